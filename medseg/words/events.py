@@ -1,0 +1,129 @@
+"""What happens during a training or a batch, as small records.
+
+A verb sends these to the listeners it was given: the terminal, MLflow, files and (later)
+MONAI Label each are one listener. Nothing else in medseg prints or tracks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of every record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Event):
+    """Part ``done`` of ``total`` of a countable chore (checking, preprocessing, segmenting)."""
+
+    task: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something a person should know, though the work goes on."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """A training begins, or continues after an interruption.
+
+    Attributes:
+        folder: The run folder.
+        run_id: Names this training for good, across resumes.
+        name: The bundle's name.
+        experiment: Under which tracked experiment the run belongs.
+        parameters: The resolved bundle, flattened to ``section.field`` → text.
+        provenance: Versions, git state, device, fingerprint of the data; no patient names.
+        resumed_at: The step a resumed run continues from, ``None`` for a fresh run.
+        total_steps: How many optimiser steps the run is set to take.
+    """
+
+    folder: Path
+    run_id: str
+    name: str
+    experiment: str
+    parameters: Mapping[str, str]
+    provenance: Mapping[str, str]
+    resumed_at: int | None
+    total_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone(Event):
+    """One optimiser step.
+
+    Attributes:
+        step: Steps done so far, 1-based.
+        loss: The total loss of this step's batch.
+        parts: The loss by part (``dice``, ``ce``), before weighting.
+        learning_rate: The rate this step used.
+    """
+
+    step: int
+    loss: float
+    parts: Mapping[str, float]
+    learning_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationDone(Event):
+    """The validation cases were segmented and scored.
+
+    Attributes:
+        step: Steps done before this validation.
+        scores: ``metric → label name → mean over cases``; metrics are ``dice``, ``iou``,
+            ``hd95`` (mm) and ``nsd``. The label name ``mean`` is the mean over labels.
+        is_best: Whether these are the best weights so far (highest mean Dice).
+        pictures: Files written for people: curves, previews.
+    """
+
+    step: int
+    scores: Mapping[str, Mapping[str, float]]
+    is_best: bool
+    pictures: Sequence[Path] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class RunDone(Event):
+    """A training ended well and its trained bundle is whole.
+
+    Attributes:
+        folder: The trained bundle.
+        scores: Final scores of the best weights, ``metric → label name → mean over cases``.
+        stopped_early: Whether it ended before its last step because nothing improved.
+    """
+
+    folder: Path
+    scores: Mapping[str, Mapping[str, float]]
+    stopped_early: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed(Event):
+    """A training ended by an error (``interrupted`` is false) or by the user."""
+
+    message: str
+    interrupted: bool = False
+
+
+class Listener(Protocol):
+    """Whoever wants to hear what happens; called in the thread that does the work."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note of ``event``."""
+
+
+def tell(listeners: Iterable[Listener], event: Event) -> None:
+    """Send ``event`` to each listener, in the order given."""
+    for listener in listeners:
+        listener(event)

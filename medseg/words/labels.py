@@ -1,0 +1,99 @@
+"""``LabelSet``: index ↔ name ↔ colour ↔ value in label files ↔ coded meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+RGB = tuple[int, int, int]
+
+# Hues far apart from each other and from the greys of the image below them.
+_PALETTE: tuple[RGB, ...] = (
+    (230, 60, 60),
+    (70, 170, 255),
+    (90, 200, 80),
+    (255, 190, 40),
+    (190, 100, 230),
+    (0, 200, 190),
+    (255, 130, 60),
+    (250, 120, 190),
+    (150, 160, 60),
+    (120, 130, 255),
+)
+BACKGROUND_COLOUR: RGB = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One structure.
+
+    Attributes:
+        index: Its voxel value in label maps medseg writes, and its output channel in the
+            network; 1, 2, … without gaps (0 is background).
+        name: Its name in tables and files.
+        value: Its voxel value in the label files trained from.
+        colour: RGB, 0 to 255, for display, and in colour-coded label pictures.
+        code: Its coded meaning as ``SCHEME:VALUE`` (``SCT:10200004`` is the liver), or ``None``.
+    """
+
+    index: int
+    name: str
+    value: int
+    colour: RGB
+    code: str | None = None
+
+
+class LabelSet(Sequence[Label]):
+    """The structures of a bundle, in index order, background left out.
+
+    Args:
+        labels: Labels whose indices are 1, 2, … in order.
+    """
+
+    def __init__(self, labels: Sequence[Label]) -> None:
+        if [label.index for label in labels] != list(range(1, len(labels) + 1)):
+            raise ValueError(f"label indices must be 1, 2, …, got {[la.index for la in labels]}")
+        self._labels = tuple(labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, position):  # type: ignore[no-untyped-def]
+        return self._labels[position]
+
+    def __iter__(self) -> Iterator[Label]:
+        return iter(self._labels)
+
+    def __repr__(self) -> str:
+        return f"LabelSet({', '.join(f'{label.index}={label.name}' for label in self)})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelSet) and self._labels == other._labels
+
+    def __hash__(self) -> int:
+        return hash(self._labels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, in index order."""
+        return tuple(label.name for label in self._labels)
+
+    @property
+    def channels(self) -> int:
+        """How many output channels a network needs: the labels and background."""
+        return len(self._labels) + 1
+
+    @property
+    def values(self) -> dict[int, int]:
+        """Voxel value in label files → index, background included."""
+        return {0: 0} | {label.value: label.index for label in self._labels}
+
+    @property
+    def colours(self) -> dict[RGB, int]:
+        """Colour in colour-coded label pictures → index, background included."""
+        return {BACKGROUND_COLOUR: 0} | {label.colour: label.index for label in self._labels}
+
+
+def default_colour(index: int) -> RGB:
+    """Return the display colour of the label with this 1-based index."""
+    return _PALETTE[(index - 1) % len(_PALETTE)]
