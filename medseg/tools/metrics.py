@@ -1,0 +1,347 @@
+"""Label arrays → numbers: Dice, IoU, HD95, NSD and volumes, per label, in mm and ml.
+
+Where a number needs a rule, this is it:
+
+* a label that neither the prediction nor the reference holds has no score: NaN, not counted;
+* a label that only one of them holds is a miss, and it counts: Dice, IoU and NSD are 0, HD95 is
+  the length of the image's diagonal, and ``missed`` is set;
+* the surface of a mask is its voxels with a face neighbour outside the mask, and the outside of
+  the image is outside the mask. HD95 and NSD use the same surface distances, between voxel
+  centres, so they equal MONAI's ``compute_hausdorff_distance(percentile=95)`` and
+  ``compute_surface_dice`` with the spacing in mm;
+* an image of one slice has contours instead of surfaces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.words.labels import LabelSet
+from medseg.words.volume import Array
+
+METRICS = ("dice", "iou", "hd95", "nsd")
+"""The metrics of a validation, in the order tables show them."""
+
+VOLUME_ERRORS = ("volume_error_ml", "volume_error_percent")
+"""Signed errors: positive where the prediction is too large."""
+
+MEAN = "mean"
+"""The label name under which the mean over labels stands."""
+
+# Spacings come from affines stored with few digits: 1 mm may arrive as 1.0000001 mm, and a
+# distance of one voxel must still be within a tolerance of 1 mm.
+_SLACK_MM = 1e-4
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """How well one label of one case was segmented.
+
+    Attributes:
+        dice: 2 |P ∩ R| / (|P| + |R|), 0 to 1.
+        iou: |P ∩ R| / |P ∪ R|, 0 to 1.
+        hd95: 95th percentile of the Hausdorff distance, in mm: the larger one of the two directed
+            95th percentiles (linear interpolation).
+        nsd: Normalised surface Dice, 0 to 1: the share of both surfaces that lies within the
+            tolerance of the other one (Nikolov et al. 2018, arXiv:1809.04430), each surface voxel
+            counting once.
+        volume_error_ml: Predicted minus reference volume.
+        volume_error_percent: The same, relative to the reference; NaN if that is empty.
+        reference_ml: Volume of the label in the reference.
+        predicted_ml: Volume of the label in the prediction.
+        missed: Whether exactly one of the two holds the label.
+    """
+
+    dice: float
+    iou: float
+    hd95: float
+    nsd: float
+    volume_error_ml: float
+    volume_error_percent: float
+    reference_ml: float
+    predicted_ml: float
+    missed: bool
+
+
+ABSENT = LabelScores(
+    math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0.0, 0.0, missed=False
+)
+"""The scores of a label that neither the prediction nor the reference holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaseScores:
+    """How well one case was segmented.
+
+    Attributes:
+        labels: Label name → scores, in the order of the label set.
+        case: Name of the case.
+    """
+
+    labels: Mapping[str, LabelScores]
+    case: str = ""
+
+    def __getitem__(self, metric: str) -> dict[str, float]:
+        """Return ``label name → value`` of one field of ``LabelScores``."""
+        return {name: getattr(scores, metric) for name, scores in self.labels.items()}
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the labels that have one; NaN if none has."""
+        return _mean(list(self["dice"].values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """One metric of one label over the cases that have a value.
+
+    Attributes:
+        n: Cases counted. Cases in which neither side holds the label are not.
+        mean: Mean; NaN if ``n`` is 0, like the other numbers.
+        sd: Sample standard deviation (n - 1); NaN if ``n`` is below 2.
+        median: Median.
+        worst: Lowest value; of HD95 the highest, of a volume error the one farthest from 0.
+        worst_case: Name of the case with the worst value.
+        missed: Cases in which exactly one side holds the label.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    median: float
+    worst: float
+    worst_case: str
+    missed: int
+
+
+def score_case(
+    prediction: Any,
+    reference: Any,
+    labels: LabelSet,
+    spacing: tuple[float, float, float],
+    tolerance_mm: float = 1.0,
+    *,
+    case: str = "",
+    voxel_ml: float | None = None,
+) -> CaseScores:
+    """Compare a predicted label array with the reference.
+
+    Args:
+        prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
+        reference: Label indices on the same grid, same shape.
+        labels: The labels to score; voxels with other values count as background.
+        spacing: Distance between neighbouring voxels along i, j and k, in mm.
+        tolerance_mm: How far apart surfaces may lie and still count as equal in the NSD.
+        case: Name of the case.
+        voxel_ml: Volume of a voxel in ml; the product of the spacing unless given. A sheared
+            grid (tilted gantry) needs it; its distances are measured as on a straight grid.
+
+    Returns:
+        Scores of every label, also of those that neither array holds.
+
+    Raises:
+        ValueError: If the shapes differ or are not 3D, an array holds fractions, a spacing is not
+            positive or the tolerance is negative.
+    """
+    predicted, expected = _indices(prediction), _indices(reference)
+    _check(predicted.shape, expected.shape, spacing, tolerance_mm)
+    if voxel_ml is None:
+        voxel_ml = math.prod(spacing) / 1000.0
+    axes = _extended_axes(expected.shape)
+    predicted, expected = predicted.squeeze(_others(axes)), expected.squeeze(_others(axes))
+    sizes = tuple(spacing[axis] for axis in axes)
+    penalty = math.hypot(*(n * size for n, size in zip(expected.shape, sizes, strict=True)))
+    scores = {}
+    for label, box in zip(labels, _boxes(predicted, expected, len(labels)), strict=True):
+        if box is None:
+            scores[label.name] = ABSENT
+        else:
+            scores[label.name] = _score_label(
+                predicted[box] == label.index,
+                expected[box] == label.index,
+                spacing=sizes,
+                tolerance_mm=tolerance_mm,
+                penalty_mm=penalty,
+                voxel_ml=voxel_ml,
+            )
+    return CaseScores(scores, case)
+
+
+def summarise(scores: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
+    """Return ``metric → label name → mean over cases``, as events carry it.
+
+    Cases without a value are left out of a mean. ``mean`` among the label names is the mean over
+    the labels that have one. A label, or a whole set, without any value is NaN.
+    """
+    return {
+        metric: {name: statistic.mean for name, statistic in by_label.items()}
+        for metric, by_label in statistics(scores, METRICS).items()
+    }
+
+
+def statistics(
+    scores: Sequence[CaseScores], metrics: Sequence[str] = (*METRICS, *VOLUME_ERRORS)
+) -> dict[str, dict[str, Statistic]]:
+    """Return ``metric → label name → statistic over cases``.
+
+    Under ``mean`` stands, in ``mean``, the mean over the labels' means; its other numbers
+    describe the cases' own means over labels.
+    """
+    names = list(dict.fromkeys(name for case in scores for name in case.labels))
+    return {
+        metric: {name: _over_cases(scores, metric, [name]) for name in names}
+        | {MEAN: _over_labels(scores, metric, names)}
+        for metric in metrics
+    }
+
+
+def _indices(labels: Any) -> Array:
+    from monai.utils import convert_to_numpy
+
+    array = np.asarray(convert_to_numpy(labels))
+    if array.dtype.kind in "iu":
+        return array
+    whole = array.astype(np.int32)
+    if not np.array_equal(whole, array):
+        raise ValueError("label indices must be whole numbers; take the argmax of probabilities")
+    return whole
+
+
+def _check(
+    predicted: tuple[int, ...],
+    expected: tuple[int, ...],
+    spacing: tuple[float, float, float],
+    tolerance_mm: float,
+) -> None:
+    if len(predicted) != 3 or predicted != expected:
+        raise ValueError(
+            "prediction and reference must have one shape (i, j, k), "
+            f"got {predicted} and {expected}"
+        )
+    if len(spacing) != 3 or not all(0 < size < math.inf for size in spacing):
+        raise ValueError(f"spacing must be three positive numbers in mm, got {spacing}")
+    if not 0 <= tolerance_mm < math.inf:
+        raise ValueError(f"tolerance_mm must be 0 or more, got {tolerance_mm}")
+
+
+def _extended_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the axes along which there is more than one voxel; at least one axis."""
+    return tuple(axis for axis, size in enumerate(shape) if size > 1) or (0,)
+
+
+def _others(axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple({0, 1, 2} - set(axes))
+
+
+def _boxes(prediction: Array, reference: Array, count: int) -> list[tuple[slice, ...] | None]:
+    """Return for each label the box around it in both arrays, or None where it is in neither.
+
+    The surface of a mask in its tight box is its surface in the image, because everything
+    outside the box is outside the mask.
+    """
+    from scipy.ndimage import find_objects
+
+    found = zip(
+        find_objects(prediction, max_label=count),
+        find_objects(reference, max_label=count),
+        strict=True,
+    )
+    return [_union(one, other) if one and other else one or other for one, other in found]
+
+
+def _union(one: tuple[slice, ...], other: tuple[slice, ...]) -> tuple[slice, ...]:
+    return tuple(
+        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
+    )
+
+
+def _score_label(
+    prediction: Mask,
+    reference: Mask,
+    *,
+    spacing: tuple[float, ...],
+    tolerance_mm: float,
+    penalty_mm: float,
+    voxel_ml: float,
+) -> LabelScores:
+    """Score two masks of which at least one is not empty."""
+    predicted, expected = int(prediction.sum()), int(reference.sum())
+    common = int((prediction & reference).sum())
+    missed = predicted == 0 or expected == 0
+    if missed:
+        hd95, nsd = penalty_mm, 0.0
+    else:
+        there, back = _surface_distances(prediction, reference, spacing)
+        hd95 = max(float(np.percentile(there, 95)), float(np.percentile(back, 95)))
+        both = np.concatenate([there, back])
+        nsd = float(np.mean(both <= tolerance_mm + _SLACK_MM))
+    return LabelScores(
+        dice=2 * common / (predicted + expected),
+        iou=common / (predicted + expected - common),
+        hd95=hd95,
+        nsd=nsd,
+        volume_error_ml=(predicted - expected) * voxel_ml,
+        volume_error_percent=100 * (predicted - expected) / expected if expected else math.nan,
+        reference_ml=expected * voxel_ml,
+        predicted_ml=predicted * voxel_ml,
+        missed=missed,
+    )
+
+
+def _surface_distances(
+    prediction: Mask, reference: Mask, spacing: tuple[float, ...]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return, for each surface voxel, the distance in mm to the other surface, both ways."""
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+
+    edges = get_mask_edges(prediction, reference, crop=False)
+    there = get_surface_distance(edges[0], edges[1], spacing=spacing)
+    back = get_surface_distance(edges[1], edges[0], spacing=spacing)
+    return np.asarray(there), np.asarray(back)
+
+
+def _over_cases(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
+    """Describe the cases' means over some labels."""
+    rows = [[case.labels[name] for name in names if name in case.labels] for case in scores]
+    values = [_mean([getattr(label, metric) for label in row]) for row in rows]
+    counted = [
+        (value, case.case)
+        for value, case in zip(values, scores, strict=True)
+        if not math.isnan(value)
+    ]
+    missed = sum(any(label.missed for label in row) for row in rows)
+    if not counted:
+        return Statistic(0, math.nan, math.nan, math.nan, math.nan, "", missed)
+    numbers = np.array([value for value, _ in counted])
+    worst, worst_case = max(counted, key=lambda pair: _badness(metric, pair[0]))
+    return Statistic(
+        n=len(counted),
+        mean=float(numbers.mean()),
+        sd=float(numbers.std(ddof=1)) if len(counted) > 1 else math.nan,
+        median=float(np.median(numbers)),
+        worst=worst,
+        worst_case=worst_case,
+        missed=missed,
+    )
+
+
+def _over_labels(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
+    means = [_over_cases(scores, metric, [name]).mean for name in names]
+    return replace(_over_cases(scores, metric, names), mean=_mean(means))
+
+
+def _badness(metric: str, value: float) -> float:
+    return abs(value) if metric == "hd95" or metric in VOLUME_ERRORS else -value
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
