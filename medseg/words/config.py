@@ -91,8 +91,8 @@ def _refuse_repeats(what: str, values: list[Any]) -> None:
         raise ValueError(f"two labels have the same {what}: {', '.join(repeated)}")
 
 
-Contradiction = tuple[tuple[str, ...], str]
-"""The sections a fault is about, and what is wrong."""
+Contradiction = tuple[tuple[str, ...], str, str]
+"""The sections a fault is about, where to mend it, and what is wrong."""
 
 
 class ContradictionError(ValueError):
@@ -100,7 +100,7 @@ class ContradictionError(ValueError):
 
     def __init__(self, found: Sequence[Contradiction]) -> None:
         self.found = tuple(found)
-        super().__init__("; ".join(what for _, what in found))
+        super().__init__("; ".join(f"{where}: {what}" for _, where, what in found))
 
 
 class ChannelSpec(Spec):
@@ -206,6 +206,10 @@ class MinMax(Spec):
     kind: Literal["minmax"] = "minmax"
 
 
+def _one_or_list(value: Any) -> str:
+    return "list" if isinstance(value, list | tuple) else "one"
+
+
 def _spelled_out(intensity: Any) -> Any:
     """Let ``"zscore"`` stand for ``{"kind": "zscore"}``."""
     return {"kind": intensity} if isinstance(intensity, str) else intensity
@@ -214,6 +218,21 @@ def _spelled_out(intensity: Any) -> Any:
 Intensity = Annotated[
     Annotated[ZScore | Window | MinMax, Field(discriminator="kind")],
     BeforeValidator(_spelled_out, json_schema_input_type=str | ZScore | Window | MinMax),
+]
+Intensities = Annotated[
+    Annotated[Intensity, Tag("one")] | Annotated[tuple[Intensity, ...], Tag("list")],
+    Discriminator(_one_or_list),
+]
+Size = Annotated[
+    Annotated[PositiveInt, Tag("one")] | Annotated[tuple[PositiveInt, ...], Tag("list")],
+    Discriminator(_one_or_list),
+]
+"""One number for all axes, or one per axis."""
+Levels = Annotated[tuple[Size, ...], Field(min_length=3, max_length=10)]
+LevelChannels = Annotated[
+    Annotated[PositiveInt, Tag("one")]
+    | Annotated[tuple[PositiveInt, ...], Field(min_length=3, max_length=10), Tag("list")],
+    Discriminator(_one_or_list),
 ]
 
 
@@ -227,7 +246,7 @@ class PreprocessingSpec(Spec):
     ) = None
     """Voxel size the network sees, along right, anterior and superior; `null` for an axis keeps
     the scan's own, `null` for all keeps the scan's own grid."""
-    intensity: Intensity | tuple[Intensity, ...] = ZScore()
+    intensity: Intensities = ZScore()
     """Normalisation; one for all channels, or a list with one per channel."""
     crop_above: float | None = None
     """Look only at the box of voxels above this intensity (0 for skull-stripped MR, about -500
@@ -240,16 +259,12 @@ class UNetSpec(Spec):
     kind: Literal["unet"] = "unet"
     dims: Literal[2, 3] = 3
     """2: slice by slice (along the third axis); 3: volumes."""
-    channels: (
-        PositiveInt | Annotated[tuple[PositiveInt, ...], Field(min_length=3, max_length=10)]
-    ) = 32
+    channels: LevelChannels = 32
     """Channels of each level from the top; one number doubles on the way down (up to 320 in
     3D and 512 in 2D)."""
-    strides: Annotated[
-        tuple[PositiveInt | tuple[PositiveInt, ...], ...], Field(min_length=3, max_length=10)
-    ] = (1, 2, 2, 2)
+    strides: Levels = (1, 2, 2, 2)
     """Downsampling on entering each level, from the top; a list gives each axis its own."""
-    kernel_sizes: tuple[PositiveInt | tuple[PositiveInt, ...], ...] | None = None
+    kernel_sizes: Levels | None = None
     """Convolution kernel of each level, 3 unless given; a list gives each axis its own."""
     residual: bool = False
     """Residual blocks instead of plain ones."""
@@ -543,55 +558,40 @@ class BundleSpec(Spec):
 
     def _patch_faults(self) -> Iterator[Contradiction]:
         patch, dims, divisor = self.training.patch, self.network.dims, self.network.divisor
-        about = ("training", "network")
+        about, where = ("training", "network"), "training.patch"
         if len(patch) != dims:
-            yield about, f"training.patch has {len(patch)} sizes and network.dims is {dims}"
+            yield about, where, f"has {len(patch)} sizes and network.dims is {dims}"
         elif any(size % by for size, by in zip(patch, divisor, strict=True)):
             nearest = [math.ceil(size / by) * by for size, by in zip(patch, divisor, strict=True)]
-            yield (
-                about,
-                (
-                    f"training.patch {list(patch)} must be divisible by {list(divisor)}, the "
-                    f"product of network.strides; {nearest} is"
-                ),
+            what = (
+                f"{list(patch)} must be divisible by {list(divisor)}, the product of "
+                f"network.strides; {nearest} is"
             )
+            yield about, where, what
         elif isinstance(self.network, UNetSpec) and tuple(patch) == divisor:
-            yield (
-                about,
-                (
-                    f"training.patch {list(patch)} shrinks to one voxel at the lowest level, which "
-                    f"cannot be normalised; make an axis larger than {list(divisor)}"
-                ),
+            what = (
+                f"{list(patch)} shrinks to one voxel at the lowest level, which cannot be "
+                f"normalised; make an axis larger than {list(divisor)}"
             )
+            yield about, where, what
 
     def _preprocessing_faults(self) -> Iterator[Contradiction]:
-        prep = self.preprocessing
-        if isinstance(prep.intensity, tuple) and len(prep.intensity) != len(self.channels):
-            yield (
-                ("preprocessing", "channels"),
-                (
-                    f"preprocessing.intensity lists {len(prep.intensity)} normalisations for "
-                    f"{len(self.channels)} channels"
-                ),
-            )
+        prep, count = self.preprocessing, len(self.channels)
+        if isinstance(prep.intensity, tuple) and len(prep.intensity) != count:
+            what = f"lists {len(prep.intensity)} normalisations for {count} channels"
+            yield ("preprocessing", "channels"), "preprocessing.intensity", what
         if prep.input == "picture" and self.network.dims != 2:
-            yield (
-                ("preprocessing", "network"),
-                "preprocessing.input 'picture' needs network.dims 2",
-            )
+            what = "'picture' needs network.dims 2"
+            yield ("preprocessing", "network"), "preprocessing.input", what
         if prep.input == "picture" and prep.spacing_mm is not None:
-            yield (
-                ("preprocessing",),
-                "preprocessing.spacing_mm must be null for pictures, which have no spacing in mm",
-            )
+            what = "must be null for pictures, which have no spacing in mm"
+            yield ("preprocessing",), "preprocessing.spacing_mm", what
 
     def _label_faults(self) -> Iterator[Contradiction]:
         unknown = sorted(set(self.inference.keep_largest) - {label.name for label in self.labels})
         if unknown:
-            yield (
-                ("inference", "labels"),
-                f"inference.keep_largest names no label of this bundle: {', '.join(unknown)}",
-            )
+            what = f"no label of this bundle is named {', '.join(unknown)}"
+            yield ("inference", "labels"), "inference.keep_largest", what
 
     @property
     def label_set(self) -> LabelSet:

@@ -1,0 +1,294 @@
+"""Supervised training: MONAI's trainer and evaluator, put together from the bundle."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from ignite.metrics import Metric
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from torch import nn
+
+from medseg.engine.learning.handlers import (
+    Every,
+    GradientClip,
+    LearningRate,
+    StepReport,
+    StepSeed,
+    StopOnNan,
+    WeightAverage,
+)
+from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.patches import PatchBatches
+from medseg.engine.networks.unet import Supervised, build_network
+from medseg.engine.windows import Autocast, choose_precision, training_inferer, window_inferer
+from medseg.tools.metrics import CaseScores, score_case, summarise
+from medseg.tools.preprocessed import PreprocessedCase
+from medseg.tools.transforms import IMAGE, LABEL, padding_value
+from medseg.words.config import BundleSpec, TrainingSpec
+from medseg.words.errors import CheckpointError
+from medseg.words.events import Listener
+from medseg.words.labels import LabelSet
+
+Scores = Mapping[str, Mapping[str, float]]
+
+DEVICE_SHARE = 0.5
+"""Share of a GPU's free memory that training cases may take to live there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a validation found.
+
+    Attributes:
+        scores: ``metric → label → mean over cases``.
+        cases: The scores of each case.
+        examples: Case id → predicted label indices ``(x, y, z)``, for the first few cases.
+    """
+
+    scores: Scores
+    cases: Sequence[CaseScores]
+    examples: Mapping[str, torch.Tensor]
+
+
+class Learner:
+    """A network, its optimiser and its data: one training, step by step.
+
+    Args:
+        spec: The bundle.
+        cases: Training cases.
+        device: Where to compute.
+        listeners: Told about every step.
+    """
+
+    def __init__(
+        self,
+        spec: BundleSpec,
+        cases: Sequence[PreprocessedCase],
+        device: torch.device,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        training = spec.training
+        self._spec, self._device, self._listeners = spec, device, listeners
+        self._precision = choose_precision(training.precision, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            self.network = build_network(spec).to(device)
+        if device.type == "cuda":
+            self.network = self.network.to(memory_format=_channels_last(spec))
+        self._supervised = Supervised(self.network)
+        self._optimizer = build_optimizer(self.network, training)
+        self._average = WeightAverage(self.network, training.ema) if training.ema else None
+        self._loss = SegmentationLoss(training)
+        self._batches = PatchBatches(
+            on_device(cases, device),
+            training,
+            dims=spec.network.dims,
+            padding=padding_value(spec),
+            device=device,
+        )
+        self._scaler: torch.amp.GradScaler | None = None
+        self.step = 0
+
+    @property
+    def best_guess(self) -> nn.Module:
+        """The network to validate and keep: the averaged one where the bundle wants it."""
+        return self._average.averaged.module if self._average else self.network
+
+    def learn(self, *, validate: Callable[[int], bool], save: Callable[[int], None]) -> bool:
+        """Take the steps that are left.
+
+        Args:
+            validate: Called with the steps done when a validation is due; returns whether to
+                go on.
+            save: Called with the steps done when a checkpoint is due.
+
+        Returns:
+            Whether ``validate`` ended the training before its last step.
+
+        Raises:
+            TrainingError: If the loss becomes no number.
+        """
+        training = self._spec.training
+        if self.step >= training.steps:
+            return False
+        stopped = False
+
+        def validate_or_stop(step: int) -> None:
+            nonlocal stopped
+            self.step = step
+            if not validate(step):
+                stopped = step < training.steps
+                trainer.terminate()
+
+        def save_after(step: int) -> None:
+            self.step = step
+            save(step)
+
+        handlers: list[Any] = [
+            StepSeed(training.seed),
+            LearningRate(training),
+            StopOnNan(),
+            *([GradientClip(training.gradient_clip)] if training.gradient_clip else []),
+            *([self._average] if self._average else []),
+            StepReport(self._loss, self._listeners),
+            Every(training.validate_every, training.steps, validate_or_stop),
+            Every(training.checkpoint_every, training.steps, save_after),
+        ]
+        trainer = self._trainer(handlers)
+        trainer.run()
+        return stopped
+
+    def _trainer(self, handlers: Sequence[Any]) -> SupervisedTrainer:
+        steps = self._spec.training.steps
+        self._batches.first = self.step + 1
+        half = self._precision == torch.float16
+        trainer = SupervisedTrainer(
+            device=self._device,
+            max_epochs=1,
+            epoch_length=steps,
+            train_data_loader=self._batches,
+            network=self._supervised,
+            optimizer=self._optimizer,
+            loss_function=self._loss,
+            inferer=training_inferer(self._device, self._precision),
+            train_handlers=handlers,
+            decollate=False,
+            optim_set_to_none=True,
+            amp=half,
+            amp_kwargs={"dtype": torch.float16} if half else {},
+        )
+        if half:
+            self._scaler = trainer.scaler
+        # MONAI and ignite log to stderr on their own; events say the same to whoever listens.
+        trainer.logger.setLevel(logging.CRITICAL)
+        trainer.load_state_dict({"iteration": self.step, "max_epochs": 1, "epoch_length": steps})
+        return trainer
+
+    def validate(self, cases: Sequence[PreprocessedCase], examples: int = 0) -> Validation:
+        """Segment cases by sliding window and score them, on the network's grid.
+
+        Args:
+            cases: Validation cases.
+            examples: Of how many to keep the prediction.
+        """
+        metric = CaseMetric(self._spec.label_set, cases, examples)
+        evaluator = SupervisedEvaluator(
+            device=self._device,
+            val_data_loader=_Whole(cases),
+            network=self.best_guess,
+            inferer=Autocast(window_inferer(self._spec), self._device, self._precision),
+            key_val_metric={"dice": metric},
+            decollate=False,
+        )
+        evaluator.logger.setLevel(logging.CRITICAL)
+        evaluator.run()
+        return Validation(summarise(metric.scores), tuple(metric.scores), dict(metric.examples))
+
+    def state(self) -> dict[str, Any]:
+        """Return all that going on needs: tensors and plain values only."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.averaged.state_dict() if self._average else None,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go back to a saved state.
+
+        Raises:
+            CheckpointError: If it is of another network.
+        """
+        try:
+            self.network.load_state_dict(state["network"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            if self._average:
+                self._average.averaged.load_state_dict(state["average"])
+            self.step = int(state["step"])
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint does not fit this bundle: {error}") from error
+
+
+class CaseMetric(Metric):  # type: ignore[misc]
+    """Scores whole cases as the evaluator segments them; its value is the mean Dice."""
+
+    def __init__(
+        self, labels: LabelSet, cases: Sequence[PreprocessedCase], examples: int = 0
+    ) -> None:
+        self._labels, self._cases, self._wanted = labels, cases, examples
+        super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
+
+    def reset(self) -> None:
+        """Forget every case."""
+        self.scores: list[CaseScores] = []
+        self.examples: dict[str, torch.Tensor] = {}
+
+    def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Score one case: logits and label, each with a batch axis of 1."""
+        case = self._cases[len(self.scores)]
+        prediction = output[0][0].max(dim=0).indices.to(torch.int32).cpu()
+        reference = output[1][0, 0].to(torch.int32).cpu()
+        self.scores.append(
+            score_case(
+                prediction.numpy(),
+                reference.numpy(),
+                self._labels,
+                case.spacing,
+                case=case.case_id,
+            )
+        )
+        if len(self.examples) < self._wanted:
+            self.examples[case.case_id] = prediction
+
+    def compute(self) -> float:
+        """Return the mean Dice over labels and cases."""
+        return summarise(self.scores)["dice"]["mean"]
+
+
+class _Whole:
+    """Whole cases as batches of one, opened when their turn comes."""
+
+    def __init__(self, cases: Sequence[PreprocessedCase]) -> None:
+        self._cases = cases
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        for case in self._cases:
+            yield {IMAGE: case.image[None].float(), LABEL: case.label[None].long()}
+
+
+def build_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.Optimizer:
+    """Return the bundle's optimiser over a network's weights."""
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(
+            network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=training.learning_rate,
+        momentum=0.99,
+        nesterov=True,
+        weight_decay=training.weight_decay,
+    )
+
+
+def on_device(
+    cases: Sequence[PreprocessedCase], device: torch.device
+) -> Sequence[PreprocessedCase]:
+    """Move the cases onto a GPU if they fit there with room to spare; else leave them on disk."""
+    if device.type != "cuda":
+        return cases
+    free, _ = torch.cuda.mem_get_info(device)
+    if sum(case.nbytes for case in cases) > DEVICE_SHARE * free:
+        return cases
+    return [case.to(device) for case in cases]
+
+
+def _channels_last(spec: BundleSpec) -> torch.memory_format:
+    return torch.channels_last if spec.network.dims == 2 else torch.channels_last_3d

@@ -1,0 +1,234 @@
+"""The network a bundle asks for, made of MONAI classes alone."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from medseg.words.config import GROUPS, BundleSpec, MonaiNetworkSpec, UNetSpec
+from medseg.words.errors import BundleError, Fault, MissingExtraError
+
+NetworkDefinition = dict[str, Any]
+"""A network as MONAI's configs write it: its class under ``_target_``, and its arguments."""
+
+# Arguments by which some MONAI networks fetch or open files: a bundle is data, so none is set.
+_FETCHES = re.compile(r"pretrained|url|path|checkpoint|ckpt|file|weights", re.IGNORECASE)
+_MONAI_REFUSALS = (
+    TypeError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+)
+
+
+def network_definition(spec: BundleSpec) -> NetworkDefinition:
+    """State the network as data, for MONAI's configs and for ``build_network``.
+
+    Args:
+        spec: The bundle.
+
+    Returns:
+        ``_target_`` (a class of ``monai.networks.nets``) and keyword arguments. The network
+        maps ``(batch, channels, *patch)`` to logits ``(batch, 1 + labels, *patch)``.
+
+    Raises:
+        BundleError: If the class is not a MONAI network or cannot take these arguments.
+    """
+    network = spec.network
+    if isinstance(network, UNetSpec):
+        return {"_target_": "monai.networks.nets.DynUNet", **_unet_arguments(network, spec)}
+    return {
+        "_target_": f"monai.networks.nets.{network.kind}",
+        **_given_arguments(network, len(spec.channels), spec.label_set.channels),
+    }
+
+
+def _unet_arguments(network: UNetSpec, spec: BundleSpec) -> dict[str, Any]:
+    strides = [list(stride) for stride in network.level_strides]
+    heads = len(strides) - 2
+    norms: dict[str, Any] = {
+        "instance": ["INSTANCE", {"affine": True}],
+        "batch": "BATCH",
+        "group": ["GROUP", {"num_groups": GROUPS, "affine": True}],
+    }
+    return {
+        "spatial_dims": network.dims,
+        "in_channels": len(spec.channels),
+        "out_channels": spec.label_set.channels,
+        "kernel_size": [list(kernel) for kernel in network.level_kernels],
+        "strides": strides,
+        "upsample_kernel_size": strides[1:],
+        "filters": list(network.level_channels),
+        "norm_name": norms[network.norm],
+        "dropout": network.dropout or None,
+        "res_block": network.residual,
+        "deep_supervision": network.deep_supervision and heads > 0,
+        "deep_supr_num": max(heads, 1),
+    }
+
+
+def _given_arguments(network: MonaiNetworkSpec, inputs: int, outputs: int) -> dict[str, Any]:
+    parameters = inspect.signature(_network_class(network.kind).__init__).parameters
+    own = {
+        name: value
+        for names, value in (
+            (("spatial_dims", "dimensions"), network.dims),
+            (("in_channels", "in_channel"), inputs),
+            (("out_channels", "num_classes", "n_classes"), outputs),
+        )
+        for name in names
+        if name in parameters
+    }
+    faults = []
+    for name in network.args:
+        if name in own:
+            why = "medseg sets it from the bundle's channels, labels and network.dims; leave it out"
+        elif _could_fetch(name, network.args[name]):
+            why = "arguments that open files or addresses are refused"
+        elif name not in parameters:
+            allowed = ", ".join(n for n in parameters if n != "self" and n not in own)
+            why = f"{network.kind} has no such argument; it has {allowed}"
+        else:
+            continue
+        faults.append(Fault(f"network.args.{name}", why))
+    if faults:
+        raise BundleError("the bundle's network cannot be built", faults)
+    return own | dict(network.args)
+
+
+def _could_fetch(name: str, value: Any) -> bool:
+    # `use_checkpoint=True` only saves memory; `pretrained=True` fetches weights.
+    return (
+        bool(value)
+        and bool(_FETCHES.search(name))
+        and (value is not True or name.startswith("pretrained"))
+    )
+
+
+def _network_class(kind: str) -> type[nn.Module]:
+    nets = importlib.import_module("monai.networks.nets")
+    found = getattr(nets, kind, None)
+    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
+        known = sorted(
+            name
+            for name, item in vars(nets).items()
+            if inspect.isclass(item) and issubclass(item, nn.Module)
+        )
+        raise BundleError(
+            "the bundle's network cannot be built",
+            [Fault("network.kind", f"'{kind}' is no network of MONAI; known: {', '.join(known)}")],
+        )
+    return found
+
+
+def build_network(spec: BundleSpec) -> nn.Module:
+    """Build the bundle's network, randomly initialised from the global torch seed.
+
+    Args:
+        spec: The bundle.
+
+    Returns:
+        A network as ``network_definition`` describes.
+
+    Raises:
+        BundleError: If MONAI refuses the arguments.
+    """
+    definition = dict(network_definition(spec))
+    name = str(definition.pop("_target_")).rpartition(".")[2]
+    try:
+        return _network_class(name)(**definition)
+    except ImportError as error:
+        package = str(error).partition("No module named ")[2].partition(")")[0].strip("'") or "it"
+        raise MissingExtraError(
+            f"{name} needs the package {package}: pip install {package}"
+        ) from error
+    except _MONAI_REFUSALS as error:
+        raise BundleError(
+            "the bundle's network cannot be built", [Fault("network", f"MONAI says: {error}")]
+        ) from error
+
+
+def try_network(spec: BundleSpec) -> None:
+    """Pass a patch through the network, to see that it fits.
+
+    Args:
+        spec: The bundle.
+
+    Raises:
+        BundleError: If the network cannot be built, cannot take the patch, or does not return
+            one logit per class for each voxel of it.
+    """
+    try:
+        got = _output_shape(spec, "meta")  # neither memory nor arithmetic
+    except BundleError as error:
+        if "meta" not in str(error):
+            raise
+        got = _output_shape(spec, "cpu")  # some networks compute with values while being built
+    wanted = (1, spec.label_set.channels, *spec.training.patch)
+    if got != wanted:
+        raise BundleError(
+            "the network does not return a label for every voxel",
+            [
+                Fault(
+                    "network",
+                    f"a patch of {list(spec.training.patch)} gives an output of shape {list(got)}; "
+                    f"{list(wanted)} is needed. Change training.patch or the network's arguments",
+                )
+            ],
+        )
+
+
+def _output_shape(spec: BundleSpec, device: str) -> tuple[int, ...]:
+    with torch.device(device), torch.no_grad():
+        network = build_network(spec).eval()
+        patch = torch.zeros(1, len(spec.channels), *spec.training.patch)
+        try:
+            return tuple(levels_of(network(patch))[0].shape)
+        except _MONAI_REFUSALS as error:
+            raise BundleError(
+                "the network cannot take the patch",
+                [Fault("training.patch", f"{list(spec.training.patch)}: MONAI says: {error}")],
+            ) from error
+
+
+def levels_of(output: Any) -> list[torch.Tensor]:
+    """Return a network's outputs from fine to coarse, whatever form its class gives them.
+
+    Some MONAI networks return a list while training (``SegResNetDS``), some a stack of levels
+    ``(batch, level, class, …)``, most a single tensor.
+    """
+    if isinstance(output, list | tuple):
+        return [level for level in output if isinstance(level, torch.Tensor)]
+    return [output]
+
+
+class Supervised(nn.Module):
+    """A network in training: returns its logits at every supervised level, fine to coarse.
+
+    ``DynUNet`` enlarges its coarse outputs to full size before it returns them; scoring them at
+    their own size costs a fraction and learns the same (as nnU-Net does), so its levels are read
+    before that.
+
+    Args:
+        network: What ``build_network`` made; its parameters are shared, not copied.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Map ``(batch, channels, *patch)`` to a list of logits, each ``(batch, classes, …)``."""
+        heads = getattr(self.network, "heads", None)
+        if not (isinstance(heads, list) and getattr(self.network, "deep_supervision", False)):
+            return levels_of(self.network(image))
+        finest = self.network.output_block(self.network.skip_layers(image))  # type: ignore[operator]
+        return [finest, *heads]

@@ -1,0 +1,271 @@
+"""``bundle.json`` ↔ ``Bundle``: reading with every fault told at once, overriding, writing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from medseg.tools.files import write_whole
+from medseg.words.config import SCHEMA_ID, BundleSpec, Contradiction, ContradictionError
+from medseg.words.errors import BundleError, Fault
+
+MAX_BYTES = 4 << 20
+"""Largest ``bundle.json`` read; real ones have a few kilobytes."""
+
+BUNDLE_FILE = "bundle.json"
+WEIGHTS_FILE = Path("models") / "model.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle on disk.
+
+    Attributes:
+        spec: What its ``bundle.json`` says, defaults filled in.
+        folder: Where it lies; its paths are relative to this.
+    """
+
+    spec: BundleSpec
+    folder: Path
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it has weights."""
+        return self.weights.is_file()
+
+    @property
+    def weights(self) -> Path:
+        """Where its weights are, or will be."""
+        return self.folder / WEIGHTS_FILE
+
+    @property
+    def data_root(self) -> Path:
+        """The folder of its training data."""
+        return (self.folder / self.spec.data.root).resolve()
+
+
+def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
+    """Read a bundle. Nothing it holds is run, imported or looked up.
+
+    Args:
+        path: A ``bundle.json`` (any name), or a folder with one.
+        overrides: Assignments such as ``training.steps=200`` that win over the file. A value
+            is JSON; what is no JSON is text.
+
+    Returns:
+        The bundle, checked.
+
+    Raises:
+        BundleError: With every fault found: its JSON path, what came, what is allowed.
+    """
+    path = Path(path)
+    file = path / BUNDLE_FILE if path.is_dir() else path
+    content = _read_json(file)
+    for override in overrides:
+        _apply(content, override)
+    return Bundle(parse_spec(content, str(file)), file.parent.resolve())
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise BundleError(f"{file} is larger than {MAX_BYTES >> 20} MB: not a bundle.json")
+        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_no_repeats)
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{file} does not exist; a bundle is a folder with a bundle.json, or such a file"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{file} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise BundleError(f"{file} is nested too deep: not a bundle.json") from error
+    except ValueError as error:
+        raise BundleError(f"{file} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise BundleError(f"{file} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"the field '{repeated[0]}' stands twice in one object")
+    return found
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise BundleError(
+            f"'{override}' is no override; write section.field=value, as in training.steps=200"
+        )
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    place: Any = content
+    for key in keys[:-1]:
+        if isinstance(place, list):
+            place = _item(place, key, override)
+        else:
+            place = place.setdefault(key, {})
+        if not isinstance(place, dict | list):
+            raise BundleError(f"'{override}': {key} is no section, it holds {json.dumps(place)}")
+    if isinstance(place, list):
+        _item(place, keys[-1], override)
+        place[int(keys[-1])] = value
+    else:
+        place[keys[-1]] = value
+
+
+def _item(items: list[Any], position: str, override: str) -> Any:
+    if not position.isdigit() or int(position) >= len(items):
+        raise BundleError(
+            f"'{override}': '{position}' is no position in a list of {len(items)}; "
+            f"0 to {len(items) - 1} are"
+        )
+    return items[int(position)]
+
+
+def parse_spec(content: Mapping[str, Any], origin: str = "the bundle") -> BundleSpec:
+    """Check the content of a ``bundle.json``.
+
+    Args:
+        content: What JSON gave.
+        origin: What to call it in an error.
+
+    Raises:
+        BundleError: With every fault found.
+    """
+    try:
+        return BundleSpec.model_validate(content)
+    except ValidationError as error:
+        faults = _faults(error)
+        if not any(_contradictions(error)):
+            faults += _hidden_contradictions(content, error)
+        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+        raise BundleError(f"{origin} has {count}:", faults) from None
+
+
+def _faults(error: ValidationError) -> list[Fault]:
+    faults = [Fault(where, what) for _, where, what in _contradictions(error)]
+    for item in error.errors(include_url=False):
+        if isinstance(item.get("ctx", {}).get("error"), ContradictionError):
+            continue
+        where = ".".join(str(step) for step in item["loc"] if step not in _UNION_TAGS)
+        faults.append(Fault(where or "bundle", _say(item)))
+    # Pydantic calls a list too short when its only item is bad; the item's fault says it all.
+    return [
+        fault
+        for fault in faults
+        if "List should have" not in fault.what
+        or not any(other.where.startswith(f"{fault.where}.") for other in faults)
+    ]
+
+
+_UNION_TAGS = {"unet", "monai", "zscore", "window", "minmax", "one", "list"}
+"""Steps of pydantic's paths that say which kind was tried; they are not in the JSON."""
+
+
+def _say(item: Mapping[str, Any]) -> str:
+    came = item.get("input")
+    match item["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return "is no field known here; check its spelling and place"
+        case "value_error":
+            return str(item["ctx"]["error"])
+    message = str(item["msg"]).removeprefix("Input ").replace("Tuple should", "List should")
+    return f"{message}, got {_short(came)}"
+
+
+def _short(came: Any) -> str:
+    text = json.dumps(came, default=str)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _contradictions(error: ValidationError) -> list[Contradiction]:
+    return [
+        found
+        for item in error.errors(include_url=False)
+        if isinstance(cause := item.get("ctx", {}).get("error"), ContradictionError)
+        for found in cause.found
+    ]
+
+
+def _hidden_contradictions(content: Mapping[str, Any], error: ValidationError) -> list[Fault]:
+    """Find contradictions between the sections that have no fault of their own.
+
+    Pydantic compares sections only once each is right by itself, which would tell a person of
+    a wrong patch size only after an unrelated typing error is mended.
+    """
+    bad = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    sound = {
+        "name": "sound",
+        "channels": [{"name": "sound"}],
+        "labels": [{"index": 1, "name": "sound"}],
+        "training": {"patch": [16, 16, 16]},
+    }
+    known = {field.alias or name for name, field in BundleSpec.model_fields.items()}
+    rest = {key: value for key, value in content.items() if key in known - bad}
+    try:
+        BundleSpec.model_validate(sound | rest)
+    except ValidationError as second:
+        return [
+            Fault(where, what)
+            for about, where, what in _contradictions(second)
+            if not bad.intersection(about)
+        ]
+    return []
+
+
+def write_bundle(spec: BundleSpec, file: Path) -> None:
+    """Write a spec, every default spelled out, as ``bundle.json``."""
+    write_whole(file, spec_json(spec))
+
+
+def spec_json(spec: BundleSpec) -> str:
+    """Return a spec as the text of a ``bundle.json``, every default spelled out."""
+    content = spec.model_dump(mode="json", by_alias=True)
+    content["$schema"] = content["$schema"] or SCHEMA_ID
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def flat_parameters(spec: BundleSpec) -> dict[str, str]:
+    """Return the spec as ``section.field`` → text, for tracking."""
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+
+    walk("", spec.model_dump(mode="json", exclude={"schema_", "description", "references"}))
+    return flat
+
+
+def bundle_schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``bundle.json``, for editors."""
+    schema = BundleSpec.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID} | schema
+
+
+def differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:
+    """Name the fields in which two specs differ, as ``field: a → b``."""
+    first, second = flat_parameters(one), flat_parameters(other)
+    return [
+        f"{field}: {first.get(field, '–')} → {second.get(field, '–')}"
+        for field in sorted(first.keys() | second.keys())
+        if first.get(field) != second.get(field)
+    ]

@@ -1,0 +1,146 @@
+"""The run folder: what a training leaves, and what it needs to go on after being killed.
+
+Everything is written whole or not at all, and weights are read without running pickled code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.tools.files import whole_file, write_whole
+from medseg.words.errors import CheckpointError, OutputError
+
+Weights = dict[str, torch.Tensor]
+
+
+class RunFolder:
+    """The paths of one run, and how its files are written and read.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bundle = path / "bundle.json"
+        self.run = path / "run.json"
+        self.weights = path / "models" / "model.pt"
+        self.checkpoint = path / "checkpoints" / "last.pt"
+        self.metrics = path / "metrics.json"
+        self.curves = path / "curves.png"
+        self.previews = path / "previews"
+        self.card = path / "docs" / "README.md"
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a training began here."""
+        return self.run.is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the training here ended well."""
+        return self.metrics.is_file()
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Note what a resume needs to know: identity, data folder, fold.
+
+        Raises:
+            OutputError: If the folder holds something already.
+        """
+        if self.path.exists() and any(self.path.iterdir()):
+            raise OutputError(
+                f"{self.path} is not empty; give another --out, or --resume to continue its run"
+            )
+        write_whole(self.run, json.dumps(dict(facts), indent=2) + "\n")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what ``begin`` noted.
+
+        Raises:
+            CheckpointError: If no run began here.
+        """
+        try:
+            return dict(json.loads(self.run.read_text()))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.path} holds no run to resume; start one without --resume"
+            ) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; a killed process frees it.
+
+        Raises:
+            CheckpointError: If another process trains here now.
+        """
+        with self.run.open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise CheckpointError(
+                    f"another process is training in {self.path}; wait for it or stop it"
+                ) from error
+            yield
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep tensors and plain values in one step; the former checkpoint is replaced."""
+        _save(self.checkpoint, dict(state))
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return the last checkpoint, or ``None`` if the run was killed before the first.
+
+        Raises:
+            CheckpointError: If the file is damaged.
+        """
+        return dict(_load(self.checkpoint)) if self.checkpoint.is_file() else None
+
+    def save_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        """Keep the best weights as a plain state dict."""
+        _save(self.weights, {name: value.detach().cpu() for name, value in weights.items()})
+
+
+def load_weights(path: Path) -> Weights:
+    """Read a state dict without running pickled code.
+
+    Args:
+        path: A file by ``torch.save``: a state dict, or a dict that holds one under ``model``.
+
+    Raises:
+        CheckpointError: If it is absent, damaged, or holds anything but tensors.
+    """
+    found = _load(path)
+    if isinstance(found, dict) and isinstance(found.get("model"), dict):
+        found = found["model"]
+    if not (
+        isinstance(found, dict)
+        and found
+        and all(isinstance(v, torch.Tensor) for v in found.values())
+    ):
+        raise CheckpointError(f"{path.name} holds no weights: a dict of tensors is needed")
+    return {str(name): value for name, value in found.items()}
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path.name} holds more than weights, which could run code, and was not opened"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path.name} is damaged: {str(error).splitlines()[0]}") from error
