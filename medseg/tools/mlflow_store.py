@@ -1,0 +1,161 @@
+"""The way to an MLflow store: with little patience, no chatter, and every failure by its name."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+STORE_VARIABLE = "MLFLOW_TRACKING_URI"
+"""The environment variable by which people choose the store."""
+ANSWER_SECONDS = 3
+"""How long a server may take to answer; it is asked twice. The user's own setting wins."""
+UPLOAD_SECONDS = 120
+"""How long a server may take to store a file, once training is over."""
+
+# Set only while MLflow works for us, and only where the user has not.
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # it may ask for an hour
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # would take the requirements of the current folder
+}
+_TALKATIVE = ("mlflow", "alembic", "sqlalchemy", "urllib3")
+
+
+@contextlib.contextmanager
+def calmly(seconds: int) -> Iterator[None]:
+    """Let MLflow work without chatter and telemetry, and with little patience.
+
+    Args:
+        seconds: How long a server may take to answer one request.
+    """
+    _refuse_telemetry()
+    import mlflow  # noqa: F401  (its import sets the levels of the loggers below)
+
+    settings = {**_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)}
+    ours = {key: value for key, value in settings.items() if key not in os.environ}
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    levels = [logger.level for logger in loggers]
+    os.environ.update(ours)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for key in ours:
+            os.environ.pop(key, None)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _refuse_telemetry() -> None:
+    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ:
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        # Importing MONAI may have imported MLflow, which decided before we could say so.
+        if "mlflow.telemetry" in sys.modules:
+            sys.modules["mlflow.telemetry"].set_telemetry_client()
+
+
+_FOREIGN_ERRORS = (
+    ("mlflow.exceptions", "MlflowException"),
+    ("requests.exceptions", "RequestException"),
+    ("sqlalchemy.exc", "SQLAlchemyError"),
+    ("alembic.util.exc", "CommandError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("boto3.exceptions", "Boto3Error"),
+    ("azure.core.exceptions", "AzureError"),
+    ("google.api_core.exceptions", "GoogleAPIError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("paramiko.ssh_exception", "SSHException"),
+)
+
+
+def failures() -> tuple[type[BaseException], ...]:
+    """Return what a store, its database, the network or its file storage can raise."""
+    foreign = (
+        getattr(sys.modules[module], name)
+        for module, name in _FOREIGN_ERRORS
+        if module in sys.modules
+    )
+    # ImportError: a store's driver (PostgreSQL, S3) is not installed.
+    return (OSError, ImportError, *foreign)
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the first line of what went wrong, without passwords."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    without_password = re.sub(r"//[^/@\s]+@", "//…@", lines[0])
+    return without_password[:300].rstrip(". ")
+
+
+def connect(uri: str) -> Any:
+    """Return a client of the store at ``uri``, and make its tables if it is a new database.
+
+    MLflow's own global store and active run stay as they are.
+    """
+    from mlflow import MlflowClient
+    from mlflow.store.db.db_types import DATABASE_ENGINES
+
+    if uri.split(":", 1)[0].split("+", 1)[0] not in DATABASE_ENGINES:
+        return MlflowClient(tracking_uri=uri)
+    with _alone_in(uri), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _touch(uri)
+        return MlflowClient(tracking_uri=uri)
+
+
+@contextlib.contextmanager
+def _alone_in(uri: str) -> Iterator[None]:
+    """Keep other processes out of an SQLite file: two that make its tables at once both fail."""
+    import sqlalchemy
+    from filelock import FileLock
+
+    url = sqlalchemy.make_url(uri)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        yield
+        return
+    path = Path(url.database).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=60):
+        yield
+
+
+def _touch(uri: str) -> None:
+    """Fail at once on a database that is broken or away; MLflow would try for 100 seconds."""
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        sqlalchemy.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()
+
+
+def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
+    """Return the id of the experiment, which is created if needed.
+
+    Args:
+        client: What ``connect`` returned.
+        name: Its name.
+        artifacts: URI under which a new experiment keeps files; the store's own unless given.
+    """
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException as error:
+            # Another run started at the same moment.
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
