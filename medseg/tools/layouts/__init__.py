@@ -1,0 +1,60 @@
+"""How data sets list their cases; each layout's list becomes the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from medseg.tools.layouts.lists import msd, read_json_list, table
+from medseg.tools.layouts.pairs import FOLDER_PAIRS, folders, nnunet
+from medseg.tools.layouts.rows import Row, Rows, some
+from medseg.words.errors import DatasetError
+
+__all__ = ["Row", "Rows", "listed_as", "some"]
+
+LISTING = "dataset.json"
+TABLE = "cases.csv"
+
+_FILES: dict[str, Callable[[Path], Rows]] = {".json": msd, ".csv": table}
+_FOLDERS: dict[str, Callable[[Path], Rows]] = {
+    "msd": lambda root: msd(root / LISTING),
+    "nnunet": lambda root: nnunet(root, root / LISTING),
+    "folders": folders,
+    "csv": lambda root: table(root / TABLE),
+}
+
+
+def listed_as(root: Path, layout: str) -> Rows:
+    """List the cases of a data set, whichever layout it has.
+
+    Args:
+        root: The data folder, or the ``.json`` or ``.csv`` file that lists the cases.
+        layout: ``auto``, ``msd``, ``nnunet``, ``folders`` or ``csv``.
+
+    Raises:
+        DatasetError: If nothing is found that has this layout.
+    """
+    try:
+        if root.is_dir():
+            return _FOLDERS[_recognised(root) if layout == "auto" else layout](root)
+        if not root.is_file():
+            raise DatasetError(f"{root}: there is no such folder; --data says where the data is")
+        if root.suffix.lower() not in _FILES:
+            raise DatasetError(f"{root}: a folder, or a .json or .csv list of cases is needed")
+        return _FILES[root.suffix.lower()](root)
+    except OSError as error:
+        raise DatasetError(f"{error.filename or root}: cannot be read: {error.strerror}") from error
+
+
+def _recognised(root: Path) -> str:
+    if (root / LISTING).is_file():
+        return "msd" if "training" in read_json_list(root / LISTING) else "nnunet"
+    if (root / TABLE).is_file():
+        return "csv"
+    if any(all((root / name).is_dir() for name in pair) for pair in FOLDER_PAIRS):
+        return "folders"
+    there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    raise DatasetError(
+        f"{root}: no list of cases was found. It should hold {LISTING}, {TABLE}, images/ with "
+        f"labels/, or imagesTr/ with labelsTr/; it holds {some(there) or 'nothing'}"
+    )

@@ -1,0 +1,53 @@
+"""What every layout becomes. A row says what is listed, not whether it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medseg.words.errors import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One case as a data set lists it.
+
+    Attributes:
+        images: The file of each channel, or one file that holds all.
+        label: Its label file.
+        name: The name the list gives it, if it does.
+        fields: What else the list says of it: ``fold``, ``patient``, …; keys in lower case.
+    """
+
+    images: tuple[Path, ...]
+    label: Path
+    name: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Rows:
+    """What a layout found.
+
+    Attributes:
+        origin: The list or folder it was found in.
+        has_fields: Whether rows of this layout can say more than their files.
+        rows: The cases, in the order of the list.
+        faults: What is listed and cannot be a case.
+        warnings: What a person should know.
+    """
+
+    origin: Path
+    has_fields: bool
+    rows: list[Row] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """Write a few of many names: ``a, b, c and 7 more``."""
+    listed = list(names)
+    rest = len(listed) - most
+    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")
