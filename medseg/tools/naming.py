@@ -9,11 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 from medseg.tools.images import FORMATS
+from medseg.tools.images.picture import PICTURE
 
 LONGEST = 100
 """Characters of a name at most, so that suffixes still fit into a file name."""
 
-PICTURE_SUFFIXES = frozenset({".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"})
+PICTURE_SUFFIXES = frozenset(PICTURE.suffixes)
 """Endings of files that hold a picture and know no patient space."""
 
 _CHANNEL = re.compile(r"(?P<base>.+)_(?P<number>\d{4})")
