@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from medseg.tools.naming import is_picture
 from medseg.words.errors import GeometryError, ScanError
 from medseg.words.labels import LabelSet
 from medseg.words.volume import Volume
@@ -26,8 +28,8 @@ _COLOUR_WEIGHTS = (1 << 16, 1 << 8, 1)
 def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     """Turn the values or colours of a label file into the bundle's label indices.
 
-    One channel holds values; three hold colours, unless they are equal everywhere and hold
-    values that the bundle knows: grey stored as colour.
+    Grey holds values, whether it is stored as one channel or as three equal ones; in a picture it
+    holds colours where they, and not the values, are the bundle's. All else is colour.
 
     Args:
         volume: The label file, integers, shape ``(1, i, j, k)`` or ``(3, i, j, k)``.
@@ -42,16 +44,22 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     array = volume.array
     if array.dtype.kind not in "bui":
         raise ScanError(f"a label map holds integers, this one holds {array.dtype}")
-    if len(array) == 1:
-        return _by_value(array[0], labels)
-    if len(array) != 3:
+    if len(array) not in (1, 3):
         raise ScanError(
             f"a label map has 1 channel of values or 3 of colour, this one has {len(array)}"
         )
-    is_grey = bool((array[0] == array[1]).all() and (array[0] == array[2]).all())
-    if is_grey and set(np.unique(array[0]).tolist()) <= set(labels.values):
-        return _by_value(array[0], labels)
-    return _by_colour(array, labels)
+    if any((array[0] != other).any() for other in array[1:]):
+        return _by_colour(array, labels)
+    if (len(array) == 3 or is_picture(Path(volume.source))) and _is_coloured(array[0], labels):
+        return _by_colour(np.broadcast_to(array[0], (3, *volume.shape)), labels)
+    return _by_value(array[0], labels)
+
+
+def _is_coloured(grey: npt.NDArray[Any], labels: LabelSet) -> bool:
+    """Tell whether greys are colours of the bundle and not its values."""
+    values, colours = labels.values, labels.colours
+    there = np.unique(grey).tolist()
+    return any(v not in values for v in there) and all((v, v, v) in colours for v in there)
 
 
 def check_same_grid(image: Volume, label: Volume) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,10 @@ def test_a_grey_colour_is_a_colour_where_no_label_has_the_value() -> None:
     labels = LabelSet([Label(1, "bone", value=1, colour=(255, 255, 255))])
 
     assert encode_labels(colours((0, 0, 0), (255, 255, 255)), labels).ravel().tolist() == [0, 1]
+    picture = replace(values(0, 255), source="mask.png")
+    assert encode_labels(picture, labels).ravel().tolist() == [0, 1]
+    with pytest.raises(ScanError, match="255"):
+        encode_labels(replace(values(0, 255), source="mask.nii.gz"), labels)
 
 
 def test_other_arrays_are_no_label_maps() -> None:
