@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +29,7 @@ from medseg.words.events import (
 )
 
 MODEL_CODE = """
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
@@ -33,7 +37,7 @@ class Names(PythonModel):
     def load_context(self, context):
         self.bundle = context.artifacts["bundle"]
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params=None):
         import pathlib
         return sorted(str(p.relative_to(self.bundle)) for p in pathlib.Path(self.bundle).rglob("*"))
 
@@ -251,7 +255,9 @@ def test_steps_are_sent_in_few_calls(store: Path) -> None:
     assert len(history(store, runs(store)[0], "loss")) == 1, "a validation sends them"
 
 
-def test_the_trained_bundle_becomes_a_registered_model(store: Path, tmp_path: Path) -> None:
+def test_the_trained_bundle_becomes_a_registered_model(
+    store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     import mlflow
 
     code = tmp_path / "code.py"
@@ -264,6 +270,7 @@ def test_the_trained_bundle_becomes_a_registered_model(store: Path, tmp_path: Pa
         tracker(step(7))
         tracker(RunDone(bundle, {"dice": {"mean": 0.8}}))
     assert said == []
+    assert capfd.readouterr() == ("", "")
     assert "curves.png" in artifacts(runs(store)[0])
     assert "docs/README.md" in artifacts(runs(store)[0])
     assert not any("checkpoints" in name for name in artifacts(runs(store)[0]))
@@ -392,6 +399,7 @@ def test_the_next_run_is_tracked_again(store: Path, monkeypatch: pytest.MonkeyPa
 TWO_AT_ONCE = """
 import sys
 from pathlib import Path
+import mlflow  # as importing MONAI does
 from medseg.tools.tracking import MlflowTracker
 from medseg.words.events import *
 
@@ -401,16 +409,21 @@ tracker(RunStarted(Path("x"), run_id, "b", "e", {"a": "1"}, {}, None, 3))
 for step in range(1, 4):
     tracker(StepDone(step, 0.5, {}, 0.01))
 tracker(RunDone(Path("nowhere"), {}))
+if mlflow.telemetry.get_telemetry_client() is not None:
+    sys.exit("MLflow reports to its makers")
 """
 
 
 def test_two_processes_may_make_the_same_new_store(tmp_path: Path) -> None:
     store = tmp_path / "runs" / "mlflow.db"
-    arguments = [sys.executable, "-W", "error::UserWarning:medseg", "-c", TWO_AT_ONCE]
+    arguments = [sys.executable, "-c", TWO_AT_ONCE]
+    # Under a test runner MLflow is quieter than in real life.
+    hidden = ("PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS", "MLFLOW_DISABLE_TELEMETRY")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
     both = [
         subprocess.Popen(
             [*arguments, run_id, str(store)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            cwd=tmp_path,
+            cwd=tmp_path, env=environment,
         )
         for run_id in ("a", "b")
     ]  # fmt: skip
@@ -427,3 +440,68 @@ def test_mlflow_is_imported_only_when_a_run_starts() -> None:
         "MlflowTracker(pathlib.Path('x')); sys.exit('mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def server(empty_store: Path, tmp_path: Path, closed_port: int) -> Iterator[tuple[str, Any]]:
+    """A real MLflow server that keeps artifacts itself; its address and its process."""
+    shutil.copyfile(empty_store, tmp_path / "server.db")
+    arguments = ["server", "--port", str(closed_port), "--workers", "1"]
+    arguments += ["--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    arguments += ["--artifacts-destination", str(tmp_path / "kept")]
+    address = f"http://127.0.0.1:{closed_port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *arguments], cwd=tmp_path, start_new_session=True
+    )
+    try:
+        wait_for(address, process)
+        yield address, process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert process.poll() is None, "the server did not start"
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=1):
+            return
+        time.sleep(0.25)
+    raise TimeoutError(address)
+
+
+@pytest.mark.slow
+def test_a_real_server_gets_everything_and_may_die(
+    server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    address, process = server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    (tmp_path / "code.py").write_text(MODEL_CODE)
+    said: list[str] = []
+    tracker = MlflowTracker(tmp_path / "x.db", model_code=tmp_path / "code.py", say=said.append)
+    for resumed_at in (None, 1):
+        tracker(started(resumed_at=resumed_at, parameters={"empty": "", "a": "1"}))
+        tracker(step(1))
+        tracker(ValidationDone(1, {"dice": {"lésion (1)": float("inf")}}, is_best=True))
+    tracker(RunDone(trained_bundle(tmp_path / "trained"), {"dice": {"mean": 0.8}}))
+    assert said == []
+    asked = MlflowClient(tracking_uri=address)
+    (run,) = asked.search_runs([asked.get_experiment_by_name("brain").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["final/dice/mean"] == 0.8
+    assert len(asked.get_metric_history(run.info.run_id, "loss")) == 1
+    (version,) = asked.search_model_versions("name='hippocampus'")
+    assert version.run_id == run.info.run_id
+    assert list((tmp_path / "kept").rglob("artifacts/bundle/models/model.pt"))
+    assert not (tmp_path / "x.db").exists()
+
+    tracker(started("r2"))
+    os.killpg(process.pid, signal.SIGKILL)
+    begin = time.monotonic()
+    tracker(step(2))
+    tracker(ValidationDone(2, {"dice": {"mean": 0.8}}, is_best=True))
+    tracker(RunDone(tmp_path / "trained", {}))
+    assert time.monotonic() - begin < 10
+    assert len(said) == 1
