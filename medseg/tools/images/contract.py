@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.words.errors import ScanError
 from medseg.words.volume import Volume
 
 MAX_VOXELS = 4_000_000_000
@@ -38,3 +39,14 @@ class Format:
     suffixes: tuple[str, ...]
     read: Callable[[Sequence[Path]], Volume]
     read_labels: Callable[[Sequence[Path]], Volume]
+
+
+def single_file(files: Sequence[Path], kind: str) -> Path:
+    """Return the only file given.
+
+    Raises:
+        ScanError: If there are several: only DICOM spreads one volume over files.
+    """
+    if len(files) != 1:
+        raise ScanError(f"{kind}: one file per volume is read, got {len(files)}")
+    return files[0]

@@ -1,0 +1,64 @@
+"""Decode compressed DICOM frames in a process of its own: run by ``dicom_pixels``, as a script.
+
+Decoders are foreign C and C++ code. A forged file can make one abort or take all memory; here
+that ends this process and not the batch. Imports nothing of medseg, to start quickly.
+
+Standard input: JSON ``{"memory": bytes, "seconds": n, "files": [[path, [frame, …]], …]}``.
+Standard output: for each frame a line of JSON with ``shape`` and ``dtype``, then its raw bytes;
+or a line with ``error``, which is the last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, BinaryIO
+
+
+def main() -> None:
+    """Serve one request from standard input."""
+    request = json.load(sys.stdin)
+    _limit(request["memory"], request["seconds"])
+    answer = _private_output()
+    import pydicom
+    from pydicom.pixels import get_decoder
+
+    for path, numbers in request["files"]:
+        try:
+            ds = pydicom.dcmread(path, specific_tags=request["tags"])
+            decoder = get_decoder(ds.file_meta.TransferSyntaxUID)
+            for pixels, _ in decoder.iter_array(ds, indices=numbers, raw=True):
+                _send(answer, pixels)
+        except Exception as error:  # noqa: BLE001 (a border: the parent translates it)
+            answer.write(json.dumps({"error": type(error).__name__}).encode() + b"\n")
+            break
+    answer.flush()
+
+
+def _send(answer: BinaryIO, pixels: Any) -> None:
+    head = {"shape": list(pixels.shape), "dtype": pixels.dtype.str}
+    answer.write(json.dumps(head).encode() + b"\n")
+    answer.write(pixels.tobytes())
+
+
+def _private_output() -> BinaryIO:
+    # Decoders print to standard output; what they say must not mix with the pixels.
+    answer = os.fdopen(os.dup(1), "wb")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    return answer
+
+
+def _limit(memory: int, seconds: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits; the process is still one of its own
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+if __name__ == "__main__":
+    main()

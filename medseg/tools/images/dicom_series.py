@@ -1,0 +1,133 @@
+"""Find DICOM series in a folder: by their headers, whatever the files are called."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.tools.images.dicom_files import claims_dicom
+from medseg.tools.images.dicom_geometry import stacks_of
+from medseg.tools.images.dicom_headers import Header, read_header
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Files to read as one scan.
+
+    Attributes:
+        files: Its DICOM files, sorted by path.
+        uid: Series Instance UID; empty if the files have none that is valid.
+        modality: ``CT``, ``MR``, ``PT``, …
+        part: What tells this volume from others of the same series (``EchoTime 4.6``); empty
+            if the series is one volume.
+    """
+
+    files: tuple[Path, ...]
+    uid: str
+    modality: str
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that belongs to no series, and why."""
+
+    file: Path
+    why: str
+
+
+def find_series(
+    folder: Path, progress: Callable[[int], None] | None = None
+) -> tuple[list[Series], list[Skipped]]:
+    """Find every DICOM series under a folder, its files in one or many folders.
+
+    A series whose files fall into several volumes (echoes, time points) gives one ``Series``
+    each. A damaged DICOM file counts as a slice of the only series beside it, so that reading
+    refuses the series instead of leaving a slice out.
+
+    Args:
+        folder: Searched with all its subfolders, links to folders not followed.
+        progress: Called with the number of files looked at so far.
+
+    Returns:
+        The series in a stable order, and the files that belong to none.
+    """
+    headers, skipped = [], []
+    for count, path in enumerate(_files_under(folder), start=1):
+        header = read_header(path)
+        if header is None:
+            skipped.append(Skipped(path, _why_foreign(path)))
+        elif header.aside:
+            skipped.append(Skipped(path, header.aside))
+        else:
+            headers.append(header)
+        if progress is not None:
+            progress(count)
+    groups, lost = grouped(headers)
+    skipped += [Skipped(header.file, header.fault) for header in lost]
+    series = [one for group in groups for one in _volumes(group)]
+    return series, skipped
+
+
+def grouped(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]]:
+    """Group headers by series; damaged ones go to the only series in their folder.
+
+    Files without a valid Series Instance UID are one series per folder.
+
+    Returns:
+        The headers of each series, sorted by path, damaged ones last; and the damaged files
+        that could belong to several series or to none.
+    """
+    groups: dict[str | Path, list[Header]] = defaultdict(list)
+    beside: dict[Path, set[str | Path]] = defaultdict(set)
+    damaged = []
+    for header in sorted(headers, key=lambda header: header.file):
+        if header.fault and not header.series:
+            damaged.append(header)
+        else:
+            key = header.series or header.file.parent
+            groups[key].append(header)
+            beside[header.file.parent].add(key)
+    lost = []
+    for header in damaged:
+        owners = beside[header.file.parent]
+        if len(owners) == 1:
+            groups[next(iter(owners))].append(header)
+        else:
+            lost.append(header)
+    return list(groups.values()), lost
+
+
+def _files_under(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            yield Path(parent, name)
+
+
+def _why_foreign(path: Path) -> str:
+    if claims_dicom(path):
+        return "named like DICOM, but its content is not"
+    return "not DICOM"
+
+
+def _volumes(headers: list[Header]) -> Iterator[Series]:
+    uid = headers[0].series
+    modality = next((header.modality for header in headers if header.modality), "")
+    whole = Series(tuple(header.file for header in headers), uid, modality)
+    frames = [frame for header in headers for frame in header.frames]
+    if any(header.fault for header in headers) or not frames:
+        yield whole
+        return
+    stacks, _ = stacks_of(frames)
+    parts = [tuple(sorted({frame.file for frame in stack.frames})) for stack in stacks]
+    shared = sum(map(len, parts)) != len(set().union(*parts))
+    if len(stacks) == 1 or shared:
+        # One volume; or several inside the same files, which reading refuses with a reason.
+        yield whole
+        return
+    for stack, files in zip(stacks, parts, strict=True):
+        yield Series(files, uid, modality, stack.part)
