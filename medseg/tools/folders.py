@@ -18,10 +18,12 @@ class Listing:
         files: Regular files, sorted by their path. Hidden ones are left out, which covers
             temporary files and the ``._`` companions that some archives hold.
         left_out: What could not be looked at, and why.
+        skipped: Folders that were not entered because they are not meant, and why.
     """
 
     files: tuple[Path, ...]
     left_out: tuple[Fault, ...]
+    skipped: tuple[Fault, ...] = ()
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class _Walk:
     skip: Callable[[Path], str | None]
     files: list[Path] = field(default_factory=list)
     left_out: list[Fault] = field(default_factory=list)
+    skipped: list[Fault] = field(default_factory=list)
     seen: set[tuple[int, int]] = field(default_factory=set)
 
     def leave_out(self, path: Path, why: str) -> None:
@@ -70,7 +73,7 @@ class _Walk:
             return False
         reason = self.skip(folder)
         if reason:
-            self.leave_out(folder, reason)
+            self.skipped.append(Fault(str(folder.relative_to(self.root)), reason))
         return reason is None
 
 
@@ -89,4 +92,5 @@ def files_below(root: Path, skip: Callable[[Path], str | None] = lambda folder: 
     while waiting:
         waiting.extend(reversed(walk.look_into(waiting.pop())))
     files = sorted(walk.files, key=lambda path: path.relative_to(root).parts)
-    return Listing(tuple(files), tuple(sorted(walk.left_out, key=str)))
+    left_out, skipped = (sorted(found, key=str) for found in (walk.left_out, walk.skipped))
+    return Listing(tuple(files), tuple(left_out), tuple(skipped))

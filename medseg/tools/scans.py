@@ -1,0 +1,271 @@
+"""Find what to segment: a file, a folder searched through, or a CSV, as scans.
+
+Images are known by the endings of their names, DICOM by its headers. No pixel is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medseg.tools.cases import Scan
+from medseg.tools.folders import files_below
+from medseg.tools.images import FORMATS, Series, Skipped, find_series
+from medseg.tools.images.dicom import DICOM
+from medseg.tools.images.dicom_headers import read_header
+from medseg.tools.naming import distinct_names, split_channel, split_suffix
+from medseg.tools.tables import read_table
+from medseg.words.errors import DatasetError, Fault
+
+LEDGER = "ledger.jsonl"
+"""The file that marks a folder of results."""
+
+FOREIGN = "not DICOM"
+"""Why the search for series skips a file that is nothing to it."""
+
+Parts = tuple[tuple[Path, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanList:
+    """What to segment.
+
+    Attributes:
+        scans: Sorted by where they are; their names differ.
+        left_out: What seems meant to be segmented and cannot be, and why.
+        notes: What was passed over because it is no scan: results, labels, other files.
+    """
+
+    scans: tuple[Scan, ...]
+    left_out: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A scan before its name is certain.
+
+    Attributes:
+        name: The name it should have.
+        origin: Tells it from all others: its path, its UID.
+        parts: Its files, by channel.
+    """
+
+    name: str
+    origin: str
+    parts: Parts
+
+
+@dataclass(slots=True)
+class _Search:
+    """What one search has found so far."""
+
+    found: list[_Found] = field(default_factory=list)
+    left_out: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_scans(
+    path: Path, channels: int, progress: Callable[[int], None] | None = None
+) -> ScanList:
+    """Find the scans that a path stands for.
+
+    A folder is searched with all below it; with several channels, files that differ only in
+    nnU-Net's channel number (``_0000``, ``_0001``, …) are one scan. A CSV has a column ``scan`` or
+    ``image``, or ``image_0``, ``image_1``, … with one file per channel, and a ``name`` if wanted;
+    its paths are relative to it, and a folder in it stands for the DICOM series it holds.
+
+    Names come from paths; a DICOM series is named by a hash of its UID, because its files and
+    headers may name the patient.
+
+    Args:
+        path: A file, a folder or a ``.csv`` file.
+        channels: How many channels the bundle has.
+        progress: Called with the number of files looked at so far.
+
+    Raises:
+        DatasetError: If nothing is there to segment.
+    """
+    search = _Search()
+    try:
+        if path.is_dir():
+            _search_folder(path, channels, search, progress)
+        elif path.suffix.lower() == ".csv":
+            _search_table(path, channels, search)
+        elif path.is_file():
+            search.found.append(_single(path, path.name))
+        else:
+            raise DatasetError(f"{path}: there is no such file or folder")
+    except ValueError as error:
+        raise DatasetError(str(error)) from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not search.found and not search.left_out:
+        raise DatasetError(
+            f"{path}: no scan was found. Files ending in {', '.join(_endings())} and DICOM series "
+            f"are looked for{'; '.join(['', *search.notes])}"
+        )
+    names = distinct_names(
+        [found.name for found in search.found], [found.origin for found in search.found]
+    )
+    scans = [Scan(name, found.parts) for name, found in zip(names, search.found, strict=True)]
+    return ScanList(tuple(scans), tuple(search.left_out), tuple(search.notes))
+
+
+def _search_folder(
+    root: Path, channels: int, search: _Search, progress: Callable[[int], None] | None
+) -> None:
+    listing = files_below(root, skip=_why_not_meant)
+    search.left_out.extend(listing.left_out)
+    search.notes.extend(f"{skipped.where}: {skipped.what}" for skipped in listing.skipped)
+    images = [file for file in listing.files if _is_image(file)]
+    search.found.extend(_images(root, images, channels, search))
+    if len(images) == len(listing.files):
+        return
+    series, skipped = find_series(root, progress)
+    others = set(listing.files) - set(images)
+    search.found.extend(_series(one, root) for one in series if others.issuperset(one.files))
+    _pass_over([one for one in skipped if one.file in others], root, search)
+
+
+def _why_not_meant(folder: Path) -> str | None:
+    if (folder / LEDGER).is_file():
+        return "holds results of medseg, which are not segmented again"
+    kind, _, rest = folder.name.partition("labels")
+    if not kind and (folder.parent / f"images{rest}").is_dir():
+        return f"holds the labels of images{rest}, not scans"
+    return None
+
+
+def _images(root: Path, files: Sequence[Path], channels: int, search: _Search) -> Iterator[_Found]:
+    """Make scans of image files, those that are channels of one scan together."""
+    groups: dict[Path, list[Path]] = defaultdict(list)
+    for file in files:
+        base, number = split_channel(split_suffix(file.name)[0])
+        is_channel = channels > 1 and number is not None
+        groups[file.parent / base if is_channel else file].append(file)
+    for key, group in sorted(groups.items(), key=lambda item: item[1][0]):
+        numbers = [split_channel(split_suffix(file.name)[0])[1] or 0 for file in group]
+        where = key.relative_to(root).as_posix()
+        if key == group[0] or max(numbers) >= channels or 0 not in numbers:
+            # Higher numbers count pictures, not channels.
+            yield from (_single(file, file.relative_to(root).as_posix()) for file in group)
+        elif numbers == list(range(channels)):
+            yield _Found(_flat(where), where, tuple((file,) for file in group))
+        elif len(group) == 1:
+            # nnU-Net numbers pictures, too, which hold all channels in one file.
+            yield _single(group[0], group[0].relative_to(root).as_posix())
+        else:
+            missing = [f"_{n:04d}" for n in range(channels) if n not in numbers]
+            what = f"has no channel {', '.join(missing)}" if missing else "has a channel twice"
+            search.left_out.append(Fault(where, f"{what}; the bundle has {channels} channels"))
+
+
+def _series(series: Series, root: Path) -> _Found:
+    told_by = series.uid or series.files[0].relative_to(root).as_posix()
+    digest = hashlib.sha256(told_by.encode(errors="replace")).hexdigest()
+    return _Found(f"series-{digest[:10]}", f"{told_by}\n{series.part}", (series.files,))
+
+
+def _pass_over(skipped: Iterable[Skipped], root: Path, search: _Search) -> None:
+    """Report files that are no scan: foreign ones by their number, DICOM by folder and reason."""
+    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
+    foreign = 0
+    for one in skipped:
+        if one.why == FOREIGN:
+            foreign += 1
+        else:
+            where = one.file.relative_to(root)
+            reasons[where.parent.as_posix(), one.why].append(where.as_posix())
+    for (folder, why), files in sorted(reasons.items()):
+        only = len(files) == 1
+        search.left_out.append(
+            Fault(files[0] if only else folder, why if only else f"{len(files)} files: {why}")
+        )
+    if foreign:
+        search.notes.append(f"{foreign} other files are no images")
+
+
+def _search_table(path: Path, channels: int, search: _Search) -> None:
+    table = read_table(path)
+    columns = table.image_columns(single=("scan", "image"))
+    seen: set[tuple[str, ...]] = set()
+    for line, cells in table.rows:
+        listed = tuple(cells[column] for column in columns)
+        name = cells.get("name", "")
+        try:
+            if listed in seen:
+                raise ValueError(f"{listed[0]} is listed before")
+            seen.add(listed)
+            search.found.append(_listed(listed, name, path.parent, channels))
+        except (ValueError, OSError) as error:
+            search.left_out.append(Fault(name or f"line {line}", str(error)))
+
+
+def _listed(listed: Sequence[str], name: str, home: Path, channels: int) -> _Found:
+    """Make a scan of one line of a table.
+
+    Raises:
+        ValueError: If it cannot be one; says why.
+    """
+    if not all(listed):
+        raise ValueError("names no file for one of its columns")
+    if len(listed) not in (1, channels):
+        raise ValueError(f"lists {len(listed)} files and the bundle has {channels} channels")
+    parts = [_part(home, text) for text in listed]
+    wanted = parts[0].name
+    if len(parts) > 1 and split_channel(wanted)[1] == 0:
+        wanted = split_channel(wanted)[0]
+    files = tuple(part.parts[0] for part in parts)
+    return _Found(name or wanted, "\n".join([name, *listed]), files)
+
+
+def _part(home: Path, text: str) -> _Found:
+    file = home / text
+    if file.is_dir():
+        return _only_series(file)
+    if not file.is_file():
+        raise ValueError(f"{text}: there is no such file or folder")
+    within = not Path(text).is_absolute() and ".." not in Path(text).parts
+    return _single(file, Path(text).as_posix() if within else file.name)
+
+
+def _only_series(folder: Path) -> _Found:
+    series, _ = find_series(folder)
+    if len(series) != 1:
+        raise ValueError(
+            f"{folder.name}: holds {len(series)} DICOM series; a folder in a table must hold one"
+        )
+    return _series(series[0], folder)
+
+
+def _single(file: Path, where: str) -> _Found:
+    """Make a scan of one file.
+
+    Raises:
+        ValueError: If it is no image.
+    """
+    if _is_image(file):
+        return _Found(_flat(split_suffix(where)[0]), where, ((file,),))
+    header = read_header(file)
+    if header is None:
+        raise ValueError(
+            f"{where}: is no image; files ending in {', '.join(_endings())} and DICOM are read"
+        )
+    return _series(Series((file,), header.series, header.modality), file.parent)
+
+
+def _is_image(file: Path) -> bool:
+    suffix = split_suffix(file.name)[1]
+    return bool(suffix) and suffix not in DICOM.suffixes
+
+
+def _flat(where: str) -> str:
+    return where.replace("/", "_")
+
+
+def _endings() -> list[str]:
+    return [end for kind in FORMATS if kind is not DICOM for end in kind.suffixes]
