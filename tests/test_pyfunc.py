@@ -1,0 +1,155 @@
+"""The model MLflow loads, through MLflow: logged by the tracker, registered, loaded, served."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import medseg
+from medseg.engine.networks.unet import build_network
+from medseg.engine.segmenter import Segmenter
+from medseg.tools.bundle import parse_spec, write_bundle
+from medseg.tools.images import read_image, read_labels
+from medseg.tools.tracking import MlflowTracker
+from medseg.words.events import RunDone, RunStarted
+
+MODEL_CODE = Path(medseg.__file__).with_name("pyfunc.py")
+SPEC: dict[str, Any] = {
+    "name": "blobs",
+    "channels": [{"name": "CT"}],
+    "labels": [{"index": 1, "name": "core"}, {"index": 2, "name": "left rim"}],
+    "network": {"kind": "unet", "channels": [4, 4, 4], "strides": [1, 2, 2]},
+    "training": {"patch": [16, 16, 16]},
+}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained bundle in form; its weights are random, so that every label occurs."""
+    folder = tmp_path_factory.mktemp("trained")
+    spec = parse_spec(SPEC)
+    write_bundle(spec, folder / "bundle.json")
+    torch.manual_seed(0)
+    (folder / "models").mkdir()
+    weights = build_network(spec, supervised=False).state_dict()
+    torch.save(weights, folder / "models" / "model.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def registry(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store in which the tracker registered the bundle."""
+    store = tmp_path_factory.mktemp("runs") / "mlflow.db"
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        tracker = MlflowTracker(store, model_code=MODEL_CODE, say=said.append)
+        tracker(RunStarted(bundle, "r1", "blobs", "blobs", {}, {}, None, 1))
+        tracker(RunDone(bundle, {}))
+    assert said == []
+    return f"sqlite:///{store}"
+
+
+@pytest.fixture(scope="module")
+def model(registry: str) -> str:
+    """Where the registry says that the model lies."""
+    from mlflow import MlflowClient
+
+    (version,) = MlflowClient(tracking_uri=registry).search_model_versions()
+    return str(version.source)
+
+
+def scan(path: Path, seed: int = 0) -> Path:
+    voxels = np.random.default_rng(seed).normal(size=(20, 18, 17)).astype(np.float32)
+    affine = np.diag([-1.5, 2.0, 3.0, 1.0])
+    affine[:3, 3] = (10, -20, 30)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def test_a_loaded_model_segments_as_the_segmenter_does(
+    model: str, bundle: Path, tmp_path: Path
+) -> None:
+    import mlflow
+
+    first, second = scan(tmp_path / "a.nii.gz", 1), scan(tmp_path / "b.nii", 2)
+    loaded = mlflow.pyfunc.load_model(model)
+    rows = loaded.predict({"scan": [str(first), str(second)]}, params={"out": str(tmp_path / "o")})
+    assert list(rows.columns) == ["scan", "label_map", "error", "core_ml", "left rim_ml"]
+    assert list(rows["scan"]) == [str(first), str(second)]
+    assert [Path(path).name for path in rows["label_map"]] == ["a.nii.gz", "b.nii.gz"]
+    for row, file in zip(rows.itertuples(), (first, second), strict=True):
+        expected = Segmenter(bundle).segment(read_image(file))
+        written = read_labels(Path(row.label_map))
+        assert np.array_equal(written.array[0], expected.labels)
+        assert len(np.unique(expected.labels)) > 1, "an empty result would prove nothing"
+        assert written.on_same_grid(read_image(file))
+        assert row.core_ml == pytest.approx(expected.volumes_ml["core"])
+
+
+def test_a_bad_scan_is_a_row_with_its_error_and_the_others_are_done(
+    model: str, tmp_path: Path
+) -> None:
+    import mlflow
+
+    good = scan(tmp_path / "good.nii.gz")
+    (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
+    scans = [str(tmp_path / "cut.nii.gz"), str(tmp_path / "none.nii.gz"), str(good)]
+    rows = mlflow.pyfunc.load_model(model).predict({"scan": scans})
+    assert [error == "" for error in rows["error"]] == [False, False, True]
+    assert rows["label_map"][0] == ""
+    assert list(np.isnan(rows["core_ml"])) == [True, True, False]
+    assert "none.nii.gz" in rows["error"][1]
+    assert Path(rows["label_map"][2]).is_file()
+
+
+def test_every_way_to_pass_scans_that_mlflow_knows(model: str, tmp_path: Path) -> None:
+    import mlflow
+    import pandas as pd
+
+    files = [str(scan(tmp_path / name)) for name in ("a.nii", "b.nii")]
+    loaded = mlflow.pyfunc.load_model(model)
+    table = pd.DataFrame({"scan": files})
+    for given in (table, {"scan": files}, [{"scan": file} for file in files]):
+        rows = loaded.predict(given)
+        assert list(rows["scan"]) == files
+        assert list(rows["error"]) == ["", ""]
+
+
+def test_scans_of_one_name_do_not_overwrite_each_other(model: str, tmp_path: Path) -> None:
+    import mlflow
+
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+    scans = [str(scan(tmp_path / f / "t1.nii.gz", n)) for n, f in enumerate("xy")]
+    rows = mlflow.pyfunc.load_model(model).predict({"scan": scans})
+    assert len(set(rows["label_map"])) == 2
+    assert Path(rows["label_map"][0]).parent == Path(rows["label_map"][1]).parent
+
+
+def test_mlflows_command_line_runs_the_registered_model(registry: str, tmp_path: Path) -> None:
+    request = {
+        "dataframe_records": [{"scan": str(scan(tmp_path / "a.nii.gz"))}],
+        "params": {"out": str(tmp_path / "out")},
+    }
+    (tmp_path / "in.json").write_text(json.dumps(request))
+    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", "models:/blobs/1"]
+    command += ["-i", "in.json", "-o", "out.json", "-t", "json", "--env-manager", "local"]
+    settings = {"MLFLOW_TRACKING_URI": registry, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    (row,) = json.loads((tmp_path / "out.json").read_text())["predictions"]
+    assert row["label_map"] == str(tmp_path / "out" / "a.nii.gz")
+    assert row["error"] == ""
+    assert Path(row["label_map"]).is_file()
