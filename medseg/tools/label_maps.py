@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from medseg.tools.layouts import some
 from medseg.tools.naming import is_picture
 from medseg.words.errors import GeometryError, ScanError
 from medseg.words.labels import LabelSet
@@ -20,9 +22,9 @@ Indices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 MOST_NAMED = 6
 """Unknown values that an error names."""
 
-_UNKNOWN = np.iinfo(np.uint16).max  # no bundle has as many labels
-_LARGEST_TABLE = 1 << 24  # every packed 8-bit colour fits
-_COLOUR_WEIGHTS = (1 << 16, 1 << 8, 1)
+_SMALLEST_TABLE = 1 << 16
+
+Finder = Callable[[npt.NDArray[Any]], Indices]
 
 
 def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
@@ -82,84 +84,106 @@ def check_same_grid(image: Volume, label: Volume) -> None:
 
 
 def _by_value(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
-    indices, unknown = _looked_up(array, labels.values)
+    array = array.view(np.uint8) if array.dtype.kind == "b" else array
+    find = _finder(labels.values, labels, array.size, int(array.min()), int(array.max()))
+    indices, unknown = _looked_up((array[..., k] for k in range(array.shape[2])), array.shape, find)
     if unknown:
+        named = [(str(value), count) for value, count in unknown.most_common()]
+        have = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
-            f"the label file holds {_listed([(str(v), n) for v, n in unknown])}; this bundle has "
-            f"0 (background), {_known([(label.name, str(label.value)) for label in labels])}. Give "
-            "the label that is meant its 'value' in the bundle, or correct the file"
+            f"the label file holds {_listed(named)}; this bundle has 0 (background), "
+            f"{some(have, MOST_NAMED)}. Give the label that is meant its 'value' in the bundle, or "
+            "correct the file"
         )
-    return _narrowed(indices, labels)
+    return indices
 
 
 def _by_colour(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
     if array.min() < 0 or array.max() > 255:
         raise ScanError("a label map in colours has 8 bits per channel, this one has more")
-    packed = sum(
-        channel.astype(np.uint32) * weight
-        for channel, weight in zip(array, _COLOUR_WEIGHTS, strict=True)
-    )
     known = {_packed(colour): index for colour, index in labels.colours.items()}
-    indices, unknown = _looked_up(np.asarray(packed), known)
+    find = _finder(known, labels, array[0].size, 0, _packed((255, 255, 255)))
+    slabs = (_packed(array[..., k].astype(np.uint32)) for k in range(array.shape[3]))
+    indices, unknown = _looked_up(slabs, array.shape[1:], find)
     if unknown:
-        named = [(str(_unpacked(colour)), count) for colour, count in unknown]
-        have = _known([(label.name, str(label.colour)) for label in labels])
+        named = [(str(_unpacked(colour)), count) for colour, count in unknown.most_common()]
+        have = [f"{label.colour} ({label.name})" for label in labels]
         raise ScanError(
             f"the label picture holds the colours {_listed(named)}; this bundle has (0, 0, 0) "
-            f"(background), {have}. Give the label that is meant its 'colour' in the bundle, or "
-            "correct the picture"
+            f"(background), {some(have, MOST_NAMED)}. Give the label that is meant its 'colour' in "
+            "the bundle, or correct the picture"
         )
-    return _narrowed(indices, labels)
+    return indices
+
+
+def _finder(
+    index_of: Mapping[int, int], labels: LabelSet, size: int, lowest: int, highest: int
+) -> Finder:
+    """Return what turns an array of codes into indices, the largest number for unknown ones.
+
+    Args:
+        index_of: Code → label index.
+        labels: Their number decides between uint8 and uint16.
+        size: How many codes will be looked up.
+        lowest: Of the codes.
+        highest: Of the codes.
+    """
+    kind = np.uint8 if labels.channels <= np.iinfo(np.uint8).max else np.uint16
+    unknown = np.iinfo(kind).max
+    codes = sorted(code for code in index_of if code <= highest)
+    indices = np.array([index_of[code] for code in codes], kind)
+    if lowest >= 0 and highest < max(size, _SMALLEST_TABLE):
+        table = np.full(highest + 1, unknown, kind)
+        table[codes] = indices
+
+        def look_up(slab: npt.NDArray[Any]) -> Indices:
+            found: Indices = table[slab]
+            return found
+
+        return look_up
+    known = np.array(codes)
+
+    def search(slab: npt.NDArray[Any]) -> Indices:
+        places = np.searchsorted(known, slab).clip(max=len(known) - 1)
+        found: Indices = np.where(known[places] == slab, indices[places], kind(unknown))
+        return found
+
+    return search
 
 
 def _looked_up(
-    array: npt.NDArray[Any], index_of: Mapping[int, int]
-) -> tuple[npt.NDArray[np.uint16], list[tuple[int, int]]]:
-    """Look every voxel up; return the indices, and the unknown values with their counts."""
-    if array.dtype.kind == "b":
-        array = array.view(np.uint8)
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= _LARGEST_TABLE:
-        values, places = np.unique(array, return_inverse=True)
-        table = [index_of.get(value, _UNKNOWN) for value in values.tolist()]
-        indices = np.array(table, np.uint16)[places.reshape(array.shape)]
-    else:
-        table_of_all = np.full(high + 1, _UNKNOWN, np.uint16)
-        for value, index in index_of.items():
-            if value <= high:
-                table_of_all[value] = index
-        indices = table_of_all[array]
-    if int(indices.max()) != _UNKNOWN:
-        return indices, []
-    values, counts = np.unique(array[indices == _UNKNOWN], return_counts=True)
-    return indices, list(zip(values.tolist(), counts.tolist(), strict=True))
+    slabs: Iterable[npt.NDArray[Any]], shape: Sequence[int], find: Finder
+) -> tuple[Indices, Counter[int]]:
+    """Look every voxel up; return the indices, and the unknown codes with their counts."""
+    # Slab by slab, because numpy makes 8-byte integers of whatever it looks up with.
+    indices: Indices | None = None
+    unknown: Counter[int] = Counter()
+    for k, slab in enumerate(slabs):
+        found = find(slab)
+        if indices is None:
+            indices = np.empty(shape, found.dtype, order="F")
+        indices[..., k] = found
+        strange = slab[found == np.iinfo(found.dtype).max]
+        for code, count in zip(*np.unique(strange, return_counts=True), strict=True):
+            unknown[int(code)] += int(count)
+    if indices is None:
+        raise ScanError("the label map has no slice")
+    return indices, unknown
 
 
-def _narrowed(indices: npt.NDArray[np.uint16], labels: LabelSet) -> Indices:
-    return indices.astype(np.uint8) if labels.channels <= 256 else indices
+def _packed(colour: Any) -> Any:
+    """Make one number of a colour, or of each colour in an array of 4-byte integers."""
+    red, green, blue = colour
+    return (red << 16) + (green << 8) + blue
 
 
-def _packed(colour: tuple[int, int, int]) -> int:
-    return sum(part * weight for part, weight in zip(colour, _COLOUR_WEIGHTS, strict=True))
-
-
-def _unpacked(colour: int) -> tuple[int, int, int]:
-    red, green, blue = (colour // weight % 256 for weight in _COLOUR_WEIGHTS)
-    return red, green, blue
+def _unpacked(code: int) -> tuple[int, int, int]:
+    return code >> 16, code >> 8 & 255, code & 255
 
 
 def _listed(unknown: Sequence[tuple[str, int]]) -> str:
     """Write the unknown values, the most frequent first."""
-    often = sorted(unknown, key=lambda item: -item[1])
-    rest = len(often) - MOST_NAMED
-    named = [f"{value} ({count} voxels)" for value, count in often[:MOST_NAMED]]
-    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _known(labels: Sequence[tuple[str, str]]) -> str:
-    rest = len(labels) - MOST_NAMED
-    named = [f"{value} ({name})" for name, value in labels[:MOST_NAMED]]
-    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")
+    return some([f"{value} ({count} voxels)" for value, count in unknown], MOST_NAMED)
 
 
 def _times(shape: Sequence[int]) -> str:
