@@ -32,7 +32,7 @@ __all__ = [
 
 _PANEL_INCHES = 2.3
 _TITLE_INCHES = 0.45
-_LINE_INCHES = 0.22
+_LEGEND_LINE_INCHES, _NOTE_LINE_INCHES = 0.2, 0.15
 _LEGEND_ENTRY_INCHES = 1.6
 _NARROWEST, _WIDEST = 0.5, 2.0
 _AREA_OPACITY = 0.4
@@ -166,7 +166,7 @@ def _sheet(rows: Sequence[Sequence[_Panel]], titles: Sequence[str], label_set: L
     lines = math.ceil(len(names) / per_line)
     notes = _notes(panels)
     heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows)
-    foot_height = _LINE_INCHES * (lines + len(notes)) + 0.1
+    foot_height = _LEGEND_LINE_INCHES * lines + _NOTE_LINE_INCHES * len(notes) + 0.1
     figure = new_figure(width, sum(heights) + foot_height)
     *strips, foot = figure.subfigures(
         len(rows) + 1, 1, height_ratios=[*heights, foot_height], squeeze=False

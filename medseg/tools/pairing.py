@@ -1,0 +1,135 @@
+"""Predictions and their references, paired by the names of their files."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.tools.naming import split_suffix
+from medseg.words.errors import DatasetError, Fault
+
+LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
+"""Where the label maps of a dataset folder lie, if not in the folder itself."""
+
+# What may follow a case's name on one of the two sides: `_seg`, `-mask_v2`, or the channel number
+# of nnU-Net's images. Other digits are part of the name: case_1_2 is not case_1.
+_ADDITION = re.compile(r"[_.\- ](?:(?=[A-Za-z])|0000$)")
+
+_Files = Mapping[str, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A predicted label map and the reference it is compared with."""
+
+    case: str
+    prediction: Path
+    reference: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Two folders, file by file.
+
+    Attributes:
+        pairs: What belongs together, sorted by case.
+        faults: References without a certain prediction.
+        without_reference: Names of predictions that no reference belongs to.
+    """
+
+    pairs: tuple[Pair, ...]
+    faults: tuple[Fault, ...]
+    without_reference: tuple[str, ...]
+
+
+def pair_up(predictions: Path, references: Path) -> Pairing:
+    """Pair two folders of label maps, or two label maps.
+
+    Names are compared without their endings. One name may go on after the other (``case_7`` and
+    ``case_7_seg``), as long as only one pair is possible.
+
+    Args:
+        predictions: A folder of label maps, or one label map.
+        references: The same, or a dataset folder with its label maps in ``labelsTr`` or
+            ``labels``.
+
+    Raises:
+        DatasetError: If nothing can be paired.
+    """
+    if predictions.is_file() and references.is_file():
+        case = split_suffix(predictions.name)[0]
+        return Pairing((Pair(case, predictions, references),), (), ())
+    predicted, expected = _label_maps(predictions), _label_maps(references)
+    partners = _partners(predicted.keys(), expected.keys())
+    pairs, faults = [], []
+    for name in sorted(expected):
+        if name not in partners:
+            faults.append(Fault(name, "has no prediction; segment its scan, or rename its file"))
+            continue
+        files = _of_one_format(predicted[partners[name]], expected[name])
+        if files is None:
+            listed = ", ".join(path.name for path in predicted[partners[name]].values())
+            faults.append(Fault(name, f"it is not clear which file to compare: {listed}; keep one"))
+            continue
+        pairs.append(Pair(min(name, partners[name], key=len), *files))
+    if not pairs:
+        raise DatasetError(
+            f"no label map in {predictions} has the name of one in {references}; name each "
+            "prediction as its reference is named",
+            faults,
+        )
+    alone = sorted(predicted.keys() - set(partners.values()))
+    return Pairing(tuple(pairs), tuple(faults), tuple(alone))
+
+
+def _label_maps(folder: Path) -> dict[str, dict[str, Path]]:
+    """Return name → ending → file, of the folder itself or of its folder of label maps."""
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder}: {'is a file' if folder.exists() else 'does not exist'}; "
+            "two folders or two label maps are compared"
+        )
+    for place in (folder, *(folder / name for name in LABEL_FOLDERS)):
+        found: dict[str, dict[str, Path]] = {}
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            name, ending = split_suffix(path.name)
+            if ending and path.is_file() and not path.name.startswith("."):
+                found.setdefault(name, {})[ending] = path
+        if found:
+            return found
+    raise DatasetError(f"{folder}: holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it")
+
+
+def _partners(predicted: Set[str], expected: Set[str]) -> dict[str, str]:
+    """Return the reference's name → the prediction's name, where only one pair is possible."""
+    loose = predicted - expected
+    by_start: dict[str, set[str]] = {}
+    for prediction in loose:
+        for start in _starts(prediction):
+            by_start.setdefault(start, set()).add(prediction)
+    possible = [
+        (reference, prediction)
+        for reference in expected - predicted
+        for prediction in by_start.get(reference, set()) | (_starts(reference) & loose)
+    ]
+    often = Counter(name for pair in possible for name in pair)
+    certain = {one: other for one, other in possible if often[one] == often[other] == 1}
+    return {name: name for name in predicted & expected} | certain
+
+
+def _starts(name: str) -> set[str]:
+    """Return what ``name`` is without its additions: ``a_seg_v2`` → ``{"a", "a_seg"}``."""
+    return {name[: found.start()] for found in _ADDITION.finditer(name)} - {""}
+
+
+def _of_one_format(one: _Files, other: _Files) -> tuple[Path, Path] | None:
+    """Choose the files to compare where a result was written in several formats."""
+    for ending in one:
+        if ending in other:
+            return one[ending], other[ending]
+    if len(one) == len(other) == 1:
+        return next(iter(one.values())), next(iter(other.values()))
+    return None

@@ -1,0 +1,296 @@
+"""Compare predicted label maps with reference label maps, case by case."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medseg.tools.files import write_whole
+from medseg.tools.images import read_labels
+from medseg.tools.label_maps import encode_labels
+from medseg.tools.metrics import (
+    ABSENT,
+    CaseScores,
+    Statistic,
+    score_case,
+    statistics,
+    summarise,
+)
+from medseg.tools.pairing import Pair, pair_up
+from medseg.words.config import BundleSpec
+from medseg.words.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
+from medseg.words.events import Listener, Progress, Warned, tell
+from medseg.words.labels import Label, LabelSet, default_colour
+from medseg.words.volume import Array, Volume
+
+MOST_LABELS = 1000
+"""Values in one pair of label maps at most; more are intensities, not labels."""
+
+COLUMNS = {
+    "dice": "dice",
+    "iou": "iou",
+    "hd95_mm": "hd95",
+    "nsd": "nsd",
+    "volume_error_ml": "volume_error_ml",
+    "volume_error_percent": "volume_error_percent",
+    "reference_ml": "reference_ml",
+    "predicted_ml": "predicted_ml",
+    "missed": "missed",
+}
+"""Columns of ``evaluation.csv`` after ``case`` and ``label``, and what each one shows."""
+
+_DIGITS = {"dice": 4, "iou": 4, "hd95": 2, "nsd": 4, "volume_error_ml": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        cases: Scores of each pair that could be compared, by name.
+        faults: Pairs that could not, and references without a prediction.
+        without_reference: Names of predictions that have no reference; they are not scored.
+        tolerance_mm: Tolerance of the NSD.
+    """
+
+    cases: tuple[CaseScores, ...]
+    faults: tuple[Fault, ...]
+    without_reference: tuple[str, ...]
+    tolerance_mm: float
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """``metric → label name → mean over cases``, as events carry it."""
+        return summarise(self.cases)
+
+    @property
+    def statistics(self) -> dict[str, dict[str, Statistic]]:
+        """``metric → label name → mean, spread and worst case``."""
+        return statistics(self.cases)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per case and label, with the columns of ``evaluation.csv``."""
+        return [
+            {"case": case.case, "label": name}
+            | {column: getattr(label, field) for column, field in COLUMNS.items()}
+            for case in self.cases
+            for name, label in case.labels.items()
+        ]
+
+    def summary_rows(self) -> list[tuple[str, ...]]:
+        """Return the summary as cells of a table: the heading, then one row per label."""
+        found = self.statistics
+        heading = ("label", "cases", "missed", "Dice", "IoU", "HD95 mm", "NSD", "volume error ml")
+        rows = [
+            (
+                name,
+                str(overall.n),
+                str(overall.missed),
+                *(_spread(found[metric][name], digits) for metric, digits in _DIGITS.items()),
+            )
+            for name, overall in found["dice"].items()
+        ]
+        return [heading, *rows]
+
+
+def evaluate(
+    predictions: Path,
+    references: Path,
+    out: Path | None = None,
+    *,
+    labels: BundleSpec | LabelSet | None = None,
+    tolerance_mm: float = 1.0,
+    listeners: Sequence[Listener] = (),
+) -> Evaluation:
+    """Score predicted label maps against references on the same grid.
+
+    Files are paired by name (``medseg.tools.pairing``). A pair that cannot be compared is a fault
+    and never stops the others.
+
+    Args:
+        predictions: A folder of label maps, or one label map. They hold label indices, as
+            medseg writes them.
+        references: The same, or a dataset folder with its label maps in ``labelsTr`` or
+            ``labels``.
+        out: Where ``evaluation.csv``, ``summary.csv`` and ``summary.json`` are written.
+        labels: The labels, by which values of the references are turned into indices. Without
+            them every value that occurs is a label, ``label 1`` and so on, and means the same on
+            both sides.
+        tolerance_mm: Tolerance of the NSD.
+        listeners: Hear of progress, and of predictions without a reference.
+
+    Returns:
+        Scores, and everything that could not be scored.
+
+    Raises:
+        DatasetError: If there is nothing to compare, or the two sides have no value in common.
+        OutputError: If the results cannot be written.
+    """
+    label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
+    pairing = pair_up(predictions, references)
+    for name in pairing.without_reference:
+        tell(listeners, Warned(f"{name}: this prediction has no reference and is not scored"))
+    cases: list[CaseScores] = []
+    faults = list(pairing.faults)
+    for done, pair in enumerate(pairing.pairs, start=1):
+        try:
+            cases.append(_score(pair, label_set, tolerance_mm))
+        except MedsegError as error:
+            faults.append(Fault(pair.case, str(error)))
+        tell(listeners, Progress("evaluating", done, len(pairing.pairs)))
+    if label_set is None:
+        _refuse_foreign_values(cases)
+        cases = _with_every_label(cases)
+    evaluation = Evaluation(tuple(cases), tuple(faults), pairing.without_reference, tolerance_mm)
+    if out is not None:
+        _write(evaluation, out)
+    return evaluation
+
+
+def _score(pair: Pair, label_set: LabelSet | None, tolerance_mm: float) -> CaseScores:
+    prediction, reference = read_labels(pair.prediction), read_labels(pair.reference)
+    _check_grids(prediction, reference)
+    if label_set is None:
+        label_set = _found_labels(prediction, reference)
+        predicted, expected = (encode_labels(side, label_set) for side in (prediction, reference))
+    else:
+        predicted = _indices(prediction, label_set)
+        expected = encode_labels(reference, label_set)
+    return score_case(
+        predicted,
+        expected,
+        label_set,
+        reference.spacing,
+        tolerance_mm,
+        case=pair.case,
+        voxel_ml=reference.voxel_ml,
+    )
+
+
+def _check_grids(prediction: Volume, reference: Volume) -> None:
+    if prediction.shape != reference.shape:
+        raise GeometryError(
+            f"the prediction has {_times(prediction.shape)} voxels and the reference "
+            f"{_times(reference.shape)}; both must lie on one grid"
+        )
+    if not reference.on_same_grid(prediction):
+        raise GeometryError(
+            f"the prediction's voxels lie up to {reference.grid_distance(prediction):.3g} mm from "
+            "the reference's; both must lie on one grid"
+        )
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def _indices(prediction: Volume, label_set: LabelSet) -> Array:
+    """Return the prediction's label indices; only colours need to be turned into them."""
+    if len(prediction.array) > 1:
+        return encode_labels(prediction, label_set)
+    array: Array = prediction.array[0]
+    if array.max() > len(label_set):
+        raise ScanError(
+            f"the prediction holds values up to {array.max()}; label indices 0 to "
+            f"{len(label_set)} are needed, as in the label maps medseg writes"
+        )
+    return array
+
+
+def _found_labels(prediction: Volume, reference: Volume) -> LabelSet:
+    """Make every value that occurs a label, the same on both sides."""
+    if len(prediction.array) > 1 or len(reference.array) > 1:
+        raise ScanError("a label map in colours needs the bundle, which says what each colour is")
+    values = np.union1d(prediction.array, reference.array)
+    values = values[values != 0].tolist()
+    if len(values) > MOST_LABELS:
+        raise ScanError(
+            f"{len(values)} values are too many for label maps; at most {MOST_LABELS} are compared"
+        )
+    return LabelSet(
+        [
+            Label(index, f"label {value}", value, default_colour(index))
+            for index, value in enumerate(values, start=1)
+        ]
+    )
+
+
+def _with_every_label(cases: Iterable[CaseScores]) -> list[CaseScores]:
+    """Give each case an entry for the labels that only other cases hold."""
+    cases = list(cases)
+    # Shorter names first, so that label 2 comes before label 10.
+    found = sorted({name for case in cases for name in case.labels}, key=lambda n: (len(n), n))
+    return [
+        replace(case, labels={name: case.labels.get(name, ABSENT) for name in found})
+        for case in cases
+    ]
+
+
+def _refuse_foreign_values(cases: Iterable[CaseScores]) -> None:
+    """Refuse two sides that use different values, instead of scoring 0 throughout."""
+    labels = [(name, label) for case in cases for name, label in case.labels.items()]
+    predicted = {name for name, label in labels if label.predicted_ml}
+    expected = {name for name, label in labels if label.reference_ml}
+    if predicted and expected and not predicted & expected:
+        raise DatasetError(
+            f"predictions hold {', '.join(sorted(predicted))} and references "
+            f"{', '.join(sorted(expected))}, so they have nothing in common; give the bundle, "
+            "whose labels say which value of a reference is which label"
+        )
+
+
+def _write(evaluation: Evaluation, out: Path) -> None:
+    rows = evaluation.rows()
+    write_whole(out / "evaluation.csv", _csv(["case", "label", *COLUMNS], rows))
+    columns = ["metric", "label", *(field.name for field in fields(Statistic))]
+    lines = [
+        {"metric": metric, "label": name} | asdict(statistic)
+        for metric, by_label in evaluation.statistics.items()
+        for name, statistic in by_label.items()
+    ]
+    write_whole(out / "summary.csv", _csv(columns, lines))
+    write_whole(out / "summary.json", json.dumps(_summary(evaluation), indent=2) + "\n")
+
+
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "cases": len(evaluation.cases),
+        "tolerance_mm": evaluation.tolerance_mm,
+        "faults": [asdict(fault) for fault in evaluation.faults],
+        "without_reference": list(evaluation.without_reference),
+        "metrics": {
+            metric: {name: _known(asdict(statistic)) for name, statistic in by_label.items()}
+            for metric, by_label in evaluation.statistics.items()
+        },
+    }
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_known(row) for row in rows)
+    return text.getvalue()
+
+
+def _known(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave empty what is NaN, which JSON does not have."""
+    return {
+        name: None if isinstance(cell, float) and math.isnan(cell) else cell
+        for name, cell in cells.items()
+    }
+
+
+def _spread(statistic: Statistic, digits: int) -> str:
+    if not statistic.n:
+        return "–"
+    mean = f"{statistic.mean:.{digits}f}"
+    return mean if statistic.n < 2 else f"{mean} ± {statistic.sd:.{digits}f}"

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.tools.metrics import score_case
+from medseg.verbs.evaluate import COLUMNS, evaluate
+from medseg.words.config import BundleSpec
+from medseg.words.errors import DatasetError
+from medseg.words.events import Event, Progress, Warned
+from medseg.words.labels import Label, LabelSet, default_colour
+
+AFFINE = np.array([[-1.0, 0, 0, 9], [0, 2.0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+TWO = LabelSet([Label(1, "liver", 1, default_colour(1)), Label(2, "tumour", 2, default_colour(2))])
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def phantom(shift: int = 0, tumour: bool = True) -> np.ndarray:
+    array = np.zeros((16, 14, 12), np.uint8)
+    array[3:11, 3 + shift : 10 + shift, 2:9] = 1
+    if tumour:
+        array[5:8, 5:8, 4:7] = 2
+    return array
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """Three cases: perfect, shifted, and with the tumour missed."""
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    for case, prediction in {
+        "a": phantom(),
+        "b": phantom(1),
+        "c": phantom(tumour=False),
+    }.items():
+        save(predictions / f"{case}.nii.gz", prediction)
+        save(references / f"{case}.nii.gz", phantom())
+    return predictions, references
+
+
+def test_each_case_is_scored_in_mm_on_its_grid(folders):
+    found = evaluate(*folders, labels=TWO)
+    assert [case.case for case in found.cases] == ["a", "b", "c"]
+    assert not found.faults
+    expected = score_case(phantom(1), phantom(), TWO, (1.0, 2.0, 2.5), case="b")
+    for name, scores in expected.labels.items():
+        assert asdict(found.cases[1].labels[name]) == pytest.approx(asdict(scores))
+    assert found.cases[1].labels["liver"].reference_ml == pytest.approx((8 * 7 * 7 - 27) * 5 / 1000)
+    assert found.cases[2].labels["tumour"].missed
+    assert found.scores["dice"]["tumour"] == pytest.approx(2 / 3)
+
+
+def test_a_bundle_gives_its_labels(folders):
+    bundle = BundleSpec.model_validate(
+        {
+            "name": "x",
+            "channels": [{"name": "CT"}],
+            "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "tumour"}],
+            "training": {"patch": [16, 16, 16]},
+        }
+    )
+    assert evaluate(*folders, labels=bundle) == evaluate(*folders, labels=TWO)
+
+
+def test_results_are_written_whole_and_readable(folders, tmp_path):
+    out = tmp_path / "new" / "out"
+    evaluate(*folders, out, labels=TWO)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "evaluation.csv",
+        "summary.csv",
+        "summary.json",
+    ]
+    rows = list(csv.DictReader((out / "evaluation.csv").open()))
+    assert list(rows[0]) == ["case", "label", *COLUMNS]
+    assert [(row["case"], row["label"]) for row in rows] == [
+        (case, label) for case in "abc" for label in ("liver", "tumour")
+    ]
+    assert (rows[0]["dice"], rows[0]["hd95_mm"], rows[0]["missed"]) == ("1.0", "0.0", "False")
+    missed = rows[5]
+    assert (missed["dice"], missed["missed"], missed["predicted_ml"]) == ("0.0", "True", "0.0")
+    assert float(missed["hd95_mm"]) == pytest.approx(math.hypot(16, 28, 30))
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["cases"] == 3
+    assert summary["metrics"]["dice"]["tumour"]["mean"] == pytest.approx(2 / 3)
+    assert summary["metrics"]["dice"]["tumour"]["worst_case"] == "c"
+    assert summary["metrics"]["hd95"]["tumour"]["missed"] == 1
+    table = list(csv.DictReader((out / "summary.csv").open()))
+    assert float(table[0]["mean"]) == summary["metrics"]["dice"]["liver"]["mean"]
+
+
+def test_what_is_nowhere_is_left_empty(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", phantom(tumour=False))
+    save(tmp_path / "r" / "a.nii.gz", phantom(tumour=False))
+    evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "out", labels=TWO)
+    rows = list(csv.DictReader((tmp_path / "out" / "evaluation.csv").open()))
+    assert (rows[1]["label"], rows[1]["dice"], rows[1]["hd95_mm"]) == ("tumour", "", "")
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    text = (tmp_path / "out" / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=refuse)
+    assert summary["metrics"]["dice"]["tumour"]["n"] == 0
+    assert summary["metrics"]["dice"]["mean"]["mean"] == 1
+
+
+def test_bad_pairs_are_named_and_the_others_go_on(folders):
+    predictions, references = folders
+    moved = AFFINE.copy()
+    moved[0, 3] += 3
+    save(predictions / "a.nii.gz", phantom(), moved)
+    save(predictions / "b.nii.gz", phantom()[:, :, :-1])
+    save(references / "d.nii.gz", phantom())
+    (predictions / "e.nii.gz").write_bytes((predictions / "c.nii.gz").read_bytes()[:150])
+    save(references / "e.nii.gz", phantom())
+    save(predictions / "f.nii.gz", phantom() * 100)
+    save(references / "f.nii.gz", phantom())
+    save(predictions / "g.nii.gz", phantom())
+    save(references / "g.nii.gz", phantom() + 1)
+    events: list[Event] = []
+    save(predictions / "extra.nii.gz", phantom())
+    found = evaluate(predictions, references, labels=TWO, listeners=[events.append])
+    assert [case.case for case in found.cases] == ["c"]
+    faults = {fault.where: fault.what for fault in found.faults}
+    assert faults.keys() == set("abdefg")
+    assert "3 mm" in faults["a"]
+    assert "16×14×11" in faults["b"]
+    assert "16×14×12" in faults["b"]
+    assert "no prediction" in faults["d"]
+    assert "e.nii.gz" in faults["e"]
+    assert "up to 200; label indices 0 to 2" in faults["f"]
+    assert "3 (" in faults["g"]
+    assert found.without_reference == ("extra",)
+    assert [event for event in events if isinstance(event, Warned)] == [
+        Warned("extra: this prediction has no reference and is not scored")
+    ]
+    assert events[-1] == Progress("evaluating", 6, 6)
+
+
+def test_references_may_hold_other_values(folders, tmp_path):
+    predictions, _ = folders
+    for case in "abc":
+        save(tmp_path / "r" / f"{case}.nii.gz", np.array([0, 255, 7], np.int16)[phantom()])
+    labels = LabelSet(
+        [Label(1, "liver", 255, default_colour(1)), Label(2, "tumour", 7, default_colour(2))]
+    )
+    assert evaluate(predictions, tmp_path / "r", labels=labels).cases == (
+        evaluate(*folders, labels=TWO).cases
+    )
+
+
+def test_without_labels_each_value_is_one(folders):
+    predictions, references = folders
+    save(references / "a.nii.gz", phantom(tumour=False) * 12)
+    save(predictions / "a.nii.gz", phantom(tumour=False) * 12)
+    found = evaluate(predictions, references)
+    assert list(found.scores["dice"]) == ["label 1", "label 2", "label 12", "mean"]
+    assert found.statistics["dice"]["label 12"].n == 1
+    assert found.statistics["dice"]["label 2"].n == 2
+    assert found.scores["dice"]["label 12"] == 1
+    assert len(found.rows()) == 9
+
+
+def test_values_without_a_common_one_are_refused_rather_than_scored_0(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", phantom(tumour=False))
+    save(tmp_path / "r" / "a.nii.gz", phantom(tumour=False) * 255)
+    with pytest.raises(DatasetError, match=r"predictions hold label 1 .* label 255"):
+        evaluate(tmp_path / "p", tmp_path / "r")
+
+
+def test_an_empty_prediction_is_a_score_not_a_refusal(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", phantom() * 0)
+    save(tmp_path / "r" / "a.nii.gz", phantom())
+    assert evaluate(tmp_path / "p", tmp_path / "r").scores["dice"]["mean"] == 0
+
+
+def test_images_are_no_label_maps(tmp_path):
+    noise = np.arange(16 * 14 * 12, dtype=np.int16).reshape(16, 14, 12)
+    save(tmp_path / "p" / "a.nii.gz", phantom())
+    save(tmp_path / "r" / "a.nii.gz", noise)
+    found = evaluate(tmp_path / "p", tmp_path / "r")
+    assert "too many for label maps" in found.faults[0].what
+    assert found.summary_rows()[1:] == [("mean", "0", "0", "–", "–", "–", "–", "–")]
+
+
+def test_pictures(tmp_path):
+    truth = np.zeros((40, 30), np.uint8)
+    truth[10:25, 5:20] = 255
+    for folder in ("p", "r"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.stack([truth] * 3, -1)).save(tmp_path / "r" / "a.png")
+    Image.fromarray(np.roll(truth // 255, 2, 0)).save(tmp_path / "p" / "a.png")
+    labels = LabelSet([Label(1, "ventricle", 255, default_colour(1))])
+    scores = evaluate(tmp_path / "p", tmp_path / "r", labels=labels).cases[0].labels["ventricle"]
+    assert scores.dice == pytest.approx(13 / 15)
+    assert scores.hd95 == pytest.approx(2)
+
+
+def test_a_tilted_stack_has_its_own_voxel_volume(tmp_path):
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 1.0
+    for folder in ("p", "r"):
+        save(tmp_path / folder / "a.nii.gz", phantom(), sheared)
+    scores = evaluate(tmp_path / "p", tmp_path / "r", labels=TWO).cases[0].labels["tumour"]
+    assert scores.reference_ml == pytest.approx(27 * 5 / 1000)
+
+
+def test_summary_rows_are_for_people(folders):
+    heading, liver, tumour, mean = evaluate(*folders, labels=TWO).summary_rows()
+    assert heading[:4] == ("label", "cases", "missed", "Dice")
+    assert liver[:3] == ("liver", "3", "0")
+    assert tumour[:4] == ("tumour", "3", "1", "0.6667 ± 0.5774")
+    assert mean[0] == "mean"
+
+
+def test_a_real_case_against_itself(shared_data, tmp_path):
+    labels = shared_data / "hippocampus" / "labelsTr"
+    for path in sorted(labels.glob("*.nii.gz"))[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = evaluate(tmp_path, shared_data / "hippocampus")
+    assert found.scores["dice"]["mean"] == 1
+    assert len(found.faults) == len(list(labels.glob("*.nii.gz"))) - 2
