@@ -1,1 +1,88 @@
-"""medseg."""
+"""medseg: medical image segmentation on MONAI.
+
+Names are loaded when first used, so that ``import medseg`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medseg.engine.segmenter import Segmentation, Segmenter
+    from medseg.tools.bundle import Bundle, load_bundle
+    from medseg.verbs.check import check
+    from medseg.verbs.evaluate import Evaluation, evaluate
+    from medseg.verbs.segment import Batch, segment
+    from medseg.verbs.train import train
+    from medseg.words.errors import (
+        BundleError,
+        CheckpointError,
+        DatasetError,
+        GeometryError,
+        MedsegError,
+        MissingExtraError,
+        OutputError,
+        ScanError,
+        TrainingError,
+    )
+    from medseg.words.labels import Label, LabelSet
+    from medseg.words.volume import Volume
+
+_HOMES = {
+    "medseg.engine.segmenter": ("Segmentation", "Segmenter"),
+    "medseg.tools.bundle": ("Bundle", "load_bundle"),
+    "medseg.verbs.check": ("check",),
+    "medseg.verbs.evaluate": ("Evaluation", "evaluate"),
+    "medseg.verbs.segment": ("Batch", "segment"),
+    "medseg.verbs.train": ("train",),
+    "medseg.words.errors": (
+        "BundleError",
+        "CheckpointError",
+        "DatasetError",
+        "GeometryError",
+        "MedsegError",
+        "MissingExtraError",
+        "OutputError",
+        "ScanError",
+        "TrainingError",
+    ),
+    "medseg.words.labels": ("Label", "LabelSet"),
+    "medseg.words.volume": ("Volume",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "DatasetError",
+    "Evaluation",
+    "GeometryError",
+    "Label",
+    "LabelSet",
+    "MedsegError",
+    "MissingExtraError",
+    "OutputError",
+    "ScanError",
+    "Segmentation",
+    "Segmenter",
+    "TrainingError",
+    "Volume",
+    "check",
+    "evaluate",
+    "load_bundle",
+    "segment",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(_HOME_OF[name]), name)
+    raise AttributeError(f"module 'medseg' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

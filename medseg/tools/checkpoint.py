@@ -49,16 +49,19 @@ class RunFolder:
         """Whether the training here ended well."""
         return self.metrics.is_file()
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """Note what a resume needs to know: identity, data folder, fold.
+    def refuse_full(self) -> None:
+        """Make sure that a new run would overwrite nothing.
 
         Raises:
-            OutputError: If the folder holds something already.
+            OutputError: If the folder holds something already, or is a file.
         """
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             raise OutputError(
                 f"{self.path} is not empty; give another --out, or --resume to continue its run"
             )
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Note what a resume needs to know: identity, data folder, fold."""
         write_whole(self.run, json.dumps(dict(facts), indent=2) + "\n")
 
     def facts(self) -> dict[str, Any]:

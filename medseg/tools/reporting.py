@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,9 @@ __all__ = [
 
 _PANEL_INCHES = 2.3
 _TITLE_INCHES = 0.45
-_LEGEND_LINE_INCHES, _NOTE_LINE_INCHES = 0.2, 0.15
-_LEGEND_ENTRY_INCHES = 1.6
+_LEGEND_LINE_INCHES, _NOTE_LINE_INCHES = 0.19, 0.15
+_LEGEND_PATCH_INCHES, _LETTER_INCHES = 0.6, 0.085
+_MOST_IN_LEGEND = 30
 _NARROWEST, _WIDEST = 0.5, 2.0
 _AREA_OPACITY = 0.4
 
@@ -132,6 +133,53 @@ class _Panel:
         return {int(index) for labels in shown for index in np.unique(labels)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Foot:
+    """What stands below all panels: the labels' colours, and how to read the panels."""
+
+    entries: Sequence[tuple[str, RGB]]
+    per_line: int
+    notes: Sequence[str]
+
+    @classmethod
+    def below(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Foot:
+        """Choose what to say about panels on a sheet of this width in inches."""
+        seen = set().union(*(panel.indices() for panel in panels))
+        labels = [label for label in label_set if label.index in seen]
+        entries = [(legend_text(label.name), label.colour) for label in labels[:_MOST_IN_LEGEND]]
+        longest = max((len(name) for name, _ in entries), default=0)
+        per_line = max(1, int(width / (_LEGEND_PATCH_INCHES + _LETTER_INCHES * longest)))
+        notes = []
+        if len(labels) > len(entries):
+            notes.append(f"and {len(labels) - len(entries)} more labels")
+        if any(panel.plane.name for panel in panels):
+            notes.append(
+                "axial and coronal: patient's right on the left; sagittal: anterior on the left"
+            )
+        if any(panel.compares for panel in panels):
+            notes.append("both: reference as area, prediction as line")
+        return cls(entries, min(per_line, max(1, len(entries))), notes)
+
+    @property
+    def height(self) -> float:
+        """Height in inches."""
+        lines = math.ceil(len(self.entries) / self.per_line)
+        return _LEGEND_LINE_INCHES * lines + _NOTE_LINE_INCHES * len(self.notes) + 0.1
+
+    def draw(self, place: SubFigure) -> None:
+        """Draw it."""
+        from matplotlib.patches import Patch
+
+        if self.entries:
+            place.legend(
+                handles=[Patch(color=_rgb(colour), label=name) for name, colour in self.entries],
+                loc="upper center", ncols=self.per_line, fontsize=9, frameon=False,
+                borderaxespad=0, borderpad=0.1, labelspacing=0.3,
+            )  # fmt: skip
+        text = "\n".join(self.notes)
+        place.text(0.5, 0.02, text, ha="center", va="bottom", fontsize=8, color="#555555")
+
+
 def _preview(case: PreviewCase) -> list[_Panel]:
     i, j, k = case.reference.shape
     view = Viewpoint.of(case.affine, (i, j, k))
@@ -159,18 +207,10 @@ def _sheet(rows: Sequence[Sequence[_Panel]], titles: Sequence[str], label_set: L
     columns = max(map(len, rows))
     widths = [max(row[n].width for row in rows if n < len(row)) for n in range(columns)]
     width = max(sum(widths) * _PANEL_INCHES, 4.0)
-    panels = [panel for row in rows for panel in row]
-    present = set().union(*(panel.indices() for panel in panels))
-    names = {la.name: la.colour for la in label_set if la.index in present}
-    per_line = max(1, int(width / _LEGEND_ENTRY_INCHES))
-    lines = math.ceil(len(names) / per_line)
-    notes = _notes(panels)
-    heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows)
-    foot_height = _LEGEND_LINE_INCHES * lines + _NOTE_LINE_INCHES * len(notes) + 0.1
-    figure = new_figure(width, sum(heights) + foot_height)
-    *strips, foot = figure.subfigures(
-        len(rows) + 1, 1, height_ratios=[*heights, foot_height], squeeze=False
-    ).ravel()
+    foot = _Foot.below([panel for row in rows for panel in row], label_set, width)
+    heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [foot.height]
+    figure = new_figure(width, sum(heights))
+    *strips, last = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
     for row, title, strip in zip(rows, titles, strips, strict=True):
         strip.suptitle(drawable(title), fontsize=10, fontweight="bold")
         places = strip.subplots(1, columns, squeeze=False, width_ratios=widths)[0]
@@ -178,35 +218,8 @@ def _sheet(rows: Sequence[Sequence[_Panel]], titles: Sequence[str], label_set: L
             place.set_axis_off()
         for panel, place in zip(row, places, strict=False):
             _draw_panel(place, panel, label_set)
-    _draw_foot(foot, names, per_line, notes)
+    foot.draw(last)
     return figure
-
-
-def _notes(panels: Iterable[_Panel]) -> list[str]:
-    panels = list(panels)
-    notes = []
-    if any(panel.plane.name for panel in panels):
-        notes.append(
-            "axial and coronal: patient's right on the left; sagittal: anterior on the left"
-        )
-    if any(panel.compares for panel in panels):
-        notes.append("both: reference as area, prediction as line")
-    return notes
-
-
-def _draw_foot(foot: SubFigure, names: dict[str, RGB], per_line: int, notes: Sequence[str]) -> None:
-    from matplotlib.patches import Patch
-
-    if names:
-        foot.legend(
-            handles=[
-                Patch(color=_fractions(colour), label=legend_text(name))
-                for name, colour in names.items()
-            ],
-            loc="upper center", ncols=min(per_line, len(names)), fontsize=9, frameon=False,
-            borderaxespad=0, borderpad=0.1, labelspacing=0.3,
-        )  # fmt: skip
-    foot.text(0.5, 0.02, "\n".join(notes), ha="center", va="bottom", fontsize=8, color="#555555")
 
 
 def _draw_panel(axes: Axes, panel: _Panel, label_set: LabelSet) -> None:
@@ -231,7 +244,7 @@ def _draw_panel(axes: Axes, panel: _Panel, label_set: LabelSet) -> None:
             np.arange(-1, rows + 1),
             np.pad(panel.line == label.index, 1).astype(float),
             levels=[0.5],
-            colors=[_fractions(label.colour)],
+            colors=[_rgb(label.colour)],
             linewidths=1.2,
         )
     axes.set_xlim(-0.5, columns - 0.5)
@@ -242,11 +255,11 @@ def _coloured(labels: Array, label_set: LabelSet) -> Array:
     """Return RGBA, shape ``(rows, columns, 4)``, with background transparent."""
     table = np.zeros((label_set.channels, 4))
     for label in label_set:
-        table[label.index] = (*_fractions(label.colour), _AREA_OPACITY)
+        table[label.index] = (*_rgb(label.colour), _AREA_OPACITY)
     known = np.where((labels > 0) & (labels < len(table)), labels, 0)
     return table[known.astype(np.intp)]
 
 
-def _fractions(colour: RGB) -> tuple[float, float, float]:
+def _rgb(colour: RGB) -> tuple[float, float, float]:
     red, green, blue = colour
     return red / 255, green / 255, blue / 255

@@ -29,11 +29,12 @@ _MONAI_REFUSALS = (
 )
 
 
-def network_definition(spec: BundleSpec) -> NetworkDefinition:
+def network_definition(spec: BundleSpec, supervised: bool = True) -> NetworkDefinition:
     """State the network as data, for MONAI's configs and for ``build_network``.
 
     Args:
         spec: The bundle.
+        supervised: Whether to include what only training uses: the outputs of coarse levels.
 
     Returns:
         ``_target_`` (a class of ``monai.networks.nets``) and keyword arguments. The network
@@ -44,7 +45,9 @@ def network_definition(spec: BundleSpec) -> NetworkDefinition:
     """
     network = spec.network
     if isinstance(network, UNetSpec):
-        return {"_target_": "monai.networks.nets.DynUNet", **_unet_arguments(network, spec)}
+        arguments = _unet_arguments(network, spec)
+        arguments["deep_supervision"] = supervised and arguments["deep_supervision"]
+        return {"_target_": "monai.networks.nets.DynUNet", **arguments}
     return {
         "_target_": f"monai.networks.nets.{network.kind}",
         **_given_arguments(network, len(spec.channels), spec.label_set.channels),
@@ -129,11 +132,12 @@ def _network_class(kind: str) -> type[nn.Module]:
     return found
 
 
-def build_network(spec: BundleSpec) -> nn.Module:
+def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
     """Build the bundle's network, randomly initialised from the global torch seed.
 
     Args:
         spec: The bundle.
+        supervised: Whether to include what only training uses.
 
     Returns:
         A network as ``network_definition`` describes.
@@ -141,7 +145,7 @@ def build_network(spec: BundleSpec) -> nn.Module:
     Raises:
         BundleError: If MONAI refuses the arguments.
     """
-    definition = dict(network_definition(spec))
+    definition = dict(network_definition(spec, supervised))
     name = str(definition.pop("_target_")).rpartition(".")[2]
     try:
         return _network_class(name)(**definition)
@@ -197,6 +201,15 @@ def _output_shape(spec: BundleSpec, device: str) -> tuple[int, ...]:
                 "the network cannot take the patch",
                 [Fault("training.patch", f"{list(spec.training.patch)}: MONAI says: {error}")],
             ) from error
+
+
+def inference_weights(network: nn.Module, spec: BundleSpec) -> dict[str, torch.Tensor]:
+    """Return the weights of a trained network that inference needs, by name."""
+    if not isinstance(spec.network, UNetSpec):
+        return network.state_dict()
+    with torch.device("meta"):
+        wanted = build_network(spec, supervised=False).state_dict().keys()
+    return {name: value for name, value in network.state_dict().items() if name in wanted}
 
 
 def levels_of(output: Any) -> list[torch.Tensor]:

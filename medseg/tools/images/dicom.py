@@ -65,7 +65,7 @@ def read(files: Sequence[Path]) -> Volume:
         ScanError: If a file is damaged, or there is no image or more than one series.
         GeometryError: If the slices are no single, complete, even stack.
     """
-    name = files[0].name
+    name = files[0].name if len(files) == 1 else files[0].parent.name
     series, headers, warnings = _one_series(_listed(files), name)
     stack, left_out = _one_stack(headers, name)
     frames, copies = _without_copies(stack, name)
@@ -106,7 +106,7 @@ def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tu
     for file in files:
         header = read_header(file)
         if header is None and claims_dicom(file):
-            header = Header(file, "", "", fault="named like DICOM, but its content is not")
+            header = Header(file, "", "", fault=ScanError("named like DICOM, but damaged"))
         if header is None:
             aside["not DICOM"] += 1
         elif header.aside:
@@ -123,8 +123,8 @@ def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tu
             "lists them"
         )
     faulty = next((header for header in found if header.fault), None)
-    if faulty is not None:
-        raise ScanError(f"{faulty.file.name}: {faulty.fault}")
+    if faulty is not None and faulty.fault is not None:
+        raise type(faulty.fault)(f"{faulty.file.name}: {faulty.fault}")
     return found[0].series, found, reasons
 
 

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
-import pydicom.filewriter
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from medseg.tools.images.gzipped import EXPANSION
 from medseg.words.errors import ScanError
 
 MALFORMED = (
@@ -69,35 +68,41 @@ def open_header(path: Path, tags: Sequence[str]) -> FileDataset:
     """Read the named elements that stand before the pixels.
 
     Raises:
-        One of ``MALFORMED``; ``ScanError`` for a deflated file that inflates without end.
+        One of ``MALFORMED``; ``ScanError`` for a deflated file without a preamble.
     """
-    source = _inflated(path, HEADER_BYTES, whole=False) or path
+    source = inflated(path, HEADER_BYTES, cut=True) if _is_deflated(path) else path
     return pydicom.dcmread(source, stop_before_pixels=True, force=True, specific_tags=list(tags))
 
 
-def open_pixels(path: Path, tags: Sequence[str], most_bytes: int) -> FileDataset:
-    """Read the named elements, pixels among them.
+def inflated(path: Path, most_bytes: int, *, cut: bool = False) -> io.BytesIO:
+    """Return a deflated file as a plain one in memory.
 
     Args:
-        path: The file.
-        tags: Keywords of the elements.
-        most_bytes: What the pixels may need, by the header; a deflated file that holds more
-            than this and a header is refused.
+        path: The file; its transfer syntax is known to be the deflated one.
+        most_bytes: How far it may inflate.
+        cut: Whether what is more is left out, rather than refused.
 
     Raises:
-        One of ``MALFORMED``; ``ScanError`` for a deflated file that is larger.
+        One of ``MALFORMED``; ``ScanError`` if it inflates to more.
     """
-    source = _inflated(path, most_bytes + HEADER_BYTES, whole=True) or path
-    return pydicom.dcmread(source, force=True, specific_tags=list(tags))
-
-
-def most_bytes_in(path: Path) -> int:
-    """Return how many bytes the file could possibly hold, without inflating it."""
-    size = path.stat().st_size
-    if not has_magic(path):
-        return size
-    deflated = read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-    return size * EXPANSION if deflated else size
+    meta = read_file_meta_info(path)
+    start = _PREAMBLE + 4 + 12 + int(meta.FileMetaInformationGroupLength)
+    inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    with path.open("rb") as file:
+        file.seek(start)
+        content = inflate.decompress(file.read(), most_bytes)
+    if inflate.unconsumed_tail and not cut:
+        raise ScanError(
+            f"{path.name}: deflated, and inflates to more than the {most_bytes:,} bytes its "
+            "header accounts for"
+        )
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    plain = io.BytesIO()
+    plain.write(b"\0" * _PREAMBLE + b"DICM")
+    write_file_meta_info(plain, meta, enforce_standard=False)
+    plain.write(content)
+    plain.seek(0)
+    return plain
 
 
 def _head(path: Path) -> bytes:
@@ -108,38 +113,15 @@ def _head(path: Path) -> bytes:
         return file.read(_PREAMBLE + 4)
 
 
-def _inflated(path: Path, most_bytes: int, *, whole: bool) -> io.BytesIO | None:
-    """Return a deflated file as a plain one in memory, ``None`` for all others."""
-    if not has_magic(path):
-        _refuse_bare_deflated(path)
-        return None
-    meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return None
-    start = _PREAMBLE + 4 + 12 + int(meta.FileMetaInformationGroupLength)
-    inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
-    with path.open("rb") as file:
-        file.seek(start)
-        content = inflate.decompress(file.read(), most_bytes)
-    if whole and inflate.unconsumed_tail:
-        raise ScanError(
-            f"{path.name}: deflated, and inflates to more than the {most_bytes:,} bytes its "
-            "header accounts for"
+def _is_deflated(path: Path) -> bool:
+    if has_magic(path):
+        return bool(
+            read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
         )
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    plain = io.BytesIO()
-    plain.write(b"\0" * _PREAMBLE + b"DICM")
-    pydicom.filewriter.write_file_meta_info(plain, meta, enforce_standard=False)
-    plain.write(content)
-    plain.seek(0)
-    return plain
-
-
-def _refuse_bare_deflated(path: Path) -> None:
     with path.open("rb") as file:
-        if file.read(2) != _BARE_STARTS[0]:
-            return
-        file.seek(0)
-        # File meta without a preamble in front of it is rare enough to be looked through whole.
-        if DeflatedExplicitVRLittleEndian.encode() in file.read():
-            raise ScanError(f"{path.name}: deflated and without a preamble; not read")
+        if file.read(2) == _BARE_STARTS[0]:
+            file.seek(0)
+            # File meta without a preamble is rare enough to be looked through whole.
+            if DeflatedExplicitVRLittleEndian.encode() in file.read():
+                raise ScanError("deflated and without a preamble, which is not read")
+    return False

@@ -28,6 +28,8 @@ _TOLERANCE_OF_GAP = 0.1
 _SAME_DIRECTION = 1e-2
 _VISIBLE_TILT_DEGREES = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_MOST_ORIENTATIONS = 50
+_LONGEST_PART = 24
 _CLOCK_TIMES = ("AcquisitionTime",)
 
 
@@ -48,7 +50,10 @@ def stacks_of(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
     """Split a series into volumes by orientation and size, then by the elements that tell.
 
     Returns:
-        The volumes, and a warning for each few slices left out: localizers, odd sizes.
+        The volumes, and a warning if a few slices were left out: localizers, odd sizes.
+
+    Raises:
+        GeometryError: If nearly every slice has its own orientation.
     """
     groups = _parallel_groups(frames)
     most = max(len(group) for group in groups)
@@ -102,6 +107,11 @@ def _parallel_groups(frames: Sequence[Frame]) -> list[list[Frame]]:
     for frame in frames:
         group = next((group for group in groups if _alike(group[0], frame)), None)
         if group is None:
+            if len(groups) == _MOST_ORIENTATIONS:
+                raise GeometryError(
+                    f"{frame.file.name}: the series has more than {len(groups)} orientations or "
+                    "sizes of slices; it is no stack"
+                )
             groups.append([frame])
         else:
             group.append(frame)
@@ -136,8 +146,9 @@ def _one_per_place(frames: Sequence[Frame]) -> bool:
 
 
 def _are_volumes(volumes: list[list[Frame]]) -> bool:
-    """Tell whether each is one frame per place, and all are at the same places."""
-    if len({len(volume) for volume in volumes}) != 1 or not all(map(_one_per_place, volumes)):
+    """Tell whether each is a stack, one frame per place, and all are at the same places."""
+    sizes = {len(volume) for volume in volumes}
+    if len(sizes) != 1 or sizes == {1} or not all(map(_one_per_place, volumes)):
         return False
     normal = volumes[0][0].normal
     places = [np.sort([frame.position @ normal for frame in volume]) for volume in volumes]
@@ -147,13 +158,17 @@ def _are_volumes(volumes: list[list[Frame]]) -> bool:
 def _named(keywords: tuple[str, ...], volumes: dict[tuple[str, ...], list[Frame]]) -> list[Stack]:
     stacks = []
     for number, values in enumerate(sorted(volumes, key=_by_number), start=1):
-        # A time of day would help to find out who was scanned; its rank does not.
         said = [
-            f"{keyword} {f'#{number}' if keyword in _CLOCK_TIMES else value}"
+            f"{keyword} {f'#{number}' if _better_counted(keyword, value) else value}"
             for keyword, value in zip(keywords, values, strict=True)
         ]
         stacks.append(Stack(tuple(volumes[values]), ", ".join(said)))
     return stacks
+
+
+def _better_counted(keyword: str, value: str) -> bool:
+    # A time of day would help to find out who was scanned; its rank does not.
+    return keyword in _CLOCK_TIMES or len(value) > _LONGEST_PART
 
 
 def _by_number(values: tuple[str, ...]) -> tuple[tuple[float, str], ...]:

@@ -15,10 +15,10 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
 from medseg.tools.images.dicom_files import MALFORMED, has_magic, may_be_dicom, open_header
-from medseg.words.errors import ScanError
+from medseg.words.errors import GeometryError, ScanError
 
 Vector = npt.NDArray[np.float64]
-Storage = Literal["plain", "encoded"]
+Storage = Literal["plain", "deflated", "encoded"]
 
 _VOLUME_CLASSES = frozenset(
     {
@@ -40,6 +40,7 @@ _TELLING = (
     "EchoTime",
     "TemporalPositionIdentifier",
     "DiffusionBValue",
+    "DiffusionGradientOrientation",
     "InversionTime",
     "AcquisitionNumber",
     "TriggerTime",
@@ -58,6 +59,7 @@ _TAGS = (
     *_TELLING,
 )
 _UNIT_LENGTH = 1e-3
+_MOST_DIMENSIONS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +116,7 @@ class Header:
         modality: ``CT``, ``MR``, …
         frames: Its slices; none if it is set aside or faulty.
         aside: Why it is no part of a volume, though nothing is wrong with it; or empty.
-        fault: Why a volume that it belongs to cannot be read; or empty.
+        fault: Why a volume that it belongs to cannot be read, without the file's name.
     """
 
     file: Path
@@ -122,7 +124,7 @@ class Header:
     modality: str
     frames: tuple[Frame, ...] = ()
     aside: str = ""
-    fault: str = ""
+    fault: ScanError | None = None
 
 
 def read_header(path: Path) -> Header | None:
@@ -138,7 +140,7 @@ def read_header(path: Path) -> Header | None:
         if not _sop_class(ds):
             return _broken(path, "no SOP Class UID") if has_magic(path) else None
     except ScanError as error:
-        return _broken(path, str(error).partition(": ")[2])
+        return Header(path, "", "", fault=error)
     except MALFORMED as error:
         return _broken(path, type(error).__name__) if _still_dicom(path) else None
     return _header(path, ds)
@@ -152,7 +154,7 @@ def _still_dicom(path: Path) -> bool:
 
 
 def _broken(path: Path, why: str) -> Header:
-    return Header(path, "", "", fault=f"a damaged or truncated DICOM file ({why})")
+    return Header(path, "", "", fault=ScanError(f"damaged or truncated DICOM ({why})"))
 
 
 def _header(path: Path, ds: FileDataset) -> Header:
@@ -168,9 +170,9 @@ def _header(path: Path, ds: FileDataset) -> Header:
         _refuse_unreadable(ds)
         return Header(path, series, modality, tuple(_frames(path, ds)))
     except ScanError as error:
-        return Header(path, series, modality, fault=str(error))
+        return Header(path, series, modality, fault=error)
     except MALFORMED as error:
-        fault = f"a header with broken values ({type(error).__name__})"
+        fault = ScanError(f"a header with broken values ({type(error).__name__})")
         return Header(path, series, modality, fault=fault)
 
 
@@ -222,11 +224,11 @@ def _frames(path: Path, ds: FileDataset) -> Iterator[Frame]:
     groups = ds.get("PerFrameFunctionalGroupsSequence")
     if groups is None:
         if count > 1:
-            raise ScanError(f"{count} frames without a place in the patient each")
+            raise GeometryError(f"{count} frames without a place in the patient each")
         yield _frame(path, 0, 1, ds, [ds], _classic_telling(ds))
         return
     if len(groups) != count:
-        raise ScanError(f"{count} frames, but places for {len(groups)}")
+        raise GeometryError(f"{count} frames, but places for {len(groups)}")
     shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     for number, own in enumerate(groups):
         parts = [*_members(own), *_members(shared)]
@@ -257,7 +259,7 @@ def _frame(
     orientation = _numbers(_first(parts, "ImageOrientationPatient"), 6, "ImageOrientationPatient")
     spacing = _numbers(_first(parts, "PixelSpacing"), 2, "PixelSpacing")
     if (spacing <= 0).any():
-        raise ScanError(f"a pixel spacing of {spacing.tolist()} mm")
+        raise GeometryError(f"a pixel spacing of {spacing.tolist()} mm")
     thickness = _first(parts, "SliceThickness")
     return Frame(
         file=path,
@@ -282,17 +284,17 @@ def _storage(ds: FileDataset) -> Storage:
     syntax = UID(str(ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian))
     if not syntax.is_transfer_syntax:
         raise ScanError("an unknown transfer syntax")
-    if syntax.is_compressed and syntax != uids.DeflatedExplicitVRLittleEndian:
-        return "encoded"
-    return "plain"
+    if syntax == uids.DeflatedExplicitVRLittleEndian:
+        return "deflated"
+    return "encoded" if syntax.is_compressed else "plain"
 
 
 def _numbers(value: Any, count: int, keyword: str) -> Vector:
     if value is None:
-        raise ScanError(f"no {keyword}, so its place in the patient is not known")
+        raise GeometryError(f"no {keyword}, so its place in the patient is not known")
     numbers = np.array([float(part) for part in value], dtype=np.float64)
     if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise ScanError(f"{keyword} is not {count} numbers")
+        raise GeometryError(f"{keyword} is not {count} numbers")
     return numbers
 
 
@@ -306,7 +308,7 @@ def _number(value: Any, default: float, keyword: str) -> float:
 def _orthonormal(orientation: Vector) -> Vector:
     products = orientation @ orientation.T
     if np.abs(products - np.eye(2)).max() > _UNIT_LENGTH:
-        raise ScanError("ImageOrientationPatient is not two unit vectors at a right angle")
+        raise GeometryError("ImageOrientationPatient is not two unit vectors at a right angle")
     return orientation
 
 
@@ -322,7 +324,9 @@ def _enhanced_telling(parts: list[Dataset]) -> dict[str, str]:
     found = {keyword: _text(_first(parts, keyword)) for keyword in (*keywords, *others, trigger)}
     indices = _first(parts, "DimensionIndexValues")
     values = [] if indices is None else np.atleast_1d(np.asarray(indices)).tolist()
-    return found | {f"dimension {number}": str(v) for number, v in enumerate(values, start=1)}
+    return found | {
+        f"dimension {number}": str(v) for number, v in enumerate(values[:_MOST_DIMENSIONS], 1)
+    }
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ import math
 import os
 import subprocess
 import sys
-import threading
+import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -20,11 +20,13 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
+import pydicom
 from pydicom.pixels import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian
 
-from medseg.tools.images.dicom_files import MALFORMED, most_bytes_in, open_pixels
+from medseg.tools.images.dicom_files import HEADER_BYTES, MALFORMED, inflated
 from medseg.tools.images.dicom_headers import Frame
+from medseg.tools.images.gzipped import EXPANSION
 from medseg.words.errors import ScanError
 
 Pixels = npt.NDArray[Any]
@@ -52,8 +54,8 @@ def refuse_truncated(frames: Sequence[Frame]) -> None:
         ScanError: It names the first such file.
     """
     for frame in frames:
-        there = most_bytes_in(frame.file)
-        if frame.storage == "plain" and there < frame.file_bytes:
+        there = frame.file.stat().st_size * (EXPANSION if frame.storage == "deflated" else 1)
+        if frame.storage != "encoded" and there < frame.file_bytes:
             raise ScanError(
                 f"{frame.file.name}: truncated or wrong; its header promises "
                 f"{frame.file_bytes:,} bytes of pixels, the file has {there:,}"
@@ -84,7 +86,9 @@ def intensities(frames: Sequence[Frame]) -> Iterator[npt.NDArray[np.float64]]:
 def _stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
-        ds = open_pixels(frame.file, _TAGS, most_bytes=frame.file_bytes)
+        packed = frame.storage == "deflated"
+        source = inflated(frame.file, HEADER_BYTES + frame.file_bytes) if packed else frame.file
+        ds = pydicom.dcmread(source, force=True, specific_tags=list(_TAGS))
         syntax = ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
         pixels: Pixels = get_decoder(syntax).as_array(ds, raw=True)[0]
     except MALFORMED as error:
@@ -103,43 +107,42 @@ def _decoded(frames: Sequence[Frame]) -> Iterator[Pixels]:
             f"{frames[0].file.name}: the header says {largest:,} pixels in one compressed frame; "
             f"at most {MAX_FRAME_PIXELS:,} are decoded"
         )
-    with _decoder() as process:
-        threading.Thread(target=_ask, args=(process.stdin, frames), daemon=True).start()
+    with _decoder(frames) as answers:
         for frame in frames:
-            yield _answer(cast(BinaryIO, process.stdout), frame)
+            yield _answer(answers, frame)
 
 
 @contextlib.contextmanager
-def _decoder() -> Iterator[subprocess.Popen[bytes]]:
+def _decoder(frames: Sequence[Frame]) -> Iterator[BinaryIO]:
     # One BLAS thread: each would reserve address space, which is what is limited.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-P", str(_DECODER)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
+    with tempfile.TemporaryFile() as question:
+        question.write(json.dumps(_request(frames)).encode())
+        question.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(_DECODER)],
+            stdin=question,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+        )
     with process:
         try:
-            yield process
+            yield cast(BinaryIO, process.stdout)
         finally:
             process.kill()
 
 
-def _ask(questions: BinaryIO, frames: Sequence[Frame]) -> None:
+def _request(frames: Sequence[Frame]) -> dict[str, Any]:
     largest = max(frame.file_bytes for frame in frames)
     pixels = sum(frame.rows * frame.columns for frame in frames)
     files = groupby(frames, key=lambda frame: frame.file)
-    request = {
+    return {
         "memory": _BASE_MEMORY + _MEMORY_PER_BYTE * largest,
         "seconds": _BASE_SECONDS + pixels // _PIXELS_PER_SECOND,
         "tags": _TAGS,
         "files": [[str(file), [frame.number for frame in group]] for file, group in files],
     }
-    # A process that died before it listened is noticed where its answer is missing.
-    with contextlib.suppress(BrokenPipeError), questions:
-        questions.write(json.dumps(request).encode())
 
 
 def _answer(answers: BinaryIO, frame: Frame) -> Pixels:

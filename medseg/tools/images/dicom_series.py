@@ -11,6 +11,7 @@ from pathlib import Path
 from medseg.tools.images.dicom_files import claims_dicom
 from medseg.tools.images.dicom_geometry import stacks_of
 from medseg.tools.images.dicom_headers import Header, read_header
+from medseg.words.errors import GeometryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def find_series(
         if progress is not None:
             progress(count)
     groups, lost = grouped(headers)
-    skipped += [Skipped(header.file, header.fault) for header in lost]
+    skipped += [Skipped(header.file, str(header.fault)) for header in lost]
     series = [one for group in groups for one in _volumes(group)]
     return series, skipped
 
@@ -122,7 +123,11 @@ def _volumes(headers: list[Header]) -> Iterator[Series]:
     if any(header.fault for header in headers) or not frames:
         yield whole
         return
-    stacks, _ = stacks_of(frames)
+    try:
+        stacks, _ = stacks_of(frames)
+    except GeometryError:
+        yield whole  # reading it says why
+        return
     parts = [tuple(sorted({frame.file for frame in stack.frames})) for stack in stacks]
     shared = sum(map(len, parts)) != len(set().union(*parts))
     if len(stacks) == 1 or shared:

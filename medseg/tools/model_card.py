@@ -1,0 +1,128 @@
+"""The model card of a trained bundle: what it is for, what it was made of, how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from medseg.tools.metrics import Statistic
+from medseg.words.config import BundleSpec
+
+_TITLES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "hd95": "HD95 (mm)",
+    "nsd": "NSD at 1 mm",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a training knows about itself.
+
+    Attributes:
+        training_cases: How many cases were learned from.
+        validation_cases: How many were held back.
+        fold: The fold held back, or ``None``.
+        best_step: The step whose weights were kept.
+        fingerprint: Hash of the data.
+        provenance: Versions and device.
+    """
+
+    training_cases: int
+    validation_cases: int
+    fold: int | None
+    best_step: int
+    fingerprint: str
+    provenance: Mapping[str, str]
+
+
+def model_card(
+    spec: BundleSpec, facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]
+) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        spec: The bundle.
+        facts: How it was trained.
+        statistics: ``metric → label → statistic over validation cases``.
+    """
+    sections = [
+        f"# {spec.name}",
+        spec.description or "No description was given.",
+        "## Intended use",
+        spec.intended_use,
+        "## Input and output",
+        _input(spec),
+        "## Training",
+        _training(spec, facts),
+        "## Results",
+        _results(facts, statistics),
+        "## Limits",
+        "Scores were measured on held-back cases of the same source as the training data. Other "
+        "scanners, protocols and patients can give worse results. Look at every result.",
+        "## Provenance",
+        _list(
+            [f"Authors: {spec.authors}", f"Licence: {spec.licence}"]
+            + [f"Data fingerprint: `{facts.fingerprint}`"]
+            + [f"{name}: {value}" for name, value in facts.provenance.items() if value]
+            + [f"Reference: {reference}" for reference in spec.references]
+        ),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _input(spec: BundleSpec) -> str:
+    prep = spec.preprocessing
+    channels = ", ".join(f"{channel.name} ({channel.modality})" for channel in spec.channels)
+    labels = ", ".join(f"{label.index} {label.name}" for label in spec.label_set)
+    spacing = (
+        " × ".join("own" if mm is None else f"{mm:g}" for mm in prep.spacing_mm) + " mm"
+        if prep.spacing_mm
+        else "the scan's own grid"
+    )
+    return _list(
+        [
+            f"Channels: {channels}",
+            f"Network's grid: {spacing}",
+            f"Labels: {labels}",
+            "The label map lies on the scan's own grid.",
+        ]
+    )
+
+
+def _training(spec: BundleSpec, facts: Facts) -> str:
+    training = spec.training
+    held = f"fold {facts.fold}" if facts.fold is not None else "none"
+    return _list(
+        [
+            f"{facts.training_cases} cases; {facts.validation_cases} held back ({held})",
+            f"{training.steps} steps of {training.batch_size} patches of "
+            f"{' × '.join(str(n) for n in training.patch)} voxels, seed {training.seed}",
+            f"Weights of step {facts.best_step}",
+        ]
+    )
+
+
+def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) -> str:
+    if not facts.validation_cases:
+        return "No case was held back, so nothing was measured."
+    shown = [metric for metric in _TITLES if metric in statistics]
+    labels = list(next(iter(statistics.values())))
+    rows = [
+        "| label | " + " | ".join(_TITLES[metric] for metric in shown) + " |",
+        "| --- |" + " --- |" * len(shown),
+    ]
+    for label in labels:
+        cells = [_cell(statistics[metric][label]) for metric in shown]
+        rows.append(f"| {label} | " + " | ".join(cells) + " |")
+    note = f"Mean ± standard deviation over {facts.validation_cases} held-back cases."
+    return "\n".join(rows) + "\n\n" + note
+
+
+def _cell(statistic: Statistic) -> str:
+    return f"{statistic.mean:.3f} ± {statistic.sd:.3f}"

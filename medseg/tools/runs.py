@@ -1,0 +1,103 @@
+"""A training as it was asked for: a new one, or one to go on with."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from medseg.tools.bundle import Bundle, differences, load_bundle, write_bundle
+from medseg.tools.checkpoint import RunFolder
+from medseg.words.config import BundleSpec
+from medseg.words.errors import BundleError, CheckpointError, Fault
+
+RUNS = Path("runs")
+"""Where runs go unless the user says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training, as it was asked for.
+
+    Attributes:
+        folder: The run folder.
+        spec: The resolved bundle.
+        data: The data folder.
+        fold: The fold held back; ``None`` trains on every case.
+        run_id: Names it for good.
+    """
+
+    folder: RunFolder
+    spec: BundleSpec
+    data: Path
+    fold: int | None
+    run_id: str
+
+    @property
+    def home(self) -> Path:
+        """Where runs, their MLflow store and preprocessed cases live side by side."""
+        folder = self.folder.path.absolute()
+        return RUNS.absolute() if RUNS.absolute() in folder.parents else folder.parent
+
+
+def new_run(asked: Bundle, data: Path | None, out: Path | None, fold: int | None) -> Run:
+    """Plan a run in a new or empty folder; nothing is written yet.
+
+    Args:
+        asked: The bundle to train.
+        data: The data folder; the bundle's own unless given.
+        out: The run folder; ``runs/<name>/<time>-fold<K>`` unless given.
+        fold: The fold to hold back.
+
+    Raises:
+        OutputError: If the folder holds something already.
+    """
+    stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
+    part = "all" if fold is None else f"fold{fold}"
+    folder = RunFolder(out or RUNS / asked.spec.name / f"{stamp}-{part}")
+    folder.refuse_full()
+    return Run(folder, asked.spec, data or asked.data_root, fold, uuid.uuid4().hex)
+
+
+def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
+    """Find a run to go on with.
+
+    Args:
+        asked: The bundle, which must be the one the run began with.
+        data: The data folder, where it has moved since.
+        out: The run folder; the newest unfinished run of this bundle unless given.
+
+    Raises:
+        CheckpointError: If there is no run to resume.
+        BundleError: If the bundle has changed; every change is named.
+    """
+    folder = RunFolder(out or _newest_unfinished(asked.spec.name))
+    facts = folder.facts()
+    spec = load_bundle(folder.bundle).spec
+    changed = differences(spec, asked.spec)
+    if changed:
+        raise BundleError(
+            f"the run in {folder.path} began with another bundle, and going on would mix two; "
+            "resume with the same bundle and --set, or start a new run. What changed:",
+            [Fault(*change.split(": ", 1)) for change in changed],
+        )
+    return Run(folder, spec, data or Path(facts["data"]), facts["fold"], facts["run_id"])
+
+
+def _newest_unfinished(name: str) -> Path:
+    runs = [RunFolder(path) for path in sorted((RUNS / name).glob("*"))]
+    unfinished = [run.path for run in runs if run.is_run and not run.is_finished]
+    if not unfinished:
+        raise CheckpointError(
+            f"{RUNS / name} holds no unfinished run to resume; name its folder with --out, or "
+            "start a run without --resume"
+        )
+    return unfinished[-1]
+
+
+def begin(run: Run) -> None:
+    """Make the run folder, with the resolved bundle and what a resume needs to know."""
+    facts = {"run_id": run.run_id, "data": str(run.data), "fold": run.fold}
+    run.folder.begin(facts)
+    write_bundle(run.spec, run.folder.bundle)
