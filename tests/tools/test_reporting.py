@@ -184,6 +184,19 @@ def test_labels_the_set_does_not_know_are_not_drawn(tmp_path):
     assert not len(places(tmp_path / "a.png", RED))
 
 
+@pytest.mark.parametrize("name", ["n", "a rather long name of a structure"])
+def test_the_legend_of_many_labels_fits_on_the_sheet(tmp_path, name):
+    labels = LabelSet([Label(n, f"{name} {n}", n, (9, n, 9)) for n in range(1, 61)])
+    every = np.arange(61, dtype=np.uint8).repeat(9).reshape(61, 9, 1)
+    draw_overview(tmp_path / "a.png", Volume(every[None], np.eye(4)), every, labels)
+    sheet = pixels(tmp_path / "a.png")
+    foot = sheet[320:]
+    assert (foot < 255).any()
+    assert (foot[:, :3] == 255).all()
+    assert (foot[:, -3:] == 255).all()
+    assert (sheet[-2:] == 255).all()
+
+
 NASTY = ["$x_{$", "a$b$c", "\\frac{1}", "_hidden", "肝臓", "line\nbreak", "x" * 500, "", "%s {}"]
 
 
