@@ -164,10 +164,12 @@ def test_pixels_keep_their_proportions(tmp_path):
 )
 def test_odd_shapes(tmp_path, shape):
     image = np.zeros((1, *shape), np.float32)
-    for labels in (np.zeros(shape, np.uint8), np.ones(shape, np.uint16)):
-        odd = PreviewCase("odd", image, labels, labels * 0, np.diag([0.3, 1, 9, 1]), 0.0)
-        draw_cases(tmp_path / "a.png", [odd], LABELS)
-        draw_overview(tmp_path / "b.png", Volume(image, np.eye(4)), labels, LABELS)
+    full = np.ones(shape, np.uint16)
+    odd = [
+        PreviewCase("odd", image, *labels, np.diag([0.3, 1, 9, 1]), 0.0)
+        for labels in ((full, full * 0), (full * 0, full * 0))
+    ]
+    draw_cases(tmp_path / "a.png", odd, LABELS)
 
 
 def test_pictures_and_volumes_on_one_sheet(tmp_path):
@@ -272,22 +274,16 @@ def test_a_long_training_is_drawn_at_once(tmp_path):
     draw_curves(tmp_path / "a.png", History("long", losses, {"dice": losses}, losses))
 
 
-def test_equal_input_gives_equal_bytes(tmp_path):
-    for name in ("a", "b"):
-        draw_cases(tmp_path / f"{name}.png", [case()], LABELS)
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def test_threads_do_not_disturb_each_other(tmp_path):
+def test_equal_input_gives_equal_bytes_and_threads_do_not_disturb_each_other(tmp_path):
     threads = [
-        threading.Thread(target=draw_cases, args=(tmp_path / f"{n}.png", [case()], LABELS))
-        for n in range(4)
+        threading.Thread(target=draw_curves, args=(tmp_path / f"{n}.png", history()))
+        for n in range(3)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({(tmp_path / f"{n}.png").read_bytes() for n in range(4)}) == 1
+    assert len({(tmp_path / f"{n}.png").read_bytes() for n in range(3)}) == 1
     assert matplotlib.pyplot.get_fignums() == []
 
 
