@@ -106,7 +106,9 @@ def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tu
     for file in files:
         header = read_header(file)
         if header is None and claims_dicom(file):
-            header = Header(file, "", "", fault=ScanError("named like DICOM, but damaged"))
+            header = Header(
+                file, "", "", fault=ScanError("named like DICOM, but damaged"), torn=True
+            )
         if header is None:
             aside["not DICOM"] += 1
         elif header.aside:

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pydicom
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
@@ -70,8 +70,12 @@ def open_header(path: Path, tags: Sequence[str]) -> FileDataset:
     Raises:
         One of ``MALFORMED``; ``ScanError`` for a deflated file without a preamble.
     """
-    source = inflated(path, HEADER_BYTES, cut=True) if _is_deflated(path) else path
-    return pydicom.dcmread(source, stop_before_pixels=True, force=True, specific_tags=list(tags))
+    deflated = _is_deflated(path)
+    source = inflated(path, HEADER_BYTES, cut=True) if deflated else path
+    ds = pydicom.dcmread(source, stop_before_pixels=True, force=True, specific_tags=list(tags))
+    if deflated:
+        ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return ds
 
 
 def inflated(path: Path, most_bytes: int, *, cut: bool = False) -> io.BytesIO:
@@ -85,8 +89,7 @@ def inflated(path: Path, most_bytes: int, *, cut: bool = False) -> io.BytesIO:
     Raises:
         One of ``MALFORMED``; ``ScanError`` if it inflates to more.
     """
-    meta = read_file_meta_info(path)
-    start = _PREAMBLE + 4 + 12 + int(meta.FileMetaInformationGroupLength)
+    meta, start = _file_meta(path)
     inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     with path.open("rb") as file:
         file.seek(start)
@@ -99,7 +102,7 @@ def inflated(path: Path, most_bytes: int, *, cut: bool = False) -> io.BytesIO:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     plain = io.BytesIO()
     plain.write(b"\0" * _PREAMBLE + b"DICM")
-    write_file_meta_info(plain, meta, enforce_standard=False)
+    write_file_meta_info(plain, FileMetaDataset(meta), enforce_standard=False)
     plain.write(content)
     plain.seek(0)
     return plain
@@ -115,9 +118,8 @@ def _head(path: Path) -> bytes:
 
 def _is_deflated(path: Path) -> bool:
     if has_magic(path):
-        return bool(
-            read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
-        )
+        meta, _ = _file_meta(path)
+        return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
     with path.open("rb") as file:
         if file.read(2) == _BARE_STARTS[0]:
             file.seek(0)
@@ -125,3 +127,11 @@ def _is_deflated(path: Path) -> bool:
             if DeflatedExplicitVRLittleEndian.encode() in file.read():
                 raise ScanError("deflated and without a preamble, which is not read")
     return False
+
+
+def _file_meta(path: Path) -> tuple[Dataset, int]:
+    """Return the file meta elements and where they end; the length they state may lie."""
+    with path.open("rb") as file:
+        file.seek(_PREAMBLE + 4)
+        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        return meta, file.tell()

@@ -117,6 +117,7 @@ class Header:
         frames: Its slices; none if it is set aside or faulty.
         aside: Why it is no part of a volume, though nothing is wrong with it; or empty.
         fault: Why a volume that it belongs to cannot be read, without the file's name.
+        torn: Whether it is truncated or damaged, so that its ``series`` may be missing or cut.
     """
 
     file: Path
@@ -125,6 +126,7 @@ class Header:
     frames: tuple[Frame, ...] = ()
     aside: str = ""
     fault: ScanError | None = None
+    torn: bool = False
 
 
 def read_header(path: Path) -> Header | None:
@@ -140,7 +142,7 @@ def read_header(path: Path) -> Header | None:
         if not _sop_class(ds):
             return _broken(path, "no SOP Class UID") if has_magic(path) else None
     except ScanError as error:
-        return Header(path, "", "", fault=error)
+        return Header(path, "", "", fault=error, torn=True)
     except MALFORMED as error:
         return _broken(path, type(error).__name__) if _still_dicom(path) else None
     return _header(path, ds)
@@ -153,14 +155,17 @@ def _still_dicom(path: Path) -> bool:
         return False
 
 
-def _broken(path: Path, why: str) -> Header:
-    return Header(path, "", "", fault=ScanError(f"damaged or truncated DICOM ({why})"))
+def _broken(path: Path, why: str, series: str = "") -> Header:
+    fault = ScanError(f"damaged or truncated DICOM ({why})")
+    return Header(path, series, "", fault=fault, torn=True)
 
 
 def _header(path: Path, ds: FileDataset) -> Header:
     try:
         series = valid_uid(ds.get("SeriesInstanceUID"))
         modality = str(ds.get("Modality") or "")[:16]
+        if _ends_early(ds):
+            return _broken(path, "it ends in its header", series)
         aside = _aside(ds)
         if aside:
             return Header(path, series, modality, aside=aside)
@@ -185,6 +190,13 @@ def valid_uid(value: Any) -> str:
 def _sop_class(ds: FileDataset) -> str:
     found = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
     return str(found or "")
+
+
+def _ends_early(ds: FileDataset) -> bool:
+    # Elements lie in the order of their tags, and images cannot be without rows.
+    if "Rows" in ds or "DirectoryRecordSequence" in ds:
+        return False
+    return "SeriesInstanceUID" not in ds or _sop_class(ds) in _VOLUME_CLASSES
 
 
 def _aside(ds: FileDataset) -> str:

@@ -74,27 +74,27 @@ def find_series(
 
 
 def grouped(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]]:
-    """Group headers by series; damaged ones go to the only series in their folder.
+    """Group headers by series; torn ones without a known series go to the only one beside them.
 
     Files without a valid Series Instance UID are one series per folder.
 
     Returns:
-        The headers of each series, sorted by path, damaged ones last; and the damaged files
-        that could belong to several series or to none.
+        The headers of each series, sorted by path, torn ones last; and the torn ones that
+        could belong to several series or to none.
     """
     groups: dict[str | Path, list[Header]] = defaultdict(list)
     beside: dict[Path, set[str | Path]] = defaultdict(set)
-    damaged = []
+    torn = []
     for header in sorted(headers, key=lambda header: header.file):
-        if header.fault and not header.series:
-            damaged.append(header)
+        if header.torn:
+            torn.append(header)
         else:
             key = header.series or header.file.parent
             groups[key].append(header)
             beside[header.file.parent].add(key)
     lost = []
-    for header in damaged:
-        owners = beside[header.file.parent]
+    for header in torn:
+        owners = {header.series} & set(groups) or beside[header.file.parent]
         if len(owners) == 1:
             groups[next(iter(owners))].append(header)
         else:
