@@ -130,18 +130,19 @@ def _finder(
     """
     kind = np.uint8 if labels.channels <= np.iinfo(np.uint8).max else np.uint16
     unknown = np.iinfo(kind).max
-    codes = sorted(code for code in index_of if code <= highest)
-    indices = np.array([index_of[code] for code in codes], kind)
     if lowest >= 0 and highest < max(size, _SMALLEST_TABLE):
         table = np.full(highest + 1, unknown, kind)
-        table[codes] = indices
+        for code, index in index_of.items():
+            if code <= highest:
+                table[code] = index
 
         def look_up(slab: npt.NDArray[Any]) -> Indices:
             found: Indices = table[slab]
             return found
 
         return look_up
-    known = np.array(codes)
+    known = np.array(sorted(index_of))
+    indices = np.array([index_of[code] for code in known.tolist()], kind)
 
     def search(slab: npt.NDArray[Any]) -> Indices:
         places = np.searchsorted(known, slab).clip(max=len(known) - 1)

@@ -6,9 +6,9 @@ Images are known by the endings of their names, DICOM by its headers. No pixel i
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.tools.cases import Scan
@@ -36,7 +36,7 @@ class ScanList:
     Attributes:
         scans: Sorted by where they are; their names differ.
         left_out: What seems meant to be segmented and cannot be, and why.
-        notes: What was passed over because it is no scan: results, labels, other files.
+        notes: What was passed over because it is no scan: results, labels, reports, text.
     """
 
     scans: tuple[Scan, ...]
@@ -125,10 +125,15 @@ def _search_folder(
     search.found.extend(_images(root, images, channels, search))
     if len(images) == len(listing.files):
         return
-    series, skipped = find_series(root, progress)
     others = set(listing.files) - set(images)
-    search.found.extend(_series(one, root) for one in series if others.issuperset(one.files))
+    series, skipped = find_series(root, progress)
+    for one in series:
+        files = tuple(file for file in one.files if file in others)
+        if files:
+            search.found.append(_series(replace(one, files=files), root))
     _pass_over([one for one in skipped if one.file in others], root, search)
+    others.difference_update(*(one.files for one in series), (one.file for one in skipped))
+    _report_unsearched(others, root, search)
 
 
 def _why_not_meant(folder: Path) -> str | None:
@@ -171,22 +176,31 @@ def _series(series: Series, root: Path) -> _Found:
 
 
 def _pass_over(skipped: Iterable[Skipped], root: Path, search: _Search) -> None:
-    """Report files that are no scan: foreign ones by their number, DICOM by folder and reason."""
-    reasons: dict[tuple[str, str], list[str]] = defaultdict(list)
-    foreign = 0
+    """Report files of no series: damaged ones are left out, others are none of our business."""
+    reasons: Counter[str] = Counter()
     for one in skipped:
-        if one.why == FOREIGN:
-            foreign += 1
+        header = read_header(one.file)
+        if header is None and one.why == FOREIGN:
+            reasons["no image"] += 1
+        elif header is not None and header.aside:
+            reasons[header.aside] += 1
         else:
-            where = one.file.relative_to(root)
-            reasons[where.parent.as_posix(), one.why].append(where.as_posix())
-    for (folder, why), files in sorted(reasons.items()):
-        only = len(files) == 1
-        search.left_out.append(
-            Fault(files[0] if only else folder, why if only else f"{len(files)} files: {why}")
+            search.left_out.append(Fault(one.file.relative_to(root).as_posix(), one.why))
+    search.notes.extend(
+        f"{count} other file{'s' if count > 1 else ''}: {why}" for why, count in reasons.items()
+    )
+
+
+def _report_unsearched(files: Iterable[Path], root: Path, search: _Search) -> None:
+    """Leave DICOM behind links out: the search for series follows none to a folder."""
+    folders = {file.parent for file in files if read_header(file) is not None}
+    search.left_out.extend(
+        Fault(
+            folder.relative_to(root).as_posix(),
+            "holds DICOM behind a link to a folder; give the folder itself to segment it",
         )
-    if foreign:
-        search.notes.append(f"{foreign} other files are no images")
+        for folder in sorted(folders)
+    )
 
 
 def _search_table(path: Path, channels: int, search: _Search) -> None:

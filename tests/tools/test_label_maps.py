@@ -53,6 +53,8 @@ def test_unknown_values_are_named_with_their_counts_and_what_is_known() -> None:
 def test_values_far_out_of_range_are_unknown_too(number: int) -> None:
     with pytest.raises(ScanError, match=rf"holds {number} \(1 voxels\)"):
         encode_labels(values(0, number, dtype="int64"), LABELS)
+    with pytest.raises(ScanError, match=rf"holds {number} \(1 voxels\)"):
+        encode_labels(values(number, dtype="int64"), LABELS)
 
 
 def test_a_large_label_value_is_found() -> None:
