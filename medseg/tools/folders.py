@@ -77,6 +77,14 @@ class _Walk:
         return reason is None
 
 
+def true_path(path: Path) -> Path:
+    """Return where a path leads when every link is followed; a circle of links leads nowhere.
+
+    ``Path.resolve`` raises for a circle in some versions of Python; this never does.
+    """
+    return Path(os.path.realpath(path))
+
+
 def files_below(root: Path, skip: Callable[[Path], str | None] = lambda folder: None) -> Listing:
     """Find every regular file in ``root`` and the folders below it.
 

@@ -136,6 +136,19 @@ def test_missing_files_and_malformed_items_are_named_and_the_rest_is_used(tmp_pa
     )
 
 
+def test_links_in_circles_and_folders_for_labels_are_faults(tmp_path: Path) -> None:
+    root = an_msd_list(tmp_path, [an_item("a"), an_item("b")])
+    for file in ("imagesTr/a.nii.gz", "labelsTr/b.nii.gz"):
+        (root / file).unlink()
+    (root / "imagesTr/a.nii.gz").symlink_to(root / "imagesTr/a.nii.gz")
+    (root / "labelsTr/b.nii.gz").mkdir()
+
+    faults = faults_of(root, a_spec())
+
+    assert "does not exist" in faults["a"]
+    assert "is a folder" in faults["b"]
+
+
 def test_a_file_used_twice_is_a_fault_of_the_later_case(tmp_path: Path) -> None:
     again = {"image": "imagesTr/../imagesTr/a.nii.gz", "label": "labelsTr/b.nii.gz"}
     same = {"image": "imagesTr/c.nii.gz", "label": "imagesTr/c.nii.gz"}

@@ -102,6 +102,17 @@ def test_a_grey_colour_is_a_colour_where_no_label_has_the_value() -> None:
         encode_labels(replace(values(0, 255), source="mask.nii.gz"), labels)
 
 
+def test_a_grey_that_is_a_value_and_a_colour_is_a_value() -> None:
+    labels = LabelSet(
+        [
+            Label(1, "bone", value=255, colour=(9, 9, 9)),
+            Label(2, "skin", value=7, colour=(255, 255, 255)),
+        ]
+    )
+
+    assert encode_labels(colours((0, 0, 0), (255, 255, 255)), labels).ravel().tolist() == [0, 1]
+
+
 def test_other_arrays_are_no_label_maps() -> None:
     with pytest.raises(ScanError, match="2"):
         encode_labels(a_volume(np.zeros((2, 1, 1, 1), np.uint8)), LABELS)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.tools.folders import true_path
 from medseg.tools.layouts.rows import Row, Rows, some
 from medseg.tools.naming import split_suffix
 from medseg.tools.tables import read_table, read_text
@@ -74,7 +75,7 @@ def _msd_row(folder: Path, item: Any) -> Row:
 
 def _unlisted(path: Path, rows: Sequence[Row]) -> Iterator[str]:
     """Say which images lie beside the listed ones without being listed."""
-    listed = {file.resolve() for row in rows for file in (*row.images, row.label)}
+    listed = {true_path(file) for row in rows for file in (*row.images, row.label)}
     folders = {file.parent for row in rows for file in (*row.images, row.label)}
     beside = [
         file.name
@@ -83,7 +84,7 @@ def _unlisted(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         for file in sorted(folder.iterdir())
         if not file.name.startswith(".")
         and split_suffix(file.name)[1]
-        and file.resolve() not in listed
+        and true_path(file) not in listed
     ]
     if beside:
         yield (
