@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +214,38 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     (root / "dataset.json").write_bytes(b"\xef\xbb\xbf" + (root / "dataset.json").read_bytes())
 
     assert len(find_cases(root, a_spec()).cases) == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["image", "label", "fold", "group", "patient"])
+
+
+@given(st.lists(st.dictionaries(KEYS, JSON) | JSON, max_size=5))
+def test_no_list_of_any_kind_is_more_than_faults(items: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = an_msd_list(Path(folder), items, make_files=False)
+        if not items:
+            with pytest.raises(DatasetError):
+                find_cases(root, a_spec())
+            return
+        found = find_cases(root, a_spec())
+
+        assert found.cases == ()
+        assert len({fault.where for fault in found.faults}) >= 1
+
+
+@given(st.binary(max_size=200) | st.text(alphabet='imagelbfod_01,;"\n\t .', max_size=200))
+def test_no_table_of_any_kind_crashes(content: bytes | str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder, "cases.csv")
+        text = content if isinstance(content, bytes) else content.encode()
+        table.write_bytes(b"image,label\n" * (len(text) % 2) + text)
+        with contextlib.suppress(DatasetError):
+            find_cases(table, a_spec())
 
 
 # --- nnU-Net ------------------------------------------------------------------------------
