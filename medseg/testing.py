@@ -94,8 +94,8 @@ def write_dataset(root: Path, cases: int, seed: int = 0) -> Path:
             ("labelsTr", labels),
         ):
             (root / folder).mkdir(parents=True, exist_ok=True)
-            image = nib.Nifti1Image(array, np.array(volume.affine))  # type: ignore[no-untyped-call]
-            nib.save(image, root / folder / name)  # type: ignore[no-untyped-call]
+            image = nib.Nifti1Image(array, np.array(volume.affine))
+            nib.save(image, root / folder / name)
         training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
     listing = {
         "name": "phantom",

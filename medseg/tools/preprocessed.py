@@ -128,7 +128,7 @@ def write_entry(
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
         np.save(part / "image.npy", np.ascontiguousarray(image))
         np.save(part / "label.npy", np.ascontiguousarray(indices))
-        np.savez(part / "foreground.npz", **_foreground(indices[0]))
+        np.savez(part / "foreground.npz", allow_pickle=False, **_foreground(indices[0]))
         entry = {"case_id": content_id(case), "spacing": spacing}
         (part / "entry.json").write_text(json.dumps(entry))
         _publish(part, folder)

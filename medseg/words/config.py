@@ -542,6 +542,8 @@ class BundleSpec(Spec):
                 "files hold other numbers, give each label its 'value'"
             )
         _refuse_repeats("name", [label.name.lower() for label in labels])
+        if any(label.name.lower() == "mean" for label in labels):
+            raise ValueError("no label can be named 'mean': tables have the mean under this name")
         _refuse_repeats("value", [label.value or label.index for label in labels])
         colours = [label.colour for label in labels if label.colour]
         _refuse_repeats("colour", colours)

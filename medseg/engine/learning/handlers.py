@@ -66,7 +66,7 @@ class LearningRate:
                 share = 0.5 * (1 + math.cos(math.pi * progress))
             case "constant":
                 share = 1.0
-        return training.learning_rate * share
+        return float(training.learning_rate * share)
 
 
 class GradientClip:
@@ -115,7 +115,9 @@ class WeightAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network = network
         self.averaged = AveragedModel(
-            network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True
+            network,
+            multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
+            use_buffers=True,
         )
 
     def attach(self, engine: Engine) -> None:

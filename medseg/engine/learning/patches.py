@@ -98,7 +98,8 @@ class PatchBatches:
     def _draw(self, step: int, item: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self._training.seed, step, item])
         case = self._case_of(step, item)
-        patch = (*self._training.patch, 1)[:3]
+        x, y, z = (*self._training.patch, 1)[:3]
+        patch = (x, y, z)
         placement = place(
             case,
             patch,
@@ -114,7 +115,7 @@ class PatchBatches:
         # Every case once before any case twice.
         turn, position = divmod((step - 1) * self._training.batch_size + item, len(self._cases))
         order = np.random.default_rng([self._training.seed, turn]).permutation(len(self._cases))
-        return self._cases[order[position]]
+        return self._cases[int(order[position])]
 
 
 def place(

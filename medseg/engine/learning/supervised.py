@@ -78,7 +78,7 @@ class Learner:
             torch.manual_seed(training.seed)
             self.network = build_network(spec).to(device)
         if device.type == "cuda":
-            self.network = self.network.to(memory_format=_channels_last(spec))
+            self.network.to(memory_format=_channels_last(spec))  # type: ignore[call-overload]
         self._supervised = Supervised(self.network)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None

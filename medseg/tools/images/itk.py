@@ -1,8 +1,7 @@
-"""NRRD and MetaImage files (``.nrrd``, ``.mha``, ``.mhd``) ↔ volumes, on SimpleITK.
+"""NRRD and MetaImage files (``.nrrd``, ``.mha``, ``.mhd``) ↔ volumes.
 
 ITK counts millimetres towards the patient's left, back and head (LPS), volumes towards right,
-front and head (RAS+): the first two axes change sign. The text fields of these files may name
-the patient; none of them is kept.
+front and head (RAS+): the first two axes change sign. Label maps are written by SimpleITK.
 """
 
 from __future__ import annotations
@@ -10,32 +9,20 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from medseg.tools.images.contract import Format, single_file
-from medseg.tools.images.voxels import as_labels, check_size, empty_image, replace_nonfinite
-from medseg.words.errors import GeometryError, OutputError, ScanError
-from medseg.words.volume import Affine, Volume
+from medseg.tools.images.itk_headers import LPS_TO_RAS, Layout, layout_of
+from medseg.tools.images.voxels import as_labels, empty_image, replace_nonfinite
+from medseg.words.errors import OutputError, ScanError
+from medseg.words.volume import Volume
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_LONGEST_HEADER = 1 << 16
 _CHUNK = 1 << 20
 _ORTHOGONAL = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class _Payload:
-    """Where the voxels lie: a file, a byte offset in it, and whether they are deflated."""
-
-    file: Path
-    offset: int
-    deflated: bool
-    warnings: tuple[str, ...] = ()
 
 
 def read(files: Sequence[Path]) -> Volume:
@@ -47,12 +34,12 @@ def read(files: Sequence[Path]) -> Volume:
         GeometryError: If its spacing or directions are not those of a grid.
     """
     path = single_file(files, "NRRD/MHA")
-    array, affine, warnings = _load(path)
-    image = empty_image(array.shape[1:] + array.shape[:1], path.name)
-    with np.errstate(over="ignore", invalid="ignore"):
+    layout, array = _load(path)
+    image = empty_image((*array.shape[1:], array.shape[0]), path.name)
+    with np.errstate(over="ignore"):
         image[...] = np.moveaxis(array, 0, -1)
-    warnings += replace_nonfinite(image)
-    return Volume(np.moveaxis(image, -1, 0), affine, path.name, warnings)
+    warnings = (*layout.warnings, *replace_nonfinite(image))
+    return Volume(np.moveaxis(image, -1, 0), layout.affine, path.name, warnings)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -63,10 +50,10 @@ def read_labels(files: Sequence[Path]) -> Volume:
         GeometryError: If its spacing or directions are not those of a grid.
     """
     path = single_file(files, "NRRD/MHA")
-    array, affine, warnings = _load(path)
+    layout, array = _load(path)
     if array.shape[0] != 1:
         raise ScanError(f"{path.name}: a label map has one channel, this file has {array.shape[0]}")
-    return Volume(as_labels(array, path.name), affine, path.name, warnings)
+    return Volume(as_labels(array, path.name), layout.affine, path.name, layout.warnings)
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -92,145 +79,52 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
-        raise OutputError(f"cannot write a {path.suffix} file: {_last_line(error)}") from error
+        raise OutputError(f"a {path.suffix} file could not be written by ITK") from error
 
 
-def _load(path: Path) -> tuple[npt.NDArray[Any], Affine, tuple[str, ...]]:
-    """Return voxels of shape ``(channels, i, j, k)``, the affine and warnings."""
-    import SimpleITK as sitk  # noqa: N813
-
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+def _load(path: Path) -> tuple[Layout, npt.NDArray[Any]]:
+    """Return the layout and voxels of shape ``(channels, i, j, k)``."""
     try:
-        payload = _payload(path)
-        reader.ReadImageInformation()
-        _check_grid(reader, path.name)
-        _check_length(payload, _voxel_bytes(reader, path.name), path.name)
-        image = reader.Execute()
+        layout = layout_of(path)
+        needed = math.prod(layout.shape) * layout.dtype.itemsize
+        content = _content(layout, needed, path.name)
     except OSError as error:
         raise ScanError(f"{path.name}: cannot be read ({error.strerror})") from error
-    except RuntimeError as error:
+    if len(content) < needed:
         raise ScanError(
-            f"{path.name}: not readable as NRRD or MetaImage: {_last_line(error)}"
-        ) from error
-    array = sitk.GetArrayFromImage(image)
-    channels = array[..., None] if array.ndim == 3 else array
-    return channels.transpose(3, 2, 1, 0), _affine(image, path.name), payload.warnings
-
-
-def _check_grid(reader: Any, name: str) -> None:
-    size = reader.GetSize()
-    if len(size) != 3:
-        raise ScanError(f"{name}: {len(size)} axes; volumes of three are read")
-    check_size((*size, reader.GetNumberOfComponents()), name)
-
-
-def _voxel_bytes(reader: Any, name: str) -> int:
-    import SimpleITK as sitk  # noqa: N813
-
-    components = reader.GetNumberOfComponents()
-    one = sitk.Image([1, 1, 1], reader.GetPixelID(), components)
-    if "complex" in one.GetPixelIDTypeAsString():
-        raise ScanError(f"{name}: complex numbers are not segmented; save their magnitude")
-    return int(math.prod(reader.GetSize()) * components * one.GetSizeOfPixelComponent())
-
-
-def _affine(image: Any, name: str) -> Affine:
-    spacing = np.array(image.GetSpacing())
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * spacing
-    affine[:3, 3] = image.GetOrigin()
-    if not np.isfinite(affine).all() or (spacing <= 0).any():
-        raise GeometryError(f"{name}: the spacing or origin in the header is broken")
-    return LPS_TO_RAS @ affine
-
-
-def _payload(path: Path) -> _Payload:
-    with path.open("rb") as file:
-        if path.name.lower().endswith(".nrrd"):
-            return _nrrd_payload(path, file)
-        return _meta_payload(path, file)
-
-
-def _nrrd_payload(path: Path, file: BinaryIO) -> _Payload:
-    if not file.readline(_LONGEST_HEADER).startswith(b"NRRD"):
-        raise ScanError(f"{path.name}: not a NRRD file; it does not begin with NRRD")
-    fields = {}
-    while line := _header_line(file, path.name).strip():
-        name, found, value = line.partition(":")
-        if found and not line.startswith("#"):
-            fields[name.strip().lower()] = value.strip().lower()
-    if {"data file", "datafile"} & set(fields):
-        raise ScanError(f"{path.name}: its voxels lie in another file; save both as one .nrrd")
-    if {"line skip", "lineskip", "byte skip", "byteskip"} & set(fields):
-        raise ScanError(f"{path.name}: skips bytes before its voxels; save it again without")
-    encoding = fields.get("encoding", "")
-    if encoding not in ("raw", "gzip", "gz"):
-        raise ScanError(f"{path.name}: encoding '{encoding[:20]}'; raw and gzip are read")
-    doubts = ("the file does not say how its axes lie in the patient; LPS is assumed",)
-    known = "space" in fields or "space dimension" in fields
-    return _Payload(path, file.tell(), encoding != "raw", () if known else doubts)
-
-
-def _meta_payload(path: Path, file: BinaryIO) -> _Payload:
-    fields: dict[str, str] = {}
-    while "elementdatafile" not in fields:
-        line = _header_line(file, path.name)
-        if not line:
-            raise ScanError(f"{path.name}: not a MetaImage; no ElementDataFile in its header")
-        name, _, value = line.partition("=")
-        fields[name.strip().lower()] = value.strip()
-    if fields.get("headersize", "0") != "0" or fields.get("binarydata", "true").lower() != "true":
-        raise ScanError(f"{path.name}: text voxels or skipped bytes; save it again as plain .mha")
-    deflated = fields.get("compresseddata", "false").lower() == "true"
-    voxels = fields["elementdatafile"]
-    if voxels.upper() == "LOCAL":
-        return _Payload(path, file.tell(), deflated)
-    beside = path.parent / voxels
-    if path.suffix.lower() != ".mhd" or Path(voxels).name != voxels or not beside.is_file():
-        raise ScanError(
-            f"{path.name}: its voxels must lie in one file in the same folder; save it as .mha"
+            f"{path.name}: truncated; {len(content):,} of {needed:,} bytes of voxels are there"
         )
-    return _Payload(beside, 0, deflated)
+    array: npt.NDArray[Any] = np.ndarray(layout.shape, layout.dtype, content, order="F")
+    if layout.channel_axis is None:
+        return layout, array[None]
+    return layout, np.moveaxis(array, layout.channel_axis, 0)
 
 
-def _header_line(file: BinaryIO, name: str) -> str:
-    if file.tell() > _LONGEST_HEADER:
-        raise ScanError(f"{name}: its header does not end within {_LONGEST_HEADER:,} bytes")
-    return file.readline(_LONGEST_HEADER).decode("latin-1")
+def _content(layout: Layout, needed: int, name: str) -> bytes | bytearray:
+    """Return the bytes of the voxels; fewer than needed if the file has no more."""
+    with layout.file.open("rb") as file:
+        file.seek(layout.offset)
+        # Never asked for more than the file has: a forged size would take that much memory.
+        there = layout.file.stat().st_size - layout.offset
+        return (
+            _inflated(file.read(), needed, name) if layout.packed else file.read(min(needed, there))
+        )
 
 
-def _check_length(payload: _Payload, needed: int, name: str) -> None:
-    """Refuse a file that holds fewer bytes of voxels than its header promises."""
-    there = payload.file.stat().st_size - payload.offset
-    if payload.deflated:
-        there = _inflated_size(payload, needed, name)
-    if there < needed:
-        raise ScanError(f"{name}: truncated; {there:,} of {needed:,} bytes of voxels are there")
-
-
-def _inflated_size(payload: _Payload, needed: int, name: str) -> int:
-    """Count what the stream inflates to, stopping soon after ``needed``; nothing is kept."""
+def _inflated(packed: bytes, needed: int, name: str) -> bytearray:
     inflate = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by its first bytes
-    count = 0
-    with payload.file.open("rb") as file:
-        file.seek(payload.offset)
-        while count <= needed and not inflate.eof:
-            packed = inflate.unconsumed_tail or file.read(_CHUNK)
-            if not packed:
+    content = bytearray()
+    try:
+        while not inflate.eof and len(content) <= needed:
+            content += inflate.decompress(packed, min(needed + 1 - len(content), 16 * _CHUNK))
+            packed = inflate.unconsumed_tail
+            if not packed and not inflate.eof:
                 raise ScanError(f"{name}: truncated; its compressed voxels end too early")
-            try:
-                count += len(inflate.decompress(packed, 4 * _CHUNK))
-            except zlib.error as error:
-                raise ScanError(f"{name}: its compressed voxels are damaged ({error})") from error
-    if count > needed:
+    except zlib.error as error:
+        raise ScanError(f"{name}: its compressed voxels are damaged ({error})") from error
+    if len(content) > needed:
         raise ScanError(f"{name}: holds more voxels than its header says; one of them is wrong")
-    return count
-
-
-def _last_line(error: Exception) -> str:
-    # ITK's messages begin with its source path and hold the scan's whole path.
-    return str(error).strip().splitlines()[-1].rpartition("): ")[2][:120]
+    return content
 
 
 ITK = Format("NRRD/MHA", (".nrrd", ".mha", ".mhd"), read, read_labels)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
+from nibabel.wrapstruct import WrapStructError
 
 from medseg.tools.images.contract import Format, single_file
 from medseg.tools.images.gzipped import (
@@ -105,7 +106,7 @@ def _load(path: Path) -> tuple[Header, npt.NDArray[Any]]:
         with open_maybe_gzipped(path) as stream:
             header = _header(stream, path.name)
             shape, dtype = _layout(header, path.name)
-            offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+            offset = _offset(header, path.name)
             size = math.prod(shape) * dtype.itemsize
             if offset + size > most_bytes(path):
                 raise ScanError(
@@ -131,7 +132,7 @@ def _header(stream: BinaryIO, name: str) -> Header:
     size = sizes.pop()
     try:
         header = _HEADERS[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)))
-    except (HeaderDataError, ValueError) as error:
+    except (HeaderDataError, WrapStructError, ValueError) as error:
         raise ScanError(f"{name}: the NIfTI header is broken: {error}") from error
     if not bytes(header["magic"]).startswith(b"n+"):
         raise ScanError(
@@ -161,6 +162,13 @@ def _layout(header: Header, name: str) -> tuple[tuple[int, int, int, int], np.dt
     check_size(shape, name)
     i, j, k, channels = (*shape, 1, 1)[:4]
     return (i, j, k, channels), dtype
+
+
+def _offset(header: Header, name: str) -> int:
+    offset = float(header["vox_offset"])
+    if not math.isfinite(offset):
+        raise ScanError(f"{name}: the NIfTI header is broken: its voxels begin at {offset}")
+    return max(int(offset), int(header["sizeof_hdr"]))
 
 
 def _skip(stream: BinaryIO, size: int) -> None:

@@ -27,6 +27,7 @@ _KINDS = ("PNG", "TIFF", "JPEG", "BMP")
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS = 258
+_PNG_END = b"IEND\xaeB`\x82"
 # What Pillow's decoders raise on broken or hostile files; SyntaxError is its word for bad PNGs.
 _BROKEN = (
     OSError,
@@ -115,8 +116,11 @@ def _brief(error: Exception) -> str:
 def _refuse_damaged_png(path: Path) -> None:
     # Pillow stops reading at the last pixel it needs; verify() compares every checksum.
     with Image.open(path, formats=_KINDS) as picture:
-        if picture.format == "PNG":
-            picture.verify()
+        if picture.format != "PNG":
+            return
+        picture.verify()
+    if _PNG_END not in path.read_bytes():
+        raise EOFError("no end mark")
 
 
 def _refuse_odd(picture: Image.Image, name: str) -> None:

@@ -1,0 +1,294 @@
+"""The command line: argv → one call. The only place that prints and picks exit codes.
+
+Exit codes: 0 all done; 1 some scans or cases failed, each named; 2 the call or the bundle is
+wrong. Heavy libraries are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medseg.words.errors import MedsegError
+
+if TYPE_CHECKING:
+    from medseg.terminal import Terminal
+
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="medseg",
+    help="Medical image segmentation: train a bundle, segment scans, evaluate the results.",
+    epilog="A bundle is a folder with a bundle.json. Try: medseg demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+BundlePath = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a bundle.json.")
+]
+Device = Annotated[
+    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.", metavar="NAME")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=VALUE",
+        help="Change a field of the bundle for this call, as in training.steps=200. Repeatable.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    try:
+        app(standalone_mode=False)
+    except MedsegError as error:
+        _complain(str(error))
+        sys.exit(WRONG)
+    except KeyboardInterrupt:
+        _complain("interrupted; a training goes on with --resume")
+        sys.exit(INTERRUPTED)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except Exception as error:
+        # Typer's own complaints about the call carry their text and code; all else is a bug.
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()
+        sys.exit(error.exit_code)
+
+
+@app.callback()
+def _settings() -> None:
+    """Set what holds for every command."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+
+
+@app.command()
+def train(
+    bundle: BundlePath,
+    data: Annotated[
+        Path | None, typer.Option(help="The data folder; else the bundle's data.root.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder, new or empty; else runs/NAME/TIME-foldK."),
+    ] = None,
+    fold: Annotated[
+        str,
+        typer.Option(metavar="K", help="Fold to validate on; 'none' trains on every case."),
+    ] = "0",
+    device: Device = "auto",
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
+    ] = False,
+    skip_bad_cases: Annotated[
+        bool, typer.Option("--skip-bad-cases", help="Go on without cases that have a fault.")
+    ] = False,
+) -> None:
+    """Train a bundle on a data set; writes a trained bundle.
+
+    Examples:
+
+      medseg train bundles/hippocampus_mr --data Task04_Hippocampus
+
+      medseg train bundle.json --fold 2 --set training.steps=2000
+
+      medseg train bundle.json --resume
+    """
+    with _terminal() as terminal:
+        from medseg.verbs.train import train as run
+
+        run_folder = run(
+            bundle,
+            data=data,
+            out=out,
+            fold=_fold(fold),
+            device=device,
+            overrides=overrides or (),
+            resume=resume,
+            skip_bad_cases=skip_bad_cases,
+            listeners=[terminal],
+        )
+    terminal.print_run(run_folder)
+
+
+@app.command()
+def segment(
+    bundle: BundlePath,
+    scans: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCANS", help="A scan, a folder (searched with all below it) or a CSV."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for label maps.")],
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
+
+    Label maps lie on the scans' own grids. OUT/ledger.jsonl has one line per scan and
+    OUT/volumes.csv the millilitres of each structure. Exit code 1: some scans failed.
+
+    Example:
+
+      medseg segment runs/hippocampus_mr/20260101-120000-fold0 scans/ results/
+    """
+    with _terminal() as terminal:
+        from medseg.verbs.segment import segment as run
+
+        batch = run(bundle, scans, out, device=device, listeners=[terminal])
+    if as_json:
+        _print_json([_plain(result) for result in batch.results])
+    else:
+        terminal.print_batch(batch)
+    raise typer.Exit(FAILED if batch.failed else 0)
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="A folder of label maps, or one.")
+    ],
+    references: Annotated[
+        Path,
+        typer.Argument(metavar="REFERENCES", help="The same by hand, or a data set with labels."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for evaluation.csv and summaries.")
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(help="Bundle whose labels name the values; else every value is a label."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
+    ] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Score label maps against references: Dice, IoU, HD95, NSD and volume error.
+
+    Exit code 1: some pairs could not be scored.
+
+    Example:
+
+      medseg evaluate results/ Task04_Hippocampus/labelsTr -o scores
+    """
+    with _terminal() as terminal:
+        from medseg.tools.bundle import load_bundle
+        from medseg.verbs.evaluate import evaluate as run
+
+        labels = load_bundle(bundle).spec if bundle else None
+        evaluation = run(
+            predictions,
+            references,
+            out,
+            labels=labels,
+            tolerance_mm=tolerance,
+            listeners=[terminal],
+        )
+    if as_json:
+        _print_json({"scores": evaluation.scores, "cases": evaluation.rows()})
+    else:
+        terminal.print_evaluation(evaluation, out)
+    raise typer.Exit(FAILED if evaluation.faults else 0)
+
+
+@app.command()
+def check(
+    bundle: BundlePath,
+    data: Annotated[
+        Path | None, typer.Option(help="The data folder; else the bundle's, if it is there.")
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name every fault of a bundle and its data; nothing is trained.
+
+    Exit code 2: there are faults.
+
+    Example:
+
+      medseg check bundle.json --data Task04_Hippocampus
+    """
+    with _terminal() as terminal:
+        from medseg.verbs.check import check as run
+
+        report = run(bundle, data=data, overrides=overrides or (), listeners=[terminal])
+    if as_json:
+        _print_json(_plain(report))
+    else:
+        terminal.print_report(report)
+    raise typer.Exit(WRONG if report.faults else 0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to leave everything in.")] = Path("demo"),
+    bundle: Annotated[
+        Path, typer.Option(help="A bundle for CT phantoms.", metavar="BUNDLE")
+    ] = Path("bundles/phantom_ct"),
+    overrides: Overrides = None,
+) -> None:
+    """Make phantoms, train on them, segment and evaluate: everything once, in minutes.
+
+    Run it in the folder of medseg's source, where bundles/phantom_ct is.
+    """
+    with _terminal() as terminal:
+        from medseg.verbs.demo import demo as run
+
+        left = run(bundle, out, overrides=overrides or (), listeners=[terminal])
+    terminal.print_demo(left)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of bundle.json, for editors."""
+    from medseg.tools.bundle import bundle_schema
+
+    _print_json(bundle_schema())
+
+
+def _fold(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    if text.isdigit():
+        return int(text)
+    raise MedsegError(f"--fold takes a number such as 0, or 'none'; got '{text}'")
+
+
+def _terminal() -> Terminal:
+    from medseg.terminal import Terminal
+
+    return Terminal()
+
+
+def _complain(message: str) -> None:
+    typer.echo(f"medseg: {message}", err=True)
+
+
+def _print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def _plain(record: Any) -> Any:
+    from dataclasses import asdict
+
+    return asdict(record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What a person sees: progress while work goes on, and what came of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from medseg.words import events
+
+if TYPE_CHECKING:
+    from medseg.verbs.check import Report
+    from medseg.verbs.demo import Demo
+    from medseg.verbs.evaluate import Evaluation
+    from medseg.verbs.segment import Batch
+
+
+class Terminal:
+    """A listener that draws bars on stderr and prints results on stdout.
+
+    Used as a context: the bars live inside it, the results are printed after it.
+    """
+
+    def __init__(self) -> None:
+        self._results = Console(soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._smooth_loss = math.nan
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: events.Event) -> None:
+        """Show what happened."""
+        match event:
+            case events.Progress(task, done, total):
+                self._show(task, done, total)
+            case events.StepDone():
+                self._show_step(event)
+            case events.RunStarted():
+                self._start(event)
+            case events.ValidationDone():
+                self._show_validation(event)
+            case events.Warned(message):
+                self._line(f"[yellow]note[/] {escape(message)}")
+            case events.RunDone() if event.stopped_early:
+                self._line("stopped early: nothing improved any more")
+
+    def _line(self, text: str) -> None:
+        self._progress.console.print(text, highlight=False, soft_wrap=True)
+
+    def _show(self, task: str, done: int, total: int, note: str = "") -> None:
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
+        self._progress.update(self._tasks[task], completed=done, total=total, note=note)
+
+    def _start(self, event: events.RunStarted) -> None:
+        self._total = event.total_steps
+        at = f", resumed at step {event.resumed_at}" if event.resumed_at is not None else ""
+        self._line(
+            f"training [bold]{escape(event.name)}[/] on {escape(event.provenance['device'])}"
+            f"{at} → {escape(str(event.folder))}"
+        )
+
+    def _show_step(self, event: events.StepDone) -> None:
+        old = event.loss if math.isnan(self._smooth_loss) else self._smooth_loss
+        self._smooth_loss = 0.95 * old + 0.05 * event.loss
+        self._show("training", event.step, self._total, f"loss {self._smooth_loss:.3f}")
+
+    def _show_validation(self, event: events.ValidationDone) -> None:
+        dice = event.scores["dice"]
+        labels = ", ".join(f"{name} {value:.3f}" for name, value in dice.items() if name != "mean")
+        best = "  [green]best so far[/]" if event.is_best else ""
+        self._line(
+            f"step {event.step}: Dice {dice['mean']:.3f} ({escape(labels)}), "
+            f"HD95 {event.scores['hd95']['mean']:.1f} mm{best}"
+        )
+
+    def print_run(self, folder: Path) -> None:
+        """Say where a trained bundle is and what to do with it."""
+        out = self._results
+        out.print(f"Trained bundle: {folder}", highlight=False)
+        out.print(f"  scores    {folder / 'docs' / 'README.md'}", highlight=False)
+        out.print(f"  curves    {folder / 'curves.png'}", highlight=False)
+        out.print(f"  previews  {folder / 'previews' / 'validation.png'}", highlight=False)
+        out.print(f"  use it    medseg segment {folder} SCANS OUT", highlight=False)
+
+    def print_batch(self, batch: Batch) -> None:
+        """Say how many scans were segmented, and name those that were not."""
+        done = len(batch.results) - len(batch.failed)
+        self._results.print(
+            f"{done} of {len(batch.results)} scans segmented → {batch.out}", highlight=False
+        )
+        for result in batch.failed:
+            self._results.print(
+                f"  failed: {result.scan}: {result.error}", markup=False, highlight=False
+            )
+
+    def print_evaluation(self, evaluation: Evaluation, out: Path | None) -> None:
+        """Print the summary table, and name the pairs that could not be scored."""
+        heading, *rows = evaluation.summary_rows()
+        table = Table()
+        for position, name in enumerate(heading):
+            table.add_column(name, justify="left" if position == 0 else "right")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        self._results.print(table)
+        for fault in evaluation.faults:
+            self._results.print(f"  not scored: {fault}", markup=False, highlight=False)
+        if out is not None:
+            self._results.print(f"Every case: {out / 'evaluation.csv'}", highlight=False)
+
+    def print_report(self, report: Report) -> None:
+        """Print every fault and warning of a check, or that there is none."""
+        for warning in report.warnings:
+            self._results.print(f"note: {warning}", markup=False, highlight=False)
+        for fault in report.faults:
+            self._results.print(f"fault: {fault}", markup=False, highlight=False)
+        cases = "" if report.cases is None else f"; {report.cases} good cases"
+        count = len(report.faults)
+        verdict = "no fault" if not count else f"{count} fault{'s' * (count > 1)}"
+        self._results.print(f"{verdict}{cases}", highlight=False)
+
+    def print_demo(self, demo: Demo) -> None:
+        """Print the demo's scores and what there is to look at."""
+        self.print_evaluation(demo.evaluation, None)
+        out = demo.run.parent
+        for what, where in (
+            ("a scan, segmented", demo.picture),
+            ("learning curves", demo.run / "curves.png"),
+            ("model card", demo.run / "docs" / "README.md"),
+            ("label maps, volumes", demo.results),
+            ("scores", out / "evaluation" / "evaluation.csv"),
+        ):
+            self._results.print(f"  {what:20} {where}", highlight=False)
+        store = f"sqlite:///{out / 'mlflow.db'}"
+        self._results.print(
+            f"  {'the run in MLflow':20} mlflow ui --backend-store-uri {store}", highlight=False
+        )
