@@ -116,9 +116,10 @@ def _inflated(packed: bytes, needed: int, name: str) -> bytearray:
     content = bytearray()
     try:
         while not inflate.eof and len(content) <= needed:
-            content += inflate.decompress(packed, min(needed + 1 - len(content), 16 * _CHUNK))
+            chunk = inflate.decompress(packed, min(needed + 1 - len(content), 16 * _CHUNK))
             packed = inflate.unconsumed_tail
-            if not packed and not inflate.eof:
+            content += chunk
+            if not (chunk or packed or inflate.eof):
                 raise ScanError(f"{name}: truncated; its compressed voxels end too early")
     except zlib.error as error:
         raise ScanError(f"{name}: its compressed voxels are damaged ({error})") from error
