@@ -59,10 +59,10 @@ def read(files: Sequence[Path]) -> Volume:
     image = empty_image(raw.shape, path.name)
     slope, inter = _scaling(header, path.name)
     with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(raw.shape[-1]):
-            # Slab by slab, because scaling works in float64.
-            image[..., k] = _scaled(raw[..., k], slope, inter)
-    warnings = replace_nonfinite(image)
+        for k in range(raw.shape[2]):
+            # Slice by slice, because scaling works in float64.
+            image[:, :, k] = _scaled(raw[:, :, k], slope, inter)
+    warnings = () if raw.dtype.kind in "iu" and slope is None else replace_nonfinite(image)
     return _volume(path, header, np.moveaxis(image, 3, 0), warnings)
 
 
