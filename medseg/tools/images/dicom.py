@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.tools.images.contract import Format
-from medseg.tools.images.dicom_files import claims_dicom
+from medseg.tools.images.dicom_files import USUAL_SUFFIXES
 from medseg.tools.images.dicom_geometry import Stack, affine_of, places_of, stacks_of
 from medseg.tools.images.dicom_headers import Frame, Header, read_header
 from medseg.tools.images.dicom_pixels import intensities, refuse_truncated
@@ -94,7 +94,7 @@ def read_labels(files: Sequence[Path]) -> Volume:
 def _listed(files: Sequence[Path]) -> list[Path]:
     listed: list[Path] = []
     for path in files:
-        inside = (file for file in path.rglob("*") if file.is_file())
+        inside = (file for file in path.rglob("*") if not file.is_dir())
         listed += sorted(inside) if path.is_dir() else [path]
     return listed
 
@@ -105,10 +105,6 @@ def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tu
     aside: Counter[str] = Counter()
     for file in files:
         header = read_header(file)
-        if header is None and claims_dicom(file):
-            header = Header(
-                file, "", "", fault=ScanError("named like DICOM, but damaged"), torn=True
-            )
         if header is None:
             aside["not DICOM"] += 1
         elif header.aside:
@@ -184,4 +180,4 @@ def _slices(series: str, frames: Sequence[Frame]) -> Slices:
     )
 
 
-DICOM = Format("DICOM", (".dcm", ".dicom", ".ima"), read, read_labels)
+DICOM = Format("DICOM", USUAL_SUFFIXES, read, read_labels)

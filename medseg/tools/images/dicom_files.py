@@ -45,12 +45,12 @@ HEADER_BYTES = 64 << 20
 _PREAMBLE = 128
 # Without a preamble a file begins with group 2 (its file meta) or group 8, little endian.
 _BARE_STARTS = (b"\x02\x00", b"\x08\x00")
-_USUAL_SUFFIXES = (".dcm", ".dicom", ".ima")
+USUAL_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
-def claims_dicom(path: Path) -> bool:
-    """Tell whether a file says that it is DICOM, by its first bytes or else by its name."""
-    return has_magic(path) or path.suffix.lower() in _USUAL_SUFFIXES
+def is_named_dicom(path: Path) -> bool:
+    """Tell whether a file's name says DICOM."""
+    return path.suffix.lower() in USUAL_SUFFIXES
 
 
 def has_magic(path: Path) -> bool:

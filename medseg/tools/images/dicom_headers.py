@@ -14,7 +14,13 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
-from medseg.tools.images.dicom_files import MALFORMED, has_magic, may_be_dicom, open_header
+from medseg.tools.images.dicom_files import (
+    MALFORMED,
+    has_magic,
+    is_named_dicom,
+    may_be_dicom,
+    open_header,
+)
 from medseg.words.errors import GeometryError, ScanError
 
 Vector = npt.NDArray[np.float64]
@@ -133,26 +139,22 @@ def read_header(path: Path) -> Header | None:
     """Read one file's header.
 
     Returns:
-        ``None`` if the file is not DICOM. A DICOM file that is broken has a ``fault``.
+        ``None`` if the file is not DICOM. A file that is DICOM by its first bytes or its name,
+        but broken, has a ``fault``; so has a file that may not be opened.
     """
     try:
         if not may_be_dicom(path):
-            return None
+            return _broken(path, "only its name is DICOM") if is_named_dicom(path) else None
         ds = open_header(path, [*_TAGS])
         if not _sop_class(ds):
             return _broken(path, "no SOP Class UID") if has_magic(path) else None
     except ScanError as error:
         return Header(path, "", "", fault=error, torn=True)
+    except OSError as error:
+        return _broken(path, f"it cannot be opened: {error.strerror}")
     except MALFORMED as error:
-        return _broken(path, type(error).__name__) if _still_dicom(path) else None
+        return _broken(path, type(error).__name__) if has_magic(path) else None
     return _header(path, ds)
-
-
-def _still_dicom(path: Path) -> bool:
-    try:
-        return has_magic(path)
-    except OSError:
-        return False
 
 
 def _broken(path: Path, why: str, series: str = "") -> Header:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.tools.images.dicom_files import claims_dicom
 from medseg.tools.images.dicom_geometry import stacks_of
 from medseg.tools.images.dicom_headers import Header, read_header
 from medseg.words.errors import GeometryError
@@ -43,7 +42,7 @@ class Skipped:
 def find_series(
     folder: Path, progress: Callable[[int], None] | None = None
 ) -> tuple[list[Series], list[Skipped]]:
-    """Find every DICOM series under a folder, its files in one or many folders.
+    """Find every DICOM series under a folder, its files in one or many folders, or in a file.
 
     A series whose files fall into several volumes (echoes, time points) gives one ``Series``
     each. A damaged DICOM file counts as a slice of the only series beside it, so that reading
@@ -60,7 +59,7 @@ def find_series(
     for count, path in enumerate(_files_under(folder), start=1):
         header = read_header(path)
         if header is None:
-            skipped.append(Skipped(path, _why_foreign(path)))
+            skipped.append(Skipped(path, "not DICOM"))
         elif header.aside:
             skipped.append(Skipped(path, header.aside))
         else:
@@ -103,16 +102,12 @@ def grouped(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]
 
 
 def _files_under(folder: Path) -> Iterator[Path]:
+    if folder.is_file():
+        yield folder
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             yield Path(parent, name)
-
-
-def _why_foreign(path: Path) -> str:
-    if claims_dicom(path):
-        return "named like DICOM, but its content is not"
-    return "not DICOM"
 
 
 def _volumes(headers: list[Header]) -> Iterator[Series]:

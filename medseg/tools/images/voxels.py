@@ -51,13 +51,16 @@ def empty_image(shape: Sequence[int], name: str) -> npt.NDArray[np.float32]:
 def replace_nonfinite(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
     """Set NaN and infinite voxels to 0, in place: one of them would spoil every normalisation.
 
+    Args:
+        image: Three or four axes.
+
     Returns:
         A warning that counts them, or nothing.
     """
     # One slab at a time: a mask of the whole image would cost a quarter of it again.
     bad = 0
-    for k in range(image.shape[-1]):
-        slab = image[..., k]
+    for k in range(image.shape[2]):
+        slab = image[:, :, k]
         finite = np.isfinite(slab)
         if not finite.all():
             bad += int(finite.size - np.count_nonzero(finite))
@@ -71,7 +74,7 @@ def as_labels(array: Voxels, name: str) -> Voxels:
     """Return a label map as the smallest unsigned integers, from uint8 on, that hold it.
 
     Args:
-        array: Any shape; booleans, integers, or floats that are whole numbers.
+        array: Three or four axes; booleans, integers, or floats that are whole numbers.
         name: What errors call the file.
 
     Raises:
@@ -91,8 +94,8 @@ def as_labels(array: Voxels, name: str) -> Voxels:
 
 
 def _refuse_fractions(array: Voxels, name: str) -> None:
-    for k in range(array.shape[-1]):
-        slab = array[..., k]
+    for k in range(array.shape[2]):
+        slab = array[:, :, k]
         if not np.isfinite(slab).all():
             raise ScanError(f"{name}: the label map holds voxels that are not numbers (NaN)")
         fractions = slab[slab != np.rint(slab)]

@@ -122,6 +122,15 @@ def test_a_damaged_slice_is_not_just_skipped_by_the_search(tmp_path, size):
         read_image(found.files)
 
 
+def test_a_lost_file_of_a_dicom_name_is_not_just_skipped_either(tmp_path):
+    folder = made.save(tmp_path, made.series())
+    (folder / "gone.dcm").symlink_to(tmp_path / "nowhere")
+    (found,), _ = find_series(folder)
+    for files in (folder, found.files):
+        with pytest.raises(ScanError, match=r"gone\.dcm"):
+            read_image(files)
+
+
 def test_a_damaged_file_beside_two_series_harms_neither(tmp_path):
     made.save(tmp_path, made.series(name="one"), prefix="a")
     made.save(tmp_path, made.series(name="two"), prefix="b")
@@ -139,7 +148,7 @@ def test_foreign_files_are_skipped_and_counted(tmp_path):
     os.mkfifo(folder / "pipe")
     volume = read_image(folder)
     assert np.array_equal(volume.array[0], made.voxels())
-    assert volume.warnings == ("3 file(s) left out: not DICOM",)
+    assert volume.warnings == ("4 file(s) left out: not DICOM",)
 
 
 def test_a_folder_without_images_says_so(tmp_path):

@@ -14,6 +14,7 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from medseg.tools.images import find_series, read_image, read_labels
 from medseg.tools.images.dicom import Slices
@@ -123,6 +124,30 @@ def test_a_tilted_gantry_stays_in_the_affine(tmp_path_factory, along, across):
     assert np.allclose(volume.affine[:3, :2], made.affine()[:3, :2], atol=1e-6)
     tilt = np.degrees(np.arctan(np.hypot(along, across) / made.GAP))
     assert bool(volume.warnings) == (tilt > 0.05) or abs(tilt - 0.05) < 1e-3
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    spacing=st.tuples(*[st.floats(0.2, 5)] * 3),
+    origin=st.tuples(*[st.floats(-400, 400)] * 3),
+    slices=st.integers(2, 6),
+)
+def test_any_rigid_stack_lies_where_its_headers_say(
+    tmp_path_factory, angles, spacing, origin, slices
+):
+    axes = Rotation.from_euler("xyz", angles).as_matrix().T
+    array = made.voxels((4, 3, slices))
+    datasets = made.series(array)
+    for k, ds in enumerate(datasets):
+        ds.ImageOrientationPatient = axes[:2].round(9).ravel().tolist()
+        ds.PixelSpacing = [round(spacing[1], 6), round(spacing[0], 6)]
+        ds.ImagePositionPatient = (axes[2] * spacing[2] * k + origin).round(6).tolist()
+    volume = read_image(made.save(tmp_path_factory.mktemp("rigid"), datasets))
+    assert np.array_equal(volume.array[0], array)
+    expected = np.eye(4)
+    expected[:3, :3], expected[:3, 3] = axes.T * spacing, origin
+    assert np.allclose(volume.affine, np.diag([-1, -1, 1, 1]) @ expected, atol=1e-4)
 
 
 def test_exact_copies_are_dropped_and_others_refused(tmp_path):
