@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from medseg.tools.images.contract import Format
 from medseg.tools.images.dicom_files import USUAL_SUFFIXES
+from medseg.tools.images.dicom_frames import Frame
 from medseg.tools.images.dicom_geometry import Stack, affine_of, places_of, stacks_of
-from medseg.tools.images.dicom_headers import Frame, Header, read_header
+from medseg.tools.images.dicom_headers import Header, read_header
 from medseg.tools.images.dicom_pixels import intensities, refuse_truncated
 from medseg.tools.images.dicom_series import Series, Skipped, find_series, grouped
 from medseg.tools.images.voxels import as_labels, empty_image, replace_nonfinite

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from medseg.tools.images.dicom_headers import Frame, Vector
+from medseg.tools.images.dicom_frames import Frame, Vector
 from medseg.words.errors import GeometryError
 from medseg.words.volume import Affine
 

@@ -25,7 +25,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian
 
 from medseg.tools.images.dicom_files import HEADER_BYTES, MALFORMED, inflated
-from medseg.tools.images.dicom_headers import Frame
+from medseg.tools.images.dicom_frames import Frame
 from medseg.tools.images.gzipped import EXPANSION
 from medseg.words.errors import ScanError
 

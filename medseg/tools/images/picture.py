@@ -27,6 +27,8 @@ _KINDS = ("PNG", "TIFF", "JPEG", "BMP")
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS = 258
+_PIXELS_PER_BYTE = 10_000
+"""More than any codec reaches; one bit per pixel, deflated, is 8256."""
 _PNG_END = b"IEND\xaeB`\x82"
 # What Pillow's decoders raise on broken or hostile files; SyntaxError is its word for bad PNGs.
 _BROKEN = (
@@ -97,7 +99,7 @@ def _load(path: Path, *, indices: bool) -> tuple[Pixels, tuple[str, ...]]:
     try:
         _refuse_damaged_png(path)
         with Image.open(path, formats=_KINDS) as picture:
-            _refuse_odd(picture, path.name)
+            _refuse_odd(picture, path)
             turned = picture.getexif().get(_EXIF_ORIENTATION, 1) != 1
             pixels = _pixels(picture, path.name, indices=indices)
     except _BROKEN as error:
@@ -123,8 +125,14 @@ def _refuse_damaged_png(path: Path) -> None:
         raise EOFError("no end mark")
 
 
-def _refuse_odd(picture: Image.Image, name: str) -> None:
+def _refuse_odd(picture: Image.Image, path: Path) -> None:
+    name = path.name
     check_size((*picture.size, 1), name)
+    if picture.width * picture.height > _PIXELS_PER_BYTE * path.stat().st_size:
+        raise ScanError(
+            f"{name}: {picture.width}×{picture.height} pixels cannot lie in so few bytes; its "
+            "header is wrong"
+        )
     pages = getattr(picture, "n_frames", 1)
     if pages > 1:
         raise ScanError(

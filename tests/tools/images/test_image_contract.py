@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -296,3 +297,17 @@ def test_a_series_found_is_a_scan_read(tmp_path):
     folder = made.save(tmp_path, made.series())
     (found,), _ = find_series(folder)
     assert np.array_equal(read_image(found.files).array[0], made.voxels())
+
+
+@each_kind
+@pytest.mark.parametrize("seed", range(15))
+def test_flipped_bytes_raise_nothing_foreign(made_file, seed):
+    path = made_file[0]
+    content = bytearray(path.read_bytes())
+    chance = np.random.default_rng(seed)
+    for place in chance.integers(0, min(len(content), 600), 3):
+        content[place] = chance.integers(0, 256)
+    path.write_bytes(content)
+    for read in (read_image, read_labels):
+        with contextlib.suppress(ScanError):
+            assert np.isfinite(read(path).array).all()

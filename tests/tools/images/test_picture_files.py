@@ -133,6 +133,11 @@ def test_a_bomb_is_refused_unopened(tmp_path):
         read_image(png(tmp_path / "a.png", [b"\0"], 8, kind=0, width=2**31 - 1))
 
 
+def test_a_picture_larger_than_its_bytes_is_refused_unopened(tmp_path):
+    with pytest.raises(ScanError, match="cannot lie in so few bytes"):
+        read_image(png(tmp_path / "a.png", [b"\0"], 8, kind=0, width=2**24))
+
+
 def test_a_damaged_checksum_is_noticed(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "a.png")
     content = bytearray((tmp_path / "a.png").read_bytes())
