@@ -7,7 +7,9 @@ pydicom sees it. Elements that were not asked for are never parsed.
 from __future__ import annotations
 
 import io
+import logging
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,10 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from medseg.words.errors import ScanError
+
+# pydicom's warnings quote header values, and a damaged file may have a name where a UID belongs.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
+logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 MALFORMED = (
     InvalidDicomError,

@@ -14,6 +14,7 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import UID
 
+from medseg.tools.images.voxels import LARGEST_MM
 from medseg.words.errors import GeometryError, ScanError
 
 Vector = npt.NDArray[np.float64]
@@ -171,8 +172,8 @@ def _numbers(value: Any, count: int, keyword: str) -> Vector:
     if value is None:
         raise GeometryError(f"no {keyword}, so its place in the patient is not known")
     numbers = np.array([float(part) for part in value], dtype=np.float64)
-    if numbers.shape != (count,) or not np.isfinite(numbers).all():
-        raise GeometryError(f"{keyword} is not {count} numbers")
+    if numbers.shape != (count,) or not (np.abs(numbers) <= LARGEST_MM).all():
+        raise GeometryError(f"{keyword} is not {count} plausible numbers")
     return numbers
 
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from medseg.tools.images.voxels import check_size
+from medseg.tools.images.voxels import LARGEST_MM, check_size
 from medseg.words.errors import GeometryError, ScanError
 from medseg.words.volume import Affine
 
@@ -98,8 +98,6 @@ def layout_of(path: Path) -> Layout:
     if layout.channel_axis is not None and layout.shape[layout.channel_axis] > _MOST_CHANNELS:
         raise ScanError(f"{path.name}: more than {_MOST_CHANNELS} channels")
     check_size(layout.shape, path.name)
-    if not np.isfinite(layout.affine).all():
-        raise GeometryError(f"{path.name}: the spacing, axes or origin in the header are broken")
     return layout
 
 
@@ -247,11 +245,16 @@ def _numbers(text: str, count: int, name: str) -> list[float]:
     parts = [_number(part, name) for part in re.split(r"[,\s]+", text.strip())]
     if len(parts) != count:
         raise GeometryError(f"{name}: {len(parts)} numbers in the header where {count} are needed")
+    if any(math.isnan(part) for part in parts):
+        raise GeometryError(f"{name}: the header has NaN for a length or a direction")
     return parts
 
 
 def _number(text: str, name: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise GeometryError(f"{name}: '{text[:20]}' in the header is not a number") from None
+    if abs(number) > LARGEST_MM:
+        raise GeometryError(f"{name}: '{text[:20]}' in the header is no length in mm")
+    return number

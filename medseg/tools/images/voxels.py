@@ -14,6 +14,9 @@ from medseg.words.errors import ScanError
 
 Voxels = npt.NDArray[Any]
 
+LARGEST_MM = 1e7
+"""No patient is 10 km away: a larger length in a header is a broken header."""
+
 
 def check_size(shape: Sequence[int], name: str) -> None:
     """Refuse a size no scan has, before memory is taken for it.

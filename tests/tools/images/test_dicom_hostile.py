@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 import zlib
@@ -249,6 +251,24 @@ def test_many_orientations_end_soon(tmp_path):
         read_image(folder)
     assert len(find_series(folder)[0]) == 1
     assert time.monotonic() - start < 20
+
+
+def test_what_pydicom_says_about_header_values_stays_inside(tmp_path):
+    folder = made.save(tmp_path, made.series())
+    path = folder / "IM0001"
+    content = path.read_bytes()
+    uid = made.series()[0].SeriesInstanceUID.encode()
+    path.write_bytes(content.replace(uid, b"Secret^Person".ljust(len(uid), b"x")))
+    code = (
+        "import logging, sys, pathlib; logging.basicConfig(level=logging.DEBUG); "
+        "from medseg.tools.images import find_series; "
+        "print(len(find_series(pathlib.Path(sys.argv[1]))[0]))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True
+    )
+    assert answer.stdout.strip() == "2"
+    assert "Secret" not in answer.stderr
 
 
 @settings(max_examples=60, deadline=None)

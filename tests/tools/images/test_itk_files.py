@@ -121,6 +121,9 @@ def test_streams_that_inflate_to_less_or_more_are_refused(tmp_path):
         ("ElementSpacing = 1 2 3", "ElementSpacing = 1 2 0"),
         ("1 0 0 0 1 0 0 0 1", "1 0 0 1 0 0 0 0 1"),
         ("Offset = 5 6 7", "Offset = 5 6 inf"),
+        ("Offset = 5 6 7", "Offset = 5 6 1e300"),
+        ("ElementType", "ElementNumberOfChannels = 0\nElementType"),
+        ("ElementType", "ElementNumberOfChannels = 99999\nElementType"),
         ("BinaryData = True", "BinaryData = False"),
         ("MET_USHORT", "MET_NONSENSE"),
         ("NDims = 3", "NDims = 99999"),
@@ -134,6 +137,41 @@ def test_forged_headers_are_refused(tmp_path, old, new):
     path.write_bytes(text.replace(old, new).encode() + VOXELS.tobytes("F"))
     with pytest.raises(ScanError, match=r"a\.mha"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sizes: 4 3 2", "sizes: 40000 40000 40000"),
+        ("sizes: 4 3 2", "sizes: 4 3"),
+        ("dimension: 3", "dimension: 99999"),
+        ("(0,2,0)", "none"),
+        ("(0,2,0)", "(0,2)"),
+        ("(0,2,0)", "(0,nan,0)"),
+        ("(0,2,0)", "(0,0,0)"),
+        ("space origin: (5,6,7)", "space origin: (5,6,1e300)"),
+        ("type: uint16", "type: block"),
+        ("endian: little\n", ""),
+        ("encoding: raw", "encoding: bzip2"),
+        ("encoding: raw", "encoding: raw\nbyte skip: -1"),
+        ("NRRD0004", "NRRD0009"),
+    ],
+)
+def test_forged_nrrd_headers_are_refused(tmp_path, old, new):
+    path = nrrd(tmp_path / "a.nrrd")
+    assert old.encode() in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+    with pytest.raises(ScanError, match=r"a\.nrrd"):
+        read_image(path)
+
+
+def test_channels_last_in_a_nrrd(tmp_path):
+    array = np.arange(48, dtype="<u2").reshape(4, 3, 2, 2, order="F")
+    path = nrrd(tmp_path / "a.nrrd", array.tobytes("F"))
+    text = path.read_bytes().replace(b"dimension: 3", b"dimension: 4")
+    text = text.replace(b"sizes: 4 3 2", b"sizes: 4 3 2 2").replace(b"(0,0,3)", b"(0,0,3) none")
+    path.write_bytes(text)
+    assert np.array_equal(read_image(path).array, np.moveaxis(array, 3, 0))
 
 
 def test_the_real_segmentations_lie_on_their_series(shared_data):
