@@ -46,8 +46,8 @@ def make_phantom(
             KIDNEY,
             175,
             [
-                ((0.36, -0.36, -0.35), (0.13, 0.14, 0.28)),
-                ((-0.36, -0.36, -0.25), (0.13, 0.14, 0.28)),
+                ((0.4, -0.28, -0.35), (0.19, 0.2, 0.38)),
+                ((-0.4, -0.28, -0.25), (0.19, 0.2, 0.38)),
             ],
         ),
     ):
@@ -74,20 +74,29 @@ def _ellipsoid(
     return inside
 
 
-def write_dataset(root: Path, cases: int, seed: int = 0) -> Path:
+def write_dataset(
+    root: Path,
+    cases: int,
+    seed: int = 0,
+    *,
+    shape: tuple[int, int, int] = (56, 48, 40),
+    spacing: float = 4.0,
+) -> Path:
     """Write phantoms as a data set in the layout of the Medical Segmentation Decathlon.
 
     Args:
         root: The folder to write; made if needed.
         cases: How many.
         seed: Of the first phantom; the others follow.
+        shape: Voxels of each.
+        spacing: Voxel size in mm.
 
     Returns:
         ``root``, with ``imagesTr``, ``labelsTr`` and ``dataset.json``.
     """
     training = []
     for number in range(cases):
-        volume, labels = make_phantom(seed + number)
+        volume, labels = make_phantom(seed + number, shape, spacing)
         name = f"phantom_{number:03d}.nii.gz"
         for folder, array in (
             ("imagesTr", np.rint(volume.array[0]).astype(np.int16)),

@@ -1,0 +1,44 @@
+# One word per chore. Each target makes .venv by itself; needs Python ≥ 3.11 and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-slow test-gpu lint format schema clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $(STAMP)
+
+demo: $(STAMP)  ## phantom → train → segment → evaluate → a picture, in demo/
+	$(BIN)/medseg demo --out demo
+
+test: $(STAMP)  ## lint, types, layers and the default tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest
+
+test-slow: $(STAMP)  ## minutes: a second environment, many kills
+	$(BIN)/pytest -m slow
+
+test-gpu: $(STAMP)  ## on a machine with CUDA
+	$(BIN)/pytest -m gpu
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(STAMP)  ## the JSON Schema of bundle.json, for editors
+	$(BIN)/medseg schema > docs/reference/medseg-bundle-1.json
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
