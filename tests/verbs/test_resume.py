@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -39,15 +38,11 @@ class Zygote:
         assert self._process.stdout is not None
         return self._process.stdout
 
-    def train(self, *, kill_after: float | None = None, **arguments: object) -> int:
+    def train(self, **arguments: object) -> int:
         """Train in a child; return its wait status."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(arguments) + "\n")
         self._process.stdin.flush()
-        child = int(self._out.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            os.kill(child, signal.SIGKILL)
         return int(self._out.readline())
 
     def close(self) -> None:
@@ -98,12 +93,10 @@ def arguments(home: Path) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(zygote: Zygote, arguments: dict[str, object], home: Path) -> tuple[Path, float]:
-    """A run that nobody disturbs, and how long it takes with everything prepared."""
-    assert zygote.train(**arguments, out=str(home / "first")) == 0
-    began = time.monotonic()
+def unbroken(zygote: Zygote, arguments: dict[str, object], home: Path) -> Path:
+    """A run that nobody disturbs."""
     assert zygote.train(**arguments, out=str(home / "unbroken")) == 0
-    return home / "unbroken", time.monotonic() - began
+    return home / "unbroken"
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -133,50 +126,38 @@ def same(one: object, other: object) -> bool:
     return one == other or (one != one and other != other)
 
 
-def test_two_runs_with_one_seed_are_equal(
-    zygote: Zygote, arguments: dict[str, object], unbroken: tuple[Path, float]
-) -> None:
-    run, _ = unbroken
-    assert same(checkpoint(run), checkpoint(run.with_name("first")))
-
-
 def test_killed_anywhere_and_resumed_the_end_is_bit_identical(
-    zygote: Zygote, arguments: dict[str, object], unbroken: tuple[Path, float], home: Path
+    zygote: Zygote, arguments: dict[str, object], unbroken: Path, home: Path
 ) -> None:
-    run, seconds = unbroken
     out = home / "killed"
-    rng = np.random.default_rng(7)
-    kills, resume = 0, False
-    for _ in range(20):
-        status = zygote.train(
-            **arguments,
-            out=str(out),
-            resume=resume,
-            kill_after=float(rng.uniform(0.1, 0.9)) * seconds if kills < 4 else None,
-        )
-        if status == 0:
-            break
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        kills += 1
-        resume = (out / "run.json").is_file()
-    assert kills == 4
-    assert (out / "metrics.json").is_file()
-    assert same(checkpoint(out), checkpoint(run))
-    assert same(weights(out), weights(run))
-    one, other = (json.loads((place / "metrics.json").read_text()) for place in (out, run))
+    anywhere = sorted(np.random.default_rng(7).choice(np.arange(8, 40), 3, replace=False))
+    points = [
+        "StepDone(step=3,",  # before the first checkpoint
+        *(f"StepDone(step={step}," for step in anywhere),
+        "ValidationDone(step=40,",  # the best weights are written, the checkpoint is not
+        f"StepDone(step={STEPS},",
+        "Progress(task='scoring held-back cases', done=0,",
+    ]
+    for number, point in enumerate(points):
+        status = zygote.train(**arguments, out=str(out), resume=number > 0, kill_at=point)
+        assert os.WTERMSIG(status) == signal.SIGKILL, point
+    assert zygote.train(**arguments, out=str(out), resume=True) == 0
+    assert same(checkpoint(out), checkpoint(unbroken))
+    assert same(weights(out), weights(unbroken))
+    one, other = (json.loads((run / "metrics.json").read_text()) for run in (out, unbroken))
     assert one["scores"] == other["scores"]
     assert one["validations"] == other["validations"]
 
 
 def test_a_killed_run_is_continued_in_mlflow_not_doubled(
-    zygote: Zygote, arguments: dict[str, object], unbroken: tuple[Path, float], home: Path
+    zygote: Zygote, arguments: dict[str, object], home: Path
 ) -> None:
     from mlflow import MlflowClient
 
-    _, seconds = unbroken
     out = home / "tracked"
-    zygote.train(**arguments, out=str(out), kill_after=0.8 * seconds)
-    assert zygote.train(**arguments, out=str(out), resume=(out / "run.json").is_file()) == 0
+    for point in ("StepDone(step=25,", "ValidationDone(step=40,"):
+        assert zygote.train(**arguments, out=str(out), resume=out.exists(), kill_at=point) != 0
+    assert zygote.train(**arguments, out=str(out), resume=True) == 0
     run_id = json.loads((out / "run.json").read_text())["run_id"]
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny")
