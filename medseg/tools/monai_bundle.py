@@ -262,7 +262,10 @@ def _output_steps(spec: BundleSpec) -> list[Step]:
             "output_ext": ".png" if spec.preprocessing.input == "picture" else ".nii.gz",
             "output_postfix": "seg",
             "output_dtype": "$np.uint8" if len(spec.labels) < 256 else "$np.uint16",
-            "resample": False,
+            # The label map is on the scan's grid already. Told of that grid, MONAI's NIfTI writer
+            # leaves it alone; untold, it takes a scan of several files for flat and fails.
+            "resample": spec.preprocessing.input == "volume",
+            "mode": "nearest",
             "separate_folder": False,
         },
     ]

@@ -1,0 +1,82 @@
+"""Bundles made up for tests: small networks, random weights, and traps."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.engine.networks.unet import build_network, inference_weights, network_definition
+from medseg.engine.windows import SLICE_AXIS, window_arguments
+from medseg.tools.bundle import parse_spec, write_bundle
+from medseg.tools.checkpoint import RunFolder
+from medseg.tools.monai_bundle import Parts, write_monai_bundle
+from medseg.words.config import BundleSpec
+
+SMALL: dict[str, Any] = {
+    "name": "made_up",
+    "channels": [{"name": "CT", "modality": "CT"}],
+    "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+    "network": {"kind": "unet", "channels": [4, 8, 16], "strides": [1, 2, 2]},
+    "training": {"patch": [16, 16, 16], "steps": 4, "batch_size": 2, "augmentation": "none"},
+    "tracking": {"register_model": False},
+}
+"""The content of the smallest sensible ``bundle.json``."""
+
+
+def content(**sections: Any) -> dict[str, Any]:
+    """Return ``SMALL`` with sections replaced; a dict for a section adds to it."""
+    made = deepcopy(SMALL)
+    for name, section in sections.items():
+        both = isinstance(section, dict) and isinstance(made.get(name), dict)
+        made[name] = made[name] | section if both else section
+    return made
+
+
+def made_spec(**sections: Any) -> BundleSpec:
+    """Return the checked spec of ``content``."""
+    return parse_spec(content(**sections))
+
+
+def write_json(folder: Path, made: Any, name: str = "bundle.json") -> Path:
+    """Write ``made`` into a folder; return the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    file.write_text(json.dumps(made), encoding="utf-8")
+    return file
+
+
+def monai_parts(spec: BundleSpec) -> Parts:
+    """Return what the engine contributes to the MONAI configs, as a training does."""
+    return Parts(network_definition(spec, supervised=False), window_arguments(spec), SLICE_AXIS)
+
+
+def trained_bundle(folder: Path, spec: BundleSpec, seed: int = 0) -> Path:
+    """Write a trained bundle whose weights are random; return its folder."""
+    torch.manual_seed(seed)
+    run = RunFolder(folder)
+    write_bundle(spec, run.bundle)
+    run.save_weights(inference_weights(build_network(spec), spec))
+    scores = {"dice": {"liver": 0.5, "mean": 0.5}}
+    write_monai_bundle(folder, spec, monai_parts(spec), scores)
+    return folder
+
+
+class Trap:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self._command = f"touch {canary}"
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (self._command,)
+
+
+def pickled_trap(canary: Path) -> bytes:
+    """Return a pickle that makes ``canary`` when it is read without care."""
+    return pickle.dumps({"state": Trap(canary)})

@@ -1,0 +1,233 @@
+"""The exported configs run by stock MONAI in this process: the same label maps, no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from made_bundles import content, made_spec, monai_parts, trained_bundle
+from monai.bundle import ConfigParser
+from PIL import Image
+
+from medseg import segment
+from medseg.testing import write_dataset
+from medseg.tools.bundle import parse_spec
+from medseg.tools.monai_bundle import inert, inference_config, metadata, train_config
+from medseg.words.config import BundleSpec
+
+TURNED = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
+
+
+def affine_of(spacing: Sequence[float], turn: Any = None, flips: Sequence[int] = ()) -> Any:
+    """Return an affine of given spacing, turned and with some axes reversed."""
+    affine = np.eye(4)
+    affine[:3, :3] = (np.eye(3) if turn is None else np.array(turn)) @ np.diag(spacing)
+    for axis in flips:
+        affine[:3, axis] *= -1
+    affine[:3, 3] = [-31.5, 12.25, 40.0]
+    return affine
+
+
+def write_scan(file: Path, seed: int, shape: Sequence[int], affine: Any) -> None:
+    """Write blobs and noise in HU as NIfTI."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    inside = (grid**2).sum(axis=0) < rng.uniform(0.5, 0.9)
+    voxels = np.where(inside, 60 + 80 * np.sin(4 * grid[0] + 3 * grid[1]), -900)
+    voxels = voxels + rng.normal(0, 20, shape)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.rint(voxels).astype(np.int16), affine), file)
+
+
+def write_volumes(folder: Path, channels: int = 1) -> None:
+    """Write scans on three kinds of grids: plain, oblique, and anisotropic with axes swapped."""
+    swapped = affine_of((1.0, 1.0, 1.0))
+    swapped[:3, :3] = [[0, 0, 4.0], [-1.3, 0, 0], [0, 1.1, 0]]
+    grids = {
+        "plain": ((20, 22, 18), affine_of((3.0, 3.0, 3.0))),
+        "oblique": ((18, 21, 16), affine_of((2.5, 3.5, 4.0), TURNED, flips=(0, 1))),
+        "swapped": ((30, 34, 9), swapped),
+    }
+    for number, (name, (shape, affine)) in enumerate(grids.items()):
+        for channel in range(channels):
+            ending = f"_{channel:04d}.nii.gz" if channels > 1 else ".nii.gz"
+            write_scan(folder / f"{name}{ending}", 10 * number + channel, shape, affine)
+
+
+def write_pictures(folder: Path) -> None:
+    """Write one grey drawing in every way PNG files keep grey."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[0:37, 0:45]
+    grey = (120 + 90 * np.sin(x / 6) * np.cos(y / 5) + rng.normal(0, 8, x.shape)).clip(0, 255)
+    picture = Image.fromarray(grey.astype(np.uint8))
+    picture.save(folder / "grey.png")
+    picture.convert("RGB").save(folder / "as_colour.png")
+    picture.convert("RGBA").save(folder / "opaque.png")
+    picture.convert("LA").save(folder / "grey_alpha.png")
+    picture.convert("P").save(folder / "palette.png")
+    Image.fromarray((grey * 250).astype(np.uint16)).save(folder / "deep.png")
+
+
+BUNDLES: dict[str, dict[str, Any]] = {
+    "volume": {
+        "preprocessing": {
+            "spacing_mm": [3, 3, 4],
+            "intensity": {"kind": "window", "low": -200, "high": 300},
+            "crop_above": -500,
+        },
+        "inference": {"keep_largest": ["kidney"], "overlap": 0.25},
+    },
+    "own_grid": {"preprocessing": {"intensity": "minmax"}},
+    "slices": {
+        "preprocessing": {"spacing_mm": [3, None, None], "intensity": "zscore"},
+        "network": {"dims": 2},
+        "training": {"patch": [16, 16]},
+    },
+    "channels": {
+        "channels": [{"name": "CT"}, {"name": "PT"}],
+        "preprocessing": {
+            "spacing_mm": [3, 3, 3],
+            "intensity": [
+                {"kind": "window", "low": -200, "high": 300},
+                {"kind": "zscore", "clip_percentiles": [0.01, 0.99]},
+            ],
+        },
+    },
+    "foreign_network": {
+        "preprocessing": {"spacing_mm": [4, 4, 4], "intensity": {"kind": "zscore", "nonzero": True}},
+        "network": {"kind": "SegResNet", "args": {"init_filters": 8, "blocks_down": [1, 2], "blocks_up": [1]}},
+    },
+    "pictures": {
+        "preprocessing": {"input": "picture", "intensity": "zscore"},
+        "network": {"dims": 2},
+        "training": {"patch": [16, 16]},
+        "inference": {"keep_largest": ["liver"]},
+    },
+}
+
+
+def spec_of(kind: str) -> BundleSpec:
+    """Return the spec of one of ``BUNDLES``."""
+    sections = dict(BUNDLES[kind])
+    made = content(**sections)
+    if "kind" in sections.get("network", {}):
+        made["network"] = sections["network"]
+    return parse_spec(made)
+
+
+def run_stock(bundle: Path, config: str, **settings: Any) -> ConfigParser:
+    """Run a config by MONAI's own parser, as ``python -m monai.bundle run`` does."""
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / config)
+    parser.read_meta(bundle / "configs" / "metadata.json")
+    parser.update({"bundle_root": str(bundle), **settings})
+    for section in ("initialize", "run"):
+        for position in range(len(parser[section])):
+            parser.get_parsed_content(f"{section}::{position}")
+    return parser
+
+
+def read_map(file: Path) -> Any:
+    """Return a label map's voxels."""
+    if file.suffix == ".png":
+        return np.asarray(Image.open(file))
+    return np.asarray(nib.load(file).dataobj)
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_stock_monai_gives_the_same_label_maps(kind: str, tmp_path: Path) -> None:
+    spec = spec_of(kind)
+    bundle = trained_bundle(tmp_path / "bundle", spec, seed=1)
+    scans = tmp_path / "scans"
+    if kind == "pictures":
+        write_pictures(scans)
+    else:
+        write_volumes(scans, len(spec.channels))
+    run_stock(
+        bundle, "inference.json", dataset_dir=str(scans), output_dir=str(tmp_path / "stock")
+    )
+    batch = segment(bundle, scans, tmp_path / "own", device="cpu")
+    assert not batch.failed, batch.failed
+    ours = sorted((tmp_path / "own" / result.label_map) for result in batch.results)
+    assert len(ours) == (6 if kind == "pictures" else 3)
+    seen: set[int] = set()
+    for file in ours:
+        name, ending = file.name.split(".", 1)
+        given = f"{name}_0000" if len(spec.channels) > 1 else name
+        stock = tmp_path / "stock" / f"{given}_seg.{ending}"
+        own_map, stock_map = read_map(file), read_map(stock)
+        assert own_map.shape == stock_map.shape
+        assert int((own_map != stock_map).sum()) == 0
+        if ending == "nii.gz":
+            assert np.allclose(nib.load(file).affine, nib.load(stock).affine, atol=1e-4)
+        seen |= set(np.unique(own_map).tolist())
+    assert len(seen) >= 2  # a map of one value would prove nothing
+
+
+def test_stock_monai_trains_the_bundle(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", 2)
+    spec = made_spec(preprocessing={"spacing_mm": [8, 8, 8], "intensity": "minmax"})
+    bundle = trained_bundle(tmp_path / "bundle", spec)
+    before = (bundle / "models" / "model.pt").read_bytes()
+    parser = run_stock(
+        bundle, "train.json", dataset_dir=str(data), epochs=1, device="$torch.device('cpu')"
+    )
+    trainer = parser.get_parsed_content("train::trainer")
+    assert trainer.state.epoch == 1
+    assert np.isfinite(trainer.state.output[0]["loss"])
+    assert (bundle / "models" / "model.pt").read_bytes() != before
+    assert not segment(bundle, data / "imagesTr", tmp_path / "out", device="cpu").failed
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_the_train_config_gives_batches_of_the_bundles_shape(kind: str, tmp_path: Path) -> None:
+    spec = spec_of(kind)
+    parser = ConfigParser(json.loads(dumped(train_config(spec, monai_parts(spec)))))
+    assert type(parser.get_parsed_content("network_def")).__name__ in ("DynUNet", "SegResNet")
+    scans = tmp_path / "scans"
+    if kind == "pictures":
+        write_pictures(scans)
+        image = label = str(scans / "grey.png")
+    else:
+        write_volumes(scans, len(spec.channels))
+        count = len(spec.channels)
+        image: Any = [str(scans / f"plain_{n:04d}.nii.gz") for n in range(count)]
+        image = image if count > 1 else str(scans / "plain.nii.gz")
+        label = image[0] if count > 1 else image
+    parser["files"] = [{"image": image, "label": label}]
+    item = parser.get_parsed_content("train::preprocessing")(parser["files"][0])[0]
+    patch = tuple(spec.training.patch)
+    assert tuple(item["image"].shape) == (len(spec.channels), *patch)
+    assert tuple(item["label"].shape) == (1, *patch)
+
+
+@pytest.mark.parametrize("kind", BUNDLES)
+def test_the_metadata_have_every_field_stock_monai_asks_for(kind: str) -> None:
+    spec = spec_of(kind)
+    made = json.loads(dumped(metadata(spec, monai_parts(spec), {"dice": {"mean": 0.5}})))
+    # The fields that MONAI's bundle specification calls mandatory.
+    assert {
+        "version", "monai_version", "pytorch_version", "numpy_version",
+        "required_packages_version", "task", "description", "authors", "copyright",
+        "network_data_format",
+    } <= made.keys()  # fmt: skip
+    for ends in ("inputs", "outputs"):
+        for tensor in made["network_data_format"][ends].values():
+            assert {
+                "type", "format", "modality", "num_channels", "spatial_shape", "dtype",
+                "value_range", "is_patch_data", "channel_def",
+            } <= tensor.keys()  # fmt: skip
+            assert len(tensor["channel_def"]) == tensor["num_channels"]
+
+
+def dumped(config: Any) -> str:
+    """Return a config as ``write_monai_bundle`` writes it."""
+    from medseg.tools.monai_bundle import _encode
+
+    return json.dumps(config, default=_encode)
