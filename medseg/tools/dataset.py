@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from medseg.tools.cases import Case, find_cases, split
-from medseg.tools.inspection import open_case
-from medseg.tools.preprocessed import PreprocessedCase, prepare
+from medseg.tools.cases import Case, CaseList, find_cases, split
+from medseg.tools.inspection import absent_labels, check_cases
+from medseg.tools.label_maps import Indices
+from medseg.tools.preprocessed import (
+    PreprocessedCase,
+    entry_key,
+    is_entry,
+    read_entry,
+    write_entry,
+)
+from medseg.tools.transforms import Preprocessing
 from medseg.words.config import BundleSpec
-from medseg.words.errors import DatasetError, Fault, ScanError
-from medseg.words.events import Listener, Progress, Warned, tell
+from medseg.words.errors import DatasetError, Fault
+from medseg.words.events import Listener, Warned, tell
+from medseg.words.volume import Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +65,21 @@ def open_dataset(
         OutputError: If the cache cannot be written.
     """
     found = find_cases(root, spec)
-    for warning in found.warnings:
+    entries = {case.name: cache / entry_key(case, spec) for case in found.cases}
+    unread = tuple(case for case in found.cases if not is_entry(entries[case.name]))
+    chain = Preprocessing(spec, with_label=True)
+
+    def keep(case: Case, volume: Volume, label: Indices) -> None:
+        write_entry(entries[case.name], case, volume, label, chain)
+
+    checked = check_cases(
+        CaseList(unread, found.faults, found.warnings), spec, listeners, keep=keep
+    )
+    _report_faults(checked.faults, skip_bad_cases, listeners)
+    ready = {name: read_entry(entry) for name, entry in entries.items() if is_entry(entry)}
+    present = {index for case in ready.values() for index in case.foreground}
+    for warning in (*checked.warnings, *absent_labels(present, spec)):
         tell(listeners, Warned(warning))
-    faults = list(found.faults)
-    ready: dict[str, PreprocessedCase] = {}
-    attempt = partial(_try_to_prepare, spec=spec, cache=cache)
-    tell(listeners, Progress("preparing cases", 0, len(found.cases)))
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        for done, (case, result) in enumerate(
-            zip(found.cases, pool.map(attempt, found.cases), strict=True), start=1
-        ):
-            if isinstance(result, Fault):
-                faults.append(result)
-            else:
-                ready[case.name] = result
-            tell(listeners, Progress("preparing cases", done, len(found.cases)))
-    _report_faults(faults, skip_bad_cases, listeners)
     usable = [case for case in found.cases if case.name in ready]
     training, validation = split(usable, spec.data, fold)
     return Dataset(
@@ -82,13 +88,6 @@ def open_dataset(
         validation,
         _fingerprint(ready.values()),
     )
-
-
-def _try_to_prepare(case: Case, spec: BundleSpec, cache: Path) -> PreprocessedCase | Fault:
-    try:
-        return prepare(case, cache, spec, partial(open_case, spec=spec))
-    except ScanError as error:
-        return Fault(case.name, str(error))
 
 
 def _report_faults(

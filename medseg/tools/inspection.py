@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ from medseg.words.errors import Fault, ScanError
 from medseg.words.events import Listener, Progress, tell
 from medseg.words.volume import Array, Volume
 
-TASK = "checking"
+TASK = "checking cases"
 """The chore's name in progress events."""
 
 _MOST_WORKERS = 4  # each holds a case in memory; more only wait for the disk
@@ -39,11 +39,13 @@ class Inspection:
         good: Cases that can be trained on, in the order given.
         faults: What is wrong with the others, by case.
         warnings: What a person should know, though training can go on.
+        labels: Label indices that occur in the good cases, without background.
     """
 
     good: tuple[Case, ...]
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+    labels: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,15 @@ class _Finding:
     label_hash: str = ""
 
 
+Keep = Callable[[Case, Volume, Indices], None]
+"""Takes a good case while it is open: image ``(channels, i, j, k)``, indices ``(i, j, k)``."""
+
+
 def check_cases(
-    cases: CaseList | Sequence[Case], spec: BundleSpec, listeners: Iterable[Listener] = ()
+    cases: CaseList | Sequence[Case],
+    spec: BundleSpec,
+    listeners: Iterable[Listener] = (),
+    keep: Keep | None = None,
 ) -> Inspection:
     """Open every case and check that it can be trained on with this bundle.
 
@@ -76,6 +85,8 @@ def check_cases(
         cases: The cases; the faults and warnings of a ``CaseList`` are carried on.
         spec: Its channels, labels and kind of input are what the cases must have.
         listeners: Hear the progress, in the calling thread.
+        keep: Called with each good case while it is open, in a worker thread, so that nobody
+            has to read it again; a ``ScanError`` it raises is the case's fault.
 
     Returns:
         The good cases, and every fault and warning.
@@ -87,7 +98,7 @@ def check_cases(
     tell(listeners, Progress(TASK, 0, len(of_kind)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        for finding in pool.map(lambda case: _inspect(case, spec), of_kind):
+        for finding in pool.map(lambda case: _inspect(case, spec, keep), of_kind):
             findings.append(finding)
             tell(listeners, Progress(TASK, len(findings), len(of_kind)))
     faults = [Fault(found.case.name, found.fault) for found in findings if found.fault]
@@ -96,7 +107,8 @@ def check_cases(
     return Inspection(
         tuple(found.case for found in good),
         (*listed.faults, *mixed_up, *faults),
-        (*listed.warnings, *warnings, *_copies(good), *_absent(good, spec)),
+        (*listed.warnings, *warnings, *_copies(good)),
+        frozenset[int]().union(*(found.labels for found in good)),
     )
 
 
@@ -134,9 +146,11 @@ def read_scan(scan: Scan, channels: int) -> Volume:
     return with_channels(volume, channels)
 
 
-def _inspect(case: Case, spec: BundleSpec) -> _Finding:
+def _inspect(case: Case, spec: BundleSpec, keep: Keep | None) -> _Finding:
     try:
         image, labels = open_case(case, spec)
+        if keep is not None:
+            keep(case, image, labels)
     except ScanError as error:
         return _Finding(case, fault=str(error))
     except Exception as error:
@@ -218,8 +232,8 @@ def _copies(findings: Sequence[_Finding]) -> Iterator[str]:
                 )
 
 
-def _absent(findings: Sequence[_Finding], spec: BundleSpec) -> Iterator[str]:
-    present = frozenset[int]().union(*(found.labels for found in findings))
+def absent_labels(present: Collection[int], spec: BundleSpec) -> Iterator[str]:
+    """Warn of labels that no case holds, given the indices that occur."""
     absent = [label.name for label in spec.label_set if label.index not in present]
-    if findings and absent:
+    if absent:
         yield f"no case holds the label {some(absent)}, so it cannot be learned"

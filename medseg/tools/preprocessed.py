@@ -12,7 +12,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +143,7 @@ def _publish(part: Path, folder: Path) -> None:
         part.rename(folder)
     except OSError:
         # Two runs may prepare one case at once: the first to finish wins, both are equal.
-        if not (folder / "entry.json").is_file():
+        if not is_entry(folder):
             raise
 
 
@@ -160,6 +159,11 @@ def _foreground(label: Array) -> dict[str, npt.NDArray[np.int64]]:
     return found
 
 
+def is_entry(folder: Path) -> bool:
+    """Tell whether a case is kept there, whole."""
+    return (folder / "entry.json").is_file()
+
+
 def read_entry(folder: Path) -> PreprocessedCase:
     """Map a case's entry into memory; nothing is read before it is used."""
     entry = json.loads((folder / "entry.json").read_text())
@@ -173,27 +177,6 @@ def read_entry(folder: Path) -> PreprocessedCase:
         foreground=foreground,
         spacing=(x, y, z),
     )
-
-
-def prepare(
-    case: Case, folder: Path, spec: BundleSpec, open_case: Callable[[Case], tuple[Volume, Array]]
-) -> PreprocessedCase:
-    """Return a case's entry, made first if it is not there yet.
-
-    Args:
-        case: The case.
-        folder: Where all entries are.
-        spec: The bundle.
-        open_case: Reads and checks the case: its image, and its label indices ``(i, j, k)``.
-
-    Raises:
-        ScanError: If the case is bad; the message says why.
-        OutputError: If the entry cannot be written.
-    """
-    entry = folder / entry_key(case, spec)
-    if not (entry / "entry.json").is_file():
-        write_entry(entry, case, *open_case(case), Preprocessing(spec, with_label=True))
-    return read_entry(entry)
 
 
 def _mapped(path: Path) -> torch.Tensor:

@@ -10,7 +10,7 @@ from medseg.engine.networks.unet import try_network
 from medseg.tools.bundle import load_bundle
 from medseg.tools.cases import find_cases
 from medseg.tools.checkpoint import load_weights
-from medseg.tools.inspection import check_cases
+from medseg.tools.inspection import absent_labels, check_cases
 from medseg.words.errors import BundleError, CheckpointError, Fault
 from medseg.words.events import Listener
 
@@ -66,4 +66,5 @@ def check(
     if data is None and (loaded.is_trained or not root.exists()):
         return Report(tuple(faults))
     found = check_cases(find_cases(root, loaded.spec), loaded.spec, listeners)
-    return Report((*faults, *found.faults), found.warnings, len(found.good))
+    absent = tuple(absent_labels(found.labels, loaded.spec)) if found.good else ()
+    return Report((*faults, *found.faults), (*found.warnings, *absent), len(found.good))

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from medseg.tools.cases import Case, Scan, find_cases
-from medseg.tools.inspection import Inspection, check_cases, open_case
+from medseg.tools.inspection import Inspection, absent_labels, check_cases, open_case
 from medseg.words.config import BundleSpec
 from medseg.words.errors import Fault, ScanError
 from medseg.words.events import Event, Progress
@@ -73,8 +73,8 @@ def test_good_cases_stay_in_order_and_progress_is_told_in_the_calling_thread(
 
     found = check_cases(cases, a_spec(), [listen])
 
-    assert found == Inspection(tuple(cases))
-    assert heard == [Progress("checking", done, 4) for done in range(5)]
+    assert found == Inspection(tuple(cases), labels=frozenset({1}))
+    assert heard == [Progress("checking cases", done, 4) for done in range(5)]
     assert threads == {threading.get_ident()}
 
 
@@ -144,7 +144,9 @@ def test_copies_are_named_together_whatever_their_files_are(tmp_path: Path) -> N
 def test_a_label_that_no_case_holds_is_mentioned(tmp_path: Path) -> None:
     empty = a_case(tmp_path, "a", label=np.zeros((6, 5, 4), np.uint8))
 
-    assert "no case holds the label thing" in check_cases([empty], a_spec()).warnings[-1]
+    found = check_cases([empty], a_spec())
+
+    assert "no case holds the label thing" in next(absent_labels(found.labels, a_spec()))
 
 
 def test_pictures_for_a_volume_bundle_are_one_fault_and_are_not_opened(tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Hashes that tell whether work that was done once would come out the same again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from medseg.tools.bundle import Bundle, spec_json
+from medseg.tools.cases import Scan
+from medseg.tools.folders import files_below
+from medseg.words.errors import CheckpointError, ScanError
+
+_CHUNK = 1 << 20
+_KEY_VERSION = "medseg result 1"
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal digits.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_bundle(bundle: Bundle) -> str:
+    """Return a hash of what a trained bundle says and has learned.
+
+    Raises:
+        CheckpointError: If its weights cannot be read.
+    """
+    try:
+        weights = hash_file(bundle.weights)
+    except OSError as error:
+        raise CheckpointError(
+            f"{bundle.weights} cannot be read: {error.strerror}; train the bundle, or mend it"
+        ) from error
+    return _hash_texts([spec_json(bundle.spec), weights])
+
+
+def result_key(scan: Scan, bundle_hash: str, options: Iterable[str]) -> str:
+    """Return a hash of everything a result follows from: the scan's content, bundle and options.
+
+    What files are called, and where they lie, does not count.
+
+    Args:
+        scan: The scan; each of its files is read.
+        bundle_hash: From ``hash_bundle``.
+        options: Whatever else changes what is written.
+
+    Raises:
+        ScanError: If a file cannot be read.
+    """
+    parts = [_hash_part(part) for part in scan.parts]
+    return _hash_texts([_KEY_VERSION, bundle_hash, *sorted(options), "", *parts])
+
+
+def _hash_part(part: Sequence[Path]) -> str:
+    files = [file for path in part for file in _files_of(path)]
+    hashes = []
+    for file in files:
+        try:
+            hashes.append(hash_file(file))
+        except OSError as error:
+            raise ScanError(
+                f"{file.name}: cannot be read ({error.strerror}); see that the file is there and "
+                "may be read"
+            ) from error
+    return _hash_texts(sorted(hashes))
+
+
+def _files_of(path: Path) -> Sequence[Path]:
+    return files_below(path).files if path.is_dir() else (path,)
+
+
+def _hash_texts(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()

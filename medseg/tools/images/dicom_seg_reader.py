@@ -1,0 +1,241 @@
+"""DICOM Segmentation objects (SEG) → label maps, on the grid of their scan or on their own.
+
+Binary, fractional and label map segmentations are read. Empty slices that a writer left out come
+back as background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom import uid as uids
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.pixels import get_decoder
+
+from medseg.tools.images.dicom_files import HEADER_BYTES, MALFORMED, inflated, open_header
+from medseg.tools.images.dicom_frames import Frame, frames_of
+from medseg.tools.images.dicom_lattice import Lattice, grid_of, same_frame_of_reference
+from medseg.tools.images.dicom_pixels import intensities, refuse_truncated
+from medseg.tools.images.voxels import check_size
+from medseg.words.errors import GeometryError, ScanError
+from medseg.words.volume import Volume
+
+Labels = npt.NDArray[Any]
+
+LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
+"""Label Map Segmentation Storage, newer than pydicom's list of names."""
+
+_TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
+_BACKGROUND = ("125040", "DCM")
+_TAGS = (
+    *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns"),
+    *("BitsAllocated", "SamplesPerPixel", "PixelPaddingValue", "ImageType"),
+    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+_PIXEL_TAGS = (
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seg:
+    """A SEG's header.
+
+    Attributes:
+        kind: One of ``_TYPES``.
+        frames: Place and size of each frame.
+        numbers: Segment number of each frame; 0 for all in a label map.
+        names: Segment number → label, background left out.
+        background: Pixel values of a label map that mean nothing is there.
+        half: Lowest pixel value of a fractional segmentation that counts as inside.
+        gap: Distance between slices as the header says, or ``None``.
+    """
+
+    kind: str
+    frames: tuple[Frame, ...]
+    numbers: tuple[int, ...]
+    names: Mapping[int, str]
+    background: frozenset[int]
+    half: float
+    gap: float | None
+
+
+def read_dicom_seg(path: Path, like: Volume | None = None) -> Volume:
+    """Read a DICOM SEG as a label map; voxel values are segment numbers.
+
+    Args:
+        path: The file.
+        like: The scan it belongs to; without it, the grid is made of the segmentation's own
+            frames, from its first to its last slice.
+
+    Returns:
+        The smallest unsigned integers that hold the segment numbers, shape ``(1, i, j, k)``. The
+        header is a dictionary, segment number → segment label.
+
+    Raises:
+        ScanError: If the file is damaged or no segmentation, or segments overlap: a label map
+            holds one label per voxel.
+        GeometryError: If its pixels are not voxels of ``like``, or its slices make up no grid.
+    """
+    seg = _header(path)
+    refuse_truncated(seg.frames)
+    if like is None:
+        like = grid_of(seg.frames, seg.gap, path.name)
+    same_frame_of_reference(seg.frames[0].reference, like, path.name)
+    labels, outside = _painted(seg, like, path.name)
+    warnings = []
+    if seg.kind == "FRACTIONAL":
+        warnings.append("a fractional segmentation; what is at least half inside counts as inside")
+    if outside:
+        warnings.append(f"{outside} labelled pixels lie outside the scan and were left out")
+    return Volume(labels[None], like.affine, path.name, tuple(warnings), dict(seg.names))
+
+
+def _header(path: Path) -> _Seg:
+    try:
+        ds = open_header(path, _TAGS)
+        _refuse_foreign(ds, path.name)
+        frames = tuple(frames_of(path, ds))
+        check_size((frames[0].columns, frames[0].rows, len(frames)), path.name)
+        return _parsed(ds, frames, path.name)
+    except ScanError as error:
+        raise type(error)(f"{path.name}: {str(error).removeprefix(f'{path.name}: ')}") from error
+    except MALFORMED as error:
+        raise ScanError(
+            f"{path.name}: a damaged segmentation, or no DICOM ({type(error).__name__})"
+        ) from error
+
+
+def _refuse_foreign(ds: FileDataset, name: str) -> None:
+    sop_class = str(ds.get("SOPClassUID") or "")
+    if sop_class not in (uids.SegmentationStorage, LABEL_MAP_CLASS):
+        raise ScanError("is no DICOM Segmentation (SEG) of voxels")
+    if ds.get("SegmentationType") not in _TYPES:
+        raise ScanError(
+            f"a segmentation of the type {str(ds.get('SegmentationType'))[:16]}; "
+            f"{', '.join(_TYPES)} are read"
+        )
+    if not ds.get("SegmentSequence"):
+        raise ScanError("describes no segments")
+    if int(ds.get("SamplesPerPixel") or 1) != 1 or int(ds.get("BitsAllocated") or 0) not in (
+        *(1, 8, 16),
+    ):
+        raise ScanError(f"{ds.get('BitsAllocated')} bits per pixel; 1, 8 or 16 are read")
+
+
+def _parsed(ds: FileDataset, frames: tuple[Frame, ...], name: str) -> _Seg:
+    segments = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
+    empty = {number for number, item in segments.items() if _is_background(item)}
+    padding = ds.get("PixelPaddingValue")
+    if padding is not None and int(padding) not in segments:
+        empty.add(int(padding))
+    numbers = (0,) * len(frames)
+    if ds.SegmentationType != "LABELMAP":
+        numbers = tuple(_numbers(ds))
+        unknown = set(numbers) - set(segments)
+        if unknown:
+            raise ScanError(f"{name}: frames of segment {min(unknown)}, which is not described")
+    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
+    gap = measures.get("SpacingBetweenSlices")
+    return _Seg(
+        kind=str(ds.SegmentationType),
+        frames=frames,
+        numbers=numbers,
+        names={
+            number: str(item.get("SegmentLabel") or f"segment {number}")
+            for number, item in segments.items()
+            if number not in empty and number > 0
+        },
+        background=frozenset(empty | {0}),
+        half=float(ds.get("MaximumFractionalValue") or 255) / 2,
+        gap=None if gap is None else float(gap),
+    )
+
+
+def _is_background(segment: Dataset) -> bool:
+    code = (segment.get("SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
+    return (code.get("CodeValue"), code.get("CodingSchemeDesignator")) == _BACKGROUND
+
+
+def _numbers(ds: FileDataset) -> Iterator[int]:
+    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    for group in ds.PerFrameFunctionalGroupsSequence:
+        item = group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence
+        yield int(item[0].ReferencedSegmentNumber)
+
+
+def _painted(seg: _Seg, like: Volume, name: str) -> tuple[Labels, int]:
+    """Return the label map on the grid of ``like`` and how many pixels lie outside it."""
+    largest = max(seg.names, default=0)
+    labels = np.zeros(like.shape, np.min_scalar_type(largest), order="F")
+    inside = outside = 0
+    for frame, number, pixels in zip(seg.frames, seg.numbers, _pixels(seg, name), strict=True):
+        values = _values(seg, number, pixels, name)
+        if not values.any():
+            continue
+        place = Lattice.of(frame, like, name)
+        there, kept = place.window(labels, values)
+        _refuse_overlap(seg, there, kept, name)
+        place.put(labels, np.where(kept > 0, kept, there))
+        inside += int(np.count_nonzero(kept))
+        outside += int(np.count_nonzero(values) - np.count_nonzero(kept))
+    if outside and not inside:
+        raise GeometryError(f"{name}: all it shows lies outside the scan; is it another scan's?")
+    return labels, outside
+
+
+def _values(seg: _Seg, number: int, pixels: Labels, name: str) -> Labels:
+    """Return a frame's segment numbers, 0 where there is none; shape ``(rows, columns)``."""
+    if seg.kind == "LABELMAP":
+        known = np.isin(pixels, [*seg.names, *seg.background])
+        if not known.all():
+            raise ScanError(
+                f"{name}: holds the value {int(pixels[~known][0])}, which no segment describes"
+            )
+        return np.where(np.isin(pixels, [*seg.background]), 0, pixels).astype(np.int64)
+    inside = pixels >= seg.half if seg.kind == "FRACTIONAL" else pixels > 0
+    return inside.astype(np.int64) * (number if number in seg.names else 0)
+
+
+def _refuse_overlap(seg: _Seg, there: Labels, new: Labels, name: str) -> None:
+    both = (there > 0) & (new > 0) & (there != new)
+    if both.any():
+        one, other = int(there[both][0]), int(new[both][0])
+        raise ScanError(
+            f"{name}: segments {one} and {other} overlap in {np.count_nonzero(both)} pixels of one "
+            "slice; a label map holds one label per voxel, so save them as separate segmentations"
+        )
+
+
+def _pixels(seg: _Seg, name: str) -> Iterator[Labels]:
+    """Give each frame's stored values; frames of packed bits are unpacked one at a time."""
+    if seg.frames[0].storage == "encoded":
+        yield from intensities(seg.frames)
+        return
+    first = seg.frames[0]
+    try:
+        packed = first.storage == "deflated"
+        source = inflated(first.file, HEADER_BYTES + first.file_bytes) if packed else first.file
+        ds = pydicom.dcmread(source, force=True, specific_tags=list(_PIXEL_TAGS))
+        syntax = ds.file_meta.get("TransferSyntaxUID", uids.ImplicitVRLittleEndian)
+        yield from _unpacked(ds, syntax, seg.frames)
+    except MALFORMED as error:
+        raise ScanError(
+            f"{name}: its pixels cannot be read ({type(error).__name__}); the file is truncated"
+        ) from error
+
+
+def _unpacked(ds: FileDataset, syntax: uids.UID, frames: Sequence[Frame]) -> Iterator[Labels]:
+    if syntax == uids.DeflatedExplicitVRLittleEndian:
+        syntax = uids.ExplicitVRLittleEndian
+    for pixels, _ in get_decoder(syntax).iter_array(ds, raw=True, validate=True):
+        yield pixels

@@ -1,0 +1,127 @@
+"""The files a batch leaves for each scan: which formats there are, and where none may go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.tools.cases import Scan
+from medseg.tools.folders import true_path
+from medseg.tools.images import write_labels
+from medseg.tools.scans import LEDGER
+from medseg.words.config import BundleSpec
+from medseg.words.errors import DatasetError, MedsegError, OutputError, ScanError
+from medseg.words.labels import LabelSet
+from medseg.words.volume import Array, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFormat:
+    """One kind of result file.
+
+    Attributes:
+        name: What ``--format`` calls it.
+        ending: What is put behind a scan's name.
+        write: Writes label indices ``(i, j, k)`` on a scan's grid, whole or not at all.
+        needs_dicom: Whether only DICOM scans can have it.
+    """
+
+    name: str
+    ending: str
+    write: Callable[[Path, Array, Volume, LabelSet], None]
+    needs_dicom: bool = False
+
+
+def _write_label_map(path: Path, labels: Array, like: Volume, label_set: LabelSet) -> None:
+    write_labels(path, labels, like)
+
+
+RESULT_FORMATS: Mapping[str, ResultFormat] = {
+    kind.name: kind
+    for kind in (
+        ResultFormat("nifti", ".nii.gz", _write_label_map),
+        ResultFormat("png", ".png", _write_label_map),
+    )
+}
+"""The formats that ``--format`` takes."""
+
+
+def choose_formats(names: Sequence[str], spec: BundleSpec) -> tuple[ResultFormat, ...]:
+    """Return the formats asked for, or the usual one: PNG for pictures, else NIfTI.
+
+    Raises:
+        MedsegError: If there is no such format, or it cannot hold the bundle's scans.
+    """
+    pictures = spec.preprocessing.input == "picture"
+    wanted = dict.fromkeys(names) or {"png" if pictures else "nifti": None}
+    unknown = [name for name in wanted if name not in RESULT_FORMATS]
+    if unknown:
+        raise MedsegError(
+            f"--format takes {', '.join(RESULT_FORMATS)}; got {', '.join(unknown)}"
+        )
+    chosen = tuple(RESULT_FORMATS[name] for name in wanted)
+    if pictures and any(kind.needs_dicom for kind in chosen):
+        raise MedsegError(
+            "the bundle segments pictures, which have no place in a DICOM study; "
+            "choose --format png or nifti"
+        )
+    if not pictures and "png" in wanted:
+        raise MedsegError("the bundle segments volumes, and a PNG holds one slice; choose nifti")
+    return chosen
+
+
+def refuse_format(volume: Volume, formats: Iterable[ResultFormat], *, is_dicom: bool) -> None:
+    """Refuse a scan that cannot have one of the formats, before time is spent on it.
+
+    Raises:
+        ScanError: Says which.
+    """
+    for kind in formats:
+        if kind.needs_dicom and not is_dicom:
+            raise ScanError(
+                f"is no DICOM series, so there is none for a {kind.name} to refer to; "
+                "choose --format nifti for it"
+            )
+
+
+def refuse_overwriting(
+    root: Path, out: Path, scans: Sequence[Scan], formats: Sequence[ResultFormat]
+) -> None:
+    """Make sure that results replace nothing but results, and are never taken for scans.
+
+    Args:
+        root: Where the scans were looked for: a folder, a file or a table.
+        out: The folder for results.
+        scans: The scans found.
+        formats: What will be written for each.
+
+    Raises:
+        OutputError: If ``out`` holds scans or other files that would be replaced.
+        DatasetError: If ``root`` is a folder of results itself.
+    """
+    if (root / LEDGER).is_file() and true_path(root) != true_path(out):
+        raise DatasetError(
+            f"{root} holds results of medseg ({LEDGER}), not scans; give the folder of scans"
+        )
+    home, searched = true_path(out), true_path(root)
+    inside = home.is_relative_to(searched)
+    for scan in scans:
+        for path in {true_path(file) for part in scan.parts for file in part}:
+            below = inside and path.is_relative_to(home)
+            if home == searched or below or path.parent == home:
+                raise OutputError(
+                    f"{out} holds scans that are to be segmented; results among them would be "
+                    "taken for scans next time. Give a folder of its own, such as "
+                    f"{out / 'results'}"
+                )
+    if (out / LEDGER).exists():
+        return
+    for scan in scans:
+        for kind in formats:
+            target = out / f"{scan.name}{kind.ending}"
+            if target.exists():
+                raise OutputError(
+                    f"{target} is there already and is no result of medseg (there is no "
+                    f"{LEDGER} beside it); give another folder, so that nothing is replaced"
+                )
