@@ -204,6 +204,8 @@ class Preprocessing:
             Scores on the scan's own grid, ``(classes, i, j, k)``. Voxels that preprocessing cut
             away score 0 for every class.
         """
+        if not image.applied_operations:
+            return prediction  # a picture was never moved
         on_scan = self._invert({"pred": MetaTensor(prediction, meta=image.meta), IMAGE: image})
         return on_scan["pred"].as_tensor()  # type: ignore[no-any-return]
 
