@@ -86,6 +86,7 @@ def read_dicom_seg(path: Path, like: Volume | None = None) -> Volume:
         GeometryError: If its pixels are not voxels of ``like``, or its slices make up no grid.
     """
     seg = _header(path)
+    check_size((seg.frames[0].columns, seg.frames[0].rows, len(seg.frames)), path.name)
     refuse_truncated(seg.frames)
     if like is None:
         like = grid_of(seg.frames, seg.gap, path.name)
@@ -102,19 +103,17 @@ def read_dicom_seg(path: Path, like: Volume | None = None) -> Volume:
 def _header(path: Path) -> _Seg:
     try:
         ds = open_header(path, _TAGS)
-        _refuse_foreign(ds, path.name)
-        frames = tuple(frames_of(path, ds))
-        check_size((frames[0].columns, frames[0].rows, len(frames)), path.name)
-        return _parsed(ds, frames, path.name)
+        _refuse_foreign(ds)
+        return _parsed(ds, tuple(frames_of(path, ds)))
     except ScanError as error:
-        raise type(error)(f"{path.name}: {str(error).removeprefix(f'{path.name}: ')}") from error
+        raise type(error)(f"{path.name}: {error}") from error
     except MALFORMED as error:
         raise ScanError(
             f"{path.name}: a damaged segmentation, or no DICOM ({type(error).__name__})"
         ) from error
 
 
-def _refuse_foreign(ds: FileDataset, name: str) -> None:
+def _refuse_foreign(ds: FileDataset) -> None:
     sop_class = str(ds.get("SOPClassUID") or "")
     if sop_class not in (uids.SegmentationStorage, LABEL_MAP_CLASS):
         raise ScanError("is no DICOM Segmentation (SEG) of voxels")
@@ -125,13 +124,11 @@ def _refuse_foreign(ds: FileDataset, name: str) -> None:
         )
     if not ds.get("SegmentSequence"):
         raise ScanError("describes no segments")
-    if int(ds.get("SamplesPerPixel") or 1) != 1 or int(ds.get("BitsAllocated") or 0) not in (
-        *(1, 8, 16),
-    ):
+    if ds.get("BitsAllocated") not in (1, 8, 16) or ds.get("SamplesPerPixel") != 1:
         raise ScanError(f"{ds.get('BitsAllocated')} bits per pixel; 1, 8 or 16 are read")
 
 
-def _parsed(ds: FileDataset, frames: tuple[Frame, ...], name: str) -> _Seg:
+def _parsed(ds: FileDataset, frames: tuple[Frame, ...]) -> _Seg:
     segments = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
     empty = {number for number, item in segments.items() if _is_background(item)}
     padding = ds.get("PixelPaddingValue")
@@ -142,7 +139,7 @@ def _parsed(ds: FileDataset, frames: tuple[Frame, ...], name: str) -> _Seg:
         numbers = tuple(_numbers(ds))
         unknown = set(numbers) - set(segments)
         if unknown:
-            raise ScanError(f"{name}: frames of segment {min(unknown)}, which is not described")
+            raise ScanError(f"frames of segment {min(unknown)}, which is not described")
     shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
     gap = measures.get("SpacingBetweenSlices")
