@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +75,12 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > MAX_BYTES:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"{file} is no file: a bundle is a folder with a bundle.json")
+        if found.st_size > MAX_BYTES:
             raise BundleError(f"{file} is larger than {MAX_BYTES >> 20} MB: not a bundle.json")
-        content = json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_no_repeats)
+        content = _parse_json(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise BundleError(
             f"{file} does not exist; a bundle is a folder with a bundle.json, or such a file"
@@ -89,6 +94,14 @@ def _read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise BundleError(f"{file} must hold a JSON object, got {type(content).__name__}")
     return content
+
+
+def _parse_json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -108,8 +121,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
             f"'{override}' is no override; write section.field=value, as in training.steps=200"
         )
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = _parse_json(text)
+    except (ValueError, RecursionError):
         value = text
     place: Any = content
     for key in keys[:-1]:
@@ -127,10 +140,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 
 def _item(items: list[Any], position: str, override: str) -> Any:
-    if not position.isdigit() or int(position) >= len(items):
+    if not re.fullmatch("[0-9]{1,9}", position) or int(position) >= len(items):
+        allowed = f"0 to {len(items) - 1} are" if items else "give the whole list"
         raise BundleError(
-            f"'{override}': '{position}' is no position in a list of {len(items)}; "
-            f"0 to {len(items) - 1} are"
+            f"'{override}': '{position}' is no position in a list of {len(items)}; {allowed}"
         )
     return items[int(position)]
 
@@ -146,22 +159,36 @@ def parse_spec(content: Mapping[str, Any], origin: str = "the bundle") -> Bundle
         BundleError: With every fault found.
     """
     try:
-        return BundleSpec.model_validate(content)
+        content = _with_tuples(content)
+        return BundleSpec.model_validate(content, strict=True)
+    except RecursionError as error:
+        raise BundleError(f"{origin} is nested too deep") from error
     except ValidationError as error:
-        faults = _faults(error)
+        faults = _faults(error, content)
         if not any(_contradictions(error)):
             faults += _hidden_contradictions(content, error)
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise BundleError(f"{origin} has {count}:", faults) from None
 
 
-def _faults(error: ValidationError) -> list[Fault]:
+def _with_tuples(value: Any) -> Any:
+    """Return JSON with its lists as tuples: pydantic, told to be strict, takes only those.
+
+    Strict, because ``"16"`` for 16 or ``true`` for 1 is a slip that someone should hear about.
+    """
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_with_tuples(item) for item in value)
+    return value
+
+
+def _faults(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
     faults = [Fault(where, what) for _, where, what in _contradictions(error)]
     for item in error.errors(include_url=False):
         if isinstance(item.get("ctx", {}).get("error"), ContradictionError):
             continue
-        where = ".".join(str(step) for step in item["loc"] if step not in _UNION_TAGS)
-        faults.append(Fault(where or "bundle", _say(item)))
+        faults.append(Fault(_json_path(item["loc"], content) or "bundle", _say(item)))
     # Pydantic calls a list too short when its only item is bad; the item's fault says it all.
     return [
         fault
@@ -171,8 +198,22 @@ def _faults(error: ValidationError) -> list[Fault]:
     ]
 
 
-_UNION_TAGS = {"unet", "monai", "zscore", "window", "minmax", "one", "list"}
-"""Steps of pydantic's paths that say which kind was tried; they are not in the JSON."""
+_KINDS = {"unet", "monai", "zscore", "window", "minmax", "one", "list"}
+"""Steps of pydantic's paths that say which kind of value was tried."""
+
+
+def _json_path(steps: Sequence[str | int], content: Any) -> str:
+    """Return where in the JSON a fault is; steps that are not in the JSON are left out."""
+    path = []
+    for step in steps:
+        if isinstance(content, Mapping) and step in content:
+            content = content[step]
+        elif isinstance(content, tuple) and isinstance(step, int) and step < len(content):
+            content = content[step]
+        elif step in _KINDS:
+            continue
+        path.append(str(step))
+    return ".".join(path)
 
 
 def _say(item: Mapping[str, Any]) -> str:
@@ -184,7 +225,12 @@ def _say(item: Mapping[str, Any]) -> str:
             return "is no field known here; check its spelling and place"
         case "value_error":
             return str(item["ctx"]["error"])
-    message = str(item["msg"]).removeprefix("Input ").replace("Tuple should", "List should")
+        case "tuple_type":
+            message = "should be a list"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            message = "should be an object"
+        case _:
+            message = str(item["msg"]).removeprefix("Input ").replace("Tuple should", "List should")
     return f"{message}, got {_short(came)}"
 
 
@@ -218,7 +264,7 @@ def _hidden_contradictions(content: Mapping[str, Any], error: ValidationError) -
     known = {field.alias or name for name, field in BundleSpec.model_fields.items()}
     rest = {key: value for key, value in content.items() if key in known - bad}
     try:
-        BundleSpec.model_validate(sound | rest)
+        BundleSpec.model_validate(_with_tuples(sound) | rest, strict=True)
     except ValidationError as second:
         return [
             Fault(where, what)

@@ -75,7 +75,9 @@ def _encode(value: Any) -> Any:
 
 def inert(text: str) -> str:
     """Return text that MONAI's config parser takes for nothing but text."""
-    return re.sub(r"^[\s$%@]+", "", text).replace("@", " at ").replace("::", ": ")
+    text = re.sub(r"^[\s$%@]+", "", text).replace("@", " at ").replace("::", ": ")
+    # "%#" asks for another field of the config; "#" alone is read as "::" but asks for nothing.
+    return re.sub(r"%(?=[:#])", "% ", text)
 
 
 def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, float]]) -> Config:

@@ -33,9 +33,16 @@ SCHEMA_ID = "medseg-bundle-1.json"
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
 Text = Annotated[str, Field(max_length=4000)]
-ShortText = Annotated[str, Field(min_length=1, max_length=200)]
+ShortText = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
+]
+"""One line for people; no control characters, which could forge lines or move the cursor."""
 Byte = Annotated[int, Field(ge=0, le=255)]
-Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Extent = Annotated[int, Field(ge=1, le=8192)]
+"""A size in voxels or channels: far above any real one, far below what overflows."""
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Sizes = Annotated[tuple[Extent, ...], Field(min_length=2, max_length=3)]
 
 
 class Spec(BaseModel):
@@ -58,13 +65,15 @@ def refuse_syntax(value: Any) -> None:
     config must hold none of these.
 
     Raises:
-        ValueError: If any string or key in ``value`` is such text.
+        ValueError: If any string or key in ``value`` is such text, or a number is not finite.
     """
     if isinstance(value, str):
-        if value.lstrip()[:1] in ("$", "%", "@") or "@" in value or "::" in value:
+        if value.lstrip()[:1] in ("$", "%") or any(mark in value for mark in ("@", "#", "::")):
             raise ValueError(
-                f"'{value[:40]}': text with $, @, % or :: could run as code and is refused"
+                f"'{value[:40]}': text with $, @, %, # or :: could run as code and is refused"
             )
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
     elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key):
@@ -119,7 +128,7 @@ class LabelSpec(Spec):
     """Its value in the label maps medseg writes: 1, 2, … without gaps; 0 is background."""
     name: ShortText
     """Its name in tables and reports."""
-    value: PositiveInt | None = None
+    value: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
     """Its value in the label files trained from; the index unless given."""
     colour: tuple[Byte, Byte, Byte] | None = None
     """RGB for display and in colour-coded label pictures."""
@@ -141,7 +150,7 @@ class DataSpec(Spec):
     """Field of the data list whose equal values stay in one fold (`patient`)."""
     group_pattern: ShortText | None = None
     """Regular expression whose first group, found in a case's name, stays in one fold."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of the split, where the data list does not name folds itself."""
 
     @field_validator("group_pattern")
@@ -150,7 +159,7 @@ class DataSpec(Spec):
         if pattern is not None:
             try:
                 groups = re.compile(pattern).groups
-            except re.error as error:
+            except (re.error, OverflowError, RecursionError) as error:
                 raise ValueError(f"not a regular expression: {error}") from None
             if groups < 1:
                 raise ValueError("needs one group in brackets, which names the patient")
@@ -217,21 +226,24 @@ def _spelled_out(intensity: Any) -> Any:
 
 Intensity = Annotated[
     Annotated[ZScore | Window | MinMax, Field(discriminator="kind")],
-    BeforeValidator(_spelled_out, json_schema_input_type=str | ZScore | Window | MinMax),
+    BeforeValidator(
+        _spelled_out,
+        json_schema_input_type=Literal["zscore", "minmax"] | ZScore | Window | MinMax,
+    ),
 ]
 Intensities = Annotated[
     Annotated[Intensity, Tag("one")] | Annotated[tuple[Intensity, ...], Tag("list")],
     Discriminator(_one_or_list),
 ]
 Size = Annotated[
-    Annotated[PositiveInt, Tag("one")] | Annotated[tuple[PositiveInt, ...], Tag("list")],
+    Annotated[Extent, Tag("one")] | Annotated[tuple[Extent, ...], Tag("list")],
     Discriminator(_one_or_list),
 ]
 """One number for all axes, or one per axis."""
 Levels = Annotated[tuple[Size, ...], Field(min_length=3, max_length=10)]
 LevelChannels = Annotated[
-    Annotated[PositiveInt, Tag("one")]
-    | Annotated[tuple[PositiveInt, ...], Field(min_length=3, max_length=10), Tag("list")],
+    Annotated[Extent, Tag("one")]
+    | Annotated[tuple[Extent, ...], Field(min_length=3, max_length=10), Tag("list")],
     Discriminator(_one_or_list),
 ]
 
@@ -358,7 +370,8 @@ class MonaiNetworkSpec(Spec):
 
 
 def _network_tag(network: Any) -> str:
-    kind = network.get("kind", "unet") if isinstance(network, dict) else network.kind
+    kind = network.get("kind") if isinstance(network, dict) else getattr(network, "kind", "unet")
+    kind = "unet" if kind is None else kind
     return "unet" if kind == "unet" else "monai"
 
 
@@ -430,7 +443,7 @@ class TrainingSpec(Spec):
     """Size of the training patches and inference windows, in voxels of the network's grid."""
     batch_size: Annotated[PositiveInt, Field(le=4096)] = 2
     """Patches per step."""
-    steps: PositiveInt = 10000
+    steps: Count = 10000
     """Optimiser steps."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd` with Nesterov momentum 0.99, or `adamw`."""
@@ -462,13 +475,13 @@ class TrainingSpec(Spec):
     """Validate and keep an exponential moving average of the weights with this decay."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bf16 where the hardware computes in it."""
-    validate_every: PositiveInt = 500
+    validate_every: Count = 500
     """Steps between validations."""
-    checkpoint_every: PositiveInt = 100
+    checkpoint_every: Count = 100
     """Steps between checkpoints: what a killed run repeats at most."""
-    patience: PositiveInt | None = None
+    patience: Count | None = None
     """Stop after this many validations without a better mean Dice; `null` never stops early."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Seed of everything random."""
 
     @model_validator(mode="after")
@@ -487,7 +500,7 @@ class InferenceSpec(Spec):
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share by which neighbouring windows overlap."""
-    batch_size: PositiveInt = 4
+    batch_size: Annotated[PositiveInt, Field(le=4096)] = 4
     """Windows per forward pass."""
     keep_largest: tuple[ShortText, ...] = ()
     """Names of the labels of which only the largest connected component is kept."""
@@ -509,7 +522,7 @@ class BundleSpec(Spec):
     """Where editors find this schema."""
     name: Name
     """Letters, digits, `_` and `-`; names run folders, experiments and models."""
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "0.1.0"
+    version: Annotated[str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$")] = "0.1.0"
     """Version of the bundle."""
     description: Text = ""
     """What it segments, in one sentence."""

@@ -17,7 +17,7 @@ from PIL import Image
 from medseg import segment
 from medseg.testing import write_dataset
 from medseg.tools.bundle import parse_spec
-from medseg.tools.monai_bundle import inert, inference_config, metadata, train_config
+from medseg.tools.monai_bundle import write_monai_bundle
 from medseg.words.config import BundleSpec
 
 TURNED = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
@@ -100,8 +100,14 @@ BUNDLES: dict[str, dict[str, Any]] = {
         },
     },
     "foreign_network": {
-        "preprocessing": {"spacing_mm": [4, 4, 4], "intensity": {"kind": "zscore", "nonzero": True}},
-        "network": {"kind": "SegResNet", "args": {"init_filters": 8, "blocks_down": [1, 2], "blocks_up": [1]}},
+        "preprocessing": {
+            "spacing_mm": [4, 4, 4],
+            "intensity": {"kind": "zscore", "nonzero": True},
+        },
+        "network": {
+            "kind": "SegResNet",
+            "args": {"init_filters": 8, "blocks_down": [1, 2], "blocks_up": [1]},
+        },
     },
     "pictures": {
         "preprocessing": {"input": "picture", "intensity": "zscore"},
@@ -149,9 +155,7 @@ def test_stock_monai_gives_the_same_label_maps(kind: str, tmp_path: Path) -> Non
         write_pictures(scans)
     else:
         write_volumes(scans, len(spec.channels))
-    run_stock(
-        bundle, "inference.json", dataset_dir=str(scans), output_dir=str(tmp_path / "stock")
-    )
+    run_stock(bundle, "inference.json", dataset_dir=str(scans), output_dir=str(tmp_path / "stock"))
     batch = segment(bundle, scans, tmp_path / "own", device="cpu")
     assert not batch.failed, batch.failed
     ours = sorted((tmp_path / "own" / result.label_map) for result in batch.results)
@@ -188,7 +192,9 @@ def test_stock_monai_trains_the_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", BUNDLES)
 def test_the_train_config_gives_batches_of_the_bundles_shape(kind: str, tmp_path: Path) -> None:
     spec = spec_of(kind)
-    parser = ConfigParser(json.loads(dumped(train_config(spec, monai_parts(spec)))))
+    write_monai_bundle(tmp_path, spec, monai_parts(spec), {})
+    parser = ConfigParser()
+    parser.read_config(tmp_path / "configs" / "train.json")
     assert type(parser.get_parsed_content("network_def")).__name__ in ("DynUNet", "SegResNet")
     scans = tmp_path / "scans"
     if kind == "pictures":
@@ -208,9 +214,10 @@ def test_the_train_config_gives_batches_of_the_bundles_shape(kind: str, tmp_path
 
 
 @pytest.mark.parametrize("kind", BUNDLES)
-def test_the_metadata_have_every_field_stock_monai_asks_for(kind: str) -> None:
+def test_the_metadata_have_every_field_stock_monai_asks_for(kind: str, tmp_path: Path) -> None:
     spec = spec_of(kind)
-    made = json.loads(dumped(metadata(spec, monai_parts(spec), {"dice": {"mean": 0.5}})))
+    write_monai_bundle(tmp_path, spec, monai_parts(spec), {"dice": {"mean": 0.5}})
+    made = json.loads((tmp_path / "configs" / "metadata.json").read_text())
     # The fields that MONAI's bundle specification calls mandatory.
     assert {
         "version", "monai_version", "pytorch_version", "numpy_version",
@@ -224,10 +231,3 @@ def test_the_metadata_have_every_field_stock_monai_asks_for(kind: str) -> None:
                 "value_range", "is_patch_data", "channel_def",
             } <= tensor.keys()  # fmt: skip
             assert len(tensor["channel_def"]) == tensor["num_channels"]
-
-
-def dumped(config: Any) -> str:
-    """Return a config as ``write_monai_bundle`` writes it."""
-    from medseg.tools.monai_bundle import _encode
-
-    return json.dumps(config, default=_encode)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -18,6 +18,13 @@ NetworkDefinition = dict[str, Any]
 
 # Arguments by which some MONAI networks fetch or open files: a bundle is data, so none is set.
 _FETCHES = re.compile(r"pretrained|url|path|checkpoint|ckpt|file|weights", re.IGNORECASE)
+_FETCHING_CLASSES = ("Transchex",)
+"""Classes that fetch whatever their arguments are."""
+
+# What medseg passes by itself, under the names MONAI's classes have for it.
+_DIMS = ("spatial_dims", "dimensions")
+_INPUTS = ("in_channels", "in_channel")
+_OUTPUTS = ("out_channels", "num_classes", "n_classes")
 _MONAI_REFUSALS = (
     TypeError,
     ValueError,
@@ -79,32 +86,37 @@ def _unet_arguments(network: UNetSpec, spec: BundleSpec) -> dict[str, Any]:
 
 
 def _given_arguments(network: MonaiNetworkSpec, inputs: int, outputs: int) -> dict[str, Any]:
-    parameters = inspect.signature(_network_class(network.kind).__init__).parameters
-    own = {
-        name: value
-        for names, value in (
-            (("spatial_dims", "dimensions"), network.dims),
-            (("in_channels", "in_channel"), inputs),
-            (("out_channels", "num_classes", "n_classes"), outputs),
-        )
-        for name in names
-        if name in parameters
+    allowed = _parameters(_network_class(network.kind))
+    values = ((_DIMS, network.dims), (_INPUTS, inputs), (_OUTPUTS, outputs))
+    own = {name: value for names, value in values for name in names if name in allowed}
+    # Some classes fetch weights unless they are told not to.
+    own |= {
+        name: False
+        for name, parameter in allowed.items()
+        if name.startswith("pretrained") and parameter.default is True
     }
     faults = []
-    for name in network.args:
-        if name in own:
-            why = "medseg sets it from the bundle's channels, labels and network.dims; leave it out"
-        elif _could_fetch(name, network.args[name]):
+    for name, value in network.args.items():
+        if _could_fetch(name, value):
             why = "arguments that open files or addresses are refused"
-        elif name not in parameters:
-            allowed = ", ".join(n for n in parameters if n != "self" and n not in own)
-            why = f"{network.kind} has no such argument; it has {allowed}"
+        elif name in own:
+            why = "medseg sets it from the bundle's channels, labels and network.dims; leave it out"
+        elif name not in allowed:
+            free = ", ".join(name for name in allowed if name not in own)
+            why = f"{network.kind} has no such argument; it has {free}"
         else:
             continue
         faults.append(Fault(f"network.args.{name}", why))
     if faults:
         raise BundleError("the bundle's network cannot be built", faults)
     return own | dict(network.args)
+
+
+def _parameters(network: type[nn.Module]) -> dict[str, inspect.Parameter]:
+    """Return a class' own named arguments."""
+    parameters = list(inspect.signature(network.__init__).parameters.values())[1:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {parameter.name: parameter for parameter in parameters if parameter.kind in named}
 
 
 def _could_fetch(name: str, value: Any) -> bool:
@@ -119,17 +131,28 @@ def _could_fetch(name: str, value: Any) -> bool:
 def _network_class(kind: str) -> type[nn.Module]:
     nets = importlib.import_module("monai.networks.nets")
     found = getattr(nets, kind, None)
-    if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        known = sorted(
-            name
-            for name, item in vars(nets).items()
-            if inspect.isclass(item) and issubclass(item, nn.Module)
-        )
+    if not _maps_channels(found):
+        known = sorted({item.__name__ for item in vars(nets).values() if _maps_channels(item)})
         raise BundleError(
             "the bundle's network cannot be built",
-            [Fault("network.kind", f"'{kind}' is no network of MONAI; known: {', '.join(known)}")],
+            [
+                Fault(
+                    "network.kind",
+                    f"'{kind}' is no network of MONAI that turns channels into classes; known: "
+                    f"{', '.join(known)}",
+                )
+            ],
         )
-    return found
+    return cast("type[nn.Module]", found)
+
+
+def _maps_channels(item: Any) -> bool:
+    """Tell whether this is a network class that can be told its input and output channels."""
+    if not (inspect.isclass(item) and issubclass(item, nn.Module)):
+        return False
+    names = _parameters(item)
+    told = all(any(name in names for name in group) for group in (_INPUTS, _OUTPUTS))
+    return told and item.__name__ not in _FETCHING_CLASSES
 
 
 def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
@@ -156,7 +179,7 @@ def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
         ) from error
     except _MONAI_REFUSALS as error:
         raise BundleError(
-            "the bundle's network cannot be built", [Fault("network", f"MONAI says: {error}")]
+            "the bundle's network cannot be built", [Fault("network", _monai_says(error))]
         ) from error
 
 
@@ -193,14 +216,19 @@ def try_network(spec: BundleSpec) -> None:
 def _output_shape(spec: BundleSpec, device: str) -> tuple[int, ...]:
     with torch.device(device), torch.no_grad():
         network = build_network(spec).eval()
-        patch = torch.zeros(1, len(spec.channels), *spec.training.patch)
         try:
+            patch = torch.zeros(1, len(spec.channels), *spec.training.patch)
             return tuple(levels_of(network(patch))[0].shape)
         except _MONAI_REFUSALS as error:
             raise BundleError(
                 "the network cannot take the patch",
-                [Fault("training.patch", f"{list(spec.training.patch)}: MONAI says: {error}")],
+                [Fault("training.patch", f"{list(spec.training.patch)}: {_monai_says(error)}")],
             ) from error
+
+
+def _monai_says(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return f"MONAI says: {lines[0]}"
 
 
 def inference_weights(network: nn.Module, spec: BundleSpec) -> dict[str, torch.Tensor]:
