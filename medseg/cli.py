@@ -134,25 +134,52 @@ def segment(
             metavar="SCANS", help="A scan, a folder (searched with all below it) or a CSV."
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for label maps.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for results.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="nifti, png (pictures), dicom-seg or rtstruct (DICOM scans). Repeatable.",
+        ),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option(help="Draw a picture of each scan and write OUT/report.html.")
+    ] = True,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
 
-    Label maps lie on the scans' own grids. OUT/ledger.jsonl has one line per scan and
-    OUT/volumes.csv the millilitres of each structure. Exit code 1: some scans failed.
+    Label maps lie on the scans' own grids. OUT/report.html shows every scan, OUT/volumes.csv has
+    the millilitres of each structure, and OUT/ledger.jsonl one line per scan. After being
+    stopped, or when scans were added, the same call goes on with what is not done. Exit code 1:
+    some scans failed.
 
-    Example:
+    Examples:
 
       medseg segment runs/hippocampus_mr/20260101-120000-fold0 scans/ results/
+
+      medseg segment BUNDLE study/ results/ --format dicom-seg --format rtstruct
     """
     with _terminal() as terminal:
         from medseg.verbs.segment import segment as run
 
-        batch = run(bundle, scans, out, device=device, listeners=[terminal])
+        try:
+            batch = run(
+                bundle,
+                scans,
+                out,
+                device=device,
+                formats=formats or (),
+                report=report,
+                listeners=[terminal],
+            )
+        except KeyboardInterrupt:
+            _complain("interrupted; the same call goes on where this one stopped")
+            raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        _print_json([_plain(result) for result in batch.results])
+        _print_json([entry.model_dump(mode="json") for entry in batch.results])
     else:
         terminal.print_batch(batch)
     raise typer.Exit(FAILED if batch.failed else 0)

@@ -120,13 +120,19 @@ class Terminal:
     def print_batch(self, batch: Batch) -> None:
         """Say how many scans were segmented, and name those that were not."""
         done = len(batch.results) - len(batch.failed)
+        kept = sum(entry.state == "skipped" for entry in batch.results)
+        unchanged = f" ({kept} of them before, and unchanged)" if kept else ""
         self._results.print(
-            f"{done} of {len(batch.results)} scans segmented → {batch.out}", highlight=False
+            f"{done} of {len(batch.results)} scans segmented{unchanged} → {batch.out}",
+            markup=False,
+            highlight=False,
         )
-        for result in batch.failed:
-            self._results.print(
-                f"  failed: {result.scan}: {result.error}", markup=False, highlight=False
-            )
+        for entry in batch.failed:
+            place = batch.places.get(entry.scan, "")
+            where = f"{entry.scan} ({place})" if place else entry.scan
+            self._results.print(f"  failed: {where}: {entry.error}", markup=False, highlight=False)
+        if (batch.out / "report.html").is_file():
+            self._results.print(f"  report  {batch.out / 'report.html'}", highlight=False)
 
     def print_evaluation(self, evaluation: Evaluation, out: Path | None) -> None:
         """Print the summary table, and name the pairs that could not be scored."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +19,31 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data not found at {folder}; set MEDSEG_DATA to its folder")
     return folder
+
+
+@pytest.fixture
+def untrained_bundle(tmp_path: Path) -> Callable[..., Path]:
+    """A factory of small bundles with random weights: everything but the training is real."""
+
+    def make(folder: str = "bundle", seed: int = 0, **sections: Any) -> Path:
+        import torch
+
+        from medseg.engine.networks.unet import build_network
+        from medseg.tools.bundle import parse_spec, write_bundle
+        from medseg.tools.checkpoint import RunFolder
+
+        content: dict[str, Any] = {
+            "name": "made_up",
+            "channels": [{"name": "CT", "modality": "CT"}],
+            "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+            "network": {"kind": "unet", "channels": [4, 8, 8], "strides": [1, 2, 2]},
+            "training": {"patch": [16, 16, 16]},
+        }
+        spec = parse_spec(content | sections)
+        run = RunFolder(tmp_path / folder)
+        write_bundle(spec, run.bundle)
+        torch.manual_seed(seed)
+        run.save_weights(build_network(spec, supervised=False).state_dict())
+        return run.path
+
+    return make

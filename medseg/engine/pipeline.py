@@ -129,3 +129,7 @@ class Attempt(Generic[Value]):
             error = raised
         seconds = {**self.seconds, stage: round(time.perf_counter() - began, 3)}
         return Attempt(value, error, stage, seconds)
+
+    def settle(self, explain: Callable[[Exception], Value]) -> Value:
+        """Return the value, or what ``explain`` makes of the error."""
+        return cast(Value, self.value) if self.error is None else explain(self.error)

@@ -29,13 +29,14 @@ def discreet(text: str, scan: Scan) -> str:
         scan: The scan, with the name it has in results.
     """
     files = sorted({file for part in scan.parts for file in part})
-    for folder in sorted({str(file.parent) for file in files}, key=len, reverse=True):
+    folders = {str(file.parent) for file in files if len(file.parent.parts) > 1}
+    for folder in sorted(folders, key=len, reverse=True):
         text = text.replace(f"{folder}/", "").replace(folder, scan.name)
     text = _FOLDERS.sub("", text)
     instead: dict[str, str] = {}
     for number, file in enumerate(files, start=1):
         if _is_nameless(file):
-            instead |= {folder: scan.name for folder in file.parts[1:-1]}
+            instead[file.parent.name or "/"] = scan.name
             instead[file.name] = f"file {number} of {len(files)}"
     return _replaced(text, instead)
 

@@ -22,6 +22,8 @@ from medseg.words.errors import OutputError
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
 """A file's name that leads nowhere else."""
 
+State = Literal["done", "failed", "error", "skipped"]
+
 _HALF_WRITTEN = ".part-*"
 
 
@@ -32,7 +34,7 @@ class Entry(BaseModel):
 
     scan: PlainName
     """Its name in this batch."""
-    state: Literal["done", "failed", "error", "skipped"]
+    state: State
     """`done`; `failed`: something is wrong with the scan; `error`: a bug in medseg; `skipped`:
     done before and unchanged (told to the caller, not written)."""
     files: dict[PlainName, str] = {}

@@ -9,10 +9,10 @@ from pathlib import Path
 from medseg.tools.cases import Scan
 from medseg.tools.folders import true_path
 from medseg.tools.images import write_labels
+from medseg.tools.images.dicom import Slices
 from medseg.tools.scans import LEDGER
 from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError, MedsegError, OutputError, ScanError
-from medseg.words.labels import LabelSet
 from medseg.words.volume import Array, Volume
 
 
@@ -29,19 +29,34 @@ class ResultFormat:
 
     name: str
     ending: str
-    write: Callable[[Path, Array, Volume, LabelSet], None]
+    write: Callable[[Path, Array, Volume, BundleSpec], None]
     needs_dicom: bool = False
 
 
-def _write_label_map(path: Path, labels: Array, like: Volume, label_set: LabelSet) -> None:
+def _write_label_map(path: Path, labels: Array, like: Volume, spec: BundleSpec) -> None:
     write_labels(path, labels, like)
 
 
+def _write_dicom_seg(path: Path, labels: Array, like: Volume, spec: BundleSpec) -> None:
+    from medseg.tools.images.dicom_seg import write_dicom_seg
+
+    write_dicom_seg(path, labels, like, spec.label_set, algorithm=spec.name, version=spec.version)
+
+
+def _write_rtstruct(path: Path, labels: Array, like: Volume, spec: BundleSpec) -> None:
+    from medseg.tools.images.rtstruct import write_rtstruct
+
+    write_rtstruct(path, labels, like, spec.label_set, algorithm=spec.name, version=spec.version)
+
+
+# No ending is the end of another, so that two scans never share a file.
 RESULT_FORMATS: Mapping[str, ResultFormat] = {
     kind.name: kind
     for kind in (
         ResultFormat("nifti", ".nii.gz", _write_label_map),
         ResultFormat("png", ".png", _write_label_map),
+        ResultFormat("dicom-seg", ".seg.dcm", _write_dicom_seg, needs_dicom=True),
+        ResultFormat("rtstruct", ".rtstruct.dcm", _write_rtstruct, needs_dicom=True),
     )
 }
 """The formats that ``--format`` takes."""
@@ -57,9 +72,7 @@ def choose_formats(names: Sequence[str], spec: BundleSpec) -> tuple[ResultFormat
     wanted = dict.fromkeys(names) or {"png" if pictures else "nifti": None}
     unknown = [name for name in wanted if name not in RESULT_FORMATS]
     if unknown:
-        raise MedsegError(
-            f"--format takes {', '.join(RESULT_FORMATS)}; got {', '.join(unknown)}"
-        )
+        raise MedsegError(f"--format takes {', '.join(RESULT_FORMATS)}; got {', '.join(unknown)}")
     chosen = tuple(RESULT_FORMATS[name] for name in wanted)
     if pictures and any(kind.needs_dicom for kind in chosen):
         raise MedsegError(
@@ -71,17 +84,17 @@ def choose_formats(names: Sequence[str], spec: BundleSpec) -> tuple[ResultFormat
     return chosen
 
 
-def refuse_format(volume: Volume, formats: Iterable[ResultFormat], *, is_dicom: bool) -> None:
+def refuse_format(volume: Volume, formats: Iterable[ResultFormat]) -> None:
     """Refuse a scan that cannot have one of the formats, before time is spent on it.
 
     Raises:
         ScanError: Says which.
     """
     for kind in formats:
-        if kind.needs_dicom and not is_dicom:
+        if kind.needs_dicom and not isinstance(volume.header, Slices):
             raise ScanError(
-                f"is no DICOM series, so there is none for a {kind.name} to refer to; "
-                "choose --format nifti for it"
+                f"is no DICOM series, so there are no slices for --format {kind.name} to refer "
+                "to; choose nifti for it"
             )
 
 

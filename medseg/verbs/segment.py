@@ -1,47 +1,25 @@
-"""``medseg segment``: scans in; label maps, a ledger and a table of volumes out."""
+"""``medseg segment``: scans in; label maps, a ledger, a table of volumes and a report out."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from medseg.engine.batch import ScanWork
+from medseg.engine.pipeline import run_pipeline
 from medseg.engine.segmenter import Segmenter
+from medseg.tools.batch_report import VOLUMES, volumes_csv, write_report
 from medseg.tools.bundle import load_bundle
-from medseg.tools.cases import Scan
+from medseg.tools.discreet import discreet_fault
 from medseg.tools.files import write_whole
-from medseg.tools.images import write_labels
-from medseg.tools.inspection import read_scan
-from medseg.tools.scans import LEDGER, find_scans
-from medseg.words.errors import MedsegError, OutputError
-from medseg.words.events import Listener, Progress, Warned, tell
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one scan: a line of the ledger.
-
-    Attributes:
-        scan: The scan's name in this batch.
-        state: ``done`` or ``failed``.
-        label_map: File name of the label map inside ``OUT``; empty if failed.
-        volumes_ml: Label name → millilitres.
-        seconds: Time for reading, segmenting and writing.
-        warnings: What a person should know about the scan.
-        error: What is wrong with the scan and what to do; empty if done.
-    """
-
-    scan: str
-    state: str
-    label_map: str = ""
-    volumes_ml: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    warnings: tuple[str, ...] = ()
-    error: str = ""
+from medseg.tools.ledger import Entry, Ledger, open_ledger
+from medseg.tools.result_files import choose_formats, refuse_overwriting
+from medseg.tools.scans import ScanList, find_scans
+from medseg.words.config import BundleSpec
+from medseg.words.errors import Fault
+from medseg.words.events import Listener, Warned, tell
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +29,17 @@ class Batch:
     Attributes:
         out: Where the results are.
         results: One per scan, in the order worked on.
+        places: Scan → where it was found, for the person who called; in no result.
     """
 
     out: Path
-    results: tuple[Result, ...]
+    results: tuple[Entry, ...]
+    places: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
-    def failed(self) -> tuple[Result, ...]:
-        """The scans without a label map."""
-        return tuple(result for result in self.results if result.state == "failed")
+    def failed(self) -> tuple[Entry, ...]:
+        """The scans without a result."""
+        return tuple(entry for entry in self.results if not entry.is_good)
 
 
 def segment(
@@ -68,19 +48,25 @@ def segment(
     out: str | Path,
     *,
     device: str = "auto",
+    formats: Sequence[str] = (),
+    report: bool = True,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
     """Segment a scan, a folder of scans or a list of scans.
 
     Each label map lies on its scan's own grid and appears whole or not at all. A bad scan is
-    named with its fault and never stops the others.
+    named with its fault and never stops the others. What a call that was stopped or killed has
+    done stays done: the same call again works only on scans that are new or were changed, whose
+    results are gone or were changed, or that failed.
 
     Args:
         bundle: A trained bundle.
         scans: A file, a folder (searched with all below it) or a CSV.
         out: The folder for results; made if needed.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        listeners: Told of progress and warnings.
+        formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given.
+        report: Whether to draw pictures and write ``OUT/report.html``.
+        listeners: Told of progress and warnings, of progress in another thread.
 
     Returns:
         What became of each scan; also in ``OUT/ledger.jsonl`` and ``OUT/volumes.csv``.
@@ -89,70 +75,71 @@ def segment(
         BundleError: If the bundle is wrong.
         CheckpointError: If it has no weights.
         DatasetError: If there is no scan.
-        OutputError: If ``out`` cannot be written.
+        OutputError: If ``out`` cannot be written, holds the scans, or another process is
+            segmenting into it.
+        Exception: The first bug that a scan met, once all others are done.
     """
+    scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
+    kinds = choose_formats(formats, trained.spec)
+    found = find_scans(scans, len(trained.spec.channels))
+    refuse_overwriting(scans, out, found.scans, kinds)
     segmenter = Segmenter(trained, device)
-    out = Path(out)
-    found = find_scans(Path(scans), len(trained.spec.channels))
+    with open_ledger(out) as ledger:
+        _tell_notes(found, ledger, listeners)
+        work = ScanWork(
+            segmenter,
+            ledger,
+            kinds,
+            total=len(found.scans),
+            pictures=report,
+            listeners=listeners,
+        )
+        left_out, places = _named_places(found, scans)
+        refused = [work.refuse(fault) for fault in left_out]
+        results = run_pipeline(
+            found.scans,
+            read=work.read,
+            infer=work.infer,
+            write=work.finish,
+            name=lambda scan: scan.name,
+        )
+        _sum_up(ledger, trained.spec, report)
+    work.raise_bug()
+    return Batch(out, (*refused, *results), places)
+
+
+def _tell_notes(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
     for note in found.notes:
         tell(listeners, Warned(note))
-    results = [
-        Result(fault.where, "failed", error=fault.what, seconds=0.0) for fault in found.left_out
-    ]
-    for result in results:
-        _enter(out / LEDGER, result)
-    tell(listeners, Progress("segmenting", 0, len(found.scans)))
-    for done, result in enumerate(_segment_each(segmenter, found.scans, out), start=1):
-        _enter(out / LEDGER, result)
-        results.append(result)
-        tell(listeners, Progress("segmenting", done, len(found.scans)))
-    write_whole(out / "volumes.csv", _volumes_csv(results, trained.spec.label_set.names))
-    return Batch(out, tuple(results))
+    if ledger.damaged:
+        count = f"{ledger.damaged} line{'s' * (ledger.damaged > 1)} of the ledger"
+        tell(listeners, Warned(f"{count} cannot be read; what they were about is done again"))
 
 
-def _segment_each(segmenter: Segmenter, scans: Sequence[Scan], out: Path) -> Iterator[Result]:
-    ending = ".png" if segmenter.spec.preprocessing.input == "picture" else ".nii.gz"
-    for scan in scans:
-        began = time.perf_counter()
-        target = out / f"{scan.name}{ending}"
-        try:
-            volume = read_scan(scan, len(segmenter.spec.channels))
-            found = segmenter.segment(volume)
-            write_labels(target, found.labels, volume)
-        except OutputError:
-            raise  # a full disk or a wrong folder is no fault of this scan and ends the batch
-        except MedsegError as error:
-            yield Result(scan.name, "failed", error=str(error), seconds=_since(began))
-        else:
-            yield Result(
-                scan.name,
-                "done",
-                label_map=target.name,
-                volumes_ml={name: round(ml, 4) for name, ml in found.volumes_ml.items()},
-                seconds=_since(began),
-                warnings=volume.warnings,
-            )
+def _named_places(found: ScanList, root: Path) -> tuple[list[Fault], dict[str, str]]:
+    """Return what was left out as results name it, and where everything was found."""
+    places = {scan.name: _place(scan.parts[0][0], root) for scan in found.scans}
+    taken = {name.casefold() for name in places}
+    left_out = []
+    for fault in found.left_out:
+        named = discreet_fault(fault, root)
+        if named.where.casefold() in taken:
+            digest = hashlib.sha256(fault.where.encode(errors="replace")).hexdigest()
+            named = Fault(f"{named.where}-{digest[:6]}", named.what)
+        taken.add(named.where.casefold())
+        places[named.where] = fault.where
+        left_out.append(named)
+    return left_out, places
 
 
-def _since(began: float) -> float:
-    return round(time.perf_counter() - began, 3)
+def _place(file: Path, root: Path) -> str:
+    return str(file.relative_to(root)) if file.is_relative_to(root) else file.name
 
 
-def _enter(ledger: Path, result: Result) -> None:
-    try:
-        ledger.parent.mkdir(parents=True, exist_ok=True)
-        with ledger.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise OutputError(f"cannot write {ledger}: {error.strerror}") from error
-
-
-def _volumes_csv(results: Sequence[Result], names: Sequence[str]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["scan", *(f"{name}_ml" for name in names)])
-    for result in results:
-        if result.state == "done":
-            table.writerow([result.scan, *(f"{result.volumes_ml[name]:.4f}" for name in names)])
-    return text.getvalue()
+def _sum_up(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
+    """Write what stands above single scans, of all that the ledger knows."""
+    entries = ledger.entries.values()
+    write_whole(ledger.folder / VOLUMES, volumes_csv(entries, spec.label_set))
+    if report:
+        write_report(ledger.folder, entries, f"{spec.name} {spec.version}", spec.label_set)

@@ -1,0 +1,279 @@
+"""What is done to each scan of a batch, and how its end is entered into the ledger.
+
+A fault of the scan ends that scan alone and says what to do. A bug ends that scan, too, is
+entered as an error and raised when the batch is over. A folder that can no longer be written to
+ends the batch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any, Generic, TypeVar
+
+from medseg.engine.pipeline import Attempt
+from medseg.engine.segmenter import Segmenter
+from medseg.tools.batch_report import preview_file
+from medseg.tools.cases import Scan
+from medseg.tools.discreet import discreet
+from medseg.tools.files import write_whole
+from medseg.tools.fingerprints import hash_bundle, hash_file, result_key
+from medseg.tools.images import read_labels
+from medseg.tools.inspection import read_scan
+from medseg.tools.ledger import Entry, Ledger, State
+from medseg.tools.plausibility import check_kind, check_volume
+from medseg.tools.provenance import device_name
+from medseg.tools.result_files import ResultFormat, refuse_format
+from medseg.tools.thumbnails import draw_thumbnail
+from medseg.words.errors import Fault, MedsegError, OutputError
+from medseg.words.events import Listener, Progress, Warned, tell
+from medseg.words.volume import Array, Volume
+
+TASK = "segmenting"
+"""The chore's name in progress events."""
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class OnItsWay(Generic[Value]):
+    """A scan between two stages."""
+
+    scan: Scan
+    attempt: Attempt[Value]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadScan:
+    """A scan that was read.
+
+    Attributes:
+        key: Of the result it will have.
+        volume: Its voxels; ``None`` if nothing is to be done with them.
+        kept: The entry of its earlier result, if that is still what it would be.
+    """
+
+    key: str
+    volume: Volume | None
+    kept: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedScan:
+    """A scan that was read, with its labels ``(i, j, k)`` unless nothing is to be done."""
+
+    read: ReadScan
+    labels: Array | None
+    volumes_ml: dict[str, float]
+
+
+class ScanWork:
+    """The three stages of a scan.
+
+    Args:
+        segmenter: Finds the labels.
+        ledger: Of the folder of results, open.
+        formats: Of the result files.
+        total: How many scans there will be.
+        pictures: Whether a picture for the report is drawn of each scan.
+        listeners: Told of progress and warnings, by the thread that works.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        ledger: Ledger,
+        formats: Sequence[ResultFormat],
+        *,
+        total: int,
+        pictures: bool,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self._segmenter, self._spec = segmenter, segmenter.spec
+        self._ledger, self._out = ledger, ledger.folder
+        self._formats, self._pictures = formats, pictures
+        self._listeners, self._total, self._done = listeners, total, 0
+        self._bug: Exception | None = None
+        self._bundle_hash = hash_bundle(segmenter.bundle)
+        self._device = device_name(segmenter.device)
+        tell(listeners, Progress(TASK, 0, total))
+
+    def read(self, scan: Scan) -> OnItsWay[ReadScan]:
+        """Read a scan, unless its result is there already."""
+        return OnItsWay(scan, Attempt(scan).then("read", self._read))
+
+    def infer(self, one: OnItsWay[ReadScan]) -> OnItsWay[SegmentedScan]:
+        """Find the labels of a scan."""
+        return OnItsWay(one.scan, one.attempt.then("segment", self._segment))
+
+    def finish(self, one: OnItsWay[SegmentedScan]) -> Entry:
+        """Write a scan's result files and enter what became of it.
+
+        Raises:
+            OutputError: If the folder cannot be written to; the batch must end.
+        """
+        attempt = one.attempt.then("write", lambda found: self._write(one.scan, found))
+        entry = attempt.settle(lambda error: self._failure(one.scan, error))
+        if entry.state != "skipped":
+            entry = entry.model_copy(update={"seconds": dict(attempt.seconds)})
+            self._ledger.enter(entry)
+        self._done += 1
+        tell(self._listeners, Progress(TASK, self._done, self._total))
+        return entry
+
+    def refuse(self, fault: Fault) -> Entry:
+        """Enter something that cannot even be tried."""
+        entry = self._entry(fault.where, "failed", error=fault.what)
+        self._ledger.enter(entry)
+        return entry
+
+    def raise_bug(self) -> None:
+        """Raise the first bug met, if there was one, with its traceback."""
+        if self._bug is not None:
+            raise self._bug
+
+    def _read(self, scan: Scan) -> ReadScan:
+        check_kind(scan, self._spec)
+        key = result_key(scan, self._bundle_hash, [kind.name for kind in self._formats])
+        kept = self._kept(scan, key)
+        if kept is not None and not self._lacks_picture(kept):
+            return ReadScan(key, None, kept)
+        volume = read_scan(scan, len(self._spec.channels))
+        refuse_format(volume, self._formats)
+        warnings = [*volume.warnings, *check_volume(volume, self._spec)]
+        warnings = [discreet(warning, scan) for warning in warnings]
+        # From here on errors call the volume what results call it.
+        volume = replace(volume, source=scan.name, warnings=tuple(warnings))
+        return ReadScan(key, volume, kept)
+
+    def _kept(self, scan: Scan, key: str) -> Entry | None:
+        """Return the entry of an earlier result that would come out the same."""
+        entry = self._ledger.entries.get(scan.name)
+        if entry is None or entry.state != "done" or entry.key != key:
+            return None
+        for name, digest in entry.files.items():
+            file = self._out / name
+            if not file.is_file():
+                return None
+            if hash_file(file) != digest:
+                what = f"{name} was changed since it was written; it is made anew"
+                tell(self._listeners, Warned(what))
+                return None
+        return entry
+
+    def _lacks_picture(self, entry: Entry) -> bool:
+        """Tell whether a picture of an earlier result is wanted, absent, and can be drawn."""
+        absent = not preview_file(self._out, entry.scan).is_file()
+        return self._pictures and absent and bool(_label_maps(entry))
+
+    def _segment(self, read: ReadScan) -> SegmentedScan:
+        if read.volume is None:
+            return SegmentedScan(read, None, {})
+        if read.kept is not None:
+            labels = read_labels(self._out / _label_maps(read.kept)[0]).array[0]
+            return SegmentedScan(read, labels, {})
+        found = self._segmenter.segment(read.volume)
+        return SegmentedScan(read, found.labels, found.volumes_ml)
+
+    def _write(self, scan: Scan, one: SegmentedScan) -> Entry:
+        volume, labels, kept = one.read.volume, one.labels, one.read.kept
+        if volume is not None and labels is not None:
+            self._draw(scan, volume, labels)
+        if kept is not None:
+            return kept.model_copy(update={"state": "skipped"})
+        if volume is None or labels is None:
+            raise TypeError("a scan that is not kept has been read and segmented")
+        return self._entry(
+            scan.name,
+            "done",
+            key=one.read.key,
+            files=self._write_files(scan, volume, labels),
+            volumes_ml={name: round(ml, 4) for name, ml in one.volumes_ml.items()},
+            shape=volume.shape,
+            spacing_mm=tuple(round(mm, 4) for mm in volume.spacing),
+            warnings=volume.warnings,
+        )
+
+    def _write_files(self, scan: Scan, volume: Volume, labels: Array) -> dict[str, str]:
+        written = {}
+        for kind in self._formats:
+            file = self._out / f"{scan.name}{kind.ending}"
+            kind.write(file, labels, volume, self._spec)
+            written[file.name] = hash_file(file)
+        return written
+
+    def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
+        file = preview_file(self._out, scan.name)
+        if self._pictures:
+            write_whole(file, draw_thumbnail(volume, labels, self._spec.label_set))
+        else:
+            file.unlink(missing_ok=True)  # it would show an earlier result
+
+    def _failure(self, scan: Scan, error: Exception) -> Entry:
+        """Say why a scan has no result.
+
+        Raises:
+            OutputError: If it is not the scan's fault: the folder cannot be written to.
+        """
+        if isinstance(error, OutputError) and isinstance(error.__cause__, OSError):
+            raise error
+        warnings = self._stale(scan)
+        if isinstance(error, MedsegError):
+            what = discreet(str(error), scan)
+            return self._entry(scan.name, "failed", error=what, warnings=warnings)
+        if _is_out_of_memory(error):
+            what = (
+                "there is not enough memory for this scan; close other programs, use a larger "
+                "machine, or cut the scan to the part that matters"
+            )
+            return self._entry(scan.name, "failed", error=what, warnings=warnings)
+        # Not its text, which may quote a header.
+        what = (
+            f"a bug in medseg ({type(error).__name__}), no fault of the scan; please report it "
+            "with the traceback that the run ended with"
+        )
+        tell(self._listeners, Warned(f"{scan.name}: {what}"))
+        self._keep_bug(scan, error)
+        return self._entry(scan.name, "error", error=what, warnings=warnings)
+
+    def _keep_bug(self, scan: Scan, error: Exception) -> None:
+        if self._bug is None:
+            error.add_note(f"while working on {scan.name}; the other scans were finished")
+            # The frames would keep the scan in memory until the batch is over.
+            traceback.clear_frames(error.__traceback__)
+            self._bug = error
+
+    def _stale(self, scan: Scan) -> tuple[str, ...]:
+        """Warn of files of an earlier result, which are kept: what failed now may be the disk."""
+        earlier = self._ledger.entries.get(scan.name)
+        files = [] if earlier is None else [f for f in earlier.files if (self._out / f).is_file()]
+        if not files:
+            return ()
+        return (f"{', '.join(files)} is of an earlier run, and may be of another scan",)
+
+    def _entry(self, scan: str, state: State, **facts: Any) -> Entry:
+        return Entry(
+            scan=scan,
+            state=state,
+            bundle=f"{self._spec.name} {self._spec.version}",
+            bundle_hash=self._bundle_hash,
+            medseg=version("medseg"),
+            device=self._device,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            **facts,
+        )
+
+
+def _label_maps(entry: Entry) -> list[str]:
+    """Return the result files that can be read as label maps."""
+    return [name for name in entry.files if not name.endswith(".dcm")]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # PyTorch has no class of its own for it on the CPU.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

@@ -1,0 +1,118 @@
+"""A batch for people: one HTML page that needs nothing else, and a table of volumes.
+
+The page shows what the ledger says and the pictures beside it. It opens from disk, fetches
+nothing, and runs no script but its own: whatever a scan is called is shown as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg.tools.files import write_whole
+from medseg.tools.ledger import Entry
+from medseg.words.errors import OutputError
+from medseg.words.labels import LabelSet
+
+PREVIEWS = "previews"
+"""The folder of pictures among the results."""
+
+REPORT, VOLUMES = "report.html", "volumes.csv"
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+def preview_file(out: Path, scan: str) -> Path:
+    """Return where the picture of a scan lies, or would."""
+    return out / PREVIEWS / f"{scan}.webp"
+
+
+def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> None:
+    """Write ``OUT/report.html``: failed scans first, then by name, sortable by every column.
+
+    Args:
+        out: The folder of results; its pictures are taken into the page.
+        entries: The latest entry of each scan.
+        title: What was done: the bundle's name and version.
+        label_set: Whose colours the pictures have.
+
+    Raises:
+        OutputError: If it cannot be written, or a picture cannot be read.
+    """
+    write_whole(out / REPORT, render_report(out, entries, title, label_set))
+
+
+def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> str:
+    """Return the page that ``write_report`` writes."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    # Every value is escaped; none is ever marked as safe but the page's own script and style.
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ordered = sorted(entries, key=lambda entry: (entry.is_good, entry.scan.casefold()))
+    script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode()).digest()
+    names = _label_names(ordered, label_set)
+    return environment.get_template("batch_report.html.j2").render(
+        title=title,
+        rows=[_row(out, entry, names) for entry in ordered],
+        good=sum(entry.is_good for entry in ordered),
+        failed=sum(not entry.is_good for entry in ordered),
+        warned=sum(entry.is_good and bool(entry.warnings) for entry in ordered),
+        names=names,
+        colours={label.name: "#{:02x}{:02x}{:02x}".format(*label.colour) for label in label_set},
+        script=script,
+        script_hash=base64.b64encode(digest).decode(),
+    )
+
+
+def volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
+    """Return the volumes of each segmented scan as CSV, in millilitres, sorted by name."""
+    good = sorted((entry for entry in entries if entry.is_good), key=lambda e: e.scan.casefold())
+    names = _label_names(good, label_set)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["scan", *(f"{name}_ml" for name in names)])
+    for entry in good:
+        volumes = (entry.volumes_ml.get(name) for name in names)
+        table.writerow([entry.scan, *("" if ml is None else f"{ml:.4f}" for ml in volumes)])
+    return text.getvalue()
+
+
+def _label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]:
+    """Return the bundle's labels, then those that only other bundles' results have."""
+    others = (name for entry in entries for name in entry.volumes_ml)
+    return tuple(dict.fromkeys((*label_set.names, *others)))
+
+
+def _row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "entry": entry,
+        "picture": _picture(preview_file(out, entry.scan)) if entry.is_good else "",
+        "volumes": [entry.volumes_ml.get(name) for name in names],
+        "seconds": sum(entry.seconds.values()),
+        "stages": ", ".join(f"{stage} {took:.2f} s" for stage, took in entry.seconds.items()),
+        "grid": "×".join(map(str, entry.shape)),
+        "spacing": " × ".join(f"{mm:.3g}" for mm in entry.spacing_mm),
+        "files": list(entry.files),
+    }
+
+
+def _picture(file: Path) -> str:
+    """Return a picture as text for the page; nothing if there is none."""
+    try:
+        return base64.b64encode(file.read_bytes()).decode()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise OutputError(f"cannot read {file}: {error.strerror}") from error
