@@ -52,21 +52,21 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except MedsegError as error:
         _complain(str(error))
         sys.exit(WRONG)
     except KeyboardInterrupt:
         _complain("interrupted; a training goes on with --resume")
         sys.exit(INTERRUPTED)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
     except Exception as error:
         # Typer's own complaints about the call carry their text and code; all else is a bug.
         if not hasattr(error, "exit_code") or not hasattr(error, "show"):
             raise
         error.show()
         sys.exit(error.exit_code)
+    # Out of standalone mode the code of typer.Exit is returned, not raised.
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @app.callback()

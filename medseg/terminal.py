@@ -51,7 +51,6 @@ class Terminal:
         self._smooth_loss = math.nan
 
     def __enter__(self) -> Self:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -60,7 +59,8 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        if self._progress.live.is_started:  # stopping what never started prints an empty line
+            self._progress.stop()
 
     def __call__(self, event: events.Event) -> None:
         """Show what happened."""
@@ -82,6 +82,7 @@ class Terminal:
         self._progress.console.print(text, highlight=False, soft_wrap=True)
 
     def _show(self, task: str, done: int, total: int, note: str = "") -> None:
+        self._progress.start()
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(task, total=total, note=note)
         self._progress.update(self._tasks[task], completed=done, total=total, note=note)
