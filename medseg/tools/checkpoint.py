@@ -68,14 +68,22 @@ class RunFolder:
         """Return what ``begin`` noted.
 
         Raises:
-            CheckpointError: If no run began here.
+            CheckpointError: If no run began here, or the note is damaged.
         """
+        if not self.is_run:
+            raise CheckpointError(f"{self.path} holds no run to resume; start one without --resume")
         try:
-            return dict(json.loads(self.run.read_text()))
-        except (OSError, ValueError) as error:
+            found = json.loads(self.run.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{self.run} is damaged: {error}") from error
+        kinds = {"run_id": str, "data": str, "fold": int | None}
+        if not isinstance(found, dict) or not all(
+            name in found and isinstance(found[name], kind) for name, kind in kinds.items()
+        ):
             raise CheckpointError(
-                f"{self.path} holds no run to resume; start one without --resume"
-            ) from error
+                f"{self.run} is damaged: it must name the run's {', '.join(kinds)}"
+            )
+        return found
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -103,7 +111,12 @@ class RunFolder:
         Raises:
             CheckpointError: If the file is damaged.
         """
-        return dict(_load(self.checkpoint)) if self.checkpoint.is_file() else None
+        if not self.checkpoint.is_file():
+            return None
+        found = _load(self.checkpoint)
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{self.checkpoint} is no checkpoint of a training")
+        return found
 
     def save_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Keep the best weights as a plain state dict."""
@@ -137,6 +150,8 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 
 
 def _load(path: Path) -> Any:
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no file")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

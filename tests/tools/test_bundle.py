@@ -228,10 +228,9 @@ def test_any_json_gives_a_spec_or_faults_and_never_a_crash(
         made[section][field] = value
     try:
         spec = parse_spec(made)
-    except BundleError as error:
-        assert error.faults
-    else:
-        assert not differences(parse_spec(json.loads(spec_json(spec))), spec)
+    except BundleError:
+        return
+    assert not differences(parse_spec(json.loads(spec_json(spec))), spec)
 
 
 # --- overrides ---
@@ -294,7 +293,7 @@ def test_overrides_are_applied_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_override_says_what_is_allowed(override: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=".*") as caught:
+    with pytest.raises(BundleError) as caught:
         load_bundle(write_json(tmp_path, content()), [override])
     assert words in str(caught.value)
 
