@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from medseg.tools.images.dicom_source import label_text
 from medseg.words.labels import Label
 
 # The concepts themselves, without the words of the dictionary, which differ between editions.
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
-_MEANING_LENGTH = 64
 
 
 def code_of(label: Label) -> Code:
@@ -18,8 +18,7 @@ def code_of(label: Label) -> Code:
     if label.code is None:
         return _ANATOMY
     scheme, value = label.code.split(":", 1)
-    meaning = label.name.replace("\\", "/")[:_MEANING_LENGTH]
-    return Code(value, scheme, meaning)
+    return Code(value, scheme, label_text(label))
 
 
 def category_of(label: Label) -> Code:

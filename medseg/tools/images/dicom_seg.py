@@ -24,6 +24,7 @@ from medseg.tools.images.dicom_source import (
     checked_labels,
     derived_uid,
     fingerprint,
+    label_text,
     short_text,
     source_of,
     stamp,
@@ -39,6 +40,8 @@ SERIES_NUMBER = 901
 """Behind the scanner's own series in a viewer's list."""
 
 _STAND_IN = "2.25."
+_FEWEST_PIXELS = 8
+"""highdicom packs smaller frames wrongly: each into a byte of its own."""
 
 
 def write_dicom_seg(
@@ -94,7 +97,10 @@ def write_dicom_seg(
         _compress(seg)
     _refer(seg, source)
     _name_dimensions(seg, derived_uid(identity, "dimensions"))
-    stamp(seg, source, created or datetime.now(), ("Content",))  # noqa: DTZ005 (local, as DICOM)
+    created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
+    stamp(seg, source, created, ("Content",))
+    for equipment in seg.ContributingEquipmentSequence:
+        equipment.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f")
     with whole_file(path) as temporary:
         seg.save_as(temporary, enforce_file_format=True)
 
@@ -109,6 +115,10 @@ def _segmentation(
 ) -> Any:
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
+    if planes[0].size < _FEWEST_PIXELS:
+        raise OutputError(
+            f"{scan}: slices of {planes[0].size} pixels are too small for a DICOM SEG"
+        )
     try:
         return Segmentation(
             source_images=stand_ins,
@@ -117,6 +127,7 @@ def _segmentation(
             segment_descriptions=segments,
             transfer_syntax_uid=ExplicitVRLittleEndian,
             content_label="SEGMENTATION",
+            omit_empty_frames=bool(planes.any()),
             specific_character_set=UTF_8,
             **names,
         )
@@ -157,7 +168,7 @@ def _segment(label: Label, algorithm: str, version: str) -> Any:
 
     return SegmentDescription(
         segment_number=label.index,
-        segment_label=short_text(label.name),
+        segment_label=label_text(label),
         segmented_property_category=category_of(label),
         segmented_property_type=code_of(label),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,

@@ -234,5 +234,15 @@ def _pixels(seg: _Seg, name: str) -> Iterator[Labels]:
 def _unpacked(ds: FileDataset, syntax: uids.UID, frames: Sequence[Frame]) -> Iterator[Labels]:
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         syntax = uids.ExplicitVRLittleEndian
-    for pixels, _ in get_decoder(syntax).iter_array(ds, raw=True, validate=True):
-        yield pixels
+    if ds.BitsAllocated > 1 or not syntax.is_little_endian:
+        yield from (pixels for pixels, _ in get_decoder(syntax).iter_array(ds, raw=True))
+        return
+    # Frames follow each other bit by bit, and need not begin with a byte; not left to pydicom,
+    # which loses its way in frames of a few bytes.
+    packed = np.frombuffer(ds.PixelData, np.uint8)
+    count = ds.Rows * ds.Columns
+    for number in range(len(frames)):
+        start = number * count
+        here = packed[start // 8 : (start + count + 7) // 8]
+        bits = np.unpackbits(here, bitorder="little")[start % 8 :][:count]
+        yield bits.reshape(ds.Rows, ds.Columns)

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
+from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.tools.images.dicom import Slices
@@ -25,7 +26,7 @@ from medseg.tools.images.dicom_files import MALFORMED, open_header
 from medseg.tools.images.dicom_frames import Frame, valid_uid
 from medseg.tools.images.dicom_headers import read_header
 from medseg.words.errors import OutputError, ScanError
-from medseg.words.labels import LabelSet
+from medseg.words.labels import Label, LabelSet
 from medseg.words.volume import Volume
 
 TEXT_LENGTH = 64
@@ -201,6 +202,11 @@ def short_text(text: str) -> str:
     return printable.replace("\\", "/")[:TEXT_LENGTH].strip()
 
 
+def label_text(label: Label) -> str:
+    """Return a label's name as DICOM can hold it, its index if nothing of it is left."""
+    return short_text(label.name) or f"label {label.index}"
+
+
 def _header(file: Path, name: str) -> FileDataset:
     try:
         return open_header(file, [*_IMAGE, *_REQUIRED, *_OPTIONAL])
@@ -226,12 +232,15 @@ def _refuse_unnamed(name: str, uids: dict[str, Any]) -> None:
 
 def _patient_study(ds: FileDataset) -> Dataset:
     taken = Dataset()
-    for keyword in (*_REQUIRED, *_OPTIONAL):
-        try:
-            if keyword in ds:
-                taken[keyword] = ds[keyword]
-        except MALFORMED:
-            continue  # a value that cannot even be read is as good as absent
+    # pydicom's warnings about odd values would quote them: a birth date in a log.
+    with disable_value_validation():
+        for keyword in (*_REQUIRED, *_OPTIONAL):
+            try:
+                if keyword in ds:
+                    taken[keyword] = ds[keyword]
+                    str(taken[keyword])  # parses sequences to their last item
+            except MALFORMED:
+                taken.pop(keyword, None)  # what cannot even be read is as good as absent
     for keyword in _REQUIRED:
         if keyword not in taken:
             setattr(taken, keyword, "")

@@ -29,6 +29,7 @@ from medseg.tools.images.dicom_source import (
     derived_uid,
     fingerprint,
     instance_reference,
+    label_text,
     short_text,
     source_of,
     stamp,
@@ -83,7 +84,8 @@ def write_rtstruct(
     ds.SeriesDescription = short_text(series_description)
     ds.ManufacturerModelName, ds.SoftwareVersions = short_text(algorithm), short_text(version)
     ds.StructureSetLabel = short_text(algorithm)[:_LABEL_LENGTH]
-    stamp(ds, source, created or datetime.now(), ("StructureSet",))  # noqa: DTZ005 (as DICOM)
+    created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
+    stamp(ds, source, created, ("StructureSet",))
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = source.frame_of_reference, ""
     ds.ReferencedFrameOfReferenceSequence = [_references(source)]
     ds.StructureSetROISequence = [_roi(label, source, algorithm) for label in label_set]
@@ -123,7 +125,7 @@ def _roi(label: Label, source: DicomSource, algorithm: str) -> Dataset:
     item = Dataset()
     item.ROINumber = label.index
     item.ReferencedFrameOfReferenceUID = source.frame_of_reference
-    item.ROIName = short_text(label.name)
+    item.ROIName = label_text(label)
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     item.ROIGenerationDescription = short_text(algorithm)
     return item

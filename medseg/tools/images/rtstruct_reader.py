@@ -30,7 +30,8 @@ OFF_SLICE = 0.25
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _MOST_NAMED = 20
-_TAGS = ("SOPClassUID", "StructureSetROISequence", "ROIContourSequence", "FrameOfReferenceUID")
+_LAST = "RTROIObservationsSequence"
+_TAGS = ("SOPClassUID", "StructureSetROISequence", "ROIContourSequence", _LAST)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +82,9 @@ def _rois(path: Path) -> list[_Roi]:
         ds = open_header(path, _TAGS)
         if str(ds.get("SOPClassUID") or "") != uids.RTStructureSetStorage:
             raise ScanError(f"{path.name}: is no DICOM RT Structure Set (RTSTRUCT)")
+        if _LAST not in ds:
+            # It must be there and stands behind the contours; pydicom passes over a cut end.
+            raise ScanError(f"{path.name}: truncated; its ROI observations are missing")
         found = _parsed(ds)
     except MALFORMED as error:
         raise ScanError(
