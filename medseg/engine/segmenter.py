@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from monai.transforms import KeepLargestConnectedComponent
 
+from medseg.engine.arithmetic import Predictor
 from medseg.engine.networks.unet import build_network
-from medseg.engine.windows import Autocast, choose_device, choose_precision, window_inferer
+from medseg.engine.sweep import Sweep, Swept
+from medseg.engine.windows import choose_device, choose_precision
 from medseg.tools.bundle import Bundle, load_bundle
 from medseg.tools.checkpoint import load_weights
-from medseg.tools.transforms import IMAGE, Preprocessing
+from medseg.words.config import BundleSpec
 from medseg.words.errors import CheckpointError, MedsegError, ScanError
 from medseg.words.labels import LabelSet
 from medseg.words.volume import Array, Volume
+
+_MOST_ROUNDING = 0.2
+"""Largest relative error of scores that coarse arithmetic causes by itself."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,34 +36,65 @@ class Segmentation:
         labels: Label indices ``(i, j, k)`` on the scan's own grid, uint8 or uint16.
         label_set: What the indices mean.
         volumes_ml: Label name → millilitres.
+        seconds: Stage → time it took: ``input``, ``network``, ``labels``.
+        warnings: What a person should know about how this result was made.
     """
 
     labels: Array
     label_set: LabelSet
     volumes_ml: dict[str, float]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 class Segmenter:
     """Segments volumes with a trained bundle.
 
+    The label maps are those of the bundle's MONAI chain (resample, slide a window, resample all
+    scores back, compare), computed without ever holding the scores of a whole scan: memory grows
+    with classes × planes of one window, not with classes × scan. May be used by several threads.
+
     Args:
         bundle: A trained bundle, or its path.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is fp32 on a CPU, so that
+            label maps equal stock MONAI's, and what the hardware is fast in on a GPU.
+        mirror: Whether to average over flips along the axes the bundle was trained to flip.
+        gpu_memory: Most bytes of GPU memory for image and scores; what does not fit lies in the
+            host's memory. A share of what is free unless given.
 
     Raises:
         CheckpointError: If the bundle has no weights, or weights of another network.
         BundleError: If its ``bundle.json`` is wrong.
+        MedsegError: If there is no such device, or it cannot compute in this precision.
     """
 
-    def __init__(self, bundle: Bundle | str | Path, device: str = "auto") -> None:
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        device: str = "auto",
+        *,
+        precision: str = "auto",
+        mirror: bool = False,
+        gpu_memory: int | None = None,
+    ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.spec = self.bundle.spec
         self.device = choose_device(device)
-        self._network = _load_network(self.bundle).to(self.device)
-        self._preprocess = Preprocessing(self.spec)
-        # On a CPU the arithmetic is that of stock MONAI, so that the label maps are equal.
-        precision = choose_precision("auto" if self.device.type == "cuda" else "fp32", self.device)
-        self._inferer = Autocast(window_inferer(self.spec), self.device, precision)
+        if precision == "auto" and self.device.type == "cpu":
+            precision = "fp32"
+        axes = self.spec.training.augmentation.mirror_axes if mirror else ()
+        predict = Predictor(
+            _load_network(self.bundle),
+            self.spec.network.dims,
+            self.device,
+            choose_precision(precision, self.device),
+            axes,
+        )
+        if self.device.type == "cuda":
+            _refuse_wrong_arithmetic(predict, self.spec, self.device)
+        self.precision = predict.precision
+        self._sweep = Sweep(self.spec, predict, self.device, gpu_memory)
 
     def segment(self, volume: Volume) -> Segmentation:
         """Segment one volume.
@@ -67,8 +107,9 @@ class Segmenter:
             Labels on the volume's own grid.
 
         Raises:
-            ScanError: If the volume does not have the bundle's channels.
-            MedsegError: If the device has too little memory.
+            ScanError: If the volume does not have the bundle's channels, or cannot be brought
+                onto the network's grid.
+            MedsegError: If the device has too little memory, or the network returns no numbers.
         """
         wanted, got = len(self.spec.channels), volume.array.shape[0]
         if got != wanted:
@@ -77,33 +118,67 @@ class Segmenter:
                 f"{volume.source or 'scan'} has {got} channel{'s' * (got != 1)}; this bundle "
                 f"needs {wanted} ({names})"
             )
+        swept = self._swept(volume)
+        labels = self._keep_largest(swept.labels)
+        return Segmentation(
+            labels,
+            self.spec.label_set,
+            self._volumes_ml(labels, volume),
+            {stage: round(seconds, 4) for stage, seconds in swept.seconds.items()},
+            tuple(swept.warnings),
+        )
+
+    def _swept(self, volume: Volume) -> Swept:
         try:
-            labels = self._label_map(volume)
-        except torch.OutOfMemoryError as error:
+            with torch.inference_mode():
+                return self._sweep(volume)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _is_about_memory(error):
+                raise
+            hint = "; try --device cpu" if self.device.type == "cuda" else ""
             raise MedsegError(
                 f"{volume.source or 'scan'} of shape {volume.shape} does not fit the memory of "
-                f"{self.device}; try --device cpu"
+                f"{self.device}{hint}"
             ) from error
-        return Segmentation(labels, self.spec.label_set, self._volumes_ml(labels, volume))
 
-    @torch.inference_mode()
-    def _label_map(self, volume: Volume) -> Array:
-        image = self._preprocess(volume)[IMAGE]
-        logits = self._inferer(image[None].as_tensor().to(self.device), self._network)[0]
-        on_scan = self._preprocess.invert(logits.cpu(), image)
-        labels = on_scan.max(dim=0).indices
-        largest = [
-            la.index for la in self.spec.label_set if la.name in self.spec.inference.keep_largest
-        ]
-        if largest:
-            keep = KeepLargestConnectedComponent(applied_labels=largest, is_onehot=False)
-            labels = keep(labels[None])[0]
-        kind = np.uint8 if len(self.spec.labels) < 256 else np.uint16
-        return labels.numpy().astype(kind)
+    def _keep_largest(self, labels: Array) -> Array:
+        wanted = self.spec.inference.keep_largest
+        largest = [label.index for label in self.spec.label_set if label.name in wanted]
+        if not largest:
+            return labels
+        keep = KeepLargestConnectedComponent(applied_labels=largest, is_onehot=False)
+        kept = keep(torch.from_numpy(labels.astype(np.int32))[None])[0]
+        return np.asfortranarray(kept.numpy(), dtype=labels.dtype)
 
     def _volumes_ml(self, labels: Array, volume: Volume) -> dict[str, float]:
-        counts = np.bincount(labels.reshape(-1), minlength=self.spec.label_set.channels)
+        counts = np.zeros(self.spec.label_set.channels, np.int64)
+        # Slice by slice: numpy counts in 8-byte copies of what it is given.
+        for k in range(labels.shape[2]):
+            counts += np.bincount(labels[..., k].ravel(order="K"), minlength=len(counts))
         return {la.name: float(counts[la.index]) * volume.voxel_ml for la in self.spec.label_set}
+
+
+def _is_about_memory(error: RuntimeError) -> bool:
+    # On a CPU torch says so in words alone.
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _refuse_wrong_arithmetic(predict: Predictor, spec: BundleSpec, device: torch.device) -> None:
+    """Fall back to float32 where the GPU's coarse arithmetic returns something else altogether."""
+    if predict.precision == torch.float32:
+        return
+    generator = torch.Generator().manual_seed(0)
+    size = (*spec.training.patch, 1)[:3]
+    windows = torch.randn(1, len(spec.channels), *size, generator=generator)
+    error = predict.rounding_error(windows.to(device))
+    if not error <= _MOST_ROUNDING:
+        _log.warning(
+            "scores in %s are %.0f %% off those in float32 on %s; computing in float32",
+            predict.precision,
+            100 * error,
+            device,
+        )
+        predict.precision = torch.float32
 
 
 def _load_network(bundle: Bundle) -> torch.nn.Module:

@@ -1,0 +1,161 @@
+"""One sweep over a scan: input → windows → sums → labels, in bounded memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from medseg.engine.accumulator import Accumulator, bytes_held
+from medseg.engine.arithmetic import Predictor
+from medseg.engine.labelling import Labeller, label_type
+from medseg.engine.sliding import Scorer, Windows
+from medseg.tools.network_grid import NetworkGrid, NetworkInput, network_grid
+from medseg.tools.transforms import padding_value
+from medseg.words.config import BundleSpec
+from medseg.words.volume import Array, Volume
+
+GPU_SHARE = 0.6
+"""Share of a GPU's free memory that image and sums may take; the rest is the network's."""
+
+HOST = torch.device("cpu")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Swept:
+    """What a sweep made.
+
+    Attributes:
+        labels: Label indices on the scan's grid, ``(i, j, k)``.
+        seconds: Stage → time. On a GPU, work counts where it is waited for.
+        warnings: What had to be done differently from what was planned.
+    """
+
+    labels: Array
+    seconds: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where a scan's image and its sums lie."""
+
+    image: torch.device
+    sums: torch.device
+
+
+class Sweep:
+    """Segments scans by sweeping windows over them, from the first plane to the last.
+
+    The planes that no later window reaches are labelled and their scores forgotten.
+
+    Args:
+        spec: The bundle.
+        predict: Its network.
+        device: Where the network computes.
+        gpu_memory: Most bytes of GPU memory for image and sums, or ``None`` for a share of
+            what is free.
+    """
+
+    def __init__(
+        self, spec: BundleSpec, predict: Predictor, device: torch.device, gpu_memory: int | None
+    ) -> None:
+        self._spec, self._predict, self._device = spec, predict, device
+        self._gpu_memory = gpu_memory
+        self._make_input = NetworkInput(spec)
+
+    def __call__(self, volume: Volume) -> Swept:
+        """Segment a scan.
+
+        Args:
+            volume: With the bundle's channels.
+
+        Raises:
+            ScanError: If the scan cannot be brought onto the network's grid.
+            MedsegError: If the network returns no finite numbers.
+            torch.OutOfMemoryError: If the device has too little memory even for one window.
+        """
+        began = time.perf_counter()
+        classes = self._spec.label_set.channels
+        grid = network_grid(volume, self._spec.preprocessing)
+        x, y, z = (*self._spec.training.patch, 1)[:3]
+        windows = Windows((x, y, z), grid.shape, self._spec.inference.overlap)
+        swept = Swept(np.zeros(volume.shape, label_type(classes), order="F"))
+        swept.seconds["input"] = time.perf_counter() - began
+        planned = self._planned(windows)
+        try:
+            self._fill(swept, volume, grid, windows, planned)
+        except torch.OutOfMemoryError:
+            if planned == Storage(HOST, HOST):
+                raise
+            warning = (
+                f"the memory of {self._device} ran out; image and scores were kept in the host's"
+            )
+            _log.warning(warning)
+            swept.warnings.append(warning)
+            torch.cuda.empty_cache()
+            self._fill(swept, volume, grid, windows, Storage(HOST, HOST))
+        return swept
+
+    def _planned(self, windows: Windows) -> Storage:
+        """Decide where image and sums lie before any memory is taken."""
+        if self._device.type == "cpu":
+            return Storage(HOST, HOST)
+        left = self._gpu_memory
+        if left is None:
+            left = int(GPU_SHARE * _free_memory(self._device))
+        # The sums come first: every window's scores are added to them.
+        sums = bytes_held(windows, self._spec.label_set.channels)
+        sums_on = self._device if sums <= left else HOST
+        left -= sums if sums_on == self._device else 0
+        image = 4 * len(self._spec.channels) * math.prod(windows.shape)
+        return Storage(self._device if image <= left else HOST, sums_on)
+
+    def _fill(
+        self, swept: Swept, volume: Volume, grid: NetworkGrid, windows: Windows, storage: Storage
+    ) -> None:
+        watch = _Watch(swept.seconds)
+        image = self._make_input(volume, grid, storage.image)
+        watch.lap("input")
+        score = Scorer(
+            self._predict,
+            self._device,
+            self._spec.inference.batch_size if self._device.type == "cuda" else 1,
+            padding_value(self._spec),
+        )
+        sums = Accumulator(windows, self._spec.label_set.channels, storage.sums)
+        labeller = Labeller(grid.back, grid.part_of(swept.labels[None])[0], storage.sums)
+        with self._predict.arithmetic():
+            for corner, scores in score(image, windows):
+                watch.lap("network")
+                if not sums.has_room_for(corner):
+                    sums.drop_before(labeller.label(sums, finished=corner[2]))
+                sums.add(corner, scores)
+                watch.lap("labels")
+        labeller.label(sums, finished=grid.shape[2])
+        watch.lap("labels")
+
+
+class _Watch:
+    """Adds the time since the last lap to a stage."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._last = seconds, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+def _free_memory(device: torch.device) -> int:
+    free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps for reuse is free for us, though not for others.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free) + int(kept)
