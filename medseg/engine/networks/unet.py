@@ -194,36 +194,44 @@ def try_network(spec: BundleSpec) -> None:
             one logit per class for each voxel of it.
     """
     try:
-        got = _output_shape(spec, "meta")  # neither memory nor arithmetic
+        _pass_a_patch(spec, "meta")  # neither memory nor arithmetic
     except BundleError as error:
         if "meta" not in str(error):
             raise
-        got = _output_shape(spec, "cpu")  # some networks compute with values while being built
-    wanted = (1, spec.label_set.channels, *spec.training.patch)
-    if got != wanted:
+        _pass_a_patch(spec, "cpu")  # some networks compute with values while being built
+
+
+def _pass_a_patch(spec: BundleSpec, device: str) -> None:
+    patch = list(spec.training.patch)
+    with torch.device(device), torch.no_grad():
+        network = build_network(spec)
+        # Batch norms cannot learn from one value; a second patch shows more than a hundredth.
+        batch = min(spec.training.batch_size, 2)
+        try:
+            image = torch.zeros(batch, len(spec.channels), *patch)
+            whole = levels_of(network.eval()(image))
+            levels = levels_of(Supervised(network.train())(image))
+        except _MONAI_REFUSALS as error:
+            raise BundleError(
+                "the network cannot take the patch",
+                [Fault("training.patch", f"{patch}: {_monai_says(error)}")],
+            ) from error
+    wanted = [batch, spec.label_set.channels, *patch]
+    found = [list(level.shape) for level in (*whole[:1], *levels)]
+    fits = [shape == wanted for shape in found[:2]]
+    fits += [shape[:2] == wanted[:2] and len(shape) == len(wanted) for shape in found[2:]]
+    if len(found) < 2 or not all(fits):
         raise BundleError(
             "the network does not return a label for every voxel",
             [
                 Fault(
                     "network",
-                    f"a patch of {list(spec.training.patch)} gives an output of shape {list(got)}; "
-                    f"{list(wanted)} is needed. Change training.patch or the network's arguments",
+                    f"an input of {[batch, len(spec.channels), *patch]} gives outputs of "
+                    f"{', '.join(str(shape) for shape in found)}; {wanted} is needed. Change "
+                    "training.patch or the network's arguments",
                 )
             ],
         )
-
-
-def _output_shape(spec: BundleSpec, device: str) -> tuple[int, ...]:
-    with torch.device(device), torch.no_grad():
-        network = build_network(spec).eval()
-        try:
-            patch = torch.zeros(1, len(spec.channels), *spec.training.patch)
-            return tuple(levels_of(network(patch))[0].shape)
-        except _MONAI_REFUSALS as error:
-            raise BundleError(
-                "the network cannot take the patch",
-                [Fault("training.patch", f"{list(spec.training.patch)}: {_monai_says(error)}")],
-            ) from error
 
 
 def _monai_says(error: Exception) -> str:
