@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,7 +123,8 @@ def train(
             skip_bad_cases=skip_bad_cases,
             listeners=[terminal],
         )
-    terminal.print_run(run_folder)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several; the first speaks
+        terminal.print_run(run_folder)
 
 
 @app.command()

@@ -1,11 +1,14 @@
-"""The model card of a trained bundle: what it is for, what it was made of, how good it is."""
+"""What a trained bundle says of itself: its model card for people, its metrics for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from medseg.tools.metrics import Statistic
+from medseg.tools.metrics import CaseScores, Statistic
 from medseg.words.config import BundleSpec
 
 _TITLES = {
@@ -126,3 +129,45 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
 
 def _cell(statistic: Statistic) -> str:
     return f"{statistic.mean:.3f} ± {statistic.sd:.3f}"
+
+
+def metrics_json(
+    facts: Facts,
+    scores: Mapping[str, Mapping[str, float]],
+    scored: Sequence[CaseScores],
+    validations: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
+) -> str:
+    """Return the text of ``metrics.json``: scores of each held-back case and each validation.
+
+    Args:
+        facts: How the bundle was trained.
+        scores: ``metric → label → mean`` of the weights that were kept.
+        scored: The same for each held-back case, on its scan's own grid.
+        validations: Step and ``metric → label → mean``, on the network's grid.
+    """
+    content = {
+        "fold": facts.fold,
+        "training_cases": facts.training_cases,
+        "validation_cases": facts.validation_cases,
+        "best_step": facts.best_step,
+        "data_fingerprint": facts.fingerprint,
+        "scores": scores,
+        "cases": [
+            {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}
+            for one in scored
+        ],
+        "validations": [{"step": step, "scores": found} for step, found in validations],
+        "provenance": dict(facts.provenance),
+    }
+    return json.dumps(_without_nan(content), indent=2) + "\n"
+
+
+def _without_nan(value: Any) -> Any:
+    """Return the value with ``None`` for NaN, which JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.supervised import Learner, Validation
+from medseg.engine.learning.team import Team, join_team, local_device
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
 from medseg.tools.bundle import Bundle, flat_parameters, load_bundle
+from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
 from medseg.tools.metrics import CaseScores, score_case, statistics, summarise
-from medseg.tools.model_card import Facts, model_card
+from medseg.tools.model_card import Facts, metrics_json, model_card
 from medseg.tools.monai_bundle import Parts, write_monai_bundle
 from medseg.tools.provenance import provenance
 from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
@@ -83,33 +83,52 @@ def train(
     chosen = choose_device(device)
     given_data = Path(data).resolve() if data is not None else None
     given_out = Path(out) if out is not None else None
-    if resume:
-        run = resumed_run(asked, given_data, given_out)
-    else:
-        run = new_run(asked, given_data, given_out, fold)
-    if run.folder.is_finished:
-        tell(listeners, Warned(f"{run.folder.path} is finished already; nothing was done"))
-        return run.folder.path
-    dataset = open_dataset(
-        run.data,
-        run.spec,
-        run.fold,
-        run.home / "preprocessed",
-        skip_bad_cases=skip_bad_cases,
-        listeners=listeners,
-    )
+    with join_team(chosen) as team:
+        if resume:
+            run = resumed_run(asked, given_data, given_out)
+        else:
+            run = new_run(asked, given_data, given_out, fold)
+        run = replace(run, folder=RunFolder(Path(team.agree(str(run.folder.path)))))
+        heard = listeners if team.is_first else ()
+        if run.folder.is_finished:
+            tell(heard, Warned(f"{run.folder.path} is finished already; nothing was done"))
+            return run.folder.path
+        dataset = team.first_then_others(
+            lambda: open_dataset(
+                run.data,
+                run.spec,
+                run.fold,
+                run.home / "preprocessed",
+                skip_bad_cases=skip_bad_cases,
+                listeners=heard,
+            )
+        )
+        _train(run, dataset, local_device(chosen), team, heard)
+    return run.folder.path
+
+
+def _train(
+    run: Run, dataset: Dataset, device: torch.device, team: Team, listeners: Sequence[Listener]
+) -> None:
+    """Train; only the first process of a team writes, validates and speaks."""
+    record = Record(run.spec.name)
+    if not team.is_first:
+        learner = Learner(run.spec, dataset.training, device, [record], team)
+        team.wait()
+        _restore(run, learner, record)
+        _learn(run, learner, record, dataset, team, ())
+        return
     if not run.folder.is_run:
         begin(run)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
-        record = Record(run.spec.name)
-        learner = Learner(run.spec, dataset.training, chosen, [record, *tracked])
+        learner = Learner(run.spec, dataset.training, device, [record, *tracked], team)
+        team.wait()
         resumed_at = _restore(run, learner, record)
-        facts = provenance(chosen) | {"data.fingerprint": dataset.fingerprint}
+        facts = provenance(device) | {"data.fingerprint": dataset.fingerprint}
         tell(tracked, _started(run, facts, resumed_at))
-        stopped = _learn(run, learner, record, dataset, tracked)
-        _finish(run, record, dataset, facts, chosen.type, tracked, stopped=stopped)
-    return run.folder.path
+        stopped = _learn(run, learner, record, dataset, team, tracked)
+        _finish(run, record, dataset, facts, str(device), tracked, stopped=stopped)
 
 
 def _tracker(run: Run, listeners: Sequence[Listener]) -> Listener:
@@ -161,10 +180,15 @@ def _learn(
     learner: Learner,
     record: Record,
     dataset: Dataset,
+    team: Team,
     listeners: Sequence[Listener],
 ) -> bool:
     """Take the steps that are left; return whether training stopped early."""
     patience = run.spec.training.patience
+
+    def validate_and_agree(step: int) -> bool:
+        goes_on = validate(step) if team.is_first else True
+        return team.agree("go on" if goes_on else "stop") == "go on"
 
     def validate(step: int) -> bool:
         if not dataset.validation:
@@ -179,11 +203,12 @@ def _learn(
         return not record.has_stalled(patience)
 
     def save(_: int) -> None:
-        run.folder.save_checkpoint({"learner": learner.state(), "record": record.state()})
+        if team.is_first:
+            run.folder.save_checkpoint({"learner": learner.state(), "record": record.state()})
 
     if record.has_stalled(patience):
         return True
-    return learner.learn(validate=validate, save=save)
+    return learner.learn(validate=validate_and_agree, save=save)
 
 
 def _draw(run: Run, record: Record, dataset: Dataset, found: Validation) -> list[Path]:
@@ -231,7 +256,7 @@ def _finish(
         provenance=provenance_facts,
     )
     write_whole(folder.card, model_card(spec, facts, statistics(scored) if scored else {}))
-    write_whole(folder.metrics, _metrics_json(facts, scores, scored, record))
+    write_whole(folder.metrics, metrics_json(facts, scores, scored, record.validations))
     tell(listeners, RunDone(folder.path, scores, stopped))
 
 
@@ -260,37 +285,3 @@ def _score_held_back(
         )
     tell(listeners, Progress("scoring held-back cases", len(scored), len(scored)))
     return scored
-
-
-def _metrics_json(
-    facts: Facts,
-    scores: dict[str, dict[str, float]],
-    scored: Sequence[CaseScores],
-    record: Record,
-) -> str:
-    content = {
-        "fold": facts.fold,
-        "training_cases": facts.training_cases,
-        "validation_cases": facts.validation_cases,
-        "best_step": facts.best_step,
-        "data_fingerprint": facts.fingerprint,
-        "scores": scores,
-        "cases": [
-            {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}
-            for one in scored
-        ],
-        "validations": [{"step": step, "scores": found} for step, found in record.validations],
-        "provenance": dict(facts.provenance),
-    }
-    return json.dumps(_without_nan(content), indent=2) + "\n"
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the value with ``None`` for NaN, which JSON does not know."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from medseg.engine.learning.augmentation import vary_intensities
+from medseg.engine.learning.team import Team
 from medseg.tools.preprocessed import PreprocessedCase
 from medseg.tools.transforms import IMAGE, LABEL
 from medseg.words.config import AugmentationSpec, TrainingSpec
@@ -50,6 +51,7 @@ class PatchBatches:
         dims: 2 or 3; 2D patches are slices along the third axis.
         padding: Image value outside a case.
         device: Where batches are wanted.
+        team: The processes that share each batch.
         first: 1-based step to begin with.
     """
 
@@ -61,6 +63,7 @@ class PatchBatches:
         dims: int,
         padding: float,
         device: torch.device,
+        team: Team = Team(),  # noqa: B008 - a frozen value
         first: int = 1,
     ) -> None:
         self._cases = cases
@@ -68,6 +71,7 @@ class PatchBatches:
         self._dims = dims
         self._padding = padding
         self._device = device
+        self._share = team.share(training.batch_size)
         self.first = first
 
     def __len__(self) -> int:
@@ -84,13 +88,13 @@ class PatchBatches:
 
         Returns:
             ``image`` float32 ``(batch, channels, *patch)`` and ``label`` int64
-            ``(batch, 1, *patch)`` on the device.
+            ``(batch, 1, *patch)`` on the device: this process' share.
         """
         size = self._training.batch_size
-        drawn = [self._draw(step, item) for item in range(size)]
+        drawn = [self._draw(step, item) for item in self._share]
         image = torch.stack([image for image, _ in drawn]).to(self._device)
         label = torch.stack([label for _, label in drawn]).to(self._device)
-        rng = np.random.default_rng([self._training.seed, step, size])
+        rng = np.random.default_rng([self._training.seed, step, size + self._share.start])
         noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
         image = vary_intensities(image, self._training.augmentation, rng, noise)
         return {IMAGE: image, LABEL: label.long()}

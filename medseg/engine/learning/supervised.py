@@ -11,6 +11,7 @@ import torch
 from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from medseg.engine.learning.handlers import (
     Every,
@@ -23,6 +24,7 @@ from medseg.engine.learning.handlers import (
 )
 from medseg.engine.learning.losses import SegmentationLoss
 from medseg.engine.learning.patches import PatchBatches
+from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.windows import Autocast, choose_precision, training_inferer, window_inferer
 from medseg.tools.metrics import CaseScores, score_case, summarise
@@ -62,6 +64,7 @@ class Learner:
         cases: Training cases.
         device: Where to compute.
         listeners: Told about every step.
+        team: The processes that train together.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Learner:
         cases: Sequence[PreprocessedCase],
         device: torch.device,
         listeners: Sequence[Listener] = (),
+        team: Team = Team(),  # noqa: B008 - a frozen value
     ) -> None:
         training = spec.training
         self._spec, self._device, self._listeners = spec, device, listeners
@@ -79,7 +83,9 @@ class Learner:
             self.network = build_network(spec).to(device)
         if device.type == "cuda":
             self.network.to(memory_format=_channels_last(spec))  # type: ignore[call-overload]
-        self._supervised = Supervised(self.network)
+        self._supervised: nn.Module = Supervised(self.network)
+        if team.size > 1:
+            self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
         self._loss = SegmentationLoss(training)
@@ -89,6 +95,7 @@ class Learner:
             dims=spec.network.dims,
             padding=padding_value(spec),
             device=device,
+            team=team,
         )
         self._scaler: torch.amp.GradScaler | None = None
         self.step = 0
