@@ -8,7 +8,6 @@ keeps it, so only the others, at the rims of structures, are computed in full.
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import numpy.typing as npt
@@ -74,15 +73,13 @@ class Labeller:
         """Return the labels of some planes of the scan, ``(k, j, i)``."""
         first = int(self._through.lower[here.start])
         stop = int(self._through.upper[here.stop - 1]) + 1
-        held = slice(first - scores.first, stop - scores.first)
-        sums, weights = scores.sums[..., held], scores.weights[..., held]
-        best, which = sums.max(dim=0)  # several times faster than argmax on a CPU
+        best, which = scores.sums[..., first - scores.first : stop - scores.first].max(dim=0)
         if not bool(torch.isfinite(best.sum())):
             raise MedsegError(
                 "the network returned scores that are no finite numbers; the arithmetic may be too "
                 "coarse for it (choose precision fp32), or its weights are broken"
             )
-        small = torch.uint8 if len(sums) < 256 else torch.int16
+        small = torch.uint8 if len(scores.sums) < 256 else torch.int16
         nearest = which.to(small).permute(2, 1, 0).contiguous()
         if self._back.is_identity:
             return nearest
@@ -91,97 +88,78 @@ class Labeller:
         flat = labels.view(-1)
         rim = (flat == _mixed(cells)).nonzero()[:, 0]
         if len(rim):
-            rows = _Rows(cells, sums, weights)
-            for some in torch.split(rim, max(1, _SCORES_AT_ONCE[self._device.type] // len(sums))):
-                flat[some] = self._interpolated(rows, some, first, here).to(small)
+            corners = _Corners(cells, scores, first)
+            at_once = max(1, _SCORES_AT_ONCE[self._device.type] // len(scores.sums))
+            for some in torch.split(rim, at_once):
+                flat[some] = corners.best_class(*self._taps_of(some, first, here)).to(small)
         return labels
 
     def _of_cells(self, cells: torch.Tensor, first: int, here: slice) -> torch.Tensor:
-        """Return what the cell of each voxel holds."""
+        """Return what the cell of each voxel of some planes holds, ``(k, j, i)``."""
+        columns, lines, _ = self._back.target
         if self._back.is_straight:
             x, y, z = (taps.lower for taps in self._axes)
-            found = cells.index_select(0, z[here] - first)
-            return found.index_select(1, y).index_select(2, x)
-        i, j, k = (
-            torch.arange(n.start, n.stop, device=self._device).view(shape)
-            for n, shape in (
-                (slice(0, self._back.target[0]), (1, 1, -1)),
-                (slice(0, self._back.target[1]), (1, -1, 1)),
-                (here, (-1, 1, 1)),
-            )
-        )
-        x, y, z = (taps.lower for taps in self._taps(i, j, k))
-        _, rows, columns = cells.shape
-        return cells.view(-1)[((z - first) * rows + y) * columns + x]
+            return cells.index_select(0, z[here] - first).index_select(1, y).index_select(2, x)
+        voxels = torch.arange((here.stop - here.start) * columns * lines, device=self._device)
+        x, y, z = (taps.lower for taps in self._taps_of(voxels, first, here))
+        return cells[z, y, x].view(-1, lines, columns)
 
-    def _taps(self, *index: torch.Tensor) -> list[Taps]:
-        """Return the taps of voxels of the scan along each axis of the network's grid."""
-        if self._axes:
-            return [taps.at(at) for taps, at in zip(self._axes, index, strict=True)]
-        return [self._back.taps(axis, *index) for axis in range(3)]
+    def _taps_of(self, voxels: torch.Tensor, first: int, here: slice) -> list[Taps]:
+        """Return the taps of voxels of some planes, by flat position, along x, y and z.
 
-    def _interpolated(
-        self, rows: _Rows, voxels: torch.Tensor, first: int, here: slice
-    ) -> torch.Tensor:
-        """Return the best class at voxels given by flat position in planes ``(k, j, i)``."""
+        Planes of the network's grid are counted from ``first``.
+        """
         columns, lines, _ = self._back.target
-        i, j = voxels % columns, voxels // columns % lines
-        k = voxels // (columns * lines) + here.start
-        x, y, z = self._taps(i, j, k)
-        near, share = [], []
-        one = torch.ones((), device=self._device)
-        for above_z, above_y, above_x in itertools.product((False, True), repeat=3):
-            near.append(
-                rows.position(
-                    *(
-                        (taps.upper if above else taps.lower) - offset
-                        for taps, above, offset in (
-                            (z, above_z, first),
-                            (y, above_y, 0),
-                            (x, above_x, 0),
-                        )
-                    )
-                )
-            )
-            shares = (
-                taps.above if above else taps.below
-                for taps, above in ((z, above_z), (y, above_y), (x, above_x))
-            )
-            share.append(math.prod(shares, start=one))
-        scores = functional.embedding_bag(
-            torch.stack(near, dim=1),
-            rows.scores,
-            per_sample_weights=torch.stack(share, dim=1),
-            mode="sum",
-        )
-        return scores.max(dim=1).indices
+        planes = voxels // (columns * lines) + here.start
+        index = (voxels % columns, voxels // columns % lines, planes)
+        if self._axes:
+            x, y, z = (taps.at(at) for taps, at in zip(self._axes, index, strict=True))
+        else:
+            x, y, z = (self._back.taps(axis, *index) for axis in range(3))
+        return [x, y, z._replace(lower=z.lower - first, upper=z.upper - first)]
 
 
-class _Rows:
-    """The scores of all corners of mixed cells, one row for each corner.
+class _Corners:
+    """The scores at all corners of mixed cells, gathered so that each corner is one row.
 
     Args:
         cells: What the cells share, ``(z, y, x)``.
-        sums: Weighted sums, ``(classes, x, y, z)``.
-        weights: Their weights, ``(x, y, z)``.
+        scores: Where the scores are.
+        first: Plane of the network's grid at ``z = 0``.
     """
 
-    def __init__(self, cells: torch.Tensor, sums: torch.Tensor, weights: torch.Tensor) -> None:
-        self._shape = cells.shape
-        corners = cells == _mixed(cells)
+    def __init__(self, cells: torch.Tensor, scores: Accumulator, first: int) -> None:
+        # In the order the scores have in memory.
+        needed = (cells == _mixed(cells)).permute(2, 1, 0).contiguous()
         for axis in range(3):
-            behind = corners.narrow(axis, 0, corners.shape[axis] - 1)
-            corners = corners.clone()
-            corners.narrow(axis, 1, behind.shape[axis]).logical_or_(behind)
-        self._number = corners.view(-1).cumsum(0, dtype=torch.int32).sub_(1)
-        z, y, x = corners.nonzero(as_tuple=True)
-        self.scores = sums[:, x, y, z].T.contiguous()
-        self.scores /= weights[x, y, z, None]
+            behind = needed.narrow(axis, 0, needed.shape[axis] - 1).clone()
+            needed.narrow(axis, 1, behind.shape[axis]).logical_or_(behind)
+        self._shape = needed.shape
+        self._row = needed.view(-1).cumsum(0, dtype=torch.int32).sub_(1)
+        x, y, z = needed.nonzero(as_tuple=True)
+        _, lines, planes = scores.weights.shape
+        place = (x * lines + y) * planes + z + (first - scores.first)
+        # By flat position, because indexing with several tensors is ten times slower.
+        rows = scores.sums.view(len(scores.sums), -1).index_select(1, place).T.contiguous()
+        self._scores = rows.div_(scores.weights.view(-1, 1).index_select(0, place))
 
-    def position(self, z: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return the rows of corners."""
-        _, rows, columns = self._shape
-        return self._number[(z * rows + y) * columns + x]
+    def best_class(self, *taps: Taps) -> torch.Tensor:
+        """Return the class with the highest interpolated score at places given by their taps."""
+        _, lines, planes = self._shape
+        corners, shares = [], []
+        for above in itertools.product((False, True), repeat=3):
+            pairs = list(zip(taps, above, strict=True))
+            x, y, z = (tap.upper if up else tap.lower for tap, up in pairs)
+            corners.append(self._row[(x * lines + y) * planes + z])
+            x, y, z = (tap.above if up else tap.below for tap, up in pairs)
+            shares.append(x * y * z)
+        scores = functional.embedding_bag(
+            torch.stack(corners, dim=1),
+            self._scores,
+            per_sample_weights=torch.stack(shares, dim=1),
+            mode="sum",
+        )
+        return scores.max(dim=1).indices
 
 
 def _mixed(labels: torch.Tensor) -> int:
