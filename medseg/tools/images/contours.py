@@ -19,6 +19,8 @@ Mask = npt.NDArray[np.bool_]
 _CHANNEL = 0.25
 """How far beside pixel centres a channel to a hole runs, so that it never touches one."""
 _DIGITS = 6
+_EDGES_AT_ONCE = 4096
+"""Bounds the memory for polygons that someone made of millions of points."""
 
 
 def outlines(mask: Mask) -> list[Points]:
@@ -65,22 +67,40 @@ def filled(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
     Returns:
         The mask, shape ``shape``.
     """
+    mask = np.zeros(shape, np.bool_)
+    rounded = [np.round(polygon, _DIGITS) for polygon in polygons]
+    if not rounded:
+        return mask
+    low, high = _box(rounded, shape)
+    size = (int(high[0] - low[0]), int(high[1] - low[1]))
     # Each edge turns over all pixels behind it: one mark where it crosses a line of pixels, and
     # a running sum along the line.
-    marks = np.zeros((shape[0] + 1, shape[1]), np.int32)
-    for polygon in polygons:
-        i, j = _crossings(np.round(polygon, _DIGITS), shape)
-        np.add.at(marks, (i, j), 1)
-    inside: Mask = np.cumsum(marks[:-1], axis=0) % 2 == 1
-    return inside
+    marks = np.zeros((size[0] + 1, size[1]), np.int32)
+    for polygon in rounded:
+        starts = polygon - low
+        ends = np.roll(starts, -1, axis=0)
+        for first in range(0, len(starts), _EDGES_AT_ONCE):
+            part = slice(first, first + _EDGES_AT_ONCE)
+            i, j = _crossings(starts[part], ends[part], size)
+            np.add.at(marks, (i, j), 1)
+    mask[low[0] : high[0], low[1] : high[1]] = np.cumsum(marks[:-1], axis=0) % 2 == 1
+    return mask
 
 
-def _crossings(points: Points, shape: tuple[int, int]) -> tuple[Any, Any]:
+def _box(polygons: list[Points], shape: tuple[int, int]) -> tuple[Any, Any]:
+    """Return the pixels, from and to before, that polygons can reach."""
+    points = np.concatenate(polygons)
+    low = np.clip(np.floor(points.min(axis=0)), 0, shape).astype(np.int64)
+    high = np.clip(np.ceil(points.max(axis=0)) + 1, low, shape).astype(np.int64)
+    return low, high
+
+
+def _crossings(starts: Points, ends: Points, shape: tuple[int, int]) -> tuple[Any, Any]:
     """Return, for each edge and line of pixels it crosses, the first pixel behind it."""
-    ends = np.stack([points, np.roll(points, -1, axis=0)])
     # From the lower end up, so that a channel walked both ways crosses at equal places.
-    order = np.argsort(ends[:, :, 1], axis=0, kind="stable")
-    (i0, j0), (i1, j1) = np.take_along_axis(ends, order[:, :, None], axis=0).transpose(0, 2, 1)
+    both = np.stack([starts, ends])
+    order = np.argsort(both[:, :, 1], axis=0, kind="stable")
+    (i0, j0), (i1, j1) = np.take_along_axis(both, order[:, :, None], axis=0).transpose(0, 2, 1)
     first = np.clip(np.ceil(j0), 0, shape[1]).astype(np.int64)
     last = np.clip(np.ceil(j1), 0, shape[1]).astype(np.int64)
     counts = last - first

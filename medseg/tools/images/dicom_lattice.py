@@ -14,7 +14,6 @@ from medseg.tools.images.voxels import check_size
 from medseg.words.errors import GeometryError
 from medseg.words.volume import Affine, Volume
 
-Labels = npt.NDArray[np.integer]
 Indices = npt.NDArray[np.intp]
 
 TOLERANCE = 0.1
@@ -29,16 +28,14 @@ class Lattice:
     """Which voxel each pixel of a frame is.
 
     Attributes:
-        axes: Axes of the volume along which rows and columns are counted, and the third one.
-        rows: Index of each row of pixels along its axis; may lie outside the volume.
-        columns: The same for each column.
-        third: Index along the remaining axis.
+        start: The first pixel's voxel; may lie outside the volume.
+        right: From one pixel of a row to the next, in voxels: one axis, forwards or backwards.
+        down: From one row to the next.
     """
 
-    axes: tuple[int, int, int]
-    rows: Indices
-    columns: Indices
-    third: int
+    start: Indices
+    right: Indices
+    down: Indices
 
     @classmethod
     def of(cls, frame: Frame, like: Volume, name: str) -> Lattice:
@@ -47,58 +44,25 @@ class Lattice:
         Raises:
             GeometryError: If the pixels are no voxels of ``like``.
         """
-        start, along_row, along_column = _in_voxels(frame, like.affine)
-        steps = np.rint(np.array([along_row, along_column]))
-        corners = [(0, 0), (frame.columns - 1, 0), (0, frame.rows - 1)]
-        exact = [start + c * along_row + r * along_column for c, r in corners]
-        nearest = [np.rint(start) + c * steps[0] + r * steps[1] for c, r in corners]
-        away = float(np.abs(np.array(exact) - np.array(nearest)).max())
-        if away > TOLERANCE or (np.abs(steps).sum(axis=1) != 1).any():
+        exact = np.array(_in_voxels(frame, like.affine))
+        nearest = np.rint(exact)
+        corners = np.array(
+            [(1, 0, 0), (1, frame.columns - 1, 0), (1, 0, frame.rows - 1)]  # start, right, down
+        )
+        away = float(np.abs(corners @ (exact - nearest)).max())
+        _, right, down = nearest
+        if away > TOLERANCE or not right @ right == down @ down == 1 or right @ down:
             raise GeometryError(
-                f"{name}: its pixels are not voxels of the scan (grids differ by up to "
+                f"{name}: its pixels are not voxels of the scan (the grids differ by up to "
                 f"{away:.2g} voxels); resample it to the scan's grid first"
             )
-        column_axis, row_axis = (int(np.flatnonzero(step)[0]) for step in steps)
-        if column_axis == row_axis:
-            raise GeometryError(f"{name}: its rows and columns run along one axis of the scan")
-        third_axis = 3 - row_axis - column_axis
-        first = np.rint(start).astype(np.intp)
-        down = int(steps[1][row_axis]) * np.arange(frame.rows)
-        right = int(steps[0][column_axis]) * np.arange(frame.columns)
-        return cls(
-            (row_axis, column_axis, third_axis),
-            first[row_axis] + down,
-            first[column_axis] + right,
-            int(first[third_axis]),
-        )
+        return cls(*nearest.astype(np.intp))
 
-    def window(self, voxels: Labels, pixels: Labels) -> tuple[Labels, Labels]:
-        """Return the part of the volume under the frame, and of the frame inside the volume."""
-        rows, columns = self._inside(voxels)
-        plane = self._plane(voxels)
-        return (
-            plane[np.ix_(self.rows[rows], self.columns[columns])],
-            pixels[np.ix_(rows, columns)],
-        )
-
-    def put(self, voxels: Labels, pixels: Labels) -> None:
-        """Set the voxels under the frame, as ``window`` returned them."""
-        rows, columns = self._inside(voxels)
-        if rows.size and columns.size:
-            self._plane(voxels)[np.ix_(self.rows[rows], self.columns[columns])] = pixels
-
-    def _plane(self, voxels: Labels) -> Labels:
-        turned = voxels.transpose(self.axes)
-        return turned[:, :, self.third if 0 <= self.third < turned.shape[2] else 0]
-
-    def _inside(self, voxels: Labels) -> tuple[Indices, Indices]:
-        height, width, depth = (voxels.shape[axis] for axis in self.axes)
-        if not 0 <= self.third < depth:
-            return np.arange(0), np.arange(0)
-        return (
-            np.flatnonzero((self.rows >= 0) & (self.rows < height)),
-            np.flatnonzero((self.columns >= 0) & (self.columns < width)),
-        )
+    def voxels(self, rows: Indices, columns: Indices) -> Indices:
+        """Return the indices of some pixels' voxels, shape ``(3, pixels)``."""
+        steps = self.right[:, None] * columns + self.down[:, None] * rows
+        found: Indices = self.start[:, None] + steps
+        return found
 
 
 def grid_of(frames: Sequence[Frame], gap: float | None, name: str) -> Volume:

@@ -194,6 +194,7 @@ def _stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
     made = []
     for k, one in enumerate(source.slices, start=1):
         ds = Dataset()
+        ds.update(source.compression)
         ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, f"{_STAND_IN}{k}"
         ds.StudyInstanceUID, ds.SeriesInstanceUID = source.study, source.series
         ds.FrameOfReferenceUID = source.frame_of_reference

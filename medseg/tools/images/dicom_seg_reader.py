@@ -176,35 +176,39 @@ def _painted(seg: _Seg, like: Volume, name: str) -> tuple[Labels, int]:
     labels = np.zeros(like.shape, np.min_scalar_type(largest), order="F")
     inside = outside = 0
     for frame, number, pixels in zip(seg.frames, seg.numbers, _pixels(seg, name), strict=True):
-        values = _values(seg, number, pixels, name)
-        if not values.any():
+        rows, columns, values = _shown(seg, number, pixels, name)
+        if not values.size:
             continue
-        place = Lattice.of(frame, like, name)
-        there, kept = place.window(labels, values)
-        _refuse_overlap(seg, there, kept, name)
-        place.put(labels, np.where(kept > 0, kept, there))
-        inside += int(np.count_nonzero(kept))
-        outside += int(np.count_nonzero(values) - np.count_nonzero(kept))
+        voxels = Lattice.of(frame, like, name).voxels(rows, columns)
+        kept = ((voxels >= 0) & (voxels < np.array(like.shape)[:, None])).all(axis=0)
+        there, values = tuple(voxels[:, kept]), values[kept]
+        _refuse_overlap(labels[there], values, name)
+        labels[there] = values
+        inside += values.size
+        outside += kept.size - values.size
     if outside and not inside:
         raise GeometryError(f"{name}: all it shows lies outside the scan; is it another scan's?")
     return labels, outside
 
 
-def _values(seg: _Seg, number: int, pixels: Labels, name: str) -> Labels:
-    """Return a frame's segment numbers, 0 where there is none; shape ``(rows, columns)``."""
+def _shown(seg: _Seg, number: int, pixels: Labels, name: str) -> tuple[Labels, Labels, Labels]:
+    """Return rows, columns and segment numbers of the pixels of a frame that show a segment."""
     if seg.kind == "LABELMAP":
-        known = np.isin(pixels, [*seg.names, *seg.background])
-        if not known.all():
+        known = [*seg.names, *seg.background]
+        unknown = np.setdiff1d(pixels, known)
+        if unknown.size:
             raise ScanError(
-                f"{name}: holds the value {int(pixels[~known][0])}, which no segment describes"
+                f"{name}: holds the value {int(unknown[0])}, which no segment describes"
             )
-        return np.where(np.isin(pixels, [*seg.background]), 0, pixels).astype(np.int64)
+        rows, columns = np.nonzero(~np.isin(pixels, [*seg.background]))
+        return rows, columns, pixels[rows, columns]
     inside = pixels >= seg.half if seg.kind == "FRACTIONAL" else pixels > 0
-    return inside.astype(np.int64) * (number if number in seg.names else 0)
+    rows, columns = np.nonzero(inside if number in seg.names else inside[:0])
+    return rows, columns, np.full(rows.size, number)
 
 
-def _refuse_overlap(seg: _Seg, there: Labels, new: Labels, name: str) -> None:
-    both = (there > 0) & (new > 0) & (there != new)
+def _refuse_overlap(there: Labels, new: Labels, name: str) -> None:
+    both = (there > 0) & (there != new)
     if both.any():
         one, other = int(there[both][0]), int(new[both][0])
         raise ScanError(

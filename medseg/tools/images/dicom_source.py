@@ -48,7 +48,10 @@ _OPTIONAL = (
     *("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID"),
     *("ClinicalTrialTimePointDescription", "TimezoneOffsetFromUTC"),
 )
-_IMAGE = ("SOPClassUID", "StudyInstanceUID", "SpecificCharacterSet")
+_COMPRESSION = (
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+)
+_IMAGE = ("SOPClassUID", "StudyInstanceUID", "SpecificCharacterSet", *_COMPRESSION)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +82,7 @@ class DicomSource:
 
     Attributes:
         patient_study: Patient and study elements; all that must be there are, if only empty.
+        compression: Whether and how the scan was compressed with loss, which results repeat.
         study: Study Instance UID.
         series: Series Instance UID.
         frame_of_reference: Frame of Reference UID.
@@ -86,6 +90,7 @@ class DicomSource:
     """
 
     patient_study: Dataset
+    compression: Dataset
     study: str
     series: str
     frame_of_reference: str
@@ -122,6 +127,7 @@ def source_of(like: Volume) -> DicomSource:
     )
     return DicomSource(
         _patient_study(first),
+        _taken(first, _COMPRESSION),
         valid_uid(first.StudyInstanceUID),
         slices.series,
         slices.frame_of_reference,
@@ -231,19 +237,24 @@ def _refuse_unnamed(name: str, uids: dict[str, Any]) -> None:
 
 
 def _patient_study(ds: FileDataset) -> Dataset:
+    taken = _taken(ds, (*_REQUIRED, *_OPTIONAL))
+    for keyword in _REQUIRED:
+        if keyword not in taken:
+            setattr(taken, keyword, "")
+    return taken
+
+
+def _taken(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
     taken = Dataset()
     # pydicom's warnings about odd values would quote them: a birth date in a log.
     with disable_value_validation():
-        for keyword in (*_REQUIRED, *_OPTIONAL):
+        for keyword in keywords:
             try:
                 if keyword in ds:
                     taken[keyword] = ds[keyword]
                     str(taken[keyword])  # parses sequences to their last item
             except MALFORMED:
                 taken.pop(keyword, None)  # what cannot even be read is as good as absent
-    for keyword in _REQUIRED:
-        if keyword not in taken:
-            setattr(taken, keyword, "")
     return taken
 
 

@@ -7,7 +7,6 @@ by a channel: there is nothing to subtract.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.coding import Code
+from scipy.ndimage import find_objects
 
 from medseg.tools.files import whole_file
 from medseg.tools.images.contours import Points, outlines
@@ -38,6 +38,7 @@ from medseg.words.labels import Label, LabelSet
 from medseg.words.volume import Volume
 
 Labels = npt.NDArray[Any]
+Box = tuple[slice, slice, slice]
 
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
 """Detached Study Management: retired, and yet what this reference must name (PS3.3 C.8.8.5)."""
@@ -89,7 +90,12 @@ def write_rtstruct(
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = source.frame_of_reference, ""
     ds.ReferencedFrameOfReferenceSequence = [_references(source)]
     ds.StructureSetROISequence = [_roi(label, source, algorithm) for label in label_set]
-    ds.ROIContourSequence = [_contours(label, labels, source) for label in label_set]
+    labels = np.asfortranarray(labels)  # slices are gone through one by one
+    boxes = find_objects(labels, len(label_set))
+    ds.ROIContourSequence = [
+        _contours(label, _polygons(label.index, labels, box, source))
+        for label, box in zip(label_set, boxes, strict=True)
+    ]
     ds.RTROIObservationsSequence = [_observation(label) for label in label_set]
     with whole_file(path) as temporary:
         ds.save_as(temporary, enforce_file_format=True)
@@ -148,28 +154,33 @@ def _coded(code: Code) -> Dataset:
     return Dataset(CodedConcept.from_code(code))
 
 
-def _contours(label: Label, labels: Labels, source: DicomSource) -> Dataset:
+def _contours(label: Label, polygons: list[Dataset]) -> Dataset:
     item = Dataset()
     item.ROIDisplayColor = list(label.colour)
     item.ReferencedROINumber = label.index
-    found = list(_polygons(label.index, labels, source))
-    if found:
-        item.ContourSequence = found
+    for number, polygon in enumerate(polygons, start=1):
+        polygon.ContourNumber = number
+    if polygons:
+        item.ContourSequence = polygons
     return item
 
 
-def _polygons(index: int, labels: Labels, source: DicomSource) -> Iterator[Dataset]:
-    number = 0
-    for k, one in enumerate(source.slices):
-        for outline in outlines(labels[:, :, k] == index):
-            number += 1
+def _polygons(index: int, labels: Labels, box: Box | None, source: DicomSource) -> list[Dataset]:
+    """Return the contours of one label; ``box`` holds all its voxels, if there are any."""
+    if box is None:
+        return []
+    found = []
+    corner = (box[0].start, box[1].start)
+    for k in range(box[2].start, box[2].stop):
+        one = source.slices[k]
+        for outline in outlines(labels[box[0], box[1], k] == index):
             item = Dataset()
             item.ContourImageSequence = [one.reference()]
             item.ContourGeometricType = "CLOSED_PLANAR"
             item.NumberOfContourPoints = len(outline)
-            item.ContourNumber = number
-            item.ContourData = [f"{x:.5f}" for x in _in_patient(outline, one).ravel()]
-            yield item
+            item.ContourData = [f"{x:.5f}" for x in _in_patient(outline + corner, one).ravel()]
+            found.append(item)
+    return found
 
 
 def _in_patient(outline: Points, one: SourceSlice) -> Points:

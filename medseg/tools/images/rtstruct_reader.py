@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset, FileDataset
 from medseg.tools.images.contours import Points, filled
 from medseg.tools.images.dicom_files import MALFORMED, open_header
 from medseg.tools.images.dicom_lattice import same_frame_of_reference
+from medseg.tools.images.voxels import LARGEST_MM
 from medseg.words.errors import GeometryError, ScanError
 from medseg.words.volume import Volume
 
@@ -115,8 +116,8 @@ def _parsed(ds: FileDataset) -> list[_Roi]:
 
 def _points(contour: Dataset) -> Points:
     points = np.array(contour.get("ContourData") or [], np.float64).reshape(-1, 3)
-    if not np.isfinite(points).all():
-        raise ValueError("contour points are not numbers")
+    if not (np.abs(points) <= LARGEST_MM).all():
+        raise ValueError("contour points are no plausible numbers")
     return points
 
 
@@ -150,13 +151,13 @@ def _paint(
             "drawn on"
         )
     for k, polygons in slices.items():
-        inside = filled(_distinct(polygons), like.shape[:2])
         plane = labels[:, :, k]
-        overlap = inside & (plane > 0)
-        if overlap.any():
-            other = all_rois[int(plane[overlap][0])].name
+        inside = np.nonzero(filled(_distinct(polygons), like.shape[:2]))
+        taken = plane[inside][plane[inside] > 0]
+        if taken.size:
+            other = all_rois[int(taken[0])].name
             raise ScanError(
-                f"{name}: '{roi.name}' and '{other}' overlap in {np.count_nonzero(overlap)} voxels "
+                f"{name}: '{roi.name}' and '{other}' overlap in {taken.size} voxels "
                 "of one slice, and a label map holds one label per voxel; name the structures to "
                 "read"
             )
