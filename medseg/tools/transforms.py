@@ -156,6 +156,7 @@ class Preprocessing:
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
         keys = (IMAGE, LABEL) if with_label else (IMAGE,)
+        self._crop_above = spec.preprocessing.crop_above
         self._chain = monai.transforms.Compose(
             [_build(step) for step in preprocessing_steps(spec, keys)]
         )
@@ -178,8 +179,10 @@ class Preprocessing:
             ``image`` float32 ``(channels, x, y, z)`` and, if given, ``label`` ``(1, x, y, z)``.
 
         Raises:
-            ScanError: If the scan cannot be brought onto the grid.
+            ScanError: If the scan cannot be brought onto the grid, or no voxel is above
+                ``crop_above``.
         """
+        self._refuse_empty(volume)
         data = {IMAGE: _meta_tensor(volume.array, volume)}
         if label is not None:
             data[LABEL] = _meta_tensor(label[None], volume)
@@ -192,6 +195,16 @@ class Preprocessing:
                 f"{volume.source or 'scan'} of shape {volume.shape} and spacing "
                 f"{tuple(round(mm, 3) for mm in volume.spacing)} mm cannot be preprocessed: {cause}"
             ) from error
+
+    def _refuse_empty(self, volume: Volume) -> None:
+        threshold = self._crop_above
+        if threshold is not None and not any(
+            (channel > threshold).any() for channel in volume.array
+        ):
+            raise ScanError(
+                f"{volume.source or 'scan'}: no voxel is above {threshold:g}, and the bundle looks "
+                "only at what is (preprocessing.crop_above); is the scan empty, or in another unit?"
+            )
 
     def invert(self, prediction: torch.Tensor, image: MetaTensor) -> torch.Tensor:
         """Bring class scores from the network's grid back to the scan's, by linear interpolation.
@@ -216,5 +229,6 @@ def _build(step: Step) -> Any:
 
 
 def _meta_tensor(array: Array, volume: Volume) -> MetaTensor:
-    tensor = torch.as_tensor(np.ascontiguousarray(array), dtype=torch.float32)
+    # A copy, because some of MONAI's transforms change their input in place.
+    tensor = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     return MetaTensor(tensor, affine=torch.as_tensor(np.array(volume.affine)))
