@@ -1,0 +1,85 @@
+"""The loss against arithmetic written out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from made_bundles import made_spec
+
+from medseg.engine.learning.losses import SegmentationLoss
+
+
+def by_hand(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
+    """Return soft Dice (batch pooled, no background) and cross-entropy, voxel by voxel."""
+    classes = logits.shape[1]
+    share = logits.double().exp() / logits.double().exp().sum(dim=1, keepdim=True)
+    ce, voxels = 0.0, 0
+    both, predicted, true = [0.0] * classes, [0.0] * classes, [0.0] * classes
+    for place in torch.cartesian_prod(*[torch.arange(n) for n in label[:, 0].shape]):
+        batch, *where = place.tolist()
+        wanted = int(label[(batch, 0, *where)])
+        ce -= math.log(float(share[(batch, wanted, *where)]))
+        voxels += 1
+        for index in range(classes):
+            p = float(share[(batch, index, *where)])
+            both[index] += p * (index == wanted)
+            predicted[index] += p
+            true[index] += index == wanted
+    dice = [1 - (2 * both[n] + 1e-5) / (predicted[n] + true[n] + 1e-5) for n in range(1, classes)]
+    return sum(dice) / len(dice), ce / voxels
+
+
+@pytest.mark.parametrize("size", [(4, 3), (3, 4, 2)])
+@pytest.mark.parametrize(("dice_weight", "ce_weight"), [(1.0, 1.0), (0.0, 1.0), (2.0, 0.5)])
+def test_one_level(size: tuple[int, ...], dice_weight: float, ce_weight: float) -> None:
+    torch.manual_seed(0)
+    logits, label = torch.randn(2, 3, *size), torch.randint(0, 3, (2, 1, *size))
+    spec = made_spec(training={"dice_weight": dice_weight, "ce_weight": ce_weight})
+    loss = SegmentationLoss(spec.training)
+    dice, ce = by_hand(logits, label)
+    found = loss([logits], label)
+    assert float(found) == pytest.approx(dice_weight * dice + ce_weight * ce, rel=1e-5)
+    assert float(loss.parts["dice"]) == pytest.approx(dice, rel=1e-5)
+    assert float(loss.parts["ce"]) == pytest.approx(ce, rel=1e-5)
+
+
+def test_coarser_levels_weigh_half_each_and_see_every_second_voxel() -> None:
+    torch.manual_seed(1)
+    label = torch.randint(0, 3, (2, 1, 8, 8))
+    levels = [torch.randn(2, 3, n, n) for n in (8, 4, 2)]
+    loss = SegmentationLoss(made_spec().training)
+    found = float(loss(levels, label))
+    # The middle of each coarse voxel lies on the fine voxel right after the middle.
+    coarse = [label, label[..., 1::2, 1::2], label[..., 2::4, 2::4]]
+    scores = [sum(by_hand(*pair)) for pair in zip(levels, coarse, strict=True)]
+    assert found == pytest.approx((4 * scores[0] + 2 * scores[1] + scores[2]) / 7, rel=1e-5)
+    assert float(loss.parts["ce"]) == pytest.approx(by_hand(levels[0], label)[1], rel=1e-5)
+
+
+def test_a_perfect_prediction_costs_nothing_and_half_precision_is_scored_in_full() -> None:
+    label = torch.randint(0, 3, (1, 1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
+    one_hot = torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
+    loss = SegmentationLoss(made_spec().training)
+    assert float(loss([60 * one_hot], label)) < 1e-4
+    half = loss([(60 * one_hot).half()], label)
+    assert half.dtype == torch.float32
+    assert float(half) < 1e-4
+
+
+def test_labels_of_two_hundred_and_more_keep_their_index_at_coarse_levels() -> None:
+    label = torch.full((1, 1, 4, 4), 299)
+    logits = torch.full((1, 300, 2, 2), -50.0)
+    logits[:, 299] = 50.0
+    loss = SegmentationLoss(made_spec(training={"dice_weight": 0}).training)
+    assert float(loss([torch.zeros(1, 300, 4, 4), logits], label)) == pytest.approx(
+        2 / 3 * math.log(300), rel=1e-4
+    )
+
+
+def test_gradients_reach_every_level() -> None:
+    levels = [torch.randn(1, 3, n, n, requires_grad=True) for n in (8, 4)]
+    label = torch.randint(0, 3, (1, 1, 8, 8))
+    SegmentationLoss(made_spec().training)(levels, label).backward()
+    assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in levels)
