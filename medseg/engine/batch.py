@@ -7,11 +7,13 @@ ends the batch.
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from medseg.engine.pipeline import Attempt
@@ -20,7 +22,7 @@ from medseg.tools.batch_report import preview_file
 from medseg.tools.cases import Scan
 from medseg.tools.discreet import discreet
 from medseg.tools.files import write_whole
-from medseg.tools.fingerprints import hash_bundle, hash_file, result_key
+from medseg.tools.fingerprints import hash_bundle, hash_file, hash_scan, result_key
 from medseg.tools.images import read_labels
 from medseg.tools.inspection import read_scan
 from medseg.tools.ledger import Entry, Ledger, State
@@ -34,6 +36,14 @@ from medseg.words.volume import Array, Volume
 
 TASK = "segmenting"
 """The chore's name in progress events."""
+
+_FOLDER_FAULTS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EMFILE),
+    }
+)
+"""Why no scan's results can be written, whichever it is."""
 
 Value = TypeVar("Value")
 
@@ -51,11 +61,13 @@ class ReadScan:
     """A scan that was read.
 
     Attributes:
+        content: Hash of its files.
         key: Of the result it will have.
         volume: Its voxels; ``None`` if nothing is to be done with them.
         kept: The entry of its earlier result, if that is still what it would be.
     """
 
+    content: str
     key: str
     volume: Volume | None
     kept: Entry | None
@@ -137,32 +149,40 @@ class ScanWork:
 
     def _read(self, scan: Scan) -> ReadScan:
         check_kind(scan, self._spec)
-        key = result_key(scan, self._bundle_hash, [kind.name for kind in self._formats])
-        kept = self._kept(scan, key)
+        content = hash_scan(scan)
+        key = result_key(content, self._bundle_hash, [kind.name for kind in self._formats])
+        kept = self._kept(scan, content, key)
         if kept is not None and not self._lacks_picture(kept):
-            return ReadScan(key, None, kept)
+            return ReadScan(content, key, None, kept)
         volume = read_scan(scan, len(self._spec.channels))
         refuse_format(volume, self._formats)
         warnings = [*volume.warnings, *check_volume(volume, self._spec)]
         warnings = [discreet(warning, scan) for warning in warnings]
         # From here on errors call the volume what results call it.
         volume = replace(volume, source=scan.name, warnings=tuple(warnings))
-        return ReadScan(key, volume, kept)
+        return ReadScan(content, key, volume, kept)
 
-    def _kept(self, scan: Scan, key: str) -> Entry | None:
+    def _kept(self, scan: Scan, content: str, key: str) -> Entry | None:
         """Return the entry of an earlier result that would come out the same."""
         entry = self._ledger.entries.get(scan.name)
-        if entry is None or entry.state != "done" or entry.key != key:
+        if entry is None or entry.state != "done":
+            return None
+        if entry.content != content:
+            self._warn(scan, "has changed, or is another scan of this name; its result is replaced")
+            return None
+        if entry.key != key:
             return None
         for name, digest in entry.files.items():
             file = self._out / name
             if not file.is_file():
                 return None
-            if hash_file(file) != digest:
-                what = f"{name} was changed since it was written; it is made anew"
-                tell(self._listeners, Warned(what))
+            if _hash_result(file) != digest:
+                self._warn(scan, f"{name} was changed since it was written; it is made anew")
                 return None
         return entry
+
+    def _warn(self, scan: Scan, what: str) -> None:
+        tell(self._listeners, Warned(f"{scan.name}: {what}"))
 
     def _lacks_picture(self, entry: Entry) -> bool:
         """Tell whether a picture of an earlier result is wanted, absent, and can be drawn."""
@@ -189,6 +209,7 @@ class ScanWork:
         return self._entry(
             scan.name,
             "done",
+            content=one.read.content,
             key=one.read.key,
             files=self._write_files(scan, volume, labels),
             volumes_ml={name: round(ml, 4) for name, ml in one.volumes_ml.items()},
@@ -202,7 +223,7 @@ class ScanWork:
         for kind in self._formats:
             file = self._out / f"{scan.name}{kind.ending}"
             kind.write(file, labels, volume, self._spec)
-            written[file.name] = hash_file(file)
+            written[file.name] = _hash_result(file)
         return written
 
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
@@ -210,7 +231,7 @@ class ScanWork:
         if self._pictures:
             write_whole(file, draw_thumbnail(volume, labels, self._spec.label_set))
         else:
-            file.unlink(missing_ok=True)  # it would show an earlier result
+            _remove(file)  # it would show an earlier result
 
     def _failure(self, scan: Scan, error: Exception) -> Entry:
         """Say why a scan has no result.
@@ -218,7 +239,7 @@ class ScanWork:
         Raises:
             OutputError: If it is not the scan's fault: the folder cannot be written to.
         """
-        if isinstance(error, OutputError) and isinstance(error.__cause__, OSError):
+        if isinstance(error, OutputError) and _is_of_the_folder(error.__cause__):
             raise error
         warnings = self._stale(scan)
         if isinstance(error, MedsegError):
@@ -235,7 +256,7 @@ class ScanWork:
             f"a bug in medseg ({type(error).__name__}), no fault of the scan; please report it "
             "with the traceback that the run ended with"
         )
-        tell(self._listeners, Warned(f"{scan.name}: {what}"))
+        self._warn(scan, what)
         self._keep_bug(scan, error)
         return self._entry(scan.name, "error", error=what, warnings=warnings)
 
@@ -267,9 +288,27 @@ class ScanWork:
         )
 
 
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {file.name}: {error.strerror}") from error
+
+
+def _hash_result(file: Path) -> str:
+    try:
+        return hash_file(file)
+    except OSError as error:
+        raise OutputError(f"cannot read {file.name} again: {error.strerror}") from error
+
+
 def _label_maps(entry: Entry) -> list[str]:
     """Return the result files that can be read as label maps."""
     return [name for name in entry.files if not name.endswith(".dcm")]
+
+
+def _is_of_the_folder(cause: BaseException | None) -> bool:
+    return isinstance(cause, OSError) and cause.errno in _FOLDER_FAULTS
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -43,21 +43,24 @@ def hash_bundle(bundle: Bundle) -> str:
     return _hash_texts([spec_json(bundle.spec), weights])
 
 
-def result_key(scan: Scan, bundle_hash: str, options: Iterable[str]) -> str:
-    """Return a hash of everything a result follows from: the scan's content, bundle and options.
-
-    What files are called, and where they lie, does not count.
-
-    Args:
-        scan: The scan; each of its files is read.
-        bundle_hash: From ``hash_bundle``.
-        options: Whatever else changes what is written.
+def hash_scan(scan: Scan) -> str:
+    """Return a hash of the content of a scan's files, whatever they are called.
 
     Raises:
         ScanError: If a file cannot be read.
     """
-    parts = [_hash_part(part) for part in scan.parts]
-    return _hash_texts([_KEY_VERSION, bundle_hash, *sorted(options), "", *parts])
+    return _hash_texts([_hash_part(part) for part in scan.parts])
+
+
+def result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:
+    """Return a hash of everything a result follows from.
+
+    Args:
+        scan_hash: From ``hash_scan``.
+        bundle_hash: From ``hash_bundle``.
+        options: Whatever else changes what is written.
+    """
+    return _hash_texts([_KEY_VERSION, scan_hash, bundle_hash, *sorted(options)])
 
 
 def _hash_part(part: Sequence[Path]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,6 +39,8 @@ class Entry(BaseModel):
     done before and unchanged (told to the caller, not written)."""
     files: dict[PlainName, str] = {}
     """Result file → its SHA-256."""
+    content: str = ""
+    """Hash of the scan's files."""
     key: str = ""
     """Hash of the scan's content, the bundle and the options: a result's with the same key would
     be the same."""
@@ -113,11 +115,12 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def open_ledger(folder: Path) -> Iterator[Ledger]:
+def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
     """Open the ledger of a folder for this process alone, and clear what a killed one left.
 
     Args:
         folder: The folder of results; made if needed.
+        parts: Folders in it that hold results, too.
 
     Raises:
         OutputError: If the folder cannot be written, or another process works in it.
@@ -132,8 +135,9 @@ def open_ledger(folder: Path) -> Iterator[Ledger]:
         _lock(handle, folder)
         try:
             _cut_torn_line(handle)
-            for leftover in folder.glob(_HALF_WRITTEN):
-                leftover.unlink()
+            for place in (folder, *(folder / part for part in parts)):
+                for leftover in place.glob(_HALF_WRITTEN):
+                    leftover.unlink()
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror}") from error
         entries, damaged = read_ledger(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from medseg.engine.batch import ScanWork
 from medseg.engine.pipeline import run_pipeline
 from medseg.engine.segmenter import Segmenter
-from medseg.tools.batch_report import VOLUMES, volumes_csv, write_report
+from medseg.tools.batch_report import PREVIEWS, VOLUMES, volumes_csv, write_report
 from medseg.tools.bundle import load_bundle
 from medseg.tools.discreet import discreet_fault
 from medseg.tools.files import write_whole
@@ -85,7 +85,7 @@ def segment(
     found = find_scans(scans, len(trained.spec.channels))
     refuse_overwriting(scans, out, found.scans, kinds)
     segmenter = Segmenter(trained, device)
-    with open_ledger(out) as ledger:
+    with open_ledger(out, [PREVIEWS]) as ledger:
         _tell_notes(found, ledger, listeners)
         work = ScanWork(
             segmenter,
