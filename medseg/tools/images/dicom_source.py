@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.tools.images.dicom import Slices
@@ -246,15 +245,13 @@ def _patient_study(ds: FileDataset) -> Dataset:
 
 def _taken(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
     taken = Dataset()
-    # pydicom's warnings about odd values would quote them: a birth date in a log.
-    with disable_value_validation():
-        for keyword in keywords:
-            try:
-                if keyword in ds:
-                    taken[keyword] = ds[keyword]
-                    str(taken[keyword])  # parses sequences to their last item
-            except MALFORMED:
-                taken.pop(keyword, None)  # what cannot even be read is as good as absent
+    for keyword in keywords:
+        try:
+            if keyword in ds:
+                taken[keyword] = ds[keyword]
+                str(taken[keyword])  # parses sequences to their last item
+        except MALFORMED:
+            taken.pop(keyword, None)  # what cannot even be read is as good as absent
     return taken
 
 

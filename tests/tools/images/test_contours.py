@@ -63,6 +63,11 @@ def test_a_hole_hangs_on_a_channel_that_touches_no_centre():
     assert np.allclose(channel[:, 0] % 1, 0.25)
 
 
+def test_pixels_that_touch_by_a_corner_are_apart():
+    assert len(outlines(np.eye(3, dtype=bool))) == 3
+    assert len(outlines(~np.eye(3, dtype=bool))) == 2
+
+
 def test_nothing_has_no_outline():
     assert outlines(np.zeros((3, 3), bool)) == []
     assert not filled([], (3, 3)).any()

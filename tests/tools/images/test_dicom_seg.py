@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import warnings
 from datetime import datetime
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_the_same_result_is_the_same_object(tmp_path):
     assert (ds.ContentDate, ds.ContentTime) == ("20240506", "120000.000000")
 
 
-def test_the_patient_is_the_scans_whatever_its_script(tmp_path, recwarn, caplog):
+def test_the_patient_is_the_scans_whatever_its_script(tmp_path, caplog):
     like = scan(
         tmp_path,
         SpecificCharacterSet=["", "ISO 2022 IR 87"],
@@ -182,10 +183,11 @@ def test_the_patient_is_the_scans_whatever_its_script(tmp_path, recwarn, caplog)
         PatientBirthDate="1970?",
         StudyDescription="Kopf",
     )
-    recwarn.clear()
     caplog.clear()
-    path = write(tmp_path / "seg.dcm", random_labels(like.shape), like)
-    assert not any("1970" in str(warning.message) for warning in recwarn)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        path = write(tmp_path / "seg.dcm", random_labels(like.shape), like)
+    assert not any("1970" in str(warning.message) for warning in caught)
     assert "1970" not in caplog.text
     seg, source = pydicom.dcmread(path), pydicom.dcmread(like.header.files[0])
     assert str(seg.PatientName) == "Yamada^Tarou=山田^太郎"
@@ -356,13 +358,36 @@ def test_segmentations_of_others_hold_the_stated_pixels(shared_data):
             read_dicom_seg(folder / name)
 
 
-def test_fractions_count_from_one_half(shared_data):
-    path = shared_data / "dicom_seg/highdicom/seg_image_ct_true_fractional.dcm"
-    back = read_dicom_seg(path)
-    stored = pydicom.dcmread(path)
-    half = stored.MaximumFractionalValue / 2
-    assert np.array_equal(back.array[0].T, (stored.pixel_array >= half).astype(np.uint8))
+def test_fractions_count_from_one_half(shared_data, tmp_path):
+    stored = pydicom.dcmread(shared_data / "dicom_seg/highdicom/seg_image_ct_true_fractional.dcm")
+    stored.MaximumFractionalValue = 200
+    pixels = (np.arange(stored.pixel_array.size) % 201).astype(np.uint8)
+    stored.PixelData = pixels.tobytes()
+    stored.save_as(tmp_path / "seg.dcm")
+    back = read_dicom_seg(tmp_path / "seg.dcm")
+    pixels = pixels.reshape(stored.pixel_array.shape)
+    assert np.array_equal(back.array[0].T, (pixels >= 100).astype(np.uint8))
     assert "fractional" in back.warnings[0]
+
+
+def test_padding_is_background(tmp_path):
+    like = scan(tmp_path)
+    labels = random_labels(like.shape)
+    path = write(tmp_path / "seg.dcm", labels, like, kind="labelmap")
+    ds = pydicom.dcmread(path)
+    ds.decompress()
+    ds.PixelPaddingValue = 9
+    ds.PixelData = ds.PixelData.replace(b"\0", b"\x09")
+    ds.save_as(path)
+    assert np.array_equal(read_dicom_seg(path, like).array[0], labels)
+
+
+def test_a_lossy_scan_stays_known_as_lossy(tmp_path):
+    lossy = {"LossyImageCompression": "01", "LossyImageCompressionRatio": "7.5"}
+    like = scan(tmp_path, LossyImageCompressionMethod="ISO_10918_1", **lossy)
+    seg = pydicom.dcmread(write(tmp_path / "seg.dcm", random_labels(like.shape), like))
+    assert seg.LossyImageCompression == "01"
+    assert seg.LossyImageCompressionRatio == 7.5
 
 
 @pytest.mark.parametrize(
