@@ -1,0 +1,50 @@
+"""The bundle spec: every field of ``bundle.json``, its default and its check.
+
+A default lives here and nowhere else. A field's sentence is its help in editors (through the
+JSON Schema) and in the reference. The models are frozen, and a field they do not know is a fault.
+"""
+
+from medseg.words.config.bundle import SCHEMA_ID, BundleSpec
+from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
+from medseg.words.config.network import GROUPS, MonaiNetworkSpec, NetworkSpec, UNetSpec
+from medseg.words.config.parts import Contradiction, ContradictionError, Spec, refuse_syntax
+from medseg.words.config.preprocessing import (
+    Intensity,
+    MinMax,
+    PreprocessingSpec,
+    Window,
+    ZScore,
+)
+from medseg.words.config.training import (
+    AUGMENTATIONS,
+    AugmentationSpec,
+    InferenceSpec,
+    TrackingSpec,
+    TrainingSpec,
+)
+
+__all__ = [
+    "AUGMENTATIONS",
+    "GROUPS",
+    "SCHEMA_ID",
+    "AugmentationSpec",
+    "BundleSpec",
+    "ChannelSpec",
+    "Contradiction",
+    "ContradictionError",
+    "DataSpec",
+    "InferenceSpec",
+    "Intensity",
+    "LabelSpec",
+    "MinMax",
+    "MonaiNetworkSpec",
+    "NetworkSpec",
+    "PreprocessingSpec",
+    "Spec",
+    "TrackingSpec",
+    "TrainingSpec",
+    "UNetSpec",
+    "Window",
+    "ZScore",
+    "refuse_syntax",
+]

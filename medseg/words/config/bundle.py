@@ -1,0 +1,141 @@
+"""The whole of ``bundle.json``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
+from medseg.words.config.network import NetworkSpec, UNetSpec
+from medseg.words.config.parts import Contradiction, ContradictionError, Name, Spec, Text
+from medseg.words.config.preprocessing import MinMax, PreprocessingSpec, Window, ZScore
+from medseg.words.config.training import InferenceSpec, TrackingSpec, TrainingSpec
+from medseg.words.labels import BACKGROUND_COLOUR, Label, LabelSet, default_colour
+
+SCHEMA_ID = "medseg-bundle-1.json"
+"""How the JSON Schema of ``bundle.json`` calls itself."""
+
+
+class BundleSpec(Spec):
+    """A medseg bundle: what to train, or what was trained."""
+
+    schema_: Annotated[str, Field(max_length=500)] | None = Field(default=None, alias="$schema")
+    """Where editors find this schema."""
+    name: Name
+    """Letters, digits, `_` and `-`; names run folders, experiments and models."""
+    version: Annotated[str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$")] = "0.1.0"
+    """Version of the bundle."""
+    description: Text = ""
+    """What it segments, in one sentence."""
+    intended_use: Text = "Research only; not a medical device."
+    """For the model card."""
+    authors: Text = "unknown"
+    """For the model card."""
+    licence: Text = "unknown"
+    """Licence of the weights, which may follow from the data's."""
+    references: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
+    """Publications and sources of the data."""
+    channels: Annotated[tuple[ChannelSpec, ...], Field(min_length=1, max_length=64)]
+    """The network's input channels, in order."""
+    labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1, max_length=1000)]
+    """The structures to segment."""
+    data: DataSpec = DataSpec()
+    preprocessing: PreprocessingSpec = PreprocessingSpec()
+    network: NetworkSpec = UNetSpec()
+    training: TrainingSpec
+    inference: InferenceSpec = InferenceSpec()
+    tracking: TrackingSpec = TrackingSpec()
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_distinct(cls, labels: tuple[LabelSpec, ...]) -> tuple[LabelSpec, ...]:
+        indices = [label.index for label in labels]
+        if sorted(indices) != list(range(1, len(labels) + 1)):
+            raise ValueError(
+                f"indices must be 1 to {len(labels)} without gaps, got {indices}; where label "
+                "files hold other numbers, give each label its 'value'"
+            )
+        _refuse_repeats("name", [label.name.lower() for label in labels])
+        if any(label.name.lower() == "mean" for label in labels):
+            raise ValueError("no label can be named 'mean': tables have the mean under this name")
+        _refuse_repeats("value", [label.value or label.index for label in labels])
+        colours = [label.colour for label in labels if label.colour]
+        _refuse_repeats("colour", colours)
+        if BACKGROUND_COLOUR in colours:
+            raise ValueError("colour [0, 0, 0] is background")
+        return tuple(sorted(labels, key=lambda label: label.index))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BundleSpec:
+        found = [*self._patch_faults(), *self._preprocessing_faults(), *self._label_faults()]
+        if found:
+            raise ContradictionError(found)
+        return self
+
+    def _patch_faults(self) -> Iterator[Contradiction]:
+        patch, dims, divisor = self.training.patch, self.network.dims, self.network.divisor
+        about, where = ("training", "network"), "training.patch"
+        if len(patch) != dims:
+            yield about, where, f"has {len(patch)} sizes and network.dims is {dims}"
+        elif any(size % by for size, by in zip(patch, divisor, strict=True)):
+            nearest = [math.ceil(size / by) * by for size, by in zip(patch, divisor, strict=True)]
+            what = (
+                f"{list(patch)} must be divisible by {list(divisor)}, the product of "
+                f"network.strides; {nearest} is"
+            )
+            yield about, where, what
+        elif isinstance(self.network, UNetSpec) and tuple(patch) == divisor:
+            what = (
+                f"{list(patch)} shrinks to one voxel at the lowest level, which cannot be "
+                f"normalised; make an axis larger than {list(divisor)}"
+            )
+            yield about, where, what
+
+    def _preprocessing_faults(self) -> Iterator[Contradiction]:
+        prep, count = self.preprocessing, len(self.channels)
+        if isinstance(prep.intensity, tuple) and len(prep.intensity) != count:
+            what = f"lists {len(prep.intensity)} normalisations for {count} channels"
+            yield ("preprocessing", "channels"), "preprocessing.intensity", what
+        if prep.input == "picture" and self.network.dims != 2:
+            what = "'picture' needs network.dims 2"
+            yield ("preprocessing", "network"), "preprocessing.input", what
+        if prep.input == "picture" and prep.spacing_mm is not None:
+            what = "must be null for pictures, which have no spacing in mm"
+            yield ("preprocessing",), "preprocessing.spacing_mm", what
+
+    def _label_faults(self) -> Iterator[Contradiction]:
+        unknown = sorted(set(self.inference.keep_largest) - {label.name for label in self.labels})
+        if unknown:
+            what = f"no label of this bundle is named {', '.join(unknown)}"
+            yield ("inference", "labels"), "inference.keep_largest", what
+
+    @property
+    def label_set(self) -> LabelSet:
+        """The labels with every default filled in."""
+        return LabelSet(
+            [
+                Label(
+                    index=label.index,
+                    name=label.name,
+                    value=label.value or label.index,
+                    colour=label.colour or default_colour(label.index),
+                    code=label.code,
+                )
+                for label in self.labels
+            ]
+        )
+
+    @property
+    def intensities(self) -> tuple[ZScore | Window | MinMax, ...]:
+        """The normalisation of each channel."""
+        intensity = self.preprocessing.intensity
+        return intensity if isinstance(intensity, tuple) else (intensity,) * len(self.channels)
+
+
+def _refuse_repeats(what: str, values: list[Any]) -> None:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"two labels have the same {what}: {', '.join(repeated)}")

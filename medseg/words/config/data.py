@@ -1,0 +1,64 @@
+"""What goes in and comes out, and where the training cases are."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from medseg.words.config.parts import Byte, Seed, ShortText, Spec
+
+
+class ChannelSpec(Spec):
+    """One input channel of the network."""
+
+    name: ShortText
+    """Its name, for people: `T1`, `CT`, `red`."""
+    modality: ShortText = "OT"
+    """DICOM modality of the scans it comes from: `CT`, `MR`, `PT`; `OT` for others."""
+
+
+class LabelSpec(Spec):
+    """One structure to segment."""
+
+    index: Annotated[PositiveInt, Field(le=65535)]
+    """Its value in the label maps medseg writes: 1, 2, … without gaps; 0 is background."""
+    name: ShortText
+    """Its name in tables and reports."""
+    value: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
+    """Its value in the label files trained from; the index unless given."""
+    colour: tuple[Byte, Byte, Byte] | None = None
+    """RGB for display and in colour-coded label pictures."""
+    code: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}:[A-Za-z0-9.\-]{1,64}$")] | None = None
+    """Coded meaning `SCHEME:VALUE`, for example `SCT:10200004` (liver)."""
+
+
+class DataSpec(Spec):
+    """Where the training cases are and how they are split."""
+
+    root: ShortText = "."
+    """The data folder, relative to the bundle. `--data` wins."""
+    format: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
+    """How the folder lists its cases: `msd` (dataset.json with a `training` list), `nnunet`
+    (imagesTr with `_0000` channels), `folders` (images/ and labels/), `csv` (cases.csv)."""
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    """Parts for cross-validation; fold K is validated on, the others are trained on."""
+    group_by: ShortText | None = None
+    """Field of the data list whose equal values stay in one fold (`patient`)."""
+    group_pattern: ShortText | None = None
+    """Regular expression whose first group, found in a case's name, stays in one fold."""
+    seed: Seed = 0
+    """Seed of the split, where the data list does not name folds itself."""
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except (re.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+            if groups < 1:
+                raise ValueError("needs one group in brackets, which names the patient")
+        return pattern
