@@ -7,8 +7,6 @@ ends the batch.
 
 from __future__ import annotations
 
-import errno
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from medseg.engine.mishaps import is_of_the_folder, is_out_of_memory, let_go
 from medseg.engine.pipeline import Attempt
 from medseg.engine.segmenter import Segmenter
 from medseg.tools.batch_report import preview_file
@@ -36,14 +35,6 @@ from medseg.words.volume import Array, Volume
 
 TASK = "segmenting"
 """The chore's name in progress events."""
-
-_FOLDER_FAULTS = frozenset(
-    {
-        *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
-        *(errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EMFILE),
-    }
-)
-"""Why no scan's results can be written, whichever it is."""
 
 Value = TypeVar("Value")
 
@@ -239,13 +230,13 @@ class ScanWork:
         Raises:
             OutputError: If it is not the scan's fault: the folder cannot be written to.
         """
-        if isinstance(error, OutputError) and _is_of_the_folder(error.__cause__):
+        if is_of_the_folder(error):
             raise error
         warnings = self._stale(scan)
         if isinstance(error, MedsegError):
             what = discreet(str(error), scan)
             return self._entry(scan.name, "failed", error=what, warnings=warnings)
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             what = (
                 "there is not enough memory for this scan; close other programs, use a larger "
                 "machine, or cut the scan to the part that matters"
@@ -263,8 +254,7 @@ class ScanWork:
     def _keep_bug(self, scan: Scan, error: Exception) -> None:
         if self._bug is None:
             error.add_note(f"while working on {scan.name}; the other scans were finished")
-            # The frames would keep the scan in memory until the batch is over.
-            traceback.clear_frames(error.__traceback__)
+            let_go(error)
             self._bug = error
 
     def _stale(self, scan: Scan) -> tuple[str, ...]:
@@ -305,14 +295,3 @@ def _hash_result(file: Path) -> str:
 def _label_maps(entry: Entry) -> list[str]:
     """Return the result files that can be read as label maps."""
     return [name for name in entry.files if not name.endswith(".dcm")]
-
-
-def _is_of_the_folder(cause: BaseException | None) -> bool:
-    return isinstance(cause, OSError) and cause.errno in _FOLDER_FAULTS
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch has no class of its own for it on the CPU.
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
