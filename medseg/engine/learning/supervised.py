@@ -98,6 +98,7 @@ class Learner:
             team=team,
         )
         self._scaler: torch.amp.GradScaler | None = None
+        self._scale: dict[str, Any] | None = None
         self.step = 0
 
     @property
@@ -170,6 +171,8 @@ class Learner:
         )
         if half:
             self._scaler = trainer.scaler
+            if self._scale is not None:
+                trainer.scaler.load_state_dict(self._scale)
         # MONAI and ignite log to stderr on their own; events say the same to whoever listens.
         trainer.logger.setLevel(logging.CRITICAL)
         trainer.load_state_dict({"iteration": self.step, "max_epochs": 1, "epoch_length": steps})
@@ -202,6 +205,7 @@ class Learner:
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": self._average.averaged.state_dict() if self._average else None,
+            "scale": self._scaler.state_dict() if self._scaler else None,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -215,6 +219,7 @@ class Learner:
             self._optimizer.load_state_dict(state["optimizer"])
             if self._average:
                 self._average.averaged.load_state_dict(state["average"])
+            self._scale = state["scale"]
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this bundle: {error}") from error
