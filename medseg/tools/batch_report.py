@@ -16,13 +16,14 @@ from typing import Any
 
 from medseg.tools.files import write_whole
 from medseg.tools.ledger import Entry
+from medseg.tools.result_files import SUMMARIES
 from medseg.words.errors import OutputError
 from medseg.words.labels import LabelSet
 
 PREVIEWS = "previews"
 """The folder of pictures among the results."""
 
-REPORT, VOLUMES = "report.html", "volumes.csv"
+VOLUMES, REPORT = SUMMARIES
 
 _TEMPLATES = Path(__file__).with_name("templates")
 

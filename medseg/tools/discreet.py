@@ -32,13 +32,21 @@ def discreet(text: str, scan: Scan) -> str:
     folders = {str(file.parent) for file in files if len(file.parent.parts) > 1}
     for folder in sorted(folders, key=len, reverse=True):
         text = text.replace(f"{folder}/", "").replace(folder, scan.name)
-    text = _FOLDERS.sub("", text)
+    text = _FOLDERS.sub("", printable(text))
     instead: dict[str, str] = {}
     for number, file in enumerate(files, start=1):
         if _is_nameless(file):
             instead[file.parent.name or "/"] = scan.name
             instead[file.name] = f"file {number} of {len(files)}"
-    return _replaced(text, instead)
+    return _replaced(text, {printable(name): told for name, told in instead.items()})
+
+
+def printable(text: str) -> str:
+    """Replace by ``?`` what is no letter or sign, such as commands to a terminal.
+
+    Names of files may hold any bytes.
+    """
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
 
 
 def discreet_fault(fault: Fault, root: Path) -> Fault:

@@ -175,10 +175,15 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
 def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         raise OutputError(
             f"another process is segmenting into {folder}; wait for it, stop it, or give another "
             "folder"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be locked against other processes ({error.strerror}); give a folder "
+            "on another disk"
         ) from error
 
 

@@ -62,6 +62,10 @@ RESULT_FORMATS: Mapping[str, ResultFormat] = {
 """The formats that ``--format`` takes."""
 
 
+SUMMARIES = ("volumes.csv", "report.html")
+"""The files of a whole batch, beside its ledger."""
+
+
 def choose_formats(names: Sequence[str], spec: BundleSpec) -> tuple[ResultFormat, ...]:
     """Return the formats asked for, or the usual one: PNG for pictures, else NIfTI.
 
@@ -119,22 +123,31 @@ def refuse_overwriting(
         )
     home, searched = true_path(out), true_path(root)
     inside = home.is_relative_to(searched)
-    for scan in scans:
-        for path in {true_path(file) for part in scan.parts for file in part}:
-            below = inside and path.is_relative_to(home)
-            if home == searched or below or path.parent == home:
-                raise OutputError(
-                    f"{out} holds scans that are to be segmented; results among them would be "
-                    "taken for scans next time. Give a folder of its own, such as "
-                    f"{out / 'results'}"
-                )
-    if (out / LEDGER).exists():
-        return
-    for scan in scans:
-        for kind in formats:
-            target = out / f"{scan.name}{kind.ending}"
-            if target.exists():
-                raise OutputError(
-                    f"{target} is there already and is no result of medseg (there is no "
-                    f"{LEDGER} beside it); give another folder, so that nothing is replaced"
-                )
+    for folder in _folders_of(scans):
+        below = inside and folder.is_relative_to(home)
+        if home == searched or below or folder == home:
+            raise OutputError(
+                f"{out} holds scans that are to be segmented; results among them would be taken "
+                f"for scans next time. Give a folder of its own, such as {out / 'results'}"
+            )
+    if not (out / LEDGER).exists():
+        names = [f"{scan.name}{kind.ending}" for scan in scans for kind in formats]
+        _refuse_existing(out, [*names, *SUMMARIES])
+
+
+def _folders_of(scans: Iterable[Scan]) -> set[Path]:
+    """Return the folders in which the scans' files truly lie."""
+    files = {file for scan in scans for part in scan.parts for file in part}
+    # Only what is a link can lie elsewhere than its folder.
+    straight = {file.parent for file in files if not file.is_symlink()}
+    links = {true_path(file).parent for file in files if file.is_symlink()}
+    return {true_path(folder) for folder in straight} | links
+
+
+def _refuse_existing(out: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if (out / name).exists():
+            raise OutputError(
+                f"{out / name} is there already and is no result of medseg (there is no {LEDGER} "
+                "beside it); give another folder, so that nothing is replaced"
+            )

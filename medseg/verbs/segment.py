@@ -12,7 +12,7 @@ from medseg.engine.pipeline import run_pipeline
 from medseg.engine.segmenter import Segmenter
 from medseg.tools.batch_report import PREVIEWS, VOLUMES, volumes_csv, write_report
 from medseg.tools.bundle import load_bundle
-from medseg.tools.discreet import discreet_fault
+from medseg.tools.discreet import discreet_fault, printable
 from medseg.tools.files import write_whole
 from medseg.tools.ledger import Entry, Ledger, open_ledger
 from medseg.tools.result_files import choose_formats, refuse_overwriting
@@ -111,7 +111,7 @@ def segment(
 
 def _tell_notes(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
     for note in found.notes:
-        tell(listeners, Warned(note))
+        tell(listeners, Warned(printable(note)))
     if ledger.damaged:
         count = f"{ledger.damaged} line{'s' * (ledger.damaged > 1)} of the ledger"
         tell(listeners, Warned(f"{count} cannot be read; what they were about is done again"))
@@ -128,13 +128,13 @@ def _named_places(found: ScanList, root: Path) -> tuple[list[Fault], dict[str, s
             digest = hashlib.sha256(fault.where.encode(errors="replace")).hexdigest()
             named = Fault(f"{named.where}-{digest[:6]}", named.what)
         taken.add(named.where.casefold())
-        places[named.where] = fault.where
+        places[named.where] = printable(fault.where)
         left_out.append(named)
     return left_out, places
 
 
 def _place(file: Path, root: Path) -> str:
-    return str(file.relative_to(root)) if file.is_relative_to(root) else file.name
+    return printable(str(file.relative_to(root)) if file.is_relative_to(root) else file.name)
 
 
 def _sum_up(ledger: Ledger, spec: BundleSpec, report: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import threading
@@ -340,6 +341,20 @@ def test_a_folder_named_like_an_image_is_looked_into(
     assert states(batch)["folder.nii.gz_inside"] == "done"
 
 
+def test_names_of_any_bytes_neither_end_the_batch_nor_reach_a_terminal(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    odd = os.fsencode(scans) + b"/a\xff\x1b[31m\n<b>.nii.gz"
+    shutil.copyfile(scans / "scan_00.nii.gz", odd)
+    with open(odd[:-11] + b"bad.nii.gz", "wb"), open(odd[:-11] + b".dcm", "wb"):  # noqa: PTH123
+        pass
+    told: list[Event] = []
+    batch = segment(bundle, scans, tmp_path / "out", listeners=[told.append])
+    assert sorted(states(batch).values()) == ["done"] * 4 + ["failed"] * 2
+    said = [*batch.places.values(), *(e.error for e in batch.results), *map(repr, told)]
+    assert all(text.replace("\n", "").isprintable() for text in said)
+
+
 def test_a_failed_scan_is_tried_again(bundle: Path, scans: Path, tmp_path: Path) -> None:
     good = (scans / "scan_01.nii.gz").read_bytes()
     spoil_truncated(scans / "scan_01.nii.gz")
@@ -391,6 +406,26 @@ def test_results_never_replace_foreign_files(bundle: Path, scans: Path, tmp_path
         segment(bundle, scans, drawn)
     assert files(drawn) == {"scan_01.nii.gz"}
     assert (drawn / "scan_01.nii.gz").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["volumes.csv", "report.html"])
+def test_summaries_never_replace_foreign_files(
+    name: str, bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text("precious")
+    with pytest.raises(OutputError, match="no result of medseg"):
+        segment(bundle, scans, tmp_path / "mine")
+    assert (tmp_path / "mine" / name).read_text() == "precious"
+
+
+def test_a_link_to_a_file_among_the_results_is_refused(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "x.nii.gz").symlink_to(scans / "scan_00.nii.gz")
+    with pytest.raises(OutputError, match="holds scans that are to be segmented"):
+        segment(bundle, tmp_path / "links", scans)
 
 
 def test_results_inside_the_folder_of_scans_are_no_scans_next_time(
