@@ -19,8 +19,9 @@ from medseg.tools.resampling import GridMap, Taps
 from medseg.words.errors import MedsegError
 from medseg.words.volume import Array
 
-_VOXELS_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 24}
-_SCORES_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 25}
+_VOXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 24}
+_NUMBERS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
+"""Interpolating one voxel takes its scores and about 48 more numbers."""
 
 
 def label_type(classes: int) -> npt.DTypeLike:
@@ -89,7 +90,7 @@ class Labeller:
         rim = (flat == _mixed(cells)).nonzero()[:, 0]
         if len(rim):
             corners = _Corners(cells, scores, first)
-            at_once = max(1, _SCORES_AT_ONCE[self._device.type] // len(scores.sums))
+            at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // (len(scores.sums) + 48))
             for some in torch.split(rim, at_once):
                 flat[some] = corners.best_class(*self._taps_of(some, first, here)).to(small)
         return labels
