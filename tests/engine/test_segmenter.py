@@ -90,7 +90,7 @@ SHEARED = turned((90, 0, 5), (1.1, 1.3, 2.0)) @ np.array(
 @pytest.mark.parametrize(
     ("sections", "volume"),
     [
-        ({}, scan()),
+        ({"inference": {"overlap": 0.3}}, scan()),
         ({"preprocessing": {"spacing_mm": [2, 2, 2], "intensity": CT, "crop_above": 0}}, scan()),
         (
             {"preprocessing": {"spacing_mm": [1, 1, None], "intensity": "minmax"}},
@@ -102,7 +102,6 @@ SHEARED = turned((90, 0, 5), (1.1, 1.3, 2.0)) @ np.array(
             {
                 "labels": [{"index": n, "name": f"l{n}"} for n in range(1, 30)],
                 "preprocessing": {"spacing_mm": [1.7, 1.7, 1.7], "crop_above": 50},
-                "inference": {"overlap": 0.3},
             },
             scan((20, 20, 12)),
         ),
@@ -208,7 +207,9 @@ def test_mirroring_averages_the_scores_of_all_flips(
     image = Preprocessing(load_bundle(folder).spec)(volume)[IMAGE][None].as_tensor()
     with torch.inference_mode():
         flips = [[], [2], [4], [2, 4]]
-        scores = sum(network(image.flip(flip)).flip(flip) for flip in flips)
+        scores = sum(network(image.flip(flip)).flip(flip) for flip in flips) / 4
+        mirrored = Predictor(network, 3, torch.device("cpu"), torch.float32, (0, 2))(image)
+    assert torch.allclose(mirrored, scores, atol=1e-5)
     got = Segmenter(folder, "cpu", mirror=True).segment(volume).labels
     assert (got != scores[0].max(dim=0).indices.numpy()).mean() < 1e-3
     assert (got != Segmenter(folder, "cpu").segment(volume).labels).mean() > 0.01
