@@ -37,7 +37,8 @@ class Plane:
         Args:
             array: Oriented, shape ``(i, j, k)`` or ``(i, j, k, colours)``.
         """
-        plane: Array = np.swapaxes(np.take(array, self.index, axis=self.axis), 0, 1)
+        # Not np.take, which copies the whole of an array that is turned.
+        plane: Array = np.moveaxis(array, self.axis, 0)[self.index].swapaxes(0, 1)
         return plane[::-1, ::-1] if self.name else plane
 
 
