@@ -17,13 +17,12 @@ from typing import Any
 
 from medseg.tools.files import write_whole
 from medseg.tools.transforms import IMAGE, LABEL, Above, Step, preprocessing_steps
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, MonaiNetworkSpec
 
 META_SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
-PACKAGES = ("monai", "torch", "numpy", "nibabel", "pytorch-ignite")
 
 Config = dict[str, Any]
 
@@ -82,19 +81,16 @@ def inert(text: str) -> str:
 
 def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, float]]) -> Config:
     """Return the content of ``metadata.json``."""
-    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in PACKAGES}
     classes = {"0": "background"} | {str(la.index): inert(la.name.lower()) for la in spec.label_set}
     modality = inert("/".join(dict.fromkeys(channel.modality for channel in spec.channels)))
     return {
         "schema": META_SCHEMA,
         "version": spec.version,
         "changelog": {spec.version: "written by medseg after training"},
-        "monai_version": versions["monai"],
-        "pytorch_version": versions["torch"],
-        "numpy_version": versions["numpy"],
-        "required_packages_version": {
-            name: versions[name] for name in ("nibabel", "pytorch-ignite")
-        },
+        "monai_version": _version("monai"),
+        "pytorch_version": _version("torch"),
+        "numpy_version": _version("numpy"),
+        "required_packages_version": {name: _version(name) for name in _packages(spec)},
         "name": spec.name,
         "task": inert(spec.description) or spec.name,
         "description": inert(spec.description) or spec.name,
@@ -120,6 +116,18 @@ def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, f
             "outputs": {"pred": _tensor(modality, len(classes), parts, "segmentation", classes)},
         },
     }
+
+
+def _version(package: str) -> str:
+    return importlib.metadata.version(package).partition("+")[0]
+
+
+def _packages(spec: BundleSpec) -> list[str]:
+    """Name what the configs need besides MONAI, torch and numpy."""
+    reader = "pillow" if spec.preprocessing.input == "picture" else "nibabel"
+    components = ["scikit-image"] if spec.inference.keep_largest else []
+    transformers = ["einops"] if isinstance(spec.network, MonaiNetworkSpec) else []
+    return [reader, "pytorch-ignite", *components, *transformers]
 
 
 def _tensor(
