@@ -9,6 +9,9 @@ import contextlib
 import fcntl
 import json
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,23 @@ from medseg.tools.files import whole_file, write_whole
 from medseg.words.errors import CheckpointError, OutputError
 
 Weights = dict[str, torch.Tensor]
+
+# What torch raises on files that are torn, flipped or forged.
+_DAMAGE = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class RunFolder:
@@ -146,13 +166,34 @@ def load_weights(path: Path) -> Weights:
 
 def _save(path: Path, content: dict[str, Any]) -> None:
     with whole_file(path) as temporary:
-        torch.save(content, temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise OutputError(
+                f"cannot write {path}: {_first_line(error)}; is the disk full?"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _check_sums(path: Path) -> None:
+    # Torch does not compare the checksums it writes, and a flipped bit is a wrong weight.
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as records:
+        packed = [one.filename for one in records.infolist() if one.compress_size != one.file_size]
+        torn = packed[0] if packed else records.testzip()
+    if torn is not None:
+        raise ValueError(f"the size or checksum of {torn} is wrong")
 
 
 def _load(path: Path) -> Any:
     if path.exists() and not path.is_file():
         raise CheckpointError(f"{path} is no file")
     try:
+        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist") from error
@@ -160,5 +201,5 @@ def _load(path: Path) -> Any:
         raise CheckpointError(
             f"{path.name} holds more than weights, which could run code, and was not opened"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path.name} is damaged: {str(error).splitlines()[0]}") from error
+    except _DAMAGE as error:
+        raise CheckpointError(f"{path.name} is damaged: {_first_line(error)}") from error
