@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -52,9 +54,9 @@ def model_card(
     """
     sections = [
         f"# {spec.name}",
-        spec.description or "No description was given.",
+        _plain(spec.description) or "No description was given.",
         "## Intended use",
-        spec.intended_use,
+        _plain(spec.intended_use),
         "## Input and output",
         _input(spec),
         "## Training",
@@ -66,13 +68,20 @@ def model_card(
         "scanners, protocols and patients can give worse results. Look at every result.",
         "## Provenance",
         _list(
-            [f"Authors: {spec.authors}", f"Licence: {spec.licence}"]
+            [f"Authors: {_plain(spec.authors)}", f"Licence: {_plain(spec.licence)}"]
             + [f"Data fingerprint: `{facts.fingerprint}`"]
             + [f"{name}: {value}" for name, value in facts.provenance.items() if value]
-            + [f"Reference: {reference}" for reference in spec.references]
+            + [f"Reference: {_plain(reference)}" for reference in spec.references]
         ),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Return text in one line that Markdown and browsers take for nothing but text."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    text = re.sub(r"([\\`*\[\]|])", r"\\\1", text)
+    return re.sub(r"^([#+=~-])", r"\\\1", text)
 
 
 def _list(lines: list[str]) -> str:
@@ -81,8 +90,8 @@ def _list(lines: list[str]) -> str:
 
 def _input(spec: BundleSpec) -> str:
     prep = spec.preprocessing
-    channels = ", ".join(f"{channel.name} ({channel.modality})" for channel in spec.channels)
-    labels = ", ".join(f"{label.index} {label.name}" for label in spec.label_set)
+    channels = ", ".join(_plain(f"{one.name} ({one.modality})") for one in spec.channels)
+    labels = ", ".join(_plain(f"{label.index} {label.name}") for label in spec.label_set)
     spacing = (
         " × ".join("own" if mm is None else f"{mm:g}" for mm in prep.spacing_mm) + " mm"
         if prep.spacing_mm
@@ -122,12 +131,16 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
     ]
     for label in labels:
         cells = [_cell(statistics[metric][label]) for metric in shown]
-        rows.append(f"| {label} | " + " | ".join(cells) + " |")
+        rows.append(f"| {_plain(label)} | " + " | ".join(cells) + " |")
     note = f"Mean ± standard deviation over {facts.validation_cases} held-back cases."
     return "\n".join(rows) + "\n\n" + note
 
 
 def _cell(statistic: Statistic) -> str:
+    if math.isnan(statistic.mean):
+        return "–"
+    if math.isnan(statistic.sd):
+        return f"{statistic.mean:.3f}"
     return f"{statistic.mean:.3f} ± {statistic.sd:.3f}"
 
 

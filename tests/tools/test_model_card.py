@@ -1,0 +1,103 @@
+"""The model card says what was trained, on how much, and how good it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from made_bundles import made_spec
+
+from medseg.tools.metrics import CaseScores, score_case, statistics
+from medseg.tools.model_card import Facts, model_card
+
+FACTS = Facts(
+    training_cases=16,
+    validation_cases=2,
+    fold=1,
+    best_step=300,
+    fingerprint="abc123",
+    provenance={"version.torch": "2.13.0", "git": ""},
+)
+
+
+def scored() -> list[CaseScores]:
+    import numpy as np
+
+    spec = made_spec()
+    truth = np.zeros((6, 6, 6), np.uint8)
+    truth[1:4, 1:4, 1:4] = 1
+    truth[4:, 4:, 4:] = 2
+    off = np.roll(truth, 1, axis=0)
+    return [
+        score_case(found, truth, spec.label_set, (1, 1, 1), case=name)
+        for name, found in (("a", truth), ("b", off))
+    ]
+
+
+def test_the_card_has_what_a_reader_needs() -> None:
+    spec = made_spec(
+        description="Liver and kidney in CT",
+        authors="A, B",
+        licence="CC0-1.0",
+        references=["Someone, Somewhere, 2020"],
+        preprocessing={"spacing_mm": [1.5, None, 2]},
+    )
+    found = statistics(scored())
+    card = model_card(spec, FACTS, found)
+    for words in (
+        "# made_up\n",
+        "Liver and kidney in CT",
+        "Research only; not a medical device.",
+        "CT (CT)",
+        "1.5 × own × 2 mm",
+        "1 liver, 2 kidney",
+        "16 cases; 2 held back (fold 1)",
+        "4 steps of 2 patches of 16 × 16 × 16 voxels, seed 0",
+        "Weights of step 300",
+        "Authors: A, B",
+        "Licence: CC0-1.0",
+        "Data fingerprint: `abc123`",
+        "version.torch: 2.13.0",
+        "Reference: Someone, Somewhere, 2020",
+        "| label | Dice | IoU | HD95 (mm) | NSD at 1 mm |",
+        f"| liver | {found['dice']['liver'].mean:.3f} ± {found['dice']['liver'].sd:.3f} |",
+        "over 2 held-back cases",
+    ):
+        assert words in card
+    assert "git:" not in card  # unknown facts are left out
+
+
+def test_without_held_back_cases_nothing_is_claimed() -> None:
+    facts = Facts(5, 0, None, 4, "x", {})
+    card = model_card(made_spec(), facts, {})
+    assert "nothing was measured" in card
+    assert "held back (none)" in card
+    assert "| label |" not in card
+
+
+@pytest.mark.parametrize("name", ["a|b", "<b>bold</b>", "*star*", "`tick`", "[x](http://y)"])
+def test_names_cannot_break_the_table_or_become_markup(name: str) -> None:
+    import numpy as np
+
+    spec = made_spec(
+        labels=[{"index": 1, "name": name}],
+        description=f"{name}\n\n# A heading that is none\n<script>alert(1)</script>",
+    )
+    truth = np.zeros((4, 4, 4), np.uint8)
+    truth[1:3] = 1
+    cases = [score_case(truth, truth, spec.label_set, (1, 1, 1), case="a")]
+    card = model_card(spec, FACTS, statistics(cases))
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    bars = [line.replace("\\|", "").count("|") for line in rows]
+    assert len(set(bars)) == 1
+    assert "<script>" not in card
+    assert "<b>" not in card
+    headings = [line for line in card.splitlines() if line.startswith("#")]
+    assert "# A heading that is none" not in headings
+
+
+def test_scores_that_are_not_known_are_a_dash() -> None:
+    found = {"dice": {"liver": statistics(scored())["dice"]["liver"]}}
+    assert not math.isnan(found["dice"]["liver"].mean)
+    card = model_card(made_spec(), FACTS, statistics([]) or found)
+    assert "nan" not in card.replace("Provenance", "")
