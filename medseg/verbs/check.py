@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.engine.networks.unet import try_network
+from medseg.engine.segmenter import Segmenter
 from medseg.tools.bundle import load_bundle
 from medseg.tools.cases import find_cases
-from medseg.tools.checkpoint import load_weights
 from medseg.tools.inspection import absent_labels, check_cases
 from medseg.words.errors import BundleError, CheckpointError, Fault
 from medseg.words.events import Listener
@@ -59,7 +59,7 @@ def check(
     faults = []
     if loaded.is_trained:
         try:
-            load_weights(loaded.weights)
+            Segmenter(loaded, "cpu")  # they must fit the network, too
         except CheckpointError as error:
             faults.append(Fault("models/model.pt", str(error)))
     root = Path(data) if data is not None else loaded.data_root
