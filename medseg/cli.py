@@ -53,7 +53,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="medseg", standalone_mode=False)
     except MedsegError as error:
         _complain(str(error))
         sys.exit(WRONG)

@@ -71,6 +71,7 @@ class SegmentedScan:
     read: ReadScan
     labels: Array | None
     volumes_ml: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 class ScanWork:
@@ -187,7 +188,7 @@ class ScanWork:
             labels = read_labels(self._out / _label_maps(read.kept)[0]).array[0]
             return SegmentedScan(read, labels, {})
         found = self._segmenter.segment(read.volume)
-        return SegmentedScan(read, found.labels, found.volumes_ml)
+        return SegmentedScan(read, found.labels, found.volumes_ml, found.warnings)
 
     def _write(self, scan: Scan, one: SegmentedScan) -> Entry:
         volume, labels, kept = one.read.volume, one.labels, one.read.kept
@@ -206,7 +207,7 @@ class ScanWork:
             volumes_ml={name: round(ml, 4) for name, ml in one.volumes_ml.items()},
             shape=volume.shape,
             spacing_mm=tuple(round(mm, 4) for mm in volume.spacing),
-            warnings=volume.warnings,
+            warnings=(*volume.warnings, *one.warnings),
         )
 
     def _write_files(self, scan: Scan, volume: Volume, labels: Array) -> dict[str, str]:

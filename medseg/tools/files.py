@@ -11,6 +11,10 @@ from pathlib import Path
 from medseg.words.errors import OutputError
 
 
+PART = ".part-"
+"""How the names of files and folders begin that are not whole yet."""
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success make it ``path`` in one step.
@@ -30,7 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=".part-", suffix="".join(path.suffixes[-2:])
+            dir=path.parent, prefix=PART, suffix="".join(path.suffixes[-2:])
         )
         os.close(handle)
     except OSError as error:

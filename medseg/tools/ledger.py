@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from medseg.tools.files import PART
 from medseg.tools.scans import LEDGER
 from medseg.words.errors import OutputError
 
@@ -24,7 +25,7 @@ PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_l
 
 State = Literal["done", "failed", "error", "skipped"]
 
-_HALF_WRITTEN = ".part-*"
+_HALF_WRITTEN = f"{PART}*"
 
 
 class Entry(BaseModel):

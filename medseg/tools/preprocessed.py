@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import torch
 
 from medseg.tools.cases import Case
+from medseg.tools.files import PART
 from medseg.tools.transforms import IMAGE, LABEL, Preprocessing, preprocessing_steps
 from medseg.words.config import BundleSpec
 from medseg.words.errors import OutputError
@@ -124,7 +126,7 @@ def write_entry(
     part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".part-"))
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
         np.save(part / "image.npy", np.ascontiguousarray(image))
         np.save(part / "label.npy", np.ascontiguousarray(indices))
         np.savez(part / "foreground.npz", allow_pickle=False, **_foreground(indices[0]))
@@ -165,18 +167,28 @@ def is_entry(folder: Path) -> bool:
 
 
 def read_entry(folder: Path) -> PreprocessedCase:
-    """Map a case's entry into memory; nothing is read before it is used."""
-    entry = json.loads((folder / "entry.json").read_text())
-    with np.load(folder / "foreground.npz") as found:
-        foreground = {int(index): found[index] for index in found.files}
-    x, y, z = entry["spacing"]
-    return PreprocessedCase(
-        case_id=entry["case_id"],
-        image=_mapped(folder / "image.npy"),
-        label=_mapped(folder / "label.npy"),
-        foreground=foreground,
-        spacing=(x, y, z),
-    )
+    """Map a case's entry into memory; nothing is read before it is used.
+
+    Raises:
+        OutputError: If it is damaged.
+    """
+    try:
+        entry = json.loads((folder / "entry.json").read_text())
+        with np.load(folder / "foreground.npz") as found:
+            foreground = {int(index): found[index] for index in found.files}
+        x, y, z = entry["spacing"]
+        return PreprocessedCase(
+            case_id=entry["case_id"],
+            image=_mapped(folder / "image.npy"),
+            label=_mapped(folder / "label.npy"),
+            foreground=foreground,
+            spacing=(x, y, z),
+        )
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        raise OutputError(
+            f"the preprocessed case in {folder} is damaged ({error}); remove that folder, and it "
+            "is made anew"
+        ) from error
 
 
 def _mapped(path: Path) -> torch.Tensor:
