@@ -206,14 +206,18 @@ def _json_path(steps: Sequence[str | int], content: Any) -> str:
     """Return where in the JSON a fault is; steps that are not in the JSON are left out."""
     path = []
     for step in steps:
-        if isinstance(content, Mapping) and step in content:
-            content = content[step]
-        elif isinstance(content, tuple) and isinstance(step, int) and step < len(content):
+        if _leads_on(content, step):
             content = content[step]
         elif step in _KINDS:
             continue
         path.append(str(step))
     return ".".join(path)
+
+
+def _leads_on(content: Any, step: str | int) -> bool:
+    if isinstance(content, tuple):
+        return isinstance(step, int) and step < len(content)
+    return isinstance(content, Mapping) and step in content
 
 
 def _say(item: Mapping[str, Any]) -> str:

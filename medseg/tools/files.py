@@ -10,7 +10,6 @@ from pathlib import Path
 
 from medseg.words.errors import OutputError
 
-
 PART = ".part-"
 """How the names of files and folders begin that are not whole yet."""
 
