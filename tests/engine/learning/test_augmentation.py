@@ -101,6 +101,12 @@ def test_blur_keeps_the_mean_of_what_is_inside_and_calms_noise() -> None:
     assert torch.allclose(blurred, blurred.transpose(0, 2), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["blur", "low_resolution", "brightness", "contrast", "gamma"])
+def test_a_flat_image_stays_flat_up_to_its_border(kind: str) -> None:
+    after = vary(torch.full((1, 1, 9, 8, 7), 4.0), only(kind))
+    assert float(after.max() - after.min()) < 1e-4
+
+
 def test_lost_resolution_keeps_large_shapes_where_they_are() -> None:
     step = torch.zeros(1, 1, 32, 32)
     step[..., 16:, :] = 1

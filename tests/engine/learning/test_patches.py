@@ -89,6 +89,12 @@ def test_steps_items_and_seeds_differ() -> None:
     assert not torch.equal(other.batch(1)["image"], seen[0])
 
 
+def test_patches_of_one_case_in_one_batch_differ() -> None:
+    batch = batches_of(CASES[:1], training_of(batch_size=4, foreground_share=0.0)).batch(1)
+    pairs = itertools.combinations(batch["image"], 2)
+    assert all(not torch.equal(one, other) for one, other in pairs)
+
+
 def test_making_batches_leaves_the_global_random_state() -> None:
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
