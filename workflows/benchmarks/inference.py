@@ -1,0 +1,269 @@
+"""Segment one CT-like scan with medseg and with stock MONAI, on the same weights.
+
+    python workflows/benchmarks/inference.py prepare WORK          # data, and a short training
+    python workflows/benchmarks/inference.py compare WORK -n 3     # a table in Markdown
+    python workflows/benchmarks/inference.py large WORK            # 512×512×800, 25 classes
+
+Stock MONAI runs the MONAI Bundle that medseg exported with the weights: LoadImaged … Spacingd,
+SlidingWindowInferer, Invertd, AsDiscreted, SaveImaged. Each measurement is a process of its own;
+the contestants take turns. What is timed goes from the file of the scan to the file of its
+labels; importing libraries and loading weights is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WINDOW = 96
+NETWORKS: dict[str, dict[str, Any]] = {
+    "small": {"channels": [8, 16, 32], "strides": [1, 2, 2], "norm": "batch"},
+    "mid": {"channels": [16, 32, 64, 128], "strides": [1, 2, 2, 2], "norm": "instance"},
+}
+CONTESTANTS = ("monai", "medseg-fp32", "medseg-bf16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("task", choices=["prepare", "compare", "large", "once"])
+    parser.add_argument("work", type=Path)
+    parser.add_argument("-n", "--repeats", type=int, default=3)
+    parser.add_argument("--network", choices=NETWORKS, default="small")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--contestant", choices=CONTESTANTS)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--scan", type=Path)
+    given = parser.parse_args()
+    if given.task == "prepare":
+        prepare(given.work, given.network, given.steps)
+    elif given.task == "compare":
+        compare(given.work, given.network, given.repeats, given.threads)
+    elif given.task == "large":
+        large(given.work, given.threads)
+    else:
+        out = given.work / given.contestant
+        print(json.dumps(once(given.contestant, given.bundle, given.scan, out, given.threads)))
+
+
+def prepare(work: Path, network: str, steps: int) -> None:
+    """Make the scan and the data set, and train for a moment: random weights agree on nothing."""
+    import medseg
+    from medseg.testing import write_dataset
+
+    if not (work / "scan").is_dir():
+        write_scan(work / "scan" / "scan.nii.gz", (512, 512, 200))
+        write_dataset(work / "data", 3)
+    bundle = {
+        "name": f"benchmark_{network}",
+        "channels": [{"name": "CT", "modality": "CT"}],
+        "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+        "data": {"root": "../../data", "format": "msd", "folds": 3},
+        "preprocessing": {
+            "spacing_mm": [1.5, 1.5, 1.5],
+            "intensity": {"kind": "window", "low": -200, "high": 300},
+            "crop_above": -500,
+        },
+        "network": {"kind": "unet", **NETWORKS[network]},
+        "training": {
+            "patch": [48, 48, 48],
+            "batch_size": 2,
+            "steps": steps,
+            "optimizer": "adamw",
+            "learning_rate": 0.003,
+            "foreground_share": 0.7,
+            "augmentation": "none",
+            "validate_every": steps,
+        },
+        "tracking": {"register_model": False},
+    }
+    folder = work / "bundles" / network
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bundle.json").write_text(json.dumps(bundle))
+    trained = medseg.train(folder, data=work / "data", out=work / network, device="cpu")
+    widen(trained)
+
+
+def widen(bundle: Path) -> None:
+    """Let a trained bundle slide windows of 96³, in medseg's words and in MONAI's."""
+    spec = json.loads((bundle / "bundle.json").read_text())
+    spec["training"]["patch"] = [WINDOW] * 3
+    (bundle / "bundle.json").write_text(json.dumps(spec))
+    config = json.loads((bundle / "configs" / "inference.json").read_text())
+    config["inferer"]["roi_size"] = [WINDOW] * 3
+    (bundle / "configs" / "inference.json").write_text(json.dumps(config))
+
+
+def write_scan(path: Path, shape: tuple[int, int, int]) -> None:
+    """Write a phantom of 0.8×0.8×1.5 mm voxels as int16."""
+    import nibabel as nib
+    from scipy.ndimage import zoom
+
+    from medseg.testing import make_phantom
+
+    coarse, _ = make_phantom(7, (shape[0] // 4, shape[1] // 4, shape[2] // 4), 3.2)
+    voxels = np.empty(shape, np.int16, order="F")
+    rng = np.random.default_rng(7)
+    for k in range(shape[2]):
+        plane = zoom(coarse.array[0, :, :, k * coarse.shape[2] // shape[2]], 4, order=1)
+        voxels[..., k] = np.rint(plane + rng.normal(0, 15, plane.shape))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 1.5, 1.0])), path)
+
+
+def once(name: str, bundle: Path, scan: Path, out: Path, threads: int) -> dict[str, Any]:
+    """Segment the scan once in this process; return what it took."""
+    import torch
+
+    torch.set_num_threads(threads)
+    segment = (
+        with_monai(bundle, scan, out) if name == "monai" else with_medseg(name, bundle, scan, out)
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    stages = segment()
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "stages": stages,
+    }
+
+
+def with_monai(bundle: Path, scan: Path, out: Path) -> Callable[[], dict[str, float]]:
+    from monai.bundle import ConfigParser
+
+    config = ConfigParser()
+    config.read_config(bundle / "configs" / "inference.json")
+    config["bundle_root"] = str(bundle)
+    config["dataset_dir"], config["output_dir"] = str(scan.parent), str(out)
+    evaluator = config.get_parsed_content("evaluator")
+
+    def segment() -> dict[str, float]:
+        evaluator.run()
+        return {}
+
+    return segment
+
+
+def with_medseg(name: str, bundle: Path, scan: Path, out: Path) -> Callable[[], dict[str, float]]:
+    from medseg import Segmenter
+    from medseg.tools.images import read_image, write_labels
+
+    segmenter = Segmenter(bundle, "cpu", precision=name.removeprefix("medseg-"))
+
+    def segment() -> dict[str, float]:
+        began = time.perf_counter()
+        volume = read_image(scan)
+        read = time.perf_counter()
+        found = segmenter.segment(volume)
+        found_at = time.perf_counter()
+        write_labels(out / "scan_seg.nii.gz", found.labels, volume)
+        written = time.perf_counter() - found_at
+        return {"read": read - began, **found.seconds, "write": written}
+
+    return segment
+
+
+def measured(contestant: str, work: Path, bundle: Path, scan: Path, threads: int) -> dict[str, Any]:
+    command = [
+        sys.executable, __file__, "once", str(work), "--contestant", contestant,
+        "--bundle", str(bundle), "--scan", str(scan), "--threads", str(threads),
+    ]  # fmt: skip
+    # On a busy machine threads that wait actively burn more CPU than they compute.
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise SystemExit(run.stderr)
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    print(contestant, {k: round(v, 2) for k, v in found.items() if k != "stages"}, file=sys.stderr)
+    return found
+
+
+def compare(work: Path, network: str, repeats: int, threads: int) -> None:
+    bundle, scan = work / network, work / "scan" / "scan.nii.gz"
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
+    for _ in range(repeats):
+        for name in CONTESTANTS:
+            taken[name].append(measured(name, work, bundle, scan, threads))
+    stock = labels_of(work, "monai")
+    print(f"\n{where(threads)}; network `{network}`; median of {repeats} (lowest to highest)\n")
+    print("| | wall s | CPU s | peak RSS GB | CPU, MONAI = 1 | wall, MONAI = 1 | label maps |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, runs in taken.items():
+        cells = [spread([run[of] for run in runs]) for of in ("wall", "cpu", "peak")]
+        ratios = [f"{times(taken['monai'], runs, of):.2f}×" for of in ("cpu", "wall")]
+        differ = int((labels_of(work, name) != stock).sum())
+        agreement = f"{differ} of {stock.size} voxels differ"
+        print(f"| {name} | {' | '.join(cells)} | {' | '.join(ratios)} | {agreement} |")
+    print("\n| share of wall time | " + " | ".join(taken["medseg-fp32"][0]["stages"]) + " |")
+    print("| --- " * (1 + len(taken["medseg-fp32"][0]["stages"])) + "|")
+    for name in CONTESTANTS[1:]:
+        stages = [run["stages"] for run in taken[name]]
+        total = sum(sum(stage.values()) for stage in stages)
+        shares = (f"{100 * sum(s[stage] for s in stages) / total:.1f} %" for stage in stages[0])
+        print(f"| {name} | {' | '.join(shares)} |")
+    print("\nvoxels per label:", np.bincount(stock.ravel(order="K"), minlength=3).tolist())
+
+
+def large(work: Path, threads: int) -> None:
+    """Segment a long scan into 25 classes; random weights, because only memory is measured."""
+    import torch
+
+    from medseg.engine.networks.unet import build_network
+    from medseg.tools.bundle import load_bundle, write_bundle
+    from medseg.tools.checkpoint import RunFolder
+
+    scan = work / "large" / "scan.nii.gz"
+    if not scan.is_file():
+        write_scan(scan, (512, 512, 800))
+    spec = load_bundle(work / "small").spec
+    content = json.loads(spec.model_dump_json(by_alias=True))
+    content["labels"] = [{"index": n, "name": f"label{n}"} for n in range(1, 25)]
+    folder = RunFolder(work / "many")
+    torch.manual_seed(0)
+    made = type(spec).model_validate(content)
+    write_bundle(made, folder.bundle)
+    folder.save_weights(build_network(made, supervised=False).state_dict())
+    found = measured("medseg-bf16", work, folder.path, scan, threads)
+    print(where(threads))
+    print({stage: round(seconds, 1) for stage, seconds in found["stages"].items()})
+    print(f"peak RSS {found['peak']:.1f} GB, wall {found['wall']:.0f} s, CPU {found['cpu']:.0f} s")
+
+
+def labels_of(work: Path, contestant: str) -> Any:
+    import nibabel as nib
+
+    return np.asanyarray(nib.load(next((work / contestant).glob("scan*_seg.nii.gz"))).dataobj)
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def times(reference: list[dict[str, Any]], runs: list[dict[str, Any]], of: str) -> float:
+    """Return how many times faster the median of some runs is than that of others."""
+    return statistics.median(run[of] for run in reference) / statistics.median(
+        run[of] for run in runs
+    )
+
+
+def where(threads: int) -> str:
+    names = ", ".join(f"{name} {version(name)}" for name in ("medseg", "torch", "monai"))
+    return f"{time.strftime('%Y-%m-%d')}; {names}; {platform.machine()}, {threads} threads"
+
+
+if __name__ == "__main__":
+    main()
