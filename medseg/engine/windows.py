@@ -10,7 +10,7 @@ import torch
 from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
 
 from medseg.tools.transforms import padding_value
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, UNetSpec
 from medseg.words.errors import MedsegError
 
 SLICE_AXIS = 2
@@ -100,6 +100,40 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "fp16" and device.type == "cpu":
         raise MedsegError("precision fp16 needs a GPU; choose auto, bf16 or fp32 on a CPU")
     return names[name]
+
+
+def training_precision(spec: BundleSpec, device: torch.device) -> torch.dtype:
+    """Return the arithmetic to train in; ``auto`` avoids bf16 where its gradients are wrong.
+
+    PyTorch 2.13 on a CPU reads memory that nobody wrote when it computes the bf16 gradient of a
+    3D convolution whose input has two voxels along the first axis: the gradient is noise, and
+    sometimes NaN.
+
+    Raises:
+        MedsegError: If the bundle asks for bf16 there.
+    """
+    precision = choose_precision(spec.training.precision, device)
+    if device.type != "cpu" or precision != torch.bfloat16 or _has_sound_gradients(spec):
+        return precision
+    if spec.training.precision == "auto":
+        return torch.float32
+    raise MedsegError(
+        "training.precision bf16 gives wrong gradients for this network and patch on a CPU; "
+        "choose auto or fp32"
+    )
+
+
+def _has_sound_gradients(spec: BundleSpec) -> bool:
+    if spec.network.dims == 2:
+        return True
+    if not isinstance(spec.network, UNetSpec):
+        return False  # the sizes inside a foreign network are not known
+    size = spec.training.patch[0]
+    for stride in spec.network.level_strides:
+        size //= stride[0]
+        if size == 2:
+            return False
+    return True
 
 
 def _computes_bf16(device: torch.device) -> bool:

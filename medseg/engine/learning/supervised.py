@@ -26,7 +26,7 @@ from medseg.engine.learning.losses import SegmentationLoss
 from medseg.engine.learning.patches import PatchBatches
 from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import Supervised, build_network
-from medseg.engine.windows import Autocast, choose_precision, training_inferer, window_inferer
+from medseg.engine.windows import Autocast, training_inferer, training_precision, window_inferer
 from medseg.tools.metrics import CaseScores, score_case, summarise
 from medseg.tools.preprocessed import PreprocessedCase
 from medseg.tools.transforms import IMAGE, LABEL, padding_value
@@ -77,7 +77,7 @@ class Learner:
     ) -> None:
         training = spec.training
         self._spec, self._device, self._listeners = spec, device, listeners
-        self._precision = choose_precision(training.precision, device)
+        self._precision = training_precision(spec, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.network = build_network(spec).to(device)
