@@ -52,6 +52,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    # Before torch is loaded: threads that wait in a loop take the processor from other programs,
+    # and on a busy machine that slows both down several times.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(prog_name="medseg", standalone_mode=False)
     except MedsegError as error:
