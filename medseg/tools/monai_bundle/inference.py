@@ -1,0 +1,107 @@
+"""``inference.json``: a folder of scans in, label maps out."""
+
+from __future__ import annotations
+
+from medseg.tools.monai_bundle.parts import Config, Parts, chain, inferer, input_steps, load_steps
+from medseg.tools.transforms import IMAGE, Step
+from medseg.words.config import BundleSpec
+
+
+def inference_config(spec: BundleSpec, parts: Parts) -> Config:
+    """Return the content of ``inference.json``: a folder of scans in, label maps out.
+
+    Stock MONAI runs it with ``python -m monai.bundle run --config_file configs/inference.json
+    --dataset_dir SCANS --output_dir OUT`` from inside the bundle.
+    """
+    return {
+        "imports": ["$import glob", "$import os", "$import numpy as np"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/scans'",
+        "output_dir": "$@bundle_root + '/label_maps'",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "ckpt_path": "$@bundle_root + '/models/model.pt'",
+        "datalist": _datalist(spec),
+        "network_def": dict(parts.network),
+        "network": "$@network_def.to(@device)",
+        "preprocessing": chain([*load_steps(spec, [IMAGE]), *input_steps(spec, [IMAGE])]),
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': scan} for scan in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": 0,
+        },
+        "inferer": inferer(spec, parts),
+        "postprocessing": chain(_output_steps(spec)),
+        "handlers": [
+            {
+                "_target_": "CheckpointLoader",
+                "load_path": "@ckpt_path",
+                "load_dict": {"model": "@network"},
+                "map_location": "@device",
+            }
+        ],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+        },
+        "initialize": ["$monai.utils.set_determinism(seed=0)"],
+        "run": ["$os.makedirs(@output_dir, exist_ok=True)", "$@evaluator.run()"],
+    }
+
+
+def _datalist(spec: BundleSpec) -> str:
+    ending = ".png" if spec.preprocessing.input == "picture" else ".nii.gz"
+    count = len(spec.channels)
+    if spec.preprocessing.input == "picture" or count == 1:
+        return f"$sorted(glob.glob(os.path.join(@dataset_dir, '*{ending}')))"
+    return (
+        f"$[[first.replace('_0000{ending}', '_%04d{ending}' % channel) "
+        f"for channel in range({count})] "
+        f"for first in sorted(glob.glob(os.path.join(@dataset_dir, '*_0000{ending}')))]"
+    )
+
+
+def _output_steps(spec: BundleSpec) -> list[Step]:
+    largest = [la.index for la in spec.label_set if la.name in spec.inference.keep_largest]
+    keep = {
+        "_target_": "KeepLargestConnectedComponentd",
+        "keys": "pred",
+        "applied_labels": largest,
+        "is_onehot": False,
+    }
+    return [
+        {
+            "_target_": "Invertd",
+            "keys": "pred",
+            "transform": "@preprocessing",
+            "orig_keys": IMAGE,
+            "nearest_interp": False,
+            "to_tensor": True,
+        },
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        *([keep] if largest else []),
+        {
+            "_target_": "SaveImaged",
+            "keys": "pred",
+            "output_dir": "@output_dir",
+            "output_ext": ".png" if spec.preprocessing.input == "picture" else ".nii.gz",
+            "output_postfix": "seg",
+            "output_dtype": "$np.uint8" if len(spec.labels) < 256 else "$np.uint16",
+            # The label map is on the scan's grid already. Told of that grid, MONAI's NIfTI writer
+            # leaves it alone; untold, it takes a scan of several files for flat and fails.
+            "resample": spec.preprocessing.input == "volume",
+            "mode": "nearest",
+            "separate_folder": False,
+        },
+    ]

@@ -1,0 +1,66 @@
+"""What the configs of a MONAI Bundle share: the engine's parts, and steps of a scan's chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medseg.tools.transforms import IMAGE, Step, preprocessing_steps
+from medseg.words.config import BundleSpec
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine contributes to the configs, as data.
+
+    Attributes:
+        network: The network for inference, with ``_target_``.
+        window: Arguments of the sliding window.
+        slice_axis: Axis along which a 2D network takes slices.
+    """
+
+    network: Mapping[str, Any]
+    window: Mapping[str, Any]
+    slice_axis: int
+
+
+def load_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
+    """State how MONAI reads the files of a scan, and of its label."""
+    load: Step = {
+        "_target_": "LoadImaged",
+        "keys": keys,
+        "image_only": True,
+        "ensure_channel_first": True,
+    }
+    if spec.preprocessing.input == "picture":
+        # Grey pictures are often stored as colour; MONAI would see three channels.
+        mode = "RGB" if len(spec.channels) == 3 else "L"
+        load["reader"] = {
+            "_target_": "PILReader",
+            "converter": f"$lambda picture: picture.convert('{mode}') "
+            "if picture.mode in ('P', 'L', 'LA', 'RGB', 'RGBA') else picture",
+        }
+    return [load]
+
+
+def input_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
+    """State the bundle's preprocessing, ending in what the network takes."""
+    return [
+        *preprocessing_steps(spec, keys),
+        {"_target_": "EnsureTyped", "keys": IMAGE, "dtype": "$torch.float32"},
+    ]
+
+
+def chain(steps: list[Step]) -> Config:
+    """State a chain of transforms."""
+    return {"_target_": "Compose", "transforms": steps}
+
+
+def inferer(spec: BundleSpec, parts: Parts) -> Config:
+    """State how whole scans pass through the network."""
+    if spec.network.dims == 2 and spec.preprocessing.input == "volume":
+        return {"_target_": "SliceInferer", "spatial_dim": parts.slice_axis, **parts.window}
+    return {"_target_": "SlidingWindowInferer", **parts.window}

@@ -1,0 +1,190 @@
+"""``train.json``: plain training by stock MONAI."""
+
+from __future__ import annotations
+
+from medseg.tools.monai_bundle.parts import Config, Parts, chain, inferer, input_steps, load_steps
+from medseg.tools.transforms import IMAGE, LABEL, Step
+from medseg.words.config import BundleSpec
+
+
+def train_config(spec: BundleSpec, parts: Parts) -> Config:
+    """Return the content of ``train.json``: plain training by stock MONAI on an MSD folder.
+
+    It is what MONAI Label's own bundle app fine-tunes with. medseg trains by its own engine.
+    """
+    training, both = spec.training, [IMAGE, LABEL]
+    patch = list(training.patch)
+    if spec.network.dims == 2 and spec.preprocessing.input == "volume":
+        patch = [*patch, 1]
+    squeeze: list[Step] = (
+        [{"_target_": "SqueezeDimd", "keys": both, "dim": -1}]
+        if len(patch) > len(training.patch)
+        else []
+    )
+    values = spec.label_set.values
+    remap: list[Step] = (
+        [
+            {
+                "_target_": "MapLabelValued",
+                "keys": LABEL,
+                "orig_labels": list(values),
+                "target_labels": list(values.values()),
+            }
+        ]
+        if any(value != index for value, index in values.items())
+        else []
+    )
+    fixed = [*load_steps(spec, both), *remap, *input_steps(spec, both)]
+    random: list[Step] = [
+        {"_target_": "SpatialPadd", "keys": both, "spatial_size": patch},
+        {
+            "_target_": "RandCropByPosNegLabeld",
+            "keys": both,
+            "label_key": LABEL,
+            "spatial_size": patch,
+            "pos": 1,
+            "neg": 1,
+            "num_samples": 1,
+        },
+        *(
+            {"_target_": "RandFlipd", "keys": both, "prob": 0.5, "spatial_axis": axis}
+            for axis in training.augmentation.mirror_axes
+            if axis < spec.network.dims
+        ),
+        *squeeze,
+    ]
+    return {
+        "imports": ["$import glob", "$import os", "$import json"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/data'",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "ckpt_dir": "$@bundle_root + '/models'",
+        "epochs": 50,
+        "val_interval": 1,
+        "learning_rate": min(training.learning_rate, 0.001),
+        "datalist": "$json.load(open(os.path.join(@dataset_dir, 'dataset.json')))['training']",
+        "files": "$[{key: os.path.join(@dataset_dir, item[key]) for key in ('image', 'label')} "
+        "for item in @datalist]",
+        "held_back": "$max(1, len(@files) // 5)",
+        "network_def": dict(parts.network),
+        "network": "$@network_def.to(@device)",
+        "loss": {
+            "_target_": "DiceCELoss",
+            "to_onehot_y": True,
+            "softmax": True,
+            "include_background": False,
+            "batch": True,
+        },
+        "optimizer": {
+            "_target_": "torch.optim.AdamW",
+            "params": "$@network.parameters()",
+            "lr": "@learning_rate",
+        },
+        "train": _train_section(training.batch_size, fixed, random),
+        "validate": _validate_section(spec, parts, fixed),
+        "initialize": ["$monai.utils.set_determinism(seed=0)"],
+        "run": ["$@train#trainer.run()"],
+    }
+
+
+def _train_section(batch_size: int, fixed: list[Step], random: list[Step]) -> Config:
+    return {
+        "preprocessing": chain([*fixed, *random]),
+        "dataset": {
+            "_target_": "CacheDataset",
+            "data": "$@files[@held_back:]",
+            "transform": "@train#preprocessing",
+            "cache_rate": 1.0,
+            "progress": False,
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@train#dataset",
+            "batch_size": batch_size,
+            "shuffle": True,
+            "num_workers": 0,
+        },
+        "inferer": {"_target_": "SimpleInferer"},
+        "handlers": [
+            {
+                "_target_": "ValidationHandler",
+                "validator": "@validate#evaluator",
+                "epoch_level": True,
+                "interval": "@val_interval",
+            },
+            {
+                "_target_": "StatsHandler",
+                "tag_name": "train_loss",
+                "output_transform": "$monai.handlers.from_engine(['loss'], first=True)",
+            },
+        ],
+        "trainer": {
+            "_target_": "SupervisedTrainer",
+            "max_epochs": "@epochs",
+            "device": "@device",
+            "train_data_loader": "@train#dataloader",
+            "network": "@network",
+            "loss_function": "@loss",
+            "optimizer": "@optimizer",
+            "inferer": "@train#inferer",
+            "train_handlers": "@train#handlers",
+        },
+    }
+
+
+def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Config:
+    return {
+        "preprocessing": chain(fixed),
+        "dataset": {
+            "_target_": "CacheDataset",
+            "data": "$@files[:@held_back]",
+            "transform": "@validate#preprocessing",
+            "cache_rate": 1.0,
+            "progress": False,
+        },
+        "dataloader": {
+            "_target_": "DataLoader",
+            "dataset": "@validate#dataset",
+            "batch_size": 1,
+            "shuffle": False,
+            "num_workers": 0,
+        },
+        "inferer": inferer(spec, parts),
+        "postprocessing": chain(
+            [
+                {
+                    "_target_": "AsDiscreted",
+                    "keys": ["pred", LABEL],
+                    "argmax": [True, False],
+                    "to_onehot": spec.label_set.channels,
+                }
+            ]
+        ),
+        "handlers": [
+            {
+                "_target_": "CheckpointSaver",
+                "save_dir": "@ckpt_dir",
+                "save_dict": {"model": "@network"},
+                "save_key_metric": True,
+                "key_metric_filename": "model.pt",
+            },
+            {"_target_": "StatsHandler", "iteration_log": False},
+        ],
+        "key_metric": {
+            "val_mean_dice": {
+                "_target_": "MeanDice",
+                "include_background": False,
+                "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
+            }
+        },
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@validate#dataloader",
+            "network": "@network",
+            "inferer": "@validate#inferer",
+            "postprocessing": "@validate#postprocessing",
+            "key_val_metric": "@validate#key_metric",
+            "val_handlers": "@validate#handlers",
+        },
+    }
