@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -138,7 +139,7 @@ class Terminal:
     def print_evaluation(self, evaluation: Evaluation, out: Path | None) -> None:
         """Print the summary table, and name the pairs that could not be scored."""
         heading, *rows = evaluation.summary_rows()
-        table = Table()
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for position, name in enumerate(heading):
             table.add_column(name, justify="left" if position == 0 else "right")
         for row in rows:

@@ -47,7 +47,8 @@ COLUMNS = {
 }
 """Columns of ``evaluation.csv`` after ``case`` and ``label``, and what each one shows."""
 
-_DIGITS = {"dice": 4, "iou": 4, "hd95": 2, "nsd": 4, "volume_error_ml": 2}
+_DIGITS = {"dice": 3, "hd95": 1, "nsd": 3, "volume_error_ml": 1}
+"""What the summary shows, in few enough characters for a terminal of 80 columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class Evaluation:
     def summary_rows(self) -> list[tuple[str, ...]]:
         """Return the summary as cells of a table: the heading, then one row per label."""
         found = self.statistics
-        heading = ("label", "cases", "missed", "Dice", "IoU", "HD95 mm", "NSD", "volume error ml")
+        heading = ("label", "cases", "missed", "Dice", "HD95 mm", "NSD", "error ml")
         rows = [
             (
                 name,
