@@ -35,6 +35,9 @@ __all__ = [
     "write_labels",
 ]
 
+Files = str | Path | Sequence[str | Path]
+"""One file or folder, or the files of one DICOM series."""
+
 FORMATS: tuple[Format, ...] = (nifti.NIFTI, itk.ITK, picture.PICTURE, DICOM)
 
 _WRITERS = {
@@ -44,7 +47,7 @@ _WRITERS = {
 }
 
 
-def read_image(files: Path | Sequence[Path]) -> Volume:
+def read_image(files: Files) -> Volume:
     """Read one image.
 
     Args:
@@ -62,7 +65,7 @@ def read_image(files: Path | Sequence[Path]) -> Volume:
     return format_of(paths).read(paths)
 
 
-def read_labels(files: Path | Sequence[Path]) -> Volume:
+def read_labels(files: Files) -> Volume:
     """Read one label map with its own values.
 
     Args:
@@ -170,8 +173,8 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
         write(temporary, as_labels(labels, path.name), like)
 
 
-def _existing(files: Path | Sequence[Path]) -> Sequence[Path]:
-    paths = [files] if isinstance(files, Path) else list(files)
+def _existing(files: Files) -> Sequence[Path]:
+    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
     if not paths:
         raise ScanError("no files to read")
     missing = next((path for path in paths if not path.exists()), None)

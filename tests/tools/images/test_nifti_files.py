@@ -270,3 +270,8 @@ def test_writing_then_reading_changes_nothing(
     back = read_labels(folder / "out.nii.gz")
     assert np.array_equal(back.array[0], labels)
     assert np.array_equal(back.affine, like.affine)
+
+
+def test_a_path_may_be_text(tmp_path):
+    path = save(tmp_path / "a.nii.gz", np.ones((3, 4, 5), np.int16))
+    assert read_image(str(path)).shape == read_image(path).shape == (3, 4, 5)
