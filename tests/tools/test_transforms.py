@@ -140,7 +140,8 @@ def test_a_large_structure_survives_resampling_there_and_back(affine: Any, spaci
     scores = torch.stack([1 - data[LABEL].as_tensor()[0], data[LABEL].as_tensor()[0]])
     back = preprocess.invert(scores, data[IMAGE]).argmax(dim=0).numpy()
     overlap = 2 * (back & label).sum() / (back.sum() + label.sum())
-    assert overlap > 0.85
+    # A ball of few thick, slanted slices loses most; one that is moved or mirrored has no overlap.
+    assert overlap > 0.7
 
 
 @settings(max_examples=30, deadline=None)
