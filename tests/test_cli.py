@@ -13,6 +13,7 @@ from made_bundles import content, made_spec, trained_bundle, write_json
 
 from medseg import cli
 from medseg.testing import write_dataset
+from medseg.verbs.demo import _clear
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -197,6 +198,8 @@ def test_demo_leaves_everything_to_look_at(
         assert (out / path).is_file()
         assert str(out / path) in shown
     assert len(list((out / "results").glob("phantom_*.nii.gz"))) == 4
+    _clear(out)  # so that a second demo may replace what the first one left
+    assert not out.exists()
 
 
 def test_demo_refuses_a_folder_with_other_things(

@@ -79,7 +79,7 @@ def demo(
 
 def _clear(out: Path) -> None:
     known = {"data", "test", "run", "results", "evaluation", "segmented.png"}
-    known |= {"mlflow.db", "mlartifacts", "preprocessed"}
+    known |= {"mlflow.db", "mlflow.db.lock", "mlartifacts", "preprocessed"}
     if not out.exists():
         return
     foreign = sorted(path.name for path in out.iterdir() if path.name not in known)
