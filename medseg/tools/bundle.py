@@ -13,7 +13,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from medseg.tools.files import write_whole
-from medseg.words.config import SCHEMA_ID, BundleSpec, Contradiction, ContradictionError
+from medseg.words.config import (
+    SCHEMA_ID,
+    BundleSpec,
+    Contradiction,
+    ContradictionError,
+    TrainedSpec,
+)
 from medseg.words.errors import BundleError, Fault
 
 MAX_BYTES = 4 << 20
@@ -21,6 +27,7 @@ MAX_BYTES = 4 << 20
 
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = Path("models") / "model.pt"
+TRAINED_FILE = Path("models") / "trained.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,16 @@ class Bundle:
     def weights(self) -> Path:
         """Where its weights are, or will be."""
         return self.folder / WEIGHTS_FILE
+
+    @property
+    def trained(self) -> TrainedSpec:
+        """What its training found; the defaults where no such file was written.
+
+        Raises:
+            BundleError: If the file is wrong.
+        """
+        file = self.folder / TRAINED_FILE
+        return parse_trained(_read_json(file), str(file)) if file.exists() else TrainedSpec()
 
     @property
     def data_root(self) -> Path:
@@ -169,6 +186,25 @@ def parse_spec(content: Mapping[str, Any], origin: str = "the bundle") -> Bundle
             faults += _hidden_contradictions(content, error)
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise BundleError(f"{origin} has {count}:", faults) from None
+
+
+def parse_trained(content: Mapping[str, Any], origin: str = "trained.json") -> TrainedSpec:
+    """Check the content of a ``trained.json``.
+
+    Raises:
+        BundleError: With every fault found.
+    """
+    try:
+        return TrainedSpec.model_validate(_with_tuples(content), strict=True)
+    except RecursionError as error:
+        raise BundleError(f"{origin} is nested too deep") from error
+    except ValidationError as error:
+        raise BundleError(f"{origin} is wrong:", _faults(error, content)) from None
+
+
+def write_trained(trained: TrainedSpec, folder: Path) -> None:
+    """Write what a training found into a bundle's folder."""
+    write_whole(folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n")
 
 
 def _with_tuples(value: Any) -> Any:

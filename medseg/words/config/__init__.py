@@ -15,6 +15,12 @@ from medseg.words.config.preprocessing import (
     Window,
     ZScore,
 )
+from medseg.words.config.trained import (
+    CalibrationSpec,
+    QualitySpec,
+    RefinementFinding,
+    TrainedSpec,
+)
 from medseg.words.config.training import (
     AUGMENTATIONS,
     AugmentationSpec,
@@ -29,6 +35,7 @@ __all__ = [
     "SCHEMA_ID",
     "AugmentationSpec",
     "BundleSpec",
+    "CalibrationSpec",
     "ChannelSpec",
     "Contradiction",
     "ContradictionError",
@@ -40,8 +47,11 @@ __all__ = [
     "MonaiNetworkSpec",
     "NetworkSpec",
     "PreprocessingSpec",
+    "QualitySpec",
+    "RefinementFinding",
     "Spec",
     "TrackingSpec",
+    "TrainedSpec",
     "TrainingSpec",
     "UNetSpec",
     "Window",
