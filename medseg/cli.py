@@ -151,13 +151,21 @@ def segment(
     report: Annotated[
         bool, typer.Option(help="Draw a picture of each scan and write OUT/report.html.")
     ] = True,
+    error_maps: Annotated[
+        bool,
+        typer.Option(
+            "--error-maps",
+            help="Also write OUT/error_maps: for each voxel, how probably its label is wrong (%).",
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
 
-    Label maps lie on the scans' own grids. OUT/report.html shows every scan, OUT/volumes.csv has
-    the millilitres of each structure, and OUT/ledger.jsonl one line per scan. After being
+    Label maps lie on the scans' own grids. OUT/report.html shows every scan, the worst results
+    first, OUT/volumes.csv has the millilitres and the expected Dice of each structure, and
+    OUT/ledger.jsonl one line per scan. After being
     stopped, or when scans were added, the same call goes on with what is not done. Exit code 1:
     some scans failed.
 
@@ -178,6 +186,7 @@ def segment(
                 device=device,
                 formats=formats or (),
                 report=report,
+                error_maps=error_maps,
                 listeners=[terminal],
             )
         except KeyboardInterrupt:

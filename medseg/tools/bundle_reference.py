@@ -39,6 +39,7 @@ _SECTIONS = {
     "TrainingSpec": "`training`",
     "AugmentationSpec": "`training.augmentation`",
     "InferenceSpec": "`inference`",
+    "QualitySpec": "`quality`",
     "TrackingSpec": "`tracking`",
 }
 """Parts of the schema in the order they are read, and their headings."""

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from medseg.tools.calibration import FEWEST, Sample
 from medseg.tools.metrics import CaseScores, Statistic
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, QualityFinding
 
 _TITLES = {
     "dice": "Dice",
@@ -32,6 +33,7 @@ class Facts:
         best_step: The step whose weights were kept.
         fingerprint: Hash of the data.
         provenance: Versions and device.
+        quality: What was learned about judging results; ``None`` if nothing was.
     """
 
     training_cases: int
@@ -40,6 +42,7 @@ class Facts:
     best_step: int
     fingerprint: str
     provenance: Mapping[str, str]
+    quality: QualityFinding | None = None
 
 
 def model_card(
@@ -63,6 +66,8 @@ def model_card(
         _training(spec, facts),
         "## Results",
         _results(facts, statistics),
+        "## Quality estimates",
+        _quality(facts.quality),
         "## Limits",
         "Scores were measured on held-back cases of the same source as the training data. Other "
         "scanners, protocols and patients can give worse results. Look at every result.",
@@ -136,6 +141,23 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
     return "\n".join(rows) + "\n\n" + note
 
 
+def _quality(found: QualityFinding | None) -> str:
+    if found is None:
+        return (
+            f"Too few cases were held back (fewer than {FEWEST}), so the expected Dice of a result "
+            "is not calibrated: it orders results, and is too high in value."
+        )
+    return (
+        "Each result comes with an expected Dice and a lower bound, learned from "
+        f"{found.case.cases} held-back results, clean and corrupted on purpose. For scans like the "
+        "held-back ones the "
+        f"true Dice is at or above the bound in {100 * found.coverage:.0f} % of cases; for other "
+        "kinds of scans in fewer. Results with an expected Dice below "
+        f"{found.review_below:.3f} are flagged for review: "
+        f"{100 * found.review_share:.0f} % of the clean held-back ones."
+    )
+
+
 def _cell(statistic: Statistic) -> str:
     if math.isnan(statistic.mean):
         return "–"
@@ -148,6 +170,7 @@ def metrics_json(
     facts: Facts,
     scores: Mapping[str, Mapping[str, float]],
     scored: Sequence[CaseScores],
+    samples: Sequence[Sample],
     validations: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
 ) -> str:
     """Return the text of ``metrics.json``: scores of each held-back case and each validation.
@@ -156,6 +179,7 @@ def metrics_json(
         facts: How the bundle was trained.
         scores: ``metric → label → mean`` of the weights that were kept.
         scored: The same for each held-back case, on its scan's own grid.
+        samples: Raw confidence and true Dice of held-back results, clean and corrupted.
         validations: Step and ``metric → label → mean``, on the network's grid.
     """
     content = {
@@ -169,6 +193,7 @@ def metrics_json(
             {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}
             for one in scored
         ],
+        "confidence": [asdict(sample) for sample in samples],
         "validations": [{"step": step, "scores": found} for step, found in validations],
         "provenance": dict(facts.provenance),
     }

@@ -10,24 +10,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.supervised import Learner, Validation
 from medseg.engine.learning.team import Team, join_team, local_device
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
-from medseg.tools.bundle import Bundle, flat_parameters, load_bundle
+from medseg.tools.bundle import Bundle, flat_parameters, load_bundle, write_trained
+from medseg.tools.calibration import calibrate
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
-from medseg.tools.metrics import CaseScores, score_case, statistics, summarise
+from medseg.tools.metrics import statistics, summarise
 from medseg.tools.model_card import Facts, metrics_json, model_card
 from medseg.tools.monai_bundle import Parts, write_monai_bundle
 from medseg.tools.provenance import provenance
 from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
 from medseg.tools.runs import Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
+from medseg.words.config import TrainedSpec
 from medseg.words.events import (
     Listener,
     Progress,
@@ -241,9 +244,18 @@ def _finish(
     *,
     stopped: bool,
 ) -> None:
-    """Score the best weights as they will be used, and make the folder a whole bundle."""
+    """Judge the best weights as they will be used, and make the folder a whole bundle."""
     folder, spec = run.folder, run.spec
-    scored = _score_held_back(run, dataset, device, listeners)
+    judged = _judge_held_back(run, dataset, device, listeners)
+    scored = [one.scores for one in judged]
+    samples = [sample for one in judged for sample in one.samples]
+    quality = calibrate(
+        samples,
+        spec.label_set.names,
+        coverage=spec.quality.coverage,
+        review_share=spec.quality.review_share,
+    )
+    write_trained(TrainedSpec(quality=quality), folder.path)
     scores = summarise(scored) if scored else {}
     parts = Parts(network_definition(spec, supervised=False), window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder.path, spec, parts, scores)
@@ -254,34 +266,30 @@ def _finish(
         best_step=record.best_step or spec.training.steps,
         fingerprint=dataset.fingerprint,
         provenance=provenance_facts,
+        quality=quality,
     )
     write_whole(folder.card, model_card(spec, facts, statistics(scored) if scored else {}))
-    write_whole(folder.metrics, metrics_json(facts, scores, scored, record.validations))
+    write_whole(folder.metrics, metrics_json(facts, scores, scored, samples, record.validations))
     tell(listeners, RunDone(folder.path, scores, stopped))
 
 
-def _score_held_back(
+def _judge_held_back(
     run: Run, dataset: Dataset, device: str, listeners: Sequence[Listener]
-) -> list[CaseScores]:
-    """Segment the held-back scans by the path users take, and score them on their own grids."""
-    if not dataset.held_back:
+) -> list[Judged]:
+    """Segment the held-back scans by the path users take, on their own grids."""
+    total = len(dataset.held_back)
+    if not total:
         return []
     segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
-    scored = []
-    for done, case in enumerate(dataset.held_back):
-        tell(listeners, Progress("scoring held-back cases", done, len(dataset.held_back)))
-        volume, reference = open_case(case, run.spec)
-        found = segmenter.segment(volume)
-        name = dataset.validation[done].case_id
-        scored.append(
-            score_case(
-                found.labels,
-                reference,
-                run.spec.label_set,
-                volume.spacing,
-                case=name,
-                voxel_ml=volume.voxel_ml,
-            )
-        )
-    tell(listeners, Progress("scoring held-back cases", len(scored), len(scored)))
-    return scored
+    names = (case.case_id for case in dataset.validation)
+    cases = (
+        HeldBackCase(name, *open_case(case, run.spec))
+        for name, case in zip(names, dataset.held_back, strict=True)
+    )
+    copies, seed = run.spec.quality.corrupted_copies, run.spec.training.seed
+    judged = []
+    tell(listeners, Progress("scoring held-back cases", 0, total))
+    for one in judge_held_back(segmenter, cases, count=total, copies=copies, seed=seed):
+        judged.append(one)
+        tell(listeners, Progress("scoring held-back cases", len(judged), total))
+    return judged

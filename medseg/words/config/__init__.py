@@ -17,7 +17,7 @@ from medseg.words.config.preprocessing import (
 )
 from medseg.words.config.trained import (
     CalibrationSpec,
-    QualitySpec,
+    QualityFinding,
     RefinementFinding,
     TrainedSpec,
 )
@@ -25,6 +25,7 @@ from medseg.words.config.training import (
     AUGMENTATIONS,
     AugmentationSpec,
     InferenceSpec,
+    QualitySpec,
     TrackingSpec,
     TrainingSpec,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "MonaiNetworkSpec",
     "NetworkSpec",
     "PreprocessingSpec",
+    "QualityFinding",
     "QualitySpec",
     "RefinementFinding",
     "Spec",

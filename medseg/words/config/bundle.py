@@ -12,7 +12,12 @@ from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
 from medseg.words.config.network import NetworkSpec, UNetSpec
 from medseg.words.config.parts import Contradiction, ContradictionError, Name, Spec, Text
 from medseg.words.config.preprocessing import MinMax, PreprocessingSpec, Window, ZScore
-from medseg.words.config.training import InferenceSpec, TrackingSpec, TrainingSpec
+from medseg.words.config.training import (
+    InferenceSpec,
+    QualitySpec,
+    TrackingSpec,
+    TrainingSpec,
+)
 from medseg.words.labels import BACKGROUND_COLOUR, Label, LabelSet, default_colour
 
 SCHEMA_ID = "medseg-bundle-1.json"
@@ -47,6 +52,7 @@ class BundleSpec(Spec):
     network: NetworkSpec = UNetSpec()
     training: TrainingSpec
     inference: InferenceSpec = InferenceSpec()
+    quality: QualitySpec = QualitySpec()
     tracking: TrackingSpec = TrackingSpec()
 
     @field_validator("labels")

@@ -39,7 +39,7 @@ class CalibrationSpec(Spec):
         return self
 
 
-class QualitySpec(Spec):
+class QualityFinding(Spec):
     """How the Dice of a result is estimated where nobody knows the truth."""
 
     case: CalibrationSpec
@@ -74,5 +74,5 @@ class TrainedSpec(Spec):
     """Weight files beside this one, of the bundle's network; their scores are averaged."""
     refinement: RefinementFinding | None = None
     """Absent where no refiner was trained; else its weights are in `refiner.pt`."""
-    quality: QualitySpec | None = None
+    quality: QualityFinding | None = None
     """Absent where no cases were held back to calibrate on."""

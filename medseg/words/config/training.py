@@ -142,6 +142,17 @@ class InferenceSpec(Spec):
     """Names of the labels of which only the largest connected component is kept."""
 
 
+class QualitySpec(Spec):
+    """How the Dice of results is estimated where nobody knows the truth."""
+
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """Share of scans whose true Dice shall be at or above the stated bound."""
+    review_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of good scans that people can look at again; sets what is flagged for review."""
+    corrupted_copies: Annotated[NonNegativeInt, Field(le=10_000)] = 60
+    """Corrupted copies of held-back scans to calibrate on, besides the scans themselves."""
+
+
 class TrackingSpec(Spec):
     """Where the run appears in MLflow."""
 
