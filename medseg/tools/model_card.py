@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from medseg.tools.lineage import Lineage
 from medseg.tools.metrics import CaseScores, Statistic
 from medseg.words.config import BundleSpec
 
@@ -32,6 +33,7 @@ class Facts:
         best_step: The step whose weights were kept.
         fingerprint: Hash of the data.
         provenance: Versions and device.
+        lineage: The trained bundle it was fine-tuned from, if any.
     """
 
     training_cases: int
@@ -40,6 +42,7 @@ class Facts:
     best_step: int
     fingerprint: str
     provenance: Mapping[str, str]
+    lineage: Lineage | None = None
 
 
 def model_card(
@@ -61,6 +64,7 @@ def model_card(
         _input(spec),
         "## Training",
         _training(spec, facts),
+        *_ancestry(facts.lineage),
         "## Results",
         _results(facts, statistics),
         "## Limits",
@@ -120,6 +124,15 @@ def _training(spec: BundleSpec, facts: Facts) -> str:
     )
 
 
+def _ancestry(lineage: Lineage | None) -> list[str]:
+    if lineage is None:
+        return []
+    run = f", run `{_plain(lineage.run_id)}`" if lineage.run_id else ""
+    parent = f"{_plain(lineage.name)} {_plain(lineage.version)}{run}, weights `{lineage.weights}`"
+    decisions = [_plain(decision) for decision in lineage.decisions]
+    return ["## Fine-tuned from", parent, *([_list(decisions)] if decisions else [])]
+
+
 def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) -> str:
     if not facts.validation_cases:
         return "No case was held back, so nothing was measured."
@@ -164,6 +177,7 @@ def metrics_json(
         "validation_cases": facts.validation_cases,
         "best_step": facts.best_step,
         "data_fingerprint": facts.fingerprint,
+        "from": facts.lineage.published if facts.lineage else None,
         "scores": scores,
         "cases": [
             {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}
