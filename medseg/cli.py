@@ -95,6 +95,14 @@ def train(
     ] = "0",
     device: Device = "auto",
     overrides: Overrides = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="TRAINED",
+            help="Fine-tune: start from this trained bundle's weights, matched by name.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
     ] = False,
@@ -110,6 +118,8 @@ def train(
 
       medseg train bundle.json --fold 2 --set training.steps=2000
 
+      medseg train bundle.json --from runs/hippocampus_mr/20260101-120000-fold0
+
       medseg train bundle.json --resume
     """
     with _terminal() as terminal:
@@ -122,6 +132,7 @@ def train(
             fold=_fold(fold),
             device=device,
             overrides=overrides or (),
+            start_from=start_from,
             resume=resume,
             skip_bad_cases=skip_bad_cases,
             listeners=[terminal],

@@ -75,6 +75,10 @@ class Terminal:
                 self._show_step(event)
             case events.RunStarted():
                 self._start(event)
+            case events.StartedFrom(name, decisions):
+                self._line(f"starting from [bold]{escape(name)}[/]")
+                for decision in decisions:
+                    self._line(f"  {escape(decision)}")
             case events.ValidationDone():
                 self._show_validation(event)
             case events.Warned(message):

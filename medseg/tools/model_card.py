@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medseg.tools.calibration import FEWEST, Sample
+from medseg.tools.lineage import Lineage
 from medseg.tools.metrics import CaseScores, Statistic
 from medseg.words.config import BundleSpec, QualityFinding
 
@@ -34,6 +35,7 @@ class Facts:
         fingerprint: Hash of the data.
         provenance: Versions and device.
         quality: What was learned about judging results; ``None`` if nothing was.
+        lineage: The trained bundle it was fine-tuned from, if any.
     """
 
     training_cases: int
@@ -43,6 +45,7 @@ class Facts:
     fingerprint: str
     provenance: Mapping[str, str]
     quality: QualityFinding | None = None
+    lineage: Lineage | None = None
 
 
 def model_card(
@@ -64,6 +67,7 @@ def model_card(
         _input(spec),
         "## Training",
         _training(spec, facts),
+        *_ancestry(facts.lineage),
         "## Results",
         _results(facts, statistics),
         "## Quality estimates",
@@ -123,6 +127,15 @@ def _training(spec: BundleSpec, facts: Facts) -> str:
             f"Weights of step {facts.best_step}",
         ]
     )
+
+
+def _ancestry(lineage: Lineage | None) -> list[str]:
+    if lineage is None:
+        return []
+    run = f", run `{_plain(lineage.run_id)}`" if lineage.run_id else ""
+    parent = f"{_plain(lineage.name)} {_plain(lineage.version)}{run}, weights `{lineage.weights}`"
+    decisions = [_plain(decision) for decision in lineage.decisions]
+    return ["## Fine-tuned from", parent, *([_list(decisions)] if decisions else [])]
 
 
 def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) -> str:
@@ -188,6 +201,7 @@ def metrics_json(
         "validation_cases": facts.validation_cases,
         "best_step": facts.best_step,
         "data_fingerprint": facts.fingerprint,
+        "from": facts.lineage.published if facts.lineage else None,
         "scores": scores,
         "cases": [
             {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
+from medseg.engine.learning.inheritance import Inheritance
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.supervised import Learner, Validation
 from medseg.engine.learning.team import Team, join_team, local_device
@@ -23,6 +24,7 @@ from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
+from medseg.tools.lineage import Lineage, parent_of, trace
 from medseg.tools.metrics import statistics, summarise
 from medseg.tools.model_card import Facts, metrics_json, model_card
 from medseg.tools.monai_bundle import Parts, write_monai_bundle
@@ -30,13 +32,14 @@ from medseg.tools.provenance import provenance
 from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
 from medseg.tools.runs import Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
-from medseg.words.config import TrainedSpec
+from medseg.words.config import BundleSpec, TrainedSpec
 from medseg.words.events import (
     Listener,
     Progress,
     RunDone,
     RunFailed,
     RunStarted,
+    StartedFrom,
     ValidationDone,
     Warned,
     tell,
@@ -54,6 +57,7 @@ def train(
     fold: int | None = 0,
     device: str = "auto",
     overrides: Sequence[str] = (),
+    start_from: str | Path | None = None,
     resume: bool = False,
     skip_bad_cases: bool = False,
     listeners: Sequence[Listener] = (),
@@ -67,6 +71,9 @@ def train(
         fold: The fold to validate on; ``None`` trains on every case.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         overrides: Assignments such as ``training.steps=200``.
+        start_from: A trained bundle whose weights to start from. Labels and channels of the same
+            name go on from its weights; see ``medseg.tools.lineage`` for the rules. A resumed
+            run keeps to the one it began with.
         resume: Continue the run in ``out``, or the newest unfinished run of this bundle.
         skip_bad_cases: Go on without the cases that have a fault.
         listeners: Told what happens, besides MLflow.
@@ -77,7 +84,7 @@ def train(
     Raises:
         BundleError: If the bundle is wrong.
         DatasetError: If cases are bad, every one named, or there are too few.
-        CheckpointError: If there is nothing to resume, or the run is of another bundle.
+        CheckpointError: If there is nothing to resume, or the weights to start from do not fit.
         TrainingError: If the loss becomes no number.
         OutputError: If the run folder cannot be written.
     """
@@ -90,7 +97,8 @@ def train(
         if resume:
             run = resumed_run(asked, given_data, given_out)
         else:
-            run = new_run(asked, given_data, given_out, fold)
+            lineage = _lineage(asked.spec, start_from)
+            run = new_run(asked, given_data, given_out, fold, lineage)
         run = replace(run, folder=RunFolder(Path(team.agree(str(run.folder.path)))))
         heard = listeners if team.is_first else ()
         if run.folder.is_finished:
@@ -110,13 +118,28 @@ def train(
     return run.folder.path
 
 
+def _lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage | None:
+    if start_from is None:
+        return None
+    parent = load_bundle(start_from)
+    Inheritance(spec, parent)  # what does not fit is told before cases are read
+    return trace(parent, spec)
+
+
+def _inheritance(run: Run) -> Inheritance | None:
+    if run.lineage is None or run.folder.checkpoint.is_file():
+        return None
+    return Inheritance(run.spec, parent_of(run.lineage))
+
+
 def _train(
     run: Run, dataset: Dataset, device: torch.device, team: Team, listeners: Sequence[Listener]
 ) -> None:
     """Train; only the first process of a team writes, validates and speaks."""
     record = Record(run.spec.name)
+    inheritance = _inheritance(run)
     if not team.is_first:
-        learner = Learner(run.spec, dataset.training, device, [record], team)
+        learner = Learner(run.spec, dataset.training, device, [record], team, inheritance)
         team.wait()
         _restore(run, learner, record)
         _learn(run, learner, record, dataset, team, ())
@@ -125,11 +148,13 @@ def _train(
         begin(run)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
-        learner = Learner(run.spec, dataset.training, device, [record, *tracked], team)
+        learner = Learner(run.spec, dataset.training, device, [record, *tracked], team, inheritance)
         team.wait()
         resumed_at = _restore(run, learner, record)
         facts = provenance(device) | {"data.fingerprint": dataset.fingerprint}
         tell(tracked, _started(run, facts, resumed_at))
+        if run.lineage is not None and resumed_at is None:
+            tell(tracked, StartedFrom(run.lineage.name, run.lineage.decisions))
         stopped = _learn(run, learner, record, dataset, team, tracked)
         _finish(run, record, dataset, facts, str(device), tracked, stopped=stopped)
 
@@ -166,13 +191,15 @@ def _restore(run: Run, learner: Learner, record: Record) -> int | None:
 
 
 def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStarted:
+    ancestry = run.lineage.parameters if run.lineage else {}
+    decisions = {"from.decisions": "\n".join(run.lineage.decisions)} if run.lineage else {}
     return RunStarted(
         folder=run.folder.path,
         run_id=run.run_id,
         name=run.spec.name,
         experiment=run.spec.tracking.experiment or run.spec.name,
-        parameters=flat_parameters(run.spec) | {"fold": str(run.fold)},
-        provenance=facts,
+        parameters=flat_parameters(run.spec) | {"fold": str(run.fold)} | ancestry,
+        provenance=facts | decisions,
         resumed_at=resumed_at,
         total_steps=run.spec.training.steps,
     )
@@ -267,6 +294,7 @@ def _finish(
         fingerprint=dataset.fingerprint,
         provenance=provenance_facts,
         quality=quality,
+        lineage=run.lineage,
     )
     write_whole(folder.card, model_card(spec, facts, statistics(scored) if scored else {}))
     write_whole(folder.metrics, metrics_json(facts, scores, scored, samples, record.validations))

@@ -22,6 +22,7 @@ from medseg.engine.learning.handlers import (
     StopOnNan,
     WeightAverage,
 )
+from medseg.engine.learning.inheritance import Inheritance
 from medseg.engine.learning.losses import SegmentationLoss
 from medseg.engine.learning.patches import PatchBatches
 from medseg.engine.learning.team import Team
@@ -65,6 +66,7 @@ class Learner:
         device: Where to compute.
         listeners: Told about every step.
         team: The processes that train together.
+        inheritance: Weights to start from, where not from chance alone.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Learner:
         device: torch.device,
         listeners: Sequence[Listener] = (),
         team: Team = Team(),  # noqa: B008 - a frozen value
+        inheritance: Inheritance | None = None,
     ) -> None:
         training = spec.training
         self._spec, self._device, self._listeners = spec, device, listeners
@@ -81,6 +84,8 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.network = build_network(spec).to(device)
+        if inheritance is not None:
+            inheritance.lay_into(self.network)
         if device.type == "cuda":
             self.network.to(memory_format=_channels_last(spec))  # type: ignore[call-overload]
         self._supervised: nn.Module = Supervised(self.network)
