@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medseg.tools.metrics import CaseScores, Statistic
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, RefinementFinding
 
 _TITLES = {
     "dice": "Dice",
@@ -32,6 +32,9 @@ class Facts:
         best_step: The step whose weights were kept.
         fingerprint: Hash of the data.
         provenance: Versions and device.
+        refinement: What validation said of the refiner, where one was trained.
+        critic_gap: Between the critic's scores of true and made masks over the last quarter of
+            its steps, where there was a critic.
     """
 
     training_cases: int
@@ -40,6 +43,8 @@ class Facts:
     best_step: int
     fingerprint: str
     provenance: Mapping[str, str]
+    refinement: RefinementFinding | None = None
+    critic_gap: float | None = None
 
 
 def model_card(
@@ -63,6 +68,7 @@ def model_card(
         _training(spec, facts),
         "## Results",
         _results(facts, statistics),
+        *_refinement(facts),
         "## Limits",
         "Scores were measured on held-back cases of the same source as the training data. Other "
         "scanners, protocols and patients can give worse results. Look at every result.",
@@ -134,6 +140,40 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
         rows.append(f"| {_plain(label)} | " + " | ".join(cells) + " |")
     note = f"Mean ± standard deviation over {facts.validation_cases} held-back cases."
     return "\n".join(rows) + "\n\n" + note
+
+
+_ENOUGH_GAP = 0.3
+
+
+def _refinement(facts: Facts) -> list[str]:
+    """Say what refinement and its critic came to, if there were any."""
+    lines = []
+    if facts.refinement is not None:
+        found = facts.refinement
+        low, high = found.interval
+        lines.append(
+            "The refined mask replaces the network's own."
+            if found.applied
+            else "The network's own mask is used; the refiner did not clearly improve it."
+        )
+        if found.cases:
+            lines.append(
+                f"Mean gain in Dice by the refiner: {found.dice_gain:+.4f} (95 % interval "
+                f"{low:+.4f} to {high:+.4f}, {found.cases} held-back cases, paired, on the "
+                "network's grid)"
+            )
+    if facts.critic_gap is not None:
+        lines.append(
+            f"The critic scored true masks {facts.critic_gap:.2f} above made ones over the last "
+            "quarter of its steps"
+            + (
+                "."
+                if facts.critic_gap >= _ENOUGH_GAP
+                else f", less than {_ENOUGH_GAP}: it never told them apart, and the adversarial "
+                "part of this training taught nothing."
+            )
+        )
+    return ["## Refinement", _list(lines)] if lines else []
 
 
 def _cell(statistic: Statistic) -> str:

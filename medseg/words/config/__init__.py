@@ -15,6 +15,7 @@ from medseg.words.config.preprocessing import (
     Window,
     ZScore,
 )
+from medseg.words.config.refinement import CriticSpec, MaskBankSpec, RefinementSpec
 from medseg.words.config.trained import (
     CalibrationSpec,
     QualitySpec,
@@ -39,16 +40,19 @@ __all__ = [
     "ChannelSpec",
     "Contradiction",
     "ContradictionError",
+    "CriticSpec",
     "DataSpec",
     "InferenceSpec",
     "Intensity",
     "LabelSpec",
+    "MaskBankSpec",
     "MinMax",
     "MonaiNetworkSpec",
     "NetworkSpec",
     "PreprocessingSpec",
     "QualitySpec",
     "RefinementFinding",
+    "RefinementSpec",
     "Spec",
     "TrackingSpec",
     "TrainedSpec",
