@@ -13,7 +13,7 @@ from typing import Any
 from medseg.tools.calibration import FEWEST, Sample
 from medseg.tools.lineage import Lineage
 from medseg.tools.metrics import CaseScores, Statistic
-from medseg.words.config import BundleSpec, QualityFinding
+from medseg.words.config import BundleSpec, QualityFinding, RefinementFinding
 
 _TITLES = {
     "dice": "Dice",
@@ -36,6 +36,9 @@ class Facts:
         provenance: Versions and device.
         quality: What was learned about judging results; ``None`` if nothing was.
         lineage: The trained bundle it was fine-tuned from, if any.
+        refinement: What validation said of the refiner, where one was trained.
+        critic_gap: Between the critic's scores of true and made masks over the last quarter of
+            its steps, where there was a critic.
     """
 
     training_cases: int
@@ -46,6 +49,8 @@ class Facts:
     provenance: Mapping[str, str]
     quality: QualityFinding | None = None
     lineage: Lineage | None = None
+    refinement: RefinementFinding | None = None
+    critic_gap: float | None = None
 
 
 def model_card(
@@ -72,6 +77,7 @@ def model_card(
         _results(facts, statistics),
         "## Quality estimates",
         _quality(facts.quality),
+        *_refinement(facts),
         "## Limits",
         "Scores were measured on held-back cases of the same source as the training data. Other "
         "scanners, protocols and patients can give worse results. Look at every result.",
@@ -169,6 +175,40 @@ def _quality(found: QualityFinding | None) -> str:
         f"{found.review_below:.3f} are flagged for review: "
         f"{100 * found.review_share:.0f} % of the clean held-back ones."
     )
+
+
+_ENOUGH_GAP = 0.3
+
+
+def _refinement(facts: Facts) -> list[str]:
+    """Say what refinement and its critic came to, if there were any."""
+    lines = []
+    if facts.refinement is not None:
+        found = facts.refinement
+        low, high = found.interval
+        lines.append(
+            "The refined mask replaces the network's own."
+            if found.applied
+            else "The network's own mask is used; the refiner did not clearly improve it."
+        )
+        if found.cases:
+            lines.append(
+                f"Mean gain in Dice by the refiner: {found.dice_gain:+.4f} (95 % interval "
+                f"{low:+.4f} to {high:+.4f}, {found.cases} held-back cases, paired, on the "
+                "network's grid)"
+            )
+    if facts.critic_gap is not None:
+        lines.append(
+            f"The critic scored true masks {facts.critic_gap:.2f} above made ones over the last "
+            "quarter of its steps"
+            + (
+                "."
+                if facts.critic_gap >= _ENOUGH_GAP
+                else f", less than {_ENOUGH_GAP}: it never told them apart, and the adversarial "
+                "part of this training taught nothing."
+            )
+        )
+    return ["## Refinement", _list(lines)] if lines else []
 
 
 def _cell(statistic: Statistic) -> str:

@@ -13,8 +13,16 @@ import torch
 from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
 from medseg.engine.learning.inheritance import Inheritance
 from medseg.engine.learning.record import Record
+from medseg.engine.learning.refinement import (
+    Refined,
+    make_learner,
+    refine,
+    snapshot_steps,
+    total_steps,
+)
 from medseg.engine.learning.supervised import Learner, Validation
 from medseg.engine.learning.team import Team, join_team, local_device
+from medseg.engine.networks.refiner import refined_definition
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
@@ -139,7 +147,7 @@ def _train(
     record = Record(run.spec.name)
     inheritance = _inheritance(run)
     if not team.is_first:
-        learner = Learner(run.spec, dataset.training, device, [record], team, inheritance)
+        learner = make_learner(run.spec, dataset.training, device, [record], team, inheritance)
         team.wait()
         _restore(run, learner, record)
         _learn(run, learner, record, dataset, team, ())
@@ -148,7 +156,9 @@ def _train(
         begin(run)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
-        learner = Learner(run.spec, dataset.training, device, [record, *tracked], team, inheritance)
+        learner = make_learner(
+            run.spec, dataset.training, device, [record, *tracked], team, inheritance
+        )
         team.wait()
         resumed_at = _restore(run, learner, record)
         facts = provenance(device) | {"data.fingerprint": dataset.fingerprint}
@@ -156,7 +166,8 @@ def _train(
         if run.lineage is not None and resumed_at is None:
             tell(tracked, StartedFrom(run.lineage.name, run.lineage.decisions))
         stopped = _learn(run, learner, record, dataset, team, tracked)
-        _finish(run, record, dataset, facts, str(device), tracked, stopped=stopped)
+        refined = refine(run.spec, run.folder, learner, record, dataset.validation, device, tracked)
+        _finish(run, record, dataset, facts, refined, str(device), tracked, stopped=stopped)
 
 
 def _tracker(run: Run, listeners: Sequence[Listener]) -> Listener:
@@ -201,7 +212,7 @@ def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStar
         parameters=flat_parameters(run.spec) | {"fold": str(run.fold)} | ancestry,
         provenance=facts | decisions,
         resumed_at=resumed_at,
-        total_steps=run.spec.training.steps,
+        total_steps=total_steps(run.spec),
     )
 
 
@@ -236,9 +247,16 @@ def _learn(
         if team.is_first:
             run.folder.save_checkpoint({"learner": learner.state(), "record": record.state()})
 
+    def keep(step: int) -> None:
+        if team.is_first:
+            weights = inference_weights(learner.best_guess, run.spec)
+            run.folder.save_weights(weights, run.folder.snapshot(step))
+
     if record.has_stalled(patience):
         return True
-    return learner.learn(validate=validate_and_agree, save=save)
+    return learner.learn(
+        validate=validate_and_agree, save=save, keep=keep, keep_after=snapshot_steps(run.spec)
+    )
 
 
 def _draw(run: Run, record: Record, dataset: Dataset, found: Validation) -> list[Path]:
@@ -266,6 +284,7 @@ def _finish(
     record: Record,
     dataset: Dataset,
     provenance_facts: dict[str, str],
+    refined: Refined,
     device: str,
     listeners: Sequence[Listener],
     *,
@@ -282,9 +301,11 @@ def _finish(
         coverage=spec.quality.coverage,
         review_share=spec.quality.review_share,
     )
-    write_trained(TrainedSpec(quality=quality), folder.path)
+    write_trained(TrainedSpec(refinement=refined.finding, quality=quality), folder.path)
     scores = summarise(scored) if scored else {}
-    parts = Parts(network_definition(spec, supervised=False), window_arguments(spec), SLICE_AXIS)
+    applied = refined.finding is not None and refined.finding.applied
+    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
+    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder.path, spec, parts, scores)
     facts = Facts(
         training_cases=len(dataset.training),
@@ -295,6 +316,8 @@ def _finish(
         provenance=provenance_facts,
         quality=quality,
         lineage=run.lineage,
+        refinement=refined.finding,
+        critic_gap=refined.gap,
     )
     write_whole(folder.card, model_card(spec, facts, statistics(scored) if scored else {}))
     write_whole(folder.metrics, metrics_json(facts, scores, scored, samples, record.validations))

@@ -15,6 +15,7 @@ from medseg.words.config.preprocessing import (
     Window,
     ZScore,
 )
+from medseg.words.config.refinement import CriticSpec, MaskBankSpec, RefinementSpec
 from medseg.words.config.trained import (
     CalibrationSpec,
     QualityFinding,
@@ -40,10 +41,12 @@ __all__ = [
     "ChannelSpec",
     "Contradiction",
     "ContradictionError",
+    "CriticSpec",
     "DataSpec",
     "InferenceSpec",
     "Intensity",
     "LabelSpec",
+    "MaskBankSpec",
     "MinMax",
     "MonaiNetworkSpec",
     "NetworkSpec",
@@ -51,6 +54,7 @@ __all__ = [
     "QualityFinding",
     "QualitySpec",
     "RefinementFinding",
+    "RefinementSpec",
     "Spec",
     "TrackingSpec",
     "TrainedSpec",

@@ -63,8 +63,8 @@ class RefinementFinding(Spec):
     """Mean Dice of the refined masks minus that of the coarse ones."""
     interval: tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(ge=-1, le=1)]]
     """95 % bootstrap interval of the gain over cases."""
-    cases: Annotated[int, Field(ge=1)]
-    """Held-back cases."""
+    cases: Annotated[int, Field(ge=0)]
+    """Held-back cases; with none, nothing is known and the coarse mask stays."""
 
 
 class TrainedSpec(Spec):

@@ -44,6 +44,8 @@ class AugmentationSpec(Spec):
     """Probability of a gamma curve."""
     bias_field: Fraction = 0.1
     """Probability of a smooth bias field."""
+    ghosting: Fraction = 0.1
+    """Probability of ghosts along one axis, as motion makes them in MR."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentationSpec:
@@ -55,7 +57,7 @@ class AugmentationSpec(Spec):
 AUGMENTATIONS: dict[str, AugmentationSpec] = {
     "none": AugmentationSpec(
         mirror_axes=(), rotation=0, scaling=0, noise=0, blur=0, brightness=0, contrast=0,
-        low_resolution=0, gamma=0, bias_field=0,
+        low_resolution=0, gamma=0, bias_field=0, ghosting=0,
     ),
     "standard": AugmentationSpec(),
 }  # fmt: skip
