@@ -11,12 +11,18 @@ from typing import Any
 
 import torch
 
+from medseg.engine.networks.refiner import (
+    build_refining,
+    learned_part,
+    refined_definition,
+    refined_weights,
+)
 from medseg.engine.networks.unet import build_network, inference_weights, network_definition
 from medseg.engine.windows import SLICE_AXIS, window_arguments
-from medseg.tools.bundle import parse_spec, write_bundle
+from medseg.tools.bundle import parse_spec, write_bundle, write_trained
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.monai_bundle import Parts, write_monai_bundle
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, RefinementFinding, TrainedSpec
 
 SMALL: dict[str, Any] = {
     "name": "made_up",
@@ -64,6 +70,27 @@ def trained_bundle(folder: Path, spec: BundleSpec, seed: int = 0) -> Path:
     run.save_weights(inference_weights(build_network(spec), spec))
     scores = {"dice": {"liver": 0.5, "mean": 0.5}}
     write_monai_bundle(folder, spec, monai_parts(spec), scores)
+    return folder
+
+
+def refined_bundle(folder: Path, spec: BundleSpec, *, applied: bool, seed: int = 0) -> Path:
+    """Write a trained bundle with a refiner, all weights random; return its folder."""
+    torch.manual_seed(seed)
+    run = RunFolder(folder)
+    write_bundle(spec, run.bundle)
+    coarse = inference_weights(build_network(spec), spec)
+    refiner = {
+        # At random R changes much; as built it would change nothing.
+        name: torch.randn_like(value) if value.ndim > 1 else value
+        for name, value in learned_part(build_refining(spec)).state_dict().items()
+    }
+    run.save_weights(refined_weights(spec, coarse, refiner) if applied else coarse)
+    run.save_weights(refiner, run.refiner)
+    finding = RefinementFinding(applied=applied, dice_gain=0.1, interval=(0.0, 0.2), cases=9)
+    write_trained(TrainedSpec(refinement=finding), folder)
+    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
+    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
+    write_monai_bundle(folder, spec, parts, {"dice": {"liver": 0.5, "mean": 0.5}})
     return folder
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from made_bundles import made_spec
 
 from medseg.tools.metrics import CaseScores, score_case, statistics
 from medseg.tools.model_card import Facts, model_card
+from medseg.words.config import RefinementFinding
 
 FACTS = Facts(
     training_cases=16,
@@ -101,3 +103,24 @@ def test_scores_that_are_not_known_are_a_dash() -> None:
     assert not math.isnan(found["dice"]["liver"].mean)
     card = model_card(made_spec(), FACTS, statistics([]) or found)
     assert "nan" not in card.replace("Provenance", "")
+
+
+@pytest.mark.parametrize(("gap", "told"), [(0.05, True), (0.6, False)])
+def test_a_critic_that_never_separated_is_told(gap: float, told: bool) -> None:
+    card = model_card(made_spec(), replace(FACTS, critic_gap=gap), {})
+    assert ("never told them apart" in card) is told
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_the_verdict_on_the_refiner_is_told_with_its_figures(applied: bool) -> None:
+    finding = RefinementFinding(
+        applied=applied, dice_gain=0.0123, interval=(-0.001, 0.02), cases=20
+    )
+    card = model_card(made_spec(), replace(FACTS, refinement=finding), {})
+    assert ("The refined mask replaces" in card) is applied
+    assert "+0.0123" in card
+    assert "20 held-back cases" in card
+
+
+def test_without_refinement_the_card_does_not_speak_of_it() -> None:
+    assert "Refinement" not in model_card(made_spec(), FACTS, {})

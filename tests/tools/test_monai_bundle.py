@@ -9,16 +9,16 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from made_bundles import content, made_spec, monai_parts, trained_bundle
+from made_bundles import content, made_spec, monai_parts, refined_bundle, trained_bundle
 from made_scans import write_pictures, write_volumes
 from monai.bundle import ConfigParser
 from PIL import Image
 
 from medseg import segment
 from medseg.testing import write_dataset
-from medseg.tools.bundle import parse_spec
+from medseg.tools.bundle import load_bundle, parse_spec
 from medseg.tools.monai_bundle import write_monai_bundle
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, RefinementSpec
 
 BUNDLES: dict[str, dict[str, Any]] = {
     "volume": {
@@ -94,8 +94,22 @@ def read_map(file: Path) -> Any:
 
 @pytest.mark.parametrize("kind", BUNDLES)
 def test_stock_monai_gives_the_same_label_maps(kind: str, tmp_path: Path) -> None:
-    spec = spec_of(kind)
-    bundle = trained_bundle(tmp_path / "bundle", spec, seed=1)
+    compare_with_stock(trained_bundle(tmp_path / "bundle", spec_of(kind), seed=1), kind, tmp_path)
+
+
+@pytest.mark.parametrize("applied", [True, False])
+@pytest.mark.parametrize("kind", ["volume", "slices", "channels", "foreign_network", "pictures"])
+def test_a_refined_bundle_is_the_same_in_stock_monai(
+    kind: str, applied: bool, tmp_path: Path
+) -> None:
+    spec = spec_of(kind).model_copy(update={"refinement": RefinementSpec(adversarial_weight=0)})
+    bundle = refined_bundle(tmp_path / "bundle", spec, applied=applied, seed=1)
+    compare_with_stock(bundle, kind, tmp_path)
+
+
+def compare_with_stock(bundle: Path, kind: str, tmp_path: Path) -> None:
+    """Segment scans by stock MONAI and by medseg, and compare the maps voxel for voxel."""
+    spec = load_bundle(bundle).spec
     scans = tmp_path / "scans"
     if kind == "pictures":
         write_pictures(scans)

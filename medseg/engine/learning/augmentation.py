@@ -133,7 +133,8 @@ def _bend(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> 
 def _ghost(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> torch.Tensor:
     """Lay fainter copies over the image, as movement in time with MR's phase encoding does."""
     every, strength = int(rng.integers(2, 6)), rng.uniform(0.05, 0.3)
-    axis = 1 + int(rng.integers(image.ndim - 1))
+    long = [axis for axis in range(1, image.ndim) if image.shape[axis] > every]
+    axis = long[int(rng.integers(len(long)))] if long else 1
     lines = image.shape[axis]
     frequencies = torch.fft.fft(image, dim=axis)
     kept = torch.ones(lines, device=image.device)

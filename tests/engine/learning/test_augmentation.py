@@ -11,7 +11,16 @@ import torch
 from medseg.engine.learning.augmentation import vary_intensities
 from medseg.words.config import AUGMENTATIONS, AugmentationSpec
 
-KINDS = ("noise", "blur", "bias_field", "brightness", "contrast", "low_resolution", "gamma")
+KINDS = (
+    "noise",
+    "blur",
+    "bias_field",
+    "brightness",
+    "contrast",
+    "low_resolution",
+    "gamma",
+    "ghosting",
+)
 
 
 def only(kind: str) -> AugmentationSpec:
@@ -123,3 +132,14 @@ def test_a_bias_field_is_smooth_and_keeps_the_darkest() -> None:
     field = ((after - lowest) / (before - lowest).clamp_min(1e-6))[before > lowest + 0.5]
     assert float(field.min()) > 0.02
     assert after.min() == pytest.approx(lowest, abs=1e-5)
+
+
+def test_ghosts_are_mild_copies_along_one_axis_and_keep_the_mean() -> None:
+    before = torch.zeros(1, 1, 24, 24)
+    before[0, 0, 12, 12] = 1.0
+    after = vary(before, only("ghosting"), seed=3)
+    assert after.mean().item() == pytest.approx(before.mean().item(), abs=1e-6)
+    changed = (after - before).abs()[0, 0] > 1e-3
+    assert (changed.any(dim=0).sum() == 1) != (changed.any(dim=1).sum() == 1)
+    assert 0.65 < after[0, 0, 12, 12] < 1.0
+    assert 0.005 < after.abs().flatten().sort().values[-2] < 0.35
