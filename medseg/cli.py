@@ -151,6 +151,22 @@ def segment(
     report: Annotated[
         bool, typer.Option(help="Draw a picture of each scan and write OUT/report.html.")
     ] = True,
+    resample_uneven: Annotated[
+        bool,
+        typer.Option(
+            "--resample-uneven",
+            help="Interpolate DICOM slices at uneven distances onto a regular grid; "
+            "they are refused otherwise.",
+        ),
+    ] = False,
+    names_from_headers: Annotated[
+        bool,
+        typer.Option(
+            "--names-from-headers",
+            help="Name results of DICOM series by patient, study and series; these names "
+            "identify the patient. A hash otherwise.",
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -178,6 +194,8 @@ def segment(
                 device=device,
                 formats=formats or (),
                 report=report,
+                resample_uneven=resample_uneven,
+                names_from_headers=names_from_headers,
                 listeners=[terminal],
             )
         except KeyboardInterrupt:

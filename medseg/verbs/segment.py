@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,12 @@ from medseg.tools.result_files import choose_formats, refuse_overwriting
 from medseg.tools.scans import ScanList, find_scans
 from medseg.words.config import BundleSpec
 from medseg.words.errors import Fault
-from medseg.words.events import Listener, Warned, tell
+from medseg.words.events import Listener, Progress, Warned, tell
+
+SEARCHING = "looking for scans"
+"""The name of the search in progress events."""
+
+_FILES_PER_EVENT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,8 @@ def segment(
     device: str = "auto",
     formats: Sequence[str] = (),
     report: bool = True,
+    resample_uneven: bool = False,
+    names_from_headers: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
     """Segment a scan, a folder of scans or a list of scans.
@@ -66,6 +73,11 @@ def segment(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given.
         report: Whether to draw pictures and write ``OUT/report.html``.
+        resample_uneven: Whether DICOM slices at uneven distances are interpolated onto a
+            regular grid, rather than refused. NIfTI results lie on that grid, DICOM results on
+            the slices.
+        names_from_headers: Whether results of DICOM series are named by patient, study and
+            series, rather than by a hash.
         listeners: Told of progress and warnings, of progress in another thread.
 
     Returns:
@@ -82,7 +94,12 @@ def segment(
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     kinds = choose_formats(formats, trained.spec)
-    found = find_scans(scans, len(trained.spec.channels))
+    found = find_scans(
+        scans,
+        len(trained.spec.channels),
+        _progress(listeners),
+        names_from_headers=names_from_headers,
+    )
     refuse_overwriting(scans, out, found.scans, kinds)
     segmenter = Segmenter(trained, device)
     with open_ledger(out, [PREVIEWS]) as ledger:
@@ -93,6 +110,7 @@ def segment(
             kinds,
             total=len(found.scans),
             pictures=report,
+            resample_uneven=resample_uneven,
             listeners=listeners,
         )
         left_out, places = _named_places(found, scans)
@@ -107,6 +125,16 @@ def segment(
         _sum_up(ledger, trained.spec, report)
     work.raise_bug()
     return Batch(out, (*refused, *results), places)
+
+
+def _progress(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
+    """Return what tells listeners of a search, not of every file: there may be very many."""
+
+    def looked(done: int, total: int) -> None:
+        if done % _FILES_PER_EVENT == 0 or done == total:
+            tell(listeners, Progress(SEARCHING, done, total))
+
+    return looked
 
 
 def _tell_notes(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
