@@ -169,6 +169,22 @@ def segment(
             help="Also write OUT/error_maps: for each voxel, how probably its label is wrong (%).",
         ),
     ] = False,
+    resample_uneven: Annotated[
+        bool,
+        typer.Option(
+            "--resample-uneven",
+            help="Interpolate DICOM slices at uneven distances onto a regular grid; "
+            "they are refused otherwise.",
+        ),
+    ] = False,
+    names_from_headers: Annotated[
+        bool,
+        typer.Option(
+            "--names-from-headers",
+            help="Name results of DICOM series by patient, study and series; these names "
+            "identify the patient. A hash otherwise.",
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -198,6 +214,8 @@ def segment(
                 formats=formats or (),
                 report=report,
                 error_maps=error_maps,
+                resample_uneven=resample_uneven,
+                names_from_headers=names_from_headers,
                 listeners=[terminal],
             )
         except KeyboardInterrupt:

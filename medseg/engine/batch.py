@@ -89,6 +89,7 @@ class ScanWork:
         total: How many scans there will be.
         pictures: Whether a picture for the report is drawn of each scan.
         error_maps: Whether a map of probable errors is written for each scan.
+        resample_uneven: Whether DICOM slices at uneven distances are resampled, not refused.
         listeners: Told of progress and warnings, by the thread that works.
     """
 
@@ -101,6 +102,7 @@ class ScanWork:
         total: int,
         pictures: bool,
         error_maps: bool = False,
+        resample_uneven: bool = False,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._segmenter, self._spec = segmenter, segmenter.spec
@@ -108,6 +110,7 @@ class ScanWork:
         self._formats, self._pictures = formats, pictures
         self._error_maps = error_maps
         self._listeners, self._total, self._done = listeners, total, 0
+        self._resample_uneven = resample_uneven
         self._bug: Exception | None = None
         self._bundle_hash = hash_bundle(segmenter.bundle)
         self._device = device_name(segmenter.device)
@@ -142,12 +145,6 @@ class ScanWork:
         self._ledger.enter(entry)
         return entry
 
-    @property
-    def _options(self) -> list[str]:
-        """What changes a result besides scan and bundle."""
-        names = [kind.name for kind in self._formats]
-        return [*names, "error map"] if self._error_maps else names
-
     def raise_bug(self) -> None:
         """Raise the first bug met, if there was one, with its traceback."""
         if self._bug is not None:
@@ -156,17 +153,23 @@ class ScanWork:
     def _read(self, scan: Scan) -> ReadScan:
         check_kind(scan, self._spec)
         content = hash_scan(scan)
-        key = result_key(content, self._bundle_hash, self._options)
+        key = result_key(content, self._bundle_hash, self._options())
         kept = self._kept(scan, content, key)
         if kept is not None and not self._lacks_picture(kept):
             return ReadScan(content, key, None, kept)
-        volume = read_scan(scan, len(self._spec.channels))
+        volume = read_scan(scan, len(self._spec.channels), resample_uneven=self._resample_uneven)
         refuse_format(volume, self._formats)
         warnings = [*volume.warnings, *check_volume(volume, self._spec)]
         warnings = [discreet(warning, scan) for warning in warnings]
         # From here on errors call the volume what results call it.
         volume = replace(volume, source=scan.name, warnings=tuple(warnings))
         return ReadScan(content, key, volume, kept)
+
+    def _options(self) -> list[str]:
+        """Return what changes a result besides scan and bundle."""
+        uneven = ["resample-uneven"] if self._resample_uneven else []
+        errors = ["error map"] if self._error_maps else []
+        return [*(kind.name for kind in self._formats), *uneven, *errors]
 
     def _kept(self, scan: Scan, content: str, key: str) -> Entry | None:
         """Return the entry of an earlier result that would come out the same."""

@@ -29,10 +29,12 @@ class Scan:
         name: Its name in results; a plain file name, different from all others beside it.
         parts: The files of each channel, or of all channels at once. A part is one file, the
             files of one DICOM series, or one folder that holds a DICOM series.
+        volume: Which volume of its files it is, where a DICOM file holds several.
     """
 
     name: str
     parts: tuple[tuple[Path, ...], ...]
+    volume: str = ""
 
 
 @dataclass(frozen=True, slots=True)

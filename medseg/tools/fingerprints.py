@@ -49,7 +49,8 @@ def hash_scan(scan: Scan) -> str:
     Raises:
         ScanError: If a file cannot be read.
     """
-    return _hash_texts([_hash_part(part) for part in scan.parts])
+    volume = [scan.volume] if scan.volume else []
+    return _hash_texts([*(_hash_part(part) for part in scan.parts), *volume])
 
 
 def result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:

@@ -132,8 +132,13 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     return image, encode_labels(label, spec.label_set)
 
 
-def read_scan(scan: Scan, channels: int) -> Volume:
+def read_scan(scan: Scan, channels: int, *, resample_uneven: bool = False) -> Volume:
     """Read a scan's parts as one volume with as many channels as the bundle has.
+
+    Args:
+        scan: The scan.
+        channels: How many the bundle has.
+        resample_uneven: Whether DICOM slices at uneven distances are resampled, not refused.
 
     Returns:
         float32, shape ``(channels, i, j, k)``.
@@ -142,8 +147,10 @@ def read_scan(scan: Scan, channels: int) -> Volume:
         ScanError: If a part cannot be read, or the channels are too many or too few.
         GeometryError: If the parts do not lie on one grid, or have no certain place.
     """
-    volume = stack_channels([read_image(part) for part in scan.parts])
-    return with_channels(volume, channels)
+    volumes = [
+        read_image(part, volume=scan.volume, resample_uneven=resample_uneven) for part in scan.parts
+    ]
+    return with_channels(stack_channels(volumes), channels)
 
 
 def _inspect(case: Case, spec: BundleSpec, keep: Keep | None) -> _Finding:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from medseg.tools.cases import Scan
 from medseg.tools.folders import files_below
-from medseg.tools.images import FORMATS, Series, Skipped, find_series
+from medseg.tools.images import FORMATS, Series, Skipped, find_series, series_among
 from medseg.tools.images.dicom import DICOM
-from medseg.tools.images.dicom_headers import read_header
+from medseg.tools.images.dicom_headers import headline, read_header
+from medseg.tools.images.dicom_series import FOREIGN
 from medseg.tools.naming import distinct_names, split_channel, split_suffix
 from medseg.tools.tables import read_table
 from medseg.words.errors import DatasetError, Fault
@@ -23,8 +24,8 @@ from medseg.words.errors import DatasetError, Fault
 LEDGER = "ledger.jsonl"
 """The file that marks a folder of results."""
 
-FOREIGN = "not DICOM"
-"""Why the search for series skips a file that is nothing to it."""
+Looked = Callable[[int, int], None]
+"""Told how many files were looked into so far, and how many there are."""
 
 Parts = tuple[tuple[Path, ...], ...]
 
@@ -52,11 +53,13 @@ class _Found:
         name: The name it should have.
         origin: Tells it from all others: its path, its UID.
         parts: Its files, by channel.
+        volume: Which volume of them, where a DICOM file holds several.
     """
 
     name: str
     origin: str
     parts: Parts
+    volume: str = ""
 
 
 @dataclass(slots=True)
@@ -68,8 +71,16 @@ class _Search:
     notes: list[str] = field(default_factory=list)
 
 
+def _unheard(done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 def find_scans(
-    path: Path, channels: int, progress: Callable[[int], None] | None = None
+    path: Path,
+    channels: int,
+    progress: Looked = _unheard,
+    *,
+    names_from_headers: bool = False,
 ) -> ScanList:
     """Find the scans that a path stands for.
 
@@ -79,12 +90,14 @@ def find_scans(
     its paths are relative to it, and a folder in it stands for the DICOM series it holds.
 
     Names come from paths; a DICOM series is named by a hash of its UID, because its files and
-    headers may name the patient.
+    headers may name the patient. ``names_from_headers`` names it by its headers all the same.
 
     Args:
         path: A file, a folder or a ``.csv`` file.
         channels: How many channels the bundle has.
-        progress: Called with the number of files looked at so far.
+        progress: Called with how many files were looked into so far, and how many there are.
+            Files whose ending says what they are need not be looked into.
+        names_from_headers: Whether DICOM series are named by patient, study and series.
 
     Raises:
         DatasetError: If nothing is there to segment.
@@ -96,7 +109,7 @@ def find_scans(
         elif path.suffix.lower() == ".csv":
             _search_table(path, channels, search)
         elif path.is_file():
-            search.found.append(_single(path, path.name))
+            search.found.extend(_in_file(path))
         else:
             raise DatasetError(f"{path}: there is no such file or folder")
     except ValueError as error:
@@ -108,32 +121,29 @@ def find_scans(
             f"{path}: no scan was found. Files ending in {', '.join(_endings())} and DICOM series "
             f"are looked for{'; '.join(['', *search.notes])}"
         )
+    if names_from_headers:
+        search.found = [_named_by_header(found) for found in search.found]
     names = distinct_names(
         [found.name for found in search.found], [found.origin for found in search.found]
     )
-    scans = [Scan(name, found.parts) for name, found in zip(names, search.found, strict=True)]
+    scans = [
+        Scan(name, found.parts, found.volume)
+        for name, found in zip(names, search.found, strict=True)
+    ]
     return ScanList(tuple(scans), tuple(search.left_out), tuple(search.notes))
 
 
-def _search_folder(
-    root: Path, channels: int, search: _Search, progress: Callable[[int], None] | None
-) -> None:
+def _search_folder(root: Path, channels: int, search: _Search, progress: Looked) -> None:
     listing = files_below(root, skip=_why_not_meant)
     search.left_out.extend(listing.left_out)
     search.notes.extend(f"{skipped.where}: {skipped.what}" for skipped in listing.skipped)
     images = [file for file in listing.files if _is_image(file)]
     search.found.extend(_images(root, images, channels, search))
-    if len(images) == len(listing.files):
-        return
-    others = set(listing.files) - set(images)
-    series, skipped = find_series(root, progress)
-    for one in series:
-        files = tuple(file for file in one.files if file in others)
-        if files:
-            search.found.append(_series(replace(one, files=files), root))
-    _pass_over([one for one in skipped if one.file in others], root, search)
-    others.difference_update(*(one.files for one in series), (one.file for one in skipped))
-    _report_unsearched(others, root, search)
+    known = set(images)
+    others = [file for file in listing.files if file not in known]
+    series, skipped = series_among(others, lambda count: progress(count, len(others)))
+    search.found.extend(_series(one, root) for one in series)
+    _pass_over(skipped, root, search)
 
 
 def _why_not_meant(folder: Path) -> str | None:
@@ -172,34 +182,25 @@ def _images(root: Path, files: Sequence[Path], channels: int, search: _Search) -
 def _series(series: Series, root: Path) -> _Found:
     told_by = series.uid or series.files[0].relative_to(root).as_posix()
     digest = hashlib.sha256(told_by.encode(errors="replace")).hexdigest()
-    return _Found(f"series-{digest[:10]}", f"{told_by}\n{series.part}", (series.files,))
+    origin = "\n".join((told_by, series.part, series.study))
+    return _Found(f"series-{digest[:10]}", origin, (series.files,), series.volume)
+
+
+def _named_by_header(found: _Found) -> _Found:
+    first = found.parts[0][0]
+    return found if _is_image(first) else replace(found, name=headline(first) or found.name)
 
 
 def _pass_over(skipped: Iterable[Skipped], root: Path, search: _Search) -> None:
     """Report files of no series: damaged ones are left out, others are none of our business."""
     reasons: Counter[str] = Counter()
     for one in skipped:
-        header = read_header(one.file)
-        if header is None and one.why == FOREIGN:
-            reasons["no image"] += 1
-        elif header is not None and header.aside:
-            reasons[header.aside] += 1
+        if not one.damaged:
+            reasons["no image" if one.why == FOREIGN else one.why] += 1
         else:
             search.left_out.append(Fault(one.file.relative_to(root).as_posix(), one.why))
     search.notes.extend(
         f"{count} other file{'s' if count > 1 else ''}: {why}" for why, count in reasons.items()
-    )
-
-
-def _report_unsearched(files: Iterable[Path], root: Path, search: _Search) -> None:
-    """Leave DICOM behind links out: the search for series follows none to a folder."""
-    folders = {file.parent for file in files if read_header(file) is not None}
-    search.left_out.extend(
-        Fault(
-            folder.relative_to(root).as_posix(),
-            "holds DICOM behind a link to a folder; give the folder itself to segment it",
-        )
-        for folder in sorted(folders)
     )
 
 
@@ -254,6 +255,18 @@ def _only_series(folder: Path) -> _Found:
             f"{folder.name}: holds {len(series)} DICOM series; a folder in a table must hold one"
         )
     return _series(series[0], folder)
+
+
+def _in_file(file: Path) -> list[_Found]:
+    """Make scans of one file: one each of the volumes that a DICOM file holds.
+
+    Raises:
+        ValueError: If it is no image.
+    """
+    series = [] if _is_image(file) else series_among([file])[0]
+    if len(series) > 1:
+        return [_series(one, file.parent) for one in series]
+    return [_single(file, file.name)]
 
 
 def _single(file: Path, where: str) -> _Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,12 @@ from medseg.tools.result_files import ERROR_MAPS, choose_formats, refuse_overwri
 from medseg.tools.scans import ScanList, find_scans
 from medseg.words.config import BundleSpec
 from medseg.words.errors import Fault
-from medseg.words.events import Listener, Warned, tell
+from medseg.words.events import Listener, Progress, Warned, tell
+
+SEARCHING = "looking for scans"
+"""The name of the search in progress events."""
+
+_FILES_PER_EVENT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ def segment(
     formats: Sequence[str] = (),
     report: bool = True,
     error_maps: bool = False,
+    resample_uneven: bool = False,
+    names_from_headers: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
     """Segment a scan, a folder of scans or a list of scans.
@@ -75,6 +82,11 @@ def segment(
         report: Whether to draw pictures and write ``OUT/report.html``.
         error_maps: Whether to write, for each scan, where its labels are probably wrong: a map
             in percent on the scan's grid, in ``OUT/error_maps``.
+        resample_uneven: Whether DICOM slices at uneven distances are interpolated onto a
+            regular grid, rather than refused. NIfTI results lie on that grid, DICOM results on
+            the slices.
+        names_from_headers: Whether results of DICOM series are named by patient, study and
+            series, rather than by a hash.
         listeners: Told of progress and warnings, of progress in another thread.
 
     Returns:
@@ -91,7 +103,12 @@ def segment(
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
     kinds = choose_formats(formats, trained.spec)
-    found = find_scans(scans, len(trained.spec.channels))
+    found = find_scans(
+        scans,
+        len(trained.spec.channels),
+        _progress(listeners),
+        names_from_headers=names_from_headers,
+    )
     refuse_overwriting(scans, out, found.scans, kinds)
     segmenter = Segmenter(trained, device)
     with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:
@@ -103,6 +120,7 @@ def segment(
             total=len(found.scans),
             pictures=report,
             error_maps=error_maps,
+            resample_uneven=resample_uneven,
             listeners=listeners,
         )
         left_out, places = _named_places(found, scans)
@@ -117,6 +135,16 @@ def segment(
         _sum_up(ledger, trained.spec, report)
     work.raise_bug()
     return Batch(out, (*refused, *results), places)
+
+
+def _progress(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
+    """Return what tells listeners of a search, not of every file: there may be very many."""
+
+    def looked(done: int, total: int) -> None:
+        if done % _FILES_PER_EVENT == 0 or done == total:
+            tell(listeners, Progress(SEARCHING, done, total))
+
+    return looked
 
 
 def _tell_notes(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:

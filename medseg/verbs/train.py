@@ -27,7 +27,7 @@ from medseg.engine.networks.unet import inference_weights, network_definition, t
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
 from medseg.tools.bundle import Bundle, flat_parameters, load_bundle, write_trained
-from medseg.tools.calibration import calibrate
+from medseg.tools.calibration import FEWEST, calibrate
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.tools.files import write_whole
@@ -337,7 +337,9 @@ def _judge_held_back(
         HeldBackCase(name, *open_case(case, run.spec))
         for name, case in zip(names, dataset.held_back, strict=True)
     )
-    copies, seed = run.spec.quality.corrupted_copies, run.spec.training.seed
+    # Fewer cases than a calibration needs make copies of them useless.
+    copies = run.spec.quality.corrupted_copies if total >= FEWEST else 0
+    seed = run.spec.training.seed
     judged = []
     tell(listeners, Progress("scoring held-back cases", 0, total))
     for one in judge_held_back(segmenter, cases, count=total, copies=copies, seed=seed):

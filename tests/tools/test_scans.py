@@ -258,11 +258,12 @@ def test_dicom_behind_a_link_to_a_folder_is_searched_or_reported(tmp_path: Path)
 def test_progress_counts_files(tmp_path: Path) -> None:
     for n in range(3):
         a_slice(tmp_path / f"{n}.dcm", "1.2.3", n)
-    counts: list[int] = []
+    touch(tmp_path / "notes.txt", tmp_path / "known.nii")
+    counts: list[tuple[int, int]] = []
 
-    find_scans(tmp_path, 1, counts.append)
+    find_scans(tmp_path, 1, lambda done, total: counts.append((done, total)))
 
-    assert counts == [1, 2, 3]
+    assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 # --- a CSV --------------------------------------------------------------------------------

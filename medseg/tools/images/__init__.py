@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.tools.files import whole_file
-from medseg.tools.images import itk, nifti, picture
+from medseg.tools.images import dicom, itk, nifti, picture
 from medseg.tools.images.contract import Format
-from medseg.tools.images.dicom import DICOM, Series, Skipped, find_series, is_dicom
+from medseg.tools.images.dicom import DICOM, is_dicom
+from medseg.tools.images.dicom_series import Series, Skipped, find_series, series_among
 from medseg.tools.images.voxels import as_labels
 from medseg.words.errors import GeometryError, OutputError, ScanError
 from medseg.words.volume import Volume
@@ -30,6 +31,7 @@ __all__ = [
     "format_of",
     "read_image",
     "read_labels",
+    "series_among",
     "stack_channels",
     "with_channels",
     "write_labels",
@@ -47,12 +49,15 @@ _WRITERS = {
 }
 
 
-def read_image(files: Files) -> Volume:
+def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False) -> Volume:
     """Read one image.
 
     Args:
         files: A file of any format, a folder that holds exactly one DICOM series, or the files
             of one DICOM series.
+        volume: Which volume, where one DICOM file holds several; as ``find_series`` names it.
+        resample_uneven: Whether DICOM slices at uneven distances are interpolated onto a
+            regular grid, rather than refused.
 
     Returns:
         float32, shape ``(channels, i, j, k)``, affine RAS+ in mm; CT in HU.
@@ -62,7 +67,10 @@ def read_image(files: Files) -> Volume:
         GeometryError: If its place in the patient is not certain.
     """
     paths = _existing(files)
-    return format_of(paths).read(paths)
+    known = format_of(paths)
+    if known is DICOM:
+        return dicom.read(paths, volume=volume, resample_uneven=resample_uneven)
+    return known.read(paths)
 
 
 def read_labels(files: Files) -> Volume:

@@ -1,10 +1,10 @@
 """DICOM series → volumes.
 
 The rules, each of which is a test: slices are sorted by position along their normal; intensities
-are rescaled slice by slice; missing or uneven slices, damaged files, colours, mosaics and slices
-without a place are refused; exact copies, localizers and slices of another size are left out
-with a warning; a tilted gantry's shear stays in the affine; series that hold several volumes
-are refused here and split by ``find_series``.
+are rescaled slice by slice; missing slices, damaged files, colours, mosaics and slices without a
+place are refused, and uneven slices, too, unless resampling them was asked for; exact copies,
+localizers and slices of another size are left out with a warning; a tilted gantry's shear stays
+in the affine; of a series that holds several volumes, one has to be named.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ import numpy.typing as npt
 from medseg.tools.images.contract import Format
 from medseg.tools.images.dicom_files import USUAL_SUFFIXES
 from medseg.tools.images.dicom_frames import Frame
-from medseg.tools.images.dicom_geometry import Stack, affine_of, places_of, stacks_of
+from medseg.tools.images.dicom_geometry import (
+    Stack,
+    UnevenSpacingError,
+    affine_of,
+    places_of,
+    stacks_of,
+)
 from medseg.tools.images.dicom_headers import Header, read_header
 from medseg.tools.images.dicom_pixels import intensities, refuse_truncated
-from medseg.tools.images.dicom_series import Series, Skipped, find_series, grouped
+from medseg.tools.images.dicom_series import grouped
+from medseg.tools.images.dicom_uneven import UnevenStack
 from medseg.tools.images.voxels import as_labels, empty_image, replace_nonfinite
 from medseg.words.errors import GeometryError, ScanError
 from medseg.words.volume import Volume
-
-__all__ = ["DICOM", "Series", "Skipped", "Slices", "find_series", "is_dicom", "read", "read_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class Slices:
         frames: Which frame of its file, from 0.
         sop_uids: SOP Instance UID of each file, or empty.
         frame_of_reference: Frame of Reference UID, or empty.
+        planes: Where the volume was resampled because its slices lie at uneven distances, the
+            plane that each slice is nearest to; else empty: slice ``k`` is plane ``k``.
     """
 
     series: str
@@ -48,6 +55,7 @@ class Slices:
     frames: tuple[int, ...]
     sop_uids: tuple[str, ...]
     frame_of_reference: str
+    planes: tuple[int, ...] = ()
 
 
 def is_dicom(path: Path) -> bool:
@@ -55,8 +63,15 @@ def is_dicom(path: Path) -> bool:
     return read_header(path) is not None
 
 
-def read(files: Sequence[Path]) -> Volume:
+def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = False) -> Volume:
     """Read the files of one DICOM series, or a folder that holds one, as an image.
+
+    Args:
+        files: The series' files or its folder.
+        volume: Which volume to read where the files hold several: the ``part`` of its
+            ``Series``.
+        resample_uneven: Whether slices at uneven distances are interpolated onto a regular
+            grid, rather than refused.
 
     Returns:
         float32, shape ``(1, i, j, k)``: ``i`` along the rows' direction, ``j`` along the
@@ -68,17 +83,21 @@ def read(files: Sequence[Path]) -> Volume:
     """
     name = files[0].name if len(files) == 1 else files[0].parent.name
     series, headers, warnings = _one_series(_listed(files), name)
-    stack, left_out = _one_stack(headers, name)
+    stack, left_out = _one_stack(headers, name, volume)
     frames, copies = _without_copies(stack, name)
-    affine, doubts = affine_of(frames, name)
-    image = _image(frames, name)
-    return Volume(
-        image[None],
-        affine,
-        name,
-        (*warnings, *left_out, *copies, *doubts, *replace_nonfinite(image)),
-        _slices(series, frames),
-    )
+    slices = _slices(series, frames)
+    try:
+        affine, doubts = affine_of(frames, name)
+        image = _image(frames, name)
+    except UnevenSpacingError:
+        if not resample_uneven:
+            raise
+        uneven = UnevenStack.of(frames, name)
+        affine, doubts = uneven.affine, (uneven.said(),)
+        image = uneven.resample(_image(frames, name), name)
+        slices = replace(slices, planes=uneven.nearest_planes)
+    warnings = (*warnings, *left_out, *copies, *doubts, *replace_nonfinite(image))
+    return Volume(image[None], affine, name, warnings, slices)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -127,7 +146,7 @@ def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tu
     return found[0].series, found, reasons
 
 
-def _one_stack(headers: Sequence[Header], name: str) -> tuple[Stack, tuple[str, ...]]:
+def _one_stack(headers: Sequence[Header], name: str, volume: str) -> tuple[Stack, tuple[str, ...]]:
     frames = [frame for header in headers for frame in header.frames]
     if len({frame.reference for frame in frames if frame.reference}) > 1:
         raise GeometryError(
@@ -135,11 +154,16 @@ def _one_stack(headers: Sequence[Header], name: str) -> tuple[Stack, tuple[str, 
             "compared"
         )
     stacks, warnings = stacks_of(frames)
+    if volume:
+        chosen = [stack for stack in stacks if stack.part == volume]
+        if len(chosen) != 1:
+            raise ScanError(f"{name}: holds no volume '{volume}', or several")
+        return chosen[0], tuple(warnings)
     if len(stacks) > 1:
         parts = "; ".join(stack.part for stack in stacks[:4])
         raise GeometryError(
             f"{name}: holds {len(stacks)} volumes ({parts}{'; …' * (len(stacks) > 4)}); read them "
-            "one by one, as find_series lists them, or split the file into single volumes"
+            "one by one, as find_series lists them"
         )
     return stacks[0], tuple(warnings)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import UID
+from pydicom.uid import RE_VALID_UID, UID
 
+from medseg.tools.images.dicom_walk import Elements
 from medseg.tools.images.voxels import LARGEST_MM
 from medseg.words.errors import GeometryError, ScanError
 
@@ -34,6 +37,7 @@ TELLING = (
 """Elements that tell the volumes of one series apart, the most meaningful first."""
 _UNIT_LENGTH = 1e-3
 _MOST_DIMENSIONS = 8
+_LONGEST_UID = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +84,7 @@ class Frame:
         return np.cross(self.orientation[0], self.orientation[1])
 
 
-def frames_of(path: Path, ds: FileDataset) -> Iterator[Frame]:
+def frames_of(path: Path, ds: Elements | FileDataset) -> Iterator[Frame]:
     """Give the frames of a file, in the order in which it stores them.
 
     Raises:
@@ -105,10 +109,11 @@ def frames_of(path: Path, ds: FileDataset) -> Iterator[Frame]:
 def valid_uid(value: Any) -> str:
     """Return a UID that is safe to put in a path, or nothing."""
     text = str(value or "")
-    return text if UID(text).is_valid else ""
+    # Not UID(text).is_valid, which checks twice; a folder has thousands.
+    return text if len(text) <= _LONGEST_UID and re.match(RE_VALID_UID, text) else ""
 
 
-def image_type(ds: Dataset) -> list[str]:
+def image_type(ds: Elements | Dataset) -> list[str]:
     """Return the values of Image Type, none if it is absent."""
     kind = ds.get("ImageType") or []
     return [kind] if isinstance(kind, str) else [str(part) for part in kind]
@@ -121,7 +126,7 @@ def _members(group: Dataset) -> Iterator[Dataset]:
             yield element.value[0]
 
 
-def _first(parts: list[Dataset], keyword: str) -> Any:
+def _first(parts: Sequence[Elements | Dataset], keyword: str) -> Any:
     found = (part.get(keyword) for part in parts)
     return next((value for value in found if value is not None and value != ""), None)
 
@@ -130,8 +135,8 @@ def _frame(
     path: Path,
     number: int,
     count: int,
-    ds: FileDataset,
-    parts: list[Dataset],
+    ds: Elements | FileDataset,
+    parts: Sequence[Elements | Dataset],
     telling: dict[str, str],
 ) -> Frame:
     position = _numbers(_first(parts, "ImagePositionPatient"), 3, "ImagePositionPatient")
@@ -140,6 +145,7 @@ def _frame(
     if (spacing <= 0).any():
         raise GeometryError(f"a pixel spacing of {spacing.tolist()} mm")
     thickness = _first(parts, "SliceThickness")
+    rows, columns = int(ds.get("Rows")), int(ds.get("Columns"))
     return Frame(
         file=path,
         number=number,
@@ -147,20 +153,25 @@ def _frame(
         position=position,
         orientation=_orthonormal(orientation.reshape(2, 3)),
         spacing=(float(spacing[0]), float(spacing[1])),
-        rows=int(ds.Rows),
-        columns=int(ds.Columns),
+        rows=rows,
+        columns=columns,
         thickness=None if thickness is None else float(thickness),
         slope=_number(_first(parts, "RescaleSlope"), 1.0, "RescaleSlope"),
         intercept=_number(_first(parts, "RescaleIntercept"), 0.0, "RescaleIntercept"),
         telling=telling,
         reference=valid_uid(ds.get("FrameOfReferenceUID")),
         storage=_storage(ds),
-        file_bytes=int(ds.Rows) * int(ds.Columns) * int(ds.BitsAllocated) // 8 * count,
+        file_bytes=rows * columns * int(ds.get("BitsAllocated")) // 8 * count,
     )
 
 
-def _storage(ds: FileDataset) -> Storage:
-    syntax = UID(str(ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian))
+def _storage(ds: Elements | FileDataset) -> Storage:
+    return _storage_of(str(ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian))
+
+
+@lru_cache(maxsize=64)
+def _storage_of(name: str) -> Storage:
+    syntax = UID(name)
     if not syntax.is_transfer_syntax:
         raise ScanError("an unknown transfer syntax")
     if syntax == uids.DeflatedExplicitVRLittleEndian:
@@ -191,7 +202,7 @@ def _orthonormal(orientation: Vector) -> Vector:
     return orientation
 
 
-def _classic_telling(ds: Dataset) -> dict[str, str]:
+def _classic_telling(ds: Elements | Dataset) -> dict[str, str]:
     found = {keyword: _text(ds.get(keyword)) for keyword in TELLING}
     return found | {"ImageType": "\\".join(image_type(ds)[2:])}
 

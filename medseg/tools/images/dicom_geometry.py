@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, combinations, pairwise
 
 import numpy as np
 
@@ -30,7 +30,12 @@ _VISIBLE_TILT_DEGREES = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MOST_ORIENTATIONS = 50
 _LONGEST_PART = 24
+_MOST_TELLING = 3
 _CLOCK_TIMES = ("AcquisitionTime",)
+
+
+class UnevenSpacingError(GeometryError):
+    """The slices lie in a straight line, but at distances that vary."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,34 +92,65 @@ def affine_of(frames: Sequence[Frame], name: str) -> tuple[Affine, tuple[str, ..
     A tilted gantry's shear stays in the affine.
 
     Raises:
-        GeometryError: If slices are missing, unevenly spaced or not parallel.
+        UnevenSpacingError: If their distances vary.
+        GeometryError: If slices are missing or not parallel.
     """
-    first = frames[0]
     step, warnings = _step(frames)
-    lps = np.eye(4)
-    lps[:3, 0] = first.orientation[0] * first.spacing[1]
-    lps[:3, 1] = first.orientation[1] * first.spacing[0]
-    lps[:3, 2] = step
-    numbers = np.arange(len(frames))
-    positions = np.array([frame.position for frame in frames])
-    lps[:3, 3] = (positions - numbers[:, None] * step).mean(axis=0)
+    lps = _lps(frames, np.arange(len(frames), dtype=np.float64), step)
     _refuse_uneven(frames, lps, name)
     return _LPS_TO_RAS @ lps, warnings
 
 
+def uneven_affine_of(frames: Sequence[Frame], name: str) -> tuple[Affine, Vector]:
+    """Return the affine of unevenly spaced frames, in order, one per place.
+
+    Returns:
+        ``(i, j, t)`` → RAS mm, and each frame's ``t``: its distance in mm along the normal from
+        the first. A tilted gantry's shear is in the affine.
+
+    Raises:
+        GeometryError: If the frames are not parallel or not in a straight line.
+    """
+    distances = _distances(frames) - _distances(frames)[0]
+    positions = np.array([frame.position for frame in frames])
+    centred = distances - distances.mean()
+    lps = _lps(frames, distances, centred @ positions / (centred @ centred))
+    pairs = zip(frames, distances.tolist(), strict=True)
+    error = max(_corner_error(frame, lps, distance) for frame, distance in pairs)
+    if error > TOLERANCE_MM:
+        raise _not_straight(error, name)
+    return _LPS_TO_RAS @ lps, distances
+
+
+def _lps(frames: Sequence[Frame], numbers: Vector, step: Vector) -> Affine:
+    """Return the affine on which frame n lies at its number, shifted to fit them all best."""
+    first = frames[0]
+    lps = np.eye(4)
+    lps[:3, 0] = first.orientation[0] * first.spacing[1]
+    lps[:3, 1] = first.orientation[1] * first.spacing[0]
+    lps[:3, 2] = step
+    positions = np.array([frame.position for frame in frames])
+    lps[:3, 3] = (positions - numbers[:, None] * step).mean(axis=0)
+    return lps
+
+
 def _parallel_groups(frames: Sequence[Frame]) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
+    # Most slices say the same to the last digit; only others have to be compared.
+    known: dict[object, list[Frame]] = {}
     for frame in frames:
-        group = next((group for group in groups if _alike(group[0], frame)), None)
+        said = (frame.rows, frame.columns, frame.spacing, frame.orientation.tobytes())
+        group = known.get(said) or next((one for one in groups if _alike(one[0], frame)), None)
         if group is None:
             if len(groups) == _MOST_ORIENTATIONS:
                 raise GeometryError(
                     f"{frame.file.name}: the series has more than {len(groups)} orientations or "
                     "sizes of slices; it is no stack"
                 )
-            groups.append([frame])
-        else:
-            group.append(frame)
+            group = []
+            groups.append(group)
+        group.append(frame)
+        known[said] = group
     return groups
 
 
@@ -129,9 +165,13 @@ def _alike(one: Frame, other: Frame) -> bool:
 def _told_apart(frames: list[Frame]) -> list[Stack]:
     if _one_per_place(frames):
         return [Stack(tuple(frames))]
-    keywords = list(frames[0].telling)
-    pairs = [(one, two) for n, one in enumerate(keywords) for two in keywords[n + 1 :]]
-    for chosen in [(keyword,) for keyword in keywords] + pairs:
+    keywords = [
+        keyword
+        for keyword in frames[0].telling
+        if len({frame.telling.get(keyword, "") for frame in frames}) > 1
+    ]
+    chosen_ways = (combinations(keywords, count) for count in range(1, _MOST_TELLING + 1))
+    for chosen in chain.from_iterable(chosen_ways):
         volumes = defaultdict(list)
         for frame in frames:
             volumes[tuple(frame.telling.get(keyword, "") for keyword in chosen)].append(frame)
@@ -225,17 +265,21 @@ def _refuse_uneven(frames: Sequence[Frame], lps: Affine, name: str) -> None:
             "the normal; send the complete series"
         )
     if gaps.max() - gaps.min() > TOLERANCE_MM:
-        raise GeometryError(
+        raise UnevenSpacingError(
             f"{name}: the slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; "
-            "resample the series to one spacing first"
+            "resample the series to one spacing first, or let --resample-uneven do it"
         )
-    raise GeometryError(
-        f"{name}: the slices are up to {errors.max():.2f} mm off a regular stack: they are not "
+    raise _not_straight(float(errors.max()), name)
+
+
+def _not_straight(error: float, name: str) -> GeometryError:
+    return GeometryError(
+        f"{name}: the slices are up to {error:.2f} mm off a regular stack: they are not "
         "parallel or not in a straight line"
     )
 
 
-def _corner_error(frame: Frame, lps: Affine, k: int) -> float:
+def _corner_error(frame: Frame, lps: Affine, k: float) -> float:
     """Return the largest distance in mm of a corner pixel from its place on the grid."""
     worst = 0.0
     for i in (0, frame.columns - 1):

@@ -17,6 +17,7 @@ from medseg.tools.images.dicom_files import (
     open_header,
 )
 from medseg.tools.images.dicom_frames import TELLING, Frame, frames_of, image_type, valid_uid
+from medseg.tools.images.dicom_walk import Elements, walk_header
 from medseg.words.errors import ScanError
 
 _VOLUME_CLASSES = frozenset(
@@ -35,15 +36,19 @@ _VOLUME_CLASSES = frozenset(
         uids.XRay3DCraniofacialImageStorage,
     }
 )
-_TAGS = (
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"),
-    *("Modality", "ImageType", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
-    *("SamplesPerPixel", "PhotometricInterpretation", "ModalityLUTSequence"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
-    *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence"),
-    *("PerFrameFunctionalGroupsSequence", "DirectoryRecordSequence"),
-    *TELLING,
+_TAGS = frozenset(
+    (
+        *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID"),
+        *("StudyInstanceUID", "SeriesInstanceUID"),
+        *("Modality", "ImageType", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
+        *("SamplesPerPixel", "PhotometricInterpretation", "ModalityLUTSequence"),
+        *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
+        *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence"),
+        *("PerFrameFunctionalGroupsSequence", "DirectoryRecordSequence"),
+        *TELLING,
+    )
 )
+_HEADLINE = ("PatientID", "StudyDate", "SeriesNumber", "SeriesDescription")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +63,7 @@ class Header:
         aside: Why it is no part of a volume, though nothing is wrong with it; or empty.
         fault: Why a volume that it belongs to cannot be read, without the file's name.
         torn: Whether it is truncated or damaged, so that its ``series`` may be missing or cut.
+        study: Study Instance UID if valid, else empty.
     """
 
     file: Path
@@ -67,6 +73,7 @@ class Header:
     aside: str = ""
     fault: ScanError | None = None
     torn: bool = False
+    study: str = ""
 
 
 def read_header(path: Path) -> Header | None:
@@ -77,9 +84,11 @@ def read_header(path: Path) -> Header | None:
         but broken, has a ``fault``; so has a file that may not be opened.
     """
     try:
-        if not may_be_dicom(path):
-            return _broken(path, "only its name is DICOM") if is_named_dicom(path) else None
-        ds = open_header(path, [*_TAGS])
+        ds: Elements | FileDataset | None = walk_header(path, _TAGS)
+        if ds is None:
+            if not may_be_dicom(path):
+                return _broken(path, "only its name is DICOM") if is_named_dicom(path) else None
+            ds = open_header(path, [*_TAGS])
         if not _sop_class(ds):
             return _broken(path, "no SOP Class UID") if has_magic(path) else None
     except ScanError as error:
@@ -91,45 +100,60 @@ def read_header(path: Path) -> Header | None:
     return _header(path, ds)
 
 
+def headline(path: Path) -> str:
+    """Return whom and what a file shows, as its header says: patient, study date, series.
+
+    Returns:
+        Text that names the patient; empty if the file cannot be read or says nothing.
+    """
+    try:
+        ds = open_header(path, _HEADLINE)
+        said = (str(ds.get(keyword) or "").strip() for keyword in _HEADLINE)
+        return "_".join(part for part in said if part)
+    except (*MALFORMED, ScanError):
+        return ""
+
+
 def _broken(path: Path, why: str, series: str = "") -> Header:
     fault = ScanError(f"damaged or truncated DICOM ({why})")
     return Header(path, series, "", fault=fault, torn=True)
 
 
-def _header(path: Path, ds: FileDataset) -> Header:
+def _header(path: Path, ds: Elements | FileDataset) -> Header:
     try:
         series = valid_uid(ds.get("SeriesInstanceUID"))
+        study = valid_uid(ds.get("StudyInstanceUID"))
         modality = str(ds.get("Modality") or "")[:16]
         if _ends_early(ds):
             return _broken(path, "it ends in its header", series)
         aside = _aside(ds)
         if aside:
-            return Header(path, series, modality, aside=aside)
+            return Header(path, series, modality, aside=aside, study=study)
     except MALFORMED as error:
         return _broken(path, type(error).__name__)
     try:
         _refuse_unreadable(ds)
-        return Header(path, series, modality, tuple(frames_of(path, ds)))
+        return Header(path, series, modality, tuple(frames_of(path, ds)), study=study)
     except ScanError as error:
-        return Header(path, series, modality, fault=error)
+        fault = error
     except MALFORMED as error:
         fault = ScanError(f"a header with broken values ({type(error).__name__})")
-        return Header(path, series, modality, fault=fault)
+    return Header(path, series, modality, fault=fault, study=study)
 
 
-def _sop_class(ds: FileDataset) -> str:
+def _sop_class(ds: Elements | FileDataset) -> str:
     found = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
     return str(found or "")
 
 
-def _ends_early(ds: FileDataset) -> bool:
+def _ends_early(ds: Elements | FileDataset) -> bool:
     # Elements lie in the order of their tags, and images cannot be without rows.
     if "Rows" in ds or "DirectoryRecordSequence" in ds:
         return False
     return "SeriesInstanceUID" not in ds or _sop_class(ds) in _VOLUME_CLASSES
 
 
-def _aside(ds: FileDataset) -> str:
+def _aside(ds: Elements | FileDataset) -> str:
     sop_class = _sop_class(ds)
     if sop_class not in _VOLUME_CLASSES or "DirectoryRecordSequence" in ds:
         name = UID(sop_class).name if UID(sop_class).is_valid else "unknown"
@@ -139,7 +163,7 @@ def _aside(ds: FileDataset) -> str:
     return ""
 
 
-def _refuse_unreadable(ds: FileDataset) -> None:
+def _refuse_unreadable(ds: Elements | FileDataset) -> None:
     photometric = str(ds.get("PhotometricInterpretation") or "")
     if int(ds.get("SamplesPerPixel") or 1) != 1 or photometric not in (
         "MONOCHROME1",

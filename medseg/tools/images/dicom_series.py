@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.tools.images.dicom_geometry import stacks_of
 from medseg.tools.images.dicom_headers import Header, read_header
 from medseg.words.errors import GeometryError
+
+FOREIGN = "not DICOM"
+"""Why a file is skipped that is nothing to the search."""
+
+_Key = tuple[str, str | Path]
+"""A study and a series of it, or the folder of files that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +29,37 @@ class Series:
         modality: ``CT``, ``MR``, ``PT``, …
         part: What tells this volume from others of the same series (``EchoTime 4.6``); empty
             if the series is one volume.
+        shares_files: Whether other volumes lie in the same files, so that ``part`` has to be
+            named to read this one.
+        study: Study Instance UID; empty if the files have none that is valid.
     """
 
     files: tuple[Path, ...]
     uid: str
     modality: str
     part: str = ""
+    shares_files: bool = False
+    study: str = ""
+
+    @property
+    def volume(self) -> str:
+        """The ``volume`` that ``read_image`` needs to be told, or nothing."""
+        return self.part if self.shares_files else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that belongs to no series, and why."""
+    """A file that belongs to no series.
+
+    Attributes:
+        file: The file.
+        why: Why not.
+        damaged: Whether it could be a part of one, if it were whole.
+    """
 
     file: Path
     why: str
+    damaged: bool = False
 
 
 def find_series(
@@ -44,22 +67,38 @@ def find_series(
 ) -> tuple[list[Series], list[Skipped]]:
     """Find every DICOM series under a folder, its files in one or many folders, or in a file.
 
-    A series whose files fall into several volumes (echoes, time points) gives one ``Series``
-    each. A damaged DICOM file counts as a slice of the only series beside it, so that reading
-    refuses the series instead of leaving a slice out.
-
     Args:
         folder: Searched with all its subfolders, links to folders not followed.
+        progress: Called with the number of files looked at so far.
+
+    Returns:
+        As ``series_among``.
+    """
+    return series_among(_files_under(folder), progress)
+
+
+def series_among(
+    files: Iterable[Path], progress: Callable[[int], None] | None = None
+) -> tuple[list[Series], list[Skipped]]:
+    """Find the DICOM series that some files make up.
+
+    A series that holds several volumes (echoes, time points) gives one ``Series`` each, be they
+    in files of their own or in the same multi-frame files. A damaged DICOM file counts as a slice
+    of the only series beside it, so that reading refuses the series instead of leaving a slice
+    out.
+
+    Args:
+        files: Each is looked at, whatever it is called.
         progress: Called with the number of files looked at so far.
 
     Returns:
         The series in a stable order, and the files that belong to none.
     """
     headers, skipped = [], []
-    for count, path in enumerate(_files_under(folder), start=1):
+    for count, path in enumerate(files, start=1):
         header = read_header(path)
         if header is None:
-            skipped.append(Skipped(path, "not DICOM"))
+            skipped.append(Skipped(path, FOREIGN))
         elif header.aside:
             skipped.append(Skipped(path, header.aside))
         else:
@@ -67,7 +106,7 @@ def find_series(
         if progress is not None:
             progress(count)
     groups, lost = grouped(headers)
-    skipped += [Skipped(header.file, str(header.fault)) for header in lost]
+    skipped += [Skipped(header.file, str(header.fault), damaged=True) for header in lost]
     series = [one for group in groups for one in _volumes(group)]
     return series, skipped
 
@@ -75,25 +114,26 @@ def find_series(
 def grouped(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]]:
     """Group headers by series; torn ones without a known series go to the only one beside them.
 
-    Files without a valid Series Instance UID are one series per folder.
+    Series of different studies are different, even where a tool gave them the same UID. Files
+    without a valid Series Instance UID are one series per folder.
 
     Returns:
         The headers of each series, sorted by path, torn ones last; and the torn ones that
         could belong to several series or to none.
     """
-    groups: dict[str | Path, list[Header]] = defaultdict(list)
-    beside: dict[Path, set[str | Path]] = defaultdict(set)
+    groups: dict[_Key, list[Header]] = defaultdict(list)
+    beside: dict[Path, set[_Key]] = defaultdict(set)
     torn = []
     for header in sorted(headers, key=lambda header: header.file):
         if header.torn:
             torn.append(header)
         else:
-            key = header.series or header.file.parent
+            key = (header.study, header.series or header.file.parent)
             groups[key].append(header)
             beside[header.file.parent].add(key)
     lost = []
     for header in torn:
-        owners = {header.series} & set(groups) or beside[header.file.parent]
+        owners = {key for key in groups if key[1] == header.series} or beside[header.file.parent]
         if len(owners) == 1:
             groups[next(iter(owners))].append(header)
         else:
@@ -113,7 +153,8 @@ def _files_under(folder: Path) -> Iterator[Path]:
 def _volumes(headers: list[Header]) -> Iterator[Series]:
     uid = headers[0].series
     modality = next((header.modality for header in headers if header.modality), "")
-    whole = Series(tuple(header.file for header in headers), uid, modality)
+    files = tuple(header.file for header in headers)
+    whole = Series(files, uid, modality, study=headers[0].study)
     frames = [frame for header in headers for frame in header.frames]
     if any(header.fault for header in headers) or not frames:
         yield whole
@@ -124,10 +165,9 @@ def _volumes(headers: list[Header]) -> Iterator[Series]:
         yield whole  # reading it says why
         return
     parts = [tuple(sorted({frame.file for frame in stack.frames})) for stack in stacks]
-    shared = sum(map(len, parts)) != len(set().union(*parts))
-    if len(stacks) == 1 or shared:
-        # One volume; or several inside the same files, which reading refuses with a reason.
+    if len(stacks) == 1:
         yield whole
         return
-    for stack, files in zip(stacks, parts, strict=True):
-        yield Series(files, uid, modality, stack.part)
+    shared = sum(map(len, parts)) != len(set().union(*parts))
+    for stack, own in zip(stacks, parts, strict=True):
+        yield replace(whole, files=files if shared else own, part=stack.part, shares_files=shared)

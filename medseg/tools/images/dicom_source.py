@@ -139,6 +139,9 @@ def checked_labels(
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Return labels as the smallest unsigned integers that hold every index of the label set.
 
+    Where the scan's slices were resampled because they lie at uneven distances, each slice gets
+    the plane nearest to it; so the result lies on the slices, and ``k`` counts slices again.
+
     Raises:
         OutputError: If they do not lie on the scan's grid, or hold an index without a label.
     """
@@ -153,7 +156,9 @@ def checked_labels(
             f"the label map holds the index {int(labels.max())}, but only 1 to {len(label_set)} "
             "have a name"
         )
-    return labels.astype(np.min_scalar_type(len(label_set)), copy=False)
+    labels = labels.astype(np.min_scalar_type(len(label_set)), copy=False)
+    planes = like.header.planes if isinstance(like.header, Slices) else ()
+    return labels[:, :, list(planes)] if planes else labels
 
 
 def fingerprint(source: DicomSource, labels: npt.NDArray[Any], *facts: object) -> bytes:
