@@ -12,14 +12,17 @@ import torch
 from monai.transforms import KeepLargestConnectedComponent
 
 from medseg.engine.arithmetic import Predictor
+from medseg.engine.confidence import PERCENT, map_errors
 from medseg.engine.networks.unet import build_network
 from medseg.engine.sweep import Sweep, Swept
 from medseg.engine.windows import choose_device, choose_precision
 from medseg.tools.bundle import Bundle, load_bundle
+from medseg.tools.calibration import judge
 from medseg.tools.checkpoint import load_weights
 from medseg.words.config import BundleSpec
 from medseg.words.errors import CheckpointError, MedsegError, ScanError
 from medseg.words.labels import LabelSet
+from medseg.words.quality import Quality
 from medseg.words.volume import Array, Volume
 
 _MOST_ROUNDING = 0.2
@@ -36,6 +39,11 @@ class Segmentation:
         labels: Label indices ``(i, j, k)`` on the scan's own grid, uint8 or uint16.
         label_set: What the indices mean.
         volumes_ml: Label name → millilitres.
+        quality: How good this probably is.
+        confidence: Label name → what ``quality`` was judged from: the Dice to be expected if the
+            network's own probabilities were right.
+        error_map: Probability in percent that a voxel's label is wrong, uint8 ``(i, j, k)``, if
+            it was asked for.
         seconds: Stage → time it took: ``input``, ``network``, ``labels``.
         warnings: What a person should know about how this result was made.
     """
@@ -43,6 +51,9 @@ class Segmentation:
     labels: Array
     label_set: LabelSet
     volumes_ml: dict[str, float]
+    quality: Quality = field(default_factory=Quality)
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    error_map: Array | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -95,13 +106,15 @@ class Segmenter:
             _refuse_wrong_arithmetic(predict, self.spec, self.device)
         self.precision = predict.precision
         self._sweep = Sweep(self.spec, predict, self.device, gpu_memory)
+        self._quality = self.bundle.trained.quality
 
-    def segment(self, volume: Volume) -> Segmentation:
+    def segment(self, volume: Volume, *, error_map: bool = False) -> Segmentation:
         """Segment one volume.
 
         Args:
             volume: Shape ``(channels, i, j, k)``, as a reader gave it: HU for CT, raw
                 intensities else.
+            error_map: Whether to say for each voxel how probably its label is wrong.
 
         Returns:
             Labels on the volume's own grid.
@@ -119,14 +132,30 @@ class Segmenter:
                 f"needs {wanted} ({names})"
             )
         swept = self._swept(volume)
-        labels = self._keep_largest(swept.labels)
+        found, largest = swept.found, self._largest_only
+        errors = None
+        if error_map or largest:
+            errors = map_errors(found, swept.grid, volume.shape)
+        labels = swept.labels
+        if largest and errors is not None:
+            labels = _keep_largest(swept.labels, largest)
+            found = found.without(_shares_kept(swept.labels, labels, largest, errors))
+        confidence = found.expected_dice(self.spec.label_set)
         return Segmentation(
             labels,
             self.spec.label_set,
             self._volumes_ml(labels, volume),
+            judge(confidence, self._quality),
+            confidence,
+            errors if error_map else None,
             {stage: round(seconds, 4) for stage, seconds in swept.seconds.items()},
-            tuple(swept.warnings),
+            swept.warnings,
         )
+
+    @property
+    def _largest_only(self) -> list[int]:
+        wanted = self.spec.inference.keep_largest
+        return [label.index for label in self.spec.label_set if label.name in wanted]
 
     def _swept(self, volume: Volume) -> Swept:
         try:
@@ -141,21 +170,32 @@ class Segmenter:
                 f"{self.device}{hint}"
             ) from error
 
-    def _keep_largest(self, labels: Array) -> Array:
-        wanted = self.spec.inference.keep_largest
-        largest = [label.index for label in self.spec.label_set if label.name in wanted]
-        if not largest:
-            return labels
-        keep = KeepLargestConnectedComponent(applied_labels=largest, is_onehot=False)
-        kept = keep(torch.from_numpy(labels.astype(np.int32))[None])[0]
-        return np.asfortranarray(kept.numpy(), dtype=labels.dtype)
-
     def _volumes_ml(self, labels: Array, volume: Volume) -> dict[str, float]:
         counts = np.zeros(self.spec.label_set.channels, np.int64)
         # Slice by slice: numpy counts in 8-byte copies of what it is given.
         for k in range(labels.shape[2]):
             counts += np.bincount(labels[..., k].ravel(order="K"), minlength=len(counts))
         return {la.name: float(counts[la.index]) * volume.voxel_ml for la in self.spec.label_set}
+
+
+def _keep_largest(labels: Array, indices: list[int]) -> Array:
+    keep = KeepLargestConnectedComponent(applied_labels=indices, is_onehot=False)
+    kept = keep(torch.from_numpy(labels.astype(np.int32))[None])[0]
+    return np.asfortranarray(kept.numpy(), dtype=labels.dtype)
+
+
+def _shares_kept(
+    before: Array, after: Array, indices: list[int], errors: Array
+) -> dict[int, float]:
+    """Return class → share of its mask's probability that lies in what is kept of it."""
+    shares = {}
+    for index in indices:
+        sure, kept = (
+            float((PERCENT - errors[labels == index].astype(np.float64)).sum())
+            for labels in (before, after)
+        )
+        shares[index] = kept / sure if sure else 1.0
+    return shares
 
 
 def _is_about_memory(error: RuntimeError) -> bool:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from medseg.engine.accumulator import Accumulator, bytes_held
 from medseg.engine.arithmetic import Predictor
+from medseg.engine.confidence import Confidence, Found
 from medseg.engine.labelling import Labeller, label_type
 from medseg.engine.sliding import Scorer, Windows
 from medseg.tools.network_grid import NetworkGrid, NetworkInput, network_grid
@@ -27,19 +29,23 @@ HOST = torch.device("cpu")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Swept:
     """What a sweep made.
 
     Attributes:
         labels: Label indices on the scan's grid, ``(i, j, k)``.
+        grid: Where the network looked.
+        found: What its probabilities add up to.
         seconds: Stage → time. On a GPU, work counts where it is waited for.
         warnings: What had to be done differently from what was planned.
     """
 
     labels: Array
-    seconds: dict[str, float] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    grid: NetworkGrid
+    found: Found
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +92,11 @@ class Sweep:
         grid = network_grid(volume, self._spec.preprocessing)
         x, y, z = (*self._spec.training.patch, 1)[:3]
         windows = Windows((x, y, z), grid.shape, self._spec.inference.overlap)
-        swept = Swept(np.zeros(volume.shape, label_type(classes), order="F"))
-        swept.seconds["input"] = time.perf_counter() - began
+        labels = np.zeros(volume.shape, label_type(classes), order="F")
+        seconds, warnings = {"input": time.perf_counter() - began}, []
         planned = self._planned(windows)
         try:
-            self._fill(swept, volume, grid, windows, planned)
+            found = self._fill(labels, seconds, volume, grid, windows, planned)
         except torch.OutOfMemoryError:
             if planned == Storage(HOST, HOST):
                 raise
@@ -98,10 +104,10 @@ class Sweep:
                 f"the memory of {self._device} ran out; image and scores were kept in the host's"
             )
             _log.warning(warning)
-            swept.warnings.append(warning)
+            warnings.append(warning)
             torch.cuda.empty_cache()
-            self._fill(swept, volume, grid, windows, Storage(HOST, HOST))
-        return swept
+            found = self._fill(labels, seconds, volume, grid, windows, Storage(HOST, HOST))
+        return Swept(labels, grid, found, seconds, tuple(warnings))
 
     def _planned(self, windows: Windows) -> Storage:
         """Decide where image and sums lie before any memory is taken."""
@@ -118,9 +124,15 @@ class Sweep:
         return Storage(self._device if image <= left else HOST, sums_on)
 
     def _fill(
-        self, swept: Swept, volume: Volume, grid: NetworkGrid, windows: Windows, storage: Storage
-    ) -> None:
-        watch = _Watch(swept.seconds)
+        self,
+        labels: Array,
+        seconds: dict[str, float],
+        volume: Volume,
+        grid: NetworkGrid,
+        windows: Windows,
+        storage: Storage,
+    ) -> Found:
+        watch = _Watch(seconds)
         image = self._make_input(volume, grid, storage.image)
         watch.lap("input")
         score = Scorer(
@@ -129,17 +141,23 @@ class Sweep:
             self._spec.inference.batch_size if self._device.type == "cuda" else 1,
             padding_value(self._spec),
         )
-        sums = Accumulator(windows, self._spec.label_set.channels, storage.sums)
-        labeller = Labeller(grid.back, grid.part_of(swept.labels[None])[0], storage.sums)
+        classes = self._spec.label_set.channels
+        sums = Accumulator(windows, classes, storage.sums)
+        confidence = Confidence(grid.shape, [slice(0, classes)])
+        labeller = Labeller(grid.back, grid.part_of(labels[None])[0], storage.sums)
         with self._predict.arithmetic():
             for corner, scores in score(image, windows):
                 watch.lap("network")
                 if not sums.has_room_for(corner):
-                    sums.drop_before(labeller.label(sums, finished=corner[2]))
+                    needed = labeller.label(sums, finished=corner[2])
+                    confidence.take(sums, finished=corner[2])
+                    sums.drop_before(needed)
                 sums.add(corner, scores)
                 watch.lap("labels")
         labeller.label(sums, finished=grid.shape[2])
+        confidence.take(sums, finished=grid.shape[2])
         watch.lap("labels")
+        return confidence.found
 
 
 class _Watch:

@@ -1,0 +1,141 @@
+"""How sure a network is of its own labels, gathered while it sweeps over a scan.
+
+The score of a structure is the Dice that its mask can be expected to have if the network's
+probabilities are right: ``2 Σ_{mask} p / (|mask| + Σ p)``. Here it is in raw form, on the network's
+grid; ``medseg.tools.calibration`` turns it into the Dice that such scores meant on held-back cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medseg.engine.accumulator import Accumulator
+from medseg.tools.network_grid import NetworkGrid
+from medseg.tools.resampling import resample
+from medseg.words.labels import LabelSet
+from medseg.words.volume import Array
+
+PERCENT = 100
+"""What an error map holds where the network is sure to be wrong."""
+
+_SEEN = 0.25
+"""A structure that is nowhere more probable than this, and has no voxel, is not there."""
+
+_NUMBERS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
+
+Totals = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What the probabilities of a scan add up to, per class, in voxels of the network's grid.
+
+    Attributes:
+        inside: Probability of each class summed over its own mask, ``(estimates, classes)``.
+        everywhere: The same over the whole scan.
+        sizes: Voxels of each mask, ``(classes,)``.
+        peaks: Highest probability of each class, ``(classes,)``.
+        doubt: Probability in percent that a voxel's label is wrong, uint8, ``(x, y, z)``.
+    """
+
+    inside: Totals
+    everywhere: Totals
+    sizes: Totals
+    peaks: Totals
+    doubt: Array
+
+    def expected_dice(self, label_set: LabelSet) -> dict[str, float]:
+        """Return label name → raw expected Dice, of the structures that seem to be there."""
+        scores = 2 * self.inside / np.maximum(self.everywhere + self.sizes, 1e-9)
+        mean = np.clip(scores.mean(axis=0), 0, 1)
+        seen = (self.sizes > 0) | (self.peaks > _SEEN)
+        return {la.name: float(mean[la.index]) for la in label_set if seen[la.index]}
+
+    def without(self, kept: Mapping[int, float]) -> Found:
+        """Return what is found once masks were made smaller.
+
+        Args:
+            kept: Class → share of its mask's probability that is left.
+        """
+        share = np.array([kept.get(index, 1.0) for index in range(len(self.sizes))])
+        return Found(
+            self.inside * share, self.everywhere, self.sizes * share, self.peaks, self.doubt
+        )
+
+
+class Confidence:
+    """Adds up a scan's probabilities as planes of the network's grid become finished.
+
+    Args:
+        shape: Voxels of the network's grid.
+        parts: Which of the accumulator's scores belong together as one estimate of all classes;
+            several where a second network gives its own.
+        chosen: Position of the estimate that labels are taken from.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], parts: Sequence[slice], chosen: int = 0
+    ) -> None:
+        classes = parts[0].stop - parts[0].start
+        self._parts, self._chosen, self._done = parts, chosen, 0
+        self._inside = np.zeros((len(parts), classes))
+        self._everywhere = np.zeros((len(parts), classes))
+        self._sizes, self._peaks = np.zeros(classes), np.zeros(classes)
+        self._doubt = np.zeros(shape, np.uint8)
+
+    def take(self, scores: Accumulator, finished: int) -> None:
+        """Take every plane of the network's grid before ``finished`` that was not taken yet."""
+        device = scores.sums.device.type
+        plane = scores.sums[..., 0].numel()
+        at_once = max(1, _NUMBERS_AT_ONCE[device] // plane)
+        for first in range(self._done, finished, at_once):
+            self._take_planes(scores, slice(first, min(first + at_once, finished)))
+        self._done = max(self._done, finished)
+
+    @property
+    def found(self) -> Found:
+        """What was added up so far."""
+        return Found(self._inside, self._everywhere, self._sizes, self._peaks, self._doubt)
+
+    def _take_planes(self, scores: Accumulator, here: slice) -> None:
+        held = slice(here.start - scores.first, here.stop - scores.first)
+        weights = scores.weights[..., held]
+        estimates = [
+            (scores.sums[part, ..., held] / weights).softmax(dim=0) for part in self._parts
+        ]
+        which = estimates[self._chosen].max(dim=0).indices
+        flat, classes = which.reshape(-1), len(self._sizes)
+        self._sizes += torch.bincount(flat, minlength=classes).cpu().numpy()
+        peaks = estimates[self._chosen].amax(dim=(1, 2, 3)).cpu().numpy()
+        self._peaks = np.maximum(self._peaks, peaks)
+        for row, probabilities in enumerate(estimates):
+            own = probabilities.gather(0, which[None])[0]
+            inside = torch.bincount(flat, own.reshape(-1).double(), minlength=classes)
+            self._inside[row] += inside.cpu().numpy()
+            # In two steps: single precision loses what a whole slab adds up to.
+            everywhere = probabilities.sum(dim=(2, 3)).double().sum(dim=1)
+            self._everywhere[row] += everywhere.cpu().numpy()
+        doubt = (PERCENT * (1 - own)).round().to(torch.uint8)
+        self._doubt[..., here] = doubt.cpu().numpy()
+
+
+def map_errors(found: Found, grid: NetworkGrid, shape: tuple[int, int, int]) -> Array:
+    """Return where labels are probably wrong, on the scan's grid.
+
+    Args:
+        found: What the network was sure of.
+        grid: Where it looked.
+        shape: Voxels of the scan.
+
+    Returns:
+        uint8 ``(i, j, k)``, 0 to 100: probability in percent; 0 where the network did not look.
+    """
+    errors = np.zeros(shape, np.uint8, order="F")
+    there = grid.part_of(errors[None])[0]
+    there[...] = resample(found.doubt[None], grid.back)[0].round().to(torch.uint8).numpy()
+    return errors
