@@ -30,7 +30,8 @@ class Asker:
     address: str = ""
 
 
-ASKER: contextvars.ContextVar[Asker] = contextvars.ContextVar("asker", default=Asker())
+NOBODY = Asker()
+ASKER: contextvars.ContextVar[Asker] = contextvars.ContextVar("asker", default=NOBODY)
 """Set by the guard for each request; work done for a request sees it in its threads, too."""
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ from medseg.label.state import State, is_plain
 from medseg.tools.cases import Scan
 from medseg.tools.discreet import discreet
 from medseg.tools.files import whole_file, write_whole
+from medseg.tools.images import read_image
 from medseg.tools.inspection import read_scan
 from medseg.tools.naming import split_suffix
 from medseg.tools.plausibility import check_kind, check_volume
@@ -187,12 +187,11 @@ def noted(state: State) -> Iterator[Scan]:
         yield Scan(name, tuple(tuple(Path(file) for file in part) for part in entry["parts"]))
 
 
-def viewable(state: State, scan: Scan) -> Path:
-    """Return a NIfTI copy of a scan's first channel, made if it is not there."""
-    copy = state.images / f"{scan.name}.nii.gz"
+def viewable(state: State, scan: Scan, channel: int = 0) -> Path:
+    """Return a NIfTI copy of one of a scan's parts, made if it is not there."""
+    copy = state.images / f"{scan.name}{f'_{channel:04d}' * bool(channel)}.nii.gz"
     if not copy.is_file():
-        volume = read_scan(Scan(scan.name, scan.parts[:1]), 1)
-        write_image(copy, volume)
+        write_image(copy, read_image(scan.parts[channel]))
     return copy
 
 

@@ -26,9 +26,7 @@ UNUSED: dict[str, Sequence[str]] = {
 
 def install_stand_ins() -> None:
     """Put an empty module in the place of each package that is not installed."""
-    absent = {
-        name for name in UNUSED if "." not in name and importlib.util.find_spec(name) is None
-    }
+    absent = {name for name in UNUSED if "." not in name and importlib.util.find_spec(name) is None}
     for name, wanted in UNUSED.items():
         if name.partition(".")[0] in absent and name not in sys.modules:
             sys.modules[name] = _stand_in(name, wanted)

@@ -36,6 +36,7 @@ class State:
         self.sessions = self.root / "sessions"
         self.uploads = self.root / "uploads"
         self.cases = self.root / "cases.json"
+        self.split = self.root / "split.json"
         self.progress = self.root / "training.json"
         self.audit = self.root / "audit.jsonl"
 

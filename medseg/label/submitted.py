@@ -63,7 +63,7 @@ def onto_grid(label: Volume, like: Volume) -> Array:
     Raises:
         GeometryError: If its voxels do not coincide with the scan's.
     """
-    values = label.array[0]
+    values: Array = label.array[0]
     if label.shape == like.shape and like.on_same_grid(label):
         return values
     step = np.linalg.solve(like.affine, label.affine)
