@@ -95,6 +95,14 @@ def train(
     ] = "0",
     device: Device = "auto",
     overrides: Overrides = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="TRAINED",
+            help="Fine-tune: start from this trained bundle's weights, matched by name.",
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
     ] = False,
@@ -110,6 +118,8 @@ def train(
 
       medseg train bundle.json --fold 2 --set training.steps=2000
 
+      medseg train bundle.json --from runs/hippocampus_mr/20260101-120000-fold0
+
       medseg train bundle.json --resume
     """
     with _terminal() as terminal:
@@ -122,6 +132,7 @@ def train(
             fold=_fold(fold),
             device=device,
             overrides=overrides or (),
+            start_from=start_from,
             resume=resume,
             skip_bad_cases=skip_bad_cases,
             listeners=[terminal],
@@ -151,13 +162,21 @@ def segment(
     report: Annotated[
         bool, typer.Option(help="Draw a picture of each scan and write OUT/report.html.")
     ] = True,
+    error_maps: Annotated[
+        bool,
+        typer.Option(
+            "--error-maps",
+            help="Also write OUT/error_maps: for each voxel, how probably its label is wrong (%).",
+        ),
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
 
-    Label maps lie on the scans' own grids. OUT/report.html shows every scan, OUT/volumes.csv has
-    the millilitres of each structure, and OUT/ledger.jsonl one line per scan. After being
+    Label maps lie on the scans' own grids. OUT/report.html shows every scan, the worst results
+    first, OUT/volumes.csv has the millilitres and the expected Dice of each structure, and
+    OUT/ledger.jsonl one line per scan. After being
     stopped, or when scans were added, the same call goes on with what is not done. Exit code 1:
     some scans failed.
 
@@ -178,6 +197,7 @@ def segment(
                 device=device,
                 formats=formats or (),
                 report=report,
+                error_maps=error_maps,
                 listeners=[terminal],
             )
         except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from medseg.engine.segmenter import Segmenter
 from medseg.tools.images import read_image, stack_channels, with_channels, write_labels
 from medseg.tools.naming import distinct_names, is_picture, split_suffix
 from medseg.words.errors import MedsegError
+from medseg.words.quality import Quality
 
 CHANNEL_SEPARATOR = ";"
 
@@ -48,7 +49,9 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
         Returns:
             One row per scan, in order: ``scan`` as given; ``label_map``, its path; ``error``,
             empty, or what is wrong with the scan, whose ``label_map`` then is empty; and for
-            each label its volume in ml, ``<label>_ml``, NaN where there is an error.
+            each label its volume in ml, ``<label>_ml``, NaN where there is an error; and
+            ``expected_dice``, its ``lower_bound`` and ``review``, which tell how good the label
+            map probably is (NaN where there is nothing to say).
         """
         given = (params or {}).get("out")
         out = Path(given or tempfile.mkdtemp(prefix="medseg-")).absolute()
@@ -72,12 +75,22 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             write_labels(label_map, found.labels, volume)
         except MedsegError as error:
             nothing = dict.fromkeys(self._segmenter.spec.label_set.names, math.nan)
-            return {"label_map": "", "error": str(error), **_columns(nothing)}
-        return {"label_map": str(label_map), "error": "", **_columns(found.volumes_ml)}
+            judged = _judgement(Quality(review=True))
+            return {"label_map": "", "error": str(error), **_columns(nothing), **judged}
+        judged = _judgement(found.quality)
+        return {"label_map": str(label_map), "error": "", **_columns(found.volumes_ml), **judged}
 
 
 def _columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
     return {f"{label}_ml": ml for label, ml in volumes_ml.items()}
+
+
+def _judgement(quality: Quality) -> dict[str, Any]:
+    return {
+        "expected_dice": math.nan if quality.expected is None else quality.expected,
+        "lower_bound": math.nan if quality.lower is None else quality.lower,
+        "review": quality.review,
+    }
 
 
 def _files(scan: str) -> list[Path]:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from medseg.verbs.evaluate import Evaluation
     from medseg.verbs.segment import Batch
 
+MOST_NAMED = 5
+"""Scans named in one line; the report has them all."""
+
 
 class Terminal:
     """A listener that draws bars on stderr and prints results on stdout.
@@ -72,6 +75,10 @@ class Terminal:
                 self._show_step(event)
             case events.RunStarted():
                 self._start(event)
+            case events.StartedFrom(name, decisions):
+                self._line(f"starting from [bold]{escape(name)}[/]")
+                for decision in decisions:
+                    self._line(f"  {escape(decision)}")
             case events.ValidationDone():
                 self._show_validation(event)
             case events.Warned(message):
@@ -133,6 +140,14 @@ class Terminal:
             place = batch.places.get(entry.scan, "")
             where = f"{entry.scan} ({place})" if place else entry.scan
             self._results.print(f"  failed: {where}: {entry.error}", markup=False, highlight=False)
+        if batch.to_review:
+            names = ", ".join(entry.scan for entry in batch.to_review[:MOST_NAMED])
+            more = len(batch.to_review) - MOST_NAMED
+            self._results.print(
+                f"  look at these first: {names}{f' and {more} more' if more > 0 else ''}",
+                markup=False,
+                highlight=False,
+            )
         if (batch.out / "report.html").is_file():
             self._results.print(f"  report  {batch.out / 'report.html'}", highlight=False)
 

@@ -84,7 +84,8 @@ def test_a_loaded_model_segments_as_the_segmenter_does(
     first, second = scan(tmp_path / "a.nii.gz", 1), scan(tmp_path / "b.nii", 2)
     loaded = mlflow.pyfunc.load_model(model)
     rows = loaded.predict({"scan": [str(first), str(second)]}, params={"out": str(tmp_path / "o")})
-    assert list(rows.columns) == ["scan", "label_map", "error", "core_ml", "left rim_ml"]
+    volumes, judged = ["core_ml", "left rim_ml"], ["expected_dice", "lower_bound", "review"]
+    assert list(rows.columns) == ["scan", "label_map", "error", *volumes, *judged]
     assert list(rows["scan"]) == [str(first), str(second)]
     assert [Path(path).name for path in rows["label_map"]] == ["a.nii.gz", "b.nii.gz"]
     for row, file in zip(rows.itertuples(), (first, second), strict=True):
@@ -94,6 +95,8 @@ def test_a_loaded_model_segments_as_the_segmenter_does(
         assert len(np.unique(expected.labels)) > 1, "an empty result would prove nothing"
         assert written.on_same_grid(read_image(file))
         assert row.core_ml == pytest.approx(expected.volumes_ml["core"])
+        assert row.expected_dice == pytest.approx(expected.quality.expected)
+        assert np.isnan(row.lower_bound), "the bundle is not calibrated"
 
 
 def test_a_bad_scan_is_a_row_with_its_error_and_the_others_are_done(
@@ -108,6 +111,8 @@ def test_a_bad_scan_is_a_row_with_its_error_and_the_others_are_done(
     assert [error == "" for error in rows["error"]] == [False, False, True]
     assert rows["label_map"][0] == ""
     assert list(np.isnan(rows["core_ml"])) == [True, True, False]
+    assert list(np.isnan(rows["expected_dice"])) == [True, True, False]
+    assert list(rows["review"]) == [True, True, False]
     assert "none.nii.gz" in rows["error"][1]
     assert Path(rows["label_map"][2]).is_file()
 

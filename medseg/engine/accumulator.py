@@ -31,6 +31,7 @@ class Accumulator:
         windows: Where the windows lie.
         classes: Scores per voxel.
         device: Where the sums lie.
+        labelled: Which of the scores labels are taken from; all unless given.
 
     Attributes:
         first: Index of the first plane held.
@@ -38,14 +39,26 @@ class Accumulator:
         weights: What was added up for each voxel, float32, ``(x, y, planes)``.
     """
 
-    def __init__(self, windows: Windows, classes: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        windows: Windows,
+        classes: int,
+        device: torch.device,
+        labelled: slice = slice(None),
+    ) -> None:
         x, y, _ = windows.shape
         planes = planes_held(windows)
         self._windows = windows
         self._window_weights = windows.weights(device)
+        self._labelled = labelled
         self.first = 0
         self.sums = torch.zeros(classes, x, y, planes, device=device)
         self.weights = torch.zeros(x, y, planes, device=device)
+
+    @property
+    def labelled(self) -> torch.Tensor:
+        """The sums that labels are taken from, ``(classes, x, y, planes)``; shares memory."""
+        return self.sums[self._labelled]
 
     def has_room_for(self, corner: Corner) -> bool:
         """Whether all planes of a window are held."""

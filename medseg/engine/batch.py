@@ -16,18 +16,18 @@ from typing import Any, Generic, TypeVar
 
 from medseg.engine.mishaps import is_of_the_folder, is_out_of_memory, let_go
 from medseg.engine.pipeline import Attempt
-from medseg.engine.segmenter import Segmenter
+from medseg.engine.segmenter import Segmentation, Segmenter
 from medseg.tools.batch_report import preview_file
 from medseg.tools.cases import Scan
 from medseg.tools.discreet import discreet
 from medseg.tools.files import write_whole
 from medseg.tools.fingerprints import hash_bundle, hash_file, hash_scan, result_key
-from medseg.tools.images import read_labels
+from medseg.tools.images import read_labels, write_labels
 from medseg.tools.inspection import read_scan
-from medseg.tools.ledger import Entry, Ledger, State
+from medseg.tools.ledger import Entry, Ledger, QualityEntry, State
 from medseg.tools.plausibility import check_kind, check_volume
 from medseg.tools.provenance import device_name
-from medseg.tools.result_files import ResultFormat, refuse_format
+from medseg.tools.result_files import ResultFormat, error_map_file, refuse_format
 from medseg.tools.thumbnails import draw_thumbnail
 from medseg.words.errors import Fault, MedsegError, OutputError
 from medseg.words.events import Listener, Progress, Warned, tell
@@ -66,12 +66,17 @@ class ReadScan:
 
 @dataclass(frozen=True, slots=True)
 class SegmentedScan:
-    """A scan that was read, with its labels ``(i, j, k)`` unless nothing is to be done."""
+    """A scan that was read, with what was found in it unless nothing is to be done.
+
+    Attributes:
+        read: The scan.
+        labels: Its label indices ``(i, j, k)``, new or of an earlier result.
+        found: What is new about it.
+    """
 
     read: ReadScan
-    labels: Array | None
-    volumes_ml: dict[str, float]
-    warnings: tuple[str, ...] = ()
+    labels: Array | None = None
+    found: Segmentation | None = None
 
 
 class ScanWork:
@@ -83,6 +88,7 @@ class ScanWork:
         formats: Of the result files.
         total: How many scans there will be.
         pictures: Whether a picture for the report is drawn of each scan.
+        error_maps: Whether a map of probable errors is written for each scan.
         listeners: Told of progress and warnings, by the thread that works.
     """
 
@@ -94,11 +100,13 @@ class ScanWork:
         *,
         total: int,
         pictures: bool,
+        error_maps: bool = False,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._segmenter, self._spec = segmenter, segmenter.spec
         self._ledger, self._out = ledger, ledger.folder
         self._formats, self._pictures = formats, pictures
+        self._error_maps = error_maps
         self._listeners, self._total, self._done = listeners, total, 0
         self._bug: Exception | None = None
         self._bundle_hash = hash_bundle(segmenter.bundle)
@@ -134,6 +142,12 @@ class ScanWork:
         self._ledger.enter(entry)
         return entry
 
+    @property
+    def _options(self) -> list[str]:
+        """What changes a result besides scan and bundle."""
+        names = [kind.name for kind in self._formats]
+        return [*names, "error map"] if self._error_maps else names
+
     def raise_bug(self) -> None:
         """Raise the first bug met, if there was one, with its traceback."""
         if self._bug is not None:
@@ -142,7 +156,7 @@ class ScanWork:
     def _read(self, scan: Scan) -> ReadScan:
         check_kind(scan, self._spec)
         content = hash_scan(scan)
-        key = result_key(content, self._bundle_hash, [kind.name for kind in self._formats])
+        key = result_key(content, self._bundle_hash, self._options)
         kept = self._kept(scan, content, key)
         if kept is not None and not self._lacks_picture(kept):
             return ReadScan(content, key, None, kept)
@@ -164,6 +178,8 @@ class ScanWork:
             return None
         if entry.key != key:
             return None
+        if self._error_maps and not error_map_file(self._out, scan.name, self._spec).is_file():
+            return None
         for name, digest in entry.files.items():
             file = self._out / name
             if not file.is_file():
@@ -183,39 +199,42 @@ class ScanWork:
 
     def _segment(self, read: ReadScan) -> SegmentedScan:
         if read.volume is None:
-            return SegmentedScan(read, None, {})
+            return SegmentedScan(read)
         if read.kept is not None:
             labels = read_labels(self._out / _label_maps(read.kept)[0]).array[0]
-            return SegmentedScan(read, labels, {})
-        found = self._segmenter.segment(read.volume)
-        return SegmentedScan(read, found.labels, found.volumes_ml, found.warnings)
+            return SegmentedScan(read, labels)
+        found = self._segmenter.segment(read.volume, error_map=self._error_maps)
+        return SegmentedScan(read, found.labels, found)
 
     def _write(self, scan: Scan, one: SegmentedScan) -> Entry:
-        volume, labels, kept = one.read.volume, one.labels, one.read.kept
-        if volume is not None and labels is not None:
-            self._draw(scan, volume, labels)
+        volume, found, kept = one.read.volume, one.found, one.read.kept
+        if volume is not None and one.labels is not None:
+            self._draw(scan, volume, one.labels)
         if kept is not None:
             return kept.model_copy(update={"state": "skipped"})
-        if volume is None or labels is None:
+        if volume is None or found is None:
             raise TypeError("a scan that is not kept has been read and segmented")
         return self._entry(
             scan.name,
             "done",
             content=one.read.content,
             key=one.read.key,
-            files=self._write_files(scan, volume, labels),
-            volumes_ml={name: round(ml, 4) for name, ml in one.volumes_ml.items()},
+            files=self._write_files(scan, volume, found),
+            volumes_ml={name: round(ml, 4) for name, ml in found.volumes_ml.items()},
+            quality=QualityEntry.of(found.quality),
             shape=volume.shape,
             spacing_mm=tuple(round(mm, 4) for mm in volume.spacing),
-            warnings=(*volume.warnings, *one.warnings),
+            warnings=(*volume.warnings, *found.warnings),
         )
 
-    def _write_files(self, scan: Scan, volume: Volume, labels: Array) -> dict[str, str]:
+    def _write_files(self, scan: Scan, volume: Volume, found: Segmentation) -> dict[str, str]:
         written = {}
         for kind in self._formats:
             file = self._out / f"{scan.name}{kind.ending}"
-            kind.write(file, labels, volume, self._spec)
+            kind.write(file, found.labels, volume, self._spec)
             written[file.name] = _hash_result(file)
+        if found.error_map is not None:
+            write_labels(error_map_file(self._out, scan.name, self._spec), found.error_map, volume)
         return written
 
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:

@@ -74,13 +74,13 @@ class Labeller:
         """Return the labels of some planes of the scan, ``(k, j, i)``."""
         first = int(self._through.lower[here.start])
         stop = int(self._through.upper[here.stop - 1]) + 1
-        best, which = scores.sums[..., first - scores.first : stop - scores.first].max(dim=0)
+        best, which = scores.labelled[..., first - scores.first : stop - scores.first].max(dim=0)
         if not bool(torch.isfinite(best.sum())):
             raise MedsegError(
                 "the network returned scores that are no finite numbers; the arithmetic may be too "
                 "coarse for it (choose precision fp32), or its weights are broken"
             )
-        small = torch.uint8 if len(scores.sums) < 256 else torch.int16
+        small = torch.uint8 if len(scores.labelled) < 256 else torch.int16
         nearest = which.to(small).permute(2, 1, 0).contiguous()
         if self._back.is_identity:
             return nearest
@@ -90,7 +90,7 @@ class Labeller:
         rim = (flat == _mixed(cells)).nonzero()[:, 0]
         if len(rim):
             corners = _Corners(cells, scores, first)
-            at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // (len(scores.sums) + 48))
+            at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // (len(scores.labelled) + 48))
             for some in torch.split(rim, at_once):
                 flat[some] = corners.best_class(*self._taps_of(some, first, here)).to(small)
         return labels
@@ -141,7 +141,7 @@ class _Corners:
         _, lines, planes = scores.weights.shape
         place = (x * lines + y) * planes + z + (first - scores.first)
         # By flat position, because indexing with several tensors is ten times slower.
-        rows = scores.sums.view(len(scores.sums), -1).index_select(1, place).T.contiguous()
+        rows = scores.labelled.view(len(scores.labelled), -1).index_select(1, place).T.contiguous()
         self._scores = rows.div_(scores.weights.view(-1, 1).index_select(0, place))
 
     def best_class(self, *taps: Taps) -> torch.Tensor:

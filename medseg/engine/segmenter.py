@@ -13,14 +13,13 @@ from monai.transforms import KeepLargestConnectedComponent
 
 from medseg.engine.arithmetic import Predictor
 from medseg.engine.confidence import PERCENT, map_errors
-from medseg.engine.networks.unet import build_network
+from medseg.engine.networks.trained import load_network
 from medseg.engine.sweep import Sweep, Swept
 from medseg.engine.windows import choose_device, choose_precision
 from medseg.tools.bundle import Bundle, load_bundle
 from medseg.tools.calibration import judge
-from medseg.tools.checkpoint import load_weights
 from medseg.words.config import BundleSpec
-from medseg.words.errors import CheckpointError, MedsegError, ScanError
+from medseg.words.errors import MedsegError, ScanError
 from medseg.words.labels import LabelSet
 from medseg.words.quality import Quality
 from medseg.words.volume import Array, Volume
@@ -95,8 +94,9 @@ class Segmenter:
         if precision == "auto" and self.device.type == "cpu":
             precision = "fp32"
         axes = self.spec.training.augmentation.mirror_axes if mirror else ()
+        network, answer = load_network(self.bundle)
         predict = Predictor(
-            _load_network(self.bundle),
+            network,
             self.spec.network.dims,
             self.device,
             choose_precision(precision, self.device),
@@ -105,8 +105,8 @@ class Segmenter:
         if self.device.type == "cuda":
             _refuse_wrong_arithmetic(predict, self.spec, self.device)
         self.precision = predict.precision
-        self._sweep = Sweep(self.spec, predict, self.device, gpu_memory)
         self._quality = self.bundle.trained.quality
+        self._sweep = Sweep(self.spec, predict, self.device, gpu_memory, answer)
 
     def segment(self, volume: Volume, *, error_map: bool = False) -> Segmentation:
         """Segment one volume.
@@ -219,20 +219,3 @@ def _refuse_wrong_arithmetic(predict: Predictor, spec: BundleSpec, device: torch
             device,
         )
         predict.precision = torch.float32
-
-
-def _load_network(bundle: Bundle) -> torch.nn.Module:
-    if not bundle.is_trained:
-        raise CheckpointError(
-            f"{bundle.folder} has no weights ({bundle.weights.relative_to(bundle.folder)}); "
-            "train it first: medseg train BUNDLE"
-        )
-    network = build_network(bundle.spec, supervised=False)
-    try:
-        network.load_state_dict(load_weights(bundle.weights))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights in {bundle.weights} are of another network than bundle.json "
-            f"describes: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    return network.eval()

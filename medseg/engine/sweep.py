@@ -15,6 +15,7 @@ from medseg.engine.accumulator import Accumulator, bytes_held
 from medseg.engine.arithmetic import Predictor
 from medseg.engine.confidence import Confidence, Found
 from medseg.engine.labelling import Labeller, label_type
+from medseg.engine.networks.trained import Answer
 from medseg.engine.sliding import Scorer, Windows
 from medseg.tools.network_grid import NetworkGrid, NetworkInput, network_grid
 from medseg.tools.transforms import padding_value
@@ -67,13 +68,20 @@ class Sweep:
         device: Where the network computes.
         gpu_memory: Most bytes of GPU memory for image and sums, or ``None`` for a share of
             what is free.
+        answer: What the network's channels are; the classes unless given.
     """
 
     def __init__(
-        self, spec: BundleSpec, predict: Predictor, device: torch.device, gpu_memory: int | None
+        self,
+        spec: BundleSpec,
+        predict: Predictor,
+        device: torch.device,
+        gpu_memory: int | None,
+        answer: Answer | None = None,
     ) -> None:
         self._spec, self._predict, self._device = spec, predict, device
         self._gpu_memory = gpu_memory
+        self._answer = answer or Answer(spec.label_set.channels)
         self._make_input = NetworkInput(spec)
 
     def __call__(self, volume: Volume) -> Swept:
@@ -117,7 +125,7 @@ class Sweep:
         if left is None:
             left = int(GPU_SHARE * _free_memory(self._device))
         # The sums come first: every window's scores are added to them.
-        sums = bytes_held(windows, self._spec.label_set.channels)
+        sums = bytes_held(windows, self._answer.channels)
         sums_on = self._device if sums <= left else HOST
         left -= sums if sums_on == self._device else 0
         image = 4 * len(self._spec.channels) * math.prod(windows.shape)
@@ -141,9 +149,9 @@ class Sweep:
             self._spec.inference.batch_size if self._device.type == "cuda" else 1,
             padding_value(self._spec),
         )
-        classes = self._spec.label_set.channels
-        sums = Accumulator(windows, classes, storage.sums)
-        confidence = Confidence(grid.shape, [slice(0, classes)])
+        answer = self._answer
+        sums = Accumulator(windows, answer.channels, storage.sums, answer.labelled)
+        confidence = Confidence(grid.shape, answer.parts, answer.chosen)
         labeller = Labeller(grid.back, grid.part_of(labels[None])[0], storage.sums)
         with self._predict.arithmetic():
             for corner, scores in score(image, windows):

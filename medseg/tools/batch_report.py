@@ -1,4 +1,4 @@
-"""A batch for people: one HTML page that needs nothing else, and a table of volumes.
+"""A batch for people: one HTML page that needs nothing else, and a table of what was found.
 
 The page shows what the ledger says and the pictures beside it. It opens from disk, fetches
 nothing, and runs no script but its own: whatever a scan is called is shown as text.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.tools.files import write_whole
-from medseg.tools.ledger import Entry
+from medseg.tools.ledger import Entry, QualityEntry, worst_first
 from medseg.tools.result_files import SUMMARIES
 from medseg.words.errors import OutputError
 from medseg.words.labels import LabelSet
@@ -34,7 +34,9 @@ def preview_file(out: Path, scan: str) -> Path:
 
 
 def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> None:
-    """Write ``OUT/report.html``: failed scans first, then by name, sortable by every column.
+    """Write ``OUT/report.html``: failed scans first, then the worst results.
+
+    The table can be sorted by every column.
 
     Args:
         out: The folder of results; its pictures are taken into the page.
@@ -60,7 +62,7 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    ordered = sorted(entries, key=lambda entry: (entry.is_good, entry.scan.casefold()))
+    ordered = sorted(entries, key=worst_first)
     script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     names = _label_names(ordered, label_set)
@@ -70,6 +72,9 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
         good=sum(entry.is_good for entry in ordered),
         failed=sum(not entry.is_good for entry in ordered),
         warned=sum(entry.is_good and bool(entry.warnings) for entry in ordered),
+        flagged=sum(_is_flagged(entry) for entry in ordered),
+        judged=any(entry.quality is not None for entry in ordered),
+        calibrated=all(one.quality.is_calibrated for one in ordered if one.quality),
         names=names,
         colours={label.name: "#{:02x}{:02x}{:02x}".format(*label.colour) for label in label_set},
         script=script,
@@ -78,16 +83,39 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
 
 
 def volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
-    """Return the volumes of each segmented scan as CSV, in millilitres, sorted by name."""
+    """Return what was found in each segmented scan as CSV, sorted by name.
+
+    Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
+    ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``. Cells are
+    empty where there is nothing to say.
+    """
     good = sorted((entry for entry in entries if entry.is_good), key=lambda e: e.scan.casefold())
     names = _label_names(good, label_set)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["scan", *(f"{name}_ml" for name in names)])
+    whole = ["expected_dice", "lower_bound", "review"]
+    dice = (f"{name}_expected_dice" for name in names)
+    table.writerow(["scan", *(f"{name}_ml" for name in names), *whole, *dice])
     for entry in good:
-        volumes = (entry.volumes_ml.get(name) for name in names)
-        table.writerow([entry.scan, *("" if ml is None else f"{ml:.4f}" for ml in volumes)])
+        volumes = (_number(entry.volumes_ml.get(name)) for name in names)
+        table.writerow([entry.scan, *volumes, *_quality_cells(entry.quality, names)])
     return text.getvalue()
+
+
+def _quality_cells(quality: QualityEntry | None, names: Sequence[str]) -> list[str]:
+    if quality is None:
+        return [""] * (3 + len(names))
+    each = (quality.labels.get(name, (None, None))[0] for name in names)
+    whole = (quality.expected_dice, quality.lower_bound)
+    return [*map(_number, whole), str(int(quality.review)), *map(_number, each)]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _is_flagged(entry: Entry) -> bool:
+    return entry.is_good and entry.quality is not None and entry.quality.review
 
 
 def _label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]:
@@ -99,6 +127,8 @@ def _label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]
 def _row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     return {
         "entry": entry,
+        "quality": entry.quality if entry.is_good else None,
+        "flagged": _is_flagged(entry),
         "picture": _picture(preview_file(out, entry.scan)) if entry.is_good else "",
         "volumes": [entry.volumes_ml.get(name) for name in names],
         "seconds": sum(entry.seconds.values()),

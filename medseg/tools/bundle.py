@@ -27,6 +27,7 @@ MAX_BYTES = 4 << 20
 
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = Path("models") / "model.pt"
+REFINER_FILE = Path("models") / "refiner.pt"
 TRAINED_FILE = Path("models") / "trained.json"
 
 

@@ -38,7 +38,11 @@ _SECTIONS = {
     "MonaiNetworkSpec": "`network`: one of MONAI's",
     "TrainingSpec": "`training`",
     "AugmentationSpec": "`training.augmentation`",
+    "RefinementSpec": "`refinement`",
+    "CriticSpec": "`refinement.critic`",
+    "MaskBankSpec": "`refinement.bank`",
     "InferenceSpec": "`inference`",
+    "QualitySpec": "`quality`",
     "TrackingSpec": "`tracking`",
 }
 """Parts of the schema in the order they are read, and their headings."""
@@ -55,9 +59,10 @@ def bundle_reference() -> str:
     unknown = parts.keys() - _SECTIONS.keys()
     if unknown:
         raise KeyError(f"no place in the reference for {', '.join(sorted(unknown))}")
-    for field in schema["properties"].values():
-        if "$ref" in field and "description" not in field:
-            field["description"] = parts[field["$ref"].rpartition("/")[2]]["description"]
+    for part in list(parts.values()):
+        for field in part["properties"].values():
+            if "$ref" in field and "description" not in field:
+                field["description"] = parts[field["$ref"].rpartition("/")[2]]["description"]
     schema["properties"]["network"]["description"] = "The network that is trained."
     sections = [_section(title, parts[name]) for name, title in _SECTIONS.items()]
     return "\n".join([_HEAD, *sections])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medseg.words.config import CalibrationSpec, QualitySpec
+from medseg.words.config import CalibrationSpec, QualityFinding
 from medseg.words.quality import LabelQuality, Quality
 
 FEWEST = 8
@@ -64,7 +64,7 @@ def calibrate(
     *,
     coverage: float = 0.9,
     review_share: float = 0.1,
-) -> QualitySpec | None:
+) -> QualityFinding | None:
     """Learn what raw scores mean.
 
     Args:
@@ -81,7 +81,7 @@ def calibrate(
         return None
     clean = [pair[0] for one in samples if one.is_clean and (pair := one.pair(None))]
     each = {label: _calibration(samples, label, coverage) for label in labels}
-    return QualitySpec(
+    return QualityFinding(
         case=case,
         labels={label: found for label, found in each.items() if found is not None},
         coverage=coverage,
@@ -129,11 +129,12 @@ def _isotonic(scores: Numbers, dice: Numbers) -> tuple[Numbers, Numbers]:
     """Return the knots of a rising curve through ``(score, dice)``, from score 0 to 1."""
     from scipy.optimize import isotonic_regression
 
-    order = np.argsort(scores, kind="stable")
-    fit = isotonic_regression(dice[order])
+    # Equal scores are one point, or their order in the list would matter.
+    points, where, weights = np.unique(scores, return_inverse=True, return_counts=True)
+    means = np.bincount(where, dice) / weights
+    fit = isotonic_regression(means, weights=weights)
     starts = fit.blocks[:-1]
-    counts = np.diff(fit.blocks)
-    centres = np.add.reduceat(scores[order], starts) / counts
+    centres = np.add.reduceat(points * weights, starts) / np.add.reduceat(weights, starts)
     values = np.clip(fit.x[starts], 0, 1)
     keep = np.concatenate([[True], np.diff(centres) > 1e-9]) & (centres > 1e-6) & (centres < 1)
     centres, values = centres[keep], values[keep]
@@ -149,7 +150,7 @@ def expected_dice(calibration: CalibrationSpec, scores: Numbers) -> Numbers:
     return np.interp(scores, calibration.scores, calibration.dice)
 
 
-def judge(scores: Mapping[str, float], known: QualitySpec | None) -> Quality:
+def judge(scores: Mapping[str, float], known: QualityFinding | None) -> Quality:
     """Say how good a result probably is.
 
     Args:

@@ -53,6 +53,8 @@ class RunFolder:
         self.bundle = path / "bundle.json"
         self.run = path / "run.json"
         self.weights = path / "models" / "model.pt"
+        self.refiner = path / "models" / "refiner.pt"
+        self.critic = path / "models" / "critic.pt"
         self.checkpoint = path / "checkpoints" / "last.pt"
         self.metrics = path / "metrics.json"
         self.curves = path / "curves.png"
@@ -138,9 +140,17 @@ class RunFolder:
             raise CheckpointError(f"{self.checkpoint} is no checkpoint of a training")
         return found
 
-    def save_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
-        """Keep the best weights as a plain state dict."""
-        _save(self.weights, {name: value.detach().cpu() for name, value in weights.items()})
+    def snapshot(self, step: int) -> Path:
+        """Return where the weights after a step are kept for a refiner's bank."""
+        return self.checkpoint.parent / f"snapshot_{step:09d}.pt"
+
+    def snapshots(self) -> list[Path]:
+        """Return the snapshots there are, by step."""
+        return sorted(self.checkpoint.parent.glob("snapshot_*.pt"))
+
+    def save_weights(self, weights: Mapping[str, torch.Tensor], file: Path | None = None) -> None:
+        """Keep weights, the best ones of the network unless a file is given, as a state dict."""
+        _save(file or self.weights, {name: value.detach().cpu() for name, value in weights.items()})
 
 
 def load_weights(path: Path) -> Weights:

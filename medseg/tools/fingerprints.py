@@ -40,7 +40,7 @@ def hash_bundle(bundle: Bundle) -> str:
         raise CheckpointError(
             f"{bundle.weights} cannot be read: {error.strerror}; train the bundle, or mend it"
         ) from error
-    return _hash_texts([spec_json(bundle.spec), weights])
+    return _hash_texts([spec_json(bundle.spec), bundle.trained.model_dump_json(), weights])
 
 
 def hash_scan(scan: Scan) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from medseg.tools.files import PART
 from medseg.tools.scans import LEDGER
 from medseg.words.errors import OutputError
+from medseg.words.quality import Quality
 
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
 """A file's name that leads nowhere else."""
@@ -26,6 +27,35 @@ PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_l
 State = Literal["done", "failed", "error", "skipped"]
 
 _HALF_WRITTEN = f"{PART}*"
+
+
+class QualityEntry(BaseModel):
+    """How good a result probably is, told without knowing the truth."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    expected_dice: float | None
+    """Mean over the structures found; `null` if none was."""
+    lower_bound: float | None
+    """The true Dice is at or above it in the share of scans the bundle states; `null` if the
+    bundle is not calibrated."""
+    labels: dict[str, tuple[float, float | None]] = {}
+    """Label name → expected Dice and its bound, of the structures found."""
+    is_calibrated: bool
+    """Whether the numbers were learned from held-back cases."""
+    review: bool
+    """Whether someone should look at this result first."""
+
+    @classmethod
+    def of(cls, quality: Quality) -> QualityEntry:
+        """Return what a ledger says of a quality."""
+        return cls(
+            expected_dice=quality.expected,
+            lower_bound=quality.lower,
+            labels={name: (one.expected, one.lower) for name, one in quality.labels.items()},
+            is_calibrated=quality.is_calibrated,
+            review=quality.review,
+        )
 
 
 class Entry(BaseModel):
@@ -47,6 +77,8 @@ class Entry(BaseModel):
     be the same."""
     volumes_ml: dict[str, float] = {}
     """Label name → millilitres."""
+    quality: QualityEntry | None = None
+    """How good the result probably is; absent in failed scans and in older ledgers."""
     shape: tuple[int, ...] = ()
     """Voxels along the scan's own axes."""
     spacing_mm: tuple[float, ...] = ()
@@ -72,6 +104,16 @@ class Entry(BaseModel):
     def is_good(self) -> bool:
         """Whether there is a result."""
         return self.state in ("done", "skipped")
+
+
+def worst_first(entry: Entry) -> tuple[bool, float, str]:
+    """Order entries for people: failed scans, then results from the lowest expected Dice up."""
+    quality = entry.quality
+    if not entry.is_good or quality is None:
+        expected = 2.0  # of older results nothing is known
+    else:
+        expected = -1.0 if quality.expected_dice is None else quality.expected_dice
+    return entry.is_good, expected, entry.scan.casefold()
 
 
 class Ledger:

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from medseg.tools.calibration import FEWEST, Sample
+from medseg.tools.lineage import Lineage
 from medseg.tools.metrics import CaseScores, Statistic
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, QualityFinding, RefinementFinding
 
 _TITLES = {
     "dice": "Dice",
@@ -32,6 +34,11 @@ class Facts:
         best_step: The step whose weights were kept.
         fingerprint: Hash of the data.
         provenance: Versions and device.
+        quality: What was learned about judging results; ``None`` if nothing was.
+        lineage: The trained bundle it was fine-tuned from, if any.
+        refinement: What validation said of the refiner, where one was trained.
+        critic_gap: Between the critic's scores of true and made masks over the last quarter of
+            its steps, where there was a critic.
     """
 
     training_cases: int
@@ -40,6 +47,10 @@ class Facts:
     best_step: int
     fingerprint: str
     provenance: Mapping[str, str]
+    quality: QualityFinding | None = None
+    lineage: Lineage | None = None
+    refinement: RefinementFinding | None = None
+    critic_gap: float | None = None
 
 
 def model_card(
@@ -61,8 +72,12 @@ def model_card(
         _input(spec),
         "## Training",
         _training(spec, facts),
+        *_ancestry(facts.lineage),
         "## Results",
         _results(facts, statistics),
+        "## Quality estimates",
+        _quality(facts.quality),
+        *_refinement(facts),
         "## Limits",
         "Scores were measured on held-back cases of the same source as the training data. Other "
         "scanners, protocols and patients can give worse results. Look at every result.",
@@ -120,6 +135,15 @@ def _training(spec: BundleSpec, facts: Facts) -> str:
     )
 
 
+def _ancestry(lineage: Lineage | None) -> list[str]:
+    if lineage is None:
+        return []
+    run = f", run `{_plain(lineage.run_id)}`" if lineage.run_id else ""
+    parent = f"{_plain(lineage.name)} {_plain(lineage.version)}{run}, weights `{lineage.weights}`"
+    decisions = [_plain(decision) for decision in lineage.decisions]
+    return ["## Fine-tuned from", parent, *([_list(decisions)] if decisions else [])]
+
+
 def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) -> str:
     if not facts.validation_cases:
         return "No case was held back, so nothing was measured."
@@ -136,6 +160,57 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
     return "\n".join(rows) + "\n\n" + note
 
 
+def _quality(found: QualityFinding | None) -> str:
+    if found is None:
+        return (
+            f"Too few cases were held back (fewer than {FEWEST}), so the expected Dice of a result "
+            "is not calibrated: it orders results, and is too high in value."
+        )
+    return (
+        "Each result comes with an expected Dice and a lower bound, learned from "
+        f"{found.case.cases} held-back results, clean and corrupted on purpose. For scans like the "
+        "held-back ones the "
+        f"true Dice is at or above the bound in {100 * found.coverage:.0f} % of cases; for other "
+        "kinds of scans in fewer. Results with an expected Dice below "
+        f"{found.review_below:.3f} are flagged for review: "
+        f"{100 * found.review_share:.0f} % of the clean held-back ones."
+    )
+
+
+_ENOUGH_GAP = 0.3
+
+
+def _refinement(facts: Facts) -> list[str]:
+    """Say what refinement and its critic came to, if there were any."""
+    lines = []
+    if facts.refinement is not None:
+        found = facts.refinement
+        low, high = found.interval
+        lines.append(
+            "The refined mask replaces the network's own."
+            if found.applied
+            else "The network's own mask is used; the refiner did not clearly improve it."
+        )
+        if found.cases:
+            lines.append(
+                f"Mean gain in Dice by the refiner: {found.dice_gain:+.4f} (95 % interval "
+                f"{low:+.4f} to {high:+.4f}, {found.cases} held-back cases, paired, on the "
+                "network's grid)"
+            )
+    if facts.critic_gap is not None:
+        lines.append(
+            f"The critic scored true masks {facts.critic_gap:.2f} above made ones over the last "
+            "quarter of its steps"
+            + (
+                "."
+                if facts.critic_gap >= _ENOUGH_GAP
+                else f", less than {_ENOUGH_GAP}: it never told them apart, and the adversarial "
+                "part of this training taught nothing."
+            )
+        )
+    return ["## Refinement", _list(lines)] if lines else []
+
+
 def _cell(statistic: Statistic) -> str:
     if math.isnan(statistic.mean):
         return "–"
@@ -148,6 +223,7 @@ def metrics_json(
     facts: Facts,
     scores: Mapping[str, Mapping[str, float]],
     scored: Sequence[CaseScores],
+    samples: Sequence[Sample],
     validations: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
 ) -> str:
     """Return the text of ``metrics.json``: scores of each held-back case and each validation.
@@ -156,6 +232,7 @@ def metrics_json(
         facts: How the bundle was trained.
         scores: ``metric → label → mean`` of the weights that were kept.
         scored: The same for each held-back case, on its scan's own grid.
+        samples: Raw confidence and true Dice of held-back results, clean and corrupted.
         validations: Step and ``metric → label → mean``, on the network's grid.
     """
     content = {
@@ -164,11 +241,13 @@ def metrics_json(
         "validation_cases": facts.validation_cases,
         "best_step": facts.best_step,
         "data_fingerprint": facts.fingerprint,
+        "from": facts.lineage.published if facts.lineage else None,
         "scores": scores,
         "cases": [
             {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}
             for one in scored
         ],
+        "confidence": [asdict(sample) for sample in samples],
         "validations": [{"step": step, "scores": found} for step, found in validations],
         "provenance": dict(facts.provenance),
     }

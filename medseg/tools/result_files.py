@@ -62,6 +62,16 @@ RESULT_FORMATS: Mapping[str, ResultFormat] = {
 """The formats that ``--format`` takes."""
 
 
+ERROR_MAPS = "error_maps"
+"""The folder of error maps among the results."""
+
+
+def error_map_file(out: Path, scan: str, spec: BundleSpec) -> Path:
+    """Return where the error map of a scan lies, or would: percent, on the scan's grid."""
+    ending = ".png" if spec.preprocessing.input == "picture" else ".nii.gz"
+    return out / ERROR_MAPS / f"{scan}{ending}"
+
+
 SUMMARIES = ("volumes.csv", "report.html")
 """The files of a whole batch, beside its ledger."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from medseg.tools.bundle import Bundle, differences, load_bundle, write_bundle
 from medseg.tools.checkpoint import RunFolder
+from medseg.tools.lineage import Lineage, lineage_of
 from medseg.words.config import BundleSpec
 from medseg.words.errors import BundleError, CheckpointError, Fault
 
@@ -26,6 +28,7 @@ class Run:
         data: The data folder.
         fold: The fold held back; ``None`` trains on every case.
         run_id: Names it for good.
+        lineage: The trained bundle it started from, if any.
     """
 
     folder: RunFolder
@@ -33,6 +36,7 @@ class Run:
     data: Path
     fold: int | None
     run_id: str
+    lineage: Lineage | None = None
 
     @property
     def home(self) -> Path:
@@ -41,7 +45,13 @@ class Run:
         return RUNS.absolute() if RUNS.absolute() in folder.parents else folder.parent
 
 
-def new_run(asked: Bundle, data: Path | None, out: Path | None, fold: int | None) -> Run:
+def new_run(
+    asked: Bundle,
+    data: Path | None,
+    out: Path | None,
+    fold: int | None,
+    lineage: Lineage | None = None,
+) -> Run:
     """Plan a run in a new or empty folder; nothing is written yet.
 
     Args:
@@ -49,6 +59,7 @@ def new_run(asked: Bundle, data: Path | None, out: Path | None, fold: int | None
         data: The data folder; the bundle's own unless given.
         out: The run folder; ``runs/<name>/<time>-fold<K>`` unless given.
         fold: The fold to hold back.
+        lineage: The trained bundle to start from.
 
     Raises:
         OutputError: If the folder holds something already.
@@ -57,7 +68,7 @@ def new_run(asked: Bundle, data: Path | None, out: Path | None, fold: int | None
     part = "all" if fold is None else f"fold{fold}"
     folder = RunFolder(out or RUNS / asked.spec.name / f"{stamp}-{part}")
     folder.refuse_full()
-    return Run(folder, asked.spec, data or asked.data_root, fold, uuid.uuid4().hex)
+    return Run(folder, asked.spec, data or asked.data_root, fold, uuid.uuid4().hex, lineage)
 
 
 def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
@@ -82,7 +93,8 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
             "resume with the same bundle and --set, or start a new run. What changed:",
             [Fault(*change.split(": ", 1)) for change in changed],
         )
-    return Run(folder, spec, data or Path(facts["data"]), facts["fold"], facts["run_id"])
+    place = data or Path(facts["data"])
+    return Run(folder, spec, place, facts["fold"], facts["run_id"], lineage_of(facts))
 
 
 def _newest_unfinished(name: str) -> Path:
@@ -98,6 +110,8 @@ def _newest_unfinished(name: str) -> Path:
 
 def begin(run: Run) -> None:
     """Make the run folder, with the resolved bundle and what a resume needs to know."""
-    facts = {"run_id": run.run_id, "data": str(run.data), "fold": run.fold}
+    facts: dict[str, Any] = {"run_id": run.run_id, "data": str(run.data), "fold": run.fold}
+    if run.lineage is not None:
+        facts["from"] = asdict(run.lineage)
     run.folder.begin(facts)
     write_bundle(run.spec, run.folder.bundle)

@@ -14,8 +14,8 @@ from medseg.tools.batch_report import PREVIEWS, VOLUMES, volumes_csv, write_repo
 from medseg.tools.bundle import load_bundle
 from medseg.tools.discreet import discreet_fault, printable
 from medseg.tools.files import write_whole
-from medseg.tools.ledger import Entry, Ledger, open_ledger
-from medseg.tools.result_files import choose_formats, refuse_overwriting
+from medseg.tools.ledger import Entry, Ledger, open_ledger, worst_first
+from medseg.tools.result_files import ERROR_MAPS, choose_formats, refuse_overwriting
 from medseg.tools.scans import ScanList, find_scans
 from medseg.words.config import BundleSpec
 from medseg.words.errors import Fault
@@ -37,6 +37,12 @@ class Batch:
     places: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
+    def to_review(self) -> tuple[Entry, ...]:
+        """The results that someone should look at first, worst first."""
+        flagged = [one for one in self.results if one.quality is not None and one.quality.review]
+        return tuple(sorted(flagged, key=worst_first))
+
+    @property
     def failed(self) -> tuple[Entry, ...]:
         """The scans without a result."""
         return tuple(entry for entry in self.results if not entry.is_good)
@@ -50,6 +56,7 @@ def segment(
     device: str = "auto",
     formats: Sequence[str] = (),
     report: bool = True,
+    error_maps: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
     """Segment a scan, a folder of scans or a list of scans.
@@ -66,6 +73,8 @@ def segment(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given.
         report: Whether to draw pictures and write ``OUT/report.html``.
+        error_maps: Whether to write, for each scan, where its labels are probably wrong: a map
+            in percent on the scan's grid, in ``OUT/error_maps``.
         listeners: Told of progress and warnings, of progress in another thread.
 
     Returns:
@@ -85,7 +94,7 @@ def segment(
     found = find_scans(scans, len(trained.spec.channels))
     refuse_overwriting(scans, out, found.scans, kinds)
     segmenter = Segmenter(trained, device)
-    with open_ledger(out, [PREVIEWS]) as ledger:
+    with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:
         _tell_notes(found, ledger, listeners)
         work = ScanWork(
             segmenter,
@@ -93,6 +102,7 @@ def segment(
             kinds,
             total=len(found.scans),
             pictures=report,
+            error_maps=error_maps,
             listeners=listeners,
         )
         left_out, places = _named_places(found, scans)

@@ -10,30 +10,44 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
+from medseg.engine.learning.inheritance import Inheritance
 from medseg.engine.learning.record import Record
+from medseg.engine.learning.refinement import (
+    Refined,
+    make_learner,
+    refine,
+    snapshot_steps,
+    total_steps,
+)
 from medseg.engine.learning.supervised import Learner, Validation
 from medseg.engine.learning.team import Team, join_team, local_device
+from medseg.engine.networks.refiner import refined_definition
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
-from medseg.tools.bundle import Bundle, flat_parameters, load_bundle
+from medseg.tools.bundle import Bundle, flat_parameters, load_bundle, write_trained
+from medseg.tools.calibration import calibrate
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
-from medseg.tools.metrics import CaseScores, score_case, statistics, summarise
+from medseg.tools.lineage import Lineage, parent_of, trace
+from medseg.tools.metrics import statistics, summarise
 from medseg.tools.model_card import Facts, metrics_json, model_card
 from medseg.tools.monai_bundle import Parts, write_monai_bundle
 from medseg.tools.provenance import provenance
 from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
 from medseg.tools.runs import Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
+from medseg.words.config import BundleSpec, TrainedSpec
 from medseg.words.events import (
     Listener,
     Progress,
     RunDone,
     RunFailed,
     RunStarted,
+    StartedFrom,
     ValidationDone,
     Warned,
     tell,
@@ -51,6 +65,7 @@ def train(
     fold: int | None = 0,
     device: str = "auto",
     overrides: Sequence[str] = (),
+    start_from: str | Path | None = None,
     resume: bool = False,
     skip_bad_cases: bool = False,
     listeners: Sequence[Listener] = (),
@@ -64,6 +79,9 @@ def train(
         fold: The fold to validate on; ``None`` trains on every case.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         overrides: Assignments such as ``training.steps=200``.
+        start_from: A trained bundle whose weights to start from. Labels and channels of the same
+            name go on from its weights; see ``medseg.tools.lineage`` for the rules. A resumed
+            run keeps to the one it began with.
         resume: Continue the run in ``out``, or the newest unfinished run of this bundle.
         skip_bad_cases: Go on without the cases that have a fault.
         listeners: Told what happens, besides MLflow.
@@ -74,7 +92,7 @@ def train(
     Raises:
         BundleError: If the bundle is wrong.
         DatasetError: If cases are bad, every one named, or there are too few.
-        CheckpointError: If there is nothing to resume, or the run is of another bundle.
+        CheckpointError: If there is nothing to resume, or the weights to start from do not fit.
         TrainingError: If the loss becomes no number.
         OutputError: If the run folder cannot be written.
     """
@@ -87,7 +105,8 @@ def train(
         if resume:
             run = resumed_run(asked, given_data, given_out)
         else:
-            run = new_run(asked, given_data, given_out, fold)
+            lineage = _lineage(asked.spec, start_from)
+            run = new_run(asked, given_data, given_out, fold, lineage)
         run = replace(run, folder=RunFolder(Path(team.agree(str(run.folder.path)))))
         heard = listeners if team.is_first else ()
         if run.folder.is_finished:
@@ -107,13 +126,28 @@ def train(
     return run.folder.path
 
 
+def _lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage | None:
+    if start_from is None:
+        return None
+    parent = load_bundle(start_from)
+    Inheritance(spec, parent)  # what does not fit is told before cases are read
+    return trace(parent, spec)
+
+
+def _inheritance(run: Run) -> Inheritance | None:
+    if run.lineage is None or run.folder.checkpoint.is_file():
+        return None
+    return Inheritance(run.spec, parent_of(run.lineage))
+
+
 def _train(
     run: Run, dataset: Dataset, device: torch.device, team: Team, listeners: Sequence[Listener]
 ) -> None:
     """Train; only the first process of a team writes, validates and speaks."""
     record = Record(run.spec.name)
+    inheritance = _inheritance(run)
     if not team.is_first:
-        learner = Learner(run.spec, dataset.training, device, [record], team)
+        learner = make_learner(run.spec, dataset.training, device, [record], team, inheritance)
         team.wait()
         _restore(run, learner, record)
         _learn(run, learner, record, dataset, team, ())
@@ -122,13 +156,18 @@ def _train(
         begin(run)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
-        learner = Learner(run.spec, dataset.training, device, [record, *tracked], team)
+        learner = make_learner(
+            run.spec, dataset.training, device, [record, *tracked], team, inheritance
+        )
         team.wait()
         resumed_at = _restore(run, learner, record)
         facts = provenance(device) | {"data.fingerprint": dataset.fingerprint}
         tell(tracked, _started(run, facts, resumed_at))
+        if run.lineage is not None and resumed_at is None:
+            tell(tracked, StartedFrom(run.lineage.name, run.lineage.decisions))
         stopped = _learn(run, learner, record, dataset, team, tracked)
-        _finish(run, record, dataset, facts, str(device), tracked, stopped=stopped)
+        refined = refine(run.spec, run.folder, learner, record, dataset.validation, device, tracked)
+        _finish(run, record, dataset, facts, refined, str(device), tracked, stopped=stopped)
 
 
 def _tracker(run: Run, listeners: Sequence[Listener]) -> Listener:
@@ -163,15 +202,17 @@ def _restore(run: Run, learner: Learner, record: Record) -> int | None:
 
 
 def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStarted:
+    ancestry = run.lineage.parameters if run.lineage else {}
+    decisions = {"from.decisions": "\n".join(run.lineage.decisions)} if run.lineage else {}
     return RunStarted(
         folder=run.folder.path,
         run_id=run.run_id,
         name=run.spec.name,
         experiment=run.spec.tracking.experiment or run.spec.name,
-        parameters=flat_parameters(run.spec) | {"fold": str(run.fold)},
-        provenance=facts,
+        parameters=flat_parameters(run.spec) | {"fold": str(run.fold)} | ancestry,
+        provenance=facts | decisions,
         resumed_at=resumed_at,
-        total_steps=run.spec.training.steps,
+        total_steps=total_steps(run.spec),
     )
 
 
@@ -206,9 +247,16 @@ def _learn(
         if team.is_first:
             run.folder.save_checkpoint({"learner": learner.state(), "record": record.state()})
 
+    def keep(step: int) -> None:
+        if team.is_first:
+            weights = inference_weights(learner.best_guess, run.spec)
+            run.folder.save_weights(weights, run.folder.snapshot(step))
+
     if record.has_stalled(patience):
         return True
-    return learner.learn(validate=validate_and_agree, save=save)
+    return learner.learn(
+        validate=validate_and_agree, save=save, keep=keep, keep_after=snapshot_steps(run.spec)
+    )
 
 
 def _draw(run: Run, record: Record, dataset: Dataset, found: Validation) -> list[Path]:
@@ -236,16 +284,28 @@ def _finish(
     record: Record,
     dataset: Dataset,
     provenance_facts: dict[str, str],
+    refined: Refined,
     device: str,
     listeners: Sequence[Listener],
     *,
     stopped: bool,
 ) -> None:
-    """Score the best weights as they will be used, and make the folder a whole bundle."""
+    """Judge the best weights as they will be used, and make the folder a whole bundle."""
     folder, spec = run.folder, run.spec
-    scored = _score_held_back(run, dataset, device, listeners)
+    judged = _judge_held_back(run, dataset, device, listeners)
+    scored = [one.scores for one in judged]
+    samples = [sample for one in judged for sample in one.samples]
+    quality = calibrate(
+        samples,
+        spec.label_set.names,
+        coverage=spec.quality.coverage,
+        review_share=spec.quality.review_share,
+    )
+    write_trained(TrainedSpec(refinement=refined.finding, quality=quality), folder.path)
     scores = summarise(scored) if scored else {}
-    parts = Parts(network_definition(spec, supervised=False), window_arguments(spec), SLICE_AXIS)
+    applied = refined.finding is not None and refined.finding.applied
+    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
+    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder.path, spec, parts, scores)
     facts = Facts(
         training_cases=len(dataset.training),
@@ -254,34 +314,33 @@ def _finish(
         best_step=record.best_step or spec.training.steps,
         fingerprint=dataset.fingerprint,
         provenance=provenance_facts,
+        quality=quality,
+        lineage=run.lineage,
+        refinement=refined.finding,
+        critic_gap=refined.gap,
     )
     write_whole(folder.card, model_card(spec, facts, statistics(scored) if scored else {}))
-    write_whole(folder.metrics, metrics_json(facts, scores, scored, record.validations))
+    write_whole(folder.metrics, metrics_json(facts, scores, scored, samples, record.validations))
     tell(listeners, RunDone(folder.path, scores, stopped))
 
 
-def _score_held_back(
+def _judge_held_back(
     run: Run, dataset: Dataset, device: str, listeners: Sequence[Listener]
-) -> list[CaseScores]:
-    """Segment the held-back scans by the path users take, and score them on their own grids."""
-    if not dataset.held_back:
+) -> list[Judged]:
+    """Segment the held-back scans by the path users take, on their own grids."""
+    total = len(dataset.held_back)
+    if not total:
         return []
     segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
-    scored = []
-    for done, case in enumerate(dataset.held_back):
-        tell(listeners, Progress("scoring held-back cases", done, len(dataset.held_back)))
-        volume, reference = open_case(case, run.spec)
-        found = segmenter.segment(volume)
-        name = dataset.validation[done].case_id
-        scored.append(
-            score_case(
-                found.labels,
-                reference,
-                run.spec.label_set,
-                volume.spacing,
-                case=name,
-                voxel_ml=volume.voxel_ml,
-            )
-        )
-    tell(listeners, Progress("scoring held-back cases", len(scored), len(scored)))
-    return scored
+    names = (case.case_id for case in dataset.validation)
+    cases = (
+        HeldBackCase(name, *open_case(case, run.spec))
+        for name, case in zip(names, dataset.held_back, strict=True)
+    )
+    copies, seed = run.spec.quality.corrupted_copies, run.spec.training.seed
+    judged = []
+    tell(listeners, Progress("scoring held-back cases", 0, total))
+    for one in judge_held_back(segmenter, cases, count=total, copies=copies, seed=seed):
+        judged.append(one)
+        tell(listeners, Progress("scoring held-back cases", len(judged), total))
+    return judged

@@ -59,6 +59,19 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StartedFrom(Event):
+    """A training starts from the weights of a trained bundle.
+
+    Attributes:
+        name: That bundle's name.
+        decisions: What was taken over and what starts afresh, one sentence each.
+    """
+
+    name: str
+    decisions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone(Event):
     """One optimiser step.
 

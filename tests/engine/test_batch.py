@@ -35,11 +35,11 @@ class Flawed(Segmenter):
         self.errors = errors
         SEEN.clear()
 
-    def segment(self, volume: Volume) -> Segmentation:
+    def segment(self, volume: Volume, *, error_map: bool = False) -> Segmentation:
         SEEN.append(weakref.ref(volume.array))
         if volume.source in self.errors:
             raise self.errors[volume.source]
-        return super().segment(volume)
+        return super().segment(volume, error_map=error_map)
 
 
 Run = Callable[..., tuple[list[Entry], ScanWork]]

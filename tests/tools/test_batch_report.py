@@ -14,7 +14,7 @@ import pytest
 
 from medseg.tools.batch_report import preview_file, render_report, volumes_csv, write_report
 from medseg.tools.files import write_whole
-from medseg.tools.ledger import Entry
+from medseg.tools.ledger import Entry, QualityEntry
 from medseg.words.labels import Label, LabelSet
 
 LABELS = LabelSet([Label(1, "liver", 1, (230, 60, 60)), Label(2, "kidney", 2, (70, 170, 255))])
@@ -132,16 +132,59 @@ def test_the_same_ledger_gives_the_same_page(tmp_path: Path) -> None:
 
 def test_volumes_are_sorted_and_failed_scans_left_out() -> None:
     table = volumes_csv([entry("b"), entry("A"), entry("c", "failed")], LABELS)
-    assert table == "scan,liver_ml,kidney_ml\nA,1500.2500,300.5000\nb,1500.2500,300.5000\n"
+    assert table.splitlines() == [
+        "scan,liver_ml,kidney_ml,expected_dice,lower_bound,review,liver_expected_dice,"
+        "kidney_expected_dice",
+        "A,1500.2500,300.5000,,,,,",
+        "b,1500.2500,300.5000,,,,,",
+    ]
+
+
+JUDGED = QualityEntry(
+    expected_dice=0.91,
+    lower_bound=0.83,
+    labels={"liver": (0.95, 0.9)},
+    is_calibrated=True,
+    review=False,
+)
+
+
+def test_quality_stands_beside_the_volumes() -> None:
+    nothing = QualityEntry(expected_dice=None, lower_bound=None, is_calibrated=True, review=True)
+    table = volumes_csv([entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS)
+    assert table.splitlines()[1:] == [
+        "a,1500.2500,300.5000,0.9100,0.8300,0,0.9500,",
+        "b,1500.2500,300.5000,,,1,,",
+    ]
+
+
+def test_failed_scans_come_first_and_then_the_worst_results(tmp_path: Path) -> None:
+    def judged(scan: str, dice: float | None) -> Entry:
+        return entry(scan, quality=JUDGED.model_copy(update={"expected_dice": dice}))
+
+    entries = [entry("old"), judged("fine", 0.9), judged("bad", 0.3), entry("gone", "failed")]
+    shown = page(tmp_path, *entries, judged("nothing", None)).first_cells()
+    assert shown == ["gone", "nothing", "bad", "fine", "old"]
+
+
+def test_the_report_says_what_to_review(tmp_path: Path) -> None:
+    flagged = JUDGED.model_copy(update={"expected_dice": 0.4, "review": True})
+    text = render_report(
+        tmp_path, [entry("a", quality=flagged), entry("b", quality=JUDGED)], "liver 1.0.0", LABELS
+    )
+    assert text.count("<mark>review</mark>") == 1
+    assert "<b>1</b>to review" in text
+    assert "at least 0.83" in text
+    assert "not calibrated" not in text
 
 
 def test_labels_of_another_bundle_have_their_own_columns() -> None:
     other = entry("old", volumes_ml={"spleen": 2.0})
     table = volumes_csv([entry("new"), other], LABELS)
-    assert table.splitlines() == [
-        "scan,liver_ml,kidney_ml,spleen_ml",
-        "new,1500.2500,300.5000,",
-        "old,,,2.0000",
+    assert [line.split(",")[:4] for line in table.splitlines()] == [
+        ["scan", "liver_ml", "kidney_ml", "spleen_ml"],
+        ["new", "1500.2500", "300.5000", ""],
+        ["old", "", "", "2.0000"],
     ]
 
 

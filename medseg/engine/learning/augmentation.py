@@ -44,6 +44,7 @@ def vary_intensities(
         (augmentation.contrast, _change_contrast),
         (augmentation.low_resolution, _lose_resolution),
         (augmentation.gamma, _bend),
+        (augmentation.ghosting, _ghost),
     )
     varied = []
     for image in images:
@@ -127,3 +128,17 @@ def _bend(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> 
     # Mean and spread stay, so that only the curve's shape is varied.
     bent = (bent - bent.mean(space, keepdim=True)) / bent.std(space, keepdim=True).clamp_min(1e-7)
     return bent * spread + mean
+
+
+def _ghost(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> torch.Tensor:
+    """Lay fainter copies over the image, as movement in time with MR's phase encoding does."""
+    every, strength = int(rng.integers(2, 6)), rng.uniform(0.05, 0.3)
+    axis = 1 + int(rng.integers(image.ndim - 1))
+    lines = image.shape[axis]
+    frequencies = torch.fft.fft(image, dim=axis)
+    kept = torch.ones(lines, device=image.device)
+    kept[::every] = 1 - strength
+    kept[0] = 1.0  # the mean stays
+    shape = [lines if other == axis else 1 for other in range(image.ndim)]
+    ghosted: torch.Tensor = torch.fft.ifft(frequencies * kept.reshape(shape), dim=axis).real
+    return ghosted.to(image.dtype)

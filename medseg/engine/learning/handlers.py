@@ -7,7 +7,7 @@ resumed in the middle needs no special case.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from ignite.engine import Engine, Events
@@ -15,7 +15,6 @@ from monai.engines import IterationEvents, SupervisedTrainer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from medseg.engine.learning.losses import SegmentationLoss
 from medseg.words.config import TrainingSpec
 from medseg.words.errors import TrainingError
 from medseg.words.events import Event, Listener, StepDone, tell
@@ -131,10 +130,22 @@ class WeightAverage:
 
 
 class StepReport:
-    """Tell listeners about each step."""
+    """Tell listeners about each step.
 
-    def __init__(self, loss: SegmentationLoss, listeners: Sequence[Listener]) -> None:
-        self._loss, self._listeners = loss, listeners
+    Args:
+        parts: Gives the parts of the step's loss, before weighting.
+        listeners: Who is told.
+        before: Steps that an earlier stage of the run took.
+    """
+
+    def __init__(
+        self,
+        parts: Callable[[], Mapping[str, torch.Tensor]],
+        listeners: Sequence[Listener],
+        *,
+        before: int = 0,
+    ) -> None:
+        self._parts, self._listeners, self._before = parts, listeners, before
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -143,9 +154,9 @@ class StepReport:
     def __call__(self, engine: SupervisedTrainer) -> None:
         """Send the step just done."""
         event: Event = StepDone(
-            step=engine.state.iteration,
+            step=self._before + engine.state.iteration,
             loss=engine.state.output["loss"].item(),
-            parts={name: float(value) for name, value in self._loss.parts.items()},
+            parts={name: float(value) for name, value in self._parts().items()},
             learning_rate=engine.optimizer.param_groups[0]["lr"],
         )
         tell(self._listeners, event)
@@ -166,3 +177,19 @@ class Every:
         step = engine.state.iteration
         if step % self._steps == 0 or step == self._last:
             self._action(step)
+
+
+class After:
+    """Call something after certain steps."""
+
+    def __init__(self, steps: Sequence[int], action: Callable[[int], None]) -> None:
+        self._steps, self._action = frozenset(steps), action
+
+    def attach(self, engine: Engine) -> None:
+        """Register with the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Call the action, with the number of steps done, if this is one of them."""
+        if engine.state.iteration in self._steps:
+            self._action(engine.state.iteration)

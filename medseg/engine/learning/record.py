@@ -13,6 +13,10 @@ from medseg.words.events import Event, StepDone
 Scores = Mapping[str, Mapping[str, float]]
 
 
+DRAWN = ("dice", "ce", "adversarial", "critic")
+"""Parts of the loss that the curves show, where there are any."""
+
+
 class Record:
     """Remembers every step's loss and every validation's scores; saved with checkpoints.
 
@@ -22,14 +26,16 @@ class Record:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._steps: list[tuple[int, float, float, float, float]] = []
+        self._steps: list[tuple[int, float, float]] = []
+        self._parts: dict[str, list[tuple[int, float]]] = {}
         self.validations: list[tuple[int, Scores]] = []
 
     def __call__(self, event: Event) -> None:
         """Remember a step."""
         if isinstance(event, StepDone):
-            parts = (event.parts.get("dice", 0.0), event.parts.get("ce", 0.0))
-            self._steps.append((event.step, event.loss, *parts, event.learning_rate))
+            self._steps.append((event.step, event.loss, event.learning_rate))
+            for name, value in event.parts.items():
+                self._parts.setdefault(name, []).append((event.step, value))
 
     def add_validation(self, step: int, scores: Scores) -> bool:
         """Remember a validation; return whether its mean Dice is the best so far."""
@@ -60,16 +66,18 @@ class Record:
     @property
     def history(self) -> History:
         """The record as curves."""
-        steps = [int(step) for step, *_ in self._steps]
-        columns = list(zip(*self._steps, strict=True)) or [()] * 5
-        curve = [list(zip(steps, column, strict=True)) for column in columns]
         return History(
             self._name,
-            losses=curve[1],
-            parts={"dice": curve[2], "ce": curve[3]},
-            learning_rates=curve[4],
+            losses=[(step, loss) for step, loss, _ in self._steps],
+            parts={name: self._parts[name] for name in DRAWN if name in self._parts},
+            learning_rates=[(step, rate) for step, _, rate in self._steps],
             validations=tuple(self.validations),
         )
+
+    def mean_part(self, name: str, after: int) -> float | None:
+        """Return the mean of a part of the loss over the steps after one; ``None`` without any."""
+        values = [value for step, value in self._parts.get(name, ()) if step > after]
+        return sum(values) / len(values) if values else None
 
     def state(self) -> dict[str, Any]:
         """Return the record as tensors and plain values."""
@@ -77,12 +85,24 @@ class Record:
             [step, {metric: dict(labels) for metric, labels in found.items()}]
             for step, found in self.validations
         ]
-        return {"steps": torch.tensor(self._steps, dtype=torch.float64), "validations": scores}
+        parts = {
+            name: torch.tensor(values, dtype=torch.float64) for name, values in self._parts.items()
+        }
+        steps = torch.tensor(self._steps, dtype=torch.float64).reshape(-1, 3)
+        return {"steps": steps, "parts": parts, "validations": scores}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a saved record."""
-        self._steps = [
-            (int(step), loss, dice, ce, rate)
-            for step, loss, dice, ce, rate in state["steps"].tolist()
-        ]
+        self._steps = [(int(step), loss, rate) for step, loss, rate in state["steps"].tolist()]
+        self._parts = {
+            name: [(int(step), value) for step, value in values.tolist()]
+            for name, values in state["parts"].items()
+        }
         self.validations = [(int(step), scores) for step, scores in state["validations"]]
+
+    def forget_after(self, step: int) -> None:
+        """Forget what happened after a step."""
+        self._steps = [one for one in self._steps if one[0] <= step]
+        kept = {n: [one for one in values if one[0] <= step] for n, values in self._parts.items()}
+        self._parts = {name: values for name, values in kept.items() if values}
+        self.validations = [one for one in self.validations if one[0] <= step]

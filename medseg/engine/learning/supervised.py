@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from ignite.metrics import Metric
-from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines import SupervisedEvaluator, SupervisedTrainer, Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg.engine.learning.handlers import (
+    After,
     Every,
     GradientClip,
     LearningRate,
@@ -22,6 +23,7 @@ from medseg.engine.learning.handlers import (
     StopOnNan,
     WeightAverage,
 )
+from medseg.engine.learning.inheritance import Inheritance
 from medseg.engine.learning.losses import SegmentationLoss
 from medseg.engine.learning.patches import PatchBatches
 from medseg.engine.learning.team import Team
@@ -65,6 +67,7 @@ class Learner:
         device: Where to compute.
         listeners: Told about every step.
         team: The processes that train together.
+        inheritance: Weights to start from, where not from chance alone.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Learner:
         device: torch.device,
         listeners: Sequence[Listener] = (),
         team: Team = Team(),  # noqa: B008 - a frozen value
+        inheritance: Inheritance | None = None,
     ) -> None:
         training = spec.training
         self._spec, self._device, self._listeners = spec, device, listeners
@@ -81,6 +85,8 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.network = build_network(spec).to(device)
+        if inheritance is not None:
+            inheritance.lay_into(self.network)
         if device.type == "cuda":
             self.network.to(memory_format=_channels_last(spec))  # type: ignore[call-overload]
         self._supervised: nn.Module = Supervised(self.network)
@@ -89,7 +95,7 @@ class Learner:
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
         self._loss = SegmentationLoss(training)
-        self._batches = PatchBatches(
+        self.batches = PatchBatches(
             on_device(cases, device),
             training,
             dims=spec.network.dims,
@@ -106,13 +112,22 @@ class Learner:
         """The network to validate and keep: the averaged one where the bundle wants it."""
         return self._average.averaged.module if self._average else self.network
 
-    def learn(self, *, validate: Callable[[int], bool], save: Callable[[int], None]) -> bool:
+    def learn(
+        self,
+        *,
+        validate: Callable[[int], bool],
+        save: Callable[[int], None],
+        keep: Callable[[int], None] | None = None,
+        keep_after: Sequence[int] = (),
+    ) -> bool:
         """Take the steps that are left.
 
         Args:
             validate: Called with the steps done when a validation is due; returns whether to
                 go on.
             save: Called with the steps done when a checkpoint is due.
+            keep: Called with the steps done where their number is in ``keep_after``.
+            keep_after: After which steps.
 
         Returns:
             Whether ``validate`` ended the training before its last step.
@@ -142,23 +157,28 @@ class Learner:
             StopOnNan(),
             *([GradientClip(training.gradient_clip)] if training.gradient_clip else []),
             *([self._average] if self._average else []),
-            StepReport(self._loss, self._listeners),
+            StepReport(self.parts, self._listeners),
+            *([After(keep_after, keep)] if keep else []),
             Every(training.validate_every, training.steps, validate_or_stop),
             Every(training.checkpoint_every, training.steps, save_after),
         ]
+        self.batches.first = self.step + 1
         trainer = self._trainer(handlers)
+        begin_after(trainer, self.step, training.steps)
         trainer.run()
         return stopped
 
-    def _trainer(self, handlers: Sequence[Any]) -> SupervisedTrainer:
-        steps = self._spec.training.steps
-        self._batches.first = self.step + 1
+    def parts(self) -> Mapping[str, torch.Tensor]:
+        """Return the parts of the last step's loss, before weighting."""
+        return self._loss.parts
+
+    def _trainer(self, handlers: Sequence[Any]) -> Trainer:
         half = self._precision == torch.float16
         trainer = SupervisedTrainer(
             device=self._device,
             max_epochs=1,
-            epoch_length=steps,
-            train_data_loader=self._batches,
+            epoch_length=self._spec.training.steps,
+            train_data_loader=self.batches,
             network=self._supervised,
             optimizer=self._optimizer,
             loss_function=self._loss,
@@ -173,9 +193,6 @@ class Learner:
             self._scaler = trainer.scaler
             if self._scale is not None:
                 trainer.scaler.load_state_dict(self._scale)
-        # MONAI and ignite log to stderr on their own; events say the same to whoever listens.
-        trainer.logger.setLevel(logging.CRITICAL)
-        trainer.load_state_dict({"iteration": self.step, "max_epochs": 1, "epoch_length": steps})
         return trainer
 
     def validate(self, cases: Sequence[PreprocessedCase], examples: int = 0) -> Validation:
@@ -223,6 +240,13 @@ class Learner:
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this bundle: {error}") from error
+
+
+def begin_after(trainer: Trainer, step: int, steps: int) -> None:
+    """Let a trainer whose one epoch has so many steps go on after a step."""
+    # MONAI and ignite log to stderr on their own; events say the same to whoever listens.
+    trainer.logger.setLevel(logging.CRITICAL)
+    trainer.load_state_dict({"iteration": step, "max_epochs": 1, "epoch_length": steps})
 
 
 class CaseMetric(Metric):  # type: ignore[misc]

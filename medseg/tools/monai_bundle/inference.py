@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from medseg.tools.monai_bundle.parts import Config, Parts, chain, inferer, input_steps, load_steps
+from medseg.tools.monai_bundle.parts import (
+    Config,
+    Parts,
+    chain,
+    inferer,
+    input_steps,
+    load_steps,
+    network_sections,
+)
 from medseg.tools.transforms import IMAGE, Step
 from medseg.words.config import BundleSpec
 
@@ -21,7 +29,7 @@ def inference_config(spec: BundleSpec, parts: Parts) -> Config:
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
         "datalist": _datalist(spec),
-        "network_def": dict(parts.network),
+        **network_sections(parts.network),
         "network": "$@network_def.to(@device)",
         "preprocessing": chain([*load_steps(spec, [IMAGE]), *input_steps(spec, [IMAGE])]),
         "dataset": {

@@ -17,7 +17,8 @@ class Parts:
     """What the engine contributes to the configs, as data.
 
     Attributes:
-        network: The network for inference, with ``_target_``.
+        network: The network for inference, with ``_target_``. A chain of layers is written as
+            ``torch.nn.Sequential`` with a list of ``layers``.
         window: Arguments of the sliding window.
         slice_axis: Axis along which a 2D network takes slices.
     """
@@ -25,6 +26,36 @@ class Parts:
     network: Mapping[str, Any]
     window: Mapping[str, Any]
     slice_axis: int
+
+
+CHAIN = "torch.nn.Sequential"
+
+
+def network_sections(network: Mapping[str, Any]) -> Config:
+    """State the network as sections of a config, ``network_def`` among them.
+
+    MONAI gives a class its arguments by name, and ``torch.nn.Sequential`` takes none by name. So
+    the layers of each chain stand in a section of their own, and the chain is a fixed expression
+    over it.
+    """
+    sections: Config = {}
+
+    def stated(part: Mapping[str, Any]) -> Any:
+        if part.get("_target_") != CHAIN:
+            return {
+                name: stated(value) if _is_layer(value) else value for name, value in part.items()
+            }
+        name = f"layers_{len(sections)}"
+        sections[name] = []
+        sections[name] = [stated(layer) for layer in part["layers"]]
+        return f"$torch.nn.Sequential(*@{name})"
+
+    definition = stated(network)
+    return {**sections, "network_def": definition}
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def load_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from medseg.tools.monai_bundle.parts import Config, Parts, chain, inferer, input_steps, load_steps
+from medseg.tools.monai_bundle.parts import (
+    Config,
+    Parts,
+    chain,
+    inferer,
+    input_steps,
+    load_steps,
+    network_sections,
+)
 from medseg.tools.transforms import IMAGE, LABEL, Step
 from medseg.words.config import BundleSpec
 
@@ -66,7 +74,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         "files": "$[{key: os.path.join(@dataset_dir, item[key]) for key in ('image', 'label')} "
         "for item in @datalist]",
         "held_back": "$max(1, len(@files) // 5)",
-        "network_def": dict(parts.network),
+        **network_sections(parts.network),
         "network": "$@network_def.to(@device)",
         "loss": {
             "_target_": "DiceCELoss",

@@ -15,9 +15,10 @@ from medseg.words.config.preprocessing import (
     Window,
     ZScore,
 )
+from medseg.words.config.refinement import CriticSpec, MaskBankSpec, RefinementSpec
 from medseg.words.config.trained import (
     CalibrationSpec,
-    QualitySpec,
+    QualityFinding,
     RefinementFinding,
     TrainedSpec,
 )
@@ -25,6 +26,7 @@ from medseg.words.config.training import (
     AUGMENTATIONS,
     AugmentationSpec,
     InferenceSpec,
+    QualitySpec,
     TrackingSpec,
     TrainingSpec,
 )
@@ -39,16 +41,20 @@ __all__ = [
     "ChannelSpec",
     "Contradiction",
     "ContradictionError",
+    "CriticSpec",
     "DataSpec",
     "InferenceSpec",
     "Intensity",
     "LabelSpec",
+    "MaskBankSpec",
     "MinMax",
     "MonaiNetworkSpec",
     "NetworkSpec",
     "PreprocessingSpec",
+    "QualityFinding",
     "QualitySpec",
     "RefinementFinding",
+    "RefinementSpec",
     "Spec",
     "TrackingSpec",
     "TrainedSpec",

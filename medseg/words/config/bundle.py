@@ -12,7 +12,13 @@ from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
 from medseg.words.config.network import NetworkSpec, UNetSpec
 from medseg.words.config.parts import Contradiction, ContradictionError, Name, Spec, Text
 from medseg.words.config.preprocessing import MinMax, PreprocessingSpec, Window, ZScore
-from medseg.words.config.training import InferenceSpec, TrackingSpec, TrainingSpec
+from medseg.words.config.refinement import RefinementSpec
+from medseg.words.config.training import (
+    InferenceSpec,
+    QualitySpec,
+    TrackingSpec,
+    TrainingSpec,
+)
 from medseg.words.labels import BACKGROUND_COLOUR, Label, LabelSet, default_colour
 
 SCHEMA_ID = "medseg-bundle-1.json"
@@ -46,7 +52,10 @@ class BundleSpec(Spec):
     preprocessing: PreprocessingSpec = PreprocessingSpec()
     network: NetworkSpec = UNetSpec()
     training: TrainingSpec
+    refinement: RefinementSpec | None = None
+    """Correction of the network's masks, or adversarial training; `null` for neither."""
     inference: InferenceSpec = InferenceSpec()
+    quality: QualitySpec = QualitySpec()
     tracking: TrackingSpec = TrackingSpec()
 
     @field_validator("labels")
@@ -70,7 +79,12 @@ class BundleSpec(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> BundleSpec:
-        found = [*self._patch_faults(), *self._preprocessing_faults(), *self._label_faults()]
+        found = [
+            *self._patch_faults(),
+            *self._preprocessing_faults(),
+            *self._label_faults(),
+            *self._refinement_faults(),
+        ]
         if found:
             raise ContradictionError(found)
         return self
@@ -111,6 +125,20 @@ class BundleSpec(Spec):
         if unknown:
             what = f"no label of this bundle is named {', '.join(unknown)}"
             yield ("inference", "labels"), "inference.keep_largest", what
+
+    def _refinement_faults(self) -> Iterator[Contradiction]:
+        refinement, patch = self.refinement, self.training.patch
+        if refinement is None or not refinement.has_critic:
+            return
+        dims = self.network.dims
+        least = refinement.smallest_patch(dims)
+        if min(patch) < least:
+            what = (
+                f"{refinement.critic_layers(dims)} layers need patches of {least} voxels along "
+                f"each axis, and training.patch is {list(patch)}; use fewer layers, or an "
+                "adversarial_weight of 0"
+            )
+            yield ("refinement", "training", "network"), "refinement.critic.layers", what
 
     @property
     def label_set(self) -> LabelSet:

@@ -39,7 +39,7 @@ class CalibrationSpec(Spec):
         return self
 
 
-class QualitySpec(Spec):
+class QualityFinding(Spec):
     """How the Dice of a result is estimated where nobody knows the truth."""
 
     case: CalibrationSpec
@@ -63,8 +63,8 @@ class RefinementFinding(Spec):
     """Mean Dice of the refined masks minus that of the coarse ones."""
     interval: tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(ge=-1, le=1)]]
     """95 % bootstrap interval of the gain over cases."""
-    cases: Annotated[int, Field(ge=1)]
-    """Held-back cases."""
+    cases: Annotated[int, Field(ge=0)]
+    """Held-back cases; with none, nothing is known and the coarse mask stays."""
 
 
 class TrainedSpec(Spec):
@@ -74,5 +74,5 @@ class TrainedSpec(Spec):
     """Weight files beside this one, of the bundle's network; their scores are averaged."""
     refinement: RefinementFinding | None = None
     """Absent where no refiner was trained; else its weights are in `refiner.pt`."""
-    quality: QualitySpec | None = None
+    quality: QualityFinding | None = None
     """Absent where no cases were held back to calibrate on."""

@@ -44,6 +44,8 @@ class AugmentationSpec(Spec):
     """Probability of a gamma curve."""
     bias_field: Fraction = 0.1
     """Probability of a smooth bias field."""
+    ghosting: Fraction = 0.1
+    """Probability of ghosts along one axis, as motion makes them in MR."""
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentationSpec:
@@ -55,7 +57,7 @@ class AugmentationSpec(Spec):
 AUGMENTATIONS: dict[str, AugmentationSpec] = {
     "none": AugmentationSpec(
         mirror_axes=(), rotation=0, scaling=0, noise=0, blur=0, brightness=0, contrast=0,
-        low_resolution=0, gamma=0, bias_field=0,
+        low_resolution=0, gamma=0, bias_field=0, ghosting=0,
     ),
     "standard": AugmentationSpec(),
 }  # fmt: skip
@@ -140,6 +142,17 @@ class InferenceSpec(Spec):
     """Windows per forward pass."""
     keep_largest: tuple[ShortText, ...] = ()
     """Names of the labels of which only the largest connected component is kept."""
+
+
+class QualitySpec(Spec):
+    """How the Dice of results is estimated where nobody knows the truth."""
+
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """Share of scans whose true Dice shall be at or above the stated bound."""
+    review_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of good scans that people can look at again; sets what is flagged for review."""
+    corrupted_copies: Annotated[NonNegativeInt, Field(le=10_000)] = 60
+    """Corrupted copies of held-back scans to calibrate on, besides the scans themselves."""
 
 
 class TrackingSpec(Spec):

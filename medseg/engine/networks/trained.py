@@ -1,0 +1,76 @@
+"""The network of a trained bundle, with its refiner where it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from medseg.engine.networks.refiner import build_refined, coarse_weights, load_refined
+from medseg.engine.networks.unet import build_network
+from medseg.tools.bundle import REFINER_FILE, Bundle
+from medseg.tools.checkpoint import load_weights
+from medseg.words.errors import CheckpointError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a network's channels are.
+
+    Attributes:
+        classes: Classes of one estimate.
+        estimates: How many estimates of all classes follow each other as channels: the coarse
+            one, and the refined one where there is a refiner.
+        chosen: Position of the estimate that labels are taken from.
+    """
+
+    classes: int
+    estimates: int = 1
+    chosen: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Channels in all."""
+        return self.classes * self.estimates
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """The channels of each estimate."""
+        return tuple(slice(n * self.classes, (n + 1) * self.classes) for n in range(self.estimates))
+
+    @property
+    def labelled(self) -> slice:
+        """The channels that labels are taken from."""
+        return self.parts[self.chosen]
+
+
+def load_network(bundle: Bundle) -> tuple[nn.Module, Answer]:
+    """Return a trained bundle's network in evaluation mode, and what it answers.
+
+    With a refiner it answers ``(batch, 2 · classes, *patch)``: coarse logits, then refined ones.
+
+    Raises:
+        CheckpointError: If the bundle has no weights, or weights of another network.
+    """
+    if not bundle.is_trained:
+        raise CheckpointError(
+            f"{bundle.folder} has no weights ({bundle.weights.relative_to(bundle.folder)}); "
+            "train it first: medseg train BUNDLE"
+        )
+    spec, classes = bundle.spec, bundle.spec.label_set.channels
+    weights = coarse_weights(load_weights(bundle.weights))
+    refiner = bundle.folder / REFINER_FILE
+    if spec.refinement is not None and refiner.exists():
+        refined = build_refined(spec, both=True)
+        load_refined(refined, weights, load_weights(refiner))
+        found = bundle.trained.refinement
+        return refined.eval(), Answer(classes, 2, int(found is not None and found.applied))
+    network = build_network(spec, supervised=False)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {bundle.weights} are of another network than bundle.json "
+            f"describes: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return network.eval(), Answer(classes)
