@@ -83,8 +83,8 @@ def write_dicom_seg(
     """
     labels = checked_labels(labels, like, label_set)
     source = source_of(like)
-    facts = (kind, tuple(label_set), algorithm, version, series_description)
-    facts += ("corrected",) * corrected
+    by_hand = ("corrected",) * corrected
+    facts = (kind, tuple(label_set), algorithm, version, series_description, *by_hand)
     identity = fingerprint(source, labels, "SEG", *facts)
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
     used = source.slices if planes.any() else source.slices[:1]
