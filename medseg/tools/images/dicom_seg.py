@@ -53,6 +53,7 @@ def write_dicom_seg(
     version: str,
     kind: Kind = "binary",
     algorithm: str = "medseg",
+    corrected: bool = False,
     series_description: str = "Segmentation",
     created: datetime | None = None,
 ) -> None:
@@ -72,6 +73,7 @@ def write_dicom_seg(
         kind: ``binary``, one frame per label and slice, which every viewer reads; or
             ``labelmap``, one RLE-compressed frame per slice, far smaller with many labels.
         algorithm: Name of the algorithm.
+        corrected: Whether a person has corrected what the algorithm proposed.
         series_description: What viewers list the series as.
         created: When the result was made; now unless given.
 
@@ -81,14 +83,15 @@ def write_dicom_seg(
     """
     labels = checked_labels(labels, like, label_set)
     source = source_of(like)
-    facts = (kind, tuple(label_set), algorithm, version, series_description)
+    by_hand = ("corrected",) * corrected
+    facts = (kind, tuple(label_set), algorithm, version, series_description, *by_hand)
     identity = fingerprint(source, labels, "SEG", *facts)
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
     used = source.slices if planes.any() else source.slices[:1]
     seg = _segmentation(
         planes[: len(used)],
         _stand_ins(source, like)[: len(used)],
-        [_segment(label, algorithm, version) for label in label_set],
+        [_segment(label, algorithm, version, corrected) for label in label_set],
         kind,
         _names(identity, algorithm, version, series_description),
         like.source,
@@ -160,18 +163,19 @@ def _names(
     }
 
 
-def _segment(label: Label, algorithm: str, version: str) -> Any:
+def _segment(label: Label, algorithm: str, version: str, corrected: bool) -> Any:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
+    kinds = SegmentAlgorithmTypeValues
     return SegmentDescription(
         segment_number=label.index,
         segment_label=label_text(label),
         segmented_property_category=category_of(label),
         segmented_property_type=code_of(label),
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             name=short_text(algorithm),
             family=codes.cid7162.ArtificialIntelligence,

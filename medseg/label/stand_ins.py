@@ -1,0 +1,51 @@
+"""Stand-ins for the packages that MONAI Label 0.8.5 imports and medseg never uses of it.
+
+They are too old for numpy 2 (numpymaxflow, pydicom-seg), very large (itk, torchvision), or for
+other stores (girder-client). Each can go when MONAI Label no longer imports it at start.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NoReturn
+
+UNUSED: dict[str, Sequence[str]] = {
+    "numpymaxflow": ("maxflow",),
+    "pydicom_seg": (),
+    "girder_client": ("GirderClient",),
+    "itk": (),
+    "torchvision": (),
+    "torchvision.utils": ("make_grid", "save_image"),
+}
+"""Module → the names MONAI Label takes from it while it is imported."""
+
+
+def install_stand_ins() -> None:
+    """Put an empty module in the place of each package that is not installed."""
+    absent = {name for name in UNUSED if "." not in name and importlib.util.find_spec(name) is None}
+    for name, wanted in UNUSED.items():
+        if name.partition(".")[0] in absent and name not in sys.modules:
+            sys.modules[name] = _stand_in(name, wanted)
+
+
+def _stand_in(name: str, wanted: Sequence[str]) -> ModuleType:
+    module = ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    module.__path__ = []
+    for attribute in wanted:
+        setattr(module, attribute, _missing(f"{name}.{attribute}"))
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+    return module
+
+
+def _missing(what: str) -> Any:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError(f"{what} is not installed; medseg label does without it")
+
+    return refuse
