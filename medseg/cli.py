@@ -152,6 +152,31 @@ def segment(
         bool, typer.Option(help="Draw a picture of each scan and write OUT/report.html.")
     ] = True,
     device: Device = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="torch, openvino, or auto: openvino on a CPU where it was exported and agrees.",
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="fp32, bf16, fp16 (GPU), or auto: fp32 on a CPU, fast on a GPU."
+        ),
+    ] = "auto",
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Average over flips: 2 to 8 times as slow. Else as the bundle says.",
+            show_default=False,
+        ),
+    ] = None,
+    fold_ensemble: Annotated[
+        bool,
+        typer.Option(help="Average over the networks of all folds, where a bundle has several."),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
@@ -176,6 +201,10 @@ def segment(
                 scans,
                 out,
                 device=device,
+                backend=backend,
+                precision=precision,
+                mirror=mirror,
+                fold_ensemble=fold_ensemble,
                 formats=formats or (),
                 report=report,
                 listeners=[terminal],

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from medseg.engine.mishaps import is_of_the_folder, is_out_of_memory, let_go
 from medseg.engine.pipeline import Attempt
 from medseg.engine.segmenter import Segmenter
+from medseg.engine.windows import precision_name
 from medseg.tools.batch_report import preview_file
 from medseg.tools.cases import Scan
 from medseg.tools.discreet import discreet
@@ -102,7 +103,13 @@ class ScanWork:
         self._listeners, self._total, self._done = listeners, total, 0
         self._bug: Exception | None = None
         self._bundle_hash = hash_bundle(segmenter.bundle)
+        # What was asked for, not what `auto` came to: a batch may go on on another machine.
+        self._options = [
+            *(kind.name for kind in formats),
+            *(f"{name}={value}" for name, value in segmenter.choices.items()),
+        ]
         self._device = device_name(segmenter.device)
+        self._arithmetic = f"{segmenter.backend} {precision_name(segmenter.precision)}"
         tell(listeners, Progress(TASK, 0, total))
 
     def read(self, scan: Scan) -> OnItsWay[ReadScan]:
@@ -142,7 +149,7 @@ class ScanWork:
     def _read(self, scan: Scan) -> ReadScan:
         check_kind(scan, self._spec)
         content = hash_scan(scan)
-        key = result_key(content, self._bundle_hash, [kind.name for kind in self._formats])
+        key = result_key(content, self._bundle_hash, self._options)
         kept = self._kept(scan, content, key)
         if kept is not None and not self._lacks_picture(kept):
             return ReadScan(content, key, None, kept)
@@ -274,6 +281,7 @@ class ScanWork:
             bundle_hash=self._bundle_hash,
             medseg=version("medseg"),
             device=self._device,
+            arithmetic=self._arithmetic,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **facts,
         )

@@ -34,13 +34,28 @@ def hash_bundle(bundle: Bundle) -> str:
     Raises:
         CheckpointError: If its weights cannot be read.
     """
+    trained = bundle.trained.model_dump_json()
+    return _hash_texts([spec_json(bundle.spec), trained, *_hash_members(bundle)])
+
+
+def hash_network(bundle: Bundle) -> str:
+    """Return a hash of what a bundle's networks compute: kind, sizes and all weights.
+
+    Raises:
+        CheckpointError: If its weights cannot be read.
+    """
+    spec = bundle.spec
+    sizes = [len(spec.channels), spec.label_set.channels, *spec.training.patch]
+    return _hash_texts([spec.network.model_dump_json(), str(sizes), *_hash_members(bundle)])
+
+
+def _hash_members(bundle: Bundle) -> list[str]:
     try:
-        weights = hash_file(bundle.weights)
+        return [hash_file(member) for member in bundle.members]
     except OSError as error:
         raise CheckpointError(
-            f"{bundle.weights} cannot be read: {error.strerror}; train the bundle, or mend it"
+            f"{error.filename} cannot be read: {error.strerror}; train the bundle, or mend it"
         ) from error
-    return _hash_texts([spec_json(bundle.spec), weights])
 
 
 def hash_scan(scan: Scan) -> str:
