@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -91,7 +91,11 @@ def train(
     ] = None,
     fold: Annotated[
         str,
-        typer.Option(metavar="K", help="Fold to validate on; 'none' trains on every case."),
+        typer.Option(
+            metavar="K",
+            help="Fold to validate on; 'none' trains on every case; 'all' trains each fold and "
+            "makes one bundle that averages over them.",
+        ),
     ] = "0",
     device: Device = "auto",
     overrides: Overrides = None,
@@ -109,6 +113,8 @@ def train(
       medseg train bundles/hippocampus_mr --data Task04_Hippocampus
 
       medseg train bundle.json --fold 2 --set training.steps=2000
+
+      medseg train bundle.json --fold all --out runs/liver/all-folds
 
       medseg train bundle.json --resume
     """
@@ -323,12 +329,14 @@ def schema() -> None:
     _print_json(bundle_schema())
 
 
-def _fold(text: str) -> int | None:
+def _fold(text: str) -> int | Literal["all"] | None:
     if text.lower() == "none":
         return None
+    if text.lower() == "all":
+        return "all"
     if text.isdigit():
         return int(text)
-    raise MedsegError(f"--fold takes a number such as 0, or 'none'; got '{text}'")
+    raise MedsegError(f"--fold takes a number such as 0, 'all' or 'none'; got '{text}'")
 
 
 def _terminal() -> Terminal:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
 from medseg.engine.networks.unet import build_network, inference_weights, network_definition
 from medseg.engine.windows import SLICE_AXIS, window_arguments
@@ -65,6 +66,18 @@ def trained_bundle(folder: Path, spec: BundleSpec, seed: int = 0) -> Path:
     scores = {"dice": {"liver": 0.5, "mean": 0.5}}
     write_monai_bundle(folder, spec, monai_parts(spec), scores)
     return folder
+
+
+def run_stock(bundle: Path, config: str, **settings: Any) -> ConfigParser:
+    """Run a config by MONAI's own parser, as ``python -m monai.bundle run`` does."""
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / config)
+    parser.read_meta(bundle / "configs" / "metadata.json")
+    parser.update({"bundle_root": str(bundle), **settings})
+    for section in ("initialize", "run"):
+        for position in range(len(parser[section])):
+            parser.get_parsed_content(f"{section}::{position}")
+    return parser
 
 
 class Trap:
