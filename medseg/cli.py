@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -91,7 +91,11 @@ def train(
     ] = None,
     fold: Annotated[
         str,
-        typer.Option(metavar="K", help="Fold to validate on; 'none' trains on every case."),
+        typer.Option(
+            metavar="K",
+            help="Fold to validate on; 'none' trains on every case; 'all' trains each fold and "
+            "makes one bundle that averages over them.",
+        ),
     ] = "0",
     device: Device = "auto",
     overrides: Overrides = None,
@@ -119,6 +123,8 @@ def train(
       medseg train bundle.json --fold 2 --set training.steps=2000
 
       medseg train bundle.json --from runs/hippocampus_mr/20260101-120000-fold0
+
+      medseg train bundle.json --fold all --out runs/liver/all-folds
 
       medseg train bundle.json --resume
     """
@@ -186,6 +192,31 @@ def segment(
         ),
     ] = False,
     device: Device = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="torch, openvino, or auto: openvino on a CPU where it was exported and agrees.",
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="fp32, bf16, fp16 (GPU), or auto: fp32 on a CPU, fast on a GPU."
+        ),
+    ] = "auto",
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Average over flips: 2 to 8 times as slow. Else as the bundle says.",
+            show_default=False,
+        ),
+    ] = None,
+    fold_ensemble: Annotated[
+        bool,
+        typer.Option(help="Average over the networks of all folds, where a bundle has several."),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
@@ -211,6 +242,10 @@ def segment(
                 scans,
                 out,
                 device=device,
+                backend=backend,
+                precision=precision,
+                mirror=mirror,
+                fold_ensemble=fold_ensemble,
                 formats=formats or (),
                 report=report,
                 error_maps=error_maps,
@@ -397,12 +432,14 @@ def schema() -> None:
     _print_json(bundle_schema())
 
 
-def _fold(text: str) -> int | None:
+def _fold(text: str) -> int | Literal["all"] | None:
     if text.lower() == "none":
         return None
+    if text.lower() == "all":
+        return "all"
     if text.isdigit():
         return int(text)
-    raise MedsegError(f"--fold takes a number such as 0, or 'none'; got '{text}'")
+    raise MedsegError(f"--fold takes a number such as 0, 'all' or 'none'; got '{text}'")
 
 
 def _terminal() -> Terminal:

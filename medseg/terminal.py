@@ -96,7 +96,7 @@ class Terminal:
         self._progress.update(self._tasks[task], completed=done, total=total, note=note)
 
     def _start(self, event: events.RunStarted) -> None:
-        self._total = event.total_steps
+        self._total, self._smooth_loss = event.total_steps, math.nan
         at = f", resumed at step {event.resumed_at}" if event.resumed_at is not None else ""
         self._line(
             f"training [bold]{escape(event.name)}[/] on {escape(event.provenance['device'])}"
@@ -122,8 +122,10 @@ class Terminal:
         out = self._results
         out.print(f"Trained bundle: {folder}", highlight=False)
         out.print(f"  scores    {folder / 'docs' / 'README.md'}", highlight=False)
-        out.print(f"  curves    {folder / 'curves.png'}", highlight=False)
-        out.print(f"  previews  {folder / 'previews' / 'validation.png'}", highlight=False)
+        pictures = {"curves": "curves.png", "previews": "previews/validation.png"}
+        for what, name in pictures.items():
+            if (folder / name).is_file():  # a bundle of all folds has them in each fold's run
+                out.print(f"  {what:9} {folder / name}", highlight=False)
         out.print(f"  use it    medseg segment {folder} SCANS OUT", highlight=False)
 
     def print_batch(self, batch: Batch) -> None:

@@ -12,8 +12,8 @@ import torch
 from monai.transforms import KeepLargestConnectedComponent
 
 from medseg.engine.arithmetic import Predictor
+from medseg.engine.backends.loading import load_members
 from medseg.engine.confidence import PERCENT, map_errors
-from medseg.engine.networks.trained import load_network
 from medseg.engine.sweep import Sweep, Swept
 from medseg.engine.windows import choose_device, choose_precision
 from medseg.tools.bundle import Bundle, load_bundle
@@ -67,16 +67,27 @@ class Segmenter:
     Args:
         bundle: A trained bundle, or its path.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        backend: ``torch``, ``openvino`` (CPU only), or ``auto``: OpenVINO on a CPU where it is
+            installed and the bundle's export to it was measured to give the same label maps.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is fp32 on a CPU, so that
             label maps equal stock MONAI's, and what the hardware is fast in on a GPU.
-        mirror: Whether to average over flips along the axes the bundle was trained to flip.
+        mirror: Whether to average over flips along the axes the bundle was trained to flip; as
+            the bundle says unless given.
+        fold_ensemble: Whether to average over all networks of a bundle that has one per fold;
+            else the first one is used.
         gpu_memory: Most bytes of GPU memory for image and scores; what does not fit lies in the
             host's memory. A share of what is free unless given.
+
+    Attributes:
+        backend: What computes: ``torch`` or ``openvino``.
+        precision: Of the arithmetic.
+        choices: What was asked for and can change a label map, ``auto`` left as it is.
 
     Raises:
         CheckpointError: If the bundle has no weights, or weights of another network.
         BundleError: If its ``bundle.json`` is wrong.
-        MedsegError: If there is no such device, or it cannot compute in this precision.
+        MissingExtraError: If the backend is not installed.
+        MedsegError: If there is no such device or backend, or it cannot compute in this precision.
     """
 
     def __init__(
@@ -84,24 +95,33 @@ class Segmenter:
         bundle: Bundle | str | Path,
         device: str = "auto",
         *,
+        backend: str = "auto",
         precision: str = "auto",
-        mirror: bool = False,
+        mirror: bool | None = None,
+        fold_ensemble: bool = True,
         gpu_memory: int | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.spec = self.bundle.spec
+        if device == "auto" and backend == "openvino":
+            device = "cpu"
         self.device = choose_device(device)
+        mirror = self.spec.inference.mirror if mirror is None else mirror
+        files = self.bundle.members if fold_ensemble else self.bundle.members[:1]
+        self.choices = {
+            "backend": backend,
+            "precision": precision,
+            "mirror": str(mirror),
+            "members": str(len(files)),
+        }
         if precision == "auto" and self.device.type == "cpu":
             precision = "fp32"
-        axes = self.spec.training.augmentation.mirror_axes if mirror else ()
-        network, answer = load_network(self.bundle)
-        predict = Predictor(
-            network,
-            self.spec.network.dims,
-            self.device,
-            choose_precision(precision, self.device),
-            axes,
+        wanted = choose_precision(precision, self.device)
+        self.backend, members, answer = load_members(
+            self.bundle, files, backend, self.device, wanted
         )
+        axes = self.spec.training.augmentation.mirror_axes if mirror else ()
+        predict = Predictor(members, self.spec.network.dims, axes)
         if self.device.type == "cuda":
             _refuse_wrong_arithmetic(predict, self.spec, self.device)
         self.precision = predict.precision
@@ -218,4 +238,4 @@ def _refuse_wrong_arithmetic(predict: Predictor, spec: BundleSpec, device: torch
             100 * error,
             device,
         )
-        predict.precision = torch.float32
+        predict.use_float32()

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from medseg.engine.arithmetic import Predictor
+from medseg.engine.backends.pytorch import TorchMember
 from medseg.engine.networks.unet import build_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import window_inferer
@@ -60,6 +61,10 @@ def network_of(folder: Path) -> torch.nn.Module:
     network = build_network(load_bundle(folder).spec, supervised=False)
     network.load_state_dict(load_weights(RunFolder(folder).weights))
     return network.eval()
+
+
+def torch_member(network: torch.nn.Module, precision: torch.dtype = torch.float32) -> TorchMember:
+    return TorchMember(network, 3, torch.device("cpu"), precision)
 
 
 def check_equal(folder: Path, volume: Volume) -> Array:
@@ -208,7 +213,7 @@ def test_mirroring_averages_the_scores_of_all_flips(
     with torch.inference_mode():
         flips = [[], [2], [4], [2, 4]]
         scores = sum(network(image.flip(flip)).flip(flip) for flip in flips) / 4
-        mirrored = Predictor(network, 3, torch.device("cpu"), torch.float32, (0, 2))(image)
+        mirrored = Predictor([torch_member(network)], 3, (0, 2))(image)
     assert torch.allclose(mirrored, scores, atol=1e-5)
     got = Segmenter(folder, "cpu", mirror=True).segment(volume).labels
     assert (got != scores[0].max(dim=0).indices.numpy()).mean() < 1e-3
@@ -292,7 +297,8 @@ def test_fp16_needs_a_gpu(untrained_bundle: Callable[..., Path]) -> None:
 
 
 def test_rounding_is_told_from_faults(untrained_bundle: Callable[..., Path]) -> None:
-    predict = Predictor(network_of(untrained_bundle()), 3, torch.device("cpu"), torch.bfloat16)
+    member = torch_member(network_of(untrained_bundle()), torch.bfloat16)
+    predict = Predictor([member], 3)
     windows = torch.randn(1, 1, 16, 16, 16)
     assert 0 < predict.rounding_error(windows) < 0.1
 

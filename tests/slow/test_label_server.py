@@ -234,7 +234,9 @@ def test_saved_labels_are_audited_and_replaced_ones_kept(home: Path, tmp_path: P
             file = tmp_path / f"painted{painted}.nii.gz"
             nib.save(nib.Nifti1Image(labels, np.array(volume.affine)), file)
             client.save_label(
-                "deep_er_phantom_000", str(file), params={"label_info": [{"name": "Liver", "idx": 2}]}
+                "deep_er_phantom_000",
+                str(file),
+                params={"label_info": [{"name": "Liver", "idx": 2}]},
             )
         bad = server.ask("PUT", "/datastore/label?image=deep_er_phantom_000", *_labelled(file, "x"))
     saved = read_labels(state / "labels" / "final" / "deep_er_phantom_000.nii.gz")

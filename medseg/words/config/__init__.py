@@ -6,6 +6,7 @@ JSON Schema) and in the reference. The models are frozen, and a field they do no
 
 from medseg.words.config.bundle import SCHEMA_ID, BundleSpec
 from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
+from medseg.words.config.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.words.config.network import GROUPS, MonaiNetworkSpec, NetworkSpec, UNetSpec
 from medseg.words.config.parts import Contradiction, ContradictionError, Spec, refuse_syntax
 from medseg.words.config.preprocessing import (
@@ -34,7 +35,9 @@ from medseg.words.config.training import (
 __all__ = [
     "AUGMENTATIONS",
     "GROUPS",
+    "LEAST_AGREEMENT",
     "SCHEMA_ID",
+    "AgreementSpec",
     "AugmentationSpec",
     "BundleSpec",
     "CalibrationSpec",

@@ -140,6 +140,9 @@ class InferenceSpec(Spec):
     """Share by which neighbouring windows overlap."""
     batch_size: Annotated[PositiveInt, Field(le=4096)] = 4
     """Windows per forward pass."""
+    mirror: bool = False
+    """Average over flips along the axes of `training.augmentation.mirror_axes`: 2 to 8 times as
+    slow."""
     keep_largest: tuple[ShortText, ...] = ()
     """Names of the labels of which only the largest connected component is kept."""
 
