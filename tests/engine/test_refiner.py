@@ -21,7 +21,7 @@ from medseg.engine.networks.refiner import (
     load_refined,
     refined_weights,
 )
-from medseg.engine.networks.trained import load_network
+from medseg.engine.networks.trained import answer_of
 from medseg.engine.networks.unet import build_network
 from medseg.tools.bundle import load_bundle
 from medseg.tools.images import read_image
