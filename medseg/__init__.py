@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medseg.tools.bundle import Bundle, load_bundle
     from medseg.verbs.check import check
     from medseg.verbs.evaluate import Evaluation, evaluate
+    from medseg.verbs.export import Export, export
     from medseg.verbs.segment import Batch, segment
     from medseg.verbs.train import train
     from medseg.words.errors import (
@@ -34,6 +35,7 @@ _HOMES = {
     "medseg.tools.bundle": ("Bundle", "load_bundle"),
     "medseg.verbs.check": ("check",),
     "medseg.verbs.evaluate": ("Evaluation", "evaluate"),
+    "medseg.verbs.export": ("Export", "export"),
     "medseg.verbs.segment": ("Batch", "segment"),
     "medseg.verbs.train": ("train",),
     "medseg.words.errors": (
@@ -59,6 +61,7 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "Evaluation",
+    "Export",
     "GeometryError",
     "Label",
     "LabelSet",
@@ -72,6 +75,7 @@ __all__ = [
     "Volume",
     "check",
     "evaluate",
+    "export",
     "load_bundle",
     "segment",
     "train",

@@ -378,6 +378,48 @@ def label(
 
 
 @app.command()
+def export(
+    bundle: BundlePath,
+    to: Annotated[str, typer.Option(metavar="NAME", help="monai, onnx or openvino.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUT]", help="A new folder. For openvino the bundle itself unless given."
+        ),
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(
+            help="openvino: scans to compare label maps on; else phantoms.", metavar="DIR"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export a trained bundle for other software, or to a faster backend.
+
+    monai: a MONAI Bundle that stock MONAI runs, without medseg. onnx: each network as a file.
+    openvino: networks that 'medseg segment' computes about twice as fast on a CPU; the label maps
+    of both backends are compared, and '--backend auto' uses them only if they agree.
+
+    Examples:
+
+      medseg export runs/liver/20260101-120000-fold0 liver_monai --to monai
+
+      medseg export runs/liver/20260101-120000-fold0 --to openvino --scans some_scans/
+    """
+    with _terminal() as terminal:
+        from medseg.verbs.export import export as run
+
+        made = run(bundle, out, to=to, scans=scans, listeners=[terminal])
+    if as_json:
+        found = made.agreement
+        content = {"folder": made.folder, "agreement": found and found.model_dump(mode="json")}
+        _print_json(content)
+    else:
+        terminal.print_export(made)
+
+
+@app.command()
 def check(
     bundle: BundlePath,
     data: Annotated[

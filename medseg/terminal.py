@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medseg.verbs.check import Report
     from medseg.verbs.demo import Demo
     from medseg.verbs.evaluate import Evaluation
+    from medseg.verbs.export import Export
     from medseg.verbs.segment import Batch
 
 MOST_NAMED = 5
@@ -152,6 +153,26 @@ class Terminal:
             )
         if (batch.out / "report.html").is_file():
             self._results.print(f"  report  {batch.out / 'report.html'}", highlight=False)
+
+    def print_export(self, made: Export) -> None:
+        """Say where an export is, and how far its label maps agree."""
+        out = self._results
+        out.print(f"Exported: {made.folder}", highlight=False)
+        found = made.agreement
+        if found is None:
+            return
+        what = f"{found.scans} {'phantom' if found.made_up else 'scan'}{'s' * (found.scans != 1)}"
+        out.print(
+            f"  {found.differ} of {found.labelled} labelled voxels differ from PyTorch's "
+            f"({what}); agreement {found.agreement:.6f}",
+            highlight=False,
+        )
+        if found.is_close:
+            out.print("  --backend auto uses it on a CPU", highlight=False)
+        elif not found.labelled:
+            out.print("  nothing was labelled, so nothing is known: give --scans", highlight=False)
+        else:
+            out.print("  too little for --backend auto; --backend openvino uses it")
 
     def print_evaluation(self, evaluation: Evaluation, out: Path | None) -> None:
         """Print the summary table, and name the pairs that could not be scored."""

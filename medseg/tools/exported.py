@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.tools.bundle import MODELS, Bundle, read_agreement
+from medseg.tools.files import write_whole
 from medseg.tools.fingerprints import hash_file, hash_network
 from medseg.words.config import AgreementSpec
 from medseg.words.errors import BundleError
@@ -57,6 +58,11 @@ def find_exported(bundle: Bundle) -> Exported | str:
         if file.name not in found.files
     ]
     return f"{OPENVINO / absent[0]} is not there" if absent else Exported(models, found)
+
+
+def write_agreement(found: AgreementSpec, folder: Path) -> None:
+    """Write what an export found beside its files."""
+    write_whole(folder / AGREEMENT, found.model_dump_json(indent=2) + "\n")
 
 
 def _hash(file: Path) -> str:

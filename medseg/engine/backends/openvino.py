@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medseg.engine.networks.unet import levels_of
+from medseg.engine.networks.unet import Finest
 from medseg.words.config import BundleSpec
 from medseg.words.errors import CheckpointError, MedsegError, MissingExtraError
 
@@ -29,7 +29,12 @@ def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def _openvino() -> Any:
+def require() -> Any:
+    """Return the package.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
@@ -51,7 +56,7 @@ class OpenVinoMember:
 
     def __init__(self, model: Any, precision: torch.dtype) -> None:
         self.precision = precision
-        core = _openvino().Core()
+        core = require().Core()
         able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision not in _HINTS or (precision == torch.bfloat16 and "BF16" not in able):
             raise MedsegError(
@@ -95,7 +100,7 @@ def convert(network: nn.Module, spec: BundleSpec) -> Any:
         MissingExtraError: If OpenVINO is not installed.
         MedsegError: If OpenVINO does not know how to compute the network.
     """
-    _openvino()
+    require()
     frontend = importlib.import_module("openvino.frontend").FrontEndManager()
     decoding = importlib.import_module("openvino.frontend.pytorch.ts_decoder")
     shape = [1, len(spec.channels), *spec.training.patch]
@@ -122,23 +127,12 @@ def _traced(network: nn.Module, shape: Sequence[int]) -> Any:
         # Of sizes taken for constants, which they are here; and that tracing is no longer new.
         warnings.simplefilter("ignore")
         image = torch.zeros(*shape)
-        return torch.jit.trace(_Finest(network), image, check_trace=False)  # type: ignore[no-untyped-call]
-
-
-class _Finest(nn.Module):
-    """A network that returns the scores of its finest level and nothing else."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return levels_of(self.network(image))[0]
+        return torch.jit.trace(Finest(network), image, check_trace=False)  # type: ignore[no-untyped-call]
 
 
 def write_model(model: Any, file: Path) -> None:
     """Write a model as ``file`` (``.xml``) and its weights beside it (``.bin``), in float32."""
-    _openvino().save_model(model, str(file), compress_to_fp16=False)
+    require().save_model(model, str(file), compress_to_fp16=False)
 
 
 def read_model(file: Path) -> Any:
@@ -149,7 +143,7 @@ def read_model(file: Path) -> Any:
         CheckpointError: If the file is damaged.
     """
     try:
-        return _openvino().Core().read_model(str(file))
+        return require().Core().read_model(str(file))
     except RuntimeError as error:
         raise CheckpointError(
             f"{file.name} is no model that OpenVINO reads; export the bundle again"

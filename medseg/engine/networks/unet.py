@@ -259,6 +259,22 @@ def levels_of(output: Any) -> list[torch.Tensor]:
     return [output]
 
 
+class Finest(nn.Module):
+    """A network that returns the scores of its finest level and nothing else.
+
+    Args:
+        network: Its parameters are shared, not copied.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map ``(batch, channels, *patch)`` to logits ``(batch, classes, *patch)``."""
+        return levels_of(self.network(image))[0]
+
+
 class Supervised(nn.Module):
     """A network in training: returns its logits at every supervised level, fine to coarse.
 

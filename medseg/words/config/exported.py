@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from medseg.words.config.parts import Count, ShortText, Spec
+from medseg.words.config.parts import ShortText, Spec
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ModelFile = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}\.(xml|bin)$")]
@@ -27,15 +27,15 @@ class AgreementSpec(Spec):
     """The exported files beside this one, and their SHA-256."""
     made_with: Annotated[dict[ShortText, ShortText], Field(max_length=20)]
     """Package → version."""
-    scans: Count
-    """Scans that both segmented, in float32."""
-    made_up: bool
+    scans: NonNegativeInt = 0
+    """Scans that both segmented, in float32; with none, nothing is known."""
+    made_up: bool = False
     """Whether these were phantoms, because no scans were given."""
-    voxels: Count
+    voxels: NonNegativeInt = 0
     """Voxels of all scans."""
-    labelled: NonNegativeInt
+    labelled: NonNegativeInt = 0
     """Voxels that at least one of both gave a label."""
-    differ: NonNegativeInt
+    differ: NonNegativeInt = 0
     """Voxels whose labels differ."""
 
     @property
