@@ -34,6 +34,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = write_dataset(home / "data", 4, seed=50)
     made = content(
         data={"folds": 2},
+        quality={"corrupted_copies": 0},
         preprocessing={
             "spacing_mm": [4, 4, 4],
             "intensity": {"kind": "window", "low": -200, "high": 300},
@@ -143,6 +144,7 @@ def test_the_worst_case_comes_first_and_to_one_person_only(server: Server, home:
         file = home / "state" / "scores" / "0001.json"
         scores = json.loads(file.read_text()) if file.exists() else {}
         time.sleep(0.5)
+    assert len(scores) == CASES
     worst = sorted(scores, key=lambda case: (scores[case]["expected"], case))
     asked = [_next(server, who) for who in ("anna", "ben", "anna")]
     assert asked == [worst[0], worst[1], worst[0]]
@@ -234,7 +236,9 @@ def test_saved_labels_are_audited_and_replaced_ones_kept(home: Path, tmp_path: P
             file = tmp_path / f"painted{painted}.nii.gz"
             nib.save(nib.Nifti1Image(labels, np.array(volume.affine)), file)
             client.save_label(
-                "deep_er_phantom_000", str(file), params={"label_info": [{"name": "Liver", "idx": 2}]}
+                "deep_er_phantom_000",
+                str(file),
+                params={"label_info": [{"name": "Liver", "idx": 2}]},
             )
         bad = server.ask("PUT", "/datastore/label?image=deep_er_phantom_000", *_labelled(file, "x"))
     saved = read_labels(state / "labels" / "final" / "deep_er_phantom_000.nii.gz")
