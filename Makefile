@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LABEL_STAMP := $(VENV)/.label-installed
 
-.PHONY: demo test test-slow test-gpu lint format schema clean
+.PHONY: demo label test test-slow test-gpu lint format schema clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +15,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## phantom → train → segment → evaluate → a picture, in demo/
 	$(BIN)/medseg demo --out demo
+
+label: $(LABEL_STAMP)  ## MONAI Label for `medseg label`, with this environment's own versions
+	$(BIN)/medseg label --help
+
+$(LABEL_STAMP): $(STAMP) medseg/label/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement medseg/label/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==0.8.5
+	touch $(LABEL_STAMP)
 
 test: $(STAMP)  ## lint, types, layers and the default tests
 	$(BIN)/ruff check .

@@ -33,7 +33,6 @@ class Settings:
         state: Where labels, versions and logs are kept.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         modalities: Only series of these are listed from a DICOMweb server; all unless given.
-        address: The server's own URL, for its pages in a browser.
         port: Its port.
     """
 
@@ -41,7 +40,6 @@ class Settings:
     state: Path
     device: str
     modalities: tuple[str, ...]
-    address: str
     port: int
 
 
@@ -93,8 +91,8 @@ def set_environment(settings: Settings) -> None:
         "MONAI_LABEL_APP_CONF": json.dumps(conf),
         "MONAI_LABEL_SERVER_PORT": str(settings.port),
         "MONAI_LABEL_SESSION_PATH": str(settings.state / "sessions"),
-        # Its default answers every web page on the Internet with the right to call it.
-        "MONAI_LABEL_CORS_ORIGINS": json.dumps([settings.address]),
+        # MONAI_LABEL_CORS_ORIGINS stays unset: once it is set, MONAI Label's own processes die while
+        # they log it. The guard refuses pages of other sites before they come that far.
         # A training refreshes the scores itself; MONAI Label would ask its own server, unnamed.
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_AUTH_ENABLE": "false",  # the guard asks for passwords

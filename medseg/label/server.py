@@ -74,7 +74,7 @@ def serve(
             _tell_left_out(_cases(studies, folder, trained, listeners), listeners)
         shown = host if not is_loopback(host) else "127.0.0.1"
         address = f"http://{shown}:{port}"
-        set_environment(Settings(studies, folder.root, device, tuple(modalities), address, port))
+        set_environment(Settings(studies, folder.root, device, tuple(modalities), port))
         app = _application(folder, known, host, max_upload_mb)
         tell(
             listeners,

@@ -22,7 +22,7 @@ from medseg.tools.fingerprints import hash_bundle
 from medseg.words.errors import CheckpointError, MedsegError, OutputError
 
 FACTS = "version.json"
-_NOT_SERVED = shutil.ignore_patterns("checkpoints", "previews", "run.json", f"{PART}*")
+_NOT_SERVED = shutil.ignore_patterns("checkpoints", "previews", f"{PART}*")
 
 
 class Facts(BaseModel):
