@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from medseg.tools.bundle import Bundle, load_bundle
     from medseg.verbs.check import check
     from medseg.verbs.evaluate import Evaluation, evaluate
+    from medseg.verbs.plan import Plan, plan
     from medseg.verbs.segment import Batch, segment
     from medseg.verbs.train import train
     from medseg.words.errors import (
@@ -34,6 +35,7 @@ _HOMES = {
     "medseg.tools.bundle": ("Bundle", "load_bundle"),
     "medseg.verbs.check": ("check",),
     "medseg.verbs.evaluate": ("Evaluation", "evaluate"),
+    "medseg.verbs.plan": ("Plan", "plan"),
     "medseg.verbs.segment": ("Batch", "segment"),
     "medseg.verbs.train": ("train",),
     "medseg.words.errors": (
@@ -65,6 +67,7 @@ __all__ = [
     "MedsegError",
     "MissingExtraError",
     "OutputError",
+    "Plan",
     "ScanError",
     "Segmentation",
     "Segmenter",
@@ -73,6 +76,7 @@ __all__ = [
     "check",
     "evaluate",
     "load_bundle",
+    "plan",
     "segment",
     "train",
 ]

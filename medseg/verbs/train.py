@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,13 +13,14 @@ import numpy as np
 import torch
 
 from medseg.engine.learning.inheritance import Inheritance
+from medseg.engine.learning.pace import fit_to_budget, measure_pace
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.supervised import Learner, Validation
 from medseg.engine.learning.team import Team, join_team, local_device
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
-from medseg.tools.bundle import Bundle, flat_parameters, load_bundle
+from medseg.tools.bundle import Bundle, flat_parameters, load_bundle, parse_spec, spec_json
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.tools.files import write_whole
@@ -32,6 +35,7 @@ from medseg.tools.runs import Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
 from medseg.words.config import BundleSpec
 from medseg.words.events import (
+    BudgetFitted,
     Listener,
     Progress,
     RunDone,
@@ -86,6 +90,7 @@ def train(
         TrainingError: If the loss becomes no number.
         OutputError: If the run folder cannot be written.
     """
+    started = time.monotonic()
     asked = load_bundle(bundle, overrides)
     try_network(asked.spec)
     chosen = choose_device(device)
@@ -112,6 +117,8 @@ def train(
                 listeners=heard,
             )
         )
+        if run.spec.training.budget_minutes is not None and not run.folder.is_run:
+            run = _fitted(run, dataset, local_device(chosen), team, heard, started)
         _train(run, dataset, local_device(chosen), team, heard)
     return run.folder.path
 
@@ -122,6 +129,24 @@ def _lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage | None:
     parent = load_bundle(start_from)
     Inheritance(spec, parent)  # what does not fit is told before cases are read
     return trace(parent, spec)
+
+
+def _fitted(
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    team: Team,
+    listeners: Sequence[Listener],
+    started: float,
+) -> Run:
+    """Fit the steps to the time that is left; a resumed run keeps what was fitted first."""
+    pace = measure_pace(run.spec, dataset.training, dataset.validation, device)
+    budget = run.spec.training.budget_minutes or 0.0
+    left = 60 * budget - (time.monotonic() - started)
+    spec = fit_to_budget(run.spec, pace, left)
+    spec = parse_spec(json.loads(team.agree(spec_json(spec))))
+    tell(listeners, BudgetFitted(budget, spec.training.steps, pace.step))
+    return replace(run, spec=spec)
 
 
 def _inheritance(run: Run) -> Inheritance | None:

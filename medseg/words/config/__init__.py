@@ -23,6 +23,7 @@ from medseg.words.config.trained import (
 )
 from medseg.words.config.training import (
     AUGMENTATIONS,
+    FITTED,
     AugmentationSpec,
     InferenceSpec,
     TrackingSpec,
@@ -31,6 +32,7 @@ from medseg.words.config.training import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "FITTED",
     "GROUPS",
     "SCHEMA_ID",
     "AugmentationSpec",
