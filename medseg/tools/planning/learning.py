@@ -106,7 +106,7 @@ def _augmentation(
     often = 0.7 if pictures else 0.4 if cases < _FEW_CASES else 0.2
     chosen |= {"rotation": often, "scaling": often}
     notes["training.augmentation.rotation"] = (
-        f"{cases} cases: {'few, so they are varied more' if often > 0.2 else 'the usual share'}"
+        f"{cases} pictures or cases: {'varied more' if often > 0.2 else 'the usual share'}"
     )
     return chosen
 

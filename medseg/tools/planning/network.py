@@ -23,7 +23,9 @@ _SLIM = {2: (16, 32, 64, 128, 256, 256), 3: (8, 32, 64, 128, 256, 256)}
 _WIDE = 32
 _MOST_CHANNELS = {2: 512, 3: 320}
 _STEPS = 1500
-"""Steps that a time budget must allow at least: fewer learn too little, whatever the patch."""
+"""Steps up to which more of them are worth more than a larger batch."""
+_LEAST_STEPS = 600
+"""Steps that a time budget must allow whatever the patch; a smaller patch sees less around it."""
 _AT_STEPS = 0.75
 """Share of a budget that goes into steps; the rest into preprocessing and validations."""
 _SPARE_FOR_WIDE = 8.0
@@ -74,11 +76,11 @@ class Shape:
         return section
 
 
-def step_voxels(wishes: Wishes, dims: int = 3) -> float:
-    """Return how many voxels a step can take of the slim network, by time and memory."""
+def step_voxels(wishes: Wishes, dims: int = 3, steps: int = _LEAST_STEPS) -> float:
+    """Return how many voxels a step can have, so that time allows ``steps`` and memory one."""
     by_time = _UNTIMED[wishes.on_gpu]
     if wishes.budget_minutes is not None and wishes.voxels_per_second is not None:
-        by_time = _seconds(wishes) * wishes.voxels_per_second / _STEPS
+        by_time = _seconds(wishes) * wishes.voxels_per_second / steps
     return min(by_time, wishes.memory_gb * 1e9 / _bytes_per_voxel(_channels(wishes, dims, 6), dims))
 
 
@@ -101,9 +103,10 @@ def choose_network(grid: Grid, wishes: Wishes, notes: Notes) -> Shape:
         strides, kernels = _topology(patch, grid)
         whole = False
     fitted = _rounded(patch, strides)
-    batch = int(allowed // math.prod(fitted)) if math.isfinite(allowed) else 10**6
-    batch = min(max(batch, _LEAST_BATCH), _MOST_BATCH[grid.dims, wishes.on_gpu])
-    spare = allowed / (batch * math.prod(fitted))
+    spacious = step_voxels(wishes, grid.dims, _STEPS)
+    batch = int(min(spacious / math.prod(fitted), _MOST_BATCH[grid.dims, wishes.on_gpu]))
+    batch = max(batch, _LEAST_BATCH)
+    spare = spacious / (batch * math.prod(fitted))
     wide = wishes.on_gpu or (wishes.budget_minutes is not None and spare >= _SPARE_FOR_WIDE)
     channels = _wide(grid.dims, len(strides)) if wide else _SLIM[grid.dims][: len(strides)]
     shape = Shape(fitted, batch, channels, strides, kernels)
@@ -121,8 +124,8 @@ def _explain(shape: Shape, grid: Grid, wishes: Wishes, whole: bool, notes: Notes
             f"The most that {limit} allows in a batch of two; a typical image has {typical} voxels"
         )
     notes["training.batch_size"] = (
-        f"What {limit} and memory allow ({_gigabytes(shape):.1f} of {wishes.memory_gb:.1f} GB "
-        "by estimate); larger ones learn no more per minute"
+        f"At least {_LEAST_BATCH}; more where {_STEPS} steps are still possible. Needs about "
+        f"{_gigabytes(shape):.1g} of {wishes.memory_gb:.1f} GB"
     )
     lowest = [n // s for n, s in zip(shape.patch, _divisor(shape.strides), strict=True)]
     notes["network.strides"] = (
