@@ -273,6 +273,13 @@ def evaluate(
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
     ] = 1.0,
+    lesions: Annotated[
+        bool, typer.Option("--lesions", help="Count lesions found, missed and made up.")
+    ] = False,
+    versus: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Another method's predictions, to compare with."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps against references: Dice, IoU, HD95, NSD and volume error.
@@ -282,6 +289,8 @@ def evaluate(
     Example:
 
       medseg evaluate results/ Task04_Hippocampus/labelsTr -o scores
+
+      medseg evaluate results/ labelsTr --versus nnunet/ -o scores
     """
     with _terminal() as terminal:
         from medseg.tools.bundle import load_bundle
@@ -294,6 +303,8 @@ def evaluate(
             out,
             labels=labels,
             tolerance_mm=tolerance,
+            lesions=lesions,
+            versus=versus,
             listeners=[terminal],
         )
     if as_json:

@@ -24,9 +24,9 @@ from rich.table import Table
 from medseg.words import events
 
 if TYPE_CHECKING:
+    from medseg.tools.evaluation import Evaluation
     from medseg.verbs.check import Report
     from medseg.verbs.demo import Demo
-    from medseg.verbs.evaluate import Evaluation
     from medseg.verbs.plan import Plan
     from medseg.verbs.segment import Batch
 
@@ -152,10 +152,25 @@ class Terminal:
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self._results.print(table)
+        if evaluation.differences:
+            self._print_differences(evaluation)
         for fault in evaluation.faults:
             self._results.print(f"  not scored: {fault}", markup=False, highlight=False)
         if out is not None:
             self._results.print(f"Every case: {out / 'evaluation.csv'}", highlight=False)
+            self._results.print(f"  page      {out / 'evaluation.html'}", highlight=False)
+
+    def _print_differences(self, evaluation: Evaluation) -> None:
+        for one in evaluation.differences:
+            if one.metric == "dice" and one.n:
+                low, high = one.interval.low, one.interval.high
+                self._results.print(
+                    f"Dice of {one.label} minus the others': {one.mean:+.4f} ({low:+.4f} to "
+                    f"{high:+.4f}), better in {one.better} and worse in {one.worse} of {one.n} "
+                    f"cases, p = {one.p:.2g}",
+                    markup=False,
+                    highlight=False,
+                )
 
     def print_plan(self, plan: Plan, explain: bool) -> None:
         """Say what was planned; with every choice and its reason if that is wanted."""
