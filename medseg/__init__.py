@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg.engine.segmenter import Segmentation, Segmenter
     from medseg.tools.bundle import Bundle, load_bundle
+    from medseg.tools.evaluation import Evaluation
     from medseg.verbs.check import check
-    from medseg.verbs.evaluate import Evaluation, evaluate
+    from medseg.verbs.evaluate import evaluate
     from medseg.verbs.export import Export, export
+    from medseg.verbs.plan import Plan, plan
     from medseg.verbs.segment import Batch, segment
     from medseg.verbs.train import train
     from medseg.words.errors import (
@@ -34,8 +36,10 @@ _HOMES = {
     "medseg.engine.segmenter": ("Segmentation", "Segmenter"),
     "medseg.tools.bundle": ("Bundle", "load_bundle"),
     "medseg.verbs.check": ("check",),
-    "medseg.verbs.evaluate": ("Evaluation", "evaluate"),
+    "medseg.tools.evaluation": ("Evaluation",),
+    "medseg.verbs.evaluate": ("evaluate",),
     "medseg.verbs.export": ("Export", "export"),
+    "medseg.verbs.plan": ("Plan", "plan"),
     "medseg.verbs.segment": ("Batch", "segment"),
     "medseg.verbs.train": ("train",),
     "medseg.words.errors": (
@@ -68,6 +72,7 @@ __all__ = [
     "MedsegError",
     "MissingExtraError",
     "OutputError",
+    "Plan",
     "ScanError",
     "Segmentation",
     "Segmenter",
@@ -77,6 +82,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_bundle",
+    "plan",
     "segment",
     "train",
 ]

@@ -80,6 +80,59 @@ def _settings() -> None:
 
 
 @app.command()
+def plan(
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="The data folder, or its list of cases.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The bundle to write.", metavar="FILE")
+    ] = Path("bundle.json"),
+    dims: Annotated[
+        str | None,
+        typer.Option(metavar="2|3|both", help="Else the data decide; both writes two bundles."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GB", help="Memory for a step; else what the device has."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time for a training: 20m, 2h.")
+    ] = None,
+    device: Device = "auto",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every choice with its reason.")
+    ] = False,
+) -> None:
+    """Plan a bundle for a data set: look at every case, and write a bundle.json with reasons.
+
+    Examples:
+
+      medseg plan Task04_Hippocampus --budget 20m --explain
+
+      medseg plan nnUNet_raw/Dataset001_Liver -o liver/bundle.json --dims both
+    """
+    if dims not in (None, "2", "3", "both"):
+        raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
+    wanted = {out: int(dims) if dims in ("2", "3") else None}
+    if dims == "both":
+        wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
+    for file, number in wanted.items():
+        with _terminal() as terminal:
+            from medseg.verbs.plan import plan as run
+
+            made = run(
+                dataset,
+                file,
+                dims=number,
+                memory_gb=memory,
+                budget=budget,
+                device=device,
+                listeners=[terminal],
+            )
+        terminal.print_plan(made, explain)
+
+
+@app.command()
 def train(
     bundle: BundlePath,
     data: Annotated[
@@ -282,6 +335,13 @@ def evaluate(
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
     ] = 1.0,
+    lesions: Annotated[
+        bool, typer.Option("--lesions", help="Count lesions found, missed and made up.")
+    ] = False,
+    versus: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Another method's predictions, to compare with."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps against references: Dice, IoU, HD95, NSD and volume error.
@@ -291,6 +351,8 @@ def evaluate(
     Example:
 
       medseg evaluate results/ Task04_Hippocampus/labelsTr -o scores
+
+      medseg evaluate results/ labelsTr --versus nnunet/ -o scores
     """
     with _terminal() as terminal:
         from medseg.tools.bundle import load_bundle
@@ -303,6 +365,8 @@ def evaluate(
             out,
             labels=labels,
             tolerance_mm=tolerance,
+            lesions=lesions,
+            versus=versus,
             listeners=[terminal],
         )
     if as_json:

@@ -24,10 +24,11 @@ from rich.table import Table
 from medseg.words import events
 
 if TYPE_CHECKING:
+    from medseg.tools.evaluation import Evaluation
     from medseg.verbs.check import Report
     from medseg.verbs.demo import Demo
-    from medseg.verbs.evaluate import Evaluation
     from medseg.verbs.export import Export
+    from medseg.verbs.plan import Plan
     from medseg.verbs.segment import Batch
 
 MOST_NAMED = 5
@@ -76,6 +77,8 @@ class Terminal:
                 self._show_step(event)
             case events.RunStarted():
                 self._start(event)
+            case events.BudgetFitted(minutes, steps, seconds):
+                self._line(f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes")
             case events.StartedFrom(name, decisions):
                 self._line(f"starting from [bold]{escape(name)}[/]")
                 for decision in decisions:
@@ -183,10 +186,45 @@ class Terminal:
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self._results.print(table)
+        if evaluation.differences:
+            self._print_differences(evaluation)
         for fault in evaluation.faults:
             self._results.print(f"  not scored: {fault}", markup=False, highlight=False)
         if out is not None:
             self._results.print(f"Every case: {out / 'evaluation.csv'}", highlight=False)
+            self._results.print(f"  page      {out / 'evaluation.html'}", highlight=False)
+
+    def _print_differences(self, evaluation: Evaluation) -> None:
+        for one in evaluation.differences:
+            if one.metric == "dice" and one.n:
+                low, high = one.interval.low, one.interval.high
+                self._results.print(
+                    f"Dice of {one.label} minus the others': {one.mean:+.4f} ({low:+.4f} to "
+                    f"{high:+.4f}), better in {one.better} and worse in {one.worse} of {one.n} "
+                    f"cases, p = {one.p:.2g}",
+                    markup=False,
+                    highlight=False,
+                )
+
+    def print_plan(self, plan: Plan, explain: bool) -> None:
+        """Say what was planned; with every choice and its reason if that is wanted."""
+        spec, training = plan.spec, plan.spec.training
+        labels = ", ".join(label.name for label in spec.labels)
+        patch = " × ".join(str(size) for size in training.patch)
+        budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
+        for line in (
+            f"{len(plan.survey.cases)} cases; {len(spec.labels)} labels: {labels}",
+            f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, about "
+            f"{training.steps} steps{budget}",
+        ):
+            self._results.print(line, markup=False, highlight=False)
+        if explain:
+            table = Table("field", "value", "why", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for row in plan.rows():
+                table.add_row(*(escape(cell) for cell in row))
+            Console().print(table)
+        self._results.print(f"Bundle: {plan.file}", highlight=False)
+        self._results.print(f"  train it  medseg train {plan.file}", highlight=False)
 
     def print_report(self, report: Report) -> None:
         """Print every fault and warning of a check, or that there is none."""

@@ -365,7 +365,9 @@ def flat_parameters(spec: BundleSpec) -> dict[str, str]:
         else:
             flat[prefix] = value if isinstance(value, str) else json.dumps(value)
 
-    walk("", spec.model_dump(mode="json", exclude={"schema_", "description", "references"}))
+    walk(
+        "", spec.model_dump(mode="json", exclude={"schema_", "description", "references", "notes"})
+    )
     return flat
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from medseg.tools.bundle import Bundle, differences, load_bundle, write_bundle
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.lineage import Lineage, lineage_of
-from medseg.words.config import BundleSpec
+from medseg.words.config import FITTED, BundleSpec
 from medseg.words.errors import BundleError, CheckpointError, Fault
 
 RUNS = Path("runs")
@@ -95,7 +95,7 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
     folder = RunFolder(out or _newest_unfinished(asked.spec.name))
     facts = folder.facts()
     spec = load_bundle(folder.bundle).spec
-    changed = differences(spec, asked.spec)
+    changed = differences(spec, _as_fitted(asked.spec, spec))
     if changed:
         raise BundleError(
             f"the run in {folder.path} began with another bundle, and going on would mix two; "
@@ -104,6 +104,15 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
         )
     place = data or Path(facts["data"])
     return Run(folder, spec, place, facts["fold"], facts["run_id"], lineage_of(facts))
+
+
+def _as_fitted(asked: BundleSpec, began: BundleSpec) -> BundleSpec:
+    """Return a bundle with what the time budget of its run decided when that began."""
+    budget = began.training.budget_minutes
+    if budget is None or asked.training.budget_minutes != budget:
+        return asked
+    fitted = {field: getattr(began.training, field) for field in FITTED}
+    return asked.model_copy(update={"training": asked.training.model_copy(update=fitted)})
 
 
 def _newest_unfinished(name: str) -> Path:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from medseg.engine.backends import openvino
-from medseg.engine.backends.loading import load_network
+from medseg.engine.networks.refiner import refined_definition
+from medseg.engine.networks.trained import answer_of, load_network
 from medseg.engine.networks.unet import Finest, network_definition
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, window_arguments
@@ -112,7 +113,10 @@ def _write_monai(bundle: Bundle, folder: Path) -> None:
     for member in bundle.members:
         load_network(bundle, member)  # weights of this network, and nothing else
     _copy_weights(bundle, folder)
-    parts = Parts(network_definition(spec, supervised=False), window_arguments(spec), SLICE_AXIS)
+    refined = bundle.trained.refinement
+    applied = refined is not None and refined.applied
+    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
+    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder, spec, parts, _scores(bundle), bundle.trained.members)
     _copy(bundle.folder, folder, ("docs", "LICENSE"))
 
@@ -156,7 +160,7 @@ def _write_onnx(bundle: Bundle, folder: Path) -> None:
     shape = (len(spec.channels), *spec.training.patch)
     facts = {"medseg.bundle": spec_json(spec)}
     for member in bundle.members:
-        network = Finest(load_network(bundle, member)).eval()
+        network = Finest(load_network(bundle, member), answer_of(bundle).labelled).eval()
         write_onnx(network, shape, folder / f"{member.stem}.onnx", facts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +14,7 @@ import torch
 
 from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
 from medseg.engine.learning.inheritance import Inheritance
+from medseg.engine.learning.pace import fit_to_budget, measure_pace
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import (
     Refined,
@@ -26,7 +29,14 @@ from medseg.engine.networks.refiner import refined_definition
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
-from medseg.tools.bundle import Bundle, flat_parameters, load_bundle, write_trained
+from medseg.tools.bundle import (
+    Bundle,
+    flat_parameters,
+    load_bundle,
+    parse_spec,
+    spec_json,
+    write_trained,
+)
 from medseg.tools.calibration import FEWEST, calibrate
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, find_folds, open_dataset
@@ -43,6 +53,7 @@ from medseg.tools.tracking import MlflowTracker
 from medseg.verbs.folds import train_folds
 from medseg.words.config import BundleSpec, TrainedSpec
 from medseg.words.events import (
+    BudgetFitted,
     Listener,
     Progress,
     RunDone,
@@ -128,6 +139,24 @@ def _lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage | None:
     return trace(parent, spec)
 
 
+def _fitted(
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    team: Team,
+    listeners: Sequence[Listener],
+    began: float,
+) -> Run:
+    """Fit the steps to the time that is left; a resumed run keeps what was fitted first."""
+    pace = measure_pace(run.spec, dataset.training, dataset.validation, device)
+    budget = run.spec.training.budget_minutes or 0.0
+    left = 60 * budget - (time.monotonic() - began)
+    spec = fit_to_budget(run.spec, pace, left)
+    spec = parse_spec(json.loads(team.agree(spec_json(spec))))
+    tell(listeners, BudgetFitted(budget, spec.training.steps, pace.step))
+    return replace(run, spec=spec)
+
+
 def _inheritance(run: Run) -> Inheritance | None:
     if run.lineage is None or run.folder.checkpoint.is_file():
         return None
@@ -141,6 +170,7 @@ def _train_one(
     skip_bad_cases: bool,
     listeners: Sequence[Listener],
 ) -> None:
+    began = time.monotonic()
     dataset = team.first_then_others(
         lambda: open_dataset(
             run.data,
@@ -151,6 +181,8 @@ def _train_one(
             listeners=listeners,
         )
     )
+    if run.spec.training.budget_minutes is not None and not run.folder.is_run:
+        run = _fitted(run, dataset, device, team, listeners, began)
     _train(run, dataset, device, team, listeners)
 
 

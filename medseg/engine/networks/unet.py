@@ -264,15 +264,17 @@ class Finest(nn.Module):
 
     Args:
         network: Its parameters are shared, not copied.
+        channels: Which of its channels to return; all unless given.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, channels: slice = slice(None)) -> None:
         super().__init__()
         self.network = network
+        self._channels = channels
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, channels, *patch)`` to logits ``(batch, classes, *patch)``."""
-        return levels_of(self.network(image))[0]
+        return levels_of(self.network(image))[0][:, self._channels]
 
 
 class Supervised(nn.Module):

@@ -25,6 +25,7 @@ from medseg.words.config.trained import (
 )
 from medseg.words.config.training import (
     AUGMENTATIONS,
+    FITTED,
     AugmentationSpec,
     InferenceSpec,
     QualitySpec,
@@ -34,6 +35,7 @@ from medseg.words.config.training import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "FITTED",
     "GROUPS",
     "LEAST_AGREEMENT",
     "SCHEMA_ID",
