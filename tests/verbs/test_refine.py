@@ -153,7 +153,7 @@ def test_a_fork_trains_its_own_refiner_on_the_same_network(home: Path, unbroken:
     train(out, out=out, resume=True, device="cpu", listeners=[heard.append])
     steps = [event for event in heard if isinstance(event, StepDone)]
     assert [event.step for event in steps] == list(range(STEPS + 1, STEPS + 7))
-    assert steps[0].parts.keys() == {"ce"}
+    assert steps[0].parts.keys() == {"ce", "dice"}
     assert not any(isinstance(event, Warned) for event in heard)
     started = next(event for event in heard if isinstance(event, RunStarted))
     assert started.total_steps == STEPS + 6

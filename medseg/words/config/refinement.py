@@ -63,6 +63,9 @@ class RefinementSpec(Spec):
     scale: PositiveFloat = 0.1
     """What the refiner's answer is first multiplied by before it is added to the logits; it is
     learned from there, one number per class."""
+    dice_weight: NonNegativeFloat = 0.0
+    """Weight of the Dice loss beside the refiner's cross-entropy, which weighs 1; not for
+    `joint`, which takes the weights of `training`."""
     adversarial_weight: NonNegativeFloat = 0.05
     """Weight of the critic's opinion in the loss; at 0 no critic is built."""
     feature_matching: NonNegativeFloat = 0.5

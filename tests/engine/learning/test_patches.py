@@ -181,7 +181,7 @@ def test_2d_patches_are_slices_along_the_third_axis(augmentation: AugmentationSp
     still = augmentation.model_copy(
         update={
             "noise": 0, "blur": 0, "brightness": 0, "contrast": 0, "low_resolution": 0,
-            "gamma": 0, "bias_field": 0,
+            "gamma": 0, "bias_field": 0, "ghosting": 0,
         }
     )  # fmt: skip
     training = training_of(patch=(8, 12), batch_size=4, augmentation=still)
