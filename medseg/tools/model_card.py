@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medseg.tools.metrics import CaseScores, Statistic
-from medseg.words.config import BundleSpec, RefinementFinding
+from medseg.words.config import SEPARATES, BundleSpec, RefinementFinding
 
 _TITLES = {
     "dice": "Dice",
@@ -142,9 +142,6 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
     return "\n".join(rows) + "\n\n" + note
 
 
-_ENOUGH_GAP = 0.3
-
-
 def _refinement(facts: Facts) -> list[str]:
     """Say what refinement and its critic came to, if there were any."""
     lines = []
@@ -168,8 +165,8 @@ def _refinement(facts: Facts) -> list[str]:
             "quarter of its steps"
             + (
                 "."
-                if facts.critic_gap >= _ENOUGH_GAP
-                else f", less than {_ENOUGH_GAP}: it never told them apart, and the adversarial "
+                if facts.critic_gap >= SEPARATES
+                else f", less than {SEPARATES}: it never told them apart, and the adversarial "
                 "part of this training taught nothing."
             )
         )

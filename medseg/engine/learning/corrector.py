@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from medseg.engine.learning.adversarial import MaskTrainer, Opponent
+from medseg.engine.learning.adversarial import MaskTrainer
 from medseg.engine.learning.bank import MaskBank
 from medseg.engine.learning.handlers import (
     Every,
@@ -18,6 +18,7 @@ from medseg.engine.learning.handlers import (
     StopOnNan,
 )
 from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.opponent import Opponent
 from medseg.engine.learning.supervised import begin_after
 from medseg.engine.networks.refiner import build_refining, learned_part
 from medseg.engine.windows import training_precision

@@ -15,7 +15,12 @@ from medseg.words.config.preprocessing import (
     Window,
     ZScore,
 )
-from medseg.words.config.refinement import CriticSpec, MaskBankSpec, RefinementSpec
+from medseg.words.config.refinement import (
+    SEPARATES,
+    CriticSpec,
+    MaskBankSpec,
+    RefinementSpec,
+)
 from medseg.words.config.trained import (
     CalibrationSpec,
     QualitySpec,
@@ -34,6 +39,7 @@ __all__ = [
     "AUGMENTATIONS",
     "GROUPS",
     "SCHEMA_ID",
+    "SEPARATES",
     "AugmentationSpec",
     "BundleSpec",
     "CalibrationSpec",

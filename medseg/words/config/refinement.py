@@ -11,6 +11,9 @@ from medseg.words.config.parts import Count, Extent, Fraction, Spec
 CRITIC_LAYERS = {2: 3, 3: 2}
 """Layers of a critic by dimensions, unless the bundle says otherwise."""
 
+SEPARATES = 0.3
+"""From this distance between its scores of true and made masks on, a critic tells them apart."""
+
 
 class CriticSpec(Spec):
     """The critic: a patch discriminator over image and mask (conditional PatchGAN, LSGAN)."""
