@@ -13,7 +13,11 @@ from typing import Any
 from medseg.tools.calibration import FEWEST, Sample
 from medseg.tools.lineage import Lineage
 from medseg.tools.metrics import CaseScores, Statistic
+<<<<<<< HEAD
 from medseg.words.config import BundleSpec, QualityFinding, RefinementFinding
+=======
+from medseg.words.config import SEPARATES, BundleSpec, RefinementFinding
+>>>>>>> refine
 
 _TITLES = {
     "dice": "Dice",
@@ -220,9 +224,6 @@ def _quality(found: QualityFinding | None) -> str:
     )
 
 
-_ENOUGH_GAP = 0.3
-
-
 def _refinement(facts: Facts) -> list[str]:
     """Say what refinement and its critic came to, if there were any."""
     lines = []
@@ -246,8 +247,8 @@ def _refinement(facts: Facts) -> list[str]:
             "quarter of its steps"
             + (
                 "."
-                if facts.critic_gap >= _ENOUGH_GAP
-                else f", less than {_ENOUGH_GAP}: it never told them apart, and the adversarial "
+                if facts.critic_gap >= SEPARATES
+                else f", less than {SEPARATES}: it never told them apart, and the adversarial "
                 "part of this training taught nothing."
             )
         )

@@ -21,6 +21,7 @@ from medseg.engine.learning.refinement import (
     make_learner,
     refine,
     snapshot_steps,
+    steps_done,
     total_steps,
 )
 from medseg.engine.learning.supervised import Learner, Validation
@@ -279,7 +280,7 @@ def _restore(run: Run, learner: Learner, record: Record) -> int | None:
         return None
     learner.restore(state["learner"])
     record.restore(state["record"])
-    return learner.step
+    return steps_done(run.spec, state)
 
 
 def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStarted:

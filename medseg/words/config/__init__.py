@@ -16,7 +16,12 @@ from medseg.words.config.preprocessing import (
     Window,
     ZScore,
 )
-from medseg.words.config.refinement import CriticSpec, MaskBankSpec, RefinementSpec
+from medseg.words.config.refinement import (
+    SEPARATES,
+    CriticSpec,
+    MaskBankSpec,
+    RefinementSpec,
+)
 from medseg.words.config.trained import (
     CalibrationSpec,
     QualityFinding,
@@ -39,7 +44,11 @@ __all__ = [
     "GROUPS",
     "LEAST_AGREEMENT",
     "SCHEMA_ID",
+<<<<<<< HEAD
     "AgreementSpec",
+=======
+    "SEPARATES",
+>>>>>>> refine
     "AugmentationSpec",
     "BundleSpec",
     "CalibrationSpec",
