@@ -13,11 +13,12 @@ from typing import Any
 from medseg.tools.calibration import FEWEST, Sample
 from medseg.tools.lineage import Lineage
 from medseg.tools.metrics import CaseScores, Statistic
-<<<<<<< HEAD
-from medseg.words.config import BundleSpec, QualityFinding, RefinementFinding
-=======
-from medseg.words.config import SEPARATES, BundleSpec, RefinementFinding
->>>>>>> refine
+from medseg.words.config import (
+    SEPARATES,
+    BundleSpec,
+    QualityFinding,
+    RefinementFinding,
+)
 
 _TITLES = {
     "dice": "Dice",

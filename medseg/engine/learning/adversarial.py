@@ -19,11 +19,8 @@ from monai.utils import AdversarialIterationEvents, AdversarialKeys, CommonKeys
 from torch import nn
 
 from medseg.engine.learning.bank import GIVEN
-<<<<<<< HEAD
 from medseg.engine.learning.inheritance import Inheritance
-=======
 from medseg.engine.learning.opponent import Opponent
->>>>>>> refine
 from medseg.engine.learning.supervised import Learner
 from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import levels_of

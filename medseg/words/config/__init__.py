@@ -44,11 +44,8 @@ __all__ = [
     "GROUPS",
     "LEAST_AGREEMENT",
     "SCHEMA_ID",
-<<<<<<< HEAD
-    "AgreementSpec",
-=======
     "SEPARATES",
->>>>>>> refine
+    "AgreementSpec",
     "AugmentationSpec",
     "BundleSpec",
     "CalibrationSpec",
