@@ -462,8 +462,8 @@ def export(
     """Export a trained bundle for other software, or to a faster backend.
 
     monai: a MONAI Bundle that stock MONAI runs, without medseg. onnx: each network as a file.
-    openvino: networks that 'medseg segment' computes about twice as fast on a CPU; the label maps
-    of both backends are compared, and '--backend auto' uses them only if they agree.
+    openvino: networks that 'medseg segment' computes faster on a CPU; the label maps of both
+    backends are compared, and '--backend auto' uses them only if they agree.
 
     Examples:
 

@@ -242,8 +242,12 @@ def _convert(bundle: Bundle, volumes: _Given | _MadeUp, listeners: Sequence[List
         )
         # It knows of no agreement yet, so that nothing is used that was not measured.
         write_agreement(found, folder)
-    found = found.model_copy(update=_compare(bundle, volumes, listeners))
-    write_agreement(found, place)
+    try:
+        found = found.model_copy(update=_compare(bundle, volumes, listeners))
+        write_agreement(found, place)
+    except BaseException:
+        shutil.rmtree(place)
+        raise
     return Export(place, found)
 
 

@@ -148,6 +148,8 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, scans: Path) -> None:
     before = files_of(tmp_path)
     with pytest.raises(ScanError):
         export(bundle, tmp_path / "out", to="openvino", scans=torn)
+    with pytest.raises(ScanError):
+        export(bundle, to="openvino", scans=torn)
     assert files_of(tmp_path) == before
 
 
