@@ -1,4 +1,4 @@
-"""A running ``medseg label`` for tests: started as users start it, driven as 3D Slicer drives it."""
+"""A running ``medseg label`` for tests: started as users start it, driven as Slicer drives it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-START_SECONDS = 120
+START_SECONDS = 400
 
 
 def need_monai_label() -> None:
@@ -43,8 +43,7 @@ def free_port() -> int:
 
 def slicer_client(url: str, folder: Path) -> Any:
     """Return the client that 3D Slicer's plugin uses, from MONAI Label's wheel."""
-    client = slicer_library().MONAILabelClient(url, str(folder), client_id="tester@slicer")
-    return client
+    return slicer_library().MONAILabelClient(url, str(folder), client_id="tester@slicer")
 
 
 def slicer_library() -> ModuleType:

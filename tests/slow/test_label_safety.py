@@ -63,7 +63,14 @@ def put_label(
     return server.ask("PUT", path, body, {"content-type": kind}).code
 
 
-TRAVERSALS = ["../../evil", "/tmp/evil", "..%2F..%2Fevil", "a/../../evil", "..\\evil", "%2e%2e/evil"]
+TRAVERSALS = [
+    "../../evil",
+    "/tmp/evil",
+    "..%2F..%2Fevil",
+    "a/../../evil",
+    "..\\evil",
+    "%2e%2e/evil",
+]
 
 
 @pytest.mark.parametrize("where", TRAVERSALS)
