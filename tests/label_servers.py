@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 """A running ``medseg label`` for tests: started as users start it, driven as 3D Slicer does."""
+=======
+"""A running ``medseg label`` for tests: started as users start it, driven as Slicer drives it."""
+>>>>>>> label
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from typing import Any
 
 import pytest
 
-START_SECONDS = 120
+START_SECONDS = 400
 
 
 def need_monai_label() -> None:

@@ -1,0 +1,148 @@
+"""``medseg label`` on a real Orthanc: series in, DICOM SEG out and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dicomweb_reads import segmentations
+from label_servers import Server, form, need_monai_label, running, slicer_client
+from made_bundles import made_spec, trained_bundle
+from orthancs import orthanc, phantom_series, send, write_series
+
+from medseg import Segmenter
+from medseg.tools.images import read_image, read_labels
+from medseg.tools.images.dicom_seg import write_dicom_seg
+from medseg.tools.images.dicom_seg_reader import read_dicom_seg
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+CT_SERIES = 2
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need_monai_label()
+    home = tmp_path_factory.mktemp("dicomweb")
+    spec = made_spec(
+        preprocessing={
+            "spacing_mm": [4, 4, 4],
+            "intensity": {"kind": "window", "low": -200, "high": 300},
+        }
+    )
+    trained_bundle(home / "bundle", spec)
+    return home
+
+
+@pytest.fixture(scope="module")
+def pacs(home: Path) -> Any:
+    with orthanc(home / "orthanc") as url:
+        for seed in range(CT_SERIES):
+            folder = write_series(home / f"ct{seed}", phantom_series(seed)[0])
+            send(url, list(folder.iterdir()))
+        send(url, list(write_series(home / "mr", phantom_series(9, "MR")[0]).iterdir()))
+        yield url
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, pacs: str) -> Any:
+    with running(home / "bundle", f"{pacs}/dicom-web", home / "state") as server:
+        yield server
+
+
+def uid_of(seed: int) -> str:
+    return str(phantom_series(seed)[0][0].SeriesInstanceUID)
+
+
+def test_series_are_listed_whatever_their_modality(home: Path, pacs: str, server: Server) -> None:
+    assert server.ask("GET", "/info/").json()["datastore"]["total"] == CT_SERIES + 1
+    with running(
+        home / "bundle", f"{pacs}/dicom-web", home / "ct_state", "--modality", "CT"
+    ) as other:
+        assert other.ask("GET", "/info/").json()["datastore"]["total"] == CT_SERIES
+
+
+def test_a_series_gets_the_labels_that_segmenter_gives_its_files(
+    home: Path, server: Server, tmp_path: Path
+) -> None:
+    client = slicer_client(server.url, tmp_path)
+    file, _ = client.infer("made_up", uid_of(0), {"result_extension": ".nrrd"})
+    volume = read_image(home / "ct0")
+    found = Segmenter(home / "bundle", "cpu").segment(volume)
+    assert found.labels.any()
+    assert np.array_equal(read_labels(Path(file)).array[0], found.labels)
+    body, kind = form({"params": "{}"}, {})
+    path = f"/infer/made_up?image={uid_of(0)}&output=dicom_seg"
+    answer = server.ask("POST", path, body, {"content-type": kind})
+    seg = tmp_path / "answer.dcm"
+    seg.write_bytes(answer.body)
+    assert np.array_equal(read_dicom_seg(seg, volume).array[0], found.labels)
+
+
+def test_a_saved_label_is_a_seg_in_the_pacs_with_the_same_voxels(
+    home: Path, pacs: str, server: Server, tmp_path: Path
+) -> None:
+    client = slicer_client(server.url, tmp_path)
+    volume = read_image(home / "ct1")
+    labels = phantom_series(1)[1]
+    assert not np.array_equal(labels, labels[:, :, ::-1])
+    flipped = np.array(volume.affine) @ np.diag([1.0, 1.0, -1.0, 1.0])
+    flipped[:3, 3] = volume.affine[:3] @ [0, 0, labels.shape[2] - 1, 1]
+    for name, array, affine in (
+        ("straight", labels, np.array(volume.affine)),
+        ("flipped", labels[:, :, ::-1], flipped),  # as viewers that turn the z axis around save
+    ):
+        file = tmp_path / f"{name}.nii.gz"
+        nib.save(nib.Nifti1Image(array, affine), file)
+        client.save_label(uid_of(1), str(file))
+        stored = segmentations(f"{pacs}/dicom-web", tmp_path / name)
+        assert len(stored) == 1, "the same label is the same object"
+        assert np.array_equal(read_dicom_seg(stored[0], volume).array[0], labels)
+    other = labels.copy()
+    other[:, :, :4] = 2
+    file = tmp_path / "other.nii.gz"
+    nib.save(nib.Nifti1Image(other, np.array(volume.affine)), file)
+    client.save_label(uid_of(1), str(file))
+    assert len(segmentations(f"{pacs}/dicom-web", tmp_path / "both")) == 2
+    assert client.info()["datastore"]["completed"] == 1
+
+
+def test_a_correction_made_elsewhere_is_read_back_once(
+    home: Path, server: Server, tmp_path: Path
+) -> None:
+    client = slicer_client(server.url, tmp_path)
+    volume, labels = read_image(home / "ct0"), phantom_series(0)[1]
+    spec = Segmenter(home / "bundle", "cpu").spec
+    for corrected in (False, True):
+        file = tmp_path / f"seg{corrected}.dcm"
+        write_dicom_seg(
+            file, labels, volume, spec.label_set, version="1", corrected=corrected, algorithm="x"
+        )
+        assert _stow(server, file) == 200
+        client.next_sample("first", {})
+        completed = client.info()["datastore"]["completed"]
+        assert completed == (2 if corrected else 1), "what a model alone made is no label"
+    client.next_sample("first", {})
+    kept = home / "state" / "labels" / "final" / f"{uid_of(0)}.nii.gz"
+    assert np.array_equal(read_labels(kept).array[0], labels)
+    audit = [json.loads(line) for line in (home / "state/audit.jsonl").read_text().splitlines()]
+    back = [line for line in audit if line.get("client") == "DICOM SEG"]
+    assert [line["case"] for line in back] == [uid_of(0)]
+
+
+def _stow(server: Server, file: Path) -> int:
+    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + file.read_bytes() + b"\r\n--b--\r\n"
+    kind = 'multipart/related; type="application/dicom"; boundary=b'
+    headers = {"content-type": kind, "accept": "application/dicom+json"}
+    return server.ask("POST", "/proxy/dicom/wado/studies", body, headers).code
+
+
+def test_the_proxy_reaches_dicomweb_only(pacs: str, server: Server) -> None:
+    assert len(server.ask("GET", "/proxy/dicom/qido/studies?limit=100").json()) == CT_SERIES + 1
+    for path in ("../system", "..%2fsystem", "%2e%2e/system", "system", "studies/../../system"):
+        assert server.ask("GET", f"/proxy/dicom/{path}").code in (400, 403)
+        assert server.ask("GET", f"/proxy/dicom/wado/{path}").code in (400, 403)
