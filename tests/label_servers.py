@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""A running ``medseg label`` for tests: started as users start it, driven as 3D Slicer does."""
-=======
 """A running ``medseg label`` for tests: started as users start it, driven as Slicer drives it."""
->>>>>>> label
 
 from __future__ import annotations
 

@@ -91,13 +91,8 @@ def set_environment(settings: Settings) -> None:
         "MONAI_LABEL_APP_CONF": json.dumps(conf),
         "MONAI_LABEL_SERVER_PORT": str(settings.port),
         "MONAI_LABEL_SESSION_PATH": str(settings.state / "sessions"),
-<<<<<<< HEAD
-        # MONAI_LABEL_CORS_ORIGINS stays unset: once set, MONAI Label's own processes die while
-        # they log it. The guard refuses pages of other sites before they come that far.
-=======
         # MONAI_LABEL_CORS_ORIGINS stays unset: MONAI Label's own processes die while they log it.
         # The guard refuses pages of other sites before they come that far.
->>>>>>> label
         # A training refreshes the scores itself; MONAI Label would ask its own server, unnamed.
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
         "MONAI_LABEL_AUTH_ENABLE": "false",  # the guard asks for passwords

@@ -233,7 +233,9 @@ def _convert(bundle: Bundle, volumes: _Given | _MadeUp, listeners: Sequence[List
     place = bundle.folder / OPENVINO
     with whole_folder(place) as folder:
         for member in bundle.members:
-            model = openvino.convert(load_network(bundle, member), bundle.spec)
+            model = openvino.convert(
+                load_network(bundle, member), bundle.spec, answer_of(bundle).channels
+            )
             openvino.write_model(model, folder / f"{member.stem}.xml")
         found = AgreementSpec(
             network=hash_network(bundle),

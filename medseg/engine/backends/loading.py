@@ -55,16 +55,18 @@ def load_members(
     exported = _usable(bundle, backend, device, precision)
     if backend == "auto":
         backend = "openvino" if isinstance(exported, Exported) else "torch"
+    answer = answer_of(bundle)
     if isinstance(exported, Exported):
         models = [openvino.read_model(exported.models[bundle.members.index(f)]) for f in files]
-        return backend, [OpenVinoMember(model, precision) for model in models], answer_of(bundle)
+        return backend, [OpenVinoMember(model, precision) for model in models], answer
     networks = [load_network(bundle, file) for file in files]
     if backend == "openvino":
-        converted = [openvino.convert(network, bundle.spec) for network in networks]
-        return backend, [OpenVinoMember(one, precision) for one in converted], answer_of(bundle)
+        spec = bundle.spec
+        converted = [openvino.convert(network, spec, answer.channels) for network in networks]
+        return backend, [OpenVinoMember(one, precision) for one in converted], answer
     dims = bundle.spec.network.dims
     members: list[Member] = [TorchMember(network, dims, device, precision) for network in networks]
-    return backend, members, answer_of(bundle)
+    return backend, members, answer
 
 
 def _usable(

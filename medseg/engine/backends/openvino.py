@@ -89,12 +89,13 @@ class OpenVinoMember:
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
 
 
-def convert(network: nn.Module, spec: BundleSpec) -> Any:
+def convert(network: nn.Module, spec: BundleSpec, channels: int) -> Any:
     """Return a network as OpenVINO's model, for one window at a time.
 
     Args:
         network: In evaluation mode.
         spec: Its bundle.
+        channels: What it answers for each voxel.
 
     Raises:
         MissingExtraError: If OpenVINO is not installed.
@@ -117,7 +118,7 @@ def convert(network: nn.Module, spec: BundleSpec) -> Any:
         ) from error
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
-    if list(model.outputs[0].get_shape()) != [1, spec.label_set.channels, *spec.training.patch]:
+    if list(model.outputs[0].get_shape()) != [1, channels, *spec.training.patch]:
         raise MedsegError("OpenVINO returns scores of another shape; use backend torch")
     return model
 
