@@ -61,7 +61,7 @@ def test_both_backends_return_the_same_scores(kind: str, tmp_path: Path) -> None
     bundle = load_bundle(trained_bundle(tmp_path, spec))
     network = load_network(bundle, bundle.weights)
     windows = torch.randn(2, len(spec.channels), *spec.training.patch)
-    member = OpenVinoMember(convert(network, spec), torch.float32)
+    member = OpenVinoMember(convert(network, spec, 3), torch.float32)
     with torch.inference_mode():
         wanted = TorchMember(network, spec.network.dims, CPU, torch.float32)(windows)
         assert torch.allclose(member(windows), wanted, atol=1e-3)
@@ -199,5 +199,5 @@ def test_nothing_is_reported_to_the_makers_of_openvino(
     sent: list[Any] = []
     monkeypatch.setattr(telemetry.Telemetry, "send_event", lambda *given, **_: sent.append(given))
     bundle = load_bundle(trained_bundle(tmp_path, made_spec()))
-    convert(load_network(bundle, bundle.weights), bundle.spec)
+    convert(load_network(bundle, bundle.weights), bundle.spec, 3)
     assert sent == []
