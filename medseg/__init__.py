@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg.engine.segmenter import Segmentation, Segmenter
     from medseg.tools.bundle import Bundle, load_bundle
+    from medseg.tools.images.in_memory import as_volume
     from medseg.verbs.check import check
     from medseg.verbs.evaluate import Evaluation, evaluate
     from medseg.verbs.segment import Batch, segment
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "medseg.engine.segmenter": ("Segmentation", "Segmenter"),
     "medseg.tools.bundle": ("Bundle", "load_bundle"),
+    "medseg.tools.images.in_memory": ("as_volume",),
     "medseg.verbs.check": ("check",),
     "medseg.verbs.evaluate": ("Evaluation", "evaluate"),
     "medseg.verbs.segment": ("Batch", "segment"),
@@ -70,6 +72,7 @@ __all__ = [
     "Segmenter",
     "TrainingError",
     "Volume",
+    "as_volume",
     "check",
     "evaluate",
     "load_bundle",
