@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from medseg.engine.segmenter import Segmentation, Segmenter
     from medseg.tools.bundle import Bundle, load_bundle
     from medseg.tools.evaluation import Evaluation
+    from medseg.tools.images.in_memory import as_volume
     from medseg.verbs.check import check
     from medseg.verbs.evaluate import evaluate
     from medseg.verbs.export import Export, export
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "medseg.engine.segmenter": ("Segmentation", "Segmenter"),
     "medseg.tools.bundle": ("Bundle", "load_bundle"),
+    "medseg.tools.images.in_memory": ("as_volume",),
     "medseg.verbs.check": ("check",),
     "medseg.tools.evaluation": ("Evaluation",),
     "medseg.verbs.evaluate": ("evaluate",),
@@ -78,6 +80,7 @@ __all__ = [
     "Segmenter",
     "TrainingError",
     "Volume",
+    "as_volume",
     "check",
     "evaluate",
     "export",

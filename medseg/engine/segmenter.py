@@ -18,8 +18,10 @@ from medseg.engine.sweep import Sweep, Swept
 from medseg.engine.windows import choose_device, choose_precision
 from medseg.tools.bundle import Bundle, load_bundle
 from medseg.tools.calibration import judge
+from medseg.tools.images import Files, itk, nifti, write_labels
+from medseg.tools.images.in_memory import Image, as_volume
 from medseg.words.config import BundleSpec
-from medseg.words.errors import MedsegError, ScanError
+from medseg.words.errors import MedsegError, OutputError, ScanError
 from medseg.words.labels import LabelSet
 from medseg.words.quality import Quality
 from medseg.words.volume import Array, Volume
@@ -45,6 +47,7 @@ class Segmentation:
             it was asked for.
         seconds: Stage → time it took: ``input``, ``network``, ``labels``.
         warnings: What a person should know about how this result was made.
+        grid: The scan's grid and header, without its voxels.
     """
 
     labels: Array
@@ -55,6 +58,36 @@ class Segmentation:
     error_map: Array | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    grid: Volume | None = field(default=None, repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the label map on the scan's grid, whole or not at all.
+
+        Args:
+            path: Ending in ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha`` or (one slice) ``.png``.
+
+        Raises:
+            OutputError: If the ending is none of these, the grid does not fit the format, or
+                the file cannot be written.
+        """
+        write_labels(Path(path), self.labels, self._placed())
+
+    def to_nibabel(self) -> Image:
+        """Return the label map as a nibabel image on the scan's grid."""
+        return nifti.label_image(self.labels, self._placed())
+
+    def to_sitk(self) -> Image:
+        """Return the label map as a ``SimpleITK.Image`` of three dimensions on the scan's grid.
+
+        Raises:
+            OutputError: If the grid is sheared, which ITK cannot say.
+        """
+        return itk.label_image(self.labels, self._placed())
+
+    def _placed(self) -> Volume:
+        if self.grid is None:
+            raise OutputError("this result does not know its scan's grid; Segmenter's do")
+        return self.grid
 
 
 class Segmenter:
@@ -128,22 +161,24 @@ class Segmenter:
         self._quality = self.bundle.trained.quality
         self._sweep = Sweep(self.spec, predict, self.device, gpu_memory, answer)
 
-    def segment(self, volume: Volume, *, error_map: bool = False) -> Segmentation:
+    def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
         """Segment one volume.
 
         Args:
             volume: Shape ``(channels, i, j, k)``, as a reader gave it: HU for CT, raw
-                intensities else.
+                intensities else. Or what ``as_volume`` makes one of: a path, a nibabel image, a
+                SimpleITK image.
             error_map: Whether to say for each voxel how probably its label is wrong.
 
         Returns:
             Labels on the volume's own grid.
 
         Raises:
-            ScanError: If the volume does not have the bundle's channels, or cannot be brought
-                onto the network's grid.
+            ScanError: If the file cannot be read, or the volume does not have the bundle's
+                channels or cannot be brought onto the network's grid.
             MedsegError: If the device has too little memory, or the network returns no numbers.
         """
+        volume = as_volume(volume)
         wanted, got = len(self.spec.channels), volume.array.shape[0]
         if got != wanted:
             names = ", ".join(channel.name for channel in self.spec.channels)
@@ -170,6 +205,7 @@ class Segmenter:
             errors if error_map else None,
             {stage: round(seconds, 4) for stage, seconds in swept.seconds.items()},
             swept.warnings,
+            volume.grid,
         )
 
     @property

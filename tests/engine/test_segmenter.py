@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from made_scans import TURNED, affine_of, write_scan
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
@@ -23,6 +26,7 @@ from medseg.engine.windows import window_inferer
 from medseg.testing import make_phantom
 from medseg.tools.bundle import load_bundle
 from medseg.tools.checkpoint import RunFolder, load_weights
+from medseg.tools.images import read_image, read_labels
 from medseg.tools.transforms import IMAGE, Preprocessing
 from medseg.words.config import BundleSpec
 from medseg.words.errors import CheckpointError, MedsegError, ScanError
@@ -376,3 +380,24 @@ def test_what_does_not_fit_the_gpu_lies_in_the_hosts_memory(trained: Path) -> No
     for room in (0, 4 * 3**3 * 28**3):
         here = Segmenter(trained, "cuda", precision="fp32", gpu_memory=room).segment(volume)
         assert (here.labels != there.labels).mean() < 1e-3
+
+
+def test_scans_of_every_kind_have_one_result_that_goes_back(tmp_path, untrained_bundle) -> None:
+    file = tmp_path / "oblique.nii.gz"
+    write_scan(file, 3, (18, 21, 16), affine_of((2.5, 3.5, 4.0), TURNED, flips=(0, 1)))
+    segmenter = Segmenter(untrained_bundle(), "cpu")
+    volume = read_image(file)
+    expected = segmenter.segment(volume)
+    assert np.shares_memory(expected.grid.array, volume.array) is False
+    for scan in (file, str(file), nib.load(file), sitk.ReadImage(file)):
+        found = segmenter.segment(scan)
+        assert np.mean(found.labels != expected.labels) < 1e-3  # ITK's affine has fewer digits
+    image = found.to_nibabel()
+    assert np.array_equal(image.dataobj, found.labels)
+    assert np.allclose(image.affine, volume.affine, atol=1e-4)
+    assert np.array_equal(sitk.GetArrayFromImage(found.to_sitk()).T, found.labels)
+    for name in ("a.nii.gz", "a.mha"):
+        found.save(tmp_path / name)
+        saved = read_labels(tmp_path / name)
+        assert np.array_equal(saved.array[0], found.labels)
+        assert saved.on_same_grid(volume, 1e-3)
