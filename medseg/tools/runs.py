@@ -130,7 +130,7 @@ def fold_run(whole: Run, fold: int) -> Run:
     """Return the run of one fold of a cross-validation, new or begun before."""
     folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
     run_id = folder.facts()["run_id"] if folder.is_run else uuid.uuid4().hex
-    return Run(folder, whole.spec, whole.data, fold, run_id, whole.lineage, whole.folder.path)
+    return Run(folder, whole.spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path)
 
 
 def begin(run: Run) -> None:

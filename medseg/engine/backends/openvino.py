@@ -16,7 +16,7 @@ from torch import nn
 
 from medseg.engine.networks.unet import Finest
 from medseg.words.config import BundleSpec
-from medseg.words.errors import CheckpointError, MedsegError, MissingExtraError
+from medseg.words.errors import CheckpointError, MedsegError, MissingExtraError, OutputError
 
 INPUT, OUTPUT = "image", "scores"
 """What a network's ends are called in exported files."""
@@ -132,8 +132,15 @@ def _traced(network: nn.Module, shape: Sequence[int]) -> Any:
 
 
 def write_model(model: Any, file: Path) -> None:
-    """Write a model as ``file`` (``.xml``) and its weights beside it (``.bin``), in float32."""
-    require().save_model(model, str(file), compress_to_fp16=False)
+    """Write a model as ``file`` (``.xml``) and its weights beside it (``.bin``), in float32.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    try:
+        require().save_model(model, str(file), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OutputError(f"cannot write {file.name}: is the disk full?") from error
 
 
 def read_model(file: Path) -> Any:
