@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import importlib.util
 import json
 import os
@@ -86,7 +87,9 @@ class Server:
         request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                return Answer(answer.status, answer.read())
+                body = answer.read()
+                packed = answer.headers.get("content-encoding") == "gzip"
+                return Answer(answer.status, gzip.decompress(body) if packed else body)
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read())
 
