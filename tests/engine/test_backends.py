@@ -136,7 +136,8 @@ def other_window(bundle: Path) -> None:
 
 def other_file(bundle: Path) -> None:
     file = bundle / OPENVINO / "model.bin"
-    file.write_bytes(file.read_bytes()[:-4] + b"\0\0\0\0")
+    content = file.read_bytes()
+    file.write_bytes(content[:-4] + bytes(byte ^ 0xFF for byte in content[-4:]))
 
 
 def no_file(bundle: Path) -> None:
