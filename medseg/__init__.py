@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medseg.engine.segmenter import Segmentation, Segmenter
     from medseg.tools.bundle import Bundle, load_bundle
+    from medseg.tools.evaluation import Evaluation
+    from medseg.tools.images.in_memory import as_volume
     from medseg.verbs.check import check
-    from medseg.verbs.evaluate import Evaluation, evaluate
+    from medseg.verbs.evaluate import evaluate
+    from medseg.verbs.export import Export, export
+    from medseg.verbs.plan import Plan, plan
     from medseg.verbs.segment import Batch, segment
     from medseg.verbs.train import train
     from medseg.words.errors import (
@@ -32,8 +36,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "medseg.engine.segmenter": ("Segmentation", "Segmenter"),
     "medseg.tools.bundle": ("Bundle", "load_bundle"),
+    "medseg.tools.images.in_memory": ("as_volume",),
     "medseg.verbs.check": ("check",),
-    "medseg.verbs.evaluate": ("Evaluation", "evaluate"),
+    "medseg.tools.evaluation": ("Evaluation",),
+    "medseg.verbs.evaluate": ("evaluate",),
+    "medseg.verbs.export": ("Export", "export"),
+    "medseg.verbs.plan": ("Plan", "plan"),
     "medseg.verbs.segment": ("Batch", "segment"),
     "medseg.verbs.train": ("train",),
     "medseg.words.errors": (
@@ -59,20 +67,25 @@ __all__ = [
     "CheckpointError",
     "DatasetError",
     "Evaluation",
+    "Export",
     "GeometryError",
     "Label",
     "LabelSet",
     "MedsegError",
     "MissingExtraError",
     "OutputError",
+    "Plan",
     "ScanError",
     "Segmentation",
     "Segmenter",
     "TrainingError",
     "Volume",
+    "as_volume",
     "check",
     "evaluate",
+    "export",
     "load_bundle",
+    "plan",
     "segment",
     "train",
 ]

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -80,6 +80,59 @@ def _settings() -> None:
 
 
 @app.command()
+def plan(
+    dataset: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="The data folder, or its list of cases.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The bundle to write.", metavar="FILE")
+    ] = Path("bundle.json"),
+    dims: Annotated[
+        str | None,
+        typer.Option(metavar="2|3|both", help="Else the data decide; both writes two bundles."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GB", help="Memory for a step; else what the device has."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time for a training: 20m, 2h.")
+    ] = None,
+    device: Device = "auto",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every choice with its reason.")
+    ] = False,
+) -> None:
+    """Plan a bundle for a data set: look at every case, and write a bundle.json with reasons.
+
+    Examples:
+
+      medseg plan Task04_Hippocampus --budget 20m --explain
+
+      medseg plan nnUNet_raw/Dataset001_Liver -o liver/bundle.json --dims both
+    """
+    if dims not in (None, "2", "3", "both"):
+        raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
+    wanted = {out: int(dims) if dims in ("2", "3") else None}
+    if dims == "both":
+        wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
+    for file, number in wanted.items():
+        with _terminal() as terminal:
+            from medseg.verbs.plan import plan as run
+
+            made = run(
+                dataset,
+                file,
+                dims=number,
+                memory_gb=memory,
+                budget=budget,
+                device=device,
+                listeners=[terminal],
+            )
+        terminal.print_plan(made, explain)
+
+
+@app.command()
 def train(
     bundle: BundlePath,
     data: Annotated[
@@ -91,7 +144,11 @@ def train(
     ] = None,
     fold: Annotated[
         str,
-        typer.Option(metavar="K", help="Fold to validate on; 'none' trains on every case."),
+        typer.Option(
+            metavar="K",
+            help="Fold to validate on; 'none' trains on every case; 'all' trains each fold and "
+            "makes one bundle that averages over them.",
+        ),
     ] = "0",
     device: Device = "auto",
     overrides: Overrides = None,
@@ -119,6 +176,8 @@ def train(
       medseg train bundle.json --fold 2 --set training.steps=2000
 
       medseg train bundle.json --from runs/hippocampus_mr/20260101-120000-fold0
+
+      medseg train bundle.json --fold all --out runs/liver/all-folds
 
       medseg train bundle.json --resume
     """
@@ -186,6 +245,31 @@ def segment(
         ),
     ] = False,
     device: Device = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="torch, openvino, or auto: openvino on a CPU where it was exported and agrees.",
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="fp32, bf16, fp16 (GPU), or auto: fp32 on a CPU, fast on a GPU."
+        ),
+    ] = "auto",
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Average over flips: 2 to 8 times as slow. Else as the bundle says.",
+            show_default=False,
+        ),
+    ] = None,
+    fold_ensemble: Annotated[
+        bool,
+        typer.Option(help="Average over the networks of all folds, where a bundle has several."),
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
@@ -211,6 +295,10 @@ def segment(
                 scans,
                 out,
                 device=device,
+                backend=backend,
+                precision=precision,
+                mirror=mirror,
+                fold_ensemble=fold_ensemble,
                 formats=formats or (),
                 report=report,
                 error_maps=error_maps,
@@ -247,6 +335,13 @@ def evaluate(
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
     ] = 1.0,
+    lesions: Annotated[
+        bool, typer.Option("--lesions", help="Count lesions found, missed and made up.")
+    ] = False,
+    versus: Annotated[
+        Path | None,
+        typer.Option(metavar="OTHER", help="Another method's predictions, to compare with."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps against references: Dice, IoU, HD95, NSD and volume error.
@@ -256,6 +351,8 @@ def evaluate(
     Example:
 
       medseg evaluate results/ Task04_Hippocampus/labelsTr -o scores
+
+      medseg evaluate results/ labelsTr --versus nnunet/ -o scores
     """
     with _terminal() as terminal:
         from medseg.tools.bundle import load_bundle
@@ -268,6 +365,8 @@ def evaluate(
             out,
             labels=labels,
             tolerance_mm=tolerance,
+            lesions=lesions,
+            versus=versus,
             listeners=[terminal],
         )
     if as_json:
@@ -343,6 +442,48 @@ def label(
 
 
 @app.command()
+def export(
+    bundle: BundlePath,
+    to: Annotated[str, typer.Option(metavar="NAME", help="monai, onnx or openvino.")],
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OUT]", help="A new folder. For openvino the bundle itself unless given."
+        ),
+    ] = None,
+    scans: Annotated[
+        Path | None,
+        typer.Option(
+            help="openvino: scans to compare label maps on; else phantoms.", metavar="DIR"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Export a trained bundle for other software, or to a faster backend.
+
+    monai: a MONAI Bundle that stock MONAI runs, without medseg. onnx: each network as a file.
+    openvino: networks that 'medseg segment' computes faster on a CPU; the label maps of both
+    backends are compared, and '--backend auto' uses them only if they agree.
+
+    Examples:
+
+      medseg export runs/liver/20260101-120000-fold0 liver_monai --to monai
+
+      medseg export runs/liver/20260101-120000-fold0 --to openvino --scans some_scans/
+    """
+    with _terminal() as terminal:
+        from medseg.verbs.export import export as run
+
+        made = run(bundle, out, to=to, scans=scans, listeners=[terminal])
+    if as_json:
+        found = made.agreement
+        content = {"folder": made.folder, "agreement": found and found.model_dump(mode="json")}
+        _print_json(content)
+    else:
+        terminal.print_export(made)
+
+
+@app.command()
 def check(
     bundle: BundlePath,
     data: Annotated[
@@ -397,12 +538,14 @@ def schema() -> None:
     _print_json(bundle_schema())
 
 
-def _fold(text: str) -> int | None:
+def _fold(text: str) -> int | Literal["all"] | None:
     if text.lower() == "none":
         return None
+    if text.lower() == "all":
+        return "all"
     if text.isdigit():
         return int(text)
-    raise MedsegError(f"--fold takes a number such as 0, or 'none'; got '{text}'")
+    raise MedsegError(f"--fold takes a number such as 0, 'all' or 'none'; got '{text}'")
 
 
 def _terminal() -> Terminal:

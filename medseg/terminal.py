@@ -24,9 +24,11 @@ from rich.table import Table
 from medseg.words import events
 
 if TYPE_CHECKING:
+    from medseg.tools.evaluation import Evaluation
     from medseg.verbs.check import Report
     from medseg.verbs.demo import Demo
-    from medseg.verbs.evaluate import Evaluation
+    from medseg.verbs.export import Export
+    from medseg.verbs.plan import Plan
     from medseg.verbs.segment import Batch
 
 MOST_NAMED = 5
@@ -75,6 +77,8 @@ class Terminal:
                 self._show_step(event)
             case events.RunStarted():
                 self._start(event)
+            case events.BudgetFitted(minutes, steps, seconds):
+                self._line(f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes")
             case events.StartedFrom(name, decisions):
                 self._line(f"starting from [bold]{escape(name)}[/]")
                 for decision in decisions:
@@ -96,7 +100,7 @@ class Terminal:
         self._progress.update(self._tasks[task], completed=done, total=total, note=note)
 
     def _start(self, event: events.RunStarted) -> None:
-        self._total = event.total_steps
+        self._total, self._smooth_loss = event.total_steps, math.nan
         at = f", resumed at step {event.resumed_at}" if event.resumed_at is not None else ""
         self._line(
             f"training [bold]{escape(event.name)}[/] on {escape(event.provenance['device'])}"
@@ -122,8 +126,10 @@ class Terminal:
         out = self._results
         out.print(f"Trained bundle: {folder}", highlight=False)
         out.print(f"  scores    {folder / 'docs' / 'README.md'}", highlight=False)
-        out.print(f"  curves    {folder / 'curves.png'}", highlight=False)
-        out.print(f"  previews  {folder / 'previews' / 'validation.png'}", highlight=False)
+        pictures = {"curves": "curves.png", "previews": "previews/validation.png"}
+        for what, name in pictures.items():
+            if (folder / name).is_file():  # a bundle of all folds has them in each fold's run
+                out.print(f"  {what:9} {folder / name}", highlight=False)
         out.print(f"  use it    medseg segment {folder} SCANS OUT", highlight=False)
 
     def print_batch(self, batch: Batch) -> None:
@@ -151,6 +157,26 @@ class Terminal:
         if (batch.out / "report.html").is_file():
             self._results.print(f"  report  {batch.out / 'report.html'}", highlight=False)
 
+    def print_export(self, made: Export) -> None:
+        """Say where an export is, and how far its label maps agree."""
+        out = self._results
+        out.print(f"Exported: {made.folder}", highlight=False)
+        found = made.agreement
+        if found is None:
+            return
+        what = f"{found.scans} {'phantom' if found.made_up else 'scan'}{'s' * (found.scans != 1)}"
+        out.print(
+            f"  {found.differ} of {found.labelled} labelled voxels differ from PyTorch's "
+            f"({what}); agreement {found.agreement:.6f}",
+            highlight=False,
+        )
+        if found.is_close:
+            out.print("  --backend auto uses it on a CPU", highlight=False)
+        elif not found.labelled:
+            out.print("  nothing was labelled, so nothing is known: give --scans", highlight=False)
+        else:
+            out.print("  too little for --backend auto; --backend openvino uses it")
+
     def print_evaluation(self, evaluation: Evaluation, out: Path | None) -> None:
         """Print the summary table, and name the pairs that could not be scored."""
         heading, *rows = evaluation.summary_rows()
@@ -160,10 +186,45 @@ class Terminal:
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         self._results.print(table)
+        if evaluation.differences:
+            self._print_differences(evaluation)
         for fault in evaluation.faults:
             self._results.print(f"  not scored: {fault}", markup=False, highlight=False)
         if out is not None:
             self._results.print(f"Every case: {out / 'evaluation.csv'}", highlight=False)
+            self._results.print(f"  page      {out / 'evaluation.html'}", highlight=False)
+
+    def _print_differences(self, evaluation: Evaluation) -> None:
+        for one in evaluation.differences:
+            if one.metric == "dice" and one.n:
+                low, high = one.interval.low, one.interval.high
+                self._results.print(
+                    f"Dice of {one.label} minus the others': {one.mean:+.4f} ({low:+.4f} to "
+                    f"{high:+.4f}), better in {one.better} and worse in {one.worse} of {one.n} "
+                    f"cases, p = {one.p:.2g}",
+                    markup=False,
+                    highlight=False,
+                )
+
+    def print_plan(self, plan: Plan, explain: bool) -> None:
+        """Say what was planned; with every choice and its reason if that is wanted."""
+        spec, training = plan.spec, plan.spec.training
+        labels = ", ".join(label.name for label in spec.labels)
+        patch = " × ".join(str(size) for size in training.patch)
+        budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
+        for line in (
+            f"{len(plan.survey.cases)} cases; {len(spec.labels)} labels: {labels}",
+            f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, about "
+            f"{training.steps} steps{budget}",
+        ):
+            self._results.print(line, markup=False, highlight=False)
+        if explain:
+            table = Table("field", "value", "why", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+            for row in plan.rows():
+                table.add_row(*(escape(cell) for cell in row))
+            Console().print(table)
+        self._results.print(f"Bundle: {plan.file}", highlight=False)
+        self._results.print(f"  train it  medseg train {plan.file}", highlight=False)
 
     def print_report(self, report: Report) -> None:
         """Print every fault and warning of a check, or that there is none."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
 from medseg.engine.networks.refiner import (
     build_refining,
@@ -92,6 +93,18 @@ def refined_bundle(folder: Path, spec: BundleSpec, *, applied: bool, seed: int =
     parts = Parts(network, window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder, spec, parts, {"dice": {"liver": 0.5, "mean": 0.5}})
     return folder
+
+
+def run_stock(bundle: Path, config: str, **settings: Any) -> ConfigParser:
+    """Run a config by MONAI's own parser, as ``python -m monai.bundle run`` does."""
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / config)
+    parser.read_meta(bundle / "configs" / "metadata.json")
+    parser.update({"bundle_root": str(bundle), **settings})
+    for section in ("initialize", "run"):
+        for position in range(len(parser[section])):
+            parser.get_parsed_content(f"{section}::{position}")
+    return parser
 
 
 class Trap:

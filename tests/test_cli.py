@@ -66,7 +66,9 @@ def test_help_starts_within_three_times_typer() -> None:
     assert ours < 0.5
 
 
-@pytest.mark.parametrize("command", ["train", "segment", "evaluate", "check", "demo", "schema"])
+@pytest.mark.parametrize(
+    "command", ["train", "segment", "evaluate", "export", "check", "demo", "schema"]
+)
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +139,10 @@ def test_a_wrong_bundle_is_exit_code_2_with_every_fault_and_no_traceback(
         ("train", "bundle.json", "--device", "abacus"),
         ("train", "bundle.json", "--set", "training.steps"),
         ("segment", "bundle.json", "nowhere", "out"),
+        ("segment", "bundle.json", ".", "out", "--precision", "fp99"),
         ("evaluate", "nowhere", "elsewhere"),
+        ("export", "bundle.json", "out", "--to", "monai"),
+        ("export", "bundle.json", "out", "--to", "paper"),
         ("nonsense",),
     ],
 )
@@ -173,6 +178,26 @@ def test_check_says_when_all_is_well(
     bundle = write_json(tmp_path, content())
     assert call(monkeypatch, "check", bundle, "--data", data) == 0
     assert "no fault; 3 good cases" in capsys.readouterr().out
+
+
+def test_export_says_where_and_how_far_label_maps_agree(
+    bundle: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, scans = tmp_path / "out", data / "imagesTr"
+    assert call(monkeypatch, "export", bundle, out, "--to", "openvino", "--scans", scans) == 0
+    shown = capsys.readouterr().out
+    assert f"Exported: {out}" in shown
+    assert "labelled voxels differ from PyTorch's (3 scans)" in shown
+    asked = ["--backend", "openvino", "--precision", "fp32", "--mirror", "--no-fold-ensemble"]
+    assert call(monkeypatch, "segment", out, scans, tmp_path / "maps", *asked, "--json") == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["arithmetic"] for entry in entries] == ["openvino fp32"] * 3
+    assert call(monkeypatch, "export", bundle, out, "--to", "monai") == 2
+    assert "is not empty" in capsys.readouterr().err
 
 
 def test_schema_is_json(

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from medseg.engine.mishaps import is_of_the_folder, is_out_of_memory, let_go
 from medseg.engine.pipeline import Attempt
 from medseg.engine.segmenter import Segmentation, Segmenter
+from medseg.engine.windows import precision_name
 from medseg.tools.batch_report import preview_file
 from medseg.tools.cases import Scan
 from medseg.tools.discreet import discreet
@@ -113,7 +114,15 @@ class ScanWork:
         self._resample_uneven = resample_uneven
         self._bug: Exception | None = None
         self._bundle_hash = hash_bundle(segmenter.bundle)
+        # What was asked for, not what `auto` came to: a batch may go on on another machine.
+        self._options = [
+            *(kind.name for kind in formats),
+            *(f"{name}={value}" for name, value in segmenter.choices.items()),
+            *(["resample-uneven"] if resample_uneven else []),
+            *(["error map"] if error_maps else []),
+        ]
         self._device = device_name(segmenter.device)
+        self._arithmetic = f"{segmenter.backend} {precision_name(segmenter.precision)}"
         tell(listeners, Progress(TASK, 0, total))
 
     def read(self, scan: Scan) -> OnItsWay[ReadScan]:
@@ -153,7 +162,7 @@ class ScanWork:
     def _read(self, scan: Scan) -> ReadScan:
         check_kind(scan, self._spec)
         content = hash_scan(scan)
-        key = result_key(content, self._bundle_hash, self._options())
+        key = result_key(content, self._bundle_hash, self._options)
         kept = self._kept(scan, content, key)
         if kept is not None and not self._lacks_picture(kept):
             return ReadScan(content, key, None, kept)
@@ -164,12 +173,6 @@ class ScanWork:
         # From here on errors call the volume what results call it.
         volume = replace(volume, source=scan.name, warnings=tuple(warnings))
         return ReadScan(content, key, volume, kept)
-
-    def _options(self) -> list[str]:
-        """Return what changes a result besides scan and bundle."""
-        uneven = ["resample-uneven"] if self._resample_uneven else []
-        errors = ["error map"] if self._error_maps else []
-        return [*(kind.name for kind in self._formats), *uneven, *errors]
 
     def _kept(self, scan: Scan, content: str, key: str) -> Entry | None:
         """Return the entry of an earlier result that would come out the same."""
@@ -296,6 +299,7 @@ class ScanWork:
             bundle_hash=self._bundle_hash,
             medseg=version("medseg"),
             device=self._device,
+            arithmetic=self._arithmetic,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             **facts,
         )

@@ -12,14 +12,16 @@ import torch
 from monai.transforms import KeepLargestConnectedComponent
 
 from medseg.engine.arithmetic import Predictor
+from medseg.engine.backends.loading import load_members
 from medseg.engine.confidence import PERCENT, map_errors
-from medseg.engine.networks.trained import load_network
 from medseg.engine.sweep import Sweep, Swept
 from medseg.engine.windows import choose_device, choose_precision
 from medseg.tools.bundle import Bundle, load_bundle
 from medseg.tools.calibration import judge
+from medseg.tools.images import Files, itk, nifti, write_labels
+from medseg.tools.images.in_memory import Image, as_volume
 from medseg.words.config import BundleSpec
-from medseg.words.errors import MedsegError, ScanError
+from medseg.words.errors import MedsegError, OutputError, ScanError
 from medseg.words.labels import LabelSet
 from medseg.words.quality import Quality
 from medseg.words.volume import Array, Volume
@@ -45,6 +47,7 @@ class Segmentation:
             it was asked for.
         seconds: Stage → time it took: ``input``, ``network``, ``labels``.
         warnings: What a person should know about how this result was made.
+        grid: The scan's grid and header, without its voxels.
     """
 
     labels: Array
@@ -55,6 +58,36 @@ class Segmentation:
     error_map: Array | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    grid: Volume | None = field(default=None, repr=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the label map on the scan's grid, whole or not at all.
+
+        Args:
+            path: Ending in ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha`` or (one slice) ``.png``.
+
+        Raises:
+            OutputError: If the ending is none of these, the grid does not fit the format, or
+                the file cannot be written.
+        """
+        write_labels(Path(path), self.labels, self._placed())
+
+    def to_nibabel(self) -> Image:
+        """Return the label map as a nibabel image on the scan's grid."""
+        return nifti.label_image(self.labels, self._placed())
+
+    def to_sitk(self) -> Image:
+        """Return the label map as a ``SimpleITK.Image`` of three dimensions on the scan's grid.
+
+        Raises:
+            OutputError: If the grid is sheared, which ITK cannot say.
+        """
+        return itk.label_image(self.labels, self._placed())
+
+    def _placed(self) -> Volume:
+        if self.grid is None:
+            raise OutputError("this result does not know its scan's grid; Segmenter's do")
+        return self.grid
 
 
 class Segmenter:
@@ -67,16 +100,27 @@ class Segmenter:
     Args:
         bundle: A trained bundle, or its path.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        backend: ``torch``, ``openvino`` (CPU only), or ``auto``: OpenVINO on a CPU where it is
+            installed and the bundle's export to it was measured to give the same label maps.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is fp32 on a CPU, so that
             label maps equal stock MONAI's, and what the hardware is fast in on a GPU.
-        mirror: Whether to average over flips along the axes the bundle was trained to flip.
+        mirror: Whether to average over flips along the axes the bundle was trained to flip; as
+            the bundle says unless given.
+        fold_ensemble: Whether to average over all networks of a bundle that has one per fold;
+            else the first one is used.
         gpu_memory: Most bytes of GPU memory for image and scores; what does not fit lies in the
             host's memory. A share of what is free unless given.
+
+    Attributes:
+        backend: What computes: ``torch`` or ``openvino``.
+        precision: Of the arithmetic.
+        choices: What was asked for and can change a label map, ``auto`` left as it is.
 
     Raises:
         CheckpointError: If the bundle has no weights, or weights of another network.
         BundleError: If its ``bundle.json`` is wrong.
-        MedsegError: If there is no such device, or it cannot compute in this precision.
+        MissingExtraError: If the backend is not installed.
+        MedsegError: If there is no such device or backend, or it cannot compute in this precision.
     """
 
     def __init__(
@@ -84,46 +128,57 @@ class Segmenter:
         bundle: Bundle | str | Path,
         device: str = "auto",
         *,
+        backend: str = "auto",
         precision: str = "auto",
-        mirror: bool = False,
+        mirror: bool | None = None,
+        fold_ensemble: bool = True,
         gpu_memory: int | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self.spec = self.bundle.spec
+        if device == "auto" and backend == "openvino":
+            device = "cpu"
         self.device = choose_device(device)
+        mirror = self.spec.inference.mirror if mirror is None else mirror
+        files = self.bundle.members if fold_ensemble else self.bundle.members[:1]
+        self.choices = {
+            "backend": backend,
+            "precision": precision,
+            "mirror": str(mirror),
+            "members": str(len(files)),
+        }
         if precision == "auto" and self.device.type == "cpu":
             precision = "fp32"
-        axes = self.spec.training.augmentation.mirror_axes if mirror else ()
-        network, answer = load_network(self.bundle)
-        predict = Predictor(
-            network,
-            self.spec.network.dims,
-            self.device,
-            choose_precision(precision, self.device),
-            axes,
+        wanted = choose_precision(precision, self.device)
+        self.backend, members, answer = load_members(
+            self.bundle, files, backend, self.device, wanted
         )
+        axes = self.spec.training.augmentation.mirror_axes if mirror else ()
+        predict = Predictor(members, self.spec.network.dims, axes)
         if self.device.type == "cuda":
             _refuse_wrong_arithmetic(predict, self.spec, self.device)
         self.precision = predict.precision
         self._quality = self.bundle.trained.quality
         self._sweep = Sweep(self.spec, predict, self.device, gpu_memory, answer)
 
-    def segment(self, volume: Volume, *, error_map: bool = False) -> Segmentation:
+    def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
         """Segment one volume.
 
         Args:
             volume: Shape ``(channels, i, j, k)``, as a reader gave it: HU for CT, raw
-                intensities else.
+                intensities else. Or what ``as_volume`` makes one of: a path, a nibabel image, a
+                SimpleITK image.
             error_map: Whether to say for each voxel how probably its label is wrong.
 
         Returns:
             Labels on the volume's own grid.
 
         Raises:
-            ScanError: If the volume does not have the bundle's channels, or cannot be brought
-                onto the network's grid.
+            ScanError: If the file cannot be read, or the volume does not have the bundle's
+                channels or cannot be brought onto the network's grid.
             MedsegError: If the device has too little memory, or the network returns no numbers.
         """
+        volume = as_volume(volume)
         wanted, got = len(self.spec.channels), volume.array.shape[0]
         if got != wanted:
             names = ", ".join(channel.name for channel in self.spec.channels)
@@ -150,6 +205,7 @@ class Segmenter:
             errors if error_map else None,
             {stage: round(seconds, 4) for stage, seconds in swept.seconds.items()},
             swept.warnings,
+            volume.grid,
         )
 
     @property
@@ -218,4 +274,4 @@ def _refuse_wrong_arithmetic(predict: Predictor, spec: BundleSpec, device: torch
             100 * error,
             device,
         )
-        predict.precision = torch.float32
+        predict.use_float32()

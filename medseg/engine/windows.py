@@ -92,14 +92,27 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def precision_name(precision: torch.dtype) -> str:
+    """Return what people call a precision."""
+    return next(name for name, dtype in PRECISIONS.items() if dtype == precision)
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the arithmetic for a precision's name; ``auto`` is bf16 where hardware has it."""
-    names = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    """Return the arithmetic for a precision's name; ``auto`` is bf16 where hardware has it.
+
+    Raises:
+        MedsegError: If there is no such precision, or not on this device.
+    """
     if name == "auto":
         return torch.bfloat16 if _computes_bf16(device) else torch.float32
+    if name not in PRECISIONS:
+        raise MedsegError(f"no precision '{name}'; choose auto, {', '.join(PRECISIONS)}")
     if name == "fp16" and device.type == "cpu":
         raise MedsegError("precision fp16 needs a GPU; choose auto, bf16 or fp32 on a CPU")
-    return names[name]
+    return PRECISIONS[name]
 
 
 def training_precision(spec: BundleSpec, device: torch.device) -> torch.dtype:

@@ -8,16 +8,18 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from medseg.tools.files import write_whole
 from medseg.words.config import (
     SCHEMA_ID,
+    AgreementSpec,
     BundleSpec,
     Contradiction,
     ContradictionError,
+    Spec,
     TrainedSpec,
 )
 from medseg.words.errors import BundleError, Fault
@@ -26,9 +28,12 @@ MAX_BYTES = 4 << 20
 """Largest ``bundle.json`` read; real ones have a few kilobytes."""
 
 BUNDLE_FILE = "bundle.json"
-WEIGHTS_FILE = Path("models") / "model.pt"
-REFINER_FILE = Path("models") / "refiner.pt"
-TRAINED_FILE = Path("models") / "trained.json"
+MODELS = Path("models")
+WEIGHTS_FILE = MODELS / "model.pt"
+REFINER_FILE = MODELS / "refiner.pt"
+TRAINED_FILE = MODELS / "trained.json"
+
+_Part = TypeVar("_Part", bound=Spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,16 @@ class Bundle:
     @property
     def is_trained(self) -> bool:
         """Whether it has weights."""
-        return self.weights.is_file()
+        return all(member.is_file() for member in self.members)
+
+    @property
+    def members(self) -> tuple[Path, ...]:
+        """The weights of its networks: of one, or of one per fold.
+
+        Raises:
+            BundleError: If its ``trained.json`` is wrong.
+        """
+        return tuple(self.weights.with_name(name) for name in self.trained.members)
 
     @property
     def weights(self) -> Path:
@@ -195,8 +209,21 @@ def parse_trained(content: Mapping[str, Any], origin: str = "trained.json") -> T
     Raises:
         BundleError: With every fault found.
     """
+    return _parse(TrainedSpec, content, origin)
+
+
+def read_agreement(file: Path) -> AgreementSpec:
+    """Read what an export found.
+
+    Raises:
+        BundleError: If the file is not there or wrong.
+    """
+    return _parse(AgreementSpec, _read_json(file), str(file))
+
+
+def _parse(kind: type[_Part], content: Mapping[str, Any], origin: str) -> _Part:
     try:
-        return TrainedSpec.model_validate(_with_tuples(content), strict=True)
+        return kind.model_validate(_with_tuples(content), strict=True)
     except RecursionError as error:
         raise BundleError(f"{origin} is nested too deep") from error
     except ValidationError as error:
@@ -338,7 +365,9 @@ def flat_parameters(spec: BundleSpec) -> dict[str, str]:
         else:
             flat[prefix] = value if isinstance(value, str) else json.dumps(value)
 
-    walk("", spec.model_dump(mode="json", exclude={"schema_", "description", "references"}))
+    walk(
+        "", spec.model_dump(mode="json", exclude={"schema_", "description", "references", "notes"})
+    )
     return flat
 
 

@@ -98,9 +98,13 @@ class RunFolder:
             found = json.loads(self.run.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.run} is damaged: {error}") from error
-        kinds = {"run_id": str, "data": str, "fold": int | None}
-        if not isinstance(found, dict) or not all(
-            name in found and isinstance(found[name], kind) for name, kind in kinds.items()
+        kinds = {"run_id": str, "data": str, "fold": int | str | None}
+        if (
+            not isinstance(found, dict)
+            or not all(
+                name in found and isinstance(found[name], kind) for name, kind in kinds.items()
+            )
+            or (isinstance(found["fold"], str) and found["fold"] != "all")
         ):
             raise CheckpointError(
                 f"{self.run} is damaged: it must name the run's {', '.join(kinds)}"

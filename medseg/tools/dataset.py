@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.tools.cases import Case, CaseList, find_cases, split
+from medseg.tools.cases import Case, CaseList, find_cases, folds_of, split
 from medseg.tools.inspection import absent_labels, check_cases
 from medseg.tools.label_maps import Indices
 from medseg.tools.preprocessed import (
@@ -64,6 +64,41 @@ def open_dataset(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
+    usable, ready = _usable_cases(root, spec, cache, skip_bad_cases, listeners)
+    training, validation = split(usable, spec.data, fold)
+    return Dataset(
+        [ready[case.name] for case in training],
+        [ready[case.name] for case in validation],
+        validation,
+        _fingerprint(ready.values()),
+    )
+
+
+def find_folds(
+    root: Path,
+    spec: BundleSpec,
+    cache: Path,
+    *,
+    skip_bad_cases: bool = False,
+    listeners: Sequence[Listener] = (),
+) -> tuple[int, ...]:
+    """Find, check and preprocess the cases; return the folds that hold usable ones.
+
+    Raises:
+        DatasetError: If cases are bad, every one named, or too few are left.
+        OutputError: If the cache cannot be written.
+    """
+    usable, _ = _usable_cases(root, spec, cache, skip_bad_cases, listeners)
+    folds = sorted(set(folds_of(usable, spec.data)))
+    if len(folds) < 2:
+        raise DatasetError(f"all {len(usable)} usable cases are in one fold; list at least two")
+    return tuple(folds)
+
+
+def _usable_cases(
+    root: Path, spec: BundleSpec, cache: Path, skip_bad_cases: bool, listeners: Sequence[Listener]
+) -> tuple[list[Case], dict[str, PreprocessedCase]]:
+    """Return the cases without a fault, and each by its name as it was preprocessed."""
     found = find_cases(root, spec)
     entries = {case.name: cache / entry_key(case, spec) for case in found.cases}
     unread = tuple(case for case in found.cases if not is_entry(entries[case.name]))
@@ -81,13 +116,7 @@ def open_dataset(
     for warning in (*checked.warnings, *absent_labels(present, spec)):
         tell(listeners, Warned(warning))
     usable = [case for case in found.cases if case.name in ready]
-    training, validation = split(usable, spec.data, fold)
-    return Dataset(
-        [ready[case.name] for case in training],
-        [ready[case.name] for case in validation],
-        validation,
-        _fingerprint(ready.values()),
-    )
+    return usable, ready
 
 
 def _report_faults(

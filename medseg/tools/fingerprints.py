@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medseg.tools.bundle import Bundle, spec_json
+from medseg.tools.bundle import REFINER_FILE, Bundle, spec_json
 from medseg.tools.cases import Scan
 from medseg.tools.folders import files_below
 from medseg.words.errors import CheckpointError, ScanError
@@ -34,13 +34,31 @@ def hash_bundle(bundle: Bundle) -> str:
     Raises:
         CheckpointError: If its weights cannot be read.
     """
+    trained = bundle.trained.model_dump_json()
+    return _hash_texts([spec_json(bundle.spec), trained, *_hash_members(bundle)])
+
+
+def hash_network(bundle: Bundle) -> str:
+    """Return a hash of what a bundle's networks compute: kind, sizes and all weights.
+
+    Raises:
+        CheckpointError: If its weights cannot be read.
+    """
+    spec = bundle.spec
+    sizes = [len(spec.channels), spec.label_set.channels, *spec.training.patch]
+    kinds = [part.model_dump_json() for part in (spec.network, spec.refinement) if part]
+    return _hash_texts([*kinds, str(sizes), *_hash_members(bundle)])
+
+
+def _hash_members(bundle: Bundle) -> list[str]:
+    refiner = bundle.folder / REFINER_FILE
+    files = [*bundle.members, *([refiner] if refiner.is_file() else [])]
     try:
-        weights = hash_file(bundle.weights)
+        return [hash_file(file) for file in files]
     except OSError as error:
         raise CheckpointError(
-            f"{bundle.weights} cannot be read: {error.strerror}; train the bundle, or mend it"
+            f"{error.filename} cannot be read: {error.strerror}; train the bundle, or mend it"
         ) from error
-    return _hash_texts([spec_json(bundle.spec), bundle.trained.model_dump_json(), weights])
 
 
 def hash_scan(scan: Scan) -> str:

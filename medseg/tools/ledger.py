@@ -97,6 +97,8 @@ class Entry(BaseModel):
     """Version of medseg."""
     device: str = ""
     """Kind of device the network ran on."""
+    arithmetic: str = ""
+    """The backend that computed it, and its precision."""
     finished: str = ""
     """When, in UTC."""
 

@@ -13,7 +13,12 @@ from typing import Any
 from medseg.tools.calibration import FEWEST, Sample
 from medseg.tools.lineage import Lineage
 from medseg.tools.metrics import CaseScores, Statistic
-from medseg.words.config import BundleSpec, QualityFinding, RefinementFinding
+from medseg.words.config import (
+    SEPARATES,
+    BundleSpec,
+    QualityFinding,
+    RefinementFinding,
+)
 
 _TITLES = {
     "dice": "Dice",
@@ -24,13 +29,30 @@ _TITLES = {
 
 
 @dataclass(frozen=True, slots=True)
+class FoldFacts:
+    """What the training of one fold of a cross-validation came to.
+
+    Attributes:
+        fold: Its number.
+        cases: How many cases were held back.
+        best_step: The step whose weights were kept.
+        dice: Mean Dice over labels and held-back cases.
+    """
+
+    fold: int
+    cases: int
+    best_step: int
+    dice: float
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What a training knows about itself.
 
     Attributes:
         training_cases: How many cases were learned from.
         validation_cases: How many were held back.
-        fold: The fold held back, or ``None``.
+        fold: The fold held back, ``all``, or ``None``.
         best_step: The step whose weights were kept.
         fingerprint: Hash of the data.
         provenance: Versions and device.
@@ -39,11 +61,12 @@ class Facts:
         refinement: What validation said of the refiner, where one was trained.
         critic_gap: Between the critic's scores of true and made masks over the last quarter of
             its steps, where there was a critic.
+        folds: Of a cross-validation.
     """
 
     training_cases: int
     validation_cases: int
-    fold: int | None
+    fold: int | str | None
     best_step: int
     fingerprint: str
     provenance: Mapping[str, str]
@@ -51,6 +74,7 @@ class Facts:
     lineage: Lineage | None = None
     refinement: RefinementFinding | None = None
     critic_gap: float | None = None
+    folds: Sequence[FoldFacts] = ()
 
 
 def model_card(
@@ -125,12 +149,21 @@ def _input(spec: BundleSpec) -> str:
 def _training(spec: BundleSpec, facts: Facts) -> str:
     training = spec.training
     held = f"fold {facts.fold}" if facts.fold is not None else "none"
+    cases = f"{facts.training_cases} cases; {facts.validation_cases} held back ({held})"
+    weights = f"Weights of step {facts.best_step}"
+    if facts.folds:
+        cases = (
+            f"{facts.training_cases} cases in {len(facts.folds)} folds; a network was trained for "
+            "each fold, on the others. A result is made from the mean of all networks' scores"
+        )
+        steps = ", ".join(f"{one.best_step} (fold {one.fold})" for one in facts.folds)
+        weights = f"Weights of steps {steps}"
     return _list(
         [
-            f"{facts.training_cases} cases; {facts.validation_cases} held back ({held})",
+            cases,
             f"{training.steps} steps of {training.batch_size} patches of "
             f"{' × '.join(str(n) for n in training.patch)} voxels, seed {training.seed}",
-            f"Weights of step {facts.best_step}",
+            weights,
         ]
     )
 
@@ -157,7 +190,22 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
         cells = [_cell(statistics[metric][label]) for metric in shown]
         rows.append(f"| {_plain(label)} | " + " | ".join(cells) + " |")
     note = f"Mean ± standard deviation over {facts.validation_cases} held-back cases."
-    return "\n".join(rows) + "\n\n" + note
+    return "\n".join(rows) + "\n\n" + note + _cross_validation(facts)
+
+
+def _cross_validation(facts: Facts) -> str:
+    if not facts.folds:
+        return ""
+    rows = ["| fold | held-back cases | Dice |", "| --- | --- | --- |"]
+    rows += [f"| {one.fold} | {one.cases} | {_number(one.dice)} |" for one in facts.folds]
+    return (
+        " Each case was scored by the one network that did not see it; the mean of all networks, "
+        "which users get, cannot be scored on these cases.\n\n" + "\n".join(rows)
+    )
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _quality(found: QualityFinding | None) -> str:
@@ -175,9 +223,6 @@ def _quality(found: QualityFinding | None) -> str:
         f"{found.review_below:.3f} are flagged for review: "
         f"{100 * found.review_share:.0f} % of the clean held-back ones."
     )
-
-
-_ENOUGH_GAP = 0.3
 
 
 def _refinement(facts: Facts) -> list[str]:
@@ -203,8 +248,8 @@ def _refinement(facts: Facts) -> list[str]:
             "quarter of its steps"
             + (
                 "."
-                if facts.critic_gap >= _ENOUGH_GAP
-                else f", less than {_ENOUGH_GAP}: it never told them apart, and the adversarial "
+                if facts.critic_gap >= SEPARATES
+                else f", less than {SEPARATES}: it never told them apart, and the adversarial "
                 "part of this training taught nothing."
             )
         )
@@ -251,6 +296,8 @@ def metrics_json(
         "validations": [{"step": step, "scores": found} for step, found in validations],
         "provenance": dict(facts.provenance),
     }
+    if facts.folds:
+        content["folds"] = [asdict(one) for one in facts.folds]
     return json.dumps(_without_nan(content), indent=2) + "\n"
 
 

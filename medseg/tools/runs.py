@@ -6,16 +6,23 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medseg.tools.bundle import Bundle, differences, load_bundle, write_bundle
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.lineage import Lineage, lineage_of
-from medseg.words.config import BundleSpec
+from medseg.words.config import FITTED, BundleSpec
 from medseg.words.errors import BundleError, CheckpointError, Fault
 
 RUNS = Path("runs")
 """Where runs go unless the user says otherwise."""
+FOLDS = "folds"
+"""Where in its folder a cross-validation has the runs of its folds."""
+ALL: Literal["all"] = "all"
+"""Stands for the fold of a cross-validation."""
+
+Fold = int | Literal["all"] | None
+"""The fold held back; ``all`` holds back each in turn, ``None`` holds back none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,22 +33,24 @@ class Run:
         folder: The run folder.
         spec: The resolved bundle.
         data: The data folder.
-        fold: The fold held back; ``None`` trains on every case.
+        fold: The fold held back; ``None`` trains on every case, ``all`` on each fold's rest.
         run_id: Names it for good.
         lineage: The trained bundle it started from, if any.
+        whole: The folder of the cross-validation that this is a fold of.
     """
 
     folder: RunFolder
     spec: BundleSpec
     data: Path
-    fold: int | None
+    fold: Fold
     run_id: str
     lineage: Lineage | None = None
+    whole: Path | None = None
 
     @property
     def home(self) -> Path:
         """Where runs, their MLflow store and preprocessed cases live side by side."""
-        folder = self.folder.path.absolute()
+        folder = (self.whole or self.folder.path).absolute()
         return RUNS.absolute() if RUNS.absolute() in folder.parents else folder.parent
 
 
@@ -49,7 +58,7 @@ def new_run(
     asked: Bundle,
     data: Path | None,
     out: Path | None,
-    fold: int | None,
+    fold: Fold,
     lineage: Lineage | None = None,
 ) -> Run:
     """Plan a run in a new or empty folder; nothing is written yet.
@@ -65,7 +74,7 @@ def new_run(
         OutputError: If the folder holds something already.
     """
     stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
-    part = "all" if fold is None else f"fold{fold}"
+    part = "all" if fold is None else FOLDS if fold == ALL else f"fold{fold}"
     folder = RunFolder(out or RUNS / asked.spec.name / f"{stamp}-{part}")
     folder.refuse_full()
     return Run(folder, asked.spec, data or asked.data_root, fold, uuid.uuid4().hex, lineage)
@@ -86,7 +95,7 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
     folder = RunFolder(out or _newest_unfinished(asked.spec.name))
     facts = folder.facts()
     spec = load_bundle(folder.bundle).spec
-    changed = differences(spec, asked.spec)
+    changed = differences(spec, _as_fitted(asked.spec, spec))
     if changed:
         raise BundleError(
             f"the run in {folder.path} began with another bundle, and going on would mix two; "
@@ -95,6 +104,15 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
         )
     place = data or Path(facts["data"])
     return Run(folder, spec, place, facts["fold"], facts["run_id"], lineage_of(facts))
+
+
+def _as_fitted(asked: BundleSpec, began: BundleSpec) -> BundleSpec:
+    """Return a bundle with what the time budget of its run decided when that began."""
+    budget = began.training.budget_minutes
+    if budget is None or asked.training.budget_minutes != budget:
+        return asked
+    fitted = {field: getattr(began.training, field) for field in FITTED}
+    return asked.model_copy(update={"training": asked.training.model_copy(update=fitted)})
 
 
 def _newest_unfinished(name: str) -> Path:
@@ -108,10 +126,17 @@ def _newest_unfinished(name: str) -> Path:
     return unfinished[-1]
 
 
+def fold_run(whole: Run, fold: int) -> Run:
+    """Return the run of one fold of a cross-validation, new or begun before."""
+    folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
+    run_id = folder.facts()["run_id"] if folder.is_run else uuid.uuid4().hex
+    return Run(folder, whole.spec, whole.data, fold, run_id, whole.lineage, whole.folder.path)
+
+
 def begin(run: Run) -> None:
     """Make the run folder, with the resolved bundle and what a resume needs to know."""
     facts: dict[str, Any] = {"run_id": run.run_id, "data": str(run.data), "fold": run.fold}
     if run.lineage is not None:
         facts["from"] = asdict(run.lineage)
-    run.folder.begin(facts)
     write_bundle(run.spec, run.folder.bundle)
+    run.folder.begin(facts)  # last: where it stands, the run can be resumed

@@ -11,9 +11,10 @@ import numpy as np
 
 from medseg.testing import write_dataset
 from medseg.tools.bundle import load_bundle
+from medseg.tools.evaluation import Evaluation
 from medseg.tools.images import read_image, read_labels
 from medseg.tools.reporting import draw_overview
-from medseg.verbs.evaluate import Evaluation, evaluate
+from medseg.verbs.evaluate import evaluate
 from medseg.verbs.segment import segment
 from medseg.verbs.train import train
 from medseg.words.errors import OutputError

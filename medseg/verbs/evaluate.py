@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from medseg.tools.files import write_whole
+from medseg.tools.comparison import Difference, compare
+from medseg.tools.evaluation import Evaluation
+from medseg.tools.evaluation_files import write_evaluation
 from medseg.tools.images import read_labels
 from medseg.tools.label_maps import encode_labels
-from medseg.tools.metrics import (
-    ABSENT,
-    CaseScores,
-    Statistic,
-    score_case,
-    statistics,
-    summarise,
-)
+from medseg.tools.lesions import Lesions, count_lesions
+from medseg.tools.metrics import ABSENT, CaseScores, score_case
 from medseg.tools.pairing import Pair, pair_up
 from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
@@ -34,73 +25,6 @@ from medseg.words.volume import Array, Volume
 MOST_LABELS = 1000
 """Values in one pair of label maps at most; more are intensities, not labels."""
 
-COLUMNS = {
-    "dice": "dice",
-    "iou": "iou",
-    "hd95_mm": "hd95",
-    "nsd": "nsd",
-    "volume_error_ml": "volume_error_ml",
-    "volume_error_percent": "volume_error_percent",
-    "reference_ml": "reference_ml",
-    "predicted_ml": "predicted_ml",
-    "missed": "missed",
-}
-"""Columns of ``evaluation.csv`` after ``case`` and ``label``, and what each one shows."""
-
-_DIGITS = {"dice": 3, "hd95": 1, "nsd": 3, "volume_error_ml": 1}
-"""What the summary shows, in few enough characters for a terminal of 80 columns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What an evaluation found.
-
-    Attributes:
-        cases: Scores of each pair that could be compared, by name.
-        faults: Pairs that could not, and references without a prediction.
-        without_reference: Names of predictions that have no reference; they are not scored.
-        tolerance_mm: Tolerance of the NSD.
-    """
-
-    cases: tuple[CaseScores, ...]
-    faults: tuple[Fault, ...]
-    without_reference: tuple[str, ...]
-    tolerance_mm: float
-
-    @property
-    def scores(self) -> dict[str, dict[str, float]]:
-        """``metric → label name → mean over cases``, as events carry it."""
-        return summarise(self.cases)
-
-    @property
-    def statistics(self) -> dict[str, dict[str, Statistic]]:
-        """``metric → label name → mean, spread and worst case``."""
-        return statistics(self.cases)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one row per case and label, with the columns of ``evaluation.csv``."""
-        return [
-            {"case": case.case, "label": name}
-            | {column: getattr(label, field) for column, field in COLUMNS.items()}
-            for case in self.cases
-            for name, label in case.labels.items()
-        ]
-
-    def summary_rows(self) -> list[tuple[str, ...]]:
-        """Return the summary as cells of a table: the heading, then one row per label."""
-        found = self.statistics
-        heading = ("label", "cases", "missed", "Dice", "HD95 mm", "NSD", "error ml")
-        rows = [
-            (
-                name,
-                str(overall.n),
-                str(overall.missed),
-                *(_spread(found[metric][name], digits) for metric, digits in _DIGITS.items()),
-            )
-            for name, overall in found["dice"].items()
-        ]
-        return [heading, *rows]
-
 
 def evaluate(
     predictions: Path,
@@ -109,6 +33,8 @@ def evaluate(
     *,
     labels: BundleSpec | LabelSet | None = None,
     tolerance_mm: float = 1.0,
+    lesions: bool = False,
+    versus: Path | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Evaluation:
     """Score predicted label maps against references on the same grid.
@@ -121,11 +47,14 @@ def evaluate(
             medseg writes them.
         references: The same, or a dataset folder with its label maps in ``labelsTr`` or
             ``labels``.
-        out: Where ``evaluation.csv``, ``summary.csv`` and ``summary.json`` are written.
+        out: Where ``evaluation.csv``, ``summary.csv``, ``summary.json`` and ``evaluation.html`` are
+            written.
         labels: The labels, by which values of the references are turned into indices. Without
             them every value that occurs is a label, ``label 1`` and so on, and means the same on
             both sides.
         tolerance_mm: Tolerance of the NSD.
+        lesions: Whether to count each label's connected pieces found, missed and made up.
+        versus: Another method's predictions for the same references, to compare with.
         listeners: Hear of progress, and of predictions without a reference.
 
     Returns:
@@ -140,23 +69,38 @@ def evaluate(
     for name in pairing.without_reference:
         tell(listeners, Warned(f"{name}: this prediction has no reference and is not scored"))
     cases: list[CaseScores] = []
+    counts: dict[str, Mapping[str, Lesions]] = {}
     faults = list(pairing.faults)
     for done, pair in enumerate(pairing.pairs, start=1):
         try:
-            cases.append(_score(pair, label_set, tolerance_mm))
+            scores, counted = _score(pair, label_set, tolerance_mm, lesions)
+            cases.append(scores)
+            if lesions:
+                counts[pair.case] = counted
         except MedsegError as error:
             faults.append(Fault(pair.case, str(error)))
         tell(listeners, Progress("evaluating", done, len(pairing.pairs)))
     if label_set is None:
         _refuse_foreign_values(cases)
         cases = _with_every_label(cases)
-    evaluation = Evaluation(tuple(cases), tuple(faults), pairing.without_reference, tolerance_mm)
+    differences: tuple[Difference, ...] = ()
+    if versus is not None:
+        other = evaluate(
+            versus, references, labels=labels, tolerance_mm=tolerance_mm, listeners=listeners
+        )
+        faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
+        differences = tuple(compare(cases, other.cases))
+    evaluation = Evaluation(
+        tuple(cases), tuple(faults), pairing.without_reference, tolerance_mm, counts, differences
+    )
     if out is not None:
-        _write(evaluation, out)
+        write_evaluation(evaluation, out)
     return evaluation
 
 
-def _score(pair: Pair, label_set: LabelSet | None, tolerance_mm: float) -> CaseScores:
+def _score(
+    pair: Pair, label_set: LabelSet | None, tolerance_mm: float, lesions: bool
+) -> tuple[CaseScores, Mapping[str, Lesions]]:
     prediction, reference = read_labels(pair.prediction), read_labels(pair.reference)
     _check_grids(prediction, reference)
     if label_set is None:
@@ -165,7 +109,7 @@ def _score(pair: Pair, label_set: LabelSet | None, tolerance_mm: float) -> CaseS
     else:
         predicted = _indices(prediction, label_set)
         expected = encode_labels(reference, label_set)
-    return score_case(
+    scores = score_case(
         predicted,
         expected,
         label_set,
@@ -174,6 +118,7 @@ def _score(pair: Pair, label_set: LabelSet | None, tolerance_mm: float) -> CaseS
         case=pair.case,
         voxel_ml=reference.voxel_ml,
     )
+    return scores, count_lesions(predicted, expected, label_set) if lesions else {}
 
 
 def _check_grids(prediction: Volume, reference: Volume) -> None:
@@ -246,52 +191,3 @@ def _refuse_foreign_values(cases: Iterable[CaseScores]) -> None:
             f"{', '.join(sorted(expected))}, so they have nothing in common; give the bundle, "
             "whose labels say which value of a reference is which label"
         )
-
-
-def _write(evaluation: Evaluation, out: Path) -> None:
-    rows = evaluation.rows()
-    write_whole(out / "evaluation.csv", _csv(["case", "label", *COLUMNS], rows))
-    columns = ["metric", "label", *(field.name for field in fields(Statistic))]
-    lines = [
-        {"metric": metric, "label": name} | asdict(statistic)
-        for metric, by_label in evaluation.statistics.items()
-        for name, statistic in by_label.items()
-    ]
-    write_whole(out / "summary.csv", _csv(columns, lines))
-    write_whole(out / "summary.json", json.dumps(_summary(evaluation), indent=2) + "\n")
-
-
-def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "cases": len(evaluation.cases),
-        "tolerance_mm": evaluation.tolerance_mm,
-        "faults": [asdict(fault) for fault in evaluation.faults],
-        "without_reference": list(evaluation.without_reference),
-        "metrics": {
-            metric: {name: _known(asdict(statistic)) for name, statistic in by_label.items()}
-            for metric, by_label in evaluation.statistics.items()
-        },
-    }
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(_known(row) for row in rows)
-    return text.getvalue()
-
-
-def _known(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave empty what is NaN, which JSON does not have."""
-    return {
-        name: None if isinstance(cell, float) and math.isnan(cell) else cell
-        for name, cell in cells.items()
-    }
-
-
-def _spread(statistic: Statistic, digits: int) -> str:
-    if not statistic.n:
-        return "–"
-    mean = f"{statistic.mean:.{digits}f}"
-    return mean if statistic.n < 2 else f"{mean} ± {statistic.sd:.{digits}f}"

@@ -59,6 +59,10 @@ def segment(
     out: str | Path,
     *,
     device: str = "auto",
+    backend: str = "auto",
+    precision: str = "auto",
+    mirror: bool | None = None,
+    fold_ensemble: bool = True,
     formats: Sequence[str] = (),
     report: bool = True,
     error_maps: bool = False,
@@ -78,6 +82,10 @@ def segment(
         scans: A file, a folder (searched with all below it) or a CSV.
         out: The folder for results; made if needed.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
+        mirror: Whether to average over flips; as the bundle says unless given.
+        fold_ensemble: Whether to average over the networks of all folds, where there are several.
         formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given.
         report: Whether to draw pictures and write ``OUT/report.html``.
         error_maps: Whether to write, for each scan, where its labels are probably wrong: a map
@@ -95,6 +103,8 @@ def segment(
     Raises:
         BundleError: If the bundle is wrong.
         CheckpointError: If it has no weights.
+        MissingExtraError: If the backend is not installed.
+        MedsegError: If there is no such device, backend or precision.
         DatasetError: If there is no scan.
         OutputError: If ``out`` cannot be written, holds the scans, or another process is
             segmenting into it.
@@ -110,7 +120,14 @@ def segment(
         names_from_headers=names_from_headers,
     )
     refuse_overwriting(scans, out, found.scans, kinds)
-    segmenter = Segmenter(trained, device)
+    segmenter = Segmenter(
+        trained,
+        device,
+        backend=backend,
+        precision=precision,
+        mirror=mirror,
+        fold_ensemble=fold_ensemble,
+    )
     with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:
         _tell_notes(found, ledger, listeners)
         work = ScanWork(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,12 +14,14 @@ import torch
 
 from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
 from medseg.engine.learning.inheritance import Inheritance
+from medseg.engine.learning.pace import fit_to_budget, measure_pace
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import (
     Refined,
     make_learner,
     refine,
     snapshot_steps,
+    steps_done,
     total_steps,
 )
 from medseg.engine.learning.supervised import Learner, Validation
@@ -26,10 +30,17 @@ from medseg.engine.networks.refiner import refined_definition
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
-from medseg.tools.bundle import Bundle, flat_parameters, load_bundle, write_trained
+from medseg.tools.bundle import (
+    Bundle,
+    flat_parameters,
+    load_bundle,
+    parse_spec,
+    spec_json,
+    write_trained,
+)
 from medseg.tools.calibration import FEWEST, calibrate
 from medseg.tools.checkpoint import RunFolder
-from medseg.tools.dataset import Dataset, open_dataset
+from medseg.tools.dataset import Dataset, find_folds, open_dataset
 from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
 from medseg.tools.lineage import Lineage, parent_of, trace
@@ -38,10 +49,12 @@ from medseg.tools.model_card import Facts, metrics_json, model_card
 from medseg.tools.monai_bundle import Parts, write_monai_bundle
 from medseg.tools.provenance import provenance
 from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
-from medseg.tools.runs import Run, begin, new_run, resumed_run
+from medseg.tools.runs import ALL, Fold, Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
+from medseg.verbs.folds import train_folds
 from medseg.words.config import BundleSpec, TrainedSpec
 from medseg.words.events import (
+    BudgetFitted,
     Listener,
     Progress,
     RunDone,
@@ -62,7 +75,7 @@ def train(
     *,
     data: str | Path | None = None,
     out: str | Path | None = None,
-    fold: int | None = 0,
+    fold: Fold = 0,
     device: str = "auto",
     overrides: Sequence[str] = (),
     start_from: str | Path | None = None,
@@ -76,7 +89,9 @@ def train(
         bundle: A bundle's folder or ``bundle.json``.
         data: The data folder; the bundle's own ``data.root`` unless given.
         out: The run folder, new or empty; ``runs/<name>/<time>-fold<K>`` unless given.
-        fold: The fold to validate on; ``None`` trains on every case.
+        fold: The fold to validate on; ``None`` trains on every case. ``all`` trains a network
+            for each fold, each a run of its own in ``OUT/folds``, and makes one bundle of all:
+            results come from the mean of their scores.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         overrides: Assignments such as ``training.steps=200``.
         start_from: A trained bundle whose weights to start from. Labels and channels of the same
@@ -112,17 +127,8 @@ def train(
         if run.folder.is_finished:
             tell(heard, Warned(f"{run.folder.path} is finished already; nothing was done"))
             return run.folder.path
-        dataset = team.first_then_others(
-            lambda: open_dataset(
-                run.data,
-                run.spec,
-                run.fold,
-                run.home / "preprocessed",
-                skip_bad_cases=skip_bad_cases,
-                listeners=heard,
-            )
-        )
-        _train(run, dataset, local_device(chosen), team, heard)
+        train_it = _train_all if run.fold == ALL else _train_one
+        train_it(run, local_device(chosen), team, skip_bad_cases, heard)
     return run.folder.path
 
 
@@ -134,10 +140,85 @@ def _lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage | None:
     return trace(parent, spec)
 
 
+def _fitted(
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    team: Team,
+    listeners: Sequence[Listener],
+    began: float,
+) -> Run:
+    """Fit the steps to the time that is left; a resumed run keeps what was fitted first."""
+    pace = measure_pace(run.spec, dataset.training, dataset.validation, device)
+    budget = run.spec.training.budget_minutes or 0.0
+    left = 60 * budget - (time.monotonic() - began)
+    spec = fit_to_budget(run.spec, pace, left)
+    spec = parse_spec(json.loads(team.agree(spec_json(spec))))
+    tell(listeners, BudgetFitted(budget, spec.training.steps, pace.step))
+    return replace(run, spec=spec)
+
+
 def _inheritance(run: Run) -> Inheritance | None:
     if run.lineage is None or run.folder.checkpoint.is_file():
         return None
     return Inheritance(run.spec, parent_of(run.lineage))
+
+
+def _train_one(
+    run: Run,
+    device: torch.device,
+    team: Team,
+    skip_bad_cases: bool,
+    listeners: Sequence[Listener],
+) -> None:
+    began = time.monotonic()
+    dataset = team.first_then_others(
+        lambda: open_dataset(
+            run.data,
+            run.spec,
+            _held_back(run),
+            run.home / "preprocessed",
+            skip_bad_cases=skip_bad_cases,
+            listeners=listeners,
+        )
+    )
+    if run.spec.training.budget_minutes is not None and not run.folder.is_run:
+        run = _fitted(run, dataset, device, team, listeners, began)
+    _train(run, dataset, device, team, listeners)
+
+
+def _train_all(
+    run: Run,
+    device: torch.device,
+    team: Team,
+    skip_bad_cases: bool,
+    listeners: Sequence[Listener],
+) -> None:
+    """Train every fold."""
+    folds = team.first_then_others(
+        lambda: find_folds(
+            run.data,
+            run.spec,
+            run.home / "preprocessed",
+            skip_bad_cases=skip_bad_cases,
+            listeners=listeners,
+        )
+    )
+
+    def started(fingerprint: str) -> RunStarted:
+        return _started(run, provenance(device) | {"data.fingerprint": fingerprint}, None)
+
+    def train_one(fold: Run) -> None:
+        _train_one(fold, device, team, skip_bad_cases, listeners)
+
+    tracked = [*listeners, _tracker(run, listeners)] if team.is_first else ()
+    train_folds(run, folds, train_one, team, started, tracked)
+
+
+def _held_back(run: Run) -> int | None:
+    if isinstance(run.fold, str):
+        raise TypeError("a cross-validation is trained fold by fold")
+    return run.fold
 
 
 def _train(
@@ -174,7 +255,8 @@ def _tracker(run: Run, listeners: Sequence[Listener]) -> Listener:
     return MlflowTracker(
         run.home / "mlflow.db",
         model_code=Path(__file__).parents[1] / "pyfunc.py",
-        register_model=run.spec.tracking.register_model,
+        # The bundle of all folds is registered, not each fold's.
+        register_model=run.spec.tracking.register_model and run.whole is None,
         say=lambda message: tell(listeners, Warned(message)),
     )
 
@@ -198,7 +280,7 @@ def _restore(run: Run, learner: Learner, record: Record) -> int | None:
         return None
     learner.restore(state["learner"])
     record.restore(state["record"])
-    return learner.step
+    return steps_done(run.spec, state)
 
 
 def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStarted:

@@ -72,6 +72,21 @@ class StartedFrom(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetFitted(Event):
+    """The steps of a training were fitted to its time budget.
+
+    Attributes:
+        minutes: The budget.
+        steps: How many fit.
+        step_seconds: How long one takes, as measured.
+    """
+
+    minutes: float
+    steps: int
+    step_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone(Event):
     """One optimiser step.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.words.errors import GeometryError
+from medseg.words.errors import GeometryError, ScanError
 
 Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
@@ -54,6 +55,54 @@ class Volume:
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
 
+    @classmethod
+    def from_numpy(
+        cls,
+        array: Array,
+        affine: npt.ArrayLike | None = None,
+        *,
+        spacing: Sequence[float] | None = None,
+        source: str = "",
+    ) -> Self:
+        """Make a volume of an array and its place, or at least the size of its voxels.
+
+        Args:
+            array: Real numbers, shape ``(i, j)``, ``(i, j, k)`` or ``(channels, i, j, k)``;
+                becomes float32. CT in HU.
+            affine: 4×4, voxel index → patient position in mm, RAS+: nibabel's, not ITK's.
+            spacing: Instead of an affine: mm along i, j and k (1 for one slice). The axes then
+                run to the patient's right, front and head.
+            source: What people call it.
+
+        Raises:
+            GeometryError: If the place is not stated once, or is none.
+            ScanError: If the voxels are no finite real numbers.
+
+        Example:
+            >>> Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(0.8, 0.8, 1.5)).spacing
+            (0.8, 0.8, 1.5)
+        """
+        name = source or "the array"
+        voxels = np.asarray(array)
+        if voxels.dtype.kind not in "buif":
+            raise ScanError(f"{name}: real numbers are needed, got {voxels.dtype}")
+        voxels = voxels.astype(np.float32)
+        if not np.isfinite(voxels).all():
+            raise ScanError(f"{name}: holds NaN, or numbers too large; replace them first")
+        if voxels.ndim < 4:
+            voxels = voxels.reshape(1, *(*voxels.shape, 1)[:3])
+        if (affine is None) == (spacing is None):
+            raise GeometryError(f"{name}: give its affine or its spacing, one of them")
+        if spacing is not None:
+            affine = _affine_of(spacing, name)
+        return cls(voxels, np.array(affine, dtype=np.float64), source)
+
+    @property
+    def grid(self) -> Self:
+        """The same grid and header, with voxels that are all 0 and take no memory."""
+        nothing = np.broadcast_to(np.zeros(1, np.uint8), (1, *self.shape))
+        return replace(self, array=nothing)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along i, j and k."""
@@ -93,3 +142,10 @@ class Volume:
                 f"an array of grid {self.array.shape[1:]} is needed, got {array.shape[1:]}"
             )
         return replace(self, array=array)
+
+
+def _affine_of(spacing: Sequence[float], name: str) -> Affine:
+    sizes = np.array([*spacing, 1.0][:3] if len(spacing) == 2 else spacing, dtype=np.float64)
+    if sizes.shape != (3,) or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise GeometryError(f"{name}: a spacing is three lengths in mm, got {list(spacing)}")
+    return np.diag([*sizes, 1.0])

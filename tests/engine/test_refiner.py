@@ -21,7 +21,7 @@ from medseg.engine.networks.refiner import (
     load_refined,
     refined_weights,
 )
-from medseg.engine.networks.trained import load_network
+from medseg.engine.networks.trained import answer_of
 from medseg.engine.networks.unet import build_network
 from medseg.tools.bundle import load_bundle
 from medseg.tools.images import read_image
@@ -99,7 +99,7 @@ def test_labels_come_from_the_estimate_that_validation_chose(applied: bool, tmp_
     spec = spec_of(3, adversarial_weight=0)
     refined = refined_bundle(tmp_path / "refined", spec, applied=applied)
     other = refined_bundle(tmp_path / "other", spec, applied=not applied)
-    _, answer = load_network(load_bundle(refined))
+    answer = answer_of(load_bundle(refined))
     assert (answer.channels, answer.chosen) == (6, int(applied))
     write_volumes(tmp_path / "scans", 1)
     volume = read_image(sorted((tmp_path / "scans").iterdir())[0])

@@ -9,19 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
+from made_scans import TURNED, affine_of, write_scan
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from medseg.engine.arithmetic import Predictor
+from medseg.engine.backends.pytorch import TorchMember
 from medseg.engine.networks.unet import build_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import window_inferer
 from medseg.testing import make_phantom
 from medseg.tools.bundle import load_bundle
 from medseg.tools.checkpoint import RunFolder, load_weights
+from medseg.tools.images import read_image, read_labels
 from medseg.tools.transforms import IMAGE, Preprocessing
 from medseg.words.config import BundleSpec
 from medseg.words.errors import CheckpointError, MedsegError, ScanError
@@ -60,6 +65,10 @@ def network_of(folder: Path) -> torch.nn.Module:
     network = build_network(load_bundle(folder).spec, supervised=False)
     network.load_state_dict(load_weights(RunFolder(folder).weights))
     return network.eval()
+
+
+def torch_member(network: torch.nn.Module, precision: torch.dtype = torch.float32) -> TorchMember:
+    return TorchMember(network, 3, torch.device("cpu"), precision)
 
 
 def check_equal(folder: Path, volume: Volume) -> Array:
@@ -208,7 +217,7 @@ def test_mirroring_averages_the_scores_of_all_flips(
     with torch.inference_mode():
         flips = [[], [2], [4], [2, 4]]
         scores = sum(network(image.flip(flip)).flip(flip) for flip in flips) / 4
-        mirrored = Predictor(network, 3, torch.device("cpu"), torch.float32, (0, 2))(image)
+        mirrored = Predictor([torch_member(network)], 3, (0, 2))(image)
     assert torch.allclose(mirrored, scores, atol=1e-5)
     got = Segmenter(folder, "cpu", mirror=True).segment(volume).labels
     assert (got != scores[0].max(dim=0).indices.numpy()).mean() < 1e-3
@@ -292,7 +301,8 @@ def test_fp16_needs_a_gpu(untrained_bundle: Callable[..., Path]) -> None:
 
 
 def test_rounding_is_told_from_faults(untrained_bundle: Callable[..., Path]) -> None:
-    predict = Predictor(network_of(untrained_bundle()), 3, torch.device("cpu"), torch.bfloat16)
+    member = torch_member(network_of(untrained_bundle()), torch.bfloat16)
+    predict = Predictor([member], 3)
     windows = torch.randn(1, 1, 16, 16, 16)
     assert 0 < predict.rounding_error(windows) < 0.1
 
@@ -370,3 +380,24 @@ def test_what_does_not_fit_the_gpu_lies_in_the_hosts_memory(trained: Path) -> No
     for room in (0, 4 * 3**3 * 28**3):
         here = Segmenter(trained, "cuda", precision="fp32", gpu_memory=room).segment(volume)
         assert (here.labels != there.labels).mean() < 1e-3
+
+
+def test_scans_of_every_kind_have_one_result_that_goes_back(tmp_path, untrained_bundle) -> None:
+    file = tmp_path / "oblique.nii.gz"
+    write_scan(file, 3, (18, 21, 16), affine_of((2.5, 3.5, 4.0), TURNED, flips=(0, 1)))
+    segmenter = Segmenter(untrained_bundle(), "cpu")
+    volume = read_image(file)
+    expected = segmenter.segment(volume)
+    assert np.shares_memory(expected.grid.array, volume.array) is False
+    for scan in (file, str(file), nib.load(file), sitk.ReadImage(file)):
+        found = segmenter.segment(scan)
+        assert np.mean(found.labels != expected.labels) < 1e-3  # ITK's affine has fewer digits
+    image = found.to_nibabel()
+    assert np.array_equal(image.dataobj, found.labels)
+    assert np.allclose(image.affine, volume.affine, atol=1e-4)
+    assert np.array_equal(sitk.GetArrayFromImage(found.to_sitk()).T, found.labels)
+    for name in ("a.nii.gz", "a.mha"):
+        found.save(tmp_path / name)
+        saved = read_labels(tmp_path / name)
+        assert np.array_equal(saved.array[0], found.labels)
+        assert saved.on_same_grid(volume, 1e-3)

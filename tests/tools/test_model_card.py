@@ -105,9 +105,12 @@ def test_scores_that_are_not_known_are_a_dash() -> None:
     assert "nan" not in card.replace("Provenance", "")
 
 
+UNSCORED = replace(FACTS, validation_cases=0)
+
+
 @pytest.mark.parametrize(("gap", "told"), [(0.05, True), (0.6, False)])
 def test_a_critic_that_never_separated_is_told(gap: float, told: bool) -> None:
-    card = model_card(made_spec(), replace(FACTS, critic_gap=gap), {})
+    card = model_card(made_spec(), replace(UNSCORED, critic_gap=gap), {})
     assert ("never told them apart" in card) is told
 
 
@@ -116,11 +119,11 @@ def test_the_verdict_on_the_refiner_is_told_with_its_figures(applied: bool) -> N
     finding = RefinementFinding(
         applied=applied, dice_gain=0.0123, interval=(-0.001, 0.02), cases=20
     )
-    card = model_card(made_spec(), replace(FACTS, refinement=finding), {})
+    card = model_card(made_spec(), replace(UNSCORED, refinement=finding), {})
     assert ("The refined mask replaces" in card) is applied
     assert "+0.0123" in card
     assert "20 held-back cases" in card
 
 
 def test_without_refinement_the_card_does_not_speak_of_it() -> None:
-    assert "Refinement" not in model_card(made_spec(), FACTS, {})
+    assert "Refinement" not in model_card(made_spec(), UNSCORED, {})

@@ -9,7 +9,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from made_bundles import content, made_spec, monai_parts, refined_bundle, trained_bundle
+from made_bundles import (
+    content,
+    made_spec,
+    monai_parts,
+    refined_bundle,
+    run_stock,
+    trained_bundle,
+)
 from made_scans import write_pictures, write_volumes
 from monai.bundle import ConfigParser
 from PIL import Image
@@ -71,18 +78,6 @@ def spec_of(kind: str) -> BundleSpec:
     if "kind" in sections.get("network", {}):
         made["network"] = sections["network"]
     return parse_spec(made)
-
-
-def run_stock(bundle: Path, config: str, **settings: Any) -> ConfigParser:
-    """Run a config by MONAI's own parser, as ``python -m monai.bundle run`` does."""
-    parser = ConfigParser()
-    parser.read_config(bundle / "configs" / config)
-    parser.read_meta(bundle / "configs" / "metadata.json")
-    parser.update({"bundle_root": str(bundle), **settings})
-    for section in ("initialize", "run"):
-        for position in range(len(parser[section])):
-            parser.get_parsed_content(f"{section}::{position}")
-    return parser
 
 
 def read_map(file: Path) -> Any:

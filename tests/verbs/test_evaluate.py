@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medseg.tools.evaluation import COLUMNS
 from medseg.tools.metrics import score_case
-from medseg.verbs.evaluate import COLUMNS, evaluate
+from medseg.verbs.evaluate import evaluate
 from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError
 from medseg.words.events import Event, Progress, Warned
@@ -78,6 +79,7 @@ def test_results_are_written_whole_and_readable(folders, tmp_path):
     evaluate(*folders, out, labels=TWO)
     assert sorted(path.name for path in out.iterdir()) == [
         "evaluation.csv",
+        "evaluation.html",
         "summary.csv",
         "summary.json",
     ]
@@ -97,6 +99,38 @@ def test_results_are_written_whole_and_readable(folders, tmp_path):
     assert summary["metrics"]["hd95"]["tumour"]["missed"] == 1
     table = list(csv.DictReader((out / "summary.csv").open()))
     assert float(table[0]["mean"]) == summary["metrics"]["dice"]["liver"]["mean"]
+
+
+def test_two_methods_are_compared_and_lesions_counted(folders, tmp_path):
+    predictions, references = folders
+    worse = tmp_path / "worse"
+    for case in "abc":
+        save(worse / f"{case}.nii.gz", np.zeros_like(phantom()))
+    out = tmp_path / "out"
+    found = evaluate(predictions, references, out, labels=TWO, lesions=True, versus=worse)
+    dice = next(d for d in found.differences if (d.metric, d.label) == ("dice", "liver"))
+    assert (dice.n, dice.better, dice.worse) == (3, 3, 0)
+    assert dice.mean == pytest.approx(found.scores["dice"]["liver"])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["lesions"]["tumour"]["there"] == 3
+    assert summary["lesions"]["tumour"]["found"] == 2
+    low, high = (summary["metrics"]["dice"]["tumour"][end] for end in ("low", "high"))
+    assert low <= 2 / 3 <= high
+    assert len(list(csv.DictReader((out / "lesions.csv").open()))) == 6
+    page = (out / "evaluation.html").read_text()
+    assert all(title in page for title in ("Summary", "Compared with", "Lesions", "worst first"))
+
+
+def test_the_page_shows_names_as_text(folders, tmp_path):
+    predictions, references = folders
+    for folder in folders:
+        (folder / "a.nii.gz").rename(folder / "a<img src=x onerror=alert(1)>.nii.gz")
+    evaluate(predictions, references, tmp_path / "out", labels=TWO)
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "<img" not in page
+    assert "&lt;img" in page
+    assert "script-src" not in page
+    assert "default-src 'none'" in page
 
 
 def test_what_is_nowhere_is_left_empty(tmp_path):

@@ -111,6 +111,8 @@ def test_a_run_leaves_refiner_critic_snapshots_and_the_verdict(unbroken: Path) -
 def test_killed_in_either_stage_and_resumed_the_end_is_bit_identical(
     zygote: Zygote, home: Path, unbroken: Path
 ) -> None:
+    from mlflow import MlflowClient
+
     out, given = home / "killed", arguments(home, "corrector")
     points = [
         f"StepDone(step={STEPS // 2 + 1},",  # a snapshot is written, no checkpoint since
@@ -129,6 +131,15 @@ def test_killed_in_either_stage_and_resumed_the_end_is_bit_identical(
     assert same(trained_weights(out), trained_weights(unbroken))
     assert load_bundle(out).trained == load_bundle(unbroken).trained
     assert files(out) == files(unbroken)
+    run_id = json.loads((out / "run.json").read_text())["run_id"]
+    client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("tiny")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`medseg.run_id` = '{run_id}'")
+    assert [run.info.status for run in runs] == ["FINISHED"]
+    # What a killed run had not sent yet is missing; nothing is there twice.
+    steps = [gap.step for gap in client.get_metric_history(runs[0].info.run_id, "loss/critic_gap")]
+    assert len(steps) == len(set(steps))
+    assert set(steps) <= set(range(STEPS + 1, STEPS + REFINING + 1))
 
 
 def test_joint_training_resumes_to_the_bit_too(zygote: Zygote, home: Path) -> None:
@@ -153,7 +164,7 @@ def test_a_fork_trains_its_own_refiner_on_the_same_network(home: Path, unbroken:
     train(out, out=out, resume=True, device="cpu", listeners=[heard.append])
     steps = [event for event in heard if isinstance(event, StepDone)]
     assert [event.step for event in steps] == list(range(STEPS + 1, STEPS + 7))
-    assert steps[0].parts.keys() == {"ce"}
+    assert steps[0].parts.keys() == {"ce", "dice"}
     assert not any(isinstance(event, Warned) for event in heard)
     started = next(event for event in heard if isinstance(event, RunStarted))
     assert started.total_steps == STEPS + 6

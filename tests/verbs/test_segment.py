@@ -214,6 +214,22 @@ def test_another_bundle_or_format_does_everything_again(
     assert len(lines(tmp_path / "out")) == 9
 
 
+def test_asking_for_other_arithmetic_does_everything_again(
+    untrained_bundle: MakeBundle, scans: Path, tmp_path: Path
+) -> None:
+    bundle, out = untrained_bundle(inference={"mirror": True}), tmp_path / "out"
+
+    def found(**asked: object) -> set[str]:
+        return set(states(segment(bundle, scans, out, **asked)).values())
+
+    assert found() == {"done"}
+    assert {line["arithmetic"] for line in lines(out)} == {"torch fp32"}
+    assert found(mirror=True, fold_ensemble=False) == {"skipped"}  # the same networks and flips
+    for asked in ({"precision": "fp32"}, {"backend": "torch"}, {"mirror": False}):
+        assert found(**asked) == {"done"}
+        assert found(**asked) == {"skipped"}
+
+
 def test_new_scans_are_added_and_gone_ones_stay_in_the_table(
     bundle: Path, scans: Path, tmp_path: Path
 ) -> None:

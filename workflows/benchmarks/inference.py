@@ -2,6 +2,7 @@
 
     python workflows/benchmarks/inference.py prepare WORK          # data, and a short training
     python workflows/benchmarks/inference.py compare WORK -n 3     # a table in Markdown
+    python workflows/benchmarks/inference.py forward WORK -n 5     # the networks alone, fp32
     python workflows/benchmarks/inference.py large WORK            # 512×512×800, 25 classes
 
 Stock MONAI runs the MONAI Bundle that medseg exported with the weights: LoadImaged … Spacingd,
@@ -33,12 +34,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "small": {"channels": [8, 16, 32], "strides": [1, 2, 2], "norm": "batch"},
     "mid": {"channels": [16, 32, 64, 128], "strides": [1, 2, 2, 2], "norm": "instance"},
 }
-CONTESTANTS = ("monai", "medseg-fp32", "medseg-bf16")
+CONTESTANTS = ("monai", "medseg-fp32", "medseg-openvino", "medseg-bf16")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["prepare", "compare", "large", "once"])
+    parser.add_argument("task", choices=["prepare", "compare", "forward", "large", "once"])
     parser.add_argument("work", type=Path)
     parser.add_argument("-n", "--repeats", type=int, default=3)
     parser.add_argument("--network", choices=NETWORKS, default="small")
@@ -52,6 +53,8 @@ def main() -> None:
         prepare(given.work, given.network, given.steps)
     elif given.task == "compare":
         compare(given.work, given.network, given.repeats, given.threads)
+    elif given.task == "forward":
+        forward(given.repeats, given.threads)
     elif given.task == "large":
         large(given.work, given.threads)
     else:
@@ -162,7 +165,12 @@ def with_medseg(name: str, bundle: Path, scan: Path, out: Path) -> Callable[[], 
     from medseg import Segmenter
     from medseg.tools.images import read_image, write_labels
 
-    segmenter = Segmenter(bundle, "cpu", precision=name.removeprefix("medseg-"))
+    chosen = {
+        "medseg-fp32": {"backend": "torch", "precision": "fp32"},
+        "medseg-openvino": {"backend": "openvino", "precision": "fp32"},
+        "medseg-bf16": {"backend": "torch", "precision": "bf16"},
+    }
+    segmenter = Segmenter(bundle, "cpu", **chosen[name])
 
     def segment() -> dict[str, float]:
         began = time.perf_counter()
@@ -194,9 +202,9 @@ def measured(contestant: str, work: Path, bundle: Path, scan: Path, threads: int
 
 def compare(work: Path, network: str, repeats: int, threads: int) -> None:
     bundle, scan = work / network, work / "scan" / "scan.nii.gz"
-    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants()}
     for _ in range(repeats):
-        for name in CONTESTANTS:
+        for name in taken:
             taken[name].append(measured(name, work, bundle, scan, threads))
     stock = labels_of(work, "monai")
     print(f"\n{where(threads)}; network `{network}`; median of {repeats} (lowest to highest)\n")
@@ -210,12 +218,76 @@ def compare(work: Path, network: str, repeats: int, threads: int) -> None:
         print(f"| {name} | {' | '.join(cells)} | {' | '.join(ratios)} | {agreement} |")
     print("\n| share of wall time | " + " | ".join(taken["medseg-fp32"][0]["stages"]) + " |")
     print("| --- " * (1 + len(taken["medseg-fp32"][0]["stages"])) + "|")
-    for name in CONTESTANTS[1:]:
+    for name in list(taken)[1:]:
         stages = [run["stages"] for run in taken[name]]
         total = sum(sum(stage.values()) for stage in stages)
         shares = (f"{100 * sum(s[stage] for s in stages) / total:.1f} %" for stage in stages[0])
         print(f"| {name} | {' | '.join(shares)} |")
     print("\nvoxels per label:", np.bincount(stock.ravel(order="K"), minlength=3).tolist())
+
+
+def forward(repeats: int, threads: int) -> None:
+    """Pass one window of 96³ through each network by either backend, in turns; CPU seconds.
+
+    Errors are the largest of any score against the same network in float64.
+    """
+    import copy
+
+    import torch
+
+    from medseg.engine.backends.openvino import OpenVinoMember, convert
+    from medseg.engine.backends.pytorch import TorchMember
+    from medseg.engine.networks.unet import build_network
+    from medseg.tools.bundle import parse_spec
+
+    torch.set_num_threads(threads)
+    print(f"{where(threads)}; openvino {version('openvino')}; median of {repeats}\n")
+    print(
+        "| network | torch fp32 CPU s | openvino fp32 CPU s | torch / openvino, paired "
+        "| error torch | error openvino | largest score |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, network in NETWORKS.items():
+        spec = parse_spec(
+            {
+                "name": name,
+                "channels": [{"name": "CT"}],
+                "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+                "network": {"kind": "unet", **network},
+                "training": {"patch": [WINDOW] * 3},
+            }
+        )
+        torch.manual_seed(0)
+        built = build_network(spec, supervised=False).eval()
+        members = (
+            TorchMember(built, 3, torch.device("cpu"), torch.float32),
+            OpenVinoMember(convert(built, spec), torch.float32),
+        )
+        window = torch.randn(1, 1, WINDOW, WINDOW, WINDOW)
+        with torch.inference_mode():
+            exact = copy.deepcopy(built).double()(window.double())
+            errors = [float((member(window) - exact).abs().max()) for member in members]
+            pairs = [[cpu_seconds(member, window) for member in members] for _ in range(repeats)]
+        cells = [spread([pair[which] for pair in pairs]) for which in (0, 1)]
+        cells += [spread([one / other for one, other in pairs])]
+        cells += [f"{value:.1e}" for value in (*errors, float(exact.abs().max()))]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def cpu_seconds(act: Callable[[Any], Any], argument: Any) -> float:
+    began = time.process_time()
+    act(argument)
+    return time.process_time() - began
+
+
+def contestants() -> list[str]:
+    """Return who takes part: bf16 only where the CPU computes in it."""
+    import torch
+
+    from medseg.engine.windows import choose_precision
+
+    has_bf16 = choose_precision("auto", torch.device("cpu")) == torch.bfloat16
+    return [name for name in CONTESTANTS if has_bf16 or name != "medseg-bf16"]
 
 
 def large(work: Path, threads: int) -> None:

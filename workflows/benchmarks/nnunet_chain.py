@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 WINDOW = 96
+ARCHITECTURES = "dynamic_network_architectures.architectures"
 
 
 def main() -> None:
@@ -169,6 +170,12 @@ def plans_of() -> dict[str, Any]:
                 "resampling_fn_seg_kwargs": labels,
                 "resampling_fn_probabilities_kwargs": scores,
                 "batch_dice": False,
+                # Named because plans need one; the benchmark hands the network in.
+                "architecture": {
+                    "network_class_name": f"{ARCHITECTURES}.unet.PlainConvUNet",
+                    "arch_kwargs": {},
+                    "_kw_requires_import": [],
+                },
             }
         },
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from medseg.engine.learning.adversarial import MaskTrainer, Opponent
+from medseg.engine.learning.adversarial import MaskTrainer
 from medseg.engine.learning.bank import MaskBank
 from medseg.engine.learning.handlers import (
     Every,
@@ -17,7 +17,8 @@ from medseg.engine.learning.handlers import (
     StepSeed,
     StopOnNan,
 )
-from medseg.engine.learning.losses import VoxelLoss
+from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.opponent import Opponent
 from medseg.engine.learning.supervised import begin_after
 from medseg.engine.networks.refiner import build_refining, learned_part
 from medseg.engine.windows import training_precision
@@ -55,6 +56,8 @@ class Corrector:
                 "learning_rate": refinement.learning_rate,
                 "schedule": "cosine",
                 "warmup_steps": 0,
+                "dice_weight": refinement.dice_weight,
+                "ce_weight": 1.0,
             }
         )
         with torch.random.fork_rng(devices=[]):
@@ -62,7 +65,7 @@ class Corrector:
             self.refining = build_refining(spec).to(device)
         learned = learned_part(self.refining).parameters()
         self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
-        self._loss = VoxelLoss()
+        self._loss = SegmentationLoss(self._stage)
         self.opponent = (
             Opponent(spec, refinement, steps=refinement.steps, device=device)
             if refinement.has_critic

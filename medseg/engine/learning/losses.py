@@ -58,21 +58,6 @@ class SegmentationLoss(nn.Module):
         return self._dice(logits, label), functional.cross_entropy(logits, label[:, 0])
 
 
-class VoxelLoss(nn.Module):
-    """Cross-entropy over all voxels: what a refiner minimises besides the critic's opinion."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: dict[str, torch.Tensor] = {}
-        """``ce`` of the last call."""
-
-    def forward(self, levels: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
-        """Score the finest logits ``(batch, classes, *patch)`` against ``(batch, 1, *patch)``."""
-        loss = functional.cross_entropy(levels[0].float(), label[:, 0])
-        self.parts = {"ce": loss.detach()}
-        return loss
-
-
 def _at_size(label: torch.Tensor, size: torch.Size) -> torch.Tensor:
     if label.shape[2:] == size:
         return label

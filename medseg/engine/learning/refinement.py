@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from medseg.engine.learning.adversarial import SEPARATES, JointLearner
+from medseg.engine.learning.adversarial import JointLearner
 from medseg.engine.learning.bank import MaskBank
 from medseg.engine.learning.corrector import Corrector
 from medseg.engine.learning.decision import decide, dice_of_both
@@ -31,7 +31,13 @@ from medseg.tools.bundle import load_bundle, write_bundle, write_trained
 from medseg.tools.checkpoint import RunFolder, Weights, load_weights
 from medseg.tools.preprocessed import PreprocessedCase
 from medseg.tools.reporting import draw_curves
-from medseg.words.config import BundleSpec, RefinementFinding, RefinementSpec, TrainedSpec
+from medseg.words.config import (
+    SEPARATES,
+    BundleSpec,
+    RefinementFinding,
+    RefinementSpec,
+    TrainedSpec,
+)
 from medseg.words.errors import BundleError, CheckpointError
 from medseg.words.events import Listener, Progress, Warned, tell
 
@@ -62,6 +68,13 @@ def corrector_of(spec: BundleSpec) -> RefinementSpec | None:
     """Return the bundle's refinement if a refiner is trained after the network."""
     refinement = spec.refinement
     return refinement if refinement is not None and refinement.kind == "corrector" else None
+
+
+def steps_done(spec: BundleSpec, state: State) -> int:
+    """Return how many steps of all stages a checkpoint has behind it."""
+    if "corrector" in state:
+        return spec.training.steps + int(state["corrector"]["step"])
+    return int(state["learner"]["step"])
 
 
 def snapshot_steps(spec: BundleSpec) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import nn
 
@@ -44,33 +45,44 @@ class Answer:
         return self.parts[self.chosen]
 
 
-def load_network(bundle: Bundle) -> tuple[nn.Module, Answer]:
-    """Return a trained bundle's network in evaluation mode, and what it answers.
+def answer_of(bundle: Bundle) -> Answer:
+    """Return what a trained bundle's networks answer."""
+    classes = bundle.spec.label_set.channels
+    if not _has_refiner(bundle):
+        return Answer(classes)
+    found = bundle.trained.refinement
+    return Answer(classes, 2, int(found is not None and found.applied))
+
+
+def load_network(bundle: Bundle, file: Path) -> nn.Module:
+    """Return a trained bundle's network with the weights of a file, in evaluation mode.
 
     With a refiner it answers ``(batch, 2 · classes, *patch)``: coarse logits, then refined ones.
 
     Raises:
-        CheckpointError: If the bundle has no weights, or weights of another network.
+        CheckpointError: If the weights are absent, damaged, or of another network.
     """
-    if not bundle.is_trained:
+    if not file.is_file():
         raise CheckpointError(
-            f"{bundle.folder} has no weights ({bundle.weights.relative_to(bundle.folder)}); "
+            f"{bundle.folder} has no weights ({file.relative_to(bundle.folder)}); "
             "train it first: medseg train BUNDLE"
         )
-    spec, classes = bundle.spec, bundle.spec.label_set.channels
-    weights = coarse_weights(load_weights(bundle.weights))
-    refiner = bundle.folder / REFINER_FILE
-    if spec.refinement is not None and refiner.exists():
+    spec = bundle.spec
+    weights = coarse_weights(load_weights(file))
+    if _has_refiner(bundle):
         refined = build_refined(spec, both=True)
-        load_refined(refined, weights, load_weights(refiner))
-        found = bundle.trained.refinement
-        return refined.eval(), Answer(classes, 2, int(found is not None and found.applied))
+        load_refined(refined, weights, load_weights(bundle.folder / REFINER_FILE))
+        return refined.eval()
     network = build_network(spec, supervised=False)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"the weights in {bundle.weights} are of another network than bundle.json "
+            f"the weights in {file} are of another network than bundle.json "
             f"describes: {str(error).splitlines()[-1].strip()}"
         ) from error
-    return network.eval(), Answer(classes)
+    return network.eval()
+
+
+def _has_refiner(bundle: Bundle) -> bool:
+    return bundle.spec.refinement is not None and (bundle.folder / REFINER_FILE).is_file()

@@ -259,6 +259,24 @@ def levels_of(output: Any) -> list[torch.Tensor]:
     return [output]
 
 
+class Finest(nn.Module):
+    """A network that returns the scores of its finest level and nothing else.
+
+    Args:
+        network: Its parameters are shared, not copied.
+        channels: Which of its channels to return; all unless given.
+    """
+
+    def __init__(self, network: nn.Module, channels: slice = slice(None)) -> None:
+        super().__init__()
+        self.network = network
+        self._channels = channels
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Map ``(batch, channels, *patch)`` to logits ``(batch, classes, *patch)``."""
+        return levels_of(self.network(image))[0][:, self._channels]
+
+
 class Supervised(nn.Module):
     """A network in training: returns its logits at every supervised level, fine to coarse.
 

@@ -36,7 +36,7 @@ _VOLUME_CLASSES = frozenset(
         uids.XRay3DCraniofacialImageStorage,
     }
 )
-_TAGS = frozenset(
+TAGS = frozenset(
     (
         *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID"),
         *("StudyInstanceUID", "SeriesInstanceUID"),
@@ -48,6 +48,7 @@ _TAGS = frozenset(
         *TELLING,
     )
 )
+"""What a header is asked for."""
 _HEADLINE = ("PatientID", "StudyDate", "SeriesNumber", "SeriesDescription")
 
 
@@ -84,11 +85,11 @@ def read_header(path: Path) -> Header | None:
         but broken, has a ``fault``; so has a file that may not be opened.
     """
     try:
-        ds: Elements | FileDataset | None = walk_header(path, _TAGS)
+        ds: Elements | FileDataset | None = walk_header(path, TAGS)
         if ds is None:
             if not may_be_dicom(path):
                 return _broken(path, "only its name is DICOM") if is_named_dicom(path) else None
-            ds = open_header(path, [*_TAGS])
+            ds = open_header(path, [*TAGS])
         if not _sop_class(ds):
             return _broken(path, "no SOP Class UID") if has_magic(path) else None
     except ScanError as error:

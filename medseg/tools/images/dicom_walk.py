@@ -25,8 +25,8 @@ _START = 132
 _CHUNK = 1 << 14
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_PIXELS = 0x7FE00008
-"""The first of the elements that hold pixels; the header ends before them."""
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+"""The elements that hold pixels; the header ends before them."""
 _FILE_META_GROUP = b"\x02\x00"
 _DATASET_START = 0x00080000
 _SYNTAX = 0x00020010
@@ -121,7 +121,7 @@ def _elements(walk: _Walk, wanted: frozenset[int]) -> Elements | None:
         if tag <= last:
             raise _OddError
         last = tag
-        if tag >= _PIXELS:
+        if tag in _PIXELS:
             break
         if tag in wanted:
             raw[tag] = walk.value(place)

@@ -65,21 +65,33 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     """
     import SimpleITK as sitk  # noqa: N813
 
+    image = label_image(labels, like)
+    try:
+        sitk.WriteImage(image, str(path), useCompression=True)
+    except RuntimeError as error:
+        raise OutputError(f"a {path.suffix} file could not be written by ITK") from error
+
+
+def label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
+    """Return ``labels``, shape ``(i, j, k)``, as a ``SimpleITK.Image`` on the grid of ``like``.
+
+    Raises:
+        OutputError: If the grid is sheared (a tilted gantry), which ITK cannot say.
+    """
+    import SimpleITK as sitk  # noqa: N813
+
     lps = LPS_TO_RAS @ like.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
     if np.abs(directions.T @ directions - np.eye(3)).max() > _ORTHOGONAL:
         raise OutputError(
-            f"{path.suffix} files cannot hold the sheared grid of a tilted scan; write .nii.gz"
+            "ITK's images and files cannot hold the sheared grid of a tilted scan; use NIfTI"
         )
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels.T))
     image.SetSpacing(spacing.tolist())
     image.SetDirection(directions.ravel().tolist())
     image.SetOrigin(lps[:3, 3].tolist())
-    try:
-        sitk.WriteImage(image, str(path), useCompression=True)
-    except RuntimeError as error:
-        raise OutputError(f"a {path.suffix} file could not be written by ITK") from error
+    return image
 
 
 def _load(path: Path) -> tuple[Layout, npt.NDArray[Any]]:

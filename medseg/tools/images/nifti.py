@@ -87,17 +87,25 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     Where ``like`` came from a NIfTI file its sform and qform are repeated bit for bit. Else both
     hold the affine, or the sform alone where the grid is sheared, which a qform cannot say.
     """
-    header = _label_header(labels, like)
-    # nibabel writes the header as it stands when it is given no affine.
-    image = (nib.Nifti2Image if header["sizeof_hdr"] == 540 else nib.Nifti1Image)(
-        labels, None, header
-    )
+    image = label_image(labels, like)
     with path.open("wb") as file:
         if path.name.lower().endswith(".gz"):
             with gzip_writer(file) as stream:
                 image.to_stream(stream)
         else:
             image.to_stream(file)
+
+
+def label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
+    """Return unsigned ``labels``, shape ``(i, j, k)``, as a nibabel image on the grid of ``like``.
+
+    Raises:
+        OutputError: If the grid does not fit a NIfTI header.
+    """
+    header = _label_header(labels, like)
+    kind = nib.Nifti2Image if header["sizeof_hdr"] == 540 else nib.Nifti1Image
+    # nibabel keeps the header as it stands when it is given the header's own affine.
+    return kind(labels, header.get_best_affine(), header)
 
 
 def _load(path: Path) -> tuple[Header, npt.NDArray[Any]]:

@@ -8,7 +8,7 @@ run text that starts with ``$`` and open files named after ``%``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,27 @@ __all__ = [
 
 
 def write_monai_bundle(
-    folder: Path, spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, float]]
+    folder: Path,
+    spec: BundleSpec,
+    parts: Parts,
+    scores: Mapping[str, Mapping[str, float]],
+    members: Sequence[str] = ("model.pt",),
 ) -> None:
     """Write ``configs/metadata.json``, ``inference.json`` and ``train.json``.
 
     Args:
-        folder: The bundle; its weights are in ``models/model.pt``.
+        folder: The bundle; its weights are in ``models``.
         spec: The bundle's spec.
         parts: The engine's contribution.
         scores: ``metric → label → mean over validation cases``.
+        members: The weight files; the scores of several are averaged.
 
     Raises:
         OutputError: If a file cannot be written.
     """
     configs = {
         "metadata": metadata(spec, parts, scores),
-        "inference": inference_config(spec, parts),
+        "inference": inference_config(spec, parts, members),
         "train": train_config(spec, parts),
     }
     for name, config in configs.items():

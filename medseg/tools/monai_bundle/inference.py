@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 from medseg.tools.monai_bundle.parts import (
     Config,
     Parts,
@@ -15,14 +18,22 @@ from medseg.tools.transforms import IMAGE, Step
 from medseg.words.config import BundleSpec
 
 
-def inference_config(spec: BundleSpec, parts: Parts) -> Config:
+def inference_config(
+    spec: BundleSpec, parts: Parts, members: Sequence[str] = ("model.pt",)
+) -> Config:
     """Return the content of ``inference.json``: a folder of scans in, label maps out.
 
     Stock MONAI runs it with ``python -m monai.bundle run --config_file configs/inference.json
     --dataset_dir SCANS --output_dir OUT`` from inside the bundle.
+
+    Args:
+        spec: The bundle's spec.
+        parts: The engine's contribution.
+        members: Weight files in ``models``; the scores of several are averaged.
     """
+    preds = [f"pred_{number}" for number in range(len(members))] if len(members) > 1 else []
     return {
-        "imports": ["$import glob", "$import os", "$import numpy as np"],
+        "imports": ["$import copy", "$import glob", "$import os", "$import numpy as np"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/label_maps'",
@@ -31,6 +42,8 @@ def inference_config(spec: BundleSpec, parts: Parts) -> Config:
         "datalist": _datalist(spec),
         **network_sections(parts.network),
         "network": "$@network_def.to(@device)",
+        "networks": f"$[@network, *(copy.deepcopy(@network) for _ in range({len(members) - 1}))]",
+        "mirroring": _mirroring(spec),
         "preprocessing": chain([*load_steps(spec, [IMAGE]), *input_steps(spec, [IMAGE])]),
         "dataset": {
             "_target_": "Dataset",
@@ -45,27 +58,61 @@ def inference_config(spec: BundleSpec, parts: Parts) -> Config:
             "num_workers": 0,
         },
         "inferer": inferer(spec, parts),
-        "postprocessing": chain(_output_steps(spec)),
-        "handlers": [
-            {
-                "_target_": "CheckpointLoader",
-                "load_path": "@ckpt_path",
-                "load_dict": {"model": "@network"},
-                "map_location": "@device",
-            }
-        ],
+        "postprocessing": chain([*_mean_steps(preds), *_output_steps(spec)]),
+        "handlers": [_loader(number, file) for number, file in enumerate(members)],
         "evaluator": {
-            "_target_": "SupervisedEvaluator",
+            **_evaluator(preds),
             "device": "@device",
             "val_data_loader": "@dataloader",
-            "network": "@network",
             "inferer": "@inferer",
             "postprocessing": "@postprocessing",
             "val_handlers": "@handlers",
         },
-        "initialize": ["$monai.utils.set_determinism(seed=0)"],
+        "initialize": ["$monai.utils.set_determinism(seed=0)", "$@mirroring"],
         "run": ["$os.makedirs(@output_dir, exist_ok=True)", "$@evaluator.run()"],
     }
+
+
+def _mirroring(spec: BundleSpec) -> str:
+    """State what makes each network average over flips of its window, where the bundle asks."""
+    axes = [axis for axis in spec.training.augmentation.mirror_axes if axis < spec.network.dims]
+    if not (spec.inference.mirror and axes):
+        return "$[]"
+    flips = [
+        [2 + axis for axis in some]
+        for count in range(1, len(axes) + 1)
+        for some in itertools.combinations(axes, count)
+    ]
+    return (
+        "$[network.register_forward_hook(lambda net, given, scores: (scores + sum("
+        f"net.forward(given[0].flip(axes)).flip(axes) for axes in {flips})) / {len(flips) + 1}) "
+        "for network in @networks]"
+    )
+
+
+def _loader(number: int, file: str) -> Config:
+    path = "@ckpt_path" if file == "model.pt" else f"$@bundle_root + '/models/{file}'"
+    return {
+        "_target_": "CheckpointLoader",
+        "load_path": path,
+        "load_dict": {"model": f"$@networks[{number}]"},
+        "map_location": "@device",
+    }
+
+
+def _evaluator(preds: Sequence[str]) -> Config:
+    if not preds:
+        return {"_target_": "SupervisedEvaluator", "network": "@network"}
+    return {"_target_": "EnsembleEvaluator", "networks": "@networks", "pred_keys": list(preds)}
+
+
+def _mean_steps(preds: Sequence[str]) -> list[Step]:
+    if not preds:
+        return []
+    return [
+        {"_target_": "MeanEnsembled", "keys": list(preds), "output_key": "pred"},
+        {"_target_": "DeleteItemsd", "keys": list(preds)},
+    ]
 
 
 def _datalist(spec: BundleSpec) -> str:

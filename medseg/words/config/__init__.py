@@ -6,6 +6,7 @@ JSON Schema) and in the reference. The models are frozen, and a field they do no
 
 from medseg.words.config.bundle import SCHEMA_ID, BundleSpec
 from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
+from medseg.words.config.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.words.config.network import GROUPS, MonaiNetworkSpec, NetworkSpec, UNetSpec
 from medseg.words.config.parts import Contradiction, ContradictionError, Spec, refuse_syntax
 from medseg.words.config.preprocessing import (
@@ -15,7 +16,12 @@ from medseg.words.config.preprocessing import (
     Window,
     ZScore,
 )
-from medseg.words.config.refinement import CriticSpec, MaskBankSpec, RefinementSpec
+from medseg.words.config.refinement import (
+    SEPARATES,
+    CriticSpec,
+    MaskBankSpec,
+    RefinementSpec,
+)
 from medseg.words.config.trained import (
     CalibrationSpec,
     QualityFinding,
@@ -24,6 +30,7 @@ from medseg.words.config.trained import (
 )
 from medseg.words.config.training import (
     AUGMENTATIONS,
+    FITTED,
     AugmentationSpec,
     InferenceSpec,
     QualitySpec,
@@ -33,8 +40,12 @@ from medseg.words.config.training import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "FITTED",
     "GROUPS",
+    "LEAST_AGREEMENT",
     "SCHEMA_ID",
+    "SEPARATES",
+    "AgreementSpec",
     "AugmentationSpec",
     "BundleSpec",
     "CalibrationSpec",

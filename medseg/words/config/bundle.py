@@ -10,7 +10,14 @@ from pydantic import Field, field_validator, model_validator
 
 from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
 from medseg.words.config.network import NetworkSpec, UNetSpec
-from medseg.words.config.parts import Contradiction, ContradictionError, Name, Spec, Text
+from medseg.words.config.parts import (
+    Contradiction,
+    ContradictionError,
+    Name,
+    ShortText,
+    Spec,
+    Text,
+)
 from medseg.words.config.preprocessing import MinMax, PreprocessingSpec, Window, ZScore
 from medseg.words.config.refinement import RefinementSpec
 from medseg.words.config.training import (
@@ -57,6 +64,9 @@ class BundleSpec(Spec):
     inference: InferenceSpec = InferenceSpec()
     quality: QualitySpec = QualitySpec()
     tracking: TrackingSpec = TrackingSpec()
+    notes: Annotated[dict[ShortText, Text], Field(max_length=200)] = Field(default={})
+    """Why a field has its value: `training.patch` → a sentence. For people; `medseg plan` writes
+    them."""
 
     @field_validator("labels")
     @classmethod

@@ -11,6 +11,9 @@ from medseg.words.config.parts import Count, Extent, Fraction, Spec
 CRITIC_LAYERS = {2: 3, 3: 2}
 """Layers of a critic by dimensions, unless the bundle says otherwise."""
 
+SEPARATES = 0.3
+"""From this distance between its scores of true and made masks on, a critic tells them apart."""
+
 
 class CriticSpec(Spec):
     """The critic: a patch discriminator over image and mask (conditional PatchGAN, LSGAN)."""
@@ -63,6 +66,9 @@ class RefinementSpec(Spec):
     scale: PositiveFloat = 0.1
     """What the refiner's answer is first multiplied by before it is added to the logits; it is
     learned from there, one number per class."""
+    dice_weight: NonNegativeFloat = 0.0
+    """Weight of the Dice loss beside the refiner's cross-entropy, which weighs 1; not for
+    `joint`, which takes the weights of `training`."""
     adversarial_weight: NonNegativeFloat = 0.05
     """Weight of the critic's opinion in the loss; at 0 no critic is built."""
     feature_matching: NonNegativeFloat = 0.5

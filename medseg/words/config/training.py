@@ -74,6 +74,10 @@ def _named_augmentation(augmentation: Any) -> Any:
     return augmentation
 
 
+FITTED = ("steps", "validate_every", "warmup_steps")
+"""Fields that a time budget decides."""
+
+
 class TrainingSpec(Spec):
     """How the network learns."""
 
@@ -83,6 +87,10 @@ class TrainingSpec(Spec):
     """Patches per step."""
     steps: Count = 10000
     """Optimiser steps."""
+    budget_minutes: PositiveFloat | None = None
+    """Minutes a training may take from its start to its model card. Its speed is measured in the
+    first of them, and `steps`, `validate_every` and `warmup_steps` are set once and for all to
+    what fits."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd` with Nesterov momentum 0.99, or `adamw`."""
     learning_rate: PositiveFloat = 0.01
@@ -140,6 +148,9 @@ class InferenceSpec(Spec):
     """Share by which neighbouring windows overlap."""
     batch_size: Annotated[PositiveInt, Field(le=4096)] = 4
     """Windows per forward pass."""
+    mirror: bool = False
+    """Average over flips along the axes of `training.augmentation.mirror_axes`: 2 to 8 times as
+    slow."""
     keep_largest: tuple[ShortText, ...] = ()
     """Names of the labels of which only the largest connected component is kept."""
 

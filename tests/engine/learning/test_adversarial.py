@@ -8,7 +8,7 @@ import pytest
 import torch
 from made_bundles import made_spec
 
-from medseg.engine.learning.adversarial import Opponent, ScoreLoss
+from medseg.engine.learning.opponent import Opponent, ScoreLoss
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import critic_gap, snapshot_steps, total_steps
 from medseg.words.config import BundleSpec

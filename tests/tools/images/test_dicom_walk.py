@@ -16,7 +16,7 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.tools.images.dicom_files import MALFORMED, open_header
-from medseg.tools.images.dicom_headers import _TAGS
+from medseg.tools.images.dicom_headers import TAGS
 from medseg.tools.images.dicom_walk import walk_header
 
 
@@ -29,11 +29,11 @@ def outcome(get: Callable[[str], Any], keyword: str) -> str:
 
 def assert_says_what_pydicom_says(path: Path) -> bool:
     """Compare every element; return whether the file was walked through at all."""
-    walked = walk_header(path, _TAGS)
+    walked = walk_header(path, TAGS)
     if walked is None:
         return False
-    ds = open_header(path, [*_TAGS])
-    for keyword in _TAGS:
+    ds = open_header(path, [*TAGS])
+    for keyword in TAGS:
         assert (keyword in walked) == (keyword in ds), keyword
         assert outcome(walked.get, keyword) == outcome(ds.get, keyword), keyword
     for keyword in ("TransferSyntaxUID", "MediaStorageSOPClassUID"):
@@ -72,7 +72,7 @@ def test_ordinary_headers_are_walked_through_sequences_and_all(tmp_path, syntax)
     pydicom.dcmwrite(tmp_path / "a", ds, enforce_file_format=True)
     assert (tmp_path / "a").stat().st_size > 40_000  # longer than what is read at first
     assert assert_says_what_pydicom_says(tmp_path / "a")
-    assert walk_header(tmp_path / "a", _TAGS).get("Rows") == ds.Rows
+    assert walk_header(tmp_path / "a", TAGS).get("Rows") == ds.Rows
 
 
 def test_empty_and_absent_values_are_told_apart(tmp_path):
@@ -85,7 +85,7 @@ def test_empty_and_absent_values_are_told_apart(tmp_path):
 
 def test_what_is_not_ordinary_is_left_to_pydicom(tmp_path):
     made.save(tmp_path, [made.enhanced()])
-    assert walk_header(tmp_path / "IM0000", _TAGS) is None
+    assert walk_header(tmp_path / "IM0000", TAGS) is None
     ds = a_slice()
     ds.file_meta.TransferSyntaxUID = uids.DeflatedExplicitVRLittleEndian
     pydicom.dcmwrite(tmp_path / "deflated", ds)
@@ -98,7 +98,7 @@ def test_what_is_not_ordinary_is_left_to_pydicom(tmp_path):
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "pipe")
     for name in ("deflated", "big", "bare", "text", "empty", "pipe", "absent"):
-        assert walk_header(tmp_path / name, _TAGS) is None, name
+        assert walk_header(tmp_path / name, TAGS) is None, name
 
 
 def test_deep_nesting_ends(tmp_path):
@@ -112,7 +112,7 @@ def test_deep_nesting_ends(tmp_path):
         inner = outer
     ds.update(inner)
     ds.save_as(tmp_path / "a")
-    assert walk_header(tmp_path / "a", _TAGS) is None
+    assert walk_header(tmp_path / "a", TAGS) is None
 
 
 @pytest.mark.parametrize("implicit", [False, True])
@@ -131,7 +131,7 @@ def test_flipped_and_cut_bytes_are_read_alike_or_left_to_pydicom(tmp_path_factor
     try:
         assert_says_what_pydicom_says(path)
     except MALFORMED:
-        assert walk_header(path, _TAGS) is None
+        assert walk_header(path, TAGS) is None
 
 
 def test_real_headers_are_read_alike(shared_data):

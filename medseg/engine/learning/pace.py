@@ -1,0 +1,157 @@
+"""How fast a training is, and how many steps fit into its time.
+
+The steps are set once, before the first of them: a schedule that followed the clock could not be
+resumed exactly.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.supervised import Learner, build_optimizer
+from medseg.engine.networks.unet import Supervised, build_network
+from medseg.engine.windows import training_inferer, training_precision
+from medseg.tools.preprocessed import PreprocessedCase
+from medseg.words.config import BundleSpec
+from medseg.words.errors import BundleError, Fault
+
+WARM_UP = 3
+"""First steps, which are slower and do not count."""
+
+_MEASURED = 0.02
+"""Share of the budget that measuring may take."""
+_LONGEST, _SHORTEST = 30.0, 2.0
+"""Seconds to measure for."""
+_SAFETY = 0.93
+"""Share of the time that is planned for; machines get slower as often as faster."""
+_VALIDATIONS = 8
+_MOST_FOR_VALIDATION = 0.2
+"""Share of the time at most that validations take."""
+_SCORING = 2.0
+"""How many validations the scoring at the end costs: it works on the scans' own grids."""
+LEAST_STEPS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a training is.
+
+    Attributes:
+        step: Seconds per step.
+        validation: Seconds per validation of all held-back cases.
+    """
+
+    step: float
+    validation: float
+
+
+def measure_pace(
+    spec: BundleSpec,
+    training: Sequence[PreprocessedCase],
+    validation: Sequence[PreprocessedCase],
+    device: torch.device,
+) -> Pace:
+    """Take some steps that count for nothing, and validate one case.
+
+    Args:
+        spec: The bundle, with a time budget.
+        training: Its training cases.
+        validation: Its validation cases.
+        device: Where to compute.
+    """
+    lasts = min(max(60 * (spec.training.budget_minutes or 0) * _MEASURED, _SHORTEST), _LONGEST)
+    endless = {"steps": 10**6, "validate_every": 1, "checkpoint_every": 10**6, "warmup_steps": 0}
+    trial = spec.model_copy(update={"training": spec.training.model_copy(update=endless)})
+    learner = Learner(trial, training, device)
+    ends: list[float] = []
+
+    def goes_on(_: int) -> bool:
+        ends.append(time.perf_counter())
+        return len(ends) < WARM_UP + 2 or ends[-1] - ends[0] < lasts
+
+    learner.learn(validate=goes_on, save=lambda _: None)
+    counted = ends[WARM_UP - 1 :]
+    step = (counted[-1] - counted[0]) / (len(counted) - 1)
+    return Pace(step, _validation_seconds(learner, validation))
+
+
+def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> float:
+    if not cases:
+        return 0.0
+    typical = sorted(cases, key=lambda case: case.nbytes)[len(cases) // 2]
+    started = time.perf_counter()
+    learner.validate([typical])
+    return (time.perf_counter() - started) * len(cases)
+
+
+def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSpec:
+    """Set the steps that fit into what is left of the time, and when to validate.
+
+    Raises:
+        BundleError: If hardly any step fits.
+    """
+    usable = _SAFETY * seconds_left - _SCORING * pace.validation
+    validations = _VALIDATIONS
+    if pace.validation > 0:
+        validations = int(_MOST_FOR_VALIDATION * usable / pace.validation)
+        validations = min(max(validations, 1), _VALIDATIONS)
+    steps = int((usable - validations * pace.validation) / pace.step)
+    if steps < LEAST_STEPS:
+        raise BundleError(
+            "the bundle's time budget is too short",
+            [
+                Fault(
+                    "training.budget_minutes",
+                    f"{spec.training.budget_minutes:g} minutes leave {max(steps, 0)} steps of "
+                    f"{pace.step:.2f} s beside {validations} validations of "
+                    f"{pace.validation:.0f} s; {LEAST_STEPS} are needed. Give more time, or a "
+                    "smaller patch or batch",
+                )
+            ],
+        )
+    fitted = {
+        "steps": steps,
+        "validate_every": -(-steps // validations),
+        "warmup_steps": min(spec.training.warmup_steps, steps // 10),
+    }
+    return spec.model_copy(update={"training": spec.training.model_copy(update=fitted)})
+
+
+def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6.0) -> float:
+    """Train a bundle's network on noise for some seconds; return voxels per second.
+
+    Args:
+        spec: Its network, patch and batch.
+        device: Where to compute.
+        seconds: How long at least.
+    """
+    network = Supervised(build_network(spec).to(device))
+    loss, optimizer = SegmentationLoss(spec.training), build_optimizer(network, spec.training)
+    forward = training_inferer(device, training_precision(spec, device))
+    batch, patch = spec.training.batch_size, spec.training.patch
+    image = torch.randn(batch, len(spec.channels), *patch, device=device)
+    label = torch.zeros(batch, 1, *patch, dtype=torch.long, device=device)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(forward(image, network), label).backward()
+        optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return _timed(step, seconds) * image[0, 0].numel() * batch
+
+
+def _timed(act: Callable[[], None], seconds: float) -> float:
+    """Return how often a second ``act`` can be done."""
+    act()
+    started, done = time.perf_counter(), 0
+    while done < 2 or time.perf_counter() - started < seconds:
+        act()
+        done += 1
+    return done / (time.perf_counter() - started)

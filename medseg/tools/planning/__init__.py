@@ -1,0 +1,27 @@
+"""What a data set looks like → a bundle for it, with a sentence for every choice.
+
+The rules are functions of a survey and of what is wished for; nothing is opened here. Where
+nnU-Net's rules (Isensee et al., Nat Methods 2021) are good they are taken: the median spacing, the
+coarse axis, CT windows, kernels and strides that follow the spacing.
+"""
+
+from medseg.tools.planning.grid import Grid, choose_grid
+from medseg.tools.planning.intensity import choose_intensity
+from medseg.tools.planning.learning import choose_learning
+from medseg.tools.planning.network import choose_network, step_voxels
+from medseg.tools.planning.subject import Subject, read_subject
+from medseg.tools.planning.wishes import Notes, Wishes, minutes
+
+__all__ = [
+    "Grid",
+    "Notes",
+    "Subject",
+    "Wishes",
+    "choose_grid",
+    "choose_intensity",
+    "choose_learning",
+    "choose_network",
+    "minutes",
+    "read_subject",
+    "step_voxels",
+]

@@ -1,0 +1,123 @@
+"""Optimiser, steps, augmentation and what else the training section says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medseg.tools.planning.network import Shape
+from medseg.tools.planning.wishes import Notes, Wishes
+from medseg.tools.survey import Survey
+
+_UNTIMED_STEPS = {True: 8000, False: 3200}
+_LEAST_STEPS, _MOST_STEPS = 200, 30_000
+_VALIDATIONS = 8
+_AT_STEPS = 0.75
+_FEW_CASES = 50
+_RARE = 0.01
+"""Below this share of labelled voxels, more patches are drawn from labels."""
+
+_SIDES = {
+    0: r"left|right|lt|rt|l|r|lh|rh|lateral|medial",
+    1: r"anterior|posterior|ventral|dorsal|front|back",
+    2: r"superior|inferior|upper|lower|top|bottom|cranial|caudal",
+}
+"""Words in labels' names that a mirror along this axis would make wrong."""
+
+
+def choose_learning(
+    survey: Survey, shape: Shape, labels: Sequence[dict[str, Any]], wishes: Wishes, notes: Notes
+) -> dict[str, Any]:
+    """Return the ``training`` section."""
+    steps = _steps(shape, wishes, notes)
+    section: dict[str, Any] = {
+        "patch": list(shape.patch),
+        "batch_size": shape.batch,
+        "steps": steps,
+    }
+    if wishes.budget_minutes is not None:
+        section["budget_minutes"] = round(wishes.budget_minutes, 3)
+        notes["training.budget_minutes"] = (
+            "As asked for. The training measures its own speed first and then fits the steps"
+        )
+    section |= _optimiser(shape, notes)
+    decay = min(max(1 - 8 / steps, 0.98), 0.999)
+    section["ema"] = round(decay, 4)
+    notes["training.ema"] = f"Averages about the last {1 / (1 - decay):.0f} steps' weights"
+    section["foreground_share"] = _foreground_share(survey, notes)
+    section["augmentation"] = _augmentation(survey, shape, labels, notes)
+    section["validate_every"] = max(1, steps // _VALIDATIONS)
+    section["checkpoint_every"] = min(100, max(1, steps // _VALIDATIONS))
+    return section
+
+
+def _steps(shape: Shape, wishes: Wishes, notes: Notes) -> int:
+    if wishes.budget_minutes is None or wishes.voxels_per_second is None:
+        notes["training.steps"] = "Enough in most cases; give --budget to fit a time"
+        return _UNTIMED_STEPS[wishes.on_gpu]
+    seconds = 60 * wishes.budget_minutes * _AT_STEPS
+    # A wide network takes four times as long as the one that was timed.
+    slower = 1.0 if wishes.on_gpu or shape.slim else 4.0
+    steps = int(seconds * wishes.voxels_per_second / (shape.voxels * slower))
+    notes["training.steps"] = (
+        f"An estimate from {wishes.voxels_per_second / 1e6:.2g} million voxels a second, measured "
+        "here; the training fits it to its own speed"
+    )
+    return min(max(steps // 10 * 10, _LEAST_STEPS), _MOST_STEPS)
+
+
+def _optimiser(shape: Shape, notes: Notes) -> dict[str, Any]:
+    if shape.slim:
+        notes["training.optimizer"] = (
+            "AdamW with a cosine schedule learns most in few steps, measured on hippocampus scans"
+        )
+        return {
+            "optimizer": "adamw",
+            "learning_rate": 0.003,
+            "schedule": "cosine",
+            "warmup_steps": 20,
+        }
+    notes["training.optimizer"] = "As in nnU-Net: SGD with momentum, where there is time for it"
+    return {"optimizer": "sgd", "learning_rate": 0.01, "schedule": "poly"}
+
+
+def _foreground_share(survey: Survey, notes: Notes) -> float:
+    shares = [sum(la.voxels for la in case.labels) / case.voxels for case in survey.cases]
+    share = float(np.median(shares))
+    chosen = 0.67 if share < _RARE else 0.5
+    notes["training.foreground_share"] = (
+        f"{share:.2%} of a typical image is labelled; each label is drawn equally often, however "
+        "rare it is"
+    )
+    return chosen
+
+
+def _augmentation(
+    survey: Survey, shape: Shape, labels: Sequence[dict[str, Any]], notes: Notes
+) -> dict[str, Any]:
+    pictures = all(case.shape[2] == 1 for case in survey.cases) and len(shape.patch) == 2
+    axes, why = _mirrors([str(label["name"]) for label in labels], pictures)
+    chosen: dict[str, Any] = {"mirror_axes": axes}
+    notes["training.augmentation.mirror_axes"] = why
+    cases = len(survey.cases)
+    often = 0.7 if pictures else 0.4 if cases < _FEW_CASES else 0.2
+    chosen |= {"rotation": often, "scaling": often}
+    notes["training.augmentation.rotation"] = (
+        f"{cases} pictures or cases: {'varied more' if often > 0.2 else 'the usual share'}"
+    )
+    return chosen
+
+
+def _mirrors(names: Sequence[str], pictures: bool) -> tuple[list[int], str]:
+    words = {word for name in names for word in re.split(r"[^a-z]+", name.lower()) if word}
+    wanted = [0, 1] if pictures else [0]
+    spoiled = [axis for axis in wanted if any(re.fullmatch(_SIDES[axis], word) for word in words)]
+    axes = [axis for axis in wanted if axis not in spoiled]
+    if spoiled:
+        return axes, "Not where labels are named after a side, which a mirror would make wrong"
+    if pictures:
+        return axes, "A picture may be taken from any side"
+    return axes, "Left and right only: bodies are about symmetric there, and nowhere else"

@@ -1,0 +1,196 @@
+"""Patch, depth, strides, kernels, width and batch, from the memory and the time there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medseg.tools.planning.grid import Grid
+from medseg.tools.planning.wishes import Notes, Wishes
+
+_MOST_LEVELS = 6
+_LEAST_LEVELS = 3
+_SMALLEST = 4
+"""Voxels of the lowest level at least, per axis."""
+_LEAST_PATCH = 24
+_LEAST_BATCH = 2
+_MOST_BATCH = {(2, False): 8, (3, False): 4, (2, True): 32, (3, True): 12}
+"""By dimensions and whether there is a GPU."""
+_SLIM = {2: (16, 32, 64, 128, 256, 256), 3: (8, 32, 64, 128, 256, 256)}
+"""Channels where time is short: little at the full size, where they cost most."""
+_WIDE = 32
+_MOST_CHANNELS = {2: 512, 3: 320}
+_STEPS = 1500
+"""Steps up to which more of them are worth more than a larger batch."""
+_LEAST_STEPS = 600
+"""Steps that a time budget must allow whatever the patch; a smaller patch sees less around it."""
+_AT_STEPS = 0.75
+"""Share of a budget that goes into steps; the rest into preprocessing and validations."""
+_SPARE_FOR_WIDE = 8.0
+"""How many times 1500 steps the slim network must manage before a wide one pays."""
+_VOLUMES = 14
+"""Arrays of a level's size and channels that a training step holds, both ways down and up."""
+_UNTIMED = {True: math.inf, False: 4e5}
+"""Voxels per step where nothing is said of time, with and without a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A network and what it trains on.
+
+    Attributes:
+        patch: Voxels.
+        batch: Patches per step.
+        channels: Of each level.
+        strides: Of each level.
+        kernels: Of each level.
+    """
+
+    patch: tuple[int, ...]
+    batch: int
+    channels: tuple[int, ...]
+    strides: tuple[tuple[int, ...], ...]
+    kernels: tuple[tuple[int, ...], ...]
+
+    @property
+    def voxels(self) -> int:
+        """Per step."""
+        return self.batch * math.prod(self.patch)
+
+    @property
+    def slim(self) -> bool:
+        """Whether it was made for little time."""
+        return self.channels == _SLIM[len(self.patch)][: len(self.channels)]
+
+    def network(self) -> dict[str, Any]:
+        """Return the ``network`` section."""
+        section: dict[str, Any] = {"kind": "unet", "dims": len(self.patch)}
+        section["channels"] = list(self.channels) if self.slim else self.channels[0]
+        section["strides"] = [_short(stride) for stride in self.strides]
+        if any(any(n != 3 for n in kernel) for kernel in self.kernels):
+            section["kernel_sizes"] = [_short(kernel) for kernel in self.kernels]
+        if self.slim:
+            section["deep_supervision"] = False
+        return section
+
+
+def step_voxels(wishes: Wishes, dims: int = 3, steps: int = _LEAST_STEPS) -> float:
+    """Return how many voxels a step can have, so that time allows ``steps`` and memory one."""
+    by_time = _UNTIMED[wishes.on_gpu]
+    if wishes.budget_minutes is not None and wishes.voxels_per_second is not None:
+        by_time = _seconds(wishes) * wishes.voxels_per_second / steps
+    return min(by_time, wishes.memory_gb * 1e9 / _bytes_per_voxel(_channels(wishes, dims, 6), dims))
+
+
+def _seconds(wishes: Wishes) -> float:
+    return 60 * (wishes.budget_minutes or 0.0) * _AT_STEPS
+
+
+def choose_network(grid: Grid, wishes: Wishes, notes: Notes) -> Shape:
+    """Choose the network, its patch and its batch."""
+    allowed = step_voxels(wishes, grid.dims)
+    patch = [max(_SMALLEST * 2, math.ceil(n)) for n in grid.shape]
+    strides, kernels = _topology(patch, grid)
+    whole, spacing = True, grid.spacing[: grid.dims]
+    while math.prod(_rounded(patch, strides)) * _LEAST_BATCH > allowed:
+        extents = [n * mm if n > _LEAST_PATCH else 0 for n, mm in zip(patch, spacing, strict=True)]
+        if not any(extents):
+            break
+        longest = extents.index(max(extents))
+        patch[longest] = max(_LEAST_PATCH, math.floor(patch[longest] * 0.9))
+        strides, kernels = _topology(patch, grid)
+        whole = False
+    fitted = _rounded(patch, strides)
+    spacious = step_voxels(wishes, grid.dims, _STEPS)
+    batch = int(min(spacious / math.prod(fitted), _MOST_BATCH[grid.dims, wishes.on_gpu]))
+    batch = max(batch, _LEAST_BATCH)
+    spare = spacious / (batch * math.prod(fitted))
+    wide = wishes.on_gpu or (wishes.budget_minutes is not None and spare >= _SPARE_FOR_WIDE)
+    channels = _wide(grid.dims, len(strides)) if wide else _SLIM[grid.dims][: len(strides)]
+    shape = Shape(fitted, batch, channels, strides, kernels)
+    _explain(shape, grid, wishes, whole, notes)
+    return shape
+
+
+def _explain(shape: Shape, grid: Grid, wishes: Wishes, whole: bool, notes: Notes) -> None:
+    typical = " × ".join(f"{n:.0f}" for n in grid.shape)
+    limit = "time" if wishes.budget_minutes is not None else "memory"
+    if whole:
+        notes["training.patch"] = f"Holds a typical image whole ({typical} voxels)"
+    else:
+        notes["training.patch"] = (
+            f"The most that {limit} allows in a batch of two; a typical image has {typical} voxels"
+        )
+    notes["training.batch_size"] = (
+        f"At least {_LEAST_BATCH}; more where {_STEPS} steps are still possible. Needs about "
+        f"{_gigabytes(shape):.1g} of {wishes.memory_gb:.1f} GB"
+    )
+    lowest = [n // s for n, s in zip(shape.patch, _divisor(shape.strides), strict=True)]
+    notes["network.strides"] = (
+        f"Halved as long as {_SMALLEST} voxels are left; the lowest level has "
+        f"{' × '.join(map(str, lowest))}"
+        + ("" if grid.pictures else ". A coarse axis waits until the others are as coarse")
+    )
+    notes["network.channels"] = (
+        "Few at the full size, where they cost most: reaches more steps in the same time"
+        if shape.slim
+        else "As in nnU-Net: there is the time and memory for it"
+    )
+
+
+def _channels(wishes: Wishes, dims: int, levels: int) -> tuple[int, ...]:
+    return _wide(dims, levels) if wishes.on_gpu else _SLIM[dims][:levels]
+
+
+def _wide(dims: int, levels: int) -> tuple[int, ...]:
+    return tuple(min(_WIDE * 2**level, _MOST_CHANNELS[dims]) for level in range(levels))
+
+
+def _bytes_per_voxel(channels: Sequence[int], dims: int) -> float:
+    return sum(_VOLUMES * 4.0 * n * 0.5 ** (dims * level) for level, n in enumerate(channels))
+
+
+def _gigabytes(shape: Shape) -> float:
+    return shape.voxels * _bytes_per_voxel(shape.channels, len(shape.patch)) / 1e9
+
+
+def _topology(
+    patch: Sequence[int], grid: Grid
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Return strides and kernels: an axis is halved once it is no coarser than twice the finest."""
+    size, spacing = list(patch), list(grid.spacing[: grid.dims])
+    strides, kernels = [(1,) * grid.dims], [_kernel(spacing)]
+    while len(strides) < _MOST_LEVELS:
+        can = [axis for axis, n in enumerate(size) if n >= 2 * _SMALLEST]
+        finest = min((spacing[axis] for axis in can), default=0.0)
+        halved = [axis for axis in can if spacing[axis] < 2 * finest]
+        if not halved:
+            break
+        stride = tuple(2 if axis in halved else 1 for axis in range(grid.dims))
+        size = [math.ceil(n / by) for n, by in zip(size, stride, strict=True)]
+        spacing = [mm * by for mm, by in zip(spacing, stride, strict=True)]
+        strides.append(stride)
+        kernels.append(_kernel(spacing))
+    missing = _LEAST_LEVELS - len(strides)
+    strides += [(1,) * grid.dims] * missing
+    kernels += [_kernel(spacing)] * missing
+    return tuple(strides), tuple(kernels)
+
+
+def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:
+    return tuple(3 if mm < 2 * min(spacing) else 1 for mm in spacing)
+
+
+def _divisor(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
+
+
+def _rounded(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    by = _divisor(strides)
+    return tuple(math.ceil(n / d) * d for n, d in zip(patch, by, strict=True))
+
+
+def _short(size: tuple[int, ...]) -> int | list[int]:
+    return size[0] if len(set(size)) == 1 else list(size)

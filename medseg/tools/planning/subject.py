@@ -1,0 +1,169 @@
+"""What a data set is about: the names of its channels and labels, as far as it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medseg.tools.layouts.lists import read_json_list
+from medseg.tools.planning.wishes import Notes
+from medseg.tools.survey import Survey
+from medseg.words.errors import DatasetError
+
+Described = dict[str, Any]
+"""A channel or label as ``bundle.json`` writes it."""
+
+_MODALITIES = {
+    "CT": r"ct|cta|cbct|hu",
+    "MR": r"mri?|t1\w*|t2\w*|flair|adc|dwi|pd|cine|ce|post|pre|ktrans",
+    "PT": r"pet|pt|suv",
+    "US": r"us|ultrasound",
+}
+_AIR = -500.0
+"""A scan that goes below this is taken for CT in HU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a data set says of itself.
+
+    Attributes:
+        name: Fit for a bundle's name.
+        description: One sentence, or nothing.
+        licence: Of the data, or nothing.
+        channel_names: In order; may be empty.
+        label_names: Value in the files → name; may be empty.
+    """
+
+    name: str
+    description: str
+    licence: str
+    channel_names: tuple[str, ...]
+    label_names: Mapping[int, str]
+
+    def channels(self, survey: Survey, pictures: bool, notes: Notes) -> list[Described]:
+        """Describe the channels that the cases have."""
+        count = len(survey.cases[0].channels)
+        names = self.channel_names if len(self.channel_names) == count else ()
+        made: list[Described] = []
+        for place in range(count):
+            name = names[place] if names else f"channel {place + 1}"
+            modality, why = _modality(name, survey, place, pictures)
+            made.append(
+                {"name": name if names else modality_name(modality, place), **modality_of(modality)}
+            )
+            notes[f"channels.{place}.modality"] = why
+        return made
+
+    def labels(self, survey: Survey, notes: Notes) -> list[Described]:
+        """Describe the labels that occur.
+
+        Raises:
+            DatasetError: If there are none.
+        """
+        values = survey.values
+        if not values:
+            raise DatasetError("no case has a labelled voxel, so there is nothing to learn")
+        named = dict(self.label_names)
+        if named and len(named) == len(values) and set(named) != set(values):
+            pairs = dict(zip(values, (named[value] for value in sorted(named)), strict=True))
+            notes["labels"] = (
+                f"The list calls the labels {sorted(named)}, the files hold {list(values)}; they "
+                "are taken for the same, in this order"
+            )
+            named = pairs
+        unnamed = [value for value in values if value not in named]
+        if unnamed:
+            notes["labels"] = f"Nothing says what the values {unnamed} mean; give them names"
+        absent = [named[value] for value in sorted(named) if value not in values]
+        if absent:
+            notes["labels"] = f"No case holds {', '.join(absent)}; left out"
+        return list(_described(values, named))
+
+
+def _described(values: Sequence[int], named: Mapping[int, str]) -> Iterator[Described]:
+    for index, value in enumerate(values, start=1):
+        label: Described = {"index": index, "name": named.get(value, f"label_{value}")}
+        yield label | ({"value": value} if value != index else {})
+
+
+def modality_of(modality: str) -> Described:
+    """Return the field for a modality that is known."""
+    return {"modality": modality} if modality != "OT" else {}
+
+
+def modality_name(modality: str, place: int) -> str:
+    """Name a channel that has no name."""
+    return modality if place == 0 and modality != "OT" else f"channel_{place + 1}"
+
+
+def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[str, str]:
+    plain = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
+    for modality, pattern in _MODALITIES.items():
+        if any(re.fullmatch(pattern, word) for word in plain):
+            return modality, f"The data set calls this channel '{name}'"
+    lowest = min(case.channels[place].lowest for case in survey.cases)
+    if not pictures and lowest < _AIR:
+        return (
+            "CT",
+            f"Guessed: its values go down to {lowest:g}, as HU of air do. Correct it if not",
+        )
+    return "OT", "Nothing says what it is; CT, MR and PT are normalised in their own ways"
+
+
+def read_subject(root: Path) -> Subject:
+    """Read what a data set's ``dataset.json`` says of its channels and labels, if it has one.
+
+    Raises:
+        DatasetError: If it says what cannot be planned, such as an ignore label.
+    """
+    listing = root if root.suffix.lower() == ".json" else root / "dataset.json"
+    said = read_json_list(listing) if listing.is_file() else {}
+    folder = root if root.is_dir() else root.parent
+    channels = said.get("channel_names") or said.get("modality") or {}
+    return Subject(
+        name=_name(str(said.get("name") or folder.resolve().name)),
+        description=_text(said.get("description")),
+        licence=_text(said.get("licence") or said.get("license")),
+        channel_names=tuple(_ordered(channels)),
+        label_names=_label_names(said.get("labels"), listing),
+    )
+
+
+def _ordered(channels: Any) -> Iterator[str]:
+    if not isinstance(channels, dict):
+        return
+    for key in sorted(channels, key=lambda key: int(key) if str(key).isdigit() else 0):
+        yield _text(channels[key]) or f"channel {key}"
+
+
+def _label_names(labels: Any, listing: Path) -> dict[int, str]:
+    """Read MSD's ``{"1": "liver"}`` and nnU-Net's ``{"liver": 1}``."""
+    found: dict[int, str] = {}
+    for key, value in labels.items() if isinstance(labels, dict) else ():
+        if isinstance(value, list):
+            raise DatasetError(
+                f"{listing}: the label '{key}' is a region made of {value}; overlapping regions "
+                "cannot be learned. List single values, and join them afterwards"
+            )
+        number, name = (value, key) if isinstance(value, int) else (key, value)
+        if name == "ignore":
+            raise DatasetError(
+                f"{listing}: voxels labelled 'ignore' ({number}) cannot be left out of the loss; "
+                "relabel them, or leave these cases out"
+            )
+        if str(number).isdigit() and int(number) > 0:
+            found[int(number)] = _text(name) or f"label_{number}"
+    return found
+
+
+def _text(value: Any) -> str:
+    return " ".join(str(value).split())[:200] if isinstance(value, str) else ""
+
+
+def _name(text: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-").lower()[:64].strip("_-")
+    return plain or "planned"

@@ -1,0 +1,280 @@
+"""``medseg plan``: a data set in, a bundle for it out, with a reason for every choice."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medseg.engine.learning.pace import voxels_per_second
+from medseg.engine.networks.unet import try_network
+from medseg.engine.windows import choose_device
+from medseg.tools.bundle import parse_spec
+from medseg.tools.cases import Case, CaseList, find_cases
+from medseg.tools.files import write_whole
+from medseg.tools.layouts import listed_as
+from medseg.tools.naming import is_picture
+from medseg.tools.planning import (
+    Notes,
+    Subject,
+    Wishes,
+    choose_grid,
+    choose_intensity,
+    choose_learning,
+    choose_network,
+    minutes,
+    read_subject,
+    step_voxels,
+)
+from medseg.tools.runs import RUNS
+from medseg.tools.survey import Survey, survey_cases
+from medseg.words.config import SCHEMA_ID, BundleSpec
+from medseg.words.errors import DatasetError, Fault, MedsegError, OutputError
+from medseg.words.events import Listener, Warned, tell
+
+_FOLDS = 5
+_ENOUGH_FOR_PIECES = 20
+"""Cases from which on "always in one piece" is believed."""
+_MOST_MEMORY_GB = {True: 12.0, False: 8.0}
+"""Memory planned for, with and without a GPU: larger patches bring little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A bundle and what it was made from.
+
+    Attributes:
+        file: Where it was written.
+        spec: The bundle; its ``notes`` say why.
+        survey: What the cases look like.
+    """
+
+    file: Path
+    spec: BundleSpec
+    survey: Survey
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return field, value and reason of every choice."""
+        content = self.spec.model_dump(mode="json", by_alias=True)
+        return [(field, _shown(content, field), why) for field, why in self.spec.notes.items()]
+
+
+def plan(
+    dataset: str | Path,
+    out: str | Path = "bundle.json",
+    *,
+    dims: int | None = None,
+    memory_gb: float | None = None,
+    budget: str | None = None,
+    device: str = "auto",
+    listeners: Sequence[Listener] = (),
+) -> Plan:
+    """Plan a bundle for a data set.
+
+    Args:
+        dataset: The data folder, or its list of cases.
+        out: The file to write.
+        dims: 2 or 3; the data decide unless given.
+        memory_gb: Memory for a training step; what the device has, within reason, unless given.
+        budget: Time for a training, such as ``20m`` or ``2h``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: what will train.
+        listeners: Told of progress, and of cases that are left out.
+
+    Returns:
+        The plan; its bundle is written to ``out``.
+
+    Raises:
+        DatasetError: If the data set cannot be understood, or holds no good case.
+        OutputError: If ``out`` exists or cannot be written.
+        MedsegError: If a wish cannot be met.
+    """
+    root, file = Path(dataset), Path(out)
+    if file.exists():
+        raise OutputError(f"{file} exists already; remove it, or give another -o")
+    if dims not in (None, 2, 3):
+        raise MedsegError(f"--dims is 2 or 3, got {dims}")
+    computing = choose_device(device)
+    listed = listed_as(root, "auto")
+    channels = max((len(row.images) for row in listed.rows), default=1)
+    found = find_cases(root, _draft(channels))
+    pictures = _are_pictures(found.cases)
+    survey = _alike(survey_cases(found, RUNS / "surveyed", listeners), found, pictures)
+    for fault in survey.faults:
+        tell(listeners, Warned(f"left out: {fault}"))
+    for warning in (*found.warnings, *_doubts(survey)):
+        tell(listeners, Warned(warning))
+    wishes = Wishes(
+        dims=2 if pictures else dims,
+        on_gpu=computing.type == "cuda",
+        memory_gb=memory_gb or _memory_gb(computing),
+        budget_minutes=minutes(budget) if budget else None,
+    )
+    content = _content(root, file, read_subject(root), found, survey, pictures, wishes, computing)
+    spec = parse_spec(content, "the planned bundle")
+    try_network(spec)
+    write_whole(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return Plan(file, spec, survey)
+
+
+def _content(
+    root: Path,
+    file: Path,
+    subject: Subject,
+    found: CaseList,
+    survey: Survey,
+    pictures: bool,
+    wishes: Wishes,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Make the content of ``bundle.json``, choice by choice."""
+    notes: Notes = {}
+    channels = subject.channels(survey, pictures, notes)
+    labels = subject.labels(survey, notes)
+    if wishes.budget_minutes is not None:
+        wishes = replace(wishes, voxels_per_second=_speed(wishes, pictures, len(channels), device))
+    data = _data(root, file, found, notes)
+    dims = 2 if pictures else wishes.dims or 3
+    grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, dims) / 2, notes)
+    shape = choose_network(grid, wishes, notes)
+    training = choose_learning(survey, shape, labels, wishes, notes)
+    preprocessing = choose_intensity(survey, channels, notes)
+    if pictures:
+        preprocessing["input"] = "picture"
+    elif (spacing := grid.field) is not None:
+        preprocessing["spacing_mm"] = spacing
+    inference = _inference(survey, labels, notes)
+    return {
+        "$schema": SCHEMA_ID,
+        "name": subject.name,
+        **({"description": subject.description} if subject.description else {}),
+        **({"licence": subject.licence} if subject.licence else {}),
+        "channels": channels,
+        "labels": labels,
+        "data": data,
+        "preprocessing": preprocessing,
+        "network": shape.network(),
+        "training": training,
+        **({"inference": inference} if inference else {}),
+        "notes": notes,
+    }
+
+
+def _draft(channels: int, dims: int = 3, wide: bool = False) -> BundleSpec:
+    """Return a bundle with so many channels, for what needs one before there is a plan."""
+    return parse_spec(
+        {
+            "name": "draft",
+            "channels": [{"name": f"channel {n}"} for n in range(1, channels + 1)],
+            "labels": [{"index": 1, "name": "label"}],
+            "network": {
+                "dims": dims,
+                "channels": 32 if wide else [8 if dims == 3 else 16, 32, 64, 128],
+                "strides": [1, 2, 2, 2],
+                "deep_supervision": wide,
+            },
+            "training": {"patch": [48] * 3 if dims == 3 else [192] * 2, "optimizer": "adamw"},
+        }
+    )
+
+
+def _speed(wishes: Wishes, pictures: bool, channels: int, device: torch.device) -> float:
+    dims = 2 if pictures else wishes.dims or 3
+    return voxels_per_second(_draft(channels, dims, wishes.on_gpu), device)
+
+
+def _are_pictures(cases: Sequence[Case]) -> bool:
+    kinds = Counter(
+        all(is_picture(file) for part in case.scan.parts for file in part) for case in cases
+    )
+    return bool(kinds) and kinds.most_common(1)[0][0]
+
+
+def _alike(survey: Survey, found: CaseList, pictures: bool) -> Survey:
+    """Set aside cases with another number of channels than most.
+
+    Raises:
+        DatasetError: If no case is left.
+    """
+    if not survey.cases:
+        raise DatasetError("no case can be used:", survey.faults)
+    counts = Counter(len(case.channels) for case in survey.cases)
+    usual = counts.most_common(1)[0][0]
+    odd = sum(count for number, count in counts.items() if number != usual)
+    if not odd:
+        return survey
+    fault = Fault(
+        "channels", f"{odd} of {len(survey.cases)} cases do not have {usual} channels as the others"
+    )
+    kept = tuple(case for case in survey.cases if len(case.channels) == usual)
+    return Survey(kept, (*survey.faults, fault))
+
+
+def _doubts(survey: Survey) -> Iterator[str]:
+    count = len(survey.cases)
+    if count == 1:
+        yield (
+            "there is one case: none can be held back, so nothing can be measured and what is "
+            "learned may hold for this case alone. Train with --fold none"
+        )
+    empty = sum(not case.labels for case in survey.cases)
+    if empty:
+        yield f"{empty} of {count} cases have no labelled voxel"
+
+
+def _memory_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        _, total = torch.cuda.mem_get_info(device)
+        return float(min(0.8 * total / 1e9, _MOST_MEMORY_GB[True]))
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return float(min(0.5 * free / 1e9, _MOST_MEMORY_GB[False]))
+
+
+def _data(root: Path, file: Path, found: CaseList, notes: Notes) -> dict[str, Any]:
+    place = os.path.relpath(root.resolve(), file.resolve().parent)
+    data: dict[str, Any] = {"root": place}
+    groups = {case.group for case in found.cases}
+    if all(case.fold is not None for case in found.cases):
+        notes["data.folds"] = "The list of cases names the folds itself"
+    elif len(groups) < _FOLDS:
+        data["folds"] = max(2, len(groups))
+        notes["data.folds"] = (
+            f"{len(groups)} patients or cases cannot be split into {_FOLDS}"
+            if len(groups) > 1
+            else "One case cannot be split: train with --fold none"
+        )
+    if len(groups) < len(found.cases):
+        notes["data.group_by"] = (
+            f"{len(found.cases)} cases of {len(groups)} groups by the list; a group stays in one "
+            "fold"
+        )
+    return data
+
+
+def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, Any]:
+    """Keep only the largest piece of what is in one piece in every case."""
+    single = []
+    for label in labels:
+        facts = survey.label(label.get("value", label["index"]))
+        if len(facts) >= _ENOUGH_FOR_PIECES and all(one.pieces == 1 for one in facts):
+            single.append(label["name"])
+    if not single:
+        return {}
+    notes["inference.keep_largest"] = (
+        f"In one piece in each of the {len(survey.cases)} cases, so other pieces are mistakes"
+    )
+    return {"keep_largest": single}
+
+
+def _shown(content: Any, field: str) -> str:
+    for key in field.split("."):
+        if isinstance(content, list) and key.isdigit() and int(key) < len(content):
+            content = content[int(key)]
+        elif isinstance(content, dict) and key in content:
+            content = content[key]
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

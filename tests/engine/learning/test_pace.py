@@ -1,0 +1,56 @@
+"""How many steps fit into a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from made_bundles import made_spec
+from made_cases import balls, made_case
+
+from medseg.engine.learning.pace import Pace, fit_to_budget, measure_pace, voxels_per_second
+from medseg.words.config import BundleSpec
+from medseg.words.errors import BundleError
+
+
+def timed(minutes: float = 10) -> BundleSpec:
+    return made_spec(training={"budget_minutes": minutes, "warmup_steps": 3})
+
+
+def test_the_steps_fill_the_time_and_leave_some() -> None:
+    spec = fit_to_budget(timed(), Pace(step=0.5, validation=3), 600)
+    training = spec.training
+    validations = -(-training.steps // training.validate_every)
+    used = 0.5 * training.steps + 3 * (validations + 2)
+    assert 0.85 * 600 < used < 0.95 * 600
+    assert validations == 8
+    assert training.warmup_steps == 3
+
+
+def test_slow_validations_become_few() -> None:
+    training = fit_to_budget(timed(), Pace(step=0.5, validation=60), 600).training
+    assert -(-training.steps // training.validate_every) == 1
+    none = fit_to_budget(timed(), Pace(step=0.5, validation=0), 600).training
+    assert none.steps == int(0.93 * 600 / 0.5)
+
+
+def test_a_warm_up_never_outlasts_a_tenth() -> None:
+    assert fit_to_budget(timed(), Pace(1, 0), 25).training.warmup_steps == 2
+
+
+@pytest.mark.parametrize("left", [-5.0, 0.0, 15.0])
+def test_too_little_time_is_said_with_what_it_would_take(left: float) -> None:
+    with pytest.raises(BundleError, match=r"steps of 1\.00 s") as caught:
+        fit_to_budget(timed(), Pace(step=1, validation=0), left)
+    assert caught.value.faults[0].where == "training.budget_minutes"
+
+
+def test_measuring_takes_steps_and_validates() -> None:
+    cases = [made_case(balls(seed=seed)) for seed in range(3)]
+    pace = measure_pace(timed(0.001), cases, cases[:2], torch.device("cpu"))
+    assert 0 < pace.step < 5
+    assert 0 < pace.validation < 20
+    assert measure_pace(timed(0.001), cases, [], torch.device("cpu")).validation == 0
+
+
+def test_the_speed_of_a_network_is_positive() -> None:
+    assert voxels_per_second(made_spec(), torch.device("cpu"), seconds=0.1) > 0

@@ -1,0 +1,33 @@
+"""Lesions counted one by one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from medseg.tools.lesions import Lesions, count_lesions, pooled
+from medseg.words.labels import Label, LabelSet
+
+TUMOUR = LabelSet([Label(1, "tumour", 1, (1, 2, 3))])
+
+
+def test_found_missed_and_made_up() -> None:
+    reference, prediction = np.zeros((2, 20, 20, 4), np.uint8)
+    reference[1:4, 1:4] = 1  # found
+    reference[8:12, 8:13] = 1  # touched by one voxel of 80, so missed
+    reference[17:19, 17:19] = 1  # missed
+    prediction[2:5, 2:5] = 1
+    prediction[12, 13, 0] = prediction[11, 12, 0] = 1
+    prediction[1, 18] = 1  # made up
+    assert count_lesions(prediction, reference, TUMOUR) == {"tumour": Lesions(3, 1, 3, 1)}
+
+
+def test_counts_add_up_and_make_rates() -> None:
+    both = pooled([{"tumour": Lesions(3, 1, 3, 1)}, {"tumour": Lesions(1, 1, 2, 0)}])["tumour"]
+    assert both == Lesions(4, 2, 5, 1)
+    assert both.sensitivity == 0.5
+    assert both.precision == 0.8
+    nothing = Lesions(0, 0, 0, 0)
+    assert math.isnan(nothing.sensitivity)
+    assert math.isnan(nothing.precision)

@@ -1,0 +1,163 @@
+"""A data set in, a bundle out that trains; and what a plan says of data it cannot do much with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg import cli, plan, train
+from medseg.testing import write_dataset
+from medseg.tools.bundle import load_bundle
+from medseg.verbs.plan import Plan
+from medseg.words.errors import DatasetError, MedsegError, OutputError
+from medseg.words.events import BudgetFitted, Event, StepDone, Warned
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dataset(
+        tmp_path_factory.mktemp("plan") / "data", 6, shape=(24, 20, 16), spacing=9.0
+    )
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # what was seen is kept in ./runs
+
+
+def planned(data: Path, out: Path, **wishes: Any) -> tuple[Plan, list[str]]:
+    events: list[Event] = []
+    made = plan(data, out, device="cpu", listeners=[events.append], **wishes)
+    return made, [event.message for event in events if isinstance(event, Warned)]
+
+
+def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(data: Path, tmp_path: Path) -> None:
+    made, said = planned(data, tmp_path / "bundle.json")
+    spec = load_bundle(tmp_path / "bundle.json").spec
+    assert spec == made.spec
+    assert said == []
+    assert [label.name for label in spec.labels] == ["liver", "kidney"]
+    assert spec.channels[0].modality == "CT"
+    assert spec.preprocessing.spacing_mm == (9, 9, 9)
+    assert spec.network.kind == "unet"
+    assert spec.training.patch == (24, 20, 16)
+    assert (tmp_path / spec.data.root).resolve() == data.resolve()
+    assert {"preprocessing.spacing_mm", "training.patch", "network.channels"} <= set(spec.notes)
+    assert all(field and value and why for field, value, why in made.rows())
+    text = (tmp_path / "bundle.json").read_text()
+    assert "phantom_00" not in text
+    assert "learning_rate" in text
+    assert "gradient_clip" not in text  # what was not chosen is left to the defaults
+
+
+def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
+    data: Path, tmp_path: Path
+) -> None:
+    made, _ = planned(data, tmp_path / "bundle.json", budget="40s")
+    assert made.spec.training.budget_minutes == pytest.approx(0.667, abs=1e-3)
+    events: list[Event] = []
+    began = time.monotonic()
+
+    def stop_at_five(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StepDone) and event.step == 5:
+            raise KeyboardInterrupt
+
+    arguments: dict[str, Any] = {
+        "out": tmp_path / "run",
+        "device": "cpu",
+        "overrides": ["tracking.register_model=false", "training.checkpoint_every=2"],
+    }
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "bundle.json", listeners=[stop_at_five], **arguments)
+    (fitted,) = [event for event in events if isinstance(event, BudgetFitted)]
+    assert load_bundle(tmp_path / "run").spec.training.steps == fitted.steps
+    train(tmp_path / "bundle.json", resume=True, listeners=[events.append], **arguments)
+    assert len([event for event in events if isinstance(event, BudgetFitted)]) == 1
+    assert max(event.step for event in events if isinstance(event, StepDone)) == fitted.steps
+    assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
+
+
+def test_pictures_get_a_plan_in_two_dimensions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        image = rng.integers(0, 90, (40, 36), dtype=np.uint8)
+        label = np.zeros_like(image)
+        label[8:26, 10:24] = 255
+        for folder, array in (("images", image), ("labels", label)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / "data" / folder / f"p{number}.png")
+    made, _ = planned(tmp_path / "data", tmp_path / "bundle.json")
+    spec = made.spec
+    assert (spec.network.dims, spec.preprocessing.input) == (2, "picture")
+    assert spec.preprocessing.spacing_mm is None
+    assert spec.labels[0].value == 255
+    assert spec.data.folds == 3
+    assert spec.training.augmentation.mirror_axes == (0, 1)
+
+
+def test_one_case_is_planned_and_what_it_cannot_show_is_said(tmp_path: Path) -> None:
+    one = write_dataset(tmp_path / "one", 1, shape=(24, 20, 16), spacing=9.0)
+    made, said = planned(one, tmp_path / "bundle.json")
+    assert len(said) == 1
+    assert "--fold none" in said[0]
+    assert "--fold none" in made.spec.notes["data.folds"]
+
+
+def test_bad_cases_are_left_out_by_name(data: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(data, bad)
+    image = bad / "imagesTr" / "phantom_001.nii.gz"
+    image.write_bytes(image.read_bytes()[:-200])
+    made, said = planned(bad, tmp_path / "bundle.json")
+    assert len(made.survey.cases) == 5
+    assert any("phantom_001" in one for one in said)
+    for file in (bad / "imagesTr").iterdir():
+        file.write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="no case can be used"):
+        planned(bad, tmp_path / "other.json")
+
+
+def test_a_plan_never_overwrites(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle.json").write_text("mine")
+    with pytest.raises(OutputError, match="another -o"):
+        planned(data, tmp_path / "bundle.json")
+    assert (tmp_path / "bundle.json").read_text() == "mine"
+
+
+def test_wishes_that_make_no_sense_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedsegError, match="--dims"):
+        planned(data, tmp_path / "a.json", dims=4)
+    with pytest.raises(MedsegError, match="time budget"):
+        planned(data, tmp_path / "b.json", budget="soon")
+
+
+def test_the_command_writes_both_and_explains(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "b.json"
+    words = ["plan", data, "-o", out, "--dims", "both", "--explain", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["medseg", *map(str, words)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert not done.value.code
+    dims = {n: json.loads((tmp_path / f"b-{n}d.json").read_text())["network"]["dims"] for n in "23"}
+    assert dims == {"2": 2, "3": 3}
+    assert "training.patch" in capsys.readouterr().out
+
+
+def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Path) -> None:
+    made, said = planned(shared_data / "msd_spleen_crop", tmp_path / "spleen.json")
+    assert made.spec.preprocessing.intensity.kind == "window"  # type: ignore[union-attr]
+    assert said
+    made, _ = planned(shared_data / "sts_ct_mr_pet", tmp_path / "sts.json")
+    assert len(made.survey.cases) == 10
+    assert made.spec.network.dims == 3
