@@ -173,6 +173,7 @@ def note(state: State, scans: Sequence[Scan]) -> None:
     content = {
         scan.name: {
             "parts": [[str(file.absolute()) for file in part] for part in scan.parts],
+            "volume": scan.volume,
             "print": _print(scan),
         }
         for scan in scans
@@ -184,14 +185,15 @@ def noted(state: State) -> Iterator[Scan]:
     """Yield the scans that were noted."""
     content = json.loads(state.cases.read_text(encoding="utf-8"))
     for name, entry in content.items():
-        yield Scan(name, tuple(tuple(Path(file) for file in part) for part in entry["parts"]))
+        parts = tuple(tuple(Path(file) for file in part) for part in entry["parts"])
+        yield Scan(name, parts, entry["volume"])
 
 
 def viewable(state: State, scan: Scan, channel: int = 0) -> Path:
     """Return a NIfTI copy of one of a scan's parts, made if it is not there."""
     copy = state.images / f"{scan.name}{f'_{channel:04d}' * bool(channel)}.nii.gz"
     if not copy.is_file():
-        write_image(copy, read_image(scan.parts[channel]))
+        write_image(copy, read_image(scan.parts[channel], volume=scan.volume))
     return copy
 
 

@@ -209,7 +209,9 @@ def write_listing(
 def training_files(state: State, scan: Scan) -> list[Path]:
     """Return one file for each part of a scan; a DICOM series becomes a NIfTI copy."""
     return [
-        part[0] if len(part) == 1 and part[0].is_file() else viewable(state, scan, number)
+        part[0]
+        if len(part) == 1 and part[0].is_file() and not scan.volume
+        else viewable(state, scan, number)
         for number, part in enumerate(scan.parts)
     ]
 
