@@ -142,17 +142,17 @@ def _frame(
     position = _numbers(_first(parts, "ImagePositionPatient"), 3, "ImagePositionPatient")
     orientation = _numbers(_first(parts, "ImageOrientationPatient"), 6, "ImageOrientationPatient")
     spacing = _numbers(_first(parts, "PixelSpacing"), 2, "PixelSpacing")
-    if (spacing <= 0).any():
-        raise GeometryError(f"a pixel spacing of {spacing.tolist()} mm")
+    if min(spacing) <= 0:
+        raise GeometryError(f"a pixel spacing of {list(spacing)} mm")
     thickness = _first(parts, "SliceThickness")
     rows, columns = int(ds.get("Rows")), int(ds.get("Columns"))
     return Frame(
         file=path,
         number=number,
         sop_uid=valid_uid(ds.get("SOPInstanceUID")),
-        position=position,
-        orientation=_orthonormal(orientation.reshape(2, 3)),
-        spacing=(float(spacing[0]), float(spacing[1])),
+        position=np.array(position),
+        orientation=_orthonormal(orientation),
+        spacing=(spacing[0], spacing[1]),
         rows=rows,
         columns=columns,
         thickness=None if thickness is None else float(thickness),
@@ -179,11 +179,11 @@ def _storage_of(name: str) -> Storage:
     return "encoded" if syntax.is_compressed else "plain"
 
 
-def _numbers(value: Any, count: int, keyword: str) -> Vector:
+def _numbers(value: Any, count: int, keyword: str) -> tuple[float, ...]:
     if value is None:
         raise GeometryError(f"no {keyword}, so its place in the patient is not known")
-    numbers = np.array([float(part) for part in value], dtype=np.float64)
-    if numbers.shape != (count,) or not (np.abs(numbers) <= LARGEST_MM).all():
+    numbers = tuple(float(part) for part in value)
+    if len(numbers) != count or not all(abs(number) <= LARGEST_MM for number in numbers):
         raise GeometryError(f"{keyword} is not {count} plausible numbers")
     return numbers
 
@@ -195,10 +195,13 @@ def _number(value: Any, default: float, keyword: str) -> float:
     return number
 
 
-def _orthonormal(orientation: Vector) -> Vector:
+@lru_cache(maxsize=256)
+def _orthonormal(numbers: tuple[float, ...]) -> Vector:
+    orientation = np.array(numbers).reshape(2, 3)
     products = orientation @ orientation.T
     if np.abs(products - np.eye(2)).max() > _UNIT_LENGTH:
         raise GeometryError("ImageOrientationPatient is not two unit vectors at a right angle")
+    orientation.setflags(write=False)  # frames share it
     return orientation
 
 

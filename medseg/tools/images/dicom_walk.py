@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydicom import uid as uids
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -23,6 +23,7 @@ from pydicom.values import empty_value_for_VR
 
 _START = 132
 _CHUNK = 1 << 14
+_HEAD = 12
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
@@ -33,8 +34,9 @@ _SYNTAX = 0x00020010
 _DEEPEST = 8
 _LONGEST = 1 << 16
 _KEPT_BYTES = 128
-_NAMES = {vr.value.encode(): vr.value for vr in VR if len(vr.value) == 2}
-_LONG = frozenset(vr.value for vr in EXPLICIT_VR_LENGTH_32)
+_KNOWN = {
+    vr.value.encode(): (vr.value, vr in EXPLICIT_VR_LENGTH_32) for vr in VR if len(vr.value) == 2
+}
 _EXPLICIT = struct.Struct("<HH2sH").unpack_from
 _IMPLICIT = struct.Struct("<HHL").unpack_from
 _LENGTH = struct.Struct("<L").unpack_from
@@ -44,14 +46,8 @@ class _OddError(Exception):
     """Something that pydicom is to judge."""
 
 
-class _Place(NamedTuple):
-    """Where an element's value lies in its file."""
-
-    tag: int
-    vr: str | None
-    at: int
-    length: int
-
+_Place = tuple[int, str | None, int, int]
+"""An element's tag and value representation, and where its value begins and how long it is."""
 
 _Raw = tuple[str | None, bytes | None]
 """A value representation, ``None`` if the file does not say it, and a value's bytes."""
@@ -116,15 +112,14 @@ def _elements(walk: _Walk, wanted: frozenset[int]) -> Elements | None:
         raise _OddError
     raw = {}
     last = _DATASET_START - 1
-    for place in walk.places(start, explicit):
-        tag = place.tag
+    for tag, vr, at, length in walk.places(start, explicit):
         if tag <= last:
             raise _OddError
         last = tag
-        if tag in _PIXELS:
-            break
         if tag in wanted:
-            raw[tag] = walk.value(place)
+            raw[tag] = walk.value(tag, vr, at, length)
+        elif tag in _PIXELS:
+            break
     return Elements(raw, Elements(meta))
 
 
@@ -150,12 +145,13 @@ class _Walk:
 
     def bytes_at(self, at: int, count: int) -> bytes:
         """Return some bytes, fewer where the file ends."""
-        offset = self._offset(at, count)
+        offset = at - self._base
+        if not 0 <= offset <= len(self._buffer) - count:
+            offset = self._fetch(at, count)
         return self._buffer[offset : offset + count]
 
-    def value(self, place: _Place) -> _Raw:
+    def value(self, tag: int, vr: str | None, at: int, length: int) -> _Raw:
         """Return an element that has no items."""
-        tag, vr, at, length = place
         if length > _LONGEST or (vr or _known_vr(tag)) == "SQ":
             raise _OddError
         content = self.bytes_at(at, length) if length else empty_value_for_VR(vr, raw=True)
@@ -173,79 +169,80 @@ class _Walk:
         raw: dict[int, _Raw] = {}
         at = _START
         while self.bytes_at(at, 2) == _FILE_META_GROUP:
-            place = self._place(at, explicit=True)
-            raw[place.tag] = self.value(place)
-            at = place.at + place.length
+            tag, vr, at, length = self._explicit(at)
+            raw[tag] = self.value(tag, vr, at, length)
+            at += length
         if _SYNTAX not in raw:
             raise _OddError
         return raw, at
 
     def places(self, at: int, explicit: bool, depth: int = 0) -> Iterator[_Place]:
         """Give every element from a place on, to the end of the file; without their items."""
+        read = self._explicit if explicit else self._implicit
         while at < self._size:
-            place = self._place(at, explicit)
+            place = read(at)
             yield place
-            if place.length == _UNDEFINED:
-                at = self._behind_items(place, explicit, depth)
+            tag, vr, at, length = place
+            if length == _UNDEFINED:
+                if depth == _DEEPEST or (vr if explicit else _known_vr(tag)) != "SQ":
+                    raise _OddError
+                at = self._behind_items(at, explicit, depth)
             else:
-                at = place.at + place.length
+                at += length
                 if at > self._size:
                     raise _OddError
 
-    def _place(self, at: int, explicit: bool) -> _Place:
-        offset = self._offset(at, 12)
+    def _explicit(self, at: int) -> _Place:
+        offset = at - self._base
+        if not 0 <= offset <= len(self._buffer) - _HEAD:
+            offset = self._fetch(at, _HEAD)
         try:
-            if not explicit:
-                group, element, length = _IMPLICIT(self._buffer, offset)
-                return _Place(group << 16 | element, None, at + 8, length)
             group, element, name, length = _EXPLICIT(self._buffer, offset)
             tag = group << 16 | element
-            if tag == _ITEM_END:
-                return _Place(tag, None, at + 8, 0)
-            vr = _NAMES.get(name)
-            if vr is None:
+            known = _KNOWN.get(name)
+            if known is None:
+                if tag == _ITEM_END:
+                    return tag, None, at + 8, 0
                 raise _OddError
-            if vr in _LONG:
-                return _Place(tag, vr, at + 12, _LENGTH(self._buffer, offset + 8)[0])
-            return _Place(tag, vr, at + 8, length)
+            vr, is_long = known
+            if is_long:
+                return tag, vr, at + _HEAD, _LENGTH(self._buffer, offset + 8)[0]
+            return tag, vr, at + 8, length
         except struct.error:
             raise _OddError from None
 
-    def _behind_items(self, place: _Place, explicit: bool, depth: int) -> int:
+    def _implicit(self, at: int) -> _Place:
+        offset = at - self._base
+        if not 0 <= offset <= len(self._buffer) - _HEAD:
+            offset = self._fetch(at, _HEAD)
+        try:
+            group, element, length = _IMPLICIT(self._buffer, offset)
+        except struct.error:
+            raise _OddError from None
+        return group << 16 | element, None, at + 8, length
+
+    def _behind_items(self, at: int, explicit: bool, depth: int) -> int:
         """Return where the items of a sequence of no stated length end."""
-        at = place.at
-        if depth == _DEEPEST or not _is_sequence(place, explicit):
-            raise _OddError
         while True:
-            item = self._place(at, explicit=False)
-            at = item.at
-            if item.tag == _SEQUENCE_END:
+            tag, _, at, length = self._implicit(at)
+            if tag == _SEQUENCE_END:
                 return at
-            if item.tag != _ITEM:
+            if tag != _ITEM:
                 raise _OddError
-            at = (
-                self._behind_item(at, explicit, depth)
-                if item.length == _UNDEFINED
-                else (at + item.length)
-            )
+            stated = length != _UNDEFINED
+            at = at + length if stated else self._behind_item(at, explicit, depth)
 
     def _behind_item(self, at: int, explicit: bool, depth: int) -> int:
-        for place in self.places(at, explicit, depth + 1):
-            if place.tag == _ITEM_END:
-                return place.at
+        for tag, _, start, _ in self.places(at, explicit, depth + 1):
+            if tag == _ITEM_END:
+                return start
         raise _OddError
 
-    def _offset(self, at: int, count: int) -> int:
-        """Return where a place of the file lies in the buffer, once it is there."""
-        offset = at - self._base
-        if not 0 <= offset <= len(self._buffer) - count:
-            self._buffer = os.pread(self._handle, max(_CHUNK, count), at)
-            self._base, offset = at, 0
-        return offset
-
-
-def _is_sequence(place: _Place, explicit: bool) -> bool:
-    return (place.vr if explicit else _known_vr(place.tag)) == "SQ"
+    def _fetch(self, at: int, count: int) -> int:
+        """Read the file from a place on; return where the place lies in the buffer."""
+        self._buffer = os.pread(self._handle, max(_CHUNK, count), at)
+        self._base = at
+        return 0
 
 
 @lru_cache(maxsize=512)

@@ -6,9 +6,11 @@ voxel sizes alone. Voxels equal ``np.asanyarray(nibabel.load(path).dataobj)`` as
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -34,6 +36,8 @@ Header: TypeAlias = Any
 """A ``nibabel.Nifti1Header``; those of NIfTI-2 are a subclass."""
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _CHUNK = 1 << 20
+_BLOCK = 1 << 18
+"""Voxels read at a time."""
 _GRID_FIELDS = (
     "qform_code",
     "sform_code",
@@ -55,14 +59,16 @@ def read(files: Sequence[Path]) -> Volume:
         GeometryError: If its affine is not finite or is singular.
     """
     path = single_file(files, "NIfTI")
-    header, raw = _load(path)
-    image = empty_image(raw.shape, path.name)
-    slope, inter = _scaling(header, path.name)
-    with np.errstate(over="ignore", invalid="ignore"):
-        for k in range(raw.shape[2]):
-            # Slice by slice, because scaling works in float64.
-            image[:, :, k] = _scaled(raw[:, :, k], slope, inter)
-    warnings = () if raw.dtype.kind in "iu" and slope is None else replace_nonfinite(image)
+    with _opened(path) as voxels:
+        image = empty_image(voxels.shape, path.name)
+        slope, inter = _scaling(voxels.header, path.name)
+        flat = image.reshape(-1, order="F")
+        with np.errstate(over="ignore", invalid="ignore"):
+            # A little at a time: it stays in the processor's cache, and scaling works in float64.
+            for first, block in voxels.blocks():
+                flat[first : first + block.size] = _scaled(block, slope, inter)
+    header, dtype = voxels.header, voxels.dtype
+    warnings = () if dtype.kind in "iu" and slope is None else replace_nonfinite(image)
     return _volume(path, header, np.moveaxis(image, 3, 0), warnings)
 
 
@@ -74,10 +80,13 @@ def read_labels(files: Sequence[Path]) -> Volume:
         GeometryError: If its affine is not finite or is singular.
     """
     path = single_file(files, "NIfTI")
-    header, raw = _load(path)
-    if raw.shape[3] != 1:
-        raise ScanError(f"{path.name}: a label map has one channel, this file has {raw.shape[3]}")
-    values = _scaled(raw, *_scaling(header, path.name))
+    with _opened(path) as voxels:
+        if voxels.shape[3] != 1:
+            raise ScanError(
+                f"{path.name}: a label map has one channel, this file has {voxels.shape[3]}"
+            )
+        header, stored = voxels.header, voxels.all()
+    values = _scaled(stored, *_scaling(header, path.name))
     return _volume(path, header, np.moveaxis(as_labels(values, path.name), 3, 0), ())
 
 
@@ -108,8 +117,51 @@ def label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
     return kind(labels, header.get_best_affine(), header)
 
 
-def _load(path: Path) -> tuple[Header, npt.NDArray[Any]]:
-    """Return the header and the stored voxels, shape ``(i, j, k, channels)``."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Voxels:
+    """The voxels of an open file, not read yet.
+
+    Attributes:
+        header: What the file says.
+        shape: ``(i, j, k, channels)``.
+        dtype: As they are stored.
+        stream: Stands before the first.
+        name: What errors call the file.
+    """
+
+    header: Header
+    shape: tuple[int, int, int, int]
+    dtype: np.dtype[Any]
+    stream: BinaryIO
+    name: str
+
+    def blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """Give the voxels in the order they are stored, some at a time, and which is the first."""
+        size = self.dtype.itemsize
+        count = math.prod(self.shape)
+        for first in range(0, count, _BLOCK):
+            wanted = min(_BLOCK, count - first)
+            content = self.stream.read(wanted * size)
+            if len(content) < wanted * size:
+                raise ScanError(
+                    f"{self.name}: truncated; {first * size + len(content):,} of "
+                    f"{count * size:,} bytes of voxels are there"
+                )
+            yield first, np.frombuffer(content, self.dtype)
+
+    def all(self) -> npt.NDArray[Any]:
+        """Return all voxels as they are stored."""
+        # Pages that are never written to take no memory, so a lying header takes none either.
+        stored = np.empty(self.shape, self.dtype, order="F")
+        flat = stored.reshape(-1, order="F")
+        for first, block in self.blocks():
+            flat[first : first + block.size] = block
+        return stored
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Voxels]:
+    """Open a file at its voxels; when they are read, compare the checksum behind them."""
     try:
         with open_maybe_gzipped(path) as stream:
             header = _header(stream, path.name)
@@ -122,14 +174,13 @@ def _load(path: Path) -> tuple[Header, npt.NDArray[Any]]:
                     "hold them; it is truncated or its header is wrong"
                 )
             _skip(stream, offset - int(header["sizeof_hdr"]))
-            content = _read_exactly(stream, size, path.name)
+            yield _Voxels(header, shape, dtype, stream, path.name)
             # The checksum stands behind the last voxel; reading on has it compared.
             stream.read(_CHUNK)
     except BROKEN_STREAM as error:
         raise ScanError(
             f"{path.name}: cannot be read ({error}); the file is truncated or damaged"
         ) from error
-    return header, np.ndarray(shape, dtype, content, order="F")
 
 
 def _header(stream: BinaryIO, name: str) -> Header:
@@ -185,19 +236,6 @@ def _skip(stream: BinaryIO, size: int) -> None:
         if not skipped:
             raise EOFError("it ends before its voxels")
         size -= skipped
-
-
-def _read_exactly(stream: BinaryIO, size: int, name: str) -> bytearray:
-    content = bytearray()
-    while len(content) < size:
-        # Grown as it arrives, so that a lying header takes no more memory than its file.
-        chunk = stream.read(min(size - len(content), 16 * _CHUNK))
-        if not chunk:
-            raise ScanError(
-                f"{name}: truncated; {len(content):,} of {size:,} bytes of voxels are there"
-            )
-        content += chunk
-    return content
 
 
 def _scaling(header: Header, name: str) -> tuple[float | None, float | None]:
