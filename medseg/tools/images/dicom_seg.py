@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
 from medseg.tools.files import whole_file
+from medseg.tools.images.dicom import Slices
 from medseg.tools.images.dicom_codes import category_of, code_of
 from medseg.tools.images.dicom_source import (
     UTF_8,
@@ -194,6 +195,7 @@ def _stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
     first = source.slices[0].frame
     step = np.diag([-1.0, -1.0, 1.0]) @ like.affine[:3, 2]
     gap = abs(float(step @ first.normal))
+    is_uneven = isinstance(like.header, Slices) and bool(like.header.planes)
     orientation = [_digits(x) for x in first.orientation.ravel()]
     made = []
     for k, one in enumerate(source.slices, start=1):
@@ -207,7 +209,8 @@ def _stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
         ds.ImageOrientationPatient = orientation
         ds.PixelSpacing = [_digits(x) for x in first.spacing]
         ds.SliceThickness = _digits(first.thickness or gap)
-        ds.SpacingBetweenSlices = _digits(gap)
+        if not is_uneven:
+            ds.SpacingBetweenSlices = _digits(gap)
         ds.PatientID = ds.PatientName = ds.PatientBirthDate = ds.PatientSex = ""
         ds.AccessionNumber = ds.StudyID = ds.StudyDate = ds.StudyTime = ""
         made.append(ds)

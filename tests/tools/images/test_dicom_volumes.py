@@ -210,6 +210,8 @@ def test_dicom_results_lie_on_the_slices_and_nifti_on_the_grid(tmp_path):
     expected = labels[:, :, list(volume.header.planes)]
     write_dicom_seg(tmp_path / "a.dcm", labels, volume, LABELS, version="1")
     seg = highdicom.seg.segread(tmp_path / "a.dcm")
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert "SpacingBetweenSlices" not in measures
     uids = list(volume.header.sop_uids)
     read = seg.get_pixels_by_source_instance(
         uids,
