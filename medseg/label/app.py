@@ -18,8 +18,8 @@ from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.async_tasks.utils import processes
 
 from medseg.engine.segmenter import Segmentation
-from medseg.label.cases import Cases, FolderCases
-from medseg.label.dicomweb import DicomWebCases, is_url
+from medseg.label.cases import Cases, FolderCases, is_url
+from medseg.label.dicomweb import DicomWebCases
 from medseg.label.served import Served
 from medseg.label.state import State
 from medseg.label.store import CaseStore

@@ -30,6 +30,11 @@ _WORKERS = 2  # each holds a scan in memory
 TASK = "checking scans"
 
 
+def is_url(studies: str) -> bool:
+    """Tell whether the studies are on a DICOMweb server."""
+    return studies.startswith(("http://", "https://"))
+
+
 class Cases(Protocol):
     """Where the cases are."""
 

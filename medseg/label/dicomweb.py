@@ -37,11 +37,6 @@ _NO_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO",
 _T = TypeVar("_T")
 
 
-def is_url(studies: str) -> bool:
-    """Tell whether the studies are on a server."""
-    return studies.startswith(("http://", "https://"))
-
-
 @dataclass(frozen=True, slots=True)
 class Correction:
     """A segmentation on the server that a person made or corrected.

@@ -100,7 +100,7 @@ def _code(error: MedsegError) -> int:
         case ScanError():
             return 422
         case OutputError():
-            return 507
+            return 500
     return 400
 
 

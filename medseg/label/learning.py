@@ -29,6 +29,7 @@ from medseg.tools.images import read_labels, write_labels
 from medseg.tools.inspection import open_case
 from medseg.tools.metrics import score_case, summarise
 from medseg.verbs.train import train
+from medseg.words import events
 from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError
 from medseg.words.events import Listener, Progress, tell
@@ -281,10 +282,8 @@ class TrainingProgress:
         self._file = state.progress
         self._stats: dict[str, float | int | str] = {"total_epochs": 1, "epoch": 0}
 
-    def __call__(self, event: object) -> None:
+    def __call__(self, event: events.Event) -> None:
         """Take note of steps and validations."""
-        from medseg.words import events
-
         match event:
             case events.RunStarted():
                 self._note(total_epochs=event.total_steps, epoch=0, total_time="")

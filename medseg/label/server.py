@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.label.cases import find_folder_cases, is_url
 from medseg.label.environment import Settings, check_installed, set_environment
 from medseg.label.state import State
 from medseg.label.users import Users, is_loopback, read_users
 from medseg.label.versions import Version, Versions
 from medseg.tools.bundle import Bundle, load_bundle
-from medseg.words.errors import Fault, MedsegError
+from medseg.words.errors import MedsegError
 from medseg.words.events import Listener, Warned, tell
 
 STATES = Path("label")
@@ -58,8 +59,6 @@ def serve(
         OutputError: If the state cannot be used.
         MedsegError: If the server would be open to others without a password.
     """
-    from medseg.label.dicomweb import is_url
-
     check_installed()
     trained = load_bundle(bundle)
     known = _users(users, host)
@@ -70,8 +69,7 @@ def serve(
     with folder.locked():
         versions = Versions(folder)
         versions.adopt(trained)
-        if not is_url(studies):
-            _tell_left_out(_cases(studies, folder, trained, listeners), listeners)
+        _look(studies, folder, trained, modalities, listeners)
         shown = host if not is_loopback(host) else "127.0.0.1"
         address = f"http://{shown}:{port}"
         set_environment(Settings(studies, folder.root, device, tuple(modalities), port))
@@ -113,16 +111,21 @@ def _users(file: str | Path | None, host: str) -> Users:
     return Users({})
 
 
-def _cases(
-    studies: str, state: State, bundle: Bundle, listeners: Sequence[Listener]
-) -> tuple[Fault, ...]:
-    from medseg.label.cases import find_folder_cases
+def _look(
+    studies: str,
+    state: State,
+    bundle: Bundle,
+    modalities: Sequence[str],
+    listeners: Sequence[Listener],
+) -> None:
+    """Find out what there is to serve, before anybody asks; say what was left out."""
+    if is_url(studies):
+        from medseg.label.dicomweb import DicomWebCases
 
-    return find_folder_cases(Path(studies), state, bundle.spec, listeners)
-
-
-def _tell_left_out(faults: Sequence[Fault], listeners: Sequence[Listener]) -> None:
-    for fault in faults:
+        if not DicomWebCases(studies, state, bundle.spec, modalities).names():
+            tell(listeners, Warned(f"{studies} has no image series yet"))
+        return
+    for fault in find_folder_cases(Path(studies), state, bundle.spec, listeners):
         tell(listeners, Warned(f"left out: {fault}"))
 
 

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,11 +78,13 @@ class State:
             os.close(handle)
 
     def _clear(self) -> None:
-        for folder in (self.root, self.labels / "final", self.labels / "original", self.images):
-            for leftover in folder.glob(f"{PART}*"):
+        folders = (self.root, self.versions, self.series, self.images, *self.labels.glob("*"))
+        halves = (half for folder in folders for half in folder.glob(f"{PART}*"))
+        for leftover in (*halves, *self.uploads.glob("*")):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
                 leftover.unlink(missing_ok=True)
-        for leftover in self.uploads.glob("*"):
-            leftover.unlink(missing_ok=True)
 
 
 def is_plain(name: object) -> bool:

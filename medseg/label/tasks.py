@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from medseg.label.labels import ORIGINAL
+from medseg.label.labels import FINAL, ORIGINAL
 from medseg.label.learning import STEPS, TrainingProgress, learn, training_stats
 from medseg.label.scores import Scores, quality_of, worst_first
 from medseg.label.served import Served
@@ -85,6 +85,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             Scores(self._state, version).keep({image: quality})
             if request.get("save_label") is True:
                 tag = str(request.get("label_tag") or ORIGINAL)
+                if tag == FINAL:
+                    raise MedsegError(f"the tag '{FINAL}' is for labels that a person submits")
                 self._store.labels.save(image, tag, found.labels, volume, {"params": about})
         file = _new_file(self._state, str(request.get("result_extension") or _ENDINGS[0]))
         write_labels(file, found.labels, volume)

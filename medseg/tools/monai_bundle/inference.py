@@ -44,7 +44,9 @@ def inference_config(
         "network": "$@network_def.to(@device)",
         "networks": f"$[@network, *(copy.deepcopy(@network) for _ in range({len(members) - 1}))]",
         "mirroring": _mirroring(spec),
-        "preprocessing": chain([*load_steps(spec, [IMAGE]), *input_steps(spec, [IMAGE])]),
+        "preprocessing": chain(
+            [*load_steps(spec, [IMAGE]), *_without_path(input_steps(spec, [IMAGE]))]
+        ),
         "dataset": {
             "_target_": "Dataset",
             "data": "$[{'image': scan} for scan in @datalist]",
@@ -113,6 +115,27 @@ def _mean_steps(preds: Sequence[str]) -> list[Step]:
         {"_target_": "MeanEnsembled", "keys": list(preds), "output_key": "pred"},
         {"_target_": "DeleteItemsd", "keys": list(preds)},
     ]
+
+
+def _without_path(steps: list[Step]) -> list[Step]:
+    """Hide MONAI Label's ``image_path`` while resampling: MONAI takes it for metadata and fails."""
+    path, aside = f"{IMAGE}_path", "path_of_image"
+    place = next((n for n, step in enumerate(steps) if step["_target_"] == "Spacingd"), None)
+    if place is None:
+        return steps
+    return [
+        *steps[:place],
+        *_renamed(path, aside),
+        steps[place],
+        *_renamed(aside, path),
+        *steps[place + 1 :],
+    ]
+
+
+def _renamed(old: str, new: str) -> list[Step]:
+    """State how an entry that may be absent gets another name."""
+    copy = {"_target_": "CopyItemsd", "keys": old, "times": 1, "names": new}
+    return [copy | {"allow_missing_keys": True}, {"_target_": "DeleteItemsd", "keys": old}]
 
 
 def _datalist(spec: BundleSpec) -> str:
