@@ -86,7 +86,7 @@ class Server:
         """Send one request, exactly as given."""
         request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=240) as answer:
                 body = answer.read()
                 packed = answer.headers.get("content-encoding") == "gzip"
                 return Answer(answer.status, gzip.decompress(body) if packed else body)
@@ -102,7 +102,7 @@ class Server:
         """Stop it as Ctrl-C does."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=240)
 
     def wait_for_training(self, seconds: float = 280) -> dict[str, Any]:
         """Return the training's last status, once it has ended."""

@@ -55,7 +55,7 @@ def orthanc(folder: Path) -> Iterator[str]:
 
 
 def _wait(url: str, process: Any, log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"{url}/system", timeout=5).close()
