@@ -154,7 +154,7 @@ def test_joint_training_resumes_to_the_bit_too(zygote: Zygote, home: Path) -> No
     assert zygote.train(**given, out=str(out), resume=True) == 0
     assert same(checkpoint(out), checkpoint(home / "joint"))
     assert same(trained_weights(out), trained_weights(home / "joint"))
-    assert {"model.pt", "critic.pt", "last.pt"} == files(out)
+    assert {"model.pt", "critic.pt", "trained.json", "last.pt"} == files(out)
 
 
 def test_a_fork_trains_its_own_refiner_on_the_same_network(home: Path, unbroken: Path) -> None:
