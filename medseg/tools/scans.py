@@ -54,12 +54,14 @@ class _Found:
         origin: Tells it from all others: its path, its UID.
         parts: Its files, by channel.
         volume: Which volume of them, where a DICOM file holds several.
+        is_hashed: Whether the name is a hash, because files and headers may name the patient.
     """
 
     name: str
     origin: str
     parts: Parts
     volume: str = ""
+    is_hashed: bool = False
 
 
 @dataclass(slots=True)
@@ -183,12 +185,13 @@ def _series(series: Series, root: Path) -> _Found:
     told_by = series.uid or series.files[0].relative_to(root).as_posix()
     digest = hashlib.sha256(told_by.encode(errors="replace")).hexdigest()
     origin = "\n".join((told_by, series.part, series.study))
-    return _Found(f"series-{digest[:10]}", origin, (series.files,), series.volume)
+    return _Found(f"series-{digest[:10]}", origin, (series.files,), series.volume, is_hashed=True)
 
 
 def _named_by_header(found: _Found) -> _Found:
-    first = found.parts[0][0]
-    return found if _is_image(first) else replace(found, name=headline(first) or found.name)
+    if not found.is_hashed:
+        return found
+    return replace(found, name=headline(found.parts[0][0]) or found.name)
 
 
 def _pass_over(skipped: Iterable[Skipped], root: Path, search: _Search) -> None:
@@ -235,7 +238,8 @@ def _listed(listed: Sequence[str], name: str, home: Path, channels: int) -> _Fou
     if len(parts) > 1 and split_channel(wanted)[1] == 0:
         wanted = split_channel(wanted)[0]
     files = tuple(part.parts[0] for part in parts)
-    return _Found(name or wanted, "\n".join([name, *listed]), files)
+    origin = "\n".join([name, *listed])
+    return _Found(name or wanted, origin, files, is_hashed=not name and parts[0].is_hashed)
 
 
 def _part(home: Path, text: str) -> _Found:

@@ -123,6 +123,9 @@ def test_series_are_named_by_their_headers_only_if_asked(tmp_path):
     (named,) = find_scans(tmp_path, 1, names_from_headers=True).scans
     assert named.name.startswith("ID-4711_20240101_7_")
     assert set("/\nä ").isdisjoint(named.name)
+    (tmp_path / "scans.csv").write_text("name,scan\nmine,Müller\n,Müller/IM0000\n", "utf-8")
+    scans = find_scans(tmp_path / "scans.csv", 1, names_from_headers=True).scans
+    assert [scan.name[:7] for scan in scans] == ["mine", "ID-4711"]
 
 
 # --- uneven slices ------------------------------------------------------------------------
