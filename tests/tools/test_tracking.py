@@ -234,16 +234,16 @@ def test_infinite_and_missing_scores_do_not_stop_a_run(store: Path) -> None:
     assert metrics["val/hd95/mean"] == 2.0
 
 
-def test_a_step_costs_next_to_nothing(store: Path) -> None:
+def test_a_step_costs_far_less_than_a_millisecond(store: Path) -> None:
     tracker = MlflowTracker(store, flush_seconds=0.2)
     tracker(started())
-    begin = time.process_time()
+    begin = time.perf_counter()
     for number in range(1, 5001):
         tracker(step(number))
     tracker(RunFailed("", interrupted=True))
-    each = (time.process_time() - begin) / 5000
+    each = (time.perf_counter() - begin) / 5000
     assert len(history(store, runs(store)[0], "loss")) == 5000
-    assert each < 0.002
+    assert each < 0.001
 
 
 def test_steps_are_sent_in_few_calls(store: Path) -> None:
