@@ -212,7 +212,7 @@ def _quality(found: QualityFinding | None) -> str:
     if found is None:
         return (
             f"Too few cases were held back (fewer than {FEWEST}), so the expected Dice of a result "
-            "is not calibrated: it orders results, and is too high in value."
+            "is not calibrated: it serves to order results, and its value can be far off."
         )
     return (
         "Each result comes with an expected Dice and a lower bound, learned from "

@@ -29,7 +29,7 @@ class Quality:
         lower: Its bound, as for a structure.
         labels: Label name → estimate, of the structures found.
         is_calibrated: Whether ``expected`` was learned from held-back cases. If not, it orders
-            results well but is too high in value.
+            results, and its value can be far off in either direction.
         review: Whether someone should look at this result first.
     """
 

@@ -176,6 +176,9 @@ def test_the_report_says_what_to_review(tmp_path: Path) -> None:
     assert "<b>1</b>to review" in text
     assert "at least 0.83" in text
     assert "not calibrated" not in text
+    raw = JUDGED.model_copy(update={"is_calibrated": False, "lower_bound": None})
+    text = render_report(tmp_path, [entry("a", quality=raw)], "liver 1.0.0", LABELS)
+    assert text.count("<small>not calibrated</small>") == 1
 
 
 def test_labels_of_another_bundle_have_their_own_columns() -> None:
