@@ -47,6 +47,8 @@ def _watch(child: int, number: int, after: float | None) -> tuple[int, float]:
         time.sleep(0.001)
 
 
+# A shell that starts this in the background has it ignore Ctrl-C, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 for line in sys.stdin:
     order = json.loads(line)
