@@ -7,6 +7,7 @@ DICOM server's whole API on. The guard checks each request before MONAI Label se
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
@@ -39,6 +40,8 @@ IN_MEMORY = 1 << 20
 CHUNK = 1 << 18
 
 _PENALTY_SECONDS = 1.0
+_MOST_DISCARDED = 1 << 26
+_DISCARD_SECONDS = 10.0
 _MOST_FIELDS = 100
 
 
@@ -56,6 +59,30 @@ class Rules:
     users: Users
     hosts: frozenset[str]
     most_bytes: int
+
+
+class _Incoming:
+    """A request's body as it comes, and whether all of it has come."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive, self._is_over = receive, False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._is_over = not message.get("more_body", False)
+        return message
+
+    async def discard(self) -> None:
+        """Read the rest away, within bounds.
+
+        Most clients send a whole request before they read: answered earlier, they see a broken
+        connection in place of the reason.
+        """
+        left = _MOST_DISCARDED
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARD_SECONDS):
+                while not self._is_over and left > 0:
+                    left -= len((await self()).get("body", b""))
 
 
 class Guard:
@@ -76,9 +103,11 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._inner(scope, receive, send)
         elif scope["type"] == "http":
+            incoming = _Incoming(receive)
             try:
-                await self._checked(scope, receive, send)
+                await self._checked(scope, incoming, send)
             except RefusedError as refused:
+                await incoming.discard()
                 await _answer(send, refused.code, {"detail": refused.why})
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:

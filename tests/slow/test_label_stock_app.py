@@ -27,7 +27,11 @@ from medseg.tools.images import read_labels
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).resolve().parents[2]
-NEEDED = ["torch", "monai", "nibabel", "pytorch-ignite", "fire", "einops", "scikit-image", "itk"]
+NEEDED = [
+    "torch", "monai", "nibabel", "pytorch-ignite", "fire", "einops", "scikit-image", "itk",
+    "SimpleITK", "pydicom", "highdicom", "filelock", "pyyaml", "pillow", "scipy", "mlflow",
+    "expiring_dict", "shapely",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
         {
             "preprocessing": {"spacing_mm": [4, 4, None], "intensity": "zscore"},
             "network": {"dims": 2},
-            "training": {"patch": [32, 32]},
+            "training": {"patch": [32, 32], "steps": 150, "validate_every": 50},
         },
     ),
     "channels": (
