@@ -161,3 +161,50 @@ def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Pa
     made, _ = planned(shared_data / "sts_ct_mr_pet", tmp_path / "sts.json")
     assert len(made.survey.cases) == 10
     assert made.spec.network.dims == 3
+
+
+def test_plans_of_nnunet_become_a_bundle_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_dataset(tmp_path / "raw", 3, shape=(24, 20, 16), spacing=9.0)
+    for image in (raw / "imagesTr").iterdir():
+        image.rename(image.with_name(image.name.replace(".nii", "_0000.nii")))
+    labels = {"background": 0, "liver": 1, "kidney": 2}
+    listing = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps(listing))
+    levels = {"features_per_stage": [4, 8, 8], "strides": [1, 2, 2], "kernel_sizes": [3, 3, 3]}
+    plans = {
+        "dataset_name": "Dataset001_Phantom",
+        "image_reader_writer": "SimpleITKIO",
+        "configurations": {
+            "3d_fullres": {
+                "batch_size": 2,
+                "patch_size": [12, 16, 20],
+                "spacing": [9.0, 9.0, 9.0],
+                "normalization_schemes": ["ZScoreNormalization"],
+                "architecture": {"network_class_name": "PlainConvUNet", "arch_kwargs": levels},
+            },
+            "3d_cascade_fullres": {"inherits_from": "3d_fullres"},
+        },
+    }
+    file, out = tmp_path / "nnUNetPlans.json", tmp_path / "bundle.json"
+    file.write_text(json.dumps(plans))
+    with pytest.raises(DatasetError, match="--data"):
+        planned(file, out)
+    words = ["plan", file, "--data", raw, "-o", out, "--explain", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["medseg", *map(str, words)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert not done.value.code
+    said = capsys.readouterr()
+    assert "cascade" in said.out + said.err
+    spec = load_bundle(out).spec
+    assert (spec.name, spec.training.patch) == ("dataset001_phantom", (20, 16, 12))
+    overrides = ["training.steps=2", "training.validate_every=2", "tracking.register_model=false"]
+    run = train(out, out=tmp_path / "run", fold=None, device="cpu", overrides=overrides)
+    assert (run / "models" / "model.pt").is_file()
+
+
+def test_only_plans_of_nnunet_take_data(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedsegError, match="--data"):
+        planned(data, tmp_path / "bundle.json", data=data)

@@ -10,7 +10,7 @@ from medseg.tools.layouts.pairs import FOLDER_PAIRS, folders, nnunet
 from medseg.tools.layouts.rows import Row, Rows, some
 from medseg.words.errors import DatasetError
 
-__all__ = ["Row", "Rows", "listed_as", "some"]
+__all__ = ["LISTING", "Row", "Rows", "listed_as", "some"]
 
 LISTING = "dataset.json"
 TABLE = "cases.csv"

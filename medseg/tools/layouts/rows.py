@@ -37,6 +37,8 @@ class Rows:
         rows: The cases, in the order of the list.
         faults: What is listed and cannot be a case.
         warnings: What a person should know.
+        channel_names: What the layout calls the channels, in order; empty where it does not.
+        label_names: What the layout calls the values of label files; empty where it does not.
     """
 
     origin: Path
@@ -44,6 +46,8 @@ class Rows:
     rows: list[Row] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    channel_names: tuple[str, ...] = ()
+    label_names: dict[int, str] = field(default_factory=dict)
 
 
 def some(names: Iterable[str], most: int = 5) -> str:
