@@ -87,7 +87,7 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
-    found = listed_as(root, spec.data.format)
+    found = listed_as(root, spec.data.format, [channel.name for channel in spec.channels])
     if not found.rows and not found.faults:
         raise DatasetError(f"{found.origin}: lists no case")
     field = _group_field(found, spec.data)
