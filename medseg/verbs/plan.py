@@ -18,7 +18,7 @@ from medseg.engine.windows import choose_device
 from medseg.tools.bundle import parse_spec
 from medseg.tools.cases import Case, CaseList, find_cases
 from medseg.tools.files import write_whole
-from medseg.tools.layouts import LISTING, listed_as
+from medseg.tools.layouts import LISTING, Rows, listed_as
 from medseg.tools.naming import is_picture
 from medseg.tools.planning import (
     Notes,
@@ -118,7 +118,7 @@ def plan(
         raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
     listed = listed_as(root, "auto")
     channels = max((len(row.images) for row in listed.rows), default=1)
-    found = find_cases(root, _draft(channels))
+    found = find_cases(root, _draft(channels, listed=listed))
     pictures = _are_pictures(found.cases)
     survey = _alike(survey_cases(found, RUNS / "surveyed", listeners), found, pictures)
     for fault in survey.faults:
@@ -211,13 +211,27 @@ def _content(
     }
 
 
-def _draft(channels: int, dims: int = 3, wide: bool = False) -> BundleSpec:
-    """Return a bundle with so many channels, for what needs one before there is a plan."""
+def _draft(
+    channels: int, dims: int = 3, wide: bool = False, listed: Rows | None = None
+) -> BundleSpec:
+    """Return a bundle with so many channels, for what needs one before there is a plan.
+
+    Where the data's layout names channels and labels, the bundle has these names.
+    """
+    names = listed.channel_names if listed else ()
+    labels = listed.label_names if listed else {}
     return parse_spec(
         {
             "name": "draft",
-            "channels": [{"name": f"channel {n}"} for n in range(1, channels + 1)],
-            "labels": [{"index": 1, "name": "label"}],
+            "channels": [
+                {"name": names[n] if names else f"channel {n + 1}"} for n in range(channels)
+            ],
+            "labels": [
+                {"index": index, "name": name, "value": value}
+                for index, (value, name) in enumerate(
+                    sorted((labels or {1: "label"}).items()), start=1
+                )
+            ],
             "network": {
                 "dims": dims,
                 "channels": 32 if wide else [8 if dims == 3 else 16, 32, 64, 128],

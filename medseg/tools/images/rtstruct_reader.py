@@ -78,6 +78,15 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
+def roi_names(path: Path) -> list[str]:
+    """Return the names of the structures that have closed contours.
+
+    Raises:
+        ScanError: If the file is damaged or no structure set.
+    """
+    return [roi.name for roi in _rois(path) if roi.contours]
+
+
 def _rois(path: Path) -> list[_Roi]:
     try:
         ds = open_header(path, _TAGS)
