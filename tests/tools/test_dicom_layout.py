@@ -104,6 +104,13 @@ def test_what_was_written_is_what_is_learned_from(tmp_path: Path, kind: Kind) ->
 
 
 @pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct"])
+def test_where_nothing_was_found_there_is_only_background(tmp_path: Path, kind: Kind) -> None:
+    label(tmp_path / "label", a_series(tmp_path / "ct"), np.zeros(made.SHAPE, np.uint8), kind)
+    spec = a_spec("liver", "tumour")
+    assert not open_case(the_case(tmp_path, spec), spec)[1].any()
+
+
+@pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct"])
 def test_the_bundle_says_which_structures_are_learned_and_as_what(
     tmp_path: Path, kind: Kind
 ) -> None:

@@ -36,7 +36,7 @@ class LabelObject:
 
     Attributes:
         file: The file.
-        names: Of its segments, or of its structures that have closed contours.
+        names: Of its segments, or of its structures that are areas.
         series: Series Instance UIDs that it refers to.
         instances: SOP Instance UIDs that it refers to.
         references: Frame of Reference UIDs that it was drawn in.

@@ -82,8 +82,7 @@ class _Named:
 def is_bids(root: Path) -> bool:
     """Tell whether a folder is a BIDS data set, or a pipeline's folder among its derivatives."""
     holds_subjects = any(entry.is_dir() for entry in root.glob("sub-*"))
-    is_pipeline = root.resolve().parent.name == DERIVATIVES
-    return holds_subjects and ((root / DESCRIPTION).is_file() or is_pipeline)
+    return holds_subjects and ((root / DESCRIPTION).is_file() or _is_pipeline(root))
 
 
 def bids(root: Path, wanted: Sequence[str] = ()) -> Rows:
@@ -237,7 +236,7 @@ def _learn_names(found: Rows, label: _Named, root: Path) -> None:
 def _tables(label: _Named, root: Path) -> Iterator[Path]:
     """Give the tables that speak of a label map, the nearest first: BIDS' inheritance."""
     top = root.resolve()
-    for folder in (label.file.parent, *label.file.parents):
+    for folder in label.file.parents:
         for table in sorted(folder.glob("*dseg.tsv"), key=lambda path: -len(path.name)):
             *pairs, _ = table.name.removesuffix(".tsv").split("_")
             own = [match for pair in pairs if (match := _ENTITY.fullmatch(pair))]
