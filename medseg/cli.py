@@ -332,6 +332,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Bundle whose labels name the values; else every value is a label."),
     ] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="VALUE", help="Value of voxels that nobody annotated."),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
     ] = 1.0,
@@ -364,6 +368,7 @@ def evaluate(
             references,
             out,
             labels=labels,
+            ignore=ignore,
             tolerance_mm=tolerance,
             lesions=lesions,
             versus=versus,

@@ -104,7 +104,9 @@ def plan(
     channels = max((len(row.images) for row in listed.rows), default=1)
     found = find_cases(root, _draft(channels))
     pictures = _are_pictures(found.cases)
-    survey = _alike(survey_cases(found, RUNS / "surveyed", listeners), found, pictures)
+    subject = read_subject(root)
+    seen = survey_cases(found, RUNS / "surveyed", listeners, subject.ignore)
+    survey = _alike(seen, found, pictures)
     for fault in survey.faults:
         tell(listeners, Warned(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
@@ -115,7 +117,7 @@ def plan(
         memory_gb=memory_gb or _memory_gb(computing),
         budget_minutes=minutes(budget) if budget else None,
     )
-    content = _content(root, file, read_subject(root), found, survey, pictures, wishes, computing)
+    content = _content(root, file, subject, found, survey, pictures, wishes, computing)
     spec = parse_spec(content, "the planned bundle")
     try_network(spec)
     write_whole(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
@@ -139,6 +141,12 @@ def _content(
     if wishes.budget_minutes is not None:
         wishes = replace(wishes, voxels_per_second=_speed(wishes, pictures, len(channels), device))
     data = _data(root, file, found, notes)
+    if subject.ignore is not None:
+        data["ignore"] = subject.ignore
+        notes["data.ignore"] = (
+            "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
+            "learned from them and nothing is scored on them"
+        )
     dims = 2 if pictures else wishes.dims or 3
     grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, dims) / 2, notes)
     shape = choose_network(grid, wishes, notes)

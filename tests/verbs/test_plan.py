@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -84,6 +85,26 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     assert len([event for event in events if isinstance(event, BudgetFitted)]) == 1
     assert max(event.step for event in events if isinstance(event, StepDone)) == fitted.steps
     assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
+
+
+def test_a_partly_annotated_set_is_planned_and_trained(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", 3, shape=(24, 20, 16), spacing=9.0)
+    for file in (data / "labelsTr").iterdir():
+        label = nib.load(file)
+        array = np.array(label.dataobj)
+        array[:, :, :4] = 3
+        nib.save(nib.Nifti1Image(array, label.affine), file)
+    listing = json.loads((data / "dataset.json").read_text())
+    listing["labels"] = {"background": 0, "liver": 1, "kidney": 2, "ignore": 3}
+    (data / "dataset.json").write_text(json.dumps(listing))
+    made, _ = planned(data, tmp_path / "bundle.json")
+    assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
+    assert made.spec.data.ignore == 3
+    assert "nobody annotated" in made.spec.notes["data.ignore"]
+    short = ["training.steps=2", "training.warmup_steps=0", "tracking.register_model=false"]
+    run = train(tmp_path / "bundle.json", out=tmp_path / "run", device="cpu", overrides=short)
+    assert (run / "models" / "model.pt").is_file()
+    assert "annotated by nobody" in (run / "docs" / "README.md").read_text()
 
 
 def test_pictures_get_a_plan_in_two_dimensions(tmp_path: Path) -> None:

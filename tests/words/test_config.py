@@ -81,6 +81,20 @@ def test_labels_get_their_defaults_and_stand_in_order() -> None:
     assert spec.label_set.values == {0: 0, 1: 1, 7: 2}
 
 
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ({"value": 9}, "9 is the value of the label a"),
+        ({"value": 1, "colour": [9, 9, 9]}, "the grey of 9 is the colour of a label"),
+    ],
+)
+def test_what_is_ignored_is_no_label(label: dict[str, Any], fault: str) -> None:
+    assert made_spec(data={"ignore": 9}).label_set.ignored == 3
+    assert made_spec().label_set.ignored is None
+    with pytest.raises(BundleError, match=f"data.ignore.*{fault}"):
+        made_spec(labels=[{"index": 1, "name": "a", **label}], data={"ignore": 9})
+
+
 def test_augmentations_have_names() -> None:
     assert made_spec().training.augmentation == AUGMENTATIONS["none"]
     some = made_spec(training={"augmentation": {"noise": 1}}).training.augmentation

@@ -17,15 +17,24 @@ class SegmentationLoss(nn.Module):
 
     Level ``n`` below the finest weighs ``2⁻ⁿ`` (weights sum to one), and is scored against the
     label map at its own size, sampled by nearest neighbour, as in nnU-Net (Isensee et al., Nat
-    Methods 2021). The Dice term pools the batch and leaves background out.
+    Methods 2021). The Dice term pools the batch and leaves background out. Voxels that nobody
+    annotated are in neither term.
 
     Args:
         training: The bundle's training section, for the weights of the two terms.
+        ignored: The index of voxels that nobody annotated.
     """
 
-    def __init__(self, training: TrainingSpec) -> None:
+    def __init__(self, training: TrainingSpec, ignored: int | None = None) -> None:
         super().__init__()
-        self._dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        self._dice = DiceLoss(
+            include_background=False,
+            to_onehot_y=True,
+            softmax=True,
+            batch=True,
+            ignore_index=ignored,
+        )
+        self._ignored = ignored
         self._dice_weight, self._ce_weight = training.dice_weight, training.ce_weight
         self.parts: dict[str, torch.Tensor] = {}
         """The finest level's ``dice`` and ``ce`` of the last call, before weighting."""
@@ -55,7 +64,14 @@ class SegmentationLoss(nn.Module):
     def _terms(
         self, logits: torch.Tensor, label: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._dice(logits, label), functional.cross_entropy(logits, label[:, 0])
+        return self._dice(logits, label), self._cross_entropy(logits, label[:, 0])
+
+    def _cross_entropy(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        if self._ignored is None:
+            return functional.cross_entropy(logits, label)
+        total = functional.cross_entropy(logits, label, ignore_index=self._ignored, reduction="sum")
+        # Of a batch without one annotated voxel the mean would be no number.
+        return total / (label != self._ignored).sum().clamp(min=1)
 
 
 def _at_size(label: torch.Tensor, size: torch.Size) -> torch.Tensor:

@@ -37,6 +37,7 @@ class Rows:
         rows: The cases, in the order of the list.
         faults: What is listed and cannot be a case.
         warnings: What a person should know.
+        ignore: The value that it gives voxels which nobody annotated, if it says one.
     """
 
     origin: Path
@@ -44,6 +45,7 @@ class Rows:
     rows: list[Row] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ignore: int | None = None
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

@@ -13,6 +13,7 @@ from medseg.tools.monai_bundle.parts import (
 )
 from medseg.tools.transforms import IMAGE, LABEL, Step
 from medseg.words.config import BundleSpec
+from medseg.words.labels import LabelSet
 
 
 def train_config(spec: BundleSpec, parts: Parts) -> Config:
@@ -29,7 +30,8 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         if len(patch) > len(training.patch)
         else []
     )
-    values = spec.label_set.values
+    labels = spec.label_set
+    values = labels.values
     remap: list[Step] = (
         [
             {
@@ -45,15 +47,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
     fixed = [*load_steps(spec, both), *remap, *input_steps(spec, both)]
     random: list[Step] = [
         {"_target_": "SpatialPadd", "keys": both, "spatial_size": patch},
-        {
-            "_target_": "RandCropByPosNegLabeld",
-            "keys": both,
-            "label_key": LABEL,
-            "spatial_size": patch,
-            "pos": 1,
-            "neg": 1,
-            "num_samples": 1,
-        },
+        _crop_step(labels, patch),
         *(
             {"_target_": "RandFlipd", "keys": both, "prob": 0.5, "spatial_axis": axis}
             for axis in training.augmentation.mirror_axes
@@ -76,13 +70,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         "held_back": "$max(1, len(@files) // 5)",
         **network_sections(parts.network),
         "network": "$@network_def.to(@device)",
-        "loss": {
-            "_target_": "DiceCELoss",
-            "to_onehot_y": True,
-            "softmax": True,
-            "include_background": False,
-            "batch": True,
-        },
+        **_loss_sections(labels),
         "optimizer": {
             "_target_": "torch.optim.AdamW",
             "params": "$@network.parameters()",
@@ -93,6 +81,52 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         "initialize": ["$monai.utils.set_determinism(seed=0)"],
         "run": ["$@train#trainer.run()"],
     }
+
+
+def _crop_step(labels: LabelSet, patch: list[int]) -> Step:
+    """State where patches come from: half of them around labelled voxels."""
+    where = {"keys": [IMAGE, LABEL], "label_key": LABEL, "spatial_size": patch, "num_samples": 1}
+    if labels.ignored is None:
+        return {"_target_": "RandCropByPosNegLabeld", **where, "pos": 1, "neg": 1}
+    # To the step above, voxels that nobody annotated were labelled ones.
+    return {
+        "_target_": "RandCropByLabelClassesd",
+        **where,
+        "num_classes": labels.channels,
+        "ratios": [len(labels), *(1 for _ in labels)],
+        "warn": False,
+    }
+
+
+def _loss_sections(labels: LabelSet) -> Config:
+    """State the loss: Dice and cross-entropy, over the annotated voxels."""
+    dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
+    if labels.ignored is None:
+        return {"loss": {"_target_": "DiceCELoss", **dice}}
+    # DiceCELoss cannot leave voxels out; its two halves can.
+    return {
+        "dice_loss": {"_target_": "DiceLoss", **dice, "ignore_index": labels.ignored},
+        "ce_loss": {"_target_": "torch.nn.CrossEntropyLoss", "ignore_index": labels.ignored},
+        "loss": "$lambda pred, label: @dice_loss(pred, label) + @ce_loss(pred, label[:, 0].long())",
+    }
+
+
+def _scored_steps(labels: LabelSet) -> list[Step]:
+    """State how scores become what the metric compares."""
+    channels = labels.channels
+    if labels.ignored is None:
+        keys, argmax = ["pred", LABEL], [True, False]
+        return [{"_target_": "AsDiscreted", "keys": keys, "argmax": argmax, "to_onehot": channels}]
+    return [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {
+            "_target_": "MaskIntensityd",
+            "keys": ["pred", LABEL],
+            "mask_key": LABEL,
+            "select_fn": f"$lambda label: label != {labels.ignored}",
+        },
+        {"_target_": "AsDiscreted", "keys": ["pred", LABEL], "to_onehot": channels},
+    ]
 
 
 def _train_section(batch_size: int, fixed: list[Step], random: list[Step]) -> Config:
@@ -158,16 +192,7 @@ def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Conf
             "num_workers": 0,
         },
         "inferer": inferer(spec, parts),
-        "postprocessing": chain(
-            [
-                {
-                    "_target_": "AsDiscreted",
-                    "keys": ["pred", LABEL],
-                    "argmax": [True, False],
-                    "to_onehot": spec.label_set.channels,
-                }
-            ]
-        ),
+        "postprocessing": chain(_scored_steps(spec.label_set)),
         "handlers": [
             {
                 "_target_": "CheckpointSaver",

@@ -135,6 +135,14 @@ class BundleSpec(Spec):
         if unknown:
             what = f"no label of this bundle is named {', '.join(unknown)}"
             yield ("inference", "labels"), "inference.keep_largest", what
+        ignore = self.data.ignore
+        same = [la.name for la in self.labels if (la.value or la.index) == ignore]
+        if ignore is not None and same:
+            what = f"{ignore} is the value of the label {same[0]}; what is ignored has its own"
+            yield ("data", "labels"), "data.ignore", what
+        if ignore is not None and (ignore, ignore, ignore) in [la.colour for la in self.labels]:
+            what = f"the grey of {ignore} is the colour of a label; give the label another colour"
+            yield ("data", "labels"), "data.ignore", what
 
     def _refinement_faults(self) -> Iterator[Contradiction]:
         refinement, patch = self.refinement, self.training.patch
@@ -163,7 +171,8 @@ class BundleSpec(Spec):
                     code=label.code,
                 )
                 for label in self.labels
-            ]
+            ],
+            ignore=self.data.ignore,
         )
 
     @property
