@@ -98,6 +98,10 @@ def plan(
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time for a training: 20m, 2h.")
     ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(metavar="balanced", help="Let small labels weigh more in the loss."),
+    ] = None,
     device: Device = "auto",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every choice with its reason.")
@@ -126,6 +130,7 @@ def plan(
                 dims=number,
                 memory_gb=memory,
                 budget=budget,
+                class_weights=class_weights,
                 device=device,
                 listeners=[terminal],
             )

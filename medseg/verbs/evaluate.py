@@ -13,6 +13,9 @@ from medseg.tools.evaluation import Evaluation
 from medseg.tools.evaluation_files import write_evaluation
 from medseg.tools.images import read_labels
 from medseg.tools.label_maps import encode_labels
+from medseg.tools.layouts import LISTING
+from medseg.tools.layouts.lists import read_json_list
+from medseg.tools.layouts.meanings import ignored_value
 from medseg.tools.lesions import Lesions, count_lesions
 from medseg.tools.metrics import ABSENT, CaseScores, score_case
 from medseg.tools.pairing import Pair, pair_up
@@ -54,7 +57,8 @@ def evaluate(
             them every value that occurs is a label, ``label 1`` and so on, and means the same on
             both sides.
         ignore: Value of the references' voxels that nobody annotated: they are not scored. The
-            bundle's ``data.ignore`` unless given.
+            bundle's ``data.ignore`` unless given; without a bundle, what the ``dataset.json`` of
+            the references says.
         tolerance_mm: Tolerance of the NSD.
         lesions: Whether to count each label's connected pieces found, missed and made up.
         versus: Another method's predictions for the same references, to compare with.
@@ -70,6 +74,8 @@ def evaluate(
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
     if label_set is not None and ignore is not None:
         label_set = LabelSet(tuple(label_set), ignore)
+    if label_set is None and ignore is None and (references / LISTING).is_file():
+        ignore = ignored_value(read_json_list(references / LISTING))
     pairing = pair_up(predictions, references)
     for name in pairing.without_reference:
         tell(listeners, Warned(f"{name}: this prediction has no reference and is not scored"))

@@ -72,6 +72,7 @@ def plan(
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
+    class_weights: str | None = None,
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Plan:
@@ -83,6 +84,8 @@ def plan(
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step; what the device has, within reason, unless given.
         budget: Time for a training, such as ``20m`` or ``2h``.
+        class_weights: ``balanced`` lets small labels weigh more in the loss; all weigh alike unless
+            given.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: what will train.
         listeners: Told of progress, and of cases that are left out.
 
@@ -99,6 +102,11 @@ def plan(
         raise OutputError(f"{file} exists already; remove it, or give another -o")
     if dims not in (None, 2, 3):
         raise MedsegError(f"--dims is 2 or 3, got {dims}")
+    if class_weights not in (None, "balanced"):
+        raise MedsegError(
+            f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
+            "into training.class_weights of the bundle"
+        )
     computing = choose_device(device)
     listed = listed_as(root, "auto")
     channels = max((len(row.images) for row in listed.rows), default=1)
@@ -116,6 +124,7 @@ def plan(
         on_gpu=computing.type == "cuda",
         memory_gb=memory_gb or _memory_gb(computing),
         budget_minutes=minutes(budget) if budget else None,
+        balanced=class_weights == "balanced",
     )
     content = _content(root, file, subject, found, survey, pictures, wishes, computing)
     spec = parse_spec(content, "the planned bundle")

@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from made_bundles import (
     content,
     made_spec,
@@ -22,6 +23,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from medseg import segment
+from medseg.engine.learning.losses import SegmentationLoss
 from medseg.testing import write_dataset
 from medseg.tools.bundle import load_bundle, parse_spec
 from medseg.tools.monai_bundle import write_monai_bundle
@@ -131,6 +133,24 @@ def compare_with_stock(bundle: Path, kind: str, tmp_path: Path) -> None:
             assert np.allclose(nib.load(file).affine, nib.load(stock).affine, atol=1e-4)
         seen |= set(np.unique(own_map).tolist())
     assert len(seen) >= 2  # a map of one value would prove nothing
+
+
+@pytest.mark.parametrize("weights", [None, {"kidney": 4, "background": 0.5}])
+@pytest.mark.parametrize("ignore", [None, 9])
+def test_stock_monai_minimises_the_same_loss(
+    ignore: int | None, weights: dict[str, float] | None, tmp_path: Path
+) -> None:
+    spec = made_spec(data={"ignore": ignore}, training={"class_weights": weights})
+    bundle = trained_bundle(tmp_path / "bundle", spec)
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / "train.json")
+    parser["device"] = "$torch.device('cpu')"
+    stock = parser.get_parsed_content("loss")
+    own = SegmentationLoss(spec.training, spec.label_set.ignored, spec.class_weights)
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8, 8)
+    label = torch.randint(0, 4 if ignore else 3, (2, 1, 8, 8, 8))
+    assert float(stock(logits, label.float())) == pytest.approx(float(own([logits], label)))
 
 
 def leave_out_a_half(data: Path) -> None:

@@ -298,3 +298,16 @@ def test_a_prediction_that_holds_the_ignored_value_is_a_fault(folders):
     save(predictions / "a.nii.gz", prediction)
     (fault,) = evaluate(predictions, references, ignore=9).faults
     assert "swapped" in fault.what
+
+
+def test_a_dataset_says_itself_what_nobody_annotated(folders, tmp_path):
+    predictions, _ = folders
+    root = tmp_path / "data"
+    reference = phantom()
+    reference[12:] = 9
+    save(root / "labelsTr" / "a.nii.gz", reference)
+    (root / "dataset.json").write_text(json.dumps({"labels": {"liver": 1, "ignore": 9}}))
+    for name in "bc":
+        (predictions / f"{name}.nii.gz").unlink()
+    (case,) = evaluate(predictions, root).cases
+    assert list(case.labels) == ["label 1", "label 2"]

@@ -97,9 +97,12 @@ def test_a_partly_annotated_set_is_planned_and_trained(tmp_path: Path) -> None:
     listing = json.loads((data / "dataset.json").read_text())
     listing["labels"] = {"background": 0, "liver": 1, "kidney": 2, "ignore": 3}
     (data / "dataset.json").write_text(json.dumps(listing))
-    made, _ = planned(data, tmp_path / "bundle.json")
+    made, _ = planned(data, tmp_path / "bundle.json", class_weights="balanced")
     assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
     assert made.spec.data.ignore == 3
+    _, liver, kidney = made.spec.class_weights or ()
+    mean = {value: np.mean([la.voxels for la in made.survey.label(value)]) for value in (1, 2)}
+    assert kidney / liver == pytest.approx((mean[1] / mean[2]) ** 0.5, rel=0.01)
     assert "nobody annotated" in made.spec.notes["data.ignore"]
     short = ["training.steps=2", "training.warmup_steps=0", "tracking.register_model=false"]
     run = train(tmp_path / "bundle.json", out=tmp_path / "run", device="cpu", overrides=short)

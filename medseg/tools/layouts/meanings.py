@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import ItemsView, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,32 @@ def label_meanings(said: Mapping[str, Any], listing: Path) -> Meanings:
     Raises:
         DatasetError: If labels are regions, which overlap.
     """
-    labels = said.get("labels")
     names: dict[int, str] = {}
-    ignore = None
-    for key, value in labels.items() if isinstance(labels, dict) else ():
+    for key, value in _labels(said):
         if isinstance(value, list):
             raise DatasetError(_no_regions(key, value, listing))
         number, name = (value, key) if isinstance(value, int) else (key, value)
-        if not str(number).isdecimal() or int(number) == 0:
-            continue
-        if str(name).strip().lower() == IGNORE:
-            ignore = int(number)
-        else:
+        if str(number).isdecimal() and int(number) > 0 and not _is_ignore(name):
             names[int(number)] = name if isinstance(name, str) else ""
-    return Meanings(tuple(names.items()), ignore)
+    return Meanings(tuple(names.items()), ignored_value(said))
+
+
+def ignored_value(said: Mapping[str, Any]) -> int | None:
+    """Return the value of voxels that nobody annotated, if a ``dataset.json`` says one."""
+    for key, value in _labels(said):
+        number, name = (value, key) if isinstance(value, int) else (key, value)
+        if _is_ignore(name) and str(number).isdecimal() and int(number) > 0:
+            return int(number)
+    return None
+
+
+def _labels(said: Mapping[str, Any]) -> ItemsView[Any, Any]:
+    labels = said.get("labels")
+    return (labels if isinstance(labels, dict) else {}).items()
+
+
+def _is_ignore(name: Any) -> bool:
+    return str(name).strip().lower() == IGNORE
 
 
 def _no_regions(name: Any, values: Any, listing: Path) -> str:

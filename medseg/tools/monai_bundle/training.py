@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medseg.tools.monai_bundle.parts import (
     Config,
     Parts,
@@ -70,7 +72,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         "held_back": "$max(1, len(@files) // 5)",
         **network_sections(parts.network),
         "network": "$@network_def.to(@device)",
-        **_loss_sections(labels),
+        **_loss_sections(labels, spec.class_weights),
         "optimizer": {
             "_target_": "torch.optim.AdamW",
             "params": "$@network.parameters()",
@@ -98,15 +100,22 @@ def _crop_step(labels: LabelSet, patch: list[int]) -> Step:
     }
 
 
-def _loss_sections(labels: LabelSet) -> Config:
-    """State the loss: Dice and cross-entropy, over the annotated voxels."""
+def _loss_sections(labels: LabelSet, weights: Sequence[float] | None) -> Config:
+    """State the loss: Dice and cross-entropy with the bundle's weights, over annotated voxels."""
     dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
+    # Rounded numbers of our own, never text of the bundle's.
+    stated = None if weights is None else [round(weight, 6) for weight in weights]
+    tensor = f"$torch.tensor({stated}, device=@device)"
     if labels.ignored is None:
-        return {"loss": {"_target_": "DiceCELoss", **dice}}
+        weight = {"weight": tensor} if stated else {}
+        return {"loss": {"_target_": "DiceCELoss", **dice, **weight}}
     # DiceCELoss cannot leave voxels out; its two halves can.
+    dice_weight = {"weight": stated[1:]} if stated else {}
+    ce_weight = {"weight": tensor} if stated else {}
+    leaving_out = {"ignore_index": labels.ignored}
     return {
-        "dice_loss": {"_target_": "DiceLoss", **dice, "ignore_index": labels.ignored},
-        "ce_loss": {"_target_": "torch.nn.CrossEntropyLoss", "ignore_index": labels.ignored},
+        "dice_loss": {"_target_": "DiceLoss", **dice, **leaving_out, **dice_weight},
+        "ce_loss": {"_target_": "torch.nn.CrossEntropyLoss", **leaving_out, **ce_weight},
         "loss": "$lambda pred, label: @dice_loss(pred, label) + @ce_loss(pred, label[:, 0].long())",
     }
 

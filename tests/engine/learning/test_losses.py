@@ -120,3 +120,31 @@ def test_a_batch_that_nobody_annotated_teaches_nothing() -> None:
     found.backward()
     assert float(found) == pytest.approx(0, abs=1e-6)
     assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("ignored", [None, 3])
+def test_classes_weigh_what_they_are_given(ignored: int | None) -> None:
+    torch.manual_seed(5)
+    logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 4 if ignored else 3, (2, 1, 4, 4))
+    weights = (0.5, 0.4, 1.6)
+    loss = SegmentationLoss(made_spec().training, ignored=ignored, weights=weights)
+    known = (label != 3)[:, 0]
+    share = logits.softmax(dim=1)
+    ce = dice = mass = 0.0
+    for index, weight in enumerate(weights):
+        true, made = (label[:, 0] == index) & known, share[:, index] * known
+        ce -= weight * float(share[:, index][true].log().sum())
+        mass += weight * int(true.sum())
+        if index:
+            both = 2 * float(made[true].sum()) + 1e-5
+            dice += weight / 2 * (1 - both / (float(made.sum()) + int(true.sum()) + 1e-5))
+    assert float(loss([logits], label)) == pytest.approx(dice + ce / mass, rel=1e-5)
+
+
+def test_equal_weights_change_nothing() -> None:
+    torch.manual_seed(6)
+    logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 1, 4, 4))
+    training = made_spec().training
+    plain = SegmentationLoss(training)([logits], label)
+    weighted = SegmentationLoss(training, weights=(1.0, 1.0, 1.0))([logits], label)
+    assert float(weighted) == pytest.approx(float(plain), rel=1e-6)
