@@ -93,8 +93,8 @@ def _by_value(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
         have = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
             f"the label file holds {_listed(named)}; this bundle has 0 (background), "
-            f"{some(have, MOST_NAMED)}. Give the label that is meant its 'value' in the bundle, or "
-            "correct the file"
+            f"{some(have, MOST_NAMED)}. Give the label that is meant its 'value' in the bundle, "
+            "name in data.ignore what nobody annotated, or correct the file"
         )
     return indices
 

@@ -165,7 +165,8 @@ def _content(
         preprocessing["input"] = "picture"
     elif (spacing := grid.field) is not None:
         preprocessing["spacing_mm"] = spacing
-    inference = _inference(survey, labels, notes)
+    # What looks like one piece may be the annotated part of several.
+    inference = {} if "ignore" in data else _inference(survey, labels, notes)
     return {
         "$schema": SCHEMA_ID,
         "name": subject.name,
