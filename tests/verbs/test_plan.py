@@ -87,8 +87,9 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
 
 
-def test_a_partly_annotated_set_is_planned_and_trained(tmp_path: Path) -> None:
-    data = write_dataset(tmp_path / "data", 3, shape=(24, 20, 16), spacing=9.0)
+def write_partly_annotated(root: Path) -> Path:
+    """Write phantoms of which nobody annotated the lowest slices, with a list that says so."""
+    data = write_dataset(root, 3, shape=(24, 20, 16), spacing=9.0)
     for file in (data / "labelsTr").iterdir():
         label = nib.load(file)
         array = np.array(label.dataobj)
@@ -97,6 +98,11 @@ def test_a_partly_annotated_set_is_planned_and_trained(tmp_path: Path) -> None:
     listing = json.loads((data / "dataset.json").read_text())
     listing["labels"] = {"background": 0, "liver": 1, "kidney": 2, "ignore": 3}
     (data / "dataset.json").write_text(json.dumps(listing))
+    return data
+
+
+def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
+    data = write_partly_annotated(tmp_path / "data")
     made, _ = planned(data, tmp_path / "bundle.json", class_weights="balanced")
     assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
     assert made.spec.data.ignore == 3
@@ -104,6 +110,11 @@ def test_a_partly_annotated_set_is_planned_and_trained(tmp_path: Path) -> None:
     mean = {value: np.mean([la.voxels for la in made.survey.label(value)]) for value in (1, 2)}
     assert kidney / liver == pytest.approx((mean[1] / mean[2]) ** 0.5, rel=0.01)
     assert "nobody annotated" in made.spec.notes["data.ignore"]
+
+
+@pytest.mark.slow
+def test_a_partly_annotated_set_is_trained(tmp_path: Path) -> None:
+    planned(write_partly_annotated(tmp_path / "data"), tmp_path / "bundle.json")
     short = ["training.steps=2", "training.warmup_steps=0", "tracking.register_model=false"]
     run = train(tmp_path / "bundle.json", out=tmp_path / "run", device="cpu", overrides=short)
     assert (run / "models" / "model.pt").is_file()
