@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
+from medseg.engine.held_back import HeldBackCase, judge_held_back
 from medseg.engine.learning.inheritance import Inheritance
 from medseg.engine.learning.pace import fit_to_budget, measure_pace
 from medseg.engine.learning.record import Record
@@ -29,35 +29,33 @@ from medseg.engine.learning.team import Team, join_team, local_device
 from medseg.engine.networks.refiner import refined_definition
 from medseg.engine.networks.unet import inference_weights, network_definition, try_network
 from medseg.engine.segmenter import Segmenter
-from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
+from medseg.engine.windows import choose_device
 from medseg.tools.bundle import (
     Bundle,
     flat_parameters,
     load_bundle,
     parse_spec,
     spec_json,
-    write_trained,
 )
-from medseg.tools.calibration import FEWEST, calibrate
+from medseg.tools.calibration import FEWEST
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, find_folds, open_dataset
-from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
+from medseg.tools.largest_piece import HeldBack, Outcome, join_outcomes
 from medseg.tools.lineage import Lineage, parent_of, trace
-from medseg.tools.metrics import statistics, summarise
-from medseg.tools.model_card import Facts, metrics_json, model_card
-from medseg.tools.monai_bundle import Parts, write_monai_bundle
+from medseg.tools.metrics import summarise
+from medseg.tools.model_card import Facts
 from medseg.tools.provenance import provenance
 from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
 from medseg.tools.runs import ALL, Fold, Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
+from medseg.verbs.finish import Ending, finish
 from medseg.verbs.folds import train_folds
-from medseg.words.config import BundleSpec, TrainedSpec
+from medseg.words.config import BundleSpec
 from medseg.words.events import (
     BudgetFitted,
     Listener,
     Progress,
-    RunDone,
     RunFailed,
     RunStarted,
     StartedFrom,
@@ -373,22 +371,16 @@ def _finish(
     stopped: bool,
 ) -> None:
     """Judge the best weights as they will be used, and make the folder a whole bundle."""
-    folder, spec = run.folder, run.spec
-    judged = _judge_held_back(run, dataset, device, listeners)
-    scored = [one.scores for one in judged]
-    samples = [sample for one in judged for sample in one.samples]
-    quality = calibrate(
-        samples,
-        spec.label_set.names,
-        coverage=spec.quality.coverage,
-        review_share=spec.quality.review_share,
-    )
-    write_trained(TrainedSpec(refinement=refined.finding, quality=quality), folder.path)
-    scores = summarise(scored) if scored else {}
+    spec = run.spec
+    held_back = _judge_held_back(run, dataset, device, listeners)
     applied = refined.finding is not None and refined.finding.applied
-    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
-    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
-    write_monai_bundle(folder.path, spec, parts, scores)
+    ending = Ending(
+        held_back=held_back,
+        finding=held_back.decide(),
+        network=refined_definition(spec) if applied else network_definition(spec, supervised=False),
+        validations=record.validations,
+        stopped_early=stopped,
+    )
     facts = Facts(
         training_cases=len(dataset.training),
         validation_cases=len(dataset.validation),
@@ -396,35 +388,35 @@ def _finish(
         best_step=record.best_step or spec.training.steps,
         fingerprint=dataset.fingerprint,
         provenance=provenance_facts,
-        quality=quality,
         lineage=run.lineage,
         refinement=refined.finding,
         critic_gap=refined.gap,
     )
-    write_whole(folder.card, model_card(spec, facts, statistics(scored) if scored else {}))
-    write_whole(folder.metrics, metrics_json(facts, scores, scored, samples, record.validations))
-    tell(listeners, RunDone(folder.path, scores, stopped))
+    finish(run, ending, facts, listeners)
 
 
 def _judge_held_back(
     run: Run, dataset: Dataset, device: str, listeners: Sequence[Listener]
-) -> list[Judged]:
+) -> HeldBack:
     """Segment the held-back scans by the path users take, on their own grids."""
+    asked = run.spec.inference.keep_largest
+    ways = [asked] if asked is not None else [(), run.spec.label_set.names]
     total = len(dataset.held_back)
-    if not total:
-        return []
-    segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
-    names = (case.case_id for case in dataset.validation)
-    cases = (
-        HeldBackCase(name, *open_case(case, run.spec))
-        for name, case in zip(names, dataset.held_back, strict=True)
-    )
-    # Fewer cases than a calibration needs make copies of them useless.
-    copies = run.spec.quality.corrupted_copies if total >= FEWEST else 0
-    seed = run.spec.training.seed
-    judged = []
-    tell(listeners, Progress("scoring held-back cases", 0, total))
-    for one in judge_held_back(segmenter, cases, count=total, copies=copies, seed=seed):
-        judged.append(one)
-        tell(listeners, Progress("scoring held-back cases", len(judged), total))
-    return judged
+    outcomes: list[list[Outcome]] = [[] for _ in ways]
+    if total:
+        segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
+        names = (case.case_id for case in dataset.validation)
+        cases = (
+            HeldBackCase(name, *open_case(case, run.spec))
+            for name, case in zip(names, dataset.held_back, strict=True)
+        )
+        # Fewer cases than a calibration needs make copies of them useless.
+        copies = run.spec.quality.corrupted_copies if total >= FEWEST else 0
+        seed = run.spec.training.seed
+        judging = judge_held_back(segmenter, cases, ways, count=total, copies=copies, seed=seed)
+        tell(listeners, Progress("scoring held-back cases", 0, total))
+        for done, in_ways in enumerate(judging, start=1):
+            for outcome, one in zip(outcomes, in_ways, strict=True):
+                outcome.append(one)
+            tell(listeners, Progress("scoring held-back cases", done, total))
+    return HeldBack(*(join_outcomes(outcome) for outcome in outcomes))

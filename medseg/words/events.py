@@ -122,6 +122,30 @@ class ValidationDone(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Decided(Event):
+    """Held-back cases decided how results are made.
+
+    Attributes:
+        what: What was decided.
+        decisions: What came of it and why, one sentence each.
+    """
+
+    what: str
+    decisions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidated(Event):
+    """Every fold is trained.
+
+    Attributes:
+        rows: Dice per fold and label as a table of texts, its heading first.
+    """
+
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
 class RunDone(Event):
     """A training ended well and its trained bundle is whole.
 

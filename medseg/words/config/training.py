@@ -151,8 +151,9 @@ class InferenceSpec(Spec):
     mirror: bool = False
     """Average over flips along the axes of `training.augmentation.mirror_axes`: 2 to 8 times as
     slow."""
-    keep_largest: tuple[ShortText, ...] = ()
-    """Names of the labels of which only the largest connected component is kept."""
+    keep_largest: tuple[ShortText, ...] | None = None
+    """Names of the labels of which only the largest connected component is kept; `null` lets the
+    held-back cases of the training decide, label by label."""
 
 
 class QualitySpec(Spec):
