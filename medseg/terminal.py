@@ -82,6 +82,9 @@ class Terminal:
                 self._show_validation(event)
             case events.CrossValidated(rows):
                 self._show_table(rows)
+            case events.Shortened(steps):
+                self._total = steps
+                self._line(f"slower than measured: {steps} steps end in time")
             case _:
                 for line in _lines(event):
                     self._line(line)

@@ -9,25 +9,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from medseg.engine.held_back import HeldBackCase, judge_held_back
 from medseg.engine.learning.inheritance import Inheritance
-from medseg.engine.learning.pace import fit_to_budget, measure_pace
+from medseg.engine.learning.pace import Deadline, fit_to_budget, measure_pace
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import (
     Refined,
     make_learner,
     refine,
-    snapshot_steps,
     steps_done,
     total_steps,
 )
-from medseg.engine.learning.supervised import Learner, Validation
+from medseg.engine.learning.supervised import Learner
 from medseg.engine.learning.team import Team, join_team, local_device
 from medseg.engine.networks.refiner import refined_definition
-from medseg.engine.networks.unet import inference_weights, network_definition, try_network
+from medseg.engine.networks.unet import network_definition, try_network
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import choose_device
 from medseg.tools.bundle import (
@@ -43,12 +41,11 @@ from medseg.tools.dataset import Dataset, find_folds, open_dataset
 from medseg.tools.inspection import open_case
 from medseg.tools.largest_piece import HeldBack, Outcome, join_outcomes
 from medseg.tools.lineage import Lineage, parent_of, trace
-from medseg.tools.metrics import summarise
 from medseg.tools.model_card import Facts
 from medseg.tools.provenance import provenance
-from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
 from medseg.tools.runs import ALL, Fold, Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
+from medseg.verbs.course import Course
 from medseg.verbs.finish import Ending, finish
 from medseg.verbs.folds import train_folds
 from medseg.words.config import BundleSpec
@@ -59,13 +56,9 @@ from medseg.words.events import (
     RunFailed,
     RunStarted,
     StartedFrom,
-    ValidationDone,
     Warned,
     tell,
 )
-
-PREVIEWS = 4
-"""Validation cases drawn after each validation."""
 
 
 def train(
@@ -145,7 +138,7 @@ def _fitted(
     team: Team,
     listeners: Sequence[Listener],
     began: float,
-) -> Run:
+) -> tuple[Run, Deadline | None]:
     """Fit the steps to the time that is left; a resumed run keeps what was fitted first."""
     pace = measure_pace(run.spec, dataset.training, dataset.validation, device)
     budget = run.spec.training.budget_minutes or 0.0
@@ -153,7 +146,10 @@ def _fitted(
     spec = fit_to_budget(run.spec, pace, left)
     spec = parse_spec(json.loads(team.agree(spec_json(spec))))
     tell(listeners, BudgetFitted(budget, spec.training.steps, pace.step))
-    return replace(run, spec=spec)
+    run = replace(run, spec=spec)
+    if spec.refinement is not None:  # its stages are timed by the steps there are
+        return run, None
+    return run, Deadline(spec.training, pace.validation, began + 60 * budget)
 
 
 def _inheritance(run: Run) -> Inheritance | None:
@@ -180,9 +176,10 @@ def _train_one(
             listeners=listeners,
         )
     )
+    deadline = None
     if run.spec.training.budget_minutes is not None and not run.folder.is_run:
-        run = _fitted(run, dataset, device, team, listeners, began)
-    _train(run, dataset, device, team, listeners)
+        run, deadline = _fitted(run, dataset, device, team, listeners, began)
+    _train(run, dataset, device, team, listeners, deadline)
 
 
 def _train_all(
@@ -220,7 +217,12 @@ def _held_back(run: Run) -> int | None:
 
 
 def _train(
-    run: Run, dataset: Dataset, device: torch.device, team: Team, listeners: Sequence[Listener]
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    team: Team,
+    listeners: Sequence[Listener],
+    deadline: Deadline | None,
 ) -> None:
     """Train; only the first process of a team writes, validates and speaks."""
     record = Record(run.spec.name)
@@ -229,7 +231,7 @@ def _train(
         learner = make_learner(run.spec, dataset.training, device, [record], team, inheritance)
         team.wait()
         _restore(run, learner, record)
-        _learn(run, learner, record, dataset, team, ())
+        Course(run, learner, record, dataset, team, (), deadline).take()
         return
     if not run.folder.is_run:
         begin(run)
@@ -244,7 +246,8 @@ def _train(
         tell(tracked, _started(run, facts, resumed_at))
         if run.lineage is not None and resumed_at is None:
             tell(tracked, StartedFrom(run.lineage.name, run.lineage.decisions))
-        stopped = _learn(run, learner, record, dataset, team, tracked)
+        stopped = Course(run, learner, record, dataset, team, tracked, deadline).take()
+        run = replace(run, spec=learner.spec)
         refined = refine(run.spec, run.folder, learner, record, dataset.validation, device, tracked)
         _finish(run, record, dataset, facts, refined, str(device), tracked, stopped=stopped)
 
@@ -294,69 +297,6 @@ def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStar
         resumed_at=resumed_at,
         total_steps=total_steps(run.spec),
     )
-
-
-def _learn(
-    run: Run,
-    learner: Learner,
-    record: Record,
-    dataset: Dataset,
-    team: Team,
-    listeners: Sequence[Listener],
-) -> bool:
-    """Take the steps that are left; return whether training stopped early."""
-    patience = run.spec.training.patience
-
-    def validate_and_agree(step: int) -> bool:
-        goes_on = validate(step) if team.is_first else True
-        return team.agree("go on" if goes_on else "stop") == "go on"
-
-    def validate(step: int) -> bool:
-        if not dataset.validation:
-            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
-            return True
-        found = learner.validate(dataset.validation, PREVIEWS)
-        is_best = record.add_validation(step, found.scores)
-        if is_best:
-            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
-        pictures = _draw(run, record, dataset, found)
-        tell(listeners, ValidationDone(step, found.scores, is_best, pictures))
-        return not record.has_stalled(patience)
-
-    def save(_: int) -> None:
-        if team.is_first:
-            run.folder.save_checkpoint({"learner": learner.state(), "record": record.state()})
-
-    def keep(step: int) -> None:
-        if team.is_first:
-            weights = inference_weights(learner.best_guess, run.spec)
-            run.folder.save_weights(weights, run.folder.snapshot(step))
-
-    if record.has_stalled(patience):
-        return True
-    return learner.learn(
-        validate=validate_and_agree, save=save, keep=keep, keep_after=snapshot_steps(run.spec)
-    )
-
-
-def _draw(run: Run, record: Record, dataset: Dataset, found: Validation) -> list[Path]:
-    preview = run.folder.previews / "validation.png"
-    draw_curves(run.folder.curves, record.history)
-    cases = {case.case_id: case for case in dataset.validation}
-    scores = {scores.case: scores for scores in found.cases}
-    shown = [
-        PreviewCase(
-            case=name,
-            image=cases[name].image.float().numpy(),
-            reference=cases[name].label[0].numpy(),
-            prediction=prediction.numpy(),
-            affine=np.diag([*cases[name].spacing, 1.0]),
-            dice=summarise([scores[name]])["dice"]["mean"],
-        )
-        for name, prediction in found.examples.items()
-    ]
-    draw_cases(preview, shown, run.spec.label_set)
-    return [run.folder.curves, preview]
 
 
 def _finish(

@@ -87,6 +87,17 @@ class BudgetFitted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Shortened(Event):
+    """The machine became slower, and a training will take fewer steps to end in its time.
+
+    Attributes:
+        steps: How many in all.
+    """
+
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone(Event):
     """One optimiser step.
 

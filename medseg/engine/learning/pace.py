@@ -1,7 +1,8 @@
 """How fast a training is, and how many steps fit into its time.
 
-The steps are set once, before the first of them: a schedule that followed the clock could not be
-resumed exactly.
+The steps are set before the first of them. A machine that becomes slower makes them fewer, at a
+checkpoint and on record: a schedule that followed the clock at every step could not be resumed
+exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from medseg.engine.learning.supervised import Learner, build_optimizer
 from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.windows import training_inferer, training_precision
 from medseg.tools.preprocessed import PreprocessedCase
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, TrainingSpec
 from medseg.words.errors import BundleError, Fault
 
 WARM_UP = 3
@@ -34,6 +35,8 @@ _MOST_FOR_VALIDATION = 0.2
 """Share of the time at most that validations take."""
 _SCORING = 2.0
 """How many validations the scoring at the end costs: it works on the scans' own grids."""
+_TELLING = 50
+"""Fewer steps say little about the speed: the first ones of a training are slower."""
 LEAST_STEPS = 20
 
 
@@ -120,6 +123,53 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
         "warmup_steps": min(spec.training.warmup_steps, steps // 10),
     }
     return spec.model_copy(update={"training": spec.training.model_copy(update=fitted)})
+
+
+class Deadline:
+    """Tells when a training that became slower than was measured must end, to end in time.
+
+    Args:
+        training: The training as it was fitted.
+        validation: Seconds per validation, as measured before.
+        ends: When all must be done, in seconds of some clock.
+    """
+
+    def __init__(self, training: TrainingSpec, validation: float, ends: float) -> None:
+        self._training, self._validation, self._ends = training, validation, ends
+        self._done, self._since, self._validated = 0, 0.0, 0.0
+
+    def start(self, now: float) -> None:
+        """Take note that the first step begins, by the clock."""
+        self._since = now
+
+    def validated(self, seconds: float) -> None:
+        """Take note of a validation: it was no step, and the next will take as long."""
+        self._validation = max(seconds, self._validation)
+        self._validated += seconds
+
+    def steps(self, done: int, now: float) -> int:
+        """Return how many steps the training should have, at the speed since it was last asked.
+
+        Args:
+            done: Steps done, more than when it was last asked.
+            now: What the clock shows.
+        """
+        training = self._training
+        if done - self._done < _TELLING:
+            return training.steps
+        step = max(now - self._since - self._validated, 0.0) / max(done - self._done, 1)
+        self._done, self._since, self._validated = done, now, 0.0
+        left = self._ends - now - _SCORING * self._validation
+        validations = -(-(training.steps - done) // training.validate_every)
+        need = (training.steps - done) * step + validations * self._validation
+        if done >= training.steps or need <= left:
+            return training.steps
+        per_step = step + self._validation / training.validate_every
+        fit = int((_SAFETY * left - self._validation) / per_step)
+        # At least one more, because the last step is the one after which is validated.
+        steps = min(max(done + fit, done + 1, training.warmup_steps + 1), training.steps)
+        self._training = training.model_copy(update={"steps": steps})
+        return steps
 
 
 def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6.0) -> float:

@@ -89,8 +89,8 @@ class TrainingSpec(Spec):
     """Optimiser steps."""
     budget_minutes: PositiveFloat | None = None
     """Minutes a training may take from its start to its model card. Its speed is measured in the
-    first of them, and `steps`, `validate_every` and `warmup_steps` are set once and for all to
-    what fits."""
+    first of them, and `steps`, `validate_every` and `warmup_steps` are set to what fits; if the
+    machine becomes slower later, `steps` is set again, to what still does."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd` with Nesterov momentum 0.99, or `adamw`."""
     learning_rate: PositiveFloat = 0.01
