@@ -13,7 +13,7 @@ import torch
 
 from medseg.engine.held_back import HeldBackCase, judge_held_back
 from medseg.engine.learning.inheritance import Inheritance
-from medseg.engine.learning.pace import Deadline, fit_to_budget, measure_pace
+from medseg.engine.learning.pace import Deadline, copies_of, fit_to_budget, measure_pace
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import (
     Refined,
@@ -35,7 +35,6 @@ from medseg.tools.bundle import (
     parse_spec,
     spec_json,
 )
-from medseg.tools.calibration import FEWEST
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, find_folds, open_dataset
 from medseg.tools.inspection import open_case
@@ -149,7 +148,7 @@ def _fitted(
     run = replace(run, spec=spec)
     if spec.refinement is not None:  # its stages are timed by the steps there are
         return run, None
-    return run, Deadline(spec.training, pace.validation, began + 60 * budget)
+    return run, Deadline(spec.training, pace, began + 60 * budget)
 
 
 def _inheritance(run: Run) -> Inheritance | None:
@@ -350,8 +349,7 @@ def _judge_held_back(
             HeldBackCase(name, *open_case(case, run.spec))
             for name, case in zip(names, dataset.held_back, strict=True)
         )
-        # Fewer cases than a calibration needs make copies of them useless.
-        copies = run.spec.quality.corrupted_copies if total >= FEWEST else 0
+        copies = copies_of(run.spec, total)
         seed = run.spec.training.seed
         judging = judge_held_back(segmenter, cases, ways, count=total, copies=copies, seed=seed)
         tell(listeners, Progress("scoring held-back cases", 0, total))

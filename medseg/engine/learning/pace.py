@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -17,6 +17,7 @@ from medseg.engine.learning.losses import SegmentationLoss
 from medseg.engine.learning.supervised import Learner, build_optimizer
 from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.windows import training_inferer, training_precision
+from medseg.tools.calibration import FEWEST
 from medseg.tools.preprocessed import PreprocessedCase
 from medseg.words.config import BundleSpec, TrainingSpec
 from medseg.words.errors import BundleError, Fault
@@ -34,7 +35,7 @@ _VALIDATIONS = 8
 _MOST_FOR_VALIDATION = 0.2
 """Share of the time at most that validations take."""
 _SCORING = 2.0
-"""How many validations the scoring at the end costs: it works on the scans' own grids."""
+"""How many validations' work it is to score a scan at the end, on its own grid and in fp32."""
 _TELLING = 50
 """Fewer steps say little about the speed: the first ones of a training are slower."""
 LEAST_STEPS = 20
@@ -47,10 +48,18 @@ class Pace:
     Attributes:
         step: Seconds per step.
         validation: Seconds per validation of all held-back cases.
+        results: How many results are scored at the end for each held-back case, its corrupted
+            copies among them.
     """
 
     step: float
     validation: float
+    results: float = 1.0
+
+    @property
+    def scoring(self) -> float:
+        """Seconds that the scoring at the end takes."""
+        return _SCORING * self.validation * self.results
 
 
 def measure_pace(
@@ -80,7 +89,15 @@ def measure_pace(
     learner.learn(validate=goes_on, save=lambda _: None)
     counted = ends[WARM_UP - 1 :]
     step = (counted[-1] - counted[0]) / (len(counted) - 1)
-    return Pace(step, _validation_seconds(learner, validation))
+    copies = copies_of(spec, len(validation))
+    results = 1 + copies / len(validation) if validation else 1.0
+    return Pace(step, _validation_seconds(learner, validation), results)
+
+
+def copies_of(spec: BundleSpec, cases: int) -> int:
+    """Return how many corrupted copies of so many held-back cases are scored at the end."""
+    # Fewer cases than a calibration needs make copies of them useless.
+    return spec.quality.corrupted_copies if cases >= FEWEST else 0
 
 
 def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> float:
@@ -98,7 +115,7 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
     Raises:
         BundleError: If hardly any step fits.
     """
-    usable = _SAFETY * seconds_left - _SCORING * pace.validation
+    usable = _SAFETY * seconds_left - pace.scoring
     validations = _VALIDATIONS
     if pace.validation > 0:
         validations = int(_MOST_FOR_VALIDATION * usable / pace.validation)
@@ -112,8 +129,9 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
                     "training.budget_minutes",
                     f"{spec.training.budget_minutes:g} minutes leave {max(steps, 0)} steps of "
                     f"{pace.step:.2f} s beside {validations} validations of "
-                    f"{pace.validation:.0f} s; {LEAST_STEPS} are needed. Give more time, or a "
-                    "smaller patch or batch",
+                    f"{pace.validation:.0f} s and {pace.scoring:.0f} s of scoring at the end; "
+                    f"{LEAST_STEPS} are needed. Give more time, a smaller patch or batch, or "
+                    "fewer quality.corrupted_copies",
                 )
             ],
         )
@@ -130,12 +148,12 @@ class Deadline:
 
     Args:
         training: The training as it was fitted.
-        validation: Seconds per validation, as measured before.
+        pace: As measured before.
         ends: When all must be done, in seconds of some clock.
     """
 
-    def __init__(self, training: TrainingSpec, validation: float, ends: float) -> None:
-        self._training, self._validation, self._ends = training, validation, ends
+    def __init__(self, training: TrainingSpec, pace: Pace, ends: float) -> None:
+        self._training, self._pace, self._ends = training, pace, ends
         self._done, self._since, self._validated = 0, 0.0, 0.0
 
     def start(self, now: float) -> None:
@@ -144,7 +162,7 @@ class Deadline:
 
     def validated(self, seconds: float) -> None:
         """Take note of a validation: it was no step, and the next will take as long."""
-        self._validation = max(seconds, self._validation)
+        self._pace = replace(self._pace, validation=max(seconds, self._pace.validation))
         self._validated += seconds
 
     def steps(self, done: int, now: float) -> int:
@@ -159,13 +177,13 @@ class Deadline:
             return training.steps
         step = max(now - self._since - self._validated, 0.0) / max(done - self._done, 1)
         self._done, self._since, self._validated = done, now, 0.0
-        left = self._ends - now - _SCORING * self._validation
+        left = self._ends - now - self._pace.scoring
         validations = -(-(training.steps - done) // training.validate_every)
-        need = (training.steps - done) * step + validations * self._validation
+        need = (training.steps - done) * step + validations * self._pace.validation
         if done >= training.steps or need <= left:
             return training.steps
-        per_step = step + self._validation / training.validate_every
-        fit = int((_SAFETY * left - self._validation) / per_step)
+        per_step = step + self._pace.validation / training.validate_every
+        fit = int((_SAFETY * left - self._pace.validation) / per_step)
         # At least one more, because the last step is the one after which is validated.
         steps = min(max(done + fit, done + 1, training.warmup_steps + 1), training.steps)
         self._training = training.model_copy(update={"steps": steps})

@@ -10,6 +10,7 @@ from made_cases import balls, made_case
 from medseg.engine.learning.pace import (
     Deadline,
     Pace,
+    copies_of,
     fit_to_budget,
     measure_pace,
     voxels_per_second,
@@ -43,6 +44,14 @@ def test_a_warm_up_never_outlasts_a_tenth() -> None:
     assert fit_to_budget(timed(), Pace(1, 0), 25).training.warmup_steps == 2
 
 
+def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
+    plain = fit_to_budget(timed(), Pace(step=0.5, validation=10), 600).training.steps
+    copied = fit_to_budget(timed(), Pace(step=0.5, validation=10, results=5), 600).training.steps
+    assert plain - copied == pytest.approx(2 * 4 * 10 / 0.5, abs=1)
+    assert copies_of(timed(), 8) == 60
+    assert copies_of(timed(), 7) == 0
+
+
 @pytest.mark.parametrize("left", [-5.0, 0.0, 15.0])
 def test_too_little_time_is_said_with_what_it_would_take(left: float) -> None:
     with pytest.raises(BundleError, match=r"steps of 1\.00 s") as caught:
@@ -65,7 +74,7 @@ def test_the_speed_of_a_network_is_positive() -> None:
 def fitted(**training: int) -> Deadline:
     """Return the deadline, at second 1000, of 1000 steps that validate after every 500."""
     made = made_spec(training={"steps": 1000, "validate_every": 500} | training)
-    deadline = Deadline(made.training, validation=20.0, ends=1000.0)
+    deadline = Deadline(made.training, Pace(step=0.9, validation=20.0), ends=1000.0)
     deadline.start(0.0)
     return deadline
 
