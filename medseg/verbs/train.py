@@ -148,7 +148,7 @@ def _fitted(
     run = replace(run, spec=spec)
     if spec.refinement is not None:  # its stages are timed by the steps there are
         return run, None
-    return run, Deadline(spec.training, pace, began + 60 * budget)
+    return run, Deadline(spec, pace, began + 60 * budget)
 
 
 def _inheritance(run: Run) -> Inheritance | None:

@@ -96,7 +96,9 @@ def preprocess(python: str, work: Path, environment: dict[str, str]) -> None:
     entry = "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints"
     run = f"import {entry} as entry; entry.plan_and_preprocess_entry()"
     options = ["-d", "1", "-c", CONFIGURATION, "-np", "1", "-npfp", "1"]
-    subprocess.run([python, "-c", run, *options], env=environment, check=True)
+    # Its planner counts its threads by the same variable, and fails at 0.
+    threads = environment | {"nnUNet_n_proc_DA": "1"}
+    subprocess.run([python, "-c", run, *options], env=threads, check=True)
     shutil.copy(work / SPLITS, work / "preprocessed" / NAME)
 
 

@@ -19,7 +19,7 @@ from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.windows import training_inferer, training_precision
 from medseg.tools.calibration import FEWEST
 from medseg.tools.preprocessed import PreprocessedCase
-from medseg.words.config import BundleSpec, TrainingSpec
+from medseg.words.config import BundleSpec
 from medseg.words.errors import BundleError, Fault
 
 WARM_UP = 3
@@ -36,6 +36,8 @@ _MOST_FOR_VALIDATION = 0.2
 """Share of the time at most that validations take."""
 _SCORING = 2.0
 """How many validations' work it is to score a scan at the end, on its own grid and in fp32."""
+_MOST_FOR_COPIES = 0.2
+"""Share of the time at most that the scoring of corrupted copies takes."""
 _TELLING = 50
 """Fewer steps say little about the speed: the first ones of a training are slower."""
 LEAST_STEPS = 20
@@ -48,18 +50,16 @@ class Pace:
     Attributes:
         step: Seconds per step.
         validation: Seconds per validation of all held-back cases.
-        results: How many results are scored at the end for each held-back case, its corrupted
-            copies among them.
+        cases: How many cases are held back.
     """
 
     step: float
     validation: float
-    results: float = 1.0
+    cases: int = 1
 
-    @property
-    def scoring(self) -> float:
-        """Seconds that the scoring at the end takes."""
-        return _SCORING * self.validation * self.results
+    def scoring(self, copies: int) -> float:
+        """Return the seconds that it takes at the end to score the cases and corrupted copies."""
+        return _SCORING * self.validation * (1 + copies / max(self.cases, 1))
 
 
 def measure_pace(
@@ -89,9 +89,7 @@ def measure_pace(
     learner.learn(validate=goes_on, save=lambda _: None)
     counted = ends[WARM_UP - 1 :]
     step = (counted[-1] - counted[0]) / (len(counted) - 1)
-    copies = copies_of(spec, len(validation))
-    results = 1 + copies / len(validation) if validation else 1.0
-    return Pace(step, _validation_seconds(learner, validation), results)
+    return Pace(step, _validation_seconds(learner, validation), len(validation))
 
 
 def copies_of(spec: BundleSpec, cases: int) -> int:
@@ -104,6 +102,7 @@ def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> 
     if not cases:
         return 0.0
     typical = sorted(cases, key=lambda case: case.nbytes)[len(cases) // 2]
+    learner.validate([typical])  # the first is slower and does not count
     started = time.perf_counter()
     learner.validate([typical])
     return (time.perf_counter() - started) * len(cases)
@@ -112,10 +111,14 @@ def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> 
 def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSpec:
     """Set the steps that fit into what is left of the time, and when to validate.
 
+    Corrupted copies become fewer where scoring them would take more than a fifth of it.
+
     Raises:
         BundleError: If hardly any step fits.
     """
-    usable = _SAFETY * seconds_left - pace.scoring
+    copies = _copies_that_fit(spec, pace, seconds_left)
+    scoring = pace.scoring(min(copies, copies_of(spec, pace.cases)))
+    usable = _SAFETY * seconds_left - scoring
     validations = _VALIDATIONS
     if pace.validation > 0:
         validations = int(_MOST_FOR_VALIDATION * usable / pace.validation)
@@ -129,9 +132,8 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
                     "training.budget_minutes",
                     f"{spec.training.budget_minutes:g} minutes leave {max(steps, 0)} steps of "
                     f"{pace.step:.2f} s beside {validations} validations of "
-                    f"{pace.validation:.0f} s and {pace.scoring:.0f} s of scoring at the end; "
-                    f"{LEAST_STEPS} are needed. Give more time, a smaller patch or batch, or "
-                    "fewer quality.corrupted_copies",
+                    f"{pace.validation:.0f} s and {scoring:.0f} s of scoring at the end; "
+                    f"{LEAST_STEPS} are needed. Give more time, or a smaller patch or batch",
                 )
             ],
         )
@@ -140,20 +142,30 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
         "validate_every": -(-steps // validations),
         "warmup_steps": min(spec.training.warmup_steps, steps // 10),
     }
-    return spec.model_copy(update={"training": spec.training.model_copy(update=fitted)})
+    training = spec.training.model_copy(update=fitted)
+    quality = spec.quality.model_copy(update={"corrupted_copies": copies})
+    return spec.model_copy(update={"training": training, "quality": quality})
+
+
+def _copies_that_fit(spec: BundleSpec, pace: Pace, seconds_left: float) -> int:
+    wanted = spec.quality.corrupted_copies
+    seconds = pace.scoring(copies_of(spec, pace.cases)) - pace.scoring(0)
+    most = _MOST_FOR_COPIES * max(seconds_left, 0.0)
+    return wanted if seconds <= most else int(wanted * most / seconds)
 
 
 class Deadline:
     """Tells when a training that became slower than was measured must end, to end in time.
 
     Args:
-        training: The training as it was fitted.
+        spec: The bundle as it was fitted.
         pace: As measured before.
         ends: When all must be done, in seconds of some clock.
     """
 
-    def __init__(self, training: TrainingSpec, pace: Pace, ends: float) -> None:
-        self._training, self._pace, self._ends = training, pace, ends
+    def __init__(self, spec: BundleSpec, pace: Pace, ends: float) -> None:
+        self._training, self._pace, self._ends = spec.training, pace, ends
+        self._copies = copies_of(spec, pace.cases)
         self._done, self._since, self._validated = 0, 0.0, 0.0
 
     def start(self, now: float) -> None:
@@ -177,7 +189,7 @@ class Deadline:
             return training.steps
         step = max(now - self._since - self._validated, 0.0) / max(done - self._done, 1)
         self._done, self._since, self._validated = done, now, 0.0
-        left = self._ends - now - self._pace.scoring
+        left = self._ends - now - self._pace.scoring(self._copies)
         validations = -(-(training.steps - done) // training.validate_every)
         need = (training.steps - done) * step + validations * self._pace.validation
         if done >= training.steps or need <= left:

@@ -90,7 +90,8 @@ class TrainingSpec(Spec):
     budget_minutes: PositiveFloat | None = None
     """Minutes a training may take from its start to its model card. Its speed is measured in the
     first of them, and `steps`, `validate_every` and `warmup_steps` are set to what fits; if the
-    machine becomes slower later, `steps` is set again, to what still does."""
+    machine becomes slower later, `steps` is set again, to what still does. Where time is short
+    `quality.corrupted_copies` becomes less."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd` with Nesterov momentum 0.99, or `adamw`."""
     learning_rate: PositiveFloat = 0.01

@@ -46,8 +46,16 @@ def test_a_warm_up_never_outlasts_a_tenth() -> None:
 
 def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
     plain = fit_to_budget(timed(), Pace(step=0.5, validation=10), 600).training.steps
-    copied = fit_to_budget(timed(), Pace(step=0.5, validation=10, results=5), 600).training.steps
-    assert plain - copied == pytest.approx(2 * 4 * 10 / 0.5, abs=1)
+    copied = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15), 6000)
+    spared = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15), 300)
+    assert (
+        plain == fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=7), 600).training.steps
+    )
+    used = 0.5 * copied.training.steps + 10 * 8 + 2 * 10 * (1 + 60 / 15)
+    assert used == pytest.approx(0.93 * 6000, abs=1)
+    assert copied.quality.corrupted_copies == 60
+    # 60 of them would take 80 s, and a fifth of the time is 60.
+    assert spared.quality.corrupted_copies == 45
     assert copies_of(timed(), 8) == 60
     assert copies_of(timed(), 7) == 0
 
@@ -74,7 +82,7 @@ def test_the_speed_of_a_network_is_positive() -> None:
 def fitted(**training: int) -> Deadline:
     """Return the deadline, at second 1000, of 1000 steps that validate after every 500."""
     made = made_spec(training={"steps": 1000, "validate_every": 500} | training)
-    deadline = Deadline(made.training, Pace(step=0.9, validation=20.0), ends=1000.0)
+    deadline = Deadline(made, Pace(step=0.9, validation=20.0), ends=1000.0)
     deadline.start(0.0)
     return deadline
 
