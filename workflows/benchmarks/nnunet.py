@@ -55,10 +55,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="new, or of an earlier call")
     parser.add_argument("--medseg", type=Path, help="medseg's label maps, to compare with")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cases", type=int, help="for a smoke run: segment only so many")
     parser.add_argument("--once", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.once is not None:
-        print(json.dumps(train(given.once, given.minutes, given.threads)))
+        print(json.dumps(train(given.once, given.minutes, given.threads, given.cases)))
     else:
         compare(given)
 
@@ -83,6 +84,7 @@ def compare(given: argparse.Namespace) -> None:
     for fold in (int(fold) for fold in given.folds.split(",")):
         command = [python, __file__, "--once", str(fold), "--minutes", str(given.minutes)]
         command += ["--threads", str(given.threads), "--work", str(work)]
+        command += ["--cases", str(given.cases)] if given.cases else []
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
         found = json.loads(done.stdout.splitlines()[-1])
         print(f"fold {fold}: {found}", flush=True)
@@ -143,7 +145,7 @@ def prepare(bundle_file: Path, work: Path) -> None:
     (work / SPLITS).write_text(json.dumps(splits, indent=1), encoding="utf-8")
 
 
-def train(fold: int, minutes: float, threads: int) -> dict[str, Any]:
+def train(fold: int, minutes: float, threads: int, cases: int | None) -> dict[str, Any]:
     """Train one fold by nnU-Net, in this process; return what it took and where results are."""
     import torch
 
@@ -158,6 +160,8 @@ def train(fold: int, minutes: float, threads: int) -> dict[str, Any]:
     cpu, wall = time.process_time(), time.perf_counter()
     trainer.run_training()
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    training, held_back = trainer.do_split()
+    trainer.do_split = lambda: (training, held_back[:cases])
     trainer.perform_actual_validation(False)
     sys.stdout = real_stdout
     return {
@@ -186,17 +190,17 @@ def measured(trainer: Any, seconds: float) -> tuple[float, float, float]:
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
-    outputs = [trainer.train_step(next(trainer.dataloader_train)) for _ in range(2)]
-    began, clock = len(outputs), time.process_time()
-    while len(outputs) < began + 3 or time.process_time() - clock < seconds:
+    outputs = [trainer.train_step(next(trainer.dataloader_train))]  # slower, and does not count
+    clock = time.process_time()
+    while len(outputs) < 2 or time.process_time() - clock < seconds:
         outputs.append(trainer.train_step(next(trainer.dataloader_train)))
-    step = (time.process_time() - clock) / (len(outputs) - began)
+    step = (time.process_time() - clock) / (len(outputs) - 1)
     trainer.on_train_epoch_end(outputs)
     clock = time.process_time()
     with torch.no_grad():
         trainer.on_validation_epoch_start()
-        found = [trainer.validation_step(next(trainer.dataloader_val)) for _ in range(3)]
-        validation = (time.process_time() - clock) / len(found)
+        found = [trainer.validation_step(next(trainer.dataloader_val))]
+        validation = time.process_time() - clock
         clock = time.process_time()
         trainer.on_validation_epoch_end(found)
     trainer.on_epoch_end()
@@ -207,7 +211,8 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
     """Return epochs and training steps per epoch that fit into the seconds."""
     per_step = step + validation / VALIDATION_SHARE
     # Epochs' ends (a plot, a checkpoint) may take a twentieth; the rate falls from epoch to epoch.
-    epochs = min(max(int(0.05 * seconds / epoch_end), 3), MOST_EPOCHS)
+    epochs = min(int(0.05 * seconds / epoch_end), int(seconds / per_step / 2), MOST_EPOCHS)
+    epochs = max(epochs, 1)
     iterations = int((seconds / epochs - epoch_end) / per_step)
     if iterations < 1:
         raise SystemExit(f"{seconds:.0f} s are too short: a step takes {step:.1f} s")
