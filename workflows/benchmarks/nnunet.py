@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -238,9 +239,8 @@ def report(given: argparse.Namespace, work: Path) -> None:
     print("| nnU-Net | n | Dice | 95 % interval |\n| --- | ---: | --- | --- |")
     for name in (*labels.names, MEAN):
         dice = list(case_values(theirs.cases, "dice", name).values())
-        found = interval(dice)
-        mean = sum(dice) / len(dice)
-        print(f"| {name} | {len(dice)} | {mean:.4f} | {found.low:.4f} to {found.high:.4f} |")
+        mean = f"{sum(dice) / len(dice):.4f}" if dice else "–"
+        print(f"| {name} | {len(dice)} | {mean} | {between(interval(dice))} |")
     if given.medseg is None:
         return
     both = evaluate(given.medseg, chosen, labels=labels, versus=work / "labels")
@@ -249,9 +249,16 @@ def report(given: argparse.Namespace, work: Path) -> None:
     for one in both.differences:
         if one.metric == "dice":
             print(
-                f"| {one.label} | {one.n} | {one.mean:+.4f} | {one.interval.low:+.4f} to "
-                f"{one.interval.high:+.4f} | {one.better} | {one.worse} | {one.p:.2g} |"
+                f"| {one.label} | {one.n} | {one.mean:+.4f} | {between(one.interval)} | "
+                f"{one.better} | {one.worse} | {'–' if one.n < 2 else format(one.p, '.2g')} |"
             )
+
+
+def between(interval: Any) -> str:
+    """Return where a mean lies; nothing is known of one case."""
+    if math.isnan(interval.low):
+        return "–"
+    return f"{interval.low:.4f} to {interval.high:.4f}"
 
 
 def chosen_references(labels: Path, references: Path, out: Path) -> Path:
