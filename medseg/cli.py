@@ -82,11 +82,22 @@ def _settings() -> None:
 @app.command()
 def plan(
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="The data folder, or its list of cases.")
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="The data folder, or its list of cases; or nnU-Net's nnUNetPlans.json.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The bundle to write.", metavar="FILE")
     ] = Path("bundle.json"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With nnU-Net's plans: the raw data; else dataset.json lies beside the plans.",
+        ),
+    ] = None,
     dims: Annotated[
         str | None,
         typer.Option(metavar="2|3|both", help="Else the data decide; both writes two bundles."),
@@ -97,6 +108,10 @@ def plan(
     ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time for a training: 20m, 2h.")
+    ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(metavar="balanced", help="Let small labels weigh more in the loss."),
     ] = None,
     device: Device = "auto",
     explain: Annotated[
@@ -110,6 +125,8 @@ def plan(
       medseg plan Task04_Hippocampus --budget 20m --explain
 
       medseg plan nnUNet_raw/Dataset001_Liver -o liver/bundle.json --dims both
+
+      medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
     """
     if dims not in (None, "2", "3", "both"):
         raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
@@ -123,9 +140,11 @@ def plan(
             made = run(
                 dataset,
                 file,
+                data=data,
                 dims=number,
                 memory_gb=memory,
                 budget=budget,
+                class_weights=class_weights,
                 device=device,
                 listeners=[terminal],
             )
@@ -332,6 +351,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Bundle whose labels name the values; else every value is a label."),
     ] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="VALUE", help="Value of voxels that nobody annotated."),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
     ] = 1.0,
@@ -364,6 +387,7 @@ def evaluate(
             references,
             out,
             labels=labels,
+            ignore=ignore,
             tolerance_mm=tolerance,
             lesions=lesions,
             versus=versus,

@@ -22,7 +22,7 @@ from scipy import ndimage
 from medseg.tools.cases import Case, CaseList, Scan
 from medseg.tools.files import write_whole
 from medseg.tools.fingerprints import hash_scan
-from medseg.tools.images import read_image, read_labels, stack_channels
+from medseg.tools.images import read_image, stack_channels
 from medseg.tools.label_maps import check_same_grid
 from medseg.words.errors import Fault, ScanError
 from medseg.words.events import Listener, Progress, tell
@@ -144,13 +144,19 @@ class Survey:
         return sizes
 
 
-def survey_cases(found: CaseList, cache: Path, listeners: Iterable[Listener] = ()) -> Survey:
+def survey_cases(
+    found: CaseList,
+    cache: Path,
+    listeners: Iterable[Listener] = (),
+    ignore: int | None = None,
+) -> Survey:
     """Look at every case once.
 
     Args:
         found: The cases; their faults are carried on.
         cache: Folder of what was seen before.
         listeners: Hear the progress, in the calling thread.
+        ignore: The value of voxels that nobody annotated, which are no label.
 
     Returns:
         What was seen, and what is wrong with the cases that cannot be used.
@@ -163,7 +169,7 @@ def survey_cases(found: CaseList, cache: Path, listeners: Iterable[Listener] = (
     tell(listeners, Progress(TASK, 0, len(found.cases)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        seen = pool.map(lambda case: _looked_up(case, cache), found.cases)
+        seen = pool.map(lambda case: _looked_up(case, cache, ignore), found.cases)
         for done, (case, one) in enumerate(zip(found.cases, seen, strict=True), start=1):
             if isinstance(one, CaseFacts):
                 facts.append(one)
@@ -173,14 +179,15 @@ def survey_cases(found: CaseList, cache: Path, listeners: Iterable[Listener] = (
     return Survey(tuple(facts), tuple(faults))
 
 
-def _looked_up(case: Case, cache: Path) -> CaseFacts | str:
+def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
     """Return what is known of a case, or why it cannot be used."""
     try:
-        whole = Scan(case.name, (*case.scan.parts, (case.label,)))
-        file = cache / f"{hash_scan(whole)}.json"
+        whole = Scan(case.name, (*case.scan.parts, case.label_files), _read_as(case))
+        without = "" if ignore is None else f"-without-{ignore}"
+        file = cache / f"{hash_scan(whole)}{without}.json"
         known = _read(file)
         if known is None:
-            known = look_at(case)
+            known = look_at(case, ignore)
             write_whole(file, json.dumps(asdict(known) | {"version": _VERSION}))
         return known
     except ScanError as error:
@@ -188,6 +195,11 @@ def _looked_up(case: Case, cache: Path) -> CaseFacts | str:
     except Exception as error:
         error.add_note(f"while looking at the case {case.name}")
         raise
+
+
+def _read_as(case: Case) -> str:
+    """Return what decides how a case's files are read, besides themselves; usually nothing."""
+    return case.scan.volume + (case.structures.key if case.structures else "")
 
 
 def _read(file: Path) -> CaseFacts | None:
@@ -210,16 +222,23 @@ def _read(file: Path) -> CaseFacts | None:
         return None  # it is made anew
 
 
-def look_at(case: Case) -> CaseFacts:
+def look_at(case: Case, ignore: int | None = None) -> CaseFacts:
     """Open a case and note what it looks like.
+
+    Args:
+        case: The case.
+        ignore: The value of voxels that nobody annotated, which are no label.
 
     Raises:
         ScanError: If it cannot be read, or image and label do not fit each other.
     """
-    image = stack_channels([read_image(part) for part in case.scan.parts])
-    label = read_labels(case.label)
+    parts = case.scan.parts
+    image = stack_channels([read_image(part, volume=case.scan.volume) for part in parts])
+    label = case.read_label(image)
     check_same_grid(image, label)
     labels = _values(label)
+    if ignore is not None:
+        labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)
     turn = nib.orientations.io_orientation(image.affine)[:, 0].astype(int)
     along = np.argsort(turn)  # voxel axis of right, anterior, superior
     inside = labels > 0

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.tools.layouts import Rows
 from medseg.tools.layouts.lists import read_json_list
+from medseg.tools.layouts.meanings import label_meanings
 from medseg.tools.planning.wishes import Notes
 from medseg.tools.survey import Survey
 from medseg.words.errors import DatasetError
@@ -36,6 +38,7 @@ class Subject:
         licence: Of the data, or nothing.
         channel_names: In order; may be empty.
         label_names: Value in the files → name; may be empty.
+        ignore: Value in the files of voxels that nobody annotated, if it says one.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Subject:
     licence: str
     channel_names: tuple[str, ...]
     label_names: Mapping[int, str]
+    ignore: int | None = None
 
     def channels(self, survey: Survey, pictures: bool, notes: Notes) -> list[Described]:
         """Describe the channels that the cases have."""
@@ -100,11 +104,19 @@ def modality_name(modality: str, place: int) -> str:
     return modality if place == 0 and modality != "OT" else f"channel_{place + 1}"
 
 
-def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[str, str]:
+def modality_by_name(name: str) -> str | None:
+    """Return the DICOM modality that a channel's name speaks of, if it does."""
     plain = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
     for modality, pattern in _MODALITIES.items():
         if any(re.fullmatch(pattern, word) for word in plain):
-            return modality, f"The data set calls this channel '{name}'"
+            return modality
+    return None
+
+
+def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[str, str]:
+    modality = modality_by_name(name)
+    if modality:
+        return modality, f"The data set calls this channel '{name}'"
     lowest = min(case.channels[place].lowest for case in survey.cases)
     if not pictures and lowest < _AIR:
         return (
@@ -114,22 +126,29 @@ def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[st
     return "OT", "Nothing says what it is; CT, MR and PT are normalised in their own ways"
 
 
-def read_subject(root: Path) -> Subject:
-    """Read what a data set's ``dataset.json`` says of its channels and labels, if it has one.
+def read_subject(root: Path, listed: Rows | None = None) -> Subject:
+    """Read what a data set says of its channels and labels: its ``dataset.json``, or its layout.
+
+    Args:
+        root: The data folder, or its list of cases.
+        listed: What the layout found; its names count where ``dataset.json`` has none.
 
     Raises:
-        DatasetError: If it says what cannot be planned, such as an ignore label.
+        DatasetError: If it cannot be read, or says what cannot be learned.
     """
     listing = root if root.suffix.lower() == ".json" else root / "dataset.json"
     said = read_json_list(listing) if listing.is_file() else {}
+    meanings = label_meanings(said, listing)
     folder = root if root.is_dir() else root.parent
     channels = said.get("channel_names") or said.get("modality") or {}
     return Subject(
-        name=_name(str(said.get("name") or folder.resolve().name)),
+        name=bundle_name(str(said.get("name") or folder.resolve().name)),
         description=_text(said.get("description")),
         licence=_text(said.get("licence") or said.get("license")),
-        channel_names=tuple(_ordered(channels)),
-        label_names=_label_names(said.get("labels"), listing),
+        channel_names=tuple(_ordered(channels)) or (listed.channel_names if listed else ()),
+        label_names={value: _text(name) or f"label_{value}" for value, name in meanings.names}
+        or (listed.label_names if listed else {}),
+        ignore=meanings.ignore,
     )
 
 
@@ -140,30 +159,11 @@ def _ordered(channels: Any) -> Iterator[str]:
         yield _text(channels[key]) or f"channel {key}"
 
 
-def _label_names(labels: Any, listing: Path) -> dict[int, str]:
-    """Read MSD's ``{"1": "liver"}`` and nnU-Net's ``{"liver": 1}``."""
-    found: dict[int, str] = {}
-    for key, value in labels.items() if isinstance(labels, dict) else ():
-        if isinstance(value, list):
-            raise DatasetError(
-                f"{listing}: the label '{key}' is a region made of {value}; overlapping regions "
-                "cannot be learned. List single values, and join them afterwards"
-            )
-        number, name = (value, key) if isinstance(value, int) else (key, value)
-        if name == "ignore":
-            raise DatasetError(
-                f"{listing}: voxels labelled 'ignore' ({number}) cannot be left out of the loss; "
-                "relabel them, or leave these cases out"
-            )
-        if str(number).isdigit() and int(number) > 0:
-            found[int(number)] = _text(name) or f"label_{number}"
-    return found
-
-
 def _text(value: Any) -> str:
     return " ".join(str(value).split())[:200] if isinstance(value, str) else ""
 
 
-def _name(text: str) -> str:
+def bundle_name(text: str) -> str:
+    """Make a data set's name one that a bundle can have."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-").lower()[:64].strip("_-")
     return plain or "planned"
