@@ -342,18 +342,21 @@ def _data(root: Path, file: Path, found: CaseList, notes: Notes) -> dict[str, An
 
 
 def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, Any]:
-    """Keep only the largest piece of what is in one piece in every case."""
+    """Leave it to held-back cases whether only largest pieces are kept; say what speaks for it."""
     single = []
     for label in labels:
         facts = survey.label(label.get("value", label["index"]))
         if len(facts) >= _ENOUGH_FOR_PIECES and all(one.pieces == 1 for one in facts):
             single.append(label["name"])
-    if not single:
-        return {}
     notes["inference.keep_largest"] = (
-        f"In one piece in each of the {len(survey.cases)} cases, so other pieces are mistakes"
+        "The held-back cases of the training decide, label by label, whether its largest piece "
+        "alone has the better Dice"
     )
-    return {"keep_largest": single}
+    if single:
+        notes["inference.keep_largest"] += (
+            f". In one piece in each of the {len(survey.cases)} cases: {', '.join(single)}"
+        )
+    return {"keep_largest": None}
 
 
 def _shown(content: Any, field: str) -> str:

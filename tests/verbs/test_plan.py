@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from made_bundles import content, write_json
 from PIL import Image
 
 from medseg import cli, plan, train
@@ -21,7 +22,14 @@ from medseg.tools.images import read_image
 from medseg.tools.images.dicom_seg import write_dicom_seg
 from medseg.verbs.plan import Plan
 from medseg.words.errors import DatasetError, MedsegError, OutputError
-from medseg.words.events import BudgetFitted, Event, StepDone, Warned
+from medseg.words.events import (
+    BudgetFitted,
+    Event,
+    Shortened,
+    StepDone,
+    ValidationDone,
+    Warned,
+)
 from medseg.words.labels import Label, LabelSet
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools" / "images"))
@@ -91,6 +99,26 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     assert len([event for event in events if isinstance(event, BudgetFitted)]) == 1
     assert max(event.step for event in events if isinstance(event, StepDone)) == fitted.steps
     assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
+
+
+def test_a_training_that_becomes_slower_takes_fewer_steps(data: Path, tmp_path: Path) -> None:
+    training = {"budget_minutes": 0.15, "checkpoint_every": 50, "augmentation": "none"}
+    bundle = write_json(tmp_path, content(training=training, data={"folds": 2}))
+    events: list[Event] = []
+
+    def become_slower(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StepDone):
+            time.sleep(0.03)
+
+    run = train(bundle, data=data, out=tmp_path / "run", device="cpu", listeners=[become_slower])
+    (fitted,) = [event for event in events if isinstance(event, BudgetFitted)]
+    shortened = [event.steps for event in events if isinstance(event, Shortened)]
+    assert fitted.steps > shortened[0] >= shortened[-1]
+    assert max(event.step for event in events if isinstance(event, StepDone)) == shortened[-1]
+    assert load_bundle(run).spec.training.steps == shortened[-1]
+    last = [event for event in events if isinstance(event, ValidationDone)][-1]
+    assert last.step == shortened[-1]
 
 
 def write_partly_annotated(root: Path) -> Path:
