@@ -212,8 +212,8 @@ class Terminal:
         said = (
             "This bundle is not calibrated: the numbers order masks, their values can be far off."
             if review.coverage is None
-            else "The expected Dice was calibrated on the bundle's own masks; for others it is a "
-            "guess whose order counts. What is the same as the bundle's is not calibrated."
+            else "The order is that of Dice with the bundle's own masks, which is not calibrated. "
+            "The expected Dice was calibrated on those; for other masks it can be far off."
         )
         self._results.print(said, markup=False, highlight=False)
         flagged = len(review.to_review)

@@ -41,7 +41,7 @@ class MaskReview:
 
     Attributes:
         cases: Each mask, the worst first: those in which neither the mask nor the bundle found
-            anything, then from the lowest expected Dice up.
+            anything, then from the lowest Dice with the bundle's own mask up.
         faults: What could not be judged.
         coverage: How often bounds hold on scans like those the bundle was calibrated on; ``None``
             if it is not calibrated.
@@ -62,15 +62,19 @@ class MaskReview:
 
     def summary_rows(self) -> list[tuple[str, ...]]:
         """Return each case as cells of a table, the worst first: the heading, then the cases."""
-        expected = "Dice, raw" if self.coverage is None else "expected"
-        heading = ("case", expected, "worst label", "same as bundle's", "bundle's own", "review")
+        expected = "expected, raw" if self.coverage is None else "expected"
+        heading = ("case", "as bundle's", "worst label", expected, "bundle's own", "review")
         return [heading, *(_summary(one) for one in self.cases)]
 
 
 def worst_first(one: JudgedMask) -> tuple[float, str]:
-    """Order judged masks for people."""
+    """Order judged masks for people.
+
+    By Dice with the bundle's own mask: of all that is known here it was closest to the true Dice
+    (docs/benchmarks/refinement.md).
+    """
     mean = one.quality.mean
-    return (-1.0 if mean is None else mean.score), one.case.casefold()
+    return (-1.0 if mean is None else mean.dice), one.case.casefold()
 
 
 def agreement_csv(review: MaskReview) -> str:
@@ -123,12 +127,12 @@ def _summary(one: JudgedMask) -> tuple[str, ...]:
     flag = "review" if one.quality.review else ""
     if mean is None:
         return (one.case, "–", "nothing found", "–", "–", flag)
-    worst, lowest = min(labels.items(), key=lambda item: item[1].score)
+    worst, lowest = min(labels.items(), key=lambda item: item[1].dice)
     return (
         one.case,
-        f"{mean.score:.3f}",
-        f"{worst} {lowest.score:.3f}",
         f"{mean.dice:.3f}",
+        f"{worst} {lowest.dice:.3f}",
+        f"{mean.score:.3f}",
         "–" if own is None else f"{own:.3f}",
         flag,
     )

@@ -66,5 +66,5 @@ def test_the_worst_come_first_and_the_table_says_why() -> None:
         ["good", "b"],
     ]
     heading, *rows = review.summary_rows()
-    assert heading[1] == "Dice, raw"
+    assert heading[3] == "expected, raw"
     assert rows[2][:4] == ("good", "0.850", "b 0.800", "0.850")
