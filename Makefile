@@ -29,7 +29,7 @@ test: $(STAMP)  ## lint, types, layers and the default tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: $(STAMP)  ## minutes: a second environment, many kills
 	$(BIN)/pytest -m slow

@@ -22,7 +22,7 @@ from scipy import ndimage
 from medseg.tools.cases import Case, CaseList, Scan
 from medseg.tools.files import write_whole
 from medseg.tools.fingerprints import hash_scan
-from medseg.tools.images import read_image, read_labels, stack_channels
+from medseg.tools.images import read_image, stack_channels
 from medseg.tools.label_maps import check_same_grid
 from medseg.words.errors import Fault, ScanError
 from medseg.words.events import Listener, Progress, tell
@@ -176,7 +176,7 @@ def survey_cases(found: CaseList, cache: Path, listeners: Iterable[Listener] = (
 def _looked_up(case: Case, cache: Path) -> CaseFacts | str:
     """Return what is known of a case, or why it cannot be used."""
     try:
-        whole = Scan(case.name, (*case.scan.parts, (case.label,)))
+        whole = Scan(case.name, (*case.scan.parts, case.label_files), _read_as(case))
         file = cache / f"{hash_scan(whole)}.json"
         known = _read(file)
         if known is None:
@@ -188,6 +188,11 @@ def _looked_up(case: Case, cache: Path) -> CaseFacts | str:
     except Exception as error:
         error.add_note(f"while looking at the case {case.name}")
         raise
+
+
+def _read_as(case: Case) -> str:
+    """Return what decides how a case's files are read, besides themselves; usually nothing."""
+    return case.scan.volume + (case.structures.key if case.structures else "")
 
 
 def _read(file: Path) -> CaseFacts | None:
@@ -216,8 +221,9 @@ def look_at(case: Case) -> CaseFacts:
     Raises:
         ScanError: If it cannot be read, or image and label do not fit each other.
     """
-    image = stack_channels([read_image(part) for part in case.scan.parts])
-    label = read_labels(case.label)
+    parts = case.scan.parts
+    image = stack_channels([read_image(part, volume=case.scan.volume) for part in parts])
+    label = case.read_label(image)
     check_same_grid(image, label)
     labels = _values(label)
     turn = nib.orientations.io_orientation(image.affine)[:, 0].astype(int)

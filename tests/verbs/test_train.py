@@ -382,21 +382,20 @@ def test_a_training_leaves_no_process_no_file_and_no_warning_of_ours(
         *("--set", "tracking.register_model=false"),
     ]
     environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    before = {process.pid for process in psutil.process_iter()}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert not re.search(r"medseg/\S+\.py:\d+: \w*Warning", done.stderr)
     assert list(temporary.iterdir()) == []
-    left = [process for process in psutil.process_iter() if process.pid not in before]
-    assert not [process for process in left if "medseg" in " ".join(_command(process))]
+    assert not [one for one in psutil.process_iter() if _temporary(one) == str(temporary)]
     assert f"Trained bundle: {trained.home / 'clean'}" in done.stdout
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _temporary(process: psutil.Process) -> str | None:
+    """Return where a process puts temporary files, which its children inherit."""
     try:
-        return process.cmdline()
+        return process.environ().get("TMPDIR")
     except psutil.Error:
-        return []
+        return None
 
 
 def test_fine_tuning_starts_where_the_parent_ended_and_says_so(trained: Trained) -> None:
