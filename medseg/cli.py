@@ -109,6 +109,10 @@ def plan(
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Time for a training: 20m, 2h.")
     ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(metavar="balanced", help="Let small labels weigh more in the loss."),
+    ] = None,
     device: Device = "auto",
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every choice with its reason.")
@@ -140,6 +144,7 @@ def plan(
                 dims=number,
                 memory_gb=memory,
                 budget=budget,
+                class_weights=class_weights,
                 device=device,
                 listeners=[terminal],
             )
@@ -346,6 +351,10 @@ def evaluate(
         Path | None,
         typer.Option(help="Bundle whose labels name the values; else every value is a label."),
     ] = None,
+    ignore: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="VALUE", help="Value of voxels that nobody annotated."),
+    ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
     ] = 1.0,
@@ -406,6 +415,7 @@ def evaluate(
             references,
             out,
             labels=labels,
+            ignore=ignore,
             tolerance_mm=tolerance,
             lesions=lesions,
             versus=versus,

@@ -359,7 +359,8 @@ def flat_parameters(spec: BundleSpec) -> dict[str, str]:
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
+        # Names of labels are no names of fields.
+        if isinstance(value, dict) and value and prefix != "training.class_weights":
             for key, item in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, item)
         else:

@@ -124,7 +124,7 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
         else:
             cases.append(_case(row, name, field, spec.data))
     cases.sort(key=lambda case: case.name)
-    warnings = [*found.warnings, *_doubts(cases, spec.data)]
+    warnings = [*found.warnings, *_unlike_the_bundle(found, spec), *_doubts(cases, spec.data)]
     return CaseList(tuple(cases), tuple(sorted(wrong, key=str)), tuple(warnings))
 
 
@@ -261,6 +261,18 @@ def _case(row: Row, name: str, field: str, data: DataSpec) -> Case:
 def _pattern_group(name: str, data: DataSpec) -> str | None:
     found = re.search(data.group_pattern, name) if data.group_pattern else None
     return found[1] if found else None
+
+
+def _unlike_the_bundle(found: Rows, spec: BundleSpec) -> Iterator[str]:
+    """Say where the data set and the bundle leave out different values."""
+    ignore = found.ignore
+    if ignore is None or ignore == spec.data.ignore or ignore in spec.label_set.values:
+        return
+    ours = "does not" if spec.data.ignore is None else f"has {spec.data.ignore} there"
+    yield (
+        f"{found.origin}: says that voxels of the value {ignore} were not annotated ('ignore'), "
+        f"and the bundle {ours}; set data.ignore to {ignore}"
+    )
 
 
 def _doubts(cases: Sequence[Case], data: DataSpec) -> Iterator[str]:

@@ -105,7 +105,8 @@ def _usable_cases(
     chain = Preprocessing(spec, with_label=True)
 
     def keep(case: Case, volume: Volume, label: Indices) -> None:
-        write_entry(entries[case.name], case, volume, label, chain)
+        entry = entries[case.name]
+        write_entry(entry, case, volume, label, chain, spec.label_set.ignored)
 
     checked = check_cases(
         CaseList(unread, found.faults, found.warnings), spec, listeners, keep=keep

@@ -121,7 +121,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
 
     Raises:
         ScanError: If a file cannot be read, the channels or the labels are not the bundle's,
-            or the image shows nothing.
+            the image shows nothing, or nobody annotated any of it.
         GeometryError: If image and label do not lie on one grid.
     """
     image = read_scan(case.scan, len(spec.channels))
@@ -129,7 +129,13 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     check_same_grid(image, label)
     if not any(_varies(channel) for channel in image.array):
         raise ScanError("every voxel of the image has the same value, so there is nothing to see")
-    return image, encode_labels(label, spec.label_set)
+    indices = encode_labels(label, spec.label_set)
+    if spec.label_set.ignored is not None and (indices == spec.label_set.ignored).all():
+        raise ScanError(
+            f"every voxel of the label has the value {spec.data.ignore}, which data.ignore leaves "
+            "out, so there is nothing to learn from"
+        )
+    return image, indices
 
 
 def read_scan(scan: Scan, channels: int, *, resample_uneven: bool = False) -> Volume:
@@ -163,7 +169,7 @@ def _inspect(case: Case, spec: BundleSpec, keep: Keep | None) -> _Finding:
     except Exception as error:
         error.add_note(f"while checking the case {case.name}")
         raise
-    present = _present(labels)
+    present = _present(labels, spec.label_set.channels)
     return _Finding(
         case,
         warnings=tuple(_oddities(image, present, spec)),
@@ -209,9 +215,11 @@ def _varies(voxels: Array) -> bool:
     return bool(voxels.min() < voxels.max())
 
 
-def _present(labels: Indices) -> frozenset[int]:
+def _present(labels: Indices, channels: int) -> frozenset[int]:
+    """Return the labels that occur: neither background nor what nobody annotated."""
     slabs = (labels[..., k] for k in range(labels.shape[2]))
-    return frozenset(index for slab in slabs for index in np.unique(slab).tolist()) - {0}
+    found = {index for slab in slabs for index in np.unique(slab).tolist()}
+    return frozenset(index for index in found if 0 < index < channels)
 
 
 def _content_hash(array: Array) -> str:

@@ -38,7 +38,8 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
         labels: What the bundle calls its values and colours.
 
     Returns:
-        Shape ``(i, j, k)``, uint8 where all indices fit, else uint16.
+        Shape ``(i, j, k)``, uint8 where all indices fit, else uint16. Voxels that nobody annotated
+        have the index ``labels.ignored``.
 
     Raises:
         ScanError: If there is a value or colour that the bundle does not have.
@@ -109,8 +110,8 @@ def _by_value(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
         have = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
             f"the label file holds {_listed(named)}; this bundle has 0 (background), "
-            f"{some(have, MOST_NAMED)}. Give the label that is meant its 'value' in the bundle, or "
-            "correct the file"
+            f"{some(have, MOST_NAMED)}. Give the label that is meant its 'value' in the bundle, "
+            "name in data.ignore what nobody annotated, or correct the file"
         )
     return indices
 
@@ -145,7 +146,8 @@ def _finder(
         lowest: Of the codes.
         highest: Of the codes.
     """
-    kind = np.uint8 if labels.channels <= np.iinfo(np.uint8).max else np.uint16
+    most = labels.channels if labels.ignored is None else labels.ignored + 1
+    kind = np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16
     unknown = np.iinfo(kind).max
     if lowest >= 0 and highest < max(size, _SMALLEST_TABLE):
         table = np.full(highest + 1, unknown, kind)

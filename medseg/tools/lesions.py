@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from medseg.tools.metrics import annotated
 from medseg.words.labels import LabelSet
 from medseg.words.volume import Array
 
@@ -50,12 +51,13 @@ def count_lesions(prediction: Array, reference: Array, labels: LabelSet) -> dict
 
     Args:
         prediction: Label indices ``(i, j, k)``.
-        reference: The same on the same grid.
+        reference: The same on the same grid. Where nobody annotated it nothing is counted.
         labels: The labels.
 
     Returns:
         Label name → counts.
     """
+    prediction, reference = annotated(prediction, reference, labels)
     return {
         label.name: _count(prediction == label.index, reference == label.index) for label in labels
     }

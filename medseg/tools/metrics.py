@@ -9,7 +9,9 @@ Where a number needs a rule, this is it:
   the image is outside the mask. HD95 and NSD use the same surface distances, between voxel
   centres, so they equal MONAI's ``compute_hausdorff_distance(percentile=95)`` and
   ``compute_surface_dice`` with the spacing in mm;
-* an image of one slice has contours instead of surfaces.
+* an image of one slice has contours instead of surfaces;
+* voxels that nobody annotated are background on both sides: what was predicted there changes no
+  number, and volumes are those of the annotated part.
 """
 
 from __future__ import annotations
@@ -136,7 +138,8 @@ def score_case(
 
     Args:
         prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
-        reference: Label indices on the same grid, same shape.
+        reference: Label indices on the same grid, same shape; ``labels.ignored`` where nobody
+            annotated.
         labels: The labels to score; voxels with other values count as background.
         spacing: Distance between neighbouring voxels along i, j and k, in mm.
         tolerance_mm: How far apart surfaces may lie and still count as equal in the NSD.
@@ -153,6 +156,7 @@ def score_case(
     """
     predicted, expected = _indices(prediction), _indices(reference)
     _check(predicted.shape, expected.shape, spacing, tolerance_mm)
+    predicted, expected = annotated(predicted, expected, labels)
     if voxel_ml is None:
         voxel_ml = math.prod(spacing) / 1000.0
     axes = _extended_axes(expected.shape)
@@ -201,6 +205,20 @@ def statistics(
         | {MEAN: _over_labels(scores, metric, names)}
         for metric in metrics
     }
+
+
+def annotated(prediction: Array, reference: Array, labels: LabelSet) -> tuple[Array, Array]:
+    """Return both sides with background where nobody annotated the reference.
+
+    Args:
+        prediction: Label indices.
+        reference: The same on the same grid; ``labels.ignored`` where nobody annotated.
+        labels: The labels.
+    """
+    if labels.ignored is None:
+        return prediction, reference
+    known = reference != labels.ignored
+    return prediction * known, reference * known
 
 
 def _indices(labels: Any) -> Array:

@@ -164,8 +164,18 @@ def _training(spec: BundleSpec, facts: Facts) -> str:
             f"{training.steps} steps of {training.batch_size} patches of "
             f"{' × '.join(str(n) for n in training.patch)} voxels, seed {training.seed}",
             weights,
+            *_partly_annotated(spec),
         ]
     )
+
+
+def _partly_annotated(spec: BundleSpec) -> list[str]:
+    if spec.data.ignore is None:
+        return []
+    return [
+        f"Voxels with the value {spec.data.ignore} in the label files were annotated by nobody: "
+        "nothing was learned from them, and no score counts them"
+    ]
 
 
 def _ancestry(lineage: Lineage | None) -> list[str]:

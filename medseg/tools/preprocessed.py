@@ -33,6 +33,8 @@ ENTRY_VERSION = 1
 FOREGROUND_SAMPLES = 20_000
 """Most voxels remembered per label: enough for any patch to be centred anywhere on it."""
 
+_ANNOTATED = "annotated"
+
 
 @dataclass(frozen=True, slots=True)
 class PreprocessedCase:
@@ -44,6 +46,8 @@ class PreprocessedCase:
         label: ``(1, x, y, z)`` label indices, uint8 or int32.
         foreground: Label index → flat positions in ``(x, y, z)`` where it is found.
         spacing: Voxel size in mm along x, y, z.
+        annotated: Flat positions that were annotated, background among them; ``None`` where all
+            were.
     """
 
     case_id: str
@@ -51,6 +55,7 @@ class PreprocessedCase:
     label: torch.Tensor
     foreground: dict[int, npt.NDArray[np.int64]]
     spacing: tuple[float, float, float]
+    annotated: npt.NDArray[np.int64] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,6 +76,7 @@ class PreprocessedCase:
             self.label.to(device),
             self.foreground,
             self.spacing,
+            self.annotated,
         )
 
 
@@ -85,8 +91,9 @@ def entry_key(case: Case, spec: BundleSpec) -> str:
     steps = json.dumps(preprocessing_steps(spec), default=repr, sort_keys=True)
     recipe = (ENTRY_VERSION, seen, steps, len(spec.channels), spec.preprocessing.input)
     labels = [(label.index, label.value, label.colour) for label in spec.label_set]
-    made_of = [case.scan.volume] if case.scan.volume else []
+    made_of: list[object] = [case.scan.volume] if case.scan.volume else []
     made_of += [case.structures.key] if case.structures else []
+    made_of += [("ignore", spec.data.ignore)] if spec.data.ignore is not None else []
     told = repr((recipe, labels, *made_of))
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
@@ -107,7 +114,12 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def write_entry(
-    folder: Path, case: Case, volume: Volume, label: Array, preprocess: Preprocessing
+    folder: Path,
+    case: Case,
+    volume: Volume,
+    label: Array,
+    preprocess: Preprocessing,
+    ignored: int | None = None,
 ) -> None:
     """Preprocess one case and keep it in ``folder``, whole or not at all.
 
@@ -117,6 +129,7 @@ def write_entry(
         volume: Its image.
         label: Its label indices, ``(i, j, k)``, on the image's grid.
         preprocess: The bundle's chain, with label.
+        ignored: The index of voxels that nobody annotated.
 
     Raises:
         ScanError: If the case cannot be preprocessed.
@@ -132,7 +145,8 @@ def write_entry(
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
         np.save(part / "image.npy", np.ascontiguousarray(image))
         np.save(part / "label.npy", np.ascontiguousarray(indices))
-        np.savez(part / "foreground.npz", allow_pickle=False, **_foreground(indices[0]))
+        places = _foreground(indices[0], ignored)
+        np.savez(part / "foreground.npz", allow_pickle=False, **places)
         entry = {"case_id": content_id(case), "spacing": spacing}
         (part / "entry.json").write_text(json.dumps(entry))
         _publish(part, folder)
@@ -152,16 +166,22 @@ def _publish(part: Path, folder: Path) -> None:
             raise
 
 
-def _foreground(label: Array) -> dict[str, npt.NDArray[np.int64]]:
+def _foreground(label: Array, ignored: int | None) -> dict[str, npt.NDArray[np.int64]]:
     flat = label.reshape(-1)
     positions = np.flatnonzero(flat)
     values = flat[positions]
-    found = {}
-    for index in np.unique(values):
-        here = positions[values == index]
-        step = max(1, len(here) // FOREGROUND_SAMPLES)
-        found[str(index)] = here[::step]
+    found = {
+        str(index): _thinned(positions[values == index])
+        for index in np.unique(values)
+        if index != ignored
+    }
+    if ignored is not None and (values == ignored).any():
+        found[_ANNOTATED] = _thinned(np.flatnonzero(flat != ignored))
     return found
+
+
+def _thinned(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return positions[:: max(1, len(positions) // FOREGROUND_SAMPLES)]
 
 
 def is_entry(folder: Path) -> bool:
@@ -178,14 +198,16 @@ def read_entry(folder: Path) -> PreprocessedCase:
     try:
         entry = json.loads((folder / "entry.json").read_text())
         with np.load(folder / "foreground.npz") as found:
-            foreground = {int(index): found[index] for index in found.files}
+            places = {name: found[name] for name in found.files}
+        annotated = places.pop(_ANNOTATED, None)
         x, y, z = entry["spacing"]
         return PreprocessedCase(
             case_id=entry["case_id"],
             image=_mapped(folder / "image.npy"),
             label=_mapped(folder / "label.npy"),
-            foreground=foreground,
+            foreground={int(index): positions for index, positions in places.items()},
             spacing=(x, y, z),
+            annotated=annotated,
         )
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise OutputError(

@@ -144,13 +144,19 @@ class Survey:
         return sizes
 
 
-def survey_cases(found: CaseList, cache: Path, listeners: Iterable[Listener] = ()) -> Survey:
+def survey_cases(
+    found: CaseList,
+    cache: Path,
+    listeners: Iterable[Listener] = (),
+    ignore: int | None = None,
+) -> Survey:
     """Look at every case once.
 
     Args:
         found: The cases; their faults are carried on.
         cache: Folder of what was seen before.
         listeners: Hear the progress, in the calling thread.
+        ignore: The value of voxels that nobody annotated, which are no label.
 
     Returns:
         What was seen, and what is wrong with the cases that cannot be used.
@@ -163,7 +169,7 @@ def survey_cases(found: CaseList, cache: Path, listeners: Iterable[Listener] = (
     tell(listeners, Progress(TASK, 0, len(found.cases)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        seen = pool.map(lambda case: _looked_up(case, cache), found.cases)
+        seen = pool.map(lambda case: _looked_up(case, cache, ignore), found.cases)
         for done, (case, one) in enumerate(zip(found.cases, seen, strict=True), start=1):
             if isinstance(one, CaseFacts):
                 facts.append(one)
@@ -173,14 +179,15 @@ def survey_cases(found: CaseList, cache: Path, listeners: Iterable[Listener] = (
     return Survey(tuple(facts), tuple(faults))
 
 
-def _looked_up(case: Case, cache: Path) -> CaseFacts | str:
+def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
     """Return what is known of a case, or why it cannot be used."""
     try:
         whole = Scan(case.name, (*case.scan.parts, case.label_files), _read_as(case))
-        file = cache / f"{hash_scan(whole)}.json"
+        without = "" if ignore is None else f"-without-{ignore}"
+        file = cache / f"{hash_scan(whole)}{without}.json"
         known = _read(file)
         if known is None:
-            known = look_at(case)
+            known = look_at(case, ignore)
             write_whole(file, json.dumps(asdict(known) | {"version": _VERSION}))
         return known
     except ScanError as error:
@@ -215,8 +222,12 @@ def _read(file: Path) -> CaseFacts | None:
         return None  # it is made anew
 
 
-def look_at(case: Case) -> CaseFacts:
+def look_at(case: Case, ignore: int | None = None) -> CaseFacts:
     """Open a case and note what it looks like.
+
+    Args:
+        case: The case.
+        ignore: The value of voxels that nobody annotated, which are no label.
 
     Raises:
         ScanError: If it cannot be read, or image and label do not fit each other.
@@ -226,6 +237,8 @@ def look_at(case: Case) -> CaseFacts:
     label = case.read_label(image)
     check_same_grid(image, label)
     labels = _values(label)
+    if ignore is not None:
+        labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)
     turn = nib.orientations.io_orientation(image.affine)[:, 0].astype(int)
     along = np.argsort(turn)  # voxel axis of right, anterior, superior
     inside = labels > 0

@@ -13,6 +13,9 @@ from medseg.tools.evaluation import Evaluation
 from medseg.tools.evaluation_files import write_evaluation
 from medseg.tools.images import read_labels
 from medseg.tools.label_maps import encode_labels, label_indices
+from medseg.tools.layouts import LISTING
+from medseg.tools.layouts.lists import read_json_list
+from medseg.tools.layouts.meanings import ignored_value
 from medseg.tools.lesions import Lesions, count_lesions
 from medseg.tools.metrics import ABSENT, CaseScores, score_case
 from medseg.tools.pairing import Pair, pair_up
@@ -32,6 +35,7 @@ def evaluate(
     out: Path | None = None,
     *,
     labels: BundleSpec | LabelSet | None = None,
+    ignore: int | None = None,
     tolerance_mm: float = 1.0,
     lesions: bool = False,
     versus: Path | None = None,
@@ -52,6 +56,9 @@ def evaluate(
         labels: The labels, by which values of the references are turned into indices. Without
             them every value that occurs is a label, ``label 1`` and so on, and means the same on
             both sides.
+        ignore: Value of the references' voxels that nobody annotated: they are not scored. The
+            bundle's ``data.ignore`` unless given; without a bundle, what the ``dataset.json`` of
+            the references says.
         tolerance_mm: Tolerance of the NSD.
         lesions: Whether to count each label's connected pieces found, missed and made up.
         versus: Another method's predictions for the same references, to compare with.
@@ -65,6 +72,10 @@ def evaluate(
         OutputError: If the results cannot be written.
     """
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
+    if label_set is not None and ignore is not None:
+        label_set = LabelSet(tuple(label_set), ignore)
+    if label_set is None and ignore is None and (references / LISTING).is_file():
+        ignore = ignored_value(read_json_list(references / LISTING))
     pairing = pair_up(predictions, references)
     for name in pairing.without_reference:
         tell(listeners, Warned(f"{name}: this prediction has no reference and is not scored"))
@@ -73,7 +84,7 @@ def evaluate(
     faults = list(pairing.faults)
     for done, pair in enumerate(pairing.pairs, start=1):
         try:
-            scores, counted = _score(pair, label_set, tolerance_mm, lesions)
+            scores, counted = _score(pair, label_set, ignore, tolerance_mm, lesions)
             cases.append(scores)
             if lesions:
                 counts[pair.case] = counted
@@ -86,7 +97,12 @@ def evaluate(
     differences: tuple[Difference, ...] = ()
     if versus is not None:
         other = evaluate(
-            versus, references, labels=labels, tolerance_mm=tolerance_mm, listeners=listeners
+            versus,
+            references,
+            labels=labels,
+            ignore=ignore,
+            tolerance_mm=tolerance_mm,
+            listeners=listeners,
         )
         faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
         differences = tuple(compare(cases, other.cases))
@@ -99,16 +115,25 @@ def evaluate(
 
 
 def _score(
-    pair: Pair, label_set: LabelSet | None, tolerance_mm: float, lesions: bool
+    pair: Pair,
+    label_set: LabelSet | None,
+    ignore: int | None,
+    tolerance_mm: float,
+    lesions: bool,
 ) -> tuple[CaseScores, Mapping[str, Lesions]]:
     prediction, reference = read_labels(pair.prediction), read_labels(pair.reference)
     _check_grids(prediction, reference)
     if label_set is None:
-        label_set = _found_labels(prediction, reference)
-        predicted, expected = (encode_labels(side, label_set) for side in (prediction, reference))
+        label_set = _found_labels(prediction, reference, ignore)
+        predicted = encode_labels(prediction, label_set)
     else:
         predicted = label_indices(prediction, label_set)
-        expected = encode_labels(reference, label_set)
+    expected = encode_labels(reference, label_set)
+    if label_set.ignored is not None and predicted.max() == label_set.ignored:
+        raise ScanError(
+            "the prediction itself holds the value of voxels that nobody annotated; that is no "
+            "label, and only a reference has it (are the two sides swapped?)"
+        )
     scores = score_case(
         predicted,
         expected,
@@ -138,12 +163,12 @@ def _times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def _found_labels(prediction: Volume, reference: Volume) -> LabelSet:
-    """Make every value that occurs a label, the same on both sides."""
+def _found_labels(prediction: Volume, reference: Volume, ignore: int | None) -> LabelSet:
+    """Make every value that occurs a label, the same on both sides, but for what is ignored."""
     if len(prediction.array) > 1 or len(reference.array) > 1:
         raise ScanError("a label map in colours needs the bundle, which says what each colour is")
     values = np.union1d(prediction.array, reference.array)
-    values = values[values != 0].tolist()
+    values = values[(values != 0) & (values != ignore)].tolist()
     if len(values) > MOST_LABELS:
         raise ScanError(
             f"{len(values)} values are too many for label maps; at most {MOST_LABELS} are compared"
@@ -152,7 +177,8 @@ def _found_labels(prediction: Volume, reference: Volume) -> LabelSet:
         [
             Label(index, f"label {value}", value, default_colour(index))
             for index, value in enumerate(values, start=1)
-        ]
+        ],
+        ignore,
     )
 
 

@@ -76,6 +76,7 @@ def plan(
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
+    class_weights: str | None = None,
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Plan:
@@ -89,6 +90,8 @@ def plan(
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step; what the device has, within reason, unless given.
         budget: Time for a training, such as ``20m`` or ``2h``.
+        class_weights: ``balanced`` lets small labels weigh more in the loss; all weigh alike unless
+            given.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: what will train.
         listeners: Told of progress, and of cases that are left out.
 
@@ -105,12 +108,18 @@ def plan(
         raise OutputError(f"{file} exists already; remove it, or give another -o")
     if dims not in (None, 2, 3):
         raise MedsegError(f"--dims is 2 or 3, got {dims}")
+    if class_weights not in (None, "balanced"):
+        raise MedsegError(
+            f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
+            "into training.class_weights of the bundle"
+        )
     computing = choose_device(device)
     wishes = Wishes(
         dims=dims,
         on_gpu=computing.type == "cuda",
         memory_gb=memory_gb or _memory_gb(computing),
         budget_minutes=minutes(budget) if budget else None,
+        balanced=class_weights == "balanced",
     )
     if is_nnunet_plans(root):
         return _carried(root, file, Path(data) if data else None, wishes, listeners)
@@ -120,15 +129,15 @@ def plan(
     channels = max((len(row.images) for row in listed.rows), default=1)
     found = find_cases(root, _draft(channels, listed=listed))
     pictures = _are_pictures(found.cases)
-    survey = _alike(survey_cases(found, RUNS / "surveyed", listeners), found, pictures)
+    subject = read_subject(root, listed)
+    seen = survey_cases(found, RUNS / "surveyed", listeners, subject.ignore)
+    survey = _alike(seen, found, pictures)
     for fault in survey.faults:
         tell(listeners, Warned(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
         tell(listeners, Warned(warning))
     wishes = replace(wishes, dims=2 if pictures else dims)
-    content = _content(
-        root, file, read_subject(root, listed), found, survey, pictures, wishes, computing
-    )
+    content = _content(root, file, subject, found, survey, pictures, wishes, computing)
     return Plan(file, _written(content, file), survey)
 
 
@@ -147,7 +156,13 @@ def _carried(
 
     Raises:
         DatasetError: If plans or ``dataset.json`` are not right or do not fit each other.
+        MedsegError: If a wish needs the data.
     """
+    if wishes.balanced:
+        raise MedsegError(
+            "--class-weights balanced needs the labels' volumes, and nnU-Net's plans do not say "
+            "them; plan from the data, or write training.class_weights into the bundle"
+        )
     plans = read_nnunet_plans(root, wishes.dims)
     listing = (data or root.parent) / LISTING
     if not listing.is_file():
@@ -155,8 +170,11 @@ def _carried(
             f"{listing}: the names of channels and labels stand in nnU-Net's {LISTING}, which is "
             "not there; put it beside the plans, or give the raw data folder by --data"
         )
-    carried = carry_over(plans, read_subject(listing), wishes)
+    subject = read_subject(listing)
+    carried = carry_over(plans, subject, wishes)
     place: dict[str, Any] = {"format": "nnunet"}
+    if subject.ignore is not None:
+        place["ignore"] = subject.ignore
     notes: Notes = carried.content["notes"]
     if data is not None:
         place["root"] = os.path.relpath(data.resolve(), file.resolve().parent)
@@ -185,6 +203,12 @@ def _content(
     if wishes.budget_minutes is not None:
         wishes = replace(wishes, voxels_per_second=_speed(wishes, pictures, len(channels), device))
     data = _data(root, file, found, notes)
+    if subject.ignore is not None:
+        data["ignore"] = subject.ignore
+        notes["data.ignore"] = (
+            "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
+            "learned from them and nothing is scored on them"
+        )
     dims = 2 if pictures else wishes.dims or 3
     grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, dims) / 2, notes)
     shape = choose_network(grid, wishes, notes)
@@ -194,7 +218,8 @@ def _content(
         preprocessing["input"] = "picture"
     elif (spacing := grid.field) is not None:
         preprocessing["spacing_mm"] = spacing
-    inference = _inference(survey, labels, notes)
+    # What looks like one piece may be the annotated part of several.
+    inference = {} if "ignore" in data else _inference(survey, labels, notes)
     return {
         "$schema": SCHEMA_ID,
         "name": subject.name,

@@ -21,6 +21,7 @@ _PALETTE: tuple[RGB, ...] = (
     (120, 130, 255),
 )
 BACKGROUND_COLOUR: RGB = (0, 0, 0)
+_BRIGHTEST = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,15 @@ class LabelSet(Sequence[Label]):
 
     Args:
         labels: Labels whose indices are 1, 2, … in order.
+        ignore: The value in label files of voxels that nobody annotated; ``None`` where every
+            voxel is annotated.
     """
 
-    def __init__(self, labels: Sequence[Label]) -> None:
+    def __init__(self, labels: Sequence[Label], ignore: int | None = None) -> None:
         if [label.index for label in labels] != list(range(1, len(labels) + 1)):
             raise ValueError(f"label indices must be 1, 2, …, got {[la.index for la in labels]}")
         self._labels = tuple(labels)
+        self._ignore = ignore
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -68,10 +72,14 @@ class LabelSet(Sequence[Label]):
         return f"LabelSet({', '.join(f'{label.index}={label.name}' for label in self)})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LabelSet) and self._labels == other._labels
+        return (
+            isinstance(other, LabelSet)
+            and self._labels == other._labels
+            and self._ignore == other._ignore
+        )
 
     def __hash__(self) -> int:
-        return hash(self._labels)
+        return hash((self._labels, self._ignore))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,14 +92,30 @@ class LabelSet(Sequence[Label]):
         return len(self._labels) + 1
 
     @property
+    def ignored(self) -> int | None:
+        """The index of voxels that nobody annotated, the first after the labels'.
+
+        Only references have it: no network answers it and no result holds it. ``None`` where
+        every voxel is annotated.
+        """
+        return None if self._ignore is None else self.channels
+
+    @property
     def values(self) -> dict[int, int]:
-        """Voxel value in label files → index, background included."""
-        return {0: 0} | {label.value: label.index for label in self._labels}
+        """Voxel value in label files → index, background and what is ignored included."""
+        known = {0: 0} | {label.value: label.index for label in self._labels}
+        return known if self._ignore is None else known | {self._ignore: self.channels}
 
     @property
     def colours(self) -> dict[RGB, int]:
-        """Colour in colour-coded label pictures → index, background included."""
-        return {BACKGROUND_COLOUR: 0} | {label.colour: label.index for label in self._labels}
+        """Colour in colour-coded label pictures → index, background included.
+
+        What is ignored is grey there: its value in all three channels.
+        """
+        known = {BACKGROUND_COLOUR: 0} | {label.colour: label.index for label in self._labels}
+        if self._ignore is None or self._ignore > _BRIGHTEST:
+            return known
+        return known | {(self._ignore, self._ignore, self._ignore): self.channels}
 
 
 def default_colour(index: int) -> RGB:

@@ -600,3 +600,30 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
         assert "cannot be read" in " ".join(faults_of(tmp_path, a_spec()).values())
     finally:
         (tmp_path / "labels").chmod(0o700)
+
+
+# --- what the list says of label values ---
+
+
+def test_a_value_to_ignore_that_the_bundle_does_not_have_is_told(tmp_path: Path) -> None:
+    said = {"0": "background", "1": "thing", "2": "ignore"}
+    root = an_msd_list(tmp_path, [an_item("a")], labels=said)
+    (warning,) = find_cases(root, a_spec()).warnings
+    assert "set data.ignore to 2" in warning
+    (warning,) = find_cases(root, a_spec(ignore=3)).warnings
+    assert "has 3 there; set data.ignore to 2" in warning
+    assert find_cases(root, a_spec(ignore=2)).warnings == ()
+
+
+@pytest.mark.parametrize("layout", ["msd", "nnunet"])
+def test_regions_are_refused_with_what_to_do(layout: str, tmp_path: Path) -> None:
+    labels = {"background": 0, "whole tumor": [1, 2], "core": [2]}
+    more = {"labels": labels, "regions_class_order": [1, 2]}
+    if layout == "msd":
+        root = an_msd_list(tmp_path, [an_item("a")], **more)
+    else:
+        touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+        (tmp_path / "dataset.json").write_text(json.dumps(more))
+        root = tmp_path
+    with pytest.raises(DatasetError, match=r"'whole tumor' is a region.*Name each value by itself"):
+        find_cases(root, a_spec())

@@ -14,7 +14,7 @@ from PIL import Image
 
 from medseg.tools.cases import Case, Scan, find_cases
 from medseg.tools.inspection import Inspection, absent_labels, check_cases, open_case
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, DataSpec
 from medseg.words.errors import Fault, ScanError
 from medseg.words.events import Event, Progress
 
@@ -295,3 +295,17 @@ def test_a_series_is_a_case_like_any_other(shared_data: Path, tmp_path: Path) ->
 
     assert found.faults == ()
     assert len(found.good) == 1
+
+
+def test_a_case_that_nobody_annotated_is_a_fault_and_part_of_one_is_none(tmp_path: Path) -> None:
+    spec = a_spec()
+    spec = spec.model_copy(update={"data": DataSpec(ignore=9)})
+    label = np.full((6, 5, 4), 9, np.uint8)
+    nothing = a_case(tmp_path, "nothing", label=label.copy())
+    label[:3] = a_label()[:3]
+    some = a_case(tmp_path, "some", label=label)
+    found = check_cases([nothing, some], spec)
+    assert [case.name for case in found.good] == ["some"]
+    (fault,) = found.faults
+    assert "value 9" in fault.what
+    assert found.labels == {1}

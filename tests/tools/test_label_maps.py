@@ -153,3 +153,20 @@ def test_grids_must_agree_in_shape_and_place() -> None:
         check_same_grid(image, a_volume(np.zeros((1, 4, 4, 3))))
     with pytest.raises(GeometryError, match=r"2\.5 mm away"):
         check_same_grid(image, a_volume(np.zeros((1, 4, 4, 4)), moved))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])
+def test_what_nobody_annotated_has_its_own_index(dtype: str) -> None:
+    labels = LabelSet(tuple(LABELS), ignore=9)
+    assert encode_labels(values(0, 7, 9, 255, dtype=dtype), labels).ravel().tolist() == [0, 1, 3, 2]
+    coloured = colours((255, 0, 0), (9, 9, 9), (0, 0, 0))
+    assert encode_labels(coloured, labels).ravel().tolist() == [1, 3, 0]
+    with pytest.raises(ScanError, match="9"):
+        encode_labels(values(0, 7, 9), LABELS)
+
+
+@pytest.mark.parametrize("count", [253, 254, 255])
+def test_the_ignored_index_fits_beside_many_labels(count: int) -> None:
+    many = [Label(n, f"l{n}", value=n, colour=(n, 0, 0)) for n in range(1, count + 1)]
+    found = encode_labels(values(0, count, 999, dtype="uint16"), LabelSet(many, ignore=999))
+    assert found.ravel().tolist() == [0, count, count + 1]

@@ -31,3 +31,13 @@ def test_counts_add_up_and_make_rates() -> None:
     nothing = Lesions(0, 0, 0, 0)
     assert math.isnan(nothing.sensitivity)
     assert math.isnan(nothing.precision)
+
+
+def test_nothing_is_counted_where_nobody_annotated() -> None:
+    reference, prediction = np.zeros((2, 20, 20, 4), np.uint8)
+    reference[1:4, 1:4] = prediction[1:4, 1:4] = 1
+    reference[10:] = 2
+    before = count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7))
+    prediction[12:14, 12:14] = 1
+    assert count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7)) == before
+    assert before == {"tumour": Lesions(1, 1, 1, 0)}

@@ -36,6 +36,14 @@ def scored() -> list[CaseScores]:
     ]
 
 
+def test_a_partly_annotated_set_is_told() -> None:
+    found = statistics(scored())
+    assert "nobody" not in model_card(made_spec(), FACTS, found)
+    assert "the value 9 in the label files" in model_card(
+        made_spec(data={"ignore": 9}), FACTS, found
+    )
+
+
 def test_the_card_has_what_a_reader_needs() -> None:
     spec = made_spec(
         description="Liver and kidney in CT",

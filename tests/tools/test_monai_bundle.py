@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from made_bundles import (
     content,
     made_spec,
@@ -22,6 +23,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from medseg import segment
+from medseg.engine.learning.losses import SegmentationLoss
 from medseg.testing import write_dataset
 from medseg.tools.bundle import load_bundle, parse_spec
 from medseg.tools.monai_bundle import write_monai_bundle
@@ -133,9 +135,39 @@ def compare_with_stock(bundle: Path, kind: str, tmp_path: Path) -> None:
     assert len(seen) >= 2  # a map of one value would prove nothing
 
 
-def test_stock_monai_trains_the_bundle(tmp_path: Path) -> None:
+@pytest.mark.parametrize("weights", [None, {"kidney": 4, "background": 0.5}])
+@pytest.mark.parametrize("ignore", [None, 9])
+def test_stock_monai_minimises_the_same_loss(
+    ignore: int | None, weights: dict[str, float] | None, tmp_path: Path
+) -> None:
+    spec = made_spec(data={"ignore": ignore}, training={"class_weights": weights})
+    bundle = trained_bundle(tmp_path / "bundle", spec)
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / "train.json")
+    parser["device"] = "$torch.device('cpu')"
+    stock = parser.get_parsed_content("loss")
+    own = SegmentationLoss(spec.training, spec.label_set.ignored, spec.class_weights)
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8, 8)
+    label = torch.randint(0, 4 if ignore else 3, (2, 1, 8, 8, 8))
+    assert float(stock(logits, label.float())) == pytest.approx(float(own([logits], label)))
+
+
+def leave_out_a_half(data: Path) -> None:
+    """Mark the upper half of every label map as annotated by nobody: 9."""
+    for file in (data / "labelsTr").iterdir():
+        label = nib.load(file)
+        array = np.array(label.dataobj)
+        array[..., array.shape[2] // 2 :] = 9
+        nib.save(nib.Nifti1Image(array, label.affine), file)
+
+
+@pytest.mark.parametrize("more", [{}, {"data": {"ignore": 9}}], ids=["plain", "ignore"])
+def test_stock_monai_trains_the_bundle(more: dict[str, Any], tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 2)
-    spec = made_spec(preprocessing={"spacing_mm": [8, 8, 8], "intensity": "minmax"})
+    if "data" in more:
+        leave_out_a_half(data)
+    spec = made_spec(preprocessing={"spacing_mm": [8, 8, 8], "intensity": "minmax"}, **more)
     bundle = trained_bundle(tmp_path / "bundle", spec)
     before = (bundle / "models" / "model.pt").read_bytes()
     parser = run_stock(

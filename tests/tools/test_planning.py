@@ -213,8 +213,12 @@ def test_both_ways_of_naming_labels_are_read(tmp_path: Path) -> None:
 def test_what_cannot_be_learned_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="'whole' is a region"):
         read_subject(write_listing(tmp_path, labels={"background": 0, "whole": [1, 2]}))
-    with pytest.raises(DatasetError, match="ignore"):
-        read_subject(write_listing(tmp_path, labels={"background": 0, "a": 1, "ignore": 2}))
+
+
+def test_a_value_to_ignore_is_no_label(tmp_path: Path) -> None:
+    for said in ({"background": 0, "a": 1, "ignore": 2}, {"0": "x", "1": "a", "2": "Ignore"}):
+        found = read_subject(write_listing(tmp_path, labels=said))
+        assert (found.label_names, found.ignore) == ({1: "a"}, 2)
 
 
 def test_values_that_the_list_does_not_name_are_paired_or_named(tmp_path: Path) -> None:

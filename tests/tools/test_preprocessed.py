@@ -179,3 +179,21 @@ def test_training_never_changes_an_entry(case: Case, tmp_path: Path) -> None:
     found.image.add_(1)
     (entry,) = (tmp_path / "cache").iterdir()
     assert torch.equal(read_entry(entry).image, before)
+
+
+def test_what_nobody_annotated_is_kept_apart(case: Case, tmp_path: Path) -> None:
+    spec = made_spec(labels=[{"index": 1, "name": "liver"}], data={"ignore": 2})
+    assert entry_key(case, spec) != entry_key(case, made_spec())
+    entry = tmp_path / "entry"
+    chain = Preprocessing(spec, with_label=True)
+    write_entry(entry, case, *open_case(case, spec), chain, spec.label_set.ignored)
+    found = read_entry(entry)
+    flat = found.label.reshape(-1).numpy()
+    assert set(found.foreground) == {1}
+    assert found.annotated is not None
+    assert np.array_equal(found.annotated, np.flatnonzero(flat != 2))
+    assert (flat == 2).any()
+
+
+def test_a_case_annotated_throughout_says_so(case: Case, tmp_path: Path) -> None:
+    assert prepared(case, tmp_path / "cache").annotated is None

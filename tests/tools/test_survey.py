@@ -105,3 +105,17 @@ def test_what_is_no_label_map_is_refused(tmp_path: Path) -> None:
     image = np.arange(1728, dtype=np.int32).reshape(12, 12, 12)
     with pytest.raises(ScanError, match="1728 different values"):
         look_at(write_case(tmp_path, image, image))
+
+
+def test_what_nobody_annotated_is_not_looked_at(tmp_path: Path) -> None:
+    image = np.full((6, 6, 6), 1000, np.float32)
+    label = np.full((6, 6, 6), 4, np.uint8)
+    label[:2] = 1
+    image[:2] = 10
+    case = write_case(tmp_path, image, label)
+    facts = look_at(case, ignore=4)
+    assert [la.value for la in facts.labels] == [1]
+    assert facts.channels[0].labelled[-1] == 10
+    cache = tmp_path / "cache"
+    assert survey_cases(CaseList((case,)), cache, ignore=4).values == (1,)
+    assert survey_cases(CaseList((case,)), cache).values == (1, 4)

@@ -265,3 +265,49 @@ def test_a_real_case_against_itself(shared_data, tmp_path):
     found = evaluate(tmp_path, shared_data / "hippocampus")
     assert found.scores["dice"]["mean"] == 1
     assert len(found.faults) == len(list(labels.glob("*.nii.gz"))) - 2
+
+
+def test_what_nobody_annotated_is_not_scored(folders):
+    predictions, references = folders
+    for name in "abc":
+        reference = phantom()
+        reference[:, 9:] = 9  # where the shifted prediction sticks out
+        save(references / f"{name}.nii.gz", reference)
+    for labels in (None, TWO):
+        found = evaluate(predictions, references, labels=labels, ignore=9, lesions=True)
+        liver = "liver" if labels else "label 1"
+        assert not found.faults
+        assert list(found.cases[0].labels) == [liver, "tumour" if labels else "label 2"]
+        assert found.cases[0].labels[liver].dice == 1
+        for name in "abc":
+            changed = nibabel.load(predictions / f"{name}.nii.gz").get_fdata().astype(np.uint8)
+            changed[:, 9:] = np.random.default_rng(0).integers(0, 3, changed[:, 9:].shape)
+            save(predictions.with_name("changed") / f"{name}.nii.gz", changed)
+        other = evaluate(
+            predictions.with_name("changed"), references, labels=labels, ignore=9, lesions=True
+        )
+        assert repr(other.cases) == repr(found.cases)
+        assert other.lesions == found.lesions
+
+
+def test_a_prediction_that_holds_the_ignored_value_is_a_fault(folders):
+    predictions, references = folders
+    reference, prediction = phantom(), phantom()
+    reference[0] = prediction[0] = 9
+    save(references / "a.nii.gz", reference)
+    save(predictions / "a.nii.gz", prediction)
+    (fault,) = evaluate(predictions, references, ignore=9).faults
+    assert "swapped" in fault.what
+
+
+def test_a_dataset_says_itself_what_nobody_annotated(folders, tmp_path):
+    predictions, _ = folders
+    root = tmp_path / "data"
+    reference = phantom()
+    reference[12:] = 9
+    save(root / "labelsTr" / "a.nii.gz", reference)
+    (root / "dataset.json").write_text(json.dumps({"labels": {"liver": 1, "ignore": 9}}))
+    for name in "bc":
+        (predictions / f"{name}.nii.gz").unlink()
+    (case,) = evaluate(predictions, root).cases
+    assert list(case.labels) == ["label 1", "label 2"]

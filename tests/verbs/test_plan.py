@@ -93,6 +93,40 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
 
 
+def write_partly_annotated(root: Path) -> Path:
+    """Write phantoms of which nobody annotated the lowest slices, with a list that says so."""
+    data = write_dataset(root, 3, shape=(24, 20, 16), spacing=9.0)
+    for file in (data / "labelsTr").iterdir():
+        label = nib.load(file)
+        array = np.array(label.dataobj)
+        array[:, :, :4] = 3
+        nib.save(nib.Nifti1Image(array, label.affine), file)
+    listing = json.loads((data / "dataset.json").read_text())
+    listing["labels"] = {"background": 0, "liver": 1, "kidney": 2, "ignore": 3}
+    (data / "dataset.json").write_text(json.dumps(listing))
+    return data
+
+
+def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
+    data = write_partly_annotated(tmp_path / "data")
+    made, _ = planned(data, tmp_path / "bundle.json", class_weights="balanced")
+    assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
+    assert made.spec.data.ignore == 3
+    _, liver, kidney = made.spec.class_weights or ()
+    mean = {value: np.mean([la.voxels for la in made.survey.label(value)]) for value in (1, 2)}
+    assert kidney / liver == pytest.approx((mean[1] / mean[2]) ** 0.5, rel=0.01)
+    assert "nobody annotated" in made.spec.notes["data.ignore"]
+
+
+@pytest.mark.slow
+def test_a_partly_annotated_set_is_trained(tmp_path: Path) -> None:
+    planned(write_partly_annotated(tmp_path / "data"), tmp_path / "bundle.json")
+    short = ["training.steps=2", "training.warmup_steps=0", "tracking.register_model=false"]
+    run = train(tmp_path / "bundle.json", out=tmp_path / "run", device="cpu", overrides=short)
+    assert (run / "models" / "model.pt").is_file()
+    assert "annotated by nobody" in (run / "docs" / "README.md").read_text()
+
+
 def test_pictures_get_a_plan_in_two_dimensions(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(3):
@@ -176,7 +210,7 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     raw = write_dataset(tmp_path / "raw", 3, shape=(24, 20, 16), spacing=9.0)
     for image in (raw / "imagesTr").iterdir():
         image.rename(image.with_name(image.name.replace(".nii", "_0000.nii")))
-    labels = {"background": 0, "liver": 1, "kidney": 2}
+    labels = {"background": 0, "liver": 1, "kidney": 2, "ignore": 3}
     listing = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
     (raw / "dataset.json").write_text(json.dumps(listing))
     levels = {"features_per_stage": [4, 8, 8], "strides": [1, 2, 2], "kernel_sizes": [3, 3, 3]}
@@ -198,6 +232,8 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     file.write_text(json.dumps(plans))
     with pytest.raises(DatasetError, match="--data"):
         planned(file, out)
+    with pytest.raises(MedsegError, match="labels' volumes"):
+        planned(file, out, class_weights="balanced")
     words = ["plan", file, "--data", raw, "-o", out, "--explain", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["medseg", *map(str, words)])
     with pytest.raises(SystemExit) as done:
@@ -207,6 +243,7 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     assert "cascade" in said.out + said.err
     spec = load_bundle(out).spec
     assert (spec.name, spec.training.patch) == ("dataset001_phantom", (20, 16, 12))
+    assert spec.data.ignore == 3
     overrides = ["training.steps=2", "training.validate_every=2", "tracking.register_model=false"]
     run = train(out, out=tmp_path / "run", fold=None, device="cpu", overrides=overrides)
     assert (run / "models" / "model.pt").is_file()

@@ -81,6 +81,42 @@ def test_labels_get_their_defaults_and_stand_in_order() -> None:
     assert spec.label_set.values == {0: 0, 1: 1, 7: 2}
 
 
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        ({"value": 9}, "9 is the value of the label a"),
+        ({"value": 1, "colour": [9, 9, 9]}, "the grey of 9 is the colour of a label"),
+    ],
+)
+def test_what_is_ignored_is_no_label(label: dict[str, Any], fault: str) -> None:
+    assert made_spec(data={"ignore": 9}).label_set.ignored == 3
+    assert made_spec().label_set.ignored is None
+    with pytest.raises(BundleError, match=f"data.ignore.*{fault}"):
+        made_spec(labels=[{"index": 1, "name": "a", **label}], data={"ignore": 9})
+
+
+def test_class_weights_go_by_name_and_the_labels_have_a_mean_of_one() -> None:
+    assert made_spec().class_weights is None
+    spec = made_spec(training={"class_weights": {"kidney": 3}})
+    assert spec.class_weights == pytest.approx((0.5, 0.5, 1.5))
+    spec = made_spec(training={"class_weights": {"kidney": 3, "background": 0.2}})
+    assert spec.class_weights == pytest.approx((0.1, 0.5, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("weights", "fault"),
+    [
+        ({"spleen": 2}, "no label of this bundle is named spleen"),
+        ({"liver": 0}, "0.001"),
+        ({}, "at least 1"),
+        ("balanced", "medseg plan --class-weights balanced"),
+    ],
+)
+def test_class_weights_that_cannot_be_are_told(weights: Any, fault: str) -> None:
+    with pytest.raises(BundleError, match=f"training.class_weights.*{fault}"):
+        made_spec(training={"class_weights": weights})
+
+
 def test_augmentations_have_names() -> None:
     assert made_spec().training.augmentation == AUGMENTATIONS["none"]
     some = made_spec(training={"augmentation": {"noise": 1}}).training.augmentation

@@ -96,7 +96,7 @@ class MaskBank:
             if rng.random() < self._bank.corrupted:
                 image[item] = vary_intensities(image[item][None], CORRUPTIONS, rng, noise)[0]
             if rng.random() < self._bank.faulty:
-                faulty = damage(label[item, 0], logits.shape[1], rng, noise)
+                faulty = damage(self._known(label[item, 0]), logits.shape[1], rng, noise)
                 logits[item] = soften(faulty, logits.shape[1], rng)
             else:
                 asked.setdefault(self._source(rng), []).append(item)
@@ -104,6 +104,11 @@ class MaskBank:
             answer = levels_of(self._infer(image[items], self._networks[source]))[0]
             logits[items] = answer.float()
         return {IMAGE: image, LABEL: label, GIVEN: torch.cat([image, logits], dim=1)}
+
+    def _known(self, label: torch.Tensor) -> torch.Tensor:
+        """Return a label map with background where nobody annotated."""
+        ignored = self._spec.label_set.ignored
+        return label if ignored is None else label.masked_fill(label == ignored, 0)
 
     def _source(self, rng: np.random.Generator) -> int:
         """Choose a network: the last in its share, the earlier ones equally often."""

@@ -58,7 +58,7 @@ class Opponent:
         team: Team = Team(),  # noqa: B008 - a frozen value
     ) -> None:
         self._refinement, self._steps = refinement, steps
-        self._classes = spec.label_set.channels
+        self._classes, self._ignored = spec.label_set.channels, spec.label_set.ignored
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.training.seed)
             self.network = Critic(spec, refinement).to(device)
@@ -89,7 +89,8 @@ class Opponent:
         Args:
             image: ``(batch, channels, *patch)``.
             made: Probabilities, ``(batch, classes, *patch)``.
-            label: Label indices, ``(batch, 1, *patch)``.
+            label: Label indices, ``(batch, 1, *patch)``; where nobody annotated it sees neither
+                mask.
             step: The 1-based step.
 
         Returns:
@@ -97,7 +98,7 @@ class Opponent:
         """
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
-        maps = self.network(image, self._noisy(made, step))
+        maps = self.network(image, self._noisy(self._shown(made, label), step))
         opinion: torch.Tensor = self._loss(maps[-1], target_is_real=True, for_discriminator=False)
         self.parts = {"adversarial": opinion.detach()}
         if self._refinement.feature_matching:
@@ -115,7 +116,8 @@ class Opponent:
         self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
     ) -> torch.Tensor:
         """Score true and made masks in one pass, and return the critic's own loss."""
-        masks = self._noisy(torch.cat([self._true(label), made.detach()]), step)
+        shown = self._shown(made.detach(), label)
+        masks = self._noisy(torch.cat([self._true(label), shown]), step)
         scores = self.learner(torch.cat([image, image]), masks)[-1].float()
         real, fake = scores.chunk(2)
         loss: torch.Tensor = 0.5 * (
@@ -133,8 +135,12 @@ class Opponent:
 
     def _true(self, label: torch.Tensor) -> torch.Tensor:
         smoothing = self._refinement.critic.mask_smoothing
-        certain = functional.one_hot(label[:, 0], self._classes).movedim(-1, 1).float()
-        return certain * (1 - smoothing) + smoothing / self._classes
+        known = label if self._ignored is None else label.masked_fill(label == self._ignored, 0)
+        certain = functional.one_hot(known[:, 0], self._classes).movedim(-1, 1).float()
+        return self._shown(certain * (1 - smoothing) + smoothing / self._classes, label)
+
+    def _shown(self, masks: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        return masks if self._ignored is None else masks * (label != self._ignored)
 
     def _noisy(self, masks: torch.Tensor, step: int) -> torch.Tensor:
         # Torch is seeded anew for every step, so this noise has no memory.

@@ -138,7 +138,8 @@ def place(
         patch: Its size in voxels.
         augmentation: How often and how much.
         rng: Source of chance.
-        foreground: Whether to centre on a labelled voxel, if the case has one.
+        foreground: Whether to centre on a labelled voxel, if the case has one; else any voxel
+            that was annotated will do.
         dims: 2 leaves the third axis alone.
     """
     matrix = _linear(case.spacing, augmentation, rng, dims)
@@ -146,6 +147,10 @@ def place(
         label = sorted(case.foreground)[rng.integers(len(case.foreground))]
         positions = case.foreground[label]
         wanted = np.array(np.unravel_index(positions[rng.integers(len(positions))], case.shape))
+    elif case.annotated is not None and len(case.annotated):
+        # Where little is annotated, most places would teach nothing.
+        position = case.annotated[rng.integers(len(case.annotated))]
+        wanted = np.array(np.unravel_index(position, case.shape))
     else:
         wanted = np.array([rng.integers(n) for n in case.shape])
     centre = [

@@ -94,7 +94,7 @@ class Learner:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
-        self._loss = SegmentationLoss(training)
+        self._loss = SegmentationLoss(training, spec.label_set.ignored, spec.class_weights)
         self.batches = PatchBatches(
             on_device(cases, device),
             training,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.tools.folders import true_path
+from medseg.tools.layouts.meanings import label_meanings
 from medseg.tools.layouts.rows import Row, Rows, some
 from medseg.tools.naming import split_suffix
 from medseg.tools.tables import read_table, read_text
@@ -35,8 +36,8 @@ def msd(path: Path) -> Rows:
     """List the ``training`` items of a Medical Segmentation Decathlon ``dataset.json``.
 
     An item's ``image`` is one file or a list with one file per channel; its other keys are
-    fields. Paths are relative to the list. What the file says about labels is not used: the
-    bundle says which there are.
+    fields. Paths are relative to the list. The bundle says which labels there are; of what the file
+    says about them, only the value to ignore is handed on.
 
     Raises:
         DatasetError: If there is no such list.
@@ -48,7 +49,7 @@ def msd(path: Path) -> Rows:
             f"{path}: 'training' must be a list of objects with 'image' and 'label'; it is "
             f"{_kind(items) if 'training' in content else 'missing'}"
         )
-    found = Rows(path, has_fields=True)
+    found = Rows(path, has_fields=True, ignore=label_meanings(content, path).ignore)
     for number, item in enumerate(items):
         try:
             found.rows.append(_msd_row(path.parent, item))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medseg.tools.folders import files_below
 from medseg.tools.layouts.lists import read_json_list
+from medseg.tools.layouts.meanings import label_meanings
 from medseg.tools.layouts.rows import Row, Rows, some
 from medseg.tools.naming import split_channel, split_suffix
 from medseg.words.errors import DatasetError, Fault
@@ -29,15 +30,16 @@ def nnunet(root: Path, listing: Path) -> Rows:
         listing: Its ``dataset.json``, which may be absent; its ``file_ending`` counts.
 
     Raises:
-        DatasetError: If a folder is missing, or ``dataset.json`` is not right.
+        DatasetError: If a folder is missing, or ``dataset.json`` is not right or names regions.
     """
     for name in ("imagesTr", "labelsTr"):
         if not (root / name).is_dir():
             raise DatasetError(f"{root}: an nnU-Net data set needs the folder {name}/ in it")
-    ending = read_json_list(listing).get("file_ending", "") if listing.is_file() else ""
+    said = read_json_list(listing) if listing.is_file() else {}
+    ending = said.get("file_ending", "")
     if not isinstance(ending, str):
         raise DatasetError(f"{listing}: 'file_ending' must be text such as .nii.gz")
-    found = Rows(root, has_fields=False)
+    found = Rows(root, has_fields=False, ignore=label_meanings(said, listing).ignore)
     images = _images(root / "imagesTr", found, ending)
     for key in [key for key in images if split_channel(key)[1] is None]:
         names = some(file.name for file in images.pop(key))

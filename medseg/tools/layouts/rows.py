@@ -61,6 +61,7 @@ class Rows:
         warnings: What a person should know.
         channel_names: What the layout calls the channels, in order; empty where it does not.
         label_names: What the layout calls the values of label files; empty where it does not.
+        ignore: The value that it gives voxels which nobody annotated, if it says one.
     """
 
     origin: Path
@@ -70,6 +71,7 @@ class Rows:
     warnings: list[str] = field(default_factory=list)
     channel_names: tuple[str, ...] = ()
     label_names: dict[int, str] = field(default_factory=dict)
+    ignore: int | None = None
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

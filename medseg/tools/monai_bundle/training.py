@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from medseg.tools.monai_bundle.parts import (
     Config,
     Parts,
@@ -13,6 +15,7 @@ from medseg.tools.monai_bundle.parts import (
 )
 from medseg.tools.transforms import IMAGE, LABEL, Step
 from medseg.words.config import BundleSpec
+from medseg.words.labels import LabelSet
 
 
 def train_config(spec: BundleSpec, parts: Parts) -> Config:
@@ -29,7 +32,8 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         if len(patch) > len(training.patch)
         else []
     )
-    values = spec.label_set.values
+    labels = spec.label_set
+    values = labels.values
     remap: list[Step] = (
         [
             {
@@ -45,15 +49,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
     fixed = [*load_steps(spec, both), *remap, *input_steps(spec, both)]
     random: list[Step] = [
         {"_target_": "SpatialPadd", "keys": both, "spatial_size": patch},
-        {
-            "_target_": "RandCropByPosNegLabeld",
-            "keys": both,
-            "label_key": LABEL,
-            "spatial_size": patch,
-            "pos": 1,
-            "neg": 1,
-            "num_samples": 1,
-        },
+        _crop_step(labels, patch),
         *(
             {"_target_": "RandFlipd", "keys": both, "prob": 0.5, "spatial_axis": axis}
             for axis in training.augmentation.mirror_axes
@@ -76,13 +72,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         "held_back": "$max(1, len(@files) // 5)",
         **network_sections(parts.network),
         "network": "$@network_def.to(@device)",
-        "loss": {
-            "_target_": "DiceCELoss",
-            "to_onehot_y": True,
-            "softmax": True,
-            "include_background": False,
-            "batch": True,
-        },
+        **_loss_sections(labels, spec.class_weights),
         "optimizer": {
             "_target_": "torch.optim.AdamW",
             "params": "$@network.parameters()",
@@ -93,6 +83,59 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         "initialize": ["$monai.utils.set_determinism(seed=0)"],
         "run": ["$@train#trainer.run()"],
     }
+
+
+def _crop_step(labels: LabelSet, patch: list[int]) -> Step:
+    """State where patches come from: half of them around labelled voxels."""
+    where = {"keys": [IMAGE, LABEL], "label_key": LABEL, "spatial_size": patch, "num_samples": 1}
+    if labels.ignored is None:
+        return {"_target_": "RandCropByPosNegLabeld", **where, "pos": 1, "neg": 1}
+    # To the step above, voxels that nobody annotated were labelled ones.
+    return {
+        "_target_": "RandCropByLabelClassesd",
+        **where,
+        "num_classes": labels.channels,
+        "ratios": [len(labels), *(1 for _ in labels)],
+        "warn": False,
+    }
+
+
+def _loss_sections(labels: LabelSet, weights: Sequence[float] | None) -> Config:
+    """State the loss: Dice and cross-entropy with the bundle's weights, over annotated voxels."""
+    dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
+    # Rounded numbers of our own, never text of the bundle's.
+    stated = None if weights is None else [round(weight, 6) for weight in weights]
+    tensor = f"$torch.tensor({stated}, device=@device)"
+    if labels.ignored is None:
+        weight = {"weight": tensor} if stated else {}
+        return {"loss": {"_target_": "DiceCELoss", **dice, **weight}}
+    # DiceCELoss cannot leave voxels out; its two halves can.
+    dice_weight = {"weight": stated[1:]} if stated else {}
+    ce_weight = {"weight": tensor} if stated else {}
+    leaving_out = {"ignore_index": labels.ignored}
+    return {
+        "dice_loss": {"_target_": "DiceLoss", **dice, **leaving_out, **dice_weight},
+        "ce_loss": {"_target_": "torch.nn.CrossEntropyLoss", **leaving_out, **ce_weight},
+        "loss": "$lambda pred, label: @dice_loss(pred, label) + @ce_loss(pred, label[:, 0].long())",
+    }
+
+
+def _scored_steps(labels: LabelSet) -> list[Step]:
+    """State how scores become what the metric compares."""
+    channels = labels.channels
+    if labels.ignored is None:
+        keys, argmax = ["pred", LABEL], [True, False]
+        return [{"_target_": "AsDiscreted", "keys": keys, "argmax": argmax, "to_onehot": channels}]
+    return [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {
+            "_target_": "MaskIntensityd",
+            "keys": ["pred", LABEL],
+            "mask_key": LABEL,
+            "select_fn": f"$lambda label: label != {labels.ignored}",
+        },
+        {"_target_": "AsDiscreted", "keys": ["pred", LABEL], "to_onehot": channels},
+    ]
 
 
 def _train_section(batch_size: int, fixed: list[Step], random: list[Step]) -> Config:
@@ -158,16 +201,7 @@ def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Conf
             "num_workers": 0,
         },
         "inferer": inferer(spec, parts),
-        "postprocessing": chain(
-            [
-                {
-                    "_target_": "AsDiscreted",
-                    "keys": ["pred", LABEL],
-                    "argmax": [True, False],
-                    "to_onehot": spec.label_set.channels,
-                }
-            ]
-        ),
+        "postprocessing": chain(_scored_steps(spec.label_set)),
         "handlers": [
             {
                 "_target_": "CheckpointSaver",

@@ -22,6 +22,8 @@ _FEW_CASES = 50
 _RARE = 0.01
 """Below this share of labelled voxels, more patches are drawn from labels."""
 
+_LEAST_WEIGHT = 0.001
+
 _SIDES = {
     0: r"left|right|lt|rt|l|r|lh|rh|lateral|medial",
     1: r"anterior|posterior|ventral|dorsal|front|back",
@@ -49,6 +51,8 @@ def choose_learning(
     decay = min(max(1 - 8 / steps, 0.98), 0.999)
     section["ema"] = round(decay, 4)
     notes["training.ema"] = f"Averages about the last {1 / (1 - decay):.0f} steps' weights"
+    if wishes.balanced:
+        section["class_weights"] = _balanced(survey, labels, notes)
     section["foreground_share"] = _foreground_share(survey, notes)
     section["augmentation"] = _augmentation(survey, shape, labels, notes)
     section["validate_every"] = max(1, steps // _VALIDATIONS)
@@ -95,6 +99,32 @@ def _foreground_share(survey: Survey, notes: Notes) -> float:
         "rare it is"
     )
     return chosen
+
+
+def _balanced(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, float]:
+    """Weigh each label by the inverse square root of its volume; their mean is 1."""
+    # The inverse itself would let a label of a thousandth of another's volume drown it.
+    weights = {label["name"]: _volume(survey, label) ** -0.5 for label in labels}
+    mean = sum(weights.values()) / len(weights)
+    notes["training.class_weights"] = (
+        "As asked for: each label by the inverse square root of its mean volume where it occurs, "
+        "so that one of a hundredth of another's volume weighs ten times as much"
+    )
+    return {
+        name: max(float(f"{weight / mean:.3g}"), _LEAST_WEIGHT) for name, weight in weights.items()
+    }
+
+
+def _volume(survey: Survey, label: dict[str, Any]) -> float:
+    """Return a label's mean volume in mm³ over the cases that have it."""
+    value = label.get("value", label["index"])
+    found = [
+        one.voxels * float(np.prod(case.spacing))
+        for case in survey.cases
+        for one in case.labels
+        if one.value == value
+    ]
+    return float(np.mean(found))
 
 
 def _augmentation(

@@ -10,6 +10,7 @@ from typing import Any
 
 from medseg.tools.layouts import Rows
 from medseg.tools.layouts.lists import read_json_list
+from medseg.tools.layouts.meanings import label_meanings
 from medseg.tools.planning.wishes import Notes
 from medseg.tools.survey import Survey
 from medseg.words.errors import DatasetError
@@ -37,6 +38,7 @@ class Subject:
         licence: Of the data, or nothing.
         channel_names: In order; may be empty.
         label_names: Value in the files → name; may be empty.
+        ignore: Value in the files of voxels that nobody annotated, if it says one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Subject:
     licence: str
     channel_names: tuple[str, ...]
     label_names: Mapping[int, str]
+    ignore: int | None = None
 
     def channels(self, survey: Survey, pictures: bool, notes: Notes) -> list[Described]:
         """Describe the channels that the cases have."""
@@ -131,10 +134,11 @@ def read_subject(root: Path, listed: Rows | None = None) -> Subject:
         listed: What the layout found; its names count where ``dataset.json`` has none.
 
     Raises:
-        DatasetError: If it says what cannot be planned, such as an ignore label.
+        DatasetError: If it cannot be read, or says what cannot be learned.
     """
     listing = root if root.suffix.lower() == ".json" else root / "dataset.json"
     said = read_json_list(listing) if listing.is_file() else {}
+    meanings = label_meanings(said, listing)
     folder = root if root.is_dir() else root.parent
     channels = said.get("channel_names") or said.get("modality") or {}
     return Subject(
@@ -142,8 +146,9 @@ def read_subject(root: Path, listed: Rows | None = None) -> Subject:
         description=_text(said.get("description")),
         licence=_text(said.get("licence") or said.get("license")),
         channel_names=tuple(_ordered(channels)) or (listed.channel_names if listed else ()),
-        label_names=_label_names(said.get("labels"), listing)
+        label_names={value: _text(name) or f"label_{value}" for value, name in meanings.names}
         or (listed.label_names if listed else {}),
+        ignore=meanings.ignore,
     )
 
 
@@ -152,26 +157,6 @@ def _ordered(channels: Any) -> Iterator[str]:
         return
     for key in sorted(channels, key=lambda key: int(key) if str(key).isdigit() else 0):
         yield _text(channels[key]) or f"channel {key}"
-
-
-def _label_names(labels: Any, listing: Path) -> dict[int, str]:
-    """Read MSD's ``{"1": "liver"}`` and nnU-Net's ``{"liver": 1}``."""
-    found: dict[int, str] = {}
-    for key, value in labels.items() if isinstance(labels, dict) else ():
-        if isinstance(value, list):
-            raise DatasetError(
-                f"{listing}: the label '{key}' is a region made of {value}; overlapping regions "
-                "cannot be learned. List single values, and join them afterwards"
-            )
-        number, name = (value, key) if isinstance(value, int) else (key, value)
-        if name == "ignore":
-            raise DatasetError(
-                f"{listing}: voxels labelled 'ignore' ({number}) cannot be left out of the loss; "
-                "relabel them, or leave these cases out"
-            )
-        if str(number).isdigit() and int(number) > 0:
-            found[int(number)] = _text(name) or f"label_{number}"
-    return found
 
 
 def _text(value: Any) -> str:

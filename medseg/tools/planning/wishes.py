@@ -21,6 +21,7 @@ class Wishes:
         memory_gb: Memory for one training step.
         budget_minutes: Time for a whole training, or ``None``.
         voxels_per_second: How fast this machine trains the smallest network, where measured.
+        balanced: Whether small labels shall weigh more in the loss.
     """
 
     dims: int | None
@@ -28,6 +29,7 @@ class Wishes:
     memory_gb: float
     budget_minutes: float | None = None
     voxels_per_second: float | None = None
+    balanced: bool = False
 
 
 def minutes(text: str) -> float:

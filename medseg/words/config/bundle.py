@@ -28,6 +28,9 @@ from medseg.words.config.training import (
 )
 from medseg.words.labels import BACKGROUND_COLOUR, Label, LabelSet, default_colour
 
+BACKGROUND = "background"
+"""How background is called where it has a weight."""
+
 SCHEMA_ID = "medseg-bundle-1.json"
 """How the JSON Schema of ``bundle.json`` calls itself."""
 
@@ -135,6 +138,22 @@ class BundleSpec(Spec):
         if unknown:
             what = f"no label of this bundle is named {', '.join(unknown)}"
             yield ("inference", "labels"), "inference.keep_largest", what
+        weighted = set(self.training.class_weights or ()) - {BACKGROUND}
+        unknown = sorted(weighted - {label.name for label in self.labels})
+        if unknown:
+            what = f"no label of this bundle is named {', '.join(unknown)}"
+            yield ("training", "labels"), "training.class_weights", what
+        yield from self._ignore_faults()
+
+    def _ignore_faults(self) -> Iterator[Contradiction]:
+        ignore = self.data.ignore
+        same = [la.name for la in self.labels if (la.value or la.index) == ignore]
+        if ignore is not None and same:
+            what = f"{ignore} is the value of the label {same[0]}; what is ignored has its own"
+            yield ("data", "labels"), "data.ignore", what
+        if ignore is not None and (ignore, ignore, ignore) in [la.colour for la in self.labels]:
+            what = f"the grey of {ignore} is the colour of a label; give the label another colour"
+            yield ("data", "labels"), "data.ignore", what
 
     def _refinement_faults(self) -> Iterator[Contradiction]:
         refinement, patch = self.refinement, self.training.patch
@@ -163,8 +182,23 @@ class BundleSpec(Spec):
                     code=label.code,
                 )
                 for label in self.labels
-            ]
+            ],
+            ignore=self.data.ignore,
         )
+
+    @property
+    def class_weights(self) -> tuple[float, ...] | None:
+        """What background and each label weigh in the loss, where they do not weigh the same.
+
+        Scaled so that the labels' mean is 1: weights shift what is learned between labels, and not
+        between Dice and cross-entropy.
+        """
+        given = self.training.class_weights
+        if given is None:
+            return None
+        weights = [given.get(name, 1.0) for name in (BACKGROUND, *self.label_set.names)]
+        mean = sum(weights[1:]) / len(self.labels)
+        return tuple(weight / mean for weight in weights)
 
     @property
     def intensities(self) -> tuple[ZScore | Window | MinMax, ...]:

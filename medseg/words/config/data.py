@@ -45,6 +45,9 @@ class DataSpec(Spec):
     (subjects, their labels among the derivatives), `dicom` (series with SEG or RTSTRUCT)."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
+    ignore: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
+    """Value in label files of voxels that nobody annotated. They take no part in loss, sampling
+    and scores; `null` where every voxel is annotated."""
     group_by: ShortText | None = None
     """Field of the data list whose equal values stay in one fold (`patient`)."""
     group_pattern: ShortText | None = None

@@ -16,6 +16,9 @@ from pydantic import (
 
 from medseg.words.config.parts import Count, Fraction, Name, Seed, ShortText, Sizes, Spec
 
+ClassWeight = Annotated[float, Field(ge=0.001, le=1000)]
+ClassWeights = Annotated[dict[ShortText, ClassWeight], Field(min_length=1, max_length=1001)]
+
 
 class AugmentationSpec(Spec):
     """How much training patches are varied. Probabilities are per patch."""
@@ -74,6 +77,15 @@ def _named_augmentation(augmentation: Any) -> Any:
     return augmentation
 
 
+def _no_words(weights: Any) -> Any:
+    if isinstance(weights, str):
+        raise ValueError(
+            f"a weight by label name is needed, got '{weights}'; `medseg plan --class-weights "
+            "balanced` measures the labels and writes numbers"
+        )
+    return weights
+
+
 FITTED = ("steps", "validate_every", "warmup_steps")
 """Fields that a time budget decides."""
 
@@ -107,6 +119,9 @@ class TrainingSpec(Spec):
     """Weight of the Dice loss."""
     ce_weight: NonNegativeFloat = 1.0
     """Weight of the cross-entropy loss."""
+    class_weights: Annotated[ClassWeights | None, BeforeValidator(_no_words)] = None
+    """What labels weigh in both losses, by name; `background` and labels that are not named weigh
+    1. All are scaled until the labels' mean is 1; `null` weighs all alike."""
     foreground_share: Fraction = 0.5
     """Share of patches centred on a labelled voxel, each label equally often."""
     augmentation: Annotated[

@@ -11,7 +11,7 @@ from made_bundles import made_spec
 from medseg.engine.learning.opponent import Opponent, ScoreLoss
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import critic_gap, snapshot_steps, total_steps
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, DataSpec
 from medseg.words.errors import BundleError
 from medseg.words.events import Event, StepDone, Warned
 
@@ -125,3 +125,26 @@ def test_faults_of_the_section_are_named(sections: Any, where: str, what: str) -
         made_spec(**sections)
     faults = {fault.where: fault.what for fault in caught.value.faults}
     assert what in faults[where]
+
+
+def test_the_critic_sees_nothing_where_nobody_annotated() -> None:
+    spec = spec_of(feature_matching=0.5, critic={"spectral_norm": False})
+    spec = spec.model_copy(update={"data": DataSpec(ignore=9)})
+    opponent = opponent_of(spec)
+    image, label, made = masks_of(spec)
+    label[..., :8] = spec.label_set.ignored
+    made.requires_grad_(True)
+    torch.manual_seed(0)
+    opinion = opponent.opinion(image, made, label, 1)
+    opinion.backward()
+    assert not made.grad[..., :8].any()
+    assert made.grad[..., 8:].any()
+    other = made.detach().clone()
+    other[..., :8] = 1 / other.shape[1]
+    torch.manual_seed(0)
+    assert opponent.opinion(image, other, label, 1).item() == opinion.item()
+    lessons = []
+    for masks in (made, other):
+        torch.manual_seed(0)
+        lessons.append(opponent.lesson(image, masks, label, 1).item())
+    assert lessons[0] == lessons[1]

@@ -83,3 +83,68 @@ def test_gradients_reach_every_level() -> None:
     label = torch.randint(0, 3, (1, 1, 8, 8))
     SegmentationLoss(made_spec().training)(levels, label).backward()
     assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in levels)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 4, 2)])
+def test_what_nobody_annotated_is_in_no_part_of_the_loss(size: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    label = torch.randint(0, 4, (2, 1, *size))
+    levels = [torch.randn(2, 3, *size), torch.randn(2, 3, *[n // 2 for n in size])]
+    for logits in levels:
+        logits.requires_grad_(True)
+    loss = SegmentationLoss(made_spec().training, ignored=3)
+    found = loss(levels, label)
+    found.backward()
+    here = (label == 3).expand(-1, 3, *[-1] * len(size))
+    assert here.any()
+    assert not levels[0].grad[here].any()
+    assert levels[0].grad[~here].any()
+    moved = levels[0].detach() + 5 * torch.randn_like(levels[0]) * here
+    assert float(loss([moved, levels[1]], label)) == pytest.approx(float(found), rel=1e-6)
+
+
+def test_the_loss_is_that_of_the_annotated_voxels_alone() -> None:
+    torch.manual_seed(4)
+    logits, label = torch.randn(2, 3, 6, 4), torch.randint(0, 3, (2, 1, 6, 4))
+    dice, ce = by_hand(logits[:, :, :3], label[:, :, :3])
+    label[:, :, 3:] = 3
+    loss = SegmentationLoss(made_spec().training, ignored=3)
+    assert float(loss([logits], label)) == pytest.approx(dice + ce, rel=1e-5)
+    assert float(loss.parts["ce"]) == pytest.approx(ce, rel=1e-5)
+
+
+def test_a_batch_that_nobody_annotated_teaches_nothing() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = SegmentationLoss(made_spec().training, ignored=3)
+    found = loss([logits], torch.full((1, 1, 4, 4), 3))
+    found.backward()
+    assert float(found) == pytest.approx(0, abs=1e-6)
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("ignored", [None, 3])
+def test_classes_weigh_what_they_are_given(ignored: int | None) -> None:
+    torch.manual_seed(5)
+    logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 4 if ignored else 3, (2, 1, 4, 4))
+    weights = (0.5, 0.4, 1.6)
+    loss = SegmentationLoss(made_spec().training, ignored=ignored, weights=weights)
+    known = (label != 3)[:, 0]
+    share = logits.softmax(dim=1)
+    ce = dice = mass = 0.0
+    for index, weight in enumerate(weights):
+        true, made = (label[:, 0] == index) & known, share[:, index] * known
+        ce -= weight * float(share[:, index][true].log().sum())
+        mass += weight * int(true.sum())
+        if index:
+            both = 2 * float(made[true].sum()) + 1e-5
+            dice += weight / 2 * (1 - both / (float(made.sum()) + int(true.sum()) + 1e-5))
+    assert float(loss([logits], label)) == pytest.approx(dice + ce / mass, rel=1e-5)
+
+
+def test_equal_weights_change_nothing() -> None:
+    torch.manual_seed(6)
+    logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 1, 4, 4))
+    training = made_spec().training
+    plain = SegmentationLoss(training)([logits], label)
+    weighted = SegmentationLoss(training, weights=(1.0, 1.0, 1.0))([logits], label)
+    assert float(weighted) == pytest.approx(float(plain), rel=1e-6)

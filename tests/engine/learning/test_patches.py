@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from typing import Any
 
@@ -321,3 +322,16 @@ def test_the_share_of_patches_centred_on_a_label(share: float) -> None:
 def test_a_case_without_labels_gives_patches_all_the_same() -> None:
     batches = batches_of([made_case(np.zeros((9, 9, 9)))], training_of(foreground_share=1.0))
     assert batches.batch(1)["label"].sum() == 0
+
+
+def test_patches_come_from_where_somebody_annotated() -> None:
+    label = np.full((40, 40, 40), 3, np.uint8)
+    label[20:23, 8:10, 30:33] = 0
+    case = made_case(label)
+    only = np.flatnonzero(label.reshape(-1) == 0)
+    partly = dataclasses.replace(case, foreground={}, annotated=only)
+    training = training_of(batch_size=4, patch=(8, 8, 8), foreground_share=0.0)
+    batches = batches_of([partly], training)
+    for step in range(1, 6):
+        for patch in batches.batch(step)["label"]:
+            assert (patch == 0).any()
