@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from medseg.tools.bundle import Bundle, load_bundle
     from medseg.tools.evaluation import Evaluation
     from medseg.tools.images.in_memory import as_volume
+    from medseg.tools.mask_review import MaskReview
     from medseg.verbs.check import check
     from medseg.verbs.evaluate import evaluate
+    from medseg.verbs.evaluate_without_references import evaluate_without_references
     from medseg.verbs.export import Export, export
     from medseg.verbs.plan import Plan, plan
     from medseg.verbs.segment import Batch, segment
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from medseg.words.labels import Label, LabelSet
+    from medseg.words.quality import MaskQuality, Quality
     from medseg.words.volume import Volume
 
 _HOMES = {
@@ -39,7 +42,9 @@ _HOMES = {
     "medseg.tools.images.in_memory": ("as_volume",),
     "medseg.verbs.check": ("check",),
     "medseg.tools.evaluation": ("Evaluation",),
+    "medseg.tools.mask_review": ("MaskReview",),
     "medseg.verbs.evaluate": ("evaluate",),
+    "medseg.verbs.evaluate_without_references": ("evaluate_without_references",),
     "medseg.verbs.export": ("Export", "export"),
     "medseg.verbs.plan": ("Plan", "plan"),
     "medseg.verbs.segment": ("Batch", "segment"),
@@ -56,6 +61,7 @@ _HOMES = {
         "TrainingError",
     ),
     "medseg.words.labels": ("Label", "LabelSet"),
+    "medseg.words.quality": ("MaskQuality", "Quality"),
     "medseg.words.volume": ("Volume",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -71,10 +77,13 @@ __all__ = [
     "GeometryError",
     "Label",
     "LabelSet",
+    "MaskQuality",
+    "MaskReview",
     "MedsegError",
     "MissingExtraError",
     "OutputError",
     "Plan",
+    "Quality",
     "ScanError",
     "Segmentation",
     "Segmenter",
@@ -83,6 +92,7 @@ __all__ = [
     "as_volume",
     "check",
     "evaluate",
+    "evaluate_without_references",
     "export",
     "load_bundle",
     "plan",

@@ -341,9 +341,9 @@ def evaluate(
         Path, typer.Argument(metavar="PREDICTIONS", help="A folder of label maps, or one.")
     ],
     references: Annotated[
-        Path,
-        typer.Argument(metavar="REFERENCES", help="The same by hand, or a data set with labels."),
-    ],
+        Path | None,
+        typer.Argument(metavar="[REFERENCES]", help="The same by hand, or a data set with labels."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for evaluation.csv and summaries.")
     ] = None,
@@ -365,9 +365,23 @@ def evaluate(
         Path | None,
         typer.Option(metavar="OTHER", help="Another method's predictions, to compare with."),
     ] = None,
+    without_references: Annotated[
+        bool,
+        typer.Option(
+            "--without-references",
+            help="Judge masks from any source by how far a trained --bundle agrees.",
+        ),
+    ] = False,
+    scans: Annotated[
+        Path | None,
+        typer.Option(metavar="SCANS", help="What the masks were drawn on, without references."),
+    ] = None,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Score label maps against references: Dice, IoU, HD95, NSD and volume error.
+
+    Without references masks are judged by their agreement with a trained bundle, worst first.
 
     Exit code 1: some pairs could not be scored.
 
@@ -376,7 +390,21 @@ def evaluate(
       medseg evaluate results/ Task04_Hippocampus/labelsTr -o scores
 
       medseg evaluate results/ labelsTr --versus nnunet/ -o scores
+
+      medseg evaluate --without-references masks/ --bundle BUNDLE --scans scans/ -o scores
     """
+    if without_references:
+        if references or versus or lesions:
+            raise MedsegError(
+                "--without-references compares with a bundle alone; leave out REFERENCES, "
+                "--versus and --lesions"
+            )
+        _judge_masks(predictions, bundle, scans, out, device, as_json)
+        return
+    if references is None:
+        raise MedsegError(
+            "give REFERENCES to score against, or --without-references with --bundle and --scans"
+        )
     with _terminal() as terminal:
         from medseg.tools.bundle import load_bundle
         from medseg.verbs.evaluate import evaluate as run
@@ -398,6 +426,29 @@ def evaluate(
     else:
         terminal.print_evaluation(evaluation, out)
     raise typer.Exit(FAILED if evaluation.faults else 0)
+
+
+def _judge_masks(
+    predictions: Path,
+    bundle: Path | None,
+    scans: Path | None,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    if bundle is None or scans is None:
+        raise MedsegError(
+            "--without-references needs a trained --bundle to agree with, and --scans for it to see"
+        )
+    with _terminal() as terminal:
+        from medseg.verbs.evaluate_without_references import evaluate_without_references as run
+
+        review = run(predictions, bundle, scans, out, device=device, listeners=[terminal])
+    if as_json:
+        _print_json({"coverage": review.coverage, "cases": review.rows()})
+    else:
+        terminal.print_mask_review(review, out)
+    raise typer.Exit(FAILED if review.faults else 0)
 
 
 @app.command()

@@ -26,6 +26,7 @@ from medseg.words import events
 
 if TYPE_CHECKING:
     from medseg.tools.evaluation import Evaluation
+    from medseg.tools.mask_review import MaskReview
     from medseg.verbs.check import Report
     from medseg.verbs.demo import Demo
     from medseg.verbs.export import Export
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 5
 """Scans named in one line; the report has them all."""
+
+MOST_ROWS = 25
+"""Masks shown in a table; the file has them all."""
 
 
 class Terminal:
@@ -200,6 +204,31 @@ class Terminal:
         if out is not None:
             self._results.print(f"Every case: {out / 'evaluation.csv'}", highlight=False)
             self._results.print(f"  page      {out / 'evaluation.html'}", highlight=False)
+
+    def print_mask_review(self, review: MaskReview, out: Path | None) -> None:
+        """Print the masks that a bundle agrees with least, and name those it could not judge."""
+        heading, *rows = review.summary_rows()
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for position, name in enumerate(heading):
+            table.add_column(name, justify="left" if position in (0, 2) else "right")
+        for row in rows[:MOST_ROWS]:
+            table.add_row(*(escape(cell) for cell in row))
+        self._results.print(table)
+        if len(rows) > MOST_ROWS:
+            self._results.print(f"and {len(rows) - MOST_ROWS} more, which agree better")
+        said = (
+            "This bundle is not calibrated: the numbers order masks, their values can be far off."
+            if review.coverage is None
+            else "The order is that of Dice with the bundle's own masks, which is not calibrated. "
+            "The expected Dice was calibrated on those; for other masks it can be far off."
+        )
+        self._results.print(said, markup=False, highlight=False)
+        flagged = len(review.to_review)
+        self._results.print(f"{flagged} of {len(review.cases)} to review", highlight=False)
+        for fault in review.faults:
+            self._results.print(f"  not judged: {fault}", markup=False, highlight=False)
+        if out is not None:
+            self._results.print(f"Every mask: {out / 'agreement.csv'}", highlight=False)
 
     def _print_differences(self, evaluation: Evaluation) -> None:
         for one in evaluation.differences:

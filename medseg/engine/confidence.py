@@ -1,4 +1,4 @@
-"""How sure a network is of its own labels, gathered while it sweeps over a scan.
+"""How sure a network is of labels, its own or given ones, gathered while it sweeps over a scan.
 
 The score of a structure is the Dice that its mask can be expected to have if the network's
 probabilities are right: ``2 Σ_{mask} p / (|mask| + Σ p)``. Here it is in raw form, on the network's
@@ -56,6 +56,15 @@ class Found:
         seen = (self.sizes > 0) | (self.peaks > _SEEN)
         return {la.name: float(mean[la.index]) for la in label_set if seen[la.index]}
 
+    def and_outside(self, voxels: Totals) -> Found:
+        """Return what is found once voxels count that lie where the network did not look.
+
+        Args:
+            voxels: Of each mask out there, ``(classes,)``, in voxels of the network's grid; the
+                network's answer there is background.
+        """
+        return Found(self.inside, self.everywhere, self.sizes + voxels, self.peaks, self.doubt)
+
     def without(self, kept: Mapping[int, float]) -> Found:
         """Return what is found once masks were made smaller.
 
@@ -76,13 +85,19 @@ class Confidence:
         parts: Which of the accumulator's scores belong together as one estimate of all classes;
             several where a second network gives its own.
         chosen: Position of the estimate that labels are taken from.
+        given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], parts: Sequence[slice], chosen: int = 0
+        self,
+        shape: tuple[int, int, int],
+        parts: Sequence[slice],
+        chosen: int = 0,
+        given: Array | None = None,
     ) -> None:
         classes = parts[0].stop - parts[0].start
         self._parts, self._chosen, self._done = parts, chosen, 0
+        self._given = given
         self._inside = np.zeros((len(parts), classes))
         self._everywhere = np.zeros((len(parts), classes))
         self._sizes, self._peaks = np.zeros(classes), np.zeros(classes)
@@ -108,7 +123,7 @@ class Confidence:
         estimates = [
             (scores.sums[part, ..., held] / weights).softmax(dim=0) for part in self._parts
         ]
-        which = estimates[self._chosen].max(dim=0).indices
+        which = self._labels(estimates[self._chosen], here)
         flat, classes = which.reshape(-1), len(self._sizes)
         self._sizes += torch.bincount(flat, minlength=classes).cpu().numpy()
         peaks = estimates[self._chosen].amax(dim=(1, 2, 3)).cpu().numpy()
@@ -122,6 +137,12 @@ class Confidence:
             self._everywhere[row] += everywhere.cpu().numpy()
         doubt = (PERCENT * (1 - own)).round().to(torch.uint8)
         self._doubt[..., here] = doubt.cpu().numpy()
+
+    def _labels(self, probabilities: torch.Tensor, here: slice) -> torch.Tensor:
+        if self._given is None:
+            return probabilities.max(dim=0).indices
+        planes = self._given[..., here].astype(np.int64)
+        return torch.from_numpy(planes).to(probabilities.device)
 
 
 def map_errors(found: Found, grid: NetworkGrid, shape: tuple[int, int, int]) -> Array:

@@ -22,16 +22,16 @@ _BULK = (1.0, 99.0)
 """Percentiles of an image that its intensity range is taken from: scales of MR are arbitrary."""
 
 
-def corrupt(volume: Volume, kind: str, severity: float, seed: int) -> Volume:
+def corrupt(volume: Volume, kind: str | Corruption, severity: float, seed: int) -> Volume:
     """Return a worse copy of a scan, on the same grid.
 
     Args:
         volume: The scan.
-        kind: One of ``CORRUPTIONS``.
+        kind: One of ``CORRUPTIONS``, or a change of your own.
         severity: 0 to 1.
         seed: Of what is random; the same for all channels.
     """
-    change = CORRUPTIONS[kind]
+    change = CORRUPTIONS[kind] if isinstance(kind, str) else kind
     channels = [_changed(channel, change, severity, seed) for channel in volume.array]
     return volume.with_array(np.stack(channels))
 

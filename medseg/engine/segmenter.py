@@ -17,14 +17,15 @@ from medseg.engine.backends.loading import load_members
 from medseg.engine.confidence import PERCENT, map_errors
 from medseg.engine.sweep import Sweep, Swept
 from medseg.engine.windows import choose_device, choose_precision
+from medseg.tools.agreement import judge_given, mask_dice
 from medseg.tools.bundle import Bundle, load_bundle
 from medseg.tools.calibration import judge
 from medseg.tools.images import Files, itk, nifti, write_labels
 from medseg.tools.images.in_memory import Image, as_volume
 from medseg.words.config import BundleSpec
-from medseg.words.errors import MedsegError, OutputError, ScanError
+from medseg.words.errors import GeometryError, MedsegError, OutputError, ScanError
 from medseg.words.labels import LabelSet
-from medseg.words.quality import Quality
+from medseg.words.quality import MaskQuality, Quality
 from medseg.words.volume import Array, Volume
 
 _MOST_ROUNDING = 0.2
@@ -204,6 +205,35 @@ class Segmenter:
             ScanError: As ``segment``.
             MedsegError: As ``segment``.
         """
+        volume = self._opened(volume)
+        return self._in_ways(volume, self._swept(volume), ways, error_map=error_map)
+
+    def judge(self, volume: Volume | Files | Image, labels: Array) -> MaskQuality:
+        """Say how good labels made by someone else probably are, without knowing the truth.
+
+        Args:
+            volume: The scan, as for ``segment``.
+            labels: Label indices ``(i, j, k)`` on its grid.
+
+        Raises:
+            ScanError: As ``segment`` does, or if there is a label the bundle does not have.
+            GeometryError: If the labels do not have the scan's shape.
+            MedsegError: As ``segment`` does.
+        """
+        volume = self._opened(volume)
+        labels = _checked(labels, volume.shape, len(self.spec.label_set))
+        swept = self._swept(volume, labels)
+        (own,) = self._in_ways(volume, swept, [self._keep_largest])
+        if swept.given is None:
+            raise RuntimeError("the sweep forgot the labels that it was given")
+        return judge_given(
+            swept.given.expected_dice(self.spec.label_set),
+            mask_dice(labels, own.labels, self.spec.label_set),
+            own.quality,
+            self._quality,
+        )
+
+    def _opened(self, volume: Volume | Files | Image) -> Volume:
         volume = as_volume(volume)
         wanted, got = len(self.spec.channels), volume.array.shape[0]
         if got != wanted:
@@ -212,7 +242,16 @@ class Segmenter:
                 f"{volume.source or 'scan'} has {got} channel{'s' * (got != 1)}; this bundle "
                 f"needs {wanted} ({names})"
             )
-        swept = self._swept(volume)
+        return volume
+
+    def _in_ways(
+        self,
+        volume: Volume,
+        swept: Swept,
+        ways: Sequence[Collection[str]],
+        *,
+        error_map: bool = False,
+    ) -> list[Segmentation]:
         errors = None
         if error_map or any(ways):
             errors = map_errors(swept.found, swept.grid, volume.shape)
@@ -246,10 +285,10 @@ class Segmenter:
             volume.grid,
         )
 
-    def _swept(self, volume: Volume) -> Swept:
+    def _swept(self, volume: Volume, given: Array | None = None) -> Swept:
         try:
             with torch.inference_mode():
-                return self._sweep(volume)
+                return self._sweep(volume, given)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_about_memory(error):
                 raise
@@ -265,6 +304,22 @@ class Segmenter:
         for k in range(labels.shape[2]):
             counts += np.bincount(labels[..., k].ravel(order="K"), minlength=len(counts))
         return {la.name: float(counts[la.index]) * volume.voxel_ml for la in self.spec.label_set}
+
+
+def _checked(labels: Array, shape: tuple[int, int, int], most: int) -> Array:
+    """Return labels as unsigned integers once they are certain to be label indices of a scan."""
+    if labels.shape != shape:
+        raise GeometryError(
+            f"the labels have shape {labels.shape} and the scan {shape}; both must lie on one grid"
+        )
+    if labels.dtype.kind not in "bui":
+        raise ScanError(f"label indices are integers, these labels are {labels.dtype}")
+    if labels.min() < 0 or labels.max() > most:
+        raise ScanError(
+            f"the labels hold values from {labels.min()} to {labels.max()}; label indices 0 to "
+            f"{most} are needed"
+        )
+    return labels.astype(np.uint8 if most < 256 else np.uint16, copy=False)
 
 
 def _keep_largest(labels: Array, indices: list[int]) -> Array:

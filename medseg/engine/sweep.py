@@ -13,11 +13,12 @@ import torch
 
 from medseg.engine.accumulator import Accumulator, bytes_held
 from medseg.engine.arithmetic import Predictor
-from medseg.engine.confidence import Confidence, Found
+from medseg.engine.confidence import Confidence, Found, Totals
 from medseg.engine.labelling import Labeller, label_type
 from medseg.engine.networks.trained import Answer
 from medseg.engine.sliding import Scorer, Windows
 from medseg.tools.network_grid import NetworkGrid, NetworkInput, network_grid
+from medseg.tools.resampling import nearest
 from medseg.tools.transforms import padding_value
 from medseg.words.config import BundleSpec
 from medseg.words.volume import Array, Volume
@@ -40,6 +41,7 @@ class Swept:
         found: What its probabilities add up to.
         seconds: Stage → time. On a GPU, work counts where it is waited for.
         warnings: What had to be done differently from what was planned.
+        given: What they add up to for labels that were given, if some were.
     """
 
     labels: Array
@@ -47,6 +49,7 @@ class Swept:
     found: Found
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
+    given: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,12 @@ class Sweep:
         self._answer = answer or Answer(spec.label_set.channels)
         self._make_input = NetworkInput(spec)
 
-    def __call__(self, volume: Volume) -> Swept:
+    def __call__(self, volume: Volume, given: Array | None = None) -> Swept:
         """Segment a scan.
 
         Args:
             volume: With the bundle's channels.
+            given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
 
         Raises:
             ScanError: If the scan cannot be brought onto the network's grid.
@@ -104,7 +108,7 @@ class Sweep:
         seconds, warnings = {"input": time.perf_counter() - began}, []
         planned = self._planned(windows)
         try:
-            found = self._fill(labels, seconds, volume, grid, windows, planned)
+            found = self._fill(labels, seconds, volume, grid, windows, planned, given)
         except torch.OutOfMemoryError:
             if planned == Storage(HOST, HOST):
                 raise
@@ -114,8 +118,9 @@ class Sweep:
             _log.warning(warning)
             warnings.append(warning)
             torch.cuda.empty_cache()
-            found = self._fill(labels, seconds, volume, grid, windows, Storage(HOST, HOST))
-        return Swept(labels, grid, found, seconds, tuple(warnings))
+            kept = Storage(HOST, HOST)
+            found = self._fill(labels, seconds, volume, grid, windows, kept, given)
+        return Swept(labels, grid, found[0], seconds, tuple(warnings), *found[1:])
 
     def _planned(self, windows: Windows) -> Storage:
         """Decide where image and sums lie before any memory is taken."""
@@ -139,7 +144,8 @@ class Sweep:
         grid: NetworkGrid,
         windows: Windows,
         storage: Storage,
-    ) -> Found:
+        given: Array | None,
+    ) -> tuple[Found, ...]:
         watch = _Watch(seconds)
         image = self._make_input(volume, grid, storage.image)
         watch.lap("input")
@@ -151,22 +157,45 @@ class Sweep:
         )
         answer = self._answer
         sums = Accumulator(windows, answer.channels, storage.sums, answer.labelled)
-        confidence = Confidence(grid.shape, answer.parts, answer.chosen)
+        confidence = [Confidence(grid.shape, answer.parts, answer.chosen)]
+        if given is not None:
+            there = nearest(grid.part_of(given[None])[0], grid.there)
+            confidence.append(Confidence(grid.shape, answer.parts, answer.chosen, there))
         labeller = Labeller(grid.back, grid.part_of(labels[None])[0], storage.sums)
         with self._predict.arithmetic():
             for corner, scores in score(image, windows):
                 watch.lap("network")
                 if not sums.has_room_for(corner):
                     needed = labeller.label(sums, finished=corner[2])
-                    confidence.take(sums, finished=corner[2])
+                    for one in confidence:
+                        one.take(sums, finished=corner[2])
                     sums.drop_before(needed)
                 sums.add(corner, scores)
                 del scores  # or memory would hold them beside the next window's
                 watch.lap("labels")
         labeller.label(sums, finished=grid.shape[2])
-        confidence.take(sums, finished=grid.shape[2])
+        for one in confidence:
+            one.take(sums, finished=grid.shape[2])
         watch.lap("labels")
-        return confidence.found
+        own, *others = (one.found for one in confidence)
+        return own, *(one.and_outside(_outside(given, grid, answer.classes)) for one in others)
+
+
+def _outside(given: Array | None, grid: NetworkGrid, classes: int) -> Totals:
+    """Return how much of each class lies outside the box, in voxels of the network's grid."""
+    if given is None:
+        return np.zeros(classes)
+    box = grid.part_of(given[None])[0]
+    voxels: Totals = _counts(given, classes) - _counts(box, classes)
+    return voxels * np.float64(math.prod(grid.shape) / box.size)
+
+
+def _counts(labels: Array, classes: int) -> Totals:
+    # Slice by slice: numpy counts in 8-byte copies of what it is given.
+    counts = np.zeros(classes)
+    for k in range(labels.shape[2]):
+        counts += np.bincount(labels[..., k].ravel(order="K"), minlength=classes)
+    return counts
 
 
 class _Watch:

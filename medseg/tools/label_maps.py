@@ -14,7 +14,7 @@ from medseg.tools.layouts import some
 from medseg.tools.naming import is_picture
 from medseg.words.errors import GeometryError, ScanError
 from medseg.words.labels import LabelSet
-from medseg.words.volume import Volume
+from medseg.words.volume import Array, Volume
 
 Indices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """Label indices, shape ``(i, j, k)``; 0 is background."""
@@ -56,6 +56,23 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     if (len(array) == 3 or is_picture(Path(volume.source))) and _is_coloured(array[0], labels):
         return _by_colour(np.broadcast_to(array[0], (3, *volume.shape)), labels)
     return _by_value(array[0], labels)
+
+
+def label_indices(prediction: Volume, labels: LabelSet) -> Array:
+    """Return a prediction's label indices ``(i, j, k)``; only colours need to be turned into them.
+
+    Raises:
+        ScanError: If it holds a value that is no index, or an unknown colour.
+    """
+    if len(prediction.array) > 1:
+        return encode_labels(prediction, labels)
+    array: Array = prediction.array[0]
+    if array.max() > len(labels):
+        raise ScanError(
+            f"the prediction holds values up to {array.max()}; label indices 0 to "
+            f"{len(labels)} are needed, as in the label maps medseg writes"
+        )
+    return array
 
 
 def _is_coloured(grey: npt.NDArray[Any], labels: LabelSet) -> bool:

@@ -1,13 +1,14 @@
-"""Predictions and their references, paired by the names of their files."""
+"""Predictions and what they are compared with, paired by the names of their files."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.tools.cases import Scan
 from medseg.tools.naming import split_suffix
 from medseg.words.errors import DatasetError, Fault
 
@@ -43,6 +44,21 @@ class Pairing:
     pairs: tuple[Pair, ...]
     faults: tuple[Fault, ...]
     without_reference: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanPairing:
+    """Label maps and their scans.
+
+    Attributes:
+        pairs: Label map and scan, sorted by the scan's name.
+        faults: Label maps without a certain scan.
+        without_prediction: Names of scans that no label map belongs to.
+    """
+
+    pairs: tuple[tuple[Path, Scan], ...]
+    faults: tuple[Fault, ...]
+    without_prediction: tuple[str, ...]
 
 
 def pair_up(predictions: Path, references: Path) -> Pairing:
@@ -83,6 +99,49 @@ def pair_up(predictions: Path, references: Path) -> Pairing:
         )
     alone = sorted(predicted.keys() - set(partners.values()))
     return Pairing(tuple(pairs), tuple(faults), tuple(alone))
+
+
+def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
+    """Pair label maps with the scans they were drawn on, by the rules of ``pair_up``.
+
+    Args:
+        predictions: A folder of label maps, or one label map.
+        scans: The scans; one scan and one label map belong together whatever their names.
+
+    Raises:
+        DatasetError: If nothing can be paired.
+    """
+    if predictions.is_file() and len(scans) == 1:
+        return ScanPairing(((predictions, scans[0]),), (), ())
+    predicted = _one_label_map(predictions) or _label_maps(predictions)
+    known = {scan.name: scan for scan in scans}
+    partners = _partners(predicted.keys(), known.keys())
+    pairs, faults = [], []
+    for name, partner in sorted(partners.items()):
+        files = list(predicted[partner].values())
+        if len(files) > 1:
+            listed = ", ".join(path.name for path in files)
+            faults.append(
+                Fault(partner, f"it is not clear which file to judge: {listed}; keep one")
+            )
+            continue
+        pairs.append((files[0], known[name]))
+    alone = sorted(predicted.keys() - set(partners.values()))
+    faults.extend(
+        Fault(name, "has no scan of its name; rename it, or add its scan") for name in alone
+    )
+    if not pairs:
+        raise DatasetError(
+            f"no label map in {predictions} has the name of a scan; name each label map as its "
+            "scan is named",
+            faults,
+        )
+    return ScanPairing(tuple(pairs), tuple(faults), tuple(sorted(known.keys() - partners.keys())))
+
+
+def _one_label_map(file: Path) -> dict[str, dict[str, Path]]:
+    name, ending = split_suffix(file.name)
+    return {name: {ending: file}} if ending and file.is_file() else {}
 
 
 def _label_maps(folder: Path) -> dict[str, dict[str, Path]]:

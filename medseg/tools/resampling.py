@@ -220,6 +220,30 @@ def resample(source: Array, there: GridMap, device: torch.device | str = "cpu") 
     return made.permute(0, *(1 + order.index(axis) for axis in range(3)))
 
 
+def nearest(labels: Array, there: GridMap) -> Array:
+    """Take labels on another grid, each from the voxel that is nearest.
+
+    Args:
+        labels: Shape ``there.source``, of any type and strides.
+        there: Where the target's voxels lie in it.
+
+    Returns:
+        Of the same type, shape ``there.target``; the labels themselves where nothing moves.
+    """
+    if there.is_identity:
+        return labels
+    made = np.empty(there.target, labels.dtype, order="F")
+    columns, lines = (torch.arange(n) for n in there.target[:2])
+    for k in range(there.target[2]):
+        index = columns[:, None], lines[None], torch.tensor([[k]])
+        places = [there.place(axis, *index).round().long() for axis in range(3)]
+        inside = [
+            place.clamp(0, n - 1).numpy() for place, n in zip(places, there.source, strict=True)
+        ]
+        made[..., k] = labels[inside[0], inside[1], inside[2]]
+    return made
+
+
 def _memory_order(array: Array) -> list[int]:
     """Return the spatial axes from the slowest in memory to the fastest."""
     return sorted(range(3), key=lambda axis: (-abs(array.strides[1 + axis]), axis))

@@ -12,7 +12,7 @@ from medseg.tools.comparison import Difference, compare
 from medseg.tools.evaluation import Evaluation
 from medseg.tools.evaluation_files import write_evaluation
 from medseg.tools.images import read_labels
-from medseg.tools.label_maps import encode_labels
+from medseg.tools.label_maps import encode_labels, label_indices
 from medseg.tools.layouts import LISTING
 from medseg.tools.layouts.lists import read_json_list
 from medseg.tools.layouts.meanings import ignored_value
@@ -23,7 +23,7 @@ from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
 from medseg.words.events import Listener, Progress, Warned, tell
 from medseg.words.labels import Label, LabelSet, default_colour
-from medseg.words.volume import Array, Volume
+from medseg.words.volume import Volume
 
 MOST_LABELS = 1000
 """Values in one pair of label maps at most; more are intensities, not labels."""
@@ -127,7 +127,7 @@ def _score(
         label_set = _found_labels(prediction, reference, ignore)
         predicted = encode_labels(prediction, label_set)
     else:
-        predicted = _indices(prediction, label_set)
+        predicted = label_indices(prediction, label_set)
     expected = encode_labels(reference, label_set)
     if label_set.ignored is not None and predicted.max() == label_set.ignored:
         raise ScanError(
@@ -161,19 +161,6 @@ def _check_grids(prediction: Volume, reference: Volume) -> None:
 
 def _times(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
-
-
-def _indices(prediction: Volume, label_set: LabelSet) -> Array:
-    """Return the prediction's label indices; only colours need to be turned into them."""
-    if len(prediction.array) > 1:
-        return encode_labels(prediction, label_set)
-    array: Array = prediction.array[0]
-    if array.max() > len(label_set):
-        raise ScanError(
-            f"the prediction holds values up to {array.max()}; label indices 0 to "
-            f"{len(label_set)} are needed, as in the label maps medseg writes"
-        )
-    return array
 
 
 def _found_labels(prediction: Volume, reference: Volume, ignore: int | None) -> LabelSet:

@@ -30,11 +30,17 @@ def logits(shape: tuple[int, int, int], classes: int = 3, seed: int = 0) -> torc
     return torch.from_numpy((8 * smooth).astype(np.float32))
 
 
-def gathered(scores: torch.Tensor, planes: int, parts: list[slice], chosen: int = 0) -> Found:
+def gathered(
+    scores: torch.Tensor,
+    planes: int,
+    parts: list[slice],
+    chosen: int = 0,
+    given: np.ndarray | None = None,
+) -> Found:
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = Confidence(shape, parts, chosen)
+    confidence = Confidence(shape, parts, chosen, given)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
             confidence.take(sums, corner[2])
@@ -83,6 +89,33 @@ def test_a_structure_that_was_nearly_found_counts_as_doubtful() -> None:
     scores[0] = 9.0
     scores[:2, 1, 1, 1] = torch.tensor([2.0, 1.5])
     assert gathered(scores, 4, [slice(0, 3)]).expected_dice(LABELS) == {"a": 0.0}
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(st.integers(5, 40), st.integers(3, 9), st.integers(0, 5))
+def test_labels_that_are_given_are_judged_by_the_same_probabilities(
+    depth: int, planes: int, seed: int
+) -> None:
+    scores = logits((6, 5, depth), seed=seed)
+    labels = np.random.default_rng(seed).integers(0, 3, (6, 5, depth)).astype(np.uint8)
+    found = gathered(scores, min(planes, depth), [slice(0, 3)], given=labels)
+    p = scores.softmax(0).double().numpy()
+    for label in LABELS:
+        mask = labels == label.index
+        dice = 2 * p[label.index][mask].sum() / (p[label.index].sum() + mask.sum())
+        assert found.expected_dice(LABELS)[label.name] == pytest.approx(dice, abs=1e-5)
+    wrong = 100 * (1 - np.take_along_axis(p, labels[None].astype(int), axis=0)[0])
+    assert np.abs(found.doubt - wrong).max() <= 0.51
+
+
+def test_voxels_where_the_network_did_not_look_count_against_a_mask() -> None:
+    scores = torch.zeros(3, 4, 4, 4)
+    scores[1] = 20.0
+    given = np.ones((4, 4, 4), np.uint8)
+    found = gathered(scores, 4, [slice(0, 3)], given=given)
+    assert found.expected_dice(LABELS)["a"] == pytest.approx(1)
+    more = found.and_outside(np.array([0.0, 64.0, 0.0]))
+    assert more.expected_dice(LABELS)["a"] == pytest.approx(2 / 3)
 
 
 def random_scan(seed: int = 3) -> Volume:

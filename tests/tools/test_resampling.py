@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing
 from scipy.spatial.transform import Rotation
 
-from medseg.tools.resampling import GridMap, resample, spacing_maps
+from medseg.tools.resampling import GridMap, nearest, resample, spacing_maps
 from medseg.words.errors import GeometryError
 from medseg.words.volume import Affine, Array
 
@@ -145,3 +145,18 @@ def test_axes_that_cannot_be_told_apart_are_an_error() -> None:
     affine[:3, 1] = [1, 1e-9, 0]
     with pytest.raises(GeometryError, match="geometry is broken"):
         spacing_maps(affine, (4, 4, 4), (2, 2, 2))
+
+
+@given(st.integers(0, 200), st.sampled_from([0.7, 1.3, 2.0]))
+def test_labels_come_from_the_nearest_voxel(seed: int, mm: float) -> None:
+    labels = np.random.default_rng(seed).integers(0, 5, (9, 8, 7)).astype(np.uint8)
+    there, _ = spacing_maps(np.eye(4), labels.shape, (mm, mm, mm))
+    made = nearest(labels, there)
+    assert made.dtype == labels.dtype
+    for target in np.ndindex(made.shape):
+        place = (there.matrix @ [*target, 1])[:3].clip(0, np.array(labels.shape) - 1)
+        around = labels[
+            tuple(slice(int(x - 0.501) + (x > 0.501), int(x + 0.501) + 1) for x in place)
+        ]
+        assert made[target] in around
+    assert nearest(labels, spacing_maps(np.eye(4), labels.shape, None)[0]) is labels
