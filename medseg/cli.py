@@ -82,11 +82,22 @@ def _settings() -> None:
 @app.command()
 def plan(
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="The data folder, or its list of cases.")
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="The data folder, or its list of cases; or nnU-Net's nnUNetPlans.json.",
+        ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The bundle to write.", metavar="FILE")
     ] = Path("bundle.json"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With nnU-Net's plans: the raw data; else dataset.json lies beside the plans.",
+        ),
+    ] = None,
     dims: Annotated[
         str | None,
         typer.Option(metavar="2|3|both", help="Else the data decide; both writes two bundles."),
@@ -114,6 +125,8 @@ def plan(
       medseg plan Task04_Hippocampus --budget 20m --explain
 
       medseg plan nnUNet_raw/Dataset001_Liver -o liver/bundle.json --dims both
+
+      medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
     """
     if dims not in (None, "2", "3", "both"):
         raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
@@ -127,6 +140,7 @@ def plan(
             made = run(
                 dataset,
                 file,
+                data=data,
                 dims=number,
                 memory_gb=memory,
                 budget=budget,

@@ -212,8 +212,10 @@ class Terminal:
         labels = ", ".join(label.name for label in spec.labels)
         patch = " × ".join(str(size) for size in training.patch)
         budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
+        seen = len(plan.survey.cases)
+        cases = f"{seen} cases" if seen else "nnU-Net's plans"
         for line in (
-            f"{len(plan.survey.cases)} cases; {len(spec.labels)} labels: {labels}",
+            f"{cases}; {len(spec.labels)} labels: {labels}",
             f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, about "
             f"{training.steps} steps{budget}",
         ):

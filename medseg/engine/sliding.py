@@ -133,6 +133,7 @@ class Scorer:
                 continue
             left = left[len(batch) :]
             yield from zip(batch, scores, strict=True)
+            del scores  # or memory would hold them beside the next ones
 
     def _scores(
         self, image: torch.Tensor, windows: Windows, batch: Sequence[Corner]

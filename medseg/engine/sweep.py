@@ -161,6 +161,7 @@ class Sweep:
                     confidence.take(sums, finished=corner[2])
                     sums.drop_before(needed)
                 sums.add(corner, scores)
+                del scores  # or memory would hold them beside the next window's
                 watch.lap("labels")
         labeller.label(sums, finished=grid.shape[2])
         confidence.take(sums, finished=grid.shape[2])

@@ -12,10 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.tools.layouts import Row, Rows, listed_as, some
+from medseg.tools.images import read_labels
+from medseg.tools.layouts import Row, Rows, Wanted, listed_as, some
 from medseg.tools.layouts.checks import faults, names, says
+from medseg.tools.structures import Structures
 from medseg.words.config import BundleSpec, DataSpec
 from medseg.words.errors import DatasetError, Fault
+from medseg.words.volume import Volume
 
 GROUP_FIELDS = ("group", "patient")
 """Fields of a list that name a case's group where the bundle names no field."""
@@ -46,17 +49,35 @@ class Case:
         label: Its label file.
         fold: The fold that the data set lists for it, if it does.
         group: What stays together in one fold: its patient, or the case itself.
+        structures: Its labels, where DICOM objects hold them; ``label`` is the first of these.
     """
 
     scan: Scan
     label: Path
     fold: int | None
     group: str
+    structures: Structures | None = None
 
     @property
     def name(self) -> str:
         """The name of its scan."""
         return self.scan.name
+
+    @property
+    def label_files(self) -> tuple[Path, ...]:
+        """Every file that holds its labels."""
+        if self.structures is None:
+            return (self.label,)
+        return tuple(file for file, _ in self.structures.files)
+
+    def read_label(self, image: Volume) -> Volume:
+        """Read its label map; that of DICOM objects needs the image that they were drawn on.
+
+        Raises:
+            ScanError: If a file cannot be read, or structures overlap.
+            GeometryError: If its place, or that of DICOM objects on the image, is not certain.
+        """
+        return self.structures.on(image) if self.structures else read_labels(self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +108,7 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
-    found = listed_as(root, spec.data.format)
+    found = listed_as(root, spec.data.format, _wanted(spec))
     if not found.rows and not found.faults:
         raise DatasetError(f"{found.origin}: lists no case")
     field = _group_field(found, spec.data)
@@ -105,6 +126,14 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
     cases.sort(key=lambda case: case.name)
     warnings = [*found.warnings, *_unlike_the_bundle(found, spec), *_doubts(cases, spec.data)]
     return CaseList(tuple(cases), tuple(sorted(wrong, key=str)), tuple(warnings))
+
+
+def _wanted(spec: BundleSpec) -> Wanted:
+    return Wanted(
+        channels=tuple(channel.name for channel in spec.channels),
+        modality=spec.channels[0].modality,
+        labels={label.name: label.value for label in spec.label_set},
+    )
 
 
 def folds_of(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:
@@ -222,10 +251,11 @@ def _group_field(found: Rows, data: DataSpec) -> str:
 
 
 def _case(row: Row, name: str, field: str, data: DataSpec) -> Case:
-    scan = Scan(name, tuple((image,) for image in row.images))
+    parts = (row.series,) if row.series else tuple((image,) for image in row.images)
+    scan = Scan(name, parts, row.volume)
     fold = int(row.fields["fold"]) if says(row, "fold") else None
     group = str(row.fields[field]) if says(row, field) else _pattern_group(name, data)
-    return Case(scan, row.label, fold, group or name)
+    return Case(scan, row.label, fold, group or name, row.structures)
 
 
 def _pattern_group(name: str, data: DataSpec) -> str | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.tools.cases import Case, CaseList, Scan
-from medseg.tools.images import read_image, read_labels, stack_channels, with_channels
+from medseg.tools.images import read_image, stack_channels, with_channels
 from medseg.tools.label_maps import Indices, check_same_grid, encode_labels
 from medseg.tools.layouts import some
 from medseg.tools.naming import is_picture
@@ -125,7 +125,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
         GeometryError: If image and label do not lie on one grid.
     """
     image = read_scan(case.scan, len(spec.channels))
-    label = read_labels(case.label)
+    label = case.read_label(image)
     check_same_grid(image, label)
     if not any(_varies(channel) for channel in image.array):
         raise ScanError("every voxel of the image has the same value, so there is nothing to see")

@@ -82,7 +82,7 @@ class PreprocessedCase:
 
 def entry_key(case: Case, spec: BundleSpec) -> str:
     """Return the name of a case's entry: a hash of its files' identity and the preprocessing."""
-    files = [*(file for part in case.scan.parts for file in part), case.label]
+    files = [*(file for part in case.scan.parts for file in part), *case.label_files]
     seen = [
         (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
         for path in files
@@ -93,7 +93,10 @@ def entry_key(case: Case, spec: BundleSpec) -> str:
     labels: list[object] = [(label.index, label.value, label.colour) for label in spec.label_set]
     if spec.data.ignore is not None:
         labels.append(spec.data.ignore)
-    return hashlib.sha256(repr((recipe, labels)).encode()).hexdigest()[:32]
+    made_of = [case.scan.volume] if case.scan.volume else []
+    made_of += [case.structures.key] if case.structures else []
+    told = repr((recipe, labels, *made_of))
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 def content_id(case: Case) -> str:

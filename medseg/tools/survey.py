@@ -22,7 +22,7 @@ from scipy import ndimage
 from medseg.tools.cases import Case, CaseList, Scan
 from medseg.tools.files import write_whole
 from medseg.tools.fingerprints import hash_scan
-from medseg.tools.images import read_image, read_labels, stack_channels
+from medseg.tools.images import read_image, stack_channels
 from medseg.tools.label_maps import check_same_grid
 from medseg.words.errors import Fault, ScanError
 from medseg.words.events import Listener, Progress, tell
@@ -182,7 +182,7 @@ def survey_cases(
 def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
     """Return what is known of a case, or why it cannot be used."""
     try:
-        whole = Scan(case.name, (*case.scan.parts, (case.label,)))
+        whole = Scan(case.name, (*case.scan.parts, case.label_files), _read_as(case))
         without = "" if ignore is None else f"-without-{ignore}"
         file = cache / f"{hash_scan(whole)}{without}.json"
         known = _read(file)
@@ -195,6 +195,11 @@ def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
     except Exception as error:
         error.add_note(f"while looking at the case {case.name}")
         raise
+
+
+def _read_as(case: Case) -> str:
+    """Return what decides how a case's files are read, besides themselves; usually nothing."""
+    return case.scan.volume + (case.structures.key if case.structures else "")
 
 
 def _read(file: Path) -> CaseFacts | None:
@@ -227,8 +232,9 @@ def look_at(case: Case, ignore: int | None = None) -> CaseFacts:
     Raises:
         ScanError: If it cannot be read, or image and label do not fit each other.
     """
-    image = stack_channels([read_image(part) for part in case.scan.parts])
-    label = read_labels(case.label)
+    parts = case.scan.parts
+    image = stack_channels([read_image(part, volume=case.scan.volume) for part in parts])
+    label = case.read_label(image)
     check_same_grid(image, label)
     labels = _values(label)
     if ignore is not None:

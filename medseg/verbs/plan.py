@@ -1,4 +1,4 @@
-"""``medseg plan``: a data set in, a bundle for it out, with a reason for every choice."""
+"""``medseg plan``: a data set in, or nnU-Net's plans; a bundle for it out, with every reason."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from medseg.engine.windows import choose_device
 from medseg.tools.bundle import parse_spec
 from medseg.tools.cases import Case, CaseList, find_cases
 from medseg.tools.files import write_whole
-from medseg.tools.layouts import listed_as
+from medseg.tools.layouts import LISTING, Rows, listed_as
 from medseg.tools.naming import is_picture
 from medseg.tools.planning import (
     Notes,
     Subject,
     Wishes,
+    carry_over,
     choose_grid,
     choose_intensity,
     choose_learning,
     choose_network,
+    is_nnunet_plans,
     minutes,
+    read_nnunet_plans,
     read_subject,
     step_voxels,
 )
@@ -52,7 +55,7 @@ class Plan:
     Attributes:
         file: Where it was written.
         spec: The bundle; its ``notes`` say why.
-        survey: What the cases look like.
+        survey: What the cases look like; without cases where nnU-Net had planned before.
     """
 
     file: Path
@@ -69,6 +72,7 @@ def plan(
     dataset: str | Path,
     out: str | Path = "bundle.json",
     *,
+    data: str | Path | None = None,
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
@@ -76,11 +80,13 @@ def plan(
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Plan:
-    """Plan a bundle for a data set.
+    """Plan a bundle for a data set, or turn nnU-Net's plans into one.
 
     Args:
-        dataset: The data folder, or its list of cases.
+        dataset: The data folder, or its list of cases; or nnU-Net's plans file.
         out: The file to write.
+        data: With nnU-Net's plans: the raw data folder, whose ``dataset.json`` is read; that
+            beside the plans unless given.
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step; what the device has, within reason, unless given.
         budget: Time for a training, such as ``20m`` or ``2h``.
@@ -108,29 +114,73 @@ def plan(
             "into training.class_weights of the bundle"
         )
     computing = choose_device(device)
+    wishes = Wishes(
+        dims=dims,
+        on_gpu=computing.type == "cuda",
+        memory_gb=memory_gb or _memory_gb(computing),
+        budget_minutes=minutes(budget) if budget else None,
+        balanced=class_weights == "balanced",
+    )
+    if is_nnunet_plans(root):
+        return _carried(root, file, Path(data) if data else None, wishes, listeners)
+    if data is not None:
+        raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
     listed = listed_as(root, "auto")
     channels = max((len(row.images) for row in listed.rows), default=1)
-    found = find_cases(root, _draft(channels))
+    found = find_cases(root, _draft(channels, listed=listed))
     pictures = _are_pictures(found.cases)
-    subject = read_subject(root)
+    subject = read_subject(root, listed)
     seen = survey_cases(found, RUNS / "surveyed", listeners, subject.ignore)
     survey = _alike(seen, found, pictures)
     for fault in survey.faults:
         tell(listeners, Warned(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
         tell(listeners, Warned(warning))
-    wishes = Wishes(
-        dims=2 if pictures else dims,
-        on_gpu=computing.type == "cuda",
-        memory_gb=memory_gb or _memory_gb(computing),
-        budget_minutes=minutes(budget) if budget else None,
-        balanced=class_weights == "balanced",
-    )
+    wishes = replace(wishes, dims=2 if pictures else dims)
     content = _content(root, file, subject, found, survey, pictures, wishes, computing)
+    return Plan(file, _written(content, file), survey)
+
+
+def _written(content: dict[str, Any], file: Path) -> BundleSpec:
+    """Write a bundle that is known to fit together."""
     spec = parse_spec(content, "the planned bundle")
     try_network(spec)
     write_whole(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    return Plan(file, spec, survey)
+    return spec
+
+
+def _carried(
+    root: Path, file: Path, data: Path | None, wishes: Wishes, listeners: Sequence[Listener]
+) -> Plan:
+    """Turn nnU-Net's plans into a bundle; nothing of the data is opened.
+
+    Raises:
+        DatasetError: If plans or ``dataset.json`` are not right or do not fit each other.
+    """
+    if wishes.balanced:
+        raise MedsegError(
+            "--class-weights needs the data: nnU-Net's plans do not say how large the labels are; "
+            "plan from the raw data folder, or write training.class_weights into the bundle"
+        )
+    plans = read_nnunet_plans(root, wishes.dims)
+    listing = (data or root.parent) / LISTING
+    if not listing.is_file():
+        raise DatasetError(
+            f"{listing}: the names of channels and labels stand in nnU-Net's {LISTING}, which is "
+            "not there; put it beside the plans, or give the raw data folder by --data"
+        )
+    subject = read_subject(listing)
+    carried = carry_over(plans, subject, wishes)
+    notes: Notes = carried.content["notes"]
+    place: dict[str, Any] = {"format": "nnunet"} | _ignored(subject, notes)
+    if data is not None:
+        place["root"] = os.path.relpath(data.resolve(), file.resolve().parent)
+    else:
+        notes["data.root"] = "The plans do not say where the raw data is: train with --data FOLDER"
+    for what in carried.left_behind:
+        tell(listeners, Warned(f"not carried over: {what}"))
+    content = {"$schema": SCHEMA_ID, **carried.content, "data": place}
+    return Plan(file, _written(content, file), Survey((), ()))
 
 
 def _content(
@@ -149,13 +199,7 @@ def _content(
     labels = subject.labels(survey, notes)
     if wishes.budget_minutes is not None:
         wishes = replace(wishes, voxels_per_second=_speed(wishes, pictures, len(channels), device))
-    data = _data(root, file, found, notes)
-    if subject.ignore is not None:
-        data["ignore"] = subject.ignore
-        notes["data.ignore"] = (
-            "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
-            "learned from them and nothing is scored on them"
-        )
+    data = _data(root, file, found, notes) | _ignored(subject, notes)
     dims = 2 if pictures else wishes.dims or 3
     grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, dims) / 2, notes)
     shape = choose_network(grid, wishes, notes)
@@ -183,13 +227,27 @@ def _content(
     }
 
 
-def _draft(channels: int, dims: int = 3, wide: bool = False) -> BundleSpec:
-    """Return a bundle with so many channels, for what needs one before there is a plan."""
+def _draft(
+    channels: int, dims: int = 3, wide: bool = False, listed: Rows | None = None
+) -> BundleSpec:
+    """Return a bundle with so many channels, for what needs one before there is a plan.
+
+    Where the data's layout names channels and labels, the bundle has these names.
+    """
+    names = listed.channel_names if listed else ()
+    labels = (listed.label_names if listed else {}) or {1: "label"}
+    ignore = listed.ignore if listed else None
     return parse_spec(
         {
             "name": "draft",
-            "channels": [{"name": f"channel {n}"} for n in range(1, channels + 1)],
-            "labels": [{"index": 1, "name": "label"}],
+            "channels": [
+                {"name": names[n] if names else f"channel {n + 1}"} for n in range(channels)
+            ],
+            "labels": [
+                {"index": index, "name": name, "value": value}
+                for index, (value, name) in enumerate(sorted(labels.items()), start=1)
+            ],
+            "data": {"ignore": None if ignore in labels else ignore},
             "network": {
                 "dims": dims,
                 "channels": 32 if wide else [8 if dims == 3 else 16, 32, 64, 128],
@@ -274,6 +332,17 @@ def _data(root: Path, file: Path, found: CaseList, notes: Notes) -> dict[str, An
     return data
 
 
+def _ignored(subject: Subject, notes: Notes) -> dict[str, Any]:
+    """State the value of what nobody annotated, where the data set has one."""
+    if subject.ignore is None:
+        return {}
+    notes["data.ignore"] = (
+        "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
+        "learned from them and nothing is scored on them"
+    )
+    return {"ignore": subject.ignore}
+
+
 def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, Any]:
     """Keep only the largest piece of what is in one piece in every case."""
     single = []
@@ -290,6 +359,9 @@ def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -
 
 
 def _shown(content: Any, field: str) -> str:
+    """Return a field's value, as far as the path leads; nothing where it names no field."""
+    if field.partition(".")[0] not in content:
+        return ""
     for key in field.split("."):
         if isinstance(content, list) and key.isdigit() and int(key) < len(content):
             content = content[int(key)]

@@ -17,9 +17,15 @@ from PIL import Image
 from medseg import cli, plan, train
 from medseg.testing import write_dataset
 from medseg.tools.bundle import load_bundle
+from medseg.tools.images import read_image
+from medseg.tools.images.dicom_seg import write_dicom_seg
 from medseg.verbs.plan import Plan
 from medseg.words.errors import DatasetError, MedsegError, OutputError
 from medseg.words.events import BudgetFitted, Event, StepDone, Warned
+from medseg.words.labels import Label, LabelSet
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tools" / "images"))
+import made_dicom as made
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +109,8 @@ def write_partly_annotated(root: Path) -> Path:
 
 def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
     data = write_partly_annotated(tmp_path / "data")
-    made, _ = planned(data, tmp_path / "bundle.json", class_weights="balanced")
+    made, said = planned(data, tmp_path / "bundle.json", class_weights="balanced")
+    assert said == []
     assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
     assert made.spec.data.ignore == 3
     _, liver, kidney = made.spec.class_weights or ()
@@ -196,3 +203,94 @@ def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Pa
     made, _ = planned(shared_data / "sts_ct_mr_pet", tmp_path / "sts.json")
     assert len(made.survey.cases) == 10
     assert made.spec.network.dims == 3
+
+
+def test_plans_of_nnunet_become_a_bundle_that_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = write_dataset(tmp_path / "raw", 3, shape=(24, 20, 16), spacing=9.0)
+    for image in (raw / "imagesTr").iterdir():
+        image.rename(image.with_name(image.name.replace(".nii", "_0000.nii")))
+    labels = {"background": 0, "liver": 1, "kidney": 2}
+    listing = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    (raw / "dataset.json").write_text(json.dumps(listing))
+    levels = {"features_per_stage": [4, 8, 8], "strides": [1, 2, 2], "kernel_sizes": [3, 3, 3]}
+    plans = {
+        "dataset_name": "Dataset001_Phantom",
+        "image_reader_writer": "SimpleITKIO",
+        "configurations": {
+            "3d_fullres": {
+                "batch_size": 2,
+                "patch_size": [12, 16, 20],
+                "spacing": [9.0, 9.0, 9.0],
+                "normalization_schemes": ["ZScoreNormalization"],
+                "architecture": {"network_class_name": "PlainConvUNet", "arch_kwargs": levels},
+            },
+            "3d_cascade_fullres": {"inherits_from": "3d_fullres"},
+        },
+    }
+    file, out = tmp_path / "nnUNetPlans.json", tmp_path / "bundle.json"
+    file.write_text(json.dumps(plans))
+    with pytest.raises(DatasetError, match="--data"):
+        planned(file, out)
+    words = ["plan", file, "--data", raw, "-o", out, "--explain", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["medseg", *map(str, words)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert not done.value.code
+    said = capsys.readouterr()
+    assert "cascade" in said.out + said.err
+    spec = load_bundle(out).spec
+    assert (spec.name, spec.training.patch) == ("dataset001_phantom", (20, 16, 12))
+    overrides = ["training.steps=2", "training.validate_every=2", "tracking.register_model=false"]
+    run = train(out, out=tmp_path / "run", fold=None, device="cpu", overrides=overrides)
+    assert (run / "models" / "model.pt").is_file()
+
+
+def test_a_bids_data_set_is_planned_with_its_names(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    root = tmp_path / "study"
+    for number in (1, 2, 3):
+        anat = root / f"sub-{number}" / "anat"
+        manual = root / "derivatives" / "manual" / f"sub-{number}" / "anat"
+        label = np.zeros((24, 20, 16), np.uint8)
+        label[4:12, 5:15, 3:13] = 3
+        for file, array in (
+            (anat / f"sub-{number}_T1w.nii.gz", rng.random(label.shape, np.float32)),
+            (anat / f"sub-{number}_FLAIR.nii.gz", rng.random(label.shape, np.float32)),
+            (manual / f"sub-{number}_dseg.nii.gz", label),
+        ):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.diag([4.0, 4.0, 4.0, 1.0])), file)
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    (root / "derivatives" / "dseg.tsv").write_text("index\tname\n3\tlesion\n")
+    made, said = planned(root, tmp_path / "bundle.json")
+    assert said == []
+    assert [(one.name, one.modality) for one in made.spec.channels] == [
+        ("FLAIR", "MR"),
+        ("T1w", "MR"),
+    ]
+    assert [(la.name, la.value) for la in made.spec.labels] == [("lesion", 3)]
+    assert made.spec.data.folds == 3
+
+
+def test_dicom_series_are_planned_by_the_names_of_their_segments(tmp_path: Path) -> None:
+    names = LabelSet([Label(1, "Tumour", 1, (9, 9, 9)), Label(2, "Liver", 2, (8, 8, 8))])
+    labels = np.zeros((24, 20, 16), np.uint8)
+    labels[4:12, 5:15, 3:13] = 1
+    labels[14:20, 5:15, 3:13] = 2
+    for number in (1, 2):
+        shown = made.series(made.voxels(labels.shape, number), f"n{number}", PatientID=f"P{number}")
+        scan = read_image(made.save(tmp_path / "data" / f"{number}", shown))
+        write_dicom_seg(tmp_path / "data" / f"seg{number}", labels, scan, names, version="1.2.3")
+    plan_made, said = planned(tmp_path / "data", tmp_path / "bundle.json")
+    spec = plan_made.spec
+    assert said == []
+    assert [(label.index, label.name) for label in spec.labels] == [(1, "Liver"), (2, "Tumour")]
+    assert (spec.channels[0].name, spec.channels[0].modality) == ("CT", "CT")
+    assert made.PATIENT not in (tmp_path / "bundle.json").read_text()
+
+
+def test_only_plans_of_nnunet_take_data(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(MedsegError, match="--data"):
+        plan(data, tmp_path / "bundle.json", data=data, device="cpu")

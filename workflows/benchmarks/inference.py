@@ -4,6 +4,7 @@
     python workflows/benchmarks/inference.py compare WORK -n 3     # a table in Markdown
     python workflows/benchmarks/inference.py forward WORK -n 5     # the networks alone, fp32
     python workflows/benchmarks/inference.py large WORK            # 512×512×800, 25 classes
+    python workflows/benchmarks/inference.py classes WORK          # memory of 2 and of 104 classes
 
 Stock MONAI runs the MONAI Bundle that medseg exported with the weights: LoadImaged … Spacingd,
 SlidingWindowInferer, Invertd, AsDiscreted, SaveImaged. Each measurement is a process of its own;
@@ -34,12 +35,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "small": {"channels": [8, 16, 32], "strides": [1, 2, 2], "norm": "batch"},
     "mid": {"channels": [16, 32, 64, 128], "strides": [1, 2, 2, 2], "norm": "instance"},
 }
+TASKS = ("prepare", "compare", "forward", "large", "classes", "once")
 CONTESTANTS = ("monai", "medseg-fp32", "medseg-openvino", "medseg-bf16")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("task", choices=["prepare", "compare", "forward", "large", "once"])
+    parser.add_argument("task", choices=TASKS)
     parser.add_argument("work", type=Path)
     parser.add_argument("-n", "--repeats", type=int, default=3)
     parser.add_argument("--network", choices=NETWORKS, default="small")
@@ -57,6 +59,8 @@ def main() -> None:
         forward(given.repeats, given.threads)
     elif given.task == "large":
         large(given.work, given.threads)
+    elif given.task == "classes":
+        few_and_many(given.work, given.threads)
     else:
         out = given.work / given.contestant
         print(json.dumps(once(given.contestant, given.bundle, given.scan, out, given.threads)))
@@ -291,28 +295,58 @@ def contestants() -> list[str]:
 
 
 def large(work: Path, threads: int) -> None:
-    """Segment a long scan into 25 classes; random weights, because only memory is measured."""
+    """Segment a long scan into 25 classes."""
+    scan = work / "large" / "scan.nii.gz"
+    if not scan.is_file():
+        write_scan(scan, (512, 512, 800))
+    contestant = "medseg-bf16" if "medseg-bf16" in contestants() else "medseg-fp32"
+    found = measured(contestant, work, with_classes(work, 25), scan, threads)
+    print(where(threads), contestant)
+    print({stage: round(seconds, 1) for stage, seconds in found["stages"].items()})
+    print(f"peak RSS {found['peak']:.1f} GB, wall {found['wall']:.0f} s, CPU {found['cpu']:.0f} s")
+
+
+def few_and_many(work: Path, threads: int) -> None:
+    """Compare the peaks of 2 and of 104 classes, less what the sums of scores take by design."""
+    from medseg.engine.accumulator import bytes_held
+    from medseg.engine.sliding import Windows
+    from medseg.tools.bundle import load_bundle
+    from medseg.tools.images import read_image
+    from medseg.tools.network_grid import network_grid
+
+    scan = work / "scan" / "scan.nii.gz"
+    volume = read_image(scan)
+    peak_of, beyond = {}, {}
+    print("| classes | peak RSS GB | sums GB | peak less sums GB |\n| --- | --- | --- | --- |")
+    for classes in (2, 104):
+        bundle = with_classes(work, classes)
+        spec = load_bundle(bundle).spec
+        shape = network_grid(volume, spec.preprocessing).shape
+        sums = bytes_held(Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes) / 2**30
+        peak = measured("medseg-fp32", work, bundle, scan, threads)["peak"]
+        peak_of[classes], beyond[classes] = peak, peak - sums
+        print(f"| {classes} | {peak:.2f} | {sums:.2f} | {beyond[classes]:.2f} |")
+    ratios = beyond[104] / peak_of[2], beyond[104] / beyond[2]
+    print(f"\n{where(threads)}; 104 classes less sums, to 2 classes: {ratios[0]:.2f}×")
+    print(f"the same, less the sums of 2 classes, too: {ratios[1]:.2f}×")
+
+
+def with_classes(work: Path, classes: int) -> Path:
+    """Return the small bundle with so many classes; random weights, only memory is measured."""
     import torch
 
     from medseg.engine.networks.unet import build_network
     from medseg.tools.bundle import load_bundle, write_bundle
     from medseg.tools.checkpoint import RunFolder
 
-    scan = work / "large" / "scan.nii.gz"
-    if not scan.is_file():
-        write_scan(scan, (512, 512, 800))
-    spec = load_bundle(work / "small").spec
-    content = json.loads(spec.model_dump_json(by_alias=True))
-    content["labels"] = [{"index": n, "name": f"label{n}"} for n in range(1, 25)]
-    folder = RunFolder(work / "many")
+    content = json.loads(load_bundle(work / "small").spec.model_dump_json(by_alias=True))
+    content["labels"] = [{"index": n, "name": f"label{n}"} for n in range(1, classes)]
+    folder = RunFolder(work / f"classes_{classes}")
     torch.manual_seed(0)
-    made = type(spec).model_validate(content)
+    made = load_bundle(work / "small").spec.model_validate(content)
     write_bundle(made, folder.bundle)
     folder.save_weights(build_network(made, supervised=False).state_dict())
-    found = measured("medseg-bf16", work, folder.path, scan, threads)
-    print(where(threads))
-    print({stage: round(seconds, 1) for stage, seconds in found["stages"].items()})
-    print(f"peak RSS {found['peak']:.1f} GB, wall {found['wall']:.0f} s, CPU {found['cpu']:.0f} s")
+    return folder.path
 
 
 def labels_of(work: Path, contestant: str) -> Any:

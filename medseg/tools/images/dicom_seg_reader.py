@@ -7,7 +7,7 @@ back as background.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,16 @@ class _Seg:
     gap: float | None
 
 
-def read_dicom_seg(path: Path, like: Volume | None = None) -> Volume:
+def read_dicom_seg(
+    path: Path, like: Volume | None = None, segments: Sequence[str] | None = None
+) -> Volume:
     """Read a DICOM SEG as a label map; voxel values are segment numbers.
 
     Args:
         path: The file.
         like: The scan it belongs to; without it, the grid is made of the segmentation's own
             frames, from its first to its last slice.
+        segments: Labels of the segments to read, others count as background; all unless given.
 
     Returns:
         The smallest unsigned integers that hold the segment numbers, shape ``(1, i, j, k)``. The
@@ -86,6 +89,8 @@ def read_dicom_seg(path: Path, like: Volume | None = None) -> Volume:
         GeometryError: If its pixels are not voxels of ``like``, or its slices make up no grid.
     """
     seg = _header(path)
+    if segments is not None:
+        seg = _reduced(seg, segments)
     check_size((seg.frames[0].columns, seg.frames[0].rows, len(seg.frames)), path.name)
     refuse_truncated(seg.frames)
     if like is None:
@@ -98,6 +103,20 @@ def read_dicom_seg(path: Path, like: Volume | None = None) -> Volume:
     if outside:
         warnings.append(f"{outside} labelled pixels lie outside the scan and were left out")
     return Volume(labels[None], like.affine, path.name, tuple(warnings), dict(seg.names))
+
+
+def segment_names(path: Path) -> Mapping[int, str]:
+    """Return the segments' labels by number, background left out.
+
+    Raises:
+        ScanError: If the file is damaged or no segmentation.
+    """
+    return _header(path).names
+
+
+def _reduced(seg: _Seg, wanted: Sequence[str]) -> _Seg:
+    names = {number: name for number, name in seg.names.items() if name in wanted}
+    return replace(seg, names=names, background=seg.background | (seg.names.keys() - names.keys()))
 
 
 def _header(path: Path) -> _Seg:

@@ -78,6 +78,15 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
+def roi_names(path: Path) -> list[str]:
+    """Return the names of the structures that are areas: drawn closed, or not drawn at all.
+
+    Raises:
+        ScanError: If the file is damaged or no structure set.
+    """
+    return [roi.name for roi in _rois(path) if roi.contours or not roi.others]
+
+
 def _rois(path: Path) -> list[_Roi]:
     try:
         ds = open_header(path, _TAGS)

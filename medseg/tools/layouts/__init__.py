@@ -5,38 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from medseg.tools.layouts.bids import DESCRIPTION, bids, is_bids
+from medseg.tools.layouts.dicom import dicom, holds_dicom
 from medseg.tools.layouts.lists import msd, read_json_list, table
 from medseg.tools.layouts.pairs import FOLDER_PAIRS, folders, nnunet
-from medseg.tools.layouts.rows import Row, Rows, some
+from medseg.tools.layouts.rows import Row, Rows, Wanted, some
 from medseg.words.errors import DatasetError
 
-__all__ = ["Row", "Rows", "listed_as", "some"]
+__all__ = ["LISTING", "Row", "Rows", "Wanted", "listed_as", "some"]
 
 LISTING = "dataset.json"
 TABLE = "cases.csv"
 
 _FILES: dict[str, Callable[[Path], Rows]] = {".json": msd, ".csv": table}
-_FOLDERS: dict[str, Callable[[Path], Rows]] = {
-    "msd": lambda root: msd(root / LISTING),
-    "nnunet": lambda root: nnunet(root, root / LISTING),
-    "folders": folders,
-    "csv": lambda root: table(root / TABLE),
+_FOLDERS: dict[str, Callable[[Path, Wanted], Rows]] = {
+    "msd": lambda root, _: msd(root / LISTING),
+    "nnunet": lambda root, _: nnunet(root, root / LISTING),
+    "folders": lambda root, _: folders(root),
+    "csv": lambda root, _: table(root / TABLE),
+    "bids": lambda root, wanted: bids(root, wanted.channels),
+    "dicom": dicom,
 }
 
 
-def listed_as(root: Path, layout: str) -> Rows:
+_ANYTHING = Wanted()
+
+
+def listed_as(root: Path, layout: str, wanted: Wanted = _ANYTHING) -> Rows:
     """List the cases of a data set, whichever layout it has.
 
     Args:
         root: The data folder, or the ``.json`` or ``.csv`` file that lists the cases.
-        layout: ``auto``, ``msd``, ``nnunet``, ``folders`` or ``csv``.
+        layout: ``auto``, ``msd``, ``nnunet``, ``folders``, ``csv``, ``bids`` or ``dicom``.
+        wanted: Which channels and labels to take, for layouts whose files say what they are.
 
     Raises:
         DatasetError: If nothing is found that has this layout.
     """
     try:
         if root.is_dir():
-            return _FOLDERS[_recognised(root) if layout == "auto" else layout](root)
+            return _FOLDERS[_recognised(root) if layout == "auto" else layout](root, wanted)
         if not root.is_file():
             raise DatasetError(f"{root}: there is no such folder; --data says where the data is")
         if root.suffix.lower() not in _FILES:
@@ -53,8 +61,13 @@ def _recognised(root: Path) -> str:
         return "csv"
     if any(all((root / name).is_dir() for name in pair) for pair in FOLDER_PAIRS):
         return "folders"
+    if is_bids(root):
+        return "bids"
+    if holds_dicom(root):
+        return "dicom"
     there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     raise DatasetError(
         f"{root}: no list of cases was found. It should hold {LISTING}, {TABLE}, images/ with "
-        f"labels/, or imagesTr/ with labelsTr/; it holds {some(there) or 'nothing'}"
+        f"labels/, imagesTr/ with labelsTr/, {DESCRIPTION} with the subjects of BIDS, or DICOM "
+        f"series with SEG or RTSTRUCT; it holds {some(there) or 'nothing'}"
     )

@@ -7,7 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medseg.tools.structures import Structures
 from medseg.words.errors import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a bundle wants of data whose files say what they are.
+
+    Attributes:
+        channels: Names of its channels.
+        modality: DICOM modality of the first of them, or ``OT``.
+        labels: Name → value of its labels; empty for every label there is.
+    """
+
+    channels: tuple[str, ...] = ()
+    modality: str = "OT"
+    labels: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +35,18 @@ class Row:
         label: Its label file.
         name: The name the list gives it, if it does.
         fields: What else the list says of it: ``fold``, ``patient``, …; keys in lower case.
+        series: The files of its image, where that is one DICOM series; ``images`` has the first.
+        volume: Which volume of these files it is, where they hold several.
+        structures: Its labels, where DICOM objects hold them; ``label`` is the first of these.
     """
 
     images: tuple[Path, ...]
     label: Path
     name: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    series: tuple[Path, ...] = ()
+    volume: str = ""
+    structures: Structures | None = None
 
 
 @dataclass(slots=True)
@@ -38,6 +60,8 @@ class Rows:
         faults: What is listed and cannot be a case.
         warnings: What a person should know.
         ignore: The value that it gives voxels which nobody annotated, if it says one.
+        channel_names: What the layout calls the channels, in order; empty where it does not.
+        label_names: What the layout calls the values of label files; empty where it does not.
     """
 
     origin: Path
@@ -46,6 +70,8 @@ class Rows:
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     ignore: int | None = None
+    channel_names: tuple[str, ...] = ()
+    label_names: dict[int, str] = field(default_factory=dict)
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

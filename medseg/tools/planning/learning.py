@@ -12,7 +12,9 @@ from medseg.tools.planning.network import Shape
 from medseg.tools.planning.wishes import Notes, Wishes
 from medseg.tools.survey import Survey
 
-_UNTIMED_STEPS = {True: 8000, False: 3200}
+UNTIMED_STEPS = {True: 8000, False: 3200}
+"""Where nothing is said of time, with and without a GPU."""
+
 _LEAST_STEPS, _MOST_STEPS = 200, 30_000
 _VALIDATIONS = 8
 _AT_STEPS = 0.75
@@ -61,7 +63,7 @@ def choose_learning(
 def _steps(shape: Shape, wishes: Wishes, notes: Notes) -> int:
     if wishes.budget_minutes is None or wishes.voxels_per_second is None:
         notes["training.steps"] = "Enough in most cases; give --budget to fit a time"
-        return _UNTIMED_STEPS[wishes.on_gpu]
+        return UNTIMED_STEPS[wishes.on_gpu]
     seconds = 60 * wishes.budget_minutes * _AT_STEPS
     # A wide network takes four times as long as the one that was timed.
     slower = 1.0 if wishes.on_gpu or shape.slim else 4.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg.tools.layouts import Rows
 from medseg.tools.layouts.lists import read_json_list
 from medseg.tools.layouts.meanings import label_meanings
 from medseg.tools.planning.wishes import Notes
@@ -103,11 +104,19 @@ def modality_name(modality: str, place: int) -> str:
     return modality if place == 0 and modality != "OT" else f"channel_{place + 1}"
 
 
-def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[str, str]:
+def modality_by_name(name: str) -> str | None:
+    """Return the DICOM modality that a channel's name speaks of, if it does."""
     plain = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
     for modality, pattern in _MODALITIES.items():
         if any(re.fullmatch(pattern, word) for word in plain):
-            return modality, f"The data set calls this channel '{name}'"
+            return modality
+    return None
+
+
+def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[str, str]:
+    modality = modality_by_name(name)
+    if modality:
+        return modality, f"The data set calls this channel '{name}'"
     lowest = min(case.channels[place].lowest for case in survey.cases)
     if not pictures and lowest < _AIR:
         return (
@@ -117,8 +126,12 @@ def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[st
     return "OT", "Nothing says what it is; CT, MR and PT are normalised in their own ways"
 
 
-def read_subject(root: Path) -> Subject:
-    """Read what a data set's ``dataset.json`` says of its channels and labels, if it has one.
+def read_subject(root: Path, listed: Rows | None = None) -> Subject:
+    """Read what a data set says of its channels and labels: its ``dataset.json``, or its layout.
+
+    Args:
+        root: The data folder, or its list of cases.
+        listed: What the layout found; its names count where ``dataset.json`` has none.
 
     Raises:
         DatasetError: If it cannot be read, or says what cannot be learned.
@@ -129,11 +142,12 @@ def read_subject(root: Path) -> Subject:
     folder = root if root.is_dir() else root.parent
     channels = said.get("channel_names") or said.get("modality") or {}
     return Subject(
-        name=_name(str(said.get("name") or folder.resolve().name)),
+        name=bundle_name(str(said.get("name") or folder.resolve().name)),
         description=_text(said.get("description")),
         licence=_text(said.get("licence") or said.get("license")),
-        channel_names=tuple(_ordered(channels)),
-        label_names={value: _text(name) or f"label_{value}" for value, name in meanings.names},
+        channel_names=tuple(_ordered(channels)) or (listed.channel_names if listed else ()),
+        label_names={value: _text(name) or f"label_{value}" for value, name in meanings.names}
+        or (listed.label_names if listed else {}),
         ignore=meanings.ignore,
     )
 
@@ -149,6 +163,7 @@ def _text(value: Any) -> str:
     return " ".join(str(value).split())[:200] if isinstance(value, str) else ""
 
 
-def _name(text: str) -> str:
+def bundle_name(text: str) -> str:
+    """Make a data set's name one that a bundle can have."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-").lower()[:64].strip("_-")
     return plain or "planned"

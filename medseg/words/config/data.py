@@ -39,9 +39,10 @@ class DataSpec(Spec):
 
     root: ShortText = "."
     """The data folder, relative to the bundle. `--data` wins."""
-    format: Literal["auto", "msd", "nnunet", "folders", "csv"] = "auto"
+    format: Literal["auto", "msd", "nnunet", "folders", "csv", "bids", "dicom"] = "auto"
     """How the folder lists its cases: `msd` (dataset.json with a `training` list), `nnunet`
-    (imagesTr with `_0000` channels), `folders` (images/ and labels/), `csv` (cases.csv)."""
+    (imagesTr with `_0000` channels), `folders` (images/ and labels/), `csv` (cases.csv), `bids`
+    (subjects, their labels among the derivatives), `dicom` (series with SEG or RTSTRUCT)."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
     ignore: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
