@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -77,18 +78,16 @@ class Terminal:
                 self._show_step(event)
             case events.RunStarted():
                 self._start(event)
-            case events.BudgetFitted(minutes, steps, seconds):
-                self._line(f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes")
-            case events.StartedFrom(name, decisions):
-                self._line(f"starting from [bold]{escape(name)}[/]")
-                for decision in decisions:
-                    self._line(f"  {escape(decision)}")
             case events.ValidationDone():
                 self._show_validation(event)
-            case events.Warned(message):
-                self._line(f"[yellow]note[/] {escape(message)}")
-            case events.RunDone() if event.stopped_early:
-                self._line("stopped early: nothing improved any more")
+            case events.CrossValidated(rows):
+                self._show_table(rows)
+            case events.Shortened(steps):
+                self._total = steps
+                self._line(f"slower than measured: {steps} steps end in time")
+            case _:
+                for line in _lines(event):
+                    self._line(line)
 
     def _line(self, text: str) -> None:
         self._progress.console.print(text, highlight=False, soft_wrap=True)
@@ -106,6 +105,14 @@ class Terminal:
             f"training [bold]{escape(event.name)}[/] on {escape(event.provenance['device'])}"
             f"{at} → {escape(str(event.folder))}"
         )
+
+    def _show_table(self, rows: Sequence[Sequence[str]]) -> None:
+        heading, *rest = rows
+        names = (escape(name) for name in heading)
+        table = Table(*names, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for row in rest:
+            table.add_row(*(escape(cell) for cell in row))
+        self._progress.console.print(table)
 
     def _show_step(self, event: events.StepDone) -> None:
         old = event.loss if math.isnan(self._smooth_loss) else self._smooth_loss
@@ -255,3 +262,23 @@ class Terminal:
         self._results.print(
             f"  {'the run in MLflow':20} mlflow ui --backend-store-uri {store}", highlight=False
         )
+
+
+def _lines(event: events.Event) -> list[str]:
+    """Return what there is to say of an event in words."""
+    match event:
+        case events.BudgetFitted(minutes, steps, seconds):
+            return [f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes"]
+        case events.StartedFrom(name, decisions):
+            return [f"starting from [bold]{escape(name)}[/]", *_indented(decisions)]
+        case events.Decided(what, decisions):
+            return [f"held-back cases decided: [bold]{escape(what)}[/]", *_indented(decisions)]
+        case events.Warned(message):
+            return [f"[yellow]note[/] {escape(message)}"]
+        case events.RunDone() if event.stopped_early:
+            return ["stopped early: nothing improved any more"]
+    return []
+
+
+def _indented(sentences: Sequence[str]) -> list[str]:
+    return [f"  {escape(sentence)}" for sentence in sentences]

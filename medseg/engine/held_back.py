@@ -3,7 +3,7 @@ can be told without knowing the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from medseg.engine.corruptions import CORRUPTIONS, corrupt
 from medseg.engine.segmenter import Segmentation, Segmenter
 from medseg.tools.calibration import Sample
-from medseg.tools.metrics import CaseScores, score_case
+from medseg.tools.largest_piece import Outcome
+from medseg.tools.metrics import score_case, score_dice
 from medseg.words.volume import Array, Volume
 
 
@@ -30,56 +31,74 @@ class HeldBackCase:
     reference: Array
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What came of one held-back case.
-
-    Attributes:
-        scores: Of the scan as it is.
-        samples: Raw confidence and true Dice, of the scan as it is and of corrupted copies.
-    """
-
-    scores: CaseScores
-    samples: tuple[Sample, ...]
-
-
 def judge_held_back(
-    segmenter: Segmenter, cases: Iterable[HeldBackCase], *, count: int, copies: int, seed: int
-) -> Iterator[Judged]:
+    segmenter: Segmenter,
+    cases: Iterable[HeldBackCase],
+    ways: Sequence[Collection[str]],
+    *,
+    count: int,
+    copies: int,
+    seed: int,
+) -> Iterator[tuple[Outcome, ...]]:
     """Segment held-back cases and corrupted copies of them.
 
     Args:
         segmenter: With the weights to judge.
         cases: The cases, opened as late as possible.
+        ways: How to finish each result, as ``Segmenter.segment_in_ways`` takes it.
         count: How many cases there are.
         copies: Corrupted copies to make in all, shared out evenly over cases and kinds.
         seed: Of the corruptions.
 
     Yields:
-        One record per case, in order.
+        For each case, in order, what it came to in each way.
     """
     for position, case in enumerate(cases):
-        scores, clean = _judged(segmenter, case, case.volume, is_clean=True)
-        samples = [clean]
+        outcomes = _judged(segmenter, case, case.volume, ways, is_clean=True)
         for copy in range(position, copies, count):
             rng = np.random.default_rng((seed, copy))
             kind = list(CORRUPTIONS)[copy % len(CORRUPTIONS)]
             severity = float(rng.uniform(0.1, 1.0))
             worse = corrupt(case.volume, kind, severity, int(rng.integers(2**31)))
-            samples.append(_judged(segmenter, case, worse, is_clean=False)[1])
-        yield Judged(scores, tuple(samples))
+            made = _judged(segmenter, case, worse, ways, is_clean=False)
+            outcomes = [
+                Outcome(one.cases, [*one.samples, *other.samples])
+                for one, other in zip(outcomes, made, strict=True)
+            ]
+        yield tuple(outcomes)
 
 
 def _judged(
-    segmenter: Segmenter, case: HeldBackCase, volume: Volume, *, is_clean: bool
-) -> tuple[CaseScores, Sample]:
-    found: Segmentation = segmenter.segment(volume)
+    segmenter: Segmenter,
+    case: HeldBackCase,
+    volume: Volume,
+    ways: Sequence[Collection[str]],
+    *,
+    is_clean: bool,
+) -> list[Outcome]:
+    results = segmenter.segment_in_ways(volume, ways)
+    outcomes: list[Outcome] = []
+    for found in results:
+        # Distances between surfaces take long, and most results are in one piece.
+        equal = (
+            outcome
+            for outcome, other in zip(outcomes, results, strict=False)
+            if np.array_equal(other.labels, found.labels)
+        )
+        outcomes.append(next(equal, None) or _scored(found, case, is_clean))
+    return outcomes
+
+
+def _scored(found: Segmentation, case: HeldBackCase, is_clean: bool) -> Outcome:
+    if not is_clean:  # only what calibration needs: surfaces take long
+        dice = score_dice(found.labels, case.reference, found.label_set)
+        return Outcome((), [Sample(case.name, found.confidence, dice, is_clean)])
     scores = score_case(
         found.labels,
         case.reference,
         found.label_set,
-        volume.spacing,
+        case.volume.spacing,
         case=case.name,
-        voxel_ml=volume.voxel_ml,
+        voxel_ml=case.volume.voxel_ml,
     )
-    return scores, Sample(case.name, found.confidence, scores["dice"], is_clean)
+    return Outcome([scores], [Sample(case.name, found.confidence, scores["dice"], is_clean)])

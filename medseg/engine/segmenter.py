@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai.transforms import KeepLargestConnectedComponent
+from monai.transforms import get_largest_connected_component_mask
+from scipy.ndimage import find_objects
 
 from medseg.engine.arithmetic import Predictor
 from medseg.engine.backends.loading import load_members
@@ -159,6 +160,7 @@ class Segmenter:
             _refuse_wrong_arithmetic(predict, self.spec, self.device)
         self.precision = predict.precision
         self._quality = self.bundle.trained.quality
+        self._keep_largest = self.bundle.decided.inference.keep_largest or ()
         self._sweep = Sweep(self.spec, predict, self.device, gpu_memory, answer)
 
     def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
@@ -178,6 +180,30 @@ class Segmenter:
                 channels or cannot be brought onto the network's grid.
             MedsegError: If the device has too little memory, or the network returns no numbers.
         """
+        return self.segment_in_ways(volume, [self._keep_largest], error_map=error_map)[0]
+
+    def segment_in_ways(
+        self,
+        volume: Volume | Files | Image,
+        ways: Sequence[Collection[str]],
+        *,
+        error_map: bool = False,
+    ) -> list[Segmentation]:
+        """Segment one volume once, and finish the result in several ways.
+
+        Args:
+            volume: As ``segment`` takes it.
+            ways: For each result, the names of the labels of which only the largest connected
+                piece is kept, in place of what the bundle says.
+            error_map: Whether to say for each voxel how probably its label is wrong.
+
+        Returns:
+            A result for each way, as ``segment`` gives it.
+
+        Raises:
+            ScanError: As ``segment``.
+            MedsegError: As ``segment``.
+        """
         volume = as_volume(volume)
         wanted, got = len(self.spec.channels), volume.array.shape[0]
         if got != wanted:
@@ -187,11 +213,23 @@ class Segmenter:
                 f"needs {wanted} ({names})"
             )
         swept = self._swept(volume)
-        found, largest = swept.found, self._largest_only
         errors = None
-        if error_map or largest:
-            errors = map_errors(found, swept.grid, volume.shape)
-        labels = swept.labels
+        if error_map or any(ways):
+            errors = map_errors(swept.found, swept.grid, volume.shape)
+        shown = errors if error_map else None
+        return [self._finished(swept, volume, way, errors, shown) for way in ways]
+
+    def _finished(
+        self,
+        swept: Swept,
+        volume: Volume,
+        keep_largest: Collection[str],
+        errors: Array | None,
+        shown: Array | None,
+    ) -> Segmentation:
+        """Make a result of what was swept; ``errors`` are needed where something is taken away."""
+        labels, found = swept.labels, swept.found
+        largest = [la.index for la in self.spec.label_set if la.name in keep_largest]
         if largest and errors is not None:
             labels = _keep_largest(swept.labels, largest)
             found = found.without(_shares_kept(swept.labels, labels, largest, errors))
@@ -202,16 +240,11 @@ class Segmenter:
             self._volumes_ml(labels, volume),
             judge(confidence, self._quality),
             confidence,
-            errors if error_map else None,
+            shown,
             {stage: round(seconds, 4) for stage, seconds in swept.seconds.items()},
             swept.warnings,
             volume.grid,
         )
-
-    @property
-    def _largest_only(self) -> list[int]:
-        wanted = self.spec.inference.keep_largest
-        return [label.index for label in self.spec.label_set if label.name in wanted]
 
     def _swept(self, volume: Volume) -> Swept:
         try:
@@ -235,9 +268,17 @@ class Segmenter:
 
 
 def _keep_largest(labels: Array, indices: list[int]) -> Array:
-    keep = KeepLargestConnectedComponent(applied_labels=indices, is_onehot=False)
-    kept = keep(torch.from_numpy(labels.astype(np.int32))[None])[0]
-    return np.asfortranarray(kept.numpy(), dtype=labels.dtype)
+    """Return the labels with only the largest connected piece of some of them."""
+    kept = np.array(labels, order="F")
+    boxes = find_objects(labels)
+    for index in indices:
+        box = boxes[index - 1] if index <= len(boxes) else None
+        if box is None:
+            continue
+        mask = np.ascontiguousarray(labels[box] == index)
+        largest = get_largest_connected_component_mask(torch.from_numpy(mask)).numpy()
+        kept[box][mask & ~largest.astype(bool)] = 0
+    return kept
 
 
 def _shares_kept(

@@ -78,6 +78,20 @@ class Bundle:
         return parse_trained(_read_json(file), str(file)) if file.exists() else TrainedSpec()
 
     @property
+    def decided(self) -> BundleSpec:
+        """The spec, with what its training decided in place of what was left to it.
+
+        Raises:
+            BundleError: If its ``trained.json`` is wrong.
+        """
+        inference = self.spec.inference
+        if inference.keep_largest is not None:
+            return self.spec
+        finding = self.trained.keep_largest
+        inference = inference.model_copy(update={"keep_largest": finding.kept if finding else ()})
+        return self.spec.model_copy(update={"inference": inference})
+
+    @property
     def data_root(self) -> Path:
         """The folder of its training data."""
         return (self.folder / self.spec.data.root).resolve()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from medseg.tools.calibration import Sample
 from medseg.tools.checkpoint import RunFolder
-from medseg.tools.metrics import CaseScores, LabelScores, summarise
-from medseg.tools.model_card import FoldFacts
+from medseg.tools.largest_piece import HeldBack, Outcome
+from medseg.tools.metrics import CaseScores, LabelScores
 from medseg.words.errors import CheckpointError
 
 
@@ -20,19 +20,17 @@ class FoldResult:
     """What one fold's run came to.
 
     Attributes:
-        facts: For the model card.
-        cases: Scores of its held-back cases, on the scans' own grids.
-        samples: Their raw confidence and true Dice, with those of corrupted copies.
+        best_step: The step whose weights were kept.
+        held_back: Its held-back cases, on the scans' own grids.
         fingerprint: Hash of the data.
     """
 
-    facts: FoldFacts
-    cases: Sequence[CaseScores]
-    samples: Sequence[Sample]
+    best_step: int
+    held_back: HeldBack
     fingerprint: str
 
 
-def read_fold(folder: RunFolder, fold: int) -> FoldResult:
+def read_fold(folder: RunFolder) -> FoldResult:
     """Read what the finished run of a fold found.
 
     Raises:
@@ -40,15 +38,26 @@ def read_fold(folder: RunFolder, fold: int) -> FoldResult:
     """
     try:
         found = json.loads(folder.metrics.read_text(encoding="utf-8"))
-        cases = [_case(one) for one in found["cases"]]
-        samples = [_sample(one) for one in found["confidence"]]
-        facts = FoldFacts(fold, len(cases), int(found["best_step"]), _mean_dice(cases))
-        return FoldResult(facts, cases, samples, str(found["data_fingerprint"]))
+        return FoldResult(int(found["best_step"]), _held_back(found), found["data_fingerprint"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{folder.metrics} is damaged ({error}); remove the folder {folder.path} and resume, "
             "which trains this fold again"
         ) from error
+
+
+def _held_back(found: Mapping[str, Any]) -> HeldBack:
+    """Read both ways of finishing where a fold has them: all folds together decide anew."""
+    ways = found.get("undecided")
+    if ways is None:
+        return HeldBack(_outcome(found))
+    return HeldBack(_outcome(ways["every_piece"]), _outcome(ways["largest_piece"]))
+
+
+def _outcome(found: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        [_case(one) for one in found["cases"]], [_sample(one) for one in found["confidence"]]
+    )
 
 
 def _case(content: Mapping[str, Any]) -> CaseScores:
@@ -63,7 +72,3 @@ def _sample(content: Mapping[str, Any]) -> Sample:
     dice = {name: math.nan if v is None else float(v) for name, v in content["dice"].items()}
     scores = {name: float(value) for name, value in content["scores"].items()}
     return Sample(str(content["case"]), scores, dice, bool(content["is_clean"]))
-
-
-def _mean_dice(cases: Sequence[CaseScores]) -> float:
-    return summarise(cases)["dice"]["mean"] if cases else math.nan

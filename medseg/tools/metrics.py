@@ -179,6 +179,32 @@ def score_case(
     return CaseScores(scores, case)
 
 
+def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, float]:
+    """Return label name → Dice as ``score_case`` has it, without what takes long.
+
+    Args:
+        prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
+        reference: Label indices on the same grid, same shape; ``labels.ignored`` where nobody
+            annotated.
+        labels: The labels to score; voxels with other values count as background.
+
+    Returns:
+        0 to 1; NaN for a label that neither array holds.
+
+    Raises:
+        ValueError: If the shapes differ or are not 3D, or an array holds fractions.
+    """
+    predicted, expected = _indices(prediction), _indices(reference)
+    _check(predicted.shape, expected.shape, (1.0, 1.0, 1.0), 0.0)
+    predicted, expected = annotated(predicted, expected, labels)
+    common = predicted[predicted == expected]
+    sizes = [_sizes(array, len(labels)) for array in (predicted, expected, common)]
+    return {
+        label.name: 2 * int(both) / int(one + other) if one + other else math.nan
+        for label, one, other, both in zip(labels, *sizes, strict=True)
+    }
+
+
 def summarise(scores: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
     """Return ``metric → label name → mean over cases``, as events carry it.
 
@@ -231,6 +257,12 @@ def _indices(labels: Any) -> Array:
     if not np.array_equal(whole, array):
         raise ValueError("label indices must be whole numbers; take the argmax of probabilities")
     return whole
+
+
+def _sizes(array: Array, count: int) -> npt.NDArray[np.int64]:
+    """Return the voxels of the labels 1 to ``count``."""
+    known = array[(array > 0) & (array <= count)]
+    return np.bincount(known.ravel(order="K"), minlength=count + 1)[1:]
 
 
 def _check(

@@ -8,14 +8,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 from typing import Any
 
-from medseg.tools.calibration import FEWEST, Sample
+from medseg.tools.calibration import FEWEST
+from medseg.tools.largest_piece import HeldBack, Outcome, sentences
 from medseg.tools.lineage import Lineage
-from medseg.tools.metrics import CaseScores, Statistic
+from medseg.tools.metrics import Statistic
 from medseg.words.config import (
     SEPARATES,
     BundleSpec,
+    LargestFinding,
     QualityFinding,
     RefinementFinding,
 )
@@ -36,13 +39,13 @@ class FoldFacts:
         fold: Its number.
         cases: How many cases were held back.
         best_step: The step whose weights were kept.
-        dice: Mean Dice over labels and held-back cases.
+        dice: Label → Dice over its held-back cases, ``mean`` among the labels.
     """
 
     fold: int
     cases: int
     best_step: int
-    dice: float
+    dice: Mapping[str, Statistic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Facts:
         critic_gap: Between the critic's scores of true and made masks over the last quarter of
             its steps, where there was a critic.
         folds: Of a cross-validation.
+        keep_largest: Of which labels results keep the largest piece alone, where held-back cases
+            decided it.
     """
 
     training_cases: int
@@ -75,6 +80,7 @@ class Facts:
     refinement: RefinementFinding | None = None
     critic_gap: float | None = None
     folds: Sequence[FoldFacts] = ()
+    keep_largest: LargestFinding | None = None
 
 
 def model_card(
@@ -83,7 +89,7 @@ def model_card(
     """Return the card as Markdown.
 
     Args:
-        spec: The bundle.
+        spec: The bundle, as its training decided.
         facts: How it was trained.
         statistics: ``metric → label → statistic over validation cases``.
     """
@@ -99,6 +105,7 @@ def model_card(
         *_ancestry(facts.lineage),
         "## Results",
         _results(facts, statistics),
+        *_postprocessing(spec, facts),
         "## Quality estimates",
         _quality(facts.quality),
         *_refinement(facts),
@@ -206,16 +213,53 @@ def _results(facts: Facts, statistics: Mapping[str, Mapping[str, Statistic]]) ->
 def _cross_validation(facts: Facts) -> str:
     if not facts.folds:
         return ""
-    rows = ["| fold | held-back cases | Dice |", "| --- | --- | --- |"]
-    rows += [f"| {one.fold} | {one.cases} | {_number(one.dice)} |" for one in facts.folds]
+    heading, *rows = [
+        f"| {' | '.join(_plain(cell) for cell in row)} |"
+        for row in cross_validation_rows(facts.folds)
+    ]
+    table = [heading, "| --- " * (2 + len(facts.folds[0].dice)) + "|", *rows]
     return (
         " Each case was scored by the one network that did not see it; the mean of all networks, "
-        "which users get, cannot be scored on these cases.\n\n" + "\n".join(rows)
+        "which users get, cannot be scored on these cases.\n\n" + "\n".join(table) + "\n\n"
+        "Mean ± standard deviation: over the cases of each fold, and in the last row over the "
+        "means of the folds."
     )
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
+def cross_validation_rows(folds: Sequence[FoldFacts]) -> list[list[str]]:
+    """Return the table of a cross-validation, its heading first: Dice per fold and label."""
+    labels = list(folds[0].dice)
+    heading = ["fold", "held-back cases", *(f"Dice {label}" for label in labels)]
+    rows = [
+        [str(one.fold), str(one.cases), *(_cell(one.dice[label]) for label in labels)]
+        for one in folds
+    ]
+    means = {label: [one.dice[label].mean for one in folds] for label in labels}
+    over_folds = [_spread([value for value in means[la] if not math.isnan(value)]) for la in labels]
+    return [heading, *rows, ["all", str(sum(one.cases for one in folds)), *over_folds]]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else "–"
+    return f"{fmean(values):.3f} ± {stdev(values):.3f}"
+
+
+def _postprocessing(spec: BundleSpec, facts: Facts) -> list[str]:
+    """Say of which labels only the largest piece is kept, and why."""
+    asked = spec.inference.keep_largest
+    if facts.keep_largest is None:
+        if not asked:
+            return []
+        names = ", ".join(_plain(name) for name in asked)
+        return ["## Postprocessing", f"Only the largest piece of {names} is kept, as asked."]
+    return [
+        "## Postprocessing",
+        "Results keep of a label the largest connected piece alone where that gave the held-back "
+        "cases the better mean Dice. The scores above are those of results as decided; since the "
+        "same cases decided, a gain is slightly too good.",
+        _list([_plain(sentence) for sentence in sentences(facts.keep_largest)]),
+    ]
 
 
 def _quality(found: QualityFinding | None) -> str:
@@ -277,18 +321,18 @@ def _cell(statistic: Statistic) -> str:
 def metrics_json(
     facts: Facts,
     scores: Mapping[str, Mapping[str, float]],
-    scored: Sequence[CaseScores],
-    samples: Sequence[Sample],
+    outcome: Outcome,
     validations: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
+    held_back: HeldBack,
 ) -> str:
     """Return the text of ``metrics.json``: scores of each held-back case and each validation.
 
     Args:
         facts: How the bundle was trained.
         scores: ``metric → label → mean`` of the weights that were kept.
-        scored: The same for each held-back case, on its scan's own grid.
-        samples: Raw confidence and true Dice of held-back results, clean and corrupted.
+        outcome: Of each held-back case, on its scan's own grid, as results are finished.
         validations: Step and ``metric → label → mean``, on the network's grid.
+        held_back: The same cases in each way that might have been decided.
     """
     content = {
         "fold": facts.fold,
@@ -298,17 +342,28 @@ def metrics_json(
         "data_fingerprint": facts.fingerprint,
         "from": facts.lineage.published if facts.lineage else None,
         "scores": scores,
-        "cases": [
-            {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}
-            for one in scored
-        ],
-        "confidence": [asdict(sample) for sample in samples],
+        **_outcome(outcome),
         "validations": [{"step": step, "scores": found} for step, found in validations],
         "provenance": dict(facts.provenance),
     }
     if facts.folds:
         content["folds"] = [asdict(one) for one in facts.folds]
+    if held_back.largest is not None:
+        content["undecided"] = {
+            "every_piece": _outcome(held_back.as_asked),
+            "largest_piece": _outcome(held_back.largest),
+        }
     return json.dumps(_without_nan(content), indent=2) + "\n"
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "cases": [
+            {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}
+            for one in outcome.cases
+        ],
+        "confidence": [asdict(sample) for sample in outcome.samples],
+    }
 
 
 def _without_nan(value: Any) -> Any:

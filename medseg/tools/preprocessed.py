@@ -90,11 +90,10 @@ def entry_key(case: Case, spec: BundleSpec) -> str:
     ]
     steps = json.dumps(preprocessing_steps(spec), default=repr, sort_keys=True)
     recipe = (ENTRY_VERSION, seen, steps, len(spec.channels), spec.preprocessing.input)
-    labels: list[object] = [(label.index, label.value, label.colour) for label in spec.label_set]
-    if spec.data.ignore is not None:
-        labels.append(spec.data.ignore)
-    made_of = [case.scan.volume] if case.scan.volume else []
+    labels = [(label.index, label.value, label.colour) for label in spec.label_set]
+    made_of: list[object] = [case.scan.volume] if case.scan.volume else []
     made_of += [case.structures.key] if case.structures else []
+    made_of += [("ignore", spec.data.ignore)] if spec.data.ignore is not None else []
     told = repr((recipe, labels, *made_of))
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 

@@ -112,7 +112,10 @@ def _as_fitted(asked: BundleSpec, began: BundleSpec) -> BundleSpec:
     if budget is None or asked.training.budget_minutes != budget:
         return asked
     fitted = {field: getattr(began.training, field) for field in FITTED}
-    return asked.model_copy(update={"training": asked.training.model_copy(update=fitted)})
+    copies = min(asked.quality.corrupted_copies, began.quality.corrupted_copies)
+    training = asked.training.model_copy(update=fitted)
+    quality = asked.quality.model_copy(update={"corrupted_copies": copies})
+    return asked.model_copy(update={"training": training, "quality": quality})
 
 
 def _newest_unfinished(name: str) -> Path:

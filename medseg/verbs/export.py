@@ -117,7 +117,7 @@ def _write_monai(bundle: Bundle, folder: Path) -> None:
     applied = refined is not None and refined.applied
     network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
     parts = Parts(network, window_arguments(spec), SLICE_AXIS)
-    write_monai_bundle(folder, spec, parts, _scores(bundle), bundle.trained.members)
+    write_monai_bundle(folder, bundle.decided, parts, _scores(bundle), bundle.trained.members)
     _copy(bundle.folder, folder, ("docs", "LICENSE"))
 
 

@@ -10,18 +10,16 @@ from pathlib import Path
 from medseg.engine.learning.refinement import corrector_of
 from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import network_definition
-from medseg.engine.windows import SLICE_AXIS, window_arguments
-from medseg.tools.bundle import MODELS, write_trained
-from medseg.tools.calibration import calibrate
-from medseg.tools.files import whole_file, write_whole
+from medseg.tools.bundle import MODELS
+from medseg.tools.files import whole_file
 from medseg.tools.fold_results import read_fold
-from medseg.tools.metrics import statistics, summarise
-from medseg.tools.model_card import Facts, metrics_json, model_card
-from medseg.tools.monai_bundle import Parts, write_monai_bundle
+from medseg.tools.largest_piece import join
+from medseg.tools.metrics import statistics
+from medseg.tools.model_card import Facts, FoldFacts, cross_validation_rows
 from medseg.tools.runs import Run, begin, fold_run
-from medseg.words.config import TrainedSpec
+from medseg.verbs.finish import Ending, finish
 from medseg.words.errors import BundleError, Fault
-from medseg.words.events import Listener, RunDone, RunStarted, tell
+from medseg.words.events import CrossValidated, Listener, RunStarted, tell
 
 
 def train_folds(
@@ -71,7 +69,7 @@ def _assemble(
 ) -> None:
     """Make the folder a whole bundle of all folds' networks; ``metrics.json`` comes last."""
     folder, spec = run.folder, run.spec
-    results = [read_fold(one.folder, fold) for one, fold in zip(runs, folds, strict=True)]
+    results = [read_fold(one.folder) for one in runs]
     event = started(results[0].fingerprint)
     tell(listeners, event)
     members = tuple(f"fold_{fold}.pt" for fold in folds)
@@ -79,32 +77,31 @@ def _assemble(
         _copy(one.folder.weights, folder.path / MODELS / member)
     # For readers of MONAI Bundles that know one network only.
     _copy(runs[0].folder.weights, folder.weights)
-    samples = [sample for result in results for sample in result.samples]
-    quality = calibrate(
-        samples,
-        spec.label_set.names,
-        coverage=spec.quality.coverage,
-        review_share=spec.quality.review_share,
+    held_back = join([result.held_back for result in results])
+    finding = held_back.decide()
+    ending = Ending(
+        held_back=held_back,
+        finding=finding,
+        network=network_definition(spec, supervised=False),
+        members=members,
     )
-    write_trained(TrainedSpec(members=members, quality=quality), folder.path)
-    scored = [case for result in results for case in result.cases]
-    scores = summarise(scored)
-    parts = Parts(network_definition(spec, supervised=False), window_arguments(spec), SLICE_AXIS)
-    write_monai_bundle(folder.path, spec, parts, scores, members)
+    scored = [result.held_back.finished(finding).cases for result in results]
+    folded = [
+        FoldFacts(fold, len(cases), result.best_step, statistics(cases, ["dice"])["dice"])
+        for fold, result, cases in zip(folds, results, scored, strict=True)
+    ]
     facts = Facts(
-        training_cases=len(scored),
-        validation_cases=len(scored),
+        training_cases=sum(map(len, scored)),
+        validation_cases=sum(map(len, scored)),
         fold=run.fold,
-        best_step=max(result.facts.best_step for result in results),
+        best_step=max(result.best_step for result in results),
         fingerprint=results[0].fingerprint,
         provenance=event.provenance,
-        quality=quality,
         lineage=run.lineage,
-        folds=[result.facts for result in results],
+        folds=folded,
     )
-    write_whole(folder.card, model_card(spec, facts, statistics(scored)))
-    write_whole(folder.metrics, metrics_json(facts, scores, scored, samples, ()))
-    tell(listeners, RunDone(folder.path, scores))
+    tell(listeners, CrossValidated(cross_validation_rows(folded)))
+    finish(run, ending, facts, listeners)
 
 
 def _copy(source: Path, target: Path) -> None:

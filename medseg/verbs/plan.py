@@ -156,11 +156,12 @@ def _carried(
 
     Raises:
         DatasetError: If plans or ``dataset.json`` are not right or do not fit each other.
+        MedsegError: If a wish needs the data.
     """
     if wishes.balanced:
         raise MedsegError(
-            "--class-weights needs the data: nnU-Net's plans do not say how large the labels are; "
-            "plan from the raw data folder, or write training.class_weights into the bundle"
+            "--class-weights balanced needs the labels' volumes, and nnU-Net's plans do not say "
+            "them; plan from the data, or write training.class_weights into the bundle"
         )
     plans = read_nnunet_plans(root, wishes.dims)
     listing = (data or root.parent) / LISTING
@@ -171,8 +172,10 @@ def _carried(
         )
     subject = read_subject(listing)
     carried = carry_over(plans, subject, wishes)
+    place: dict[str, Any] = {"format": "nnunet"}
+    if subject.ignore is not None:
+        place["ignore"] = subject.ignore
     notes: Notes = carried.content["notes"]
-    place: dict[str, Any] = {"format": "nnunet"} | _ignored(subject, notes)
     if data is not None:
         place["root"] = os.path.relpath(data.resolve(), file.resolve().parent)
     else:
@@ -199,7 +202,13 @@ def _content(
     labels = subject.labels(survey, notes)
     if wishes.budget_minutes is not None:
         wishes = replace(wishes, voxels_per_second=_speed(wishes, pictures, len(channels), device))
-    data = _data(root, file, found, notes) | _ignored(subject, notes)
+    data = _data(root, file, found, notes)
+    if subject.ignore is not None:
+        data["ignore"] = subject.ignore
+        notes["data.ignore"] = (
+            "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
+            "learned from them and nothing is scored on them"
+        )
     dims = 2 if pictures else wishes.dims or 3
     grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, dims) / 2, notes)
     shape = choose_network(grid, wishes, notes)
@@ -332,30 +341,22 @@ def _data(root: Path, file: Path, found: CaseList, notes: Notes) -> dict[str, An
     return data
 
 
-def _ignored(subject: Subject, notes: Notes) -> dict[str, Any]:
-    """State the value of what nobody annotated, where the data set has one."""
-    if subject.ignore is None:
-        return {}
-    notes["data.ignore"] = (
-        "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
-        "learned from them and nothing is scored on them"
-    )
-    return {"ignore": subject.ignore}
-
-
 def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, Any]:
-    """Keep only the largest piece of what is in one piece in every case."""
+    """Leave it to held-back cases whether only largest pieces are kept; say what speaks for it."""
     single = []
     for label in labels:
         facts = survey.label(label.get("value", label["index"]))
         if len(facts) >= _ENOUGH_FOR_PIECES and all(one.pieces == 1 for one in facts):
             single.append(label["name"])
-    if not single:
-        return {}
     notes["inference.keep_largest"] = (
-        f"In one piece in each of the {len(survey.cases)} cases, so other pieces are mistakes"
+        "The held-back cases of the training decide, label by label, whether its largest piece "
+        "alone has the better Dice"
     )
-    return {"keep_largest": single}
+    if single:
+        notes["inference.keep_largest"] += (
+            f". In one piece in each of the {len(survey.cases)} cases: {', '.join(single)}"
+        )
+    return {"keep_largest": None}
 
 
 def _shown(content: Any, field: str) -> str:

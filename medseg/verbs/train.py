@@ -9,65 +9,55 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from medseg.engine.held_back import HeldBackCase, Judged, judge_held_back
+from medseg.engine.held_back import HeldBackCase, judge_held_back
 from medseg.engine.learning.inheritance import Inheritance
-from medseg.engine.learning.pace import fit_to_budget, measure_pace
+from medseg.engine.learning.pace import Deadline, copies_of, fit_to_budget, measure_pace
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import (
     Refined,
     make_learner,
     refine,
-    snapshot_steps,
     steps_done,
     total_steps,
 )
-from medseg.engine.learning.supervised import Learner, Validation
+from medseg.engine.learning.supervised import Learner
 from medseg.engine.learning.team import Team, join_team, local_device
 from medseg.engine.networks.refiner import refined_definition
-from medseg.engine.networks.unet import inference_weights, network_definition, try_network
+from medseg.engine.networks.unet import network_definition, try_network
 from medseg.engine.segmenter import Segmenter
-from medseg.engine.windows import SLICE_AXIS, choose_device, window_arguments
+from medseg.engine.windows import choose_device
 from medseg.tools.bundle import (
     Bundle,
     flat_parameters,
     load_bundle,
     parse_spec,
     spec_json,
-    write_trained,
 )
-from medseg.tools.calibration import FEWEST, calibrate
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, find_folds, open_dataset
-from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
+from medseg.tools.largest_piece import HeldBack, Outcome, join_outcomes
 from medseg.tools.lineage import Lineage, parent_of, trace
-from medseg.tools.metrics import statistics, summarise
-from medseg.tools.model_card import Facts, metrics_json, model_card
-from medseg.tools.monai_bundle import Parts, write_monai_bundle
+from medseg.tools.model_card import Facts
 from medseg.tools.provenance import provenance
-from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
 from medseg.tools.runs import ALL, Fold, Run, begin, new_run, resumed_run
 from medseg.tools.tracking import MlflowTracker
+from medseg.verbs.course import Course
+from medseg.verbs.finish import Ending, finish
 from medseg.verbs.folds import train_folds
-from medseg.words.config import BundleSpec, TrainedSpec
+from medseg.words.config import BundleSpec
 from medseg.words.events import (
     BudgetFitted,
     Listener,
     Progress,
-    RunDone,
     RunFailed,
     RunStarted,
     StartedFrom,
-    ValidationDone,
     Warned,
     tell,
 )
-
-PREVIEWS = 4
-"""Validation cases drawn after each validation."""
 
 
 def train(
@@ -147,7 +137,7 @@ def _fitted(
     team: Team,
     listeners: Sequence[Listener],
     began: float,
-) -> Run:
+) -> tuple[Run, Deadline | None]:
     """Fit the steps to the time that is left; a resumed run keeps what was fitted first."""
     pace = measure_pace(run.spec, dataset.training, dataset.validation, device)
     budget = run.spec.training.budget_minutes or 0.0
@@ -155,7 +145,10 @@ def _fitted(
     spec = fit_to_budget(run.spec, pace, left)
     spec = parse_spec(json.loads(team.agree(spec_json(spec))))
     tell(listeners, BudgetFitted(budget, spec.training.steps, pace.step))
-    return replace(run, spec=spec)
+    run = replace(run, spec=spec)
+    if spec.refinement is not None:  # its stages are timed by the steps there are
+        return run, None
+    return run, Deadline(spec, pace, began + 60 * budget)
 
 
 def _inheritance(run: Run) -> Inheritance | None:
@@ -182,9 +175,10 @@ def _train_one(
             listeners=listeners,
         )
     )
+    deadline = None
     if run.spec.training.budget_minutes is not None and not run.folder.is_run:
-        run = _fitted(run, dataset, device, team, listeners, began)
-    _train(run, dataset, device, team, listeners)
+        run, deadline = _fitted(run, dataset, device, team, listeners, began)
+    _train(run, dataset, device, team, listeners, deadline)
 
 
 def _train_all(
@@ -222,7 +216,12 @@ def _held_back(run: Run) -> int | None:
 
 
 def _train(
-    run: Run, dataset: Dataset, device: torch.device, team: Team, listeners: Sequence[Listener]
+    run: Run,
+    dataset: Dataset,
+    device: torch.device,
+    team: Team,
+    listeners: Sequence[Listener],
+    deadline: Deadline | None,
 ) -> None:
     """Train; only the first process of a team writes, validates and speaks."""
     record = Record(run.spec.name)
@@ -231,7 +230,7 @@ def _train(
         learner = make_learner(run.spec, dataset.training, device, [record], team, inheritance)
         team.wait()
         _restore(run, learner, record)
-        _learn(run, learner, record, dataset, team, ())
+        Course(run, learner, record, dataset, team, (), deadline).take()
         return
     if not run.folder.is_run:
         begin(run)
@@ -246,7 +245,8 @@ def _train(
         tell(tracked, _started(run, facts, resumed_at))
         if run.lineage is not None and resumed_at is None:
             tell(tracked, StartedFrom(run.lineage.name, run.lineage.decisions))
-        stopped = _learn(run, learner, record, dataset, team, tracked)
+        stopped = Course(run, learner, record, dataset, team, tracked, deadline).take()
+        run = replace(run, spec=learner.spec)
         refined = refine(run.spec, run.folder, learner, record, dataset.validation, device, tracked)
         _finish(run, record, dataset, facts, refined, str(device), tracked, stopped=stopped)
 
@@ -298,69 +298,6 @@ def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStar
     )
 
 
-def _learn(
-    run: Run,
-    learner: Learner,
-    record: Record,
-    dataset: Dataset,
-    team: Team,
-    listeners: Sequence[Listener],
-) -> bool:
-    """Take the steps that are left; return whether training stopped early."""
-    patience = run.spec.training.patience
-
-    def validate_and_agree(step: int) -> bool:
-        goes_on = validate(step) if team.is_first else True
-        return team.agree("go on" if goes_on else "stop") == "go on"
-
-    def validate(step: int) -> bool:
-        if not dataset.validation:
-            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
-            return True
-        found = learner.validate(dataset.validation, PREVIEWS)
-        is_best = record.add_validation(step, found.scores)
-        if is_best:
-            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
-        pictures = _draw(run, record, dataset, found)
-        tell(listeners, ValidationDone(step, found.scores, is_best, pictures))
-        return not record.has_stalled(patience)
-
-    def save(_: int) -> None:
-        if team.is_first:
-            run.folder.save_checkpoint({"learner": learner.state(), "record": record.state()})
-
-    def keep(step: int) -> None:
-        if team.is_first:
-            weights = inference_weights(learner.best_guess, run.spec)
-            run.folder.save_weights(weights, run.folder.snapshot(step))
-
-    if record.has_stalled(patience):
-        return True
-    return learner.learn(
-        validate=validate_and_agree, save=save, keep=keep, keep_after=snapshot_steps(run.spec)
-    )
-
-
-def _draw(run: Run, record: Record, dataset: Dataset, found: Validation) -> list[Path]:
-    preview = run.folder.previews / "validation.png"
-    draw_curves(run.folder.curves, record.history)
-    cases = {case.case_id: case for case in dataset.validation}
-    scores = {scores.case: scores for scores in found.cases}
-    shown = [
-        PreviewCase(
-            case=name,
-            image=cases[name].image.float().numpy(),
-            reference=cases[name].label[0].numpy(),
-            prediction=prediction.numpy(),
-            affine=np.diag([*cases[name].spacing, 1.0]),
-            dice=summarise([scores[name]])["dice"]["mean"],
-        )
-        for name, prediction in found.examples.items()
-    ]
-    draw_cases(preview, shown, run.spec.label_set)
-    return [run.folder.curves, preview]
-
-
 def _finish(
     run: Run,
     record: Record,
@@ -373,22 +310,16 @@ def _finish(
     stopped: bool,
 ) -> None:
     """Judge the best weights as they will be used, and make the folder a whole bundle."""
-    folder, spec = run.folder, run.spec
-    judged = _judge_held_back(run, dataset, device, listeners)
-    scored = [one.scores for one in judged]
-    samples = [sample for one in judged for sample in one.samples]
-    quality = calibrate(
-        samples,
-        spec.label_set.names,
-        coverage=spec.quality.coverage,
-        review_share=spec.quality.review_share,
-    )
-    write_trained(TrainedSpec(refinement=refined.finding, quality=quality), folder.path)
-    scores = summarise(scored) if scored else {}
+    spec = run.spec
+    held_back = _judge_held_back(run, dataset, device, listeners)
     applied = refined.finding is not None and refined.finding.applied
-    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
-    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
-    write_monai_bundle(folder.path, spec, parts, scores)
+    ending = Ending(
+        held_back=held_back,
+        finding=held_back.decide(),
+        network=refined_definition(spec) if applied else network_definition(spec, supervised=False),
+        validations=record.validations,
+        stopped_early=stopped,
+    )
     facts = Facts(
         training_cases=len(dataset.training),
         validation_cases=len(dataset.validation),
@@ -396,35 +327,34 @@ def _finish(
         best_step=record.best_step or spec.training.steps,
         fingerprint=dataset.fingerprint,
         provenance=provenance_facts,
-        quality=quality,
         lineage=run.lineage,
         refinement=refined.finding,
         critic_gap=refined.gap,
     )
-    write_whole(folder.card, model_card(spec, facts, statistics(scored) if scored else {}))
-    write_whole(folder.metrics, metrics_json(facts, scores, scored, samples, record.validations))
-    tell(listeners, RunDone(folder.path, scores, stopped))
+    finish(run, ending, facts, listeners)
 
 
 def _judge_held_back(
     run: Run, dataset: Dataset, device: str, listeners: Sequence[Listener]
-) -> list[Judged]:
+) -> HeldBack:
     """Segment the held-back scans by the path users take, on their own grids."""
+    asked = run.spec.inference.keep_largest
+    ways = [asked] if asked is not None else [(), run.spec.label_set.names]
     total = len(dataset.held_back)
-    if not total:
-        return []
-    segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
-    names = (case.case_id for case in dataset.validation)
-    cases = (
-        HeldBackCase(name, *open_case(case, run.spec))
-        for name, case in zip(names, dataset.held_back, strict=True)
-    )
-    # Fewer cases than a calibration needs make copies of them useless.
-    copies = run.spec.quality.corrupted_copies if total >= FEWEST else 0
-    seed = run.spec.training.seed
-    judged = []
-    tell(listeners, Progress("scoring held-back cases", 0, total))
-    for one in judge_held_back(segmenter, cases, count=total, copies=copies, seed=seed):
-        judged.append(one)
-        tell(listeners, Progress("scoring held-back cases", len(judged), total))
-    return judged
+    outcomes: list[list[Outcome]] = [[] for _ in ways]
+    if total:
+        segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
+        names = (case.case_id for case in dataset.validation)
+        cases = (
+            HeldBackCase(name, *open_case(case, run.spec))
+            for name, case in zip(names, dataset.held_back, strict=True)
+        )
+        copies = copies_of(run.spec, total)
+        seed = run.spec.training.seed
+        judging = judge_held_back(segmenter, cases, ways, count=total, copies=copies, seed=seed)
+        tell(listeners, Progress("scoring held-back cases", 0, total))
+        for done, in_ways in enumerate(judging, start=1):
+            for outcome, one in zip(outcomes, in_ways, strict=True):
+                outcome.append(one)
+            tell(listeners, Progress("scoring held-back cases", done, total))
+    return HeldBack(*(join_outcomes(outcome) for outcome in outcomes))

@@ -87,6 +87,17 @@ class BudgetFitted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Shortened(Event):
+    """The machine became slower, and a training will take fewer steps to end in its time.
+
+    Attributes:
+        steps: How many in all.
+    """
+
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone(Event):
     """One optimiser step.
 
@@ -119,6 +130,30 @@ class ValidationDone(Event):
     scores: Mapping[str, Mapping[str, float]]
     is_best: bool
     pictures: Sequence[Path] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Decided(Event):
+    """Held-back cases decided how results are made.
+
+    Attributes:
+        what: What was decided.
+        decisions: What came of it and why, one sentence each.
+    """
+
+    what: str
+    decisions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossValidated(Event):
+    """Every fold is trained.
+
+    Attributes:
+        rows: Dice per fold and label as a table of texts, its heading first.
+    """
+
+    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from medseg.tools.metrics import (
     CaseScores,
     LabelScores,
     score_case,
+    score_dice,
     statistics,
     summarise,
 )
@@ -241,6 +242,19 @@ def scored(case: str, **dice: float) -> CaseScores:
         },
         case,
     )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_dice_alone_is_the_dice_of_all_scores(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    predicted, expected = rng.integers(0, 4, (2, 7, 6, 5)).astype(np.uint8)
+    predicted[expected == 2] = 0
+    whole = score_case(predicted, expected, TWO, (1, 1, 1))["dice"]
+    assert score_dice(predicted, expected, TWO) == whole
+    empty = score_dice(predicted * 0, expected * 0, TWO)
+    assert all(math.isnan(value) for value in empty.values())
+    with pytest.raises(ValueError, match="one shape"):
+        score_dice(predicted, expected[:5], TWO)
 
 
 def test_summary_by_hand():

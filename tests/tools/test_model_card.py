@@ -9,8 +9,8 @@ import pytest
 from made_bundles import made_spec
 
 from medseg.tools.metrics import CaseScores, score_case, statistics
-from medseg.tools.model_card import Facts, model_card
-from medseg.words.config import RefinementFinding
+from medseg.tools.model_card import Facts, FoldFacts, cross_validation_rows, model_card
+from medseg.words.config import LargestDecision, LargestFinding, RefinementFinding
 
 FACTS = Facts(
     training_cases=16,
@@ -135,3 +135,38 @@ def test_the_verdict_on_the_refiner_is_told_with_its_figures(applied: bool) -> N
 
 def test_without_refinement_the_card_does_not_speak_of_it() -> None:
     assert "Refinement" not in model_card(made_spec(), UNSCORED, {})
+
+
+def test_the_decision_on_largest_pieces_is_told_with_its_figures() -> None:
+    decision = LargestDecision(
+        kept=True, dice_before=0.8, dice_after=0.85, cases=9, better=6, worse=1
+    )
+    finding = LargestFinding(labels={"li|ver": decision})
+    card = model_card(made_spec(), replace(FACTS, keep_largest=finding), statistics(scored()))
+    assert "## Postprocessing" in card
+    assert "li\\|ver: only the largest piece is kept (Dice 0.8000 with every piece, 0.8500" in card
+    assert "a gain is slightly too good" in card
+
+
+def test_labels_that_the_bundle_names_are_told_without_figures() -> None:
+    asked = made_spec(inference={"keep_largest": ["kidney"]})
+    assert "Only the largest piece of kidney is kept" in model_card(
+        asked, FACTS, statistics(scored())
+    )
+    assert "## Postprocessing" not in model_card(made_spec(), FACTS, statistics(scored()))
+
+
+def test_a_cross_validation_has_mean_and_spread_per_fold_and_over_the_folds() -> None:
+    first, second = scored()
+    folds = [
+        FoldFacts(0, 2, 10, statistics([first, second], ["dice"])["dice"]),
+        FoldFacts(1, 1, 20, statistics([second], ["dice"])["dice"]),
+    ]
+    heading, zero, one, both = cross_validation_rows(folds)
+    assert heading == ["fold", "held-back cases", "Dice liver", "Dice kidney", "Dice mean"]
+    off = second["dice"]["liver"]
+    assert zero[:3] == ["0", "2", f"{(1 + off) / 2:.3f} ± {(1 - off) / 2**0.5:.3f}"]
+    assert one[:3] == ["1", "1", f"{off:.3f}"]
+    means = [(1 + off) / 2, off]
+    spread = abs(means[0] - means[1]) / 2**0.5
+    assert both[:3] == ["all", "3", f"{sum(means) / 2:.3f} ± {spread:.3f}"]

@@ -12,6 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from made_bundles import content, write_json
 from PIL import Image
 
 from medseg import cli, plan, train
@@ -21,7 +22,14 @@ from medseg.tools.images import read_image
 from medseg.tools.images.dicom_seg import write_dicom_seg
 from medseg.verbs.plan import Plan
 from medseg.words.errors import DatasetError, MedsegError, OutputError
-from medseg.words.events import BudgetFitted, Event, StepDone, Warned
+from medseg.words.events import (
+    BudgetFitted,
+    Event,
+    Shortened,
+    StepDone,
+    ValidationDone,
+    Warned,
+)
 from medseg.words.labels import Label, LabelSet
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tools" / "images"))
@@ -91,6 +99,26 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     assert len([event for event in events if isinstance(event, BudgetFitted)]) == 1
     assert max(event.step for event in events if isinstance(event, StepDone)) == fitted.steps
     assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
+
+
+def test_a_training_that_becomes_slower_takes_fewer_steps(data: Path, tmp_path: Path) -> None:
+    training = {"budget_minutes": 0.15, "checkpoint_every": 50, "augmentation": "none"}
+    bundle = write_json(tmp_path, content(training=training, data={"folds": 2}))
+    events: list[Event] = []
+
+    def become_slower(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, StepDone):
+            time.sleep(0.03)
+
+    run = train(bundle, data=data, out=tmp_path / "run", device="cpu", listeners=[become_slower])
+    (fitted,) = [event for event in events if isinstance(event, BudgetFitted)]
+    shortened = [event.steps for event in events if isinstance(event, Shortened)]
+    assert fitted.steps > shortened[0] >= shortened[-1]
+    assert max(event.step for event in events if isinstance(event, StepDone)) == shortened[-1]
+    assert load_bundle(run).spec.training.steps == shortened[-1]
+    last = [event for event in events if isinstance(event, ValidationDone)][-1]
+    assert last.step == shortened[-1]
 
 
 def write_partly_annotated(root: Path) -> Path:
@@ -211,7 +239,7 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     raw = write_dataset(tmp_path / "raw", 3, shape=(24, 20, 16), spacing=9.0)
     for image in (raw / "imagesTr").iterdir():
         image.rename(image.with_name(image.name.replace(".nii", "_0000.nii")))
-    labels = {"background": 0, "liver": 1, "kidney": 2}
+    labels = {"background": 0, "liver": 1, "kidney": 2, "ignore": 3}
     listing = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
     (raw / "dataset.json").write_text(json.dumps(listing))
     levels = {"features_per_stage": [4, 8, 8], "strides": [1, 2, 2], "kernel_sizes": [3, 3, 3]}
@@ -233,6 +261,8 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     file.write_text(json.dumps(plans))
     with pytest.raises(DatasetError, match="--data"):
         planned(file, out)
+    with pytest.raises(MedsegError, match="labels' volumes"):
+        planned(file, out, class_weights="balanced")
     words = ["plan", file, "--data", raw, "-o", out, "--explain", "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", ["medseg", *map(str, words)])
     with pytest.raises(SystemExit) as done:
@@ -242,6 +272,7 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     assert "cascade" in said.out + said.err
     spec = load_bundle(out).spec
     assert (spec.name, spec.training.patch) == ("dataset001_phantom", (20, 16, 12))
+    assert spec.data.ignore == 3
     overrides = ["training.steps=2", "training.validate_every=2", "tracking.register_model=false"]
     run = train(out, out=tmp_path / "run", fold=None, device="cpu", overrides=overrides)
     assert (run / "models" / "model.pt").is_file()

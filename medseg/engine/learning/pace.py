@@ -1,14 +1,15 @@
 """How fast a training is, and how many steps fit into its time.
 
-The steps are set once, before the first of them: a schedule that followed the clock could not be
-resumed exactly.
+The steps are set before the first of them. A machine that becomes slower makes them fewer, at a
+checkpoint and on record: a schedule that followed the clock at every step could not be resumed
+exactly.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +17,7 @@ from medseg.engine.learning.losses import SegmentationLoss
 from medseg.engine.learning.supervised import Learner, build_optimizer
 from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.windows import training_inferer, training_precision
+from medseg.tools.calibration import FEWEST
 from medseg.tools.preprocessed import PreprocessedCase
 from medseg.words.config import BundleSpec
 from medseg.words.errors import BundleError, Fault
@@ -33,7 +35,11 @@ _VALIDATIONS = 8
 _MOST_FOR_VALIDATION = 0.2
 """Share of the time at most that validations take."""
 _SCORING = 2.0
-"""How many validations the scoring at the end costs: it works on the scans' own grids."""
+"""How many validations' work it is to score a scan at the end, on its own grid and in fp32."""
+_MOST_FOR_COPIES = 0.2
+"""Share of the time at most that the scoring of corrupted copies takes."""
+_TELLING = 50
+"""Fewer steps say little about the speed: the first ones of a training are slower."""
 LEAST_STEPS = 20
 
 
@@ -44,10 +50,16 @@ class Pace:
     Attributes:
         step: Seconds per step.
         validation: Seconds per validation of all held-back cases.
+        cases: How many cases are held back.
     """
 
     step: float
     validation: float
+    cases: int = 1
+
+    def scoring(self, copies: int) -> float:
+        """Return the seconds that it takes at the end to score the cases and corrupted copies."""
+        return _SCORING * self.validation * (1 + copies / max(self.cases, 1))
 
 
 def measure_pace(
@@ -77,13 +89,20 @@ def measure_pace(
     learner.learn(validate=goes_on, save=lambda _: None)
     counted = ends[WARM_UP - 1 :]
     step = (counted[-1] - counted[0]) / (len(counted) - 1)
-    return Pace(step, _validation_seconds(learner, validation))
+    return Pace(step, _validation_seconds(learner, validation), len(validation))
+
+
+def copies_of(spec: BundleSpec, cases: int) -> int:
+    """Return how many corrupted copies of so many held-back cases are scored at the end."""
+    # Fewer cases than a calibration needs make copies of them useless.
+    return spec.quality.corrupted_copies if cases >= FEWEST else 0
 
 
 def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> float:
     if not cases:
         return 0.0
     typical = sorted(cases, key=lambda case: case.nbytes)[len(cases) // 2]
+    learner.validate([typical])  # the first is slower and does not count
     started = time.perf_counter()
     learner.validate([typical])
     return (time.perf_counter() - started) * len(cases)
@@ -92,10 +111,14 @@ def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> 
 def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSpec:
     """Set the steps that fit into what is left of the time, and when to validate.
 
+    Corrupted copies become fewer where scoring them would take more than a fifth of it.
+
     Raises:
         BundleError: If hardly any step fits.
     """
-    usable = _SAFETY * seconds_left - _SCORING * pace.validation
+    copies = _copies_that_fit(spec, pace, seconds_left)
+    scoring = pace.scoring(min(copies, copies_of(spec, pace.cases)))
+    usable = _SAFETY * seconds_left - scoring
     validations = _VALIDATIONS
     if pace.validation > 0:
         validations = int(_MOST_FOR_VALIDATION * usable / pace.validation)
@@ -109,8 +132,8 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
                     "training.budget_minutes",
                     f"{spec.training.budget_minutes:g} minutes leave {max(steps, 0)} steps of "
                     f"{pace.step:.2f} s beside {validations} validations of "
-                    f"{pace.validation:.0f} s; {LEAST_STEPS} are needed. Give more time, or a "
-                    "smaller patch or batch",
+                    f"{pace.validation:.0f} s and {scoring:.0f} s of scoring at the end; "
+                    f"{LEAST_STEPS} are needed. Give more time, or a smaller patch or batch",
                 )
             ],
         )
@@ -119,7 +142,64 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
         "validate_every": -(-steps // validations),
         "warmup_steps": min(spec.training.warmup_steps, steps // 10),
     }
-    return spec.model_copy(update={"training": spec.training.model_copy(update=fitted)})
+    training = spec.training.model_copy(update=fitted)
+    quality = spec.quality.model_copy(update={"corrupted_copies": copies})
+    return spec.model_copy(update={"training": training, "quality": quality})
+
+
+def _copies_that_fit(spec: BundleSpec, pace: Pace, seconds_left: float) -> int:
+    wanted = spec.quality.corrupted_copies
+    seconds = pace.scoring(copies_of(spec, pace.cases)) - pace.scoring(0)
+    most = _MOST_FOR_COPIES * max(seconds_left, 0.0)
+    return wanted if seconds <= most else int(wanted * most / seconds)
+
+
+class Deadline:
+    """Tells when a training that became slower than was measured must end, to end in time.
+
+    Args:
+        spec: The bundle as it was fitted.
+        pace: As measured before.
+        ends: When all must be done, in seconds of some clock.
+    """
+
+    def __init__(self, spec: BundleSpec, pace: Pace, ends: float) -> None:
+        self._training, self._pace, self._ends = spec.training, pace, ends
+        self._copies = copies_of(spec, pace.cases)
+        self._done, self._since, self._validated = 0, 0.0, 0.0
+
+    def start(self, now: float) -> None:
+        """Take note that the first step begins, by the clock."""
+        self._since = now
+
+    def validated(self, seconds: float) -> None:
+        """Take note of a validation: it was no step, and the next will take as long."""
+        self._pace = replace(self._pace, validation=max(seconds, self._pace.validation))
+        self._validated += seconds
+
+    def steps(self, done: int, now: float) -> int:
+        """Return how many steps the training should have, at the speed since it was last asked.
+
+        Args:
+            done: Steps done, more than when it was last asked.
+            now: What the clock shows.
+        """
+        training = self._training
+        if done - self._done < _TELLING:
+            return training.steps
+        step = max(now - self._since - self._validated, 0.0) / max(done - self._done, 1)
+        self._done, self._since, self._validated = done, now, 0.0
+        left = self._ends - now - self._pace.scoring(self._copies)
+        validations = -(-(training.steps - done) // training.validate_every)
+        need = (training.steps - done) * step + validations * self._pace.validation
+        if done >= training.steps or need <= left:
+            return training.steps
+        per_step = step + self._pace.validation / training.validate_every
+        fit = int((_SAFETY * left - self._pace.validation) / per_step)
+        # At least one more, because the last step is the one after which is validated.
+        steps = min(max(done + fit, done + 1, training.warmup_steps + 1), training.steps)
+        self._training = training.model_copy(update={"steps": steps})
+        return steps
 
 
 def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6.0) -> float:

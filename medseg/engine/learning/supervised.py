@@ -108,6 +108,23 @@ class Learner:
         self.step = 0
 
     @property
+    def spec(self) -> BundleSpec:
+        """The bundle, with the steps that the training is set to take by now."""
+        return self._spec
+
+    def shorten(self, steps: int) -> None:
+        """Set the training to end after fewer steps, from within ``save``.
+
+        The learning rate goes on along the shorter schedule. A training restored from what was
+        saved then, with the bundle as it is then, takes the same steps.
+
+        Args:
+            steps: More than are done, and than the warm-up takes.
+        """
+        shorter = self._spec.training.model_copy(update={"steps": steps})
+        self._spec = self._spec.model_copy(update={"training": shorter})
+
+    @property
     def best_guess(self) -> nn.Module:
         """The network to validate and keep: the averaged one where the bundle wants it."""
         return self._average.averaged.module if self._average else self.network
@@ -125,7 +142,7 @@ class Learner:
         Args:
             validate: Called with the steps done when a validation is due; returns whether to
                 go on.
-            save: Called with the steps done when a checkpoint is due.
+            save: Called with the steps done when a checkpoint is due; may shorten the training.
             keep: Called with the steps done where their number is in ``keep_after``.
             keep_after: After which steps.
 
@@ -135,9 +152,20 @@ class Learner:
         Raises:
             TrainingError: If the loss becomes no number.
         """
+        stopped = False
+        while self.step < self._spec.training.steps and not stopped:
+            # Once more for each time that the training is shortened, as if it were resumed.
+            stopped = self._learn(validate, save, keep, keep_after)
+        return stopped
+
+    def _learn(
+        self,
+        validate: Callable[[int], bool],
+        save: Callable[[int], None],
+        keep: Callable[[int], None] | None,
+        keep_after: Sequence[int],
+    ) -> bool:
         training = self._spec.training
-        if self.step >= training.steps:
-            return False
         stopped = False
 
         def validate_or_stop(step: int) -> None:
@@ -150,6 +178,8 @@ class Learner:
         def save_after(step: int) -> None:
             self.step = step
             save(step)
+            if self._spec.training is not training:
+                trainer.terminate()
 
         handlers: list[Any] = [
             StepSeed(training.seed),
@@ -166,6 +196,7 @@ class Learner:
         trainer = self._trainer(handlers)
         begin_after(trainer, self.step, training.steps)
         trainer.run()
+        self._scale = self._scaler.state_dict() if self._scaler else None
         return stopped
 
     def parts(self) -> Mapping[str, torch.Tensor]:

@@ -59,9 +59,9 @@ class Rows:
         rows: The cases, in the order of the list.
         faults: What is listed and cannot be a case.
         warnings: What a person should know.
-        ignore: The value that it gives voxels which nobody annotated, if it says one.
         channel_names: What the layout calls the channels, in order; empty where it does not.
         label_names: What the layout calls the values of label files; empty where it does not.
+        ignore: The value that it gives voxels which nobody annotated, if it says one.
     """
 
     origin: Path
@@ -69,9 +69,9 @@ class Rows:
     rows: list[Row] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    ignore: int | None = None
     channel_names: tuple[str, ...] = ()
     label_names: dict[int, str] = field(default_factory=dict)
+    ignore: int | None = None
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

@@ -41,7 +41,7 @@ def write_monai_bundle(
 
     Args:
         folder: The bundle; its weights are in ``models``.
-        spec: The bundle's spec.
+        spec: The bundle's spec, as its training decided.
         parts: The engine's contribution.
         scores: ``metric → label → mean over validation cases``.
         members: The weight files; the scores of several are averaged.

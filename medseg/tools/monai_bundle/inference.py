@@ -27,7 +27,7 @@ def inference_config(
     --dataset_dir SCANS --output_dir OUT`` from inside the bundle.
 
     Args:
-        spec: The bundle's spec.
+        spec: The bundle's spec, as its training decided; what is not decided is not done.
         parts: The engine's contribution.
         members: Weight files in ``models``; the scores of several are averaged.
     """
@@ -151,7 +151,8 @@ def _datalist(spec: BundleSpec) -> str:
 
 
 def _output_steps(spec: BundleSpec) -> list[Step]:
-    largest = [la.index for la in spec.label_set if la.name in spec.inference.keep_largest]
+    names = spec.inference.keep_largest or ()
+    largest = [la.index for la in spec.label_set if la.name in names]
     keep = {
         "_target_": "KeepLargestConnectedComponentd",
         "keys": "pred",

@@ -24,6 +24,8 @@ from medseg.words.config.refinement import (
 )
 from medseg.words.config.trained import (
     CalibrationSpec,
+    LargestDecision,
+    LargestFinding,
     QualityFinding,
     RefinementFinding,
     TrainedSpec,
@@ -57,6 +59,8 @@ __all__ = [
     "InferenceSpec",
     "Intensity",
     "LabelSpec",
+    "LargestDecision",
+    "LargestFinding",
     "MaskBankSpec",
     "MinMax",
     "MonaiNetworkSpec",

@@ -134,7 +134,8 @@ class BundleSpec(Spec):
             yield ("preprocessing",), "preprocessing.spacing_mm", what
 
     def _label_faults(self) -> Iterator[Contradiction]:
-        unknown = sorted(set(self.inference.keep_largest) - {label.name for label in self.labels})
+        asked = self.inference.keep_largest or ()
+        unknown = sorted(set(asked) - {label.name for label in self.labels})
         if unknown:
             what = f"no label of this bundle is named {', '.join(unknown)}"
             yield ("inference", "labels"), "inference.keep_largest", what

@@ -67,6 +67,35 @@ class RefinementFinding(Spec):
     """Held-back cases; with none, nothing is known and the coarse mask stays."""
 
 
+class LargestDecision(Spec):
+    """Whether of one label only the largest connected piece is kept, and why."""
+
+    kept: bool
+    """Whether results keep the largest piece alone."""
+    dice_before: Fraction
+    """Mean Dice over held-back cases with every piece."""
+    dice_after: Fraction
+    """Mean Dice over the same cases with the largest piece alone."""
+    cases: Annotated[int, Field(ge=1)]
+    """Held-back cases with the label in either mask."""
+    better: Annotated[int, Field(ge=0)]
+    """Cases whose Dice is higher with the largest piece alone."""
+    worse: Annotated[int, Field(ge=0)]
+    """Cases whose Dice is lower with it."""
+
+
+class LargestFinding(Spec):
+    """Of which labels results keep the largest piece alone, as held-back cases decided."""
+
+    labels: dict[ShortText, LargestDecision] = Field(default={})
+    """By name; labels that no held-back case holds are left out and keep every piece."""
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Names of the labels of which only the largest piece is kept."""
+        return tuple(name for name, decision in self.labels.items() if decision.kept)
+
+
 class TrainedSpec(Spec):
     """What came of a training."""
 
@@ -76,3 +105,5 @@ class TrainedSpec(Spec):
     """Absent where no refiner was trained; else its weights are in `refiner.pt`."""
     quality: QualityFinding | None = None
     """Absent where no cases were held back to calibrate on."""
+    keep_largest: LargestFinding | None = None
+    """Absent where `inference.keep_largest` names the labels, or no cases were held back."""

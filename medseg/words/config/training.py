@@ -101,8 +101,9 @@ class TrainingSpec(Spec):
     """Optimiser steps."""
     budget_minutes: PositiveFloat | None = None
     """Minutes a training may take from its start to its model card. Its speed is measured in the
-    first of them, and `steps`, `validate_every` and `warmup_steps` are set once and for all to
-    what fits."""
+    first of them, and `steps`, `validate_every` and `warmup_steps` are set to what fits; if the
+    machine becomes slower later, `steps` is set again, to what still does. Where time is short
+    `quality.corrupted_copies` becomes less."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd` with Nesterov momentum 0.99, or `adamw`."""
     learning_rate: PositiveFloat = 0.01
@@ -166,8 +167,9 @@ class InferenceSpec(Spec):
     mirror: bool = False
     """Average over flips along the axes of `training.augmentation.mirror_axes`: 2 to 8 times as
     slow."""
-    keep_largest: tuple[ShortText, ...] = ()
-    """Names of the labels of which only the largest connected component is kept."""
+    keep_largest: tuple[ShortText, ...] | None = None
+    """Names of the labels of which only the largest connected component is kept; `null` lets the
+    held-back cases of the training decide, label by label."""
 
 
 class QualitySpec(Spec):

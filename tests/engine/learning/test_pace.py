@@ -7,7 +7,14 @@ import torch
 from made_bundles import made_spec
 from made_cases import balls, made_case
 
-from medseg.engine.learning.pace import Pace, fit_to_budget, measure_pace, voxels_per_second
+from medseg.engine.learning.pace import (
+    Deadline,
+    Pace,
+    copies_of,
+    fit_to_budget,
+    measure_pace,
+    voxels_per_second,
+)
 from medseg.words.config import BundleSpec
 from medseg.words.errors import BundleError
 
@@ -37,6 +44,22 @@ def test_a_warm_up_never_outlasts_a_tenth() -> None:
     assert fit_to_budget(timed(), Pace(1, 0), 25).training.warmup_steps == 2
 
 
+def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
+    plain = fit_to_budget(timed(), Pace(step=0.5, validation=10), 600).training.steps
+    copied = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15), 6000)
+    spared = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15), 300)
+    assert (
+        plain == fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=7), 600).training.steps
+    )
+    used = 0.5 * copied.training.steps + 10 * 8 + 2 * 10 * (1 + 60 / 15)
+    assert used == pytest.approx(0.93 * 6000, abs=1)
+    assert copied.quality.corrupted_copies == 60
+    # 60 of them would take 80 s, and a fifth of the time is 60.
+    assert spared.quality.corrupted_copies == 45
+    assert copies_of(timed(), 8) == 60
+    assert copies_of(timed(), 7) == 0
+
+
 @pytest.mark.parametrize("left", [-5.0, 0.0, 15.0])
 def test_too_little_time_is_said_with_what_it_would_take(left: float) -> None:
     with pytest.raises(BundleError, match=r"steps of 1\.00 s") as caught:
@@ -54,3 +77,50 @@ def test_measuring_takes_steps_and_validates() -> None:
 
 def test_the_speed_of_a_network_is_positive() -> None:
     assert voxels_per_second(made_spec(), torch.device("cpu"), seconds=0.1) > 0
+
+
+def fitted(**training: int) -> Deadline:
+    """Return the deadline, at second 1000, of 1000 steps that validate after every 500."""
+    made = made_spec(training={"steps": 1000, "validate_every": 500} | training)
+    deadline = Deadline(made, Pace(step=0.9, validation=20.0), ends=1000.0)
+    deadline.start(0.0)
+    return deadline
+
+
+def test_a_training_that_is_fast_enough_keeps_its_steps() -> None:
+    deadline = fitted()
+    assert deadline.steps(100, 90.0) == 1000
+    assert deadline.steps(200, 170.0) == 1000
+
+
+def test_a_slower_machine_takes_fewer_steps_that_end_in_time() -> None:
+    steps = fitted().steps(100, 200.0)  # 2 s each, and 900 more would take 1800 s
+    assert 300 < steps < 600
+    rest = 2 * (steps - 100) + 20 * -(-(steps - 100) // 500)
+    assert 900 < 200 + rest + 2 * 20 < 1000
+
+
+def test_only_the_speed_since_the_last_look_counts() -> None:
+    deadline = fitted()
+    assert deadline.steps(100, 90.0) == 1000
+    shorter = deadline.steps(200, 290.0)
+    assert shorter < 600
+    assert deadline.steps(300, 370.0) == shorter  # faster again: it never becomes longer
+
+
+def test_a_few_steps_say_nothing() -> None:
+    deadline = fitted()
+    assert deadline.steps(40, 500.0) == 1000
+    assert deadline.steps(100, 510.0) < 1000
+
+
+def test_a_validation_is_no_step() -> None:
+    deadline = fitted()
+    deadline.validated(50.0)
+    # 1 s a step, 450 s left for them, of which 0.93 are used: (418.5 - 50) / (1 + 50 / 500)
+    assert deadline.steps(400, 450.0) == 400 + 335
+
+
+@pytest.mark.parametrize(("warm_up", "least"), [(0, 101), (300, 301)])
+def test_one_more_step_is_taken_however_late_it_is(warm_up: int, least: int) -> None:
+    assert fitted(warmup_steps=warm_up).steps(100, 2000.0) == least
