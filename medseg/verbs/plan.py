@@ -244,7 +244,8 @@ def _draft(
     Where the data's layout names channels and labels, the bundle has these names.
     """
     names = listed.channel_names if listed else ()
-    labels = listed.label_names if listed else {}
+    labels = (listed.label_names if listed else {}) or {1: "label"}
+    ignore = listed.ignore if listed else None
     return parse_spec(
         {
             "name": "draft",
@@ -253,10 +254,9 @@ def _draft(
             ],
             "labels": [
                 {"index": index, "name": name, "value": value}
-                for index, (value, name) in enumerate(
-                    sorted((labels or {1: "label"}).items()), start=1
-                )
+                for index, (value, name) in enumerate(sorted(labels.items()), start=1)
             ],
+            "data": {"ignore": None if ignore in labels else ignore},
             "network": {
                 "dims": dims,
                 "channels": 32 if wide else [8 if dims == 3 else 16, 32, 64, 128],

@@ -137,7 +137,8 @@ def write_partly_annotated(root: Path) -> Path:
 
 def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
     data = write_partly_annotated(tmp_path / "data")
-    made, _ = planned(data, tmp_path / "bundle.json", class_weights="balanced")
+    made, said = planned(data, tmp_path / "bundle.json", class_weights="balanced")
+    assert said == []
     assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
     assert made.spec.data.ignore == 3
     _, liver, kidney = made.spec.class_weights or ()
