@@ -237,13 +237,14 @@ def test_infinite_and_missing_scores_do_not_stop_a_run(store: Path) -> None:
 def test_a_step_costs_far_less_than_a_millisecond(store: Path) -> None:
     tracker = MlflowTracker(store, flush_seconds=0.2)
     tracker(started())
-    begin = time.perf_counter()
+    # The time of the thread that trains: sending goes on beside it, as slowly as the store is.
+    begin = time.thread_time()
     for number in range(1, 5001):
         tracker(step(number))
+    each = (time.thread_time() - begin) / 5000
     tracker(RunFailed("", interrupted=True))
-    each = (time.perf_counter() - begin) / 5000
     assert len(history(store, runs(store)[0], "loss")) == 5000
-    assert each < 0.001
+    assert each < 0.0005
 
 
 def test_steps_are_sent_in_few_calls(store: Path) -> None:
