@@ -31,8 +31,9 @@ test: $(STAMP)  ## lint, types, layers and the default tests
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-test-slow: $(STAMP)  ## minutes: a second environment, many kills
-	$(BIN)/pytest -m slow
+test-slow: $(STAMP)  ## minutes: other environments, many kills, servers, a browser
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not alone" --numprocesses 2 --dist loadfile
+	$(BIN)/pytest -m "slow and alone"
 
 test-gpu: $(STAMP)  ## on a machine with CUDA
 	$(BIN)/pytest -m gpu

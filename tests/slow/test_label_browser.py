@@ -22,7 +22,7 @@ from medseg.label.submitted import onto_grid
 from medseg.testing import write_dataset
 from medseg.tools.images import read_image
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 CLICK = "[...document.querySelectorAll('button')].find(b => {0}).click()"
 HAS_LABELS = "return window.services.segmentationService.getSegmentations().length > 0"

@@ -19,7 +19,7 @@ from medseg.tools.images import read_image, read_labels
 from medseg.tools.images.dicom_seg import write_dicom_seg
 from medseg.tools.images.dicom_seg_reader import read_dicom_seg
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 CT_SERIES = 2
 

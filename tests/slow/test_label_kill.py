@@ -21,7 +21,7 @@ from medseg.testing import write_dataset
 from medseg.tools.fingerprints import hash_file
 from medseg.tools.images import read_labels
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 CASES = 4
 KILLS = 2

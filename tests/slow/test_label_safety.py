@@ -19,7 +19,7 @@ from medseg import MedsegError
 from medseg.label.server import serve
 from medseg.testing import write_dataset
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 
 CASE = "phantom_000"
 

@@ -20,7 +20,7 @@ from medseg.testing import write_dataset
 from medseg.tools.images import read_image, read_labels
 from medseg.tools.metrics import score_case
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 CASES = 8
 TRAINING = {"steps": 12, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.01}
