@@ -394,13 +394,15 @@ def evaluate(
       medseg evaluate --without-references masks/ --bundle BUNDLE --scans scans/ -o scores
     """
     if without_references:
-        if references or versus or lesions:
+        if references or versus or lesions or ignore is not None:
             raise MedsegError(
                 "--without-references compares with a bundle alone; leave out REFERENCES, "
-                "--versus and --lesions"
+                "--versus, --lesions and --ignore"
             )
         _judge_masks(predictions, bundle, scans, out, device, as_json)
         return
+    if scans is not None:
+        raise MedsegError("--scans goes with --without-references; REFERENCES need no scans")
     if references is None:
         raise MedsegError(
             "give REFERENCES to score against, or --without-references with --bundle and --scans"
