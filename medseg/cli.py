@@ -356,8 +356,9 @@ def evaluate(
         typer.Option(min=1, metavar="VALUE", help="Value of voxels that nobody annotated."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="Tolerance of the NSD in mm.", metavar="MM")
-    ] = 1.0,
+        float | None,
+        typer.Option(min=0.0, metavar="MM", help="Tolerance of the NSD in mm; 1 unless given."),
+    ] = None,
     lesions: Annotated[
         bool, typer.Option("--lesions", help="Count lesions found, missed and made up.")
     ] = False,
@@ -394,21 +395,24 @@ def evaluate(
       medseg evaluate --without-references masks/ --bundle BUNDLE --scans scans/ -o scores
     """
     if without_references:
-        if references or versus or lesions or ignore is not None:
+        if references or versus or lesions or ignore is not None or tolerance is not None:
             raise MedsegError(
                 "--without-references compares with a bundle alone; leave out REFERENCES, "
-                "--versus, --lesions and --ignore"
+                "--versus, --lesions, --ignore and --tolerance"
             )
-        _judge_masks(predictions, bundle, scans, out, device, as_json)
+        _judge_masks(predictions, bundle, scans, out, device or "auto", as_json)
         return
-    if scans is not None:
-        raise MedsegError("--scans goes with --without-references; REFERENCES need no scans")
+    if scans is not None or device is not None:
+        raise MedsegError(
+            "--scans and --device go with --without-references; with REFERENCES no network is run"
+        )
     if references is None:
         raise MedsegError(
             "give REFERENCES to score against, or --without-references with --bundle and --scans"
         )
     with _terminal() as terminal:
         from medseg.tools.bundle import load_bundle
+        from medseg.tools.metrics import TOLERANCE_MM
         from medseg.verbs.evaluate import evaluate as run
 
         labels = load_bundle(bundle).spec if bundle else None
@@ -418,7 +422,7 @@ def evaluate(
             out,
             labels=labels,
             ignore=ignore,
-            tolerance_mm=tolerance,
+            tolerance_mm=TOLERANCE_MM if tolerance is None else tolerance,
             lesions=lesions,
             versus=versus,
             listeners=[terminal],
