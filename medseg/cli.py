@@ -133,21 +133,20 @@ def plan(
     wanted = {out: int(dims) if dims in ("2", "3") else None}
     if dims == "both":
         wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
-    for file, number in wanted.items():
-        with _terminal() as terminal:
-            from medseg.verbs.plan import plan as run
+    with _terminal() as terminal:
+        from medseg.verbs.plan import plan_each
 
-            made = run(
-                dataset,
-                file,
-                data=data,
-                dims=number,
-                memory_gb=memory,
-                budget=budget,
-                class_weights=class_weights,
-                device=device,
-                listeners=[terminal],
-            )
+        plans = plan_each(
+            dataset,
+            wanted,
+            data=data,
+            memory_gb=memory,
+            budget=budget,
+            class_weights=class_weights,
+            device=device,
+            listeners=[terminal],
+        )
+    for made in plans:
         terminal.print_plan(made, explain)
 
 
@@ -377,7 +376,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="SCANS", help="What the masks were drawn on, without references."),
     ] = None,
-    device: Device = "auto",
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Without references: as for segment; else auto."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps against references: Dice, IoU, HD95, NSD and volume error.

@@ -108,7 +108,22 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
-    found = listed_as(root, spec.data.format, _wanted(spec))
+    return cases_among(listed_as(root, spec.data.format, _wanted(spec)), spec)
+
+
+def cases_among(found: Rows, spec: BundleSpec) -> CaseList:
+    """Make cases of what a layout lists already, so that a large folder is searched once.
+
+    Args:
+        found: The listed cases.
+        spec: Its channels and ``data`` say what a case must have.
+
+    Returns:
+        The usable cases and every fault.
+
+    Raises:
+        DatasetError: If nothing is listed, or the bundle groups by what no case says.
+    """
     if not found.rows and not found.faults:
         raise DatasetError(f"{found.origin}: lists no case")
     field = _group_field(found, spec.data)
@@ -130,8 +145,7 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
 
 def _wanted(spec: BundleSpec) -> Wanted:
     return Wanted(
-        channels=tuple(channel.name for channel in spec.channels),
-        modality=spec.channels[0].modality,
+        channels=spec.channels,
         labels={label.name: label.value for label in spec.label_set},
     )
 
@@ -251,7 +265,7 @@ def _group_field(found: Rows, data: DataSpec) -> str:
 
 
 def _case(row: Row, name: str, field: str, data: DataSpec) -> Case:
-    parts = (row.series,) if row.series else tuple((image,) for image in row.images)
+    parts = row.series or tuple((image,) for image in row.images)
     scan = Scan(name, parts, row.volume)
     fold = int(row.fields["fold"]) if says(row, "fold") else None
     group = str(row.fields[field]) if says(row, field) else _pattern_group(name, data)
