@@ -15,6 +15,7 @@ from pathlib import Path
 from medseg.tools.images import read_labels
 from medseg.tools.layouts import Row, Rows, Wanted, listed_as, some
 from medseg.tools.layouts.checks import faults, names, says
+from medseg.tools.masks import Masks
 from medseg.tools.structures import Structures
 from medseg.words.config import BundleSpec, DataSpec
 from medseg.words.errors import DatasetError, Fault
@@ -49,14 +50,15 @@ class Case:
         label: Its label file.
         fold: The fold that the data set lists for it, if it does.
         group: What stays together in one fold: its patient, or the case itself.
-        structures: Its labels, where DICOM objects hold them; ``label`` is the first of these.
+        structures: Its labels, where DICOM objects or several masks hold them; ``label`` is the
+            first of these.
     """
 
     scan: Scan
     label: Path
     fold: int | None
     group: str
-    structures: Structures | None = None
+    structures: Structures | Masks | None = None
 
     @property
     def name(self) -> str:
@@ -66,16 +68,14 @@ class Case:
     @property
     def label_files(self) -> tuple[Path, ...]:
         """Every file that holds its labels."""
-        if self.structures is None:
-            return (self.label,)
-        return tuple(file for file, _ in self.structures.files)
+        return (self.label,) if self.structures is None else self.structures.paths
 
     def read_label(self, image: Volume) -> Volume:
-        """Read its label map; that of DICOM objects needs the image that they were drawn on.
+        """Read its label map; DICOM objects and masks are put together on the image's grid.
 
         Raises:
             ScanError: If a file cannot be read, or structures overlap.
-            GeometryError: If its place, or that of DICOM objects on the image, is not certain.
+            GeometryError: If its place, or that of objects and masks on the image, is not certain.
         """
         return self.structures.on(image) if self.structures else read_labels(self.label)
 

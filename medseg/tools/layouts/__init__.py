@@ -24,7 +24,7 @@ _FOLDERS: dict[str, Callable[[Path, Wanted], Rows]] = {
     "nnunet": lambda root, _: nnunet(root, root / LISTING),
     "folders": lambda root, _: folders(root),
     "csv": lambda root, _: table(root / TABLE),
-    "bids": lambda root, wanted: bids(root, [one.name for one in wanted.channels]),
+    "bids": lambda root, wanted: bids(root, wanted),
     "dicom": lambda root, wanted: dicom(root, files_below(root), wanted),
 }
 

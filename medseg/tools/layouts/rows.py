@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medseg.tools.masks import Masks
 from medseg.tools.structures import Structures
 from medseg.words.config import ChannelSpec
 from medseg.words.errors import Fault
@@ -37,7 +38,8 @@ class Row:
         series: The files of each channel, where that is a DICOM series; ``images`` has the first
             of each.
         volume: Which volume of these files it is, where they hold several.
-        structures: Its labels, where DICOM objects hold them; ``label`` is the first of these.
+        structures: Its labels, where DICOM objects or several masks hold them; ``label`` is the
+            first of these.
     """
 
     images: tuple[Path, ...]
@@ -46,7 +48,7 @@ class Row:
     fields: Mapping[str, Any] = field(default_factory=dict)
     series: tuple[tuple[Path, ...], ...] = ()
     volume: str = ""
-    structures: Structures | None = None
+    structures: Structures | Masks | None = None
 
 
 @dataclass(slots=True)
