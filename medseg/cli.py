@@ -98,6 +98,15 @@ def plan(
             help="With nnU-Net's plans: the raw data; else dataset.json lies beside the plans.",
         ),
     ] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channel",
+            metavar="NAME[:MODALITY]",
+            help="A channel, such as T1 or uptake:PT: of BIDS and DICOM which to take, of others "
+            "what it is called. Repeatable.",
+        ),
+    ] = None,
     dims: Annotated[
         str | None,
         typer.Option(metavar="2|3|both", help="Else the data decide; both writes two bundles."),
@@ -126,6 +135,8 @@ def plan(
 
       medseg plan nnUNet_raw/Dataset001_Liver -o liver/bundle.json --dims both
 
+      medseg plan studies/ --channel CT --channel PET
+
       medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
     """
     if dims not in (None, "2", "3", "both"):
@@ -140,6 +151,7 @@ def plan(
             dataset,
             wanted,
             data=data,
+            channels=channels or (),
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,

@@ -18,12 +18,13 @@ from medseg.engine.windows import choose_device
 from medseg.tools.bundle import parse_spec
 from medseg.tools.cases import Case, CaseList, cases_among
 from medseg.tools.files import write_whole
-from medseg.tools.layouts import LISTING, Rows, listed_as
+from medseg.tools.layouts import LISTING, Rows, Wanted, listed_as
 from medseg.tools.naming import is_picture
 from medseg.tools.planning import (
     Notes,
     Subject,
     Wishes,
+    asked_channel,
     carry_over,
     choose_grid,
     choose_intensity,
@@ -37,7 +38,7 @@ from medseg.tools.planning import (
 )
 from medseg.tools.runs import RUNS
 from medseg.tools.survey import Survey, survey_cases
-from medseg.words.config import SCHEMA_ID, BundleSpec
+from medseg.words.config import SCHEMA_ID, BundleSpec, ChannelSpec
 from medseg.words.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.words.events import Listener, Warned, tell
 
@@ -92,6 +93,7 @@ def plan(
     out: str | Path = "bundle.json",
     *,
     data: str | Path | None = None,
+    channels: Sequence[str] = (),
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
@@ -106,6 +108,9 @@ def plan(
         out: The file to write.
         data: With nnU-Net's plans: the raw data folder, whose ``dataset.json`` is read; that
             beside the plans unless given.
+        channels: The channels by name, such as ``T1``, or name and modality, such as ``uptake:PT``.
+            BIDS and DICOM data hold more than a bundle uses, and give these; of others these are
+            the names, in order.
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step; what the device has, within reason, unless given.
         budget: Time for a training, such as ``20m`` or ``2h``.
@@ -126,6 +131,7 @@ def plan(
         dataset,
         {Path(out): dims},
         data=data,
+        channels=channels,
         memory_gb=memory_gb,
         budget=budget,
         class_weights=class_weights,
@@ -140,6 +146,7 @@ def plan_each(
     files: Mapping[Path, int | None],
     *,
     data: str | Path | None = None,
+    channels: Sequence[str] = (),
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
@@ -152,6 +159,7 @@ def plan_each(
         dataset: As for ``plan``.
         files: The files to write, each with its ``dims``.
         data: As for ``plan``; so are the others.
+        channels: The channels by name.
         memory_gb: Memory for a training step.
         budget: Time for a training.
         class_weights: ``balanced``, or alike.
@@ -170,26 +178,17 @@ def plan_each(
             raise OutputError(f"{file} exists already; remove it, or give another -o")
         if dims not in (None, 2, 3):
             raise MedsegError(f"--dims is 2 or 3, got {dims}")
-    if class_weights not in (None, "balanced"):
-        raise MedsegError(
-            f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
-            "into training.class_weights of the bundle"
-        )
     computing = choose_device(device)
-    wishes = Wishes(
-        dims=None,
-        on_gpu=computing.type == "cuda",
-        memory_gb=memory_gb or _memory_gb(computing),
-        budget_minutes=minutes(budget) if budget else None,
-        balanced=class_weights == "balanced",
-    )
+    wishes = _wishes(computing, memory_gb, budget, class_weights)
     each = {file: replace(wishes, dims=dims) for file, dims in files.items()}
     if is_nnunet_plans(root):
+        if channels:
+            raise MedsegError("--channel goes with data; nnU-Net's dataset.json names channels")
         raw = Path(data) if data else None
         return [_carried(root, file, raw, wanted, listeners) for file, wanted in each.items()]
     if data is not None:
         raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
-    seen = _look_at(root, listeners)
+    seen = _look_at(root, [asked_channel(text) for text in channels], listeners)
     made = []
     for file, wanted in each.items():
         content = _content(seen, file, wanted, computing)
@@ -197,16 +196,44 @@ def plan_each(
     return made
 
 
-def _look_at(root: Path, listeners: Sequence[Listener]) -> _Seen:
+def _wishes(
+    computing: torch.device, memory_gb: float | None, budget: str | None, class_weights: str | None
+) -> Wishes:
+    """Return what is wished for every bundle.
+
+    Raises:
+        MedsegError: If it is nothing that can be wished.
+    """
+    if class_weights not in (None, "balanced"):
+        raise MedsegError(
+            f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
+            "into training.class_weights of the bundle"
+        )
+    return Wishes(
+        dims=None,
+        on_gpu=computing.type == "cuda",
+        memory_gb=memory_gb or _memory_gb(computing),
+        budget_minutes=minutes(budget) if budget else None,
+        balanced=class_weights == "balanced",
+    )
+
+
+def _look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]) -> _Seen:
     """Search a data set and look at its cases, each file once; tell what is odd about it.
 
     Raises:
-        DatasetError: If it cannot be understood, or holds no good case.
+        DatasetError: If it cannot be understood, has no such channels, or holds no good case.
     """
-    listed = listed_as(root, "auto")
+    listed = listed_as(root, "auto", Wanted(channels=tuple(asked)))
+    names = tuple(channel.name for channel in asked)
+    if names and listed.channel_names not in ((), names):
+        raise DatasetError(
+            f"{root}: --channel names {', '.join(names)}; most cases here have "
+            f"{', '.join(listed.channel_names)}"
+        )
     channels = max((len(row.images) for row in listed.rows), default=1)
     found = cases_among(listed, _draft(channels, listed=listed))
-    subject = read_subject(root, listed)
+    subject = read_subject(root, listed, asked)
     survey = _alike(survey_cases(found, RUNS / "surveyed", listeners, subject.ignore))
     for fault in survey.faults:
         tell(listeners, Warned(f"left out: {fault}"))

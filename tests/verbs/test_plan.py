@@ -17,7 +17,7 @@ import torch
 from made_bundles import content, write_json
 from PIL import Image
 
-from medseg import cli, plan, train
+from medseg import check, cli, plan, train
 from medseg.testing import write_dataset
 from medseg.tools import layouts
 from medseg.tools.bundle import load_bundle
@@ -321,6 +321,10 @@ def test_a_bids_data_set_is_planned_with_its_names(tmp_path: Path) -> None:
     ]
     assert [(la.name, la.value) for la in made.spec.labels] == [("lesion", 3)]
     assert made.spec.data.folds == 3
+    alone, _ = planned(root, tmp_path / "alone.json", channels=["FLAIR"])
+    assert [one.name for one in alone.spec.channels] == ["FLAIR"]
+    with pytest.raises(DatasetError, match="names T2w; most cases here have FLAIR, T1w"):
+        planned(root, tmp_path / "other.json", channels=["T2w"])
 
 
 def test_dicom_series_are_planned_by_the_names_of_their_segments(tmp_path: Path) -> None:
@@ -373,6 +377,41 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
     assert [plan.spec.network.dims for plan in plans] == [2, 3]
     assert walked == [root]
     assert dict(looked) == {file: 1 for file in root.rglob("*") if file.is_file()}
+
+
+def test_channels_that_are_named_are_found_among_dicom_series(tmp_path: Path) -> None:
+    labels = np.zeros((24, 20, 16), np.uint8)
+    labels[4:12, 5:15, 3:13] = 1
+    root, names = tmp_path / "data", LabelSet([Label(1, "Liver", 1, (9, 9, 9))])
+    for patient in (1, 2):
+        for modality in ("CT", "PT"):
+            name = f"{patient} {modality}"
+            changes: dict[str, Any] = {"StudyInstanceUID": f"1.2.{patient}", "Modality": modality}
+            shown = made.series(made.voxels(labels.shape, patient), name, **changes)
+            scan = read_image(made.save(root / name, shown))
+        write_dicom_seg(root / f"seg{patient}", labels, scan, names, version="1.2.3")
+    two, said = planned(root, tmp_path / "two.json", channels=["density:CT", "PET"])
+    assert said == []
+    assert [(one.name, one.modality) for one in two.spec.channels] == [
+        ("density", "CT"),
+        ("PET", "PT"),
+    ]
+    assert len(two.survey.cases[0].channels) == 2
+    checked = check(tmp_path / "two.json")
+    assert (checked.cases, checked.faults) == (2, ())
+    one, _ = planned(root, tmp_path / "one.json")
+    assert [one.name for one in one.spec.channels] == ["PT"]
+    with pytest.raises(DatasetError, match="no series for the channel 'T1'"):
+        planned(root, tmp_path / "none.json", channels=["T1", "PET"])
+
+
+def test_channels_can_be_named_and_their_number_must_be_right(data: Path, tmp_path: Path) -> None:
+    made, _ = planned(data, tmp_path / "bundle.json", channels=["late phase:CT"])
+    assert [(one.name, one.modality) for one in made.spec.channels] == [("late phase", "CT")]
+    with pytest.raises(DatasetError, match="names 2 channels, and the cases have 1"):
+        planned(data, tmp_path / "two.json", channels=["CT", "PET"])
+    with pytest.raises(MedsegError, match="--channel takes a name"):
+        planned(data, tmp_path / "none.json", channels=[":PT"])
 
 
 def test_only_plans_of_nnunet_take_data(data: Path, tmp_path: Path) -> None:

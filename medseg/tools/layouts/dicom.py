@@ -141,7 +141,7 @@ def _of_one_modality(
     usual = min(often, key=lambda name: (-often[name], name))
     modality = named[0] if named else usual
     others = sorted(f"{count} of {name}" for name, count in often.items() if name != modality)
-    found.channel_names = (modality or ANY,)
+    found.channel_names = tuple(channel.name for channel in channels) or (modality or ANY,)
     if others and (len(channels) > 1 or not named):
         found.warnings.append(
             f"the labelled series of {modality} are taken; {some(others)} are not. The modality of "
@@ -160,7 +160,6 @@ def _cases(
     """Return each labelled series with the series of its other channels, where there are some."""
     if len(channels) < 2:
         return [_Found(one, (one,), objects) for one, objects in labelled]
-    found.channel_names = tuple(channel.name for channel in channels)
     studies = Studies(series, channels)
     cases: dict[tuple[int, ...], _Found] = {}
     for one, objects in labelled:
