@@ -168,6 +168,10 @@ def test_the_modality_of_the_channel_chooses_the_series(tmp_path: Path) -> None:
     assert "mr" in str(the_case(tmp_path, spec).scan.parts)
     assert listed_as(tmp_path, "auto").channel_names == ("CT",)
     assert "1 of MR" in listed_as(tmp_path, "auto", Wanted()).warnings[0]
+    said = find_cases(tmp_path, a_spec("liver", "tumour", modality="PT")).warnings
+    assert said[0] == (
+        "no labelled series is of PT, as the bundle's channels are; those of CT are taken"
+    )
 
 
 def test_damaged_labels_and_series_without_any_are_told(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydicom import uid as uids
@@ -130,7 +131,8 @@ def _header(path: Path, ds: Elements | FileDataset) -> Header:
         study = valid_uid(ds.get("StudyInstanceUID"))
         modality = str(ds.get("Modality") or "")[:16]
         description = " ".join(str(ds.get("SeriesDescription") or "").split())
-        known = Header(
+        header = partial(
+            Header,
             path,
             series,
             modality,
@@ -141,17 +143,17 @@ def _header(path: Path, ds: Elements | FileDataset) -> Header:
             return _broken(path, "it ends in its header", series)
         aside = _aside(ds)
         if aside:
-            return replace(known, aside=aside)
+            return header(aside=aside)
     except MALFORMED as error:
         return _broken(path, type(error).__name__)
     try:
         _refuse_unreadable(ds)
-        return replace(known, frames=tuple(frames_of(path, ds)))
+        return header(frames=tuple(frames_of(path, ds)))
     except ScanError as error:
         fault = error
     except MALFORMED as error:
         fault = ScanError(f"a header with broken values ({type(error).__name__})")
-    return replace(known, fault=fault)
+    return header(fault=fault)
 
 
 def _sop_class(ds: Elements | FileDataset) -> str:

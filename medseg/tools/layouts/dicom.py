@@ -142,6 +142,12 @@ def _of_one_modality(
     modality = named[0] if named else usual
     others = sorted(f"{count} of {name}" for name, count in often.items() if name != modality)
     found.channel_names = tuple(channel.name for channel in channels) or (modality or ANY,)
+    asked = sorted({channel.modality for channel in channels} - {ANY})
+    if asked and not named:
+        found.warnings.append(
+            f"no labelled series is of {some(asked)}, as the bundle's channels are; those of "
+            f"{modality} are taken"
+        )
     if others and (len(channels) > 1 or not named):
         found.warnings.append(
             f"the labelled series of {modality} are taken; {some(others)} are not. The modality of "
