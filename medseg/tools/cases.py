@@ -15,6 +15,7 @@ from pathlib import Path
 from medseg.tools.images import read_labels
 from medseg.tools.layouts import Row, Rows, Wanted, listed_as, some
 from medseg.tools.layouts.checks import faults, names, says
+from medseg.tools.masks import Masks
 from medseg.tools.structures import Structures
 from medseg.words.config import BundleSpec, DataSpec
 from medseg.words.errors import DatasetError, Fault
@@ -49,14 +50,15 @@ class Case:
         label: Its label file.
         fold: The fold that the data set lists for it, if it does.
         group: What stays together in one fold: its patient, or the case itself.
-        structures: Its labels, where DICOM objects hold them; ``label`` is the first of these.
+        structures: Its labels, where DICOM objects or several masks hold them; ``label`` is the
+            first of these.
     """
 
     scan: Scan
     label: Path
     fold: int | None
     group: str
-    structures: Structures | None = None
+    structures: Structures | Masks | None = None
 
     @property
     def name(self) -> str:
@@ -66,16 +68,14 @@ class Case:
     @property
     def label_files(self) -> tuple[Path, ...]:
         """Every file that holds its labels."""
-        if self.structures is None:
-            return (self.label,)
-        return tuple(file for file, _ in self.structures.files)
+        return (self.label,) if self.structures is None else self.structures.paths
 
     def read_label(self, image: Volume) -> Volume:
-        """Read its label map; that of DICOM objects needs the image that they were drawn on.
+        """Read its label map; DICOM objects and masks are put together on the image's grid.
 
         Raises:
             ScanError: If a file cannot be read, or structures overlap.
-            GeometryError: If its place, or that of DICOM objects on the image, is not certain.
+            GeometryError: If its place, or that of objects and masks on the image, is not certain.
         """
         return self.structures.on(image) if self.structures else read_labels(self.label)
 
@@ -108,7 +108,22 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
-    found = listed_as(root, spec.data.format, _wanted(spec))
+    return cases_among(listed_as(root, spec.data.format, _wanted(spec)), spec)
+
+
+def cases_among(found: Rows, spec: BundleSpec) -> CaseList:
+    """Make cases of what a layout lists already, so that a large folder is searched once.
+
+    Args:
+        found: The listed cases.
+        spec: Its channels and ``data`` say what a case must have.
+
+    Returns:
+        The usable cases and every fault.
+
+    Raises:
+        DatasetError: If nothing is listed, or the bundle groups by what no case says.
+    """
     if not found.rows and not found.faults:
         raise DatasetError(f"{found.origin}: lists no case")
     field = _group_field(found, spec.data)
@@ -130,8 +145,7 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
 
 def _wanted(spec: BundleSpec) -> Wanted:
     return Wanted(
-        channels=tuple(channel.name for channel in spec.channels),
-        modality=spec.channels[0].modality,
+        channels=spec.channels,
         labels={label.name: label.value for label in spec.label_set},
     )
 
@@ -251,7 +265,7 @@ def _group_field(found: Rows, data: DataSpec) -> str:
 
 
 def _case(row: Row, name: str, field: str, data: DataSpec) -> Case:
-    parts = (row.series,) if row.series else tuple((image,) for image in row.images)
+    parts = row.series or tuple((image,) for image in row.images)
     scan = Scan(name, parts, row.volume)
     fold = int(row.fields["fold"]) if says(row, "fold") else None
     group = str(row.fields[field]) if says(row, field) else _pattern_group(name, data)

@@ -42,7 +42,7 @@ class Dataset:
 
 
 def open_dataset(
-    root: Path,
+    data: Path | CaseList,
     spec: BundleSpec,
     fold: int | None,
     cache: Path,
@@ -53,7 +53,7 @@ def open_dataset(
     """Find, check, preprocess and split the cases; an unchanged case is read once and for all.
 
     Args:
-        root: The data folder.
+        data: The data folder, or the cases that were found in it.
         spec: The bundle.
         fold: The fold to hold back; ``None`` holds back none.
         cache: Where preprocessed cases are kept.
@@ -64,7 +64,7 @@ def open_dataset(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    usable, ready = _usable_cases(root, spec, cache, skip_bad_cases, listeners)
+    usable, ready = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
     training, validation = split(usable, spec.data, fold)
     return Dataset(
         [ready[case.name] for case in training],
@@ -75,7 +75,7 @@ def open_dataset(
 
 
 def find_folds(
-    root: Path,
+    data: Path | CaseList,
     spec: BundleSpec,
     cache: Path,
     *,
@@ -84,11 +84,18 @@ def find_folds(
 ) -> tuple[int, ...]:
     """Find, check and preprocess the cases; return the folds that hold usable ones.
 
+    Args:
+        data: The data folder, or the cases that were found in it.
+        spec: The bundle.
+        cache: Where preprocessed cases are kept.
+        skip_bad_cases: Go on without the cases that have a fault.
+        listeners: Told of progress, warnings and cases left out.
+
     Raises:
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    usable, _ = _usable_cases(root, spec, cache, skip_bad_cases, listeners)
+    usable, _ = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
     folds = sorted(set(folds_of(usable, spec.data)))
     if len(folds) < 2:
         raise DatasetError(f"all {len(usable)} usable cases are in one fold; list at least two")
@@ -96,10 +103,14 @@ def find_folds(
 
 
 def _usable_cases(
-    root: Path, spec: BundleSpec, cache: Path, skip_bad_cases: bool, listeners: Sequence[Listener]
+    data: Path | CaseList,
+    spec: BundleSpec,
+    cache: Path,
+    skip_bad_cases: bool,
+    listeners: Sequence[Listener],
 ) -> tuple[list[Case], dict[str, PreprocessedCase]]:
     """Return the cases without a fault, and each by its name as it was preprocessed."""
-    found = find_cases(root, spec)
+    found = data if isinstance(data, CaseList) else find_cases(data, spec)
     entries = {case.name: cache / entry_key(case, spec) for case in found.cases}
     unread = tuple(case for case in found.cases if not is_entry(entries[case.name]))
     chain = Preprocessing(spec, with_label=True)

@@ -36,6 +36,9 @@ VOLUME_ERRORS = ("volume_error_ml", "volume_error_percent")
 MEAN = "mean"
 """The label name under which the mean over labels stands."""
 
+TOLERANCE_MM = 1.0
+"""Of the NSD, unless another is given."""
+
 # Spacings come from affines stored with few digits: 1 mm may arrive as 1.0000001 mm, and a
 # distance of one voxel must still be within a tolerance of 1 mm.
 _SLACK_MM = 1e-4
@@ -129,7 +132,7 @@ def score_case(
     reference: Any,
     labels: LabelSet,
     spacing: tuple[float, float, float],
-    tolerance_mm: float = 1.0,
+    tolerance_mm: float = TOLERANCE_MM,
     *,
     case: str = "",
     voxel_ml: float | None = None,

@@ -82,6 +82,11 @@ class MlflowRun:
         self.flushed_at = time.monotonic()
         self.flush_cost = self.flushed_at - started
 
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Write tags; one that is there already is replaced."""
+        with calmly(ANSWER_SECONDS):
+            _describe(self.client, self.id, {}, tags)
+
     def end(self, status: str, tags: Mapping[str, str]) -> None:
         """Send what waits and close the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self.flush()

@@ -25,6 +25,11 @@ class Structures:
     files: tuple[tuple[Path, tuple[str, ...]], ...]
     values: Mapping[str, int]
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file."""
+        return tuple(file for file, _ in self.files)
+
     def on(self, scan: Volume) -> Volume:
         """Read them as one label map on the scan's grid.
 

@@ -182,7 +182,8 @@ def survey_cases(
 def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
     """Return what is known of a case, or why it cannot be used."""
     try:
-        whole = Scan(case.name, (*case.scan.parts, case.label_files), _read_as(case))
+        labels = ((file,) for file in case.label_files)
+        whole = Scan(case.name, (*case.scan.parts, *labels), _read_as(case))
         without = "" if ignore is None else f"-without-{ignore}"
         file = cache / f"{hash_scan(whole)}{without}.json"
         known = _read(file)

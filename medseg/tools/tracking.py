@@ -36,6 +36,7 @@ from medseg.words.events import (
     RunDone,
     RunFailed,
     RunStarted,
+    Shortened,
     StepDone,
     ValidationDone,
     Warned,
@@ -122,10 +123,13 @@ class MlflowTracker:
             run.flush_if_due()
         elif isinstance(event, ValidationDone):
             self._validation(run, event)
+        elif isinstance(event, Shortened):
+            # The parameter keeps what was fitted at first: MLflow writes it once for all.
+            run.tag({"medseg.shortened.training.steps": str(event.steps)})
         elif isinstance(event, RunDone):
             self._done(run, event)
         elif isinstance(event, RunFailed):
-            run.end("KILLED" if event.interrupted else "FAILED", self._closing_tags())
+            run.end("KILLED" if event.interrupted else "FAILED", self._closing_tags(run))
         return True
 
     def _validation(self, run: MlflowRun, event: ValidationDone) -> None:
@@ -142,7 +146,7 @@ class MlflowTracker:
         run.note(flat("final", event.scores), run.step)
         early = {"medseg.stopped_early": str(event.stopped_early).lower()}
         # Closed first: a server that refuses large files or models still knows how it ended.
-        run.end("FINISHED", {**self._closing_tags(), **early})
+        run.end("FINISHED", {**self._closing_tags(run), **early})
         with calmly(UPLOAD_SECONDS):
             for name in FILES:
                 _upload(run, event.folder / name)
@@ -162,9 +166,11 @@ class MlflowTracker:
         if self._register_model:
             register(run.client, model, name=run.name, run=run.id)
 
-    def _closing_tags(self) -> dict[str, str]:
+    def _closing_tags(self, run: MlflowRun) -> dict[str, str]:
         count, self._warnings = self._warnings, 0
-        return {"medseg.warnings": str(count)}
+        # A cross-validation's own run takes no step; its folds do.
+        steps = {"medseg.steps_done": str(run.step)} if run.step else {}
+        return {"medseg.warnings": str(count), **steps}
 
 
 def _upload(run: MlflowRun, path: Path) -> None:

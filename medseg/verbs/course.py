@@ -57,6 +57,7 @@ class Course:
         return self.learner.learn(
             validate=self._validate_and_agree,
             save=self._save,
+            look=self._look,
             keep=self._keep,
             keep_after=snapshot_steps(self.run.spec),
         )
@@ -85,15 +86,18 @@ class Course:
         if self.team.is_first:
             state = {"learner": self.learner.state(), "record": self.record.state()}
             self.run.folder.save_checkpoint(state)
-        if self.deadline is not None:
-            self._end_in_time(self.deadline, step)
 
-    def _end_in_time(self, deadline: Deadline, done: int) -> None:
-        """Take fewer steps if the machine became slower."""
-        steps = int(self.team.agree(str(deadline.steps(done, time.monotonic()))))
-        if steps == self.learner.spec.training.steps:
+    def _look(self, done: int) -> None:
+        """Look at the clock where it is time to, and take fewer steps if the machine is slower."""
+        if self.deadline is None or not self.deadline.is_due(done):
             return
-        # After the checkpoint: what is resumed has taken the same steps at the same rates.
+        steps = int(self.team.agree(str(self.deadline.steps(done, time.monotonic()))))
+        training = self.learner.spec.training
+        if steps == training.steps:
+            return
+        # Saved first, if it is not: what is resumed has taken the same steps at the same rates.
+        if done % training.checkpoint_every:
+            self._save(done)
         self.learner.shorten(steps)
         if self.team.is_first:
             write_bundle(self.learner.spec, self.run.folder.bundle)

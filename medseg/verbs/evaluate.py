@@ -17,7 +17,7 @@ from medseg.tools.layouts import LISTING
 from medseg.tools.layouts.lists import read_json_list
 from medseg.tools.layouts.meanings import ignored_value
 from medseg.tools.lesions import Lesions, count_lesions
-from medseg.tools.metrics import ABSENT, CaseScores, score_case
+from medseg.tools.metrics import ABSENT, TOLERANCE_MM, CaseScores, score_case
 from medseg.tools.pairing import Pair, pair_up
 from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
@@ -36,7 +36,7 @@ def evaluate(
     *,
     labels: BundleSpec | LabelSet | None = None,
     ignore: int | None = None,
-    tolerance_mm: float = 1.0,
+    tolerance_mm: float = TOLERANCE_MM,
     lesions: bool = False,
     versus: Path | None = None,
     listeners: Sequence[Listener] = (),

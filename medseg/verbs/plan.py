@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from medseg.engine.learning.pace import voxels_per_second
 from medseg.engine.networks.unet import try_network
 from medseg.engine.windows import choose_device
 from medseg.tools.bundle import parse_spec
-from medseg.tools.cases import Case, CaseList, find_cases
+from medseg.tools.cases import Case, CaseList, cases_among
 from medseg.tools.files import write_whole
-from medseg.tools.layouts import LISTING, Rows, listed_as
+from medseg.tools.layouts import LISTING, Rows, Wanted, listed_as
 from medseg.tools.naming import is_picture
 from medseg.tools.planning import (
     Notes,
     Subject,
     Wishes,
+    asked_channel,
     carry_over,
     choose_grid,
     choose_intensity,
@@ -37,7 +38,7 @@ from medseg.tools.planning import (
 )
 from medseg.tools.runs import RUNS
 from medseg.tools.survey import Survey, survey_cases
-from medseg.words.config import SCHEMA_ID, BundleSpec
+from medseg.words.config import SCHEMA_ID, BundleSpec, ChannelSpec
 from medseg.words.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.words.events import Listener, Warned, tell
 
@@ -68,11 +69,31 @@ class Plan:
         return [(field, _shown(content, field), why) for field, why in self.spec.notes.items()]
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A data set, looked at.
+
+    Attributes:
+        root: Its folder, or its list of cases.
+        subject: What it says of itself.
+        found: Its cases.
+        survey: What they look like.
+        pictures: Whether most are pictures.
+    """
+
+    root: Path
+    subject: Subject
+    found: CaseList
+    survey: Survey
+    pictures: bool
+
+
 def plan(
     dataset: str | Path,
     out: str | Path = "bundle.json",
     *,
     data: str | Path | None = None,
+    channels: Sequence[str] = (),
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
@@ -87,6 +108,9 @@ def plan(
         out: The file to write.
         data: With nnU-Net's plans: the raw data folder, whose ``dataset.json`` is read; that
             beside the plans unless given.
+        channels: The channels by name, such as ``T1``, or name and modality, such as ``uptake:PT``.
+            BIDS and DICOM data hold more than a bundle uses, and give these; of others these are
+            the names, in order.
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step; what the device has, within reason, unless given.
         budget: Time for a training, such as ``20m`` or ``2h``.
@@ -103,42 +127,119 @@ def plan(
         OutputError: If ``out`` exists or cannot be written.
         MedsegError: If a wish cannot be met.
     """
-    root, file = Path(dataset), Path(out)
-    if file.exists():
-        raise OutputError(f"{file} exists already; remove it, or give another -o")
-    if dims not in (None, 2, 3):
-        raise MedsegError(f"--dims is 2 or 3, got {dims}")
+    (made,) = plan_each(
+        dataset,
+        {Path(out): dims},
+        data=data,
+        channels=channels,
+        memory_gb=memory_gb,
+        budget=budget,
+        class_weights=class_weights,
+        device=device,
+        listeners=listeners,
+    )
+    return made
+
+
+def plan_each(
+    dataset: str | Path,
+    files: Mapping[Path, int | None],
+    *,
+    data: str | Path | None = None,
+    channels: Sequence[str] = (),
+    memory_gb: float | None = None,
+    budget: str | None = None,
+    class_weights: str | None = None,
+    device: str = "auto",
+    listeners: Sequence[Listener] = (),
+) -> list[Plan]:
+    """Plan several bundles for a data set, which is searched and looked at once.
+
+    Args:
+        dataset: As for ``plan``.
+        files: The files to write, each with its ``dims``.
+        data: As for ``plan``; so are the others.
+        channels: The channels by name.
+        memory_gb: Memory for a training step.
+        budget: Time for a training.
+        class_weights: ``balanced``, or alike.
+        device: What will train.
+        listeners: Told of progress, and of cases that are left out.
+
+    Returns:
+        The plans, in the order of ``files``.
+
+    Raises:
+        As ``plan``; nothing is written where one of the files exists.
+    """
+    root = Path(dataset)
+    for file, dims in files.items():
+        if file.exists():
+            raise OutputError(f"{file} exists already; remove it, or give another -o")
+        if dims not in (None, 2, 3):
+            raise MedsegError(f"--dims is 2 or 3, got {dims}")
+    computing = choose_device(device)
+    wishes = _wishes(computing, memory_gb, budget, class_weights)
+    each = {file: replace(wishes, dims=dims) for file, dims in files.items()}
+    if is_nnunet_plans(root):
+        if channels:
+            raise MedsegError("--channel goes with data; nnU-Net's dataset.json names channels")
+        raw = Path(data) if data else None
+        return [_carried(root, file, raw, wanted, listeners) for file, wanted in each.items()]
+    if data is not None:
+        raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
+    seen = _look_at(root, [asked_channel(text) for text in channels], listeners)
+    made = []
+    for file, wanted in each.items():
+        content = _content(seen, file, wanted, computing)
+        made.append(Plan(file, _written(content, file), seen.survey))
+    return made
+
+
+def _wishes(
+    computing: torch.device, memory_gb: float | None, budget: str | None, class_weights: str | None
+) -> Wishes:
+    """Return what is wished for every bundle.
+
+    Raises:
+        MedsegError: If it is nothing that can be wished.
+    """
     if class_weights not in (None, "balanced"):
         raise MedsegError(
             f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
             "into training.class_weights of the bundle"
         )
-    computing = choose_device(device)
-    wishes = Wishes(
-        dims=dims,
+    return Wishes(
+        dims=None,
         on_gpu=computing.type == "cuda",
         memory_gb=memory_gb or _memory_gb(computing),
         budget_minutes=minutes(budget) if budget else None,
         balanced=class_weights == "balanced",
     )
-    if is_nnunet_plans(root):
-        return _carried(root, file, Path(data) if data else None, wishes, listeners)
-    if data is not None:
-        raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
-    listed = listed_as(root, "auto")
+
+
+def _look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]) -> _Seen:
+    """Search a data set and look at its cases, each file once; tell what is odd about it.
+
+    Raises:
+        DatasetError: If it cannot be understood, has no such channels, or holds no good case.
+    """
+    listed = listed_as(root, "auto", Wanted(channels=tuple(asked)))
+    names = tuple(channel.name for channel in asked)
+    if names and listed.channel_names not in ((), names):
+        raise DatasetError(
+            f"{root}: --channel names {', '.join(names)}; most cases here have "
+            f"{', '.join(listed.channel_names)}"
+        )
     channels = max((len(row.images) for row in listed.rows), default=1)
-    found = find_cases(root, _draft(channels, listed=listed))
-    pictures = _are_pictures(found.cases)
-    subject = read_subject(root, listed)
-    seen = survey_cases(found, RUNS / "surveyed", listeners, subject.ignore)
-    survey = _alike(seen, found, pictures)
+    found = cases_among(listed, _draft(channels, listed=listed))
+    subject = read_subject(root, listed, asked)
+    survey = _alike(survey_cases(found, RUNS / "surveyed", listeners, subject.ignore))
     for fault in survey.faults:
         tell(listeners, Warned(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
         tell(listeners, Warned(warning))
-    wishes = replace(wishes, dims=2 if pictures else dims)
-    content = _content(root, file, subject, found, survey, pictures, wishes, computing)
-    return Plan(file, _written(content, file), survey)
+    return _Seen(root, subject, found, survey, _are_pictures(found.cases))
 
 
 def _written(content: dict[str, Any], file: Path) -> BundleSpec:
@@ -186,31 +287,24 @@ def _carried(
     return Plan(file, _written(content, file), Survey((), ()))
 
 
-def _content(
-    root: Path,
-    file: Path,
-    subject: Subject,
-    found: CaseList,
-    survey: Survey,
-    pictures: bool,
-    wishes: Wishes,
-    device: torch.device,
-) -> dict[str, Any]:
+def _content(seen: _Seen, file: Path, wishes: Wishes, device: torch.device) -> dict[str, Any]:
     """Make the content of ``bundle.json``, choice by choice."""
     notes: Notes = {}
+    subject, survey, pictures = seen.subject, seen.survey, seen.pictures
+    if pictures:
+        wishes = replace(wishes, dims=2)
     channels = subject.channels(survey, pictures, notes)
     labels = subject.labels(survey, notes)
     if wishes.budget_minutes is not None:
-        wishes = replace(wishes, voxels_per_second=_speed(wishes, pictures, len(channels), device))
-    data = _data(root, file, found, notes)
+        wishes = replace(wishes, voxels_per_second=_speed(wishes, len(channels), device))
+    data = _data(seen, file, notes)
     if subject.ignore is not None:
         data["ignore"] = subject.ignore
         notes["data.ignore"] = (
             "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
             "learned from them and nothing is scored on them"
         )
-    dims = 2 if pictures else wishes.dims or 3
-    grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, dims) / 2, notes)
+    grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, wishes.dims or 3) / 2, notes)
     shape = choose_network(grid, wishes, notes)
     training = choose_learning(survey, shape, labels, wishes, notes)
     preprocessing = choose_intensity(survey, channels, notes)
@@ -268,9 +362,8 @@ def _draft(
     )
 
 
-def _speed(wishes: Wishes, pictures: bool, channels: int, device: torch.device) -> float:
-    dims = 2 if pictures else wishes.dims or 3
-    return voxels_per_second(_draft(channels, dims, wishes.on_gpu), device)
+def _speed(wishes: Wishes, channels: int, device: torch.device) -> float:
+    return voxels_per_second(_draft(channels, wishes.dims or 3, wishes.on_gpu), device)
 
 
 def _are_pictures(cases: Sequence[Case]) -> bool:
@@ -280,7 +373,7 @@ def _are_pictures(cases: Sequence[Case]) -> bool:
     return bool(kinds) and kinds.most_common(1)[0][0]
 
 
-def _alike(survey: Survey, found: CaseList, pictures: bool) -> Survey:
+def _alike(survey: Survey) -> Survey:
     """Set aside cases with another number of channels than most.
 
     Raises:
@@ -320,11 +413,12 @@ def _memory_gb(device: torch.device) -> float:
     return float(min(0.5 * free / 1e9, _MOST_MEMORY_GB[False]))
 
 
-def _data(root: Path, file: Path, found: CaseList, notes: Notes) -> dict[str, Any]:
-    place = os.path.relpath(root.resolve(), file.resolve().parent)
+def _data(seen: _Seen, file: Path, notes: Notes) -> dict[str, Any]:
+    place = os.path.relpath(seen.root.resolve(), file.resolve().parent)
     data: dict[str, Any] = {"root": place}
-    groups = {case.group for case in found.cases}
-    if all(case.fold is not None for case in found.cases):
+    cases = seen.found.cases
+    groups = {case.group for case in cases}
+    if all(case.fold is not None for case in cases):
         notes["data.folds"] = "The list of cases names the folds itself"
     elif len(groups) < _FOLDS:
         data["folds"] = max(2, len(groups))
@@ -333,10 +427,9 @@ def _data(root: Path, file: Path, found: CaseList, notes: Notes) -> dict[str, An
             if len(groups) > 1
             else "One case cannot be split: train with --fold none"
         )
-    if len(groups) < len(found.cases):
+    if len(groups) < len(cases):
         notes["data.group_by"] = (
-            f"{len(found.cases)} cases of {len(groups)} groups by the list; a group stays in one "
-            "fold"
+            f"{len(cases)} cases of {len(groups)} groups by the list; a group stays in one fold"
         )
     return data
 

@@ -35,6 +35,7 @@ from medseg.tools.bundle import (
     parse_spec,
     spec_json,
 )
+from medseg.tools.cases import CaseList, find_cases
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.dataset import Dataset, find_folds, open_dataset
 from medseg.tools.inspection import open_case
@@ -163,11 +164,13 @@ def _train_one(
     team: Team,
     skip_bad_cases: bool,
     listeners: Sequence[Listener],
+    found: CaseList | None = None,
 ) -> None:
+    """Train one run; its cases are looked for unless they were ``found`` already."""
     began = time.monotonic()
     dataset = team.first_then_others(
         lambda: open_dataset(
-            run.data,
+            found or run.data,
             run.spec,
             _held_back(run),
             run.home / "preprocessed",
@@ -189,9 +192,10 @@ def _train_all(
     listeners: Sequence[Listener],
 ) -> None:
     """Train every fold."""
+    found = find_cases(run.data, run.spec)
     folds = team.first_then_others(
         lambda: find_folds(
-            run.data,
+            found,
             run.spec,
             run.home / "preprocessed",
             skip_bad_cases=skip_bad_cases,
@@ -203,7 +207,7 @@ def _train_all(
         return _started(run, provenance(device) | {"data.fingerprint": fingerprint}, None)
 
     def train_one(fold: Run) -> None:
-        _train_one(fold, device, team, skip_bad_cases, listeners)
+        _train_one(fold, device, team, skip_bad_cases, listeners, found)
 
     tracked = [*listeners, _tracker(run, listeners)] if team.is_first else ()
     train_folds(run, folds, train_one, team, started, tracked)

@@ -10,6 +10,7 @@ import pytest
 from made_bundles import made_spec
 
 from medseg.testing import write_dataset
+from medseg.tools.cases import find_cases
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.words.errors import DatasetError
 from medseg.words.events import Event, Progress, Warned
@@ -37,6 +38,13 @@ def test_folds_hold_back_different_cases_and_together_all(data: Path, tmp_path: 
     every = opened(data, tmp_path, None)
     assert len(every.training) == 4
     assert not every.validation
+
+
+def test_cases_that_were_found_are_not_looked_for_again(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "data", 4)
+    found = find_cases(root, SPEC)
+    (root / "dataset.json").unlink()
+    assert len(open_dataset(found, SPEC, None, tmp_path / "cache").training) == 4
 
 
 def test_the_fingerprint_is_of_content(data: Path, tmp_path: Path) -> None:

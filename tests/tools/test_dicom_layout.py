@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+from made_studies import NAMES, Kind, a_series, label, made, random_labels
 from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
 
-sys.path.append(str(Path(__file__).resolve().parent / "images"))
-import made_dicom as made
-
 from medseg.tools.cases import Case, CaseList, find_cases
-from medseg.tools.images import read_image
-from medseg.tools.images.dicom_seg import write_dicom_seg
-from medseg.tools.images.rtstruct import write_rtstruct
 from medseg.tools.inspection import check_cases, open_case
 from medseg.tools.layouts import Wanted, listed_as
 from medseg.tools.preprocessed import entry_key
@@ -26,15 +20,6 @@ from medseg.tools.survey import survey_cases
 from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError, ScanError
 from medseg.words.labels import Label, LabelSet
-from medseg.words.volume import Volume
-
-Kind = Literal["seg", "labelmap", "rtstruct"]
-NAMES = LabelSet(
-    [
-        Label(1, "Liver", 1, (230, 60, 60), "SCT:10200004"),
-        Label(2, "tumour", 2, (70, 170, 255), "SCT:108369006"),
-    ]
-)
 
 
 def a_spec(*names: str, modality: str = "CT", **data: Any) -> BundleSpec:
@@ -47,30 +32,6 @@ def a_spec(*names: str, modality: str = "CT", **data: Any) -> BundleSpec:
             "training": {"patch": [16, 16, 16]},
         }
     )
-
-
-def random_labels(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 3, made.SHAPE).astype(np.uint8)
-
-
-def a_series(folder: Path, name: str = "one", patient: str = "ID-1", **changes: Any) -> Volume:
-    shown = made.series(made.voxels(seed=len(name)), name=name, PatientID=patient, **changes)
-    for ds in shown:
-        uid = generate_uid(entropy_srcs=[name, str(ds.InstanceNumber)])
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
-    return read_image(made.save(folder, shown))
-
-
-def label(
-    file: Path, like: Volume, labels: np.ndarray, kind: Kind = "seg", names: LabelSet = NAMES
-) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if kind == "rtstruct":
-        write_rtstruct(file, labels, like, names, version="1.2.3")
-    else:
-        as_kind: Any = "labelmap" if kind == "labelmap" else "binary"
-        write_dicom_seg(file, labels, like, names, version="1.2.3", kind=as_kind)
-    return file
 
 
 def changed(file: Path, **values: Any) -> FileDataset:
@@ -207,6 +168,10 @@ def test_the_modality_of_the_channel_chooses_the_series(tmp_path: Path) -> None:
     assert "mr" in str(the_case(tmp_path, spec).scan.parts)
     assert listed_as(tmp_path, "auto").channel_names == ("CT",)
     assert "1 of MR" in listed_as(tmp_path, "auto", Wanted()).warnings[0]
+    said = find_cases(tmp_path, a_spec("liver", "tumour", modality="PT")).warnings
+    assert said[0] == (
+        "no labelled series is of PT, as the bundle's channels are; those of CT are taken"
+    )
 
 
 def test_damaged_labels_and_series_without_any_are_told(tmp_path: Path) -> None:

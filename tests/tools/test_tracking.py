@@ -23,6 +23,7 @@ from medseg.words.events import (
     RunDone,
     RunFailed,
     RunStarted,
+    Shortened,
     StepDone,
     ValidationDone,
     Warned,
@@ -158,6 +159,28 @@ def test_a_resumed_run_goes_on_in_the_same_run_and_logs_no_step_twice(store: Pat
     assert run.data.tags["medseg.resumed.training.steps"] == "20"
     assert run.data.tags["medseg.resumed_at"] == "1"
     assert run.info.status == "FINISHED"
+
+
+def test_a_shortened_run_says_how_many_steps_it_has_and_took(store: Path) -> None:
+    tracker = MlflowTracker(store)
+    tracker(started())
+    tracker(step(1))
+    tracker(Shortened(7))
+    assert runs(store)[0].data.tags["medseg.shortened.training.steps"] == "7"
+    tracker(Shortened(2))
+    tracker(step(2))
+    tracker(RunDone(Path("nowhere"), {}))
+    (run,) = runs(store)
+    assert run.data.params["training.steps"] == "10"
+    assert run.data.tags["medseg.shortened.training.steps"] == "2"
+    assert run.data.tags["medseg.steps_done"] == "2"
+
+
+def test_a_run_without_steps_of_its_own_claims_none(store: Path) -> None:
+    tracker = MlflowTracker(store)
+    tracker(started())
+    tracker(RunDone(Path("nowhere"), {}))
+    assert "medseg.steps_done" not in runs(store)[0].data.tags
 
 
 def test_a_failed_run_that_is_resumed_is_running_again(store: Path) -> None:

@@ -134,7 +134,9 @@ def test_the_command_line_shows_the_worst_first(
         ("--without-references", "masks", "references", "--bundle", "b", "--scans", "s"),
         ("--without-references", "masks", "--lesions", "--bundle", "b", "--scans", "s"),
         ("--without-references", "masks", "--ignore", "3", "--bundle", "b", "--scans", "s"),
+        ("--without-references", "masks", "--tolerance", "1", "--bundle", "b", "--scans", "s"),
         ("masks", "references", "--scans", "s"),
+        ("masks", "references", "--device", "cpu"),
     ],
 )
 def test_a_call_that_says_too_little_or_too_much_is_refused(

@@ -6,21 +6,26 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from made_bundles import content, write_json
 from PIL import Image
 
-from medseg import cli, plan, train
+from medseg import check, cli, plan, train
 from medseg.testing import write_dataset
+from medseg.tools import layouts
 from medseg.tools.bundle import load_bundle
-from medseg.tools.images import read_image
+from medseg.tools.folders import Listing, files_below
+from medseg.tools.images import dicom_series, read_image
+from medseg.tools.images.dicom_headers import Header, read_header
 from medseg.tools.images.dicom_seg import write_dicom_seg
-from medseg.verbs.plan import Plan
+from medseg.verbs.plan import Plan, plan_each
 from medseg.words.errors import DatasetError, MedsegError, OutputError
 from medseg.words.events import (
     BudgetFitted,
@@ -105,11 +110,14 @@ def test_a_training_that_becomes_slower_takes_fewer_steps(data: Path, tmp_path: 
     training = {"budget_minutes": 0.15, "checkpoint_every": 50, "augmentation": "none"}
     bundle = write_json(tmp_path, content(training=training, data={"folds": 2}))
     events: list[Event] = []
+    killed = tmp_path / "killed"
 
     def become_slower(event: Event) -> None:
         events.append(event)
         if isinstance(event, StepDone):
             time.sleep(0.03)
+        if isinstance(event, Shortened):  # as if the process had been killed at this moment
+            shutil.copytree(tmp_path / "run", killed, dirs_exist_ok=True)
 
     run = train(bundle, data=data, out=tmp_path / "run", device="cpu", listeners=[become_slower])
     (fitted,) = [event for event in events if isinstance(event, BudgetFitted)]
@@ -119,6 +127,16 @@ def test_a_training_that_becomes_slower_takes_fewer_steps(data: Path, tmp_path: 
     assert load_bundle(run).spec.training.steps == shortened[-1]
     last = [event for event in events if isinstance(event, ValidationDone)][-1]
     assert last.step == shortened[-1]
+    steps = [event for event in events if isinstance(event, StepDone)]
+    events.clear()
+    train(bundle, data=data, out=killed, device="cpu", resume=True, listeners=[events.append])
+    resumed = [event for event in events if isinstance(event, StepDone)]
+    assert 0 < len(resumed) < shortened[-1]
+    assert resumed == steps[-len(resumed) :]  # losses to the last bit
+    unbroken, again = (
+        torch.load(folder / "models" / "model.pt", weights_only=True) for folder in (run, killed)
+    )
+    assert all(torch.equal(again[name], value) for name, value in unbroken.items())
 
 
 def write_partly_annotated(root: Path) -> Path:
@@ -303,6 +321,10 @@ def test_a_bids_data_set_is_planned_with_its_names(tmp_path: Path) -> None:
     ]
     assert [(la.name, la.value) for la in made.spec.labels] == [("lesion", 3)]
     assert made.spec.data.folds == 3
+    alone, _ = planned(root, tmp_path / "alone.json", channels=["FLAIR"])
+    assert [one.name for one in alone.spec.channels] == ["FLAIR"]
+    with pytest.raises(DatasetError, match="names T2w; most cases here have FLAIR, T1w"):
+        planned(root, tmp_path / "other.json", channels=["T2w"])
 
 
 def test_dicom_series_are_planned_by_the_names_of_their_segments(tmp_path: Path) -> None:
@@ -320,6 +342,76 @@ def test_dicom_series_are_planned_by_the_names_of_their_segments(tmp_path: Path)
     assert [(label.index, label.name) for label in spec.labels] == [(1, "Liver"), (2, "Tumour")]
     assert (spec.channels[0].name, spec.channels[0].modality) == ("CT", "CT")
     assert made.PATIENT not in (tmp_path / "bundle.json").read_text()
+
+
+def write_dicom_with_labels(root: Path, patients: int) -> Path:
+    labels = np.zeros((24, 20, 16), np.uint8)
+    labels[4:12, 5:15, 3:13] = 1
+    names = LabelSet([Label(1, "Liver", 1, (9, 9, 9))])
+    for number in range(patients):
+        shown = made.series(made.voxels(labels.shape, number), f"n{number}", PatientID=f"P{number}")
+        scan = read_image(made.save(root / f"{number}", shown))
+        write_dicom_seg(root / f"seg{number}", labels, scan, names, version="1.2.3")
+    return root
+
+
+def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_dicom_with_labels(tmp_path / "data", 2)
+    looked: Counter[Path] = Counter()
+    walked: list[Path] = []
+
+    def counted_header(path: Path) -> Header | None:
+        looked[path] += 1
+        return read_header(path)
+
+    def counted_walk(folder: Path) -> Listing:
+        walked.append(folder)
+        return files_below(folder)
+
+    monkeypatch.setattr(dicom_series, "read_header", counted_header)
+    monkeypatch.setattr(layouts, "files_below", counted_walk)
+    files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
+    plans = plan_each(root, files, device="cpu")
+    assert [plan.spec.network.dims for plan in plans] == [2, 3]
+    assert walked == [root]
+    assert dict(looked) == {file: 1 for file in root.rglob("*") if file.is_file()}
+
+
+def test_channels_that_are_named_are_found_among_dicom_series(tmp_path: Path) -> None:
+    labels = np.zeros((24, 20, 16), np.uint8)
+    labels[4:12, 5:15, 3:13] = 1
+    root, names = tmp_path / "data", LabelSet([Label(1, "Liver", 1, (9, 9, 9))])
+    for patient in (1, 2):
+        for modality in ("CT", "PT"):
+            name = f"{patient} {modality}"
+            changes: dict[str, Any] = {"StudyInstanceUID": f"1.2.{patient}", "Modality": modality}
+            shown = made.series(made.voxels(labels.shape, patient), name, **changes)
+            scan = read_image(made.save(root / name, shown))
+        write_dicom_seg(root / f"seg{patient}", labels, scan, names, version="1.2.3")
+    two, said = planned(root, tmp_path / "two.json", channels=["density:CT", "PET"])
+    assert said == []
+    assert [(one.name, one.modality) for one in two.spec.channels] == [
+        ("density", "CT"),
+        ("PET", "PT"),
+    ]
+    assert len(two.survey.cases[0].channels) == 2
+    checked = check(tmp_path / "two.json")
+    assert (checked.cases, checked.faults) == (2, ())
+    one, _ = planned(root, tmp_path / "one.json")
+    assert [one.name for one in one.spec.channels] == ["PT"]
+    with pytest.raises(DatasetError, match="no series for the channel 'T1'"):
+        planned(root, tmp_path / "none.json", channels=["T1", "PET"])
+
+
+def test_channels_can_be_named_and_their_number_must_be_right(data: Path, tmp_path: Path) -> None:
+    made, _ = planned(data, tmp_path / "bundle.json", channels=["late phase:CT"])
+    assert [(one.name, one.modality) for one in made.spec.channels] == [("late phase", "CT")]
+    with pytest.raises(DatasetError, match="names 2 channels, and the cases have 1"):
+        planned(data, tmp_path / "two.json", channels=["CT", "PET"])
+    with pytest.raises(MedsegError, match="--channel takes a name"):
+        planned(data, tmp_path / "none.json", channels=[":PT"])
 
 
 def test_only_plans_of_nnunet_take_data(data: Path, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """How fast a training is, and how many steps fit into its time.
 
 The steps are set before the first of them. A machine that becomes slower makes them fewer, at a
-checkpoint and on record: a schedule that followed the clock at every step could not be resumed
-exactly.
+checkpoint of its own and on record: a schedule that followed the clock at every step could not be
+resumed exactly. When the clock is looked at depends on the steps done alone, so that all processes
+of a team look at once.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 
@@ -39,7 +42,11 @@ _SCORING = 2.0
 _MOST_FOR_COPIES = 0.2
 """Share of the time at most that the scoring of corrupted copies takes."""
 _TELLING = 50
-"""Fewer steps say little about the speed: the first ones of a training are slower."""
+"""Steps after which the speed is known well; the first ones of a training are slower."""
+_LOOKS = 20
+"""How often a short training, whose steps are fewer, looks at the clock all the same."""
+_FEWEST_TELLING = 5
+"""Steps that say something about the speed: one alone may have waited for another program."""
 LEAST_STEPS = 20
 
 
@@ -154,6 +161,23 @@ def _copies_that_fit(spec: BundleSpec, pace: Pace, seconds_left: float) -> int:
     return wanted if seconds <= most else int(wanted * most / seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A look at the clock.
+
+    Attributes:
+        done: Steps done by then.
+        stepping: What it showed, less the time that validations had taken.
+    """
+
+    done: int
+    stepping: float
+
+    def seconds_since(self, other: _Look) -> float:
+        """Return the seconds per step since another look."""
+        return max(self.stepping - other.stepping, 0.0) / (self.done - other.done)
+
+
 class Deadline:
     """Tells when a training that became slower than was measured must end, to end in time.
 
@@ -166,11 +190,17 @@ class Deadline:
     def __init__(self, spec: BundleSpec, pace: Pace, ends: float) -> None:
         self._training, self._pace, self._ends = spec.training, pace, ends
         self._copies = copies_of(spec, pace.cases)
-        self._done, self._since, self._validated = 0, 0.0, 0.0
+        self._every = min(_TELLING, max(_FEWEST_TELLING, spec.training.steps // _LOOKS))
+        self._looks: deque[_Look] = deque([_Look(0, 0.0)])
+        self._validated = 0.0
 
     def start(self, now: float) -> None:
         """Take note that the first step begins, by the clock."""
-        self._since = now
+        self._looks = deque([_Look(0, now)])
+
+    def is_due(self, done: int) -> bool:
+        """Tell whether it is time to look at the clock, after so many steps."""
+        return done == WARM_UP or done - self._looks[-1].done >= self._every
 
     def validated(self, seconds: float) -> None:
         """Take note of a validation: it was no step, and the next will take as long."""
@@ -178,17 +208,20 @@ class Deadline:
         self._validated += seconds
 
     def steps(self, done: int, now: float) -> int:
-        """Return how many steps the training should have, at the speed since it was last asked.
+        """Return how many steps the training should have, at the speed of the last ones.
 
         Args:
             done: Steps done, more than when it was last asked.
             now: What the clock shows.
         """
         training = self._training
-        if done - self._done < _TELLING:
+        if not self.is_due(done):
             return training.steps
-        step = max(now - self._since - self._validated, 0.0) / max(done - self._done, 1)
-        self._done, self._since, self._validated = done, now, 0.0
+        self._looks.append(_Look(done, now - self._validated))
+        if done == WARM_UP:
+            self._looks.popleft()
+            return training.steps
+        step = self._step_seconds()
         left = self._ends - now - self._pace.scoring(self._copies)
         validations = -(-(training.steps - done) // training.validate_every)
         need = (training.steps - done) * step + validations * self._pace.validation
@@ -200,6 +233,21 @@ class Deadline:
         steps = min(max(done + fit, done + 1, training.warmup_steps + 1), training.steps)
         self._training = training.model_copy(update={"steps": steps})
         return steps
+
+    def _step_seconds(self) -> float:
+        """Return how long a step takes by now, at least: over fifty, or by two looks alike.
+
+        So one wait for another program is spread over fifty steps, and a machine that became slower
+        for good is known by the second look. Sooner nothing is.
+        """
+        looks = self._looks
+        while len(looks) > 2 and looks[-1].done - looks[1].done >= _TELLING:
+            looks.popleft()
+        lately = [later.seconds_since(one) for one, later in pairwise([*looks][-3:])]
+        known = [min(lately)] if len(lately) > 1 else []
+        if looks[-1].done - looks[0].done >= _TELLING:
+            known.append(looks[-1].seconds_since(looks[0]))
+        return max(known, default=0.0)
 
 
 def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6.0) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,10 +114,11 @@ class Learner:
         return self._spec
 
     def shorten(self, steps: int) -> None:
-        """Set the training to end after fewer steps, from within ``save``.
+        """Set the training to end after fewer steps, from within ``save`` or ``look``.
 
         The learning rate goes on along the shorter schedule. A training restored from what was
-        saved then, with the bundle as it is then, takes the same steps.
+        saved then, with the bundle as it is then, takes the same steps; so whoever shortens it
+        saves it at the same step.
 
         Args:
             steps: More than are done, and than the warm-up takes.
@@ -134,6 +136,7 @@ class Learner:
         *,
         validate: Callable[[int], bool],
         save: Callable[[int], None],
+        look: Callable[[int], None] | None = None,
         keep: Callable[[int], None] | None = None,
         keep_after: Sequence[int] = (),
     ) -> bool:
@@ -143,6 +146,8 @@ class Learner:
             validate: Called with the steps done when a validation is due; returns whether to
                 go on.
             save: Called with the steps done when a checkpoint is due; may shorten the training.
+            look: Called with the steps done after every step, when all else is done; may shorten
+                the training.
             keep: Called with the steps done where their number is in ``keep_after``.
             keep_after: After which steps.
 
@@ -155,13 +160,14 @@ class Learner:
         stopped = False
         while self.step < self._spec.training.steps and not stopped:
             # Once more for each time that the training is shortened, as if it were resumed.
-            stopped = self._learn(validate, save, keep, keep_after)
+            stopped = self._learn(validate, save, look, keep, keep_after)
         return stopped
 
     def _learn(
         self,
         validate: Callable[[int], bool],
         save: Callable[[int], None],
+        look: Callable[[int], None] | None,
         keep: Callable[[int], None] | None,
         keep_after: Sequence[int],
     ) -> bool:
@@ -175,9 +181,9 @@ class Learner:
                 stopped = step < training.steps
                 trainer.terminate()
 
-        def save_after(step: int) -> None:
+        def save_or_look(act: Callable[[int], None], step: int) -> None:
             self.step = step
-            save(step)
+            act(step)
             if self._spec.training is not training:
                 trainer.terminate()
 
@@ -190,7 +196,8 @@ class Learner:
             StepReport(self.parts, self._listeners),
             *([After(keep_after, keep)] if keep else []),
             Every(training.validate_every, training.steps, validate_or_stop),
-            Every(training.checkpoint_every, training.steps, save_after),
+            Every(training.checkpoint_every, training.steps, partial(save_or_look, save)),
+            *([Every(1, training.steps, partial(save_or_look, look))] if look else []),
         ]
         self.batches.first = self.step + 1
         trainer = self._trainer(handlers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydicom import uid as uids
@@ -40,7 +41,8 @@ TAGS = frozenset(
     (
         *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID"),
         *("StudyInstanceUID", "SeriesInstanceUID"),
-        *("Modality", "ImageType", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
+        *("Modality", "SeriesDescription"),
+        *("ImageType", "NumberOfFrames", "Rows", "Columns", "BitsAllocated"),
         *("SamplesPerPixel", "PhotometricInterpretation", "ModalityLUTSequence"),
         *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
         *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence"),
@@ -49,6 +51,7 @@ TAGS = frozenset(
     )
 )
 """What a header is asked for."""
+_LONGEST_DESCRIPTION = 64
 _HEADLINE = ("PatientID", "StudyDate", "SeriesNumber", "SeriesDescription")
 
 
@@ -65,6 +68,7 @@ class Header:
         fault: Why a volume that it belongs to cannot be read, without the file's name.
         torn: Whether it is truncated or damaged, so that its ``series`` may be missing or cut.
         study: Study Instance UID if valid, else empty.
+        description: Series Description, in one line, or empty.
     """
 
     file: Path
@@ -75,6 +79,7 @@ class Header:
     fault: ScanError | None = None
     torn: bool = False
     study: str = ""
+    description: str = ""
 
 
 def read_header(path: Path) -> Header | None:
@@ -125,21 +130,30 @@ def _header(path: Path, ds: Elements | FileDataset) -> Header:
         series = valid_uid(ds.get("SeriesInstanceUID"))
         study = valid_uid(ds.get("StudyInstanceUID"))
         modality = str(ds.get("Modality") or "")[:16]
+        description = " ".join(str(ds.get("SeriesDescription") or "").split())
+        header = partial(
+            Header,
+            path,
+            series,
+            modality,
+            study=study,
+            description=description[:_LONGEST_DESCRIPTION],
+        )
         if _ends_early(ds):
             return _broken(path, "it ends in its header", series)
         aside = _aside(ds)
         if aside:
-            return Header(path, series, modality, aside=aside, study=study)
+            return header(aside=aside)
     except MALFORMED as error:
         return _broken(path, type(error).__name__)
     try:
         _refuse_unreadable(ds)
-        return Header(path, series, modality, tuple(frames_of(path, ds)), study=study)
+        return header(frames=tuple(frames_of(path, ds)))
     except ScanError as error:
         fault = error
     except MALFORMED as error:
         fault = ScanError(f"a header with broken values ({type(error).__name__})")
-    return Header(path, series, modality, fault=fault, study=study)
+    return header(fault=fault)
 
 
 def _sop_class(ds: Elements | FileDataset) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medseg.tools.images.dicom_frames import Frame
 from medseg.tools.images.dicom_geometry import stacks_of
 from medseg.tools.images.dicom_headers import Header, read_header
 from medseg.words.errors import GeometryError
@@ -32,6 +33,8 @@ class Series:
         shares_files: Whether other volumes lie in the same files, so that ``part`` has to be
             named to read this one.
         study: Study Instance UID; empty if the files have none that is valid.
+        description: Series Description, or empty.
+        frames: Its slices, as the headers of its files state them; none that a fault hides.
     """
 
     files: tuple[Path, ...]
@@ -40,6 +43,8 @@ class Series:
     part: str = ""
     shares_files: bool = False
     study: str = ""
+    description: str = ""
+    frames: tuple[Frame, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def volume(self) -> str:
@@ -154,8 +159,15 @@ def _volumes(headers: list[Header]) -> Iterator[Series]:
     uid = headers[0].series
     modality = next((header.modality for header in headers if header.modality), "")
     files = tuple(header.file for header in headers)
-    whole = Series(files, uid, modality, study=headers[0].study)
-    frames = [frame for header in headers for frame in header.frames]
+    frames = tuple(frame for header in headers for frame in header.frames)
+    whole = Series(
+        files,
+        uid,
+        modality,
+        study=headers[0].study,
+        description=headers[0].description,
+        frames=frames,
+    )
     if any(header.fault for header in headers) or not frames:
         yield whole
         return
@@ -170,4 +182,10 @@ def _volumes(headers: list[Header]) -> Iterator[Series]:
         return
     shared = sum(map(len, parts)) != len(set().union(*parts))
     for stack, own in zip(stacks, parts, strict=True):
-        yield replace(whole, files=files if shared else own, part=stack.part, shares_files=shared)
+        yield replace(
+            whole,
+            files=files if shared else own,
+            part=stack.part,
+            shares_files=shared,
+            frames=stack.frames,
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from medseg.tools.folders import files_below
 from medseg.tools.layouts.bids import DESCRIPTION, bids, is_bids
 from medseg.tools.layouts.dicom import dicom, holds_dicom
 from medseg.tools.layouts.lists import msd, read_json_list, table
@@ -23,10 +24,9 @@ _FOLDERS: dict[str, Callable[[Path, Wanted], Rows]] = {
     "nnunet": lambda root, _: nnunet(root, root / LISTING),
     "folders": lambda root, _: folders(root),
     "csv": lambda root, _: table(root / TABLE),
-    "bids": lambda root, wanted: bids(root, wanted.channels),
-    "dicom": dicom,
+    "bids": lambda root, wanted: bids(root, wanted),
+    "dicom": lambda root, wanted: dicom(root, files_below(root), wanted),
 }
-
 
 _ANYTHING = Wanted()
 
@@ -44,7 +44,9 @@ def listed_as(root: Path, layout: str, wanted: Wanted = _ANYTHING) -> Rows:
     """
     try:
         if root.is_dir():
-            return _FOLDERS[_recognised(root) if layout == "auto" else layout](root, wanted)
+            return (
+                _looked_into(root, wanted) if layout == "auto" else _FOLDERS[layout](root, wanted)
+            )
         if not root.is_file():
             raise DatasetError(f"{root}: there is no such folder; --data says where the data is")
         if root.suffix.lower() not in _FILES:
@@ -54,20 +56,29 @@ def listed_as(root: Path, layout: str, wanted: Wanted = _ANYTHING) -> Rows:
         raise DatasetError(f"{error.filename or root}: cannot be read: {error.strerror}") from error
 
 
-def _recognised(root: Path) -> str:
-    if (root / LISTING).is_file():
-        return "msd" if "training" in read_json_list(root / LISTING) else "nnunet"
-    if (root / TABLE).is_file():
-        return "csv"
-    if any(all((root / name).is_dir() for name in pair) for pair in FOLDER_PAIRS):
-        return "folders"
-    if is_bids(root):
-        return "bids"
-    if holds_dicom(root):
-        return "dicom"
+def _looked_into(root: Path, wanted: Wanted) -> Rows:
+    """List the cases of a folder, whose layout is recognised."""
+    layout = _recognised(root)
+    if layout is not None:
+        return _FOLDERS[layout](root, wanted)
+    # Last, because every file may have to be looked at; and walked through once, for both.
+    listing = files_below(root)
+    if holds_dicom(listing):
+        return dicom(root, listing, wanted)
     there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     raise DatasetError(
         f"{root}: no list of cases was found. It should hold {LISTING}, {TABLE}, images/ with "
         f"labels/, imagesTr/ with labelsTr/, {DESCRIPTION} with the subjects of BIDS, or DICOM "
         f"series with SEG or RTSTRUCT; it holds {some(there) or 'nothing'}"
     )
+
+
+def _recognised(root: Path) -> str | None:
+    """Return the layout that the names of files and folders say, if they do."""
+    if (root / LISTING).is_file():
+        return "msd" if "training" in read_json_list(root / LISTING) else "nnunet"
+    if (root / TABLE).is_file():
+        return "csv"
+    if any(all((root / name).is_dir() for name in pair) for pair in FOLDER_PAIRS):
+        return "folders"
+    return "bids" if is_bids(root) else None

@@ -1,8 +1,9 @@
 """BIDS data sets: images of every subject, and label maps among the derivatives.
 
 Images are ``sub-01/[ses-1/]anat/sub-01_[ses-1_]…_T1w.nii.gz``; labels end in ``_dseg`` or ``_mask``
-and lie under ``derivatives/PIPELINE/sub-01/…``, or beside the images. What has another suffix is
-another channel. https://bids-specification.readthedocs.io says what names mean.
+and lie under ``derivatives/PIPELINE/sub-01/…``, or beside the images; masks may be several, one
+for each label (``bids_masks``). What has another suffix is another channel.
+https://bids-specification.readthedocs.io says what names mean.
 """
 
 from __future__ import annotations
@@ -10,11 +11,18 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.tools.folders import files_below
-from medseg.tools.layouts.rows import Row, Rows, some
+from medseg.tools.layouts.bids_masks import (
+    MASK,
+    belong_together,
+    joined,
+    missing,
+    values_by_name,
+)
+from medseg.tools.layouts.rows import Row, Rows, Wanted, some
 from medseg.tools.naming import split_suffix
 from medseg.tools.tables import read_table
 from medseg.words.errors import DatasetError, Fault
@@ -24,7 +32,7 @@ DESCRIPTION = "dataset_description.json"
 
 DERIVATIVES = "derivatives"
 
-_LABELS = ("dseg", "mask")
+_LABELS = ("dseg", MASK)
 """Suffixes of label maps; the first that a session has counts."""
 _NO_SCANS = frozenset(
     ("func", "dwi", "fmap", "perf", "eeg", "ieeg", "meg", "nirs", "beh", "motion", "mrs", "micr")
@@ -85,17 +93,19 @@ def is_bids(root: Path) -> bool:
     return holds_subjects and ((root / DESCRIPTION).is_file() or _is_pipeline(root))
 
 
-def bids(root: Path, wanted: Sequence[str] = ()) -> Rows:
+def bids(root: Path, wanted: Wanted) -> Rows:
     """List the labelled sessions of a BIDS data set; every one is a case, grouped by subject.
 
     Args:
         root: The data set, or ``…/derivatives/PIPELINE`` in it to take that pipeline's labels.
-        wanted: Names of the channels to take. Unless the data set has them all, it takes those
-            that most labelled sessions have, by name.
+        wanted: The channels to take, by name. Unless the data set has them all, it takes those
+            that most labelled sessions have, by name. And the labels, by the names of masks where
+            a session has several.
 
     Raises:
-        DatasetError: If there is no label.
+        DatasetError: If there is no label, or none of those wanted.
     """
+    asked = tuple(channel.name for channel in wanted.channels)
     found = Rows(root, has_fields=True)
     images, labels = _files(root, found)
     if not labels:
@@ -107,23 +117,51 @@ def bids(root: Path, wanted: Sequence[str] = ()) -> Rows:
         case: (chosen, _channels(chosen[0], images.get(chosen[0].subject, ())))
         for case, chosen in sorted(_by_case(labels).items())
     }
-    found.channel_names = _usual([channels for _, channels in sessions.values()], wanted)
+    found.channel_names = _usual([channels for _, channels in sessions.values()], asked)
+    good = {}
     for case, (chosen, channels) in sessions.items():
         fault = _fault(chosen, channels, found.channel_names)
         if fault:
             found.faults.append(Fault(case, fault))
-            continue
-        files = tuple(channels[name][0].file for name in found.channel_names)
-        found.rows.append(Row(files, chosen[0].file, case, {"patient": chosen[0].subject}))
-        _learn_names(found, chosen[0], root)
+        else:
+            good[case] = chosen, tuple(channels[name][0].file for name in found.channel_names)
+    _add(found, good, wanted.labels, root)
     there = {name for _, channels in sessions.values() for name in channels}
     unused = sorted(there - {*found.channel_names})
-    if unused and tuple(wanted) != found.channel_names:
+    if unused and asked != found.channel_names:
         found.warnings.append(
             f"only some labelled sessions have {some(unused)}, which is not used; name it as a "
             "channel of the bundle to train on those that have it"
         )
     return found
+
+
+def _add(
+    found: Rows,
+    sessions: Mapping[str, tuple[Sequence[_Named], tuple[Path, ...]]],
+    wanted: Mapping[str, int],
+    root: Path,
+) -> None:
+    """Make rows of sessions, whose label files and images are known, or say why one is none."""
+    for labels, _ in sessions.values():
+        if labels[0].suffix != MASK:
+            _learn_names(found, labels[0], root)
+    values = values_by_name([labels for labels, _ in sessions.values()], wanted, found)
+    found.label_names |= {value: name for name, value in values.items()} | found.label_names
+    together = []
+    for case, (labels, images) in sessions.items():
+        row = Row(images, labels[0].file, case, {"patient": labels[0].subject})
+        if labels[0].suffix == MASK and values:
+            masks = joined(labels, values)
+            if isinstance(masks, str):
+                found.faults.append(Fault(case, masks))
+                continue
+            together.append(masks)
+            row = replace(row, label=masks.paths[0], structures=masks)
+        elif labels[0].suffix == MASK:
+            _learn_names(found, labels[0], root)
+        found.rows.append(row)
+    found.warnings.extend(filter(None, [missing(together, values)]))
 
 
 def _files(root: Path, found: Rows) -> tuple[dict[str, list[_Named]], list[_Named]]:
@@ -200,11 +238,12 @@ def _usual(sessions: Sequence[Mapping[str, object]], wanted: Sequence[str]) -> t
 def _fault(
     labels: Sequence[_Named], channels: Mapping[str, Sequence[_Named]], names: Sequence[str]
 ) -> str | None:
-    if len(labels) > 1:
+    if len(labels) > 1 and not belong_together(labels):
         files = some(label.file.name for label in labels)
         return (
             f"has several label files ({files}); give the folder of one pipeline as the data, "
-            f"such as {DERIVATIVES}/manual, or keep one"
+            f"such as {DERIVATIVES}/manual, or keep one. Masks in one folder whose names differ in "
+            "label- alone are one label map"
         )
     if not channels:
         return f"the label {labels[0].file.name} has no image"
@@ -220,7 +259,7 @@ def _fault(
 
 def _learn_names(found: Rows, label: _Named, root: Path) -> None:
     """Take the names of a label's values from the nearest ``dseg.tsv``, or of a mask's only one."""
-    if label.suffix == "mask":
+    if label.suffix == MASK:
         said = {1: label.entities.get("label", label.entities.get("desc", "mask"))}
     else:
         table = next(_tables(label, root), None)

@@ -5,44 +5,60 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.tools.folders import files_below
+from medseg.tools.folders import Listing
 from medseg.tools.images.dicom import is_dicom
-from medseg.tools.images.dicom_headers import read_header
 from medseg.tools.images.dicom_labels import LabelObject, patient_of, read_label_object
 from medseg.tools.images.dicom_series import FOREIGN, Series, Skipped, series_among
+from medseg.tools.layouts.dicom_channels import ANY, Studies
 from medseg.tools.layouts.rows import Row, Rows, Wanted, some
 from medseg.tools.structures import Structures
+from medseg.words.config import ChannelSpec
 from medseg.words.errors import DatasetError, Fault, ScanError
 
-_UNKNOWN = "OT"
-"""The modality of a channel that says none."""
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A case to be.
+
+    Attributes:
+        series: The labelled series, the first where several are.
+        channels: The series of each channel.
+        objects: What was drawn on them.
+    """
+
+    series: Series
+    channels: tuple[Series, ...]
+    objects: list[LabelObject]
 
 
-def holds_dicom(root: Path) -> bool:
-    """Tell whether there is any DICOM file in a folder."""
-    return any(is_dicom(file) for file in files_below(root).files)
+def holds_dicom(listing: Listing) -> bool:
+    """Tell whether there is any DICOM file among those of a folder."""
+    return any(is_dicom(file) for file in listing.files)
 
 
-def dicom(root: Path, wanted: Wanted) -> Rows:
+def dicom(root: Path, listing: Listing, wanted: Wanted) -> Rows:
     """List the DICOM series that have labels; each is a case, grouped by patient.
 
     A label object belongs to the series that it names, else to the one that holds the instances
     it names, else to the only one in its frame of reference. Several objects of a series make up
-    its label map together.
+    its label map together. Where a bundle has several channels, the others are series of the same
+    study on the same grid (``dicom_channels``), and what was drawn on one counts for all.
 
     Args:
         root: The folder.
-        wanted: The modality to take, and the labels by name; structures of other names are
-            background. Without labels every structure is taken, numbered by name; without a
-            modality that is there, the one of most labelled series.
+        listing: The files in it and below, each of which is read once.
+        wanted: The channels, whose modality says which labelled series to take, and the labels
+            by name; structures of other names are background. Without labels every structure is
+            taken, numbered by name; without a modality that is there, the one of most labelled
+            series.
 
     Raises:
         DatasetError: If no series has labels, or none of those wanted.
     """
     found = Rows(root, has_fields=True)
-    listing = files_below(root)
     found.faults.extend(listing.left_out)
     series, skipped = series_among(listing.files)
     labelled = _matched(series, _objects(skipped, root, found), root, found)
@@ -52,13 +68,15 @@ def dicom(root: Path, wanted: Wanted) -> Rows:
             "it",
             found.faults,
         )
-    chosen = _of_one_modality(labelled, wanted.modality, found)
+    chosen = _of_one_modality(labelled, wanted.channels, found)
     values = _values([one for _, objects in chosen for one in objects], wanted.labels, found)
     for name, value in values.items():
         found.label_names.setdefault(value, name)
-    for one, objects in chosen:
-        _add(found, one, objects, values, root)
-    bare = len(series) - len(labelled)
+    used = {id(one) for one, _ in labelled}
+    for case in _cases(series, chosen, wanted.channels, root, found):
+        _add(found, case, values, root)
+        used |= {id(one) for one in case.channels}
+    bare = len(series) - len(used)
     if bare:
         found.warnings.append(f"{bare} DICOM series have no SEG or RTSTRUCT and are not used")
     return found
@@ -107,28 +125,57 @@ def _contents(
     instances: dict[str, set[int]] = defaultdict(set)
     references: dict[str, set[int]] = defaultdict(set)
     for place, one in enumerate(series):
-        for file in one.files:
-            header = read_header(file)
-            for frame in header.frames if header else ():
-                instances[frame.sop_uid].add(place)
-                references[frame.reference].add(place)
+        for frame in one.frames:
+            instances[frame.sop_uid].add(place)
+            references[frame.reference].add(place)
     return instances, references
 
 
 def _of_one_modality(
-    labelled: Sequence[tuple[Series, list[LabelObject]]], wanted: str, found: Rows
+    labelled: Sequence[tuple[Series, list[LabelObject]]],
+    channels: Sequence[ChannelSpec],
+    found: Rows,
 ) -> list[tuple[Series, list[LabelObject]]]:
     often = Counter(one.modality for one, _ in labelled)
-    modality = min(often, key=lambda name: (-often[name], name))
-    modality = wanted if wanted in often else modality
+    named = [channel.modality for channel in channels if channel.modality in often]
+    usual = min(often, key=lambda name: (-often[name], name))
+    modality = named[0] if named else usual
     others = sorted(f"{count} of {name}" for name, count in often.items() if name != modality)
-    found.channel_names = (modality or _UNKNOWN,)
-    if others and wanted != modality:
+    found.channel_names = tuple(channel.name for channel in channels) or (modality or ANY,)
+    asked = sorted({channel.modality for channel in channels} - {ANY})
+    if asked and not named:
+        found.warnings.append(
+            f"no labelled series is of {some(asked)}, as the bundle's channels are; those of "
+            f"{modality} are taken"
+        )
+    if others and (len(channels) > 1 or not named):
         found.warnings.append(
             f"the labelled series of {modality} are taken; {some(others)} are not. The modality of "
-            "the bundle's channel chooses"
+            "the bundle's first channel chooses"
         )
     return [(one, objects) for one, objects in labelled if one.modality == modality]
+
+
+def _cases(
+    series: Sequence[Series],
+    labelled: Sequence[tuple[Series, list[LabelObject]]],
+    channels: Sequence[ChannelSpec],
+    root: Path,
+    found: Rows,
+) -> list[_Found]:
+    """Return each labelled series with the series of its other channels, where there are some."""
+    if len(channels) < 2:
+        return [_Found(one, (one,), objects) for one, objects in labelled]
+    studies = Studies(series, channels)
+    cases: dict[tuple[int, ...], _Found] = {}
+    for one, objects in labelled:
+        chosen = studies.channels_of(one)
+        if isinstance(chosen, str):
+            found.faults.append(Fault(_name(one, root), chosen))
+            continue
+        case = cases.setdefault(tuple(map(id, chosen)), _Found(one, chosen, []))
+        case.objects.extend(objects)
+    return list(cases.values())
 
 
 def _values(
@@ -159,31 +206,30 @@ def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
-def _add(
-    found: Rows,
-    series: Series,
-    objects: Sequence[LabelObject],
-    values: Mapping[str, int],
-    root: Path,
-) -> None:
-    """Make a row of a labelled series, or say why it cannot be one."""
+def _name(series: Series, root: Path) -> str:
+    """Return the name of a series' case, which does not say who it is."""
     told_by = series.uid or series.files[0].relative_to(root).as_posix()
-    name = f"series-{hashlib.sha256(told_by.encode(errors='replace')).hexdigest()[:10]}"
-    taken = [(one.file, tuple(n for n in one.names if n in values)) for one in objects]
+    return f"series-{hashlib.sha256(told_by.encode(errors='replace')).hexdigest()[:10]}"
+
+
+def _add(found: Rows, case: _Found, values: Mapping[str, int], root: Path) -> None:
+    """Make a row of a labelled series, or say why it cannot be one."""
+    name = _name(case.series, root)
+    taken = [(one.file, tuple(n for n in one.names if n in values)) for one in case.objects]
     taken = [(file, names) for file, names in taken if names]
-    fault = _fault(objects, taken)
+    fault = _fault(case.objects, taken)
     if fault:
         found.faults.append(Fault(name, fault))
         return
     own = {each: values[each] for _, names in taken for each in names}
     found.rows.append(
         Row(
-            images=series.files[:1],
+            images=tuple(one.files[0] for one in case.channels),
             label=taken[0][0],
             name=name,
-            fields={"patient": patient_of(series.files[0]) or name},
-            series=series.files,
-            volume=series.volume,
+            fields={"patient": patient_of(case.series.files[0]) or name},
+            series=tuple(one.files for one in case.channels),
+            volume=case.series.volume,
             structures=Structures(tuple(taken), own),
         )
     )

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medseg.tools.masks import Masks
 from medseg.tools.structures import Structures
+from medseg.words.config import ChannelSpec
 from medseg.words.errors import Fault
 
 
@@ -16,13 +18,11 @@ class Wanted:
     """What a bundle wants of data whose files say what they are.
 
     Attributes:
-        channels: Names of its channels.
-        modality: DICOM modality of the first of them, or ``OT``.
+        channels: Its channels; none where there is no bundle yet.
         labels: Name → value of its labels; empty for every label there is.
     """
 
-    channels: tuple[str, ...] = ()
-    modality: str = "OT"
+    channels: tuple[ChannelSpec, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -35,18 +35,20 @@ class Row:
         label: Its label file.
         name: The name the list gives it, if it does.
         fields: What else the list says of it: ``fold``, ``patient``, …; keys in lower case.
-        series: The files of its image, where that is one DICOM series; ``images`` has the first.
+        series: The files of each channel, where that is a DICOM series; ``images`` has the first
+            of each.
         volume: Which volume of these files it is, where they hold several.
-        structures: Its labels, where DICOM objects hold them; ``label`` is the first of these.
+        structures: Its labels, where DICOM objects or several masks hold them; ``label`` is the
+            first of these.
     """
 
     images: tuple[Path, ...]
     label: Path
     name: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-    series: tuple[Path, ...] = ()
+    series: tuple[tuple[Path, ...], ...] = ()
     volume: str = ""
-    structures: Structures | None = None
+    structures: Structures | Masks | None = None
 
 
 @dataclass(slots=True)

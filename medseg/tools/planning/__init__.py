@@ -12,7 +12,7 @@ from medseg.tools.planning.intensity import choose_intensity
 from medseg.tools.planning.learning import choose_learning
 from medseg.tools.planning.network import choose_network, step_voxels
 from medseg.tools.planning.nnunet import NnunetPlans, is_nnunet_plans, read_nnunet_plans
-from medseg.tools.planning.subject import Subject, read_subject
+from medseg.tools.planning.subject import Subject, asked_channel, read_subject
 from medseg.tools.planning.wishes import Notes, Wishes, minutes
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Notes",
     "Subject",
     "Wishes",
+    "asked_channel",
     "carry_over",
     "choose_grid",
     "choose_intensity",

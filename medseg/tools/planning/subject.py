@@ -13,7 +13,8 @@ from medseg.tools.layouts.lists import read_json_list
 from medseg.tools.layouts.meanings import label_meanings
 from medseg.tools.planning.wishes import Notes
 from medseg.tools.survey import Survey
-from medseg.words.errors import DatasetError
+from medseg.words.config import ChannelSpec
+from medseg.words.errors import DatasetError, MedsegError
 
 Described = dict[str, Any]
 """A channel or label as ``bundle.json`` writes it."""
@@ -39,6 +40,7 @@ class Subject:
         channel_names: In order; may be empty.
         label_names: Value in the files → name; may be empty.
         ignore: Value in the files of voxels that nobody annotated, if it says one.
+        asked: The channels as a person named them, in order; they count before what it says.
     """
 
     name: str
@@ -47,10 +49,17 @@ class Subject:
     channel_names: tuple[str, ...]
     label_names: Mapping[int, str]
     ignore: int | None = None
+    asked: tuple[ChannelSpec, ...] = ()
 
     def channels(self, survey: Survey, pictures: bool, notes: Notes) -> list[Described]:
-        """Describe the channels that the cases have."""
+        """Describe the channels that the cases have.
+
+        Raises:
+            DatasetError: If others were asked for.
+        """
         count = len(survey.cases[0].channels)
+        if self.asked:
+            return list(self._as_asked(count, notes))
         names = self.channel_names if len(self.channel_names) == count else ()
         made: list[Described] = []
         for place in range(count):
@@ -61,6 +70,16 @@ class Subject:
             )
             notes[f"channels.{place}.modality"] = why
         return made
+
+    def _as_asked(self, count: int, notes: Notes) -> Iterator[Described]:
+        if len(self.asked) != count:
+            raise DatasetError(
+                f"--channel names {len(self.asked)} channels, and the cases have {count}; name "
+                "each of them, in order"
+            )
+        for place, channel in enumerate(self.asked):
+            notes[f"channels.{place}.modality"] = "As asked, or as the name says"
+            yield {"name": channel.name, **modality_of(channel.modality)}
 
     def labels(self, survey: Survey, notes: Notes) -> list[Described]:
         """Describe the labels that occur.
@@ -113,6 +132,22 @@ def modality_by_name(name: str) -> str | None:
     return None
 
 
+def asked_channel(text: str) -> ChannelSpec:
+    """Return the channel that a person names: ``T1``, or with its modality ``uptake:PT``.
+
+    Raises:
+        MedsegError: If it is none.
+    """
+    name, _, modality = (part.strip() for part in text.partition(":"))
+    try:
+        return ChannelSpec(name=name, modality=modality or modality_by_name(name) or "OT")
+    except ValueError as error:
+        raise MedsegError(
+            f"--channel takes a name such as T1, or a name and a DICOM modality such as uptake:PT; "
+            f"got '{text}'"
+        ) from error
+
+
 def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[str, str]:
     modality = modality_by_name(name)
     if modality:
@@ -126,12 +161,15 @@ def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[st
     return "OT", "Nothing says what it is; CT, MR and PT are normalised in their own ways"
 
 
-def read_subject(root: Path, listed: Rows | None = None) -> Subject:
+def read_subject(
+    root: Path, listed: Rows | None = None, asked: Sequence[ChannelSpec] = ()
+) -> Subject:
     """Read what a data set says of its channels and labels: its ``dataset.json``, or its layout.
 
     Args:
         root: The data folder, or its list of cases.
         listed: What the layout found; its names count where ``dataset.json`` has none.
+        asked: The channels, where a person named them.
 
     Raises:
         DatasetError: If it cannot be read, or says what cannot be learned.
@@ -149,6 +187,7 @@ def read_subject(root: Path, listed: Rows | None = None) -> Subject:
         label_names={value: _text(name) or f"label_{value}" for value, name in meanings.names}
         or (listed.label_names if listed else {}),
         ignore=meanings.ignore,
+        asked=tuple(asked),
     )
 
 

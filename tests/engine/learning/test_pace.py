@@ -121,6 +121,69 @@ def test_a_validation_is_no_step() -> None:
     assert deadline.steps(400, 450.0) == 400 + 335
 
 
+def taken(
+    slower: dict[int, float], *, minutes: float = 1.0, hiccups: frozenset[int] = frozenset()
+) -> tuple[int, int, float]:
+    """Take a training's steps on a clock of its own, as a course does.
+
+    Args:
+        slower: From which step on a step takes how many times as long.
+        minutes: The time budget.
+        hiccups: Steps that wait five seconds for another program.
+
+    Returns:
+        The steps that were fitted, those taken, and the seconds until all is scored.
+    """
+    pace = Pace(step=0.3, validation=1.0)
+    spec = fit_to_budget(timed(minutes), pace, 60 * minutes)
+    training = spec.training
+    deadline = Deadline(spec, pace, ends=60 * minutes)
+    deadline.start(0.0)
+    now, done, steps, factor = 0.0, 0, training.steps, 1.0
+    while done < steps:
+        done += 1
+        factor = slower.get(done, factor)
+        now += 0.3 * factor + 5.0 * (done in hiccups)
+        if done % training.validate_every == 0 or done == steps:
+            now += factor
+            deadline.validated(factor)
+        if deadline.is_due(done):
+            steps = deadline.steps(done, now)
+    return training.steps, done, now + factor * pace.scoring(0)
+
+
+@pytest.mark.parametrize("since", [1, 20, 60, 100, 130])
+@pytest.mark.parametrize(("factor", "most"), [(1.5, 1.0), (3.0, 1.1), (6.0, 1.5)])
+def test_a_minute_is_kept_whenever_the_machine_becomes_slower(
+    since: int, factor: float, most: float
+) -> None:
+    planned, done, ended = taken({since: factor})
+    assert done < planned
+    assert ended < most * 60
+
+
+def test_a_machine_that_keeps_its_speed_takes_every_step() -> None:
+    planned, done, ended = taken({})
+    assert done == planned
+    assert ended < 60
+
+
+@pytest.mark.parametrize("at", [5, 30, 100])
+def test_one_wait_for_another_program_costs_little_more_than_it_lasts(at: int) -> None:
+    planned, done, ended = taken({}, hiccups=frozenset({at}))
+    assert ended < 60
+    assert 0.3 * (planned - done) < 2 * 5
+
+
+@pytest.mark.parametrize(("steps", "every"), [(20, 5), (150, 7), (1000, 50), (10**5, 50)])
+def test_the_clock_is_looked_at_twenty_times_or_after_fifty_steps(steps: int, every: int) -> None:
+    deadline = fitted(steps=steps, validate_every=steps, warmup_steps=0)
+    assert deadline.is_due(3)
+    deadline.steps(3, 1.0)
+    due = next(done for done in range(4, steps) if deadline.is_due(done))
+    assert due == 3 + every
+
+
 @pytest.mark.parametrize(("warm_up", "least"), [(0, 101), (300, 301)])
 def test_one_more_step_is_taken_however_late_it_is(warm_up: int, least: int) -> None:
     assert fitted(warmup_steps=warm_up).steps(100, 2000.0) == least

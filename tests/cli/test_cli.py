@@ -67,7 +67,8 @@ def test_help_starts_within_three_times_typer() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "segment", "evaluate", "export", "check", "demo", "schema"]
+    "command",
+    ["plan", "train", "segment", "evaluate", "label", "export", "check", "demo", "schema"],
 )
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -210,7 +211,7 @@ def test_schema_is_json(
 def test_demo_leaves_everything_to_look_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = Path(__file__).resolve().parents[1] / "bundles" / "phantom_ct"
+    source = Path(__file__).resolve().parents[2] / "bundles" / "phantom_ct"
     out = tmp_path / "demo"
     code = call(
         monkeypatch,

@@ -1,0 +1,75 @@
+"""``medseg label``: the server on which clinicians correct results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medseg.cli.answers import open_terminal
+from medseg.cli.options import BundlePath, Device
+
+
+def label(
+    bundle: BundlePath,
+    studies: Annotated[
+        str,
+        typer.Argument(metavar="STUDIES", help="A folder of scans, or a DICOMweb server's URL."),
+    ],
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder for labels, versions and logs; else label/NAME."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Address to listen on; others need --users.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N")] = 8000,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CT", help="List only these of a DICOMweb server. Repeatable."),
+    ] = None,
+    device: Device = "auto",
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One 'name: password' a line.")
+    ] = None,
+    max_upload: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Largest upload in megabytes.")
+    ] = 2000,
+    promote: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Serve version N from now on, and start no server."),
+    ] = None,
+) -> None:
+    """Let clinicians correct results in 3D Slicer or a browser, and learn from them.
+
+    Starts MONAI Label's server. Scans are never written to; a training makes a new version, which
+    is served if it is not worse. `make label` installs what it needs.
+
+    Examples:
+
+      medseg label runs/liver/20260101-120000-fold0 scans/
+
+      medseg label BUNDLE http://127.0.0.1:8042/dicom-web --modality CT
+
+      medseg label BUNDLE scans/ --promote 3
+    """
+    with open_terminal() as terminal:
+        from medseg.label import server
+
+        if promote is not None:
+            version = server.promote(bundle, promote, state=state)
+            typer.echo(f"version {version.name} is served now")
+            return
+        server.serve(
+            bundle,
+            studies,
+            state=state,
+            host=host,
+            port=port,
+            modalities=modality or (),
+            device=device,
+            users=users,
+            max_upload_mb=max_upload,
+            listeners=[terminal],
+        )

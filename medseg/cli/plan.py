@@ -1,0 +1,118 @@
+"""``medseg plan``: a bundle for a data set, with every reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli.answers import open_terminal
+from medseg.cli.options import Device
+from medseg.words.errors import MedsegError
+
+if TYPE_CHECKING:
+    from medseg.cli.terminal import Terminal
+    from medseg.verbs.plan import Plan
+
+
+def plan(
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="The data folder, or its list of cases; or nnU-Net's nnUNetPlans.json.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The bundle to write.", metavar="FILE")
+    ] = Path("bundle.json"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With nnU-Net's plans: the raw data; else dataset.json lies beside the plans.",
+        ),
+    ] = None,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channel",
+            metavar="NAME[:MODALITY]",
+            help="A channel, such as T1 or uptake:PT: of BIDS and DICOM which to take, of others "
+            "what it is called. Repeatable.",
+        ),
+    ] = None,
+    dims: Annotated[
+        str | None,
+        typer.Option(metavar="2|3|both", help="Else the data decide; both writes two bundles."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="GB", help="Memory for a step; else what the device has."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time for a training: 20m, 2h.")
+    ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(metavar="balanced", help="Let small labels weigh more in the loss."),
+    ] = None,
+    device: Device = "auto",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every choice with its reason.")
+    ] = False,
+) -> None:
+    """Plan a bundle for a data set: look at every case, and write a bundle.json with reasons.
+
+    Examples:
+
+      medseg plan Task04_Hippocampus --budget 20m --explain
+
+      medseg plan nnUNet_raw/Dataset001_Liver -o liver/bundle.json --dims both
+
+      medseg plan studies/ --channel CT --channel PET
+
+      medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
+    """
+    if dims not in (None, "2", "3", "both"):
+        raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
+    wanted = {out: int(dims) if dims in ("2", "3") else None}
+    if dims == "both":
+        wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
+    with open_terminal() as terminal:
+        from medseg.verbs.plan import plan_each
+
+        plans = plan_each(
+            dataset,
+            wanted,
+            data=data,
+            channels=channels or (),
+            memory_gb=memory,
+            budget=budget,
+            class_weights=class_weights,
+            device=device,
+            listeners=[terminal],
+        )
+    for made in plans:
+        _print_plan(terminal, made, explain)
+
+
+def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
+    """Say what was planned; with every choice and its reason if that is wanted."""
+    spec, training = plan.spec, plan.spec.training
+    labels = ", ".join(label.name for label in spec.labels)
+    patch = " × ".join(str(size) for size in training.patch)
+    budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
+    seen = len(plan.survey.cases)
+    cases = f"{seen} cases" if seen else "nnU-Net's plans"
+    for line in (
+        f"{cases}; {len(spec.labels)} labels: {labels}",
+        f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, about "
+        f"{training.steps} steps{budget}",
+    ):
+        terminal.say(line)
+    if explain:
+        terminal.show_table([("field", "value", "why"), *plan.rows()], left=range(3), wrapped=True)
+    terminal.say(f"Bundle: {plan.file}")
+    terminal.say(f"  train it  medseg train {plan.file}")

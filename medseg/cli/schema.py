@@ -1,0 +1,12 @@
+"""``medseg schema``: what a bundle.json may hold, for editors."""
+
+from __future__ import annotations
+
+from medseg.cli.answers import print_json
+
+
+def schema() -> None:
+    """Print the JSON Schema of bundle.json, for editors."""
+    from medseg.tools.bundle import bundle_schema
+
+    print_json(bundle_schema())

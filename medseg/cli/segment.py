@@ -1,0 +1,151 @@
+"""``medseg segment``: label maps of scans, and which to look at first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli.answers import FAILED, INTERRUPTED, complain, open_terminal, print_json
+from medseg.cli.options import AsJson, BundlePath, Device
+
+if TYPE_CHECKING:
+    from medseg.cli.terminal import Terminal
+    from medseg.verbs.segment import Batch
+
+_MOST_NAMED = 5
+"""Scans named in one line; the report has them all."""
+
+
+def segment(
+    bundle: BundlePath,
+    scans: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCANS", help="A scan, a folder (searched with all below it) or a CSV."
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for results.")],
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="nifti, png (pictures), dicom-seg or rtstruct (DICOM scans). Repeatable.",
+        ),
+    ] = None,
+    report: Annotated[
+        bool, typer.Option(help="Draw a picture of each scan and write OUT/report.html.")
+    ] = True,
+    error_maps: Annotated[
+        bool,
+        typer.Option(
+            "--error-maps",
+            help="Also write OUT/error_maps: for each voxel, how probably its label is wrong (%).",
+        ),
+    ] = False,
+    resample_uneven: Annotated[
+        bool,
+        typer.Option(
+            "--resample-uneven",
+            help="Interpolate DICOM slices at uneven distances onto a regular grid; "
+            "they are refused otherwise.",
+        ),
+    ] = False,
+    names_from_headers: Annotated[
+        bool,
+        typer.Option(
+            "--names-from-headers",
+            help="Name results of DICOM series by patient, study and series; these names "
+            "identify the patient. A hash otherwise.",
+        ),
+    ] = False,
+    device: Device = "auto",
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="torch, openvino, or auto: openvino on a CPU where it was exported and agrees.",
+        ),
+    ] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="fp32, bf16, fp16 (GPU), or auto: fp32 on a CPU, fast on a GPU."
+        ),
+    ] = "auto",
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Average over flips: 2 to 8 times as slow. Else as the bundle says.",
+            show_default=False,
+        ),
+    ] = None,
+    fold_ensemble: Annotated[
+        bool,
+        typer.Option(help="Average over the networks of all folds, where a bundle has several."),
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
+
+    Label maps lie on the scans' own grids. OUT/report.html shows every scan, the worst results
+    first, OUT/volumes.csv has the millilitres and the expected Dice of each structure, and
+    OUT/ledger.jsonl one line per scan. After being
+    stopped, or when scans were added, the same call goes on with what is not done. Exit code 1:
+    some scans failed.
+
+    Examples:
+
+      medseg segment runs/hippocampus_mr/20260101-120000-fold0 scans/ results/
+
+      medseg segment BUNDLE study/ results/ --format dicom-seg --format rtstruct
+    """
+    with open_terminal() as terminal:
+        from medseg.verbs.segment import segment as run
+
+        try:
+            batch = run(
+                bundle,
+                scans,
+                out,
+                device=device,
+                backend=backend,
+                precision=precision,
+                mirror=mirror,
+                fold_ensemble=fold_ensemble,
+                formats=formats or (),
+                report=report,
+                error_maps=error_maps,
+                resample_uneven=resample_uneven,
+                names_from_headers=names_from_headers,
+                listeners=[terminal],
+            )
+        except KeyboardInterrupt:
+            complain("interrupted; the same call goes on where this one stopped")
+            raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print_json([entry.model_dump(mode="json") for entry in batch.results])
+    else:
+        _print_batch(terminal, batch)
+    raise typer.Exit(FAILED if batch.failed else 0)
+
+
+def _print_batch(terminal: Terminal, batch: Batch) -> None:
+    """Say how many scans were segmented, and name those that were not."""
+    done = len(batch.results) - len(batch.failed)
+    kept = sum(entry.state == "skipped" for entry in batch.results)
+    unchanged = f" ({kept} of them before, and unchanged)" if kept else ""
+    terminal.say(f"{done} of {len(batch.results)} scans segmented{unchanged} → {batch.out}")
+    for entry in batch.failed:
+        place = batch.places.get(entry.scan, "")
+        where = f"{entry.scan} ({place})" if place else entry.scan
+        terminal.say(f"  failed: {where}: {entry.error}")
+    if batch.to_review:
+        names = ", ".join(entry.scan for entry in batch.to_review[:_MOST_NAMED])
+        more = len(batch.to_review) - _MOST_NAMED
+        terminal.say(f"  look at these first: {names}{f' and {more} more' if more > 0 else ''}")
+    if (batch.out / "report.html").is_file():
+        terminal.say(f"  report  {batch.out / 'report.html'}")

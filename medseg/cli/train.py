@@ -1,0 +1,104 @@
+"""``medseg train``: a trained bundle of a bundle and a data set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from medseg.cli.answers import open_terminal
+from medseg.cli.options import BundlePath, Device, Overrides
+from medseg.words.errors import MedsegError
+
+if TYPE_CHECKING:
+    from medseg.cli.terminal import Terminal
+
+
+def train(
+    bundle: BundlePath,
+    data: Annotated[
+        Path | None, typer.Option(help="The data folder; else the bundle's data.root.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder, new or empty; else runs/NAME/TIME-foldK."),
+    ] = None,
+    fold: Annotated[
+        str,
+        typer.Option(
+            metavar="K",
+            help="Fold to validate on; 'none' trains on every case; 'all' trains each fold and "
+            "makes one bundle that averages over them.",
+        ),
+    ] = "0",
+    device: Device = "auto",
+    overrides: Overrides = None,
+    start_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="TRAINED",
+            help="Fine-tune: start from this trained bundle's weights, matched by name.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
+    ] = False,
+    skip_bad_cases: Annotated[
+        bool, typer.Option("--skip-bad-cases", help="Go on without cases that have a fault.")
+    ] = False,
+) -> None:
+    """Train a bundle on a data set; writes a trained bundle.
+
+    Examples:
+
+      medseg train bundles/hippocampus_mr --data Task04_Hippocampus
+
+      medseg train bundle.json --fold 2 --set training.steps=2000
+
+      medseg train bundle.json --from runs/hippocampus_mr/20260101-120000-fold0
+
+      medseg train bundle.json --fold all --out runs/liver/all-folds
+
+      medseg train bundle.json --resume
+    """
+    with open_terminal() as terminal:
+        from medseg.verbs.train import train as run
+
+        run_folder = run(
+            bundle,
+            data=data,
+            out=out,
+            fold=_fold(fold),
+            device=device,
+            overrides=overrides or (),
+            start_from=start_from,
+            resume=resume,
+            skip_bad_cases=skip_bad_cases,
+            listeners=[terminal],
+        )
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts several; the first speaks
+        _print_run(terminal, run_folder)
+
+
+def _fold(text: str) -> int | Literal["all"] | None:
+    if text.lower() == "none":
+        return None
+    if text.lower() == "all":
+        return "all"
+    if text.isdigit():
+        return int(text)
+    raise MedsegError(f"--fold takes a number such as 0, 'all' or 'none'; got '{text}'")
+
+
+def _print_run(terminal: Terminal, folder: Path) -> None:
+    """Say where a trained bundle is and what to do with it."""
+    terminal.say(f"Trained bundle: {folder}")
+    terminal.say(f"  scores    {folder / 'docs' / 'README.md'}")
+    pictures = {"curves": "curves.png", "previews": "previews/validation.png"}
+    for what, name in pictures.items():
+        if (folder / name).is_file():  # a bundle of all folds has them in each fold's run
+            terminal.say(f"  {what:9} {folder / name}")
+    terminal.say(f"  use it    medseg segment {folder} SCANS OUT")
