@@ -128,6 +128,9 @@ def _grown(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _with_one_label_more(spec: BundleSpec) -> BundleSpec:
+    """Return a bundle whose network has one output channel more."""
+    if spec.regions:
+        return spec.model_copy(update={"regions": (*spec.regions, spec.regions[-1])})
     label = LabelSpec(index=len(spec.labels) + 1, name="one more")
     return spec.model_copy(update={"labels": (*spec.labels, label)})
 
