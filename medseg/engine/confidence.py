@@ -3,6 +3,10 @@
 The score of a structure is the Dice that its mask can be expected to have if the network's
 probabilities are right: ``2 Σ_{mask} p / (|mask| + Σ p)``. Here it is in raw form, on the network's
 grid; ``medseg.tools.calibration`` turns it into the Dice that such scores meant on held-back cases.
+
+Before they become probabilities, logits are divided by a temperature (Guo et al., ICML 2017). A
+network that is not yet sure spreads a little probability over the whole scan, which ``Σ p`` counts
+whatever the mask is like; below 1, a temperature takes it away. Held-back cases choose it.
 """
 
 from __future__ import annotations
@@ -36,11 +40,13 @@ class Found:
     """What the probabilities of a scan add up to, per class, in voxels of the network's grid.
 
     Attributes:
-        inside: Probability of each class summed over its own mask, ``(estimates, classes)``.
+        inside: Probability of each class summed over its own mask, ``(temperatures, estimates,
+            classes)``.
         everywhere: The same over the whole scan.
         sizes: Voxels of each mask, ``(classes,)``.
-        peaks: Highest probability of each class, ``(classes,)``.
-        doubt: Probability in percent that a voxel's label is wrong, uint8, ``(x, y, z)``.
+        peaks: Highest probability of each class, ``(temperatures, classes)``.
+        doubt: Probability in percent that a voxel's label is wrong, at the first temperature;
+            uint8, ``(x, y, z)``.
     """
 
     inside: Totals
@@ -49,11 +55,17 @@ class Found:
     peaks: Totals
     doubt: Array
 
-    def expected_dice(self, label_set: LabelSet) -> dict[str, float]:
-        """Return label name → raw expected Dice, of the structures that seem to be there."""
-        scores = 2 * self.inside / np.maximum(self.everywhere + self.sizes, 1e-9)
+    def expected_dice(self, label_set: LabelSet, which: int = 0) -> dict[str, float]:
+        """Return label name → raw expected Dice, of the structures that seem to be there.
+
+        Args:
+            label_set: What the classes mean.
+            which: Position of the temperature.
+        """
+        inside, everywhere = self.inside[which], self.everywhere[which]
+        scores = 2 * inside / np.maximum(everywhere + self.sizes, 1e-9)
         mean = np.clip(scores.mean(axis=0), 0, 1)
-        seen = (self.sizes > 0) | (self.peaks > _SEEN)
+        seen = (self.sizes > 0) | (self.peaks[which] > _SEEN)
         each = [(region.name, region.channel) for region in label_set.regions]
         return {name: float(mean[channel]) for name, channel in each if seen[channel]}
 
@@ -87,6 +99,7 @@ class Confidence:
             several where a second network gives its own.
         chosen: Position of the estimate that labels are taken from.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
+        temperatures: What logits are divided by; everything is added up for each.
     """
 
     def __init__(
@@ -95,13 +108,14 @@ class Confidence:
         parts: Sequence[slice],
         chosen: int = 0,
         given: Array | None = None,
+        temperatures: Sequence[float] = (1.0,),
     ) -> None:
         classes = parts[0].stop - parts[0].start
         self._parts, self._chosen, self._done = parts, chosen, 0
-        self._given = given
-        self._inside = np.zeros((len(parts), classes))
-        self._everywhere = np.zeros((len(parts), classes))
-        self._sizes, self._peaks = np.zeros(classes), np.zeros(classes)
+        self._given, self._temperatures = given, temperatures
+        self._inside = np.zeros((len(temperatures), len(parts), classes))
+        self._everywhere = np.zeros_like(self._inside)
+        self._sizes, self._peaks = np.zeros(classes), np.zeros((len(temperatures), classes))
         self._doubt = np.zeros(shape, np.uint8)
 
     def take(self, scores: Accumulator, finished: int) -> None:
@@ -121,29 +135,38 @@ class Confidence:
     def _take_planes(self, scores: Accumulator, here: slice) -> None:
         held = slice(here.start - scores.first, here.stop - scores.first)
         weights = scores.weights[..., held]
-        estimates = [
-            (scores.sums[part, ..., held] / weights).softmax(dim=0) for part in self._parts
-        ]
-        which = self._labels(estimates[self._chosen], here)
+        logits = [scores.sums[part, ..., held] / weights for part in self._parts]
+        which = self._labels(logits[self._chosen], here)
+        sizes = torch.bincount(which.reshape(-1), minlength=len(self._sizes))
+        self._sizes += sizes.cpu().numpy()
+        for row, temperature in enumerate(self._temperatures):
+            sharp = logits if temperature == 1 else [one / temperature for one in logits]
+            own = self._take_probabilities([one.softmax(dim=0) for one in sharp], which, row)
+            if row == 0:
+                doubt = (PERCENT * (1 - own)).round().to(torch.uint8)
+                self._doubt[..., here] = doubt.cpu().numpy()
+
+    def _take_probabilities(
+        self, estimates: Sequence[torch.Tensor], which: torch.Tensor, row: int
+    ) -> torch.Tensor:
+        """Add up probabilities at one temperature; return the last estimate's of the labels."""
         flat, classes = which.reshape(-1), len(self._sizes)
-        self._sizes += torch.bincount(flat, minlength=classes).cpu().numpy()
         peaks = estimates[self._chosen].amax(dim=(1, 2, 3)).cpu().numpy()
-        self._peaks = np.maximum(self._peaks, peaks)
-        for row, probabilities in enumerate(estimates):
+        self._peaks[row] = np.maximum(self._peaks[row], peaks)
+        for column, probabilities in enumerate(estimates):
             own = probabilities.gather(0, which[None])[0]
             inside = torch.bincount(flat, own.reshape(-1).double(), minlength=classes)
-            self._inside[row] += inside.cpu().numpy()
+            self._inside[row, column] += inside.cpu().numpy()
             # In two steps: single precision loses what a whole slab adds up to.
             everywhere = probabilities.sum(dim=(2, 3)).double().sum(dim=1)
-            self._everywhere[row] += everywhere.cpu().numpy()
-        doubt = (PERCENT * (1 - own)).round().to(torch.uint8)
-        self._doubt[..., here] = doubt.cpu().numpy()
+            self._everywhere[row, column] += everywhere.cpu().numpy()
+        return own
 
-    def _labels(self, probabilities: torch.Tensor, here: slice) -> torch.Tensor:
+    def _labels(self, logits: torch.Tensor, here: slice) -> torch.Tensor:
         if self._given is None:
-            return probabilities.max(dim=0).indices
+            return logits.max(dim=0).indices
         planes = self._given[..., here].astype(np.int64)
-        return torch.from_numpy(planes).to(probabilities.device)
+        return torch.from_numpy(planes).to(logits.device)
 
 
 def map_errors(found: Found, grid: NetworkGrid, shape: tuple[int, int, int]) -> Array:

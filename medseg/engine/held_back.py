@@ -3,14 +3,14 @@ can be told without knowing the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from medseg.engine.corruptions import CORRUPTIONS, corrupt
 from medseg.engine.segmenter import Segmentation, Segmenter
-from medseg.tools.calibration import Sample
+from medseg.tools.calibration import TEMPERATURES, Sample
 from medseg.tools.largest_piece import Outcome
 from medseg.tools.metrics import score_case, score_dice
 from medseg.words.volume import Array, Volume
@@ -76,7 +76,7 @@ def _judged(
     *,
     is_clean: bool,
 ) -> list[Outcome]:
-    results = segmenter.segment_in_ways(volume, ways)
+    results = segmenter.segment_in_ways(volume, ways, temperatures=TEMPERATURES)
     outcomes: list[Outcome] = []
     for found in results:
         # Distances between surfaces take long, and most results are in one piece.
@@ -92,7 +92,7 @@ def _judged(
 def _scored(found: Segmentation, case: HeldBackCase, is_clean: bool) -> Outcome:
     if not is_clean:  # only what calibration needs: surfaces take long
         dice = score_dice(found.labels, case.reference, found.label_set)
-        return Outcome((), [Sample(case.name, found.confidence, dice, is_clean)])
+        return Outcome((), [_sample(found, case, dice, is_clean)])
     scores = score_case(
         found.labels,
         case.reference,
@@ -101,4 +101,10 @@ def _scored(found: Segmentation, case: HeldBackCase, is_clean: bool) -> Outcome:
         case=case.name,
         voxel_ml=case.volume.voxel_ml,
     )
-    return Outcome([scores], [Sample(case.name, found.confidence, scores["dice"], is_clean)])
+    return Outcome([scores], [_sample(found, case, scores["dice"], is_clean)])
+
+
+def _sample(
+    found: Segmentation, case: HeldBackCase, dice: Mapping[str, float], is_clean: bool
+) -> Sample:
+    return Sample(case.name, found.confidence, dice, is_clean, found.confidence_at)

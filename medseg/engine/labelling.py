@@ -20,7 +20,7 @@ from medseg.tools.resampling import GridMap, Taps
 from medseg.words.errors import MedsegError
 from medseg.words.volume import Array
 
-_VOXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 24}
+_VOXELS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}
 _NUMBERS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Interpolating one voxel takes its scores and about 48 more numbers."""
 

@@ -22,7 +22,11 @@ from medseg.words.volume import Array
 
 
 def confidence_of(
-    label_set: LabelSet, shape: tuple[int, int, int], answer: Answer, given: Array | None = None
+    label_set: LabelSet,
+    shape: tuple[int, int, int],
+    answer: Answer,
+    given: Array | None = None,
+    temperatures: Sequence[float] = (1.0,),
 ) -> Confidence:
     """Return what adds up the probabilities of a bundle's labels or regions.
 
@@ -31,10 +35,11 @@ def confidence_of(
         shape: Voxels of the network's grid.
         answer: What the network's channels are.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
+        temperatures: What logits are divided by; everything is added up for each.
     """
     if label_set.has_regions:
-        return RegionConfidence(label_set, shape, given)
-    return Confidence(shape, answer.parts, answer.chosen, given)
+        return RegionConfidence(label_set, shape, given, temperatures)
+    return Confidence(shape, answer.parts, answer.chosen, given, temperatures)
 
 
 def sizes_of_channels(voxels: Totals, label_set: LabelSet) -> Totals:
@@ -51,6 +56,7 @@ class RegionConfidence(Confidence):
         label_set: The labels and their regions.
         shape: Voxels of the network's grid.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
+        temperatures: What logits are divided by; everything is added up for each.
     """
 
     def __init__(
@@ -58,8 +64,10 @@ class RegionConfidence(Confidence):
         label_set: LabelSet,
         shape: tuple[int, int, int],
         given: Array | None = None,
+        temperatures: Sequence[float] = (1.0,),
     ) -> None:
-        super().__init__(shape, [slice(0, label_set.channels)], given=given)
+        parts = [slice(0, label_set.channels)]
+        super().__init__(shape, parts, given=given, temperatures=temperatures)
         self._painting = painting_of(label_set)
         shown = range(label_set.classes) if given is not None else (0, *self._painting.paints)
         self._members = _members(label_set, shown)
@@ -71,14 +79,23 @@ class RegionConfidence(Confidence):
         doubt = torch.zeros_like(logits[0])
         # One region after the other, so that memory does not grow with their number.
         for channel, members in enumerate(self._members.to(logits.device)):
-            probability, mask = logits[channel].sigmoid(), members[codes]
+            mask = members[codes]
             self._sizes[channel] += int(mask.sum())
-            self._peaks[channel] = max(self._peaks[channel], float(probability.max()))
-            # In double: single precision loses what a whole slab adds up to.
-            self._everywhere[0, channel] += float(probability.sum(dtype=torch.float64))
-            self._inside[0, channel] += float((probability * mask).sum(dtype=torch.float64))
-            doubt = torch.maximum(doubt, (mask.float() - probability).abs())
+            for row, temperature in enumerate(self._temperatures):
+                probability = (logits[channel] / temperature).sigmoid()
+                self._take_probability(probability, mask, row, channel)
+                if row == 0:
+                    doubt = torch.maximum(doubt, (mask.float() - probability).abs())
         self._doubt[..., here] = (PERCENT * doubt).round().to(torch.uint8).cpu().numpy()
+
+    def _take_probability(
+        self, probability: torch.Tensor, mask: torch.Tensor, row: int, channel: int
+    ) -> None:
+        """Add up one region's probability at one temperature."""
+        self._peaks[row, channel] = max(self._peaks[row, channel], float(probability.max()))
+        # In double: single precision loses what a whole slab adds up to.
+        self._everywhere[row, 0, channel] += float(probability.sum(dtype=torch.float64))
+        self._inside[row, 0, channel] += float((probability * mask).sum(dtype=torch.float64))
 
     def _codes(self, logits: torch.Tensor, here: slice) -> torch.Tensor:
         """Return the labels that were given, or who won; ``self._members`` knows which."""

@@ -45,7 +45,8 @@ class Segmentation:
         volumes_ml: Label name → millilitres; with regions, of these.
         quality: How good this probably is.
         confidence: Label name → what ``quality`` was judged from: the Dice to be expected if the
-            network's own probabilities were right.
+            network's own probabilities were right, at the bundle's temperature.
+        confidence_at: Temperature → the same at it, where others were asked for.
         error_map: Probability in percent that a voxel's label is wrong, uint8 ``(i, j, k)``, if
             it was asked for.
         seconds: Stage → time it took: ``input``, ``network``, ``labels``.
@@ -58,6 +59,7 @@ class Segmentation:
     volumes_ml: dict[str, float]
     quality: Quality = field(default_factory=Quality)
     confidence: Mapping[str, float] = field(default_factory=dict)
+    confidence_at: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
     error_map: Array | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -164,7 +166,8 @@ class Segmenter:
         self.precision = predict.precision
         self._quality = self.bundle.trained.quality
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
-        self._sweep = Sweep(self.spec, predict, self.device, gpu_memory, answer)
+        temperature = self._quality.temperature if self._quality else 1.0
+        self._sweep = Sweep(self.spec, predict, self.device, gpu_memory, answer, temperature)
 
     def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
         """Segment one volume.
@@ -191,6 +194,7 @@ class Segmenter:
         ways: Sequence[Collection[str]],
         *,
         error_map: bool = False,
+        temperatures: Sequence[float] = (),
     ) -> list[Segmentation]:
         """Segment one volume once, and finish the result in several ways.
 
@@ -199,6 +203,7 @@ class Segmenter:
             ways: For each result, the names of the labels of which only the largest connected
                 piece is kept, in place of what the bundle says.
             error_map: Whether to say for each voxel how probably its label is wrong.
+            temperatures: At which to say what confidence would be, besides the bundle's own.
 
         Returns:
             A result for each way, as ``segment`` gives it.
@@ -208,7 +213,8 @@ class Segmenter:
             MedsegError: As ``segment``.
         """
         volume = self._opened(volume)
-        return self._in_ways(volume, self._swept(volume), ways, error_map=error_map)
+        swept = self._swept(volume, temperatures=temperatures)
+        return self._in_ways(volume, swept, ways, error_map=error_map)
 
     def judge(self, volume: Volume | Files | Image, labels: Array) -> MaskQuality:
         """Say how good labels made by someone else probably are, without knowing the truth.
@@ -274,23 +280,28 @@ class Segmenter:
         if largest and errors is not None:
             labels = _keep_largest(swept.labels, largest)
             found = found.without(_shares_kept(swept.labels, labels, largest, errors))
-        confidence = found.expected_dice(self.spec.label_set)
+        confidence, *others = (
+            found.expected_dice(self.spec.label_set, n) for n in range(len(swept.temperatures))
+        )
         return Segmentation(
             labels,
             self.spec.label_set,
             self._volumes_ml(labels, volume),
             judge(confidence, self._quality),
             confidence,
+            dict(zip(swept.temperatures[1:], others, strict=True)),
             shown,
             {stage: round(seconds, 4) for stage, seconds in swept.seconds.items()},
             swept.warnings,
             volume.grid,
         )
 
-    def _swept(self, volume: Volume, given: Array | None = None) -> Swept:
+    def _swept(
+        self, volume: Volume, given: Array | None = None, temperatures: Sequence[float] = ()
+    ) -> Swept:
         try:
             with torch.inference_mode():
-                return self._sweep(volume, given)
+                return self._sweep(volume, given, temperatures)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _is_about_memory(error):
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,7 @@ class Swept:
         labels: Label indices on the scan's grid, ``(i, j, k)``.
         grid: Where the network looked.
         found: What its probabilities add up to.
+        temperatures: What logits were divided by in ``found``.
         seconds: Stage → time. On a GPU, work counts where it is waited for.
         warnings: What had to be done differently from what was planned.
         given: What they add up to for labels that were given, if some were.
@@ -51,6 +52,7 @@ class Swept:
     labels: Array
     grid: NetworkGrid
     found: Found
+    temperatures: Sequence[float]
     seconds: Mapping[str, float]
     warnings: tuple[str, ...] = ()
     given: Found | None = None
@@ -76,6 +78,7 @@ class Sweep:
         gpu_memory: Most bytes of GPU memory for image and sums, or ``None`` for a share of
             what is free.
         answer: What the network's channels are; one estimate of all classes unless given.
+        temperature: What logits are divided by where confidence is judged.
     """
 
     def __init__(
@@ -85,19 +88,24 @@ class Sweep:
         device: torch.device,
         gpu_memory: int | None,
         answer: Answer | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self._spec, self._predict, self._device = spec, predict, device
+        self._temperature = temperature
         self._gpu_memory = gpu_memory
         self._answer = answer or Answer(spec.label_set.channels)
         self._painting = painting_of(spec.label_set)
         self._make_input = NetworkInput(spec)
 
-    def __call__(self, volume: Volume, given: Array | None = None) -> Swept:
+    def __call__(
+        self, volume: Volume, given: Array | None = None, temperatures: Sequence[float] = ()
+    ) -> Swept:
         """Segment a scan.
 
         Args:
             volume: With the bundle's channels.
             given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
+            temperatures: Others to judge confidence at, besides the bundle's, which comes first.
 
         Raises:
             ScanError: If the scan cannot be brought onto the network's grid.
@@ -110,9 +118,9 @@ class Sweep:
         windows = Windows((x, y, z), grid.shape, self._spec.inference.overlap)
         labels = np.zeros(volume.shape, label_type(self._spec.label_set.classes), order="F")
         seconds, warnings = {"input": time.perf_counter() - began}, []
-        planned = self._planned(windows)
+        planned, judged = self._planned(windows), (self._temperature, *temperatures)
         try:
-            found = self._fill(labels, seconds, volume, grid, windows, planned, given)
+            found = self._fill(labels, seconds, volume, grid, windows, planned, given, judged)
         except torch.OutOfMemoryError:
             if planned == Storage(HOST, HOST):
                 raise
@@ -123,8 +131,8 @@ class Sweep:
             warnings.append(warning)
             torch.cuda.empty_cache()
             kept = Storage(HOST, HOST)
-            found = self._fill(labels, seconds, volume, grid, windows, kept, given)
-        return Swept(labels, grid, found[0], seconds, tuple(warnings), *found[1:])
+            found = self._fill(labels, seconds, volume, grid, windows, kept, given, judged)
+        return Swept(labels, grid, found[0], judged, seconds, tuple(warnings), *found[1:])
 
     def _planned(self, windows: Windows) -> Storage:
         """Decide where image and sums lie before any memory is taken."""
@@ -149,6 +157,7 @@ class Sweep:
         windows: Windows,
         storage: Storage,
         given: Array | None,
+        temperatures: Sequence[float],
     ) -> tuple[Found, ...]:
         watch = _Watch(seconds)
         image = self._make_input(volume, grid, storage.image)
@@ -162,10 +171,13 @@ class Sweep:
         answer = self._answer
         sums = Accumulator(windows, answer.channels, storage.sums, answer.labelled)
         label_set = self._spec.label_set
-        confidence = [confidence_of(label_set, grid.shape, answer)]
+        judged: list[Array | None] = [None]
         if given is not None:
-            there = nearest(grid.part_of(given[None])[0], grid.there)
-            confidence.append(confidence_of(label_set, grid.shape, answer, there))
+            judged.append(nearest(grid.part_of(given[None])[0], grid.there))
+        confidence = [
+            confidence_of(label_set, grid.shape, answer, labels_there, temperatures)
+            for labels_there in judged
+        ]
         part = grid.part_of(labels[None])[0]
         labeller = Labeller(grid.back, part, storage.sums, self._painting)
         with self._predict.arithmetic():

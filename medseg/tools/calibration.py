@@ -5,13 +5,16 @@ made continuous by drawing lines between the centres of its steps, so that it ke
 order. The bound is conformal (Papadopoulos et al. 2002; Lei et al., JASA 2018): the residuals of
 clean cases, each left out of the regression that judges it, divided by a scale that grows as the
 expected Dice falls.
+
+Raw scores depend on the temperature that logits are divided by. Of those tried, the one is taken at
+which the regression errs least on results that it has not seen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +27,13 @@ FEWEST = 8
 
 PERFECT = 1.02
 """Expected Dice at which the scale of errors would be nothing."""
+
+TEMPERATURES = (0.7, 0.5, 0.35, 0.25)
+"""What logits are divided by, besides 1. Networks that are not sure enough need less than 1; one
+that is too sure keeps its order, and the regression mends its values."""
+
+_LEAST_GAIN = 0.02
+"""Share by which the squared error must fall for another temperature than 1."""
 
 _SPLITS = 5
 
@@ -39,12 +49,18 @@ class Sample:
         scores: Label name → raw expected Dice, of the structures found.
         dice: Label name → true Dice, of the structures that are in either mask.
         is_clean: Whether the scan was as it came, not corrupted on purpose.
+        scores_at: Temperature → scores at it, where others than 1 were tried.
     """
 
     case: str
     scores: Mapping[str, float]
     dice: Mapping[str, float]
     is_clean: bool = True
+    scores_at: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
+
+    def at(self, temperature: float) -> Sample:
+        """Return the sample with the scores at one of its temperatures."""
+        return self if temperature == 1 else replace(self, scores=self.scores_at[temperature])
 
     def pair(self, label: str | None) -> tuple[float, float] | None:
         """Return raw score and true Dice of a label, or of the mean over labels."""
@@ -76,6 +92,8 @@ def calibrate(
     Returns:
         ``None`` if there are fewer than ``FEWEST`` clean results.
     """
+    temperature = _best_temperature(samples)
+    samples = [one.at(temperature) for one in samples]
     case = _calibration(samples, None, coverage)
     if case is None:
         return None
@@ -87,7 +105,28 @@ def calibrate(
         coverage=coverage,
         review_share=review_share,
         review_below=float(np.quantile(expected_dice(case, np.array(clean)), review_share)),
+        temperature=temperature,
     )
+
+
+def _best_temperature(samples: Sequence[Sample]) -> float:
+    """Return the temperature whose regression errs least on left-out cases; 1 if none is better.
+
+    The squared error is of results that have a score at every temperature.
+    """
+    common = set(samples[0].scores_at if samples else ()).intersection(
+        *(one.scores_at for one in samples)
+    )
+    tried = (1.0, *sorted(common, reverse=True))
+    rows = [[one.at(temperature).pair(None) for temperature in tried] for one in samples]
+    known = np.array([n for n, row in enumerate(rows) if all(row)], dtype=int)
+    if len(known) < FEWEST:
+        return 1.0
+    pairs = np.array([rows[n] for n in known], dtype=float)  # (results, temperatures, 2)
+    cases, dice = [samples[n].case for n in known], pairs[:, 0, 1]
+    errors = [((_left_out(scores, dice, cases) - dice) ** 2).mean() for scores in pairs[..., 0].T]
+    best = int(np.argmin(errors))
+    return tried[best] if errors[best] < (1 - _LEAST_GAIN) * errors[0] else 1.0
 
 
 def _calibration(

@@ -70,5 +70,11 @@ def _case(content: Mapping[str, Any]) -> CaseScores:
 
 def _sample(content: Mapping[str, Any]) -> Sample:
     dice = {name: math.nan if v is None else float(v) for name, v in content["dice"].items()}
-    scores = {name: float(value) for name, value in content["scores"].items()}
-    return Sample(str(content["case"]), scores, dice, bool(content["is_clean"]))
+    # Absent in results of earlier versions: those know no other temperature.
+    scores_at = {float(at): _numbers(scores) for at, scores in content.get("scores_at", {}).items()}
+    scores = _numbers(content["scores"])
+    return Sample(str(content["case"]), scores, dice, bool(content["is_clean"]), scores_at)
+
+
+def _numbers(content: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in content.items()}

@@ -75,6 +75,10 @@ class HeldBack:
                     one,
                     scores=dict(one.scores) | _only(other.scores, kept),
                     dice=dict(one.dice) | _only(other.dice, kept),
+                    scores_at={
+                        temperature: dict(scores) | _only(other.scores_at[temperature], kept)
+                        for temperature, scores in one.scores_at.items()
+                    },
                 )
                 for one, other in zip(whole.samples, largest.samples, strict=True)
             ],

@@ -36,11 +36,12 @@ def gathered(
     parts: list[slice],
     chosen: int = 0,
     given: np.ndarray | None = None,
+    temperatures: tuple[float, ...] = (1.0,),
 ) -> Found:
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = Confidence(shape, parts, chosen, given)
+    confidence = Confidence(shape, parts, chosen, given, temperatures)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
             confidence.take(sums, corner[2])
@@ -63,6 +64,19 @@ def test_it_is_the_expected_dice_of_whole_scans(depth: int, planes: int, seed: i
             got = found.expected_dice(LABELS)[label.name]
             assert got == pytest.approx(float(dice), abs=1e-5)
     wrong = 100 * (1 - p.max(0).values)
+    assert np.abs(found.doubt - wrong.numpy()).max() <= 0.51
+
+
+def test_each_temperature_judges_the_same_mask_by_its_own_probabilities() -> None:
+    scores, temperatures = logits((6, 5, 20)), (0.5, 1.0, 2.0)
+    found = gathered(scores, 7, [slice(0, 3)], temperatures=temperatures)
+    mask = scores.argmax(0) == 1
+    for which, temperature in enumerate(temperatures):
+        p = (scores / temperature).softmax(0)[1].double()
+        dice = 2 * p[mask].sum() / (p.sum() + mask.sum())
+        got = found.expected_dice(LABELS, which)["a"]
+        assert got == pytest.approx(float(dice), abs=1e-5)
+    wrong = 100 * (1 - (scores / 0.5).softmax(0).max(0).values)
     assert np.abs(found.doubt - wrong.numpy()).max() <= 0.51
 
 
@@ -157,12 +171,32 @@ def test_without_calibration_a_result_has_an_estimate_and_no_bound(
     assert set(quality.labels) == {"liver", "kidney"}
 
 
-def test_the_bundles_calibration_is_used(untrained_bundle: Callable[..., Path]) -> None:
-    folder = untrained_bundle()
+def calibrated(folder: Path, **changes: float) -> Path:
     curve = {"scores": [0, 1], "dice": [0, 0.5], "margin": 0.1, "cases": 20}
-    known = {"case": curve, "coverage": 0.9, "review_below": 0.5, "review_share": 0.1}
-    file = folder / "models" / "trained.json"
-    file.write_text(json.dumps({"quality": known}))
+    known = {"case": curve, "coverage": 0.9, "review_below": 0.5, "review_share": 0.1, **changes}
+    (folder / "models" / "trained.json").write_text(json.dumps({"quality": known}))
+    return folder
+
+
+def test_the_bundles_temperature_sharpens_confidence_and_changes_no_label(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    plain = Segmenter(calibrated(untrained_bundle("plain")), "cpu")
+    sharp = Segmenter(calibrated(untrained_bundle("sharp"), temperature=0.5), "cpu")
+    (first,) = plain.segment_in_ways(random_scan(), [()], temperatures=(0.5, 0.25))
+    second = sharp.segment(random_scan())
+    assert np.array_equal(first.labels, second.labels)
+    assert list(first.confidence_at) == [0.5, 0.25]
+    for name, score in second.confidence.items():
+        assert first.confidence_at[0.5][name] == pytest.approx(score, abs=1e-6)
+        assert first.confidence[name] < score < first.confidence_at[0.25][name]
+    assert second.quality.expected == pytest.approx(
+        np.mean(list(second.confidence.values())) / 2, abs=1e-4
+    )
+
+
+def test_the_bundles_calibration_is_used(untrained_bundle: Callable[..., Path]) -> None:
+    folder = calibrated(untrained_bundle())
     found = Segmenter(folder, "cpu").segment(random_scan())
     raw = np.mean(list(found.confidence.values()))
     assert found.quality.expected == pytest.approx(raw / 2, abs=1e-4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +82,33 @@ def test_order_is_kept(seed: int, count: int) -> None:
 def test_a_calibration_survives_its_file() -> None:
     bundle = known()
     assert QualityFinding.model_validate_json(bundle.model_dump_json()) == bundle
+
+
+def with_temperatures(samples: list[Sample], at_half: Callable[[Sample], float]) -> list[Sample]:
+    return [replace(one, scores_at={0.5: {"a": at_half(one)}}) for one in samples]
+
+
+def test_the_temperature_is_the_one_that_tells_results_apart() -> None:
+    rng = np.random.default_rng(3)
+    samples = made_samples(30, 3)
+    sharp = with_temperatures(samples, lambda one: min(0.4 + 0.6 * one.dice["a"], 1.0))
+    found = calibrate(sharp, ["a"])
+    assert found is not None
+    assert found.temperature == 0.5
+    for one in sharp:
+        judged = judge(one.at(0.5).scores, found).expected
+        assert judged == pytest.approx(one.dice["a"], abs=0.1)
+    dull = calibrate(with_temperatures(samples, lambda _: float(rng.uniform())), ["a"])
+    assert dull is not None
+    assert dull.temperature == 1
+    assert dull == calibrate(samples, ["a"])
+
+
+def test_a_temperature_that_orders_no_better_is_not_taken() -> None:
+    samples = made_samples(30, 4)
+    found = calibrate(with_temperatures(samples, lambda one: one.scores["a"] / 2), ["a"])
+    assert found is not None
+    assert found.temperature == 1
 
 
 def test_too_few_cases_calibrate_nothing() -> None:

@@ -1,14 +1,18 @@
-"""What the benchmark of quality counts, and the corruptions that it makes."""
+"""What the benchmarks of refinement and quality count, and what they may claim."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
+
+from medseg.tools.bundle import parse_spec
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "benchmarks" / "refinement"
 
@@ -48,3 +52,76 @@ def test_unseen_corruptions_are_none_at_0_and_grow(load) -> None:
         apart = [float(np.abs(one - image).mean()) for one in made]
         assert apart[0] < 1e-5
         assert 1e-3 < apart[1] < apart[2]
+
+
+def table(gain: float, seeds: int, noise: float = 0.001, seed: int = 0) -> np.ndarray:
+    return 0.85 + gain + np.random.default_rng(seed).normal(0, noise, (seeds, 40))
+
+
+@pytest.mark.parametrize(
+    ("gain", "seeds", "gaps", "says"),
+    [
+        (0.01, 5, None, "helps"),
+        (0.01, 5, [0.5] * 5, "helps"),
+        (0.01, 5, [0.5, 0.5, 0.5, 0.5, 0.2], "invalid"),
+        (0.01, 5, [0.5, float("nan")], "invalid"),
+        (0.01, 4, None, "no claim: 4 of 5 seeds"),
+        (0.001, 5, None, "not shown to help"),
+        (-0.01, 5, None, "harms"),
+    ],
+)
+def test_a_claim_needs_size_certainty_seeds_and_a_critic_that_separates(
+    load, gain: float, seeds: int, gaps: list[float] | None, says: str
+) -> None:
+    claims = load("claims")
+    patients = [str(n // 2) for n in range(40)]
+    dice = claims.change(table(gain, seeds), table(0, seeds, seed=1), patients)
+    hd95 = claims.change(table(0, seeds), table(0, seeds), patients, relative=True)
+    assert claims.verdict(dice, hd95, seeds, gaps).startswith(says)
+
+
+def test_an_uncertain_gain_is_no_help(load) -> None:
+    claims = load("claims")
+    patients = [str(n) for n in range(40)]
+    dice = claims.change(table(0.004, 5, 0.1), table(0, 5, 0.1, seed=1), patients)
+    assert dice.low < 0 < dice.high
+    hd95 = claims.Change(0.0, -0.01, 0.01)
+    assert claims.verdict(dice, hd95, 5) == "not shown to help"
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_critics_distances_are_those_to_the_surface(load, dims: int) -> None:
+    mask = torch.zeros(1, 1, *[21] * dims)
+    mask[(0, 0, *[slice(8, 13)] * dims)] = 1
+    found = load("critics").signed_distances(mask, dims)[0, 0]
+    middle = [10] * (dims - 1)
+    along = [float(found[(*middle, place)]) for place in range(21)]
+    assert along[10] == min(along) < -0.2
+    assert along[0] == pytest.approx(1)
+    assert all(a > b for a, b in itertools.pairwise(along[3:11]))
+    assert along[7] > 0 > along[8]
+    assert float(found.min()) >= -1
+    assert float(found.max()) <= 1
+
+
+@pytest.mark.parametrize("name", ["TwoScales", "Distances"])
+def test_other_critics_judge_masks_and_let_gradients_reach_them(load, name: str) -> None:
+    spec = parse_spec(
+        {
+            "name": "made",
+            "channels": [{"name": "CT"}],
+            "labels": [{"index": 1, "name": "liver"}],
+            "network": {"kind": "unet", "channels": [4, 8, 8], "strides": [1, 2, 2]},
+            "training": {"patch": [24, 32, 24]},
+            "refinement": {},
+        }
+    )
+    critic = getattr(load("critics"), name)(spec, spec.refinement)
+    image = torch.randn(2, 1, 24, 32, 24, generator=torch.Generator().manual_seed(0))
+    mask = torch.full((2, 2, 24, 32, 24), 0.5, requires_grad=True)
+    *features, scores = critic(image, mask)
+    assert features
+    assert len(scores) == 2
+    scores.mean().backward()
+    assert mask.grad is not None
+    assert float(mask.grad.abs().max()) > 0

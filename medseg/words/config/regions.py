@@ -46,16 +46,15 @@ def resolved_regions(
             paints=index[paint],
         )
         for place, (region, paint) in enumerate(zip(regions, _painted(regions), strict=True))
-        if paint is not None
     )
 
 
-def _painted(regions: Sequence[RegionSpec]) -> list[str | None]:
-    """Return the label that each region paints; ``None`` where it should say so and does not."""
+def _painted(regions: Sequence[RegionSpec]) -> list[str]:
+    """Return the label that each region paints; no name where it should say so and does not."""
     painted = []
     for place, region in enumerate(regions):
         own = _in_no_later(regions, place)
-        painted.append(region.paints or (own[0] if len(own) == 1 else None))
+        painted.append(region.paints or (own[0] if len(own) == 1 else ""))
     return painted
 
 
@@ -112,7 +111,7 @@ def _order(regions: Sequence[RegionSpec]) -> Iterator[tuple[str, str]]:
 def _paints(regions: Sequence[RegionSpec]) -> Iterator[tuple[str, str]]:
     for place, (region, paint) in enumerate(zip(regions, _painted(regions), strict=True)):
         where = f"regions.{place}.paints"
-        if paint is None:
+        if not paint:
             own = _in_no_later(regions, place)
             which = f"{' and '.join(own)} are" if own else "none of its labels is"
             what = f"must name the label that shows {region.name}, since {which} in no later region"
@@ -128,7 +127,7 @@ def _unreadable(regions: Sequence[RegionSpec], names: Sequence[str]) -> Iterator
     for name in names:
         last = max(place for place, region in enumerate(regions) if name in region.labels)
         shown = painted[last]
-        if shown is not None and holders[shown] != holders[name]:
+        if holders[shown] != holders[name]:
             yield (
                 f"voxels of {name} are in {' and '.join(holders[name])}, but {regions[last].name}, "
                 f"the last of these, would show them as {shown}, which is in "

@@ -52,6 +52,9 @@ class QualityFinding(Spec):
     """Results with a lower expected Dice should be looked at first."""
     review_share: Fraction
     """Share of clean held-back cases that this flags."""
+    temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+    """What logits are divided by before they become the probabilities of a raw score. It changes
+    no label."""
 
 
 class RefinementFinding(Spec):

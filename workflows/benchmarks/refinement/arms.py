@@ -103,6 +103,6 @@ def trained(
     )
 
 
-def spec_of(bundle: Path) -> BundleSpec:
-    """Return what a bundle says."""
-    return load_bundle(bundle).spec
+def spec_of(bundle: Path, overrides: Sequence[str] = ()) -> BundleSpec:
+    """Return what a bundle says, with some of it changed."""
+    return load_bundle(bundle, overrides).spec

@@ -30,6 +30,7 @@ from medseg import Segmenter
 from medseg.engine.corruptions import CORRUPTIONS, Corruption, corrupt
 from medseg.engine.learning.faults import damage
 from medseg.tools.agreement import mask_dice
+from medseg.tools.bundle import load_bundle
 from medseg.tools.cases import Case
 from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
@@ -51,8 +52,8 @@ class Judged:
         patient: Which patient, by number.
         case: Which case, by number.
         dice: True Dice, mean over structures.
-        raw: Expected Dice as the network's probabilities have it.
-        expected: Calibrated.
+        raw: Expected Dice as the network's probabilities have it, at temperature 1.
+        expected: Calibrated, at the temperature that held-back cases chose.
         lower: Its bound.
         review: Whether it was flagged.
     """
@@ -119,9 +120,11 @@ def judge_case(
 ) -> tuple[list[Judged], JudgedMask]:
     """Segment one test case in every condition, and judge a damaged mask of it."""
     volume, reference = open_case(case, segmenter.spec)
+    keep_largest = segmenter.bundle.decided.inference.keep_largest or ()
     found = []
     for condition, kind, image in conditions(volume, 1000 + number):
-        made = segmenter.segment(image)
+        (made,) = segmenter.segment_in_ways(image, [keep_largest], temperatures=(1.0,))
+        raw = list(made.confidence_at[1.0].values())
         dice = mask_dice(made.labels, reference, segmenter.spec.label_set)
         known = made.quality
         found.append(
@@ -131,7 +134,7 @@ def judge_case(
                 patient,
                 number,
                 float(np.mean(list(dice.values()))),
-                float(np.mean(list(made.confidence.values()))) if made.confidence else 0.0,
+                float(np.mean(raw)) if raw else 0.0,
                 known.expected or 0.0,
                 known.lower or 0.0,
                 known.review,
@@ -179,7 +182,12 @@ def judge_arm(run: Path, cases: Sequence[Case]) -> Mapping[str, Any]:
             write_whole(file, "\n".join(before) + "\n")
     read = [json.loads(line) for line in before]
     images = [image for one in read for image in one["images"]]
-    return {"images": images, "masks": [one["mask"] for one in read]}
+    known = load_bundle(run).trained.quality
+    return {
+        "images": images,
+        "masks": [one["mask"] for one in read],
+        "temperature": known.temperature if known else 1.0,
+    }
 
 
 def figures_of(rows: Sequence[Judged], score: str) -> dict[str, Estimate]:
@@ -212,9 +220,9 @@ def heading(*cells: str) -> list[str]:
     return ["", "| " + " | ".join(cells) + " |", "| --- " * len(cells) + "|"]
 
 
-def quality_lines(name: str, rows: Sequence[Judged]) -> Iterator[str]:
+def quality_lines(name: str, rows: Sequence[Judged], temperature: float) -> Iterator[str]:
     """Yield the tables of one trained bundle."""
-    yield f"\n### {name}"
+    yield f"\n### {name}: temperature {temperature:g}"
     yield from heading("images", "n", "Dice", "failed", "score", *FIGURES, "a perfect order finds")
     for condition in (CLEAN, SEEN, SHIFTED, None):
         some = [row for row in rows if condition in (row.condition, None)]
@@ -293,7 +301,7 @@ def write_results(out: Path, results: Mapping[str, Mapping[str, Any]], about: An
     for name, content in results.items():
         rows = [Judged(**row) for row in content["images"]]
         by_arm.setdefault(name.rsplit(", seed", 1)[0], []).extend(rows)
-        lines.extend(quality_lines(name, rows))
+        lines.extend(quality_lines(name, rows, content["temperature"]))
         lines.extend(["", *goals_met(rows)])
         masks = (row | {"bounds": tuple(map(tuple, row["bounds"]))} for row in content["masks"])
         lines.extend(mask_lines([JudgedMask(**row) for row in masks]))
