@@ -73,8 +73,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             {"name": "inner", "labels": ["ring", "centre"]},
             {"name": "centre", "labels": ["centre"]},
         ],
-        training={"steps": 60, "validate_every": 30, "optimizer": "adamw", "learning_rate": 0.01},
-        quality={"corrupted_copies": 3},
+        training={
+            "steps": 60,
+            "validate_every": 60,
+            "optimizer": "adamw",
+            "learning_rate": 0.03,
+        },
+        network={"channels": [8, 8, 8]},
+        quality={"corrupted_copies": 0},
     )
     events: list[Event] = []
     bundle = write_json(home, made)
