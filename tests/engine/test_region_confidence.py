@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -21,11 +23,16 @@ from medseg.words.volume import Array
 LABELS = made_spec(**NESTED).label_set
 
 
-def gathered(scores: torch.Tensor, planes: int, given: Array | None = None) -> Found:
+def gathered(
+    scores: torch.Tensor,
+    planes: int,
+    given: Array | None = None,
+    temperatures: Sequence[float] = (1.0,),
+) -> Found:
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = confidence_of(LABELS, shape, Answer(3), given)
+    confidence = confidence_of(LABELS, shape, Answer(3), given, temperatures)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
             confidence.take(sums, corner[2])
@@ -35,17 +42,20 @@ def gathered(scores: torch.Tensor, planes: int, given: Array | None = None) -> F
     return confidence.found
 
 
-def check(found: Found, scores: torch.Tensor, labels: Array) -> None:
+def check(
+    found: Found, scores: torch.Tensor, labels: Array, row: int = 0, temperature: float = 1.0
+) -> None:
     """Compare with the sums over the whole scan, written out."""
-    p = scores.double().sigmoid().numpy()
+    p = (scores.double() / temperature).sigmoid().numpy()
     masks = np.array([np.isin(labels, region.labels) for region in LABELS.regions])
-    got = found.expected_dice(LABELS)
+    got = found.expected_dice(LABELS, row)
     for region, each, mask in zip(LABELS.regions, p, masks, strict=True):
         if mask.any():
             dice = 2 * each[mask].sum() / (each.sum() + mask.sum())
             assert got[region.name] == pytest.approx(dice, abs=1e-5)
-    wrong = 100 * np.abs(masks - p).max(axis=0)
-    assert np.abs(found.doubt - wrong).max() <= 0.51
+    if row == 0:
+        wrong = 100 * np.abs(masks - p).max(axis=0)
+        assert np.abs(found.doubt - wrong).max() <= 0.51
 
 
 @settings(max_examples=20)
@@ -63,6 +73,15 @@ def test_labels_that_are_given_are_judged_by_the_same_probabilities(depth: int, 
     scores = logits((6, 5, depth), seed=seed)
     labels = np.random.default_rng(seed).integers(0, 4, (6, 5, depth)).astype(np.uint8)
     check(gathered(scores, 5, labels), scores, labels)
+
+
+def test_every_temperature_is_added_up_by_itself() -> None:
+    scores = logits((6, 5, 12), seed=7)
+    painting = painting_of(LABELS)
+    labels = painting.labels(painting.compare(scores).winners.numpy())
+    found = gathered(scores, 5, temperatures=(0.5, 2.0))
+    for row, temperature in enumerate((0.5, 2.0)):
+        check(found, scores, labels, row, temperature)
 
 
 def test_what_is_not_there_has_no_score() -> None:

@@ -75,8 +75,9 @@ def _regions(said: Mapping[str, Any], listing: Path) -> tuple[NamedRegion, ...]:
     order = list(order) if isinstance(order, list | tuple) else []
     if len(order) != len(named) or not all(_is_value(value) for value in order):
         raise DatasetError(
-            f"{listing}: its labels are {len(named)} regions, so 'regions_class_order' must list "
-            f"{len(named)} values, the one that each paints in label maps; it is {order}"
+            f"{listing}: its labels are regions ({', '.join(str(name) for name, _ in named)}), so "
+            f"'regions_class_order' must list {len(named)} values, the one that each paints in "
+            f"label maps; it is {order}"
         )
     return tuple(
         NamedRegion(str(name), values, paint)
