@@ -23,6 +23,8 @@ _WIDEST = 480
 _GAP = 6
 _FILL = 0.22
 _QUALITY = 82
+_EFFORT = 2
+"""Of 0 to 6. The usual 4 takes three times as long, beside a network, for 5 % smaller files."""
 
 Picture = npt.NDArray[np.uint8]
 
@@ -49,7 +51,9 @@ def draw_thumbnail(volume: Volume, labels: Array, label_set: LabelSet) -> bytes:
     gap = np.zeros((HEIGHT, _GAP, 3), np.uint8)
     row = [part for panel in panels for part in (panel, gap)][:-1]
     file = io.BytesIO()
-    Image.fromarray(np.concatenate(row, axis=1)).save(file, "WEBP", quality=_QUALITY)
+    Image.fromarray(np.concatenate(row, axis=1)).save(
+        file, "WEBP", quality=_QUALITY, method=_EFFORT
+    )
     return file.getvalue()
 
 

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from medseg.engine.accumulator import Accumulator
+from medseg.engine.confidence import Confidence
+from medseg.engine.sliding import Windows
 from medseg.tools.bundle import parse_spec
+from medseg.words.labels import Label, LabelSet
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "benchmarks" / "refinement"
 
@@ -125,3 +129,34 @@ def test_other_critics_judge_masks_and_let_gradients_reach_them(load, name: str)
     scores.mean().backward()
     assert mask.grad is not None
     assert float(mask.grad.abs().max()) > 0
+
+
+def test_the_arms_expected_dice_is_medsegs_own(load) -> None:
+    """The benchmark sums whole scans at once where medseg sums plane by plane."""
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(6, 9, 8, 7, generator=generator)
+    labels = LabelSet([Label(1, "a", 1, (255, 0, 0)), Label(2, "b", 2, (0, 255, 0))])
+    windows = Windows((9, 8, 7), (9, 8, 7), 0.5)
+    sums = Accumulator(windows, 6, torch.device("cpu"))
+    sums.add((0, 0, 0), logits)
+    parts = [slice(0, 3), slice(3, 6)]
+    confidence = Confidence((9, 8, 7), parts, 1, temperatures=(0.5,))
+    confidence.take(sums, 7)
+    estimates = (logits.unflatten(0, (2, 3)) / 0.5).softmax(dim=1)
+    found = load("ablation").expected_dice(estimates, logits[3:].argmax(dim=0), labels)
+    assert found == pytest.approx(confidence.found.expected_dice(labels), abs=1e-5)
+
+
+def test_an_arm_is_compared_with_its_control_seed_by_seed_and_image_by_image(load) -> None:
+    ablation = load("ablation")
+    arm = ablation.Arm("refiner", "U-Net", "refiner")
+    rows = [
+        {"arm": name, "condition": "clean", "seed": seed, "case": case, "dice": dice, "hd95": 2.0}
+        for seed in range(5)
+        for case in range(6)
+        for name, dice in (("U-Net", 0.5 + case / 20), ("refiner", 0.51 + case / 20))
+    ]
+    dice, hd95 = ablation.compared(rows, arm, "clean", [str(n) for n in range(6)])
+    assert dice.value == pytest.approx(0.01)
+    assert dice.low == pytest.approx(dice.high)  # every pair differs by the same
+    assert hd95.value == 0

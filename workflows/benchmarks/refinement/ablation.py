@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arms import ARMS as CHANGES
 from arms import list_without_test, spec_of, split_cases
 from claims import Change, Table, change, verdict
 from critics import Distances, TwoScales
@@ -71,6 +72,7 @@ class Arm:
         name: What tables call it.
         against: The arm it is compared with.
         kind: ``trunk``, ``refiner``, ``joint``, ``longer`` or ``ensemble``.
+        overrides: What it changes in the bundle.
         refinement: Fields of the refinement section.
         make_critic: Makes the critic; medseg's own unless given.
     """
@@ -78,6 +80,7 @@ class Arm:
     name: str
     against: str
     kind: str
+    overrides: Sequence[str] = ()
     refinement: Mapping[str, Any] = field(default_factory=dict)
     make_critic: MakeCritic | None = None
 
@@ -93,15 +96,16 @@ _ALL_DAMAGED = {"bank": {"corrupted": 1.0}}
 
 ARMS = (
     Arm(PLAIN, "", "trunk"),
-    Arm(HEAD, PLAIN, "refiner", _ALONE),
+    Arm("U-Net, no corruptions", PLAIN, "trunk", CHANGES["no corruptions"]),
+    Arm(HEAD, PLAIN, "refiner", refinement=_ALONE),
     Arm(CRITIC, HEAD, "refiner"),
     Arm(LONGER, PLAIN, "longer"),
     Arm(JOINT, LONGER, "joint"),
     Arm(MEAN_OF_TWO, PLAIN, "ensemble"),
     Arm("refiner + critic of two scales", HEAD, "refiner", make_critic=TwoScales),
     Arm("refiner + critic of distances", HEAD, "refiner", make_critic=Distances),
-    Arm(DAMAGED, PLAIN, "refiner", _ALL_DAMAGED | _ALONE),
-    Arm(f"{DAMAGED} + critic", DAMAGED, "refiner", _ALL_DAMAGED),
+    Arm(DAMAGED, PLAIN, "refiner", refinement=_ALL_DAMAGED | _ALONE),
+    Arm(f"{DAMAGED} + critic", DAMAGED, "refiner", refinement=_ALL_DAMAGED),
 )
 
 
@@ -114,8 +118,7 @@ class Ablation:
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given, self.out = given, Path(given.out)
-        overrides = [f"training.steps={given.steps}", *given.overrides]
-        self.spec = spec_of(given.bundle, overrides)
+        self.spec = self._changed()
         learning, held_back, test = split_cases(given.data, self.spec)
         learning = _of_patients(learning, given.learn_from)
         self.parts = (learning, held_back, test)
@@ -123,13 +126,17 @@ class Ablation:
         listed = list_without_test(self.parts, self.out)
         self.dataset: Dataset = open_dataset(listed, self.spec, 0, self.out / "preprocessed")
 
+    def _changed(self, overrides: Sequence[str] = ()) -> BundleSpec:
+        steps = f"training.steps={self.given.steps}"
+        return spec_of(self.given.bundle, [steps, *self.given.overrides, *overrides])
+
     def grown(self, arm: Arm, seed: int) -> Grown:
         """Return an arm of a seed, trained now if it was not before."""
         file = self.out / f"seed{seed}" / f"{arm.name.replace(' ', '_')}.pt"
         return kept(file, lambda: self._grow(arm, seed))
 
     def _grow(self, arm: Arm, seed: int) -> Grown:
-        cases, spec = self.dataset.training, self._of_seed(seed)
+        cases, spec = self.dataset.training, _of_seed(self._changed(arm.overrides), seed)
         if arm.kind == "trunk":
             return grow_unet(spec, cases)
         trunk = self.grown(ARMS[0], seed)
@@ -153,10 +160,6 @@ class Ablation:
         if arm.kind == "joint":
             changes["refinement"] = RefinementSpec(kind="joint")
         return grow_unet(spec.model_copy(update=changes), cases, trunk)
-
-    def _of_seed(self, seed: int) -> BundleSpec:
-        training = self.spec.training.model_copy(update={"seed": seed})
-        return self.spec.model_copy(update={"training": training})
 
     def _refining(self, spec: BundleSpec, arm: Arm) -> BundleSpec:
         said = {"steps": self.given.arm_steps, **arm.refinement}
@@ -334,6 +337,11 @@ def expected_dice(
             inside, everywhere = (p * mask).sum(dim=(1, 2, 3)), p.sum(dim=(1, 2, 3))
             found[label.name] = float((2 * inside / (everywhere + mask.sum())).mean())
     return found
+
+
+def _of_seed(spec: BundleSpec, seed: int) -> BundleSpec:
+    training = spec.training.model_copy(update={"seed": seed})
+    return spec.model_copy(update={"training": training})
 
 
 def _of_patients(cases: Sequence[Case], count: int | None) -> list[Case]:
