@@ -123,7 +123,7 @@ class Ablation:
         learning = _of_patients(learning, given.learn_from)
         self.parts = (learning, held_back, test)
         self.arms = [arm for arm in ARMS if not given.arms or arm.name in given.arms]
-        listed = list_without_test(self.parts, self.out)
+        listed = list_without_test(self.parts, self.spec, self.out)
         self.dataset: Dataset = open_dataset(listed, self.spec, 0, self.out / "preprocessed")
 
     def _changed(self, overrides: Sequence[str] = ()) -> BundleSpec:

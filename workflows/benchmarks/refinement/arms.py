@@ -48,20 +48,23 @@ def split_cases(data: Path, spec: BundleSpec) -> tuple[list[Case], list[Case], l
     return parts
 
 
-def list_without_test(parts: Sequence[Sequence[Case]], out: Path) -> Path:
+def list_without_test(parts: Sequence[Sequence[Case]], spec: BundleSpec, out: Path) -> Path:
     """Write a data list from which the test cases are missing; return the file."""
     learning, held_back, _ = parts
-    rows = [_row(case, fold) for fold, part in ((1, learning), (0, held_back)) for case in part]
+    field = spec.data.group_by or "group"
+    rows = [
+        _row(case, fold, field) for fold, part in ((1, learning), (0, held_back)) for case in part
+    ]
     file = out / "cases.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"training": rows}, indent=1) + "\n")
     return file
 
 
-def _row(case: Case, fold: int) -> dict[str, Any]:
+def _row(case: Case, fold: int, field: str) -> dict[str, Any]:
     image = case.scan.parts[0][0].resolve()
     label = case.label.resolve()
-    return {"image": str(image), "label": str(label), "fold": fold, "group": case.group}
+    return {"image": str(image), "label": str(label), "fold": fold, field: case.group}
 
 
 def trained(

@@ -344,8 +344,9 @@ def main() -> None:
     given = parser.parse_args()
 
     torch.set_num_threads(given.threads)
-    parts = split_cases(given.data, spec_of(given.bundle))
-    data = list_without_test(parts, given.out)
+    spec = spec_of(given.bundle)
+    parts = split_cases(given.data, spec)
+    data = list_without_test(parts, spec, given.out)
     wanted = [(arm, seed) for seed in given.seeds for arm in given.arms]
     runs = run_arms(given, data, wanted)
     if given.only == "train":
