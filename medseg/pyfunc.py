@@ -74,7 +74,8 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             found = self._segmenter.segment(volume)
             write_labels(label_map, found.labels, volume)
         except MedsegError as error:
-            nothing = dict.fromkeys(self._segmenter.spec.label_set.names, math.nan)
+            regions = self._segmenter.spec.label_set.regions
+            nothing = {region.name: math.nan for region in regions}
             judged = _judgement(Quality(review=True))
             return {"label_map": "", "error": str(error), **_columns(nothing), **judged}
         judged = _judgement(found.quality)

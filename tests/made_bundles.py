@@ -35,6 +35,20 @@ SMALL: dict[str, Any] = {
 }
 """The content of the smallest sensible ``bundle.json``."""
 
+NESTED: dict[str, Any] = {
+    "labels": [
+        {"index": 1, "name": "edema"},
+        {"index": 2, "name": "core"},
+        {"index": 3, "name": "enhancing"},
+    ],
+    "regions": [
+        {"name": "whole", "labels": ["edema", "core", "enhancing"]},
+        {"name": "inner", "labels": ["core", "enhancing"]},
+        {"name": "enhancing", "labels": ["enhancing"]},
+    ],
+}
+"""Sections of a bundle whose structures lie in each other."""
+
 
 def content(**sections: Any) -> dict[str, Any]:
     """Return ``SMALL`` with sections replaced; a dict for a section adds to it."""

@@ -102,12 +102,14 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Say what was planned; with every choice and its reason if that is wanted."""
     spec, training = plan.spec, plan.spec.training
     labels = ", ".join(label.name for label in spec.labels)
+    regions = ", ".join(region.name for region in spec.regions)
     patch = " × ".join(str(size) for size in training.patch)
     budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
     seen = len(plan.survey.cases)
     cases = f"{seen} cases" if seen else "nnU-Net's plans"
     for line in (
         f"{cases}; {len(spec.labels)} labels: {labels}",
+        *([f"{len(spec.regions)} regions: {regions}"] if regions else []),
         f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, about "
         f"{training.steps} steps{budget}",
     ):

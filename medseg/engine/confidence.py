@@ -66,7 +66,8 @@ class Found:
         scores = 2 * inside / np.maximum(everywhere + self.sizes, 1e-9)
         mean = np.clip(scores.mean(axis=0), 0, 1)
         seen = (self.sizes > 0) | (self.peaks[which] > _SEEN)
-        return {la.name: float(mean[la.index]) for la in label_set if seen[la.index]}
+        each = [(region.name, region.channel) for region in label_set.regions]
+        return {name: float(mean[channel]) for name, channel in each if seen[channel]}
 
     def and_outside(self, voxels: Totals) -> Found:
         """Return what is found once voxels count that lie where the network did not look.

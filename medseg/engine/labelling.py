@@ -1,8 +1,8 @@
 """Scores on the network's grid → labels on the scan's, a few planes at a time.
 
-The labels are those of all scores interpolated linearly to the scan's grid and then compared.
-Where the eight voxels around a place share their best class, interpolation (a convex combination)
-keeps it, so only the others, at the rims of structures, are computed in full.
+The labels are those of all scores interpolated linearly to the scan's grid and then compared, or,
+with regions, painted. Where the eight voxels around a place share their winner, interpolation (a
+convex combination) keeps it, so only the others, at the rims of structures, are computed in full.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 
 from medseg.engine.accumulator import Accumulator
+from medseg.engine.painting import Painting
 from medseg.tools.resampling import GridMap, Taps
 from medseg.words.errors import MedsegError
 from medseg.words.volume import Array
@@ -37,10 +38,17 @@ class Labeller:
         labels: The label map (or a part of it, as a view), ``(i, j, k)`` along the network's
             axes; written plane by plane along the last.
         device: Where the scores lie.
+        painting: How scores become labels; the highest wins unless given.
     """
 
-    def __init__(self, back: GridMap, labels: Array, device: torch.device) -> None:
-        self._back, self._device = back, device
+    def __init__(
+        self,
+        back: GridMap,
+        labels: Array,
+        device: torch.device,
+        painting: Painting = Painting(),  # noqa: B008 - a frozen value
+    ) -> None:
+        self._back, self._device, self._painting = back, device, painting
         self._planes = labels.transpose(2, 1, 0)
         self._done = 0
         self._through = back.axis_taps(2)
@@ -64,36 +72,39 @@ class Labeller:
         ready = int((self._through.upper < finished).sum())
         while self._done < ready:
             here = slice(self._done, min(self._done + self._at_once, ready))
-            self._planes[here] = self._labels(scores, here).cpu().numpy()
+            winners = self._winners(scores, here).cpu().numpy()
+            self._planes[here] = self._painting.labels(winners)
             self._done = here.stop
         if ready == len(self._planes):
             return finished
         return min(finished, int(self._through.lower[ready]))
 
-    def _labels(self, scores: Accumulator, here: slice) -> torch.Tensor:
-        """Return the labels of some planes of the scan, ``(k, j, i)``."""
+    def _winners(self, scores: Accumulator, here: slice) -> torch.Tensor:
+        """Return who wins the voxels of some planes of the scan, ``(k, j, i)``."""
         first = int(self._through.lower[here.start])
         stop = int(self._through.upper[here.stop - 1]) + 1
-        best, which = scores.labelled[..., first - scores.first : stop - scores.first].max(dim=0)
-        if not bool(torch.isfinite(best.sum())):
+        needed = scores.labelled[..., first - scores.first : stop - scores.first]
+        highest, winners = self._painting.compare(needed)
+        if not bool(torch.isfinite(highest.sum())):
             raise MedsegError(
                 "the network returned scores that are no finite numbers; the arithmetic may be too "
                 "coarse for it (choose precision fp32), or its weights are broken"
             )
-        small = torch.uint8 if len(scores.labelled) < 256 else torch.int16
-        nearest = which.to(small).permute(2, 1, 0).contiguous()
+        small = torch.uint8 if len(needed) < 255 else torch.int16
+        nearest = winners.to(small).permute(2, 1, 0).contiguous()
         if self._back.is_identity:
             return nearest
         cells = _shared(nearest)
-        labels = self._of_cells(cells, first, here)
-        flat = labels.view(-1)
+        found = self._of_cells(cells, first, here)
+        flat = found.view(-1)
         rim = (flat == _mixed(cells)).nonzero()[:, 0]
         if len(rim):
             corners = _Corners(cells, scores, first)
-            at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // (len(scores.labelled) + 48))
+            at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // (len(needed) + 48))
             for some in torch.split(rim, at_once):
-                flat[some] = corners.best_class(*self._taps_of(some, first, here)).to(small)
-        return labels
+                there = corners.scores_at(*self._taps_of(some, first, here))
+                flat[some] = self._painting.compare(there, dim=1).winners.to(small)
+        return found
 
     def _of_cells(self, cells: torch.Tensor, first: int, here: slice) -> torch.Tensor:
         """Return what the cell of each voxel of some planes holds, ``(k, j, i)``."""
@@ -144,8 +155,8 @@ class _Corners:
         rows = scores.labelled.view(len(scores.labelled), -1).index_select(1, place).T.contiguous()
         self._scores = rows.div_(scores.weights.view(-1, 1).index_select(0, place))
 
-    def best_class(self, *taps: Taps) -> torch.Tensor:
-        """Return the class with the highest interpolated score at places given by their taps."""
+    def scores_at(self, *taps: Taps) -> torch.Tensor:
+        """Return the interpolated scores, ``(places, channels)``, at places given by their taps."""
         _, lines, planes = self._shape
         corners, shares = [], []
         for above in itertools.product((False, True), repeat=3):
@@ -154,29 +165,28 @@ class _Corners:
             corners.append(self._row[(x * lines + y) * planes + z])
             x, y, z = (tap.above if up else tap.below for tap, up in pairs)
             shares.append(x * y * z)
-        scores = functional.embedding_bag(
+        return functional.embedding_bag(
             torch.stack(corners, dim=1),
             self._scores,
             per_sample_weights=torch.stack(shares, dim=1),
             mode="sum",
         )
-        return scores.max(dim=1).indices
 
 
-def _mixed(labels: torch.Tensor) -> int:
-    """Return the value, no class's index, of cells whose corners have different best classes."""
-    return torch.iinfo(labels.dtype).max
+def _mixed(winners: torch.Tensor) -> int:
+    """Return the value, no winner's, of cells whose corners have different winners."""
+    return torch.iinfo(winners.dtype).max
 
 
-def _shared(labels: torch.Tensor) -> torch.Tensor:
-    """Return the label that a voxel and its next neighbours along every axis share."""
-    low = high = labels
+def _shared(winners: torch.Tensor) -> torch.Tensor:
+    """Return the winner that a voxel and its next neighbours along every axis share."""
+    low = high = winners
     for axis in range(3):
         low = torch.minimum(low, _next(low, axis))
         high = torch.maximum(high, _next(high, axis))
-    return torch.where(low == high, low, _mixed(labels))
+    return torch.where(low == high, low, _mixed(winners))
 
 
-def _next(labels: torch.Tensor, axis: int) -> torch.Tensor:
-    last = labels.shape[axis] - 1
-    return torch.cat([labels.narrow(axis, 1, last), labels.narrow(axis, last, 1)], dim=axis)
+def _next(winners: torch.Tensor, axis: int) -> torch.Tensor:
+    last = winners.shape[axis] - 1
+    return torch.cat([winners.narrow(axis, 1, last), winners.narrow(axis, last, 1)], dim=axis)

@@ -22,6 +22,7 @@ from medseg.tools.bundle import Bundle, load_bundle
 from medseg.tools.calibration import judge
 from medseg.tools.images import Files, itk, nifti, write_labels
 from medseg.tools.images.in_memory import Image, as_volume
+from medseg.tools.metrics import count_voxels
 from medseg.words.config import BundleSpec
 from medseg.words.errors import GeometryError, MedsegError, OutputError, ScanError
 from medseg.words.labels import LabelSet
@@ -41,7 +42,7 @@ class Segmentation:
     Attributes:
         labels: Label indices ``(i, j, k)`` on the scan's own grid, uint8 or uint16.
         label_set: What the indices mean.
-        volumes_ml: Label name → millilitres.
+        volumes_ml: Label name → millilitres; with regions, of these.
         quality: How good this probably is.
         confidence: Label name → what ``quality`` was judged from: the Dice to be expected if the
             network's own probabilities were right, at the bundle's temperature.
@@ -98,8 +99,9 @@ class Segmenter:
     """Segments volumes with a trained bundle.
 
     The label maps are those of the bundle's MONAI chain (resample, slide a window, resample all
-    scores back, compare), computed without ever holding the scores of a whole scan: memory grows
-    with classes × planes of one window, not with classes × scan. May be used by several threads.
+    scores back, compare them or paint regions), computed without ever holding the scores of a whole
+    scan: memory grows with classes × planes of one window, not with classes × scan. May be used by
+    several threads.
 
     Args:
         bundle: A trained bundle, or its path.
@@ -310,11 +312,12 @@ class Segmenter:
             ) from error
 
     def _volumes_ml(self, labels: Array, volume: Volume) -> dict[str, float]:
-        counts = np.zeros(self.spec.label_set.channels, np.int64)
-        # Slice by slice: numpy counts in 8-byte copies of what it is given.
-        for k in range(labels.shape[2]):
-            counts += np.bincount(labels[..., k].ravel(order="K"), minlength=len(counts))
-        return {la.name: float(counts[la.index]) * volume.voxel_ml for la in self.spec.label_set}
+        label_set = self.spec.label_set
+        counts = count_voxels(labels, label_set.classes)
+        return {
+            region.name: float(counts[list(region.labels)].sum()) * volume.voxel_ml
+            for region in label_set.regions
+        }
 
 
 def _checked(labels: Array, shape: tuple[int, int, int], most: int) -> Array:

@@ -13,14 +13,18 @@ import torch
 
 from medseg.engine.accumulator import Accumulator, bytes_held
 from medseg.engine.arithmetic import Predictor
-from medseg.engine.confidence import Confidence, Found, Totals
+from medseg.engine.confidence import Found, Totals
 from medseg.engine.labelling import Labeller, label_type
 from medseg.engine.networks.trained import Answer
+from medseg.engine.painting import painting_of
+from medseg.engine.region_confidence import confidence_of, sizes_of_channels
 from medseg.engine.sliding import Scorer, Windows
+from medseg.tools.metrics import count_voxels
 from medseg.tools.network_grid import NetworkGrid, NetworkInput, network_grid
 from medseg.tools.resampling import nearest
 from medseg.tools.transforms import padding_value
 from medseg.words.config import BundleSpec
+from medseg.words.labels import LabelSet
 from medseg.words.volume import Array, Volume
 
 GPU_SHARE = 0.6
@@ -73,7 +77,7 @@ class Sweep:
         device: Where the network computes.
         gpu_memory: Most bytes of GPU memory for image and sums, or ``None`` for a share of
             what is free.
-        answer: What the network's channels are; the classes unless given.
+        answer: What the network's channels are; one estimate of all classes unless given.
         temperature: What logits are divided by where confidence is judged.
     """
 
@@ -90,6 +94,7 @@ class Sweep:
         self._temperature = temperature
         self._gpu_memory = gpu_memory
         self._answer = answer or Answer(spec.label_set.channels)
+        self._painting = painting_of(spec.label_set)
         self._make_input = NetworkInput(spec)
 
     def __call__(
@@ -108,11 +113,10 @@ class Sweep:
             torch.OutOfMemoryError: If the device has too little memory even for one window.
         """
         began = time.perf_counter()
-        classes = self._spec.label_set.channels
         grid = network_grid(volume, self._spec.preprocessing)
         x, y, z = (*self._spec.training.patch, 1)[:3]
         windows = Windows((x, y, z), grid.shape, self._spec.inference.overlap)
-        labels = np.zeros(volume.shape, label_type(classes), order="F")
+        labels = np.zeros(volume.shape, label_type(self._spec.label_set.classes), order="F")
         seconds, warnings = {"input": time.perf_counter() - began}, []
         planned, judged = self._planned(windows), (self._temperature, *temperatures)
         try:
@@ -166,14 +170,16 @@ class Sweep:
         )
         answer = self._answer
         sums = Accumulator(windows, answer.channels, storage.sums, answer.labelled)
+        label_set = self._spec.label_set
         judged: list[Array | None] = [None]
         if given is not None:
             judged.append(nearest(grid.part_of(given[None])[0], grid.there))
         confidence = [
-            Confidence(grid.shape, answer.parts, answer.chosen, labels_there, temperatures)
+            confidence_of(label_set, grid.shape, answer, labels_there, temperatures)
             for labels_there in judged
         ]
-        labeller = Labeller(grid.back, grid.part_of(labels[None])[0], storage.sums)
+        part = grid.part_of(labels[None])[0]
+        labeller = Labeller(grid.back, part, storage.sums, self._painting)
         with self._predict.arithmetic():
             for corner, scores in score(image, windows):
                 watch.lap("network")
@@ -190,24 +196,17 @@ class Sweep:
             one.take(sums, finished=grid.shape[2])
         watch.lap("labels")
         own, *others = (one.found for one in confidence)
-        return own, *(one.and_outside(_outside(given, grid, answer.classes)) for one in others)
+        return own, *(one.and_outside(_outside(given, grid, label_set)) for one in others)
 
 
-def _outside(given: Array | None, grid: NetworkGrid, classes: int) -> Totals:
-    """Return how much of each class lies outside the box, in voxels of the network's grid."""
+def _outside(given: Array | None, grid: NetworkGrid, label_set: LabelSet) -> Totals:
+    """Return how much of each channel's mask lies outside the box, in the network's voxels."""
     if given is None:
-        return np.zeros(classes)
+        return np.zeros(label_set.channels)
     box = grid.part_of(given[None])[0]
-    voxels: Totals = _counts(given, classes) - _counts(box, classes)
-    return voxels * np.float64(math.prod(grid.shape) / box.size)
-
-
-def _counts(labels: Array, classes: int) -> Totals:
-    # Slice by slice: numpy counts in 8-byte copies of what it is given.
-    counts = np.zeros(classes)
-    for k in range(labels.shape[2]):
-        counts += np.bincount(labels[..., k].ravel(order="K"), minlength=classes)
-    return counts
+    counts = count_voxels(given, label_set.classes) - count_voxels(box, label_set.classes)
+    voxels = counts * np.float64(math.prod(grid.shape) / box.size)
+    return sizes_of_channels(voxels, label_set)
 
 
 class _Watch:

@@ -104,7 +104,7 @@ def _indices(values: Array, names: Mapping[int, str], label_set: LabelSet) -> Ar
             f"the label holds segments the bundle does not know: {', '.join(unknown[:6])}; it "
             f"knows {', '.join(label_set.names)}"
         )
-    kind = np.uint8 if label_set.channels <= 256 else np.uint16
+    kind = np.uint8 if label_set.classes <= 256 else np.uint16
     table = np.zeros(max(there) + 1, kind)
     for value in there:
         table[value] = known[value]

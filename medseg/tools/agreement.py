@@ -7,11 +7,13 @@ that lies within *a* of the bundle's own mask, which lies within *b* of the trut
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from medseg.tools.calibration import judge
+from medseg.tools.metrics import count_pairs, dice_of_pairs
 from medseg.words.config import QualityFinding
 from medseg.words.labels import LabelSet
 from medseg.words.quality import Agreement, MaskQuality, Quality
@@ -19,26 +21,15 @@ from medseg.words.volume import Array
 
 
 def mask_dice(one: Array, other: Array, label_set: LabelSet) -> dict[str, float]:
-    """Return label name → Dice of two label maps, of the labels that either of them holds.
+    """Return label name → Dice of two label maps, of the labels, or regions, that either holds.
 
     Args:
         one: Label indices ``(i, j, k)``.
         other: The same shape.
         label_set: What the indices mean.
     """
-    classes = label_set.channels
-    both = np.zeros(classes * classes, np.int64)
-    # Slice by slice: numpy counts in 8-byte copies of what it is given.
-    for k in range(one.shape[2]):
-        pairs = one[..., k].astype(np.int64) * classes + other[..., k]
-        both += np.bincount(pairs.ravel(), minlength=len(both))
-    counts = both.reshape(classes, classes)
-    sizes = counts.sum(axis=0) + counts.sum(axis=1)
-    return {
-        label.name: float(2 * counts[label.index, label.index] / sizes[label.index])
-        for label in label_set
-        if sizes[label.index]
-    }
+    dice = dice_of_pairs(count_pairs(one, other, label_set.classes), label_set)
+    return {name: value for name, value in dice.items() if not math.isnan(value)}
 
 
 def judge_given(

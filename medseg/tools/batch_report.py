@@ -76,7 +76,7 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
         judged=any(entry.quality is not None for entry in ordered),
         calibrated=all(one.quality.is_calibrated for one in ordered if one.quality),
         names=names,
-        colours={label.name: "#{:02x}{:02x}{:02x}".format(*label.colour) for label in label_set},
+        colours=_colours(label_set),
         script=script,
         script_hash=base64.b64encode(digest).decode(),
     )
@@ -86,8 +86,8 @@ def volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
     """Return what was found in each segmented scan as CSV, sorted by name.
 
     Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
-    ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``. Cells are
-    empty where there is nothing to say.
+    ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``. Where a bundle
+    has regions, these take the place of labels. Cells are empty where there is nothing to say.
     """
     good = sorted((entry for entry in entries if entry.is_good), key=lambda e: e.scan.casefold())
     names = _label_names(good, label_set)
@@ -119,9 +119,18 @@ def _is_flagged(entry: Entry) -> bool:
 
 
 def _label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]:
-    """Return the bundle's labels, then those that only other bundles' results have."""
+    """Return the bundle's labels or regions, then those that only other bundles' results have."""
+    own = (region.name for region in label_set.regions)
     others = (name for entry in entries for name in entry.volumes_ml)
-    return tuple(dict.fromkeys((*label_set.names, *others)))
+    return tuple(dict.fromkeys((*own, *others)))
+
+
+def _colours(label_set: LabelSet) -> dict[str, str]:
+    """Return the colour of each label; of a region, the colour of the label that it paints."""
+    return {
+        region.name: "#{:02x}{:02x}{:02x}".format(*label_set[region.paints - 1].colour)
+        for region in label_set.regions
+    }
 
 
 def _row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:

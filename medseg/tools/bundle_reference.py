@@ -29,6 +29,7 @@ _SECTIONS = {
     "": "The bundle",
     "ChannelSpec": "One of `channels`",
     "LabelSpec": "One of `labels`",
+    "RegionSpec": "One of `regions`",
     "DataSpec": "`data`",
     "PreprocessingSpec": "`preprocessing`",
     "ZScore": '`preprocessing.intensity`: `"kind": "zscore"`',

@@ -169,7 +169,7 @@ def _inspect(case: Case, spec: BundleSpec, keep: Keep | None) -> _Finding:
     except Exception as error:
         error.add_note(f"while checking the case {case.name}")
         raise
-    present = _present(labels, spec.label_set.channels)
+    present = _present(labels, spec.label_set.classes)
     return _Finding(
         case,
         warnings=tuple(_oddities(image, present, spec)),

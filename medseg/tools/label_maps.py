@@ -146,7 +146,7 @@ def _finder(
         lowest: Of the codes.
         highest: Of the codes.
     """
-    most = labels.channels if labels.ignored is None else labels.ignored + 1
+    most = labels.classes if labels.ignored is None else labels.ignored + 1
     kind = np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16
     unknown = np.iinfo(kind).max
     if lowest >= 0 and highest < max(size, _SMALLEST_TABLE):

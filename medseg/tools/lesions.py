@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medseg.tools.metrics import annotated
+from medseg.tools.metrics import annotated, in_region
 from medseg.words.labels import LabelSet
 from medseg.words.volume import Array
 
@@ -52,14 +52,15 @@ def count_lesions(prediction: Array, reference: Array, labels: LabelSet) -> dict
     Args:
         prediction: Label indices ``(i, j, k)``.
         reference: The same on the same grid. Where nobody annotated it nothing is counted.
-        labels: The labels.
+        labels: The labels; where they form regions, these are what is counted.
 
     Returns:
         Label name → counts.
     """
     prediction, reference = annotated(prediction, reference, labels)
     return {
-        label.name: _count(prediction == label.index, reference == label.index) for label in labels
+        region.name: _count(in_region(prediction, region), in_region(reference, region))
+        for region in labels.regions
     }
 
 

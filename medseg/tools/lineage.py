@@ -17,6 +17,7 @@ from medseg.tools.bundle import Bundle, differences, load_bundle
 from medseg.tools.checkpoint import RunFolder
 from medseg.words.config import BundleSpec, ChannelSpec, UNetSpec
 from medseg.words.errors import CheckpointError
+from medseg.words.labels import LabelSet
 
 Sources = tuple[int | None, ...]
 """For each place of the new network, the parent's place whose weights it takes, or ``None``."""
@@ -122,10 +123,14 @@ def start_file(parent: Bundle) -> Path:
 
 
 def label_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
-    """Return which of the parent's classes each class goes on from, background (0) first.
+    """Return which of the parent's output channels each channel goes on from.
 
-    The same name wins, whatever its case; else the same code.
+    Of labels background comes first; the same name wins, whatever its case; else the same code.
+    Regions go on from regions of the same name. Labels and regions never go on from each other:
+    what a softmax compares says nothing to a sigmoid.
     """
+    if parent.regions or spec.regions:
+        return _region_sources(parent.label_set, spec.label_set)
     by_name = {label.name.casefold(): label.index for label in parent.labels}
     by_code = {label.code: label.index for label in parent.labels if label.code}
     named = {label.index: by_name.get(label.name.casefold()) for label in spec.labels}
@@ -133,6 +138,13 @@ def label_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
     coded = {label.index: by_code.get(label.code) for label in spec.labels if label.code}
     free = {index: code for index, code in coded.items() if code not in taken}
     return (0, *(named[label.index] or free.get(label.index) for label in spec.labels))
+
+
+def _region_sources(parent: LabelSet, labels: LabelSet) -> Sources:
+    if not (parent.has_regions and labels.has_regions):
+        return (None,) * labels.channels
+    by_name = {region.name.casefold(): region.channel for region in parent.regions}
+    return tuple(by_name.get(region.name.casefold()) for region in labels.regions)
 
 
 def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
@@ -183,7 +195,7 @@ def _decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
     if members > 1:
         yield f"weights: of the first of the parent's {members} members"
     rows, columns = label_sources(old, spec), channel_sources(old, spec)
-    yield from _told("label", rows[1:], spec.label_set.names, ("", *old.label_set.names), _FRESH)
+    yield from _told_of_labels(rows, spec.label_set, old.label_set)
     names, parents = [c.name for c in spec.channels], [c.name for c in old.channels]
     yield from _told("channel", columns, names, parents, _ZERO if any_known(columns) else _FRESH)
     if isinstance(spec.network, UNetSpec) and spec.network.deep_supervision:
@@ -191,6 +203,25 @@ def _decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
     for change in differences(old, spec):
         if change.startswith("preprocessing."):
             yield f"{change}; the weights learned with the former"
+
+
+def _told_of_labels(rows: Sources, labels: LabelSet, parents: LabelSet) -> Iterator[str]:
+    """Say what became of labels or regions; background always goes on from background."""
+    own = len(labels.regions)
+    if labels.has_regions == parents.has_regions:
+        what = "region" if labels.has_regions else "label"
+        names, theirs = _outputs(labels)[-own:], _outputs(parents)
+        yield from _told(what, rows[-own:], names, theirs, _FRESH)
+    elif labels.has_regions:
+        yield "regions: fresh, the parent has labels that exclude each other"
+    else:
+        yield "labels: fresh, the parent has regions, which overlap"
+
+
+def _outputs(labels: LabelSet) -> list[str]:
+    """Return the name of each output channel; background has none."""
+    names = [region.name for region in labels.regions]
+    return names if labels.has_regions else ["", *names]
 
 
 _FRESH = "fresh, the parent has none of this name"

@@ -1,5 +1,8 @@
 """Label arrays → numbers: Dice, IoU, HD95, NSD and volumes, per label, in mm and ml.
 
+Where a bundle has regions, these are what is scored, each as one structure made of its labels, and
+"label" below means region.
+
 Where a number needs a rule, this is it:
 
 * a label that neither the prediction nor the reference holds has no score: NaN, not counted;
@@ -19,12 +22,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.words.labels import LabelSet
+from medseg.words.labels import LabelSet, Region
 from medseg.words.volume import Array
 
 METRICS = ("dice", "iou", "hd95", "nsd")
@@ -44,6 +48,7 @@ TOLERANCE_MM = 1.0
 _SLACK_MM = 1e-4
 
 Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,8 @@ def score_case(
         prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
         reference: Label indices on the same grid, same shape; ``labels.ignored`` where nobody
             annotated.
-        labels: The labels to score; voxels with other values count as background.
+        labels: The labels, or their regions, to score; voxels with other values count as
+            background.
         spacing: Distance between neighbouring voxels along i, j and k, in mm.
         tolerance_mm: How far apart surfaces may lie and still count as equal in the NSD.
         case: Name of the case.
@@ -167,13 +173,15 @@ def score_case(
     sizes = tuple(spacing[axis] for axis in axes)
     penalty = math.hypot(*(n * size for n, size in zip(expected.shape, sizes, strict=True)))
     scores = {}
-    for label, box in zip(labels, _boxes(predicted, expected, len(labels)), strict=True):
+    boxes = _boxes(predicted, expected, len(labels))
+    for region in labels.regions:
+        box = reduce(_union, (boxes[index - 1] for index in region.labels))
         if box is None:
-            scores[label.name] = ABSENT
+            scores[region.name] = ABSENT
         else:
-            scores[label.name] = _score_label(
-                predicted[box] == label.index,
-                expected[box] == label.index,
+            scores[region.name] = _score_label(
+                in_region(predicted[box], region),
+                in_region(expected[box], region),
                 spacing=sizes,
                 tolerance_mm=tolerance_mm,
                 penalty_mm=penalty,
@@ -189,7 +197,8 @@ def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, f
         prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
         reference: Label indices on the same grid, same shape; ``labels.ignored`` where nobody
             annotated.
-        labels: The labels to score; voxels with other values count as background.
+        labels: The labels, or their regions, to score; voxels with other values count as
+            background.
 
     Returns:
         0 to 1; NaN for a label that neither array holds.
@@ -200,12 +209,46 @@ def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, f
     predicted, expected = _indices(prediction), _indices(reference)
     _check(predicted.shape, expected.shape, (1.0, 1.0, 1.0), 0.0)
     predicted, expected = annotated(predicted, expected, labels)
-    common = predicted[predicted == expected]
-    sizes = [_sizes(array, len(labels)) for array in (predicted, expected, common)]
-    return {
-        label.name: 2 * int(both) / int(one + other) if one + other else math.nan
-        for label, one, other, both in zip(labels, *sizes, strict=True)
-    }
+    predicted, expected = (
+        np.where((array > 0) & (array <= len(labels)), array, 0) for array in (predicted, expected)
+    )
+    return dice_of_pairs(count_pairs(predicted, expected, labels.classes), labels)
+
+
+def dice_of_pairs(pairs: npt.NDArray[np.int64], labels: LabelSet) -> dict[str, float]:
+    """Return label name → Dice, from how often each pair of values occurs.
+
+    Args:
+        pairs: Voxels with each index on one side and each on the other, ``(classes, classes)``.
+        labels: The labels, or their regions, to score.
+
+    Returns:
+        0 to 1; NaN for a label that neither side holds.
+    """
+    found = {}
+    for region in labels.regions:
+        held = list(region.labels)
+        sizes = int(pairs[held].sum()) + int(pairs[:, held].sum())
+        common = int(pairs[np.ix_(held, held)].sum())
+        found[region.name] = 2 * common / sizes if sizes else math.nan
+    return found
+
+
+def count_voxels(labels: Array, classes: int) -> npt.NDArray[np.int64]:
+    """Count how often each label index, background included, occurs in ``(i, j, k)``."""
+    counts = np.zeros(classes, np.int64)
+    # Slice by slice: numpy counts in 8-byte copies of what it is given.
+    for k in range(labels.shape[2]):
+        counts += np.bincount(labels[..., k].ravel(order="K"), minlength=classes)
+    return counts
+
+
+def in_region(array: Array, region: Region) -> Mask:
+    """Return where label indices, of any shape, are of a region."""
+    mask: Mask = array == region.labels[0]
+    for index in region.labels[1:]:
+        mask |= array == index
+    return mask
 
 
 def summarise(scores: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
@@ -262,10 +305,19 @@ def _indices(labels: Any) -> Array:
     return whole
 
 
-def _sizes(array: Array, count: int) -> npt.NDArray[np.int64]:
-    """Return the voxels of the labels 1 to ``count``."""
-    known = array[(array > 0) & (array <= count)]
-    return np.bincount(known.ravel(order="K"), minlength=count + 1)[1:]
+def count_pairs(one: Array, other: Array, classes: int) -> npt.NDArray[np.int64]:
+    """Count how often each pair of label indices occurs in two label maps ``(i, j, k)``.
+
+    Returns:
+        Voxels with each index on one side and each on the other, ``(classes, classes)``.
+    """
+    both = np.zeros(classes * classes, np.int64)
+    # A few slices at a time: numpy counts in 8-byte copies of what it is given.
+    step = max(1, len(both) // one[..., 0].size)
+    for k in range(0, one.shape[2], step):
+        pairs = one[..., k : k + step].astype(np.int64) * classes + other[..., k : k + step]
+        both += np.bincount(pairs.ravel(order="K"), minlength=len(both))
+    return both.reshape(classes, classes)
 
 
 def _check(
@@ -294,7 +346,7 @@ def _others(axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple({0, 1, 2} - set(axes))
 
 
-def _boxes(prediction: Array, reference: Array, count: int) -> list[tuple[slice, ...] | None]:
+def _boxes(prediction: Array, reference: Array, count: int) -> list[Box | None]:
     """Return for each label the box around it in both arrays, or None where it is in neither.
 
     The surface of a mask in its tight box is its surface in the image, because everything
@@ -307,10 +359,12 @@ def _boxes(prediction: Array, reference: Array, count: int) -> list[tuple[slice,
         find_objects(reference, max_label=count),
         strict=True,
     )
-    return [_union(one, other) if one and other else one or other for one, other in found]
+    return [_union(one, other) for one, other in found]
 
 
-def _union(one: tuple[slice, ...], other: tuple[slice, ...]) -> tuple[slice, ...]:
+def _union(one: Box | None, other: Box | None) -> Box | None:
+    if one is None or other is None:
+        return one or other
     return tuple(
         slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
     )

@@ -22,6 +22,7 @@ from medseg.words.config import (
     QualityFinding,
     RefinementFinding,
 )
+from medseg.words.labels import LabelSet
 
 _TITLES = {
     "dice": "Dice",
@@ -148,9 +149,21 @@ def _input(spec: BundleSpec) -> str:
             f"Channels: {channels}",
             f"Network's grid: {spacing}",
             f"Labels: {labels}",
+            *_regions(spec.label_set),
             "The label map lies on the scan's own grid.",
         ]
     )
+
+
+def _regions(labels: LabelSet) -> list[str]:
+    if not labels.has_regions:
+        return []
+    each = [
+        f"{region.name} ({' + '.join(labels[index - 1].name for index in region.labels)}; shown as "
+        f"{labels[region.paints - 1].name} where no later one is)"
+        for region in labels.regions
+    ]
+    return [f"Regions, which overlap, in the order of painting: {_plain('; '.join(each))}"]
 
 
 def _training(spec: BundleSpec, facts: Facts) -> str:

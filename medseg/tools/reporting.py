@@ -253,7 +253,7 @@ def _draw_panel(axes: Axes, panel: _Panel, label_set: LabelSet) -> None:
 
 def _coloured(labels: Array, label_set: LabelSet) -> Array:
     """Return RGBA, shape ``(rows, columns, 4)``, with background transparent."""
-    table = np.zeros((label_set.channels, 4))
+    table = np.zeros((label_set.classes, 4))
     for label in label_set:
         table[label.index] = (*_rgb(label.colour), _AREA_OPACITY)
     known = np.where((labels > 0) & (labels < len(table)), labels, 0)

@@ -81,10 +81,10 @@ def _panel(
 
 def _coloured(grey: Picture, labels: Array, label_set: LabelSet) -> Picture:
     image = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
-    table = np.zeros((label_set.channels, 3), np.float32)
+    table = np.zeros((label_set.classes, 3), np.float32)
     for label in label_set:
         table[label.index] = label.colour
-    known = np.where(labels < label_set.channels, labels, 0).astype(np.intp)
+    known = np.where(labels < label_set.classes, labels, 0).astype(np.intp)
     opacity = np.where(_outline(known), 1.0, _FILL) * (known > 0)
     mixed = image * (1 - opacity[..., None]) + table[known] * opacity[..., None]
     picture: Picture = mixed.astype(np.uint8)

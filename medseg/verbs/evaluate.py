@@ -53,9 +53,9 @@ def evaluate(
             ``labels``.
         out: Where ``evaluation.csv``, ``summary.csv``, ``summary.json`` and ``evaluation.html`` are
             written.
-        labels: The labels, by which values of the references are turned into indices. Without
-            them every value that occurs is a label, ``label 1`` and so on, and means the same on
-            both sides.
+        labels: The labels, by which values of the references are turned into indices; where they
+            form regions, these are scored instead. Without them every value that occurs is a
+            label, ``label 1`` and so on, and means the same on both sides.
         ignore: Value of the references' voxels that nobody annotated: they are not scored. The
             bundle's ``data.ignore`` unless given; without a bundle, what the ``dataset.json`` of
             the references says.
@@ -73,7 +73,8 @@ def evaluate(
     """
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
     if label_set is not None and ignore is not None:
-        label_set = LabelSet(tuple(label_set), ignore)
+        regions = label_set.regions if label_set.has_regions else ()
+        label_set = LabelSet(tuple(label_set), ignore, regions)
     if label_set is None and ignore is None and (references / LISTING).is_file():
         ignore = ignored_value(read_json_list(references / LISTING))
     pairing = pair_up(predictions, references)

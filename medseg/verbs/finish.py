@@ -62,7 +62,7 @@ def finish(run: Run, ending: Ending, facts: Facts, listeners: Sequence[Listener]
     folder, spec, outcome = run.folder, run.spec, ending.outcome
     quality = calibrate(
         outcome.samples,
-        spec.label_set.names,
+        [region.name for region in spec.label_set.regions],
         coverage=spec.quality.coverage,
         review_share=spec.quality.review_share,
     )

@@ -295,6 +295,12 @@ def _content(seen: _Seen, file: Path, wishes: Wishes, device: torch.device) -> d
         wishes = replace(wishes, dims=2)
     channels = subject.channels(survey, pictures, notes)
     labels = subject.labels(survey, notes)
+    regions = subject.regions()
+    if regions and wishes.balanced:
+        raise MedsegError(
+            "--class-weights balanced weighs labels by their volumes, and this data set has "
+            "regions, which lie in each other; write training.class_weights by hand"
+        )
     if wishes.budget_minutes is not None:
         wishes = replace(wishes, voxels_per_second=_speed(wishes, len(channels), device))
     data = _data(seen, file, notes)
@@ -312,8 +318,8 @@ def _content(seen: _Seen, file: Path, wishes: Wishes, device: torch.device) -> d
         preprocessing["input"] = "picture"
     elif (spacing := grid.field) is not None:
         preprocessing["spacing_mm"] = spacing
-    # What looks like one piece may be the annotated part of several.
-    inference = {} if "ignore" in data else _inference(survey, labels, notes)
+    # What looks like one piece may be the annotated part of several; regions keep every piece.
+    inference = {} if "ignore" in data or regions else _inference(survey, labels, notes)
     return {
         "$schema": SCHEMA_ID,
         "name": subject.name,
@@ -321,6 +327,7 @@ def _content(seen: _Seen, file: Path, wishes: Wishes, device: torch.device) -> d
         **({"licence": subject.licence} if subject.licence else {}),
         "channels": channels,
         "labels": labels,
+        **({"regions": regions} if regions else {}),
         "data": data,
         "preprocessing": preprocessing,
         "network": shape.network(),

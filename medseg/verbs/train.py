@@ -338,12 +338,19 @@ def _finish(
     finish(run, ending, facts, listeners)
 
 
+def _ways(spec: BundleSpec) -> list[tuple[str, ...]]:
+    """Return in which ways held-back results are finished; the second is what may be decided."""
+    asked = spec.inference.keep_largest
+    if asked is None and not spec.regions:
+        return [(), spec.label_set.names]
+    return [asked or ()]
+
+
 def _judge_held_back(
     run: Run, dataset: Dataset, device: str, listeners: Sequence[Listener]
 ) -> HeldBack:
     """Segment the held-back scans by the path users take, on their own grids."""
-    asked = run.spec.inference.keep_largest
-    ways = [asked] if asked is not None else [(), run.spec.label_set.names]
+    ways = _ways(run.spec)
     total = len(dataset.held_back)
     outcomes: list[list[Outcome]] = [[] for _ in ways]
     if total:

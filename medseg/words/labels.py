@@ -1,4 +1,4 @@
-"""``LabelSet``: index ↔ name ↔ colour ↔ value in label files ↔ coded meaning."""
+"""``LabelSet``: index ↔ name ↔ colour ↔ value in label files ↔ coded meaning; and regions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Label:
     """One structure.
 
     Attributes:
-        index: Its voxel value in label maps medseg writes, and its output channel in the
-            network; 1, 2, … without gaps (0 is background).
+        index: Its voxel value in label maps medseg writes; 1, 2, … without gaps (0 is
+            background).
         name: Its name in tables and files.
         value: Its voxel value in the label files trained from.
         colour: RGB, 0 to 255, for display, and in colour-coded label pictures.
@@ -44,20 +44,45 @@ class Label:
     code: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What is learned, scored and measured by itself: one label, or several together.
+
+    Attributes:
+        name: Its name in tables and reports.
+        labels: Indices of the labels it is made of.
+        channel: Its output channel in the network.
+        paints: The index that label maps show where it is and no later region is.
+    """
+
+    name: str
+    labels: tuple[int, ...]
+    channel: int
+    paints: int
+
+
 class LabelSet(Sequence[Label]):
-    """The structures of a bundle, in index order, background left out.
+    """The labels of a bundle, in index order, background left out.
 
     Args:
         labels: Labels whose indices are 1, 2, … in order.
         ignore: The value in label files of voxels that nobody annotated; ``None`` where every
             voxel is annotated.
+        regions: Structures that may overlap, in the order in which they are painted; each label
+            is a structure of its own unless given.
     """
 
-    def __init__(self, labels: Sequence[Label], ignore: int | None = None) -> None:
+    def __init__(
+        self,
+        labels: Sequence[Label],
+        ignore: int | None = None,
+        regions: Sequence[Region] = (),
+    ) -> None:
         if [label.index for label in labels] != list(range(1, len(labels) + 1)):
             raise ValueError(f"label indices must be 1, 2, …, got {[la.index for la in labels]}")
         self._labels = tuple(labels)
         self._ignore = ignore
+        self._regions = tuple(regions)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -76,20 +101,38 @@ class LabelSet(Sequence[Label]):
             isinstance(other, LabelSet)
             and self._labels == other._labels
             and self._ignore == other._ignore
+            and self._regions == other._regions
         )
 
     def __hash__(self) -> int:
-        return hash((self._labels, self._ignore))
+        return hash((self._labels, self._ignore, self._regions))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names, in index order."""
+        """The names of the labels, in index order."""
         return tuple(label.name for label in self._labels)
 
     @property
-    def channels(self) -> int:
-        """How many output channels a network needs: the labels and background."""
+    def classes(self) -> int:
+        """How many values a label map can hold: the labels and background."""
         return len(self._labels) + 1
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether structures may overlap, so that the network answers each by itself."""
+        return bool(self._regions)
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """What is learned, scored and measured: the regions, or each label by itself."""
+        return self._regions or tuple(
+            Region(label.name, (label.index,), label.index, label.index) for label in self._labels
+        )
+
+    @property
+    def channels(self) -> int:
+        """How many output channels a network needs: the regions, or the labels and background."""
+        return len(self._regions) if self._regions else self.classes
 
     @property
     def ignored(self) -> int | None:
@@ -98,13 +141,13 @@ class LabelSet(Sequence[Label]):
         Only references have it: no network answers it and no result holds it. ``None`` where
         every voxel is annotated.
         """
-        return None if self._ignore is None else self.channels
+        return None if self._ignore is None else self.classes
 
     @property
     def values(self) -> dict[int, int]:
         """Voxel value in label files → index, background and what is ignored included."""
         known = {0: 0} | {label.value: label.index for label in self._labels}
-        return known if self._ignore is None else known | {self._ignore: self.channels}
+        return known if self._ignore is None else known | {self._ignore: self.classes}
 
     @property
     def colours(self) -> dict[RGB, int]:
@@ -115,7 +158,7 @@ class LabelSet(Sequence[Label]):
         known = {BACKGROUND_COLOUR: 0} | {label.colour: label.index for label in self._labels}
         if self._ignore is None or self._ignore > _BRIGHTEST:
             return known
-        return known | {(self._ignore, self._ignore, self._ignore): self.channels}
+        return known | {(self._ignore, self._ignore, self._ignore): self.classes}
 
 
 def default_colour(index: int) -> RGB:

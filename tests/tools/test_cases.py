@@ -616,8 +616,8 @@ def test_a_value_to_ignore_that_the_bundle_does_not_have_is_told(tmp_path: Path)
 
 
 @pytest.mark.parametrize("layout", ["msd", "nnunet"])
-def test_regions_are_refused_with_what_to_do(layout: str, tmp_path: Path) -> None:
-    labels = {"background": 0, "whole tumor": [1, 2], "core": [2]}
+def test_a_list_that_says_regions_lists_its_cases(layout: str, tmp_path: Path) -> None:
+    labels = {"background": 0, "whole tumor": [1, 2], "core": [2], "ignore": 3}
     more = {"labels": labels, "regions_class_order": [1, 2]}
     if layout == "msd":
         root = an_msd_list(tmp_path, [an_item("a")], **more)
@@ -625,5 +625,7 @@ def test_regions_are_refused_with_what_to_do(layout: str, tmp_path: Path) -> Non
         touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
         (tmp_path / "dataset.json").write_text(json.dumps(more))
         root = tmp_path
-    with pytest.raises(DatasetError, match=r"'whole tumor' is a region.*Name each value by itself"):
-        find_cases(root, a_spec())
+    found = find_cases(root, a_spec(ignore=3))
+    assert [case.name for case in found.cases] == ["a"]
+    assert found.warnings == ()
+    assert "set data.ignore to 3" in find_cases(root, a_spec()).warnings[0]

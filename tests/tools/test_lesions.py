@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from medseg.tools.lesions import Lesions, count_lesions, pooled
-from medseg.words.labels import Label, LabelSet
+from medseg.words.labels import Label, LabelSet, Region
 
 TUMOUR = LabelSet([Label(1, "tumour", 1, (1, 2, 3))])
 
@@ -41,3 +41,16 @@ def test_nothing_is_counted_where_nobody_annotated() -> None:
     prediction[12:14, 12:14] = 1
     assert count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7)) == before
     assert before == {"tumour": Lesions(1, 1, 1, 0)}
+
+
+def test_lesions_of_a_region_are_those_of_all_its_labels() -> None:
+    two = [Label(1, "rim", 1, (1, 2, 3)), Label(2, "centre", 2, (4, 5, 6))]
+    regions = [Region("lesion", (1, 2), 0, 1), Region("centre", (2,), 1, 2)]
+    reference, prediction = np.zeros((2, 12, 12, 1), np.uint8)
+    reference[1:6, 1:6] = prediction[1:6, 1:6] = 1
+    reference[3, 3] = 2  # the ring around it is one lesion with it
+    prediction[9, 9] = 2
+    assert count_lesions(prediction, reference, LabelSet(two, regions=regions)) == {
+        "lesion": Lesions(1, 1, 2, 1),
+        "centre": Lesions(1, 0, 1, 1),
+    }

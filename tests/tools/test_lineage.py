@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_bundles import made_spec, trained_bundle
+from made_bundles import NESTED, made_spec, trained_bundle
 
 from medseg.tools.bundle import load_bundle
 from medseg.tools.checkpoint import RunFolder
@@ -71,6 +71,33 @@ def test_every_decision_is_told_and_no_place_is_published(tmp_path: Path) -> Non
     )
     assert lineage.run_id == "abc"
     assert str(tmp_path) not in str(lineage.published)
+
+
+def test_regions_go_on_from_regions_and_from_nothing_else(tmp_path: Path) -> None:
+    nested, plain = made_spec(**NESTED), made_spec(labels=NESTED["labels"])
+    fewer = made_spec(
+        labels=NESTED["labels"],
+        regions=[
+            {"name": "Inner", "labels": ["core", "enhancing", "edema"], "paints": "core"},
+            {"name": "ring", "labels": ["edema"]},
+        ],
+    )
+    assert label_sources(nested, fewer) == (1, None)
+    assert label_sources(plain, nested) == (None, None, None)
+    assert label_sources(nested, plain) == (None, None, None, None)
+    parent = load_bundle(trained_bundle(tmp_path / "nested", nested))
+    assert trace(parent, fewer).decisions[:4] == (
+        "region Inner: taken over",
+        "region ring: fresh, the parent has none of this name",
+        "region whole of the parent: dropped",
+        "region enhancing of the parent: dropped",
+    )
+    assert (
+        trace(parent, plain).decisions[0] == "labels: fresh, the parent has regions, which overlap"
+    )
+    parent = load_bundle(trained_bundle(tmp_path / "plain", plain))
+    (decision, *_) = trace(parent, nested).decisions
+    assert decision == "regions: fresh, the parent has labels that exclude each other"
 
 
 def test_without_weights_there_is_no_lineage(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from medseg.tools.metrics import (
     statistics,
     summarise,
 )
-from medseg.words.labels import Label, LabelSet, default_colour
+from medseg.words.labels import Label, LabelSet, Region, default_colour
 
 
 def label_set(*names: str) -> LabelSet:
@@ -327,3 +327,41 @@ def test_volumes_are_those_of_the_annotated_part():
     scores = score_case(prediction, reference, labels, (1.0, 1.0, 1.0)).labels["liver"]
     assert scores.dice == 1
     assert scores.reference_ml == scores.predicted_ml == pytest.approx(3 * 36 / 1000)
+
+
+# --- regions ---
+
+NESTED = LabelSet(
+    list(label_set("edema", "core", "enhancing")),
+    regions=[
+        Region("whole", (1, 2, 3), channel=0, paints=1),
+        Region("inner", (2, 3), channel=1, paints=2),
+        Region("enhancing", (3,), channel=2, paints=3),
+    ],
+)
+
+
+def test_regions_are_scored_as_one_structure_each():
+    rng = np.random.default_rng(0)
+    predicted, expected = rng.integers(0, 4, (2, 9, 8, 7)).astype(np.uint8)
+    found = score_case(predicted, expected, NESTED, (1.0, 2.0, 3.0))
+    assert list(found.labels) == ["whole", "inner", "enhancing"]
+    for region in NESTED.regions:
+        masks = (np.isin(array, region.labels).astype(np.uint8) for array in (predicted, expected))
+        alone = score_case(*masks, ONE, (1.0, 2.0, 3.0)).labels["liver"]
+        assert found.labels[region.name] == alone
+    assert score_dice(predicted, expected, NESTED) == pytest.approx(found["dice"])
+
+
+def test_a_region_that_only_one_side_holds_is_missed():
+    scores = score_case(cube(index=1), cube(index=2), NESTED, (1.0, 1.0, 1.0)).labels
+    assert scores["whole"].dice == 1
+    assert scores["inner"].missed
+    assert math.isnan(scores["enhancing"].dice)
+    assert score_dice(cube(index=1), cube(index=2), NESTED)["inner"] == 0
+
+
+def test_values_that_are_no_label_are_background_for_regions_too():
+    expected = cube(index=2)
+    predicted = expected + cube(start=(0, 0, 0), size=(3, 3, 3), index=9)
+    assert score_dice(predicted, expected, NESTED)["whole"] == 1

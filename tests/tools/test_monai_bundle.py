@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from made_bundles import (
+    NESTED,
     content,
     made_spec,
     monai_parts,
@@ -23,7 +24,7 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from medseg import segment
-from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.losses import SegmentationLoss, loss_of
 from medseg.testing import write_dataset
 from medseg.tools.bundle import load_bundle, parse_spec
 from medseg.tools.monai_bundle import write_monai_bundle
@@ -70,6 +71,20 @@ BUNDLES: dict[str, dict[str, Any]] = {
         "training": {"patch": [16, 16]},
         "inference": {"keep_largest": ["liver"]},
     },
+    "regions": {
+        **NESTED,
+        "preprocessing": {
+            "spacing_mm": [3, 3, 4],
+            "intensity": {"kind": "window", "low": -200, "high": 300},
+            "crop_above": -500,
+        },
+    },
+    "region_pictures": {
+        **NESTED,
+        "preprocessing": {"input": "picture", "intensity": "zscore"},
+        "network": {"dims": 2},
+        "training": {"patch": [16, 16]},
+    },
 }
 
 
@@ -80,6 +95,11 @@ def spec_of(kind: str) -> BundleSpec:
     if "kind" in sections.get("network", {}):
         made["network"] = sections["network"]
     return parse_spec(made)
+
+
+def is_of_pictures(kind: str) -> bool:
+    """Tell whether one of ``BUNDLES`` segments pictures."""
+    return BUNDLES[kind].get("preprocessing", {}).get("input") == "picture"
 
 
 def read_map(file: Path) -> Any:
@@ -108,19 +128,19 @@ def compare_with_stock(bundle: Path, kind: str, tmp_path: Path) -> None:
     """Segment scans by stock MONAI and by medseg, and compare the maps voxel for voxel."""
     spec = load_bundle(bundle).spec
     scans = tmp_path / "scans"
-    if kind == "pictures":
+    if is_of_pictures(kind):
         write_pictures(scans)
     else:
         write_volumes(scans, len(spec.channels))
     run_stock(bundle, "inference.json", dataset_dir=str(scans), output_dir=str(tmp_path / "stock"))
     batch = segment(bundle, scans, tmp_path / "own", device="cpu")
     assert not batch.failed, batch.failed
-    ending = "png" if kind == "pictures" else "nii.gz"
+    ending = "png" if is_of_pictures(kind) else "nii.gz"
     names = {
         file.name.split(".")[0].removesuffix("_0000").removesuffix("_0001")
         for file in scans.iterdir()
     }
-    assert len(names) == (6 if kind == "pictures" else 3)
+    assert len(names) == (6 if is_of_pictures(kind) else 3)
     seen: set[int] = set()
     for name in sorted(names):
         file = tmp_path / "own" / f"{name}.{ending}"
@@ -153,6 +173,27 @@ def test_stock_monai_minimises_the_same_loss(
     assert float(stock(logits, label.float())) == pytest.approx(float(own([logits], label)))
 
 
+@pytest.mark.parametrize("weights", [None, {"whole": 0.5, "enhancing": 4}])
+@pytest.mark.parametrize("ignore", [None, 9])
+def test_stock_monai_minimises_the_same_loss_of_regions(
+    ignore: int | None, weights: dict[str, float] | None, tmp_path: Path
+) -> None:
+    spec = made_spec(**NESTED, data={"ignore": ignore}, training={"class_weights": weights})
+    bundle = trained_bundle(tmp_path / "bundle", spec)
+    parser = ConfigParser()
+    parser.read_config(bundle / "configs" / "train.json")
+    parser["device"] = "$torch.device('cpu')"
+    stock = parser.get_parsed_content("loss")
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8, 8)
+    label = torch.randint(0, 5 if ignore else 4, (2, 1, 8, 8, 8))
+    channels = [torch.isin(label, torch.tensor(held)) for held in ([1, 2, 3], [2, 3], [3])]
+    channels += [label != 4] if ignore else []
+    masks = torch.cat(channels, dim=1).float()
+    wanted = float(loss_of(spec)([logits], label))
+    assert float(stock(logits, masks)) == pytest.approx(wanted)
+
+
 def leave_out_a_half(data: Path) -> None:
     """Mark the upper half of every label map as annotated by nobody: 9."""
     for file in (data / "labelsTr").iterdir():
@@ -162,7 +203,19 @@ def leave_out_a_half(data: Path) -> None:
         nib.save(nib.Nifti1Image(array, label.affine), file)
 
 
-@pytest.mark.parametrize("more", [{}, {"data": {"ignore": 9}}], ids=["plain", "ignore"])
+REGIONS = {
+    "regions": [
+        {"name": "organs", "labels": ["liver", "kidney"]},
+        {"name": "kidney", "labels": ["kidney"]},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"data": {"ignore": 9}}, REGIONS, {"data": {"ignore": 9}, **REGIONS}],
+    ids=["plain", "ignore", "regions", "regions_ignore"],
+)
 def test_stock_monai_trains_the_bundle(more: dict[str, Any], tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 2)
     if "data" in more:
@@ -188,7 +241,7 @@ def test_the_train_config_gives_batches_of_the_bundles_shape(kind: str, tmp_path
     parser.read_config(tmp_path / "configs" / "train.json")
     assert type(parser.get_parsed_content("network_def")).__name__ in ("DynUNet", "SegResNet")
     scans = tmp_path / "scans"
-    if kind == "pictures":
+    if is_of_pictures(kind):
         write_pictures(scans)
         image = label = str(scans / "grey.png")
     else:
@@ -201,7 +254,7 @@ def test_the_train_config_gives_batches_of_the_bundles_shape(kind: str, tmp_path
     item = parser.get_parsed_content("train::preprocessing")(parser["files"][0])[0]
     patch = tuple(spec.training.patch)
     assert tuple(item["image"].shape) == (len(spec.channels), *patch)
-    assert tuple(item["label"].shape) == (1, *patch)
+    assert tuple(item["label"].shape) == (len(spec.regions) or 1, *patch)
 
 
 @pytest.mark.parametrize("kind", BUNDLES)

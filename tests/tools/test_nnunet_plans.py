@@ -359,7 +359,55 @@ def test_plans_that_make_no_sense_are_refused(
         carried(written(tmp_path, plans))
 
 
-def test_regions_are_refused_by_name(tmp_path: Path) -> None:
-    dataset = DATASET | {"labels": {"background": 0, "whole": [1, 2], "core": [2]}}
-    with pytest.raises(DatasetError, match="'whole' is a region"):
-        carried(written(tmp_path, a_plan(), dataset))
+BRATS = {
+    "background": 0,
+    "whole tumor": [1, 2, 3],
+    "tumor core": [2, 3],
+    "enhancing tumor": [3],
+}
+
+
+def test_regions_are_carried_over_with_what_each_paints(tmp_path: Path) -> None:
+    dataset = DATASET | {"labels": BRATS, "regions_class_order": [1, 2, 3]}
+    made = carried(written(tmp_path, a_plan(), dataset))
+    spec = parse_spec(made.content, "the bundle")
+    assert spec.label_set.names == (
+        "rest of whole tumor",
+        "rest of tumor core",
+        "enhancing tumor",
+    )
+    found = [(one.name, one.labels, one.paints) for one in spec.label_set.regions]
+    assert found == [
+        ("whole tumor", (1, 2, 3), 1),
+        ("tumor core", (2, 3), 2),
+        ("enhancing tumor", (3,), 3),
+    ]
+
+
+def test_regions_with_an_order_and_values_of_their_own(tmp_path: Path) -> None:
+    labels = {"background": 0, "kidney": [1, 2, 4], "mass": [2, 4], "tumor": 2, "ignore": 7}
+    dataset = DATASET | {"labels": labels, "regions_class_order": [1, 4, 2]}
+    spec = parse_spec(carried(written(tmp_path, a_plan(), dataset)).content, "the bundle")
+    assert [(label.name, label.value) for label in spec.labels] == [
+        ("rest of kidney", None),
+        ("tumor", None),
+        ("rest of mass", 4),
+    ]
+    assert [one.paints for one in spec.label_set.regions] == [1, 3, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "said"),
+    [
+        (BRATS, None, "'regions_class_order' must list 3 values"),
+        (BRATS, [1, 2], "'regions_class_order' must list 3 values"),
+        (BRATS | {"enhancing tumor": ["3"]}, [1, 2, 3], "'enhancing tumor' must be a value or"),
+        (BRATS | {"enhancing tumor": []}, [1, 2, 3], "'enhancing tumor' must be a value or"),
+    ],
+)
+def test_regions_that_make_no_sense_are_refused(
+    tmp_path: Path, labels: dict[str, Any], order: list[int] | None, said: str
+) -> None:
+    more = {} if order is None else {"regions_class_order": order}
+    with pytest.raises(DatasetError, match=said):
+        carried(written(tmp_path, a_plan(), DATASET | {"labels": labels} | more))

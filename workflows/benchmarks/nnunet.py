@@ -118,6 +118,8 @@ def prepare(bundle_file: Path, work: Path) -> None:
     spec, raw = bundle.spec, work / "raw" / NAME
     if spec.preprocessing.input == "picture":
         raise SystemExit("pictures are not compared: nnU-Net reads them by other rules")
+    if spec.regions:
+        raise SystemExit("regions are not compared: give a bundle whose labels exclude each other")
     cases = find_cases(bundle.data_root, spec).cases
     for part in ("imagesTr", "labelsTr"):
         (raw / part).mkdir(parents=True, exist_ok=True)

@@ -128,6 +128,11 @@ def _grown(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def _with_one_label_more(spec: BundleSpec) -> BundleSpec:
+    """Return a bundle whose network has one output channel more."""
+    if spec.regions:
+        first = spec.regions[0]
+        again = first.model_copy(update={"paints": first.labels[0]})
+        return spec.model_copy(update={"regions": (again, *spec.regions)})
     label = LabelSpec(index=len(spec.labels) + 1, name="one more")
     return spec.model_copy(update={"labels": (*spec.labels, label)})
 

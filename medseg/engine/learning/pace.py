@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import torch
 
-from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.losses import loss_of
 from medseg.engine.learning.supervised import Learner, build_optimizer
 from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.windows import training_inferer, training_precision
@@ -259,7 +259,7 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
         seconds: How long at least.
     """
     network = Supervised(build_network(spec).to(device))
-    loss, optimizer = SegmentationLoss(spec.training), build_optimizer(network, spec.training)
+    loss, optimizer = loss_of(spec), build_optimizer(network, spec.training)
     forward = training_inferer(device, training_precision(spec, device))
     batch, patch = spec.training.batch_size, spec.training.patch
     image = torch.randn(batch, len(spec.channels), *patch, device=device)

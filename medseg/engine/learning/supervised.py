@@ -25,10 +25,11 @@ from medseg.engine.learning.handlers import (
     WeightAverage,
 )
 from medseg.engine.learning.inheritance import Inheritance
-from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.losses import loss_of
 from medseg.engine.learning.patches import PatchBatches
 from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import Supervised, build_network
+from medseg.engine.painting import painting_of
 from medseg.engine.windows import Autocast, training_inferer, training_precision, window_inferer
 from medseg.tools.metrics import CaseScores, score_case, summarise
 from medseg.tools.preprocessed import PreprocessedCase
@@ -95,7 +96,7 @@ class Learner:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
-        self._loss = SegmentationLoss(training, spec.label_set.ignored, spec.class_weights)
+        self._loss = loss_of(spec)
         self.batches = PatchBatches(
             on_device(cases, device),
             training,
@@ -294,6 +295,7 @@ class CaseMetric(Metric):  # type: ignore[misc]
         self, labels: LabelSet, cases: Sequence[PreprocessedCase], examples: int = 0
     ) -> None:
         self._labels, self._cases, self._wanted = labels, cases, examples
+        self._painting = painting_of(labels)
         super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
 
     def reset(self) -> None:
@@ -304,11 +306,12 @@ class CaseMetric(Metric):  # type: ignore[misc]
     def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
         """Score one case: logits and label, each with a batch axis of 1."""
         case = self._cases[len(self.scores)]
-        prediction = output[0][0].max(dim=0).indices.to(torch.int32).cpu()
+        winners = self._painting.compare(output[0][0]).winners.to(torch.int32).cpu()
+        prediction = self._painting.labels(winners.numpy())
         reference = output[1][0, 0].to(torch.int32).cpu()
         self.scores.append(
             score_case(
-                prediction.numpy(),
+                prediction,
                 reference.numpy(),
                 self._labels,
                 case.spacing,
@@ -316,7 +319,7 @@ class CaseMetric(Metric):  # type: ignore[misc]
             )
         )
         if len(self.examples) < self._wanted:
-            self.examples[case.case_id] = prediction
+            self.examples[case.case_id] = torch.from_numpy(prediction)
 
     def compute(self) -> float:
         """Return the mean Dice over labels and cases."""

@@ -19,7 +19,7 @@ class Answer:
     """What a network's channels are.
 
     Attributes:
-        classes: Classes of one estimate.
+        classes: Channels of one estimate: background and labels, or regions.
         estimates: How many estimates of all classes follow each other as channels: the coarse
             one, and the refined one where there is a refiner.
         chosen: Position of the estimate that labels are taken from.

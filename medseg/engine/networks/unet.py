@@ -45,7 +45,8 @@ def network_definition(spec: BundleSpec, supervised: bool = True) -> NetworkDefi
 
     Returns:
         ``_target_`` (a class of ``monai.networks.nets``) and keyword arguments. The network
-        maps ``(batch, channels, *patch)`` to logits ``(batch, 1 + labels, *patch)``.
+        maps ``(batch, channels, *patch)`` to logits, one channel for background and each label,
+        or for each region.
 
     Raises:
         BundleError: If the class is not a MONAI network or cannot take these arguments.

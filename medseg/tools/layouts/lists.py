@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.tools.folders import true_path
-from medseg.tools.layouts.meanings import label_meanings
+from medseg.tools.layouts.meanings import ignored_value
 from medseg.tools.layouts.rows import Row, Rows, some
 from medseg.tools.naming import split_suffix
 from medseg.tools.tables import read_table, read_text
@@ -49,7 +49,7 @@ def msd(path: Path) -> Rows:
             f"{path}: 'training' must be a list of objects with 'image' and 'label'; it is "
             f"{_kind(items) if 'training' in content else 'missing'}"
         )
-    found = Rows(path, has_fields=True, ignore=label_meanings(content, path).ignore)
+    found = Rows(path, has_fields=True, ignore=ignored_value(content))
     for number, item in enumerate(items):
         try:
             found.rows.append(_msd_row(path.parent, item))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg.tools.folders import files_below
 from medseg.tools.layouts.lists import read_json_list
-from medseg.tools.layouts.meanings import label_meanings
+from medseg.tools.layouts.meanings import ignored_value
 from medseg.tools.layouts.rows import Row, Rows, some
 from medseg.tools.naming import split_channel, split_suffix
 from medseg.words.errors import DatasetError, Fault
@@ -30,7 +30,7 @@ def nnunet(root: Path, listing: Path) -> Rows:
         listing: Its ``dataset.json``, which may be absent; its ``file_ending`` counts.
 
     Raises:
-        DatasetError: If a folder is missing, or ``dataset.json`` is not right or names regions.
+        DatasetError: If a folder is missing, or ``dataset.json`` is not right.
     """
     for name in ("imagesTr", "labelsTr"):
         if not (root / name).is_dir():
@@ -39,7 +39,7 @@ def nnunet(root: Path, listing: Path) -> Rows:
     ending = said.get("file_ending", "")
     if not isinstance(ending, str):
         raise DatasetError(f"{listing}: 'file_ending' must be text such as .nii.gz")
-    found = Rows(root, has_fields=False, ignore=label_meanings(said, listing).ignore)
+    found = Rows(root, has_fields=False, ignore=ignored_value(said))
     images = _images(root / "imagesTr", found, ending)
     for key in [key for key in images if split_channel(key)[1] is None]:
         names = some(file.name for file in images.pop(key))

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from medseg.tools.monai_bundle.parts import (
+    ABOVE_ZERO,
     Config,
     Parts,
     chain,
@@ -150,6 +151,39 @@ def _datalist(spec: BundleSpec) -> str:
     )
 
 
+def _painting_steps(spec: BundleSpec) -> list[Step]:
+    """State how logits of regions become a label map; empty where labels exclude each other.
+
+    Each region's mask is multiplied by a power of two that grows along the order, so that the
+    highest product names the last region that is there. Powers of two are exact in float32.
+    """
+    if not spec.regions:
+        return []
+    regions = spec.label_set.regions
+    ranks = [2.0 ** (region.channel + 1) for region in regions]
+    return [
+        {"_target_": "AsDiscreted", "keys": "pred", "threshold": ABOVE_ZERO},
+        {
+            "_target_": "NormalizeIntensityd",
+            "keys": "pred",
+            "subtrahend": [0.0 for _ in ranks],
+            "divisor": [1 / rank for rank in ranks],
+            "channel_wise": True,
+        },
+        {
+            "_target_": "Lambdad",
+            "keys": "pred",
+            "func": {"_target_": "torch.amax", "_mode_": "callable", "dim": 0, "keepdim": True},
+        },
+        {
+            "_target_": "MapLabelValued",
+            "keys": "pred",
+            "orig_labels": [0.0, *ranks],
+            "target_labels": [0, *(region.paints for region in regions)],
+        },
+    ]
+
+
 def _output_steps(spec: BundleSpec) -> list[Step]:
     names = spec.inference.keep_largest or ()
     largest = [la.index for la in spec.label_set if la.name in names]
@@ -168,7 +202,7 @@ def _output_steps(spec: BundleSpec) -> list[Step]:
             "nearest_interp": False,
             "to_tensor": True,
         },
-        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        *(_painting_steps(spec) or [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}]),
         *([keep] if largest else []),
         {
             "_target_": "SaveImaged",

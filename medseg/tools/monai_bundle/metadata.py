@@ -27,6 +27,9 @@ def inert(text: str) -> str:
 def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, float]]) -> Config:
     """Return the content of ``metadata.json``."""
     classes = {"0": "background"} | {str(la.index): inert(la.name.lower()) for la in spec.label_set}
+    channels = classes
+    if spec.regions:
+        channels = {str(one.channel): inert(one.name.lower()) for one in spec.label_set.regions}
     modality = inert("/".join(dict.fromkeys(channel.modality for channel in spec.channels)))
     return {
         "schema": META_SCHEMA,
@@ -58,7 +61,7 @@ def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, f
                     {str(n): inert(channel.name) for n, channel in enumerate(spec.channels)},
                 )
             },
-            "outputs": {"pred": _tensor(modality, len(classes), parts, "segmentation", classes)},
+            "outputs": {"pred": _tensor(modality, len(channels), parts, "segmentation", channels)},
         },
     }
 

@@ -28,6 +28,10 @@ class Parts:
     slice_axis: int
 
 
+ABOVE_ZERO = 1e-30
+"""MONAI's threshold includes its own value, and a logit of 0 is in no region: it is what MONAI puts
+around a crop."""
+
 CHAIN = "torch.nn.Sequential"
 
 

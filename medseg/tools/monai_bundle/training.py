@@ -13,6 +13,7 @@ from medseg.tools.monai_bundle.parts import (
     load_steps,
     network_sections,
 )
+from medseg.tools.monai_bundle.regions import region_loss, region_steps, scored_regions
 from medseg.tools.transforms import IMAGE, LABEL, Step
 from medseg.words.config import BundleSpec
 from medseg.words.labels import LabelSet
@@ -56,6 +57,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
             if axis < spec.network.dims
         ),
         *squeeze,
+        *region_steps(labels),
     ]
     return {
         "imports": ["$import glob", "$import os", "$import json"],
@@ -72,7 +74,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
         "held_back": "$max(1, len(@files) // 5)",
         **network_sections(parts.network),
         "network": "$@network_def.to(@device)",
-        **_loss_sections(labels, spec.class_weights),
+        **_loss_sections(labels, spec.network.dims, spec.class_weights),
         "optimizer": {
             "_target_": "torch.optim.AdamW",
             "params": "$@network.parameters()",
@@ -94,17 +96,19 @@ def _crop_step(labels: LabelSet, patch: list[int]) -> Step:
     return {
         "_target_": "RandCropByLabelClassesd",
         **where,
-        "num_classes": labels.channels,
+        "num_classes": labels.classes,
         "ratios": [len(labels), *(1 for _ in labels)],
         "warn": False,
     }
 
 
-def _loss_sections(labels: LabelSet, weights: Sequence[float] | None) -> Config:
+def _loss_sections(labels: LabelSet, dims: int, weights: Sequence[float] | None) -> Config:
     """State the loss: Dice and cross-entropy with the bundle's weights, over annotated voxels."""
-    dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
     # Rounded numbers of our own, never text of the bundle's.
     stated = None if weights is None else [round(weight, 6) for weight in weights]
+    if labels.has_regions:
+        return region_loss(labels, dims, stated)
+    dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
     tensor = f"$torch.tensor({stated}, device=@device)"
     if labels.ignored is None:
         weight = {"weight": tensor} if stated else {}
@@ -184,8 +188,9 @@ def _train_section(batch_size: int, fixed: list[Step], random: list[Step]) -> Co
 
 
 def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Config:
+    labels = spec.label_set
     return {
-        "preprocessing": chain(fixed),
+        "preprocessing": chain([*fixed, *region_steps(labels)]),
         "dataset": {
             "_target_": "CacheDataset",
             "data": "$@files[:@held_back]",
@@ -201,7 +206,7 @@ def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Conf
             "num_workers": 0,
         },
         "inferer": inferer(spec, parts),
-        "postprocessing": chain(_scored_steps(spec.label_set)),
+        "postprocessing": chain(scored_regions(labels) or _scored_steps(labels)),
         "handlers": [
             {
                 "_target_": "CheckpointSaver",
@@ -215,7 +220,7 @@ def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Conf
         "key_metric": {
             "val_mean_dice": {
                 "_target_": "MeanDice",
-                "include_background": False,
+                "include_background": labels.has_regions,
                 "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
             }
         },

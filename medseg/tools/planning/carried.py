@@ -63,6 +63,7 @@ def carry_over(plans: NnunetPlans, subject: Subject, wishes: Wishes) -> Carried:
         **({"licence": subject.licence} if subject.licence else {}),
         "channels": channels,
         "labels": _labels(subject),
+        **({"regions": subject.regions()} if subject.named_regions else {}),
         "preprocessing": _preprocessing(plans, way),
         "network": _network(plans, way),
         "training": _training(plans, wishes, way),
@@ -93,11 +94,7 @@ def _channels(plans: NnunetPlans, subject: Subject) -> list[dict[str, Any]]:
 def _labels(subject: Subject) -> list[dict[str, Any]]:
     if not subject.label_names:
         raise DatasetError("dataset.json names no label besides background")
-    return [
-        {"index": index, "name": subject.label_names[value]}
-        | ({"value": value} if value != index else {})
-        for index, value in enumerate(sorted(subject.label_names), start=1)
-    ]
+    return subject.named_labels()
 
 
 def _preprocessing(plans: NnunetPlans, way: _Way) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from medseg.tools.layouts import Rows
 from medseg.tools.layouts.lists import read_json_list
-from medseg.tools.layouts.meanings import label_meanings
+from medseg.tools.layouts.meanings import NamedRegion, label_meanings
 from medseg.tools.planning.wishes import Notes
 from medseg.tools.survey import Survey
 from medseg.words.config import ChannelSpec
@@ -41,6 +41,7 @@ class Subject:
         label_names: Value in the files → name; may be empty.
         ignore: Value in the files of voxels that nobody annotated, if it says one.
         asked: The channels as a person named them, in order; they count before what it says.
+        named_regions: Structures that it makes of several values.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Subject:
     label_names: Mapping[int, str]
     ignore: int | None = None
     asked: tuple[ChannelSpec, ...] = ()
+    named_regions: tuple[NamedRegion, ...] = ()
 
     def channels(self, survey: Survey, pictures: bool, notes: Notes) -> list[Described]:
         """Describe the channels that the cases have.
@@ -82,15 +84,19 @@ class Subject:
             yield {"name": channel.name, **modality_of(channel.modality)}
 
     def labels(self, survey: Survey, notes: Notes) -> list[Described]:
-        """Describe the labels that occur.
+        """Describe the labels that occur; where they form regions, those that these need.
 
         Raises:
-            DatasetError: If there are none.
+            DatasetError: If there are none, or one that is in no region.
         """
         values = survey.values
         if not values:
             raise DatasetError("no case has a labelled voxel, so there is nothing to learn")
         named = dict(self.label_names)
+        if self.named_regions:
+            self._refuse_left_out(values)
+            notes["regions"] = "The data set says them, and which value each paints"
+            return self.named_labels()
         if named and len(named) == len(values) and set(named) != set(values):
             pairs = dict(zip(values, (named[value] for value in sorted(named)), strict=True))
             notes["labels"] = (
@@ -105,6 +111,34 @@ class Subject:
         if absent:
             notes["labels"] = f"No case holds {', '.join(absent)}; left out"
         return list(_described(values, named))
+
+    def named_labels(self) -> list[Described]:
+        """Describe the labels that the data set names, whether they occur or not."""
+        return list(_described(sorted(self.label_names), self.label_names))
+
+    def regions(self) -> list[Described]:
+        """Describe the regions; none where the data set has none."""
+        return [
+            {
+                "name": _text(region.name) or f"region_{place}",
+                "labels": [self.label_names[value] for value in sorted(set(region.values))],
+                "paints": self.label_names.get(region.paints, f"value {region.paints}"),
+            }
+            for place, region in enumerate(self.named_regions, start=1)
+        ]
+
+    def _refuse_left_out(self, values: Sequence[int]) -> None:
+        """Refuse label files with values that no region holds: nobody says what they are.
+
+        Raises:
+            DatasetError: Names them.
+        """
+        strange = [value for value in values if value not in self.label_names]
+        if strange:
+            raise DatasetError(
+                f"label files hold the values {strange}, which are in none of the regions of "
+                "dataset.json; put them into one, or mend the files"
+            )
 
 
 def _described(values: Sequence[int], named: Mapping[int, str]) -> Iterator[Described]:
@@ -188,6 +222,7 @@ def read_subject(
         or (listed.label_names if listed else {}),
         ignore=meanings.ignore,
         asked=tuple(asked),
+        named_regions=meanings.regions,
     )
 
 

@@ -5,7 +5,7 @@ JSON Schema) and in the reference. The models are frozen, and a field they do no
 """
 
 from medseg.words.config.bundle import SCHEMA_ID, BundleSpec
-from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
+from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
 from medseg.words.config.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.words.config.network import GROUPS, MonaiNetworkSpec, NetworkSpec, UNetSpec
 from medseg.words.config.parts import Contradiction, ContradictionError, Spec, refuse_syntax
@@ -70,6 +70,7 @@ __all__ = [
     "QualitySpec",
     "RefinementFinding",
     "RefinementSpec",
+    "RegionSpec",
     "Spec",
     "TrackingSpec",
     "TrainedSpec",

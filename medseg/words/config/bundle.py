@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec
+from medseg.words.config.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
 from medseg.words.config.network import NetworkSpec, UNetSpec
 from medseg.words.config.parts import (
     Contradiction,
@@ -20,6 +20,7 @@ from medseg.words.config.parts import (
 )
 from medseg.words.config.preprocessing import MinMax, PreprocessingSpec, Window, ZScore
 from medseg.words.config.refinement import RefinementSpec
+from medseg.words.config.regions import region_faults, resolved_regions
 from medseg.words.config.training import (
     InferenceSpec,
     QualitySpec,
@@ -58,6 +59,11 @@ class BundleSpec(Spec):
     """The network's input channels, in order."""
     labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1, max_length=1000)]
     """The structures to segment."""
+    regions: Annotated[tuple[RegionSpec, ...], Field(max_length=100)] = ()
+    """Structures that may overlap, made of the labels; the larger before those inside it. Then the
+    network learns, and tables measure, these instead of the labels. Label maps are painted in this
+    order: each region shows its label where its probability is above one half, over what was there
+    before."""
     data: DataSpec = DataSpec()
     preprocessing: PreprocessingSpec = PreprocessingSpec()
     network: NetworkSpec = UNetSpec()
@@ -96,6 +102,8 @@ class BundleSpec(Spec):
             *self._patch_faults(),
             *self._preprocessing_faults(),
             *self._label_faults(),
+            *region_faults(self.regions, self.labels),
+            *self._unlike_regions(),
             *self._refinement_faults(),
         ]
         if found:
@@ -134,17 +142,38 @@ class BundleSpec(Spec):
             yield ("preprocessing",), "preprocessing.spacing_mm", what
 
     def _label_faults(self) -> Iterator[Contradiction]:
-        asked = self.inference.keep_largest or ()
-        unknown = sorted(set(asked) - {label.name for label in self.labels})
+        known = {label.name for label in self.labels}
+        unknown = sorted(set(self.inference.keep_largest or ()) - known)
         if unknown:
             what = f"no label of this bundle is named {', '.join(unknown)}"
             yield ("inference", "labels"), "inference.keep_largest", what
-        weighted = set(self.training.class_weights or ()) - {BACKGROUND}
-        unknown = sorted(weighted - {label.name for label in self.labels})
+        weighted, kind = set(self.training.class_weights or ()), "label"
+        if self.regions:
+            known, kind = {region.name for region in self.regions}, "region"
+        else:
+            weighted -= {BACKGROUND}
+        unknown = sorted(weighted - known)
         if unknown:
-            what = f"no label of this bundle is named {', '.join(unknown)}"
-            yield ("training", "labels"), "training.class_weights", what
+            what = f"no {kind} of this bundle is named {', '.join(unknown)}"
+            yield ("training", "labels", "regions"), "training.class_weights", what
         yield from self._ignore_faults()
+
+    def _unlike_regions(self) -> Iterator[Contradiction]:
+        """Yield what cannot be had together with regions."""
+        if not self.regions:
+            return
+        if self.refinement is not None:
+            what = (
+                "refiner and critic know labels that exclude each other, not regions; set it to "
+                "null, or leave regions out"
+            )
+            yield ("refinement", "regions"), "refinement", what
+        if self.inference.keep_largest:
+            what = (
+                "a piece taken away from one region would be missing in those around it; with "
+                "regions it is null or []"
+            )
+            yield ("inference", "regions"), "inference.keep_largest", what
 
     def _ignore_faults(self) -> Iterator[Contradiction]:
         ignore = self.data.ignore
@@ -185,20 +214,23 @@ class BundleSpec(Spec):
                 for label in self.labels
             ],
             ignore=self.data.ignore,
+            regions=resolved_regions(self.regions, self.labels),
         )
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
-        """What background and each label weigh in the loss, where they do not weigh the same.
+        """What each output channel weighs in the loss, where they do not weigh the same.
 
-        Scaled so that the labels' mean is 1: weights shift what is learned between labels, and not
-        between Dice and cross-entropy.
+        Scaled so that the mean of labels or regions is 1: weights shift what is learned between
+        them, and not between Dice and cross-entropy.
         """
         given = self.training.class_weights
         if given is None:
             return None
-        weights = [given.get(name, 1.0) for name in (BACKGROUND, *self.label_set.names)]
-        mean = sum(weights[1:]) / len(self.labels)
+        weights = [given.get(region.name, 1.0) for region in self.label_set.regions]
+        mean = sum(weights) / len(weights)
+        if not self.regions:
+            weights = [given.get(BACKGROUND, 1.0), *weights]
         return tuple(weight / mean for weight in weights)
 
     @property

@@ -34,6 +34,18 @@ class LabelSpec(Spec):
     """Coded meaning `SCHEME:VALUE`, for example `SCT:10200004` (liver)."""
 
 
+class RegionSpec(Spec):
+    """A structure made of labels. Regions may overlap: the network answers each by itself."""
+
+    name: ShortText
+    """Its name in tables and reports."""
+    labels: Annotated[tuple[ShortText, ...], Field(min_length=1, max_length=1000)]
+    """Names of the labels it is made of."""
+    paints: ShortText | None = None
+    """The label that label maps show where this region is and no later one is. Needed only where
+    not exactly one of its labels is in no later region."""
+
+
 class DataSpec(Spec):
     """Where the training cases are and how they are split."""
 

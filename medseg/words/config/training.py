@@ -122,7 +122,8 @@ class TrainingSpec(Spec):
     """Weight of the cross-entropy loss."""
     class_weights: Annotated[ClassWeights | None, BeforeValidator(_no_words)] = None
     """What labels weigh in both losses, by name; `background` and labels that are not named weigh
-    1. All are scaled until the labels' mean is 1; `null` weighs all alike."""
+    1. All are scaled until the labels' mean is 1; `null` weighs all alike. With `regions` these are
+    weighed, and there is no background."""
     foreground_share: Fraction = 0.5
     """Share of patches centred on a labelled voxel, each label equally often."""
     augmentation: Annotated[
@@ -169,7 +170,7 @@ class InferenceSpec(Spec):
     slow."""
     keep_largest: tuple[ShortText, ...] | None = None
     """Names of the labels of which only the largest connected component is kept; `null` lets the
-    held-back cases of the training decide, label by label."""
+    held-back cases of the training decide, label by label. With `regions` every piece is kept."""
 
 
 class QualitySpec(Spec):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_bundles import made_spec, pickled_trap, trained_bundle
+from made_bundles import NESTED, made_spec, pickled_trap, trained_bundle
 from torch import nn
 
 from medseg.engine.learning.inheritance import Inheritance
@@ -152,3 +152,38 @@ def test_weights_that_are_code_are_not_opened(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         Inheritance(spec, parent)
     assert not canary.exists()
+
+
+def test_a_child_with_regions_first_answers_them_as_its_parent(tmp_path: Path) -> None:
+    old = made_spec(**NESTED)
+    parent = parent_with(tmp_path, old)
+    new = made_spec(
+        labels=NESTED["labels"][:2],
+        regions=[
+            {"name": "whole", "labels": ["edema", "core"]},
+            {"name": "middle", "labels": ["core"]},
+        ],
+    )
+    image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    before, after = answer(alone(old, parent), image), answer(grown(new, parent), image)
+    assert after.shape[1] == 2
+    torch.testing.assert_close(after[:, 0], before[:, 0])
+    # A region of another name knows nothing.
+    other = answer(grown(new, parent, seed=3), image)
+    assert not torch.allclose(after[:, 1], other[:, 1])
+
+
+def test_labels_do_not_go_on_from_regions_but_the_body_does(tmp_path: Path) -> None:
+    parent = parent_with(tmp_path, made_spec(**NESTED))
+    spec = made_spec()
+    one, other = grown(spec, parent, seed=2), grown(spec, parent, seed=3)
+    same = {
+        name: torch.equal(value, other.state_dict()[name])
+        for name, value in one.state_dict().items()
+    }
+    weights = torch.load(parent.weights, weights_only=True)
+    inherited = {name for name in weights if same[name]}
+    assert {
+        name for name in weights if name.startswith("output_block") and name.endswith("weight")
+    } & inherited == set()
+    assert any("input_block" in name for name in inherited)

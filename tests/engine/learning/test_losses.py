@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from made_bundles import made_spec
+from made_bundles import NESTED, made_spec
 
-from medseg.engine.learning.losses import SegmentationLoss
+from medseg.engine.learning.losses import SegmentationLoss, loss_of
 
 
 def by_hand(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
@@ -148,3 +148,65 @@ def test_equal_weights_change_nothing() -> None:
     plain = SegmentationLoss(training)([logits], label)
     weighted = SegmentationLoss(training, weights=(1.0, 1.0, 1.0))([logits], label)
     assert float(weighted) == pytest.approx(float(plain), rel=1e-6)
+
+
+def regions_by_hand(
+    logits: torch.Tensor, label: torch.Tensor, weights: tuple[float, ...], ignored: int | None
+) -> tuple[float, float]:
+    """Return Dice loss and binary cross-entropy of nested regions: 1 + 2 + 3, 2 + 3, and 3."""
+    held = [{1, 2, 3}, {2, 3}, {3}]
+    dice, ce = 0.0, 0.0
+    for region, (members, weight) in enumerate(zip(held, weights, strict=True)):
+        both = predicted = true = entropy = voxels = 0.0
+        for place in torch.cartesian_prod(*[torch.arange(n) for n in label[:, 0].shape]):
+            batch, *where = place.tolist()
+            wanted = int(label[(batch, 0, *where)])
+            if wanted == ignored:
+                continue
+            p = 1 / (1 + math.exp(-float(logits[(batch, region, *where)])))
+            is_there = wanted in members
+            both, predicted, true = both + p * is_there, predicted + p, true + is_there
+            entropy -= math.log(p if is_there else 1 - p)
+            voxels += 1
+        dice += weight * (1 - (2 * both + 1e-5) / (predicted + true + 1e-5)) / 3
+        ce += weight * entropy / voxels / 3
+    return dice, ce
+
+
+@pytest.mark.parametrize("ignore", [None, 9])
+@pytest.mark.parametrize("weights", [None, {"enhancing": 4, "whole": 2}])
+def test_each_region_has_its_own_sigmoid(
+    weights: dict[str, float] | None, ignore: int | None
+) -> None:
+    spec = made_spec(**NESTED, data={"ignore": ignore}, training={"class_weights": weights})
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 3, 4, 2)
+    label = torch.randint(0, 5 if ignore else 4, (2, 1, 3, 4, 2))
+    loss = loss_of(spec)
+    found = float(loss([logits], label))
+    dice, ce = regions_by_hand(logits, label, spec.class_weights or (1, 1, 1), 4)
+    assert found == pytest.approx(dice + ce, rel=1e-5)
+    assert float(loss.parts["dice"]) == pytest.approx(dice, rel=1e-5)
+    assert float(loss.parts["ce"]) == pytest.approx(ce, rel=1e-5)
+
+
+def test_coarse_levels_of_regions_weigh_half_each() -> None:
+    torch.manual_seed(1)
+    label = torch.randint(0, 4, (2, 1, 4, 4))
+    levels = [torch.randn(2, 3, n, n) for n in (4, 2)]
+    found = float(loss_of(made_spec(**NESTED))(levels, label))
+    fine, coarse = (
+        sum(regions_by_hand(logits, seen, (1, 1, 1), None))
+        for logits, seen in zip(levels, (label, label[..., 1::2, 1::2]), strict=True)
+    )
+    assert found == pytest.approx((2 * fine + coarse) / 3, rel=1e-5)
+
+
+def test_regions_that_nobody_annotated_teach_nothing() -> None:
+    spec = made_spec(**NESTED, data={"ignore": 9})
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    loss = loss_of(spec)([logits], torch.full((1, 1, 4, 4), 4))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert logits.grad is not None
+    assert not logits.grad.any()
