@@ -449,7 +449,8 @@ def write_tables(ablation: Ablation, seeds: Sequence[int]) -> str:
         for arm in ablation.arms
         if arm.kind != "ensemble"
     }
-    gaps = {name: [one.gap for one in its] for name, its in trained.items()}
+    critics = {arm.name for arm in ablation.arms if arm.has_critic}
+    gaps = {name: [one.gap for one in its] for name, its in trained.items() if name in critics}
     seconds = {name: float(np.mean([one.seconds for one in its])) for name, its in trained.items()}
     patients = [case.group for case in ablation.parts[2]]
     lines: list[str] = []
