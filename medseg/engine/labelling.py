@@ -20,7 +20,11 @@ from medseg.tools.resampling import GridMap, Taps
 from medseg.words.errors import MedsegError
 from medseg.words.volume import Array
 
-_VOXELS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}
+_FEWEST_VOXELS_AT_ONCE = {"cpu": 1 << 19, "cuda": 1 << 24}
+_MOST_VOXELS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 24}
+_SCORES_AT_ONCE = 3 << 21
+"""Voxels of the scan, and their scores. More are faster; those at mixed corners are gathered."""
+
 _NUMBERS_AT_ONCE = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Interpolating one voxel takes its scores and about 48 more numbers."""
 
@@ -53,8 +57,7 @@ class Labeller:
         self._done = 0
         self._through = back.axis_taps(2)
         self._axes = [back.axis_taps(axis, device) for axis in range(3)] if back.is_straight else []
-        plane = back.target[0] * back.target[1]
-        self._at_once = max(1, _VOXELS_AT_ONCE[device.type] // plane)
+        self._plane = back.target[0] * back.target[1]
 
     def label(self, scores: Accumulator, finished: int) -> int:
         """Label every plane of the scan that lies between finished planes of the network's grid.
@@ -70,14 +73,21 @@ class Labeller:
             MedsegError: If a score is not a finite number.
         """
         ready = int((self._through.upper < finished).sum())
+        at_once = self._planes_at_once(len(scores.labelled))
         while self._done < ready:
-            here = slice(self._done, min(self._done + self._at_once, ready))
+            here = slice(self._done, min(self._done + at_once, ready))
             winners = self._winners(scores, here).cpu().numpy()
             self._planes[here] = self._painting.labels(winners)
             self._done = here.stop
         if ready == len(self._planes):
             return finished
         return min(finished, int(self._through.lower[ready]))
+
+    def _planes_at_once(self, channels: int) -> int:
+        """Return how many planes of the scan to label at once: fewer with many channels."""
+        fewest = _FEWEST_VOXELS_AT_ONCE[self._device.type]
+        most = _MOST_VOXELS_AT_ONCE[self._device.type]
+        return max(1, min(max(fewest, _SCORES_AT_ONCE // channels), most) // self._plane)
 
     def _winners(self, scores: Accumulator, here: slice) -> torch.Tensor:
         """Return who wins the voxels of some planes of the scan, ``(k, j, i)``."""

@@ -370,15 +370,14 @@ def compared(
     rows: Sequence[Mapping[str, Any]], arm: Arm, condition: str, patients: Sequence[str]
 ) -> tuple[Change, Change]:
     """Return by how much an arm differs from its control: Dice, and HD95 relative to it."""
-    return tuple(  # type: ignore[return-value]
-        change(
-            table_of(rows, arm.name, condition, column),
-            table_of(rows, arm.against, condition, column),
-            patients,
-            relative=column == "hd95",
+
+    def gain(column: str) -> Change:
+        first, second = (
+            table_of(rows, name, condition, column) for name in (arm.name, arm.against)
         )
-        for column in ("dice", "hd95")
-    )
+        return change(first, second, patients, relative=column == "hd95")
+
+    return gain("dice"), gain("hd95")
 
 
 def mask_lines(

@@ -105,6 +105,7 @@ def grow_unet(
     gap = Gap(training.steps - training.steps // LAST)
     begun = Trunk(trunk.weights) if trunk else None
     began = time.process_time()
+    # A trunk is the same network, so nothing is matched by name as an ``Inheritance`` does.
     learner = make_learner(spec, cases, CPU, [gap], inheritance=begun)  # type: ignore[arg-type]
 
     def keep(_: int) -> None:
