@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,8 @@ def plan(
         Path,
         typer.Argument(
             metavar="DATASET",
-            help="The data folder, or its list of cases; or nnU-Net's nnUNetPlans.json.",
+            help="The data folder, or its list of cases; or nnU-Net's nnUNetPlans.json. With "
+            "--explain also a bundle.",
         ),
     ],
     out: Annotated[
@@ -74,6 +76,8 @@ def plan(
       medseg plan studies/ --channel CT --channel PET
 
       medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
+
+      medseg plan --explain liver/bundle.json
     """
     if dims not in (None, "2", "3", "both"):
         raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
@@ -81,8 +85,12 @@ def plan(
     if dims == "both":
         wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
     with open_terminal() as terminal:
+        from medseg.tools.bundle import is_bundle
         from medseg.verbs.plan import plan_each
 
+        if explain and is_bundle(dataset):
+            _explain(terminal, dataset)
+            return
         plans = plan_each(
             dataset,
             wanted,
@@ -115,6 +123,21 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     ):
         terminal.say(line)
     if explain:
-        terminal.show_table([("field", "value", "why"), *plan.rows()], left=range(3), wrapped=True)
+        _show(terminal, plan.rows())
     terminal.say(f"Bundle: {plan.file}")
     terminal.say(f"  train it  medseg train {plan.file}")
+
+
+def _explain(terminal: Terminal, bundle: Path) -> None:
+    """Print why a bundle that is there already is as it is."""
+    from medseg.tools.bundle import load_bundle
+    from medseg.verbs.plan import reasons
+
+    rows = reasons(load_bundle(bundle).spec)
+    if not rows:
+        raise MedsegError(f"{bundle} says no reasons: its notes are empty")
+    _show(terminal, rows)
+
+
+def _show(terminal: Terminal, rows: Sequence[tuple[str, str, str]]) -> None:
+    terminal.show_table([("field", "value", "why"), *rows], left=range(3), wrapped=True)

@@ -12,17 +12,16 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from medseg.tools.bundle_faults import faults_of, hidden_contradictions
 from medseg.tools.files import write_whole
 from medseg.words.config import (
     SCHEMA_ID,
     AgreementSpec,
     BundleSpec,
-    Contradiction,
-    ContradictionError,
     Spec,
     TrainedSpec,
 )
-from medseg.words.errors import BundleError, Fault
+from medseg.words.errors import BundleError
 
 MAX_BYTES = 4 << 20
 """Largest ``bundle.json`` read; real ones have a few kilobytes."""
@@ -119,6 +118,18 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
     return Bundle(parse_spec(content, str(file)), file.parent.resolve())
 
 
+def is_bundle(path: Path) -> bool:
+    """Tell whether a path is a bundle, good or bad: its folder, or its ``bundle.json``."""
+    file = path / BUNDLE_FILE if path.is_dir() else path
+    if file.suffix.lower() != ".json" or not file.is_file():
+        return False
+    try:
+        content = _read_json(file)
+    except BundleError:
+        return False
+    return content.get("$schema") == SCHEMA_ID or {"channels", "training"} <= content.keys()
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         found = file.stat()
@@ -210,9 +221,7 @@ def parse_spec(content: Mapping[str, Any], origin: str = "the bundle") -> Bundle
     except RecursionError as error:
         raise BundleError(f"{origin} is nested too deep") from error
     except ValidationError as error:
-        faults = _faults(error, content)
-        if not any(_contradictions(error)):
-            faults += _hidden_contradictions(content, error)
+        faults = faults_of(error, content) + hidden_contradictions(error, content)
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise BundleError(f"{origin} has {count}:", faults) from None
 
@@ -241,7 +250,7 @@ def _parse(kind: type[_Part], content: Mapping[str, Any], origin: str) -> _Part:
     except RecursionError as error:
         raise BundleError(f"{origin} is nested too deep") from error
     except ValidationError as error:
-        raise BundleError(f"{origin} is wrong:", _faults(error, content)) from None
+        raise BundleError(f"{origin} is wrong:", faults_of(error, content)) from None
 
 
 def write_trained(trained: TrainedSpec, folder: Path) -> None:
@@ -259,101 +268,6 @@ def _with_tuples(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_with_tuples(item) for item in value)
     return value
-
-
-def _faults(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
-    faults = [Fault(where, what) for _, where, what in _contradictions(error)]
-    for item in error.errors(include_url=False):
-        if isinstance(item.get("ctx", {}).get("error"), ContradictionError):
-            continue
-        faults.append(Fault(_json_path(item["loc"], content) or "bundle", _say(item)))
-    # Pydantic calls a list too short when its only item is bad; the item's fault says it all.
-    return [
-        fault
-        for fault in faults
-        if "List should have" not in fault.what
-        or not any(other.where.startswith(f"{fault.where}.") for other in faults)
-    ]
-
-
-_KINDS = {"unet", "monai", "zscore", "window", "minmax", "one", "list"}
-"""Steps of pydantic's paths that say which kind of value was tried."""
-
-
-def _json_path(steps: Sequence[str | int], content: Any) -> str:
-    """Return where in the JSON a fault is; steps that are not in the JSON are left out."""
-    path = []
-    for step in steps:
-        if _leads_on(content, step):
-            content = content[step]
-        elif step in _KINDS:
-            continue
-        path.append(str(step))
-    return ".".join(path)
-
-
-def _leads_on(content: Any, step: str | int) -> bool:
-    if isinstance(content, tuple):
-        return isinstance(step, int) and step < len(content)
-    return isinstance(content, Mapping) and step in content
-
-
-def _say(item: Mapping[str, Any]) -> str:
-    came = item.get("input")
-    match item["type"]:
-        case "missing":
-            return "is missing"
-        case "extra_forbidden":
-            return "is no field known here; check its spelling and place"
-        case "value_error":
-            return str(item["ctx"]["error"])
-        case "tuple_type":
-            message = "should be a list"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            message = "should be an object"
-        case _:
-            message = str(item["msg"]).removeprefix("Input ").replace("Tuple should", "List should")
-    return f"{message}, got {_short(came)}"
-
-
-def _short(came: Any) -> str:
-    text = json.dumps(came, default=str)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _contradictions(error: ValidationError) -> list[Contradiction]:
-    return [
-        found
-        for item in error.errors(include_url=False)
-        if isinstance(cause := item.get("ctx", {}).get("error"), ContradictionError)
-        for found in cause.found
-    ]
-
-
-def _hidden_contradictions(content: Mapping[str, Any], error: ValidationError) -> list[Fault]:
-    """Find contradictions between the sections that have no fault of their own.
-
-    Pydantic compares sections only once each is right by itself, which would tell a person of
-    a wrong patch size only after an unrelated typing error is mended.
-    """
-    bad = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
-    sound = {
-        "name": "sound",
-        "channels": [{"name": "sound"}],
-        "labels": [{"index": 1, "name": "sound"}],
-        "training": {"patch": [16, 16, 16]},
-    }
-    known = {field.alias or name for name, field in BundleSpec.model_fields.items()}
-    rest = {key: value for key, value in content.items() if key in known - bad}
-    try:
-        BundleSpec.model_validate(_with_tuples(sound) | rest, strict=True)
-    except ValidationError as second:
-        return [
-            Fault(where, what)
-            for about, where, what in _contradictions(second)
-            if not bad.intersection(about)
-        ]
-    return []
 
 
 def write_bundle(spec: BundleSpec, file: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,36 +14,28 @@ import torch
 from medseg.engine.learning.pace import voxels_per_second
 from medseg.engine.networks.unet import try_network
 from medseg.engine.windows import choose_device
-from medseg.tools.bundle import parse_spec
-from medseg.tools.cases import Case, CaseList, cases_among
+from medseg.tools.bundle import is_bundle, parse_spec
 from medseg.tools.files import write_whole
-from medseg.tools.layouts import LISTING, Rows, Wanted, listed_as
-from medseg.tools.naming import is_picture
+from medseg.tools.layouts import LISTING
 from medseg.tools.planning import (
     Notes,
-    Subject,
+    Seen,
     Wishes,
     asked_channel,
+    bundle_content,
     carry_over,
-    choose_grid,
-    choose_intensity,
-    choose_learning,
-    choose_network,
+    draft_spec,
     is_nnunet_plans,
+    look_at,
     minutes,
     read_nnunet_plans,
     read_subject,
-    step_voxels,
 )
-from medseg.tools.runs import RUNS
-from medseg.tools.survey import Survey, survey_cases
-from medseg.words.config import SCHEMA_ID, BundleSpec, ChannelSpec
-from medseg.words.errors import DatasetError, Fault, MedsegError, OutputError
+from medseg.tools.survey import Survey
+from medseg.words.config import SCHEMA_ID, BundleSpec
+from medseg.words.errors import DatasetError, MedsegError, OutputError
 from medseg.words.events import Listener, Warned, tell
 
-_FOLDS = 5
-_ENOUGH_FOR_PIECES = 20
-"""Cases from which on "always in one piece" is believed."""
 _MOST_MEMORY_GB = {True: 12.0, False: 8.0}
 """Memory planned for, with and without a GPU: larger patches bring little."""
 
@@ -65,27 +56,13 @@ class Plan:
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return field, value and reason of every choice."""
-        content = self.spec.model_dump(mode="json", by_alias=True)
-        return [(field, _shown(content, field), why) for field, why in self.spec.notes.items()]
+        return reasons(self.spec)
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A data set, looked at.
-
-    Attributes:
-        root: Its folder, or its list of cases.
-        subject: What it says of itself.
-        found: Its cases.
-        survey: What they look like.
-        pictures: Whether most are pictures.
-    """
-
-    root: Path
-    subject: Subject
-    found: CaseList
-    survey: Survey
-    pictures: bool
+def reasons(spec: BundleSpec) -> list[tuple[str, str, str]]:
+    """Return field, value and reason of every choice that a bundle's notes explain."""
+    content = spec.model_dump(mode="json", by_alias=True)
+    return [(field, _shown(content, field), why) for field, why in spec.notes.items()]
 
 
 def plan(
@@ -178,6 +155,11 @@ def plan_each(
             raise OutputError(f"{file} exists already; remove it, or give another -o")
         if dims not in (None, 2, 3):
             raise MedsegError(f"--dims is 2 or 3, got {dims}")
+    if is_bundle(root):
+        raise MedsegError(
+            f"{root} is a bundle, not data: train it by medseg train, or read its reasons by "
+            "medseg plan --explain"
+        )
     computing = choose_device(device)
     wishes = _wishes(computing, memory_gb, budget, class_weights)
     each = {file: replace(wishes, dims=dims) for file, dims in files.items()}
@@ -188,10 +170,10 @@ def plan_each(
         return [_carried(root, file, raw, wanted, listeners) for file, wanted in each.items()]
     if data is not None:
         raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
-    seen = _look_at(root, [asked_channel(text) for text in channels], listeners)
+    seen = look_at(root, [asked_channel(text) for text in channels], listeners)
     made = []
     for file, wanted in each.items():
-        content = _content(seen, file, wanted, computing)
+        content = bundle_content(seen, file, _suited(wanted, seen, computing))
         made.append(Plan(file, _written(content, file), seen.survey))
     return made
 
@@ -216,30 +198,6 @@ def _wishes(
         budget_minutes=minutes(budget) if budget else None,
         balanced=class_weights == "balanced",
     )
-
-
-def _look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]) -> _Seen:
-    """Search a data set and look at its cases, each file once; tell what is odd about it.
-
-    Raises:
-        DatasetError: If it cannot be understood, has no such channels, or holds no good case.
-    """
-    listed = listed_as(root, "auto", Wanted(channels=tuple(asked)))
-    names = tuple(channel.name for channel in asked)
-    if names and listed.channel_names not in ((), names):
-        raise DatasetError(
-            f"{root}: --channel names {', '.join(names)}; most cases here have "
-            f"{', '.join(listed.channel_names)}"
-        )
-    channels = max((len(row.images) for row in listed.rows), default=1)
-    found = cases_among(listed, _draft(channels, listed=listed))
-    subject = read_subject(root, listed, asked)
-    survey = _alike(survey_cases(found, RUNS / "surveyed", listeners, subject.ignore))
-    for fault in survey.faults:
-        tell(listeners, Warned(f"left out: {fault}"))
-    for warning in (*found.warnings, *_doubts(survey)):
-        tell(listeners, Warned(warning))
-    return _Seen(root, subject, found, survey, _are_pictures(found.cases))
 
 
 def _written(content: dict[str, Any], file: Path) -> BundleSpec:
@@ -287,129 +245,15 @@ def _carried(
     return Plan(file, _written(content, file), Survey((), ()))
 
 
-def _content(seen: _Seen, file: Path, wishes: Wishes, device: torch.device) -> dict[str, Any]:
-    """Make the content of ``bundle.json``, choice by choice."""
-    notes: Notes = {}
-    subject, survey, pictures = seen.subject, seen.survey, seen.pictures
-    if pictures:
+def _suited(wishes: Wishes, seen: Seen, device: torch.device) -> Wishes:
+    """Suit wishes to a data set; with a time budget, measure how fast the device trains it."""
+    if seen.pictures:
         wishes = replace(wishes, dims=2)
-    channels = subject.channels(survey, pictures, notes)
-    labels = subject.labels(survey, notes)
-    regions = subject.regions()
-    if regions and wishes.balanced:
-        raise MedsegError(
-            "--class-weights balanced weighs labels by their volumes, and this data set has "
-            "regions, which lie in each other; write training.class_weights by hand"
-        )
-    if wishes.budget_minutes is not None:
-        wishes = replace(wishes, voxels_per_second=_speed(wishes, len(channels), device))
-    data = _data(seen, file, notes)
-    if subject.ignore is not None:
-        data["ignore"] = subject.ignore
-        notes["data.ignore"] = (
-            "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
-            "learned from them and nothing is scored on them"
-        )
-    grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, wishes.dims or 3) / 2, notes)
-    shape = choose_network(grid, wishes, notes)
-    training = choose_learning(survey, shape, labels, wishes, notes)
-    preprocessing = choose_intensity(survey, channels, notes)
-    if pictures:
-        preprocessing["input"] = "picture"
-    elif (spacing := grid.field) is not None:
-        preprocessing["spacing_mm"] = spacing
-    # What looks like one piece may be the annotated part of several; regions keep every piece.
-    inference = {} if "ignore" in data or regions else _inference(survey, labels, notes)
-    return {
-        "$schema": SCHEMA_ID,
-        "name": subject.name,
-        **({"description": subject.description} if subject.description else {}),
-        **({"licence": subject.licence} if subject.licence else {}),
-        "channels": channels,
-        "labels": labels,
-        **({"regions": regions} if regions else {}),
-        "data": data,
-        "preprocessing": preprocessing,
-        "network": shape.network(),
-        "training": training,
-        **({"inference": inference} if inference else {}),
-        "notes": notes,
-    }
-
-
-def _draft(
-    channels: int, dims: int = 3, wide: bool = False, listed: Rows | None = None
-) -> BundleSpec:
-    """Return a bundle with so many channels, for what needs one before there is a plan.
-
-    Where the data's layout names channels and labels, the bundle has these names.
-    """
-    names = listed.channel_names if listed else ()
-    labels = (listed.label_names if listed else {}) or {1: "label"}
-    ignore = listed.ignore if listed else None
-    return parse_spec(
-        {
-            "name": "draft",
-            "channels": [
-                {"name": names[n] if names else f"channel {n + 1}"} for n in range(channels)
-            ],
-            "labels": [
-                {"index": index, "name": name, "value": value}
-                for index, (value, name) in enumerate(sorted(labels.items()), start=1)
-            ],
-            "data": {"ignore": None if ignore in labels else ignore},
-            "network": {
-                "dims": dims,
-                "channels": 32 if wide else [8 if dims == 3 else 16, 32, 64, 128],
-                "strides": [1, 2, 2, 2],
-                "deep_supervision": wide,
-            },
-            "training": {"patch": [48] * 3 if dims == 3 else [192] * 2, "optimizer": "adamw"},
-        }
-    )
-
-
-def _speed(wishes: Wishes, channels: int, device: torch.device) -> float:
-    return voxels_per_second(_draft(channels, wishes.dims or 3, wishes.on_gpu), device)
-
-
-def _are_pictures(cases: Sequence[Case]) -> bool:
-    kinds = Counter(
-        all(is_picture(file) for part in case.scan.parts for file in part) for case in cases
-    )
-    return bool(kinds) and kinds.most_common(1)[0][0]
-
-
-def _alike(survey: Survey) -> Survey:
-    """Set aside cases with another number of channels than most.
-
-    Raises:
-        DatasetError: If no case is left.
-    """
-    if not survey.cases:
-        raise DatasetError("no case can be used:", survey.faults)
-    counts = Counter(len(case.channels) for case in survey.cases)
-    usual = counts.most_common(1)[0][0]
-    odd = sum(count for number, count in counts.items() if number != usual)
-    if not odd:
-        return survey
-    fault = Fault(
-        "channels", f"{odd} of {len(survey.cases)} cases do not have {usual} channels as the others"
-    )
-    kept = tuple(case for case in survey.cases if len(case.channels) == usual)
-    return Survey(kept, (*survey.faults, fault))
-
-
-def _doubts(survey: Survey) -> Iterator[str]:
-    count = len(survey.cases)
-    if count == 1:
-        yield (
-            "there is one case: none can be held back, so nothing can be measured and what is "
-            "learned may hold for this case alone. Train with --fold none"
-        )
-    empty = sum(not case.labels for case in survey.cases)
-    if empty:
-        yield f"{empty} of {count} cases have no labelled voxel"
+    if wishes.budget_minutes is None:
+        return wishes
+    channels = len(seen.survey.cases[0].channels)
+    smallest = draft_spec(channels, wishes.dims or 3, wide=wishes.on_gpu)
+    return replace(wishes, voxels_per_second=voxels_per_second(smallest, device))
 
 
 def _memory_gb(device: torch.device) -> float:
@@ -418,45 +262,6 @@ def _memory_gb(device: torch.device) -> float:
         return float(min(0.8 * total / 1e9, _MOST_MEMORY_GB[True]))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return float(min(0.5 * free / 1e9, _MOST_MEMORY_GB[False]))
-
-
-def _data(seen: _Seen, file: Path, notes: Notes) -> dict[str, Any]:
-    place = os.path.relpath(seen.root.resolve(), file.resolve().parent)
-    data: dict[str, Any] = {"root": place}
-    cases = seen.found.cases
-    groups = {case.group for case in cases}
-    if all(case.fold is not None for case in cases):
-        notes["data.folds"] = "The list of cases names the folds itself"
-    elif len(groups) < _FOLDS:
-        data["folds"] = max(2, len(groups))
-        notes["data.folds"] = (
-            f"{len(groups)} patients or cases cannot be split into {_FOLDS}"
-            if len(groups) > 1
-            else "One case cannot be split: train with --fold none"
-        )
-    if len(groups) < len(cases):
-        notes["data.group_by"] = (
-            f"{len(cases)} cases of {len(groups)} groups by the list; a group stays in one fold"
-        )
-    return data
-
-
-def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, Any]:
-    """Leave it to held-back cases whether only largest pieces are kept; say what speaks for it."""
-    single = []
-    for label in labels:
-        facts = survey.label(label.get("value", label["index"]))
-        if len(facts) >= _ENOUGH_FOR_PIECES and all(one.pieces == 1 for one in facts):
-            single.append(label["name"])
-    notes["inference.keep_largest"] = (
-        "The held-back cases of the training decide, label by label, whether its largest piece "
-        "alone has the better Dice"
-    )
-    if single:
-        notes["inference.keep_largest"] += (
-            f". In one piece in each of the {len(survey.cases)} cases: {', '.join(single)}"
-        )
-    return {"keep_largest": None}
 
 
 def _shown(content: Any, field: str) -> str:

@@ -242,6 +242,31 @@ def test_the_command_writes_both_and_explains(
     assert "training.patch" in capsys.readouterr().out
 
 
+def test_the_reasons_of_a_bundle_are_printed_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["medseg", "plan", *map(str, words)])
+        with pytest.raises(SystemExit) as done:
+            cli.main()
+        return int(done.value.code or 0), *capsys.readouterr()
+
+    out = tmp_path / "bundle.json"
+    planned(data, out)
+    for bundle in (out, tmp_path):
+        code, text, _ = said("--explain", bundle)
+        assert code == 0
+        assert "training.patch" in text
+    code, _, error = said(out, "-o", tmp_path / "other.json")
+    assert code != 0
+    assert "is a bundle, not data" in error
+    content = json.loads(out.read_text())
+    out.write_text(json.dumps({**content, "notes": {}}))
+    code, _, error = said("--explain", out)
+    assert code != 0
+    assert "notes are empty" in error
+
+
 def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Path) -> None:
     made, said = planned(shared_data / "msd_spleen_crop", tmp_path / "spleen.json")
     assert made.spec.preprocessing.intensity.kind == "window"  # type: ignore[union-attr]

@@ -1,15 +1,18 @@
 """What a data set looks like → a bundle for it, with a sentence for every choice.
 
-The rules are functions of a survey and of what is wished for; nothing is opened here. Where
-nnU-Net's rules (Isensee et al., Nat Methods 2021) are good they are taken: the median spacing, the
-coarse axis, CT windows, kernels and strides that follow the spacing. Plans that nnU-Net itself has
-written are carried over (``nnunet.py``, ``carried.py``).
+``looking.py`` opens a data set, once. The rules are functions of what it saw and of what is wished
+for, and open nothing; ``drafting.py`` goes through them. Where nnU-Net's rules (Isensee et al., Nat
+Methods 2021) are good they are taken: the median spacing, the coarse axis, CT windows, kernels and
+strides that follow the spacing. Plans that nnU-Net itself has written are carried over
+(``nnunet.py``, ``carried.py``).
 """
 
 from medseg.tools.planning.carried import Carried, carry_over
+from medseg.tools.planning.drafting import bundle_content
 from medseg.tools.planning.grid import Grid, choose_grid
 from medseg.tools.planning.intensity import choose_intensity
 from medseg.tools.planning.learning import choose_learning
+from medseg.tools.planning.looking import Seen, draft_spec, look_at
 from medseg.tools.planning.network import choose_network, step_voxels
 from medseg.tools.planning.nnunet import NnunetPlans, is_nnunet_plans, read_nnunet_plans
 from medseg.tools.planning.subject import Subject, asked_channel, read_subject
@@ -20,15 +23,19 @@ __all__ = [
     "Grid",
     "NnunetPlans",
     "Notes",
+    "Seen",
     "Subject",
     "Wishes",
     "asked_channel",
+    "bundle_content",
     "carry_over",
     "choose_grid",
     "choose_intensity",
     "choose_learning",
     "choose_network",
+    "draft_spec",
     "is_nnunet_plans",
+    "look_at",
     "minutes",
     "read_nnunet_plans",
     "read_subject",

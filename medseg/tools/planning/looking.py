@@ -1,0 +1,134 @@
+"""A data set is searched and looked at once, whatever is planned for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.tools.bundle import parse_spec
+from medseg.tools.cases import Case, CaseList, cases_among
+from medseg.tools.layouts import Rows, Wanted, listed_as
+from medseg.tools.naming import is_picture
+from medseg.tools.planning.subject import Subject, read_subject
+from medseg.tools.runs import RUNS
+from medseg.tools.survey import Survey, survey_cases
+from medseg.words.config import BundleSpec, ChannelSpec
+from medseg.words.errors import DatasetError, Fault
+from medseg.words.events import Listener, Warned, tell
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A data set, looked at.
+
+    Attributes:
+        root: Its folder, or its list of cases.
+        subject: What it says of itself.
+        found: Its cases.
+        survey: What they look like.
+        pictures: Whether most are pictures.
+    """
+
+    root: Path
+    subject: Subject
+    found: CaseList
+    survey: Survey
+    pictures: bool
+
+
+def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]) -> Seen:
+    """Search a data set and look at its cases, each file once; tell what is odd about it.
+
+    Raises:
+        DatasetError: If it cannot be understood, has no such channels, or holds no good case.
+    """
+    listed = listed_as(root, "auto", Wanted(channels=tuple(asked)))
+    names = tuple(channel.name for channel in asked)
+    if names and listed.channel_names not in ((), names):
+        raise DatasetError(
+            f"{root}: --channel names {', '.join(names)}; most cases here have "
+            f"{', '.join(listed.channel_names)}"
+        )
+    channels = max((len(row.images) for row in listed.rows), default=1)
+    found = cases_among(listed, draft_spec(channels, listed=listed))
+    subject = read_subject(root, listed, asked)
+    survey = _alike(survey_cases(found, RUNS / "surveyed", listeners, subject.ignore))
+    for fault in survey.faults:
+        tell(listeners, Warned(f"left out: {fault}"))
+    for warning in (*found.warnings, *_doubts(survey)):
+        tell(listeners, Warned(warning))
+    return Seen(root, subject, found, survey, _are_pictures(found.cases))
+
+
+def draft_spec(
+    channels: int, dims: int = 3, wide: bool = False, listed: Rows | None = None
+) -> BundleSpec:
+    """Return a bundle with so many channels, for what needs one before there is a plan.
+
+    Where the data's layout names channels and labels, the bundle has these names.
+    """
+    names = listed.channel_names if listed else ()
+    labels = (listed.label_names if listed else {}) or {1: "label"}
+    ignore = listed.ignore if listed else None
+    return parse_spec(
+        {
+            "name": "draft",
+            "channels": [
+                {"name": names[n] if names else f"channel {n + 1}"} for n in range(channels)
+            ],
+            "labels": [
+                {"index": index, "name": name, "value": value}
+                for index, (value, name) in enumerate(sorted(labels.items()), start=1)
+            ],
+            "data": {"ignore": None if ignore in labels else ignore},
+            "network": {
+                "dims": dims,
+                "channels": 32 if wide else [8 if dims == 3 else 16, 32, 64, 128],
+                "strides": [1, 2, 2, 2],
+                "deep_supervision": wide,
+            },
+            "training": {"patch": [48] * 3 if dims == 3 else [192] * 2, "optimizer": "adamw"},
+        }
+    )
+
+
+def _are_pictures(cases: Sequence[Case]) -> bool:
+    """Tell whether most cases are pictures, not scans."""
+    kinds = Counter(
+        all(is_picture(file) for part in case.scan.parts for file in part) for case in cases
+    )
+    return bool(kinds) and kinds.most_common(1)[0][0]
+
+
+def _alike(survey: Survey) -> Survey:
+    """Set aside cases with another number of channels than most.
+
+    Raises:
+        DatasetError: If no case is left.
+    """
+    if not survey.cases:
+        raise DatasetError("no case can be used:", survey.faults)
+    counts = Counter(len(case.channels) for case in survey.cases)
+    usual = counts.most_common(1)[0][0]
+    odd = sum(count for number, count in counts.items() if number != usual)
+    if not odd:
+        return survey
+    fault = Fault(
+        "channels", f"{odd} of {len(survey.cases)} cases do not have {usual} channels as the others"
+    )
+    kept = tuple(case for case in survey.cases if len(case.channels) == usual)
+    return Survey(kept, (*survey.faults, fault))
+
+
+def _doubts(survey: Survey) -> Iterator[str]:
+    count = len(survey.cases)
+    if count == 1:
+        yield (
+            "there is one case: none can be held back, so nothing can be measured and what is "
+            "learned may hold for this case alone. Train with --fold none"
+        )
+    empty = sum(not case.labels for case in survey.cases)
+    if empty:
+        yield f"{empty} of {count} cases have no labelled voxel"
