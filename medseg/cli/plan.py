@@ -114,10 +114,10 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     patch = " × ".join(str(size) for size in training.patch)
     budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
     seen = len(plan.survey.cases)
-    cases = f"{seen} cases" if seen else "nnU-Net's plans"
+    cases = _counted(seen, "case") if seen else "nnU-Net's plans"
     for line in (
-        f"{cases}; {len(spec.labels)} labels: {labels}",
-        *([f"{len(spec.regions)} regions: {regions}"] if regions else []),
+        f"{cases}; {_counted(len(spec.labels), 'label')}: {labels}",
+        *([f"{_counted(len(spec.regions), 'region')}: {regions}"] if regions else []),
         f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, about "
         f"{training.steps} steps{budget}",
     ):
@@ -141,3 +141,7 @@ def _explain(terminal: Terminal, bundle: Path) -> None:
 
 def _show(terminal: Terminal, rows: Sequence[tuple[str, str, str]]) -> None:
     terminal.show_table([("field", "value", "why"), *rows], left=range(3), wrapped=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

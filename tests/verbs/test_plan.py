@@ -200,6 +200,24 @@ def test_one_case_is_planned_and_what_it_cannot_show_is_said(tmp_path: Path) -> 
     assert "--fold none" in made.spec.notes["data.folds"]
 
 
+def test_a_label_of_one_case_alone_is_doubted(data: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(data, odd)
+    file = odd / "labelsTr" / "phantom_002.nii.gz"
+    label = nib.load(file)
+    array = np.array(label.dataobj)
+    array[0, 0, :2] = 7
+    nib.save(nib.Nifti1Image(array, label.affine), file)
+    listing = json.loads((odd / "dataset.json").read_text())
+    listing["labels"]["7"] = "speck"
+    (odd / "dataset.json").write_text(json.dumps(listing))
+    _, said = planned(odd, tmp_path / "bundle.json")
+    assert said == [
+        "label 7 is in 1 of 6 cases alone, with 2 voxels: little can be learned of it. Is it a "
+        "slip?"
+    ]
+
+
 def test_bad_cases_are_left_out_by_name(data: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(data, bad)

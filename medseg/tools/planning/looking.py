@@ -18,6 +18,9 @@ from medseg.words.config import BundleSpec, ChannelSpec
 from medseg.words.errors import DatasetError, Fault
 from medseg.words.events import Listener, Warned, tell
 
+_ENOUGH_TO_MISS = 5
+"""Cases from which on a label that one alone has is worth a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -132,3 +135,10 @@ def _doubts(survey: Survey) -> Iterator[str]:
     empty = sum(not case.labels for case in survey.cases)
     if empty:
         yield f"{empty} of {count} cases have no labelled voxel"
+    for value in survey.values if count >= _ENOUGH_TO_MISS else ():
+        where = survey.label(value)
+        if len(where) == 1:
+            yield (
+                f"label {value} is in 1 of {count} cases alone, with {where[0].voxels} voxels: "
+                "little can be learned of it. Is it a slip?"
+            )
