@@ -19,6 +19,9 @@ LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
 # of nnU-Net's images. Other digits are part of the name: case_1_2 is not case_1.
 _ADDITION = re.compile(r"[_.\- ](?:(?=[A-Za-z])|0000$)")
 
+# What `medseg segment` puts before a name where it was given a data set: the folder of its images.
+_FOLDER = re.compile(r"^images(?:Tr|Ts)?_(?=.)")
+
 _Files = Mapping[str, Path]
 
 
@@ -65,7 +68,8 @@ def pair_up(predictions: Path, references: Path) -> Pairing:
     """Pair two folders of label maps, or two label maps.
 
     Names are compared without their endings. One name may go on after the other (``case_7`` and
-    ``case_7_seg``), as long as only one pair is possible.
+    ``case_7_seg``) or follow a folder of images (``imagesTr_case_7``), as long as only one pair is
+    possible.
 
     Args:
         predictions: A folder of label maps, or one label map.
@@ -181,7 +185,9 @@ def _partners(predicted: Set[str], expected: Set[str]) -> dict[str, str]:
 
 def _starts(name: str) -> set[str]:
     """Return what ``name`` is without its additions: ``a_seg_v2`` → ``{"a", "a_seg"}``."""
-    return {name[: found.start()] for found in _ADDITION.finditer(name)} - {""}
+    bare = _FOLDER.sub("", name)
+    shorter = {bare[: found.start()] for found in _ADDITION.finditer(bare)}
+    return (shorter | {bare}) - {"", name}
 
 
 def _of_one_format(one: _Files, other: _Files) -> tuple[Path, Path] | None:

@@ -46,6 +46,18 @@ def test_channel_number_of_an_image_is_no_part_of_the_case(tmp_path):
     assert names(found) == [("liver_7", "liver_7_0000.nii.gz", "liver_7.nii.gz")]
 
 
+@pytest.mark.parametrize("images", ["images", "imagesTr", "imagesTs"])
+def test_the_folder_of_a_data_set_is_no_part_of_the_case(tmp_path, images):
+    found = pair(tmp_path, [f"{images}_c7.nii.gz", f"{images}_c8.nii.gz"], ["c7.mha", "c8.mha"])
+    assert names(found) == [(c, f"{images}_{c}.nii.gz", f"{c}.mha") for c in ("c7", "c8")]
+    both = pair(
+        tmp_path / "both",
+        ["imagesTr_a.nii.gz", "imagesTs_a.nii.gz", "b.nii.gz"],
+        ["a.mha", "b.mha"],
+    )
+    assert [case for case, _, _ in names(both)] == ["b"]
+
+
 @pytest.mark.parametrize("other", ["case_10", "case_1_2", "case_1b", "case_1_0001", "xcase_1"])
 def test_another_case_is_not_taken_for_it(tmp_path, other):
     found = pair(tmp_path, ["a.nii.gz", "case_1.nii.gz"], ["a.nii.gz", f"{other}.nii.gz"])
