@@ -106,9 +106,9 @@ def test_every_network_fits_its_patch_and_its_memory(
     divisor = [math.prod(axis) for axis in zip(*chosen.strides, strict=True)]
     assert all(n % by == 0 for n, by in zip(chosen.patch, divisor, strict=True))
     assert chosen.batch >= 2
-    assert 3 <= len(chosen.strides) == len(chosen.kernels) == len(chosen.channels) <= 6
+    assert 3 <= len(chosen.strides) == len(chosen.kernels) <= 6
     assert chosen.strides[0] == (1, 1, 1)
-    used = chosen.voxels * 14 * 4 * chosen.channels[0] / 1e9
+    used = chosen.voxels * 14 * 4 * (2 if chosen.slim else 32) / 1e9
     assert used <= wishes.memory_gb or max(chosen.patch) <= 32
 
 
@@ -124,11 +124,9 @@ def test_the_hippocampus_gets_what_was_found_good_for_it() -> None:
     chosen = choose_network(Grid(3, (1, 1, 1), (35, 50, 36), False), fast, {})
     assert (chosen.patch, chosen.batch) == ((40, 56, 40), 4)
     assert chosen.network() == {
-        "kind": "unet",
+        "kind": "UNet",
         "dims": 3,
-        "channels": [8, 32, 64, 128],
-        "strides": [1, 2, 2, 2],
-        "deep_supervision": False,
+        "args": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2},
     }
 
 
@@ -141,7 +139,14 @@ def test_less_time_makes_a_smaller_step_and_much_time_a_wide_network() -> None:
     assert voxels == sorted(set(voxels))
     small = Grid(3, (1, 1, 1), (32, 32, 32), False)
     day = replace(CPU, budget_minutes=1440, voxels_per_second=1e6)
-    assert choose_network(small, day, {}).channels[0] == 32
+    wide = choose_network(small, day, {})
+    assert not wide.slim
+    assert wide.network()["channels"] == 32
+
+
+def test_a_coarse_axis_is_halved_later_where_time_is_short_too() -> None:
+    chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), CPU, {})
+    assert chosen.network()["args"]["strides"][:3] == [[2, 2, 1], [2, 2, 1], 2]
 
 
 def test_ct_is_clipped_where_the_labels_are() -> None:

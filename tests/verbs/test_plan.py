@@ -67,10 +67,10 @@ def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(data: Path, tmp_path: 
     assert [label.name for label in spec.labels] == ["liver", "kidney"]
     assert spec.channels[0].modality == "CT"
     assert spec.preprocessing.spacing_mm == (9, 9, 9)
-    assert spec.network.kind == "unet"
+    assert spec.network.kind == "UNet"
     assert spec.training.patch == (24, 20, 16)
     assert (tmp_path / spec.data.root).resolve() == data.resolve()
-    assert {"preprocessing.spacing_mm", "training.patch", "network.channels"} <= set(spec.notes)
+    assert {"preprocessing.spacing_mm", "training.patch", "network.args.channels"} <= set(spec.notes)
     assert all(field and value and why for field, value, why in made.rows())
     text = (tmp_path / "bundle.json").read_text()
     assert "phantom_00" not in text

@@ -16,8 +16,10 @@ preprocessing and the inference at the end come on top, in its favour. It augmen
 own process (``nnUNet_n_proc_DA=0``), so that its CPU time is known, and does not compile its
 network, which on a CPU takes minutes.
 
-In ``N``: ``labels`` (a label map of each held-back case), ``nnunet.csv`` (Dice of each). A second
-call with the same ``N`` goes on from its preprocessing.
+In ``N``: ``fold-0.json`` (what a fold took), ``labels-0,1`` (a label map of each held-back case),
+``nnunet.csv`` (Dice of each). A second call with the same ``N`` goes on from its preprocessing, and
+trains only folds that are not there, so that folds can be trained side by side: one call for each,
+then one for all.
 """
 
 from __future__ import annotations
@@ -80,18 +82,22 @@ def compare(given: argparse.Namespace) -> None:
     if not (work / "preprocessed" / NAME / SPLITS).is_file():
         prepare(given.bundle, work)
         preprocess(python, work, environment)
-    shutil.rmtree(work / "labels", ignore_errors=True)
-    (work / "labels").mkdir()
+    labels = work / f"labels-{given.folds}"
+    shutil.rmtree(labels, ignore_errors=True)
+    labels.mkdir()
     for fold in (int(fold) for fold in given.folds.split(",")):
-        command = [python, __file__, "--once", str(fold), "--minutes", str(given.minutes)]
-        command += ["--threads", str(given.threads), "--work", str(work)]
-        command += ["--cases", str(given.cases)] if given.cases else []
-        done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
-        found = json.loads(done.stdout.splitlines()[-1])
+        known = work / f"fold-{fold}.json"
+        if not known.is_file():
+            command = [python, __file__, "--once", str(fold), "--minutes", str(given.minutes)]
+            command += ["--threads", str(given.threads), "--work", str(work)]
+            command += ["--cases", str(given.cases)] if given.cases else []
+            done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+            known.write_bytes(done.stdout.splitlines()[-1])
+        found = json.loads(known.read_bytes())
         print(f"fold {fold}: {found}", flush=True)
         for file in Path(found["validation"]).glob("*.nii.gz"):
-            shutil.copy(file, work / "labels")
-    report(given, work)
+            shutil.copy(file, labels)
+    report(given, work, labels)
 
 
 def preprocess(python: str, work: Path, environment: dict[str, str]) -> None:
@@ -214,7 +220,9 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
     """Return epochs and training steps per epoch that fit into the seconds."""
     per_step = step + validation / VALIDATION_SHARE
     # Epochs' ends (a plot, a checkpoint) may take a twentieth; the rate falls from epoch to epoch.
-    epochs = min(int(0.05 * seconds / epoch_end), int(seconds / per_step / 2), MOST_EPOCHS)
+    # Fewer than five steps to an epoch would give more of the time to validation than by default.
+    fewest = int(seconds / per_step / VALIDATION_SHARE)
+    epochs = min(int(0.05 * seconds / epoch_end), fewest, MOST_EPOCHS)
     epochs = max(epochs, 1)
     iterations = int((seconds / epochs - epoch_end) / per_step)
     if iterations < 1:
@@ -222,7 +230,7 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
     return epochs, iterations
 
 
-def report(given: argparse.Namespace, work: Path) -> None:
+def report(given: argparse.Namespace, work: Path, predicted: Path) -> None:
     """Score the label maps, write ``nnunet.csv``, and compare them with medseg's."""
     from medseg import LabelSet, evaluate, load_bundle
     from medseg.tools.comparison import case_values, interval
@@ -231,8 +239,8 @@ def report(given: argparse.Namespace, work: Path) -> None:
     spec = load_bundle(given.bundle).spec
     labels = LabelSet([replace(label, value=label.index) for label in spec.label_set])
     references = work / "raw" / NAME / "labelsTr"
-    chosen = chosen_references(work / "labels", references, work / "references")
-    theirs = evaluate(work / "labels", chosen, labels=labels)
+    chosen = chosen_references(predicted, references, work / f"references-{given.folds}")
+    theirs = evaluate(predicted, chosen, labels=labels)
     with (work / "nnunet.csv").open("w", newline="", encoding="utf-8") as handle:
         table = csv.writer(handle)
         table.writerow(["case", "label", "dice"])
@@ -245,7 +253,7 @@ def report(given: argparse.Namespace, work: Path) -> None:
         print(f"| {name} | {len(dice)} | {mean} | {between(interval(dice))} |")
     if given.medseg is None:
         return
-    both = evaluate(given.medseg, chosen, labels=labels, versus=work / "labels")
+    both = evaluate(given.medseg, chosen, labels=labels, versus=predicted)
     print("\n| medseg − nnU-Net | n | Dice | 95 % interval | better | worse | p (Wilcoxon) |")
     print("| --- | ---: | --- | --- | ---: | ---: | --- |")
     for one in both.differences:

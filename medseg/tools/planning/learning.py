@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.tools.planning.network import Shape
+from medseg.tools.planning.network import WIDE_TAKES, Shape
 from medseg.tools.planning.wishes import Notes, Wishes
 from medseg.tools.survey import Survey
 
@@ -65,8 +65,8 @@ def _steps(shape: Shape, wishes: Wishes, notes: Notes) -> int:
         notes["training.steps"] = "Enough in most cases; give --budget to fit a time"
         return UNTIMED_STEPS[wishes.on_gpu]
     seconds = 60 * wishes.budget_minutes * _AT_STEPS
-    # A wide network takes four times as long as the one that was timed.
-    slower = 1.0 if wishes.on_gpu or shape.slim else 4.0
+    # The slim network was timed.
+    slower = 1.0 if wishes.on_gpu or shape.slim else WIDE_TAKES
     steps = int(seconds * wishes.voxels_per_second / (shape.voxels * slower))
     notes["training.steps"] = (
         f"An estimate from {wishes.voxels_per_second / 1e6:.2g} million voxels a second, measured "

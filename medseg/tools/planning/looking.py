@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from medseg.tools.bundle import parse_spec
 from medseg.tools.cases import Case, CaseList, cases_among
 from medseg.tools.layouts import Rows, Wanted, listed_as
 from medseg.tools.naming import is_picture
+from medseg.tools.planning.network import slim_network
 from medseg.tools.planning.subject import Subject, read_subject
 from medseg.tools.runs import RUNS
 from medseg.tools.survey import Survey, survey_cases
@@ -75,6 +77,9 @@ def draft_spec(
     names = listed.channel_names if listed else ()
     labels = (listed.label_names if listed else {}) or {1: "label"}
     ignore = listed.ignore if listed else None
+    network: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": 32}
+    if not wide:
+        network = slim_network(dims, [(2,) * dims] * 3)
     return parse_spec(
         {
             "name": "draft",
@@ -86,12 +91,7 @@ def draft_spec(
                 for index, (value, name) in enumerate(sorted(labels.items()), start=1)
             ],
             "data": {"ignore": None if ignore in labels else ignore},
-            "network": {
-                "dims": dims,
-                "channels": 32 if wide else [8 if dims == 3 else 16, 32, 64, 128],
-                "strides": [1, 2, 2, 2],
-                "deep_supervision": wide,
-            },
+            "network": network,
             "training": {"patch": [48] * 3 if dims == 3 else [192] * 2, "optimizer": "adamw"},
         }
     )

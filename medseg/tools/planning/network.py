@@ -18,8 +18,8 @@ _LEAST_PATCH = 24
 _LEAST_BATCH = 2
 _MOST_BATCH = {(2, False): 8, (3, False): 4, (2, True): 32, (3, True): 12}
 """By dimensions and whether there is a GPU."""
-_SLIM = {2: (16, 32, 64, 128, 256, 256), 3: (8, 32, 64, 128, 256, 256)}
-"""Channels where time is short: little at the full size, where they cost most."""
+SLIM = (16, 32, 64, 128, 256, 256)
+"""Channels where time is short, from the first halving on: at the full size they cost most."""
 _WIDE = 32
 _MOST_CHANNELS = {2: 512, 3: 320}
 _STEPS = 1500
@@ -28,7 +28,9 @@ _LEAST_STEPS = 600
 """Steps that a time budget must allow whatever the patch; a smaller patch sees less around it."""
 _AT_STEPS = 0.75
 """Share of a budget that goes into steps; the rest into preprocessing and validations."""
-_SPARE_FOR_WIDE = 8.0
+WIDE_TAKES = 16.0
+"""How many times as long the wide network takes, measured on a CPU in 2D and 3D."""
+_SPARE_FOR_WIDE = 2 * WIDE_TAKES
 """How many times 1500 steps the slim network must manage before a wide one pays."""
 _VOLUMES = 14
 """Arrays of a level's size and channels that a training step holds, both ways down and up."""
@@ -43,14 +45,14 @@ class Shape:
     Attributes:
         patch: Voxels.
         batch: Patches per step.
-        channels: Of each level.
+        slim: Whether it is made for little time.
         strides: Of each level.
-        kernels: Of each level.
+        kernels: Of each level; the slim network has 3 throughout.
     """
 
     patch: tuple[int, ...]
     batch: int
-    channels: tuple[int, ...]
+    slim: bool
     strides: tuple[tuple[int, ...], ...]
     kernels: tuple[tuple[int, ...], ...]
 
@@ -59,21 +61,31 @@ class Shape:
         """Per step."""
         return self.batch * math.prod(self.patch)
 
-    @property
-    def slim(self) -> bool:
-        """Whether it was made for little time."""
-        return self.channels == _SLIM[len(self.patch)][: len(self.channels)]
-
     def network(self) -> dict[str, Any]:
         """Return the ``network`` section."""
-        section: dict[str, Any] = {"kind": "unet", "dims": len(self.patch)}
-        section["channels"] = list(self.channels) if self.slim else self.channels[0]
+        dims = len(self.patch)
+        if self.slim:
+            return slim_network(dims, self.strides[1:])
+        section: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": _WIDE}
         section["strides"] = [_short(stride) for stride in self.strides]
         if any(any(n != 3 for n in kernel) for kernel in self.kernels):
             section["kernel_sizes"] = [_short(kernel) for kernel in self.kernels]
-        if self.slim:
-            section["deep_supervision"] = False
         return section
+
+
+def slim_network(dims: int, strides: Sequence[tuple[int, ...]]) -> dict[str, Any]:
+    """Return the ``network`` section of MONAI's ``UNet``, which halves an image at once.
+
+    Args:
+        dims: 2 or 3.
+        strides: Of each halving.
+    """
+    arguments = {
+        "channels": list(SLIM[: len(strides) + 1]),
+        "strides": [_short(stride) for stride in strides],
+        "num_res_units": 2,
+    }
+    return {"kind": "UNet", "dims": dims, "args": arguments}
 
 
 def step_voxels(wishes: Wishes, dims: int = 3, steps: int = _LEAST_STEPS) -> float:
@@ -81,7 +93,7 @@ def step_voxels(wishes: Wishes, dims: int = 3, steps: int = _LEAST_STEPS) -> flo
     by_time = _UNTIMED[wishes.on_gpu]
     if wishes.budget_minutes is not None and wishes.voxels_per_second is not None:
         by_time = _seconds(wishes) * wishes.voxels_per_second / steps
-    return min(by_time, wishes.memory_gb * 1e9 / _bytes_per_voxel(_channels(wishes, dims, 6), dims))
+    return min(by_time, wishes.memory_gb * 1e9 / _bytes_per_voxel(dims, 6, slim=not wishes.on_gpu))
 
 
 def _seconds(wishes: Wishes) -> float:
@@ -108,8 +120,7 @@ def choose_network(grid: Grid, wishes: Wishes, notes: Notes) -> Shape:
     batch = max(batch, _LEAST_BATCH)
     spare = spacious / (batch * math.prod(fitted))
     wide = wishes.on_gpu or (wishes.budget_minutes is not None and spare >= _SPARE_FOR_WIDE)
-    channels = _wide(grid.dims, len(strides)) if wide else _SLIM[grid.dims][: len(strides)]
-    shape = Shape(fitted, batch, channels, strides, kernels)
+    shape = Shape(fitted, batch, not wide, strides, kernels)
     _explain(shape, grid, wishes, whole, notes)
     return shape
 
@@ -128,32 +139,30 @@ def _explain(shape: Shape, grid: Grid, wishes: Wishes, whole: bool, notes: Notes
         f"{_gigabytes(shape):.1g} of {wishes.memory_gb:.1f} GB"
     )
     lowest = [n // s for n, s in zip(shape.patch, _divisor(shape.strides), strict=True)]
-    notes["network.strides"] = (
+    notes["network.args.strides" if shape.slim else "network.strides"] = (
         f"Halved as long as {_SMALLEST} voxels are left; the lowest level has "
         f"{' × '.join(map(str, lowest))}"
         + ("" if grid.pictures else ". A coarse axis waits until the others are as coarse")
     )
-    notes["network.channels"] = (
-        "Few at the full size, where they cost most: reaches more steps in the same time"
+    notes["network.args.channels" if shape.slim else "network.channels"] = (
+        "Halves an image at once, because the full size costs most: takes several times as many "
+        "steps in the same time"
         if shape.slim
         else "As in nnU-Net: there is the time and memory for it"
     )
 
 
-def _channels(wishes: Wishes, dims: int, levels: int) -> tuple[int, ...]:
-    return _wide(dims, levels) if wishes.on_gpu else _SLIM[dims][:levels]
-
-
-def _wide(dims: int, levels: int) -> tuple[int, ...]:
-    return tuple(min(_WIDE * 2**level, _MOST_CHANNELS[dims]) for level in range(levels))
-
-
-def _bytes_per_voxel(channels: Sequence[int], dims: int) -> float:
-    return sum(_VOLUMES * 4.0 * n * 0.5 ** (dims * level) for level, n in enumerate(channels))
+def _bytes_per_voxel(dims: int, levels: int, slim: bool) -> float:
+    """Return the memory of a training step for each voxel of its patches."""
+    wide = [min(_WIDE * 2**level, _MOST_CHANNELS[dims]) for level in range(levels)]
+    top = 1 if slim else 0  # how often the first level is halved already
+    of_levels = enumerate(SLIM[:levels] if slim else wide, start=top)
+    return sum(_VOLUMES * 4.0 * n * 0.5 ** (dims * halved) for halved, n in of_levels)
 
 
 def _gigabytes(shape: Shape) -> float:
-    return shape.voxels * _bytes_per_voxel(shape.channels, len(shape.patch)) / 1e9
+    dims, levels = len(shape.patch), len(shape.strides)
+    return shape.voxels * _bytes_per_voxel(dims, levels, shape.slim) / 1e9
 
 
 def _topology(
