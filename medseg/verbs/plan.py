@@ -252,7 +252,8 @@ def _suited(wishes: Wishes, seen: Seen, device: torch.device) -> Wishes:
     if wishes.budget_minutes is None:
         return wishes
     channels = len(seen.survey.cases[0].channels)
-    smallest = draft_spec(channels, wishes.dims or 3, wide=wishes.on_gpu)
+    labels = {value: f"label {value}" for value in seen.survey.values} or {1: "label"}
+    smallest = draft_spec(channels, labels, dims=wishes.dims or 3, wide=wishes.on_gpu)
     return replace(wishes, voxels_per_second=voxels_per_second(smallest, device))
 
 

@@ -144,6 +144,16 @@ def test_less_time_makes_a_smaller_step_and_much_time_a_wide_network() -> None:
     assert wide.network()["channels"] == 32
 
 
+def test_many_classes_leave_memory_for_fewer_voxels() -> None:
+    grid, tight = Grid(3, (1, 1, 1), (200, 200, 200), False), replace(CPU, memory_gb=1)
+    notes: Notes = {}
+    few = choose_network(grid, tight, {}, classes=2)
+    many = choose_network(grid, tight, notes, classes=105)
+    assert few.voxels > 3 * many.voxels
+    assert many.voxels * 105 * 36 < 1e9
+    assert "0.9 of 1.0 GB" in notes["training.batch_size"]
+
+
 def test_a_coarse_axis_is_halved_later_where_time_is_short_too() -> None:
     chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), CPU, {})
     assert chosen.network()["args"]["strides"][:3] == [[2, 2, 1], [2, 2, 1], 2]

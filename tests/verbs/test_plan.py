@@ -70,7 +70,9 @@ def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(data: Path, tmp_path: 
     assert spec.network.kind == "UNet"
     assert spec.training.patch == (24, 20, 16)
     assert (tmp_path / spec.data.root).resolve() == data.resolve()
-    assert {"preprocessing.spacing_mm", "training.patch", "network.args.channels"} <= set(spec.notes)
+    assert {"preprocessing.spacing_mm", "training.patch", "network.args.channels"} <= set(
+        spec.notes
+    )
     assert all(field and value and why for field, value, why in made.rows())
     text = (tmp_path / "bundle.json").read_text()
     assert "phantom_00" not in text

@@ -48,8 +48,10 @@ def bundle_content(seen: Seen, file: Path, wishes: Wishes) -> dict[str, Any]:
             "regions, which lie in each other; write training.class_weights by hand"
         )
     data = _data(seen, file, notes)
-    grid = choose_grid(survey, wishes, pictures, step_voxels(wishes, wishes.dims or 3) / 2, notes)
-    shape = choose_network(grid, wishes, notes)
+    classes = len(regions) or len(labels) + 1
+    patch_voxels = step_voxels(wishes, wishes.dims or 3, classes) / 2
+    grid = choose_grid(survey, wishes, pictures, patch_voxels, notes)
+    shape = choose_network(grid, wishes, notes, classes)
     training = choose_learning(survey, shape, labels, wishes, notes)
     preprocessing = choose_intensity(survey, channels, notes)
     if pictures:

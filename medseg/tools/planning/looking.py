@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from medseg.tools.bundle import parse_spec
 from medseg.tools.cases import Case, CaseList, cases_among
-from medseg.tools.layouts import Rows, Wanted, listed_as
+from medseg.tools.layouts import Wanted, listed_as
 from medseg.tools.naming import is_picture
 from medseg.tools.planning.network import slim_network
 from medseg.tools.planning.subject import Subject, read_subject
@@ -57,7 +56,13 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
             f"{', '.join(listed.channel_names)}"
         )
     channels = max((len(row.images) for row in listed.rows), default=1)
-    found = cases_among(listed, draft_spec(channels, listed=listed))
+    draft = draft_spec(
+        channels,
+        listed.label_names or {1: "label"},
+        names=listed.channel_names,
+        ignore=listed.ignore,
+    )
+    found = cases_among(listed, draft)
     subject = read_subject(root, listed, asked)
     survey = _alike(survey_cases(found, RUNS / "surveyed", listeners, subject.ignore))
     for fault in survey.faults:
@@ -68,18 +73,27 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
 
 
 def draft_spec(
-    channels: int, dims: int = 3, wide: bool = False, listed: Rows | None = None
+    channels: int,
+    labels: Mapping[int, str],
+    *,
+    names: Sequence[str] = (),
+    ignore: int | None = None,
+    dims: int = 3,
+    wide: bool = False,
 ) -> BundleSpec:
-    """Return a bundle with so many channels, for what needs one before there is a plan.
+    """Return a bundle for what needs one before there is a plan.
 
-    Where the data's layout names channels and labels, the bundle has these names.
+    Args:
+        channels: How many.
+        labels: Value and name of each.
+        names: Of the channels, where the data say them.
+        ignore: Value of voxels that nobody annotated.
+        dims: Of the network.
+        wide: Whether it is nnU-Net's, or the slim one.
     """
-    names = listed.channel_names if listed else ()
-    labels = (listed.label_names if listed else {}) or {1: "label"}
-    ignore = listed.ignore if listed else None
-    network: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": 32}
-    if not wide:
-        network = slim_network(dims, [(2,) * dims] * 3)
+    network = slim_network(dims, [(2,) * dims] * 3)
+    if wide:
+        network = {"kind": "unet", "dims": dims, "channels": 32}
     return parse_spec(
         {
             "name": "draft",

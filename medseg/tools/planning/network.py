@@ -34,7 +34,9 @@ _SPARE_FOR_WIDE = 2 * WIDE_TAKES
 """How many times 1500 steps the slim network must manage before a wide one pays."""
 _VOLUMES = 14
 """Arrays of a level's size and channels that a training step holds, both ways down and up."""
-_UNTIMED = {True: math.inf, False: 4e5}
+_OUTPUTS = 9
+"""Arrays of the full size and as many channels as there are classes, in the loss above all."""
+_UNTIMED = {True: math.inf, False: 1.2e6}
 """Voxels per step where nothing is said of time, with and without a GPU."""
 
 
@@ -88,21 +90,31 @@ def slim_network(dims: int, strides: Sequence[tuple[int, ...]]) -> dict[str, Any
     return {"kind": "UNet", "dims": dims, "args": arguments}
 
 
-def step_voxels(wishes: Wishes, dims: int = 3, steps: int = _LEAST_STEPS) -> float:
+def step_voxels(
+    wishes: Wishes, dims: int = 3, classes: int = 2, steps: int = _LEAST_STEPS
+) -> float:
     """Return how many voxels a step can have, so that time allows ``steps`` and memory one."""
     by_time = _UNTIMED[wishes.on_gpu]
     if wishes.budget_minutes is not None and wishes.voxels_per_second is not None:
         by_time = _seconds(wishes) * wishes.voxels_per_second / steps
-    return min(by_time, wishes.memory_gb * 1e9 / _bytes_per_voxel(dims, 6, slim=not wishes.on_gpu))
+    bytes_per_voxel = _bytes_per_voxel(dims, 6, classes, slim=not wishes.on_gpu)
+    return min(by_time, wishes.memory_gb * 1e9 / bytes_per_voxel)
 
 
 def _seconds(wishes: Wishes) -> float:
     return 60 * (wishes.budget_minutes or 0.0) * _AT_STEPS
 
 
-def choose_network(grid: Grid, wishes: Wishes, notes: Notes) -> Shape:
-    """Choose the network, its patch and its batch."""
-    allowed = step_voxels(wishes, grid.dims)
+def choose_network(grid: Grid, wishes: Wishes, notes: Notes, classes: int = 2) -> Shape:
+    """Choose the network, its patch and its batch.
+
+    Args:
+        grid: Where it works.
+        wishes: What the plan has to fit.
+        notes: Takes the reasons.
+        classes: Channels of the output.
+    """
+    allowed = step_voxels(wishes, grid.dims, classes)
     patch = [max(_SMALLEST * 2, math.ceil(n)) for n in grid.shape]
     strides, kernels = _topology(patch, grid)
     whole, spacing = True, grid.spacing[: grid.dims]
@@ -115,17 +127,20 @@ def choose_network(grid: Grid, wishes: Wishes, notes: Notes) -> Shape:
         strides, kernels = _topology(patch, grid)
         whole = False
     fitted = _rounded(patch, strides)
-    spacious = step_voxels(wishes, grid.dims, _STEPS)
+    spacious = step_voxels(wishes, grid.dims, classes, _STEPS)
     batch = int(min(spacious / math.prod(fitted), _MOST_BATCH[grid.dims, wishes.on_gpu]))
     batch = max(batch, _LEAST_BATCH)
     spare = spacious / (batch * math.prod(fitted))
     wide = wishes.on_gpu or (wishes.budget_minutes is not None and spare >= _SPARE_FOR_WIDE)
     shape = Shape(fitted, batch, not wide, strides, kernels)
-    _explain(shape, grid, wishes, whole, notes)
+    gigabytes = shape.voxels * _bytes_per_voxel(grid.dims, len(strides), classes, shape.slim) / 1e9
+    _explain(shape, grid, wishes, whole, gigabytes, notes)
     return shape
 
 
-def _explain(shape: Shape, grid: Grid, wishes: Wishes, whole: bool, notes: Notes) -> None:
+def _explain(
+    shape: Shape, grid: Grid, wishes: Wishes, whole: bool, gigabytes: float, notes: Notes
+) -> None:
     typical = " × ".join(f"{n:.0f}" for n in grid.shape)
     limit = "time" if wishes.budget_minutes is not None else "memory"
     if whole:
@@ -136,7 +151,7 @@ def _explain(shape: Shape, grid: Grid, wishes: Wishes, whole: bool, notes: Notes
         )
     notes["training.batch_size"] = (
         f"At least {_LEAST_BATCH}; more where {_STEPS} steps are still possible. Needs about "
-        f"{_gigabytes(shape):.1g} of {wishes.memory_gb:.1f} GB"
+        f"{gigabytes:.1g} of {wishes.memory_gb:.1f} GB"
     )
     lowest = [n // s for n, s in zip(shape.patch, _divisor(shape.strides), strict=True)]
     notes["network.args.strides" if shape.slim else "network.strides"] = (
@@ -152,17 +167,13 @@ def _explain(shape: Shape, grid: Grid, wishes: Wishes, whole: bool, notes: Notes
     )
 
 
-def _bytes_per_voxel(dims: int, levels: int, slim: bool) -> float:
+def _bytes_per_voxel(dims: int, levels: int, classes: int, slim: bool) -> float:
     """Return the memory of a training step for each voxel of its patches."""
     wide = [min(_WIDE * 2**level, _MOST_CHANNELS[dims]) for level in range(levels)]
     top = 1 if slim else 0  # how often the first level is halved already
     of_levels = enumerate(SLIM[:levels] if slim else wide, start=top)
-    return sum(_VOLUMES * 4.0 * n * 0.5 ** (dims * halved) for halved, n in of_levels)
-
-
-def _gigabytes(shape: Shape) -> float:
-    dims, levels = len(shape.patch), len(shape.strides)
-    return shape.voxels * _bytes_per_voxel(dims, levels, shape.slim) / 1e9
+    inside = _VOLUMES * sum(n / 2.0 ** (dims * halved) for halved, n in of_levels)
+    return float(4 * (inside + _OUTPUTS * classes))
 
 
 def _topology(
