@@ -227,7 +227,10 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
     iterations = int((seconds / epochs - epoch_end) / per_step)
     if iterations < 1:
         raise SystemExit(f"{seconds:.0f} s are too short: a step takes {step:.1f} s")
-    return epochs, iterations
+    # Whole steps leave some time over, which is worth a few epochs where an epoch has few steps.
+    validations = max(1, iterations // VALIDATION_SHARE)
+    epoch = iterations * step + validations * validation + epoch_end
+    return max(epochs, int(seconds / epoch)), iterations
 
 
 def report(given: argparse.Namespace, work: Path, predicted: Path) -> None:
