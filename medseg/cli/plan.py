@@ -23,7 +23,7 @@ def plan(
         typer.Argument(
             metavar="DATASET",
             help="The data folder, or its list of cases; or nnU-Net's nnUNetPlans.json. With "
-            "--explain also a bundle.",
+            "--explain also a bundle.json.",
         ),
     ],
     out: Annotated[
@@ -89,6 +89,11 @@ def plan(
         from medseg.verbs.plan import plan_each
 
         if explain and is_bundle(dataset):
+            if any((data, channels, dims, memory, budget, class_weights)):
+                raise MedsegError(
+                    f"{dataset} is planned already: --explain prints its reasons, and no other "
+                    "option goes with it"
+                )
             _explain(terminal, dataset)
             return
         plans = plan_each(

@@ -118,9 +118,11 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
     return Bundle(parse_spec(content, str(file)), file.parent.resolve())
 
 
-def is_bundle(path: Path) -> bool:
-    """Tell whether a path is a bundle, good or bad: its folder, or its ``bundle.json``."""
-    file = path / BUNDLE_FILE if path.is_dir() else path
+def is_bundle(file: Path) -> bool:
+    """Tell whether a file is a ``bundle.json``, good or bad, by its content.
+
+    A folder is none: plans are often written into the folder of their data.
+    """
     if file.suffix.lower() != ".json" or not file.is_file():
         return False
     try:

@@ -273,10 +273,12 @@ def test_the_reasons_of_a_bundle_are_printed_again(
 
     out = tmp_path / "bundle.json"
     planned(data, out)
-    for bundle in (out, tmp_path):
-        code, text, _ = said("--explain", bundle)
-        assert code == 0
-        assert "training.patch" in text
+    code, text, _ = said("--explain", out)
+    assert code == 0
+    assert "training.patch" in text
+    code, _, error = said("--explain", out, "--budget", "5m")
+    assert code != 0
+    assert "no other option" in error
     code, _, error = said(out, "-o", tmp_path / "other.json")
     assert code != 0
     assert "is a bundle, not data" in error
@@ -285,6 +287,14 @@ def test_the_reasons_of_a_bundle_are_printed_again(
     code, _, error = said("--explain", out)
     assert code != 0
     assert "notes are empty" in error
+
+
+def test_a_data_folder_that_holds_its_plan_is_planned_again(data: Path, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(data, copied)
+    planned(copied, copied / "bundle.json")
+    made, _ = planned(copied, copied / "again.json")
+    assert len(made.survey.cases) == 6
 
 
 def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ def compare(given: argparse.Namespace) -> None:
             done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
             known.write_bytes(done.stdout.splitlines()[-1])
         found = json.loads(known.read_bytes())
+        if found["minutes"] != given.minutes:
+            raise SystemExit(
+                f"{known}: was trained for {found['minutes']} minutes; give a new --work"
+            )
         print(f"fold {fold}: {found}", flush=True)
         for file in Path(found["validation"]).glob("*.nii.gz"):
             shutil.copy(file, labels)
@@ -174,6 +178,7 @@ def train(fold: int, minutes: float, threads: int, cases: int | None) -> dict[st
     trainer.perform_actual_validation(False)
     sys.stdout = real_stdout
     return {
+        "minutes": minutes,
         "epochs": epochs,
         "iterations_per_epoch": iterations,
         "step_seconds": round(step, 3),
@@ -221,16 +226,16 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
     per_step = step + validation / VALIDATION_SHARE
     # Epochs' ends (a plot, a checkpoint) may take a twentieth; the rate falls from epoch to epoch.
     # Fewer than five steps to an epoch would give more of the time to validation than by default.
-    fewest = int(seconds / per_step / VALIDATION_SHARE)
-    epochs = min(int(0.05 * seconds / epoch_end), fewest, MOST_EPOCHS)
+    most = int(seconds / per_step / VALIDATION_SHARE)
+    epochs = min(int(0.05 * seconds / epoch_end), most, MOST_EPOCHS)
     epochs = max(epochs, 1)
     iterations = int((seconds / epochs - epoch_end) / per_step)
     if iterations < 1:
         raise SystemExit(f"{seconds:.0f} s are too short: a step takes {step:.1f} s")
-    # Whole steps leave some time over, which is worth a few epochs where an epoch has few steps.
+    # Whole steps take other time than was shared out: more or fewer epochs make up for it.
     validations = max(1, iterations // VALIDATION_SHARE)
     epoch = iterations * step + validations * validation + epoch_end
-    return max(epochs, int(seconds / epoch)), iterations
+    return max(1, int(seconds / epoch)), iterations
 
 
 def report(given: argparse.Namespace, work: Path, predicted: Path) -> None:
