@@ -27,7 +27,8 @@ from medseg.tools.cases import Case, Scan, find_cases, split
 from medseg.tools.files import write_whole
 from medseg.tools.images import read_labels, write_labels
 from medseg.tools.inspection import open_case
-from medseg.tools.metrics import score_case, summarise
+from medseg.tools.metrics import score_case
+from medseg.tools.score_statistics import summarise
 from medseg.verbs.train import train
 from medseg.words import events
 from medseg.words.config import BundleSpec

@@ -8,7 +8,8 @@ from typing import Any
 
 from medseg.tools.comparison import Difference, Interval, case_values, interval
 from medseg.tools.lesions import Lesions
-from medseg.tools.metrics import CaseScores, Statistic, statistics, summarise
+from medseg.tools.metrics import CaseScores
+from medseg.tools.score_statistics import Statistic, statistics, summarise
 from medseg.words.errors import Fault
 
 COLUMNS = {

@@ -16,7 +16,7 @@ from medseg.tools.evaluation import COLUMNS, Evaluation
 from medseg.tools.evaluation_report import PageTable, render_evaluation
 from medseg.tools.files import write_whole
 from medseg.tools.lesions import pooled
-from medseg.tools.metrics import Statistic
+from medseg.tools.score_statistics import Statistic
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:

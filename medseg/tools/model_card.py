@@ -14,7 +14,7 @@ from typing import Any
 from medseg.tools.calibration import FEWEST
 from medseg.tools.largest_piece import HeldBack, Outcome, sentences
 from medseg.tools.lineage import Lineage
-from medseg.tools.metrics import Statistic
+from medseg.tools.score_statistics import Statistic
 from medseg.words.config import (
     SEPARATES,
     BundleSpec,

@@ -17,9 +17,9 @@ from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import inference_weights
 from medseg.tools.bundle import write_bundle
 from medseg.tools.dataset import Dataset
-from medseg.tools.metrics import summarise
 from medseg.tools.reporting import PreviewCase, draw_cases, draw_curves
 from medseg.tools.runs import Run
+from medseg.tools.score_statistics import summarise
 from medseg.words.events import Listener, Shortened, ValidationDone, tell
 
 PREVIEWS = 4

@@ -11,10 +11,10 @@ from medseg.tools.bundle import Bundle, write_trained
 from medseg.tools.calibration import calibrate
 from medseg.tools.files import write_whole
 from medseg.tools.largest_piece import HeldBack, Outcome, sentences
-from medseg.tools.metrics import statistics, summarise
 from medseg.tools.model_card import Facts, metrics_json, model_card
 from medseg.tools.monai_bundle import Parts, write_monai_bundle
 from medseg.tools.runs import Run
+from medseg.tools.score_statistics import statistics, summarise
 from medseg.words.config import LargestFinding, TrainedSpec
 from medseg.words.events import Decided, Listener, RunDone, tell
 

@@ -14,9 +14,9 @@ from medseg.tools.bundle import MODELS
 from medseg.tools.files import whole_file
 from medseg.tools.fold_results import read_fold
 from medseg.tools.largest_piece import join
-from medseg.tools.metrics import statistics
 from medseg.tools.model_card import Facts, FoldFacts, cross_validation_rows
 from medseg.tools.runs import Run, begin, fold_run
+from medseg.tools.score_statistics import statistics
 from medseg.verbs.finish import Ending, finish
 from medseg.words.errors import BundleError, Fault
 from medseg.words.events import CrossValidated, Listener, RunStarted, tell

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-from medseg.tools.metrics import (
-    METRICS,
-    CaseScores,
-    LabelScores,
-    score_case,
-    score_dice,
-    statistics,
-    summarise,
-)
+from medseg.tools.metrics import METRICS, CaseScores, LabelScores, score_case, score_dice
+from medseg.tools.score_statistics import statistics, summarise
 from medseg.words.labels import Label, LabelSet, Region, default_colour
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from made_bundles import made_spec
 
-from medseg.tools.metrics import CaseScores, score_case, statistics
+from medseg.tools.metrics import CaseScores, score_case
 from medseg.tools.model_card import Facts, FoldFacts, cross_validation_rows, model_card
+from medseg.tools.score_statistics import statistics
 from medseg.words.config import LargestDecision, LargestFinding, RefinementFinding
 
 FACTS = Facts(

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from medseg.engine.windows import Autocast, training_precision, window_inferer
-from medseg.tools.metrics import score_case, summarise
+from medseg.tools.metrics import score_case
 from medseg.tools.preprocessed import PreprocessedCase
+from medseg.tools.score_statistics import summarise
 from medseg.words.config import BundleSpec, RefinementFinding
 
 FEWEST_CASES = 5

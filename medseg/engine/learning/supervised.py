@@ -31,8 +31,9 @@ from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.painting import painting_of
 from medseg.engine.windows import Autocast, training_inferer, training_precision, window_inferer
-from medseg.tools.metrics import CaseScores, score_case, summarise
+from medseg.tools.metrics import CaseScores, score_case
 from medseg.tools.preprocessed import PreprocessedCase
+from medseg.tools.score_statistics import summarise
 from medseg.tools.transforms import IMAGE, LABEL, padding_value
 from medseg.words.config import BundleSpec, TrainingSpec
 from medseg.words.errors import CheckpointError

@@ -40,10 +40,11 @@ from medseg.tools.cases import Case
 from medseg.tools.dataset import Dataset, open_dataset
 from medseg.tools.files import write_whole
 from medseg.tools.inspection import open_case
-from medseg.tools.metrics import score_case, summarise
+from medseg.tools.metrics import score_case
 from medseg.tools.network_grid import NetworkInput, network_grid
 from medseg.tools.provenance import provenance
 from medseg.tools.resampling import nearest
+from medseg.tools.score_statistics import summarise
 from medseg.words.config import BundleSpec, QualityFinding, RefinementSpec
 from medseg.words.labels import LabelSet
 from medseg.words.volume import Array, Volume
