@@ -144,6 +144,19 @@ def test_less_time_makes_a_smaller_step_and_much_time_a_wide_network() -> None:
     assert wide.network()["channels"] == 32
 
 
+def test_pictures_are_learned_from_many_small_batches_of_some_patches() -> None:
+    pictures, notes = Grid(2, (1, 1, 1), (256, 256), True), dict[str, str]()
+    short, long = (
+        choose_network(pictures, replace(CPU, budget_minutes=m, voxels_per_second=5e5), notes)
+        for m in (6, 60)
+    )
+    steps = [60 * m * 0.75 * 5e5 / one.voxels for m, one in ((6, short), (60, long))]
+    assert short.patch[0] < 200
+    assert long.patch == (256, 256)
+    assert min(short.batch, long.batch) >= 4
+    assert min(steps) >= 1500
+
+
 def test_many_classes_leave_memory_for_fewer_voxels() -> None:
     grid, tight = Grid(3, (1, 1, 1), (200, 200, 200), False), replace(CPU, memory_gb=1)
     notes: Notes = {}

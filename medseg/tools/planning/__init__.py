@@ -13,7 +13,7 @@ from medseg.tools.planning.grid import Grid, choose_grid
 from medseg.tools.planning.intensity import choose_intensity
 from medseg.tools.planning.learning import choose_learning
 from medseg.tools.planning.looking import Seen, draft_spec, look_at
-from medseg.tools.planning.network import choose_network, step_voxels
+from medseg.tools.planning.network import choose_network, patch_voxels
 from medseg.tools.planning.nnunet import NnunetPlans, is_nnunet_plans, read_nnunet_plans
 from medseg.tools.planning.subject import Subject, asked_channel, read_subject
 from medseg.tools.planning.wishes import Notes, Wishes, minutes
@@ -37,7 +37,7 @@ __all__ = [
     "is_nnunet_plans",
     "look_at",
     "minutes",
+    "patch_voxels",
     "read_nnunet_plans",
     "read_subject",
-    "step_voxels",
 ]

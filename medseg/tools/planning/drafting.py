@@ -11,7 +11,7 @@ from medseg.tools.planning.grid import choose_grid
 from medseg.tools.planning.intensity import choose_intensity
 from medseg.tools.planning.learning import choose_learning
 from medseg.tools.planning.looking import Seen
-from medseg.tools.planning.network import choose_network, step_voxels
+from medseg.tools.planning.network import choose_network, patch_voxels
 from medseg.tools.planning.wishes import Notes, Wishes
 from medseg.tools.survey import Survey
 from medseg.words.config import SCHEMA_ID
@@ -49,8 +49,8 @@ def bundle_content(seen: Seen, file: Path, wishes: Wishes) -> dict[str, Any]:
         )
     data = _data(seen, file, notes)
     classes = len(regions) or len(labels) + 1
-    patch_voxels = step_voxels(wishes, wishes.dims or 3, classes) / 2
-    grid = choose_grid(survey, wishes, pictures, patch_voxels, notes)
+    allowed = patch_voxels(wishes, wishes.dims or 3, classes)
+    grid = choose_grid(survey, wishes, pictures, allowed, notes)
     shape = choose_network(grid, wishes, notes, classes)
     training = choose_learning(survey, shape, labels, wishes, notes)
     preprocessing = choose_intensity(survey, channels, notes)

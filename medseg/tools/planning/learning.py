@@ -77,12 +77,14 @@ def _steps(shape: Shape, wishes: Wishes, notes: Notes) -> int:
 
 def _optimiser(shape: Shape, notes: Notes) -> dict[str, Any]:
     if shape.slim:
+        flat = len(shape.patch) == 2
         notes["training.optimizer"] = (
             "AdamW with a cosine schedule learns most in few steps, measured on hippocampus scans"
+            + ("; in 2D at a third of the rate, measured on pictures of hearts" if flat else "")
         )
         return {
             "optimizer": "adamw",
-            "learning_rate": 0.003,
+            "learning_rate": 0.001 if flat else 0.003,
             "schedule": "cosine",
             "warmup_steps": 20,
         }

@@ -15,7 +15,7 @@ _LEAST_LEVELS = 3
 _SMALLEST = 4
 """Voxels of the lowest level at least, per axis."""
 _LEAST_PATCH = 24
-_LEAST_BATCH = 2
+_LEAST_BATCH = {2: 4, 3: 2}
 _MOST_BATCH = {(2, False): 8, (3, False): 4, (2, True): 32, (3, True): 12}
 """By dimensions and whether there is a GPU."""
 SLIM = (16, 32, 64, 128, 256, 256)
@@ -24,8 +24,9 @@ _WIDE = 32
 _MOST_CHANNELS = {2: 512, 3: 320}
 _STEPS = 1500
 """Steps up to which more of them are worth more than a larger batch."""
-_LEAST_STEPS = 600
-"""Steps that a time budget must allow whatever the patch; a smaller patch sees less around it."""
+_LEAST_STEPS = {2: _STEPS, 3: 600}
+"""Steps that a time budget must allow whatever the patch; a smaller patch sees less around it.
+In 2D many steps of some patches were worth more than whole pictures, two at a time."""
 _AT_STEPS = 0.75
 """Share of a budget that goes into steps; the rest into preprocessing and validations."""
 WIDE_TAKES = 16.0
@@ -90,9 +91,18 @@ def slim_network(dims: int, strides: Sequence[tuple[int, ...]]) -> dict[str, Any
     return {"kind": "UNet", "dims": dims, "args": arguments}
 
 
-def step_voxels(
-    wishes: Wishes, dims: int = 3, classes: int = 2, steps: int = _LEAST_STEPS
-) -> float:
+def patch_voxels(wishes: Wishes, dims: int, classes: int) -> float:
+    """Return how many voxels a patch can have, so that time and memory allow enough of them.
+
+    Args:
+        wishes: What the plan has to fit.
+        dims: 2 or 3.
+        classes: Channels of the output.
+    """
+    return _step_voxels(wishes, dims, classes, _LEAST_STEPS[dims]) / _LEAST_BATCH[dims]
+
+
+def _step_voxels(wishes: Wishes, dims: int, classes: int, steps: int) -> float:
     """Return how many voxels a step can have, so that time allows ``steps`` and memory one."""
     by_time = _UNTIMED[wishes.on_gpu]
     if wishes.budget_minutes is not None and wishes.voxels_per_second is not None:
@@ -114,11 +124,11 @@ def choose_network(grid: Grid, wishes: Wishes, notes: Notes, classes: int = 2) -
         notes: Takes the reasons.
         classes: Channels of the output.
     """
-    allowed = step_voxels(wishes, grid.dims, classes)
+    allowed = patch_voxels(wishes, grid.dims, classes)
     patch = [max(_SMALLEST * 2, math.ceil(n)) for n in grid.shape]
     strides, kernels = _topology(patch, grid)
     whole, spacing = True, grid.spacing[: grid.dims]
-    while math.prod(_rounded(patch, strides)) * _LEAST_BATCH > allowed:
+    while math.prod(_rounded(patch, strides)) > allowed:
         extents = [n * mm if n > _LEAST_PATCH else 0 for n, mm in zip(patch, spacing, strict=True)]
         if not any(extents):
             break
@@ -127,9 +137,9 @@ def choose_network(grid: Grid, wishes: Wishes, notes: Notes, classes: int = 2) -
         strides, kernels = _topology(patch, grid)
         whole = False
     fitted = _rounded(patch, strides)
-    spacious = step_voxels(wishes, grid.dims, classes, _STEPS)
+    spacious = _step_voxels(wishes, grid.dims, classes, _STEPS)
     batch = int(min(spacious / math.prod(fitted), _MOST_BATCH[grid.dims, wishes.on_gpu]))
-    batch = max(batch, _LEAST_BATCH)
+    batch = max(batch, _LEAST_BATCH[grid.dims])
     spare = spacious / (batch * math.prod(fitted))
     wide = wishes.on_gpu or (wishes.budget_minutes is not None and spare >= _SPARE_FOR_WIDE)
     shape = Shape(fitted, batch, not wide, strides, kernels)
@@ -142,15 +152,17 @@ def _explain(
     shape: Shape, grid: Grid, wishes: Wishes, whole: bool, gigabytes: float, notes: Notes
 ) -> None:
     typical = " × ".join(f"{n:.0f}" for n in grid.shape)
+    least = _LEAST_BATCH[grid.dims]
     limit = "time" if wishes.budget_minutes is not None else "memory"
     if whole:
         notes["training.patch"] = f"Holds a typical image whole ({typical} voxels)"
     else:
         notes["training.patch"] = (
-            f"The most that {limit} allows in a batch of two; a typical image has {typical} voxels"
+            f"The most that {limit} allows in a batch of {least}; a typical image has {typical} "
+            "voxels"
         )
     notes["training.batch_size"] = (
-        f"At least {_LEAST_BATCH}; more where {_STEPS} steps are still possible. Needs about "
+        f"At least {least}; more where {_STEPS} steps are still possible. Needs about "
         f"{gigabytes:.1g} of {wishes.memory_gb:.1f} GB"
     )
     lowest = [n // s for n, s in zip(shape.patch, _divisor(shape.strides), strict=True)]
