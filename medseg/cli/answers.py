@@ -7,6 +7,7 @@ wrong; 130 the user stopped it.
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -30,5 +31,15 @@ def complain(message: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """Print a result for machines."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+    """Print a result for machines; what is no number there, as JSON has no NaN, is ``null``."""
+    typer.echo(json.dumps(_known(content), indent=2, ensure_ascii=False, default=str))
+
+
+def _known(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, dict):
+        return {key: _known(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_known(value) for value in content]
+    return content

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -115,7 +116,7 @@ def evaluate(
             listeners=[terminal],
         )
     if as_json:
-        print_json({"scores": evaluation.scores, "cases": evaluation.rows()})
+        print_json(_content(evaluation))
     else:
         print_evaluation(terminal, evaluation, out)
     raise typer.Exit(FAILED if evaluation.faults else 0)
@@ -144,9 +145,28 @@ def _judge_masks(
     raise typer.Exit(FAILED if review.faults else 0)
 
 
+def _content(evaluation: Evaluation) -> dict[str, Any]:
+    """Return an evaluation for machines; lesions and differences where they were asked for."""
+    content: dict[str, Any] = {
+        "scores": evaluation.scores,
+        "cases": evaluation.rows(),
+        "faults": [asdict(fault) for fault in evaluation.faults],
+    }
+    if evaluation.lesions:
+        content["lesions"] = {name: asdict(one) for name, one in evaluation.lesion_sums.items()}
+    if evaluation.differences:
+        content["differences"] = [asdict(one) for one in evaluation.differences]
+    return content
+
+
 def print_evaluation(terminal: Terminal, evaluation: Evaluation, out: Path | None) -> None:
     """Print the summary table, and name the pairs that could not be scored."""
     terminal.show_table(evaluation.summary_rows())
+    for name, one in evaluation.lesion_sums.items():
+        terminal.say(
+            f"Lesions of {name}: {one.found} of {one.there} found, {one.false} of "
+            f"{one.predicted} predicted ones false"
+        )
     _print_differences(terminal, evaluation)
     for fault in evaluation.faults:
         terminal.say(f"  not scored: {fault}")
@@ -179,9 +199,11 @@ def _print_mask_review(terminal: Terminal, review: MaskReview, out: Path | None)
 def _print_differences(terminal: Terminal, evaluation: Evaluation) -> None:
     for one in evaluation.differences:
         if one.metric == "dice" and one.n:
-            low, high = one.interval.low, one.interval.high
+            said = f"Dice of {one.label} minus the others': {one.mean:+.4f}"
+            if one.n == 1:
+                terminal.say(f"{said}, in one case")
+                continue
             terminal.say(
-                f"Dice of {one.label} minus the others': {one.mean:+.4f} ({low:+.4f} to "
-                f"{high:+.4f}), better in {one.better} and worse in {one.worse} of {one.n} "
-                f"cases, p = {one.p:.2g}"
+                f"{said} ({one.interval.low:+.4f} to {one.interval.high:+.4f}), better in "
+                f"{one.better} and worse in {one.worse} of {one.n} cases, p = {one.p:.2g}"
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg.tools.comparison import Difference, Interval, case_values, interval
-from medseg.tools.lesions import Lesions
-from medseg.tools.metrics import CaseScores
+from medseg.tools.comparison import Difference, Interval, interval_over_labels
+from medseg.tools.lesions import Lesions, pooled
+from medseg.tools.metrics import MEAN, CaseScores
 from medseg.tools.score_statistics import Statistic, statistics, summarise
 from medseg.words.errors import Fault
 
@@ -63,12 +64,19 @@ class Evaluation:
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """``metric → label name → 95 % bootstrap interval of the mean over cases``."""
         return {
-            metric: {
-                name: interval(list(case_values(self.cases, metric, name).values()))
-                for name in by_label
-            }
+            metric: {name: self._interval(metric, name, by_label) for name in by_label}
             for metric, by_label in self.statistics.items()
         }
+
+    def _interval(self, metric: str, name: str, names: Iterable[str]) -> Interval:
+        labels = [one for one in names if one != MEAN] if name == MEAN else [name]
+        columns = [[case[metric].get(label, math.nan) for case in self.cases] for label in labels]
+        return interval_over_labels(columns)
+
+    @property
+    def lesion_sums(self) -> dict[str, Lesions]:
+        """``label name → lesions of all cases together``; empty unless they were asked for."""
+        return pooled(self.lesions.values())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per case and label, with the columns of ``evaluation.csv``."""

@@ -15,8 +15,11 @@ from medseg.tools.comparison import Interval
 from medseg.tools.evaluation import COLUMNS, Evaluation
 from medseg.tools.evaluation_report import PageTable, render_evaluation
 from medseg.tools.files import write_whole
-from medseg.tools.lesions import pooled
+from medseg.tools.lesions import Lesions
+from medseg.tools.metrics import CaseScores
 from medseg.tools.score_statistics import Statistic
+
+_Intervals = Mapping[str, Mapping[str, Interval]]
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -37,12 +40,13 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         for name, statistic in by_label.items()
     ]
     write_whole(out / "summary.csv", _csv(columns, lines))
-    write_whole(out / "summary.json", json.dumps(_summary(evaluation), indent=2) + "\n")
+    write_whole(out / "summary.json", json.dumps(_summary(evaluation, intervals), indent=2) + "\n")
     note = (
         f"NSD at {evaluation.tolerance_mm:g} mm. Intervals cover 95 %, by bootstrap over cases. A "
         "label that only one side holds counts as missed."
     )
-    page = render_evaluation(len(evaluation.cases), note, _tables(evaluation), evaluation.faults)
+    tables = _tables(evaluation, intervals)
+    page = render_evaluation(len(evaluation.cases), note, tables, evaluation.faults)
     write_whole(out / "evaluation.html", page)
     if evaluation.lesions:
         found = [
@@ -50,12 +54,13 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
             for case, by_label in evaluation.lesions.items()
             for name, count in by_label.items()
         ]
-        write_whole(out / "lesions.csv", _csv(list(found[0]), found))
+        columns = ["case", "label", *(one.name for one in fields(Lesions))]
+        write_whole(out / "lesions.csv", _csv(columns, found))
 
 
-def _tables(evaluation: Evaluation) -> Iterator[PageTable]:
+def _tables(evaluation: Evaluation, intervals: _Intervals) -> Iterator[PageTable]:
     """Lay out an evaluation for its page."""
-    intervals, heading = evaluation.intervals, ("label", "metric", "n", "mean", "95 % interval")
+    heading = ("label", "metric", "n", "mean", "95 % interval")
     rows = [
         (
             name,
@@ -87,7 +92,7 @@ def _tables(evaluation: Evaluation) -> Iterator[PageTable]:
         ("label", "there", "found", "predicted", "false", "sensitivity", "precision"),
         _lesion_rows(evaluation),
     )
-    cases = sorted(evaluation.cases, key=lambda case: (case.mean_dice, case.case))
+    cases = sorted(evaluation.cases, key=_worst_first)
     yield PageTable(
         "Cases, the worst first",
         "",
@@ -102,6 +107,12 @@ def _tables(evaluation: Evaluation) -> Iterator[PageTable]:
             for name, la in case.labels.items()
         ],
     )
+
+
+def _worst_first(case: CaseScores) -> tuple[bool, float, str]:
+    """Order cases by their Dice; those without one, which no order is known of, come last."""
+    dice = case.mean_dice
+    return math.isnan(dice), dice if not math.isnan(dice) else 0.0, case.case
 
 
 def _difference_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
@@ -130,7 +141,7 @@ def _lesion_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
             _number(one.sensitivity),
             _number(one.precision),
         )
-        for name, one in pooled(evaluation.lesions.values()).items()
+        for name, one in evaluation.lesion_sums.items()
     ]
 
 
@@ -142,8 +153,7 @@ def _range(found: Interval) -> str:
     return "–" if math.isnan(found.low) else f"{found.low:.4f} to {found.high:.4f}"
 
 
-def _summary(evaluation: Evaluation) -> dict[str, Any]:
-    intervals = evaluation.intervals
+def _summary(evaluation: Evaluation, intervals: _Intervals) -> dict[str, Any]:
     return {
         "cases": len(evaluation.cases),
         "tolerance_mm": evaluation.tolerance_mm,
@@ -156,7 +166,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
             }
             for metric, by_label in evaluation.statistics.items()
         },
-        "lesions": {name: asdict(one) for name, one in pooled(evaluation.lesions.values()).items()},
+        "lesions": {name: asdict(one) for name, one in evaluation.lesion_sums.items()},
         "differences": [
             _known({k: v for k, v in asdict(one).items() if k != "interval"} | asdict(one.interval))
             for one in evaluation.differences

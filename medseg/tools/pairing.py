@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.tools.cases import Scan
-from medseg.tools.naming import split_suffix
+from medseg.tools.naming import safe_name, split_suffix
 from medseg.words.errors import DatasetError, Fault
 
 LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
@@ -48,6 +48,15 @@ class Pairing:
     faults: tuple[Fault, ...]
     without_reference: tuple[str, ...]
 
+    def named_like(self, other: Pairing) -> Pairing:
+        """Call each case what it is called in another pairing with the same references."""
+        known = {split_suffix(str(pair.reference))[0]: pair.case for pair in other.pairs}
+        pairs = (
+            replace(pair, case=known.get(split_suffix(str(pair.reference))[0], pair.case))
+            for pair in self.pairs
+        )
+        return replace(self, pairs=tuple(pairs))
+
 
 @dataclass(frozen=True, slots=True)
 class ScanPairing:
@@ -83,11 +92,13 @@ def pair_up(predictions: Path, references: Path) -> Pairing:
         case = split_suffix(predictions.name)[0]
         return Pairing((Pair(case, predictions, references),), (), ())
     predicted, expected = _label_maps(predictions), _label_maps(references)
-    partners = _partners(predicted.keys(), expected.keys())
+    possible = _possible(predicted.keys(), expected.keys())
+    partners = _partners(predicted.keys(), expected.keys(), possible)
     pairs, faults = [], []
     for name in sorted(expected):
         if name not in partners:
-            faults.append(Fault(name, "has no prediction; segment its scan, or rename its file"))
+            near = sorted(prediction for reference, prediction in possible if reference == name)
+            faults.append(Fault(name, _unpaired(near)))
             continue
         files = _of_one_format(predicted[partners[name]], expected[name])
         if files is None:
@@ -119,7 +130,8 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
         return ScanPairing(((predictions, scans[0]),), (), ())
     predicted = _one_label_map(predictions) or _label_maps(predictions)
     known = {scan.name: scan for scan in scans}
-    partners = _partners(predicted.keys(), known.keys())
+    possible = _possible(predicted.keys(), known.keys())
+    partners = _partners(predicted.keys(), known.keys(), possible)
     pairs, faults = [], []
     for name, partner in sorted(partners.items()):
         files = list(predicted[partner].values())
@@ -166,28 +178,49 @@ def _label_maps(folder: Path) -> dict[str, dict[str, Path]]:
     raise DatasetError(f"{folder}: holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it")
 
 
-def _partners(predicted: Set[str], expected: Set[str]) -> dict[str, str]:
-    """Return the reference's name → the prediction's name, where only one pair is possible."""
-    loose = predicted - expected
-    by_start: dict[str, set[str]] = {}
-    for prediction in loose:
+def _unpaired(near: Sequence[str]) -> str:
+    if not near:
+        return "has no prediction; segment its scan, or rename its file"
+    return (
+        f"it is not certain that its prediction is {' or '.join(near)}; name it as the reference "
+        "is named"
+    )
+
+
+def _possible(predicted: Set[str], expected: Set[str]) -> list[tuple[str, str]]:
+    """Return reference and prediction of every possible pair of names that differ."""
+    by_name: dict[str, set[str]] = defaultdict(set)
+    by_start: dict[str, set[str]] = defaultdict(set)
+    for prediction in predicted - expected:
+        by_name[safe_name(prediction)].add(prediction)
         for start in _starts(prediction):
-            by_start.setdefault(start, set()).add(prediction)
-    possible = [
+            by_start[start].add(prediction)
+    return [
         (reference, prediction)
         for reference in expected - predicted
-        for prediction in by_start.get(reference, set()) | (_starts(reference) & loose)
+        for prediction in by_start.get(safe_name(reference), set()).union(
+            *(by_name.get(start, set()) for start in _starts(reference))
+        )
     ]
+
+
+def _partners(
+    predicted: Set[str], expected: Set[str], possible: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """Return the reference's name → the prediction's name, where only one pair is possible."""
     often = Counter(name for pair in possible for name in pair)
     certain = {one: other for one, other in possible if often[one] == often[other] == 1}
     return {name: name for name in predicted & expected} | certain
 
 
 def _starts(name: str) -> set[str]:
-    """Return what ``name`` is without its additions: ``a_seg_v2`` → ``{"a", "a_seg"}``."""
-    bare = _FOLDER.sub("", name)
-    shorter = {bare[: found.start()] for found in _ADDITION.finditer(bare)}
-    return (shorter | {bare}) - {"", name}
+    """Return a name as results are called by it, and without its additions.
+
+    ``a_seg_v2`` → ``{"a", "a_seg", "a_seg_v2"}``, and ``case 7`` → ``{"case_7"}``.
+    """
+    safe = safe_name(name)
+    bare = _FOLDER.sub("", safe)
+    return {safe, bare, *(bare[: found.start()] for found in _ADDITION.finditer(bare))} - {""}
 
 
 def _of_one_format(one: _Files, other: _Files) -> tuple[Path, Path] | None:

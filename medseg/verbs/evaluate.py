@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from medseg.tools.layouts.lists import read_json_list
 from medseg.tools.layouts.meanings import ignored_value
 from medseg.tools.lesions import Lesions, count_lesions
 from medseg.tools.metrics import ABSENT, TOLERANCE_MM, CaseScores, score_case
-from medseg.tools.pairing import Pair, pair_up
+from medseg.tools.pairing import Pair, Pairing, pair_up
 from medseg.words.config import BundleSpec
 from medseg.words.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
 from medseg.words.events import Listener, Progress, Warned, tell
@@ -70,7 +71,10 @@ def evaluate(
     Raises:
         DatasetError: If there is nothing to compare, or the two sides have no value in common.
         OutputError: If the results cannot be written.
+        MedsegError: If the tolerance is no length.
     """
+    if not 0 <= tolerance_mm < math.inf:
+        raise MedsegError(f"--tolerance is a length in mm, 0 or more; got {tolerance_mm:g}")
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
     if label_set is not None and ignore is not None:
         regions = label_set.regions if label_set.has_regions else ()
@@ -78,54 +82,79 @@ def evaluate(
     if label_set is None and ignore is None and (references / LISTING).is_file():
         ignore = ignored_value(read_json_list(references / LISTING))
     pairing = pair_up(predictions, references)
-    for name in pairing.without_reference:
-        tell(listeners, Warned(f"{name}: this prediction has no reference and is not scored"))
-    cases: list[CaseScores] = []
-    counts: dict[str, Mapping[str, Lesions]] = {}
-    faults = list(pairing.faults)
-    for done, pair in enumerate(pairing.pairs, start=1):
-        try:
-            scores, counted = _score(pair, label_set, ignore, tolerance_mm, lesions)
-            cases.append(scores)
-            if lesions:
-                counts[pair.case] = counted
-        except MedsegError as error:
-            faults.append(Fault(pair.case, str(error)))
-        tell(listeners, Progress("evaluating", done, len(pairing.pairs)))
-    if label_set is None:
-        _refuse_foreign_values(cases)
-        cases = _with_every_label(cases)
+    how = _How(label_set, ignore, tolerance_mm)
+    found = _scored(pairing, how, listeners, lesions=lesions)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
-        other = evaluate(
-            versus,
-            references,
-            labels=labels,
-            ignore=ignore,
-            tolerance_mm=tolerance_mm,
-            listeners=listeners,
-        )
-        faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
-        differences = tuple(compare(cases, other.cases))
+        theirs = pair_up(versus, references).named_like(pairing)
+        other = _scored(theirs, how, listeners)
+        found.faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
+        differences = tuple(compare(found.cases, other.cases))
+        if not any(one.n for one in differences):
+            tell(listeners, Warned("nothing is compared: no case has scores on both sides"))
     evaluation = Evaluation(
-        tuple(cases), tuple(faults), pairing.without_reference, tolerance_mm, counts, differences
+        cases=tuple(found.cases),
+        faults=tuple(found.faults),
+        without_reference=pairing.without_reference,
+        tolerance_mm=tolerance_mm,
+        lesions=found.lesions,
+        differences=differences,
     )
     if out is not None:
         write_evaluation(evaluation, out)
     return evaluation
 
 
-def _score(
-    pair: Pair,
-    label_set: LabelSet | None,
-    ignore: int | None,
-    tolerance_mm: float,
-    lesions: bool,
-) -> tuple[CaseScores, Mapping[str, Lesions]]:
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What holds for every pair: its labels, or none; the value to leave out; the tolerance."""
+
+    label_set: LabelSet | None
+    ignore: int | None
+    tolerance_mm: float
+
+
+@dataclass(slots=True)
+class _Scored:
+    """What came of the pairs of one method."""
+
+    faults: list[Fault]
+    cases: list[CaseScores] = field(default_factory=list)
+    lesions: dict[str, Mapping[str, Lesions]] = field(default_factory=dict)
+
+
+def _scored(
+    pairing: Pairing, how: _How, listeners: Sequence[Listener], *, lesions: bool = False
+) -> _Scored:
+    """Score every pair; one that cannot be is a fault.
+
+    Raises:
+        DatasetError: If the two sides have no value in common.
+    """
+    for name in pairing.without_reference:
+        tell(listeners, Warned(f"{name}: this prediction has no reference and is not scored"))
+    found = _Scored(list(pairing.faults))
+    for done, pair in enumerate(pairing.pairs, start=1):
+        try:
+            scores, counted = _score(pair, how, lesions)
+            found.cases.append(scores)
+            if lesions:
+                found.lesions[pair.case] = counted
+        except MedsegError as error:
+            found.faults.append(Fault(pair.case, str(error)))
+        tell(listeners, Progress("evaluating", done, len(pairing.pairs)))
+    if how.label_set is None:
+        _refuse_foreign_values(found.cases)
+        found.cases = _with_every_label(found.cases)
+    return found
+
+
+def _score(pair: Pair, how: _How, lesions: bool) -> tuple[CaseScores, Mapping[str, Lesions]]:
     prediction, reference = read_labels(pair.prediction), read_labels(pair.reference)
     _check_grids(prediction, reference)
+    label_set = how.label_set
     if label_set is None:
-        label_set = _found_labels(prediction, reference, ignore)
+        label_set = _found_labels(prediction, reference, how.ignore)
         predicted = encode_labels(prediction, label_set)
     else:
         predicted = label_indices(prediction, label_set)
@@ -140,7 +169,7 @@ def _score(
         expected,
         label_set,
         reference.spacing,
-        tolerance_mm,
+        how.tolerance_mm,
         case=pair.case,
         voxel_ml=reference.voxel_ml,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from made_bundles import content, made_spec, trained_bundle, write_json
 
 from medseg import cli
+from medseg.cli.answers import print_json
 from medseg.testing import write_dataset
 from medseg.verbs.demo import _clear
 
@@ -97,6 +99,27 @@ def test_train_segment_evaluate_end_to_end(
     assert "liver" in table
     assert "Dice" in table
     assert (tmp_path / "scores" / "evaluation.csv").is_file()
+
+
+def test_an_evaluation_tells_machines_and_people_of_lesions_and_differences(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = data / "labelsTr"
+    asked = ("evaluate", masks, masks, "--lesions", "--versus", masks)
+    assert call(monkeypatch, *asked) == 0
+    out = capsys.readouterr().out
+    assert "Lesions of label 1: " in out
+    assert "minus the others': +0.0000" in out
+    assert call(monkeypatch, "evaluate", masks, masks, "--json", *asked[3:]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {one["n"] for one in said["differences"]} == {3}
+    assert said["lesions"]["label 1"]["there"] >= 3
+    assert said["faults"] == []
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [math.nan, (1.5, math.inf)], "b": 2, "c": True})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, [1.5, None]], "b": 2, "c": True}
 
 
 def test_a_failed_scan_is_exit_code_1_and_named(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medseg.tools.comparison import case_values, compare, interval
+from medseg.tools.comparison import case_values, compare, interval, interval_over_labels
 from medseg.tools.metrics import ABSENT, CaseScores
 
 
@@ -69,3 +69,29 @@ def test_the_mean_leaves_out_labels_that_nobody_holds() -> None:
     case = CaseScores({"a": replace(ABSENT, dice=0.6), "b": ABSENT}, case="one")
     assert case_values([case], "dice", "mean") == {"one": 0.6}
     assert case_values([case], "dice", "b") == {}
+
+
+def test_p_of_few_cases_is_exact() -> None:
+    base = np.array([0.5, 0.55, 0.62, 0.7, 0.81])
+    gains = np.array([0.01, 0.02, 0.03, 0.04, 0.05])
+    found = compare(scored((base + gains).tolist()), scored(base.tolist()))[0]
+    assert found.p == pytest.approx(2 / 2**5)
+    assert compare(scored([0.9, 0.8]), scored([0.7, 0.7]))[0].p == pytest.approx(0.5)
+
+
+def test_the_interval_of_the_mean_over_labels_holds_that_mean() -> None:
+    rng = np.random.default_rng(5)
+    common = rng.normal(0.9, 0.02, 40)
+    rare = np.full(40, math.nan)
+    rare[:12] = rng.normal(0.2, 0.05, 12)
+    found = interval_over_labels([common.tolist(), rare.tolist()])
+    mean = (common.mean() + np.nanmean(rare)) / 2
+    assert mean - 0.05 < found.low < mean < found.high < mean + 0.05
+
+
+def test_where_every_case_has_every_label_the_interval_is_that_of_the_cases_means() -> None:
+    table = np.random.default_rng(6).uniform(0, 1, (3, 20))
+    whole, by_case = interval_over_labels(table.tolist()), interval(table.mean(axis=0).tolist())
+    assert (whole.low, whole.high) == pytest.approx((by_case.low, by_case.high))
+    assert math.isnan(interval_over_labels([[0.5, math.nan], [0.2, math.nan]]).low)
+    assert math.isnan(interval_over_labels([]).low)

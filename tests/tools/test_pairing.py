@@ -76,6 +76,7 @@ def test_two_possible_partners_are_none(tmp_path):
     found = pair(tmp_path, ["a.nii.gz", "b.nii.gz"], ["a_left.nii.gz", "a_right.nii.gz", "b.nii"])
     assert [case for case, _, _ in names(found)] == ["b"]
     assert [fault.where for fault in found.faults] == ["a_left", "a_right"]
+    assert "not certain that its prediction is a;" in found.faults[0].what
     assert found.without_reference == ("a",)
 
 
@@ -127,3 +128,14 @@ def test_nothing_to_compare(tmp_path):
         pair_up(tmp_path / "nowhere", tmp_path / "r")
     with pytest.raises(DatasetError, match="is a file"):
         pair_up(tmp_path / "p", tmp_path / "r" / "b.nii.gz")
+
+
+def test_a_result_is_found_by_the_name_that_segment_made_of_it(tmp_path):
+    results = ["case_7.nii.gz", "imagesTr_p_t_1.nii.gz"]
+    found = pair(tmp_path, results, ["case 7.nii.gz", "pät 1.nii.gz"])
+    assert [(p.prediction.name, p.reference.name) for p in found.pairs] == [
+        ("case_7.nii.gz", "case 7.nii.gz"),
+        ("imagesTr_p_t_1.nii.gz", "pät 1.nii.gz"),
+    ]
+    with pytest.raises(DatasetError, match="no label map"):  # one name for two cases
+        pair(tmp_path / "two", ["p_t_1.nii.gz"], ["pät 1.nii.gz", "pöt 1.nii.gz"])

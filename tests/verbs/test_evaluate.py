@@ -15,7 +15,7 @@ from medseg.tools.evaluation import COLUMNS
 from medseg.tools.metrics import score_case
 from medseg.verbs.evaluate import evaluate
 from medseg.words.config import BundleSpec
-from medseg.words.errors import DatasetError
+from medseg.words.errors import DatasetError, MedsegError
 from medseg.words.events import Event, Progress, Warned
 from medseg.words.labels import Label, LabelSet, default_colour
 
@@ -119,6 +119,74 @@ def test_two_methods_are_compared_and_lesions_counted(folders, tmp_path):
     assert len(list(csv.DictReader((out / "lesions.csv").open()))) == 6
     page = (out / "evaluation.html").read_text()
     assert all(title in page for title in ("Summary", "Compared with", "Lesions", "worst first"))
+
+
+def test_the_other_method_may_name_its_files_otherwise(tmp_path):
+    for case in ("a", "b"):
+        save(tmp_path / "references" / f"{case}_gt.nii.gz", phantom())
+        save(tmp_path / "ours" / f"{case}.nii.gz", phantom())
+        save(tmp_path / "theirs" / f"{case}_gt_v2.nii.gz", phantom(1))
+    found = evaluate(tmp_path / "ours", tmp_path / "references", versus=tmp_path / "theirs")
+    assert {one.n for one in found.differences} == {2}
+    assert [case.case for case in found.cases] == ["a", "b"]
+    one = evaluate(
+        tmp_path / "ours" / "a.nii.gz",
+        tmp_path / "references" / "a_gt.nii.gz",
+        versus=tmp_path / "theirs" / "a_gt_v2.nii.gz",
+    )
+    assert {one.n for one in one.differences} == {1}
+
+
+def test_a_comparison_of_nothing_says_so(folders, tmp_path):
+    predictions, references = folders
+    (predictions / "c.nii.gz").unlink()
+    save(tmp_path / "other" / "c.nii.gz", phantom())
+    heard: list[Event] = []
+    evaluate(
+        predictions, references, labels=TWO, versus=tmp_path / "other", listeners=[heard.append]
+    )
+    assert [e.message for e in heard if isinstance(e, Warned)] == [
+        "nothing is compared: no case has scores on both sides"
+    ]
+
+
+def test_lesions_of_label_maps_that_are_empty_are_none(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", np.zeros_like(phantom()))
+    save(tmp_path / "r" / "a.nii.gz", np.zeros_like(phantom()))
+    evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "out", lesions=True)
+    table = (tmp_path / "out" / "lesions.csv").read_text()
+    assert table == "case,label,there,found,predicted,false\n"
+
+
+def test_the_page_has_cases_without_a_dice_last(tmp_path):
+    empty = np.zeros_like(phantom())
+    for case, prediction, reference in (
+        ("good", phantom(), phantom()),
+        ("nothing", empty, empty),
+        ("poor", phantom(3), phantom()),
+    ):
+        save(tmp_path / "p" / f"{case}.nii.gz", prediction)
+        save(tmp_path / "r" / f"{case}.nii.gz", reference)
+    evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "out", labels=TWO)
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    cases = page[page.index("Cases, the worst first") :]
+    assert cases.index("poor") < cases.index("good") < cases.index("nothing")
+
+
+def test_the_mean_over_labels_lies_in_its_interval(tmp_path):
+    for number in range(6):
+        save(tmp_path / "p" / f"{number}.nii.gz", phantom(number % 2, tumour=False))
+        save(tmp_path / "r" / f"{number}.nii.gz", phantom(tumour=number < 3))
+    found = evaluate(tmp_path / "p", tmp_path / "r", labels=TWO)
+    for metric, by_label in found.statistics.items():
+        its = found.intervals[metric]["mean"]
+        mean = by_label["mean"].mean
+        assert its.low - 1e-9 <= mean <= its.high + 1e-9, metric
+
+
+def test_a_tolerance_without_end_is_refused(folders):
+    with pytest.raises(MedsegError, match=r"--tolerance is a length in mm, 0 or more; got inf"):
+        evaluate(*folders, labels=TWO, tolerance_mm=math.inf)
 
 
 def test_the_page_shows_names_as_text(folders, tmp_path):
