@@ -139,7 +139,12 @@ def cases_among(found: Rows, spec: BundleSpec) -> CaseList:
         else:
             cases.append(_case(row, name, field, spec.data))
     cases.sort(key=lambda case: case.name)
-    warnings = [*found.warnings, *_unlike_the_bundle(found, spec), *_doubts(cases, spec.data)]
+    warnings = [
+        *found.warnings,
+        *_unlike_the_bundle(found, spec),
+        *_ungrouped(found, named, field, spec.data),
+        *_doubts(cases, spec.data),
+    ]
     return CaseList(tuple(cases), tuple(sorted(wrong, key=str)), tuple(warnings))
 
 
@@ -287,6 +292,18 @@ def _unlike_the_bundle(found: Rows, spec: BundleSpec) -> Iterator[str]:
         f"{found.origin}: says that voxels of the value {ignore} were not annotated ('ignore'), "
         f"and the bundle {ours}; set data.ignore to {ignore}"
     )
+
+
+def _ungrouped(found: Rows, named: Sequence[str], field: str, data: DataSpec) -> Iterator[str]:
+    """Say which cases lack what others are grouped by, unasked."""
+    if not field or data.group_by or data.group_pattern:
+        return
+    alone = [name for row, name in zip(found.rows, named, strict=True) if not says(row, field)]
+    if alone:
+        yield (
+            f"{len(alone)} of {len(named)} cases have no '{field}'; each of them stands for "
+            f"itself: {some(alone)}"
+        )
 
 
 def _doubts(cases: Sequence[Case], data: DataSpec) -> Iterator[str]:

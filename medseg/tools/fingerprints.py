@@ -9,6 +9,7 @@ from pathlib import Path
 from medseg.tools.bundle import REFINER_FILE, Bundle, spec_json
 from medseg.tools.cases import Scan
 from medseg.tools.folders import files_below
+from medseg.tools.images.itk import voxel_file
 from medseg.words.errors import CheckpointError, ScanError
 
 _CHUNK = 1 << 20
@@ -97,7 +98,7 @@ def _hash_part(part: Sequence[Path]) -> str:
 
 
 def _files_of(path: Path) -> Sequence[Path]:
-    return files_below(path).files if path.is_dir() else (path,)
+    return files_below(path).files if path.is_dir() else tuple({path, voxel_file(path)})
 
 
 def _hash_texts(texts: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ import torch
 
 from medseg.tools.cases import Case
 from medseg.tools.files import PART
+from medseg.tools.images.itk import voxel_file
 from medseg.tools.transforms import IMAGE, LABEL, Preprocessing, preprocessing_steps
 from medseg.words.config import BundleSpec
 from medseg.words.errors import OutputError
@@ -110,7 +111,9 @@ def content_id(case: Case) -> str:
 
 
 def _files_of(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return sorted({path, voxel_file(path)})
 
 
 def write_entry(

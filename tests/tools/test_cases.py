@@ -262,6 +262,10 @@ def test_an_nnunet_folder_gives_cases_with_their_channels(tmp_path: Path) -> Non
     found = find_cases(tmp_path, a_spec(2))
 
     assert found.faults == ()
+    assert found.warnings == (
+        "1 image files in imagesTr do not end in .nii.gz, the 'file_ending' of the data set, and "
+        "are not used: a_0000.nrrd",
+    )
     assert [case.name for case in found.cases] == ["a", "b"]
     assert [part[0].name for part in found.cases[0].scan.parts] == [
         "a_0000.nii.gz",
@@ -629,3 +633,24 @@ def test_a_list_that_says_regions_lists_its_cases(layout: str, tmp_path: Path) -
     assert [case.name for case in found.cases] == ["a"]
     assert found.warnings == ()
     assert "set data.ignore to 3" in find_cases(root, a_spec()).warnings[0]
+
+
+def test_the_old_lists_of_nnunet_name_images_without_their_channels(tmp_path: Path) -> None:
+    items = [an_item("a"), an_item("b")]
+    root = an_msd_list(tmp_path, items, make_files=False, labels={"0": "background", "1": "x"})
+    for name in "ab":
+        touch(root / "labelsTr" / f"{name}.nii.gz")
+        touch(*(root / "imagesTr" / f"{name}_000{n}.nii.gz" for n in (0, 1)))
+    found = find_cases(root, a_spec(channels=2))
+    assert not found.faults
+    assert [len(case.scan.parts) for case in found.cases] == [2, 2]
+
+
+def test_a_list_for_validation_and_cases_without_a_patient_are_told(tmp_path: Path) -> None:
+    items = [an_item("a", patient="P1"), an_item("b", patient="P1"), an_item("c", patient="")]
+    root = an_msd_list(tmp_path, items, validation=[an_item("d")])
+    said = find_cases(root, a_spec()).warnings
+    assert [one for one in said if "lists 1 cases under 'validation'" in one]
+    assert [one for one in said if one.startswith("1 of 3 cases have no 'patient'")]
+    alone = an_msd_list(tmp_path / "alone", [an_item("a"), an_item("b")])
+    assert find_cases(alone, a_spec()).warnings == ()

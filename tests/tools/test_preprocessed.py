@@ -197,3 +197,16 @@ def test_what_nobody_annotated_is_kept_apart(case: Case, tmp_path: Path) -> None
 
 def test_a_case_annotated_throughout_says_so(case: Case, tmp_path: Path) -> None:
     assert prepared(case, tmp_path / "cache").annotated is None
+
+
+def test_an_entry_is_that_of_the_voxels_beside_a_header(tmp_path: Path) -> None:
+    header = tmp_path / "a.mhd"
+    header.write_text(
+        "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+    )
+    (tmp_path / "a.raw").write_bytes(bytes(8))
+    case = made_case(header, save(tmp_path / "l.nii.gz", np.zeros((2, 2, 2), np.uint8)))
+    key, name = entry_key(case, SPEC), content_id(case)
+    (tmp_path / "a.raw").write_bytes(bytes(9))
+    assert entry_key(case, SPEC) != key
+    assert content_id(case) != name

@@ -119,3 +119,19 @@ def test_what_nobody_annotated_is_not_looked_at(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     assert survey_cases(CaseList((case,)), cache, ignore=4).values == (1,)
     assert survey_cases(CaseList((case,)), cache).values == (1, 4)
+
+
+def test_voxels_beside_a_header_are_looked_at_again_when_they_change(tmp_path: Path) -> None:
+    import SimpleITK as sitk
+
+    image, label = tmp_path / "image.mhd", tmp_path / "label.mhd"
+    case = Case(Scan("case", ((image,),)), label, None, "case")
+    found = []
+    for voxels in (5, 7):
+        labels = np.zeros((6, 6, 6), np.uint8)
+        labels[0, 0, :voxels] = 1
+        labels[1, :voxels, 1] = 1
+        sitk.WriteImage(sitk.GetImageFromArray(labels), str(label))
+        sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.float32)), str(image))
+        found.append(survey(case, tmp_path / "cache").cases[0].labels[0].voxels)
+    assert found == [10, 12]

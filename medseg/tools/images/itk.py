@@ -18,7 +18,7 @@ import numpy.typing as npt
 from medseg.tools.images.contract import Format, single_file
 from medseg.tools.images.itk_headers import LPS_TO_RAS, Layout, layout_of
 from medseg.tools.images.voxels import as_labels, empty_image, replace_nonfinite
-from medseg.words.errors import OutputError, ScanError
+from medseg.words.errors import MedsegError, OutputError, ScanError
 from medseg.words.volume import Volume
 
 _CHUNK = 1 << 20
@@ -138,6 +138,16 @@ def _inflated(packed: bytes, needed: int, name: str) -> bytearray:
     if len(content) > needed:
         raise ScanError(f"{name}: holds more voxels than its header says; one of them is wrong")
     return content
+
+
+def voxel_file(path: Path) -> Path:
+    """Return the file that holds an image's voxels: that beside a ``.mhd``, else itself."""
+    if path.suffix.lower() != ".mhd":
+        return path
+    try:
+        return layout_of(path).file
+    except (MedsegError, OSError):
+        return path  # reading it says what is wrong with it
 
 
 ITK = Format("NRRD/MHA", (".nrrd", ".mha", ".mhd"), read, read_labels)

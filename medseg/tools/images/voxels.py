@@ -14,6 +14,9 @@ from medseg.words.errors import ScanError
 
 Voxels = npt.NDArray[Any]
 
+ROUNDING = 1e-3
+"""Labels that were stored with a scale factor come back as 0.9999 or 1.00000002."""
+
 LARGEST_MM = 1e7
 """No patient is 10 km away: a larger length in a header is a broken header."""
 
@@ -77,7 +80,8 @@ def as_labels(array: Voxels, name: str) -> Voxels:
     """Return a label map as the smallest unsigned integers, from uint8 on, that hold it.
 
     Args:
-        array: Three or four axes; booleans, integers, or floats that are whole numbers.
+        array: Three or four axes; booleans, integers, or floats that are whole numbers but for
+            ``ROUNDING``.
         name: What errors call the file.
 
     Raises:
@@ -88,12 +92,21 @@ def as_labels(array: Voxels, name: str) -> Voxels:
     low, high = array.min(), array.max()
     if array.dtype.kind == "f":
         _refuse_fractions(array, name)
+        low, high = np.rint(low), np.rint(high)
     if low < 0:
         raise ScanError(f"{name}: a label map has values 0, 1, 2, …; its lowest is {low:g}")
     if high > np.iinfo(np.uint32).max:
         raise ScanError(f"{name}: the label value {high:g} is larger than any label's")
     kept = np.min_scalar_type(int(high))
-    return array.astype(kept, copy=False)
+    return array.astype(kept, copy=False) if array.dtype.kind != "f" else _rounded(array, kept)
+
+
+def _rounded(array: Voxels, kept: np.dtype[Any]) -> Voxels:
+    # Slab by slab: rounding all at once would hold a second array of floats.
+    whole = np.empty(array.shape, kept, order="F")
+    for k in range(array.shape[2]):
+        whole[:, :, k] = np.rint(array[:, :, k])
+    return whole
 
 
 def _refuse_fractions(array: Voxels, name: str) -> None:
@@ -101,7 +114,7 @@ def _refuse_fractions(array: Voxels, name: str) -> None:
         slab = array[:, :, k]
         if not np.isfinite(slab).all():
             raise ScanError(f"{name}: the label map holds voxels that are not numbers (NaN)")
-        fractions = slab[slab != np.rint(slab)]
+        fractions = slab[np.abs(slab - np.rint(slab)) > ROUNDING]
         if fractions.size:
             raise ScanError(
                 f"{name}: a label map has whole numbers, this one holds {fractions[0]:g}; it is an "

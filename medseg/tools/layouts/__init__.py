@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from medseg.tools.folders import files_below
 from medseg.tools.layouts.bids import DESCRIPTION, bids, is_bids
+from medseg.tools.layouts.checks import is_there
 from medseg.tools.layouts.dicom import dicom, holds_dicom
 from medseg.tools.layouts.lists import msd, read_json_list, table
 from medseg.tools.layouts.pairs import FOLDER_PAIRS, folders, nnunet
 from medseg.tools.layouts.rows import Row, Rows, Wanted, some
+from medseg.tools.naming import split_suffix
 from medseg.words.errors import DatasetError
 
 __all__ = ["LISTING", "Row", "Rows", "Wanted", "listed_as", "some"]
@@ -73,10 +76,21 @@ def _looked_into(root: Path, wanted: Wanted) -> Rows:
     )
 
 
+def _is_list(said: Mapping[str, Any], root: Path) -> bool:
+    """Tell whether a ``dataset.json`` lists files; nnU-Net v1's lists them without channels."""
+    items = said.get("training")
+    first = items[0] if isinstance(items, list) and items else None
+    image = first.get("image") if isinstance(first, dict) else None
+    if not isinstance(image, str) or is_there(root / image):
+        return "training" in said
+    stem, ending = split_suffix(image)
+    return not is_there(root / f"{stem}_0000{ending}")
+
+
 def _recognised(root: Path) -> str | None:
     """Return the layout that the names of files and folders say, if they do."""
     if (root / LISTING).is_file():
-        return "msd" if "training" in read_json_list(root / LISTING) else "nnunet"
+        return "msd" if _is_list(read_json_list(root / LISTING), root) else "nnunet"
     if (root / TABLE).is_file():
         return "csv"
     if any(all((root / name).is_dir() for name in pair) for pair in FOLDER_PAIRS):

@@ -56,15 +56,16 @@ def _stem(row: Row) -> str:
 
 def _missing(row: Row) -> Iterator[str]:
     for image in row.images:
-        if not _is_there(image):
+        if not is_there(image):
             yield f"the image {image} does not exist"
-    if not _is_there(row.label):
+    if not is_there(row.label):
         yield f"the label {row.label} does not exist"
     elif row.label.is_dir():
         yield f"the label {row.label} is a folder; one file is needed"
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
+    """Tell whether there is such a file or folder, and it may be looked at."""
     try:
         return path.exists()
     except OSError:  # a name no file can have, or a folder that may not be entered

@@ -56,6 +56,12 @@ def msd(path: Path) -> Rows:
         except ValueError as error:
             found.faults.append(Fault(f"training.{number}", str(error)))
     found.warnings.extend(_unlisted(path, found.rows))
+    others = content.get("validation")
+    if isinstance(others, list) and others:
+        found.warnings.append(
+            f"{path.name} lists {len(others)} cases under 'validation', which are not used; list "
+            "them under 'training', each case with its 'fold'"
+        )
     return found
 
 

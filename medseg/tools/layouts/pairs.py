@@ -81,10 +81,18 @@ def _images(folder: Path, found: Rows, ending: str = "") -> Files:
         Fault(f"{folder.name}/{fault.where}", fault.what) for fault in listing.left_out
     )
     keyed: Files = defaultdict(list)
+    others = []
     for file in listing.files:
         stem, suffix = split_suffix(file.relative_to(folder).as_posix())
         if suffix and file.name.endswith(ending):
             keyed[stem].append(file)
+        elif suffix:
+            others.append(file.name)
+    if others:
+        found.warnings.append(
+            f"{len(others)} image files in {folder.name} do not end in {ending}, the 'file_ending' "
+            f"of the data set, and are not used: {some(others)}"
+        )
     return dict(sorted(keyed.items()))
 
 

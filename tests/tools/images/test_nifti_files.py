@@ -275,3 +275,24 @@ def test_writing_then_reading_changes_nothing(
 def test_a_path_may_be_text(tmp_path):
     path = save(tmp_path / "a.nii.gz", np.ones((3, 4, 5), np.int16))
     assert read_image(str(path)).shape == read_image(path).shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 3), (np.int16, 100)])
+def test_labels_that_were_stored_with_a_scale_factor_come_back_whole(tmp_path, dtype, most):
+    array = np.arange(27, dtype=np.float64).reshape(3, 3, 3) % (most + 1)
+    array[0, 0, 0] = most
+    image = nib.Nifti1Image(array, AFFINE)
+    image.header.set_data_dtype(dtype)  # of the scan whose header it was given
+    nib.save(image, tmp_path / "labels.nii.gz")
+    stored = np.asanyarray(nib.load(tmp_path / "labels.nii.gz").dataobj)
+    assert (stored != np.rint(stored)).any()
+    labels = read_labels(tmp_path / "labels.nii.gz").array
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[0], array)
+
+
+def test_what_is_farther_from_whole_numbers_than_rounding_is_no_label(tmp_path):
+    array = np.ones((2, 2, 2), np.float32)
+    array[0, 0, 0] = 0.998
+    with pytest.raises(ScanError, match=r"this one holds 0\.998"):
+        read_labels(save(tmp_path / "labels.nii", array))
