@@ -150,11 +150,7 @@ def plan_each(
         As ``plan``; nothing is written where one of the files exists.
     """
     root = Path(dataset)
-    for file, dims in files.items():
-        if file.exists():
-            raise OutputError(f"{file} exists already; remove it, or give another -o")
-        if dims not in (None, 2, 3):
-            raise MedsegError(f"--dims is 2 or 3, got {dims}")
+    _check_files(files)
     if is_bundle(root):
         raise MedsegError(
             f"{root} is a bundle, not data: train it by medseg train, or read its reasons by "
@@ -171,11 +167,29 @@ def plan_each(
     if data is not None:
         raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
     seen = look_at(root, [asked_channel(text) for text in channels], listeners)
+    if seen.pictures and 3 in files.values():
+        raise MedsegError(f"{root} holds pictures, which have two dimensions; leave out --dims")
     made = []
     for file, wanted in each.items():
         content = bundle_content(seen, file, _suited(wanted, seen, computing))
         made.append(Plan(file, _written(content, file), seen.survey))
     return made
+
+
+def _check_files(files: Mapping[Path, int | None]) -> None:
+    """Check that nothing would be overwritten.
+
+    Raises:
+        OutputError: If a file is there.
+        MedsegError: If a number of dimensions is none.
+    """
+    for file, dims in files.items():
+        if file.is_dir():
+            raise OutputError(f"{file} is a folder; give -o a file, such as {file}/bundle.json")
+        if file.exists():
+            raise OutputError(f"{file} exists already; remove it, or give another -o")
+        if dims not in (None, 2, 3):
+            raise MedsegError(f"--dims is 2 or 3, got {dims}")
 
 
 def _wishes(

@@ -204,7 +204,12 @@ def test_black_around_every_case_is_cut_off() -> None:
 
 @pytest.mark.parametrize(
     ("names", "axes"),
-    [(["liver"], [0]), (["left kidney", "right kidney"], []), (["Anterior", "Posterior"], [0])],
+    [
+        (["liver"], [0]),
+        (["left kidney", "right kidney"], []),
+        (["Anterior", "Posterior"], [0]),
+        (["LKidney", "kidneyRight"], []),
+    ],
 )
 def test_no_mirror_makes_a_label_wrong(names: list[str], axes: list[int]) -> None:
     survey = surveyed(case())
@@ -216,7 +221,7 @@ def test_no_mirror_makes_a_label_wrong(names: list[str], axes: list[int]) -> Non
 
 def test_times() -> None:
     assert [minutes(text) for text in ("20m", "2h", "90s", "5", " 1.5H ")] == [20, 120, 1.5, 5, 90]
-    for text in ("", "soon", "-3m", "0m", "2 weeks", "1e400h"):
+    for text in ("", "soon", "-3m", "0m", "2 weeks", "1e400h", "0.01s", "9999d"):
         with pytest.raises(MedsegError, match="20m"):
             minutes(text)
 
@@ -260,3 +265,21 @@ def test_values_that_the_list_does_not_name_are_paired_or_named(tmp_path: Path) 
     bare = read_subject(write_listing(tmp_path))
     assert bare.labels(survey, notes) == [{"index": 1, "name": "label_255", "value": 255}]
     assert "[255]" in notes["labels"]
+
+
+def of_values(*values: int) -> Survey:
+    facts = tuple(LabelFacts(value, 3, 1, 3) for value in values)
+    return surveyed(CaseFacts((4, 4, 4), (1, 1, 1), (channel(),), facts, 1.0))
+
+
+def test_a_value_keeps_the_name_that_the_list_gives_it(tmp_path: Path) -> None:
+    sides = read_subject(write_listing(tmp_path, labels={"1": "left", "2": "right"}))
+    notes: Notes = {}
+    found = sides.labels(of_values(2, 3), notes)
+    assert [(la["value"], la["name"]) for la in found] == [(2, "right"), (3, "label_3")]
+    assert "values [3]" in notes["labels"]
+    assert "No case holds left" in notes["labels"]
+    named = {"1": "core", "2": "edema", "3": "enhancing"}
+    parts = read_subject(write_listing(tmp_path, labels=named)).labels(of_values(1, 2, 4), notes)
+    assert [la["name"] for la in parts] == ["core", "edema", "enhancing"]
+    assert "taken for the same" in notes["labels"]

@@ -472,3 +472,84 @@ def test_channels_can_be_named_and_their_number_must_be_right(data: Path, tmp_pa
 def test_only_plans_of_nnunet_take_data(data: Path, tmp_path: Path) -> None:
     with pytest.raises(MedsegError, match="--data"):
         plan(data, tmp_path / "bundle.json", data=data, device="cpu")
+
+
+def write_nnunet(root: Path, cases: int, channels: int = 1, **said: Any) -> Path:
+    rng = np.random.default_rng(0)
+    label = np.zeros((24, 20, 16), np.uint8)
+    label[4:12, 5:15, 3:13] = 1
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    for case in range(cases):
+        nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr" / f"c{case}.nii.gz")
+        for channel in range(channels):
+            image = nib.Nifti1Image(rng.random(label.shape, np.float32), np.eye(4))
+            nib.save(image, root / "imagesTr" / f"c{case}_000{channel}.nii.gz")
+    listing = {"labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz", **said}
+    (root / "dataset.json").write_text(json.dumps(listing))
+    return root
+
+
+@pytest.mark.parametrize("said", [{}, {"channel_names": {"0": "T1"}}])
+def test_one_case_with_a_file_too_many_does_not_cost_the_others(
+    said: dict[str, Any], tmp_path: Path
+) -> None:
+    root = write_nnunet(tmp_path / "raw", 4, **said)
+    shutil.copy(root / "imagesTr" / "c0_0000.nii.gz", root / "imagesTr" / "c0_0001.nii.gz")
+    made, told = planned(root, tmp_path / "bundle.json")
+    assert len(made.survey.cases) == 3
+    assert len(made.spec.channels) == 1
+    assert [one for one in told if "left out" in one and "c0" in one]
+
+
+def test_channels_that_are_named_count_even_where_most_cases_lack_one(tmp_path: Path) -> None:
+    names = {"0": "T1", "1": "T2"}
+    root = write_nnunet(tmp_path / "raw", 3, channels=2, channel_names=names)
+    for case in (1, 2):
+        (root / "imagesTr" / f"c{case}_0001.nii.gz").unlink()
+    made, told = planned(root, tmp_path / "bundle.json")
+    assert [channel.name for channel in made.spec.channels] == ["T1", "T2"]
+    assert len([one for one in told if "has only channel 0" in one]) == 2
+
+
+def test_the_folds_are_those_of_the_cases_that_can_be_used(data: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(data, bad)
+    for number in (1, 2):
+        (bad / "imagesTr" / f"phantom_00{number}.nii.gz").write_bytes(b"no image")
+    made, _ = planned(bad, tmp_path / "bundle.json")
+    assert made.spec.data.folds == 4
+
+
+def test_a_table_of_names_may_have_more_than_a_bundle_can(tmp_path: Path) -> None:
+    root = tmp_path / "study"
+    label = np.zeros((24, 20, 16), np.uint16)
+    label[4:12, 5:15, 3:13] = 17
+    for number in (1, 2):
+        for kind, array in (("T1w", label * 10.0), ("dseg", label)):
+            file = root / f"sub-{number}" / "anat" / f"sub-{number}_{kind}.nii.gz"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), file)
+    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+    rows = [f"{value}\t{'Hippocampus' if value == 17 else 'unused'}" for value in range(1, 1300)]
+    (root / "dseg.tsv").write_text("\n".join(["index\tname", *rows]) + "\n")
+    made, _ = planned(root, tmp_path / "bundle.json")
+    assert [(la.name, la.value) for la in made.spec.labels] == [("Hippocampus", 17)]
+
+
+def test_what_would_be_another_plan_than_its_name_says_is_refused(
+    data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=r"is a folder; give -o a file, such as .*bundle\.json"):
+        planned(data, data / "imagesTr")
+    pictures = tmp_path / "pictures"
+    for folder in ("images", "labels"):
+        (pictures / folder).mkdir(parents=True)
+        for number in (1, 2):
+            array = np.full((40, 40), 20, np.uint8)
+            array[10:20, 5:30] = 1
+            Image.fromarray(array).save(pictures / folder / f"{number}.png")
+    files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
+    with pytest.raises(MedsegError, match="holds pictures, which have two dimensions"):
+        plan_each(pictures, files, device="cpu")
+    assert not (tmp_path / "2d.json").exists()

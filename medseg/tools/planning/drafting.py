@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg.tools.layouts import some
 from medseg.tools.planning.grid import choose_grid
 from medseg.tools.planning.intensity import choose_intensity
 from medseg.tools.planning.learning import choose_learning
@@ -81,7 +82,8 @@ def _data(seen: Seen, file: Path, notes: Notes) -> dict[str, Any]:
     """Say where the data are, what of them is no label, and how they are split."""
     place = os.path.relpath(seen.root.resolve(), file.resolve().parent)
     data: dict[str, Any] = {"root": place}
-    cases = seen.found.cases
+    bad = {fault.where for fault in seen.survey.faults}
+    cases = [case for case in seen.found.cases if case.name not in bad]
     groups = {case.group for case in cases}
     if all(case.fold is not None for case in cases):
         notes["data.folds"] = "The list of cases names the folds itself"
@@ -118,6 +120,6 @@ def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -
     )
     if single:
         notes["inference.keep_largest"] += (
-            f". In one piece in each of the {len(survey.cases)} cases: {', '.join(single)}"
+            f". In one piece in each of the {len(survey.cases)} cases: {some(single, 20)}"
         )
     return {"keep_largest": None}

@@ -146,7 +146,9 @@ def _augmentation(
 
 
 def _mirrors(names: Sequence[str], pictures: bool) -> tuple[list[int], str]:
-    words = {word for name in names for word in re.split(r"[^a-z]+", name.lower()) if word}
+    # KidneyL and LKidney are two words each, as kidney_left is.
+    apart = (re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name) for name in names)
+    words = {word for name in apart for word in re.split(r"[^a-z]+", name.lower()) if word}
     wanted = [0, 1] if pictures else [0]
     spoiled = [axis for axis in wanted if any(re.fullmatch(_SIDES[axis], word) for word in words)]
     axes = [axis for axis in wanted if axis not in spoiled]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medseg.tools.bundle import parse_spec
 from medseg.tools.cases import Case, CaseList, cases_among
-from medseg.tools.layouts import Wanted, listed_as
+from medseg.tools.layouts import Rows, Wanted, listed_as
 from medseg.tools.naming import is_picture
 from medseg.tools.planning.network import slim_network
 from medseg.tools.planning.subject import Subject, read_subject
@@ -55,21 +55,29 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
             f"{root}: --channel names {', '.join(names)}; most cases here have "
             f"{', '.join(listed.channel_names)}"
         )
-    channels = max((len(row.images) for row in listed.rows), default=1)
+    subject = read_subject(root, listed, asked)
+    # Of the labels none is needed yet: a list may name more than there are.
     draft = draft_spec(
-        channels,
-        listed.label_names or {1: "label"},
+        _channel_files(listed, subject),
+        {1: "label"},
         names=listed.channel_names,
         ignore=listed.ignore,
     )
     found = cases_among(listed, draft)
-    subject = read_subject(root, listed, asked)
     survey = _alike(survey_cases(found, RUNS / "surveyed", listeners, subject.ignore))
     for fault in survey.faults:
         tell(listeners, Warned(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
         tell(listeners, Warned(warning))
     return Seen(root, subject, found, survey, _are_pictures(found.cases))
+
+
+def _channel_files(listed: Rows, subject: Subject) -> int:
+    """Return of how many files a case is made: as many as channels are named, or as most are."""
+    often = Counter(len(row.images) for row in listed.rows)
+    named = len(subject.channel_names)
+    usual = max(often, key=lambda files: (often[files], files), default=1)
+    return named if named in often else usual
 
 
 def draft_spec(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.tools.layouts import Rows
+from medseg.tools.layouts import Rows, some
 from medseg.tools.layouts.lists import read_json_list
 from medseg.tools.layouts.meanings import NamedRegion, label_meanings
 from medseg.tools.planning.wishes import Notes
@@ -27,6 +27,9 @@ _MODALITIES = {
 }
 _AIR = -500.0
 """A scan that goes below this is taken for CT in HU."""
+
+_MOST_NAMED = 20
+"""Labels that a note names: an atlas has hundreds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +100,24 @@ class Subject:
             self._refuse_left_out(values)
             notes["regions"] = "The data set says them, and which value each paints"
             return self.named_labels()
-        if named and len(named) == len(values) and set(named) != set(values):
-            pairs = dict(zip(values, (named[value] for value in sorted(named)), strict=True))
-            notes["labels"] = (
-                f"The list calls the labels {sorted(named)}, the files hold {list(values)}; they "
-                "are taken for the same, in this order"
+        said = []
+        in_order = dict(zip(values, (named[value] for value in sorted(named)), strict=False))
+        # Not where a value would get another name than it is said to have.
+        fits = all(in_order[value] == named.get(value, in_order[value]) for value in in_order)
+        if len(named) == len(values) and set(named) != set(values) and fits:
+            said.append(
+                f"The list calls the labels {_listed(named)}, the files hold {_listed(values)}; "
+                "they are taken for the same, in this order"
             )
-            named = pairs
+            named = in_order
         unnamed = [value for value in values if value not in named]
         if unnamed:
-            notes["labels"] = f"Nothing says what the values {unnamed} mean; give them names"
+            said.append(f"Nothing says what the values {_listed(unnamed)} mean; give them names")
         absent = [named[value] for value in sorted(named) if value not in values]
         if absent:
-            notes["labels"] = f"No case holds {', '.join(absent)}; left out"
+            said.append(f"No case holds {some(absent, _MOST_NAMED)}; left out")
+        if said:
+            notes["labels"] = ". ".join(said)
         return list(_described(values, named))
 
     def named_labels(self) -> list[Described]:
@@ -139,6 +147,10 @@ class Subject:
                 f"label files hold the values {strange}, which are in none of the regions of "
                 "dataset.json; put them into one, or mend the files"
             )
+
+
+def _listed(values: Iterable[int]) -> str:
+    return f"[{some(map(str, sorted(values)), _MOST_NAMED)}]"
 
 
 def _described(values: Sequence[int], named: Mapping[int, str]) -> Iterator[Described]:

@@ -39,7 +39,8 @@ def minutes(text: str) -> float:
         MedsegError: If it is no time.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
-    value = float(found[1]) if found else 0.0
-    if found is None or not 0 < value < 1e6:
+    units = {"s": 1 / 60, "m": 1.0, "": 1.0, "h": 60.0, "d": 1440.0}
+    value = float(found[1]) * units[found[2]] if found else 0.0
+    if not units["s"] <= value < 1e6:
         raise MedsegError(f"'{text}' is no time budget; write 20m, 2h or 90s")
-    return value * {"s": 1 / 60, "m": 1.0, "": 1.0, "h": 60.0, "d": 1440.0}[found[2]]
+    return value
