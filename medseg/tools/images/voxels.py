@@ -14,8 +14,8 @@ from medseg.words.errors import ScanError
 
 Voxels = npt.NDArray[Any]
 
-ROUNDING = 1e-3
-"""Labels that were stored with a scale factor come back as 0.9999 or 1.00000002."""
+ROUNDING = 1e-2
+"""Labels that were stored with a scale factor come back as 1.00000002, of 8 bits as 0.996."""
 
 LARGEST_MM = 1e7
 """No patient is 10 km away: a larger length in a header is a broken header."""
