@@ -124,6 +124,7 @@ def _overrides(steps: int, learning_rate: float | None) -> list[str]:
     rate = [] if learning_rate is None else [f"training.learning_rate={learning_rate}"]
     return [
         f"training.steps={steps}",
+        "training.budget_minutes=null",  # a planned bundle's would set the steps anew
         f"training.validate_every={max(1, steps // 4)}",
         f"training.checkpoint_every={max(1, steps)}",
         "training.warmup_steps=0",

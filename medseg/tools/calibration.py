@@ -86,7 +86,9 @@ def calibrate(
     Args:
         samples: Held-back results, clean and corrupted.
         labels: Names of the structures.
-        coverage: Share of clean results whose true Dice shall be at or above the bound.
+        coverage: Share of clean results whose true Dice shall be at or above the bound. Of few
+            results the bound is the lowest that was seen, and what is stated is how often that
+            holds.
         review_share: Share of clean results that shall be flagged for review.
 
     Returns:
@@ -99,14 +101,21 @@ def calibrate(
         return None
     clean = [pair[0] for one in samples if one.is_clean and (pair := one.pair(None))]
     each = {label: _calibration(samples, label, coverage) for label in labels}
+    known = {label: found for label, found in each.items() if found is not None}
     return QualityFinding(
         case=case,
-        labels={label: found for label, found in each.items() if found is not None},
-        coverage=coverage,
+        labels=known,
+        coverage=min(coverage, *(_most_coverage(samples, label) for label in (None, *known))),
         review_share=review_share,
         review_below=float(np.quantile(expected_dice(case, np.array(clean)), review_share)),
         temperature=temperature,
     )
+
+
+def _most_coverage(samples: Sequence[Sample], label: str | None) -> float:
+    """Return how often a bound can hold at most: a new result may be worse than all clean ones."""
+    count = sum(one.is_clean and one.pair(label) is not None for one in samples)
+    return count / (count + 1)
 
 
 def _best_temperature(samples: Sequence[Sample]) -> float:
@@ -207,7 +216,8 @@ def judge(scores: Mapping[str, float], known: QualityFinding | None) -> Quality:
         whole.lower,
         {name: _estimate(known.labels.get(name, known.case), s) for name, s in scores.items()},
         is_calibrated=True,
-        review=whole.expected < known.review_below,
+        # Before rounding: where results are alike, all of them lie at the limit.
+        review=float(expected_dice(known.case, np.array(raw))) < known.review_below,
     )
 
 

@@ -41,6 +41,19 @@ class Dataset:
     fingerprint: str
 
 
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """The folds of a cross-validation.
+
+    Attributes:
+        numbers: Those that hold usable cases.
+        fingerprint: Hash of the content of all cases.
+    """
+
+    numbers: tuple[int, ...]
+    fingerprint: str
+
+
 def open_dataset(
     data: Path | CaseList,
     spec: BundleSpec,
@@ -81,7 +94,7 @@ def find_folds(
     *,
     skip_bad_cases: bool = False,
     listeners: Sequence[Listener] = (),
-) -> tuple[int, ...]:
+) -> Folds:
     """Find, check and preprocess the cases; return the folds that hold usable ones.
 
     Args:
@@ -95,11 +108,11 @@ def find_folds(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    usable, _ = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
+    usable, ready = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
     folds = sorted(set(folds_of(usable, spec.data)))
     if len(folds) < 2:
         raise DatasetError(f"all {len(usable)} usable cases are in one fold; list at least two")
-    return tuple(folds)
+    return Folds(tuple(folds), _fingerprint(ready.values()))
 
 
 def _usable_cases(

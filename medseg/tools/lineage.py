@@ -194,6 +194,8 @@ def _decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
     members = len(parent.trained.members)
     if members > 1:
         yield f"weights: of the first of the parent's {members} members"
+    if parent.trained.refinement is not None:
+        yield "refiner of the parent: dropped"
     rows, columns = label_sources(old, spec), channel_sources(old, spec)
     yield from _told_of_labels(rows, spec.label_set, old.label_set)
     names, parents = [c.name for c in spec.channels], [c.name for c in old.channels]

@@ -178,10 +178,13 @@ def _training(spec: BundleSpec, facts: Facts) -> str:
         )
         steps = ", ".join(f"{one.best_step} (fold {one.fold})" for one in facts.folds)
         weights = f"Weights of steps {steps}"
+    length = f"{training.steps} steps"
+    if facts.folds and training.budget_minutes is not None:  # each fold has its own number
+        length = f"As many steps as fit into {training.budget_minutes:g} minutes for each fold,"
     return _list(
         [
             cases,
-            f"{training.steps} steps of {training.batch_size} patches of "
+            f"{length} of {training.batch_size} patches of "
             f"{' × '.join(str(n) for n in training.patch)} voxels, seed {training.seed}",
             weights,
             *_partly_annotated(spec),
@@ -261,7 +264,7 @@ def _spread(values: Sequence[float]) -> str:
 def _postprocessing(spec: BundleSpec, facts: Facts) -> list[str]:
     """Say of which labels only the largest piece is kept, and why."""
     asked = spec.inference.keep_largest
-    if facts.keep_largest is None:
+    if facts.keep_largest is None or not facts.keep_largest.labels:
         if not asked:
             return []
         names = ", ".join(_plain(name) for name in asked)
@@ -298,11 +301,7 @@ def _refinement(facts: Facts) -> list[str]:
     if facts.refinement is not None:
         found = facts.refinement
         low, high = found.interval
-        lines.append(
-            "The refined mask replaces the network's own."
-            if found.applied
-            else "The network's own mask is used; the refiner did not clearly improve it."
-        )
+        lines.append(_verdict(found))
         if found.cases:
             lines.append(
                 f"Mean gain in Dice by the refiner: {found.dice_gain:+.4f} (95 % interval "
@@ -321,6 +320,16 @@ def _refinement(facts: Facts) -> list[str]:
             )
         )
     return ["## Refinement", _list(lines)] if lines else []
+
+
+def _verdict(found: RefinementFinding) -> str:
+    if found.applied:
+        return "The refined mask replaces the network's own."
+    if not found.cases:
+        return (
+            "The network's own mask is used; no held-back case says what the refiner is good for."
+        )
+    return "The network's own mask is used; the refiner did not clearly improve it."
 
 
 def _cell(statistic: Statistic) -> str:

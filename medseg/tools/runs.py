@@ -21,6 +21,8 @@ FOLDS = "folds"
 ALL: Literal["all"] = "all"
 """Stands for the fold of a cross-validation."""
 
+_FINGERPRINT = "data_fingerprint"
+
 Fold = int | Literal["all"] | None
 """The fold held back; ``all`` holds back each in turn, ``None`` holds back none."""
 
@@ -130,15 +132,47 @@ def _newest_unfinished(name: str) -> Path:
 
 
 def fold_run(whole: Run, fold: int) -> Run:
-    """Return the run of one fold of a cross-validation, new or begun before."""
+    """Return the run of one fold of a cross-validation, new or begun before.
+
+    One that began keeps its own bundle: a time budget has set its steps.
+    """
     folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
-    run_id = folder.facts()["run_id"] if folder.is_run else uuid.uuid4().hex
-    return Run(folder, whole.spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path)
+    spec, run_id = whole.spec, uuid.uuid4().hex
+    if folder.is_run:
+        spec, run_id = load_bundle(folder.bundle).spec, folder.facts()["run_id"]
+    return Run(folder, spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path)
 
 
-def begin(run: Run) -> None:
-    """Make the run folder, with the resolved bundle and what a resume needs to know."""
+def refuse_other_cases(run: Run, fingerprint: str) -> None:
+    """Make sure that a run goes on with the cases it began with.
+
+    Args:
+        run: One that is gone on with.
+        fingerprint: Hash of the data that was found now.
+
+    Raises:
+        CheckpointError: If cases were added, removed or changed: folds would be cut elsewhere, and
+            cases scored by networks that have learned from them.
+    """
+    began = run.folder.facts().get(_FINGERPRINT)
+    if began is not None and began != fingerprint:
+        raise CheckpointError(
+            f"the run in {run.folder.path} began with other cases than there are now, and going on "
+            "would score cases that it has learned from; bring the data back to what it was, or "
+            "start a new run"
+        )
+
+
+def begin(run: Run, fingerprint: str | None = None) -> None:
+    """Make the run folder, with the resolved bundle and what a resume needs to know.
+
+    Args:
+        run: A new one.
+        fingerprint: Hash of its data, where that is known.
+    """
     facts: dict[str, Any] = {"run_id": run.run_id, "data": str(run.data), "fold": run.fold}
+    if fingerprint is not None:
+        facts[_FINGERPRINT] = fingerprint
     if run.lineage is not None:
         facts["from"] = asdict(run.lineage)
     write_bundle(run.spec, run.folder.bundle)

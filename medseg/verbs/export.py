@@ -19,7 +19,15 @@ from medseg.engine.networks.unet import Finest, network_definition
 from medseg.engine.segmenter import Segmenter
 from medseg.engine.windows import SLICE_AXIS, window_arguments
 from medseg.testing import make_phantom
-from medseg.tools.bundle import BUNDLE_FILE, MODELS, Bundle, load_bundle, spec_json
+from medseg.tools.bundle import (
+    BUNDLE_FILE,
+    MODELS,
+    REFINER_FILE,
+    TRAINED_FILE,
+    Bundle,
+    load_bundle,
+    spec_json,
+)
 from medseg.tools.exported import OPENVINO, write_agreement
 from medseg.tools.files import whole_folder
 from medseg.tools.fingerprints import hash_file, hash_network
@@ -178,7 +186,7 @@ def _to_openvino(
     with whole_folder(out) as folder:
         (folder / BUNDLE_FILE).write_text(spec_json(bundle.spec), encoding="utf-8")
         _copy_weights(bundle, folder)
-        _copy(bundle.folder / MODELS, folder / MODELS, ("trained.json",))
+        _copy(bundle.folder / MODELS, folder / MODELS, (TRAINED_FILE.name, REFINER_FILE.name))
         _copy(bundle.folder, folder, _BESIDES)
         made = _convert(Bundle(bundle.spec, folder), volumes, listeners)
     return Export(out, made.agreement)

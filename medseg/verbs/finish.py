@@ -77,7 +77,7 @@ def finish(run: Run, ending: Ending, facts: Facts, listeners: Sequence[Listener]
     scores = summarise(outcome.cases) if outcome.cases else {}
     parts = Parts(ending.network, window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder.path, decided, parts, scores, ending.members)
-    if ending.finding is not None:
+    if ending.finding is not None and ending.finding.labels:
         tell(listeners, Decided("largest piece", sentences(ending.finding)))
     facts = replace(facts, quality=quality, keep_largest=ending.finding)
     write_whole(folder.card, model_card(decided, facts, statistics(outcome.cases)))

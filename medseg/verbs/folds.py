@@ -11,20 +11,35 @@ from medseg.engine.learning.refinement import corrector_of
 from medseg.engine.learning.team import Team
 from medseg.engine.networks.unet import network_definition
 from medseg.tools.bundle import MODELS
+from medseg.tools.dataset import Folds
 from medseg.tools.files import whole_file
 from medseg.tools.fold_results import read_fold
 from medseg.tools.largest_piece import join
 from medseg.tools.model_card import Facts, FoldFacts, cross_validation_rows
-from medseg.tools.runs import Run, begin, fold_run
+from medseg.tools.runs import Run, begin, fold_run, refuse_other_cases
 from medseg.tools.score_statistics import statistics
 from medseg.verbs.finish import Ending, finish
+from medseg.words.config import BundleSpec
 from medseg.words.errors import BundleError, Fault
 from medseg.words.events import CrossValidated, Listener, RunStarted, tell
 
 
+def refuse_refiner(spec: BundleSpec) -> None:
+    """Make sure that the networks of all folds can be one bundle.
+
+    Raises:
+        BundleError: If it wants a refiner.
+    """
+    if corrector_of(spec) is not None:
+        raise BundleError(
+            "--fold all makes one bundle of all folds' networks, and a bundle holds one refiner",
+            [Fault("refinement", 'train single folds, or set refinement to null or kind "joint"')],
+        )
+
+
 def train_folds(
     run: Run,
-    folds: Sequence[int],
+    folds: Folds,
     train_one: Callable[[Run], None],
     team: Team,
     started: Callable[[str], RunStarted],
@@ -34,30 +49,27 @@ def train_folds(
 
     Args:
         run: The cross-validation.
-        folds: Their numbers.
+        folds: Their numbers, and which cases they are made of.
         train_one: Trains the run of one fold, or goes on with it.
         team: The processes that train together.
         started: From the data's fingerprint, the event that the bundle is being made.
         listeners: Told of the bundle; ``train_one`` has its own.
 
     Raises:
-        BundleError: If the bundle wants a refiner.
+        CheckpointError: If it began with other cases.
     """
-    if corrector_of(run.spec) is not None:
-        raise BundleError(
-            "--fold all makes one bundle of all folds' networks, and a bundle holds one refiner",
-            [Fault("refinement", 'train single folds, or set refinement to null or "joint"')],
-        )
-    if team.is_first and not run.folder.is_run:
-        begin(run)
+    if run.folder.is_run:
+        refuse_other_cases(run, folds.fingerprint)
+    elif team.is_first:
+        begin(run, folds.fingerprint)
     team.wait()
     with run.folder.locked() if team.is_first else contextlib.nullcontext():
-        runs = [fold_run(run, fold) for fold in folds]
+        runs = [fold_run(run, fold) for fold in folds.numbers]
         for one in runs:
             if not one.folder.is_finished:
                 train_one(one)
         if team.is_first:
-            _assemble(run, runs, folds, started, listeners)
+            _assemble(run, runs, folds.numbers, started, listeners)
 
 
 def _assemble(

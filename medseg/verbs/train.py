@@ -17,6 +17,7 @@ from medseg.engine.learning.pace import Deadline, copies_of, fit_to_budget, meas
 from medseg.engine.learning.record import Record
 from medseg.engine.learning.refinement import (
     Refined,
+    corrector_of,
     make_learner,
     refine,
     steps_done,
@@ -34,6 +35,7 @@ from medseg.tools.bundle import (
     load_bundle,
     parse_spec,
     spec_json,
+    write_trained,
 )
 from medseg.tools.cases import CaseList, find_cases
 from medseg.tools.checkpoint import RunFolder
@@ -43,12 +45,20 @@ from medseg.tools.largest_piece import HeldBack, Outcome, join_outcomes
 from medseg.tools.lineage import Lineage, parent_of, trace
 from medseg.tools.model_card import Facts
 from medseg.tools.provenance import provenance
-from medseg.tools.runs import ALL, Fold, Run, begin, new_run, resumed_run
+from medseg.tools.runs import (
+    ALL,
+    Fold,
+    Run,
+    begin,
+    new_run,
+    refuse_other_cases,
+    resumed_run,
+)
 from medseg.tools.tracking import MlflowTracker
 from medseg.verbs.course import Course
 from medseg.verbs.finish import Ending, finish
-from medseg.verbs.folds import train_folds
-from medseg.words.config import BundleSpec
+from medseg.verbs.folds import refuse_refiner, train_folds
+from medseg.words.config import BundleSpec, TrainedSpec
 from medseg.words.events import (
     BudgetFitted,
     Listener,
@@ -148,6 +158,9 @@ def _fitted(
     tell(listeners, BudgetFitted(budget, spec.training.steps, pace.step))
     run = replace(run, spec=spec)
     if spec.refinement is not None:  # its stages are timed by the steps there are
+        if (corrector := corrector_of(spec)) is not None:
+            after = f"the refiner's {corrector.steps} steps come after these {budget:g} minutes"
+            tell(listeners, Warned(after))
         return run, None
     return run, Deadline(spec, pace, began + 60 * budget)
 
@@ -178,6 +191,8 @@ def _train_one(
             listeners=listeners,
         )
     )
+    if run.folder.is_run:
+        refuse_other_cases(run, dataset.fingerprint)
     deadline = None
     if run.spec.training.budget_minutes is not None and not run.folder.is_run:
         run, deadline = _fitted(run, dataset, device, team, listeners, began)
@@ -192,6 +207,7 @@ def _train_all(
     listeners: Sequence[Listener],
 ) -> None:
     """Train every fold."""
+    refuse_refiner(run.spec)
     found = find_cases(run.data, run.spec)
     folds = team.first_then_others(
         lambda: find_folds(
@@ -237,7 +253,7 @@ def _train(
         Course(run, learner, record, dataset, team, (), deadline).take()
         return
     if not run.folder.is_run:
-        begin(run)
+        begin(run, dataset.fingerprint)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
         learner = make_learner(
@@ -315,6 +331,8 @@ def _finish(
 ) -> None:
     """Judge the best weights as they will be used, and make the folder a whole bundle."""
     spec = run.spec
+    # Forget what an end found that was interrupted: it must not colour what is found now.
+    write_trained(TrainedSpec(refinement=refined.finding), run.folder.path)
     held_back = _judge_held_back(run, dataset, device, listeners)
     applied = refined.finding is not None and refined.finding.applied
     ending = Ending(

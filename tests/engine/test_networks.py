@@ -19,7 +19,7 @@ from medseg.engine.networks.unet import (
 )
 from medseg.tools.bundle import parse_spec
 from medseg.tools.checkpoint import RunFolder, load_weights
-from medseg.words.config import BundleSpec
+from medseg.words.config import BundleSpec, RefinementSpec
 from medseg.words.errors import BundleError, MissingExtraError
 
 
@@ -188,6 +188,16 @@ def test_what_does_not_fit_is_said_clearly(kind: str, args: dict[str, Any], word
         try_network(foreign(kind, patch=16, **args))
     assert words in str(caught.value)
     assert all(len(str(fault).splitlines()) == 1 for fault in caught.value.faults)
+
+
+def test_a_network_that_answers_in_lists_is_refused_where_one_answer_is_needed() -> None:
+    listed = foreign("BasicUNetPlusPlus", 3, 32, features=[4, 4, 4, 4, 4, 4])
+    try_network(listed.model_copy(update={"refinement": RefinementSpec(kind="joint")}))
+    with pytest.raises(BundleError, match="BasicUNetPlusPlus answers in a list"):
+        try_network(listed.model_copy(update={"refinement": RefinementSpec()}))
+    several = foreign("BasicUNetPlusPlus", 3, 32, features=[4] * 6, deep_supervision=True)
+    with pytest.raises(BundleError, match="4 outputs"):
+        try_network(several)
 
 
 def test_a_network_whose_package_is_missing_names_it() -> None:

@@ -140,3 +140,10 @@ def test_the_smallest_patch_a_critic_takes_is_what_the_spec_says(
     assert spec.refinement.smallest_patch(dims) == min(patch)
     critic = Critic(spec, spec.refinement)
     assert critic(torch.zeros(2, 1, *patch), torch.zeros(2, 3, *patch))[-1].numel() > 0
+
+
+def test_a_bundle_whose_refined_masks_are_used_says_if_the_refiner_is_gone(tmp_path: Path) -> None:
+    bundle = refined_bundle(tmp_path, spec_of(3, adversarial_weight=0), applied=True)
+    (bundle / "models" / "refiner.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"refiner\.pt"):
+        Segmenter(bundle, "cpu")

@@ -139,3 +139,28 @@ def test_equal_scores_do_not_break_it() -> None:
     assert bundle is not None
     mean = np.mean([one.dice["a"] for one in samples])
     assert judge({"a": 0.8}, bundle).expected == pytest.approx(mean, abs=0.02)
+
+
+def test_results_that_are_all_alike_are_not_all_flagged() -> None:
+    samples = [Sample(str(n), {"a": 0.8}, {"a": 0.5 + n / 30}) for n in range(12)]
+    bundle = calibrate(samples, ["a"])
+    assert bundle is not None
+    quality = judge({"a": 0.8}, bundle)
+    assert quality.expected == 0.6833  # rounded down, and so below the limit
+    assert not quality.review
+
+
+def test_few_results_cannot_bound_more_than_they_can() -> None:
+    assert known(count=60, coverage=0.95).coverage == 0.95
+    found = calibrate(made_samples(12, 0), ["a"], coverage=0.99)
+    assert found is not None
+    assert found.coverage == pytest.approx(12 / 13)
+    rarer = [
+        Sample(one.case, one.scores | {"b": 0.5}, one.dice | {"b": 0.5}, one.is_clean)
+        if one.case in {f"case{n}" for n in range(FEWEST)}
+        else one
+        for one in made_samples(60, 0)
+    ]
+    found = calibrate(rarer, ["a", "b"])
+    assert found is not None
+    assert found.coverage == pytest.approx(FEWEST / (FEWEST + 1))

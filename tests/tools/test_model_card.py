@@ -171,3 +171,18 @@ def test_a_cross_validation_has_mean_and_spread_per_fold_and_over_the_folds() ->
     means = [(1 + off) / 2, off]
     spread = abs(means[0] - means[1]) / 2**0.5
     assert both[:3] == ["all", "3", f"{sum(means) / 2:.3f} ± {spread:.3f}"]
+
+
+def test_folds_with_a_time_budget_have_steps_of_their_own() -> None:
+    folds = [FoldFacts(0, 2, 10, statistics(scored(), ["dice"])["dice"])]
+    timed = made_spec(training={"budget_minutes": 20})
+    card = model_card(timed, replace(FACTS, fold="all", folds=folds), statistics(scored()))
+    assert "As many steps as fit into 20 minutes for each fold, of 2 patches" in card
+    assert "- 4 steps of 2 patches" in model_card(timed, FACTS, statistics(scored()))
+
+
+def test_a_refiner_that_no_case_was_held_back_for_is_not_called_useless() -> None:
+    unknown = RefinementFinding(applied=False, dice_gain=0, interval=(0, 0), cases=0)
+    card = model_card(made_spec(), replace(FACTS, refinement=unknown), statistics(scored()))
+    assert "no held-back case says" in card
+    assert "did not clearly improve" not in card

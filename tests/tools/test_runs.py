@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_bundles import content, made_spec, write_json
 
 from medseg.tools.bundle import Bundle, load_bundle
-from medseg.tools.runs import begin, new_run, resumed_run
+from medseg.tools.runs import ALL, begin, fold_run, new_run, refuse_other_cases, resumed_run
 from medseg.words.errors import BundleError, CheckpointError, OutputError
 
 
@@ -81,3 +82,27 @@ def test_nothing_to_go_on_with(asked: Bundle, tmp_path: Path) -> None:
     for folder in (tmp_path / "absent", tmp_path / "bundle"):
         with pytest.raises(CheckpointError, match="no run to resume"):
             resumed_run(asked, None, folder)
+
+
+def test_a_fold_goes_on_with_the_steps_that_its_time_budget_was_given(tmp_path: Path) -> None:
+    made = content(training={"steps": 9000, "budget_minutes": 5})
+    whole = new_run(load_bundle(write_json(tmp_path, made)), None, tmp_path / "out", ALL)
+    begin(whole)
+    first = fold_run(whole, 0)
+    assert first.spec.training.steps == 9000
+    fitted = first.spec.training.model_copy(update={"steps": 300})
+    begin(replace(first, spec=first.spec.model_copy(update={"training": fitted})))
+    again = fold_run(whole, 0)
+    assert (again.spec.training.steps, again.run_id) == (300, first.run_id)
+    assert fold_run(whole, 1).spec.training.steps == 9000
+
+
+def test_a_run_goes_on_only_with_the_cases_it_began_with(asked: Bundle, tmp_path: Path) -> None:
+    run = new_run(asked, None, tmp_path / "out", 0)
+    begin(run, "abc")
+    refuse_other_cases(run, "abc")
+    with pytest.raises(CheckpointError, match="other cases"):
+        refuse_other_cases(run, "def")
+    before = new_run(asked, None, tmp_path / "before", 0)  # as earlier versions began one
+    begin(before)
+    refuse_other_cases(before, "def")

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from made_bundles import made_spec, pickled_trap, run_stock, trained_bundle
+from made_bundles import made_spec, pickled_trap, refined_bundle, run_stock, trained_bundle
 
 from medseg import CheckpointError, MedsegError, OutputError, ScanError, Segmenter, export, segment
 from medseg.engine.backends.loading import load_network
@@ -125,6 +125,20 @@ def test_openvino_makes_a_copy_that_segments_alike(
 
     volume = read_image(next(scans.iterdir()))
     assert (fast.segment(volume).labels != slow.segment(volume).labels).mean() < 1e-3
+
+
+def test_a_copy_for_openvino_has_the_refiner(scans: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="needs the extra [openvino]")
+    from medseg.tools.images import read_image
+
+    spec = made_spec(refinement={"adversarial_weight": 0})
+    bundle = refined_bundle(tmp_path / "bundle", spec, applied=True)
+    export(bundle, tmp_path / "fast", to="openvino", scans=scans)
+    volume = read_image(next(scans.iterdir()))
+    copy, original = (Segmenter(one, "cpu", backend="torch") for one in (tmp_path / "fast", bundle))
+    one, other = copy.segment(volume), original.segment(volume)
+    assert np.array_equal(one.labels, other.labels)
+    assert one.confidence == other.confidence
 
 
 def test_exporting_again_replaces_what_is_stale(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from made_bundles import content, monai_parts, run_stock, write_json
 
-from medseg import CheckpointError, Segmenter, segment, train
+from medseg import BundleError, CheckpointError, Segmenter, segment, train
 from medseg.testing import make_phantom, write_dataset
 from medseg.tools.bundle import load_bundle
 from medseg.tools.checkpoint import load_weights
@@ -191,3 +191,20 @@ def test_a_changed_member_changes_what_is_kept(trained: Trained, tmp_path: Path)
     (bundle / "models" / "fold_1.pt").unlink()
     with pytest.raises(CheckpointError, match=r"fold_1.pt"):
         Segmenter(bundle, "cpu")
+
+
+def test_a_refiner_is_refused_before_any_case_is_looked_for(tmp_path: Path) -> None:
+    bundle = write_json(tmp_path, content(refinement={"adversarial_weight": 0}))
+    with pytest.raises(BundleError, match="one refiner"):
+        train(bundle, data=tmp_path / "nowhere", out=tmp_path / "run", fold="all", device="cpu")
+
+
+def test_other_cases_are_not_mixed_into_a_cross_validation(
+    trained: Trained, tmp_path: Path
+) -> None:
+    unfinished = shutil.copytree(trained.out, tmp_path / "run")
+    (unfinished / "metrics.json").unlink()
+    shutil.rmtree(unfinished / "folds" / "fold_2")
+    more = write_dataset(tmp_path / "data", 5, shape=(24, 20, 16), spacing=9.0)
+    with pytest.raises(CheckpointError, match="other cases"):
+        train(trained.bundle, data=more, out=unfinished, fold="all", device="cpu", resume=True)

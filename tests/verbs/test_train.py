@@ -23,9 +23,11 @@ from made_bundles import content, write_json
 from medseg import BundleError, CheckpointError, DatasetError, OutputError, TrainingError, train
 from medseg.engine.segmenter import Segmenter
 from medseg.testing import write_dataset
-from medseg.tools.bundle import differences, load_bundle
+from medseg.tools.bundle import differences, load_bundle, write_trained
 from medseg.tools.images import read_image
+from medseg.words.config import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.words.events import (
+    Decided,
     Event,
     RunDone,
     RunFailed,
@@ -233,6 +235,90 @@ def test_resume_refuses_another_bundle(trained: Trained) -> None:
 def test_resume_without_a_run_says_so(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run to resume"):
         train(trained.bundle, data=trained.data, out=tmp_path, device="cpu", resume=True)
+
+
+def test_a_run_is_not_gone_on_with_other_cases(trained: Trained, tmp_path: Path) -> None:
+    out = trained.home / "other-cases"
+    arguments: dict[str, Any] = {"out": out, "device": "cpu"}
+
+    def stop(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(trained.bundle, data=trained.data, listeners=[stop], **arguments)
+    more = write_dataset(tmp_path / "data", 7, shape=SHAPE, spacing=9.0)
+    with pytest.raises(CheckpointError, match="other cases"):
+        train(trained.bundle, data=more, resume=True, **arguments)
+
+
+def test_an_end_that_was_interrupted_does_not_colour_the_next(trained: Trained) -> None:
+    out = trained.home / "torn-end"
+    arguments: dict[str, Any] = {
+        "data": trained.data,
+        "out": out,
+        "device": "cpu",
+        "overrides": ["training.learning_rate=1e-9", "training.steps=1"],
+    }
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Decided):  # trained.json is there, metrics.json is not
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(trained.bundle, start_from=trained.folder, listeners=[stop], **arguments)
+    line = CalibrationSpec(scores=(0.0, 1.0), dice=(0.0, 1.0), margin=0.1, cases=9)
+    sharp = QualityFinding(
+        case=line, coverage=0.9, review_below=0.5, review_share=0.1, temperature=0.25
+    )
+    write_trained(TrainedSpec(quality=sharp), out)
+    train(trained.bundle, resume=True, **arguments)
+    found = json.loads((out / "metrics.json").read_text())["confidence"]
+    before = json.loads((trained.folder / "metrics.json").read_text())["confidence"]
+    for one, other in zip(found, before, strict=True):
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-3)
+        assert one["scores"] != pytest.approx(one["scores_at"]["0.25"], abs=1e-3)
+
+
+def test_held_back_cases_without_any_label_do_not_stop_a_training(
+    trained: Trained, tmp_path: Path
+) -> None:
+    data = shutil.copytree(trained.data, tmp_path / "data")
+    listing = json.loads((data / "dataset.json").read_text())
+    for number, case in enumerate(listing["training"]):
+        case["fold"] = min(number, 1)
+    (data / "dataset.json").write_text(json.dumps(listing))
+    label = data / "labelsTr" / "phantom_000.nii.gz"
+    loaded = nib.load(label)
+    nib.save(nib.Nifti1Image(np.zeros(loaded.shape, np.uint8), loaded.affine), label)
+    finds_nothing = shutil.copytree(trained.folder, tmp_path / "parent")
+    weights = torch.load(finds_nothing / "models" / "model.pt", weights_only=True)
+    weights["output_block.conv.conv.bias"][0] += 1000
+    torch.save(weights, finds_nothing / "models" / "model.pt")
+    events: list[Event] = []
+    folder = train(
+        trained.bundle,
+        data=data,
+        out=trained.home / "healthy",
+        device="cpu",
+        start_from=finds_nothing,
+        overrides=[
+            "training.steps=2",
+            "training.validate_every=1",
+            "training.learning_rate=1e-9",
+        ],
+        listeners=[events.append],
+    )
+    told = [event for event in events if isinstance(event, ValidationDone)]
+    assert all(np.isnan(event.scores["dice"]["mean"]) for event in told)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["best_step"] == 2
+    assert metrics["scores"]["dice"]["mean"] is None
+    assert not any(isinstance(event, Decided) for event in events)
+    assert "## Postprocessing" not in (folder / "docs" / "README.md").read_text()
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    assert metadata["eval_metrics"] == {}
+    Segmenter(folder, "cpu")
 
 
 def test_bad_cases_stop_a_training_each_with_its_reason_or_are_left_out(

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from medseg.engine.networks.refiner import coarse_weights
 from medseg.engine.networks.unet import build_network
 from medseg.tools.bundle import Bundle, differences
 from medseg.tools.checkpoint import Weights, load_weights
@@ -52,7 +53,7 @@ class Inheritance:
     """
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
-        self._weights = load_weights(start_file(parent))
+        self._weights = coarse_weights(load_weights(start_file(parent)))
         shapes = _shapes(spec)
         columns = channel_sources(parent.spec, spec)
         self._places = {

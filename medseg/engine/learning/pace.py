@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 
 from medseg.engine.learning.losses import loss_of
+from medseg.engine.learning.refinement import make_learner
 from medseg.engine.learning.supervised import Learner, build_optimizer
 from medseg.engine.networks.unet import Supervised, build_network
 from medseg.engine.windows import training_inferer, training_precision
@@ -86,7 +87,7 @@ def measure_pace(
     lasts = min(max(60 * (spec.training.budget_minutes or 0) * _MEASURED, _SHORTEST), _LONGEST)
     endless = {"steps": 10**6, "validate_every": 1, "checkpoint_every": 10**6, "warmup_steps": 0}
     trial = spec.model_copy(update={"training": spec.training.model_copy(update=endless)})
-    learner = Learner(trial, training, device)
+    learner = make_learner(trial, training, device)
     ends: list[float] = []
 
     def goes_on(_: int) -> bool:

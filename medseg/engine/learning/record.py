@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,23 +39,29 @@ class Record:
                 self._parts.setdefault(name, []).append((event.step, value))
 
     def add_validation(self, step: int, scores: Scores) -> bool:
-        """Remember a validation; return whether its mean Dice is the best so far."""
-        is_best = scores["dice"]["mean"] > self.best_dice
+        """Remember a validation; return whether it is the best so far."""
         self.validations.append((step, scores))
-        return is_best
+        return self.best_step == step
 
     @property
     def best_dice(self) -> float:
-        """Highest mean Dice so far; below any Dice before the first validation."""
-        return max((scores["dice"]["mean"] for _, scores in self.validations), default=-1.0)
+        """Highest mean Dice so far; below any Dice before there is one."""
+        return max((dice for _, dice in self._dice if not math.isnan(dice)), default=-1.0)
 
     @property
     def best_step(self) -> int | None:
-        """Step of the best validation, the first of equals."""
-        best = [
-            step for step, scores in self.validations if scores["dice"]["mean"] == self.best_dice
-        ]
-        return best[0] if best else None
+        """Step of the best validation, the first of equals.
+
+        Where no held-back case holds a label and none is found, Dice is no number. Nothing could be
+        better, and nothing tells such weights apart: the latest are taken, which have learned most.
+        """
+        blank = [step for step, dice in self._dice if math.isnan(dice)]
+        best = [step for step, dice in self._dice if dice == self.best_dice]
+        return next(iter([*blank[-1:], *best]), None)
+
+    @property
+    def _dice(self) -> list[tuple[int, float]]:
+        return [(step, scores["dice"]["mean"]) for step, scores in self.validations]
 
     def has_stalled(self, patience: int | None) -> bool:
         """Tell whether the last ``patience`` validations brought nothing better."""

@@ -85,4 +85,17 @@ def load_network(bundle: Bundle, file: Path) -> nn.Module:
 
 
 def _has_refiner(bundle: Bundle) -> bool:
-    return bundle.spec.refinement is not None and (bundle.folder / REFINER_FILE).is_file()
+    """Tell whether there is a refiner.
+
+    Raises:
+        CheckpointError: If its masks are those to be used, and it is gone.
+    """
+    if bundle.spec.refinement is None or (bundle.folder / REFINER_FILE).is_file():
+        return bundle.spec.refinement is not None
+    finding = bundle.trained.refinement
+    if finding is not None and finding.applied:
+        raise CheckpointError(
+            f"{bundle.folder} has no {REFINER_FILE}, and its refined masks are those to be used "
+            "(models/trained.json); copy the file beside the weights, or train the bundle again"
+        )
+    return False

@@ -210,7 +210,7 @@ def _pass_a_patch(spec: BundleSpec, device: str) -> None:
         batch = min(spec.training.batch_size, 2)
         try:
             image = torch.zeros(batch, len(spec.channels), *patch)
-            whole = levels_of(network.eval()(image))
+            answer = network.eval()(image)
             levels = levels_of(Supervised(network.train())(image))
         except _MONAI_REFUSALS as error:
             raise BundleError(
@@ -218,7 +218,7 @@ def _pass_a_patch(spec: BundleSpec, device: str) -> None:
                 [Fault("training.patch", f"{patch}: {_monai_says(error)}")],
             ) from error
     wanted = [batch, spec.label_set.channels, *patch]
-    found = [list(level.shape) for level in (*whole[:1], *levels)]
+    found = [list(level.shape) for level in (*levels_of(answer)[:1], *levels)]
     fits = [shape == wanted for shape in found[:2]]
     fits += [shape[:2] == wanted[:2] and len(shape) == len(wanted) for shape in found[2:]]
     if len(found) < 2 or not all(fits):
@@ -233,6 +233,21 @@ def _pass_a_patch(spec: BundleSpec, device: str) -> None:
                 )
             ],
         )
+    _refuse_lists(answer, spec)
+
+
+def _refuse_lists(answer: Any, spec: BundleSpec) -> None:
+    """Refuse what some networks answer outside training: lists, where one tensor is needed."""
+    outputs, refinement = len(levels_of(answer)), spec.refinement
+    if outputs > 1:
+        raise BundleError(
+            "the network answers several times where labels are made",
+            [Fault("network.args", f"it gives {outputs} outputs; switch its deep supervision off")],
+        )
+    is_refined = refinement is not None and refinement.kind == "corrector"
+    if is_refined and not isinstance(answer, torch.Tensor):
+        what = f"{spec.network.kind} answers in a list, which no refiner takes; set it to null"
+        raise BundleError("the network cannot be refined", [Fault("refinement", what)])
 
 
 def _monai_says(error: Exception) -> str:

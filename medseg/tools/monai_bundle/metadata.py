@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import re
 from collections.abc import Mapping
 
@@ -48,7 +49,11 @@ def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, f
         "image_classes": inert(", ".join(channel.name for channel in spec.channels)),
         "label_classes": json.dumps(classes),
         "pred_classes": json.dumps(classes),
-        "eval_metrics": {f"mean_{name}": values["mean"] for name, values in scores.items()},
+        "eval_metrics": {
+            f"mean_{name}": values["mean"]
+            for name, values in scores.items()
+            if math.isfinite(values["mean"])  # JSON knows no NaN
+        },
         "intended_use": inert(spec.intended_use),
         "references": [inert(reference) for reference in spec.references],
         "network_data_format": {

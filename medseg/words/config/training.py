@@ -103,7 +103,7 @@ class TrainingSpec(Spec):
     """Minutes a training may take from its start to its model card. Its speed is measured in the
     first of them, and `steps`, `validate_every` and `warmup_steps` are set to what fits; if the
     machine becomes slower later, `steps` is set again, to what still does. Where time is short
-    `quality.corrupted_copies` becomes less."""
+    `quality.corrupted_copies` becomes less. A refiner takes its steps after that time."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """`sgd` with Nesterov momentum 0.99, or `adamw`."""
     learning_rate: PositiveFloat = 0.01

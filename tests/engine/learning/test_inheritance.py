@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from made_bundles import NESTED, made_spec, pickled_trap, trained_bundle
+from made_bundles import NESTED, made_spec, pickled_trap, refined_bundle, trained_bundle
 from torch import nn
 
 from medseg.engine.learning.inheritance import Inheritance
@@ -187,3 +187,12 @@ def test_labels_do_not_go_on_from_regions_but_the_body_does(tmp_path: Path) -> N
         name for name in weights if name.startswith("output_block") and name.endswith("weight")
     } & inherited == set()
     assert any("input_block" in name for name in inherited)
+
+
+def test_a_child_of_a_refined_bundle_goes_on_from_the_network_itself(tmp_path: Path) -> None:
+    old = made_spec(refinement={"adversarial_weight": 0})
+    refined = load_bundle(refined_bundle(tmp_path / "refined", old, applied=True, seed=1))
+    plain = parent_with(tmp_path / "plain", old)
+    image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    after = answer(grown(made_spec(), refined), image)
+    torch.testing.assert_close(after, answer(alone(old, plain), image))

@@ -16,7 +16,7 @@ from medseg.engine.learning.pace import (
     voxels_per_second,
 )
 from medseg.words.config import BundleSpec
-from medseg.words.errors import BundleError
+from medseg.words.errors import BundleError, TrainingError
 
 
 def timed(minutes: float = 10) -> BundleSpec:
@@ -73,6 +73,16 @@ def test_measuring_takes_steps_and_validates() -> None:
     assert 0 < pace.step < 5
     assert 0 < pace.validation < 20
     assert measure_pace(timed(0.001), cases, [], torch.device("cpu")).validation == 0
+
+
+def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> None:
+    spec = made_spec(
+        training={"budget_minutes": 0.001},
+        refinement={"kind": "joint", "critic": {"learning_rate": 1e30, "channels": 4}},
+    )
+    cases = [made_case(balls(seed=seed)) for seed in range(3)]
+    with pytest.raises(TrainingError, match="critic"):
+        measure_pace(spec, cases, [], torch.device("cpu"))
 
 
 def test_the_speed_of_a_network_is_positive() -> None:

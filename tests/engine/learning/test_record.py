@@ -40,6 +40,15 @@ def test_the_first_validation_is_the_best_even_at_zero() -> None:
     assert not record.add_validation(20, scores(0.0))
 
 
+def test_where_nothing_is_to_be_found_the_latest_that_finds_nothing_is_kept() -> None:
+    record = Record("made_up")
+    kept = [record.add_validation(10 * n, scores(d)) for n, d in enumerate((0.0, math.nan, 0.0))]
+    assert kept == [True, True, False]
+    assert record.add_validation(40, scores(math.nan))
+    assert (record.best_step, record.best_dice) == (40, 0.0)
+    assert not record.has_stalled(1)
+
+
 @pytest.mark.parametrize(
     ("dice", "patience", "stalled"),
     [
