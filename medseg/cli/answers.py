@@ -7,10 +7,11 @@ wrong; 130 the user stopped it.
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from medseg.tools.json_values import without_nan
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -32,14 +33,4 @@ def complain(message: str) -> None:
 
 def print_json(content: Any) -> None:
     """Print a result for machines; what is no number there, as JSON has no NaN, is ``null``."""
-    typer.echo(json.dumps(_known(content), indent=2, ensure_ascii=False, default=str))
-
-
-def _known(content: Any) -> Any:
-    if isinstance(content, float):
-        return content if math.isfinite(content) else None
-    if isinstance(content, dict):
-        return {key: _known(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_known(value) for value in content]
-    return content
+    typer.echo(json.dumps(without_nan(content), indent=2, ensure_ascii=False, default=str))

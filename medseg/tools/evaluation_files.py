@@ -15,6 +15,7 @@ from medseg.tools.comparison import Interval
 from medseg.tools.evaluation import COLUMNS, Evaluation
 from medseg.tools.evaluation_report import PageTable, render_evaluation
 from medseg.tools.files import write_whole
+from medseg.tools.json_values import without_nan
 from medseg.tools.lesions import Lesions
 from medseg.tools.metrics import CaseScores
 from medseg.tools.score_statistics import Statistic
@@ -40,7 +41,10 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         for name, statistic in by_label.items()
     ]
     write_whole(out / "summary.csv", _csv(columns, lines))
-    write_whole(out / "summary.json", json.dumps(_summary(evaluation, intervals), indent=2) + "\n")
+    write_whole(
+        out / "summary.json",
+        json.dumps(without_nan(_summary(evaluation, intervals)), indent=2) + "\n",
+    )
     note = (
         f"NSD at {evaluation.tolerance_mm:g} mm. Intervals cover 95 %, by bootstrap over cases. A "
         "label that only one side holds counts as missed."
@@ -161,14 +165,14 @@ def _summary(evaluation: Evaluation, intervals: _Intervals) -> dict[str, Any]:
         "without_reference": list(evaluation.without_reference),
         "metrics": {
             metric: {
-                name: _known(asdict(statistic) | asdict(intervals[metric][name]))
+                name: asdict(statistic) | asdict(intervals[metric][name])
                 for name, statistic in by_label.items()
             }
             for metric, by_label in evaluation.statistics.items()
         },
         "lesions": {name: asdict(one) for name, one in evaluation.lesion_sums.items()},
         "differences": [
-            _known({k: v for k, v in asdict(one).items() if k != "interval"} | asdict(one.interval))
+            {k: v for k, v in asdict(one).items() if k != "interval"} | asdict(one.interval)
             for one in evaluation.differences
         ],
     }
@@ -178,13 +182,5 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_known(row) for row in rows)
+    writer.writerows(without_nan(row) for row in rows)
     return text.getvalue()
-
-
-def _known(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave empty what is NaN, which JSON does not have."""
-    return {
-        name: None if isinstance(cell, float) and math.isnan(cell) else cell
-        for name, cell in cells.items()
-    }

@@ -12,6 +12,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from medseg.tools.calibration import FEWEST
+from medseg.tools.json_values import without_nan
 from medseg.tools.largest_piece import HeldBack, Outcome, sentences
 from medseg.tools.lineage import Lineage
 from medseg.tools.score_statistics import Statistic
@@ -375,7 +376,7 @@ def metrics_json(
             "every_piece": _outcome(held_back.as_asked),
             "largest_piece": _outcome(held_back.largest),
         }
-    return json.dumps(_without_nan(content), indent=2) + "\n"
+    return json.dumps(without_nan(content), indent=2) + "\n"
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
@@ -386,14 +387,3 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         ],
         "confidence": [asdict(sample) for sample in outcome.samples],
     }
-
-
-def _without_nan(value: Any) -> Any:
-    """Return the value with ``None`` for NaN, which JSON does not know."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return value

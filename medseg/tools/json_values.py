@@ -1,0 +1,21 @@
+"""What JSON can hold."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value with ``None`` for what is no finite number, which JSON does not know.
+
+    Args:
+        value: Plain values, in mappings and lists of any depth; tuples become lists.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return value
