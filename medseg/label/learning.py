@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from medseg.tools.cases import Case, Scan, find_cases, split
 from medseg.tools.files import write_whole
 from medseg.tools.images import read_labels, write_labels
 from medseg.tools.inspection import open_case
-from medseg.tools.metrics import score_case
+from medseg.tools.metrics import CaseScores, score_case
 from medseg.tools.score_statistics import summarise
 from medseg.verbs.train import train
 from medseg.words import events
@@ -270,7 +271,13 @@ def mean_dice(
             )
         )
         told(done)
-    return float(summarise(scored)["dice"]["mean"])
+    return mean_of(scored)
+
+
+def mean_of(scored: Sequence[CaseScores]) -> float:
+    """Return the mean Dice; where nothing was to be found and nothing was, all is right: 1."""
+    mean = float(summarise(scored)["dice"]["mean"])
+    return 1.0 if math.isnan(mean) else mean
 
 
 class TrainingProgress:

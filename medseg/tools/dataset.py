@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ class Dataset:
         training: To learn from.
         validation: To score on.
         held_back: The same validation cases as they lie on disk.
-        fingerprint: Hash of the content of all.
+        fingerprint: Hash of the content of all, images and labels, and of how they are split.
     """
 
     training: Sequence[PreprocessedCase]
@@ -47,7 +47,7 @@ class Folds:
 
     Attributes:
         numbers: Those that hold usable cases.
-        fingerprint: Hash of the content of all cases.
+        fingerprint: Hash of the content of all cases, images and labels, and of their folds.
     """
 
     numbers: tuple[int, ...]
@@ -83,7 +83,7 @@ def open_dataset(
         [ready[case.name] for case in training],
         [ready[case.name] for case in validation],
         validation,
-        _fingerprint(ready.values()),
+        _fingerprint(usable, ready, () if fold is None else folds_of(usable, spec.data)),
     )
 
 
@@ -109,10 +109,11 @@ def find_folds(
         OutputError: If the cache cannot be written.
     """
     usable, ready = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
-    folds = sorted(set(folds_of(usable, spec.data)))
+    fold_of = folds_of(usable, spec.data)
+    folds = sorted(set(fold_of))
     if len(folds) < 2:
         raise DatasetError(f"all {len(usable)} usable cases are in one fold; list at least two")
-    return Folds(tuple(folds), _fingerprint(ready.values()))
+    return Folds(tuple(folds), _fingerprint(usable, ready, fold_of))
 
 
 def _usable_cases(
@@ -157,6 +158,12 @@ def _report_faults(
         tell(listeners, Warned(f"left out: {fault}"))
 
 
-def _fingerprint(cases: Iterable[PreprocessedCase]) -> str:
-    ids = sorted(case.case_id for case in cases)
-    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
+def _fingerprint(
+    cases: Sequence[Case], ready: Mapping[str, PreprocessedCase], folds: Sequence[int]
+) -> str:
+    """Return a hash of what is learned from and what is held back; names have no part in it."""
+    kept = [ready[case.name] for case in cases]
+    parts = [f"{one.case_id} {one.label_id}" for one in kept]
+    if folds:
+        parts = [f"{part} {fold}" for part, fold in zip(parts, folds, strict=True)]
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]

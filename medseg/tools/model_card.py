@@ -109,7 +109,7 @@ def model_card(
         _results(facts, statistics),
         *_postprocessing(spec, facts),
         "## Quality estimates",
-        _quality(facts.quality),
+        _quality(facts.quality, facts.validation_cases),
         *_refinement(facts),
         "## Limits",
         "Scores were measured on held-back cases of the same source as the training data. Other "
@@ -279,16 +279,16 @@ def _postprocessing(spec: BundleSpec, facts: Facts) -> list[str]:
     ]
 
 
-def _quality(found: QualityFinding | None) -> str:
+def _quality(found: QualityFinding | None, clean: int) -> str:
     if found is None:
         return (
             f"Too few cases were held back (fewer than {FEWEST}), so the expected Dice of a result "
             "is not calibrated: it serves to order results, and its value can be far off."
         )
+    kinds = "clean and corrupted on purpose" if found.case.cases > clean else "all clean"
     return (
         "Each result comes with an expected Dice and a lower bound, learned from "
-        f"{found.case.cases} held-back results, clean and corrupted on purpose. For scans like the "
-        "held-back ones the "
+        f"{found.case.cases} held-back results, {kinds}. For scans like the held-back ones the "
         f"true Dice is at or above the bound in {100 * found.coverage:.0f} % of cases; for other "
         "kinds of scans in fewer. Results with an expected Dice below "
         f"{found.review_below:.3f} are flagged for review: "

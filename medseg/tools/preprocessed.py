@@ -28,7 +28,7 @@ from medseg.words.config import BundleSpec
 from medseg.words.errors import OutputError
 from medseg.words.volume import Array, Volume
 
-ENTRY_VERSION = 1
+ENTRY_VERSION = 2
 """Raised when what an entry holds changes, so that older ones are made anew."""
 
 FOREGROUND_SAMPLES = 20_000
@@ -42,7 +42,8 @@ class PreprocessedCase:
     """One training case on the network's grid.
 
     Attributes:
-        case_id: Ten hex digits of a hash of the case's content: names it without its name.
+        case_id: Ten hex digits of a hash of the image's content: names it without its name.
+        label_id: Ten hex digits of a hash of the label's voxels, as they are kept here.
         image: ``(channels, x, y, z)`` float16, mapped from disk or on a device.
         label: ``(1, x, y, z)`` label indices, uint8 or int32.
         foreground: Label index → flat positions in ``(x, y, z)`` where it is found.
@@ -52,6 +53,7 @@ class PreprocessedCase:
     """
 
     case_id: str
+    label_id: str
     image: torch.Tensor
     label: torch.Tensor
     foreground: dict[int, npt.NDArray[np.int64]]
@@ -73,6 +75,7 @@ class PreprocessedCase:
         """Return the case with its arrays on ``device``."""
         return PreprocessedCase(
             self.case_id,
+            self.label_id,
             self.image.to(device),
             self.label.to(device),
             self.foreground,
@@ -150,7 +153,8 @@ def write_entry(
         np.save(part / "label.npy", np.ascontiguousarray(indices))
         places = _foreground(indices[0], ignored)
         np.savez(part / "foreground.npz", allow_pickle=False, **places)
-        entry = {"case_id": content_id(case), "spacing": spacing}
+        label_id = hashlib.sha256(np.ascontiguousarray(indices)).hexdigest()[:10]
+        entry = {"case_id": content_id(case), "label_id": label_id, "spacing": spacing}
         (part / "entry.json").write_text(json.dumps(entry))
         _publish(part, folder)
     except OSError as error:
@@ -206,6 +210,7 @@ def read_entry(folder: Path) -> PreprocessedCase:
         x, y, z = entry["spacing"]
         return PreprocessedCase(
             case_id=entry["case_id"],
+            label_id=entry["label_id"],
             image=_mapped(folder / "image.npy"),
             label=_mapped(folder / "label.npy"),
             foreground={int(index): positions for index, positions in places.items()},

@@ -151,15 +151,15 @@ def refuse_other_cases(run: Run, fingerprint: str) -> None:
         fingerprint: Hash of the data that was found now.
 
     Raises:
-        CheckpointError: If cases were added, removed or changed: folds would be cut elsewhere, and
-            cases scored by networks that have learned from them.
+        CheckpointError: If cases were added, removed or changed, or are split otherwise: cases
+            would be scored by networks that have learned from them.
     """
     began = run.folder.facts().get(_FINGERPRINT)
     if began is not None and began != fingerprint:
         raise CheckpointError(
-            f"the run in {run.folder.path} began with other cases than there are now, and going on "
-            "would score cases that it has learned from; bring the data back to what it was, or "
-            "start a new run"
+            f"the run in {run.folder.path} began with other cases, labels or folds than there are "
+            "now, and going on would mix two, or score cases that it has learned from; bring the "
+            "data back to what it was, or start a new run"
         )
 
 

@@ -150,7 +150,9 @@ def _fitted(
     began: float,
 ) -> tuple[Run, Deadline | None]:
     """Fit the steps to the time that is left; a resumed run keeps what was fitted first."""
-    pace = measure_pace(run.spec, dataset.training, dataset.validation, device)
+    pace = measure_pace(
+        run.spec, dataset.training, dataset.validation, device, _calibrating(run, dataset)
+    )
     budget = run.spec.training.budget_minutes or 0.0
     left = 60 * budget - (time.monotonic() - began)
     spec = fit_to_budget(run.spec, pace, left)
@@ -364,6 +366,12 @@ def _ways(spec: BundleSpec) -> list[tuple[str, ...]]:
     return [asked or ()]
 
 
+def _calibrating(run: Run, dataset: Dataset) -> int:
+    """Return how many cases quality is calibrated on; each is held back in one of all folds."""
+    others = len(dataset.training) if run.whole is not None else 0
+    return len(dataset.held_back) + others
+
+
 def _judge_held_back(
     run: Run, dataset: Dataset, device: str, listeners: Sequence[Listener]
 ) -> HeldBack:
@@ -378,7 +386,7 @@ def _judge_held_back(
             HeldBackCase(name, *open_case(case, run.spec))
             for name, case in zip(names, dataset.held_back, strict=True)
         )
-        copies = copies_of(run.spec, total)
+        copies = copies_of(run.spec, _calibrating(run, dataset))
         seed = run.spec.training.seed
         judging = judge_held_back(segmenter, cases, ways, count=total, copies=copies, seed=seed)
         tell(listeners, Progress("scoring held-back cases", 0, total))

@@ -11,7 +11,13 @@ from made_bundles import made_spec
 from medseg.tools.metrics import CaseScores, score_case
 from medseg.tools.model_card import Facts, FoldFacts, cross_validation_rows, model_card
 from medseg.tools.score_statistics import statistics
-from medseg.words.config import LargestDecision, LargestFinding, RefinementFinding
+from medseg.words.config import (
+    CalibrationSpec,
+    LargestDecision,
+    LargestFinding,
+    QualityFinding,
+    RefinementFinding,
+)
 
 FACTS = Facts(
     training_cases=16,
@@ -186,3 +192,12 @@ def test_a_refiner_that_no_case_was_held_back_for_is_not_called_useless() -> Non
     card = model_card(made_spec(), replace(FACTS, refinement=unknown), statistics(scored()))
     assert "no held-back case says" in card
     assert "did not clearly improve" not in card
+
+
+@pytest.mark.parametrize(("results", "told"), [(40, "clean and corrupted"), (10, "all clean")])
+def test_what_quality_was_learned_from_is_told(results: int, told: str) -> None:
+    case = CalibrationSpec(scores=(0, 1), dice=(0, 1), margin=0.1, cases=results)
+    finding = QualityFinding(case=case, coverage=0.9, review_below=0.5, review_share=0.1)
+    facts = replace(FACTS, validation_cases=10, quality=finding)
+    card = model_card(made_spec(), facts, statistics(scored()))
+    assert f"{results} held-back results, {told}" in card

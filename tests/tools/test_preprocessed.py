@@ -147,7 +147,8 @@ def test_an_entry_names_no_file(case: Case, tmp_path: Path) -> None:
     assert sorted(path.name for path in entry.iterdir()) == [
         "entry.json", "foreground.npz", "image.npy", "label.npy",
     ]  # fmt: skip
-    assert set(json.loads((entry / "entry.json").read_text())) == {"case_id", "spacing"}
+    kept = json.loads((entry / "entry.json").read_text())
+    assert set(kept) == {"case_id", "label_id", "spacing"}
 
 
 def test_a_bad_case_leaves_nothing_behind(case: Case, tmp_path: Path) -> None:

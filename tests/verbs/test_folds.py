@@ -16,7 +16,8 @@ from made_bundles import content, monai_parts, run_stock, write_json
 from medseg import BundleError, CheckpointError, Segmenter, segment, train
 from medseg.testing import make_phantom, write_dataset
 from medseg.tools.bundle import load_bundle
-from medseg.tools.checkpoint import load_weights
+from medseg.tools.checkpoint import RunFolder, load_weights
+from medseg.tools.fold_results import read_fold
 from medseg.words.events import Event, RunDone, RunStarted
 
 FOLDS = 3
@@ -103,6 +104,16 @@ def test_every_case_is_scored_by_the_fold_that_did_not_see_it(trained: Trained) 
     assert "4 cases in 3 folds" in card
     assert "| 2 | 1 |" in card
     assert "by the one network that did not see it" in card
+
+
+def test_cases_of_all_folds_together_make_corrupted_copies_worth_it(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "data", 8, shape=(24, 20, 16), spacing=9.0)
+    made = content(data={"folds": 2}, quality={"corrupted_copies": 3}, training={"steps": 2})
+    bundle, out = write_json(tmp_path, made), tmp_path / "run"
+    train(bundle, data=data, out=out, fold="all", device="cpu")
+    for fold in range(2):
+        samples = read_fold(RunFolder(out / "folds" / f"fold_{fold}")).held_back.as_asked.samples
+        assert sorted(one.is_clean for one in samples) == 3 * [False] + 4 * [True]
 
 
 def test_mlflow_has_a_run_for_each_fold_and_registers_the_whole(trained: Trained) -> None:

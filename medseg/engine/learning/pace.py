@@ -59,11 +59,13 @@ class Pace:
         step: Seconds per step.
         validation: Seconds per validation of all held-back cases.
         cases: How many cases are held back.
+        calibrating: How many quality is calibrated on: the same, or those of all folds.
     """
 
     step: float
     validation: float
     cases: int = 1
+    calibrating: int = 1
 
     def scoring(self, copies: int) -> float:
         """Return the seconds that it takes at the end to score the cases and corrupted copies."""
@@ -75,6 +77,7 @@ def measure_pace(
     training: Sequence[PreprocessedCase],
     validation: Sequence[PreprocessedCase],
     device: torch.device,
+    calibrating: int,
 ) -> Pace:
     """Take some steps that count for nothing, and validate one case.
 
@@ -83,6 +86,7 @@ def measure_pace(
         training: Its training cases.
         validation: Its validation cases.
         device: Where to compute.
+        calibrating: How many cases quality will be calibrated on.
     """
     lasts = min(max(60 * (spec.training.budget_minutes or 0) * _MEASURED, _SHORTEST), _LONGEST)
     endless = {"steps": 10**6, "validate_every": 1, "checkpoint_every": 10**6, "warmup_steps": 0}
@@ -97,13 +101,18 @@ def measure_pace(
     learner.learn(validate=goes_on, save=lambda _: None)
     counted = ends[WARM_UP - 1 :]
     step = (counted[-1] - counted[0]) / (len(counted) - 1)
-    return Pace(step, _validation_seconds(learner, validation), len(validation))
+    return Pace(step, _validation_seconds(learner, validation), len(validation), calibrating)
 
 
-def copies_of(spec: BundleSpec, cases: int) -> int:
-    """Return how many corrupted copies of so many held-back cases are scored at the end."""
+def copies_of(spec: BundleSpec, calibrating: int) -> int:
+    """Return how many corrupted copies are scored at the end.
+
+    Args:
+        spec: The bundle.
+        calibrating: How many cases quality is calibrated on, those of all folds if there are more.
+    """
     # Fewer cases than a calibration needs make copies of them useless.
-    return spec.quality.corrupted_copies if cases >= FEWEST else 0
+    return spec.quality.corrupted_copies if calibrating >= FEWEST else 0
 
 
 def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> float:
@@ -125,7 +134,7 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
         BundleError: If hardly any step fits.
     """
     copies = _copies_that_fit(spec, pace, seconds_left)
-    scoring = pace.scoring(min(copies, copies_of(spec, pace.cases)))
+    scoring = pace.scoring(min(copies, copies_of(spec, pace.calibrating)))
     usable = _SAFETY * seconds_left - scoring
     validations = _VALIDATIONS
     if pace.validation > 0:
@@ -157,7 +166,7 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
 
 def _copies_that_fit(spec: BundleSpec, pace: Pace, seconds_left: float) -> int:
     wanted = spec.quality.corrupted_copies
-    seconds = pace.scoring(copies_of(spec, pace.cases)) - pace.scoring(0)
+    seconds = pace.scoring(copies_of(spec, pace.calibrating)) - pace.scoring(0)
     most = _MOST_FOR_COPIES * max(seconds_left, 0.0)
     return wanted if seconds <= most else int(wanted * most / seconds)
 
@@ -190,7 +199,7 @@ class Deadline:
 
     def __init__(self, spec: BundleSpec, pace: Pace, ends: float) -> None:
         self._training, self._pace, self._ends = spec.training, pace, ends
-        self._copies = copies_of(spec, pace.cases)
+        self._copies = copies_of(spec, pace.calibrating)
         self._every = min(_TELLING, max(_FEWEST_TELLING, spec.training.steps // _LOOKS))
         self._looks: deque[_Look] = deque([_Look(0, 0.0)])
         self._validated = 0.0

@@ -19,6 +19,7 @@ def made_case(
     flat = label.reshape(-1)
     return PreprocessedCase(
         case_id="0123456789",
+        label_id="0123456789",
         image=torch.from_numpy(image.astype(np.float16)),
         label=torch.from_numpy(label[None]),
         foreground={int(i): np.flatnonzero(flat == i) for i in np.unique(flat) if i},

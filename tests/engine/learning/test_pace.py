@@ -46,10 +46,13 @@ def test_a_warm_up_never_outlasts_a_tenth() -> None:
 
 def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
     plain = fit_to_budget(timed(), Pace(step=0.5, validation=10), 600).training.steps
-    copied = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15), 6000)
-    spared = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15), 300)
+    copied = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15, calibrating=15), 6000)
+    spared = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15, calibrating=15), 300)
     assert (
-        plain == fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=7), 600).training.steps
+        plain
+        == fit_to_budget(
+            timed(), Pace(step=0.5, validation=10, cases=7, calibrating=7), 600
+        ).training.steps
     )
     used = 0.5 * copied.training.steps + 10 * 8 + 2 * 10 * (1 + 60 / 15)
     assert used == pytest.approx(0.93 * 6000, abs=1)
@@ -69,10 +72,10 @@ def test_too_little_time_is_said_with_what_it_would_take(left: float) -> None:
 
 def test_measuring_takes_steps_and_validates() -> None:
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
-    pace = measure_pace(timed(0.001), cases, cases[:2], torch.device("cpu"))
+    pace = measure_pace(timed(0.001), cases, cases[:2], torch.device("cpu"), 2)
     assert 0 < pace.step < 5
     assert 0 < pace.validation < 20
-    assert measure_pace(timed(0.001), cases, [], torch.device("cpu")).validation == 0
+    assert measure_pace(timed(0.001), cases, [], torch.device("cpu"), 0).validation == 0
 
 
 def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> None:
@@ -82,7 +85,7 @@ def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> Non
     )
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
     with pytest.raises(TrainingError, match="critic"):
-        measure_pace(spec, cases, [], torch.device("cpu"))
+        measure_pace(spec, cases, [], torch.device("cpu"), 0)
 
 
 def test_the_speed_of_a_network_is_positive() -> None:

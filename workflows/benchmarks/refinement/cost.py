@@ -45,6 +45,7 @@ def made_up_case(spec: BundleSpec) -> PreprocessedCase:
     flat = label.reshape(-1)
     return PreprocessedCase(
         "0123456789",
+        "0123456789",
         torch.from_numpy(rng.normal(size=(len(spec.channels), x, y, z)).astype(np.float16)),
         torch.from_numpy(label[None]),
         {int(i): np.flatnonzero(flat == i) for i in np.unique(flat) if i},
