@@ -153,7 +153,7 @@ def write_entry(
         np.save(part / "label.npy", np.ascontiguousarray(indices))
         places = _foreground(indices[0], ignored)
         np.savez(part / "foreground.npz", allow_pickle=False, **places)
-        label_id = hashlib.sha256(np.ascontiguousarray(indices)).hexdigest()[:10]
+        label_id = hashlib.sha256(indices.tobytes()).hexdigest()[:10]
         entry = {"case_id": content_id(case), "label_id": label_id, "spacing": spacing}
         (part / "entry.json").write_text(json.dumps(entry))
         _publish(part, folder)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from medseg.tools.bundle import Bundle, differences, load_bundle, write_bundle
+from medseg.tools.bundle import (
+    Bundle,
+    differences,
+    load_bundle,
+    parse_spec,
+    spec_json,
+    write_bundle,
+)
 from medseg.tools.checkpoint import RunFolder
 from medseg.tools.lineage import Lineage, lineage_of
 from medseg.words.config import FITTED, BundleSpec
@@ -21,7 +29,9 @@ FOLDS = "folds"
 ALL: Literal["all"] = "all"
 """Stands for the fold of a cross-validation."""
 
-_FINGERPRINT = "data_fingerprint"
+FINGERPRINT = "data_fingerprint"
+"""What a run notes of its data when it begins."""
+_BUNDLE = "bundle"
 
 Fold = int | Literal["all"] | None
 """The fold held back; ``all`` holds back each in turn, ``None`` holds back none."""
@@ -96,7 +106,7 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
     """
     folder = RunFolder(out or _newest_unfinished(asked.spec.name))
     facts = folder.facts()
-    spec = load_bundle(folder.bundle).spec
+    spec = _spec_of(folder)
     changed = differences(spec, _as_fitted(asked.spec, spec))
     if changed:
         raise BundleError(
@@ -106,6 +116,26 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
         )
     place = data or Path(facts["data"])
     return Run(folder, spec, place, facts["fold"], facts["run_id"], lineage_of(facts))
+
+
+def _spec_of(folder: RunFolder) -> BundleSpec:
+    """Return the bundle of a run that began, with what its time budget decided since.
+
+    Raises:
+        BundleError: If it was changed by hand: networks and schedules would be of two bundles.
+    """
+    spec = load_bundle(folder.bundle).spec
+    began = folder.facts().get(_BUNDLE)
+    if began is None:  # as earlier versions began one
+        return spec
+    changed = differences(_as_fitted(parse_spec(began, str(folder.run)), spec), spec)
+    if changed:
+        raise BundleError(
+            f"{folder.bundle} was changed after its run began, and going on would mix two; change "
+            "it back, or start a new run. What changed:",
+            [Fault(*change.split(": ", 1)) for change in changed],
+        )
+    return spec
 
 
 def _as_fitted(asked: BundleSpec, began: BundleSpec) -> BundleSpec:
@@ -139,7 +169,7 @@ def fold_run(whole: Run, fold: int) -> Run:
     folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
     spec, run_id = whole.spec, uuid.uuid4().hex
     if folder.is_run:
-        spec, run_id = load_bundle(folder.bundle).spec, folder.facts()["run_id"]
+        spec, run_id = _spec_of(folder), folder.facts()["run_id"]
     return Run(folder, spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path)
 
 
@@ -154,7 +184,7 @@ def refuse_other_cases(run: Run, fingerprint: str) -> None:
         CheckpointError: If cases were added, removed or changed, or are split otherwise: cases
             would be scored by networks that have learned from them.
     """
-    began = run.folder.facts().get(_FINGERPRINT)
+    began = run.folder.facts().get(FINGERPRINT)
     if began is not None and began != fingerprint:
         raise CheckpointError(
             f"the run in {run.folder.path} began with other cases, labels or folds than there are "
@@ -171,8 +201,9 @@ def begin(run: Run, fingerprint: str | None = None) -> None:
         fingerprint: Hash of its data, where that is known.
     """
     facts: dict[str, Any] = {"run_id": run.run_id, "data": str(run.data), "fold": run.fold}
+    facts[_BUNDLE] = json.loads(spec_json(run.spec))
     if fingerprint is not None:
-        facts[_FINGERPRINT] = fingerprint
+        facts[FINGERPRINT] = fingerprint
     if run.lineage is not None:
         facts["from"] = asdict(run.lineage)
     write_bundle(run.spec, run.folder.bundle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def test_another_bundle_is_not_mixed_in_and_every_change_is_named(
         "training.steps": "4 → 9",
         "training.seed": "0 → 3",
     }
+
+
+def test_a_runs_own_bundle_may_not_be_changed_in_between(asked: Bundle, tmp_path: Path) -> None:
+    run = new_run(asked, None, tmp_path / "out", 0)
+    begin(run)
+    own = load_bundle(run.folder.path)
+    assert resumed_run(own, None, run.folder.path).run_id == run.run_id
+    edited = json.loads(run.folder.bundle.read_text())
+    edited["training"]["optimizer"] = "adamw"
+    run.folder.bundle.write_text(json.dumps(edited))
+    with pytest.raises(BundleError, match="was changed after its run began") as caught:
+        resumed_run(load_bundle(run.folder.path), None, run.folder.path)
+    assert [fault.where for fault in caught.value.faults] == ["training.optimizer"]
 
 
 def test_the_newest_unfinished_run_is_found(asked: Bundle) -> None:

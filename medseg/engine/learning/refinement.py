@@ -27,10 +27,12 @@ from medseg.engine.networks.refiner import (
     refined_weights,
 )
 from medseg.engine.networks.unet import build_network
-from medseg.tools.bundle import load_bundle, write_bundle, write_trained
+from medseg.tools.bundle import load_bundle, write_trained
 from medseg.tools.checkpoint import RunFolder, Weights, load_weights
+from medseg.tools.lineage import lineage_of
 from medseg.tools.preprocessed import PreprocessedCase
 from medseg.tools.reporting import draw_curves
+from medseg.tools.runs import FINGERPRINT, Run, begin
 from medseg.words.config import (
     SEPARATES,
     BundleSpec,
@@ -283,6 +285,7 @@ def fork(trunk: Path, out: Path, refinement: RefinementSpec) -> Path:
     for snapshot in old.snapshots():
         new.save_weights(load_weights(snapshot), new.checkpoint.parent / snapshot.name)
     new.save_checkpoint({"learner": state["learner"], "record": record.state()})
-    write_bundle(spec.model_copy(update={"refinement": refinement}), new.bundle)
-    new.begin(facts | {"run_id": uuid.uuid4().hex})
+    forked = spec.model_copy(update={"refinement": refinement})
+    data, fold, run_id = Path(facts["data"]), facts["fold"], uuid.uuid4().hex
+    begin(Run(new, forked, data, fold, run_id, lineage_of(facts)), facts.get(FINGERPRINT))
     return out
