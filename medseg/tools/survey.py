@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -159,24 +160,39 @@ def survey_cases(
         ignore: The value of voxels that nobody annotated, which are no label.
 
     Returns:
-        What was seen, and what is wrong with the cases that cannot be used.
+        What was seen, and what is wrong with the cases that cannot be used: among them those with
+        another number of channels than most.
 
     Raises:
         OutputError: If the cache cannot be written.
     """
     listeners = tuple(listeners)
-    facts, faults = [], list(found.faults)
+    good: dict[str, CaseFacts] = {}
+    faults = list(found.faults)
     tell(listeners, Progress(TASK, 0, len(found.cases)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
         seen = pool.map(lambda case: _looked_up(case, cache, ignore), found.cases)
         for done, (case, one) in enumerate(zip(found.cases, seen, strict=True), start=1):
             if isinstance(one, CaseFacts):
-                facts.append(one)
+                good[case.name] = one
             else:
                 faults.append(Fault(case.name, one))
             tell(listeners, Progress(TASK, done, len(found.cases)))
-    return Survey(tuple(facts), tuple(faults))
+    kept, odd = _alike(good)
+    return Survey(kept, (*faults, *odd))
+
+
+def _alike(good: Mapping[str, CaseFacts]) -> tuple[tuple[CaseFacts, ...], list[Fault]]:
+    """Set aside cases with another number of channels than most, each by name."""
+    often = Counter(len(case.channels) for case in good.values())
+    usual = max(often, key=lambda number: often[number], default=0)
+    kept = tuple(case for case in good.values() if len(case.channels) == usual)
+    return kept, [
+        Fault(name, f"its channels: {len(case.channels)}, where most cases have {usual}")
+        for name, case in good.items()
+        if len(case.channels) != usual
+    ]
 
 
 def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:

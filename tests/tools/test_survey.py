@@ -135,3 +135,15 @@ def test_voxels_beside_a_header_are_looked_at_again_when_they_change(tmp_path: P
         sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.float32)), str(image))
         found.append(survey(case, tmp_path / "cache").cases[0].labels[0].voxels)
     assert found == [10, 12]
+
+
+def test_a_case_with_other_channels_than_most_is_named(tmp_path: Path) -> None:
+    cases = []
+    for name, channels in (("a", 1), ("b", 2), ("c", 2)):
+        image = np.random.default_rng(0).normal(size=(4, 4, 4, channels)).astype(np.float32)
+        made = write_case(tmp_path / name, image, np.zeros((4, 4, 4), np.uint8))
+        cases.append(Case(Scan(name, made.scan.parts), made.label, None, name))
+    found = survey_cases(CaseList(tuple(cases)), tmp_path / "cache")
+    assert [len(case.channels) for case in found.cases] == [2, 2]
+    (fault,) = found.faults
+    assert (fault.where, fault.what) == ("a", "its channels: 1, where most cases have 2")

@@ -16,7 +16,7 @@ from medseg.tools.planning.subject import Subject, read_subject
 from medseg.tools.runs import RUNS
 from medseg.tools.survey import Survey, survey_cases
 from medseg.words.config import BundleSpec, ChannelSpec
-from medseg.words.errors import DatasetError, Fault
+from medseg.words.errors import DatasetError
 from medseg.words.events import Listener, Warned, tell
 
 _ENOUGH_TO_MISS = 5
@@ -64,7 +64,9 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
         ignore=listed.ignore,
     )
     found = cases_among(listed, draft)
-    survey = _alike(survey_cases(found, RUNS / "surveyed", listeners, subject.ignore))
+    survey = survey_cases(found, RUNS / "surveyed", listeners, subject.ignore)
+    if not survey.cases:
+        raise DatasetError("no case can be used:", survey.faults)
     for fault in survey.faults:
         tell(listeners, Warned(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
@@ -125,26 +127,6 @@ def _are_pictures(cases: Sequence[Case]) -> bool:
         all(is_picture(file) for part in case.scan.parts for file in part) for case in cases
     )
     return bool(kinds) and kinds.most_common(1)[0][0]
-
-
-def _alike(survey: Survey) -> Survey:
-    """Set aside cases with another number of channels than most.
-
-    Raises:
-        DatasetError: If no case is left.
-    """
-    if not survey.cases:
-        raise DatasetError("no case can be used:", survey.faults)
-    counts = Counter(len(case.channels) for case in survey.cases)
-    usual = counts.most_common(1)[0][0]
-    odd = sum(count for number, count in counts.items() if number != usual)
-    if not odd:
-        return survey
-    fault = Fault(
-        "channels", f"{odd} of {len(survey.cases)} cases do not have {usual} channels as the others"
-    )
-    kept = tuple(case for case in survey.cases if len(case.channels) == usual)
-    return Survey(kept, (*survey.faults, fault))
 
 
 def _doubts(survey: Survey) -> Iterator[str]:
