@@ -1,6 +1,6 @@
 """Variations of training images as scanners make them, on whole batches and any device.
 
-The strengths follow nnU-Net's (Isensee et al., Nat Methods 2021, supplement), and the bias field
+Strengths follow nnU-Net's (Isensee et al., Nat Methods 2021, supplement), and the bias field
 is a low-order polynomial as MR coils make it (Van Leemput et al., IEEE TMI 1999).
 """
 

@@ -283,8 +283,8 @@ def _always(plans: NnunetPlans) -> Iterator[str]:
         yield f"the other configurations ({', '.join(rest)}); --dims chooses, or plans each"
     yield ("deep supervision's coarsest output: it counts least here, and nothing in nnU-Net")
     yield (
-        "nnU-Net's augmentation: medseg's standard one is used, which mirrors along the same axes "
-        "and has no separate treatment of anisotropic patches"
+        "nnU-Net's augmentation: medseg's standard one is used, which mirrors along the same axes, "
+        "varies intensities less often, and treats anisotropic patches as any others"
     )
     yield "mirroring when predicting; `medseg segment --mirror` does it"
     if (plans.file.parent / "splits_final.json").is_file():

@@ -33,21 +33,21 @@ class AugmentationSpec(Spec):
     """Probability of zooming."""
     scaling_range: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.4)
     """Smallest and largest zoom."""
-    noise: Fraction = 0.1
+    noise: Fraction = 0.03
     """Probability of Gaussian noise."""
-    blur: Fraction = 0.2
+    blur: Fraction = 0.05
     """Probability of Gaussian blur."""
     brightness: Fraction = 0.15
     """Probability of a change of brightness."""
     contrast: Fraction = 0.15
     """Probability of a change of contrast."""
-    low_resolution: Fraction = 0.25
+    low_resolution: Fraction = 0.06
     """Probability of lost resolution."""
-    gamma: Fraction = 0.3
+    gamma: Fraction = 0.08
     """Probability of a gamma curve."""
-    bias_field: Fraction = 0.1
+    bias_field: Fraction = 0.15
     """Probability of a smooth bias field."""
-    ghosting: Fraction = 0.1
+    ghosting: Fraction = 0.025
     """Probability of ghosts along one axis, as motion makes them in MR."""
 
     @model_validator(mode="after")

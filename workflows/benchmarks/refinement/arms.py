@@ -19,7 +19,8 @@ from medseg.words.config import BundleSpec
 from medseg.words.events import Listener
 
 HELD_BACK, TEST = 0, 1
-"""Folds of the data set's own list; all others are learned from."""
+"""Folds of the data set's own list; all others are learned from. What was chosen by looking at one
+test fold is confirmed on another."""
 
 INTENSITY = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma", "bias_field")
 """What ``standard`` does to intensities, besides ghosting."""
@@ -32,16 +33,20 @@ ARMS: dict[str, tuple[str, ...]] = {
 """What an arm changes in the bundle: all variations, only those of geometry, or none."""
 
 
-def split_cases(data: Path, spec: BundleSpec) -> tuple[list[Case], list[Case], list[Case]]:
+def split_cases(
+    data: Path, spec: BundleSpec, test: int = TEST
+) -> tuple[list[Case], list[Case], list[Case]]:
     """Return the cases to learn from, the held-back ones and the test cases.
 
     Raises:
-        ValueError: If a patient's cases would be in two parts.
+        ValueError: If a patient's cases would be in two parts, or a fold has two parts to play.
     """
+    if test == HELD_BACK:
+        raise ValueError(f"fold {test} is held back to calibrate on, and cannot be the test")
     cases = find_cases(data, spec).cases
     parts: tuple[list[Case], list[Case], list[Case]] = ([], [], [])
     for case, fold in zip(cases, folds_of(cases, spec.data), strict=True):
-        parts[{HELD_BACK: 1, TEST: 2}.get(fold, 0)].append(case)
+        parts[{HELD_BACK: 1, test: 2}.get(fold, 0)].append(case)
     patients = [{case.group for case in part} for part in parts]
     if patients[0] & patients[1] or (patients[0] | patients[1]) & patients[2]:
         raise ValueError(f"{data}: the listed folds tear patients apart")

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arms import ARMS, list_without_test, spec_of, split_cases, trained
+from arms import ARMS, TEST, list_without_test, spec_of, split_cases, trained
 from figures import FIGURES, Estimate, covered, estimate, most_found
 from unseen import UNSEEN
 
@@ -338,6 +338,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["standard", "no corruptions"])
+    parser.add_argument("--test-fold", type=int, default=TEST, help="an --out of its own for each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--only", choices=("train", "judge"), help="do one stage, print no table")
@@ -345,7 +346,7 @@ def main() -> None:
 
     torch.set_num_threads(given.threads)
     spec = spec_of(given.bundle)
-    parts = split_cases(given.data, spec)
+    parts = split_cases(given.data, spec, given.test_fold)
     data = list_without_test(parts, spec, given.out)
     wanted = [(arm, seed) for seed in given.seeds for arm in given.arms]
     runs = run_arms(given, data, wanted)
@@ -359,6 +360,7 @@ def main() -> None:
         "bundle": given.bundle.name,
         "steps": given.steps,
         "overrides": given.overrides,
+        "test_fold": given.test_fold,
         "cases": sizes,
         "provenance": provenance(torch.device("cpu")),
     }
