@@ -148,10 +148,11 @@ def _judge_mask(
 ) -> JudgedMask:
     rng, noise = np.random.default_rng((2000, number)), torch.Generator().manual_seed(number)
     classes = segmenter.spec.label_set.channels
-    mask = torch.from_numpy(reference.astype(np.int64))
+    shape = reference.shape[:2] if reference.shape[2] == 1 else reference.shape  # a picture is flat
+    mask = torch.from_numpy(reference.astype(np.int64)).reshape(shape)
     for _ in range(int(rng.integers(0, 4))):
         mask = damage(mask, classes, rng, noise)
-    given = mask.numpy().astype(np.uint8)
+    given = mask.reshape(reference.shape).numpy().astype(np.uint8)
     judged = segmenter.judge(volume, given)
     dice = mask_dice(given, reference, segmenter.spec.label_set)
     mean = judged.mean
