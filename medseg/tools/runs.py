@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +107,7 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
     """
     folder = RunFolder(out or _newest_unfinished(asked.spec.name))
     facts = folder.facts()
-    spec = _spec_of(folder)
+    spec = _spec_of(folder, facts)
     changed = differences(spec, _as_fitted(asked.spec, spec))
     if changed:
         raise BundleError(
@@ -118,14 +119,14 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
     return Run(folder, spec, place, facts["fold"], facts["run_id"], lineage_of(facts))
 
 
-def _spec_of(folder: RunFolder) -> BundleSpec:
+def _spec_of(folder: RunFolder, facts: Mapping[str, Any]) -> BundleSpec:
     """Return the bundle of a run that began, with what its time budget decided since.
 
     Raises:
         BundleError: If it was changed by hand: networks and schedules would be of two bundles.
     """
     spec = load_bundle(folder.bundle).spec
-    began = folder.facts().get(_BUNDLE)
+    began = facts.get(_BUNDLE)
     if began is None:  # as earlier versions began one
         return spec
     changed = differences(_as_fitted(parse_spec(began, str(folder.run)), spec), spec)
@@ -169,7 +170,8 @@ def fold_run(whole: Run, fold: int) -> Run:
     folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
     spec, run_id = whole.spec, uuid.uuid4().hex
     if folder.is_run:
-        spec, run_id = _spec_of(folder), folder.facts()["run_id"]
+        facts = folder.facts()
+        spec, run_id = _spec_of(folder, facts), facts["run_id"]
     return Run(folder, spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path)
 
 
