@@ -19,8 +19,8 @@ demo: $(STAMP)  ## phantom → train → segment → evaluate → a picture, in 
 label: $(LABEL_STAMP)  ## MONAI Label for `medseg label`, with this environment's own versions
 	$(BIN)/medseg label --help
 
-$(LABEL_STAMP): $(STAMP) medseg/label/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement medseg/label/requirements.txt
+$(LABEL_STAMP): $(STAMP) medseg/label_server/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement medseg/label_server/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==0.8.5
 	touch $(LABEL_STAMP)
 

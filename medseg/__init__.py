@@ -9,19 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medseg.engine.segmenter import Segmentation, Segmenter
-    from medseg.tools.bundle import Bundle, load_bundle
-    from medseg.tools.evaluation import Evaluation
-    from medseg.tools.images.in_memory import as_volume
-    from medseg.tools.mask_review import MaskReview
-    from medseg.verbs.check import check
-    from medseg.verbs.evaluate import evaluate
-    from medseg.verbs.evaluate_without_references import evaluate_without_references
-    from medseg.verbs.export import Export, export
-    from medseg.verbs.plan import Plan, plan
-    from medseg.verbs.segment import Batch, segment
-    from medseg.verbs.train import train
-    from medseg.words.errors import (
+    from medseg.bundle.bundle import Bundle, load_bundle
+    from medseg.commands.check import check
+    from medseg.commands.evaluate import evaluate
+    from medseg.commands.export import Export, export
+    from medseg.commands.plan import Plan, plan
+    from medseg.commands.review import evaluate_without_references
+    from medseg.commands.segment import Batch, segment
+    from medseg.commands.train import train
+    from medseg.errors import (
         BundleError,
         CheckpointError,
         DatasetError,
@@ -32,24 +28,28 @@ if TYPE_CHECKING:
         ScanError,
         TrainingError,
     )
-    from medseg.words.labels import Label, LabelSet
-    from medseg.words.quality import MaskQuality, Quality
-    from medseg.words.volume import Volume
+    from medseg.evaluation.mask_review import MaskReview
+    from medseg.evaluation.results import Evaluation
+    from medseg.inference.segmenter import Segmentation, Segmenter
+    from medseg.io.adapters import as_volume
+    from medseg.labels import Label, LabelSet
+    from medseg.quality.estimates import MaskQuality, Quality
+    from medseg.volume import Volume
 
 _HOMES = {
-    "medseg.engine.segmenter": ("Segmentation", "Segmenter"),
-    "medseg.tools.bundle": ("Bundle", "load_bundle"),
-    "medseg.tools.images.in_memory": ("as_volume",),
-    "medseg.verbs.check": ("check",),
-    "medseg.tools.evaluation": ("Evaluation",),
-    "medseg.tools.mask_review": ("MaskReview",),
-    "medseg.verbs.evaluate": ("evaluate",),
-    "medseg.verbs.evaluate_without_references": ("evaluate_without_references",),
-    "medseg.verbs.export": ("Export", "export"),
-    "medseg.verbs.plan": ("Plan", "plan"),
-    "medseg.verbs.segment": ("Batch", "segment"),
-    "medseg.verbs.train": ("train",),
-    "medseg.words.errors": (
+    "medseg.inference.segmenter": ("Segmentation", "Segmenter"),
+    "medseg.bundle.bundle": ("Bundle", "load_bundle"),
+    "medseg.io.adapters": ("as_volume",),
+    "medseg.commands.check": ("check",),
+    "medseg.evaluation.results": ("Evaluation",),
+    "medseg.evaluation.mask_review": ("MaskReview",),
+    "medseg.commands.evaluate": ("evaluate",),
+    "medseg.commands.review": ("evaluate_without_references",),
+    "medseg.commands.export": ("Export", "export"),
+    "medseg.commands.plan": ("Plan", "plan"),
+    "medseg.commands.segment": ("Batch", "segment"),
+    "medseg.commands.train": ("train",),
+    "medseg.errors": (
         "BundleError",
         "CheckpointError",
         "DatasetError",
@@ -60,9 +60,9 @@ _HOMES = {
         "ScanError",
         "TrainingError",
     ),
-    "medseg.words.labels": ("Label", "LabelSet"),
-    "medseg.words.quality": ("MaskQuality", "Quality"),
-    "medseg.words.volume": ("Volume",),
+    "medseg.labels": ("Label", "LabelSet"),
+    "medseg.quality.estimates": ("MaskQuality", "Quality"),
+    "medseg.volume": ("Volume",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

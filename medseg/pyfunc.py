@@ -16,11 +16,11 @@ import pandas as pd  # type: ignore[import-untyped]
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from medseg.engine.segmenter import Segmenter
-from medseg.tools.images import read_image, stack_channels, with_channels, write_labels
-from medseg.tools.naming import distinct_names, is_picture, split_suffix
-from medseg.words.errors import MedsegError
-from medseg.words.quality import Quality
+from medseg.datasets.names import distinct_names, is_picture, split_suffix
+from medseg.errors import MedsegError
+from medseg.inference.segmenter import Segmenter
+from medseg.io import read_image, stack_channels, with_channels, write_labels
+from medseg.quality.estimates import Quality
 
 CHANNEL_SEPARATOR = ";"
 

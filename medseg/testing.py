@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from medseg.words.volume import Affine, Array, Volume
+from medseg.volume import Affine, Array, Volume
 
 LIVER, KIDNEY = 1, 2
 """Label indices of the phantom's organs."""

@@ -35,9 +35,9 @@ def untrained_bundle(tmp_path: Path) -> Callable[..., Path]:
     def make(folder: str = "bundle", seed: int = 0, **sections: Any) -> Path:
         import torch
 
-        from medseg.engine.networks.unet import build_network
-        from medseg.tools.bundle import parse_spec, write_bundle
-        from medseg.tools.checkpoint import RunFolder
+        from medseg.bundle.bundle import parse_spec, write_bundle
+        from medseg.networks.unet import build_network
+        from medseg.training.run_folder import RunFolder
 
         content: dict[str, Any] = {
             "name": "made_up",

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 import medseg
-from medseg.engine.networks.unet import build_network
-from medseg.engine.segmenter import Segmenter
-from medseg.tools.bundle import parse_spec, write_bundle
-from medseg.tools.images import read_image, read_labels
-from medseg.tools.tracking import MlflowTracker
-from medseg.words.events import RunDone, RunStarted
+from medseg.bundle.bundle import parse_spec, write_bundle
+from medseg.events import RunDone, RunStarted
+from medseg.inference.segmenter import Segmenter
+from medseg.io import read_image, read_labels
+from medseg.networks.unet import build_network
+from medseg.tracking.tracker import MlflowTracker
 
 MODEL_CODE = Path(medseg.__file__).with_name("pyfunc.py")
 SPEC: dict[str, Any] = {

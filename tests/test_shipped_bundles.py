@@ -8,8 +8,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from medseg.engine.networks.unet import try_network
-from medseg.tools.bundle import bundle_schema, load_bundle
+from medseg.bundle.bundle import bundle_schema, load_bundle
+from medseg.networks.unet import try_network
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 SHIPPED = sorted(BUNDLES.glob("*/*.json"))

@@ -22,7 +22,7 @@ from medseg.cli.plan import plan
 from medseg.cli.schema import schema
 from medseg.cli.segment import segment
 from medseg.cli.train import train
-from medseg.words.errors import MedsegError
+from medseg.errors import MedsegError
 
 __all__ = ["app", "main"]
 

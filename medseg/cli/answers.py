@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medseg.tools.json_values import without_nan
+from medseg._support.json_values import without_nan
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal

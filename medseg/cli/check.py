@@ -13,7 +13,7 @@ from medseg.cli.options import AsJson, BundlePath, Overrides
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.verbs.check import Report
+    from medseg.commands.check import Report
 
 
 def check(
@@ -33,7 +33,7 @@ def check(
       medseg check bundle.json --data Task04_Hippocampus
     """
     with open_terminal() as terminal:
-        from medseg.verbs.check import check as run
+        from medseg.commands.check import check as run
 
         report = run(bundle, data=data, overrides=overrides or (), listeners=[terminal])
     if as_json:

@@ -13,7 +13,7 @@ from medseg.cli.options import Overrides
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.verbs.demo import Demo
+    from medseg.commands.demo import Demo
 
 
 def demo(
@@ -28,7 +28,7 @@ def demo(
     Run it in the folder of medseg's source, where bundles/phantom_ct is.
     """
     with open_terminal() as terminal:
-        from medseg.verbs.demo import demo as run
+        from medseg.commands.demo import demo as run
 
         left = run(bundle, out, overrides=overrides or (), listeners=[terminal])
     _print_demo(terminal, left)

@@ -10,12 +10,12 @@ import typer
 
 from medseg.cli.answers import FAILED, open_terminal, print_json
 from medseg.cli.options import AsJson
-from medseg.words.errors import MedsegError
+from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.tools.evaluation import Evaluation
-    from medseg.tools.mask_review import MaskReview
+    from medseg.evaluation.mask_review import MaskReview
+    from medseg.evaluation.results import Evaluation
 
 _MOST_ROWS = 25
 """Masks shown in a table; the file has them all."""
@@ -99,9 +99,9 @@ def evaluate(
             "give REFERENCES to score against, or --without-references with --bundle and --scans"
         )
     with open_terminal() as terminal:
-        from medseg.tools.bundle import load_bundle
-        from medseg.tools.metrics import TOLERANCE_MM
-        from medseg.verbs.evaluate import evaluate as run
+        from medseg.bundle.bundle import load_bundle
+        from medseg.commands.evaluate import evaluate as run
+        from medseg.metrics.metrics import TOLERANCE_MM
 
         labels = load_bundle(bundle).spec if bundle else None
         evaluation = run(
@@ -135,7 +135,7 @@ def _judge_masks(
             "--without-references needs a trained --bundle to agree with, and --scans for it to see"
         )
     with open_terminal() as terminal:
-        from medseg.verbs.evaluate_without_references import evaluate_without_references as run
+        from medseg.commands.review import evaluate_without_references as run
 
         review = run(predictions, bundle, scans, out, device=device, listeners=[terminal])
     if as_json:

@@ -12,7 +12,7 @@ from medseg.cli.options import AsJson, BundlePath
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.verbs.export import Export
+    from medseg.commands.export import Export
 
 
 def export(
@@ -45,7 +45,7 @@ def export(
       medseg export runs/liver/20260101-120000-fold0 --to openvino --scans some_scans/
     """
     with open_terminal() as terminal:
-        from medseg.verbs.export import export as run
+        from medseg.commands.export import export as run
 
         made = run(bundle, out, to=to, scans=scans, listeners=[terminal])
     if as_json:

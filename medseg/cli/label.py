@@ -55,7 +55,7 @@ def label(
       medseg label BUNDLE scans/ --promote 3
     """
     with open_terminal() as terminal:
-        from medseg.label import server
+        from medseg.label_server import server
 
         if promote is not None:
             version = server.promote(bundle, promote, state=state)

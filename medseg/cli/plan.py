@@ -10,11 +10,11 @@ import typer
 
 from medseg.cli.answers import open_terminal
 from medseg.cli.options import Device
-from medseg.words.errors import MedsegError
+from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.verbs.plan import Plan
+    from medseg.commands.plan import Plan
 
 
 def plan(
@@ -85,8 +85,8 @@ def plan(
     if dims == "both":
         wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
     with open_terminal() as terminal:
-        from medseg.tools.bundle import is_bundle
-        from medseg.verbs.plan import plan_each
+        from medseg.bundle.bundle import is_bundle
+        from medseg.commands.plan import plan_each
 
         if explain and is_bundle(dataset):
             if any((data, channels, dims, memory, budget, class_weights)):
@@ -135,8 +135,8 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
 
 def _explain(terminal: Terminal, bundle: Path) -> None:
     """Print why a bundle that is there already is as it is."""
-    from medseg.tools.bundle import load_bundle
-    from medseg.verbs.plan import reasons
+    from medseg.bundle.bundle import load_bundle
+    from medseg.commands.plan import reasons
 
     rows = reasons(load_bundle(bundle).spec)
     if not rows:

@@ -12,7 +12,7 @@ from medseg.cli.options import AsJson, BundlePath, Device
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.verbs.segment import Batch
+    from medseg.commands.segment import Batch
 
 _MOST_NAMED = 5
 """Scans named in one line; the report has them all."""
@@ -104,7 +104,7 @@ def segment(
       medseg segment BUNDLE study/ results/ --format dicom-seg --format rtstruct
     """
     with open_terminal() as terminal:
-        from medseg.verbs.segment import segment as run
+        from medseg.commands.segment import segment as run
 
         try:
             batch = run(

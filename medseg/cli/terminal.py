@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from medseg.words import events
+from medseg import events
 
 
 class Terminal:

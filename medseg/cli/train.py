@@ -10,7 +10,7 @@ import typer
 
 from medseg.cli.answers import open_terminal
 from medseg.cli.options import BundlePath, Device, Overrides
-from medseg.words.errors import MedsegError
+from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -65,7 +65,7 @@ def train(
       medseg train bundle.json --resume
     """
     with open_terminal() as terminal:
-        from medseg.verbs.train import train as run
+        from medseg.commands.train import train as run
 
         run_folder = run(
             bundle,

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from made_bundles import content, made_spec, trained_bundle, write_json
+from support.bundles import content, made_spec, trained_bundle, write_json
 
 from medseg import cli
 from medseg.cli.answers import print_json
+from medseg.commands.demo import _clear
 from medseg.testing import write_dataset
-from medseg.verbs.demo import _clear
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsers import Browser, chromium
-from label_servers import need_monai_label, running
-from made_bundles import content, write_json
-from orthancs import orthanc, phantom_series, send, write_series
+from support.browsers import Browser, chromium
+from support.bundles import content, write_json
+from support.label_servers import need_monai_label, running
+from support.orthancs import orthanc, phantom_series, send, write_series
 
 from medseg import Segmenter, Volume, train
-from medseg.label.submitted import onto_grid
+from medseg.io import read_image
+from medseg.label_server.label_upload import onto_grid
 from medseg.testing import write_dataset
-from medseg.tools.images import read_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 

@@ -9,15 +9,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from dicomweb_reads import segmentations
-from label_servers import Server, form, need_monai_label, running, slicer_client
-from made_bundles import made_spec, trained_bundle
-from orthancs import orthanc, phantom_series, send, write_series
+from support.bundles import made_spec, trained_bundle
+from support.dicomweb_reads import segmentations
+from support.label_servers import Server, form, need_monai_label, running, slicer_client
+from support.orthancs import orthanc, phantom_series, send, write_series
 
 from medseg import Segmenter
-from medseg.tools.images import read_image, read_labels
-from medseg.tools.images.dicom_seg import write_dicom_seg
-from medseg.tools.images.dicom_seg_reader import read_dicom_seg
+from medseg.io import read_image, read_labels
+from medseg.io.dicom.seg_reader import read_dicom_seg
+from medseg.io.dicom.seg_writer import write_dicom_seg
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 

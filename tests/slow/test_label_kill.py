@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from label_servers import Server, form, need_monai_label, running, slicer_client
-from made_bundles import made_spec, trained_bundle
+from support.bundles import made_spec, trained_bundle
+from support.label_servers import Server, form, need_monai_label, running, slicer_client
 
+from medseg.bundle.hashes import hash_file
+from medseg.io import read_labels
 from medseg.testing import write_dataset
-from medseg.tools.fingerprints import hash_file
-from medseg.tools.images import read_labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 

@@ -12,11 +12,11 @@ from urllib.parse import quote
 import nibabel as nib
 import numpy as np
 import pytest
-from label_servers import Server, form, need_monai_label, running, slicer_client
-from made_bundles import made_spec, trained_bundle
+from support.bundles import made_spec, trained_bundle
+from support.label_servers import Server, form, need_monai_label, running, slicer_client
 
 from medseg import MedsegError
-from medseg.label.server import serve
+from medseg.label_server.server import serve
 from medseg.testing import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]

@@ -12,13 +12,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from label_servers import Server, form, need_monai_label, running, slicer_client
-from made_bundles import content, write_json
+from support.bundles import content, write_json
+from support.label_servers import Server, form, need_monai_label, running, slicer_client
 
 from medseg import segment, train
+from medseg.io import read_image, read_labels
+from medseg.metrics.metrics import score_case
 from medseg.testing import write_dataset
-from medseg.tools.images import read_image, read_labels
-from medseg.tools.metrics import score_case
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 

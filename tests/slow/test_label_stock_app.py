@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from label_servers import free_port, need_monai_label, slicer_client
-from made_bundles import made_spec, trained_bundle
+from support.bundles import made_spec, trained_bundle
+from support.label_servers import free_port, need_monai_label, slicer_client
 
 from medseg import segment
-from medseg.label import stand_ins
-from medseg.label.environment import MONAI_LABEL, REQUIREMENTS
+from medseg.io import read_labels
+from medseg.label_server import shims as stand_ins
+from medseg.label_server.environment import MONAI_LABEL, REQUIREMENTS
 from medseg.testing import write_dataset
-from medseg.tools.images import read_labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -14,9 +14,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from made_bundles import content, write_json
-from made_scans import write_pictures, write_volumes
 from PIL import Image
+from support.bundles import content, write_json
+from support.scans import write_pictures, write_volumes
 
 from medseg import segment, train
 from medseg.testing import make_phantom, write_dataset

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killed_batches import Wreck, write_scans, zygote
+from support.killed_batches import Wreck, write_scans, zygote
 
 KILLS, SCANS = 100, 40
 KILLED = -9

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from medseg.engine.accumulator import Accumulator
-from medseg.engine.confidence import Confidence
-from medseg.engine.sliding import Windows
-from medseg.tools.bundle import parse_spec
-from medseg.words.labels import Label, LabelSet
+from medseg.bundle.bundle import parse_spec
+from medseg.inference.accumulator import Accumulator
+from medseg.inference.confidence import Confidence
+from medseg.inference.windows import Windows
+from medseg.labels import Label, LabelSet
 
 FOLDER = Path(__file__).parents[2] / "workflows" / "benchmarks" / "refinement"
 

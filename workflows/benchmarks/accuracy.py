@@ -30,11 +30,11 @@ from pathlib import Path
 import SimpleITK
 
 from medseg import DatasetError, Segmenter, load_bundle
-from medseg.tools.cases import Case, find_cases, folds_of, split
-from medseg.tools.comparison import case_values, interval
-from medseg.tools.inspection import open_case
-from medseg.tools.metrics import MEAN, CaseScores, score_case
-from medseg.words.config import BundleSpec
+from medseg.bundle.spec import BundleSpec
+from medseg.datasets.cases import Case, find_cases, folds_of, split
+from medseg.datasets.integrity import open_case
+from medseg.metrics.comparison import case_values, interval
+from medseg.metrics.metrics import MEAN, CaseScores, score_case
 
 SETS = {
     "hippocampus": "hippocampus",

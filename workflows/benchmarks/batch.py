@@ -21,10 +21,10 @@ import torch
 from inference import write_scan
 
 import medseg
-from medseg.engine.segmenter import Segmenter
-from medseg.tools.fingerprints import hash_file
-from medseg.tools.images import read_image, write_labels
-from medseg.tools.thumbnails import draw_thumbnail
+from medseg.bundle.hashes import hash_file
+from medseg.inference.segmenter import Segmenter
+from medseg.io import read_image, write_labels
+from medseg.plots.thumbnails import draw_thumbnail
 
 SHAPE = (256, 256, 96)
 

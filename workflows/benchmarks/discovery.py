@@ -26,9 +26,9 @@ from pydicom import uid as uids
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
-from medseg.tools.images import find_series
-from medseg.tools.images.dicom_headers import TAGS
-from medseg.tools.scans import find_scans
+from medseg.datasets.scans import find_scans
+from medseg.io import find_series
+from medseg.io.dicom.headers import TAGS
 
 PER_SERIES = 100
 

@@ -167,7 +167,7 @@ def with_monai(bundle: Path, scan: Path, out: Path) -> Callable[[], dict[str, fl
 
 def with_medseg(name: str, bundle: Path, scan: Path, out: Path) -> Callable[[], dict[str, float]]:
     from medseg import Segmenter
-    from medseg.tools.images import read_image, write_labels
+    from medseg.io import read_image, write_labels
 
     chosen = {
         "medseg-fp32": {"backend": "torch", "precision": "fp32"},
@@ -239,10 +239,10 @@ def forward(repeats: int, threads: int) -> None:
 
     import torch
 
-    from medseg.engine.backends.openvino import OpenVinoMember, convert
-    from medseg.engine.backends.pytorch import TorchMember
-    from medseg.engine.networks.unet import build_network
-    from medseg.tools.bundle import parse_spec
+    from medseg.bundle.bundle import parse_spec
+    from medseg.inference.backends.openvino import OpenVinoMember, convert
+    from medseg.inference.backends.pytorch import TorchMember
+    from medseg.networks.unet import build_network
 
     torch.set_num_threads(threads)
     print(f"{where(threads)}; openvino {version('openvino')}; median of {repeats}\n")
@@ -288,7 +288,7 @@ def contestants() -> list[str]:
     """Return who takes part: bf16 only where the CPU computes in it."""
     import torch
 
-    from medseg.engine.windows import choose_precision
+    from medseg.networks.devices import choose_precision
 
     has_bf16 = choose_precision("auto", torch.device("cpu")) == torch.bfloat16
     return [name for name in CONTESTANTS if has_bf16 or name != "medseg-bf16"]
@@ -308,11 +308,11 @@ def large(work: Path, threads: int) -> None:
 
 def few_and_many(work: Path, threads: int) -> None:
     """Compare the peaks of 2 and of 104 classes, less what the sums of scores take by design."""
-    from medseg.engine.accumulator import bytes_held
-    from medseg.engine.sliding import Windows
-    from medseg.tools.bundle import load_bundle
-    from medseg.tools.images import read_image
-    from medseg.tools.network_grid import network_grid
+    from medseg.bundle.bundle import load_bundle
+    from medseg.inference.accumulator import bytes_held
+    from medseg.inference.windows import Windows
+    from medseg.io import read_image
+    from medseg.preprocessing.grid import network_grid
 
     scan = work / "scan" / "scan.nii.gz"
     volume = read_image(scan)
@@ -335,9 +335,9 @@ def with_classes(work: Path, classes: int) -> Path:
     """Return the small bundle with so many classes; random weights, only memory is measured."""
     import torch
 
-    from medseg.engine.networks.unet import build_network
-    from medseg.tools.bundle import load_bundle, write_bundle
-    from medseg.tools.checkpoint import RunFolder
+    from medseg.bundle.bundle import load_bundle, write_bundle
+    from medseg.networks.unet import build_network
+    from medseg.training.run_folder import RunFolder
 
     content = json.loads(load_bundle(work / "small").spec.model_dump_json(by_alias=True))
     content["labels"] = [{"index": n, "name": f"label{n}"} for n in range(1, classes)]

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from medseg.engine.learning.pace import voxels_per_second
-from medseg.tools.bundle import parse_spec
-from medseg.words.config import BundleSpec
+from medseg.bundle.bundle import parse_spec
+from medseg.bundle.spec import BundleSpec
+from medseg.training.time_budget import voxels_per_second
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "32 channels at the full size (nnU-Net's)": {

@@ -121,8 +121,8 @@ def prepare(bundle_file: Path, work: Path) -> None:
     import numpy as np
 
     from medseg import load_bundle
-    from medseg.tools.cases import find_cases, folds_of
-    from medseg.tools.inspection import open_case
+    from medseg.datasets.cases import find_cases, folds_of
+    from medseg.datasets.integrity import open_case
 
     bundle = load_bundle(bundle_file)
     spec, raw = bundle.spec, work / "raw" / NAME
@@ -241,8 +241,8 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
 def report(given: argparse.Namespace, work: Path, predicted: Path) -> None:
     """Score the label maps, write ``nnunet.csv``, and compare them with medseg's."""
     from medseg import LabelSet, evaluate, load_bundle
-    from medseg.tools.comparison import case_values, interval
-    from medseg.tools.metrics import MEAN
+    from medseg.metrics.comparison import case_values, interval
+    from medseg.metrics.metrics import MEAN
 
     spec = load_bundle(given.bundle).spec
     labels = LabelSet([replace(label, value=label.index) for label in spec.label_set])

@@ -86,7 +86,7 @@ def once(task: str, contestant: str, work: Path) -> dict[str, float]:
 def reader(contestant: str, work: Path) -> Callable[[], object]:
     path = work / "scan.nii.gz"
     if contestant == "medseg":
-        from medseg.tools.images import read_image
+        from medseg.io import read_image
 
         return lambda: read_image(path)
     if contestant == "monai":
@@ -98,8 +98,8 @@ def reader(contestant: str, work: Path) -> Callable[[], object]:
 
 
 def writer(contestant: str, work: Path) -> Callable[[], object]:
-    from medseg.tools.images import write_labels
-    from medseg.words.volume import Volume
+    from medseg.io import write_labels
+    from medseg.volume import Volume
 
     path = work / f"out-{contestant.replace(', ', '-')}.nii.gz"
     labels = np.load(work / "labels.npy")

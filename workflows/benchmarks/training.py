@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 import medseg
-from medseg.tools.bundle import load_bundle
-from medseg.tools.cases import find_cases, split
-from medseg.tools.inspection import open_case
-from medseg.tools.provenance import provenance
-from medseg.words.events import Event, ValidationDone
+from medseg._support.provenance import provenance
+from medseg.bundle.bundle import load_bundle
+from medseg.datasets.cases import find_cases, split
+from medseg.datasets.integrity import open_case
+from medseg.events import Event, ValidationDone
 
 
 class Clock:

@@ -32,22 +32,22 @@ from scipy.ndimage import label as components
 from trunks import Grown, MakeCritic, grow_refiner, grow_unet, kept
 from unseen import UNSEEN
 
-from medseg.engine.networks.refiner import build_refined, load_refined
-from medseg.engine.networks.unet import build_network
-from medseg.engine.windows import window_inferer
-from medseg.tools.calibration import TEMPERATURES, Sample, calibrate, judge
-from medseg.tools.cases import Case
-from medseg.tools.dataset import Dataset, open_dataset
-from medseg.tools.files import write_whole
-from medseg.tools.inspection import open_case
-from medseg.tools.metrics import score_case
-from medseg.tools.network_grid import NetworkInput, network_grid
-from medseg.tools.provenance import provenance
-from medseg.tools.resampling import nearest
-from medseg.tools.score_statistics import summarise
-from medseg.words.config import BundleSpec, QualityFinding, RefinementSpec
-from medseg.words.labels import LabelSet
-from medseg.words.volume import Array, Volume
+from medseg._support.files import write_whole
+from medseg._support.provenance import provenance
+from medseg.bundle.spec import BundleSpec, QualityFinding, RefinementSpec
+from medseg.datasets.cases import Case
+from medseg.datasets.dataset import Dataset, open_dataset
+from medseg.datasets.integrity import open_case
+from medseg.labels import LabelSet
+from medseg.metrics.metrics import score_case
+from medseg.metrics.statistics import summarise
+from medseg.networks.inferers import window_inferer
+from medseg.networks.refiner import build_refined, load_refined
+from medseg.networks.unet import build_network
+from medseg.preprocessing.grid import NetworkInput, network_grid
+from medseg.preprocessing.resampling import nearest
+from medseg.quality.calibration import TEMPERATURES, Sample, calibrate, judge
+from medseg.volume import Array, Volume
 
 PLAIN, LONGER, MEAN_OF_TWO = "U-Net", "U-Net, same CPU", "mean of two U-Nets"
 JOINT, HEAD, CRITIC = "U-Net + critic", "refiner", "refiner + critic"

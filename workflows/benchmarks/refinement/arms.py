@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import medseg
-from medseg.tools.bundle import load_bundle
-from medseg.tools.cases import Case, find_cases, folds_of
-from medseg.tools.checkpoint import RunFolder
-from medseg.words.config import BundleSpec
-from medseg.words.events import Listener
+from medseg.bundle.bundle import load_bundle
+from medseg.bundle.spec import BundleSpec
+from medseg.datasets.cases import Case, find_cases, folds_of
+from medseg.events import Listener
+from medseg.training.run_folder import RunFolder
 
 HELD_BACK, TEST = 0, 1
 """Folds of the data set's own list; all others are learned from. What was chosen by looking at one

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from medseg.words.config import SEPARATES
+from medseg.bundle.spec import SEPARATES
 
 FEWEST_SEEDS = 5
 LEAST_DICE, LEAST_HD95 = 0.003, -0.05

@@ -19,17 +19,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medseg.engine.learning.bank import MaskBank
-from medseg.engine.learning.corrector import Corrector
-from medseg.engine.learning.patches import PatchBatches
-from medseg.engine.learning.refinement import make_learner
-from medseg.engine.networks.refiner import build_refined
-from medseg.engine.networks.unet import build_network
-from medseg.tools.bundle import load_bundle
-from medseg.tools.preprocessed import PreprocessedCase
-from medseg.tools.provenance import provenance
-from medseg.words.config import BundleSpec, RefinementSpec
-from medseg.words.events import Event, StepDone
+from medseg._support.provenance import provenance
+from medseg.bundle.bundle import load_bundle
+from medseg.bundle.spec import BundleSpec, RefinementSpec
+from medseg.datasets.cache import PreprocessedCase
+from medseg.events import Event, StepDone
+from medseg.networks.refiner import build_refined
+from medseg.networks.unet import build_network
+from medseg.training.patches import PatchBatches
+from medseg.training.refinement.mask_pool import MaskBank
+from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.stage import make_learner
 
 CPU = torch.device("cpu")
 MOST_FORWARD, MOST_STEP = 2.0, 4.0

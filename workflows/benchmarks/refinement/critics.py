@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medseg.engine.networks.critic import Critic
-from medseg.words.config import BundleSpec, RefinementSpec
+from medseg.bundle.spec import BundleSpec, RefinementSpec
+from medseg.networks.critic import Critic
 
 REACH = 5
 """Voxels within which a distance is told from a larger one."""

@@ -27,16 +27,16 @@ from figures import FIGURES, Estimate, covered, estimate, most_found
 from unseen import UNSEEN
 
 from medseg import Segmenter
-from medseg.engine.corruptions import CORRUPTIONS, Corruption, corrupt
-from medseg.engine.learning.faults import damage
-from medseg.tools.agreement import mask_dice
-from medseg.tools.bundle import load_bundle
-from medseg.tools.cases import Case
-from medseg.tools.files import write_whole
-from medseg.tools.inspection import open_case
-from medseg.tools.provenance import provenance
-from medseg.words.events import Event, StepDone, ValidationDone
-from medseg.words.volume import Array, Volume
+from medseg._support.files import write_whole
+from medseg._support.provenance import provenance
+from medseg.bundle.bundle import load_bundle
+from medseg.datasets.cases import Case
+from medseg.datasets.integrity import open_case
+from medseg.events import Event, StepDone, ValidationDone
+from medseg.quality.agreement import mask_dice
+from medseg.quality.corruptions import CORRUPTIONS, Corruption, corrupt
+from medseg.training.refinement.mask_errors import damage
+from medseg.volume import Array, Volume
 
 CLEAN, SEEN, SHIFTED = "clean", "seen corruptions", "unseen corruptions"
 GOALS = {"AUROC": 0.95, "failures in the worst 20 %": 0.75}

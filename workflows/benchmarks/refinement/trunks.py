@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from medseg.engine.learning.bank import MaskBank
-from medseg.engine.learning.corrector import Corrector
-from medseg.engine.learning.patches import PatchBatches
-from medseg.engine.learning.refinement import make_learner
-from medseg.engine.networks.unet import build_network
-from medseg.tools.preprocessed import PreprocessedCase
-from medseg.tools.transforms import padding_value
-from medseg.words.config import BundleSpec, RefinementSpec
-from medseg.words.events import Event, StepDone
+from medseg.bundle.spec import BundleSpec, RefinementSpec
+from medseg.datasets.cache import PreprocessedCase
+from medseg.events import Event, StepDone
+from medseg.networks.unet import build_network
+from medseg.preprocessing.transforms import padding_value
+from medseg.training.patches import PatchBatches
+from medseg.training.refinement.mask_pool import MaskBank
+from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.stage import make_learner
 
 CPU = torch.device("cpu")
 SNAPSHOTS = (2, 4, 8)

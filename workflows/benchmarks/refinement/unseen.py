@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import affine_transform, gaussian_filter
 
-from medseg.engine.corruptions import Corruption, Image
+from medseg.quality.corruptions import Corruption, Image
 
 Matrix = npt.NDArray[np.float64]
 

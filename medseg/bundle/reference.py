@@ -1,0 +1,153 @@
+"""The reference of ``bundle.json`` for people, written from the fields' own sentences.
+
+``python -m medseg.bundle.reference`` prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from medseg.bundle.bundle import bundle_schema
+
+Schema = dict[str, Any]
+
+_HEAD = """\
+# bundle.json
+
+Every field of a bundle, its default and what it takes. A bundle is data: nothing in it is run.
+Unknown fields are faults, so a slip of the pen is found at once: `medseg check BUNDLE` names every
+fault with its place. Change a field for one call by `--set section.field=value`. Editors complete
+fields by the schema [medseg-bundle-1.json](medseg-bundle-1.json) (`"$schema"`).
+
+Written from the fields themselves by `python -m medseg.bundle.reference`.
+"""
+
+_SECTIONS = {
+    "": "The bundle",
+    "ChannelSpec": "One of `channels`",
+    "LabelSpec": "One of `labels`",
+    "RegionSpec": "One of `regions`",
+    "DataSpec": "`data`",
+    "PreprocessingSpec": "`preprocessing`",
+    "ZScore": '`preprocessing.intensity`: `"kind": "zscore"`',
+    "Window": '`preprocessing.intensity`: `"kind": "window"`',
+    "MinMax": '`preprocessing.intensity`: `"kind": "minmax"`',
+    "UNetSpec": '`network`: `"kind": "unet"`',
+    "MonaiNetworkSpec": "`network`: one of MONAI's",
+    "TrainingSpec": "`training`",
+    "AugmentationSpec": "`training.augmentation`",
+    "RefinementSpec": "`refinement`",
+    "CriticSpec": "`refinement.critic`",
+    "MaskBankSpec": "`refinement.bank`",
+    "InferenceSpec": "`inference`",
+    "QualitySpec": "`quality`",
+    "TrackingSpec": "`tracking`",
+}
+"""Parts of the schema in the order they are read, and their headings."""
+
+
+def bundle_reference() -> str:
+    """Return the reference as Markdown.
+
+    Raises:
+        KeyError: If the schema has a part that the reference does not know.
+    """
+    schema = bundle_schema()
+    parts = {"": schema, **schema["$defs"]}
+    unknown = parts.keys() - _SECTIONS.keys()
+    if unknown:
+        raise KeyError(f"no place in the reference for {', '.join(sorted(unknown))}")
+    for part in list(parts.values()):
+        for field in part["properties"].values():
+            if "$ref" in field and "description" not in field:
+                field["description"] = parts[field["$ref"].rpartition("/")[2]]["description"]
+    schema["properties"]["network"]["description"] = "The network that is trained."
+    sections = [_section(title, parts[name]) for name, title in _SECTIONS.items()]
+    return "\n".join([_HEAD, *sections])
+
+
+def _section(title: str, part: Schema) -> str:
+    lines = [f"## {title}", "", " ".join(part["description"].split()), ""]
+    lines += ["| field | default | takes | |", "| --- | --- | --- | --- |"]
+    required = part.get("required", ())
+    for name, field in part["properties"].items():
+        default = "**needed**" if name in required else _default(field)
+        text = " ".join(field.get("description", "").split())
+        cells = (f"`{name}`", default, " or ".join(dict.fromkeys(_kinds(field))), text)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _default(field: Schema) -> str:
+    default = field.get("default")
+    if isinstance(default, dict) and "kind" in default:
+        return f"`{json.dumps(default['kind'])}`"
+    if isinstance(default, dict):
+        return "its fields' defaults" if default else "`{}`"
+    return f"`{json.dumps(default)}`"
+
+
+def _kinds(field: Schema) -> Iterator[str]:
+    """Say what a field takes, one alternative at a time."""
+    for group in ("anyOf", "oneOf"):
+        for choice in field.get(group, ()):
+            yield from _kinds(choice)
+    if "$ref" in field:
+        yield f"[{(name := field['$ref'].rpartition('/')[2])}](#{_anchor(_SECTIONS[name])})"
+    elif "const" in field:
+        yield f"`{json.dumps(field['const'])}`"
+    elif "enum" in field:
+        yield from (f"`{json.dumps(value)}`" for value in field["enum"])
+    elif field.get("type") == "array":
+        yield _list(field)
+    elif "type" in field:
+        yield _plain(field)
+
+
+def _list(field: Schema) -> str:
+    if "prefixItems" in field:
+        inner = ", ".join(" or ".join(_kinds(item)) for item in field["prefixItems"])
+        return f"list of [{inner}]"
+    inner = " or ".join(dict.fromkeys(_kinds(field["items"])))
+    least, most = field.get("minItems"), field.get("maxItems")
+    count = f"{least} " if least == most and least else ""
+    if least and most and least != most:
+        count = f"{least} to {most} "
+    return f"list of {count}{inner}"
+
+
+def _plain(field: Schema) -> str:
+    match field["type"]:
+        case "null":
+            return "`null`"
+        case "boolean":
+            return "`true` or `false`"
+        case "string":
+            return "text"
+        case "object":
+            return "object"
+    word = "whole number" if field["type"] == "integer" else "number"
+    bounds = [
+        f"{sign} {field[key]}"
+        for key, sign in (
+            ("minimum", "≥"),
+            ("exclusiveMinimum", ">"),
+            ("maximum", "≤"),
+            ("exclusiveMaximum", "<"),
+        )
+        if key in field
+    ]
+    return " ".join([word, *bounds])
+
+
+def _anchor(title: str) -> str:
+    """Return the anchor that Markdown renderers give a heading."""
+    kept = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_")
+    return kept.replace(" ", "-")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(bundle_reference())

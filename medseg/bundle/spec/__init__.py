@@ -1,0 +1,82 @@
+"""The bundle spec: every field of ``bundle.json``, its default and its check.
+
+A default lives here and nowhere else. A field's sentence is its help in editors (through the
+JSON Schema) and in the reference. The models are frozen, and a field they do not know is a fault.
+"""
+
+from medseg.bundle.spec.bundle import SCHEMA_ID, BundleSpec
+from medseg.bundle.spec.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
+from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
+from medseg.bundle.spec.network import GROUPS, MonaiNetworkSpec, NetworkSpec, UNetSpec
+from medseg.bundle.spec.parts import Contradiction, ContradictionError, Spec, refuse_syntax
+from medseg.bundle.spec.preprocessing import (
+    Intensity,
+    MinMax,
+    PreprocessingSpec,
+    Window,
+    ZScore,
+)
+from medseg.bundle.spec.refinement import (
+    SEPARATES,
+    CriticSpec,
+    MaskBankSpec,
+    RefinementSpec,
+)
+from medseg.bundle.spec.trained import (
+    CalibrationSpec,
+    LargestDecision,
+    LargestFinding,
+    QualityFinding,
+    RefinementFinding,
+    TrainedSpec,
+)
+from medseg.bundle.spec.training import (
+    AUGMENTATIONS,
+    FITTED,
+    AugmentationSpec,
+    InferenceSpec,
+    QualitySpec,
+    TrackingSpec,
+    TrainingSpec,
+)
+
+__all__ = [
+    "AUGMENTATIONS",
+    "FITTED",
+    "GROUPS",
+    "LEAST_AGREEMENT",
+    "SCHEMA_ID",
+    "SEPARATES",
+    "AgreementSpec",
+    "AugmentationSpec",
+    "BundleSpec",
+    "CalibrationSpec",
+    "ChannelSpec",
+    "Contradiction",
+    "ContradictionError",
+    "CriticSpec",
+    "DataSpec",
+    "InferenceSpec",
+    "Intensity",
+    "LabelSpec",
+    "LargestDecision",
+    "LargestFinding",
+    "MaskBankSpec",
+    "MinMax",
+    "MonaiNetworkSpec",
+    "NetworkSpec",
+    "PreprocessingSpec",
+    "QualityFinding",
+    "QualitySpec",
+    "RefinementFinding",
+    "RefinementSpec",
+    "RegionSpec",
+    "Spec",
+    "TrackingSpec",
+    "TrainedSpec",
+    "TrainingSpec",
+    "UNetSpec",
+    "Window",
+    "ZScore",
+    "refuse_syntax",
+]

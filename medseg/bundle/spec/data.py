@@ -1,0 +1,80 @@
+"""What goes in and comes out, and where the training cases are."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, field_validator
+
+from medseg.bundle.spec.parts import Byte, Seed, ShortText, Spec
+
+
+class ChannelSpec(Spec):
+    """One input channel of the network."""
+
+    name: ShortText
+    """Its name, for people: `T1`, `CT`, `red`."""
+    modality: ShortText = "OT"
+    """DICOM modality of the scans it comes from: `CT`, `MR`, `PT`; `OT` for others."""
+
+
+class LabelSpec(Spec):
+    """One structure to segment."""
+
+    index: Annotated[PositiveInt, Field(le=65535)]
+    """Its value in the label maps medseg writes: 1, 2, … without gaps; 0 is background."""
+    name: ShortText
+    """Its name in tables and reports."""
+    value: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
+    """Its value in the label files trained from; the index unless given."""
+    colour: tuple[Byte, Byte, Byte] | None = None
+    """RGB for display and in colour-coded label pictures."""
+    code: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}:[A-Za-z0-9.\-]{1,64}$")] | None = None
+    """Coded meaning `SCHEME:VALUE`, for example `SCT:10200004` (liver)."""
+
+
+class RegionSpec(Spec):
+    """A structure made of labels. Regions may overlap: the network answers each by itself."""
+
+    name: ShortText
+    """Its name in tables and reports."""
+    labels: Annotated[tuple[ShortText, ...], Field(min_length=1, max_length=1000)]
+    """Names of the labels it is made of."""
+    paints: ShortText | None = None
+    """The label that label maps show where this region is and no later one is. Needed only where
+    not exactly one of its labels is in no later region."""
+
+
+class DataSpec(Spec):
+    """Where the training cases are and how they are split."""
+
+    root: ShortText = "."
+    """The data folder, relative to the bundle. `--data` wins."""
+    format: Literal["auto", "msd", "nnunet", "folders", "csv", "bids", "dicom"] = "auto"
+    """How the folder lists its cases: `msd` (dataset.json with a `training` list), `nnunet`
+    (imagesTr with `_0000` channels), `folders` (images/ and labels/), `csv` (cases.csv), `bids`
+    (subjects, their labels among the derivatives), `dicom` (series with SEG or RTSTRUCT)."""
+    folds: Annotated[int, Field(ge=2, le=100)] = 5
+    """Parts for cross-validation; fold K is validated on, the others are trained on."""
+    ignore: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
+    """Value in label files of voxels that nobody annotated. They take no part in loss, sampling
+    and scores; `null` where every voxel is annotated."""
+    group_by: ShortText | None = None
+    """Field of the data list whose equal values stay in one fold (`patient`)."""
+    group_pattern: ShortText | None = None
+    """Regular expression whose first group, found in a case's name, stays in one fold."""
+    seed: Seed = 0
+    """Seed of the split, where the data list does not name folds itself."""
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                groups = re.compile(pattern).groups
+            except (re.error, OverflowError, RecursionError) as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+            if groups < 1:
+                raise ValueError("needs one group in brackets, which names the patient")
+        return pattern

@@ -1,0 +1,193 @@
+"""How the network learns, how whole scans are segmented, where runs are tracked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from medseg.bundle.spec.parts import Count, Fraction, Name, Seed, ShortText, Sizes, Spec
+
+ClassWeight = Annotated[float, Field(ge=0.001, le=1000)]
+ClassWeights = Annotated[dict[ShortText, ClassWeight], Field(min_length=1, max_length=1001)]
+
+
+class AugmentationSpec(Spec):
+    """How much training patches are varied. Probabilities are per patch."""
+
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = (0, 1, 2)
+    """Axes that may be flipped, half of the time each (0: left-right)."""
+    rotation: Fraction = 0.2
+    """Probability of a rotation."""
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
+    """Largest angle about each axis."""
+    scaling: Fraction = 0.2
+    """Probability of zooming."""
+    scaling_range: tuple[PositiveFloat, PositiveFloat] = (0.7, 1.4)
+    """Smallest and largest zoom."""
+    noise: Fraction = 0.03
+    """Probability of Gaussian noise."""
+    blur: Fraction = 0.05
+    """Probability of Gaussian blur."""
+    brightness: Fraction = 0.15
+    """Probability of a change of brightness."""
+    contrast: Fraction = 0.15
+    """Probability of a change of contrast."""
+    low_resolution: Fraction = 0.06
+    """Probability of lost resolution."""
+    gamma: Fraction = 0.08
+    """Probability of a gamma curve."""
+    bias_field: Fraction = 0.15
+    """Probability of a smooth bias field."""
+    ghosting: Fraction = 0.025
+    """Probability of ghosts along one axis, as motion makes them in MR."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentationSpec:
+        if self.scaling_range[0] > self.scaling_range[1]:
+            raise ValueError("scaling_range: the first number must not be above the second")
+        return self
+
+
+AUGMENTATIONS: dict[str, AugmentationSpec] = {
+    "none": AugmentationSpec(
+        mirror_axes=(), rotation=0, scaling=0, noise=0, blur=0, brightness=0, contrast=0,
+        low_resolution=0, gamma=0, bias_field=0, ghosting=0,
+    ),
+    "standard": AugmentationSpec(),
+}  # fmt: skip
+"""The augmentations that have a name."""
+
+
+def _named_augmentation(augmentation: Any) -> Any:
+    if isinstance(augmentation, str):
+        if augmentation not in AUGMENTATIONS:
+            raise ValueError(
+                f"one of {', '.join(AUGMENTATIONS)} or an object, got '{augmentation}'"
+            )
+        return AUGMENTATIONS[augmentation]
+    return augmentation
+
+
+def _no_words(weights: Any) -> Any:
+    if isinstance(weights, str):
+        raise ValueError(
+            f"a weight by label name is needed, got '{weights}'; `medseg plan --class-weights "
+            "balanced` measures the labels and writes numbers"
+        )
+    return weights
+
+
+FITTED = ("steps", "validate_every", "warmup_steps")
+"""Fields that a time budget decides."""
+
+
+class TrainingSpec(Spec):
+    """How the network learns."""
+
+    patch: Sizes
+    """Size of the training patches and inference windows, in voxels of the network's grid."""
+    batch_size: Annotated[PositiveInt, Field(le=4096)] = 2
+    """Patches per step."""
+    steps: Count = 10000
+    """Optimiser steps."""
+    budget_minutes: PositiveFloat | None = None
+    """Minutes a training may take from its start to its model card. Its speed is measured in the
+    first of them, and `steps`, `validate_every` and `warmup_steps` are set to what fits; if the
+    machine becomes slower later, `steps` is set again, to what still does. Where time is short
+    `quality.corrupted_copies` becomes less. A refiner takes its steps after that time."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` with Nesterov momentum 0.99, or `adamw`."""
+    learning_rate: PositiveFloat = 0.01
+    """Highest learning rate."""
+    weight_decay: NonNegativeFloat = 3e-5
+    """Decay of the weights."""
+    schedule: Literal["poly", "cosine", "constant"] = "poly"
+    """How the learning rate falls over the steps (poly: power 0.9)."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the rate first rises from 0."""
+    gradient_clip: PositiveFloat | None = 12.0
+    """Largest norm of the gradient; `null` for no limit."""
+    dice_weight: NonNegativeFloat = 1.0
+    """Weight of the Dice loss."""
+    ce_weight: NonNegativeFloat = 1.0
+    """Weight of the cross-entropy loss."""
+    class_weights: Annotated[ClassWeights | None, BeforeValidator(_no_words)] = None
+    """What labels weigh in both losses, by name; `background` and labels that are not named weigh
+    1. All are scaled until the labels' mean is 1; `null` weighs all alike. With `regions` these are
+    weighed, and there is no background."""
+    foreground_share: Fraction = 0.5
+    """Share of patches centred on a labelled voxel, each label equally often."""
+    augmentation: Annotated[
+        AugmentationSpec,
+        BeforeValidator(
+            _named_augmentation,
+            json_schema_input_type=Literal["none", "standard"] | AugmentationSpec,
+        ),
+    ] = AUGMENTATIONS["standard"]
+    """`none`, `standard`, or an object with the fields to change."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate and keep an exponential moving average of the weights with this decay."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the forward pass; `auto` is bf16 where the hardware computes in it."""
+    validate_every: Count = 500
+    """Steps between validations."""
+    checkpoint_every: Count = 100
+    """Steps between checkpoints: what a killed run repeats at most."""
+    patience: Count | None = None
+    """Stop after this many validations without a better mean Dice; `null` never stops early."""
+    seed: Seed = 0
+    """Seed of everything random."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainingSpec:
+        if self.dice_weight + self.ce_weight == 0:
+            raise ValueError("dice_weight and ce_weight are both 0; one must be above it")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"
+            )
+        return self
+
+
+class InferenceSpec(Spec):
+    """How whole scans are segmented."""
+
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share by which neighbouring windows overlap."""
+    batch_size: Annotated[PositiveInt, Field(le=4096)] = 4
+    """Windows per forward pass."""
+    mirror: bool = False
+    """Average over flips along the axes of `training.augmentation.mirror_axes`: 2 to 8 times as
+    slow."""
+    keep_largest: tuple[ShortText, ...] | None = None
+    """Names of the labels of which only the largest connected component is kept; `null` lets the
+    held-back cases of the training decide, label by label. With `regions` every piece is kept."""
+
+
+class QualitySpec(Spec):
+    """How the Dice of results is estimated where nobody knows the truth."""
+
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    """Share of scans whose true Dice shall be at or above the stated bound."""
+    review_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of good scans that people can look at again; sets what is flagged for review."""
+    corrupted_copies: Annotated[NonNegativeInt, Field(le=10_000)] = 60
+    """Corrupted copies of held-back scans to calibrate on, besides the scans themselves."""
+
+
+class TrackingSpec(Spec):
+    """Where the run appears in MLflow."""
+
+    experiment: Name | None = None
+    """MLflow experiment; the bundle's name unless given."""
+    register_model: bool = True
+    """Register the trained bundle as an MLflow model under the bundle's name."""

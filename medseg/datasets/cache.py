@@ -1,0 +1,229 @@
+"""Training cases, preprocessed once and kept on disk as arrays to map into memory.
+
+A case's entry is a folder ``<key>/`` with ``image.npy`` (float16), ``label.npy`` (uint8 or
+uint16), ``foreground.npz`` (where each label is) and ``entry.json``. The key depends on the
+case's files and on the preprocessing, so a changed file or bundle makes a new entry and an old
+one is never mistaken for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from medseg._support.files import PART
+from medseg.bundle.spec import BundleSpec
+from medseg.datasets.cases import Case
+from medseg.errors import OutputError
+from medseg.io.itk import voxel_file
+from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing, preprocessing_steps
+from medseg.volume import Array, Volume
+
+ENTRY_VERSION = 2
+"""Raised when what an entry holds changes, so that older ones are made anew."""
+
+FOREGROUND_SAMPLES = 20_000
+"""Most voxels remembered per label: enough for any patch to be centred anywhere on it."""
+
+_ANNOTATED = "annotated"
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessedCase:
+    """One training case on the network's grid.
+
+    Attributes:
+        case_id: Ten hex digits of a hash of the image's content: names it without its name.
+        label_id: Ten hex digits of a hash of the label's voxels, as they are kept here.
+        image: ``(channels, x, y, z)`` float16, mapped from disk or on a device.
+        label: ``(1, x, y, z)`` label indices, uint8 or int32.
+        foreground: Label index → flat positions in ``(x, y, z)`` where it is found.
+        spacing: Voxel size in mm along x, y, z.
+        annotated: Flat positions that were annotated, background among them; ``None`` where all
+            were.
+    """
+
+    case_id: str
+    label_id: str
+    image: torch.Tensor
+    label: torch.Tensor
+    foreground: dict[int, npt.NDArray[np.int64]]
+    spacing: tuple[float, float, float]
+    annotated: npt.NDArray[np.int64] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along x, y and z."""
+        x, y, z = self.image.shape[1:]
+        return x, y, z
+
+    @property
+    def nbytes(self) -> int:
+        """Memory the two arrays take."""
+        return self.image.nbytes + self.label.nbytes
+
+    def to(self, device: torch.device) -> PreprocessedCase:
+        """Return the case with its arrays on ``device``."""
+        return PreprocessedCase(
+            self.case_id,
+            self.label_id,
+            self.image.to(device),
+            self.label.to(device),
+            self.foreground,
+            self.spacing,
+            self.annotated,
+        )
+
+
+def entry_key(case: Case, spec: BundleSpec) -> str:
+    """Return the name of a case's entry: a hash of its files' identity and the preprocessing."""
+    files = [*(file for part in case.scan.parts for file in part), *case.label_files]
+    seen = [
+        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
+        for path in files
+        for file in _files_of(path)
+    ]
+    steps = json.dumps(preprocessing_steps(spec), default=repr, sort_keys=True)
+    recipe = (ENTRY_VERSION, seen, steps, len(spec.channels), spec.preprocessing.input)
+    labels = [(label.index, label.value, label.colour) for label in spec.label_set]
+    made_of: list[object] = [case.scan.volume] if case.scan.volume else []
+    made_of += [case.structures.key] if case.structures else []
+    made_of += [("ignore", spec.data.ignore)] if spec.data.ignore is not None else []
+    told = repr((recipe, labels, *made_of))
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
+
+
+def content_id(case: Case) -> str:
+    """Return ten hex digits of the SHA-256 of the case's image files' bytes."""
+    digest = hashlib.sha256()
+    for part in case.scan.parts:
+        for path in part:
+            for file in _files_of(path):
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:10]
+
+
+def _files_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.is_file())
+    return sorted({path, voxel_file(path)})
+
+
+def write_entry(
+    folder: Path,
+    case: Case,
+    volume: Volume,
+    label: Array,
+    preprocess: Preprocessing,
+    ignored: int | None = None,
+) -> None:
+    """Preprocess one case and keep it in ``folder``, whole or not at all.
+
+    Args:
+        folder: The entry, named by ``entry_key``.
+        case: The case; only its files' content is remembered.
+        volume: Its image.
+        label: Its label indices, ``(i, j, k)``, on the image's grid.
+        preprocess: The bundle's chain, with label.
+        ignored: The index of voxels that nobody annotated.
+
+    Raises:
+        ScanError: If the case cannot be preprocessed.
+        OutputError: If the entry cannot be written.
+    """
+    data = preprocess(volume, label)
+    image = data[IMAGE].numpy().astype(np.float16)
+    indices = data[LABEL].numpy().round().astype(np.uint8 if label.max() < 256 else np.int32)
+    spacing = np.linalg.norm(np.asarray(data[IMAGE].affine)[:3, :3], axis=0).tolist()
+    part = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
+        np.save(part / "image.npy", np.ascontiguousarray(image))
+        np.save(part / "label.npy", np.ascontiguousarray(indices))
+        places = _foreground(indices[0], ignored)
+        np.savez(part / "foreground.npz", allow_pickle=False, **places)
+        label_id = hashlib.sha256(indices.tobytes()).hexdigest()[:10]
+        entry = {"case_id": content_id(case), "label_id": label_id, "spacing": spacing}
+        (part / "entry.json").write_text(json.dumps(entry))
+        _publish(part, folder)
+    except OSError as error:
+        raise OutputError(f"cannot keep a preprocessed case in {folder.parent}: {error}") from error
+    finally:
+        if part is not None:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _publish(part: Path, folder: Path) -> None:
+    try:
+        part.rename(folder)
+    except OSError:
+        # Two runs may prepare one case at once: the first to finish wins, both are equal.
+        if not is_entry(folder):
+            raise
+
+
+def _foreground(label: Array, ignored: int | None) -> dict[str, npt.NDArray[np.int64]]:
+    flat = label.reshape(-1)
+    positions = np.flatnonzero(flat)
+    values = flat[positions]
+    found = {
+        str(index): _thinned(positions[values == index])
+        for index in np.unique(values)
+        if index != ignored
+    }
+    if ignored is not None and (values == ignored).any():
+        found[_ANNOTATED] = _thinned(np.flatnonzero(flat != ignored))
+    return found
+
+
+def _thinned(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return positions[:: max(1, len(positions) // FOREGROUND_SAMPLES)]
+
+
+def is_entry(folder: Path) -> bool:
+    """Tell whether a case is kept there, whole."""
+    return (folder / "entry.json").is_file()
+
+
+def read_entry(folder: Path) -> PreprocessedCase:
+    """Map a case's entry into memory; nothing is read before it is used.
+
+    Raises:
+        OutputError: If it is damaged.
+    """
+    try:
+        entry = json.loads((folder / "entry.json").read_text())
+        with np.load(folder / "foreground.npz") as found:
+            places = {name: found[name] for name in found.files}
+        annotated = places.pop(_ANNOTATED, None)
+        x, y, z = entry["spacing"]
+        return PreprocessedCase(
+            case_id=entry["case_id"],
+            label_id=entry["label_id"],
+            image=_mapped(folder / "image.npy"),
+            label=_mapped(folder / "label.npy"),
+            foreground={int(index): positions for index, positions in places.items()},
+            spacing=(x, y, z),
+            annotated=annotated,
+        )
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        raise OutputError(
+            f"the preprocessed case in {folder} is damaged ({error}); remove that folder, and it "
+            "is made anew"
+        ) from error
+
+
+def _mapped(path: Path) -> torch.Tensor:
+    # Copy-on-write: torch wants writable memory, and the file is never changed through it.
+    return torch.from_numpy(np.load(path, mmap_mode="c"))

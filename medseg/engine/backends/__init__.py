@@ -1,5 +1,0 @@
-"""What computes a network: one file per backend, and one that chooses."""
-
-from medseg.engine.backends.member import Member
-
-__all__ = ["Member"]

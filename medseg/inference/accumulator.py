@@ -1,0 +1,92 @@
+"""Sums of window scores, held for a few planes of the scan at a time."""
+
+from __future__ import annotations
+
+import torch
+
+from medseg.inference.windows import Corner, Windows
+
+SPARE_PLANES = 16
+"""Planes held beyond a window, so that finished ones are labelled several at a time."""
+
+
+def planes_held(windows: Windows) -> int:
+    """Return how many planes are held: a window, the plane before it and some to spare."""
+    return min(windows.shape[2], windows.size[2] + SPARE_PLANES)
+
+
+def bytes_held(windows: Windows, classes: int) -> int:
+    """Return the memory that the sums of a scan take."""
+    x, y, _ = windows.shape
+    return 4 * (classes + 1) * x * y * planes_held(windows)
+
+
+class Accumulator:
+    """Adds up weighted window scores over a range of planes along the third axis.
+
+    Windows come in order of their first plane, so the planes before it are finished and can be
+    dropped once they are labelled. Memory does not grow with the number of planes of the scan.
+
+    Args:
+        windows: Where the windows lie.
+        classes: Scores per voxel.
+        device: Where the sums lie.
+        labelled: Which of the scores labels are taken from; all unless given.
+
+    Attributes:
+        first: Index of the first plane held.
+        sums: Weighted sums, float32, ``(classes, x, y, planes)``.
+        weights: What was added up for each voxel, float32, ``(x, y, planes)``.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        classes: int,
+        device: torch.device,
+        labelled: slice = slice(None),
+    ) -> None:
+        x, y, _ = windows.shape
+        planes = planes_held(windows)
+        self._windows = windows
+        self._window_weights = windows.weights(device)
+        self._labelled = labelled
+        self.first = 0
+        self.sums = torch.zeros(classes, x, y, planes, device=device)
+        self.weights = torch.zeros(x, y, planes, device=device)
+
+    @property
+    def labelled(self) -> torch.Tensor:
+        """The sums that labels are taken from, ``(classes, x, y, planes)``; shares memory."""
+        return self.sums[self._labelled]
+
+    def has_room_for(self, corner: Corner) -> bool:
+        """Whether all planes of a window are held."""
+        (*_, planes), _ = self._windows.inside(corner)
+        return int(planes.stop) - self.first <= self.weights.shape[2]
+
+    def add(self, corner: Corner, scores: torch.Tensor) -> None:
+        """Add one window's scores, ``(classes, *size)`` of any float type on any device."""
+        (x, y, z), in_window = self._windows.inside(corner)
+        here = (x, y, slice(z.start - self.first, z.stop - self.first))
+        weights = self._window_weights[in_window]
+        scores = scores[(slice(None), *in_window)].to(self.sums.device).float()
+        self.sums[(slice(None), *here)].addcmul_(scores, weights)
+        self.weights[here].add_(weights)
+
+    def drop_before(self, plane: int) -> None:
+        """Forget the planes before ``plane`` and make room for as many new ones."""
+        step = plane - self.first
+        for held in (self.sums, self.weights):
+            _shift(held, step)
+        self.first = plane
+
+
+def _shift(held: torch.Tensor, step: int) -> None:
+    """Move planes ``step`` places to the front and clear the places behind them."""
+    planes = held.shape[-1]
+    # In pieces no longer than the step, because memory is not copied onto itself in one go.
+    for start in range(step, planes, max(step, 1)) if step else ():
+        piece = held[..., start : start + step]
+        held[..., start - step : start - step + piece.shape[-1]] = piece
+    held[..., max(planes - step, 0) :] = 0

@@ -1,0 +1,247 @@
+"""The ledger of a batch: one JSON line per scan worked on, appended and never changed.
+
+A line is written in one piece and is on disk before the next scan's is. What a killed process
+left half-written is cut off when the ledger is opened again. The file's lock keeps two processes
+from working in one folder, and is free as soon as its process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from medseg._support.files import PART
+from medseg.datasets.scans import LEDGER
+from medseg.errors import OutputError
+from medseg.quality.estimates import Quality
+
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
+"""A file's name that leads nowhere else."""
+
+State = Literal["done", "failed", "error", "skipped"]
+
+_HALF_WRITTEN = f"{PART}*"
+
+
+class QualityEntry(BaseModel):
+    """How good a result probably is, told without knowing the truth."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    expected_dice: float | None
+    """Mean over the structures found; `null` if none was."""
+    lower_bound: float | None
+    """The true Dice is at or above it in the share of scans the bundle states; `null` if the
+    bundle is not calibrated."""
+    labels: dict[str, tuple[float, float | None]] = {}
+    """Label name → expected Dice and its bound, of the structures found."""
+    is_calibrated: bool
+    """Whether the numbers were learned from held-back cases."""
+    review: bool
+    """Whether someone should look at this result first."""
+
+    @classmethod
+    def of(cls, quality: Quality) -> QualityEntry:
+        """Return what a ledger says of a quality."""
+        return cls(
+            expected_dice=quality.expected,
+            lower_bound=quality.lower,
+            labels={name: (one.expected, one.lower) for name, one in quality.labels.items()},
+            is_calibrated=quality.is_calibrated,
+            review=quality.review,
+        )
+
+
+class Entry(BaseModel):
+    """What became of one scan. It holds no path, no patient's name, and no UID."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+
+    scan: PlainName
+    """Its name in this batch."""
+    state: State
+    """`done`; `failed`: something is wrong with the scan; `error`: a bug in medseg; `skipped`:
+    done before and unchanged (told to the caller, not written)."""
+    files: dict[PlainName, str] = {}
+    """Result file → its SHA-256."""
+    content: str = ""
+    """Hash of the scan's files."""
+    key: str = ""
+    """Hash of the scan's content, the bundle and the options: a result's with the same key would
+    be the same."""
+    volumes_ml: dict[str, float] = {}
+    """Label name → millilitres."""
+    quality: QualityEntry | None = None
+    """How good the result probably is; absent in failed scans and in older ledgers."""
+    shape: tuple[int, ...] = ()
+    """Voxels along the scan's own axes."""
+    spacing_mm: tuple[float, ...] = ()
+    """Their sizes."""
+    seconds: dict[str, float] = {}
+    """Stage → time it took."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know about the scan."""
+    error: str = ""
+    """What is wrong, what is allowed, what to do; empty if done."""
+    bundle: str = ""
+    """The bundle's name and version."""
+    bundle_hash: str = ""
+    """Of its `bundle.json` and weights."""
+    medseg: str = ""
+    """Version of medseg."""
+    device: str = ""
+    """Kind of device the network ran on."""
+    arithmetic: str = ""
+    """The backend that computed it, and its precision."""
+    finished: str = ""
+    """When, in UTC."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether there is a result."""
+        return self.state in ("done", "skipped")
+
+
+def worst_first(entry: Entry) -> tuple[bool, float, str]:
+    """Order entries for people: failed scans, then results from the lowest expected Dice up."""
+    quality = entry.quality
+    if not entry.is_good or quality is None:
+        expected = 2.0  # of older results nothing is known
+    else:
+        expected = -1.0 if quality.expected_dice is None else quality.expected_dice
+    return entry.is_good, expected, entry.scan.casefold()
+
+
+class Ledger:
+    """An open ledger. Only the process that opened it can write.
+
+    Args:
+        folder: The folder of results.
+        handle: The open file.
+        entries: What it says so far.
+        damaged: Lines that say nothing.
+    """
+
+    def __init__(
+        self, folder: Path, handle: int, entries: Mapping[str, Entry], damaged: int
+    ) -> None:
+        self.folder = folder
+        self.damaged = damaged
+        self._handle = handle
+        self._entries = dict(entries)
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """Scan → its latest entry, in the order in which scans first came."""
+        return self._entries
+
+    def enter(self, entry: Entry) -> None:
+        """Add an entry; it is on disk when this returns.
+
+        Raises:
+            OutputError: If it cannot be written; the ledger is as it was before.
+        """
+        line = entry.model_dump_json().encode() + b"\n"
+        size = os.fstat(self._handle).st_size
+        try:
+            if os.write(self._handle, line) != len(line):
+                raise OSError(0, "the disk is full")
+            os.fsync(self._handle)
+        except OSError as error:
+            os.ftruncate(self._handle, size)
+            raise OutputError(f"cannot write {self.folder / LEDGER}: {error.strerror}") from error
+        self._entries[entry.scan] = entry
+
+
+@contextlib.contextmanager
+def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
+    """Open the ledger of a folder for this process alone, and clear what a killed one left.
+
+    Args:
+        folder: The folder of results; made if needed.
+        parts: Folders in it that hold results, too.
+
+    Raises:
+        OutputError: If the folder cannot be written, or another process works in it.
+    """
+    path = folder / LEDGER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        _lock(handle, folder)
+        try:
+            _cut_torn_line(handle)
+            for place in (folder, *(folder / part for part in parts)):
+                for leftover in place.glob(_HALF_WRITTEN):
+                    leftover.unlink()
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        entries, damaged = read_ledger(path)
+        yield Ledger(folder, handle, entries, damaged)
+    finally:
+        os.close(handle)
+
+
+def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
+    """Read a ledger, even while a batch writes it.
+
+    Returns:
+        Scan → its latest entry, in the order in which scans first came; and how many lines were
+        passed over because they are damaged. A last line without its end is not counted.
+
+    Raises:
+        OutputError: If the file cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+    entries: dict[str, Entry] = {}
+    damaged = 0
+    for line in filter(None, lines):
+        try:
+            entry = Entry.model_validate_json(line)
+        except ValidationError:
+            damaged += 1
+        else:
+            entries[entry.scan] = entry
+    return entries, damaged
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"another process is segmenting into {folder}; wait for it, stop it, or give another "
+            "folder"
+        ) from error
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be locked against other processes ({error.strerror}); give a folder "
+            "on another disk"
+        ) from error
+
+
+def _cut_torn_line(handle: int) -> None:
+    size = os.fstat(handle).st_size
+    end, step = size, 1 << 16
+    while end > 0:
+        start = max(0, end - step)
+        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(handle, end)
+        os.fsync(handle)

@@ -1,0 +1,65 @@
+"""A trained bundle as a true MONAI Bundle: configs that stock MONAI runs, without medseg.
+
+Only fixed class names and fixed ``$`` expressions are written. What a person wrote in
+``bundle.json`` enters as numbers, as names of known choices, or as text made inert: MONAI would
+run text that starts with ``$`` and open files named after ``%``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medseg._support.files import write_whole
+from medseg.bundle.spec import BundleSpec
+from medseg.interop.monai_bundle.inference import inference_config
+from medseg.interop.monai_bundle.metadata import inert, metadata
+from medseg.interop.monai_bundle.parts import Parts
+from medseg.interop.monai_bundle.training import train_config
+from medseg.preprocessing.transforms import Above
+
+__all__ = [
+    "Parts",
+    "inert",
+    "inference_config",
+    "metadata",
+    "train_config",
+    "write_monai_bundle",
+]
+
+
+def write_monai_bundle(
+    folder: Path,
+    spec: BundleSpec,
+    parts: Parts,
+    scores: Mapping[str, Mapping[str, float]],
+    members: Sequence[str] = ("model.pt",),
+) -> None:
+    """Write ``configs/metadata.json``, ``inference.json`` and ``train.json``.
+
+    Args:
+        folder: The bundle; its weights are in ``models``.
+        spec: The bundle's spec, as its training decided.
+        parts: The engine's contribution.
+        scores: ``metric → label → mean over validation cases``.
+        members: The weight files; the scores of several are averaged.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    configs = {
+        "metadata": metadata(spec, parts, scores),
+        "inference": inference_config(spec, parts, members),
+        "train": train_config(spec, parts),
+    }
+    for name, config in configs.items():
+        text = json.dumps(config, indent=4, default=_encode)
+        write_whole(folder / "configs" / f"{name}.json", text + "\n")
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Above):
+        return value.expression
+    raise TypeError(f"no JSON for {value!r}")

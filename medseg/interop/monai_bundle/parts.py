@@ -1,0 +1,101 @@
+"""What the configs of a MONAI Bundle share: the engine's parts, and steps of a scan's chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medseg.bundle.spec import BundleSpec
+from medseg.preprocessing.transforms import IMAGE, Step, preprocessing_steps
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the engine contributes to the configs, as data.
+
+    Attributes:
+        network: The network for inference, with ``_target_``. A chain of layers is written as
+            ``torch.nn.Sequential`` with a list of ``layers``.
+        window: Arguments of the sliding window.
+        slice_axis: Axis along which a 2D network takes slices.
+    """
+
+    network: Mapping[str, Any]
+    window: Mapping[str, Any]
+    slice_axis: int
+
+
+ABOVE_ZERO = 1e-30
+"""MONAI's threshold includes its own value, and a logit of 0 is in no region: it is what MONAI puts
+around a crop."""
+
+CHAIN = "torch.nn.Sequential"
+
+
+def network_sections(network: Mapping[str, Any]) -> Config:
+    """State the network as sections of a config, ``network_def`` among them.
+
+    MONAI gives a class its arguments by name, and ``torch.nn.Sequential`` takes none by name. So
+    the layers of each chain stand in a section of their own, and the chain is a fixed expression
+    over it.
+    """
+    sections: Config = {}
+
+    def stated(part: Mapping[str, Any]) -> Any:
+        if part.get("_target_") != CHAIN:
+            return {
+                name: stated(value) if _is_layer(value) else value for name, value in part.items()
+            }
+        name = f"layers_{len(sections)}"
+        sections[name] = []
+        sections[name] = [stated(layer) for layer in part["layers"]]
+        return f"$torch.nn.Sequential(*@{name})"
+
+    definition = stated(network)
+    return {**sections, "network_def": definition}
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
+
+
+def load_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
+    """State how MONAI reads the files of a scan, and of its label."""
+    load: Step = {
+        "_target_": "LoadImaged",
+        "keys": keys,
+        "image_only": True,
+        "ensure_channel_first": True,
+    }
+    if spec.preprocessing.input == "picture":
+        # Grey pictures are often stored as colour; MONAI would see three channels.
+        mode = "RGB" if len(spec.channels) == 3 else "L"
+        load["reader"] = {
+            "_target_": "PILReader",
+            "converter": f"$lambda picture: picture.convert('{mode}') "
+            "if picture.mode in ('P', 'L', 'LA', 'RGB', 'RGBA') else picture",
+        }
+    return [load]
+
+
+def input_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
+    """State the bundle's preprocessing, ending in what the network takes."""
+    return [
+        *preprocessing_steps(spec, keys),
+        {"_target_": "EnsureTyped", "keys": IMAGE, "dtype": "$torch.float32"},
+    ]
+
+
+def chain(steps: list[Step]) -> Config:
+    """State a chain of transforms."""
+    return {"_target_": "Compose", "transforms": steps}
+
+
+def inferer(spec: BundleSpec, parts: Parts) -> Config:
+    """State how whole scans pass through the network."""
+    if spec.network.dims == 2 and spec.preprocessing.input == "volume":
+        return {"_target_": "SliceInferer", "spatial_dim": parts.slice_axis, **parts.window}
+    return {"_target_": "SlidingWindowInferer", **parts.window}

@@ -1,0 +1,192 @@
+"""Label maps → DICOM RT Structure Sets (RTSTRUCT), written with pydicom.
+
+Every polygon lies in the plane of the slice it was drawn on, by that slice's own position and
+directions, so pixels may be oblong and series oblique or tilted. Holes are joined to their outline
+by a channel: there is nothing to subtract.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import uid as uids
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sr.coding import Code
+from scipy.ndimage import find_objects
+
+from medseg._support.files import whole_file
+from medseg.io.dicom.codes import code_of, is_lesion
+from medseg.io.dicom.contours import Points, outlines
+from medseg.io.dicom.references import (
+    DicomSource,
+    SourceSlice,
+    checked_labels,
+    derived_uid,
+    fingerprint,
+    instance_reference,
+    label_text,
+    short_text,
+    source_of,
+    stamp,
+)
+from medseg.io.dicom.seg_writer import SERIES_NUMBER
+from medseg.labels import Label, LabelSet
+from medseg.volume import Volume
+
+Labels = npt.NDArray[Any]
+Box = tuple[slice, slice, slice]
+
+_STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"
+"""Detached Study Management: retired, and yet what this reference must name (PS3.3 C.8.8.5)."""
+_LABEL_LENGTH = 16
+
+
+def write_rtstruct(
+    path: Path,
+    labels: Labels,
+    like: Volume,
+    label_set: LabelSet,
+    *,
+    version: str,
+    algorithm: str = "medseg",
+    series_description: str = "Contours",
+    created: datetime | None = None,
+) -> None:
+    """Write a label map as an RTSTRUCT on the slices of its scan, whole or not at all.
+
+    Whoever fills the contours by asking which pixel centres lie inside gets the label map back,
+    voxel for voxel. The same labels of the same scan give the same UIDs; with the same
+    ``created`` also the same bytes. The file names the patient. Labels that are absent from the
+    scan are listed without contours.
+
+    Args:
+        path: The file to write.
+        labels: Integers, 0 is background, shape ``(i, j, k)``.
+        like: The DICOM scan; its files are read again.
+        label_set: What the indices mean; the ROI numbers are the indices.
+        version: Version of the algorithm.
+        algorithm: Name of the algorithm.
+        series_description: What viewers list the series as.
+        created: When the result was made; now unless given.
+
+    Raises:
+        OutputError: If the scan is no DICOM scan or lacks a UID, its files have changed, the
+            labels do not fit it, or the file cannot be written.
+    """
+    labels = checked_labels(labels, like, label_set)
+    source = source_of(like)
+    facts = (tuple(label_set), algorithm, version, series_description)
+    identity = fingerprint(source, labels, "RTSTRUCT", *facts)
+    ds = _structure_set(derived_uid(identity, "instance"), derived_uid(identity, "series"))
+    ds.SeriesDescription = short_text(series_description)
+    ds.ManufacturerModelName, ds.SoftwareVersions = short_text(algorithm), short_text(version)
+    ds.StructureSetLabel = short_text(algorithm)[:_LABEL_LENGTH]
+    created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
+    stamp(ds, source, created, ("StructureSet",))
+    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = source.frame_of_reference, ""
+    ds.ReferencedFrameOfReferenceSequence = [_references(source)]
+    ds.StructureSetROISequence = [_roi(label, source, algorithm) for label in label_set]
+    labels = np.asfortranarray(labels)  # slices are gone through one by one
+    boxes = find_objects(labels, len(label_set))
+    ds.ROIContourSequence = [
+        _contours(label, _polygons(label.index, labels, box, source))
+        for label, box in zip(label_set, boxes, strict=True)
+    ]
+    ds.RTROIObservationsSequence = [_observation(label) for label in label_set]
+    with whole_file(path) as temporary:
+        ds.save_as(temporary, enforce_file_format=True)
+
+
+def _structure_set(instance: str, series: str) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = uids.RTStructureSetStorage
+    meta.MediaStorageSOPInstanceUID = instance
+    # Contours of more than 64 KiB have no room for their length in the explicit syntaxes.
+    meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian
+    ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = uids.RTStructureSetStorage, instance
+    ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = series, SERIES_NUMBER + 1, 1
+    ds.Modality, ds.Manufacturer = "RTSTRUCT", "medseg"
+    ds.OperatorsName, ds.ApprovalStatus = "", "UNAPPROVED"
+    return ds
+
+
+def _references(source: DicomSource) -> Dataset:
+    series = Dataset()
+    series.SeriesInstanceUID = source.series
+    series.ContourImageSequence = source.instances()
+    study = instance_reference(_STUDY_CLASS, source.study)
+    study.RTReferencedSeriesSequence = [series]
+    frame = Dataset()
+    frame.FrameOfReferenceUID = source.frame_of_reference
+    frame.RTReferencedStudySequence = [study]
+    return frame
+
+
+def _roi(label: Label, source: DicomSource, algorithm: str) -> Dataset:
+    item = Dataset()
+    item.ROINumber = label.index
+    item.ReferencedFrameOfReferenceUID = source.frame_of_reference
+    item.ROIName = label_text(label)
+    item.ROIGenerationAlgorithm = "AUTOMATIC"
+    item.ROIGenerationDescription = short_text(algorithm)
+    return item
+
+
+def _observation(label: Label) -> Dataset:
+    item = Dataset()
+    item.ObservationNumber = item.ReferencedROINumber = label.index
+    # Whether a lesion is a target (GTV, CTV) is for a physician to say.
+    item.RTROIInterpretedType = "" if is_lesion(label) else "ORGAN"
+    item.ROIInterpreter = ""
+    if label.code is not None:
+        item.RTROIIdentificationCodeSequence = [_coded(code_of(label))]
+    return item
+
+
+def _coded(code: Code) -> Dataset:
+    from highdicom.sr import CodedConcept
+
+    return Dataset(CodedConcept.from_code(code))
+
+
+def _contours(label: Label, polygons: list[Dataset]) -> Dataset:
+    item = Dataset()
+    item.ROIDisplayColor = list(label.colour)
+    item.ReferencedROINumber = label.index
+    for number, polygon in enumerate(polygons, start=1):
+        polygon.ContourNumber = number
+    if polygons:
+        item.ContourSequence = polygons
+    return item
+
+
+def _polygons(index: int, labels: Labels, box: Box | None, source: DicomSource) -> list[Dataset]:
+    """Return the contours of one label; ``box`` holds all its voxels, if there are any."""
+    if box is None:
+        return []
+    found = []
+    corner = (box[0].start, box[1].start)
+    for k in range(box[2].start, box[2].stop):
+        one = source.slices[k]
+        for outline in outlines(labels[box[0], box[1], k] == index):
+            item = Dataset()
+            item.ContourImageSequence = [one.reference()]
+            item.ContourGeometricType = "CLOSED_PLANAR"
+            item.NumberOfContourPoints = len(outline)
+            item.ContourData = [f"{x:.5f}" for x in _in_patient(outline + corner, one).ravel()]
+            found.append(item)
+    return found
+
+
+def _in_patient(outline: Points, one: SourceSlice) -> Points:
+    """Return points of a slice's pixels, LPS mm (DICOM PS3.3 C.7.6.2.1.1)."""
+    frame = one.frame
+    between_rows, between_columns = frame.spacing
+    in_mm = outline * (between_columns, between_rows)
+    placed: Points = frame.position + in_mm @ np.asarray(frame.orientation)
+    return placed

@@ -1,0 +1,196 @@
+"""Pictures (PNG, TIFF, JPEG, BMP) ↔ volumes of one slice, on Pillow.
+
+``i`` runs along the columns, ``j`` along the rows, ``k`` is 1. Pictures say nothing certain about
+millimetres, so the affine is the identity: one "mm" per pixel.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from medseg.errors import OutputError, ScanError
+from medseg.io.formats import Format, single_file
+from medseg.io.voxels import as_labels, check_size, replace_nonfinite
+from medseg.volume import Volume
+
+Pixels = npt.NDArray[Any]
+
+_KINDS = ("PNG", "TIFF", "JPEG", "BMP")
+_GREY_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_EXIF_ORIENTATION = 0x0112
+_TIFF_BITS = 258
+_PIXELS_PER_BYTE = 10_000
+"""More than any codec reaches; one bit per pixel, deflated, is 8256."""
+_PNG_END = b"IEND\xaeB`\x82"
+# What Pillow's decoders raise on broken or hostile files; SyntaxError is its word for bad PNGs.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def read(files: Sequence[Path]) -> Volume:
+    """Read a picture as an image: 1 channel if grey, 3 if coloured, float32.
+
+    Grey stored as colour (R = G = B everywhere) is one channel. Palette pictures are their
+    colours. Opaque alpha is dropped. A camera's rotation mark is not applied, with a warning.
+
+    Raises:
+        ScanError: If it is broken, has pages, transparency or a colour space other than RGB.
+    """
+    path = single_file(files, "picture")
+    pixels, warnings = _load(path, indices=False)
+    image = pixels.astype(np.float32)
+    return _volume(path, image, (*warnings, *replace_nonfinite(image)))
+
+
+def read_labels(files: Sequence[Path]) -> Volume:
+    """Read a picture as a label map: its grey values, its palette's indices, or its colours.
+
+    Returns:
+        Unsigned integers, shape ``(1, i, j, 1)``; ``(3, i, j, 1)`` where structures are told
+        apart by true colours. Grey of 2 or 4 bits counts 0, 1, 2, … as stored.
+
+    Raises:
+        ScanError: If it is broken, has pages, transparency, or values that are no labels.
+    """
+    path = single_file(files, "picture")
+    pixels, warnings = _load(path, indices=True)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        warnings = (*warnings, "JPEG is lossy: label values may be smeared; use PNG")
+    return _volume(path, as_labels(pixels, path.name), warnings)
+
+
+def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
+    """Write ``labels``, shape ``(i, j, 1)``, as a grey PNG of indices (8 bits, 16 if above 255).
+
+    Raises:
+        OutputError: If the label map has several slices or values above 65535.
+    """
+    if labels.shape[2] != 1:
+        raise OutputError(
+            f"{labels.shape[2]} slices do not fit in a picture; write .nii.gz, .nrrd or .mha"
+        )
+    if labels.dtype.itemsize > 2:
+        raise OutputError("a PNG holds label values up to 65535; write .nii.gz")
+    # A copy, because Pillow wants rows one after the other.
+    Image.fromarray(np.ascontiguousarray(labels[:, :, 0].T)).save(path, format="PNG")
+
+
+def _load(path: Path, *, indices: bool) -> tuple[Pixels, tuple[str, ...]]:
+    """Return pixels of shape ``(channels, i, j)`` and warnings."""
+    try:
+        _refuse_damaged_png(path)
+        with Image.open(path, formats=_KINDS) as picture:
+            _refuse_odd(picture, path)
+            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            pixels = _pixels(picture, path.name, indices=indices)
+    except _BROKEN as error:
+        raise ScanError(
+            f"{path.name}: cannot be read as a picture ({_brief(error)}); it is truncated, "
+            "damaged, too large or not a PNG, TIFF, JPEG or BMP"
+        ) from error
+    doubts = ("the camera's rotation mark (EXIF) is ignored: pixels are as stored",)
+    return pixels, doubts if turned else ()
+
+
+def _brief(error: Exception) -> str:
+    return str(error).split("'")[0].strip()[:80] or type(error).__name__
+
+
+def _refuse_damaged_png(path: Path) -> None:
+    # Pillow stops reading at the last pixel it needs; verify() compares every checksum.
+    with Image.open(path, formats=_KINDS) as picture:
+        if picture.format != "PNG":
+            return
+        picture.verify()
+    if _PNG_END not in path.read_bytes():
+        raise EOFError("no end mark")
+
+
+def _refuse_odd(picture: Image.Image, path: Path) -> None:
+    name = path.name
+    check_size((*picture.size, 1), name)
+    if picture.width * picture.height > _PIXELS_PER_BYTE * path.stat().st_size:
+        raise ScanError(
+            f"{name}: {picture.width}×{picture.height} pixels cannot lie in so few bytes; its "
+            "header is wrong"
+        )
+    pages = getattr(picture, "n_frames", 1)
+    if pages > 1:
+        raise ScanError(
+            f"{name}: {pages} pages; one picture per file is read, so save the pages as single "
+            "files (or as a .nii.gz if they are slices)"
+        )
+    if picture.mode in ("RGB", "RGBA", "LA") and _bits_per_channel(picture) > 8:
+        raise ScanError(
+            f"{name}: colours of 16 bits per channel; save it with 8 bits, or as grey with 16"
+        )
+
+
+def _bits_per_channel(picture: Image.Image) -> int:
+    """Return the stored bits per channel, which Pillow silently reduces to 8 in colours."""
+    if picture.format == "PNG":
+        with Path(picture.filename).open("rb") as file:  # type: ignore[attr-defined]
+            return file.read(25)[24]  # in IHDR, behind signature, length, type, width, height
+    if picture.format == "TIFF":
+        return int(max(picture.tag_v2.get(_TIFF_BITS, (8,))))  # type: ignore[attr-defined]
+    return 8
+
+
+def _pixels(picture: Image.Image, name: str, *, indices: bool) -> Pixels:
+    if picture.mode == "P":
+        if indices:
+            return np.asarray(picture).T[None]
+        picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+    if picture.mode in _GREY_MODES:
+        return _grey(picture, indices=indices)[None]
+    if picture.mode in ("LA", "RGBA"):
+        picture = _without_alpha(picture, name)
+    if picture.mode == "L":
+        return np.asarray(picture).T[None]
+    if picture.mode != "RGB":
+        raise ScanError(f"{name}: colour space {picture.mode}; save it as grey or RGB")
+    colours = np.asarray(picture).transpose(2, 1, 0)
+    grey = (colours[0] == colours[1]).all() and (colours[0] == colours[2]).all()
+    return colours[:1] if grey else colours
+
+
+def _grey(picture: Image.Image, *, indices: bool) -> Pixels:
+    # Pillow stretches grey of 2 and 4 bits to 0…255; label indices are wanted as stored.
+    bits = _bits_per_channel(picture) if picture.mode == "L" else 8
+    pixels = np.asarray(picture).T
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8)
+    return pixels // (255 // (2**bits - 1)) if indices and bits < 8 else pixels
+
+
+def _without_alpha(picture: Image.Image, name: str) -> Image.Image:
+    low, _ = picture.getchannel("A").getextrema()
+    if low != 255:
+        raise ScanError(f"{name}: has transparent pixels; flatten it, then save it without alpha")
+    return picture.convert("L" if picture.mode == "LA" else "RGB")
+
+
+def _volume(path: Path, pixels: Pixels, warnings: tuple[str, ...]) -> Volume:
+    return Volume(pixels[..., None], np.eye(4), path.name, warnings)
+
+
+PICTURE = Format("picture", (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), read, read_labels)

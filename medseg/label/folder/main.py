@@ -1,9 +1,0 @@
-"""The app as MONAI Label finds it: it runs this file and takes the app class out of it."""
-
-from medseg.label.stand_ins import install_stand_ins
-
-install_stand_ins()
-
-from medseg.label.app import LabelApp  # noqa: E402
-
-__all__ = ["LabelApp"]

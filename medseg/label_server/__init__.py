@@ -1,0 +1,13 @@
+"""``medseg label``: clinicians correct results through MONAI Label.
+
+The only part of medseg that knows MONAI Label. Its server is the real one; what medseg adds:
+
+* ``server.py``      starts it on a trained bundle and scans
+* ``shims.py``, ``environment.py``   make MONAI Label 0.8.5 run on current libraries
+* ``app.py``, ``tasks.py``   MONAI Label's app: inference, training, scores, next sample
+* ``datastore.py``   MONAI Label's datastore over ``cases.py`` or ``dicomweb.py``, and
+  ``labels.py``
+* ``retraining.py``, ``versions.py``   a training writes a new version beside the served one
+* ``gateway.py``, ``request_checks.py``, ``users.py``   who may ask for what; ``audit.py``
+  remembers it
+"""

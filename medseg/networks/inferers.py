@@ -1,0 +1,72 @@
+"""Whole scans through a network of fixed patch size: MONAI's sliding window, set by the bundle."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
+
+from medseg.bundle.spec import BundleSpec
+from medseg.preprocessing.transforms import padding_value
+
+SLICE_AXIS = 2
+"""Axis along which 2D networks take slices: inferior to superior after orientation."""
+
+
+def window_inferer(spec: BundleSpec) -> SlidingWindowInferer:
+    """Return the inferer that covers ``(1, channels, x, y, z)`` by overlapping windows.
+
+    Windows are weighted by a Gaussian; a scan smaller than the window is padded with what
+    lies outside a scan. 2D networks see each slice by itself.
+    """
+    arguments = window_arguments(spec)
+    if spec.network.dims == 2:
+        return SliceInferer(spatial_dim=SLICE_AXIS, **arguments)
+    return SlidingWindowInferer(**arguments)
+
+
+def window_arguments(spec: BundleSpec) -> dict[str, Any]:
+    """State the sliding window as data, for ``window_inferer`` and for MONAI's configs."""
+    return {
+        "roi_size": list(spec.training.patch),
+        "sw_batch_size": spec.inference.batch_size,
+        "overlap": spec.inference.overlap,
+        "mode": "gaussian",
+        "padding_mode": "constant",
+        "cval": padding_value(spec),
+    }
+
+
+class Autocast(Inferer):  # type: ignore[misc]
+    """Run another inferer in mixed precision and return float32.
+
+    MONAI's engines autocast on CUDA alone, whatever the device is.
+
+    Args:
+        inner: The inferer that calls the network.
+        device: Where the network is.
+        dtype: Precision of the arithmetic; float32 switches autocast off.
+    """
+
+    def __init__(self, inner: Inferer, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._inner, self._device, self._dtype = inner, device, dtype
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Return what the inner inferer returns."""
+        if self._dtype == torch.float32:
+            context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        else:
+            context = torch.autocast(self._device.type, dtype=self._dtype)
+        with context:
+            return self._inner(inputs, network, *args, **kwargs)
+
+
+def training_inferer(device: torch.device, dtype: torch.dtype) -> Autocast:
+    """Return the inferer of a training step: the whole patch at once, in mixed precision."""
+    return Autocast(SimpleInferer(), device, dtype)

@@ -1,0 +1,101 @@
+"""The network of a trained bundle, with its refiner where it has one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from medseg.bundle.bundle import REFINER_FILE, Bundle
+from medseg.bundle.weights import load_weights
+from medseg.errors import CheckpointError
+from medseg.networks.refiner import build_refined, coarse_weights, load_refined
+from medseg.networks.unet import build_network
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a network's channels are.
+
+    Attributes:
+        classes: Channels of one estimate: background and labels, or regions.
+        estimates: How many estimates of all classes follow each other as channels: the coarse
+            one, and the refined one where there is a refiner.
+        chosen: Position of the estimate that labels are taken from.
+    """
+
+    classes: int
+    estimates: int = 1
+    chosen: int = 0
+
+    @property
+    def channels(self) -> int:
+        """Channels in all."""
+        return self.classes * self.estimates
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """The channels of each estimate."""
+        return tuple(slice(n * self.classes, (n + 1) * self.classes) for n in range(self.estimates))
+
+    @property
+    def labelled(self) -> slice:
+        """The channels that labels are taken from."""
+        return self.parts[self.chosen]
+
+
+def answer_of(bundle: Bundle) -> Answer:
+    """Return what a trained bundle's networks answer."""
+    classes = bundle.spec.label_set.channels
+    if not _has_refiner(bundle):
+        return Answer(classes)
+    found = bundle.trained.refinement
+    return Answer(classes, 2, int(found is not None and found.applied))
+
+
+def load_network(bundle: Bundle, file: Path) -> nn.Module:
+    """Return a trained bundle's network with the weights of a file, in evaluation mode.
+
+    With a refiner it answers ``(batch, 2 · classes, *patch)``: coarse logits, then refined ones.
+
+    Raises:
+        CheckpointError: If the weights are absent, damaged, or of another network.
+    """
+    if not file.is_file():
+        raise CheckpointError(
+            f"{bundle.folder} has no weights ({file.relative_to(bundle.folder)}); "
+            "train it first: medseg train BUNDLE"
+        )
+    spec = bundle.spec
+    weights = coarse_weights(load_weights(file))
+    if _has_refiner(bundle):
+        refined = build_refined(spec, both=True)
+        load_refined(refined, weights, load_weights(bundle.folder / REFINER_FILE))
+        return refined.eval()
+    network = build_network(spec, supervised=False)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights in {file} are of another network than bundle.json "
+            f"describes: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return network.eval()
+
+
+def _has_refiner(bundle: Bundle) -> bool:
+    """Tell whether there is a refiner.
+
+    Raises:
+        CheckpointError: If its masks are those to be used, and it is gone.
+    """
+    if bundle.spec.refinement is None or (bundle.folder / REFINER_FILE).is_file():
+        return bundle.spec.refinement is not None
+    finding = bundle.trained.refinement
+    if finding is not None and finding.applied:
+        raise CheckpointError(
+            f"{bundle.folder} has no {REFINER_FILE}, and its refined masks are those to be used "
+            "(models/trained.json); copy the file beside the weights, or train the bundle again"
+        )
+    return False

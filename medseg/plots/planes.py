@@ -1,0 +1,127 @@
+"""Volumes → slices as people look at them.
+
+Volumes are shown in the radiological convention: the patient's right is on the left of the
+picture, anterior is up in axial planes and on the left in sagittal ones, superior is up. The
+planes are those of the grid that lie nearest to the patient's, with the right proportions. A
+picture (one slice, ``k = 1``) is shown as people see it: ``i`` to the right, ``j`` down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medseg.volume import Affine, Array
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One plane of an oriented grid, or a picture.
+
+    Attributes:
+        name: ``axial``, ``coronal``, ``sagittal``, or nothing for a picture.
+        axis: The axis it cuts.
+        index: Where.
+        size: Width and height in mm.
+    """
+
+    name: str
+    axis: int
+    index: int
+    size: tuple[float, float]
+
+    def cut(self, array: Array) -> Array:
+        """Return rows × columns (× colours) as on a screen.
+
+        Args:
+            array: Oriented, shape ``(i, j, k)`` or ``(i, j, k, colours)``.
+        """
+        # Not np.take, which copies the whole of an array that is turned.
+        plane: Array = np.moveaxis(array, self.axis, 0)[self.index].swapaxes(0, 1)
+        return plane[::-1, ::-1] if self.name else plane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Viewpoint:
+    """How a grid is turned so that its axes run right, anterior and superior.
+
+    Attributes:
+        shape: Voxels along the turned axes.
+        spacing: Their sizes in mm.
+        orientation: Axis and direction of each axis of the file, as nibabel states them; ``None``
+            for a picture, which is not turned.
+    """
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    orientation: Array | None
+
+    @classmethod
+    def of(cls, affine: Affine, shape: tuple[int, int, int]) -> Viewpoint:
+        """Return how to look at a grid with this affine (RAS+) and this shape."""
+        from nibabel.orientations import io_orientation
+
+        sizes = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
+        orientation = None if shape[2] == 1 else io_orientation(affine)
+        order = range(3) if orientation is None else np.argsort(orientation[:, 0])
+        a, b, c = ((shape[axis], float(sizes[axis])) for axis in order)
+        return cls((a[0], b[0], c[0]), (a[1], b[1], c[1]), orientation)
+
+    def orient(self, array: Array) -> Array:
+        """Return a turned view of an array, ``(i, j, k)`` or ``(i, j, k, colours)``."""
+        from nibabel.orientations import apply_orientation
+
+        if self.orientation is None:
+            return array
+        turned: Array = apply_orientation(array, self.orientation)
+        return turned
+
+    def planes(self, labels: Array) -> list[Plane]:
+        """Return the planes with most labelled voxels, axial first; the middle if none has any.
+
+        Args:
+            labels: Oriented label indices, shape ``(i, j, k)``.
+        """
+        i, j, k = (n * size for n, size in zip(self.shape, self.spacing, strict=True))
+        if self.orientation is None:
+            return [Plane("", 2, 0, (i, j))]
+        kinds = [("axial", 2, (i, j)), ("coronal", 1, (i, k)), ("sagittal", 0, (j, k))]
+        labelled = labels > 0
+        found = []
+        for name, axis, size in kinds:
+            areas = labelled.sum(axis=tuple({0, 1, 2} - {axis}))
+            index = int(areas.argmax()) if areas.any() else self.shape[axis] // 2
+            found.append(Plane(name, axis, index, size))
+        return found
+
+
+def shown_channels(image: Array) -> Array:
+    """Return what of an image is shown: a colour picture's colours, else the first channel.
+
+    Args:
+        image: Shape ``(channels, i, j, k)``.
+
+    Returns:
+        Shape ``(i, j, k, 3)`` or ``(i, j, k)``.
+    """
+    if image.shape[0] == 3 and image.shape[3] == 1:
+        return np.moveaxis(image, 0, -1)
+    first: Array = image[0]
+    return first
+
+
+def intensity_window(image: Array) -> tuple[float, float]:
+    """Return the 1st and the 99th percentile of the finite intensities, from a sample of them.
+
+    The second number is always above the first.
+    """
+    step = max(1, round((image.size / 2e5) ** (1 / 3)))
+    sample = image[::step, ::step, ::step]
+    sample = sample[np.isfinite(sample)].astype(np.float64)
+    if not sample.size:
+        return 0.0, 1.0
+    low, high = np.percentile(sample, (1, 99)).tolist()
+    if low == high:
+        low, high = float(sample.min()), float(sample.max())
+    return (low, high) if low < high else (low - 0.5, low + 0.5)

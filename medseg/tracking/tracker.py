@@ -1,0 +1,180 @@
+"""``MlflowTracker``: events → MLflow.
+
+What a run leaves there: the resolved bundle as parameters, provenance as tags, every loss and
+score, pictures, the light files of the run folder and the trained bundle as a model that MLflow
+can load. Case names, file names and the text of errors and warnings stay here: they can name a
+patient, and tracking servers are shared.
+
+Tracking never stops or delays a training. The first call that fails is said once; from then on
+the run goes on untracked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from medseg.events import (
+    Event,
+    RunDone,
+    RunFailed,
+    RunStarted,
+    Shortened,
+    StepDone,
+    ValidationDone,
+    Warned,
+)
+from medseg.tracking.model import log_model, register
+from medseg.tracking.run import MlflowRun, flat, keyed, open_run
+from medseg.tracking.store import (
+    ANSWER_SECONDS,
+    STORE_VARIABLE,
+    UPLOAD_SECONDS,
+    calmly,
+    connect,
+    experiment_id,
+    failures,
+    in_one_line,
+)
+
+FILES = ("bundle.json", "metrics.json", "curves.png", "docs")
+"""What of a run folder is logged besides the model."""
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class MlflowTracker:
+    """A listener that writes what happens to MLflow.
+
+    ``MLFLOW_TRACKING_URI`` says where; without it an SQLite file beside the runs is used. One
+    tracker may follow several runs, one after the other.
+
+    Args:
+        default_store: The SQLite file used without ``MLFLOW_TRACKING_URI``.
+        artifacts: Where that store keeps files; ``mlartifacts`` beside it unless given.
+        model_code: The Python file with the MLflow model that loads the trained bundle; without
+            it no model is logged.
+        register_model: Register the model under the bundle's name.
+        say: Called once with a sentence for people when a run cannot be tracked.
+        flush_seconds: Steps are collected at least this long before they are sent.
+    """
+
+    def __init__(
+        self,
+        default_store: Path,
+        artifacts: Path | None = None,
+        *,
+        model_code: Path | None = None,
+        register_model: bool = True,
+        say: Callable[[str], None] = _log.warning,
+        flush_seconds: float = 5.0,
+    ) -> None:
+        self._store = default_store.absolute()
+        self._artifacts = (artifacts or self._store.parent / "mlartifacts").absolute()
+        self._model_code = model_code
+        self._register_model = register_model
+        self._say = say
+        self._flush_seconds = flush_seconds
+        self._run: MlflowRun | None = None
+        self._warnings = 0
+
+    def __call__(self, event: Event) -> None:
+        """Write ``event`` to MLflow, or note that this run cannot be tracked."""
+        if isinstance(event, Warned):
+            self._warnings += 1
+        elif isinstance(event, RunStarted):
+            self._run = None
+            self._run = self._attempt(lambda: self._start(event))
+        elif self._run is not None:
+            run = self._run
+            if self._attempt(lambda: self._write(run, event)) is None:
+                self._run = None
+
+    def _attempt(self, act: Callable[[], _T]) -> _T | None:
+        """Return what ``act`` returns, or ``None`` after saying why it could not."""
+        try:
+            return act()
+        except failures() as error:
+            self._say(
+                f"This run is no longer tracked in MLflow: {in_one_line(error)}. The training goes "
+                f"on and its run folder is complete; check the server or {STORE_VARIABLE}."
+            )
+            return None
+
+    def _start(self, event: RunStarted) -> MlflowRun:
+        with calmly(ANSWER_SECONDS):
+            given = os.environ.get(STORE_VARIABLE)
+            client = connect(given or f"sqlite:///{self._store}")
+            location = None if given else self._artifacts.as_uri()
+            experiment = experiment_id(client, event.experiment, location)
+            return open_run(client, experiment, event, self._flush_seconds)
+
+    def _write(self, run: MlflowRun, event: Event) -> bool:
+        if isinstance(event, StepDone):
+            parts = {f"loss/{key}": value for key, value in keyed(event.parts).items()}
+            rate = event.learning_rate
+            run.note({"loss": event.loss, **parts, "learning_rate": rate}, event.step)
+            run.flush_if_due()
+        elif isinstance(event, ValidationDone):
+            self._validation(run, event)
+        elif isinstance(event, Shortened):
+            # The parameter keeps what was fitted at first: MLflow writes it once for all.
+            run.tag({"medseg.shortened.training.steps": str(event.steps)})
+        elif isinstance(event, RunDone):
+            self._done(run, event)
+        elif isinstance(event, RunFailed):
+            run.end("KILLED" if event.interrupted else "FAILED", self._closing_tags(run))
+        return True
+
+    def _validation(self, run: MlflowRun, event: ValidationDone) -> None:
+        run.note(flat("val", event.scores), event.step)
+        run.flush()
+        with calmly(ANSWER_SECONDS), tempfile.TemporaryDirectory() as folder:
+            # Numbered, because a picture's own name may be a case's.
+            for number, picture in enumerate(event.pictures, start=1):
+                copy = Path(folder) / f"step-{event.step:06d}-{number:02d}{picture.suffix}"
+                shutil.copyfile(picture, copy)
+                run.client.log_artifact(run.id, str(copy), "pictures")
+
+    def _done(self, run: MlflowRun, event: RunDone) -> None:
+        run.note(flat("final", event.scores), run.step)
+        early = {"medseg.stopped_early": str(event.stopped_early).lower()}
+        # Closed first: a server that refuses large files or models still knows how it ended.
+        run.end("FINISHED", {**self._closing_tags(run), **early})
+        with calmly(UPLOAD_SECONDS):
+            for name in FILES:
+                _upload(run, event.folder / name)
+            if self._model_code is not None:
+                self._log_model(run, event.folder, self._model_code)
+
+    def _log_model(self, run: MlflowRun, bundle: Path, code: Path) -> None:
+        model = log_model(
+            run.client,
+            bundle,
+            code,
+            name=run.name,
+            experiment=run.experiment,
+            run=run.id,
+            step=run.step,
+        )
+        if self._register_model:
+            register(run.client, model, name=run.name, run=run.id)
+
+    def _closing_tags(self, run: MlflowRun) -> dict[str, str]:
+        count, self._warnings = self._warnings, 0
+        # A cross-validation's own run takes no step; its folds do.
+        steps = {"medseg.steps_done": str(run.step)} if run.step else {}
+        return {"medseg.warnings": str(count), **steps}
+
+
+def _upload(run: MlflowRun, path: Path) -> None:
+    if path.is_dir():
+        run.client.log_artifacts(run.id, str(path), path.name)
+    elif path.is_file():
+        run.client.log_artifact(run.id, str(path))

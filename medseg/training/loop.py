@@ -1,0 +1,129 @@
+"""The steps of a training, and what happens between them: validations, checkpoints, the clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medseg.bundle.bundle import write_bundle
+from medseg.datasets.dataset import Dataset
+from medseg.events import Listener, Shortened, ValidationDone, tell
+from medseg.metrics.statistics import summarise
+from medseg.networks.unet import inference_weights
+from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
+from medseg.training.distributed import Team
+from medseg.training.history import Record
+from medseg.training.learner import Learner, Validation
+from medseg.training.refinement.stage import snapshot_steps
+from medseg.training.runs import Run
+from medseg.training.time_budget import Deadline
+
+PREVIEWS = 4
+"""Validation cases drawn after each validation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The steps of a training that are left; only the first process of a team writes and speaks.
+
+    Attributes:
+        run: The training.
+        learner: What learns.
+        record: What is remembered of every step.
+        dataset: Its cases.
+        team: The processes that train together.
+        listeners: Told of validations and of the clock.
+        deadline: When it must end, where it has a time budget and was not resumed.
+    """
+
+    run: Run
+    learner: Learner
+    record: Record
+    dataset: Dataset
+    team: Team
+    listeners: Sequence[Listener]
+    deadline: Deadline | None
+
+    def take(self) -> bool:
+        """Take the steps; return whether training stopped early."""
+        if self.record.has_stalled(self.run.spec.training.patience):
+            return True
+        if self.deadline is not None:
+            self.deadline.start(time.monotonic())
+        return self.learner.learn(
+            validate=self._validate_and_agree,
+            save=self._save,
+            look=self._look,
+            keep=self._keep,
+            keep_after=snapshot_steps(self.run.spec),
+        )
+
+    def _validate_and_agree(self, step: int) -> bool:
+        began = time.monotonic()
+        goes_on = self._validate(step) if self.team.is_first else True
+        if self.deadline is not None:
+            self.deadline.validated(time.monotonic() - began)
+        return self.team.agree("go on" if goes_on else "stop") == "go on"
+
+    def _validate(self, step: int) -> bool:
+        run, learner = self.run, self.learner
+        if not self.dataset.validation:
+            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
+            return True
+        found = learner.validate(self.dataset.validation, PREVIEWS)
+        is_best = self.record.add_validation(step, found.scores)
+        if is_best:
+            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
+        pictures = self._draw(found)
+        tell(self.listeners, ValidationDone(step, found.scores, is_best, pictures))
+        return not self.record.has_stalled(run.spec.training.patience)
+
+    def _save(self, step: int) -> None:
+        if self.team.is_first:
+            state = {"learner": self.learner.state(), "record": self.record.state()}
+            self.run.folder.save_checkpoint(state)
+
+    def _look(self, done: int) -> None:
+        """Look at the clock where it is time to, and take fewer steps if the machine is slower."""
+        if self.deadline is None or not self.deadline.is_due(done):
+            return
+        steps = int(self.team.agree(str(self.deadline.steps(done, time.monotonic()))))
+        training = self.learner.spec.training
+        if steps == training.steps:
+            return
+        # Saved first, if it is not: what is resumed has taken the same steps at the same rates.
+        if done % training.checkpoint_every:
+            self._save(done)
+        self.learner.shorten(steps)
+        if self.team.is_first:
+            write_bundle(self.learner.spec, self.run.folder.bundle)
+        tell(self.listeners, Shortened(steps))
+
+    def _keep(self, step: int) -> None:
+        if self.team.is_first:
+            weights = inference_weights(self.learner.best_guess, self.run.spec)
+            self.run.folder.save_weights(weights, self.run.folder.snapshot(step))
+
+    def _draw(self, found: Validation) -> list[Path]:
+        folder = self.run.folder
+        preview = folder.previews / "validation.png"
+        draw_curves(folder.curves, self.record.history)
+        cases = {case.case_id: case for case in self.dataset.validation}
+        scores = {scores.case: scores for scores in found.cases}
+        shown = [
+            PreviewCase(
+                case=name,
+                image=cases[name].image.float().numpy(),
+                reference=cases[name].label[0].numpy(),
+                prediction=prediction.numpy(),
+                affine=np.diag([*cases[name].spacing, 1.0]),
+                dice=summarise([scores[name]])["dice"]["mean"],
+            )
+            for name, prediction in found.examples.items()
+        ]
+        draw_cases(preview, shown, self.run.spec.label_set)
+        return [folder.curves, preview]

@@ -1,0 +1,151 @@
+"""``Volume``: voxels and where they lie in the patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.errors import GeometryError, ScanError
+
+Array = npt.NDArray[Any]
+Affine = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Volume:
+    """One image in memory.
+
+    Attributes:
+        array: Shape ``(channels, i, j, k)``. A picture is one slice, ``k = 1``, with ``i``
+            along its columns (left to right) and ``j`` along its rows (top to bottom).
+            CT is in HU, PET in the units the file declares; label maps are integers.
+        affine: 4×4, voxel index → patient position in mm, RAS+ (NIfTI convention).
+            A tilted gantry's shear is kept.
+        source: What people call this volume: a file or folder name. Never written to logs
+            or results by medseg.
+        warnings: What a reader had to leave out or repair, in plain words.
+        header: Facts a writer of the same kind needs again (the NIfTI header, the DICOM
+            instances by slice). Opaque to everything else.
+    """
+
+    array: Array
+    affine: Affine
+    source: str = ""
+    warnings: tuple[str, ...] = ()
+    header: Any = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.array.ndim != 4 or 0 in self.array.shape:
+            raise GeometryError(
+                f"{self.source or 'volume'}: an array of shape (channels, i, j, k) is needed, "
+                f"got {self.array.shape}"
+            )
+        affine = np.asarray(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not np.isfinite(affine).all():
+            raise GeometryError(f"{self.source or 'volume'}: the affine must be 4×4 finite numbers")
+        if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            raise GeometryError(
+                f"{self.source or 'volume'}: the affine is singular, so voxels have no size; "
+                "the file's geometry is broken"
+            )
+        affine.setflags(write=False)
+        object.__setattr__(self, "affine", affine)
+
+    @classmethod
+    def from_numpy(
+        cls,
+        array: Array,
+        affine: npt.ArrayLike | None = None,
+        *,
+        spacing: Sequence[float] | None = None,
+        source: str = "",
+    ) -> Self:
+        """Make a volume of an array and its place, or at least the size of its voxels.
+
+        Args:
+            array: Real numbers, shape ``(i, j)``, ``(i, j, k)`` or ``(channels, i, j, k)``;
+                becomes float32. CT in HU.
+            affine: 4×4, voxel index → patient position in mm, RAS+: nibabel's, not ITK's.
+            spacing: Instead of an affine: mm along i, j and k (1 for one slice). The axes then
+                run to the patient's right, front and head.
+            source: What people call it.
+
+        Raises:
+            GeometryError: If the place is not stated once, or is none.
+            ScanError: If the voxels are no finite real numbers.
+
+        Example:
+            >>> Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(0.8, 0.8, 1.5)).spacing
+            (0.8, 0.8, 1.5)
+        """
+        name = source or "the array"
+        voxels = np.asarray(array)
+        if voxels.dtype.kind not in "buif":
+            raise ScanError(f"{name}: real numbers are needed, got {voxels.dtype}")
+        voxels = voxels.astype(np.float32)
+        if not np.isfinite(voxels).all():
+            raise ScanError(f"{name}: holds NaN, or numbers too large; replace them first")
+        if voxels.ndim < 4:
+            voxels = voxels.reshape(1, *(*voxels.shape, 1)[:3])
+        if (affine is None) == (spacing is None):
+            raise GeometryError(f"{name}: give its affine or its spacing, one of them")
+        if spacing is not None:
+            affine = _affine_of(spacing, name)
+        return cls(voxels, np.array(affine, dtype=np.float64), source)
+
+    @property
+    def grid(self) -> Self:
+        """The same grid and header, with voxels that are all 0 and take no memory."""
+        nothing = np.broadcast_to(np.zeros(1, np.uint8), (1, *self.shape))
+        return replace(self, array=nothing)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along i, j and k."""
+        _, i, j, k = self.array.shape
+        return i, j, k
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxel centres along i, j and k, in mm."""
+        i, j, k = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        return i, j, k
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    def on_same_grid(self, other: Volume, tolerance_mm: float = 1e-2) -> bool:
+        """Tell whether every voxel of ``other`` lies where the same voxel of this one lies.
+
+        Args:
+            other: The volume to compare with.
+            tolerance_mm: How far corners may be apart. Files store positions with few digits.
+        """
+        return self.shape == other.shape and self.grid_distance(other) <= tolerance_mm
+
+    def grid_distance(self, other: Volume) -> float:
+        """Return the largest distance in mm between equal corner voxels of two grids."""
+        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1)
+        corners = np.vstack([corners, np.ones(corners.shape[1])])
+        return float(np.abs((self.affine - other.affine) @ corners)[:3].max())
+
+    def with_array(self, array: Array) -> Volume:
+        """Return a volume on the same grid with other voxels, shape ``(channels, i, j, k)``."""
+        if array.shape[1:] != self.array.shape[1:]:
+            raise GeometryError(
+                f"an array of grid {self.array.shape[1:]} is needed, got {array.shape[1:]}"
+            )
+        return replace(self, array=array)
+
+
+def _affine_of(spacing: Sequence[float], name: str) -> Affine:
+    sizes = np.array([*spacing, 1.0][:3] if len(spacing) == 2 else spacing, dtype=np.float64)
+    if sizes.shape != (3,) or not (np.isfinite(sizes) & (sizes > 0)).all():
+        raise GeometryError(f"{name}: a spacing is three lengths in mm, got {list(spacing)}")
+    return np.diag([*sizes, 1.0])

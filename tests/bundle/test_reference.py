@@ -1,0 +1,47 @@
+"""The generated reference files say what the spec says now."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from medseg.bundle.bundle import bundle_schema
+from medseg.bundle.reference import bundle_reference
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+
+
+def test_the_schema_on_disk_is_current() -> None:
+    on_disk = (REFERENCE / "medseg-bundle-1.json").read_text("utf-8")
+    assert json.loads(on_disk) == bundle_schema(), (
+        "the spec has changed; run: medseg schema > docs/reference/medseg-bundle-1.json"
+    )
+
+
+def test_the_reference_on_disk_is_current() -> None:
+    assert (REFERENCE / "bundle.md").read_text("utf-8") == bundle_reference(), (
+        "the spec has changed; run: python -m medseg.bundle.reference > docs/reference/bundle.md"
+    )
+
+
+@pytest.mark.parametrize("part", ["", *bundle_schema()["$defs"]])
+def test_every_field_has_a_sentence_in_the_reference(part: str) -> None:
+    schema = bundle_schema()
+    section = schema["$defs"][part] if part else schema
+    text = bundle_reference()
+    for name, field in section["properties"].items():
+        assert f"| `{name}` |" in text
+        described = field.get("description") or "$ref" in field or name in ("kind", "network")
+        assert described, f"{part}.{name} has no sentence"
+
+
+def test_links_lead_to_headings() -> None:
+    text = bundle_reference()
+    headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    links = re.findall(r"\]\(#([^)]+)\)", text)
+    assert links
+    assert set(links) <= anchors

@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medseg.bundle.spec import BundleSpec
+from medseg.commands.evaluate import evaluate
+from medseg.errors import DatasetError, MedsegError
+from medseg.evaluation.results import COLUMNS
+from medseg.events import Event, Progress, Warned
+from medseg.labels import Label, LabelSet, default_colour
+from medseg.metrics.metrics import score_case
+
+AFFINE = np.array([[-1.0, 0, 0, 9], [0, 2.0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+TWO = LabelSet([Label(1, "liver", 1, default_colour(1)), Label(2, "tumour", 2, default_colour(2))])
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def phantom(shift: int = 0, tumour: bool = True) -> np.ndarray:
+    array = np.zeros((16, 14, 12), np.uint8)
+    array[3:11, 3 + shift : 10 + shift, 2:9] = 1
+    if tumour:
+        array[5:8, 5:8, 4:7] = 2
+    return array
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    """Three cases: perfect, shifted, and with the tumour missed."""
+    predictions, references = tmp_path / "predictions", tmp_path / "references"
+    for case, prediction in {
+        "a": phantom(),
+        "b": phantom(1),
+        "c": phantom(tumour=False),
+    }.items():
+        save(predictions / f"{case}.nii.gz", prediction)
+        save(references / f"{case}.nii.gz", phantom())
+    return predictions, references
+
+
+def test_each_case_is_scored_in_mm_on_its_grid(folders):
+    found = evaluate(*folders, labels=TWO)
+    assert [case.case for case in found.cases] == ["a", "b", "c"]
+    assert not found.faults
+    expected = score_case(phantom(1), phantom(), TWO, (1.0, 2.0, 2.5), case="b")
+    for name, scores in expected.labels.items():
+        assert asdict(found.cases[1].labels[name]) == pytest.approx(asdict(scores))
+    assert found.cases[1].labels["liver"].reference_ml == pytest.approx((8 * 7 * 7 - 27) * 5 / 1000)
+    assert found.cases[2].labels["tumour"].missed
+    assert found.scores["dice"]["tumour"] == pytest.approx(2 / 3)
+
+
+def test_a_bundle_gives_its_labels(folders):
+    bundle = BundleSpec.model_validate(
+        {
+            "name": "x",
+            "channels": [{"name": "CT"}],
+            "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "tumour"}],
+            "training": {"patch": [16, 16, 16]},
+        }
+    )
+    assert evaluate(*folders, labels=bundle) == evaluate(*folders, labels=TWO)
+
+
+def test_results_are_written_whole_and_readable(folders, tmp_path):
+    out = tmp_path / "new" / "out"
+    evaluate(*folders, out, labels=TWO)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "evaluation.csv",
+        "evaluation.html",
+        "summary.csv",
+        "summary.json",
+    ]
+    rows = list(csv.DictReader((out / "evaluation.csv").open()))
+    assert list(rows[0]) == ["case", "label", *COLUMNS]
+    assert [(row["case"], row["label"]) for row in rows] == [
+        (case, label) for case in "abc" for label in ("liver", "tumour")
+    ]
+    assert (rows[0]["dice"], rows[0]["hd95_mm"], rows[0]["missed"]) == ("1.0", "0.0", "False")
+    missed = rows[5]
+    assert (missed["dice"], missed["missed"], missed["predicted_ml"]) == ("0.0", "True", "0.0")
+    assert float(missed["hd95_mm"]) == pytest.approx(math.hypot(16, 28, 30))
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["cases"] == 3
+    assert summary["metrics"]["dice"]["tumour"]["mean"] == pytest.approx(2 / 3)
+    assert summary["metrics"]["dice"]["tumour"]["worst_case"] == "c"
+    assert summary["metrics"]["hd95"]["tumour"]["missed"] == 1
+    table = list(csv.DictReader((out / "summary.csv").open()))
+    assert float(table[0]["mean"]) == summary["metrics"]["dice"]["liver"]["mean"]
+
+
+def test_two_methods_are_compared_and_lesions_counted(folders, tmp_path):
+    predictions, references = folders
+    worse = tmp_path / "worse"
+    for case in "abc":
+        save(worse / f"{case}.nii.gz", np.zeros_like(phantom()))
+    out = tmp_path / "out"
+    found = evaluate(predictions, references, out, labels=TWO, lesions=True, versus=worse)
+    dice = next(d for d in found.differences if (d.metric, d.label) == ("dice", "liver"))
+    assert (dice.n, dice.better, dice.worse) == (3, 3, 0)
+    assert dice.mean == pytest.approx(found.scores["dice"]["liver"])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["lesions"]["tumour"]["there"] == 3
+    assert summary["lesions"]["tumour"]["found"] == 2
+    low, high = (summary["metrics"]["dice"]["tumour"][end] for end in ("low", "high"))
+    assert low <= 2 / 3 <= high
+    assert len(list(csv.DictReader((out / "lesions.csv").open()))) == 6
+    page = (out / "evaluation.html").read_text()
+    assert all(title in page for title in ("Summary", "Compared with", "Lesions", "worst first"))
+
+
+def test_the_other_method_may_name_its_files_otherwise(tmp_path):
+    for case in ("a", "b"):
+        save(tmp_path / "references" / f"{case}_gt.nii.gz", phantom())
+        save(tmp_path / "ours" / f"{case}.nii.gz", phantom())
+        save(tmp_path / "theirs" / f"{case}_gt_v2.nii.gz", phantom(1))
+    found = evaluate(tmp_path / "ours", tmp_path / "references", versus=tmp_path / "theirs")
+    assert {one.n for one in found.differences} == {2}
+    assert [case.case for case in found.cases] == ["a", "b"]
+    one = evaluate(
+        tmp_path / "ours" / "a.nii.gz",
+        tmp_path / "references" / "a_gt.nii.gz",
+        versus=tmp_path / "theirs" / "a_gt_v2.nii.gz",
+    )
+    assert {one.n for one in one.differences} == {1}
+
+
+def test_a_comparison_of_nothing_says_so(folders, tmp_path):
+    predictions, references = folders
+    (predictions / "c.nii.gz").unlink()
+    save(tmp_path / "other" / "c.nii.gz", phantom())
+    heard: list[Event] = []
+    evaluate(
+        predictions, references, labels=TWO, versus=tmp_path / "other", listeners=[heard.append]
+    )
+    assert [e.message for e in heard if isinstance(e, Warned)] == [
+        "nothing is compared: no case has scores on both sides"
+    ]
+
+
+def test_lesions_of_label_maps_that_are_empty_are_none(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", np.zeros_like(phantom()))
+    save(tmp_path / "r" / "a.nii.gz", np.zeros_like(phantom()))
+    evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "out", lesions=True)
+    table = (tmp_path / "out" / "lesions.csv").read_text()
+    assert table == "case,label,there,found,predicted,false\n"
+
+
+def test_the_page_has_cases_without_a_dice_last(tmp_path):
+    empty = np.zeros_like(phantom())
+    for case, prediction, reference in (
+        ("good", phantom(), phantom()),
+        ("nothing", empty, empty),
+        ("poor", phantom(3), phantom()),
+    ):
+        save(tmp_path / "p" / f"{case}.nii.gz", prediction)
+        save(tmp_path / "r" / f"{case}.nii.gz", reference)
+    evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "out", labels=TWO)
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    cases = page[page.index("Cases, the worst first") :]
+    assert cases.index("poor") < cases.index("good") < cases.index("nothing")
+
+
+def test_the_mean_over_labels_lies_in_its_interval(tmp_path):
+    for number in range(6):
+        save(tmp_path / "p" / f"{number}.nii.gz", phantom(number % 2, tumour=False))
+        save(tmp_path / "r" / f"{number}.nii.gz", phantom(tumour=number < 3))
+    found = evaluate(tmp_path / "p", tmp_path / "r", labels=TWO)
+    for metric, by_label in found.statistics.items():
+        its = found.intervals[metric]["mean"]
+        mean = by_label["mean"].mean
+        assert its.low - 1e-9 <= mean <= its.high + 1e-9, metric
+
+
+def test_a_tolerance_without_end_is_refused(folders):
+    with pytest.raises(MedsegError, match=r"--tolerance is a length in mm, 0 or more; got inf"):
+        evaluate(*folders, labels=TWO, tolerance_mm=math.inf)
+
+
+def test_the_page_shows_names_as_text(folders, tmp_path):
+    predictions, references = folders
+    for folder in folders:
+        (folder / "a.nii.gz").rename(folder / "a<img src=x onerror=alert(1)>.nii.gz")
+    evaluate(predictions, references, tmp_path / "out", labels=TWO)
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    assert "<img" not in page
+    assert "&lt;img" in page
+    assert "script-src" not in page
+    assert "default-src 'none'" in page
+
+
+def test_what_is_nowhere_is_left_empty(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", phantom(tumour=False))
+    save(tmp_path / "r" / "a.nii.gz", phantom(tumour=False))
+    evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "out", labels=TWO)
+    rows = list(csv.DictReader((tmp_path / "out" / "evaluation.csv").open()))
+    assert (rows[1]["label"], rows[1]["dice"], rows[1]["hd95_mm"]) == ("tumour", "", "")
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    text = (tmp_path / "out" / "summary.json").read_text()
+    summary = json.loads(text, parse_constant=refuse)
+    assert summary["metrics"]["dice"]["tumour"]["n"] == 0
+    assert summary["metrics"]["dice"]["mean"]["mean"] == 1
+
+
+def test_bad_pairs_are_named_and_the_others_go_on(folders):
+    predictions, references = folders
+    moved = AFFINE.copy()
+    moved[0, 3] += 3
+    save(predictions / "a.nii.gz", phantom(), moved)
+    save(predictions / "b.nii.gz", phantom()[:, :, :-1])
+    save(references / "d.nii.gz", phantom())
+    (predictions / "e.nii.gz").write_bytes((predictions / "c.nii.gz").read_bytes()[:150])
+    save(references / "e.nii.gz", phantom())
+    save(predictions / "f.nii.gz", phantom() * 100)
+    save(references / "f.nii.gz", phantom())
+    save(predictions / "g.nii.gz", phantom())
+    save(references / "g.nii.gz", phantom() + 1)
+    events: list[Event] = []
+    save(predictions / "extra.nii.gz", phantom())
+    found = evaluate(predictions, references, labels=TWO, listeners=[events.append])
+    assert [case.case for case in found.cases] == ["c"]
+    faults = {fault.where: fault.what for fault in found.faults}
+    assert faults.keys() == set("abdefg")
+    assert "3 mm" in faults["a"]
+    assert "16×14×11" in faults["b"]
+    assert "16×14×12" in faults["b"]
+    assert "no prediction" in faults["d"]
+    assert "e.nii.gz" in faults["e"]
+    assert "up to 200; label indices 0 to 2" in faults["f"]
+    assert "3 (" in faults["g"]
+    assert found.without_reference == ("extra",)
+    assert [event for event in events if isinstance(event, Warned)] == [
+        Warned("extra: this prediction has no reference and is not scored")
+    ]
+    assert events[-1] == Progress("evaluating", 6, 6)
+
+
+def test_references_may_hold_other_values(folders, tmp_path):
+    predictions, _ = folders
+    for case in "abc":
+        save(tmp_path / "r" / f"{case}.nii.gz", np.array([0, 255, 7], np.int16)[phantom()])
+    labels = LabelSet(
+        [Label(1, "liver", 255, default_colour(1)), Label(2, "tumour", 7, default_colour(2))]
+    )
+    assert evaluate(predictions, tmp_path / "r", labels=labels).cases == (
+        evaluate(*folders, labels=TWO).cases
+    )
+
+
+def test_without_labels_each_value_is_one(folders):
+    predictions, references = folders
+    save(references / "a.nii.gz", phantom(tumour=False) * 12)
+    save(predictions / "a.nii.gz", phantom(tumour=False) * 12)
+    found = evaluate(predictions, references)
+    assert list(found.scores["dice"]) == ["label 1", "label 2", "label 12", "mean"]
+    assert found.statistics["dice"]["label 12"].n == 1
+    assert found.statistics["dice"]["label 2"].n == 2
+    assert found.scores["dice"]["label 12"] == 1
+    assert len(found.rows()) == 9
+
+
+def test_values_without_a_common_one_are_refused_rather_than_scored_0(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", phantom(tumour=False))
+    save(tmp_path / "r" / "a.nii.gz", phantom(tumour=False) * 255)
+    with pytest.raises(DatasetError, match=r"predictions hold label 1 .* label 255"):
+        evaluate(tmp_path / "p", tmp_path / "r")
+
+
+def test_an_empty_prediction_is_a_score_not_a_refusal(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", phantom() * 0)
+    save(tmp_path / "r" / "a.nii.gz", phantom())
+    assert evaluate(tmp_path / "p", tmp_path / "r").scores["dice"]["mean"] == 0
+
+
+def test_images_are_no_label_maps(tmp_path):
+    noise = np.arange(16 * 14 * 12, dtype=np.int16).reshape(16, 14, 12)
+    save(tmp_path / "p" / "a.nii.gz", phantom())
+    save(tmp_path / "r" / "a.nii.gz", noise)
+    found = evaluate(tmp_path / "p", tmp_path / "r")
+    assert "too many for label maps" in found.faults[0].what
+    assert found.summary_rows()[1:] == [("mean", "0", "0", "–", "–", "–", "–")]
+
+
+def test_pictures(tmp_path):
+    truth = np.zeros((40, 30), np.uint8)
+    truth[10:25, 5:20] = 255
+    for folder in ("p", "r"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(np.stack([truth] * 3, -1)).save(tmp_path / "r" / "a.png")
+    Image.fromarray(np.roll(truth // 255, 2, 0)).save(tmp_path / "p" / "a.png")
+    labels = LabelSet([Label(1, "ventricle", 255, default_colour(1))])
+    scores = evaluate(tmp_path / "p", tmp_path / "r", labels=labels).cases[0].labels["ventricle"]
+    assert scores.dice == pytest.approx(13 / 15)
+    assert scores.hd95 == pytest.approx(2)
+
+
+def test_a_tilted_stack_has_its_own_voxel_volume(tmp_path):
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 1.0
+    for folder in ("p", "r"):
+        save(tmp_path / folder / "a.nii.gz", phantom(), sheared)
+    scores = evaluate(tmp_path / "p", tmp_path / "r", labels=TWO).cases[0].labels["tumour"]
+    assert scores.reference_ml == pytest.approx(27 * 5 / 1000)
+
+
+def test_summary_rows_are_for_people(folders):
+    heading, liver, tumour, mean = evaluate(*folders, labels=TWO).summary_rows()
+    assert heading[:4] == ("label", "cases", "missed", "Dice")
+    assert liver[:3] == ("liver", "3", "0")
+    assert tumour[:4] == ("tumour", "3", "1", "0.667 ± 0.577")
+    assert mean[0] == "mean"
+
+
+def test_a_real_case_against_itself(shared_data, tmp_path):
+    labels = shared_data / "hippocampus" / "labelsTr"
+    for path in sorted(labels.glob("*.nii.gz"))[:2]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = evaluate(tmp_path, shared_data / "hippocampus")
+    assert found.scores["dice"]["mean"] == 1
+    assert len(found.faults) == len(list(labels.glob("*.nii.gz"))) - 2
+
+
+def test_what_nobody_annotated_is_not_scored(folders):
+    predictions, references = folders
+    for name in "abc":
+        reference = phantom()
+        reference[:, 9:] = 9  # where the shifted prediction sticks out
+        save(references / f"{name}.nii.gz", reference)
+    for labels in (None, TWO):
+        found = evaluate(predictions, references, labels=labels, ignore=9, lesions=True)
+        liver = "liver" if labels else "label 1"
+        assert not found.faults
+        assert list(found.cases[0].labels) == [liver, "tumour" if labels else "label 2"]
+        assert found.cases[0].labels[liver].dice == 1
+        for name in "abc":
+            changed = nibabel.load(predictions / f"{name}.nii.gz").get_fdata().astype(np.uint8)
+            changed[:, 9:] = np.random.default_rng(0).integers(0, 3, changed[:, 9:].shape)
+            save(predictions.with_name("changed") / f"{name}.nii.gz", changed)
+        other = evaluate(
+            predictions.with_name("changed"), references, labels=labels, ignore=9, lesions=True
+        )
+        assert repr(other.cases) == repr(found.cases)
+        assert other.lesions == found.lesions
+
+
+def test_a_prediction_that_holds_the_ignored_value_is_a_fault(folders):
+    predictions, references = folders
+    reference, prediction = phantom(), phantom()
+    reference[0] = prediction[0] = 9
+    save(references / "a.nii.gz", reference)
+    save(predictions / "a.nii.gz", prediction)
+    (fault,) = evaluate(predictions, references, ignore=9).faults
+    assert "swapped" in fault.what
+
+
+def test_a_dataset_says_itself_what_nobody_annotated(folders, tmp_path):
+    predictions, _ = folders
+    root = tmp_path / "data"
+    reference = phantom()
+    reference[12:] = 9
+    save(root / "labelsTr" / "a.nii.gz", reference)
+    (root / "dataset.json").write_text(json.dumps({"labels": {"liver": 1, "ignore": 9}}))
+    for name in "bc":
+        (predictions / f"{name}.nii.gz").unlink()
+    (case,) = evaluate(predictions, root).cases
+    assert list(case.labels) == ["label 1", "label 2"]

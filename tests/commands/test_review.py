@@ -1,0 +1,148 @@
+"""Masks without references: paired with scans, judged by a bundle, the worst first."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from support.bundles import made_spec, trained_bundle
+
+from medseg import cli
+from medseg.commands.review import evaluate_without_references
+from medseg.errors import DatasetError
+from medseg.events import Event, Progress, Warned
+from medseg.inference.segmenter import Segmenter
+from medseg.testing import write_dataset
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained_bundle(tmp_path_factory.mktemp("judge") / "trained", made_spec())
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("judge-data")
+    return write_dataset(root / "data", 3, shape=(20, 18, 16), spacing=9.0) / "imagesTr"
+
+
+@pytest.fixture
+def masks(bundle: Path, scans: Path, tmp_path: Path) -> Path:
+    """The bundle's own masks: of scan 0 as it is, of scan 1 half wrong, of scan 2 a tenth."""
+    segmenter, folder = Segmenter(bundle, "cpu"), tmp_path / "masks"
+    folder.mkdir()
+    for number, share in enumerate((0.0, 0.5, 0.1)):
+        image = nib.load(scans / f"phantom_{number:03d}.nii.gz")
+        labels = segmenter.segment(image).labels
+        wrong = np.random.default_rng(number).random(labels.shape) < share
+        mask = np.where(wrong, (labels + 1) % 3, labels).astype(np.uint8)
+        nib.save(nib.Nifti1Image(mask, image.affine), folder / f"phantom_{number:03d}_seg.nii.gz")
+    return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["medseg", *map(str, arguments)])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    return int(done.value.code or 0)
+
+
+def test_the_worst_mask_comes_first(masks: Path, bundle: Path, scans: Path, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    review = evaluate_without_references(
+        masks, bundle, scans, tmp_path / "out", device="cpu", listeners=[heard.append]
+    )
+    assert [one.case for one in review.cases] == ["phantom_001", "phantom_002", "phantom_000"]
+    assert not review.faults
+    assert review.coverage is None
+    assert heard[-1] == Progress("judging", 3, 3)
+    best = review.cases[-1].quality
+    assert best.mean is not None
+    assert best.mean.dice == 1
+    with (tmp_path / "out" / "agreement.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows if row["label"] == "mean"] == [
+        one.case for one in review.cases
+    ]
+    assert float(rows[-1]["dice_with_bundle"]) == 1
+    assert rows[-1]["expected_dice"] == ""
+
+
+def test_one_bad_mask_does_not_stop_the_others(masks: Path, bundle: Path, scans: Path) -> None:
+    good = masks / "phantom_001_seg.nii.gz"
+    good.write_bytes(good.read_bytes()[:200])
+    image = nib.load(masks / "phantom_002_seg.nii.gz")
+    moved = image.affine.copy()
+    moved[0, 3] += 5
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), masks / "phantom_002_seg.nii.gz")
+    (masks / "phantom_000_seg.nii.gz").rename(masks / "phantom_000.nii.gz")
+    nib.save(image, masks / "stranger.nii.gz")
+    review = evaluate_without_references(masks, bundle, scans, device="cpu")
+    assert [one.case for one in review.cases] == ["phantom_000"]
+    faults = {fault.where: fault.what for fault in review.faults}
+    assert set(faults) == {"phantom_001", "phantom_002", "stranger"}
+    assert "mm away" in faults["phantom_002"]
+    assert "has no scan" in faults["stranger"]
+
+
+def test_scans_without_a_mask_are_mentioned(masks: Path, bundle: Path, scans: Path) -> None:
+    heard: list[Event] = []
+    one = masks / "phantom_001_seg.nii.gz"
+    found = evaluate_without_references(one, bundle, scans, device="cpu", listeners=[heard.append])
+    assert [judged.case for judged in found.cases] == ["phantom_001"]
+    assert any(isinstance(event, Warned) and "2 scans" in event.message for event in heard)
+    alone = evaluate_without_references(one, bundle, scans / "phantom_002.nii.gz", device="cpu")
+    assert [judged.case for judged in alone.cases] == ["phantom_002"]
+
+
+def test_nothing_that_belongs_together_is_an_error(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    image = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4))
+    nib.save(image, tmp_path / "other.nii.gz")
+    with pytest.raises(DatasetError, match="has the name of a scan"):
+        evaluate_without_references(tmp_path, bundle, scans, device="cpu")
+
+
+def test_the_command_line_shows_the_worst_first(
+    masks: Path,
+    bundle: Path,
+    scans: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["--without-references", masks, "--bundle", bundle, "--scans", scans]
+    assert call(monkeypatch, "evaluate", *asked, "-o", tmp_path / "out", "--device", "cpu") == 0
+    shown = capsys.readouterr().out
+    places = [shown.index(f"phantom_00{number}") for number in (1, 2, 0)]
+    assert places == sorted(places)
+    assert "not calibrated" in shown
+    assert str(tmp_path / "out" / "agreement.csv") in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("masks",),
+        ("--without-references", "masks"),
+        ("--without-references", "masks", "--bundle", "b"),
+        ("--without-references", "masks", "references", "--bundle", "b", "--scans", "s"),
+        ("--without-references", "masks", "--lesions", "--bundle", "b", "--scans", "s"),
+        ("--without-references", "masks", "--ignore", "3", "--bundle", "b", "--scans", "s"),
+        ("--without-references", "masks", "--tolerance", "1", "--bundle", "b", "--scans", "s"),
+        ("masks", "references", "--scans", "s"),
+        ("masks", "references", "--device", "cpu"),
+    ],
+)
+def test_a_call_that_says_too_little_or_too_much_is_refused(
+    arguments: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert call(monkeypatch, "evaluate", *arguments) == 2
+    assert "--without-references" in capsys.readouterr().err

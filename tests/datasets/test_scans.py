@@ -1,0 +1,338 @@
+"""Finding what to segment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
+
+from medseg.datasets.names import distinct_names, safe_name, split_suffix
+from medseg.datasets.scans import ScanList, find_scans
+from medseg.errors import DatasetError
+
+PATIENT = "SECRET^NAME"
+
+
+def touch(*files: Path) -> None:
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"")
+
+
+def a_slice(file: Path, series: str, position: int = 0, sop_class: str = CTImageStorage) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPInstanceUID = generate_uid()
+    ds = Dataset()
+    ds.file_meta = meta
+    ds.SOPClassUID = sop_class
+    ds.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    ds.SeriesInstanceUID = series
+    ds.Modality = "CT"
+    ds.PatientName, ds.PatientID = PATIENT, "SECRET-ID"
+    ds.Rows = ds.Columns = 2
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.PixelSpacing, ds.ImageOrientationPatient = [1, 1], [1, 0, 0, 0, 1, 0]
+    ds.ImagePositionPatient = [0, 0, position]
+    ds.PixelData = bytes(8)
+    ds.save_as(file, enforce_file_format=True)
+
+
+def names(found: ScanList) -> list[str]:
+    return [scan.name for scan in found.scans]
+
+
+def left_out(found: ScanList) -> dict[str, str]:
+    return {fault.where: fault.what for fault in found.left_out}
+
+
+# --- a file -------------------------------------------------------------------------------
+
+
+def test_a_file_is_one_scan_with_its_own_name(tmp_path: Path) -> None:
+    touch(tmp_path / "liver 7.nii.gz")
+
+    (scan,) = find_scans(tmp_path / "liver 7.nii.gz", 1).scans
+
+    assert scan.name == "liver_7"
+    assert scan.parts == ((tmp_path / "liver 7.nii.gz",),)
+
+
+def test_a_file_that_is_no_image_or_not_there_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path / "notes.txt")
+
+    with pytest.raises(DatasetError, match=r"is no image; files ending in \.nii"):
+        find_scans(tmp_path / "notes.txt", 1)
+    with pytest.raises(DatasetError, match="no such file or folder"):
+        find_scans(tmp_path / "typo", 1)
+
+
+def test_a_single_dicom_file_is_a_series(tmp_path: Path) -> None:
+    a_slice(tmp_path / "no_ending", "1.2.3")
+
+    (scan,) = find_scans(tmp_path / "no_ending", 1).scans
+
+    assert scan.name.startswith("series-")
+    assert scan.parts == ((tmp_path / "no_ending",),)
+
+
+# --- a folder -----------------------------------------------------------------------------
+
+
+def test_a_folder_is_searched_with_all_below_it(tmp_path: Path) -> None:
+    touch(
+        *(tmp_path / name for name in ("b.nii", "a/c.nrrd", "a/d/e.mha", "f.PNG", "g.jpeg")),
+        *(tmp_path / name for name in ("README.md", ".hidden.nii", ".part-x.nii.gz", ".git/h.nii")),
+    )
+
+    found = find_scans(tmp_path, 1)
+
+    assert names(found) == ["a_c", "a_d_e", "b", "f", "g"]
+    assert found.left_out == ()
+    assert found.notes == ("1 other file: no image",)
+
+
+def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
+    touch(tmp_path / "README.md")
+
+    with pytest.raises(
+        DatasetError, match=r"no scan was found.*\.nii\.gz.*DICOM.*1 other file: no image"
+    ):
+        find_scans(tmp_path, 1)
+
+
+def test_names_that_would_be_equal_are_told_apart(tmp_path: Path) -> None:
+    touch(
+        *(tmp_path / name for name in ("a.nii", "a.nrrd", "A.png", "b/c.nii", "b_c.nii", "d.nii"))
+    )
+
+    found = names(find_scans(tmp_path, 1))
+
+    assert len({name.lower() for name in found}) == 6
+    assert "d" in found
+    touch(tmp_path / "0_new.nii")
+    assert set(found) < set(names(find_scans(tmp_path, 1)))
+
+
+def test_results_of_medseg_and_labels_are_not_segmented(tmp_path: Path) -> None:
+    touch(
+        *(tmp_path / name for name in ("a.nii", "out/ledger.jsonl", "out/a.nii")),
+        *(tmp_path / name for name in ("imagesTr/b.nii", "labelsTr/b.nii", "labels/only.nii")),
+    )
+
+    found = find_scans(tmp_path, 1)
+
+    assert names(found) == ["a", "imagesTr_b", "labels_only"]
+    assert [note.partition(":")[0] for note in found.notes] == ["labelsTr", "out"]
+
+
+def test_broken_links_are_left_out_and_circles_end(tmp_path: Path) -> None:
+    touch(tmp_path / "scans/a/b.nii", tmp_path / "elsewhere/c.nii")
+    (tmp_path / "scans/gone.nii").symlink_to(tmp_path / "nowhere.nii")
+    (tmp_path / "scans/a/up").symlink_to(tmp_path / "scans")
+    (tmp_path / "scans/self").symlink_to(tmp_path / "scans/self")
+    (tmp_path / "scans/further").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "scans")
+
+    found = find_scans(tmp_path / "scans", 1)
+
+    assert names(found) == ["a_b", "further_c"]
+    assert set(left_out(found)) >= {"gone.nii", "a/up"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
+    touch(tmp_path / "a.nii", tmp_path / "locked/b.nii")
+    (tmp_path / "locked").chmod(0)
+    try:
+        assert "cannot be read" in left_out(find_scans(tmp_path, 1))["locked"]
+    finally:
+        (tmp_path / "locked").chmod(0o700)
+
+
+# --- channels -----------------------------------------------------------------------------
+
+
+def test_channel_files_are_one_scan_in_channel_order(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"p/{name}_000{n}.nii.gz" for name in "ab" for n in (1, 0)))
+
+    found = find_scans(tmp_path, 2)
+
+    assert names(found) == ["p_a", "p_b"]
+    assert [part[0].name for part in found.scans[0].parts] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+
+
+def test_a_scan_without_all_its_channels_is_left_out(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a_0000.nii", "a_0002.nii", "b_0000.nii", "b_0000.nrrd")))
+
+    found = find_scans(tmp_path, 3)
+
+    assert found.scans == ()
+    assert "has no channel _0001; the bundle has 3" in left_out(found)["a"]
+    assert "has no channel" in left_out(found)["b"]
+
+
+def test_numbered_pictures_and_4d_files_are_scans_of_their_own(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"frame_{n:04d}.png" for n in range(12)), tmp_path / "four_d.nii.gz")
+
+    found = find_scans(tmp_path, 3)
+
+    assert len(found.scans) == 13
+    assert names(found)[0] == "four_d"
+
+
+def test_one_channel_keeps_numbered_files_apart(tmp_path: Path) -> None:
+    touch(tmp_path / "a_0000.nii", tmp_path / "a_0001.nii")
+
+    assert names(find_scans(tmp_path, 1)) == ["a_0000", "a_0001"]
+
+
+# --- DICOM --------------------------------------------------------------------------------
+
+
+def test_series_are_found_by_their_headers_and_named_without_the_patient(tmp_path: Path) -> None:
+    one, other = generate_uid(), generate_uid()
+    for n in range(3):
+        a_slice(tmp_path / PATIENT / f"{n}", one, n)
+        a_slice(tmp_path / PATIENT / f"x{n}.dcm", other, n)
+    touch(tmp_path / "a.nii", tmp_path / "list.txt")
+
+    found = find_scans(tmp_path, 1)
+
+    assert sorted(names(found)) == sorted(
+        ["a", *(f"series-{hashlib.sha256(uid.encode()).hexdigest()[:10]}" for uid in (one, other))]
+    )
+    assert {len(scan.parts[0]) for scan in found.scans} == {1, 3}
+    assert "SECRET" not in "".join(names(found))
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / PATIENT, moved / "deep")
+    assert set(names(find_scans(moved, 1))) < set(names(found))
+
+
+def test_dicom_files_that_are_no_volume_are_noted_and_damaged_ones_are_left_out(
+    tmp_path: Path,
+) -> None:
+    a_slice(tmp_path / "a/1.dcm", generate_uid())
+    a_slice(tmp_path / "a/seg.dcm", generate_uid(), sop_class=SegmentationStorage)
+    touch(tmp_path / "b/fake.dcm")
+
+    found = find_scans(tmp_path, 1)
+
+    assert len(found.scans) == 1
+    assert [*left_out(found)] == ["b/fake.dcm"]
+    assert found.notes == ("1 other file: 'Segmentation Storage' is not a volume image",)
+
+
+def test_slices_outside_the_searched_folders_do_not_hide_their_series(tmp_path: Path) -> None:
+    uid = generate_uid()
+    a_slice(tmp_path / "a/1.dcm", uid)
+    a_slice(tmp_path / "out/2.dcm", uid, 1)
+    touch(tmp_path / "out/ledger.jsonl")
+
+    (scan,) = find_scans(tmp_path, 1).scans
+
+    assert scan.parts == ((tmp_path / "a/1.dcm",),)
+
+
+def test_dicom_behind_a_link_to_a_folder_is_searched_or_reported(tmp_path: Path) -> None:
+    a_slice(tmp_path / "elsewhere/1.dcm", generate_uid())
+    touch(tmp_path / "scans/a.nii")
+    (tmp_path / "scans/linked").symlink_to(tmp_path / "elsewhere")
+
+    found = find_scans(tmp_path / "scans", 1)
+
+    assert len(found.scans) == 2 or "behind a link" in left_out(found)["linked"]
+
+
+def test_progress_counts_files(tmp_path: Path) -> None:
+    for n in range(3):
+        a_slice(tmp_path / f"{n}.dcm", "1.2.3", n)
+    touch(tmp_path / "notes.txt", tmp_path / "known.nii")
+    counts: list[tuple[int, int]] = []
+
+    find_scans(tmp_path, 1, lambda done, total: counts.append((done, total)))
+
+    assert counts == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+# --- a CSV --------------------------------------------------------------------------------
+
+
+def test_a_table_lists_scans_and_a_bad_line_leaves_the_others(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a.nii", "sub/b.nii", "c.txt")))
+    table = tmp_path / "scans.csv"
+    table.write_text(
+        f"scan,name\na.nii,mine\nsub/b.nii,\n{tmp_path}/a.nii,..\nc.txt,\ngone.nii,x\n,\na.nii,\n"
+    )
+
+    found = find_scans(table, 1)
+
+    assert names(found) == ["mine", "sub_b", "scan"]
+    assert "is no image" in left_out(found)["line 5"]
+    assert "no such file" in left_out(found)["x"]
+    assert "listed before" in left_out(found)["line 8"]
+
+
+def test_a_table_lists_channels_and_series(tmp_path: Path) -> None:
+    for contrast in ("t1", "t2"):
+        for n in range(2):
+            a_slice(tmp_path / contrast / f"{n}.dcm", f"1.2.{contrast[1]}", n)
+    (tmp_path / "scans.csv").write_text("name,image_1,image_0\np,t2,t1\nq,t1,.\n")
+
+    found = find_scans(tmp_path / "scans.csv", 2)
+
+    assert names(found) == ["p"]
+    assert [len(part) for part in found.scans[0].parts] == [2, 2]
+    assert found.scans[0].parts[0][0].parent.name == "t1"
+    assert "holds 2 DICOM series" in left_out(found)["q"]
+    assert "has 3 channels" in left_out(find_scans(tmp_path / "scans.csv", 3))["p"]
+
+
+# --- names --------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(max_size=150), max_size=30, unique=True))
+def test_names_are_plain_distinct_and_do_not_depend_on_the_order(texts: list[str]) -> None:
+    found = distinct_names(texts, texts)
+
+    assert len({name.casefold() for name in found}) == len(texts)
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) for name in found)
+    assert found == distinct_names(texts[::-1], texts[::-1])[::-1]
+
+
+def test_endings_are_those_that_readers_know() -> None:
+    assert split_suffix("a.b.NII.GZ") == ("a.b", ".nii.gz")
+    assert split_suffix("a.dcm.png") == ("a.dcm", ".png")
+    assert split_suffix("a.txt") == ("a.txt", "")
+    assert split_suffix(".nii") == (".nii", "")
+    assert safe_name("../..") == "_"
+    assert safe_name("-rf") == "rf"
+
+
+# --- real data ----------------------------------------------------------------------------
+
+
+def test_a_study_with_three_contrasts_gives_its_series(shared_data: Path) -> None:
+    found = find_scans(shared_data / "dicom_brain_mr_oblique" / "Study3", 1)
+
+    assert sorted(len(scan.parts[0]) for scan in found.scans) == [22, 22, 22, 40]
+    assert all(name.startswith("series-") for name in names(found))
+    assert found.left_out == ()
+
+
+def test_a_dataset_folder_gives_its_images_only(shared_data: Path) -> None:
+    found = find_scans(shared_data / "hippocampus", 1)
+
+    assert len(found.scans) == 196
+    assert not any("labels" in name for name in names(found))

@@ -1,0 +1,81 @@
+"""Labels are those of all scores interpolated to the scan's grid and then compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.scores import CPU, blobs
+
+from medseg.errors import MedsegError
+from medseg.inference.accumulator import Accumulator
+from medseg.inference.label_writer import Labeller, label_type
+from medseg.inference.windows import Windows
+from medseg.preprocessing.resampling import GridMap, resample, spacing_maps
+from medseg.volume import Array
+
+
+def labelled(scores: torch.Tensor, back: GridMap, planes: int) -> Array:
+    """Label scores given as one window of ``planes`` planes after the other."""
+    shape = (scores.shape[1], scores.shape[2], scores.shape[3])
+    windows = Windows((shape[0], shape[1], planes), shape, 0.0)
+    labels: Array = np.full(back.target, 99, label_type(len(scores)))
+    labeller = Labeller(back, labels, CPU)
+    sums = Accumulator(windows, len(scores), CPU)
+    for corner in windows.corners():
+        if not sums.has_room_for(corner):
+            sums.drop_before(labeller.label(sums, corner[2]))
+        at = corner[2]
+        sums.add(corner, scores[..., at : at + planes])
+    labeller.label(sums, shape[2])
+    return labels
+
+
+def check(scores: torch.Tensor, back: GridMap, planes: int) -> None:
+    on_scan = resample(scores.numpy(), back)
+    best = on_scan.topk(2, dim=0)
+    got = torch.from_numpy(labelled(scores, back, planes).astype(np.int64))
+    different = got != best.indices[0]
+    ties = best.values[0] - best.values[1] < 1e-5
+    assert not (different & ~ties).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 60)),
+    st.tuples(*[st.floats(0.4, 2.5)] * 3),
+    st.sampled_from([2, 3, 30]),
+    st.sampled_from([0.5, 3.0]),
+    st.sampled_from([0.0, 0.0, 0.4]),
+)
+def test_labels_are_those_of_all_scores(
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    classes: int,
+    roughness: float,
+    shear: float,
+) -> None:
+    affine = np.eye(4)
+    affine[1, 2] = affine[0, 1] = shear
+    there, back = spacing_maps(affine, shape, spacing)
+    check(blobs(there.target, classes, roughness), back, planes=min(5, there.target[2]))
+
+
+@pytest.mark.parametrize("classes", [255, 256, 257, 400])
+def test_many_classes(classes: int) -> None:
+    back = GridMap(np.diag([0.5, 0.5, 0.5, 1]), (4, 4, 4), (7, 7, 7))
+    scores = blobs((4, 4, 4), classes, 3.0)
+    scores[-1, 1] += 9  # the last class is found, and is not taken for a mark
+    check(scores, back, planes=4)
+    assert labelled(scores, back, 4).max() == classes - 1
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_scores_that_are_no_numbers_are_an_error(bad: float) -> None:
+    scores = torch.zeros(2, 4, 4, 4)
+    scores[1, 2, 2, 2] = bad
+    same = GridMap(np.eye(4), (4, 4, 4), (4, 4, 4))
+    with pytest.raises(MedsegError, match="fp32"):
+        labelled(scores, same, 4)

@@ -1,0 +1,212 @@
+"""The report needs nothing else, runs nothing foreign, and says what the ledger says."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from medseg._support.files import write_whole
+from medseg.inference.ledger import Entry, QualityEntry
+from medseg.inference.report import preview_file, render_report, volumes_csv, write_report
+from medseg.labels import Label, LabelSet
+
+LABELS = LabelSet([Label(1, "liver", 1, (230, 60, 60)), Label(2, "kidney", 2, (70, 170, 255))])
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{ 7*7 }}</td></table>"
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.cells: list[str] = []
+        self.scripts: list[str] = []
+        self._in = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._in = tag
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self._in == "script":
+            self.scripts.append(data)
+        elif self.cells:
+            self.cells[-1] += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in = ""
+
+    def first_cells(self) -> list[str]:
+        return [attrs["data-sort"] for tag, attrs in self.tags if attrs.get("class") == "name"]
+
+
+def entry(scan: str, state: str = "done", **facts) -> Entry:
+    volumes = {"liver": 1500.25, "kidney": 300.5} if state == "done" else {}
+    return Entry(scan=scan, state=state, **{"volumes_ml": volumes} | facts)
+
+
+def page(out: Path, *entries: Entry, labels: LabelSet = LABELS) -> Page:
+    return Page(render_report(out, entries, "liver 1.0.0", labels))
+
+
+def test_failed_scans_come_first_then_names_in_order(tmp_path: Path) -> None:
+    shown = page(tmp_path, entry("b"), entry("A"), entry("z", "failed"), entry("y", "error"))
+    assert shown.first_cells() == ["y", "z", "A", "b"]
+
+
+def test_what_the_ledger_says_is_shown(tmp_path: Path) -> None:
+    text = render_report(
+        tmp_path,
+        [
+            entry("a", warnings=("thick slices",), shape=(4, 5, 6), spacing_mm=(1, 1, 2.5),
+                  seconds={"read": 1.0, "segment": 2.5}, files={"a.nii.gz": "0"}),
+            entry("b", "failed", error="truncated; copy it again"),
+            entry("c", "error", error="KeyError"),
+        ],
+        "liver 1.0.0",
+        LABELS,
+    )  # fmt: skip
+    for said in ("thick slices", "4×5×6", "1 × 1 × 2.5", "3.5 s", "1500.25", "300.50"):
+        assert said in text
+    for said in ("a.nii.gz", "truncated; copy it again", "Bug in medseg", "#e63c3c", "liver 1.0.0"):
+        assert said in text
+
+
+def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
+    write_whole(preview_file(tmp_path, "a"), b"pixels")
+    write_whole(preview_file(tmp_path, "b"), b"stale")
+    shown = page(tmp_path, entry("a"), entry("b", "failed"), entry("c"))
+    sources = [attrs["src"] for tag, attrs in shown.tags if tag == "img"]
+    assert sources == ["data:image/webp;base64," + base64.b64encode(b"pixels").decode()]
+
+
+def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path: Path) -> None:
+    write_whole(preview_file(tmp_path, "a"), b"pixels")
+    shown = page(tmp_path, entry("a"))
+    for tag, attrs in shown.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+        assert not [name for name in attrs if name.startswith("on")]
+        for name in ("src", "href", "srcset", "action", "data"):
+            assert (attrs.get(name) or "data:").startswith("data:")
+    (script,) = shown.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = [a["content"] for _, a in shown.tags if a.get("http-equiv")]
+    assert "default-src 'none'" in policy
+    assert re.findall(r"script-src ([^;]*)", policy) == [f"'sha256-{digest}'"]
+
+
+def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    labels = LabelSet([Label(1, HOSTILE, 1, (1, 2, 3))])
+    facts = {"volumes_ml": {HOSTILE: 1.0}, "warnings": (HOSTILE,)}
+    one = entry("a", **facts, seconds={HOSTILE: 1.0})
+    failed = entry("b", "failed", error=HOSTILE)
+    shown = Page(render_report(tmp_path, [one, failed], HOSTILE, labels))
+    assert [tag for tag, _ in shown.tags].count("script") == 1
+    assert not [tag for tag, _ in shown.tags if tag == "img"]
+    assert sum(HOSTILE in cell for cell in shown.cells) == 2
+    assert all(not name.startswith("on") for _, attrs in shown.tags for name in attrs)
+    assert len([tag for tag, _ in shown.tags if tag == "tr"]) == 3
+
+
+def test_an_empty_batch_has_a_page(tmp_path: Path) -> None:
+    write_report(tmp_path, [], "liver", LABELS)
+    assert "0 scans" in (tmp_path / "report.html").read_text()
+
+
+def test_the_same_ledger_gives_the_same_page(tmp_path: Path) -> None:
+    entries = [entry("a"), entry("b", "failed", error="x")]
+    first = render_report(tmp_path, entries, "liver", LABELS)
+    assert render_report(tmp_path, reversed(entries), "liver", LABELS) == first
+
+
+def test_volumes_are_sorted_and_failed_scans_left_out() -> None:
+    table = volumes_csv([entry("b"), entry("A"), entry("c", "failed")], LABELS)
+    assert table.splitlines() == [
+        "scan,liver_ml,kidney_ml,expected_dice,lower_bound,review,liver_expected_dice,"
+        "kidney_expected_dice",
+        "A,1500.2500,300.5000,,,,,",
+        "b,1500.2500,300.5000,,,,,",
+    ]
+
+
+JUDGED = QualityEntry(
+    expected_dice=0.91,
+    lower_bound=0.83,
+    labels={"liver": (0.95, 0.9)},
+    is_calibrated=True,
+    review=False,
+)
+
+
+def test_quality_stands_beside_the_volumes() -> None:
+    nothing = QualityEntry(expected_dice=None, lower_bound=None, is_calibrated=True, review=True)
+    table = volumes_csv([entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS)
+    assert table.splitlines()[1:] == [
+        "a,1500.2500,300.5000,0.9100,0.8300,0,0.9500,",
+        "b,1500.2500,300.5000,,,1,,",
+    ]
+
+
+def test_failed_scans_come_first_and_then_the_worst_results(tmp_path: Path) -> None:
+    def judged(scan: str, dice: float | None) -> Entry:
+        return entry(scan, quality=JUDGED.model_copy(update={"expected_dice": dice}))
+
+    entries = [entry("old"), judged("fine", 0.9), judged("bad", 0.3), entry("gone", "failed")]
+    shown = page(tmp_path, *entries, judged("nothing", None)).first_cells()
+    assert shown == ["gone", "nothing", "bad", "fine", "old"]
+
+
+def test_the_report_says_what_to_review(tmp_path: Path) -> None:
+    flagged = JUDGED.model_copy(update={"expected_dice": 0.4, "review": True})
+    text = render_report(
+        tmp_path, [entry("a", quality=flagged), entry("b", quality=JUDGED)], "liver 1.0.0", LABELS
+    )
+    assert text.count("<mark>review</mark>") == 1
+    assert "<b>1</b>to review" in text
+    assert "at least 0.83" in text
+    assert "not calibrated" not in text
+    raw = JUDGED.model_copy(update={"is_calibrated": False, "lower_bound": None})
+    text = render_report(tmp_path, [entry("a", quality=raw)], "liver 1.0.0", LABELS)
+    assert text.count("<small>not calibrated</small>") == 1
+
+
+def test_labels_of_another_bundle_have_their_own_columns() -> None:
+    other = entry("old", volumes_ml={"spleen": 2.0})
+    table = volumes_csv([entry("new"), other], LABELS)
+    assert [line.split(",")[:4] for line in table.splitlines()] == [
+        ["scan", "liver_ml", "kidney_ml", "spleen_ml"],
+        ["new", "1500.2500", "300.5000", ""],
+        ["old", "", "", "2.0000"],
+    ]
+
+
+@pytest.mark.slow
+def test_a_browser_shows_and_sorts_the_table(tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    entries = [
+        entry(s, volumes_ml={"liver": ml}) for s, ml in (("a", 10.0), ("b", 9.0), ("c", 100.0))
+    ]
+    text = render_report(tmp_path, entries, "liver", LABELS)
+    # The policy lets no other script run, so the page that clicks by itself is without it.
+    clicks = "<script>document.querySelectorAll('th button')[1].click()</script>"
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"{clicks}</body>")
+    (tmp_path / "clicked.html").write_text(text)
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",
+         f"file://{tmp_path}/clicked.html"],
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert Page(done.stdout).first_cells() == ["b", "a", "c"]

@@ -1,0 +1,192 @@
+"""NRRD and MetaImage: exact places, nothing read from elsewhere, no patient carried over."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support import dicom as made
+
+from medseg.errors import ScanError
+from medseg.io import read_image, read_labels, write_labels
+
+META = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    "CompressedData = {packed}\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 5 6 7\n"
+    "ElementSpacing = 1 2 3\nDimSize = 4 3 2\nElementType = MET_USHORT\n"
+    "ElementDataFile = {where}\n"
+)
+NRRD = (
+    "NRRD0004\ntype: uint16\ndimension: 3\nspace: {space}\nsizes: 4 3 2\n"
+    "space directions: {directions}\nendian: little\nencoding: raw\nspace origin: (5,6,7)\n{more}\n"
+)
+VOXELS = np.arange(24, dtype="<u2").reshape(4, 3, 2, order="F")
+
+
+def meta(path: Path, where: str = "LOCAL", packed: str = "False", payload: bytes = b"") -> Path:
+    path.write_bytes(META.format(where=where, packed=packed).encode() + payload)
+    return path
+
+
+def nrrd(path: Path, payload: bytes | None = None, **changes: str) -> Path:
+    text = {"space": "left-posterior-superior", "directions": "(1,0,0) (0,2,0) (0,0,3)", "more": ""}
+    content = VOXELS.tobytes("F") if payload is None else payload
+    path.write_bytes(NRRD.format(**(text | changes)).encode() + content)
+    return path
+
+
+def test_lps_becomes_ras(tmp_path):
+    for path in (nrrd(tmp_path / "a.nrrd"), meta(tmp_path / "a.mha", payload=VOXELS.tobytes("F"))):
+        volume = read_image(path)
+        assert np.array_equal(volume.array[0], VOXELS)
+        assert volume.affine.tolist() == [
+            [-1, 0, 0, -5],
+            [0, -2, 0, -6],
+            [0, 0, 3, 7],
+            [0, 0, 0, 1],
+        ]
+
+
+def test_a_nrrd_in_ras_means_the_same(tmp_path):
+    path = nrrd(tmp_path / "a.nrrd", space="right-anterior-superior")
+    assert np.allclose(read_image(path).affine @ (1, 1, 1, 1), (6, 8, 10, 1))
+
+
+def test_a_sheared_nrrd_keeps_its_shear(tmp_path):
+    path = nrrd(tmp_path / "a.nrrd", directions="(1,0,0) (0,2,0) (0,1,3)")
+    assert np.allclose(read_image(path).affine[:3, 2], (0, -1, 3))
+
+
+def test_a_nrrd_without_a_space_is_doubted(tmp_path):
+    path = nrrd(tmp_path / "a.nrrd")
+    text = path.read_bytes().replace(b"space: left-posterior-superior\n", b"")
+    text = text.replace(b"space directions: (1,0,0) (0,2,0) (0,0,3)\n", b"spacings: 1 2 3\n")
+    path.write_bytes(text.replace(b"space origin: (5,6,7)\n", b""))
+    assert "LPS is assumed" in read_image(path).warnings[0]
+
+
+def test_vectors_are_channels(tmp_path):
+    array = np.random.default_rng(0).integers(0, 9, (2, 3, 4, 3)).astype(np.float32)
+    for name in ("a.nrrd", "a.mha"):
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / name))
+        volume = read_image(tmp_path / name)
+        assert np.array_equal(volume.array, array.transpose(3, 2, 1, 0))
+        with pytest.raises(ScanError, match="has 3"):
+            read_labels(tmp_path / name)
+
+
+def test_voxels_beside_a_header_are_read_and_elsewhere_are_not(tmp_path):
+    (tmp_path / "scan").mkdir()
+    for folder in (tmp_path, tmp_path / "scan"):
+        (folder / "a.raw").write_bytes(VOXELS.tobytes("F"))
+    path = meta(tmp_path / "scan" / "a.mhd", where="a.raw")
+    assert np.array_equal(read_image(path).array[0], VOXELS)
+    for where in ("../a.raw", str(tmp_path / "a.raw"), "LIST", "gone.raw", "a%d.raw 0 1 1"):
+        with pytest.raises(ScanError, match="in the same folder"):
+            read_image(meta(path, where=where))
+    with pytest.raises(ScanError, match="in the same folder"):
+        read_image(meta(tmp_path / "scan" / "a.mha", where="a.raw"))
+    with pytest.raises(ScanError, match="another file"):
+        read_image(nrrd(tmp_path / "scan" / "a.nrrd", more="data file: a.raw\n"))
+
+
+def test_a_short_voxel_file_is_refused(tmp_path):
+    (tmp_path / "a.raw").write_bytes(VOXELS.tobytes("F")[:-2])
+    with pytest.raises(ScanError, match="46 of 48 bytes"):
+        read_image(meta(tmp_path / "a.mhd", where="a.raw"))
+
+
+def test_streams_that_inflate_to_less_or_more_are_refused(tmp_path):
+    content = VOXELS.tobytes("F")
+    whole = zlib.compress(content)
+    assert read_image(meta(tmp_path / "a.mha", packed="True", payload=whole)).array.max() == 23
+    short, long = zlib.compress(content[:-2]), zlib.compress(content + bytes(100 << 20))
+    with pytest.raises(ScanError, match="46 of 48 bytes"):
+        read_image(meta(tmp_path / "short.mha", packed="True", payload=short))
+    with pytest.raises(ScanError, match="more voxels than its header"):
+        read_image(meta(tmp_path / "long.mha", packed="True", payload=long))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("4 3 2", "40000 40000 40000"),
+        ("4 3 2", "4 3 0"),
+        ("4 3 2", "4 3"),
+        ("4 3 2", "-4 3 2"),
+        ("ElementSpacing = 1 2 3", "ElementSpacing = 1 2 nan"),
+        ("ElementSpacing = 1 2 3", "ElementSpacing = 1 2 0"),
+        ("1 0 0 0 1 0 0 0 1", "1 0 0 1 0 0 0 0 1"),
+        ("Offset = 5 6 7", "Offset = 5 6 inf"),
+        ("Offset = 5 6 7", "Offset = 5 6 1e300"),
+        ("ElementType", "ElementNumberOfChannels = 0\nElementType"),
+        ("ElementType", "ElementNumberOfChannels = 99999\nElementType"),
+        ("BinaryData = True", "BinaryData = False"),
+        ("MET_USHORT", "MET_NONSENSE"),
+        ("NDims = 3", "NDims = 99999"),
+        ("ElementDataFile", "Something"),
+    ],
+)
+def test_forged_headers_are_refused(tmp_path, old, new):
+    text = META.format(where="LOCAL", packed="False")
+    assert old in text
+    path = tmp_path / "a.mha"
+    path.write_bytes(text.replace(old, new).encode() + VOXELS.tobytes("F"))
+    with pytest.raises(ScanError, match=r"a\.mha"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sizes: 4 3 2", "sizes: 40000 40000 40000"),
+        ("sizes: 4 3 2", "sizes: 4 3"),
+        ("dimension: 3", "dimension: 99999"),
+        ("(0,2,0)", "none"),
+        ("(0,2,0)", "(0,2)"),
+        ("(0,2,0)", "(0,nan,0)"),
+        ("(0,2,0)", "(0,0,0)"),
+        ("space origin: (5,6,7)", "space origin: (5,6,1e300)"),
+        ("type: uint16", "type: block"),
+        ("endian: little\n", ""),
+        ("encoding: raw", "encoding: bzip2"),
+        ("encoding: raw", "encoding: raw\nbyte skip: -1"),
+        ("NRRD0004", "NRRD0009"),
+    ],
+)
+def test_forged_nrrd_headers_are_refused(tmp_path, old, new):
+    path = nrrd(tmp_path / "a.nrrd")
+    assert old.encode() in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+    with pytest.raises(ScanError, match=r"a\.nrrd"):
+        read_image(path)
+
+
+def test_channels_last_in_a_nrrd(tmp_path):
+    array = np.arange(48, dtype="<u2").reshape(4, 3, 2, 2, order="F")
+    path = nrrd(tmp_path / "a.nrrd", array.tobytes("F"))
+    text = path.read_bytes().replace(b"dimension: 3", b"dimension: 4")
+    text = text.replace(b"sizes: 4 3 2", b"sizes: 4 3 2 2").replace(b"(0,0,3)", b"(0,0,3) none")
+    path.write_bytes(text)
+    assert np.array_equal(read_image(path).array, np.moveaxis(array, 3, 0))
+
+
+def test_the_real_segmentations_lie_on_their_series(shared_data):
+    folder = shared_data / "dicom_seg" / "dcmqi"
+    labels = read_labels(folder / "liver_seg.nrrd")
+    scan = read_image(folder / "ct-3slice")
+    assert scan.on_same_grid(labels)
+    counts = np.count_nonzero(labels.array[0], axis=(0, 1))
+    assert sorted(counts.tolist()) == [35220, 35645, 36233]
+
+
+def test_written_files_hold_no_identity(tmp_path):
+    scan = read_image(made.save(tmp_path / "ct", made.series()))
+    for name in ("a.nrrd", "a.mha", "a.nii"):
+        write_labels(tmp_path / name, made.voxels() % 2, scan)
+        content = (tmp_path / name).read_bytes()
+        assert b"Secret" not in content
+        assert b"4711" not in content

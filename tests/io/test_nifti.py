@@ -1,0 +1,298 @@
+"""NIfTI: the same voxels and affine as nibabel and MONAI, and no trust in headers."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medseg.errors import GeometryError, ScanError
+from medseg.io import read_image, read_labels, write_labels
+
+AFFINE = np.array([[-0.7, 0.1, 0.2, 31], [0.2, 1.4, 0.3, -12], [0.1, -0.4, 3.1, 7], [0, 0, 0, 1.0]])
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, **fields) -> Path:
+    image = nib.Nifti1Image(array, affine)
+    for name, value in fields.items():
+        image.header[name] = value
+    nib.save(image, path)
+    return path
+
+
+def patch(path: Path, **fields) -> Path:
+    """Write header fields as they are: nibabel repairs some on saving."""
+    content = bytearray(path.read_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]))
+    for name, value in fields.items():
+        header[name] = value
+    content[:348] = header.binaryblock
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", ">i2", "u2", "i4", "f4", "f8", ">f4"])
+@pytest.mark.parametrize("scaling", [(1, 0), (0.5, -1024), (0, 0)])
+def test_voxels_equal_nibabels(tmp_path, dtype, scaling):
+    values = np.random.default_rng(0).integers(0, 100, (5, 4, 3)).astype(dtype)
+    header = nib.Nifti1Header(endianness=">" if dtype.startswith(">") else "<")
+    header.set_data_dtype(values.dtype)
+    path = tmp_path / "scan.nii"
+    nib.save(nib.Nifti1Image(values, AFFINE, header), path)
+    content = bytearray(path.read_bytes())
+    stored = nib.Nifti1Header(bytes(content[:348]), endianness=header.endianness)
+    stored["scl_slope"], stored["scl_inter"] = scaling
+    content[:348] = stored.binaryblock
+    path.write_bytes(content)
+    image = nib.load(path)
+    expected = np.asanyarray(image.dataobj).astype(np.float32)
+    volume = read_image(path)
+    assert np.array_equal(volume.array[0], expected)
+    assert np.array_equal(volume.affine, image.affine)
+
+
+@pytest.mark.slow
+def test_voxels_equal_monais(shared_data):
+    from monai.transforms import LoadImage
+
+    for path in sorted((shared_data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[:6]:
+        expected = LoadImage(reader="NibabelReader", image_only=True)(path)
+        volume = read_image(path)
+        assert np.array_equal(volume.array[0], expected.numpy())
+        assert np.array_equal(volume.affine, expected.affine.numpy())
+
+
+def test_the_fourth_axis_is_the_channels(tmp_path):
+    values = np.arange(2 * 3 * 4 * 5, dtype=np.int16).reshape(2, 3, 4, 5)
+    volume = read_image(save(tmp_path / "scan.nii.gz", values))
+    assert volume.array.shape == (5, 2, 3, 4)
+    assert np.array_equal(volume.array, np.moveaxis(values, 3, 0))
+    one = read_image(save(tmp_path / "one.nii", values[..., :1]))
+    assert one.array.shape == (1, 2, 3, 4)
+    with pytest.raises(ScanError, match="5 axes"):
+        read_image(save(tmp_path / "five.nii", values.reshape(2, 3, 4, 1, 5)))
+    with pytest.raises(ScanError, match="one channel, this file has 5"):
+        read_labels(tmp_path / "scan.nii.gz")
+
+
+def test_colours_and_complex_numbers_are_refused(tmp_path):
+    rgb = np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for name, array in (("rgb.nii", rgb), ("complex.nii", np.zeros((3, 3, 3), np.complex64))):
+        with pytest.raises(ScanError, match="colours or complex"):
+            read_image(save(tmp_path / name, array))
+
+
+def test_nan_becomes_zero_in_images_and_is_refused_in_labels(tmp_path):
+    values = np.ones((3, 3, 3), np.float64)
+    values[0, 0, 0], values[1, 1, 1], values[2, 2, 2] = np.nan, np.inf, 1e300
+    path = save(tmp_path / "scan.nii", values)
+    volume = read_image(path)
+    assert volume.array.sum() == 24
+    assert volume.warnings == ("3 of 27 voxels were not numbers (NaN or infinite) and became 0",)
+    with pytest.raises(ScanError, match="not numbers"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [([0, 1.5], "holds 1.5"), ([0, -1], "lowest is -1"), ([0, 2.0**40], "larger than any")],
+)
+def test_values_that_are_no_labels(tmp_path, values, why):
+    array = np.zeros((2, 2, 2), np.float32)
+    array[:, 0, 0] = values
+    with pytest.raises(ScanError, match=why):
+        read_labels(save(tmp_path / "labels.nii", array))
+
+
+@pytest.mark.parametrize(("most", "dtype"), [(255, "u1"), (256, "u2"), (65536, "u4")])
+def test_float_labels_become_the_smallest_integers(tmp_path, most, dtype):
+    array = np.zeros((2, 2, 2), np.float32)
+    array[1, 1, 1] = most
+    labels = read_labels(save(tmp_path / "labels.nii", array)).array
+    assert labels.dtype == dtype
+    assert labels.max() == most
+
+
+def test_geometry_that_is_doubtful_is_said(tmp_path):
+    plain = np.zeros((4, 4, 4), np.uint8)
+    nowhere = patch(save(tmp_path / "a.nii", plain), sform_code=0, qform_code=0)
+    assert "no orientation" in read_image(nowhere).warnings[0]
+    assert np.array_equal(read_image(nowhere).affine, nib.load(nowhere).affine)
+    two = patch(save(tmp_path / "b.nii", plain), qform_code=1, qoffset_x=77)
+    assert "sform and qform differ by up to" in read_image(two).warnings[0]
+    microns = patch(save(tmp_path / "c.nii", plain), xyzt_units=3)
+    assert "micron" in read_image(microns).warnings[0]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"srow_x": [np.nan, 0, 0, 0]},
+        {"srow_y": [0, np.inf, 0, 0]},
+        {"srow_z": [0, 0, 0, 0]},
+        {"sform_code": 0, "qform_code": 1, "quatern_b": 3},
+        {"sform_code": 0, "qform_code": 1, "qoffset_x": np.nan},
+    ],
+)
+def test_broken_affines_are_refused(tmp_path, fields):
+    path = patch(save(tmp_path / "scan.nii", np.zeros((3, 3, 3), np.uint8)), **fields)
+    with pytest.raises(GeometryError, match=r"scan\.nii"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"dim": [3, 30000, 30000, 30000, 1, 1, 1, 1]},
+        {"dim": [3, 1500, 1500, 1500, 1, 1, 1, 1]},
+        {"dim": [3, -3, 3, 3, 1, 1, 1, 1]},
+        {"dim": [3, 0, 3, 3, 1, 1, 1, 1]},
+        {"dim": [7, 2, 2, 2, 2, 2, 2, 2]},
+        {"dim": [0, 2, 2, 2, 2, 2, 2, 2]},
+        {"datatype": 9999},
+        {"datatype": 0},
+        {"vox_offset": 1e9},
+        {"vox_offset": np.nan},
+        {"vox_offset": np.inf},
+        {"magic": b"ni1"},
+        {"magic": b"xyz"},
+        {"scl_slope": 1, "scl_inter": np.nan},
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_forged_headers_are_refused_before_memory_is_taken(tmp_path, fields, zipped):
+    path = patch(save(tmp_path / "scan.nii", np.zeros((3, 3, 3), np.uint8)), **fields)
+    if zipped:
+        path = tmp_path / "scan.nii.gz"
+        path.write_bytes(gzip.compress((tmp_path / "scan.nii").read_bytes()))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ScanError, match="scan"):
+            read_image(path)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_gzip_bomb_is_read_no_further_than_its_header_says(tmp_path):
+    content = save(tmp_path / "scan.nii", np.ones((3, 3, 3), np.uint8)).read_bytes()
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(content + bytes(200 << 20)))
+    tracemalloc.start()
+    assert read_image(path).array.sum() == 27
+    assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    tracemalloc.stop()
+
+
+def test_every_cut_of_a_gzip_file_is_noticed(tmp_path):
+    path = save(tmp_path / "scan.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    content = path.read_bytes()
+    for size in range(0, len(content), 7):
+        path.write_bytes(content[:size])
+        with pytest.raises(ScanError, match="scan"):
+            read_image(path)
+    for size in range(len(content) - 8, len(content)):  # within the checksum
+        path.write_bytes(content[:size])
+        with pytest.raises(ScanError, match="truncated or damaged"):
+            read_image(path)
+
+
+def test_a_wrong_checksum_is_noticed(tmp_path):
+    path = save(tmp_path / "scan.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    content = bytearray(path.read_bytes())
+    content[-6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ScanError, match="damaged"):
+        read_image(path)
+
+
+def test_a_neighbour_of_the_same_name_is_not_read(tmp_path):
+    save(tmp_path / "x.nii", np.full((3, 3, 3), 7, np.uint8))
+    path = save(tmp_path / "x.nii.gz", np.full((3, 3, 3), 1, np.uint8))
+    assert read_image(path).array.max() == 1
+
+
+@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (2, 0), (0, 1), (4, 1), (0, 0)])
+def test_labels_repeat_the_source_headers_geometry_bit_for_bit(tmp_path, sform, qform):
+    rigid = np.diag([-1.5, 1.5, 2.0, 1]) + np.array([[0, 0, 0, 9.1], [0] * 4, [0] * 4, [0] * 4])
+    image = nib.Nifti1Image(np.zeros((4, 3, 2), np.float32), rigid)
+    image.set_sform(AFFINE, sform)
+    image.set_qform(rigid, qform)
+    image.header["descrip"] = b"Secret Person"
+    nib.save(image, tmp_path / "scan.nii.gz")
+    scan = read_image(tmp_path / "scan.nii.gz")
+    write_labels(tmp_path / "out.nii.gz", np.ones((4, 3, 2), np.uint8), scan)
+    mine, source = nib.load(tmp_path / "out.nii.gz").header, scan.header
+    for field in ("qform_code", "sform_code", "quatern_b", "qoffset_x", "srow_x", "srow_z"):
+        assert np.array_equal(mine[field], source[field])
+    assert np.array_equal(mine["pixdim"][:4], source["pixdim"][:4])
+    assert np.array_equal(nib.load(tmp_path / "out.nii.gz").affine, scan.affine)
+    assert b"Secret" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())
+
+
+def test_nifti2_is_read_and_answered_in_kind(tmp_path):
+    nib.save(nib.Nifti2Image(np.ones((3, 3, 3), np.int16), AFFINE), tmp_path / "scan.nii")
+    scan = read_image(tmp_path / "scan.nii")
+    assert np.array_equal(scan.affine, AFFINE)
+    write_labels(tmp_path / "out.nii", np.ones((3, 3, 3), np.uint8), scan)
+    assert isinstance(nib.load(tmp_path / "out.nii"), nib.Nifti2Image)
+    assert np.array_equal(read_labels(tmp_path / "out.nii").affine, AFFINE)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 5)] * 3),
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    spacing=st.tuples(*[st.floats(0.1, 9)] * 3),
+    origin=st.tuples(*[st.floats(-500, 500)] * 3),
+    flip=st.booleans(),
+    most=st.sampled_from([1, 255, 256, 70000]),
+)
+def test_writing_then_reading_changes_nothing(
+    tmp_path_factory, shape, angles, spacing, origin, flip, most
+):
+    from scipy.spatial.transform import Rotation
+
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.from_euler("xyz", angles).as_matrix() * spacing
+    affine[:3, 0] *= -1 if flip else 1
+    affine[:3, 3] = origin
+    folder = tmp_path_factory.mktemp("round")
+    like = read_image(save(folder / "scan.nii", np.zeros(shape, np.int16), affine))
+    labels = np.random.default_rng(0).integers(0, most + 1, shape)
+    write_labels(folder / "out.nii.gz", labels, like)
+    back = read_labels(folder / "out.nii.gz")
+    assert np.array_equal(back.array[0], labels)
+    assert np.array_equal(back.affine, like.affine)
+
+
+def test_a_path_may_be_text(tmp_path):
+    path = save(tmp_path / "a.nii.gz", np.ones((3, 4, 5), np.int16))
+    assert read_image(str(path)).shape == read_image(path).shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 2), (np.uint8, 3), (np.int16, 100)])
+def test_labels_that_were_stored_with_a_scale_factor_come_back_whole(tmp_path, dtype, most):
+    array = np.arange(27, dtype=np.float64).reshape(3, 3, 3) % (most + 1)
+    array[0, 0, 0] = most
+    image = nib.Nifti1Image(array, AFFINE)
+    image.header.set_data_dtype(dtype)  # of the scan whose header it was given
+    nib.save(image, tmp_path / "labels.nii.gz")
+    stored = np.asanyarray(nib.load(tmp_path / "labels.nii.gz").dataobj)
+    assert (stored != np.rint(stored)).any()
+    labels = read_labels(tmp_path / "labels.nii.gz").array
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[0], array)
+
+
+def test_what_is_farther_from_whole_numbers_than_rounding_is_no_label(tmp_path):
+    array = np.ones((2, 2, 2), np.float32)
+    array[0, 0, 0] = 0.98
+    with pytest.raises(ScanError, match=r"this one holds 0\.98"):
+        read_labels(save(tmp_path / "labels.nii", array))

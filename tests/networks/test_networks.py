@@ -1,0 +1,218 @@
+"""Networks: every option builds and runs, deep supervision, MONAI's own classes, clear errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.bundles import content, made_spec
+
+from medseg.bundle.bundle import parse_spec
+from medseg.bundle.spec import BundleSpec, RefinementSpec
+from medseg.bundle.weights import load_weights
+from medseg.errors import BundleError, MissingExtraError
+from medseg.networks.unet import (
+    Supervised,
+    build_network,
+    inference_weights,
+    levels_of,
+    network_definition,
+    try_network,
+)
+from medseg.training.run_folder import RunFolder
+
+
+def foreign(kind: str, dims: int = 3, patch: int = 32, **args: Any) -> BundleSpec:
+    """Return a bundle with one of MONAI's own networks."""
+    made = content(training={"patch": [patch] * dims})
+    made["network"] = {"kind": kind, "dims": dims, "args": args}
+    return parse_spec(made)
+
+
+def run(spec: BundleSpec, supervised: bool = True) -> torch.Tensor:
+    """Pass a random patch through a network in evaluation."""
+    torch.manual_seed(0)
+    network = build_network(spec, supervised).eval()
+    with torch.no_grad():
+        return levels_of(network(torch.randn(2, len(spec.channels), *spec.training.patch)))[0]
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"residual": True},
+    {"norm": "batch"},
+    {"norm": "group", "channels": 8},
+    {"dropout": 0.3},
+    {"deep_supervision": False},
+    {"channels": 4},
+    {"kernel_sizes": [1, 3, 5]},
+    {"channels": [4, 8, 8, 16], "strides": [1, 2, 2, 2]},
+    {"channels": [4, 8, 8, 16], "strides": [1, 2, 1, 2], "residual": True, "dropout": 0.1},
+]
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_of_the_unet_gives_one_logit_per_class_and_voxel(
+    options: dict[str, Any], dims: int
+) -> None:
+    spec = made_spec(
+        network={"dims": dims, **options},
+        training={"patch": [16, 24, 16][:dims]},
+        channels=[{"name": "a"}, {"name": "b"}],
+    )
+    try_network(spec)
+    for supervised in (True, False):
+        logits = run(spec, supervised)
+        assert logits.shape == (2, 3, *spec.training.patch)
+        assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "patch", "divisor"),
+    [
+        ({"strides": [1, [2, 2, 1], 2], "kernel_sizes": [[3, 3, 1], 3, 3]}, [16, 16, 6], (4, 4, 2)),
+        ({"strides": [1, [1, 2, 4], [3, 1, 1]]}, [9, 8, 12], (3, 2, 4)),
+        ({"dims": 2, "strides": [1, [2, 1], 2]}, [12, 10], (4, 2)),
+    ],
+)
+def test_anisotropic_strides(
+    options: dict[str, Any], patch: list[int], divisor: tuple[int, ...]
+) -> None:
+    spec = made_spec(network=options, training={"patch": patch})
+    assert spec.network.divisor == divisor
+    assert run(spec).shape == (2, 3, *patch)
+    too_odd = [size + 1 for size in patch]
+    with pytest.raises(BundleError, match="must be divisible"):
+        made_spec(network=options, training={"patch": too_odd})
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_deep_supervision_returns_every_level_at_its_own_size(dims: int) -> None:
+    spec = made_spec(
+        network={"dims": dims, "channels": [4, 8, 8, 8], "strides": [1, 2, 2, 2]},
+        training={"patch": [16] * dims},
+    )
+    network = build_network(spec).train()
+    levels = Supervised(network)(torch.randn(2, 1, *spec.training.patch))
+    assert [tuple(level.shape) for level in levels] == [
+        (2, 3, *[16 // by] * dims) for by in (1, 2, 4)
+    ]
+    sum(level.mean() for level in levels).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_without_deep_supervision_there_is_one_level() -> None:
+    for spec in (
+        made_spec(network={"deep_supervision": False}),
+        foreign("BasicUNet", patch=32, features=[4, 4, 4, 4, 4, 4]),
+    ):
+        levels = Supervised(build_network(spec).train())(torch.randn(1, 1, *spec.training.patch))
+        assert [tuple(level.shape[2:]) for level in levels] == [tuple(spec.training.patch)]
+
+
+@pytest.mark.parametrize("options", [{}, {"residual": True, "norm": "batch", "dropout": 0.2}])
+def test_weights_of_a_supervised_network_load_into_the_one_for_inference(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = made_spec(network={"channels": [4, 8, 8, 8], "strides": [1, 2, 2, 2], **options})
+    torch.manual_seed(3)
+    trained = build_network(spec)
+    trained.train()(torch.randn(2, 1, 16, 16, 16))  # batch norms have statistics to carry
+    folder = RunFolder(tmp_path)
+    folder.save_weights(inference_weights(trained, spec))
+    network = build_network(spec, supervised=False)
+    network.load_state_dict(load_weights(folder.weights))
+    assert len(network.state_dict()) < len(trained.state_dict())
+    patch = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(patch), trained.eval()(patch))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        foreign("UNet", 3, 16, channels=[4, 8], strides=[2]),
+        foreign("UNet", 2, 16, channels=[4, 8], strides=[2], norm=["GROUP", {"num_groups": 2}]),
+        foreign("BasicUNet", 2, 32, features=[4, 4, 4, 4, 4, 4]),
+        foreign("BasicUNetPlusPlus", 3, 32, features=[4, 4, 4, 4, 4, 4]),
+        foreign("SegResNet", 3, 16, init_filters=8),
+        foreign("SegResNetDS", 3, 32, init_filters=8, dsdepth=2),
+        foreign("AttentionUnet", 2, 16, channels=[4, 8], strides=[2]),
+        foreign("VNet", 3, 32),
+        foreign("UNETR", 3, 32, img_size=[32, 32, 32], feature_size=4, hidden_size=24,
+                mlp_dim=24, num_heads=2),
+        foreign("SwinUNETR", 2, 64, feature_size=12, depths=[1, 1, 1, 1]),
+        foreign("MedNeXt", 3, 32, init_filters=4, kernel_size=3),
+        foreign("FlexibleUNet", 2, 64, backbone="resnet10"),
+        foreign("DynUNet", 3, 16, kernel_size=[3, 3, 3], strides=[1, 2, 2],
+                upsample_kernel_size=[2, 2], filters=[4, 4, 8], deep_supervision=True),
+    ],
+    ids=lambda spec: f"{spec.network.kind}-{spec.network.dims}",
+)  # fmt: skip
+def test_monais_networks_are_there_by_name(spec: BundleSpec) -> None:
+    try_network(spec)
+    torch.manual_seed(0)
+    network = build_network(spec).train()
+    image = torch.randn(2, 1, *spec.training.patch)
+    levels = Supervised(network)(image)
+    assert tuple(levels[0].shape) == (2, 3, *spec.training.patch)
+    assert all(level.shape[:2] == (2, 3) for level in levels)
+    definition = network_definition(spec)
+    assert definition["_target_"] == f"monai.networks.nets.{spec.network.kind}"
+    # All weights are wanted for inference, as the class itself does not change.
+    assert inference_weights(network, spec).keys() == network.state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "words"),
+    [
+        ("Unet3000", {}, "'Unet3000' is no network of MONAI"),
+        ("UNet", {}, "missing 2 required positional arguments"),
+        ("UNet", {"channels": [4, 8], "strides": [2], "spam": 1}, "UNet has no such argument"),
+        ("UNet", {"channels": [4, 8], "strides": [2], "self": 1}, "no such argument"),
+        ("UNet", {"channels": [4, 8], "strides": [2], "out_channels": 5}, "leave it out"),
+        ("UNet", {"channels": [4, 8], "strides": [2], "spatial_dims": 2}, "leave it out"),
+        ("UNet", {"channels": [4, 8], "strides": [2], "norm": "spam"}, "SPAM"),
+        ("UNet", {"channels": "4", "strides": [2]}, "MONAI says"),
+        ("DenseNet121", {"kwargs": {}}, "no such argument"),
+        ("DenseNet121", {"block_config": [1, 1]}, "does not return a label for every voxel"),
+        ("SegResNetVAE", {"input_image_size": [16, 16, 16]}, "does not return a label"),
+        ("SegResNet", {"upsample_mode": "spam"}, "MONAI says"),
+        ("SwinUNETR", {"feature_size": 12}, "training.patch: [16, 16, 16]"),
+    ],
+)
+def test_what_does_not_fit_is_said_clearly(kind: str, args: dict[str, Any], words: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        try_network(foreign(kind, patch=16, **args))
+    assert words in str(caught.value)
+    assert all(len(str(fault).splitlines()) == 1 for fault in caught.value.faults)
+
+
+def test_a_network_that_answers_in_lists_is_refused_where_one_answer_is_needed() -> None:
+    listed = foreign("BasicUNetPlusPlus", 3, 32, features=[4, 4, 4, 4, 4, 4])
+    try_network(listed.model_copy(update={"refinement": RefinementSpec(kind="joint")}))
+    with pytest.raises(BundleError, match="BasicUNetPlusPlus answers in a list"):
+        try_network(listed.model_copy(update={"refinement": RefinementSpec()}))
+    several = foreign("BasicUNetPlusPlus", 3, 32, features=[4] * 6, deep_supervision=True)
+    with pytest.raises(BundleError, match="4 outputs"):
+        try_network(several)
+
+
+def test_a_network_whose_package_is_missing_names_it() -> None:
+    pytest.importorskip("monai")
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        with pytest.raises(MissingExtraError, match="pip install torchvision"):
+            build_network(foreign("TorchVisionFCModel"))
+
+
+def test_trying_a_network_leaves_the_random_state_and_takes_no_memory() -> None:
+    spec = made_spec(network={"channels": [320, 320, 320]}, training={"patch": [512, 512, 512]})
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    try_network(spec)  # its activations alone would take 170 GB
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -1,0 +1,1 @@
+"""What several tests share: made-up scans and bundles, servers, a browser."""

@@ -1,0 +1,121 @@
+"""A real headless Chromium, driven through ChromeDriver's own protocol."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.label_servers import free_port
+
+ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",  # tests run as root in containers
+    "--disable-dev-shm-usage",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--window-size=1500,950",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+]
+"""A window drawn without a GPU, and nothing from the Internet."""
+
+
+class Browser:
+    """One window.
+
+    Args:
+        url: ChromeDriver's address.
+        session: Its session.
+    """
+
+    def __init__(self, url: str, session: str) -> None:
+        self._root = f"{url}/session/{session}"
+
+    def open(self, url: str) -> None:
+        call("POST", f"{self._root}/url", {"url": url})
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """Run JavaScript in the page and return what it returns."""
+        body = {"script": script, "args": list(arguments)}
+        return call("POST", f"{self._root}/execute/sync", body)
+
+    def text(self) -> str:
+        return str(self.run("return document.body.innerText"))
+
+    def wait(self, what: str, ready: Callable[[], Any], seconds: float = 120) -> Any:
+        """Return what ``ready`` returns, once it is something."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = ready()
+            if found:
+                return found
+            time.sleep(0.5)
+        raise AssertionError(f"no {what} after {seconds} s; the page says:\n{self.text()[:2000]}")
+
+    def picture(self, file: Path) -> Path:
+        """Save what the window shows."""
+        file.write_bytes(base64.b64decode(call("GET", f"{self._root}/screenshot")))
+        return file
+
+    def log(self) -> list[str]:
+        """Return what the page wrote to its console."""
+        found = call("POST", f"{self._root}/se/log", {"type": "browser"})
+        return [str(line["message"]) for line in found]
+
+
+def call(method: str, url: str, body: Any = None) -> Any:
+    content = None if body is None else json.dumps(body).encode()
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(url, content, headers, method=method)
+    with urllib.request.urlopen(request, timeout=180) as answer:
+        return json.loads(answer.read())["value"]
+
+
+@contextlib.contextmanager
+def chromium(folder: Path) -> Iterator[Browser]:
+    """Open a window; skip where there is no Chromium."""
+    driver, program = shutil.which("chromedriver"), shutil.which("chromium")
+    if driver is None or program is None:
+        pytest.skip("no Chromium here; on Debian: apt-get install chromium chromium-driver")
+    url = f"http://127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [driver, f"--port={url.rpartition(':')[2]}", f"--log-path={folder / 'driver.log'}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait(url)
+        options = {"args": ARGUMENTS, "binary": program}
+        wanted = {
+            "browserName": "chrome",
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        made = call("POST", f"{url}/session", {"capabilities": {"alwaysMatch": wanted}})
+        try:
+            yield Browser(url, made["sessionId"])
+        finally:
+            call("DELETE", f"{url}/session/{made['sessionId']}")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait(url: str) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError):
+            if call("GET", f"{url}/status")["ready"]:
+                return
+        time.sleep(0.1)
+    raise AssertionError("ChromeDriver did not start")

@@ -1,0 +1,42 @@
+"""Runs trainings in forked processes, so that a test can kill them without paying for imports.
+
+Reads one JSON object per line: the arguments of ``medseg.train``, and under ``kill_at`` the text of
+the event at which the child kills itself (SIGKILL: no handler, no clean-up). For each it forks,
+waits and prints the child's exit status. It computes nothing itself, so that the children start
+with a clean torch.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+
+import torch
+
+from medseg.commands.train import train
+from medseg.events import Event
+
+
+def _run(arguments: dict) -> int:
+    kill_at = arguments.pop("kill_at", None)
+
+    def listen(event: Event) -> None:
+        if kill_at is not None and repr(event).startswith(kill_at):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        torch.set_num_threads(1)
+        train(**arguments, listeners=[listen])
+    except Exception:  # noqa: BLE001 - a child must end here, whatever happens
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+print("ready", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        os._exit(_run(json.loads(line)))
+    print(os.waitpid(child, 0)[1], flush=True)

@@ -1,0 +1,62 @@
+"""Labels: indices, names, values, colours."""
+
+from __future__ import annotations
+
+import pytest
+
+from medseg.labels import Label, LabelSet, default_colour
+
+
+def labels(*names: str) -> LabelSet:
+    return LabelSet(
+        [Label(n, name, 10 * n, default_colour(n)) for n, name in enumerate(names, start=1)]
+    )
+
+
+def test_a_label_set_is_a_sequence_of_its_labels() -> None:
+    both = labels("liver", "kidney")
+    assert len(both) == 2
+    assert both[1].name == "kidney"
+    assert [label.index for label in both] == [1, 2]
+    assert both.names == ("liver", "kidney")
+    assert both.channels == 3
+    assert repr(both) == "LabelSet(1=liver, 2=kidney)"
+
+
+def test_values_and_colours_lead_to_indices() -> None:
+    both = labels("liver", "kidney")
+    assert both.values == {0: 0, 10: 1, 20: 2}
+    assert both.colours == {(0, 0, 0): 0, default_colour(1): 1, default_colour(2): 2}
+
+
+def test_equal_sets_are_equal() -> None:
+    assert labels("a") == labels("a")
+    assert hash(labels("a")) == hash(labels("a"))
+    assert labels("a") != labels("b")
+    assert labels("a") != ["a"]
+
+
+@pytest.mark.parametrize("indices", [[0], [2], [1, 3], [2, 1], [1, 1]])
+def test_indices_without_order_are_refused(indices: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"must be 1, 2, …"):
+        LabelSet([Label(index, "x", index, (1, 1, 1)) for index in indices])
+
+
+def test_default_colours_are_bytes_and_the_first_ten_differ() -> None:
+    colours = [default_colour(index) for index in range(1, 30)]
+    assert len(set(colours[:10])) == 10
+    assert all(0 <= part <= 255 for colour in colours for part in colour)
+    assert (0, 0, 0) not in colours
+
+
+def test_what_nobody_annotated_has_the_index_after_the_labels() -> None:
+    plain = labels("liver", "kidney")
+    partly = LabelSet(tuple(plain), ignore=99)
+    assert plain.ignored is None
+    assert partly.ignored == partly.channels == 3
+    assert partly.values == plain.values | {99: 3}
+    assert partly.colours == plain.colours | {(99, 99, 99): 3}
+    assert LabelSet(tuple(plain), ignore=256).colours == plain.colours  # no grey of 8 bits
+    assert partly != plain
+    assert partly == LabelSet(tuple(plain), ignore=99)
+    assert hash(partly) == hash(LabelSet(tuple(plain), ignore=99))

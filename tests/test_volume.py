@@ -1,0 +1,80 @@
+"""Volumes: shape, place, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medseg.errors import GeometryError
+from medseg.volume import Volume
+
+OBLIQUE = np.array([[1.6, -0.9, 0, 5], [1.2, 1.2, 0, -7], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+
+
+def volume(shape: Any = (2, 3, 4, 5), affine: Any = OBLIQUE, **keywords: Any) -> Volume:
+    return Volume(np.zeros(shape, np.float32), affine, **keywords)
+
+
+def test_a_volume_knows_its_size() -> None:
+    one = volume()
+    assert one.shape == (3, 4, 5)
+    assert one.spacing == pytest.approx((2.0, 1.5, 2.5))
+    assert one.voxel_ml == pytest.approx(2.0 * 1.5 * 2.5 / 1000)
+
+
+@given(st.tuples(*[st.floats(-0.5, 0.5)] * 3))
+def test_shear_counts_in_a_voxels_volume(shear: Any) -> None:
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    affine[0, 1], affine[0, 2], affine[1, 2] = shear
+    assert volume(affine=affine).voxel_ml == pytest.approx(24 / 1000)
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((3, 4, 5), np.eye(4)),
+        ((1, 0, 4, 5), np.eye(4)),
+        ((1, 1, 3, 4, 5), np.eye(4)),
+        ((1, 3, 4, 5), np.eye(3)),
+        ((1, 3, 4, 5), np.diag([1, 1, 0, 1])),
+        ((1, 3, 4, 5), np.diag([1, np.nan, 1, 1])),
+        ((1, 3, 4, 5), np.diag([1, np.inf, 1, 1])),
+    ],
+)
+def test_a_volume_without_place_or_voxels_is_refused(shape: Any, affine: Any) -> None:
+    with pytest.raises(GeometryError, match=r"scan\.nii"):
+        volume(shape, affine, source="scan.nii")
+
+
+def test_the_affine_is_a_fixed_copy_in_double_precision() -> None:
+    one = volume(affine=OBLIQUE.astype(np.float32))
+    assert one.affine.dtype == np.float64
+    with pytest.raises(ValueError, match="read-only"):
+        one.affine[0, 0] = 1
+
+
+def test_the_same_grid_is_where_every_corner_is() -> None:
+    moved = OBLIQUE.copy()
+    moved[0, 3] += 0.5
+    turned = OBLIQUE.copy()
+    turned[0, 0] += 0.25
+    one = volume()
+    assert one.on_same_grid(volume((1, 3, 4, 5)))
+    assert one.grid_distance(volume(affine=moved)) == pytest.approx(0.5)
+    assert one.grid_distance(volume(affine=turned)) == pytest.approx(0.5)  # at index 2
+    assert not one.on_same_grid(volume(affine=moved))
+    assert one.on_same_grid(volume(affine=moved), tolerance_mm=0.6)
+    assert not one.on_same_grid(volume((2, 3, 4, 6)))
+
+
+def test_other_voxels_on_the_same_grid() -> None:
+    one = volume(source="a", warnings=("w",), header="h")
+    other = one.with_array(np.ones((1, 3, 4, 5)))
+    assert (other.source, other.warnings, other.header) == ("a", ("w",), "h")
+    assert np.array_equal(other.affine, one.affine)
+    with pytest.raises(GeometryError, match="an array of grid"):
+        one.with_array(np.ones((1, 3, 4, 4)))

@@ -1,0 +1,211 @@
+"""The run folder: whole files, weights without code, one training at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import textwrap
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.bundles import Trap
+
+from medseg.bundle.weights import load_weights
+from medseg.errors import CheckpointError, OutputError
+from medseg.training.run_folder import RunFolder
+
+FACTS = {"run_id": "0" * 32, "data": "/data", "fold": 0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    run.begin(FACTS)
+    return run
+
+
+def test_a_run_begins_and_ends(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.refuse_full()
+    assert not run.is_run
+    run.begin(FACTS | {"fold": None})
+    assert run.is_run
+    assert not run.is_finished
+    assert run.facts() == FACTS | {"fold": None}
+    run.metrics.write_text("{}")
+    assert run.is_finished
+
+
+def test_a_new_run_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / ".hidden").write_text("x")
+    RunFolder(tmp_path / "empty").refuse_full()
+    for name in ("file", "full"):
+        with pytest.raises(OutputError, match="not empty"):
+            RunFolder(tmp_path / name).refuse_full()
+
+
+def test_no_facts_without_a_run(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        RunFolder(tmp_path).facts()
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"run_id": 1, "data": "a", "fold": 0}', "\x00"])
+def test_a_damaged_note_is_told(note: str, folder: RunFolder) -> None:
+    folder.run.write_text(note)
+    with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
+        folder.facts()
+
+
+# --- what is kept ---
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(folder: RunFolder) -> None:
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    state = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "plain": [1, 2.5, "text", None, True, {"a": (1, 2)}, float("nan")],
+        "half": torch.randn(3).bfloat16(),
+    }
+    assert folder.load_checkpoint() is None
+    folder.save_checkpoint(state)
+    found = folder.load_checkpoint()
+    assert found is not None
+    assert repr(found["plain"]) == repr(state["plain"])
+    assert torch.equal(found["half"], state["half"])
+    for name, value in state["network"].items():
+        assert torch.equal(found["network"][name], value)
+    optimizer.load_state_dict(found["optimizer"])
+
+
+def test_weights_are_plain_tensors_on_the_cpu_whatever_they_were(folder: RunFolder) -> None:
+    weight = torch.nn.Parameter(torch.randn(4, 4))
+    folder.save_weights(OrderedDict(a=weight, b=weight[:2].T, c=torch.zeros((), dtype=torch.long)))
+    found = load_weights(folder.weights)
+    assert list(found) == ["a", "b", "c"]
+    assert torch.equal(found["a"], weight)
+    assert torch.equal(found["b"], weight[:2].T)
+    assert not any(isinstance(value, torch.nn.Parameter) for value in found.values())
+    assert torch.load(folder.weights, weights_only=True).keys() == found.keys()
+
+
+def test_weights_wrapped_by_monai_are_found(tmp_path: Path) -> None:
+    torch.save({"model": {"a": torch.ones(1)}}, tmp_path / "model.pt")
+    assert load_weights(tmp_path / "model.pt") == {"a": torch.ones(1)}
+
+
+def test_a_failed_write_leaves_the_last_checkpoint(folder: RunFolder) -> None:
+    folder.save_checkpoint({"step": 1})
+    with pytest.raises(Exception, match=r"cannot pickle|Can't"):
+        folder.save_checkpoint({"step": 2, "odd": lambda: None})
+    assert folder.load_checkpoint() == {"step": 1}
+    assert [path.name for path in folder.checkpoint.parent.iterdir()] == ["last.pt"]
+
+
+def test_a_full_disk_leaves_the_last_weights(small_disk: Path) -> None:
+    run = RunFolder(small_disk)
+    run.save_weights({"a": torch.ones(1)})
+    with pytest.raises(OutputError):
+        run.save_weights({"a": torch.ones(1 << 20)})
+    assert load_weights(run.weights) == {"a": torch.ones(1)}
+    assert [path.name for path in run.weights.parent.iterdir()] == ["model.pt"]
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [],
+        torch.ones(3),
+        {"a": 1},
+        {"a": torch.ones(1), "b": "text"},
+        {"model": {"a": None}},
+        {"model": {}},
+        "text",
+    ],
+)
+def test_what_holds_no_weights_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match=r"model\.pt holds no weights"):
+        load_weights(tmp_path / "model.pt")
+
+
+def test_absent_weights_are_told(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_weights(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="is no file"):
+        load_weights(tmp_path)
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
+    for content in ({"a": torch.ones(1), "b": Trap(tmp_path / "canary")}, torch.nn.Linear(1, 1)):
+        torch.save(content, tmp_path / "model.pt")
+        with pytest.raises(CheckpointError, match="could run code, and was not opened"):
+            load_weights(tmp_path / "model.pt")
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_file_damaged_anywhere_is_refused_or_still_right(folder: RunFolder) -> None:
+    weights = {"layer.weight": torch.arange(64.0), "layer.bias": torch.ones(3)}
+    folder.save_weights(weights)
+    whole = folder.weights.read_bytes()
+    for cut in [*range(0, len(whole), 97), len(whole) - 1]:
+        folder.weights.write_bytes(whole[:cut])
+        with pytest.raises(CheckpointError, match=r"model\.pt"):
+            load_weights(folder.weights)
+    for at in range(0, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0xFF
+        folder.weights.write_bytes(damaged)
+        with contextlib.suppress(CheckpointError):
+            # Some bytes mean nothing; a flip that is not noticed must have changed nothing.
+            found = load_weights(folder.weights)
+            assert found.keys() == weights.keys()
+            assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("content", [[1], "text", torch.ones(1)])
+def test_a_checkpoint_of_something_else_is_refused(content: Any, folder: RunFolder) -> None:
+    folder.checkpoint.parent.mkdir()
+    torch.save(content, folder.checkpoint)
+    with pytest.raises(CheckpointError, match="no checkpoint of a training"):
+        folder.load_checkpoint()
+
+
+# --- one at a time ---
+
+TRAINS = """
+    import sys, pathlib
+    from medseg.training.run_folder import RunFolder
+    with RunFolder(pathlib.Path(sys.argv[1])).locked():
+        print("locked", flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_train_in_one_folder(folder: RunFolder) -> None:
+    call = [sys.executable, "-c", textwrap.dedent(TRAINS), str(folder.path)]
+    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(CheckpointError, match="another process"), folder.locked():
+            pass
+        other.kill()
+        other.wait()
+    with folder.locked():  # a killed process leaves no lock behind
+        pass
+    with folder.locked():
+        pass
