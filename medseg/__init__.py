@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from medseg._support import former_modules
+
 if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.commands.check import check
@@ -99,6 +101,9 @@ __all__ = [
     "segment",
     "train",
 ]
+
+
+former_modules.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -18,10 +18,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class MedsegError(Exception):
-    """Base of every error a user can cause or mend."""
+    """Base of every error a user can cause or mend.
+
+    The names of files and folders, and what headers say, may identify a patient. So they stand
+    apart from the message: results, reports, logs and MLflow hold ``message`` alone, and only
+    the person at the terminal or in Python sees all of it, by ``str(error)``.
+
+    Args:
+        message: What came, what is allowed, what to do. Holds no path, no file name and no text
+            of a header; numbers, and words of medseg or of the DICOM standard, may stand here.
+        source: The file, folder or series that the message is about.
+        detail: What the file says, or what the library that read it says.
+
+    Example:
+        >>> error = ScanError("the voxels end early; copy the file again", source="ct.nii.gz")
+        >>> str(error)
+        'ct.nii.gz: the voxels end early; copy the file again'
+        >>> error.message
+        'the voxels end early; copy the file again'
+    """
+
+    def __init__(
+        self, message: str, *, source: str | Path | None = None, detail: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.source = None if source is None else str(source)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        before = f"{self.source}: " if self.source else ""
+        behind = f" ({self.detail})" if self.detail else ""
+        return f"{before}{self.message}{behind}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +73,23 @@ class Fault:
 
 
 class _FaultsError(MedsegError):
-    """An error that carries every fault found, not only the first."""
+    """An error that carries every fault found, not only the first; ``message`` names none."""
 
-    def __init__(self, headline: str, faults: Sequence[Fault] = ()) -> None:
-        self.headline = headline
+    def __init__(
+        self,
+        message: str,
+        faults: Sequence[Fault] = (),
+        *,
+        source: str | Path | None = None,
+        detail: str | None = None,
+    ) -> None:
+        super().__init__(message, source=source, detail=detail)
         self.faults = tuple(faults)
-        super().__init__("\n".join([headline, *(f"  {fault}" for fault in self.faults)]))
 
-    def __reduce__(self) -> tuple[type[_FaultsError], tuple[str, tuple[Fault, ...]]]:
-        return type(self), (self.headline, self.faults)
+    def __str__(self) -> str:
+        lines = [super().__str__()]
+        lines.extend(f"  {fault}" for fault in self.faults)
+        return "\n".join(lines)
 
 
 class BundleError(_FaultsError):

@@ -135,6 +135,31 @@ class Volume:
         corners = np.vstack([corners, np.ones(corners.shape[1])])
         return float(np.abs((self.affine - other.affine) @ corners)[:3].max())
 
+    def require_same_grid(self, other: Volume, what: str, *, tolerance_mm: float = 1e-2) -> None:
+        """Make sure that ``other`` lies on this volume's grid.
+
+        Args:
+            other: The volume that should lie on it.
+            what: What people call the two, as in ``"the label map and its scan"``.
+            tolerance_mm: As for ``on_same_grid``.
+
+        Raises:
+            GeometryError: If they differ in shape or in place; says which and by how much.
+        """
+        if self.shape != other.shape:
+            raise GeometryError(
+                f"{what} differ in shape: {self.shape} and {other.shape} voxels; both must lie on "
+                "one grid",
+                source=other.source,
+            )
+        distance = self.grid_distance(other)
+        if distance > tolerance_mm:
+            raise GeometryError(
+                f"{what} have equal shapes but lie up to {distance:.2f} mm apart; both must lie "
+                "on one grid",
+                source=other.source,
+            )
+
     def with_array(self, array: Array) -> Volume:
         """Return a volume on the same grid with other voxels, shape ``(channels, i, j, k)``."""
         if array.shape[1:] != self.array.shape[1:]:

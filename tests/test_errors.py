@@ -36,4 +36,4 @@ def test_faults_stand_below_the_headline(kind: type[BundleError]) -> None:
     assert str(error) == "two faults:\n  a.b: wrong\n  c: worse"
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert again.faults == error.faults
-    assert again.headline == "two faults:"
+    assert again.message == "two faults:"
