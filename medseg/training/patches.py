@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from medseg.bundle.spec import AugmentationSpec, TrainingSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.augmentation import vary_intensities
 from medseg.training.distributed import Team
@@ -57,7 +57,7 @@ class PatchBatches:
 
     def __init__(
         self,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         training: TrainingSpec,
         *,
         dims: int,
@@ -115,7 +115,7 @@ class PatchBatches:
         image, label = cut(case, patch, placement, self._padding)
         return (image, label) if self._dims == 3 else (image[..., 0], label[..., 0])
 
-    def _case_of(self, step: int, item: int) -> PreprocessedCase:
+    def _case_of(self, step: int, item: int) -> CachedCase:
         # Every case once before any case twice.
         turn, position = divmod((step - 1) * self._training.batch_size + item, len(self._cases))
         order = np.random.default_rng([self._training.seed, turn]).permutation(len(self._cases))
@@ -123,7 +123,7 @@ class PatchBatches:
 
 
 def place(
-    case: PreprocessedCase,
+    case: CachedCase,
     patch: tuple[int, int, int],
     augmentation: AugmentationSpec,
     rng: np.random.Generator,
@@ -206,7 +206,7 @@ def _rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
 
 
 def cut(
-    case: PreprocessedCase, patch: tuple[int, int, int], placement: Placement, padding: float
+    case: CachedCase, patch: tuple[int, int, int], placement: Placement, padding: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Take a patch out of a case.
 

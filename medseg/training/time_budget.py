@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
 from medseg.networks.devices import training_precision
 from medseg.networks.inferers import training_inferer
@@ -75,8 +75,8 @@ class Pace:
 
 def measure_pace(
     spec: BundleSpec,
-    training: Sequence[PreprocessedCase],
-    validation: Sequence[PreprocessedCase],
+    training: Sequence[CachedCase],
+    validation: Sequence[CachedCase],
     device: torch.device,
     calibrating: int,
 ) -> Pace:
@@ -116,7 +116,7 @@ def copies_of(spec: BundleSpec, calibrating: int) -> int:
     return spec.quality.corrupted_copies if calibrating >= FEWEST else 0
 
 
-def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> float:
+def _validation_seconds(learner: Learner, cases: Sequence[CachedCase]) -> float:
     if not cases:
         return 0.0
     typical = sorted(cases, key=lambda case: case.nbytes)[len(cases) // 2]

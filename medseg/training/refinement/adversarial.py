@@ -19,7 +19,7 @@ from monai.utils import AdversarialIterationEvents, AdversarialKeys, CommonKeys
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError, TrainingError
 from medseg.events import Listener
 from medseg.networks.inferers import training_inferer
@@ -194,7 +194,7 @@ class JointLearner(Learner):
         self,
         spec: BundleSpec,
         refinement: RefinementSpec,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         device: torch.device,
         listeners: Sequence[Listener] = (),
         team: Team = Team(),  # noqa: B008 - a frozen value

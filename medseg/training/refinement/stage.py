@@ -20,7 +20,7 @@ from medseg.bundle.spec import (
     TrainedSpec,
 )
 from medseg.bundle.weights import Weights, load_weights
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, CheckpointError
 from medseg.events import Listener, Progress, Warned, tell
 from medseg.networks.refiner import (
@@ -49,7 +49,7 @@ State = Mapping[str, Any]
 
 def make_learner(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     device: torch.device,
     listeners: Sequence[Listener] = (),
     team: Team = Team(),  # noqa: B008 - a frozen value
@@ -138,7 +138,7 @@ class RefinementStage:
             self._corrector.restore(state)
         self._corrector.learn(lambda: save(self._corrector.state()))
 
-    def conclude(self, cases: Sequence[PreprocessedCase]) -> RefinementFinding:
+    def conclude(self, cases: Sequence[CachedCase]) -> RefinementFinding:
         """Decide on held-back cases, and write what inference needs.
 
         ``models/refiner.pt`` and ``critic.pt`` hold what was trained; ``model.pt`` is the refined
@@ -181,7 +181,7 @@ def refine(
     folder: RunFolder,
     learner: Learner,
     record: Record,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     device: torch.device,
     listeners: Sequence[Listener] = (),
 ) -> Refined:

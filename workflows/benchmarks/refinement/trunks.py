@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import padding_value
@@ -97,7 +97,7 @@ def kept(file: Path, make: Callable[[], Grown]) -> Grown:
 
 def grow_unet(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     trunk: Grown | None = None,
 ) -> Grown:
     """Train a U-Net, against a critic where the bundle says so, from a trunk if one is given."""
@@ -123,7 +123,7 @@ def grow_unet(
 
 def grow_refiner(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     trunk: Grown,
     make_critic: MakeCritic | None = None,
 ) -> Grown:
