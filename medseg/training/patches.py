@@ -15,7 +15,7 @@ from medseg.bundle.spec import AugmentationSpec, TrainingSpec
 from medseg.datasets.cache import CachedCase
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.augmentation import vary_intensities
-from medseg.training.distributed import Team
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 ANISOTROPIC = 3.0
 """From this ratio of spacings on, patches are turned and zoomed in the fine plane only."""
@@ -51,7 +51,7 @@ class PatchBatches:
         dims: 2 or 3; 2D patches are slices along the third axis.
         padding: Image value outside a case.
         device: Where batches are wanted.
-        team: The processes that share each batch.
+        group: The processes that share each batch.
         first: 1-based step to begin with.
     """
 
@@ -63,7 +63,7 @@ class PatchBatches:
         dims: int,
         padding: float,
         device: torch.device,
-        team: Team = Team(),  # noqa: B008 - a frozen value
+        group: ProcessGroup = SINGLE_PROCESS,
         first: int = 1,
     ) -> None:
         self._cases = cases
@@ -71,7 +71,7 @@ class PatchBatches:
         self._dims = dims
         self._padding = padding
         self._device = device
-        self._share = team.share(training.batch_size)
+        self._share = group.local_items(training.batch_size)
         self.first = first
 
     def __len__(self) -> int:

@@ -14,8 +14,8 @@ from medseg.datasets.dicom_structures import Structures
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
 from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection, abbreviate
 from medseg.errors import DatasetError, Fault, ScanError
-from medseg.io.dicom.series import FOREIGN, Series, Skipped, series_among
-from medseg.io.dicom.structures import LabelObject, patient_of, read_label_object
+from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
+from medseg.io.dicom.structures import LabelObject, hash_patient, read_label_object
 from medseg.io.dicom.volume import is_dicom
 
 
@@ -60,7 +60,7 @@ def dicom(root: Path, listing: Listing, wanted: Selection) -> CaseListing:
     """
     found = CaseListing(root, has_fields=True)
     found.faults.extend(listing.left_out)
-    series, skipped = series_among(listing.files)
+    series, skipped = group_series(listing.files)
     labelled = _matched(series, _objects(skipped, root, found), root, found)
     if not labelled:
         raise DatasetError(
@@ -82,11 +82,13 @@ def dicom(root: Path, listing: Listing, wanted: Selection) -> CaseListing:
     return found
 
 
-def _objects(skipped: Sequence[Skipped], root: Path, found: CaseListing) -> Iterator[LabelObject]:
+def _objects(skipped: Sequence[SkippedFile], root: Path, found: CaseListing) -> Iterator[LabelObject]:
     for one in skipped:
         try:
-            known = None if one.why == FOREIGN or one.damaged else read_label_object(one.file)
-            why = one.why if one.damaged else ""
+            known = (
+                None if one.reason == NOT_DICOM or one.is_damaged else read_label_object(one.file)
+            )
+            why = one.reason if one.is_damaged else ""
         except ScanError as error:
             known, why = None, str(error)
         if why:
@@ -104,7 +106,7 @@ def _matched(
     for one in objects:
         named = {n for n, its in enumerate(series) if its.uid and its.uid in one.series}
         shown = {n for uid in one.instances for n in instances.get(uid, ())}
-        beside = {n for uid in one.references for n in references.get(uid, ())}
+        beside = {n for uid in one.frames_of_reference for n in references.get(uid, ())}
         owners = (named & shown) or named or shown or (set() if one.series else beside)
         if len(owners) == 1:
             matched[owners.pop()].append(one)
@@ -127,7 +129,7 @@ def _contents(
     for place, one in enumerate(series):
         for frame in one.frames:
             instances[frame.sop_uid].add(place)
-            references[frame.reference].add(place)
+            references[frame.frame_of_reference].add(place)
     return instances, references
 
 
@@ -227,7 +229,7 @@ def _add(found: CaseListing, case: _Found, values: Mapping[str, int], root: Path
             images=tuple(one.files[0] for one in case.channels),
             label=taken[0][0],
             name=name,
-            fields={"patient": patient_of(case.series.files[0]) or name},
+            fields={"patient": hash_patient(case.series.files[0]) or name},
             series=tuple(one.files for one in case.channels),
             volume=case.series.volume,
             structures=Structures(tuple(taken), own),

@@ -79,7 +79,7 @@ class Trunk:
 
     weights: Weights
 
-    def lay_into(self, network: nn.Module) -> None:
+    def load_into(self, network: nn.Module) -> None:
         """Let a new network have them."""
         network.load_state_dict(self.weights)
 
@@ -106,7 +106,7 @@ def grow_unet(
     begun = Trunk(trunk.weights) if trunk else None
     began = time.process_time()
     # A trunk is the same network, so nothing is matched by name as an ``Inheritance`` does.
-    learner = make_learner(spec, cases, CPU, [gap], inheritance=begun)  # type: ignore[arg-type]
+    learner = make_learner(spec, cases, CPU, [gap], initial_weights=begun)  # type: ignore[arg-type]
 
     def keep(_: int) -> None:
         snapshots.append(_copied(learner.network))
