@@ -82,7 +82,9 @@ def dicom(root: Path, listing: Listing, wanted: Selection) -> CaseListing:
     return found
 
 
-def _objects(skipped: Sequence[SkippedFile], root: Path, found: CaseListing) -> Iterator[LabelObject]:
+def _objects(
+    skipped: Sequence[SkippedFile], root: Path, found: CaseListing
+) -> Iterator[LabelObject]:
     for one in skipped:
         try:
             known = (
