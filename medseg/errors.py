@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 
 class MedsegError(Exception):
@@ -62,14 +63,25 @@ class Fault:
 
     Attributes:
         where: JSON path in a bundle (``training.patch.0``) or the name of a case.
-        what: What came, what is allowed, what to do.
+        what: What came, what is allowed, what to do. Like an error's ``message``, it holds no
+            path, no file name and no text of a header.
+        detail: File names, and what files say; for the person at the terminal or in Python, and
+            in no result, report or log.
     """
 
     where: str
     what: str
+    detail: str | None = None
+
+    @classmethod
+    def from_error(cls, where: str, error: MedsegError) -> Self:
+        """Make a fault of an error that a case met; its source becomes part of the detail."""
+        known = [text for text in (error.source, error.detail) if text]
+        return cls(where, error.message, "; ".join(known) or None)
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        behind = f" ({self.detail})" if self.detail else ""
+        return f"{self.where}: {self.what}{behind}"
 
 
 class _FaultsError(MedsegError):

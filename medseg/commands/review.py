@@ -11,7 +11,7 @@ from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.label_encoding import encode_prediction
-from medseg.datasets.redaction import discreet, discreet_fault
+from medseg.datasets.redaction import discreet, discreet_left_out
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, worst_first
@@ -67,7 +67,7 @@ def evaluate_without_references(
         what = "1 scan has" if count == 1 else f"{count} scans have"
         notify(listeners, Notice(f"{what} no label map of its name and cannot be judged"))
     cases: list[JudgedMask] = []
-    left_out = (discreet_fault(fault, Path(scans)) for fault in found.left_out)
+    left_out = (discreet_left_out(entry, Path(scans)) for entry in found.left_out)
     faults = [*left_out, *pairing.faults]
     for done, (mask, scan) in enumerate(pairing.pairs, start=1):
         try:
