@@ -16,7 +16,7 @@ from medseg.datasets.layouts.dataset_json import ignored_value
 from medseg.datasets.layouts.msd_csv import read_json_list
 from medseg.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
-from medseg.evaluation.pairing import Pair, Pairing, pair_up
+from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
 from medseg.evaluation.results import Evaluation
 from medseg.events import Listener, Progress, Warned, tell
 from medseg.io import read_labels
@@ -81,12 +81,12 @@ def evaluate(
         label_set = LabelSet(tuple(label_set), ignore, regions)
     if label_set is None and ignore is None and (references / LISTING).is_file():
         ignore = ignored_value(read_json_list(references / LISTING))
-    pairing = pair_up(predictions, references)
+    pairing = pair_predictions(predictions, references)
     how = _How(label_set, ignore, tolerance_mm)
     found = _scored(pairing, how, listeners, lesions=lesions)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
-        theirs = pair_up(versus, references).named_like(pairing)
+        theirs = pair_predictions(versus, references).named_like(pairing)
         other = _scored(theirs, how, listeners)
         found.faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
         differences = tuple(compare(found.cases, other.cases))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, worst_first
+from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
 from medseg.labels import Label, LabelSet
 from medseg.metrics.metrics import score_case
 from medseg.quality.agreement import judge_given, mask_dice
@@ -54,7 +54,7 @@ def judged(name: str, raw: dict[str, float]) -> JudgedMask:
 
 def test_the_worst_come_first_and_the_table_says_why() -> None:
     cases = [judged("good", {"a": 0.9, "b": 0.8}), judged("bad", {"a": 0.2}), judged("none", {})]
-    review = MaskReview(tuple(sorted(cases, key=worst_first)), ())
+    review = MaskReview(tuple(sorted(cases, key=review_order)), ())
     assert [one.case for one in review.cases] == ["none", "bad", "good"]
     lines = agreement_csv(review).splitlines()
     assert lines[0].startswith("case,label,expected_dice,lower_bound,raw_expected_dice")
