@@ -6,18 +6,18 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import check_same_grid, label_indices
+from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.redaction import discreet_fault
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
 from medseg.evaluation.pairing import ScanPairing, pair_with_scans
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels
 from medseg.quality.estimates import MaskQuality
@@ -75,12 +75,12 @@ def review(
             judged.append(JudgedMask(scan.name, quality))
         except MedsegError as error:
             faults.append(Fault.from_error(scan.name, error))
-        tell(listeners, Progress(_TASK, done, len(pairing.pairs)))
+        notify(listeners, Progress(_TASK, done, len(pairing.pairs)))
     calibration = segmenter.bundle.trained.quality
     coverage = None if calibration is None else calibration.coverage
     made = MaskReview(tuple(sorted(judged, key=review_order)), tuple(faults), coverage)
     if out is not None:
-        write_whole(Path(out) / AGREEMENT, agreement_csv(made))
+        write_atomically(Path(out) / AGREEMENT, agreement_csv(made))
     return made
 
 
@@ -108,7 +108,7 @@ def _warn_of_unpaired_scans(pairing: ScanPairing, listeners: Sequence[Listener])
     if not count:
         return
     who = "1 scan has" if count == 1 else f"{count} scans have"
-    tell(listeners, Warned(f"{who} no mask of the same name and cannot be reviewed"))
+    notify(listeners, Notice(f"{who} no mask of the same name and cannot be reviewed"))
 
 
 def _judge_mask(
@@ -118,7 +118,7 @@ def _judge_mask(
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
-    check_same_grid(volume, labels)
+    volume.require_same_grid(labels, "the scan and its mask")
     for warning in (*volume.warnings, *check_volume(volume, spec)):
-        tell(listeners, Warned(f"{scan.name}: {warning}"))
-    return segmenter.judge(volume, label_indices(labels, spec.label_set))
+        notify(listeners, Notice(f"{scan.name}: {warning}"))
+    return segmenter.judge(volume, encode_prediction(labels, spec.label_set))

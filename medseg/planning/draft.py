@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
-from medseg.datasets.layouts import some
+from medseg.datasets.layouts import abbreviate
 from medseg.errors import MedsegError
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.fingerprint import Fingerprint
@@ -122,6 +122,6 @@ def _inference(
     )
     if single:
         notes["inference.keep_largest"] += (
-            f". In one piece in each of the {len(survey.cases)} cases: {some(single, 20)}"
+            f". In one piece in each of the {len(survey.cases)} cases: {abbreviate(single, 20)}"
         )
     return {"keep_largest": None}

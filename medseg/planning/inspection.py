@@ -9,11 +9,11 @@ from pathlib import Path
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
-from medseg.datasets.cases import Case, CaseList, cases_among
-from medseg.datasets.layouts import Rows, Wanted, listed_as
+from medseg.datasets.cases import Case, CaseList, make_cases
+from medseg.datasets.layouts import CaseListing, Selection, list_cases
 from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError
-from medseg.events import Listener, Warned, tell
+from medseg.events import Listener, Notice, notify
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.network import slim_network
@@ -45,12 +45,12 @@ class InspectedDataset:
 def inspect_dataset(
     root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]
 ) -> InspectedDataset:
-    """Search a data set and look at its cases, each file once; tell what is odd about it.
+    """Search a data set and look at its cases, each file once; notify what is odd about it.
 
     Raises:
         DatasetError: If it cannot be understood, has no such channels, or holds no good case.
     """
-    listed = listed_as(root, "auto", Wanted(channels=tuple(asked)))
+    listed = list_cases(root, "auto", Selection(channels=tuple(asked)))
     names = tuple(channel.name for channel in asked)
     if names and listed.channel_names not in ((), names):
         raise DatasetError(
@@ -65,18 +65,18 @@ def inspect_dataset(
         names=listed.channel_names,
         ignore=listed.ignore,
     )
-    found = cases_among(listed, draft)
+    found = make_cases(listed, draft)
     survey = extract_fingerprint(found, RUNS / "surveyed", listeners, subject.ignore)
     if not survey.cases:
         raise DatasetError("no case can be used:", survey.faults)
     for fault in survey.faults:
-        tell(listeners, Warned(f"left out: {fault}"))
+        notify(listeners, Notice(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
-        tell(listeners, Warned(warning))
+        notify(listeners, Notice(warning))
     return InspectedDataset(root, subject, found, survey, _are_pictures(found.cases))
 
 
-def _channel_files(listed: Rows, subject: DatasetDescription) -> int:
+def _channel_files(listed: CaseListing, subject: DatasetDescription) -> int:
     """Return of how many files a case is made: as many as channels are named, or as most are."""
     often = Counter(len(row.images) for row in listed.rows)
     named = len(subject.channel_names)

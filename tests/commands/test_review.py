@@ -16,7 +16,7 @@ import medseg
 from medseg import cli
 from medseg.commands.review import review
 from medseg.errors import DatasetError
-from medseg.events import Event, Progress, Warned
+from medseg.events import Event, Notice, Progress
 from medseg.inference.segmenter import Segmenter
 from medseg.testing import write_dataset
 
@@ -85,7 +85,7 @@ def test_one_bad_mask_does_not_stop_the_others(masks: Path, bundle: Path, scans:
     assert [one.case for one in found.cases] == ["phantom_000"]
     faults = {fault.where: fault.what for fault in found.faults}
     assert set(faults) == {"phantom_001", "phantom_002", "stranger"}
-    assert "mm away" in faults["phantom_002"]
+    assert "mm apart" in faults["phantom_002"]
     assert "has no scan" in faults["stranger"]
 
 
@@ -94,7 +94,7 @@ def test_scans_without_a_mask_are_mentioned(masks: Path, bundle: Path, scans: Pa
     one = masks / "phantom_001_seg.nii.gz"
     found = review(one, scans, bundle, device="cpu", listeners=[heard.append])
     assert [judged.case for judged in found.cases] == ["phantom_001"]
-    assert any(isinstance(event, Warned) and "2 scans" in event.message for event in heard)
+    assert any(isinstance(event, Notice) and "2 scans" in event.message for event in heard)
     alone = review(one, scans / "phantom_002.nii.gz", bundle, device="cpu")
     assert [judged.case for judged in alone.cases] == ["phantom_002"]
 

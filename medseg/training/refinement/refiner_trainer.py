@@ -14,14 +14,14 @@ from medseg.events import Listener
 from medseg.networks.devices import training_precision
 from medseg.networks.refiner import build_refining, learned_part
 from medseg.training.handlers import (
-    Every,
+    EverySteps,
     GradientClip,
     LearningRate,
     StepReport,
     StepSeed,
     StopOnNan,
 )
-from medseg.training.learner import begin_after
+from medseg.training.learner import continue_after
 from medseg.training.losses import SegmentationLoss
 from medseg.training.refinement.adversarial import MaskTrainer
 from medseg.training.refinement.critic_loss import Opponent
@@ -65,7 +65,7 @@ class Corrector:
             self.refining = build_refining(spec).to(device)
         learned = learned_part(self.refining).parameters()
         self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
-        self._loss = SegmentationLoss(self._stage, spec.label_set.ignored, spec.class_weights)
+        self._loss = SegmentationLoss(self._stage, spec.label_set.ignore_index, spec.class_weights)
         self.opponent = (
             Opponent(spec, refinement, steps=refinement.steps, device=device)
             if refinement.has_critic
@@ -98,7 +98,7 @@ class Corrector:
             StopOnNan(),
             *([GradientClip(stage.gradient_clip)] if stage.gradient_clip else []),
             StepReport(self._parts, self._listeners, before=self._before),
-            Every(stage.checkpoint_every, stage.steps, save_after),
+            EverySteps(stage.checkpoint_every, stage.steps, save_after),
         ]
         trainer = MaskTrainer(
             self._bank,
@@ -115,7 +115,7 @@ class Corrector:
             trainer.restore_scales(self._scales)
         self._running = trainer
         self._bank.first = self.step + 1
-        begin_after(trainer, self.step, stage.steps)
+        continue_after(trainer, self.step, stage.steps)
         trainer.run()
 
     def _parts(self) -> dict[str, torch.Tensor]:

@@ -10,8 +10,8 @@ from support.bundles import made_spec
 
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.errors import BundleError
-from medseg.events import Event, StepDone, Warned
-from medseg.training.history import Record
+from medseg.events import Event, Notice, StepDone
+from medseg.training.history import TrainingHistory
 from medseg.training.refinement.critic_loss import Opponent, ScoreLoss
 from medseg.training.refinement.stage import critic_gap, snapshot_steps, total_steps
 
@@ -87,21 +87,21 @@ def test_the_noise_on_masks_falls_to_nothing() -> None:
 @pytest.mark.parametrize("kind", ["corrector", "joint"])
 def test_a_critic_that_never_separates_is_told(kind: str, gap: float, told: bool) -> None:
     spec = spec_of(kind=kind, steps=40)
-    record, heard = Record("made_up"), list[Event]()
+    record, heard = TrainingHistory("made_up"), list[Event]()
     for step in range(1, total_steps(spec) + 1):
         last_quarter = step > total_steps(spec) - 10
         record(StepDone(step, 1.0, {"critic_gap": gap if last_quarter else 0.9}, 0.1))
     if kind == "joint":
-        record = Record("made_up")
+        record = TrainingHistory("made_up")
         for step in range(1, 5):
             record(StepDone(step, 1.0, {"critic_gap": gap if step == 4 else 0.9}, 0.1))
     assert critic_gap(spec, record, [heard.append]) == pytest.approx(gap)
-    assert [type(event) for event in heard] == ([Warned] if told else [])
+    assert [type(event) for event in heard] == ([Notice] if told else [])
 
 
 def test_without_a_critic_there_is_no_gap() -> None:
-    assert critic_gap(made_spec(), Record("made_up"), []) is None
-    assert critic_gap(spec_of(adversarial_weight=0), Record("made_up"), []) is None
+    assert critic_gap(made_spec(), TrainingHistory("made_up"), []) is None
+    assert critic_gap(spec_of(adversarial_weight=0), TrainingHistory("made_up"), []) is None
 
 
 def test_snapshots_are_taken_at_halves_of_halves() -> None:
@@ -132,7 +132,7 @@ def test_the_critic_sees_nothing_where_nobody_annotated() -> None:
     spec = spec.model_copy(update={"data": DataSpec(ignore=9)})
     opponent = opponent_of(spec)
     image, label, made = masks_of(spec)
-    label[..., :8] = spec.label_set.ignored
+    label[..., :8] = spec.label_set.ignore_index
     made.requires_grad_(True)
     torch.manual_seed(0)
     opinion = opponent.opinion(image, made, label, 1)
