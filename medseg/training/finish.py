@@ -11,7 +11,7 @@ from medseg.bundle.bundle import Bundle, write_trained
 from medseg.bundle.spec import LargestFinding, TrainedSpec
 from medseg.events import Decided, Listener, RunDone, tell
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
-from medseg.metrics.statistics import statistics, summarise
+from medseg.metrics.statistics import compute_statistics, summarise
 from medseg.networks.inferers import SLICE_AXIS, window_arguments
 from medseg.quality.calibration import calibrate
 from medseg.training.keep_largest import HeldBack, Outcome, sentences
@@ -80,7 +80,7 @@ def finish(run: Run, ending: Ending, facts: Facts, listeners: Sequence[Listener]
     if ending.finding is not None and ending.finding.labels:
         tell(listeners, Decided("largest piece", sentences(ending.finding)))
     facts = replace(facts, quality=quality, keep_largest=ending.finding)
-    write_whole(folder.card, model_card(decided, facts, statistics(outcome.cases)))
+    write_whole(folder.card, model_card(decided, facts, compute_statistics(outcome.cases)))
     write_whole(
         folder.metrics,
         metrics_json(facts, scores, outcome, ending.validations, ending.held_back),
