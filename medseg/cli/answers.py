@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medseg._support.json_values import without_nan
+from medseg._support.json_values import nan_to_none
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -33,4 +33,4 @@ def complain(message: str) -> None:
 
 def print_json(content: Any) -> None:
     """Print a result for machines; what is no number there, as JSON has no NaN, is ``null``."""
-    typer.echo(json.dumps(without_nan(content), indent=2, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(nan_to_none(content), indent=2, ensure_ascii=False, default=str))

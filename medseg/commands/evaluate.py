@@ -18,7 +18,7 @@ from medseg.errors import DatasetError, Fault, GeometryError, MedsegError, ScanE
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.pairing import Pair, Pairing, pair_up
 from medseg.evaluation.results import Evaluation
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_labels
 from medseg.labels import Label, LabelSet, default_colour
 from medseg.metrics.comparison import Difference, compare_methods
@@ -91,7 +91,7 @@ def evaluate(
         found.faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
         differences = tuple(compare_methods(found.cases, other.cases))
         if not any(one.n for one in differences):
-            tell(listeners, Warned("nothing is compared: no case has scores on both sides"))
+            notify(listeners, Notice("nothing is compared: no case has scores on both sides"))
     evaluation = Evaluation(
         cases=tuple(found.cases),
         faults=tuple(found.faults),
@@ -132,7 +132,7 @@ def _scored(
         DatasetError: If the two sides have no value in common.
     """
     for name in pairing.without_reference:
-        tell(listeners, Warned(f"{name}: this prediction has no reference and is not scored"))
+        notify(listeners, Notice(f"{name}: this prediction has no reference and is not scored"))
     found = _Scored(list(pairing.faults))
     for done, pair in enumerate(pairing.pairs, start=1):
         try:
@@ -142,7 +142,7 @@ def _scored(
                 found.lesions[pair.case] = counted
         except MedsegError as error:
             found.faults.append(Fault(pair.case, str(error)))
-        tell(listeners, Progress("evaluating", done, len(pairing.pairs)))
+        notify(listeners, Progress("evaluating", done, len(pairing.pairs)))
     if how.label_set is None:
         _refuse_foreign_values(found.cases)
         found.cases = _with_every_label(found.cases)
@@ -159,7 +159,7 @@ def _score(pair: Pair, how: _How, lesions: bool) -> tuple[CaseScores, Mapping[st
     else:
         predicted = label_indices(prediction, label_set)
     expected = encode_labels(reference, label_set)
-    if label_set.ignored is not None and predicted.max() == label_set.ignored:
+    if label_set.ignore_index is not None and predicted.max() == label_set.ignore_index:
         raise ScanError(
             "the prediction itself holds the value of voxels that nobody annotated; that is no "
             "label, and only a reference has it (are the two sides swapped?)"

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.spec import SCHEMA_ID, BundleSpec
 from medseg.datasets.layouts import LISTING
 from medseg.errors import DatasetError, MedsegError, OutputError
-from medseg.events import Listener, Warned, tell
+from medseg.events import Listener, Notice, notify
 from medseg.networks.devices import choose_device
 from medseg.networks.unet import try_network
 from medseg.planning import (
@@ -218,7 +218,7 @@ def _written(content: dict[str, Any], file: Path) -> BundleSpec:
     """Write a bundle that is known to fit together."""
     spec = parse_spec(content, "the planned bundle")
     try_network(spec)
-    write_whole(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return spec
 
 
@@ -254,7 +254,7 @@ def _carried(
     else:
         notes["data.root"] = "The plans do not say where the raw data is: train with --data FOLDER"
     for what in carried.left_behind:
-        tell(listeners, Warned(f"not carried over: {what}"))
+        notify(listeners, Notice(f"not carried over: {what}"))
     content = {"$schema": SCHEMA_ID, **carried.content, "data": place}
     return Plan(file, _written(content, file), Survey((), ()))
 

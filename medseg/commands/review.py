@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
@@ -16,7 +16,7 @@ from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, worst_first
 from medseg.evaluation.pairing import pair_with_scans
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels
 from medseg.quality.estimates import MaskQuality
@@ -65,7 +65,7 @@ def evaluate_without_references(
     if pairing.without_prediction:
         count = len(pairing.without_prediction)
         what = "1 scan has" if count == 1 else f"{count} scans have"
-        tell(listeners, Warned(f"{what} no label map of its name and cannot be judged"))
+        notify(listeners, Notice(f"{what} no label map of its name and cannot be judged"))
     cases: list[JudgedMask] = []
     left_out = (discreet_fault(fault, Path(scans)) for fault in found.left_out)
     faults = [*left_out, *pairing.faults]
@@ -74,7 +74,7 @@ def evaluate_without_references(
             cases.append(JudgedMask(scan.name, _judged(segmenter, mask, scan, listeners)))
         except MedsegError as error:
             faults.append(Fault(scan.name, discreet(str(error), scan)))
-        tell(listeners, Progress("judging", done, len(pairing.pairs)))
+        notify(listeners, Progress("judging", done, len(pairing.pairs)))
     known = segmenter.bundle.trained.quality
     review = MaskReview(
         tuple(sorted(cases, key=worst_first)),
@@ -82,7 +82,7 @@ def evaluate_without_references(
         None if known is None else known.coverage,
     )
     if out is not None:
-        write_whole(Path(out) / AGREEMENT, agreement_csv(review))
+        write_atomically(Path(out) / AGREEMENT, agreement_csv(review))
     return review
 
 
@@ -94,5 +94,5 @@ def _judged(
     volume, label = read_scan(scan, len(spec.channels)), read_labels(mask)
     check_same_grid(volume, label)
     for warning in (*volume.warnings, *check_volume(volume, spec)):
-        tell(listeners, Warned(f"{scan.name}: {discreet(warning, scan)}"))
+        notify(listeners, Notice(f"{scan.name}: {discreet(warning, scan)}"))
     return segmenter.judge(volume, label_indices(label, spec.label_set))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from medseg._support.provenance import provenance
+from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import (
     Bundle,
     flat_parameters,
@@ -25,14 +25,14 @@ from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Dataset, find_folds, open_dataset
 from medseg.datasets.integrity import open_case
 from medseg.events import (
-    BudgetFitted,
+    FineTuningStarted,
     Listener,
+    Notice,
     Progress,
     RunFailed,
     RunStarted,
-    StartedFrom,
-    Warned,
-    tell,
+    TimeBudgetFitted,
+    notify,
 )
 from medseg.inference.segmenter import Segmenter
 from medseg.networks.devices import choose_device
@@ -126,7 +126,7 @@ def train(
         run = replace(run, folder=RunFolder(Path(team.agree(str(run.folder.path)))))
         heard = listeners if team.is_first else ()
         if run.folder.is_finished:
-            tell(heard, Warned(f"{run.folder.path} is finished already; nothing was done"))
+            notify(heard, Notice(f"{run.folder.path} is finished already; nothing was done"))
             return run.folder.path
         train_it = _train_all if run.fold == ALL else _train_one
         train_it(run, local_device(chosen), team, skip_bad_cases, heard)
@@ -157,12 +157,12 @@ def _fitted(
     left = 60 * budget - (time.monotonic() - began)
     spec = fit_to_budget(run.spec, pace, left)
     spec = parse_spec(json.loads(team.agree(spec_json(spec))))
-    tell(listeners, BudgetFitted(budget, spec.training.steps, pace.step))
+    notify(listeners, TimeBudgetFitted(budget, spec.training.steps, pace.step))
     run = replace(run, spec=spec)
     if spec.refinement is not None:  # its stages are timed by the steps there are
         if (corrector := corrector_of(spec)) is not None:
             after = f"the refiner's {corrector.steps} steps come after these {budget:g} minutes"
-            tell(listeners, Warned(after))
+            notify(listeners, Notice(after))
         return run, None
     return run, Deadline(spec, pace, began + 60 * budget)
 
@@ -222,7 +222,7 @@ def _train_all(
     )
 
     def started(fingerprint: str) -> RunStarted:
-        return _started(run, provenance(device) | {"data.fingerprint": fingerprint}, None)
+        return _started(run, collect_provenance(device) | {"data.fingerprint": fingerprint}, None)
 
     def train_one(fold: Run) -> None:
         _train_one(fold, device, team, skip_bad_cases, listeners, found)
@@ -263,10 +263,10 @@ def _train(
         )
         team.wait()
         resumed_at = _restore(run, learner, record)
-        facts = provenance(device) | {"data.fingerprint": dataset.fingerprint}
-        tell(tracked, _started(run, facts, resumed_at))
+        facts = collect_provenance(device) | {"data.fingerprint": dataset.fingerprint}
+        notify(tracked, _started(run, facts, resumed_at))
         if run.lineage is not None and resumed_at is None:
-            tell(tracked, StartedFrom(run.lineage.name, run.lineage.decisions))
+            notify(tracked, FineTuningStarted(run.lineage.name, run.lineage.decisions))
         stopped = Course(run, learner, record, dataset, team, tracked, deadline).take()
         run = replace(run, spec=learner.spec)
         refined = refine(run.spec, run.folder, learner, record, dataset.validation, device, tracked)
@@ -279,7 +279,7 @@ def _tracker(run: Run, listeners: Sequence[Listener]) -> Listener:
         model_code=Path(__file__).parents[1] / "pyfunc.py",
         # The bundle of all folds is registered, not each fold's.
         register_model=run.spec.tracking.register_model and run.whole is None,
-        say=lambda message: tell(listeners, Warned(message)),
+        say=lambda message: notify(listeners, Notice(message)),
     )
 
 
@@ -289,10 +289,10 @@ def _failures_told(listeners: Sequence[Listener]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell(listeners, RunFailed("interrupted", interrupted=True))
+        notify(listeners, RunFailed("interrupted", interrupted=True))
         raise
     except BaseException as error:
-        tell(listeners, RunFailed(f"{type(error).__name__}: {error}"))
+        notify(listeners, RunFailed(f"{type(error).__name__}: {error}"))
         raise
 
 
@@ -389,9 +389,9 @@ def _judge_held_back(
         copies = copies_of(run.spec, _calibrating(run, dataset))
         seed = run.spec.training.seed
         judging = judge_held_back(segmenter, cases, ways, count=total, copies=copies, seed=seed)
-        tell(listeners, Progress("scoring held-back cases", 0, total))
+        notify(listeners, Progress("scoring held-back cases", 0, total))
         for done, in_ways in enumerate(judging, start=1):
             for outcome, one in zip(outcomes, in_ways, strict=True):
                 outcome.append(one)
-            tell(listeners, Progress("scoring held-back cases", done, total))
+            notify(listeners, Progress("scoring held-back cases", done, total))
     return HeldBack(*(join_outcomes(outcome) for outcome in outcomes))

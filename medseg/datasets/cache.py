@@ -24,7 +24,7 @@ from medseg._support.files import PART
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case
 from medseg.errors import OutputError
-from medseg.io.itk import voxel_file
+from medseg.io.itk import find_voxel_file
 from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing, preprocessing_steps
 from medseg.volume import Array, Volume
 
@@ -116,7 +116,7 @@ def content_id(case: Case) -> str:
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
-    return sorted({path, voxel_file(path)})
+    return sorted({path, find_voxel_file(path)})
 
 
 def write_entry(

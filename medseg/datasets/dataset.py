@@ -19,7 +19,7 @@ from medseg.datasets.cases import Case, CaseList, find_cases, folds_of, split
 from medseg.datasets.integrity import absent_labels, check_cases
 from medseg.datasets.label_encoding import Indices
 from medseg.errors import DatasetError, Fault
-from medseg.events import Listener, Warned, tell
+from medseg.events import Listener, Notice, notify
 from medseg.preprocessing.transforms import Preprocessing
 from medseg.volume import Volume
 
@@ -131,7 +131,7 @@ def _usable_cases(
 
     def keep(case: Case, volume: Volume, label: Indices) -> None:
         entry = entries[case.name]
-        write_entry(entry, case, volume, label, chain, spec.label_set.ignored)
+        write_entry(entry, case, volume, label, chain, spec.label_set.ignore_index)
 
     checked = check_cases(
         CaseList(unread, found.faults, found.warnings), spec, listeners, keep=keep
@@ -140,7 +140,7 @@ def _usable_cases(
     ready = {name: read_entry(entry) for name, entry in entries.items() if is_entry(entry)}
     present = {index for case in ready.values() for index in case.foreground}
     for warning in (*checked.warnings, *absent_labels(present, spec)):
-        tell(listeners, Warned(warning))
+        notify(listeners, Notice(warning))
     usable = [case for case in found.cases if case.name in ready]
     return usable, ready
 
@@ -155,7 +155,7 @@ def _report_faults(
             faults,
         )
     for fault in faults:
-        tell(listeners, Warned(f"left out: {fault}"))
+        notify(listeners, Notice(f"left out: {fault}"))
 
 
 def _fingerprint(

@@ -21,7 +21,7 @@ from medseg.datasets.label_encoding import Indices, check_same_grid, encode_labe
 from medseg.datasets.layouts import some
 from medseg.datasets.names import is_picture
 from medseg.errors import Fault, ScanError
-from medseg.events import Listener, Progress, tell
+from medseg.events import Listener, Progress, notify
 from medseg.io import read_image, stack_channels, with_channels
 from medseg.volume import Array, Volume
 
@@ -95,12 +95,12 @@ def check_cases(
     listeners = tuple(listeners)
     of_kind, mixed_up = _of_right_kind(listed.cases, spec)
     findings = []
-    tell(listeners, Progress(TASK, 0, len(of_kind)))
+    notify(listeners, Progress(TASK, 0, len(of_kind)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
         for finding in pool.map(lambda case: _inspect(case, spec, keep), of_kind):
             findings.append(finding)
-            tell(listeners, Progress(TASK, len(findings), len(of_kind)))
+            notify(listeners, Progress(TASK, len(findings), len(of_kind)))
     faults = [Fault(found.case.name, found.fault) for found in findings if found.fault]
     warnings = [f"{found.case.name}: {text}" for found in findings for text in found.warnings]
     good = [found for found in findings if not found.fault]
@@ -130,7 +130,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     if not any(_varies(channel) for channel in image.array):
         raise ScanError("every voxel of the image has the same value, so there is nothing to see")
     indices = encode_labels(label, spec.label_set)
-    if spec.label_set.ignored is not None and (indices == spec.label_set.ignored).all():
+    if spec.label_set.ignore_index is not None and (indices == spec.label_set.ignore_index).all():
         raise ScanError(
             f"every voxel of the label has the value {spec.data.ignore}, which data.ignore leaves "
             "out, so there is nothing to learn from"

@@ -39,7 +39,7 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
 
     Returns:
         Shape ``(i, j, k)``, uint8 where all indices fit, else uint16. Voxels that nobody annotated
-        have the index ``labels.ignored``.
+        have the index ``labels.ignore_index``.
 
     Raises:
         ScanError: If there is a value or colour that the bundle does not have.
@@ -146,7 +146,7 @@ def _finder(
         lowest: Of the codes.
         highest: Of the codes.
     """
-    most = labels.classes if labels.ignored is None else labels.ignored + 1
+    most = labels.classes if labels.ignore_index is None else labels.ignore_index + 1
     kind = np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16
     unknown = np.iinfo(kind).max
     if lowest >= 0 and highest < max(size, _SMALLEST_TABLE):

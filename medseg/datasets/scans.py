@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medseg._support.folders import files_below
+from medseg._support.folders import list_files
 from medseg._support.tables import read_table
 from medseg.datasets.cases import Scan
 from medseg.datasets.names import distinct_names, split_channel, split_suffix
@@ -136,7 +136,7 @@ def find_scans(
 
 
 def _search_folder(root: Path, channels: int, search: _Search, progress: Looked) -> None:
-    listing = files_below(root, skip=_why_not_meant)
+    listing = list_files(root, skip=_why_not_meant)
     search.left_out.extend(listing.left_out)
     search.notes.extend(f"{skipped.where}: {skipped.what}" for skipped in listing.skipped)
     images = [file for file in listing.files if _is_image(file)]

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.errors import OutputError
 from medseg.inference.ledger import Entry, QualityEntry, worst_first
 from medseg.inference.result_files import SUMMARIES
@@ -47,7 +47,7 @@ def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: Lab
     Raises:
         OutputError: If it cannot be written, or a picture cannot be read.
     """
-    write_whole(out / REPORT, render_report(out, entries, title, label_set))
+    write_atomically(out / REPORT, render_report(out, entries, title, label_set))
 
 
 def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> str:

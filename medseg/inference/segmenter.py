@@ -79,7 +79,7 @@ class Segmentation:
 
     def to_nibabel(self) -> Image:
         """Return the label map as a nibabel image on the scan's grid."""
-        return nifti.label_image(self.labels, self._placed())
+        return nifti.make_label_image(self.labels, self._placed())
 
     def to_sitk(self) -> Image:
         """Return the label map as a ``SimpleITK.Image`` of three dimensions on the scan's grid.
@@ -87,7 +87,7 @@ class Segmentation:
         Raises:
             OutputError: If the grid is sheared, which ITK cannot say.
         """
-        return itk.label_image(self.labels, self._placed())
+        return itk.make_label_image(self.labels, self._placed())
 
     def _placed(self) -> Volume:
         if self.grid is None:

@@ -123,7 +123,7 @@ def score_case(
 
     Args:
         prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
-        reference: Label indices on the same grid, same shape; ``labels.ignored`` where nobody
+        reference: Label indices on the same grid, same shape; ``labels.ignore_index`` where nobody
             annotated.
         labels: The labels, or their regions, to score; voxels with other values count as
             background.
@@ -172,7 +172,7 @@ def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, f
 
     Args:
         prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
-        reference: Label indices on the same grid, same shape; ``labels.ignored`` where nobody
+        reference: Label indices on the same grid, same shape; ``labels.ignore_index`` where nobody
             annotated.
         labels: The labels, or their regions, to score; voxels with other values count as
             background.
@@ -233,12 +233,12 @@ def clear_ignored(prediction: Array, reference: Array, labels: LabelSet) -> tupl
 
     Args:
         prediction: Label indices.
-        reference: The same on the same grid; ``labels.ignored`` where nobody annotated.
+        reference: The same on the same grid; ``labels.ignore_index`` where nobody annotated.
         labels: The labels.
     """
-    if labels.ignored is None:
+    if labels.ignore_index is None:
         return prediction, reference
-    known = reference != labels.ignored
+    known = reference != labels.ignore_index
     return prediction * known, reference * known
 
 

@@ -13,7 +13,7 @@ from medseg.datasets.cases import Case, CaseList, cases_among
 from medseg.datasets.layouts import Rows, Wanted, listed_as
 from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError
-from medseg.events import Listener, Warned, tell
+from medseg.events import Listener, Notice, notify
 from medseg.planning.description import Subject, read_subject
 from medseg.planning.fingerprint import Survey, survey_cases
 from medseg.planning.network import slim_network
@@ -68,9 +68,9 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
     if not survey.cases:
         raise DatasetError("no case can be used:", survey.faults)
     for fault in survey.faults:
-        tell(listeners, Warned(f"left out: {fault}"))
+        notify(listeners, Notice(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
-        tell(listeners, Warned(warning))
+        notify(listeners, Notice(warning))
     return Seen(root, subject, found, survey, _are_pictures(found.cases))
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.label_encoding import check_same_grid
 from medseg.errors import Fault, ScanError
-from medseg.events import Listener, Progress, tell
+from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
 from medseg.io import read_image, stack_channels
 from medseg.volume import Array, Volume
@@ -169,7 +169,7 @@ def survey_cases(
     listeners = tuple(listeners)
     good: dict[str, CaseFacts] = {}
     faults = list(found.faults)
-    tell(listeners, Progress(TASK, 0, len(found.cases)))
+    notify(listeners, Progress(TASK, 0, len(found.cases)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
         seen = pool.map(lambda case: _looked_up(case, cache, ignore), found.cases)
@@ -178,7 +178,7 @@ def survey_cases(
                 good[case.name] = one
             else:
                 faults.append(Fault(case.name, one))
-            tell(listeners, Progress(TASK, done, len(found.cases)))
+            notify(listeners, Progress(TASK, done, len(found.cases)))
     kept, odd = _alike(good)
     return Survey(kept, (*faults, *odd))
 
@@ -205,7 +205,7 @@ def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
         known = _read(file)
         if known is None:
             known = look_at(case, ignore)
-            write_whole(file, json.dumps(asdict(known) | {"version": _VERSION}))
+            write_atomically(file, json.dumps(asdict(known) | {"version": _VERSION}))
         return known
     except ScanError as error:
         return str(error)

@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from medseg._support.files import whole_file
+from medseg._support.files import atomic_file
 from medseg.bundle.bundle import MODELS
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.dataset import Folds
 from medseg.errors import BundleError, Fault
-from medseg.events import CrossValidated, Listener, RunStarted, tell
+from medseg.events import CrossValidationDone, Listener, RunStarted, notify
 from medseg.metrics.statistics import compute_statistics
 from medseg.networks.unet import network_definition
 from medseg.training.distributed import Team
@@ -83,7 +83,7 @@ def _assemble(
     folder, spec = run.folder, run.spec
     results = [read_fold(one.folder) for one in runs]
     event = started(results[0].fingerprint)
-    tell(listeners, event)
+    notify(listeners, event)
     members = tuple(f"fold_{fold}.pt" for fold in folds)
     for one, member in zip(runs, members, strict=True):
         _copy(one.folder.weights, folder.path / MODELS / member)
@@ -112,10 +112,10 @@ def _assemble(
         lineage=run.lineage,
         folds=folded,
     )
-    tell(listeners, CrossValidated(cross_validation_rows(folded)))
+    notify(listeners, CrossValidationDone(cross_validation_rows(folded)))
     finish(run, ending, facts, listeners)
 
 
 def _copy(source: Path, target: Path) -> None:
-    with whole_file(target) as temporary:
+    with atomic_file(target) as temporary:
         shutil.copyfile(source, temporary)

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle, write_trained
 from medseg.bundle.spec import LargestFinding, TrainedSpec
-from medseg.events import Decided, Listener, RunDone, tell
+from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.metrics.statistics import compute_statistics, summarise
 from medseg.networks.inferers import SLICE_AXIS, window_arguments
@@ -78,11 +78,11 @@ def finish(run: Run, ending: Ending, facts: Facts, listeners: Sequence[Listener]
     parts = Parts(ending.network, window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder.path, decided, parts, scores, ending.members)
     if ending.finding is not None and ending.finding.labels:
-        tell(listeners, Decided("largest piece", sentences(ending.finding)))
+        notify(listeners, HeldOutDecision("largest piece", sentences(ending.finding)))
     facts = replace(facts, quality=quality, keep_largest=ending.finding)
-    write_whole(folder.card, model_card(decided, facts, compute_statistics(outcome.cases)))
-    write_whole(
+    write_atomically(folder.card, model_card(decided, facts, compute_statistics(outcome.cases)))
+    write_atomically(
         folder.metrics,
         metrics_json(facts, scores, outcome, ending.validations, ending.held_back),
     )
-    tell(listeners, RunDone(folder.path, scores, ending.stopped_early))
+    notify(listeners, RunDone(folder.path, scores, ending.stopped_early))

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medseg.bundle.spec import TrainingSpec
 from medseg.errors import TrainingError
-from medseg.events import Event, Listener, StepDone, tell
+from medseg.events import Event, Listener, StepDone, notify
 
 
 class StepSeed:
@@ -159,7 +159,7 @@ class StepReport:
             parts={name: float(value) for name, value in self._parts().items()},
             learning_rate=engine.optimizer.param_groups[0]["lr"],
         )
-        tell(self._listeners, event)
+        notify(self._listeners, event)
 
 
 class Every:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from medseg.events import Event, StepDone
-from medseg.plots.previews import History
+from medseg.plots.previews import TrainingCurves
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -71,9 +71,9 @@ class Record:
         return since >= patience
 
     @property
-    def history(self) -> History:
+    def history(self) -> TrainingCurves:
         """The record as curves."""
-        return History(
+        return TrainingCurves(
             self._name,
             losses=[(step, loss) for step, loss, _ in self._steps],
             parts={name: self._parts[name] for name in DRAWN if name in self._parts},

@@ -25,7 +25,7 @@ from medseg.networks.decoding import painting_of
 from medseg.networks.devices import training_precision
 from medseg.networks.inferers import Autocast, training_inferer, window_inferer
 from medseg.networks.unet import Supervised, build_network
-from medseg.preprocessing.transforms import IMAGE, LABEL, padding_value
+from medseg.preprocessing.transforms import IMAGE, LABEL, get_padding_value
 from medseg.training.distributed import Team
 from medseg.training.fine_tuning import Inheritance
 from medseg.training.handlers import (
@@ -103,7 +103,7 @@ class Learner:
             on_device(cases, device),
             training,
             dims=spec.network.dims,
-            padding=padding_value(spec),
+            padding=get_padding_value(spec),
             device=device,
             team=team,
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from medseg.bundle.bundle import write_bundle
 from medseg.datasets.dataset import Dataset
-from medseg.events import Listener, Shortened, ValidationDone, tell
+from medseg.events import Listener, ScheduleShortened, ValidationDone, notify
 from medseg.metrics.statistics import summarise
 from medseg.networks.unet import inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
@@ -79,7 +79,7 @@ class Course:
         if is_best:
             run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
         pictures = self._draw(found)
-        tell(self.listeners, ValidationDone(step, found.scores, is_best, pictures))
+        notify(self.listeners, ValidationDone(step, found.scores, is_best, pictures))
         return not self.record.has_stalled(run.spec.training.patience)
 
     def _save(self, step: int) -> None:
@@ -101,7 +101,7 @@ class Course:
         self.learner.shorten(steps)
         if self.team.is_first:
             write_bundle(self.learner.spec, self.run.folder.bundle)
-        tell(self.listeners, Shortened(steps))
+        notify(self.listeners, ScheduleShortened(steps))
 
     def _keep(self, step: int) -> None:
         if self.team.is_first:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from medseg._support.json_values import without_nan
+from medseg._support.json_values import nan_to_none
 from medseg.bundle.spec import (
     SEPARATES,
     BundleSpec,
@@ -377,7 +377,7 @@ def metrics_json(
             "every_piece": _outcome(held_back.as_asked),
             "largest_piece": _outcome(held_back.largest),
         }
-    return json.dumps(without_nan(content), indent=2) + "\n"
+    return json.dumps(nan_to_none(content), indent=2) + "\n"
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.weights import load_tensors, save_tensors
 from medseg.errors import CheckpointError, OutputError
 
@@ -62,7 +62,7 @@ class RunFolder:
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Note what a resume needs to know: identity, data folder, fold."""
-        write_whole(self.run, json.dumps(dict(facts), indent=2) + "\n")
+        write_atomically(self.run, json.dumps(dict(facts), indent=2) + "\n")
 
     def facts(self) -> dict[str, Any]:
         """Return what ``begin`` noted.

@@ -14,7 +14,7 @@ from support.bundles import made_spec, trained_bundle
 from medseg import cli
 from medseg.commands.review import evaluate_without_references
 from medseg.errors import DatasetError
-from medseg.events import Event, Progress, Warned
+from medseg.events import Event, Notice, Progress
 from medseg.inference.segmenter import Segmenter
 from medseg.testing import write_dataset
 
@@ -94,7 +94,7 @@ def test_scans_without_a_mask_are_mentioned(masks: Path, bundle: Path, scans: Pa
     one = masks / "phantom_001_seg.nii.gz"
     found = evaluate_without_references(one, bundle, scans, device="cpu", listeners=[heard.append])
     assert [judged.case for judged in found.cases] == ["phantom_001"]
-    assert any(isinstance(event, Warned) and "2 scans" in event.message for event in heard)
+    assert any(isinstance(event, Notice) and "2 scans" in event.message for event in heard)
     alone = evaluate_without_references(one, bundle, scans / "phantom_002.nii.gz", device="cpu")
     assert [judged.case for judged in alone.cases] == ["phantom_002"]
 

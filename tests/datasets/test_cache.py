@@ -187,7 +187,7 @@ def test_what_nobody_annotated_is_kept_apart(case: Case, tmp_path: Path) -> None
     assert entry_key(case, spec) != entry_key(case, made_spec())
     entry = tmp_path / "entry"
     chain = Preprocessing(spec, with_label=True)
-    write_entry(entry, case, *open_case(case, spec), chain, spec.label_set.ignored)
+    write_entry(entry, case, *open_case(case, spec), chain, spec.label_set.ignore_index)
     found = read_entry(entry)
     flat = found.label.reshape(-1).numpy()
     assert set(found.foreground) == {1}

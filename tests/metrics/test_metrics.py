@@ -305,7 +305,7 @@ def test_a_validation_of_hippocampi_takes_no_time(shared_data):
 )
 def test_what_is_predicted_where_nobody_annotated_changes_no_score(reference, prediction, other):
     labels = LabelSet(tuple(TWO), ignore=200)
-    changed = np.where(reference == labels.ignored, other, prediction)
+    changed = np.where(reference == labels.ignore_index, other, prediction)
     spacing = (1.0, 2.0, 3.0)
     found = score_case(prediction, reference, labels, spacing)
     again = score_case(torch.from_numpy(changed), torch.from_numpy(reference), labels, spacing)
@@ -316,7 +316,7 @@ def test_what_is_predicted_where_nobody_annotated_changes_no_score(reference, pr
 def test_volumes_are_those_of_the_annotated_part():
     labels = LabelSet(tuple(ONE), ignore=2)
     reference, prediction = cube(), cube()
-    reference[5:8] = labels.ignored
+    reference[5:8] = labels.ignore_index
     scores = score_case(prediction, reference, labels, (1.0, 1.0, 1.0)).labels["liver"]
     assert scores.dice == 1
     assert scores.reference_ml == scores.predicted_ml == pytest.approx(3 * 36 / 1000)

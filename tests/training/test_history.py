@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg.events import StepDone, Warned
+from medseg.events import Notice, StepDone
 from medseg.training.history import Record
 from medseg.training.run_folder import RunFolder
 
@@ -90,5 +90,5 @@ def test_the_history_has_every_curve() -> None:
 def test_other_events_leave_no_trace() -> None:
     record = record_of()
     before = repr(record.state())
-    record(Warned("nothing"))
+    record(Notice("nothing"))
     assert repr(record.state()) == before

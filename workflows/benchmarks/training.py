@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import medseg
-from medseg._support.provenance import provenance
+from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import load_bundle
 from medseg.datasets.cases import find_cases, split
 from medseg.datasets.integrity import open_case
@@ -96,7 +96,7 @@ def main() -> None:
         pooled = pooled_dice(run, given.data, given.fold, given.device)
         print({name: round(value, 4) for name, value in pooled.items()})
         print(f"mean over patients {sum(pooled.values()) / len(pooled):.4f}")
-    print(json.dumps(provenance(torch.device(given.device)), indent=1))
+    print(json.dumps(collect_provenance(torch.device(given.device)), indent=1))
 
 
 if __name__ == "__main__":

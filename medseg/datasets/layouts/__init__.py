@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medseg._support.folders import files_below
+from medseg._support.folders import list_files
 from medseg.datasets.layouts.bids import DESCRIPTION, bids, is_bids
 from medseg.datasets.layouts.checks import is_there
 from medseg.datasets.layouts.dicom import dicom, holds_dicom
@@ -28,7 +28,7 @@ _FOLDERS: dict[str, Callable[[Path, Wanted], Rows]] = {
     "folders": lambda root, _: folders(root),
     "csv": lambda root, _: table(root / TABLE),
     "bids": lambda root, wanted: bids(root, wanted),
-    "dicom": lambda root, wanted: dicom(root, files_below(root), wanted),
+    "dicom": lambda root, wanted: dicom(root, list_files(root), wanted),
 }
 
 _ANYTHING = Wanted()
@@ -65,7 +65,7 @@ def _looked_into(root: Path, wanted: Wanted) -> Rows:
     if layout is not None:
         return _FOLDERS[layout](root, wanted)
     # Last, because every file may have to be looked at; and walked through once, for both.
-    listing = files_below(root)
+    listing = list_files(root)
     if holds_dicom(listing):
         return dicom(root, listing, wanted)
     there = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medseg._support.folders import files_below
+from medseg._support.folders import list_files
 from medseg._support.tables import read_table
 from medseg.datasets.layouts.bids_masks import (
     MASK,
@@ -167,7 +167,7 @@ def _add(
 def _files(root: Path, found: Rows) -> tuple[dict[str, list[_Named]], list[_Named]]:
     """Return the images by subject, and the label maps."""
     whole = root.resolve().parent.parent if _is_pipeline(root) else root
-    listing = files_below(whole, skip=_why_not)
+    listing = list_files(whole, skip=_why_not)
     found.faults.extend(listing.left_out)
     images: dict[str, list[_Named]] = defaultdict(list)
     labels = []

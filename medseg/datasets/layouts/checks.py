@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from medseg._support.folders import true_path
+from medseg._support.folders import resolve_path
 from medseg.datasets.layouts.entries import Row
 from medseg.datasets.names import distinct_names, is_picture, split_channel, split_suffix
 
 
 def names(rows: Sequence[Row]) -> list[str]:
     """Name each case: as listed, else by its file, else by its path where files share a name."""
-    files = [true_path(row.images[0].parent) / row.images[0].name for row in rows]
+    files = [resolve_path(row.images[0].parent) / row.images[0].name for row in rows]
     stems = [_stem(row) for row in rows]
     if len(set(stems)) < len(set(files)):
         common = os.path.commonpath([file.parent for file in files])
@@ -99,7 +99,7 @@ def _repeats(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[str]]:
     given = Counter(row.name for row in rows if row.name)
     users: dict[Path, int] = {}
     for number, row in enumerate(rows):
-        files = [true_path(file) for file in (*row.images, row.label)]
+        files = [resolve_path(file) for file in (*row.images, row.label)]
         first = [users.setdefault(file, number) for file in files]
         found = [
             f"uses {file.name}, which the case {names[user]} uses"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg._support.folders import true_path
+from medseg._support.folders import resolve_path
 from medseg._support.tables import read_table, read_text
 from medseg.datasets.layouts.dataset_json import ignored_value
 from medseg.datasets.layouts.entries import Row, Rows, some
@@ -82,7 +82,7 @@ def _msd_row(folder: Path, item: Any) -> Row:
 
 def _unlisted(path: Path, rows: Sequence[Row]) -> Iterator[str]:
     """Say which images lie beside the listed ones without being listed."""
-    listed = {true_path(file) for row in rows for file in (*row.images, row.label)}
+    listed = {resolve_path(file) for row in rows for file in (*row.images, row.label)}
     folders = {file.parent for row in rows for file in (*row.images, row.label)}
     beside = [
         file.name
@@ -91,7 +91,7 @@ def _unlisted(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         for file in sorted(folder.iterdir())
         if not file.name.startswith(".")
         and split_suffix(file.name)[1]
-        and true_path(file) not in listed
+        and resolve_path(file) not in listed
     ]
     if beside:
         yield (

@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from medseg._support.folders import files_below
+from medseg._support.folders import list_files
 from medseg.datasets.layouts.dataset_json import ignored_value
 from medseg.datasets.layouts.entries import Row, Rows, some
 from medseg.datasets.layouts.msd_csv import read_json_list
@@ -76,7 +76,7 @@ def folders(root: Path) -> Rows:
 
 
 def _images(folder: Path, found: Rows, ending: str = "") -> Files:
-    listing = files_below(folder)
+    listing = list_files(folder)
     found.faults.extend(
         Fault(f"{folder.name}/{fault.where}", fault.what) for fault in listing.left_out
     )

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.coding import Code
 from scipy.ndimage import find_objects
 
-from medseg._support.files import whole_file
+from medseg._support.files import atomic_file
 from medseg.io.dicom.codes import code_of, is_lesion
 from medseg.io.dicom.contours import Points, outlines
 from medseg.io.dicom.references import (
@@ -97,7 +97,7 @@ def write_rtstruct(
         for label, box in zip(label_set, boxes, strict=True)
     ]
     ds.RTROIObservationsSequence = [_observation(label) for label in label_set]
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         ds.save_as(temporary, enforce_file_format=True)
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
-from medseg._support.files import whole_file
+from medseg._support.files import atomic_file
 from medseg.errors import OutputError
 from medseg.io.dicom.codes import category_of, code_of
 from medseg.io.dicom.references import (
@@ -105,7 +105,7 @@ def write_dicom_seg(
     stamp(seg, source, created, ("Content",))
     for equipment in seg.ContributingEquipmentSequence:
         equipment.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f")
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         seg.save_as(temporary, enforce_file_format=True)
 
 

@@ -58,7 +58,7 @@ class CriticTrainer:
         team: Team = Team(),  # noqa: B008 - a frozen value
     ) -> None:
         self._refinement, self._steps = refinement, steps
-        self._classes, self._ignored = spec.label_set.channels, spec.label_set.ignored
+        self._classes, self._ignored = spec.label_set.channels, spec.label_set.ignore_index
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.training.seed)
             self.network = Critic(spec, refinement).to(device)

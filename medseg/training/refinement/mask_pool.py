@@ -110,7 +110,7 @@ class MaskPool:
 
     def _known(self, label: torch.Tensor) -> torch.Tensor:
         """Return a label map with background where nobody annotated."""
-        ignored = self._spec.label_set.ignored
+        ignored = self._spec.label_set.ignore_index
         return label if ignored is None else label.masked_fill(label == ignored, 0)
 
     def _source(self, rng: np.random.Generator) -> int:

@@ -65,7 +65,7 @@ class RefinerTrainer:
             self.refining = build_refining(spec).to(device)
         learned = learned_part(self.refining).parameters()
         self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
-        self._loss = SegmentationLoss(self._stage, spec.label_set.ignored, spec.class_weights)
+        self._loss = SegmentationLoss(self._stage, spec.label_set.ignore_index, spec.class_weights)
         self.critic = (
             CriticTrainer(spec, refinement, steps=refinement.steps, device=device)
             if refinement.has_critic

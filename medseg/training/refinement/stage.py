@@ -22,7 +22,7 @@ from medseg.bundle.spec import (
 from medseg.bundle.weights import Weights, load_weights
 from medseg.datasets.cache import PreprocessedCase
 from medseg.errors import BundleError, CheckpointError
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.networks.refiner import (
     build_refined,
     coarse_weights,
@@ -147,11 +147,11 @@ class RefinementStage:
         refiner = self._corrector.weights
         network = build_refined(self._spec, both=True)
         load_refined(network, self._coarse, refiner)
-        tell(self._listeners, Progress("comparing refined masks", 0, 1))
+        notify(self._listeners, Progress("comparing refined masks", 0, 1))
         finding = decide_acceptance(
             score_coarse_and_refined(self._spec, network, cases, self._device)
         )
-        tell(self._listeners, Progress("comparing refined masks", 1, 1))
+        notify(self._listeners, Progress("comparing refined masks", 1, 1))
         self._folder.save_weights(refiner, self._folder.refiner)
         if self._corrector.critic is not None:
             self._folder.save_weights(
@@ -247,7 +247,7 @@ def critic_gap(spec: BundleSpec, record: Record, listeners: Sequence[Listener]) 
             "part of this training taught nothing. Change refinement.critic, or set "
             "refinement.adversarial_weight to 0"
         )
-        tell(listeners, Warned(message))
+        notify(listeners, Notice(message))
     return gap
 
 

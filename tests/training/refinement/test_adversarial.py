@@ -10,7 +10,7 @@ from support.bundles import made_spec
 
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.errors import BundleError
-from medseg.events import Event, StepDone, Warned
+from medseg.events import Event, Notice, StepDone
 from medseg.training.history import Record
 from medseg.training.refinement.critic_trainer import CriticTrainer, ScoreLoss
 from medseg.training.refinement.stage import critic_gap, snapshot_steps, total_steps
@@ -96,7 +96,7 @@ def test_a_critic_that_never_separates_is_told(kind: str, gap: float, told: bool
         for step in range(1, 5):
             record(StepDone(step, 1.0, {"critic_gap": gap if step == 4 else 0.9}, 0.1))
     assert critic_gap(spec, record, [heard.append]) == pytest.approx(gap)
-    assert [type(event) for event in heard] == ([Warned] if told else [])
+    assert [type(event) for event in heard] == ([Notice] if told else [])
 
 
 def test_without_a_critic_there_is_no_gap() -> None:
@@ -132,7 +132,7 @@ def test_the_critic_sees_nothing_where_nobody_annotated() -> None:
     spec = spec.model_copy(update={"data": DataSpec(ignore=9)})
     critic = critic_of(spec)
     image, label, made = masks_of(spec)
-    label[..., :8] = spec.label_set.ignored
+    label[..., :8] = spec.label_set.ignore_index
     made.requires_grad_(True)
     torch.manual_seed(0)
     opinion = critic.generator_loss(image, made, label, 1)

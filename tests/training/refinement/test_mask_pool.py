@@ -111,7 +111,7 @@ def test_a_batch_depends_on_its_step_alone(sections: dict[str, Any]) -> None:
 def test_what_nobody_annotated_gets_a_mask_and_keeps_its_mark() -> None:
     bank = bank_of(made_spec(), MaskBankSpec(faulty=1.0, corrupted=0.0))
     spec = made_spec(labels=[{"index": 1, "name": "liver"}], data={"ignore": 2})
-    assert spec.label_set.ignored == 2
+    assert spec.label_set.ignore_index == 2
     partly = bank_of(spec, MaskBankSpec(faulty=1.0, corrupted=0.0)).batch(3)
     assert torch.equal(partly["label"], bank.batch(3)["label"])  # 2 is a label to the other
     assert partly[NETWORK_INPUT].shape[1] == 1 + 2

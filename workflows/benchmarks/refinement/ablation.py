@@ -32,8 +32,8 @@ from scipy.ndimage import label as components
 from trunks import Grown, MakeCritic, grow_refiner, grow_unet, kept
 from unseen import UNSEEN
 
-from medseg._support.files import write_whole
-from medseg._support.provenance import provenance
+from medseg._support.files import write_atomically
+from medseg._support.provenance import collect_provenance
 from medseg.bundle.spec import BundleSpec, QualityFinding, RefinementSpec
 from medseg.datasets.cases import Case
 from medseg.datasets.dataset import Dataset, open_dataset
@@ -44,8 +44,8 @@ from medseg.metrics.statistics import summarise
 from medseg.networks.inferers import window_inferer
 from medseg.networks.refiner import build_refined, load_refined
 from medseg.networks.unet import build_network
-from medseg.preprocessing.grid import NetworkInput, network_grid
-from medseg.preprocessing.resampling import nearest
+from medseg.preprocessing.grid import NetworkInput, compute_network_grid
+from medseg.preprocessing.resampling import resample_nearest
 from medseg.quality.calibration import TEMPERATURES, CalibrationSample, calibrate, estimate_quality
 from medseg.volume import Array, Volume
 
@@ -211,7 +211,7 @@ class Ablation:
             for number, case in enumerate(self.parts[2]):
                 rows.extend(self._judge_case(answers, known, case, number))
                 print(f"seed {seed}: case {number}", flush=True)
-            write_whole(file, json.dumps([row | {"seed": seed} for row in rows]) + "\n")
+            write_atomically(file, json.dumps([row | {"seed": seed} for row in rows]) + "\n")
         found: list[dict[str, Any]] = json.loads(file.read_text())
         return found
 
@@ -261,8 +261,8 @@ class Ablation:
     def _made(
         self, answers: Mapping[str, Answers], image: Volume, reference: Array
     ) -> dict[str, Made]:
-        grid = network_grid(image, self.spec.preprocessing)
-        truth = nearest(grid.part_of(reference[None])[0], grid.there)
+        grid = compute_network_grid(image, self.spec.preprocessing)
+        truth = resample_nearest(grid.crop(reference[None])[0], grid.there)
         sees = NetworkInput(self.spec)(image, grid)
         return {name: answer(sees, truth) for name, answer in answers.items()}
 
@@ -473,11 +473,13 @@ def write_tables(ablation: Ablation, seeds: Sequence[int]) -> str:
         "seeds": list(seeds),
         "cases": sizes,
         "gaps": gaps,
-        "provenance": provenance(torch.device("cpu")),
+        "collect_provenance": collect_provenance(torch.device("cpu")),
     }
     text = "\n".join(lines) + "\n"
-    write_whole(ablation.out / "ablation.md", text)
-    write_whole(ablation.out / "ablation.json", json.dumps({"about": about, "rows": rows}) + "\n")
+    write_atomically(ablation.out / "ablation.md", text)
+    write_atomically(
+        ablation.out / "ablation.json", json.dumps({"about": about, "rows": rows}) + "\n"
+    )
     return text + json.dumps(about, indent=1)
 
 

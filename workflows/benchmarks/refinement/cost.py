@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medseg._support.provenance import provenance
+from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.datasets.cache import PreprocessedCase
@@ -165,7 +165,7 @@ def main() -> None:
             MOST_STEP,
         )
     print(f"\nwithin {MOST_FORWARD:g}× forward and {MOST_STEP:g}× step: {within}")
-    print(json.dumps(provenance(CPU), indent=1))
+    print(json.dumps(collect_provenance(CPU), indent=1))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from figures import FIGURES, Estimate, covered, estimate, most_found
 from unseen import UNSEEN
 
 from medseg import Segmenter
-from medseg._support.files import write_whole
-from medseg._support.provenance import provenance
+from medseg._support.files import write_atomically
+from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import load_bundle
 from medseg.datasets.cases import Case
 from medseg.datasets.integrity import open_case
@@ -180,7 +180,7 @@ def judge_arm(run: Path, cases: Sequence[Case]) -> Mapping[str, Any]:
             found, mask = judge_case(segmenter, case, number, patients[case.group])
             made = {"images": [asdict(one) for one in found], "mask": asdict(mask)}
             before.append(json.dumps(made))
-            write_whole(file, "\n".join(before) + "\n")
+            write_atomically(file, "\n".join(before) + "\n")
     read = [json.loads(line) for line in before]
     images = [image for one in read for image in one["images"]]
     known = load_bundle(run).trained.quality
@@ -308,8 +308,8 @@ def write_results(out: Path, results: Mapping[str, Mapping[str, Any]], about: An
         lines.extend(mask_lines([JudgedMask(**row) for row in masks]))
     lines.extend(gain_lines(by_arm))
     text = "\n".join(lines) + "\n"
-    write_whole(out / "quality.md", text)
-    write_whole(out / "quality.json", json.dumps({"about": about, "runs": results}) + "\n")
+    write_atomically(out / "quality.md", text)
+    write_atomically(out / "quality.json", json.dumps({"about": about, "runs": results}) + "\n")
     return text
 
 
@@ -363,7 +363,7 @@ def main() -> None:
         "overrides": given.overrides,
         "test_fold": given.test_fold,
         "cases": sizes,
-        "provenance": provenance(torch.device("cpu")),
+        "collect_provenance": collect_provenance(torch.device("cpu")),
     }
     print(write_results(given.out, results, about))
     print(json.dumps(about, indent=1))

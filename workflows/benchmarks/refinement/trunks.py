@@ -19,7 +19,7 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.datasets.cache import PreprocessedCase
 from medseg.events import Event, StepDone
 from medseg.networks.unet import build_network
-from medseg.preprocessing.transforms import padding_value
+from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
@@ -144,7 +144,7 @@ def grow_refiner(
         cases,
         spec.training,
         dims=spec.network.dims,
-        padding=padding_value(spec),
+        padding=get_padding_value(spec),
         device=CPU,
     )
     networks = [_network(spec, weights) for weights in (*trunk.snapshots, trunk.weights)]
