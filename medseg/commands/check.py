@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg.bundle.bundle import load_bundle
 from medseg.datasets.cases import find_cases
-from medseg.datasets.integrity import absent_labels, check_cases
+from medseg.datasets.integrity import check_cases, describe_absent_labels
 from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
@@ -66,5 +66,5 @@ def check(
     if data is None and (loaded.is_trained or not root.exists()):
         return Report(tuple(faults))
     found = check_cases(find_cases(root, loaded.spec), loaded.spec, listeners)
-    absent = tuple(absent_labels(found.labels, loaded.spec)) if found.good else ()
+    absent = tuple(describe_absent_labels(found.labels, loaded.spec)) if found.good else ()
     return Report((*faults, *found.faults), (*found.warnings, *absent), len(found.good))

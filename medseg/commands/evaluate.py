@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.label_encoding import encode_labels, label_indices
+from medseg.datasets.label_encoding import encode_labels, encode_prediction
 from medseg.datasets.layouts import LISTING
 from medseg.datasets.layouts.dataset_json import ignored_value
 from medseg.datasets.layouts.msd_csv import read_json_list
@@ -157,7 +157,7 @@ def _score(pair: Pair, how: _How, lesions: bool) -> tuple[CaseScores, Mapping[st
         label_set = _found_labels(prediction, reference, how.ignore)
         predicted = encode_labels(prediction, label_set)
     else:
-        predicted = label_indices(prediction, label_set)
+        predicted = encode_prediction(prediction, label_set)
     expected = encode_labels(reference, label_set)
     if label_set.ignore_index is not None and predicted.max() == label_set.ignore_index:
         raise ScanError(

@@ -10,7 +10,7 @@ from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import check_same_grid, label_indices
+from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.redaction import discreet, discreet_fault
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
@@ -92,7 +92,7 @@ def _judged(
     spec = segmenter.spec
     check_kind(scan, spec)
     volume, label = read_scan(scan, len(spec.channels)), read_labels(mask)
-    check_same_grid(volume, label)
+    volume.require_same_grid(label, "the scan and its label map")
     for warning in (*volume.warnings, *check_volume(volume, spec)):
         notify(listeners, Notice(f"{scan.name}: {discreet(warning, scan)}"))
-    return segmenter.judge(volume, label_indices(label, spec.label_set))
+    return segmenter.judge(volume, encode_prediction(label, spec.label_set))

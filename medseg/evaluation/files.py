@@ -90,7 +90,7 @@ def _tables(evaluation: Evaluation, intervals: _Intervals) -> Iterator[PageTable
         _difference_rows(evaluation),
     )
     yield PageTable(
-        "LesionCounts",
+        "Lesions",
         "Connected pieces of a label; found if a tenth or more of one is covered, false if it "
         "touches none.",
         ("label", "there", "found", "predicted", "false", "sensitivity", "precision"),

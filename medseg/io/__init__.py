@@ -18,7 +18,7 @@ from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io import itk, nifti
 from medseg.io import pictures as picture
 from medseg.io.dicom import volume as dicom
-from medseg.io.dicom.series import Series, Skipped, find_series, series_among
+from medseg.io.dicom.series import Series, SkippedFile, find_series, group_series
 from medseg.io.dicom.volume import DICOM, is_dicom
 from medseg.io.formats import Format
 from medseg.io.voxels import as_labels
@@ -28,12 +28,12 @@ __all__ = [
     "FORMATS",
     "Format",
     "Series",
-    "Skipped",
+    "SkippedFile",
     "find_format",
     "find_series",
+    "group_series",
     "read_image",
     "read_labels",
-    "series_among",
     "stack_channels",
     "with_channels",
     "write_labels",

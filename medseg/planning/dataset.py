@@ -9,8 +9,8 @@ from pathlib import Path
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
-from medseg.datasets.cases import Case, CaseList, cases_among
-from medseg.datasets.layouts import Rows, Wanted, listed_as
+from medseg.datasets.cases import Case, CaseList, make_cases
+from medseg.datasets.layouts import CaseListing, Selection, list_cases
 from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
@@ -48,7 +48,7 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
     Raises:
         DatasetError: If it cannot be understood, has no such channels, or holds no good case.
     """
-    listed = listed_as(root, "auto", Wanted(channels=tuple(asked)))
+    listed = list_cases(root, "auto", Selection(channels=tuple(asked)))
     names = tuple(channel.name for channel in asked)
     if names and listed.channel_names not in ((), names):
         raise DatasetError(
@@ -63,7 +63,7 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
         names=listed.channel_names,
         ignore=listed.ignore,
     )
-    found = cases_among(listed, draft)
+    found = make_cases(listed, draft)
     survey = survey_cases(found, RUNS / "surveyed", listeners, subject.ignore)
     if not survey.cases:
         raise DatasetError("no case can be used:", survey.faults)
@@ -74,7 +74,7 @@ def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listen
     return Seen(root, subject, found, survey, _are_pictures(found.cases))
 
 
-def _channel_files(listed: Rows, subject: Subject) -> int:
+def _channel_files(listed: CaseListing, subject: Subject) -> int:
     """Return of how many files a case is made: as many as channels are named, or as most are."""
     often = Counter(len(row.images) for row in listed.rows)
     named = len(subject.channel_names)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts import Rows, some
+from medseg.datasets.layouts import CaseListing, abbreviate
 from medseg.datasets.layouts.dataset_json import NamedRegion, label_meanings
 from medseg.datasets.layouts.msd_csv import read_json_list
 from medseg.errors import DatasetError, MedsegError
@@ -115,7 +115,7 @@ class Subject:
             said.append(f"Nothing says what the values {_listed(unnamed)} mean; give them names")
         absent = [named[value] for value in sorted(named) if value not in values]
         if absent:
-            said.append(f"No case holds {some(absent, _MOST_NAMED)}; left out")
+            said.append(f"No case holds {abbreviate(absent, _MOST_NAMED)}; left out")
         if said:
             notes["labels"] = ". ".join(said)
         return list(_described(values, named))
@@ -150,7 +150,7 @@ class Subject:
 
 
 def _listed(values: Iterable[int]) -> str:
-    return f"[{some(map(str, sorted(values)), _MOST_NAMED)}]"
+    return f"[{abbreviate(map(str, sorted(values)), _MOST_NAMED)}]"
 
 
 def _described(values: Sequence[int], named: Mapping[int, str]) -> Iterator[Described]:
@@ -208,7 +208,7 @@ def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[st
 
 
 def read_subject(
-    root: Path, listed: Rows | None = None, asked: Sequence[ChannelSpec] = ()
+    root: Path, listed: CaseListing | None = None, asked: Sequence[ChannelSpec] = ()
 ) -> Subject:
     """Read what a data set says of its channels and labels: its ``dataset.json``, or its layout.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
-from medseg.datasets.layouts import some
+from medseg.datasets.layouts import abbreviate
 from medseg.errors import MedsegError
 from medseg.planning.constraints import Notes, Wishes
 from medseg.planning.dataset import Seen
@@ -120,6 +120,6 @@ def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -
     )
     if single:
         notes["inference.keep_largest"] += (
-            f". In one piece in each of the {len(survey.cases)} cases: {some(single, 20)}"
+            f". In one piece in each of the {len(survey.cases)} cases: {abbreviate(single, 20)}"
         )
     return {"keep_largest": None}

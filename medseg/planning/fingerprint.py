@@ -22,7 +22,6 @@ from scipy import ndimage
 
 from medseg._support.files import write_atomically
 from medseg.datasets.cases import Case, CaseList, Scan
-from medseg.datasets.label_encoding import check_same_grid
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
@@ -252,7 +251,7 @@ def look_at(case: Case, ignore: int | None = None) -> CaseFacts:
     parts = case.scan.parts
     image = stack_channels([read_image(part, volume=case.scan.volume) for part in parts])
     label = case.read_label(image)
-    check_same_grid(image, label)
+    image.require_same_grid(label, "the image and its label map")
     labels = _values(label)
     if ignore is not None:
         labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)

@@ -22,7 +22,7 @@ from medseg.bundle.spec import (
 from medseg.labels import LabelSet
 from medseg.metrics.statistics import Statistic
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
-from medseg.training.keep_largest import HeldBack, Outcome, sentences
+from medseg.training.keep_largest import CaseResults, HeldOutResults, explain
 from medseg.training.lineage import Lineage
 
 _TITLES = {
@@ -275,7 +275,7 @@ def _postprocessing(spec: BundleSpec, facts: Facts) -> list[str]:
         "Results keep of a label the largest connected piece alone where that gave the held-back "
         "cases the better mean Dice. The scores above are those of results as decided; since the "
         "same cases decided, a gain is slightly too good.",
-        _list([_plain(sentence) for sentence in sentences(facts.keep_largest)]),
+        _list([_plain(sentence) for sentence in explain(facts.keep_largest)]),
     ]
 
 
@@ -345,9 +345,9 @@ def _cell(statistic: Statistic) -> str:
 def metrics_json(
     facts: Facts,
     scores: Mapping[str, Mapping[str, float]],
-    outcome: Outcome,
+    outcome: CaseResults,
     validations: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]],
-    held_back: HeldBack,
+    held_back: HeldOutResults,
 ) -> str:
     """Return the text of ``metrics.json``: scores of each held-back case and each validation.
 
@@ -380,7 +380,7 @@ def metrics_json(
     return json.dumps(nan_to_none(content), indent=2) + "\n"
 
 
-def _outcome(outcome: Outcome) -> dict[str, Any]:
+def _outcome(outcome: CaseResults) -> dict[str, Any]:
     return {
         "cases": [
             {"case": one.case, "labels": {name: asdict(la) for name, la in one.labels.items()}}

@@ -85,7 +85,7 @@ def test_one_bad_mask_does_not_stop_the_others(masks: Path, bundle: Path, scans:
     assert [one.case for one in review.cases] == ["phantom_000"]
     faults = {fault.where: fault.what for fault in review.faults}
     assert set(faults) == {"phantom_001", "phantom_002", "stranger"}
-    assert "mm away" in faults["phantom_002"]
+    assert "mm apart" in faults["phantom_002"]
     assert "has no scan" in faults["stranger"]
 
 

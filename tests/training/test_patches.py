@@ -15,7 +15,7 @@ from support.bundles import made_spec
 from support.cases import balls, made_case, numbered_case
 
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, TrainingSpec
-from medseg.training.distributed import Team
+from medseg.training.distributed import ProcessGroup
 from medseg.training.patches import PatchBatches, Placement, draw_placement, extract_patch
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def training_of(**fields: Any) -> TrainingSpec:
 
 
 def batches_of(
-    cases: Any, training: TrainingSpec, padding: float = -9.0, team: Team | None = None
+    cases: Any, training: TrainingSpec, padding: float = -9.0, group: ProcessGroup | None = None
 ) -> PatchBatches:
     return PatchBatches(
         cases,
@@ -46,7 +46,7 @@ def batches_of(
         dims=len(training.patch),
         padding=padding,
         device=CPU,
-        team=team or Team(),
+        group=group or ProcessGroup(),
     )
 
 
@@ -118,7 +118,7 @@ def test_every_case_comes_once_before_any_comes_twice(batch_size: int) -> None:
 def test_processes_that_train_together_share_the_batch_of_one() -> None:
     training = training_of(batch_size=4)
     alone = batches_of(CASES, training).batch(3)
-    shares = [batches_of(CASES, training, team=Team(rank, 2)).batch(3) for rank in (0, 1)]
+    shares = [batches_of(CASES, training, group=ProcessGroup(rank, 2)).batch(3) for rank in (0, 1)]
     for key in ("image", "label"):
         assert torch.equal(torch.cat([share[key] for share in shares]), alone[key])
 

@@ -121,7 +121,7 @@ def prepare(bundle_file: Path, work: Path) -> None:
     import numpy as np
 
     from medseg import load_bundle
-    from medseg.datasets.cases import find_cases, folds_of
+    from medseg.datasets.cases import assign_folds, find_cases
     from medseg.datasets.integrity import open_case
 
     bundle = load_bundle(bundle_file)
@@ -147,7 +147,7 @@ def prepare(bundle_file: Path, work: Path) -> None:
         "file_ending": ".nii.gz",
     }
     (raw / "dataset.json").write_text(json.dumps(dataset, indent=1), encoding="utf-8")
-    of = dict(zip((case.name for case in cases), folds_of(cases, spec.data), strict=True))
+    of = dict(zip((case.name for case in cases), assign_folds(cases, spec.data), strict=True))
     splits = [
         {
             "train": [name for name, its in of.items() if its != fold],

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementFinding
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
 from medseg.networks.devices import training_precision
@@ -24,7 +24,7 @@ _RESAMPLES = 10_000
 
 @torch.inference_mode()
 def score_coarse_and_refined(
-    spec: BundleSpec, network: nn.Module, cases: Sequence[PreprocessedCase], device: torch.device
+    spec: BundleSpec, network: nn.Module, cases: Sequence[CachedCase], device: torch.device
 ) -> list[tuple[float, float]]:
     """Segment cases once, and score the coarse and the refined mask of each.
 

@@ -19,14 +19,14 @@ from monai.utils import AdversarialIterationEvents, AdversarialKeys, CommonKeys
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError, TrainingError
 from medseg.events import Listener
 from medseg.networks.inferers import training_inferer
 from medseg.networks.unet import levels_of
 from medseg.preprocessing.transforms import IMAGE, LABEL
-from medseg.training.distributed import Team
-from medseg.training.fine_tuning import Inheritance
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
+from medseg.training.fine_tuning import InitialWeights
 from medseg.training.learner import Learner
 from medseg.training.refinement.critic_trainer import CriticTrainer
 from medseg.training.refinement.mask_pool import NETWORK_INPUT
@@ -186,23 +186,23 @@ class JointLearner(Learner):
         cases: Training cases.
         device: Where to compute.
         listeners: Told about every step.
-        team: The processes that train together.
-        inheritance: Weights to start from, where not from chance alone.
+        group: The processes that train together.
+        initial_weights: Weights to start from, where not from chance alone.
     """
 
     def __init__(
         self,
         spec: BundleSpec,
         refinement: RefinementSpec,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         device: torch.device,
         listeners: Sequence[Listener] = (),
-        team: Team = Team(),  # noqa: B008 - a frozen value
-        inheritance: Inheritance | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
+        initial_weights: InitialWeights | None = None,
     ) -> None:
-        super().__init__(spec, cases, device, listeners, team, inheritance)
+        super().__init__(spec, cases, device, listeners, group, initial_weights)
         self.critic = CriticTrainer(
-            spec, refinement, steps=spec.training.steps, device=device, team=team
+            spec, refinement, steps=spec.training.steps, device=device, group=group
         )
         self._running: MaskTrainer | None = None
 

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.networks.critic import Critic
-from medseg.training.distributed import Team
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 class ScoreLoss(PatchAdversarialLoss):  # type: ignore[misc]
@@ -42,7 +42,7 @@ class CriticTrainer:
         refinement: Its refinement section.
         steps: How many there will be.
         device: Where to compute.
-        team: The processes that train together.
+        group: The processes that train together.
 
     Attributes:
         parts: What the last step said of itself, for listeners.
@@ -55,7 +55,7 @@ class CriticTrainer:
         *,
         steps: int,
         device: torch.device,
-        team: Team = Team(),  # noqa: B008 - a frozen value
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._refinement, self._steps = refinement, steps
         self._classes, self._ignored = spec.label_set.channels, spec.label_set.ignore_index
@@ -63,7 +63,7 @@ class CriticTrainer:
             torch.manual_seed(spec.training.seed)
             self.network = Critic(spec, refinement).to(device)
         self.learner: nn.Module = self.network
-        if team.size > 1:
+        if group.size > 1:
             self.learner = DistributedDataParallel(self.network)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)

@@ -14,14 +14,14 @@ from medseg.events import Listener
 from medseg.networks.devices import training_precision
 from medseg.networks.refiner import build_refining, learned_part
 from medseg.training.handlers import (
-    Every,
+    EverySteps,
     GradientClip,
     LearningRate,
     StepReport,
     StepSeed,
     StopOnNan,
 )
-from medseg.training.learner import begin_after
+from medseg.training.learner import continue_after
 from medseg.training.losses import SegmentationLoss
 from medseg.training.refinement.adversarial import MaskTrainer
 from medseg.training.refinement.critic_trainer import CriticTrainer
@@ -98,7 +98,7 @@ class RefinerTrainer:
             StopOnNan(),
             *([GradientClip(stage.gradient_clip)] if stage.gradient_clip else []),
             StepReport(self._parts, self._listeners, before=self._before),
-            Every(stage.checkpoint_every, stage.steps, save_after),
+            EverySteps(stage.checkpoint_every, stage.steps, save_after),
         ]
         trainer = MaskTrainer(
             self._bank,
@@ -115,7 +115,7 @@ class RefinerTrainer:
             trainer.restore_scales(self._scales)
         self._running = trainer
         self._bank.first = self.step + 1
-        begin_after(trainer, self.step, stage.steps)
+        continue_after(trainer, self.step, stage.steps)
         trainer.run()
 
     def _parts(self) -> dict[str, torch.Tensor]:

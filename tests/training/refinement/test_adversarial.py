@@ -11,7 +11,7 @@ from support.bundles import made_spec
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.errors import BundleError
 from medseg.events import Event, Notice, StepDone
-from medseg.training.history import Record
+from medseg.training.history import TrainingHistory
 from medseg.training.refinement.critic_trainer import CriticTrainer, ScoreLoss
 from medseg.training.refinement.stage import critic_gap, snapshot_steps, total_steps
 
@@ -87,12 +87,12 @@ def test_the_noise_on_masks_falls_to_nothing() -> None:
 @pytest.mark.parametrize("kind", ["corrector", "joint"])
 def test_a_critic_that_never_separates_is_told(kind: str, gap: float, told: bool) -> None:
     spec = spec_of(kind=kind, steps=40)
-    record, heard = Record("made_up"), list[Event]()
+    record, heard = TrainingHistory("made_up"), list[Event]()
     for step in range(1, total_steps(spec) + 1):
         last_quarter = step > total_steps(spec) - 10
         record(StepDone(step, 1.0, {"critic_gap": gap if last_quarter else 0.9}, 0.1))
     if kind == "joint":
-        record = Record("made_up")
+        record = TrainingHistory("made_up")
         for step in range(1, 5):
             record(StepDone(step, 1.0, {"critic_gap": gap if step == 4 else 0.9}, 0.1))
     assert critic_gap(spec, record, [heard.append]) == pytest.approx(gap)
@@ -100,8 +100,8 @@ def test_a_critic_that_never_separates_is_told(kind: str, gap: float, told: bool
 
 
 def test_without_a_critic_there_is_no_gap() -> None:
-    assert critic_gap(made_spec(), Record("made_up"), []) is None
-    assert critic_gap(spec_of(adversarial_weight=0), Record("made_up"), []) is None
+    assert critic_gap(made_spec(), TrainingHistory("made_up"), []) is None
+    assert critic_gap(spec_of(adversarial_weight=0), TrainingHistory("made_up"), []) is None
 
 
 def test_snapshots_are_taken_at_halves_of_halves() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import get_padding_value
@@ -79,7 +79,7 @@ class Trunk:
 
     weights: Weights
 
-    def lay_into(self, network: nn.Module) -> None:
+    def load_into(self, network: nn.Module) -> None:
         """Let a new network have them."""
         network.load_state_dict(self.weights)
 
@@ -97,7 +97,7 @@ def kept(file: Path, make: Callable[[], Grown]) -> Grown:
 
 def grow_unet(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     trunk: Grown | None = None,
 ) -> Grown:
     """Train a U-Net, against a critic where the bundle says so, from a trunk if one is given."""
@@ -106,7 +106,7 @@ def grow_unet(
     begun = Trunk(trunk.weights) if trunk else None
     began = time.process_time()
     # A trunk is the same network, so nothing is matched by name as an ``Inheritance`` does.
-    learner = make_learner(spec, cases, CPU, [gap], inheritance=begun)  # type: ignore[arg-type]
+    learner = make_learner(spec, cases, CPU, [gap], initial_weights=begun)  # type: ignore[arg-type]
 
     def keep(_: int) -> None:
         snapshots.append(_copied(learner.network))
@@ -123,7 +123,7 @@ def grow_unet(
 
 def grow_refiner(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     trunk: Grown,
     make_critic: MakeCritic | None = None,
 ) -> Grown:
