@@ -17,9 +17,8 @@ catches; anything else that escapes is a bug of ours and keeps its traceback::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 
 class MedsegError(Exception):
@@ -63,21 +62,20 @@ class Fault:
 
     Attributes:
         where: JSON path in a bundle (``training.patch.0``) or the name of a case.
-        what: What came, what is allowed, what to do. Like an error's ``message``, it holds no
-            path, no file name and no text of a header.
-        detail: File names, and what files say; for the person at the terminal or in Python, and
-            in no result, report or log.
+        what: What came, what is allowed, what to do; no path and no text of a header.
+        detail: Which file, and what it or the library that read it says. For the person at the
+            terminal or in Python alone: nothing that is written holds it.
     """
 
     where: str
     what: str
-    detail: str | None = None
+    detail: str = field(default="", compare=False)
 
     @classmethod
-    def from_error(cls, where: str, error: MedsegError) -> Self:
-        """Make a fault of an error that a case met; its source becomes part of the detail."""
-        known = [text for text in (error.source, error.detail) if text]
-        return cls(where, error.message, "; ".join(known) or None)
+    def from_error(cls, where: str, error: MedsegError) -> Fault:
+        """Return what is wrong with a case as a fault; what may name a patient stands apart."""
+        parts = (error.source, error.detail)
+        return cls(where, error.message, "; ".join(part for part in parts if part))
 
     def __str__(self) -> str:
         behind = f" ({self.detail})" if self.detail else ""

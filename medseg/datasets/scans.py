@@ -53,7 +53,7 @@ class LeftOut:
     name: str
     where: str
     reason: str
-    detail: str | None = None
+    detail: str = ""
 
     @property
     def fault(self) -> Fault:
@@ -109,7 +109,7 @@ class _Search:
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def leave_out(self, name: str, where: str, reason: str, detail: str | None = None) -> None:
+    def leave_out(self, name: str, where: str, reason: str, detail: str = "") -> None:
         self.left_out.append(LeftOut(name, where, reason, detail))
 
 

@@ -73,7 +73,7 @@ class ScanPairing:
     without_prediction: tuple[str, ...]
 
 
-def pair_up(predictions: Path, references: Path) -> Pairing:
+def pair_predictions(predictions: Path, references: Path) -> Pairing:
     """Pair two folders of label maps, or two label maps.
 
     Names are compared without their endings. One name may go on after the other (``case_7`` and

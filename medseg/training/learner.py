@@ -38,7 +38,7 @@ from medseg.training.handlers import (
     StopOnNan,
     WeightAverage,
 )
-from medseg.training.losses import loss_of
+from medseg.training.losses import build_loss
 from medseg.training.patches import PatchBatches
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -98,7 +98,7 @@ class Learner:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
-        self._loss = loss_of(spec)
+        self._loss = build_loss(spec)
         self.batches = PatchBatches(
             on_device(cases, device),
             training,

@@ -33,7 +33,7 @@ from medseg import DatasetError, Segmenter, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case, assign_folds, find_cases, split_cases
 from medseg.datasets.integrity import open_case
-from medseg.metrics.comparison import case_values, interval
+from medseg.metrics.comparison import bootstrap_interval, collect_case_values
 from medseg.metrics.metrics import MEAN, CaseScores, score_case
 
 SETS = {
@@ -182,7 +182,7 @@ def row(
         "| --- | --- | --- | ---: | --- | --- | --- | --- | --- |",
     ]
     for label in (*spec.label_set.names, MEAN) if cases else ("–",):
-        dice = list(case_values(cases, "dice", label).values())
+        dice = list(collect_case_values(cases, "dice", label).values())
         rows.append(
             f"| {given.set} | {label} | {', '.join(scored)} | {len(dice)} | {spread(dice)} | "
             f"{between(dice)} | {given.budget} | {cpu} | {wall} |"
@@ -198,7 +198,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def between(values: Sequence[float]) -> str:
-    found = interval(values)
+    found = bootstrap_interval(values)
     return "–" if math.isnan(found.low) else f"{found.low:.4f} to {found.high:.4f}"
 
 

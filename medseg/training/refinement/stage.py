@@ -37,10 +37,10 @@ from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
 from medseg.training.lineage import read_lineage
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.acceptance import decide, dice_of_both
+from medseg.training.refinement.acceptance import decide_acceptance, score_coarse_and_refined
 from medseg.training.refinement.adversarial import JointLearner
-from medseg.training.refinement.mask_pool import MaskBank
-from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import FINGERPRINT, TrainingRun, begin_run
 
@@ -117,7 +117,7 @@ class RefinementStage:
         kept = [folder.snapshot(step) for step in snapshot_steps(spec)]
         earlier = [load_weights(file) for file in kept if file.is_file()]
         networks = [_network(spec, weights) for weights in (*earlier, self._coarse)]
-        bank = MaskBank(
+        bank = MaskPool(
             spec,
             refinement.bank,
             batches,
@@ -125,7 +125,7 @@ class RefinementStage:
             steps=refinement.steps,
             device=device,
         )
-        self._corrector = Corrector(spec, refinement, bank, device, listeners)
+        self._corrector = RefinerTrainer(spec, refinement, bank, device, listeners)
 
     def learn(self, state: State | None, save: Callable[[State], None]) -> None:
         """Train the refiner from where a checkpoint left it.
@@ -148,12 +148,14 @@ class RefinementStage:
         network = build_refined(self._spec, both=True)
         load_refined(network, self._coarse, refiner)
         notify(self._listeners, Progress("comparing refined masks", 0, 1))
-        finding = decide(dice_of_both(self._spec, network, cases, self._device))
+        finding = decide_acceptance(
+            score_coarse_and_refined(self._spec, network, cases, self._device)
+        )
         notify(self._listeners, Progress("comparing refined masks", 1, 1))
         self._folder.save_weights(refiner, self._folder.refiner)
-        if self._corrector.opponent is not None:
+        if self._corrector.critic is not None:
             self._folder.save_weights(
-                self._corrector.opponent.network.state_dict(), self._folder.critic
+                self._corrector.critic.network.state_dict(), self._folder.critic
             )
         best = self._coarse
         if finding.applied:
@@ -212,7 +214,7 @@ def refine(
         finding = stage.conclude(cases)
         draw_curves(folder.curves, record.history)
     elif isinstance(learner, JointLearner):
-        folder.save_weights(learner.opponent.network.state_dict(), folder.critic)
+        folder.save_weights(learner.critic.network.state_dict(), folder.critic)
     return Refined(finding, critic_gap(spec, record, listeners))
 
 

@@ -15,7 +15,7 @@ from medseg.datasets.cases import assign_folds, find_cases
 from medseg.datasets.integrity import check_cases
 from medseg.datasets.layouts import list_cases
 from medseg.errors import DatasetError
-from medseg.planning import read_subject
+from medseg.planning import read_description
 
 MANUAL = "derivatives/manual"
 
@@ -158,7 +158,7 @@ def test_the_nearest_table_names_the_labels(tmp_path: Path, place: str) -> None:
     (root / place).mkdir(parents=True, exist_ok=True)
     (root / place / "dseg.tsv").write_text(table)
     (root / "desc-other_dseg.tsv").write_text(table.replace("Lesion", "Wrong"))
-    subject = read_subject(root, list_cases(root, "auto"))
+    subject = read_description(root, list_cases(root, "auto"))
     assert dict(subject.label_names) == {1: "Lesion", 4: "Left Cyst"}
 
 

@@ -14,7 +14,7 @@ from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.integrity import check_cases, open_case
 from medseg.datasets.layouts import list_cases
 from medseg.errors import DatasetError, GeometryError, ScanError
-from medseg.planning.fingerprint import survey_cases
+from medseg.planning.fingerprint import extract_fingerprint
 
 SHAPE = (6, 5, 4)
 MANUAL = "derivatives/manual"
@@ -182,7 +182,7 @@ def test_a_survey_knows_which_mask_is_which(tmp_path: Path) -> None:
     sizes = []
     for _ in range(2):
         found = CaseList((the_case(tmp_path, spec),))
-        survey = survey_cases(found, tmp_path / "seen")
+        survey = extract_fingerprint(found, tmp_path / "seen")
         sizes.append([survey.label(value)[0].voxels for value in (1, 2)])
         liver.rename(tmp_path / "aside")
         kidney.rename(liver)

@@ -19,7 +19,7 @@ from medseg.datasets.integrity import check_cases, open_case
 from medseg.datasets.layouts import Selection, list_cases
 from medseg.errors import DatasetError, ScanError
 from medseg.labels import Label, LabelSet
-from medseg.planning.fingerprint import survey_cases
+from medseg.planning.fingerprint import extract_fingerprint
 
 
 def a_spec(*names: str, modality: str = "CT", **data: Any) -> BundleSpec:
@@ -195,7 +195,7 @@ def test_a_survey_and_an_entry_know_which_structures_they_saw(tmp_path: Path) ->
     label(tmp_path / "data" / "label", a_series(tmp_path / "data" / "ct"), random_labels())
     both, one = a_spec("liver", "tumour"), a_spec("tumour")
     cases = [the_case(tmp_path / "data", spec) for spec in (both, one)]
-    seen = [survey_cases(CaseList((case,)), tmp_path / "seen") for case in cases]
+    seen = [extract_fingerprint(CaseList((case,)), tmp_path / "seen") for case in cases]
     assert [survey.values for survey in seen] == [(1, 2), (1,)]
     assert make_entry_key(cases[0], both) != make_entry_key(cases[1], both)
 

@@ -27,8 +27,8 @@ from medseg.events import Event, StepDone
 from medseg.networks.refiner import build_refined
 from medseg.networks.unet import build_network
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.mask_pool import MaskBank
-from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.refinement.stage import make_learner
 
 CPU = torch.device("cpu")
@@ -110,8 +110,8 @@ def steps(
         update = {"steps": count, "start": 0.0, "ramp": 0.0, "adversarial_weight": weight}
         chosen, laps = refinement.model_copy(update=update), Laps()
         networks = [build_network(spec, supervised=False) for _ in range(4)]
-        bank = MaskBank(spec, chosen.bank, batches(), networks, steps=count, device=CPU)
-        Corrector(spec, chosen, bank, CPU, [laps]).learn(lambda: None)
+        bank = MaskPool(spec, chosen.bank, batches(), networks, steps=count, device=CPU)
+        RefinerTrainer(spec, chosen, bank, CPU, [laps]).learn(lambda: None)
         return laps.typical
 
     return {

@@ -21,8 +21,8 @@ from medseg.events import Event, StepDone
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.mask_pool import MaskBank
-from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.refinement.stage import make_learner
 
 CPU = torch.device("cpu")
@@ -148,8 +148,8 @@ def grow_refiner(
         device=CPU,
     )
     networks = [_network(spec, weights) for weights in (*trunk.snapshots, trunk.weights)]
-    bank = MaskBank(spec, refinement.bank, batches, networks, steps=refinement.steps, device=CPU)
-    corrector = Corrector(spec, refinement, bank, CPU, [gap])
+    bank = MaskPool(spec, refinement.bank, batches, networks, steps=refinement.steps, device=CPU)
+    corrector = RefinerTrainer(spec, refinement, bank, CPU, [gap])
     if make_critic is not None:
         _replace_critic(corrector, spec, refinement, make_critic)
     corrector.learn(lambda: None)
@@ -158,14 +158,14 @@ def grow_refiner(
 
 
 def _replace_critic(
-    corrector: Corrector, spec: BundleSpec, refinement: RefinementSpec, make: MakeCritic
+    corrector: RefinerTrainer, spec: BundleSpec, refinement: RefinementSpec, make: MakeCritic
 ) -> None:
-    opponent: Any = corrector.opponent
+    critic: Any = corrector.critic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.training.seed)
-        opponent.network = opponent.learner = make(spec, refinement)
-    opponent.optimizer = torch.optim.Adam(
-        opponent.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
+        critic.network = critic.learner = make(spec, refinement)
+    critic.optimizer = torch.optim.Adam(
+        critic.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
     )
 
 
