@@ -10,8 +10,7 @@ from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.layouts import CaseListing
-from medseg.datasets.layouts.dataset_json import NamedRegion, label_meanings
-from medseg.datasets.layouts.msd_csv import read_json_list
+from medseg.datasets.layouts.dataset_json import NamedRegion, parse_labels, read_json_object
 from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError, MedsegError
 from medseg.planning.constraints import Notes
@@ -222,8 +221,8 @@ def read_description(
         DatasetError: If it cannot be read, or says what cannot be learned.
     """
     listing = root if root.suffix.lower() == ".json" else root / "dataset.json"
-    said = read_json_list(listing) if listing.is_file() else {}
-    meanings = label_meanings(said, listing)
+    said = read_json_object(listing) if listing.is_file() else {}
+    meanings = parse_labels(said, listing)
     folder = root if root.is_dir() else root.parent
     channels = said.get("channel_names") or said.get("modality") or {}
     return DatasetDescription(

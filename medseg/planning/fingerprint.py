@@ -215,7 +215,7 @@ def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFingerprint |
 
 def _read_as(case: Case) -> str:
     """Return what decides how a case's files are read, besides themselves; usually nothing."""
-    return case.scan.volume + (case.structures.key if case.structures else "")
+    return case.scan.volume + (case.label_source.key if case.label_source else "")
 
 
 def _read(file: Path) -> CaseFingerprint | None:

@@ -78,7 +78,7 @@ def inspect_dataset(
 
 def _channel_files(listed: CaseListing, subject: DatasetDescription) -> int:
     """Return of how many files a case is made: as many as channels are named, or as most are."""
-    often = Counter(len(row.images) for row in listed.rows)
+    often = Counter(len(row.images) for row in listed.cases)
     named = len(subject.channel_names)
     usual = max(often, key=lambda files: (often[files], files), default=1)
     return named if named in often else usual
