@@ -16,7 +16,7 @@ from medseg._support.tables import read_table
 from medseg.datasets.cases import Scan
 from medseg.datasets.names import distinct_names, split_channel, split_suffix
 from medseg.errors import DatasetError, Fault
-from medseg.io import FORMATS, Series, Skipped, find_series, series_among
+from medseg.io import Series, Skipped, find_series, readable_suffixes, series_among
 from medseg.io.dicom.headers import headline, read_header
 from medseg.io.dicom.series import FOREIGN
 from medseg.io.dicom.volume import DICOM
@@ -299,4 +299,4 @@ def _flat(where: str) -> str:
 
 
 def _endings() -> list[str]:
-    return [end for kind in FORMATS if kind is not DICOM for end in kind.suffixes]
+    return [ending for ending in readable_suffixes() if ending not in DICOM.suffixes]
