@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.redaction import discreet_fault, printable
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.errors import Fault
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanWork
 from medseg.inference.ledger import Entry, Ledger, open_ledger, worst_first
 from medseg.inference.pipeline import run_pipeline
@@ -159,17 +159,17 @@ def _progress(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
 
     def looked(done: int, total: int) -> None:
         if done % _FILES_PER_EVENT == 0 or done == total:
-            tell(listeners, Progress(SEARCHING, done, total))
+            notify(listeners, Progress(SEARCHING, done, total))
 
     return looked
 
 
 def _tell_notes(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
     for note in found.notes:
-        tell(listeners, Warned(printable(note)))
+        notify(listeners, Notice(printable(note)))
     if ledger.damaged:
         count = f"{ledger.damaged} line{'s' * (ledger.damaged > 1)} of the ledger"
-        tell(listeners, Warned(f"{count} cannot be read; what they were about is done again"))
+        notify(listeners, Notice(f"{count} cannot be read; what they were about is done again"))
 
 
 def _named_places(found: ScanList, root: Path) -> tuple[list[Fault], dict[str, str]]:
@@ -195,6 +195,6 @@ def _place(file: Path, root: Path) -> str:
 def _sum_up(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
     """Write what stands above single scans, of all that the ledger knows."""
     entries = ledger.entries.values()
-    write_whole(ledger.folder / VOLUMES, volumes_csv(entries, spec.label_set))
+    write_atomically(ledger.folder / VOLUMES, volumes_csv(entries, spec.label_set))
     if report:
         write_report(ledger.folder, entries, f"{spec.name} {spec.version}", spec.label_set)

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medseg._support.folders import files_below
+from medseg._support.folders import list_files
 from medseg._support.tables import read_table
 from medseg.datasets.cases import Scan
 from medseg.datasets.names import distinct_names, split_channel, split_suffix
 from medseg.errors import DatasetError, Fault
-from medseg.io import FORMATS, Series, Skipped, find_series, series_among
-from medseg.io.dicom.headers import headline, read_header
-from medseg.io.dicom.series import FOREIGN
+from medseg.io import FORMATS, Series, SkippedFile, find_series, group_series
+from medseg.io.dicom.headers import read_header, read_scan_name
+from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.dicom.volume import DICOM
 
 LEDGER = "ledger.jsonl"
@@ -136,14 +136,14 @@ def find_scans(
 
 
 def _search_folder(root: Path, channels: int, search: _Search, progress: Looked) -> None:
-    listing = files_below(root, skip=_why_not_meant)
+    listing = list_files(root, skip=_why_not_meant)
     search.left_out.extend(listing.left_out)
     search.notes.extend(f"{skipped.where}: {skipped.what}" for skipped in listing.skipped)
     images = [file for file in listing.files if _is_image(file)]
     search.found.extend(_images(root, images, channels, search))
     known = set(images)
     others = [file for file in listing.files if file not in known]
-    series, skipped = series_among(others, lambda count: progress(count, len(others)))
+    series, skipped = group_series(others, lambda count: progress(count, len(others)))
     search.found.extend(_series(one, root) for one in series)
     _pass_over(skipped, root, search)
 
@@ -184,24 +184,24 @@ def _images(root: Path, files: Sequence[Path], channels: int, search: _Search) -
 def _series(series: Series, root: Path) -> _Found:
     told_by = series.uid or series.files[0].relative_to(root).as_posix()
     digest = hashlib.sha256(told_by.encode(errors="replace")).hexdigest()
-    origin = "\n".join((told_by, series.part, series.study))
+    origin = "\n".join((told_by, series.volume_name, series.study))
     return _Found(f"series-{digest[:10]}", origin, (series.files,), series.volume, is_hashed=True)
 
 
 def _named_by_header(found: _Found) -> _Found:
     if not found.is_hashed:
         return found
-    return replace(found, name=headline(found.parts[0][0]) or found.name)
+    return replace(found, name=read_scan_name(found.parts[0][0]) or found.name)
 
 
-def _pass_over(skipped: Iterable[Skipped], root: Path, search: _Search) -> None:
+def _pass_over(skipped: Iterable[SkippedFile], root: Path, search: _Search) -> None:
     """Report files of no series: damaged ones are left out, others are none of our business."""
     reasons: Counter[str] = Counter()
     for one in skipped:
-        if not one.damaged:
-            reasons["no image" if one.why == FOREIGN else one.why] += 1
+        if not one.is_damaged:
+            reasons["no image" if one.reason == NOT_DICOM else one.reason] += 1
         else:
-            search.left_out.append(Fault(one.file.relative_to(root).as_posix(), one.why))
+            search.left_out.append(Fault(one.file.relative_to(root).as_posix(), one.reason))
     search.notes.extend(
         f"{count} other file{'s' if count > 1 else ''}: {why}" for why, count in reasons.items()
     )
@@ -267,7 +267,7 @@ def _in_file(file: Path) -> list[_Found]:
     Raises:
         ValueError: If it is no image.
     """
-    series = [] if _is_image(file) else series_among([file])[0]
+    series = [] if _is_image(file) else group_series([file])[0]
     if len(series) > 1:
         return [_series(one, file.parent) for one in series]
     return [_single(file, file.name)]

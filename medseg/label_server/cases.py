@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import nibabel as nib
 import numpy as np
 
-from medseg._support.files import whole_file, write_whole
+from medseg._support.files import atomic_file, write_atomically
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
@@ -20,7 +20,7 @@ from medseg.datasets.integrity import read_scan
 from medseg.datasets.names import split_suffix
 from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, Fault, MedsegError, OutputError
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_image
 from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.volume import Array, Volume
@@ -125,7 +125,7 @@ class FolderCases:
         _check_scan(Scan(name, ((file,),)), self._spec)
         suffix = split_suffix(file.name)[1]
         copy = self._state.images / f"{name}{suffix}"
-        with whole_file(copy) as temporary:
+        with atomic_file(copy) as temporary:
             shutil.copyfile(file, temporary)
         write_case_list(self._state, [*scans.values(), Scan(name, ((copy,),))])
 
@@ -164,7 +164,7 @@ def find_folder_cases(
     """
     found = find_scans(studies, len(spec.channels))
     for note in found.notes:
-        tell(listeners, Warned(note))
+        notify(listeners, Notice(note))
     checked = _read_stamps(state)
     fresh = [scan for scan in found.scans if checked.get(scan.name) != _make_stamp(scan)]
     rejected = _check_scans(fresh, spec, listeners)
@@ -173,7 +173,7 @@ def find_folder_cases(
     faults = (*found.left_out, *rejected.values())
     if not good:
         raise DatasetError(
-            "no scan can be segmented with this bundle; mend them, or give other scans",
+            "no scan can be segmented with this bundle; mend the scans, or give others",
             faults,
             source=studies,
         )
@@ -189,7 +189,7 @@ def _check_scans(
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix=TASK) as pool:
         results = pool.map(lambda scan: _find_fault(scan, spec), scans)
         for done, (scan, fault) in enumerate(zip(scans, results, strict=True), start=1):
-            tell(listeners, Progress(TASK, done, len(scans)))
+            notify(listeners, Progress(TASK, done, len(scans)))
             if fault is not None:
                 faults[scan.name] = fault
     return faults
@@ -199,7 +199,7 @@ def _find_fault(scan: Scan, spec: BundleSpec) -> Fault | None:
     try:
         _check_scan(scan, spec)
     except MedsegError as error:
-        return Fault(scan.name, error.message)
+        return Fault.from_error(scan.name, error)
     return None
 
 
@@ -214,7 +214,7 @@ def write_case_list(state: StateFolder, scans: Sequence[Scan]) -> None:
     for scan in scans:
         parts = [[str(file.absolute()) for file in part] for part in scan.parts]
         content[scan.name] = {"parts": parts, "volume": scan.volume, "print": _make_stamp(scan)}
-    write_whole(state.cases, json.dumps(content, indent=1) + "\n")
+    write_atomically(state.cases, json.dumps(content, indent=1) + "\n")
 
 
 def read_case_list(state: StateFolder) -> Iterator[Scan]:
@@ -246,7 +246,7 @@ def write_first_channel(path: Path, volume: Volume) -> None:
     image = nib.Nifti1Image(_shrink_voxels(volume.array[0]), affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         nib.save(image, temporary)
 
 

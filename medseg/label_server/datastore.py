@@ -247,10 +247,13 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def status(self) -> dict[str, Any]:
         """Count cases and labels; a case with several labels counts once."""
+        label_tags = {}
+        for tag in self.labels.list_tags():
+            label_tags[tag] = len(self.labels.list_cases(tag))
         return {
             "total": len(self.cases.list_names()),
             "completed": len(self.get_labeled_images()),
-            "label_tags": {tag: len(self.labels.list_cases(tag)) for tag in self.labels.list_tags()},
+            "label_tags": label_tags,
         }
 
     def json(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 from pydicom.dataset import Dataset
 
-from medseg._support.files import PART, write_whole
+from medseg._support.files import PART, write_atomically
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, MedsegError, OutputError
@@ -29,7 +29,7 @@ from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.volume import Array, Volume
 
 USER = "MEDSEG_DICOMWEB_USER"
-PASSWORD = "MEDSEG_DICOMWEB_PASSWORD"  # noqa: S105 (the variable's name)
+PASSWORD = "MEDSEG_DICOMWEB_PASSWORD"
 """Environment variables with the login of the DICOMweb server, if it asks for one."""
 
 KEPT_SECONDS = 5.0
@@ -327,4 +327,4 @@ class KnownSegmentations:
     def add(self, uid: str) -> None:
         """Add a SOP instance UID."""
         uids = sorted({*self.read(), uid})
-        write_whole(self._file, json.dumps(uids, indent=1) + "\n")
+        write_atomically(self._file, json.dumps(uids, indent=1) + "\n")

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.hashes import hash_file
 from medseg.errors import OutputError
 from medseg.io import write_labels
@@ -154,7 +154,7 @@ class Labels:
 
     def _write_info(self, case: str, tag: str, info: Mapping[str, Any]) -> None:
         text = json.dumps(dict(info), indent=1, ensure_ascii=False, default=str)
-        write_whole(self._info_path(case, tag), text + "\n")
+        write_atomically(self._info_path(case, tag), text + "\n")
 
     def _read_info(self, case: str, tag: str) -> dict[str, Any]:
         try:

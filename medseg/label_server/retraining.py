@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from medseg import events
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.train import train
-from medseg.datasets.cases import Case, Scan, find_cases, split
+from medseg.datasets.cases import Case, Scan, find_cases, split_cases
 from medseg.datasets.integrity import open_case
 from medseg.errors import DatasetError
-from medseg.events import Listener, Progress, tell
+from medseg.events import Listener, Progress, notify
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
 from medseg.label_server.audit import AuditLog
@@ -168,7 +168,7 @@ def choose_held_out(state: StateFolder, cases: Sequence[str]) -> frozenset[str]:
     for case in sorted(set(cases) - set(choice), key=_hash_name):
         chosen = {choice[other] for other in cases if other in choice}
         choice[case] = _is_held_out(case, chosen)
-    write_whole(state.split, json.dumps(choice, indent=1) + "\n")
+    write_atomically(state.split, json.dumps(choice, indent=1) + "\n")
     return frozenset(case for case in cases if choice[case])
 
 
@@ -232,7 +232,7 @@ def write_case_table(
     writer.writeheader()
     writer.writerows(rows)
     case_table = folder / "cases.csv"
-    write_whole(case_table, text.getvalue())
+    write_atomically(case_table, text.getvalue())
     return case_table
 
 
@@ -274,11 +274,11 @@ def compare_bundles(
 ) -> tuple[float, float]:
     """Return two bundles' mean Dice on the held-out cases of a table."""
     cases = find_cases(case_table, bundle.spec).cases
-    _, held_out = split(cases, bundle.spec.data, 0)
+    _, held_out = split_cases(cases, bundle.spec.data, 0)
     count = len(held_out)
 
     def report(done: int) -> None:
-        tell(listeners, Progress(TASK, done, 2 * count))
+        notify(listeners, Progress(TASK, done, 2 * count))
 
     dice = measure_dice(bundle, held_out, device, report)
     other_dice = measure_dice(other, held_out, device, lambda done: report(count + done))
@@ -350,7 +350,7 @@ class TrainingProgress:
 
     def _update(self, **stats: float | int | str) -> None:
         self._stats |= stats
-        write_whole(self._file, json.dumps(self._stats) + "\n")
+        write_atomically(self._file, json.dumps(self._stats) + "\n")
 
 
 def read_progress(state: StateFolder) -> Mapping[str, float | int | str]:

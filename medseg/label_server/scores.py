@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.inference.segmenter import Segmentation
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Version
@@ -60,7 +60,7 @@ class Scores:
         """Keep the quality of a case; an earlier one is replaced."""
         with _WRITING:
             scores = {**self.read(), case: quality}
-            write_whole(self._file, json.dumps(scores, indent=1) + "\n")
+            write_atomically(self._file, json.dumps(scores, indent=1) + "\n")
 
 
 def order_worst_first(cases: Sequence[str], scores: Mapping[str, CaseQuality]) -> list[str]:

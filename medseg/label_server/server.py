@@ -12,7 +12,7 @@ from typing import Any
 
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.errors import MedsegError
-from medseg.events import Listener, Warned, tell
+from medseg.events import Listener, Notice, notify
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.cases import find_folder_cases, is_url
 from medseg.label_server.environment import Settings, check_installed, set_environment
@@ -80,7 +80,7 @@ def serve(
             f"serving {trained.spec.name}, version {version}, at {address} (3D Slicer) and "
             f"{address}/ohif/ (browser, with a DICOMweb server); press Ctrl-C to stop"
         )
-        tell(listeners, Warned(greeting))
+        notify(listeners, Notice(greeting))
         _run(app, host, port)
 
 
@@ -123,13 +123,13 @@ def _find_cases(
     """Find out what there is to serve, before anybody asks; say what was left out."""
     if not is_url(studies):
         for fault in find_folder_cases(Path(studies), state, bundle.spec, listeners):
-            tell(listeners, Warned(f"left out: {fault}"))
+            notify(listeners, Notice(f"left out: {fault.where}: {fault.what}"))
         return
     from medseg.label_server.dicomweb import DicomWebCases
 
     cases = DicomWebCases(studies, state, bundle.spec, modalities)
     if not cases.list_names():
-        tell(listeners, Warned("the DICOMweb server has no image series yet"))
+        notify(listeners, Notice("the DICOMweb server has no image series yet"))
 
 
 def _build_application(state: StateFolder, users: Users, host: str, max_upload_mb: int) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medseg._support.files import PART
-from medseg._support.folders import true_path
+from medseg._support.folders import resolve_path
 from medseg.errors import OutputError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
@@ -66,8 +66,8 @@ class StateFolder:
         Raises:
             OutputError: If one does.
         """
-        state = true_path(self.root)
-        scans = true_path(studies)
+        state = resolve_path(self.root)
+        scans = resolve_path(studies)
         if state == scans or scans in state.parents or state in scans.parents:
             raise OutputError(
                 "the state folder and the scans must lie apart, so that no original is touched; "

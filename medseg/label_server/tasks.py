@@ -17,7 +17,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from medseg._support.folders import true_path
+from medseg._support.folders import resolve_path
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
@@ -108,8 +108,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         """Read a case by its name, or what the server itself has stored of an upload."""
         if is_plain_name(image):
             return self._datastore.read_volume(image)
-        file = true_path(Path(image))
-        allowed = (true_path(self._state.uploads), true_path(self._state.sessions))
+        file = resolve_path(Path(image))
+        allowed = (resolve_path(self._state.uploads), resolve_path(self._state.sessions))
         if not any(folder in file.parents for folder in allowed):
             raise HTTPException(404, "there is no such case")
         return read_scan(Scan("upload", ((file,),)), len(self._spec.channels))

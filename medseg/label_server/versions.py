@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from medseg._support.files import PART, write_whole
+from medseg._support.files import PART, write_atomically
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.hashes import hash_bundle
 from medseg.errors import CheckpointError, MedsegError, OutputError
@@ -90,7 +90,7 @@ class Version:
 
     def write_info(self, info: VersionInfo) -> None:
         """Write what is known of it."""
-        write_whole(self.folder / INFO, info.model_dump_json(indent=2, by_alias=True) + "\n")
+        write_atomically(self.folder / INFO, info.model_dump_json(indent=2, by_alias=True) + "\n")
 
     def load_bundle(self) -> Bundle:
         """Load its bundle."""
@@ -199,7 +199,7 @@ class Versions:
         return version
 
     def _serve(self, version: Version) -> None:
-        write_whole(self._state.served, f"{version.name}\n")
+        write_atomically(self._state.served, f"{version.name}\n")
 
     def _list_folders(self) -> list[Version]:
         folders = self._state.versions.glob("[0-9]" * 4)
