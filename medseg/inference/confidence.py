@@ -22,7 +22,7 @@ import torch
 from medseg.inference.accumulator import Accumulator
 from medseg.labels import LabelSet
 from medseg.preprocessing.grid import NetworkGrid
-from medseg.preprocessing.resampling import resample
+from medseg.preprocessing.resampling import resample_linear
 from medseg.volume import Array
 
 PERCENT = 100
@@ -206,7 +206,7 @@ def map_errors(sums: ConfidenceSums, grid: NetworkGrid, shape: tuple[int, int, i
         uint8 ``(i, j, k)``, 0 to 100: probability in percent; 0 where the network did not look.
     """
     errors = np.zeros(shape, np.uint8, order="F")
-    box = grid.part_of(errors[None])[0]
-    resampled = resample(sums.errors[None], grid.back)[0]
+    box = grid.crop(errors[None])[0]
+    resampled = resample_linear(sums.errors[None], grid.back)[0]
     box[...] = resampled.round().to(torch.uint8).numpy()
     return errors

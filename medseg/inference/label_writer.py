@@ -63,7 +63,7 @@ class LabelWriter:
         self._voxels_per_plane = columns * lines
         self._through = back.axis_taps(2)
         self._axes: list[Taps] = []
-        if back.is_straight:
+        if back.is_axis_aligned:
             self._axes = [back.axis_taps(axis, device) for axis in range(3)]
 
     def write_before(self, finished: int, scores: Accumulator) -> int:
@@ -143,7 +143,7 @@ class LabelWriter:
     def _look_up(self, cells: torch.Tensor, first: int, planes: slice) -> torch.Tensor:
         """Return what the cell of each voxel of some planes holds, ``(k, j, i)``."""
         columns, lines, _ = self._back.target
-        if self._back.is_straight:
+        if self._back.is_axis_aligned:
             x, y, z = (taps.lower for taps in self._axes)
             of_planes = cells.index_select(0, z[planes] - first)
             return of_planes.index_select(1, y).index_select(2, x)

@@ -19,7 +19,7 @@ from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import PassResult
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import count_voxels
-from medseg.quality.calibration import judge
+from medseg.quality.calibration import estimate_quality
 from medseg.volume import Array, Volume
 
 
@@ -83,7 +83,7 @@ class Prediction:
             labels,
             self._label_set,
             _volumes_ml(labels, self._label_set, self._scan.voxel_ml),
-            quality=judge(confidence, self._calibration),
+            quality=estimate_quality(confidence, self._calibration),
             confidence=confidence,
             confidence_at=dict(others),
             error_map=self._error_map() if error_map else None,

@@ -69,7 +69,7 @@ class Segmentation:
 
     def to_nibabel(self) -> Image:
         """Return the label map as a nibabel image on the scan's grid."""
-        return nifti.label_image(self.labels, self._require_grid())
+        return nifti.make_label_image(self.labels, self._require_grid())
 
     def to_sitk(self) -> Image:
         """Return the label map as a ``SimpleITK.Image`` of three dimensions on the scan's grid.
@@ -77,7 +77,7 @@ class Segmentation:
         Raises:
             OutputError: If the grid is sheared, which ITK cannot represent.
         """
-        return itk.label_image(self.labels, self._require_grid())
+        return itk.make_label_image(self.labels, self._require_grid())
 
     def _require_grid(self) -> Volume:
         if self.grid is None:

@@ -22,7 +22,7 @@ from medseg.io import Files, with_channels
 from medseg.io.adapters import Image, as_volume
 from medseg.networks.devices import choose_device, choose_precision
 from medseg.networks.loading import answer_of
-from medseg.quality.agreement import judge_given, mask_dice
+from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
 
@@ -178,9 +178,9 @@ class Segmenter:
         """
         prediction = self.predict(volume, given=labels)
         own = prediction.finish()
-        return judge_given(
+        return estimate_mask_quality(
             prediction.given_dice,
-            mask_dice(labels, own.labels, self.spec.label_set),
+            compute_mask_dice(labels, own.labels, self.spec.label_set),
             own.quality,
             self._calibration,
         )

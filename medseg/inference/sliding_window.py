@@ -24,9 +24,9 @@ from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.metrics import count_voxels
 from medseg.networks.decoding import painting_of
 from medseg.networks.loading import Answer
-from medseg.preprocessing.grid import NetworkGrid, NetworkInput, network_grid
-from medseg.preprocessing.resampling import nearest
-from medseg.preprocessing.transforms import padding_value
+from medseg.preprocessing.grid import NetworkGrid, NetworkInput, compute_network_grid
+from medseg.preprocessing.resampling import resample_nearest
+from medseg.preprocessing.transforms import get_padding_value
 from medseg.volume import Array, Volume
 
 GPU_SHARE = 0.6
@@ -153,7 +153,7 @@ class SlidingWindow:
         self.painting = painting_of(spec.label_set)
         self.make_input = NetworkInput(spec)
         self.batch_size = spec.inference.batch_size if device.type == "cuda" else 1
-        self.outside = padding_value(spec)
+        self.outside = get_padding_value(spec)
         self._gpu_memory = gpu_memory
         self._temperature = temperature
 
@@ -171,7 +171,7 @@ class SlidingWindow:
             ScanError: If the scan cannot be brought onto the network's grid.
         """
         stopwatch = Stopwatch()
-        grid = network_grid(volume, self.spec.preprocessing)
+        grid = compute_network_grid(volume, self.spec.preprocessing)
         windows = Windows(self._window_size(), grid.shape, self.spec.inference.overlap)
         labels = np.zeros(volume.shape, label_type(self.spec.label_set.classes), order="F")
         storage = self._choose_storage(windows)
@@ -249,9 +249,9 @@ class SlidingWindowPass:
         self._own = self._confidence(answer, None)
         self._given = None
         if plan.given is not None:
-            given = nearest(plan.grid.part_of(plan.given[None])[0], plan.grid.there)
+            given = resample_nearest(plan.grid.crop(plan.given[None])[0], plan.grid.there)
             self._given = self._confidence(answer, given)
-        part = plan.grid.part_of(plan.labels[None])[0]
+        part = plan.grid.crop(plan.labels[None])[0]
         self._writer = LabelWriter(plan.grid.back, part, sums_on, setup.painting)
 
     def next_corners(self) -> list[Corner]:
@@ -335,7 +335,7 @@ class SlidingWindowPass:
         given, grid, label_set = self._plan.given, self._plan.grid, self._label_set
         if given is None:
             return np.zeros(label_set.channels)
-        box = grid.part_of(given[None])[0]
+        box = grid.crop(given[None])[0]
         counts = count_voxels(given, label_set.classes) - count_voxels(box, label_set.classes)
         network_voxels_per_voxel = np.float64(math.prod(grid.shape) / box.size)
         return totals_of_channels(counts * network_voxels_per_voxel, label_set)

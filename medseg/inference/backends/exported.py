@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import MODELS, Bundle, read_agreement
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec
@@ -80,7 +80,7 @@ def find_exported(bundle: Bundle) -> ExportedNetworks | None:
 
 def write_agreement(agreement: AgreementSpec, folder: Path) -> None:
     """Write how far exported models agree with the weights beside their files."""
-    write_whole(folder / AGREEMENT, agreement.model_dump_json(indent=2) + "\n")
+    write_atomically(folder / AGREEMENT, agreement.model_dump_json(indent=2) + "\n")
 
 
 def _files_of(models: tuple[Path, ...]) -> Iterator[Path]:
