@@ -170,7 +170,8 @@ def find_folder_cases(
     rejected = _check_scans(fresh, spec, listeners)
     good = [scan for scan in found.scans if scan.name not in rejected]
     good.extend(_find_uploaded(state, good))
-    faults = (*found.left_out, *rejected.values())
+    left_out = [entry.fault for entry in found.left_out]
+    faults = (*left_out, *rejected.values())
     if not good:
         raise DatasetError(
             "no scan can be segmented with this bundle; mend the scans, or give others",
