@@ -17,7 +17,7 @@ import numpy.typing as npt
 from medseg._support.files import atomic_file
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io.dicom import volume as dicom
-from medseg.io.dicom.series import Series, Skipped, find_series, series_among
+from medseg.io.dicom.series import Series, SkippedFile, find_series, group_series
 from medseg.io.dicom.volume import DICOM
 from medseg.io.formats import Format
 from medseg.io.registry import (
@@ -36,15 +36,15 @@ __all__ = [
     "Files",
     "Format",
     "Series",
-    "Skipped",
+    "SkippedFile",
     "find_format",
     "find_series",
+    "group_series",
     "label_suffixes",
     "picture_suffixes",
     "read_image",
     "read_labels",
     "readable_suffixes",
-    "series_among",
     "stack_channels",
     "with_channels",
     "write_labels",
