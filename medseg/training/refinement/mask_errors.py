@@ -152,7 +152,7 @@ MASK_ERRORS: tuple[MaskError, ...] = (_grow, _shrink, _erase, _shift, _add, _rou
 def _choose_structure(label: torch.Tensor, rng: np.random.Generator) -> int | None:
     """Choose one of the labels that occur; ``None`` if there is only background."""
     share = rng.random()
-    present: list[int] = label[label > 0].unique().tolist()
+    present: list[int] = torch.unique(label[label > 0]).tolist()
     if not present:
         return None
     return present[int(share * len(present))]
