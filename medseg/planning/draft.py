@@ -9,7 +9,7 @@ from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
 from medseg.datasets.cases import Case
-from medseg.datasets.layouts import abbreviate
+from medseg.datasets.names import abbreviate
 from medseg.errors import MedsegError
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.fingerprint import Fingerprint
