@@ -49,6 +49,7 @@ from medseg.training.keep_largest import CaseResults, HeldOutResults, join_resul
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, open_parent, trace_lineage
 from medseg.training.loop import TrainingLoop
+from medseg.training.losses import check_loss
 from medseg.training.model_card import Facts
 from medseg.training.refinement.stage import (
     Refined,
@@ -119,6 +120,7 @@ def train(
     """
     asked = load_bundle(bundle, overrides)
     try_network(asked.spec)
+    check_loss(asked.spec)
     chosen = choose_device(device)
     given_data = Path(data).resolve() if data is not None else None
     given_out = Path(out) if out is not None else None
