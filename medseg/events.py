@@ -27,7 +27,7 @@ class Progress(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Warned(Event):
+class Notice(Event):
     """Something a person should know, though the work goes on."""
 
     message: str
@@ -59,7 +59,7 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class StartedFrom(Event):
+class FineTuningStarted(Event):
     """A training starts from the weights of a trained bundle.
 
     Attributes:
@@ -72,7 +72,7 @@ class StartedFrom(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class BudgetFitted(Event):
+class TimeBudgetFitted(Event):
     """The steps of a training were fitted to its time budget.
 
     Attributes:
@@ -87,7 +87,7 @@ class BudgetFitted(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Shortened(Event):
+class ScheduleShortened(Event):
     """The machine became slower, and a training will take fewer steps to end in its time.
 
     Attributes:
@@ -133,7 +133,7 @@ class ValidationDone(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Decided(Event):
+class HeldOutDecision(Event):
     """Held-back cases decided how results are made.
 
     Attributes:
@@ -146,7 +146,7 @@ class Decided(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class CrossValidated(Event):
+class CrossValidationDone(Event):
     """Every fold is trained.
 
     Attributes:
@@ -186,7 +186,7 @@ class Listener(Protocol):
         """Take note of ``event``."""
 
 
-def tell(listeners: Iterable[Listener], event: Event) -> None:
+def notify(listeners: Iterable[Listener], event: Event) -> None:
     """Send ``event`` to each listener, in the order given."""
     for listener in listeners:
         listener(event)

@@ -135,7 +135,7 @@ class LabelSet(Sequence[Label]):
         return len(self._regions) if self._regions else self.classes
 
     @property
-    def ignored(self) -> int | None:
+    def ignore_index(self) -> int | None:
         """The index of voxels that nobody annotated, the first after the labels'.
 
         Only references have it: no network answers it and no result holds it. ``None`` where

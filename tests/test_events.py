@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 
 from medseg import events
-from medseg.events import Event, Progress, Warned, tell
+from medseg.events import Event, Notice, Progress, notify
 
 
 def test_each_listener_hears_in_order() -> None:
     heard: list[tuple[str, Event]] = []
-    tell(
+    notify(
         [lambda event: heard.append(("a", event)), lambda event: heard.append(("b", event))],
         Progress("checking", 1, 2),
     )
@@ -25,7 +25,7 @@ def test_a_listeners_error_is_not_swallowed() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        tell([broken], Warned("x"))
+        notify([broken], Notice("x"))
 
 
 def test_events_are_records_that_never_change() -> None:
@@ -37,4 +37,4 @@ def test_events_are_records_that_never_change() -> None:
         assert dataclasses.is_dataclass(kind)
         assert kind.__doc__
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Warned("x").message = "y"  # type: ignore[misc]
+        Notice("x").message = "y"  # type: ignore[misc]

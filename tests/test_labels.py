@@ -52,8 +52,8 @@ def test_default_colours_are_bytes_and_the_first_ten_differ() -> None:
 def test_what_nobody_annotated_has_the_index_after_the_labels() -> None:
     plain = labels("liver", "kidney")
     partly = LabelSet(tuple(plain), ignore=99)
-    assert plain.ignored is None
-    assert partly.ignored == partly.channels == 3
+    assert plain.ignore_index is None
+    assert partly.ignore_index == partly.channels == 3
     assert partly.values == plain.values | {99: 3}
     assert partly.colours == plain.colours | {(99, 99, 99): 3}
     assert LabelSet(tuple(plain), ignore=256).colours == plain.colours  # no grey of 8 bits

@@ -16,7 +16,7 @@ PART = ".part-"
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success make it ``path`` in one step.
 
     The temporary name keeps the suffixes of ``path``, because writers choose formats by them.
@@ -53,7 +53,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success make it ``path``.
 
     A folder that is there already is replaced; between the two steps that this takes there is
@@ -96,13 +96,13 @@ def _take_place_of(path: Path, temporary: Path) -> None:
     shutil.rmtree(former)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write text (as UTF-8) or bytes to ``path``, whole or not at all.
 
     Raises:
         OutputError: If the folder cannot be written or the disk is full.
     """
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -77,7 +77,7 @@ class _Walk:
         return reason is None
 
 
-def true_path(path: Path) -> Path:
+def resolve_path(path: Path) -> Path:
     """Return where a path leads when every link is followed; a circle of links leads nowhere.
 
     ``Path.resolve`` raises for a circle in some versions of Python; this never does.
@@ -85,7 +85,7 @@ def true_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def files_below(root: Path, skip: Callable[[Path], str | None] = lambda folder: None) -> Listing:
+def list_files(root: Path, skip: Callable[[Path], str | None] = lambda folder: None) -> Listing:
     """Find every regular file in ``root`` and the folders below it.
 
     Links are followed, each folder is entered once, and never one that holds the link itself,

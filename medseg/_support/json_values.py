@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 
-def without_nan(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
     """Return a value with ``None`` for what is no finite number, which JSON does not know.
 
     Args:
@@ -15,7 +15,7 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
+        return {key: nan_to_none(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
+        return [nan_to_none(item) for item in value]
     return value

@@ -13,19 +13,19 @@ import torch
 PACKAGES = ("medseg", "torch", "monai", "pytorch-ignite", "numpy", "nibabel", "pydicom")
 
 
-def provenance(device: torch.device) -> dict[str, str]:
+def collect_provenance(device: torch.device) -> dict[str, str]:
     """Return versions of what computes, the state of medseg's code, and the device."""
     versions = {f"version.{name}": importlib.metadata.version(name) for name in PACKAGES}
     return {
         **versions,
         "version.python": platform.python_version(),
-        "device": device_name(device),
+        "device": get_device_name(device),
         "threads": str(torch.get_num_threads()),
-        "git": git_state(),
+        "git": read_git_state(),
     }
 
 
-def device_name(device: torch.device) -> str:
+def get_device_name(device: torch.device) -> str:
     """Return what people call a device: its model for a GPU, else its processor type."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -33,7 +33,7 @@ def device_name(device: torch.device) -> str:
 
 
 @cache
-def git_state() -> str:
+def read_git_state() -> str:
     """Return the commit medseg runs from, with ``+changes`` if edited; empty if not in git."""
     here = str(Path(__file__).parent)
     try:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.spec import (
     SCHEMA_ID,
     AgreementSpec,
@@ -257,7 +257,7 @@ def _parse(kind: type[_Part], content: Mapping[str, Any], origin: str) -> _Part:
 
 def write_trained(trained: TrainedSpec, folder: Path) -> None:
     """Write what a training found into a bundle's folder."""
-    write_whole(folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n")
+    write_atomically(folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n")
 
 
 def _with_tuples(value: Any) -> Any:
@@ -274,7 +274,7 @@ def _with_tuples(value: Any) -> Any:
 
 def write_bundle(spec: BundleSpec, file: Path) -> None:
     """Write a spec, every default spelled out, as ``bundle.json``."""
-    write_whole(file, spec_json(spec))
+    write_atomically(file, spec_json(spec))
 
 
 def spec_json(spec: BundleSpec) -> str:

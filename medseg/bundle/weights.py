@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from medseg._support.files import whole_file
+from medseg._support.files import atomic_file
 from medseg.errors import CheckpointError, OutputError
 
 Weights = dict[str, torch.Tensor]
@@ -57,7 +57,7 @@ def load_weights(path: Path) -> Weights:
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         try:
             torch.save(content, temporary)
         except RuntimeError as error:  # what torch makes of a full disk

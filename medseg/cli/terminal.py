@@ -68,9 +68,9 @@ class Terminal:
                 self._start(event)
             case events.ValidationDone():
                 self._show_validation(event)
-            case events.CrossValidated(rows):
+            case events.CrossValidationDone(rows):
                 self._show_table(rows)
-            case events.Shortened(steps):
+            case events.ScheduleShortened(steps):
                 self._total = steps
                 self._line(f"slower than measured: {steps} steps end in time")
             case _:
@@ -146,13 +146,13 @@ class Terminal:
 def _lines(event: events.Event) -> list[str]:
     """Return what there is to say of an event in words."""
     match event:
-        case events.BudgetFitted(minutes, steps, seconds):
+        case events.TimeBudgetFitted(minutes, steps, seconds):
             return [f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes"]
-        case events.StartedFrom(name, decisions):
+        case events.FineTuningStarted(name, decisions):
             return [f"starting from [bold]{escape(name)}[/]", *_indented(decisions)]
-        case events.Decided(what, decisions):
+        case events.HeldOutDecision(what, decisions):
             return [f"held-back cases decided: [bold]{escape(what)}[/]", *_indented(decisions)]
-        case events.Warned(message):
+        case events.Notice(message):
             return [f"[yellow]note[/] {escape(message)}"]
         case events.RunDone() if event.stopped_early:
             return ["stopped early: nothing improved any more"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medseg._support.files import whole_folder
+from medseg._support.files import atomic_folder
 from medseg.bundle.bundle import (
     BUNDLE_FILE,
     MODELS,
@@ -27,7 +27,7 @@ from medseg.bundle.spec import AgreementSpec, BundleSpec
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.scans import find_scans
 from medseg.errors import CheckpointError, MedsegError, OutputError
-from medseg.events import Listener, Progress, tell
+from medseg.events import Listener, Progress, notify
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
@@ -105,7 +105,7 @@ def export(
     if out is None or in_place:
         raise OutputError(f"--to {to} needs a folder to write to that is not the bundle's own")
     _refuse_full(Path(out))
-    with whole_folder(Path(out)) as folder:
+    with atomic_folder(Path(out)) as folder:
         _write_monai(loaded, folder) if to == "monai" else _write_onnx(loaded, folder)
     return Export(Path(out))
 
@@ -183,7 +183,7 @@ def _to_openvino(
     if out is None:
         return _convert(bundle, volumes, listeners)
     _refuse_full(out)
-    with whole_folder(out) as folder:
+    with atomic_folder(out) as folder:
         (folder / BUNDLE_FILE).write_text(spec_json(bundle.spec), encoding="utf-8")
         _copy_weights(bundle, folder)
         _copy(bundle.folder / MODELS, folder / MODELS, (TRAINED_FILE.name, REFINER_FILE.name))
@@ -239,7 +239,7 @@ class _MadeUp:
 def _convert(bundle: Bundle, volumes: _Given | _MadeUp, listeners: Sequence[Listener]) -> Export:
     """Put a bundle's networks for OpenVINO into it, and measure how far they agree."""
     place = bundle.folder / OPENVINO
-    with whole_folder(place) as folder:
+    with atomic_folder(place) as folder:
         for member in bundle.members:
             model = openvino.convert(
                 load_network(bundle, member), bundle.spec, answer_of(bundle).channels
@@ -272,12 +272,12 @@ def _compare(
     )
     voxels = labelled = differ = 0
     for done, volume in enumerate(volumes):
-        tell(listeners, Progress(task, done, len(volumes)))
+        notify(listeners, Progress(task, done, len(volumes)))
         wanted, got = one.segment(volume).labels, other.segment(volume).labels
         voxels += wanted.size
         labelled += int(((wanted > 0) | (got > 0)).sum())
         differ += int((wanted != got).sum())
-    tell(listeners, Progress(task, len(volumes), len(volumes)))
+    notify(listeners, Progress(task, len(volumes), len(volumes)))
     return {
         "scans": len(volumes),
         "made_up": volumes.made_up,

@@ -29,7 +29,7 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.headers import read_header
 from medseg.io.dicom.volume import DICOM
 from medseg.io.formats import MAX_VOXELS
-from medseg.plots.planes import Viewpoint
+from medseg.plots.planes import DisplayOrientation
 from medseg.volume import Volume
 
 MOST_TIMES_OFF = 10.0
@@ -116,7 +116,7 @@ def _odd_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
     wanted = spec.preprocessing.spacing_mm
     if wanted is None:
         return
-    view = Viewpoint.of(volume.affine, volume.shape)
+    view = DisplayOrientation.of(volume.affine, volume.shape)
     pairs = [(has, mm) for has, mm in zip(view.spacing, wanted, strict=True) if mm is not None]
     off = [max(has / mm, mm / has) for has, mm in pairs]
     spacings = (

@@ -11,12 +11,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import write_whole
-from medseg._support.json_values import without_nan
+from medseg._support.files import write_atomically
+from medseg._support.json_values import nan_to_none
 from medseg.evaluation.report import PageTable, render_evaluation
 from medseg.evaluation.results import COLUMNS, Evaluation
 from medseg.metrics.comparison import Interval
-from medseg.metrics.lesions import Lesions
+from medseg.metrics.lesions import LesionCounts
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import Statistic
 
@@ -32,7 +32,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         OutputError: If they cannot be written.
     """
     rows = evaluation.rows()
-    write_whole(out / "evaluation.csv", _csv(["case", "label", *COLUMNS], rows))
+    write_atomically(out / "evaluation.csv", _csv(["case", "label", *COLUMNS], rows))
     columns = ["metric", "label", *(one.name for one in fields(Statistic)), "low", "high"]
     intervals = evaluation.intervals
     lines = [
@@ -40,10 +40,10 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
         for metric, by_label in evaluation.statistics.items()
         for name, statistic in by_label.items()
     ]
-    write_whole(out / "summary.csv", _csv(columns, lines))
-    write_whole(
+    write_atomically(out / "summary.csv", _csv(columns, lines))
+    write_atomically(
         out / "summary.json",
-        json.dumps(without_nan(_summary(evaluation, intervals)), indent=2) + "\n",
+        json.dumps(nan_to_none(_summary(evaluation, intervals)), indent=2) + "\n",
     )
     note = (
         f"NSD at {evaluation.tolerance_mm:g} mm. Intervals cover 95 %, by bootstrap over cases. A "
@@ -51,15 +51,15 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     )
     tables = _tables(evaluation, intervals)
     page = render_evaluation(len(evaluation.cases), note, tables, evaluation.faults)
-    write_whole(out / "evaluation.html", page)
+    write_atomically(out / "evaluation.html", page)
     if evaluation.lesions:
         found = [
             {"case": case, "label": name} | asdict(count)
             for case, by_label in evaluation.lesions.items()
             for name, count in by_label.items()
         ]
-        columns = ["case", "label", *(one.name for one in fields(Lesions))]
-        write_whole(out / "lesions.csv", _csv(columns, found))
+        columns = ["case", "label", *(one.name for one in fields(LesionCounts))]
+        write_atomically(out / "lesions.csv", _csv(columns, found))
 
 
 def _tables(evaluation: Evaluation, intervals: _Intervals) -> Iterator[PageTable]:
@@ -161,7 +161,7 @@ def _summary(evaluation: Evaluation, intervals: _Intervals) -> dict[str, Any]:
     return {
         "cases": len(evaluation.cases),
         "tolerance_mm": evaluation.tolerance_mm,
-        "faults": [asdict(fault) for fault in evaluation.faults],
+        "faults": [{"where": fault.where, "what": fault.what} for fault in evaluation.faults],
         "without_reference": list(evaluation.without_reference),
         "metrics": {
             metric: {
@@ -182,5 +182,5 @@ def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(without_nan(row) for row in rows)
+    writer.writerows(nan_to_none(row) for row in rows)
     return text.getvalue()

@@ -14,15 +14,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from medseg._support.files import write_whole
-from medseg._support.provenance import device_name
+from medseg._support.files import write_atomically
+from medseg._support.provenance import get_device_name
 from medseg.bundle.hashes import hash_bundle, hash_file
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.redaction import discreet
 from medseg.errors import Fault, MedsegError, OutputError
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.failures import is_of_the_folder, is_out_of_memory, let_go
 from medseg.inference.hashes import hash_scan, result_key
 from medseg.inference.ledger import Entry, Ledger, QualityEntry, State
@@ -122,9 +122,9 @@ class ScanWork:
             *(["resample-uneven"] if resample_uneven else []),
             *(["error map"] if error_maps else []),
         ]
-        self._device = device_name(segmenter.device)
+        self._device = get_device_name(segmenter.device)
         self._arithmetic = f"{segmenter.backend} {precision_name(segmenter.precision)}"
-        tell(listeners, Progress(TASK, 0, total))
+        notify(listeners, Progress(TASK, 0, total))
 
     def read(self, scan: Scan) -> OnItsWay[ReadScan]:
         """Read a scan, unless its result is there already."""
@@ -146,7 +146,7 @@ class ScanWork:
             entry = entry.model_copy(update={"seconds": dict(attempt.seconds)})
             self._ledger.enter(entry)
         self._done += 1
-        tell(self._listeners, Progress(TASK, self._done, self._total))
+        notify(self._listeners, Progress(TASK, self._done, self._total))
         return entry
 
     def refuse(self, fault: Fault) -> Entry:
@@ -197,7 +197,7 @@ class ScanWork:
         return entry
 
     def _warn(self, scan: Scan, what: str) -> None:
-        tell(self._listeners, Warned(f"{scan.name}: {what}"))
+        notify(self._listeners, Notice(f"{scan.name}: {what}"))
 
     def _lacks_picture(self, entry: Entry) -> bool:
         """Tell whether a picture of an earlier result is wanted, absent, and can be drawn."""
@@ -247,7 +247,7 @@ class ScanWork:
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
         file = preview_file(self._out, scan.name)
         if self._pictures:
-            write_whole(file, draw_thumbnail(volume, labels, self._spec.label_set))
+            write_atomically(file, draw_thumbnail(volume, labels, self._spec.label_set))
         else:
             _remove(file)  # it would show an earlier result
 

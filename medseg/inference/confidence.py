@@ -22,7 +22,7 @@ import torch
 from medseg.inference.accumulator import Accumulator
 from medseg.labels import LabelSet
 from medseg.preprocessing.grid import NetworkGrid
-from medseg.preprocessing.resampling import resample
+from medseg.preprocessing.resampling import resample_linear
 from medseg.volume import Array
 
 PERCENT = 100
@@ -182,6 +182,6 @@ def map_errors(found: Found, grid: NetworkGrid, shape: tuple[int, int, int]) -> 
         uint8 ``(i, j, k)``, 0 to 100: probability in percent; 0 where the network did not look.
     """
     errors = np.zeros(shape, np.uint8, order="F")
-    there = grid.part_of(errors[None])[0]
-    there[...] = resample(found.doubt[None], grid.back)[0].round().to(torch.uint8).numpy()
+    there = grid.crop(errors[None])[0]
+    there[...] = resample_linear(found.doubt[None], grid.back)[0].round().to(torch.uint8).numpy()
     return errors

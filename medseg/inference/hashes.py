@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from medseg._support.folders import files_below
+from medseg._support.folders import list_files
 from medseg.bundle.hashes import hash_file, hash_texts
 from medseg.datasets.cases import Scan
 from medseg.errors import ScanError
-from medseg.io.itk import voxel_file
+from medseg.io.itk import find_voxel_file
 
 _KEY_VERSION = "medseg result 1"
 
@@ -50,4 +50,4 @@ def _hash_part(part: Sequence[Path]) -> str:
 
 
 def _files_of(path: Path) -> Sequence[Path]:
-    return files_below(path).files if path.is_dir() else tuple({path, voxel_file(path)})
+    return list_files(path).files if path.is_dir() else tuple({path, find_voxel_file(path)})

@@ -56,7 +56,9 @@ class Labeller:
         self._planes = labels.transpose(2, 1, 0)
         self._done = 0
         self._through = back.axis_taps(2)
-        self._axes = [back.axis_taps(axis, device) for axis in range(3)] if back.is_straight else []
+        self._axes = (
+            [back.axis_taps(axis, device) for axis in range(3)] if back.is_axis_aligned else []
+        )
         self._plane = back.target[0] * back.target[1]
 
     def label(self, scores: Accumulator, finished: int) -> int:
@@ -119,7 +121,7 @@ class Labeller:
     def _of_cells(self, cells: torch.Tensor, first: int, here: slice) -> torch.Tensor:
         """Return what the cell of each voxel of some planes holds, ``(k, j, i)``."""
         columns, lines, _ = self._back.target
-        if self._back.is_straight:
+        if self._back.is_axis_aligned:
             x, y, z = (taps.lower for taps in self._axes)
             return cells.index_select(0, z[here] - first).index_select(1, y).index_select(2, x)
         voxels = torch.arange((here.stop - here.start) * columns * lines, device=self._device)

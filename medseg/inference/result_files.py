@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.folders import true_path
+from medseg._support.folders import resolve_path
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.scans import LEDGER
@@ -127,11 +127,11 @@ def refuse_overwriting(
         OutputError: If ``out`` holds scans or other files that would be replaced.
         DatasetError: If ``root`` is a folder of results itself.
     """
-    if (root / LEDGER).is_file() and true_path(root) != true_path(out):
+    if (root / LEDGER).is_file() and resolve_path(root) != resolve_path(out):
         raise DatasetError(
             f"{root} holds results of medseg ({LEDGER}), not scans; give the folder of scans"
         )
-    home, searched = true_path(out), true_path(root)
+    home, searched = resolve_path(out), resolve_path(root)
     inside = home.is_relative_to(searched)
     for folder in _folders_of(scans):
         below = inside and folder.is_relative_to(home)
@@ -150,8 +150,8 @@ def _folders_of(scans: Iterable[Scan]) -> set[Path]:
     files = {file for scan in scans for part in scan.parts for file in part}
     # Only what is a link can lie elsewhere than its folder.
     straight = {file.parent for file in files if not file.is_symlink()}
-    links = {true_path(file).parent for file in files if file.is_symlink()}
-    return {true_path(folder) for folder in straight} | links
+    links = {resolve_path(file).parent for file in files if file.is_symlink()}
+    return {resolve_path(folder) for folder in straight} | links
 
 
 def _refuse_existing(out: Path, names: Iterable[str]) -> None:

@@ -22,9 +22,9 @@ from medseg.labels import LabelSet
 from medseg.metrics.metrics import count_voxels
 from medseg.networks.decoding import painting_of
 from medseg.networks.loading import Answer
-from medseg.preprocessing.grid import NetworkGrid, NetworkInput, network_grid
-from medseg.preprocessing.resampling import nearest
-from medseg.preprocessing.transforms import padding_value
+from medseg.preprocessing.grid import NetworkGrid, NetworkInput, compute_network_grid
+from medseg.preprocessing.resampling import resample_nearest
+from medseg.preprocessing.transforms import get_padding_value
 from medseg.volume import Array, Volume
 
 GPU_SHARE = 0.6
@@ -113,7 +113,7 @@ class Sweep:
             torch.OutOfMemoryError: If the device has too little memory even for one window.
         """
         began = time.perf_counter()
-        grid = network_grid(volume, self._spec.preprocessing)
+        grid = compute_network_grid(volume, self._spec.preprocessing)
         x, y, z = (*self._spec.training.patch, 1)[:3]
         windows = Windows((x, y, z), grid.shape, self._spec.inference.overlap)
         labels = np.zeros(volume.shape, label_type(self._spec.label_set.classes), order="F")
@@ -166,19 +166,19 @@ class Sweep:
             self._predict,
             self._device,
             self._spec.inference.batch_size if self._device.type == "cuda" else 1,
-            padding_value(self._spec),
+            get_padding_value(self._spec),
         )
         answer = self._answer
         sums = Accumulator(windows, answer.channels, storage.sums, answer.labelled)
         label_set = self._spec.label_set
         judged: list[Array | None] = [None]
         if given is not None:
-            judged.append(nearest(grid.part_of(given[None])[0], grid.there))
+            judged.append(resample_nearest(grid.crop(given[None])[0], grid.there))
         confidence = [
             confidence_of(label_set, grid.shape, answer, labels_there, temperatures)
             for labels_there in judged
         ]
-        part = grid.part_of(labels[None])[0]
+        part = grid.crop(labels[None])[0]
         labeller = Labeller(grid.back, part, storage.sums, self._painting)
         with self._predict.arithmetic():
             for corner, scores in score(image, windows):
@@ -203,7 +203,7 @@ def _outside(given: Array | None, grid: NetworkGrid, label_set: LabelSet) -> Tot
     """Return how much of each channel's mask lies outside the box, in the network's voxels."""
     if given is None:
         return np.zeros(label_set.channels)
-    box = grid.part_of(given[None])[0]
+    box = grid.crop(given[None])[0]
     counts = count_voxels(given, label_set.classes) - count_voxels(box, label_set.classes)
     voxels = counts * np.float64(math.prod(grid.shape) / box.size)
     return sizes_of_channels(voxels, label_set)

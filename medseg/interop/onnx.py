@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.errors import MedsegError, MissingExtraError
 
 INPUT, OUTPUT = "image", "scores"
@@ -77,7 +77,7 @@ def write_onnx(
         node.ClearField("metadata_props")
     content = io.BytesIO()
     onnx.save_model(model, content)
-    write_whole(file, content.getvalue())
+    write_atomically(file, content.getvalue())
 
 
 @contextmanager

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg._support.files import whole_file
+from medseg._support.files import atomic_file
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io import itk, nifti
 from medseg.io import pictures as picture
 from medseg.io.dicom import volume as dicom
-from medseg.io.dicom.series import Series, Skipped, find_series, series_among
+from medseg.io.dicom.series import Series, SkippedFile, find_series, group_series
 from medseg.io.dicom.volume import DICOM, is_dicom
 from medseg.io.formats import Format
 from medseg.io.voxels import as_labels
@@ -28,12 +28,12 @@ __all__ = [
     "FORMATS",
     "Format",
     "Series",
-    "Skipped",
+    "SkippedFile",
+    "find_format",
     "find_series",
-    "format_of",
+    "group_series",
     "read_image",
     "read_labels",
-    "series_among",
     "stack_channels",
     "with_channels",
     "write_labels",
@@ -69,7 +69,7 @@ def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False)
         GeometryError: If its place in the patient is not certain.
     """
     paths = _existing(files)
-    known = format_of(paths)
+    known = find_format(paths)
     if known is DICOM:
         return dicom.read(paths, volume=volume, resample_uneven=resample_uneven)
     return known.read(paths)
@@ -90,10 +90,10 @@ def read_labels(files: Files) -> Volume:
         GeometryError: If its place in the patient is not certain.
     """
     paths = _existing(files)
-    return format_of(paths).read_labels(paths)
+    return find_format(paths).read_labels(paths)
 
 
-def format_of(files: Sequence[Path]) -> Format:
+def find_format(files: Sequence[Path]) -> Format:
     """Return the format of a scan's files, by their names' endings, DICOM by its content.
 
     Raises:
@@ -179,7 +179,7 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     if write is None:
         endings = ", ".join(suffix for group in _WRITERS for suffix in group)
         raise OutputError(f"{path.name}: label maps are written as {endings}")
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         write(temporary, as_labels(labels, path.name), like)
 
 

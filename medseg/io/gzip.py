@@ -38,7 +38,7 @@ def open_maybe_gzipped(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def most_bytes(path: Path) -> int:
+def max_inflated_bytes(path: Path) -> int:
     """Return how many bytes the file could possibly hold, without inflating it."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -46,7 +46,7 @@ def most_bytes(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def gzip_writer(file: BinaryIO) -> Iterator[BinaryIO]:
+def open_gzip_writer(file: BinaryIO) -> Iterator[BinaryIO]:
     """Gzip what is written on to ``file``: no name and no time inside, so equal bytes again."""
     kind = getattr(_gzip, "IGzipFile", gzip.GzipFile)
     with kind(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0) as stream:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from medseg.errors import MedsegError, OutputError, ScanError
 from medseg.io.formats import Format, single_file
-from medseg.io.itk_headers import LPS_TO_RAS, Layout, layout_of
+from medseg.io.itk_headers import LPS_TO_RAS, Layout, read_layout
 from medseg.io.voxels import as_labels, empty_image, replace_nonfinite
 from medseg.volume import Volume
 
@@ -65,14 +65,14 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     """
     import SimpleITK as sitk  # noqa: N813
 
-    image = label_image(labels, like)
+    image = make_label_image(labels, like)
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
         raise OutputError(f"a {path.suffix} file could not be written by ITK") from error
 
 
-def label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
+def make_label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
     """Return ``labels``, shape ``(i, j, k)``, as a ``SimpleITK.Image`` on the grid of ``like``.
 
     Raises:
@@ -97,7 +97,7 @@ def label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
 def _load(path: Path) -> tuple[Layout, npt.NDArray[Any]]:
     """Return the layout and voxels of shape ``(channels, i, j, k)``."""
     try:
-        layout = layout_of(path)
+        layout = read_layout(path)
         needed = math.prod(layout.shape) * layout.dtype.itemsize
         content = _content(layout, needed, path.name)
     except OSError as error:
@@ -140,12 +140,12 @@ def _inflated(packed: bytes, needed: int, name: str) -> bytearray:
     return content
 
 
-def voxel_file(path: Path) -> Path:
+def find_voxel_file(path: Path) -> Path:
     """Return the file that holds an image's voxels: that beside a ``.mhd``, else itself."""
     if path.suffix.lower() != ".mhd":
         return path
     try:
-        return layout_of(path).file
+        return read_layout(path).file
     except (MedsegError, OSError):
         return path  # reading it says what is wrong with it
 

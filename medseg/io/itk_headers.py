@@ -85,7 +85,7 @@ class Layout:
     warnings: tuple[str, ...] = ()
 
 
-def layout_of(path: Path) -> Layout:
+def read_layout(path: Path) -> Layout:
     """Read the header of a ``.nrrd``, ``.mha`` or ``.mhd`` file.
 
     Raises:

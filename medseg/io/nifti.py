@@ -25,8 +25,8 @@ from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io.formats import Format, single_file
 from medseg.io.gzip import (
     BROKEN_STREAM,
-    gzip_writer,
-    most_bytes,
+    max_inflated_bytes,
+    open_gzip_writer,
     open_maybe_gzipped,
 )
 from medseg.io.voxels import as_labels, check_size, empty_image, replace_nonfinite
@@ -96,16 +96,16 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     Where ``like`` came from a NIfTI file its sform and qform are repeated bit for bit. Else both
     hold the affine, or the sform alone where the grid is sheared, which a qform cannot say.
     """
-    image = label_image(labels, like)
+    image = make_label_image(labels, like)
     with path.open("wb") as file:
         if path.name.lower().endswith(".gz"):
-            with gzip_writer(file) as stream:
+            with open_gzip_writer(file) as stream:
                 image.to_stream(stream)
         else:
             image.to_stream(file)
 
 
-def label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
+def make_label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
     """Return unsigned ``labels``, shape ``(i, j, k)``, as a nibabel image on the grid of ``like``.
 
     Raises:
@@ -168,7 +168,7 @@ def _opened(path: Path) -> Iterator[_Voxels]:
             shape, dtype = _layout(header, path.name)
             offset = _offset(header, path.name)
             size = math.prod(shape) * dtype.itemsize
-            if offset + size > most_bytes(path):
+            if offset + size > max_inflated_bytes(path):
                 raise ScanError(
                     f"{path.name}: the header promises {size:,} bytes of voxels, the file cannot "
                     "hold them; it is truncated or its header is wrong"

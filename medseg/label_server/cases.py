@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import nibabel as nib
 import numpy as np
 
-from medseg._support.files import whole_file, write_whole
+from medseg._support.files import atomic_file, write_atomically
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
@@ -21,7 +21,7 @@ from medseg.datasets.names import split_suffix
 from medseg.datasets.redaction import discreet
 from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, Fault, MedsegError, OutputError
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_image
 from medseg.label_server.state import State, is_plain
 from medseg.volume import Volume
@@ -111,7 +111,7 @@ class FolderCases:
         check_kind(scan, self._spec)
         check_volume(read_scan(scan, len(self._spec.channels)), self._spec)
         kept = self._state.images / f"{name}{split_suffix(file.name)[1]}"
-        with whole_file(kept) as temporary:
+        with atomic_file(kept) as temporary:
             shutil.copyfile(file, temporary)
         note(self._state, [*self._known().values(), Scan(name, ((kept,),))])
 
@@ -147,17 +147,17 @@ def find_folder_cases(
     """
     found = find_scans(studies, len(spec.channels))
     for remark in found.notes:
-        tell(listeners, Warned(remark))
+        notify(listeners, Notice(remark))
     checked = _checked_before(state)
     good: list[Scan] = []
-    faults = list(found.left_out)
+    faults = [entry.fault for entry in found.left_out]
     fresh = [scan for scan in found.scans if checked.get(scan.name) != _print(scan)]
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix=TASK) as pool:
         wrong: dict[str, str] = {}
         for done, (scan, fault) in enumerate(
             zip(fresh, pool.map(lambda scan: _fault(scan, spec), fresh), strict=True), start=1
         ):
-            tell(listeners, Progress(TASK, done, len(fresh)))
+            notify(listeners, Progress(TASK, done, len(fresh)))
             if fault:
                 wrong[scan.name] = fault
     for scan in found.scans:
@@ -183,7 +183,7 @@ def note(state: State, scans: Sequence[Scan]) -> None:
         }
         for scan in scans
     }
-    write_whole(state.cases, json.dumps(content, indent=1) + "\n")
+    write_atomically(state.cases, json.dumps(content, indent=1) + "\n")
 
 
 def noted(state: State) -> Iterator[Scan]:
@@ -210,7 +210,7 @@ def write_image(path: Path, volume: Volume) -> None:
     image = nib.Nifti1Image(small if exact else voxels, np.array(volume.affine))
     image.header.set_xyzt_units("mm")
     image.set_sform(np.array(volume.affine), code="scanner")
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         nib.save(image, temporary)
 
 

@@ -18,7 +18,7 @@ from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
 from pydicom.dataset import Dataset
 
-from medseg._support.files import PART, write_whole
+from medseg._support.files import PART, write_atomically
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, MedsegError, OutputError
@@ -255,4 +255,4 @@ class SeenSegmentations:
 
     def add(self, uid: str) -> None:
         """Note one more."""
-        write_whole(self._file, json.dumps(sorted({*self.read(), uid}), indent=1) + "\n")
+        write_atomically(self._file, json.dumps(sorted({*self.read(), uid}), indent=1) + "\n")

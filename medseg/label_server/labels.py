@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.hashes import hash_file
 from medseg.errors import OutputError
 from medseg.io import write_labels
@@ -135,7 +135,7 @@ class Labels:
 
     def _note(self, case: str, tag: str, info: Mapping[str, Any]) -> None:
         text = json.dumps(dict(info), indent=1, ensure_ascii=False, default=str)
-        write_whole(self._root / tag / f"{case}.json", text + "\n")
+        write_atomically(self._root / tag / f"{case}.json", text + "\n")
 
     def _info(self, case: str, tag: str) -> dict[str, Any]:
         try:

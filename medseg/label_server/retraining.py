@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 
 from medseg import events
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.train import train
-from medseg.datasets.cases import Case, Scan, find_cases, split
+from medseg.datasets.cases import Case, Scan, find_cases, split_cases
 from medseg.datasets.integrity import open_case
 from medseg.errors import DatasetError
-from medseg.events import Listener, Progress, tell
+from medseg.events import Listener, Progress, notify
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
 from medseg.label_server.audit import Audit
@@ -154,7 +154,7 @@ def choose_held_back(state: State, cases: Sequence[str]) -> frozenset[str]:
     for case in sorted(set(cases) - set(chosen), key=_place):
         others = {held for name, held in chosen.items() if name in cases}
         chosen[case] = True not in others or (False in others and _place(case) % HELD_BACK == 0)
-    write_whole(state.split, json.dumps(chosen, indent=1) + "\n")
+    write_atomically(state.split, json.dumps(chosen, indent=1) + "\n")
     return frozenset(case for case in cases if chosen[case])
 
 
@@ -206,7 +206,7 @@ def write_listing(
     writer.writeheader()
     writer.writerows(rows)
     listing = folder / "cases.csv"
-    write_whole(listing, text.getvalue())
+    write_atomically(listing, text.getvalue())
     return listing
 
 
@@ -236,11 +236,11 @@ def compare(
 ) -> tuple[float, float]:
     """Return two bundles' mean Dice on the held-back cases of a listing."""
     cases = find_cases(listing, one.spec).cases
-    _, held_back = split(cases, one.spec.data, 0)
+    _, held_back = split_cases(cases, one.spec.data, 0)
     total = 2 * len(held_back)
 
     def told(done: int) -> None:
-        tell(listeners, Progress(TASK, done, total))
+        notify(listeners, Progress(TASK, done, total))
 
     return (
         mean_dice(one, held_back, device, told),
@@ -308,7 +308,7 @@ class TrainingProgress:
 
     def _note(self, **stats: float | int | str) -> None:
         self._stats |= stats
-        write_whole(self._file, json.dumps(self._stats) + "\n")
+        write_atomically(self._file, json.dumps(self._stats) + "\n")
 
 
 def training_stats(state: State) -> Mapping[str, float | int | str]:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.inference.segmenter import Segmentation
 from medseg.label_server.state import State
 from medseg.label_server.versions import Version
@@ -53,7 +53,7 @@ class Scores:
     def keep(self, qualities: Mapping[str, Mapping[str, Any]]) -> None:
         """Keep the qualities of some cases."""
         with _WRITING:
-            write_whole(self._file, json.dumps({**self.read(), **qualities}, indent=1) + "\n")
+            write_atomically(self._file, json.dumps({**self.read(), **qualities}, indent=1) + "\n")
 
 
 def worst_first(cases: Sequence[str], scores: Mapping[str, Mapping[str, Any]]) -> list[str]:

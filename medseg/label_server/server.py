@@ -12,7 +12,7 @@ from typing import Any
 
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.errors import MedsegError
-from medseg.events import Listener, Warned, tell
+from medseg.events import Listener, Notice, notify
 from medseg.label_server.cases import find_folder_cases, is_url
 from medseg.label_server.environment import Settings, check_installed, set_environment
 from medseg.label_server.state import State
@@ -74,9 +74,9 @@ def serve(
         address = f"http://{shown}:{port}"
         set_environment(Settings(studies, folder.root, device, tuple(modalities), port))
         app = _application(folder, known, host, max_upload_mb)
-        tell(
+        notify(
             listeners,
-            Warned(
+            Notice(
                 f"serving {trained.spec.name}, version {versions.served.name}, at "
                 f"{address} (3D Slicer) and {address}/ohif/ (browser, with a "
                 "DICOMweb server); Ctrl-C stops"
@@ -123,10 +123,10 @@ def _look(
         from medseg.label_server.dicomweb import DicomWebCases
 
         if not DicomWebCases(studies, state, bundle.spec, modalities).names():
-            tell(listeners, Warned(f"{studies} has no image series yet"))
+            notify(listeners, Notice(f"{studies} has no image series yet"))
         return
     for fault in find_folder_cases(Path(studies), state, bundle.spec, listeners):
-        tell(listeners, Warned(f"left out: {fault}"))
+        notify(listeners, Notice(f"left out: {fault}"))
 
 
 def _application(state: State, users: Users, host: str, max_upload_mb: int) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medseg._support.files import PART
-from medseg._support.folders import true_path
+from medseg._support.folders import resolve_path
 from medseg.errors import OutputError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
@@ -47,7 +47,7 @@ class State:
         Raises:
             OutputError: If it is, or the scans are in the state.
         """
-        ours, theirs = true_path(self.root), true_path(studies)
+        ours, theirs = resolve_path(self.root), resolve_path(studies)
         if ours == theirs or theirs in ours.parents or ours in theirs.parents:
             raise OutputError(
                 f"the state folder {self.root} and the scans in {studies} must lie apart, so that "

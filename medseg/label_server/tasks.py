@@ -17,12 +17,12 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 
-from medseg._support.folders import true_path
+from medseg._support.folders import resolve_path
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
 from medseg.errors import MedsegError, ScanError
-from medseg.events import Event, Progress, ValidationDone, Warned
+from medseg.events import Event, Notice, Progress, ValidationDone
 from medseg.io import write_labels
 from medseg.label_server.datastore import CaseStore
 from medseg.label_server.labels import FINAL, ORIGINAL
@@ -96,8 +96,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         """Read a case by its name, or what the server itself has stored of an upload."""
         if is_plain(image):
             return self._store.read(image)
-        file = true_path(Path(image))
-        ours = (true_path(self._state.uploads), true_path(self._state.sessions))
+        file = resolve_path(Path(image))
+        ours = (resolve_path(self._state.uploads), resolve_path(self._state.sessions))
         if not any(folder in file.parents for folder in ours):
             raise HTTPException(404, "there is no such case")
         return read_scan(Scan("upload", ((file,),)), len(self._spec.channels))
@@ -167,7 +167,7 @@ def _say(event: Event) -> None:
             print(f"{task}: {done} of {total}", flush=True)  # noqa: T201
         case ValidationDone():
             print(f"step {event.step}: Dice {event.scores['dice']['mean']:.4f}", flush=True)  # noqa: T201
-        case Warned(message):
+        case Notice(message):
             print(f"note: {message}", flush=True)  # noqa: T201
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medseg._support.files import PART, write_whole
+from medseg._support.files import PART, write_atomically
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.hashes import hash_bundle
 from medseg.errors import CheckpointError, MedsegError, OutputError
@@ -81,7 +81,7 @@ class Version:
 
     def note(self, facts: Facts) -> None:
         """Write what is known of it."""
-        write_whole(self.folder / FACTS, facts.model_dump_json(indent=2) + "\n")
+        write_atomically(self.folder / FACTS, facts.model_dump_json(indent=2) + "\n")
 
     def bundle(self) -> Bundle:
         """Read its bundle."""
@@ -179,7 +179,7 @@ class Versions:
         return version
 
     def _serve(self, version: Version) -> None:
-        write_whole(self._state.served, f"{version.name}\n")
+        write_atomically(self._state.served, f"{version.name}\n")
 
     def _folders(self) -> list[Version]:
         found = self._state.versions.glob("[0-9]" * 4)

@@ -10,7 +10,7 @@ import torch
 from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
 
 from medseg.bundle.spec import BundleSpec
-from medseg.preprocessing.transforms import padding_value
+from medseg.preprocessing.transforms import get_padding_value
 
 SLICE_AXIS = 2
 """Axis along which 2D networks take slices: inferior to superior after orientation."""
@@ -36,7 +36,7 @@ def window_arguments(spec: BundleSpec) -> dict[str, Any]:
         "overlap": spec.inference.overlap,
         "mode": "gaussian",
         "padding_mode": "constant",
-        "cval": padding_value(spec),
+        "cval": get_padding_value(spec),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg._support.files import whole_file
+from medseg._support.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,11 +33,11 @@ def save_png(figure: Figure, path: Path) -> None:
     Raises:
         OutputError: If the file cannot be written.
     """
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def drawable(text: str) -> str:
+def to_drawable(text: str) -> str:
     """Return ``text`` as the font can draw it: short, no formulas, ``?`` for unknown signs."""
     from matplotlib.font_manager import findfont, get_font
 
@@ -47,7 +47,7 @@ def drawable(text: str) -> str:
     return short.replace("$", r"\$")
 
 
-def legend_text(name: str) -> str:
+def format_legend_text(name: str) -> str:
     """Return a name as a legend shows it."""
     # Legends leave out what starts with an underscore.
-    return drawable(f" {name}" if name.startswith("_") else name)
+    return to_drawable(f" {name}" if name.startswith("_") else name)

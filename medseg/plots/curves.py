@@ -16,10 +16,10 @@ from medseg.plots.canvas import (
     FAINT,
     LINES,
     STAR,
-    drawable,
-    legend_text,
+    format_legend_text,
     new_figure,
     save_png,
+    to_drawable,
 )
 from medseg.volume import Array
 
@@ -36,7 +36,7 @@ _MOST_POINTS = 1500
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class TrainingCurves:
     """What a training did so far.
 
     Attributes:
@@ -54,7 +54,7 @@ class History:
     validations: Sequence[Validation] = ()
 
 
-def draw_curves(path: Path, history: History) -> None:
+def draw_curves(path: Path, history: TrainingCurves) -> None:
     """Draw the loss (above) and the Dice of every validation (below) into a PNG file.
 
     Raises:
@@ -64,11 +64,11 @@ def draw_curves(path: Path, history: History) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.2)).tolist()
     _draw_losses(above, history)
     _draw_dice(below, history.validations)
-    figure.suptitle(drawable(history.name), fontsize=13, fontweight="bold")
+    figure.suptitle(to_drawable(history.name), fontsize=13, fontweight="bold")
     save_png(figure, path)
 
 
-def _draw_losses(axes: Axes, history: History) -> None:
+def _draw_losses(axes: Axes, history: TrainingCurves) -> None:
     axes.set_ylabel("loss")
     axes.grid(alpha=0.25)
     steps, values = _thinned(history.losses)
@@ -80,7 +80,7 @@ def _draw_losses(axes: Axes, history: History) -> None:
     for colour, (name, curve) in zip(LINES[1:], history.parts.items(), strict=False):
         at, part = _thinned(curve)
         smooth = _smoothed(part)
-        axes.plot(at, smooth, color=colour, linewidth=1.0, label=legend_text(name))
+        axes.plot(at, smooth, color=colour, linewidth=1.0, label=format_legend_text(name))
         lowest = min(lowest, smooth.min(initial=lowest))
     axes.plot(steps, _smoothed(values), color=LINES[0], linewidth=2.2, label="total, smoothed")
     if lowest > 0:
@@ -123,7 +123,7 @@ def _draw_dice(axes: Axes, validations: Sequence[Validation]) -> None:
     few = len(curves) <= len(LINES)
     for position, (name, values) in enumerate(curves.items()):
         colour = LINES[position] if few else FAINT
-        text = legend_text(name) if few else ("each label" if position == 0 else None)
+        text = format_legend_text(name) if few else ("each label" if position == 0 else None)
         axes.plot(steps, values, color=colour, linewidth=1.3, marker=".", label=text)
     axes.plot(steps, mean, color=DARK, linewidth=2.4, marker="o", markersize=4, label=MEAN)
     best = int(np.nanargmax(mean))

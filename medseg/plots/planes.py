@@ -43,7 +43,7 @@ class Plane:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Viewpoint:
+class DisplayOrientation:
     """How a grid is turned so that its axes run right, anterior and superior.
 
     Attributes:
@@ -58,7 +58,7 @@ class Viewpoint:
     orientation: Array | None
 
     @classmethod
-    def of(cls, affine: Affine, shape: tuple[int, int, int]) -> Viewpoint:
+    def of(cls, affine: Affine, shape: tuple[int, int, int]) -> DisplayOrientation:
         """Return how to look at a grid with this affine (RAS+) and this shape."""
         from nibabel.orientations import io_orientation
 
@@ -96,7 +96,7 @@ class Viewpoint:
         return found
 
 
-def shown_channels(image: Array) -> Array:
+def select_display_channels(image: Array) -> Array:
     """Return what of an image is shown: a colour picture's colours, else the first channel.
 
     Args:
@@ -111,7 +111,7 @@ def shown_channels(image: Array) -> Array:
     return first
 
 
-def intensity_window(image: Array) -> tuple[float, float]:
+def compute_intensity_window(image: Array) -> tuple[float, float]:
     """Return the 1st and the 99th percentile of the finite intensities, from a sample of them.
 
     The second number is always above the first.

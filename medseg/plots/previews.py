@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medseg.labels import RGB, LabelSet
-from medseg.plots.canvas import drawable, legend_text, new_figure, save_png
-from medseg.plots.curves import Curve, History, Validation, draw_curves
-from medseg.plots.planes import Plane, Viewpoint, intensity_window, shown_channels
+from medseg.plots.canvas import format_legend_text, new_figure, save_png, to_drawable
+from medseg.plots.curves import Curve, TrainingCurves, Validation, draw_curves
+from medseg.plots.planes import (
+    DisplayOrientation,
+    Plane,
+    compute_intensity_window,
+    select_display_channels,
+)
 from medseg.volume import Affine, Array, Volume
 
 if TYPE_CHECKING:
@@ -22,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Curve",
-    "History",
     "PreviewCase",
+    "TrainingCurves",
     "Validation",
     "draw_cases",
     "draw_curves",
@@ -94,10 +99,10 @@ def draw_overview(
     Raises:
         OutputError: If the file cannot be written.
     """
-    image = shown_channels(volume.array)
-    view = Viewpoint.of(volume.affine, volume.shape)
+    image = select_display_channels(volume.array)
+    view = DisplayOrientation.of(volume.affine, volume.shape)
     turned, found = view.orient(image), view.orient(labels)
-    window = intensity_window(image)
+    window = compute_intensity_window(image)
     panels = []
     for plane in view.planes(found):
         shown = plane.cut(found)
@@ -146,7 +151,9 @@ class _Foot:
         """Choose what to say about panels on a sheet of this width in inches."""
         seen = set().union(*(panel.indices() for panel in panels))
         labels = [label for label in label_set if label.index in seen]
-        entries = [(legend_text(label.name), label.colour) for label in labels[:_MOST_IN_LEGEND]]
+        entries = [
+            (format_legend_text(label.name), label.colour) for label in labels[:_MOST_IN_LEGEND]
+        ]
         longest = max((len(name) for name, _ in entries), default=0)
         per_line = max(1, int(width / (_LEGEND_PATCH_INCHES + _LETTER_INCHES * longest)))
         notes = []
@@ -182,10 +189,10 @@ class _Foot:
 
 def _preview(case: PreviewCase) -> list[_Panel]:
     i, j, k = case.reference.shape
-    view = Viewpoint.of(case.affine, (i, j, k))
-    image = shown_channels(case.image)
+    view = DisplayOrientation.of(case.affine, (i, j, k))
+    image = select_display_channels(case.image)
     turned, truth, found = map(view.orient, (image, case.reference, case.prediction))
-    window = intensity_window(image)
+    window = compute_intensity_window(image)
     first, *others = view.planes(truth if truth.any() else found)
     shown, true, predicted = map(first.cut, (turned, truth, found))
     return [
@@ -212,7 +219,7 @@ def _sheet(rows: Sequence[Sequence[_Panel]], titles: Sequence[str], label_set: L
     figure = new_figure(width, sum(heights))
     *strips, last = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
     for row, title, strip in zip(rows, titles, strips, strict=True):
-        strip.suptitle(drawable(title), fontsize=10, fontweight="bold")
+        strip.suptitle(to_drawable(title), fontsize=10, fontweight="bold")
         places = strip.subplots(1, columns, squeeze=False, width_ratios=widths)[0]
         for place in places:
             place.set_axis_off()

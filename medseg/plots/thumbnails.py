@@ -13,7 +13,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from medseg.labels import LabelSet
-from medseg.plots.planes import Plane, Viewpoint, intensity_window, shown_channels
+from medseg.plots.planes import (
+    DisplayOrientation,
+    Plane,
+    compute_intensity_window,
+    select_display_channels,
+)
 from medseg.volume import Array, Volume
 
 HEIGHT = 240
@@ -43,10 +48,10 @@ def draw_thumbnail(volume: Volume, labels: Array, label_set: LabelSet) -> bytes:
     Returns:
         A WebP file.
     """
-    image = shown_channels(volume.array)
-    view = Viewpoint.of(volume.affine, volume.shape)
+    image = select_display_channels(volume.array)
+    view = DisplayOrientation.of(volume.affine, volume.shape)
     turned, found = view.orient(image), view.orient(labels)
-    window = intensity_window(image)
+    window = compute_intensity_window(image)
     panels = [_panel(plane, turned, found, window, label_set) for plane in view.planes(found)]
     gap = np.zeros((HEIGHT, _GAP, 3), np.uint8)
     row = [part for panel in panels for part in (panel, gap)][:-1]

@@ -20,7 +20,7 @@ import torch
 from medseg.bundle.spec import BundleSpec, PreprocessingSpec, Window
 from medseg.errors import GeometryError, ScanError
 from medseg.io.formats import MAX_VOXELS
-from medseg.preprocessing.resampling import GridMap, resample, spacing_maps
+from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
 from medseg.preprocessing.transforms import IMAGE, preprocessing_steps
 from medseg.volume import Affine, Array, Volume
 
@@ -52,7 +52,7 @@ class NetworkGrid:
         """Voxels of the network's grid."""
         return self.there.target
 
-    def part_of(self, array: Array) -> Array:
+    def crop(self, array: Array) -> Array:
         """Return the box of an array ``(…, i, j, k)`` on the scan's grid, as a view.
 
         The view is ``(…, x, y, z)``; what is written into it lands in the array.
@@ -60,7 +60,7 @@ class NetworkGrid:
         return _turned(array, self.turn)[(..., *self.box)]
 
 
-def network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid:
+def compute_network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid:
     """Find the grid on which the network sees a scan.
 
     Args:
@@ -83,7 +83,7 @@ def network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid:
         affine = affine @ _shift([part.start for part in box])
     size = tuple(part.stop - part.start for part in box)
     try:
-        there, back = spacing_maps(affine, (size[0], size[1], size[2]), prep.spacing_mm)
+        there, back = compute_spacing_maps(affine, (size[0], size[1], size[2]), prep.spacing_mm)
     except GeometryError as error:
         raise GeometryError(f"{volume.source or 'scan'}: {error}") from error
     if math.prod(there.target) > MAX_VOXELS:
@@ -130,7 +130,7 @@ class NetworkInput:
         Raises:
             ScanError: If the intensities cannot be normalised.
         """
-        image = resample(grid.part_of(volume.array), grid.there, device)
+        image = resample_linear(grid.crop(volume.array), grid.there, device)
         order = sorted(range(1, 4), key=image.stride, reverse=True)
         by_plane = image.permute(0, *order)
         try:

@@ -82,7 +82,7 @@ class GridMap:
         return self.source == self.target and np.array_equal(self.matrix, np.eye(4))
 
     @property
-    def is_straight(self) -> bool:
+    def is_axis_aligned(self) -> bool:
         """Whether each axis maps by itself, by a scale and an offset."""
         linear = self.matrix[:3, :3]
         return bool((linear == np.diag(np.diag(linear))).all())
@@ -142,7 +142,7 @@ def _taps(place: torch.Tensor, length: int) -> Taps:
     return Taps(lower.long(), place.ceil().long(), (1 - above).float(), above.float())
 
 
-def spacing_maps(
+def compute_spacing_maps(
     affine: Affine, shape: Shape, spacing_mm: Sequence[float | None] | None
 ) -> tuple[GridMap, GridMap]:
     """Return the maps that MONAI's ``Spacing`` and its inverse follow.
@@ -190,7 +190,9 @@ def _is_unmoved(source: Affine, target: Affine, between: Affine) -> bool:
     )
 
 
-def resample(source: Array, there: GridMap, device: torch.device | str = "cpu") -> torch.Tensor:
+def resample_linear(
+    source: Array, there: GridMap, device: torch.device | str = "cpu"
+) -> torch.Tensor:
     """Take the values of an image on another grid, by linear interpolation.
 
     Args:
@@ -205,7 +207,7 @@ def resample(source: Array, there: GridMap, device: torch.device | str = "cpu") 
     Raises:
         RuntimeError: If there is no memory for the result.
     """
-    if not there.is_straight:
+    if not there.is_axis_aligned:
         return _resample_slanted(source, there, device)
     order = _memory_order(source)
     by_plane = source.transpose(0, *(1 + axis for axis in order))
@@ -220,7 +222,7 @@ def resample(source: Array, there: GridMap, device: torch.device | str = "cpu") 
     return made.permute(0, *(1 + order.index(axis) for axis in range(3)))
 
 
-def nearest(labels: Array, there: GridMap) -> Array:
+def resample_nearest(labels: Array, there: GridMap) -> Array:
     """Take labels on another grid, each from the voxel that is nearest.
 
     Args:

@@ -26,7 +26,7 @@ IMAGE, LABEL = "image", "label"
 
 
 @dataclass(frozen=True, slots=True)
-class Above:
+class AboveThreshold:
     """Tells which voxels are above a threshold; data for a config, a callable for a chain."""
 
     threshold: float
@@ -64,7 +64,7 @@ def preprocessing_steps(spec: BundleSpec, keys: Sequence[str] = (IMAGE,)) -> lis
                 "_target_": "CropForegroundd",
                 "keys": keys,
                 "source_key": IMAGE,
-                "select_fn": Above(prep.crop_above),
+                "select_fn": AboveThreshold(prep.crop_above),
                 "margin": 0,
                 "allow_smaller": True,
             }
@@ -138,7 +138,7 @@ def _intensity_steps(intensity: Intensity, key: str) -> list[Step]:
     raise TypeError(f"no chain for {intensity!r}")
 
 
-def padding_value(spec: BundleSpec) -> float:
+def get_padding_value(spec: BundleSpec) -> float:
     """Return what lies outside a scan, as the network sees it: air in a window, else the mean."""
     intensities = set(spec.intensities)
     if len(intensities) == 1 and isinstance(window := next(iter(intensities)), Window):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from medseg.events import RunStarted
-from medseg.tracking.store import ANSWER_SECONDS, calmly
+from medseg.tracking.store import ANSWER_SECONDS, quiet_mlflow
 
 RUN_ID_TAG = "medseg.run_id"
 """The tag by which a resumed training finds its run again."""
@@ -73,7 +73,7 @@ class MlflowRun:
         from mlflow.entities import Metric
 
         started = time.monotonic()
-        with calmly(ANSWER_SECONDS):
+        with quiet_mlflow(ANSWER_SECONDS):
             for batch in _batches(self.waiting, METRICS_PER_CALL):
                 self.client.log_batch(
                     self.id, metrics=[Metric(*one) for one in batch], synchronous=True
@@ -84,13 +84,13 @@ class MlflowRun:
 
     def tag(self, tags: Mapping[str, str]) -> None:
         """Write tags; one that is there already is replaced."""
-        with calmly(ANSWER_SECONDS):
+        with quiet_mlflow(ANSWER_SECONDS):
             _describe(self.client, self.id, {}, tags)
 
     def end(self, status: str, tags: Mapping[str, str]) -> None:
         """Send what waits and close the run as ``FINISHED``, ``FAILED`` or ``KILLED``."""
         self.flush()
-        with calmly(ANSWER_SECONDS):
+        with quiet_mlflow(ANSWER_SECONDS):
             _describe(self.client, self.id, {}, tags)
             self.client.set_terminated(self.id, status)
 

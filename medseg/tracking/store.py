@@ -30,7 +30,7 @@ _TALKATIVE = ("mlflow", "alembic", "sqlalchemy", "urllib3")
 
 
 @contextlib.contextmanager
-def calmly(seconds: int) -> Iterator[None]:
+def quiet_mlflow(seconds: int) -> Iterator[None]:
     """Let MLflow work without chatter and telemetry, and with little patience.
 
     Args:

@@ -21,13 +21,13 @@ from typing import TypeVar
 
 from medseg.events import (
     Event,
+    Notice,
     RunDone,
     RunFailed,
     RunStarted,
-    Shortened,
+    ScheduleShortened,
     StepDone,
     ValidationDone,
-    Warned,
 )
 from medseg.tracking.model import log_model, register
 from medseg.tracking.run import MlflowRun, flat, keyed, open_run
@@ -35,11 +35,11 @@ from medseg.tracking.store import (
     ANSWER_SECONDS,
     STORE_VARIABLE,
     UPLOAD_SECONDS,
-    calmly,
     connect,
     experiment_id,
     failures,
     in_one_line,
+    quiet_mlflow,
 )
 
 FILES = ("bundle.json", "metrics.json", "curves.png", "docs")
@@ -86,7 +86,7 @@ class MlflowTracker:
 
     def __call__(self, event: Event) -> None:
         """Write ``event`` to MLflow, or note that this run cannot be tracked."""
-        if isinstance(event, Warned):
+        if isinstance(event, Notice):
             self._warnings += 1
         elif isinstance(event, RunStarted):
             self._run = None
@@ -108,7 +108,7 @@ class MlflowTracker:
             return None
 
     def _start(self, event: RunStarted) -> MlflowRun:
-        with calmly(ANSWER_SECONDS):
+        with quiet_mlflow(ANSWER_SECONDS):
             given = os.environ.get(STORE_VARIABLE)
             client = connect(given or f"sqlite:///{self._store}")
             location = None if given else self._artifacts.as_uri()
@@ -123,7 +123,7 @@ class MlflowTracker:
             run.flush_if_due()
         elif isinstance(event, ValidationDone):
             self._validation(run, event)
-        elif isinstance(event, Shortened):
+        elif isinstance(event, ScheduleShortened):
             # The parameter keeps what was fitted at first: MLflow writes it once for all.
             run.tag({"medseg.shortened.training.steps": str(event.steps)})
         elif isinstance(event, RunDone):
@@ -135,7 +135,7 @@ class MlflowTracker:
     def _validation(self, run: MlflowRun, event: ValidationDone) -> None:
         run.note(flat("val", event.scores), event.step)
         run.flush()
-        with calmly(ANSWER_SECONDS), tempfile.TemporaryDirectory() as folder:
+        with quiet_mlflow(ANSWER_SECONDS), tempfile.TemporaryDirectory() as folder:
             # Numbered, because a picture's own name may be a case's.
             for number, picture in enumerate(event.pictures, start=1):
                 copy = Path(folder) / f"step-{event.step:06d}-{number:02d}{picture.suffix}"
@@ -147,7 +147,7 @@ class MlflowTracker:
         early = {"medseg.stopped_early": str(event.stopped_early).lower()}
         # Closed first: a server that refuses large files or models still knows how it ended.
         run.end("FINISHED", {**self._closing_tags(run), **early})
-        with calmly(UPLOAD_SECONDS):
+        with quiet_mlflow(UPLOAD_SECONDS):
             for name in FILES:
                 _upload(run, event.folder / name)
             if self._model_code is not None:

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medseg.bundle.spec import TrainingSpec
 from medseg.errors import TrainingError
-from medseg.events import Event, Listener, StepDone, tell
+from medseg.events import Event, Listener, StepDone, notify
 
 
 class StepSeed:
@@ -159,10 +159,10 @@ class StepReport:
             parts={name: float(value) for name, value in self._parts().items()},
             learning_rate=engine.optimizer.param_groups[0]["lr"],
         )
-        tell(self._listeners, event)
+        notify(self._listeners, event)
 
 
-class Every:
+class EverySteps:
     """Call something every so many steps, and after the last."""
 
     def __init__(self, steps: int, last: int, action: Callable[[int], None]) -> None:
@@ -179,7 +179,7 @@ class Every:
             self._action(step)
 
 
-class After:
+class AtSteps:
     """Call something after certain steps."""
 
     def __init__(self, steps: Sequence[int], action: Callable[[int], None]) -> None:

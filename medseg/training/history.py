@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from medseg.events import Event, StepDone
-from medseg.plots.previews import History
+from medseg.plots.previews import TrainingCurves
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -18,7 +18,7 @@ DRAWN = ("dice", "ce", "adversarial", "critic")
 """Parts of the loss that the curves show, where there are any."""
 
 
-class Record:
+class TrainingHistory:
     """Remembers every step's loss and every validation's scores; saved with checkpoints.
 
     Args:
@@ -71,9 +71,9 @@ class Record:
         return since >= patience
 
     @property
-    def history(self) -> History:
+    def history(self) -> TrainingCurves:
         """The record as curves."""
-        return History(
+        return TrainingCurves(
             self._name,
             losses=[(step, loss) for step, loss, _ in self._steps],
             parts={name: self._parts[name] for name in DRAWN if name in self._parts},

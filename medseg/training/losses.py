@@ -21,12 +21,12 @@ _LEAST_MASS = 1e-7
 """Below what one annotated voxel can weigh."""
 
 
-def loss_of(spec: BundleSpec) -> LevelLoss:
+def build_loss(spec: BundleSpec) -> LevelLoss:
     """Return the loss that a bundle asks for."""
     labels = spec.label_set
     if labels.has_regions:
         return RegionLoss(spec.training, labels, spec.class_weights)
-    return SegmentationLoss(spec.training, labels.ignored, spec.class_weights)
+    return SegmentationLoss(spec.training, labels.ignore_index, spec.class_weights)
 
 
 class LevelLoss(nn.Module, ABC):
@@ -144,7 +144,7 @@ class RegionLoss(LevelLoss):
     ) -> None:
         super().__init__(training)
         self._dice = DiceLoss(batch=True, weight=weights)
-        self._ignored = labels.ignored
+        self._ignored = labels.ignore_index
         self._weights = torch.tensor(weights or [1.0] * labels.channels)
         # One row more than labels and background: what nobody annotated is in no region.
         self._members = torch.zeros(labels.classes + 1, labels.channels)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg._support.files import whole_file, write_whole
+from medseg._support.files import atomic_file, write_atomically
 from medseg.errors import OutputError
 
 
@@ -19,7 +19,7 @@ def only(folder: Path) -> list[str]:
 @pytest.mark.parametrize("content", ["Größe\n", b"\x00\xff", "", b""])
 def test_text_and_bytes_are_written_as_they_are(content: str | bytes, tmp_path: Path) -> None:
     file = tmp_path / "new" / "folders" / "a.json"
-    write_whole(file, content)
+    write_atomically(file, content)
     assert file.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert only(file.parent) == ["a.json"]
 
@@ -29,10 +29,10 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(
     error: type[BaseException], tmp_path: Path
 ) -> None:
     file = tmp_path / "a.nii.gz"
-    write_whole(file, "old")
+    write_atomically(file, "old")
 
     def fail() -> None:
-        with whole_file(file) as temporary:
+        with atomic_file(file) as temporary:
             temporary.write_text("half of the n")
             raise error
 
@@ -44,7 +44,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(
 
 def test_an_os_error_while_writing_is_told_as_such(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    with pytest.raises(OutputError, match="cannot write"), whole_file(file) as temporary:
+    with pytest.raises(OutputError, match="cannot write"), atomic_file(file) as temporary:
         raise OSError(28, "No space left on device")
     assert not temporary.exists()
     assert only(tmp_path) == []
@@ -52,9 +52,9 @@ def test_an_os_error_while_writing_is_told_as_such(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(small_disk: Path) -> None:
     file = small_disk / "a.bin"
-    write_whole(file, b"old")
+    write_atomically(file, b"old")
     with pytest.raises(OutputError, match="No space left"):
-        write_whole(file, bytes(1 << 20))
+        write_atomically(file, bytes(1 << 20))
     assert file.read_bytes() == b"old"
     assert only(small_disk) == ["a.bin"]
 
@@ -65,7 +65,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(small_disk: Path) -> N
 def test_the_temporary_file_lies_beside_and_keeps_the_ending(
     name: str, ending: str, tmp_path: Path
 ) -> None:
-    with whole_file(tmp_path / name) as temporary:
+    with atomic_file(tmp_path / name) as temporary:
         assert temporary.parent == tmp_path
         assert temporary.name.startswith(".part-")
         assert temporary.name.endswith(ending)
@@ -77,7 +77,7 @@ def test_the_temporary_file_lies_beside_and_keeps_the_ending(
 def test_others_may_read_as_the_umask_says(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
-        write_whole(tmp_path / "a", "x")
+        write_atomically(tmp_path / "a", "x")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
@@ -86,8 +86,8 @@ def test_others_may_read_as_the_umask_says(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file_or_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write"):
-        write_whole(tmp_path / "file" / "a.txt", "x")
+        write_atomically(tmp_path / "file" / "a.txt", "x")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="cannot write"):
-        write_whole(tmp_path / "folder", "x")
+        write_atomically(tmp_path / "folder", "x")
     assert only(tmp_path) == ["file", "folder"]

@@ -19,18 +19,18 @@ from support import dicom as made
 from support.bundles import content, write_json
 
 from medseg import check, cli, plan, train
-from medseg._support.folders import Listing, files_below
+from medseg._support.folders import Listing, list_files
 from medseg.bundle.bundle import load_bundle
-from medseg.commands.plan import Plan, plan_each
+from medseg.commands.plan import Plan, plan_bundles
 from medseg.datasets import layouts
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import (
-    BudgetFitted,
     Event,
-    Shortened,
+    Notice,
+    ScheduleShortened,
     StepDone,
+    TimeBudgetFitted,
     ValidationDone,
-    Warned,
 )
 from medseg.io import read_image
 from medseg.io.dicom import series as dicom_series
@@ -55,7 +55,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(data: Path, out: Path, **wishes: Any) -> tuple[Plan, list[str]]:
     events: list[Event] = []
     made = plan(data, out, device="cpu", listeners=[events.append], **wishes)
-    return made, [event.message for event in events if isinstance(event, Warned)]
+    return made, [event.message for event in events if isinstance(event, Notice)]
 
 
 def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(data: Path, tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     }
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "bundle.json", listeners=[stop_at_five], **arguments)
-    (fitted,) = [event for event in events if isinstance(event, BudgetFitted)]
+    (fitted,) = [event for event in events if isinstance(event, TimeBudgetFitted)]
     assert load_bundle(tmp_path / "run").spec.training.steps == fitted.steps
     train(tmp_path / "bundle.json", resume=True, listeners=[events.append], **arguments)
-    assert len([event for event in events if isinstance(event, BudgetFitted)]) == 1
+    assert len([event for event in events if isinstance(event, TimeBudgetFitted)]) == 1
     assert max(event.step for event in events if isinstance(event, StepDone)) == fitted.steps
     assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
 
@@ -117,12 +117,12 @@ def test_a_training_that_becomes_slower_takes_fewer_steps(data: Path, tmp_path: 
         events.append(event)
         if isinstance(event, StepDone):
             time.sleep(0.03)
-        if isinstance(event, Shortened):  # as if the process had been killed at this moment
+        if isinstance(event, ScheduleShortened):  # as if the process had been killed at this moment
             shutil.copytree(tmp_path / "run", killed, dirs_exist_ok=True)
 
     run = train(bundle, data=data, out=tmp_path / "run", device="cpu", listeners=[become_slower])
-    (fitted,) = [event for event in events if isinstance(event, BudgetFitted)]
-    shortened = [event.steps for event in events if isinstance(event, Shortened)]
+    (fitted,) = [event for event in events if isinstance(event, TimeBudgetFitted)]
+    shortened = [event.steps for event in events if isinstance(event, ScheduleShortened)]
     assert fitted.steps > shortened[0] >= shortened[-1]
     assert max(event.step for event in events if isinstance(event, StepDone)) == shortened[-1]
     assert load_bundle(run).spec.training.steps == shortened[-1]
@@ -422,12 +422,12 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
 
     def counted_walk(folder: Path) -> Listing:
         walked.append(folder)
-        return files_below(folder)
+        return list_files(folder)
 
     monkeypatch.setattr(dicom_series, "read_header", counted_header)
-    monkeypatch.setattr(layouts, "files_below", counted_walk)
+    monkeypatch.setattr(layouts, "list_files", counted_walk)
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
-    plans = plan_each(root, files, device="cpu")
+    plans = plan_bundles(root, files, device="cpu")
     assert [plan.spec.network.dims for plan in plans] == [2, 3]
     assert walked == [root]
     assert dict(looked) == {file: 1 for file in root.rglob("*") if file.is_file()}
@@ -550,5 +550,5 @@ def test_what_would_be_another_plan_than_its_name_says_is_refused(
             Image.fromarray(array).save(pictures / folder / f"{number}.png")
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
     with pytest.raises(MedsegError, match="holds pictures, which have two dimensions"):
-        plan_each(pictures, files, device="cpu")
+        plan_bundles(pictures, files, device="cpu")
     assert not (tmp_path / "2d.json").exists()

@@ -21,7 +21,7 @@ from support.killed_batches import Wreck, write_scans, zygote
 
 from medseg.commands.segment import Batch, segment
 from medseg.errors import CheckpointError, DatasetError, MedsegError, OutputError
-from medseg.events import Event, Progress, Warned
+from medseg.events import Event, Notice, Progress
 from medseg.inference.ledger import Entry, open_ledger, read_ledger
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
@@ -187,7 +187,7 @@ def test_a_person_is_told_when_a_changed_result_is_replaced(
     write_scans(scans, 1)
     told: list[Event] = []
     segment(bundle, scans, tmp_path / "out", listeners=[told.append])
-    said = [event.message for event in told if isinstance(event, Warned)]
+    said = [event.message for event in told if isinstance(event, Notice)]
     assert len(said) == 1
     assert said[0].startswith("scan_01: has changed, or is another scan of this name")
 

@@ -24,15 +24,15 @@ from medseg import BundleError, CheckpointError, DatasetError, OutputError, Trai
 from medseg.bundle.bundle import differences, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.events import (
-    Decided,
     Event,
+    FineTuningStarted,
+    HeldOutDecision,
+    Notice,
     RunDone,
     RunFailed,
     RunStarted,
-    StartedFrom,
     StepDone,
     ValidationDone,
-    Warned,
 )
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image
@@ -262,7 +262,7 @@ def test_an_end_that_was_interrupted_does_not_colour_the_next(trained: Trained) 
     }
 
     def stop(event: Event) -> None:
-        if isinstance(event, Decided):  # trained.json is there, metrics.json is not
+        if isinstance(event, HeldOutDecision):  # trained.json is there, metrics.json is not
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -314,7 +314,7 @@ def test_held_back_cases_without_any_label_do_not_stop_a_training(
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["best_step"] == 2
     assert metrics["scores"]["dice"]["mean"] is None
-    assert not any(isinstance(event, Decided) for event in events)
+    assert not any(isinstance(event, HeldOutDecision) for event in events)
     assert "## Postprocessing" not in (folder / "docs" / "README.md").read_text()
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     assert metadata["eval_metrics"] == {}
@@ -350,7 +350,7 @@ def test_bad_cases_stop_a_training_each_with_its_reason_or_are_left_out(
     )
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["training_cases"] + metrics["validation_cases"] == 3
-    left_out = [event.message for event in events if isinstance(event, Warned)]
+    left_out = [event.message for event in events if isinstance(event, Notice)]
     assert sum("left out" in message for message in left_out) == 3
 
 
@@ -451,7 +451,7 @@ def test_a_down_tracking_server_is_said_once_and_stops_nothing(
         overrides=["training.steps=3"],
         listeners=[events.append],
     )
-    said = [event.message for event in events if isinstance(event, Warned)]
+    said = [event.message for event in events if isinstance(event, Notice)]
     assert len([message for message in said if "MLflow" in message]) == 1
     assert (folder / "models" / "model.pt").is_file()
 
@@ -509,7 +509,7 @@ def test_fine_tuning_starts_where_the_parent_ended_and_says_so(trained: Trained)
         listeners=[events.append],
         **arguments,
     )
-    (told,) = [event for event in events if isinstance(event, StartedFrom)]
+    (told,) = [event for event in events if isinstance(event, FineTuningStarted)]
     assert told.decisions == (
         "label kidney: taken over",
         "label liver: taken over",
@@ -550,7 +550,7 @@ def test_a_fine_tuning_stopped_before_its_first_checkpoint_keeps_its_parent(
     }
 
     def stop(event: Event) -> None:
-        if isinstance(event, StartedFrom):
+        if isinstance(event, FineTuningStarted):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -15,7 +15,7 @@ from support.bundles import content, run_stock, write_json
 from medseg import Segmenter, train
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import LargestFinding
-from medseg.events import CrossValidated, Decided, Event
+from medseg.events import CrossValidationDone, Event, HeldOutDecision
 from medseg.testing import make_phantom, write_dataset
 
 CASES, SHAPE = 10, (24, 20, 16)
@@ -115,7 +115,7 @@ def test_stock_monai_finishes_results_the_same(trained: Trained, tmp_path: Path)
 
 def test_people_are_told_with_the_figures(trained: Trained) -> None:
     card = (trained.out / "docs" / "README.md").read_text()
-    told = [event for event in trained.events if isinstance(event, Decided)]
+    told = [event for event in trained.events if isinstance(event, HeldOutDecision)]
     assert len(told) == 3  # of each fold, and of all
     for name, found in trained.finding.labels.items():
         verdict = "only the largest" if found.kept else "every"
@@ -124,7 +124,7 @@ def test_people_are_told_with_the_figures(trained: Trained) -> None:
 
 
 def test_the_cross_validation_has_a_row_per_fold_and_label(trained: Trained) -> None:
-    (event,) = [event for event in trained.events if isinstance(event, CrossValidated)]
+    (event,) = [event for event in trained.events if isinstance(event, CrossValidationDone)]
     heading, *rows = event.rows
     assert heading == ["fold", "held-back cases", "Dice liver", "Dice kidney", "Dice mean"]
     assert [row[:2] for row in rows] == [["0", "5"], ["1", "5"], ["all", "10"]]

@@ -18,7 +18,7 @@ from medseg import train
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import RefinementSpec
 from medseg.errors import BundleError, CheckpointError
-from medseg.events import Event, RunStarted, StepDone, Warned
+from medseg.events import Event, Notice, RunStarted, StepDone
 from medseg.testing import write_dataset
 from medseg.training.refinement.stage import fork
 
@@ -165,7 +165,7 @@ def test_a_fork_trains_its_own_refiner_on_the_same_network(home: Path, unbroken:
     steps = [event for event in heard if isinstance(event, StepDone)]
     assert [event.step for event in steps] == list(range(STEPS + 1, STEPS + 7))
     assert steps[0].parts.keys() == {"ce", "dice"}
-    assert not any(isinstance(event, Warned) for event in heard)
+    assert not any(isinstance(event, Notice) for event in heard)
     started = next(event for event in heard if isinstance(event, RunStarted))
     assert started.total_steps == STEPS + 6
     assert "critic.pt" not in files(out)

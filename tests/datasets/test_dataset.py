@@ -13,7 +13,7 @@ from support.bundles import made_spec
 from medseg.datasets.cases import find_cases
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.errors import DatasetError
-from medseg.events import Event, Progress, Warned
+from medseg.events import Event, Notice, Progress
 from medseg.testing import write_dataset
 
 SPEC = made_spec(preprocessing={"spacing_mm": [8, 8, 8]}, data={"folds": 2})
@@ -35,7 +35,7 @@ def test_folds_hold_back_different_cases_and_together_all(data: Path, tmp_path: 
     assert held[0] | held[1] == learned[0] | held[0]
     assert not held[0] & held[1]
     assert not learned[0] & held[0]
-    assert [len(found.held_back) for found in folds] == [len(one) for one in held]
+    assert [len(found.held_out) for found in folds] == [len(one) for one in held]
     every = opened(data, tmp_path, None)
     assert len(every.training) == 4
     assert not every.validation
@@ -113,6 +113,6 @@ def test_every_bad_case_is_named_and_may_be_left_out(tmp_path: Path) -> None:
     events: list[Event] = []
     found = opened(root, tmp_path / "cache", None, skip_bad_cases=True, listeners=[events.append])
     assert len(found.training) == 3
-    said = [event.message for event in events if isinstance(event, Warned)]
+    said = [event.message for event in events if isinstance(event, Notice)]
     left_out = [message for message in said if message.startswith("left out: ")]
     assert [message.split(":")[1].strip() for message in left_out] == ["phantom_001", "phantom_003"]

@@ -15,7 +15,7 @@ from support.killed_batches import write_scans
 from medseg.datasets.cases import Scan
 from medseg.datasets.scans import find_scans
 from medseg.errors import MedsegError, OutputError
-from medseg.events import Event, Warned
+from medseg.events import Event, Notice
 from medseg.inference.batch import ScanWork
 from medseg.inference.ledger import Entry, open_ledger
 from medseg.inference.pipeline import run_pipeline
@@ -85,7 +85,7 @@ def test_a_bug_is_entered_as_an_error_and_raised_when_all_others_are_done(run: R
     assert raised.value is bug
     assert "while working on scan_01" in raised.value.__notes__[0]
     assert any(frame.name == "segment" for frame in raised.traceback)
-    said = [event.message for event in told if isinstance(event, Warned)]
+    said = [event.message for event in told if isinstance(event, Notice)]
     assert [message.partition(":")[0] for message in said] == ["scan_01", "scan_02"]
 
 

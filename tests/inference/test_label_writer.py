@@ -13,7 +13,7 @@ from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.label_writer import Labeller, label_type
 from medseg.inference.windows import Windows
-from medseg.preprocessing.resampling import GridMap, resample, spacing_maps
+from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
 from medseg.volume import Array
 
 
@@ -34,7 +34,7 @@ def labelled(scores: torch.Tensor, back: GridMap, planes: int) -> Array:
 
 
 def check(scores: torch.Tensor, back: GridMap, planes: int) -> None:
-    on_scan = resample(scores.numpy(), back)
+    on_scan = resample_linear(scores.numpy(), back)
     best = on_scan.topk(2, dim=0)
     got = torch.from_numpy(labelled(scores, back, planes).astype(np.int64))
     different = got != best.indices[0]
@@ -59,7 +59,7 @@ def test_labels_are_those_of_all_scores(
 ) -> None:
     affine = np.eye(4)
     affine[1, 2] = affine[0, 1] = shear
-    there, back = spacing_maps(affine, shape, spacing)
+    there, back = compute_spacing_maps(affine, shape, spacing)
     check(blobs(there.target, classes, roughness), back, planes=min(5, there.target[2]))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.inference.ledger import Entry, QualityEntry
 from medseg.inference.report import preview_file, render_report, volumes_csv, write_report
 from medseg.labels import Label, LabelSet
@@ -84,15 +84,15 @@ def test_what_the_ledger_says_is_shown(tmp_path: Path) -> None:
 
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
-    write_whole(preview_file(tmp_path, "a"), b"pixels")
-    write_whole(preview_file(tmp_path, "b"), b"stale")
+    write_atomically(preview_file(tmp_path, "a"), b"pixels")
+    write_atomically(preview_file(tmp_path, "b"), b"stale")
     shown = page(tmp_path, entry("a"), entry("b", "failed"), entry("c"))
     sources = [attrs["src"] for tag, attrs in shown.tags if tag == "img"]
     assert sources == ["data:image/webp;base64," + base64.b64encode(b"pixels").decode()]
 
 
 def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path: Path) -> None:
-    write_whole(preview_file(tmp_path, "a"), b"pixels")
+    write_atomically(preview_file(tmp_path, "a"), b"pixels")
     shown = page(tmp_path, entry("a"))
     for tag, attrs in shown.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form")

@@ -45,7 +45,7 @@ def test_nibabel_there_and_back(angles, spacing, origin, shape, flip, channels):
     expected = np.moveaxis(array, 3, 0) if channels else array[None]
     assert np.array_equal(volume.array, expected)
     assert np.array_equal(volume.affine, affine)
-    back = nifti.label_image(array.reshape(*shape, -1)[..., 0].astype(np.uint16), volume.grid)
+    back = nifti.make_label_image(array.reshape(*shape, -1)[..., 0].astype(np.uint16), volume.grid)
     assert np.array_equal(back.dataobj, array.reshape(*shape, -1)[..., 0])
     assert np.allclose(back.affine, affine, rtol=1e-6, atol=1e-4)
 
@@ -65,7 +65,7 @@ def test_simpleitk_there_and_back(angles, spacing, origin, shape, flip, channels
     for index in ((0, 0, 0), tuple(n - 1 for n in shape)):
         place = image.TransformIndexToPhysicalPoint(index)
         assert np.allclose(LPS @ volume.affine @ (*index, 1), (*place, 1), atol=1e-9)
-    back = itk.label_image(array[0].astype(np.uint8), volume.grid)
+    back = itk.make_label_image(array[0].astype(np.uint8), volume.grid)
     assert np.array_equal(sitk.GetArrayFromImage(back).T, array[0].astype(np.uint8))
     assert np.allclose(back.GetOrigin(), image.GetOrigin(), atol=1e-9)
     assert np.allclose(back.GetSpacing(), image.GetSpacing(), rtol=1e-9)
@@ -185,6 +185,6 @@ def test_a_sheared_grid_goes_back_to_nibabel_only():
     affine[1, 2] = 0.3
     volume = Volume.from_numpy(numbered((2, 3, 4)), affine)
     labels = np.ones((2, 3, 4), np.uint8)
-    assert np.allclose(nifti.label_image(labels, volume).affine, affine)
+    assert np.allclose(nifti.make_label_image(labels, volume).affine, affine)
     with pytest.raises(OutputError, match="sheared"):
-        itk.label_image(labels, volume)
+        itk.make_label_image(labels, volume)

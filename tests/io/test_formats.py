@@ -19,8 +19,8 @@ from support import dicom as made
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io import (
     FORMATS,
+    find_format,
     find_series,
-    format_of,
     read_image,
     read_labels,
     stack_channels,
@@ -171,7 +171,7 @@ def test_endings_are_claimed_once():
 
 def test_double_endings_count_by_the_last(tmp_path):
     Image.new("L", (3, 2)).save(tmp_path / "SC-HF-I-04.dcm.png")
-    assert format_of([tmp_path / "SC-HF-I-04.dcm.png"]).name == "picture"
+    assert find_format([tmp_path / "SC-HF-I-04.dcm.png"]).name == "picture"
 
 
 def test_importing_the_readers_loads_nothing_heavy():

@@ -15,7 +15,7 @@ from medseg.inference.accumulator import Accumulator
 from medseg.inference.label_writer import Labeller
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import Painting, painting_of
-from medseg.preprocessing.resampling import GridMap, resample, spacing_maps
+from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
 from medseg.volume import Array
 
 
@@ -66,9 +66,9 @@ def test_label_maps_are_those_of_all_logits_resampled_and_painted(
 ) -> None:
     affine = np.eye(4)
     affine[1, 2] = affine[0, 1] = shear
-    there, back = spacing_maps(affine, shape, spacing)
+    there, back = compute_spacing_maps(affine, shape, spacing)
     logits = blobs(there.target, len(paints) + 1, roughness)[1:]  # of one number there is no spread
-    on_scan = resample(logits.numpy(), back)
+    on_scan = resample_linear(logits.numpy(), back)
     got = labelled(logits, back, min(5, there.target[2]), Painting(paints))
     close = (on_scan.abs() < 1e-5).any(dim=0).numpy()
     assert not ((got != painted(on_scan, paints)) & ~close).any()
@@ -80,7 +80,7 @@ def test_many_regions(count: int) -> None:
     logits = blobs((4, 4, 4), count, 3.0) - 2
     logits[-1, 1] += 9
     paints = tuple(1 + place % 7 for place in range(count))
-    on_scan = resample(logits.numpy(), back)
+    on_scan = resample_linear(logits.numpy(), back)
     assert np.array_equal(labelled(logits, back, 4, Painting(paints)), painted(on_scan, paints))
 
 

@@ -14,11 +14,15 @@ from PIL import Image
 
 from medseg.errors import OutputError
 from medseg.labels import Label, LabelSet
-from medseg.plots.canvas import drawable
-from medseg.plots.planes import Viewpoint, intensity_window, shown_channels
+from medseg.plots.canvas import to_drawable
+from medseg.plots.planes import (
+    DisplayOrientation,
+    compute_intensity_window,
+    select_display_channels,
+)
 from medseg.plots.previews import (
-    History,
     PreviewCase,
+    TrainingCurves,
     draw_cases,
     draw_curves,
     draw_overview,
@@ -64,7 +68,7 @@ def marked_volume(codes: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "LAS", "PIR", "SRA", "AIL"])
 def test_volumes_are_shown_as_radiologists_see_them(codes):
     array, affine = marked_volume(codes)
-    view = Viewpoint.of(affine, array.shape)
+    view = DisplayOrientation.of(affine, array.shape)
     turned = view.orient(array)
     axial, coronal, sagittal = view.planes(turned)
     assert [plane.name for plane in (axial, coronal, sagittal)] == ["axial", "coronal", "sagittal"]
@@ -80,7 +84,7 @@ def test_an_oblique_volume_is_shown_in_its_own_planes():
     turn = np.eye(4)
     turn[:2, :2] = [[math.cos(0.4), -math.sin(0.4)], [math.sin(0.4), math.cos(0.4)]]
     array, affine = marked_volume("LPS")
-    view = Viewpoint.of(turn @ affine, array.shape)
+    view = DisplayOrientation.of(turn @ affine, array.shape)
     assert view.spacing == pytest.approx((1, 2, 3))
     assert view.planes(view.orient(array))[0].cut(view.orient(array))[0, 0] == 1
 
@@ -88,7 +92,7 @@ def test_an_oblique_volume_is_shown_in_its_own_planes():
 def test_a_picture_is_shown_as_people_see_it():
     array = np.zeros((6, 4, 1), np.uint8)
     array[5, 0] = 1
-    view = Viewpoint.of(np.eye(4), array.shape)
+    view = DisplayOrientation.of(np.eye(4), array.shape)
     (plane,) = view.planes(array)
     shown = plane.cut(view.orient(array))
     assert shown.shape == (4, 6)
@@ -100,7 +104,7 @@ def test_the_slice_with_most_reference_is_shown():
     labels = np.zeros((9, 9, 9), np.uint8)
     labels[2:4, 2:4, 1] = 1
     labels[4:8, 3:8, 6] = 1
-    view = Viewpoint.of(np.eye(4), labels.shape)
+    view = DisplayOrientation.of(np.eye(4), labels.shape)
     assert view.planes(labels)[0].index == 6
     assert [plane.index for plane in view.planes(labels * 0)] == [4, 4, 4]
 
@@ -109,16 +113,16 @@ def test_window_holds_out_against_outliers_and_nothing():
     image = np.random.default_rng(0).normal(100, 10, (30, 30, 30))
     image[0, 0, 0] = 1e9
     image[1, 1, 1] = np.nan
-    low, high = intensity_window(image)
+    low, high = compute_intensity_window(image)
     assert 60 < low < 100 < high < 140
     for flat in (np.zeros((4, 4, 4)), np.full((4, 4, 4), np.nan), np.full((4, 4, 4), np.inf)):
-        low, high = intensity_window(flat)
+        low, high = compute_intensity_window(flat)
         assert low < high
 
 
 def test_colour_pictures_keep_their_colours():
-    assert shown_channels(np.zeros((3, 5, 4, 1))).shape == (5, 4, 1, 3)
-    assert shown_channels(np.zeros((3, 5, 4, 2))).shape == (5, 4, 2)
+    assert select_display_channels(np.zeros((3, 5, 4, 1))).shape == (5, 4, 1, 3)
+    assert select_display_channels(np.zeros((3, 5, 4, 2))).shape == (5, 4, 2)
 
 
 def test_cases_show_reference_and_prediction_in_the_labels_colours(tmp_path):
@@ -211,13 +215,13 @@ def test_names_of_any_kind_are_drawn_as_text(tmp_path):
     scores = {"dice": dict.fromkeys(NASTY[:4], 0.5) | {"mean": 0.5}}
     draw_curves(
         tmp_path / "b.png",
-        History(NASTY[0], [(1, 1.0)], {NASTY[2]: [(1, 1.0)]}, [], [(1, scores)]),
+        TrainingCurves(NASTY[0], [(1, 1.0)], {NASTY[2]: [(1, 1.0)]}, [], [(1, scores)]),
     )
-    assert drawable("肝 x") == "? x"
-    assert len(drawable("x" * 500)) == 60
+    assert to_drawable("肝 x") == "? x"
+    assert len(to_drawable("x" * 500)) == 60
 
 
-def history(steps: int = 400, **changes) -> History:
+def history(steps: int = 400, **changes) -> TrainingCurves:
     rng = np.random.default_rng(0)
     losses = [(n, float(math.exp(-n / 100) + 0.2 + rng.normal(0, 0.02))) for n in range(1, steps)]
     validations = [
@@ -231,7 +235,7 @@ def history(steps: int = 400, **changes) -> History:
         "learning_rates": rates,
         "validations": validations,
     }
-    return History("liver_ct", **(given | changes))
+    return TrainingCurves("liver_ct", **(given | changes))
 
 
 def test_curves_mark_the_best_validation(tmp_path):
@@ -240,7 +244,7 @@ def test_curves_mark_the_best_validation(tmp_path):
     width = pixels(tmp_path / "a.png").shape[1]
     assert star[:, 1].max() > width * 0.7
     peak = [(n, {"dice": {"mean": 0.9 if n == 3 else 0.5}}) for n in range(1, 20)]
-    draw_curves(tmp_path / "b.png", History("early", [(1, 1.0)], validations=peak))
+    draw_curves(tmp_path / "b.png", TrainingCurves("early", [(1, 1.0)], validations=peak))
     star = places(tmp_path / "b.png", (0xE6, 0x9F, 0x00))
     assert star[:, 1].min() < width * 0.3
 
@@ -271,7 +275,7 @@ def test_odd_histories(tmp_path, changes):
 def test_a_long_training_is_drawn_at_once(tmp_path):
     steps = 300_000
     losses = list(enumerate(np.random.default_rng(0).uniform(0.1, 1, steps).tolist(), 1))
-    draw_curves(tmp_path / "a.png", History("long", losses, {"dice": losses}, losses))
+    draw_curves(tmp_path / "a.png", TrainingCurves("long", losses, {"dice": losses}, losses))
 
 
 def test_equal_input_gives_equal_bytes_and_threads_do_not_disturb_each_other(tmp_path):

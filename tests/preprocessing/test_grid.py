@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from support.bundles import made_spec
 
 from medseg.errors import GeometryError, ScanError
-from medseg.preprocessing.grid import NetworkInput, network_grid
+from medseg.preprocessing.grid import NetworkInput, compute_network_grid
 from medseg.preprocessing.transforms import IMAGE, Preprocessing
 from medseg.volume import Affine, Array, Volume
 
@@ -38,7 +38,7 @@ def test_geometry_is_that_of_the_chain(name: str, crop_above: Any, spacing_mm: A
     spec = made_spec(preprocessing=prep)
     scan = volume(ORIENTATIONS[name])
     wanted = Preprocessing(spec)(scan)[IMAGE].as_tensor()
-    grid = network_grid(scan, spec.preprocessing)
+    grid = compute_network_grid(scan, spec.preprocessing)
     got = NetworkInput(spec)(scan, grid)
     assert got.shape == wanted.shape == (1, *grid.shape)
     assert torch.allclose(got, wanted, atol=1e-5)
@@ -64,7 +64,7 @@ def test_intensities_are_those_of_the_chain(intensity: Any) -> None:
     scan = volume(ORIENTATIONS["LPS"], channels=2)
     before = scan.array.copy()
     wanted = Preprocessing(spec)(scan)[IMAGE].as_tensor()
-    got = NetworkInput(spec)(scan, network_grid(scan, spec.preprocessing))
+    got = NetworkInput(spec)(scan, compute_network_grid(scan, spec.preprocessing))
     assert torch.allclose(got, wanted, atol=1e-5)
     assert np.array_equal(scan.array, before)
 
@@ -72,10 +72,10 @@ def test_intensities_are_those_of_the_chain(intensity: Any) -> None:
 def test_the_box_is_a_view_through_which_labels_are_written() -> None:
     spec = made_spec(preprocessing={"crop_above": 150.0})
     scan = volume(ORIENTATIONS["PIR"])
-    grid = network_grid(scan, spec.preprocessing)
+    grid = compute_network_grid(scan, spec.preprocessing)
     labels: Array = np.zeros(scan.shape, np.uint8)
-    above = grid.part_of(scan.array)[0] > 150
-    grid.part_of(labels)[...] = above
+    above = grid.crop(scan.array)[0] > 150
+    grid.crop(labels)[...] = above
     assert np.array_equal(labels, scan.array[0] > 150)
     for axis in range(3):  # nothing smaller would do
         assert above.any(axis=tuple({0, 1, 2} - {axis}))[[0, -1]].all()
@@ -88,19 +88,21 @@ def test_a_picture_is_not_turned() -> None:
         preprocessing={"input": "picture"},
     )
     scan = volume(np.diag([-1.0, -1, 1, 1]), shape=(9, 8, 1))
-    assert np.array_equal(network_grid(scan, spec.preprocessing).part_of(scan.array), scan.array)
+    assert np.array_equal(
+        compute_network_grid(scan, spec.preprocessing).crop(scan.array), scan.array
+    )
 
 
 def test_an_empty_scan_is_named_with_what_is_wrong() -> None:
     prep = made_spec(preprocessing={"crop_above": 1e6}).preprocessing
     with pytest.raises(ScanError, match=r"scan: no voxel is above 1e\+06"):
-        network_grid(volume(np.eye(4)), prep)
+        compute_network_grid(volume(np.eye(4)), prep)
 
 
 def test_a_grid_of_absurd_size_is_refused_before_memory_is_taken() -> None:
     prep = made_spec(preprocessing={"spacing_mm": [0.001, 0.001, 0.001]}).preprocessing
     with pytest.raises(ScanError, match="more than 4,000,000,000"):
-        network_grid(volume(np.diag([5.0, 5, 5, 1])), prep)
+        compute_network_grid(volume(np.diag([5.0, 5, 5, 1])), prep)
 
 
 def test_a_grid_without_axes_is_named() -> None:
@@ -108,4 +110,4 @@ def test_a_grid_without_axes_is_named() -> None:
     affine[:3, 1] = [1, 1e-9, 0]
     prep = made_spec(preprocessing={"spacing_mm": [2, 2, 2]}).preprocessing
     with pytest.raises(GeometryError, match=r"^scan: "):
-        network_grid(volume(affine), prep)
+        compute_network_grid(volume(affine), prep)

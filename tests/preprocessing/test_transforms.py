@@ -16,7 +16,7 @@ from support.bundles import content, made_spec
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import ScanError
-from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing, padding_value
+from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing, get_padding_value
 from medseg.volume import Volume
 
 PLAIN = {"kind": "window", "low": -5000, "high": 5000, "mean": 0, "std": 1}
@@ -285,9 +285,9 @@ def test_a_channel_of_one_value_stays_finite(intensity: Any, value: float) -> No
 
 def test_what_lies_outside_a_scan() -> None:
     window = {"kind": "window", "low": -200, "high": 300}
-    assert padding_value(made_spec(preprocessing={"intensity": window})) == -1
-    assert padding_value(made_spec(preprocessing={"intensity": "zscore"})) == 0
-    assert padding_value(made_spec(preprocessing={"intensity": "minmax"})) == 0
+    assert get_padding_value(made_spec(preprocessing={"intensity": window})) == -1
+    assert get_padding_value(made_spec(preprocessing={"intensity": "zscore"})) == 0
+    assert get_padding_value(made_spec(preprocessing={"intensity": "minmax"})) == 0
 
 
 # --- pictures ---

@@ -25,8 +25,8 @@ import torch
 import medseg
 from medseg.bundle.bundle import load_bundle
 from medseg.networks.loading import load_network
-from medseg.preprocessing.grid import NetworkInput, network_grid
-from medseg.quality.corruptions import CORRUPTIONS, corrupt
+from medseg.preprocessing.grid import NetworkInput, compute_network_grid
+from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
 from medseg.testing import make_phantom, write_dataset
 from support.bundles import content, write_json
 
@@ -74,9 +74,9 @@ def predict(bundle: Path) -> dict[str, np.ndarray]:
         images = [volume]
         for kind in rng.choice(list(CORRUPTIONS), 2, replace=False):
             severity = float(rng.uniform(0.05, 1.0))
-            images.append(corrupt(volume, str(kind), severity, int(rng.integers(2**31))))
+            images.append(corrupt_volume(volume, str(kind), severity, int(rng.integers(2**31))))
         for number, image in enumerate(images):
-            grid = network_grid(image, opened.spec.preprocessing)
+            grid = compute_network_grid(image, opened.spec.preprocessing)
             with torch.inference_mode():
                 scores = network(make_input(image, grid)[None].contiguous())[0].numpy()
             steps = np.rint(STEPS_PER_LOGIT * (scores[1:] - scores[:1]).clip(-MOST, MOST))

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from medseg.events import (
+    Notice,
     RunDone,
     RunFailed,
     RunStarted,
-    Shortened,
+    ScheduleShortened,
     StepDone,
     ValidationDone,
-    Warned,
 )
 from medseg.tracking.tracker import MlflowTracker
 
@@ -165,9 +165,9 @@ def test_a_shortened_run_says_how_many_steps_it_has_and_took(store: Path) -> Non
     tracker = MlflowTracker(store)
     tracker(started())
     tracker(step(1))
-    tracker(Shortened(7))
+    tracker(ScheduleShortened(7))
     assert runs(store)[0].data.tags["medseg.shortened.training.steps"] == "7"
-    tracker(Shortened(2))
+    tracker(ScheduleShortened(2))
     tracker(step(2))
     tracker(RunDone(Path("nowhere"), {}))
     (run,) = runs(store)
@@ -210,7 +210,7 @@ def test_the_reason_of_a_failure_stays_here_because_it_may_name_a_patient(store:
     tracker = MlflowTracker(store)
     for run_id, interrupted in (("a", False), ("b", True)):
         tracker(started(run_id))
-        tracker(Warned("mueller_hans.nii.gz: odd spacing"))
+        tracker(Notice("mueller_hans.nii.gz: odd spacing"))
         tracker(RunFailed("mueller_hans.nii.gz: cut short", interrupted=interrupted))
     by_id = {run.data.tags["medseg.run_id"]: run for run in runs(store)}
     assert by_id["a"].info.status == "FAILED"

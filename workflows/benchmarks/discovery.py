@@ -28,7 +28,7 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 
 from medseg.datasets.scans import find_scans
 from medseg.io import find_series
-from medseg.io.dicom.headers import TAGS
+from medseg.io.dicom.headers import HEADER_KEYWORDS
 
 PER_SERIES = 100
 
@@ -129,7 +129,7 @@ def with_scans(root: Path) -> int:
 
 def with_gdcm(root: Path) -> int:
     scanner = gdcm.Scanner()
-    for keyword in TAGS:
+    for keyword in HEADER_KEYWORDS:
         tag = tag_for_keyword(keyword) or 0
         scanner.AddTag(gdcm.Tag(tag >> 16, tag & 0xFFFF))
     if not scanner.Scan([str(file) for file in root.rglob("*") if file.is_file()]):
@@ -138,7 +138,7 @@ def with_gdcm(root: Path) -> int:
 
 
 def with_tags(root: Path) -> int:
-    return _with_pydicom(root, list(TAGS))
+    return _with_pydicom(root, list(HEADER_KEYWORDS))
 
 
 def with_pydicom(root: Path) -> int:

@@ -312,7 +312,7 @@ def few_and_many(work: Path, threads: int) -> None:
     from medseg.inference.accumulator import bytes_held
     from medseg.inference.windows import Windows
     from medseg.io import read_image
-    from medseg.preprocessing.grid import network_grid
+    from medseg.preprocessing.grid import compute_network_grid
 
     scan = work / "scan" / "scan.nii.gz"
     volume = read_image(scan)
@@ -321,7 +321,7 @@ def few_and_many(work: Path, threads: int) -> None:
     for classes in (2, 104):
         bundle = with_classes(work, classes)
         spec = load_bundle(bundle).spec
-        shape = network_grid(volume, spec.preprocessing).shape
+        shape = compute_network_grid(volume, spec.preprocessing).shape
         sums = bytes_held(Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes) / 2**30
         peak = measured("medseg-fp32", work, bundle, scan, threads)["peak"]
         peak_of[classes], beyond[classes] = peak, peak - sums

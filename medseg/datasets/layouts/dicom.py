@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from medseg._support.folders import Listing
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.dicom_structures import Structures
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.entries import Row, Rows, Wanted, some
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection
+from medseg.datasets.names import abbreviate, make_series_name
 from medseg.errors import DatasetError, Fault, ScanError
-from medseg.io.dicom.series import FOREIGN, Series, Skipped, series_among
-from medseg.io.dicom.structures import LabelObject, patient_of, read_label_object
+from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
+from medseg.io.dicom.structures import LabelObject, hash_patient, read_label_object
 from medseg.io.dicom.volume import is_dicom
 
 
@@ -39,7 +39,7 @@ def holds_dicom(listing: Listing) -> bool:
     return any(is_dicom(file) for file in listing.files)
 
 
-def dicom(root: Path, listing: Listing, wanted: Wanted) -> Rows:
+def dicom(root: Path, listing: Listing, wanted: Selection) -> CaseListing:
     """List the DICOM series that have labels; each is a case, grouped by patient.
 
     A label object belongs to the series that it names, else to the one that holds the instances
@@ -58,9 +58,9 @@ def dicom(root: Path, listing: Listing, wanted: Wanted) -> Rows:
     Raises:
         DatasetError: If no series has labels, or none of those wanted.
     """
-    found = Rows(root, has_fields=True)
+    found = CaseListing(root, has_fields=True)
     found.faults.extend(listing.left_out)
-    series, skipped = series_among(listing.files)
+    series, skipped = group_series(listing.files)
     labelled = _matched(series, _objects(skipped, root, found), root, found)
     if not labelled:
         raise DatasetError(
@@ -82,11 +82,15 @@ def dicom(root: Path, listing: Listing, wanted: Wanted) -> Rows:
     return found
 
 
-def _objects(skipped: Sequence[Skipped], root: Path, found: Rows) -> Iterator[LabelObject]:
+def _objects(
+    skipped: Sequence[SkippedFile], root: Path, found: CaseListing
+) -> Iterator[LabelObject]:
     for one in skipped:
         try:
-            known = None if one.why == FOREIGN or one.damaged else read_label_object(one.file)
-            why = one.why if one.damaged else ""
+            known = (
+                None if one.reason == NOT_DICOM or one.is_damaged else read_label_object(one.file)
+            )
+            why = one.reason if one.is_damaged else ""
         except ScanError as error:
             known, why = None, str(error)
         if why:
@@ -96,7 +100,7 @@ def _objects(skipped: Sequence[Skipped], root: Path, found: Rows) -> Iterator[La
 
 
 def _matched(
-    series: Sequence[Series], objects: Iterator[LabelObject], root: Path, found: Rows
+    series: Sequence[Series], objects: Iterator[LabelObject], root: Path, found: CaseListing
 ) -> list[tuple[Series, list[LabelObject]]]:
     """Return the labelled series, in the order of ``series``, with their label objects."""
     instances, references = _contents(series)
@@ -104,7 +108,7 @@ def _matched(
     for one in objects:
         named = {n for n, its in enumerate(series) if its.uid and its.uid in one.series}
         shown = {n for uid in one.instances for n in instances.get(uid, ())}
-        beside = {n for uid in one.references for n in references.get(uid, ())}
+        beside = {n for uid in one.frames_of_reference for n in references.get(uid, ())}
         owners = (named & shown) or named or shown or (set() if one.series else beside)
         if len(owners) == 1:
             matched[owners.pop()].append(one)
@@ -127,14 +131,14 @@ def _contents(
     for place, one in enumerate(series):
         for frame in one.frames:
             instances[frame.sop_uid].add(place)
-            references[frame.reference].add(place)
+            references[frame.frame_of_reference].add(place)
     return instances, references
 
 
 def _of_one_modality(
     labelled: Sequence[tuple[Series, list[LabelObject]]],
     channels: Sequence[ChannelSpec],
-    found: Rows,
+    found: CaseListing,
 ) -> list[tuple[Series, list[LabelObject]]]:
     often = Counter(one.modality for one, _ in labelled)
     named = [channel.modality for channel in channels if channel.modality in often]
@@ -145,13 +149,13 @@ def _of_one_modality(
     asked = sorted({channel.modality for channel in channels} - {ANY})
     if asked and not named:
         found.warnings.append(
-            f"no labelled series is of {some(asked)}, as the bundle's channels are; those of "
+            f"no labelled series is of {abbreviate(asked)}, as the bundle's channels are; those of "
             f"{modality} are taken"
         )
     if others and (len(channels) > 1 or not named):
         found.warnings.append(
-            f"the labelled series of {modality} are taken; {some(others)} are not. The modality of "
-            "the bundle's first channel chooses"
+            f"the labelled series of {modality} are taken; {abbreviate(others)} are not. The "
+            "modality of the bundle's first channel chooses"
         )
     return [(one, objects) for one, objects in labelled if one.modality == modality]
 
@@ -161,7 +165,7 @@ def _cases(
     labelled: Sequence[tuple[Series, list[LabelObject]]],
     channels: Sequence[ChannelSpec],
     root: Path,
-    found: Rows,
+    found: CaseListing,
 ) -> list[_Found]:
     """Return each labelled series with the series of its other channels, where there are some."""
     if len(channels) < 2:
@@ -171,7 +175,7 @@ def _cases(
     for one, objects in labelled:
         chosen = studies.channels_of(one)
         if isinstance(chosen, str):
-            found.faults.append(Fault(_name(one, root), chosen))
+            found.faults.append(Fault(make_series_name(one, root), chosen))
             continue
         case = cases.setdefault(tuple(map(id, chosen)), _Found(one, chosen, []))
         case.objects.extend(objects)
@@ -179,7 +183,7 @@ def _cases(
 
 
 def _values(
-    objects: Sequence[LabelObject], wanted: Mapping[str, int], found: Rows
+    objects: Sequence[LabelObject], wanted: Mapping[str, int], found: CaseListing
 ) -> dict[str, int]:
     """Return name → value, of the structures to take."""
     there = sorted({name for one in objects for name in one.names})
@@ -191,12 +195,12 @@ def _values(
     unnamed = [name for name in there if name not in values]
     if not values:
         raise DatasetError(
-            f"{found.origin}: holds no structure that the bundle names ({some(wanted)}); those "
-            f"there are {some(unnamed, 20)}"
+            f"{found.origin}: holds no structure that the bundle names "
+            f"({abbreviate(wanted)}); those there are {abbreviate(unnamed, 20)}"
         )
     if unnamed:
         found.warnings.append(
-            f"structures that the bundle does not name count as background: {some(unnamed)}"
+            f"structures that the bundle does not name count as background: {abbreviate(unnamed)}"
         )
     return values
 
@@ -206,15 +210,9 @@ def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
-def _name(series: Series, root: Path) -> str:
-    """Return the name of a series' case, which does not say who it is."""
-    told_by = series.uid or series.files[0].relative_to(root).as_posix()
-    return f"series-{hashlib.sha256(told_by.encode(errors='replace')).hexdigest()[:10]}"
-
-
-def _add(found: Rows, case: _Found, values: Mapping[str, int], root: Path) -> None:
+def _add(found: CaseListing, case: _Found, values: Mapping[str, int], root: Path) -> None:
     """Make a row of a labelled series, or say why it cannot be one."""
-    name = _name(case.series, root)
+    name = make_series_name(case.series, root)
     taken = [(one.file, tuple(n for n in one.names if n in values)) for one in case.objects]
     taken = [(file, names) for file, names in taken if names]
     fault = _fault(case.objects, taken)
@@ -223,11 +221,11 @@ def _add(found: Rows, case: _Found, values: Mapping[str, int], root: Path) -> No
         return
     own = {each: values[each] for _, names in taken for each in names}
     found.rows.append(
-        Row(
+        ListedCase(
             images=tuple(one.files[0] for one in case.channels),
             label=taken[0][0],
             name=name,
-            fields={"patient": patient_of(case.series.files[0]) or name},
+            fields={"patient": hash_patient(case.series.files[0]) or name},
             series=tuple(one.files for one in case.channels),
             volume=case.series.volume,
             structures=Structures(tuple(taken), own),
@@ -239,11 +237,11 @@ def _fault(
     objects: Sequence[LabelObject], taken: Sequence[tuple[Path, tuple[str, ...]]]
 ) -> str | None:
     if not taken:
-        there = some(sorted({name for one in objects for name in one.names}), 20)
+        there = abbreviate(sorted({name for one in objects for name in one.names}), 20)
         return f"has none of the labels; its structures are {there or 'empty'}"
     often = Counter(name for _, names in taken for name in names)
     repeated = sorted(name for name, count in often.items() if count > 1)
     if repeated:
-        files = some(file.name for file, names in taken if {*names} & {*repeated})
+        files = abbreviate(file.name for file, names in taken if {*names} & {*repeated})
         return f"several files have a structure '{repeated[0]}' ({files}); keep one"
     return None

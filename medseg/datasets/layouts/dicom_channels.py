@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts.entries import some
+from medseg.datasets.names import abbreviate
 from medseg.errors import GeometryError
-from medseg.io.dicom.geometry import affine_of, places_of, stacks_of
+from medseg.io.dicom.geometry import compute_affine, group_by_position, split_stacks
 from medseg.io.dicom.series import Series
 from medseg.volume import Volume
 
@@ -102,11 +102,11 @@ class Studies:
 def _grid_of(one: Series) -> Volume | None:
     """Return a series' grid as reading it would place it; ``None`` where reading would refuse."""
     try:
-        stacks, _ = stacks_of(one.frames) if one.frames else ([], [])
+        stacks, _ = split_stacks(one.frames) if one.frames else ([], [])
         if len(stacks) != 1:
             return None
-        frames = [place[0] for place in places_of(stacks[0].frames)]
-        affine, _ = affine_of(frames, one.description)
+        frames = [place[0] for place in group_by_position(stacks[0].frames)]
+        affine, _ = compute_affine(frames, one.description)
     except GeometryError:
         return None
     shape = (1, frames[0].columns, frames[0].rows, len(frames))
@@ -155,7 +155,7 @@ def _none(channel: ChannelSpec, mates: Sequence[Series], off: Mapping[int, str])
 
 
 def _listed(series: Sequence[Series]) -> str:
-    return some(_shown(one) for one in series)
+    return abbreviate(_shown(one) for one in series)
 
 
 def _shown(one: Series) -> str:
@@ -163,7 +163,7 @@ def _shown(one: Series) -> str:
 
 
 def _told(one: Series) -> str:
-    return " ".join(filter(None, (one.description, one.part)))
+    return " ".join(filter(None, (one.description, one.volume_name)))
 
 
 def _words(text: str) -> frozenset[str]:
@@ -171,7 +171,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _references(one: Series) -> set[str]:
-    return {frame.reference for frame in one.frames if frame.reference}
+    return {frame.frame_of_reference for frame in one.frames if frame.frame_of_reference}
 
 
 def _times(grid: Volume) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from medseg.errors import Fault
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """What a bundle wants of data whose files say what they are.
 
     Attributes:
@@ -27,7 +27,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedCase:
     """One case as a data set lists it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Rows:
+class CaseListing:
     """What a layout found.
 
     Attributes:
@@ -68,16 +68,9 @@ class Rows:
 
     origin: Path
     has_fields: bool
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ListedCase] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     channel_names: tuple[str, ...] = ()
     label_names: dict[int, str] = field(default_factory=dict)
     ignore: int | None = None
-
-
-def some(names: Iterable[str], most: int = 5) -> str:
-    """Write a few of many names: ``a, b, c and 7 more``."""
-    listed = list(names)
-    rest = len(listed) - most
-    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")

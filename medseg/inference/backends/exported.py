@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.bundle import MODELS, Bundle, read_agreement
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec
@@ -62,7 +62,7 @@ def find_exported(bundle: Bundle) -> Exported | str:
 
 def write_agreement(found: AgreementSpec, folder: Path) -> None:
     """Write what an export found beside its files."""
-    write_whole(folder / AGREEMENT, found.model_dump_json(indent=2) + "\n")
+    write_atomically(folder / AGREEMENT, found.model_dump_json(indent=2) + "\n")
 
 
 def _hash(file: Path) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medseg._support.files import write_whole
+from medseg._support.files import write_atomically
 from medseg.bundle.spec import BundleSpec
 from medseg.interop.monai_bundle.inference import inference_config
 from medseg.interop.monai_bundle.metadata import inert, metadata
 from medseg.interop.monai_bundle.parts import Parts
 from medseg.interop.monai_bundle.training import train_config
-from medseg.preprocessing.transforms import Above
+from medseg.preprocessing.transforms import AboveThreshold
 
 __all__ = [
     "Parts",
@@ -56,10 +56,10 @@ def write_monai_bundle(
     }
     for name, config in configs.items():
         text = json.dumps(config, indent=4, default=_encode)
-        write_whole(folder / "configs" / f"{name}.json", text + "\n")
+        write_atomically(folder / "configs" / f"{name}.json", text + "\n")
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, Above):
+    if isinstance(value, AboveThreshold):
         return value.expression
     raise TypeError(f"no JSON for {value!r}")

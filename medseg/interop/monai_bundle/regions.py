@@ -17,7 +17,7 @@ def region_steps(labels: LabelSet) -> list[Step]:
     if not labels.has_regions:
         return []
     held = [list(region.labels) for region in labels.regions]
-    if labels.ignored is not None:
+    if labels.ignore_index is not None:
         held.append(list(range(labels.classes)))
     masks = [f"mask_{place}" for place in range(len(held))]
     return [
@@ -50,7 +50,7 @@ def region_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) ->
     if weights is not None:
         config["dice_loss"]["weight"] = list(weights)
         config["ce_loss"]["weight"] = tensor
-    if labels.ignored is not None:
+    if labels.ignore_index is not None:
         config["ce_loss"]["reduction"] = "none"
         config["loss"] = (
             "$lambda pred, label: "
@@ -66,7 +66,7 @@ def scored_regions(labels: LabelSet) -> list[Step]:
     if not labels.has_regions:
         return []
     there: Step = {"_target_": "AsDiscreted", "keys": "pred", "threshold": ABOVE_ZERO}
-    if labels.ignored is None:
+    if labels.ignore_index is None:
         return [there]
     known = "annotated"
     return [

@@ -90,7 +90,7 @@ def train_config(spec: BundleSpec, parts: Parts) -> Config:
 def _crop_step(labels: LabelSet, patch: list[int]) -> Step:
     """State where patches come from: half of them around labelled voxels."""
     where = {"keys": [IMAGE, LABEL], "label_key": LABEL, "spatial_size": patch, "num_samples": 1}
-    if labels.ignored is None:
+    if labels.ignore_index is None:
         return {"_target_": "RandCropByPosNegLabeld", **where, "pos": 1, "neg": 1}
     # To the step above, voxels that nobody annotated were labelled ones.
     return {
@@ -110,13 +110,13 @@ def _loss_sections(labels: LabelSet, dims: int, weights: Sequence[float] | None)
         return region_loss(labels, dims, stated)
     dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
     tensor = f"$torch.tensor({stated}, device=@device)"
-    if labels.ignored is None:
+    if labels.ignore_index is None:
         weight = {"weight": tensor} if stated else {}
         return {"loss": {"_target_": "DiceCELoss", **dice, **weight}}
     # DiceCELoss cannot leave voxels out; its two halves can.
     dice_weight = {"weight": stated[1:]} if stated else {}
     ce_weight = {"weight": tensor} if stated else {}
-    leaving_out = {"ignore_index": labels.ignored}
+    leaving_out = {"ignore_index": labels.ignore_index}
     return {
         "dice_loss": {"_target_": "DiceLoss", **dice, **leaving_out, **dice_weight},
         "ce_loss": {"_target_": "torch.nn.CrossEntropyLoss", **leaving_out, **ce_weight},
@@ -127,7 +127,7 @@ def _loss_sections(labels: LabelSet, dims: int, weights: Sequence[float] | None)
 def _scored_steps(labels: LabelSet) -> list[Step]:
     """State how scores become what the metric compares."""
     channels = labels.channels
-    if labels.ignored is None:
+    if labels.ignore_index is None:
         keys, argmax = ["pred", LABEL], [True, False]
         return [{"_target_": "AsDiscreted", "keys": keys, "argmax": argmax, "to_onehot": channels}]
     return [
@@ -136,7 +136,7 @@ def _scored_steps(labels: LabelSet) -> list[Step]:
             "_target_": "MaskIntensityd",
             "keys": ["pred", LABEL],
             "mask_key": LABEL,
-            "select_fn": f"$lambda label: label != {labels.ignored}",
+            "select_fn": f"$lambda label: label != {labels.ignore_index}",
         },
         {"_target_": "AsDiscreted", "keys": ["pred", LABEL], "to_onehot": channels},
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from medseg.io.dicom.references import label_text
+from medseg.io.dicom.references import make_label_text
 from medseg.labels import Label
 
 # The concepts themselves, without the words of the dictionary, which differ between editions.
@@ -13,15 +13,15 @@ _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 
 
-def code_of(label: Label) -> Code:
+def get_property_type(label: Label) -> Code:
     """Return what a label shows; without a code of its own, an anatomical structure."""
     if label.code is None:
         return _ANATOMY
     scheme, value = label.code.split(":", 1)
-    return Code(value, scheme, label_text(label))
+    return Code(value, scheme, make_label_text(label))
 
 
-def category_of(label: Label) -> Code:
+def get_property_category(label: Label) -> Code:
     """Return whether a label shows anatomy or something abnormal (DICOM's CID 7150)."""
     return _ABNORMAL if is_lesion(label) else _ANATOMY
 
@@ -32,5 +32,5 @@ def is_lesion(label: Label) -> bool:
         return False
     lesions = codes.cid7159
     normal = (codes.cid7159.Normal, codes.cid7159.Background)
-    code = code_of(label)
+    code = get_property_type(label)
     return any(code == getattr(lesions, name) for name in lesions.dir()) and code not in normal

@@ -23,7 +23,7 @@ _EDGES_AT_ONCE = 4096
 """Bounds the memory for polygons that someone made of millions of points."""
 
 
-def outlines(mask: Mask) -> list[Points]:
+def trace_outlines(mask: Mask) -> list[Points]:
     """Return polygons around the pixels of a mask, holes joined to their outline by a channel.
 
     The channel has no width and is walked twice (DICOM PS3.3 C.8.8.6.3 calls it a keyhole), so
@@ -54,7 +54,7 @@ def outlines(mask: Mask) -> list[Points]:
     return outer
 
 
-def filled(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
+def fill_polygons(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
     """Return the pixels whose centres lie inside, by the even-odd rule over all polygons.
 
     A centre exactly on a polygon's edge belongs to the side of larger ``i``, then ``j``, so that

@@ -82,7 +82,7 @@ class Elements:
         return _value(tag, vr, content)
 
 
-def walk_header(path: Path, tags: frozenset[str]) -> Elements | None:
+def read_elements_fast(path: Path, tags: frozenset[str]) -> Elements | None:
     """Read the named elements that stand before the pixels, if the file is ordinary.
 
     Returns:

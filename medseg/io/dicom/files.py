@@ -27,7 +27,7 @@ from medseg.errors import ScanError
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
-MALFORMED = (
+PYDICOM_ERRORS = (
     InvalidDicomError,
     BytesLengthException,
     ValueError,
@@ -46,21 +46,21 @@ MALFORMED = (
 )
 """What pydicom raises on broken or hostile files, while opening and while giving out values."""
 
-HEADER_BYTES = 64 << 20
+MAX_HEADER_BYTES = 64 << 20
 """Most that a deflated header is inflated to; an enhanced CT of 1000 frames needs about 2 MB."""
 
 _PREAMBLE = 128
 # Without a preamble a file begins with group 2 (its file meta) or group 8, little endian.
 _BARE_STARTS = (b"\x02\x00", b"\x08\x00")
-USUAL_SUFFIXES = (".dcm", ".dicom", ".ima")
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 
-def is_named_dicom(path: Path) -> bool:
+def has_dicom_suffix(path: Path) -> bool:
     """Tell whether a file's name says DICOM."""
-    return path.suffix.lower() in USUAL_SUFFIXES
+    return path.suffix.lower() in DICOM_SUFFIXES
 
 
-def has_magic(path: Path) -> bool:
+def has_dicom_prefix(path: Path) -> bool:
     """Tell whether a regular file has DICM behind its preamble."""
     return _head(path)[_PREAMBLE:] == b"DICM"
 
@@ -71,21 +71,21 @@ def may_be_dicom(path: Path) -> bool:
     return head[_PREAMBLE:] == b"DICM" or head[:2] in _BARE_STARTS
 
 
-def open_header(path: Path, tags: Sequence[str]) -> FileDataset:
+def read_elements(path: Path, tags: Sequence[str]) -> FileDataset:
     """Read the named elements that stand before the pixels.
 
     Raises:
         One of ``MALFORMED``; ``ScanError`` for a deflated file without a preamble.
     """
     deflated = _is_deflated(path)
-    source = inflated(path, HEADER_BYTES, cut=True) if deflated else path
+    source = inflate(path, MAX_HEADER_BYTES, cut=True) if deflated else path
     ds = pydicom.dcmread(source, stop_before_pixels=True, force=True, specific_tags=list(tags))
     if deflated:
         ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return ds
 
 
-def inflated(path: Path, most_bytes: int, *, cut: bool = False) -> io.BytesIO:
+def inflate(path: Path, most_bytes: int, *, cut: bool = False) -> io.BytesIO:
     """Return a deflated file as a plain one in memory.
 
     Args:
@@ -124,7 +124,7 @@ def _head(path: Path) -> bytes:
 
 
 def _is_deflated(path: Path) -> bool:
-    if has_magic(path):
+    if has_dicom_prefix(path):
         meta, _ = _file_meta(path)
         return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
     with path.open("rb") as file:

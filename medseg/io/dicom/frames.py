@@ -23,7 +23,7 @@ from medseg.io.voxels import LARGEST_MM
 Vector = npt.NDArray[np.float64]
 Storage = Literal["plain", "deflated", "encoded"]
 
-TELLING = (
+SPLIT_KEYWORDS = (
     "EchoTime",
     "TemporalPositionIdentifier",
     "DiffusionBValue",
@@ -57,7 +57,7 @@ class Frame:
         slope: Stored value → intensity, with ``intercept``.
         intercept: Intensity of stored 0.
         telling: What may tell it from a frame of another volume at the same place.
-        reference: Frame of Reference UID, or empty.
+        frame_of_reference: Frame of Reference UID, or empty.
         storage: How its pixels lie in the file.
         file_bytes: What all pixels of the file take, uncompressed.
     """
@@ -74,7 +74,7 @@ class Frame:
     slope: float
     intercept: float
     telling: Mapping[str, str] = field(repr=False)
-    reference: str
+    frame_of_reference: str
     storage: Storage
     file_bytes: int
 
@@ -84,7 +84,7 @@ class Frame:
         return np.cross(self.orientation[0], self.orientation[1])
 
 
-def frames_of(path: Path, ds: Elements | FileDataset) -> Iterator[Frame]:
+def read_frames(path: Path, ds: Elements | FileDataset) -> Iterator[Frame]:
     """Give the frames of a file, in the order in which it stores them.
 
     Raises:
@@ -106,14 +106,14 @@ def frames_of(path: Path, ds: Elements | FileDataset) -> Iterator[Frame]:
         yield _frame(path, number, count, ds, parts, _enhanced_telling(parts))
 
 
-def valid_uid(value: Any) -> str:
+def parse_uid(value: Any) -> str:
     """Return a UID that is safe to put in a path, or nothing."""
     text = str(value or "")
     # Not UID(text).is_valid, which checks twice; a folder has thousands.
     return text if len(text) <= _LONGEST_UID and re.match(RE_VALID_UID, text) else ""
 
 
-def image_type(ds: Elements | Dataset) -> list[str]:
+def get_image_type(ds: Elements | Dataset) -> list[str]:
     """Return the values of Image Type, none if it is absent."""
     kind = ds.get("ImageType") or []
     return [kind] if isinstance(kind, str) else [str(part) for part in kind]
@@ -149,7 +149,7 @@ def _frame(
     return Frame(
         file=path,
         number=number,
-        sop_uid=valid_uid(ds.get("SOPInstanceUID")),
+        sop_uid=parse_uid(ds.get("SOPInstanceUID")),
         position=np.array(position),
         orientation=_orthonormal(orientation),
         spacing=(spacing[0], spacing[1]),
@@ -159,7 +159,7 @@ def _frame(
         slope=_number(_first(parts, "RescaleSlope"), 1.0, "RescaleSlope"),
         intercept=_number(_first(parts, "RescaleIntercept"), 0.0, "RescaleIntercept"),
         telling=telling,
-        reference=valid_uid(ds.get("FrameOfReferenceUID")),
+        frame_of_reference=parse_uid(ds.get("FrameOfReferenceUID")),
         storage=_storage(ds),
         file_bytes=rows * columns * int(ds.get("BitsAllocated")) // 8 * count,
     )
@@ -206,8 +206,8 @@ def _orthonormal(numbers: tuple[float, ...]) -> Vector:
 
 
 def _classic_telling(ds: Elements | Dataset) -> dict[str, str]:
-    found = {keyword: _text(ds.get(keyword)) for keyword in TELLING}
-    return found | {"ImageType": "\\".join(image_type(ds)[2:])}
+    found = {keyword: _text(ds.get(keyword)) for keyword in SPLIT_KEYWORDS}
+    return found | {"ImageType": "\\".join(get_image_type(ds)[2:])}
 
 
 def _enhanced_telling(parts: list[Dataset]) -> dict[str, str]:

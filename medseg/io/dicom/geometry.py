@@ -21,7 +21,7 @@ from medseg.volume import Affine
 
 TOLERANCE_MM = 0.05
 """How far a slice's corners may lie from their place on the volume's grid."""
-SAME_PLACE_MM = 0.01
+SAME_POSITION_MM = 0.01
 """Slices nearer to each other than this share one place."""
 
 _TOLERANCE_OF_GAP = 0.1
@@ -51,7 +51,7 @@ class Stack:
     part: str = ""
 
 
-def stacks_of(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
+def split_stacks(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
     """Split a series into volumes by orientation and size, then by the elements that tell.
 
     Returns:
@@ -74,19 +74,19 @@ def stacks_of(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
     return stacks, warnings
 
 
-def places_of(frames: Sequence[Frame]) -> list[list[Frame]]:
+def group_by_position(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group parallel frames by place, ordered along their normal."""
     distances = _distances(frames)
     order = np.argsort(distances, kind="stable")
     places = [[frames[order[0]]]]
     for before, here in pairwise(order):
-        if distances[here] - distances[before] > SAME_PLACE_MM:
+        if distances[here] - distances[before] > SAME_POSITION_MM:
             places.append([])
         places[-1].append(frames[here])
     return places
 
 
-def affine_of(frames: Sequence[Frame], name: str) -> tuple[Affine, tuple[str, ...]]:
+def compute_affine(frames: Sequence[Frame], name: str) -> tuple[Affine, tuple[str, ...]]:
     """Return voxel → RAS mm for frames in order, one per place, and warnings.
 
     A tilted gantry's shear stays in the affine.
@@ -101,7 +101,7 @@ def affine_of(frames: Sequence[Frame], name: str) -> tuple[Affine, tuple[str, ..
     return _LPS_TO_RAS @ lps, warnings
 
 
-def uneven_affine_of(frames: Sequence[Frame], name: str) -> tuple[Affine, Vector]:
+def compute_uneven_affine(frames: Sequence[Frame], name: str) -> tuple[Affine, Vector]:
     """Return the affine of unevenly spaced frames, in order, one per place.
 
     Returns:
@@ -182,7 +182,7 @@ def _told_apart(frames: list[Frame]) -> list[Stack]:
 
 def _one_per_place(frames: Sequence[Frame]) -> bool:
     distances = np.sort(_distances(frames))
-    return len(distances) < 2 or bool(np.diff(distances).min() > SAME_PLACE_MM)
+    return len(distances) < 2 or bool(np.diff(distances).min() > SAME_POSITION_MM)
 
 
 def _are_volumes(volumes: list[list[Frame]]) -> bool:

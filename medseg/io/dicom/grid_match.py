@@ -24,7 +24,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lattice:
+class VoxelMatch:
     """Which voxel each pixel of a frame is.
 
     Attributes:
@@ -38,7 +38,7 @@ class Lattice:
     down: Indices
 
     @classmethod
-    def of(cls, frame: Frame, like: Volume, name: str) -> Lattice:
+    def of(cls, frame: Frame, like: Volume, name: str) -> VoxelMatch:
         """Find the voxels that a frame's pixels are, however it is flipped, cropped or turned.
 
         Raises:
@@ -65,7 +65,7 @@ class Lattice:
         return found
 
 
-def grid_of(frames: Sequence[Frame], gap: float | None, name: str) -> Volume:
+def build_grid(frames: Sequence[Frame], gap: float | None, name: str) -> Volume:
     """Return the grid that frames lie on, slices between them included; its voxels are 0.
 
     Args:
@@ -94,7 +94,7 @@ def grid_of(frames: Sequence[Frame], gap: float | None, name: str) -> Volume:
     return Volume(np.broadcast_to(np.zeros(1, np.uint8), (1, *shape)), ras, name)
 
 
-def same_frame_of_reference(uid: str, like: Volume, name: str) -> None:
+def require_same_frame_of_reference(uid: str, like: Volume, name: str) -> None:
     """Refuse an object drawn in another frame of reference than its scan's, where both say.
 
     Raises:

@@ -11,15 +11,15 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import UID
 
 from medseg.errors import ScanError
-from medseg.io.dicom.fast_header import Elements, walk_header
+from medseg.io.dicom.fast_header import Elements, read_elements_fast
 from medseg.io.dicom.files import (
-    MALFORMED,
-    has_magic,
-    is_named_dicom,
+    PYDICOM_ERRORS,
+    has_dicom_prefix,
+    has_dicom_suffix,
     may_be_dicom,
-    open_header,
+    read_elements,
 )
-from medseg.io.dicom.frames import TELLING, Frame, frames_of, image_type, valid_uid
+from medseg.io.dicom.frames import SPLIT_KEYWORDS, Frame, get_image_type, parse_uid, read_frames
 
 _VOLUME_CLASSES = frozenset(
     {
@@ -37,7 +37,7 @@ _VOLUME_CLASSES = frozenset(
         uids.XRay3DCraniofacialImageStorage,
     }
 )
-TAGS = frozenset(
+HEADER_KEYWORDS = frozenset(
     (
         *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID"),
         *("StudyInstanceUID", "SeriesInstanceUID"),
@@ -47,7 +47,7 @@ TAGS = frozenset(
         *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
         *("RescaleSlope", "RescaleIntercept", "SharedFunctionalGroupsSequence"),
         *("PerFrameFunctionalGroupsSequence", "DirectoryRecordSequence"),
-        *TELLING,
+        *SPLIT_KEYWORDS,
     )
 )
 """What a header is asked for."""
@@ -90,33 +90,33 @@ def read_header(path: Path) -> Header | None:
         but broken, has a ``fault``; so has a file that may not be opened.
     """
     try:
-        ds: Elements | FileDataset | None = walk_header(path, TAGS)
+        ds: Elements | FileDataset | None = read_elements_fast(path, HEADER_KEYWORDS)
         if ds is None:
             if not may_be_dicom(path):
-                return _broken(path, "only its name is DICOM") if is_named_dicom(path) else None
-            ds = open_header(path, [*TAGS])
+                return _broken(path, "only its name is DICOM") if has_dicom_suffix(path) else None
+            ds = read_elements(path, [*HEADER_KEYWORDS])
         if not _sop_class(ds):
-            return _broken(path, "no SOP Class UID") if has_magic(path) else None
+            return _broken(path, "no SOP Class UID") if has_dicom_prefix(path) else None
     except ScanError as error:
         return Header(path, "", "", fault=error, torn=True)
     except OSError as error:
         return _broken(path, f"it cannot be opened: {error.strerror}")
-    except MALFORMED as error:
-        return _broken(path, type(error).__name__) if has_magic(path) else None
+    except PYDICOM_ERRORS as error:
+        return _broken(path, type(error).__name__) if has_dicom_prefix(path) else None
     return _header(path, ds)
 
 
-def headline(path: Path) -> str:
+def read_scan_name(path: Path) -> str:
     """Return whom and what a file shows, as its header says: patient, study date, series.
 
     Returns:
         Text that names the patient; empty if the file cannot be read or says nothing.
     """
     try:
-        ds = open_header(path, _HEADLINE)
+        ds = read_elements(path, _HEADLINE)
         said = (str(ds.get(keyword) or "").strip() for keyword in _HEADLINE)
         return "_".join(part for part in said if part)
-    except (*MALFORMED, ScanError):
+    except (*PYDICOM_ERRORS, ScanError):
         return ""
 
 
@@ -127,8 +127,8 @@ def _broken(path: Path, why: str, series: str = "") -> Header:
 
 def _header(path: Path, ds: Elements | FileDataset) -> Header:
     try:
-        series = valid_uid(ds.get("SeriesInstanceUID"))
-        study = valid_uid(ds.get("StudyInstanceUID"))
+        series = parse_uid(ds.get("SeriesInstanceUID"))
+        study = parse_uid(ds.get("StudyInstanceUID"))
         modality = str(ds.get("Modality") or "")[:16]
         description = " ".join(str(ds.get("SeriesDescription") or "").split())
         header = partial(
@@ -144,14 +144,14 @@ def _header(path: Path, ds: Elements | FileDataset) -> Header:
         aside = _aside(ds)
         if aside:
             return header(aside=aside)
-    except MALFORMED as error:
+    except PYDICOM_ERRORS as error:
         return _broken(path, type(error).__name__)
     try:
         _refuse_unreadable(ds)
-        return header(frames=tuple(frames_of(path, ds)))
+        return header(frames=tuple(read_frames(path, ds)))
     except ScanError as error:
         fault = error
-    except MALFORMED as error:
+    except PYDICOM_ERRORS as error:
         fault = ScanError(f"a header with broken values ({type(error).__name__})")
     return header(fault=fault)
 
@@ -173,7 +173,7 @@ def _aside(ds: Elements | FileDataset) -> str:
     if sop_class not in _VOLUME_CLASSES or "DirectoryRecordSequence" in ds:
         name = UID(sop_class).name if UID(sop_class).is_valid else "unknown"
         return f"'{name}' is not a volume image"
-    if "LOCALIZER" in image_type(ds):
+    if "LOCALIZER" in get_image_type(ds):
         return "a localizer"
     return ""
 
@@ -185,7 +185,7 @@ def _refuse_unreadable(ds: Elements | FileDataset) -> None:
         "MONOCHROME2",
     ):
         raise ScanError(f"colours ({photometric[:20] or 'unknown'}); grey scans are segmented")
-    if {"MOSAIC", "VFRAME"} & set(image_type(ds)):
+    if {"MOSAIC", "VFRAME"} & set(get_image_type(ds)):
         raise ScanError("a mosaic of many slices in one picture; convert it with dcm2niix first")
     if ds.get("ModalityLUTSequence"):
         raise ScanError("intensities in a lookup table instead of a rescale slope")

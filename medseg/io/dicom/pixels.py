@@ -25,7 +25,7 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import ImplicitVRLittleEndian
 
 from medseg.errors import ScanError
-from medseg.io.dicom.files import HEADER_BYTES, MALFORMED, inflated
+from medseg.io.dicom.files import MAX_HEADER_BYTES, PYDICOM_ERRORS, inflate
 from medseg.io.dicom.frames import Frame
 from medseg.io.gzip import EXPANSION
 
@@ -62,7 +62,7 @@ def refuse_truncated(frames: Sequence[Frame]) -> None:
             )
 
 
-def intensities(frames: Sequence[Frame]) -> Iterator[npt.NDArray[np.float64]]:
+def read_intensities(frames: Sequence[Frame]) -> Iterator[npt.NDArray[np.float64]]:
     """Give each frame's intensities, shape ``(rows, columns)``, in the order of ``frames``.
 
     Raises:
@@ -87,11 +87,11 @@ def _stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
         packed = frame.storage == "deflated"
-        source = inflated(frame.file, HEADER_BYTES + frame.file_bytes) if packed else frame.file
+        source = inflate(frame.file, MAX_HEADER_BYTES + frame.file_bytes) if packed else frame.file
         ds = pydicom.dcmread(source, force=True, specific_tags=list(_TAGS))
         syntax = ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
         pixels: Pixels = get_decoder(syntax).as_array(ds, raw=True)[0]
-    except MALFORMED as error:
+    except PYDICOM_ERRORS as error:
         raise ScanError(
             f"{frame.file.name}: its pixels cannot be read ({type(error).__name__}); the file is "
             "truncated or holds no pixels"

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.errors import OutputError, ScanError
-from medseg.io.dicom.files import MALFORMED, open_header
-from medseg.io.dicom.frames import Frame, valid_uid
+from medseg.io.dicom.files import PYDICOM_ERRORS, read_elements
+from medseg.io.dicom.frames import Frame, parse_uid
 from medseg.io.dicom.headers import read_header
 from medseg.io.dicom.volume import Slices
 from medseg.labels import Label, LabelSet
@@ -69,7 +69,7 @@ class SourceSlice:
 
     def reference(self) -> Dataset:
         """Return an item that refers to this slice: its instance and, if needed, its frame."""
-        item = instance_reference(self.sop_class, self.frame.sop_uid)
+        item = make_instance_reference(self.sop_class, self.frame.sop_uid)
         if self.is_multiframe:
             item.ReferencedFrameNumber = self.frame.number + 1
         return item
@@ -98,10 +98,10 @@ class DicomSource:
     def instances(self) -> list[Dataset]:
         """Return a reference to each file of the scan, once."""
         unique = {one.frame.sop_uid: one.sop_class for one in self.slices}
-        return [instance_reference(sop_class, uid) for uid, sop_class in unique.items()]
+        return [make_instance_reference(sop_class, uid) for uid, sop_class in unique.items()]
 
 
-def source_of(like: Volume) -> DicomSource:
+def read_source(like: Volume) -> DicomSource:
     """Read again, from a DICOM scan's files, what objects derived from it repeat.
 
     Raises:
@@ -118,7 +118,7 @@ def source_of(like: Volume) -> DicomSource:
     _refuse_unnamed(
         like.source,
         {
-            "Study Instance UID": valid_uid(first.get("StudyInstanceUID")),
+            "Study Instance UID": parse_uid(first.get("StudyInstanceUID")),
             "Series Instance UID": slices.series,
             "SOP Instance UID": all(slices.sop_uids),
             "Frame of Reference UID": slices.frame_of_reference,
@@ -127,14 +127,14 @@ def source_of(like: Volume) -> DicomSource:
     return DicomSource(
         _patient_study(first),
         _taken(first, _COMPRESSION),
-        valid_uid(first.StudyInstanceUID),
+        parse_uid(first.StudyInstanceUID),
         slices.series,
         slices.frame_of_reference,
         _source_slices(slices, like.source),
     )
 
 
-def checked_labels(
+def prepare_labels(
     labels: npt.NDArray[Any], like: Volume, label_set: LabelSet
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Return labels as the smallest unsigned integers that hold every index of the label set.
@@ -161,7 +161,7 @@ def checked_labels(
     return labels[:, :, list(planes)] if planes else labels
 
 
-def fingerprint(source: DicomSource, labels: npt.NDArray[Any], *facts: object) -> bytes:
+def hash_object(source: DicomSource, labels: npt.NDArray[Any], *facts: object) -> bytes:
     """Return a hash of all that makes a derived object what it is, its time left out."""
     known = hashlib.sha256()
     known.update(repr([(e.tag, e.value) for e in source.patient_study]).encode())
@@ -171,16 +171,16 @@ def fingerprint(source: DicomSource, labels: npt.NDArray[Any], *facts: object) -
     return known.digest()
 
 
-def derived_uid(fingerprint: bytes, role: str) -> str:
+def derive_uid(object_hash: bytes, role: str) -> str:
     """Return the UID of one role in an object; the same object has the same UIDs each time.
 
     Written as DICOM PS3.5 B.2 allows: ``2.25.`` and a UUID as one number.
     """
-    digest = hashlib.sha256(fingerprint + role.encode()).digest()
+    digest = hashlib.sha256(object_hash + role.encode()).digest()
     return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
 
 
-def instance_reference(sop_class: str, sop_uid: str) -> Dataset:
+def make_instance_reference(sop_class: str, sop_uid: str) -> Dataset:
     """Return an item that refers to one instance."""
     item = Dataset()
     item.ReferencedSOPClassUID = sop_class
@@ -188,7 +188,9 @@ def instance_reference(sop_class: str, sop_uid: str) -> Dataset:
     return item
 
 
-def stamp(ds: Dataset, source: DicomSource, created: datetime, keywords: Sequence[str]) -> None:
+def add_patient_and_times(
+    ds: Dataset, source: DicomSource, created: datetime, keywords: Sequence[str]
+) -> None:
     """Put patient, study and times into an object; ``keywords`` are those of its own times.
 
     Args:
@@ -206,21 +208,21 @@ def stamp(ds: Dataset, source: DicomSource, created: datetime, keywords: Sequenc
         setattr(ds, f"{keyword}Time", created.strftime("%H%M%S.%f"))
 
 
-def short_text(text: str) -> str:
+def fit_text(text: str) -> str:
     """Return text as DICOM names can hold it: printable, no backslash, not too long."""
     printable = "".join(sign if sign.isprintable() else " " for sign in text)
     return printable.replace("\\", "/")[:TEXT_LENGTH].strip()
 
 
-def label_text(label: Label) -> str:
+def make_label_text(label: Label) -> str:
     """Return a label's name as DICOM can hold it, its index if nothing of it is left."""
-    return short_text(label.name) or f"label {label.index}"
+    return fit_text(label.name) or f"label {label.index}"
 
 
 def _header(file: Path, name: str) -> FileDataset:
     try:
-        return open_header(file, [*_IMAGE, *_REQUIRED, *_OPTIONAL])
-    except (*MALFORMED, ScanError) as error:
+        return read_elements(file, [*_IMAGE, *_REQUIRED, *_OPTIONAL])
+    except (*PYDICOM_ERRORS, ScanError) as error:
         _refuse_changed(file, name, error)
 
 
@@ -255,7 +257,7 @@ def _taken(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
             if keyword in ds:
                 taken[keyword] = ds[keyword]
                 str(taken[keyword])  # parses sequences to their last item
-        except MALFORMED:
+        except PYDICOM_ERRORS:
             taken.pop(keyword, None)  # what cannot even be read is as good as absent
     return taken
 

@@ -18,9 +18,9 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.contours import Points, filled
-from medseg.io.dicom.files import MALFORMED, open_header
-from medseg.io.dicom.grid_match import same_frame_of_reference
+from medseg.io.dicom.contours import Points, fill_polygons
+from medseg.io.dicom.files import PYDICOM_ERRORS, read_elements
+from medseg.io.dicom.grid_match import require_same_frame_of_reference
 from medseg.io.voxels import LARGEST_MM
 from medseg.volume import Volume
 
@@ -69,7 +69,7 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
     labels = np.zeros(like.shape, np.min_scalar_type(max(wanted)), order="F")
     warnings: list[str] = []
     for value, one in wanted.items():
-        same_frame_of_reference(one.reference, like, path.name)
+        require_same_frame_of_reference(one.reference, like, path.name)
         outside = _paint(labels, value, one, wanted, like, path.name)
         warnings += _doubts(one, outside)
         if roi is not None and not one.contours:
@@ -78,7 +78,7 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
-def roi_names(path: Path) -> list[str]:
+def read_roi_names(path: Path) -> list[str]:
     """Return the names of the structures that are areas: drawn closed, or not drawn at all.
 
     Raises:
@@ -89,14 +89,14 @@ def roi_names(path: Path) -> list[str]:
 
 def _rois(path: Path) -> list[_Roi]:
     try:
-        ds = open_header(path, _TAGS)
+        ds = read_elements(path, _TAGS)
         if str(ds.get("SOPClassUID") or "") != uids.RTStructureSetStorage:
             raise ScanError(f"{path.name}: is no DICOM RT Structure Set (RTSTRUCT)")
         if _LAST not in ds:
             # It must be there and stands behind the contours; pydicom passes over a cut end.
             raise ScanError(f"{path.name}: truncated; its ROI observations are missing")
         found = _parsed(ds)
-    except MALFORMED as error:
+    except PYDICOM_ERRORS as error:
         raise ScanError(
             f"{path.name}: a damaged structure set, or no DICOM ({type(error).__name__})"
         ) from error
@@ -161,7 +161,7 @@ def _paint(
         )
     for k, polygons in slices.items():
         plane = labels[:, :, k]
-        inside = np.nonzero(filled(_distinct(polygons), like.shape[:2]))
+        inside = np.nonzero(fill_polygons(_distinct(polygons), like.shape[:2]))
         taken = plane[inside][plane[inside] > 0]
         if taken.size:
             other = all_rois[int(taken[0])].name

@@ -18,20 +18,20 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sr.coding import Code
 from scipy.ndimage import find_objects
 
-from medseg._support.files import whole_file
-from medseg.io.dicom.codes import code_of, is_lesion
-from medseg.io.dicom.contours import Points, outlines
+from medseg._support.files import atomic_file
+from medseg.io.dicom.codes import get_property_type, is_lesion
+from medseg.io.dicom.contours import Points, trace_outlines
 from medseg.io.dicom.references import (
     DicomSource,
     SourceSlice,
-    checked_labels,
-    derived_uid,
-    fingerprint,
-    instance_reference,
-    label_text,
-    short_text,
-    source_of,
-    stamp,
+    add_patient_and_times,
+    derive_uid,
+    fit_text,
+    hash_object,
+    make_instance_reference,
+    make_label_text,
+    prepare_labels,
+    read_source,
 )
 from medseg.io.dicom.seg_writer import SERIES_NUMBER
 from medseg.labels import Label, LabelSet
@@ -77,16 +77,16 @@ def write_rtstruct(
         OutputError: If the scan is no DICOM scan or lacks a UID, its files have changed, the
             labels do not fit it, or the file cannot be written.
     """
-    labels = checked_labels(labels, like, label_set)
-    source = source_of(like)
+    labels = prepare_labels(labels, like, label_set)
+    source = read_source(like)
     facts = (tuple(label_set), algorithm, version, series_description)
-    identity = fingerprint(source, labels, "RTSTRUCT", *facts)
-    ds = _structure_set(derived_uid(identity, "instance"), derived_uid(identity, "series"))
-    ds.SeriesDescription = short_text(series_description)
-    ds.ManufacturerModelName, ds.SoftwareVersions = short_text(algorithm), short_text(version)
-    ds.StructureSetLabel = short_text(algorithm)[:_LABEL_LENGTH]
+    identity = hash_object(source, labels, "RTSTRUCT", *facts)
+    ds = _structure_set(derive_uid(identity, "instance"), derive_uid(identity, "series"))
+    ds.SeriesDescription = fit_text(series_description)
+    ds.ManufacturerModelName, ds.SoftwareVersions = fit_text(algorithm), fit_text(version)
+    ds.StructureSetLabel = fit_text(algorithm)[:_LABEL_LENGTH]
     created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
-    stamp(ds, source, created, ("StructureSet",))
+    add_patient_and_times(ds, source, created, ("StructureSet",))
     ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = source.frame_of_reference, ""
     ds.ReferencedFrameOfReferenceSequence = [_references(source)]
     ds.StructureSetROISequence = [_roi(label, source, algorithm) for label in label_set]
@@ -97,7 +97,7 @@ def write_rtstruct(
         for label, box in zip(label_set, boxes, strict=True)
     ]
     ds.RTROIObservationsSequence = [_observation(label) for label in label_set]
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         ds.save_as(temporary, enforce_file_format=True)
 
 
@@ -119,7 +119,7 @@ def _references(source: DicomSource) -> Dataset:
     series = Dataset()
     series.SeriesInstanceUID = source.series
     series.ContourImageSequence = source.instances()
-    study = instance_reference(_STUDY_CLASS, source.study)
+    study = make_instance_reference(_STUDY_CLASS, source.study)
     study.RTReferencedSeriesSequence = [series]
     frame = Dataset()
     frame.FrameOfReferenceUID = source.frame_of_reference
@@ -131,9 +131,9 @@ def _roi(label: Label, source: DicomSource, algorithm: str) -> Dataset:
     item = Dataset()
     item.ROINumber = label.index
     item.ReferencedFrameOfReferenceUID = source.frame_of_reference
-    item.ROIName = label_text(label)
+    item.ROIName = make_label_text(label)
     item.ROIGenerationAlgorithm = "AUTOMATIC"
-    item.ROIGenerationDescription = short_text(algorithm)
+    item.ROIGenerationDescription = fit_text(algorithm)
     return item
 
 
@@ -144,7 +144,7 @@ def _observation(label: Label) -> Dataset:
     item.RTROIInterpretedType = "" if is_lesion(label) else "ORGAN"
     item.ROIInterpreter = ""
     if label.code is not None:
-        item.RTROIIdentificationCodeSequence = [_coded(code_of(label))]
+        item.RTROIIdentificationCodeSequence = [_coded(get_property_type(label))]
     return item
 
 
@@ -173,7 +173,7 @@ def _polygons(index: int, labels: Labels, box: Box | None, source: DicomSource) 
     corner = (box[0].start, box[1].start)
     for k in range(box[2].start, box[2].stop):
         one = source.slices[k]
-        for outline in outlines(labels[box[0], box[1], k] == index):
+        for outline in trace_outlines(labels[box[0], box[1], k] == index):
             item = Dataset()
             item.ContourImageSequence = [one.reference()]
             item.ContourGeometricType = "CLOSED_PLANAR"

@@ -19,10 +19,10 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.files import HEADER_BYTES, MALFORMED, inflated, open_header
-from medseg.io.dicom.frames import Frame, frames_of
-from medseg.io.dicom.grid_match import Lattice, grid_of, same_frame_of_reference
-from medseg.io.dicom.pixels import intensities, refuse_truncated
+from medseg.io.dicom.files import MAX_HEADER_BYTES, PYDICOM_ERRORS, inflate, read_elements
+from medseg.io.dicom.frames import Frame, read_frames
+from medseg.io.dicom.grid_match import VoxelMatch, build_grid, require_same_frame_of_reference
+from medseg.io.dicom.pixels import read_intensities, refuse_truncated
 from medseg.io.voxels import check_size
 from medseg.volume import Volume
 
@@ -94,8 +94,8 @@ def read_dicom_seg(
     check_size((seg.frames[0].columns, seg.frames[0].rows, len(seg.frames)), path.name)
     refuse_truncated(seg.frames)
     if like is None:
-        like = grid_of(seg.frames, seg.gap, path.name)
-    same_frame_of_reference(seg.frames[0].reference, like, path.name)
+        like = build_grid(seg.frames, seg.gap, path.name)
+    require_same_frame_of_reference(seg.frames[0].frame_of_reference, like, path.name)
     labels, outside = _painted(seg, like, path.name)
     warnings = []
     if seg.kind == "FRACTIONAL":
@@ -105,7 +105,7 @@ def read_dicom_seg(
     return Volume(labels[None], like.affine, path.name, tuple(warnings), dict(seg.names))
 
 
-def segment_names(path: Path) -> Mapping[int, str]:
+def read_segment_names(path: Path) -> Mapping[int, str]:
     """Return the segments' labels by number, background left out.
 
     Raises:
@@ -121,12 +121,12 @@ def _reduced(seg: _Seg, wanted: Sequence[str]) -> _Seg:
 
 def _header(path: Path) -> _Seg:
     try:
-        ds = open_header(path, _TAGS)
+        ds = read_elements(path, _TAGS)
         _refuse_foreign(ds)
-        return _parsed(ds, tuple(frames_of(path, ds)))
+        return _parsed(ds, tuple(read_frames(path, ds)))
     except ScanError as error:
         raise type(error)(f"{path.name}: {error}") from error
-    except MALFORMED as error:
+    except PYDICOM_ERRORS as error:
         raise ScanError(
             f"{path.name}: a damaged segmentation, or no DICOM ({type(error).__name__})"
         ) from error
@@ -198,7 +198,7 @@ def _painted(seg: _Seg, like: Volume, name: str) -> tuple[Labels, int]:
         rows, columns, values = _shown(seg, number, pixels, name)
         if not values.size:
             continue
-        voxels = Lattice.of(frame, like, name).voxels(rows, columns)
+        voxels = VoxelMatch.of(frame, like, name).voxels(rows, columns)
         kept = ((voxels >= 0) & (voxels < np.array(like.shape)[:, None])).all(axis=0)
         there, values = tuple(voxels[:, kept]), values[kept]
         _refuse_overlap(labels[there], values, name)
@@ -239,16 +239,16 @@ def _refuse_overlap(there: Labels, new: Labels, name: str) -> None:
 def _pixels(seg: _Seg, name: str) -> Iterator[Labels]:
     """Give each frame's stored values; frames of packed bits are unpacked one at a time."""
     if seg.frames[0].storage == "encoded":
-        yield from intensities(seg.frames)
+        yield from read_intensities(seg.frames)
         return
     first = seg.frames[0]
     try:
         packed = first.storage == "deflated"
-        source = inflated(first.file, HEADER_BYTES + first.file_bytes) if packed else first.file
+        source = inflate(first.file, MAX_HEADER_BYTES + first.file_bytes) if packed else first.file
         ds = pydicom.dcmread(source, force=True, specific_tags=list(_PIXEL_TAGS))
         syntax = ds.file_meta.get("TransferSyntaxUID", uids.ImplicitVRLittleEndian)
         yield from _unpacked(ds, syntax, seg.frames)
-    except MALFORMED as error:
+    except PYDICOM_ERRORS as error:
         raise ScanError(
             f"{name}: its pixels cannot be read ({type(error).__name__}); the file is truncated"
         ) from error

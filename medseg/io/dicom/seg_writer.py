@@ -16,19 +16,19 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
-from medseg._support.files import whole_file
+from medseg._support.files import atomic_file
 from medseg.errors import OutputError
-from medseg.io.dicom.codes import category_of, code_of
+from medseg.io.dicom.codes import get_property_category, get_property_type
 from medseg.io.dicom.references import (
     UTF_8,
     DicomSource,
-    checked_labels,
-    derived_uid,
-    fingerprint,
-    label_text,
-    short_text,
-    source_of,
-    stamp,
+    add_patient_and_times,
+    derive_uid,
+    fit_text,
+    hash_object,
+    make_label_text,
+    prepare_labels,
+    read_source,
 )
 from medseg.io.dicom.volume import Slices
 from medseg.labels import Label, LabelSet
@@ -82,11 +82,11 @@ def write_dicom_seg(
         OutputError: If the scan is no DICOM scan or lacks a UID, its files have changed, the
             labels do not fit it, or the file cannot be written.
     """
-    labels = checked_labels(labels, like, label_set)
-    source = source_of(like)
+    labels = prepare_labels(labels, like, label_set)
+    source = read_source(like)
     by_hand = ("corrected",) * corrected
     facts = (kind, tuple(label_set), algorithm, version, series_description, *by_hand)
-    identity = fingerprint(source, labels, "SEG", *facts)
+    identity = hash_object(source, labels, "SEG", *facts)
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
     used = source.slices if planes.any() else source.slices[:1]
     seg = _segmentation(
@@ -100,12 +100,12 @@ def write_dicom_seg(
     if kind == "labelmap":
         _compress(seg)
     _refer(seg, source)
-    _name_dimensions(seg, derived_uid(identity, "dimensions"))
+    _name_dimensions(seg, derive_uid(identity, "dimensions"))
     created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
-    stamp(seg, source, created, ("Content",))
+    add_patient_and_times(seg, source, created, ("Content",))
     for equipment in seg.ContributingEquipmentSequence:
         equipment.ContributionDateTime = created.strftime("%Y%m%d%H%M%S.%f")
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         seg.save_as(temporary, enforce_file_format=True)
 
 
@@ -152,15 +152,15 @@ def _names(
     identity: bytes, algorithm: str, version: str, series_description: str
 ) -> dict[str, Any]:
     return {
-        "series_instance_uid": derived_uid(identity, "series"),
+        "series_instance_uid": derive_uid(identity, "series"),
         "series_number": SERIES_NUMBER,
-        "sop_instance_uid": derived_uid(identity, "instance"),
+        "sop_instance_uid": derive_uid(identity, "instance"),
         "instance_number": 1,
         "manufacturer": "medseg",
-        "manufacturer_model_name": short_text(algorithm),
-        "software_versions": short_text(version),
+        "manufacturer_model_name": fit_text(algorithm),
+        "software_versions": fit_text(version),
         "device_serial_number": "0",
-        "series_description": short_text(series_description),
+        "series_description": fit_text(series_description),
     }
 
 
@@ -173,14 +173,14 @@ def _segment(label: Label, algorithm: str, version: str, corrected: bool) -> Any
     kinds = SegmentAlgorithmTypeValues
     return SegmentDescription(
         segment_number=label.index,
-        segment_label=label_text(label),
-        segmented_property_category=category_of(label),
-        segmented_property_type=code_of(label),
+        segment_label=make_label_text(label),
+        segmented_property_category=get_property_category(label),
+        segmented_property_type=get_property_type(label),
         algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=short_text(algorithm),
+            name=fit_text(algorithm),
             family=codes.cid7162.ArtificialIntelligence,
-            version=short_text(version),
+            version=fit_text(version),
         ),
         display_color=CIELabColor.from_rgb(*label.colour),
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from medseg.errors import GeometryError
 from medseg.io.dicom.frames import Frame
-from medseg.io.dicom.geometry import stacks_of
+from medseg.io.dicom.geometry import split_stacks
 from medseg.io.dicom.headers import Header, read_header
 
-FOREIGN = "not DICOM"
+NOT_DICOM = "not DICOM"
 """Why a file is skipped that is nothing to the search."""
 
 _Key = tuple[str, str | Path]
@@ -28,9 +28,9 @@ class Series:
         files: Its DICOM files, sorted by path.
         uid: Series Instance UID; empty if the files have none that is valid.
         modality: ``CT``, ``MR``, ``PT``, …
-        part: What tells this volume from others of the same series (``EchoTime 4.6``); empty
+        volume_name: What tells this volume from others of the same series (``EchoTime 4.6``); empty
             if the series is one volume.
-        shares_files: Whether other volumes lie in the same files, so that ``part`` has to be
+        shares_files: Whether other volumes lie in the same files, so that ``volume_name`` has to be
             named to read this one.
         study: Study Instance UID; empty if the files have none that is valid.
         description: Series Description, or empty.
@@ -40,7 +40,7 @@ class Series:
     files: tuple[Path, ...]
     uid: str
     modality: str
-    part: str = ""
+    volume_name: str = ""
     shares_files: bool = False
     study: str = ""
     description: str = ""
@@ -49,27 +49,27 @@ class Series:
     @property
     def volume(self) -> str:
         """The ``volume`` that ``read_image`` needs to be told, or nothing."""
-        return self.part if self.shares_files else ""
+        return self.volume_name if self.shares_files else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class SkippedFile:
     """A file that belongs to no series.
 
     Attributes:
         file: The file.
-        why: Why not.
-        damaged: Whether it could be a part of one, if it were whole.
+        reason: Why not.
+        is_damaged: Whether it could be a part of one, if it were whole.
     """
 
     file: Path
-    why: str
-    damaged: bool = False
+    reason: str
+    is_damaged: bool = False
 
 
 def find_series(
     folder: Path, progress: Callable[[int], None] | None = None
-) -> tuple[list[Series], list[Skipped]]:
+) -> tuple[list[Series], list[SkippedFile]]:
     """Find every DICOM series under a folder, its files in one or many folders, or in a file.
 
     Args:
@@ -77,14 +77,14 @@ def find_series(
         progress: Called with the number of files looked at so far.
 
     Returns:
-        As ``series_among``.
+        As ``group_series``.
     """
-    return series_among(_files_under(folder), progress)
+    return group_series(_files_under(folder), progress)
 
 
-def series_among(
+def group_series(
     files: Iterable[Path], progress: Callable[[int], None] | None = None
-) -> tuple[list[Series], list[Skipped]]:
+) -> tuple[list[Series], list[SkippedFile]]:
     """Find the DICOM series that some files make up.
 
     A series that holds several volumes (echoes, time points) gives one ``Series`` each, be they
@@ -103,20 +103,20 @@ def series_among(
     for count, path in enumerate(files, start=1):
         header = read_header(path)
         if header is None:
-            skipped.append(Skipped(path, FOREIGN))
+            skipped.append(SkippedFile(path, NOT_DICOM))
         elif header.aside:
-            skipped.append(Skipped(path, header.aside))
+            skipped.append(SkippedFile(path, header.aside))
         else:
             headers.append(header)
         if progress is not None:
             progress(count)
-    groups, lost = grouped(headers)
-    skipped += [Skipped(header.file, str(header.fault), damaged=True) for header in lost]
+    groups, lost = group_headers(headers)
+    skipped += [SkippedFile(header.file, str(header.fault), is_damaged=True) for header in lost]
     series = [one for group in groups for one in _volumes(group)]
     return series, skipped
 
 
-def grouped(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]]:
+def group_headers(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]]:
     """Group headers by series; torn ones without a known series go to the only one beside them.
 
     Series of different studies are different, even where a tool gave them the same UID. Files
@@ -172,7 +172,7 @@ def _volumes(headers: list[Header]) -> Iterator[Series]:
         yield whole
         return
     try:
-        stacks, _ = stacks_of(frames)
+        stacks, _ = split_stacks(frames)
     except GeometryError:
         yield whole  # reading it says why
         return
@@ -185,7 +185,7 @@ def _volumes(headers: list[Header]) -> Iterator[Series]:
         yield replace(
             whole,
             files=files if shared else own,
-            part=stack.part,
+            volume_name=stack.part,
             shares_files=shared,
             frames=stack.frames,
         )

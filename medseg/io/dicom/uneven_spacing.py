@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.io.dicom.frames import Frame, Vector
-from medseg.io.dicom.geometry import uneven_affine_of
+from medseg.io.dicom.geometry import compute_uneven_affine
 from medseg.io.voxels import empty_image
 from medseg.volume import Affine
 
@@ -21,7 +21,7 @@ _MOST_PLANES_PER_SLICE = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class UnevenStack:
+class UnevenGrid:
     """Where uneven slices lie on a regular grid.
 
     Attributes:
@@ -35,13 +35,13 @@ class UnevenStack:
     count: int
 
     @classmethod
-    def of(cls, frames: Sequence[Frame], name: str) -> UnevenStack:
+    def of(cls, frames: Sequence[Frame], name: str) -> UnevenGrid:
         """Choose the grid for frames in order, one per place.
 
         Raises:
             GeometryError: If they are not parallel or not in a straight line.
         """
-        along, distances = uneven_affine_of(frames, name)
+        along, distances = compute_uneven_affine(frames, name)
         length, nearest = float(distances[-1]), float(np.diff(distances).min())
         count = min(round(length / nearest) + 1, _MOST_PLANES_PER_SLICE * len(frames))
         step = length / (count - 1)

@@ -18,19 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.files import USUAL_SUFFIXES
+from medseg.io.dicom.files import DICOM_SUFFIXES
 from medseg.io.dicom.frames import Frame
 from medseg.io.dicom.geometry import (
     Stack,
     UnevenSpacingError,
-    affine_of,
-    places_of,
-    stacks_of,
+    compute_affine,
+    group_by_position,
+    split_stacks,
 )
 from medseg.io.dicom.headers import Header, read_header
-from medseg.io.dicom.pixels import intensities, refuse_truncated
-from medseg.io.dicom.series import grouped
-from medseg.io.dicom.uneven_spacing import UnevenStack
+from medseg.io.dicom.pixels import read_intensities, refuse_truncated
+from medseg.io.dicom.series import group_headers
+from medseg.io.dicom.uneven_spacing import UnevenGrid
 from medseg.io.formats import Format
 from medseg.io.voxels import as_labels, empty_image, replace_nonfinite
 from medseg.volume import Volume
@@ -87,12 +87,12 @@ def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = Fal
     frames, copies = _without_copies(stack, name)
     slices = _slices(series, frames)
     try:
-        affine, doubts = affine_of(frames, name)
+        affine, doubts = compute_affine(frames, name)
         image = _image(frames, name)
     except UnevenSpacingError:
         if not resample_uneven:
             raise
-        uneven = UnevenStack.of(frames, name)
+        uneven = UnevenGrid.of(frames, name)
         affine, doubts = uneven.affine, (uneven.said(),)
         image = uneven.resample(_image(frames, name), name)
         slices = replace(slices, planes=uneven.nearest_planes)
@@ -134,7 +134,7 @@ def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tu
     reasons = tuple(f"{count} file(s) left out: {why}" for why, count in aside.items())
     if not found:
         raise ScanError(f"{name}: no DICOM image of a volume ({'; '.join(reasons) or 'empty'})")
-    groups, _ = grouped(found)
+    groups, _ = group_headers(found)
     if len(groups) > 1:
         raise ScanError(
             f"{name}: holds {len(groups)} DICOM series; read them one by one, as find_series "
@@ -148,12 +148,12 @@ def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tu
 
 def _one_stack(headers: Sequence[Header], name: str, volume: str) -> tuple[Stack, tuple[str, ...]]:
     frames = [frame for header in headers for frame in header.frames]
-    if len({frame.reference for frame in frames if frame.reference}) > 1:
+    if len({frame.frame_of_reference for frame in frames if frame.frame_of_reference}) > 1:
         raise GeometryError(
             f"{name}: its slices have different frames of reference, so their places cannot be "
             "compared"
         )
-    stacks, warnings = stacks_of(frames)
+    stacks, warnings = split_stacks(frames)
     if volume:
         chosen = [stack for stack in stacks if stack.part == volume]
         if len(chosen) != 1:
@@ -170,13 +170,13 @@ def _one_stack(headers: Sequence[Header], name: str, volume: str) -> tuple[Stack
 
 def _without_copies(stack: Stack, name: str) -> tuple[list[Frame], tuple[str, ...]]:
     """Return one frame per place, in order; slices at one place must be equal."""
-    places = places_of(stack.frames)
+    places = group_by_position(stack.frames)
     shared = [place for place in places if len(place) > 1]
     if not shared:
         return [place[0] for place in places], ()
     refuse_truncated(stack.frames)
     for place in shared:
-        first, *others = intensities(place)
+        first, *others = read_intensities(place)
         if not all(np.array_equal(first, other) for other in others):
             raise GeometryError(
                 f"{name}: {len(stack.frames)} slices lie at {len(places)} places, and nothing in "
@@ -190,7 +190,7 @@ def _image(frames: Sequence[Frame], name: str) -> npt.NDArray[np.float32]:
     refuse_truncated(frames)
     image = empty_image((frames[0].columns, frames[0].rows, len(frames)), name)
     with np.errstate(over="ignore"):
-        for k, pixels in enumerate(intensities(frames)):
+        for k, pixels in enumerate(read_intensities(frames)):
             image[:, :, k] = pixels.T
     return image
 
@@ -201,8 +201,8 @@ def _slices(series: str, frames: Sequence[Frame]) -> Slices:
         tuple(frame.file for frame in frames),
         tuple(frame.number for frame in frames),
         tuple(frame.sop_uid for frame in frames),
-        next((frame.reference for frame in frames if frame.reference), ""),
+        next((frame.frame_of_reference for frame in frames if frame.frame_of_reference), ""),
     )
 
 
-DICOM = Format("DICOM", USUAL_SUFFIXES, read, read_labels)
+DICOM = Format("DICOM", DICOM_SUFFIXES, read, read_labels)

@@ -14,21 +14,21 @@ from medseg.events import Listener
 from medseg.networks.devices import training_precision
 from medseg.networks.refiner import build_refining, learned_part
 from medseg.training.handlers import (
-    Every,
+    EverySteps,
     GradientClip,
     LearningRate,
     StepReport,
     StepSeed,
     StopOnNan,
 )
-from medseg.training.learner import begin_after
+from medseg.training.learner import continue_after
 from medseg.training.losses import SegmentationLoss
 from medseg.training.refinement.adversarial import MaskTrainer
-from medseg.training.refinement.critic_loss import Opponent
-from medseg.training.refinement.mask_pool import MaskBank
+from medseg.training.refinement.critic_trainer import CriticTrainer
+from medseg.training.refinement.mask_pool import MaskPool
 
 
-class Corrector:
+class RefinerTrainer:
     """A refiner, its optimiser, its bank, and the critic it learns against if there is one.
 
     Args:
@@ -43,7 +43,7 @@ class Corrector:
         self,
         spec: BundleSpec,
         refinement: RefinementSpec,
-        bank: MaskBank,
+        bank: MaskPool,
         device: torch.device,
         listeners: Sequence[Listener] = (),
     ) -> None:
@@ -65,9 +65,9 @@ class Corrector:
             self.refining = build_refining(spec).to(device)
         learned = learned_part(self.refining).parameters()
         self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
-        self._loss = SegmentationLoss(self._stage, spec.label_set.ignored, spec.class_weights)
-        self.opponent = (
-            Opponent(spec, refinement, steps=refinement.steps, device=device)
+        self._loss = SegmentationLoss(self._stage, spec.label_set.ignore_index, spec.class_weights)
+        self.critic = (
+            CriticTrainer(spec, refinement, steps=refinement.steps, device=device)
             if refinement.has_critic
             else None
         )
@@ -98,14 +98,14 @@ class Corrector:
             StopOnNan(),
             *([GradientClip(stage.gradient_clip)] if stage.gradient_clip else []),
             StepReport(self._parts, self._listeners, before=self._before),
-            Every(stage.checkpoint_every, stage.steps, save_after),
+            EverySteps(stage.checkpoint_every, stage.steps, save_after),
         ]
         trainer = MaskTrainer(
             self._bank,
             network=self.refining,
             optimizer=self._optimizer,
             loss=self._loss,
-            opponent=self.opponent,
+            critic=self.critic,
             steps=stage.steps,
             device=self._device,
             precision=self._precision,
@@ -115,11 +115,11 @@ class Corrector:
             trainer.restore_scales(self._scales)
         self._running = trainer
         self._bank.first = self.step + 1
-        begin_after(trainer, self.step, stage.steps)
+        continue_after(trainer, self.step, stage.steps)
         trainer.run()
 
     def _parts(self) -> dict[str, torch.Tensor]:
-        return self._loss.parts | (self.opponent.parts if self.opponent else {})
+        return self._loss.parts | (self.critic.parts if self.critic else {})
 
     @property
     def weights(self) -> Weights:
@@ -132,7 +132,7 @@ class Corrector:
             "step": self.step,
             "refiner": self.weights,
             "optimizer": self._optimizer.state_dict(),
-            "opponent": self.opponent.state() if self.opponent else None,
+            "opponent": self.critic.state() if self.critic else None,
             "scales": self._running.scales() if self._running else self._scales,
         }
 
@@ -145,8 +145,8 @@ class Corrector:
         try:
             learned_part(self.refining).load_state_dict(state["refiner"])
             self._optimizer.load_state_dict(state["optimizer"])
-            if self.opponent:
-                self.opponent.restore(state["opponent"])
+            if self.critic:
+                self.critic.restore(state["opponent"])
             self._scales = state["scales"]
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

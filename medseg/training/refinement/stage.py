@@ -20,9 +20,9 @@ from medseg.bundle.spec import (
     TrainedSpec,
 )
 from medseg.bundle.weights import Weights, load_weights
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, CheckpointError
-from medseg.events import Listener, Progress, Warned, tell
+from medseg.events import Listener, Notice, Progress, notify
 from medseg.networks.refiner import (
     build_refined,
     coarse_weights,
@@ -31,34 +31,34 @@ from medseg.networks.refiner import (
 )
 from medseg.networks.unet import build_network
 from medseg.plots.previews import draw_curves
-from medseg.training.distributed import Team
-from medseg.training.fine_tuning import Inheritance
-from medseg.training.history import Record
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
+from medseg.training.fine_tuning import InitialWeights
+from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
-from medseg.training.lineage import lineage_of
+from medseg.training.lineage import read_lineage
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.acceptance import decide, dice_of_both
+from medseg.training.refinement.acceptance import decide_acceptance, score_coarse_and_refined
 from medseg.training.refinement.adversarial import JointLearner
-from medseg.training.refinement.mask_pool import MaskBank
-from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.run_folder import RunFolder
-from medseg.training.runs import FINGERPRINT, Run, begin
+from medseg.training.runs import FINGERPRINT, TrainingRun, begin_run
 
 State = Mapping[str, Any]
 
 
 def make_learner(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     device: torch.device,
     listeners: Sequence[Listener] = (),
-    team: Team = Team(),  # noqa: B008 - a frozen value
-    inheritance: Inheritance | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+    initial_weights: InitialWeights | None = None,
 ) -> Learner:
     """Return the learner of a bundle's network: against a critic where the bundle says so."""
     if spec.refinement is not None and spec.refinement.kind == "joint":
-        return JointLearner(spec, spec.refinement, cases, device, listeners, team, inheritance)
-    return Learner(spec, cases, device, listeners, team, inheritance)
+        return JointLearner(spec, spec.refinement, cases, device, listeners, group, initial_weights)
+    return Learner(spec, cases, device, listeners, group, initial_weights)
 
 
 def total_steps(spec: BundleSpec) -> int:
@@ -117,7 +117,7 @@ class RefinementStage:
         kept = [folder.snapshot(step) for step in snapshot_steps(spec)]
         earlier = [load_weights(file) for file in kept if file.is_file()]
         networks = [_network(spec, weights) for weights in (*earlier, self._coarse)]
-        bank = MaskBank(
+        bank = MaskPool(
             spec,
             refinement.bank,
             batches,
@@ -125,7 +125,7 @@ class RefinementStage:
             steps=refinement.steps,
             device=device,
         )
-        self._corrector = Corrector(spec, refinement, bank, device, listeners)
+        self._corrector = RefinerTrainer(spec, refinement, bank, device, listeners)
 
     def learn(self, state: State | None, save: Callable[[State], None]) -> None:
         """Train the refiner from where a checkpoint left it.
@@ -138,7 +138,7 @@ class RefinementStage:
             self._corrector.restore(state)
         self._corrector.learn(lambda: save(self._corrector.state()))
 
-    def conclude(self, cases: Sequence[PreprocessedCase]) -> RefinementFinding:
+    def conclude(self, cases: Sequence[CachedCase]) -> RefinementFinding:
         """Decide on held-back cases, and write what inference needs.
 
         ``models/refiner.pt`` and ``critic.pt`` hold what was trained; ``model.pt`` is the refined
@@ -147,13 +147,15 @@ class RefinementStage:
         refiner = self._corrector.weights
         network = build_refined(self._spec, both=True)
         load_refined(network, self._coarse, refiner)
-        tell(self._listeners, Progress("comparing refined masks", 0, 1))
-        finding = decide(dice_of_both(self._spec, network, cases, self._device))
-        tell(self._listeners, Progress("comparing refined masks", 1, 1))
+        notify(self._listeners, Progress("comparing refined masks", 0, 1))
+        finding = decide_acceptance(
+            score_coarse_and_refined(self._spec, network, cases, self._device)
+        )
+        notify(self._listeners, Progress("comparing refined masks", 1, 1))
         self._folder.save_weights(refiner, self._folder.refiner)
-        if self._corrector.opponent is not None:
+        if self._corrector.critic is not None:
             self._folder.save_weights(
-                self._corrector.opponent.network.state_dict(), self._folder.critic
+                self._corrector.critic.network.state_dict(), self._folder.critic
             )
         best = self._coarse
         if finding.applied:
@@ -180,8 +182,8 @@ def refine(
     spec: BundleSpec,
     folder: RunFolder,
     learner: Learner,
-    record: Record,
-    cases: Sequence[PreprocessedCase],
+    record: TrainingHistory,
+    cases: Sequence[CachedCase],
     device: torch.device,
     listeners: Sequence[Listener] = (),
 ) -> Refined:
@@ -212,7 +214,7 @@ def refine(
         finding = stage.conclude(cases)
         draw_curves(folder.curves, record.history)
     elif isinstance(learner, JointLearner):
-        folder.save_weights(learner.opponent.network.state_dict(), folder.critic)
+        folder.save_weights(learner.critic.network.state_dict(), folder.critic)
     return Refined(finding, critic_gap(spec, record, listeners))
 
 
@@ -225,7 +227,9 @@ def _network(spec: BundleSpec, weights: Weights) -> nn.Module:
     return network
 
 
-def critic_gap(spec: BundleSpec, record: Record, listeners: Sequence[Listener]) -> float | None:
+def critic_gap(
+    spec: BundleSpec, record: TrainingHistory, listeners: Sequence[Listener]
+) -> float | None:
     """Return how far apart the critic scored true and made masks over the last quarter of steps.
 
     A critic that never told them apart taught nothing; whoever listens hears so.
@@ -245,7 +249,7 @@ def critic_gap(spec: BundleSpec, record: Record, listeners: Sequence[Listener]) 
             "part of this training taught nothing. Change refinement.critic, or set "
             "refinement.adversarial_weight to 0"
         )
-        tell(listeners, Warned(message))
+        notify(listeners, Notice(message))
     return gap
 
 
@@ -274,12 +278,12 @@ def fork(trunk: Path, out: Path, refinement: RefinementSpec) -> Path:
             "trains its own network; start a new run for it"
         )
     old, new = RunFolder(trunk), RunFolder(out)
-    facts, state = old.facts(), old.load_checkpoint()
+    facts, state = old.read_info(), old.load_checkpoint()
     spec = load_bundle(old.bundle).spec
     if state is None or (state["learner"]["step"] < spec.training.steps and not old.is_finished):
         raise CheckpointError(f"{trunk}: its network is not trained to the end; resume it first")
-    new.refuse_full()
-    record = Record(spec.name)
+    new.require_empty()
+    record = TrainingHistory(spec.name)
     record.restore(state["record"])
     record.forget_after(spec.training.steps)
     new.save_weights(coarse_weights(load_weights(old.weights)))
@@ -288,5 +292,7 @@ def fork(trunk: Path, out: Path, refinement: RefinementSpec) -> Path:
     new.save_checkpoint({"learner": state["learner"], "record": record.state()})
     forked = spec.model_copy(update={"refinement": refinement})
     data, fold, run_id = Path(facts["data"]), facts["fold"], uuid.uuid4().hex
-    begin(Run(new, forked, data, fold, run_id, lineage_of(facts)), facts.get(FINGERPRINT))
+    begin_run(
+        TrainingRun(new, forked, data, fold, run_id, read_lineage(facts)), facts.get(FINGERPRINT)
+    )
     return out

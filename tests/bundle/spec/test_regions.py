@@ -32,8 +32,8 @@ def test_regions_are_the_networks_channels_and_paint_what_no_later_one_holds() -
         Region("inner", (2, 3), channel=1, paints=2),
         Region("enhancing", (3,), channel=2, paints=3),
     )
-    assert (labels.channels, labels.classes, labels.ignored) == (3, 4, None)
-    assert made_spec(**NESTED, data={"ignore": 9}).label_set.ignored == 4
+    assert (labels.channels, labels.classes, labels.ignore_index) == (3, 4, None)
+    assert made_spec(**NESTED, data={"ignore": 9}).label_set.ignore_index == 4
 
 
 def test_without_regions_each_label_is_one() -> None:

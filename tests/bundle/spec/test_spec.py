@@ -89,8 +89,8 @@ def test_labels_get_their_defaults_and_stand_in_order() -> None:
     ],
 )
 def test_what_is_ignored_is_no_label(label: dict[str, Any], fault: str) -> None:
-    assert made_spec(data={"ignore": 9}).label_set.ignored == 3
-    assert made_spec().label_set.ignored is None
+    assert made_spec(data={"ignore": 9}).label_set.ignore_index == 3
+    assert made_spec().label_set.ignore_index is None
     with pytest.raises(BundleError, match=f"data.ignore.*{fault}"):
         made_spec(labels=[{"index": 1, "name": "a", **label}], data={"ignore": 9})
 

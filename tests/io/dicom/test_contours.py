@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path
 
-from medseg.io.dicom.contours import filled, outlines
+from medseg.io.dicom.contours import fill_polygons, trace_outlines
 
 RING = np.ones((5, 5), bool)
 RING[2, 2] = False
@@ -36,8 +36,8 @@ def filled_by_matplotlib(polygon: np.ndarray, shape: tuple[int, int]) -> np.ndar
 @example(mask=CHECKS)
 @example(mask=~CHECKS)
 def test_any_mask_comes_back_from_its_outlines(mask):
-    polygons = outlines(mask)
-    assert np.array_equal(filled(polygons, mask.shape), mask)
+    polygons = trace_outlines(mask)
+    assert np.array_equal(fill_polygons(polygons, mask.shape), mask)
     # Each polygon stands alone: no reader needs to subtract one from another.
     times = sum(
         (filled_by_matplotlib(polygon, mask.shape).astype(int) for polygon in polygons),
@@ -49,14 +49,14 @@ def test_any_mask_comes_back_from_its_outlines(mask):
 def test_outlines_run_half_way_between_centres():
     mask = np.zeros((6, 7), bool)
     mask[2:4, 3:6] = True
-    (polygon,) = outlines(mask)
+    (polygon,) = trace_outlines(mask)
     assert np.allclose(polygon.min(axis=0), (1.5, 2.5))
     assert np.allclose(polygon.max(axis=0), (3.5, 5.5))
     assert len(polygon) == 8  # corners only, each cut
 
 
 def test_a_hole_hangs_on_a_channel_that_touches_no_centre():
-    (polygon,) = outlines(RING)
+    (polygon,) = trace_outlines(RING)
     steps = np.diff(np.vstack([polygon, polygon[:1]]), axis=0)
     channel = polygon[np.flatnonzero((steps[:, 0] == 0) & (polygon[:, 0] % 0.5 != 0))]
     assert len(channel) == 2  # there and back
@@ -64,20 +64,20 @@ def test_a_hole_hangs_on_a_channel_that_touches_no_centre():
 
 
 def test_pixels_that_touch_by_a_corner_are_apart():
-    assert len(outlines(np.eye(3, dtype=bool))) == 3
-    assert len(outlines(~np.eye(3, dtype=bool))) == 2
+    assert len(trace_outlines(np.eye(3, dtype=bool))) == 3
+    assert len(trace_outlines(~np.eye(3, dtype=bool))) == 2
 
 
 def test_nothing_has_no_outline():
-    assert outlines(np.zeros((3, 3), bool)) == []
-    assert not filled([], (3, 3)).any()
+    assert trace_outlines(np.zeros((3, 3), bool)) == []
+    assert not fill_polygons([], (3, 3)).any()
 
 
 @pytest.mark.parametrize("turn", [1, -1])
 def test_neighbours_that_share_an_edge_through_centres_share_no_pixel(turn):
     left = np.array([(0, 0), (3, 0), (3, 5), (0, 5)], float)[::turn]
     right = left + np.array([3, 0])
-    both = filled([left], (8, 8)).astype(int) + filled([right], (8, 8))
+    both = fill_polygons([left], (8, 8)).astype(int) + fill_polygons([right], (8, 8))
     assert both.max() == 1
     assert both.sum() == 6 * 5
 
@@ -86,16 +86,16 @@ def test_polygons_may_lie_partly_or_wholly_outside():
     square = np.array([(-5, -5), (2.5, -5), (2.5, 2.5), (-5, 2.5)])
     expected = np.zeros((6, 6), bool)
     expected[:3, :3] = True
-    assert np.array_equal(filled([square], (6, 6)), expected)
-    assert np.array_equal(filled([7.5 - square], (8, 8))[5:, 5:], np.ones((3, 3), bool))
-    assert not filled([square + 100], (6, 6)).any()
-    assert not filled([square - 100], (6, 6)).any()
-    assert filled([square * 1e6], (6, 6))[:3, :3].all()
+    assert np.array_equal(fill_polygons([square], (6, 6)), expected)
+    assert np.array_equal(fill_polygons([7.5 - square], (8, 8))[5:, 5:], np.ones((3, 3), bool))
+    assert not fill_polygons([square + 100], (6, 6)).any()
+    assert not fill_polygons([square - 100], (6, 6)).any()
+    assert fill_polygons([square * 1e6], (6, 6))[:3, :3].all()
 
 
 def test_a_polygon_inside_another_is_a_hole():
     outer = np.array([(0.5, 0.5), (8.5, 0.5), (8.5, 8.5), (0.5, 8.5)])
     inner = (outer - 4.5) / 2 + 4.5
-    mask = filled([outer, inner], (10, 10))
+    mask = fill_polygons([outer, inner], (10, 10))
     assert mask.sum() == 64 - 16
     assert not mask[4, 4]

@@ -139,7 +139,7 @@ def test_a_damaged_file_beside_two_series_harms_neither(tmp_path):
     (tmp_path / "broken").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
     found, skipped = find_series(tmp_path)
     assert [len(one.files) for one in found] == [4, 4]
-    assert [(one.file.name, one.why[:7]) for one in skipped] == [("broken", "damaged")]
+    assert [(one.file.name, one.reason[:7]) for one in skipped] == [("broken", "damaged")]
 
 
 def test_foreign_files_are_skipped_and_counted(tmp_path):

@@ -175,7 +175,7 @@ def test_several_volumes_are_refused_as_one_and_found_as_two(tmp_path):
     with pytest.raises(GeometryError, match=r"2 volumes \(EchoTime 4\.6; EchoTime 80"):
         read_image(folder)
     found, skipped = find_series(folder)
-    assert [one.part for one in found] == ["EchoTime 4.6", "EchoTime 80.0"]
+    assert [one.volume_name for one in found] == ["EchoTime 4.6", "EchoTime 80.0"]
     assert skipped == []
     for seed, one in enumerate(found, start=1):
         assert np.array_equal(read_image(one.files).array[0], made.voxels(seed=seed))
@@ -187,7 +187,7 @@ def test_time_points_are_told_apart_without_telling_the_time(tmp_path):
         ds.EchoTime = 5
         ds.AcquisitionTime = f"1012{10 + n // 4}.5"
     found, _ = find_series(made.save(tmp_path, datasets))
-    assert [one.part for one in found] == ["AcquisitionTime #1", "AcquisitionTime #2"]
+    assert [one.volume_name for one in found] == ["AcquisitionTime #1", "AcquisitionTime #2"]
 
 
 def test_an_incomplete_second_volume_is_refused(tmp_path):
@@ -269,7 +269,7 @@ def test_a_series_lies_in_several_folders_and_a_folder_holds_several(tmp_path):
     arrays = {one.uid: read_image(one.files).array[0] for one in found}
     assert np.array_equal(arrays[one[0].SeriesInstanceUID], made.voxels())
     assert np.array_equal(arrays[other[0].SeriesInstanceUID], made.voxels(seed=5))
-    assert [(s.file.name, s.why) for s in skipped] == [("notes.txt", "not DICOM")]
+    assert [(s.file.name, s.reason) for s in skipped] == [("notes.txt", "not DICOM")]
     assert counts == list(range(1, 10))
     with pytest.raises(ScanError, match="holds 2 DICOM series"):
         read_image(tmp_path)

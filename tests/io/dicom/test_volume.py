@@ -47,7 +47,7 @@ def test_time_points_in_one_file_are_found_and_read_one_by_one(tmp_path):
     with pytest.raises(GeometryError, match=r"holds 3 volumes \(TemporalPositionIndex 1; "):
         read_image(folder)
     found, skipped = find_series(folder)
-    assert [one.part for one in found] == [f"TemporalPositionIndex {n}" for n in (1, 2, 3)]
+    assert [one.volume_name for one in found] == [f"TemporalPositionIndex {n}" for n in (1, 2, 3)]
     assert all(one.shares_files for one in found)
     assert skipped == []
     for seed, one in enumerate(found):

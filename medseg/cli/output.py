@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from medseg._support.json_values import without_nan
+from medseg._support.json_values import nan_to_none
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -26,11 +26,11 @@ def open_terminal() -> Terminal:
     return Terminal()
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Say on stderr what is wrong."""
     typer.echo(f"medseg: {message}", err=True)
 
 
 def print_json(content: Any) -> None:
     """Print a result for machines; what is no number there, as JSON has no NaN, is ``null``."""
-    typer.echo(json.dumps(without_nan(content), indent=2, ensure_ascii=False, default=str))
+    typer.echo(json.dumps(nan_to_none(content), indent=2, ensure_ascii=False, default=str))

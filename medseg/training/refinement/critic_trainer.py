@@ -1,4 +1,4 @@
-"""The critic as an opponent: judges masks for whoever makes them, and learns to tell them apart."""
+"""The critic as an critic: judges masks for whoever makes them, and learns to tell them apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.networks.critic import Critic
-from medseg.training.distributed import Team
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 
 class ScoreLoss(PatchAdversarialLoss):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class ScoreLoss(PatchAdversarialLoss):  # type: ignore[misc]
         return torch.full_like(input, self.real_label if target_is_real else self.fake_label)
 
 
-class Opponent:
+class CriticTrainer:
     """A critic with its optimiser: judges masks for whoever makes them, and learns to.
 
     Args:
@@ -42,7 +42,7 @@ class Opponent:
         refinement: Its refinement section.
         steps: How many there will be.
         device: Where to compute.
-        team: The processes that train together.
+        group: The processes that train together.
 
     Attributes:
         parts: What the last step said of itself, for listeners.
@@ -55,15 +55,15 @@ class Opponent:
         *,
         steps: int,
         device: torch.device,
-        team: Team = Team(),  # noqa: B008 - a frozen value
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._refinement, self._steps = refinement, steps
-        self._classes, self._ignored = spec.label_set.channels, spec.label_set.ignored
+        self._classes, self._ignored = spec.label_set.channels, spec.label_set.ignore_index
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.training.seed)
             self.network = Critic(spec, refinement).to(device)
         self.learner: nn.Module = self.network
-        if team.size > 1:
+        if group.size > 1:
             self.learner = DistributedDataParallel(self.network)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
@@ -81,7 +81,7 @@ class Opponent:
         risen = min(1.0, done / refinement.ramp) if refinement.ramp else 1.0
         return refinement.adversarial_weight * risen
 
-    def opinion(
+    def generator_loss(
         self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
     ) -> torch.Tensor:
         """Judge masks, for whoever made them: low where they look true. The critic learns nothing.
@@ -112,7 +112,7 @@ class Opponent:
             parameter.requires_grad_(True)
         return opinion
 
-    def lesson(
+    def discriminator_loss(
         self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
     ) -> torch.Tensor:
         """Score true and made masks in one pass, and return the critic's own loss."""
