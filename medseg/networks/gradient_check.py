@@ -1,10 +1,12 @@
-"""Whether a processor computes a network's gradients in bf16 as they are.
+"""Whether a processor computes the gradients of a network's convolutions in bf16 as they are.
 
-PyTorch 2.13 on a CPU without AMX reads memory that nobody wrote when it computes the bf16 gradient
-of some convolutions' weights: those with two or three voxels along the first of three axes, among
-others. The gradient then is noise, sometimes NaN, and nothing says so. Which shapes are hit
-depends on processor and release, so no rule is kept here: each layer that will learn is tried at
-the size it will have.
+PyTorch 2.13 on a CPU reads memory that nobody wrote when it computes the bf16 gradient of some
+convolutions' weights: the gradient is noise, sometimes NaN, and nothing says so. Seen were
+``Conv3d`` with kernels of 3 and 2 voxels along the first axis, of 4 and 3, of 5 and 2 to 4 (with
+AVX512, without AMX), and ``Conv2d`` with kernel 3 and stride 2 on one pixel (with AMX). Pooling,
+interpolation, norms, activations, transposed convolutions and linear layers were tried alike and
+were sound. Which shapes are hit depends on processor and release, so no rule is kept here: each
+convolution that will learn is tried at the size it will have.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 LARGEST_DIFFERENCE = 0.1
@@ -24,89 +27,81 @@ LARGEST_DIFFERENCE = 0.1
 _DIRT = (float("nan"), 1e30)
 """What memory is filled with before each of two tries: whoever reads it gives two answers."""
 
-Gradients = list[torch.Tensor]
-
 
 def find_unsound_layers(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[str]:
-    """Find the layers whose bf16 gradients are not what they should be.
+    """Find the convolutions whose bf16 gradients are not what they should be.
 
-    Each layer computes its gradients twice in bf16, over memory that was filled with other
+    Each computes its gradients twice in bf16, over memory that was filled with other
     values in between, and once in float32. Two answers that differ, or one that is far from
     float32's, make it unsound.
 
     Args:
-        network: On the CPU; neither its weights nor its gradients are changed.
-        inputs: What it is called with, at real sizes: its batch, channels and patch.
+        network: On the CPU; fresh, as its norms and buffers may change.
+        inputs: What it is called with, float32, at real sizes. One item of a batch is enough: in
+            all that was tried, the batch made no difference.
 
     Returns:
-        One text per unsound layer: its name, kind and input shape. Empty if all are sound.
+        One text per unsound convolution: its name, kind and input shape. Empty if all are sound.
     """
     unsound: list[str] = []
-    verdicts: dict[tuple[str, ...], bool] = {}
+    verdicts: dict[tuple[str, tuple[int, ...]], bool] = {}
 
-    def try_layer(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        tensors = [value.detach() for value in arguments if _is_real(value)]
-        if not tensors:
-            return
-        shapes = [str(tuple(tensor.shape)) for tensor in tensors]
-        key = (repr(layer), *shapes)
+    def try_layer(name: str, layer: _ConvNd, given: torch.Tensor) -> None:
+        key = (repr(layer), tuple(given.shape))
         if key not in verdicts:
-            verdicts[key] = has_sound_gradients(_copy_convolution(layer), tensors)
+            verdicts[key] = has_sound_gradients(_copy_convolution(layer), given.detach())
         if not verdicts[key]:
-            size = "×".join(str(length) for length in tensors[0].shape[2:])
-            unsound.append(f"{name} ({_kind(layer)} on {size})")
+            size = "×".join(str(length) for length in given.shape[2:])
+            unsound.append(f"{name} ({_plain_class(layer).__name__} on {size})")
 
-    with _hooks(network, try_layer), torch.no_grad():
-        # Layers are tried as they are reached, so that no more than one is in memory twice; under
-        # autocast, so that each is given numbers as coarse as in training.
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            network(*inputs)
+    # Each is tried as it is reached, so that no more than one is in memory twice; under autocast,
+    # so that it is given numbers as coarse as in training.
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16)
+    with _hooks(network, try_layer), torch.no_grad(), autocast:
+        network(*inputs)
     return unsound
 
 
-def has_sound_gradients(layer: nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
+def has_sound_gradients(layer: nn.Module, given: torch.Tensor) -> bool:
     """Tell whether a layer's gradients in bf16 are equal twice and near those in float32.
 
     Args:
         layer: Its gradients are overwritten.
-        inputs: What it is called with, as coarse as it is.
+        given: What it is called with, as coarse as it is in training.
     """
     attempts = []
     for dirt in _DIRT:
-        _dirty_memory(dirt, inputs)
+        _dirty_memory(dirt, given.numel())
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            attempts.append(_gradients(layer, inputs))
+            attempts.append(_gradients(layer, given))
     first, second = attempts
     if not all(torch.equal(one, other) for one, other in zip(first, second, strict=True)):
         return False
     with torch.autocast("cpu", enabled=False):
-        exact = _gradients(layer, [tensor.float() for tensor in inputs])
+        exact = _gradients(layer, given.float())
     return all(_is_near(one, other) for one, other in zip(first, exact, strict=True))
 
 
 @contextlib.contextmanager
 def _hooks(network: nn.Module, hook: Callable[..., None]) -> Iterator[None]:
-    """Call ``hook(name, layer, arguments)`` before each layer of a network computes."""
+    """Call ``hook(name, layer, given)`` before each convolution of a network computes."""
 
     def before(name: str, layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        hook(name, layer, arguments)
+        hook(name, layer, arguments[0])
 
     handles = [
-        layer.register_forward_pre_hook(partial(before, name)) for name, layer in _convolutions(network)
+        layer.register_forward_pre_hook(partial(before, name))
+        for name, layer in _convolutions(network)
     ]
-    was_training = network.training
-    # Not in training mode: batch norms would count the try among what they have seen.
-    network.eval()
+    network.train()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()  # it refuses to learn from one value, and a batch of one may have no more
     try:
         yield
     finally:
-        network.train(was_training)
         for handle in handles:
             handle.remove()
-
-
-def _is_real(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _convolutions(network: nn.Module) -> Iterator[tuple[str, _ConvNd]]:
@@ -146,23 +141,21 @@ def _plain_class(layer: nn.Module) -> Any:
     return next(kind for kind in type(layer).__mro__ if kind.__module__ == _ConvNd.__module__)
 
 
-def _gradients(layer: nn.Module, inputs: Sequence[torch.Tensor]) -> Gradients:
-    """Return the gradients of inputs and weights of a fixed weighted sum of the outputs."""
+def _gradients(layer: nn.Module, given: torch.Tensor) -> list[torch.Tensor]:
+    """Return the gradients of input and weights of a fixed weighted sum of the outputs."""
     layer.zero_grad(set_to_none=True)
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    leaf = given.detach().clone().requires_grad_()
     with torch.enable_grad():
-        output = layer(*leaves)
+        output = layer(leaf)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(output.shape, generator=generator)
     output.backward(weights.to(output.dtype))
     learned = [parameter.grad for parameter in layer.parameters()]
-    given = [leaf.grad for leaf in leaves]
-    return [grad.detach().float().clone() for grad in (*given, *learned) if grad is not None]
+    return [grad.float().clone() for grad in (leaf.grad, *learned) if grad is not None]
 
 
-def _dirty_memory(value: float, inputs: Sequence[torch.Tensor]) -> None:
+def _dirty_memory(value: float, size: int) -> None:
     """Fill memory with a value and free it, so that the next to come finds it there."""
-    size = max(tensor.numel() for tensor in inputs)
     sizes = [1 << power for power in range(8, 21, 2)] + [size, 2 * size]
     blocks = [torch.full((length,), value) for length in sizes for _ in range(4)]
     del blocks

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.bundles import write_json
-from support.trainings import Zygote, checkpoint, same, weights
+from support.trainings import CPU_KINDS, Zygote, checkpoint, same, start_zygote, weights
 
 from medseg import train
 from medseg.bundle.bundle import load_bundle
@@ -50,16 +50,15 @@ FLAT = {
 }
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    """One process for the trainings that are killed."""
-    started = Zygote()
-    yield started
-    started.close()
+@pytest.fixture(scope="module", params=CPU_KINDS)
+def zygote(request: pytest.FixtureRequest) -> Iterator[Zygote]:
+    """One process for all training runs of this file, on each kind of CPU that this one can be."""
+    with start_zygote(computes_bf16=request.param) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all runs are, with their data."""
     home = tmp_path_factory.mktemp("refine")
     write_dataset(home / "data", 10, shape=(24, 20, 16), spacing=9.0)
@@ -177,12 +176,12 @@ def test_a_fork_trains_its_own_refiner_on_the_same_network(home: Path, unbroken:
 
 
 def test_a_fork_with_the_trunks_own_settings_gives_the_trunks_refiner(
-    home: Path, unbroken: Path
+    zygote: Zygote, home: Path, unbroken: Path
 ) -> None:
     refinement = load_bundle(unbroken).spec.refinement
     assert refinement is not None
     out = fork(unbroken, home / "twin", refinement)
-    train(out, out=out, resume=True, device="cpu")
+    assert zygote.train(bundle=str(out), out=str(out), resume=True, device="cpu") == 0
     assert same(trained_weights(out), trained_weights(unbroken))
 
 

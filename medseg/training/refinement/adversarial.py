@@ -23,6 +23,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError, TrainingError
 from medseg.events import Listener
 from medseg.networks.inferers import training_inferer
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import levels_of
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -46,7 +47,8 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         critic: The critic; without one the training is supervised.
         steps: How many there will be.
         device: Where to compute.
-        precision: Arithmetic of the forward passes.
+        precision: Arithmetic of the network's forward passes.
+        critic_precision: Arithmetic of the critic's.
         handlers: In running order.
     """
 
@@ -61,6 +63,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         steps: int,
         device: torch.device,
         precision: torch.dtype,
+        critic_precision: torch.dtype,
         handlers: Sequence[Any],
     ) -> None:
         self._critic = critic
@@ -86,7 +89,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         self.state.g_scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.state.d_scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.scaler = self.state.g_scaler if half else None
-        self._precision = precision
+        self._critic_precision = critic_precision
 
     @property
     def network(self) -> nn.Module:
@@ -163,8 +166,8 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_MODEL_COMPLETED)
 
     def _autocast(self) -> torch.autocast:
-        mixed = self._precision != torch.float32
-        dtype = self._precision if mixed else None
+        mixed = self._critic_precision != torch.float32
+        dtype = self._critic_precision if mixed else None
         return torch.autocast(self.state.device.type, dtype=dtype, enabled=mixed)
 
     def scales(self) -> dict[str, Any]:
@@ -220,6 +223,7 @@ class JointLearner(Learner):
             steps=self._spec.training.steps,
             device=self._device,
             precision=self._precision,
+            critic_precision=choose_training_precisions(self._spec, self._device).critic,
             handlers=handlers,
         )
         if self._scale is not None:

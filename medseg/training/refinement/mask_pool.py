@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, BundleSpec, MaskBankSpec
-from medseg.networks.devices import training_precision
+from medseg.networks.devices import choose_precision
 from medseg.networks.inferers import training_inferer
 from medseg.networks.unet import levels_of
 from medseg.preprocessing.transforms import IMAGE, LABEL
@@ -66,7 +66,7 @@ class MaskPool:
     ) -> None:
         self._spec, self._bank, self._batches, self._device = spec, bank, batches, device
         self._networks = [network.to(device).eval() for network in networks]
-        self._infer = training_inferer(device, training_precision(spec, device))
+        self._infer = training_inferer(device, choose_precision(spec.training.precision, device))
         self._steps = steps
         self.first = 1
 

@@ -11,8 +11,8 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.bundle.weights import Weights
 from medseg.errors import CheckpointError
 from medseg.events import Listener
-from medseg.networks.devices import training_precision
 from medseg.networks.refiner import build_refining, learned_part
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.training.handlers import (
     EverySteps,
     GradientClip,
@@ -48,7 +48,7 @@ class RefinerTrainer:
         listeners: Sequence[Listener] = (),
     ) -> None:
         self._bank, self._device, self._listeners = bank, device, listeners
-        self._precision = training_precision(spec, device)
+        self._precisions = choose_training_precisions(spec, device)
         self._before = spec.training.steps
         self._stage = spec.training.model_copy(
             update={
@@ -108,7 +108,8 @@ class RefinerTrainer:
             critic=self.critic,
             steps=stage.steps,
             device=self._device,
-            precision=self._precision,
+            precision=self._precisions.refiner,
+            critic_precision=self._precisions.critic,
             handlers=handlers,
         )
         if self._scales is not None:
