@@ -12,8 +12,7 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.label_encoding import encode_labels, encode_prediction
 from medseg.datasets.layouts import LISTING
-from medseg.datasets.layouts.dataset_json import ignored_value
-from medseg.datasets.layouts.msd_csv import read_json_list
+from medseg.datasets.layouts.dataset_json import find_ignore_value, read_json_object
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
@@ -130,7 +129,7 @@ def _read_ignore_value(references: Path) -> int | None:
     listing = references / LISTING
     if not listing.is_file():
         return None
-    return ignored_value(read_json_list(listing))
+    return find_ignore_value(read_json_object(listing))
 
 
 @dataclass(frozen=True, slots=True)
