@@ -106,7 +106,7 @@ def _grid_of(one: Series) -> Volume | None:
         if len(stacks) != 1:
             return None
         frames = [place[0] for place in group_by_position(stacks[0].frames)]
-        affine, _ = compute_affine(frames, one.description)
+        affine, _ = compute_affine(frames)
     except GeometryError:
         return None
     shape = (1, frames[0].columns, frames[0].rows, len(frames))

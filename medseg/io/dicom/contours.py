@@ -7,27 +7,27 @@ pixels; pixel ``(0, 0)`` has its centre at the origin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_CHANNEL = 0.25
-"""How far beside pixel centres a channel to a hole runs, so that it never touches one."""
+_KEYHOLE_OFFSET = 0.25
+"""How far beside pixel centres a keyhole to a hole runs, so that it never touches one."""
 _DIGITS = 6
 _EDGES_AT_ONCE = 4096
 """Bounds the memory for polygons that someone made of millions of points."""
 
 
 def trace_outlines(mask: Mask) -> list[Points]:
-    """Return polygons around the pixels of a mask, holes joined to their outline by a channel.
+    """Return polygons around the pixels of a mask, holes joined to their outline by a keyhole.
 
-    The channel has no width and is walked twice (DICOM PS3.3 C.8.8.6.3 calls it a keyhole), so
-    that polygons never need to be subtracted from each other.
+    The keyhole has no width and is walked twice (DICOM PS3.3 C.8.8.6.3), so that polygons never
+    need to be subtracted from each other.
 
     Args:
         mask: Shape ``(i, j)``.
@@ -38,20 +38,26 @@ def trace_outlines(mask: Mask) -> list[Points]:
     """
     from skimage.measure import find_contours
 
-    found = np.nonzero(mask)
-    if not found[0].size:
+    i, j = np.nonzero(mask)
+    if not i.size:
         return []
-    low = np.array([axis.min() for axis in found])
-    high = np.array([axis.max() for axis in found])
-    box = np.pad(mask[low[0] : high[0] + 1, low[1] : high[1] + 1], 1)
-    loops = find_contours(box.astype(np.float64), 0.5, fully_connected="low")
-    corners = [_corners(loop[:-1] + low - 1) for loop in loops]
-    # scikit-image walks with the mask on its left, so outlines and holes turn opposite ways.
-    outer = [loop for loop in corners if _area(loop) < 0]
-    holes = [loop for loop in corners if _area(loop) > 0]
-    for hole in sorted(holes, key=lambda hole: float(hole[:, 1].min())):
-        _join(outer, hole)
-    return outer
+    corner = np.array([i.min(), j.min()])
+    box = mask[i.min() : i.max() + 1, j.min() : j.max() + 1]
+    padded = np.pad(box, 1).astype(np.float64)
+    outlines = []
+    holes = []
+    for loop in find_contours(padded, 0.5, fully_connected="low"):
+        polygon = _drop_straight_points(loop[:-1] + corner - 1)
+        # scikit-image walks with the mask on its left, so outlines and holes turn opposite ways.
+        area = _compute_signed_area(polygon)
+        if area < 0:
+            outlines.append(polygon)
+        elif area > 0:
+            holes.append(polygon)
+    # From the top down, so that an upper hole that is met has been joined already.
+    for hole in sorted(holes, key=_get_top):
+        _join_hole(outlines, hole)
+    return outlines
 
 
 def fill_polygons(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
@@ -71,100 +77,157 @@ def fill_polygons(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
     rounded = [np.round(polygon, _DIGITS) for polygon in polygons]
     if not rounded:
         return mask
-    low, high = _box(rounded, shape)
-    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    low, high = _find_box(rounded, shape)
+    i_size, j_size = (high - low).tolist()
     # Each edge turns over all pixels behind it: one mark where it crosses a line of pixels, and
     # a running sum along the line.
-    marks = np.zeros((size[0] + 1, size[1]), np.int32)
+    marks = np.zeros((i_size + 1, j_size), np.int32)
     for polygon in rounded:
-        starts = polygon - low
-        ends = np.roll(starts, -1, axis=0)
-        for first in range(0, len(starts), _EDGES_AT_ONCE):
-            part = slice(first, first + _EDGES_AT_ONCE)
-            i, j = _crossings(starts[part], ends[part], size)
+        for starts, ends in _iterate_edges(polygon - low):
+            i, j = _find_crossings(starts, ends, (i_size, j_size))
             np.add.at(marks, (i, j), 1)
-    mask[low[0] : high[0], low[1] : high[1]] = np.cumsum(marks[:-1], axis=0) % 2 == 1
+    crossings = np.cumsum(marks[:-1], axis=0)
+    mask[low[0] : high[0], low[1] : high[1]] = crossings % 2 == 1
     return mask
 
 
-def _box(polygons: list[Points], shape: tuple[int, int]) -> tuple[Any, Any]:
+def _find_box(polygons: list[Points], shape: tuple[int, int]) -> tuple[Indices, Indices]:
     """Return the pixels, from and to before, that polygons can reach."""
     points = np.concatenate(polygons)
-    low = np.clip(np.floor(points.min(axis=0)), 0, shape).astype(np.int64)
-    high = np.clip(np.ceil(points.max(axis=0)) + 1, low, shape).astype(np.int64)
-    return low, high
+    low = np.floor(points.min(axis=0))
+    low = np.clip(low, 0, shape)
+    high = np.ceil(points.max(axis=0)) + 1
+    high = np.clip(high, low, shape)
+    return low.astype(np.int64), high.astype(np.int64)
 
 
-def _crossings(starts: Points, ends: Points, shape: tuple[int, int]) -> tuple[Any, Any]:
-    """Return, for each edge and line of pixels it crosses, the first pixel behind it."""
-    # From the lower end up, so that a channel walked both ways crosses at equal places.
-    both = np.stack([starts, ends])
-    order = np.argsort(both[:, :, 1], axis=0, kind="stable")
-    (i0, j0), (i1, j1) = np.take_along_axis(both, order[:, :, None], axis=0).transpose(0, 2, 1)
-    first = np.clip(np.ceil(j0), 0, shape[1]).astype(np.int64)
-    last = np.clip(np.ceil(j1), 0, shape[1]).astype(np.int64)
+def _iterate_edges(polygon: Points) -> Iterator[tuple[Points, Points]]:
+    """Give where edges start and end, not too many at once."""
+    ends = np.roll(polygon, -1, axis=0)
+    for first in range(0, len(polygon), _EDGES_AT_ONCE):
+        last = first + _EDGES_AT_ONCE
+        yield polygon[first:last], ends[first:last]
+
+
+def _find_crossings(
+    starts: Points, ends: Points, shape: tuple[int, int]
+) -> tuple[Indices, Indices]:
+    """Return, for each edge and line of pixels it crosses, the first pixel behind it.
+
+    Args:
+        starts: Of the edges, shape ``(edges, 2)``.
+        ends: Of the edges.
+        shape: Pixels along i and j; a line of pixels has one ``j``.
+    """
+    # From the lower end up, so that a keyhole walked both ways crosses at equal places.
+    is_swapped = starts[:, 1] > ends[:, 1]
+    lower = np.where(is_swapped[:, None], ends, starts)
+    upper = np.where(is_swapped[:, None], starts, ends)
+    first_lines = _clip_to_line(lower[:, 1], shape[1])
+    last_lines = _clip_to_line(upper[:, 1], shape[1])
+    edges, lines = _expand_ranges(first_lines, last_lines)
+    i_start, j_start = lower[edges].T
+    i_end, j_end = upper[edges].T
+    # Multiplied before divided: the order decides the last digit, which rounding then cuts.
+    i = i_start + (lines - j_start) * (i_end - i_start) / (j_end - j_start)
+    behind = np.ceil(np.round(i, _DIGITS))
+    return np.clip(behind, 0, shape[0]).astype(np.int64), lines
+
+
+def _clip_to_line(j: npt.NDArray[np.float64], lines: int) -> Indices:
+    """Return the first line of pixels at or behind each coordinate."""
+    first = np.clip(np.ceil(j), 0, lines)
+    return first.astype(np.int64)
+
+
+def _expand_ranges(first: Indices, last: Indices) -> tuple[Indices, Indices]:
+    """Write out ranges of whole numbers.
+
+    Args:
+        first: Where each range begins.
+        last: Where it ends; not part of it.
+
+    Returns:
+        For each number of each range, which range it is of, and the number.
+    """
     counts = last - first
-    edge = np.repeat(np.arange(len(counts)), counts)
-    nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    j = first[edge] + nth
-    i = i0[edge] + (j - j0[edge]) * (i1 - i0)[edge] / (j1 - j0)[edge]
-    return np.clip(np.ceil(np.round(i, _DIGITS)), 0, shape[0]).astype(np.int64), j
+    ranges = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    nth = np.arange(counts.sum()) - starts[ranges]
+    return ranges, first[ranges] + nth
 
 
-def _corners(loop: Points) -> Points:
+def _drop_straight_points(loop: Points) -> Points:
     """Leave out points on straight lines; coordinates are halves, so the test is exact."""
     before = loop - np.roll(loop, 1, axis=0)
     behind = np.roll(loop, -1, axis=0) - loop
-    turns = before[:, 0] * behind[:, 1] - before[:, 1] * behind[:, 0]
+    turns = _cross(before, behind)
     corners: Points = loop[turns != 0]
     return corners
 
 
-def _area(loop: Points) -> float:
+def _cross(first: Points, second: Points) -> npt.NDArray[np.float64]:
+    product: npt.NDArray[np.float64] = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
+    return product
+
+
+def _compute_signed_area(loop: Points) -> float:
     """Return the signed area: positive if it runs from the first axis towards the second."""
     i, j = loop.T
-    return float(i @ np.roll(j, -1) - j @ np.roll(i, -1)) / 2
+    twice_the_area = i @ np.roll(j, -1) - j @ np.roll(i, -1)
+    return float(twice_the_area) / 2
 
 
-def _join(outer: list[Points], hole: Points) -> None:
+def _get_top(polygon: Points) -> float:
+    return float(polygon[:, 1].min())
+
+
+def _join_hole(outlines: list[Points], hole: Points) -> None:
     """Join a hole to the polygon around it, in place: up from its top to the first edge met.
 
-    All between the top and that edge is inside the same polygon. Holes come from the top down, so
-    an upper hole that is met has been joined already.
+    All between the top and that edge is inside the same polygon.
     """
-    start, rotated = _channel_start(hole)
-    hits = [(_edge_above(polygon, start), number) for number, polygon in enumerate(outer)]
-    (height, edge), number = max(hits)
-    polygon = outer[number]
+    start, hole_points = _start_keyhole(hole)
+    crossings = []
+    for number, outline in enumerate(outlines):
+        height, edge = _find_edge_above(outline, start)
+        crossings.append((height, edge, number))
+    height, edge, number = max(crossings)
+    outline = outlines[number]
     end = np.array([start[0], height])
-    outer[number] = np.vstack(
-        [polygon[: edge + 1], end, start, rotated, start, end, polygon[edge + 1 :]]
-    )
+    keyhole = [end, start, hole_points, start, end]
+    outlines[number] = np.vstack([outline[: edge + 1], *keyhole, outline[edge + 1 :]])
 
 
-def _channel_start(hole: Points) -> tuple[Points, Points]:
+def _start_keyhole(hole: Points) -> tuple[Points, Points]:
     """Return a point on a hole's top edge, and the hole's points from behind it, in order."""
-    top = int(np.lexsort((hole[:, 0], hole[:, 1]))[0])
+    i, j = hole.T
+    top = int(np.lexsort((i, j))[0])
+    before = (top - 1) % len(hole)
     behind = (top + 1) % len(hole)
     # One of the two neighbours lies towards larger i; the start lies on the edge to it.
-    if hole[behind, 0] > hole[top, 0]:
-        edge, other = top, behind
+    if i[behind] > i[top]:
+        neighbour = behind
+        first_point = behind
     else:
-        edge, other = (top - 1) % len(hole), (top - 1) % len(hole)
-    along = _CHANNEL / (hole[other, 0] - hole[top, 0])
-    start = hole[top] + along * (hole[other] - hole[top])
-    return start, np.roll(hole, -(edge + 1), axis=0)
+        neighbour = before
+        first_point = top
+    share = _KEYHOLE_OFFSET / (i[neighbour] - i[top])
+    start = hole[top] + share * (hole[neighbour] - hole[top])
+    return start, np.roll(hole, -first_point, axis=0)
 
 
-def _edge_above(polygon: Points, start: Points) -> tuple[float, int]:
+def _find_edge_above(polygon: Points, start: Points) -> tuple[float, int]:
     """Return where going up from ``start`` first meets a polygon: ``j``, and after which point."""
-    i0, j0 = polygon.T
-    i1, j1 = np.roll(polygon, -1, axis=0).T
-    crossing = (i0 <= start[0]) != (i1 <= start[0])
-    edges = np.flatnonzero(crossing)
-    j = j0[edges] + (start[0] - i0[edges]) / (i1 - i0)[edges] * (j1 - j0)[edges]
-    above = j < start[1]
-    if not above.any():
+    ends = np.roll(polygon, -1, axis=0)
+    starts_before = polygon[:, 0] <= start[0]
+    ends_before = ends[:, 0] <= start[0]
+    edges = np.flatnonzero(starts_before != ends_before)
+    i_start, j_start = polygon[edges].T
+    i_end, j_end = ends[edges].T
+    j = j_start + (start[0] - i_start) / (i_end - i_start) * (j_end - j_start)
+    is_above = j < start[1]
+    if not is_above.any():
         return -np.inf, 0
-    nearest = int(np.argmax(np.where(above, j, -np.inf)))
+    nearest = int(np.argmax(np.where(is_above, j, -np.inf)))
     return float(j[nearest]), int(edges[nearest])
