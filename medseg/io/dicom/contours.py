@@ -8,19 +8,59 @@ pixels; pixel ``(0, 0)`` has its centre at the origin.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+Shape = tuple[int, int]
+
+_Numbers = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.int64]
 
 _KEYHOLE_OFFSET = 0.25
 """How far beside pixel centres a keyhole to a hole runs, so that it never touches one."""
 _DIGITS = 6
 _EDGES_AT_ONCE = 4096
 """Bounds the memory for polygons that someone made of millions of points."""
+
+
+class _Edges(NamedTuple):
+    """Edges of a polygon, from point to point; each array has shape ``(edges,)``.
+
+    Attributes:
+        i: Where they start.
+        j: Where they start.
+        next_i: Where they end.
+        next_j: Where they end.
+    """
+
+    i: _Numbers
+    j: _Numbers
+    next_i: _Numbers
+    next_j: _Numbers
+
+    @classmethod
+    def of_polygon(cls, polygon: Points) -> _Edges:
+        """Return a polygon's edges, the last one back to its first point."""
+        i, j = polygon.T
+        return cls(i, j, np.roll(i, -1), np.roll(j, -1))
+
+    def take(self, selected: Any) -> _Edges:
+        """Return some of the edges, by their indices, a mask or a slice."""
+        return _Edges(*(values[selected] for values in self))
+
+    def point_up(self) -> _Edges:
+        """Return the edges turned so that ``j`` never falls along them."""
+        is_falling = self.j > self.next_j
+        return _Edges(
+            np.where(is_falling, self.next_i, self.i),
+            np.where(is_falling, self.next_j, self.j),
+            np.where(is_falling, self.i, self.next_i),
+            np.where(is_falling, self.j, self.next_j),
+        )
 
 
 def trace_outlines(mask: Mask) -> list[Points]:
@@ -47,6 +87,7 @@ def trace_outlines(mask: Mask) -> list[Points]:
     outlines = []
     holes = []
     for loop in find_contours(padded, 0.5, fully_connected="low"):
+        # Closed by a repeated point, which goes; and padded by one pixel.
         polygon = _drop_straight_points(loop[:-1] + corner - 1)
         # scikit-image walks with the mask on its left, so outlines and holes turn opposite ways.
         area = _compute_signed_area(polygon)
@@ -60,7 +101,7 @@ def trace_outlines(mask: Mask) -> list[Points]:
     return outlines
 
 
-def fill_polygons(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
+def fill_polygons(polygons: Iterable[Points], shape: Shape) -> Mask:
     """Return the pixels whose centres lie inside, by the even-odd rule over all polygons.
 
     A centre exactly on a polygon's edge belongs to the side of larger ``i``, then ``j``, so that
@@ -83,64 +124,56 @@ def fill_polygons(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
     # a running sum along the line.
     marks = np.zeros((i_size + 1, j_size), np.int32)
     for polygon in rounded:
-        for starts, ends in _iterate_edges(polygon - low):
-            i, j = _find_crossings(starts, ends, (i_size, j_size))
-            np.add.at(marks, (i, j), 1)
-    crossings = np.cumsum(marks[:-1], axis=0)
-    mask[low[0] : high[0], low[1] : high[1]] = crossings % 2 == 1
+        for edges in _iterate_edges(polygon - low):
+            crossings = _find_crossings(edges, (i_size, j_size))
+            np.add.at(marks, crossings, 1)
+    edges_before = np.cumsum(marks[:-1], axis=0)
+    i_low, j_low = low
+    i_high, j_high = high
+    mask[i_low:i_high, j_low:j_high] = edges_before % 2 == 1
     return mask
 
 
-def _find_box(polygons: list[Points], shape: tuple[int, int]) -> tuple[Indices, Indices]:
+def _find_box(polygons: list[Points], shape: Shape) -> tuple[_Indices, _Indices]:
     """Return the pixels, from and to before, that polygons can reach."""
     points = np.concatenate(polygons)
-    low = np.floor(points.min(axis=0))
-    low = np.clip(low, 0, shape)
-    high = np.ceil(points.max(axis=0)) + 1
-    high = np.clip(high, low, shape)
+    lowest = np.floor(points.min(axis=0))
+    highest = np.ceil(points.max(axis=0))
+    low = np.clip(lowest, 0, shape)
+    high = np.clip(highest + 1, low, shape)
     return low.astype(np.int64), high.astype(np.int64)
 
 
-def _iterate_edges(polygon: Points) -> Iterator[tuple[Points, Points]]:
-    """Give where edges start and end, not too many at once."""
-    ends = np.roll(polygon, -1, axis=0)
+def _iterate_edges(polygon: Points) -> Iterator[_Edges]:
+    """Give a polygon's edges, not too many at once."""
+    edges = _Edges.of_polygon(polygon)
     for first in range(0, len(polygon), _EDGES_AT_ONCE):
-        last = first + _EDGES_AT_ONCE
-        yield polygon[first:last], ends[first:last]
+        part = slice(first, first + _EDGES_AT_ONCE)
+        yield edges.take(part)
 
 
-def _find_crossings(
-    starts: Points, ends: Points, shape: tuple[int, int]
-) -> tuple[Indices, Indices]:
-    """Return, for each edge and line of pixels it crosses, the first pixel behind it.
+def _find_crossings(edges: _Edges, shape: Shape) -> tuple[_Indices, _Indices]:
+    """Find where edges cross lines of pixels; a line of pixels has one ``j``.
 
-    Args:
-        starts: Of the edges, shape ``(edges, 2)``.
-        ends: Of the edges.
-        shape: Pixels along i and j; a line of pixels has one ``j``.
+    Returns:
+        For each edge and line that it crosses, the ``i`` of the first pixel behind it, and the
+        line.
     """
+    i_size, j_size = shape
     # From the lower end up, so that a keyhole walked both ways crosses at equal places.
-    is_swapped = starts[:, 1] > ends[:, 1]
-    lower = np.where(is_swapped[:, None], ends, starts)
-    upper = np.where(is_swapped[:, None], starts, ends)
-    first_lines = _clip_to_line(lower[:, 1], shape[1])
-    last_lines = _clip_to_line(upper[:, 1], shape[1])
-    edges, lines = _expand_ranges(first_lines, last_lines)
-    i_start, j_start = lower[edges].T
-    i_end, j_end = upper[edges].T
-    # Multiplied before divided: the order decides the last digit, which rounding then cuts.
-    i = i_start + (lines - j_start) * (i_end - i_start) / (j_end - j_start)
-    behind = np.ceil(np.round(i, _DIGITS))
-    return np.clip(behind, 0, shape[0]).astype(np.int64), lines
+    edges = edges.point_up()
+    first = np.clip(np.ceil(edges.j), 0, j_size)
+    last = np.clip(np.ceil(edges.next_j), 0, j_size)
+    owners, lines = _expand_ranges(first.astype(np.int64), last.astype(np.int64))
+    i, j, next_i, next_j = edges.take(owners)
+    # Multiplied before divided: that decides the last digit.
+    rise = (lines - j) * (next_i - i) / (next_j - j)
+    behind = np.ceil(np.round(i + rise, _DIGITS))
+    pixels = np.clip(behind, 0, i_size)
+    return pixels.astype(np.int64), lines
 
 
-def _clip_to_line(j: npt.NDArray[np.float64], lines: int) -> Indices:
-    """Return the first line of pixels at or behind each coordinate."""
-    first = np.clip(np.ceil(j), 0, lines)
-    return first.astype(np.int64)
-
-
-def _expand_ranges(first: Indices, last: Indices) -> tuple[Indices, Indices]:
+def _expand_ranges(first: _Indices, last: _Indices) -> tuple[_Indices, _Indices]:
     """Write out ranges of whole numbers.
 
     Args:
@@ -151,35 +184,32 @@ def _expand_ranges(first: Indices, last: Indices) -> tuple[Indices, Indices]:
         For each number of each range, which range it is of, and the number.
     """
     counts = last - first
-    ranges = np.repeat(np.arange(len(counts)), counts)
+    owners = np.repeat(np.arange(len(counts)), counts)
     starts = np.cumsum(counts) - counts
-    nth = np.arange(counts.sum()) - starts[ranges]
-    return ranges, first[ranges] + nth
+    nth = np.arange(len(owners)) - starts[owners]
+    return owners, first[owners] + nth
 
 
 def _drop_straight_points(loop: Points) -> Points:
     """Leave out points on straight lines; coordinates are halves, so the test is exact."""
-    before = loop - np.roll(loop, 1, axis=0)
-    behind = np.roll(loop, -1, axis=0) - loop
-    turns = _cross(before, behind)
+    i, j, next_i, next_j = _Edges.of_polygon(loop)
+    i_step = next_i - i
+    j_step = next_j - j
+    turns = np.roll(i_step, 1) * j_step - np.roll(j_step, 1) * i_step
     corners: Points = loop[turns != 0]
     return corners
 
 
-def _cross(first: Points, second: Points) -> npt.NDArray[np.float64]:
-    product: npt.NDArray[np.float64] = first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
-    return product
-
-
 def _compute_signed_area(loop: Points) -> float:
     """Return the signed area: positive if it runs from the first axis towards the second."""
-    i, j = loop.T
-    twice_the_area = i @ np.roll(j, -1) - j @ np.roll(i, -1)
+    i, j, next_i, next_j = _Edges.of_polygon(loop)
+    twice_the_area = i @ next_j - j @ next_i
     return float(twice_the_area) / 2
 
 
 def _get_top(polygon: Points) -> float:
-    return float(polygon[:, 1].min())
+    _, j = polygon.T
+    return float(j.min())
 
 
 def _join_hole(outlines: list[Points], hole: Points) -> None:
@@ -193,41 +223,42 @@ def _join_hole(outlines: list[Points], hole: Points) -> None:
         height, edge = _find_edge_above(outline, start)
         crossings.append((height, edge, number))
     height, edge, number = max(crossings)
-    outline = outlines[number]
     end = np.array([start[0], height])
-    keyhole = [end, start, hole_points, start, end]
-    outlines[number] = np.vstack([outline[: edge + 1], *keyhole, outline[edge + 1 :]])
+    before = outlines[number][: edge + 1]
+    behind = outlines[number][edge + 1 :]
+    outlines[number] = np.vstack([before, end, start, hole_points, start, end, behind])
 
 
 def _start_keyhole(hole: Points) -> tuple[Points, Points]:
     """Return a point on a hole's top edge, and the hole's points from behind it, in order."""
     i, j = hole.T
     top = int(np.lexsort((i, j))[0])
-    before = (top - 1) % len(hole)
-    behind = (top + 1) % len(hole)
+    neighbour = (top + 1) % len(hole)
+    first_point = neighbour
     # One of the two neighbours lies towards larger i; the start lies on the edge to it.
-    if i[behind] > i[top]:
-        neighbour = behind
-        first_point = behind
-    else:
-        neighbour = before
+    if i[neighbour] <= i[top]:
+        neighbour = (top - 1) % len(hole)
         first_point = top
-    share = _KEYHOLE_OFFSET / (i[neighbour] - i[top])
-    start = hole[top] + share * (hole[neighbour] - hole[top])
+    edge = hole[neighbour] - hole[top]
+    start = hole[top] + edge * (_KEYHOLE_OFFSET / edge[0])
     return start, np.roll(hole, -first_point, axis=0)
 
 
 def _find_edge_above(polygon: Points, start: Points) -> tuple[float, int]:
-    """Return where going up from ``start`` first meets a polygon: ``j``, and after which point."""
-    ends = np.roll(polygon, -1, axis=0)
-    starts_before = polygon[:, 0] <= start[0]
-    ends_before = ends[:, 0] <= start[0]
-    edges = np.flatnonzero(starts_before != ends_before)
-    i_start, j_start = polygon[edges].T
-    i_end, j_end = ends[edges].T
-    j = j_start + (start[0] - i_start) / (i_end - i_start) * (j_end - j_start)
-    is_above = j < start[1]
+    """Find where going up from ``start`` first meets a polygon.
+
+    Returns:
+        The ``j`` of the meeting, -∞ if there is none, and the index of the point before it.
+    """
+    start_i, start_j = start
+    edges = _Edges.of_polygon(polygon)
+    is_crossing = (edges.i <= start_i) != (edges.next_i <= start_i)
+    indices = np.flatnonzero(is_crossing)
+    i, j, next_i, next_j = edges.take(indices)
+    heights = j + (start_i - i) / (next_i - i) * (next_j - j)
+    is_above = heights < start_j
     if not is_above.any():
         return -np.inf, 0
-    nearest = int(np.argmax(np.where(is_above, j, -np.inf)))
-    return float(j[nearest]), int(edges[nearest])
+    heights = np.where(is_above, heights, -np.inf)
+    nearest = int(heights.argmax())
+    return float(heights[nearest]), int(indices[nearest])

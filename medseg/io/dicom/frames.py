@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from medseg.io.voxels import LARGEST_MM
 
 Vector = npt.NDArray[np.float64]
 Storage = Literal["plain", "deflated", "encoded"]
+DicomHeader: TypeAlias = Elements | FileDataset
+AnyDataset: TypeAlias = Elements | Dataset
 
 SPLIT_KEYWORDS = (
     "EchoTime",
@@ -112,8 +114,26 @@ class Frame:
         step: Vector = self.orientation[1] * between_rows
         return step
 
+    @property
+    def corners(self) -> tuple[tuple[int, int], ...]:
+        """The ``(i, j)`` of its corner pixels."""
+        last_i = self.columns - 1
+        last_j = self.rows - 1
+        return (0, 0), (0, last_j), (last_i, 0), (last_i, last_j)
 
-def read_frames(path: Path, ds: Elements | FileDataset) -> Iterator[Frame]:
+    def locate(self, i: float, j: float) -> Vector:
+        """Return where a pixel's centre lies, LPS mm."""
+        along_row = self.column_step * i
+        along_column = self.row_step * j
+        return self.position + along_row + along_column
+
+
+Frames = Sequence[Frame]
+Items: TypeAlias = Sequence[AnyDataset]
+"""The functional groups that a frame's values stand in; a classic file's whole header."""
+
+
+def read_frames(path: Path, ds: DicomHeader) -> Iterator[Frame]:
     """Give the frames of a file, in the order in which it stores them.
 
     Raises:
@@ -148,7 +168,7 @@ def parse_uid(value: Any) -> str:
     return text
 
 
-def get_image_type(ds: Elements | Dataset) -> list[str]:
+def get_image_type(ds: AnyDataset) -> list[str]:
     """Return the values of Image Type, none if it is absent."""
     values = ds.get("ImageType") or []
     if isinstance(values, str):
@@ -156,7 +176,7 @@ def get_image_type(ds: Elements | Dataset) -> list[str]:
     return [str(value) for value in values]
 
 
-def get_first_item(ds: Elements | Dataset, keyword: str) -> Dataset:
+def get_first_item(ds: AnyDataset, keyword: str) -> Dataset:
     """Return the first item of a sequence; an empty one if there is none."""
     items = ds.get(keyword)
     return items[0] if items else Dataset()
@@ -169,7 +189,7 @@ def _iterate_items(group: Dataset) -> Iterator[Dataset]:
             yield element.value[0]
 
 
-def _get_first(items: Sequence[Elements | Dataset], keyword: str) -> Any:
+def _get_first(items: Items, keyword: str) -> Any:
     """Return the first value that is not empty."""
     for item in items:
         value = item.get(keyword)
@@ -182,8 +202,8 @@ def _build_frame(
     path: Path,
     index: int,
     count: int,
-    ds: Elements | FileDataset,
-    items: Sequence[Elements | Dataset],
+    ds: DicomHeader,
+    items: Items,
     split_values: dict[str, str],
 ) -> Frame:
     """Return a frame.
@@ -226,7 +246,7 @@ def _build_frame(
     )
 
 
-def _get_storage(ds: Elements | FileDataset) -> Storage:
+def _get_storage(ds: DicomHeader) -> Storage:
     syntax = ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian
     return _classify_syntax(str(syntax))
 
@@ -241,9 +261,7 @@ def _classify_syntax(uid: str) -> Storage:
     return "encoded" if syntax.is_compressed else "plain"
 
 
-def _parse_numbers(
-    items: Sequence[Elements | Dataset], keyword: str, count: int
-) -> tuple[float, ...]:
+def _parse_numbers(items: Items, keyword: str, count: int) -> tuple[float, ...]:
     values = _get_first(items, keyword)
     if values is None:
         raise GeometryError(f"{keyword} is missing, so the position in the patient is not known")
@@ -254,7 +272,7 @@ def _parse_numbers(
     return numbers
 
 
-def _parse_number(items: Sequence[Elements | Dataset], keyword: str, default: float) -> float:
+def _parse_number(items: Items, keyword: str, default: float) -> float:
     value = _get_first(items, keyword)
     if value is None:
         return default
@@ -264,7 +282,7 @@ def _parse_number(items: Sequence[Elements | Dataset], keyword: str, default: fl
     return number
 
 
-def _parse_slope(items: Sequence[Elements | Dataset]) -> float:
+def _parse_slope(items: Items) -> float:
     slope = _parse_number(items, "RescaleSlope", 1.0)
     if slope == 0:
         raise ScanError("RescaleSlope is 0, which would make every intensity the same")
@@ -282,7 +300,7 @@ def _make_orientation(numbers: tuple[float, ...]) -> Vector:
     return orientation
 
 
-def _get_split_values(ds: Elements | Dataset) -> dict[str, str]:
+def _get_split_values(ds: AnyDataset) -> dict[str, str]:
     values = {keyword: _to_text(ds.get(keyword)) for keyword in SPLIT_KEYWORDS}
     # The first two values of Image Type say only whether the pixels are original and primary.
     values["ImageType"] = "\\".join(get_image_type(ds)[2:])

@@ -9,14 +9,14 @@ Source of the equations: DICOM PS3.3 C.7.6.2.1.1 (Image Position and Image Orien
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
 
 from medseg.errors import GeometryError
-from medseg.io.dicom.frames import Frame, Vector
+from medseg.io.dicom.frames import Frame, Frames, Vector
 from medseg.volume import Affine
 
 TOLERANCE_MM = 0.05
@@ -53,7 +53,7 @@ class Stack:
     volume_name: str = ""
 
 
-def split_stacks(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
+def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
     """Split a series into volumes: by orientation and size, then by ``Frame.split_values``.
 
     Returns:
@@ -79,7 +79,7 @@ def split_stacks(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
     return stacks, warnings
 
 
-def group_by_position(frames: Sequence[Frame]) -> list[list[Frame]]:
+def group_by_position(frames: Frames) -> list[list[Frame]]:
     """Group parallel frames by position, ordered along their normal."""
     distances = _measure_distances(frames)
     order = np.argsort(distances, kind="stable")
@@ -92,7 +92,7 @@ def group_by_position(frames: Sequence[Frame]) -> list[list[Frame]]:
     return groups
 
 
-def compute_affine(frames: Sequence[Frame]) -> tuple[Affine, tuple[str, ...]]:
+def compute_affine(frames: Frames) -> tuple[Affine, tuple[str, ...]]:
     """Return voxel → RAS mm for frames in order, one per position, and warnings.
 
     A tilted gantry's shear stays in the affine.
@@ -108,7 +108,7 @@ def compute_affine(frames: Sequence[Frame]) -> tuple[Affine, tuple[str, ...]]:
     return affine, warnings
 
 
-def compute_uneven_affine(frames: Sequence[Frame]) -> tuple[Affine, Vector]:
+def compute_uneven_affine(frames: Frames) -> tuple[Affine, Vector]:
     """Return the affine of unevenly spaced frames, in order, one per position.
 
     Returns:
@@ -118,9 +118,10 @@ def compute_uneven_affine(frames: Sequence[Frame]) -> tuple[Affine, Vector]:
     Raises:
         GeometryError: If the frames are not parallel or not in a straight line.
     """
-    distances = _measure_distances(frames)
+    positions = stack_positions(frames)
+    distances = positions @ frames[0].normal
     distances = distances - distances[0]
-    step = fit_step(_stack_positions(frames), distances)
+    step = fit_step(positions, distances)
     affine = fit_affine(frames, distances, step)
     error = _measure_error(frames, affine, distances)
     if error > TOLERANCE_MM:
@@ -140,7 +141,7 @@ def fit_step(positions: Vector, numbers: Vector) -> Vector:
     return step
 
 
-def fit_affine(frames: Sequence[Frame], numbers: Vector, step: Vector) -> Affine:
+def fit_affine(frames: Frames, numbers: Vector, step: Vector) -> Affine:
     """Return voxel → RAS mm, shifted so that it fits the positions of all frames best.
 
     Args:
@@ -149,12 +150,12 @@ def fit_affine(frames: Sequence[Frame], numbers: Vector, step: Vector) -> Affine
         step: From one slice to the next, LPS mm.
     """
     first = frames[0]
-    origins = _stack_positions(frames) - numbers[:, None] * step
+    offsets = np.outer(numbers, step)
+    origins = stack_positions(frames) - offsets
+    origin = origins.mean(axis=0)
+    columns = [first.column_step, first.row_step, step, origin]
     lps = np.eye(4)
-    lps[:3, 0] = first.column_step
-    lps[:3, 1] = first.row_step
-    lps[:3, 2] = step
-    lps[:3, 3] = origins.mean(axis=0)
+    lps[:3] = np.transpose(columns)
     affine: Affine = _LPS_TO_RAS @ lps
     return affine
 
@@ -182,7 +183,7 @@ def _is_worth_keeping(count: int, largest: int) -> bool:
     return count == largest or count >= max(_FEWEST_SLICES, largest / 2)
 
 
-def _group_parallel(frames: Sequence[Frame]) -> list[list[Frame]]:
+def _group_parallel(frames: Frames) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
     # Most slices say the same to the last digit; only others have to be compared.
     known: dict[object, list[Frame]] = {}
@@ -235,7 +236,7 @@ def _iterate_keywords(frames: list[Frame]) -> Iterator[tuple[str, ...]]:
         yield from combinations(varying, count)
 
 
-def _has_distinct_positions(frames: Sequence[Frame]) -> bool:
+def _has_distinct_positions(frames: Frames) -> bool:
     if len(frames) < 2:
         return True
     distances = np.sort(_measure_distances(frames))
@@ -250,7 +251,7 @@ def _are_volumes(volumes: list[list[Frame]]) -> bool:
     if not all(_has_distinct_positions(volume) for volume in volumes):
         return False
     normal = volumes[0][0].normal
-    first, *others = [np.sort(_stack_positions(volume) @ normal) for volume in volumes]
+    first, *others = [np.sort(stack_positions(volume) @ normal) for volume in volumes]
     return all(np.abs(other - first).max() <= TOLERANCE_MM for other in others)
 
 
@@ -285,23 +286,23 @@ def _to_number(text: str) -> float:
         return float("inf")
 
 
-def _stack_positions(frames: Sequence[Frame]) -> Vector:
+def stack_positions(frames: Frames) -> Vector:
     """Return the frames' positions, LPS mm, shape ``(frames, 3)``."""
     return np.array([frame.position for frame in frames])
 
 
-def _measure_distances(frames: Sequence[Frame]) -> Vector:
+def _measure_distances(frames: Frames) -> Vector:
     """Return each frame's distance from the origin along the normal of the first, in mm."""
-    distances: Vector = _stack_positions(frames) @ frames[0].normal
+    distances: Vector = stack_positions(frames) @ frames[0].normal
     return distances
 
 
-def _compute_step(frames: Sequence[Frame], numbers: Vector) -> tuple[Vector, tuple[str, ...]]:
+def _compute_step(frames: Frames, numbers: Vector) -> tuple[Vector, tuple[str, ...]]:
     """Return the vector from one slice to the next, LPS mm, and warnings."""
     first = frames[0]
     if len(frames) == 1:
         return _guess_step(first)
-    step = fit_step(_stack_positions(frames), numbers)
+    step = fit_step(stack_positions(frames), numbers)
     cosine = step @ first.normal / np.linalg.norm(step)
     tilt = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
     if tilt <= _VISIBLE_TILT_DEGREES:
@@ -316,7 +317,7 @@ def _guess_step(frame: Frame) -> tuple[Vector, tuple[str, ...]]:
     return frame.normal * thickness, ("only one slice; its thickness is used as the spacing",)
 
 
-def _require_even(frames: Sequence[Frame], affine: Affine, numbers: Vector) -> None:
+def _require_even(frames: Frames, affine: Affine, numbers: Vector) -> None:
     """Refuse frames that do not lie on the grid of an affine, saying what is wrong with them."""
     if len(frames) == 1:
         return
@@ -363,7 +364,7 @@ def _make_irregular_error(error: float) -> GeometryError:
     )
 
 
-def _measure_error(frames: Sequence[Frame], affine: Affine, numbers: Vector) -> float:
+def _measure_error(frames: Frames, affine: Affine, numbers: Vector) -> float:
     """Return the largest distance in mm of a corner pixel from its place on the grid.
 
     Args:
@@ -371,15 +372,12 @@ def _measure_error(frames: Sequence[Frame], affine: Affine, numbers: Vector) -> 
         affine: The grid, voxel → RAS mm.
         numbers: The ``k`` of each frame.
     """
-    lps = _LPS_TO_RAS @ affine
+    lps = (_LPS_TO_RAS @ affine)[:3]
     worst = 0.0
     for frame, number in zip(frames, numbers.tolist(), strict=True):
-        column_step = frame.column_step
-        row_step = frame.row_step
-        for i in (0, frame.columns - 1):
-            for j in (0, frame.rows - 1):
-                stated = frame.position + column_step * i + row_step * j
-                fitted = lps[:3] @ (i, j, number, 1)
-                distance = np.abs(fitted - stated).max()
-                worst = max(worst, float(distance))
+        for i, j in frame.corners:
+            fitted = lps @ (i, j, number, 1)
+            stated = frame.locate(i, j)
+            error = np.abs(fitted - stated).max()
+            worst = max(worst, float(error))
     return worst

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError
-from medseg.io.dicom.frames import Frame, Vector
+from medseg.io.dicom.frames import Frame, Frames, Vector
 from medseg.io.dicom.geometry import SAME_POSITION_MM, are_parallel, fit_affine, fit_step
 from medseg.io.dicom.volume import Slices
 from medseg.io.voxels import check_size
@@ -66,7 +65,7 @@ class VoxelMatch:
         return voxels
 
 
-def build_grid(frames: Sequence[Frame], gap: float | None, name: str) -> Volume:
+def build_grid(frames: Frames, gap: float | None, name: str) -> Volume:
     """Return the grid that frames lie on, slices between them included; its voxels are 0.
 
     Args:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import uid as uids
-from pydicom.dataset import FileDataset
 from pydicom.uid import UID, UID_dictionary
 
 from medseg.errors import ScanError
-from medseg.io.dicom.fast_header import Elements, read_elements_fast
+from medseg.io.dicom.fast_header import read_elements_fast
 from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
     attach_source,
@@ -20,7 +19,14 @@ from medseg.io.dicom.files import (
     quote_error,
     read_elements,
 )
-from medseg.io.dicom.frames import SPLIT_KEYWORDS, Frame, get_image_type, parse_uid, read_frames
+from medseg.io.dicom.frames import (
+    SPLIT_KEYWORDS,
+    DicomHeader,
+    Frame,
+    get_image_type,
+    parse_uid,
+    read_frames,
+)
 
 _VOLUME_CLASSES = frozenset(
     {
@@ -126,7 +132,7 @@ def read_scan_name(path: Path) -> str:
     return "_".join(value for value in values if value)
 
 
-def _read_header_elements(path: Path) -> Elements | FileDataset | None:
+def _read_header_elements(path: Path) -> DicomHeader | None:
     ds = read_elements_fast(path, HEADER_KEYWORDS)
     if ds is not None:
         return ds
@@ -154,7 +160,7 @@ def _make_damaged(
     return Header(path, series, "", error=error, is_damaged=True)
 
 
-def _make_header(path: Path, ds: Elements | FileDataset) -> Header:
+def _make_header(path: Path, ds: DicomHeader) -> Header:
     try:
         header = _read_series(path, ds)
         if _ends_early(ds):
@@ -179,7 +185,7 @@ def _make_header(path: Path, ds: Elements | FileDataset) -> Header:
     return replace(header, frames=frames)
 
 
-def _read_series(path: Path, ds: Elements | FileDataset) -> Header:
+def _read_series(path: Path, ds: DicomHeader) -> Header:
     modality = str(ds.get("Modality") or "")
     words = str(ds.get("SeriesDescription") or "").split()
     return Header(
@@ -191,19 +197,19 @@ def _read_series(path: Path, ds: Elements | FileDataset) -> Header:
     )
 
 
-def _get_sop_class(ds: Elements | FileDataset) -> str:
+def _get_sop_class(ds: DicomHeader) -> str:
     sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
     return str(sop_class or "")
 
 
-def _ends_early(ds: Elements | FileDataset) -> bool:
+def _ends_early(ds: DicomHeader) -> bool:
     # Elements lie in the order of their tags, and images cannot be without rows.
     if "Rows" in ds or "DirectoryRecordSequence" in ds:
         return False
     return "SeriesInstanceUID" not in ds or _get_sop_class(ds) in _VOLUME_CLASSES
 
 
-def _get_exclusion(ds: Elements | FileDataset) -> str:
+def _get_exclusion(ds: DicomHeader) -> str:
     """Return why a file is no part of a volume; results may hold it, so only known names."""
     sop_class = _get_sop_class(ds)
     if sop_class not in _VOLUME_CLASSES or "DirectoryRecordSequence" in ds:
@@ -214,7 +220,7 @@ def _get_exclusion(ds: Elements | FileDataset) -> str:
     return ""
 
 
-def _require_greyscale(ds: Elements | FileDataset) -> None:
+def _require_greyscale(ds: DicomHeader) -> None:
     photometric = str(ds.get("PhotometricInterpretation") or "")
     samples = int(ds.get("SamplesPerPixel") or 1)
     if samples != 1 or photometric not in _GREYSCALE:
@@ -229,7 +235,7 @@ def _require_greyscale(ds: Elements | FileDataset) -> None:
         )
 
 
-def _require_pixels(ds: Elements | FileDataset) -> None:
+def _require_pixels(ds: DicomHeader) -> None:
     if _MOSAIC_TYPES.intersection(get_image_type(ds)):
         raise ScanError("a mosaic of many slices in one image; convert it with dcm2niix first")
     bits = int(ds.get("BitsAllocated") or 0)

@@ -27,7 +27,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from medseg.errors import ScanError
 from medseg.io.dicom.files import MAX_HEADER_BYTES, PYDICOM_ERRORS, inflate, quote_error
-from medseg.io.dicom.frames import Frame
+from medseg.io.dicom.frames import Frame, Frames
 from medseg.io.gzip import EXPANSION
 
 Pixels = npt.NDArray[Any]
@@ -48,7 +48,7 @@ _BASE_SECONDS = 60
 _PIXELS_PER_SECOND = 1_000_000
 
 
-def refuse_truncated(frames: Sequence[Frame]) -> None:
+def refuse_truncated(frames: Frames) -> None:
     """Refuse headers that promise more pixels than their file has bytes, before taking memory.
 
     Raises:
@@ -68,7 +68,7 @@ def refuse_truncated(frames: Sequence[Frame]) -> None:
             )
 
 
-def read_intensities(frames: Sequence[Frame]) -> Iterator[npt.NDArray[np.float64]]:
+def read_intensities(frames: Frames) -> Iterator[npt.NDArray[np.float64]]:
     """Give each frame's intensities, shape ``(rows, columns)``, in the order of ``frames``.
 
     Raises:
@@ -134,7 +134,7 @@ def _read_stored(frame: Frame) -> Pixels:
     return pixels if pixels.ndim == 3 else pixels[None]
 
 
-def _decode(frames: Sequence[Frame]) -> Iterator[Pixels]:
+def _decode(frames: Frames) -> Iterator[Pixels]:
     """Give the stored values of compressed frames, in order, from the decoding process."""
     if not frames:
         return
@@ -151,7 +151,7 @@ def _decode(frames: Sequence[Frame]) -> Iterator[Pixels]:
 
 
 @contextlib.contextmanager
-def _start_decoder(frames: Sequence[Frame]) -> Iterator[BinaryIO]:
+def _start_decoder(frames: Frames) -> Iterator[BinaryIO]:
     # One BLAS thread: each would reserve address space, which is what is limited.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     request = json.dumps(_make_request(frames))
@@ -172,7 +172,7 @@ def _start_decoder(frames: Sequence[Frame]) -> Iterator[BinaryIO]:
             process.kill()
 
 
-def _make_request(frames: Sequence[Frame]) -> dict[str, Any]:
+def _make_request(frames: Frames) -> dict[str, Any]:
     largest = max(frame.file_bytes for frame in frames)
     pixels = sum(frame.rows * frame.columns for frame in frames)
     files = []

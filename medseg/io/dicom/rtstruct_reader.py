@@ -7,7 +7,7 @@ Contours inside each other are holes (the even-odd rule), as most planning syste
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ _KEYWORDS = ("SOPClassUID", "StructureSetROISequence", "ROIContourSequence", _LA
 _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Roi:
     """One structure.
 
@@ -51,8 +51,12 @@ class _Roi:
     number: int
     name: str
     frame_of_reference: str
-    contours: tuple[Points, ...] = field(repr=False)
-    others: int
+    contours: list[Points] = field(default_factory=list, repr=False)
+    others: int = 0
+
+
+_Rois = dict[int, _Roi]
+"""Structures by the voxel value they get."""
 
 
 def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = None) -> Volume:
@@ -76,7 +80,8 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
     """
     with attach_source(path):
         rois = _select(_read_rois(path), roi)
-        labels = np.zeros(like.shape, np.min_scalar_type(max(rois)), order="F")
+        dtype = np.min_scalar_type(max(rois))
+        labels = np.zeros(like.shape, dtype, order="F")
         warnings: list[str] = []
         for value, each in rois.items():
             require_same_frame_of_reference(each.frame_of_reference, like)
@@ -116,36 +121,31 @@ def _read_rois(path: Path) -> list[_Roi]:
 
 
 def _parse_rois(ds: FileDataset) -> list[_Roi]:
-    contours: dict[int, list[Points]] = {}
-    others: dict[int, int] = {}
-    items: dict[int, Dataset] = {}
+    rois = {}
     for item in ds.get("StructureSetROISequence") or ():
-        number = int(item.ROINumber)
-        items[number] = item
-        contours[number] = []
-        others[number] = 0
+        roi = _parse_roi(item)
+        rois[roi.number] = roi
     for item in ds.get("ROIContourSequence") or ():
         number = int(item.ReferencedROINumber)
-        closed = contours[number]
-        for contour in item.get("ContourSequence") or ():
-            points = _parse_points(contour)
-            if _is_closed(contour) and len(points) > 2:
-                closed.append(points)
-            else:
-                others[number] += 1
-    return [
-        _make_roi(item, number, contours[number], others[number]) for number, item in items.items()
-    ]
+        _add_contours(rois[number], item)
+    return list(rois.values())
 
 
-def _make_roi(item: Dataset, number: int, contours: list[Points], others: int) -> _Roi:
+def _parse_roi(item: Dataset) -> _Roi:
+    number = int(item.ROINumber)
     name = str(item.get("ROIName") or f"ROI {number}")
     frame_of_reference = str(item.get("ReferencedFrameOfReferenceUID") or "")
-    return _Roi(number, name.strip(), frame_of_reference, tuple(contours), others)
+    return _Roi(number, name.strip(), frame_of_reference)
 
 
-def _is_closed(contour: Dataset) -> bool:
-    return str(contour.get("ContourGeometricType") or "") in _CLOSED
+def _add_contours(roi: _Roi, item: Dataset) -> None:
+    for contour in item.get("ContourSequence") or ():
+        kind = contour.get("ContourGeometricType")
+        points = _parse_points(contour)
+        if kind in _CLOSED and len(points) > 2:
+            roi.contours.append(points)
+        else:
+            roi.others += 1
 
 
 def _parse_points(contour: Dataset) -> Points:
@@ -156,18 +156,20 @@ def _parse_points(contour: Dataset) -> Points:
     return points
 
 
-def _select(rois: list[_Roi], names: str | Sequence[str] | None) -> dict[int, _Roi]:
-    """Return voxel value → structure: those of some names, or all."""
-    if names is None:
-        if any(roi.number < 1 for roi in rois):
-            return dict(enumerate(rois, start=1))
-        return {roi.number: roi for roi in rois}
+def _select(rois: Sequence[_Roi], names: str | Sequence[str] | None) -> _Rois:
+    """Return the structures of some names, or all, by the voxel value they get."""
     if isinstance(names, str):
         names = [names]
-    return {value: _find_roi(rois, name) for value, name in enumerate(names, start=1)}
+    if names is not None:
+        chosen = [_find_roi(rois, name) for name in names]
+        return dict(enumerate(chosen, start=1))
+    selected = {roi.number: roi for roi in rois}
+    if min(selected) < 1:
+        return dict(enumerate(rois, start=1))
+    return selected
 
 
-def _find_roi(rois: list[_Roi], name: str) -> _Roi:
+def _find_roi(rois: Sequence[_Roi], name: str) -> _Roi:
     matches = [roi for roi in rois if roi.name == name.strip()]
     if len(matches) == 1:
         return matches[0]
@@ -180,7 +182,7 @@ def _find_roi(rois: list[_Roi], name: str) -> _Roi:
     )
 
 
-def _draw_roi(labels: Labels, value: int, rois: Mapping[int, _Roi], like: Volume) -> int:
+def _draw_roi(labels: Labels, value: int, rois: _Rois, like: Volume) -> int:
     """Fill one structure in; return how many of its contours lie beyond the scan's slices."""
     roi = rois[value]
     slices, outside = _group_by_slice(roi, like)
@@ -198,7 +200,7 @@ def _draw_roi(labels: Labels, value: int, rois: Mapping[int, _Roi], like: Volume
     return outside
 
 
-def _refuse_overlap(plane: Labels, mask: Mask, roi: _Roi, rois: Mapping[int, _Roi]) -> None:
+def _refuse_overlap(plane: Labels, mask: Mask, roi: _Roi, rois: _Rois) -> None:
     values = plane[mask]
     taken = values[values > 0]
     if not taken.size:
@@ -216,9 +218,11 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[dict[int, list[Points]], i
     slices: dict[int, list[Points]] = defaultdict(list)
     outside = 0
     to_voxels = np.linalg.inv(like.affine)
+    rotation = to_voxels[:3, :3].T
+    origin = to_voxels[:3, 3]
     for contour in roi.contours:
         ras = contour * _LPS_TO_RAS
-        voxels = ras @ to_voxels[:3, :3].T + to_voxels[:3, 3]
+        voxels = ras @ rotation + origin
         heights = voxels[:, 2]
         k = round(float(heights.mean()))
         if not 0 <= k < like.shape[2]:

@@ -6,13 +6,12 @@ at the last, and is as fine as the nearest two slices are, unless that would mak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.io.dicom.frames import Frame, Vector
+from medseg.io.dicom.frames import Frames, Vector
 from medseg.io.dicom.geometry import compute_uneven_affine
 from medseg.io.voxels import empty_image
 from medseg.volume import Affine
@@ -35,7 +34,7 @@ class UnevenGrid:
     planes: int
 
     @classmethod
-    def fit(cls, frames: Sequence[Frame]) -> UnevenGrid:
+    def fit(cls, frames: Frames) -> UnevenGrid:
         """Choose the grid for frames in order, one per position.
 
         Raises:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.files import DICOM_SUFFIXES, attach_source
-from medseg.io.dicom.frames import Frame
+from medseg.io.dicom.frames import Frame, Frames
 from medseg.io.dicom.geometry import (
     Stack,
     UnevenSpacingError,
@@ -221,12 +221,12 @@ def _drop_copies(stack: Stack) -> tuple[list[Frame], tuple[str, ...]]:
     return frames, (f"{copies} exact copies of slices left out",)
 
 
-def _are_copies(frames: Sequence[Frame]) -> bool:
+def _are_copies(frames: Frames) -> bool:
     first, *others = read_intensities(frames)
     return all(np.array_equal(first, other) for other in others)
 
 
-def _read_image(frames: Sequence[Frame], name: str) -> npt.NDArray[np.float32]:
+def _read_image(frames: Frames, name: str) -> npt.NDArray[np.float32]:
     """Return the frames' intensities, shape ``(i, j, k)``."""
     refuse_truncated(frames)
     first = frames[0]
@@ -238,7 +238,7 @@ def _read_image(frames: Sequence[Frame], name: str) -> npt.NDArray[np.float32]:
     return image
 
 
-def _make_slices(series: str, frames: Sequence[Frame]) -> Slices:
+def _make_slices(series: str, frames: Frames) -> Slices:
     frames_of_reference = (frame.frame_of_reference for frame in frames)
     return Slices(
         series=series,
