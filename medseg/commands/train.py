@@ -37,18 +37,20 @@ from medseg.events import (
 from medseg.inference.segmenter import Segmenter
 from medseg.networks.devices import choose_device
 from medseg.networks.refiner import refined_definition
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import network_definition, try_network
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import refuse_refiner, train_folds
-from medseg.training.distributed import Team, join_team, local_device
-from medseg.training.fine_tuning import Inheritance
+from medseg.training.distributed import ProcessGroup, join_process_group, local_device
+from medseg.training.fine_tuning import InitialWeights
 from medseg.training.finish import Ending, finish
-from medseg.training.held_out import HeldBackCase, judge_held_back
-from medseg.training.history import Record
-from medseg.training.keep_largest import HeldBack, Outcome, join_outcomes
+from medseg.training.held_out import HeldOutCase, score_held_out_cases
+from medseg.training.history import TrainingHistory
+from medseg.training.keep_largest import CaseResults, HeldOutResults, join_results
 from medseg.training.learner import Learner
-from medseg.training.lineage import Lineage, parent_of, trace
-from medseg.training.loop import Course
+from medseg.training.lineage import Lineage, open_parent, trace_lineage
+from medseg.training.loop import TrainingLoop
+from medseg.training.losses import check_loss
 from medseg.training.model_card import Facts
 from medseg.training.refinement.stage import (
     Refined,
@@ -62,13 +64,18 @@ from medseg.training.run_folder import RunFolder
 from medseg.training.runs import (
     ALL,
     Fold,
-    Run,
-    begin,
-    new_run,
-    refuse_other_cases,
-    resumed_run,
+    TrainingRun,
+    begin_run,
+    find_resumable_run,
+    plan_run,
+    require_same_cases,
 )
-from medseg.training.time_budget import Deadline, copies_of, fit_to_budget, measure_pace
+from medseg.training.time_budget import (
+    TimeBudget,
+    count_corrupted_copies,
+    fit_to_budget,
+    measure_speed,
+)
 
 
 def train(
@@ -114,22 +121,26 @@ def train(
     """
     asked = load_bundle(bundle, overrides)
     try_network(asked.spec)
+    check_loss(asked.spec)
     chosen = choose_device(device)
     given_data = Path(data).resolve() if data is not None else None
     given_out = Path(out) if out is not None else None
-    with join_team(chosen) as team:
+    precisions = choose_training_precisions(asked.spec, chosen)
+    with join_process_group(chosen) as group:
         if resume:
-            run = resumed_run(asked, given_data, given_out)
+            run = find_resumable_run(asked, given_data, given_out)
         else:
             lineage = _lineage(asked.spec, start_from)
-            run = new_run(asked, given_data, given_out, fold, lineage)
-        run = replace(run, folder=RunFolder(Path(team.agree(str(run.folder.path)))))
-        heard = listeners if team.is_first else ()
+            run = plan_run(asked, given_data, given_out, fold, lineage)
+        run = replace(run, folder=RunFolder(Path(group.broadcast(str(run.folder.path)))))
+        heard = listeners if group.is_main else ()
         if run.folder.is_finished:
             notify(heard, Notice(f"{run.folder.path} is finished already; nothing was done"))
             return run.folder.path
+        for note in precisions.notes:
+            notify(heard, Notice(note))
         train_it = _train_all if run.fold == ALL else _train_one
-        train_it(run, local_device(chosen), team, skip_bad_cases, heard)
+        train_it(run, local_device(chosen), group, skip_bad_cases, heard)
     return run.folder.path
 
 
@@ -137,26 +148,26 @@ def _lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage | None:
     if start_from is None:
         return None
     parent = load_bundle(start_from)
-    Inheritance(spec, parent)  # what does not fit is told before cases are read
-    return trace(parent, spec)
+    InitialWeights(spec, parent)  # what does not fit is told before cases are read
+    return trace_lineage(parent, spec)
 
 
 def _fitted(
-    run: Run,
+    run: TrainingRun,
     dataset: Dataset,
     device: torch.device,
-    team: Team,
+    group: ProcessGroup,
     listeners: Sequence[Listener],
     began: float,
-) -> tuple[Run, Deadline | None]:
+) -> tuple[TrainingRun, TimeBudget | None]:
     """Fit the steps to the time that is left; a resumed run keeps what was fitted first."""
-    pace = measure_pace(
+    pace = measure_speed(
         run.spec, dataset.training, dataset.validation, device, _calibrating(run, dataset)
     )
     budget = run.spec.training.budget_minutes or 0.0
     left = 60 * budget - (time.monotonic() - began)
     spec = fit_to_budget(run.spec, pace, left)
-    spec = parse_spec(json.loads(team.agree(spec_json(spec))))
+    spec = parse_spec(json.loads(group.broadcast(spec_json(spec))))
     notify(listeners, TimeBudgetFitted(budget, spec.training.steps, pace.step))
     run = replace(run, spec=spec)
     if spec.refinement is not None:  # its stages are timed by the steps there are
@@ -164,26 +175,26 @@ def _fitted(
             after = f"the refiner's {corrector.steps} steps come after these {budget:g} minutes"
             notify(listeners, Notice(after))
         return run, None
-    return run, Deadline(spec, pace, began + 60 * budget)
+    return run, TimeBudget(spec, pace, began + 60 * budget)
 
 
-def _inheritance(run: Run) -> Inheritance | None:
+def _inheritance(run: TrainingRun) -> InitialWeights | None:
     if run.lineage is None or run.folder.checkpoint.is_file():
         return None
-    return Inheritance(run.spec, parent_of(run.lineage))
+    return InitialWeights(run.spec, open_parent(run.lineage))
 
 
 def _train_one(
-    run: Run,
+    run: TrainingRun,
     device: torch.device,
-    team: Team,
+    group: ProcessGroup,
     skip_bad_cases: bool,
     listeners: Sequence[Listener],
     found: CaseList | None = None,
 ) -> None:
     """Train one run; its cases are looked for unless they were ``found`` already."""
     began = time.monotonic()
-    dataset = team.first_then_others(
+    dataset = group.main_first(
         lambda: open_dataset(
             found or run.data,
             run.spec,
@@ -193,25 +204,25 @@ def _train_one(
             listeners=listeners,
         )
     )
-    if run.folder.is_run:
-        refuse_other_cases(run, dataset.fingerprint)
+    if run.folder.has_begun:
+        require_same_cases(run, dataset.content_hash)
     deadline = None
-    if run.spec.training.budget_minutes is not None and not run.folder.is_run:
-        run, deadline = _fitted(run, dataset, device, team, listeners, began)
-    _train(run, dataset, device, team, listeners, deadline)
+    if run.spec.training.budget_minutes is not None and not run.folder.has_begun:
+        run, deadline = _fitted(run, dataset, device, group, listeners, began)
+    _train(run, dataset, device, group, listeners, deadline)
 
 
 def _train_all(
-    run: Run,
+    run: TrainingRun,
     device: torch.device,
-    team: Team,
+    group: ProcessGroup,
     skip_bad_cases: bool,
     listeners: Sequence[Listener],
 ) -> None:
     """Train every fold."""
     refuse_refiner(run.spec)
     found = find_cases(run.data, run.spec)
-    folds = team.first_then_others(
+    folds = group.main_first(
         lambda: find_folds(
             found,
             run.spec,
@@ -224,56 +235,56 @@ def _train_all(
     def started(fingerprint: str) -> RunStarted:
         return _started(run, collect_provenance(device) | {"data.fingerprint": fingerprint}, None)
 
-    def train_one(fold: Run) -> None:
-        _train_one(fold, device, team, skip_bad_cases, listeners, found)
+    def train_one(fold: TrainingRun) -> None:
+        _train_one(fold, device, group, skip_bad_cases, listeners, found)
 
-    tracked = [*listeners, _tracker(run, listeners)] if team.is_first else ()
-    train_folds(run, folds, train_one, team, started, tracked)
+    tracked = [*listeners, _tracker(run, listeners)] if group.is_main else ()
+    train_folds(run, folds, train_one, group, started, tracked)
 
 
-def _held_back(run: Run) -> int | None:
+def _held_back(run: TrainingRun) -> int | None:
     if isinstance(run.fold, str):
         raise TypeError("a cross-validation is trained fold by fold")
     return run.fold
 
 
 def _train(
-    run: Run,
+    run: TrainingRun,
     dataset: Dataset,
     device: torch.device,
-    team: Team,
+    group: ProcessGroup,
     listeners: Sequence[Listener],
-    deadline: Deadline | None,
+    deadline: TimeBudget | None,
 ) -> None:
-    """Train; only the first process of a team writes, validates and speaks."""
-    record = Record(run.spec.name)
-    inheritance = _inheritance(run)
-    if not team.is_first:
-        learner = make_learner(run.spec, dataset.training, device, [record], team, inheritance)
-        team.wait()
+    """Train; only the first process of a group writes, validates and speaks."""
+    record = TrainingHistory(run.spec.name)
+    initial_weights = _inheritance(run)
+    if not group.is_main:
+        learner = make_learner(run.spec, dataset.training, device, [record], group, initial_weights)
+        group.barrier()
         _restore(run, learner, record)
-        Course(run, learner, record, dataset, team, (), deadline).take()
+        TrainingLoop(run, learner, record, dataset, group, (), deadline).run()
         return
-    if not run.folder.is_run:
-        begin(run, dataset.fingerprint)
+    if not run.folder.has_begun:
+        begin_run(run, dataset.content_hash)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
         learner = make_learner(
-            run.spec, dataset.training, device, [record, *tracked], team, inheritance
+            run.spec, dataset.training, device, [record, *tracked], group, initial_weights
         )
-        team.wait()
+        group.barrier()
         resumed_at = _restore(run, learner, record)
-        facts = collect_provenance(device) | {"data.fingerprint": dataset.fingerprint}
+        facts = collect_provenance(device) | {"data.fingerprint": dataset.content_hash}
         notify(tracked, _started(run, facts, resumed_at))
         if run.lineage is not None and resumed_at is None:
             notify(tracked, FineTuningStarted(run.lineage.name, run.lineage.decisions))
-        stopped = Course(run, learner, record, dataset, team, tracked, deadline).take()
+        stopped = TrainingLoop(run, learner, record, dataset, group, tracked, deadline).run()
         run = replace(run, spec=learner.spec)
         refined = refine(run.spec, run.folder, learner, record, dataset.validation, device, tracked)
         _finish(run, record, dataset, facts, refined, str(device), tracked, stopped=stopped)
 
 
-def _tracker(run: Run, listeners: Sequence[Listener]) -> Listener:
+def _tracker(run: TrainingRun, listeners: Sequence[Listener]) -> Listener:
     return MlflowTracker(
         run.home / "mlflow.db",
         model_code=Path(__file__).parents[1] / "pyfunc.py",
@@ -296,7 +307,7 @@ def _failures_told(listeners: Sequence[Listener]) -> Iterator[None]:
         raise
 
 
-def _restore(run: Run, learner: Learner, record: Record) -> int | None:
+def _restore(run: TrainingRun, learner: Learner, record: TrainingHistory) -> int | None:
     state = run.folder.load_checkpoint()
     if state is None:
         return None
@@ -305,7 +316,7 @@ def _restore(run: Run, learner: Learner, record: Record) -> int | None:
     return steps_done(run.spec, state)
 
 
-def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStarted:
+def _started(run: TrainingRun, facts: dict[str, str], resumed_at: int | None) -> RunStarted:
     ancestry = run.lineage.parameters if run.lineage else {}
     decisions = {"from.decisions": "\n".join(run.lineage.decisions)} if run.lineage else {}
     return RunStarted(
@@ -321,8 +332,8 @@ def _started(run: Run, facts: dict[str, str], resumed_at: int | None) -> RunStar
 
 
 def _finish(
-    run: Run,
-    record: Record,
+    run: TrainingRun,
+    record: TrainingHistory,
     dataset: Dataset,
     provenance_facts: dict[str, str],
     refined: Refined,
@@ -349,7 +360,7 @@ def _finish(
         validation_cases=len(dataset.validation),
         fold=run.fold,
         best_step=record.best_step or spec.training.steps,
-        fingerprint=dataset.fingerprint,
+        fingerprint=dataset.content_hash,
         provenance=provenance_facts,
         lineage=run.lineage,
         refinement=refined.finding,
@@ -366,32 +377,34 @@ def _ways(spec: BundleSpec) -> list[tuple[str, ...]]:
     return [asked or ()]
 
 
-def _calibrating(run: Run, dataset: Dataset) -> int:
+def _calibrating(run: TrainingRun, dataset: Dataset) -> int:
     """Return how many cases quality is calibrated on; each is held back in one of all folds."""
     others = len(dataset.training) if run.whole is not None else 0
-    return len(dataset.held_back) + others
+    return len(dataset.held_out) + others
 
 
 def _judge_held_back(
-    run: Run, dataset: Dataset, device: str, listeners: Sequence[Listener]
-) -> HeldBack:
+    run: TrainingRun, dataset: Dataset, device: str, listeners: Sequence[Listener]
+) -> HeldOutResults:
     """Segment the held-back scans by the path users take, on their own grids."""
     ways = _ways(run.spec)
-    total = len(dataset.held_back)
-    outcomes: list[list[Outcome]] = [[] for _ in ways]
+    total = len(dataset.held_out)
+    outcomes: list[list[CaseResults]] = [[] for _ in ways]
     if total:
         segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
         names = (case.case_id for case in dataset.validation)
         cases = (
-            HeldBackCase(name, *open_case(case, run.spec))
-            for name, case in zip(names, dataset.held_back, strict=True)
+            HeldOutCase(name, *open_case(case, run.spec))
+            for name, case in zip(names, dataset.held_out, strict=True)
         )
-        copies = copies_of(run.spec, _calibrating(run, dataset))
+        copies = count_corrupted_copies(run.spec, _calibrating(run, dataset))
         seed = run.spec.training.seed
-        judging = judge_held_back(segmenter, cases, ways, count=total, copies=copies, seed=seed)
+        judging = score_held_out_cases(
+            segmenter, cases, ways, count=total, copies=copies, seed=seed
+        )
         notify(listeners, Progress("scoring held-back cases", 0, total))
         for done, in_ways in enumerate(judging, start=1):
             for outcome, one in zip(outcomes, in_ways, strict=True):
                 outcome.append(one)
             notify(listeners, Progress("scoring held-back cases", done, total))
-    return HeldBack(*(join_outcomes(outcome) for outcome in outcomes))
+    return HeldOutResults(*(join_results(outcome) for outcome in outcomes))

@@ -13,15 +13,15 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.dataset import Folds
 from medseg.errors import BundleError, Fault
 from medseg.events import CrossValidationDone, Listener, RunStarted, notify
-from medseg.metrics.statistics import statistics
+from medseg.metrics.statistics import compute_statistics
 from medseg.networks.unet import network_definition
-from medseg.training.distributed import Team
+from medseg.training.distributed import ProcessGroup
 from medseg.training.finish import Ending, finish
 from medseg.training.fold_results import read_fold
-from medseg.training.keep_largest import join
+from medseg.training.keep_largest import join_folds
 from medseg.training.model_card import Facts, FoldFacts, cross_validation_rows
 from medseg.training.refinement.stage import corrector_of
-from medseg.training.runs import Run, begin, fold_run, refuse_other_cases
+from medseg.training.runs import TrainingRun, begin_run, open_fold_run, require_same_cases
 
 
 def refuse_refiner(spec: BundleSpec) -> None:
@@ -38,10 +38,10 @@ def refuse_refiner(spec: BundleSpec) -> None:
 
 
 def train_folds(
-    run: Run,
+    run: TrainingRun,
     folds: Folds,
-    train_one: Callable[[Run], None],
-    team: Team,
+    train_one: Callable[[TrainingRun], None],
+    group: ProcessGroup,
     started: Callable[[str], RunStarted],
     listeners: Sequence[Listener],
 ) -> None:
@@ -51,30 +51,30 @@ def train_folds(
         run: The cross-validation.
         folds: Their numbers, and which cases they are made of.
         train_one: Trains the run of one fold, or goes on with it.
-        team: The processes that train together.
+        group: The processes that train together.
         started: From the data's fingerprint, the event that the bundle is being made.
         listeners: Told of the bundle; ``train_one`` has its own.
 
     Raises:
         CheckpointError: If it began with other cases.
     """
-    if run.folder.is_run:
-        refuse_other_cases(run, folds.fingerprint)
-    elif team.is_first:
-        begin(run, folds.fingerprint)
-    team.wait()
-    with run.folder.locked() if team.is_first else contextlib.nullcontext():
-        runs = [fold_run(run, fold) for fold in folds.numbers]
+    if run.folder.has_begun:
+        require_same_cases(run, folds.content_hash)
+    elif group.is_main:
+        begin_run(run, folds.content_hash)
+    group.barrier()
+    with run.folder.locked() if group.is_main else contextlib.nullcontext():
+        runs = [open_fold_run(run, fold) for fold in folds.numbers]
         for one in runs:
             if not one.folder.is_finished:
                 train_one(one)
-        if team.is_first:
+        if group.is_main:
             _assemble(run, runs, folds.numbers, started, listeners)
 
 
 def _assemble(
-    run: Run,
-    runs: Sequence[Run],
+    run: TrainingRun,
+    runs: Sequence[TrainingRun],
     folds: Sequence[int],
     started: Callable[[str], RunStarted],
     listeners: Sequence[Listener],
@@ -89,7 +89,7 @@ def _assemble(
         _copy(one.folder.weights, folder.path / MODELS / member)
     # For readers of MONAI Bundles that know one network only.
     _copy(runs[0].folder.weights, folder.weights)
-    held_back = join([result.held_back for result in results])
+    held_back = join_folds([result.held_back for result in results])
     finding = held_back.decide()
     ending = Ending(
         held_back=held_back,
@@ -99,7 +99,7 @@ def _assemble(
     )
     scored = [result.held_back.finished(finding).cases for result in results]
     folded = [
-        FoldFacts(fold, len(cases), result.best_step, statistics(cases, ["dice"])["dice"])
+        FoldFacts(fold, len(cases), result.best_step, compute_statistics(cases, ["dice"])["dice"])
         for fold, result, cases in zip(folds, results, scored, strict=True)
     ]
     facts = Facts(

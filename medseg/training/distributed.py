@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessGroup:
     """One process' place among those that train together.
 
     Attributes:
@@ -37,29 +37,29 @@ class Team:
     size: int = 1
 
     @property
-    def is_first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process validates, writes and speaks."""
         return self.rank == 0
 
-    def agree(self, word: str) -> str:
+    def broadcast(self, word: str) -> str:
         """Return what the first process passes here, in every process."""
         return word if self.size == 1 else str(idist.broadcast(word, src=0, safe_mode=True))
 
-    def first_then_others(self, act: Callable[[], _T]) -> _T:
+    def main_first(self, act: Callable[[], _T]) -> _T:
         """Let the first process act, then the others, who find what it made."""
-        if self.is_first:
+        if self.is_main:
             done = act()
-            self.wait()
+            self.barrier()
             return done
-        self.wait()
+        self.barrier()
         return act()
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
             idist.barrier()
 
-    def share(self, batch_size: int) -> range:
+    def local_items(self, batch_size: int) -> range:
         """Return the items of a batch that this process takes.
 
         Raises:
@@ -74,16 +74,20 @@ class Team:
         return range(self.rank * each, (self.rank + 1) * each)
 
 
+SINGLE_PROCESS = ProcessGroup()
+"""A run without ``torchrun``."""
+
+
 @contextmanager
-def join_team(device: torch.device) -> Iterator[Team]:
+def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Join the processes that ``torchrun`` started; without it this process is alone."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield Team()
+        yield SINGLE_PROCESS
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
     idist.initialize(backend, timeout=LONGEST_WAIT)
     try:
-        yield Team(idist.get_rank(), idist.get_world_size())
+        yield ProcessGroup(idist.get_rank(), idist.get_world_size())
     finally:
         idist.finalize()
 

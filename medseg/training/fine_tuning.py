@@ -20,7 +20,13 @@ from medseg.bundle.weights import Weights, load_weights
 from medseg.errors import BundleError, CheckpointError
 from medseg.networks.refiner import coarse_weights
 from medseg.networks.unet import build_network
-from medseg.training.lineage import Sources, any_known, channel_sources, label_sources, start_file
+from medseg.training.lineage import (
+    Sources,
+    any_known,
+    channel_sources,
+    initial_weights_file,
+    label_sources,
+)
 
 Shapes = Mapping[str, torch.Size]
 
@@ -40,7 +46,7 @@ class _Places:
     zero: bool = False
 
 
-class Inheritance:
+class InitialWeights:
     """The weights of a parent, ready to be laid into the networks of a bundle.
 
     Args:
@@ -53,7 +59,7 @@ class Inheritance:
     """
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
-        self._weights = coarse_weights(load_weights(start_file(parent)))
+        self._weights = coarse_weights(load_weights(initial_weights_file(parent)))
         shapes = _shapes(spec)
         columns = channel_sources(parent.spec, spec)
         self._places = {
@@ -68,7 +74,7 @@ class Inheritance:
         }
         self._shared = _shared(shapes, self._places, self._weights, spec, parent)
 
-    def lay_into(self, network: nn.Module) -> None:
+    def load_into(self, network: nn.Module) -> None:
         """Overwrite a freshly initialised network's weights with what is taken over."""
         with torch.no_grad():
             for name, tensor in _tensors(network).items():

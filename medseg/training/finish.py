@@ -11,12 +11,12 @@ from medseg.bundle.bundle import Bundle, write_trained
 from medseg.bundle.spec import LargestFinding, TrainedSpec
 from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
-from medseg.metrics.statistics import statistics, summarise
+from medseg.metrics.statistics import compute_statistics, summarise
 from medseg.networks.inferers import SLICE_AXIS, window_arguments
 from medseg.quality.calibration import calibrate
-from medseg.training.keep_largest import HeldBack, Outcome, sentences
+from medseg.training.keep_largest import CaseResults, HeldOutResults, explain
 from medseg.training.model_card import Facts, metrics_json, model_card
-from medseg.training.runs import Run
+from medseg.training.runs import TrainingRun
 
 Scores = Mapping[str, Mapping[str, float]]
 
@@ -34,7 +34,7 @@ class Ending:
         stopped_early: Whether the training ended before its last step.
     """
 
-    held_back: HeldBack
+    held_back: HeldOutResults
     finding: LargestFinding | None
     network: Mapping[str, Any]
     members: tuple[str, ...] = ("model.pt",)
@@ -42,12 +42,12 @@ class Ending:
     stopped_early: bool = False
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> CaseResults:
         """What the held-back cases come to as was decided."""
         return self.held_back.finished(self.finding)
 
 
-def finish(run: Run, ending: Ending, facts: Facts, listeners: Sequence[Listener]) -> None:
+def finish(run: TrainingRun, ending: Ending, facts: Facts, listeners: Sequence[Listener]) -> None:
     """Make the run folder a whole bundle; ``metrics.json`` comes last.
 
     Args:
@@ -78,9 +78,9 @@ def finish(run: Run, ending: Ending, facts: Facts, listeners: Sequence[Listener]
     parts = Parts(ending.network, window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder.path, decided, parts, scores, ending.members)
     if ending.finding is not None and ending.finding.labels:
-        notify(listeners, HeldOutDecision("largest piece", sentences(ending.finding)))
+        notify(listeners, HeldOutDecision("largest piece", explain(ending.finding)))
     facts = replace(facts, quality=quality, keep_largest=ending.finding)
-    write_atomically(folder.card, model_card(decided, facts, statistics(outcome.cases)))
+    write_atomically(folder.card, model_card(decided, facts, compute_statistics(outcome.cases)))
     write_atomically(
         folder.metrics,
         metrics_json(facts, scores, outcome, ending.validations, ending.held_back),

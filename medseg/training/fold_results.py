@@ -10,8 +10,8 @@ from typing import Any
 
 from medseg.errors import CheckpointError
 from medseg.metrics.metrics import CaseScores, LabelScores
-from medseg.quality.calibration import Sample
-from medseg.training.keep_largest import HeldBack, Outcome
+from medseg.quality.calibration import CalibrationSample
+from medseg.training.keep_largest import CaseResults, HeldOutResults
 from medseg.training.run_folder import RunFolder
 
 
@@ -26,7 +26,7 @@ class FoldResult:
     """
 
     best_step: int
-    held_back: HeldBack
+    held_back: HeldOutResults
     fingerprint: str
 
 
@@ -46,16 +46,16 @@ def read_fold(folder: RunFolder) -> FoldResult:
         ) from error
 
 
-def _held_back(found: Mapping[str, Any]) -> HeldBack:
+def _held_back(found: Mapping[str, Any]) -> HeldOutResults:
     """Read both ways of finishing where a fold has them: all folds together decide anew."""
     ways = found.get("undecided")
     if ways is None:
-        return HeldBack(_outcome(found))
-    return HeldBack(_outcome(ways["every_piece"]), _outcome(ways["largest_piece"]))
+        return HeldOutResults(_outcome(found))
+    return HeldOutResults(_outcome(ways["every_piece"]), _outcome(ways["largest_piece"]))
 
 
-def _outcome(found: Mapping[str, Any]) -> Outcome:
-    return Outcome(
+def _outcome(found: Mapping[str, Any]) -> CaseResults:
+    return CaseResults(
         [_case(one) for one in found["cases"]], [_sample(one) for one in found["confidence"]]
     )
 
@@ -68,12 +68,14 @@ def _case(content: Mapping[str, Any]) -> CaseScores:
     return CaseScores(labels, str(content["case"]))
 
 
-def _sample(content: Mapping[str, Any]) -> Sample:
+def _sample(content: Mapping[str, Any]) -> CalibrationSample:
     dice = {name: math.nan if v is None else float(v) for name, v in content["dice"].items()}
     # Absent in results of earlier versions: those know no other temperature.
     scores_at = {float(at): _numbers(scores) for at, scores in content.get("scores_at", {}).items()}
     scores = _numbers(content["scores"])
-    return Sample(str(content["case"]), scores, dice, bool(content["is_clean"]), scores_at)
+    return CalibrationSample(
+        str(content["case"]), scores, dice, bool(content["is_clean"]), scores_at
+    )
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[str, float]:

@@ -162,7 +162,7 @@ class StepReport:
         notify(self._listeners, event)
 
 
-class Every:
+class EverySteps:
     """Call something every so many steps, and after the last."""
 
     def __init__(self, steps: int, last: int, action: Callable[[int], None]) -> None:
@@ -179,7 +179,7 @@ class Every:
             self._action(step)
 
 
-class After:
+class AtSteps:
     """Call something after certain steps."""
 
     def __init__(self, steps: Sequence[int], action: Callable[[int], None]) -> None:

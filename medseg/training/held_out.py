@@ -8,16 +8,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medseg.inference.segmenter import Segmentation, Segmenter
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.segmenter import Segmenter
 from medseg.metrics.metrics import score_case, score_dice
-from medseg.quality.calibration import TEMPERATURES, Sample
-from medseg.quality.corruptions import CORRUPTIONS, corrupt
-from medseg.training.keep_largest import Outcome
+from medseg.quality.calibration import TEMPERATURES, CalibrationSample
+from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
+from medseg.training.keep_largest import CaseResults
 from medseg.volume import Array, Volume
 
 
 @dataclass(frozen=True, slots=True)
-class HeldBackCase:
+class HeldOutCase:
     """One held-back case, open.
 
     Attributes:
@@ -31,21 +32,21 @@ class HeldBackCase:
     reference: Array
 
 
-def judge_held_back(
+def score_held_out_cases(
     segmenter: Segmenter,
-    cases: Iterable[HeldBackCase],
+    cases: Iterable[HeldOutCase],
     ways: Sequence[Collection[str]],
     *,
     count: int,
     copies: int,
     seed: int,
-) -> Iterator[tuple[Outcome, ...]]:
+) -> Iterator[tuple[CaseResults, ...]]:
     """Segment held-back cases and corrupted copies of them.
 
     Args:
         segmenter: With the weights to judge.
         cases: The cases, opened as late as possible.
-        ways: How to finish each result, as ``Segmenter.segment_in_ways`` takes it.
+        ways: How to finish each result: the ``keep_largest`` of ``Prediction.finish``.
         count: How many cases there are.
         copies: Corrupted copies to make in all, shared out evenly over cases and kinds.
         seed: Of the corruptions.
@@ -59,10 +60,10 @@ def judge_held_back(
             rng = np.random.default_rng((seed, copy))
             kind = list(CORRUPTIONS)[copy % len(CORRUPTIONS)]
             severity = float(rng.uniform(0.1, 1.0))
-            worse = corrupt(case.volume, kind, severity, int(rng.integers(2**31)))
+            worse = corrupt_volume(case.volume, kind, severity, int(rng.integers(2**31)))
             made = _judged(segmenter, case, worse, ways, is_clean=False)
             outcomes = [
-                Outcome(one.cases, [*one.samples, *other.samples])
+                CaseResults(one.cases, [*one.samples, *other.samples])
                 for one, other in zip(outcomes, made, strict=True)
             ]
         yield tuple(outcomes)
@@ -70,14 +71,15 @@ def judge_held_back(
 
 def _judged(
     segmenter: Segmenter,
-    case: HeldBackCase,
+    case: HeldOutCase,
     volume: Volume,
     ways: Sequence[Collection[str]],
     *,
     is_clean: bool,
-) -> list[Outcome]:
-    results = segmenter.segment_in_ways(volume, ways, temperatures=TEMPERATURES)
-    outcomes: list[Outcome] = []
+) -> list[CaseResults]:
+    prediction = segmenter.predict(volume, temperatures=TEMPERATURES)
+    results = [prediction.finish(keep_largest=way) for way in ways]
+    outcomes: list[CaseResults] = []
     for found in results:
         # Distances between surfaces take long, and most results are in one piece.
         equal = (
@@ -89,10 +91,10 @@ def _judged(
     return outcomes
 
 
-def _scored(found: Segmentation, case: HeldBackCase, is_clean: bool) -> Outcome:
+def _scored(found: Segmentation, case: HeldOutCase, is_clean: bool) -> CaseResults:
     if not is_clean:  # only what calibration needs: surfaces take long
         dice = score_dice(found.labels, case.reference, found.label_set)
-        return Outcome((), [_sample(found, case, dice, is_clean)])
+        return CaseResults((), [_sample(found, case, dice, is_clean)])
     scores = score_case(
         found.labels,
         case.reference,
@@ -101,10 +103,10 @@ def _scored(found: Segmentation, case: HeldBackCase, is_clean: bool) -> Outcome:
         case=case.name,
         voxel_ml=case.volume.voxel_ml,
     )
-    return Outcome([scores], [_sample(found, case, scores["dice"], is_clean)])
+    return CaseResults([scores], [_sample(found, case, scores["dice"], is_clean)])
 
 
 def _sample(
-    found: Segmentation, case: HeldBackCase, dice: Mapping[str, float], is_clean: bool
-) -> Sample:
-    return Sample(case.name, found.confidence, dice, is_clean, found.confidence_at)
+    found: Segmentation, case: HeldOutCase, dice: Mapping[str, float], is_clean: bool
+) -> CalibrationSample:
+    return CalibrationSample(case.name, found.confidence, dice, is_clean, found.confidence_at)

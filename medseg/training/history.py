@@ -18,7 +18,7 @@ DRAWN = ("dice", "ce", "adversarial", "critic")
 """Parts of the loss that the curves show, where there are any."""
 
 
-class Record:
+class TrainingHistory:
     """Remembers every step's loss and every validation's scores; saved with checkpoints.
 
     Args:

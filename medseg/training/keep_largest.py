@@ -17,7 +17,7 @@ import numpy as np
 
 from medseg.bundle.spec import LargestDecision, LargestFinding
 from medseg.metrics.metrics import CaseScores
-from medseg.quality.calibration import Sample
+from medseg.quality.calibration import CalibrationSample
 
 Value = TypeVar("Value")
 
@@ -26,7 +26,7 @@ FEWEST_CASES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class CaseResults:
     """What held-back cases came to, finished in one way.
 
     Attributes:
@@ -35,11 +35,11 @@ class Outcome:
     """
 
     cases: Sequence[CaseScores] = ()
-    samples: Sequence[Sample] = ()
+    samples: Sequence[CalibrationSample] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class HeldBack:
+class HeldOutResults:
     """What held-back cases came to, in each way that may be chosen.
 
     Attributes:
@@ -48,8 +48,8 @@ class HeldBack:
             ``None`` where the bundle itself names the labels, and nothing is to be decided.
     """
 
-    as_asked: Outcome
-    largest: Outcome | None = None
+    as_asked: CaseResults
+    largest: CaseResults | None = None
 
     def decide(self) -> LargestFinding | None:
         """Decide label by label; ``None`` if there is nothing to decide, or no case to ask."""
@@ -60,12 +60,12 @@ class HeldBack:
         decided = {name: _decide(name, pairs) for name in names}
         return LargestFinding(labels={name: one for name, one in decided.items() if one})
 
-    def finished(self, finding: LargestFinding | None) -> Outcome:
+    def finished(self, finding: LargestFinding | None) -> CaseResults:
         """Return what the cases come to as was decided."""
         if finding is None or self.largest is None:
             return self.as_asked
         whole, largest, kept = self.as_asked, self.largest, set(finding.kept)
-        return Outcome(
+        return CaseResults(
             [
                 replace(one, labels=dict(one.labels) | _only(other.labels, kept))
                 for one, other in zip(whole.cases, largest.cases, strict=True)
@@ -85,24 +85,24 @@ class HeldBack:
         )
 
 
-def join(parts: Sequence[HeldBack]) -> HeldBack:
+def join_folds(parts: Sequence[HeldOutResults]) -> HeldOutResults:
     """Return the cases of several folds as one; undecided only if each part is."""
     largest = [part.largest for part in parts if part.largest is not None]
-    return HeldBack(
-        join_outcomes([part.as_asked for part in parts]),
-        join_outcomes(largest) if len(largest) == len(parts) else None,
+    return HeldOutResults(
+        join_results([part.as_asked for part in parts]),
+        join_results(largest) if len(largest) == len(parts) else None,
     )
 
 
-def join_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
+def join_results(outcomes: Sequence[CaseResults]) -> CaseResults:
     """Return several cases, or sets of them, finished in one way, as one."""
-    return Outcome(
+    return CaseResults(
         [case for outcome in outcomes for case in outcome.cases],
         [sample for outcome in outcomes for sample in outcome.samples],
     )
 
 
-def sentences(finding: LargestFinding) -> list[str]:
+def explain(finding: LargestFinding) -> list[str]:
     """Say for each label what was decided and why, one sentence each."""
     return [_sentence(name, one) for name, one in finding.labels.items()]
 

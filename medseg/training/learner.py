@@ -15,22 +15,22 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg.bundle.spec import BundleSpec, TrainingSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import summarise
 from medseg.networks.decoding import painting_of
-from medseg.networks.devices import training_precision
 from medseg.networks.inferers import Autocast, training_inferer, window_inferer
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import Supervised, build_network
 from medseg.preprocessing.transforms import IMAGE, LABEL, get_padding_value
-from medseg.training.distributed import Team
-from medseg.training.fine_tuning import Inheritance
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
+from medseg.training.fine_tuning import InitialWeights
 from medseg.training.handlers import (
-    After,
-    Every,
+    AtSteps,
+    EverySteps,
     GradientClip,
     LearningRate,
     StepReport,
@@ -38,7 +38,7 @@ from medseg.training.handlers import (
     StopOnNan,
     WeightAverage,
 )
-from medseg.training.losses import loss_of
+from medseg.training.losses import build_loss
 from medseg.training.patches import PatchBatches
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -70,42 +70,42 @@ class Learner:
         cases: Training cases.
         device: Where to compute.
         listeners: Told about every step.
-        team: The processes that train together.
-        inheritance: Weights to start from, where not from chance alone.
+        group: The processes that train together.
+        initial_weights: Weights to start from, where not from chance alone.
     """
 
     def __init__(
         self,
         spec: BundleSpec,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         device: torch.device,
         listeners: Sequence[Listener] = (),
-        team: Team = Team(),  # noqa: B008 - a frozen value
-        inheritance: Inheritance | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
+        initial_weights: InitialWeights | None = None,
     ) -> None:
         training = spec.training
         self._spec, self._device, self._listeners = spec, device, listeners
-        self._precision = training_precision(spec, device)
+        self._precision = choose_training_precisions(spec, device).network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.network = build_network(spec).to(device)
-        if inheritance is not None:
-            inheritance.lay_into(self.network)
+        if initial_weights is not None:
+            initial_weights.load_into(self.network)
         if device.type == "cuda":
             self.network.to(memory_format=_channels_last(spec))  # type: ignore[call-overload]
         self._supervised: nn.Module = Supervised(self.network)
-        if team.size > 1:
+        if group.size > 1:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
-        self._loss = loss_of(spec)
+        self._loss = build_loss(spec)
         self.batches = PatchBatches(
             on_device(cases, device),
             training,
             dims=spec.network.dims,
             padding=get_padding_value(spec),
             device=device,
-            team=team,
+            group=group,
         )
         self._scaler: torch.amp.GradScaler | None = None
         self._scale: dict[str, Any] | None = None
@@ -197,14 +197,14 @@ class Learner:
             *([GradientClip(training.gradient_clip)] if training.gradient_clip else []),
             *([self._average] if self._average else []),
             StepReport(self.parts, self._listeners),
-            *([After(keep_after, keep)] if keep else []),
-            Every(training.validate_every, training.steps, validate_or_stop),
-            Every(training.checkpoint_every, training.steps, partial(save_or_look, save)),
-            *([Every(1, training.steps, partial(save_or_look, look))] if look else []),
+            *([AtSteps(keep_after, keep)] if keep else []),
+            EverySteps(training.validate_every, training.steps, validate_or_stop),
+            EverySteps(training.checkpoint_every, training.steps, partial(save_or_look, save)),
+            *([EverySteps(1, training.steps, partial(save_or_look, look))] if look else []),
         ]
         self.batches.first = self.step + 1
         trainer = self._trainer(handlers)
-        begin_after(trainer, self.step, training.steps)
+        continue_after(trainer, self.step, training.steps)
         trainer.run()
         self._scale = self._scaler.state_dict() if self._scaler else None
         return stopped
@@ -236,7 +236,7 @@ class Learner:
                 trainer.scaler.load_state_dict(self._scale)
         return trainer
 
-    def validate(self, cases: Sequence[PreprocessedCase], examples: int = 0) -> Validation:
+    def validate(self, cases: Sequence[CachedCase], examples: int = 0) -> Validation:
         """Segment cases by sliding window and score them, on the network's grid.
 
         Args:
@@ -283,7 +283,7 @@ class Learner:
             raise CheckpointError(f"the checkpoint does not fit this bundle: {error}") from error
 
 
-def begin_after(trainer: Trainer, step: int, steps: int) -> None:
+def continue_after(trainer: Trainer, step: int, steps: int) -> None:
     """Let a trainer whose one epoch has so many steps go on after a step."""
     # MONAI and ignite log to stderr on their own; events say the same to whoever listens.
     trainer.logger.setLevel(logging.CRITICAL)
@@ -293,9 +293,7 @@ def begin_after(trainer: Trainer, step: int, steps: int) -> None:
 class CaseMetric(Metric):  # type: ignore[misc]
     """Scores whole cases as the evaluator segments them; its value is the mean Dice."""
 
-    def __init__(
-        self, labels: LabelSet, cases: Sequence[PreprocessedCase], examples: int = 0
-    ) -> None:
+    def __init__(self, labels: LabelSet, cases: Sequence[CachedCase], examples: int = 0) -> None:
         self._labels, self._cases, self._wanted = labels, cases, examples
         self._painting = painting_of(labels)
         super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
@@ -331,7 +329,7 @@ class CaseMetric(Metric):  # type: ignore[misc]
 class _Whole:
     """Whole cases as batches of one, opened when their turn comes."""
 
-    def __init__(self, cases: Sequence[PreprocessedCase]) -> None:
+    def __init__(self, cases: Sequence[CachedCase]) -> None:
         self._cases = cases
 
     def __len__(self) -> int:
@@ -357,9 +355,7 @@ def build_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.O
     )
 
 
-def on_device(
-    cases: Sequence[PreprocessedCase], device: torch.device
-) -> Sequence[PreprocessedCase]:
+def on_device(cases: Sequence[CachedCase], device: torch.device) -> Sequence[CachedCase]:
     """Move the cases onto a GPU if they fit there with room to spare; else leave them on disk."""
     if device.type != "cuda":
         return cases

@@ -59,25 +59,25 @@ class Lineage:
         }
 
 
-def trace(parent: Bundle, spec: BundleSpec) -> Lineage:
+def trace_lineage(parent: Bundle, spec: BundleSpec) -> Lineage:
     """Say what a bundle takes over from a trained one.
 
     Raises:
         CheckpointError: If the parent has no weights.
     """
-    file = start_file(parent)
+    file = initial_weights_file(parent)
     folder = RunFolder(parent.folder)
     return Lineage(
         name=parent.spec.name,
         version=parent.spec.version,
-        run_id=str(folder.facts()["run_id"]) if folder.is_run else "",
+        run_id=str(folder.read_info()["run_id"]) if folder.has_begun else "",
         weights=_hash(file),
         place=str(parent.folder),
         decisions=tuple(_decisions(parent, spec)),
     )
 
 
-def lineage_of(facts: Mapping[str, Any]) -> Lineage | None:
+def read_lineage(facts: Mapping[str, Any]) -> Lineage | None:
     """Return the lineage that a run noted when it began; ``None`` if it started from nothing.
 
     Raises:
@@ -92,14 +92,17 @@ def lineage_of(facts: Mapping[str, Any]) -> Lineage | None:
         raise CheckpointError(f"run.json is damaged: what it says under 'from': {error}") from error
 
 
-def parent_of(lineage: Lineage) -> Bundle:
+def open_parent(lineage: Lineage) -> Bundle:
     """Open the parent again, for a run that was stopped before its first checkpoint.
 
     Raises:
         CheckpointError: If its weights are gone or others.
     """
     folder = Path(lineage.place)
-    if not folder.is_dir() or _hash(start_file(parent := load_bundle(folder))) != lineage.weights:
+    if (
+        not folder.is_dir()
+        or _hash(initial_weights_file(parent := load_bundle(folder))) != lineage.weights
+    ):
         raise CheckpointError(
             f"the run began from the weights of {folder}, which are gone or others now, and has no "
             "checkpoint yet; start a new run"
@@ -107,7 +110,7 @@ def parent_of(lineage: Lineage) -> Bundle:
     return parent
 
 
-def start_file(parent: Bundle) -> Path:
+def initial_weights_file(parent: Bundle) -> Path:
     """Return the weights that children start from: the first of an ensemble.
 
     Raises:

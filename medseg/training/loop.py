@@ -15,42 +15,42 @@ from medseg.events import Listener, ScheduleShortened, ValidationDone, notify
 from medseg.metrics.statistics import summarise
 from medseg.networks.unet import inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
-from medseg.training.distributed import Team
-from medseg.training.history import Record
+from medseg.training.distributed import ProcessGroup
+from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner, Validation
 from medseg.training.refinement.stage import snapshot_steps
-from medseg.training.runs import Run
-from medseg.training.time_budget import Deadline
+from medseg.training.runs import TrainingRun
+from medseg.training.time_budget import TimeBudget
 
 PREVIEWS = 4
 """Validation cases drawn after each validation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """The steps of a training that are left; only the first process of a team writes and speaks.
+class TrainingLoop:
+    """The steps of a training that are left; only the first process of a group writes and speaks.
 
     Attributes:
-        run: The training.
+        training_run: The training run.
         learner: What learns.
         record: What is remembered of every step.
         dataset: Its cases.
-        team: The processes that train together.
+        group: The processes that train together.
         listeners: Told of validations and of the clock.
         deadline: When it must end, where it has a time budget and was not resumed.
     """
 
-    run: Run
+    training_run: TrainingRun
     learner: Learner
-    record: Record
+    record: TrainingHistory
     dataset: Dataset
-    team: Team
+    group: ProcessGroup
     listeners: Sequence[Listener]
-    deadline: Deadline | None
+    deadline: TimeBudget | None
 
-    def take(self) -> bool:
+    def run(self) -> bool:
         """Take the steps; return whether training stopped early."""
-        if self.record.has_stalled(self.run.spec.training.patience):
+        if self.record.has_stalled(self.training_run.spec.training.patience):
             return True
         if self.deadline is not None:
             self.deadline.start(time.monotonic())
@@ -59,18 +59,18 @@ class Course:
             save=self._save,
             look=self._look,
             keep=self._keep,
-            keep_after=snapshot_steps(self.run.spec),
+            keep_after=snapshot_steps(self.training_run.spec),
         )
 
     def _validate_and_agree(self, step: int) -> bool:
         began = time.monotonic()
-        goes_on = self._validate(step) if self.team.is_first else True
+        goes_on = self._validate(step) if self.group.is_main else True
         if self.deadline is not None:
             self.deadline.validated(time.monotonic() - began)
-        return self.team.agree("go on" if goes_on else "stop") == "go on"
+        return self.group.broadcast("go on" if goes_on else "stop") == "go on"
 
     def _validate(self, step: int) -> bool:
-        run, learner = self.run, self.learner
+        run, learner = self.training_run, self.learner
         if not self.dataset.validation:
             run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
             return True
@@ -83,15 +83,15 @@ class Course:
         return not self.record.has_stalled(run.spec.training.patience)
 
     def _save(self, step: int) -> None:
-        if self.team.is_first:
+        if self.group.is_main:
             state = {"learner": self.learner.state(), "record": self.record.state()}
-            self.run.folder.save_checkpoint(state)
+            self.training_run.folder.save_checkpoint(state)
 
     def _look(self, done: int) -> None:
         """Look at the clock where it is time to, and take fewer steps if the machine is slower."""
         if self.deadline is None or not self.deadline.is_due(done):
             return
-        steps = int(self.team.agree(str(self.deadline.steps(done, time.monotonic()))))
+        steps = int(self.group.broadcast(str(self.deadline.steps(done, time.monotonic()))))
         training = self.learner.spec.training
         if steps == training.steps:
             return
@@ -99,17 +99,17 @@ class Course:
         if done % training.checkpoint_every:
             self._save(done)
         self.learner.shorten(steps)
-        if self.team.is_first:
-            write_bundle(self.learner.spec, self.run.folder.bundle)
+        if self.group.is_main:
+            write_bundle(self.learner.spec, self.training_run.folder.bundle)
         notify(self.listeners, ScheduleShortened(steps))
 
     def _keep(self, step: int) -> None:
-        if self.team.is_first:
-            weights = inference_weights(self.learner.best_guess, self.run.spec)
-            self.run.folder.save_weights(weights, self.run.folder.snapshot(step))
+        if self.group.is_main:
+            weights = inference_weights(self.learner.best_guess, self.training_run.spec)
+            self.training_run.folder.save_weights(weights, self.training_run.folder.snapshot(step))
 
     def _draw(self, found: Validation) -> list[Path]:
-        folder = self.run.folder
+        folder = self.training_run.folder
         preview = folder.previews / "validation.png"
         draw_curves(folder.curves, self.record.history)
         cases = {case.case_id: case for case in self.dataset.validation}
@@ -125,5 +125,5 @@ class Course:
             )
             for name, prediction in found.examples.items()
         ]
-        draw_cases(preview, shown, self.run.spec.label_set)
+        draw_cases(preview, shown, self.training_run.spec.label_set)
         return [folder.curves, preview]

@@ -40,7 +40,7 @@ class RunFolder:
         self.card = path / "docs" / "README.md"
 
     @property
-    def is_run(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether a training began here."""
         return self.run.is_file()
 
@@ -49,7 +49,7 @@ class RunFolder:
         """Whether the training here ended well."""
         return self.metrics.is_file()
 
-    def refuse_full(self) -> None:
+    def require_empty(self) -> None:
         """Make sure that a new run would overwrite nothing.
 
         Raises:
@@ -60,17 +60,17 @@ class RunFolder:
                 f"{self.path} is not empty; give another --out, or --resume to continue its run"
             )
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
+    def write_info(self, facts: Mapping[str, Any]) -> None:
         """Note what a resume needs to know: identity, data folder, fold."""
         write_atomically(self.run, json.dumps(dict(facts), indent=2) + "\n")
 
-    def facts(self) -> dict[str, Any]:
+    def read_info(self) -> dict[str, Any]:
         """Return what ``begin`` noted.
 
         Raises:
             CheckpointError: If no run began here, or the note is damaged.
         """
-        if not self.is_run:
+        if not self.has_begun:
             raise CheckpointError(f"{self.path} holds no run to resume; start one without --resume")
         try:
             found = json.loads(self.run.read_text(encoding="utf-8"))

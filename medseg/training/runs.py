@@ -20,7 +20,7 @@ from medseg.bundle.bundle import (
 )
 from medseg.bundle.spec import FITTED, BundleSpec
 from medseg.errors import BundleError, CheckpointError, Fault
-from medseg.training.lineage import Lineage, lineage_of
+from medseg.training.lineage import Lineage, read_lineage
 from medseg.training.run_folder import RunFolder
 
 RUNS = Path("runs")
@@ -39,7 +39,7 @@ Fold = int | Literal["all"] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """One training, as it was asked for.
 
     Attributes:
@@ -67,13 +67,13 @@ class Run:
         return RUNS.absolute() if RUNS.absolute() in folder.parents else folder.parent
 
 
-def new_run(
+def plan_run(
     asked: Bundle,
     data: Path | None,
     out: Path | None,
     fold: Fold,
     lineage: Lineage | None = None,
-) -> Run:
+) -> TrainingRun:
     """Plan a run in a new or empty folder; nothing is written yet.
 
     Args:
@@ -89,11 +89,11 @@ def new_run(
     stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
     part = "all" if fold is None else FOLDS if fold == ALL else f"fold{fold}"
     folder = RunFolder(out or RUNS / asked.spec.name / f"{stamp}-{part}")
-    folder.refuse_full()
-    return Run(folder, asked.spec, data or asked.data_root, fold, uuid.uuid4().hex, lineage)
+    folder.require_empty()
+    return TrainingRun(folder, asked.spec, data or asked.data_root, fold, uuid.uuid4().hex, lineage)
 
 
-def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
+def find_resumable_run(asked: Bundle, data: Path | None, out: Path | None) -> TrainingRun:
     """Find a run to go on with.
 
     Args:
@@ -106,7 +106,7 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
         BundleError: If the bundle has changed; every change is named.
     """
     folder = RunFolder(out or _newest_unfinished(asked.spec.name))
-    facts = folder.facts()
+    facts = folder.read_info()
     spec = _spec_of(folder, facts)
     changed = differences(spec, _as_fitted(asked.spec, spec))
     if changed:
@@ -116,7 +116,7 @@ def resumed_run(asked: Bundle, data: Path | None, out: Path | None) -> Run:
             [Fault(*change.split(": ", 1)) for change in changed],
         )
     place = data or Path(facts["data"])
-    return Run(folder, spec, place, facts["fold"], facts["run_id"], lineage_of(facts))
+    return TrainingRun(folder, spec, place, facts["fold"], facts["run_id"], read_lineage(facts))
 
 
 def _spec_of(folder: RunFolder, facts: Mapping[str, Any]) -> BundleSpec:
@@ -153,7 +153,7 @@ def _as_fitted(asked: BundleSpec, began: BundleSpec) -> BundleSpec:
 
 def _newest_unfinished(name: str) -> Path:
     runs = [RunFolder(path) for path in sorted((RUNS / name).glob("*"))]
-    unfinished = [run.path for run in runs if run.is_run and not run.is_finished]
+    unfinished = [run.path for run in runs if run.has_begun and not run.is_finished]
     if not unfinished:
         raise CheckpointError(
             f"{RUNS / name} holds no unfinished run to resume; name its folder with --out, or "
@@ -162,20 +162,22 @@ def _newest_unfinished(name: str) -> Path:
     return unfinished[-1]
 
 
-def fold_run(whole: Run, fold: int) -> Run:
+def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
     """Return the run of one fold of a cross-validation, new or begun before.
 
     One that began keeps its own bundle: a time budget has set its steps.
     """
     folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
     spec, run_id = whole.spec, uuid.uuid4().hex
-    if folder.is_run:
-        facts = folder.facts()
+    if folder.has_begun:
+        facts = folder.read_info()
         spec, run_id = _spec_of(folder, facts), facts["run_id"]
-    return Run(folder, spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path)
+    return TrainingRun(
+        folder, spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path
+    )
 
 
-def refuse_other_cases(run: Run, fingerprint: str) -> None:
+def require_same_cases(run: TrainingRun, fingerprint: str) -> None:
     """Make sure that a run goes on with the cases it began with.
 
     Args:
@@ -186,7 +188,7 @@ def refuse_other_cases(run: Run, fingerprint: str) -> None:
         CheckpointError: If cases were added, removed or changed, or are split otherwise: cases
             would be scored by networks that have learned from them.
     """
-    began = run.folder.facts().get(FINGERPRINT)
+    began = run.folder.read_info().get(FINGERPRINT)
     if began is not None and began != fingerprint:
         raise CheckpointError(
             f"the run in {run.folder.path} began with other cases, labels or folds than there are "
@@ -195,7 +197,7 @@ def refuse_other_cases(run: Run, fingerprint: str) -> None:
         )
 
 
-def begin(run: Run, fingerprint: str | None = None) -> None:
+def begin_run(run: TrainingRun, fingerprint: str | None = None) -> None:
     """Make the run folder, with the resolved bundle and what a resume needs to know.
 
     Args:
@@ -209,4 +211,4 @@ def begin(run: Run, fingerprint: str | None = None) -> None:
     if run.lineage is not None:
         facts["from"] = asdict(run.lineage)
     write_bundle(run.spec, run.folder.bundle)
-    run.folder.begin(facts)  # last: where it stands, the run can be resumed
+    run.folder.write_info(facts)  # last: where it stands, the run can be resumed

@@ -3,7 +3,7 @@
 The steps are set before the first of them. A machine that becomes slower makes them fewer, at a
 checkpoint of its own and on record: a schedule that followed the clock at every step could not be
 resumed exactly. When the clock is looked at depends on the steps done alone, so that all processes
-of a team look at once.
+of a group look at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from itertools import pairwise
 import torch
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
-from medseg.networks.devices import training_precision
 from medseg.networks.inferers import training_inferer
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import Supervised, build_network
-from medseg.quality.calibration import FEWEST
+from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Learner, build_optimizer
-from medseg.training.losses import loss_of
+from medseg.training.losses import build_loss
 from medseg.training.refinement.stage import make_learner
 
 WARM_UP = 3
@@ -53,7 +53,7 @@ LEAST_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class TrainingSpeed:
     """How fast a training is.
 
     Attributes:
@@ -73,13 +73,13 @@ class Pace:
         return _SCORING * self.validation * (1 + copies / max(self.cases, 1))
 
 
-def measure_pace(
+def measure_speed(
     spec: BundleSpec,
-    training: Sequence[PreprocessedCase],
-    validation: Sequence[PreprocessedCase],
+    training: Sequence[CachedCase],
+    validation: Sequence[CachedCase],
     device: torch.device,
     calibrating: int,
-) -> Pace:
+) -> TrainingSpeed:
     """Take some steps that count for nothing, and validate one case.
 
     Args:
@@ -102,10 +102,12 @@ def measure_pace(
     learner.learn(validate=goes_on, save=lambda _: None)
     counted = ends[WARM_UP - 1 :]
     step = (counted[-1] - counted[0]) / (len(counted) - 1)
-    return Pace(step, _validation_seconds(learner, validation), len(validation), calibrating)
+    return TrainingSpeed(
+        step, _validation_seconds(learner, validation), len(validation), calibrating
+    )
 
 
-def copies_of(spec: BundleSpec, calibrating: int) -> int:
+def count_corrupted_copies(spec: BundleSpec, calibrating: int) -> int:
     """Return how many corrupted copies are scored at the end.
 
     Args:
@@ -113,10 +115,10 @@ def copies_of(spec: BundleSpec, calibrating: int) -> int:
         calibrating: How many cases quality is calibrated on, those of all folds if there are more.
     """
     # Fewer cases than a calibration needs make copies of them useless.
-    return spec.quality.corrupted_copies if calibrating >= FEWEST else 0
+    return spec.quality.corrupted_copies if calibrating >= MIN_CLEAN_RESULTS else 0
 
 
-def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> float:
+def _validation_seconds(learner: Learner, cases: Sequence[CachedCase]) -> float:
     if not cases:
         return 0.0
     typical = sorted(cases, key=lambda case: case.nbytes)[len(cases) // 2]
@@ -126,7 +128,7 @@ def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> 
     return (time.perf_counter() - started) * len(cases)
 
 
-def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSpec:
+def fit_to_budget(spec: BundleSpec, pace: TrainingSpeed, seconds_left: float) -> BundleSpec:
     """Set the steps that fit into what is left of the time, and when to validate.
 
     Corrupted copies become fewer where scoring them would take more than a fifth of it.
@@ -135,7 +137,7 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
         BundleError: If hardly any step fits.
     """
     copies = _copies_that_fit(spec, pace, seconds_left)
-    scoring = pace.scoring(min(copies, copies_of(spec, pace.calibrating)))
+    scoring = pace.scoring(min(copies, count_corrupted_copies(spec, pace.calibrating)))
     usable = _SAFETY * seconds_left - scoring
     validations = _VALIDATIONS
     if pace.validation > 0:
@@ -165,9 +167,9 @@ def fit_to_budget(spec: BundleSpec, pace: Pace, seconds_left: float) -> BundleSp
     return spec.model_copy(update={"training": training, "quality": quality})
 
 
-def _copies_that_fit(spec: BundleSpec, pace: Pace, seconds_left: float) -> int:
+def _copies_that_fit(spec: BundleSpec, pace: TrainingSpeed, seconds_left: float) -> int:
     wanted = spec.quality.corrupted_copies
-    seconds = pace.scoring(copies_of(spec, pace.calibrating)) - pace.scoring(0)
+    seconds = pace.scoring(count_corrupted_copies(spec, pace.calibrating)) - pace.scoring(0)
     most = _MOST_FOR_COPIES * max(seconds_left, 0.0)
     return wanted if seconds <= most else int(wanted * most / seconds)
 
@@ -189,7 +191,7 @@ class _Look:
         return max(self.stepping - other.stepping, 0.0) / (self.done - other.done)
 
 
-class Deadline:
+class TimeBudget:
     """Tells when a training that became slower than was measured must end, to end in time.
 
     Args:
@@ -198,9 +200,9 @@ class Deadline:
         ends: When all must be done, in seconds of some clock.
     """
 
-    def __init__(self, spec: BundleSpec, pace: Pace, ends: float) -> None:
+    def __init__(self, spec: BundleSpec, pace: TrainingSpeed, ends: float) -> None:
         self._training, self._pace, self._ends = spec.training, pace, ends
-        self._copies = copies_of(spec, pace.calibrating)
+        self._copies = count_corrupted_copies(spec, pace.calibrating)
         self._every = min(_TELLING, max(_FEWEST_TELLING, spec.training.steps // _LOOKS))
         self._looks: deque[_Look] = deque([_Look(0, 0.0)])
         self._validated = 0.0
@@ -270,8 +272,8 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
         seconds: How long at least.
     """
     network = Supervised(build_network(spec).to(device))
-    loss, optimizer = loss_of(spec), build_optimizer(network, spec.training)
-    forward = training_inferer(device, training_precision(spec, device))
+    loss, optimizer = build_loss(spec), build_optimizer(network, spec.training)
+    forward = training_inferer(device, choose_training_precisions(spec, device).network)
     batch, patch = spec.training.batch_size, spec.training.patch
     image = torch.randn(batch, len(spec.channels), *patch, device=device)
     label = torch.zeros(batch, 1, *patch, dtype=torch.long, device=device)

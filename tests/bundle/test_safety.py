@@ -41,7 +41,7 @@ from medseg.networks import unet
 from medseg.networks.unet import build_network, network_definition, try_network
 from medseg.testing import make_phantom, write_dataset
 from medseg.training.run_folder import RunFolder
-from medseg.training.runs import Run, begin
+from medseg.training.runs import TrainingRun, begin_run
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_a_pickled_checkpoint_is_refused_when_a_training_goes_on(
     data = write_dataset(tmp_path / "data", 4)
     spec = made_spec(preprocessing={"spacing_mm": [8, 8, 8]}, data={"folds": 2})
     folder = RunFolder(tmp_path / "run")
-    begin(Run(folder, spec, data, 0, "0" * 32))
+    begin_run(TrainingRun(folder, spec, data, 0, "0" * 32))
     folder.checkpoint.parent.mkdir()
     folder.checkpoint.write_bytes(pickled_trap(canary))
     plant_everywhere(folder.path, canary)

@@ -14,7 +14,7 @@ from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
 from medseg.networks.unet import build_network
-from medseg.training.fine_tuning import Inheritance
+from medseg.training.fine_tuning import InitialWeights
 
 NETWORKS: list[dict[str, Any]] = [
     {"kind": "unet", "channels": [4, 8, 16], "strides": [1, 2, 2]},
@@ -52,7 +52,7 @@ def parent_with(folder: Path, spec: BundleSpec) -> Bundle:
 def grown(spec: BundleSpec, parent: Bundle, seed: int = 2) -> nn.Module:
     torch.manual_seed(seed)
     network = build_network(spec)
-    Inheritance(spec, parent).lay_into(network)
+    InitialWeights(spec, parent).load_into(network)
     return network.eval()
 
 
@@ -124,7 +124,7 @@ def test_a_network_built_differently_is_refused_and_the_field_named(
     parent = parent_with(tmp_path, spec_with(NETWORKS[0], [LIVER], [CT]))
     other = change if "kind" in change else NETWORKS[0] | change
     with pytest.raises(CheckpointError, match=field):
-        Inheritance(spec_with(other, [LIVER], [CT]), parent)
+        InitialWeights(spec_with(other, [LIVER], [CT]), parent)
 
 
 def test_weights_where_classes_meet_classes_go_on_from_both(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_weights_that_are_code_are_not_opened(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     parent.weights.write_bytes(pickled_trap(canary))
     with pytest.raises(CheckpointError):
-        Inheritance(spec, parent)
+        InitialWeights(spec, parent)
     assert not canary.exists()
 
 

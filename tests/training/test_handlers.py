@@ -15,7 +15,7 @@ from torch import nn
 
 from medseg.errors import TrainingError
 from medseg.training.handlers import (
-    Every,
+    EverySteps,
     GradientClip,
     LearningRate,
     StepSeed,
@@ -110,7 +110,7 @@ def test_a_loss_that_is_no_number_ends_training_with_its_step() -> None:
 def test_every_so_many_steps_and_after_the_last() -> None:
     called: list[int] = []
     engine = Engine(lambda engine, batch: None)
-    Every(3, 7, called.append).attach(engine)
+    EverySteps(3, 7, called.append).attach(engine)
     engine.run([0] * 7, max_epochs=1)
     assert called == [3, 6, 7]
 

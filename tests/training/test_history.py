@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medseg.events import Notice, StepDone
-from medseg.training.history import Record
+from medseg.training.history import TrainingHistory
 from medseg.training.run_folder import RunFolder
 
 
@@ -16,8 +16,8 @@ def scores(dice: float) -> dict[str, dict[str, float]]:
     return {"dice": {"liver": dice, "mean": dice}, "hd95": {"liver": math.nan, "mean": math.nan}}
 
 
-def record_of(*dice: float, steps: int = 4) -> Record:
-    record = Record("made_up")
+def record_of(*dice: float, steps: int = 4) -> TrainingHistory:
+    record = TrainingHistory("made_up")
     for step in range(1, steps + 1):
         record(StepDone(step, 1 / step, {"dice": 0.5 / step, "ce": 0.1}, 0.01 * step))
     for number, value in enumerate(dice, start=1):
@@ -26,7 +26,7 @@ def record_of(*dice: float, steps: int = 4) -> Record:
 
 
 def test_the_best_is_the_first_of_equals() -> None:
-    record = Record("made_up")
+    record = TrainingHistory("made_up")
     assert record.best_step is None
     assert [record.add_validation(10 * n, scores(d)) for n, d in enumerate((0.2, 0.5, 0.5, 0.4))]
     found = record_of(0.2, 0.5, 0.5, 0.4)
@@ -34,14 +34,14 @@ def test_the_best_is_the_first_of_equals() -> None:
 
 
 def test_the_first_validation_is_the_best_even_at_zero() -> None:
-    record = Record("made_up")
+    record = TrainingHistory("made_up")
     assert record.add_validation(10, scores(0.0))
     assert record.best_step == 10
     assert not record.add_validation(20, scores(0.0))
 
 
 def test_where_nothing_is_to_be_found_the_latest_that_finds_nothing_is_kept() -> None:
-    record = Record("made_up")
+    record = TrainingHistory("made_up")
     kept = [record.add_validation(10 * n, scores(d)) for n, d in enumerate((0.0, math.nan, 0.0))]
     assert kept == [True, True, False]
     assert record.add_validation(40, scores(math.nan))
@@ -72,7 +72,7 @@ def test_a_checkpoint_brings_the_record_back_to_the_last_digit(steps: int, tmp_p
     folder.save_checkpoint({"record": record.state()})
     state = folder.load_checkpoint()
     assert state is not None
-    again = Record("made_up")
+    again = TrainingHistory("made_up")
     again.restore(state["record"])
     assert repr(again.history) == repr(record.history)  # NaN is not equal to itself
     assert again.best_step == 20

@@ -8,11 +8,17 @@ from dataclasses import replace
 import pytest
 
 from medseg.metrics.metrics import ABSENT, CaseScores
-from medseg.quality.calibration import Sample
-from medseg.training.keep_largest import FEWEST_CASES, HeldBack, Outcome, join, sentences
+from medseg.quality.calibration import CalibrationSample
+from medseg.training.keep_largest import (
+    FEWEST_CASES,
+    CaseResults,
+    HeldOutResults,
+    explain,
+    join_folds,
+)
 
 
-def outcome(**dice: list[float]) -> Outcome:
+def outcome(**dice: list[float]) -> CaseResults:
     """Return cases with these Dice per label; NaN where neither mask holds it."""
     count = len(next(iter(dice.values())))
     rows = [{name: values[n] for name, values in dice.items()} for n in range(count)]
@@ -20,8 +26,8 @@ def outcome(**dice: list[float]) -> Outcome:
         CaseScores({name: replace(ABSENT, dice=value) for name, value in row.items()}, f"case {n}")
         for n, row in enumerate(rows)
     ]
-    samples = [Sample(f"case {n}", dict(row), dict(row)) for n, row in enumerate(rows)]
-    return Outcome(cases, samples)
+    samples = [CalibrationSample(f"case {n}", dict(row), dict(row)) for n, row in enumerate(rows)]
+    return CaseResults(cases, samples)
 
 
 BEFORE = outcome(liver=[0.5, 0.6, 0.7, 0.8, 0.9], kidney=[0.9, 0.8, 0.7, 0.6, 0.5])
@@ -29,7 +35,7 @@ AFTER = outcome(liver=[0.9, 0.5, 0.7, 0.8, 0.9], kidney=[0.9, 0.8, 0.7, 0.6, 0.4
 
 
 def test_each_label_is_decided_by_its_own_paired_mean() -> None:
-    found = HeldBack(BEFORE, AFTER).decide()
+    found = HeldOutResults(BEFORE, AFTER).decide()
     assert found is not None
     assert found.kept == ("liver",)
     liver, kidney = found.labels["liver"], found.labels["kidney"]
@@ -40,7 +46,7 @@ def test_each_label_is_decided_by_its_own_paired_mean() -> None:
 
 
 def test_what_changes_nothing_is_left_alone() -> None:
-    found = HeldBack(BEFORE, BEFORE).decide()
+    found = HeldOutResults(BEFORE, BEFORE).decide()
     assert found is not None
     assert found.kept == ()
 
@@ -48,22 +54,22 @@ def test_what_changes_nothing_is_left_alone() -> None:
 def test_too_few_cases_decide_nothing_and_say_so() -> None:
     absent = [math.nan] * 2
     before, after = outcome(liver=[0.5] * 4 + absent), outcome(liver=[0.9] * 4 + absent)
-    found = HeldBack(before, after).decide()
+    found = HeldOutResults(before, after).decide()
     assert found is not None
     assert found.labels["liver"].cases == 4 < FEWEST_CASES
     assert not found.labels["liver"].kept
-    assert f"at least {FEWEST_CASES} cases" in sentences(found)[0]
+    assert f"at least {FEWEST_CASES} cases" in explain(found)[0]
 
 
 def test_a_label_that_no_case_holds_is_left_out() -> None:
     nowhere = outcome(liver=[0.5] * 5, kidney=[math.nan] * 5)
-    found = HeldBack(nowhere, nowhere).decide()
+    found = HeldOutResults(nowhere, nowhere).decide()
     assert found is not None
     assert set(found.labels) == {"liver"}
 
 
 def test_results_are_mixed_label_by_label_as_decided() -> None:
-    held_back = HeldBack(BEFORE, AFTER)
+    held_back = HeldOutResults(BEFORE, AFTER)
     finished = held_back.finished(held_back.decide())
     assert [case["dice"]["liver"] for case in finished.cases] == [0.9, 0.5, 0.7, 0.8, 0.9]
     assert [case["dice"]["kidney"] for case in finished.cases] == [0.9, 0.8, 0.7, 0.6, 0.5]
@@ -74,27 +80,27 @@ def test_results_are_mixed_label_by_label_as_decided() -> None:
 
 
 def test_nothing_is_decided_where_the_bundle_names_the_labels_or_no_case_is_held_back() -> None:
-    assert HeldBack(BEFORE).decide() is None
-    assert HeldBack(Outcome(), Outcome()).decide() is None
+    assert HeldOutResults(BEFORE).decide() is None
+    assert HeldOutResults(CaseResults(), CaseResults()).decide() is None
 
 
 def test_folds_decide_together() -> None:
     halves = [outcome(liver=[0.5] * 3), outcome(liver=[0.6] * 3)]
     better = [outcome(liver=[0.7] * 3), outcome(liver=[0.5] * 3)]
-    parts = [HeldBack(one, other) for one, other in zip(halves, better, strict=True)]
+    parts = [HeldOutResults(one, other) for one, other in zip(halves, better, strict=True)]
     assert not any(found.kept for part in parts if (found := part.decide()))
-    whole = join(parts)
+    whole = join_folds(parts)
     found = whole.decide()
     assert found is not None
     assert found.kept == ("liver",)
     assert found.labels["liver"].cases == 6
-    assert join([parts[0], HeldBack(halves[1])]).decide() is None
+    assert join_folds([parts[0], HeldOutResults(halves[1])]).decide() is None
 
 
 def test_the_sentences_name_both_figures() -> None:
-    found = HeldBack(BEFORE, AFTER).decide()
+    found = HeldOutResults(BEFORE, AFTER).decide()
     assert found is not None
-    liver, kidney = sentences(found)
+    liver, kidney = explain(found)
     assert "liver: only the largest piece is kept" in liver
     assert "0.7000" in liver
     assert "0.7600" in liver

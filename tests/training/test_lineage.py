@@ -10,7 +10,7 @@ from support.bundles import NESTED, made_spec, trained_bundle
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
-from medseg.training.lineage import channel_sources, label_sources, trace
+from medseg.training.lineage import channel_sources, label_sources, trace_lineage
 from medseg.training.run_folder import RunFolder
 
 
@@ -53,13 +53,13 @@ def test_channels_go_by_name_then_by_modality(
 
 def test_every_decision_is_told_and_no_place_is_published(tmp_path: Path) -> None:
     parent = load_bundle(trained_bundle(tmp_path / "parent", labelled("liver", "kidney")))
-    RunFolder(parent.folder).begin({"run_id": "abc", "data": "/secret", "fold": 0})
+    RunFolder(parent.folder).write_info({"run_id": "abc", "data": "/secret", "fold": 0})
     spec = made_spec(
         labels=[{"index": 1, "name": "Liver"}, {"index": 2, "name": "spleen"}],
         channels=[{"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PT"}],
         preprocessing={"spacing_mm": [1, 1, 1]},
     )
-    lineage = trace(parent, spec)
+    lineage = trace_lineage(parent, spec)
     assert lineage.decisions == (
         "label Liver: taken over",
         "label spleen: fresh, the parent has none of this name",
@@ -86,17 +86,18 @@ def test_regions_go_on_from_regions_and_from_nothing_else(tmp_path: Path) -> Non
     assert label_sources(plain, nested) == (None, None, None)
     assert label_sources(nested, plain) == (None, None, None, None)
     parent = load_bundle(trained_bundle(tmp_path / "nested", nested))
-    assert trace(parent, fewer).decisions[:4] == (
+    assert trace_lineage(parent, fewer).decisions[:4] == (
         "region Inner: taken over",
         "region ring: fresh, the parent has none of this name",
         "region whole of the parent: dropped",
         "region enhancing of the parent: dropped",
     )
     assert (
-        trace(parent, plain).decisions[0] == "labels: fresh, the parent has regions, which overlap"
+        trace_lineage(parent, plain).decisions[0]
+        == "labels: fresh, the parent has regions, which overlap"
     )
     parent = load_bundle(trained_bundle(tmp_path / "plain", plain))
-    (decision, *_) = trace(parent, nested).decisions
+    (decision, *_) = trace_lineage(parent, nested).decisions
     assert decision == "regions: fresh, the parent has labels that exclude each other"
 
 
@@ -104,4 +105,4 @@ def test_without_weights_there_is_no_lineage(tmp_path: Path) -> None:
     folder = trained_bundle(tmp_path / "parent", made_spec())
     (folder / "models" / "model.pt").unlink()
     with pytest.raises(CheckpointError, match="no weights"):
-        trace(load_bundle(folder), made_spec())
+        trace_lineage(load_bundle(folder), made_spec())

@@ -24,18 +24,18 @@ FACTS = {"run_id": "0" * 32, "data": "/data", "fold": 0}
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
-    run.begin(FACTS)
+    run.write_info(FACTS)
     return run
 
 
 def test_a_run_begins_and_ends(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.refuse_full()
-    assert not run.is_run
-    run.begin(FACTS | {"fold": None})
-    assert run.is_run
+    run.require_empty()
+    assert not run.has_begun
+    run.write_info(FACTS | {"fold": None})
+    assert run.has_begun
     assert not run.is_finished
-    assert run.facts() == FACTS | {"fold": None}
+    assert run.read_info() == FACTS | {"fold": None}
     run.metrics.write_text("{}")
     assert run.is_finished
 
@@ -45,22 +45,22 @@ def test_a_new_run_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".hidden").write_text("x")
-    RunFolder(tmp_path / "empty").refuse_full()
+    RunFolder(tmp_path / "empty").require_empty()
     for name in ("file", "full"):
         with pytest.raises(OutputError, match="not empty"):
-            RunFolder(tmp_path / name).refuse_full()
+            RunFolder(tmp_path / name).require_empty()
 
 
 def test_no_facts_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run to resume"):
-        RunFolder(tmp_path).facts()
+        RunFolder(tmp_path).read_info()
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"run_id": 1, "data": "a", "fold": 0}', "\x00"])
 def test_a_damaged_note_is_told(note: str, folder: RunFolder) -> None:
     folder.run.write_text(note)
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
-        folder.facts()
+        folder.read_info()
 
 
 # --- what is kept ---

@@ -11,7 +11,14 @@ from support.bundles import content, made_spec, write_json
 
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.errors import BundleError, CheckpointError, OutputError
-from medseg.training.runs import ALL, begin, fold_run, new_run, refuse_other_cases, resumed_run
+from medseg.training.runs import (
+    ALL,
+    begin_run,
+    find_resumable_run,
+    open_fold_run,
+    plan_run,
+    require_same_cases,
+)
 
 
 @pytest.fixture
@@ -21,46 +28,46 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
 
 
 def test_a_new_run_has_a_folder_of_its_own_and_writes_nothing_yet(asked: Bundle) -> None:
-    run = new_run(asked, None, None, 2)
+    run = plan_run(asked, None, None, 2)
     assert run.folder.path.parent == Path("runs/made_up")
     assert run.folder.path.name.endswith("-fold2")
-    assert new_run(asked, None, None, None).folder.path.name.endswith("-all")
+    assert plan_run(asked, None, None, None).folder.path.name.endswith("-all")
     assert run.data == asked.data_root
     assert not Path("runs").exists()
-    assert run.run_id != new_run(asked, None, None, 2).run_id
+    assert run.run_id != plan_run(asked, None, None, 2).run_id
 
 
 def test_home_is_shared_by_runs_side_by_side(asked: Bundle, tmp_path: Path) -> None:
-    assert new_run(asked, None, None, 0).home == tmp_path / "runs"
-    assert new_run(asked, None, Path("out/one"), 0).home == tmp_path / "out"
-    assert new_run(asked, None, Path("runs/a/b"), 0).home == tmp_path / "runs"
+    assert plan_run(asked, None, None, 0).home == tmp_path / "runs"
+    assert plan_run(asked, None, Path("out/one"), 0).home == tmp_path / "out"
+    assert plan_run(asked, None, Path("runs/a/b"), 0).home == tmp_path / "runs"
 
 
 def test_a_full_folder_is_refused(asked: Bundle, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "x").touch()
     with pytest.raises(OutputError):
-        new_run(asked, None, tmp_path / "out", 0)
+        plan_run(asked, None, tmp_path / "out", 0)
 
 
 def test_a_run_is_gone_on_with_as_it_began(asked: Bundle, tmp_path: Path) -> None:
-    run = new_run(asked, tmp_path / "data", tmp_path / "out", 1)
-    begin(run)
-    again = resumed_run(asked, None, tmp_path / "out")
+    run = plan_run(asked, tmp_path / "data", tmp_path / "out", 1)
+    begin_run(run)
+    again = find_resumable_run(asked, None, tmp_path / "out")
     assert (again.run_id, again.fold, again.data) == (run.run_id, 1, tmp_path / "data")
     assert again.spec == load_bundle(tmp_path / "out").spec
-    moved = resumed_run(asked, tmp_path / "elsewhere", tmp_path / "out")
+    moved = find_resumable_run(asked, tmp_path / "elsewhere", tmp_path / "out")
     assert moved.data == tmp_path / "elsewhere"
 
 
 def test_another_bundle_is_not_mixed_in_and_every_change_is_named(
     asked: Bundle, tmp_path: Path
 ) -> None:
-    begin(new_run(asked, None, tmp_path / "out", 0))
+    begin_run(plan_run(asked, None, tmp_path / "out", 0))
     changed = Bundle(made_spec(training={"steps": 9, "seed": 3}, data={"root": "../data"}),
                      asked.folder)  # fmt: skip
     with pytest.raises(BundleError) as caught:
-        resumed_run(changed, None, tmp_path / "out")
+        find_resumable_run(changed, None, tmp_path / "out")
     assert {fault.where: fault.what for fault in caught.value.faults} == {
         "training.steps": "4 → 9",
         "training.seed": "0 → 3",
@@ -68,55 +75,55 @@ def test_another_bundle_is_not_mixed_in_and_every_change_is_named(
 
 
 def test_a_runs_own_bundle_may_not_be_changed_in_between(asked: Bundle, tmp_path: Path) -> None:
-    run = new_run(asked, None, tmp_path / "out", 0)
-    begin(run)
+    run = plan_run(asked, None, tmp_path / "out", 0)
+    begin_run(run)
     own = load_bundle(run.folder.path)
-    assert resumed_run(own, None, run.folder.path).run_id == run.run_id
+    assert find_resumable_run(own, None, run.folder.path).run_id == run.run_id
     edited = json.loads(run.folder.bundle.read_text())
     edited["training"]["optimizer"] = "adamw"
     run.folder.bundle.write_text(json.dumps(edited))
     with pytest.raises(BundleError, match="was changed after its run began") as caught:
-        resumed_run(load_bundle(run.folder.path), None, run.folder.path)
+        find_resumable_run(load_bundle(run.folder.path), None, run.folder.path)
     assert [fault.where for fault in caught.value.faults] == ["training.optimizer"]
 
 
 def test_the_newest_unfinished_run_is_found(asked: Bundle) -> None:
     with pytest.raises(CheckpointError, match="no unfinished run"):
-        resumed_run(asked, None, None)
+        find_resumable_run(asked, None, None)
     for name, finished in (("1-fold0", False), ("2-fold0", False), ("3-fold0", True)):
-        run = new_run(asked, None, Path("runs/made_up") / name, 0)
-        begin(run)
+        run = plan_run(asked, None, Path("runs/made_up") / name, 0)
+        begin_run(run)
         if finished:
             run.folder.metrics.write_text("{}")
     Path("runs/made_up/4-no-run").mkdir()
-    assert resumed_run(asked, None, None).folder.path == Path("runs/made_up/2-fold0")
+    assert find_resumable_run(asked, None, None).folder.path == Path("runs/made_up/2-fold0")
 
 
 def test_nothing_to_go_on_with(asked: Bundle, tmp_path: Path) -> None:
     for folder in (tmp_path / "absent", tmp_path / "bundle"):
         with pytest.raises(CheckpointError, match="no run to resume"):
-            resumed_run(asked, None, folder)
+            find_resumable_run(asked, None, folder)
 
 
 def test_a_fold_goes_on_with_the_steps_that_its_time_budget_was_given(tmp_path: Path) -> None:
     made = content(training={"steps": 9000, "budget_minutes": 5})
-    whole = new_run(load_bundle(write_json(tmp_path, made)), None, tmp_path / "out", ALL)
-    begin(whole)
-    first = fold_run(whole, 0)
+    whole = plan_run(load_bundle(write_json(tmp_path, made)), None, tmp_path / "out", ALL)
+    begin_run(whole)
+    first = open_fold_run(whole, 0)
     assert first.spec.training.steps == 9000
     fitted = first.spec.training.model_copy(update={"steps": 300})
-    begin(replace(first, spec=first.spec.model_copy(update={"training": fitted})))
-    again = fold_run(whole, 0)
+    begin_run(replace(first, spec=first.spec.model_copy(update={"training": fitted})))
+    again = open_fold_run(whole, 0)
     assert (again.spec.training.steps, again.run_id) == (300, first.run_id)
-    assert fold_run(whole, 1).spec.training.steps == 9000
+    assert open_fold_run(whole, 1).spec.training.steps == 9000
 
 
 def test_a_run_goes_on_only_with_the_cases_it_began_with(asked: Bundle, tmp_path: Path) -> None:
-    run = new_run(asked, None, tmp_path / "out", 0)
-    begin(run, "abc")
-    refuse_other_cases(run, "abc")
+    run = plan_run(asked, None, tmp_path / "out", 0)
+    begin_run(run, "abc")
+    require_same_cases(run, "abc")
     with pytest.raises(CheckpointError, match="other cases"):
-        refuse_other_cases(run, "def")
-    before = new_run(asked, None, tmp_path / "before", 0)  # as earlier versions began one
-    begin(before)
-    refuse_other_cases(before, "def")
+        require_same_cases(run, "def")
+    before = plan_run(asked, None, tmp_path / "before", 0)  # as earlier versions began one
+    begin_run(before)
+    require_same_cases(before, "def")

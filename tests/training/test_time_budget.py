@@ -10,11 +10,11 @@ from support.cases import balls, made_case
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import BundleError, TrainingError
 from medseg.training.time_budget import (
-    Deadline,
-    Pace,
-    copies_of,
+    TimeBudget,
+    TrainingSpeed,
+    count_corrupted_copies,
     fit_to_budget,
-    measure_pace,
+    measure_speed,
     voxels_per_second,
 )
 
@@ -24,7 +24,7 @@ def timed(minutes: float = 10) -> BundleSpec:
 
 
 def test_the_steps_fill_the_time_and_leave_some() -> None:
-    spec = fit_to_budget(timed(), Pace(step=0.5, validation=3), 600)
+    spec = fit_to_budget(timed(), TrainingSpeed(step=0.5, validation=3), 600)
     training = spec.training
     validations = -(-training.steps // training.validate_every)
     used = 0.5 * training.steps + 3 * (validations + 2)
@@ -34,24 +34,28 @@ def test_the_steps_fill_the_time_and_leave_some() -> None:
 
 
 def test_slow_validations_become_few() -> None:
-    training = fit_to_budget(timed(), Pace(step=0.5, validation=60), 600).training
+    training = fit_to_budget(timed(), TrainingSpeed(step=0.5, validation=60), 600).training
     assert -(-training.steps // training.validate_every) == 1
-    none = fit_to_budget(timed(), Pace(step=0.5, validation=0), 600).training
+    none = fit_to_budget(timed(), TrainingSpeed(step=0.5, validation=0), 600).training
     assert none.steps == int(0.93 * 600 / 0.5)
 
 
 def test_a_warm_up_never_outlasts_a_tenth() -> None:
-    assert fit_to_budget(timed(), Pace(1, 0), 25).training.warmup_steps == 2
+    assert fit_to_budget(timed(), TrainingSpeed(1, 0), 25).training.warmup_steps == 2
 
 
 def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
-    plain = fit_to_budget(timed(), Pace(step=0.5, validation=10), 600).training.steps
-    copied = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15, calibrating=15), 6000)
-    spared = fit_to_budget(timed(), Pace(step=0.5, validation=10, cases=15, calibrating=15), 300)
+    plain = fit_to_budget(timed(), TrainingSpeed(step=0.5, validation=10), 600).training.steps
+    copied = fit_to_budget(
+        timed(), TrainingSpeed(step=0.5, validation=10, cases=15, calibrating=15), 6000
+    )
+    spared = fit_to_budget(
+        timed(), TrainingSpeed(step=0.5, validation=10, cases=15, calibrating=15), 300
+    )
     assert (
         plain
         == fit_to_budget(
-            timed(), Pace(step=0.5, validation=10, cases=7, calibrating=7), 600
+            timed(), TrainingSpeed(step=0.5, validation=10, cases=7, calibrating=7), 600
         ).training.steps
     )
     used = 0.5 * copied.training.steps + 10 * 8 + 2 * 10 * (1 + 60 / 15)
@@ -59,23 +63,23 @@ def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
     assert copied.quality.corrupted_copies == 60
     # 60 of them would take 80 s, and a fifth of the time is 60.
     assert spared.quality.corrupted_copies == 45
-    assert copies_of(timed(), 8) == 60
-    assert copies_of(timed(), 7) == 0
+    assert count_corrupted_copies(timed(), 8) == 60
+    assert count_corrupted_copies(timed(), 7) == 0
 
 
 @pytest.mark.parametrize("left", [-5.0, 0.0, 15.0])
 def test_too_little_time_is_said_with_what_it_would_take(left: float) -> None:
     with pytest.raises(BundleError, match=r"steps of 1\.00 s") as caught:
-        fit_to_budget(timed(), Pace(step=1, validation=0), left)
+        fit_to_budget(timed(), TrainingSpeed(step=1, validation=0), left)
     assert caught.value.faults[0].where == "training.budget_minutes"
 
 
 def test_measuring_takes_steps_and_validates() -> None:
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
-    pace = measure_pace(timed(0.001), cases, cases[:2], torch.device("cpu"), 2)
+    pace = measure_speed(timed(0.001), cases, cases[:2], torch.device("cpu"), 2)
     assert 0 < pace.step < 5
     assert 0 < pace.validation < 20
-    assert measure_pace(timed(0.001), cases, [], torch.device("cpu"), 0).validation == 0
+    assert measure_speed(timed(0.001), cases, [], torch.device("cpu"), 0).validation == 0
 
 
 def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> None:
@@ -85,17 +89,17 @@ def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> Non
     )
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
     with pytest.raises(TrainingError, match="critic"):
-        measure_pace(spec, cases, [], torch.device("cpu"), 0)
+        measure_speed(spec, cases, [], torch.device("cpu"), 0)
 
 
 def test_the_speed_of_a_network_is_positive() -> None:
     assert voxels_per_second(made_spec(), torch.device("cpu"), seconds=0.1) > 0
 
 
-def fitted(**training: int) -> Deadline:
+def fitted(**training: int) -> TimeBudget:
     """Return the deadline, at second 1000, of 1000 steps that validate after every 500."""
     made = made_spec(training={"steps": 1000, "validate_every": 500} | training)
-    deadline = Deadline(made, Pace(step=0.9, validation=20.0), ends=1000.0)
+    deadline = TimeBudget(made, TrainingSpeed(step=0.9, validation=20.0), ends=1000.0)
     deadline.start(0.0)
     return deadline
 
@@ -147,10 +151,10 @@ def taken(
     Returns:
         The steps that were fitted, those taken, and the seconds until all is scored.
     """
-    pace = Pace(step=0.3, validation=1.0)
+    pace = TrainingSpeed(step=0.3, validation=1.0)
     spec = fit_to_budget(timed(minutes), pace, 60 * minutes)
     training = spec.training
-    deadline = Deadline(spec, pace, ends=60 * minutes)
+    deadline = TimeBudget(spec, pace, ends=60 * minutes)
     deadline.start(0.0)
     now, done, steps, factor = 0.0, 0, training.steps, 1.0
     while done < steps:

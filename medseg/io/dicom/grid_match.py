@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -65,13 +66,13 @@ class VoxelMatch:
         return voxels
 
 
-def build_grid(frames: Frames, gap: float | None, name: str) -> Volume:
+def build_grid(frames: Frames, gap: float | None, source: Path) -> Volume:
     """Return the grid that frames lie on, slices between them included; its voxels are 0.
 
     Args:
         frames: Parallel frames of one size, several may share a position.
         gap: Distance between slices in mm, if the header states it.
-        name: The source of the volume.
+        source: The file, for errors and as the volume's source.
 
     Raises:
         GeometryError: If the frames differ in size or direction.
@@ -88,9 +89,9 @@ def build_grid(frames: Frames, gap: float | None, name: str) -> Volume:
         step = fit_step(positions, numbers)
     affine = fit_affine(frames, numbers, step)
     shape = (first.columns, first.rows, int(numbers.max()) + 1)
-    check_size(shape, name)
+    check_size(shape, source)
     voxels = np.broadcast_to(np.zeros(1, np.uint8), (1, *shape))
-    return Volume(voxels, affine, name)
+    return Volume(voxels, affine, source.name)
 
 
 def require_same_frame_of_reference(uid: str, like: Volume) -> None:

@@ -113,10 +113,10 @@ def _read(path: Path, like: Volume | None, segments: Sequence[str] | None) -> Vo
     if segments is not None:
         seg = _select_segments(seg, segments)
     first = seg.frames[0]
-    check_size((first.columns, first.rows, len(seg.frames)), path.name)
+    check_size((first.columns, first.rows, len(seg.frames)), path)
     refuse_truncated(seg.frames)
     if like is None:
-        like = build_grid(seg.frames, seg.gap, path.name)
+        like = build_grid(seg.frames, seg.gap, path)
     require_same_frame_of_reference(first.frame_of_reference, like)
     labels, outside = _draw_frames(seg, like)
     warnings = []

@@ -7,6 +7,7 @@ at the last, and is as fine as the nearest two slices are, unless that would mak
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -55,12 +56,12 @@ class UnevenGrid:
         planes = np.rint(self.slice_positions).astype(int)
         return tuple(planes.tolist())
 
-    def resample(self, image: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
+    def resample(self, image: npt.NDArray[np.float32], source: Path) -> npt.NDArray[np.float32]:
         """Return slices interpolated linearly onto the grid.
 
         Args:
             image: Shape ``(i, j, slices)``.
-            name: What errors call the series.
+            source: The series' file or folder, for errors.
 
         Returns:
             Shape ``(i, j, k)``.
@@ -69,7 +70,7 @@ class UnevenGrid:
             ScanError: If there is no memory for it.
         """
         rows_and_columns = image.shape[:2]
-        resampled = empty_image((*rows_and_columns, self.planes), name)
+        resampled = empty_image((*rows_and_columns, self.planes), source)
         positions = self.slice_positions
         planes = np.arange(self.planes)
         slices_below = np.searchsorted(positions, planes, side="right") - 1

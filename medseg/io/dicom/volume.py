@@ -85,7 +85,7 @@ def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = Fal
     """
     source = files[0] if len(files) == 1 else files[0].parent
     with attach_source(source):
-        return _read(_list_files(files), source.name, volume, resample_uneven)
+        return _read(_list_files(files), source, volume, resample_uneven)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -99,25 +99,25 @@ def read_labels(files: Sequence[Path]) -> Volume:
     return replace(volume, array=as_labels(volume.array, volume.source))
 
 
-def _read(files: Sequence[Path], name: str, volume: str, resample_uneven: bool) -> Volume:
+def _read(files: Sequence[Path], source: Path, volume: str, resample_uneven: bool) -> Volume:
     series, headers, excluded = _read_one_series(files)
     stack, left_out = _choose_stack(headers, volume)
     frames, copies = _drop_copies(stack)
     slices = _make_slices(series, frames)
     try:
         affine, remarks = compute_affine(frames)
-        image = _read_image(frames, name)
+        image = _read_image(frames, source)
     except UnevenSpacingError:
         if not resample_uneven:
             raise
         grid = UnevenGrid.fit(frames)
         affine = grid.affine
         remarks = (grid.describe(),)
-        image = grid.resample(_read_image(frames, name), name)
+        image = grid.resample(_read_image(frames, source), source)
         slices = replace(slices, planes=grid.nearest_planes)
     nonfinite = replace_nonfinite(image)
     warnings = (*excluded, *left_out, *copies, *remarks, *nonfinite)
-    return Volume(image[None], affine, name, warnings, slices)
+    return Volume(image[None], affine, source.name, warnings, slices)
 
 
 def _list_files(paths: Sequence[Path]) -> list[Path]:
@@ -226,11 +226,11 @@ def _are_copies(frames: Frames) -> bool:
     return all(np.array_equal(first, other) for other in others)
 
 
-def _read_image(frames: Frames, name: str) -> npt.NDArray[np.float32]:
+def _read_image(frames: Frames, source: Path) -> npt.NDArray[np.float32]:
     """Return the frames' intensities, shape ``(i, j, k)``."""
     refuse_truncated(frames)
     first = frames[0]
-    image = empty_image((first.columns, first.rows, len(frames)), name)
+    image = empty_image((first.columns, first.rows, len(frames)), source)
     # Values beyond float32 become infinite, and replace_nonfinite reports them.
     with np.errstate(over="ignore"):
         for k, intensities in enumerate(read_intensities(frames)):

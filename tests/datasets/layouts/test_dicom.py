@@ -13,13 +13,13 @@ from pydicom.uid import generate_uid
 from support.studies import NAMES, Kind, a_series, label, made, random_labels
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import entry_key
+from medseg.datasets.cache import make_entry_key
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.integrity import check_cases, open_case
-from medseg.datasets.layouts import Wanted, listed_as
+from medseg.datasets.layouts import Selection, list_cases
 from medseg.errors import DatasetError, ScanError
 from medseg.labels import Label, LabelSet
-from medseg.planning.fingerprint import survey_cases
+from medseg.planning.fingerprint import extract_fingerprint
 
 
 def a_spec(*names: str, modality: str = "CT", **data: Any) -> BundleSpec:
@@ -155,8 +155,9 @@ def test_a_structure_that_is_there_twice_or_not_at_all_is_a_fault(tmp_path: Path
     for name in ("a", "b"):
         label(tmp_path / name, like, random_labels())
     (fault,) = find_cases(tmp_path, a_spec("liver")).faults
-    assert "several files have a structure 'Liver' (a, b)" in fault.what
-    with pytest.raises(DatasetError, match="holds no structure that the bundle names"):
+    assert fault.what == "several files have the same structure; keep one of them"
+    assert fault.detail == "'Liver' in a, b"
+    with pytest.raises(DatasetError, match="holds no structure with the name of one"):
         find_cases(tmp_path, a_spec("spleen"))
 
 
@@ -166,8 +167,8 @@ def test_the_modality_of_the_channel_chooses_the_series(tmp_path: Path) -> None:
         label(tmp_path / f"{name}-label", like, random_labels())
     spec = a_spec("liver", "tumour", modality="MR")
     assert "mr" in str(the_case(tmp_path, spec).scan.parts)
-    assert listed_as(tmp_path, "auto").channel_names == ("CT",)
-    assert "1 of MR" in listed_as(tmp_path, "auto", Wanted()).warnings[0]
+    assert list_cases(tmp_path, "auto").channel_names == ("CT",)
+    assert "1 of MR" in list_cases(tmp_path, "auto", Selection()).warnings[0]
     said = find_cases(tmp_path, a_spec("liver", "tumour", modality="PT")).warnings
     assert said[0] == (
         "no labelled series is of PT, as the bundle's channels are; those of CT are taken"
@@ -191,13 +192,13 @@ def test_a_folder_without_labels_is_an_error(tmp_path: Path) -> None:
         find_cases(tmp_path, a_spec("liver"))
 
 
-def test_a_survey_and_an_entry_know_which_structures_they_saw(tmp_path: Path) -> None:
+def test_a_fingerprint_and_an_entry_know_which_structures_they_saw(tmp_path: Path) -> None:
     label(tmp_path / "data" / "label", a_series(tmp_path / "data" / "ct"), random_labels())
     both, one = a_spec("liver", "tumour"), a_spec("tumour")
     cases = [the_case(tmp_path / "data", spec) for spec in (both, one)]
-    seen = [survey_cases(CaseList((case,)), tmp_path / "seen") for case in cases]
-    assert [survey.values for survey in seen] == [(1, 2), (1,)]
-    assert entry_key(cases[0], both) != entry_key(cases[1], both)
+    seen = [extract_fingerprint(CaseList((case,)), tmp_path / "seen") for case in cases]
+    assert [fingerprint.label_values for fingerprint in seen] == [(1, 2), (1,)]
+    assert make_entry_key(cases[0], both) != make_entry_key(cases[1], both)
 
 
 def test_real_rtstructs_are_the_masks_they_were_drawn_as(shared_data: Path) -> None:
