@@ -33,15 +33,7 @@ def kinds_of(base: type[MedsegError]) -> Iterator[type[MedsegError]]:
 
 
 OURS = sorted(set(kinds_of(MedsegError)), key=lambda kind: kind.__qualname__)
-FOREIGN = [ValueError, KeyError, RuntimeError, UnicodeError, OSError, ArithmeticError, MemoryError]
-    ValueError,
-    KeyError,
-    RuntimeError,
-    UnicodeError,
-    OSError,
-    ZeroDivisionError,
-    MemoryError,
-]
+FOREIGN = [ValueError, KeyError, RuntimeError, UnicodeError, OSError, IndexError, MemoryError]
 KINDS: list[type[Exception]] = [*OURS, *FOREIGN]
 
 
