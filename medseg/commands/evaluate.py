@@ -12,8 +12,7 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.label_encoding import encode_labels, encode_prediction
 from medseg.datasets.layouts import LISTING
-from medseg.datasets.layouts.dataset_json import ignored_value
-from medseg.datasets.layouts.msd_csv import read_json_list
+from medseg.datasets.layouts.dataset_json import find_ignore_value, read_json_object
 from medseg.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
@@ -80,7 +79,7 @@ def evaluate(
         regions = label_set.regions if label_set.has_regions else ()
         label_set = LabelSet(tuple(label_set), ignore, regions)
     if label_set is None and ignore is None and (references / LISTING).is_file():
-        ignore = ignored_value(read_json_list(references / LISTING))
+        ignore = find_ignore_value(read_json_object(references / LISTING))
     pairing = pair_predictions(predictions, references)
     how = _How(label_set, ignore, tolerance_mm)
     found = _scored(pairing, how, listeners, lesions=lesions)

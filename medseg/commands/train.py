@@ -49,6 +49,7 @@ from medseg.training.keep_largest import CaseResults, HeldOutResults, join_resul
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, open_parent, trace_lineage
 from medseg.training.loop import TrainingLoop
+from medseg.training.losses import check_loss
 from medseg.training.model_card import Facts
 from medseg.training.refinement.stage import (
     Refined,
@@ -119,6 +120,7 @@ def train(
     """
     asked = load_bundle(bundle, overrides)
     try_network(asked.spec)
+    check_loss(asked.spec)
     chosen = choose_device(device)
     given_data = Path(data).resolve() if data is not None else None
     given_out = Path(out) if out is not None else None
@@ -199,7 +201,7 @@ def _train_one(
         )
     )
     if run.folder.has_begun:
-        require_same_cases(run, dataset.fingerprint)
+        require_same_cases(run, dataset.content_hash)
     deadline = None
     if run.spec.training.budget_minutes is not None and not run.folder.has_begun:
         run, deadline = _fitted(run, dataset, device, group, listeners, began)
@@ -260,7 +262,7 @@ def _train(
         TrainingLoop(run, learner, record, dataset, group, (), deadline).run()
         return
     if not run.folder.has_begun:
-        begin_run(run, dataset.fingerprint)
+        begin_run(run, dataset.content_hash)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
         learner = make_learner(
@@ -268,7 +270,7 @@ def _train(
         )
         group.barrier()
         resumed_at = _restore(run, learner, record)
-        facts = collect_provenance(device) | {"data.fingerprint": dataset.fingerprint}
+        facts = collect_provenance(device) | {"data.fingerprint": dataset.content_hash}
         notify(tracked, _started(run, facts, resumed_at))
         if run.lineage is not None and resumed_at is None:
             notify(tracked, FineTuningStarted(run.lineage.name, run.lineage.decisions))
@@ -354,7 +356,7 @@ def _finish(
         validation_cases=len(dataset.validation),
         fold=run.fold,
         best_step=record.best_step or spec.training.steps,
-        fingerprint=dataset.fingerprint,
+        fingerprint=dataset.content_hash,
         provenance=provenance_facts,
         lineage=run.lineage,
         refinement=refined.finding,

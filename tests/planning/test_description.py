@@ -34,7 +34,7 @@ def test_both_ways_of_naming_labels_are_read(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_learned_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"regions \(whole\).*'regions_class_order' must list 1"):
+    with pytest.raises(DatasetError, match=r"'regions_class_order' must list 1 .*are whole"):
         read_description(write_listing(tmp_path, labels={"background": 0, "whole": [1, 2]}))
 
 
