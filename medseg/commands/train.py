@@ -37,6 +37,7 @@ from medseg.events import (
 from medseg.inference.segmenter import Segmenter
 from medseg.networks.devices import choose_device
 from medseg.networks.refiner import refined_definition
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import network_definition, try_network
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import refuse_refiner, train_folds
@@ -124,6 +125,7 @@ def train(
     chosen = choose_device(device)
     given_data = Path(data).resolve() if data is not None else None
     given_out = Path(out) if out is not None else None
+    precisions = choose_training_precisions(asked.spec, chosen)
     with join_process_group(chosen) as group:
         if resume:
             run = find_resumable_run(asked, given_data, given_out)
@@ -135,6 +137,8 @@ def train(
         if run.folder.is_finished:
             notify(heard, Notice(f"{run.folder.path} is finished already; nothing was done"))
             return run.folder.path
+        for note in precisions.notes:
+            notify(heard, Notice(note))
         train_it = _train_all if run.fold == ALL else _train_one
         train_it(run, local_device(chosen), group, skip_bad_cases, heard)
     return run.folder.path

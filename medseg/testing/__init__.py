@@ -6,6 +6,8 @@ module imports pytest.
 
 * ``medseg.testing.dataset_layouts``: the contract of a layout of data sets.
 * ``medseg.testing.image_formats``: the contract of an image format.
+* ``medseg.testing.backends``: the contract of a backend.
+* ``medseg.testing.result_formats``: the contract of a result format.
 * ``medseg.testing.losses``: the contract of a loss.
 """
 
