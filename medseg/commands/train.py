@@ -40,7 +40,7 @@ from medseg.networks.refiner import refined_definition
 from medseg.networks.unet import network_definition, try_network
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import refuse_refiner, train_folds
-from medseg.training.distributed import ProcessGroup, join_process_group, local_device
+from medseg.training.distributed import ProcessGroup, join_process_group, select_local_device
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.finish import Ending, finish
 from medseg.training.held_out import HeldOutCase, score_held_out_cases
@@ -134,7 +134,7 @@ def train(
             notify(heard, Notice(f"{run.folder.path} is finished already; nothing was done"))
             return run.folder.path
         train_it = _train_all if run.fold == ALL else _train_one
-        train_it(run, local_device(chosen), group, skip_bad_cases, heard)
+        train_it(run, select_local_device(chosen), group, skip_bad_cases, heard)
     return run.folder.path
 
 

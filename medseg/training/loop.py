@@ -111,7 +111,7 @@ class TrainingLoop:
     def _draw(self, found: Validation) -> list[Path]:
         folder = self.training_run.folder
         preview = folder.previews / "validation.png"
-        draw_curves(folder.curves, self.record.history)
+        draw_curves(folder.curves, self.record.curves)
         cases = {case.case_id: case for case in self.dataset.validation}
         scores = {scores.case: scores for scores in found.cases}
         shown = [

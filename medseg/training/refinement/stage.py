@@ -210,7 +210,7 @@ def refine(
         )
         stage.learn(saved.get("corrector"), save)
         finding = stage.conclude(cases)
-        draw_curves(folder.curves, record.history)
+        draw_curves(folder.curves, record.curves)
     elif isinstance(learner, JointLearner):
         folder.save_weights(learner.opponent.network.state_dict(), folder.critic)
     return Refined(finding, critic_gap(spec, record, listeners))
