@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
     from medseg.commands.plan import Plan, plan
-    from medseg.commands.review import evaluate_without_references
+    from medseg.commands.review import review
     from medseg.commands.segment import Batch, segment
     from medseg.commands.train import train
     from medseg.errors import (
@@ -46,7 +46,7 @@ _HOMES = {
     "medseg.evaluation.results": ("Evaluation",),
     "medseg.evaluation.mask_review": ("MaskReview",),
     "medseg.commands.evaluate": ("evaluate",),
-    "medseg.commands.review": ("evaluate_without_references",),
+    "medseg.commands.review": ("review",),
     "medseg.commands.export": ("Export", "export"),
     "medseg.commands.plan": ("Plan", "plan"),
     "medseg.commands.segment": ("Batch", "segment"),
@@ -66,7 +66,10 @@ _HOMES = {
     "medseg.quality.estimates": ("MaskQuality", "Quality"),
     "medseg.volume": ("Volume",),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_FORMER = {"evaluate_without_references": "medseg.commands.review"}
+"""Names of 0.1.0 that warn when called, for one release."""
+
+_HOME_OF = _FORMER | {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Batch",
@@ -94,10 +97,10 @@ __all__ = [
     "as_volume",
     "check",
     "evaluate",
-    "evaluate_without_references",
     "export",
     "load_bundle",
     "plan",
+    "review",
     "segment",
     "train",
 ]

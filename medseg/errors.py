@@ -17,7 +17,7 @@ catches; anything else that escapes is a bug of ours and keeps its traceback::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -62,14 +62,24 @@ class Fault:
 
     Attributes:
         where: JSON path in a bundle (``training.patch.0``) or the name of a case.
-        what: What came, what is allowed, what to do.
+        what: What came, what is allowed, what to do; no path and no text of a header.
+        detail: Which file, and what it or the library that read it says. For the person at the
+            terminal or in Python alone: nothing that is written holds it.
     """
 
     where: str
     what: str
+    detail: str = field(default="", compare=False)
+
+    @classmethod
+    def from_error(cls, where: str, error: MedsegError) -> Fault:
+        """Return what is wrong with a case as a fault; what may name a patient stands apart."""
+        parts = (error.source, error.detail)
+        return cls(where, error.message, "; ".join(part for part in parts if part))
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+        behind = f" ({self.detail})" if self.detail else ""
+        return f"{self.where}: {self.what}{behind}"
 
 
 class _FaultsError(MedsegError):

@@ -71,6 +71,23 @@ def test_the_same_grid_is_where_every_corner_is() -> None:
     assert not one.on_same_grid(volume((2, 3, 4, 6)))
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_two_volumes_that_must_share_a_grid_agree_in_shape_and_place(axis: int) -> None:
+    scan = volume(affine=OBLIQUE)
+    moved = OBLIQUE.copy()
+    moved[axis, 3] += 2.5
+    shape = [1, 3, 4, 5]
+    shape[axis + 1] += 1
+
+    scan.require_same_grid(volume(affine=OBLIQUE + 1e-4), "the scan and its label map")
+    with pytest.raises(GeometryError, match="the scan and its label map differ in shape"):
+        scan.require_same_grid(volume(tuple(shape)), "the scan and its label map")
+    with pytest.raises(GeometryError, match=r"2\.50 mm apart") as caught:
+        scan.require_same_grid(volume(affine=moved, source="label.nii"), "the two")
+    assert caught.value.source == "label.nii"
+    scan.require_same_grid(volume(affine=moved), "the two", tolerance_mm=2.6)
+
+
 def test_other_voxels_on_the_same_grid() -> None:
     one = volume(source="a", warnings=("w",), header="h")
     other = one.with_array(np.ones((1, 3, 4, 5)))

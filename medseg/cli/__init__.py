@@ -12,13 +12,14 @@ import sys
 
 import typer
 
-from medseg.cli.answers import INTERRUPTED, WRONG, complain
 from medseg.cli.check import check
 from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
 from medseg.cli.export import export
 from medseg.cli.label import label
+from medseg.cli.output import INTERRUPTED, WRONG, print_error
 from medseg.cli.plan import plan
+from medseg.cli.review import review
 from medseg.cli.schema import schema
 from medseg.cli.segment import segment
 from medseg.cli.train import train
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for _command in (plan, train, segment, evaluate, label, export, check, demo, schema):
+for _command in (plan, train, segment, evaluate, review, label, export, check, demo, schema):
     app.command()(_command)
 
 
@@ -55,10 +56,10 @@ def main() -> None:
     try:
         code = app(prog_name="medseg", standalone_mode=False)
     except MedsegError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(WRONG)
     except KeyboardInterrupt:
-        complain("interrupted; a training goes on with --resume")
+        print_error("interrupted; a training goes on with --resume")
         sys.exit(INTERRUPTED)
     except Exception as error:
         # Typer's own complaints about the call carry their text and code; all else is a bug.

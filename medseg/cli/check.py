@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.answers import WRONG, open_terminal, print_json
 from medseg.cli.options import AsJson, BundlePath, Overrides
+from medseg.cli.output import WRONG, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.commands.check import Report
+    from medseg.commands.check import CheckReport
 
 
 def check(
@@ -43,7 +43,7 @@ def check(
     raise typer.Exit(WRONG if report.faults else 0)
 
 
-def _print_report(terminal: Terminal, report: Report) -> None:
+def _print_report(terminal: Terminal, report: CheckReport) -> None:
     """Print every fault and warning of a check, or that there is none."""
     for warning in report.warnings:
         terminal.say(f"note: {warning}")

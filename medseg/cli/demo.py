@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.answers import open_terminal
 from medseg.cli.evaluate import print_evaluation
 from medseg.cli.options import Overrides
+from medseg.cli.output import open_terminal
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal

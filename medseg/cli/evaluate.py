@@ -1,4 +1,4 @@
-"""``medseg evaluate``: scores against references, or agreement with a bundle."""
+"""``medseg evaluate``: scores against references."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.answers import FAILED, open_terminal, print_json
 from medseg.cli.options import AsJson
+from medseg.cli.output import FAILED, open_terminal, print_json
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
-    from medseg.evaluation.mask_review import MaskReview
     from medseg.evaluation.results import Evaluation
 
-_MOST_ROWS = 25
-"""Masks shown in a table; the file has them all."""
+
+def _moved(option: str) -> Any:
+    """Return a hidden option of 0.1.0 that ``medseg review`` has taken over."""
+    return typer.Option(option, hidden=True)
 
 
 def evaluate(
@@ -51,52 +52,30 @@ def evaluate(
         Path | None,
         typer.Option(metavar="OTHER", help="Another method's predictions, to compare with."),
     ] = None,
-    without_references: Annotated[
-        bool,
-        typer.Option(
-            "--without-references",
-            help="Judge masks from any source by how far a trained --bundle agrees.",
-        ),
-    ] = False,
-    scans: Annotated[
-        Path | None,
-        typer.Option(metavar="SCANS", help="What the masks were drawn on, without references."),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Without references: cpu, cuda or cuda:N; else auto."),
-    ] = None,
+    without_references: Annotated[bool, _moved("--without-references")] = False,
+    scans: Annotated[Path | None, _moved("--scans")] = None,
+    device: Annotated[str | None, _moved("--device")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score label maps against references: Dice, IoU, HD95, NSD and volume error.
-
-    Without references masks are judged by their agreement with a trained bundle, worst first.
+    """Score label maps against references: Dice, IoU, HD95, NSD, volume error.
 
     Exit code 1: some pairs could not be scored.
 
-    Example:
+    Examples:
 
       medseg evaluate results/ Task04_Hippocampus/labelsTr -o scores
 
       medseg evaluate results/ labelsTr --versus nnunet/ -o scores
-
-      medseg evaluate --without-references masks/ --bundle BUNDLE --scans scans/ -o scores
     """
-    if without_references:
-        if references or versus or lesions or ignore is not None or tolerance is not None:
-            raise MedsegError(
-                "--without-references compares with a bundle alone; leave out REFERENCES, "
-                "--versus, --lesions, --ignore and --tolerance"
-            )
-        _judge_masks(predictions, bundle, scans, out, device or "auto", as_json)
-        return
-    if scans is not None or device is not None:
+    if without_references or scans is not None or device is not None:
         raise MedsegError(
-            "--scans and --device go with --without-references; with REFERENCES no network is run"
+            "masks without references are now reviewed by another command: "
+            "medseg review MASKS SCANS BUNDLE"
         )
     if references is None:
         raise MedsegError(
-            "give REFERENCES to score against, or --without-references with --bundle and --scans"
+            "give REFERENCES to score against; without references, use "
+            "medseg review MASKS SCANS BUNDLE"
         )
     with open_terminal() as terminal:
         from medseg.bundle.bundle import load_bundle
@@ -120,29 +99,6 @@ def evaluate(
     else:
         print_evaluation(terminal, evaluation, out)
     raise typer.Exit(FAILED if evaluation.faults else 0)
-
-
-def _judge_masks(
-    predictions: Path,
-    bundle: Path | None,
-    scans: Path | None,
-    out: Path | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    if bundle is None or scans is None:
-        raise MedsegError(
-            "--without-references needs a trained --bundle to agree with, and --scans for it to see"
-        )
-    with open_terminal() as terminal:
-        from medseg.commands.review import evaluate_without_references as run
-
-        review = run(predictions, bundle, scans, out, device=device, listeners=[terminal])
-    if as_json:
-        print_json({"coverage": review.coverage, "cases": review.rows()})
-    else:
-        _print_mask_review(terminal, review, out)
-    raise typer.Exit(FAILED if review.faults else 0)
 
 
 def _content(evaluation: Evaluation) -> dict[str, Any]:
@@ -173,27 +129,6 @@ def print_evaluation(terminal: Terminal, evaluation: Evaluation, out: Path | Non
     if out is not None:
         terminal.say(f"Every case: {out / 'evaluation.csv'}")
         terminal.say(f"  page      {out / 'evaluation.html'}")
-
-
-def _print_mask_review(terminal: Terminal, review: MaskReview, out: Path | None) -> None:
-    """Print the masks that a bundle agrees with least, and name those it could not judge."""
-    heading, *rows = review.summary_rows()
-    terminal.show_table([heading, *rows[:_MOST_ROWS]], left=(0, 2))
-    if len(rows) > _MOST_ROWS:
-        terminal.say(f"and {len(rows) - _MOST_ROWS} more, which agree better")
-    said = (
-        "This bundle is not calibrated: the numbers order masks, their values can be far off."
-        if review.coverage is None
-        else "The order is that of Dice with the bundle's own masks, which is not calibrated. "
-        "The expected Dice was calibrated on those; for other masks it can be far off."
-    )
-    terminal.say(said)
-    flagged = len(review.to_review)
-    terminal.say(f"{flagged} of {len(review.cases)} to review")
-    for fault in review.faults:
-        terminal.say(f"  not judged: {fault}")
-    if out is not None:
-        terminal.say(f"Every mask: {out / 'agreement.csv'}")
 
 
 def _print_differences(terminal: Terminal, evaluation: Evaluation) -> None:

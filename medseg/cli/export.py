@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.answers import open_terminal, print_json
 from medseg.cli.options import AsJson, BundlePath
+from medseg.cli.output import open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal

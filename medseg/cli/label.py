@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from medseg.cli.answers import open_terminal
 from medseg.cli.options import BundlePath, Device
+from medseg.cli.output import open_terminal
 
 
 def label(

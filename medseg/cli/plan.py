@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.answers import open_terminal
 from medseg.cli.options import Device
+from medseg.cli.output import open_terminal
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def plan(
         wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
     with open_terminal() as terminal:
         from medseg.bundle.bundle import is_bundle
-        from medseg.commands.plan import plan_each
+        from medseg.commands.plan import plan_bundles
 
         if explain and is_bundle(dataset):
             if any((data, channels, dims, memory, budget, class_weights)):
@@ -96,7 +96,7 @@ def plan(
                 )
             _explain(terminal, dataset)
             return
-        plans = plan_each(
+        plans = plan_bundles(
             dataset,
             wanted,
             data=data,
@@ -136,9 +136,9 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
 def _explain(terminal: Terminal, bundle: Path) -> None:
     """Print why a bundle that is there already is as it is."""
     from medseg.bundle.bundle import load_bundle
-    from medseg.commands.plan import reasons
+    from medseg.commands.plan import list_choices
 
-    rows = reasons(load_bundle(bundle).spec)
+    rows = list_choices(load_bundle(bundle).spec)
     if not rows:
         raise MedsegError(f"{bundle} says no reasons: its notes are empty")
     _show(terminal, rows)

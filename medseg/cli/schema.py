@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medseg.cli.answers import print_json
+from medseg.cli.output import print_json
 
 
 def schema() -> None:

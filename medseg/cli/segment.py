@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.answers import FAILED, INTERRUPTED, complain, open_terminal, print_json
 from medseg.cli.options import AsJson, BundlePath, Device
+from medseg.cli.output import FAILED, INTERRUPTED, open_terminal, print_error, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -124,7 +124,7 @@ def segment(
                 listeners=[terminal],
             )
         except KeyboardInterrupt:
-            complain("interrupted; the same call goes on where this one stopped")
+            print_error("interrupted; the same call goes on where this one stopped")
             raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json([entry.model_dump(mode="json") for entry in batch.results])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medseg.cli.answers import open_terminal
 from medseg.cli.options import BundlePath, Device, Overrides
+from medseg.cli.output import open_terminal
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg.bundle.bundle import load_bundle
 from medseg.datasets.cases import find_cases
-from medseg.datasets.integrity import absent_labels, check_cases
+from medseg.datasets.integrity import check_cases, describe_absent_labels
 from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
@@ -16,7 +16,7 @@ from medseg.networks.unet import try_network
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CheckReport:
     """What a check found.
 
     Attributes:
@@ -36,7 +36,7 @@ def check(
     data: str | Path | None = None,
     overrides: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
-) -> Report:
+) -> CheckReport:
     """Check a bundle, its network, its weights if it has some, and its data if they are there.
 
     Args:
@@ -55,7 +55,7 @@ def check(
         loaded = load_bundle(bundle, overrides)
         try_network(loaded.spec)
     except BundleError as error:
-        return Report(error.faults or (Fault("bundle", str(error)),))
+        return CheckReport(error.faults or (Fault("bundle", str(error)),))
     faults = []
     if loaded.is_trained:
         try:
@@ -64,7 +64,7 @@ def check(
             faults.append(Fault("models/model.pt", str(error)))
     root = Path(data) if data is not None else loaded.data_root
     if data is None and (loaded.is_trained or not root.exists()):
-        return Report(tuple(faults))
+        return CheckReport(tuple(faults))
     found = check_cases(find_cases(root, loaded.spec), loaded.spec, listeners)
-    absent = tuple(absent_labels(found.labels, loaded.spec)) if found.good else ()
-    return Report((*faults, *found.faults), (*found.warnings, *absent), len(found.good))
+    absent = tuple(describe_absent_labels(found.labels, loaded.spec)) if found.good else ()
+    return CheckReport((*faults, *found.faults), (*found.warnings, *absent), len(found.good))

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.label_encoding import encode_labels, label_indices
+from medseg.datasets.label_encoding import encode_labels, encode_prediction
 from medseg.datasets.layouts import LISTING
 from medseg.datasets.layouts.dataset_json import ignored_value
 from medseg.datasets.layouts.msd_csv import read_json_list
 from medseg.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
-from medseg.evaluation.pairing import Pair, Pairing, pair_up
+from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
 from medseg.evaluation.results import Evaluation
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_labels
 from medseg.labels import Label, LabelSet, default_colour
-from medseg.metrics.comparison import Difference, compare
-from medseg.metrics.lesions import Lesions, count_lesions
+from medseg.metrics.comparison import Difference, compare_methods
+from medseg.metrics.lesions import LesionCounts, count_lesions
 from medseg.metrics.metrics import ABSENT, TOLERANCE_MM, CaseScores, score_case
 from medseg.volume import Volume
 
@@ -81,15 +81,15 @@ def evaluate(
         label_set = LabelSet(tuple(label_set), ignore, regions)
     if label_set is None and ignore is None and (references / LISTING).is_file():
         ignore = ignored_value(read_json_list(references / LISTING))
-    pairing = pair_up(predictions, references)
+    pairing = pair_predictions(predictions, references)
     how = _How(label_set, ignore, tolerance_mm)
     found = _scored(pairing, how, listeners, lesions=lesions)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
-        theirs = pair_up(versus, references).named_like(pairing)
+        theirs = pair_predictions(versus, references).named_like(pairing)
         other = _scored(theirs, how, listeners)
         found.faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
-        differences = tuple(compare(found.cases, other.cases))
+        differences = tuple(compare_methods(found.cases, other.cases))
         if not any(one.n for one in differences):
             notify(listeners, Notice("nothing is compared: no case has scores on both sides"))
     evaluation = Evaluation(
@@ -120,7 +120,7 @@ class _Scored:
 
     faults: list[Fault]
     cases: list[CaseScores] = field(default_factory=list)
-    lesions: dict[str, Mapping[str, Lesions]] = field(default_factory=dict)
+    lesions: dict[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
 
 
 def _scored(
@@ -149,7 +149,7 @@ def _scored(
     return found
 
 
-def _score(pair: Pair, how: _How, lesions: bool) -> tuple[CaseScores, Mapping[str, Lesions]]:
+def _score(pair: Pair, how: _How, lesions: bool) -> tuple[CaseScores, Mapping[str, LesionCounts]]:
     prediction, reference = read_labels(pair.prediction), read_labels(pair.reference)
     _check_grids(prediction, reference)
     label_set = how.label_set
@@ -157,7 +157,7 @@ def _score(pair: Pair, how: _How, lesions: bool) -> tuple[CaseScores, Mapping[st
         label_set = _found_labels(prediction, reference, how.ignore)
         predicted = encode_labels(prediction, label_set)
     else:
-        predicted = label_indices(prediction, label_set)
+        predicted = encode_prediction(prediction, label_set)
     expected = encode_labels(reference, label_set)
     if label_set.ignore_index is not None and predicted.max() == label_set.ignore_index:
         raise ScanError(

@@ -20,20 +20,20 @@ from medseg.events import Listener, Notice, notify
 from medseg.networks.devices import choose_device
 from medseg.networks.unet import try_network
 from medseg.planning import (
+    Constraints,
+    InspectedDataset,
     Notes,
-    Seen,
-    Wishes,
-    asked_channel,
-    bundle_content,
-    carry_over,
-    draft_spec,
+    convert_plans,
+    draft_bundle,
+    inspect_dataset,
     is_nnunet_plans,
-    look_at,
-    minutes,
+    parse_channel,
+    parse_minutes,
+    provisional_spec,
+    read_description,
     read_nnunet_plans,
-    read_subject,
 )
-from medseg.planning.fingerprint import Survey
+from medseg.planning.fingerprint import Fingerprint
 from medseg.training.time_budget import voxels_per_second
 
 _MOST_MEMORY_GB = {True: 12.0, False: 8.0}
@@ -52,14 +52,14 @@ class Plan:
 
     file: Path
     spec: BundleSpec
-    survey: Survey
+    survey: Fingerprint
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return field, value and reason of every choice."""
-        return reasons(self.spec)
+        return list_choices(self.spec)
 
 
-def reasons(spec: BundleSpec) -> list[tuple[str, str, str]]:
+def list_choices(spec: BundleSpec) -> list[tuple[str, str, str]]:
     """Return field, value and reason of every choice that a bundle's notes explain."""
     content = spec.model_dump(mode="json", by_alias=True)
     return [(field, _shown(content, field), why) for field, why in spec.notes.items()]
@@ -104,7 +104,7 @@ def plan(
         OutputError: If ``out`` exists or cannot be written.
         MedsegError: If a wish cannot be met.
     """
-    (made,) = plan_each(
+    (made,) = plan_bundles(
         dataset,
         {Path(out): dims},
         data=data,
@@ -118,7 +118,7 @@ def plan(
     return made
 
 
-def plan_each(
+def plan_bundles(
     dataset: str | Path,
     files: Mapping[Path, int | None],
     *,
@@ -166,12 +166,12 @@ def plan_each(
         return [_carried(root, file, raw, wanted, listeners) for file, wanted in each.items()]
     if data is not None:
         raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
-    seen = look_at(root, [asked_channel(text) for text in channels], listeners)
+    seen = inspect_dataset(root, [parse_channel(text) for text in channels], listeners)
     if seen.pictures and 3 in files.values():
         raise MedsegError(f"{root} holds pictures, which have two dimensions; leave out --dims")
     made = []
     for file, wanted in each.items():
-        content = bundle_content(seen, file, _suited(wanted, seen, computing))
+        content = draft_bundle(seen, file, _suited(wanted, seen, computing))
         made.append(Plan(file, _written(content, file), seen.survey))
     return made
 
@@ -194,7 +194,7 @@ def _check_files(files: Mapping[Path, int | None]) -> None:
 
 def _wishes(
     computing: torch.device, memory_gb: float | None, budget: str | None, class_weights: str | None
-) -> Wishes:
+) -> Constraints:
     """Return what is wished for every bundle.
 
     Raises:
@@ -205,11 +205,11 @@ def _wishes(
             f"--class-weights takes 'balanced', got '{class_weights}'; write weights of your own "
             "into training.class_weights of the bundle"
         )
-    return Wishes(
+    return Constraints(
         dims=None,
         on_gpu=computing.type == "cuda",
         memory_gb=memory_gb or _memory_gb(computing),
-        budget_minutes=minutes(budget) if budget else None,
+        budget_minutes=parse_minutes(budget) if budget else None,
         balanced=class_weights == "balanced",
     )
 
@@ -223,7 +223,7 @@ def _written(content: dict[str, Any], file: Path) -> BundleSpec:
 
 
 def _carried(
-    root: Path, file: Path, data: Path | None, wishes: Wishes, listeners: Sequence[Listener]
+    root: Path, file: Path, data: Path | None, wishes: Constraints, listeners: Sequence[Listener]
 ) -> Plan:
     """Turn nnU-Net's plans into a bundle; nothing of the data is opened.
 
@@ -243,8 +243,8 @@ def _carried(
             f"{listing}: the names of channels and labels stand in nnU-Net's {LISTING}, which is "
             "not there; put it beside the plans, or give the raw data folder by --data"
         )
-    subject = read_subject(listing)
-    carried = carry_over(plans, subject, wishes)
+    subject = read_description(listing)
+    carried = convert_plans(plans, subject, wishes)
     place: dict[str, Any] = {"format": "nnunet"}
     if subject.ignore is not None:
         place["ignore"] = subject.ignore
@@ -256,10 +256,10 @@ def _carried(
     for what in carried.left_behind:
         notify(listeners, Notice(f"not carried over: {what}"))
     content = {"$schema": SCHEMA_ID, **carried.content, "data": place}
-    return Plan(file, _written(content, file), Survey((), ()))
+    return Plan(file, _written(content, file), Fingerprint((), ()))
 
 
-def _suited(wishes: Wishes, seen: Seen, device: torch.device) -> Wishes:
+def _suited(wishes: Constraints, seen: InspectedDataset, device: torch.device) -> Constraints:
     """Suit wishes to a data set; with a time budget, measure how fast the device trains it."""
     if seen.pictures:
         wishes = replace(wishes, dims=2)
@@ -267,7 +267,7 @@ def _suited(wishes: Wishes, seen: Seen, device: torch.device) -> Wishes:
         return wishes
     channels = len(seen.survey.cases[0].channels)
     labels = {value: f"label {value}" for value in seen.survey.values} or {1: "label"}
-    smallest = draft_spec(channels, labels, dims=wishes.dims or 3, wide=wishes.on_gpu)
+    smallest = provisional_spec(channels, labels, dims=wishes.dims or 3, wide=wishes.on_gpu)
     return replace(wishes, voxels_per_second=voxels_per_second(smallest, device))
 
 

@@ -1,7 +1,8 @@
-"""Judge masks made by someone else by how far a trained bundle agrees with them."""
+"""``medseg review``: masks by others, judged by how far a trained bundle agrees with them."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,12 +11,12 @@ from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import check_same_grid, label_indices
-from medseg.datasets.redaction import discreet, discreet_fault
+from medseg.datasets.label_encoding import encode_prediction
+from medseg.datasets.redaction import discreet_fault
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, worst_first
-from medseg.evaluation.pairing import pair_with_scans
+from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
+from medseg.evaluation.pairing import ScanPairing, pair_with_scans
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels
@@ -23,6 +24,64 @@ from medseg.quality.estimates import MaskQuality
 
 AGREEMENT = "agreement.csv"
 """The table that is written."""
+
+_TASK = "reviewing masks"
+
+
+def review(
+    masks: str | Path,
+    scans: str | Path,
+    bundle: Bundle | str | Path,
+    out: str | Path | None = None,
+    *,
+    device: str = "auto",
+    listeners: Sequence[Listener] = (),
+) -> MaskReview:
+    """Judge masks by others without references: how good are they probably?
+
+    Each scan is segmented with the bundle, and the given mask is judged by the bundle's
+    probabilities and its own mask. Masks and scans are paired by name; a mask that cannot be
+    judged is a fault and never stops the others.
+
+    Args:
+        masks: A folder of label maps, or one label map, from any source. They hold the bundle's
+            label indices and lie on their scans' grids.
+        scans: The scans that the masks were drawn on: a file, a folder (searched with all below
+            it) or a CSV.
+        bundle: A trained bundle, or its path.
+        out: The folder in which ``agreement.csv`` is written.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        listeners: Told of progress, and of scans without a mask.
+
+    Returns:
+        Every mask, the worst first, and everything that could not be judged.
+
+    Raises:
+        BundleError: If the bundle is wrong.
+        CheckpointError: If it has no weights.
+        DatasetError: If no mask belongs to a scan.
+        OutputError: If the table cannot be written.
+    """
+    segmenter = Segmenter(bundle, device)
+    found = find_scans(Path(scans), len(segmenter.spec.channels))
+    pairing = pair_with_scans(Path(masks), found.scans)
+    _warn_of_unpaired_scans(pairing, listeners)
+    faults = [discreet_fault(fault, Path(scans)) for fault in found.left_out]
+    faults.extend(pairing.faults)
+    judged: list[JudgedMask] = []
+    for done, (mask, scan) in enumerate(pairing.pairs, start=1):
+        try:
+            quality = _judge_mask(segmenter, mask, scan, listeners)
+            judged.append(JudgedMask(scan.name, quality))
+        except MedsegError as error:
+            faults.append(Fault.from_error(scan.name, error))
+        notify(listeners, Progress(_TASK, done, len(pairing.pairs)))
+    calibration = segmenter.bundle.trained.quality
+    coverage = None if calibration is None else calibration.coverage
+    made = MaskReview(tuple(sorted(judged, key=review_order)), tuple(faults), coverage)
+    if out is not None:
+        write_atomically(Path(out) / AGREEMENT, agreement_csv(made))
+    return made
 
 
 def evaluate_without_references(
@@ -34,65 +93,32 @@ def evaluate_without_references(
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> MaskReview:
-    """Say how good label maps probably are where nobody knows the truth.
-
-    Each scan is segmented with the bundle, and the given mask is judged by the bundle's
-    probabilities and its own mask. Label maps and scans are paired by name; one that cannot be
-    judged is a fault and never stops the others.
-
-    Args:
-        predictions: A folder of label maps, or one label map, from any source. They hold the
-            bundle's label indices.
-        bundle: A trained bundle, or its path.
-        scans: The scans the label maps were drawn on: a file, a folder (searched with all below
-            it) or a CSV.
-        out: Where ``agreement.csv`` is written.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        listeners: Hear of progress, and of scans without a label map.
-
-    Returns:
-        Every mask, the worst first, and everything that could not be judged.
-
-    Raises:
-        BundleError: If the bundle is wrong.
-        CheckpointError: If it has no weights.
-        DatasetError: If no label map belongs to a scan.
-        OutputError: If the table cannot be written.
-    """
-    segmenter = Segmenter(bundle, device)
-    found = find_scans(Path(scans), len(segmenter.spec.channels))
-    pairing = pair_with_scans(Path(predictions), found.scans)
-    if pairing.without_prediction:
-        count = len(pairing.without_prediction)
-        what = "1 scan has" if count == 1 else f"{count} scans have"
-        notify(listeners, Notice(f"{what} no label map of its name and cannot be judged"))
-    cases: list[JudgedMask] = []
-    left_out = (discreet_fault(fault, Path(scans)) for fault in found.left_out)
-    faults = [*left_out, *pairing.faults]
-    for done, (mask, scan) in enumerate(pairing.pairs, start=1):
-        try:
-            cases.append(JudgedMask(scan.name, _judged(segmenter, mask, scan, listeners)))
-        except MedsegError as error:
-            faults.append(Fault(scan.name, discreet(str(error), scan)))
-        notify(listeners, Progress("judging", done, len(pairing.pairs)))
-    known = segmenter.bundle.trained.quality
-    review = MaskReview(
-        tuple(sorted(cases, key=worst_first)),
-        tuple(faults),
-        None if known is None else known.coverage,
+    """Do what ``review`` does; the name it had in 0.1.0, with its order of arguments."""
+    warnings.warn(
+        "evaluate_without_references is now review(masks, scans, bundle); "
+        "the old name will be removed in the next release",
+        DeprecationWarning,
+        stacklevel=2,
     )
-    if out is not None:
-        write_atomically(Path(out) / AGREEMENT, agreement_csv(review))
-    return review
+    return review(predictions, scans, bundle, out, device=device, listeners=listeners)
 
 
-def _judged(
+def _warn_of_unpaired_scans(pairing: ScanPairing, listeners: Sequence[Listener]) -> None:
+    count = len(pairing.without_prediction)
+    if not count:
+        return
+    who = "1 scan has" if count == 1 else f"{count} scans have"
+    notify(listeners, Notice(f"{who} no mask of the same name and cannot be reviewed"))
+
+
+def _judge_mask(
     segmenter: Segmenter, mask: Path, scan: Scan, listeners: Sequence[Listener]
 ) -> MaskQuality:
     spec = segmenter.spec
     check_kind(scan, spec)
-    volume, label = read_scan(scan, len(spec.channels)), read_labels(mask)
-    check_same_grid(volume, label)
+    volume = read_scan(scan, len(spec.channels))
+    labels = read_labels(mask)
+    volume.require_same_grid(labels, "the scan and its mask")
     for warning in (*volume.warnings, *check_volume(volume, spec)):
-        notify(listeners, Notice(f"{scan.name}: {discreet(warning, scan)}"))
-    return segmenter.judge(volume, label_indices(label, spec.label_set))
+        notify(listeners, Notice(f"{scan.name}: {warning}"))
+    return segmenter.judge(volume, encode_prediction(labels, spec.label_set))

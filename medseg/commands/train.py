@@ -374,7 +374,7 @@ def _ways(spec: BundleSpec) -> list[tuple[str, ...]]:
 def _calibrating(run: TrainingRun, dataset: Dataset) -> int:
     """Return how many cases quality is calibrated on; each is held back in one of all folds."""
     others = len(dataset.training) if run.whole is not None else 0
-    return len(dataset.held_back) + others
+    return len(dataset.held_out) + others
 
 
 def _judge_held_back(
@@ -382,14 +382,14 @@ def _judge_held_back(
 ) -> HeldOutResults:
     """Segment the held-back scans by the path users take, on their own grids."""
     ways = _ways(run.spec)
-    total = len(dataset.held_back)
+    total = len(dataset.held_out)
     outcomes: list[list[CaseResults]] = [[] for _ in ways]
     if total:
         segmenter = Segmenter(Bundle(run.spec, run.folder.path), device)
         names = (case.case_id for case in dataset.validation)
         cases = (
             HeldOutCase(name, *open_case(case, run.spec))
-            for name, case in zip(names, dataset.held_back, strict=True)
+            for name, case in zip(names, dataset.held_out, strict=True)
         )
         copies = count_corrupted_copies(run.spec, _calibrating(run, dataset))
         seed = run.spec.training.seed

@@ -38,7 +38,7 @@ _ANNOTATED = "annotated"
 
 
 @dataclass(frozen=True, slots=True)
-class PreprocessedCase:
+class CachedCase:
     """One training case on the network's grid.
 
     Attributes:
@@ -71,9 +71,9 @@ class PreprocessedCase:
         """Memory the two arrays take."""
         return self.image.nbytes + self.label.nbytes
 
-    def to(self, device: torch.device) -> PreprocessedCase:
+    def to(self, device: torch.device) -> CachedCase:
         """Return the case with its arrays on ``device``."""
-        return PreprocessedCase(
+        return CachedCase(
             self.case_id,
             self.label_id,
             self.image.to(device),
@@ -84,7 +84,7 @@ class PreprocessedCase:
         )
 
 
-def entry_key(case: Case, spec: BundleSpec) -> str:
+def make_entry_key(case: Case, spec: BundleSpec) -> str:
     """Return the name of a case's entry: a hash of its files' identity and the preprocessing."""
     files = [*(file for part in case.scan.parts for file in part), *case.label_files]
     seen = [
@@ -102,7 +102,7 @@ def entry_key(case: Case, spec: BundleSpec) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
-def content_id(case: Case) -> str:
+def hash_content(case: Case) -> str:
     """Return ten hex digits of the SHA-256 of the case's image files' bytes."""
     digest = hashlib.sha256()
     for part in case.scan.parts:
@@ -154,7 +154,7 @@ def write_entry(
         places = _foreground(indices[0], ignored)
         np.savez(part / "foreground.npz", allow_pickle=False, **places)
         label_id = hashlib.sha256(indices.tobytes()).hexdigest()[:10]
-        entry = {"case_id": content_id(case), "label_id": label_id, "spacing": spacing}
+        entry = {"case_id": hash_content(case), "label_id": label_id, "spacing": spacing}
         (part / "entry.json").write_text(json.dumps(entry))
         _publish(part, folder)
     except OSError as error:
@@ -196,7 +196,7 @@ def is_entry(folder: Path) -> bool:
     return (folder / "entry.json").is_file()
 
 
-def read_entry(folder: Path) -> PreprocessedCase:
+def read_entry(folder: Path) -> CachedCase:
     """Map a case's entry into memory; nothing is read before it is used.
 
     Raises:
@@ -208,7 +208,7 @@ def read_entry(folder: Path) -> PreprocessedCase:
             places = {name: found[name] for name in found.files}
         annotated = places.pop(_ANNOTATED, None)
         x, y, z = entry["spacing"]
-        return PreprocessedCase(
+        return CachedCase(
             case_id=entry["case_id"],
             label_id=entry["label_id"],
             image=_mapped(folder / "image.npy"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.datasets.dicom_structures import Structures
-from medseg.datasets.layouts import Row, Rows, Wanted, listed_as, some
+from medseg.datasets.layouts import CaseListing, ListedCase, Selection, abbreviate, list_cases
 from medseg.datasets.layouts.checks import faults, names, says
 from medseg.datasets.mask_files import Masks
 from medseg.errors import DatasetError, Fault
@@ -108,10 +108,10 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
-    return cases_among(listed_as(root, spec.data.format, _wanted(spec)), spec)
+    return make_cases(list_cases(root, spec.data.format, _wanted(spec)), spec)
 
 
-def cases_among(found: Rows, spec: BundleSpec) -> CaseList:
+def make_cases(found: CaseListing, spec: BundleSpec) -> CaseList:
     """Make cases of what a layout lists already, so that a large folder is searched once.
 
     Args:
@@ -148,14 +148,14 @@ def cases_among(found: Rows, spec: BundleSpec) -> CaseList:
     return CaseList(tuple(cases), tuple(sorted(wrong, key=str)), tuple(warnings))
 
 
-def _wanted(spec: BundleSpec) -> Wanted:
-    return Wanted(
+def _wanted(spec: BundleSpec) -> Selection:
+    return Selection(
         channels=spec.channels,
         labels={label.name: label.value for label in spec.label_set},
     )
 
 
-def folds_of(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:
+def assign_folds(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:
     """Say which fold each case is in.
 
     Where the data set lists a fold for every case, that is it. Else the groups stand in a line
@@ -185,7 +185,7 @@ def folds_of(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:
     return tuple(fold_of[case.group] for case in cases)
 
 
-def split(
+def split_cases(
     cases: Sequence[Case], data: DataSpec, fold: int | None
 ) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """Split the cases into those to train on and those to validate on.
@@ -205,7 +205,7 @@ def split(
         raise DatasetError("there is no usable case to train on")
     if fold is None:
         return tuple(cases), ()
-    folds = folds_of(cases, data)
+    folds = assign_folds(cases, data)
     there = sorted(set(folds))
     if fold not in there:
         raise DatasetError(
@@ -249,7 +249,7 @@ def _too_few(cases: Sequence[Case], groups: dict[str, int], data: DataSpec) -> s
     )
 
 
-def _group_field(found: Rows, data: DataSpec) -> str:
+def _group_field(found: CaseListing, data: DataSpec) -> str:
     """Find the field that names the cases' group; ``""`` where none does.
 
     Raises:
@@ -269,7 +269,7 @@ def _group_field(found: Rows, data: DataSpec) -> str:
     )
 
 
-def _case(row: Row, name: str, field: str, data: DataSpec) -> Case:
+def _case(row: ListedCase, name: str, field: str, data: DataSpec) -> Case:
     parts = row.series or tuple((image,) for image in row.images)
     scan = Scan(name, parts, row.volume)
     fold = int(row.fields["fold"]) if says(row, "fold") else None
@@ -282,7 +282,7 @@ def _pattern_group(name: str, data: DataSpec) -> str | None:
     return found[1] if found else None
 
 
-def _unlike_the_bundle(found: Rows, spec: BundleSpec) -> Iterator[str]:
+def _unlike_the_bundle(found: CaseListing, spec: BundleSpec) -> Iterator[str]:
     """Say where the data set and the bundle leave out different values."""
     ignore = found.ignore
     if ignore is None or ignore == spec.data.ignore or ignore in spec.label_set.values:
@@ -294,7 +294,9 @@ def _unlike_the_bundle(found: Rows, spec: BundleSpec) -> Iterator[str]:
     )
 
 
-def _ungrouped(found: Rows, named: Sequence[str], field: str, data: DataSpec) -> Iterator[str]:
+def _ungrouped(
+    found: CaseListing, named: Sequence[str], field: str, data: DataSpec
+) -> Iterator[str]:
     """Say which cases lack what others are grouped by, unasked."""
     if not field or data.group_by or data.group_pattern:
         return
@@ -302,7 +304,7 @@ def _ungrouped(found: Rows, named: Sequence[str], field: str, data: DataSpec) ->
     if alone:
         yield (
             f"{len(alone)} of {len(named)} cases have no '{field}'; each of them stands for "
-            f"itself: {some(alone)}"
+            f"itself: {abbreviate(alone)}"
         )
 
 
@@ -312,13 +314,13 @@ def _doubts(cases: Sequence[Case], data: DataSpec) -> Iterator[str]:
         if alone:
             yield (
                 f"data.group_pattern finds nothing in {len(alone)} of {len(cases)} names; each of "
-                f"these cases stands for itself: {some(alone)}"
+                f"these cases stands for itself: {abbreviate(alone)}"
             )
     unlisted = [case.name for case in cases if case.fold is None]
     if 0 < len(unlisted) < len(cases):
         yield (
             f"{len(unlisted)} of {len(cases)} cases have no fold in the list, so its folds are "
-            f"not used; give them one: {some(unlisted)}"
+            f"not used; give them one: {abbreviate(unlisted)}"
         )
     folds: dict[str, set[int | None]] = defaultdict(set)
     for case in cases:
@@ -327,5 +329,5 @@ def _doubts(cases: Sequence[Case], data: DataSpec) -> Iterator[str]:
     if torn and not unlisted:
         yield (
             f"the listed folds tear {len(torn)} groups apart, so validation is not independent "
-            f"of training: {some(torn)}"
+            f"of training: {abbreviate(torn)}"
         )

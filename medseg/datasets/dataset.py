@@ -9,14 +9,14 @@ from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import (
-    PreprocessedCase,
-    entry_key,
+    CachedCase,
     is_entry,
+    make_entry_key,
     read_entry,
     write_entry,
 )
-from medseg.datasets.cases import Case, CaseList, find_cases, folds_of, split
-from medseg.datasets.integrity import absent_labels, check_cases
+from medseg.datasets.cases import Case, CaseList, assign_folds, find_cases, split_cases
+from medseg.datasets.integrity import check_cases, describe_absent_labels
 from medseg.datasets.label_encoding import Indices
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
@@ -31,13 +31,13 @@ class Dataset:
     Attributes:
         training: To learn from.
         validation: To score on.
-        held_back: The same validation cases as they lie on disk.
+        held_out: The same validation cases as they lie on disk.
         fingerprint: Hash of the content of all, images and labels, and of how they are split.
     """
 
-    training: Sequence[PreprocessedCase]
-    validation: Sequence[PreprocessedCase]
-    held_back: Sequence[Case]
+    training: Sequence[CachedCase]
+    validation: Sequence[CachedCase]
+    held_out: Sequence[Case]
     fingerprint: str
 
 
@@ -78,12 +78,12 @@ def open_dataset(
         OutputError: If the cache cannot be written.
     """
     usable, ready = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
-    training, validation = split(usable, spec.data, fold)
+    training, validation = split_cases(usable, spec.data, fold)
     return Dataset(
         [ready[case.name] for case in training],
         [ready[case.name] for case in validation],
         validation,
-        _fingerprint(usable, ready, () if fold is None else folds_of(usable, spec.data)),
+        _fingerprint(usable, ready, () if fold is None else assign_folds(usable, spec.data)),
     )
 
 
@@ -109,7 +109,7 @@ def find_folds(
         OutputError: If the cache cannot be written.
     """
     usable, ready = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
-    fold_of = folds_of(usable, spec.data)
+    fold_of = assign_folds(usable, spec.data)
     folds = sorted(set(fold_of))
     if len(folds) < 2:
         raise DatasetError(f"all {len(usable)} usable cases are in one fold; list at least two")
@@ -122,10 +122,10 @@ def _usable_cases(
     cache: Path,
     skip_bad_cases: bool,
     listeners: Sequence[Listener],
-) -> tuple[list[Case], dict[str, PreprocessedCase]]:
+) -> tuple[list[Case], dict[str, CachedCase]]:
     """Return the cases without a fault, and each by its name as it was preprocessed."""
     found = data if isinstance(data, CaseList) else find_cases(data, spec)
-    entries = {case.name: cache / entry_key(case, spec) for case in found.cases}
+    entries = {case.name: cache / make_entry_key(case, spec) for case in found.cases}
     unread = tuple(case for case in found.cases if not is_entry(entries[case.name]))
     chain = Preprocessing(spec, with_label=True)
 
@@ -139,7 +139,7 @@ def _usable_cases(
     _report_faults(checked.faults, skip_bad_cases, listeners)
     ready = {name: read_entry(entry) for name, entry in entries.items() if is_entry(entry)}
     present = {index for case in ready.values() for index in case.foreground}
-    for warning in (*checked.warnings, *absent_labels(present, spec)):
+    for warning in (*checked.warnings, *describe_absent_labels(present, spec)):
         notify(listeners, Notice(warning))
     usable = [case for case in found.cases if case.name in ready]
     return usable, ready
@@ -159,7 +159,7 @@ def _report_faults(
 
 
 def _fingerprint(
-    cases: Sequence[Case], ready: Mapping[str, PreprocessedCase], folds: Sequence[int]
+    cases: Sequence[Case], ready: Mapping[str, CachedCase], folds: Sequence[int]
 ) -> str:
     """Return a hash of what is learned from and what is held back; names have no part in it."""
     kept = [ready[case.name] for case in cases]

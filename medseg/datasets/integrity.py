@@ -17,8 +17,8 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case, CaseList, Scan
-from medseg.datasets.label_encoding import Indices, check_same_grid, encode_labels
-from medseg.datasets.layouts import some
+from medseg.datasets.label_encoding import Indices, encode_labels
+from medseg.datasets.layouts import abbreviate
 from medseg.datasets.names import is_picture
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
@@ -32,7 +32,7 @@ _MOST_WORKERS = 4  # each holds a case in memory; more only wait for the disk
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class IntegrityReport:
     """What the data check found.
 
     Attributes:
@@ -78,7 +78,7 @@ def check_cases(
     spec: BundleSpec,
     listeners: Iterable[Listener] = (),
     keep: Keep | None = None,
-) -> Inspection:
+) -> IntegrityReport:
     """Open every case and check that it can be trained on with this bundle.
 
     Args:
@@ -104,7 +104,7 @@ def check_cases(
     faults = [Fault(found.case.name, found.fault) for found in findings if found.fault]
     warnings = [f"{found.case.name}: {text}" for found in findings for text in found.warnings]
     good = [found for found in findings if not found.fault]
-    return Inspection(
+    return IntegrityReport(
         tuple(found.case for found in good),
         (*listed.faults, *mixed_up, *faults),
         (*listed.warnings, *warnings, *_copies(good)),
@@ -126,7 +126,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     """
     image = read_scan(case.scan, len(spec.channels))
     label = case.read_label(image)
-    check_same_grid(image, label)
+    image.require_same_grid(label, "the image and its label map")
     if not any(_varies(channel) for channel in image.array):
         raise ScanError("every voxel of the image has the same value, so there is nothing to see")
     indices = encode_labels(label, spec.label_set)
@@ -201,7 +201,7 @@ def _of_right_kind(
     fault = Fault(
         "preprocessing.input",
         f"{len(wrong)} of {len(cases)} cases are {kinds[0]} and the bundle is for {kinds[1]}: "
-        f"{some(case.name for case in wrong)}. Set preprocessing.input to '{other}', or give "
+        f"{abbreviate(case.name for case in wrong)}. Set preprocessing.input to '{other}', or give "
         f"{kinds[1]}",
     )
     return tuple(case for case in cases if _is_picture(case) == wants_pictures), (fault,)
@@ -242,13 +242,13 @@ def _copies(findings: Sequence[_Finding]) -> Iterator[str]:
         for names in same.values():
             if len(names) > 1:
                 yield (
-                    f"the {what}s of {some(names)} are identical, voxel for voxel; in different "
-                    "folds they would be both learned and tested"
+                    f"the {what}s of {abbreviate(names)} are identical, voxel for voxel; in "
+                    "different folds they would be both learned and tested"
                 )
 
 
-def absent_labels(present: Collection[int], spec: BundleSpec) -> Iterator[str]:
+def describe_absent_labels(present: Collection[int], spec: BundleSpec) -> Iterator[str]:
     """Warn of labels that no case holds, given the indices that occur."""
     absent = [label.name for label in spec.label_set if label.index not in present]
     if absent:
-        yield f"no case holds the label {some(absent)}, so it cannot be learned"
+        yield f"no case holds the label {abbreviate(absent)}, so it cannot be learned"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.datasets.layouts import some
+from medseg.datasets.layouts import abbreviate
 from medseg.datasets.names import is_picture
-from medseg.errors import GeometryError, ScanError
+from medseg.errors import ScanError
 from medseg.labels import LabelSet
 from medseg.volume import Array, Volume
 
@@ -58,7 +58,7 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     return _by_value(array[0], labels)
 
 
-def label_indices(prediction: Volume, labels: LabelSet) -> Array:
+def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
     """Return a prediction's label indices ``(i, j, k)``; only colours need to be turned into them.
 
     Raises:
@@ -82,25 +82,6 @@ def _is_coloured(grey: npt.NDArray[Any], labels: LabelSet) -> bool:
     return any(v not in values for v in there) and all((v, v, v) in colours for v in there)
 
 
-def check_same_grid(image: Volume, label: Volume) -> None:
-    """Check that every voxel of ``label`` lies on the same voxel of ``image``.
-
-    Raises:
-        GeometryError: If their shapes or places differ; it says by how much.
-    """
-    if label.shape != image.shape:
-        raise GeometryError(
-            f"the label has {_times(label.shape)} voxels and the image {_times(image.shape)}; "
-            "they must lie on one grid"
-        )
-    if not image.on_same_grid(label):
-        raise GeometryError(
-            f"the label lies up to {image.grid_distance(label):.3g} mm away from the image, "
-            "though they have as many voxels; they must lie on one grid (is one of them "
-            "flipped, or from another scan?)"
-        )
-
-
 def _by_value(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
     array = array.view(np.uint8) if array.dtype.kind == "b" else array
     find = _finder(labels.values, labels, array.size, int(array.min()), int(array.max()))
@@ -110,8 +91,8 @@ def _by_value(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
         have = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
             f"the label file holds {_listed(named)}; this bundle has 0 (background), "
-            f"{some(have, MOST_NAMED)}. Give the label that is meant its 'value' in the bundle, "
-            "name in data.ignore what nobody annotated, or correct the file"
+            f"{abbreviate(have, MOST_NAMED)}. Give the label that is meant its 'value' in the "
+            "bundle, name in data.ignore what nobody annotated, or correct the file"
         )
     return indices
 
@@ -128,8 +109,8 @@ def _by_colour(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
         have = [f"{label.colour} ({label.name})" for label in labels]
         raise ScanError(
             f"the label picture holds the colours {_listed(named)}; this bundle has (0, 0, 0) "
-            f"(background), {some(have, MOST_NAMED)}. Give the label that is meant its 'colour' in "
-            "the bundle, or correct the picture"
+            f"(background), {abbreviate(have, MOST_NAMED)}. Give the label that is meant its "
+            "'colour' in the bundle, or correct the picture"
         )
     return indices
 
@@ -203,8 +184,4 @@ def _unpacked(code: int) -> tuple[int, int, int]:
 
 def _listed(unknown: Sequence[tuple[str, int]]) -> str:
     """Write the unknown values, the most frequent first."""
-    return some([f"{value} ({count} voxels)" for value, count in unknown], MOST_NAMED)
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(str(size) for size in shape)
+    return abbreviate([f"{value} ({count} voxels)" for value, count in unknown], MOST_NAMED)

@@ -45,7 +45,7 @@ def is_picture(path: PurePath) -> bool:
     return split_suffix(path.name)[1] in PICTURE_SUFFIXES
 
 
-def safe_name(text: str) -> str:
+def make_safe_name(text: str) -> str:
     """Make ``text`` a name that is a plain file name on every system.
 
     Only ``A-Z a-z 0-9 . _ -`` stay, others become ``_``; it starts with none of ``.`` and
@@ -66,11 +66,11 @@ def distinct_names(wanted: Sequence[str], origins: Iterable[str]) -> list[str]:
         origins: A different text for each: its path, its UID.
     """
     digests = [hashlib.sha256(origin.encode(errors="replace")).hexdigest() for origin in origins]
-    names = [safe_name(text) for text in wanted]
+    names = [make_safe_name(text) for text in wanted]
     for length in (6, 16, 64):
         often = Counter(name.casefold() for name in names)
         names = [
-            _tagged(safe_name(text), digest[:length]) if often[name.casefold()] > 1 else name
+            _tagged(make_safe_name(text), digest[:length]) if often[name.casefold()] > 1 else name
             for name, text, digest in zip(names, wanted, digests, strict=True)
         ]
     return names

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import safe_name, split_suffix
+from medseg.datasets.names import make_safe_name, split_suffix
 from medseg.errors import Fault
 from medseg.io.dicom.volume import DICOM
 
@@ -61,7 +61,7 @@ def discreet_fault(fault: Fault, root: Path) -> Fault:
         digest = hashlib.sha256(fault.where.encode(errors="replace")).hexdigest()
         name = f"file-{digest[:10]}"
     else:
-        name = safe_name(split_suffix(fault.where)[0].replace("/", "_"))
+        name = make_safe_name(split_suffix(fault.where)[0].replace("/", "_"))
     return Fault(name, discreet(fault.what, Scan(name, ((path,),))))
 
 

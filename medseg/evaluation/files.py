@@ -16,7 +16,7 @@ from medseg._support.json_values import nan_to_none
 from medseg.evaluation.report import PageTable, render_evaluation
 from medseg.evaluation.results import COLUMNS, Evaluation
 from medseg.metrics.comparison import Interval
-from medseg.metrics.lesions import Lesions
+from medseg.metrics.lesions import LesionCounts
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import Statistic
 
@@ -58,7 +58,7 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
             for case, by_label in evaluation.lesions.items()
             for name, count in by_label.items()
         ]
-        columns = ["case", "label", *(one.name for one in fields(Lesions))]
+        columns = ["case", "label", *(one.name for one in fields(LesionCounts))]
         write_atomically(out / "lesions.csv", _csv(columns, found))
 
 

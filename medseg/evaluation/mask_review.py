@@ -67,7 +67,7 @@ class MaskReview:
         return [heading, *(_summary(one) for one in self.cases)]
 
 
-def worst_first(one: JudgedMask) -> tuple[float, str]:
+def review_order(one: JudgedMask) -> tuple[float, str]:
     """Order judged masks for people.
 
     By Dice with the bundle's own mask: of all that is known here it was closest to the true Dice

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import safe_name, split_suffix
+from medseg.datasets.names import make_safe_name, split_suffix
 from medseg.errors import DatasetError, Fault
 
 LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
@@ -73,7 +73,7 @@ class ScanPairing:
     without_prediction: tuple[str, ...]
 
 
-def pair_up(predictions: Path, references: Path) -> Pairing:
+def pair_predictions(predictions: Path, references: Path) -> Pairing:
     """Pair two folders of label maps, or two label maps.
 
     Names are compared without their endings. One name may go on after the other (``case_7`` and
@@ -192,13 +192,13 @@ def _possible(predicted: Set[str], expected: Set[str]) -> list[tuple[str, str]]:
     by_name: dict[str, set[str]] = defaultdict(set)
     by_start: dict[str, set[str]] = defaultdict(set)
     for prediction in predicted - expected:
-        by_name[safe_name(prediction)].add(prediction)
+        by_name[make_safe_name(prediction)].add(prediction)
         for start in _starts(prediction):
             by_start[start].add(prediction)
     return [
         (reference, prediction)
         for reference in expected - predicted
-        for prediction in by_start.get(safe_name(reference), set()).union(
+        for prediction in by_start.get(make_safe_name(reference), set()).union(
             *(by_name.get(start, set()) for start in _starts(reference))
         )
     ]
@@ -218,7 +218,7 @@ def _starts(name: str) -> set[str]:
 
     ``a_seg_v2`` → ``{"a", "a_seg", "a_seg_v2"}``, and ``case 7`` → ``{"case_7"}``.
     """
-    safe = safe_name(name)
+    safe = make_safe_name(name)
     bare = _FOLDER.sub("", safe)
     return {safe, bare, *(bare[: found.start()] for found in _ADDITION.finditer(bare))} - {""}
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg._support.html import render_page
 from medseg.errors import Fault
 
-_TEMPLATES = Path(__file__).with_name("templates")
+_TEMPLATE = Path(__file__).with_name("templates") / "evaluation.html.j2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +33,5 @@ def render_evaluation(
         tables: In the order shown; those without rows are left out.
         faults: What could not be scored.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    # Every value is escaped: a case can be called anything.
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("evaluation.html.j2").render(
-        cases=cases, note=note, tables=[table for table in tables if table.rows], faults=faults
-    )
+    shown = [table for table in tables if table.rows]
+    return render_page(_TEMPLATE, cases=cases, note=note, tables=shown, faults=faults)

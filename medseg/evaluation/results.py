@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.errors import Fault
-from medseg.metrics.comparison import Difference, Interval, interval_over_labels
-from medseg.metrics.lesions import Lesions, pooled
+from medseg.metrics.comparison import Difference, Interval, bootstrap_interval_over_labels
+from medseg.metrics.lesions import LesionCounts, pool_lesions
 from medseg.metrics.metrics import MEAN, CaseScores
-from medseg.metrics.statistics import Statistic, statistics, summarise
+from medseg.metrics.statistics import Statistic, compute_statistics, summarise
 
 COLUMNS = {
     "dice": "dice",
@@ -47,7 +47,7 @@ class Evaluation:
     faults: tuple[Fault, ...]
     without_reference: tuple[str, ...]
     tolerance_mm: float
-    lesions: Mapping[str, Mapping[str, Lesions]] = field(default_factory=dict)
+    lesions: Mapping[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
 
     @property
@@ -58,7 +58,7 @@ class Evaluation:
     @property
     def statistics(self) -> dict[str, dict[str, Statistic]]:
         """``metric → label name → mean, spread and worst case``."""
-        return statistics(self.cases)
+        return compute_statistics(self.cases)
 
     @property
     def intervals(self) -> dict[str, dict[str, Interval]]:
@@ -71,12 +71,12 @@ class Evaluation:
     def _interval(self, metric: str, name: str, names: Iterable[str]) -> Interval:
         labels = [one for one in names if one != MEAN] if name == MEAN else [name]
         columns = [[case[metric].get(label, math.nan) for case in self.cases] for label in labels]
-        return interval_over_labels(columns)
+        return bootstrap_interval_over_labels(columns)
 
     @property
-    def lesion_sums(self) -> dict[str, Lesions]:
+    def lesion_sums(self) -> dict[str, LesionCounts]:
         """``label name → lesions of all cases together``; empty unless they were asked for."""
-        return pooled(self.lesions.values())
+        return pool_lesions(self.lesions.values())
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per case and label, with the columns of ``evaluation.csv``."""

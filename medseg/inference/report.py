@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
+from medseg._support.html import render_page
 from medseg.errors import OutputError
 from medseg.inference.ledger import Entry, QualityEntry, worst_first
 from medseg.inference.result_files import SUMMARIES
@@ -52,21 +53,12 @@ def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: Lab
 
 def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> str:
     """Return the page that ``write_report`` writes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    # Every value is escaped; none is ever marked as safe but the page's own script and style.
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     ordered = sorted(entries, key=worst_first)
     script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     names = _label_names(ordered, label_set)
-    return environment.get_template("batch_report.html.j2").render(
+    return render_page(
+        _TEMPLATES / "batch_report.html.j2",
         title=title,
         rows=[_row(out, entry, names) for entry in ordered],
         good=sum(entry.is_good for entry in ordered),

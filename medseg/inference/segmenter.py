@@ -24,8 +24,8 @@ from medseg.io.adapters import Image, as_volume
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import count_voxels
 from medseg.networks.devices import choose_device, choose_precision
-from medseg.quality.agreement import judge_given, mask_dice
-from medseg.quality.calibration import judge
+from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
+from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import MaskQuality, Quality
 from medseg.volume import Array, Volume
 
@@ -234,9 +234,9 @@ class Segmenter:
         (own,) = self._in_ways(volume, swept, [self._keep_largest])
         if swept.given is None:
             raise RuntimeError("the sweep forgot the labels that it was given")
-        return judge_given(
+        return estimate_mask_quality(
             swept.given.expected_dice(self.spec.label_set),
-            mask_dice(labels, own.labels, self.spec.label_set),
+            compute_mask_dice(labels, own.labels, self.spec.label_set),
             own.quality,
             self._quality,
         )
@@ -287,7 +287,7 @@ class Segmenter:
             labels,
             self.spec.label_set,
             self._volumes_ml(labels, volume),
-            judge(confidence, self._quality),
+            estimate_quality(confidence, self._quality),
             confidence,
             dict(zip(swept.temperatures[1:], others, strict=True)),
             shown,

@@ -23,7 +23,7 @@ from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.train import train
-from medseg.datasets.cases import Case, Scan, find_cases, split
+from medseg.datasets.cases import Case, Scan, find_cases, split_cases
 from medseg.datasets.integrity import open_case
 from medseg.errors import DatasetError
 from medseg.events import Listener, Progress, notify
@@ -236,7 +236,7 @@ def compare(
 ) -> tuple[float, float]:
     """Return two bundles' mean Dice on the held-back cases of a listing."""
     cases = find_cases(listing, one.spec).cases
-    _, held_back = split(cases, one.spec.data, 0)
+    _, held_back = split_cases(cases, one.spec.data, 0)
     total = 2 * len(held_back)
 
     def told(done: int) -> None:

@@ -58,7 +58,7 @@ class Difference:
     p: float
 
 
-def case_values(cases: Sequence[CaseScores], metric: str, label: str) -> dict[str, float]:
+def collect_case_values(cases: Sequence[CaseScores], metric: str, label: str) -> dict[str, float]:
     """Return case → value, without cases that have none; ``mean`` averages a case's labels."""
     found = {}
     for case in cases:
@@ -72,12 +72,12 @@ def case_values(cases: Sequence[CaseScores], metric: str, label: str) -> dict[st
     return found
 
 
-def interval(values: Sequence[float]) -> Interval:
+def bootstrap_interval(values: Sequence[float]) -> Interval:
     """Return the bootstrap interval of a mean."""
-    return interval_over_labels([values])
+    return bootstrap_interval_over_labels([values])
 
 
-def interval_over_labels(values: Sequence[Sequence[float]]) -> Interval:
+def bootstrap_interval_over_labels(values: Sequence[Sequence[float]]) -> Interval:
     """Return the bootstrap interval of a mean over labels, of their means over cases.
 
     Args:
@@ -105,7 +105,7 @@ def interval_over_labels(values: Sequence[Sequence[float]]) -> Interval:
     return Interval(float(low), float(high))
 
 
-def compare(first: Sequence[CaseScores], second: Sequence[CaseScores]) -> list[Difference]:
+def compare_methods(first: Sequence[CaseScores], second: Sequence[CaseScores]) -> list[Difference]:
     """Compare two methods on the cases that both have.
 
     Args:
@@ -124,7 +124,7 @@ def compare(first: Sequence[CaseScores], second: Sequence[CaseScores]) -> list[D
 def _difference(
     first: Sequence[CaseScores], second: Sequence[CaseScores], metric: str, label: str
 ) -> Difference:
-    one, other = (case_values(cases, metric, label) for cases in (first, second))
+    one, other = (collect_case_values(cases, metric, label) for cases in (first, second))
     shared = [case for case in one if case in other]
     differences = np.array([one[case] - other[case] for case in shared], np.float64)
     gains = -differences if metric == "hd95" else differences
@@ -133,7 +133,7 @@ def _difference(
         label=label,
         n=len(shared),
         mean=float(differences.mean()) if shared else math.nan,
-        interval=interval(differences.tolist()),
+        interval=bootstrap_interval(differences.tolist()),
         better=int((gains > 0).sum()),
         worse=int((gains < 0).sum()),
         p=_signed_rank(differences),

@@ -10,17 +10,17 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medseg.labels import LabelSet
-from medseg.metrics.metrics import annotated, in_region
+from medseg.metrics.metrics import clear_ignored, extract_region
 from medseg.volume import Array
 
-FOUND_SHARE = 0.1
+DETECTION_OVERLAP = 0.1
 """Share of a lesion's voxels that a prediction must cover to have found it."""
 
 _TOUCHING = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True, slots=True)
-class Lesions:
+class LesionCounts:
     """The lesions of one label, in one case or in many.
 
     Attributes:
@@ -46,7 +46,7 @@ class Lesions:
         return 1 - self.false / self.predicted if self.predicted else float("nan")
 
 
-def count_lesions(prediction: Array, reference: Array, labels: LabelSet) -> dict[str, Lesions]:
+def count_lesions(prediction: Array, reference: Array, labels: LabelSet) -> dict[str, LesionCounts]:
     """Count each label's lesions; voxels that share a corner are of one lesion.
 
     Args:
@@ -57,14 +57,14 @@ def count_lesions(prediction: Array, reference: Array, labels: LabelSet) -> dict
     Returns:
         Label name → counts.
     """
-    prediction, reference = annotated(prediction, reference, labels)
+    prediction, reference = clear_ignored(prediction, reference, labels)
     return {
-        region.name: _count(in_region(prediction, region), in_region(reference, region))
+        region.name: _count(extract_region(prediction, region), extract_region(reference, region))
         for region in labels.regions
     }
 
 
-def pooled(counts: Iterable[Mapping[str, Lesions]]) -> dict[str, Lesions]:
+def pool_lesions(counts: Iterable[Mapping[str, LesionCounts]]) -> dict[str, LesionCounts]:
     """Add up the counts of many cases."""
     sums: dict[str, list[int]] = {}
     for case in counts:
@@ -72,18 +72,18 @@ def pooled(counts: Iterable[Mapping[str, Lesions]]) -> dict[str, Lesions]:
             here = sums.setdefault(name, [0, 0, 0, 0])
             for place, count in enumerate((one.there, one.found, one.predicted, one.false)):
                 here[place] += count
-    return {name: Lesions(*four) for name, four in sums.items()}
+    return {name: LesionCounts(*four) for name, four in sums.items()}
 
 
-def _count(prediction: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> Lesions:
+def _count(prediction: npt.NDArray[np.bool_], reference: npt.NDArray[np.bool_]) -> LesionCounts:
     real, there = ndimage.label(reference, structure=_TOUCHING)
     made, predicted = ndimage.label(prediction, structure=_TOUCHING)
     sizes = np.bincount(real.ravel(), minlength=there + 1)[1:]
     covered = np.bincount(real[prediction].ravel(), minlength=there + 1)[1:]
     hits = np.bincount(made[reference].ravel(), minlength=predicted + 1)[1:]
-    return Lesions(
+    return LesionCounts(
         there=int(there),
-        found=int((covered >= FOUND_SHARE * sizes).sum()),
+        found=int((covered >= DETECTION_OVERLAP * sizes).sum()),
         predicted=int(predicted),
         false=int((hits == 0).sum()),
     )

@@ -106,7 +106,7 @@ class CaseScores:
     @property
     def mean_dice(self) -> float:
         """Mean Dice over the labels that have one; NaN if none has."""
-        return mean_of_known(list(self["dice"].values()))
+        return mean_without_nan(list(self["dice"].values()))
 
 
 def score_case(
@@ -142,7 +142,7 @@ def score_case(
     """
     predicted, expected = _indices(prediction), _indices(reference)
     _check(predicted.shape, expected.shape, spacing, tolerance_mm)
-    predicted, expected = annotated(predicted, expected, labels)
+    predicted, expected = clear_ignored(predicted, expected, labels)
     if voxel_ml is None:
         voxel_ml = math.prod(spacing) / 1000.0
     axes = _extended_axes(expected.shape)
@@ -157,8 +157,8 @@ def score_case(
             scores[region.name] = ABSENT
         else:
             scores[region.name] = _score_label(
-                in_region(predicted[box], region),
-                in_region(expected[box], region),
+                extract_region(predicted[box], region),
+                extract_region(expected[box], region),
                 spacing=sizes,
                 tolerance_mm=tolerance_mm,
                 penalty_mm=penalty,
@@ -185,14 +185,14 @@ def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, f
     """
     predicted, expected = _indices(prediction), _indices(reference)
     _check(predicted.shape, expected.shape, (1.0, 1.0, 1.0), 0.0)
-    predicted, expected = annotated(predicted, expected, labels)
+    predicted, expected = clear_ignored(predicted, expected, labels)
     predicted, expected = (
         np.where((array > 0) & (array <= len(labels)), array, 0) for array in (predicted, expected)
     )
-    return dice_of_pairs(count_pairs(predicted, expected, labels.classes), labels)
+    return dice_from_confusion(count_confusion(predicted, expected, labels.classes), labels)
 
 
-def dice_of_pairs(pairs: npt.NDArray[np.int64], labels: LabelSet) -> dict[str, float]:
+def dice_from_confusion(pairs: npt.NDArray[np.int64], labels: LabelSet) -> dict[str, float]:
     """Return label name → Dice, from how often each pair of values occurs.
 
     Args:
@@ -220,7 +220,7 @@ def count_voxels(labels: Array, classes: int) -> npt.NDArray[np.int64]:
     return counts
 
 
-def in_region(array: Array, region: Region) -> Mask:
+def extract_region(array: Array, region: Region) -> Mask:
     """Return where label indices, of any shape, are of a region."""
     mask: Mask = array == region.labels[0]
     for index in region.labels[1:]:
@@ -228,7 +228,7 @@ def in_region(array: Array, region: Region) -> Mask:
     return mask
 
 
-def annotated(prediction: Array, reference: Array, labels: LabelSet) -> tuple[Array, Array]:
+def clear_ignored(prediction: Array, reference: Array, labels: LabelSet) -> tuple[Array, Array]:
     """Return both sides with background where nobody annotated the reference.
 
     Args:
@@ -254,7 +254,7 @@ def _indices(labels: Any) -> Array:
     return whole
 
 
-def count_pairs(one: Array, other: Array, classes: int) -> npt.NDArray[np.int64]:
+def count_confusion(one: Array, other: Array, classes: int) -> npt.NDArray[np.int64]:
     """Count how often each pair of label indices occurs in two label maps ``(i, j, k)``.
 
     Returns:
@@ -364,7 +364,7 @@ def _surface_distances(
     return np.asarray(there), np.asarray(back)
 
 
-def mean_of_known(values: Sequence[float]) -> float:
+def mean_without_nan(values: Sequence[float]) -> float:
     """Return the mean of the values that are not NaN; NaN if none is."""
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else math.nan

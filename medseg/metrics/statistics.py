@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medseg.metrics.metrics import MEAN, METRICS, VOLUME_ERRORS, CaseScores, mean_of_known
+from medseg.metrics.metrics import MEAN, METRICS, VOLUME_ERRORS, CaseScores, mean_without_nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,11 @@ def summarise(scores: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
     """
     return {
         metric: {name: statistic.mean for name, statistic in by_label.items()}
-        for metric, by_label in statistics(scores, METRICS).items()
+        for metric, by_label in compute_statistics(scores, METRICS).items()
     }
 
 
-def statistics(
+def compute_statistics(
     scores: Sequence[CaseScores], metrics: Sequence[str] = (*METRICS, *VOLUME_ERRORS)
 ) -> dict[str, dict[str, Statistic]]:
     """Return ``metric → label name → statistic over cases``.
@@ -65,7 +65,7 @@ def statistics(
 def _over_cases(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
     """Describe the cases' means over some labels."""
     rows = [[case.labels[name] for name in names if name in case.labels] for case in scores]
-    values = [mean_of_known([getattr(label, metric) for label in row]) for row in rows]
+    values = [mean_without_nan([getattr(label, metric) for label in row]) for row in rows]
     counted = [
         (value, case.case)
         for value, case in zip(values, scores, strict=True)
@@ -89,7 +89,7 @@ def _over_cases(scores: Sequence[CaseScores], metric: str, names: Sequence[str])
 
 def _over_labels(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
     means = [_over_cases(scores, metric, [name]).mean for name in names]
-    return replace(_over_cases(scores, metric, names), mean=mean_of_known(means))
+    return replace(_over_cases(scores, metric, names), mean=mean_without_nan(means))
 
 
 def _badness(metric: str, value: float) -> float:

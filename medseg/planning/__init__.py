@@ -7,37 +7,37 @@ strides that follow the spacing. Plans that nnU-Net itself has written are carri
 (``nnunet.py``, ``carried.py``).
 """
 
-from medseg.planning.constraints import Notes, Wishes, minutes
-from medseg.planning.dataset import Seen, draft_spec, look_at
-from medseg.planning.description import Subject, asked_channel, read_subject
-from medseg.planning.draft import bundle_content
-from medseg.planning.from_nnunet import Carried, carry_over
+from medseg.planning.constraints import Constraints, Notes, parse_minutes
+from medseg.planning.description import DatasetDescription, parse_channel, read_description
+from medseg.planning.draft import draft_bundle
+from medseg.planning.from_nnunet import ConvertedPlans, convert_plans
 from medseg.planning.grid import Grid, choose_grid
+from medseg.planning.inspection import InspectedDataset, inspect_dataset, provisional_spec
 from medseg.planning.intensity import choose_intensity
-from medseg.planning.network import choose_network, patch_voxels
+from medseg.planning.network import choose_network, max_patch_voxels
 from medseg.planning.nnunet_plans import NnunetPlans, is_nnunet_plans, read_nnunet_plans
-from medseg.planning.schedule import choose_learning
+from medseg.planning.schedule import choose_training
 
 __all__ = [
-    "Carried",
+    "Constraints",
+    "ConvertedPlans",
+    "DatasetDescription",
     "Grid",
+    "InspectedDataset",
     "NnunetPlans",
     "Notes",
-    "Seen",
-    "Subject",
-    "Wishes",
-    "asked_channel",
-    "bundle_content",
-    "carry_over",
     "choose_grid",
     "choose_intensity",
-    "choose_learning",
     "choose_network",
-    "draft_spec",
+    "choose_training",
+    "convert_plans",
+    "draft_bundle",
+    "inspect_dataset",
     "is_nnunet_plans",
-    "look_at",
-    "minutes",
-    "patch_voxels",
+    "max_patch_voxels",
+    "parse_channel",
+    "parse_minutes",
+    "provisional_spec",
+    "read_description",
     "read_nnunet_plans",
-    "read_subject",
 ]

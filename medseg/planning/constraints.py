@@ -12,7 +12,7 @@ Notes = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class Constraints:
     """What a plan has to fit.
 
     Attributes:
@@ -32,7 +32,7 @@ class Wishes:
     balanced: bool = False
 
 
-def minutes(text: str) -> float:
+def parse_minutes(text: str) -> float:
     """Return the minutes that ``20m``, ``1.5h`` or ``90s`` are.
 
     Raises:

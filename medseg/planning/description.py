@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts import Rows, some
+from medseg.datasets.layouts import CaseListing, abbreviate
 from medseg.datasets.layouts.dataset_json import NamedRegion, label_meanings
 from medseg.datasets.layouts.msd_csv import read_json_list
 from medseg.errors import DatasetError, MedsegError
 from medseg.planning.constraints import Notes
-from medseg.planning.fingerprint import Survey
+from medseg.planning.fingerprint import Fingerprint
 
 Described = dict[str, Any]
 """A channel or label as ``bundle.json`` writes it."""
@@ -33,7 +33,7 @@ _MOST_NAMED = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class DatasetDescription:
     """What a data set says of itself.
 
     Attributes:
@@ -56,7 +56,7 @@ class Subject:
     asked: tuple[ChannelSpec, ...] = ()
     named_regions: tuple[NamedRegion, ...] = ()
 
-    def channels(self, survey: Survey, pictures: bool, notes: Notes) -> list[Described]:
+    def channels(self, survey: Fingerprint, pictures: bool, notes: Notes) -> list[Described]:
         """Describe the channels that the cases have.
 
         Raises:
@@ -86,7 +86,7 @@ class Subject:
             notes[f"channels.{place}.modality"] = "As asked, or as the name says"
             yield {"name": channel.name, **modality_of(channel.modality)}
 
-    def labels(self, survey: Survey, notes: Notes) -> list[Described]:
+    def labels(self, survey: Fingerprint, notes: Notes) -> list[Described]:
         """Describe the labels that occur; where they form regions, those that these need.
 
         Raises:
@@ -115,7 +115,7 @@ class Subject:
             said.append(f"Nothing says what the values {_listed(unnamed)} mean; give them names")
         absent = [named[value] for value in sorted(named) if value not in values]
         if absent:
-            said.append(f"No case holds {some(absent, _MOST_NAMED)}; left out")
+            said.append(f"No case holds {abbreviate(absent, _MOST_NAMED)}; left out")
         if said:
             notes["labels"] = ". ".join(said)
         return list(_described(values, named))
@@ -150,7 +150,7 @@ class Subject:
 
 
 def _listed(values: Iterable[int]) -> str:
-    return f"[{some(map(str, sorted(values)), _MOST_NAMED)}]"
+    return f"[{abbreviate(map(str, sorted(values)), _MOST_NAMED)}]"
 
 
 def _described(values: Sequence[int], named: Mapping[int, str]) -> Iterator[Described]:
@@ -178,7 +178,7 @@ def modality_by_name(name: str) -> str | None:
     return None
 
 
-def asked_channel(text: str) -> ChannelSpec:
+def parse_channel(text: str) -> ChannelSpec:
     """Return the channel that a person names: ``T1``, or with its modality ``uptake:PT``.
 
     Raises:
@@ -194,7 +194,7 @@ def asked_channel(text: str) -> ChannelSpec:
         ) from error
 
 
-def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[str, str]:
+def _modality(name: str, survey: Fingerprint, place: int, pictures: bool) -> tuple[str, str]:
     modality = modality_by_name(name)
     if modality:
         return modality, f"The data set calls this channel '{name}'"
@@ -207,9 +207,9 @@ def _modality(name: str, survey: Survey, place: int, pictures: bool) -> tuple[st
     return "OT", "Nothing says what it is; CT, MR and PT are normalised in their own ways"
 
 
-def read_subject(
-    root: Path, listed: Rows | None = None, asked: Sequence[ChannelSpec] = ()
-) -> Subject:
+def read_description(
+    root: Path, listed: CaseListing | None = None, asked: Sequence[ChannelSpec] = ()
+) -> DatasetDescription:
     """Read what a data set says of its channels and labels: its ``dataset.json``, or its layout.
 
     Args:
@@ -225,7 +225,7 @@ def read_subject(
     meanings = label_meanings(said, listing)
     folder = root if root.is_dir() else root.parent
     channels = said.get("channel_names") or said.get("modality") or {}
-    return Subject(
+    return DatasetDescription(
         name=bundle_name(str(said.get("name") or folder.resolve().name)),
         description=_text(said.get("description")),
         licence=_text(said.get("licence") or said.get("license")),

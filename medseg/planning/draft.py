@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
-from medseg.datasets.layouts import some
+from medseg.datasets.layouts import abbreviate
 from medseg.errors import MedsegError
-from medseg.planning.constraints import Notes, Wishes
-from medseg.planning.dataset import Seen
-from medseg.planning.fingerprint import Survey
+from medseg.planning.constraints import Constraints, Notes
+from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.grid import choose_grid
+from medseg.planning.inspection import InspectedDataset
 from medseg.planning.intensity import choose_intensity
-from medseg.planning.network import choose_network, patch_voxels
-from medseg.planning.schedule import choose_learning
+from medseg.planning.network import choose_network, max_patch_voxels
+from medseg.planning.schedule import choose_training
 
 _FOLDS = 5
 _ENOUGH_FOR_PIECES = 20
 """Cases from which on "always in one piece" is believed."""
 
 
-def bundle_content(seen: Seen, file: Path, wishes: Wishes) -> dict[str, Any]:
+def draft_bundle(seen: InspectedDataset, file: Path, wishes: Constraints) -> dict[str, Any]:
     """Make the content of ``bundle.json``, choice by choice.
 
     Args:
@@ -50,10 +50,10 @@ def bundle_content(seen: Seen, file: Path, wishes: Wishes) -> dict[str, Any]:
         )
     data = _data(seen, file, notes)
     classes = len(regions) or len(labels) + 1
-    allowed = patch_voxels(wishes, wishes.dims or 3, classes)
+    allowed = max_patch_voxels(wishes, wishes.dims or 3, classes)
     grid = choose_grid(survey, wishes, pictures, allowed, notes)
     shape = choose_network(grid, wishes, notes, classes)
-    training = choose_learning(survey, shape, labels, wishes, notes)
+    training = choose_training(survey, shape, labels, wishes, notes)
     preprocessing = choose_intensity(survey, channels, notes)
     if pictures:
         preprocessing["input"] = "picture"
@@ -78,7 +78,7 @@ def bundle_content(seen: Seen, file: Path, wishes: Wishes) -> dict[str, Any]:
     }
 
 
-def _data(seen: Seen, file: Path, notes: Notes) -> dict[str, Any]:
+def _data(seen: InspectedDataset, file: Path, notes: Notes) -> dict[str, Any]:
     """Say where the data are, what of them is no label, and how they are split."""
     place = os.path.relpath(seen.root.resolve(), file.resolve().parent)
     data: dict[str, Any] = {"root": place}
@@ -107,7 +107,9 @@ def _data(seen: Seen, file: Path, notes: Notes) -> dict[str, Any]:
     return data
 
 
-def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, Any]:
+def _inference(
+    survey: Fingerprint, labels: Sequence[dict[str, Any]], notes: Notes
+) -> dict[str, Any]:
     """Leave it to held-back cases whether only largest pieces are kept; say what speaks for it."""
     single = []
     for label in labels:
@@ -120,6 +122,6 @@ def _inference(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -
     )
     if single:
         notes["inference.keep_largest"] += (
-            f". In one piece in each of the {len(survey.cases)} cases: {some(single, 20)}"
+            f". In one piece in each of the {len(survey.cases)} cases: {abbreviate(single, 20)}"
         )
     return {"keep_largest": None}

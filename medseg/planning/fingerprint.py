@@ -22,7 +22,6 @@ from scipy import ndimage
 
 from medseg._support.files import write_atomically
 from medseg.datasets.cases import Case, CaseList, Scan
-from medseg.datasets.label_encoding import check_same_grid
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
@@ -46,7 +45,7 @@ _MOST_SAMPLES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class ChannelFacts:
+class ChannelStatistics:
     """One channel of one case.
 
     Attributes:
@@ -65,7 +64,7 @@ class ChannelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelFacts:
+class LabelStatistics:
     """One label value of one case.
 
     Attributes:
@@ -82,7 +81,7 @@ class LabelFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class CaseFacts:
+class CaseFingerprint:
     """One case, turned to RAS.
 
     Attributes:
@@ -96,8 +95,8 @@ class CaseFacts:
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
-    channels: tuple[ChannelFacts, ...]
-    labels: tuple[LabelFacts, ...]
+    channels: tuple[ChannelStatistics, ...]
+    labels: tuple[LabelStatistics, ...]
     box: float
 
     @property
@@ -107,7 +106,7 @@ class CaseFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class Fingerprint:
     """What the cases look like.
 
     Attributes:
@@ -115,7 +114,7 @@ class Survey:
         faults: Why the others cannot be used.
     """
 
-    cases: tuple[CaseFacts, ...]
+    cases: tuple[CaseFingerprint, ...]
     faults: tuple[Fault, ...]
 
     @property
@@ -128,7 +127,7 @@ class Survey:
         """Every label value that occurs."""
         return tuple(sorted({label.value for case in self.cases for label in case.labels}))
 
-    def label(self, value: int) -> tuple[LabelFacts, ...]:
+    def label(self, value: int) -> tuple[LabelStatistics, ...]:
         """Return a label in each case that has it."""
         return tuple(la for case in self.cases for la in case.labels if la.value == value)
 
@@ -145,12 +144,12 @@ class Survey:
         return sizes
 
 
-def survey_cases(
+def extract_fingerprint(
     found: CaseList,
     cache: Path,
     listeners: Iterable[Listener] = (),
     ignore: int | None = None,
-) -> Survey:
+) -> Fingerprint:
     """Look at every case once.
 
     Args:
@@ -167,23 +166,23 @@ def survey_cases(
         OutputError: If the cache cannot be written.
     """
     listeners = tuple(listeners)
-    good: dict[str, CaseFacts] = {}
+    good: dict[str, CaseFingerprint] = {}
     faults = list(found.faults)
     notify(listeners, Progress(TASK, 0, len(found.cases)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
         seen = pool.map(lambda case: _looked_up(case, cache, ignore), found.cases)
         for done, (case, one) in enumerate(zip(found.cases, seen, strict=True), start=1):
-            if isinstance(one, CaseFacts):
+            if isinstance(one, CaseFingerprint):
                 good[case.name] = one
             else:
                 faults.append(Fault(case.name, one))
             notify(listeners, Progress(TASK, done, len(found.cases)))
     kept, odd = _alike(good)
-    return Survey(kept, (*faults, *odd))
+    return Fingerprint(kept, (*faults, *odd))
 
 
-def _alike(good: Mapping[str, CaseFacts]) -> tuple[tuple[CaseFacts, ...], list[Fault]]:
+def _alike(good: Mapping[str, CaseFingerprint]) -> tuple[tuple[CaseFingerprint, ...], list[Fault]]:
     """Set aside cases with another number of channels than most, each by name."""
     often = Counter(len(case.channels) for case in good.values())
     usual = max(often, key=lambda number: often[number], default=0)
@@ -195,7 +194,7 @@ def _alike(good: Mapping[str, CaseFacts]) -> tuple[tuple[CaseFacts, ...], list[F
     ]
 
 
-def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
+def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFingerprint | str:
     """Return what is known of a case, or why it cannot be used."""
     try:
         labels = ((file,) for file in case.label_files)
@@ -204,7 +203,7 @@ def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFacts | str:
         file = cache / f"{hash_scan(whole)}{without}.json"
         known = _read(file)
         if known is None:
-            known = look_at(case, ignore)
+            known = inspect_case(case, ignore)
             write_atomically(file, json.dumps(asdict(known) | {"version": _VERSION}))
         return known
     except ScanError as error:
@@ -219,27 +218,27 @@ def _read_as(case: Case) -> str:
     return case.scan.volume + (case.structures.key if case.structures else "")
 
 
-def _read(file: Path) -> CaseFacts | None:
+def _read(file: Path) -> CaseFingerprint | None:
     """Return what a file says; ``None`` where there is none, or one that was not written whole."""
     try:
         content = json.loads(file.read_text())
         if content.pop("version") != _VERSION:
             return None
-        return CaseFacts(
+        return CaseFingerprint(
             shape=tuple(content["shape"]),
             spacing=tuple(content["spacing"]),
             channels=tuple(
-                ChannelFacts(**(one | {"labelled": tuple(one["labelled"])}))
+                ChannelStatistics(**(one | {"labelled": tuple(one["labelled"])}))
                 for one in content["channels"]
             ),
-            labels=tuple(LabelFacts(**one) for one in content["labels"]),
+            labels=tuple(LabelStatistics(**one) for one in content["labels"]),
             box=content["box"],
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # it is made anew
 
 
-def look_at(case: Case, ignore: int | None = None) -> CaseFacts:
+def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
     """Open a case and note what it looks like.
 
     Args:
@@ -252,14 +251,14 @@ def look_at(case: Case, ignore: int | None = None) -> CaseFacts:
     parts = case.scan.parts
     image = stack_channels([read_image(part, volume=case.scan.volume) for part in parts])
     label = case.read_label(image)
-    check_same_grid(image, label)
+    image.require_same_grid(label, "the image and its label map")
     labels = _values(label)
     if ignore is not None:
         labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)
     turn = nib.orientations.io_orientation(image.affine)[:, 0].astype(int)
     along = np.argsort(turn)  # voxel axis of right, anterior, superior
     inside = labels > 0
-    return CaseFacts(
+    return CaseFingerprint(
         shape=tuple(image.shape[axis] for axis in along),  # type: ignore[arg-type]
         spacing=tuple(float(image.spacing[axis]) for axis in along),  # type: ignore[arg-type]
         channels=tuple(_channel(voxels, inside) for voxels in image.array),
@@ -279,13 +278,13 @@ def _values(label: Volume) -> Array:
     return first
 
 
-def _channel(voxels: Array, inside: npt.NDArray[np.bool_]) -> ChannelFacts:
+def _channel(voxels: Array, inside: npt.NDArray[np.bool_]) -> ChannelStatistics:
     step = max(1, voxels.size // _MOST_SAMPLES)
     sample = voxels.ravel(order="K")[::step]
     labelled = voxels[inside]
     labelled = labelled[:: max(1, labelled.size // _MOST_SAMPLES)]
     quantiles = np.quantile(labelled, QUANTILES).tolist() if labelled.size else []
-    return ChannelFacts(
+    return ChannelStatistics(
         lowest=float(voxels.min()),
         highest=float(voxels.max()),
         high=float(np.quantile(sample, 0.995)),
@@ -294,7 +293,7 @@ def _channel(voxels: Array, inside: npt.NDArray[np.bool_]) -> ChannelFacts:
     )
 
 
-def _labels(labels: Array) -> Iterator[LabelFacts]:
+def _labels(labels: Array) -> Iterator[LabelStatistics]:
     values = np.unique(labels)
     if len(values) > MOST_VALUES:
         raise ScanError(f"the label holds {len(values)} different values; it is no label map")
@@ -307,7 +306,7 @@ def _labels(labels: Array) -> Iterator[LabelFacts]:
         mask = labels[box] == value
         pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
         sizes = np.bincount(pieces.ravel())[1:]
-        yield LabelFacts(value, int(mask.sum()), int(count), int(sizes.max()))
+        yield LabelStatistics(value, int(mask.sum()), int(count), int(sizes.max()))
 
 
 def _box(image: Volume, inside: npt.NDArray[np.bool_]) -> float:

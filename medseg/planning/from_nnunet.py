@@ -7,8 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.errors import DatasetError
-from medseg.planning.constraints import Notes, Wishes
-from medseg.planning.description import Subject, bundle_name, modality_by_name, modality_of
+from medseg.planning.constraints import Constraints, Notes
+from medseg.planning.description import (
+    DatasetDescription,
+    bundle_name,
+    modality_by_name,
+    modality_of,
+)
 from medseg.planning.nnunet_plans import Arguments, NnunetPlans
 from medseg.planning.schedule import UNTIMED_STEPS
 
@@ -24,7 +29,7 @@ _CUTS_BLACK = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class ConvertedPlans:
     """What came of nnU-Net's plans.
 
     Attributes:
@@ -44,7 +49,9 @@ class _Way:
     left_behind: list[str] = field(default_factory=list)
 
 
-def carry_over(plans: NnunetPlans, subject: Subject, wishes: Wishes) -> Carried:
+def convert_plans(
+    plans: NnunetPlans, subject: DatasetDescription, wishes: Constraints
+) -> ConvertedPlans:
     """Write a bundle that says what plans say.
 
     Args:
@@ -72,10 +79,10 @@ def carry_over(plans: NnunetPlans, subject: Subject, wishes: Wishes) -> Carried:
     if way.left_behind:
         listed = "; ".join(f"({n}) {what}" for n, what in enumerate(way.left_behind, start=1))
         way.notes[LEFT_BEHIND] = f"Not carried over from {plans.name}: {listed}"[:4000]
-    return Carried(content | {"notes": way.notes}, tuple(way.left_behind))
+    return ConvertedPlans(content | {"notes": way.notes}, tuple(way.left_behind))
 
 
-def _channels(plans: NnunetPlans, subject: Subject) -> list[dict[str, Any]]:
+def _channels(plans: NnunetPlans, subject: DatasetDescription) -> list[dict[str, Any]]:
     schemes, names = plans.configuration.normalization_schemes, subject.channel_names
     if len(names) != len(schemes):
         raise DatasetError(
@@ -91,7 +98,7 @@ def _channels(plans: NnunetPlans, subject: Subject) -> list[dict[str, Any]]:
     ]
 
 
-def _labels(subject: Subject) -> list[dict[str, Any]]:
+def _labels(subject: DatasetDescription) -> list[dict[str, Any]]:
     if not subject.label_names:
         raise DatasetError("dataset.json names no label besides background")
     return subject.named_labels()
@@ -245,7 +252,7 @@ def _counts(counts: int | tuple[int, ...] | None) -> str:
     return ", ".join(map(str, counts)) if isinstance(counts, tuple) else str(counts)
 
 
-def _training(plans: NnunetPlans, wishes: Wishes, way: _Way) -> dict[str, Any]:
+def _training(plans: NnunetPlans, wishes: Constraints, way: _Way) -> dict[str, Any]:
     steps = UNTIMED_STEPS[wishes.on_gpu]
     way.notes["training.patch"] = f"The patch of {plans.name}"
     way.notes["training.batch_size"] = f"The batch of {plans.name}"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from medseg.planning.constraints import Notes, Wishes
-from medseg.planning.fingerprint import Survey
+from medseg.planning.constraints import Constraints, Notes
+from medseg.planning.fingerprint import Fingerprint
 
 ANISOTROPIC = 3.0
 """From this ratio of spacings on, the coarse axis is treated on its own, as in nnU-Net."""
@@ -49,7 +49,7 @@ class Grid:
 
 
 def choose_grid(
-    survey: Survey, wishes: Wishes, pictures: bool, patch_voxels: float, notes: Notes
+    survey: Fingerprint, wishes: Constraints, pictures: bool, patch_voxels: float, notes: Notes
 ) -> Grid:
     """Choose dimensions and voxel size.
 
@@ -70,13 +70,13 @@ def choose_grid(
     return grid if wishes.on_gpu else _coarser(survey, grid, patch_voxels, notes)
 
 
-def _at(survey: Survey, dims: int, spacing: npt.NDArray[np.float64]) -> Grid:
+def _at(survey: Fingerprint, dims: int, spacing: npt.NDArray[np.float64]) -> Grid:
     x, y, z = spacing.tolist()
     shape = np.median(survey.shapes_at((x, y, z)), axis=0)
     return Grid(dims, (x, y, z), tuple(shape[:dims].tolist()), False)
 
 
-def _usual(survey: Survey, notes: Notes) -> npt.NDArray[np.float64]:
+def _usual(survey: Fingerprint, notes: Notes) -> npt.NDArray[np.float64]:
     """Return the median spacing, finer along an axis that is coarse in most scans."""
     spacings = survey.spacings
     usual: npt.NDArray[np.float64] = np.median(spacings, axis=0)
@@ -101,7 +101,9 @@ def _usual(survey: Survey, notes: Notes) -> npt.NDArray[np.float64]:
     return usual
 
 
-def _dims(survey: Survey, spacing: npt.NDArray[np.float64], wishes: Wishes, notes: Notes) -> int:
+def _dims(
+    survey: Fingerprint, spacing: npt.NDArray[np.float64], wishes: Constraints, notes: Notes
+) -> int:
     slices = float(np.median([case.shape[2] for case in survey.cases]))
     if wishes.dims is not None:
         notes["network.dims"] = "As asked for"
@@ -113,7 +115,7 @@ def _dims(survey: Survey, spacing: npt.NDArray[np.float64], wishes: Wishes, note
     return 3
 
 
-def _coarser(survey: Survey, grid: Grid, patch_voxels: float, notes: Notes) -> Grid:
+def _coarser(survey: Fingerprint, grid: Grid, patch_voxels: float, notes: Notes) -> Grid:
     """Coarsen the grid until a patch sees enough of an image, or small labels would be lost."""
     largest = _smallest_label(survey) / _ACROSS
     first = grid
@@ -136,7 +138,7 @@ def _coarser(survey: Survey, grid: Grid, patch_voxels: float, notes: Notes) -> G
     return grid
 
 
-def _smallest_label(survey: Survey) -> float:
+def _smallest_label(survey: Fingerprint) -> float:
     """Return the diameter in mm of a ball as large as the smallest label typically is."""
     volumes: dict[int, list[float]] = {}
     for case in survey.cases:

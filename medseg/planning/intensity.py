@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medseg.planning.constraints import Notes
-from medseg.planning.fingerprint import Survey
+from medseg.planning.fingerprint import Fingerprint
 
 _BLACK = 0.75
 """Below this share of the image in the box of its non-zero voxels, the rest is cut off."""
@@ -19,7 +19,7 @@ _WILD = 10.0
 
 
 def choose_intensity(
-    survey: Survey, channels: Sequence[dict[str, Any]], notes: Notes
+    survey: Fingerprint, channels: Sequence[dict[str, Any]], notes: Notes
 ) -> dict[str, Any]:
     """Return the fields of ``preprocessing`` that are about intensities."""
     cut = all(case.box < _BLACK for case in survey.cases)
@@ -39,7 +39,9 @@ def choose_intensity(
     return fields
 
 
-def _channel(survey: Survey, place: int, modality: str, cut: bool, notes: Notes) -> dict[str, Any]:
+def _channel(
+    survey: Fingerprint, place: int, modality: str, cut: bool, notes: Notes
+) -> dict[str, Any]:
     field = "preprocessing.intensity" + (f".{place}" if len(survey.cases[0].channels) > 1 else "")
     values = survey.labelled(place)
     if modality == "CT" and values.size and np.ptp(values) > 0:
@@ -60,7 +62,7 @@ def _channel(survey: Survey, place: int, modality: str, cut: bool, notes: Notes)
 
 
 def _zscore(
-    survey: Survey, place: int, modality: str, cut: bool, notes: Notes, field: str
+    survey: Fingerprint, place: int, modality: str, cut: bool, notes: Notes, field: str
 ) -> dict[str, Any]:
     facts = [case.channels[place] for case in survey.cases]
     highs = np.array([one.high for one in facts])

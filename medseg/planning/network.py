@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medseg.planning.constraints import Notes, Wishes
+from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.grid import Grid
 
 _MOST_LEVELS = 6
@@ -42,7 +42,7 @@ _UNTIMED = {True: math.inf, False: 1.2e6}
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class NetworkPlan:
     """A network and what it trains on.
 
     Attributes:
@@ -91,7 +91,7 @@ def slim_network(dims: int, strides: Sequence[tuple[int, ...]]) -> dict[str, Any
     return {"kind": "UNet", "dims": dims, "args": arguments}
 
 
-def patch_voxels(wishes: Wishes, dims: int, classes: int) -> float:
+def max_patch_voxels(wishes: Constraints, dims: int, classes: int) -> float:
     """Return how many voxels a patch can have, so that time and memory allow enough of them.
 
     Args:
@@ -102,7 +102,7 @@ def patch_voxels(wishes: Wishes, dims: int, classes: int) -> float:
     return _step_voxels(wishes, dims, classes, _LEAST_STEPS[dims]) / _LEAST_BATCH[dims]
 
 
-def _step_voxels(wishes: Wishes, dims: int, classes: int, steps: int) -> float:
+def _step_voxels(wishes: Constraints, dims: int, classes: int, steps: int) -> float:
     """Return how many voxels a step can have, so that time allows ``steps`` and memory one."""
     by_time = _UNTIMED[wishes.on_gpu]
     if wishes.budget_minutes is not None and wishes.voxels_per_second is not None:
@@ -111,11 +111,11 @@ def _step_voxels(wishes: Wishes, dims: int, classes: int, steps: int) -> float:
     return min(by_time, wishes.memory_gb * 1e9 / bytes_per_voxel)
 
 
-def _seconds(wishes: Wishes) -> float:
+def _seconds(wishes: Constraints) -> float:
     return 60 * (wishes.budget_minutes or 0.0) * _AT_STEPS
 
 
-def choose_network(grid: Grid, wishes: Wishes, notes: Notes, classes: int = 2) -> Shape:
+def choose_network(grid: Grid, wishes: Constraints, notes: Notes, classes: int = 2) -> NetworkPlan:
     """Choose the network, its patch and its batch.
 
     Args:
@@ -124,7 +124,7 @@ def choose_network(grid: Grid, wishes: Wishes, notes: Notes, classes: int = 2) -
         notes: Takes the reasons.
         classes: Channels of the output.
     """
-    allowed = patch_voxels(wishes, grid.dims, classes)
+    allowed = max_patch_voxels(wishes, grid.dims, classes)
     patch = [max(_SMALLEST * 2, math.ceil(n)) for n in grid.shape]
     strides, kernels = _topology(patch, grid)
     whole, spacing = True, grid.spacing[: grid.dims]
@@ -142,14 +142,14 @@ def choose_network(grid: Grid, wishes: Wishes, notes: Notes, classes: int = 2) -
     batch = max(batch, _LEAST_BATCH[grid.dims])
     spare = spacious / (batch * math.prod(fitted))
     wide = wishes.on_gpu or (wishes.budget_minutes is not None and spare >= _SPARE_FOR_WIDE)
-    shape = Shape(fitted, batch, not wide, strides, kernels)
+    shape = NetworkPlan(fitted, batch, not wide, strides, kernels)
     gigabytes = shape.voxels * _bytes_per_voxel(grid.dims, len(strides), classes, shape.slim) / 1e9
     _explain(shape, grid, wishes, whole, gigabytes, notes)
     return shape
 
 
 def _explain(
-    shape: Shape, grid: Grid, wishes: Wishes, whole: bool, gigabytes: float, notes: Notes
+    shape: NetworkPlan, grid: Grid, wishes: Constraints, whole: bool, gigabytes: float, notes: Notes
 ) -> None:
     typical = " × ".join(f"{n:.0f}" for n in grid.shape)
     least = _LEAST_BATCH[grid.dims]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from medseg.planning.constraints import Notes, Wishes
-from medseg.planning.fingerprint import Survey
-from medseg.planning.network import WIDE_TAKES, Shape
+from medseg.planning.constraints import Constraints, Notes
+from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.network import WIDE_TAKES, NetworkPlan
 
 UNTIMED_STEPS = {True: 8000, False: 3200}
 """Where nothing is said of time, with and without a GPU."""
@@ -32,8 +32,12 @@ _SIDES = {
 """Words in labels' names that a mirror along this axis would make wrong."""
 
 
-def choose_learning(
-    survey: Survey, shape: Shape, labels: Sequence[dict[str, Any]], wishes: Wishes, notes: Notes
+def choose_training(
+    survey: Fingerprint,
+    shape: NetworkPlan,
+    labels: Sequence[dict[str, Any]],
+    wishes: Constraints,
+    notes: Notes,
 ) -> dict[str, Any]:
     """Return the ``training`` section."""
     steps = _steps(shape, wishes, notes)
@@ -60,7 +64,7 @@ def choose_learning(
     return section
 
 
-def _steps(shape: Shape, wishes: Wishes, notes: Notes) -> int:
+def _steps(shape: NetworkPlan, wishes: Constraints, notes: Notes) -> int:
     if wishes.budget_minutes is None or wishes.voxels_per_second is None:
         notes["training.steps"] = "Enough in most cases; give --budget to fit a time"
         return UNTIMED_STEPS[wishes.on_gpu]
@@ -75,7 +79,7 @@ def _steps(shape: Shape, wishes: Wishes, notes: Notes) -> int:
     return min(max(steps // 10 * 10, _LEAST_STEPS), _MOST_STEPS)
 
 
-def _optimiser(shape: Shape, notes: Notes) -> dict[str, Any]:
+def _optimiser(shape: NetworkPlan, notes: Notes) -> dict[str, Any]:
     if shape.slim:
         flat = len(shape.patch) == 2
         notes["training.optimizer"] = (
@@ -92,7 +96,7 @@ def _optimiser(shape: Shape, notes: Notes) -> dict[str, Any]:
     return {"optimizer": "sgd", "learning_rate": 0.01, "schedule": "poly"}
 
 
-def _foreground_share(survey: Survey, notes: Notes) -> float:
+def _foreground_share(survey: Fingerprint, notes: Notes) -> float:
     shares = [sum(la.voxels for la in case.labels) / case.voxels for case in survey.cases]
     share = float(np.median(shares))
     chosen = 0.67 if share < _RARE else 0.5
@@ -103,7 +107,9 @@ def _foreground_share(survey: Survey, notes: Notes) -> float:
     return chosen
 
 
-def _balanced(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) -> dict[str, float]:
+def _balanced(
+    survey: Fingerprint, labels: Sequence[dict[str, Any]], notes: Notes
+) -> dict[str, float]:
     """Weigh each label by the inverse square root of its volume; their mean is 1."""
     # The inverse itself would let a label of a thousandth of another's volume drown it.
     weights = {label["name"]: _volume(survey, label) ** -0.5 for label in labels}
@@ -117,7 +123,7 @@ def _balanced(survey: Survey, labels: Sequence[dict[str, Any]], notes: Notes) ->
     }
 
 
-def _volume(survey: Survey, label: dict[str, Any]) -> float:
+def _volume(survey: Fingerprint, label: dict[str, Any]) -> float:
     """Return a label's mean volume in mm³ over the cases that have it."""
     value = label.get("value", label["index"])
     found = [
@@ -130,7 +136,7 @@ def _volume(survey: Survey, label: dict[str, Any]) -> float:
 
 
 def _augmentation(
-    survey: Survey, shape: Shape, labels: Sequence[dict[str, Any]], notes: Notes
+    survey: Fingerprint, shape: NetworkPlan, labels: Sequence[dict[str, Any]], notes: Notes
 ) -> dict[str, Any]:
     pictures = all(case.shape[2] == 1 for case in survey.cases) and len(shape.patch) == 2
     axes, why = _mirrors([str(label["name"]) for label in labels], pictures)

@@ -14,13 +14,13 @@ import numpy as np
 
 from medseg.bundle.spec import QualityFinding
 from medseg.labels import LabelSet
-from medseg.metrics.metrics import count_pairs, dice_of_pairs
-from medseg.quality.calibration import judge
+from medseg.metrics.metrics import count_confusion, dice_from_confusion
+from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Agreement, MaskQuality, Quality
 from medseg.volume import Array
 
 
-def mask_dice(one: Array, other: Array, label_set: LabelSet) -> dict[str, float]:
+def compute_mask_dice(one: Array, other: Array, label_set: LabelSet) -> dict[str, float]:
     """Return label name → Dice of two label maps, of the labels, or regions, that either holds.
 
     Args:
@@ -28,11 +28,11 @@ def mask_dice(one: Array, other: Array, label_set: LabelSet) -> dict[str, float]
         other: The same shape.
         label_set: What the indices mean.
     """
-    dice = dice_of_pairs(count_pairs(one, other, label_set.classes), label_set)
+    dice = dice_from_confusion(count_confusion(one, other, label_set.classes), label_set)
     return {name: value for name, value in dice.items() if not math.isnan(value)}
 
 
-def judge_given(
+def estimate_mask_quality(
     raw: Mapping[str, float],
     dice: Mapping[str, float],
     own: Quality,
@@ -49,7 +49,7 @@ def judge_given(
     if not dice:
         return MaskQuality(None, {}, own, review=own.review)
     scores = {name: raw.get(name, 0.0) for name in dice}
-    judged = judge(scores, known)
+    judged = estimate_quality(scores, known)
     expected = {name: found.expected for name, found in judged.labels.items()} if known else {}
     labels = {
         name: Agreement(scores[name], alike, expected.get(name), _lower(name, alike, own))

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from medseg.bundle.spec import CalibrationSpec, QualityFinding
 from medseg.quality.estimates import LabelQuality, Quality
 
-FEWEST = 8
+MIN_CLEAN_RESULTS = 8
 """Clean held-back results needed for a calibration: fewer cannot bound nine in ten."""
 
 PERFECT = 1.02
@@ -41,7 +41,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CalibrationSample:
     """One held-back result.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sample:
     is_clean: bool = True
     scores_at: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
 
-    def at(self, temperature: float) -> Sample:
+    def at(self, temperature: float) -> CalibrationSample:
         """Return the sample with the scores at one of its temperatures."""
         return self if temperature == 1 else replace(self, scores=self.scores_at[temperature])
 
@@ -75,7 +75,7 @@ class Sample:
 
 
 def calibrate(
-    samples: Sequence[Sample],
+    samples: Sequence[CalibrationSample],
     labels: Sequence[str],
     *,
     coverage: float = 0.9,
@@ -107,18 +107,18 @@ def calibrate(
         labels=known,
         coverage=min(coverage, *(_most_coverage(samples, label) for label in (None, *known))),
         review_share=review_share,
-        review_below=float(np.quantile(expected_dice(case, np.array(clean)), review_share)),
+        review_below=float(np.quantile(predict_dice(case, np.array(clean)), review_share)),
         temperature=temperature,
     )
 
 
-def _most_coverage(samples: Sequence[Sample], label: str | None) -> float:
+def _most_coverage(samples: Sequence[CalibrationSample], label: str | None) -> float:
     """Return how often a bound can hold at most: a new result may be worse than all clean ones."""
     count = sum(one.is_clean and one.pair(label) is not None for one in samples)
     return count / (count + 1)
 
 
-def _best_temperature(samples: Sequence[Sample]) -> float:
+def _best_temperature(samples: Sequence[CalibrationSample]) -> float:
     """Return the temperature whose regression errs least on left-out cases; 1 if none is better.
 
     The squared error is of results that have a score at every temperature.
@@ -129,7 +129,7 @@ def _best_temperature(samples: Sequence[Sample]) -> float:
     tried = (1.0, *sorted(common, reverse=True))
     rows = [[one.at(temperature).pair(None) for temperature in tried] for one in samples]
     known = np.array([n for n, row in enumerate(rows) if all(row)], dtype=int)
-    if len(known) < FEWEST:
+    if len(known) < MIN_CLEAN_RESULTS:
         return 1.0
     pairs = np.array([rows[n] for n in known], dtype=float)  # (results, temperatures, 2)
     cases, dice = [samples[n].case for n in known], pairs[:, 0, 1]
@@ -139,13 +139,13 @@ def _best_temperature(samples: Sequence[Sample]) -> float:
 
 
 def _calibration(
-    samples: Sequence[Sample], label: str | None, coverage: float
+    samples: Sequence[CalibrationSample], label: str | None, coverage: float
 ) -> CalibrationSpec | None:
     rows = [(one, pair) for one in samples if (pair := one.pair(label))]
     scores = np.array([pair[0] for _, pair in rows])
     dice = np.array([pair[1] for _, pair in rows])
     clean = np.array([one.is_clean for one, _ in rows], dtype=bool)
-    if clean.sum() < FEWEST:
+    if clean.sum() < MIN_CLEAN_RESULTS:
         return None
     knots = _isotonic(scores, dice)
     expected = _left_out(scores, dice, [one.case for one, _ in rows])
@@ -193,12 +193,12 @@ def _isotonic(scores: Numbers, dice: Numbers) -> tuple[Numbers, Numbers]:
     return knots, np.maximum.accumulate(np.concatenate([[0.0], values, [top]]))
 
 
-def expected_dice(calibration: CalibrationSpec, scores: Numbers) -> Numbers:
+def predict_dice(calibration: CalibrationSpec, scores: Numbers) -> Numbers:
     """Return the Dice that raw scores stand for."""
     return np.interp(scores, calibration.scores, calibration.dice)
 
 
-def judge(scores: Mapping[str, float], known: QualityFinding | None) -> Quality:
+def estimate_quality(scores: Mapping[str, float], known: QualityFinding | None) -> Quality:
     """Say how good a result probably is.
 
     Args:
@@ -217,11 +217,11 @@ def judge(scores: Mapping[str, float], known: QualityFinding | None) -> Quality:
         {name: _estimate(known.labels.get(name, known.case), s) for name, s in scores.items()},
         is_calibrated=True,
         # Before rounding: where results are alike, all of them lie at the limit.
-        review=float(expected_dice(known.case, np.array(raw))) < known.review_below,
+        review=float(predict_dice(known.case, np.array(raw))) < known.review_below,
     )
 
 
 def _estimate(calibration: CalibrationSpec, score: float) -> LabelQuality:
-    expected = float(expected_dice(calibration, np.array(score)))
+    expected = float(predict_dice(calibration, np.array(score)))
     lower = expected - calibration.margin * (PERFECT - expected)
     return LabelQuality(round(expected, 4), round(min(max(lower, 0.0), expected), 4))

@@ -22,7 +22,7 @@ _BULK = (1.0, 99.0)
 """Percentiles of an image that its intensity range is taken from: scales of MR are arbitrary."""
 
 
-def corrupt(volume: Volume, kind: str | Corruption, severity: float, seed: int) -> Volume:
+def corrupt_volume(volume: Volume, kind: str | Corruption, severity: float, seed: int) -> Volume:
     """Return a worse copy of a scan, on the same grid.
 
     Args:

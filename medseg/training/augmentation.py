@@ -19,7 +19,7 @@ Change = Callable[[torch.Tensor, np.random.Generator, torch.Generator], torch.Te
 """One image ``(channels, *patch)`` → the image changed."""
 
 
-def vary_intensities(
+def augment_intensities(
     images: torch.Tensor,
     augmentation: AugmentationSpec,
     rng: np.random.Generator,

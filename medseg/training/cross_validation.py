@@ -13,7 +13,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.dataset import Folds
 from medseg.errors import BundleError, Fault
 from medseg.events import CrossValidationDone, Listener, RunStarted, notify
-from medseg.metrics.statistics import statistics
+from medseg.metrics.statistics import compute_statistics
 from medseg.networks.unet import network_definition
 from medseg.training.distributed import ProcessGroup
 from medseg.training.finish import Ending, finish
@@ -99,7 +99,7 @@ def _assemble(
     )
     scored = [result.held_back.finished(finding).cases for result in results]
     folded = [
-        FoldFacts(fold, len(cases), result.best_step, statistics(cases, ["dice"])["dice"])
+        FoldFacts(fold, len(cases), result.best_step, compute_statistics(cases, ["dice"])["dice"])
         for fold, result, cases in zip(folds, results, scored, strict=True)
     ]
     facts = Facts(

@@ -11,7 +11,7 @@ from medseg.bundle.bundle import Bundle, write_trained
 from medseg.bundle.spec import LargestFinding, TrainedSpec
 from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
-from medseg.metrics.statistics import statistics, summarise
+from medseg.metrics.statistics import compute_statistics, summarise
 from medseg.networks.inferers import SLICE_AXIS, window_arguments
 from medseg.quality.calibration import calibrate
 from medseg.training.keep_largest import CaseResults, HeldOutResults, explain
@@ -80,7 +80,7 @@ def finish(run: TrainingRun, ending: Ending, facts: Facts, listeners: Sequence[L
     if ending.finding is not None and ending.finding.labels:
         notify(listeners, HeldOutDecision("largest piece", explain(ending.finding)))
     facts = replace(facts, quality=quality, keep_largest=ending.finding)
-    write_atomically(folder.card, model_card(decided, facts, statistics(outcome.cases)))
+    write_atomically(folder.card, model_card(decided, facts, compute_statistics(outcome.cases)))
     write_atomically(
         folder.metrics,
         metrics_json(facts, scores, outcome, ending.validations, ending.held_back),

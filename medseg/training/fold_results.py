@@ -10,7 +10,7 @@ from typing import Any
 
 from medseg.errors import CheckpointError
 from medseg.metrics.metrics import CaseScores, LabelScores
-from medseg.quality.calibration import Sample
+from medseg.quality.calibration import CalibrationSample
 from medseg.training.keep_largest import CaseResults, HeldOutResults
 from medseg.training.run_folder import RunFolder
 
@@ -68,12 +68,14 @@ def _case(content: Mapping[str, Any]) -> CaseScores:
     return CaseScores(labels, str(content["case"]))
 
 
-def _sample(content: Mapping[str, Any]) -> Sample:
+def _sample(content: Mapping[str, Any]) -> CalibrationSample:
     dice = {name: math.nan if v is None else float(v) for name, v in content["dice"].items()}
     # Absent in results of earlier versions: those know no other temperature.
     scores_at = {float(at): _numbers(scores) for at, scores in content.get("scores_at", {}).items()}
     scores = _numbers(content["scores"])
-    return Sample(str(content["case"]), scores, dice, bool(content["is_clean"]), scores_at)
+    return CalibrationSample(
+        str(content["case"]), scores, dice, bool(content["is_clean"]), scores_at
+    )
 
 
 def _numbers(content: Mapping[str, Any]) -> dict[str, float]:

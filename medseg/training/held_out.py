@@ -10,8 +10,8 @@ import numpy as np
 
 from medseg.inference.segmenter import Segmentation, Segmenter
 from medseg.metrics.metrics import score_case, score_dice
-from medseg.quality.calibration import TEMPERATURES, Sample
-from medseg.quality.corruptions import CORRUPTIONS, corrupt
+from medseg.quality.calibration import TEMPERATURES, CalibrationSample
+from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
 from medseg.training.keep_largest import CaseResults
 from medseg.volume import Array, Volume
 
@@ -59,7 +59,7 @@ def score_held_out_cases(
             rng = np.random.default_rng((seed, copy))
             kind = list(CORRUPTIONS)[copy % len(CORRUPTIONS)]
             severity = float(rng.uniform(0.1, 1.0))
-            worse = corrupt(case.volume, kind, severity, int(rng.integers(2**31)))
+            worse = corrupt_volume(case.volume, kind, severity, int(rng.integers(2**31)))
             made = _judged(segmenter, case, worse, ways, is_clean=False)
             outcomes = [
                 CaseResults(one.cases, [*one.samples, *other.samples])
@@ -106,5 +106,5 @@ def _scored(found: Segmentation, case: HeldOutCase, is_clean: bool) -> CaseResul
 
 def _sample(
     found: Segmentation, case: HeldOutCase, dice: Mapping[str, float], is_clean: bool
-) -> Sample:
-    return Sample(case.name, found.confidence, dice, is_clean, found.confidence_at)
+) -> CalibrationSample:
+    return CalibrationSample(case.name, found.confidence, dice, is_clean, found.confidence_at)

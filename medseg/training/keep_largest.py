@@ -17,7 +17,7 @@ import numpy as np
 
 from medseg.bundle.spec import LargestDecision, LargestFinding
 from medseg.metrics.metrics import CaseScores
-from medseg.quality.calibration import Sample
+from medseg.quality.calibration import CalibrationSample
 
 Value = TypeVar("Value")
 
@@ -35,7 +35,7 @@ class CaseResults:
     """
 
     cases: Sequence[CaseScores] = ()
-    samples: Sequence[Sample] = ()
+    samples: Sequence[CalibrationSample] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from medseg.bundle.spec import BundleSpec, TrainingSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
 from medseg.labels import LabelSet
@@ -38,7 +38,7 @@ from medseg.training.handlers import (
     StopOnNan,
     WeightAverage,
 )
-from medseg.training.losses import loss_of
+from medseg.training.losses import build_loss
 from medseg.training.patches import PatchBatches
 
 Scores = Mapping[str, Mapping[str, float]]
@@ -77,7 +77,7 @@ class Learner:
     def __init__(
         self,
         spec: BundleSpec,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         device: torch.device,
         listeners: Sequence[Listener] = (),
         group: ProcessGroup = SINGLE_PROCESS,
@@ -98,7 +98,7 @@ class Learner:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
-        self._loss = loss_of(spec)
+        self._loss = build_loss(spec)
         self.batches = PatchBatches(
             on_device(cases, device),
             training,
@@ -236,7 +236,7 @@ class Learner:
                 trainer.scaler.load_state_dict(self._scale)
         return trainer
 
-    def validate(self, cases: Sequence[PreprocessedCase], examples: int = 0) -> Validation:
+    def validate(self, cases: Sequence[CachedCase], examples: int = 0) -> Validation:
         """Segment cases by sliding window and score them, on the network's grid.
 
         Args:
@@ -293,9 +293,7 @@ def continue_after(trainer: Trainer, step: int, steps: int) -> None:
 class CaseMetric(Metric):  # type: ignore[misc]
     """Scores whole cases as the evaluator segments them; its value is the mean Dice."""
 
-    def __init__(
-        self, labels: LabelSet, cases: Sequence[PreprocessedCase], examples: int = 0
-    ) -> None:
+    def __init__(self, labels: LabelSet, cases: Sequence[CachedCase], examples: int = 0) -> None:
         self._labels, self._cases, self._wanted = labels, cases, examples
         self._painting = painting_of(labels)
         super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
@@ -331,7 +329,7 @@ class CaseMetric(Metric):  # type: ignore[misc]
 class _Whole:
     """Whole cases as batches of one, opened when their turn comes."""
 
-    def __init__(self, cases: Sequence[PreprocessedCase]) -> None:
+    def __init__(self, cases: Sequence[CachedCase]) -> None:
         self._cases = cases
 
     def __len__(self) -> int:
@@ -357,9 +355,7 @@ def build_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.O
     )
 
 
-def on_device(
-    cases: Sequence[PreprocessedCase], device: torch.device
-) -> Sequence[PreprocessedCase]:
+def on_device(cases: Sequence[CachedCase], device: torch.device) -> Sequence[CachedCase]:
     """Move the cases onto a GPU if they fit there with room to spare; else leave them on disk."""
     if device.type != "cuda":
         return cases

@@ -21,7 +21,7 @@ _LEAST_MASS = 1e-7
 """Below what one annotated voxel can weigh."""
 
 
-def loss_of(spec: BundleSpec) -> LevelLoss:
+def build_loss(spec: BundleSpec) -> LevelLoss:
     """Return the loss that a bundle asks for."""
     labels = spec.label_set
     if labels.has_regions:

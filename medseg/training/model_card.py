@@ -21,7 +21,7 @@ from medseg.bundle.spec import (
 )
 from medseg.labels import LabelSet
 from medseg.metrics.statistics import Statistic
-from medseg.quality.calibration import FEWEST
+from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.keep_largest import CaseResults, HeldOutResults, explain
 from medseg.training.lineage import Lineage
 
@@ -282,8 +282,9 @@ def _postprocessing(spec: BundleSpec, facts: Facts) -> list[str]:
 def _quality(found: QualityFinding | None, clean: int) -> str:
     if found is None:
         return (
-            f"Too few cases were held back (fewer than {FEWEST}), so the expected Dice of a result "
-            "is not calibrated: it serves to order results, and its value can be far off."
+            f"Too few cases were held back (fewer than {MIN_CLEAN_RESULTS}), so the expected Dice "
+            "of a result is not calibrated: it serves to order results, and its value can be far "
+            "off."
         )
     kinds = "clean and corrupted on purpose" if found.case.cases > clean else "all clean"
     return (

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional
 
 from medseg.bundle.spec import AugmentationSpec, TrainingSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.preprocessing.transforms import IMAGE, LABEL
-from medseg.training.augmentation import vary_intensities
+from medseg.training.augmentation import augment_intensities
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 ANISOTROPIC = 3.0
@@ -57,7 +57,7 @@ class PatchBatches:
 
     def __init__(
         self,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         training: TrainingSpec,
         *,
         dims: int,
@@ -96,7 +96,7 @@ class PatchBatches:
         label = torch.stack([label for _, label in drawn]).to(self._device)
         rng = np.random.default_rng([self._training.seed, step, size + self._share.start])
         noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
-        image = vary_intensities(image, self._training.augmentation, rng, noise)
+        image = augment_intensities(image, self._training.augmentation, rng, noise)
         return {IMAGE: image, LABEL: label.long()}
 
     def _draw(self, step: int, item: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,7 +104,7 @@ class PatchBatches:
         case = self._case_of(step, item)
         x, y, z = (*self._training.patch, 1)[:3]
         patch = (x, y, z)
-        placement = place(
+        placement = draw_placement(
             case,
             patch,
             self._training.augmentation,
@@ -112,18 +112,18 @@ class PatchBatches:
             foreground=rng.random() < self._training.foreground_share,
             dims=self._dims,
         )
-        image, label = cut(case, patch, placement, self._padding)
+        image, label = extract_patch(case, patch, placement, self._padding)
         return (image, label) if self._dims == 3 else (image[..., 0], label[..., 0])
 
-    def _case_of(self, step: int, item: int) -> PreprocessedCase:
+    def _case_of(self, step: int, item: int) -> CachedCase:
         # Every case once before any case twice.
         turn, position = divmod((step - 1) * self._training.batch_size + item, len(self._cases))
         order = np.random.default_rng([self._training.seed, turn]).permutation(len(self._cases))
         return self._cases[int(order[position])]
 
 
-def place(
-    case: PreprocessedCase,
+def draw_placement(
+    case: CachedCase,
     patch: tuple[int, int, int],
     augmentation: AugmentationSpec,
     rng: np.random.Generator,
@@ -205,8 +205,8 @@ def _rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
     return matrix
 
 
-def cut(
-    case: PreprocessedCase, patch: tuple[int, int, int], placement: Placement, padding: float
+def extract_patch(
+    case: CachedCase, patch: tuple[int, int, int], placement: Placement, padding: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Take a patch out of a case.
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.events import Listener
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
@@ -32,7 +32,7 @@ class LearnerFactory(Protocol):
     def __call__(
         self,
         spec: BundleSpec,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         device: torch.device,
         listeners: Sequence[Listener] = (),
         group: ProcessGroup = SINGLE_PROCESS,
@@ -59,7 +59,7 @@ class StageContext:
     folder: RunFolder
     learner: Learner
     history: TrainingHistory
-    validation: Sequence[PreprocessedCase]
+    validation: Sequence[CachedCase]
     device: torch.device
     listeners: Sequence[Listener]
     state: StageState | None

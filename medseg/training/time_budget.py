@@ -17,14 +17,14 @@ from itertools import pairwise
 import torch
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
 from medseg.networks.devices import training_precision
 from medseg.networks.inferers import training_inferer
 from medseg.networks.unet import Supervised, build_network
-from medseg.quality.calibration import FEWEST
+from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Learner, build_optimizer
-from medseg.training.losses import loss_of
+from medseg.training.losses import build_loss
 from medseg.training.refinement.stage import make_learner
 
 WARM_UP = 3
@@ -75,8 +75,8 @@ class TrainingSpeed:
 
 def measure_speed(
     spec: BundleSpec,
-    training: Sequence[PreprocessedCase],
-    validation: Sequence[PreprocessedCase],
+    training: Sequence[CachedCase],
+    validation: Sequence[CachedCase],
     device: torch.device,
     calibrating: int,
 ) -> TrainingSpeed:
@@ -115,10 +115,10 @@ def count_corrupted_copies(spec: BundleSpec, calibrating: int) -> int:
         calibrating: How many cases quality is calibrated on, those of all folds if there are more.
     """
     # Fewer cases than a calibration needs make copies of them useless.
-    return spec.quality.corrupted_copies if calibrating >= FEWEST else 0
+    return spec.quality.corrupted_copies if calibrating >= MIN_CLEAN_RESULTS else 0
 
 
-def _validation_seconds(learner: Learner, cases: Sequence[PreprocessedCase]) -> float:
+def _validation_seconds(learner: Learner, cases: Sequence[CachedCase]) -> float:
     if not cases:
         return 0.0
     typical = sorted(cases, key=lambda case: case.nbytes)[len(cases) // 2]
@@ -272,7 +272,7 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
         seconds: How long at least.
     """
     network = Supervised(build_network(spec).to(device))
-    loss, optimizer = loss_of(spec), build_optimizer(network, spec.training)
+    loss, optimizer = build_loss(spec), build_optimizer(network, spec.training)
     forward = training_inferer(device, training_precision(spec, device))
     batch, patch = spec.training.batch_size, spec.training.patch
     image = torch.randn(batch, len(spec.channels), *patch, device=device)

@@ -13,7 +13,7 @@ import pytest
 from support.bundles import content, made_spec, trained_bundle, write_json
 
 from medseg import cli
-from medseg.cli.answers import print_json
+from medseg.cli.output import print_json
 from medseg.commands.demo import _clear
 from medseg.testing import write_dataset
 
@@ -70,7 +70,18 @@ def test_help_starts_within_three_times_typer() -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["plan", "train", "segment", "evaluate", "label", "export", "check", "demo", "schema"],
+    [
+        "plan",
+        "train",
+        "segment",
+        "evaluate",
+        "review",
+        "label",
+        "export",
+        "check",
+        "demo",
+        "schema",
+    ],
 )
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

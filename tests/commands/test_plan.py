@@ -21,7 +21,7 @@ from support.bundles import content, write_json
 from medseg import check, cli, plan, train
 from medseg._support.folders import Listing, list_files
 from medseg.bundle.bundle import load_bundle
-from medseg.commands.plan import Plan, plan_each
+from medseg.commands.plan import Plan, plan_bundles
 from medseg.datasets import layouts
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import (
@@ -427,7 +427,7 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
     monkeypatch.setattr(dicom_series, "read_header", counted_header)
     monkeypatch.setattr(layouts, "list_files", counted_walk)
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
-    plans = plan_each(root, files, device="cpu")
+    plans = plan_bundles(root, files, device="cpu")
     assert [plan.spec.network.dims for plan in plans] == [2, 3]
     assert walked == [root]
     assert dict(looked) == {file: 1 for file in root.rglob("*") if file.is_file()}
@@ -550,5 +550,5 @@ def test_what_would_be_another_plan_than_its_name_says_is_refused(
             Image.fromarray(array).save(pictures / folder / f"{number}.png")
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
     with pytest.raises(MedsegError, match="holds pictures, which have two dimensions"):
-        plan_each(pictures, files, device="cpu")
+        plan_bundles(pictures, files, device="cpu")
     assert not (tmp_path / "2d.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from support.bundles import made_spec, trained_bundle
 
+import medseg
 from medseg import cli
-from medseg.commands.review import evaluate_without_references
+from medseg.commands.review import review
 from medseg.errors import DatasetError
 from medseg.events import Event, Notice, Progress
 from medseg.inference.segmenter import Segmenter
@@ -53,20 +55,18 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 def test_the_worst_mask_comes_first(masks: Path, bundle: Path, scans: Path, tmp_path: Path) -> None:
     heard: list[Event] = []
-    review = evaluate_without_references(
-        masks, bundle, scans, tmp_path / "out", device="cpu", listeners=[heard.append]
-    )
-    assert [one.case for one in review.cases] == ["phantom_001", "phantom_002", "phantom_000"]
-    assert not review.faults
-    assert review.coverage is None
-    assert heard[-1] == Progress("judging", 3, 3)
-    best = review.cases[-1].quality
+    found = review(masks, scans, bundle, tmp_path / "out", device="cpu", listeners=[heard.append])
+    assert [one.case for one in found.cases] == ["phantom_001", "phantom_002", "phantom_000"]
+    assert not found.faults
+    assert found.coverage is None
+    assert heard[-1] == Progress("reviewing masks", 3, 3)
+    best = found.cases[-1].quality
     assert best.mean is not None
     assert best.mean.dice == 1
     with (tmp_path / "out" / "agreement.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows if row["label"] == "mean"] == [
-        one.case for one in review.cases
+        one.case for one in found.cases
     ]
     assert float(rows[-1]["dice_with_bundle"]) == 1
     assert rows[-1]["expected_dice"] == ""
@@ -81,21 +81,21 @@ def test_one_bad_mask_does_not_stop_the_others(masks: Path, bundle: Path, scans:
     nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), masks / "phantom_002_seg.nii.gz")
     (masks / "phantom_000_seg.nii.gz").rename(masks / "phantom_000.nii.gz")
     nib.save(image, masks / "stranger.nii.gz")
-    review = evaluate_without_references(masks, bundle, scans, device="cpu")
-    assert [one.case for one in review.cases] == ["phantom_000"]
-    faults = {fault.where: fault.what for fault in review.faults}
+    found = review(masks, scans, bundle, device="cpu")
+    assert [one.case for one in found.cases] == ["phantom_000"]
+    faults = {fault.where: fault.what for fault in found.faults}
     assert set(faults) == {"phantom_001", "phantom_002", "stranger"}
-    assert "mm away" in faults["phantom_002"]
+    assert "mm apart" in faults["phantom_002"]
     assert "has no scan" in faults["stranger"]
 
 
 def test_scans_without_a_mask_are_mentioned(masks: Path, bundle: Path, scans: Path) -> None:
     heard: list[Event] = []
     one = masks / "phantom_001_seg.nii.gz"
-    found = evaluate_without_references(one, bundle, scans, device="cpu", listeners=[heard.append])
+    found = review(one, scans, bundle, device="cpu", listeners=[heard.append])
     assert [judged.case for judged in found.cases] == ["phantom_001"]
     assert any(isinstance(event, Notice) and "2 scans" in event.message for event in heard)
-    alone = evaluate_without_references(one, bundle, scans / "phantom_002.nii.gz", device="cpu")
+    alone = review(one, scans / "phantom_002.nii.gz", bundle, device="cpu")
     assert [judged.case for judged in alone.cases] == ["phantom_002"]
 
 
@@ -105,7 +105,7 @@ def test_nothing_that_belongs_together_is_an_error(
     image = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4))
     nib.save(image, tmp_path / "other.nii.gz")
     with pytest.raises(DatasetError, match="has the name of a scan"):
-        evaluate_without_references(tmp_path, bundle, scans, device="cpu")
+        review(tmp_path, scans, bundle, device="cpu")
 
 
 def test_the_command_line_shows_the_worst_first(
@@ -116,8 +116,8 @@ def test_the_command_line_shows_the_worst_first(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = ["--without-references", masks, "--bundle", bundle, "--scans", scans]
-    assert call(monkeypatch, "evaluate", *asked, "-o", tmp_path / "out", "--device", "cpu") == 0
+    asked = [masks, scans, bundle, "-o", tmp_path / "out", "--device", "cpu"]
+    assert call(monkeypatch, "review", *asked) == 0
     shown = capsys.readouterr().out
     places = [shown.index(f"phantom_00{number}") for number in (1, 2, 0)]
     assert places == sorted(places)
@@ -125,24 +125,49 @@ def test_the_command_line_shows_the_worst_first(
     assert str(tmp_path / "out" / "agreement.csv") in shown
 
 
+def test_masks_that_cannot_be_reviewed_are_named_with_exit_code_1(
+    masks: Path,
+    bundle: Path,
+    scans: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torn = masks / "phantom_001_seg.nii.gz"
+    torn.write_bytes(torn.read_bytes()[:200])
+    for more in ([], ["--json"]):
+        assert call(monkeypatch, "review", masks, scans, bundle, "--device", "cpu", *more) == 1
+        out = capsys.readouterr().out
+        assert "phantom_002" in out
+    assert [row["case"] for row in json.loads(out)["cases"] if row["label"] == "mean"] == [
+        "phantom_002",
+        "phantom_000",
+    ]
+
+
+def test_the_name_of_the_former_release_goes_on_working_and_warns(
+    masks: Path, bundle: Path, scans: Path
+) -> None:
+    with pytest.warns(DeprecationWarning, match=r"now review\(masks, scans, bundle\)"):
+        former = medseg.evaluate_without_references(masks, bundle, scans, device="cpu")
+    assert former == review(masks, scans, bundle, device="cpu")
+    assert "evaluate_without_references" not in medseg.__all__
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("masks",),
         ("--without-references", "masks"),
-        ("--without-references", "masks", "--bundle", "b"),
-        ("--without-references", "masks", "references", "--bundle", "b", "--scans", "s"),
-        ("--without-references", "masks", "--lesions", "--bundle", "b", "--scans", "s"),
-        ("--without-references", "masks", "--ignore", "3", "--bundle", "b", "--scans", "s"),
-        ("--without-references", "masks", "--tolerance", "1", "--bundle", "b", "--scans", "s"),
+        ("--without-references", "masks", "--bundle", "b", "--scans", "s"),
         ("masks", "references", "--scans", "s"),
         ("masks", "references", "--device", "cpu"),
     ],
 )
-def test_a_call_that_says_too_little_or_too_much_is_refused(
+def test_the_former_call_of_evaluate_says_where_it_went(
     arguments: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call(monkeypatch, "evaluate", *arguments) == 2
-    assert "--without-references" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("medseg review MASKS SCANS BUNDLE")

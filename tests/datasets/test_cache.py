@@ -16,9 +16,9 @@ from support.bundles import made_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import (
     FOREGROUND_SAMPLES,
-    content_id,
-    entry_key,
+    hash_content,
     is_entry,
+    make_entry_key,
     read_entry,
     write_entry,
 )
@@ -50,7 +50,7 @@ def made_case(image: Path, label: Path) -> Case:
 
 
 def prepared(case: Case, folder: Path, spec: BundleSpec = SPEC) -> Any:
-    entry = folder / entry_key(case, spec)
+    entry = folder / make_entry_key(case, spec)
     if not is_entry(entry):
         chain = Preprocessing(spec, with_label=True)
         write_entry(entry, case, *open_case(case, spec), chain)
@@ -112,7 +112,7 @@ def test_a_damaged_entry_is_told_with_what_to_do(
     ],
 )
 def test_what_changes_an_entry_changes_its_key(change: dict[str, Any], case: Case) -> None:
-    assert entry_key(case, made_spec(**change)) != entry_key(case, SPEC)
+    assert make_entry_key(case, made_spec(**change)) != make_entry_key(case, SPEC)
 
 
 def test_what_does_not_keeps_it(case: Case) -> None:
@@ -121,24 +121,24 @@ def test_what_does_not_keeps_it(case: Case) -> None:
         training={"steps": 99, "patch": [32, 32, 32]},
         description="another",
     )
-    assert entry_key(case, same) == entry_key(case, SPEC)
+    assert make_entry_key(case, same) == make_entry_key(case, SPEC)
 
 
 def test_a_changed_file_has_another_key(case: Case, tmp_path: Path) -> None:
-    before = entry_key(case, SPEC)
+    before = make_entry_key(case, SPEC)
     os.utime(case.label, ns=(1, 1))
-    assert entry_key(case, SPEC) != before
-    assert entry_key(case, SPEC) == entry_key(case, SPEC)
+    assert make_entry_key(case, SPEC) != before
+    assert make_entry_key(case, SPEC) == make_entry_key(case, SPEC)
 
 
 def test_the_id_is_of_the_images_content_and_not_of_its_name(case: Case, tmp_path: Path) -> None:
     content = case.scan.parts[0][0].read_bytes()
     copy = tmp_path / "patient_name.nii.gz"
     copy.write_bytes(content)
-    assert content_id(made_case(copy, case.label)) == content_id(case)
+    assert hash_content(made_case(copy, case.label)) == hash_content(case)
     copy.write_bytes(content + b"\0")
-    assert content_id(made_case(copy, case.label)) != content_id(case)
-    assert len(content_id(case)) == 10
+    assert hash_content(made_case(copy, case.label)) != hash_content(case)
+    assert len(hash_content(case)) == 10
 
 
 def test_an_entry_names_no_file(case: Case, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_bad_case_leaves_nothing_behind(case: Case, tmp_path: Path) -> None:
 
 
 def test_the_first_of_two_that_prepare_one_case_wins(case: Case, tmp_path: Path) -> None:
-    entry = tmp_path / "cache" / entry_key(case, SPEC)
+    entry = tmp_path / "cache" / make_entry_key(case, SPEC)
     whole = prepared(case, tmp_path / "cache")
     write_entry(entry, case, *open_case(case, SPEC), Preprocessing(SPEC, with_label=True))
     assert torch.equal(read_entry(entry).image, whole.image)
@@ -184,7 +184,7 @@ def test_training_never_changes_an_entry(case: Case, tmp_path: Path) -> None:
 
 def test_what_nobody_annotated_is_kept_apart(case: Case, tmp_path: Path) -> None:
     spec = made_spec(labels=[{"index": 1, "name": "liver"}], data={"ignore": 2})
-    assert entry_key(case, spec) != entry_key(case, made_spec())
+    assert make_entry_key(case, spec) != make_entry_key(case, made_spec())
     entry = tmp_path / "entry"
     chain = Preprocessing(spec, with_label=True)
     write_entry(entry, case, *open_case(case, spec), chain, spec.label_set.ignore_index)
@@ -207,7 +207,7 @@ def test_an_entry_is_that_of_the_voxels_beside_a_header(tmp_path: Path) -> None:
     )
     (tmp_path / "a.raw").write_bytes(bytes(8))
     case = made_case(header, save(tmp_path / "l.nii.gz", np.zeros((2, 2, 2), np.uint8)))
-    key, name = entry_key(case, SPEC), content_id(case)
+    key, name = make_entry_key(case, SPEC), hash_content(case)
     (tmp_path / "a.raw").write_bytes(bytes(9))
-    assert entry_key(case, SPEC) != key
-    assert content_id(case) != name
+    assert make_entry_key(case, SPEC) != key
+    assert hash_content(case) != name

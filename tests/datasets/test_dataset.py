@@ -35,7 +35,7 @@ def test_folds_hold_back_different_cases_and_together_all(data: Path, tmp_path: 
     assert held[0] | held[1] == learned[0] | held[0]
     assert not held[0] & held[1]
     assert not learned[0] & held[0]
-    assert [len(found.held_back) for found in folds] == [len(one) for one in held]
+    assert [len(found.held_out) for found in folds] == [len(one) for one in held]
     every = opened(data, tmp_path, None)
     assert len(every.training) == 4
     assert not every.validation

@@ -14,7 +14,12 @@ from PIL import Image
 
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.datasets.cases import Case, Scan, find_cases
-from medseg.datasets.integrity import Inspection, absent_labels, check_cases, open_case
+from medseg.datasets.integrity import (
+    IntegrityReport,
+    check_cases,
+    describe_absent_labels,
+    open_case,
+)
 from medseg.errors import Fault, ScanError
 from medseg.events import Event, Progress
 
@@ -56,7 +61,7 @@ def a_case(root: Path, name: str, image: Any = None, label: Any = None, affine: 
     )
 
 
-def faults_of(inspection: Inspection) -> dict[str, str]:
+def faults_of(inspection: IntegrityReport) -> dict[str, str]:
     return {fault.where: fault.what for fault in inspection.faults}
 
 
@@ -73,7 +78,7 @@ def test_good_cases_stay_in_order_and_progress_is_told_in_the_calling_thread(
 
     found = check_cases(cases, a_spec(), [listen])
 
-    assert found == Inspection(tuple(cases), labels=frozenset({1}))
+    assert found == IntegrityReport(tuple(cases), labels=frozenset({1}))
     assert heard == [Progress("checking cases", done, 4) for done in range(5)]
     assert threads == {threading.get_ident()}
 
@@ -98,8 +103,8 @@ def test_every_bad_case_is_named_with_its_own_reason(tmp_path: Path) -> None:
 
     assert [case.name for case in found.good] == ["good"]
     assert "truncated" in faults["truncated"]
-    assert "6×5×3 voxels and the image 6×5×4" in faults["shape"]
-    assert "10 mm away" in faults["flipped"]
+    assert "(6, 5, 4) and (6, 5, 3) voxels" in faults["shape"]
+    assert "10.00 mm apart" in faults["flipped"]
     assert "3 (120 voxels); this bundle has 0 (background), 1 (thing)" in faults["value"]
     assert "whole numbers" in faults["fraction"]
     assert "same value" in faults["constant"]
@@ -146,7 +151,7 @@ def test_a_label_that_no_case_holds_is_mentioned(tmp_path: Path) -> None:
 
     found = check_cases([empty], a_spec())
 
-    assert "no case holds the label thing" in next(absent_labels(found.labels, a_spec()))
+    assert "no case holds the label thing" in next(describe_absent_labels(found.labels, a_spec()))
 
 
 def test_pictures_for_a_volume_bundle_are_one_fault_and_are_not_opened(tmp_path: Path) -> None:
@@ -260,7 +265,7 @@ def test_the_label_of_another_scan_is_found_out(shared_data: Path, tmp_path: Pat
 
     found = check_cases(find_cases(tmp_path, two_labels()), two_labels())
 
-    assert "the label has 512×512×94 voxels" in faults_of(found)["foreign"]
+    assert "(512, 512, 94) voxels" in faults_of(found)["foreign"]
 
 
 def test_grey_labels_stored_as_colour_need_the_value_in_the_bundle(shared_data: Path) -> None:

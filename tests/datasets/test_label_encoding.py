@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.datasets.label_encoding import check_same_grid, encode_labels
-from medseg.errors import GeometryError, ScanError
+from medseg.datasets.label_encoding import encode_labels
+from medseg.errors import ScanError
 from medseg.labels import Label, LabelSet
 from medseg.volume import Volume
 
@@ -141,18 +141,6 @@ def test_every_label_count_survives(known: dict[int, None], picks: list[int]) ->
     indices = encode_labels(values(*(value_of[n] for n in wanted), dtype="int32"), labels)
 
     assert indices.ravel().tolist() == wanted
-
-
-def test_grids_must_agree_in_shape_and_place() -> None:
-    image = a_volume(np.zeros((1, 4, 4, 4)))
-    moved = np.eye(4)
-    moved[0, 3] = 2.5
-
-    check_same_grid(image, a_volume(np.zeros((1, 4, 4, 4)), np.eye(4) + 1e-4))
-    with pytest.raises(GeometryError, match="4×4×3 voxels and the image 4×4×4"):
-        check_same_grid(image, a_volume(np.zeros((1, 4, 4, 3))))
-    with pytest.raises(GeometryError, match=r"2\.5 mm away"):
-        check_same_grid(image, a_volume(np.zeros((1, 4, 4, 4)), moved))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 
-from medseg.datasets.names import distinct_names, safe_name, split_suffix
+from medseg.datasets.names import distinct_names, make_safe_name, split_suffix
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.errors import DatasetError
 
@@ -316,8 +316,8 @@ def test_endings_are_those_that_readers_know() -> None:
     assert split_suffix("a.dcm.png") == ("a.dcm", ".png")
     assert split_suffix("a.txt") == ("a.txt", "")
     assert split_suffix(".nii") == (".nii", "")
-    assert safe_name("../..") == "_"
-    assert safe_name("-rf") == "rf"
+    assert make_safe_name("../..") == "_"
+    assert make_safe_name("-rf") == "rf"
 
 
 # --- real data ----------------------------------------------------------------------------

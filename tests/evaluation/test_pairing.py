@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from medseg.errors import DatasetError
-from medseg.evaluation.pairing import Pairing, pair_up
+from medseg.evaluation.pairing import Pairing, pair_predictions
 
 
 def folder(path: Path, *names: str) -> Path:
@@ -16,7 +16,9 @@ def folder(path: Path, *names: str) -> Path:
 
 
 def pair(tmp_path: Path, predictions: list[str], references: list[str]) -> Pairing:
-    return pair_up(folder(tmp_path / "p", *predictions), folder(tmp_path / "r", *references))
+    return pair_predictions(
+        folder(tmp_path / "p", *predictions), folder(tmp_path / "r", *references)
+    )
 
 
 def names(pairing: Pairing) -> list[tuple[str, str, str]]:
@@ -108,13 +110,13 @@ def test_a_dataset_folder_is_a_reference(tmp_path, inside):
     folder(tmp_path / "data", "dataset.json")
     folder(tmp_path / "data" / "imagesTr", "a.nii.gz", "b.nii.gz")
     folder(tmp_path / "data" / inside, "a.nii.gz")
-    found = pair_up(folder(tmp_path / "p", "a.nii.gz"), tmp_path / "data")
+    found = pair_predictions(folder(tmp_path / "p", "a.nii.gz"), tmp_path / "data")
     assert found.pairs[0].reference == tmp_path / "data" / inside / "a.nii.gz"
 
 
 def test_two_files_are_one_pair(tmp_path):
     folder(tmp_path, "result.nii.gz", "truth.nrrd")
-    found = pair_up(tmp_path / "result.nii.gz", tmp_path / "truth.nrrd")
+    found = pair_predictions(tmp_path / "result.nii.gz", tmp_path / "truth.nrrd")
     assert names(found) == [("result", "result.nii.gz", "truth.nrrd")]
 
 
@@ -123,11 +125,11 @@ def test_nothing_to_compare(tmp_path):
         pair(tmp_path, ["a.nii.gz"], ["b.nii.gz"])
     assert [fault.where for fault in caught.value.faults] == ["b"]
     with pytest.raises(DatasetError, match="holds no label maps"):
-        pair_up(folder(tmp_path / "empty"), tmp_path / "r")
+        pair_predictions(folder(tmp_path / "empty"), tmp_path / "r")
     with pytest.raises(DatasetError, match="does not exist"):
-        pair_up(tmp_path / "nowhere", tmp_path / "r")
+        pair_predictions(tmp_path / "nowhere", tmp_path / "r")
     with pytest.raises(DatasetError, match="is a file"):
-        pair_up(tmp_path / "p", tmp_path / "r" / "b.nii.gz")
+        pair_predictions(tmp_path / "p", tmp_path / "r" / "b.nii.gz")
 
 
 def test_a_result_is_found_by_the_name_that_segment_made_of_it(tmp_path):

@@ -17,8 +17,8 @@ from medseg.inference.accumulator import Accumulator
 from medseg.inference.confidence import Confidence
 from medseg.inference.windows import Windows
 from medseg.labels import Label, LabelSet
-from medseg.quality.agreement import mask_dice
-from medseg.quality.calibration import Sample, calibrate, judge
+from medseg.quality.agreement import compute_mask_dice
+from medseg.quality.calibration import CalibrationSample, calibrate, estimate_quality
 from medseg.testing import KIDNEY, LIVER
 
 FILE = Path(__file__).with_name("frozen_predictions.npz")
@@ -43,7 +43,7 @@ def scored(steps: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def samples() -> list[Sample]:
+def samples() -> list[CalibrationSample]:
     found = []
     with np.load(FILE) as frozen:
         for steps, reference, case, is_clean in zip(
@@ -51,7 +51,9 @@ def samples() -> list[Sample]:
         ):
             scores, labels = scored(steps)
             found.append(
-                Sample(str(case), scores, mask_dice(labels, reference, LABELS), bool(is_clean))
+                CalibrationSample(
+                    str(case), scores, compute_mask_dice(labels, reference, LABELS), bool(is_clean)
+                )
             )
     return found
 
@@ -62,24 +64,27 @@ def auroc(scores: np.ndarray, failed: np.ndarray) -> float:
     return float(((bad < good) + 0.5 * (bad == good)).mean())
 
 
-def test_the_file_is_small_and_holds_good_and_failed_results(samples: list[Sample]) -> None:
+def test_the_file_is_small_and_holds_good_and_failed_results(
+    samples: list[CalibrationSample],
+) -> None:
     assert FILE.stat().st_size < 400_000
     dice = np.array([np.mean(list(one.dice.values())) for one in samples])
     assert 0.1 < (dice < FAILED).mean() < 0.6
     assert dice[[one.is_clean for one in samples]].mean() > 0.8
 
 
-def test_failed_results_are_found(samples: list[Sample]) -> None:
+def test_failed_results_are_found(samples: list[CalibrationSample]) -> None:
     known = calibrate([s for s in samples if int(s.case) < CALIBRATION], LABELS.names)
     assert known is not None
     fresh = [one for one in samples if int(one.case) >= CALIBRATION]
-    expected = np.array([judge(one.scores, known).expected or 0.0 for one in fresh])
+    expected = np.array([estimate_quality(one.scores, known).expected or 0.0 for one in fresh])
     raw = np.array([np.mean(list(one.scores.values())) for one in fresh])
     dice = np.array([np.mean(list(one.dice.values())) for one in fresh])
     assert auroc(expected, dice < FAILED) >= 0.9
     assert np.abs(expected - dice).mean() < np.abs(raw - dice).mean()
     clean = [one for one in fresh if one.is_clean]
     held = [
-        np.mean(list(one.dice.values())) >= (judge(one.scores, known).lower or 0.0) for one in clean
+        np.mean(list(one.dice.values())) >= (estimate_quality(one.scores, known).lower or 0.0)
+        for one in clean
     ]
     assert np.mean(held) >= 0.75

@@ -28,7 +28,7 @@ from medseg.bundle.bundle import load_bundle, parse_spec
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.interop.monai_bundle import write_monai_bundle
 from medseg.testing import write_dataset
-from medseg.training.losses import SegmentationLoss, loss_of
+from medseg.training.losses import SegmentationLoss, build_loss
 
 BUNDLES: dict[str, dict[str, Any]] = {
     "volume": {
@@ -190,7 +190,7 @@ def test_stock_monai_minimises_the_same_loss_of_regions(
     channels = [torch.isin(label, torch.tensor(held)) for held in ([1, 2, 3], [2, 3], [3])]
     channels += [label != 4] if ignore else []
     masks = torch.cat(channels, dim=1).float()
-    wanted = float(loss_of(spec)([logits], label))
+    wanted = float(build_loss(spec)([logits], label))
     assert float(stock(logits, masks)) == pytest.approx(wanted)
 
 

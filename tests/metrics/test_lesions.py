@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from medseg.labels import Label, LabelSet, Region
-from medseg.metrics.lesions import Lesions, count_lesions, pooled
+from medseg.metrics.lesions import LesionCounts, count_lesions, pool_lesions
 
 TUMOUR = LabelSet([Label(1, "tumour", 1, (1, 2, 3))])
 
@@ -20,15 +20,17 @@ def test_found_missed_and_made_up() -> None:
     prediction[2:5, 2:5] = 1
     prediction[12, 13, 0] = prediction[11, 12, 0] = 1
     prediction[1, 18] = 1  # made up
-    assert count_lesions(prediction, reference, TUMOUR) == {"tumour": Lesions(3, 1, 3, 1)}
+    assert count_lesions(prediction, reference, TUMOUR) == {"tumour": LesionCounts(3, 1, 3, 1)}
 
 
 def test_counts_add_up_and_make_rates() -> None:
-    both = pooled([{"tumour": Lesions(3, 1, 3, 1)}, {"tumour": Lesions(1, 1, 2, 0)}])["tumour"]
-    assert both == Lesions(4, 2, 5, 1)
+    both = pool_lesions(
+        [{"tumour": LesionCounts(3, 1, 3, 1)}, {"tumour": LesionCounts(1, 1, 2, 0)}]
+    )["tumour"]
+    assert both == LesionCounts(4, 2, 5, 1)
     assert both.sensitivity == 0.5
     assert both.precision == 0.8
-    nothing = Lesions(0, 0, 0, 0)
+    nothing = LesionCounts(0, 0, 0, 0)
     assert math.isnan(nothing.sensitivity)
     assert math.isnan(nothing.precision)
 
@@ -40,7 +42,7 @@ def test_nothing_is_counted_where_nobody_annotated() -> None:
     before = count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7))
     prediction[12:14, 12:14] = 1
     assert count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7)) == before
-    assert before == {"tumour": Lesions(1, 1, 1, 0)}
+    assert before == {"tumour": LesionCounts(1, 1, 1, 0)}
 
 
 def test_lesions_of_a_region_are_those_of_all_its_labels() -> None:
@@ -51,6 +53,6 @@ def test_lesions_of_a_region_are_those_of_all_its_labels() -> None:
     reference[3, 3] = 2  # the ring around it is one lesion with it
     prediction[9, 9] = 2
     assert count_lesions(prediction, reference, LabelSet(two, regions=regions)) == {
-        "lesion": Lesions(1, 1, 2, 1),
-        "centre": Lesions(1, 0, 1, 1),
+        "lesion": LesionCounts(1, 1, 2, 1),
+        "centre": LesionCounts(1, 0, 1, 1),
     }

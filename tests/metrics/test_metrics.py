@@ -14,7 +14,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import Label, LabelSet, Region, default_colour
 from medseg.metrics.metrics import METRICS, CaseScores, LabelScores, score_case, score_dice
-from medseg.metrics.statistics import statistics, summarise
+from medseg.metrics.statistics import compute_statistics, summarise
 
 
 def label_set(*names: str) -> LabelSet:
@@ -259,12 +259,12 @@ def test_summary_by_hand():
     assert means["dice"]["liver"] == pytest.approx(0.8)
     assert means["dice"]["tumour"] == pytest.approx(0.2)
     assert means["dice"]["mean"] == pytest.approx(0.5)
-    liver, tumour = (statistics(cases)["dice"][name] for name in ("liver", "tumour"))
+    liver, tumour = (compute_statistics(cases)["dice"][name] for name in ("liver", "tumour"))
     assert (liver.n, liver.median, liver.worst, liver.worst_case) == (3, 0.9, 0.5, "a")
     assert liver.sd == pytest.approx(np.std([0.5, 1.0, 0.9], ddof=1))
     assert (tumour.n, tumour.missed) == (2, 1)
-    assert statistics(cases)["hd95"]["liver"].worst == pytest.approx(9.5)
-    overall = statistics(cases)["dice"]["mean"]
+    assert compute_statistics(cases)["hd95"]["liver"].worst == pytest.approx(9.5)
+    overall = compute_statistics(cases)["dice"]["mean"]
     assert (overall.n, overall.worst, overall.worst_case) == (3, 0.25, "a")
 
 
@@ -273,7 +273,7 @@ def test_nothing_to_count_is_nan_not_zero():
     assert math.isnan(means["dice"]["liver"])
     assert math.isnan(means["dice"]["mean"])
     assert summarise([])["dice"].keys() == {"mean"}
-    assert statistics([scored("a", liver=math.nan)])["dice"]["liver"].n == 0
+    assert compute_statistics([scored("a", liver=math.nan)])["dice"]["liver"].n == 0
 
 
 def test_case_scores_by_metric():

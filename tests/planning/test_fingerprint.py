@@ -11,7 +11,7 @@ import pytest
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.errors import ScanError
 from medseg.events import Event, Progress
-from medseg.planning.fingerprint import Survey, look_at, survey_cases
+from medseg.planning.fingerprint import Fingerprint, extract_fingerprint, inspect_case
 from medseg.testing import write_dataset
 
 
@@ -26,15 +26,17 @@ def write_case(
     return Case(scan, folder / "label.nii.gz", None, "one")
 
 
-def survey(case: Case, cache: Path, events: list[Event] | None = None) -> Survey:
-    return survey_cases(CaseList((case,)), cache, [events.append] if events is not None else [])
+def survey(case: Case, cache: Path, events: list[Event] | None = None) -> Fingerprint:
+    return extract_fingerprint(
+        CaseList((case,)), cache, [events.append] if events is not None else []
+    )
 
 
 def test_sizes_are_told_along_the_patient_whatever_the_voxel_order(tmp_path: Path) -> None:
     # Voxel axes: superior, left, anterior.
     affine = np.array([[0, -2.0, 0, 0], [0, 0, 3.0, 0], [5.0, 0, 0, 0], [0, 0, 0, 1]])
     image = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
-    facts = look_at(write_case(tmp_path, image, (image > 1).astype(np.uint8), affine))
+    facts = inspect_case(write_case(tmp_path, image, (image > 1).astype(np.uint8), affine))
     assert facts.shape == (6, 8, 4)
     assert facts.spacing == pytest.approx((2, 3, 5))
     assert facts.voxels == 192
@@ -45,7 +47,7 @@ def test_labels_are_counted_with_their_pieces(tmp_path: Path) -> None:
     label[0, 0, 0] = label[7, 7, 7] = label[1, 1, 1] = 3  # the first and the last touch
     label[4:6, 4:6, 4:6] = 5
     image = np.arange(512, dtype=np.float32).reshape(8, 8, 8)
-    facts = look_at(write_case(tmp_path, image, label))
+    facts = inspect_case(write_case(tmp_path, image, label))
     three, five = facts.labels
     assert (three.value, three.voxels, three.pieces, three.largest) == (3, 3, 2, 2)
     assert (five.value, five.voxels, five.pieces, five.largest) == (5, 8, 1, 8)
@@ -56,7 +58,7 @@ def test_quantiles_are_of_labelled_voxels_alone(tmp_path: Path) -> None:
     label = np.zeros((6, 6, 6), np.uint8)
     label[:2] = 1
     image[:2] = np.linspace(10, 20, 72).reshape(2, 6, 6)
-    (channel,) = look_at(write_case(tmp_path, image, label)).channels
+    (channel,) = inspect_case(write_case(tmp_path, image, label)).channels
     assert (channel.labelled[0], channel.labelled[-1]) == (10, 20)
     assert (channel.lowest, channel.highest) == (10, 1000)
 
@@ -66,8 +68,8 @@ def test_a_black_frame_counts_only_where_no_label_lies_in_it(tmp_path: Path) -> 
     image[2:7, 2:7, 2:7] = 5
     inside, outside = np.zeros((2, 10, 10, 10), np.uint8)
     inside[3, 3, 3] = outside[9, 9, 9] = 1
-    assert look_at(write_case(tmp_path / "in", image, inside)).box == pytest.approx(0.125)
-    assert look_at(write_case(tmp_path / "out", image, outside)).box == 1
+    assert inspect_case(write_case(tmp_path / "in", image, inside)).box == pytest.approx(0.125)
+    assert inspect_case(write_case(tmp_path / "out", image, outside)).box == 1
 
 
 def test_a_case_is_looked_at_once_and_a_changed_one_again(tmp_path: Path) -> None:
@@ -95,7 +97,7 @@ def test_bad_cases_are_named_and_the_others_seen(tmp_path: Path) -> None:
     torn.write_bytes(good.parts[0][0].read_bytes()[:-300])
     label = data / "labelsTr" / "phantom_000.nii.gz"
     cases = (Case(good, label, None, "a"), Case(Scan("torn", ((torn,),)), label, None, "b"))
-    found = survey_cases(CaseList(cases), tmp_path / "cache")
+    found = extract_fingerprint(CaseList(cases), tmp_path / "cache")
     assert len(found.cases) == 1
     assert found.values == (1, 2)
     assert [fault.where for fault in found.faults] == ["torn"]
@@ -104,7 +106,7 @@ def test_bad_cases_are_named_and_the_others_seen(tmp_path: Path) -> None:
 def test_what_is_no_label_map_is_refused(tmp_path: Path) -> None:
     image = np.arange(1728, dtype=np.int32).reshape(12, 12, 12)
     with pytest.raises(ScanError, match="1728 different values"):
-        look_at(write_case(tmp_path, image, image))
+        inspect_case(write_case(tmp_path, image, image))
 
 
 def test_what_nobody_annotated_is_not_looked_at(tmp_path: Path) -> None:
@@ -113,12 +115,12 @@ def test_what_nobody_annotated_is_not_looked_at(tmp_path: Path) -> None:
     label[:2] = 1
     image[:2] = 10
     case = write_case(tmp_path, image, label)
-    facts = look_at(case, ignore=4)
+    facts = inspect_case(case, ignore=4)
     assert [la.value for la in facts.labels] == [1]
     assert facts.channels[0].labelled[-1] == 10
     cache = tmp_path / "cache"
-    assert survey_cases(CaseList((case,)), cache, ignore=4).values == (1,)
-    assert survey_cases(CaseList((case,)), cache).values == (1, 4)
+    assert extract_fingerprint(CaseList((case,)), cache, ignore=4).values == (1,)
+    assert extract_fingerprint(CaseList((case,)), cache).values == (1, 4)
 
 
 def test_voxels_beside_a_header_are_looked_at_again_when_they_change(tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_case_with_other_channels_than_most_is_named(tmp_path: Path) -> None:
         image = np.random.default_rng(0).normal(size=(4, 4, 4, channels)).astype(np.float32)
         made = write_case(tmp_path / name, image, np.zeros((4, 4, 4), np.uint8))
         cases.append(Case(Scan(name, made.scan.parts), made.label, None, name))
-    found = survey_cases(CaseList(tuple(cases)), tmp_path / "cache")
+    found = extract_fingerprint(CaseList(tuple(cases)), tmp_path / "cache")
     assert [len(case.channels) for case in found.cases] == [2, 2]
     (fault,) = found.faults
     assert (fault.where, fault.what) == ("a", "its channels: 1, where most cases have 2")

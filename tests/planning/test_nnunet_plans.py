@@ -16,17 +16,17 @@ from medseg.bundle.bundle import parse_spec
 from medseg.errors import DatasetError
 from medseg.networks.unet import build_network
 from medseg.planning import (
-    Carried,
-    Wishes,
-    carry_over,
+    Constraints,
+    ConvertedPlans,
+    convert_plans,
     is_nnunet_plans,
+    read_description,
     read_nnunet_plans,
-    read_subject,
 )
 from medseg.preprocessing.transforms import Preprocessing
 from medseg.volume import Volume
 
-CPU = Wishes(dims=None, on_gpu=False, memory_gb=8)
+CPU = Constraints(dims=None, on_gpu=False, memory_gb=8)
 DATASET = {
     "channel_names": {"0": "CT"},
     "labels": {"background": 0, "spleen": 1, "cyst": 2},
@@ -152,9 +152,9 @@ def written(folder: Path, plans: dict[str, Any], dataset: dict[str, Any] | None 
     return file
 
 
-def carried(file: Path, dims: int | None = None, wishes: Wishes = CPU) -> Carried:
+def carried(file: Path, dims: int | None = None, wishes: Constraints = CPU) -> ConvertedPlans:
     plans = read_nnunet_plans(file, dims)
-    return carry_over(plans, read_subject(file.parent / "dataset.json"), wishes)
+    return convert_plans(plans, read_description(file.parent / "dataset.json"), wishes)
 
 
 def changed(configuration: str = "3d_fullres", **fields: Any) -> dict[str, Any]:
@@ -321,7 +321,7 @@ def test_pictures_have_no_spacing(tmp_path: Path) -> None:
 
 
 def test_a_time_budget_goes_into_the_bundle(tmp_path: Path) -> None:
-    wishes = Wishes(dims=None, on_gpu=True, memory_gb=8, budget_minutes=20)
+    wishes = Constraints(dims=None, on_gpu=True, memory_gb=8, budget_minutes=20)
     made = carried(written(tmp_path, a_plan()), wishes=wishes)
     assert made.content["training"]["budget_minutes"] == 20
 

@@ -12,26 +12,32 @@ import pytest
 
 from medseg.errors import DatasetError, MedsegError
 from medseg.planning import (
+    Constraints,
     Grid,
     Notes,
-    Wishes,
     choose_grid,
     choose_intensity,
-    choose_learning,
     choose_network,
-    minutes,
-    read_subject,
+    choose_training,
+    parse_minutes,
+    read_description,
 )
-from medseg.planning.fingerprint import QUANTILES, CaseFacts, ChannelFacts, LabelFacts, Survey
+from medseg.planning.fingerprint import (
+    QUANTILES,
+    CaseFingerprint,
+    ChannelStatistics,
+    Fingerprint,
+    LabelStatistics,
+)
 
-CPU = Wishes(dims=None, on_gpu=False, memory_gb=8)
-GPU = Wishes(dims=None, on_gpu=True, memory_gb=10)
+CPU = Constraints(dims=None, on_gpu=False, memory_gb=8)
+GPU = Constraints(dims=None, on_gpu=True, memory_gb=10)
 LARGE = 1e9
 
 
 def channel(low: float = 0, high: float = 100, highest: float = 100, zeros: float = 0) -> Any:
     values = tuple(np.quantile(np.linspace(low, high, 1000), QUANTILES).tolist())
-    return ChannelFacts(low, highest, high, zeros, values)
+    return ChannelStatistics(low, highest, high, zeros, values)
 
 
 def case(
@@ -40,16 +46,18 @@ def case(
     box: float = 1.0,
     voxels: int = 8000,
     **channels: float,
-) -> CaseFacts:
-    label = LabelFacts(1, voxels, 1, voxels)
-    return CaseFacts(shape, spacing, (channel(**channels),), (label,), box)
+) -> CaseFingerprint:
+    label = LabelStatistics(1, voxels, 1, voxels)
+    return CaseFingerprint(shape, spacing, (channel(**channels),), (label,), box)
 
 
-def surveyed(*cases: CaseFacts) -> Survey:
-    return Survey(cases, ())
+def surveyed(*cases: CaseFingerprint) -> Fingerprint:
+    return Fingerprint(cases, ())
 
 
-def grid_of(survey: Survey, wishes: Wishes = GPU, patch: float = LARGE) -> tuple[Grid, Notes]:
+def grid_of(
+    survey: Fingerprint, wishes: Constraints = GPU, patch: float = LARGE
+) -> tuple[Grid, Notes]:
     notes: Notes = {}
     return choose_grid(survey, wishes, False, patch, notes), notes
 
@@ -100,7 +108,7 @@ def test_a_cpu_coarsens_until_a_patch_sees_enough_but_keeps_small_labels() -> No
     ],
 )
 def test_every_network_fits_its_patch_and_its_memory(
-    shape: tuple[int, int, int], spacing: tuple[float, float, float], wishes: Wishes
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], wishes: Constraints
 ) -> None:
     chosen = choose_network(Grid(3, spacing, shape, False), wishes, {})
     divisor = [math.prod(axis) for axis in zip(*chosen.strides, strict=True)]
@@ -215,15 +223,21 @@ def test_no_mirror_makes_a_label_wrong(names: list[str], axes: list[int]) -> Non
     survey = surveyed(case())
     shape = choose_network(Grid(3, (1, 1, 1), (60, 60, 60), False), CPU, {})
     labels = [{"name": name} for name in names]
-    training = choose_learning(survey, shape, labels, CPU, {})
+    training = choose_training(survey, shape, labels, CPU, {})
     assert training["augmentation"]["mirror_axes"] == axes
 
 
 def test_times() -> None:
-    assert [minutes(text) for text in ("20m", "2h", "90s", "5", " 1.5H ")] == [20, 120, 1.5, 5, 90]
+    assert [parse_minutes(text) for text in ("20m", "2h", "90s", "5", " 1.5H ")] == [
+        20,
+        120,
+        1.5,
+        5,
+        90,
+    ]
     for text in ("", "soon", "-3m", "0m", "2 weeks", "1e400h", "0.01s", "9999d"):
         with pytest.raises(MedsegError, match="20m"):
-            minutes(text)
+            parse_minutes(text)
 
 
 def write_listing(folder: Path, **said: Any) -> Path:
@@ -236,50 +250,54 @@ def write_listing(folder: Path, **said: Any) -> Path:
 def test_both_ways_of_naming_labels_are_read(tmp_path: Path) -> None:
     wanted = {1: "liver", 2: "tumour"}
     msd = {"0": "background", "1": "liver", "2": "tumour"}
-    assert read_subject(write_listing(tmp_path, labels=msd)).label_names == wanted
+    assert read_description(write_listing(tmp_path, labels=msd)).label_names == wanted
     raw = {"background": 0, "liver": 1, "tumour": 2}
-    found = read_subject(write_listing(tmp_path, labels=raw, channel_names={"1": "b", "0": "a"}))
+    found = read_description(
+        write_listing(tmp_path, labels=raw, channel_names={"1": "b", "0": "a"})
+    )
     assert found.label_names == wanted
     assert found.channel_names == ("a", "b")
 
 
 def test_what_cannot_be_learned_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"regions \(whole\).*'regions_class_order' must list 1"):
-        read_subject(write_listing(tmp_path, labels={"background": 0, "whole": [1, 2]}))
+        read_description(write_listing(tmp_path, labels={"background": 0, "whole": [1, 2]}))
 
 
 def test_a_value_to_ignore_is_no_label(tmp_path: Path) -> None:
     for said in ({"background": 0, "a": 1, "ignore": 2}, {"0": "x", "1": "a", "2": "Ignore"}):
-        found = read_subject(write_listing(tmp_path, labels=said))
+        found = read_description(write_listing(tmp_path, labels=said))
         assert (found.label_names, found.ignore) == ({1: "a"}, 2)
 
 
 def test_values_that_the_list_does_not_name_are_paired_or_named(tmp_path: Path) -> None:
     survey = surveyed(
-        CaseFacts((4, 4, 4), (1, 1, 1), (channel(),), (LabelFacts(255, 3, 1, 3),), 1.0)
+        CaseFingerprint((4, 4, 4), (1, 1, 1), (channel(),), (LabelStatistics(255, 3, 1, 3),), 1.0)
     )
     notes: Notes = {}
-    named = read_subject(write_listing(tmp_path, labels={"1": "heart"}))
+    named = read_description(write_listing(tmp_path, labels={"1": "heart"}))
     assert named.labels(survey, notes) == [{"index": 1, "name": "heart", "value": 255}]
     assert "taken for the same" in notes["labels"]
-    bare = read_subject(write_listing(tmp_path))
+    bare = read_description(write_listing(tmp_path))
     assert bare.labels(survey, notes) == [{"index": 1, "name": "label_255", "value": 255}]
     assert "[255]" in notes["labels"]
 
 
-def of_values(*values: int) -> Survey:
-    facts = tuple(LabelFacts(value, 3, 1, 3) for value in values)
-    return surveyed(CaseFacts((4, 4, 4), (1, 1, 1), (channel(),), facts, 1.0))
+def of_values(*values: int) -> Fingerprint:
+    facts = tuple(LabelStatistics(value, 3, 1, 3) for value in values)
+    return surveyed(CaseFingerprint((4, 4, 4), (1, 1, 1), (channel(),), facts, 1.0))
 
 
 def test_a_value_keeps_the_name_that_the_list_gives_it(tmp_path: Path) -> None:
-    sides = read_subject(write_listing(tmp_path, labels={"1": "left", "2": "right"}))
+    sides = read_description(write_listing(tmp_path, labels={"1": "left", "2": "right"}))
     notes: Notes = {}
     found = sides.labels(of_values(2, 3), notes)
     assert [(la["value"], la["name"]) for la in found] == [(2, "right"), (3, "label_3")]
     assert "values [3]" in notes["labels"]
     assert "No case holds left" in notes["labels"]
     named = {"1": "core", "2": "edema", "3": "enhancing"}
-    parts = read_subject(write_listing(tmp_path, labels=named)).labels(of_values(1, 2, 4), notes)
+    parts = read_description(write_listing(tmp_path, labels=named)).labels(
+        of_values(1, 2, 4), notes
+    )
     assert [la["name"] for la in parts] == ["core", "edema", "enhancing"]
     assert "taken for the same" in notes["labels"]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, worst_first
+from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
 from medseg.labels import Label, LabelSet
 from medseg.metrics.metrics import score_case
-from medseg.quality.agreement import judge_given, mask_dice
+from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import LabelQuality, Quality
 
 LABELS = LabelSet([Label(1, "a", 1, (255, 0, 0)), Label(2, "b", 2, (0, 255, 0))])
@@ -25,10 +25,10 @@ def random_labels(seed: int, share: float = 0.5) -> np.ndarray:
 def test_dice_is_that_of_the_metrics() -> None:
     one, other = random_labels(0), random_labels(1)
     scores = score_case(one, other, LABELS, (1, 1, 1))["dice"]
-    assert mask_dice(one, other, LABELS) == pytest.approx(scores)
+    assert compute_mask_dice(one, other, LABELS) == pytest.approx(scores)
     only_a = np.where(one == 1, 1, 0).astype(np.uint8)
-    assert mask_dice(only_a, only_a, LABELS) == {"a": 1}
-    assert mask_dice(only_a, one, LABELS) == {"a": 1, "b": 0}
+    assert compute_mask_dice(only_a, only_a, LABELS) == {"a": 1}
+    assert compute_mask_dice(only_a, one, LABELS) == {"a": 1, "b": 0}
 
 
 @given(st.integers(0, 500), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
@@ -39,22 +39,22 @@ def test_the_bound_is_below_the_truth_wherever_the_bundles_own_is(
     truth = random_labels(seed)
     own = np.where(rng.random(truth.shape) < wrong, random_labels(seed + 1), truth)
     given_mask = np.where(rng.random(truth.shape) < drawn, random_labels(seed + 2), own)
-    certain = mask_dice(own, truth, LABELS)
+    certain = compute_mask_dice(own, truth, LABELS)
     quality = Quality(0.9, 0.8, {k: LabelQuality(v, v) for k, v in certain.items()}, True)
-    alike = mask_dice(given_mask, own, LABELS)
-    judged = judge_given(dict.fromkeys(alike, 0.9), alike, quality, None)
-    for name, true in mask_dice(given_mask, truth, LABELS).items():
+    alike = compute_mask_dice(given_mask, own, LABELS)
+    judged = estimate_mask_quality(dict.fromkeys(alike, 0.9), alike, quality, None)
+    for name, true in compute_mask_dice(given_mask, truth, LABELS).items():
         lower = judged.labels[name].lower if name in judged.labels else None
         assert lower is None or lower <= true + 1e-4
 
 
 def judged(name: str, raw: dict[str, float]) -> JudgedMask:
-    return JudgedMask(name, judge_given(raw, raw, Quality(0.9), None))
+    return JudgedMask(name, estimate_mask_quality(raw, raw, Quality(0.9), None))
 
 
 def test_the_worst_come_first_and_the_table_says_why() -> None:
     cases = [judged("good", {"a": 0.9, "b": 0.8}), judged("bad", {"a": 0.2}), judged("none", {})]
-    review = MaskReview(tuple(sorted(cases, key=worst_first)), ())
+    review = MaskReview(tuple(sorted(cases, key=review_order)), ())
     assert [one.case for one in review.cases] == ["none", "bad", "good"]
     lines = agreement_csv(review).splitlines()
     assert lines[0].startswith("case,label,expected_dice,lower_bound,raw_expected_dice")

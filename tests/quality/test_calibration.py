@@ -12,10 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.bundle.spec import QualityFinding
-from medseg.quality.calibration import FEWEST, Sample, calibrate, expected_dice, judge
+from medseg.quality.calibration import (
+    MIN_CLEAN_RESULTS,
+    CalibrationSample,
+    calibrate,
+    estimate_quality,
+    predict_dice,
+)
 
 
-def made_samples(count: int, seed: int, *, corrupted: int = 2) -> list[Sample]:
+def made_samples(count: int, seed: int, *, corrupted: int = 2) -> list[CalibrationSample]:
     """Raw scores that are too high by a known curve, with noise that grows as Dice falls."""
     rng = np.random.default_rng(seed)
     samples = []
@@ -24,7 +30,7 @@ def made_samples(count: int, seed: int, *, corrupted: int = 2) -> list[Sample]:
             dice = rng.beta(40, 5) if copy == 0 else rng.beta(3, 2)
             noise = rng.normal(0, 0.4 * (1.02 - dice))
             score = float(np.clip(0.3 + 0.7 * (dice + noise), 0.01, 0.99))
-            samples.append(Sample(f"case{number}", {"a": score}, {"a": dice}, copy == 0))
+            samples.append(CalibrationSample(f"case{number}", {"a": score}, {"a": dice}, copy == 0))
     return samples
 
 
@@ -36,7 +42,7 @@ def known(count: int = 60, seed: int = 0, coverage: float = 0.9) -> QualityFindi
 
 def test_expected_dice_is_near_the_truth() -> None:
     fresh = made_samples(200, 1)
-    expected = [judge(one.scores, known()).expected for one in fresh]
+    expected = [estimate_quality(one.scores, known()).expected for one in fresh]
     truth = np.array([one.dice["a"] for one in fresh])
     raw = np.array([one.scores["a"] for one in fresh])
     errors = np.array(expected, dtype=float) - truth
@@ -50,7 +56,7 @@ def test_the_bound_holds_as_often_as_stated_on_clean_scans(coverage: float) -> N
     for seed in range(8):
         bundle = known(seed=seed, coverage=coverage)
         for one in made_samples(60, 100 + seed, corrupted=0):
-            lower = judge(one.scores, bundle).lower
+            lower = estimate_quality(one.scores, bundle).lower
             assert lower is not None
             held.append(one.dice["a"] >= lower)
     assert np.mean(held) == pytest.approx(coverage, abs=0.05)
@@ -58,22 +64,22 @@ def test_the_bound_holds_as_often_as_stated_on_clean_scans(coverage: float) -> N
 
 def test_about_the_stated_share_is_flagged() -> None:
     fresh = [one for one in made_samples(400, 7) if one.is_clean]
-    assert np.mean([judge(one.scores, known()).review for one in fresh]) == pytest.approx(
-        0.1, abs=0.06
-    )
+    assert np.mean(
+        [estimate_quality(one.scores, known()).review for one in fresh]
+    ) == pytest.approx(0.1, abs=0.06)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.integers(0, 1000), st.integers(FEWEST, 30))
+@given(st.integers(0, 1000), st.integers(MIN_CLEAN_RESULTS, 30))
 def test_order_is_kept(seed: int, count: int) -> None:
     bundle = calibrate(made_samples(count, seed), ["a"])
     assert bundle is not None
     scores = np.linspace(0, 1, 301)
-    dice = expected_dice(bundle.case, scores)
+    dice = predict_dice(bundle.case, scores)
     assert (np.diff(dice) >= 0).all()
     assert dice[0] == 0
     for score in (0.0, 0.3, 0.77, 1.0):
-        quality = judge({"a": score}, bundle)
+        quality = estimate_quality({"a": score}, bundle)
         assert quality.expected is not None
         assert quality.lower is not None
         assert 0 <= quality.lower <= quality.expected <= 1
@@ -84,7 +90,9 @@ def test_a_calibration_survives_its_file() -> None:
     assert QualityFinding.model_validate_json(bundle.model_dump_json()) == bundle
 
 
-def with_temperatures(samples: list[Sample], at_half: Callable[[Sample], float]) -> list[Sample]:
+def with_temperatures(
+    samples: list[CalibrationSample], at_half: Callable[[CalibrationSample], float]
+) -> list[CalibrationSample]:
     return [replace(one, scores_at={0.5: {"a": at_half(one)}}) for one in samples]
 
 
@@ -96,7 +104,7 @@ def test_the_temperature_is_the_one_that_tells_results_apart() -> None:
     assert found is not None
     assert found.temperature == 0.5
     for one in sharp:
-        judged = judge(one.at(0.5).scores, found).expected
+        judged = estimate_quality(one.at(0.5).scores, found).expected
         assert judged == pytest.approx(one.dice["a"], abs=0.1)
     dull = calibrate(with_temperatures(samples, lambda _: float(rng.uniform())), ["a"])
     assert dull is not None
@@ -112,40 +120,42 @@ def test_a_temperature_that_orders_no_better_is_not_taken() -> None:
 
 
 def test_too_few_cases_calibrate_nothing() -> None:
-    assert calibrate(made_samples(FEWEST - 1, 0), ["a"]) is None
+    assert calibrate(made_samples(MIN_CLEAN_RESULTS - 1, 0), ["a"]) is None
     assert calibrate([], ["a"]) is None
 
 
 def test_a_rare_label_is_judged_by_the_whole() -> None:
     samples = [
-        Sample(one.case, one.scores | {"b": 0.5}, one.dice | {"b": math.nan}, one.is_clean)
+        CalibrationSample(
+            one.case, one.scores | {"b": 0.5}, one.dice | {"b": math.nan}, one.is_clean
+        )
         for one in made_samples(20, 0)
     ]
     bundle = calibrate(samples, ["a", "b"])
     assert bundle is not None
     assert set(bundle.labels) == {"a"}
-    assert set(judge({"a": 0.9, "b": 0.4}, bundle).labels) == {"a", "b"}
+    assert set(estimate_quality({"a": 0.9, "b": 0.4}, bundle).labels) == {"a", "b"}
 
 
 def test_nothing_found_is_to_be_looked_at() -> None:
-    quality = judge({}, known())
+    quality = estimate_quality({}, known())
     assert quality.expected is None
     assert quality.review
 
 
 def test_equal_scores_do_not_break_it() -> None:
-    samples = [Sample(str(n), {"a": 0.8}, {"a": 0.5 + n / 40}) for n in range(12)]
+    samples = [CalibrationSample(str(n), {"a": 0.8}, {"a": 0.5 + n / 40}) for n in range(12)]
     bundle = calibrate(samples, ["a"])
     assert bundle is not None
     mean = np.mean([one.dice["a"] for one in samples])
-    assert judge({"a": 0.8}, bundle).expected == pytest.approx(mean, abs=0.02)
+    assert estimate_quality({"a": 0.8}, bundle).expected == pytest.approx(mean, abs=0.02)
 
 
 def test_results_that_are_all_alike_are_not_all_flagged() -> None:
-    samples = [Sample(str(n), {"a": 0.8}, {"a": 0.5 + n / 30}) for n in range(12)]
+    samples = [CalibrationSample(str(n), {"a": 0.8}, {"a": 0.5 + n / 30}) for n in range(12)]
     bundle = calibrate(samples, ["a"])
     assert bundle is not None
-    quality = judge({"a": 0.8}, bundle)
+    quality = estimate_quality({"a": 0.8}, bundle)
     assert quality.expected == 0.6833  # rounded down, and so below the limit
     assert not quality.review
 
@@ -156,11 +166,11 @@ def test_few_results_cannot_bound_more_than_they_can() -> None:
     assert found is not None
     assert found.coverage == pytest.approx(12 / 13)
     rarer = [
-        Sample(one.case, one.scores | {"b": 0.5}, one.dice | {"b": 0.5}, one.is_clean)
-        if one.case in {f"case{n}" for n in range(FEWEST)}
+        CalibrationSample(one.case, one.scores | {"b": 0.5}, one.dice | {"b": 0.5}, one.is_clean)
+        if one.case in {f"case{n}" for n in range(MIN_CLEAN_RESULTS)}
         else one
         for one in made_samples(60, 0)
     ]
     found = calibrate(rarer, ["a", "b"])
     assert found is not None
-    assert found.coverage == pytest.approx(FEWEST / (FEWEST + 1))
+    assert found.coverage == pytest.approx(MIN_CLEAN_RESULTS / (MIN_CLEAN_RESULTS + 1))

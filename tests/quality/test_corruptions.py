@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medseg.quality.corruptions import CORRUPTIONS, corrupt
+from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 
@@ -21,7 +21,7 @@ def phantom(scale: float = 1.0) -> Volume:
 def test_severity_orders_the_damage(kind: str) -> None:
     volume = phantom()
     damage = [
-        float(np.abs(corrupt(volume, kind, severity, 1).array - volume.array).mean())
+        float(np.abs(corrupt_volume(volume, kind, severity, 1).array - volume.array).mean())
         for severity in (0.0, 0.3, 1.0)
     ]
     assert damage[0] < 1e-2 < damage[1] < damage[2]
@@ -31,12 +31,12 @@ def test_severity_orders_the_damage(kind: str) -> None:
 def test_the_grid_stays_and_intensities_keep_their_scale(kind: str) -> None:
     for scale in (1.0, 1e4):
         volume = phantom(scale)
-        made = corrupt(volume, kind, 0.5, 1)
+        made = corrupt_volume(volume, kind, 0.5, 1)
         assert made.on_same_grid(volume)
         assert made.array.dtype == np.float32
         assert np.isfinite(made.array).all()
         assert np.ptp(made.array) < 20 * np.ptp(volume.array)
-    small = corrupt(phantom(), kind, 0.5, 1).array
+    small = corrupt_volume(phantom(), kind, 0.5, 1).array
     assert np.allclose(made.array, small * 1e4, rtol=1e-2, atol=1e4)
 
 
@@ -44,7 +44,7 @@ def test_the_grid_stays_and_intensities_keep_their_scale(kind: str) -> None:
 def test_it_is_the_same_each_time_and_leaves_the_scan_alone(kind: str) -> None:
     volume = phantom()
     before = volume.array.copy()
-    first, again = (corrupt(volume, kind, 0.7, 5).array for _ in range(2))
+    first, again = (corrupt_volume(volume, kind, 0.7, 5).array for _ in range(2))
     assert np.array_equal(first, again)
     assert np.array_equal(volume.array, before)
 
@@ -52,6 +52,6 @@ def test_it_is_the_same_each_time_and_leaves_the_scan_alone(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_and_constant_images_are_taken(kind: str) -> None:
     picture = Volume(np.random.default_rng(0).random((1, 12, 9, 1)), np.eye(4))
-    assert corrupt(picture, kind, 0.8, 0).shape == (12, 9, 1)
+    assert corrupt_volume(picture, kind, 0.8, 0).shape == (12, 9, 1)
     constant = Volume(np.full((1, 6, 6, 6), 7.0), np.eye(4))
-    assert np.isfinite(corrupt(constant, kind, 0.8, 0).array).all()
+    assert np.isfinite(corrupt_volume(constant, kind, 0.8, 0).array).all()

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 
 
 def made_case(
     label: Any, image: Any = None, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
-) -> PreprocessedCase:
+) -> CachedCase:
     """Return a case with this label ``(x, y, z)``; its image is the label unless given."""
     label = np.asarray(label, np.uint8)
     image = label[None] if image is None else np.asarray(image)
     flat = label.reshape(-1)
-    return PreprocessedCase(
+    return CachedCase(
         case_id="0123456789",
         label_id="0123456789",
         image=torch.from_numpy(image.astype(np.float16)),
@@ -27,7 +27,7 @@ def made_case(
     )
 
 
-def numbered_case(shape: tuple[int, int, int], **keywords: Any) -> PreprocessedCase:
+def numbered_case(shape: tuple[int, int, int], **keywords: Any) -> CachedCase:
     """Return a case whose voxels all differ and tell their place, with two small labels."""
     number = np.arange(np.prod(shape)).reshape(shape)
     label = np.zeros(shape, np.uint8)

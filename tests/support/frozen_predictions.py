@@ -26,7 +26,7 @@ import medseg
 from medseg.bundle.bundle import load_bundle
 from medseg.networks.loading import load_network
 from medseg.preprocessing.grid import NetworkInput, compute_network_grid
-from medseg.quality.corruptions import CORRUPTIONS, corrupt
+from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
 from medseg.testing import make_phantom, write_dataset
 from support.bundles import content, write_json
 
@@ -74,7 +74,7 @@ def predict(bundle: Path) -> dict[str, np.ndarray]:
         images = [volume]
         for kind in rng.choice(list(CORRUPTIONS), 2, replace=False):
             severity = float(rng.uniform(0.05, 1.0))
-            images.append(corrupt(volume, str(kind), severity, int(rng.integers(2**31))))
+            images.append(corrupt_volume(volume, str(kind), severity, int(rng.integers(2**31))))
         for number, image in enumerate(images):
             grid = compute_network_grid(image, opened.spec.preprocessing)
             with torch.inference_mode():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec
-from medseg.training.augmentation import vary_intensities
+from medseg.training.augmentation import augment_intensities
 
 KINDS = (
     "noise",
@@ -29,7 +29,7 @@ def only(kind: str) -> AugmentationSpec:
 
 def vary(images: torch.Tensor, augmentation: AugmentationSpec, seed: int = 0) -> torch.Tensor:
     noise = torch.Generator().manual_seed(seed)
-    return vary_intensities(images, augmentation, np.random.default_rng(seed), noise)
+    return augment_intensities(images, augmentation, np.random.default_rng(seed), noise)
 
 
 def images(shape: Any = (2, 2, 12, 10, 8)) -> torch.Tensor:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from medseg.metrics.metrics import ABSENT, CaseScores
-from medseg.quality.calibration import Sample
+from medseg.quality.calibration import CalibrationSample
 from medseg.training.keep_largest import (
     FEWEST_CASES,
     CaseResults,
@@ -26,7 +26,7 @@ def outcome(**dice: list[float]) -> CaseResults:
         CaseScores({name: replace(ABSENT, dice=value) for name, value in row.items()}, f"case {n}")
         for n, row in enumerate(rows)
     ]
-    samples = [Sample(f"case {n}", dict(row), dict(row)) for n, row in enumerate(rows)]
+    samples = [CalibrationSample(f"case {n}", dict(row), dict(row)) for n, row in enumerate(rows)]
     return CaseResults(cases, samples)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.bundles import NESTED, made_spec
 
-from medseg.training.losses import SegmentationLoss, loss_of
+from medseg.training.losses import SegmentationLoss, build_loss
 
 
 def by_hand(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
@@ -182,7 +182,7 @@ def test_each_region_has_its_own_sigmoid(
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 3, 4, 2)
     label = torch.randint(0, 5 if ignore else 4, (2, 1, 3, 4, 2))
-    loss = loss_of(spec)
+    loss = build_loss(spec)
     found = float(loss([logits], label))
     dice, ce = regions_by_hand(logits, label, spec.class_weights or (1, 1, 1), 4)
     assert found == pytest.approx(dice + ce, rel=1e-5)
@@ -194,7 +194,7 @@ def test_coarse_levels_of_regions_weigh_half_each() -> None:
     torch.manual_seed(1)
     label = torch.randint(0, 4, (2, 1, 4, 4))
     levels = [torch.randn(2, 3, n, n) for n in (4, 2)]
-    found = float(loss_of(made_spec(**NESTED))(levels, label))
+    found = float(build_loss(made_spec(**NESTED))(levels, label))
     fine, coarse = (
         sum(regions_by_hand(logits, seen, (1, 1, 1), None))
         for logits, seen in zip(levels, (label, label[..., 1::2, 1::2]), strict=True)
@@ -205,7 +205,7 @@ def test_coarse_levels_of_regions_weigh_half_each() -> None:
 def test_regions_that_nobody_annotated_teach_nothing() -> None:
     spec = made_spec(**NESTED, data={"ignore": 9})
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = loss_of(spec)([logits], torch.full((1, 1, 4, 4), 4))
+    loss = build_loss(spec)([logits], torch.full((1, 1, 4, 4), 4))
     loss.backward()
     assert torch.isfinite(loss)
     assert logits.grad is not None

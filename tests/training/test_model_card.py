@@ -16,7 +16,7 @@ from medseg.bundle.spec import (
     RefinementFinding,
 )
 from medseg.metrics.metrics import CaseScores, score_case
-from medseg.metrics.statistics import statistics
+from medseg.metrics.statistics import compute_statistics
 from medseg.training.model_card import Facts, FoldFacts, cross_validation_rows, model_card
 
 FACTS = Facts(
@@ -44,7 +44,7 @@ def scored() -> list[CaseScores]:
 
 
 def test_a_partly_annotated_set_is_told() -> None:
-    found = statistics(scored())
+    found = compute_statistics(scored())
     assert "nobody" not in model_card(made_spec(), FACTS, found)
     assert "the value 9 in the label files" in model_card(
         made_spec(data={"ignore": 9}), FACTS, found
@@ -59,7 +59,7 @@ def test_the_card_has_what_a_reader_needs() -> None:
         references=["Someone, Somewhere, 2020"],
         preprocessing={"spacing_mm": [1.5, None, 2]},
     )
-    found = statistics(scored())
+    found = compute_statistics(scored())
     card = model_card(spec, FACTS, found)
     for words in (
         "# made_up\n",
@@ -103,7 +103,7 @@ def test_names_cannot_break_the_table_or_become_markup(name: str) -> None:
     truth = np.zeros((4, 4, 4), np.uint8)
     truth[1:3] = 1
     cases = [score_case(truth, truth, spec.label_set, (1, 1, 1), case="a")]
-    card = model_card(spec, FACTS, statistics(cases))
+    card = model_card(spec, FACTS, compute_statistics(cases))
     rows = [line for line in card.splitlines() if line.startswith("|")]
     bars = [line.replace("\\|", "").count("|") for line in rows]
     assert len(set(bars)) == 1
@@ -114,9 +114,9 @@ def test_names_cannot_break_the_table_or_become_markup(name: str) -> None:
 
 
 def test_scores_that_are_not_known_are_a_dash() -> None:
-    found = {"dice": {"liver": statistics(scored())["dice"]["liver"]}}
+    found = {"dice": {"liver": compute_statistics(scored())["dice"]["liver"]}}
     assert not math.isnan(found["dice"]["liver"].mean)
-    card = model_card(made_spec(), FACTS, statistics([]) or found)
+    card = model_card(made_spec(), FACTS, compute_statistics([]) or found)
     assert "nan" not in card.replace("Provenance", "")
 
 
@@ -149,7 +149,9 @@ def test_the_decision_on_largest_pieces_is_told_with_its_figures() -> None:
         kept=True, dice_before=0.8, dice_after=0.85, cases=9, better=6, worse=1
     )
     finding = LargestFinding(labels={"li|ver": decision})
-    card = model_card(made_spec(), replace(FACTS, keep_largest=finding), statistics(scored()))
+    card = model_card(
+        made_spec(), replace(FACTS, keep_largest=finding), compute_statistics(scored())
+    )
     assert "## Postprocessing" in card
     assert "li\\|ver: only the largest piece is kept (Dice 0.8000 with every piece, 0.8500" in card
     assert "a gain is slightly too good" in card
@@ -158,16 +160,16 @@ def test_the_decision_on_largest_pieces_is_told_with_its_figures() -> None:
 def test_labels_that_the_bundle_names_are_told_without_figures() -> None:
     asked = made_spec(inference={"keep_largest": ["kidney"]})
     assert "Only the largest piece of kidney is kept" in model_card(
-        asked, FACTS, statistics(scored())
+        asked, FACTS, compute_statistics(scored())
     )
-    assert "## Postprocessing" not in model_card(made_spec(), FACTS, statistics(scored()))
+    assert "## Postprocessing" not in model_card(made_spec(), FACTS, compute_statistics(scored()))
 
 
 def test_a_cross_validation_has_mean_and_spread_per_fold_and_over_the_folds() -> None:
     first, second = scored()
     folds = [
-        FoldFacts(0, 2, 10, statistics([first, second], ["dice"])["dice"]),
-        FoldFacts(1, 1, 20, statistics([second], ["dice"])["dice"]),
+        FoldFacts(0, 2, 10, compute_statistics([first, second], ["dice"])["dice"]),
+        FoldFacts(1, 1, 20, compute_statistics([second], ["dice"])["dice"]),
     ]
     heading, zero, one, both = cross_validation_rows(folds)
     assert heading == ["fold", "held-back cases", "Dice liver", "Dice kidney", "Dice mean"]
@@ -180,16 +182,16 @@ def test_a_cross_validation_has_mean_and_spread_per_fold_and_over_the_folds() ->
 
 
 def test_folds_with_a_time_budget_have_steps_of_their_own() -> None:
-    folds = [FoldFacts(0, 2, 10, statistics(scored(), ["dice"])["dice"])]
+    folds = [FoldFacts(0, 2, 10, compute_statistics(scored(), ["dice"])["dice"])]
     timed = made_spec(training={"budget_minutes": 20})
-    card = model_card(timed, replace(FACTS, fold="all", folds=folds), statistics(scored()))
+    card = model_card(timed, replace(FACTS, fold="all", folds=folds), compute_statistics(scored()))
     assert "As many steps as fit into 20 minutes for each fold, of 2 patches" in card
-    assert "- 4 steps of 2 patches" in model_card(timed, FACTS, statistics(scored()))
+    assert "- 4 steps of 2 patches" in model_card(timed, FACTS, compute_statistics(scored()))
 
 
 def test_a_refiner_that_no_case_was_held_back_for_is_not_called_useless() -> None:
     unknown = RefinementFinding(applied=False, dice_gain=0, interval=(0, 0), cases=0)
-    card = model_card(made_spec(), replace(FACTS, refinement=unknown), statistics(scored()))
+    card = model_card(made_spec(), replace(FACTS, refinement=unknown), compute_statistics(scored()))
     assert "no held-back case says" in card
     assert "did not clearly improve" not in card
 
@@ -199,5 +201,5 @@ def test_what_quality_was_learned_from_is_told(results: int, told: str) -> None:
     case = CalibrationSpec(scores=(0, 1), dice=(0, 1), margin=0.1, cases=results)
     finding = QualityFinding(case=case, coverage=0.9, review_below=0.5, review_share=0.1)
     facts = replace(FACTS, validation_cases=10, quality=finding)
-    card = model_card(made_spec(), facts, statistics(scored()))
+    card = model_card(made_spec(), facts, compute_statistics(scored()))
     assert f"{results} held-back results, {told}" in card

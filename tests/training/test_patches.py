@@ -16,7 +16,7 @@ from support.cases import balls, made_case, numbered_case
 
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, TrainingSpec
 from medseg.training.distributed import ProcessGroup
-from medseg.training.patches import PatchBatches, Placement, cut, place
+from medseg.training.patches import PatchBatches, Placement, draw_placement, extract_patch
 
 CPU = torch.device("cpu")
 NONE = AUGMENTATIONS["none"]
@@ -138,11 +138,11 @@ def test_a_plain_crop_is_voxels_of_the_case_as_they_are(
 ) -> None:
     case = numbered_case(shape)
     rng = np.random.default_rng(step)
-    placement = place(
+    placement = draw_placement(
         case, patch, MIRRORED if mirror else NONE, rng, foreground=rng.random() < 0.5, dims=3
     )
     assert placement.is_plain
-    image, label = cut(case, patch, placement, padding=-1)
+    image, label = extract_patch(case, patch, placement, padding=-1)
     assert image.shape == (1, *patch)
     assert label.shape == (1, *patch)
     flipped = [axis + 1 for axis in range(3) if placement.matrix[axis, axis] < 0]
@@ -215,10 +215,10 @@ def test_image_and_label_stay_together(
     patch = (14, 15, 12) if dims == 3 else (14, 15, 1)
     compared = 0
     for seed in range(20):
-        placement = place(
+        placement = draw_placement(
             case, patch, augmentation, np.random.default_rng(seed), foreground=True, dims=dims
         )
-        image, label = cut(case, patch, placement, padding=0.0)
+        image, label = extract_patch(case, patch, placement, padding=0.0)
         for value in (0, 1, 2):
             sure = (image - value).abs() < 1e-3
             if value == 1:  # half of 2 and half of 0 looks like 1
@@ -243,7 +243,7 @@ def test_mirroring_happens_half_of_the_time_on_the_axes_asked_for() -> None:
     signs = np.array(
         [
             np.diag(
-                place(
+                draw_placement(
                     case, (8, 8, 8), some, np.random.default_rng(n), foreground=False, dims=3
                 ).matrix
             )
@@ -260,7 +260,7 @@ def test_2d_and_anisotropic_patches_are_turned_in_the_fine_plane_alone() -> None
         case = made_case(balls(), spacing=spacing)
         both = TURNED.model_copy(update={"scaling": 1.0})
         for seed in range(20):
-            matrix = place(
+            matrix = draw_placement(
                 case, (8, 8, 8), both, np.random.default_rng(seed), foreground=True, dims=dims
             ).matrix
             assert matrix[kept].tolist() == np.eye(3)[kept].tolist()
@@ -272,7 +272,7 @@ def test_a_turn_is_a_turn_in_mm(spacing: Any) -> None:
     case = made_case(balls(), spacing=spacing)
     in_mm = np.diag(spacing)
     for seed in range(20):
-        matrix = place(
+        matrix = draw_placement(
             case, (8, 8, 8), TURNED, np.random.default_rng(seed), foreground=False, dims=3
         ).matrix
         turn = in_mm @ matrix @ np.linalg.inv(in_mm)
@@ -283,7 +283,7 @@ def test_a_turn_is_a_turn_in_mm(spacing: Any) -> None:
 def test_a_zoom_is_within_its_range_and_the_same_in_every_direction() -> None:
     case = made_case(balls())
     for seed in range(50):
-        matrix = place(
+        matrix = draw_placement(
             case, (8, 8, 8), ZOOMED, np.random.default_rng(seed), foreground=False, dims=3
         ).matrix
         assert matrix == pytest.approx(matrix[0, 0] * np.eye(3))
@@ -293,8 +293,12 @@ def test_a_zoom_is_within_its_range_and_the_same_in_every_direction() -> None:
 def test_a_quarter_turn_puts_voxels_where_it_should() -> None:
     case = numbered_case((9, 9, 9))
     quarter = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    image, label = cut(case, (5, 5, 5), Placement(np.array([4.0, 4, 4]), quarter), padding=0)
-    plain, _ = cut(case, (5, 5, 5), Placement(np.array([4.0, 4, 4]), np.eye(3)), padding=0)
+    image, label = extract_patch(
+        case, (5, 5, 5), Placement(np.array([4.0, 4, 4]), quarter), padding=0
+    )
+    plain, _ = extract_patch(
+        case, (5, 5, 5), Placement(np.array([4.0, 4, 4]), np.eye(3)), padding=0
+    )
     # x_volume = centre + matrix @ (x_patch - middle)
     assert torch.allclose(image[0], torch.rot90(plain[0], -1, (0, 1)), atol=1e-2)
     assert label.shape == (1, 5, 5, 5)

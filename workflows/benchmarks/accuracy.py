@@ -31,9 +31,9 @@ import SimpleITK
 
 from medseg import DatasetError, Segmenter, load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cases import Case, find_cases, folds_of, split
+from medseg.datasets.cases import Case, assign_folds, find_cases, split_cases
 from medseg.datasets.integrity import open_case
-from medseg.metrics.comparison import case_values, interval
+from medseg.metrics.comparison import bootstrap_interval, collect_case_values
 from medseg.metrics.metrics import MEAN, CaseScores, score_case
 
 SETS = {
@@ -84,7 +84,7 @@ def main() -> None:
         run = work / f"run-{fold}"
         options = ["--fold", "none" if fold is None else fold, "--device", given.device]
         taken.append(medseg(["train", bundle, "--out", run, *options], work, given.threads))
-        scored[str(fold)] = score(run, split(cases, spec.data, fold)[1], work / "labels")
+        scored[str(fold)] = score(run, split_cases(cases, spec.data, fold)[1], work / "labels")
     write_csv(work / "accuracy.csv", scored)
     text = row(given, spec, scored, taken, planned)
     (work / "accuracy.md").write_text(text, encoding="utf-8")
@@ -107,7 +107,7 @@ def medseg(arguments: Sequence[object], folder: Path, threads: int) -> Taken:
 def can_be_split(cases: Sequence[Case], spec: BundleSpec) -> bool:
     """Tell whether a case can be held back; one case alone cannot."""
     try:
-        return len(set(folds_of(cases, spec.data))) > 1
+        return len(set(assign_folds(cases, spec.data))) > 1
     except DatasetError as error:
         print(f"note: {error}; nothing is held back, so nothing is measured")
         return False
@@ -182,7 +182,7 @@ def row(
         "| --- | --- | --- | ---: | --- | --- | --- | --- | --- |",
     ]
     for label in (*spec.label_set.names, MEAN) if cases else ("–",):
-        dice = list(case_values(cases, "dice", label).values())
+        dice = list(collect_case_values(cases, "dice", label).values())
         rows.append(
             f"| {given.set} | {label} | {', '.join(scored)} | {len(dice)} | {spread(dice)} | "
             f"{between(dice)} | {given.budget} | {cpu} | {wall} |"
@@ -198,7 +198,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def between(values: Sequence[float]) -> str:
-    found = interval(values)
+    found = bootstrap_interval(values)
     return "–" if math.isnan(found.low) else f"{found.low:.4f} to {found.high:.4f}"
 
 

@@ -121,7 +121,7 @@ def prepare(bundle_file: Path, work: Path) -> None:
     import numpy as np
 
     from medseg import load_bundle
-    from medseg.datasets.cases import find_cases, folds_of
+    from medseg.datasets.cases import assign_folds, find_cases
     from medseg.datasets.integrity import open_case
 
     bundle = load_bundle(bundle_file)
@@ -147,7 +147,7 @@ def prepare(bundle_file: Path, work: Path) -> None:
         "file_ending": ".nii.gz",
     }
     (raw / "dataset.json").write_text(json.dumps(dataset, indent=1), encoding="utf-8")
-    of = dict(zip((case.name for case in cases), folds_of(cases, spec.data), strict=True))
+    of = dict(zip((case.name for case in cases), assign_folds(cases, spec.data), strict=True))
     splits = [
         {
             "train": [name for name, its in of.items() if its != fold],
@@ -241,7 +241,7 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
 def report(given: argparse.Namespace, work: Path, predicted: Path) -> None:
     """Score the label maps, write ``nnunet.csv``, and compare them with medseg's."""
     from medseg import LabelSet, evaluate, load_bundle
-    from medseg.metrics.comparison import case_values, interval
+    from medseg.metrics.comparison import bootstrap_interval, collect_case_values
     from medseg.metrics.metrics import MEAN
 
     spec = load_bundle(given.bundle).spec
@@ -256,9 +256,9 @@ def report(given: argparse.Namespace, work: Path, predicted: Path) -> None:
             table.writerows([case.case, name, f"{d:.6f}"] for name, d in case["dice"].items())
     print("| nnU-Net | n | Dice | 95 % interval |\n| --- | ---: | --- | --- |")
     for name in (*labels.names, MEAN):
-        dice = list(case_values(theirs.cases, "dice", name).values())
+        dice = list(collect_case_values(theirs.cases, "dice", name).values())
         mean = f"{sum(dice) / len(dice):.4f}" if dice else "–"
-        print(f"| {name} | {len(dice)} | {mean} | {between(interval(dice))} |")
+        print(f"| {name} | {len(dice)} | {mean} | {between(bootstrap_interval(dice))} |")
     if given.medseg is None:
         return
     both = evaluate(given.medseg, chosen, labels=labels, versus=predicted)

@@ -18,7 +18,7 @@ import torch
 import medseg
 from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import load_bundle
-from medseg.datasets.cases import find_cases, split
+from medseg.datasets.cases import find_cases, split_cases
 from medseg.datasets.integrity import open_case
 from medseg.events import Event, ValidationDone
 
@@ -44,7 +44,7 @@ def pooled_dice(run: Path, data: Path, fold: int, device: str) -> dict[str, floa
     Pictures of one patient are slices of one heart; their pooled Dice is that of its volume.
     """
     bundle = load_bundle(run)
-    _, held_back = split(find_cases(data, bundle.spec).cases, bundle.spec.data, fold)
+    _, held_back = split_cases(find_cases(data, bundle.spec).cases, bundle.spec.data, fold)
     segmenter = medseg.Segmenter(bundle, device)
     sums: dict[str, list[int]] = {}
     for case in held_back:

@@ -10,19 +10,19 @@ from medseg._support.folders import list_files
 from medseg.datasets.layouts.bids import DESCRIPTION, bids, is_bids
 from medseg.datasets.layouts.checks import is_there
 from medseg.datasets.layouts.dicom import dicom, holds_dicom
-from medseg.datasets.layouts.entries import Row, Rows, Wanted, some
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection, abbreviate
 from medseg.datasets.layouts.msd_csv import msd, read_json_list, table
 from medseg.datasets.layouts.nnunet_folders import FOLDER_PAIRS, folders, nnunet
 from medseg.datasets.names import split_suffix
 from medseg.errors import DatasetError
 
-__all__ = ["LISTING", "Row", "Rows", "Wanted", "listed_as", "some"]
+__all__ = ["LISTING", "CaseListing", "ListedCase", "Selection", "abbreviate", "list_cases"]
 
 LISTING = "dataset.json"
 TABLE = "cases.csv"
 
-_FILES: dict[str, Callable[[Path], Rows]] = {".json": msd, ".csv": table}
-_FOLDERS: dict[str, Callable[[Path, Wanted], Rows]] = {
+_FILES: dict[str, Callable[[Path], CaseListing]] = {".json": msd, ".csv": table}
+_FOLDERS: dict[str, Callable[[Path, Selection], CaseListing]] = {
     "msd": lambda root, _: msd(root / LISTING),
     "nnunet": lambda root, _: nnunet(root, root / LISTING),
     "folders": lambda root, _: folders(root),
@@ -31,10 +31,10 @@ _FOLDERS: dict[str, Callable[[Path, Wanted], Rows]] = {
     "dicom": lambda root, wanted: dicom(root, list_files(root), wanted),
 }
 
-_ANYTHING = Wanted()
+_ANYTHING = Selection()
 
 
-def listed_as(root: Path, layout: str, wanted: Wanted = _ANYTHING) -> Rows:
+def list_cases(root: Path, layout: str, wanted: Selection = _ANYTHING) -> CaseListing:
     """List the cases of a data set, whichever layout it has.
 
     Args:
@@ -59,7 +59,7 @@ def listed_as(root: Path, layout: str, wanted: Wanted = _ANYTHING) -> Rows:
         raise DatasetError(f"{error.filename or root}: cannot be read: {error.strerror}") from error
 
 
-def _looked_into(root: Path, wanted: Wanted) -> Rows:
+def _looked_into(root: Path, wanted: Selection) -> CaseListing:
     """List the cases of a folder, whose layout is recognised."""
     layout = _recognised(root)
     if layout is not None:
@@ -72,7 +72,7 @@ def _looked_into(root: Path, wanted: Wanted) -> Rows:
     raise DatasetError(
         f"{root}: no list of cases was found. It should hold {LISTING}, {TABLE}, images/ with "
         f"labels/, imagesTr/ with labelsTr/, {DESCRIPTION} with the subjects of BIDS, or DICOM "
-        f"series with SEG or RTSTRUCT; it holds {some(there) or 'nothing'}"
+        f"series with SEG or RTSTRUCT; it holds {abbreviate(there) or 'nothing'}"
     )
 
 

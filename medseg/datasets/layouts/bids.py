@@ -23,7 +23,7 @@ from medseg.datasets.layouts.bids_masks import (
     missing,
     values_by_name,
 )
-from medseg.datasets.layouts.entries import Row, Rows, Wanted, some
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection, abbreviate
 from medseg.datasets.names import split_suffix
 from medseg.errors import DatasetError, Fault
 
@@ -93,7 +93,7 @@ def is_bids(root: Path) -> bool:
     return holds_subjects and ((root / DESCRIPTION).is_file() or _is_pipeline(root))
 
 
-def bids(root: Path, wanted: Wanted) -> Rows:
+def bids(root: Path, wanted: Selection) -> CaseListing:
     """List the labelled sessions of a BIDS data set; every one is a case, grouped by subject.
 
     Args:
@@ -106,7 +106,7 @@ def bids(root: Path, wanted: Wanted) -> Rows:
         DatasetError: If there is no label, or none of those wanted.
     """
     asked = tuple(channel.name for channel in wanted.channels)
-    found = Rows(root, has_fields=True)
+    found = CaseListing(root, has_fields=True)
     images, labels = _files(root, found)
     if not labels:
         raise DatasetError(
@@ -130,14 +130,14 @@ def bids(root: Path, wanted: Wanted) -> Rows:
     unused = sorted(there - {*found.channel_names})
     if unused and asked != found.channel_names:
         found.warnings.append(
-            f"only some labelled sessions have {some(unused)}, which is not used; name it as a "
-            "channel of the bundle to train on those that have it"
+            f"only some labelled sessions have {abbreviate(unused)}, which is not used; name it as "
+            "a channel of the bundle to train on those that have it"
         )
     return found
 
 
 def _add(
-    found: Rows,
+    found: CaseListing,
     sessions: Mapping[str, tuple[Sequence[_Named], tuple[Path, ...]]],
     wanted: Mapping[str, int],
     root: Path,
@@ -150,7 +150,7 @@ def _add(
     found.label_names |= {value: name for name, value in values.items()} | found.label_names
     together = []
     for case, (labels, images) in sessions.items():
-        row = Row(images, labels[0].file, case, {"patient": labels[0].subject})
+        row = ListedCase(images, labels[0].file, case, {"patient": labels[0].subject})
         if labels[0].suffix == MASK and values:
             masks = joined(labels, values)
             if isinstance(masks, str):
@@ -164,7 +164,7 @@ def _add(
     found.warnings.extend(filter(None, [missing(together, values)]))
 
 
-def _files(root: Path, found: Rows) -> tuple[dict[str, list[_Named]], list[_Named]]:
+def _files(root: Path, found: CaseListing) -> tuple[dict[str, list[_Named]], list[_Named]]:
     """Return the images by subject, and the label maps."""
     whole = root.resolve().parent.parent if _is_pipeline(root) else root
     listing = list_files(whole, skip=_why_not)
@@ -239,7 +239,7 @@ def _fault(
     labels: Sequence[_Named], channels: Mapping[str, Sequence[_Named]], names: Sequence[str]
 ) -> str | None:
     if len(labels) > 1 and not belong_together(labels):
-        files = some(label.file.name for label in labels)
+        files = abbreviate(label.file.name for label in labels)
         return (
             f"has several label files ({files}); give the folder of one pipeline as the data, "
             f"such as {DERIVATIVES}/manual, or keep one. Masks in one folder whose names differ in "
@@ -249,15 +249,16 @@ def _fault(
         return f"the label {labels[0].file.name} has no image"
     missing = [name for name in names if name not in channels]
     if missing or not names:
-        return f"has no {some(missing) or 'image like the others'}; it has {some(channels)}"
+        absent = abbreviate(missing) or "image like the others"
+        return f"has no {absent}; it has {abbreviate(channels)}"
     several = [name for name in names if len(channels[name]) > 1]
     if several:
-        files = some(image.file.name for image in channels[several[0]])
+        files = abbreviate(image.file.name for image in channels[several[0]])
         return f"several images may be its {several[0]} ({files}); keep one, or name its run"
     return None
 
 
-def _learn_names(found: Rows, label: _Named, root: Path) -> None:
+def _learn_names(found: CaseListing, label: _Named, root: Path) -> None:
     """Take the names of a label's values from the nearest ``dseg.tsv``, or of a mask's only one."""
     if label.suffix == MASK:
         said = {1: label.entities.get("label", label.entities.get("desc", "mask"))}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from medseg.datasets.layouts.entries import Rows, some
+from medseg.datasets.layouts.entries import CaseListing, abbreviate
 from medseg.datasets.mask_files import Masks
 from medseg.errors import DatasetError
 
@@ -48,7 +48,7 @@ def belong_together(labels: Sequence[Label]) -> bool:
 
 
 def values_by_name(
-    sessions: Sequence[Sequence[Label]], wanted: Mapping[str, int], found: Rows
+    sessions: Sequence[Sequence[Label]], wanted: Mapping[str, int], found: CaseListing
 ) -> dict[str, int]:
     """Return ``label-`` → value, where masks are to be told by their names.
 
@@ -80,17 +80,17 @@ def values_by_name(
     unnamed = [name for name in names if name not in values]
     if not values:
         raise DatasetError(
-            f"{found.origin}: holds no mask of a label that the bundle names ({some(wanted)}); "
-            f"those there are {some(unnamed, 20)}"
+            f"{found.origin}: holds no mask of a label that the bundle names "
+            f"({abbreviate(wanted)}); those there are {abbreviate(unnamed, 20)}"
         )
     if unnamed:
         found.warnings.append(
-            f"masks that the bundle does not name count as background: {some(unnamed)}"
+            f"masks that the bundle does not name count as background: {abbreviate(unnamed)}"
         )
     return values
 
 
-def _numbered(names: Sequence[str], beside_others: bool, found: Rows) -> dict[str, int]:
+def _numbered(names: Sequence[str], beside_others: bool, found: CaseListing) -> dict[str, int]:
     """Give each name a value: that which label maps have for it, or one that is free."""
     if beside_others and not found.label_names:
         raise DatasetError(
@@ -112,7 +112,7 @@ def joined(labels: Iterable[Label], values: Mapping[str, int]) -> Masks | str:
     named = sorted((one.entities[_LABEL], one.file) for one in labels)
     taken = tuple((file, name) for name, file in named if name in values)
     if not taken:
-        return f"has none of the labels; its masks are {some(name for name, _ in named)}"
+        return f"has none of the labels; its masks are {abbreviate(name for name, _ in named)}"
     return Masks(taken, {name: values[name] for _, name in taken})
 
 
@@ -125,7 +125,7 @@ def missing(cases: Sequence[Masks], values: Mapping[str, int]) -> str:
     lacking = [f"{name} in {count} of {len(cases)}" for name, count in counts.items() if count]
     if not lacking:
         return ""
-    return f"sessions without a mask of a label count as having none of it: {some(lacking)}"
+    return f"sessions without a mask of a label count as having none of it: {abbreviate(lacking)}"
 
 
 def plain(name: str) -> str:

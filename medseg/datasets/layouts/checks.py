@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
-from medseg.datasets.layouts.entries import Row
+from medseg.datasets.layouts.entries import ListedCase
 from medseg.datasets.names import distinct_names, is_picture, split_channel, split_suffix
 
 
-def names(rows: Sequence[Row]) -> list[str]:
+def names(rows: Sequence[ListedCase]) -> list[str]:
     """Name each case: as listed, else by its file, else by its path where files share a name."""
     files = [resolve_path(row.images[0].parent) / row.images[0].name for row in rows]
     stems = [_stem(row) for row in rows]
@@ -29,7 +29,7 @@ def names(rows: Sequence[Row]) -> list[str]:
     return [by_case[case] for case in wanted]
 
 
-def faults(rows: Sequence[Row], names: Sequence[str], channels: int) -> list[list[str]]:
+def faults(rows: Sequence[ListedCase], names: Sequence[str], channels: int) -> list[list[str]]:
     """Say for each case what is wrong with the files and the fold it lists.
 
     Args:
@@ -43,18 +43,18 @@ def faults(rows: Sequence[Row], names: Sequence[str], channels: int) -> list[lis
     ]
 
 
-def says(row: Row, field: str) -> bool:
+def says(row: ListedCase, field: str) -> bool:
     """Tell whether the list says something under this field."""
     return row.fields.get(field) not in (None, "")
 
 
-def _stem(row: Row) -> str:
+def _stem(row: ListedCase) -> str:
     stem = split_suffix(row.images[0].name)[0]
     base, number = split_channel(stem)
     return base if len(row.images) > 1 and number == 0 else stem
 
 
-def _missing(row: Row) -> Iterator[str]:
+def _missing(row: ListedCase) -> Iterator[str]:
     for image in row.images:
         if not is_there(image):
             yield f"the image {image} does not exist"
@@ -72,7 +72,7 @@ def is_there(path: Path) -> bool:
         return False
 
 
-def _miscounted(row: Row, channels: int) -> Iterator[str]:
+def _miscounted(row: ListedCase, channels: int) -> Iterator[str]:
     first = row.images[0]
     if len(row.images) not in (1, channels):
         yield (
@@ -87,7 +87,7 @@ def _miscounted(row: Row, channels: int) -> Iterator[str]:
         yield f"has only channel 0 ({first.name}) and the bundle has {channels} channels"
 
 
-def _misnumbered(row: Row) -> Iterator[str]:
+def _misnumbered(row: ListedCase) -> Iterator[str]:
     fold = row.fields.get("fold")
     is_number = isinstance(fold, int) and not isinstance(fold, bool) and fold >= 0
     is_digits = isinstance(fold, str) and fold.isascii() and fold.isdigit() and len(fold) < 5
@@ -95,7 +95,7 @@ def _misnumbered(row: Row) -> Iterator[str]:
         yield f"its fold must be a whole number such as 0, is {str(fold)[:20]!r}"
 
 
-def _repeats(rows: Sequence[Row], names: Sequence[str]) -> Iterator[list[str]]:
+def _repeats(rows: Sequence[ListedCase], names: Sequence[str]) -> Iterator[list[str]]:
     given = Counter(row.name for row in rows if row.name)
     users: dict[Path, int] = {}
     for number, row in enumerate(rows):

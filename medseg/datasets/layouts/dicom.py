@@ -12,7 +12,7 @@ from medseg._support.folders import Listing
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.dicom_structures import Structures
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.entries import Row, Rows, Wanted, some
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection, abbreviate
 from medseg.errors import DatasetError, Fault, ScanError
 from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
 from medseg.io.dicom.structures import LabelObject, hash_patient, read_label_object
@@ -39,7 +39,7 @@ def holds_dicom(listing: Listing) -> bool:
     return any(is_dicom(file) for file in listing.files)
 
 
-def dicom(root: Path, listing: Listing, wanted: Wanted) -> Rows:
+def dicom(root: Path, listing: Listing, wanted: Selection) -> CaseListing:
     """List the DICOM series that have labels; each is a case, grouped by patient.
 
     A label object belongs to the series that it names, else to the one that holds the instances
@@ -58,7 +58,7 @@ def dicom(root: Path, listing: Listing, wanted: Wanted) -> Rows:
     Raises:
         DatasetError: If no series has labels, or none of those wanted.
     """
-    found = Rows(root, has_fields=True)
+    found = CaseListing(root, has_fields=True)
     found.faults.extend(listing.left_out)
     series, skipped = group_series(listing.files)
     labelled = _matched(series, _objects(skipped, root, found), root, found)
@@ -82,7 +82,9 @@ def dicom(root: Path, listing: Listing, wanted: Wanted) -> Rows:
     return found
 
 
-def _objects(skipped: Sequence[SkippedFile], root: Path, found: Rows) -> Iterator[LabelObject]:
+def _objects(
+    skipped: Sequence[SkippedFile], root: Path, found: CaseListing
+) -> Iterator[LabelObject]:
     for one in skipped:
         try:
             known = (
@@ -98,7 +100,7 @@ def _objects(skipped: Sequence[SkippedFile], root: Path, found: Rows) -> Iterato
 
 
 def _matched(
-    series: Sequence[Series], objects: Iterator[LabelObject], root: Path, found: Rows
+    series: Sequence[Series], objects: Iterator[LabelObject], root: Path, found: CaseListing
 ) -> list[tuple[Series, list[LabelObject]]]:
     """Return the labelled series, in the order of ``series``, with their label objects."""
     instances, references = _contents(series)
@@ -136,7 +138,7 @@ def _contents(
 def _of_one_modality(
     labelled: Sequence[tuple[Series, list[LabelObject]]],
     channels: Sequence[ChannelSpec],
-    found: Rows,
+    found: CaseListing,
 ) -> list[tuple[Series, list[LabelObject]]]:
     often = Counter(one.modality for one, _ in labelled)
     named = [channel.modality for channel in channels if channel.modality in often]
@@ -147,13 +149,13 @@ def _of_one_modality(
     asked = sorted({channel.modality for channel in channels} - {ANY})
     if asked and not named:
         found.warnings.append(
-            f"no labelled series is of {some(asked)}, as the bundle's channels are; those of "
+            f"no labelled series is of {abbreviate(asked)}, as the bundle's channels are; those of "
             f"{modality} are taken"
         )
     if others and (len(channels) > 1 or not named):
         found.warnings.append(
-            f"the labelled series of {modality} are taken; {some(others)} are not. The modality of "
-            "the bundle's first channel chooses"
+            f"the labelled series of {modality} are taken; {abbreviate(others)} are not. The "
+            "modality of the bundle's first channel chooses"
         )
     return [(one, objects) for one, objects in labelled if one.modality == modality]
 
@@ -163,7 +165,7 @@ def _cases(
     labelled: Sequence[tuple[Series, list[LabelObject]]],
     channels: Sequence[ChannelSpec],
     root: Path,
-    found: Rows,
+    found: CaseListing,
 ) -> list[_Found]:
     """Return each labelled series with the series of its other channels, where there are some."""
     if len(channels) < 2:
@@ -181,7 +183,7 @@ def _cases(
 
 
 def _values(
-    objects: Sequence[LabelObject], wanted: Mapping[str, int], found: Rows
+    objects: Sequence[LabelObject], wanted: Mapping[str, int], found: CaseListing
 ) -> dict[str, int]:
     """Return name → value, of the structures to take."""
     there = sorted({name for one in objects for name in one.names})
@@ -193,12 +195,12 @@ def _values(
     unnamed = [name for name in there if name not in values]
     if not values:
         raise DatasetError(
-            f"{found.origin}: holds no structure that the bundle names ({some(wanted)}); those "
-            f"there are {some(unnamed, 20)}"
+            f"{found.origin}: holds no structure that the bundle names "
+            f"({abbreviate(wanted)}); those there are {abbreviate(unnamed, 20)}"
         )
     if unnamed:
         found.warnings.append(
-            f"structures that the bundle does not name count as background: {some(unnamed)}"
+            f"structures that the bundle does not name count as background: {abbreviate(unnamed)}"
         )
     return values
 
@@ -214,7 +216,7 @@ def _name(series: Series, root: Path) -> str:
     return f"series-{hashlib.sha256(told_by.encode(errors='replace')).hexdigest()[:10]}"
 
 
-def _add(found: Rows, case: _Found, values: Mapping[str, int], root: Path) -> None:
+def _add(found: CaseListing, case: _Found, values: Mapping[str, int], root: Path) -> None:
     """Make a row of a labelled series, or say why it cannot be one."""
     name = _name(case.series, root)
     taken = [(one.file, tuple(n for n in one.names if n in values)) for one in case.objects]
@@ -225,7 +227,7 @@ def _add(found: Rows, case: _Found, values: Mapping[str, int], root: Path) -> No
         return
     own = {each: values[each] for _, names in taken for each in names}
     found.rows.append(
-        Row(
+        ListedCase(
             images=tuple(one.files[0] for one in case.channels),
             label=taken[0][0],
             name=name,
@@ -241,11 +243,11 @@ def _fault(
     objects: Sequence[LabelObject], taken: Sequence[tuple[Path, tuple[str, ...]]]
 ) -> str | None:
     if not taken:
-        there = some(sorted({name for one in objects for name in one.names}), 20)
+        there = abbreviate(sorted({name for one in objects for name in one.names}), 20)
         return f"has none of the labels; its structures are {there or 'empty'}"
     often = Counter(name for _, names in taken for name in names)
     repeated = sorted(name for name, count in often.items() if count > 1)
     if repeated:
-        files = some(file.name for file, names in taken if {*names} & {*repeated})
+        files = abbreviate(file.name for file, names in taken if {*names} & {*repeated})
         return f"several files have a structure '{repeated[0]}' ({files}); keep one"
     return None

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts.entries import some
+from medseg.datasets.layouts.entries import abbreviate
 from medseg.errors import GeometryError
 from medseg.io.dicom.geometry import compute_affine, group_by_position, split_stacks
 from medseg.io.dicom.series import Series
@@ -155,7 +155,7 @@ def _none(channel: ChannelSpec, mates: Sequence[Series], off: Mapping[int, str])
 
 
 def _listed(series: Sequence[Series]) -> str:
-    return some(_shown(one) for one in series)
+    return abbreviate(_shown(one) for one in series)
 
 
 def _shown(one: Series) -> str:

@@ -14,7 +14,7 @@ from medseg.errors import Fault
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """What a bundle wants of data whose files say what they are.
 
     Attributes:
@@ -27,7 +27,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedCase:
     """One case as a data set lists it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Row:
 
 
 @dataclass(slots=True)
-class Rows:
+class CaseListing:
     """What a layout found.
 
     Attributes:
@@ -68,7 +68,7 @@ class Rows:
 
     origin: Path
     has_fields: bool
-    rows: list[Row] = field(default_factory=list)
+    rows: list[ListedCase] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     channel_names: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ class Rows:
     ignore: int | None = None
 
 
-def some(names: Iterable[str], most: int = 5) -> str:
+def abbreviate(names: Iterable[str], most: int = 5) -> str:
     """Write a few of many names: ``a, b, c and 7 more``."""
     listed = list(names)
     rest = len(listed) - most

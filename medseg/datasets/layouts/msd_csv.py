@@ -10,7 +10,7 @@ from typing import Any
 from medseg._support.folders import resolve_path
 from medseg._support.tables import read_table, read_text
 from medseg.datasets.layouts.dataset_json import ignored_value
-from medseg.datasets.layouts.entries import Row, Rows, some
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, abbreviate
 from medseg.datasets.names import split_suffix
 from medseg.errors import DatasetError, Fault
 
@@ -32,7 +32,7 @@ def read_json_list(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def msd(path: Path) -> Rows:
+def msd(path: Path) -> CaseListing:
     """List the ``training`` items of a Medical Segmentation Decathlon ``dataset.json``.
 
     An item's ``image`` is one file or a list with one file per channel; its other keys are
@@ -49,7 +49,7 @@ def msd(path: Path) -> Rows:
             f"{path}: 'training' must be a list of objects with 'image' and 'label'; it is "
             f"{_kind(items) if 'training' in content else 'missing'}"
         )
-    found = Rows(path, has_fields=True, ignore=ignored_value(content))
+    found = CaseListing(path, has_fields=True, ignore=ignored_value(content))
     for number, item in enumerate(items):
         try:
             found.rows.append(_msd_row(path.parent, item))
@@ -65,7 +65,7 @@ def msd(path: Path) -> Rows:
     return found
 
 
-def _msd_row(folder: Path, item: Any) -> Row:
+def _msd_row(folder: Path, item: Any) -> ListedCase:
     if not isinstance(item, dict):
         raise ValueError(f"must be an object with 'image' and 'label', is {_kind(item)}")
     images = item.get("image")
@@ -73,14 +73,14 @@ def _msd_row(folder: Path, item: Any) -> Row:
     if not images:
         raise ValueError("'image' must be a path or a list with one path per channel, is empty")
     fields = {key.lower(): value for key, value in item.items() if key not in ("image", "label")}
-    return Row(
+    return ListedCase(
         tuple(_path(folder, "image", image) for image in images),
         _path(folder, "label", item.get("label")),
         fields=fields,
     )
 
 
-def _unlisted(path: Path, rows: Sequence[Row]) -> Iterator[str]:
+def _unlisted(path: Path, rows: Sequence[ListedCase]) -> Iterator[str]:
     """Say which images lie beside the listed ones without being listed."""
     listed = {resolve_path(file) for row in rows for file in (*row.images, row.label)}
     folders = {file.parent for row in rows for file in (*row.images, row.label)}
@@ -96,11 +96,11 @@ def _unlisted(path: Path, rows: Sequence[Row]) -> Iterator[str]:
     if beside:
         yield (
             f"{path.name} does not list {len(beside)} of the image files beside those it lists; "
-            f"they are not used: {some(beside)}"
+            f"they are not used: {abbreviate(beside)}"
         )
 
 
-def table(path: Path) -> Rows:
+def table(path: Path) -> CaseListing:
     """List the cases of a CSV file.
 
     Columns: ``image``, or ``image_0``, ``image_1``, …, and ``label``; if wanted ``name``,
@@ -115,7 +115,7 @@ def table(path: Path) -> Rows:
         raise DatasetError(
             f"{path}: has no column 'label'; its columns are {', '.join(content.columns)}"
         )
-    found = Rows(path, has_fields=True)
+    found = CaseListing(path, has_fields=True)
     for line, cells in content.rows:
         try:
             images = tuple(_path(path.parent, column, cells[column]) for column in columns)
@@ -125,7 +125,7 @@ def table(path: Path) -> Rows:
             continue
         known = (*columns, "label", "name")
         fields = {key: cell for key, cell in cells.items() if cell and key not in known}
-        found.rows.append(Row(images, label, cells.get("name") or None, fields))
+        found.rows.append(ListedCase(images, label, cells.get("name") or None, fields))
     return found
 
 

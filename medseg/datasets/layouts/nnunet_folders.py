@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medseg._support.folders import list_files
 from medseg.datasets.layouts.dataset_json import ignored_value
-from medseg.datasets.layouts.entries import Row, Rows, some
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, abbreviate
 from medseg.datasets.layouts.msd_csv import read_json_list
 from medseg.datasets.names import split_channel, split_suffix
 from medseg.errors import DatasetError, Fault
@@ -22,7 +22,7 @@ Files = dict[str, list[Path]]
 _LABEL_ENDING = re.compile(r"(.+)_(?:seg|label|mask)")
 
 
-def nnunet(root: Path, listing: Path) -> Rows:
+def nnunet(root: Path, listing: Path) -> CaseListing:
     """List the cases of a raw nnU-Net folder: ``imagesTr/x_0000.nii.gz``, ``labelsTr/x.nii.gz``.
 
     Args:
@@ -39,10 +39,10 @@ def nnunet(root: Path, listing: Path) -> Rows:
     ending = said.get("file_ending", "")
     if not isinstance(ending, str):
         raise DatasetError(f"{listing}: 'file_ending' must be text such as .nii.gz")
-    found = Rows(root, has_fields=False, ignore=ignored_value(said))
+    found = CaseListing(root, has_fields=False, ignore=ignored_value(said))
     images = _images(root / "imagesTr", found, ending)
     for key in [key for key in images if split_channel(key)[1] is None]:
-        names = some(file.name for file in images.pop(key))
+        names = abbreviate(file.name for file in images.pop(key))
         found.faults.append(
             Fault(key, f"{names} has no channel number; nnU-Net names images {key}_0000, …")
         )
@@ -50,7 +50,7 @@ def nnunet(root: Path, listing: Path) -> Rows:
     return found
 
 
-def folders(root: Path) -> Rows:
+def folders(root: Path) -> CaseListing:
     """List the cases of ``images/`` and ``labels/``, which have the same names.
 
     A label may also end in ``_seg``, ``_label`` or ``_mask``; images without a label of their
@@ -63,7 +63,7 @@ def folders(root: Path) -> Rows:
     if pair is None:
         wanted = " or ".join(f"{images}/ and {labels}/" for images, labels in FOLDER_PAIRS)
         raise DatasetError(f"{root}: the folders {wanted} are needed in it")
-    found = Rows(root, has_fields=False)
+    found = CaseListing(root, has_fields=False)
     images, labels = (_images(root / name, found) for name in pair)
     targets: Files = defaultdict(list)
     for key, files in labels.items():
@@ -75,7 +75,7 @@ def folders(root: Path) -> Rows:
     return found
 
 
-def _images(folder: Path, found: Rows, ending: str = "") -> Files:
+def _images(folder: Path, found: CaseListing, ending: str = "") -> Files:
     listing = list_files(folder)
     found.faults.extend(
         Fault(f"{folder.name}/{fault.where}", fault.what) for fault in listing.left_out
@@ -91,7 +91,7 @@ def _images(folder: Path, found: Rows, ending: str = "") -> Files:
     if others:
         found.warnings.append(
             f"{len(others)} image files in {folder.name} do not end in {ending}, the 'file_ending' "
-            f"of the data set, and are not used: {some(others)}"
+            f"of the data set, and are not used: {abbreviate(others)}"
         )
     return dict(sorted(keyed.items()))
 
@@ -104,7 +104,7 @@ def _joined(images: Files) -> Files:
     return joined
 
 
-def _pair(found: Rows, images: Files, labels: Files) -> None:
+def _pair(found: CaseListing, images: Files, labels: Files) -> None:
     """Make a row of every name with whole images and one label; the others are faults."""
     for key in sorted({*images, *labels}):
         files, targets = images.get(key, []), labels.get(key, [])
@@ -112,17 +112,17 @@ def _pair(found: Rows, images: Files, labels: Files) -> None:
         if fault:
             found.faults.append(Fault(key, fault))
         else:
-            found.rows.append(Row(tuple(files), targets[0], key))
+            found.rows.append(ListedCase(tuple(files), targets[0], key))
 
 
 def _fault(key: str, files: list[Path], targets: list[Path]) -> str | None:
     if not files:
-        return f"the label {some(file.name for file in targets)} has no image"
+        return f"the label {abbreviate(file.name for file in targets)} has no image"
     if not targets:
-        return f"the image {some(file.name for file in files)} has no label"
+        return f"the image {abbreviate(file.name for file in files)} has no label"
     stems = [split_suffix(file.name)[0] for file in files]
     if len(targets) > 1 or len(set(stems)) < len(stems):
-        names = some(file.name for file in (*files, *targets))
+        names = abbreviate(file.name for file in (*files, *targets))
         return f"several files have the same name ({names}); keep one of each"
     name = key.rpartition("/")[2]
     if stems == [name]:
@@ -130,5 +130,5 @@ def _fault(key: str, files: list[Path], targets: list[Path]) -> str | None:
     last = max(split_channel(stem)[1] or 0 for stem in stems)
     missing = [each for n in range(last + 1) if (each := f"{name}_{n:04d}") not in stems]
     if missing:
-        return f"has no channel {some(missing)}"
+        return f"has no channel {abbreviate(missing)}"
     return f"has both {name} and {stems[-1]}; keep one of them" if name in stems else None

@@ -10,21 +10,21 @@ import torch
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementFinding
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
 from medseg.networks.devices import training_precision
 from medseg.networks.inferers import Autocast, window_inferer
 
-FEWEST_CASES = 5
+MIN_CASES = 5
 """With fewer held-back cases an interval says nothing, and the coarse masks stay."""
 
 _RESAMPLES = 10_000
 
 
 @torch.inference_mode()
-def dice_of_both(
-    spec: BundleSpec, network: nn.Module, cases: Sequence[PreprocessedCase], device: torch.device
+def score_coarse_and_refined(
+    spec: BundleSpec, network: nn.Module, cases: Sequence[CachedCase], device: torch.device
 ) -> list[tuple[float, float]]:
     """Segment cases once, and score the coarse and the refined mask of each.
 
@@ -54,7 +54,7 @@ def dice_of_both(
     return found
 
 
-def decide(pairs: Sequence[tuple[float, float]]) -> RefinementFinding:
+def decide_acceptance(pairs: Sequence[tuple[float, float]]) -> RefinementFinding:
     """Decide whether refined masks replace coarse ones.
 
     They do if their mean Dice is higher and chance is an unlikely reason: the 95 % interval of the
@@ -71,7 +71,7 @@ def decide(pairs: Sequence[tuple[float, float]]) -> RefinementFinding:
     low, high = np.quantile(gains[drawn].mean(axis=1), [0.025, 0.975])
     gain = float(gains.mean())
     return RefinementFinding(
-        applied=bool(len(gains) >= FEWEST_CASES and gain > 0 and low >= 0),
+        applied=bool(len(gains) >= MIN_CASES and gain > 0 and low >= 0),
         dice_gain=gain,
         interval=(float(low), float(high)),
         cases=len(gains),

@@ -19,7 +19,7 @@ from monai.utils import AdversarialIterationEvents, AdversarialKeys, CommonKeys
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError, TrainingError
 from medseg.events import Listener
 from medseg.networks.inferers import training_inferer
@@ -28,8 +28,8 @@ from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.learner import Learner
-from medseg.training.refinement.critic_loss import Opponent
-from medseg.training.refinement.mask_pool import GIVEN
+from medseg.training.refinement.critic_trainer import CriticTrainer
+from medseg.training.refinement.mask_pool import NETWORK_INPUT
 
 
 class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
@@ -43,7 +43,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         network: Makes logits, or a list of them from fine to coarse.
         optimizer: The network's.
         loss: Logits and label → the supervised loss.
-        opponent: The critic; without one the training is supervised.
+        critic: The critic; without one the training is supervised.
         steps: How many there will be.
         device: Where to compute.
         precision: Arithmetic of the forward passes.
@@ -57,13 +57,13 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         loss: Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor],
-        opponent: Opponent | None,
+        critic: CriticTrainer | None,
         steps: int,
         device: torch.device,
         precision: torch.dtype,
         handlers: Sequence[Any],
     ) -> None:
-        self._opponent = opponent
+        self._critic = critic
         inferer = training_inferer(device, precision)
         super().__init__(
             device=device,
@@ -72,11 +72,11 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
             train_data_loader=batches,
             g_network=network,
             g_optimizer=optimizer,
-            g_loss_function=opponent.opinion if opponent else None,
+            g_loss_function=critic.generator_loss if critic else None,
             recon_loss_function=loss,
-            d_network=opponent.network if opponent else None,
-            d_optimizer=opponent.optimizer if opponent else None,
-            d_loss_function=opponent.lesson if opponent else None,
+            d_network=critic.network if critic else None,
+            d_optimizer=critic.optimizer if critic else None,
+            d_loss_function=critic.discriminator_loss if critic else None,
             g_inferer=inferer,
             train_handlers=handlers,
             decollate=False,
@@ -110,9 +110,9 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
     def _iteration(self, engine: Any, batchdata: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         image, label = batchdata[IMAGE], batchdata[LABEL]
         self.state.output = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label}
-        made = self._learn(image, label, batchdata.get(GIVEN, image))
-        if self._opponent is not None:
-            self._teach(self._opponent, image, label, made)
+        made = self._learn(image, label, batchdata.get(NETWORK_INPUT, image))
+        if self._critic is not None:
+            self._teach(self._critic, image, label, made)
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         output: dict[str, Any] = self.state.output
         return output
@@ -127,10 +127,10 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         state.output[CommonKeys.PRED] = levels[0]
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         loss = state.recon_loss_function(levels, label)
-        weight = self._opponent.weight(state.iteration) if self._opponent else 0.0
-        if self._opponent is not None and weight > 0:
+        weight = self._critic.weight(state.iteration) if self._critic else 0.0
+        if self._critic is not None and weight > 0:
             with self._autocast():
-                opinion = self._opponent.opinion(image, made, label, state.iteration)
+                opinion = self._critic.generator_loss(image, made, label, state.iteration)
             state.output[AdversarialKeys.GENERATOR_LOSS] = opinion
             loss = loss + weight * opinion
         state.output[CommonKeys.LOSS] = loss
@@ -143,14 +143,14 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         return made.detach()
 
     def _teach(
-        self, opponent: Opponent, image: torch.Tensor, label: torch.Tensor, made: torch.Tensor
+        self, critic: CriticTrainer, image: torch.Tensor, label: torch.Tensor, made: torch.Tensor
     ) -> None:
         """Take the critic's step."""
         state = self.state
-        opponent.learner.train()
-        opponent.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
+        critic.learner.train()
+        critic.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
         with self._autocast():
-            loss = opponent.lesson(image, made, label, state.iteration)
+            loss = critic.discriminator_loss(image, made, label, state.iteration)
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"the critic's loss became {loss.item()} at step {state.iteration}; lower "
@@ -158,7 +158,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
             )
         state.output[AdversarialKeys.DISCRIMINATOR_LOSS] = loss.detach()
         state.d_scaler.scale(loss).backward()
-        state.d_scaler.step(opponent.optimizer)
+        state.d_scaler.step(critic.optimizer)
         state.d_scaler.update()
         self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_MODEL_COMPLETED)
 
@@ -194,21 +194,21 @@ class JointLearner(Learner):
         self,
         spec: BundleSpec,
         refinement: RefinementSpec,
-        cases: Sequence[PreprocessedCase],
+        cases: Sequence[CachedCase],
         device: torch.device,
         listeners: Sequence[Listener] = (),
         group: ProcessGroup = SINGLE_PROCESS,
         initial_weights: InitialWeights | None = None,
     ) -> None:
         super().__init__(spec, cases, device, listeners, group, initial_weights)
-        self.opponent = Opponent(
+        self.critic = CriticTrainer(
             spec, refinement, steps=spec.training.steps, device=device, group=group
         )
         self._running: MaskTrainer | None = None
 
     def parts(self) -> Mapping[str, torch.Tensor]:
         """Return the parts of the last step's loss, and what the critic said."""
-        return {**super().parts(), **self.opponent.parts}
+        return {**super().parts(), **self.critic.parts}
 
     def _trainer(self, handlers: Sequence[Any]) -> MaskTrainer:
         trainer = MaskTrainer(
@@ -216,7 +216,7 @@ class JointLearner(Learner):
             network=self._supervised,
             optimizer=self._optimizer,
             loss=self._loss,
-            opponent=self.opponent,
+            critic=self.critic,
             steps=self._spec.training.steps,
             device=self._device,
             precision=self._precision,
@@ -230,7 +230,7 @@ class JointLearner(Learner):
     def state(self) -> dict[str, Any]:
         """Return all that going on needs: tensors and plain values only."""
         scale = self._running.scales() if self._running else self._scale
-        return super().state() | {"scale": scale, "opponent": self.opponent.state()}
+        return super().state() | {"scale": scale, "opponent": self.critic.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go back to a saved state.
@@ -240,6 +240,6 @@ class JointLearner(Learner):
         """
         super().restore(state)
         try:
-            self.opponent.restore(state["opponent"])
+            self.critic.restore(state["opponent"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"the checkpoint does not fit this bundle: {error}") from error

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-MOST_FAULTS = 3
+MAX_ERRORS = 3
 """Most faults that one label map is given."""
 
-Fault = Callable[[torch.Tensor, int, np.random.Generator, torch.Generator], torch.Tensor]
+MaskError = Callable[[torch.Tensor, int, np.random.Generator, torch.Generator], torch.Tensor]
 """A label map ``(*patch)``, the number of classes → the label map with a fault."""
 
 
-def damage(
+def corrupt_mask(
     label: torch.Tensor, classes: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
     """Give a label map one to three faults.
@@ -32,13 +32,13 @@ def damage(
     Returns:
         A label map of the same shape.
     """
-    for _ in range(int(rng.integers(1, MOST_FAULTS + 1))):
-        fault = FAULTS[int(rng.integers(len(FAULTS)))]
+    for _ in range(int(rng.integers(1, MAX_ERRORS + 1))):
+        fault = MASK_ERRORS[int(rng.integers(len(MASK_ERRORS)))]
         label = fault(label, classes, rng, noise)
     return label
 
 
-def soften(label: torch.Tensor, classes: int, rng: np.random.Generator) -> torch.Tensor:
+def soften_mask(label: torch.Tensor, classes: int, rng: np.random.Generator) -> torch.Tensor:
     """Return logits, float32 ``(classes, *patch)``, as a more or less sure network gives them.
 
     Args:
@@ -128,7 +128,7 @@ def _fray(
     return torch.where(rim, torch.where(ragged, chosen, torch.where(inside, 0, label)), label)
 
 
-FAULTS: tuple[Fault, ...] = (_grow, _shrink, _drop, _shift, _add, _fray)
+MASK_ERRORS: tuple[MaskError, ...] = (_grow, _shrink, _drop, _shift, _add, _fray)
 """The kinds of faults, each equally often."""
 
 

@@ -17,14 +17,14 @@ from medseg.networks.devices import training_precision
 from medseg.networks.inferers import training_inferer
 from medseg.networks.unet import levels_of
 from medseg.preprocessing.transforms import IMAGE, LABEL
-from medseg.training.augmentation import vary_intensities
+from medseg.training.augmentation import augment_intensities
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.mask_errors import damage, soften
+from medseg.training.refinement.mask_errors import corrupt_mask, soften_mask
 
-GIVEN = "given"
+NETWORK_INPUT = "given"
 """Key of what a network is given where that is more than the image."""
 
-CORRUPTIONS: AugmentationSpec = AUGMENTATIONS["none"].model_copy(
+IMAGE_CORRUPTIONS: AugmentationSpec = AUGMENTATIONS["none"].model_copy(
     update={
         "noise": 0.3,
         "blur": 0.3,
@@ -42,7 +42,7 @@ _STREAM = 1
 """Keeps the bank's chance apart from that of patches."""
 
 
-class MaskBank:
+class MaskPool:
     """An endless supply of batches for a refiner, the same for the same seed and step.
 
     Args:
@@ -95,16 +95,18 @@ class MaskBank:
             rng = np.random.default_rng([self._spec.training.seed, step, item, _STREAM])
             noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
             if rng.random() < self._bank.corrupted:
-                image[item] = vary_intensities(image[item][None], CORRUPTIONS, rng, noise)[0]
+                image[item] = augment_intensities(image[item][None], IMAGE_CORRUPTIONS, rng, noise)[
+                    0
+                ]
             if rng.random() < self._bank.faulty:
-                faulty = damage(self._known(label[item, 0]), logits.shape[1], rng, noise)
-                logits[item] = soften(faulty, logits.shape[1], rng)
+                faulty = corrupt_mask(self._known(label[item, 0]), logits.shape[1], rng, noise)
+                logits[item] = soften_mask(faulty, logits.shape[1], rng)
             else:
                 asked.setdefault(self._source(rng), []).append(item)
         for source, items in asked.items():
             answer = levels_of(self._infer(image[items], self._networks[source]))[0]
             logits[items] = answer.float()
-        return {IMAGE: image, LABEL: label, GIVEN: torch.cat([image, logits], dim=1)}
+        return {IMAGE: image, LABEL: label, NETWORK_INPUT: torch.cat([image, logits], dim=1)}
 
     def _known(self, label: torch.Tensor) -> torch.Tensor:
         """Return a label map with background where nobody annotated."""

@@ -24,11 +24,11 @@ from medseg.training.handlers import (
 from medseg.training.learner import continue_after
 from medseg.training.losses import SegmentationLoss
 from medseg.training.refinement.adversarial import MaskTrainer
-from medseg.training.refinement.critic_loss import Opponent
-from medseg.training.refinement.mask_pool import MaskBank
+from medseg.training.refinement.critic_trainer import CriticTrainer
+from medseg.training.refinement.mask_pool import MaskPool
 
 
-class Corrector:
+class RefinerTrainer:
     """A refiner, its optimiser, its bank, and the critic it learns against if there is one.
 
     Args:
@@ -43,7 +43,7 @@ class Corrector:
         self,
         spec: BundleSpec,
         refinement: RefinementSpec,
-        bank: MaskBank,
+        bank: MaskPool,
         device: torch.device,
         listeners: Sequence[Listener] = (),
     ) -> None:
@@ -66,8 +66,8 @@ class Corrector:
         learned = learned_part(self.refining).parameters()
         self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
         self._loss = SegmentationLoss(self._stage, spec.label_set.ignore_index, spec.class_weights)
-        self.opponent = (
-            Opponent(spec, refinement, steps=refinement.steps, device=device)
+        self.critic = (
+            CriticTrainer(spec, refinement, steps=refinement.steps, device=device)
             if refinement.has_critic
             else None
         )
@@ -105,7 +105,7 @@ class Corrector:
             network=self.refining,
             optimizer=self._optimizer,
             loss=self._loss,
-            opponent=self.opponent,
+            critic=self.critic,
             steps=stage.steps,
             device=self._device,
             precision=self._precision,
@@ -119,7 +119,7 @@ class Corrector:
         trainer.run()
 
     def _parts(self) -> dict[str, torch.Tensor]:
-        return self._loss.parts | (self.opponent.parts if self.opponent else {})
+        return self._loss.parts | (self.critic.parts if self.critic else {})
 
     @property
     def weights(self) -> Weights:
@@ -132,7 +132,7 @@ class Corrector:
             "step": self.step,
             "refiner": self.weights,
             "optimizer": self._optimizer.state_dict(),
-            "opponent": self.opponent.state() if self.opponent else None,
+            "opponent": self.critic.state() if self.critic else None,
             "scales": self._running.scales() if self._running else self._scales,
         }
 
@@ -145,8 +145,8 @@ class Corrector:
         try:
             learned_part(self.refining).load_state_dict(state["refiner"])
             self._optimizer.load_state_dict(state["optimizer"])
-            if self.opponent:
-                self.opponent.restore(state["opponent"])
+            if self.critic:
+                self.critic.restore(state["opponent"])
             self._scales = state["scales"]
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -20,7 +20,7 @@ from medseg.bundle.spec import (
     TrainedSpec,
 )
 from medseg.bundle.weights import Weights, load_weights
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, CheckpointError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.networks.refiner import (
@@ -37,10 +37,10 @@ from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
 from medseg.training.lineage import read_lineage
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.acceptance import decide, dice_of_both
+from medseg.training.refinement.acceptance import decide_acceptance, score_coarse_and_refined
 from medseg.training.refinement.adversarial import JointLearner
-from medseg.training.refinement.mask_pool import MaskBank
-from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import FINGERPRINT, TrainingRun, begin_run
 
@@ -49,7 +49,7 @@ State = Mapping[str, Any]
 
 def make_learner(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     device: torch.device,
     listeners: Sequence[Listener] = (),
     group: ProcessGroup = SINGLE_PROCESS,
@@ -117,7 +117,7 @@ class RefinementStage:
         kept = [folder.snapshot(step) for step in snapshot_steps(spec)]
         earlier = [load_weights(file) for file in kept if file.is_file()]
         networks = [_network(spec, weights) for weights in (*earlier, self._coarse)]
-        bank = MaskBank(
+        bank = MaskPool(
             spec,
             refinement.bank,
             batches,
@@ -125,7 +125,7 @@ class RefinementStage:
             steps=refinement.steps,
             device=device,
         )
-        self._corrector = Corrector(spec, refinement, bank, device, listeners)
+        self._corrector = RefinerTrainer(spec, refinement, bank, device, listeners)
 
     def learn(self, state: State | None, save: Callable[[State], None]) -> None:
         """Train the refiner from where a checkpoint left it.
@@ -138,7 +138,7 @@ class RefinementStage:
             self._corrector.restore(state)
         self._corrector.learn(lambda: save(self._corrector.state()))
 
-    def conclude(self, cases: Sequence[PreprocessedCase]) -> RefinementFinding:
+    def conclude(self, cases: Sequence[CachedCase]) -> RefinementFinding:
         """Decide on held-back cases, and write what inference needs.
 
         ``models/refiner.pt`` and ``critic.pt`` hold what was trained; ``model.pt`` is the refined
@@ -148,12 +148,14 @@ class RefinementStage:
         network = build_refined(self._spec, both=True)
         load_refined(network, self._coarse, refiner)
         notify(self._listeners, Progress("comparing refined masks", 0, 1))
-        finding = decide(dice_of_both(self._spec, network, cases, self._device))
+        finding = decide_acceptance(
+            score_coarse_and_refined(self._spec, network, cases, self._device)
+        )
         notify(self._listeners, Progress("comparing refined masks", 1, 1))
         self._folder.save_weights(refiner, self._folder.refiner)
-        if self._corrector.opponent is not None:
+        if self._corrector.critic is not None:
             self._folder.save_weights(
-                self._corrector.opponent.network.state_dict(), self._folder.critic
+                self._corrector.critic.network.state_dict(), self._folder.critic
             )
         best = self._coarse
         if finding.applied:
@@ -181,7 +183,7 @@ def refine(
     folder: RunFolder,
     learner: Learner,
     record: TrainingHistory,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     device: torch.device,
     listeners: Sequence[Listener] = (),
 ) -> Refined:
@@ -212,7 +214,7 @@ def refine(
         finding = stage.conclude(cases)
         draw_curves(folder.curves, record.curves)
     elif isinstance(learner, JointLearner):
-        folder.save_weights(learner.opponent.network.state_dict(), folder.critic)
+        folder.save_weights(learner.critic.network.state_dict(), folder.critic)
     return Refined(finding, critic_gap(spec, record, listeners))
 
 

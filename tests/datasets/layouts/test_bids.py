@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cases import find_cases, folds_of
+from medseg.datasets.cases import assign_folds, find_cases
 from medseg.datasets.integrity import check_cases
-from medseg.datasets.layouts import listed_as
+from medseg.datasets.layouts import list_cases
 from medseg.errors import DatasetError
-from medseg.planning import read_subject
+from medseg.planning import read_description
 
 MANUAL = "derivatives/manual"
 
@@ -70,7 +70,7 @@ def test_every_labelled_session_is_a_case_and_a_subject_stays_together(tmp_path:
     assert found.warnings == ()
     assert [case.name for case in found.cases] == ["sub-01_ses-1", "sub-01_ses-2", "sub-02"]
     assert [case.group for case in found.cases] == ["sub-01", "sub-01", "sub-02"]
-    first, second, third = folds_of(found.cases, a_spec(folds=2).data)
+    first, second, third = assign_folds(found.cases, a_spec(folds=2).data)
     assert first == second != third
     case = found.cases[2]
     assert [part[0].name for part in case.scan.parts] == [
@@ -84,14 +84,14 @@ def test_the_bundle_chooses_its_channels_by_name(tmp_path: Path) -> None:
     root = two_subjects(tmp_path)
     (case, *_) = find_cases(root, a_spec("FLAIR")).cases
     assert [part[0].name for part in case.scan.parts] == ["sub-01_ses-1_FLAIR.nii.gz"]
-    assert listed_as(root, "auto").channel_names == ("FLAIR", "T1w")
+    assert list_cases(root, "auto").channel_names == ("FLAIR", "T1w")
 
 
 def test_a_session_without_a_channel_is_named_and_a_rare_one_is_not_taken(tmp_path: Path) -> None:
     root = two_subjects(tmp_path)
     (root / "sub-02/anat/sub-02_FLAIR.nii.gz").unlink()
     (root / "sub-02/anat/sub-02_T2w.nii.gz").write_bytes(b"")
-    found = listed_as(root, "bids")
+    found = list_cases(root, "bids")
     assert [fault.where for fault in found.faults] == ["sub-02"]
     assert "has no FLAIR; it has T1w, T2w" in found.faults[0].what
     assert "T2w" in found.warnings[0]
@@ -106,7 +106,7 @@ def test_images_of_one_suffix_are_told_apart(tmp_path: Path) -> None:
         "sub-01/anat/sub-01_ce-gad_T1w.nii.gz",
         f"{MANUAL}/sub-01/anat/sub-01_dseg.nii.gz",
     )
-    assert listed_as(root, "auto").channel_names == ("T1w", "ce-gad_T1w")
+    assert list_cases(root, "auto").channel_names == ("T1w", "ce-gad_T1w")
 
 
 def test_runs_are_matched_and_what_is_not_certain_is_a_fault(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_the_nearest_table_names_the_labels(tmp_path: Path, place: str) -> None:
     (root / place).mkdir(parents=True, exist_ok=True)
     (root / place / "dseg.tsv").write_text(table)
     (root / "desc-other_dseg.tsv").write_text(table.replace("Lesion", "Wrong"))
-    subject = read_subject(root, listed_as(root, "auto"))
+    subject = read_description(root, list_cases(root, "auto"))
     assert dict(subject.label_names) == {1: "Lesion", 4: "Left Cyst"}
 
 
@@ -168,17 +168,17 @@ def test_a_mask_is_named_by_its_label(tmp_path: Path) -> None:
         "sub-01/anat/sub-01_T1w.nii.gz",
         f"{MANUAL}/sub-01/anat/sub-01_label-lesion_mask.nii.gz",
     )
-    assert listed_as(root, "auto").label_names == {1: "lesion"}
+    assert list_cases(root, "auto").label_names == {1: "lesion"}
 
 
 def test_a_table_that_is_none_and_a_set_without_labels_are_errors(tmp_path: Path) -> None:
     root = two_subjects(tmp_path / "a")
     (root / "dseg.tsv").write_text("value\tname\n1\tLesion\n")
     with pytest.raises(DatasetError, match="columns index and name"):
-        listed_as(root, "auto")
+        list_cases(root, "auto")
     (root / "dseg.tsv").write_text("index\tname\nx\tLesion\n")
     with pytest.raises(DatasetError, match="line 2"):
-        listed_as(root, "auto")
+        list_cases(root, "auto")
     bare = a_data_set(tmp_path / "b", "sub-01/anat/sub-01_T1w.nii.gz")
     with pytest.raises(DatasetError, match="no label was found"):
         find_cases(bare, a_spec())

@@ -12,9 +12,9 @@ import pytest
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.integrity import check_cases, open_case
-from medseg.datasets.layouts import listed_as
+from medseg.datasets.layouts import list_cases
 from medseg.errors import DatasetError, GeometryError, ScanError
-from medseg.planning.fingerprint import survey_cases
+from medseg.planning.fingerprint import extract_fingerprint
 
 SHAPE = (6, 5, 4)
 MANUAL = "derivatives/manual"
@@ -78,7 +78,7 @@ def test_masks_become_one_label_map_with_the_bundles_values(tmp_path: Path) -> N
 def test_without_a_bundle_they_are_numbered_by_name(tmp_path: Path) -> None:
     a_session(tmp_path, "01", "liver", "kidney")
     a_session(tmp_path, "02", "spleen")
-    found = listed_as(tmp_path, "auto")
+    found = list_cases(tmp_path, "auto")
     assert found.label_names == {1: "kidney", 2: "liver", 3: "spleen"}
     assert [dict(row.structures.values) for row in found.rows if row.structures] == [
         {"kidney": 1, "liver": 2},
@@ -160,7 +160,7 @@ def test_one_mask_a_session_of_one_label_is_a_label_file_as_it_is(tmp_path: Path
     a_session(tmp_path, "01", "liver")
     (case,) = find_cases(tmp_path, a_spec("whatever it is")).cases
     assert case.structures is None
-    assert listed_as(tmp_path, "auto").label_names == {1: "liver"}
+    assert list_cases(tmp_path, "auto").label_names == {1: "liver"}
 
 
 def test_masks_beside_label_maps_take_the_values_that_a_table_names(tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_masks_beside_label_maps_take_the_values_that_a_table_names(tmp_path: Pa
     a_session(tmp_path, "02")
     write(tmp_path / MANUAL / "sub-02/ct/sub-02_dseg.nii.gz", 4 * mask_of("kidney"))
     with pytest.raises(DatasetError, match=r"add a dseg\.tsv"):
-        listed_as(tmp_path, "auto")
+        list_cases(tmp_path, "auto")
     (tmp_path / "dseg.tsv").write_text("index\tname\n4\tKidney\n")
-    found = listed_as(tmp_path, "auto")
+    found = list_cases(tmp_path, "auto")
     assert found.label_names == {4: "Kidney", 5: "liver"}
     (masks,) = [row.structures for row in found.rows if row.structures]
     assert dict(masks.values) == {"kidney": 4, "liver": 5}
@@ -182,7 +182,7 @@ def test_a_survey_knows_which_mask_is_which(tmp_path: Path) -> None:
     sizes = []
     for _ in range(2):
         found = CaseList((the_case(tmp_path, spec),))
-        survey = survey_cases(found, tmp_path / "seen")
+        survey = extract_fingerprint(found, tmp_path / "seen")
         sizes.append([survey.label(value)[0].voxels for value in (1, 2)])
         liver.rename(tmp_path / "aside")
         kidney.rename(liver)

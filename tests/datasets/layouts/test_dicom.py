@@ -13,13 +13,13 @@ from pydicom.uid import generate_uid
 from support.studies import NAMES, Kind, a_series, label, made, random_labels
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import entry_key
+from medseg.datasets.cache import make_entry_key
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.integrity import check_cases, open_case
-from medseg.datasets.layouts import Wanted, listed_as
+from medseg.datasets.layouts import Selection, list_cases
 from medseg.errors import DatasetError, ScanError
 from medseg.labels import Label, LabelSet
-from medseg.planning.fingerprint import survey_cases
+from medseg.planning.fingerprint import extract_fingerprint
 
 
 def a_spec(*names: str, modality: str = "CT", **data: Any) -> BundleSpec:
@@ -166,8 +166,8 @@ def test_the_modality_of_the_channel_chooses_the_series(tmp_path: Path) -> None:
         label(tmp_path / f"{name}-label", like, random_labels())
     spec = a_spec("liver", "tumour", modality="MR")
     assert "mr" in str(the_case(tmp_path, spec).scan.parts)
-    assert listed_as(tmp_path, "auto").channel_names == ("CT",)
-    assert "1 of MR" in listed_as(tmp_path, "auto", Wanted()).warnings[0]
+    assert list_cases(tmp_path, "auto").channel_names == ("CT",)
+    assert "1 of MR" in list_cases(tmp_path, "auto", Selection()).warnings[0]
     said = find_cases(tmp_path, a_spec("liver", "tumour", modality="PT")).warnings
     assert said[0] == (
         "no labelled series is of PT, as the bundle's channels are; those of CT are taken"
@@ -195,9 +195,9 @@ def test_a_survey_and_an_entry_know_which_structures_they_saw(tmp_path: Path) ->
     label(tmp_path / "data" / "label", a_series(tmp_path / "data" / "ct"), random_labels())
     both, one = a_spec("liver", "tumour"), a_spec("tumour")
     cases = [the_case(tmp_path / "data", spec) for spec in (both, one)]
-    seen = [survey_cases(CaseList((case,)), tmp_path / "seen") for case in cases]
+    seen = [extract_fingerprint(CaseList((case,)), tmp_path / "seen") for case in cases]
     assert [survey.values for survey in seen] == [(1, 2), (1,)]
-    assert entry_key(cases[0], both) != entry_key(cases[1], both)
+    assert make_entry_key(cases[0], both) != make_entry_key(cases[1], both)
 
 
 def test_real_rtstructs_are_the_masks_they_were_drawn_as(shared_data: Path) -> None:

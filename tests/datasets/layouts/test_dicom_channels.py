@@ -11,7 +11,7 @@ from pydicom.uid import generate_uid
 from support.studies import NAMES, a_series, label, made, random_labels
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cache import entry_key
+from medseg.datasets.cache import make_entry_key
 from medseg.datasets.cases import Case, find_cases
 from medseg.datasets.integrity import open_case
 from medseg.io import read_image
@@ -83,7 +83,7 @@ def test_one_channel_of_each_modality_is_found_by_it_on_the_labels_grid(tmp_path
     check_case(tmp_path, spec, [pet, ct], labels)
     turned = a_spec(("density", "CT"), ("SUV", "PT"))
     check_case(tmp_path, turned, [ct, pet], labels)
-    keys = {entry_key(the_case(tmp_path, one), one) for one in (spec, turned)}
+    keys = {make_entry_key(the_case(tmp_path, one), one) for one in (spec, turned)}
     assert len(keys) == 2
 
 

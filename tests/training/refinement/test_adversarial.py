@@ -12,7 +12,7 @@ from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.errors import BundleError
 from medseg.events import Event, Notice, StepDone
 from medseg.training.history import TrainingHistory
-from medseg.training.refinement.critic_loss import Opponent, ScoreLoss
+from medseg.training.refinement.critic_trainer import CriticTrainer, ScoreLoss
 from medseg.training.refinement.stage import critic_gap, snapshot_steps, total_steps
 
 FLAT: dict[str, Any] = {"network": {"dims": 2}, "training": {"patch": [24, 24]}}
@@ -22,9 +22,9 @@ def spec_of(dims: int = 3, **refinement: Any) -> BundleSpec:
     return made_spec(**(FLAT if dims == 2 else {}), refinement=refinement)
 
 
-def opponent_of(spec: BundleSpec, steps: int = 100) -> Opponent:
+def critic_of(spec: BundleSpec, steps: int = 100) -> CriticTrainer:
     assert spec.refinement is not None
-    return Opponent(spec, spec.refinement, steps=steps, device=torch.device("cpu"))
+    return CriticTrainer(spec, spec.refinement, steps=steps, device=torch.device("cpu"))
 
 
 def masks_of(spec: BundleSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -44,42 +44,42 @@ def test_targets_between_labels_are_kept() -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_critic_learns_to_tell_true_masks_from_made_ones(dims: int) -> None:
     spec = spec_of(dims, critic={"learning_rate": 0.003})
-    opponent = opponent_of(spec)
+    critic = critic_of(spec)
     image, label, made = masks_of(spec)
     for step in range(1, 41):
-        opponent.optimizer.zero_grad()
-        opponent.lesson(image, made, label, step).backward()
-        opponent.optimizer.step()
-    assert opponent.parts["critic_gap"] > 0.5
-    gap = opponent.parts["critic_real"] - opponent.parts["critic_fake"]
-    assert opponent.parts["critic_gap"].item() == pytest.approx(gap.item())
+        critic.optimizer.zero_grad()
+        critic.discriminator_loss(image, made, label, step).backward()
+        critic.optimizer.step()
+    assert critic.parts["critic_gap"] > 0.5
+    gap = critic.parts["critic_real"] - critic.parts["critic_fake"]
+    assert critic.parts["critic_gap"].item() == pytest.approx(gap.item())
 
 
 @pytest.mark.parametrize("matching", [0.0, 0.5])
 def test_its_opinion_moves_the_mask_and_not_the_critic(matching: float) -> None:
     spec = spec_of(feature_matching=matching)
-    opponent = opponent_of(spec)
+    critic = critic_of(spec)
     image, label, made = masks_of(spec)
     made.requires_grad_(True)
-    opponent.opinion(image, made, label, 1).backward()
+    critic.generator_loss(image, made, label, 1).backward()
     assert made.grad is not None
     assert made.grad.abs().sum() > 0
-    assert all(one.grad is None for one in opponent.network.parameters())
-    assert all(one.requires_grad for one in opponent.network.parameters() if one.ndim > 1)
-    assert ("features" in opponent.parts) is (matching > 0)
+    assert all(one.grad is None for one in critic.network.parameters())
+    assert all(one.requires_grad for one in critic.network.parameters() if one.ndim > 1)
+    assert ("features" in critic.parts) is (matching > 0)
 
 
 def test_the_weight_waits_and_then_rises() -> None:
-    opponent = opponent_of(spec_of(adversarial_weight=0.2, start=0.25, ramp=0.5))
-    weights = [opponent.weight(step) for step in (1, 25, 26, 51, 76, 100)]
+    critic = critic_of(spec_of(adversarial_weight=0.2, start=0.25, ramp=0.5))
+    weights = [critic.weight(step) for step in (1, 25, 26, 51, 76, 100)]
     assert weights == pytest.approx([0, 0, 0, 0.1, 0.2, 0.2])
 
 
 def test_the_noise_on_masks_falls_to_nothing() -> None:
     spec = spec_of(critic={"instance_noise": 0.5})
-    opponent = opponent_of(spec, steps=10)
+    critic = critic_of(spec, steps=10)
     masks = torch.zeros(1, 3, 16, 16, 16)
-    noise = [float(opponent._noisy(masks, step).std()) for step in (1, 6, 11)]
+    noise = [float(critic._noisy(masks, step).std()) for step in (1, 6, 11)]
     assert noise == pytest.approx([0.5, 0.25, 0.0], abs=0.02)
 
 
@@ -130,21 +130,21 @@ def test_faults_of_the_section_are_named(sections: Any, where: str, what: str) -
 def test_the_critic_sees_nothing_where_nobody_annotated() -> None:
     spec = spec_of(feature_matching=0.5, critic={"spectral_norm": False})
     spec = spec.model_copy(update={"data": DataSpec(ignore=9)})
-    opponent = opponent_of(spec)
+    critic = critic_of(spec)
     image, label, made = masks_of(spec)
     label[..., :8] = spec.label_set.ignore_index
     made.requires_grad_(True)
     torch.manual_seed(0)
-    opinion = opponent.opinion(image, made, label, 1)
+    opinion = critic.generator_loss(image, made, label, 1)
     opinion.backward()
     assert not made.grad[..., :8].any()
     assert made.grad[..., 8:].any()
     other = made.detach().clone()
     other[..., :8] = 1 / other.shape[1]
     torch.manual_seed(0)
-    assert opponent.opinion(image, other, label, 1).item() == opinion.item()
+    assert critic.generator_loss(image, other, label, 1).item() == opinion.item()
     lessons = []
     for masks in (made, other):
         torch.manual_seed(0)
-        lessons.append(opponent.lesson(image, masks, label, 1).item())
+        lessons.append(critic.discriminator_loss(image, masks, label, 1).item())
     assert lessons[0] == lessons[1]

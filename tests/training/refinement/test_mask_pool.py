@@ -13,8 +13,8 @@ from torch import nn
 
 from medseg.bundle.spec import BundleSpec, MaskBankSpec
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.mask_errors import FAULTS, damage, soften
-from medseg.training.refinement.mask_pool import GIVEN, MaskBank
+from medseg.training.refinement.mask_errors import MASK_ERRORS, corrupt_mask, soften_mask
+from medseg.training.refinement.mask_pool import NETWORK_INPUT, MaskPool
 
 
 def chance(seed: int) -> tuple[np.random.Generator, torch.Generator]:
@@ -27,7 +27,7 @@ def label_of(dims: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize("fault", MASK_ERRORS, ids=lambda fault: fault.__name__)
 def test_each_fault_changes_some_voxels_and_leaves_most(fault: Any, dims: int) -> None:
     label = label_of(dims)
     kept = label.clone()
@@ -47,14 +47,18 @@ def test_each_fault_changes_some_voxels_and_leaves_most(fault: Any, dims: int) -
 @pytest.mark.parametrize("dims", [2, 3])
 def test_faults_take_away_and_add(dims: int) -> None:
     label = label_of(dims)
-    lost = [bool(((damage(label, 3, *chance(n)) == 0) & (label > 0)).any()) for n in range(40)]
-    added = [bool(((damage(label, 3, *chance(n)) > 0) & (label == 0)).any()) for n in range(40)]
+    lost = [
+        bool(((corrupt_mask(label, 3, *chance(n)) == 0) & (label > 0)).any()) for n in range(40)
+    ]
+    added = [
+        bool(((corrupt_mask(label, 3, *chance(n)) > 0) & (label == 0)).any()) for n in range(40)
+    ]
     assert 10 < sum(lost) < 40
     assert 10 < sum(added) < 40
 
 
 def test_an_empty_patch_gets_faults_or_stays_empty() -> None:
-    found = [damage(torch.zeros(8, 8, 8).long(), 3, *chance(seed)) for seed in range(20)]
+    found = [corrupt_mask(torch.zeros(8, 8, 8).long(), 3, *chance(seed)) for seed in range(20)]
     assert 0 < sum(bool(one.any()) for one in found) < 20
 
 
@@ -62,7 +66,7 @@ def test_an_empty_patch_gets_faults_or_stays_empty() -> None:
 def test_soft_masks_are_log_probabilities_that_are_never_quite_sure(dims: int) -> None:
     label = label_of(dims)
     for seed in range(10):
-        logits = soften(label, 3, np.random.default_rng(seed))
+        logits = soften_mask(label, 3, np.random.default_rng(seed))
         assert logits.shape == (3, *label.shape)
         assert torch.allclose(logits.exp().sum(0), torch.ones(label.shape), atol=1e-5)
         assert logits.exp().max() < 1
@@ -80,12 +84,12 @@ class Says(nn.Module):
         return torch.full((len(image), 3, *image.shape[2:]), self.value)
 
 
-def bank_of(spec: BundleSpec, bank: MaskBankSpec, networks: int = 4) -> MaskBank:
+def bank_of(spec: BundleSpec, bank: MaskBankSpec, networks: int = 4) -> MaskPool:
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
     device = torch.device("cpu")
     batches = PatchBatches(cases, spec.training, dims=spec.network.dims, padding=0.0, device=device)
     asked = [Says(float(n + 1)) for n in range(networks)]
-    return MaskBank(spec, bank, batches, asked, steps=100, device=device)
+    return MaskPool(spec, bank, batches, asked, steps=100, device=device)
 
 
 FLAT: dict[str, Any] = {"network": {"dims": 2}, "training": {"patch": [16, 16]}}
@@ -100,8 +104,8 @@ def test_a_batch_depends_on_its_step_alone(sections: dict[str, Any]) -> None:
     assert one.keys() == {"image", "label", "given"}
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not torch.equal(one["image"], bank.batch(8)["image"])
-    assert torch.equal(one[GIVEN][:, :1], one["image"])
-    assert one[GIVEN].shape[1] == 1 + 3
+    assert torch.equal(one[NETWORK_INPUT][:, :1], one["image"])
+    assert one[NETWORK_INPUT].shape[1] == 1 + 3
 
 
 def test_what_nobody_annotated_gets_a_mask_and_keeps_its_mark() -> None:
@@ -110,7 +114,7 @@ def test_what_nobody_annotated_gets_a_mask_and_keeps_its_mark() -> None:
     assert spec.label_set.ignore_index == 2
     partly = bank_of(spec, MaskBankSpec(faulty=1.0, corrupted=0.0)).batch(3)
     assert torch.equal(partly["label"], bank.batch(3)["label"])  # 2 is a label to the other
-    assert partly[GIVEN].shape[1] == 1 + 2
+    assert partly[NETWORK_INPUT].shape[1] == 1 + 2
     assert (partly["label"] == 2).any()
 
 
@@ -118,7 +122,7 @@ def test_masks_come_from_where_the_spec_says_in_its_shares() -> None:
     bank = bank_of(made_spec(training={"batch_size": 4}), MaskBankSpec())
     seen: dict[float, int] = {}
     for step in range(1, 101):
-        for item in bank.batch(step)[GIVEN]:
+        for item in bank.batch(step)[NETWORK_INPUT]:
             value = float(item[1].max()) if item[1].std() == 0 else 0.0
             value = value if value > 0 else 0.0
             seen[value] = seen.get(value, 0) + 1

@@ -46,7 +46,7 @@ from medseg.networks.refiner import build_refined, load_refined
 from medseg.networks.unet import build_network
 from medseg.preprocessing.grid import NetworkInput, compute_network_grid
 from medseg.preprocessing.resampling import resample_nearest
-from medseg.quality.calibration import TEMPERATURES, Sample, calibrate, judge
+from medseg.quality.calibration import TEMPERATURES, CalibrationSample, calibrate, estimate_quality
 from medseg.volume import Array, Volume
 
 PLAIN, LONGER, MEAN_OF_TWO = "U-Net", "U-Net, same CPU", "mean of two U-Nets"
@@ -217,7 +217,7 @@ class Ablation:
 
     def _calibrated(self, answers: Mapping[str, Answers]) -> dict[str, QualityFinding]:
         """Calibrate each arm on held-back cases, clean and with one kind of damage each."""
-        samples: dict[str, list[Sample]] = {name: [] for name in answers}
+        samples: dict[str, list[CalibrationSample]] = {name: [] for name in answers}
         for number, case in enumerate(self.parts[1]):
             volume, reference = open_case(case, self.spec)
             for place, (condition, _, image) in enumerate(conditions(volume, number)):
@@ -245,7 +245,7 @@ class Ablation:
             if condition != CLEAN and kind not in kinds_of(number):
                 continue
             for name, made in self._made(answers, image, reference).items():
-                quality = judge(made.scores_at[known[name].temperature], known[name])
+                quality = estimate_quality(made.scores_at[known[name].temperature], known[name])
                 yield {
                     "arm": name,
                     "condition": condition,
@@ -281,9 +281,9 @@ class Made:
     dice: Mapping[str, float]
     scores_at: Mapping[float, Mapping[str, float]]
 
-    def sample(self, case: str, is_clean: bool) -> Sample:
+    def sample(self, case: str, is_clean: bool) -> CalibrationSample:
         """Return it as calibration wants it."""
-        return Sample(case, self.scores_at[1.0], self.dice, is_clean, self.scores_at)
+        return CalibrationSample(case, self.scores_at[1.0], self.dice, is_clean, self.scores_at)
 
 
 class Answers:
@@ -495,15 +495,15 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    parser.add_argument("--stage", choices=("train", "judge"), help="no more than this")
+    parser.add_argument("--stage", choices=("train", "estimate_quality"), help="no more than this")
     parser.add_argument("--of", type=int, nargs="+", help="with a stage: of these seeds alone")
     given = parser.parse_args()
 
     torch.set_num_threads(given.threads)
     ablation, mine = Ablation(given), given.of or given.seeds
-    if given.stage != "judge":
+    if given.stage != "estimate_quality":
         ablation.train(mine)
-    if given.stage == "judge":
+    if given.stage == "estimate_quality":
         for seed in mine:
             ablation.judged(seed, given.seeds)
     if given.stage is None:

@@ -14,7 +14,7 @@ from typing import Any
 import medseg
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cases import Case, find_cases, folds_of
+from medseg.datasets.cases import Case, assign_folds, find_cases
 from medseg.events import Listener
 from medseg.training.run_folder import RunFolder
 
@@ -45,7 +45,7 @@ def split_cases(
         raise ValueError(f"fold {test} is held back to calibrate on, and cannot be the test")
     cases = find_cases(data, spec).cases
     parts: tuple[list[Case], list[Case], list[Case]] = ([], [], [])
-    for case, fold in zip(cases, folds_of(cases, spec.data), strict=True):
+    for case, fold in zip(cases, assign_folds(cases, spec.data), strict=True):
         parts[{HELD_BACK: 1, test: 2}.get(fold, 0)].append(case)
     patients = [{case.group for case in part} for part in parts]
     if patients[0] & patients[1] or (patients[0] | patients[1]) & patients[2]:

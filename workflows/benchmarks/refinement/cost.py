@@ -22,20 +22,20 @@ import torch
 from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec, RefinementSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
 from medseg.networks.refiner import build_refined
 from medseg.networks.unet import build_network
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.mask_pool import MaskBank
-from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.refinement.stage import make_learner
 
 CPU = torch.device("cpu")
 MOST_FORWARD, MOST_STEP = 2.0, 4.0
 
 
-def made_up_case(spec: BundleSpec) -> PreprocessedCase:
+def made_up_case(spec: BundleSpec) -> CachedCase:
     """Return a case of noise with a block of each label, a little larger than a patch."""
     rng = np.random.default_rng(0)
     x, y, z = (*(n + 8 for n in spec.training.patch), 8)[:3]
@@ -43,7 +43,7 @@ def made_up_case(spec: BundleSpec) -> PreprocessedCase:
     for index in range(1, spec.label_set.channels):
         label[8 * index : 8 * index + 8, 8:24] = index
     flat = label.reshape(-1)
-    return PreprocessedCase(
+    return CachedCase(
         "0123456789",
         "0123456789",
         torch.from_numpy(rng.normal(size=(len(spec.channels), x, y, z)).astype(np.float16)),
@@ -110,8 +110,8 @@ def steps(
         update = {"steps": count, "start": 0.0, "ramp": 0.0, "adversarial_weight": weight}
         chosen, laps = refinement.model_copy(update=update), Laps()
         networks = [build_network(spec, supervised=False) for _ in range(4)]
-        bank = MaskBank(spec, chosen.bank, batches(), networks, steps=count, device=CPU)
-        Corrector(spec, chosen, bank, CPU, [laps]).learn(lambda: None)
+        bank = MaskPool(spec, chosen.bank, batches(), networks, steps=count, device=CPU)
+        RefinerTrainer(spec, chosen, bank, CPU, [laps]).learn(lambda: None)
         return laps.typical
 
     return {

@@ -33,9 +33,9 @@ from medseg.bundle.bundle import load_bundle
 from medseg.datasets.cases import Case
 from medseg.datasets.integrity import open_case
 from medseg.events import Event, StepDone, ValidationDone
-from medseg.quality.agreement import mask_dice
-from medseg.quality.corruptions import CORRUPTIONS, Corruption, corrupt
-from medseg.training.refinement.mask_errors import damage
+from medseg.quality.agreement import compute_mask_dice
+from medseg.quality.corruptions import CORRUPTIONS, Corruption, corrupt_volume
+from medseg.training.refinement.mask_errors import corrupt_mask
 from medseg.volume import Array, Volume
 
 CLEAN, SEEN, SHIFTED = "clean", "seen corruptions", "unseen corruptions"
@@ -112,7 +112,7 @@ def conditions(volume: Volume, seed: int) -> Iterator[tuple[str, str, Volume]]:
     for number, (condition, kind, change) in enumerate(kinds):
         rng = np.random.default_rng((seed, number))
         severity = float(rng.uniform(0.1, 1.0))
-        yield condition, kind, corrupt(volume, change, severity, int(rng.integers(2**31)))
+        yield condition, kind, corrupt_volume(volume, change, severity, int(rng.integers(2**31)))
 
 
 def judge_case(
@@ -125,7 +125,7 @@ def judge_case(
     for condition, kind, image in conditions(volume, 1000 + number):
         (made,) = segmenter.segment_in_ways(image, [keep_largest], temperatures=(1.0,))
         raw = list(made.confidence_at[1.0].values())
-        dice = mask_dice(made.labels, reference, segmenter.spec.label_set)
+        dice = compute_mask_dice(made.labels, reference, segmenter.spec.label_set)
         known = made.quality
         found.append(
             Judged(
@@ -151,10 +151,10 @@ def _judge_mask(
     shape = reference.shape[:2] if reference.shape[2] == 1 else reference.shape  # a picture is flat
     mask = torch.from_numpy(reference.astype(np.int64)).reshape(shape)
     for _ in range(int(rng.integers(0, 4))):
-        mask = damage(mask, classes, rng, noise)
+        mask = corrupt_mask(mask, classes, rng, noise)
     given = mask.reshape(reference.shape).numpy().astype(np.uint8)
     judged = segmenter.judge(volume, given)
-    dice = mask_dice(given, reference, segmenter.spec.label_set)
+    dice = compute_mask_dice(given, reference, segmenter.spec.label_set)
     mean = judged.mean
     if mean is None or mean.expected is None:
         raise ValueError("the arm is not calibrated; hold back more cases")

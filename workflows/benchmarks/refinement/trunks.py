@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
-from medseg.datasets.cache import PreprocessedCase
+from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.patches import PatchBatches
-from medseg.training.refinement.mask_pool import MaskBank
-from medseg.training.refinement.refiner_trainer import Corrector
+from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.refinement.stage import make_learner
 
 CPU = torch.device("cpu")
@@ -97,7 +97,7 @@ def kept(file: Path, make: Callable[[], Grown]) -> Grown:
 
 def grow_unet(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     trunk: Grown | None = None,
 ) -> Grown:
     """Train a U-Net, against a critic where the bundle says so, from a trunk if one is given."""
@@ -123,7 +123,7 @@ def grow_unet(
 
 def grow_refiner(
     spec: BundleSpec,
-    cases: Sequence[PreprocessedCase],
+    cases: Sequence[CachedCase],
     trunk: Grown,
     make_critic: MakeCritic | None = None,
 ) -> Grown:
@@ -148,8 +148,8 @@ def grow_refiner(
         device=CPU,
     )
     networks = [_network(spec, weights) for weights in (*trunk.snapshots, trunk.weights)]
-    bank = MaskBank(spec, refinement.bank, batches, networks, steps=refinement.steps, device=CPU)
-    corrector = Corrector(spec, refinement, bank, CPU, [gap])
+    bank = MaskPool(spec, refinement.bank, batches, networks, steps=refinement.steps, device=CPU)
+    corrector = RefinerTrainer(spec, refinement, bank, CPU, [gap])
     if make_critic is not None:
         _replace_critic(corrector, spec, refinement, make_critic)
     corrector.learn(lambda: None)
@@ -158,14 +158,14 @@ def grow_refiner(
 
 
 def _replace_critic(
-    corrector: Corrector, spec: BundleSpec, refinement: RefinementSpec, make: MakeCritic
+    corrector: RefinerTrainer, spec: BundleSpec, refinement: RefinementSpec, make: MakeCritic
 ) -> None:
-    opponent: Any = corrector.opponent
+    critic: Any = corrector.critic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.training.seed)
-        opponent.network = opponent.learner = make(spec, refinement)
-    opponent.optimizer = torch.optim.Adam(
-        opponent.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
+        critic.network = critic.learner = make(spec, refinement)
+    critic.optimizer = torch.optim.Adam(
+        critic.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
     )
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
-from medseg.datasets.cases import Case, CaseList, cases_among
-from medseg.datasets.layouts import Rows, Wanted, listed_as
+from medseg.datasets.cases import Case, CaseList, make_cases
+from medseg.datasets.layouts import CaseListing, Selection, list_cases
 from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
-from medseg.planning.description import Subject, read_subject
-from medseg.planning.fingerprint import Survey, survey_cases
+from medseg.planning.description import DatasetDescription, read_description
+from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.network import slim_network
 from medseg.training.runs import RUNS
 
@@ -24,7 +24,7 @@ _ENOUGH_TO_MISS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class InspectedDataset:
     """A data set, looked at.
 
     Attributes:
@@ -36,45 +36,47 @@ class Seen:
     """
 
     root: Path
-    subject: Subject
+    subject: DatasetDescription
     found: CaseList
-    survey: Survey
+    survey: Fingerprint
     pictures: bool
 
 
-def look_at(root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]) -> Seen:
-    """Search a data set and look at its cases, each file once; tell what is odd about it.
+def inspect_dataset(
+    root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]
+) -> InspectedDataset:
+    """Search a data set and look at its cases, each file once; notify what is odd about it.
 
     Raises:
         DatasetError: If it cannot be understood, has no such channels, or holds no good case.
     """
-    listed = listed_as(root, "auto", Wanted(channels=tuple(asked)))
+    listed = list_cases(root, "auto", Selection(channels=tuple(asked)))
     names = tuple(channel.name for channel in asked)
     if names and listed.channel_names not in ((), names):
         raise DatasetError(
             f"{root}: --channel names {', '.join(names)}; most cases here have "
             f"{', '.join(listed.channel_names)}"
         )
-    subject = read_subject(root, listed, asked)
+    subject = read_description(root, listed, asked)
     # Of the labels none is needed yet: a list may name more than there are.
-    draft = draft_spec(
+    draft = provisional_spec(
         _channel_files(listed, subject),
         {1: "label"},
         names=listed.channel_names,
         ignore=listed.ignore,
     )
-    found = cases_among(listed, draft)
-    survey = survey_cases(found, RUNS / "surveyed", listeners, subject.ignore)
+    found = make_cases(listed, draft)
+    survey = extract_fingerprint(found, RUNS / "surveyed", listeners, subject.ignore)
     if not survey.cases:
         raise DatasetError("no case can be used:", survey.faults)
     for fault in survey.faults:
         notify(listeners, Notice(f"left out: {fault}"))
     for warning in (*found.warnings, *_doubts(survey)):
         notify(listeners, Notice(warning))
-    return Seen(root, subject, found, survey, _are_pictures(found.cases))
+    return InspectedDataset(root, subject, found, survey, _are_pictures(found.cases))
 
 
-def _channel_files(listed: Rows, subject: Subject) -> int:
+def _channel_files(listed: CaseListing, subject: DatasetDescription) -> int:
     """Return of how many files a case is made: as many as channels are named, or as most are."""
     often = Counter(len(row.images) for row in listed.rows)
     named = len(subject.channel_names)
@@ -82,7 +84,7 @@ def _channel_files(listed: Rows, subject: Subject) -> int:
     return named if named in often else usual
 
 
-def draft_spec(
+def provisional_spec(
     channels: int,
     labels: Mapping[int, str],
     *,
@@ -129,7 +131,7 @@ def _are_pictures(cases: Sequence[Case]) -> bool:
     return bool(kinds) and kinds.most_common(1)[0][0]
 
 
-def _doubts(survey: Survey) -> Iterator[str]:
+def _doubts(survey: Fingerprint) -> Iterator[str]:
     count = len(survey.cases)
     if count == 1:
         yield (

@@ -26,7 +26,7 @@ def open_terminal() -> Terminal:
     return Terminal()
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Say on stderr what is wrong."""
     typer.echo(f"medseg: {message}", err=True)
 

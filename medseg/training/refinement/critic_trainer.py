@@ -1,4 +1,4 @@
-"""The critic as an opponent: judges masks for whoever makes them, and learns to tell them apart."""
+"""The critic as an critic: judges masks for whoever makes them, and learns to tell them apart."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ScoreLoss(PatchAdversarialLoss):  # type: ignore[misc]
         return torch.full_like(input, self.real_label if target_is_real else self.fake_label)
 
 
-class Opponent:
+class CriticTrainer:
     """A critic with its optimiser: judges masks for whoever makes them, and learns to.
 
     Args:
@@ -81,7 +81,7 @@ class Opponent:
         risen = min(1.0, done / refinement.ramp) if refinement.ramp else 1.0
         return refinement.adversarial_weight * risen
 
-    def opinion(
+    def generator_loss(
         self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
     ) -> torch.Tensor:
         """Judge masks, for whoever made them: low where they look true. The critic learns nothing.
@@ -112,7 +112,7 @@ class Opponent:
             parameter.requires_grad_(True)
         return opinion
 
-    def lesson(
+    def discriminator_loss(
         self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
     ) -> torch.Tensor:
         """Score true and made masks in one pass, and return the critic's own loss."""

@@ -1,0 +1,81 @@
+"""``medseg review``: masks by others, judged by a trained bundle, without references."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from medseg.cli.options import AsJson, BundlePath, Device
+from medseg.cli.output import FAILED, open_terminal, print_json
+
+if TYPE_CHECKING:
+    from medseg.cli.terminal import Terminal
+    from medseg.evaluation.mask_review import MaskReview
+
+_MAX_ROWS = 25
+"""Masks in the printed table; the file has them all."""
+
+_NOT_CALIBRATED = (
+    "This bundle is not calibrated: use the numbers to rank masks; their values can be far off."
+)
+_CALIBRATED = (
+    "Ranked by the Dice with the bundle's own masks, which is not calibrated. The expected Dice "
+    "was calibrated on the bundle's own masks; for others it can be far off."
+)
+
+
+def review(
+    masks: Annotated[
+        Path, typer.Argument(metavar="MASKS", help="A folder of label maps, or a single one.")
+    ],
+    scans: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SCANS",
+            help="The scans the masks were drawn on: a file, a folder (searched recursively) or "
+            "a CSV.",
+        ),
+    ],
+    bundle: BundlePath,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder to write agreement.csv to.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Review masks by others without references, worst first.
+
+    A trained bundle segments each scan; a mask is judged by how far the bundle agrees with it.
+    Masks hold the bundle's label indices and lie on their scans' grids.
+
+    Exit code 1: some masks could not be reviewed.
+
+    Example:
+
+      medseg review masks/ scans/ BUNDLE -o scores
+    """
+    with open_terminal() as terminal:
+        from medseg.commands.review import review as run
+
+        result = run(masks, scans, bundle, out, device=device, listeners=[terminal])
+    if as_json:
+        print_json({"coverage": result.coverage, "cases": result.rows()})
+    else:
+        _print_review(terminal, result, out)
+    raise typer.Exit(FAILED if result.faults else 0)
+
+
+def _print_review(terminal: Terminal, review: MaskReview, out: Path | None) -> None:
+    """Print the masks that the bundle agrees with least, and name those it could not judge."""
+    heading, *rows = review.summary_rows()
+    terminal.show_table([heading, *rows[:_MAX_ROWS]], left=(0, 2))
+    if len(rows) > _MAX_ROWS:
+        terminal.say(f"and {len(rows) - _MAX_ROWS} more, which agree better")
+    terminal.say(_NOT_CALIBRATED if review.coverage is None else _CALIBRATED)
+    terminal.say(f"{len(review.to_review)} of {len(review.cases)} need a closer look")
+    for fault in review.faults:
+        terminal.say(f"  not reviewed: {fault}")
+    if out is not None:
+        terminal.say(f"All masks: {out / 'agreement.csv'}")
