@@ -91,7 +91,7 @@ class TrainingHistory:
         )
 
     def mean_part(self, name: str, after: int) -> float | None:
-        """Return the mean of a part of the loss over the steps after ``after``; ``None`` if none."""
+        """Return the mean of a part of the loss over the steps after one; ``None`` if none."""
         values = [value for step, value in self._parts.get(name, ()) if step > after]
         if not values:
             return None

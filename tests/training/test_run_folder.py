@@ -58,7 +58,7 @@ def test_no_facts_without_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"run_id": 1, "data": "a", "fold": 0}', "\x00"])
 def test_a_damaged_note_is_told(note: str, folder: RunFolder) -> None:
-    folder.run.write_text(note)
+    folder.info.write_text(note)
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
         folder.read_info()
 
