@@ -32,14 +32,16 @@ if TYPE_CHECKING:
     )
     from medseg.evaluation.mask_review import MaskReview
     from medseg.evaluation.results import Evaluation
-    from medseg.inference.segmenter import Segmentation, Segmenter
+    from medseg.inference.segmentation import Segmentation
+    from medseg.inference.segmenter import Segmenter
     from medseg.io.adapters import as_volume
     from medseg.labels import Label, LabelSet
     from medseg.quality.estimates import MaskQuality, Quality
     from medseg.volume import Volume
 
 _HOMES = {
-    "medseg.inference.segmenter": ("Segmentation", "Segmenter"),
+    "medseg.inference.segmentation": ("Segmentation",),
+    "medseg.inference.segmenter": ("Segmenter",),
     "medseg.bundle.bundle": ("Bundle", "load_bundle"),
     "medseg.io.adapters": ("as_volume",),
     "medseg.commands.check": ("check",),

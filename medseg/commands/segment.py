@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.redaction import discreet_fault, printable
+from medseg.datasets.names import make_printable
+from medseg.datasets.redaction import discreet_left_out
 from medseg.datasets.scans import ScanList, find_scans
-from medseg.errors import Fault
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.batch import ScanWork
 from medseg.inference.ledger import Entry, Ledger, open_ledger, worst_first
@@ -140,7 +139,7 @@ def segment(
             resample_uneven=resample_uneven,
             listeners=listeners,
         )
-        left_out, places = _named_places(found, scans)
+        left_out = [discreet_left_out(entry, scans) for entry in found.left_out]
         refused = [work.refuse(fault) for fault in left_out]
         results = run_pipeline(
             found.scans,
@@ -151,7 +150,7 @@ def segment(
         )
         _sum_up(ledger, trained.spec, report)
     work.raise_bug()
-    return Batch(out, (*refused, *results), places)
+    return Batch(out, (*refused, *results), _describe_places(found, scans))
 
 
 def _progress(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
@@ -166,30 +165,20 @@ def _progress(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
 
 def _tell_notes(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
     for note in found.notes:
-        notify(listeners, Notice(printable(note)))
+        notify(listeners, Notice(make_printable(note)))
     if ledger.damaged:
         count = f"{ledger.damaged} line{'s' * (ledger.damaged > 1)} of the ledger"
         notify(listeners, Notice(f"{count} cannot be read; what they were about is done again"))
 
 
-def _named_places(found: ScanList, root: Path) -> tuple[list[Fault], dict[str, str]]:
-    """Return what was left out as results name it, and where everything was found."""
+def _describe_places(found: ScanList, root: Path) -> dict[str, str]:
+    """Return where each scan, and what was left out, was found, by its name in results."""
     places = {scan.name: _place(scan.parts[0][0], root) for scan in found.scans}
-    taken = {name.casefold() for name in places}
-    left_out = []
-    for fault in found.left_out:
-        named = discreet_fault(fault, root)
-        if named.where.casefold() in taken:
-            digest = hashlib.sha256(fault.where.encode(errors="replace")).hexdigest()
-            named = Fault(f"{named.where}-{digest[:6]}", named.what)
-        taken.add(named.where.casefold())
-        places[named.where] = printable(fault.where)
-        left_out.append(named)
-    return left_out, places
+    return places | {entry.name: make_printable(entry.where) for entry in found.left_out}
 
 
 def _place(file: Path, root: Path) -> str:
-    return printable(str(file.relative_to(root)) if file.is_relative_to(root) else file.name)
+    return make_printable(str(file.relative_to(root)) if file.is_relative_to(root) else file.name)
 
 
 def _sum_up(ledger: Ledger, spec: BundleSpec, report: bool) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.datasets.dicom_structures import Structures
-from medseg.datasets.layouts import CaseListing, ListedCase, Selection, abbreviate, list_cases
+from medseg.datasets.layouts import CaseListing, ListedCase, Selection, list_cases
 from medseg.datasets.layouts.checks import faults, names, says
 from medseg.datasets.mask_files import Masks
+from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError, Fault
 from medseg.io import read_labels
 from medseg.volume import Volume

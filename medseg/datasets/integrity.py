@@ -18,8 +18,7 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.label_encoding import Indices, encode_labels
-from medseg.datasets.layouts import abbreviate
-from medseg.datasets.names import is_picture
+from medseg.datasets.names import abbreviate, is_picture
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.io import read_image, stack_channels, with_channels

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.datasets.layouts import abbreviate
-from medseg.datasets.names import is_picture
+from medseg.datasets.names import abbreviate, is_picture
 from medseg.errors import ScanError
 from medseg.labels import LabelSet
 from medseg.volume import Array, Volume

@@ -1,4 +1,8 @@
-"""Names of cases and scans, taken from their files."""
+"""Names of cases and scans in results.
+
+Most are taken from files. DICOM series, and files of which nobody can say what they hold, are
+named by a hash instead: their files, folders and headers may name the patient.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,10 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-from medseg.io import FORMATS
+from medseg.io import FORMATS, Series
+from medseg.io.dicom.volume import DICOM
 from medseg.io.pictures import PICTURE
 
 LONGEST = 100
@@ -18,7 +23,10 @@ PICTURE_SUFFIXES = frozenset(PICTURE.suffixes)
 """Endings of files that hold a picture and know no patient space."""
 
 _CHANNEL = re.compile(r"(?P<base>.+)_(?P<number>\d{4})")
+# The longest first: .nii.gz before .gz would be.
 _SUFFIXES = sorted({ending for kind in FORMATS for ending in kind.suffixes}, key=len, reverse=True)
+_HASH_DIGITS = 10
+_TAG_DIGITS = (6, 16, 64)
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -36,13 +44,21 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 def split_channel(stem: str) -> tuple[str, int | None]:
     """Split nnU-Net's channel number off a stem: ``liver_0001`` → ``("liver", 1)``."""
-    found = _CHANNEL.fullmatch(stem)
-    return (found["base"], int(found["number"])) if found else (stem, None)
+    match = _CHANNEL.fullmatch(stem)
+    if match is None:
+        return stem, None
+    return match["base"], int(match["number"])
 
 
 def is_picture(path: PurePath) -> bool:
     """Tell by its ending whether a file is a picture rather than a volume."""
     return split_suffix(path.name)[1] in PICTURE_SUFFIXES
+
+
+def has_image_suffix(name: str) -> bool:
+    """Tell whether a file's ending says that it is an image and no DICOM file."""
+    suffix = split_suffix(name)[1]
+    return bool(suffix) and suffix not in DICOM.suffixes
 
 
 def make_safe_name(text: str) -> str:
@@ -65,16 +81,76 @@ def distinct_names(wanted: Sequence[str], origins: Iterable[str]) -> list[str]:
         wanted: The texts to make names of.
         origins: A different text for each: its path, its UID.
     """
-    digests = [hashlib.sha256(origin.encode(errors="replace")).hexdigest() for origin in origins]
-    names = [make_safe_name(text) for text in wanted]
-    for length in (6, 16, 64):
-        often = Counter(name.casefold() for name in names)
-        names = [
-            _tagged(make_safe_name(text), digest[:length]) if often[name.casefold()] > 1 else name
-            for name, text, digest in zip(names, wanted, digests, strict=True)
-        ]
+    plain = [make_safe_name(text) for text in wanted]
+    digests = [hash_text(origin) for origin in origins]
+    names = plain
+    # A tagged name may equal another's own name, so tags grow until all names differ.
+    for digits in _TAG_DIGITS:
+        counts = Counter(name.casefold() for name in names)
+        tagged = []
+        for name, text, digest in zip(names, plain, digests, strict=True):
+            is_repeated = counts[name.casefold()] > 1
+            tagged.append(_append_tag(text, digest[:digits]) if is_repeated else name)
+        names = tagged
     return names
 
 
-def _tagged(name: str, tag: str) -> str:
+def make_series_name(series: Series, root: Path) -> str:
+    """Name a DICOM series by a hash of its UID, of its path where it has none.
+
+    Args:
+        series: The series.
+        root: The folder that was searched; the name does not depend on where that lies.
+    """
+    return f"series-{hash_text(identify_series(series, root))[:_HASH_DIGITS]}"
+
+
+def identify_series(series: Series, root: Path) -> str:
+    """Return what tells a series from others: its UID, or its path below ``root``."""
+    return series.uid or series.files[0].relative_to(root).as_posix()
+
+
+def make_left_out_name(where: str) -> str:
+    """Name a file or folder that cannot be used, without telling who the patient is.
+
+    Args:
+        where: Its path, relative to what was searched. It need not exist: a link may lead
+            nowhere, and then nobody knows whether it would have been DICOM.
+
+    Returns:
+        The name of its path, as its result would have been called, if its ending says that it
+        is an image and no DICOM file; else a hash.
+    """
+    if has_image_suffix(where):
+        return make_safe_name(split_suffix(where)[0].replace("/", "_"))
+    return f"file-{hash_text(where)[:_HASH_DIGITS]}"
+
+
+def add_tag(name: str, origin: str) -> str:
+    """Make a name differ from an equal one by some digits of the hash of ``origin``."""
+    return f"{name}-{hash_text(origin)[: _TAG_DIGITS[0]]}"
+
+
+def hash_text(text: str) -> str:
+    """Return the hexadecimal SHA-256 of a text, whatever bytes a path in it holds."""
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+
+
+def make_printable(text: str) -> str:
+    """Replace by ``?`` what is no letter or sign, such as commands to a terminal.
+
+    Names of files may hold any bytes.
+    """
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+
+
+def abbreviate(names: Iterable[str], most: int = 5) -> str:
+    """Write a few of many names: ``a, b, c and 7 more``."""
+    listed = list(names)
+    rest = len(listed) - most
+    text = ", ".join(listed[:most])
+    return f"{text} and {rest} more" if rest > 0 else text
+
+
+def _append_tag(name: str, tag: str) -> str:
     return f"{name[: LONGEST - len(tag) - 1]}-{tag}"

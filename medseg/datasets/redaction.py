@@ -7,13 +7,13 @@ so theirs may stay; folders are cut off all the same.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import make_safe_name, split_suffix
+from medseg.datasets.names import make_printable, split_suffix
+from medseg.datasets.scans import LeftOut
 from medseg.errors import Fault
 from medseg.io.dicom.volume import DICOM
 
@@ -32,37 +32,24 @@ def discreet(text: str, scan: Scan) -> str:
     folders = {str(file.parent) for file in files if len(file.parent.parts) > 1}
     for folder in sorted(folders, key=len, reverse=True):
         text = text.replace(f"{folder}/", "").replace(folder, scan.name)
-    text = _FOLDERS.sub("", printable(text))
+    text = _FOLDERS.sub("", make_printable(text))
     instead: dict[str, str] = {}
     for number, file in enumerate(files, start=1):
         if _is_nameless(file):
             instead[file.parent.name or "/"] = scan.name
             instead[file.name] = f"file {number} of {len(files)}"
-    return _replaced(text, {printable(name): told for name, told in instead.items()})
+    return _replaced(text, {make_printable(name): told for name, told in instead.items()})
 
 
-def printable(text: str) -> str:
-    """Replace by ``?`` what is no letter or sign, such as commands to a terminal.
-
-    Names of files may hold any bytes.
-    """
-    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
-
-
-def discreet_fault(fault: Fault, root: Path) -> Fault:
-    """Name something that was left out as results may name it.
+def discreet_left_out(entry: LeftOut, root: Path) -> Fault:
+    """Say of something that was left out what results may say.
 
     Args:
-        fault: Its ``where`` is a path relative to ``root``, or what a table calls it.
+        entry: What was left out.
         root: What was searched.
     """
-    path = root / fault.where
-    if path.exists() and _is_nameless(path):
-        digest = hashlib.sha256(fault.where.encode(errors="replace")).hexdigest()
-        name = f"file-{digest[:10]}"
-    else:
-        name = make_safe_name(split_suffix(fault.where)[0].replace("/", "_"))
-    return Fault(name, discreet(fault.what, Scan(name, ((path,),))))
+    scan = Scan(entry.name, ((root / entry.where,),))
+    return Fault(entry.name, discreet(entry.reason, scan))
 
 
 def _is_nameless(file: Path) -> bool:

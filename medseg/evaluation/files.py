@@ -161,7 +161,7 @@ def _summary(evaluation: Evaluation, intervals: _Intervals) -> dict[str, Any]:
     return {
         "cases": len(evaluation.cases),
         "tolerance_mm": evaluation.tolerance_mm,
-        "faults": [asdict(fault) for fault in evaluation.faults],
+        "faults": [{"where": fault.where, "what": fault.what} for fault in evaluation.faults],
         "without_reference": list(evaluation.without_reference),
         "metrics": {
             metric: {

@@ -9,6 +9,8 @@ from medseg.inference.windows import Corner, Windows
 SPARE_PLANES = 16
 """Planes held beyond a window, so that finished ones are labelled several at a time."""
 
+_BYTES_PER_NUMBER = 4
+
 
 def planes_held(windows: Windows) -> int:
     """Return how many planes are held: a window, the plane before it and some to spare."""
@@ -16,9 +18,9 @@ def planes_held(windows: Windows) -> int:
 
 
 def bytes_held(windows: Windows, classes: int) -> int:
-    """Return the memory that the sums of a scan take."""
+    """Return the memory that the sums of a scan, and of its weights, take."""
     x, y, _ = windows.shape
-    return 4 * (classes + 1) * x * y * planes_held(windows)
+    return _BYTES_PER_NUMBER * (classes + 1) * x * y * planes_held(windows)
 
 
 class Accumulator:
@@ -60,33 +62,42 @@ class Accumulator:
         """The sums that labels are taken from, ``(classes, x, y, planes)``; shares memory."""
         return self.sums[self._labelled]
 
+    def planes(self, first: int, stop: int) -> slice:
+        """Return where planes of the grid lie among the planes held."""
+        return slice(first - self.first, stop - self.first)
+
     def has_room_for(self, corner: Corner) -> bool:
-        """Whether all planes of a window are held."""
-        (*_, planes), _ = self._windows.inside(corner)
-        return int(planes.stop) - self.first <= self.weights.shape[2]
+        """Tell whether all planes of a window are held."""
+        on_grid, _ = self._windows.part_on_grid(corner)
+        stop = int(on_grid[2].stop)
+        return stop - self.first <= self.weights.shape[2]
 
     def add(self, corner: Corner, scores: torch.Tensor) -> None:
         """Add one window's scores, ``(classes, *size)`` of any float type on any device."""
-        (x, y, z), in_window = self._windows.inside(corner)
-        here = (x, y, slice(z.start - self.first, z.stop - self.first))
+        (x, y, z), in_window = self._windows.part_on_grid(corner)
+        held = (x, y, self.planes(z.start, z.stop))
+        every = slice(None)
         weights = self._window_weights[in_window]
-        scores = scores[(slice(None), *in_window)].to(self.sums.device).float()
-        self.sums[(slice(None), *here)].addcmul_(scores, weights)
-        self.weights[here].add_(weights)
+        inside = scores[(every, *in_window)].to(self.sums.device).float()
+        self.sums[(every, *held)].addcmul_(inside, weights)
+        self.weights[held].add_(weights)
 
     def drop_before(self, plane: int) -> None:
         """Forget the planes before ``plane`` and make room for as many new ones."""
         step = plane - self.first
-        for held in (self.sums, self.weights):
-            _shift(held, step)
+        _shift_planes(self.sums, step)
+        _shift_planes(self.weights, step)
         self.first = plane
 
 
-def _shift(held: torch.Tensor, step: int) -> None:
+def _shift_planes(held: torch.Tensor, step: int) -> None:
     """Move planes ``step`` places to the front and clear the places behind them."""
+    if step == 0:
+        return
     planes = held.shape[-1]
-    # In pieces no longer than the step, because memory is not copied onto itself in one go.
-    for start in range(step, planes, max(step, 1)) if step else ():
-        piece = held[..., start : start + step]
-        held[..., start - step : start - step + piece.shape[-1]] = piece
+    # In blocks no longer than the step, because memory is not copied onto itself in one go.
+    for start in range(step, planes, step):
+        block = held[..., start : start + step]
+        target = start - step
+        held[..., target : target + block.shape[-1]] = block
     held[..., max(planes - step, 0) :] = 0

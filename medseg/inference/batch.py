@@ -29,7 +29,8 @@ from medseg.inference.ledger import Entry, Ledger, QualityEntry, State
 from medseg.inference.pipeline import Attempt
 from medseg.inference.report import preview_file
 from medseg.inference.result_files import ResultFormat, error_map_file, refuse_format
-from medseg.inference.segmenter import Segmentation, Segmenter
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
 from medseg.networks.devices import precision_name
 from medseg.plots.thumbnails import draw_thumbnail

@@ -14,20 +14,20 @@ import numpy as np
 import torch
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import PERCENT, Confidence, Totals
+from medseg.inference.confidence import PERCENT, ClassTotals, ConfidenceAccumulator
 from medseg.labels import LabelSet
 from medseg.networks.decoding import painting_of
 from medseg.networks.loading import Answer
 from medseg.volume import Array
 
 
-def confidence_of(
+def confidence_for(
     label_set: LabelSet,
     shape: tuple[int, int, int],
     answer: Answer,
     given: Array | None = None,
     temperatures: Sequence[float] = (1.0,),
-) -> Confidence:
+) -> ConfidenceAccumulator:
     """Return what adds up the probabilities of a bundle's labels or regions.
 
     Args:
@@ -38,19 +38,19 @@ def confidence_of(
         temperatures: What logits are divided by; everything is added up for each.
     """
     if label_set.has_regions:
-        return RegionConfidence(label_set, shape, given, temperatures)
-    return Confidence(shape, answer.parts, answer.chosen, given, temperatures)
+        return RegionConfidenceAccumulator(label_set, shape, given, temperatures)
+    return ConfidenceAccumulator(shape, answer.parts, answer.chosen, given, temperatures)
 
 
-def sizes_of_channels(voxels: Totals, label_set: LabelSet) -> Totals:
+def totals_of_channels(totals: ClassTotals, label_set: LabelSet) -> ClassTotals:
     """Return the voxels of each output channel's mask, given those of each label index."""
     if not label_set.has_regions:
-        return voxels
-    return np.array([voxels[list(region.labels)].sum() for region in label_set.regions])
+        return totals
+    return np.array([totals[list(region.labels)].sum() for region in label_set.regions])
 
 
-class RegionConfidence(Confidence):
-    """Adds up the probabilities of regions as planes of the network's grid become finished.
+class RegionConfidenceAccumulator(ConfidenceAccumulator):
+    """Adds up the probabilities of regions as planes of the network's grid become final.
 
     Args:
         label_set: The labels and their regions.
@@ -69,44 +69,54 @@ class RegionConfidence(Confidence):
         parts = [slice(0, label_set.channels)]
         super().__init__(shape, parts, given=given, temperatures=temperatures)
         self._painting = painting_of(label_set)
-        shown = range(label_set.classes) if given is not None else (0, *self._painting.paints)
-        self._members = _members(label_set, shown)
+        # What ``_codes`` returns: label indices where labels are given, else winners.
+        label_of_code = range(label_set.classes) if given is not None else self._labels_of_winners()
+        self._in_region = _membership(label_set, label_of_code)
 
-    def _take_planes(self, scores: Accumulator, here: slice) -> None:
-        held = slice(here.start - scores.first, here.stop - scores.first)
+    def _labels_of_winners(self) -> Sequence[int]:
+        return (0, *self._painting.paints)
+
+    def _add_planes(self, scores: Accumulator, planes: slice) -> None:
+        held = scores.planes(planes.start, planes.stop)
         logits = scores.sums[..., held] / scores.weights[..., held]
-        codes = self._codes(logits, here)
-        doubt = torch.zeros_like(logits[0])
+        codes = self._codes(logits, planes)
+        most_wrong = torch.zeros_like(logits[0])
         # One region after the other, so that memory does not grow with their number.
-        for channel, members in enumerate(self._members.to(logits.device)):
-            mask = members[codes]
+        for channel, in_region in enumerate(self._in_region.to(logits.device)):
+            mask = in_region[codes]
             self._sizes[channel] += int(mask.sum())
             for row, temperature in enumerate(self._temperatures):
                 probability = (logits[channel] / temperature).sigmoid()
-                self._take_probability(probability, mask, row, channel)
+                self._add_probability(probability, mask, row, channel)
                 if row == 0:
-                    doubt = torch.maximum(doubt, (mask.float() - probability).abs())
-        self._doubt[..., here] = (PERCENT * doubt).round().to(torch.uint8).cpu().numpy()
+                    wrong = (mask.float() - probability).abs()
+                    most_wrong = torch.maximum(most_wrong, wrong)
+        percent = (PERCENT * most_wrong).round().to(torch.uint8)
+        self._errors[..., planes] = percent.cpu().numpy()
 
-    def _take_probability(
+    def _add_probability(
         self, probability: torch.Tensor, mask: torch.Tensor, row: int, channel: int
     ) -> None:
         """Add up one region's probability at one temperature."""
-        self._peaks[row, channel] = max(self._peaks[row, channel], float(probability.max()))
+        peak = float(probability.max())
         # In double: single precision loses what a whole slab adds up to.
-        self._everywhere[row, 0, channel] += float(probability.sum(dtype=torch.float64))
-        self._inside[row, 0, channel] += float((probability * mask).sum(dtype=torch.float64))
+        everywhere = float(probability.sum(dtype=torch.float64))
+        inside = float((probability * mask).sum(dtype=torch.float64))
+        self._peaks[row, channel] = max(self._peaks[row, channel], peak)
+        self._everywhere[row, 0, channel] += everywhere
+        self._inside[row, 0, channel] += inside
 
-    def _codes(self, logits: torch.Tensor, here: slice) -> torch.Tensor:
-        """Return the labels that were given, or who won; ``self._members`` knows which."""
+    def _codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
+        """Return the labels that were given, or who won; ``self._in_region`` knows which."""
         if self._given is None:
             return self._painting.compare(logits).winners.int()
-        planes = self._given[..., here].astype(np.int32)
-        return torch.from_numpy(planes).to(logits.device)
+        given = self._given[..., planes].astype(np.int32)
+        return torch.from_numpy(given).to(logits.device)
 
 
-def _members(label_set: LabelSet, shown: Sequence[int]) -> torch.Tensor:
-    """Return which regions a voxel is in that shows some label, bool ``(regions, shown)``."""
-    return torch.tensor(
-        [[index in region.labels for index in shown] for region in label_set.regions]
-    )
+def _membership(label_set: LabelSet, labels: Sequence[int]) -> torch.Tensor:
+    """Return which regions a voxel of each label is in, bool ``(regions, labels)``."""
+    rows = []
+    for region in label_set.regions:
+        rows.append([label in region.labels for label in labels])
+    return torch.tensor(rows)

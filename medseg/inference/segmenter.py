@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai.transforms import get_largest_connected_component_mask
-from scipy.ndimage import find_objects
 
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.errors import GeometryError, MedsegError, OutputError, ScanError
+from medseg.errors import GeometryError, MedsegError, ScanError
+from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
-from medseg.inference.confidence import PERCENT, map_errors
-from medseg.inference.predictor import Predictor
-from medseg.inference.sliding_window import Sweep, Swept
-from medseg.io import Files, itk, nifti, write_labels
+from medseg.inference.prediction import Prediction
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.sliding_window import PassPlan, PassResult, SlidingWindow, SlidingWindowPass
+from medseg.io import Files, with_channels
 from medseg.io.adapters import Image, as_volume
-from medseg.labels import LabelSet
-from medseg.metrics.metrics import count_voxels
 from medseg.networks.devices import choose_device, choose_precision
+from medseg.networks.loading import answer_of
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
-from medseg.quality.calibration import estimate_quality
-from medseg.quality.estimates import MaskQuality, Quality
+from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
 
 _MOST_ROUNDING = 0.2
@@ -35,79 +32,20 @@ _MOST_ROUNDING = 0.2
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Segmentation:
-    """What was found in one scan.
-
-    Attributes:
-        labels: Label indices ``(i, j, k)`` on the scan's own grid, uint8 or uint16.
-        label_set: What the indices mean.
-        volumes_ml: Label name → millilitres; with regions, of these.
-        quality: How good this probably is.
-        confidence: Label name → what ``quality`` was judged from: the Dice to be expected if the
-            network's own probabilities were right, at the bundle's temperature.
-        confidence_at: Temperature → the same at it, where others were asked for.
-        error_map: Probability in percent that a voxel's label is wrong, uint8 ``(i, j, k)``, if
-            it was asked for.
-        seconds: Stage → time it took: ``input``, ``network``, ``labels``.
-        warnings: What a person should know about how this result was made.
-        grid: The scan's grid and header, without its voxels.
-    """
-
-    labels: Array
-    label_set: LabelSet
-    volumes_ml: dict[str, float]
-    quality: Quality = field(default_factory=Quality)
-    confidence: Mapping[str, float] = field(default_factory=dict)
-    confidence_at: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
-    error_map: Array | None = None
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    grid: Volume | None = field(default=None, repr=False)
-
-    def save(self, path: str | Path) -> None:
-        """Write the label map on the scan's grid, whole or not at all.
-
-        Args:
-            path: Ending in ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha`` or (one slice) ``.png``.
-
-        Raises:
-            OutputError: If the ending is none of these, the grid does not fit the format, or
-                the file cannot be written.
-        """
-        write_labels(Path(path), self.labels, self._placed())
-
-    def to_nibabel(self) -> Image:
-        """Return the label map as a nibabel image on the scan's grid."""
-        return nifti.make_label_image(self.labels, self._placed())
-
-    def to_sitk(self) -> Image:
-        """Return the label map as a ``SimpleITK.Image`` of three dimensions on the scan's grid.
-
-        Raises:
-            OutputError: If the grid is sheared, which ITK cannot say.
-        """
-        return itk.make_label_image(self.labels, self._placed())
-
-    def _placed(self) -> Volume:
-        if self.grid is None:
-            raise OutputError("this result does not know its scan's grid; Segmenter's do")
-        return self.grid
-
-
 class Segmenter:
     """Segments volumes with a trained bundle.
 
     The label maps are those of the bundle's MONAI chain (resample, slide a window, resample all
-    scores back, compare them or paint regions), computed without ever holding the scores of a whole
-    scan: memory grows with classes × planes of one window, not with classes × scan. May be used by
-    several threads.
+    scores back, decode them), computed without ever holding the scores of a whole scan: memory
+    grows with classes × planes of one window, not with classes × scan. May be used by several
+    threads.
 
     Args:
         bundle: A trained bundle, or its path.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         backend: ``torch``, ``openvino`` (CPU only), or ``auto``: OpenVINO on a CPU where it is
-            installed and the bundle's export to it was measured to give the same label maps.
+            installed and the bundle's export to it was measured to give the same label maps. Or
+            the name of a backend that another package registers.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``. ``auto`` is fp32 on a CPU, so that
             label maps equal stock MONAI's, and what the hardware is fast in on a GPU.
         mirror: Whether to average over flips along the axes the bundle was trained to flip; as
@@ -118,7 +56,7 @@ class Segmenter:
             host's memory. A share of what is free unless given.
 
     Attributes:
-        backend: What computes: ``torch`` or ``openvino``.
+        backend: What computes, such as ``torch`` or ``openvino``.
         precision: Of the arithmetic.
         choices: What was asked for and can change a label map, ``auto`` left as it is.
 
@@ -127,6 +65,14 @@ class Segmenter:
         BundleError: If its ``bundle.json`` is wrong.
         MissingExtraError: If the backend is not installed.
         MedsegError: If there is no such device or backend, or it cannot compute in this precision.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from medseg import Segmenter
+        >>> def liver_ml(bundle: Path, scan: Path) -> float:
+        ...     found = Segmenter(bundle, device="cpu").segment(scan)
+        ...     found.save(scan.with_name("labels.nii.gz"))
+        ...     return found.volumes_ml["liver"]
     """
 
     def __init__(
@@ -145,37 +91,38 @@ class Segmenter:
         if device == "auto" and backend == "openvino":
             device = "cpu"
         self.device = choose_device(device)
-        mirror = self.spec.inference.mirror if mirror is None else mirror
-        files = self.bundle.members if fold_ensemble else self.bundle.members[:1]
+        if mirror is None:
+            mirror = self.spec.inference.mirror
+        members = self.bundle.members
+        files = members if fold_ensemble else members[:1]
         self.choices = {
             "backend": backend,
             "precision": precision,
             "mirror": str(mirror),
             "members": str(len(files)),
         }
-        if precision == "auto" and self.device.type == "cpu":
-            precision = "fp32"
-        wanted = choose_precision(precision, self.device)
-        self.backend, members, answer = load_members(
-            self.bundle, files, backend, self.device, wanted
+        self.backend, loaded = load_members(
+            self.bundle, files, backend, self.device, _inference_precision(precision, self.device)
         )
         axes = self.spec.training.augmentation.mirror_axes if mirror else ()
-        predict = Predictor(members, self.spec.network.dims, axes)
+        self._ensemble = Ensemble(loaded, self.spec.network.dims, axes)
         if self.device.type == "cuda":
-            _refuse_wrong_arithmetic(predict, self.spec, self.device)
-        self.precision = predict.precision
-        self._quality = self.bundle.trained.quality
+            refuse_wrong_arithmetic(self._ensemble, self.spec, self.device)
+        self.precision = self._ensemble.precision
+        self._calibration = self.bundle.trained.quality
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
-        temperature = self._quality.temperature if self._quality else 1.0
-        self._sweep = Sweep(self.spec, predict, self.device, gpu_memory, answer, temperature)
+        temperature = self._calibration.temperature if self._calibration else 1.0
+        self._sliding_window = SlidingWindow(
+            self.spec, self.device, gpu_memory, answer_of(self.bundle), temperature
+        )
 
     def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
         """Segment one volume.
 
         Args:
             volume: Shape ``(channels, i, j, k)``, as a reader gave it: HU for CT, raw
-                intensities else. Or what ``as_volume`` makes one of: a path, a nibabel image, a
-                SimpleITK image.
+                intensities else. Or what ``as_volume`` makes one of: a path, the files of each
+                channel, a nibabel image, a SimpleITK image.
             error_map: Whether to say for each voxel how probably its label is wrong.
 
         Returns:
@@ -186,35 +133,36 @@ class Segmenter:
                 channels or cannot be brought onto the network's grid.
             MedsegError: If the device has too little memory, or the network returns no numbers.
         """
-        return self.segment_in_ways(volume, [self._keep_largest], error_map=error_map)[0]
+        return self.predict(volume).finish(error_map=error_map)
 
-    def segment_in_ways(
+    def predict(
         self,
         volume: Volume | Files | Image,
-        ways: Sequence[Collection[str]],
         *,
-        error_map: bool = False,
         temperatures: Sequence[float] = (),
-    ) -> list[Segmentation]:
-        """Segment one volume once, and finish the result in several ways.
+        given: Array | None = None,
+    ) -> Prediction:
+        """Pass one volume through the network; ``finish`` makes a segmentation of the result.
 
         Args:
             volume: As ``segment`` takes it.
-            ways: For each result, the names of the labels of which only the largest connected
-                piece is kept, in place of what the bundle says.
-            error_map: Whether to say for each voxel how probably its label is wrong.
             temperatures: At which to say what confidence would be, besides the bundle's own.
-
-        Returns:
-            A result for each way, as ``segment`` gives it.
+            given: Label indices ``(i, j, k)`` on the volume's grid to judge by the same
+                probabilities.
 
         Raises:
-            ScanError: As ``segment``.
+            ScanError: As ``segment``; or if there is a label the bundle does not have.
+            GeometryError: If ``given`` does not have the volume's shape.
             MedsegError: As ``segment``.
         """
-        volume = self._opened(volume)
-        swept = self._swept(volume, temperatures=temperatures)
-        return self._in_ways(volume, swept, ways, error_map=error_map)
+        volume = self._open(volume)
+        if given is not None:
+            given = _check_labels(given, volume.shape, len(self.spec.label_set))
+        with torch.inference_mode(), self._explained_memory_errors(volume):
+            plan = self._sliding_window.plan(volume, given, temperatures)
+            result = self._pass_over(plan)
+        label_set = self.spec.label_set
+        return Prediction(volume.grid, result, label_set, self._calibration, self._keep_largest)
 
     def judge(self, volume: Volume | Files | Image, labels: Array) -> MaskQuality:
         """Say how good labels made by someone else probably are, without knowing the truth.
@@ -228,99 +176,183 @@ class Segmenter:
             GeometryError: If the labels do not have the scan's shape.
             MedsegError: As ``segment`` does.
         """
-        volume = self._opened(volume)
-        labels = _checked(labels, volume.shape, len(self.spec.label_set))
-        swept = self._swept(volume, labels)
-        (own,) = self._in_ways(volume, swept, [self._keep_largest])
-        if swept.given is None:
-            raise RuntimeError("the sweep forgot the labels that it was given")
+        prediction = self.predict(volume, given=labels)
+        own = prediction.finish()
         return estimate_mask_quality(
-            swept.given.expected_dice(self.spec.label_set),
+            prediction.given_dice,
             compute_mask_dice(labels, own.labels, self.spec.label_set),
             own.quality,
-            self._quality,
+            self._calibration,
         )
 
-    def _opened(self, volume: Volume | Files | Image) -> Volume:
+    def _open(self, volume: Volume | Files | Image) -> Volume:
         volume = as_volume(volume)
-        wanted, got = len(self.spec.channels), volume.array.shape[0]
-        if got != wanted:
-            names = ", ".join(channel.name for channel in self.spec.channels)
+        channels = self.spec.channels
+        got, needed = volume.array.shape[0], len(channels)
+        is_grey_picture = got == 1 and needed == 3 and volume.shape[2] == 1
+        if got != needed and not is_grey_picture:
+            names = ", ".join(channel.name for channel in channels)
             raise ScanError(
-                f"{volume.source or 'scan'} has {got} channel{'s' * (got != 1)}; this bundle "
-                f"needs {wanted} ({names})"
+                f"the scan has {got} channel{'s' * (got != 1)}; this bundle needs {needed} "
+                f"({names})",
+                source=volume.source,
             )
-        return volume
+        return with_channels(volume, needed)
 
-    def _in_ways(
-        self,
-        volume: Volume,
-        swept: Swept,
-        ways: Sequence[Collection[str]],
-        *,
-        error_map: bool = False,
-    ) -> list[Segmentation]:
-        errors = None
-        if error_map or any(ways):
-            errors = map_errors(swept.found, swept.grid, volume.shape)
-        shown = errors if error_map else None
-        return [self._finished(swept, volume, way, errors, shown) for way in ways]
-
-    def _finished(
-        self,
-        swept: Swept,
-        volume: Volume,
-        keep_largest: Collection[str],
-        errors: Array | None,
-        shown: Array | None,
-    ) -> Segmentation:
-        """Make a result of what was swept; ``errors`` are needed where something is taken away."""
-        labels, found = swept.labels, swept.found
-        largest = [la.index for la in self.spec.label_set if la.name in keep_largest]
-        if largest and errors is not None:
-            labels = _keep_largest(swept.labels, largest)
-            found = found.without(_shares_kept(swept.labels, labels, largest, errors))
-        confidence, *others = (
-            found.expected_dice(self.spec.label_set, n) for n in range(len(swept.temperatures))
-        )
-        return Segmentation(
-            labels,
-            self.spec.label_set,
-            self._volumes_ml(labels, volume),
-            estimate_quality(confidence, self._quality),
-            confidence,
-            dict(zip(swept.temperatures[1:], others, strict=True)),
-            shown,
-            {stage: round(seconds, 4) for stage, seconds in swept.seconds.items()},
-            swept.warnings,
-            volume.grid,
-        )
-
-    def _swept(
-        self, volume: Volume, given: Array | None = None, temperatures: Sequence[float] = ()
-    ) -> Swept:
+    def _pass_over(self, plan: PassPlan) -> PassResult:
+        """Make the pass as planned; if a GPU's memory runs out, once more in the host's."""
         try:
-            with torch.inference_mode():
-                return self._sweep(volume, given, temperatures)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not _is_about_memory(error):
+            return self._run_windows(plan)
+        except torch.OutOfMemoryError:
+            if not plan.storage.uses_gpu:
                 raise
-            hint = "; try --device cpu" if self.device.type == "cuda" else ""
+        warning = f"the memory of {self.device} ran out; image and scores were kept in the host's"
+        _log.warning(warning)
+        torch.cuda.empty_cache()
+        return self._run_windows(plan.on_host(warning))
+
+    def _run_windows(self, plan: PassPlan) -> PassResult:
+        scan_pass = SlidingWindowPass(self._sliding_window, plan)
+        with self._ensemble.arithmetic():
+            while corners := scan_pass.next_corners():
+                try:
+                    scores = self._ensemble(scan_pass.cut(corners))
+                except torch.OutOfMemoryError:
+                    if not scan_pass.halve_batch():
+                        raise
+                    torch.cuda.empty_cache()
+                    continue
+                scan_pass.add(corners, scores)
+                del scores  # or memory would hold them beside the next windows'
+        return scan_pass.finish()
+
+    @contextlib.contextmanager
+    def _explained_memory_errors(self, volume: Volume) -> Iterator[None]:
+        """Turn a lack of memory into an error that says what to do."""
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            remedy = "; try --device cpu" if self.device.type == "cuda" else ""
             raise MedsegError(
-                f"{volume.source or 'scan'} of shape {volume.shape} does not fit the memory of "
-                f"{self.device}{hint}"
+                f"a scan of shape {volume.shape} does not fit the memory of {self.device}{remedy}",
+                source=volume.source,
             ) from error
 
-    def _volumes_ml(self, labels: Array, volume: Volume) -> dict[str, float]:
-        label_set = self.spec.label_set
-        counts = count_voxels(labels, label_set.classes)
-        return {
-            region.name: float(counts[list(region.labels)].sum()) * volume.voxel_ml
-            for region in label_set.regions
-        }
+
+class Ensemble:
+    """The scores of windows: the mean over all members and flips.
+
+    Window by window, so that memory does not grow with the number of members.
+
+    Args:
+        members: Trained networks that compute in the same way; at least one.
+        dims: 2 for networks that see slices, else 3.
+        mirror_axes: Axes along which windows are also flipped, 0 for x; the scores of all
+            combinations are averaged.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], dims: int, mirror_axes: Sequence[int] = ()
+    ) -> None:
+        self._members = members
+        self._dims = dims
+        # Axis 0 of a window is axis 2 of a batch ``(batch, channels, x, y, z)``.
+        self._flips = _combinations([2 + axis for axis in mirror_axes if axis < dims])
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The precision of the arithmetic."""
+        return self._members[0].precision
+
+    def use_float32(self) -> None:
+        """Compute in float32 from now on."""
+        for member in self._members:
+            member.precision = torch.float32
+
+    def arithmetic(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which to call: entered once per scan."""
+        return self._members[0].arithmetic()
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        """Compute the mean scores of windows.
+
+        Args:
+            windows: ``(batch, channels, x, y, z)``. A 2D network gets windows of one plane,
+                ``z = 1``.
+
+        Returns:
+            ``(batch, classes, x, y, z)``; float32 where there is more to average than one.
+        """
+        if self._dims == 2:
+            windows = windows.squeeze(-1)
+        is_mean = len(self._members) * len(self._flips) > 1
+        total: torch.Tensor | None = None
+        for axes in self._flips:
+            flipped = windows.flip(axes) if axes else windows
+            for member in self._members:
+                scores = member(flipped)
+                if axes:
+                    scores = scores.flip(axes)
+                if total is None:
+                    total = scores.float() if is_mean else scores
+                else:
+                    total += scores
+        if total is None:
+            raise ValueError("an ensemble needs a member")
+        if is_mean:
+            total /= len(self._members) * len(self._flips)
+        return total.unsqueeze(-1) if self._dims == 2 else total
+
+    @torch.inference_mode()
+    def rounding_error(self, windows: torch.Tensor) -> float:
+        """Return how far scores are from those of float32, relative to their size.
+
+        Rounding gives a few percent. Far more comes from a fault of hardware or libraries: some
+        versions of cuDNN return wrong 3D convolutions in bfloat16.
+        """
+        exact = self(windows).float()
+        with self.arithmetic():
+            coarse = self(windows).float()
+        return float((coarse - exact).norm() / exact.norm())
 
 
-def _checked(labels: Array, shape: tuple[int, int, int], most: int) -> Array:
+def refuse_wrong_arithmetic(ensemble: Ensemble, spec: BundleSpec, device: torch.device) -> None:
+    """Fall back to float32 where the GPU's coarse arithmetic returns something else altogether."""
+    if ensemble.precision == torch.float32:
+        return
+    generator = torch.Generator().manual_seed(0)
+    size = (*spec.training.patch, 1)[:3]
+    windows = torch.randn(1, len(spec.channels), *size, generator=generator)
+    error = ensemble.rounding_error(windows.to(device))
+    # Not `error > …`, which would be false for NaN.
+    if not error <= _MOST_ROUNDING:
+        _log.warning(
+            "scores in %s are %.0f %% off those in float32 on %s; computing in float32",
+            ensemble.precision,
+            100 * error,
+            device,
+        )
+        ensemble.use_float32()
+
+
+def _combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return every set of axes to flip, none at all first."""
+    flips: list[tuple[int, ...]] = [()]
+    for axis in axes:
+        flips += [(*flip, axis) for flip in flips]
+    return flips
+
+
+def _inference_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the arithmetic for a precision's name; ``auto`` on a CPU gives MONAI's label maps."""
+    if name == "auto" and device.type == "cpu":
+        name = "fp32"
+    return choose_precision(name, device)
+
+
+def _check_labels(labels: Array, shape: tuple[int, int, int], most: int) -> Array:
     """Return labels as unsigned integers once they are certain to be label indices of a scan."""
     if labels.shape != shape:
         raise GeometryError(
@@ -328,60 +360,17 @@ def _checked(labels: Array, shape: tuple[int, int, int], most: int) -> Array:
         )
     if labels.dtype.kind not in "bui":
         raise ScanError(f"label indices are integers, these labels are {labels.dtype}")
-    if labels.min() < 0 or labels.max() > most:
+    lowest, highest = labels.min(), labels.max()
+    if lowest < 0 or highest > most:
         raise ScanError(
-            f"the labels hold values from {labels.min()} to {labels.max()}; label indices 0 to "
-            f"{most} are needed"
+            f"the labels hold values from {lowest} to {highest}; label indices 0 to {most} are "
+            "needed"
         )
     return labels.astype(np.uint8 if most < 256 else np.uint16, copy=False)
 
 
-def _keep_largest(labels: Array, indices: list[int]) -> Array:
-    """Return the labels with only the largest connected piece of some of them."""
-    kept = np.array(labels, order="F")
-    boxes = find_objects(labels)
-    for index in indices:
-        box = boxes[index - 1] if index <= len(boxes) else None
-        if box is None:
-            continue
-        mask = np.ascontiguousarray(labels[box] == index)
-        largest = get_largest_connected_component_mask(torch.from_numpy(mask)).numpy()
-        kept[box][mask & ~largest.astype(bool)] = 0
-    return kept
-
-
-def _shares_kept(
-    before: Array, after: Array, indices: list[int], errors: Array
-) -> dict[int, float]:
-    """Return class → share of its mask's probability that lies in what is kept of it."""
-    shares = {}
-    for index in indices:
-        sure, kept = (
-            float((PERCENT - errors[labels == index].astype(np.float64)).sum())
-            for labels in (before, after)
-        )
-        shares[index] = kept / sure if sure else 1.0
-    return shares
-
-
-def _is_about_memory(error: RuntimeError) -> bool:
-    # On a CPU torch says so in words alone.
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _refuse_wrong_arithmetic(predict: Predictor, spec: BundleSpec, device: torch.device) -> None:
-    """Fall back to float32 where the GPU's coarse arithmetic returns something else altogether."""
-    if predict.precision == torch.float32:
-        return
-    generator = torch.Generator().manual_seed(0)
-    size = (*spec.training.patch, 1)[:3]
-    windows = torch.randn(1, len(spec.channels), *size, generator=generator)
-    error = predict.rounding_error(windows.to(device))
-    if not error <= _MOST_ROUNDING:
-        _log.warning(
-            "scores in %s are %.0f %% off those in float32 on %s; computing in float32",
-            predict.precision,
-            100 * error,
-            device,
-        )
-        predict.use_float32()
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # PyTorch has no class of its own for it on the CPU.
+    return "allocate memory" in str(error)

@@ -1,4 +1,8 @@
-"""One sweep over a scan: input → windows → sums → labels, in bounded memory."""
+"""One sliding-window pass over a scan: windows in, labels and confidence out, in bounded memory.
+
+The scores of a whole scan are never held. Windows come in order of their first plane, so the
+planes that no later window reaches are labelled, and their scores forgotten, as the pass goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,17 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from medseg.bundle.spec import BundleSpec
 from medseg.inference.accumulator import Accumulator, bytes_held
-from medseg.inference.confidence import Found, Totals
-from medseg.inference.label_writer import Labeller, label_type
-from medseg.inference.predictor import Predictor
-from medseg.inference.region_confidence import confidence_of, sizes_of_channels
-from medseg.inference.windows import Scorer, Windows
-from medseg.labels import LabelSet
+from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, ConfidenceSums
+from medseg.inference.label_writer import LabelWriter, label_type
+from medseg.inference.region_confidence import confidence_for, totals_of_channels
+from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.metrics import count_voxels
 from medseg.networks.decoding import painting_of
 from medseg.networks.loading import Answer
@@ -32,48 +34,104 @@ GPU_SHARE = 0.6
 
 HOST = torch.device("cpu")
 
+_BYTES_PER_NUMBER = 4
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Swept:
-    """What a sweep made.
-
-    Attributes:
-        labels: Label indices on the scan's grid, ``(i, j, k)``.
-        grid: Where the network looked.
-        found: What its probabilities add up to.
-        temperatures: What logits were divided by in ``found``.
-        seconds: Stage → time. On a GPU, work counts where it is waited for.
-        warnings: What had to be done differently from what was planned.
-        given: What they add up to for labels that were given, if some were.
-    """
-
-    labels: Array
-    grid: NetworkGrid
-    found: Found
-    temperatures: Sequence[float]
-    seconds: Mapping[str, float]
-    warnings: tuple[str, ...] = ()
-    given: Found | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Where a scan's image and its sums lie."""
+    """Where a scan's image and the sums of its scores lie."""
 
     image: torch.device
     sums: torch.device
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether anything lies outside the host's memory."""
+        return self != HOST_ONLY
 
-class Sweep:
-    """Segments scans by sweeping windows over them, from the first plane to the last.
 
-    The planes that no later window reaches are labelled and their scores forgotten.
+HOST_ONLY = Storage(image=HOST, sums=HOST)
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Adds the time since the last lap to a stage.
+
+    Attributes:
+        seconds: Stage → time. On a GPU, work counts where it is waited for.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last lap to a stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PassPlan:
+    """What is decided about a pass before it takes memory.
+
+    Attributes:
+        volume: The scan, with the bundle's channels.
+        grid: The grid on which the network sees it.
+        windows: Where the windows lie on that grid.
+        storage: Where image and sums lie.
+        temperatures: What logits are divided by where confidence is judged; the bundle's first.
+        labels: The label map to fill, ``(i, j, k)`` on the scan's grid.
+        stopwatch: Runs from the moment the plan was made.
+        given: Label indices ``(i, j, k)`` on the scan's grid that are to be judged, too.
+        warnings: What has to be done differently from what was planned first.
+    """
+
+    volume: Volume
+    grid: NetworkGrid
+    windows: Windows
+    storage: Storage
+    temperatures: Sequence[float]
+    labels: Array
+    stopwatch: Stopwatch
+    given: Array | None = None
+    warnings: tuple[str, ...] = ()
+
+    def on_host(self, warning: str) -> PassPlan:
+        """Return the same plan with everything in the host's memory."""
+        return replace(self, storage=HOST_ONLY, warnings=(*self.warnings, warning))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PassResult:
+    """What a pass made.
+
+    Attributes:
+        labels: Label indices on the scan's grid, ``(i, j, k)``.
+        grid: The grid on which the network saw the scan.
+        confidence: What the network's probabilities add up to.
+        temperatures: What logits were divided by in ``confidence``.
+        seconds: Stage → time.
+        warnings: What had to be done differently from what was planned.
+        given: What the probabilities add up to for the labels that were given, if some were.
+    """
+
+    labels: Array
+    grid: NetworkGrid
+    confidence: ConfidenceSums
+    temperatures: Sequence[float]
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...] = ()
+    given: ConfidenceSums | None = None
+
+
+class SlidingWindow:
+    """Plans and starts passes over scans, for one bundle on one device.
 
     Args:
         spec: The bundle.
-        predict: Its network.
         device: Where the network computes.
         gpu_memory: Most bytes of GPU memory for image and sums, or ``None`` for a share of
             what is free.
@@ -84,23 +142,25 @@ class Sweep:
     def __init__(
         self,
         spec: BundleSpec,
-        predict: Predictor,
         device: torch.device,
-        gpu_memory: int | None,
+        gpu_memory: int | None = None,
         answer: Answer | None = None,
         temperature: float = 1.0,
     ) -> None:
-        self._spec, self._predict, self._device = spec, predict, device
-        self._temperature = temperature
+        self.spec = spec
+        self.device = device
+        self.answer = answer or Answer(spec.label_set.channels)
+        self.painting = painting_of(spec.label_set)
+        self.make_input = NetworkInput(spec)
+        self.batch_size = spec.inference.batch_size if device.type == "cuda" else 1
+        self.outside = get_padding_value(spec)
         self._gpu_memory = gpu_memory
-        self._answer = answer or Answer(spec.label_set.channels)
-        self._painting = painting_of(spec.label_set)
-        self._make_input = NetworkInput(spec)
+        self._temperature = temperature
 
-    def __call__(
+    def plan(
         self, volume: Volume, given: Array | None = None, temperatures: Sequence[float] = ()
-    ) -> Swept:
-        """Segment a scan.
+    ) -> PassPlan:
+        """Decide how a scan is passed over.
 
         Args:
             volume: With the bundle's channels.
@@ -109,119 +169,179 @@ class Sweep:
 
         Raises:
             ScanError: If the scan cannot be brought onto the network's grid.
-            MedsegError: If the network returns no finite numbers.
-            torch.OutOfMemoryError: If the device has too little memory even for one window.
         """
-        began = time.perf_counter()
-        grid = compute_network_grid(volume, self._spec.preprocessing)
-        x, y, z = (*self._spec.training.patch, 1)[:3]
-        windows = Windows((x, y, z), grid.shape, self._spec.inference.overlap)
-        labels = np.zeros(volume.shape, label_type(self._spec.label_set.classes), order="F")
-        seconds, warnings = {"input": time.perf_counter() - began}, []
-        planned, judged = self._planned(windows), (self._temperature, *temperatures)
-        try:
-            found = self._fill(labels, seconds, volume, grid, windows, planned, given, judged)
-        except torch.OutOfMemoryError:
-            if planned == Storage(HOST, HOST):
-                raise
-            warning = (
-                f"the memory of {self._device} ran out; image and scores were kept in the host's"
-            )
-            _log.warning(warning)
-            warnings.append(warning)
-            torch.cuda.empty_cache()
-            kept = Storage(HOST, HOST)
-            found = self._fill(labels, seconds, volume, grid, windows, kept, given, judged)
-        return Swept(labels, grid, found[0], judged, seconds, tuple(warnings), *found[1:])
-
-    def _planned(self, windows: Windows) -> Storage:
-        """Decide where image and sums lie before any memory is taken."""
-        if self._device.type == "cpu":
-            return Storage(HOST, HOST)
-        left = self._gpu_memory
-        if left is None:
-            left = int(GPU_SHARE * _free_memory(self._device))
-        # The sums come first: every window's scores are added to them.
-        sums = bytes_held(windows, self._answer.channels)
-        sums_on = self._device if sums <= left else HOST
-        left -= sums if sums_on == self._device else 0
-        image = 4 * len(self._spec.channels) * math.prod(windows.shape)
-        return Storage(self._device if image <= left else HOST, sums_on)
-
-    def _fill(
-        self,
-        labels: Array,
-        seconds: dict[str, float],
-        volume: Volume,
-        grid: NetworkGrid,
-        windows: Windows,
-        storage: Storage,
-        given: Array | None,
-        temperatures: Sequence[float],
-    ) -> tuple[Found, ...]:
-        watch = _Watch(seconds)
-        image = self._make_input(volume, grid, storage.image)
-        watch.lap("input")
-        score = Scorer(
-            self._predict,
-            self._device,
-            self._spec.inference.batch_size if self._device.type == "cuda" else 1,
-            get_padding_value(self._spec),
+        stopwatch = Stopwatch()
+        grid = compute_network_grid(volume, self.spec.preprocessing)
+        windows = Windows(self._window_size(), grid.shape, self.spec.inference.overlap)
+        labels = np.zeros(volume.shape, label_type(self.spec.label_set.classes), order="F")
+        storage = self._choose_storage(windows)
+        stopwatch.lap("input")
+        return PassPlan(
+            volume,
+            grid,
+            windows,
+            storage,
+            (self._temperature, *temperatures),
+            labels,
+            stopwatch,
+            given,
         )
-        answer = self._answer
-        sums = Accumulator(windows, answer.channels, storage.sums, answer.labelled)
-        label_set = self._spec.label_set
-        judged: list[Array | None] = [None]
-        if given is not None:
-            judged.append(resample_nearest(grid.crop(given[None])[0], grid.there))
-        confidence = [
-            confidence_of(label_set, grid.shape, answer, labels_there, temperatures)
-            for labels_there in judged
-        ]
-        part = grid.crop(labels[None])[0]
-        labeller = Labeller(grid.back, part, storage.sums, self._painting)
-        with self._predict.arithmetic():
-            for corner, scores in score(image, windows):
-                watch.lap("network")
-                if not sums.has_room_for(corner):
-                    needed = labeller.label(sums, finished=corner[2])
-                    for one in confidence:
-                        one.take(sums, finished=corner[2])
-                    sums.drop_before(needed)
-                sums.add(corner, scores)
-                del scores  # or memory would hold them beside the next window's
-                watch.lap("labels")
-        labeller.label(sums, finished=grid.shape[2])
-        for one in confidence:
-            one.take(sums, finished=grid.shape[2])
-        watch.lap("labels")
-        own, *others = (one.found for one in confidence)
-        return own, *(one.and_outside(_outside(given, grid, label_set)) for one in others)
+
+    def _window_size(self) -> tuple[int, int, int]:
+        x, y, z = (*self.spec.training.patch, 1)[:3]
+        return x, y, z
+
+    def _choose_storage(self, windows: Windows) -> Storage:
+        """Decide where image and sums lie before any memory is taken."""
+        if self.device.type == "cpu":
+            return HOST_ONLY
+        free = self._gpu_memory
+        if free is None:
+            free = int(GPU_SHARE * _free_gpu_memory(self.device))
+        image = _BYTES_PER_NUMBER * len(self.spec.channels) * math.prod(windows.shape)
+        sums = bytes_held(windows, self.answer.channels)
+        return choose_storage(self.device, free, image, sums)
 
 
-def _outside(given: Array | None, grid: NetworkGrid, label_set: LabelSet) -> Totals:
-    """Return how much of each channel's mask lies outside the box, in the network's voxels."""
-    if given is None:
-        return np.zeros(label_set.channels)
-    box = grid.crop(given[None])[0]
-    counts = count_voxels(given, label_set.classes) - count_voxels(box, label_set.classes)
-    voxels = counts * np.float64(math.prod(grid.shape) / box.size)
-    return sizes_of_channels(voxels, label_set)
+def choose_storage(device: torch.device, free: int, image: int, sums: int) -> Storage:
+    """Return what fits a device's memory: all, only the sums, only the image, or nothing.
+
+    Args:
+        device: The device.
+        free: Bytes that may be taken there.
+        image: Bytes of the image.
+        sums: Bytes of the sums.
+    """
+    # The sums come first: every window's scores are added to them.
+    sums_on = device if sums <= free else HOST
+    if sums_on == device:
+        free -= sums
+    image_on = device if image <= free else HOST
+    return Storage(image_on, sums_on)
 
 
-class _Watch:
-    """Adds the time since the last lap to a stage."""
+class SlidingWindowPass:
+    """One pass over one scan: gives out windows, takes their scores, labels what is final.
 
-    def __init__(self, seconds: dict[str, float]) -> None:
-        self._seconds, self._last = seconds, time.perf_counter()
+    Whoever runs the network asks for the next windows, and adds their scores::
 
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._last
-        self._last = now
+        while corners := scan_pass.next_corners():
+            scan_pass.add(corners, network(scan_pass.cut(corners)))
+        result = scan_pass.finish()
+
+    Args:
+        setup: What is the same for all scans.
+        plan: What is special about this one.
+    """
+
+    def __init__(self, setup: SlidingWindow, plan: PassPlan) -> None:
+        self._plan = plan
+        self._device = setup.device
+        self._outside = setup.outside
+        self._label_set = setup.spec.label_set
+        self._batch_size = setup.batch_size
+        self._left = plan.windows.corners()
+        self._image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
+        self._stopwatch = plan.stopwatch
+        self._stopwatch.lap("input")
+        answer, sums_on = setup.answer, plan.storage.sums
+        self._sums = Accumulator(plan.windows, answer.channels, sums_on, answer.labelled)
+        self._own = self._confidence(answer, None)
+        self._given = None
+        if plan.given is not None:
+            given = resample_nearest(plan.grid.crop(plan.given[None])[0], plan.grid.there)
+            self._given = self._confidence(answer, given)
+        part = plan.grid.crop(plan.labels[None])[0]
+        self._writer = LabelWriter(plan.grid.back, part, sums_on, setup.painting)
+
+    def next_corners(self) -> list[Corner]:
+        """Return the corners of the windows to compute next; empty when all are done."""
+        return self._left[: self._batch_size]
+
+    def cut(self, corners: Sequence[Corner]) -> torch.Tensor:
+        """Return windows of the image on the network's device, ``(batch, channels, *size)``."""
+        cuts = [cut_window(self._image, self._plan.windows, at, self._outside) for at in corners]
+        return torch.stack([window.to(self._device) for window in cuts])
+
+    def halve_batch(self) -> bool:
+        """Compute half as many windows at a time from now on; ``False`` if it was one already."""
+        tried = len(self.next_corners())
+        if tried == 1:
+            return False
+        self._batch_size = tried // 2
+        _log.warning(
+            "%d windows at a time do not fit the memory of %s; going on with %d",
+            tried,
+            self._device,
+            self._batch_size,
+        )
+        return True
+
+    def add(self, corners: Sequence[Corner], scores: torch.Tensor) -> None:
+        """Add the scores of the windows that were asked for last.
+
+        Args:
+            corners: From ``next_corners``.
+            scores: ``(batch, channels, *size)``.
+
+        Raises:
+            MedsegError: If a score is not a finite number.
+        """
+        self._stopwatch.lap("network")
+        self._left = self._left[len(corners) :]
+        for corner, window_scores in zip(corners, scores, strict=True):
+            if not self._sums.has_room_for(corner):
+                needed = self._take_planes_before(corner[2])
+                self._sums.drop_before(needed)
+            self._sums.add(corner, window_scores)
+        self._stopwatch.lap("labels")
+
+    def finish(self) -> PassResult:
+        """Label the planes that are left and return what the pass made.
+
+        Raises:
+            MedsegError: If a score is not a finite number.
+        """
+        plan = self._plan
+        self._take_planes_before(plan.grid.shape[2])
+        self._stopwatch.lap("labels")
+        given = None
+        if self._given is not None:
+            given = self._given.sums.with_voxels_outside(self._given_outside())
+        return PassResult(
+            plan.labels,
+            plan.grid,
+            self._own.sums,
+            plan.temperatures,
+            self._stopwatch.seconds,
+            plan.warnings,
+            given,
+        )
+
+    def _confidence(self, answer: Answer, given: Array | None) -> ConfidenceAccumulator:
+        shape, temperatures = self._plan.grid.shape, self._plan.temperatures
+        return confidence_for(self._label_set, shape, answer, given, temperatures)
+
+    def _take_planes_before(self, finished: int) -> int:
+        """Label and judge the final planes; return the first plane that is still needed."""
+        needed = self._writer.write_before(finished, self._sums)
+        self._own.add_before(finished, self._sums)
+        if self._given is not None:
+            self._given.add_before(finished, self._sums)
+        return needed
+
+    def _given_outside(self) -> ClassTotals:
+        """Return how much of each given mask lies outside the box, in the network's voxels."""
+        given, grid, label_set = self._plan.given, self._plan.grid, self._label_set
+        if given is None:
+            return np.zeros(label_set.channels)
+        box = grid.crop(given[None])[0]
+        counts = count_voxels(given, label_set.classes) - count_voxels(box, label_set.classes)
+        network_voxels_per_voxel = np.float64(math.prod(grid.shape) / box.size)
+        return totals_of_channels(counts * network_voxels_per_voxel, label_set)
 
 
-def _free_memory(device: torch.device) -> int:
+def _free_gpu_memory(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     # What torch keeps for reuse is free for us, though not for others.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -17,7 +17,7 @@ from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
 from monailabel.utils.async_tasks.utils import processes
 
-from medseg.inference.segmenter import Segmentation
+from medseg.inference.segmentation import Segmentation
 from medseg.label_server.cases import Cases, FolderCases, is_url
 from medseg.label_server.datastore import CaseStore
 from medseg.label_server.dicomweb import DicomWebCases

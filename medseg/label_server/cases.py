@@ -150,7 +150,7 @@ def find_folder_cases(
         notify(listeners, Notice(remark))
     checked = _checked_before(state)
     good: list[Scan] = []
-    faults = list(found.left_out)
+    faults = [entry.fault for entry in found.left_out]
     fresh = [scan for scan in found.scans if checked.get(scan.name) != _print(scan)]
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix=TASK) as pool:
         wrong: dict[str, str] = {}

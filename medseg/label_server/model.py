@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 from medseg.datasets.input_checks import check_volume
-from medseg.inference.segmenter import Segmentation, Segmenter
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.segmenter import Segmenter
 from medseg.label_server.versions import Version, Versions
 from medseg.volume import Volume
 

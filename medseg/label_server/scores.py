@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg._support.files import write_atomically
-from medseg.inference.segmenter import Segmentation
+from medseg.inference.segmentation import Segmentation
 from medseg.label_server.state import State
 from medseg.label_server.versions import Version
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts import CaseListing, abbreviate
+from medseg.datasets.layouts import CaseListing
 from medseg.datasets.layouts.dataset_json import NamedRegion, label_meanings
 from medseg.datasets.layouts.msd_csv import read_json_list
+from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError, MedsegError
 from medseg.planning.constraints import Notes
 from medseg.planning.fingerprint import Fingerprint

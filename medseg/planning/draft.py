@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
-from medseg.datasets.layouts import abbreviate
+from medseg.datasets.names import abbreviate
 from medseg.errors import MedsegError
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.fingerprint import Fingerprint

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medseg.inference.segmenter import Segmentation, Segmenter
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.segmenter import Segmenter
 from medseg.metrics.metrics import score_case, score_dice
 from medseg.quality.calibration import TEMPERATURES, CalibrationSample
 from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
@@ -45,7 +46,7 @@ def score_held_out_cases(
     Args:
         segmenter: With the weights to judge.
         cases: The cases, opened as late as possible.
-        ways: How to finish each result, as ``Segmenter.segment_in_ways`` takes it.
+        ways: How to finish each result: the ``keep_largest`` of ``Prediction.finish``.
         count: How many cases there are.
         copies: Corrupted copies to make in all, shared out evenly over cases and kinds.
         seed: Of the corruptions.
@@ -76,7 +77,8 @@ def _judged(
     *,
     is_clean: bool,
 ) -> list[CaseResults]:
-    results = segmenter.segment_in_ways(volume, ways, temperatures=TEMPERATURES)
+    prediction = segmenter.predict(volume, temperatures=TEMPERATURES)
+    results = [prediction.finish(keep_largest=way) for way in ways]
     outcomes: list[CaseResults] = []
     for found in results:
         # Distances between surfaces take long, and most results are in one piece.

@@ -16,7 +16,7 @@ from support.bundles import made_spec, pickled_trap, refined_bundle, run_stock, 
 from medseg import CheckpointError, MedsegError, OutputError, ScanError, Segmenter, export, segment
 from medseg.bundle.bundle import load_bundle, parse_trained, write_trained
 from medseg.events import Event, Progress
-from medseg.inference.backends.loading import load_network
+from medseg.networks.loading import load_network
 from medseg.testing import write_dataset
 
 

@@ -91,10 +91,8 @@ def test_users_get_what_was_decided(trained: Trained) -> None:
     volume, _ = make_phantom(0, SHAPE, 9.0)
     segmenter = Segmenter(trained.out, "cpu")
     kept = trained.finding.kept
-    found, (plain, largest) = (
-        segmenter.segment(volume),
-        segmenter.segment_in_ways(volume, [(), kept]),
-    )
+    found, prediction = segmenter.segment(volume), segmenter.predict(volume)
+    plain, largest = (prediction.finish(keep_largest=way) for way in ((), kept))
     assert np.array_equal(found.labels, largest.labels)
     assert found.quality == largest.quality
     assert (plain.labels != largest.labels).any()

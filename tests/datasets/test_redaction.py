@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.redaction import discreet, discreet_fault
+from medseg.datasets.redaction import discreet, discreet_left_out
+from medseg.datasets.scans import LeftOut
 from medseg.errors import Fault
 
 FOLDER = Path("/data/DOE^JANE 1950/Study (1)")
@@ -43,14 +44,6 @@ def test_other_files_give_the_scan_its_name_and_may_keep_theirs() -> None:
     assert discreet("/data/a/b.nii.gz: truncated", scan) == "b.nii.gz: truncated"
 
 
-def test_what_was_left_out_is_named_like_a_scan_or_by_a_hash(tmp_path: Path) -> None:
-    (tmp_path / "DOE JANE").mkdir()
-    (tmp_path / "DOE JANE" / "IM01").touch()
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b.nii.gz").touch()
-    torn = discreet_fault(Fault("DOE JANE/IM01", "IM01: damaged"), tmp_path)
-    assert torn.where.startswith("file-")
-    assert torn.what == "file 1 of 1: damaged"
-    assert discreet_fault(Fault("a/b.nii.gz", "is a link"), tmp_path).where == "a_b"
-    assert discreet_fault(Fault("a/c", "has no channel _0001"), tmp_path).where == "a_c"
-    assert discreet_fault(Fault("line 3", "names no file"), tmp_path).where == "line_3"
+def test_what_was_left_out_says_its_name_in_results(tmp_path: Path) -> None:
+    entry = LeftOut("file-12", "DOE JANE/IM01", "IM01: damaged")
+    assert discreet_left_out(entry, tmp_path) == Fault("file-12", "file 1 of 1: damaged")

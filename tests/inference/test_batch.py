@@ -20,7 +20,8 @@ from medseg.inference.batch import ScanWork
 from medseg.inference.ledger import Entry, open_ledger
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.result_files import RESULT_FORMATS
-from medseg.inference.segmenter import Segmentation, Segmenter
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.segmenter import Segmenter
 from medseg.volume import Volume
 
 SEEN: list[weakref.ref[Any]] = []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.scores import CPU, logits
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import Confidence, Found
+from medseg.inference.confidence import ConfidenceAccumulator, ConfidenceSums
 from medseg.inference.segmenter import Segmenter
 from medseg.inference.windows import Windows
 from medseg.labels import Label, LabelSet
@@ -30,18 +30,18 @@ def gathered(
     chosen: int = 0,
     given: np.ndarray | None = None,
     temperatures: tuple[float, ...] = (1.0,),
-) -> Found:
+) -> ConfidenceSums:
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = Confidence(shape, parts, chosen, given, temperatures)
+    confidence = ConfidenceAccumulator(shape, parts, chosen, given, temperatures)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
-            confidence.take(sums, corner[2])
+            confidence.add_before(corner[2], sums)
             sums.drop_before(corner[2])
         sums.add(corner, scores[..., corner[2] : corner[2] + planes])
-    confidence.take(sums, shape[2])
-    return confidence.found
+    confidence.add_before(shape[2], sums)
+    return confidence.sums
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -57,7 +57,7 @@ def test_it_is_the_expected_dice_of_whole_scans(depth: int, planes: int, seed: i
             got = found.expected_dice(LABELS)[label.name]
             assert got == pytest.approx(float(dice), abs=1e-5)
     wrong = 100 * (1 - p.max(0).values)
-    assert np.abs(found.doubt - wrong.numpy()).max() <= 0.51
+    assert np.abs(found.errors - wrong.numpy()).max() <= 0.51
 
 
 def test_each_temperature_judges_the_same_mask_by_its_own_probabilities() -> None:
@@ -70,7 +70,7 @@ def test_each_temperature_judges_the_same_mask_by_its_own_probabilities() -> Non
         got = found.expected_dice(LABELS, which)["a"]
         assert got == pytest.approx(float(dice), abs=1e-5)
     wrong = 100 * (1 - (scores / 0.5).softmax(0).max(0).values)
-    assert np.abs(found.doubt - wrong.numpy()).max() <= 0.51
+    assert np.abs(found.errors - wrong.numpy()).max() <= 0.51
 
 
 def test_two_estimates_judge_the_mask_of_the_chosen_one() -> None:
@@ -112,7 +112,7 @@ def test_labels_that_are_given_are_judged_by_the_same_probabilities(
         dice = 2 * p[label.index][mask].sum() / (p[label.index].sum() + mask.sum())
         assert found.expected_dice(LABELS)[label.name] == pytest.approx(dice, abs=1e-5)
     wrong = 100 * (1 - np.take_along_axis(p, labels[None].astype(int), axis=0)[0])
-    assert np.abs(found.doubt - wrong).max() <= 0.51
+    assert np.abs(found.errors - wrong).max() <= 0.51
 
 
 def test_voxels_where_the_network_did_not_look_count_against_a_mask() -> None:
@@ -121,7 +121,7 @@ def test_voxels_where_the_network_did_not_look_count_against_a_mask() -> None:
     given = np.ones((4, 4, 4), np.uint8)
     found = gathered(scores, 4, [slice(0, 3)], given=given)
     assert found.expected_dice(LABELS)["a"] == pytest.approx(1)
-    more = found.and_outside(np.array([0.0, 64.0, 0.0]))
+    more = found.with_voxels_outside(np.array([0.0, 64.0, 0.0]))
     assert more.expected_dice(LABELS)["a"] == pytest.approx(2 / 3)
 
 
@@ -176,7 +176,7 @@ def test_the_bundles_temperature_sharpens_confidence_and_changes_no_label(
 ) -> None:
     plain = Segmenter(calibrated(untrained_bundle("plain")), "cpu")
     sharp = Segmenter(calibrated(untrained_bundle("sharp"), temperature=0.5), "cpu")
-    (first,) = plain.segment_in_ways(random_scan(), [()], temperatures=(0.5, 0.25))
+    first = plain.predict(random_scan(), temperatures=(0.5, 0.25)).finish(keep_largest=())
     second = sharp.segment(random_scan())
     assert np.array_equal(first.labels, second.labels)
     assert list(first.confidence_at) == [0.5, 0.25]

@@ -14,7 +14,7 @@ import torch
 from support.frozen_predictions import CALIBRATION, STEPS_PER_LOGIT
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import Confidence
+from medseg.inference.confidence import ConfidenceAccumulator
 from medseg.inference.windows import Windows
 from medseg.labels import Label, LabelSet
 from medseg.quality.agreement import compute_mask_dice
@@ -37,9 +37,9 @@ def scored(steps: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
     sums = Accumulator(windows, len(logits), torch.device("cpu"))
     for corner in windows.corners():
         sums.add(corner, logits)
-    confidence = Confidence((x, y, z), [slice(0, len(logits))])
-    confidence.take(sums, z)
-    return confidence.found.expected_dice(LABELS), logits.argmax(dim=0).numpy().astype(np.uint8)
+    confidence = ConfidenceAccumulator((x, y, z), [slice(0, len(logits))])
+    confidence.add_before(z, sums)
+    return confidence.sums.expected_dice(LABELS), logits.argmax(dim=0).numpy().astype(np.uint8)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from support.scores import CPU, blobs
 
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.label_writer import Labeller, label_type
+from medseg.inference.label_writer import LabelWriter, label_type
 from medseg.inference.windows import Windows
 from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
 from medseg.volume import Array
@@ -22,14 +22,14 @@ def labelled(scores: torch.Tensor, back: GridMap, planes: int) -> Array:
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.0)
     labels: Array = np.full(back.target, 99, label_type(len(scores)))
-    labeller = Labeller(back, labels, CPU)
+    writer = LabelWriter(back, labels, CPU)
     sums = Accumulator(windows, len(scores), CPU)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
-            sums.drop_before(labeller.label(sums, corner[2]))
+            sums.drop_before(writer.write_before(corner[2], sums))
         at = corner[2]
         sums.add(corner, scores[..., at : at + planes])
-    labeller.label(sums, shape[2])
+    writer.write_before(shape[2], sums)
     return labels
 
 

@@ -13,8 +13,8 @@ from support.bundles import NESTED, made_spec
 from support.scores import CPU, logits
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import Found
-from medseg.inference.region_confidence import confidence_of, sizes_of_channels
+from medseg.inference.confidence import ConfidenceSums
+from medseg.inference.region_confidence import confidence_for, totals_of_channels
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import painting_of
 from medseg.networks.loading import Answer
@@ -28,22 +28,26 @@ def gathered(
     planes: int,
     given: Array | None = None,
     temperatures: Sequence[float] = (1.0,),
-) -> Found:
+) -> ConfidenceSums:
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = confidence_of(LABELS, shape, Answer(3), given, temperatures)
+    confidence = confidence_for(LABELS, shape, Answer(3), given, temperatures)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
-            confidence.take(sums, corner[2])
+            confidence.add_before(corner[2], sums)
             sums.drop_before(corner[2])
         sums.add(corner, scores[..., corner[2] : corner[2] + planes])
-    confidence.take(sums, shape[2])
-    return confidence.found
+    confidence.add_before(shape[2], sums)
+    return confidence.sums
 
 
 def check(
-    found: Found, scores: torch.Tensor, labels: Array, row: int = 0, temperature: float = 1.0
+    found: ConfidenceSums,
+    scores: torch.Tensor,
+    labels: Array,
+    row: int = 0,
+    temperature: float = 1.0,
 ) -> None:
     """Compare with the sums over the whole scan, written out."""
     p = (scores.double() / temperature).sigmoid().numpy()
@@ -55,7 +59,7 @@ def check(
             assert got[region.name] == pytest.approx(dice, abs=1e-5)
     if row == 0:
         wrong = 100 * np.abs(masks - p).max(axis=0)
-        assert np.abs(found.doubt - wrong).max() <= 0.51
+        assert np.abs(found.errors - wrong).max() <= 0.51
 
 
 @settings(max_examples=20)
@@ -89,6 +93,6 @@ def test_what_is_not_there_has_no_score() -> None:
 
 
 def test_voxels_of_labels_become_those_of_regions() -> None:
-    assert sizes_of_channels(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [7, 6, 4]
+    assert totals_of_channels(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [7, 6, 4]
     plain = np.array([9.0, 1, 2])
-    assert sizes_of_channels(plain, made_spec().label_set).tolist() == plain.tolist()
+    assert totals_of_channels(plain, made_spec().label_set).tolist() == plain.tolist()

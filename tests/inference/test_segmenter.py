@@ -23,8 +23,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.predictor import Predictor
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import Ensemble, Segmenter
 from medseg.io import read_image, read_labels
 from medseg.networks.inferers import window_inferer
 from medseg.networks.unet import build_network
@@ -218,7 +217,7 @@ def test_mirroring_averages_the_scores_of_all_flips(
     with torch.inference_mode():
         flips = [[], [2], [4], [2, 4]]
         scores = sum(network(image.flip(flip)).flip(flip) for flip in flips) / 4
-        mirrored = Predictor([torch_member(network)], 3, (0, 2))(image)
+        mirrored = Ensemble([torch_member(network)], 3, (0, 2))(image)
     assert torch.allclose(mirrored, scores, atol=1e-5)
     got = Segmenter(folder, "cpu", mirror=True).segment(volume).labels
     assert (got != scores[0].max(dim=0).indices.numpy()).mean() < 1e-3
@@ -277,7 +276,7 @@ def test_broken_weights_are_an_error_and_not_a_label_map(
     for value in weights.values():
         value.mul_(torch.nan)
     RunFolder(folder).save_weights(weights)
-    with pytest.raises(MedsegError, match="no finite numbers"):
+    with pytest.raises(MedsegError, match="not finite numbers"):
         Segmenter(folder, "cpu").segment(scan())
 
 
@@ -303,7 +302,7 @@ def test_fp16_needs_a_gpu(untrained_bundle: Callable[..., Path]) -> None:
 
 def test_rounding_is_told_from_faults(untrained_bundle: Callable[..., Path]) -> None:
     member = torch_member(network_of(untrained_bundle()), torch.bfloat16)
-    predict = Predictor([member], 3)
+    predict = Ensemble([member], 3)
     windows = torch.randn(1, 1, 16, 16, 16)
     assert 0 < predict.rounding_error(windows) < 0.1
 
@@ -312,7 +311,7 @@ MEMORY = """
 import ctypes, re, resource, sys
 from pathlib import Path
 import numpy as np
-from medseg.inference.segmenter import Segmenter
+from medseg.inference.segmenter import Ensemble, Segmenter
 from medseg.errors import MedsegError
 from medseg.volume import Volume
 

@@ -12,7 +12,7 @@ from support.scores import CPU, blobs
 
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.label_writer import Labeller
+from medseg.inference.label_writer import LabelWriter
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import Painting, painting_of
 from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
@@ -31,13 +31,13 @@ def labelled(logits: torch.Tensor, back: GridMap, planes: int, painting: Paintin
     shape = (logits.shape[1], logits.shape[2], logits.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.0)
     labels: Array = np.full(back.target, 99, np.uint8)
-    labeller = Labeller(back, labels, CPU, painting)
+    writer = LabelWriter(back, labels, CPU, painting)
     sums = Accumulator(windows, len(logits), CPU)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
-            sums.drop_before(labeller.label(sums, corner[2]))
+            sums.drop_before(writer.write_before(corner[2], sums))
         sums.add(corner, logits[..., corner[2] : corner[2] + planes])
-    labeller.label(sums, shape[2])
+    writer.write_before(shape[2], sums)
     return labels
 
 

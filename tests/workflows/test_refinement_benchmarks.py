@@ -14,7 +14,7 @@ import torch
 
 from medseg.bundle.bundle import parse_spec
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import Confidence
+from medseg.inference.confidence import ConfidenceAccumulator
 from medseg.inference.windows import Windows
 from medseg.labels import Label, LabelSet
 
@@ -140,11 +140,11 @@ def test_the_arms_expected_dice_is_medsegs_own(load) -> None:
     sums = Accumulator(windows, 6, torch.device("cpu"))
     sums.add((0, 0, 0), logits)
     parts = [slice(0, 3), slice(3, 6)]
-    confidence = Confidence((9, 8, 7), parts, 1, temperatures=(0.5,))
-    confidence.take(sums, 7)
+    confidence = ConfidenceAccumulator((9, 8, 7), parts, 1, temperatures=(0.5,))
+    confidence.add_before(7, sums)
     estimates = (logits.unflatten(0, (2, 3)) / 0.5).softmax(dim=1)
     found = load("ablation").expected_dice(estimates, logits[3:].argmax(dim=0), labels)
-    assert found == pytest.approx(confidence.found.expected_dice(labels), abs=1e-5)
+    assert found == pytest.approx(confidence.sums.expected_dice(labels), abs=1e-5)
 
 
 def test_an_arm_is_compared_with_its_control_seed_by_seed_and_image_by_image(load) -> None:

@@ -10,13 +10,13 @@ from medseg._support.folders import list_files
 from medseg.datasets.layouts.bids import DESCRIPTION, bids, is_bids
 from medseg.datasets.layouts.checks import is_there
 from medseg.datasets.layouts.dicom import dicom, holds_dicom
-from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection, abbreviate
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection
 from medseg.datasets.layouts.msd_csv import msd, read_json_list, table
 from medseg.datasets.layouts.nnunet_folders import FOLDER_PAIRS, folders, nnunet
-from medseg.datasets.names import split_suffix
+from medseg.datasets.names import abbreviate, split_suffix
 from medseg.errors import DatasetError
 
-__all__ = ["LISTING", "CaseListing", "ListedCase", "Selection", "abbreviate", "list_cases"]
+__all__ = ["LISTING", "CaseListing", "ListedCase", "Selection", "list_cases"]
 
 LISTING = "dataset.json"
 TABLE = "cases.csv"

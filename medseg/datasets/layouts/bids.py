@@ -23,8 +23,8 @@ from medseg.datasets.layouts.bids_masks import (
     missing,
     values_by_name,
 )
-from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection, abbreviate
-from medseg.datasets.names import split_suffix
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection
+from medseg.datasets.names import abbreviate, split_suffix
 from medseg.errors import DatasetError, Fault
 
 DESCRIPTION = "dataset_description.json"

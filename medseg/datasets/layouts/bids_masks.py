@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from medseg.datasets.layouts.entries import CaseListing, abbreviate
+from medseg.datasets.layouts.entries import CaseListing
 from medseg.datasets.mask_files import Masks
+from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError
 
 MASK = "mask"

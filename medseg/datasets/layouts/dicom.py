@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from medseg._support.folders import Listing
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.dicom_structures import Structures
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection, abbreviate
+from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection
+from medseg.datasets.names import abbreviate, make_series_name
 from medseg.errors import DatasetError, Fault, ScanError
 from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
 from medseg.io.dicom.structures import LabelObject, hash_patient, read_label_object
@@ -175,7 +175,7 @@ def _cases(
     for one, objects in labelled:
         chosen = studies.channels_of(one)
         if isinstance(chosen, str):
-            found.faults.append(Fault(_name(one, root), chosen))
+            found.faults.append(Fault(make_series_name(one, root), chosen))
             continue
         case = cases.setdefault(tuple(map(id, chosen)), _Found(one, chosen, []))
         case.objects.extend(objects)
@@ -210,15 +210,9 @@ def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
-def _name(series: Series, root: Path) -> str:
-    """Return the name of a series' case, which does not say who it is."""
-    told_by = series.uid or series.files[0].relative_to(root).as_posix()
-    return f"series-{hashlib.sha256(told_by.encode(errors='replace')).hexdigest()[:10]}"
-
-
 def _add(found: CaseListing, case: _Found, values: Mapping[str, int], root: Path) -> None:
     """Make a row of a labelled series, or say why it cannot be one."""
-    name = _name(case.series, root)
+    name = make_series_name(case.series, root)
     taken = [(one.file, tuple(n for n in one.names if n in values)) for one in case.objects]
     taken = [(file, names) for file, names in taken if names]
     fault = _fault(case.objects, taken)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts.entries import abbreviate
+from medseg.datasets.names import abbreviate
 from medseg.errors import GeometryError
 from medseg.io.dicom.geometry import compute_affine, group_by_position, split_stacks
 from medseg.io.dicom.series import Series

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,3 @@ class CaseListing:
     channel_names: tuple[str, ...] = ()
     label_names: dict[int, str] = field(default_factory=dict)
     ignore: int | None = None
-
-
-def abbreviate(names: Iterable[str], most: int = 5) -> str:
-    """Write a few of many names: ``a, b, c and 7 more``."""
-    listed = list(names)
-    rest = len(listed) - most
-    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")

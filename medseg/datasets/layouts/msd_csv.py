@@ -10,8 +10,8 @@ from typing import Any
 from medseg._support.folders import resolve_path
 from medseg._support.tables import read_table, read_text
 from medseg.datasets.layouts.dataset_json import ignored_value
-from medseg.datasets.layouts.entries import CaseListing, ListedCase, abbreviate
-from medseg.datasets.names import split_suffix
+from medseg.datasets.layouts.entries import CaseListing, ListedCase
+from medseg.datasets.names import abbreviate, split_suffix
 from medseg.errors import DatasetError, Fault
 
 

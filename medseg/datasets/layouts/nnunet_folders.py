@@ -8,9 +8,9 @@ from pathlib import Path
 
 from medseg._support.folders import list_files
 from medseg.datasets.layouts.dataset_json import ignored_value
-from medseg.datasets.layouts.entries import CaseListing, ListedCase, abbreviate
+from medseg.datasets.layouts.entries import CaseListing, ListedCase
 from medseg.datasets.layouts.msd_csv import read_json_list
-from medseg.datasets.names import split_channel, split_suffix
+from medseg.datasets.names import abbreviate, split_channel, split_suffix
 from medseg.errors import DatasetError, Fault
 
 FOLDER_PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))

@@ -1,5 +1,5 @@
-"""What computes a network: one file per backend, and one that chooses."""
+"""What computes a network: the contract, one file per backend, and one that chooses."""
 
-from medseg.inference.backends.member import Member
+from medseg.inference.backends.contract import Backend, Member
 
-__all__ = ["Member"]
+__all__ = ["Backend", "Member"]

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from medseg._support.registry import Registry
 from medseg.bundle.bundle import Bundle
 from medseg.errors import MedsegError
-from medseg.inference.backends import openvino
-from medseg.inference.backends.exported import Exported, find_exported
-from medseg.inference.backends.member import Member
-from medseg.inference.backends.openvino import OpenVinoMember
-from medseg.inference.backends.pytorch import TorchMember
-from medseg.networks.loading import Answer, answer_of, load_network
+from medseg.inference.backends.contract import Backend, Member
+from medseg.inference.backends.openvino import OpenVinoBackend, find_close_export, load_exported
+from medseg.inference.backends.pytorch import TorchBackend
 
-BACKENDS = ("auto", "torch", "openvino")
+AUTO = "auto"
 
-_log = logging.getLogger(__name__)
+
+def _check_backend(backend: Backend) -> None:
+    """Make sure that an entry point names a backend.
+
+    Raises:
+        TypeError: If it does not.
+    """
+    if isinstance(backend, type) or not callable(getattr(backend, "load", None)):
+        raise TypeError("a backend is an object with a method 'load', not a class")
+
+
+BACKENDS: Registry[Backend] = Registry(
+    "medseg.backends",
+    "backend",
+    {"torch": TorchBackend(), "openvino": OpenVinoBackend()},
+    check=_check_backend,
+)
+"""What ``--backend`` takes besides ``auto``."""
 
 
 def load_members(
@@ -28,8 +42,8 @@ def load_members(
     backend: str,
     device: torch.device,
     precision: torch.dtype,
-) -> tuple[str, list[Member], Answer]:
-    """Return the backend chosen, networks of a bundle as it computes them, and what they answer.
+) -> tuple[str, Sequence[Member]]:
+    """Load a bundle's networks with the backend asked for.
 
     ``auto`` is OpenVINO where it is installed, the device is a CPU, the precision float32, and
     the bundle was exported from the weights it has now with label maps that agree well enough
@@ -39,49 +53,25 @@ def load_members(
     Args:
         bundle: A trained bundle.
         files: The weights to use, of its members.
-        backend: ``auto``, ``torch`` or ``openvino``.
+        backend: ``auto``, ``torch``, ``openvino``, or the name of a backend that another package
+            registers.
         device: Where to compute.
         precision: Of the arithmetic.
 
+    Returns:
+        The backend's name, and the networks as it computes them, in the order of ``files``.
+
     Raises:
         CheckpointError: If weights are absent, damaged, or of another network.
-        MissingExtraError: If OpenVINO was asked for and is not installed.
+        MissingExtraError: If the backend needs a package that is not installed.
         MedsegError: If there is no such backend, or it does not compute there, or so.
     """
-    if backend not in BACKENDS:
-        raise MedsegError(f"there is no backend '{backend}'; choose {', '.join(BACKENDS)}")
-    if backend == "openvino" and device.type != "cpu":
-        raise MedsegError(f"backend openvino computes on a CPU, not on {device}; use --device cpu")
-    exported = _usable(bundle, backend, device, precision)
-    if backend == "auto":
-        backend = "openvino" if isinstance(exported, Exported) else "torch"
-    answer = answer_of(bundle)
-    if isinstance(exported, Exported):
-        models = [openvino.read_model(exported.models[bundle.members.index(f)]) for f in files]
-        return backend, [OpenVinoMember(model, precision) for model in models], answer
-    networks = [load_network(bundle, file) for file in files]
-    if backend == "openvino":
-        spec = bundle.spec
-        converted = [openvino.convert(network, spec, answer.channels) for network in networks]
-        return backend, [OpenVinoMember(one, precision) for one in converted], answer
-    dims = bundle.spec.network.dims
-    members: list[Member] = [TorchMember(network, dims, device, precision) for network in networks]
-    return backend, members, answer
-
-
-def _usable(
-    bundle: Bundle, backend: str, device: torch.device, precision: torch.dtype
-) -> Exported | None:
-    """Return the exported networks that this backend may use."""
-    if backend == "torch" or not bundle.is_trained:
-        return None
-    if backend == "auto" and (device.type != "cpu" or precision != torch.float32):
-        return None
-    if backend == "auto" and not openvino.is_installed():
-        return None
-    exported = find_exported(bundle)
-    if isinstance(exported, str):
-        if exported:
-            _log.warning("%s; medseg export BUNDLE --to openvino makes it anew", exported)
-        return None
-    return exported if backend == "openvino" or exported.found.is_close else None
+    if backend == AUTO:
+        exported = find_close_export(bundle, device, precision)
+        if exported is not None:
+            return "openvino", load_exported(exported, bundle, files, precision)
+        backend = "torch"
+    elif backend not in BACKENDS.names:
+        choices = ", ".join((AUTO, *BACKENDS.names))
+        raise MedsegError(f"there is no backend '{backend}'; choose one of {choices}")
+    return backend, BACKENDS.get(backend).load(bundle, files, device, precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import logging
 import threading
 import warnings
 from collections.abc import Sequence
@@ -14,8 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError, MedsegError, MissingExtraError, OutputError
+from medseg.inference.backends.exported import ExportedNetworks, StaleExportError, find_exported
+from medseg.networks.loading import answer_of, load_network
 from medseg.networks.unet import Finest
 
 INPUT, OUTPUT = "image", "scores"
@@ -23,9 +27,11 @@ INPUT, OUTPUT = "image", "scores"
 
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
+_log = logging.getLogger(__name__)
+
 
 def is_installed() -> bool:
-    """Tell whether OpenVINO is there."""
+    """Tell whether OpenVINO is installed."""
     return importlib.util.find_spec("openvino") is not None
 
 
@@ -43,6 +49,95 @@ def require() -> Any:
         ) from error
 
 
+class OpenVinoBackend:
+    """Computes networks by OpenVINO, on a CPU."""
+
+    def load(
+        self, bundle: Bundle, files: Sequence[Path], device: torch.device, precision: torch.dtype
+    ) -> list[OpenVinoMember]:
+        """Load networks of a trained bundle: its current export, else converted in memory.
+
+        Args:
+            bundle: A trained bundle.
+            files: The weights to use, of its members.
+            device: A CPU.
+            precision: float32, or bfloat16 where the processor computes in it.
+
+        Raises:
+            CheckpointError: If weights are absent, damaged, or of another network.
+            MissingExtraError: If OpenVINO is not installed.
+            MedsegError: If the device is not a CPU, the processor cannot compute in this
+                precision, or OpenVINO cannot compute the network.
+        """
+        if device.type != "cpu":
+            raise MedsegError(
+                f"the backend openvino computes on a CPU, not on {device}; use --device cpu"
+            )
+        exported = _find_current_export(bundle)
+        if exported is not None:
+            return load_exported(exported, bundle, files, precision)
+        channels = answer_of(bundle).channels
+        networks = [load_network(bundle, file) for file in files]
+        models = [convert(network, bundle.spec, channels) for network in networks]
+        return [OpenVinoMember(model, precision) for model in models]
+
+
+def find_close_export(
+    bundle: Bundle, device: torch.device, precision: torch.dtype
+) -> ExportedNetworks | None:
+    """Return the exported networks that may be used although nobody asked for OpenVINO.
+
+    Args:
+        bundle: A bundle, trained or not.
+        device: Where to compute.
+        precision: Of the arithmetic.
+
+    Raises:
+        CheckpointError: If the bundle's weights cannot be read.
+    """
+    if device.type != "cpu" or precision != torch.float32 or not is_installed():
+        return None
+    exported = _find_current_export(bundle)
+    if exported is None or not exported.agreement.is_close:
+        return None
+    return exported
+
+
+def load_exported(
+    exported: ExportedNetworks, bundle: Bundle, files: Sequence[Path], precision: torch.dtype
+) -> list[OpenVinoMember]:
+    """Load the exported networks of some of a bundle's members.
+
+    Args:
+        exported: The bundle's networks.
+        bundle: The bundle.
+        files: The weights whose networks to use, of its members.
+        precision: float32, or bfloat16 where the processor computes in it.
+
+    Raises:
+        CheckpointError: If a file is damaged.
+        MedsegError: If the processor cannot compute in this precision.
+    """
+    members = []
+    for file in files:
+        model = read_model(exported.models[bundle.members.index(file)])
+        members.append(OpenVinoMember(model, precision))
+    return members
+
+
+def _find_current_export(bundle: Bundle) -> ExportedNetworks | None:
+    """Return the export of the weights a bundle has now; say so once if there is a stale one."""
+    if not bundle.is_trained:
+        return None
+    try:
+        return find_exported(bundle)
+    except StaleExportError as error:
+        _log.warning(
+            "%s; it is not used. Export again: medseg export BUNDLE --to openvino", error.message
+        )
+        return None
+
+
 class OpenVinoMember:
     """A network compiled for this processor. May be called by several threads.
 
@@ -57,10 +152,9 @@ class OpenVinoMember:
     def __init__(self, model: Any, precision: torch.dtype) -> None:
         self.precision = precision
         core = require().Core()
-        able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision not in _HINTS or (precision == torch.bfloat16 and "BF16" not in able):
+        if not _can_compute_in(precision, core):
             raise MedsegError(
-                f"this processor does not compute in {precision} with openvino; choose precision "
+                f"OpenVINO cannot compute in {precision} on this processor; choose precision "
                 "fp32, or backend torch"
             )
         settings = {
@@ -70,7 +164,7 @@ class OpenVinoMember:
             "NUM_STREAMS": 1,
         }
         self._compiled = core.compile_model(model, "CPU", settings)
-        self._mine = threading.local()
+        self._of_this_thread = threading.local()
 
     def arithmetic(self) -> contextlib.AbstractContextManager[object]:
         """Return a context that does nothing: the precision is compiled in."""
@@ -81,12 +175,19 @@ class OpenVinoMember:
         return torch.cat([self._scores(window) for window in torch.split(windows, 1)])
 
     def _scores(self, window: torch.Tensor) -> torch.Tensor:
-        if not hasattr(self._mine, "request"):
-            self._mine.request = self._compiled.create_infer_request()
-        request = self._mine.request
+        mine = self._of_this_thread
+        if not hasattr(mine, "request"):
+            mine.request = self._compiled.create_infer_request()
+        request = mine.request
         request.infer([window.contiguous().numpy()], share_inputs=True)
         # A copy: the next window's scores are written to the same place.
         return torch.from_numpy(request.get_output_tensor(0).data.copy())
+
+
+def _can_compute_in(precision: torch.dtype, core: Any) -> bool:
+    if precision == torch.bfloat16:
+        return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return precision in _HINTS
 
 
 def convert(network: nn.Module, spec: BundleSpec, channels: int) -> Any:
@@ -113,13 +214,17 @@ def convert(network: nn.Module, spec: BundleSpec, channels: int) -> Any:
         model.reshape(shape)
     except RuntimeError as error:
         raise MedsegError(
-            f"OpenVINO cannot compute this network: {str(error).strip().splitlines()[-1]}; "
-            "use backend torch"
+            "OpenVINO cannot compute this network; use backend torch",
+            detail=str(error).strip().splitlines()[-1],
         ) from error
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
-    if list(model.outputs[0].get_shape()) != [1, channels, *spec.training.patch]:
-        raise MedsegError("OpenVINO returns scores of another shape; use backend torch")
+    returned = list(model.outputs[0].get_shape())
+    expected = [1, channels, *spec.training.patch]
+    if returned != expected:
+        raise MedsegError(
+            f"OpenVINO returns scores of shape {returned}, not {expected}; use backend torch"
+        )
     return model
 
 
@@ -140,7 +245,11 @@ def write_model(model: Any, file: Path) -> None:
     try:
         require().save_model(model, str(file), compress_to_fp16=False)
     except RuntimeError as error:
-        raise OutputError(f"cannot write {file.name}: is the disk full?") from error
+        raise OutputError(
+            "the exported network cannot be written; is the disk full?",
+            source=file,
+            detail=str(error),
+        ) from error
 
 
 def read_model(file: Path) -> Any:
@@ -154,5 +263,7 @@ def read_model(file: Path) -> Any:
         return require().Core().read_model(str(file))
     except RuntimeError as error:
         raise CheckpointError(
-            f"{file.name} is no model that OpenVINO reads; export the bundle again"
+            "OpenVINO cannot read the exported network; export the bundle again",
+            source=file,
+            detail=str(error),
         ) from error

@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from medseg.bundle.bundle import Bundle
+from medseg.networks.loading import load_network
 from medseg.networks.unet import levels_of
 
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
+
+
+class TorchBackend:
+    """Computes networks by PyTorch, on any device and in any precision that it knows."""
+
+    def load(
+        self, bundle: Bundle, files: Sequence[Path], device: torch.device, precision: torch.dtype
+    ) -> list[TorchMember]:
+        """Load networks of a trained bundle.
+
+        Args:
+            bundle: A trained bundle.
+            files: The weights to use, of its members.
+            device: Where to compute.
+            precision: Of the arithmetic.
+
+        Raises:
+            CheckpointError: If weights are absent, damaged, or of another network.
+        """
+        dims = bundle.spec.network.dims
+        networks = [load_network(bundle, file) for file in files]
+        return [TorchMember(network, dims, device, precision) for network in networks]
 
 
 class TorchMember:
@@ -26,7 +52,8 @@ class TorchMember:
     def __init__(
         self, network: nn.Module, dims: int, device: torch.device, precision: torch.dtype
     ) -> None:
-        self._device, self.precision = device, precision
+        self.precision = precision
+        self._device = device
         self._layout = _best_layout(network, dims, device, precision)
         network = copy.deepcopy(network).to(device)
         if device.type == "cpu":
@@ -53,20 +80,24 @@ def _best_layout(
     if precision != torch.float32:
         return channels_last
     # Group norm in float32 and channels-last loses digits on a CPU: it sums squares directly.
-    exact = not any(
-        isinstance(layer, (nn.GroupNorm, *_INSTANCE_NORMS)) for layer in network.modules()
-    )
-    return channels_last if device.type == "cpu" and exact else torch.contiguous_format
+    if device.type == "cpu" and not _normalises_by_group(network):
+        return channels_last
+    return torch.contiguous_format
+
+
+def _normalises_by_group(network: nn.Module) -> bool:
+    """Tell whether a network has group norms, or instance norms, which become group norms."""
+    group_norms = (nn.GroupNorm, *_INSTANCE_NORMS)
+    return any(isinstance(layer, group_norms) for layer in network.modules())
 
 
 def _use_group_norm(network: nn.Module) -> None:
     """Replace instance norms by group norms of one channel each: the same, and faster on a CPU."""
     for name, layer in network.named_children():
-        if isinstance(layer, _INSTANCE_NORMS) and not layer.track_running_stats:
-            norm = nn.GroupNorm(
-                layer.num_features, layer.num_features, layer.eps, affine=layer.affine
-            )
-            norm.weight, norm.bias = layer.weight, layer.bias
-            setattr(network, name, norm)
-        else:
+        if not isinstance(layer, _INSTANCE_NORMS) or layer.track_running_stats:
             _use_group_norm(layer)
+            continue
+        channels = layer.num_features
+        norm = nn.GroupNorm(channels, channels, layer.eps, affine=layer.affine)
+        norm.weight, norm.bias = layer.weight, layer.bias
+        setattr(network, name, norm)

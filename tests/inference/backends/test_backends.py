@@ -20,10 +20,10 @@ from medseg import BundleError, CheckpointError, MedsegError, MissingExtraError,
 from medseg.bundle.bundle import load_bundle, read_agreement
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import AGREEMENT, OPENVINO
-from medseg.inference.backends.loading import load_network
 from medseg.inference.backends.openvino import OpenVinoMember, convert
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.predictor import Predictor
+from medseg.inference.segmenter import Ensemble
+from medseg.networks.loading import load_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 
@@ -66,9 +66,9 @@ def test_both_backends_return_the_same_scores(kind: str, tmp_path: Path) -> None
         wanted = TorchMember(network, spec.network.dims, CPU, torch.float32)(windows)
         assert torch.allclose(member(windows), wanted, atol=1e-3)
         # Scores are kept while the next window's are made, and averaged in place.
-        both = Predictor([member], spec.network.dims, (0, 1))
+        both = Ensemble([member], spec.network.dims, (0, 1))
         flat = windows.unsqueeze(-1) if spec.network.dims == 2 else windows
-        torch_both = Predictor([TorchMember(network, spec.network.dims, CPU, torch.float32)],
+        torch_both = Ensemble([TorchMember(network, spec.network.dims, CPU, torch.float32)],
                                spec.network.dims, (0, 1))  # fmt: skip
         assert torch.allclose(both(flat), torch_both(flat), atol=1e-3)
 
@@ -155,7 +155,7 @@ def test_a_stale_export_is_never_used(
     spoil(copy)
     with caplog.at_level(logging.WARNING):
         assert Segmenter(copy, "cpu").backend == "torch"
-    assert "makes it anew" in caplog.text
+    assert "Export again: medseg export BUNDLE --to openvino" in caplog.text
     # Asked for by name it is converted from the weights that are there now.
     asked = Segmenter(copy, "cpu", backend="openvino").segment(scan()).labels
     wanted = Segmenter(copy, "cpu", backend="torch").segment(scan()).labels
@@ -175,7 +175,7 @@ def test_a_damaged_model_is_an_error_of_ours(tmp_path: Path) -> None:
 
 
 def test_a_wrong_backend_is_said(exported: Path) -> None:
-    with pytest.raises(MedsegError, match="choose auto, torch, openvino"):
+    with pytest.raises(MedsegError, match="choose one of auto, torch, openvino"):
         Segmenter(exported, "cpu", backend="abacus")
     with pytest.raises(MedsegError, match="computes on a CPU"):
         Segmenter(exported, "meta", backend="openvino")

@@ -120,10 +120,9 @@ def judge_case(
 ) -> tuple[list[Judged], JudgedMask]:
     """Segment one test case in every condition, and judge a damaged mask of it."""
     volume, reference = open_case(case, segmenter.spec)
-    keep_largest = segmenter.bundle.decided.inference.keep_largest or ()
     found = []
     for condition, kind, image in conditions(volume, 1000 + number):
-        (made,) = segmenter.segment_in_ways(image, [keep_largest], temperatures=(1.0,))
+        made = segmenter.predict(image, temperatures=(1.0,)).finish()
         raw = list(made.confidence_at[1.0].values())
         dice = compute_mask_dice(made.labels, reference, segmenter.spec.label_set)
         known = made.quality

@@ -1,0 +1,152 @@
+"""``Prediction``: what the network says of one scan, before it is finished.
+
+A scan goes through the network once, and can be finished in several ways: training tries out of
+which structures only the largest connected component should be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.transforms import get_largest_connected_component_mask
+from scipy.ndimage import find_objects
+
+from medseg.bundle.spec import QualityFinding
+from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.sliding_window import PassResult
+from medseg.labels import LabelSet
+from medseg.metrics.metrics import count_voxels
+from medseg.quality.calibration import estimate_quality
+from medseg.volume import Array, Volume
+
+
+class Prediction:
+    """What the network says of one scan, before it is finished.
+
+    Args:
+        scan: The scan's grid; its voxels are not needed any more.
+        result: Of the pass over the scan.
+        label_set: What the label indices mean.
+        calibration: What confidence meant on held-out cases, if the bundle knows.
+        keep_largest: The labels of which the bundle keeps only the largest component.
+
+    Attributes:
+        labels: Label indices ``(i, j, k)`` on the scan's grid, with nothing removed.
+    """
+
+    def __init__(
+        self,
+        scan: Volume,
+        result: PassResult,
+        label_set: LabelSet,
+        calibration: QualityFinding | None = None,
+        keep_largest: Collection[str] = (),
+    ) -> None:
+        self.labels = result.labels
+        self._scan = scan
+        self._result = result
+        self._label_set = label_set
+        self._calibration = calibration
+        self._keep_largest = keep_largest
+        self._errors: Array | None = None
+
+    @property
+    def given_dice(self) -> dict[str, float]:
+        """The raw expected Dice of labels that were given to be judged, by label name."""
+        if self._result.given is None:
+            raise ValueError("this prediction was made without labels to judge")
+        return self._result.given.expected_dice(self._label_set)
+
+    def finish(
+        self, *, keep_largest: Collection[str] | None = None, error_map: bool = False
+    ) -> Segmentation:
+        """Make a segmentation of the prediction.
+
+        Args:
+            keep_largest: Names of the labels of which only the largest connected component is
+                kept; those that the bundle names unless given.
+            error_map: Whether to say for each voxel how probably its label is wrong.
+        """
+        names = self._keep_largest if keep_largest is None else keep_largest
+        labels, sums = self._apply_keep_largest(names)
+        at_each = [
+            sums.expected_dice(self._label_set, which)
+            for which in range(len(self._result.temperatures))
+        ]
+        confidence = at_each[0]
+        others = zip(self._result.temperatures[1:], at_each[1:], strict=True)
+        seconds = {stage: round(took, 4) for stage, took in self._result.seconds.items()}
+        return Segmentation(
+            labels,
+            self._label_set,
+            _volumes_ml(labels, self._label_set, self._scan.voxel_ml),
+            quality=estimate_quality(confidence, self._calibration),
+            confidence=confidence,
+            confidence_at=dict(others),
+            error_map=self._error_map() if error_map else None,
+            seconds=seconds,
+            warnings=self._result.warnings,
+            grid=self._scan,
+        )
+
+    def _apply_keep_largest(self, names: Collection[str]) -> tuple[Array, ConfidenceSums]:
+        """Return the labels with small components removed, and the sums over what is left."""
+        indices = [label.index for label in self._label_set if label.name in names]
+        if not indices:
+            return self.labels, self._result.confidence
+        kept = keep_largest_components(self.labels, indices)
+        shares = _shares_kept(self.labels, kept, indices, self._error_map())
+        return kept, self._result.confidence.with_share_kept(shares)
+
+    def _error_map(self) -> Array:
+        if self._errors is None:
+            result = self._result
+            self._errors = map_errors(result.confidence, result.grid, self._scan.shape)
+        return self._errors
+
+
+def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
+    """Return the labels with only the largest connected component of some of them.
+
+    Args:
+        labels: Label indices ``(i, j, k)``.
+        indices: The labels of which smaller components become background.
+    """
+    kept = np.array(labels, order="F")
+    boxes = find_objects(labels)
+    for index in indices:
+        box = boxes[index - 1] if index <= len(boxes) else None
+        if box is None:
+            continue
+        mask = np.ascontiguousarray(labels[box] == index)
+        largest = get_largest_connected_component_mask(torch.from_numpy(mask)).numpy()
+        kept[box][mask & ~largest.astype(bool)] = 0
+    return kept
+
+
+def _shares_kept(
+    before: Array, after: Array, indices: Sequence[int], errors: Array
+) -> Mapping[int, float]:
+    """Return class → share of its mask's probability that lies in what is kept of it."""
+    shares = {}
+    for index in indices:
+        total = _percent_within(before == index, errors)
+        kept = _percent_within(after == index, errors)
+        shares[index] = kept / total if total else 1.0
+    return shares
+
+
+def _percent_within(mask: Array, errors: Array) -> float:
+    return float((PERCENT - errors[mask].astype(np.float64)).sum())
+
+
+def _volumes_ml(labels: Array, label_set: LabelSet, voxel_ml: float) -> dict[str, float]:
+    counts = count_voxels(labels, label_set.classes)
+    volumes = {}
+    for region in label_set.regions:
+        voxels = float(counts[list(region.labels)].sum())
+        volumes[region.name] = voxels * voxel_ml
+    return volumes
