@@ -13,6 +13,7 @@ from typing import Any, Literal
 from medseg.bundle.bundle import (
     Bundle,
     differences,
+    flat_parameters,
     load_bundle,
     parse_spec,
     spec_json,
@@ -20,6 +21,7 @@ from medseg.bundle.bundle import (
 )
 from medseg.bundle.spec import FITTED, BundleSpec
 from medseg.errors import BundleError, CheckpointError, Fault
+from medseg.events import RunStarted
 from medseg.training.lineage import Lineage, read_lineage
 from medseg.training.run_folder import RunFolder
 
@@ -261,3 +263,34 @@ def begin_run(run: TrainingRun, fingerprint: str | None = None) -> None:
     write_bundle(run.spec, run.folder.bundle)
     # Last: where it stands, the run can be resumed.
     run.folder.write_info(info)
+
+
+def run_started(
+    run: TrainingRun,
+    provenance: Mapping[str, str],
+    total_steps: int,
+    resumed_at: int | None = None,
+) -> RunStarted:
+    """Return the event that a run begins, or continues.
+
+    Args:
+        run: The run.
+        provenance: Versions, git state, device and the data's fingerprint.
+        total_steps: How many steps the run is set to take.
+        resumed_at: The step that it continues from, if it is resumed.
+    """
+    parameters = flat_parameters(run.spec) | {"fold": str(run.fold)}
+    if run.lineage is not None:
+        parameters |= run.lineage.parameters
+        decisions = "\n".join(run.lineage.decisions)
+        provenance = {**provenance, "from.decisions": decisions}
+    return RunStarted(
+        folder=run.folder.path,
+        run_id=run.run_id,
+        name=run.spec.name,
+        experiment=run.spec.tracking.experiment or run.spec.name,
+        parameters=parameters,
+        provenance=provenance,
+        resumed_at=resumed_at,
+        total_steps=total_steps,
+    )

@@ -15,7 +15,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify
-from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
+from medseg.training.distributed import ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
@@ -99,25 +99,20 @@ class TrainingSession:
         """Return the session with another bundle."""
         return replace(self, run=replace(self.run, spec=spec))
 
-    def build_learner(self, listeners: Sequence[Listener]) -> Learner:
-        """Return the learner of the network, before its first step.
-
-        Raises:
-            CheckpointError: If the weights to start from are gone or have changed.
-        """
-        return self._build_learner(self.spec, listeners, self._initial_weights())
-
-    def _build_learner(
-        self,
-        spec: BundleSpec,
-        listeners: Sequence[Listener] = (),
-        initial_weights: InitialWeights | None = None,
+    def build_learner(
+        self, listeners: Sequence[Listener], initial_weights: InitialWeights | None
     ) -> Learner:
+        """Return the learner of the network, before its first step."""
         factory = select_learner_factory(self.stages)
         cases = self.dataset.training
-        return factory(spec, cases, self.device, listeners, self.group, initial_weights)
+        return factory(self.spec, cases, self.device, listeners, self.group, initial_weights)
 
-    def _initial_weights(self) -> InitialWeights | None:
+    def load_initial_weights(self) -> InitialWeights | None:
+        """Return the weights to start from; ``None`` for random ones or those of a checkpoint.
+
+        Raises:
+            CheckpointError: If they are gone or have changed.
+        """
         lineage = self.run.lineage
         if lineage is None or self.run.folder.checkpoint.is_file():
             return None
@@ -133,10 +128,8 @@ class TrainingSession:
             BundleError: If hardly any step fits.
         """
         minutes = self.spec.training.budget_minutes or 0.0
-        # Every process measures by itself; the main one's result is broadcast.
-        alone = replace(self, group=SINGLE_PROCESS)
         speed = measure_speed(
-            self.spec, alone._build_learner, self.dataset.validation, self.calibrating
+            self.spec, self._build_measured_learner, self.dataset.validation, self.calibrating
         )
         seconds_left = 60 * minutes - (time.monotonic() - began)
         spec = fit_to_budget(self.spec, speed, seconds_left)
@@ -150,6 +143,11 @@ class TrainingSession:
             if stage.steps:
                 notify(self.listeners, Notice(_describe_extra_steps(stage, minutes)))
         return fitted
+
+    def _build_measured_learner(self, spec: BundleSpec) -> Learner:
+        # Every process measures by itself; the main one's result is broadcast.
+        factory = select_learner_factory(self.stages)
+        return factory(spec, self.dataset.training, self.device)
 
     def restore(self, learner: Learner, history: TrainingHistory) -> int | None:
         """Return to the last checkpoint, if there is one.

@@ -22,7 +22,7 @@ from medseg.errors import BundleError, Fault
 from medseg.networks.devices import training_precision
 from medseg.networks.inferers import training_inferer
 from medseg.networks.unet import Supervised, build_network
-from medseg.quality.calibration import FEWEST
+from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Callbacks, Learner, build_optimizer
 from medseg.training.losses import build_loss
 
@@ -127,7 +127,7 @@ def count_corrupted_copies(spec: BundleSpec, calibrating: int) -> int:
         calibrating: How many cases quality is calibrated on, those of all folds if there are more.
     """
     # Fewer cases than a calibration needs make copies of them useless.
-    return spec.quality.corrupted_copies if calibrating >= FEWEST else 0
+    return spec.quality.corrupted_copies if calibrating >= MIN_CLEAN_RESULTS else 0
 
 
 def fit_to_budget(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -> BundleSpec:

@@ -96,9 +96,7 @@ class CaseMetric(Metric):  # type: ignore[misc]
         winners = self._painting.compare(logits[0]).winners
         prediction = self._painting.labels(winners.to(torch.int32).cpu().numpy())
         reference = label[0, 0].to(torch.int32).cpu().numpy()
-        scores = score_case(
-            prediction, reference, self._labels, case.spacing, case=case.case_id
-        )
+        scores = score_case(prediction, reference, self._labels, case.spacing, case=case.case_id)
         self.scores.append(scores)
         if len(self.examples) < self._max_examples:
             self.examples[case.case_id] = torch.from_numpy(prediction)

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from medseg.training.fold_results import read_fold
 from support.bundles import content, monai_parts, run_stock, write_json
 
 from medseg import BundleError, CheckpointError, Segmenter, segment, train
@@ -18,7 +19,6 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.weights import load_weights
 from medseg.events import Event, RunDone, RunStarted
 from medseg.testing import make_phantom, write_dataset
-from medseg.training.fold_results import read_fold
 from medseg.training.run_folder import RunFolder
 
 FOLDS = 3
