@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,17 @@ from monailabel.utils.async_tasks.utils import processes
 
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.cases import Cases, FolderCases, is_url
-from medseg.label_server.datastore import CaseStore
+from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.dicomweb import DicomWebCases
-from medseg.label_server.model import Served
-from medseg.label_server.state import State
-from medseg.label_server.tasks import ImproveTask, QualityScoring, SegmentTask, WorstFirst, unscored
+from medseg.label_server.model import ServedModel
+from medseg.label_server.state import StateFolder
+from medseg.label_server.tasks import (
+    QualityScoring,
+    RetrainTask,
+    SegmentTask,
+    WorstFirst,
+    list_unscored,
+)
 from medseg.label_server.versions import Versions
 from medseg.volume import Volume
 
@@ -33,7 +39,7 @@ SCORING = "quality"
 class LabelApp(MONAILabelApp):  # type: ignore[misc]
     """Serves one trained bundle over one set of cases.
 
-    MONAI Label makes one in the server, and one in each process it starts for a training or a
+    MONAI Label makes one in the server, and one in each process it starts for a training run or a
     scoring.
 
     Args:
@@ -43,11 +49,12 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
     """
 
     def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
-        self.state = State(Path(conf["state"]))
+        self.state = StateFolder(Path(conf["state"]))
         self.versions = Versions(self.state)
-        self.spec = self.versions.served.bundle().spec
+        self.spec = self.versions.find_served().load_bundle().spec
         self._device = conf.get("device", "auto")
-        self._modalities = tuple(filter(None, conf.get("modalities", "").split(",")))
+        modalities = conf.get("modalities", "").split(",")
+        self._modalities = tuple(filter(None, modalities))
         super().__init__(
             app_dir,
             studies,
@@ -58,23 +65,23 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         )
 
     def init_datastore(self) -> Datastore:
-        """Make the store of the cases."""
+        """Make the datastore of the cases."""
         cases: Cases
         if is_url(self.studies):
             cases = DicomWebCases(self.studies, self.state, self.spec, self._modalities)
         else:
             cases = FolderCases(self.state, self.spec)
-        return CaseStore(self.state, cases, self.spec)
+        return CaseDatastore(self.state, cases, self.spec)
 
     def init_infers(self) -> dict[str, InferTask]:
         """Offer the bundle as the one model."""
-        self._served = Served(self.versions, self._device)
-        task = SegmentTask(self.state, self._datastore, self._served, self.spec)
+        self._model = ServedModel(self.versions, self._device)
+        task = SegmentTask(self.state, self._datastore, self._model, self.spec)
         return {self.spec.name: task}
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """Offer to train it."""
-        return {self.spec.name: ImproveTask(self.state, self.spec, self._device)}
+        return {self.spec.name: RetrainTask(self.state, self.spec, self._device)}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Offer ways to choose the next case; viewers take the first one unless told."""
@@ -85,12 +92,12 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         return {SCORING: QualityScoring(self.state, self._device)}
 
     def info(self) -> dict[str, Any]:
-        """Say what there is, versions included."""
-        return {**super().info(), "medseg": self.versions.summary()}
+        """Return what there is, versions included."""
+        return {**super().info(), "medseg": self.versions.summarise()}
 
     def segment(self, volume: Volume) -> Segmentation:
         """Segment a volume with the served version."""
-        return self._served.segment(volume)[1]
+        return self._model.segment(volume).segmentation
 
     def infer(
         self, request: Mapping[str, Any], datastore: Datastore | None = None
@@ -98,7 +105,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         """Segment a case, or an image that was uploaded with the request."""
         task = self._infers.get(request.get("model"))
         if task is None:
-            raise HTTPException(404, f"there is no such model; there is {', '.join(self._infers)}")
+            raise HTTPException(404, f"there is no such model, only {', '.join(self._infers)}")
         file, about = task(request)
         return {"label": file, "tag": "original", "file": file, "params": about}
 
@@ -106,34 +113,41 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
         """Segment many cases and keep the results as proposals."""
-        wanted: dict[str, Callable[[], list[str]]] = {
-            "labeled": self._datastore.get_labeled_images,
-            "unlabeled": self._datastore.get_unlabeled_images,
-        }
-        cases = wanted.get(str(request.get("images")), self._datastore.list_images)()
         task = self._infers[self.spec.name]
-        done = {}
-        for case in cases:
+        results = {}
+        for case in self._list_cases(str(request.get("images"))):
             file, about = task({"image": case, "save_label": True})
             Path(file).unlink()
-            done[case] = about
-        return done
+            results[case] = about
+        return results
+
+    def _list_cases(self, images: str) -> list[str]:
+        match images:
+            case "labeled":
+                cases: list[str] = self._datastore.get_labeled_images()
+            case "unlabeled":
+                cases = self._datastore.get_unlabeled_images()
+            case _:
+                cases = self._datastore.list_images()
+        return cases
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Choose the next case, and see that the scores are those of the served version."""
         self._datastore.exchange()
         self.refresh_scores()
-        found: dict[str, Any] = super().next_sample(request)
-        return found
+        sample: dict[str, Any] = super().next_sample(request)
+        sample.pop("path", None)  # where the scan lies is not for clients to know
+        return sample
 
     def refresh_scores(self) -> None:
         """Start scoring, unless every case is scored or it runs already."""
-        stale = unscored(self.state, self._datastore, self.versions.served)
-        if stale and not processes("scoring") and not processes("train"):
+        if processes("scoring") or processes("train"):
+            return
+        if list_unscored(self.state, self._datastore, self.versions.find_served()):
             self.async_scoring(SCORING)
 
     def on_init_complete(self) -> None:
         """Start what runs beside the server."""
-        self._datastore.labels.audit_what_a_kill_left_out()
+        self._datastore.labels.audit_unrecorded()
         super().on_init_complete()
         self.refresh_scores()

@@ -14,15 +14,18 @@ from typing import Any
 
 from medseg.errors import OutputError
 
+Fact = str | int | float | bool | None
+"""What a line may hold. An exception is no fact: its text may quote paths and headers."""
+
 _WRITING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Requester:
     """Who made the request that is being answered.
 
     Attributes:
-        user: The name given at login; ``local`` where no login is asked for.
+        user: The name given at login; ``local`` where no login is required.
         address: The network address.
     """
 
@@ -30,22 +33,22 @@ class Asker:
     address: str = ""
 
 
-NOBODY = Asker()
-ASKER: contextvars.ContextVar[Asker] = contextvars.ContextVar("asker", default=NOBODY)
-"""Set by the guard for each request; work done for a request sees it in its threads, too."""
+LOCAL = Requester()
+REQUESTER: contextvars.ContextVar[Requester] = contextvars.ContextVar("requester", default=LOCAL)
+"""Set by the gateway for each request; the threads that work for a request inherit it."""
 
 
-class Audit:
+class AuditLog:
     """An audit log.
 
     Args:
-        path: The file; made with the first line.
+        path: The file; created with the first line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, action: str, **facts: Any) -> None:
+    def write(self, action: str, **facts: Fact) -> None:
         """Append a line; it is on disk when this returns.
 
         Args:
@@ -55,28 +58,30 @@ class Audit:
         Raises:
             OutputError: If it cannot be written.
         """
-        asker = ASKER.get()
+        requester = REQUESTER.get()
         line = {
             "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "who": asker.user,
-            "address": asker.address,
+            "who": requester.user,
+            "address": requester.address,
             "action": action,
             **facts,
         }
-        text = json.dumps(line, ensure_ascii=False, default=str).encode() + b"\n"
+        text = json.dumps(line, ensure_ascii=False)
         try:
             with _WRITING:
-                self._append(text)
+                self._append(text.encode() + b"\n")
         except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+            raise OutputError(
+                "the audit log cannot be written; free disk space or mend its permissions",
+                source=self._path,
+                detail=error.strerror,
+            ) from error
 
     def _append(self, text: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            size = os.fstat(handle).st_size
-            # A killed process can leave half a line; the next one must not be joined to it.
-            if size and os.pread(handle, 1, size - 1) != b"\n":
+            if _ends_in_half_a_line(handle):
                 text = b"\n" + text
             if os.write(handle, text) != len(text):
                 raise OSError(0, "the disk is full")
@@ -84,7 +89,7 @@ class Audit:
         finally:
             os.close(handle)
 
-    def lines(self) -> Iterator[dict[str, Any]]:
+    def read_lines(self) -> Iterator[dict[str, Any]]:
         """Yield every whole line, the oldest first."""
         if not self._path.exists():
             return
@@ -92,4 +97,12 @@ class Audit:
             try:
                 yield json.loads(line)
             except ValueError:
-                continue
+                continue  # half a line that a killed process left
+
+
+def _ends_in_half_a_line(handle: int) -> bool:
+    # A killed process can leave half a line; the next one must not be joined to it.
+    size = os.fstat(handle).st_size
+    if size == 0:
+        return False
+    return os.pread(handle, 1, size - 1) != b"\n"

@@ -18,120 +18,137 @@ from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.names import split_suffix
-from medseg.datasets.redaction import discreet
 from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_image
-from medseg.label_server.state import State, is_plain
-from medseg.volume import Volume
+from medseg.label_server.state import StateFolder, is_plain_name
+from medseg.volume import Array, Volume
+
+TASK = "checking scans"
 
 _WORKERS = 2  # each holds a scan in memory
-TASK = "checking scans"
+_VIEWER_SUFFIXES = (".nii", ".nii.gz", ".nrrd")
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What reading a list of cases can raise that is not there, or that somebody else changed."""
 
 
 def is_url(studies: str) -> bool:
-    """Tell whether the studies are on a DICOMweb server."""
+    """Tell whether the studies are on a DICOMweb server.
+
+    Example:
+        >>> is_url("http://127.0.0.1:8042/dicom-web"), is_url("scans")
+        (True, False)
+    """
     return studies.startswith(("http://", "https://"))
 
 
 class Cases(Protocol):
     """Where the cases are."""
 
-    def names(self) -> Sequence[str]:
-        """Name every case, sorted."""
+    def list_names(self) -> Sequence[str]:
+        """Return the name of every case, sorted."""
 
-    def scan(self, name: str) -> Scan:
+    def get_scan(self, name: str) -> Scan:
         """Return a case's files, fetched if need be.
 
         Raises:
             DatasetError: If there is no such case.
         """
 
-    def image(self, name: str) -> Path:
+    def get_image_file(self, name: str) -> Path:
         """Return one file that a viewer can open; its voxels are the scan's."""
 
-    def facts(self, name: str) -> Mapping[str, Any]:
-        """Say what else is known of a case, for viewers."""
+    def get_info(self, name: str) -> Mapping[str, Any]:
+        """Return what else is known of a case, for viewers."""
 
 
 class FolderCases:
     """The scans of a folder, and images that clients uploaded.
 
-    The scans stay where they are. Which there are is noted in the state folder, so that the
-    processes a server starts need not search again.
+    The scans stay where they are. Their list is kept in the state folder, so that the processes
+    that a server starts need not search again.
 
     Args:
         state: The state folder.
         spec: The bundle's spec.
     """
 
-    def __init__(self, state: State, spec: BundleSpec) -> None:
-        self._state, self._spec = state, spec
-        self._noted = 0
+    def __init__(self, state: StateFolder, spec: BundleSpec) -> None:
+        self._state = state
+        self._spec = spec
+        self._modified = 0
         self._scans: dict[str, Scan] = {}
 
-    def names(self) -> Sequence[str]:
-        """Name every case, sorted."""
-        return sorted(self._known())
+    def list_names(self) -> Sequence[str]:
+        """Return the name of every case, sorted."""
+        return sorted(self._read())
 
-    def scan(self, name: str) -> Scan:
+    def get_scan(self, name: str) -> Scan:
         """Return a case's files."""
-        found = self._known().get(name)
-        if found is None:
-            raise DatasetError(f"there is no case '{name[:100]}'")
-        return found
+        scan = self._read().get(name)
+        if scan is None:
+            raise DatasetError("there is no such case", detail=name[:100])
+        return scan
 
-    def image(self, name: str) -> Path:
-        """Return the scan's own file where it is one that viewers open, else a NIfTI copy."""
-        scan = self.scan(name)
-        files = [file for part in scan.parts for file in part]
-        if len(files) == 1 and split_suffix(files[0].name)[1] in (".nii", ".nii.gz", ".nrrd"):
+    def get_image_file(self, name: str) -> Path:
+        """Return the scan's own file if viewers open such files, else a NIfTI copy."""
+        scan = self.get_scan(name)
+        files = list_files(scan)
+        if len(files) == 1 and split_suffix(files[0].name)[1] in _VIEWER_SUFFIXES:
             return files[0]
-        return viewable(self._state, scan)
+        return make_nifti_copy(self._state, scan)
 
-    def facts(self, name: str) -> Mapping[str, Any]:
-        """Say what a viewer shows of a case."""
+    def get_info(self, name: str) -> Mapping[str, Any]:
+        """Return what a viewer shows of a case."""
         return {"name": name}
 
-    def add(self, name: str, file: Path) -> None:
-        """Take an uploaded image up.
+    def add_image(self, name: str, file: Path) -> None:
+        """Make an uploaded image a case.
 
         Args:
-            name: What it will be called.
-            file: The image; it is moved.
+            name: The new case's name.
+            file: The image; it is copied.
 
         Raises:
             ScanError: If it cannot be read or is not what the bundle segments.
-            MedsegError: If the name is taken or is no plain name.
+            MedsegError: If the name is taken or is not a plain name.
         """
-        if not is_plain(name) or name in self._known():
-            raise MedsegError(f"'{name[:100]}' is taken, or is no name for a case; give another")
-        scan = Scan(name, ((file,),))
-        check_kind(scan, self._spec)
-        check_volume(read_scan(scan, len(self._spec.channels)), self._spec)
-        kept = self._state.images / f"{name}{split_suffix(file.name)[1]}"
-        with atomic_file(kept) as temporary:
+        scans = self._read()
+        if not is_plain_name(name):
+            raise MedsegError(
+                "a case's name has letters, digits, '.', '_' and '-' only; give another",
+                detail=name[:100],
+            )
+        if name in scans:
+            raise MedsegError("there is a case of this name already; give another", detail=name)
+        _check_scan(Scan(name, ((file,),)), self._spec)
+        suffix = split_suffix(file.name)[1]
+        copy = self._state.images / f"{name}{suffix}"
+        with atomic_file(copy) as temporary:
             shutil.copyfile(file, temporary)
-        note(self._state, [*self._known().values(), Scan(name, ((kept,),))])
+        write_case_list(self._state, [*scans.values(), Scan(name, ((copy,),))])
 
-    def _known(self) -> dict[str, Scan]:
+    def _read(self) -> dict[str, Scan]:
+        """Return the scans by name; the list is read again when it has changed."""
         try:
-            changed = self._state.cases.stat().st_mtime_ns
-            if changed != self._noted:
-                self._scans = {scan.name: scan for scan in noted(self._state)}
-                self._noted = changed
-        except (OSError, ValueError, LookupError) as error:
+            modified = self._state.cases.stat().st_mtime_ns
+            if modified != self._modified:
+                self._scans = {scan.name: scan for scan in read_case_list(self._state)}
+                self._modified = modified
+        except _UNREADABLE as error:
             raise OutputError(
-                f"{self._state.cases} cannot be read ({error}); start medseg label again"
+                "the list of cases cannot be read; start medseg label again",
+                source=self._state.cases,
+                detail=str(error),
             ) from error
         return self._scans
 
 
 def find_folder_cases(
-    studies: Path, state: State, spec: BundleSpec, listeners: Sequence[Listener] = ()
+    studies: Path, state: StateFolder, spec: BundleSpec, listeners: Sequence[Listener] = ()
 ) -> tuple[Fault, ...]:
-    """Find the scans of a folder, check that each can be segmented, and note the good ones.
+    """Find the scans of a folder, check that each can be segmented, and list the good ones.
 
     Args:
         studies: The folder.
@@ -146,105 +163,127 @@ def find_folder_cases(
         DatasetError: If no scan is good.
     """
     found = find_scans(studies, len(spec.channels))
-    for remark in found.notes:
-        notify(listeners, Notice(remark))
-    checked = _checked_before(state)
-    good: list[Scan] = []
-    faults = [entry.fault for entry in found.left_out]
-    fresh = [scan for scan in found.scans if checked.get(scan.name) != _print(scan)]
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix=TASK) as pool:
-        wrong: dict[str, str] = {}
-        for done, (scan, fault) in enumerate(
-            zip(fresh, pool.map(lambda scan: _fault(scan, spec), fresh), strict=True), start=1
-        ):
-            notify(listeners, Progress(TASK, done, len(fresh)))
-            if fault:
-                wrong[scan.name] = fault
-    for scan in found.scans:
-        if scan.name in wrong:
-            faults.append(Fault(scan.name, wrong[scan.name]))
-        else:
-            good.append(scan)
-    names = {scan.name for scan in good}
-    good += [scan for scan in _uploaded(state) if scan.name not in names]
+    for note in found.notes:
+        notify(listeners, Notice(note))
+    checked = _read_stamps(state)
+    fresh = [scan for scan in found.scans if checked.get(scan.name) != _make_stamp(scan)]
+    rejected = _check_scans(fresh, spec, listeners)
+    good = [scan for scan in found.scans if scan.name not in rejected]
+    good.extend(_find_uploaded(state, good))
+    left_out = [entry.fault for entry in found.left_out]
+    faults = (*left_out, *rejected.values())
     if not good:
-        raise DatasetError(f"{studies}: no scan can be segmented with this bundle:", faults)
-    note(state, good)
-    return tuple(faults)
+        raise DatasetError(
+            "no scan can be segmented with this bundle; mend the scans, or give others",
+            faults,
+            source=studies,
+        )
+    write_case_list(state, good)
+    return faults
 
 
-def note(state: State, scans: Sequence[Scan]) -> None:
-    """Note which scans there are."""
-    content = {
-        scan.name: {
-            "parts": [[str(file.absolute()) for file in part] for part in scan.parts],
-            "volume": scan.volume,
-            "print": _print(scan),
-        }
-        for scan in scans
-    }
+def _check_scans(
+    scans: Sequence[Scan], spec: BundleSpec, listeners: Sequence[Listener]
+) -> dict[str, Fault]:
+    """Return scan's name → what is wrong with it, for those that cannot be segmented."""
+    faults = {}
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix=TASK) as pool:
+        results = pool.map(lambda scan: _find_fault(scan, spec), scans)
+        for done, (scan, fault) in enumerate(zip(scans, results, strict=True), start=1):
+            notify(listeners, Progress(TASK, done, len(scans)))
+            if fault is not None:
+                faults[scan.name] = fault
+    return faults
+
+
+def _find_fault(scan: Scan, spec: BundleSpec) -> Fault | None:
+    try:
+        _check_scan(scan, spec)
+    except MedsegError as error:
+        return Fault.from_error(scan.name, error)
+    return None
+
+
+def _check_scan(scan: Scan, spec: BundleSpec) -> None:
+    check_kind(scan, spec)
+    check_volume(read_scan(scan, len(spec.channels)), spec)
+
+
+def write_case_list(state: StateFolder, scans: Sequence[Scan]) -> None:
+    """Write the list of scans that can be labelled."""
+    content = {}
+    for scan in scans:
+        parts = [[str(file.absolute()) for file in part] for part in scan.parts]
+        content[scan.name] = {"parts": parts, "volume": scan.volume, "print": _make_stamp(scan)}
     write_atomically(state.cases, json.dumps(content, indent=1) + "\n")
 
 
-def noted(state: State) -> Iterator[Scan]:
-    """Yield the scans that were noted."""
+def read_case_list(state: StateFolder) -> Iterator[Scan]:
+    """Yield the scans of the list."""
     content = json.loads(state.cases.read_text(encoding="utf-8"))
     for name, entry in content.items():
-        parts = tuple(tuple(Path(file) for file in part) for part in entry["parts"])
-        yield Scan(name, parts, entry["volume"])
+        parts = [tuple(map(Path, part)) for part in entry["parts"]]
+        yield Scan(name, tuple(parts), entry["volume"])
 
 
-def viewable(state: State, scan: Scan, channel: int = 0) -> Path:
-    """Return a NIfTI copy of one of a scan's parts, made if it is not there."""
-    copy = state.images / f"{scan.name}{f'_{channel:04d}' * bool(channel)}.nii.gz"
+def list_files(scan: Scan) -> list[Path]:
+    """Return all files of a scan, channel by channel."""
+    return [file for part in scan.parts for file in part]
+
+
+def make_nifti_copy(state: StateFolder, scan: Scan, channel: int = 0) -> Path:
+    """Return a NIfTI copy of one of a scan's channels, written if it is not there."""
+    suffix = f"_{channel:04d}" if channel else ""
+    copy = state.images / f"{scan.name}{suffix}.nii.gz"
     if not copy.is_file():
-        write_image(copy, read_image(scan.parts[channel], volume=scan.volume))
+        volume = read_image(scan.parts[channel], volume=scan.volume)
+        write_first_channel(copy, volume)
     return copy
 
 
-def write_image(path: Path, volume: Volume) -> None:
-    """Write a volume's first channel as NIfTI, whole or not at all; 16 bits where they hold it."""
-    voxels = volume.array[0]
-    small = np.rint(voxels).astype(np.int16) if np.abs(voxels).max() < 2**15 else None
-    exact = small is not None and np.array_equal(small, voxels)
-    image = nib.Nifti1Image(small if exact else voxels, np.array(volume.affine))
+def write_first_channel(path: Path, volume: Volume) -> None:
+    """Write a volume's first channel as NIfTI, whole or not at all."""
+    affine = np.array(volume.affine)
+    image = nib.Nifti1Image(_shrink_voxels(volume.array[0]), affine)
     image.header.set_xyzt_units("mm")
-    image.set_sform(np.array(volume.affine), code="scanner")
+    image.set_sform(affine, code="scanner")
     with atomic_file(path) as temporary:
         nib.save(image, temporary)
 
 
-def _fault(scan: Scan, spec: BundleSpec) -> str | None:
-    try:
-        check_kind(scan, spec)
-        check_volume(read_scan(scan, len(spec.channels)), spec)
-    except MedsegError as error:
-        return discreet(str(error), scan)
-    return None
+def _shrink_voxels(voxels: Array) -> Array:
+    """Return the voxels as 16-bit integers if these hold them exactly, else as they are."""
+    if np.abs(voxels).max() >= 2**15:
+        return voxels
+    small = np.rint(voxels).astype(np.int16)
+    return small if np.array_equal(small, voxels) else voxels
 
 
-def _print(scan: Scan) -> str:
-    """Tell by sizes and times of files whether a scan is the one that was checked."""
-    stats = [file.stat() for part in scan.parts for file in part]
-    total = sum(found.st_size for found in stats)
-    return f"{len(stats)} {total} {max(found.st_mtime_ns for found in stats)}"
+def _make_stamp(scan: Scan) -> str:
+    """Return sizes and times of files, which tell whether a scan is the one that was checked."""
+    stats = [file.stat() for file in list_files(scan)]
+    total = sum(stat.st_size for stat in stats)
+    newest = max(stat.st_mtime_ns for stat in stats)
+    return f"{len(stats)} {total} {newest}"
 
 
-def _checked_before(state: State) -> dict[str, str]:
+def _read_stamps(state: StateFolder) -> dict[str, str]:
     try:
         content = json.loads(state.cases.read_text(encoding="utf-8"))
         return {name: entry["print"] for name, entry in content.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return {}  # nothing noted yet, or torn from outside: every scan is read again
+    except _UNREADABLE:
+        return {}  # nothing listed yet, or torn from outside: every scan is read again
 
 
-def _uploaded(state: State) -> list[Scan]:
+def _find_uploaded(state: StateFolder, others: Sequence[Scan]) -> list[Scan]:
+    """Return the listed cases that clients uploaded, without those whose name is taken."""
     try:
-        scans = list(noted(state))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        listed = list(read_case_list(state))
+    except _UNREADABLE:
         return []
-    return [
-        scan
-        for scan in scans
-        if all(f.is_file() and f.parent == state.images for part in scan.parts for f in part)
-    ]
+    taken = {scan.name for scan in others}
+    return [scan for scan in listed if scan.name not in taken and _is_uploaded(scan, state)]
+
+
+def _is_uploaded(scan: Scan, state: StateFolder) -> bool:
+    return all(file.parent == state.images and file.is_file() for file in list_files(scan))

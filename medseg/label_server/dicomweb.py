@@ -8,11 +8,12 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
 from dicomweb_client.session_utils import create_session_from_user_pass
@@ -23,17 +24,19 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.io.dicom.seg_writer import write_dicom_seg
-from medseg.label_server.cases import viewable
-from medseg.label_server.state import State, is_plain
+from medseg.label_server.cases import make_nifti_copy
+from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.volume import Array, Volume
 
-USER, PASSWORD = "MEDSEG_DICOMWEB_USER", "MEDSEG_DICOMWEB_PASSWORD"
+USER = "MEDSEG_DICOMWEB_USER"
+PASSWORD = "MEDSEG_DICOMWEB_PASSWORD"
 """Environment variables with the login of the DICOMweb server, if it asks for one."""
 
 KEPT_SECONDS = 5.0
 """How long the list of series is kept: viewers ask for it several times a second."""
 
 _NO_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC"})
+_SHOWN = ("Modality", "StudyDate", "StudyTime", "PatientID", "StudyInstanceUID")
 _T = TypeVar("_T")
 
 
@@ -46,14 +49,14 @@ class Correction:
         uid: Its SOP instance UID.
         study: Its study's UID.
         series: Its own series' UID.
-        made: Date and time of its content, as DICOM writes them.
+        created: Date and time of its content, as DICOM writes them.
     """
 
     case: str
     uid: str
     study: str
     series: str
-    made: str
+    created: str
 
 
 class DicomWebCases:
@@ -67,43 +70,48 @@ class DicomWebCases:
     """
 
     def __init__(
-        self, url: str, state: State, spec: BundleSpec, modalities: Sequence[str] = ()
+        self, url: str, state: StateFolder, spec: BundleSpec, modalities: Sequence[str] = ()
     ) -> None:
-        session = None
-        if os.environ.get(USER):
-            session = create_session_from_user_pass(os.environ[USER], os.environ.get(PASSWORD, ""))
-        self._client = DICOMwebClient(url.rstrip("/"), session=session)
-        self._url, self._state, self._spec = url, state, spec
+        self._client = _connect(url)
+        self._url = url
+        self._state = state
+        self._spec = spec
         self._modalities = frozenset(modalities)
-        self._listed: tuple[float, dict[str, Dataset]] = (-KEPT_SECONDS, {})
-        self._looking, self._fetching = threading.Lock(), threading.Lock()
+        self._series: dict[str, Dataset] = {}
+        self._listed_at = -KEPT_SECONDS
+        self._listing = threading.Lock()
+        self._fetching = threading.Lock()
 
-    def names(self) -> Sequence[str]:
-        """Name every series that holds images, by UID, sorted."""
-        return sorted(self._series())
+    def list_names(self) -> Sequence[str]:
+        """Return the UID of every series that holds images, sorted."""
+        return sorted(self._list_series())
 
-    def scan(self, name: str) -> Scan:
+    def get_scan(self, name: str) -> Scan:
         """Return a series' files, fetched if they are not here yet."""
-        facts = self._facts(name)
+        study = str(self._get_series(name).StudyInstanceUID)
         folder = self._state.series / name
         with self._fetching:
             if not folder.is_dir():
-                self._fetch(str(facts.StudyInstanceUID), name, folder)
-        return Scan(name, (tuple(sorted(folder.iterdir())),))
+                self._fetch(study, name, folder)
+        files = sorted(folder.iterdir())
+        return Scan(name, (tuple(files),))
 
-    def image(self, name: str) -> Path:
+    def get_image_file(self, name: str) -> Path:
         """Return a NIfTI copy of a series."""
-        return viewable(self._state, self.scan(name))
+        return make_nifti_copy(self._state, self.get_scan(name))
 
-    def facts(self, name: str) -> Mapping[str, Any]:
-        """Say what viewers show of a series."""
-        found = self._facts(name)
-        shown = ("Modality", "StudyDate", "StudyTime", "PatientID", "StudyInstanceUID")
-        told = {field: str(found.get(field, "")) for field in shown}
-        return {"name": f"{name}.nii.gz", "SeriesInstanceUID": name, **told}
+    def get_info(self, name: str) -> Mapping[str, Any]:
+        """Return what viewers show of a series."""
+        series = self._get_series(name)
+        info = {keyword: str(series.get(keyword, "")) for keyword in _SHOWN}
+        return {"name": f"{name}.nii.gz", "SeriesInstanceUID": name, **info}
 
-    def publish(self, name: str, labels: Array, like: Volume) -> str:
+    def store_label(self, labels: Array, like: Volume) -> str:
         """Store a corrected label map as a DICOM SEG in its study.
+
+        Args:
+            labels: Label indices ``(i, j, k)``.
+            like: The series.
 
         Returns:
             Its SOP instance UID; the same labels have the same.
@@ -111,14 +119,12 @@ class DicomWebCases:
         Raises:
             OutputError: If the server does not take it.
         """
-        from pydicom import dcmread
-
         with tempfile.TemporaryDirectory(dir=self._state.root, prefix=PART) as folder:
             file = Path(folder) / "label.dcm"
             self.write_seg(file, labels, like, corrected=True)
-            ds = dcmread(file)
-        self._ask("store a segmentation", lambda: self._client.store_instances([ds]))
-        return str(ds.SOPInstanceUID)
+            seg = pydicom.dcmread(file)
+        self._request("store a segmentation", lambda: self._client.store_instances([seg]))
+        return str(seg.SOPInstanceUID)
 
     def write_seg(self, file: Path, labels: Array, like: Volume, *, corrected: bool) -> None:
         """Write a label map as a DICOM SEG file.
@@ -139,120 +145,186 @@ class DicomWebCases:
             corrected=corrected,
         )
 
-    def corrections(self, seen: frozenset[str]) -> Iterator[Correction]:
-        """Yield the newest corrected segmentation of each case that was not seen before.
+    def find_corrections(self, known: frozenset[str]) -> list[Correction]:
+        """Return the newest corrected segmentation of each case, unless it is known.
 
         Args:
-            seen: SOP instance UIDs.
+            known: SOP instance UIDs.
         """
-        series = self._ask(
+        listed = self._request(
             "list its segmentations",
             lambda: self._client.search_for_series(search_filters={"Modality": "SEG"}),
         )
-        newest: dict[str, Correction] = {}
-        for one in (Dataset.from_json(entry) for entry in series):
-            for found in self._read_correction(one):
-                former = newest.get(found.case)
-                if found.uid not in seen and (former is None or former.made < found.made):
-                    newest[found.case] = found
-        yield from newest.values()
+        corrections: list[Correction] = []
+        for entry in listed:
+            corrections.extend(self._read_corrections(Dataset.from_json(entry)))
+        return choose_newest(corrections, known)
 
-    def fetch_correction(self, found: Correction, file: Path) -> None:
+    def fetch_correction(self, correction: Correction, file: Path) -> None:
         """Download a segmentation."""
-        ds = self._ask(
+        seg = self._request(
             "send a segmentation",
-            lambda: self._client.retrieve_instance(found.study, found.series, found.uid),
+            lambda: self._client.retrieve_instance(
+                correction.study, correction.series, correction.uid
+            ),
         )
-        ds.save_as(file, enforce_file_format=True)
+        seg.save_as(file, enforce_file_format=True)
 
-    def _read_correction(self, series: Dataset) -> Iterator[Correction]:
-        study, uid = str(series.StudyInstanceUID), str(series.SeriesInstanceUID)
-        metadata = self._ask(
+    def _read_corrections(self, series: Dataset) -> list[Correction]:
+        study = str(series.StudyInstanceUID)
+        uid = str(series.SeriesInstanceUID)
+        metadata = self._request(
             "describe a segmentation", lambda: self._client.retrieve_series_metadata(study, uid)
         )
-        listed = self._series()
-        for ds in (Dataset.from_json(entry) for entry in metadata):
-            about = [str(one.SeriesInstanceUID) for one in ds.get("ReferencedSeriesSequence", [])]
-            by = {str(one.get("SegmentAlgorithmType")) for one in ds.get("SegmentSequence", [])}
-            if len(about) == 1 and about[0] in listed and by and "AUTOMATIC" not in by:
-                made = f"{ds.get('ContentDate', '')}{ds.get('ContentTime', '')}"
-                yield Correction(about[0], str(ds.SOPInstanceUID), study, uid, made)
+        cases = self._list_series()
+        corrections = []
+        for entry in metadata:
+            correction = read_correction(Dataset.from_json(entry), cases, study, uid)
+            if correction is not None:
+                corrections.append(correction)
+        return corrections
 
-    def _facts(self, name: str) -> Dataset:
-        found = self._series().get(name) if is_plain(name) else None
-        if found is None:
-            raise DatasetError(f"the DICOM server has no image series '{name[:100]}'")
-        return found
+    def _get_series(self, name: str) -> Dataset:
+        series = self._list_series().get(name) if is_plain_name(name) else None
+        if series is None:
+            raise DatasetError("the DICOM server has no such image series", detail=name[:100])
+        return series
 
-    def _series(self) -> dict[str, Dataset]:
-        with self._looking:
-            when, known = self._listed
-            if time.monotonic() - when > KEPT_SECONDS:
-                known = self._look()
-                self._listed = time.monotonic(), known
-            return known
+    def _list_series(self) -> dict[str, Dataset]:
+        with self._listing:
+            if time.monotonic() - self._listed_at > KEPT_SECONDS:
+                self._series = self._search_series()
+                self._listed_at = time.monotonic()
+            return self._series
 
-    def _look(self) -> dict[str, Dataset]:
-        found = self._ask(
+    def _search_series(self) -> dict[str, Dataset]:
+        entries = self._request(
             "list its series", lambda: self._client.search_for_series(get_remaining=True)
         )
-        series = [Dataset.from_json(entry) for entry in found]
-        return {
-            str(one.SeriesInstanceUID): one
-            for one in series
-            if self._is_listed(str(one.get("Modality", "")))
-        }
-
-    def _is_listed(self, modality: str) -> bool:
-        if self._modalities:
-            return modality in self._modalities
-        return modality not in _NO_IMAGES
+        listed = {}
+        for entry in entries:
+            series = Dataset.from_json(entry)
+            if is_listed(str(series.get("Modality", "")), self._modalities):
+                listed[str(series.SeriesInstanceUID)] = series
+        return listed
 
     def _fetch(self, study: str, series: str, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
         try:
-            instances = self._ask(
+            instances = self._request(
                 "send a series", lambda: list(self._client.iter_series(study, series))
             )
-            for number, ds in enumerate(instances):
-                ds.save_as(part / f"{number:05d}.dcm", enforce_file_format=True)
+            for number, instance in enumerate(instances):
+                instance.save_as(part / f"{number:05d}.dcm", enforce_file_format=True)
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-    def _ask(self, what: str, call: Callable[[], _T]) -> _T:
+    def _request(self, action: str, call: Callable[[], _T]) -> _T:
+        """Call the server, and name what it did not do if that fails."""
         try:
             return call()
         except requests.HTTPError as error:
-            code = error.response.status_code if error.response is not None else "an error"
-            raise OutputError(f"{self._url} did not {what}: it answered {code}") from error
+            status = "an error" if error.response is None else error.response.status_code
+            raise OutputError(
+                f"the DICOMweb server did not {action}: it answered {status}", source=self._url
+            ) from error
         except requests.RequestException as error:
             raise OutputError(
-                f"{self._url} did not {what}: {type(error).__name__}; is it running, and is this "
-                f"its DICOMweb address? If it asks for a login, set {USER} and {PASSWORD}"
+                f"the DICOMweb server did not {action}: {type(error).__name__}; check that it is "
+                f"running and that its address is that of DICOMweb. If it asks for a login, set "
+                f"{USER} and {PASSWORD}",
+                source=self._url,
             ) from error
 
 
-class SeenSegmentations:
+def _connect(url: str) -> DICOMwebClient:
+    user = os.environ.get(USER)
+    session = None
+    if user:
+        session = create_session_from_user_pass(user, os.environ.get(PASSWORD, ""))
+    return DICOMwebClient(url.rstrip("/"), session=session)
+
+
+def is_listed(modality: str, modalities: frozenset[str]) -> bool:
+    """Tell whether series of a modality are cases.
+
+    Args:
+        modality: As the series' header says.
+        modalities: Those that were asked for; all that hold images if empty.
+    """
+    if modalities:
+        return modality in modalities
+    return modality not in _NO_IMAGES
+
+
+def read_correction(
+    seg: Dataset, cases: Iterable[str], study: str, series: str
+) -> Correction | None:
+    """Return a segmentation as a correction, or ``None`` if it is no one's or a model's alone.
+
+    Args:
+        seg: The header of a DICOM SEG.
+        cases: UIDs of the image series that are listed.
+        study: UID of the segmentation's study.
+        series: UID of the segmentation's own series.
+    """
+    references = [str(item.SeriesInstanceUID) for item in seg.get("ReferencedSeriesSequence", [])]
+    if len(references) != 1 or references[0] not in cases:
+        return None
+    algorithms = {str(item.get("SegmentAlgorithmType")) for item in seg.get("SegmentSequence", [])}
+    if not algorithms or "AUTOMATIC" in algorithms:
+        return None
+    created = f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}"
+    return Correction(references[0], str(seg.SOPInstanceUID), study, series, created)
+
+
+def choose_newest(corrections: Iterable[Correction], known: frozenset[str]) -> list[Correction]:
+    """Return the newest correction of each case among those that are not known.
+
+    Args:
+        corrections: Of any cases, in any order.
+        known: SOP instance UIDs.
+    """
+    newest: dict[str, Correction] = {}
+    for correction in corrections:
+        if correction.uid in known:
+            continue
+        former = newest.get(correction.case)
+        if former is None or former.created < correction.created:
+            newest[correction.case] = correction
+    return list(newest.values())
+
+
+class KnownSegmentations:
     """Which segmentations of the server are known already: ours, and those read back.
 
     Args:
         state: The state folder.
     """
 
-    def __init__(self, state: State) -> None:
-        self._file = state.root / "segmentations.json"
+    def __init__(self, state: StateFolder) -> None:
+        self._file = state.segmentations
 
     def read(self) -> frozenset[str]:
-        """Return their SOP instance UIDs."""
+        """Return their SOP instance UIDs.
+
+        Raises:
+            MedsegError: If the file was damaged.
+        """
         try:
             return frozenset(json.loads(self._file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return frozenset()
         except (OSError, ValueError, TypeError) as error:
-            raise MedsegError(f"{self._file} is damaged ({error}); restore or remove it") from error
+            raise MedsegError(
+                "the list of known segmentations is damaged; restore or remove it",
+                source=self._file,
+                detail=str(error),
+            ) from error
 
     def add(self, uid: str) -> None:
-        """Note one more."""
-        write_atomically(self._file, json.dumps(sorted({*self.read(), uid}), indent=1) + "\n")
+        """Add a SOP instance UID."""
+        uids = sorted({*self.read(), uid})
+        write_atomically(self._file, json.dumps(uids, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """What MONAI Label needs around it: its packages, and its settings as environment variables.
 
-MONAI Label reads its settings when it is imported, and its trainings run in processes of their own
+MONAI Label reads its settings when it is imported, and its training runs in processes of their own
 that inherit them. So they are set before the first import.
 """
 
@@ -44,34 +44,34 @@ class Settings:
 
 
 def check_installed() -> None:
-    """Make sure that MONAI Label and what it needs are there.
+    """Make sure that MONAI Label and what it needs are installed.
 
     Raises:
         MissingExtraError: Says what is missing and which command installs it.
     """
-    absent = [name for name in _required() if not _is_installed(name)]
-    found = _version("monailabel")
-    if found != MONAI_LABEL:
-        absent.append(f"monailabel {MONAI_LABEL}" + (f" (found {found})" if found else ""))
-    if absent:
+    missing = [name for name in _list_required() if _find_version(name) is None]
+    installed = _find_version("monailabel")
+    if installed is None:
+        missing.append(f"monailabel {MONAI_LABEL}")
+    elif installed != MONAI_LABEL:
+        missing.append(f"monailabel {MONAI_LABEL} ({installed} is installed)")
+    if missing:
         raise MissingExtraError(
-            f"medseg label needs {', '.join(absent)}. In medseg's source folder, install them "
+            f"medseg label needs {', '.join(missing)}. In medseg's source folder, install them "
             "with:\n  make label\nor in any environment with:\n"
             f"  python -m pip install -r {REQUIREMENTS}\n"
             f"  python -m pip install --no-deps monailabel=={MONAI_LABEL}"
         )
 
 
-def _required() -> list[str]:
+def _list_required() -> list[str]:
+    """Return the names of the packages in ``requirements.txt``."""
     lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    return [re.split(r"[>=<\s]", line)[0] for line in lines if line and line[0] not in "#"]
+    required = [line for line in lines if line and not line.startswith("#")]
+    return [re.split(r"[>=<\s]", line)[0] for line in required]
 
 
-def _is_installed(name: str) -> bool:
-    return _version(name) is not None
-
-
-def _version(name: str) -> str | None:
+def _find_version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -91,11 +91,7 @@ def set_environment(settings: Settings) -> None:
         "MONAI_LABEL_APP_CONF": json.dumps(conf),
         "MONAI_LABEL_SERVER_PORT": str(settings.port),
         "MONAI_LABEL_SESSION_PATH": str(settings.state / "sessions"),
-        # MONAI_LABEL_CORS_ORIGINS stays unset: MONAI Label's own processes die while they log it.
-        # The guard refuses pages of other sites before they come that far.
-        # A training refreshes the scores itself; MONAI Label would ask its own server, unnamed.
+        # A training run refreshes the scores itself; MONAI Label would ask its own server, unnamed.
         "MONAI_LABEL_AUTO_UPDATE_SCORING": "false",
-        "MONAI_LABEL_AUTH_ENABLE": "false",  # the guard asks for passwords
-        # What its own start script sets and its background processes insist on.
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "MONAI_LABEL_AUTH_ENABLE": "false",  # the gateway asks for passwords
     }

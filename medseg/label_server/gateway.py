@@ -1,7 +1,7 @@
-"""``Guard``: stands before MONAI Label's server and lets through what is safe.
+"""``Gateway``: stands in front of MONAI Label's server and lets through what is safe.
 
 MONAI Label 0.8.5 asks nobody who they are, takes paths where it should take names, and hands its
-DICOM server's whole API on. The guard checks each request before MONAI Label sees it.
+DICOM server's whole API on. The gateway checks each request before MONAI Label sees it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from medseg.label_server.audit import ASKER, Asker, Audit
+from medseg.label_server.audit import REQUESTER, AuditLog, Requester
 from medseg.label_server.request_checks import (
+    MAX_JSON_BYTES,
     RefusedError,
     check_file_name,
     check_json,
     check_query,
     check_route,
 )
-from medseg.label_server.state import State
+from medseg.label_server.state import StateFolder
 from medseg.label_server.users import Users
 
 Scope = MutableMapping[str, Any]
@@ -34,58 +35,62 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+HeaderList = Sequence[tuple[bytes, bytes]]
 
-IN_MEMORY = 1 << 20
-"""Bytes of a request that are held in memory; the rest lies on disk."""
-CHUNK = 1 << 18
+IN_MEMORY_BYTES = 1 << 20
+"""How much of a request is held in memory; the rest lies on disk."""
+CHUNK_BYTES = 1 << 18
 
 _PENALTY_SECONDS = 1.0
-_MOST_DISCARDED = 1 << 26
-_DISCARD_SECONDS = 10.0
-_MOST_FIELDS = 100
+_MAX_LOGIN_BYTES = 10_000
+_MAX_DISCARDED_BYTES = 1 << 26
+_MAX_DISCARD_SECONDS = 10.0
+_MAX_FORM_FIELDS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What a guard enforces.
+class AccessRules:
+    """What a gateway enforces.
 
     Attributes:
-        users: Who may log in; nobody is asked where there are none.
+        users: Who may log in; no login is required where there are none.
         hosts: Names under which the server may be called; any where empty. Keeps pages of the
             Internet from calling a server on their visitor's machine under a name of their own.
-        most_bytes: Largest request.
+        max_bytes: Largest request.
     """
 
     users: Users
     hosts: frozenset[str]
-    most_bytes: int
+    max_bytes: int
 
 
 class _Incoming:
-    """A request's body as it comes, and whether all of it has come."""
+    """Receives a request's body, and knows whether all of it has come."""
 
     def __init__(self, receive: Receive) -> None:
-        self._receive, self._is_over = receive, False
+        self._receive = receive
+        self._is_complete = False
 
     async def __call__(self) -> Message:
         message = await self._receive()
-        self._is_over = not message.get("more_body", False)
+        self._is_complete = not message.get("more_body", False)
         return message
 
     async def discard(self) -> None:
-        """Read the rest away, within bounds.
+        """Read the rest and drop it, within bounds.
 
         Most clients send a whole request before they read: answered earlier, they see a broken
         connection in place of the reason.
         """
-        left = _MOST_DISCARDED
+        remaining = _MAX_DISCARDED_BYTES
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DISCARD_SECONDS):
-                while not self._is_over and left > 0:
-                    left -= len((await self()).get("body", b""))
+            async with asyncio.timeout(_MAX_DISCARD_SECONDS):
+                while not self._is_complete and remaining > 0:
+                    message = await self()
+                    remaining -= len(message.get("body", b""))
 
 
-class Guard:
+class Gateway:
     """An ASGI application in front of another.
 
     Args:
@@ -94,118 +99,144 @@ class Guard:
         rules: What is enforced.
     """
 
-    def __init__(self, inner: App, state: State, rules: Rules) -> None:
-        self._inner, self._state, self._rules = inner, state, rules
-        self._audit = Audit(state.audit)
+    def __init__(self, inner: App, state: StateFolder, rules: AccessRules) -> None:
+        self._inner = inner
+        self._state = state
+        self._rules = rules
+        self._audit = AuditLog(state.audit_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Answer a request, or forward it."""
         if scope["type"] == "lifespan":
             await self._inner(scope, receive, send)
         elif scope["type"] == "http":
             incoming = _Incoming(receive)
             try:
-                await self._checked(scope, incoming, send)
+                await self._handle(scope, incoming, send)
             except RefusedError as refused:
                 await incoming.discard()
-                await _answer(send, refused.code, {"detail": refused.why})
+                await _send_json(send, refused.status, {"detail": refused.reason})
 
-    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         self._check_origin(headers)
         path = scope["path"].rstrip("/")
         if path == "/auth":
-            asked = self._rules.users.are_asked
-            await _answer(send, 200, {"enabled": asked, "client_id": "medseg", "realm": ""})
-        elif path == "/auth/token" and scope["method"] == "POST":
+            await self._describe_login(send)
+            return
+        if path == "/auth/token" and scope["method"] == "POST":
             await self._log_in(scope, receive, send)
-        elif (asker := self._asker(scope, headers)) is None:
-            await asyncio.sleep(_PENALTY_SECONDS if headers.get("authorization") else 0)
-            login = [(b"www-authenticate", b'Basic realm="medseg label"')]
-            await _answer(send, 401, {"detail": "log in first"}, login)
+            return
+        requester = self._identify(scope, headers)
+        if requester is None:
+            await _ask_for_login(headers, send)
         elif path == "/auth/token/valid":
-            await _answer(send, 200, {"username": asker.user})
+            await _send_json(send, 200, {"username": requester.user})
         else:
-            ASKER.set(asker)
-            await self._hand_on(scope, receive, send, headers)
-
-    async def _hand_on(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        raw = scope.get("raw_path") or scope["path"].encode()
-        check_route(scope["method"], scope["path"], raw.decode("latin-1"))
-        check_query(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        self._state.uploads.mkdir(parents=True, exist_ok=True)
-        with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(self._state.uploads)) as body:
-            await self._store(receive, body, self._limit(headers))
-            await _check_body(headers, body)
-            if scope["path"].startswith("/proxy/") and scope["method"] == "POST":
-                self._audit.write("DICOM stored through the proxy", bytes=body.tell())
-            await self._inner(scope, _replayed(body, receive), send)
+            REQUESTER.set(requester)
+            await self._forward(scope, receive, send, headers)
 
     def _check_origin(self, headers: Headers) -> None:
         host = urlsplit(f"//{headers.get('host', '')}")
         if self._rules.hosts and host.hostname not in self._rules.hosts:
-            raise RefusedError(403, f"this server is not called '{(host.hostname or '')[:100]}'")
+            name = (host.hostname or "")[:100]
+            raise RefusedError(403, f"this server does not answer to the name '{name}'")
         origin = headers.get("origin")
         if origin and urlsplit(origin).netloc != host.netloc:
             raise RefusedError(403, "pages of other sites may not call this server")
 
-    def _asker(self, scope: Scope, headers: Headers) -> Asker | None:
-        client: Sequence[Any] = scope.get("client") or ("",)
-        if not self._rules.users.are_asked:
-            return Asker(address=str(client[0]))
-        name = self._rules.users.known_by(headers.get("authorization", ""))
-        return Asker(name, str(client[0])) if name else None
+    async def _describe_login(self, send: Send) -> None:
+        required = self._rules.users.login_required
+        await _send_json(send, 200, {"enabled": required, "client_id": "medseg", "realm": ""})
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as body:
-            await self._store(receive, body, 10_000)
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as body:
+            await _spool(receive, body, _MAX_LOGIN_BYTES)
             body.seek(0)
-            said = dict(parse_qsl(body.read().decode("utf-8", "replace")))
-        name = said.get("username", "")
-        token = self._rules.users.log_in(name, said.get("password", ""))
+            form = dict(parse_qsl(body.read().decode("utf-8", "replace")))
+        name = form.get("username", "")
+        token = self._rules.users.log_in(name, form.get("password", ""))
         if token is None:
-            ASKER.set(Asker("", str((scope.get("client") or ("",))[0])))
+            REQUESTER.set(Requester("", _client_address(scope)))
             self._audit.write("login refused", name=name[:100])
             await asyncio.sleep(_PENALTY_SECONDS)
-            await _answer(send, 401, {"detail": "wrong name or password"})
+            await _send_json(send, 401, {"detail": "wrong name or password"})
         else:
-            await _answer(send, 200, {"access_token": token, "token_type": "bearer"})
+            await _send_json(send, 200, {"access_token": token, "token_type": "bearer"})
 
-    def _limit(self, headers: Headers) -> int:
-        said = headers.get("content-length", "0")
-        if not said.isdigit() or int(said) > self._rules.most_bytes:
-            self._refuse_size()
-        return self._rules.most_bytes
+    def _identify(self, scope: Scope, headers: Headers) -> Requester | None:
+        address = _client_address(scope)
+        if not self._rules.users.login_required:
+            return Requester(address=address)
+        name = self._rules.users.authenticate(headers.get("authorization", ""))
+        return Requester(name, address) if name else None
 
-    def _refuse_size(self) -> None:
-        most = self._rules.most_bytes
-        raise RefusedError(413, f"uploads of at most {most / 1e6:.0f} MB are taken (--max-upload)")
+    async def _forward(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+        method = scope["method"]
+        path = scope["path"]
+        raw_path = scope.get("raw_path") or path.encode()
+        query = scope["query_string"].decode("latin-1")
+        check_route(method, path, raw_path.decode("latin-1"))
+        check_query(parse_qsl(query, keep_blank_values=True))
+        self._check_length(headers)
+        self._state.uploads.mkdir(parents=True, exist_ok=True)
+        folder = str(self._state.uploads)
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=folder) as body:
+            await _spool(receive, body, self._rules.max_bytes)
+            await _check_body(headers, body)
+            if path.startswith("/proxy/") and method == "POST":
+                self._audit.write("DICOM stored through the proxy", bytes=body.tell())
+            await self._inner(scope, _replay(body, receive), send)
 
-    async def _store(self, receive: Receive, body: IO[bytes], limit: int) -> None:
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise RefusedError(400, "the client went away before its request was whole")
-            body.write(message.get("body", b""))
-            if body.tell() > limit:
-                self._refuse_size()
-            more = message.get("more_body", False)
+    def _check_length(self, headers: Headers) -> None:
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > self._rules.max_bytes:
+            _refuse_size(self._rules.max_bytes)
+
+
+def _client_address(scope: Scope) -> str:
+    client: Sequence[Any] = scope.get("client") or ("",)
+    return str(client[0])
+
+
+async def _ask_for_login(headers: Headers, send: Send) -> None:
+    if headers.get("authorization"):
+        await asyncio.sleep(_PENALTY_SECONDS)  # slows down whoever tries passwords
+    challenge = (b"www-authenticate", b'Basic realm="medseg label"')
+    await _send_json(send, 401, {"detail": "log in first"}, [challenge])
+
+
+def _refuse_size(max_bytes: int) -> None:
+    megabytes = max_bytes / 1e6
+    raise RefusedError(413, f"the request is larger than {megabytes:g} MB (see --max-upload)")
+
+
+async def _spool(receive: Receive, body: IO[bytes], max_bytes: int) -> None:
+    """Write a request's body, of whatever length, into a file."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RefusedError(400, "the client disconnected before its request was complete")
+        body.write(message.get("body", b""))
+        if body.tell() > max_bytes:
+            _refuse_size(max_bytes)
+        more = message.get("more_body", False)
 
 
 async def _check_body(headers: Headers, body: IO[bytes]) -> None:
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     size = body.seek(0, 2)
-    if kind == "multipart/form-data":
+    if media_type == "multipart/form-data":
         await _check_form(headers, body)
-    elif kind != "multipart/related" and size:
+    elif media_type != "multipart/related" and size:  # multipart/related is DICOM (STOW-RS)
         body.seek(0)
-        check_json(body.read(size))
+        check_json(body.read(MAX_JSON_BYTES + 1))
     body.seek(0, 2)
 
 
 async def _check_form(headers: Headers, body: IO[bytes]) -> None:
-    parser = MultiPartParser(headers, _chunks(body), max_fields=_MOST_FIELDS)
+    parser = MultiPartParser(headers, _read_chunks(body), max_fields=_MAX_FORM_FIELDS)
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
@@ -220,34 +251,37 @@ async def _check_form(headers: Headers, body: IO[bytes]) -> None:
     await form.close()
 
 
-async def _chunks(body: IO[bytes]) -> AsyncGenerator[bytes, None]:
+async def _read_chunks(body: IO[bytes]) -> AsyncGenerator[bytes, None]:
     body.seek(0)
-    while chunk := body.read(CHUNK):
+    while chunk := body.read(CHUNK_BYTES):
         yield chunk
     yield b""
 
 
-def _replayed(body: IO[bytes], receive: Receive) -> Receive:
-    """Return what gives the stored request to MONAI Label as if it came now."""
+def _replay(body: IO[bytes], receive: Receive) -> Receive:
+    """Return a function that gives MONAI Label the stored request as if it came now."""
     body.seek(0)
-    is_over = False
+    is_complete = False
 
-    async def replay() -> Message:
-        nonlocal is_over
-        if is_over:
+    async def receive_stored() -> Message:
+        nonlocal is_complete
+        if is_complete:
             return await receive()
-        chunk = body.read(CHUNK)
-        is_over = len(chunk) < CHUNK
-        return {"type": "http.request", "body": chunk, "more_body": not is_over}
+        chunk = body.read(CHUNK_BYTES)
+        is_complete = len(chunk) < CHUNK_BYTES
+        return {"type": "http.request", "body": chunk, "more_body": not is_complete}
 
-    return replay
+    return receive_stored
 
 
-async def _answer(
-    send: Send, code: int, content: object, headers: Sequence[tuple[bytes, bytes]] = ()
-) -> None:
+async def _send_json(send: Send, status: int, content: object, headers: HeaderList = ()) -> None:
     body = json.dumps(content).encode()
-    kind = (b"content-type", b"application/json")
+    media_type = (b"content-type", b"application/json")
     length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": code, "headers": [kind, length, *headers]})
+    start = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [media_type, length, *headers],
+    }
+    await send(start)
     await send({"type": "http.response.body", "body": body})

@@ -6,7 +6,7 @@ What cannot be placed voxel on voxel is refused, not resampled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,22 @@ from medseg.io.dicom.volume import is_dicom
 from medseg.labels import LabelSet
 from medseg.volume import Array, Volume
 
-_NEARLY = 0.02
-"""Voxels by which a grid may be off: viewers store few digits."""
+_MAX_OFFSET_VOXELS = 0.02
+"""How far a grid may be off: viewers store few digits."""
+_MAX_LISTED = 6
 
 
-def read_submitted(
-    file: Path, like: Volume, label_set: LabelSet, said: Sequence[Mapping[str, Any]] = ()
+def read_label_upload(
+    file: Path, like: Volume, label_set: LabelSet, segments: Sequence[Mapping[str, Any]] = ()
 ) -> Array:
-    """Read a submitted label map.
+    """Read an uploaded label map.
 
     Args:
         file: NIfTI, NRRD (also Slicer's ``.seg.nrrd``), MHA or DICOM SEG.
         like: The scan it belongs to.
         label_set: The bundle's labels.
-        said: What the client says of its segments: ``name`` and ``idx``, the value that stands
-            for it. Without it, values are label indices.
+        segments: What the client says of its segments: ``name`` and ``idx``, the value that
+            stands for it. Without it, values are label indices.
 
     Returns:
         Label indices, shape ``(i, j, k)`` of the scan.
@@ -43,69 +44,116 @@ def read_submitted(
         GeometryError: If its voxels are not the scan's.
     """
     if is_dicom(file):
-        found = read_dicom_seg(file, like)
-        names = {number: str(name) for number, name in dict(found.header).items()}
+        label = read_dicom_seg(file, like)
+        names = {number: str(name) for number, name in dict(label.header).items()}
     else:
-        found = read_labels(file)
-        names = dict(_named(said))
-    if len(found.array) != 1:
-        raise ScanError("overlapping segments, or colours, were sent; one label per voxel is kept")
-    return _indices(onto_grid(found, like), names, label_set)
+        label = read_labels(file)
+        names = name_values(segments)
+    if len(label.array) != 1:
+        raise ScanError(
+            "overlapping segments, or colours, were sent; send one label per voxel",
+        )
+    return to_label_indices(place_on_grid(label, like), names, label_set)
 
 
-def onto_grid(label: Volume, like: Volume) -> Array:
+def place_on_grid(label: Volume, like: Volume) -> Array:
     """Place a label map voxel on voxel into the grid of a scan.
 
     Args:
         label: One channel; its grid may be a part of the scan's, with axes turned around.
         like: The scan.
 
+    Returns:
+        The label map's values, shape ``(i, j, k)`` of the scan; 0 where it does not reach.
+
     Raises:
         GeometryError: If its voxels do not coincide with the scan's.
     """
     values: Array = label.array[0]
-    if label.shape == like.shape and like.on_same_grid(label):
+    if like.on_same_grid(label):
         return values
-    step = np.linalg.solve(like.affine, label.affine)
-    turn, start = np.rint(step[:3, :3]), np.rint(step[:3, 3])
-    off = np.abs(step[:3, :3] - turn) @ np.array(label.shape) + np.abs(step[:3, 3] - start)
-    if off.max() > _NEARLY or abs(round(float(np.linalg.det(turn)))) != 1:
+    turn, start = _find_placement(label, like)
+    labelled = np.argwhere(values)
+    positions = labelled @ turn.T + start
+    if (positions < 0).any() or (positions >= like.shape).any():
         raise GeometryError(
-            f"the label's voxels are not the scan's (they lie {off.max():.2f} voxels beside them); "
-            "export the label on the scan's own grid: in 3D Slicer, with the scan as source volume"
+            "parts of the label lie outside the scan; check that it belongs to this scan"
         )
-    there = np.argwhere(values)
-    places = there @ turn.T.astype(int) + start.astype(int)
-    if ((places < 0) | (places >= like.shape)).any():
-        raise GeometryError("parts of the label lie outside the scan; is it another scan's?")
     placed = np.zeros(like.shape, values.dtype, order="F")
-    placed[tuple(places.T)] = values[tuple(there.T)]
+    placed[tuple(positions.T)] = values[tuple(labelled.T)]
     return placed
 
 
-def _named(said: Sequence[Mapping[str, Any]]) -> Iterable[tuple[int, str]]:
-    for number, segment in enumerate(said, start=1):
-        value = segment.get("idx", segment.get("id", number))
-        if isinstance(value, int) and isinstance(segment.get("name"), str):
-            yield value, segment["name"]
-
-
-def _indices(values: Array, names: Mapping[int, str], label_set: LabelSet) -> Array:
-    wanted = {label.name.lower(): label.index for label in label_set}
-    known = {0: 0} | {
-        value: wanted[name.lower()] for value, name in names.items() if name.lower() in wanted
-    }
-    if not names:
-        known |= {label.index: label.index for label in label_set}
-    there = np.unique(values).tolist()
-    unknown = [str(names.get(value, value)) for value in there if value not in known]
-    if unknown:
-        raise ScanError(
-            f"the label holds segments the bundle does not know: {', '.join(unknown[:6])}; it "
-            f"knows {', '.join(label_set.names)}"
+def _find_placement(label: Volume, like: Volume) -> tuple[Array, Array]:
+    """Return the turn (3×3) and start (3) in whole voxels from a label's indices to a scan's."""
+    to_scan = np.linalg.solve(like.affine, label.affine)
+    turn = np.rint(to_scan[:3, :3])
+    start = np.rint(to_scan[:3, 3])
+    # A wrong turn moves far voxels most, so it counts times the label's size.
+    turn_offset = np.abs(to_scan[:3, :3] - turn) @ np.array(label.shape)
+    start_offset = np.abs(to_scan[:3, 3] - start)
+    offset = float((turn_offset + start_offset).max())
+    keeps_every_voxel = abs(round(float(np.linalg.det(turn)))) == 1
+    if offset > _MAX_OFFSET_VOXELS or not keeps_every_voxel:
+        raise GeometryError(
+            f"the label's voxels are not the scan's (they are up to {offset:.2f} voxels off); "
+            "export the label on the scan's own grid: in 3D Slicer, with the scan as source volume"
         )
-    kind = np.uint8 if label_set.classes <= 256 else np.uint16
-    table = np.zeros(max(there) + 1, kind)
-    for value in there:
-        table[value] = known[value]
+    return turn.astype(int), start.astype(int)
+
+
+def name_values(segments: Sequence[Mapping[str, Any]]) -> dict[int, str]:
+    """Return value → name of the segments that a client describes.
+
+    Clients write a segment's value as ``idx`` or ``id``, or leave it out where segments are
+    numbered from 1 in their order.
+    """
+    names = {}
+    for number, segment in enumerate(segments, start=1):
+        value = segment.get("idx", segment.get("id", number))
+        name = segment.get("name")
+        if isinstance(value, int) and isinstance(name, str):
+            names[value] = name
+    return names
+
+
+def to_label_indices(values: Array, names: Mapping[int, str], label_set: LabelSet) -> Array:
+    """Replace a label map's own values by the bundle's label indices.
+
+    Args:
+        values: Shape ``(i, j, k)``; 0 is background.
+        names: Value → name of its segment. Without any, values are label indices already.
+        label_set: The bundle's labels; names are compared without regard to case.
+
+    Raises:
+        ScanError: If a value stands for no label of the bundle.
+    """
+    indices = _map_values(names, label_set)
+    present = np.unique(values).tolist()
+    unknown = [value for value in present if value not in indices]
+    if unknown:
+        listed = ", ".join(str(value) for value in unknown[:_MAX_LISTED])
+        unknown_names = [names[value] for value in unknown if value in names]
+        raise ScanError(
+            f"the label has segments that the bundle does not know, with values {listed}; "
+            f"rename or remove them: the bundle knows {', '.join(label_set.names)}",
+            detail=", ".join(unknown_names[:_MAX_LISTED]) or None,
+        )
+    dtype = np.uint8 if label_set.classes <= 256 else np.uint16
+    table = np.zeros(max(present) + 1, dtype)
+    for value in present:
+        table[value] = indices[value]
     return np.asfortranarray(table[values])
+
+
+def _map_values(names: Mapping[int, str], label_set: LabelSet) -> dict[int, int]:
+    """Return value → label index, of the values that stand for a label."""
+    if not names:
+        return {0: 0} | {label.index: label.index for label in label_set}
+    by_name = {label.name.lower(): label.index for label in label_set}
+    indices = {0: 0}
+    for value, name in names.items():
+        index = by_name.get(name.lower())
+        if index is not None:
+            indices[value] = index
+    return indices

@@ -18,16 +18,16 @@ from medseg._support.files import write_atomically
 from medseg.bundle.hashes import hash_file
 from medseg.errors import OutputError
 from medseg.io import write_labels
-from medseg.label_server.audit import Audit
-from medseg.label_server.state import State
+from medseg.label_server.audit import AuditLog
+from medseg.label_server.state import StateFolder
 from medseg.volume import Array, Volume
 
 FINAL = "final"
-"""The tag of labels that a person has corrected and submitted; only these are learned from."""
+"""The tag of labels that a person has corrected and submitted; only these are trained on."""
 ORIGINAL = "original"
 """The tag of labels as the model proposed them."""
 
-ENDING = ".nii.gz"
+SUFFIX = ".nii.gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +54,10 @@ class Labels:
         state: The state folder.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: StateFolder) -> None:
         self._root = state.labels
-        self._audit = Audit(state.audit)
+        self._replaced = state.replaced
+        self._audit = AuditLog(state.audit_log)
 
     def save(
         self, case: str, tag: str, labels: Array, like: Volume, info: Mapping[str, Any]
@@ -73,73 +74,91 @@ class Labels:
         Raises:
             OutputError: If it cannot be written; the earlier label is then still there.
         """
-        file = self._file(case, tag)
-        self._keep_former(case, tag)
+        file = self._path(case, tag)
+        self._keep_replaced(case, tag)
         write_labels(file, labels, like)
-        saved = {**info, "ts": int(datetime.now(UTC).timestamp()), "name": file.name}
-        self._note(case, tag, saved)
-        facts = {"client": info["client_id"]} if info.get("client_id") else {}
-        self._audit.write("label saved", case=case, tag=tag, sha256=hash_file(file), **facts)
+        seconds = int(datetime.now(UTC).timestamp())
+        saved = {**info, "ts": seconds, "name": file.name}
+        self._write_info(case, tag, saved)
+        facts = {"case": case, "tag": tag, "sha256": hash_file(file)}
+        client = info.get("client_id")
+        if client:
+            facts["client"] = str(client)
+        self._audit.write("label saved", **facts)
         return SavedLabel(case, tag, file, saved)
 
     def find(self, case: str, tag: str) -> SavedLabel | None:
-        """Return a case's label, or ``None`` where it has none of this tag."""
-        file = self._file(case, tag)
-        return SavedLabel(case, tag, file, self._info(case, tag)) if file.is_file() else None
+        """Return a case's label, or ``None`` if it has none of this tag."""
+        file = self._path(case, tag)
+        if not file.is_file():
+            return None
+        return SavedLabel(case, tag, file, self._read_info(case, tag))
 
-    def of(self, case: str) -> dict[str, SavedLabel]:
+    def find_all(self, case: str) -> dict[str, SavedLabel]:
         """Return the labels of a case, by tag."""
-        found = {tag: self.find(case, tag) for tag in self.tags()}
-        return {tag: label for tag, label in found.items() if label is not None}
+        labels = {}
+        for tag in self.list_tags():
+            label = self.find(case, tag)
+            if label is not None:
+                labels[tag] = label
+        return labels
 
-    def with_tag(self, tag: str) -> set[str]:
-        """Name the cases that have a label of this tag."""
-        files = (self._root / tag).glob(f"*{ENDING}")
-        return {file.name.removesuffix(ENDING) for file in files if not file.name.startswith(".")}
+    def list_cases(self, tag: str) -> set[str]:
+        """Return the names of the cases that have a label of this tag."""
+        names = [file.name for file in (self._root / tag).glob(f"*{SUFFIX}")]
+        return {name.removesuffix(SUFFIX) for name in names if not name.startswith(".")}
 
-    def tags(self) -> list[str]:
-        """Name the tags there are."""
+    def list_tags(self) -> list[str]:
+        """Return the tags that labels have."""
         if not self._root.is_dir():
             return []
         return sorted(folder.name for folder in self._root.iterdir() if folder.is_dir())
 
     def update_info(self, case: str, tag: str, info: Mapping[str, Any]) -> None:
         """Remember more of a label."""
-        self._note(case, tag, {**self._info(case, tag), **info})
+        self._write_info(case, tag, {**self._read_info(case, tag), **info})
 
-    def audit_what_a_kill_left_out(self) -> None:
+    def audit_unrecorded(self) -> None:
         """Enter labels that were saved by a process killed before it could enter them."""
-        entered = {
-            (line.get("case"), line.get("tag"), line.get("sha256")) for line in self._audit.lines()
-        }
-        for tag in self.tags():
-            for case in sorted(self.with_tag(tag)):
-                digest = hash_file(self._file(case, tag))
-                if (case, tag, digest) not in entered:
+        recorded = set()
+        for line in self._audit.read_lines():
+            recorded.add((line.get("case"), line.get("tag"), line.get("sha256")))
+        for tag in self.list_tags():
+            for case in sorted(self.list_cases(tag)):
+                digest = hash_file(self._path(case, tag))
+                if (case, tag, digest) not in recorded:
                     self._audit.write("label found at start", case=case, tag=tag, sha256=digest)
 
-    def _keep_former(self, case: str, tag: str) -> None:
-        file = self._file(case, tag)
+    def _keep_replaced(self, case: str, tag: str) -> None:
+        file = self._path(case, tag)
         if not file.is_file():
             return
-        kept = self._root.parent / "replaced" / tag / f"{case}-{hash_file(file)[:12]}{ENDING}"
+        digest = hash_file(file)
+        kept = self._replaced / tag / f"{case}-{digest[:12]}{SUFFIX}"
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             if not kept.exists():
                 os.link(file, kept)
         except OSError as error:
-            raise OutputError(f"cannot keep the former label in {kept}: {error}") from error
+            raise OutputError(
+                "the label that this one replaces cannot be kept, so nothing was saved",
+                source=kept,
+                detail=str(error),
+            ) from error
 
-    def _file(self, case: str, tag: str) -> Path:
-        return self._root / tag / f"{case}{ENDING}"
+    def _path(self, case: str, tag: str) -> Path:
+        return self._root / tag / f"{case}{SUFFIX}"
 
-    def _note(self, case: str, tag: str, info: Mapping[str, Any]) -> None:
+    def _info_path(self, case: str, tag: str) -> Path:
+        return self._root / tag / f"{case}.json"
+
+    def _write_info(self, case: str, tag: str, info: Mapping[str, Any]) -> None:
         text = json.dumps(dict(info), indent=1, ensure_ascii=False, default=str)
-        write_atomically(self._root / tag / f"{case}.json", text + "\n")
+        write_atomically(self._info_path(case, tag), text + "\n")
 
-    def _info(self, case: str, tag: str) -> dict[str, Any]:
+    def _read_info(self, case: str, tag: str) -> dict[str, Any]:
         try:
-            found = json.loads((self._root / tag / f"{case}.json").read_text(encoding="utf-8"))
+            info = json.loads(self._info_path(case, tag).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}  # a kill came between label and note; the label is what counts
-        return found if isinstance(found, dict) else {}
+        return info if isinstance(info, dict) else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 
 from medseg.datasets.input_checks import check_volume
 from medseg.inference.segmentation import Segmentation
@@ -11,8 +12,23 @@ from medseg.label_server.versions import Version, Versions
 from medseg.volume import Volume
 
 
-class Served:
-    """Segments with whatever version is served now.
+@dataclass(frozen=True, slots=True)
+class ServedSegmentation:
+    """What the served version made of a volume.
+
+    Attributes:
+        version: The version that segmented it.
+        segmentation: The result.
+        warnings: What a person should know of the volume and the result.
+    """
+
+    version: Version
+    segmentation: Segmentation
+    warnings: tuple[str, ...]
+
+
+class ServedModel:
+    """Segments with whatever version is served now; may be used by several threads.
 
     Args:
         versions: The versions.
@@ -20,27 +36,26 @@ class Served:
     """
 
     def __init__(self, versions: Versions, device: str) -> None:
-        self._versions, self._device = versions, device
+        self._versions = versions
+        self._device = device
         self._loaded: tuple[Version, Segmenter] | None = None
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()  # one segmentation at a time has the device's memory
 
-    def segment(self, volume: Volume) -> tuple[Version, Segmentation, tuple[str, ...]]:
+    def segment(self, volume: Volume) -> ServedSegmentation:
         """Segment a volume.
-
-        Returns:
-            The version that did it, what was found, and what a person should know.
 
         Raises:
             ScanError: If the volume is not what the bundle segments.
         """
-        with self._one_at_a_time:
-            version, segmenter = self._current()
+        with self._lock:
+            version, segmenter = self._load()
             warnings = check_volume(volume, segmenter.spec)
-            found = segmenter.segment(volume)
-        return version, found, (*volume.warnings, *warnings, *found.warnings)
+            segmentation = segmenter.segment(volume)
+        every_warning = (*volume.warnings, *warnings, *segmentation.warnings)
+        return ServedSegmentation(version, segmentation, every_warning)
 
-    def _current(self) -> tuple[Version, Segmenter]:
-        wanted = self._versions.served
-        if self._loaded is None or self._loaded[0].number != wanted.number:
-            self._loaded = wanted, Segmenter(wanted.bundle(), self._device)
+    def _load(self) -> tuple[Version, Segmenter]:
+        served = self._versions.find_served()
+        if self._loaded is None or self._loaded[0].number != served.number:
+            self._loaded = served, Segmenter(served.load_bundle(), self._device)
         return self._loaded

@@ -1,4 +1,4 @@
-"""What requests may ask for: which routes are open, and what names and files may say."""
+"""What requests may ask for: which routes are open, and what names and files may be called."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from typing import Any
 from urllib.parse import unquote
 
 from medseg.datasets.names import split_suffix
-from medseg.label_server.state import is_plain
+from medseg.label_server.state import is_plain_name
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _DICOM = r"(?:studies|series|instances)(?:/[A-Za-z0-9._,/-]*)?"
 
-OPEN = [
-    (methods.split(), re.compile(pattern))
-    for methods, pattern in (
-        ("GET", r"/|/favicon\.ico|/openapi\.json|/docs"),
-        ("GET", r"/info/?|/medseg/versions"),
-        ("POST", rf"/medseg/promote/[0-9]{{1,4}}|/activelearning/{_NAME}|/infer/{_NAME}"),
-        ("GET HEAD PUT", r"/datastore/(?:image|label)?"),
-        ("GET PUT", r"/datastore/(?:image|label)/info"),
-        ("GET", r"/datastore/dataset"),
-        ("PUT", r"/datastore/updatelabelinfo"),
-        ("GET POST DELETE", rf"/(?:train|scoring)/(?:{_NAME})?"),
-        ("GET DELETE", r"/batch/infer"),
-        ("POST", rf"/batch/infer/{_NAME}"),
-        ("GET PUT DELETE", rf"/session/(?:{_NAME})?"),
-        ("GET", rf"/model/(?:info/)?{_NAME}"),
-        ("GET HEAD", r"/(?:ohif|static)(?:/[A-Za-z0-9._@/-]*)?"),
-        ("GET", rf"/proxy/dicom/(?:(?:wado|qido)/)?{_DICOM}"),
-        ("POST", r"/proxy/dicom/(?:(?:wado|stow)/)?studies(?:/[0-9.]{1,64})?"),
-    )
-]
+_ROUTES = (
+    ("GET", r"/|/favicon\.ico|/openapi\.json|/docs"),
+    ("GET", r"/info/?|/medseg/versions"),
+    ("POST", rf"/medseg/promote/[0-9]{{1,4}}|/activelearning/{_NAME}|/infer/{_NAME}"),
+    ("GET HEAD PUT", r"/datastore/(?:image|label)?"),
+    ("GET PUT", r"/datastore/(?:image|label)/info"),
+    ("GET", r"/datastore/dataset"),
+    ("PUT", r"/datastore/updatelabelinfo"),
+    ("GET POST DELETE", rf"/(?:train|scoring)/(?:{_NAME})?"),
+    ("GET DELETE", r"/batch/infer"),
+    ("POST", rf"/batch/infer/{_NAME}"),
+    ("GET PUT DELETE", rf"/session/(?:{_NAME})?"),
+    ("GET", rf"/model/(?:info/)?{_NAME}"),
+    ("GET HEAD", r"/(?:ohif|static)(?:/[A-Za-z0-9._@/-]*)?"),
+    ("GET", rf"/proxy/dicom/(?:(?:wado|qido)/)?{_DICOM}"),
+    ("POST", r"/proxy/dicom/(?:(?:wado|stow)/)?studies(?:/[0-9.]{1,64})?"),
+)
+
+OPEN_ROUTES = [(methods.split(), re.compile(pattern)) for methods, pattern in _ROUTES]
 """What can be asked of MONAI Label's server. Closed among others: exchanging or deleting weights,
 deleting images and labels, its log with its names, and every other address behind the proxy."""
 
-NAMES = frozenset(
-    [
+NAME_PARAMETERS = frozenset(
+    {
         "image",
         "id",
         "label",
@@ -50,28 +49,28 @@ NAMES = frozenset(
         "method",
         "model",
         "result_extension",
-    ]
+    }
 )
 """Parameters that name something, and so must be plain names, wherever they stand."""
 
-PATHS = frozenset(["file", "path", "session", "bundle_path", "app_dir", "studies"])
+PATH_PARAMETERS = frozenset({"file", "path", "session", "bundle_path", "app_dir", "studies"})
 """Parameters that would lead MONAI Label to files of the server's; no client needs them."""
 
-MOST_JSON = 1 << 20
-"""Bytes of JSON in a request at most."""
+MAX_JSON_BYTES = 1 << 20
 
 
 class RefusedError(Exception):
     """A request that is not let through.
 
     Args:
-        code: The HTTP status.
-        why: What came, and what is allowed.
+        status: The HTTP status.
+        reason: What came, and what is allowed.
     """
 
-    def __init__(self, code: int, why: str) -> None:
-        self.code, self.why = code, why
-        super().__init__(why)
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        self.reason = reason
+        super().__init__(reason)
 
 
 def check_route(method: str, path: str, raw_path: str) -> None:
@@ -83,17 +82,20 @@ def check_route(method: str, path: str, raw_path: str) -> None:
         raw_path: The path as it was sent.
 
     Raises:
-        RefusedError: Says what.
+        RefusedError: If the path could lead elsewhere, or the route is closed.
     """
-    decoded = unquote(unquote(raw_path))
-    if ".." in decoded or "\\" in decoded or "\0" in decoded or decoded != unquote(raw_path):
-        raise RefusedError(400, "this path leads out of where it should")
-    if not any(method in methods and pattern.fullmatch(path) for methods, pattern in OPEN):
-        raise RefusedError(403, f"{method} {path[:100]} is closed in medseg label")
+    decoded = unquote(raw_path)
+    is_encoded_twice = unquote(decoded) != decoded
+    if is_encoded_twice or ".." in decoded or "\\" in decoded or "\0" in decoded:
+        raise RefusedError(400, "the path holds '..', '\\' or doubly encoded characters")
+    for methods, pattern in OPEN_ROUTES:
+        if method in methods and pattern.fullmatch(path):
+            return
+    raise RefusedError(403, f"{method} {path[:100]} is not available from medseg label")
 
 
 def check_query(pairs: Iterable[tuple[str, str]]) -> None:
-    """Refuse names that are none.
+    """Refuse parameters that should be plain names and are not.
 
     Raises:
         RefusedError: Says which.
@@ -101,64 +103,64 @@ def check_query(pairs: Iterable[tuple[str, str]]) -> None:
     for key, value in pairs:
         _check_name(key, value)
         if key == "uncompress" and value.lower() not in ("", "false", "0"):
-            raise RefusedError(400, "archives are not unpacked; send the image's own files")
+            raise RefusedError(400, "archives are not unpacked; send the image files themselves")
 
 
 def check_json(text: bytes | str) -> None:
-    """Refuse JSON that is too large, is no object, or names what it must not.
+    """Refuse JSON that is too large, is no object, or holds a parameter it must not.
 
     Raises:
-        RefusedError: Says what.
+        RefusedError: Says why.
     """
-    if len(text) > MOST_JSON:
-        raise RefusedError(413, f"parameters of more than {MOST_JSON >> 20} MB")
+    if len(text) > MAX_JSON_BYTES:
+        raise RefusedError(413, f"parameters may have {MAX_JSON_BYTES >> 20} MB at most")
     try:
-        said = json.loads(text or "{}")
+        parameters = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, "parameters must be JSON") from error
-    if said is None:
+    if parameters is None:
         return
-    if not isinstance(said, dict):
+    if not isinstance(parameters, dict):
         raise RefusedError(400, "parameters must be a JSON object")
-    _check_said(said)
-    for value in said.values():  # settings by model
-        if isinstance(value, dict):
-            _check_said(value)
+    _check_parameters(parameters)
+    for value in parameters.values():
+        if isinstance(value, dict):  # MONAI Label takes settings by model, too
+            _check_parameters(value)
 
 
-def _check_said(said: Mapping[str, Any]) -> None:
-    for key, value in said.items():
+def _check_parameters(parameters: Mapping[str, Any]) -> None:
+    for key, value in parameters.items():
         _check_name(key, value)
-        if key in PATHS and value not in (None, ""):
-            raise RefusedError(400, f"the parameter '{key}' is not taken from clients")
+        if key in PATH_PARAMETERS and value not in (None, ""):
+            raise RefusedError(400, f"the parameter '{key}' is not accepted from clients")
 
 
 def _check_name(key: str, value: object) -> None:
-    if key not in NAMES or value in (None, ""):
+    if key not in NAME_PARAMETERS or value in (None, ""):
         return
-    plain = (
-        value.removeprefix(".") if key == "result_extension" and isinstance(value, str) else value
-    )
-    if not is_plain(plain):
+    if key == "result_extension" and isinstance(value, str):
+        value = value.removeprefix(".")
+    if not is_plain_name(value):
         raise RefusedError(
             400, f"'{key}' must be a plain name: letters, digits, '.', '_' and '-', no path"
         )
 
 
 def check_file_name(name: str | None) -> None:
-    """Refuse names of uploads that lead elsewhere or are no images.
+    """Refuse names of uploads that lead elsewhere or are not those of images.
 
-    3D Slicer sends the whole path on its own machine, of which only the ending is used.
+    3D Slicer sends the whole path on its own machine, of which only the suffix is used.
 
     Raises:
         RefusedError: Says why.
     """
     text = name or ""
-    parts = PurePosixPath(text).parts
-    if ".." in parts or "\\" in text or not text.isprintable():
+    path = PurePosixPath(text)
+    if ".." in path.parts or "\\" in text or not text.isprintable():
         raise RefusedError(400, "an upload's file name must not lead to another folder")
-    last = parts[-1] if parts else ""
-    if not split_suffix(last)[1] and not last.lower().endswith(".dcm"):
+    _, suffix = split_suffix(path.name)
+    if not suffix and path.suffix.lower() != ".dcm":
         raise RefusedError(
-            400, "uploads are images: .nii.gz, .nii, .nrrd, .seg.nrrd, .mha, .dcm or pictures"
+            400,
+            "an upload must be an image: .nii.gz, .nii, .nrrd, .seg.nrrd, .mha, .dcm or a picture",
         )

@@ -1,7 +1,7 @@
-"""Learning from submitted labels: a new version beside the served one, compared before it serves.
+"""Training on submitted labels: a new version beside the served one, compared before it serves.
 
-The cases are split once and for good: a case that was ever learned from is never held back later,
-so a version is compared on cases that none of its ancestors since the first has learned from.
+The cases are split once and for good: a case that was ever trained on is never held out later,
+so a version is compared on cases that none of its ancestors since the first has been trained on.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from medseg.errors import DatasetError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
-from medseg.label_server.audit import Audit
-from medseg.label_server.cases import viewable
-from medseg.label_server.state import State
-from medseg.label_server.versions import Facts, Version, Versions
+from medseg.label_server.audit import AuditLog
+from medseg.label_server.cases import make_nifti_copy
+from medseg.label_server.state import StateFolder
+from medseg.label_server.versions import Version, VersionInfo, Versions
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import summarise
 
-HELD_BACK = 4
-"""One case of this many is held back."""
+HELD_OUT_ONE_IN = 4
+"""One case in this many is held out."""
 STEPS = 200
-"""Steps of a training unless the client says otherwise."""
+"""Steps of a training run unless the client says otherwise."""
 
 TASK = "comparing versions"
-Labelled = Sequence[tuple[Scan, Path]]
+LabelledScans = Sequence[tuple[Scan, Path]]
 """Scans with the files of their submitted labels."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a training.
+class RetrainingResult:
+    """What came of a training run.
 
     Attributes:
         version: The new version.
-        dice: Its mean Dice on the held-back cases.
+        dice: Its mean Dice on the held-out cases.
         parent_dice: The served version's on the same cases.
         promoted: Whether the new version is served now.
     """
@@ -63,15 +63,15 @@ class Outcome:
     promoted: bool
 
 
-def learn(
-    state: State,
-    labelled: Labelled,
+def train_new_version(
+    state: StateFolder,
+    labelled: LabelledScans,
     *,
     steps: int = STEPS,
     learning_rate: float | None = None,
     device: str = "auto",
     listeners: Sequence[Listener] = (),
-) -> Outcome:
+) -> RetrainingResult:
     """Train a new version from the served one on the submitted labels, and serve the better one.
 
     Args:
@@ -84,46 +84,54 @@ def learn(
 
     Raises:
         DatasetError: If there are too few labels, or some cannot be used; every one is named.
-        TrainingError: If the training could not go on.
+        TrainingError: If the training run could not go on.
     """
-    versions, audit = Versions(state), Audit(state.audit)
-    parent, fresh = versions.served, versions.begin()
-    spec = parent.bundle().spec
-    held_back = choose_held_back(state, [scan.name for scan, _ in labelled])
-    listing = write_listing(state, fresh, labelled, held_back, spec)
+    versions = Versions(state)
+    audit = AuditLog(state.audit_log)
+    parent = versions.find_served()
+    fresh = versions.next_version()
+    spec = parent.load_bundle().spec
+    held_out = choose_held_out(state, [scan.name for scan, _ in labelled])
+    case_table = write_case_table(state, fresh, labelled, held_out, spec)
     audit.write("training started", version=fresh.name, parent=parent.name, labels=len(labelled))
     train(
         parent.folder,
         start_from=parent.folder,
-        data=listing,
+        data=case_table,
         out=fresh.folder,
         fold=0,
         device=device,
-        overrides=_overrides(steps, learning_rate),
+        overrides=make_overrides(steps, learning_rate),
         listeners=listeners,
     )
-    ours, theirs = compare(fresh.bundle(), parent.bundle(), listing, device, listeners)
-    facts = Facts(
+    dice, parent_dice = compare_bundles(
+        fresh.load_bundle(), parent.load_bundle(), case_table, device, listeners
+    )
+    info = VersionInfo(
         parent=parent.number,
-        labels=len(labelled) - len(held_back),
-        held_back=len(held_back),
-        dice=ours,
-        parent_dice=theirs,
+        labels=len(labelled) - len(held_out),
+        held_out=len(held_out),
+        dice=dice,
+        parent_dice=parent_dice,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    fresh.note(facts)
-    better = ours >= theirs
-    if better:
+    fresh.write_info(info)
+    is_better = dice >= parent_dice
+    if is_better:
         versions.promote(fresh.number)
     audit.write(
-        "training ended", version=fresh.name, dice=ours, parent_dice=theirs, promoted=better
+        "training ended",
+        version=fresh.name,
+        dice=dice,
+        parent_dice=parent_dice,
+        promoted=is_better,
     )
-    return Outcome(fresh, ours, theirs, better)
+    return RetrainingResult(fresh, dice, parent_dice, is_better)
 
 
-def _overrides(steps: int, learning_rate: float | None) -> list[str]:
-    rate = [] if learning_rate is None else [f"training.learning_rate={learning_rate}"]
-    return [
+def make_overrides(steps: int, learning_rate: float | None) -> list[str]:
+    """Return what a training run on submitted labels changes of the served bundle's fields."""
+    overrides = [
         f"training.steps={steps}",
         "training.budget_minutes=null",  # a planned bundle's would set the steps anew
         f"training.validate_every={max(1, steps // 4)}",
@@ -132,137 +140,170 @@ def _overrides(steps: int, learning_rate: float | None) -> list[str]:
         "data.format=csv",
         "data.group_by=null",
         "data.group_pattern=null",
-        *rate,
     ]
+    if learning_rate is not None:
+        overrides.append(f"training.learning_rate={learning_rate}")
+    return overrides
 
 
-def choose_held_back(state: State, cases: Sequence[str]) -> frozenset[str]:
+def choose_held_out(state: StateFolder, cases: Sequence[str]) -> frozenset[str]:
     """Choose the cases to compare versions on, by a hash of their names, once and for good.
+
+    Args:
+        state: The state folder; the choice is kept there.
+        cases: Every case with a submitted label.
 
     Returns:
         At least one of the cases, and never all.
 
     Raises:
-        DatasetError: If there are fewer than two cases.
+        DatasetError: If there are fewer than two cases, or the earlier choice was damaged.
     """
     if len(cases) < 2:
         raise DatasetError(
-            f"a training needs at least two submitted labels, one to learn from and one to "
-            f"compare on; there {'is one' if cases else 'is none'}. Submit more labels first"
+            "training needs at least two submitted labels, one to train on and one to compare "
+            f"on; there {'is one' if cases else 'is none'}. Submit more labels first"
         )
-    chosen = _chosen_before(state)
-    for case in sorted(set(cases) - set(chosen), key=_place):
-        others = {held for name, held in chosen.items() if name in cases}
-        chosen[case] = True not in others or (False in others and _place(case) % HELD_BACK == 0)
-    write_atomically(state.split, json.dumps(chosen, indent=1) + "\n")
-    return frozenset(case for case in cases if chosen[case])
+    choice = _read_choice(state)
+    for case in sorted(set(cases) - set(choice), key=_hash_name):
+        chosen = {choice[other] for other in cases if other in choice}
+        choice[case] = _is_held_out(case, chosen)
+    write_atomically(state.split, json.dumps(choice, indent=1) + "\n")
+    return frozenset(case for case in cases if choice[case])
 
 
-def _chosen_before(state: State) -> dict[str, bool]:
+def _is_held_out(case: str, chosen: set[bool]) -> bool:
+    """Choose for one case, given what was chosen for any of the others."""
+    if True not in chosen:
+        return True  # there must be one to compare on,
+    if False not in chosen:
+        return False  # and one to train on
+    return _hash_name(case) % HELD_OUT_ONE_IN == 0
+
+
+def _read_choice(state: StateFolder) -> dict[str, bool]:
     if not state.split.is_file():
         return {}
     try:
-        found = json.loads(state.split.read_text(encoding="utf-8"))
-        return {str(case): bool(held) for case, held in found.items()}
+        choice = json.loads(state.split.read_text(encoding="utf-8"))
+        return {str(case): bool(held_out) for case, held_out in choice.items()}
     except (OSError, ValueError, AttributeError) as error:
         raise DatasetError(
-            f"{state.split} says which cases are held back, and is damaged ({error}); restore it"
+            "the file that says which cases are held out is damaged; restore it",
+            source=state.split,
+            detail=str(error),
         ) from error
 
 
-def _place(case: str) -> int:
+def _hash_name(case: str) -> int:
     return int(hashlib.sha256(case.encode()).hexdigest(), 16)
 
 
-def write_listing(
-    state: State,
+def write_case_table(
+    state: StateFolder,
     version: Version,
-    labelled: Labelled,
-    held_back: frozenset[str],
+    labelled: LabelledScans,
+    held_out: frozenset[str],
     spec: BundleSpec,
 ) -> Path:
-    """Write the list of cases that a version is trained on; held-back ones are its fold 0.
+    """Write the table of cases that a version is trained on; held-out ones are its fold 0.
+
+    Args:
+        state: The state folder.
+        version: The new version.
+        labelled: Every case with a submitted label.
+        held_out: The names of those that are held out.
+        spec: The bundle's spec.
 
     Returns:
         The CSV file.
     """
     folder = state.trainings / version.name
-    channels = len(spec.channels)
-    several = [f"image_{number}" for number in range(channels)]
     rows = []
     for scan, label in labelled:
-        images = training_files(state, scan)
-        columns = several if len(images) > 1 else ["image"]
-        rows.append(
-            {
-                **dict(zip(columns, map(str, images), strict=True)),
-                "label": str(_with_values(label, folder / f"{scan.name}.nii.gz", spec)),
-                "name": scan.name,
-                "fold": str(int(scan.name not in held_back)),
-            }
-        )
+        row = _name_images(list_training_files(state, scan))
+        copy = folder / f"{scan.name}.nii.gz"
+        row["label"] = str(_with_dataset_values(label, copy, spec))
+        row["name"] = scan.name
+        row["fold"] = "0" if scan.name in held_out else "1"
+        rows.append(row)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    listing = folder / "cases.csv"
-    write_atomically(listing, text.getvalue())
-    return listing
+    case_table = folder / "cases.csv"
+    write_atomically(case_table, text.getvalue())
+    return case_table
 
 
-def training_files(state: State, scan: Scan) -> list[Path]:
-    """Return one file for each part of a scan; a DICOM series becomes a NIfTI copy."""
-    return [
-        part[0]
-        if len(part) == 1 and part[0].is_file() and not scan.volume
-        else viewable(state, scan, number)
-        for number, part in enumerate(scan.parts)
-    ]
+def _name_images(images: Sequence[Path]) -> dict[str, str]:
+    """Return a row's columns for the image of each channel."""
+    if len(images) == 1:
+        return {"image": str(images[0])}
+    return {f"image_{number}": str(image) for number, image in enumerate(images)}
 
 
-def _with_values(label: Path, copy: Path, spec: BundleSpec) -> Path:
+def list_training_files(state: StateFolder, scan: Scan) -> list[Path]:
+    """Return one file for each channel of a scan; a DICOM series becomes a NIfTI copy."""
+    files = []
+    for channel, part in enumerate(scan.parts):
+        if len(part) == 1 and part[0].is_file() and not scan.volume:
+            files.append(part[0])
+        else:
+            files.append(make_nifti_copy(state, scan, channel))
+    return files
+
+
+def _with_dataset_values(label: Path, copy: Path, spec: BundleSpec) -> Path:
     """Return a label file with the values that the bundle's own data has for its labels."""
-    values = {label.index: label.value for label in spec.label_set}
-    if all(index == value for index, value in values.items()):
+    if all(each.index == each.value for each in spec.label_set):
         return label
     volume = read_labels(label)
-    table = np.array([0, *values.values()], np.uint32)
+    values = [0, *(each.value for each in spec.label_set)]
+    table = np.array(values, np.uint32)
     write_labels(copy, table[volume.array[0]], volume)
     return copy
 
 
-def compare(
-    one: Bundle, other: Bundle, listing: Path, device: str, listeners: Sequence[Listener] = ()
-) -> tuple[float, float]:
-    """Return two bundles' mean Dice on the held-back cases of a listing."""
-    cases = find_cases(listing, one.spec).cases
-    _, held_back = split_cases(cases, one.spec.data, 0)
-    total = 2 * len(held_back)
-
-    def told(done: int) -> None:
-        notify(listeners, Progress(TASK, done, total))
-
-    return (
-        mean_dice(one, held_back, device, told),
-        mean_dice(other, held_back, device, lambda done: told(done + len(held_back))),
-    )
-
-
-def mean_dice(
+def compare_bundles(
     bundle: Bundle,
-    cases: Sequence[Case],
+    other: Bundle,
+    case_table: Path,
     device: str,
-    told: Callable[[int], None] = lambda done: None,
+    listeners: Sequence[Listener] = (),
+) -> tuple[float, float]:
+    """Return two bundles' mean Dice on the held-out cases of a table."""
+    cases = find_cases(case_table, bundle.spec).cases
+    _, held_out = split_cases(cases, bundle.spec.data, 0)
+    count = len(held_out)
+
+    def report(done: int) -> None:
+        notify(listeners, Progress(TASK, done, 2 * count))
+
+    dice = measure_dice(bundle, held_out, device, report)
+    other_dice = measure_dice(other, held_out, device, lambda done: report(count + done))
+    return dice, other_dice
+
+
+def measure_dice(
+    bundle: Bundle, cases: Sequence[Case], device: str, report: Callable[[int], None]
 ) -> float:
-    """Segment cases as users do and return the mean Dice over them and the bundle's labels."""
+    """Segment cases as users do and return the mean Dice over them and the bundle's labels.
+
+    Args:
+        bundle: A trained bundle.
+        cases: Cases with references.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        report: Called with how many cases are done.
+    """
     segmenter = Segmenter(bundle, device)
-    scored = []
+    scores = []
     for done, case in enumerate(cases, start=1):
         volume, reference = open_case(case, bundle.spec)
-        found = segmenter.segment(volume)
-        scored.append(
+        segmentation = segmenter.segment(volume)
+        scores.append(
             score_case(
-                found.labels,
+                segmentation.labels,
                 reference,
                 bundle.spec.label_set,
                 volume.spacing,
@@ -270,51 +311,52 @@ def mean_dice(
                 voxel_ml=volume.voxel_ml,
             )
         )
-        told(done)
-    return mean_of(scored)
+        report(done)
+    return average_dice(scores)
 
 
-def mean_of(scored: Sequence[CaseScores]) -> float:
-    """Return the mean Dice; where nothing was to be found and nothing was, all is right: 1."""
-    mean = float(summarise(scored)["dice"]["mean"])
+def average_dice(scores: Sequence[CaseScores]) -> float:
+    """Return the mean Dice; 1 if no reference and no result has any label, which is all right."""
+    mean = float(summarise(scores)["dice"]["mean"])
     return 1.0 if math.isnan(mean) else mean
 
 
 class TrainingProgress:
-    """A listener that notes a training's progress where viewers ask for it.
+    """A listener that notes a training run's progress where viewers ask for it.
 
     Args:
         state: The state folder.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: StateFolder) -> None:
         self._file = state.progress
         self._stats: dict[str, float | int | str] = {"total_epochs": 1, "epoch": 0}
 
     def __call__(self, event: events.Event) -> None:
-        """Take note of steps and validations."""
+        """Note steps and validations."""
         match event:
             case events.RunStarted():
-                self._note(total_epochs=event.total_steps, epoch=0, total_time="")
+                self._update(total_epochs=event.total_steps, epoch=0, total_time="")
             case events.StepDone() if event.step % 5 == 0:
-                self._note(epoch=event.step)
+                self._update(epoch=event.step)
             case events.ValidationDone():
-                self._note(best_metric=self._best(event.scores["dice"]["mean"]))
+                best = max(self._best(), event.scores["dice"]["mean"])
+                self._update(best_metric=best)
             case events.RunDone():
-                self._note(total_time="done")
+                self._update(total_time="done")
 
-    def _best(self, dice: float) -> float:
-        return max(float(self._stats.get("best_metric", 0)), dice)
+    def _best(self) -> float:
+        return float(self._stats.get("best_metric", 0))
 
-    def _note(self, **stats: float | int | str) -> None:
+    def _update(self, **stats: float | int | str) -> None:
         self._stats |= stats
         write_atomically(self._file, json.dumps(self._stats) + "\n")
 
 
-def training_stats(state: State) -> Mapping[str, float | int | str]:
-    """Return what the last training noted of its progress."""
+def read_progress(state: StateFolder) -> Mapping[str, float | int | str]:
+    """Return what the last training run noted of its progress."""
     try:
-        found = json.loads(state.progress.read_text(encoding="utf-8"))
+        stats = json.loads(state.progress.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return stats if isinstance(stats, dict) else {}

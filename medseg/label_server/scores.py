@@ -9,25 +9,31 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg.inference.segmentation import Segmentation
-from medseg.label_server.state import State
+from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Version
+
+CaseQuality = Mapping[str, Any]
+"""The quality of one case's result, as ``summarise_quality`` returns it."""
 
 _WRITING = threading.Lock()
 
 
-def quality_of(found: Segmentation) -> dict[str, Any]:
+def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
     """Return the quality of a result as plain values, for clients and for keeping.
 
-    ``expected`` is the expected Dice. A result in which nothing was found expects 0: where the
-    network sees nothing someone should look first.
+    ``expected`` is the expected Dice. It is 0 for a result without any label: where the network
+    sees nothing someone should look first.
     """
-    quality = found.quality
+    quality = segmentation.quality
+    expected = 0.0 if quality.expected is None else round(quality.expected, 4)
+    lower = None if quality.lower is None else round(quality.lower, 4)
+    labels = {name: round(label.expected, 4) for name, label in quality.labels.items()}
     return {
-        "expected": round(quality.expected, 4) if quality.expected is not None else 0.0,
-        "lower": round(quality.lower, 4) if quality.lower is not None else None,
+        "expected": expected,
+        "lower": lower,
         "is_calibrated": quality.is_calibrated,
         "review": quality.review,
-        "labels": {name: round(label.expected, 4) for name, label in quality.labels.items()},
+        "labels": labels,
     }
 
 
@@ -39,27 +45,35 @@ class Scores:
         version: Whose results.
     """
 
-    def __init__(self, state: State, version: Version) -> None:
+    def __init__(self, state: StateFolder, version: Version) -> None:
         self._file = state.scores / f"{version.name}.json"
 
     def read(self) -> dict[str, dict[str, Any]]:
         """Return case → quality, of the cases scored so far."""
         try:
-            found = json.loads(self._file.read_text(encoding="utf-8"))
+            scores = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}  # none kept, or torn from outside; they are made anew
-        return found if isinstance(found, dict) else {}
+            return {}  # none kept, or torn from outside; they are computed again
+        return scores if isinstance(scores, dict) else {}
 
-    def keep(self, qualities: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep the qualities of some cases."""
+    def add(self, case: str, quality: CaseQuality) -> None:
+        """Keep the quality of a case; an earlier one is replaced."""
         with _WRITING:
-            write_atomically(self._file, json.dumps({**self.read(), **qualities}, indent=1) + "\n")
+            scores = {**self.read(), case: quality}
+            write_atomically(self._file, json.dumps(scores, indent=1) + "\n")
 
 
-def worst_first(cases: Sequence[str], scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Order cases by expected Dice, the lowest first; cases not scored yet come last."""
-    return sorted(cases, key=lambda case: (case not in scores, _expected(scores.get(case)), case))
+def order_worst_first(cases: Sequence[str], scores: Mapping[str, CaseQuality]) -> list[str]:
+    """Order cases by expected Dice, the lowest first; cases not scored yet come last.
 
+    Example:
+        >>> order_worst_first(["a", "b", "c"], {"b": {"expected": 0.9}, "c": {"expected": 0.4}})
+        ['c', 'b', 'a']
+    """
 
-def _expected(quality: Mapping[str, Any] | None) -> float:
-    return float((quality or {}).get("expected", 1.0))
+    def rank(case: str) -> tuple[bool, float, str]:
+        quality = scores.get(case, {})
+        expected = float(quality.get("expected", 1.0))
+        return case not in scores, expected, case
+
+    return sorted(cases, key=rank)

@@ -13,15 +13,17 @@ from typing import Any
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
+from medseg.label_server.audit import AuditLog
 from medseg.label_server.cases import find_folder_cases, is_url
 from medseg.label_server.environment import Settings, check_installed, set_environment
-from medseg.label_server.state import State
+from medseg.label_server.logs import withhold_texts
+from medseg.label_server.state import StateFolder
 from medseg.label_server.users import Users, is_loopback, read_users
 from medseg.label_server.versions import Version, Versions
 
-STATES = Path("label")
+STATE_FOLDERS = Path("label")
 """Where state folders go unless the user says otherwise."""
-LARGEST_UPLOAD_MB = 2000
+MAX_UPLOAD_MB = 2000
 
 
 def serve(
@@ -34,7 +36,7 @@ def serve(
     modalities: Sequence[str] = (),
     device: str = "auto",
     users: str | Path | None = None,
-    max_upload_mb: int = LARGEST_UPLOAD_MB,
+    max_upload_mb: int = MAX_UPLOAD_MB,
     listeners: Sequence[Listener] = (),
 ) -> None:
     """Serve until stopped.
@@ -47,7 +49,7 @@ def serve(
         port: The port to listen on.
         modalities: Of a DICOMweb server, list only these; all unless given.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        users: File with a ``name: password`` a line.
+        users: File with a ``name: password`` per line.
         max_upload_mb: Largest upload.
         listeners: Told of progress, and once of every scan that was left out.
 
@@ -61,27 +63,24 @@ def serve(
     """
     check_installed()
     trained = load_bundle(bundle)
-    known = _users(users, host)
-    folder = State(Path(state) if state is not None else STATES / trained.spec.name)
+    known_users = _load_users(users, host)
+    folder = _open_state(state, trained)
     if not is_url(studies):
         studies = str(Path(studies).resolve())
-        folder.refuse_within(Path(studies))
-    with folder.locked():
+        folder.require_apart_from(Path(studies))
+    with folder.lock():
         versions = Versions(folder)
         versions.adopt(trained)
-        _look(studies, folder, trained, modalities, listeners)
-        shown = host if not is_loopback(host) else "127.0.0.1"
-        address = f"http://{shown}:{port}"
+        _find_cases(studies, folder, trained, modalities, listeners)
         set_environment(Settings(studies, folder.root, device, tuple(modalities), port))
-        app = _application(folder, known, host, max_upload_mb)
-        notify(
-            listeners,
-            Notice(
-                f"serving {trained.spec.name}, version {versions.served.name}, at "
-                f"{address} (3D Slicer) and {address}/ohif/ (browser, with a "
-                "DICOMweb server); Ctrl-C stops"
-            ),
+        app = _build_application(folder, known_users, host, max_upload_mb)
+        address = f"http://{'127.0.0.1' if is_loopback(host) else host}:{port}"
+        version = versions.find_served().name
+        greeting = (
+            f"serving {trained.spec.name}, version {version}, at {address} (3D Slicer) and "
+            f"{address}/ohif/ (browser, with a DICOMweb server); press Ctrl-C to stop"
         )
+        notify(listeners, Notice(greeting))
         _run(app, host, port)
 
 
@@ -91,70 +90,81 @@ def promote(bundle: str | Path, number: int, *, state: str | Path | None = None)
     Raises:
         MedsegError: If there is no such version.
     """
-    from medseg.label_server.audit import Audit
-
-    name = load_bundle(bundle).spec.name
-    folder = State(Path(state) if state is not None else STATES / name)
+    folder = _open_state(state, load_bundle(bundle))
     version = Versions(folder).promote(number)
-    Audit(folder.audit).write("version promoted", version=version.name)
+    AuditLog(folder.audit_log).write("version promoted", version=version.name)
     return version
 
 
-def _users(file: str | Path | None, host: str) -> Users:
+def _open_state(state: str | Path | None, bundle: Bundle) -> StateFolder:
+    if state is None:
+        state = STATE_FOLDERS / bundle.spec.name
+    return StateFolder(Path(state))
+
+
+def _load_users(file: str | Path | None, host: str) -> Users:
     if file is not None:
         return read_users(Path(file))
     if not is_loopback(host):
         raise MedsegError(
-            f"at {host} others can reach the server, so people must log in: write a file with a "
-            "'name: password' a line, chmod 600 it, and give it by --users FILE"
+            f"with --host {host} others can reach the server, so people must log in: write a file "
+            "with 'name: password' per line, chmod 600 it, and give it by --users FILE"
         )
     return Users({})
 
 
-def _look(
+def _find_cases(
     studies: str,
-    state: State,
+    state: StateFolder,
     bundle: Bundle,
     modalities: Sequence[str],
     listeners: Sequence[Listener],
 ) -> None:
     """Find out what there is to serve, before anybody asks; say what was left out."""
-    if is_url(studies):
-        from medseg.label_server.dicomweb import DicomWebCases
-
-        if not DicomWebCases(studies, state, bundle.spec, modalities).names():
-            notify(listeners, Notice(f"{studies} has no image series yet"))
+    if not is_url(studies):
+        for fault in find_folder_cases(Path(studies), state, bundle.spec, listeners):
+            notify(listeners, Notice(f"left out: {fault.where}: {fault.what}"))
         return
-    for fault in find_folder_cases(Path(studies), state, bundle.spec, listeners):
-        notify(listeners, Notice(f"left out: {fault}"))
+    from medseg.label_server.dicomweb import DicomWebCases
+
+    cases = DicomWebCases(studies, state, bundle.spec, modalities)
+    if not cases.list_names():
+        notify(listeners, Notice("the DICOMweb server has no image series yet"))
 
 
-def _application(state: State, users: Users, host: str, max_upload_mb: int) -> Any:
-    """Put MONAI Label's application together behind the guard."""
-    from medseg.label_server.shims import install_stand_ins
+def _build_application(state: StateFolder, users: Users, host: str, max_upload_mb: int) -> Any:
+    """Put MONAI Label's application together behind the gateway."""
+    from medseg.label_server.shims import install_shims
 
-    install_stand_ins()
+    install_shims()
     state.uploads.mkdir(parents=True, exist_ok=True)
     tempfile.tempdir = str(state.uploads)  # MONAI Label puts uploads there; cleared at start
     with contextlib.redirect_stdout(sys.stderr):
-        from medseg.label_server.endpoints import free_the_loop, versions_router
+        from medseg.label_server.background import replace_background_tasks
+        from medseg.label_server.endpoints import make_versions_router, run_endpoints_in_threads
 
-        free_the_loop()
+        replace_background_tasks()
+        run_endpoints_in_threads()  # before the next line, which puts the endpoints together
         from monailabel.app import app
-    from medseg.label_server.gateway import Guard, Rules
+    from medseg.label_server.gateway import AccessRules, Gateway
 
-    app.include_router(versions_router())
-    hosts = {"localhost", "127.0.0.1", "::1", host} if not users.are_asked else set()
-    return Guard(app, state, Rules(users, frozenset(hosts), max_upload_mb * 1_000_000))
+    app.include_router(make_versions_router())
+    hosts = set() if users.login_required else {"localhost", "127.0.0.1", "::1", host}
+    rules = AccessRules(users, frozenset(hosts), max_upload_mb * 1_000_000)
+    return Gateway(app, state, rules)
 
 
 def _run(app: Any, host: str, port: int) -> None:
     import uvicorn
 
+    withhold_texts()
     logging.getLogger("monailabel").setLevel(logging.WARNING)
     try:
-        uvicorn.run(app, host=host, port=port, log_level="warning", server_header=False)
-    except SystemExit as ended:
+        uvicorn.run(
+            app, host=host, port=port, log_config=None, log_level="warning", server_header=False
+        )
+    except SystemExit as error:
         raise MedsegError(
-            f"the server could not listen at {host}:{port}; is the port in use? Give another --port"
-        ) from ended
+            f"the server could not listen at {host}:{port}; if the port is in use, give another "
+            "--port"
+        ) from error

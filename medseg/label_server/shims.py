@@ -1,4 +1,4 @@
-"""Stand-ins for the packages that MONAI Label 0.8.5 imports and medseg never uses of it.
+"""Shims for the packages that MONAI Label 0.8.5 imports and medseg never uses of it.
 
 They are too old for numpy 2 (numpymaxflow, pydicom-seg), very large (itk, torchvision), or for
 other stores (girder-client). Each can go when MONAI Label no longer imports it at start.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -24,28 +24,29 @@ UNUSED: dict[str, Sequence[str]] = {
 """Module → the names MONAI Label takes from it while it is imported."""
 
 
-def install_stand_ins() -> None:
+def install_shims() -> None:
     """Put an empty module in the place of each package that is not installed."""
-    absent = {name for name in UNUSED if "." not in name and importlib.util.find_spec(name) is None}
-    for name, wanted in UNUSED.items():
+    packages = {name.partition(".")[0] for name in UNUSED}
+    absent = {package for package in packages if importlib.util.find_spec(package) is None}
+    for name, attributes in UNUSED.items():
         if name.partition(".")[0] in absent and name not in sys.modules:
-            sys.modules[name] = _stand_in(name, wanted)
+            sys.modules[name] = _make_shim(name, attributes)
 
 
-def _stand_in(name: str, wanted: Sequence[str]) -> ModuleType:
+def _make_shim(name: str, attributes: Sequence[str]) -> ModuleType:
     module = ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
     module.__path__ = []
-    for attribute in wanted:
-        setattr(module, attribute, _missing(f"{name}.{attribute}"))
+    for attribute in attributes:
+        setattr(module, attribute, _make_refusal(f"{name}.{attribute}"))
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
     return module
 
 
-def _missing(what: str) -> Any:
+def _make_refusal(name: str) -> Callable[..., Any]:
     def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError(f"{what} is not installed; medseg label does without it")
+        raise NotImplementedError(f"{name} is not installed; medseg label does without it")
 
     return refuse

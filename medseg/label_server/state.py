@@ -15,14 +15,31 @@ from medseg._support.folders import resolve_path
 from medseg.errors import OutputError
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-"""Names of cases, tags and sessions: they can lead to no other folder."""
+"""Names of cases, tags and sessions: they cannot lead to another folder."""
 
 
-class State:
+class StateFolder:
     """The paths of a state folder.
 
     Args:
         root: The folder.
+
+    Attributes:
+        served: The file that names the version in use.
+        versions: A trained bundle per version.
+        labels: Saved label maps, by tag.
+        replaced: Label maps that a later one took the place of, by tag.
+        images: Uploaded images, and NIfTI copies for viewers.
+        series: Series fetched from a DICOMweb server.
+        scores: Expected Dice of each case, by version.
+        trainings: What each version was trained on.
+        sessions: MONAI Label's sessions.
+        uploads: Files in transit; emptied when a server starts.
+        cases: The scans that were found and checked.
+        split: Which cases are held out.
+        progress: How far the running training is.
+        segmentations: Segmentations of the DICOM server that are known already.
+        audit_log: Who changed what and when.
     """
 
     def __init__(self, root: Path) -> None:
@@ -30,6 +47,7 @@ class State:
         self.served = self.root / "served"
         self.versions = self.root / "versions"
         self.labels = self.root / "labels"
+        self.replaced = self.root / "replaced"
         self.images = self.root / "images"
         self.series = self.root / "series"
         self.scores = self.root / "scores"
@@ -39,54 +57,75 @@ class State:
         self.cases = self.root / "cases.json"
         self.split = self.root / "split.json"
         self.progress = self.root / "training.json"
-        self.audit = self.root / "audit.jsonl"
+        self.segmentations = self.root / "segmentations.json"
+        self.audit_log = self.root / "audit.jsonl"
 
-    def refuse_within(self, studies: Path) -> None:
-        """Make sure that the state is not among the scans.
+    def require_apart_from(self, studies: Path) -> None:
+        """Make sure that neither the state nor the scans lie within the other.
 
         Raises:
-            OutputError: If it is, or the scans are in the state.
+            OutputError: If one does.
         """
-        ours, theirs = resolve_path(self.root), resolve_path(studies)
-        if ours == theirs or theirs in ours.parents or ours in theirs.parents:
+        state = resolve_path(self.root)
+        scans = resolve_path(studies)
+        if state == scans or scans in state.parents or state in scans.parents:
             raise OutputError(
-                f"the state folder {self.root} and the scans in {studies} must lie apart, so that "
-                "no original is touched; give another --state"
+                "the state folder and the scans must lie apart, so that no original is touched; "
+                "give another --state",
+                source=self.root,
             )
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other servers from this state; a killed one frees it. Clear what one left half.
+    def lock(self) -> Iterator[None]:
+        """Keep other servers from this state, and remove what a killed one left unfinished.
+
+        The lock of a process that was killed is free.
 
         Raises:
             OutputError: If another server uses it, or it cannot be written.
         """
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.root}: {error.strerror}") from error
+        handle = self._open_lock()
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._clear()
+            self._remove_leftovers()
             yield
         except BlockingIOError as error:
             raise OutputError(
-                f"another medseg label uses {self.root}; stop it, or give another --state"
+                "another medseg label uses this state folder; stop it, or give another --state",
+                source=self.root,
             ) from error
         finally:
             os.close(handle)
 
-    def _clear(self) -> None:
-        folders = (self.root, self.versions, self.series, self.images, *self.labels.glob("*"))
-        halves = (half for folder in folders for half in folder.glob(f"{PART}*"))
-        for leftover in (*halves, *self.uploads.glob("*")):
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    def _open_lock(self) -> int:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise OutputError(
+                "the state folder cannot be written; give another --state",
+                source=self.root,
+                detail=error.strerror,
+            ) from error
+
+    def _remove_leftovers(self) -> None:
+        folders = [self.root, self.versions, self.series, self.images, *self.labels.glob("*")]
+        for folder in folders:
+            for unfinished in folder.glob(f"{PART}*"):
+                _remove(unfinished)
+        for upload in self.uploads.glob("*"):
+            _remove(upload)
 
 
-def is_plain(name: object) -> bool:
-    """Tell whether something is a name that can lead to no other folder."""
-    return isinstance(name, str) and PLAIN_NAME.fullmatch(name) is not None and ".." not in name
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_plain_name(name: object) -> bool:
+    """Tell whether something is a name that cannot lead to another folder."""
+    if not isinstance(name, str) or ".." in name:
+        return False
+    return PLAIN_NAME.fullmatch(name) is not None

@@ -22,21 +22,27 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
 from medseg.errors import MedsegError, ScanError
-from medseg.events import Event, Notice, Progress, ValidationDone
+from medseg.events import Event, Progress, ValidationDone
 from medseg.io import write_labels
-from medseg.label_server.datastore import CaseStore
+from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.labels import FINAL, ORIGINAL
-from medseg.label_server.model import Served
-from medseg.label_server.retraining import STEPS, TrainingProgress, learn, training_stats
-from medseg.label_server.scores import Scores, quality_of, worst_first
-from medseg.label_server.state import State, is_plain
+from medseg.label_server.model import ServedModel
+from medseg.label_server.retraining import (
+    STEPS,
+    TrainingProgress,
+    read_progress,
+    train_new_version,
+)
+from medseg.label_server.scores import Scores, order_worst_first, summarise_quality
+from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.label_server.versions import Version, Versions
 from medseg.volume import Volume
 
-HANDED_OUT_SECONDS = 1800
-"""How long a case is not offered to others after it was handed to someone."""
+RESERVED_SECONDS = 1800
+"""How long a case is not offered to others after it was offered to someone."""
+MAX_STEPS = 1_000_000
 
-_ENDINGS = (".nii.gz", ".nii", ".nrrd")
+_RESULT_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 
 
 class SegmentTask(InferTask):  # type: ignore[misc]
@@ -44,15 +50,20 @@ class SegmentTask(InferTask):  # type: ignore[misc]
 
     Args:
         state: The state folder.
-        store: The cases.
-        served: The served version.
+        datastore: The cases.
+        model: The served version.
         spec: The bundle's spec.
     """
 
-    def __init__(self, state: State, store: CaseStore, served: Served, spec: BundleSpec) -> None:
-        self._state, self._store, self._served, self._spec = state, store, served, spec
-        names = {label.name: label.index for label in spec.label_set}
-        super().__init__(InferType.SEGMENTATION, names, spec.network.dims, spec.description)
+    def __init__(
+        self, state: StateFolder, datastore: CaseDatastore, model: ServedModel, spec: BundleSpec
+    ) -> None:
+        self._state = state
+        self._datastore = datastore
+        self._model = model
+        self._spec = spec
+        indices = {label.name: label.index for label in spec.label_set}
+        super().__init__(InferType.SEGMENTATION, indices, spec.network.dims, spec.description)
 
     def is_valid(self) -> bool:
         """Tell that it can be used."""
@@ -60,7 +71,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
 
     def get_path(self, validate: bool = True) -> str:
         """Return the file of the served weights."""
-        return str(Versions(self._state).served.bundle().weights)
+        return str(Versions(self._state).find_served().load_bundle().weights)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segment the case, or the uploaded image, that a request names.
@@ -70,49 +81,59 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         """
         began = time.perf_counter()
         image = str(request.get("image") or "")
-        volume = self._volume(image)
-        version, found, warnings = self._served.segment(volume)
-        quality = quality_of(found)
+        volume = self._read(image)
+        result = self._model.segment(volume)
+        quality = summarise_quality(result.segmentation)
+        seconds = time.perf_counter() - began
         about = {
             "label_names": dict(self.labels),
             "quality": quality,
-            "volumes_ml": found.volumes_ml,
-            "warnings": list(warnings),
-            "version": version.name,
-            "latencies": {"total": round(time.perf_counter() - began, 3)},
+            "volumes_ml": result.segmentation.volumes_ml,
+            "warnings": list(result.warnings),
+            "version": result.version.name,
+            "latencies": {"total": round(seconds, 3)},
         }
-        if is_plain(image):
-            Scores(self._state, version).keep({image: quality})
+        labels = result.segmentation.labels
+        if is_plain_name(image):
+            Scores(self._state, result.version).add(image, quality)
             if request.get("save_label") is True:
-                tag = str(request.get("label_tag") or ORIGINAL)
-                if tag == FINAL:
-                    raise MedsegError(f"the tag '{FINAL}' is for labels that a person submits")
-                self._store.labels.save(image, tag, found.labels, volume, {"params": about})
-        file = _new_file(self._state, str(request.get("result_extension") or _ENDINGS[0]))
-        write_labels(file, found.labels, volume)
+                tag = _choose_tag(request)
+                self._datastore.labels.save(image, tag, labels, volume, {"params": about})
+        suffix = str(request.get("result_extension") or _RESULT_SUFFIXES[0])
+        file = _make_result_file(self._state, suffix)
+        write_labels(file, labels, volume)
         return str(file), about
 
-    def _volume(self, image: str) -> Volume:
+    def _read(self, image: str) -> Volume:
         """Read a case by its name, or what the server itself has stored of an upload."""
-        if is_plain(image):
-            return self._store.read(image)
+        if is_plain_name(image):
+            return self._datastore.read_volume(image)
         file = resolve_path(Path(image))
-        ours = (resolve_path(self._state.uploads), resolve_path(self._state.sessions))
-        if not any(folder in file.parents for folder in ours):
+        allowed = (resolve_path(self._state.uploads), resolve_path(self._state.sessions))
+        if not any(folder in file.parents for folder in allowed):
             raise HTTPException(404, "there is no such case")
         return read_scan(Scan("upload", ((file,),)), len(self._spec.channels))
 
 
-def _new_file(state: State, ending: str) -> Path:
-    if ending not in _ENDINGS:
-        raise ScanError(f"result_extension takes {', '.join(_ENDINGS)}; got '{ending[:20]}'")
+def _choose_tag(request: Mapping[str, Any]) -> str:
+    tag = str(request.get("label_tag") or ORIGINAL)
+    if tag == FINAL:
+        raise MedsegError(f"the tag '{FINAL}' is for labels that a person submits; use another")
+    return tag
+
+
+def _make_result_file(state: StateFolder, suffix: str) -> Path:
+    if suffix not in _RESULT_SUFFIXES:
+        raise ScanError(
+            f"result_extension must be one of {', '.join(_RESULT_SUFFIXES)}", detail=suffix[:20]
+        )
     state.uploads.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=state.uploads, suffix=ending)
+    handle, name = tempfile.mkstemp(dir=state.uploads, suffix=suffix)
     os.close(handle)
     return Path(name)
 
 
-class ImproveTask(TrainTask):  # type: ignore[misc]
+class RetrainTask(TrainTask):  # type: ignore[misc]
     """Trains a new version on the submitted labels; runs in a process of its own.
 
     Args:
@@ -121,57 +142,73 @@ class ImproveTask(TrainTask):  # type: ignore[misc]
         device: Where to train.
     """
 
-    def __init__(self, state: State, spec: BundleSpec, device: str) -> None:
-        super().__init__("Learn from the submitted labels; the better version is served")
-        self._state, self._spec, self._device = state, spec, device
+    def __init__(self, state: StateFolder, spec: BundleSpec, device: str) -> None:
+        super().__init__("Train on the submitted labels; the better version is served")
+        self._state = state
+        self._spec = spec
+        self._device = device
 
     def config(self) -> dict[str, Any]:
         """Return what viewers let people change."""
         return {"steps": STEPS, "learning_rate": self._spec.training.learning_rate}
 
     def stats(self) -> Mapping[str, Any]:
-        """Return how far the last training came."""
-        return training_stats(self._state)
+        """Return how far the last training run came."""
+        return read_progress(self._state)
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train, compare, and score the unlabelled cases anew if the version changed."""
-        end_with(os.getppid())
-        steps, rate = request.get("steps", STEPS), request.get("learning_rate")
-        if not isinstance(steps, int) or not 1 <= steps <= 1_000_000:
-            raise MedsegError(f"steps takes a whole number from 1, got {steps!r}")
-        if rate is not None and not (isinstance(rate, int | float) and rate > 0):
-            raise MedsegError(f"learning_rate takes a number above 0, got {rate!r}")
+        """Train, compare, and score the unlabelled cases again if the version changed."""
+        exit_with_parent(os.getppid())
+        steps = _check_steps(request.get("steps", STEPS))
+        learning_rate = _check_learning_rate(request.get("learning_rate"))
         datastore.exchange()
-        outcome = learn(
+        result = train_new_version(
             self._state,
-            datastore.labelled_scans(),
+            datastore.list_labelled_scans(),
             steps=steps,
-            learning_rate=rate,
+            learning_rate=learning_rate,
             device=self._device,
-            listeners=[TrainingProgress(self._state), _say],
+            listeners=[TrainingProgress(self._state), _print_event],
         )
-        verdict = "is served now" if outcome.promoted else "is kept, and not served: it is worse"
-        print(  # noqa: T201 (what a training prints is what viewers show of it)
-            f"version {outcome.version.name} {verdict}; Dice on held-back cases "
-            f"{outcome.dice:.4f}, before {outcome.parent_dice:.4f}",
-            flush=True,
+        verdict = "is served now" if result.promoted else "is kept but not served: it is worse"
+        _print(
+            f"version {result.version.name} {verdict}; Dice on held-out cases "
+            f"{result.dice:.4f}, before {result.parent_dice:.4f}"
         )
-        if outcome.promoted:
-            score_all(self._state, datastore, Served(Versions(self._state), self._device))
-        return {"version": outcome.version.name, "promoted": outcome.promoted}
+        if result.promoted:
+            model = ServedModel(Versions(self._state), self._device)
+            score_unlabelled(self._state, datastore, model)
+        return {"version": result.version.name, "promoted": result.promoted}
 
 
-def _say(event: Event) -> None:
+def _check_steps(steps: object) -> int:
+    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
+        raise MedsegError(f"steps must be a whole number from 1 to {MAX_STEPS}")
+    return steps
+
+
+def _check_learning_rate(rate: object) -> float | None:
+    if rate is None:
+        return None
+    if not isinstance(rate, int | float) or not rate > 0:
+        raise MedsegError("learning_rate must be a number above 0")
+    return rate
+
+
+def _print_event(event: Event) -> None:
+    """Print how far a training run is; its warnings may name files, and stay out."""
     match event:
         case Progress(task, done, total):
-            print(f"{task}: {done} of {total}", flush=True)  # noqa: T201
+            _print(f"{task}: {done} of {total}")
         case ValidationDone():
-            print(f"step {event.step}: Dice {event.scores['dice']['mean']:.4f}", flush=True)  # noqa: T201
-        case Notice(message):
-            print(f"note: {message}", flush=True)  # noqa: T201
+            _print(f"step {event.step}: Dice {event.scores['dice']['mean']:.4f}")
 
 
-def end_with(parent: int) -> None:
+def _print(text: str) -> None:
+    print(text, flush=True)  # noqa: T201 (viewers show what a task prints)
+
+
+def exit_with_parent(parent: int) -> None:
     """End this process as soon as the server that started it is gone, even if it was killed."""
 
     def watch() -> None:
@@ -179,7 +216,7 @@ def end_with(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True, name="end with the server").start()
+    threading.Thread(target=watch, daemon=True, name="exit with the server").start()
 
 
 class QualityScoring(ScoringMethod):  # type: ignore[misc]
@@ -190,42 +227,48 @@ class QualityScoring(ScoringMethod):  # type: ignore[misc]
         device: Where to segment.
     """
 
-    def __init__(self, state: State, device: str) -> None:
+    def __init__(self, state: StateFolder, device: str) -> None:
         super().__init__("Expected Dice of the served version's result, for each unlabelled case")
-        self._state, self._device = state, device
+        self._state = state
+        self._device = device
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score what has no score of the served version yet."""
-        end_with(os.getppid())
+        exit_with_parent(os.getppid())
         os.nice(10)  # people who wait for a segmentation come first
-        return score_all(self._state, datastore, Served(Versions(self._state), self._device))
+        model = ServedModel(Versions(self._state), self._device)
+        return score_unlabelled(self._state, datastore, model)
 
 
-def score_all(state: State, store: CaseStore, served: Served) -> dict[str, Any]:
+def score_unlabelled(
+    state: StateFolder, datastore: CaseDatastore, model: ServedModel
+) -> dict[str, Any]:
     """Score every unlabelled case that the served version has no score of.
 
     Returns:
         Case → quality, or what is wrong with the case.
     """
-    version = Versions(state).served
-    waiting = unscored(state, store, version)
+    served = Versions(state).find_served()
+    waiting = list_unscored(state, datastore, served)
     results: dict[str, Any] = {}
     for done, case in enumerate(waiting, start=1):
         try:
-            by, found, _ = served.segment(store.read(case))
+            result = model.segment(datastore.read_volume(case))
         except MedsegError as error:
-            results[case] = {"error": str(error)}
+            results[case] = {"error": error.message}
             continue
-        results[case] = quality_of(found)
-        Scores(state, by).keep({case: results[case]})
-        print(f"scoring: {done} of {len(waiting)}", flush=True)  # noqa: T201
+        quality = summarise_quality(result.segmentation)
+        # Another version may be served by now: the score belongs to the one that segmented.
+        Scores(state, result.version).add(case, quality)
+        results[case] = quality
+        _print(f"scoring: {done} of {len(waiting)}")
     return results
 
 
-def unscored(state: State, store: CaseStore, version: Version) -> list[str]:
-    """Name the unlabelled cases that a version has no score of."""
-    there = Scores(state, version).read()
-    return [case for case in store.get_unlabeled_images() if case not in there]
+def list_unscored(state: StateFolder, datastore: CaseDatastore, version: Version) -> list[str]:
+    """Return the unlabelled cases that a version has no score of."""
+    scores = Scores(state, version).read()
+    return [case for case in datastore.get_unlabeled_images() if case not in scores]
 
 
 class WorstFirst(Strategy):  # type: ignore[misc]
@@ -235,25 +278,27 @@ class WorstFirst(Strategy):  # type: ignore[misc]
         state: The state folder.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: StateFolder) -> None:
         super().__init__("The case with the lowest expected Dice first")
         self._state = state
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
-        """Choose a case; one that somebody else was just given is offered last."""
-        scores = Scores(self._state, Versions(self._state).served).read()
-        ordered = worst_first(datastore.get_unlabeled_images(), scores)
+        """Choose a case; one that somebody else was just offered comes last."""
+        scores = Scores(self._state, Versions(self._state).find_served()).read()
+        ordered = order_worst_first(datastore.get_unlabeled_images(), scores)
         if not ordered:
             return None
         client = request.get("client_id")
-        free = [case for case in ordered if not _is_handed_out(datastore, case, client)]
-        case = (free or ordered)[0]
+        free = [case for case in ordered if not _is_reserved(datastore, case, client)]
+        case = free[0] if free else ordered[0]
         return {"id": case, "quality": scores.get(case)}
 
 
-def _is_handed_out(datastore: Datastore, case: str, client: object) -> bool:
-    handed = datastore.get_image_info(case).get("strategy", {}).values()
-    return any(
-        one.get("client_id") != client and time.time() - one.get("ts", 0) < HANDED_OUT_SECONDS
-        for one in handed
-    )
+def _is_reserved(datastore: Datastore, case: str, client: object) -> bool:
+    """Tell whether a case was offered to another client not long ago."""
+    offers = datastore.get_image_info(case).get("strategy", {})
+    for offer in offers.values():
+        age = time.time() - offer.get("ts", 0)
+        if offer.get("client_id") != client and age < RESERVED_SECONDS:
+            return True
+    return False

@@ -12,23 +12,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medseg._support.files import PART, write_atomically
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.hashes import hash_bundle
 from medseg.errors import CheckpointError, MedsegError, OutputError
-from medseg.label_server.state import State
+from medseg.label_server.state import StateFolder
 from medseg.training.run_folder import RunFolder
 
-FACTS = "version.json"
-_NOT_SERVED = shutil.ignore_patterns("checkpoints", "previews", f"{PART}*")
+INFO = "version.json"
+_NOT_COPIED = shutil.ignore_patterns("checkpoints", "previews", f"{PART}*")
 
 
-class Facts(BaseModel):
+class VersionInfo(BaseModel):
     """What is known of a version besides its bundle."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True
+    )
 
     parent: int | None = None
     """The version it was trained from; none for the first."""
@@ -36,8 +38,8 @@ class Facts(BaseModel):
     """Of the first version: hash of the bundle it is a copy of."""
     labels: int = 0
     """Corrected cases it was trained on."""
-    held_back: int = 0
-    """Corrected cases it was compared on."""
+    held_out: int = Field(default=0, alias="held_back")
+    """Corrected cases it was compared on; called ``held_back`` in the file."""
     dice: float | None = None
     """Its mean Dice on these."""
     parent_dice: float | None = None
@@ -65,26 +67,33 @@ class Version:
         """Its number as its folder is called."""
         return f"{self.number:04d}"
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether its training ended; a killed training leaves a version that is not."""
-        return RunFolder(self.folder).is_finished or (self.folder / FACTS).is_file()
+    def is_complete(self) -> bool:
+        """Tell whether its training ended; a killed training run leaves a version that is not."""
+        return RunFolder(self.folder).is_finished or (self.folder / INFO).is_file()
 
-    @property
-    def facts(self) -> Facts:
-        """What is known of it; the defaults where its training ended but was not compared."""
-        file = self.folder / FACTS
+    def read_info(self) -> VersionInfo:
+        """Return what is known of it; the defaults if its training ended without a comparison.
+
+        Raises:
+            CheckpointError: If the file was damaged.
+        """
+        file = self.folder / INFO
+        if not file.is_file():
+            return VersionInfo()
         try:
-            return Facts.model_validate_json(file.read_bytes()) if file.is_file() else Facts()
+            return VersionInfo.model_validate_json(file.read_bytes())
         except ValidationError as error:
-            raise CheckpointError(f"{file} is damaged; restore it or remove the version") from error
+            raise CheckpointError(
+                f"{INFO} of version {self.name} is damaged; restore it or remove the version",
+                source=file,
+            ) from error
 
-    def note(self, facts: Facts) -> None:
+    def write_info(self, info: VersionInfo) -> None:
         """Write what is known of it."""
-        write_atomically(self.folder / FACTS, facts.model_dump_json(indent=2) + "\n")
+        write_atomically(self.folder / INFO, info.model_dump_json(indent=2, by_alias=True) + "\n")
 
-    def bundle(self) -> Bundle:
-        """Read its bundle."""
+    def load_bundle(self) -> Bundle:
+        """Load its bundle."""
         return load_bundle(self.folder)
 
 
@@ -95,7 +104,7 @@ class Versions:
         state: The state folder.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: StateFolder) -> None:
         self._state = state
 
     def adopt(self, bundle: Bundle) -> None:
@@ -107,61 +116,72 @@ class Versions:
         """
         if not bundle.is_trained:
             raise CheckpointError(
-                f"{bundle.folder} has no weights to serve; train it first: medseg train BUNDLE"
+                "the bundle has no weights to serve; train it first: medseg train BUNDLE",
+                source=bundle.folder,
             )
         origin = hash_bundle(bundle)
         first = self.get(1)
-        if not first.is_whole:
-            self._copy(bundle, Facts(origin=origin, promoted=True), first.folder)
-        elif first.facts.origin != origin:
+        if not first.is_complete():
+            self._copy(bundle, VersionInfo(origin=origin, promoted=True), first.folder)
+        elif first.read_info().origin != origin:
             raise OutputError(
-                f"{self._state.root} belongs to another bundle, and its labels and versions are "
-                "kept apart from this one's; give another --state"
+                "the state folder belongs to another bundle, and its labels and versions are "
+                "kept apart from this one's; give another --state",
+                source=self._state.root,
             )
         if not self._state.served.is_file():
             self._serve(first)
 
-    def _copy(self, bundle: Bundle, facts: Facts, target: Path) -> None:
+    def _copy(self, bundle: Bundle, info: VersionInfo, target: Path) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART) as folder:
                 copy = Path(folder) / target.name
-                shutil.copytree(bundle.folder, copy, ignore=_NOT_SERVED)
-                Version(1, copy).note(facts)
+                shutil.copytree(bundle.folder, copy, ignore=_NOT_COPIED)
+                Version(1, copy).write_info(info)
                 copy.rename(target)
         except OSError as error:
-            raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+            raise OutputError(
+                "the bundle cannot be copied into the state folder; free disk space or give "
+                "another --state",
+                source=target,
+                detail=str(error),
+            ) from error
 
     def get(self, number: int) -> Version:
         """Return the version of this number, whether it exists or not."""
         return Version(number, self._state.versions / f"{number:04d}")
 
-    @property
-    def all(self) -> list[Version]:
-        """Every whole version, in order."""
-        return [version for version in self._folders() if version.is_whole]
+    def list_complete(self) -> list[Version]:
+        """Return every complete version, in order."""
+        return [version for version in self._list_folders() if version.is_complete()]
 
-    @property
-    def served(self) -> Version:
-        """The version in use.
+    def find_served(self) -> Version:
+        """Return the version in use.
 
         Raises:
-            CheckpointError: If the note of which it is was damaged.
+            CheckpointError: If the file that names it was damaged.
         """
         try:
-            version = self.get(int(self._state.served.read_text(encoding="utf-8")))
+            number = int(self._state.served.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(
-                f"{self._state.served} must name a version, such as 0001; write one into it"
+                "the file 'served' must name a version, such as 0001; write one into it",
+                source=self._state.served,
             ) from error
-        if not version.is_whole:
-            raise CheckpointError(f"{self._state.served} names {version.name}, which is not there")
+        version = self.get(number)
+        if not version.is_complete():
+            raise CheckpointError(
+                f"the file 'served' names version {version.name}, which does not exist; write "
+                "the number of another into it",
+                source=self._state.served,
+            )
         return version
 
-    def begin(self) -> Version:
-        """Return a version that does not exist yet, for a training to write."""
-        last = max((version.number for version in self._folders()), default=0)
-        return self.get(last + 1)
+    def next_version(self) -> Version:
+        """Return a version that does not exist yet, for a training run to write."""
+        numbers = [version.number for version in self._list_folders()]
+        return self.get(max(numbers, default=0) + 1)
 
     def promote(self, number: int) -> Version:
         """Serve a version from now on.
@@ -170,27 +190,25 @@ class Versions:
             MedsegError: If there is no such version, or its training has not ended.
         """
         version = self.get(number)
-        if not version.is_whole:
-            there = ", ".join(each.name for each in self.all)
-            raise MedsegError(f"there is no version {version.name} to promote; there are {there}")
-        version.bundle()
-        version.note(version.facts.model_copy(update={"promoted": True}))
+        if not version.is_complete():
+            existing = ", ".join(each.name for each in self.list_complete())
+            raise MedsegError(f"there is no version {version.name} to promote, only {existing}")
+        version.load_bundle()  # a damaged bundle must not be served
+        version.write_info(version.read_info().model_copy(update={"promoted": True}))
         self._serve(version)
         return version
 
     def _serve(self, version: Version) -> None:
         write_atomically(self._state.served, f"{version.name}\n")
 
-    def _folders(self) -> list[Version]:
-        found = self._state.versions.glob("[0-9]" * 4)
-        return [Version(int(folder.name), folder) for folder in sorted(found)]
+    def _list_folders(self) -> list[Version]:
+        folders = self._state.versions.glob("[0-9]" * 4)
+        return [Version(int(folder.name), folder) for folder in sorted(folders)]
 
-    def summary(self) -> Mapping[str, object]:
-        """Say for people and machines which versions there are."""
-        served = self.served
-        return {
-            "served": served.name,
-            "versions": {
-                version.name: version.facts.model_dump(exclude={"origin"}) for version in self.all
-            },
-        }
+    def summarise(self) -> Mapping[str, object]:
+        """Return which versions there are, for people and machines."""
+        infos = {}
+        for version in self.list_complete():
+            info = version.read_info()
+            infos[version.name] = info.model_dump(exclude={"origin"}, by_alias=True)
+        return {"served": self.find_served().name, "versions": infos}

@@ -19,7 +19,7 @@ from support.orthancs import orthanc, phantom_series, send, write_series
 
 from medseg import Segmenter, Volume, train
 from medseg.io import read_image
-from medseg.label_server.label_upload import onto_grid
+from medseg.label_server.label_upload import place_on_grid
 from medseg.testing import write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
@@ -83,7 +83,7 @@ def test_ohif_shows_the_segmentation_where_it_belongs(home: Path) -> None:
     volume = read_image(home / "ct")
     found = Segmenter(home / "bundle", "cpu").segment(volume)
     names = {label.index: label.name for label in found.label_set}
-    overlay = onto_grid(_as_volume(shown), volume)
+    overlay = place_on_grid(_as_volume(shown), volume)
     assert found.labels.any()
     for index, name in names.items():
         number = next(int(key) for key, label in shown["segments"].items() if label == name)

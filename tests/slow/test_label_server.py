@@ -244,7 +244,7 @@ def test_saved_labels_are_audited_and_replaced_ones_kept(home: Path, tmp_path: P
     saved = read_labels(state / "labels" / "final" / "deep_er_phantom_000.nii.gz")
     assert np.unique(saved.array).tolist() == [0, 1]
     assert bad.code == 422
-    assert b"does not know: x" in bad.body
+    assert b"with values 2;" in bad.body
     lines = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
     saves = [line for line in lines if line["action"] == "label saved"]
     assert [line["case"] for line in saves] == ["deep_er_phantom_000"] * 2

@@ -20,7 +20,7 @@ from support.label_servers import free_port, need_monai_label, slicer_client
 
 from medseg import segment
 from medseg.io import read_labels
-from medseg.label_server import shims as stand_ins
+from medseg.label_server import shims
 from medseg.label_server.environment import MONAI_LABEL, REQUIREMENTS
 from medseg.testing import write_dataset
 
@@ -52,8 +52,8 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
         no_pins = ["--no-deps", f"monailabel=={MONAI_LABEL}"]
         subprocess.run([*pip, *no_pins], check=True, env=_clean())
     (site,) = (folder / "lib").glob("python3*/site-packages")
-    shutil.copy(stand_ins.__file__, site / "stand_ins.py")
-    (site / "stand_ins.pth").write_text("import stand_ins; stand_ins.install_stand_ins()\n")
+    shutil.copy(shims.__file__, site / "shims.py")
+    (site / "shims.pth").write_text("import shims; shims.install_shims()\n")
     return python
 
 

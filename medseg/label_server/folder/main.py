@@ -1,8 +1,8 @@
 """The app as MONAI Label finds it: it runs this file and takes the app class out of it."""
 
-from medseg.label_server.shims import install_stand_ins
+from medseg.label_server.shims import install_shims
 
-install_stand_ins()
+install_shims()
 
 from medseg.label_server.app import LabelApp  # noqa: E402
 
