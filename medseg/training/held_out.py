@@ -14,7 +14,8 @@ from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.integrity import open_case
 from medseg.events import Progress, notify
-from medseg.inference.segmenter import Segmentation, Segmenter
+from medseg.inference.segmentation import Segmentation
+from medseg.inference.segmenter import Segmenter
 from medseg.metrics.metrics import score_case, score_dice
 from medseg.quality.calibration import TEMPERATURES, CalibrationSample
 from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume

@@ -48,7 +48,7 @@ class HeldOutResults:
             ``None`` where the bundle itself names the labels, and nothing is to be decided.
     """
 
-    requested: CaseResults = CaseResults()
+    requested: CaseResults
     largest: CaseResults | None = None
 
     def decide(self) -> LargestFinding | None:
@@ -74,6 +74,10 @@ class HeldOutResults:
             [_merge_cases(case, largest, kept) for case, largest in case_pairs],
             [_merge_samples(sample, largest, kept) for sample, largest in sample_pairs],
         )
+
+
+NOTHING_HELD_OUT = HeldOutResults(CaseResults())
+"""Results of a run that was trained on every case."""
 
 
 def join_folds(folds: Sequence[HeldOutResults]) -> HeldOutResults:

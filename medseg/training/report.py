@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from medseg._support.json_values import without_nan
+from medseg._support.json_values import nan_to_none
 from medseg.bundle.spec import LargestFinding, QualityFinding
 from medseg.errors import CheckpointError
 from medseg.metrics.metrics import CaseScores, LabelScores
 from medseg.metrics.statistics import Statistic, compute_statistics, summarise
 from medseg.quality.calibration import CalibrationSample
 from medseg.training.history import Scores
-from medseg.training.keep_largest import CaseResults, HeldOutResults
+from medseg.training.keep_largest import NOTHING_HELD_OUT, CaseResults, HeldOutResults
 from medseg.training.lineage import Lineage
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import Fold
@@ -73,7 +73,7 @@ class TrainingReport:
     best_step: int
     fingerprint: str
     provenance: Mapping[str, str]
-    held_out: HeldOutResults = HeldOutResults()
+    held_out: HeldOutResults = NOTHING_HELD_OUT
     validations: Sequence[tuple[int, Scores]] = ()
     keep_largest: LargestFinding | None = None
     quality: QualityFinding | None = None
@@ -121,7 +121,7 @@ def report_to_json(report: TrainingReport) -> str:
             "every_piece": _results_to_json(report.held_out.requested),
             "largest_piece": _results_to_json(report.held_out.largest),
         }
-    return json.dumps(without_nan(content), indent=2) + "\n"
+    return json.dumps(nan_to_none(content), indent=2) + "\n"
 
 
 def _results_to_json(results: CaseResults) -> dict[str, Any]:

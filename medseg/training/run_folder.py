@@ -80,7 +80,7 @@ class RunFolder:
                 "the folder holds no run to resume; start one without --resume", source=self.path
             )
         try:
-            info = json.loads(self.info.read_text(encoding="utf-8"))
+            info: dict[str, Any] = json.loads(self.info.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 "run.json is damaged; start a new run", source=self.info, detail=str(error)

@@ -20,7 +20,7 @@ from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
 from medseg.training.lineage import open_parent
-from medseg.training.refinement.stage import build_refinement
+from medseg.training.refinement.stage import build_refinement_stages
 from medseg.training.runs import TrainingRun, require_same_cases
 from medseg.training.stages import (
     StageContext,
@@ -35,8 +35,7 @@ from medseg.training.time_budget import TimeBudget, fit_to_budget, measure_speed
 
 def build_stages(spec: BundleSpec) -> tuple[TrainingStage, ...]:
     """Build what a bundle wants done besides training its network."""
-    refinement = build_refinement(spec)
-    return () if refinement is None else (refinement,)
+    return build_refinement_stages(spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import load_bundle, write_trained
+from medseg.bundle.bundle import write_trained
 from medseg.bundle.spec import (
     SEPARATES,
     BundleSpec,
@@ -21,76 +18,33 @@ from medseg.bundle.spec import (
 )
 from medseg.bundle.weights import Weights, load_weights
 from medseg.datasets.cache import CachedCase
-from medseg.errors import BundleError, CheckpointError
+from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.networks.refiner import (
     build_refined,
     coarse_weights,
     load_refined,
+    refined_definition,
     refined_weights,
 )
 from medseg.networks.unet import build_network
 from medseg.plots.previews import draw_curves
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
-from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
-from medseg.training.lineage import read_lineage
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.acceptance import decide_acceptance, score_coarse_and_refined
 from medseg.training.refinement.adversarial import JointLearner
+from medseg.training.refinement.card import refinement_section
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.run_folder import RunFolder
-from medseg.training.runs import FINGERPRINT, TrainingRun, begin_run
+from medseg.training.stages import StageContext, StageResult, TrainingStage
 
 State = Mapping[str, Any]
 
 
-def make_learner(
-    spec: BundleSpec,
-    cases: Sequence[CachedCase],
-    device: torch.device,
-    listeners: Sequence[Listener] = (),
-    group: ProcessGroup = SINGLE_PROCESS,
-    initial_weights: InitialWeights | None = None,
-) -> Learner:
-    """Return the learner of a bundle's network: against a critic where the bundle says so."""
-    if spec.refinement is not None and spec.refinement.kind == "joint":
-        return JointLearner(spec, spec.refinement, cases, device, listeners, group, initial_weights)
-    return Learner(spec, cases, device, listeners, group, initial_weights)
-
-
-def total_steps(spec: BundleSpec) -> int:
-    """Return the steps of all stages of a run."""
-    corrector = corrector_of(spec)
-    return spec.training.steps + (corrector.steps if corrector else 0)
-
-
-def corrector_of(spec: BundleSpec) -> RefinementSpec | None:
-    """Return the bundle's refinement if a refiner is trained after the network."""
-    refinement = spec.refinement
-    return refinement if refinement is not None and refinement.kind == "corrector" else None
-
-
-def steps_done(spec: BundleSpec, state: State) -> int:
-    """Return how many steps of all stages a checkpoint has behind it."""
-    if "corrector" in state:
-        return spec.training.steps + int(state["corrector"]["step"])
-    return int(state["learner"]["step"])
-
-
-def snapshot_steps(spec: BundleSpec) -> list[int]:
-    """Return after which steps of the network's training its weights are kept for the bank."""
-    corrector = corrector_of(spec)
-    if corrector is None:
-        return []
-    count = corrector.bank.snapshots
-    steps = {spec.training.steps // 2**n for n in range(1, count + 1)}
-    return sorted(step for step in steps if step > 0)
-
-
-class RefinementStage:
+class _RefinerRun:
     """The refiner's stage of a run, after the network's.
 
     Args:
@@ -109,12 +63,13 @@ class RefinementStage:
         folder: RunFolder,
         batches: PatchBatches,
         device: torch.device,
-        listeners: Sequence[Listener] = (),
+        listeners: Sequence[Listener],
+        snapshot_steps: Sequence[int],
     ) -> None:
         self._spec, self._folder, self._device = spec, folder, device
         self._listeners = listeners
         self._coarse = coarse_weights(load_weights(folder.weights))
-        kept = [folder.snapshot(step) for step in snapshot_steps(spec)]
+        kept = [folder.snapshot(step) for step in snapshot_steps]
         earlier = [load_weights(file) for file in kept if file.is_file()]
         networks = [_network(spec, weights) for weights in (*earlier, self._coarse)]
         bank = MaskPool(
@@ -165,57 +120,103 @@ class RefinementStage:
         return finding
 
 
-@dataclass(frozen=True, slots=True)
-class Refined:
-    """What refinement came to in a run.
-
-    Attributes:
-        finding: Whether refined masks replace the coarse ones; ``None`` without a refiner.
-        gap: Between the critic's scores of true and made masks; ``None`` without a critic.
-    """
-
-    finding: RefinementFinding | None = None
-    gap: float | None = None
+def build_refinement_stages(spec: BundleSpec) -> tuple[TrainingStage, ...]:
+    """Build the stages that a bundle's refinement section asks for: one, or none."""
+    if spec.refinement is None:
+        return ()
+    if spec.refinement.kind == "joint":
+        return (JointStage(spec, spec.refinement),)
+    return (RefinerStage(spec, spec.refinement),)
 
 
-def refine(
-    spec: BundleSpec,
-    folder: RunFolder,
-    learner: Learner,
-    record: TrainingHistory,
-    cases: Sequence[CachedCase],
-    device: torch.device,
-    listeners: Sequence[Listener] = (),
-) -> Refined:
-    """Do what a bundle wants beyond training its network; goes on where a checkpoint left it.
+class RefinerStage:
+    """A refiner that learns, after the network, to correct its masks."""
 
-    Args:
-        spec: The bundle.
-        folder: The run folder.
-        learner: The network's training, done.
-        record: Of the run so far; goes on.
-        cases: Held-back cases, to decide on.
-        device: Where to compute.
-        listeners: Told about every step, and what is wrong.
-    """
-    corrector, finding = corrector_of(spec), None
+    name = "refiner"
+    checkpoint_key = "corrector"
+    learner_factory = None
 
-    def save(state: State) -> None:
-        folder.save_checkpoint(
-            {"learner": learner.state(), "record": record.state(), "corrector": state}
+    def __init__(self, spec: BundleSpec, refinement: RefinementSpec) -> None:
+        self._spec, self._refinement = spec, refinement
+
+    @property
+    def steps(self) -> int:
+        """Steps of the refiner."""
+        return self._refinement.steps
+
+    @property
+    def snapshot_steps(self) -> Sequence[int]:
+        """Steps after which the network's weights are kept: 1/2, 1/4, 1/8, … of all."""
+        count = self._refinement.bank.snapshots
+        steps = {self._spec.training.steps // 2**n for n in range(1, count + 1)}
+        return sorted(step for step in steps if step > 0)
+
+    def check_cross_validation(self) -> None:
+        """Refuse to be a member of a bundle of all folds."""
+        raise BundleError(
+            "--fold all makes one bundle of all folds' networks, and a bundle holds one refiner",
+            [Fault("refinement", 'train single folds, or set refinement to null or kind "joint"')],
         )
 
-    if corrector is not None:
-        saved = folder.load_checkpoint() or {}
-        stage = RefinementStage(
-            spec, corrector, folder, learner.batches, device, [record, *listeners]
+    def run(self, context: StageContext) -> StageResult:
+        """Train the refiner, and decide on held-out cases whether it is used."""
+        run = _RefinerRun(
+            self._spec,
+            self._refinement,
+            context.folder,
+            context.learner.batches,
+            context.device,
+            [context.history, *context.listeners],
+            self.snapshot_steps,
         )
-        stage.learn(saved.get("corrector"), save)
-        finding = stage.conclude(cases)
-        draw_curves(folder.curves, record.curves)
-    elif isinstance(learner, JointLearner):
-        folder.save_weights(learner.critic.network.state_dict(), folder.critic)
-    return Refined(finding, critic_gap(spec, record, listeners))
+        run.learn(context.state, context.save)
+        finding = run.conclude(context.validation)
+        draw_curves(context.folder.curves, context.history.curves)
+        end = self._spec.training.steps + self.steps
+        gap = critic_gap(self._refinement, self.steps, end, context)
+        return StageResult(
+            trained={"refinement": finding},
+            network=refined_definition(self._spec) if finding.applied else None,
+            card=refinement_section(finding, gap),
+        )
+
+
+class JointStage:
+    """A network that itself learns against a critic; takes no steps after it."""
+
+    name = "joint refinement"
+    checkpoint_key = "joint"
+    steps = 0
+    snapshot_steps: Sequence[int] = ()
+
+    def __init__(self, spec: BundleSpec, refinement: RefinementSpec) -> None:
+        self._spec, self._refinement = spec, refinement
+
+    def learner_factory(
+        self,
+        spec: BundleSpec,
+        cases: Sequence[CachedCase],
+        device: torch.device,
+        listeners: Sequence[Listener] = (),
+        group: ProcessGroup = SINGLE_PROCESS,
+        initial_weights: InitialWeights | None = None,
+    ) -> Learner:
+        """Return the learner of the network, with its critic."""
+        return JointLearner(
+            spec, self._refinement, cases, device, listeners, group, initial_weights
+        )
+
+    def check_cross_validation(self) -> None:
+        """Allow it: nothing of the critic is needed for inference."""
+
+    def run(self, context: StageContext) -> StageResult:
+        """Keep the critic's weights, and say whether it taught anything."""
+        if isinstance(context.learner, JointLearner):
+            weights = context.learner.critic.network.state_dict()
+            context.folder.save_weights(weights, context.folder.critic)
+        steps = self._spec.training.steps
+        gap = critic_gap(self._refinement, steps, steps, context)
+        return StageResult(card=refinement_section(None, gap))
 
 
 def _network(spec: BundleSpec, weights: Weights) -> nn.Module:
@@ -228,20 +229,12 @@ def _network(spec: BundleSpec, weights: Weights) -> nn.Module:
 
 
 def critic_gap(
-    spec: BundleSpec, record: TrainingHistory, listeners: Sequence[Listener]
+    refinement: RefinementSpec, steps: int, end: int, context: StageContext
 ) -> float | None:
-    """Return how far apart the critic scored true and made masks over the last quarter of steps.
-
-    A critic that never told them apart taught nothing; whoever listens hears so.
-
-    Returns:
-        The mean gap; ``None`` where there was no critic.
-    """
-    refinement = spec.refinement
-    if refinement is None or not refinement.has_critic:
+    """Return how far apart the critic scored true and made masks over the last quarter of steps."""
+    if not refinement.has_critic:
         return None
-    steps = refinement.steps if refinement.kind == "corrector" else spec.training.steps
-    gap = record.mean_part("critic_gap", after=total_steps(spec) - max(1, steps // 4))
+    gap = context.history.mean_part("critic_gap", after=end - max(1, steps // 4))
     if gap is not None and gap < SEPARATES:
         message = (
             f"the critic did not tell true masks from made ones (its scores lay {gap:.2f} apart "
@@ -249,50 +242,5 @@ def critic_gap(
             "part of this training taught nothing. Change refinement.critic, or set "
             "refinement.adversarial_weight to 0"
         )
-        notify(listeners, Notice(message))
+        notify(context.listeners, Notice(message))
     return gap
-
-
-def fork(trunk: Path, out: Path, refinement: RefinementSpec) -> Path:
-    """Begin a run that shares the network of another and trains its own refiner.
-
-    ``medseg.train(out, out=out, resume=True)`` then goes on with the refiner's stage. The trunk
-    is a run whose network is trained; its snapshots are taken over where it kept some.
-
-    Args:
-        trunk: The run folder of the other.
-        out: The new run folder, absent or empty.
-        refinement: What to train, of the kind ``corrector``.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        BundleError: If the refinement is of another kind.
-        CheckpointError: If the trunk is no run, or its network is not trained to the end.
-        OutputError: If ``out`` holds something.
-    """
-    if refinement.kind != "corrector":
-        raise BundleError(
-            f"a fork trains a refiner (kind 'corrector'), got kind '{refinement.kind}', which "
-            "trains its own network; start a new run for it"
-        )
-    old, new = RunFolder(trunk), RunFolder(out)
-    facts, state = old.read_info(), old.load_checkpoint()
-    spec = load_bundle(old.bundle).spec
-    if state is None or (state["learner"]["step"] < spec.training.steps and not old.is_finished):
-        raise CheckpointError(f"{trunk}: its network is not trained to the end; resume it first")
-    new.require_empty()
-    record = TrainingHistory(spec.name)
-    record.restore(state["record"])
-    record.forget_after(spec.training.steps)
-    new.save_weights(coarse_weights(load_weights(old.weights)))
-    for snapshot in old.snapshots():
-        new.save_weights(load_weights(snapshot), new.checkpoint.parent / snapshot.name)
-    new.save_checkpoint({"learner": state["learner"], "record": record.state()})
-    forked = spec.model_copy(update={"refinement": refinement})
-    data, fold, run_id = Path(facts["data"]), facts["fold"], uuid.uuid4().hex
-    begin_run(
-        TrainingRun(new, forked, data, fold, run_id, read_lineage(facts)), facts.get(FINGERPRINT)
-    )
-    return out
