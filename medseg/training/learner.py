@@ -180,7 +180,7 @@ class Learner:
             after_step = partial(call, callbacks.after_step)
             handlers.append(EverySteps(1, training.steps, after_step))
         self.batches.first = self.step + 1
-        trainer = self._trainer(handlers)
+        trainer = self._build_trainer(handlers)
         continue_after(trainer, self.step, training.steps)
         trainer.run()
         self._scale = self._scaler.state_dict() if self._scaler else None
@@ -200,7 +200,7 @@ class Learner:
         """Return the parts of the last step's loss, before weighting."""
         return self._loss.parts
 
-    def _trainer(self, handlers: Sequence[Any]) -> Trainer:
+    def _build_trainer(self, handlers: Sequence[Any]) -> Trainer:
         uses_fp16 = self._precision == torch.float16
         trainer = SupervisedTrainer(
             device=self._device,

@@ -34,8 +34,6 @@ class RunFolder:
         self.bundle = path / "bundle.json"
         self.info = path / "run.json"
         self.weights = path / "models" / "model.pt"
-        self.refiner = path / "models" / "refiner.pt"
-        self.critic = path / "models" / "critic.pt"
         self.checkpoint = path / "checkpoints" / "last.pt"
         self.metrics = path / "metrics.json"
         self.curves = path / "curves.png"

@@ -15,6 +15,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
 from medseg.events import Listener, Notice, TimeBudgetFitted, notify
+from medseg.plots.curves import draw_curves
 from medseg.training.distributed import ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
@@ -190,7 +191,10 @@ class TrainingSession:
             state=checkpoint.get(stage.checkpoint_key),
             save=save,
         )
-        return stage.run(context)
+        result = stage.run(context)
+        if stage.steps:
+            draw_curves(folder.curves, history.curves)
+        return result
 
 
 def _describe_extra_steps(stage: TrainingStage, minutes: float) -> str:

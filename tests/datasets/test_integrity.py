@@ -108,7 +108,7 @@ def test_every_bad_case_is_named_with_its_own_reason(tmp_path: Path) -> None:
     assert "3 (120 voxels); this bundle has 0 (background), 1 (thing)" in faults["value"]
     assert "whole numbers" in faults["fraction"]
     assert "same value" in faults["constant"]
-    assert "2 channel(s), the bundle wants 1" in faults["channels"]
+    assert "2 channel(s), the bundle needs 1" in faults["channels"]
 
 
 def test_what_is_only_odd_is_a_warning(tmp_path: Path) -> None:

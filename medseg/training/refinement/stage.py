@@ -1,20 +1,21 @@
-"""What refinement adds to a run: snapshots, the refiner's stage, its verdict, and forks of it."""
+"""Refinement as a stage of a training run: the only module that others import.
+
+Two kinds: a refiner that learns after the network to correct its masks (``RefinerStage``), and a
+network that itself learns against a critic (``JointStage``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import write_trained
 from medseg.bundle.spec import (
     SEPARATES,
     BundleSpec,
     RefinementFinding,
     RefinementSpec,
-    TrainedSpec,
 )
 from medseg.bundle.weights import Weights, load_weights
 from medseg.datasets.cache import CachedCase
@@ -28,96 +29,24 @@ from medseg.networks.refiner import (
     refined_weights,
 )
 from medseg.networks.unet import build_network
-from medseg.plots.previews import draw_curves
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
+from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
-from medseg.training.patches import PatchBatches
 from medseg.training.refinement.acceptance import decide_acceptance, score_coarse_and_refined
-from medseg.training.refinement.adversarial import JointLearner
-from medseg.training.refinement.card import refinement_section
+from medseg.training.refinement.card import inseparable_warning, refinement_section
+from medseg.training.refinement.critic_trainer import CriticTrainer
+from medseg.training.refinement.joint_learner import JointLearner
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.run_folder import RunFolder
 from medseg.training.stages import StageContext, StageResult, TrainingStage
 
-State = Mapping[str, Any]
+REFINER_FILE = "refiner.pt"
+"""The refiner's weights, beside ``model.pt``."""
 
-
-class _RefinerRun:
-    """The refiner's stage of a run, after the network's.
-
-    Args:
-        spec: A bundle with a refiner.
-        refinement: Its refinement section.
-        folder: The run folder; it holds the network's best weights and its snapshots.
-        batches: Where patches come from.
-        device: Where to compute.
-        listeners: Told about every step, and what is wrong.
-    """
-
-    def __init__(
-        self,
-        spec: BundleSpec,
-        refinement: RefinementSpec,
-        folder: RunFolder,
-        batches: PatchBatches,
-        device: torch.device,
-        listeners: Sequence[Listener],
-        snapshot_steps: Sequence[int],
-    ) -> None:
-        self._spec, self._folder, self._device = spec, folder, device
-        self._listeners = listeners
-        self._coarse = coarse_weights(load_weights(folder.weights))
-        kept = [folder.snapshot(step) for step in snapshot_steps]
-        earlier = [load_weights(file) for file in kept if file.is_file()]
-        networks = [_network(spec, weights) for weights in (*earlier, self._coarse)]
-        bank = MaskPool(
-            spec,
-            refinement.bank,
-            batches,
-            networks,
-            steps=refinement.steps,
-            device=device,
-        )
-        self._corrector = RefinerTrainer(spec, refinement, bank, device, listeners)
-
-    def learn(self, state: State | None, save: Callable[[State], None]) -> None:
-        """Train the refiner from where a checkpoint left it.
-
-        Args:
-            state: What ``save`` was given last, if anything.
-            save: Called with the stage's state when a checkpoint is due.
-        """
-        if state is not None:
-            self._corrector.restore(state)
-        self._corrector.learn(lambda: save(self._corrector.state()))
-
-    def conclude(self, cases: Sequence[CachedCase]) -> RefinementFinding:
-        """Decide on held-back cases, and write what inference needs.
-
-        ``models/refiner.pt`` and ``critic.pt`` hold what was trained; ``model.pt`` is the refined
-        network if that is what shall be used.
-        """
-        refiner = self._corrector.weights
-        network = build_refined(self._spec, both=True)
-        load_refined(network, self._coarse, refiner)
-        notify(self._listeners, Progress("comparing refined masks", 0, 1))
-        finding = decide_acceptance(
-            score_coarse_and_refined(self._spec, network, cases, self._device)
-        )
-        notify(self._listeners, Progress("comparing refined masks", 1, 1))
-        self._folder.save_weights(refiner, self._folder.refiner)
-        if self._corrector.critic is not None:
-            self._folder.save_weights(
-                self._corrector.critic.network.state_dict(), self._folder.critic
-            )
-        best = self._coarse
-        if finding.applied:
-            best = dict(refined_weights(self._spec, self._coarse, refiner))
-        self._folder.save_weights(best)
-        write_trained(TrainedSpec(refinement=finding), self._folder.path)
-        return finding
+CRITIC_FILE = "critic.pt"
+"""The critic's weights, beside ``model.pt``."""
 
 
 def build_refinement_stages(spec: BundleSpec) -> tuple[TrainingStage, ...]:
@@ -130,14 +59,21 @@ def build_refinement_stages(spec: BundleSpec) -> tuple[TrainingStage, ...]:
 
 
 class RefinerStage:
-    """A refiner that learns, after the network, to correct its masks."""
+    """A refiner that learns, after the network, to correct its masks.
+
+    Args:
+        spec: A bundle whose refinement has the kind ``corrector``.
+        refinement: Its refinement section.
+    """
 
     name = "refiner"
+    # Checkpoints have called it so since the first release.
     checkpoint_key = "corrector"
     learner_factory = None
 
     def __init__(self, spec: BundleSpec, refinement: RefinementSpec) -> None:
-        self._spec, self._refinement = spec, refinement
+        self._spec = spec
+        self._refinement = refinement
 
     @property
     def steps(self) -> int:
@@ -147,42 +83,80 @@ class RefinerStage:
     @property
     def snapshot_steps(self) -> Sequence[int]:
         """Steps after which the network's weights are kept: 1/2, 1/4, 1/8, … of all."""
-        count = self._refinement.bank.snapshots
-        steps = {self._spec.training.steps // 2**n for n in range(1, count + 1)}
-        return sorted(step for step in steps if step > 0)
+        steps = self._spec.training.steps
+        halvings = range(1, self._refinement.bank.snapshots + 1)
+        return sorted({steps // 2**n for n in halvings if steps // 2**n > 0})
 
     def check_cross_validation(self) -> None:
-        """Refuse to be a member of a bundle of all folds."""
+        """Refuse to be a member of a bundle of all folds.
+
+        Raises:
+            BundleError: Always: a bundle holds one refiner.
+        """
         raise BundleError(
             "--fold all makes one bundle of all folds' networks, and a bundle holds one refiner",
             [Fault("refinement", 'train single folds, or set refinement to null or kind "joint"')],
         )
 
     def run(self, context: StageContext) -> StageResult:
-        """Train the refiner, and decide on held-out cases whether it is used."""
-        run = _RefinerRun(
-            self._spec,
+        """Train the refiner, and decide on held-out cases whether it is used.
+
+        ``models/refiner.pt`` and ``critic.pt`` hold what was trained; ``model.pt`` becomes the
+        refined network if refined masks replace the coarse ones.
+        """
+        trainer = self._build_trainer(context)
+        if context.state is not None:
+            trainer.restore(context.state)
+        trainer.learn(lambda: context.save(trainer.state()))
+        finding = self._decide(trainer.weights, context)
+        _save_networks(self._spec, trainer, finding, context.folder)
+        gap = measure_critic_gap(
             self._refinement,
-            context.folder,
-            context.learner.batches,
-            context.device,
-            [context.history, *context.listeners],
-            self.snapshot_steps,
+            context.history,
+            context.listeners,
+            steps=self.steps,
+            end=self._spec.training.steps + self.steps,
         )
-        run.learn(context.state, context.save)
-        finding = run.conclude(context.validation)
-        draw_curves(context.folder.curves, context.history.curves)
-        end = self._spec.training.steps + self.steps
-        gap = critic_gap(self._refinement, self.steps, end, context)
+        network = refined_definition(self._spec) if finding.applied else None
         return StageResult(
             trained={"refinement": finding},
-            network=refined_definition(self._spec) if finding.applied else None,
+            network=network,
             card=refinement_section(finding, gap),
         )
 
+    def _build_trainer(self, context: StageContext) -> RefinerTrainer:
+        spec = self._spec
+        files = [context.folder.snapshot(step) for step in self.snapshot_steps]
+        weights = [load_weights(file) for file in files if file.is_file()]
+        weights.append(coarse_weights(load_weights(context.folder.weights)))
+        pool = MaskPool(
+            spec,
+            self._refinement.bank,
+            context.learner.batches,
+            [_load_network(spec, each) for each in weights],
+            steps=self.steps,
+            device=context.device,
+        )
+        listeners = [context.history, *context.listeners]
+        return RefinerTrainer(spec, self._refinement, pool, context.device, listeners)
+
+    def _decide(self, refiner: Weights, context: StageContext) -> RefinementFinding:
+        network = build_refined(self._spec, both=True)
+        load_refined(network, coarse_weights(load_weights(context.folder.weights)), refiner)
+        notify(context.listeners, Progress("comparing refined masks", 0, 1))
+        pairs = score_coarse_and_refined(self._spec, network, context.validation, context.device)
+        finding = decide_acceptance(pairs)
+        notify(context.listeners, Progress("comparing refined masks", 1, 1))
+        return finding
+
 
 class JointStage:
-    """A network that itself learns against a critic; takes no steps after it."""
+    """A network that itself learns against a critic; takes no steps after it.
+
+    Args:
+        spec: A bundle whose refinement has the kind ``joint``.
+        refinement: Its refinement section.
+    """
 
     name = "joint refinement"
     checkpoint_key = "joint"
@@ -190,7 +164,8 @@ class JointStage:
     snapshot_steps: Sequence[int] = ()
 
     def __init__(self, spec: BundleSpec, refinement: RefinementSpec) -> None:
-        self._spec, self._refinement = spec, refinement
+        self._spec = spec
+        self._refinement = refinement
 
     def learner_factory(
         self,
@@ -212,35 +187,72 @@ class JointStage:
     def run(self, context: StageContext) -> StageResult:
         """Keep the critic's weights, and say whether it taught anything."""
         if isinstance(context.learner, JointLearner):
-            weights = context.learner.critic.network.state_dict()
-            context.folder.save_weights(weights, context.folder.critic)
+            _save_critic(context.learner.critic, context.folder)
         steps = self._spec.training.steps
-        gap = critic_gap(self._refinement, steps, steps, context)
+        gap = measure_critic_gap(
+            self._refinement, context.history, context.listeners, steps=steps, end=steps
+        )
         return StageResult(card=refinement_section(None, gap))
 
 
-def _network(spec: BundleSpec, weights: Weights) -> nn.Module:
+def _load_network(spec: BundleSpec, weights: Weights) -> nn.Module:
     network = build_network(spec, supervised=False)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"the run's weights do not fit its bundle: {error}") from error
+        raise CheckpointError(
+            "the run's weights do not fit its bundle.json; restore the one that the run began "
+            "with, or start a new run",
+            detail=str(error),
+        ) from error
     return network
 
 
-def critic_gap(
-    refinement: RefinementSpec, steps: int, end: int, context: StageContext
+def _save_critic(critic: CriticTrainer, folder: RunFolder) -> None:
+    folder.save_weights(critic.network.state_dict(), folder.weights.with_name(CRITIC_FILE))
+
+
+def _save_networks(
+    spec: BundleSpec, trainer: RefinerTrainer, finding: RefinementFinding, folder: RunFolder
+) -> None:
+    """Keep refiner and critic, and make ``model.pt`` the network that will be used."""
+    folder.save_weights(trainer.weights, folder.weights.with_name(REFINER_FILE))
+    if trainer.critic is not None:
+        _save_critic(trainer.critic, folder)
+    coarse = coarse_weights(load_weights(folder.weights))
+    # Written even if it stays coarse: an interrupted end may have left the refined one.
+    used: Mapping[str, torch.Tensor] = coarse
+    if finding.applied:
+        used = refined_weights(spec, coarse, trainer.weights)
+    folder.save_weights(used)
+
+
+def measure_critic_gap(
+    refinement: RefinementSpec,
+    history: TrainingHistory,
+    listeners: Sequence[Listener],
+    *,
+    steps: int,
+    end: int,
 ) -> float | None:
-    """Return how far apart the critic scored true and made masks over the last quarter of steps."""
+    """Measure how far apart a critic scored true and made masks over the last quarter of steps.
+
+    A critic that did not tell them apart taught nothing; listeners are told so.
+
+    Args:
+        refinement: The bundle's refinement section.
+        history: The run's history.
+        listeners: Told if the gap is too small.
+        steps: Steps the critic has taken.
+        end: The step of the run at which it took its last one.
+
+    Returns:
+        The mean difference of the scores; ``None`` without a critic.
+    """
     if not refinement.has_critic:
         return None
-    gap = context.history.mean_part("critic_gap", after=end - max(1, steps // 4))
+    last_quarter = max(1, steps // 4)
+    gap = history.mean_part("critic_gap", after=end - last_quarter)
     if gap is not None and gap < SEPARATES:
-        message = (
-            f"the critic did not tell true masks from made ones (its scores lay {gap:.2f} apart "
-            f"over the last quarter of its steps; {SEPARATES} is the least): the adversarial "
-            "part of this training taught nothing. Change refinement.critic, or set "
-            "refinement.adversarial_weight to 0"
-        )
-        notify(context.listeners, Notice(message))
+        notify(listeners, Notice(inseparable_warning(gap)))
     return gap
