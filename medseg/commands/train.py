@@ -15,6 +15,7 @@ from medseg.datasets.dataset import Folds, find_folds
 from medseg.errors import MedsegError
 from medseg.events import FineTuningStarted, Listener, Notice, RunFailed, notify
 from medseg.networks.devices import choose_device
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import try_network
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import assemble_folds, train_folds
@@ -25,6 +26,7 @@ from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
+from medseg.training.losses import check_loss
 from medseg.training.report import TrainingReport
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import (
@@ -91,9 +93,11 @@ def train(
     """
     requested = load_bundle(bundle, overrides)
     try_network(requested.spec)
+    check_loss(requested.spec)
     chosen_device = choose_device(device)
     data_folder = Path(data).resolve() if data is not None else None
     run_folder = Path(out) if out is not None else None
+    precisions = choose_training_precisions(requested.spec, chosen_device)
     with join_process_group(chosen_device) as group:
         if resume:
             run = find_resumable_run(requested, data_folder, run_folder)
@@ -105,6 +109,8 @@ def train(
         if run.folder.is_finished:
             notify(notified, Notice("this run is finished already; nothing was done"))
             return run.folder.path
+        for note in precisions.notes:
+            notify(notified, Notice(note))
         local_device = select_local_device(chosen_device)
         resources = Resources(local_device, group, notified, skip_bad_cases)
         if run.fold == ALL:
@@ -163,7 +169,7 @@ def _train_run(run: TrainingRun, resources: Resources, cases: CaseList | None = 
         TrainingLoop(session, learner, history).run()
         return
     if not run.folder.has_begun:
-        begin_run(session.run, session.dataset.fingerprint)
+        begin_run(session.run, session.dataset.content_hash)
     tracker = _track(session.run, session.listeners)
     session = replace(session, listeners=[*session.listeners, tracker])
     with run.folder.locked(), _report_failure(session.listeners):
@@ -174,7 +180,7 @@ def _train_session(session: TrainingSession, initial_weights: InitialWeights | N
     """Train the network, run the further stages, score held-out cases, and write the bundle."""
     run, dataset = session.run, session.dataset
     learner, history, resumed_at = _start(session, initial_weights)
-    provenance = collect_provenance(session.device) | {"data.fingerprint": dataset.fingerprint}
+    provenance = collect_provenance(session.device) | {"data.fingerprint": dataset.content_hash}
     total_steps = count_steps(session.spec, session.stages)
     notify(session.listeners, run_started(run, provenance, total_steps, resumed_at))
     if run.lineage is not None and resumed_at is None:
@@ -189,7 +195,7 @@ def _train_session(session: TrainingSession, initial_weights: InitialWeights | N
         training_cases=len(dataset.training),
         validation_cases=len(dataset.validation),
         best_step=history.best_step or session.spec.training.steps,
-        fingerprint=dataset.fingerprint,
+        fingerprint=dataset.content_hash,
         provenance=provenance,
         held_out=score_held_out(session),
         validations=history.validations,

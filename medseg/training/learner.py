@@ -17,8 +17,8 @@ from medseg.bundle.spec import BundleSpec, TrainingSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
-from medseg.networks.devices import training_precision
 from medseg.networks.inferers import training_inferer
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import Supervised, build_network
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -88,7 +88,7 @@ class Learner:
     ) -> None:
         training = spec.training
         self._spec, self._device, self._listeners = spec, device, listeners
-        self._precision = training_precision(spec, device)
+        self._precision = choose_training_precisions(spec, device).network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.network = build_network(spec).to(device)

@@ -236,7 +236,7 @@ def open_session(
     session = TrainingSession(run, dataset, resources.device, resources.group, resources.listeners)
     if run.folder.has_begun:
         # A resumed run keeps the steps that were fitted first.
-        require_same_cases(run, dataset.fingerprint)
+        require_same_cases(run, dataset.content_hash)
         return session
     if run.spec.training.budget_minutes is None:
         return session
