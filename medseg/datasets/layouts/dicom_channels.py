@@ -130,7 +130,7 @@ def _compute_grid(series: Series) -> Volume | None:
         if len(stacks) != 1:
             return None
         frames = [place[0] for place in group_by_position(stacks[0].frames)]
-        affine, _ = compute_affine(frames, series.description)
+        affine, _ = compute_affine(frames)
     except GeometryError:
         return None
     shape = (1, frames[0].columns, frames[0].rows, len(frames))
