@@ -65,7 +65,7 @@ def test_a_value_keeps_the_name_that_the_list_gives_it(tmp_path: Path) -> None:
     assert "values [3]" in notes["labels"]
     assert "No case has left" in notes["labels"]
     named = {"1": "core", "2": "edema", "3": "enhancing"}
-    parts = read_description(write_listing(tmp_path, labels=named)).labels(
+    parts = read_description(write_listing(tmp_path, labels=named)).describe_labels(
         fingerprint_of_values(1, 2, 4), notes
     )
     assert [la["name"] for la in parts] == ["core", "edema", "enhancing"]
