@@ -14,10 +14,12 @@ from medseg.errors import GeometryError, ScanError
 Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 
+_SMALLEST_VOXEL_MM3 = 1e-12
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Volume:
-    """One image in memory.
+    """One image in memory: its voxels, and where they lie in the patient.
 
     Attributes:
         array: Shape ``(channels, i, j, k)``. A picture is one slice, ``k = 1``, with ``i``
@@ -27,9 +29,16 @@ class Volume:
             A tilted gantry's shear is kept.
         source: What people call this volume: a file or folder name. Never written to logs
             or results by medseg.
-        warnings: What a reader had to leave out or repair, in plain words.
+        warnings: What a reader had to leave out or repair, in plain words. Results record
+            them, so they name no file and quote no header.
         header: Facts a writer of the same kind needs again (the NIfTI header, the DICOM
             instances by slice). Opaque to everything else.
+
+    Example:
+        >>> affine = np.diag([-0.8, -0.8, 1.5, 1.0])
+        >>> volume = Volume(np.zeros((1, 4, 5, 6), np.float32), affine)
+        >>> volume.shape, volume.spacing
+        ((4, 5, 6), (0.8, 0.8, 1.5))
     """
 
     array: Array
@@ -41,16 +50,17 @@ class Volume:
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or 0 in self.array.shape:
             raise GeometryError(
-                f"{self.source or 'volume'}: an array of shape (channels, i, j, k) is needed, "
-                f"got {self.array.shape}"
+                "an array of shape (channels, i, j, k) without empty axes is needed, got "
+                f"{self.array.shape}",
+                source=self.source or None,
             )
         affine = np.asarray(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise GeometryError(f"{self.source or 'volume'}: the affine must be 4×4 finite numbers")
-        if abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+            raise GeometryError("the affine must be 4×4 finite numbers", source=self.source or None)
+        if abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOXEL_MM3:
             raise GeometryError(
-                f"{self.source or 'volume'}: the affine is singular, so voxels have no size; "
-                "the file's geometry is broken"
+                "the affine is singular, so voxels have no size; the file's geometry is broken",
+                source=self.source or None,
             )
         affine.setflags(write=False)
         object.__setattr__(self, "affine", affine)
@@ -64,7 +74,7 @@ class Volume:
         spacing: Sequence[float] | None = None,
         source: str = "",
     ) -> Self:
-        """Make a volume of an array and its place, or at least the size of its voxels.
+        """Make a volume of an array and its affine, or at least the size of its voxels.
 
         Args:
             array: Real numbers, shape ``(i, j)``, ``(i, j, k)`` or ``(channels, i, j, k)``;
@@ -75,7 +85,7 @@ class Volume:
             source: What people call it.
 
         Raises:
-            GeometryError: If the place is not stated once, or is none.
+            GeometryError: If not exactly one of affine and spacing is given, or it is invalid.
             ScanError: If the voxels are no finite real numbers.
 
         Example:
@@ -85,16 +95,18 @@ class Volume:
         name = source or "the array"
         voxels = np.asarray(array)
         if voxels.dtype.kind not in "buif":
-            raise ScanError(f"{name}: real numbers are needed, got {voxels.dtype}")
+            raise ScanError(f"real numbers are needed, got {voxels.dtype}", source=name)
         voxels = voxels.astype(np.float32)
         if not np.isfinite(voxels).all():
-            raise ScanError(f"{name}: holds NaN, or numbers too large; replace them first")
-        if voxels.ndim < 4:
-            voxels = voxels.reshape(1, *(*voxels.shape, 1)[:3])
+            raise ScanError("holds NaN, or numbers too large; replace them first", source=name)
+        if voxels.ndim == 2:
+            voxels = voxels[..., None]
+        if voxels.ndim == 3:
+            voxels = voxels[None]
         if (affine is None) == (spacing is None):
-            raise GeometryError(f"{name}: give its affine or its spacing, one of them")
+            raise GeometryError("give either its affine or its spacing", source=name)
         if spacing is not None:
-            affine = _affine_of(spacing, name)
+            affine = _affine_from_spacing(spacing, name)
         return cls(voxels, np.array(affine, dtype=np.float64), source)
 
     @property
@@ -130,47 +142,71 @@ class Volume:
         return self.shape == other.shape and self.grid_distance(other) <= tolerance_mm
 
     def grid_distance(self, other: Volume) -> float:
-        """Return the largest distance in mm between equal corner voxels of two grids."""
-        corners = np.array(np.meshgrid(*[(0, n - 1) for n in self.shape])).reshape(3, -1)
-        corners = np.vstack([corners, np.ones(corners.shape[1])])
-        return float(np.abs((self.affine - other.affine) @ corners)[:3].max())
+        """Return the largest distance between equal corner voxels of two grids, in mm.
+
+        The distance is that along one axis of the patient: corners that lie 3 mm apart to the
+        right and 4 mm to the front are 4 mm apart.
+        """
+        # An affine map is farthest from another one at a corner.
+        ends = [(0, n - 1) for n in self.shape]
+        corners = np.array(np.meshgrid(*ends)).reshape(3, -1)
+        homogeneous = np.vstack([corners, np.ones(corners.shape[1])])
+        difference = (self.affine - other.affine) @ homogeneous
+        return float(np.abs(difference)[:3].max())
 
     def require_same_grid(self, other: Volume, what: str, *, tolerance_mm: float = 1e-2) -> None:
         """Make sure that ``other`` lies on this volume's grid.
 
         Args:
             other: The volume that should lie on it.
-            what: What people call the two, as in ``"the label map and its scan"``.
+            what: What people call the two, as in ``"the label map and its scan"``. Names no file.
             tolerance_mm: As for ``on_same_grid``.
 
         Raises:
-            GeometryError: If they differ in shape or in place; says which and by how much.
+            GeometryError: If they differ in shape or in position; says which and by how much.
+
+        Example:
+            >>> scan = Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(1, 1, 2))
+            >>> mask = Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(1, 1, 2.5))
+            >>> scan.require_same_grid(mask, "the scan and its mask")
+            Traceback (most recent call last):
+            medseg.errors.GeometryError: the scan and its mask have equal shapes but lie up to \
+2.50 mm apart; both must lie on one grid
         """
         if self.shape != other.shape:
             raise GeometryError(
                 f"{what} differ in shape: {self.shape} and {other.shape} voxels; both must lie on "
                 "one grid",
-                source=other.source,
+                source=other.source or None,
             )
         distance = self.grid_distance(other)
         if distance > tolerance_mm:
             raise GeometryError(
                 f"{what} have equal shapes but lie up to {distance:.2f} mm apart; both must lie "
                 "on one grid",
-                source=other.source,
+                source=other.source or None,
             )
 
     def with_array(self, array: Array) -> Volume:
-        """Return a volume on the same grid with other voxels, shape ``(channels, i, j, k)``."""
+        """Return a volume on the same grid with other voxels, shape ``(channels, i, j, k)``.
+
+        Raises:
+            GeometryError: If the array does not fit the grid.
+        """
         if array.shape[1:] != self.array.shape[1:]:
             raise GeometryError(
-                f"an array of grid {self.array.shape[1:]} is needed, got {array.shape[1:]}"
+                f"an array of shape {self.array.shape[1:]} is needed, got {array.shape[1:]}"
             )
         return replace(self, array=array)
 
 
-def _affine_of(spacing: Sequence[float], name: str) -> Affine:
-    sizes = np.array([*spacing, 1.0][:3] if len(spacing) == 2 else spacing, dtype=np.float64)
-    if sizes.shape != (3,) or not (np.isfinite(sizes) & (sizes > 0)).all():
-        raise GeometryError(f"{name}: a spacing is three lengths in mm, got {list(spacing)}")
+def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:
+    given = list(spacing)
+    if len(given) == 2:
+        given = [*given, 1.0]
+    sizes = np.array(given, dtype=np.float64)
+    if sizes.shape != (3,) or not np.isfinite(sizes).all() or not (sizes > 0).all():
+        raise GeometryError(
+            f"a spacing is three lengths in mm above 0, got {list(spacing)}", source=name
+        )
     return np.diag([*sizes, 1.0])

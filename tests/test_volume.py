@@ -93,5 +93,5 @@ def test_other_voxels_on_the_same_grid() -> None:
     other = one.with_array(np.ones((1, 3, 4, 5)))
     assert (other.source, other.warnings, other.header) == ("a", ("w",), "h")
     assert np.array_equal(other.affine, one.affine)
-    with pytest.raises(GeometryError, match="an array of grid"):
+    with pytest.raises(GeometryError, match="an array of shape"):
         one.with_array(np.ones((1, 3, 4, 4)))

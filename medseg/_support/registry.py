@@ -7,13 +7,15 @@ A package adds to medseg by an entry point, as in its ``pyproject.toml``::
 
 Registering is installing: a bundle may name what is registered here and nothing else, so a
 stranger's bundle runs no code but that of packages someone installed on purpose.
+
+The names of medseg itself cannot be taken: a package that registers one is ignored under that
+name, and ``Registry.plugins`` says so. A name that two packages register belongs to neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Generic, TypeVar
 
@@ -24,19 +26,21 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One name that a registry knows.
+    """One name that a package registers.
 
     Attributes:
         group: The entry-point group, such as ``medseg.losses``.
         name: What a bundle or an option calls it.
         package: Who provides it, ``medseg`` or an installed distribution.
         version: That package's version.
+        problem: Why it cannot be used; empty if nothing is known to be wrong.
     """
 
     group: str
     name: str
     package: str
     version: str
+    problem: str = ""
 
 
 class Registry(Generic[Part]):
@@ -50,6 +54,13 @@ class Registry(Generic[Part]):
         kind: What people call one part, as in ``loss``.
         shipped: Name → part, those of medseg itself.
         check: Raises ``TypeError`` or ``ValueError`` if a part does not keep the contract.
+
+    Example:
+        >>> registry = Registry("medseg.shapes", "shape", {"sphere": "a ball"})
+        >>> registry.get("sphere")
+        'a ball'
+        >>> registry.names
+        ('sphere',)
     """
 
     def __init__(
@@ -64,15 +75,17 @@ class Registry(Generic[Part]):
         self._shipped = dict(shipped)
         self._check = check
         self._loaded: dict[str, Part] = {}
+        self._broken: dict[str, MedsegError] = {}
+        self._points: dict[str, list[metadata.EntryPoint]] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name there is, medseg's own first."""
-        added = sorted(name for name in _entry_points(self.group) if name not in self._shipped)
+        added = sorted(name for name in self._entry_points() if name not in self._shipped)
         return (*self._shipped, *added)
 
     def get(self, name: str) -> Part:
-        """Return the part of this name.
+        """Return the part of this name; medseg's own, where a package registers it too.
 
         Raises:
             MedsegError: If there is none, or two packages provide it.
@@ -81,33 +94,83 @@ class Registry(Generic[Part]):
         """
         if name in self._shipped:
             return self._shipped[name]
+        if name in self._broken:
+            raise self._broken[name]
         if name not in self._loaded:
-            self._loaded[name] = self._load(name)
+            try:
+                self._loaded[name] = self._load(name)
+            except MissingExtraError as error:
+                # Kept: a package that takes seconds to fail must not do so for every scan.
+                self._broken[name] = error
+                raise
         return self._loaded[name]
 
     def all(self) -> dict[str, Part]:
-        """Return every part by name; loads what packages add."""
+        """Return every part by name; loads what packages add.
+
+        Raises:
+            MedsegError: If one of them cannot be used; ``usable`` leaves those out.
+        """
         return {name: self.get(name) for name in self.names}
 
-    def plugins(self) -> list[Plugin]:
-        """Return who provides each name; loads nothing."""
-        own = metadata.version("medseg")
-        listed = [Plugin(self.group, name, "medseg", own) for name in self._shipped]
-        for name in self.names[len(self._shipped) :]:
-            points = _entry_points(self.group)[name]
-            listed.extend(Plugin(self.group, name, *_provider(point)) for point in points)
+    def usable(self) -> tuple[dict[str, Part], tuple[MedsegError, ...]]:
+        """Return every part that can be used, by name, and why the others cannot."""
+        parts: dict[str, Part] = {}
+        errors: list[MedsegError] = []
+        for name in self.names:
+            try:
+                parts[name] = self.get(name)
+            except MedsegError as error:
+                errors.append(error)
+        return parts, tuple(errors)
+
+    def plugins(self, *, load: bool = False) -> list[Plugin]:
+        """Return who provides each name, medseg's own first, then by name.
+
+        Args:
+            load: Load what packages add, so that ``problem`` is known for each of them. Without
+                it, only clashes of names are.
+        """
+        own_version = metadata.version("medseg")
+        listed = [Plugin(self.group, name, "medseg", own_version) for name in self._shipped]
+        for name, points in sorted(self._entry_points().items()):
+            for point in points:
+                package, version = _provider_of(point)
+                plugin = Plugin(self.group, name, package, version)
+                listed.append(replace(plugin, problem=self._problem(name, load)))
         return listed
 
+    def refresh(self) -> None:
+        """Forget what was looked up and loaded, after packages were installed or removed."""
+        self._points = None
+        self._loaded.clear()
+        self._broken.clear()
+
+    def _problem(self, name: str, load: bool) -> str:
+        if name in self._shipped:
+            return f"ignored: '{name}' is the name of a {self.kind} of medseg itself"
+        if len(self._entry_points()[name]) > 1:
+            return self._clash(name)
+        if load:
+            try:
+                self.get(name)
+            except MedsegError as error:
+                return str(error)
+        return ""
+
+    def _clash(self, name: str) -> str:
+        packages = [_provider_of(point)[0] for point in self._entry_points()[name]]
+        providers = " and ".join(sorted(packages))
+        return f"{self.kind} '{name}' is provided by {providers}; uninstall all but one of them"
+
     def _load(self, name: str) -> Part:
-        points = _entry_points(self.group).get(name, ())
+        points = self._entry_points().get(name, [])
         if not points:
-            raise MedsegError(f"no {self.kind} '{name}'; there are: {', '.join(self.names)}")
+            known = ", ".join(self.names)
+            raise MedsegError(f"there is no {self.kind} '{name}'; known are: {known}")
         if len(points) > 1:
-            packages = " and ".join(_provider(point)[0] for point in points)
-            raise MedsegError(
-                f"{self.kind} '{name}' is provided by {packages}; uninstall all but one of them"
-            )
-        package, version = _provider(points[0])
+            raise MedsegError(self._clash(name))
+        package, version = _provider_of(points[0])
         try:
             part: Part = points[0].load()
             if self._check is not None:
@@ -121,16 +184,16 @@ class Registry(Generic[Part]):
             ) from error
         return part
 
+    def _entry_points(self) -> dict[str, list[metadata.EntryPoint]]:
+        if self._points is None:
+            points: dict[str, list[metadata.EntryPoint]] = {}
+            for point in metadata.entry_points(group=self.group):
+                points.setdefault(point.name, []).append(point)
+            self._points = points
+        return self._points
 
-@cache
-def _entry_points(group: str) -> dict[str, tuple[metadata.EntryPoint, ...]]:
-    found: dict[str, tuple[metadata.EntryPoint, ...]] = {}
-    for point in metadata.entry_points(group=group):
-        found[point.name] = (*found.get(point.name, ()), point)
-    return found
 
-
-def _provider(point: metadata.EntryPoint) -> tuple[str, str]:
+def _provider_of(point: metadata.EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return "an unknown package", ""
     return point.dist.name, point.dist.version

@@ -12,19 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
-from medseg.io import FORMATS, Series
+from medseg.io import Series, picture_suffixes, readable_suffixes
 from medseg.io.dicom.volume import DICOM
-from medseg.io.pictures import PICTURE
 
 LONGEST = 100
 """Characters of a name at most, so that suffixes still fit into a file name."""
 
-PICTURE_SUFFIXES = frozenset(PICTURE.suffixes)
-"""Endings of files that hold a picture and know no patient space."""
-
 _CHANNEL = re.compile(r"(?P<base>.+)_(?P<number>\d{4})")
-# The longest first: .nii.gz before .gz would be.
-_SUFFIXES = sorted({ending for kind in FORMATS for ending in kind.suffixes}, key=len, reverse=True)
 _HASH_DIGITS = 10
 _TAG_DIGITS = (6, 16, 64)
 
@@ -36,8 +30,8 @@ def split_suffix(name: str) -> tuple[str, str]:
     ``notes.txt`` → ``("notes.txt", "")``.
     """
     lowered = name.lower()
-    for suffix in _SUFFIXES:
-        if suffix and lowered.endswith(suffix) and len(name) > len(suffix):
+    for suffix in readable_suffixes():
+        if lowered.endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], suffix
     return name, ""
 
@@ -52,7 +46,7 @@ def split_channel(stem: str) -> tuple[str, int | None]:
 
 def is_picture(path: PurePath) -> bool:
     """Tell by its ending whether a file is a picture rather than a volume."""
-    return split_suffix(path.name)[1] in PICTURE_SUFFIXES
+    return split_suffix(path.name)[1] in picture_suffixes()
 
 
 def has_image_suffix(name: str) -> bool:

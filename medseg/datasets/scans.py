@@ -25,7 +25,7 @@ from medseg.datasets.names import (
     split_suffix,
 )
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
-from medseg.io import FORMATS, Series, SkippedFile, find_series, group_series
+from medseg.io import Series, SkippedFile, find_series, group_series, readable_suffixes
 from medseg.io.dicom.headers import read_header, read_scan_name
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.dicom.volume import DICOM
@@ -414,8 +414,7 @@ def _flatten(where: str) -> str:
 
 
 def _list_image_suffixes() -> str:
-    formats = (kind for kind in FORMATS if kind is not DICOM)
-    return ", ".join(suffix for kind in formats for suffix in kind.suffixes)
+    return ", ".join(suffix for suffix in readable_suffixes() if suffix not in DICOM.suffixes)
 
 
 def _reason_of(error: OSError) -> str:

@@ -1,6 +1,7 @@
-"""Images on disk ↔ volumes: one contract (``contract.py``), one reader per kind of file.
+"""Images on disk ↔ volumes: one contract (``formats.py``), one reader per kind of file.
 
-``read_image`` and ``read_labels`` find the reader; training and batch use the same ones.
+``read_image`` and ``read_labels`` find the reader; training and batch inference use the same
+ones. Packages add formats through ``registry.py``.
 """
 
 from __future__ import annotations
@@ -15,25 +16,35 @@ import numpy.typing as npt
 
 from medseg._support.files import atomic_file
 from medseg.errors import GeometryError, OutputError, ScanError
-from medseg.io import itk, nifti
-from medseg.io import pictures as picture
 from medseg.io.dicom import volume as dicom
 from medseg.io.dicom.series import Series, SkippedFile, find_series, group_series
-from medseg.io.dicom.volume import DICOM, is_dicom
+from medseg.io.dicom.volume import DICOM
 from medseg.io.formats import Format
+from medseg.io.registry import (
+    IMAGE_FORMATS,
+    find_format,
+    find_label_format,
+    label_suffixes,
+    picture_suffixes,
+    readable_suffixes,
+)
 from medseg.io.voxels import as_labels
 from medseg.volume import Volume
 
 __all__ = [
-    "FORMATS",
+    "IMAGE_FORMATS",
+    "Files",
     "Format",
     "Series",
     "SkippedFile",
     "find_format",
     "find_series",
     "group_series",
+    "label_suffixes",
+    "picture_suffixes",
     "read_image",
     "read_labels",
+    "readable_suffixes",
     "stack_channels",
     "with_channels",
     "write_labels",
@@ -41,14 +52,6 @@ __all__ = [
 
 Files = str | Path | Sequence[str | Path]
 """One file or folder, or the files of one DICOM series."""
-
-FORMATS: tuple[Format, ...] = (nifti.NIFTI, itk.ITK, picture.PICTURE, DICOM)
-
-_WRITERS = {
-    (".nii", ".nii.gz"): nifti.write_labels,
-    (".nrrd", ".mha"): itk.write_labels,
-    (".png",): picture.write_labels,
-}
 
 
 def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False) -> Volume:
@@ -66,9 +69,9 @@ def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False)
 
     Raises:
         ScanError: If the file is broken or of no known kind.
-        GeometryError: If its place in the patient is not certain.
+        GeometryError: If its position in the patient is not certain.
     """
-    paths = _existing(files)
+    paths = _existing_paths(files)
     known = find_format(paths)
     if known is DICOM:
         return dicom.read(paths, volume=volume, resample_uneven=resample_uneven)
@@ -87,60 +90,39 @@ def read_labels(files: Files) -> Volume:
 
     Raises:
         ScanError: If the file is broken, of no known kind, or holds values that are no labels.
-        GeometryError: If its place in the patient is not certain.
+        GeometryError: If its position in the patient is not certain.
     """
-    paths = _existing(files)
+    paths = _existing_paths(files)
     return find_format(paths).read_labels(paths)
-
-
-def find_format(files: Sequence[Path]) -> Format:
-    """Return the format of a scan's files, by their names' endings, DICOM by its content.
-
-    Raises:
-        ScanError: If no format claims them.
-    """
-    first = files[0]
-    if len(files) > 1 or first.is_dir():
-        return DICOM
-    by_name = (
-        known for known in FORMATS if first.name.lower().endswith(known.suffixes) and known.suffixes
-    )
-    found = next(by_name, None) or (DICOM if is_dicom(first) else None)
-    if found is None:
-        endings = ", ".join(suffix for known in FORMATS for suffix in known.suffixes)
-        raise ScanError(
-            f"{first.name}: not a known kind of image; DICOM and files ending in {endings} are read"
-        )
-    return found
 
 
 def stack_channels(volumes: Sequence[Volume]) -> Volume:
     """Put the channels of volumes that share one grid into one volume.
 
     Raises:
-        GeometryError: If their grids differ in shape or place; it says which and by how much.
+        GeometryError: If their grids differ in shape or position; it says by how much.
     """
     first, *others = volumes
     for number, other in enumerate(others, start=2):
-        if other.shape != first.shape:
+        try:
+            first.require_same_grid(other, f"the first channel file and channel file {number}")
+        except GeometryError as error:
             raise GeometryError(
-                f"channel file {number} ({other.source}) has {other.shape} voxels, the first "
-                f"({first.source}) has {first.shape}; resample them to one grid first"
-            )
-        if not first.on_same_grid(other):
-            raise GeometryError(
-                f"channel file {number} ({other.source}) lies {first.grid_distance(other):.2f} mm "
-                f"away from the first ({first.source}); resample them to one grid first"
-            )
+                f"{error.message}; resample them to one grid first", source=error.source
+            ) from error
     if not others:
         return first
     array = np.concatenate([volume.array for volume in volumes])
-    warnings = tuple(f"{vol.source}: {warning}" for vol in volumes for warning in vol.warnings)
-    return replace(first, array=array, warnings=warnings)
+    warnings = [
+        f"channel file {number}: {warning}"
+        for number, volume in enumerate(volumes, start=1)
+        for warning in volume.warnings
+    ]
+    return replace(first, array=array, warnings=tuple(warnings))
 
 
 def with_channels(volume: Volume, wanted: int) -> Volume:
-    """Return the volume with the number of channels a network wants: grey becomes R = G = B.
+    """Return the volume with the number of channels a network needs: grey becomes R = G = B.
 
     Raises:
         ScanError: If the number differs in any other way.
@@ -148,11 +130,13 @@ def with_channels(volume: Volume, wanted: int) -> Volume:
     channels = volume.array.shape[0]
     if channels == wanted:
         return volume
-    if channels == 1 and wanted == 3 and volume.shape[2] == 1:
+    is_grey_picture = channels == 1 and volume.shape[2] == 1
+    if is_grey_picture and wanted == 3:
         return volume.with_array(np.broadcast_to(volume.array, (3, *volume.shape)))
     raise ScanError(
-        f"{volume.source}: has {channels} channel(s), the bundle wants {wanted}; give one file "
-        "per channel, or a bundle trained on such scans"
+        f"the scan has {channels} channel(s), the bundle needs {wanted}; give one file per "
+        "channel, or use a bundle that was trained on such scans",
+        source=volume.source,
     )
 
 
@@ -162,7 +146,8 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     The same labels give the same bytes. Nothing in the file says who the patient is.
 
     Args:
-        path: Ending in ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha`` or (one slice) ``.png``.
+        path: Ending in ``.nii.gz``, ``.nii``, ``.nrrd``, ``.mha``, (one slice) ``.png``, or as
+            an installed package writes label maps.
         labels: Integers from 0, shape ``(i, j, k)``; written as uint8, or wider if needed.
         like: The scan; its shape and affine are the result's.
 
@@ -171,23 +156,24 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
             format, or the file cannot be written.
     """
     if labels.shape != like.shape:
-        raise OutputError(f"labels of shape {labels.shape} do not fit a scan of {like.shape}")
+        raise OutputError(
+            f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}", source=path
+        )
     if labels.dtype.kind not in "bui" or (labels.size and labels.min() < 0):
-        raise OutputError(f"label maps hold integers from 0, got {labels.dtype}")
-    name = path.name.lower()
-    write = next((w for endings, w in _WRITERS.items() if name.endswith(endings)), None)
-    if write is None:
-        endings = ", ".join(suffix for group in _WRITERS for suffix in group)
-        raise OutputError(f"{path.name}: label maps are written as {endings}")
+        raise OutputError(f"label maps hold integers from 0, got {labels.dtype}", source=path)
+    known = find_label_format(path)
+    if known is None or known.write_labels is None:
+        raise OutputError(f"label maps are written as {', '.join(label_suffixes())}", source=path)
     with atomic_file(path) as temporary:
-        write(temporary, as_labels(labels, path.name), like)
+        known.write_labels(temporary, as_labels(labels, path), like)
 
 
-def _existing(files: Files) -> Sequence[Path]:
-    paths = [Path(file) for file in ([files] if isinstance(files, str | Path) else files)]
+def _existing_paths(files: Files) -> Sequence[Path]:
+    given = [files] if isinstance(files, str | Path) else files
+    paths = [Path(file) for file in given]
     if not paths:
-        raise ScanError("no files to read")
-    missing = next((path for path in paths if not path.exists()), None)
-    if missing is not None:
-        raise ScanError(f"{missing.name}: no such file or folder")
+        raise ScanError("there are no files to read")
+    for path in paths:
+        if not path.exists():
+            raise ScanError("no such file or folder", source=path)
     return paths

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io import Files, read_image
+from medseg.io import Files, read_image, readable_suffixes, stack_channels
+from medseg.io.dicom.volume import DICOM
 from medseg.io.gzip import BROKEN_STREAM
 from medseg.io.itk_headers import LPS_TO_RAS
 from medseg.io.voxels import empty_image, replace_nonfinite
@@ -24,30 +25,43 @@ Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
 
 
-def as_volume(image: Volume | Files | Image) -> Volume:
+def as_volume(image: Volume | Files | Image | Sequence[Volume | Files | Image]) -> Volume:
     """Return a volume of what a scan may be in Python.
 
     Args:
         image: A path of any image ``medseg segment`` reads, or of a folder with one DICOM series;
             the files of one; a nibabel image, whose fourth axis becomes the channels; a
-            ``SimpleITK.Image`` of two or three dimensions, whose vectors become channels; or a
-            volume, which stays as it is. For arrays there is ``Volume.from_numpy``.
+            ``SimpleITK.Image`` of two or three dimensions, whose vectors become channels; a
+            volume, which stays as it is; or a list of these, one per channel. A list of paths
+            is taken for channels unless all of them are DICOM files. For arrays there is
+            ``Volume.from_numpy``.
 
     Returns:
         float32, shape ``(channels, i, j, k)``, affine RAS+ in mm.
 
     Raises:
         ScanError: If it is none of these, or its voxels are no real numbers.
-        GeometryError: If its place in the patient is not certain.
+        GeometryError: If its position in the patient is not certain, or channels do not lie on
+            one grid.
+
+    Example:
+        >>> image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([0.8, 0.8, 1.5, 1]))
+        >>> as_volume(image).spacing
+        (0.8, 0.8, 1.5)
     """
     if isinstance(image, Volume):
         return image
     if isinstance(image, nib.spatialimages.SpatialImage):
         return _from_nibabel(image)
+    # By name, because importing SimpleITK takes long and few callers have it loaded.
     if type(image).__module__.partition(".")[0] == "SimpleITK":
         return _from_sitk(image)
-    if isinstance(image, str | Path) or _is_paths(image):
+    if isinstance(image, str | Path):
         return read_image(image)
+    if isinstance(image, Sequence):
+        if _is_one_series(image):
+            return read_image(image)
+        return stack_channels([as_volume(channel) for channel in image])
     hint = "; Volume.from_numpy takes arrays" if isinstance(image, np.ndarray) else ""
     raise ScanError(
         f"a scan is a path, a Volume, a nibabel image or a SimpleITK image, got "
@@ -55,52 +69,82 @@ def as_volume(image: Volume | Files | Image) -> Volume:
     )
 
 
-def _is_paths(image: object) -> bool:
-    return isinstance(image, Sequence) and all(isinstance(one, str | Path) for one in image)
+def _is_one_series(images: Sequence[object]) -> bool:
+    """Tell whether a list holds the files of one DICOM series, rather than channels."""
+    others = tuple(suffix for suffix in readable_suffixes() if suffix not in DICOM.suffixes)
+    for image in images:
+        if not isinstance(image, str | Path):
+            return False
+        path = Path(image)
+        if path.is_dir() or path.name.lower().endswith(others):
+            return False
+    return True
 
 
 def _from_nibabel(image: Image) -> Volume:
-    name = Path(image.get_filename() or "").name
+    source = image.get_filename() or "the nibabel image"
     if image.affine is None:
-        raise GeometryError(f"{name or 'the nibabel image'}: has no affine")
+        raise GeometryError("the image has no affine; nibabel images need one", source=source)
     try:
         array = np.asanyarray(image.dataobj)
     except BROKEN_STREAM as error:
-        raise ScanError(f"{name}: nibabel cannot read its voxels ({error})") from error
+        raise ScanError(
+            "nibabel cannot read the voxels; the file is truncated, damaged or gone",
+            source=source,
+            detail=str(error),
+        ) from error
+    array = _with_four_axes(array, source)
+    header = image.header if isinstance(image.header, nib.Nifti1Header) else None
+    name = Path(image.get_filename() or "").name
+    return _make_volume(array, image.affine, name, header)
+
+
+def _with_four_axes(array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
+    """Return voxels ``(i, j, k, channels)`` of two to four axes, and of more that are empty."""
     while array.ndim > 4 and array.shape[-1] == 1:
         array = array[..., 0]
     if not 2 <= array.ndim <= 4:
         raise ScanError(
-            f"{name or 'the nibabel image'}: {array.ndim} axes; three are needed, or four with the "
-            "channels last"
+            f"the image has {array.ndim} axes; three are needed, or four with the channels last",
+            source=source,
         )
-    array = array.reshape((*array.shape, 1, 1)[:4] if array.ndim < 4 else array.shape)
-    header = image.header if isinstance(image.header, nib.Nifti1Header) else None
-    return _volume(array, image.affine, name, header)
+    missing = 4 - array.ndim
+    return array.reshape((*array.shape, *(1,) * missing))
 
 
 def _from_sitk(image: Image) -> Volume:
     import SimpleITK as sitk  # noqa: N813
 
-    dims = image.GetDimension()
-    if dims not in (2, 3):
-        raise ScanError(f"a SimpleITK image of {dims} dimensions; two or three are segmented")
+    dimensions = image.GetDimension()
+    if dimensions not in (2, 3):
+        raise ScanError(
+            f"a SimpleITK image has two or three dimensions to be segmented, got {dimensions}"
+        )
     array = sitk.GetArrayFromImage(image)
     if image.GetNumberOfComponentsPerPixel() == 1:
         array = array[..., None]
-    array = np.moveaxis(array, range(dims), range(dims - 1, -1, -1))
+    # SimpleITK's arrays run k, j, i; the components stay last.
+    spatial_axes = list(range(dimensions))
+    array = np.moveaxis(array, spatial_axes, spatial_axes[::-1])
+    if dimensions == 2:
+        array = array[:, :, None]
+    directions = np.reshape(image.GetDirection(), (dimensions, dimensions))
     lps = np.eye(4)
-    spacing = np.array(image.GetSpacing())
-    lps[:dims, :dims] = np.reshape(image.GetDirection(), (dims, dims)) * spacing
-    lps[:dims, 3] = image.GetOrigin()
-    return _volume(array if dims == 3 else array[:, :, None], LPS_TO_RAS @ lps, "", None)
+    lps[:dimensions, :dimensions] = directions * np.array(image.GetSpacing())
+    lps[:dimensions, 3] = image.GetOrigin()
+    return _make_volume(array, LPS_TO_RAS @ lps, "", None)
 
 
-def _volume(array: npt.NDArray[Any], affine: Affine, name: str, header: Any) -> Volume:
+def _make_volume(array: npt.NDArray[Any], affine: Affine, name: str, header: Any) -> Volume:
     """Make a volume of voxels ``(i, j, k, channels)``."""
+    source = name or "the image"
     if array.dtype.kind not in "buif":
-        raise ScanError(f"{name or 'the image'}: voxels of type {array.dtype} are not segmented")
-    voxels = empty_image(array.shape, name)
+        raise ScanError(
+            f"voxels of type {array.dtype} cannot be segmented; real numbers are needed",
+            source=source,
+        )
+    voxels = empty_image(array.shape, source)
     with np.errstate(over="ignore"):
         voxels[...] = array
-    return Volume(np.moveaxis(voxels, 3, 0), affine, name, replace_nonfinite(voxels), header)
+    warnings = replace_nonfinite(voxels)
+    return Volume(np.moveaxis(voxels, 3, 0), affine, name, warnings, header)

@@ -31,23 +31,27 @@ else:
 @contextlib.contextmanager
 def open_maybe_gzipped(path: Path) -> Iterator[BinaryIO]:
     """Open a file for reading; inflate it if its first bytes say gzip, whatever its name."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == _MAGIC
-    opened = _gzip.open(path, "rb") if zipped else path.open("rb")
-    with opened as stream:
+    opener = _gzip.open if is_gzipped(path) else Path.open
+    with opener(path, "rb") as stream:
         yield stream
+
+
+def is_gzipped(path: Path) -> bool:
+    """Tell by its first bytes whether a file is gzipped."""
+    with path.open("rb") as file:
+        return file.read(2) == _MAGIC
 
 
 def max_inflated_bytes(path: Path) -> int:
     """Return how many bytes the file could possibly hold, without inflating it."""
     size = path.stat().st_size
-    with path.open("rb") as file:
-        return size * EXPANSION if file.read(2) == _MAGIC else size
+    return size * EXPANSION if is_gzipped(path) else size
 
 
 @contextlib.contextmanager
 def open_gzip_writer(file: BinaryIO) -> Iterator[BinaryIO]:
     """Gzip what is written on to ``file``: no name and no time inside, so equal bytes again."""
-    kind = getattr(_gzip, "IGzipFile", gzip.GzipFile)
-    with kind(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0) as stream:
+    writer_class = getattr(_gzip, "IGzipFile", gzip.GzipFile)
+    writer = writer_class(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0)
+    with writer as stream:
         yield cast(BinaryIO, stream)

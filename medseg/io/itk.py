@@ -35,7 +35,8 @@ def read(files: Sequence[Path]) -> Volume:
     """
     path = single_file(files, "NRRD/MHA")
     layout, array = _load(path)
-    image = empty_image((*array.shape[1:], array.shape[0]), path.name)
+    channels, *shape = array.shape
+    image = empty_image((*shape, channels), path)
     with np.errstate(over="ignore"):
         image[...] = np.moveaxis(array, 0, -1)
     warnings = (*layout.warnings, *replace_nonfinite(image))
@@ -51,9 +52,13 @@ def read_labels(files: Sequence[Path]) -> Volume:
     """
     path = single_file(files, "NRRD/MHA")
     layout, array = _load(path)
-    if array.shape[0] != 1:
-        raise ScanError(f"{path.name}: a label map has one channel, this file has {array.shape[0]}")
-    return Volume(as_labels(array, path.name), layout.affine, path.name, layout.warnings)
+    channels = array.shape[0]
+    if channels != 1:
+        raise ScanError(
+            f"a label map has one channel, this file has {channels}; save one label map per file",
+            source=path,
+        )
+    return Volume(as_labels(array, path), layout.affine, path.name, layout.warnings)
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -69,7 +74,10 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
-        raise OutputError(f"a {path.suffix} file could not be written by ITK") from error
+        # The path is a temporary one, which would tell nobody anything.
+        raise OutputError(
+            "ITK could not write the file; is the disk full?", detail=str(error)
+        ) from error
 
 
 def make_label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
@@ -83,9 +91,11 @@ def make_label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
     lps = LPS_TO_RAS @ like.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     directions = lps[:3, :3] / spacing
-    if np.abs(directions.T @ directions - np.eye(3)).max() > _ORTHOGONAL:
+    deviation = directions.T @ directions - np.eye(3)
+    if np.abs(deviation).max() > _ORTHOGONAL:
         raise OutputError(
-            "ITK's images and files cannot hold the sheared grid of a tilted scan; use NIfTI"
+            "ITK's images and files cannot hold the sheared grid of a scan with a tilted gantry; "
+            "write .nii.gz"
         )
     image = sitk.GetImageFromArray(np.ascontiguousarray(labels.T))
     image.SetSpacing(spacing.tolist())
@@ -99,12 +109,14 @@ def _load(path: Path) -> tuple[Layout, npt.NDArray[Any]]:
     try:
         layout = read_layout(path)
         needed = math.prod(layout.shape) * layout.dtype.itemsize
-        content = _content(layout, needed, path.name)
+        content = _read_voxels(layout, needed, path)
     except OSError as error:
-        raise ScanError(f"{path.name}: cannot be read ({error.strerror})") from error
+        raise ScanError("the file cannot be read", source=path, detail=error.strerror) from error
     if len(content) < needed:
         raise ScanError(
-            f"{path.name}: truncated; {len(content):,} of {needed:,} bytes of voxels are there"
+            f"truncated: the file holds {len(content):,} of {needed:,} bytes of voxels; copy or "
+            "download it again",
+            source=path,
         )
     array: npt.NDArray[Any] = np.ndarray(layout.shape, layout.dtype, content, order="F")
     if layout.channel_axis is None:
@@ -112,31 +124,43 @@ def _load(path: Path) -> tuple[Layout, npt.NDArray[Any]]:
     return layout, np.moveaxis(array, layout.channel_axis, 0)
 
 
-def _content(layout: Layout, needed: int, name: str) -> bytes | bytearray:
+def _read_voxels(layout: Layout, needed: int, path: Path) -> bytes | bytearray:
     """Return the bytes of the voxels; fewer than needed if the file has no more."""
     with layout.file.open("rb") as file:
         file.seek(layout.offset)
+        if layout.packed:
+            return _inflate(file.read(), needed, path)
         # Never asked for more than the file has: a forged size would take that much memory.
-        there = layout.file.stat().st_size - layout.offset
-        return (
-            _inflated(file.read(), needed, name) if layout.packed else file.read(min(needed, there))
-        )
+        available = layout.file.stat().st_size - layout.offset
+        return file.read(min(needed, available))
 
 
-def _inflated(packed: bytes, needed: int, name: str) -> bytearray:
-    inflate = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by its first bytes
+def _inflate(packed: bytes, needed: int, path: Path) -> bytearray:
+    decompressor = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by its first bytes
     content = bytearray()
     try:
-        while not inflate.eof and len(content) <= needed:
-            chunk = inflate.decompress(packed, min(needed + 1 - len(content), 16 * _CHUNK))
-            packed = inflate.unconsumed_tail
+        # One byte more than needed tells a file that holds too many from one that is right.
+        while not decompressor.eof and len(content) <= needed:
+            room = min(needed + 1 - len(content), 16 * _CHUNK)
+            chunk = decompressor.decompress(packed, room)
+            packed = decompressor.unconsumed_tail
             content += chunk
-            if not (chunk or packed or inflate.eof):
-                raise ScanError(f"{name}: truncated; its compressed voxels end too early")
+            is_stuck = not chunk and not packed
+            if is_stuck and not decompressor.eof:
+                raise ScanError(
+                    "truncated: its compressed voxels end too early; copy or download it again",
+                    source=path,
+                )
     except zlib.error as error:
-        raise ScanError(f"{name}: its compressed voxels are damaged ({error})") from error
+        raise ScanError(
+            "its compressed voxels are damaged; copy or download it again",
+            source=path,
+            detail=str(error),
+        ) from error
     if len(content) > needed:
-        raise ScanError(f"{name}: holds more voxels than its header says; one of them is wrong")
+        raise ScanError(
+            "the file holds more voxels than its header states; one of them is wrong", source=path
+        )
     return content
 
 
@@ -150,4 +174,11 @@ def find_voxel_file(path: Path) -> Path:
         return path  # reading it says what is wrong with it
 
 
-ITK = Format("NRRD/MHA", (".nrrd", ".mha", ".mhd"), read, read_labels)
+ITK = Format(
+    "NRRD/MHA",
+    (".nrrd", ".mha", ".mhd"),
+    read,
+    read_labels,
+    write_labels,
+    label_suffixes=(".nrrd", ".mha"),
+)

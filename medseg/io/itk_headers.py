@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +39,7 @@ _NRRD_TYPES = {
     "f4": ("float",),
     "f8": ("double",),
 }
+_NRRD_CODES = {name: code for code, names in _NRRD_TYPES.items() for name in names}
 _META_TYPES = {
     "met_char": "i1",
     "met_uchar": "u1",
@@ -51,13 +52,15 @@ _META_TYPES = {
     "met_float": "f4",
     "met_double": "f8",
 }
+_LPS_SIGNS = (-1.0, -1.0, 1.0)
 _SPACES = {
-    **dict.fromkeys(("left-posterior-superior", "lps"), (-1.0, -1.0, 1.0)),
+    **dict.fromkeys(("left-posterior-superior", "lps"), _LPS_SIGNS),
     **dict.fromkeys(("right-anterior-superior", "ras"), (1.0, 1.0, 1.0)),
     **dict.fromkeys(("left-anterior-superior", "las"), (-1.0, 1.0, 1.0)),
 }
 """NRRD's spaces, and the signs that turn their axes into right, anterior, superior."""
-_UNSAID = "the file does not say how its axes lie in the patient; LPS is assumed"
+_UNSAID = "the file does not state how its axes lie in the patient; LPS is assumed"
+_INTEGERS = re.compile(r"[0-9]{1,9}( +[0-9]{1,9}){0,9}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,169 +95,284 @@ def read_layout(path: Path) -> Layout:
         ScanError: If it is not such a file, is broken, or leads to voxels elsewhere.
         GeometryError: If its axes or spacing are not numbers.
     """
-    read = _nrrd if path.name.lower().endswith(".nrrd") else _meta
+    is_nrrd = path.name.lower().endswith(".nrrd")
     with path.open("rb") as file:
-        layout = read(path, file)
+        layout = _read_nrrd(path, file) if is_nrrd else _read_meta(path, file)
     if layout.channel_axis is not None and layout.shape[layout.channel_axis] > _MOST_CHANNELS:
-        raise ScanError(f"{path.name}: more than {_MOST_CHANNELS} channels")
-    check_size(layout.shape, path.name)
+        raise ScanError(f"more than {_MOST_CHANNELS} channels", source=path)
+    check_size(layout.shape, path)
     return layout
 
 
-def _nrrd(path: Path, file: BinaryIO) -> Layout:
-    if not re.match(r"NRRD000[1-5]\s*$", _line(file, path.name)):
-        raise ScanError(f"{path.name}: not a NRRD file; it does not begin with NRRD")
-    fields: dict[str, str] = {}
-    while line := _line(file, path.name).strip():
-        name, found, value = line.partition(":")
-        if found and not line.startswith("#") and not value.startswith("="):
-            fields[name.strip().lower()] = value.strip().lower()
-    _refuse_elsewhere(fields, path.name)
-    shape = _integers(fields, "sizes", path.name)
-    if len(shape) != _integers(fields, "dimension", path.name)[0] or len(shape) not in (3, 4):
-        raise ScanError(f"{path.name}: {len(shape)} axes; three are needed, or four with channels")
-    affine, channel_axis, warnings = _nrrd_place(fields, len(shape), path.name)
-    encoding = fields.get("encoding", "")
+class _Fields:
+    """The fields of a header by name, and the file that errors are about."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.texts: dict[str, str] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.texts
+
+    def text(self, name: str, default: str = "") -> str:
+        """Return a field's text, or the default where the header lacks it."""
+        return self.texts.get(name, default)
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """Return whether a field is set to true."""
+        return self.text(name, str(default)).lower() in ("true", "t", "1")
+
+    def first_of(self, *names: str, default: str) -> str:
+        """Return the text of the first of these fields that the header has."""
+        for name in names:
+            if name in self.texts:
+                return self.texts[name]
+        return default
+
+    def integers(self, name: str, default: str = "") -> tuple[int, ...]:
+        """Return the whole numbers of a field.
+
+        Raises:
+            ScanError: If it holds anything else.
+        """
+        text = self.text(name, default)
+        if not _INTEGERS.fullmatch(text):
+            raise ScanError(
+                f"'{name}' in the header must be whole numbers", source=self.path, detail=text[:40]
+            )
+        return tuple(int(part) for part in text.split())
+
+    def numbers(self, text: str, count: int) -> list[float]:
+        """Return the numbers of a text, which are separated by blanks or commas.
+
+        Raises:
+            GeometryError: If there are more or fewer than ``count``, or one is no length.
+        """
+        parts = re.split(r"[,\s]+", text.strip())
+        numbers = [self.number(part) for part in parts]
+        if len(numbers) != count:
+            raise GeometryError(
+                f"the header has {len(numbers)} numbers where {count} are needed", source=self.path
+            )
+        if any(math.isnan(number) for number in numbers):
+            raise GeometryError("the header has NaN for a length or direction", source=self.path)
+        return numbers
+
+    def number(self, text: str) -> float:
+        """Return the number that a text states; it may be NaN.
+
+        Raises:
+            GeometryError: If it states none, or none that could be a length in mm.
+        """
+        try:
+            number = float(text)
+        except ValueError:
+            raise GeometryError(
+                "a length or direction in the header is not a number",
+                source=self.path,
+                detail=text[:20],
+            ) from None
+        if abs(number) > LARGEST_MM:
+            raise GeometryError(
+                f"a length of {number:g} mm in the header is impossible", source=self.path
+            )
+        return number
+
+
+def _read_nrrd(path: Path, file: BinaryIO) -> Layout:
+    if not re.match(r"NRRD000[1-5]\s*$", _read_line(file, path)):
+        raise ScanError("not a NRRD file: it does not begin with NRRD", source=path)
+    fields = _read_nrrd_fields(path, file)
+    _refuse_voxels_elsewhere(fields)
+    shape = fields.integers("sizes")
+    dimension = fields.integers("dimension")[0]
+    if len(shape) != dimension or len(shape) not in (3, 4):
+        raise ScanError(
+            f"{len(shape)} axes; three are needed, or four with the channels", source=path
+        )
+    affine, channel_axis, warnings = _read_nrrd_geometry(fields, len(shape))
+    encoding = fields.text("encoding")
     if encoding not in ("raw", "gzip", "gz"):
-        raise ScanError(f"{path.name}: encoding '{encoding[:20]}'; raw and gzip are read")
-    kind = next((code for code, names in _NRRD_TYPES.items() if fields.get("type") in names), None)
-    dtype = _dtype(kind, fields.get("endian") == "big", path.name)
-    if dtype.itemsize > 1 and fields.get("endian") not in ("little", "big"):
-        raise ScanError(f"{path.name}: does not say the byte order (endian) of its voxels")
-    packed = encoding != "raw"
-    return Layout(path, file.tell(), packed, dtype, shape, channel_axis, affine, warnings)
+        raise ScanError(
+            "its voxels are encoded in a way that is not read; save it as raw or gzip",
+            source=path,
+            detail=encoding[:20],
+        )
+    return Layout(
+        file=path,
+        offset=file.tell(),
+        packed=encoding != "raw",
+        dtype=_read_nrrd_dtype(fields),
+        shape=shape,
+        channel_axis=channel_axis,
+        affine=affine,
+        warnings=warnings,
+    )
 
 
-def _refuse_elsewhere(fields: Mapping[str, str], name: str) -> None:
-    if {"data file", "datafile"} & set(fields):
-        raise ScanError(f"{name}: its voxels lie in another file; save both as one .nrrd")
-    if {"line skip", "lineskip", "byte skip", "byteskip"} & set(fields):
-        raise ScanError(f"{name}: skips bytes before its voxels; save it again without")
+def _read_nrrd_fields(path: Path, file: BinaryIO) -> _Fields:
+    """Read the lines up to the empty one that ends the header."""
+    fields = _Fields(path)
+    while line := _read_line(file, path).strip():
+        name, separator, value = line.partition(":")
+        is_comment = line.startswith("#")
+        is_key_value_pair = value.startswith("=")  # ``key:=value`` may name the patient
+        if separator and not is_comment and not is_key_value_pair:
+            fields.texts[name.strip().lower()] = value.strip().lower()
+    return fields
 
 
-def _nrrd_place(
-    fields: Mapping[str, str], axes: int, name: str
-) -> tuple[Affine, int | None, tuple[str, ...]]:
+def _refuse_voxels_elsewhere(fields: _Fields) -> None:
+    if "data file" in fields or "datafile" in fields:
+        raise ScanError(
+            "its voxels lie in another file; save both as one .nrrd", source=fields.path
+        )
+    skips = ("line skip", "lineskip", "byte skip", "byteskip")
+    if any(name in fields for name in skips):
+        raise ScanError(
+            "the header skips bytes before its voxels; save it again without", source=fields.path
+        )
+
+
+def _read_nrrd_dtype(fields: _Fields) -> np.dtype[Any]:
+    endian = fields.text("endian")
+    code = _NRRD_CODES.get(fields.text("type"))
+    dtype = _make_dtype(code, endian == "big", fields.path)
+    if dtype.itemsize > 1 and endian not in ("little", "big"):
+        raise ScanError(
+            "the header does not state the byte order (endian) of its voxels", source=fields.path
+        )
+    return dtype
+
+
+def _read_nrrd_geometry(fields: _Fields, axes: int) -> tuple[Affine, int | None, tuple[str, ...]]:
     """Return the RAS affine, which axis is the channels, and doubts."""
-    text = fields.get("space directions")
-    vectors: list[Sequence[float] | None]
-    if text is not None:
-        parts = re.findall(r"none|\([^()]*\)", text)
-        vectors = [None if part == "none" else _numbers(part[1:-1], 3, name) for part in parts]
+    if "space directions" in fields:
+        vectors = _read_space_directions(fields)
     else:
-        spacings = fields.get("spacings", "").split()
-        steps = [abs(_number(part, name)) for part in spacings]
-        placed = [n for n, step in enumerate(steps) if not math.isnan(step)]
-        vectors = [None] * len(steps)
-        for axis, n in enumerate(placed[:3]):
-            vectors[n] = [steps[n] * (axis == here) for here in range(3)]
+        vectors = _read_spacings(fields)
     spatial = [vector for vector in vectors if vector is not None]
     if len(vectors) != axes or len(spatial) != 3:
         raise GeometryError(
-            f"{name}: three axes with a direction in space are needed, the header has "
-            f"{len(spatial)} of {axes}"
+            f"three axes with a direction in space are needed, the header has {len(spatial)} of "
+            f"{axes}",
+            source=fields.path,
         )
     affine = np.eye(4)
     affine[:3, :3] = np.array(spatial).T
-    affine[:3, 3] = _numbers(fields.get("space origin", "(0,0,0)").strip("()"), 3, name)
-    signs = _SPACES.get(fields.get("space", ""))
-    doubts = () if signs else (_UNSAID,)
-    signs = signs or (-1.0, -1.0, 1.0)
-    channel_axis = next((n for n, vector in enumerate(vectors) if vector is None), None)
-    return np.diag([*signs, 1.0]) @ affine, channel_axis, doubts
+    origin = fields.text("space origin", "(0,0,0)").strip("()")
+    affine[:3, 3] = fields.numbers(origin, 3)
+    channel_axis = vectors.index(None) if None in vectors else None
+    space = fields.text("space")
+    warnings = () if space in _SPACES else (_UNSAID,)
+    signs = _SPACES.get(space, _LPS_SIGNS)
+    return np.diag([*signs, 1.0]) @ affine, channel_axis, warnings
 
 
-def _meta(path: Path, file: BinaryIO) -> Layout:
-    fields: dict[str, str] = {}
-    while "elementdatafile" not in fields:
-        line = _line(file, path.name)
-        if not line:
-            raise ScanError(f"{path.name}: not a MetaImage; no ElementDataFile in its header")
-        name, _, value = line.partition("=")
-        fields[name.strip().lower()] = value.strip()
-    if fields.get("headersize", "0") != "0" or not _flag(fields, "binarydata", default=True):
-        raise ScanError(f"{path.name}: text voxels or skipped bytes; save it again as plain .mha")
-    if _integers(fields, "ndims", path.name) != (3,):
-        raise ScanError(f"{path.name}: {fields['ndims'][:20]} axes; volumes of three are read")
-    shape = _integers(fields, "dimsize", path.name)
-    if len(shape) != 3:
-        raise ScanError(f"{path.name}: DimSize has {len(shape)} numbers; three are needed")
-    channels = _integers(fields, "elementnumberofchannels", path.name, default=1)[0]
-    big = _flag(fields, "binarydatabyteordermsb") or _flag(fields, "elementbyteordermsb")
-    dtype = _dtype(_META_TYPES.get(fields.get("elementtype", "").lower()), big, path.name)
-    packed = _flag(fields, "compresseddata")
-    voxels, offset = _meta_voxels(path, fields["elementdatafile"], file.tell())
-    affine = _meta_affine(fields, path.name)
-    if channels == 1:
-        return Layout(voxels, offset, packed, dtype, shape, None, affine)
-    return Layout(voxels, offset, packed, dtype, (channels, *shape), 0, affine)
+def _read_space_directions(fields: _Fields) -> list[Sequence[float] | None]:
+    """Return the step along each axis in mm, ``None`` for the channels."""
+    vectors: list[Sequence[float] | None] = []
+    for part in re.findall(r"none|\([^()]*\)", fields.text("space directions")):
+        vectors.append(None if part == "none" else fields.numbers(part[1:-1], 3))
+    return vectors
 
 
-def _meta_voxels(path: Path, where: str, end_of_header: int) -> tuple[Path, int]:
-    if where.upper() == "LOCAL":
-        return path, end_of_header
-    beside = path.parent / where
-    if path.suffix.lower() != ".mhd" or Path(where).name != where or not beside.is_file():
+def _read_spacings(fields: _Fields) -> list[Sequence[float] | None]:
+    """Return the steps of axes that run along x, y and z; an axis with NaN is the channels."""
+    steps = [abs(fields.number(part)) for part in fields.text("spacings").split()]
+    vectors: list[Sequence[float] | None] = [None] * len(steps)
+    spatial_axes = [n for n, step in enumerate(steps) if not math.isnan(step)]
+    for direction, n in enumerate(spatial_axes[:3]):
+        vector = [0.0, 0.0, 0.0]
+        vector[direction] = steps[n]
+        vectors[n] = vector
+    return vectors
+
+
+def _read_meta(path: Path, file: BinaryIO) -> Layout:
+    fields = _read_meta_fields(path, file)
+    has_binary_voxels = fields.flag("binarydata", default=True)
+    if fields.text("headersize", "0") != "0" or not has_binary_voxels:
         raise ScanError(
-            f"{path.name}: its voxels must lie in one file in the same folder; save it as .mha"
+            "its voxels are text, or the header skips bytes; save it again as plain .mha",
+            source=path,
+        )
+    dimensions = fields.integers("ndims")
+    if dimensions != (3,):
+        raise ScanError(f"{dimensions[0]} axes; volumes of three are read", source=path)
+    shape = fields.integers("dimsize")
+    if len(shape) != 3:
+        raise ScanError(f"DimSize has {len(shape)} numbers; three are needed", source=path)
+    channels = fields.integers("elementnumberofchannels", "1")[0]
+    is_big = fields.flag("binarydatabyteordermsb") or fields.flag("elementbyteordermsb")
+    code = _META_TYPES.get(fields.text("elementtype").lower())
+    voxels, offset = _find_meta_voxels(path, fields.text("elementdatafile"), file.tell())
+    has_channels = channels != 1
+    return Layout(
+        file=voxels,
+        offset=offset,
+        packed=fields.flag("compresseddata"),
+        dtype=_make_dtype(code, is_big, path),
+        shape=(channels, *shape) if has_channels else shape,
+        channel_axis=0 if has_channels else None,
+        affine=_read_meta_affine(fields),
+    )
+
+
+def _read_meta_fields(path: Path, file: BinaryIO) -> _Fields:
+    """Read the lines up to that of ElementDataFile, which is the last."""
+    fields = _Fields(path)
+    while "elementdatafile" not in fields:
+        line = _read_line(file, path)
+        if not line:
+            raise ScanError("not a MetaImage: no ElementDataFile in its header", source=path)
+        name, _, value = line.partition("=")
+        fields.texts[name.strip().lower()] = value.strip()
+    return fields
+
+
+def _find_meta_voxels(path: Path, stated: str, end_of_header: int) -> tuple[Path, int]:
+    """Return the file that holds the voxels and where in it they begin."""
+    if stated.upper() == "LOCAL":
+        return path, end_of_header
+    beside = path.parent / stated
+    is_plain_name = Path(stated).name == stated  # nothing that leads to another folder
+    if path.suffix.lower() != ".mhd" or not is_plain_name or not beside.is_file():
+        raise ScanError(
+            "its voxels must lie in one file in the same folder; save it as .mha", source=path
         )
     return beside, 0
 
 
-def _meta_affine(fields: Mapping[str, str], name: str) -> Affine:
-    def first(*names: str, default: str) -> str:
-        return next((fields[one] for one in names if one in fields), default)
-
-    matrix = first("transformmatrix", "rotation", "orientation", default="1 0 0 0 1 0 0 0 1")
-    spacing = np.array(_numbers(first("elementspacing", default="1 1 1"), 3, name))
+def _read_meta_affine(fields: _Fields) -> Affine:
+    spacing = np.array(fields.numbers(fields.text("elementspacing", "1 1 1"), 3))
     if not (spacing > 0).all():
-        raise GeometryError(f"{name}: an ElementSpacing of {spacing.tolist()} mm")
-    affine = np.eye(4)
+        raise GeometryError(
+            f"an ElementSpacing of {spacing.tolist()} mm; each must be above 0", source=fields.path
+        )
+    matrix = fields.first_of(
+        "transformmatrix", "rotation", "orientation", default="1 0 0 0 1 0 0 0 1"
+    )
+    origin = fields.first_of("offset", "origin", "position", default="0 0 0")
     # Each row of the matrix is the direction of one axis.
-    affine[:3, :3] = np.array(_numbers(matrix, 9, name)).reshape(3, 3).T * spacing
-    affine[:3, 3] = _numbers(first("offset", "origin", "position", default="0 0 0"), 3, name)
+    directions = np.array(fields.numbers(matrix, 9)).reshape(3, 3).T
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    affine[:3, 3] = fields.numbers(origin, 3)
     return LPS_TO_RAS @ affine
 
 
-def _line(file: BinaryIO, name: str) -> str:
+def _read_line(file: BinaryIO, path: Path) -> str:
     if file.tell() > _LONGEST_HEADER:
-        raise ScanError(f"{name}: its header does not end within {_LONGEST_HEADER:,} bytes")
+        raise ScanError(f"its header does not end within {_LONGEST_HEADER:,} bytes", source=path)
     return file.readline(_LONGEST_HEADER).decode("latin-1")
 
 
-def _flag(fields: Mapping[str, str], field: str, *, default: bool = False) -> bool:
-    return fields.get(field, str(default)).lower() in ("true", "t", "1")
-
-
-def _dtype(code: str | None, big: bool, name: str) -> np.dtype[Any]:
+def _make_dtype(code: str | None, is_big_endian: bool, path: Path) -> np.dtype[Any]:
     if code is None:
-        raise ScanError(f"{name}: its number type is not one of 8 to 64 bits, integer or float")
-    return np.dtype(f"{'>' if big else '<'}{code}")
-
-
-def _integers(
-    fields: Mapping[str, str], field: str, name: str, default: int | None = None
-) -> tuple[int, ...]:
-    text = fields.get(field, "" if default is None else str(default))
-    if not re.fullmatch(r"[0-9]{1,9}( +[0-9]{1,9}){0,9}", text):
-        raise ScanError(f"{name}: '{field}' in the header is '{text[:40]}', not whole numbers")
-    return tuple(int(part) for part in text.split())
-
-
-def _numbers(text: str, count: int, name: str) -> list[float]:
-    parts = [_number(part, name) for part in re.split(r"[,\s]+", text.strip())]
-    if len(parts) != count:
-        raise GeometryError(f"{name}: {len(parts)} numbers in the header where {count} are needed")
-    if any(math.isnan(part) for part in parts):
-        raise GeometryError(f"{name}: the header has NaN for a length or a direction")
-    return parts
-
-
-def _number(text: str, name: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise GeometryError(f"{name}: '{text[:20]}' in the header is not a number") from None
-    if abs(number) > LARGEST_MM:
-        raise GeometryError(f"{name}: '{text[:20]}' in the header is no length in mm")
-    return number
+        raise ScanError(
+            "its number type is not read; save it as integers or floats of 8 to 64 bits",
+            source=path,
+        )
+    byte_order = ">" if is_big_endian else "<"
+    return np.dtype(byte_order + code)

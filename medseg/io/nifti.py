@@ -47,6 +47,8 @@ _GRID_FIELDS = (
 _SAME_PLACE_MM = 1e-3
 _FORMS_AGREE_MM = 0.1
 _LARGEST_NIFTI1_AXIS = 32767
+_TIME_UNITS = 8
+"""``xyzt_units`` holds the unit of length below this, that of time above."""
 
 
 def read(files: Sequence[Path]) -> Volume:
@@ -59,17 +61,17 @@ def read(files: Sequence[Path]) -> Volume:
         GeometryError: If its affine is not finite or is singular.
     """
     path = single_file(files, "NIfTI")
-    with _opened(path) as voxels:
-        image = empty_image(voxels.shape, path.name)
-        slope, inter = _scaling(voxels.header, path.name)
+    with _open_voxels(path) as voxels:
+        image = empty_image(voxels.shape, path)
+        slope, inter = _read_scaling(voxels.header, path)
         flat = image.reshape(-1, order="F")
         with np.errstate(over="ignore", invalid="ignore"):
             # A little at a time: it stays in the processor's cache, and scaling works in float64.
             for first, block in voxels.blocks():
-                flat[first : first + block.size] = _scaled(block, slope, inter)
-    header, dtype = voxels.header, voxels.dtype
-    warnings = () if dtype.kind in "iu" and slope is None else replace_nonfinite(image)
-    return _volume(path, header, np.moveaxis(image, 3, 0), warnings)
+                flat[first : first + block.size] = _apply_scaling(block, slope, inter)
+    is_always_finite = voxels.dtype.kind in "iu" and slope is None
+    warnings = () if is_always_finite else replace_nonfinite(image)
+    return _make_volume(path, voxels.header, np.moveaxis(image, 3, 0), warnings)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -80,14 +82,18 @@ def read_labels(files: Sequence[Path]) -> Volume:
         GeometryError: If its affine is not finite or is singular.
     """
     path = single_file(files, "NIfTI")
-    with _opened(path) as voxels:
-        if voxels.shape[3] != 1:
+    with _open_voxels(path) as voxels:
+        channels = voxels.shape[3]
+        if channels != 1:
             raise ScanError(
-                f"{path.name}: a label map has one channel, this file has {voxels.shape[3]}"
+                f"a label map has one channel, this file has {channels}; save one label map per "
+                "file",
+                source=path,
             )
-        header, stored = voxels.header, voxels.all()
-    values = _scaled(stored, *_scaling(header, path.name))
-    return _volume(path, header, np.moveaxis(as_labels(values, path.name), 3, 0), ())
+        stored = voxels.read_all()
+    slope, inter = _read_scaling(voxels.header, path)
+    labels = as_labels(_apply_scaling(stored, slope, inter), path)
+    return _make_volume(path, voxels.header, np.moveaxis(labels, 3, 0), ())
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -122,34 +128,40 @@ class _Voxels:
     """The voxels of an open file, not read yet.
 
     Attributes:
-        header: What the file says.
+        header: What the file states.
         shape: ``(i, j, k, channels)``.
         dtype: As they are stored.
         stream: Stands before the first.
-        name: What errors call the file.
+        path: The file, for errors.
     """
 
     header: Header
     shape: tuple[int, int, int, int]
     dtype: np.dtype[Any]
     stream: BinaryIO
-    name: str
+    path: Path
 
     def blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Give the voxels in the order they are stored, some at a time, and which is the first."""
+        """Yield the voxels in the order they are stored, some at a time, and which is the first.
+
+        Raises:
+            ScanError: If the file ends before the last voxel.
+        """
         size = self.dtype.itemsize
         count = math.prod(self.shape)
         for first in range(0, count, _BLOCK):
             wanted = min(_BLOCK, count - first)
             content = self.stream.read(wanted * size)
             if len(content) < wanted * size:
+                available = first * size + len(content)
                 raise ScanError(
-                    f"{self.name}: truncated; {first * size + len(content):,} of "
-                    f"{count * size:,} bytes of voxels are there"
+                    f"truncated: the file holds {available:,} of {count * size:,} bytes of "
+                    "voxels; copy or download it again",
+                    source=self.path,
                 )
             yield first, np.frombuffer(content, self.dtype)
 
-    def all(self) -> npt.NDArray[Any]:
+    def read_all(self) -> npt.NDArray[Any]:
         """Return all voxels as they are stored."""
         # Pages that are never written to take no memory, so a lying header takes none either.
         stored = np.empty(self.shape, self.dtype, order="F")
@@ -160,73 +172,93 @@ class _Voxels:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[_Voxels]:
+def _open_voxels(path: Path) -> Iterator[_Voxels]:
     """Open a file at its voxels; when they are read, compare the checksum behind them."""
     try:
         with open_maybe_gzipped(path) as stream:
-            header = _header(stream, path.name)
-            shape, dtype = _layout(header, path.name)
-            offset = _offset(header, path.name)
+            header = _read_header(stream, path)
+            shape = _read_shape(header, path)
+            dtype = _read_dtype(header, path)
+            offset = _read_offset(header, path)
             size = math.prod(shape) * dtype.itemsize
             if offset + size > max_inflated_bytes(path):
                 raise ScanError(
-                    f"{path.name}: the header promises {size:,} bytes of voxels, the file cannot "
-                    "hold them; it is truncated or its header is wrong"
+                    f"the header promises {size:,} bytes of voxels, more than the file can hold; "
+                    "it is truncated or its header is wrong",
+                    source=path,
                 )
             _skip(stream, offset - int(header["sizeof_hdr"]))
-            yield _Voxels(header, shape, dtype, stream, path.name)
+            yield _Voxels(header, shape, dtype, stream, path)
             # The checksum stands behind the last voxel; reading on has it compared.
             stream.read(_CHUNK)
     except BROKEN_STREAM as error:
         raise ScanError(
-            f"{path.name}: cannot be read ({error}); the file is truncated or damaged"
+            "the file cannot be read; it is truncated or damaged", source=path, detail=str(error)
         ) from error
 
 
-def _header(stream: BinaryIO, name: str) -> Header:
+def _read_header(stream: BinaryIO, path: Path) -> Header:
     start = stream.read(4)
-    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")} & set(_HEADERS)
+    possible_sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+    sizes = possible_sizes & set(_HEADERS)
     if not sizes:
-        raise ScanError(f"{name}: not a NIfTI file; its first bytes are no NIfTI header")
+        raise ScanError("not a NIfTI file: its first bytes are no NIfTI header", source=path)
     size = sizes.pop()
+    content = io.BytesIO(start + stream.read(size - 4))
     try:
-        header = _HEADERS[size].from_fileobj(io.BytesIO(start + stream.read(size - 4)))
+        header = _HEADERS[size].from_fileobj(content)
     except (HeaderDataError, WrapStructError, ValueError) as error:
-        raise ScanError(f"{name}: the NIfTI header is broken: {error}") from error
+        raise _broken_header(path, error) from error
     if not bytes(header["magic"]).startswith(b"n+"):
         raise ScanError(
-            f"{name}: the header says that the voxels lie in another file (.img); save image and "
-            "header as one .nii.gz"
+            "the header states that the voxels lie in another file (.img); save image and header "
+            "as one .nii.gz",
+            source=path,
         )
     return header
 
 
-def _layout(header: Header, name: str) -> tuple[tuple[int, int, int, int], np.dtype[Any]]:
+def _broken_header(path: Path, error: Exception) -> ScanError:
+    return ScanError("the NIfTI header is broken", source=path, detail=str(error))
+
+
+def _read_shape(header: Header, path: Path) -> tuple[int, int, int, int]:
+    """Return the sizes along i, j, k and the channels."""
     try:
         shape = tuple(int(n) for n in header.get_data_shape())
-        dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError, ValueError) as error:
-        raise ScanError(f"{name}: the NIfTI header is broken: {error}") from error
-    if dtype.kind not in "iuf":
-        raise ScanError(
-            f"{name}: voxels of type {dtype} (colours or complex numbers) are not segmented; save "
-            "one number per voxel, colours as channels on the fourth axis"
-        )
+        raise _broken_header(path, error) from error
     while len(shape) > 4 and shape[-1] == 1:
         shape = shape[:-1]
     if not 2 <= len(shape) <= 4:
         raise ScanError(
-            f"{name}: {len(shape)} axes; three are needed, or four with the channels last"
+            f"{len(shape)} axes; three are needed, or four with the channels last", source=path
         )
-    check_size(shape, name)
+    check_size(shape, path)
     i, j, k, channels = (*shape, 1, 1)[:4]
-    return (i, j, k, channels), dtype
+    return i, j, k, channels
 
 
-def _offset(header: Header, name: str) -> int:
+def _read_dtype(header: Header, path: Path) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = header.get_data_dtype()
+    except (HeaderDataError, KeyError, ValueError) as error:
+        raise _broken_header(path, error) from error
+    if dtype.kind not in "iuf":
+        raise ScanError(
+            f"voxels of type {dtype} (colours or complex numbers) cannot be segmented; save one "
+            "number per voxel, colours as channels on the fourth axis",
+            source=path,
+        )
+    return dtype
+
+
+def _read_offset(header: Header, path: Path) -> int:
     offset = float(header["vox_offset"])
     if not math.isfinite(offset):
-        raise ScanError(f"{name}: the NIfTI header is broken: its voxels begin at {offset}")
+        raise ScanError(
+            f"the NIfTI header is broken: its voxels begin at byte {offset}", source=path
+        )
     return max(int(offset), int(header["sizeof_hdr"]))
 
 
@@ -238,82 +270,100 @@ def _skip(stream: BinaryIO, size: int) -> None:
         size -= skipped
 
 
-def _scaling(header: Header, name: str) -> tuple[float | None, float | None]:
+def _read_scaling(header: Header, path: Path) -> tuple[float | None, float | None]:
+    """Return ``scl_slope`` and ``scl_inter``, both ``None`` where voxels are not scaled."""
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as error:
-        raise ScanError(f"{name}: the intensity scaling in the header is broken: {error}") from None
+        raise ScanError(
+            "the intensity scaling in the header is broken", source=path, detail=str(error)
+        ) from None
     return slope, inter
 
 
-def _scaled(raw: npt.NDArray[Any], slope: float | None, inter: float | None) -> npt.NDArray[Any]:
+def _apply_scaling(
+    raw: npt.NDArray[Any], slope: float | None, inter: float | None
+) -> npt.NDArray[Any]:
     if slope is None:
         return raw
     scaled: npt.NDArray[Any] = apply_read_scaling(raw, np.asanyarray(slope), np.asanyarray(inter))
     return scaled
 
 
-def _volume(
+def _make_volume(
     path: Path, header: Header, array: npt.NDArray[Any], warnings: tuple[str, ...]
 ) -> Volume:
-    affine, doubts = _affine(header, path.name)
+    affine, doubts = _read_affine(header, path)
     return Volume(array, affine, path.name, (*doubts, *warnings), header)
 
 
-def _affine(header: Header, name: str) -> tuple[Affine, tuple[str, ...]]:
+def _read_affine(header: Header, path: Path) -> tuple[Affine, list[str]]:
+    """Return the affine that nibabel chooses, and warnings about what is doubtful."""
     try:
         best = header.get_best_affine()
-        qform = header.get_qform(coded=True)[0]
-        sform = header.get_sform(coded=True)[0]
-        units = header.get_xyzt_units()[0]
+        qform, _ = header.get_qform(coded=True)
+        sform, _ = header.get_sform(coded=True)
+        length_unit, _ = header.get_xyzt_units()
     except (HeaderDataError, ValueError, KeyError, np.linalg.LinAlgError) as error:
-        raise GeometryError(f"{name}: the orientation in the header is broken: {error}") from error
+        raise GeometryError(
+            "the orientation in the header is broken", source=path, detail=str(error)
+        ) from error
     doubts = []
     if sform is None and qform is None:
         doubts.append(
             "the file has no orientation (sform and qform codes are 0); left and right are a guess"
         )
     if sform is not None and qform is not None:
-        apart = _largest_distance(sform, qform, header.get_data_shape())
-        if apart > _FORMS_AGREE_MM:
-            doubts.append(f"sform and qform differ by up to {apart:.1f} mm; the sform is used")
-    if units in ("meter", "micron"):
-        doubts.append(f"the header gives lengths in {units}; they are taken as mm")
-    return np.asarray(best, dtype=np.float64), tuple(doubts)
+        distance = _largest_distance(sform, qform, header.get_data_shape())
+        if distance > _FORMS_AGREE_MM:
+            doubts.append(f"sform and qform differ by up to {distance:.1f} mm; the sform is used")
+    if length_unit in ("meter", "micron"):
+        doubts.append(f"the header gives lengths in {length_unit}; they are taken as mm")
+    return np.asarray(best, dtype=np.float64), doubts
 
 
-def _largest_distance(one: Affine, other: Affine, shape: Sequence[int]) -> float:
-    size = (*shape, 1, 1)[:3]
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in size])).reshape(3, -1)
-    return float(np.abs((one - other) @ np.vstack([corners, np.ones(8)]))[:3].max())
+def _largest_distance(affine: Affine, other: Affine, shape: Sequence[int]) -> float:
+    """Return how far, in mm along one axis, two affines put a corner voxel apart."""
+    i, j, k = (*shape, 1, 1)[:3]
+    corners = np.array(np.meshgrid((0, i - 1), (0, j - 1), (0, k - 1))).reshape(3, -1)
+    homogeneous = np.vstack([corners, np.ones(8)])
+    difference = (affine - other) @ homogeneous
+    return float(np.abs(difference)[:3].max())
 
 
 def _label_header(labels: npt.NDArray[Any], like: Volume) -> Header:
     source = like.header if isinstance(like.header, nib.Nifti1Header) else None
-    kind = nib.Nifti1Header
-    if isinstance(source, nib.Nifti2Header) or max(labels.shape) > _LARGEST_NIFTI1_AXIS:
-        kind = nib.Nifti2Header
-    header = kind()
+    needs_nifti2 = isinstance(source, nib.Nifti2Header) or max(labels.shape) > _LARGEST_NIFTI1_AXIS
+    header = nib.Nifti2Header() if needs_nifti2 else nib.Nifti1Header()
     header.set_data_dtype(labels.dtype)
     header.set_data_shape(labels.shape)
     header.set_xyzt_units("mm")
     if source is not None and np.allclose(source.get_best_affine(), like.affine, atol=1e-6):
+        # The scan's own numbers, so that rounding does not move the labels by a hair.
         for field in _GRID_FIELDS:
             header[field] = source[field]
         header["pixdim"][:4] = source["pixdim"][:4]
-        header["xyzt_units"] = int(source["xyzt_units"]) % 8
-        return header
-    return _with_affine(header, like.affine, labels.shape)
+        header["xyzt_units"] = int(source["xyzt_units"]) % _TIME_UNITS
+    else:
+        _set_affine(header, like.affine, labels.shape)
+    return header
 
 
-def _with_affine(header: Header, affine: Affine, shape: Sequence[int]) -> Header:
+def _set_affine(header: Header, affine: Affine, shape: Sequence[int]) -> None:
     if not np.isfinite(affine.astype(np.float32)).all():
         raise OutputError("the scan's affine is too large for a NIfTI header")
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner", strip_shears=True)
     if _largest_distance(header.get_qform(), affine, shape) > _SAME_PLACE_MM:
+        # A qform cannot hold shear: better none than one that contradicts the sform.
         header.set_qform(None, code="unknown")
-    return header
 
 
-NIFTI = Format("NIfTI", (".nii", ".nii.gz"), read, read_labels)
+NIFTI = Format(
+    "NIfTI",
+    (".nii", ".nii.gz"),
+    read,
+    read_labels,
+    write_labels,
+    label_suffixes=(".nii", ".nii.gz"),
+)

@@ -58,7 +58,7 @@ def read(files: Sequence[Path]) -> Volume:
     path = single_file(files, "picture")
     pixels, warnings = _load(path, indices=False)
     image = pixels.astype(np.float32)
-    return _volume(path, image, (*warnings, *replace_nonfinite(image)))
+    return _make_volume(path, image, (*warnings, *replace_nonfinite(image)))
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -75,7 +75,7 @@ def read_labels(files: Sequence[Path]) -> Volume:
     pixels, warnings = _load(path, indices=True)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         warnings = (*warnings, "JPEG is lossy: label values may be smeared; use PNG")
-    return _volume(path, as_labels(pixels, path.name), warnings)
+    return _make_volume(path, as_labels(pixels, path), warnings)
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -99,20 +99,19 @@ def _load(path: Path, *, indices: bool) -> tuple[Pixels, tuple[str, ...]]:
     try:
         _refuse_damaged_png(path)
         with Image.open(path, formats=_KINDS) as picture:
-            _refuse_odd(picture, path)
-            turned = picture.getexif().get(_EXIF_ORIENTATION, 1) != 1
-            pixels = _pixels(picture, path.name, indices=indices)
+            _refuse_unreadable(picture, path)
+            is_rotated = picture.getexif().get(_EXIF_ORIENTATION, 1) != 1
+            pixels = _read_pixels(picture, path, indices=indices)
     except _BROKEN as error:
         raise ScanError(
-            f"{path.name}: cannot be read as a picture ({_brief(error)}); it is truncated, "
-            "damaged, too large or not a PNG, TIFF, JPEG or BMP"
+            "the file cannot be read as a picture; it is truncated, damaged, too large or not a "
+            "PNG, TIFF, JPEG or BMP",
+            source=path,
+            detail=str(error) or type(error).__name__,
         ) from error
-    doubts = ("the camera's rotation mark (EXIF) is ignored: pixels are as stored",)
-    return pixels, doubts if turned else ()
-
-
-def _brief(error: Exception) -> str:
-    return str(error).split("'")[0].strip()[:80] or type(error).__name__
+    if is_rotated:
+        return pixels, ("the camera's rotation mark (EXIF) is ignored: pixels are as stored",)
+    return pixels, ()
 
 
 def _refuse_damaged_png(path: Path) -> None:
@@ -125,23 +124,25 @@ def _refuse_damaged_png(path: Path) -> None:
         raise EOFError("no end mark")
 
 
-def _refuse_odd(picture: Image.Image, path: Path) -> None:
-    name = path.name
-    check_size((*picture.size, 1), name)
+def _refuse_unreadable(picture: Image.Image, path: Path) -> None:
+    """Refuse by the header alone what is too large, has pages or colours Pillow would cut."""
+    check_size((*picture.size, 1), path)
     if picture.width * picture.height > _PIXELS_PER_BYTE * path.stat().st_size:
         raise ScanError(
-            f"{name}: {picture.width}×{picture.height} pixels cannot lie in so few bytes; its "
-            "header is wrong"
+            f"{picture.width}×{picture.height} pixels cannot lie in so few bytes; its header is "
+            "wrong",
+            source=path,
         )
     pages = getattr(picture, "n_frames", 1)
     if pages > 1:
         raise ScanError(
-            f"{name}: {pages} pages; one picture per file is read, so save the pages as single "
-            "files (or as a .nii.gz if they are slices)"
+            f"{pages} pages; one picture per file is read, so save the pages as single files (or "
+            "as a .nii.gz if they are slices)",
+            source=path,
         )
     if picture.mode in ("RGB", "RGBA", "LA") and _bits_per_channel(picture) > 8:
         raise ScanError(
-            f"{name}: colours of 16 bits per channel; save it with 8 bits, or as grey with 16"
+            "colours of 16 bits per channel; save it with 8 bits, or as grey with 16", source=path
         )
 
 
@@ -149,48 +150,66 @@ def _bits_per_channel(picture: Image.Image) -> int:
     """Return the stored bits per channel, which Pillow silently reduces to 8 in colours."""
     if picture.format == "PNG":
         with Path(picture.filename).open("rb") as file:  # type: ignore[attr-defined]
-            return file.read(25)[24]  # in IHDR, behind signature, length, type, width, height
+            start = file.read(25)
+        return start[24]  # in IHDR, behind signature, length, type, width, height
     if picture.format == "TIFF":
-        return int(max(picture.tag_v2.get(_TIFF_BITS, (8,))))  # type: ignore[attr-defined]
+        bits = picture.tag_v2.get(_TIFF_BITS, (8,))  # type: ignore[attr-defined]
+        return int(max(bits))
     return 8
 
 
-def _pixels(picture: Image.Image, name: str, *, indices: bool) -> Pixels:
+def _read_pixels(picture: Image.Image, path: Path, *, indices: bool) -> Pixels:
+    """Return pixels of shape ``(channels, i, j)``; a palette's indices if they are wanted."""
     if picture.mode == "P":
         if indices:
             return np.asarray(picture).T[None]
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     if picture.mode in _GREY_MODES:
-        return _grey(picture, indices=indices)[None]
+        return _read_grey(picture, indices=indices)[None]
     if picture.mode in ("LA", "RGBA"):
-        picture = _without_alpha(picture, name)
+        picture = _drop_alpha(picture, path)
     if picture.mode == "L":
         return np.asarray(picture).T[None]
     if picture.mode != "RGB":
-        raise ScanError(f"{name}: colour space {picture.mode}; save it as grey or RGB")
-    colours = np.asarray(picture).transpose(2, 1, 0)
-    grey = (colours[0] == colours[1]).all() and (colours[0] == colours[2]).all()
-    return colours[:1] if grey else colours
+        raise ScanError(f"colour space {picture.mode}; save it as grey or RGB", source=path)
+    red, green, blue = colours = np.asarray(picture).transpose(2, 1, 0)
+    is_grey = np.array_equal(red, green) and np.array_equal(red, blue)
+    return colours[:1] if is_grey else colours
 
 
-def _grey(picture: Image.Image, *, indices: bool) -> Pixels:
-    # Pillow stretches grey of 2 and 4 bits to 0…255; label indices are wanted as stored.
-    bits = _bits_per_channel(picture) if picture.mode == "L" else 8
+def _read_grey(picture: Image.Image, *, indices: bool) -> Pixels:
     pixels = np.asarray(picture).T
     if pixels.dtype == bool:
         return pixels.astype(np.uint8)
-    return pixels // (255 // (2**bits - 1)) if indices and bits < 8 else pixels
+    # Pillow stretches grey of 2 and 4 bits to 0…255; label indices are wanted as stored.
+    bits = _bits_per_channel(picture) if picture.mode == "L" else 8
+    if indices and bits < 8:
+        stretched_by = 255 // (2**bits - 1)
+        indexed: Pixels = pixels // stretched_by
+        return indexed
+    return pixels
 
 
-def _without_alpha(picture: Image.Image, name: str) -> Image.Image:
-    low, _ = picture.getchannel("A").getextrema()
-    if low != 255:
-        raise ScanError(f"{name}: has transparent pixels; flatten it, then save it without alpha")
+def _drop_alpha(picture: Image.Image, path: Path) -> Image.Image:
+    lowest, _ = picture.getchannel("A").getextrema()
+    if lowest != 255:
+        raise ScanError(
+            "the picture has transparent pixels; flatten it, then save it without alpha",
+            source=path,
+        )
     return picture.convert("L" if picture.mode == "LA" else "RGB")
 
 
-def _volume(path: Path, pixels: Pixels, warnings: tuple[str, ...]) -> Volume:
+def _make_volume(path: Path, pixels: Pixels, warnings: tuple[str, ...]) -> Volume:
     return Volume(pixels[..., None], np.eye(4), path.name, warnings)
 
 
-PICTURE = Format("picture", (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"), read, read_labels)
+PICTURE = Format(
+    "picture",
+    (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp"),
+    read,
+    read_labels,
+    write_labels,
+    label_suffixes=(".png",),
+    is_picture=True,
+)

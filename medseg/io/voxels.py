@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,36 +22,48 @@ LARGEST_MM = 1e7
 """No patient is 10 km away: a larger length in a header is a broken header."""
 
 
-def check_size(shape: Sequence[int], name: str) -> None:
+def check_size(shape: Sequence[int], source: str | Path) -> None:
     """Refuse a size no scan has, before memory is taken for it.
+
+    Args:
+        shape: Voxels along each axis, as the header states them.
+        source: The file, for the error.
 
     Raises:
         ScanError: If an axis is empty or there are more than ``MAX_VOXELS`` voxels.
     """
     if any(n < 1 for n in shape):
         raise ScanError(
-            f"{name}: the header says {_times(shape)} voxels; each axis needs at least one"
+            f"the header states {format_size(shape)} voxels; each axis needs at least one",
+            source=source,
         )
     if math.prod(shape) > MAX_VOXELS:
         raise ScanError(
-            f"{name}: the header says {_times(shape)} voxels; at most {MAX_VOXELS:,} are read, so "
-            "the file is broken or needs to be cut into parts"
+            f"the header states {format_size(shape)} voxels; at most {MAX_VOXELS:,} are read, so "
+            "the file is broken or needs to be cut into parts",
+            source=source,
         )
 
 
-def empty_image(shape: Sequence[int], name: str) -> npt.NDArray[np.float32]:
-    """Return room for a float32 image of ``shape``, the first axis running fastest.
+def empty_image(shape: Sequence[int], source: str | Path) -> npt.NDArray[np.float32]:
+    """Allocate a float32 image of ``shape``, the first axis running fastest.
+
+    Args:
+        shape: Voxels along each axis.
+        source: The file, for the error.
 
     Raises:
         ScanError: If the size is refused or there is no memory for it.
     """
-    check_size(shape, name)
+    check_size(shape, source)
     try:
         return np.empty(tuple(shape), dtype=np.float32, order="F")
     except MemoryError as error:
-        need = math.prod(shape) * 4 / 1e9
+        gigabytes = math.prod(shape) * 4 / 1e9
         raise ScanError(
-            f"{name}: {_times(shape)} voxels need {need:.1f} GB of memory, which is not free here"
+            f"{format_size(shape)} voxels need {gigabytes:.1f} GB of memory, which this machine "
+            "does not have free",
+            source=source,
         ) from error
 
 
@@ -64,63 +77,76 @@ def replace_nonfinite(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
         A warning that counts them, or nothing.
     """
     # One slab at a time: a mask of the whole image would cost a quarter of it again.
-    bad = 0
+    replaced = 0
     for k in range(image.shape[2]):
         slab = image[:, :, k]
         finite = np.isfinite(slab)
         if not finite.all():
-            bad += int(finite.size - np.count_nonzero(finite))
+            replaced += int(finite.size - np.count_nonzero(finite))
             slab[~finite] = 0
-    if not bad:
+    if not replaced:
         return ()
-    return (f"{bad} of {image.size} voxels were not numbers (NaN or infinite) and became 0",)
+    return (f"{replaced} of {image.size} voxels were not numbers (NaN or infinite) and became 0",)
 
 
-def as_labels(array: Voxels, name: str) -> Voxels:
+def as_labels(array: Voxels, source: str | Path) -> Voxels:
     """Return a label map as the smallest unsigned integers, from uint8 on, that hold it.
 
     Args:
         array: Three or four axes; booleans, integers, or floats that are whole numbers but for
             ``ROUNDING``.
-        name: What errors call the file.
+        source: The file, for the error.
 
     Raises:
         ScanError: If a value is negative, fractional or not a number, or above 2³² - 1.
     """
     if array.dtype.kind not in "buif":
-        raise ScanError(f"{name}: label maps hold integers, these voxels are {array.dtype}")
+        raise ScanError(f"label maps hold integers, these voxels are {array.dtype}", source=source)
+    is_float = array.dtype.kind == "f"
     low, high = array.min(), array.max()
-    if array.dtype.kind == "f":
-        _refuse_fractions(array, name)
+    if is_float:
+        _refuse_fractions(array, source)
         low, high = np.rint(low), np.rint(high)
     if low < 0:
-        raise ScanError(f"{name}: a label map has values 0, 1, 2, …; its lowest is {low:g}")
+        raise ScanError(
+            f"label maps hold 0, 1, 2, …; the lowest value is {low:g}, so this is an image or a "
+            "label map with a negative ignore value",
+            source=source,
+        )
     if high > np.iinfo(np.uint32).max:
-        raise ScanError(f"{name}: the label value {high:g} is larger than any label's")
-    kept = np.min_scalar_type(int(high))
-    return array.astype(kept, copy=False) if array.dtype.kind != "f" else _rounded(array, kept)
+        raise ScanError(
+            f"the label value {high:g} is too large; label maps hold at most 4294967295",
+            source=source,
+        )
+    dtype = np.min_scalar_type(int(high))
+    if is_float:
+        return _round_to(dtype, array)
+    return array.astype(dtype, copy=False)
 
 
-def _rounded(array: Voxels, kept: np.dtype[Any]) -> Voxels:
+def _round_to(dtype: np.dtype[Any], array: Voxels) -> Voxels:
     # Slab by slab: rounding all at once would hold a second array of floats.
-    whole = np.empty(array.shape, kept, order="F")
+    rounded = np.empty(array.shape, dtype, order="F")
     for k in range(array.shape[2]):
-        whole[:, :, k] = np.rint(array[:, :, k])
-    return whole
+        rounded[:, :, k] = np.rint(array[:, :, k])
+    return rounded
 
 
-def _refuse_fractions(array: Voxels, name: str) -> None:
+def _refuse_fractions(array: Voxels, source: str | Path) -> None:
     for k in range(array.shape[2]):
         slab = array[:, :, k]
         if not np.isfinite(slab).all():
-            raise ScanError(f"{name}: the label map holds voxels that are not numbers (NaN)")
-        fractions = slab[np.abs(slab - np.rint(slab)) > ROUNDING]
+            raise ScanError("the label map holds voxels that are not numbers (NaN)", source=source)
+        distance = np.abs(slab - np.rint(slab))
+        fractions = slab[distance > ROUNDING]
         if fractions.size:
             raise ScanError(
-                f"{name}: a label map has whole numbers, this one holds {fractions[0]:g}; it is an "
-                "image or probabilities, or was resampled with interpolation"
+                f"label maps hold whole numbers, this one holds {fractions[0]:g}; it is an image "
+                "or probabilities, or was resampled with interpolation",
+                source=source,
             )
 
 
-def _times(shape: Sequence[int]) -> str:
+def format_size(shape: Sequence[int]) -> str:
+    """Return a size as people write it: ``512×512×300``."""
     return "×".join(str(n) for n in shape)

@@ -22,7 +22,7 @@ from support.killed_batches import Wreck, write_scans, zygote
 from medseg.commands.segment import Batch, segment
 from medseg.errors import CheckpointError, DatasetError, MedsegError, OutputError
 from medseg.events import Event, Notice, Progress
-from medseg.inference.ledger import Entry, open_ledger, read_ledger
+from medseg.inference.ledger import Entry, QualityEntry, open_ledger, read_ledger
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
 
@@ -114,6 +114,19 @@ def test_without_a_report_no_picture_is_drawn(bundle: Path, scans: Path, tmp_pat
     # The pictures come with the next call, and the network is not run for them.
     assert set(states(segment(bundle, scans, tmp_path / "out")).values()) == {"skipped"}
     assert len(list((tmp_path / "out/previews").iterdir())) == 3
+
+
+def test_results_to_review_come_worst_first(tmp_path: Path) -> None:
+    def done(name: str, expected: float, review: bool) -> Entry:
+        quality = QualityEntry(
+            expected_dice=expected, lower_bound=None, is_calibrated=True, review=review
+        )
+        return Entry(scan=name, state="done", quality=quality)
+
+    entries = (done("a", 0.6, True), done("b", 0.2, True), done("c", 0.1, False))
+    batch = Batch(tmp_path, (*entries, Entry(scan="d", state="failed")))
+    assert [entry.scan for entry in batch.to_review] == ["b", "a"]
+    assert [entry.scan for entry in batch.failed] == ["d"]
 
 
 # Continuing
@@ -419,7 +432,7 @@ def test_results_never_replace_foreign_files(bundle: Path, scans: Path, tmp_path
     drawn = tmp_path / "drawn_by_hand"
     drawn.mkdir()
     (drawn / "scan_01.nii.gz").write_bytes(b"precious")
-    with pytest.raises(OutputError, match="no result of medseg"):
+    with pytest.raises(OutputError, match="not a result of medseg"):
         segment(bundle, scans, drawn)
     assert files(drawn) == {"scan_01.nii.gz"}
     assert (drawn / "scan_01.nii.gz").read_bytes() == b"precious"
@@ -431,7 +444,7 @@ def test_summaries_never_replace_foreign_files(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text("precious")
-    with pytest.raises(OutputError, match="no result of medseg"):
+    with pytest.raises(OutputError, match="not a result of medseg"):
         segment(bundle, scans, tmp_path / "mine")
     assert (tmp_path / "mine" / name).read_text() == "precious"
 
@@ -468,7 +481,7 @@ def test_a_folder_in_use_is_refused(bundle: Path, scans: Path, tmp_path: Path) -
 def test_a_place_that_is_no_folder_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
-        with pytest.raises(OutputError, match="cannot write"):
+        with pytest.raises(OutputError, match="ledger cannot be written"):
             segment(bundle, scans, out)
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -492,11 +505,11 @@ def test_wrong_calls_leave_no_folder(
     bundle: Path, untrained_bundle: MakeBundle, scans: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(MedsegError, match=r"--format takes nifti, .*got dcm"):
+    with pytest.raises(MedsegError, match=r"no --format dcm; choose from nifti, png"):
         segment(bundle, scans, out, formats=["dcm"])
     with pytest.raises(MedsegError, match="a PNG holds one slice"):
         segment(bundle, scans, out, formats=["png"])
-    with pytest.raises(MedsegError, match="no place in a DICOM study"):
+    with pytest.raises(MedsegError, match="not belong to a DICOM study"):
         segment(untrained_bundle("2d", **PICTURES), scans, out, formats=["dicom-seg"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError):
@@ -604,7 +617,7 @@ def test_dicom_results_lie_beside_each_other(
     assert done.shape == volume.shape
     assert pydicom.dcmread(tmp_path / "out" / f"{done.scan}.seg.dcm").Modality == "SEG"
     assert pydicom.dcmread(tmp_path / "out" / f"{done.scan}.rtstruct.dcm").Modality == "RTSTRUCT"
-    assert "is no DICOM series" in batch.failed[0].error
+    assert "is not a DICOM series" in batch.failed[0].error
     assert set(states(segment(
         bundle, tmp_path / "scans/T1", tmp_path / "out", formats=["rtstruct", "dicom-seg", "nifti"]
     )).values()) == {"skipped"}  # fmt: skip

@@ -28,7 +28,7 @@ from medseg.bundle.bundle import load_bundle, parse_spec
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.interop.monai_bundle import write_monai_bundle
 from medseg.testing import write_dataset
-from medseg.training.losses import SegmentationLoss, build_loss
+from medseg.training.losses import build_loss
 
 BUNDLES: dict[str, dict[str, Any]] = {
     "volume": {
@@ -166,7 +166,7 @@ def test_stock_monai_minimises_the_same_loss(
     parser.read_config(bundle / "configs" / "train.json")
     parser["device"] = "$torch.device('cpu')"
     stock = parser.get_parsed_content("loss")
-    own = SegmentationLoss(spec.training, spec.label_set.ignore_index, spec.class_weights)
+    own = build_loss(spec)
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 8, 8, 8)
     label = torch.randint(0, 4 if ignore else 3, (2, 1, 8, 8, 8))
@@ -275,3 +275,18 @@ def test_the_metadata_have_every_field_stock_monai_asks_for(kind: str, tmp_path:
                 "value_range", "is_patch_data", "channel_def",
             } <= tensor.keys()  # fmt: skip
             assert len(tensor["channel_def"]) == tensor["num_channels"]
+
+
+def test_a_loss_that_monai_does_not_know_has_no_train_config_and_the_metadata_say_so(
+    tmp_path: Path,
+) -> None:
+    spec = made_spec(training={"loss": "tversky"})
+    bundle = trained_bundle(tmp_path / "bundle", spec)
+    assert sorted(file.name for file in (bundle / "configs").iterdir()) == [
+        "inference.json",
+        "metadata.json",
+    ]
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert "loss tversky is not one of MONAI's" in metadata["training"]
+    plain = trained_bundle(tmp_path / "plain", made_spec())
+    assert "training" not in json.loads((plain / "configs" / "metadata.json").read_text())

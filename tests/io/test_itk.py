@@ -12,6 +12,8 @@ from support import dicom as made
 
 from medseg.errors import ScanError
 from medseg.io import read_image, read_labels, write_labels
+from medseg.io.itk import ITK
+from medseg.testing.image_formats import ImageFormatContract
 
 META = (
     "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
@@ -36,6 +38,35 @@ def nrrd(path: Path, payload: bytes | None = None, **changes: str) -> Path:
     content = VOXELS.tobytes("F") if payload is None else payload
     path.write_bytes(NRRD.format(**(text | changes)).encode() + content)
     return path
+
+
+class TestNrrd(ImageFormatContract):
+    format = ITK
+    suffix = ".nrrd"
+    secrets = (made.PATIENT,)
+    compress = True
+
+    def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        image = sitk.GetImageFromArray(array.T)
+        image.SetSpacing(spacing.tolist())
+        image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+        image.SetOrigin(lps[:3, 3].tolist())
+        image.SetMetaData("PatientName", made.PATIENT)
+        sitk.WriteImage(image, str(path), useCompression=self.compress)
+
+
+class TestRawNrrd(TestNrrd):
+    compress = False
+
+
+class TestMetaImage(TestNrrd):
+    suffix = ".mha"
+
+
+class TestRawMetaImage(TestMetaImage):
+    compress = False
 
 
 def test_lps_becomes_ras(tmp_path):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io import read_image, read_labels, write_labels
+from medseg.io.nifti import NIFTI
+from medseg.testing.image_formats import ImageFormatContract
 
 AFFINE = np.array([[-0.7, 0.1, 0.2, 31], [0.2, 1.4, 0.3, -12], [0.1, -0.4, 3.1, 7], [0, 0, 0, 1.0]])
 
@@ -35,6 +37,19 @@ def patch(path: Path, **fields) -> Path:
     content[:348] = header.binaryblock
     path.write_bytes(content)
     return path
+
+
+class TestNifti(ImageFormatContract):
+    format = NIFTI
+    suffix = ".nii"
+    secrets = ("Secret^Person",)
+
+    def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+        save(path, array, affine, descrip="Secret^Person", db_name="Secret^Person")
+
+
+class TestGzippedNifti(TestNifti):
+    suffix = ".nii.gz"
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", ">i2", "u2", "i4", "f4", "f8", ">f4"])
@@ -101,7 +116,7 @@ def test_nan_becomes_zero_in_images_and_is_refused_in_labels(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "why"),
-    [([0, 1.5], "holds 1.5"), ([0, -1], "lowest is -1"), ([0, 2.0**40], "larger than any")],
+    [([0, 1.5], "holds 1.5"), ([0, -1], "lowest value is -1"), ([0, 2.0**40], "is too large")],
 )
 def test_values_that_are_no_labels(tmp_path, values, why):
     array = np.zeros((2, 2, 2), np.float32)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from medseg.errors import ScanError
 from medseg.io import read_image, read_labels
+from medseg.io.pictures import PICTURE
+from medseg.testing.image_formats import ImageFormatContract
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)  # 3 rows, 4 columns
 
@@ -28,6 +30,22 @@ def png(path: Path, rows: list[bytes], depth: int, kind: int, width: int) -> Pat
     content = chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
     return path
+
+
+class TestPng(ImageFormatContract):
+    format = PICTURE
+    suffix = ".png"
+
+    def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+        Image.fromarray(np.ascontiguousarray(array[:, :, 0].T)).save(path)
+
+
+class TestTiff(TestPng):
+    suffix = ".tif"
+
+
+class TestBmpInCapitals(TestPng):
+    suffix = ".BMP"
 
 
 def test_columns_are_i_and_rows_are_j(tmp_path):
@@ -143,7 +161,7 @@ def test_a_damaged_checksum_is_noticed(tmp_path):
     content = bytearray((tmp_path / "a.png").read_bytes())
     content[content.index(b"IDAT") + 8] ^= 1
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(ScanError, match=r"a\.png: cannot be read"):
+    with pytest.raises(ScanError, match=r"a\.png: the file cannot be read"):
         read_image(tmp_path / "a.png")
 
 

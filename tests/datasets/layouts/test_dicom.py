@@ -155,8 +155,9 @@ def test_a_structure_that_is_there_twice_or_not_at_all_is_a_fault(tmp_path: Path
     for name in ("a", "b"):
         label(tmp_path / name, like, random_labels())
     (fault,) = find_cases(tmp_path, a_spec("liver")).faults
-    assert "several files have a structure 'Liver' (a, b)" in fault.what
-    with pytest.raises(DatasetError, match="holds no structure that the bundle names"):
+    assert fault.what == "several files have the same structure; keep one of them"
+    assert fault.detail == "'Liver' in a, b"
+    with pytest.raises(DatasetError, match="holds no structure with the name of one"):
         find_cases(tmp_path, a_spec("spleen"))
 
 
@@ -191,12 +192,12 @@ def test_a_folder_without_labels_is_an_error(tmp_path: Path) -> None:
         find_cases(tmp_path, a_spec("liver"))
 
 
-def test_a_survey_and_an_entry_know_which_structures_they_saw(tmp_path: Path) -> None:
+def test_a_fingerprint_and_an_entry_know_which_structures_they_saw(tmp_path: Path) -> None:
     label(tmp_path / "data" / "label", a_series(tmp_path / "data" / "ct"), random_labels())
     both, one = a_spec("liver", "tumour"), a_spec("tumour")
     cases = [the_case(tmp_path / "data", spec) for spec in (both, one)]
     seen = [extract_fingerprint(CaseList((case,)), tmp_path / "seen") for case in cases]
-    assert [survey.values for survey in seen] == [(1, 2), (1,)]
+    assert [fingerprint.label_values for fingerprint in seen] == [(1, 2), (1,)]
     assert make_entry_key(cases[0], both) != make_entry_key(cases[1], both)
 
 

@@ -1,0 +1,111 @@
+"""Which image formats there are, and which of them a scan's files belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg._support.registry import Registry
+from medseg.errors import ScanError
+from medseg.io.dicom.volume import DICOM, is_dicom
+from medseg.io.formats import Format, check_format
+from medseg.io.itk import ITK
+from medseg.io.nifti import NIFTI
+from medseg.io.pictures import PICTURE
+
+_SHIPPED = {"nifti": NIFTI, "itk": ITK, "picture": PICTURE, "dicom": DICOM}
+
+
+def _check_added_format(added: Format) -> None:
+    """Refuse a format of a package that breaks the contract or claims a suffix of medseg's."""
+    check_format(added)
+    for shipped in _SHIPPED.values():
+        claimed = set(added.suffixes) & set(shipped.suffixes)
+        if claimed:
+            suffixes = ", ".join(sorted(claimed))
+            raise ValueError(f"{suffixes} is read by medseg itself, as {shipped.name}")
+
+
+IMAGE_FORMATS: Registry[Format] = Registry(
+    "medseg.image_formats", "image format", _SHIPPED, _check_added_format
+)
+"""Every image format: NIfTI, NRRD/MetaImage, pictures, DICOM, and those of packages."""
+
+
+def usable_formats() -> tuple[Format, ...]:
+    """Return the image formats that can be used, medseg's own first.
+
+    A package that cannot be loaded is left out: it must not keep anybody from reading NIfTI.
+    ``find_format`` names it where it may be the one that is missed.
+    """
+    formats, _ = IMAGE_FORMATS.usable()
+    return tuple(formats.values())
+
+
+def readable_suffixes() -> tuple[str, ...]:
+    """Return the file name endings that formats read, longest first.
+
+    Longest first, so that ``.nii.gz`` is recognised before a format's ``.gz`` could be.
+    """
+    suffixes = {suffix for known in usable_formats() for suffix in known.suffixes}
+    return tuple(sorted(suffixes, key=lambda suffix: (-len(suffix), suffix)))
+
+
+def picture_suffixes() -> frozenset[str]:
+    """Return the endings of files that hold one picture without a position in a patient."""
+    pictures = [known for known in usable_formats() if known.is_picture]
+    return frozenset(suffix for known in pictures for suffix in known.suffixes)
+
+
+def find_format(files: Sequence[Path]) -> Format:
+    """Return the format of a scan's files, by their names' endings, DICOM by its content.
+
+    Raises:
+        ScanError: If no format claims them, or two packages do.
+    """
+    first = files[0]
+    if len(files) > 1 or first.is_dir():
+        return DICOM
+    claiming = formats_claiming(first)
+    if len(claiming) > 1:
+        names = " and ".join(known.name for known in claiming)
+        raise ScanError(
+            f"{names} both claim this kind of file; uninstall one of their packages", source=first
+        )
+    if claiming:
+        return claiming[0]
+    if is_dicom(first):
+        return DICOM
+    raise _unknown_kind(first)
+
+
+def formats_claiming(file: Path) -> list[Format]:
+    """Return the formats whose suffix a file's name ends in, by the longest such suffix."""
+    name = file.name.lower()
+    for suffix in readable_suffixes():
+        if name.endswith(suffix):
+            return [known for known in usable_formats() if suffix in known.suffixes]
+    return []
+
+
+def find_label_format(file: Path) -> Format | None:
+    """Return the format that writes label maps under the ending of this name, or ``None``."""
+    name = file.name.lower()
+    for known in usable_formats():
+        if known.write_labels is not None and name.endswith(known.label_suffixes):
+            return known
+    return None
+
+
+def label_suffixes() -> tuple[str, ...]:
+    """Return the endings under which label maps can be written."""
+    return tuple(suffix for known in usable_formats() for suffix in known.label_suffixes)
+
+
+def _unknown_kind(file: Path) -> ScanError:
+    formats, problems = IMAGE_FORMATS.usable()
+    suffixes = ", ".join(suffix for known in formats.values() for suffix in known.suffixes)
+    message = f"not a known kind of image; DICOM and files ending in {suffixes} are read"
+    for problem in problems:
+        message += f"; {problem.message}"
+    return ScanError(message, source=file)

@@ -1,0 +1,15 @@
+"""Made-up data for demos and tests, and contract test suites for those who extend medseg.
+
+``make_phantom`` and ``write_dataset`` need nothing but medseg. The contract suites are classes
+that a package subclasses in its own tests; each lies in a module of its own, and importing that
+module imports pytest.
+
+* ``medseg.testing.image_formats``: the contract of an image format.
+* ``medseg.testing.backends``: the contract of a backend.
+* ``medseg.testing.result_formats``: the contract of a result format.
+* ``medseg.testing.losses``: the contract of a loss.
+"""
+
+from medseg.testing.phantoms import KIDNEY, LIVER, make_phantom, write_dataset
+
+__all__ = ["KIDNEY", "LIVER", "make_phantom", "write_dataset"]

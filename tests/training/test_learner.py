@@ -1,0 +1,93 @@
+"""A training that is shortened at a checkpoint goes on from it, and is resumed, exactly.
+
+It may be shortened where a checkpoint is due, or at any other step, where one is made for it.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from support.bundles import made_spec
+from support.cases import balls, made_case
+
+from medseg.bundle.spec import BundleSpec
+from medseg.events import Event, StepDone
+from medseg.training.learner import Callbacks, Learner
+
+AT, SHORTER, STEPS = 4, 7, 12
+BETWEEN = 5
+"""A step at which no checkpoint is due."""
+
+
+def made(steps: int = STEPS) -> BundleSpec:
+    return made_spec(
+        training={"steps": steps, "validate_every": 3, "checkpoint_every": AT, "patch": [8, 8, 8]}
+    )
+
+
+class Shortened:
+    """A training of twelve steps that becomes one of seven after the fourth, or the fifth."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.events: list[Event] = []
+        self.validated: list[int] = []
+        self.saved: dict[int, dict[str, Any]] = {}
+        self.learner = Learner(made(), self.cases(), torch.device("cpu"), [self.events.append])
+        self.stopped = self.learner.learn(
+            Callbacks(self.validate, self.save, after_step=self.after_step)
+        )
+
+    @staticmethod
+    def cases() -> list[Any]:
+        return [made_case(balls(seed=seed)) for seed in range(3)]
+
+    @property
+    def steps(self) -> list[StepDone]:
+        return [event for event in self.events if isinstance(event, StepDone)]
+
+    def validate(self, step: int) -> bool:
+        self.validated.append(step)
+        return True
+
+    def save(self, step: int) -> None:
+        self.saved[step] = deepcopy(self.learner.state())
+        if step == AT == self.at:
+            self.learner.shorten(SHORTER)
+
+    def after_step(self, step: int) -> None:
+        if step == BETWEEN == self.at:
+            self.save(step)
+            self.learner.shorten(SHORTER)
+
+
+@pytest.fixture(scope="module", params=[AT, BETWEEN])
+def shortened(request: pytest.FixtureRequest) -> Shortened:
+    return Shortened(request.param)
+
+
+def test_every_step_is_taken_once_and_the_last_is_the_new_one(shortened: Shortened) -> None:
+    assert [event.step for event in shortened.steps] == list(range(1, SHORTER + 1))
+    assert not shortened.stopped
+    assert shortened.validated == [3, 6, SHORTER]
+    assert sorted(shortened.saved) == sorted({AT, shortened.at, SHORTER})
+    assert shortened.learner.spec.training.steps == SHORTER
+
+
+def test_the_rate_goes_on_along_the_shorter_schedule(shortened: Shortened) -> None:
+    rates = [event.learning_rate for event in shortened.steps]
+    at = shortened.at
+    assert rates[at - 1] == pytest.approx(0.01 * (1 - (at - 1) / STEPS) ** 0.9)
+    assert rates[at] == pytest.approx(0.01 * (1 - at / SHORTER) ** 0.9)
+
+
+def test_what_was_saved_then_goes_on_to_the_same_weights(shortened: Shortened) -> None:
+    resumed = Learner(made(SHORTER), Shortened.cases(), torch.device("cpu"))
+    resumed.restore(shortened.saved[shortened.at])
+    resumed.learn(Callbacks(validate=lambda _: True, save=lambda _: None))
+    unbroken = shortened.learner.network.state_dict()
+    for name, value in resumed.network.state_dict().items():
+        assert torch.equal(value, unbroken[name]), name
