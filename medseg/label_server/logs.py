@@ -96,12 +96,15 @@ def withhold_texts() -> None:
     """Print logs, warnings and uncaught exceptions of this process without others' texts."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
     # Libraries such as pydicom and MLflow bring handlers of their own, some of them later.
-    formatter = LogFormatter()
-    logging.Handler.format = lambda _, record: formatter.format(record)  # type: ignore[method-assign]
+    logging.Handler.format = _format_record  # type: ignore[method-assign]
     logging.raiseExceptions = False  # logging would print the message that it could not format
     warnings.showwarning = _show_warning
     sys.excepthook = _show_exception
     threading.excepthook = _show_thread_exception
+
+
+def _format_record(self: logging.Handler, record: logging.LogRecord) -> str:
+    return LogFormatter().format(record)
 
 
 def _show_warning(
