@@ -198,7 +198,8 @@ class SlidingWindow:
         free = self._gpu_memory
         if free is None:
             free = int(GPU_SHARE * _free_gpu_memory(self.device))
-        image = _BYTES_PER_NUMBER * len(self.spec.channels) * math.prod(windows.shape)
+        voxels = math.prod(windows.shape)
+        image = _BYTES_PER_NUMBER * len(self.spec.channels) * voxels
         sums = bytes_held(windows, self.answer.channels)
         return choose_storage(self.device, free, image, sums)
 
@@ -249,10 +250,11 @@ class SlidingWindowPass:
         self._own = self._confidence(answer, None)
         self._given = None
         if plan.given is not None:
-            given = resample_nearest(plan.grid.crop(plan.given[None])[0], plan.grid.there)
+            in_box = _crop(plan.given, plan.grid)
+            given = resample_nearest(in_box, plan.grid.there)
             self._given = self._confidence(answer, given)
-        part = plan.grid.crop(plan.labels[None])[0]
-        self._writer = LabelWriter(plan.grid.back, part, sums_on, setup.painting)
+        labels = _crop(plan.labels, plan.grid)
+        self._writer = LabelWriter(plan.grid.back, labels, sums_on, setup.painting)
 
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""
@@ -260,8 +262,11 @@ class SlidingWindowPass:
 
     def cut(self, corners: Sequence[Corner]) -> torch.Tensor:
         """Return windows of the image on the network's device, ``(batch, channels, *size)``."""
-        cuts = [cut_window(self._image, self._plan.windows, at, self._outside) for at in corners]
-        return torch.stack([window.to(self._device) for window in cuts])
+        windows = []
+        for corner in corners:
+            window = cut_window(self._image, self._plan.windows, corner, self._outside)
+            windows.append(window.to(self._device))
+        return torch.stack(windows)
 
     def halve_batch(self) -> bool:
         """Compute half as many windows at a time from now on; ``False`` if it was one already."""
@@ -332,13 +337,22 @@ class SlidingWindowPass:
 
     def _given_outside(self) -> ClassTotals:
         """Return how much of each given mask lies outside the box, in the network's voxels."""
-        given, grid, label_set = self._plan.given, self._plan.grid, self._label_set
+        given, grid = self._plan.given, self._plan.grid
+        label_set = self._label_set
         if given is None:
             return np.zeros(label_set.channels)
-        box = grid.crop(given[None])[0]
-        counts = count_voxels(given, label_set.classes) - count_voxels(box, label_set.classes)
-        network_voxels_per_voxel = np.float64(math.prod(grid.shape) / box.size)
-        return totals_of_channels(counts * network_voxels_per_voxel, label_set)
+        in_box = _crop(given, grid)
+        classes = label_set.classes
+        outside = count_voxels(given, classes) - count_voxels(in_box, classes)
+        network_voxels = math.prod(grid.shape)
+        per_voxel = np.float64(network_voxels / in_box.size)
+        return totals_of_channels(outside * per_voxel, label_set)
+
+
+def _crop(labels: Array, grid: NetworkGrid) -> Array:
+    """Return the box of a label map ``(i, j, k)`` that the network looks at, as a view."""
+    with_channel = grid.crop(labels[None])
+    return with_channel[0]
 
 
 def _free_gpu_memory(device: torch.device) -> int:
