@@ -141,7 +141,7 @@ def test_a_plain_crop_is_voxels_of_the_case_as_they_are(
     placement = draw_placement(
         case, patch, MIRRORED if mirror else NONE, rng, foreground=rng.random() < 0.5, dims=3
     )
-    assert placement.is_plain
+    assert placement.is_crop
     image, label = extract_patch(case, patch, placement, padding=-1)
     assert image.shape == (1, *patch)
     assert label.shape == (1, *patch)
