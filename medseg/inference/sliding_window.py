@@ -21,7 +21,7 @@ from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, Conf
 from medseg.inference.label_writer import LabelWriter, label_type
 from medseg.inference.region_confidence import confidence_for, totals_of_channels
 from medseg.inference.windows import Corner, Windows, cut_window
-from medseg.metrics.metrics import count_voxels
+from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import painting_of
 from medseg.networks.loading import Answer
 from medseg.preprocessing.grid import NetworkGrid, NetworkInput, compute_network_grid
