@@ -157,8 +157,8 @@ def _require_one_series(headers: Sequence[Header]) -> None:
     groups, _ = group_headers(headers)
     if len(groups) > 1:
         raise ScanError(
-            f"the files hold {len(groups)} DICOM series; read them one by one, as find_series lists "
-            "them"
+            f"the files hold {len(groups)} DICOM series; read them one by one, as find_series "
+            "lists them"
         )
     for header in headers:
         if header.error is not None:
