@@ -157,8 +157,8 @@ def _require_one_series(headers: Sequence[Header]) -> None:
     groups, _ = group_headers(headers)
     if len(groups) > 1:
         raise ScanError(
-            f"the files hold {len(groups)} DICOM series; read them one by one, as find_series "
-            "lists them"
+            f"the files hold {len(groups)} DICOM series; read them one by one, as "
+            "find_series lists them"
         )
     for header in headers:
         if header.error is not None:
@@ -181,8 +181,8 @@ def _choose_stack(headers: Sequence[Header], volume: str) -> tuple[Stack, tuple[
         return _find_stack(stacks, volume), tuple(warnings)
     if len(stacks) > 1:
         raise GeometryError(
-            f"the files hold {len(stacks)} volumes; read them one by one, as find_series lists "
-            "them",
+            f"the files hold {len(stacks)} volumes; read them one by one, as find_series "
+            "lists them",
             detail=_list_volumes(stacks),
         )
     return stacks[0], tuple(warnings)
