@@ -29,7 +29,7 @@ from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
 from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
 from medseg.io import read_image, read_labels
-from medseg.networks.inferers import window_inferer
+from medseg.networks.inferers import build_window_inferer
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import IMAGE, Preprocessing
 from medseg.testing import make_phantom
@@ -61,7 +61,7 @@ def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.T
     chain = Preprocessing(spec)
     image = chain(volume)[IMAGE]
     with torch.inference_mode():
-        scores = window_inferer(spec)(image[None].as_tensor(), network)[0]
+        scores = build_window_inferer(spec)(image[None].as_tensor(), network)[0]
     return chain.invert(scores, image)
 
 
