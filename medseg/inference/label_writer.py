@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
-from medseg.networks.decoding import Painting
+from medseg.networks.decoding import Decoding
 from medseg.preprocessing.resampling import GridMap, Taps
 from medseg.volume import Array
 
@@ -45,7 +45,7 @@ class LabelWriter:
         labels: The label map (or a part of it, as a view), ``(i, j, k)`` along the network's
             axes; written plane by plane along the last.
         device: Where the scores lie.
-        painting: How scores become labels; the highest wins unless given.
+        decoding: How scores become labels; the highest wins unless given.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class LabelWriter:
         back: GridMap,
         labels: Array,
         device: torch.device,
-        painting: Painting = Painting(),  # noqa: B008 - a frozen value
+        decoding: Decoding = Decoding(),  # noqa: B008 - a frozen value
     ) -> None:
         self._back = back
         self._device = device
-        self._painting = painting
+        self._decoding = decoding
         self._planes = labels.transpose(2, 1, 0)
         self._planes_done = 0
         columns, lines, _ = back.target
@@ -96,7 +96,7 @@ class LabelWriter:
 
     def _write(self, planes: slice, scores: Accumulator) -> None:
         winners = self._find_winners(scores, planes)
-        self._planes[planes] = self._painting.labels(winners.cpu().numpy())
+        self._planes[planes] = self._decoding.labels(winners.cpu().numpy())
 
     def _planes_at_once(self, channels: int) -> int:
         """Return how many planes of the scan to label at once: fewer with many channels."""
@@ -113,7 +113,7 @@ class LabelWriter:
         last = int(self._through.upper[planes.stop - 1])
         held = scores.planes(first, last + 1)
         needed = scores.labelled[..., held]
-        highest, winners = self._painting.compare(needed)
+        highest, winners = self._decoding.compare(needed)
         if not math.isfinite(float(highest.sum())):
             raise MedsegError(
                 "the network returned scores that are not finite numbers; its weights are broken, "
@@ -149,7 +149,7 @@ class LabelWriter:
         for voxels in torch.split(rim, at_once):
             taps = self._taps_of(voxels, first, planes)
             interpolated = corners.interpolate(*taps)
-            winners = self._painting.compare(interpolated, dim=1).winners
+            winners = self._decoding.compare(interpolated, dim=1).winners
             flat[voxels] = winners.to(on_scan.dtype)
 
     def _look_up(self, cells: torch.Tensor, first: int, planes: slice) -> torch.Tensor:

@@ -16,15 +16,15 @@ import torch
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, rounded_percent
 from medseg.labels import LabelSet
-from medseg.networks.decoding import painting_of
-from medseg.networks.loading import Answer
+from medseg.networks.decoding import choose_decoding
+from medseg.networks.loading import OutputLayout
 from medseg.volume import Array
 
 
 def confidence_for(
     label_set: LabelSet,
     shape: tuple[int, int, int],
-    answer: Answer,
+    layout: OutputLayout,
     given: Array | None = None,
     temperatures: Sequence[float] = (1.0,),
 ) -> ConfidenceAccumulator:
@@ -33,13 +33,13 @@ def confidence_for(
     Args:
         label_set: The bundle's labels.
         shape: Voxels of the network's grid.
-        answer: What the network's channels are.
+        layout: What the network's channels are.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
         temperatures: What logits are divided by; everything is added up for each.
     """
     if label_set.has_regions:
         return RegionConfidenceAccumulator(label_set, shape, given, temperatures)
-    return ConfidenceAccumulator(shape, answer.parts, answer.chosen, given, temperatures)
+    return ConfidenceAccumulator(shape, layout.parts, layout.chosen, given, temperatures)
 
 
 def totals_of_channels(totals: ClassTotals, label_set: LabelSet) -> ClassTotals:
@@ -72,11 +72,11 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
     ) -> None:
         parts = [slice(0, label_set.channels)]
         super().__init__(shape, parts, given=given, temperatures=temperatures)
-        self._painting = painting_of(label_set)
+        self._decoding = choose_decoding(label_set)
         # What ``_codes`` returns: label indices where labels are given, else winners.
         label_of_code: Sequence[int] = range(label_set.classes)
         if given is None:
-            label_of_code = (0, *self._painting.paints)
+            label_of_code = (0, *self._decoding.paints)
         self._in_region = _membership(label_set, label_of_code)
 
     def _add_planes(self, scores: Accumulator, planes: slice) -> None:
@@ -113,7 +113,7 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
     def _codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         """Return the labels that were given, or who won; ``self._in_region`` knows which."""
         if self._given is None:
-            return self._painting.compare(logits).winners.int()
+            return self._decoding.compare(logits).winners.int()
         given = self._given[..., planes].astype(np.int32)
         return torch.from_numpy(given).to(logits.device)
 

@@ -21,7 +21,7 @@ from medseg.inference.sliding_window import PassPlan, PassResult, SlidingWindow,
 from medseg.io import Files, with_channels
 from medseg.io.adapters import Image, as_volume
 from medseg.networks.devices import choose_device, choose_precision
-from medseg.networks.loading import answer_of
+from medseg.networks.loading import get_output_layout
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
@@ -111,9 +111,9 @@ class Segmenter:
         self._calibration = self.bundle.trained.quality
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
         temperature = self._calibration.temperature if self._calibration else 1.0
-        answer = answer_of(self.bundle)
+        layout = get_output_layout(self.bundle)
         self._sliding_window = SlidingWindow(
-            self.spec, self.device, gpu_memory, answer, temperature
+            self.spec, self.device, gpu_memory, layout, temperature
         )
 
     def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
@@ -188,16 +188,13 @@ class Segmenter:
     def _open(self, volume: Volume | Files | Image) -> Volume:
         volume = as_volume(volume)
         channels = self.spec.channels
-        got = volume.array.shape[0]
-        needed = len(channels)
-        is_grey_picture = got == 1 and needed == 3 and volume.shape[2] == 1
-        if got != needed and not is_grey_picture:
-            has = "1 channel" if got == 1 else f"{got} channels"
+        try:
+            return with_channels(volume, len(channels))
+        except ScanError as error:
             names = ", ".join(channel.name for channel in channels)
             raise ScanError(
-                f"the scan has {has}; this bundle needs {needed} ({names})", source=volume.source
-            )
-        return with_channels(volume, needed)
+                f"{error.message} (its channels: {names})", source=error.source
+            ) from error
 
     def _pass_over(self, plan: PassPlan) -> PassResult:
         """Make the pass as planned; if a GPU's memory runs out, once more in the host's."""
