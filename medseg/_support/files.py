@@ -38,7 +38,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         )
         os.close(handle)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise _output_error(error, path) from error
     temporary = Path(name)
     try:
         yield temporary
@@ -47,7 +47,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _output_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -72,7 +72,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise _output_error(error, path) from error
     try:
         yield temporary
         for file in temporary.rglob("*"):
@@ -81,7 +81,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _take_place_of(path, temporary)
         _sync(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise _output_error(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -119,3 +119,8 @@ def _allow_others_to_read(path: Path, mode: int = 0o666) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(mode & ~umask)
+
+
+def _output_error(error: OSError, path: Path) -> OutputError:
+    reason = error.strerror or type(error).__name__
+    return OutputError(f"cannot be written: {reason}", source=path)

@@ -44,7 +44,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(
 
 def test_an_os_error_while_writing_is_told_as_such(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    with pytest.raises(OutputError, match="cannot write"), atomic_file(file) as temporary:
+    with pytest.raises(OutputError, match="cannot be written"), atomic_file(file) as temporary:
         raise OSError(28, "No space left on device")
     assert not temporary.exists()
     assert only(tmp_path) == []
@@ -85,9 +85,9 @@ def test_others_may_read_as_the_umask_says(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_or_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_atomically(tmp_path / "file" / "a.txt", "x")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_atomically(tmp_path / "folder", "x")
     assert only(tmp_path) == ["file", "folder"]
