@@ -24,6 +24,7 @@ from medseg.bundle.spec import BundleSpec, TrainedSpec
 from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Dataset, find_folds, open_dataset
 from medseg.datasets.integrity import open_case
+from medseg.errors import recordable_text
 from medseg.events import (
     FineTuningStarted,
     Listener,
@@ -297,7 +298,7 @@ def _failures_told(listeners: Sequence[Listener]) -> Iterator[None]:
         notify(listeners, RunFailed("interrupted", interrupted=True))
         raise
     except BaseException as error:
-        notify(listeners, RunFailed(f"{type(error).__name__}: {error}"))
+        notify(listeners, RunFailed(recordable_text(error)))
         raise
 
 
