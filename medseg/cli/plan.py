@@ -118,7 +118,7 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     regions = ", ".join(region.name for region in spec.regions)
     patch = " × ".join(str(size) for size in training.patch)
     budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
-    seen = len(plan.survey.cases)
+    seen = len(plan.fingerprint.cases)
     cases = _counted(seen, "case") if seen else "nnU-Net's plans"
     for line in (
         f"{cases}; {_counted(len(spec.labels), 'label')}: {labels}",

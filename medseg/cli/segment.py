@@ -142,7 +142,8 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
     for entry in batch.failed:
         place = batch.places.get(entry.scan, "")
         where = f"{entry.scan} ({place})" if place else entry.scan
-        terminal.say(f"  failed: {where}: {entry.error}")
+        what = batch.full_errors.get(entry.scan, entry.error)
+        terminal.say(f"  failed: {where}: {what}")
     if batch.to_review:
         names = ", ".join(entry.scan for entry in batch.to_review[:_MOST_NAMED])
         more = len(batch.to_review) - _MOST_NAMED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,8 +22,9 @@ from medseg.networks.devices import choose_device
 from medseg.networks.unet import try_network
 from medseg.planning import (
     Constraints,
+    DatasetDescription,
+    Fingerprint,
     InspectedDataset,
-    Notes,
     convert_plans,
     draft_bundle,
     inspect_dataset,
@@ -33,11 +35,12 @@ from medseg.planning import (
     read_description,
     read_nnunet_plans,
 )
-from medseg.planning.fingerprint import Fingerprint
 from medseg.training.time_budget import voxels_per_second
 
-_MOST_MEMORY_GB = {True: 12.0, False: 8.0}
+_MAX_MEMORY_GB = {True: 12.0, False: 8.0}
 """Memory planned for, with and without a GPU: larger patches bring little."""
+_GPU_SHARE, _CPU_SHARE = 0.8, 0.5
+"""Share of a GPU's memory, and of the free main memory, that a step may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,36 @@ class Plan:
     Attributes:
         file: Where it was written.
         spec: The bundle; its ``notes`` say why.
-        survey: What the cases look like; without cases where nnU-Net had planned before.
+        fingerprint: What the cases are like; without cases if nnU-Net's plans were converted.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from medseg import Plan, plan
+        >>> from medseg.testing import write_dataset
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = write_dataset(folder / "data", 2, shape=(24, 20, 16), spacing=9.0)
+        >>> planned: Plan = plan(data, folder / "bundle.json", device="cpu")
+        >>> planned.spec.preprocessing.spacing_mm
+        (9.0, 9.0, 9.0)
+        >>> reasons = {field: reason for field, value, reason in planned.rows()}
+        >>> reasons["preprocessing.spacing_mm"]
+        'Every scan has 9 × 9 × 9 mm'
     """
 
     file: Path
     spec: BundleSpec
-    survey: Fingerprint
+    fingerprint: Fingerprint
+
+    @property
+    def survey(self) -> Fingerprint:
+        """What ``fingerprint`` was called in 0.1.0."""
+        warnings.warn(
+            "Plan.survey is now Plan.fingerprint; the old name will be removed in the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.fingerprint
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Return field, value and reason of every choice."""
@@ -62,7 +89,7 @@ class Plan:
 def list_choices(spec: BundleSpec) -> list[tuple[str, str, str]]:
     """Return field, value and reason of every choice that a bundle's notes explain."""
     content = spec.model_dump(mode="json", by_alias=True)
-    return [(field, _shown(content, field), why) for field, why in spec.notes.items()]
+    return [(field, _format_value(content, field), why) for field, why in spec.notes.items()]
 
 
 def plan(
@@ -78,7 +105,7 @@ def plan(
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Plan:
-    """Plan a bundle for a data set, or turn nnU-Net's plans into one.
+    """Plan a bundle for a data set, or convert nnU-Net's plans into one.
 
     Args:
         dataset: The data folder, or its list of cases; or nnU-Net's plans file.
@@ -86,25 +113,37 @@ def plan(
         data: With nnU-Net's plans: the raw data folder, whose ``dataset.json`` is read; that
             beside the plans unless given.
         channels: The channels by name, such as ``T1``, or name and modality, such as ``uptake:PT``.
-            BIDS and DICOM data hold more than a bundle uses, and give these; of others these are
-            the names, in order.
+            Of BIDS and DICOM data, which hold more than a bundle uses, these are taken; of others
+            these are the names, in order.
         dims: 2 or 3; the data decide unless given.
-        memory_gb: Memory for a training step; what the device has, within reason, unless given.
-        budget: Time for a training, such as ``20m`` or ``2h``.
+        memory_gb: Memory for a training step in GB; unless given, what the device has, within
+            reason.
+        budget: Time for a training run, such as ``20m`` or ``2h``.
         class_weights: ``balanced`` lets small labels weigh more in the loss; all weigh alike unless
             given.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``: what will train.
+        device: What will be used for training: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
         The plan; its bundle is written to ``out``.
 
     Raises:
-        DatasetError: If the data set cannot be understood, or holds no good case.
+        DatasetError: If the layout of the data set is unknown, or no case can be used.
         OutputError: If ``out`` exists or cannot be written.
-        MedsegError: If a wish cannot be met.
+        MedsegError: If a constraint cannot be met.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import medseg
+        >>> from medseg.testing import write_dataset
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = write_dataset(folder / "data", 2, shape=(24, 20, 16), spacing=9.0)
+        >>> planned = medseg.plan(data, folder / "bundle.json", dims=2, device="cpu")
+        >>> [label.name for label in planned.spec.labels], planned.spec.network.dims
+        (['liver', 'kidney'], 2)
     """
-    (made,) = plan_bundles(
+    (planned,) = plan_bundles(
         dataset,
         {Path(out): dims},
         data=data,
@@ -115,7 +154,7 @@ def plan(
         device=device,
         listeners=listeners,
     )
-    return made
+    return planned
 
 
 def plan_bundles(
@@ -130,7 +169,7 @@ def plan_bundles(
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> list[Plan]:
-    """Plan several bundles for a data set, which is searched and looked at once.
+    """Plan several bundles for a data set, which is inspected once.
 
     Args:
         dataset: As for ``plan``.
@@ -138,42 +177,49 @@ def plan_bundles(
         data: As for ``plan``; so are the others.
         channels: The channels by name.
         memory_gb: Memory for a training step.
-        budget: Time for a training.
+        budget: Time for a training run.
         class_weights: ``balanced``, or alike.
-        device: What will train.
+        device: What will be used for training.
         listeners: Told of progress, and of cases that are left out.
 
     Returns:
         The plans, in the order of ``files``.
 
     Raises:
-        As ``plan``; nothing is written where one of the files exists.
+        DatasetError: As ``plan``.
+        OutputError: If one of the files exists; nothing is written then.
+        MedsegError: As ``plan``.
     """
     root = Path(dataset)
     _check_files(files)
     if is_bundle(root):
         raise MedsegError(
-            f"{root} is a bundle, not data: train it by medseg train, or read its reasons by "
-            "medseg plan --explain"
+            "this is a bundle, not data: train it with medseg train, or print its reasons with "
+            "medseg plan --explain",
+            source=root,
         )
-    computing = choose_device(device)
-    wishes = _wishes(computing, memory_gb, budget, class_weights)
-    each = {file: replace(wishes, dims=dims) for file, dims in files.items()}
+    training_device = choose_device(device)
+    constraints = _make_constraints(training_device, memory_gb, budget, class_weights)
+    by_file = {file: replace(constraints, dims=dims) for file, dims in files.items()}
     if is_nnunet_plans(root):
         if channels:
             raise MedsegError("--channel goes with data; nnU-Net's dataset.json names channels")
         raw = Path(data) if data else None
-        return [_carried(root, file, raw, wanted, listeners) for file, wanted in each.items()]
+        return [_convert(root, file, raw, each, listeners) for file, each in by_file.items()]
     if data is not None:
-        raise MedsegError("--data goes with nnU-Net's plans; else DATASET is the data")
-    seen = inspect_dataset(root, [parse_channel(text) for text in channels], listeners)
-    if seen.pictures and 3 in files.values():
-        raise MedsegError(f"{root} holds pictures, which have two dimensions; leave out --dims")
-    made = []
-    for file, wanted in each.items():
-        content = draft_bundle(seen, file, _suited(wanted, seen, computing))
-        made.append(Plan(file, _written(content, file), seen.survey))
-    return made
+        raise MedsegError("--data goes with nnU-Net's plans; otherwise DATASET is the data")
+    requested = [parse_channel(text) for text in channels]
+    inspected = inspect_dataset(root, requested, listeners)
+    if inspected.pictures and 3 in files.values():
+        raise MedsegError(
+            "the data set holds pictures, which have two dimensions; leave out --dims", source=root
+        )
+    plans = []
+    for file, each in by_file.items():
+        adapted = _adapt_constraints(each, inspected, training_device)
+        spec = _write_bundle(draft_bundle(inspected, file, adapted), file)
+        plans.append(Plan(file, spec, inspected.fingerprint))
+    return plans
 
 
 def _check_files(files: Mapping[Path, int | None]) -> None:
@@ -181,24 +227,24 @@ def _check_files(files: Mapping[Path, int | None]) -> None:
 
     Raises:
         OutputError: If a file is there.
-        MedsegError: If a number of dimensions is none.
+        MedsegError: If a number of dimensions is neither 2 nor 3.
     """
     for file, dims in files.items():
         if file.is_dir():
-            raise OutputError(f"{file} is a folder; give -o a file, such as {file}/bundle.json")
+            raise OutputError("is a folder; give -o a file, such as bundle.json in it", source=file)
         if file.exists():
-            raise OutputError(f"{file} exists already; remove it, or give another -o")
+            raise OutputError("exists already; remove it, or choose another -o", source=file)
         if dims not in (None, 2, 3):
-            raise MedsegError(f"--dims is 2 or 3, got {dims}")
+            raise MedsegError(f"--dims takes 2 or 3; got {dims}")
 
 
-def _wishes(
-    computing: torch.device, memory_gb: float | None, budget: str | None, class_weights: str | None
+def _make_constraints(
+    device: torch.device, memory_gb: float | None, budget: str | None, class_weights: str | None
 ) -> Constraints:
-    """Return what is wished for every bundle.
+    """Return what every bundle has to fit.
 
     Raises:
-        MedsegError: If it is nothing that can be wished.
+        MedsegError: If an option has no valid value.
     """
     if class_weights not in (None, "balanced"):
         raise MedsegError(
@@ -207,85 +253,116 @@ def _wishes(
         )
     return Constraints(
         dims=None,
-        on_gpu=computing.type == "cuda",
-        memory_gb=memory_gb or _memory_gb(computing),
+        on_gpu=device.type == "cuda",
+        memory_gb=memory_gb or _measure_memory_gb(device),
         budget_minutes=parse_minutes(budget) if budget else None,
         balanced=class_weights == "balanced",
     )
 
 
-def _written(content: dict[str, Any], file: Path) -> BundleSpec:
-    """Write a bundle that is known to fit together."""
+def _write_bundle(content: dict[str, Any], file: Path) -> BundleSpec:
+    """Write a bundle after making sure that its fields and its network fit together."""
     spec = parse_spec(content, "the planned bundle")
     try_network(spec)
     write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return spec
 
 
-def _carried(
-    root: Path, file: Path, data: Path | None, wishes: Constraints, listeners: Sequence[Listener]
+def _convert(
+    plans_file: Path,
+    file: Path,
+    data: Path | None,
+    constraints: Constraints,
+    listeners: Sequence[Listener],
 ) -> Plan:
-    """Turn nnU-Net's plans into a bundle; nothing of the data is opened.
+    """Convert nnU-Net's plans into a bundle; no scan is opened.
 
     Raises:
-        DatasetError: If plans or ``dataset.json`` are not right or do not fit each other.
-        MedsegError: If a wish needs the data.
+        DatasetError: If plans or ``dataset.json`` are wrong or do not fit each other.
+        MedsegError: If a constraint needs the data.
     """
-    if wishes.balanced:
+    if constraints.balanced:
         raise MedsegError(
-            "--class-weights balanced needs the labels' volumes, and nnU-Net's plans do not say "
-            "them; plan from the data, or write training.class_weights into the bundle"
+            "--class-weights balanced needs the labels' volumes, which nnU-Net's plans do not "
+            "state; plan from the data, or write training.class_weights into the bundle"
         )
-    plans = read_nnunet_plans(root, wishes.dims)
-    listing = (data or root.parent) / LISTING
+    plans = read_nnunet_plans(plans_file, constraints.dims)
+    description = _read_nnunet_description(plans_file, data)
+    converted = convert_plans(plans, description, constraints)
+    for omission in converted.omissions:
+        notify(listeners, Notice(f"not carried over: {omission}"))
+    data_section: dict[str, Any] = {"format": "nnunet"}
+    if description.ignore is not None:
+        data_section["ignore"] = description.ignore
+    if data is not None:
+        data_section["root"] = os.path.relpath(data.resolve(), file.resolve().parent)
+    else:
+        converted.content["notes"]["data.root"] = (
+            "The plans do not say where the raw data are: train with --data FOLDER"
+        )
+    content = {"$schema": SCHEMA_ID, **converted.content, "data": data_section}
+    return Plan(file, _write_bundle(content, file), Fingerprint((), ()))
+
+
+def _read_nnunet_description(plans_file: Path, data: Path | None) -> DatasetDescription:
+    """Read the ``dataset.json`` of the raw data, or that beside the plans.
+
+    Raises:
+        DatasetError: If there is none.
+    """
+    listing = (data or plans_file.parent) / LISTING
     if not listing.is_file():
         raise DatasetError(
-            f"{listing}: the names of channels and labels stand in nnU-Net's {LISTING}, which is "
-            "not there; put it beside the plans, or give the raw data folder by --data"
+            f"nnU-Net's {LISTING}, which names channels and labels, is missing; put it beside the "
+            "plans, or name the raw data folder with --data",
+            source=listing,
         )
-    subject = read_description(listing)
-    carried = convert_plans(plans, subject, wishes)
-    place: dict[str, Any] = {"format": "nnunet"}
-    if subject.ignore is not None:
-        place["ignore"] = subject.ignore
-    notes: Notes = carried.content["notes"]
-    if data is not None:
-        place["root"] = os.path.relpath(data.resolve(), file.resolve().parent)
-    else:
-        notes["data.root"] = "The plans do not say where the raw data is: train with --data FOLDER"
-    for what in carried.left_behind:
-        notify(listeners, Notice(f"not carried over: {what}"))
-    content = {"$schema": SCHEMA_ID, **carried.content, "data": place}
-    return Plan(file, _written(content, file), Fingerprint((), ()))
+    return read_description(listing)
 
 
-def _suited(wishes: Constraints, seen: InspectedDataset, device: torch.device) -> Constraints:
-    """Suit wishes to a data set; with a time budget, measure how fast the device trains it."""
-    if seen.pictures:
-        wishes = replace(wishes, dims=2)
-    if wishes.budget_minutes is None:
-        return wishes
-    channels = len(seen.survey.cases[0].channels)
-    labels = {value: f"label {value}" for value in seen.survey.values} or {1: "label"}
-    smallest = provisional_spec(channels, labels, dims=wishes.dims or 3, wide=wishes.on_gpu)
-    return replace(wishes, voxels_per_second=voxels_per_second(smallest, device))
+def _adapt_constraints(
+    constraints: Constraints, dataset: InspectedDataset, device: torch.device
+) -> Constraints:
+    """Adapt constraints to a data set; with a time budget, measure how fast the device trains."""
+    if dataset.pictures:
+        constraints = replace(constraints, dims=2)
+    if constraints.budget_minutes is None:
+        return constraints
+    fingerprint = dataset.fingerprint
+    labels = {value: f"label {value}" for value in fingerprint.label_values} or {1: "label"}
+    smallest = provisional_spec(
+        fingerprint.channel_count,
+        labels,
+        dims=constraints.dims or 3,
+        wide=constraints.on_gpu,
+    )
+    return replace(constraints, voxels_per_second=voxels_per_second(smallest, device))
 
 
-def _memory_gb(device: torch.device) -> float:
+def _measure_memory_gb(device: torch.device) -> float:
+    """Return how much memory of a device a training step may take, in GB."""
     if device.type == "cuda":
         _, total = torch.cuda.mem_get_info(device)
-        return float(min(0.8 * total / 1e9, _MOST_MEMORY_GB[True]))
+        return float(min(_GPU_SHARE * total / 1e9, _MAX_MEMORY_GB[True]))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float(min(0.5 * free / 1e9, _MOST_MEMORY_GB[False]))
+    return float(min(_CPU_SHARE * free / 1e9, _MAX_MEMORY_GB[False]))
 
 
-def _shown(content: Any, field: str) -> str:
+def _format_value(content: Any, field: str) -> str:
     """Return a field's value, as far as the path leads; nothing where it names no field."""
-    if field.partition(".")[0] not in content:
+    section, *_ = field.split(".")
+    if section not in content:
         return ""
+    value = content
     for key in field.split("."):
-        if isinstance(content, list) and key.isdigit() and int(key) < len(content):
-            content = content[int(key)]
-        elif isinstance(content, dict) and key in content:
-            content = content[key]
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        value = _step_into(value, key)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _step_into(value: Any, key: str) -> Any:
+    """Return an item of a mapping or a list; the value itself where it has no such item."""
+    if isinstance(value, dict):
+        return value.get(key, value)
+    if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+        return value[int(key)]
+    return value

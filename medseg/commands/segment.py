@@ -13,8 +13,8 @@ from medseg.datasets.names import make_printable
 from medseg.datasets.redaction import discreet_left_out
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.events import Listener, Notice, Progress, notify
-from medseg.inference.batch import ScanWork
-from medseg.inference.ledger import Entry, Ledger, open_ledger, worst_first
+from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
+from medseg.inference.ledger import Entry, Ledger, open_ledger, review_order
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.report import PREVIEWS, VOLUMES, volumes_csv, write_report
 from medseg.inference.result_files import ERROR_MAPS, choose_formats, refuse_overwriting
@@ -34,17 +34,27 @@ class Batch:
         out: Where the results are.
         results: One per scan, in the order worked on.
         places: Scan → where it was found, for the person who called; in no result.
+        full_errors: Scan → what is wrong with it, with the names of files and what headers say,
+            for the person who called; in no result.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from medseg import Batch
+        >>> batch = Batch(Path("results"), results=())
+        >>> batch.failed
+        ()
     """
 
     out: Path
     results: tuple[Entry, ...]
     places: Mapping[str, str] = field(default_factory=dict, repr=False)
+    full_errors: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def to_review(self) -> tuple[Entry, ...]:
         """The results that someone should look at first, worst first."""
-        flagged = [one for one in self.results if one.quality is not None and one.quality.review]
-        return tuple(sorted(flagged, key=worst_first))
+        flagged = [entry for entry in self.results if entry.needs_review]
+        return tuple(sorted(flagged, key=review_order))
 
     @property
     def failed(self) -> tuple[Entry, ...]:
@@ -111,14 +121,14 @@ def segment(
     """
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
-    kinds = choose_formats(formats, trained.spec)
+    chosen_formats = choose_formats(formats, trained.spec)
     found = find_scans(
         scans,
         len(trained.spec.channels),
-        _progress(listeners),
+        _report_search(listeners),
         names_from_headers=names_from_headers,
     )
-    refuse_overwriting(scans, out, found.scans, kinds)
+    refuse_overwriting(scans, out, found.scans, chosen_formats)
     segmenter = Segmenter(
         trained,
         device,
@@ -127,61 +137,84 @@ def segment(
         mirror=mirror,
         fold_ensemble=fold_ensemble,
     )
+
+    def segment_scan(opened: OpenScan) -> SegmentedScan:
+        if opened.kept is not None or opened.volume is None:
+            return SegmentedScan(opened)
+        return SegmentedScan(opened, segmenter.segment(opened.volume, error_map=error_maps))
+
     with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:
-        _tell_notes(found, ledger, listeners)
-        work = ScanWork(
+        _send_notices(found, ledger, listeners)
+        batch = ScanBatch(
             segmenter,
             ledger,
-            kinds,
+            chosen_formats,
             total=len(found.scans),
             pictures=report,
             error_maps=error_maps,
             resample_uneven=resample_uneven,
             listeners=listeners,
         )
-        left_out = [discreet_left_out(entry, scans) for entry in found.left_out]
-        refused = [work.refuse(fault) for fault in left_out]
+        refused = [batch.refuse(discreet_left_out(entry, scans)) for entry in found.left_out]
         results = run_pipeline(
             found.scans,
-            read=work.read,
-            infer=work.infer,
-            write=work.finish,
-            name=lambda scan: scan.name,
+            read=batch.read,
+            segment=segment_scan,
+            write=batch.write,
+            on_error=batch.on_error,
+            record=batch.record,
         )
-        _sum_up(ledger, trained.spec, report)
-    work.raise_bug()
-    return Batch(out, (*refused, *results), _describe_places(found, scans))
+        _write_summaries(ledger, trained.spec, report)
+    batch.raise_bug()
+    return Batch(
+        out,
+        (*refused, *results),
+        _describe_places(found, scans),
+        _describe_errors(found, batch.full_errors),
+    )
 
 
-def _progress(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
+def _report_search(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
     """Return what tells listeners of a search, not of every file: there may be very many."""
 
-    def looked(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         if done % _FILES_PER_EVENT == 0 or done == total:
             notify(listeners, Progress(SEARCHING, done, total))
 
-    return looked
+    return report
 
 
-def _tell_notes(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
+def _send_notices(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
     for note in found.notes:
         notify(listeners, Notice(make_printable(note)))
     if ledger.damaged:
-        count = f"{ledger.damaged} line{'s' * (ledger.damaged > 1)} of the ledger"
-        notify(listeners, Notice(f"{count} cannot be read; what they were about is done again"))
+        lines = f"{ledger.damaged} line{'s' * (ledger.damaged > 1)} of the ledger"
+        notify(listeners, Notice(f"{lines} cannot be read; these scans are segmented again"))
 
 
 def _describe_places(found: ScanList, root: Path) -> dict[str, str]:
     """Return where each scan, and what was left out, was found, by its name in results."""
-    places = {scan.name: _place(scan.parts[0][0], root) for scan in found.scans}
-    return places | {entry.name: make_printable(entry.where) for entry in found.left_out}
+    places = {}
+    for scan in found.scans:
+        first_file = scan.parts[0][0]
+        is_below = first_file.is_relative_to(root)
+        place = str(first_file.relative_to(root)) if is_below else first_file.name
+        places[scan.name] = make_printable(place)
+    for entry in found.left_out:
+        places[entry.name] = make_printable(entry.where)
+    return places
 
 
-def _place(file: Path, root: Path) -> str:
-    return make_printable(str(file.relative_to(root)) if file.is_relative_to(root) else file.name)
+def _describe_errors(found: ScanList, of_scans: Mapping[str, str]) -> dict[str, str]:
+    """Return what is wrong with scans, and with what was left out, by its name in results."""
+    errors = {name: make_printable(text) for name, text in of_scans.items()}
+    for entry in found.left_out:
+        detail = f" ({entry.detail})" if entry.detail else ""
+        errors[entry.name] = make_printable(f"{entry.reason}{detail}")
+    return errors
 
 
-def _sum_up(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
+def _write_summaries(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
     """Write what stands above single scans, of all that the ledger knows."""
     entries = ledger.entries.values()
     write_atomically(ledger.folder / VOLUMES, volumes_csv(entries, spec.label_set))

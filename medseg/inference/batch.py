@@ -7,26 +7,32 @@ ends the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg._support.provenance import get_device_name
-from medseg.bundle.hashes import hash_bundle, hash_file
+from medseg.bundle.hashes import hash_bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.redaction import discreet
-from medseg.errors import Fault, MedsegError, OutputError
+from medseg.errors import Fault, OutputError
 from medseg.events import Listener, Notice, Progress, notify
-from medseg.inference.failures import is_of_the_folder, is_out_of_memory, let_go
+from medseg.inference.earlier_results import EarlierResults, hash_result, readable_label_map
+from medseg.inference.failures import (
+    clear_frames,
+    concerns_output_folder,
+    describe_error,
+    is_bug,
+)
 from medseg.inference.hashes import hash_scan, result_key
 from medseg.inference.ledger import Entry, Ledger, QualityEntry, State
-from medseg.inference.pipeline import Attempt
+from medseg.inference.pipeline import Stage
 from medseg.inference.report import preview_file
 from medseg.inference.result_files import ResultFormat, error_map_file, refuse_format
 from medseg.inference.segmentation import Segmentation
@@ -37,70 +43,61 @@ from medseg.plots.thumbnails import draw_thumbnail
 from medseg.volume import Array, Volume
 
 TASK = "segmenting"
-"""The chore's name in progress events."""
-
-Value = TypeVar("Value")
+"""The task's name in progress events."""
 
 
 @dataclass(frozen=True, slots=True)
-class OnItsWay(Generic[Value]):
-    """A scan between two stages."""
-
-    scan: Scan
-    attempt: Attempt[Value]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadScan:
+class OpenScan:
     """A scan that was read.
 
     Attributes:
+        scan: Where it came from.
         content: Hash of its files.
         key: Of the result it will have.
-        volume: Its voxels; ``None`` if nothing is to be done with them.
+        volume: Its voxels; ``None`` if they are not needed.
         kept: The entry of its earlier result, if that is still what it would be.
+        kept_labels: The label indices of that result, if its picture must be drawn.
     """
 
+    scan: Scan
     content: str
     key: str
     volume: Volume | None
-    kept: Entry | None
+    kept: Entry | None = None
+    kept_labels: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentedScan:
-    """A scan that was read, with what was found in it unless nothing is to be done.
+    """A scan that was read and, unless its earlier result is kept, segmented."""
 
-    Attributes:
-        read: The scan.
-        labels: Its label indices ``(i, j, k)``, new or of an earlier result.
-        found: What is new about it.
-    """
-
-    read: ReadScan
-    labels: Array | None = None
-    found: Segmentation | None = None
+    opened: OpenScan
+    segmentation: Segmentation | None = None
 
 
-class ScanWork:
-    """The three stages of a scan.
+class ScanBatch:
+    """Reads the scans of a batch, writes their results, and keeps the ledger.
 
     Args:
-        segmenter: Finds the labels.
+        segmenter: What the results are made with.
         ledger: Of the folder of results, open.
-        formats: Of the result files.
+        formats: Of the result files, by name.
         total: How many scans there will be.
         pictures: Whether a picture for the report is drawn of each scan.
         error_maps: Whether a map of probable errors is written for each scan.
         resample_uneven: Whether DICOM slices at uneven distances are resampled, not refused.
         listeners: Told of progress and warnings, by the thread that works.
+
+    Attributes:
+        full_errors: Scan → what is wrong with it, with the names of files and what headers say:
+            for the person who called, in no result.
     """
 
     def __init__(
         self,
         segmenter: Segmenter,
         ledger: Ledger,
-        formats: Sequence[ResultFormat],
+        formats: Mapping[str, ResultFormat],
         *,
         total: int,
         pictures: bool,
@@ -108,17 +105,23 @@ class ScanWork:
         resample_uneven: bool = False,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self._segmenter, self._spec = segmenter, segmenter.spec
-        self._ledger, self._out = ledger, ledger.folder
-        self._formats, self._pictures = formats, pictures
+        self._spec = segmenter.spec
+        self._ledger = ledger
+        self._out = ledger.folder
+        self._earlier = EarlierResults(ledger, listeners)
+        self._formats = formats
+        self._pictures = pictures
         self._error_maps = error_maps
-        self._listeners, self._total, self._done = listeners, total, 0
         self._resample_uneven = resample_uneven
+        self._listeners = listeners
+        self._total = total
+        self._done = 0
         self._bug: Exception | None = None
+        self.full_errors: dict[str, str] = {}
         self._bundle_hash = hash_bundle(segmenter.bundle)
         # What was asked for, not what `auto` came to: a batch may go on on another machine.
         self._options = [
-            *(kind.name for kind in formats),
+            *formats,
             *(f"{name}={value}" for name, value in segmenter.choices.items()),
             *(["resample-uneven"] if resample_uneven else []),
             *(["error map"] if error_maps else []),
@@ -127,24 +130,87 @@ class ScanWork:
         self._arithmetic = f"{segmenter.backend} {precision_name(segmenter.precision)}"
         notify(listeners, Progress(TASK, 0, total))
 
-    def read(self, scan: Scan) -> OnItsWay[ReadScan]:
-        """Read a scan, unless its result is there already."""
-        return OnItsWay(scan, Attempt(scan).then("read", self._read))
+    def read(self, scan: Scan) -> OpenScan:
+        """Read a scan, unless its result is there already.
 
-    def infer(self, one: OnItsWay[ReadScan]) -> OnItsWay[SegmentedScan]:
-        """Find the labels of a scan."""
-        return OnItsWay(one.scan, one.attempt.then("segment", self._segment))
+        Raises:
+            ScanError: If it cannot be read, or does not suit the bundle or a result format.
+        """
+        check_kind(scan, self._spec)
+        content = hash_scan(scan)
+        key = result_key(content, self._bundle_hash, self._options)
+        error_maps = [error_map_file(self._out, scan.name, self._spec)] if self._error_maps else []
+        kept = self._earlier.find(scan, content, key, error_maps)
+        if kept is None:
+            return OpenScan(scan, content, key, self._read_volume(scan))
+        label_map = readable_label_map(kept)
+        if label_map is None or not self._lacks_picture(scan):
+            return OpenScan(scan, content, key, None, kept)
+        labels = read_labels(self._out / label_map).array[0]
+        return OpenScan(scan, content, key, self._read_volume(scan), kept, labels)
 
-    def finish(self, one: OnItsWay[SegmentedScan]) -> Entry:
-        """Write a scan's result files and enter what became of it.
+    def write(self, segmented: SegmentedScan) -> Entry:
+        """Write a scan's result files; return what the ledger says of it.
+
+        Raises:
+            OutputError: If a file cannot be written.
+        """
+        opened, segmentation = segmented.opened, segmented.segmentation
+        scan, volume, kept = opened.scan, opened.volume, opened.kept
+        if kept is not None:
+            if volume is not None and opened.kept_labels is not None:
+                self._draw(scan, volume, opened.kept_labels)
+            return kept.model_copy(update={"state": "skipped"})
+        if volume is None or segmentation is None:
+            raise TypeError("a scan without an earlier result has been read and segmented")
+        self._draw(scan, volume, segmentation.labels)
+        files = self._write_files(scan, volume, segmentation)
+        volumes_ml = {name: round(ml, 4) for name, ml in segmentation.volumes_ml.items()}
+        return self._entry(
+            scan.name,
+            "done",
+            content=opened.content,
+            key=opened.key,
+            files=files,
+            volumes_ml=volumes_ml,
+            quality=QualityEntry.of(segmentation.quality),
+            shape=volume.shape,
+            spacing_mm=tuple(round(mm, 4) for mm in volume.spacing),
+            warnings=(*volume.warnings, *segmentation.warnings),
+        )
+
+    def on_error(self, scan: Scan, stage: Stage, error: Exception) -> Entry:
+        """Say why a scan has no result.
+
+        Args:
+            scan: The scan.
+            stage: Where it failed.
+            error: What was raised.
+
+        Raises:
+            OutputError: If it is not the scan's fault: the folder cannot be written to.
+        """
+        if concerns_output_folder(error):
+            raise error
+        what = discreet(describe_error(error), scan)
+        state: State = "failed"
+        if is_bug(error):
+            state = "error"
+            notify(self._listeners, Notice(f"{scan.name}: {what}"))
+            self._keep_bug(scan, stage, error)
+        else:
+            self.full_errors[scan.name] = str(error)
+        warnings = self._earlier.warn_of_stale(scan)
+        return self._entry(scan.name, state, error=what, warnings=warnings)
+
+    def record(self, entry: Entry, seconds: Mapping[str, float]) -> Entry:
+        """Enter what became of a scan into the ledger, with how long each stage took.
 
         Raises:
             OutputError: If the folder cannot be written to; the batch must end.
         """
-        attempt = one.attempt.then("write", lambda found: self._write(one.scan, found))
-        entry = attempt.settle(lambda error: self._failure(one.scan, error))
         if entry.state != "skipped":
-            entry = entry.model_copy(update={"seconds": dict(attempt.seconds)})
+            entry = entry.model_copy(update={"seconds": dict(seconds)})
             self._ledger.enter(entry)
         self._done += 1
         notify(self._listeners, Progress(TASK, self._done, self._total))
@@ -161,89 +227,30 @@ class ScanWork:
         if self._bug is not None:
             raise self._bug
 
-    def _read(self, scan: Scan) -> ReadScan:
-        check_kind(scan, self._spec)
-        content = hash_scan(scan)
-        key = result_key(content, self._bundle_hash, self._options)
-        kept = self._kept(scan, content, key)
-        if kept is not None and not self._lacks_picture(kept):
-            return ReadScan(content, key, None, kept)
-        volume = read_scan(scan, len(self._spec.channels), resample_uneven=self._resample_uneven)
+    def _read_volume(self, scan: Scan) -> Volume:
+        channels = len(self._spec.channels)
+        volume = read_scan(scan, channels, resample_uneven=self._resample_uneven)
         refuse_format(volume, self._formats)
         warnings = [*volume.warnings, *check_volume(volume, self._spec)]
-        warnings = [discreet(warning, scan) for warning in warnings]
-        # From here on errors call the volume what results call it.
-        volume = replace(volume, source=scan.name, warnings=tuple(warnings))
-        return ReadScan(content, key, volume, kept)
+        recorded = tuple(discreet(warning, scan) for warning in warnings)
+        # From here on the volume is called what results call it.
+        return replace(volume, source=scan.name, warnings=recorded)
 
-    def _kept(self, scan: Scan, content: str, key: str) -> Entry | None:
-        """Return the entry of an earlier result that would come out the same."""
-        entry = self._ledger.entries.get(scan.name)
-        if entry is None or entry.state != "done":
-            return None
-        if entry.content != content:
-            self._warn(scan, "has changed, or is another scan of this name; its result is replaced")
-            return None
-        if entry.key != key:
-            return None
-        if self._error_maps and not error_map_file(self._out, scan.name, self._spec).is_file():
-            return None
-        for name, digest in entry.files.items():
-            file = self._out / name
-            if not file.is_file():
-                return None
-            if _hash_result(file) != digest:
-                self._warn(scan, f"{name} was changed since it was written; it is made anew")
-                return None
-        return entry
+    def _lacks_picture(self, scan: Scan) -> bool:
+        return self._pictures and not preview_file(self._out, scan.name).is_file()
 
-    def _warn(self, scan: Scan, what: str) -> None:
-        notify(self._listeners, Notice(f"{scan.name}: {what}"))
-
-    def _lacks_picture(self, entry: Entry) -> bool:
-        """Tell whether a picture of an earlier result is wanted, absent, and can be drawn."""
-        absent = not preview_file(self._out, entry.scan).is_file()
-        return self._pictures and absent and bool(_label_maps(entry))
-
-    def _segment(self, read: ReadScan) -> SegmentedScan:
-        if read.volume is None:
-            return SegmentedScan(read)
-        if read.kept is not None:
-            labels = read_labels(self._out / _label_maps(read.kept)[0]).array[0]
-            return SegmentedScan(read, labels)
-        found = self._segmenter.segment(read.volume, error_map=self._error_maps)
-        return SegmentedScan(read, found.labels, found)
-
-    def _write(self, scan: Scan, one: SegmentedScan) -> Entry:
-        volume, found, kept = one.read.volume, one.found, one.read.kept
-        if volume is not None and one.labels is not None:
-            self._draw(scan, volume, one.labels)
-        if kept is not None:
-            return kept.model_copy(update={"state": "skipped"})
-        if volume is None or found is None:
-            raise TypeError("a scan that is not kept has been read and segmented")
-        return self._entry(
-            scan.name,
-            "done",
-            content=one.read.content,
-            key=one.read.key,
-            files=self._write_files(scan, volume, found),
-            volumes_ml={name: round(ml, 4) for name, ml in found.volumes_ml.items()},
-            quality=QualityEntry.of(found.quality),
-            shape=volume.shape,
-            spacing_mm=tuple(round(mm, 4) for mm in volume.spacing),
-            warnings=(*volume.warnings, *found.warnings),
-        )
-
-    def _write_files(self, scan: Scan, volume: Volume, found: Segmentation) -> dict[str, str]:
-        written = {}
-        for kind in self._formats:
+    def _write_files(
+        self, scan: Scan, volume: Volume, segmentation: Segmentation
+    ) -> dict[str, str]:
+        hashes = {}
+        for kind in self._formats.values():
             file = self._out / f"{scan.name}{kind.ending}"
-            kind.write(file, found.labels, volume, self._spec)
-            written[file.name] = _hash_result(file)
-        if found.error_map is not None:
-            write_labels(error_map_file(self._out, scan.name, self._spec), found.error_map, volume)
-        return written
+            kind.write(file, segmentation.labels, volume, self._spec)
+            hashes[file.name] = hash_result(file)
+        if segmentation.error_map is not None:
+            file = error_map_file(self._out, scan.name, self._spec)
+            write_labels(file, segmentation.error_map, volume)
+        return hashes
 
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
         file = preview_file(self._out, scan.name)
@@ -252,46 +259,11 @@ class ScanWork:
         else:
             _remove(file)  # it would show an earlier result
 
-    def _failure(self, scan: Scan, error: Exception) -> Entry:
-        """Say why a scan has no result.
-
-        Raises:
-            OutputError: If it is not the scan's fault: the folder cannot be written to.
-        """
-        if is_of_the_folder(error):
-            raise error
-        warnings = self._stale(scan)
-        if isinstance(error, MedsegError):
-            what = discreet(str(error), scan)
-            return self._entry(scan.name, "failed", error=what, warnings=warnings)
-        if is_out_of_memory(error):
-            what = (
-                "there is not enough memory for this scan; close other programs, use a larger "
-                "machine, or cut the scan to the part that matters"
-            )
-            return self._entry(scan.name, "failed", error=what, warnings=warnings)
-        # Not its text, which may quote a header.
-        what = (
-            f"a bug in medseg ({type(error).__name__}), no fault of the scan; please report it "
-            "with the traceback that the run ended with"
-        )
-        self._warn(scan, what)
-        self._keep_bug(scan, error)
-        return self._entry(scan.name, "error", error=what, warnings=warnings)
-
-    def _keep_bug(self, scan: Scan, error: Exception) -> None:
+    def _keep_bug(self, scan: Scan, stage: Stage, error: Exception) -> None:
         if self._bug is None:
-            error.add_note(f"while working on {scan.name}; the other scans were finished")
-            let_go(error)
+            error.add_note(f"in stage '{stage}' of {scan.name}; the other scans were finished")
+            clear_frames(error)
             self._bug = error
-
-    def _stale(self, scan: Scan) -> tuple[str, ...]:
-        """Warn of files of an earlier result, which are kept: what failed now may be the disk."""
-        earlier = self._ledger.entries.get(scan.name)
-        files = [] if earlier is None else [f for f in earlier.files if (self._out / f).is_file()]
-        if not files:
-            return ()
-        return (f"{', '.join(files)} is of an earlier run, and may be of another scan",)
 
     def _entry(self, scan: str, state: State, **facts: Any) -> Entry:
         return Entry(
@@ -311,16 +283,8 @@ def _remove(file: Path) -> None:
     try:
         file.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot remove {file.name}: {error.strerror}") from error
-
-
-def _hash_result(file: Path) -> str:
-    try:
-        return hash_file(file)
-    except OSError as error:
-        raise OutputError(f"cannot read {file.name} again: {error.strerror}") from error
-
-
-def _label_maps(entry: Entry) -> list[str]:
-    """Return the result files that can be read as label maps."""
-    return [name for name in entry.files if not name.endswith(".dcm")]
+        raise OutputError(
+            "the picture of an earlier result cannot be removed",
+            source=file,
+            detail=error.strerror,
+        ) from error

@@ -6,32 +6,59 @@ import contextlib
 import errno
 import traceback
 
-from medseg.errors import OutputError
+from medseg.errors import MedsegError, OutputError
 
-_FOLDER_FAULTS = frozenset(
+_FOLDER_ERRORS = frozenset(
     {
         *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
         *(errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EMFILE),
     }
 )
+"""What the system says of a disk or folder, whichever file is written."""
+
+_NO_MEMORY = (
+    "there is not enough memory for this scan; close other programs, use a larger machine, or "
+    "crop the scan to the part that matters"
+)
 
 
-def is_of_the_folder(error: Exception) -> bool:
+def concerns_output_folder(error: Exception) -> bool:
     """Tell whether results can no longer be written, whichever scan they are of."""
     if not isinstance(error, OutputError) or not isinstance(error.__cause__, OSError):
         return False
-    return error.__cause__.errno in _FOLDER_FAULTS
+    return error.__cause__.errno in _FOLDER_ERRORS
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Tell whether there was too little memory."""
+    if isinstance(error, MemoryError):
+        return True
     # PyTorch has no class of its own for it on the CPU.
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def is_bug(error: Exception) -> bool:
+    """Tell whether an error is neither the scan's nor the machine's fault."""
+    return not isinstance(error, MedsegError) and not is_out_of_memory(error)
+
+
+def describe_error(error: Exception) -> str:
+    """Say for a record what went wrong: never what files are called, or what headers say.
+
+    An error of medseg has a message that holds neither; of any other error only its type is
+    named, since its text may quote a header.
+    """
+    if isinstance(error, MedsegError):
+        return error.message
+    if is_out_of_memory(error):
+        return _NO_MEMORY
+    return (
+        f"this is a bug in medseg ({type(error).__name__}), not a fault of the scan; please report "
+        "it with the traceback that the run ended with"
     )
 
 
-def let_go(error: Exception) -> None:
+def clear_frames(error: Exception) -> None:
     """Clear what the traceback's frames hold: the scan would stay in memory with them."""
     trace = error.__traceback__
     traceback.clear_frames(trace)

@@ -20,8 +20,10 @@ def hash_scan(scan: Scan) -> str:
     Raises:
         ScanError: If a file cannot be read.
     """
-    volume = [scan.volume] if scan.volume else []
-    return hash_texts([*(_hash_part(part) for part in scan.parts), *volume])
+    hashes = [_hash_part(part) for part in scan.parts]
+    if scan.volume:
+        hashes.append(scan.volume)
+    return hash_texts(hashes)
 
 
 def result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:
@@ -36,18 +38,25 @@ def result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:
 
 
 def _hash_part(part: Sequence[Path]) -> str:
-    files = [file for path in part for file in _files_of(path)]
-    hashes = []
-    for file in files:
-        try:
-            hashes.append(hash_file(file))
-        except OSError as error:
-            raise ScanError(
-                f"{file.name}: cannot be read ({error.strerror}); see that the file is there and "
-                "may be read"
-            ) from error
+    hashes: list[str] = []
+    for path in part:
+        hashes.extend(_hash_or_refuse(file) for file in _files_of(path))
     return hash_texts(sorted(hashes))
 
 
+def _hash_or_refuse(file: Path) -> str:
+    try:
+        return hash_file(file)
+    except OSError as error:
+        raise ScanError(
+            "a file of the scan cannot be read; see that it exists and that you may read it",
+            source=file,
+            detail=error.strerror,
+        ) from error
+
+
 def _files_of(path: Path) -> Sequence[Path]:
-    return list_files(path).files if path.is_dir() else tuple({path, find_voxel_file(path)})
+    if path.is_dir():
+        return list_files(path).files
+    # A header may keep its voxels in another file.
+    return tuple({path, find_voxel_file(path)})

@@ -28,9 +28,15 @@ State = Literal["done", "failed", "error", "skipped"]
 
 _HALF_WRITTEN = f"{PART}*"
 
+_BLOCK_BYTES = 1 << 16
+
+_NOTHING_FOUND = -1.0
+_UNKNOWN_DICE = 2.0
+"""Where results without an expected Dice stand when sorted: first, and (older ones) last."""
+
 
 class QualityEntry(BaseModel):
-    """How good a result probably is, told without knowing the truth."""
+    """How good a result probably is, estimated without knowing the truth."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
@@ -42,17 +48,20 @@ class QualityEntry(BaseModel):
     labels: dict[str, tuple[float, float | None]] = {}
     """Label name → expected Dice and its bound, of the structures found."""
     is_calibrated: bool
-    """Whether the numbers were learned from held-back cases."""
+    """Whether the numbers were learned from held-out cases."""
     review: bool
     """Whether someone should look at this result first."""
 
     @classmethod
     def of(cls, quality: Quality) -> QualityEntry:
         """Return what a ledger says of a quality."""
+        labels = {}
+        for name, estimate in quality.labels.items():
+            labels[name] = (estimate.expected, estimate.lower)
         return cls(
             expected_dice=quality.expected,
             lower_bound=quality.lower,
-            labels={name: (one.expected, one.lower) for name, one in quality.labels.items()},
+            labels=labels,
             is_calibrated=quality.is_calibrated,
             review=quality.review,
         )
@@ -67,7 +76,7 @@ class Entry(BaseModel):
     """Its name in this batch."""
     state: State
     """`done`; `failed`: something is wrong with the scan; `error`: a bug in medseg; `skipped`:
-    done before and unchanged (told to the caller, not written)."""
+    done before and unchanged (returned to the caller, not written)."""
     files: dict[PlainName, str] = {}
     """Result file → its SHA-256."""
     content: str = ""
@@ -107,15 +116,21 @@ class Entry(BaseModel):
         """Whether there is a result."""
         return self.state in ("done", "skipped")
 
+    @property
+    def needs_review(self) -> bool:
+        """Whether there is a result that someone should look at first."""
+        return self.is_good and self.quality is not None and self.quality.review
 
-def worst_first(entry: Entry) -> tuple[bool, float, str]:
-    """Order entries for people: failed scans, then results from the lowest expected Dice up."""
+
+def review_order(entry: Entry) -> tuple[bool, float, str]:
+    """Return the sort key that puts failed scans first, then results from the worst to the best."""
+    name = entry.scan.casefold()
     quality = entry.quality
     if not entry.is_good or quality is None:
-        expected = 2.0  # of older results nothing is known
-    else:
-        expected = -1.0 if quality.expected_dice is None else quality.expected_dice
-    return entry.is_good, expected, entry.scan.casefold()
+        return entry.is_good, _UNKNOWN_DICE, name
+    if quality.expected_dice is None:
+        return entry.is_good, _NOTHING_FOUND, name
+    return entry.is_good, quality.expected_dice, name
 
 
 class Ledger:
@@ -155,7 +170,7 @@ class Ledger:
             os.fsync(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
-            raise OutputError(f"cannot write {self.folder / LEDGER}: {error.strerror}") from error
+            raise _cannot_write(self.folder / LEDGER, error) from error
         self._entries[entry.scan] = entry
 
 
@@ -175,16 +190,14 @@ def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+        raise _cannot_write(path, error) from error
     try:
         _lock(handle, folder)
         try:
             _cut_torn_line(handle)
-            for place in (folder, *(folder / part for part in parts)):
-                for leftover in place.glob(_HALF_WRITTEN):
-                    leftover.unlink()
+            _remove_half_written([folder, *(folder / part for part in parts)])
         except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from error
+            raise _cannot_write(path, error) from error
         entries, damaged = read_ledger(path)
         yield Ledger(folder, handle, entries, damaged)
     finally:
@@ -204,7 +217,9 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
     try:
         lines = path.read_bytes().split(b"\n")[:-1]
     except OSError as error:
-        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+        raise OutputError(
+            "the ledger cannot be read", source=path, detail=error.strerror
+        ) from error
     entries: dict[str, Entry] = {}
     damaged = 0
     for line in filter(None, lines):
@@ -217,31 +232,49 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
     return entries, damaged
 
 
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError("the ledger cannot be written", source=path, detail=error.strerror)
+
+
+def _remove_half_written(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        for file in folder.glob(_HALF_WRITTEN):
+            file.unlink()
+
+
 def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OutputError(
-            f"another process is segmenting into {folder}; wait for it, stop it, or give another "
-            "folder"
+            "another process is segmenting into this folder; wait for it, stop it, or give "
+            "another folder",
+            source=folder,
         ) from error
     except OSError as error:
         raise OutputError(
-            f"{folder} cannot be locked against other processes ({error.strerror}); give a folder "
-            "on another disk"
+            "this folder cannot be locked against other processes; give one on another disk",
+            source=folder,
+            detail=error.strerror,
         ) from error
 
 
 def _cut_torn_line(handle: int) -> None:
+    """Cut off what follows the last line's end."""
     size = os.fstat(handle).st_size
-    end, step = size, 1 << 16
-    while end > 0:
-        start = max(0, end - step)
-        newline = os.pread(handle, end - start, start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
+    end = _end_of_last_line(handle, size)
     if end < size:
         os.ftruncate(handle, end)
         os.fsync(handle)
+
+
+def _end_of_last_line(handle: int, size: int) -> int:
+    """Search backwards for the last line break; return where the next line would begin."""
+    end = size
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        end = start
+    return 0

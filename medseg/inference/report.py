@@ -1,4 +1,4 @@
-"""A batch for people: one HTML page that needs nothing else, and a table of what was found.
+"""A batch for people: one HTML page that needs no other file, and a table of volumes.
 
 The page shows what the ledger says and the pictures beside it. It opens from disk, fetches
 nothing, and runs no script but its own: whatever a scan is called is shown as text.
@@ -17,7 +17,7 @@ from typing import Any
 from medseg._support.files import write_atomically
 from medseg._support.html import render_page
 from medseg.errors import OutputError
-from medseg.inference.ledger import Entry, QualityEntry, worst_first
+from medseg.inference.ledger import Entry, QualityEntry, review_order
 from medseg.inference.result_files import SUMMARIES
 from medseg.labels import LabelSet
 
@@ -25,6 +25,8 @@ PREVIEWS = "previews"
 """The folder of pictures among the results."""
 
 VOLUMES, REPORT = SUMMARIES
+
+_QUALITY_COLUMNS = ("expected_dice", "lower_bound", "review")
 
 _TEMPLATES = Path(__file__).with_name("templates")
 
@@ -42,7 +44,7 @@ def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: Lab
     Args:
         out: The folder of results; its pictures are taken into the page.
         entries: The latest entry of each scan.
-        title: What was done: the bundle's name and version.
+        title: The bundle's name and version.
         label_set: Whose colours the pictures have.
 
     Raises:
@@ -53,7 +55,9 @@ def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: Lab
 
 def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> str:
     """Return the page that ``write_report`` writes."""
-    ordered = sorted(entries, key=worst_first)
+    ordered = sorted(entries, key=review_order)
+    good = [entry for entry in ordered if entry.is_good]
+    qualities = [entry.quality for entry in ordered if entry.quality is not None]
     script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     names = _label_names(ordered, label_set)
@@ -61,12 +65,12 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
         _TEMPLATES / "batch_report.html.j2",
         title=title,
         rows=[_row(out, entry, names) for entry in ordered],
-        good=sum(entry.is_good for entry in ordered),
-        failed=sum(not entry.is_good for entry in ordered),
-        warned=sum(entry.is_good and bool(entry.warnings) for entry in ordered),
-        flagged=sum(_is_flagged(entry) for entry in ordered),
-        judged=any(entry.quality is not None for entry in ordered),
-        calibrated=all(one.quality.is_calibrated for one in ordered if one.quality),
+        good=len(good),
+        failed=len(ordered) - len(good),
+        warned=len([entry for entry in good if entry.warnings]),
+        flagged=len([entry for entry in good if entry.needs_review]),
+        judged=bool(qualities),
+        calibrated=all(quality.is_calibrated for quality in qualities),
         names=names,
         colours=_colours(label_set),
         script=script,
@@ -75,65 +79,68 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
 
 
 def volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
-    """Return what was found in each segmented scan as CSV, sorted by name.
+    """Return the volumes and the quality of each segmented scan as CSV, sorted by name.
 
     Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
     ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``. Where a bundle
     has regions, these take the place of labels. Cells are empty where there is nothing to say.
     """
-    good = sorted((entry for entry in entries if entry.is_good), key=lambda e: e.scan.casefold())
+    good = [entry for entry in entries if entry.is_good]
+    good.sort(key=lambda entry: entry.scan.casefold())
     names = _label_names(good, label_set)
+    volume_columns = [f"{name}_ml" for name in names]
+    dice_columns = [f"{name}_expected_dice" for name in names]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    whole = ["expected_dice", "lower_bound", "review"]
-    dice = (f"{name}_expected_dice" for name in names)
-    table.writerow(["scan", *(f"{name}_ml" for name in names), *whole, *dice])
+    table.writerow(["scan", *volume_columns, *_QUALITY_COLUMNS, *dice_columns])
     for entry in good:
-        volumes = (_number(entry.volumes_ml.get(name)) for name in names)
+        volumes = [_number(entry.volumes_ml.get(name)) for name in names]
         table.writerow([entry.scan, *volumes, *_quality_cells(entry.quality, names)])
     return text.getvalue()
 
 
 def _quality_cells(quality: QualityEntry | None, names: Sequence[str]) -> list[str]:
     if quality is None:
-        return [""] * (3 + len(names))
-    each = (quality.labels.get(name, (None, None))[0] for name in names)
-    whole = (quality.expected_dice, quality.lower_bound)
-    return [*map(_number, whole), str(int(quality.review)), *map(_number, each)]
+        return [""] * (len(_QUALITY_COLUMNS) + len(names))
+    cells = [_number(quality.expected_dice), _number(quality.lower_bound)]
+    cells.append(str(int(quality.review)))
+    for name in names:
+        expected, _ = quality.labels.get(name, (None, None))
+        cells.append(_number(expected))
+    return cells
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _is_flagged(entry: Entry) -> bool:
-    return entry.is_good and entry.quality is not None and entry.quality.review
-
-
 def _label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]:
     """Return the bundle's labels or regions, then those that only other bundles' results have."""
-    own = (region.name for region in label_set.regions)
-    others = (name for entry in entries for name in entry.volumes_ml)
-    return tuple(dict.fromkeys((*own, *others)))
+    names = [region.name for region in label_set.regions]
+    for entry in entries:
+        names.extend(entry.volumes_ml)
+    return tuple(dict.fromkeys(names))
 
 
 def _colours(label_set: LabelSet) -> dict[str, str]:
     """Return the colour of each label; of a region, the colour of the label that it paints."""
-    return {
-        region.name: "#{:02x}{:02x}{:02x}".format(*label_set[region.paints - 1].colour)
-        for region in label_set.regions
-    }
+    colours = {}
+    for region in label_set.regions:
+        red, green, blue = label_set[region.paints - 1].colour
+        colours[region.name] = f"#{red:02x}{green:02x}{blue:02x}"
+    return colours
 
 
 def _row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
+    stages = [f"{stage} {took:.2f} s" for stage, took in entry.seconds.items()]
     return {
         "entry": entry,
         "quality": entry.quality if entry.is_good else None,
-        "flagged": _is_flagged(entry),
+        "flagged": entry.needs_review,
         "picture": _picture(preview_file(out, entry.scan)) if entry.is_good else "",
         "volumes": [entry.volumes_ml.get(name) for name in names],
         "seconds": sum(entry.seconds.values()),
-        "stages": ", ".join(f"{stage} {took:.2f} s" for stage, took in entry.seconds.items()),
+        "stages": ", ".join(stages),
         "grid": "×".join(map(str, entry.shape)),
         "spacing": " × ".join(f"{mm:.3g}" for mm in entry.spacing_mm),
         "files": list(entry.files),
@@ -147,4 +154,6 @@ def _picture(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise OutputError(f"cannot read {file}: {error.strerror}") from error
+        raise OutputError(
+            "a picture for the report cannot be read", source=file, detail=error.strerror
+        ) from error

@@ -1,12 +1,24 @@
-"""The files a batch leaves for each scan: which formats there are, and where none may go."""
+"""The files a batch leaves for each scan: which formats there are, and where none may go.
+
+Another package adds a format by an entry point, whose name is what ``--format`` takes::
+
+    [project.entry-points."medseg.result_formats"]
+    mesh = "my_package.mesh:MESH"
+
+The entry point is a ``ResultFormat``. ``medseg.testing.result_formats`` has a suite of tests that
+every format should pass.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
+from medseg._support.registry import Registry
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.scans import LEDGER
@@ -15,19 +27,30 @@ from medseg.io import write_labels
 from medseg.io.dicom.volume import Slices
 from medseg.volume import Array, Volume
 
+ERROR_MAPS = "error_maps"
+"""The folder of error maps among the results."""
+
+SUMMARIES = ("volumes.csv", "report.html")
+"""The files of a whole batch, beside its ledger."""
+
+_ENDING = re.compile(r"(\.[A-Za-z0-9_-]+)+")
+
 
 @dataclass(frozen=True, slots=True)
 class ResultFormat:
     """One kind of result file.
 
     Attributes:
-        name: What ``--format`` calls it.
-        ending: What is put behind a scan's name.
-        write: Writes label indices ``(i, j, k)`` on a scan's grid, whole or not at all.
+        ending: What is put behind a scan's name, such as ``.nii.gz``. No ending is the end of
+            another, so that two scans never share a file.
+        write: Takes a path, label indices ``(i, j, k)``, the scan that they are of, and the
+            bundle. Writes the file whole or not at all (``medseg.testing.result_formats`` says how
+            this is tested), puts no name of a file, a folder or a patient into it unless the
+            format is meant to go back into the patient's record, and raises ``OutputError``
+            where it cannot. Runs in a thread of its own.
         needs_dicom: Whether only DICOM scans can have it.
     """
 
-    name: str
     ending: str
     write: Callable[[Path, Array, Volume, BundleSpec], None]
     needs_dicom: bool = False
@@ -38,6 +61,7 @@ def _write_label_map(path: Path, labels: Array, like: Volume, spec: BundleSpec) 
 
 
 def _write_dicom_seg(path: Path, labels: Array, like: Volume, spec: BundleSpec) -> None:
+    # highdicom takes long to import, and few batches need it.
     from medseg.io.dicom.seg_writer import write_dicom_seg
 
     write_dicom_seg(path, labels, like, spec.label_set, algorithm=spec.name, version=spec.version)
@@ -49,21 +73,81 @@ def _write_rtstruct(path: Path, labels: Array, like: Volume, spec: BundleSpec) -
     write_rtstruct(path, labels, like, spec.label_set, algorithm=spec.name, version=spec.version)
 
 
-# No ending is the end of another, so that two scans never share a file.
-RESULT_FORMATS: Mapping[str, ResultFormat] = {
-    kind.name: kind
-    for kind in (
-        ResultFormat("nifti", ".nii.gz", _write_label_map),
-        ResultFormat("png", ".png", _write_label_map),
-        ResultFormat("dicom-seg", ".seg.dcm", _write_dicom_seg, needs_dicom=True),
-        ResultFormat("rtstruct", ".rtstruct.dcm", _write_rtstruct, needs_dicom=True),
-    )
-}
+def _check_format(kind: ResultFormat) -> None:
+    """Make sure that an entry point names a result format.
+
+    Raises:
+        TypeError: If it does not.
+        ValueError: If its ending is not the end of a plain file name.
+    """
+    if not isinstance(kind, ResultFormat):
+        raise TypeError(f"a ResultFormat is needed, got {type(kind).__name__}")
+    if not _ENDING.fullmatch(kind.ending):
+        raise ValueError(f"'{kind.ending}' is not an ending such as .nii.gz")
+
+
+RESULT_FORMATS: Registry[ResultFormat] = Registry(
+    "medseg.result_formats",
+    "result format",
+    {
+        "nifti": ResultFormat(".nii.gz", _write_label_map),
+        "png": ResultFormat(".png", _write_label_map),
+        "dicom-seg": ResultFormat(".seg.dcm", _write_dicom_seg, needs_dicom=True),
+        "rtstruct": ResultFormat(".rtstruct.dcm", _write_rtstruct, needs_dicom=True),
+    },
+    check=_check_format,
+)
 """The formats that ``--format`` takes."""
 
 
-ERROR_MAPS = "error_maps"
-"""The folder of error maps among the results."""
+def choose_formats(names: Sequence[str], spec: BundleSpec) -> dict[str, ResultFormat]:
+    """Return the formats asked for by name, or the usual one: PNG for pictures, else NIfTI.
+
+    Raises:
+        MedsegError: If there is no such format, it cannot hold the bundle's scans, or two would
+            write to one file.
+        MissingExtraError: If a format of another package cannot be used.
+    """
+    is_for_pictures = spec.preprocessing.input == "picture"
+    if not names:
+        names = ["png" if is_for_pictures else "nifti"]
+    unknown = [name for name in names if name not in RESULT_FORMATS.names]
+    if unknown:
+        known = ", ".join(RESULT_FORMATS.names)
+        raise MedsegError(f"there is no --format {', '.join(unknown)}; choose from {known}")
+    chosen = {name: RESULT_FORMATS.get(name) for name in names}
+    if is_for_pictures and any(kind.needs_dicom for kind in chosen.values()):
+        raise MedsegError(
+            "the bundle segments pictures, which do not belong to a DICOM study; "
+            "choose --format png or nifti"
+        )
+    if not is_for_pictures and "png" in chosen:
+        raise MedsegError("the bundle segments volumes, and a PNG holds one slice; choose nifti")
+    _refuse_shared_endings(chosen)
+    return chosen
+
+
+def _refuse_shared_endings(formats: Mapping[str, ResultFormat]) -> None:
+    for one, other in itertools.permutations(formats, 2):
+        if formats[one].ending.endswith(formats[other].ending):
+            raise MedsegError(
+                f"--format {one} and {other} would write to files of the same name; choose one of "
+                "them"
+            )
+
+
+def refuse_format(volume: Volume, formats: Mapping[str, ResultFormat]) -> None:
+    """Refuse a scan that cannot have one of the formats, before time is spent on it.
+
+    Raises:
+        ScanError: Says which.
+    """
+    for name, kind in formats.items():
+        if kind.needs_dicom and not isinstance(volume.header, Slices):
+            raise ScanError(
+                f"the scan is not a DICOM series, so there are no slices for --format {name} to "
+                "refer to; choose nifti for it"
+            )
 
 
 def error_map_file(out: Path, scan: str, spec: BundleSpec) -> Path:
@@ -72,48 +156,8 @@ def error_map_file(out: Path, scan: str, spec: BundleSpec) -> Path:
     return out / ERROR_MAPS / f"{scan}{ending}"
 
 
-SUMMARIES = ("volumes.csv", "report.html")
-"""The files of a whole batch, beside its ledger."""
-
-
-def choose_formats(names: Sequence[str], spec: BundleSpec) -> tuple[ResultFormat, ...]:
-    """Return the formats asked for, or the usual one: PNG for pictures, else NIfTI.
-
-    Raises:
-        MedsegError: If there is no such format, or it cannot hold the bundle's scans.
-    """
-    pictures = spec.preprocessing.input == "picture"
-    wanted = dict.fromkeys(names) or {"png" if pictures else "nifti": None}
-    unknown = [name for name in wanted if name not in RESULT_FORMATS]
-    if unknown:
-        raise MedsegError(f"--format takes {', '.join(RESULT_FORMATS)}; got {', '.join(unknown)}")
-    chosen = tuple(RESULT_FORMATS[name] for name in wanted)
-    if pictures and any(kind.needs_dicom for kind in chosen):
-        raise MedsegError(
-            "the bundle segments pictures, which have no place in a DICOM study; "
-            "choose --format png or nifti"
-        )
-    if not pictures and "png" in wanted:
-        raise MedsegError("the bundle segments volumes, and a PNG holds one slice; choose nifti")
-    return chosen
-
-
-def refuse_format(volume: Volume, formats: Iterable[ResultFormat]) -> None:
-    """Refuse a scan that cannot have one of the formats, before time is spent on it.
-
-    Raises:
-        ScanError: Says which.
-    """
-    for kind in formats:
-        if kind.needs_dicom and not isinstance(volume.header, Slices):
-            raise ScanError(
-                f"is no DICOM series, so there are no slices for --format {kind.name} to refer "
-                "to; choose nifti for it"
-            )
-
-
 def refuse_overwriting(
-    root: Path, out: Path, scans: Sequence[Scan], formats: Sequence[ResultFormat]
+    root: Path, out: Path, scans: Sequence[Scan], formats: Mapping[str, ResultFormat]
 ) -> None:
     """Make sure that results replace nothing but results, and are never taken for scans.
 
@@ -127,37 +171,49 @@ def refuse_overwriting(
         OutputError: If ``out`` holds scans or other files that would be replaced.
         DatasetError: If ``root`` is a folder of results itself.
     """
-    if (root / LEDGER).is_file() and resolve_path(root) != resolve_path(out):
+    real_root, real_out = resolve_path(root), resolve_path(out)
+    if (root / LEDGER).is_file() and real_root != real_out:
         raise DatasetError(
-            f"{root} holds results of medseg ({LEDGER}), not scans; give the folder of scans"
+            f"this folder holds results of medseg ({LEDGER}), not scans; give the folder of scans",
+            source=root,
         )
-    home, searched = resolve_path(out), resolve_path(root)
-    inside = home.is_relative_to(searched)
-    for folder in _folders_of(scans):
-        below = inside and folder.is_relative_to(home)
-        if home == searched or below or folder == home:
-            raise OutputError(
-                f"{out} holds scans that are to be segmented; results among them would be taken "
-                f"for scans next time. Give a folder of its own, such as {out / 'results'}"
-            )
+    if any(_would_be_searched(real_root, real_out, folder) for folder in _folders_of(scans)):
+        raise OutputError(
+            "this folder holds scans that are to be segmented; results among them would be taken "
+            "for scans next time. Give an empty folder, or one that does not exist yet",
+            source=out,
+        )
     if not (out / LEDGER).exists():
-        names = [f"{scan.name}{kind.ending}" for scan in scans for kind in formats]
+        endings = [kind.ending for kind in formats.values()]
+        names = [f"{scan.name}{ending}" for scan in scans for ending in endings]
         _refuse_existing(out, [*names, *SUMMARIES])
+
+
+def _would_be_searched(root: Path, out: Path, folder: Path) -> bool:
+    """Tell whether results in ``out`` would lie among the scans of a folder below ``root``."""
+    if out in (root, folder):
+        return True
+    return out.is_relative_to(root) and folder.is_relative_to(out)
 
 
 def _folders_of(scans: Iterable[Scan]) -> set[Path]:
     """Return the folders in which the scans' files truly lie."""
-    files = {file for scan in scans for part in scan.parts for file in part}
-    # Only what is a link can lie elsewhere than its folder.
-    straight = {file.parent for file in files if not file.is_symlink()}
-    links = {resolve_path(file).parent for file in files if file.is_symlink()}
-    return {resolve_path(folder) for folder in straight} | links
+    direct, linked = set(), set()
+    for scan in scans:
+        for file in itertools.chain.from_iterable(scan.parts):
+            # Only what is a link can lie elsewhere than its folder.
+            if file.is_symlink():
+                linked.add(resolve_path(file).parent)
+            else:
+                direct.add(file.parent)
+    return linked | {resolve_path(folder) for folder in direct}
 
 
 def _refuse_existing(out: Path, names: Iterable[str]) -> None:
     for name in names:
         if (out / name).exists():
             raise OutputError(
-                f"{out / name} is there already and is no result of medseg (there is no {LEDGER} "
-                "beside it); give another folder, so that nothing is replaced"
+                f"this file exists already and is not a result of medseg (there is no {LEDGER} "
+                "beside it); give another folder, so that nothing is replaced",
+                source=out / name,
             )

@@ -1,15 +1,16 @@
-"""What a data set looks like → a bundle for it, with a sentence for every choice.
+"""What a data set looks like → a bundle for it, with a reason for every choice.
 
-``looking.py`` opens a data set, once. The rules are functions of what it saw and of what is wished
-for, and open nothing; ``drafting.py`` goes through them. Where nnU-Net's rules (Isensee et al., Nat
-Methods 2021) are good they are taken: the median spacing, the coarse axis, CT windows, kernels and
-strides that follow the spacing. Plans that nnU-Net itself has written are carried over
-(``nnunet.py``, ``carried.py``).
+``inspection`` opens a data set, once. The rules (``grid``, ``intensity``, ``network``,
+``schedule``) are functions of its fingerprint and of the constraints, and open nothing; ``draft``
+applies them in turn. Where nnU-Net's rules (Isensee et al., Nat Methods 2021) are good they are
+taken: the median spacing, the coarse axis, CT windows, kernels and strides that follow the
+spacing. Plans that nnU-Net itself has written are converted (``nnunet_plans``, ``from_nnunet``).
 """
 
 from medseg.planning.constraints import Constraints, Notes, parse_minutes
 from medseg.planning.description import DatasetDescription, parse_channel, read_description
 from medseg.planning.draft import draft_bundle
+from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.from_nnunet import ConvertedPlans, convert_plans
 from medseg.planning.grid import Grid, choose_grid
 from medseg.planning.inspection import InspectedDataset, inspect_dataset, provisional_spec
@@ -22,6 +23,7 @@ __all__ = [
     "Constraints",
     "ConvertedPlans",
     "DatasetDescription",
+    "Fingerprint",
     "Grid",
     "InspectedDataset",
     "NnunetPlans",
@@ -32,6 +34,7 @@ __all__ = [
     "choose_training",
     "convert_plans",
     "draft_bundle",
+    "extract_fingerprint",
     "inspect_dataset",
     "is_nnunet_plans",
     "max_patch_voxels",

@@ -1,4 +1,4 @@
-"""What a person wishes of a plan, and the sentences it gives back."""
+"""What a plan has to fit, and the reasons that it gives for its choices."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from medseg.errors import MedsegError
 
 Notes = dict[str, str]
-"""JSON path of a field → why it has its value."""
+"""JSON path of a field of the bundle → why it has its value."""
+
+_MINUTES = {"s": 1 / 60, "m": 1.0, "": 1.0, "h": 60.0, "d": 1440.0}
+_MAX_MINUTES = 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +20,9 @@ class Constraints:
 
     Attributes:
         dims: 2 or 3; ``None`` lets the data decide.
-        on_gpu: Whether a GPU will train.
-        memory_gb: Memory for one training step.
-        budget_minutes: Time for a whole training, or ``None``.
+        on_gpu: Whether the training run will have a GPU.
+        memory_gb: Memory for one training step, in GB (1e9 bytes).
+        budget_minutes: Time for a whole training run, or ``None``.
         voxels_per_second: How fast this machine trains the smallest network, where measured.
         balanced: Whether small labels shall weigh more in the loss.
     """
@@ -33,14 +36,16 @@ class Constraints:
 
 
 def parse_minutes(text: str) -> float:
-    """Return the minutes that ``20m``, ``1.5h`` or ``90s`` are.
+    """Return a time budget such as ``20m``, ``1.5h``, ``90s`` or ``2d`` in minutes.
 
     Raises:
-        MedsegError: If it is no time.
+        MedsegError: If it is not a time, or is shorter than a second.
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
-    units = {"s": 1 / 60, "m": 1.0, "": 1.0, "h": 60.0, "d": 1440.0}
-    value = float(found[1]) * units[found[2]] if found else 0.0
-    if not units["s"] <= value < 1e6:
-        raise MedsegError(f"'{text}' is no time budget; write 20m, 2h or 90s")
-    return value
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", text.lower())
+    minutes = 0.0
+    if match:
+        number, unit = match.groups()
+        minutes = float(number) * _MINUTES[unit]
+    if not _MINUTES["s"] <= minutes < _MAX_MINUTES:
+        raise MedsegError(f"'{text}' is not a valid time budget; write 20m, 2h or 90s")
+    return minutes

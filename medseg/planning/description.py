@@ -1,9 +1,9 @@
-"""What a data set is about: the names of its channels and labels, as far as it says."""
+"""What a data set says of itself: the names of its channels and labels, as far as it has any."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from medseg.errors import DatasetError, MedsegError
 from medseg.planning.constraints import Notes
 from medseg.planning.fingerprint import Fingerprint
 
-Described = dict[str, Any]
-"""A channel or label as ``bundle.json`` writes it."""
+Fields = dict[str, Any]
+"""A channel, label or region as ``bundle.json`` writes it."""
 
 _MODALITIES = {
     "CT": r"ct|cta|cbct|hu",
@@ -26,11 +26,16 @@ _MODALITIES = {
     "PT": r"pet|pt|suv",
     "US": r"us|ultrasound",
 }
-_AIR = -500.0
-"""A scan that goes below this is taken for CT in HU."""
+"""DICOM modality → words in a channel's name that speak of it."""
 
-_MOST_NAMED = 20
+_AIR_HU = -500.0
+"""A scan with values below this is taken for CT in HU."""
+
+_MAX_NAMED = 20
 """Labels that a note names: an atlas has hundreds."""
+
+_MAX_TEXT = 200
+"""Characters of a name or description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +43,14 @@ class DatasetDescription:
     """What a data set says of itself.
 
     Attributes:
-        name: Fit for a bundle's name.
-        description: One sentence, or nothing.
-        licence: Of the data, or nothing.
+        name: One that a bundle can have.
+        description: One sentence, or empty.
+        licence: Of the data, or empty.
         channel_names: In order; may be empty.
         label_names: Value in the files → name; may be empty.
-        ignore: Value in the files of voxels that nobody annotated, if it says one.
-        asked: The channels as a person named them, in order; they count before what it says.
-        named_regions: Structures that it makes of several values.
+        ignore: Value in the files of unlabelled voxels (nnU-Net's ignore label), if there is one.
+        requested_channels: The channels as a person named them, in order; they take precedence.
+        named_regions: Structures made of several values.
     """
 
     name: str
@@ -54,203 +59,242 @@ class DatasetDescription:
     channel_names: tuple[str, ...]
     label_names: Mapping[int, str]
     ignore: int | None = None
-    asked: tuple[ChannelSpec, ...] = ()
+    requested_channels: tuple[ChannelSpec, ...] = ()
     named_regions: tuple[NamedRegion, ...] = ()
 
-    def channels(self, survey: Fingerprint, pictures: bool, notes: Notes) -> list[Described]:
-        """Describe the channels that the cases have.
+    def header_fields(self) -> Fields:
+        """Return the bundle's fields ``description`` and ``licence``, as far as they are known."""
+        fields = {"description": self.description, "licence": self.licence}
+        return {name: text for name, text in fields.items() if text}
+
+    def describe_channels(
+        self, fingerprint: Fingerprint, pictures: bool, notes: Notes
+    ) -> list[Fields]:
+        """Describe the channels of the cases.
+
+        Args:
+            fingerprint: Of the data set.
+            pictures: Whether the cases are pictures, not scans.
+            notes: Takes the reasons.
 
         Raises:
-            DatasetError: If others were asked for.
+            DatasetError: If other channels were requested.
         """
-        count = len(survey.cases[0].channels)
-        if self.asked:
-            return list(self._as_asked(count, notes))
-        names = self.channel_names if len(self.channel_names) == count else ()
-        made: list[Described] = []
-        for place in range(count):
-            name = names[place] if names else f"channel {place + 1}"
-            modality, why = _modality(name, survey, place, pictures)
-            made.append(
-                {"name": name if names else modality_name(modality, place), **modality_of(modality)}
-            )
-            notes[f"channels.{place}.modality"] = why
-        return made
+        count = fingerprint.channel_count
+        if self.requested_channels:
+            return self._describe_requested_channels(count, notes)
+        has_names = len(self.channel_names) == count
+        channels = []
+        for index in range(count):
+            name = self.channel_names[index] if has_names else f"channel {index + 1}"
+            modality, reason = _find_modality(name, fingerprint, index, pictures)
+            if not has_names:
+                name = name_channel(modality, index)
+            channels.append({"name": name, **modality_field(modality)})
+            notes[f"channels.{index}.modality"] = reason
+        return channels
 
-    def _as_asked(self, count: int, notes: Notes) -> Iterator[Described]:
-        if len(self.asked) != count:
+    def _describe_requested_channels(self, count: int, notes: Notes) -> list[Fields]:
+        requested = self.requested_channels
+        if len(requested) != count:
             raise DatasetError(
-                f"--channel names {len(self.asked)} channels, and the cases have {count}; name "
+                f"--channel names {len(requested)} channels, but the cases have {count}; name "
                 "each of them, in order"
             )
-        for place, channel in enumerate(self.asked):
-            notes[f"channels.{place}.modality"] = "As asked, or as the name says"
-            yield {"name": channel.name, **modality_of(channel.modality)}
+        for index in range(count):
+            notes[f"channels.{index}.modality"] = "As requested, or by the channel's name"
+        return [{"name": channel.name, **modality_field(channel.modality)} for channel in requested]
 
-    def labels(self, survey: Fingerprint, notes: Notes) -> list[Described]:
-        """Describe the labels that occur; where they form regions, those that these need.
+    def describe_labels(self, fingerprint: Fingerprint, notes: Notes) -> list[Fields]:
+        """Describe the labels that occur; of regions, all labels that they are made of.
+
+        Args:
+            fingerprint: Of the data set.
+            notes: Takes the reasons.
 
         Raises:
             DatasetError: If there are none, or one that is in no region.
         """
-        values = survey.values
+        values = fingerprint.label_values
         if not values:
             raise DatasetError("no case has a labelled voxel, so there is nothing to learn")
-        named = dict(self.label_names)
         if self.named_regions:
-            self._refuse_left_out(values)
-            notes["regions"] = "The data set says them, and which value each paints"
-            return self.named_labels()
-        said = []
-        in_order = dict(zip(values, (named[value] for value in sorted(named)), strict=False))
-        # Not where a value would get another name than it is said to have.
-        fits = all(in_order[value] == named.get(value, in_order[value]) for value in in_order)
-        if len(named) == len(values) and set(named) != set(values) and fits:
-            said.append(
-                f"The list calls the labels {_listed(named)}, the files hold {_listed(values)}; "
-                "they are taken for the same, in this order"
+            self._require_regions_of(values)
+            notes["regions"] = "As dataset.json says, with the value that shows each in label maps"
+            return self.describe_named_labels()
+        names: Mapping[int, str] = self.label_names
+        remarks = []
+        names_by_order = self._names_by_order(values)
+        if names_by_order is not None:
+            remarks.append(
+                f"The data set names the labels {_list_values(names)}, the files hold "
+                f"{_list_values(values)}; they are taken for the same, in this order"
             )
-            named = in_order
-        unnamed = [value for value in values if value not in named]
+            names = names_by_order
+        unnamed = [value for value in values if value not in names]
         if unnamed:
-            said.append(f"Nothing says what the values {_listed(unnamed)} mean; give them names")
-        absent = [named[value] for value in sorted(named) if value not in values]
+            remarks.append(f"Nothing names the values {_list_values(unnamed)}; give them names")
+        absent = [names[value] for value in sorted(names) if value not in values]
         if absent:
-            said.append(f"No case holds {abbreviate(absent, _MOST_NAMED)}; left out")
-        if said:
-            notes["labels"] = ". ".join(said)
-        return list(_described(values, named))
+            remarks.append(f"No case has {abbreviate(absent, _MAX_NAMED)}; left out")
+        if remarks:
+            notes["labels"] = ". ".join(remarks)
+        return _label_fields(values, names)
 
-    def named_labels(self) -> list[Described]:
+    def _names_by_order(self, values: Sequence[int]) -> Mapping[int, str] | None:
+        """Return value → name by the order of both, where names go with other values."""
+        names = self.label_names
+        if len(names) != len(values) or set(names) == set(values):
+            return None
+        ordered_names = [names[value] for value in sorted(names)]
+        by_order = dict(zip(values, ordered_names, strict=True))
+        # No value may get another name than the one it is given explicitly.
+        if any(names.get(value, name) != name for value, name in by_order.items()):
+            return None
+        return by_order
+
+    def describe_named_labels(self) -> list[Fields]:
         """Describe the labels that the data set names, whether they occur or not."""
-        return list(_described(sorted(self.label_names), self.label_names))
+        return _label_fields(sorted(self.label_names), self.label_names)
 
-    def regions(self) -> list[Described]:
+    def describe_regions(self) -> list[Fields]:
         """Describe the regions; none where the data set has none."""
-        return [
-            {
-                "name": _text(region.name) or f"region_{place}",
-                "labels": [self.label_names[value] for value in sorted(set(region.values))],
-                "paints": self.label_names.get(region.paints, f"value {region.paints}"),
-            }
-            for place, region in enumerate(self.named_regions, start=1)
-        ]
+        regions: list[Fields] = []
+        for number, region in enumerate(self.named_regions, start=1):
+            labels = [self.label_names[value] for value in sorted(set(region.values))]
+            paints = self.label_names.get(region.paints, f"value {region.paints}")
+            name = _clean_text(region.name) or f"region_{number}"
+            regions.append({"name": name, "labels": labels, "paints": paints})
+        return regions
 
-    def _refuse_left_out(self, values: Sequence[int]) -> None:
-        """Refuse label files with values that no region holds: nobody says what they are.
-
-        Raises:
-            DatasetError: Names them.
-        """
-        strange = [value for value in values if value not in self.label_names]
-        if strange:
+    def _require_regions_of(self, values: Sequence[int]) -> None:
+        """Refuse label files with values that are in no region: nothing says what they are."""
+        unknown = [value for value in values if value not in self.label_names]
+        if unknown:
             raise DatasetError(
-                f"label files hold the values {strange}, which are in none of the regions of "
-                "dataset.json; put them into one, or mend the files"
+                f"label files hold the values {unknown}, which are in none of the regions of "
+                "dataset.json; add them to a region, or correct the files"
             )
 
 
-def _listed(values: Iterable[int]) -> str:
-    return f"[{abbreviate(map(str, sorted(values)), _MOST_NAMED)}]"
+def _list_values(values: Iterable[int]) -> str:
+    return f"[{abbreviate(map(str, sorted(values)), _MAX_NAMED)}]"
 
 
-def _described(values: Sequence[int], named: Mapping[int, str]) -> Iterator[Described]:
+def _label_fields(values: Sequence[int], names: Mapping[int, str]) -> list[Fields]:
+    """Return labels with indices from 1; ``value`` stands only where it is not the index."""
+    labels = []
     for index, value in enumerate(values, start=1):
-        label: Described = {"index": index, "name": named.get(value, f"label_{value}")}
-        yield label | ({"value": value} if value != index else {})
+        label: Fields = {"index": index, "name": names.get(value, f"label_{value}")}
+        if value != index:
+            label["value"] = value
+        labels.append(label)
+    return labels
 
 
-def modality_of(modality: str) -> Described:
-    """Return the field for a modality that is known."""
-    return {"modality": modality} if modality != "OT" else {}
+def modality_field(modality: str) -> Fields:
+    """Return the field ``modality`` of a channel; nothing for ``OT``, its default."""
+    return {} if modality == "OT" else {"modality": modality}
 
 
-def modality_name(modality: str, place: int) -> str:
-    """Name a channel that has no name."""
-    return modality if place == 0 and modality != "OT" else f"channel_{place + 1}"
+def name_channel(modality: str, index: int) -> str:
+    """Return a name for a channel without one: its modality, or its number."""
+    if index == 0 and modality != "OT":
+        return modality
+    return f"channel_{index + 1}"
 
 
 def modality_by_name(name: str) -> str | None:
     """Return the DICOM modality that a channel's name speaks of, if it does."""
-    plain = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
+    words = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
     for modality, pattern in _MODALITIES.items():
-        if any(re.fullmatch(pattern, word) for word in plain):
+        if any(re.fullmatch(pattern, word) for word in words):
             return modality
     return None
 
 
 def parse_channel(text: str) -> ChannelSpec:
-    """Return the channel that a person names: ``T1``, or with its modality ``uptake:PT``.
+    """Return the channel that ``--channel`` names: ``T1``, or with its modality ``uptake:PT``.
 
     Raises:
-        MedsegError: If it is none.
+        MedsegError: If it is not a channel.
     """
     name, _, modality = (part.strip() for part in text.partition(":"))
+    modality = modality or modality_by_name(name) or "OT"
     try:
-        return ChannelSpec(name=name, modality=modality or modality_by_name(name) or "OT")
+        return ChannelSpec(name=name, modality=modality)
     except ValueError as error:
         raise MedsegError(
-            f"--channel takes a name such as T1, or a name and a DICOM modality such as uptake:PT; "
+            "--channel takes a name such as T1, or a name and a DICOM modality such as uptake:PT; "
             f"got '{text}'"
         ) from error
 
 
-def _modality(name: str, survey: Fingerprint, place: int, pictures: bool) -> tuple[str, str]:
+def _find_modality(
+    name: str, fingerprint: Fingerprint, channel: int, pictures: bool
+) -> tuple[str, str]:
+    """Return a channel's DICOM modality, and the reason."""
     modality = modality_by_name(name)
     if modality:
         return modality, f"The data set calls this channel '{name}'"
-    lowest = min(case.channels[place].lowest for case in survey.cases)
-    if not pictures and lowest < _AIR:
-        return (
-            "CT",
-            f"Guessed: its values go down to {lowest:g}, as HU of air do. Correct it if not",
-        )
-    return "OT", "Nothing says what it is; CT, MR and PT are normalised in their own ways"
+    lowest = min(case.channels[channel].minimum for case in fingerprint.cases)
+    if not pictures and lowest < _AIR_HU:
+        return "CT", f"Guessed: values go down to {lowest:g}, like air in HU. Correct it if wrong"
+    return "OT", "Unknown; name it if it is CT, MR or PT, which are normalised in their own ways"
 
 
 def read_description(
-    root: Path, listed: CaseListing | None = None, asked: Sequence[ChannelSpec] = ()
+    root: Path, listed: CaseListing | None = None, requested: Sequence[ChannelSpec] = ()
 ) -> DatasetDescription:
     """Read what a data set says of its channels and labels: its ``dataset.json``, or its layout.
 
     Args:
         root: The data folder, or its list of cases.
-        listed: What the layout found; its names count where ``dataset.json`` has none.
-        asked: The channels, where a person named them.
+        listed: The cases; the layout's names count where ``dataset.json`` has none.
+        requested: The channels, where a person named them.
 
     Raises:
-        DatasetError: If it cannot be read, or says what cannot be learned.
+        DatasetError: If ``dataset.json`` cannot be read, or its labels make no sense.
     """
-    listing = root if root.suffix.lower() == ".json" else root / "dataset.json"
-    said = read_json_list(listing) if listing.is_file() else {}
-    meanings = label_meanings(said, listing)
+    file = root if root.suffix.lower() == ".json" else root / "dataset.json"
     folder = root if root.is_dir() else root.parent
-    channels = said.get("channel_names") or said.get("modality") or {}
+    content = read_json_list(file) if file.is_file() else {}
+    meanings = label_meanings(content, file)
+    channel_names = _read_channel_names(content)
+    label_names = {value: _clean_text(name) or f"label_{value}" for value, name in meanings.names}
+    if listed is not None:
+        channel_names = channel_names or listed.channel_names
+        label_names = label_names or listed.label_names
     return DatasetDescription(
-        name=bundle_name(str(said.get("name") or folder.resolve().name)),
-        description=_text(said.get("description")),
-        licence=_text(said.get("licence") or said.get("license")),
-        channel_names=tuple(_ordered(channels)) or (listed.channel_names if listed else ()),
-        label_names={value: _text(name) or f"label_{value}" for value, name in meanings.names}
-        or (listed.label_names if listed else {}),
+        name=bundle_name(str(content.get("name") or folder.resolve().name)),
+        description=_clean_text(content.get("description")),
+        licence=_clean_text(content.get("licence") or content.get("license")),
+        channel_names=channel_names,
+        label_names=label_names,
         ignore=meanings.ignore,
-        asked=tuple(asked),
+        requested_channels=tuple(requested),
         named_regions=meanings.regions,
     )
 
 
-def _ordered(channels: Any) -> Iterator[str]:
+def _read_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names in nnU-Net's ``channel_names`` or MSD's ``modality``, by their numbers."""
+    channels = content.get("channel_names") or content.get("modality")
     if not isinstance(channels, dict):
-        return
-    for key in sorted(channels, key=lambda key: int(key) if str(key).isdigit() else 0):
-        yield _text(channels[key]) or f"channel {key}"
+        return ()
+    keys = sorted(channels, key=lambda key: int(key) if str(key).isdigit() else 0)
+    return tuple(_clean_text(channels[key]) or f"channel {key}" for key in keys)
 
 
-def _text(value: Any) -> str:
-    return " ".join(str(value).split())[:200] if isinstance(value, str) else ""
+def _clean_text(value: Any) -> str:
+    """Return a text on one line, cut to a fair length; empty if it is no text."""
+    if not isinstance(value, str):
+        return ""
+    return " ".join(value.split())[:_MAX_TEXT]
 
 
 def bundle_name(text: str) -> str:
-    """Make a data set's name one that a bundle can have."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-").lower()[:64].strip("_-")
+    """Return a data set's name as one that a bundle can have."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+    plain = plain.strip("_-").lower()[:64].strip("_-")
     return plain or "planned"

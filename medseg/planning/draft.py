@@ -1,4 +1,4 @@
-"""The content of a bundle, choice by choice."""
+"""Drafts the content of a bundle, choice by choice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
+from medseg.datasets.cases import Case
 from medseg.datasets.names import abbreviate
 from medseg.errors import MedsegError
 from medseg.planning.constraints import Constraints, Notes
@@ -19,109 +20,120 @@ from medseg.planning.network import choose_network, max_patch_voxels
 from medseg.planning.schedule import choose_training
 
 _FOLDS = 5
-_ENOUGH_FOR_PIECES = 20
-"""Cases from which on "always in one piece" is believed."""
+_MIN_CASES_IN_ONE_COMPONENT = 20
+"""Cases from which on "always one connected component" is believed."""
+_MAX_NAMED = 20
 
 
-def draft_bundle(seen: InspectedDataset, file: Path, wishes: Constraints) -> dict[str, Any]:
-    """Make the content of ``bundle.json``, choice by choice.
+def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints) -> dict[str, Any]:
+    """Draft the content of ``bundle.json``, choice by choice.
 
     Args:
-        seen: The data set.
-        file: Where the bundle will lie; the data's place is told from there.
-        wishes: What it has to fit.
+        dataset: The data set.
+        file: The bundle's file; the path of the data is given relative to it.
+        constraints: What the plan has to fit.
 
     Returns:
         The content, with a note for each choice.
 
     Raises:
-        DatasetError: If the cases have other channels than were asked for.
-        MedsegError: If a wish does not go with the data.
+        DatasetError: If the cases have other channels than were requested.
+        MedsegError: If a constraint does not go with the data.
     """
     notes: Notes = {}
-    subject, survey, pictures = seen.subject, seen.survey, seen.pictures
-    channels = subject.channels(survey, pictures, notes)
-    labels = subject.labels(survey, notes)
-    regions = subject.regions()
-    if regions and wishes.balanced:
+    description, fingerprint = dataset.description, dataset.fingerprint
+    channels = description.describe_channels(fingerprint, dataset.pictures, notes)
+    labels = description.describe_labels(fingerprint, notes)
+    regions = description.describe_regions()
+    if regions and constraints.balanced:
         raise MedsegError(
-            "--class-weights balanced weighs labels by their volumes, and this data set has "
-            "regions, which lie in each other; write training.class_weights by hand"
+            "--class-weights balanced weighs labels by their volumes, but this data set has "
+            "regions, which overlap; write training.class_weights by hand"
         )
-    data = _data(seen, file, notes)
+    data = _draft_data(dataset, file, notes)
     classes = len(regions) or len(labels) + 1
-    allowed = max_patch_voxels(wishes, wishes.dims or 3, classes)
-    grid = choose_grid(survey, wishes, pictures, allowed, notes)
-    shape = choose_network(grid, wishes, notes, classes)
-    training = choose_training(survey, shape, labels, wishes, notes)
-    preprocessing = choose_intensity(survey, channels, notes)
-    if pictures:
+    patch_voxels = max_patch_voxels(constraints, constraints.dims or 3, classes)
+    grid = choose_grid(fingerprint, constraints, dataset.pictures, patch_voxels, notes)
+    network = choose_network(grid, constraints, notes, classes)
+    training = choose_training(fingerprint, network, labels, constraints, notes)
+    preprocessing = choose_intensity(fingerprint, channels, notes)
+    if dataset.pictures:
         preprocessing["input"] = "picture"
-    elif (spacing := grid.field) is not None:
-        preprocessing["spacing_mm"] = spacing
-    # What looks like one piece may be the annotated part of several; regions keep every piece.
-    inference = {} if "ignore" in data or regions else _inference(survey, labels, notes)
-    return {
-        "$schema": SCHEMA_ID,
-        "name": subject.name,
-        **({"description": subject.description} if subject.description else {}),
-        **({"licence": subject.licence} if subject.licence else {}),
-        "channels": channels,
-        "labels": labels,
-        **({"regions": regions} if regions else {}),
-        "data": data,
-        "preprocessing": preprocessing,
-        "network": shape.network(),
-        "training": training,
-        **({"inference": inference} if inference else {}),
-        "notes": notes,
-    }
+    else:
+        preprocessing["spacing_mm"] = grid.spacing_mm
+    content: dict[str, Any] = {"$schema": SCHEMA_ID, "name": description.name}
+    content |= description.header_fields()
+    content |= {"channels": channels, "labels": labels}
+    if regions:
+        content["regions"] = regions
+    content["data"] = data
+    content["preprocessing"] = preprocessing
+    content["network"] = network.network_section()
+    content["training"] = training
+    # A component may be the labelled part of several; of regions every component is kept.
+    if "ignore" not in data and not regions:
+        content["inference"] = _draft_inference(fingerprint, labels, notes)
+    content["notes"] = notes
+    return content
 
 
-def _data(seen: InspectedDataset, file: Path, notes: Notes) -> dict[str, Any]:
-    """Say where the data are, what of them is no label, and how they are split."""
-    place = os.path.relpath(seen.root.resolve(), file.resolve().parent)
-    data: dict[str, Any] = {"root": place}
-    bad = {fault.where for fault in seen.survey.faults}
-    cases = [case for case in seen.found.cases if case.name not in bad]
+def _draft_data(dataset: InspectedDataset, file: Path, notes: Notes) -> dict[str, Any]:
+    """Say where the data are, which voxels are unlabelled, and how cases are split into folds."""
+    data: dict[str, Any] = {"root": os.path.relpath(dataset.root.resolve(), file.resolve().parent)}
+    cases = _usable_cases(dataset)
     groups = {case.group for case in cases}
     if all(case.fold is not None for case in cases):
-        notes["data.folds"] = "The list of cases names the folds itself"
+        notes["data.folds"] = "The list of cases names the folds"
     elif len(groups) < _FOLDS:
         data["folds"] = max(2, len(groups))
-        notes["data.folds"] = (
-            f"{len(groups)} patients or cases cannot be split into {_FOLDS}"
-            if len(groups) > 1
-            else "One case cannot be split: train with --fold none"
-        )
+        notes["data.folds"] = _explain_few_folds(len(groups))
     if len(groups) < len(cases):
         notes["data.group_by"] = (
-            f"{len(cases)} cases of {len(groups)} groups by the list; a group stays in one fold"
+            f"{len(cases)} cases of {len(groups)} groups in the list; a group stays in one fold"
         )
-    if seen.subject.ignore is not None:
-        data["ignore"] = seen.subject.ignore
+    ignore = dataset.description.ignore
+    if ignore is not None:
+        data["ignore"] = ignore
         notes["data.ignore"] = (
-            "The data set calls this value 'ignore': nobody annotated these voxels, so nothing is "
-            "learned from them and nothing is scored on them"
+            "The data set calls this value 'ignore': these voxels are unlabelled, so nothing is "
+            "learned from them, and they count in no score"
         )
     return data
 
 
-def _inference(
-    survey: Fingerprint, labels: Sequence[dict[str, Any]], notes: Notes
+def _usable_cases(dataset: InspectedDataset) -> list[Case]:
+    bad = {fault.where for fault in dataset.fingerprint.faults}
+    return [case for case in dataset.found.cases if case.name not in bad]
+
+
+def _explain_few_folds(groups: int) -> str:
+    if groups > 1:
+        return f"{groups} patients or cases cannot be split into {_FOLDS} folds"
+    return "One case cannot be split: train with --fold none"
+
+
+def _draft_inference(
+    fingerprint: Fingerprint, labels: Sequence[dict[str, Any]], notes: Notes
 ) -> dict[str, Any]:
-    """Leave it to held-back cases whether only largest pieces are kept; say what speaks for it."""
-    single = []
-    for label in labels:
-        facts = survey.label(label.get("value", label["index"]))
-        if len(facts) >= _ENOUGH_FOR_PIECES and all(one.pieces == 1 for one in facts):
-            single.append(label["name"])
-    notes["inference.keep_largest"] = (
-        "The held-back cases of the training decide, label by label, whether its largest piece "
-        "alone has the better Dice"
+    """Let held-out cases decide about keeping the largest component; note what speaks for it."""
+    single = [label["name"] for label in labels if _is_single_component(fingerprint, label)]
+    reason = (
+        "The held-out cases of the training run decide, label by label, whether the largest "
+        "connected component alone has the better Dice"
     )
     if single:
-        notes["inference.keep_largest"] += (
-            f". In one piece in each of the {len(survey.cases)} cases: {abbreviate(single, 20)}"
+        reason += (
+            f". One component in each of the {len(fingerprint.cases)} cases: "
+            f"{abbreviate(single, _MAX_NAMED)}"
         )
+    notes["inference.keep_largest"] = reason
     return {"keep_largest": None}
+
+
+def _is_single_component(fingerprint: Fingerprint, label: dict[str, Any]) -> bool:
+    """Tell whether a label is one connected component in every one of many cases."""
+    value = label.get("value", label["index"])
+    statistics = fingerprint.label_statistics(value)
+    if len(statistics) < _MIN_CASES_IN_ONE_COMPONENT:
+        return False
+    return all(case.components == 1 for case in statistics)

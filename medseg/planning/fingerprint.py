@@ -1,17 +1,20 @@
-"""What the cases of a data set look like: sizes, spacings, intensities, labels and their pieces.
+"""The fingerprint of a data set: sizes, spacings, intensities and labels of its cases.
 
-Each case is opened once, and what was seen is kept on disk under a hash of its content: a second
-look at the same files costs no more than reading them. No name and no pixel is kept.
+Each case is opened once, and what was measured is cached on disk under a hash of its files'
+content: planning the same data again costs no more than reading them. The cache holds neither
+names nor voxels.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,39 +31,37 @@ from medseg.inference.hashes import hash_scan
 from medseg.io import read_image, stack_channels
 from medseg.volume import Array, Volume
 
-TASK = "surveying cases"
-"""The chore's name in progress events."""
+TASK = "inspecting cases"
+"""The name under which progress is reported."""
 
 QUANTILES = np.linspace(0, 1, 201)
-"""At which the intensities inside the labels are kept."""
+"""At which the foreground's intensities are kept."""
 
-MOST_VALUES = 1000
-"""More values in one label file are no labels."""
+MAX_LABEL_VALUES = 1000
+"""A file with more different values is not a label map."""
 
-_VERSION = 1
-_MOST_LISTED = 65535
-_MOST_WORKERS = 4
-_MOST_SAMPLES = 1_000_000
-"""Voxels looked at per channel: a quantile needs no more."""
+_CACHE_VERSION = 2
+_MAX_LISTED_VALUE = 65535
+_MAX_WORKERS = 4
+_MAX_SAMPLES = 1_000_000
+"""Voxels sampled per channel: a quantile needs no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelStatistics:
-    """One channel of one case.
+    """Intensities of one channel of one case.
 
     Attributes:
-        lowest: Of all voxels.
-        highest: Of all voxels.
-        high: The 99.5 % quantile of all voxels.
-        zeros: Share of voxels that are 0.
-        labelled: Quantiles of the labelled voxels, at ``QUANTILES``; empty without labels.
+        minimum: Of all voxels.
+        maximum: Of all voxels.
+        percentile_99_5: Of all voxels.
+        foreground: Quantiles of the labelled voxels, at ``QUANTILES``; empty without labels.
     """
 
-    lowest: float
-    highest: float
-    high: float
-    zeros: float
-    labelled: tuple[float, ...]
+    minimum: float
+    maximum: float
+    percentile_99_5: float
+    foreground: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,48 +71,51 @@ class LabelStatistics:
     Attributes:
         value: In the label file.
         voxels: How many have it.
-        pieces: Connected components.
-        largest: Voxels of the largest of them.
+        components: Connected components; voxels that share a corner are connected.
     """
 
     value: int
     voxels: int
-    pieces: int
-    largest: int
+    components: int
 
 
 @dataclass(frozen=True, slots=True)
 class CaseFingerprint:
-    """One case, turned to RAS.
+    """One case, its axes reordered to right, anterior, superior.
 
     Attributes:
         shape: Voxels along right, anterior and superior.
         spacing: Voxel size in mm along the same.
         channels: Each channel.
         labels: Each label value that occurs, background left out.
-        box: Share of the image in the smallest box around its non-zero voxels; 1 where labels
-            lie outside it.
+        nonzero_share: Share of the image in the bounding box of its non-zero voxels; 1 where
+            labels lie outside it.
     """
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     channels: tuple[ChannelStatistics, ...]
     labels: tuple[LabelStatistics, ...]
-    box: float
+    nonzero_share: float
 
     @property
     def voxels(self) -> int:
         """Of the image."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
+
+    @property
+    def voxel_mm3(self) -> float:
+        """Volume of a voxel."""
+        return float(np.prod(self.spacing))
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What the cases look like.
+    """The fingerprint of a data set.
 
     Attributes:
-        cases: The good ones.
-        faults: Why the others cannot be used.
+        cases: Those that can be used.
+        faults: Why the others cannot.
     """
 
     cases: tuple[CaseFingerprint, ...]
@@ -119,29 +123,46 @@ class Fingerprint:
 
     @property
     def spacings(self) -> npt.NDArray[np.float64]:
-        """Shape ``(cases, 3)``."""
+        """Shape ``(cases, 3)``, in mm."""
         return np.array([case.spacing for case in self.cases])
 
     @property
-    def values(self) -> tuple[int, ...]:
-        """Every label value that occurs."""
-        return tuple(sorted({label.value for case in self.cases for label in case.labels}))
+    def channel_count(self) -> int:
+        """How many channels each case has."""
+        return len(self.cases[0].channels)
 
-    def label(self, value: int) -> tuple[LabelStatistics, ...]:
-        """Return a label in each case that has it."""
-        return tuple(la for case in self.cases for la in case.labels if la.value == value)
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Every label value that occurs, in order."""
+        values = {label.value for case in self.cases for label in case.labels}
+        return tuple(sorted(values))
 
-    def labelled(self, channel: int) -> npt.NDArray[np.float64]:
-        """Return a channel's labelled intensities, of each case as many."""
-        found = [case.channels[channel].labelled for case in self.cases]
-        return np.array([value for one in found for value in one])
+    def label_statistics(self, value: int) -> tuple[LabelStatistics, ...]:
+        """Return the statistics of a label in each case that has it."""
+        labels = (label for case in self.cases for label in case.labels)
+        return tuple(label for label in labels if label.value == value)
+
+    def label_volumes_mm3(self, value: int) -> list[float]:
+        """Return the volume of a label in each case that has it."""
+        volumes = []
+        for case in self.cases:
+            for label in case.labels:
+                if label.value == value:
+                    volumes.append(label.voxels * case.voxel_mm3)
+        return volumes
+
+    def foreground_intensities(self, channel: int) -> npt.NDArray[np.float64]:
+        """Return a channel's intensities inside the labels, equally many of each case."""
+        intensities: list[float] = []
+        for case in self.cases:
+            intensities.extend(case.channels[channel].foreground)
+        return np.array(intensities)
 
     def shapes_at(self, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
         """Return each case's size in voxels of another spacing, shape ``(cases, 3)``."""
-        sizes: npt.NDArray[np.float64] = np.array(
-            [np.multiply(case.shape, case.spacing) / spacing for case in self.cases]
-        )
-        return sizes
+        extents = [np.multiply(case.shape, case.spacing) for case in self.cases]
+        shapes: npt.NDArray[np.float64] = np.array(extents) / spacing
+        return shapes
 
 
 def extract_fingerprint(
@@ -150,174 +171,193 @@ def extract_fingerprint(
     listeners: Iterable[Listener] = (),
     ignore: int | None = None,
 ) -> Fingerprint:
-    """Look at every case once.
+    """Inspect every case once.
 
     Args:
-        found: The cases; their faults are carried on.
-        cache: Folder of what was seen before.
-        listeners: Hear the progress, in the calling thread.
-        ignore: The value of voxels that nobody annotated, which are no label.
+        found: The cases; their faults are passed on.
+        cache: The folder in which fingerprints of cases are kept.
+        listeners: Told of progress, in the calling thread.
+        ignore: The value of unlabelled voxels (the ignore label), which is not a label.
 
     Returns:
-        What was seen, and what is wrong with the cases that cannot be used: among them those with
+        The fingerprint, and the faults of the cases that cannot be used: among them those with
         another number of channels than most.
 
     Raises:
         OutputError: If the cache cannot be written.
     """
     listeners = tuple(listeners)
-    good: dict[str, CaseFingerprint] = {}
+    total = len(found.cases)
+    usable: dict[str, CaseFingerprint] = {}
     faults = list(found.faults)
-    notify(listeners, Progress(TASK, 0, len(found.cases)))
-    workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
+    notify(listeners, Progress(TASK, 0, total))
+    workers = min(_MAX_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        seen = pool.map(lambda case: _looked_up(case, cache, ignore), found.cases)
-        for done, (case, one) in enumerate(zip(found.cases, seen, strict=True), start=1):
-            if isinstance(one, CaseFingerprint):
-                good[case.name] = one
+        results = pool.map(partial(_load_or_inspect, cache=cache, ignore=ignore), found.cases)
+        for done, (case, result) in enumerate(zip(found.cases, results, strict=True), start=1):
+            if isinstance(result, Fault):
+                faults.append(result)
             else:
-                faults.append(Fault(case.name, one))
-            notify(listeners, Progress(TASK, done, len(found.cases)))
-    kept, odd = _alike(good)
-    return Fingerprint(kept, (*faults, *odd))
+                usable[case.name] = result
+            notify(listeners, Progress(TASK, done, total))
+    faults.extend(_remove_unusual_cases(usable))
+    return Fingerprint(tuple(usable.values()), tuple(faults))
 
 
-def _alike(good: Mapping[str, CaseFingerprint]) -> tuple[tuple[CaseFingerprint, ...], list[Fault]]:
-    """Set aside cases with another number of channels than most, each by name."""
-    often = Counter(len(case.channels) for case in good.values())
-    usual = max(often, key=lambda number: often[number], default=0)
-    kept = tuple(case for case in good.values() if len(case.channels) == usual)
-    return kept, [
-        Fault(name, f"its channels: {len(case.channels)}, where most cases have {usual}")
-        for name, case in good.items()
-        if len(case.channels) != usual
-    ]
+def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
+    """Remove cases with another number of channels than most; return why, for each."""
+    counts = Counter(len(case.channels) for case in cases.values())
+    if not counts:
+        return []
+    usual = max(counts, key=lambda channels: counts[channels])
+    faults = []
+    for name, case in list(cases.items()):
+        channels = len(case.channels)
+        if channels != usual:
+            faults.append(Fault(name, f"has {channels} channels, while most cases have {usual}"))
+            del cases[name]
+    return faults
 
 
-def _looked_up(case: Case, cache: Path, ignore: int | None) -> CaseFingerprint | str:
-    """Return what is known of a case, or why it cannot be used."""
+def _load_or_inspect(case: Case, cache: Path, ignore: int | None) -> CaseFingerprint | Fault:
+    """Return a case's fingerprint, from the cache if it is there, or why it cannot be used."""
     try:
-        labels = ((file,) for file in case.label_files)
-        whole = Scan(case.name, (*case.scan.parts, *labels), _read_as(case))
-        without = "" if ignore is None else f"-without-{ignore}"
-        file = cache / f"{hash_scan(whole)}{without}.json"
-        known = _read(file)
-        if known is None:
-            known = inspect_case(case, ignore)
-            write_atomically(file, json.dumps(asdict(known) | {"version": _VERSION}))
-        return known
+        file = _cache_file(case, cache, ignore)
+        fingerprint = _read_cached(file)
+        if fingerprint is None:
+            fingerprint = inspect_case(case, ignore)
+            content = asdict(fingerprint) | {"version": _CACHE_VERSION}
+            write_atomically(file, json.dumps(content))
+        return fingerprint
     except ScanError as error:
-        return str(error)
+        return Fault.from_error(case.name, error)
     except Exception as error:
-        error.add_note(f"while looking at the case {case.name}")
+        error.add_note(f"while inspecting the case {case.name}")
         raise
 
 
-def _read_as(case: Case) -> str:
-    """Return what decides how a case's files are read, besides themselves; usually nothing."""
-    return case.scan.volume + (case.structures.key if case.structures else "")
+def _cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
+    """Return where a case's fingerprint is kept: under a hash of all that it depends on."""
+    label_files = ((file,) for file in case.label_files)
+    # What decides how the files are read, besides themselves: a volume of several in one file,
+    # and which structures of DICOM objects or masks are labels.
+    reading = case.scan.volume
+    if case.structures:
+        reading += case.structures.key
+    digest = hash_scan(Scan(case.name, (*case.scan.parts, *label_files), reading))
+    suffix = "" if ignore is None else f"-without-{ignore}"
+    return cache / f"{digest}{suffix}.json"
 
 
-def _read(file: Path) -> CaseFingerprint | None:
-    """Return what a file says; ``None`` where there is none, or one that was not written whole."""
+def _read_cached(file: Path) -> CaseFingerprint | None:
+    """Return a cached fingerprint; ``None`` if there is none, or it is damaged or outdated."""
     try:
         content = json.loads(file.read_text())
-        if content.pop("version") != _VERSION:
+        if content.pop("version") != _CACHE_VERSION:
             return None
         return CaseFingerprint(
             shape=tuple(content["shape"]),
             spacing=tuple(content["spacing"]),
-            channels=tuple(
-                ChannelStatistics(**(one | {"labelled": tuple(one["labelled"])}))
-                for one in content["channels"]
-            ),
-            labels=tuple(LabelStatistics(**one) for one in content["labels"]),
-            box=content["box"],
+            channels=tuple(_parse_channel(channel) for channel in content["channels"]),
+            labels=tuple(LabelStatistics(**label) for label in content["labels"]),
+            nonzero_share=content["nonzero_share"],
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # it is made anew
+        return None  # the case is inspected again, and the file replaced
+
+
+def _parse_channel(content: Mapping[str, Any]) -> ChannelStatistics:
+    return ChannelStatistics(**{**content, "foreground": tuple(content["foreground"])})
 
 
 def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
-    """Open a case and note what it looks like.
+    """Open a case and measure it.
 
     Args:
         case: The case.
-        ignore: The value of voxels that nobody annotated, which are no label.
+        ignore: The value of unlabelled voxels (the ignore label), which is not a label.
 
     Raises:
-        ScanError: If it cannot be read, or image and label do not fit each other.
+        ScanError: If it cannot be read, or image and label map do not lie on one grid.
     """
-    parts = case.scan.parts
-    image = stack_channels([read_image(part, volume=case.scan.volume) for part in parts])
+    channels = [read_image(files, volume=case.scan.volume) for files in case.scan.parts]
+    image = stack_channels(channels)
     label = case.read_label(image)
     image.require_same_grid(label, "the image and its label map")
-    labels = _values(label)
+    labels = _label_values(label)
     if ignore is not None:
         labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)
-    turn = nib.orientations.io_orientation(image.affine)[:, 0].astype(int)
-    along = np.argsort(turn)  # voxel axis of right, anterior, superior
-    inside = labels > 0
+    foreground = labels > 0
+    # The anatomical axis (0 right, 1 anterior, 2 superior) of each voxel axis, and the reverse.
+    anatomical = nib.orientations.io_orientation(image.affine)[:, 0].astype(int)
+    i, j, k = np.argsort(anatomical)
+    shape, spacing = image.shape, image.spacing
     return CaseFingerprint(
-        shape=tuple(image.shape[axis] for axis in along),  # type: ignore[arg-type]
-        spacing=tuple(float(image.spacing[axis]) for axis in along),  # type: ignore[arg-type]
-        channels=tuple(_channel(voxels, inside) for voxels in image.array),
-        labels=tuple(_labels(labels)),
-        box=_box(image, inside),
+        shape=(shape[i], shape[j], shape[k]),
+        spacing=(float(spacing[i]), float(spacing[j]), float(spacing[k])),
+        channels=tuple(_measure_channel(voxels, foreground) for voxels in image.array),
+        labels=tuple(_measure_labels(labels)),
+        nonzero_share=_nonzero_share(image, foreground),
     )
 
 
-def _values(label: Volume) -> Array:
+def _label_values(label: Volume) -> Array:
+    """Return the voxels of a label map, shape ``(i, j, k)``."""
     first: Array
     first, *others = label.array
     if any((first != other).any() for other in others):
         raise ScanError(
-            "the label is a picture in colours, whose meaning cannot be planned; write the "
-            "labels with their colours into a bundle.json by hand"
+            "the label map is a colour picture, and nothing says what each colour means; write a "
+            "bundle.json by hand whose labels give their colours"
         )
     return first
 
 
-def _channel(voxels: Array, inside: npt.NDArray[np.bool_]) -> ChannelStatistics:
-    step = max(1, voxels.size // _MOST_SAMPLES)
+def _measure_channel(voxels: Array, foreground: npt.NDArray[np.bool_]) -> ChannelStatistics:
+    step = max(1, voxels.size // _MAX_SAMPLES)
     sample = voxels.ravel(order="K")[::step]
-    labelled = voxels[inside]
-    labelled = labelled[:: max(1, labelled.size // _MOST_SAMPLES)]
-    quantiles = np.quantile(labelled, QUANTILES).tolist() if labelled.size else []
+    labelled = voxels[foreground]
+    step = max(1, labelled.size // _MAX_SAMPLES)
+    labelled = labelled[::step]
+    quantiles: list[float] = []
+    if labelled.size:
+        quantiles = np.quantile(labelled, QUANTILES).tolist()
     return ChannelStatistics(
-        lowest=float(voxels.min()),
-        highest=float(voxels.max()),
-        high=float(np.quantile(sample, 0.995)),
-        zeros=float((sample == 0).mean()),
-        labelled=tuple(round(value, 6) for value in quantiles),
+        minimum=float(voxels.min()),
+        maximum=float(voxels.max()),
+        percentile_99_5=float(np.quantile(sample, 0.995)),
+        foreground=tuple(round(value, 6) for value in quantiles),
     )
 
 
-def _labels(labels: Array) -> Iterator[LabelStatistics]:
+def _measure_labels(labels: Array) -> Iterator[LabelStatistics]:
+    """Count the voxels and the connected components of each label."""
     values = np.unique(labels)
-    if len(values) > MOST_VALUES:
-        raise ScanError(f"the label holds {len(values)} different values; it is no label map")
-    present = [int(value) for value in values if value > 0]
-    wide = values[-1] > _MOST_LISTED
-    boxes = [] if wide else ndimage.find_objects(labels)
-    for value in present:
-        # Of wide values the list of boxes would be as long as the largest.
-        box = (slice(None),) * 3 if wide else boxes[value - 1]
+    if len(values) > MAX_LABEL_VALUES:
+        raise ScanError(
+            f"the label map holds {len(values)} different values; at most {MAX_LABEL_VALUES} are "
+            "labels, more are intensities"
+        )
+    whole = (slice(None),) * 3
+    # SciPy's list of bounding boxes is as long as the largest value: too long for large values.
+    has_boxes = values[-1] <= _MAX_LISTED_VALUE
+    boxes = ndimage.find_objects(labels) if has_boxes else []
+    for value in (int(value) for value in values if value > 0):
+        box = boxes[value - 1] if has_boxes else whole
         mask = labels[box] == value
-        pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
-        sizes = np.bincount(pieces.ravel())[1:]
-        yield LabelStatistics(value, int(mask.sum()), int(count), int(sizes.max()))
+        _, components = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        yield LabelStatistics(value, int(mask.sum()), int(components))
 
 
-def _box(image: Volume, inside: npt.NDArray[np.bool_]) -> float:
-    """Return the share of the image in the box around what is not zero."""
+def _nonzero_share(image: Volume, foreground: npt.NDArray[np.bool_]) -> float:
+    """Return the share of the image in the bounding box of what is not zero."""
     if image.array.min() < 0:
         return 1.0
     above: npt.NDArray[np.bool_] = np.any(image.array > 0, axis=0)
-    found = ndimage.find_objects(above.astype(np.uint8))
-    if not found or found[0] is None:
+    boxes = ndimage.find_objects(above.astype(np.uint8))
+    if not boxes or boxes[0] is None:
         return 1.0
-    box: Any = found[0]
-    if inside.sum() != inside[box].sum():
+    box: Any = boxes[0]
+    if foreground.sum() != foreground[box].sum():
         return 1.0
     return float(above[box].size / above.size)

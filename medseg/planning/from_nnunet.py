@@ -1,4 +1,4 @@
-"""nnU-Net's plans → the content of a bundle, and a list of what a bundle cannot say."""
+"""Converts nnU-Net's plans to the content of a bundle, and lists what a bundle cannot say."""
 
 from __future__ import annotations
 
@@ -10,258 +10,308 @@ from medseg.errors import DatasetError
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.description import (
     DatasetDescription,
+    Fields,
     bundle_name,
     modality_by_name,
-    modality_of,
+    modality_field,
 )
-from medseg.planning.nnunet_plans import Arguments, NnunetPlans
-from medseg.planning.schedule import UNTIMED_STEPS
+from medseg.planning.nnunet_plans import Arguments, Intensities, NnunetPlans
+from medseg.planning.schedule import BUDGET_REASON, UNTIMED_STEPS
 
-LEFT_BEHIND = "nnU-Net"
+OMISSIONS_NOTE = "nnU-Net"
 """The note that lists what was not carried over."""
 
-_PICTURES = "NaturalImage2DIO"
-_REORIENTING = "NibabelIOWithReorient"
-_FLAT_NETWORK, _RESIDUAL_NETWORK = "PlainConvUNet", "ResidualEncoderUNet"
-_ITS_STEPS = 250_000
+_MAX_NOTE = 4000
+"""Characters of a note."""
+
+_PICTURE_READER = "NaturalImage2DIO"
+_REORIENTING_READER = "NibabelIOWithReorient"
+_PLAIN_NETWORK, _RESIDUAL_NETWORK = "PlainConvUNet", "ResidualEncoderUNet"
+_NNUNET_STEPS = 250_000
 _VALIDATIONS = 8
-_CUTS_BLACK = 0.0
+
+_CT, _ZSCORE = "CTNormalization", "ZScoreNormalization"
+_RESCALE, _RGB = "RescaleTo01Normalization", "RGBTo01Normalization"
 
 
 @dataclass(frozen=True, slots=True)
 class ConvertedPlans:
-    """What came of nnU-Net's plans.
+    """nnU-Net's plans as a bundle.
 
     Attributes:
         content: Of ``bundle.json``; without ``$schema`` and ``data``.
-        left_behind: Sentences on what the plans say and the bundle does not.
+        omissions: Sentences on what the plans say and the bundle does not.
     """
 
     content: dict[str, Any]
-    left_behind: tuple[str, ...]
+    omissions: tuple[str, ...]
 
 
 @dataclass(slots=True)
-class _Way:
-    """What is said on the way."""
+class _Remarks:
+    """What is noted while plans are converted."""
 
     notes: Notes = field(default_factory=dict)
-    left_behind: list[str] = field(default_factory=list)
+    omissions: list[str] = field(default_factory=list)
+
+    def omit(self, what: str) -> None:
+        """Note what is not carried over."""
+        self.omissions.append(what)
 
 
 def convert_plans(
-    plans: NnunetPlans, subject: DatasetDescription, wishes: Constraints
+    plans: NnunetPlans, description: DatasetDescription, constraints: Constraints
 ) -> ConvertedPlans:
-    """Write a bundle that says what plans say.
+    """Write a bundle that says what nnU-Net's plans say.
 
     Args:
         plans: The plans and the configuration chosen from them.
-        subject: What the data set's ``dataset.json`` says.
-        wishes: Whether a GPU will train, and the time there is.
+        description: What the data set's ``dataset.json`` says.
+        constraints: Whether a GPU will be used, and the time there is.
 
     Raises:
         DatasetError: If the labels are not named, or channels and plans differ.
     """
-    way = _Way()
-    channels = _channels(plans, subject)
-    content: dict[str, Any] = {
-        "name": bundle_name(plans.dataset_name) if plans.dataset_name else subject.name,
-        **({"description": subject.description} if subject.description else {}),
-        **({"licence": subject.licence} if subject.licence else {}),
-        "channels": channels,
-        "labels": _labels(subject),
-        **({"regions": subject.regions()} if subject.named_regions else {}),
-        "preprocessing": _preprocessing(plans, way),
-        "network": _network(plans, way),
-        "training": _training(plans, wishes, way),
-    }
-    way.left_behind += _always(plans)
-    if way.left_behind:
-        listed = "; ".join(f"({n}) {what}" for n, what in enumerate(way.left_behind, start=1))
-        way.notes[LEFT_BEHIND] = f"Not carried over from {plans.name}: {listed}"[:4000]
-    return ConvertedPlans(content | {"notes": way.notes}, tuple(way.left_behind))
+    remarks = _Remarks()
+    content: dict[str, Any] = {"name": description.name}
+    if plans.dataset_name:
+        content["name"] = bundle_name(plans.dataset_name)
+    content |= description.header_fields()
+    content["channels"] = _convert_channels(plans, description)
+    content["labels"] = _convert_labels(description)
+    if description.named_regions:
+        content["regions"] = description.describe_regions()
+    content["preprocessing"] = _convert_preprocessing(plans, remarks)
+    content["network"] = _convert_network(plans, remarks)
+    content["training"] = _convert_training(plans, constraints, remarks)
+    remarks.omissions.extend(_general_omissions(plans))
+    listed = "; ".join(f"({n}) {what}" for n, what in enumerate(remarks.omissions, start=1))
+    note = f"Not carried over from {plans.name}: {listed}"
+    remarks.notes[OMISSIONS_NOTE] = note[:_MAX_NOTE]
+    content["notes"] = remarks.notes
+    return ConvertedPlans(content, tuple(remarks.omissions))
 
 
-def _channels(plans: NnunetPlans, subject: DatasetDescription) -> list[dict[str, Any]]:
-    schemes, names = plans.configuration.normalization_schemes, subject.channel_names
+def _convert_channels(plans: NnunetPlans, description: DatasetDescription) -> list[Fields]:
+    schemes = plans.configuration.normalization_schemes
+    names = description.channel_names
     if len(names) != len(schemes):
         raise DatasetError(
-            f"{plans.file}: normalises {len(schemes)} channels, and dataset.json names "
-            f"{len(names)}; do they belong together?"
+            f"the plans normalise {len(schemes)} channels, but dataset.json names {len(names)}; "
+            "do they belong together?",
+            source=plans.file,
         )
-    return [
-        {
-            "name": name,
-            **modality_of("CT" if scheme == "CTNormalization" else modality_by_name(name) or "OT"),
-        }
-        for name, scheme in zip(names, schemes, strict=True)
-    ]
+    channels = []
+    for name, scheme in zip(names, schemes, strict=True):
+        modality = modality_by_name(name) or "OT"
+        if scheme == _CT:
+            modality = "CT"
+        channels.append({"name": name, **modality_field(modality)})
+    return channels
 
 
-def _labels(subject: DatasetDescription) -> list[dict[str, Any]]:
-    if not subject.label_names:
+def _convert_labels(description: DatasetDescription) -> list[Fields]:
+    if not description.label_names:
         raise DatasetError("dataset.json names no label besides background")
-    return subject.named_labels()
+    return description.describe_named_labels()
 
 
-def _preprocessing(plans: NnunetPlans, way: _Way) -> dict[str, Any]:
-    section: dict[str, Any] = {}
-    if plans.reader == _PICTURES:
+def _convert_preprocessing(plans: NnunetPlans, remarks: _Remarks) -> Fields:
+    section: Fields = {}
+    pictures = plans.reader == _PICTURE_READER
+    if pictures:
         section["input"] = "picture"
     else:
-        spacing = plans.turned(plans.configuration.spacing)
-        section["spacing_mm"] = [*spacing, *([None] if plans.dims == 2 else [])]
-        way.notes["preprocessing.spacing_mm"] = f"The spacing of {plans.name}"
-        way.left_behind.append(
-            "resampling: images are brought to the spacing linearly, not by cubic splines with "
-            "the coarse axis apart"
-        )
-        if plans.reader != _REORIENTING:
-            way.left_behind.append(
-                "axes: nnU-Net counts them as the files store them, medseg as right, anterior, "
-                "superior. This is the same for axial slices; for others turn the numbers of "
-                "spacing_mm, patch, strides and kernel_sizes"
-            )
-    places = range(len(plans.configuration.normalization_schemes))
-    chosen = [_intensity(plans, place, way) for place in places]
-    section["intensity"] = chosen[0] if all(one == chosen[0] for one in chosen) else chosen
+        section["spacing_mm"] = _convert_spacing(plans, remarks)
+    count = len(plans.configuration.normalization_schemes)
+    schemes = [_convert_normalization(plans, channel, remarks) for channel in range(count)]
+    all_alike = all(scheme == schemes[0] for scheme in schemes)
+    section["intensity"] = schemes[0] if all_alike else schemes
     masks = plans.configuration.use_mask_for_norm
     if masks and all(masks):
-        section["crop_above"] = _CUTS_BLACK
-        way.notes["preprocessing.crop_above"] = "The plans normalise inside non-zero voxels alone"
-    elif plans.reader != _PICTURES:
-        way.left_behind.append(
-            "the crop to the box of non-zero voxels; set preprocessing.crop_above to 0 where "
-            "images are black around and never negative"
+        section["crop_above"] = 0.0
+        remarks.notes["preprocessing.crop_above"] = "The plans normalise over non-zero voxels alone"
+    elif not pictures:
+        remarks.omit(
+            "the crop to the bounding box of non-zero voxels; set preprocessing.crop_above to 0 "
+            "where images have black surroundings and are never negative"
         )
     return section
 
 
-def _intensity(plans: NnunetPlans, place: int, way: _Way) -> dict[str, Any]:
-    scheme = plans.configuration.normalization_schemes[place]
-    note = "preprocessing.intensity" + (
-        f".{place}" if len(plans.configuration.normalization_schemes) > 1 else ""
+def _convert_spacing(plans: NnunetPlans, remarks: _Remarks) -> list[float | None]:
+    spacing: list[float | None] = [*plans.reorder_axes(plans.configuration.spacing)]
+    if plans.dims == 2:
+        spacing.append(None)
+    remarks.notes["preprocessing.spacing_mm"] = f"The spacing of {plans.name}"
+    remarks.omit(
+        "resampling: images are resampled linearly, not by cubic splines with the coarse axis "
+        "treated on its own"
     )
-    way.notes[note] = scheme
-    if scheme == "CTNormalization":
-        return _window(plans, place, note, way)
-    if scheme == "RescaleTo01Normalization":
+    if plans.reader != _REORIENTING_READER:
+        remarks.omit(
+            "axes: nnU-Net keeps them as the files store them, medseg reorders them to right, "
+            "anterior, superior. This is the same for axial slices; for others reorder the numbers "
+            "of spacing_mm, patch, strides and kernel_sizes"
+        )
+    return spacing
+
+
+def _convert_normalization(plans: NnunetPlans, channel: int, remarks: _Remarks) -> Fields:
+    schemes = plans.configuration.normalization_schemes
+    scheme = schemes[channel]
+    note = "preprocessing.intensity"
+    if len(schemes) > 1:
+        note += f".{channel}"
+    remarks.notes[note] = scheme
+    if scheme == _CT:
+        remarks.notes[note] = (
+            "CTNormalization: clipped to the 0.5 % and 99.5 % quantiles inside the labels, then "
+            "shifted and scaled by the mean and standard deviation there"
+        )
+        return _convert_ct_normalization(plans, channel)
+    if scheme == _RESCALE:
         return {"kind": "minmax"}
-    if scheme == "RGBTo01Normalization":
+    if scheme == _RGB:
         return {"kind": "window", "low": 0, "high": 255, "mean": 0, "std": 255}
-    if scheme != "ZScoreNormalization":
-        way.left_behind.append(
-            f"{scheme} of channel {place}, which medseg does not have; each image is normalised "
-            "by its own mean and deviation instead"
+    if scheme != _ZSCORE:
+        remarks.omit(
+            f"{scheme} of channel {channel}, which medseg does not have; each image is normalised "
+            "by its own mean and standard deviation instead"
         )
         return {"kind": "zscore"}
     masks = plans.configuration.use_mask_for_norm
-    if place < len(masks) and masks[place]:
-        way.left_behind.append(
-            f"the mask of channel {place}: mean and deviation are those of the voxels that are "
-            "not 0, without the holes that nnU-Net fills"
-        )
-        return {"kind": "zscore", "nonzero": True}
-    return {"kind": "zscore"}
-
-
-def _window(plans: NnunetPlans, place: int, note: str, way: _Way) -> dict[str, Any]:
-    """Return CTNormalization, which a window is to the letter."""
-    known = plans.intensities.get(place)
-    if known is None:
-        raise DatasetError(
-            f"{plans.file}: channel {place} has CTNormalization, and "
-            "foreground_intensity_properties_per_channel says nothing of it"
-        )
-    if known.std == 0 or known.percentile_00_5 >= known.percentile_99_5:
-        raise DatasetError(
-            f"{plans.file}: channel {place} has the same intensity everywhere inside the labels "
-            f"({known.mean:g}), which cannot be CT; mend the data, and plan anew"
-        )
-    way.notes[note] = (
-        "CTNormalization: clipped to the 0.5 % and 99.5 % quantiles inside the labels, then "
-        "shifted and scaled by the mean and deviation there"
+    if channel >= len(masks) or not masks[channel]:
+        return {"kind": "zscore"}
+    remarks.omit(
+        f"the mask of channel {channel}: mean and standard deviation are those of the non-zero "
+        "voxels, without the holes that nnU-Net fills"
     )
+    return {"kind": "zscore", "nonzero": True}
+
+
+def _convert_ct_normalization(plans: NnunetPlans, channel: int) -> Fields:
+    """Return the window that is exactly nnU-Net's CTNormalization."""
+    intensities = plans.intensities.get(channel)
+    if intensities is None:
+        raise DatasetError(
+            f"channel {channel} has CTNormalization, but "
+            "foreground_intensity_properties_per_channel says nothing about it",
+            source=plans.file,
+        )
+    if _is_constant(intensities):
+        raise DatasetError(
+            f"channel {channel} has the same intensity everywhere inside the labels "
+            f"({intensities.mean:g}), which cannot be CT; correct the data, and plan again",
+            source=plans.file,
+        )
     return {
         "kind": "window",
-        "low": known.percentile_00_5,
-        "high": known.percentile_99_5,
-        "mean": known.mean,
-        "std": known.std,
+        "low": intensities.percentile_00_5,
+        "high": intensities.percentile_99_5,
+        "mean": intensities.mean,
+        "std": intensities.std,
     }
 
 
-def _network(plans: NnunetPlans, way: _Way) -> dict[str, Any]:
+def _is_constant(intensities: Intensities) -> bool:
+    if intensities.std == 0:
+        return True
+    return intensities.percentile_00_5 >= intensities.percentile_99_5
+
+
+def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     arguments = plans.arguments
-    kind = plans.configuration.architecture.network_class_name.rpartition(".")[2]
-    way.left_behind += _unlike(kind, arguments)
-    way.notes["network.channels"] = f"features_per_stage of {plans.name}"
-    way.notes["network.strides"] = f"The strides of {plans.name}"
-    kernels = plans.levels(arguments.kernel_sizes)
-    kernels_field = {"kernel_sizes": kernels} if any(one != 3 for one in kernels) else {}
-    if any(kernel != kernels[0] for kernel in kernels):
-        way.left_behind.append(
-            "kernel sizes on the way up: a level's convolutions there have the kernel of the "
-            "level below, nnU-Net's that of their own"
-        )
-    norm = (arguments.norm_op or "InstanceNorm").rpartition(".")[2]
-    if not norm.startswith(("InstanceNorm", "BatchNorm")):
-        way.left_behind.append(f"the normalisation layers {norm}; instance norm is used")
-    return {
+    kind = _class_name(plans.configuration.architecture.network_class_name)
+    remarks.omissions.extend(_network_omissions(kind, arguments))
+    remarks.notes["network.channels"] = f"features_per_stage of {plans.name}"
+    remarks.notes["network.strides"] = f"The strides of {plans.name}"
+    section: Fields = {
         "kind": "unet",
         "dims": plans.dims,
         "channels": list(arguments.features_per_stage),
-        "strides": plans.levels(arguments.strides),
-        **kernels_field,
-        "residual": kind == _RESIDUAL_NETWORK,
-        "norm": "batch" if norm.startswith("BatchNorm") else "instance",
-        "deep_supervision": True,
+        "strides": plans.level_sizes(arguments.strides),
     }
+    kernels = plans.level_sizes(arguments.kernel_sizes)
+    if any(kernel != 3 for kernel in kernels):
+        section["kernel_sizes"] = kernels
+    if any(kernel != kernels[0] for kernel in kernels):
+        remarks.omit(
+            "kernel sizes of the decoder: the convolutions of a level have the kernel of the level "
+            "below, in nnU-Net their own"
+        )
+    section["residual"] = kind == _RESIDUAL_NETWORK
+    section["norm"] = _convert_norm(arguments, remarks)
+    section["deep_supervision"] = True
+    return section
 
 
-def _unlike(kind: str, arguments: Arguments) -> Iterator[str]:
+def _convert_norm(arguments: Arguments, remarks: _Remarks) -> str:
+    norm = _class_name(arguments.norm_op or "InstanceNorm")
+    if norm.startswith("BatchNorm"):
+        return "batch"
+    if not norm.startswith("InstanceNorm"):
+        remarks.omit(f"the normalisation layers {norm}; instance norm is used")
+    return "instance"
+
+
+def _network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
     """Say how medseg's U-Net differs from the planned one."""
+    encoder = arguments.n_conv_per_stage
+    decoder = arguments.n_conv_per_stage_decoder
     if kind == _RESIDUAL_NETWORK:
         yield (
-            f"the number of residual blocks per level, {_counts(arguments.n_blocks_per_stage)} "
-            f"down and {_counts(arguments.n_conv_per_stage_decoder)} convolutions up; every level "
-            "has one block of two convolutions, both ways"
+            "the number of residual blocks per level, "
+            f"{_format_counts(arguments.n_blocks_per_stage)} in the encoder, and "
+            f"{_format_counts(decoder)} convolutions in the decoder; every level has one block of "
+            "two convolutions in both"
         )
-    elif kind != _FLAT_NETWORK:
-        yield f"the network {kind}; a plain U-Net with its sizes takes its place"
-    elif _other_than_two(arguments.n_conv_per_stage, arguments.n_conv_per_stage_decoder):
+    elif kind != _PLAIN_NETWORK:
+        yield f"the network {kind}; a plain U-Net of its size takes its place"
+    elif not (_all_two(encoder) and _all_two(decoder)):
         yield (
-            f"the number of convolutions per level, {_counts(arguments.n_conv_per_stage)} down "
-            f"and {_counts(arguments.n_conv_per_stage_decoder)} up; every level has two"
+            f"the number of convolutions per level, {_format_counts(encoder)} in the encoder and "
+            f"{_format_counts(decoder)} in the decoder; every level has two"
         )
     if arguments.conv_bias:
         yield "biases of convolutions, which the normalisation after them cancels"
     if arguments.dropout_op is not None:
-        yield f"dropout ({arguments.dropout_op.rpartition('.')[2]}); set network.dropout"
-    if not (arguments.nonlin or "LeakyReLU").endswith("LeakyReLU"):
-        yield f"the activation {str(arguments.nonlin).rpartition('.')[2]}; LeakyReLU is used"
+        yield f"dropout ({_class_name(arguments.dropout_op)}); set network.dropout"
+    activation = _class_name(arguments.nonlin or "LeakyReLU")
+    if activation != "LeakyReLU":
+        yield f"the activation {activation}; LeakyReLU is used"
 
 
-def _other_than_two(*counts: int | tuple[int, ...] | None) -> bool:
-    return any(
-        n != 2 for each in counts for n in (each if isinstance(each, tuple) else (each or 2,))
-    )
+def _class_name(path: str) -> str:
+    """Return the class of a dotted path such as ``torch.nn.LeakyReLU``."""
+    return path.rpartition(".")[2]
 
 
-def _counts(counts: int | tuple[int, ...] | None) -> str:
-    return ", ".join(map(str, counts)) if isinstance(counts, tuple) else str(counts)
+def _all_two(counts: int | tuple[int, ...] | None) -> bool:
+    """Tell whether every level has two convolutions; where nothing is said, it has."""
+    if isinstance(counts, tuple):
+        return all(count == 2 for count in counts)
+    return counts in (None, 2)
 
 
-def _training(plans: NnunetPlans, wishes: Constraints, way: _Way) -> dict[str, Any]:
-    steps = UNTIMED_STEPS[wishes.on_gpu]
-    way.notes["training.patch"] = f"The patch of {plans.name}"
-    way.notes["training.batch_size"] = f"The batch of {plans.name}"
-    way.notes["training.steps"] = (
-        f"medseg's own; plans do not say. nnU-Net's trainer takes {_ITS_STEPS:,}"
-    )
-    way.notes["training.optimizer"] = "As nnU-Net's trainer: SGD with momentum, rate 0.01, poly"
-    section: dict[str, Any] = {
-        "patch": plans.turned(plans.configuration.patch_size),
+def _format_counts(counts: int | tuple[int, ...] | None) -> str:
+    if isinstance(counts, tuple):
+        return ", ".join(str(count) for count in counts)
+    return str(counts)
+
+
+def _convert_training(plans: NnunetPlans, constraints: Constraints, remarks: _Remarks) -> Fields:
+    steps = UNTIMED_STEPS[constraints.on_gpu]
+    remarks.notes |= {
+        "training.patch": f"The patch of {plans.name}",
+        "training.batch_size": f"The batch of {plans.name}",
+        "training.steps": (
+            f"medseg's default; plans do not say. nnU-Net's trainer takes {_NNUNET_STEPS:,}"
+        ),
+        "training.optimizer": "As nnU-Net's trainer: SGD with momentum, rate 0.01, poly",
+    }
+    section: Fields = {
+        "patch": plans.reorder_axes(plans.configuration.patch_size),
         "batch_size": plans.configuration.batch_size,
         "steps": steps,
         "optimizer": "sgd",
@@ -270,29 +320,28 @@ def _training(plans: NnunetPlans, wishes: Constraints, way: _Way) -> dict[str, A
         "foreground_share": 0.33,
         "validate_every": steps // _VALIDATIONS,
     }
-    if wishes.budget_minutes is not None:
-        section["budget_minutes"] = round(wishes.budget_minutes, 3)
-        way.notes["training.budget_minutes"] = (
-            "As asked for. The training measures its own speed first and then fits the steps"
-        )
+    if constraints.budget_minutes is not None:
+        section["budget_minutes"] = round(constraints.budget_minutes, 3)
+        remarks.notes["training.budget_minutes"] = BUDGET_REASON
     if not plans.configuration.batch_dice:
-        way.left_behind.append("batch_dice false: the Dice loss pools the patches of a batch here")
+        remarks.omit("batch_dice false: the Dice loss pools the patches of a batch here")
     return section
 
 
-def _always(plans: NnunetPlans) -> Iterator[str]:
+def _general_omissions(plans: NnunetPlans) -> Iterator[str]:
     """Say what no bundle carries: the cascade, and what nnU-Net's code decides by itself."""
     cascade = [name for name in plans.others if "cascade" in name or "lowres" in name]
     if cascade:
         yield f"the cascade ({', '.join(cascade)}): medseg has one stage"
-    rest = [name for name in plans.others if name not in cascade]
-    if rest:
-        yield f"the other configurations ({', '.join(rest)}); --dims chooses, or plans each"
-    yield ("deep supervision's coarsest output: it counts least here, and nothing in nnU-Net")
+    others = [name for name in plans.others if name not in cascade]
+    if others:
+        listed = ", ".join(others)
+        yield f"the other configurations ({listed}); use --dims to choose, or plan each"
+    yield "deep supervision's coarsest output: it counts least here, and not at all in nnU-Net"
     yield (
         "nnU-Net's augmentation: medseg's standard one is used, which mirrors along the same axes, "
-        "varies intensities less often, and treats anisotropic patches as any others"
+        "varies intensities less often, and treats anisotropic patches like any others"
     )
-    yield "mirroring when predicting; `medseg segment --mirror` does it"
+    yield "mirroring in prediction (test-time augmentation); `medseg segment --mirror` does it"
     if (plans.file.parent / "splits_final.json").is_file():
         yield "splits_final.json: list the folds in a cases.csv to keep them"

@@ -1,4 +1,4 @@
-"""The grid the network works on: 2D or 3D, and the voxel size."""
+"""Chooses the grid that the network works on: 2D or 3D, and the voxel size."""
 
 from __future__ import annotations
 
@@ -11,27 +11,35 @@ from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.fingerprint import Fingerprint
 
 ANISOTROPIC = 3.0
-"""From this ratio of spacings on, the coarse axis is treated on its own, as in nnU-Net."""
+"""An axis whose spacing is over this many times the next coarser one's is treated on its own, as
+in nnU-Net."""
 
-_FEW_SLICES = 8
+_MIN_SLICES_3D = 8
 """Fewer slices than this leave nothing to learn along them."""
-_COARSE_QUANTILE = 0.1
-_ENOUGH = 1 / 8
-"""Share of a typical image that a patch should see, where time is short."""
-_ACROSS = 10.0
+_COARSE_AXIS_QUANTILE = 0.1
+_MIN_PATCH_SHARE = 1 / 8
+"""Share of a typical image that a patch should cover, where time is short."""
+_MIN_LABEL_VOXELS = 10.0
 """Voxels that must be left across the smallest label."""
-_COARSER = 1.15
+_COARSENING = 1.15
+"""Factor of one step towards a coarser grid."""
+
+_SPACING = "preprocessing.spacing_mm"
+_DIMS = "network.dims"
+
+Spacing = npt.NDArray[np.float64]
+"""Voxel size in mm along right, anterior and superior."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Where the network works.
+    """The grid that the network works on.
 
     Attributes:
         dims: 2 or 3.
         spacing: Voxel size in mm, or in pixels for pictures.
         shape: A typical image's size in such voxels, ``dims`` numbers.
-        pictures: Whether there is no space in mm.
+        pictures: Whether the images are pictures, which have no size in mm.
     """
 
     dims: int
@@ -40,8 +48,8 @@ class Grid:
     pictures: bool
 
     @property
-    def field(self) -> list[float | None] | None:
-        """What ``preprocessing.spacing_mm`` says."""
+    def spacing_mm(self) -> list[float | None] | None:
+        """What ``preprocessing.spacing_mm`` says: 4 digits; ``null`` across slices in 2D."""
         if self.pictures:
             return None
         x, y, z = (float(f"{mm:.4g}") for mm in self.spacing)
@@ -49,104 +57,115 @@ class Grid:
 
 
 def choose_grid(
-    survey: Fingerprint, wishes: Constraints, pictures: bool, patch_voxels: float, notes: Notes
+    fingerprint: Fingerprint,
+    constraints: Constraints,
+    pictures: bool,
+    patch_voxels: float,
+    notes: Notes,
 ) -> Grid:
     """Choose dimensions and voxel size.
 
     Args:
-        survey: What the cases look like.
-        wishes: What the plan has to fit.
-        pictures: Whether the cases are pictures.
-        patch_voxels: How large a patch can be.
+        fingerprint: Of the data set.
+        constraints: What the plan has to fit.
+        pictures: Whether the cases are pictures, not scans.
+        patch_voxels: How many voxels a patch can have.
         notes: Takes the reasons.
     """
     if pictures:
-        shape = np.median([case.shape for case in survey.cases], axis=0)
-        notes["network.dims"] = "Pictures have two dimensions"
-        return Grid(2, (1.0, 1.0, 1.0), tuple(shape[:2].tolist()), True)
-    spacing = _usual(survey, notes)
-    dims = _dims(survey, spacing, wishes, notes)
-    grid = _at(survey, dims, spacing)
-    return grid if wishes.on_gpu else _coarser(survey, grid, patch_voxels, notes)
+        shape = np.median([case.shape for case in fingerprint.cases], axis=0)
+        notes[_DIMS] = "Pictures have two dimensions"
+        return Grid(2, (1.0, 1.0, 1.0), tuple(shape[:2].tolist()), pictures=True)
+    spacing = _choose_spacing(fingerprint, notes)
+    dims = _choose_dims(fingerprint, constraints, notes)
+    grid = _make_grid(fingerprint, dims, spacing)
+    if constraints.on_gpu:
+        return grid
+    return _coarsen(fingerprint, grid, patch_voxels, notes)
 
 
-def _at(survey: Fingerprint, dims: int, spacing: npt.NDArray[np.float64]) -> Grid:
+def _make_grid(fingerprint: Fingerprint, dims: int, spacing: Spacing) -> Grid:
     x, y, z = spacing.tolist()
-    shape = np.median(survey.shapes_at((x, y, z)), axis=0)
-    return Grid(dims, (x, y, z), tuple(shape[:dims].tolist()), False)
+    shape = np.median(fingerprint.shapes_at((x, y, z)), axis=0)
+    return Grid(dims, (x, y, z), tuple(shape[:dims].tolist()), pictures=False)
 
 
-def _usual(survey: Fingerprint, notes: Notes) -> npt.NDArray[np.float64]:
+def _choose_spacing(fingerprint: Fingerprint, notes: Notes) -> Spacing:
     """Return the median spacing, finer along an axis that is coarse in most scans."""
-    spacings = survey.spacings
-    usual: npt.NDArray[np.float64] = np.median(spacings, axis=0)
-    field = "preprocessing.spacing_mm"
-    if np.allclose(spacings, usual, rtol=0.01):
-        notes[field] = f"Every scan has {_mm(usual)}"
-        return usual
-    coarse = int(np.argmax(usual))
-    others = [axis for axis in range(3) if axis != coarse]
-    shape = np.median(survey.shapes_at(usual.tolist()), axis=0)
-    notes[field] = f"The median of {len(spacings)} scans, {_mm(usual)}"
-    if (
-        usual[coarse] > ANISOTROPIC * usual[others].max()
-        and shape[coarse] * ANISOTROPIC < shape[others].max()
-    ):
-        finer = max(np.quantile(spacings[:, coarse], _COARSE_QUANTILE), usual[others].max())
-        notes[field] += (
-            f"; along the coarse axis the finest tenth's {finer:.3g} mm, so that those scans lose "
-            "little"
-        )
-        usual[coarse] = finer
-    return usual
+    spacings = fingerprint.spacings
+    median: Spacing = np.median(spacings, axis=0)
+    if np.allclose(spacings, median, rtol=0.01):
+        notes[_SPACING] = f"Every scan has {_format_mm(median)}"
+        return median
+    notes[_SPACING] = f"The median of {len(spacings)} scans, {_format_mm(median)}"
+    coarse = int(np.argmax(median))
+    if not _is_anisotropic(fingerprint, median, coarse):
+        return median
+    next_coarser = np.delete(median, coarse).max()
+    finest_tenth = np.quantile(spacings[:, coarse], _COARSE_AXIS_QUANTILE)
+    median[coarse] = max(finest_tenth, next_coarser)
+    notes[_SPACING] += (
+        f"; along the coarse axis {median[coarse]:.3g} mm, from the finest tenth of the scans, "
+        "so that those lose little"
+    )
+    return median
 
 
-def _dims(
-    survey: Fingerprint, spacing: npt.NDArray[np.float64], wishes: Constraints, notes: Notes
-) -> int:
-    slices = float(np.median([case.shape[2] for case in survey.cases]))
-    if wishes.dims is not None:
-        notes["network.dims"] = "As asked for"
-        return wishes.dims
-    if slices < _FEW_SLICES:
-        notes["network.dims"] = f"A typical scan has {slices:.0f} slices, too few to learn across"
+def _is_anisotropic(fingerprint: Fingerprint, spacing: Spacing, coarse: int) -> bool:
+    """Tell whether an axis is far coarser than the next one, and has far fewer voxels."""
+    shape = np.median(fingerprint.shapes_at(spacing.tolist()), axis=0)
+    other_spacings = np.delete(spacing, coarse)
+    other_sizes = np.delete(shape, coarse)
+    is_coarse = spacing[coarse] > ANISOTROPIC * other_spacings.max()
+    is_short = shape[coarse] * ANISOTROPIC < other_sizes.max()
+    return bool(is_coarse and is_short)
+
+
+def _choose_dims(fingerprint: Fingerprint, constraints: Constraints, notes: Notes) -> int:
+    if constraints.dims is not None:
+        notes[_DIMS] = "As requested"
+        return constraints.dims
+    slices = float(np.median([case.shape[2] for case in fingerprint.cases]))
+    if slices < _MIN_SLICES_3D:
+        notes[_DIMS] = f"A typical scan has {slices:.0f} slices, too few to learn across them"
         return 2
-    notes["network.dims"] = f"A typical scan has {slices:.0f} slices to learn across"
+    notes[_DIMS] = f"A typical scan has {slices:.0f} slices, enough to learn across them"
     return 3
 
 
-def _coarser(survey: Fingerprint, grid: Grid, patch_voxels: float, notes: Notes) -> Grid:
-    """Coarsen the grid until a patch sees enough of an image, or small labels would be lost."""
-    largest = _smallest_label(survey) / _ACROSS
-    first = grid
-    while patch_voxels < _ENOUGH * np.prod(grid.shape):
+def _coarsen(fingerprint: Fingerprint, grid: Grid, patch_voxels: float, notes: Notes) -> Grid:
+    """Coarsen a grid until a patch covers enough of an image, or small labels would be lost."""
+    diameter = _smallest_label_mm(fingerprint)
+    coarsest = diameter / _MIN_LABEL_VOXELS
+    full = grid
+    while patch_voxels < _MIN_PATCH_SHARE * np.prod(grid.shape):
         spacing = np.array(grid.spacing)
+        in_plane = spacing[: grid.dims]  # a view: what is changed here, changes in `spacing`
         # The fine axes first, until all are alike.
-        fine = spacing[: grid.dims] < spacing[: grid.dims].min() * _COARSER
-        spacing[: grid.dims][fine] *= _COARSER
-        if (spacing[: grid.dims][fine] > largest).any():
+        fine = in_plane < in_plane.min() * _COARSENING
+        in_plane[fine] *= _COARSENING
+        if (in_plane[fine] > coarsest).any():
             break
-        grid = _at(survey, grid.dims, spacing)
-    if grid is not first:
-        notes["preprocessing.spacing_mm"] += (
-            f"; coarsened to {_mm(np.array(grid.spacing))}, because on a CPU a patch of the full "
-            "resolution would see too little of a scan. Labels keep "
-            f"{_smallest_label(survey) / max(grid.spacing[: grid.dims]):.0f} or more voxels across"
-        )
-        rounded = tuple(float(f"{mm:.3g}") for mm in grid.spacing)
-        grid = replace(grid, spacing=rounded)  # type: ignore[arg-type]
-    return grid
+        grid = _make_grid(fingerprint, grid.dims, spacing)
+    if grid is full:
+        return full
+    label_voxels = diameter / max(grid.spacing[: grid.dims])
+    notes[_SPACING] += (
+        f"; coarsened to {_format_mm(np.array(grid.spacing))}, because on a CPU a patch at full "
+        f"resolution would cover too little of a scan. Labels keep {label_voxels:.0f} or more "
+        "voxels across"
+    )
+    x, y, z = (float(f"{mm:.3g}") for mm in grid.spacing)
+    return replace(grid, spacing=(x, y, z))
 
 
-def _smallest_label(survey: Fingerprint) -> float:
+def _smallest_label_mm(fingerprint: Fingerprint) -> float:
     """Return the diameter in mm of a ball as large as the smallest label typically is."""
-    volumes: dict[int, list[float]] = {}
-    for case in survey.cases:
-        for label in case.labels:
-            volumes.setdefault(label.value, []).append(label.voxels * float(np.prod(case.spacing)))
-    smallest = min(float(np.median(found)) for found in volumes.values())
-    return float((6 * smallest / np.pi) ** (1 / 3))
+    medians = [
+        float(np.median(fingerprint.label_volumes_mm3(value))) for value in fingerprint.label_values
+    ]
+    return float((6 * min(medians) / np.pi) ** (1 / 3))
 
 
-def _mm(spacing: npt.NDArray[np.float64]) -> str:
+def _format_mm(spacing: Spacing) -> str:
     return " × ".join(f"{mm:.3g}" for mm in spacing) + " mm"

@@ -1,4 +1,4 @@
-"""A data set is searched and looked at once, whatever is planned for it."""
+"""Inspects a data set once, whatever is planned for it: its cases, its names, its fingerprint."""
 
 from __future__ import annotations
 
@@ -19,69 +19,85 @@ from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.network import slim_network
 from medseg.training.runs import RUNS
 
-_ENOUGH_TO_MISS = 5
-"""Cases from which on a label that one alone has is worth a word."""
+_CACHE = RUNS / "surveyed"
+"""Where fingerprints of cases are kept; release 0.1.0 gave the folder its name."""
+
+_MIN_CASES_TO_DOUBT = 5
+"""From so many cases on, a label that only one of them has may be a mistake."""
 
 
 @dataclass(frozen=True, slots=True)
 class InspectedDataset:
-    """A data set, looked at.
+    """A data set after its inspection.
 
     Attributes:
         root: Its folder, or its list of cases.
-        subject: What it says of itself.
-        found: Its cases.
-        survey: What they look like.
-        pictures: Whether most are pictures.
+        description: What it says of itself.
+        found: Its cases, and the faults of what is listed and is no case.
+        fingerprint: What its cases are like.
+        pictures: Whether most are pictures, not scans.
     """
 
     root: Path
-    subject: DatasetDescription
+    description: DatasetDescription
     found: CaseList
-    survey: Fingerprint
+    fingerprint: Fingerprint
     pictures: bool
 
 
 def inspect_dataset(
-    root: Path, asked: Sequence[ChannelSpec], listeners: Sequence[Listener]
+    root: Path, requested: Sequence[ChannelSpec], listeners: Sequence[Listener]
 ) -> InspectedDataset:
-    """Search a data set and look at its cases, each file once; notify what is odd about it.
+    """Search a data set and inspect its cases, each file once.
+
+    Args:
+        root: The data folder, or its list of cases.
+        requested: The channels, where a person named them.
+        listeners: Told of progress, of cases that are left out, and of what looks wrong.
 
     Raises:
-        DatasetError: If it cannot be understood, has no such channels, or holds no good case.
+        DatasetError: If its layout is unknown, it has no such channels, or no case can be used.
     """
-    listed = list_cases(root, "auto", Selection(channels=tuple(asked)))
-    names = tuple(channel.name for channel in asked)
-    if names and listed.channel_names not in ((), names):
-        raise DatasetError(
-            f"{root}: --channel names {', '.join(names)}; most cases here have "
-            f"{', '.join(listed.channel_names)}"
-        )
-    subject = read_description(root, listed, asked)
-    # Of the labels none is needed yet: a list may name more than there are.
-    draft = provisional_spec(
-        _channel_files(listed, subject),
+    listed = list_cases(root, "auto", Selection(channels=tuple(requested)))
+    _check_channel_names(root, listed, requested)
+    description = read_description(root, listed, requested)
+    # Which labels there are is not known yet, and a data set may name more than a bundle can
+    # have; to find cases, none is needed.
+    provisional = provisional_spec(
+        _count_channels(listed, description),
         {1: "label"},
         names=listed.channel_names,
         ignore=listed.ignore,
     )
-    found = make_cases(listed, draft)
-    survey = extract_fingerprint(found, RUNS / "surveyed", listeners, subject.ignore)
-    if not survey.cases:
-        raise DatasetError("no case can be used:", survey.faults)
-    for fault in survey.faults:
+    found = make_cases(listed, provisional)
+    fingerprint = extract_fingerprint(found, _CACHE, listeners, description.ignore)
+    if not fingerprint.cases:
+        raise DatasetError("no case can be used:", fingerprint.faults)
+    for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-    for warning in (*found.warnings, *_doubts(survey)):
+    for warning in (*found.warnings, *_find_doubts(fingerprint)):
         notify(listeners, Notice(warning))
-    return InspectedDataset(root, subject, found, survey, _are_pictures(found.cases))
+    pictures = _are_pictures(found.cases)
+    return InspectedDataset(root, description, found, fingerprint, pictures)
 
 
-def _channel_files(listed: CaseListing, subject: DatasetDescription) -> int:
-    """Return of how many files a case is made: as many as channels are named, or as most are."""
-    often = Counter(len(row.images) for row in listed.rows)
-    named = len(subject.channel_names)
-    usual = max(often, key=lambda files: (often[files], files), default=1)
-    return named if named in often else usual
+def _check_channel_names(root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]) -> None:
+    names = tuple(channel.name for channel in requested)
+    if names and listed.channel_names not in ((), names):
+        raise DatasetError(
+            f"--channel names {', '.join(names)}, but most cases have other channels",
+            source=root,
+            detail=f"they have {', '.join(listed.channel_names)}",
+        )
+
+
+def _count_channels(listed: CaseListing, description: DatasetDescription) -> int:
+    """Return how many channels a case has: as many as are named, or as most cases have."""
+    counts = Counter(len(row.images) for row in listed.rows)
+    named = len(description.channel_names)
+    if named in counts:
+        return named
+    return max(counts, key=lambda channels: (counts[channels], channels), default=1)
 
 
 def provisional_spec(
@@ -98,53 +114,64 @@ def provisional_spec(
     Args:
         channels: How many.
         labels: Value and name of each.
-        names: Of the channels, where the data say them.
-        ignore: Value of voxels that nobody annotated.
+        names: Of the channels, where the data set has names.
+        ignore: Value of unlabelled voxels (the ignore label).
         dims: Of the network.
-        wide: Whether it is nnU-Net's, or the slim one.
+        wide: Whether the network is nnU-Net's; the slim one otherwise.
     """
-    network = slim_network(dims, [(2,) * dims] * 3)
+    if len(names) < channels:
+        names = [f"channel {number}" for number in range(1, channels + 1)]
+    label_fields = [
+        {"index": index, "name": name, "value": value}
+        for index, (value, name) in enumerate(sorted(labels.items()), start=1)
+    ]
     if wide:
         network = {"kind": "unet", "dims": dims, "channels": 32}
+    else:
+        network = slim_network(dims, [(2,) * dims] * 3)
+    patch = [48] * 3 if dims == 3 else [192] * 2
     return parse_spec(
         {
             "name": "draft",
-            "channels": [
-                {"name": names[n] if names else f"channel {n + 1}"} for n in range(channels)
-            ],
-            "labels": [
-                {"index": index, "name": name, "value": value}
-                for index, (value, name) in enumerate(sorted(labels.items()), start=1)
-            ],
+            "channels": [{"name": name} for name in names[:channels]],
+            "labels": label_fields,
             "data": {"ignore": None if ignore in labels else ignore},
             "network": network,
-            "training": {"patch": [48] * 3 if dims == 3 else [192] * 2, "optimizer": "adamw"},
+            "training": {"patch": patch, "optimizer": "adamw"},
         }
     )
 
 
 def _are_pictures(cases: Sequence[Case]) -> bool:
     """Tell whether most cases are pictures, not scans."""
-    kinds = Counter(
-        all(is_picture(file) for part in case.scan.parts for file in part) for case in cases
-    )
-    return bool(kinds) and kinds.most_common(1)[0][0]
+    if not cases:
+        return False
+    pictures = Counter(_is_picture_case(case) for case in cases)
+    return pictures.most_common(1)[0][0]
 
 
-def _doubts(survey: Fingerprint) -> Iterator[str]:
-    count = len(survey.cases)
+def _is_picture_case(case: Case) -> bool:
+    files = [file for part in case.scan.parts for file in part]
+    return all(is_picture(file) for file in files)
+
+
+def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
+    """Say what looks wrong with the data."""
+    count = len(fingerprint.cases)
     if count == 1:
         yield (
-            "there is one case: none can be held back, so nothing can be measured and what is "
-            "learned may hold for this case alone. Train with --fold none"
+            "there is only one case: none can be held out, so nothing can be measured, and what "
+            "is learned may hold for this case alone. Train with --fold none"
         )
-    empty = sum(not case.labels for case in survey.cases)
+    empty = sum(not case.labels for case in fingerprint.cases)
     if empty:
         yield f"{empty} of {count} cases have no labelled voxel"
-    for value in survey.values if count >= _ENOUGH_TO_MISS else ():
-        where = survey.label(value)
-        if len(where) == 1:
+    if count < _MIN_CASES_TO_DOUBT:
+        return
+    for value in fingerprint.label_values:
+        statistics = fingerprint.label_statistics(value)
+        if len(statistics) == 1:
             yield (
-                f"label {value} is in 1 of {count} cases alone, with {where[0].voxels} voxels: "
-                "little can be learned of it. Is it a slip?"
+                f"label {value} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
+                "voxels: little can be learned of it. Is it a mistake?"
             )

@@ -1,4 +1,4 @@
-"""How each channel is normalised, from the intensities there are."""
+"""Chooses how each channel is normalised, from the intensities there are."""
 
 from __future__ import annotations
 
@@ -10,78 +10,116 @@ import numpy as np
 from medseg.planning.constraints import Notes
 from medseg.planning.fingerprint import Fingerprint
 
-_BLACK = 0.75
-"""Below this share of the image in the box of its non-zero voxels, the rest is cut off."""
-_OUTLIER = 3.0
-"""A highest voxel this many times above the 99.5 % quantile is an outlier."""
-_WILD = 10.0
-"""From this ratio of the cases' scales on, the notes say so."""
+_MAX_NONZERO_SHARE = 0.75
+"""Below this share of the image in the box of its non-zero voxels, the rest is cropped."""
+_OUTLIER_FACTOR = 3.0
+"""A maximum this many times above the 99.5 % quantile is an outlier."""
+_MAX_OUTLIER_SHARE = 0.05
+"""Share of images with outliers from which on intensities are clipped."""
+_WIDE_RANGE = 10.0
+"""From this ratio of the images' scales on, the notes say so."""
+
+_LOW, _HIGH = 0.005, 0.995
 
 
 def choose_intensity(
-    survey: Fingerprint, channels: Sequence[dict[str, Any]], notes: Notes
+    fingerprint: Fingerprint, channels: Sequence[dict[str, Any]], notes: Notes
 ) -> dict[str, Any]:
-    """Return the fields of ``preprocessing`` that are about intensities."""
-    cut = all(case.box < _BLACK for case in survey.cases)
-    chosen = [
-        _channel(survey, place, channel.get("modality", "OT"), cut, notes)
-        for place, channel in enumerate(channels)
-    ]
-    same = all(one == chosen[0] for one in chosen)
-    fields: dict[str, Any] = {"intensity": chosen[0] if same else chosen}
-    if cut:
-        share = float(np.median([case.box for case in survey.cases]))
+    """Return the fields of ``preprocessing`` that concern intensities.
+
+    Args:
+        fingerprint: Of the data set.
+        channels: As the bundle describes them.
+        notes: Takes the reasons.
+    """
+    crop = all(case.nonzero_share < _MAX_NONZERO_SHARE for case in fingerprint.cases)
+    schemes = []
+    for index, channel in enumerate(channels):
+        field = "preprocessing.intensity"
+        if len(channels) > 1:
+            field += f".{index}"
+        modality = channel.get("modality", "OT")
+        scheme, reason = _choose_scheme(fingerprint, index, modality, crop)
+        schemes.append(scheme)
+        notes[field] = reason
+    all_alike = all(scheme == schemes[0] for scheme in schemes)
+    fields: dict[str, Any] = {"intensity": schemes[0] if all_alike else schemes}
+    if crop:
+        share = float(np.median([case.nonzero_share for case in fingerprint.cases]))
         fields["crop_above"] = 0
         notes["preprocessing.crop_above"] = (
-            f"All around is black: the box of what is not covers {share:.0%} of a typical image "
-            "and every label"
+            "The surroundings are black: the bounding box of non-zero voxels covers "
+            f"{share:.0%} of a typical image and every label"
         )
     return fields
 
 
-def _channel(
-    survey: Fingerprint, place: int, modality: str, cut: bool, notes: Notes
-) -> dict[str, Any]:
-    field = "preprocessing.intensity" + (f".{place}" if len(survey.cases[0].channels) > 1 else "")
-    values = survey.labelled(place)
-    if modality == "CT" and values.size and np.ptp(values) > 0:
-        low, high = (float(v) for v in np.quantile(values, (0.005, 0.995)))
-        clipped = values.clip(low, high)
-        notes[field] = (
-            f"CT: clipped to {low:.0f} to {high:.0f}, where 99 % of the labelled voxels are, then "
-            "shifted and scaled by their mean and deviation; HU mean the same in every scan"
-        )
-        return {
-            "kind": "window",
-            "low": round(low, 1),
-            "high": round(high, 1),
-            "mean": round(float(clipped.mean()), 2),
-            "std": round(max(float(clipped.std()), 1e-3), 2),
-        }
-    return _zscore(survey, place, modality, cut, notes, field)
+def _choose_scheme(
+    fingerprint: Fingerprint, channel: int, modality: str, crop: bool
+) -> tuple[dict[str, Any], str]:
+    """Return how a channel is normalised, and the reason."""
+    if modality == "CT":
+        intensities = fingerprint.foreground_intensities(channel)
+        if intensities.size and np.ptp(intensities) > 0:
+            return _choose_window(intensities)
+    return _choose_zscore(fingerprint, channel, modality, crop)
 
 
-def _zscore(
-    survey: Fingerprint, place: int, modality: str, cut: bool, notes: Notes, field: str
-) -> dict[str, Any]:
-    facts = [case.channels[place] for case in survey.cases]
-    highs = np.array([one.high for one in facts])
-    scales = highs[highs > 0]
-    spread = float(scales.max() / scales.min()) if scales.size else 1.0
-    outliers = np.mean([one.highest > _OUTLIER * one.high > 0 for one in facts])
-    said = ["Each image by its own mean and deviation"]
-    if spread > _WILD:
-        said.append(f"the images' scales differ by a factor of {spread:,.0f}")
-    chosen: dict[str, Any] = {"kind": "zscore"}
-    if cut:
-        chosen["nonzero"] = True
-        said.append("over non-zero voxels, because black was cut off around them")
-    # What is hottest in PET is what is looked for.
-    if outliers > 0.05 and modality != "PT":
-        chosen["clip_percentiles"] = [0.005, 0.995]
-        said.append(
-            f"the outermost 0.5 % clipped first, because {outliers:.0%} of the images have "
-            f"voxels more than {_OUTLIER:g} times as bright as that"
+def _choose_window(intensities: np.typing.NDArray[np.float64]) -> tuple[dict[str, Any], str]:
+    """Return nnU-Net's normalisation of CT: one window for all scans."""
+    low, high = (float(value) for value in np.quantile(intensities, (_LOW, _HIGH)))
+    clipped = intensities.clip(low, high)
+    scheme = {
+        "kind": "window",
+        "low": round(low, 1),
+        "high": round(high, 1),
+        "mean": round(float(clipped.mean()), 2),
+        "std": round(max(float(clipped.std()), 1e-3), 2),
+    }
+    reason = (
+        f"CT: clipped to {low:.0f} to {high:.0f}, which holds 99 % of the labelled voxels, then "
+        "shifted and scaled by their mean and standard deviation; HU mean the same in every scan"
+    )
+    return scheme, reason
+
+
+def _choose_zscore(
+    fingerprint: Fingerprint, channel: int, modality: str, crop: bool
+) -> tuple[dict[str, Any], str]:
+    """Return normalisation by each image's own mean and standard deviation."""
+    scheme: dict[str, Any] = {"kind": "zscore"}
+    reasons = ["Each image by its own mean and standard deviation"]
+    ratio = _ratio_of_scales(fingerprint, channel)
+    if ratio > _WIDE_RANGE:
+        reasons.append(f"the images' scales differ by a factor of {ratio:,.0f}")
+    if crop:
+        scheme["nonzero"] = True
+        reasons.append("over non-zero voxels, because the black around them is cropped")
+    share = _outlier_share(fingerprint, channel)
+    # The brightest voxels of PET are not outliers but what is looked for.
+    if share > _MAX_OUTLIER_SHARE and modality != "PT":
+        scheme["clip_percentiles"] = [_LOW, _HIGH]
+        reasons.append(
+            f"the outermost 0.5 % clipped first, because {share:.0%} of the images have "
+            f"voxels more than {_OUTLIER_FACTOR:g} times as bright as that"
         )
-    notes[field] = "; ".join(said)
-    return chosen
+    return scheme, "; ".join(reasons)
+
+
+def _ratio_of_scales(fingerprint: Fingerprint, channel: int) -> float:
+    """Return how many times brighter the brightest image is than the darkest."""
+    highs = [case.channels[channel].percentile_99_5 for case in fingerprint.cases]
+    scales = [high for high in highs if high > 0]
+    if not scales:
+        return 1.0
+    return float(max(scales) / min(scales))
+
+
+def _outlier_share(fingerprint: Fingerprint, channel: int) -> float:
+    """Return the share of images with a few voxels that are far brighter than all others."""
+    with_outliers = 0
+    for case in fingerprint.cases:
+        statistics = case.channels[channel]
+        high = statistics.percentile_99_5
+        with_outliers += statistics.maximum > _OUTLIER_FACTOR * high > 0
+    return with_outliers / len(fingerprint.cases)

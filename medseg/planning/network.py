@@ -1,4 +1,4 @@
-"""Patch, depth, strides, kernels, width and batch, from the memory and the time there are."""
+"""Chooses patch, batch, depth, strides, kernels and width, from the memory and time there are."""
 
 from __future__ import annotations
 
@@ -10,35 +10,47 @@ from typing import Any
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.grid import Grid
 
-_MOST_LEVELS = 6
-_LEAST_LEVELS = 3
-_SMALLEST = 4
-"""Voxels of the lowest level at least, per axis."""
-_LEAST_PATCH = 24
-_LEAST_BATCH = {2: 4, 3: 2}
-_MOST_BATCH = {(2, False): 8, (3, False): 4, (2, True): 32, (3, True): 12}
+SLIM_CHANNELS = (16, 32, 64, 128, 256, 256)
+"""Channels of the slim network's levels. It halves the image at once, because the full size costs
+most."""
+WIDE_STEP_FACTOR = 16.0
+"""How many times as long a step of the wide network takes, measured on a CPU in 2D and 3D."""
+STEPS_SHARE = 0.75
+"""Share of a time budget that goes into steps; the rest into preprocessing and validation."""
+
+_MIN_LEVELS, _MAX_LEVELS = 3, 6
+_MIN_LEVEL_VOXELS = 4
+"""Voxels that the lowest level has at least, per axis."""
+_MIN_PATCH = 24
+_SHRINKING = 0.9
+"""Factor of one step towards a smaller patch."""
+_MIN_BATCH = {2: 4, 3: 2}
+_MAX_BATCH = {(2, False): 8, (3, False): 4, (2, True): 32, (3, True): 12}
 """By dimensions and whether there is a GPU."""
-SLIM = (16, 32, 64, 128, 256, 256)
-"""Channels where time is short, from the first halving on: at the full size they cost most."""
-_WIDE = 32
-_MOST_CHANNELS = {2: 512, 3: 320}
-_STEPS = 1500
-"""Steps up to which more of them are worth more than a larger batch."""
-_LEAST_STEPS = {2: _STEPS, 3: 600}
-"""Steps that a time budget must allow whatever the patch; a smaller patch sees less around it.
-In 2D many steps of some patches were worth more than whole pictures, two at a time."""
-_AT_STEPS = 0.75
-"""Share of a budget that goes into steps; the rest into preprocessing and validations."""
-WIDE_TAKES = 16.0
-"""How many times as long the wide network takes, measured on a CPU in 2D and 3D."""
-_SPARE_FOR_WIDE = 2 * WIDE_TAKES
-"""How many times 1500 steps the slim network must manage before a wide one pays."""
-_VOLUMES = 14
-"""Arrays of a level's size and channels that a training step holds, both ways down and up."""
-_OUTPUTS = 9
-"""Arrays of the full size and as many channels as there are classes, in the loss above all."""
-_UNTIMED = {True: math.inf, False: 1.2e6}
-"""Voxels per step where nothing is said of time, with and without a GPU."""
+
+_BASE_CHANNELS = 32
+_MAX_CHANNELS = {2: 512, 3: 320}
+"""Of the wide network, as in nnU-Net, by dimensions."""
+
+_ENOUGH_STEPS = 1500
+"""Up to so many steps, more of them are worth more than a larger batch."""
+_MIN_STEPS = {2: _ENOUGH_STEPS, 3: 600}
+"""Steps that a time budget must allow whatever the patch; a smaller patch sees less context. In
+2D, many steps of some patches were worth more than whole pictures, two at a time."""
+_MIN_SPARE_FOR_WIDE = 2 * WIDE_STEP_FACTOR
+"""How many times 1500 steps the slim network must manage before the wide one pays."""
+
+_ARRAYS_PER_CHANNEL = 14
+"""Arrays of a level's size and channels that a training step holds, on the way down and up."""
+_ARRAYS_PER_CLASS = 9
+"""Arrays of the full size and as many channels as classes, in the loss above all."""
+_BYTES_PER_VALUE = 4
+
+_UNTIMED_VOXELS = {True: math.inf, False: 1.2e6}
+"""Voxels per step without a time budget, with and without a GPU."""
+
+Sizes = tuple[int, ...]
+"""One number per axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,183 +58,247 @@ class NetworkPlan:
     """A network and what it trains on.
 
     Attributes:
-        patch: Voxels.
+        patch: Voxels along each axis.
         batch: Patches per step.
-        slim: Whether it is made for little time.
-        strides: Of each level.
+        slim: Whether it is the network for little time.
+        strides: Of each level; the first level's are 1.
         kernels: Of each level; the slim network has 3 throughout.
     """
 
-    patch: tuple[int, ...]
+    patch: Sizes
     batch: int
     slim: bool
-    strides: tuple[tuple[int, ...], ...]
-    kernels: tuple[tuple[int, ...], ...]
+    strides: tuple[Sizes, ...]
+    kernels: tuple[Sizes, ...]
 
     @property
-    def voxels(self) -> int:
-        """Per step."""
+    def voxels_per_step(self) -> int:
+        """Of all patches of a batch."""
         return self.batch * math.prod(self.patch)
 
-    def network(self) -> dict[str, Any]:
-        """Return the ``network`` section."""
+    def network_section(self) -> dict[str, Any]:
+        """Return the section ``network`` of a bundle."""
         dims = len(self.patch)
         if self.slim:
             return slim_network(dims, self.strides[1:])
-        section: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": _WIDE}
-        section["strides"] = [_short(stride) for stride in self.strides]
-        if any(any(n != 3 for n in kernel) for kernel in self.kernels):
-            section["kernel_sizes"] = [_short(kernel) for kernel in self.kernels]
+        section: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": _BASE_CHANNELS}
+        section["strides"] = [_abbreviate_sizes(stride) for stride in self.strides]
+        kernels = [_abbreviate_sizes(kernel) for kernel in self.kernels]
+        if any(kernel != 3 for kernel in kernels):
+            section["kernel_sizes"] = kernels
         return section
 
 
-def slim_network(dims: int, strides: Sequence[tuple[int, ...]]) -> dict[str, Any]:
-    """Return the ``network`` section of MONAI's ``UNet``, which halves an image at once.
+def slim_network(dims: int, strides: Sequence[Sizes]) -> dict[str, Any]:
+    """Return the section ``network`` for MONAI's ``UNet``, which halves an image at once.
 
     Args:
         dims: 2 or 3.
         strides: Of each halving.
     """
     arguments = {
-        "channels": list(SLIM[: len(strides) + 1]),
-        "strides": [_short(stride) for stride in strides],
+        "channels": list(SLIM_CHANNELS[: len(strides) + 1]),
+        "strides": [_abbreviate_sizes(stride) for stride in strides],
         "num_res_units": 2,
     }
     return {"kind": "UNet", "dims": dims, "args": arguments}
 
 
-def max_patch_voxels(wishes: Constraints, dims: int, classes: int) -> float:
+def max_patch_voxels(constraints: Constraints, dims: int, classes: int) -> float:
     """Return how many voxels a patch can have, so that time and memory allow enough of them.
 
     Args:
-        wishes: What the plan has to fit.
+        constraints: What the plan has to fit.
         dims: 2 or 3.
         classes: Channels of the output.
     """
-    return _step_voxels(wishes, dims, classes, _LEAST_STEPS[dims]) / _LEAST_BATCH[dims]
+    return _max_step_voxels(constraints, dims, classes, _MIN_STEPS[dims]) / _MIN_BATCH[dims]
 
 
-def _step_voxels(wishes: Constraints, dims: int, classes: int, steps: int) -> float:
+def _max_step_voxels(constraints: Constraints, dims: int, classes: int, steps: int) -> float:
     """Return how many voxels a step can have, so that time allows ``steps`` and memory one."""
-    by_time = _UNTIMED[wishes.on_gpu]
-    if wishes.budget_minutes is not None and wishes.voxels_per_second is not None:
-        by_time = _seconds(wishes) * wishes.voxels_per_second / steps
-    bytes_per_voxel = _bytes_per_voxel(dims, 6, classes, slim=not wishes.on_gpu)
-    return min(by_time, wishes.memory_gb * 1e9 / bytes_per_voxel)
+    by_time = _UNTIMED_VOXELS[constraints.on_gpu]
+    speed = constraints.voxels_per_second
+    if constraints.budget_minutes is not None and speed is not None:
+        seconds = 60 * constraints.budget_minutes * STEPS_SHARE
+        by_time = seconds * speed / steps
+    slim = not constraints.on_gpu
+    bytes_per_voxel = _bytes_per_voxel(dims, _MAX_LEVELS, classes, slim=slim)
+    by_memory = constraints.memory_gb * 1e9 / bytes_per_voxel
+    return min(by_time, by_memory)
 
 
-def _seconds(wishes: Constraints) -> float:
-    return 60 * (wishes.budget_minutes or 0.0) * _AT_STEPS
-
-
-def choose_network(grid: Grid, wishes: Constraints, notes: Notes, classes: int = 2) -> NetworkPlan:
+def choose_network(
+    grid: Grid, constraints: Constraints, notes: Notes, classes: int = 2
+) -> NetworkPlan:
     """Choose the network, its patch and its batch.
 
     Args:
-        grid: Where it works.
-        wishes: What the plan has to fit.
+        grid: The grid that it works on.
+        constraints: What the plan has to fit.
         notes: Takes the reasons.
         classes: Channels of the output.
     """
-    allowed = max_patch_voxels(wishes, grid.dims, classes)
-    patch = [max(_SMALLEST * 2, math.ceil(n)) for n in grid.shape]
-    strides, kernels = _topology(patch, grid)
-    whole, spacing = True, grid.spacing[: grid.dims]
-    while math.prod(_rounded(patch, strides)) > allowed:
-        extents = [n * mm if n > _LEAST_PATCH else 0 for n, mm in zip(patch, spacing, strict=True)]
-        if not any(extents):
+    allowed = max_patch_voxels(constraints, grid.dims, classes)
+    patch, topology, holds_whole_image = _choose_patch(grid, allowed)
+    patch_voxels = math.prod(patch)
+    spacious = _max_step_voxels(constraints, grid.dims, classes, _ENOUGH_STEPS)
+    batch = int(min(spacious / patch_voxels, _MAX_BATCH[grid.dims, constraints.on_gpu]))
+    batch = max(batch, _MIN_BATCH[grid.dims])
+    spare = spacious / (batch * patch_voxels)
+    has_time_for_wide = constraints.budget_minutes is not None and spare >= _MIN_SPARE_FOR_WIDE
+    slim = not (constraints.on_gpu or has_time_for_wide)
+    plan = NetworkPlan(patch, batch, slim, topology.strides, topology.kernels)
+    _explain_patch(plan, grid, constraints, holds_whole_image, notes)
+    _explain_batch(plan, constraints, classes, notes)
+    _explain_levels(plan, grid, notes)
+    return plan
+
+
+@dataclass(frozen=True, slots=True)
+class _Topology:
+    """Strides and kernels of each level."""
+
+    strides: tuple[Sizes, ...]
+    kernels: tuple[Sizes, ...]
+
+    def round_up(self, patch: Sequence[int]) -> Sizes:
+        """Return the smallest patch of at least this size that can be halved at each level."""
+        divisors = total_strides(self.strides)
+        return tuple(math.ceil(n / by) * by for n, by in zip(patch, divisors, strict=True))
+
+
+def _choose_patch(grid: Grid, allowed: float) -> tuple[Sizes, _Topology, bool]:
+    """Return a patch of the allowed size, its topology, and whether it holds a whole image."""
+    patch = [max(_MIN_LEVEL_VOXELS * 2, math.ceil(n)) for n in grid.shape]
+    topology = _choose_topology(patch, grid)
+    holds_whole_image = True
+    while math.prod(topology.round_up(patch)) > allowed:
+        axis = _longest_shrinkable_axis(patch, grid)
+        if axis is None:
             break
-        longest = extents.index(max(extents))
-        patch[longest] = max(_LEAST_PATCH, math.floor(patch[longest] * 0.9))
-        strides, kernels = _topology(patch, grid)
-        whole = False
-    fitted = _rounded(patch, strides)
-    spacious = _step_voxels(wishes, grid.dims, classes, _STEPS)
-    batch = int(min(spacious / math.prod(fitted), _MOST_BATCH[grid.dims, wishes.on_gpu]))
-    batch = max(batch, _LEAST_BATCH[grid.dims])
-    spare = spacious / (batch * math.prod(fitted))
-    wide = wishes.on_gpu or (wishes.budget_minutes is not None and spare >= _SPARE_FOR_WIDE)
-    shape = NetworkPlan(fitted, batch, not wide, strides, kernels)
-    gigabytes = shape.voxels * _bytes_per_voxel(grid.dims, len(strides), classes, shape.slim) / 1e9
-    _explain(shape, grid, wishes, whole, gigabytes, notes)
-    return shape
+        patch[axis] = max(_MIN_PATCH, math.floor(patch[axis] * _SHRINKING))
+        topology = _choose_topology(patch, grid)
+        holds_whole_image = False
+    return topology.round_up(patch), topology, holds_whole_image
 
 
-def _explain(
-    shape: NetworkPlan, grid: Grid, wishes: Constraints, whole: bool, gigabytes: float, notes: Notes
-) -> None:
-    typical = " × ".join(f"{n:.0f}" for n in grid.shape)
-    least = _LEAST_BATCH[grid.dims]
-    limit = "time" if wishes.budget_minutes is not None else "memory"
-    if whole:
-        notes["training.patch"] = f"Holds a typical image whole ({typical} voxels)"
-    else:
-        notes["training.patch"] = (
-            f"The most that {limit} allows in a batch of {least}; a typical image has {typical} "
-            "voxels"
-        )
-    notes["training.batch_size"] = (
-        f"At least {least}; more where {_STEPS} steps are still possible. Needs about "
-        f"{gigabytes:.1g} of {wishes.memory_gb:.1f} GB"
-    )
-    lowest = [n // s for n, s in zip(shape.patch, _divisor(shape.strides), strict=True)]
-    notes["network.args.strides" if shape.slim else "network.strides"] = (
-        f"Halved as long as {_SMALLEST} voxels are left; the lowest level has "
-        f"{' × '.join(map(str, lowest))}"
-        + ("" if grid.pictures else ". A coarse axis waits until the others are as coarse")
-    )
-    notes["network.args.channels" if shape.slim else "network.channels"] = (
-        "Halves an image at once, because the full size costs most: takes several times as many "
-        "steps in the same time"
-        if shape.slim
-        else "As in nnU-Net: there is the time and memory for it"
-    )
+def _longest_shrinkable_axis(patch: Sequence[int], grid: Grid) -> int | None:
+    """Return the axis along which a patch is longest in mm; ``None`` if it is small throughout."""
+    axes = [axis for axis, n in enumerate(patch) if n > _MIN_PATCH]
+    return max(axes, key=lambda axis: patch[axis] * grid.spacing[axis], default=None)
 
 
-def _bytes_per_voxel(dims: int, levels: int, classes: int, slim: bool) -> float:
-    """Return the memory of a training step for each voxel of its patches."""
-    wide = [min(_WIDE * 2**level, _MOST_CHANNELS[dims]) for level in range(levels)]
-    top = 1 if slim else 0  # how often the first level is halved already
-    of_levels = enumerate(SLIM[:levels] if slim else wide, start=top)
-    inside = _VOLUMES * sum(n / 2.0 ** (dims * halved) for halved, n in of_levels)
-    return float(4 * (inside + _OUTPUTS * classes))
-
-
-def _topology(
-    patch: Sequence[int], grid: Grid
-) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """Return strides and kernels: an axis is halved once it is no coarser than twice the finest."""
-    size, spacing = list(patch), list(grid.spacing[: grid.dims])
-    strides, kernels = [(1,) * grid.dims], [_kernel(spacing)]
-    while len(strides) < _MOST_LEVELS:
-        can = [axis for axis, n in enumerate(size) if n >= 2 * _SMALLEST]
-        finest = min((spacing[axis] for axis in can), default=0.0)
-        halved = [axis for axis in can if spacing[axis] < 2 * finest]
-        if not halved:
+def _choose_topology(patch: Sequence[int], grid: Grid) -> _Topology:
+    """Halve a patch level by level, as long as some axis has enough voxels left."""
+    size = list(patch)
+    spacing = list(grid.spacing[: grid.dims])
+    unit_stride = (1,) * grid.dims
+    strides, kernels = [unit_stride], [_choose_kernel(spacing)]
+    while len(strides) < _MAX_LEVELS:
+        stride = _choose_stride(size, spacing)
+        if stride == unit_stride:
             break
-        stride = tuple(2 if axis in halved else 1 for axis in range(grid.dims))
-        size = [math.ceil(n / by) for n, by in zip(size, stride, strict=True)]
-        spacing = [mm * by for mm, by in zip(spacing, stride, strict=True)]
+        for axis, by in enumerate(stride):
+            size[axis] = math.ceil(size[axis] / by)
+            spacing[axis] *= by
         strides.append(stride)
-        kernels.append(_kernel(spacing))
-    missing = _LEAST_LEVELS - len(strides)
-    strides += [(1,) * grid.dims] * missing
-    kernels += [_kernel(spacing)] * missing
-    return tuple(strides), tuple(kernels)
+        kernels.append(_choose_kernel(spacing))
+    while len(strides) < _MIN_LEVELS:
+        strides.append(unit_stride)
+        kernels.append(_choose_kernel(spacing))
+    return _Topology(tuple(strides), tuple(kernels))
 
 
-def _kernel(spacing: Sequence[float]) -> tuple[int, ...]:
-    return tuple(3 if mm < 2 * min(spacing) else 1 for mm in spacing)
+def _choose_stride(size: Sequence[int], spacing: Sequence[float]) -> Sizes:
+    """Return the next level's stride: 2 along axes less than twice as coarse as the finest.
+
+    A coarse axis waits until the others are as coarse, as in nnU-Net.
+    """
+    divisible = [axis for axis, n in enumerate(size) if n >= 2 * _MIN_LEVEL_VOXELS]
+    finest = min((spacing[axis] for axis in divisible), default=0.0)
+    stride = [1] * len(size)
+    for axis in divisible:
+        if spacing[axis] < 2 * finest:
+            stride[axis] = 2
+    return tuple(stride)
 
 
-def _divisor(strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def _choose_kernel(spacing: Sequence[float]) -> Sizes:
+    """Return a level's kernel: 1 along axes that are at least twice as coarse as the finest."""
+    finest = min(spacing)
+    return tuple(3 if mm < 2 * finest else 1 for mm in spacing)
+
+
+def total_strides(strides: Sequence[Sequence[int]]) -> Sizes:
+    """Return by how much all levels together shrink each axis."""
     return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
 
 
-def _rounded(patch: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    by = _divisor(strides)
-    return tuple(math.ceil(n / d) * d for n, d in zip(patch, by, strict=True))
+def _bytes_per_voxel(dims: int, levels: int, classes: int, *, slim: bool) -> float:
+    """Return the memory of a training step for each voxel of its patches."""
+    if slim:
+        channels = list(SLIM_CHANNELS[:levels])
+    else:
+        most = _MAX_CHANNELS[dims]
+        channels = [min(_BASE_CHANNELS * 2**level, most) for level in range(levels)]
+    # The slim network's first level is halved already.
+    first_halving = 1 if slim else 0
+    values = 0.0
+    for halvings, count in enumerate(channels, start=first_halving):
+        values += count / 2.0 ** (dims * halvings)
+    arrays = _ARRAYS_PER_CHANNEL * values + _ARRAYS_PER_CLASS * classes
+    return float(_BYTES_PER_VALUE * arrays)
 
 
-def _short(size: tuple[int, ...]) -> int | list[int]:
-    return size[0] if len(set(size)) == 1 else list(size)
+def _explain_patch(
+    plan: NetworkPlan, grid: Grid, constraints: Constraints, whole: bool, notes: Notes
+) -> None:
+    typical = _format_sizes(grid.shape)
+    if whole:
+        notes["training.patch"] = f"Holds a typical image as a whole ({typical} voxels)"
+        return
+    limit = "memory" if constraints.budget_minutes is None else "time"
+    notes["training.patch"] = (
+        f"The largest that {limit} allows in a batch of {_MIN_BATCH[grid.dims]}; a typical image "
+        f"has {typical} voxels"
+    )
+
+
+def _explain_batch(plan: NetworkPlan, constraints: Constraints, classes: int, notes: Notes) -> None:
+    dims, levels = len(plan.patch), len(plan.strides)
+    bytes_per_voxel = _bytes_per_voxel(dims, levels, classes, slim=plan.slim)
+    gigabytes = plan.voxels_per_step * bytes_per_voxel / 1e9
+    notes["training.batch_size"] = (
+        f"At least {_MIN_BATCH[dims]}; more where {_ENOUGH_STEPS} steps remain possible. Needs "
+        f"about {gigabytes:.1g} of {constraints.memory_gb:.1f} GB"
+    )
+
+
+def _explain_levels(plan: NetworkPlan, grid: Grid, notes: Notes) -> None:
+    section = "network.args" if plan.slim else "network"
+    divisors = total_strides(plan.strides)
+    lowest = [n // by for n, by in zip(plan.patch, divisors, strict=True)]
+    reason = (
+        f"Halved as long as {_MIN_LEVEL_VOXELS} voxels are left; the lowest level has "
+        f"{_format_sizes(lowest)}"
+    )
+    if not grid.pictures:
+        reason += ". A coarse axis waits until the others are as coarse"
+    notes[f"{section}.strides"] = reason
+    if plan.slim:
+        notes[f"{section}.channels"] = (
+            "Halves an image at once, because the full size costs most: takes several times as "
+            "many steps in the same time"
+        )
+    else:
+        notes[f"{section}.channels"] = "As in nnU-Net: there is enough time and memory for it"
+
+
+def _format_sizes(sizes: Sequence[float]) -> str:
+    return " × ".join(f"{n:.0f}" for n in sizes)
+
+
+def _abbreviate_sizes(sizes: Sizes) -> int | list[int]:
+    """Return one number where all axes have the same."""
+    return sizes[0] if len(set(sizes)) == 1 else list(sizes)

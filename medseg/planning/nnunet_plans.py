@@ -1,13 +1,13 @@
-"""nnU-Net's plans files (v2): what a configuration says, and where its axes point.
+"""Reads nnU-Net's plans files (v2): what a configuration says, and in which order its axes are.
 
-Two forms are read: the network under ``architecture``, and the older one with its parts beside
-the patch (``pool_op_kernel_sizes``, ``conv_kernel_sizes``, …). A configuration may inherit from
-another.
+Two forms are read: the network under ``architecture``, and the older one with its arguments
+beside the patch (``pool_op_kernel_sizes``, ``conv_kernel_sizes``, …). A configuration may inherit
+from another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,24 +17,26 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 from medseg.datasets.layouts.msd_csv import read_json_list
 from medseg.errors import DatasetError, Fault
 
-FULL_3D, FLAT_2D = "3d_fullres", "2d"
-_BY_DIMS = {2: FLAT_2D, 3: FULL_3D}
-_LEAST_LEVELS = 3
+FULL_3D, FULL_2D = "3d_fullres", "2d"
+_CONFIGURATION_BY_DIMS = {2: FULL_2D, 3: FULL_3D}
+_MIN_LEVELS = 3
 
 Number = TypeVar("Number", int, float)
 Axes = Annotated[tuple[PositiveInt, ...], Field(min_length=2, max_length=3)]
-
+Sizes = PositiveInt | Axes
+"""A size for every axis, or one per axis."""
 Counts = tuple[PositiveInt, ...]
+"""One number per level."""
 
 
-class _Part(BaseModel):
-    """Base of what is read; what nnU-Net adds to it is no fault."""
+class _PlansModel(BaseModel):
+    """Base of what is read; fields that nnU-Net adds to it are no fault."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-class Intensities(_Part):
-    """Of one channel inside the labels, over all training cases."""
+class Intensities(_PlansModel):
+    """Intensities of one channel inside the labels, over all training cases."""
 
     mean: float
     std: Annotated[float, Field(ge=0)]
@@ -42,12 +44,12 @@ class Intensities(_Part):
     percentile_99_5: float
 
 
-class Arguments(_Part):
-    """Of the network's class."""
+class Arguments(_PlansModel):
+    """Arguments of the network's class."""
 
     features_per_stage: Counts
-    kernel_sizes: tuple[PositiveInt | Axes, ...]
-    strides: tuple[PositiveInt | Axes, ...]
+    kernel_sizes: tuple[Sizes, ...]
+    strides: tuple[Sizes, ...]
     n_conv_per_stage: PositiveInt | Counts | None = None
     n_blocks_per_stage: PositiveInt | Counts | None = None
     n_conv_per_stage_decoder: PositiveInt | Counts = 2
@@ -57,15 +59,15 @@ class Arguments(_Part):
     dropout_op: str | None = None
 
 
-class Architecture(_Part):
+class Architecture(_PlansModel):
     """A network's class and its arguments."""
 
     network_class_name: str
     arch_kwargs: Arguments
 
 
-class Configuration(_Part):
-    """One of ``configurations``, what it inherits included; axes as nnU-Net orders them."""
+class Configuration(_PlansModel):
+    """One of ``configurations``, with what it inherits; axes in nnU-Net's order."""
 
     batch_size: PositiveInt
     patch_size: Axes
@@ -76,13 +78,23 @@ class Configuration(_Part):
     architecture: Architecture
 
 
-class _Whole(_Part):
+class _PlansFile(_PlansModel):
+    """A whole plans file; its configurations are checked when one is chosen."""
+
     dataset_name: str = ""
     image_reader_writer: str = ""
     transpose_forward: tuple[int, ...] = (0, 1, 2)
     configurations: dict[str, dict[str, Any]]
     foreground_intensity_properties_per_channel: dict[str, Intensities] = Field(default={})
     foreground_intensity_properties_by_modality: dict[str, Intensities] = Field(default={})
+
+    def intensities(self) -> dict[int, Intensities]:
+        """Return the intensities of each channel, by its number; of the older name, too."""
+        by_key = (
+            self.foreground_intensity_properties_per_channel
+            or self.foreground_intensity_properties_by_modality
+        )
+        return {int(key): values for key, values in by_key.items() if key.isdigit()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,7 @@ class NnunetPlans:
         reader: nnU-Net's reader of the images, by name.
         configuration: What it says.
         intensities: Of each channel, by its number; may lack some.
-        axes: nnU-Net's place of right, anterior and, in 3D, superior.
+        axes: The index among nnU-Net's axes of right, anterior and, in 3D, superior.
     """
 
     file: Path
@@ -119,16 +131,21 @@ class NnunetPlans:
         """Of the network's class."""
         return self.configuration.architecture.arch_kwargs
 
-    def turned(self, values: Sequence[Number]) -> list[Number]:
+    def reorder_axes(self, values: Sequence[Number]) -> list[Number]:
         """Return one value per axis in medseg's order: right, anterior, superior."""
         return [values[axis] for axis in self.axes]
 
-    def levels(self, sizes: Sequence[int | tuple[int, ...]]) -> list[int | list[int]]:
+    def level_sizes(self, sizes: Sequence[Sizes]) -> list[int | list[int]]:
         """Return the size of each level; one per axis, in medseg's order, where they differ."""
-        return [
-            one if isinstance(one, int) else one[0] if len(set(one)) == 1 else self.turned(one)
-            for one in sizes
-        ]
+        levels: list[int | list[int]] = []
+        for size in sizes:
+            if isinstance(size, int):
+                levels.append(size)
+            elif len(set(size)) == 1:
+                levels.append(size[0])
+            else:
+                levels.append(self.reorder_axes(size))
+        return levels
 
 
 def is_nnunet_plans(path: Path) -> bool:
@@ -147,89 +164,101 @@ def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
 
     Args:
         path: The file.
-        dims: 2 or 3; 3 where there is one unless given.
+        dims: 2 or 3; unless given, 3 where there is such a configuration.
 
     Raises:
-        DatasetError: If it lacks that configuration, or says what cannot be meant.
+        DatasetError: If it lacks that configuration, or contradicts itself.
     """
-    whole = _checked(_Whole, read_json_list(path), path, "")
-    name = _BY_DIMS[dims] if dims else (FULL_3D if FULL_3D in whole.configurations else FLAT_2D)
-    content = _inherited(whole.configurations, name, path)
+    plans = _validate(_PlansFile, read_json_list(path), path, "")
+    name = _choose_configuration(plans, dims)
+    content = _resolve_inheritance(plans.configurations, name, path)
     if "architecture" not in content:
-        content = content | {"architecture": _from_flat_form(content)}
-    configuration = _checked(Configuration, content, path, f"configurations.{name}.")
+        content["architecture"] = _architecture_of_flat_form(content)
+    configuration = _validate(Configuration, content, path, f"configurations.{name}.")
     faults = [
-        Fault(f"configurations.{name}.{field}", what) for field, what in _torn(configuration, name)
+        Fault(f"configurations.{name}.{field}", what)
+        for field, what in _find_contradictions(configuration, name)
     ]
-    if sorted(whole.transpose_forward) != [0, 1, 2]:
+    if sorted(plans.transpose_forward) != [0, 1, 2]:
         faults.append(Fault("transpose_forward", "must be an order of 0, 1 and 2"))
     if faults:
-        raise DatasetError(f"{path}: these plans contradict themselves:", faults)
-    known = (
-        whole.foreground_intensity_properties_per_channel
-        or whole.foreground_intensity_properties_by_modality
-    )
+        raise DatasetError("these plans contradict themselves:", faults, source=path)
     return NnunetPlans(
         file=path,
-        dataset_name=whole.dataset_name,
+        dataset_name=plans.dataset_name,
         name=name,
-        others=tuple(sorted(set(whole.configurations) - {name})),
-        reader=whole.image_reader_writer,
+        others=tuple(sorted(set(plans.configurations) - {name})),
+        reader=plans.image_reader_writer,
         configuration=configuration,
-        intensities={int(key): one for key, one in known.items() if key.isdigit()},
-        axes=_axes(whole.transpose_forward, len(configuration.patch_size), path),
+        intensities=plans.intensities(),
+        axes=_find_axes(plans.transpose_forward, len(configuration.patch_size), path),
     )
 
 
-def _axes(transposed: Sequence[int], dims: int, path: Path) -> tuple[int, ...]:
-    """Return where right, anterior and superior stand among a configuration's axes.
+def _choose_configuration(plans: _PlansFile, dims: int | None) -> str:
+    if dims:
+        return _CONFIGURATION_BY_DIMS[dims]
+    return FULL_3D if FULL_3D in plans.configurations else FULL_2D
+
+
+def _find_axes(transpose_forward: Sequence[int], dims: int, path: Path) -> tuple[int, ...]:
+    """Return the index of right, anterior and superior among a configuration's axes.
 
     nnU-Net's arrays are ``(z, y, x)`` before ``transpose_forward``; a 2D configuration has lost
     the first axis after it.
     """
-    if dims == 2 and transposed[0] != 0:
+    if dims == 2 and transpose_forward[0] != 0:
+        stored_axis = "zyx"[transpose_forward[0]]
         raise DatasetError(
-            f"{path}: its 2D configuration slices scans across the stored axis "
-            f"{'zyx'[transposed[0]]}, and medseg slices along the third; use --dims 3"
+            f"the 2D configuration slices scans across the stored axis {stored_axis}, but medseg "
+            "slices along the third; use --dims 3",
+            source=path,
         )
-    kept = list(transposed[3 - dims :])
+    kept = list(transpose_forward[3 - dims :])
     return tuple(kept.index(axis) for axis in (2, 1, 0) if axis in kept)
 
 
-def _inherited(
+def _resolve_inheritance(
     configurations: Mapping[str, dict[str, Any]], name: str, path: Path
 ) -> dict[str, Any]:
+    """Return a configuration with what it inherits, over any number of generations."""
     content: dict[str, Any] = {}
-    seen: list[str] = []
-    wanted: Any = name
-    while wanted is not None:
-        if wanted in seen:
-            raise DatasetError(f"{path}: configurations inherit in a circle: {', '.join(seen)}")
-        if wanted not in configurations:
+    visited: list[str] = []
+    parent: Any = name
+    while parent is not None:
+        if parent in visited:
             raise DatasetError(
-                f"{path}: has no configuration '{wanted}'; it has "
-                f"{', '.join(configurations) or 'none'}. --dims 2 takes {FLAT_2D}, --dims 3 "
-                f"{FULL_3D}"
+                "configurations inherit in a circle", source=path, detail=", ".join(visited)
             )
-        seen.append(wanted)
-        content = configurations[wanted] | content
-        wanted = configurations[wanted].get("inherits_from")
+        if parent not in configurations:
+            listed = ", ".join(configurations) or "none"
+            raise DatasetError(
+                f"a configuration is missing; --dims 2 takes {FULL_2D}, --dims 3 {FULL_3D}",
+                source=path,
+                detail=f"has no configuration '{parent}'; it has {listed}",
+            )
+        visited.append(parent)
+        content = configurations[parent] | content
+        parent = configurations[parent].get("inherits_from")
     return content
 
 
-def _from_flat_form(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a network that is written beside the patch into an ``architecture``.
+def _architecture_of_flat_form(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``architecture`` of a configuration that has its arguments beside the patch.
 
-    Features double from level to level up to a limit, as nnU-Net reads this form.
+    Features double from level to level up to a limit, as nnU-Net reads this form. What is missing
+    or of a wrong type is left to the validation that follows.
     """
     convolutions = content.get("n_conv_per_stage_encoder")
-    base, most = content.get("UNet_base_num_features"), content.get("unet_max_num_features")
-    levels = len(convolutions) if isinstance(convolutions, list) else 0
-    whole = isinstance(base, int) and isinstance(most, int)
+    base = content.get("UNet_base_num_features")
+    most = content.get("unet_max_num_features")
+    features: Sequence[int] = ()
+    if isinstance(convolutions, list) and isinstance(base, int) and isinstance(most, int):
+        features = [min(base * 2**level, most) for level in range(len(convolutions))]
     return {
         "network_class_name": content.get("UNet_class_name"),
         "arch_kwargs": {
-            "features_per_stage": [min(base * 2**n, most) for n in range(levels)] if whole else (),
+            "features_per_stage": features,
             "kernel_sizes": content.get("conv_kernel_sizes"),
             "strides": content.get("pool_op_kernel_sizes"),
             "n_conv_per_stage": convolutions,
@@ -239,37 +268,44 @@ def _from_flat_form(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _torn(configuration: Configuration, name: str) -> list[tuple[str, str]]:
-    """Say which lists of a configuration have unlike lengths."""
-    dims, arguments = len(configuration.patch_size), configuration.architecture.arch_kwargs
+def _find_contradictions(configuration: Configuration, name: str) -> Iterator[tuple[str, str]]:
+    """Yield fields of a configuration that do not fit the others, and why."""
+    dims = len(configuration.patch_size)
+    arguments = configuration.architecture.arch_kwargs
     levels = len(arguments.strides)
-    found = []
     if len(configuration.spacing) != dims:
-        found.append(("spacing", f"has {len(configuration.spacing)} axes, patch_size {dims}"))
-    if _BY_DIMS[dims] != name:
-        found.append(("patch_size", f"has {dims} axes, which does not fit the name"))
-    for field, sizes in (("strides", arguments.strides), ("kernel_sizes", arguments.kernel_sizes)):
-        if any(not isinstance(size, int) and len(size) != dims for size in sizes):
-            found.append((field, f"each level must have {dims} numbers"))
-    for field, count in (
-        ("kernel_sizes", len(arguments.kernel_sizes)),
-        ("features_per_stage", len(arguments.features_per_stage)),
-    ):
-        if count != levels:
-            found.append((field, f"has {count} levels, the strides {levels}"))
-    if levels < _LEAST_LEVELS:
-        found.append(("strides", f"has {levels} levels; medseg needs {_LEAST_LEVELS} or more"))
-    return found
+        yield "spacing", f"has {len(configuration.spacing)} axes, patch_size {dims}"
+    if _CONFIGURATION_BY_DIMS[dims] != name:
+        yield "patch_size", f"has {dims} axes, which does not fit the configuration's name"
+    if not _fit_dims(arguments.strides, dims):
+        yield "strides", f"each level must have {dims} numbers"
+    if not _fit_dims(arguments.kernel_sizes, dims):
+        yield "kernel_sizes", f"each level must have {dims} numbers"
+    if len(arguments.kernel_sizes) != levels:
+        yield "kernel_sizes", f"has {len(arguments.kernel_sizes)} levels, the strides {levels}"
+    if len(arguments.features_per_stage) != levels:
+        count = len(arguments.features_per_stage)
+        yield "features_per_stage", f"has {count} levels, the strides {levels}"
+    if levels < _MIN_LEVELS:
+        yield "strides", f"has {levels} levels; medseg needs {_MIN_LEVELS} or more"
 
 
-Model = TypeVar("Model", bound=_Part)
+def _fit_dims(sizes: Sequence[Sizes], dims: int) -> bool:
+    return all(isinstance(size, int) or len(size) == dims for size in sizes)
 
 
-def _checked(model: type[Model], content: Mapping[str, Any], path: Path, under: str) -> Model:
+Model = TypeVar("Model", bound=_PlansModel)
+
+
+def _validate(model: type[Model], content: Mapping[str, Any], path: Path, prefix: str) -> Model:
+    """Read a part of the file; every fault is named by its JSON path, below ``prefix``."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        faults = [
-            Fault(under + ".".join(map(str, each["loc"])), each["msg"]) for each in error.errors()
-        ]
-        raise DatasetError(f"{path}: these are no plans of nnU-Net v2:", faults) from error
+        faults = []
+        for fault in error.errors():
+            location = ".".join(str(part) for part in fault["loc"])
+            faults.append(Fault(prefix + location, fault["msg"]))
+        raise DatasetError(
+            "this is not a plans file of nnU-Net v2:", faults, source=path
+        ) from error

@@ -1,50 +1,112 @@
-"""What training minimises: Dice and cross-entropy, at every supervised level.
+"""What training minimises: the losses a bundle may name, at every supervised level.
 
-Labels that exclude each other are scored under a softmax; regions, which overlap, each under a
-sigmoid of its own.
+A loss scores one level: logits against a label map of the same size. ``DeepSupervisionLoss``
+weighs the levels and is what the trainer minimises.
+
+An installed package adds a loss by an entry point in the group ``medseg.losses``, and a bundle
+names it in ``training.loss``::
+
+    [project.entry-points."medseg.losses"]
+    focal = "my_package.losses:FocalLoss"
+
+The entry point is a class, or a function, that takes a ``LossContext`` and returns a
+``LevelLoss``. ``medseg.testing.losses.LossContract`` tests one.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from monai.losses import DiceLoss
 from torch import nn
 from torch.nn import functional
 
-from medseg.bundle.spec import BundleSpec, TrainingSpec
+from medseg._support.registry import Registry
+from medseg.bundle.spec import BundleSpec
+from medseg.errors import BundleError, Fault
 from medseg.labels import LabelSet
 
 _LEAST_MASS = 1e-7
-"""Below what one annotated voxel can weigh."""
+"""Below what one labelled voxel can weigh."""
 
 
-def build_loss(spec: BundleSpec) -> LevelLoss:
-    """Return the loss that a bundle asks for."""
-    labels = spec.label_set
-    if labels.has_regions:
-        return RegionLoss(spec.training, labels, spec.class_weights)
-    return SegmentationLoss(spec.training, labels.ignore_index, spec.class_weights)
+@dataclass(frozen=True, slots=True)
+class LossContext:
+    """What a loss is built from.
+
+    Attributes:
+        labels: Labels and regions. Logits have ``labels.channels`` channels: background and each
+            label, which exclude each other; or, if ``labels.has_regions``, one per region, which
+            overlap. ``labels.ignore_index``, if not ``None``, marks voxels that must not count.
+        class_weights: One weight per channel; ``None`` weighs all alike. Those of the labels
+            (without background), or of the regions, have a mean of 1.
+        dice_weight: ``training.dice_weight`` of the bundle.
+        ce_weight: ``training.ce_weight`` of the bundle.
+    """
+
+    labels: LabelSet
+    class_weights: tuple[float, ...] | None = None
+    dice_weight: float = 1.0
+    ce_weight: float = 1.0
 
 
-class LevelLoss(nn.Module, ABC):
-    """Weighted soft Dice and cross-entropy over the supervised levels.
+class LossTerms(NamedTuple):
+    """A loss and what it is made of.
+
+    Attributes:
+        total: What to minimise, a float32 scalar with a gradient to the logits.
+        parts: Name → scalar, the terms before weighting; curves and MLflow show them. The names
+            ``critic`` and ``adversarial``, and those that begin so, are taken.
+    """
+
+    total: torch.Tensor
+    parts: Mapping[str, torch.Tensor]
+
+
+class LevelLoss(Protocol):
+    """The contract of a loss: scores the logits of one level.
+
+    * The same inputs give the same loss: no state, and no random numbers of its own.
+    * Voxels with the ignore index change neither the loss nor any gradient; a batch of nothing
+      else has a finite loss and no gradient.
+    * A perfect prediction costs less than a wrong one.
+    * It works in 2D and 3D, on the device of the logits, and with any number of channels.
+    """
+
+    def __call__(self, logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
+        """Score logits against a label map.
+
+        Args:
+            logits: ``(batch, channels, *size)``, float32, before any softmax or sigmoid.
+            label: Label indices, ``(batch, 1, *size)``, int64.
+        """
+
+
+LossFactory = Callable[[LossContext], LevelLoss]
+"""What the registry holds: builds a loss. It raises ``ValueError`` for labels it cannot score."""
+
+
+class DeepSupervisionLoss(nn.Module):
+    """A loss over all supervised levels.
 
     Level ``n`` below the finest weighs ``2⁻ⁿ`` (weights sum to one), and is scored against the
     label map at its own size, sampled by nearest neighbour, as in nnU-Net (Isensee et al., Nat
-    Methods 2021). The Dice term pools the batch. Voxels that nobody annotated are in neither term.
+    Methods 2021).
 
     Args:
-        training: The bundle's training section, for the weights of the two terms.
+        loss: Scores one level.
+
+    Attributes:
+        parts: The finest level's terms of the last call, before weighting.
     """
 
-    def __init__(self, training: TrainingSpec) -> None:
+    def __init__(self, loss: LevelLoss) -> None:
         super().__init__()
-        self._dice_weight, self._ce_weight = training.dice_weight, training.ce_weight
+        self._loss = loss
         self.parts: dict[str, torch.Tensor] = {}
-        """The finest level's ``dice`` and ``ce`` of the last call, before weighting."""
 
     def forward(self, levels: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
         """Score logits against a label map.
@@ -56,115 +118,172 @@ class LevelLoss(nn.Module, ABC):
         Returns:
             The loss, a scalar.
         """
-        weights = [2.0**-level for level in range(len(levels))]
+        weights = [2.0**-depth for depth in range(len(levels))]
         total = levels[0].new_zeros((), dtype=torch.float32)
-        for depth, (weight, logits) in enumerate(zip(weights, levels, strict=True)):
+        for depth, logits in enumerate(levels):
             # Probabilities and sums in half precision lose small structures.
-            dice, ce = self._terms(logits.float(), _at_size(label, logits.shape[2:]))
+            terms = self._loss(logits.float(), _resize_label(label, logits.shape[2:]))
             if depth == 0:
-                self.parts = {"dice": dice.detach(), "ce": ce.detach()}
-            total = total + weight / sum(weights) * (
-                self._dice_weight * dice + self._ce_weight * ce
-            )
+                self.parts = {name: part.detach() for name, part in terms.parts.items()}
+            total = total + weights[depth] / sum(weights) * terms.total
         return total
 
-    @abstractmethod
-    def _terms(
-        self, logits: torch.Tensor, label: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return Dice loss and cross-entropy of one level.
 
-        Args:
-            logits: ``(batch, channels, …)``, float32.
-            label: Label indices of the same size, ``(batch, 1, …)``, int64.
-        """
+class DiceCELoss:
+    """Soft Dice and cross-entropy of labels that exclude each other.
 
-
-class SegmentationLoss(LevelLoss):
-    """The loss of labels that exclude each other.
-
-    The Dice term leaves background out. Where classes have weights, it is the labels' weighted
-    mean, and cross-entropy the voxels' mean, each weighing as its class does.
+    The Dice term pools the batch and leaves background out. Where classes have weights, it is
+    the labels' weighted mean, and cross-entropy is the voxels' mean, each weighing as its class.
 
     Args:
-        training: The bundle's training section, for the weights of the two terms.
-        ignored: The index of voxels that nobody annotated.
-        weights: Of background and each label; the labels' mean is 1.
+        context: Labels and weights.
     """
 
-    def __init__(
-        self,
-        training: TrainingSpec,
-        ignored: int | None = None,
-        weights: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(training)
+    def __init__(self, context: LossContext) -> None:
+        weights = context.class_weights
+        self._context = context
         self._dice = DiceLoss(
             include_background=False,
             to_onehot_y=True,
             softmax=True,
             batch=True,
-            ignore_index=ignored,
+            ignore_index=context.labels.ignore_index,
             weight=None if weights is None else weights[1:],
         )
-        self._ignored, self._weights = ignored, weights
 
-    def _terms(
-        self, logits: torch.Tensor, label: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._dice(logits, label), self._cross_entropy(logits, label[:, 0])
+    def __call__(self, logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
+        """Score the logits of one level; see ``LevelLoss``."""
+        dice = self._dice(logits, label)
+        ce = self._cross_entropy(logits, label[:, 0])
+        return _weigh_terms(dice, ce, self._context)
 
     def _cross_entropy(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        weights = None if self._weights is None else logits.new_tensor(self._weights)
-        if self._ignored is None:
+        ignore_index = self._context.labels.ignore_index
+        weights = None
+        if self._context.class_weights is not None:
+            weights = logits.new_tensor(self._context.class_weights)
+        if ignore_index is None:
             return functional.cross_entropy(logits, label, weights)
         total = functional.cross_entropy(
-            logits, label, weights, ignore_index=self._ignored, reduction="sum"
+            logits, label, weights, ignore_index=ignore_index, reduction="sum"
         )
-        known = label != self._ignored
-        mass = known if weights is None else weights[label.masked_fill(~known, 0)] * known
-        # Of a batch without one annotated voxel the mean would be no number.
+        mass = label != ignore_index
+        if weights is not None:
+            mass = weights[label.masked_fill(~mass, 0)] * mass
+        # Torch's own mean would be NaN for a batch of ignored voxels alone.
         return total / mass.sum().clamp(min=_LEAST_MASS)
 
 
-class RegionLoss(LevelLoss):
-    """The loss of regions: of each, the Dice and the binary cross-entropy of its own sigmoid.
+class RegionDiceCELoss:
+    """Soft Dice and binary cross-entropy of regions, which overlap: a sigmoid for each.
 
-    Both terms are means over the regions, weighted where regions have weights; cross-entropy is
-    the mean over the annotated voxels.
+    The Dice term pools the batch; both terms are means over the regions, weighted where regions
+    have weights. Cross-entropy is the mean over the voxels without the ignore index.
 
     Args:
-        training: The bundle's training section, for the weights of the two terms.
-        labels: The labels and their regions.
-        weights: Of each region; their mean is 1.
+        context: Labels with regions, and weights.
     """
 
-    def __init__(
-        self, training: TrainingSpec, labels: LabelSet, weights: Sequence[float] | None = None
-    ) -> None:
-        super().__init__(training)
+    def __init__(self, context: LossContext) -> None:
+        labels = context.labels
+        weights = context.class_weights
+        self._context = context
         self._dice = DiceLoss(batch=True, weight=weights)
-        self._ignored = labels.ignore_index
-        self._weights = torch.tensor(weights or [1.0] * labels.channels)
-        # One row more than labels and background: what nobody annotated is in no region.
-        self._members = torch.zeros(labels.classes + 1, labels.channels)
+        self._region_weights = torch.tensor(weights or [1.0] * labels.channels)
+        # A row for background, for each label, and for the ignore index, which is in no region.
+        self._membership = torch.zeros(labels.classes + 1, labels.channels)
         for region in labels.regions:
-            self._members[list(region.labels), region.channel] = 1
+            self._membership[list(region.labels), region.channel] = 1
 
-    def _terms(
-        self, logits: torch.Tensor, label: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        there = self._members.to(logits.device)[label[:, 0]].movedim(-1, 1)
+    def __call__(self, logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
+        """Score the logits of one level; see ``LevelLoss``."""
+        membership = self._membership.to(logits.device)
+        target = membership[label[:, 0]].movedim(-1, 1)
         known = torch.ones_like(label, dtype=logits.dtype)
-        if self._ignored is not None:
-            known = (label != self._ignored).to(logits.dtype)
-        dice = self._dice(logits.sigmoid() * known, there)
-        each = functional.binary_cross_entropy_with_logits(logits, there, reduction="none") * known
-        over_voxels = each.sum(dim=(0, *range(2, each.ndim))) / known.sum().clamp(min=1)
-        return dice, (over_voxels * self._weights.to(logits.device)).mean()
+        ignore_index = self._context.labels.ignore_index
+        if ignore_index is not None:
+            known = (label != ignore_index).to(logits.dtype)
+        dice = self._dice(logits.sigmoid() * known, target)
+        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        voxel_axes = (0, *range(2, logits.ndim))
+        by_region = (entropy * known).sum(dim=voxel_axes) / known.sum().clamp(min=1)
+        ce = (by_region * self._region_weights.to(logits.device)).mean()
+        return _weigh_terms(dice, ce, self._context)
 
 
-def _at_size(label: torch.Tensor, size: torch.Size) -> torch.Tensor:
+def _weigh_terms(dice: torch.Tensor, ce: torch.Tensor, context: LossContext) -> LossTerms:
+    total = context.dice_weight * dice + context.ce_weight * ce
+    return LossTerms(total, {"dice": dice, "ce": ce})
+
+
+def build_dice_ce(context: LossContext) -> LevelLoss:
+    """Build Dice and cross-entropy: under a softmax, or a sigmoid for each region."""
+    if context.labels.has_regions:
+        return RegionDiceCELoss(context)
+    return DiceCELoss(context)
+
+
+def _check_factory(factory: LossFactory) -> None:
+    if not callable(factory):
+        raise TypeError("a loss is a class or function that takes a LossContext")
+
+
+LOSSES: Registry[LossFactory] = Registry(
+    "medseg.losses", "loss", {"dice_ce": build_dice_ce}, _check_factory
+)
+"""The losses that ``training.loss`` may name."""
+
+
+def build_loss(spec: BundleSpec) -> DeepSupervisionLoss:
+    """Build the loss that a bundle names.
+
+    Raises:
+        BundleError: If there is none of that name, or it cannot score the bundle's labels.
+        MissingExtraError: If the package that provides it cannot be loaded.
+    """
+    context = LossContext(
+        spec.label_set,
+        spec.class_weights,
+        dice_weight=spec.training.dice_weight,
+        ce_weight=spec.training.ce_weight,
+    )
+    factory = _find_factory(spec.training.loss)
+    try:
+        return DeepSupervisionLoss(factory(context))
+    except ValueError as error:
+        raise BundleError(
+            "the loss cannot be used with this bundle's labels; see training.loss",
+            [Fault("training.loss", f"'{spec.training.loss}' refuses the labels: {error}")],
+        ) from error
+
+
+def check_loss(spec: BundleSpec) -> None:
+    """Make sure that a bundle's loss exists and takes its labels.
+
+    Raises:
+        BundleError: If it does not.
+        MissingExtraError: If the package that provides it cannot be loaded.
+    """
+    build_loss(spec)
+
+
+def _find_factory(name: str) -> LossFactory:
+    if name not in LOSSES.names:
+        known = ", ".join(LOSSES.names)
+        raise BundleError(
+            "the bundle names a loss that is not installed",
+            [
+                Fault(
+                    "training.loss",
+                    f"there is no loss '{name}'; the losses installed here are {known}. Name one "
+                    "of them, or install the package that provides it",
+                )
+            ],
+        )
+    return LOSSES.get(name)
+
+
+def _resize_label(label: torch.Tensor, size: torch.Size) -> torch.Tensor:
     if label.shape[2:] == size:
         return label
     return functional.interpolate(label.float(), size=size, mode="nearest-exact").long()

@@ -161,9 +161,10 @@ def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
     assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
     assert made.spec.data.ignore == 3
     _, liver, kidney = made.spec.class_weights or ()
-    mean = {value: np.mean([la.voxels for la in made.survey.label(value)]) for value in (1, 2)}
+    of = made.fingerprint.label_statistics
+    mean = {value: np.mean([label.voxels for label in of(value)]) for value in (1, 2)}
     assert kidney / liver == pytest.approx((mean[1] / mean[2]) ** 0.5, rel=0.01)
-    assert "nobody annotated" in made.spec.notes["data.ignore"]
+    assert "unlabelled" in made.spec.notes["data.ignore"]
 
 
 @pytest.mark.slow
@@ -214,8 +215,8 @@ def test_a_label_of_one_case_alone_is_doubted(data: Path, tmp_path: Path) -> Non
     (odd / "dataset.json").write_text(json.dumps(listing))
     _, said = planned(odd, tmp_path / "bundle.json")
     assert said == [
-        "label 7 is in 1 of 6 cases alone, with 2 voxels: little can be learned of it. Is it a "
-        "slip?"
+        "label 7 occurs in only 1 of 6 cases, with 2 voxels: little can be learned of it. Is it a "
+        "mistake?"
     ]
 
 
@@ -225,7 +226,7 @@ def test_bad_cases_are_left_out_by_name(data: Path, tmp_path: Path) -> None:
     image = bad / "imagesTr" / "phantom_001.nii.gz"
     image.write_bytes(image.read_bytes()[:-200])
     made, said = planned(bad, tmp_path / "bundle.json")
-    assert len(made.survey.cases) == 5
+    assert len(made.fingerprint.cases) == 5
     assert any("phantom_001" in one for one in said)
     for file in (bad / "imagesTr").iterdir():
         file.write_bytes(b"no image")
@@ -293,7 +294,7 @@ def test_a_data_folder_that_holds_its_plan_is_planned_again(data: Path, tmp_path
     shutil.copytree(data, copied)
     planned(copied, copied / "bundle.json")
     made, _ = planned(copied, copied / "again.json")
-    assert len(made.survey.cases) == 6
+    assert len(made.fingerprint.cases) == 6
 
 
 def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Path) -> None:
@@ -301,7 +302,7 @@ def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Pa
     assert made.spec.preprocessing.intensity.kind == "window"  # type: ignore[union-attr]
     assert said
     made, _ = planned(shared_data / "sts_ct_mr_pet", tmp_path / "sts.json")
-    assert len(made.survey.cases) == 10
+    assert len(made.fingerprint.cases) == 10
     assert made.spec.network.dims == 3
 
 
@@ -377,7 +378,7 @@ def test_a_bids_data_set_is_planned_with_its_names(tmp_path: Path) -> None:
     assert made.spec.data.folds == 3
     alone, _ = planned(root, tmp_path / "alone.json", channels=["FLAIR"])
     assert [one.name for one in alone.spec.channels] == ["FLAIR"]
-    with pytest.raises(DatasetError, match="names T2w; most cases here have FLAIR, T1w"):
+    with pytest.raises(DatasetError, match=r"names T2w, but most .*have FLAIR, T1w"):
         planned(root, tmp_path / "other.json", channels=["T2w"])
 
 
@@ -450,7 +451,7 @@ def test_channels_that_are_named_are_found_among_dicom_series(tmp_path: Path) ->
         ("density", "CT"),
         ("PET", "PT"),
     ]
-    assert len(two.survey.cases[0].channels) == 2
+    assert len(two.fingerprint.cases[0].channels) == 2
     checked = check(tmp_path / "two.json")
     assert (checked.cases, checked.faults) == (2, ())
     one, _ = planned(root, tmp_path / "one.json")
@@ -462,7 +463,7 @@ def test_channels_that_are_named_are_found_among_dicom_series(tmp_path: Path) ->
 def test_channels_can_be_named_and_their_number_must_be_right(data: Path, tmp_path: Path) -> None:
     made, _ = planned(data, tmp_path / "bundle.json", channels=["late phase:CT"])
     assert [(one.name, one.modality) for one in made.spec.channels] == [("late phase", "CT")]
-    with pytest.raises(DatasetError, match="names 2 channels, and the cases have 1"):
+    with pytest.raises(DatasetError, match="names 2 channels, but the cases have 1"):
         planned(data, tmp_path / "two.json", channels=["CT", "PET"])
     with pytest.raises(MedsegError, match="--channel takes a name"):
         planned(data, tmp_path / "none.json", channels=[":PT"])
@@ -496,7 +497,7 @@ def test_one_case_with_a_file_too_many_does_not_cost_the_others(
     root = write_nnunet(tmp_path / "raw", 4, **said)
     shutil.copy(root / "imagesTr" / "c0_0000.nii.gz", root / "imagesTr" / "c0_0001.nii.gz")
     made, told = planned(root, tmp_path / "bundle.json")
-    assert len(made.survey.cases) == 3
+    assert len(made.fingerprint.cases) == 3
     assert len(made.spec.channels) == 1
     assert [one for one in told if "left out" in one and "c0" in one]
 

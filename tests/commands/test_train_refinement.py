@@ -1,4 +1,4 @@
-"""Trainings with refinement: what they leave, that they resume to the bit, and forks of them."""
+"""Training runs with refinement: the files they write, and that they resume to the bit."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from support.trainings import Zygote, checkpoint, same, weights
 
 from medseg import train
 from medseg.bundle.bundle import load_bundle
-from medseg.bundle.spec import RefinementSpec
-from medseg.errors import BundleError, CheckpointError
-from medseg.events import Event, Notice, RunStarted, StepDone
 from medseg.testing import write_dataset
-from medseg.training.refinement.stage import fork
 
 STEPS, REFINING = 24, 20
 
@@ -155,42 +151,6 @@ def test_joint_training_resumes_to_the_bit_too(zygote: Zygote, home: Path) -> No
     assert same(checkpoint(out), checkpoint(home / "joint"))
     assert same(trained_weights(out), trained_weights(home / "joint"))
     assert {"model.pt", "critic.pt", "trained.json", "last.pt"} == files(out)
-
-
-def test_a_fork_trains_its_own_refiner_on_the_same_network(home: Path, unbroken: Path) -> None:
-    heard: list[Event] = []
-    refinement = RefinementSpec(steps=6, channels=(4, 8), adversarial_weight=0)
-    out = fork(unbroken, home / "fork", refinement)
-    train(out, out=out, resume=True, device="cpu", listeners=[heard.append])
-    steps = [event for event in heard if isinstance(event, StepDone)]
-    assert [event.step for event in steps] == list(range(STEPS + 1, STEPS + 7))
-    assert steps[0].parts.keys() == {"ce", "dice"}
-    assert not any(isinstance(event, Notice) for event in heard)
-    started = next(event for event in heard if isinstance(event, RunStarted))
-    assert started.total_steps == STEPS + 6
-    assert "critic.pt" not in files(out)
-    assert {"model.pt", "refiner.pt", "snapshot_000000012.pt"} <= files(out)
-    one, other = (checkpoint(run)["learner"] for run in (out, unbroken))
-    assert same(one, other)
-    facts = [json.loads((run / "run.json").read_text())["run_id"] for run in (out, unbroken)]
-    assert facts[0] != facts[1]
-
-
-def test_a_fork_with_the_trunks_own_settings_gives_the_trunks_refiner(
-    home: Path, unbroken: Path
-) -> None:
-    refinement = load_bundle(unbroken).spec.refinement
-    assert refinement is not None
-    out = fork(unbroken, home / "twin", refinement)
-    train(out, out=out, resume=True, device="cpu")
-    assert same(trained_weights(out), trained_weights(unbroken))
-
-
-def test_a_fork_says_what_it_cannot_do(home: Path, unbroken: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="joint"):
-        fork(unbroken, tmp_path / "new", RefinementSpec(kind="joint"))
-    with pytest.raises(CheckpointError, match="no run"):
-        fork(tmp_path, tmp_path / "new", RefinementSpec())
 
 
 @pytest.mark.parametrize("weight", [0.05, 0.0])

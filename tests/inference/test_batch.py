@@ -12,11 +12,10 @@ import pytest
 import torch
 from support.killed_batches import write_scans
 
-from medseg.datasets.cases import Scan
 from medseg.datasets.scans import find_scans
 from medseg.errors import MedsegError, OutputError
 from medseg.events import Event, Notice
-from medseg.inference.batch import ScanWork
+from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
 from medseg.inference.ledger import Entry, open_ledger
 from medseg.inference.pipeline import run_pipeline
 from medseg.inference.result_files import RESULT_FORMATS
@@ -43,7 +42,7 @@ class Flawed(Segmenter):
         return super().segment(volume, error_map=error_map)
 
 
-Run = Callable[..., tuple[list[Entry], ScanWork]]
+Run = Callable[..., tuple[list[Entry], ScanBatch]]
 
 
 @pytest.fixture
@@ -54,24 +53,29 @@ def run(untrained_bundle: Callable[..., Path], tmp_path: Path) -> Run:
     def run_batch(errors: dict[str, Exception], listeners=(), out: Path = tmp_path / "out"):
         segmenter = Flawed(untrained_bundle(), errors)
         with open_ledger(out) as ledger:
-            work = ScanWork(
+            work = ScanBatch(
                 segmenter,
                 ledger,
-                [RESULT_FORMATS["nifti"]],
+                {"nifti": RESULT_FORMATS.get("nifti")},
                 total=len(scans),
                 pictures=False,
                 listeners=listeners,
             )
+
+            def segment(opened: OpenScan) -> SegmentedScan:
+                return SegmentedScan(opened, segmenter.segment(opened.volume))
+
             entries = run_pipeline(
-                scans, read=work.read, infer=work.infer, write=work.finish, name=name_of
+                scans,
+                read=work.read,
+                segment=segment,
+                write=work.write,
+                on_error=work.on_error,
+                record=work.record,
             )
         return entries, work
 
     return run_batch
-
-
-def name_of(scan: Scan) -> str:
-    return scan.name
 
 
 def test_a_bug_is_entered_as_an_error_and_raised_when_all_others_are_done(run: Run) -> None:
@@ -79,12 +83,14 @@ def test_a_bug_is_entered_as_an_error_and_raised_when_all_others_are_done(run: R
     bug = ZeroDivisionError("Qwertz^Zaphod")
     entries, work = run({"scan_01": bug, "scan_02": KeyError("x")}, [told.append])
     assert [entry.state for entry in entries] == ["done", "error", "error", "done"]
-    assert "a bug in medseg (ZeroDivisionError), no fault of the scan" in entries[1].error
+    assert (
+        "this is a bug in medseg (ZeroDivisionError), not a fault of the scan" in entries[1].error
+    )
     assert "Qwertz" not in entries[1].model_dump_json()
     with pytest.raises(ZeroDivisionError) as raised:
         work.raise_bug()
     assert raised.value is bug
-    assert "while working on scan_01" in raised.value.__notes__[0]
+    assert "in stage 'segment' of scan_01" in raised.value.__notes__[0]
     assert any(frame.name == "segment" for frame in raised.traceback)
     said = [event.message for event in told if isinstance(event, Notice)]
     assert [message.partition(":")[0] for message in said] == ["scan_01", "scan_02"]

@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(small_disk: Path) -> None:
         ledger.enter(entry("a"))
         ledger.enter(entry("b", "failed", error="x" * 40_000))
         before = (small_disk / "ledger.jsonl").read_bytes()
-        with pytest.raises(OutputError, match=r"cannot write .*ledger\.jsonl: "):
+        with pytest.raises(OutputError, match="the ledger cannot be written"):
             ledger.enter(entry("c", "failed", error="x" * 40_000))
         assert (small_disk / "ledger.jsonl").read_bytes() == before
     assert read_ledger(small_disk / "ledger.jsonl")[1] == 0

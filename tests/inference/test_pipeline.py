@@ -9,10 +9,26 @@ import weakref
 
 import pytest
 
-from medseg.inference.pipeline import Attempt, run_pipeline
+from medseg.inference.pipeline import run_pipeline
 
-STAGES = ("read", "infer", "write")
+STAGES = ("read", "segment", "write")
+STAGES_TRIED = ["read", "segment"]
 PAUSE = 0.02
+
+
+def unexpected(item: object, stage: str, error: Exception) -> object:
+    raise error
+
+
+def keep(result: object, seconds: object) -> object:
+    return result
+
+
+def run(items, *, read=lambda item: item, segment=lambda item: item, write=lambda item: item,
+        on_error=unexpected, record=keep):  # fmt: skip
+    return run_pipeline(
+        items, read=read, segment=segment, write=write, on_error=on_error, record=record
+    )
 
 
 class Watched:
@@ -32,8 +48,8 @@ class Watched:
         return work
 
     def run(self, items) -> list[int]:
-        read, infer, write = map(self.stage, STAGES)
-        return run_pipeline(items, read=read, infer=infer, write=write)
+        read, segment, write = map(self.stage, STAGES)
+        return run(items, read=read, segment=segment, write=write)
 
     def overlap(self, one: tuple[str, int], other: tuple[str, int]) -> bool:
         (a, b), (c, d) = self.times[one], self.times[other]
@@ -51,8 +67,8 @@ def test_stages_of_twenty_items_overlap_and_keep_their_order() -> None:
     took = time.perf_counter() - began
     assert took < 0.75 * 20 * len(STAGES) * PAUSE
     together = [
-        watched.overlap(("infer", n), ("read", n + 1))
-        and watched.overlap(("infer", n), ("write", n - 1))
+        watched.overlap(("segment", n), ("read", n + 1))
+        and watched.overlap(("segment", n), ("write", n - 1))
         for n in range(1, 19)
     ]
     assert sum(together) > 12
@@ -67,17 +83,17 @@ def test_few_items_go_the_same_way(count: int) -> None:
     assert Watched(0).run(range(count)) == list(range(count))
 
 
-def test_only_inference_runs_in_the_calling_thread() -> None:
-    seen = run_pipeline(
+def test_only_the_network_runs_in_the_calling_thread() -> None:
+    seen = run(
         [0],
         read=lambda item: [threading.current_thread()],
-        infer=lambda ran: [*ran, threading.current_thread()],
+        segment=lambda ran: [*ran, threading.current_thread()],
         write=lambda ran: [*ran, threading.current_thread()],
     )
-    read, infer, write = seen[0]
-    assert infer is threading.main_thread()
-    assert read is not infer
-    assert write not in (read, infer)
+    read, segment, write = seen[0]
+    assert segment is threading.main_thread()
+    assert read is not segment
+    assert write not in (read, segment)
 
 
 class Volume:
@@ -100,10 +116,10 @@ def test_at_most_three_items_are_in_memory_whichever_stage_is_slow(slow: str) ->
         most = max(most, len(alive))
         return volume
 
-    run_pipeline(
+    run(
         range(12),
         read=read,
-        infer=lambda volume: note("infer", volume),
+        segment=lambda volume: note("segment", volume),
         write=lambda volume: str(note("write", volume)),
     )
     assert 1 <= most <= 3
@@ -118,43 +134,95 @@ def test_items_are_taken_as_late_as_possible() -> None:
             yield n
 
     ahead: list[int] = []
-    run_pipeline(
+    run(
         items(),
         read=lambda n: n,
-        infer=lambda n: ahead.append(len(taken) - n),
+        segment=lambda n: ahead.append(len(taken) - n),
         write=lambda n: n,
     )
     assert max(ahead) == 2  # this one and the next
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_error_is_raised_with_its_item_and_ends_everything(stage: str) -> None:
-    begun = []
-
+def test_an_error_ends_its_own_item_and_says_where(stage: str) -> None:
     def fail(here: str):
         def work(item: str) -> str:
-            begun.append((here, item))
             if here == stage and item == "c":
                 raise ZeroDivisionError("what a pity")
             return item
 
         return work
 
-    read, infer, write = map(fail, STAGES)
-    with pytest.raises(ZeroDivisionError, match="what a pity") as raised:
-        run_pipeline("abcdefgh", read=read, infer=infer, write=write, name=lambda i: f"scan {i}")
-    assert raised.value.__notes__ == ["while working on scan c"]
+    handled = []
+
+    def explain(item: str, failed: str, error: Exception) -> str:
+        handled.append((item, failed, type(error).__name__, threading.current_thread().name))
+        assert error.__traceback__ is not None
+        return f"no {item}"
+
+    read, segment, write = map(fail, STAGES)
+    done = run("abcde", read=read, segment=segment, write=write, on_error=explain)
+    assert done == ["a", "b", "no c", "d", "e"]
+    assert handled == [("c", stage, "ZeroDivisionError", "medseg-write_0")]
     assert not our_threads()
-    # Reading is one ahead when an item fails behind it; nothing is begun later.
-    assert {item for _, item in begun} <= set("abcdef")
-    # What was segmented before is written.
-    assert ("write", "b") in begun
+
+
+def test_nothing_is_tried_after_an_error() -> None:
+    done = run(
+        [0],
+        read=lambda n: 1 // n,
+        segment=pytest.fail,
+        write=pytest.fail,
+        on_error=lambda item, stage, error: (item, stage),
+    )
+    assert done == [(0, "read")]
+
+
+def test_each_stage_that_was_tried_is_timed() -> None:
+    times = []
+
+    def slow(item: int) -> int:
+        time.sleep(0.02)
+        return 1 // item
+
+    run(
+        [1, 0],
+        read=lambda n: n,
+        segment=slow,
+        on_error=lambda item, stage, error: item,
+        record=lambda result, seconds: times.append(dict(seconds)),
+    )
+    assert [list(seconds) for seconds in times] == [["read", "segment", "write"], STAGES_TRIED]
+    assert all(seconds["segment"] >= 0.02 > seconds["read"] for seconds in times)
+
+
+@pytest.mark.parametrize("handler", ["on_error", "record"])
+def test_an_error_of_the_handlers_ends_everything(handler: str) -> None:
+    begun, written = [], []
+
+    def stop(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    def segment(item: int) -> int:
+        begun.append(item)
+        return 1 // (item - 2)
+
+    def write(item: int) -> int:
+        written.append(item)
+        return item
+
+    handlers = {"on_error": lambda item, stage, error: item} | {handler: stop}
+    with pytest.raises(OSError, match="the disk is gone"):
+        run(range(9), segment=segment, write=write, **handlers)
+    assert not our_threads()
+    # Segmenting is one ahead when an item fails behind it; nothing is begun later.
+    assert len(begun) <= (4 if handler == "on_error" else 2)
 
 
 def test_an_interrupt_leaves_no_thread_and_finishes_what_is_being_written() -> None:
     written = []
 
-    def infer(item: int) -> int:
+    def segment(item: int) -> int:
         if item == 2:
             raise KeyboardInterrupt
         return item
@@ -164,33 +232,10 @@ def test_an_interrupt_leaves_no_thread_and_finishes_what_is_being_written() -> N
         written.append(item)
 
     with pytest.raises(KeyboardInterrupt):
-        run_pipeline(range(9), read=lambda n: n, infer=infer, write=write)
+        run(range(9), segment=segment, write=write)
     assert written == [0, 1]
     assert not our_threads()
 
 
-def test_an_attempt_takes_the_value_through_and_times_each_stage() -> None:
-    attempt = Attempt(3).then("read", lambda n: n + 1).then("segment", str)
-    assert attempt.value == "4"
-    assert list(attempt.seconds) == ["read", "segment"]
-    assert attempt.settle(lambda error: "failed") == "4"
-
-
-def test_an_attempt_keeps_its_first_error_and_tries_nothing_after_it() -> None:
-    attempt = Attempt(0).then("read", lambda n: 1 // n).then("segment", pytest.fail)
-    assert isinstance(attempt.error, ZeroDivisionError)
-    assert attempt.error.__traceback__ is not None
-    assert (attempt.value, attempt.stage, list(attempt.seconds)) == (None, "read", ["read"])
-    assert attempt.settle(lambda error: type(error).__name__) == "ZeroDivisionError"
-
-
-def test_an_attempt_does_not_keep_an_interrupt() -> None:
-    def interrupt(value: int) -> int:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Attempt(0).then("read", interrupt)
-
-
 def test_none_is_a_value_like_any_other() -> None:
-    assert Attempt(None).then("read", lambda nothing: nothing).then("write", repr).value == "None"
+    assert run([None], write=repr) == ["None"]

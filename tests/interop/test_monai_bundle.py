@@ -28,7 +28,7 @@ from medseg.bundle.bundle import load_bundle, parse_spec
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.interop.monai_bundle import write_monai_bundle
 from medseg.testing import write_dataset
-from medseg.training.losses import SegmentationLoss, build_loss
+from medseg.training.losses import build_loss
 
 BUNDLES: dict[str, dict[str, Any]] = {
     "volume": {
@@ -166,7 +166,7 @@ def test_stock_monai_minimises_the_same_loss(
     parser.read_config(bundle / "configs" / "train.json")
     parser["device"] = "$torch.device('cpu')"
     stock = parser.get_parsed_content("loss")
-    own = SegmentationLoss(spec.training, spec.label_set.ignore_index, spec.class_weights)
+    own = build_loss(spec)
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 8, 8, 8)
     label = torch.randint(0, 4 if ignore else 3, (2, 1, 8, 8, 8))

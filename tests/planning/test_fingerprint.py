@@ -1,4 +1,4 @@
-"""What a survey sees of a case, and that it looks only once."""
+"""What is measured of a case, and that it is measured only once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_case(
     return Case(scan, folder / "label.nii.gz", None, "one")
 
 
-def survey(case: Case, cache: Path, events: list[Event] | None = None) -> Fingerprint:
+def fingerprint(case: Case, cache: Path, events: list[Event] | None = None) -> Fingerprint:
     return extract_fingerprint(
         CaseList((case,)), cache, [events.append] if events is not None else []
     )
@@ -49,8 +49,8 @@ def test_labels_are_counted_with_their_pieces(tmp_path: Path) -> None:
     image = np.arange(512, dtype=np.float32).reshape(8, 8, 8)
     facts = inspect_case(write_case(tmp_path, image, label))
     three, five = facts.labels
-    assert (three.value, three.voxels, three.pieces, three.largest) == (3, 3, 2, 2)
-    assert (five.value, five.voxels, five.pieces, five.largest) == (5, 8, 1, 8)
+    assert (three.value, three.voxels, three.components) == (3, 3, 2)
+    assert (five.value, five.voxels, five.components) == (5, 8, 1)
 
 
 def test_quantiles_are_of_labelled_voxels_alone(tmp_path: Path) -> None:
@@ -59,8 +59,8 @@ def test_quantiles_are_of_labelled_voxels_alone(tmp_path: Path) -> None:
     label[:2] = 1
     image[:2] = np.linspace(10, 20, 72).reshape(2, 6, 6)
     (channel,) = inspect_case(write_case(tmp_path, image, label)).channels
-    assert (channel.labelled[0], channel.labelled[-1]) == (10, 20)
-    assert (channel.lowest, channel.highest) == (10, 1000)
+    assert (channel.foreground[0], channel.foreground[-1]) == (10, 20)
+    assert (channel.minimum, channel.maximum) == (10, 1000)
 
 
 def test_a_black_frame_counts_only_where_no_label_lies_in_it(tmp_path: Path) -> None:
@@ -68,26 +68,28 @@ def test_a_black_frame_counts_only_where_no_label_lies_in_it(tmp_path: Path) -> 
     image[2:7, 2:7, 2:7] = 5
     inside, outside = np.zeros((2, 10, 10, 10), np.uint8)
     inside[3, 3, 3] = outside[9, 9, 9] = 1
-    assert inspect_case(write_case(tmp_path / "in", image, inside)).box == pytest.approx(0.125)
-    assert inspect_case(write_case(tmp_path / "out", image, outside)).box == 1
+    assert inspect_case(write_case(tmp_path / "in", image, inside)).nonzero_share == pytest.approx(
+        0.125
+    )
+    assert inspect_case(write_case(tmp_path / "out", image, outside)).nonzero_share == 1
 
 
 def test_a_case_is_looked_at_once_and_a_changed_one_again(tmp_path: Path) -> None:
     image = np.arange(64, dtype=np.float32).reshape(4, 4, 4)
     case = write_case(tmp_path / "case", image, (image > 60).astype(np.uint8))
     events: list[Event] = []
-    first = survey(case, tmp_path / "cache", events)
+    first = fingerprint(case, tmp_path / "cache", events)
     assert [e.done for e in events if isinstance(e, Progress)] == [0, 1]
     (kept,) = (tmp_path / "cache").iterdir()
     assert "case" not in kept.read_text()
     stamp = kept.stat().st_mtime_ns
-    assert survey(case, tmp_path / "cache") == first
+    assert fingerprint(case, tmp_path / "cache") == first
     assert kept.stat().st_mtime_ns == stamp
     write_case(tmp_path / "case", image, (image > 50).astype(np.uint8))
-    assert survey(case, tmp_path / "cache").cases[0].labels[0].voxels == 13
+    assert fingerprint(case, tmp_path / "cache").cases[0].labels[0].voxels == 13
     kept.write_text("{torn")
     case = write_case(tmp_path / "case", image, (image > 60).astype(np.uint8))
-    assert survey(case, tmp_path / "cache") == first
+    assert fingerprint(case, tmp_path / "cache") == first
 
 
 def test_bad_cases_are_named_and_the_others_seen(tmp_path: Path) -> None:
@@ -99,7 +101,7 @@ def test_bad_cases_are_named_and_the_others_seen(tmp_path: Path) -> None:
     cases = (Case(good, label, None, "a"), Case(Scan("torn", ((torn,),)), label, None, "b"))
     found = extract_fingerprint(CaseList(cases), tmp_path / "cache")
     assert len(found.cases) == 1
-    assert found.values == (1, 2)
+    assert found.label_values == (1, 2)
     assert [fault.where for fault in found.faults] == ["torn"]
 
 
@@ -117,10 +119,10 @@ def test_what_nobody_annotated_is_not_looked_at(tmp_path: Path) -> None:
     case = write_case(tmp_path, image, label)
     facts = inspect_case(case, ignore=4)
     assert [la.value for la in facts.labels] == [1]
-    assert facts.channels[0].labelled[-1] == 10
+    assert facts.channels[0].foreground[-1] == 10
     cache = tmp_path / "cache"
-    assert extract_fingerprint(CaseList((case,)), cache, ignore=4).values == (1,)
-    assert extract_fingerprint(CaseList((case,)), cache).values == (1, 4)
+    assert extract_fingerprint(CaseList((case,)), cache, ignore=4).label_values == (1,)
+    assert extract_fingerprint(CaseList((case,)), cache).label_values == (1, 4)
 
 
 def test_voxels_beside_a_header_are_looked_at_again_when_they_change(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_voxels_beside_a_header_are_looked_at_again_when_they_change(tmp_path: P
         labels[1, :voxels, 1] = 1
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(label))
         sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.float32)), str(image))
-        found.append(survey(case, tmp_path / "cache").cases[0].labels[0].voxels)
+        found.append(fingerprint(case, tmp_path / "cache").cases[0].labels[0].voxels)
     assert found == [10, 12]
 
 
@@ -148,4 +150,4 @@ def test_a_case_with_other_channels_than_most_is_named(tmp_path: Path) -> None:
     found = extract_fingerprint(CaseList(tuple(cases)), tmp_path / "cache")
     assert [len(case.channels) for case in found.cases] == [2, 2]
     (fault,) = found.faults
-    assert (fault.where, fault.what) == ("a", "its channels: 1, where most cases have 2")
+    assert (fault.where, fault.what) == ("a", "has 1 channels, while most cases have 2")

@@ -8,7 +8,12 @@ import pytest
 import torch
 from support.bundles import NESTED, made_spec
 
-from medseg.training.losses import SegmentationLoss, build_loss
+from medseg.training.losses import DeepSupervisionLoss, build_loss
+
+
+def ignoring() -> DeepSupervisionLoss:
+    """Return the loss of two labels whose ignore index is 3."""
+    return build_loss(made_spec(data={"ignore": 9}))
 
 
 def by_hand(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
@@ -36,8 +41,7 @@ def by_hand(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
 def test_one_level(size: tuple[int, ...], dice_weight: float, ce_weight: float) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(2, 3, *size), torch.randint(0, 3, (2, 1, *size))
-    spec = made_spec(training={"dice_weight": dice_weight, "ce_weight": ce_weight})
-    loss = SegmentationLoss(spec.training)
+    loss = build_loss(made_spec(training={"dice_weight": dice_weight, "ce_weight": ce_weight}))
     dice, ce = by_hand(logits, label)
     found = loss([logits], label)
     assert float(found) == pytest.approx(dice_weight * dice + ce_weight * ce, rel=1e-5)
@@ -49,7 +53,7 @@ def test_coarser_levels_weigh_half_each_and_see_every_second_voxel() -> None:
     torch.manual_seed(1)
     label = torch.randint(0, 3, (2, 1, 8, 8))
     levels = [torch.randn(2, 3, n, n) for n in (8, 4, 2)]
-    loss = SegmentationLoss(made_spec().training)
+    loss = build_loss(made_spec())
     found = float(loss(levels, label))
     # The middle of each coarse voxel lies on the fine voxel right after the middle.
     coarse = [label, label[..., 1::2, 1::2], label[..., 2::4, 2::4]]
@@ -61,7 +65,7 @@ def test_coarser_levels_weigh_half_each_and_see_every_second_voxel() -> None:
 def test_a_perfect_prediction_costs_nothing_and_half_precision_is_scored_in_full() -> None:
     label = torch.randint(0, 3, (1, 1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
     one_hot = torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
-    loss = SegmentationLoss(made_spec().training)
+    loss = build_loss(made_spec())
     assert float(loss([60 * one_hot], label)) < 1e-4
     half = loss([(60 * one_hot).half()], label)
     assert half.dtype == torch.float32
@@ -72,7 +76,8 @@ def test_labels_of_two_hundred_and_more_keep_their_index_at_coarse_levels() -> N
     label = torch.full((1, 1, 4, 4), 299)
     logits = torch.full((1, 300, 2, 2), -50.0)
     logits[:, 299] = 50.0
-    loss = SegmentationLoss(made_spec(training={"dice_weight": 0}).training)
+    labels = [{"index": index, "name": str(index)} for index in range(1, 300)]
+    loss = build_loss(made_spec(training={"dice_weight": 0}, labels=labels))
     assert float(loss([torch.zeros(1, 300, 4, 4), logits], label)) == pytest.approx(
         2 / 3 * math.log(300), rel=1e-4
     )
@@ -81,7 +86,7 @@ def test_labels_of_two_hundred_and_more_keep_their_index_at_coarse_levels() -> N
 def test_gradients_reach_every_level() -> None:
     levels = [torch.randn(1, 3, n, n, requires_grad=True) for n in (8, 4)]
     label = torch.randint(0, 3, (1, 1, 8, 8))
-    SegmentationLoss(made_spec().training)(levels, label).backward()
+    build_loss(made_spec())(levels, label).backward()
     assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in levels)
 
 
@@ -92,7 +97,7 @@ def test_what_nobody_annotated_is_in_no_part_of_the_loss(size: tuple[int, ...]) 
     levels = [torch.randn(2, 3, *size), torch.randn(2, 3, *[n // 2 for n in size])]
     for logits in levels:
         logits.requires_grad_(True)
-    loss = SegmentationLoss(made_spec().training, ignored=3)
+    loss = ignoring()
     found = loss(levels, label)
     found.backward()
     here = (label == 3).expand(-1, 3, *[-1] * len(size))
@@ -108,14 +113,14 @@ def test_the_loss_is_that_of_the_annotated_voxels_alone() -> None:
     logits, label = torch.randn(2, 3, 6, 4), torch.randint(0, 3, (2, 1, 6, 4))
     dice, ce = by_hand(logits[:, :, :3], label[:, :, :3])
     label[:, :, 3:] = 3
-    loss = SegmentationLoss(made_spec().training, ignored=3)
+    loss = ignoring()
     assert float(loss([logits], label)) == pytest.approx(dice + ce, rel=1e-5)
     assert float(loss.parts["ce"]) == pytest.approx(ce, rel=1e-5)
 
 
 def test_a_batch_that_nobody_annotated_teaches_nothing() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = SegmentationLoss(made_spec().training, ignored=3)
+    loss = ignoring()
     found = loss([logits], torch.full((1, 1, 4, 4), 3))
     found.backward()
     assert float(found) == pytest.approx(0, abs=1e-6)
@@ -127,7 +132,10 @@ def test_classes_weigh_what_they_are_given(ignored: int | None) -> None:
     torch.manual_seed(5)
     logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 4 if ignored else 3, (2, 1, 4, 4))
     weights = (0.5, 0.4, 1.6)
-    loss = SegmentationLoss(made_spec().training, ignored=ignored, weights=weights)
+    given = {"background": 0.5, "liver": 0.4, "kidney": 1.6}
+    spec = made_spec(data={"ignore": 9 if ignored else None}, training={"class_weights": given})
+    assert spec.class_weights == weights
+    loss = build_loss(spec)
     known = (label != 3)[:, 0]
     share = logits.softmax(dim=1)
     ce = dice = mass = 0.0
@@ -144,9 +152,9 @@ def test_classes_weigh_what_they_are_given(ignored: int | None) -> None:
 def test_equal_weights_change_nothing() -> None:
     torch.manual_seed(6)
     logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 1, 4, 4))
-    training = made_spec().training
-    plain = SegmentationLoss(training)([logits], label)
-    weighted = SegmentationLoss(training, weights=(1.0, 1.0, 1.0))([logits], label)
+    plain = build_loss(made_spec())([logits], label)
+    equal = {"background": 2.0, "liver": 2.0, "kidney": 2.0}
+    weighted = build_loss(made_spec(training={"class_weights": equal}))([logits], label)
     assert float(weighted) == pytest.approx(float(plain), rel=1e-6)
 
 

@@ -86,6 +86,15 @@ def _no_words(weights: Any) -> Any:
     return weights
 
 
+DEFAULT_LOSS = "dice_ce"
+"""The loss of a bundle that names none."""
+
+
+def _is_default_loss(name: str) -> bool:
+    """Tell whether a loss is left out of JSON: bundles that name none keep their hash."""
+    return name == DEFAULT_LOSS
+
+
 FITTED = ("steps", "validate_every", "warmup_steps")
 """Fields that a time budget decides."""
 
@@ -116,6 +125,9 @@ class TrainingSpec(Spec):
     """Steps over which the rate first rises from 0."""
     gradient_clip: PositiveFloat | None = 12.0
     """Largest norm of the gradient; `null` for no limit."""
+    loss: Annotated[Name, Field(exclude_if=_is_default_loss)] = DEFAULT_LOSS
+    """The loss: `dice_ce` (Dice and cross-entropy), or one that an installed package adds. A
+    refiner is trained with `dice_ce` in any case."""
     dice_weight: NonNegativeFloat = 1.0
     """Weight of the Dice loss."""
     ce_weight: NonNegativeFloat = 1.0

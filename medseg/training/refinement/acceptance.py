@@ -1,4 +1,4 @@
-"""Whether refined masks replace the coarse ones: decided on held-back cases, case by case."""
+"""Whether refined masks replace the coarse ones: decided on held-out cases, case by case."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medseg.networks.devices import training_precision
 from medseg.networks.inferers import Autocast, window_inferer
 
 MIN_CASES = 5
-"""With fewer held-back cases an interval says nothing, and the coarse masks stay."""
+"""With fewer held-out cases an interval says nothing, and the coarse masks stay."""
 
 _RESAMPLES = 10_000
 
@@ -26,12 +26,12 @@ _RESAMPLES = 10_000
 def score_coarse_and_refined(
     spec: BundleSpec, network: nn.Module, cases: Sequence[CachedCase], device: torch.device
 ) -> list[tuple[float, float]]:
-    """Segment cases once, and score the coarse and the refined mask of each.
+    """Segment each case once, and score its coarse and its refined mask.
 
     Args:
         spec: The bundle.
-        network: Answers coarse and refined logits, one after the other, as channels.
-        cases: Held-back cases, scored on the network's grid.
+        network: Gives coarse and refined logits, one after the other, as channels.
+        cases: Held-out cases, scored on the network's grid.
         device: Where to compute.
 
     Returns:
@@ -40,39 +40,47 @@ def score_coarse_and_refined(
     """
     infer = Autocast(window_inferer(spec), device, training_precision(spec, device))
     network = network.to(device).eval()
-    found = []
+    pairs = []
     for case in cases:
-        logits = infer(case.image[None].float().to(device), network)[0]
-        reference = case.label[0].to(torch.int32).cpu().numpy()
-        dice = []
-        for half in logits.chunk(2):
-            prediction = half.max(dim=0).indices.to(torch.int32).cpu().numpy()
-            scores = score_case(prediction, reference, spec.label_set, case.spacing)
-            dice.append(summarise([scores])["dice"]["mean"])
-        if all(math.isfinite(one) for one in dice):
-            found.append((dice[0], dice[1]))
-    return found
+        image = case.image[None].float().to(device)
+        coarse_logits, refined_logits = infer(image, network)[0].chunk(2)
+        coarse = _mean_dice(coarse_logits, case, spec)
+        refined = _mean_dice(refined_logits, case, spec)
+        if math.isfinite(coarse) and math.isfinite(refined):
+            pairs.append((coarse, refined))
+    return pairs
+
+
+def _mean_dice(logits: torch.Tensor, case: CachedCase, spec: BundleSpec) -> float:
+    """Return the mean Dice over labels of the mask that logits ``(classes, x, y, z)`` make."""
+    # On ties, which class torch's argmax gives is not promised; max gives the first.
+    prediction = logits.max(dim=0).indices.to(torch.int32).cpu().numpy()
+    reference = case.label[0].to(torch.int32).cpu().numpy()
+    scores = score_case(prediction, reference, spec.label_set, case.spacing)
+    return summarise([scores])["dice"]["mean"]
 
 
 def decide_acceptance(pairs: Sequence[tuple[float, float]]) -> RefinementFinding:
     """Decide whether refined masks replace coarse ones.
 
     They do if their mean Dice is higher and chance is an unlikely reason: the 95 % interval of the
-    gain, by bootstrap over cases, does not reach below 0. Else the coarse masks stay, so that
-    switching refinement on can cost time but, on cases like these, no quality.
+    gain, a percentile bootstrap over cases (Efron, 1979), does not reach below 0. Otherwise the
+    coarse masks stay, so that refinement can cost time but, on cases like these, no quality.
 
     Args:
-        pairs: Dice of the coarse and of the refined mask of each held-back case.
+        pairs: Dice of the coarse and of the refined mask of each held-out case.
     """
-    gains = np.array([refined - coarse for coarse, refined in pairs])
-    if not len(gains):
+    count = len(pairs)
+    if count == 0:
         return RefinementFinding(applied=False, dice_gain=0.0, interval=(0.0, 0.0), cases=0)
-    drawn = np.random.default_rng(0).integers(len(gains), size=(_RESAMPLES, len(gains)))
+    gains = np.array([refined - coarse for coarse, refined in pairs])
+    drawn = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
     low, high = np.quantile(gains[drawn].mean(axis=1), [0.025, 0.975])
     gain = float(gains.mean())
+    is_clear_gain = gain > 0 and low >= 0
     return RefinementFinding(
-        applied=bool(len(gains) >= MIN_CASES and gain > 0 and low >= 0),
+        applied=bool(count >= MIN_CASES and is_clear_gain),
         dice_gain=gain,
         interval=(float(low), float(high)),
-        cases=len(gains),
+        cases=count,
     )

@@ -1,8 +1,13 @@
-"""The critic as an critic: judges masks for whoever makes them, and learns to tell them apart."""
+"""The critic and its optimiser: the loss it gives to whoever makes masks, and its own.
+
+The critic is a conditional PatchGAN (Isola et al., CVPR 2017) trained by least squares (Mao et
+al., ICCV 2017).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,22 +35,26 @@ class ScoreLoss(PatchAdversarialLoss):  # type: ignore[misc]
         self.real_label = real
 
     def get_target_tensor(self, input: torch.Tensor, target_is_real: bool) -> torch.Tensor:  # noqa: A002 - MONAI's name
-        """Return what the scores should be, of their shape."""
-        return torch.full_like(input, self.real_label if target_is_real else self.fake_label)
+        """Return the scores to reach, of the input's shape."""
+        target = self.real_label if target_is_real else self.fake_label
+        return torch.full_like(input, target)
 
 
 class CriticTrainer:
-    """A critic with its optimiser: judges masks for whoever makes them, and learns to.
+    """A critic with its optimiser.
 
     Args:
         spec: The bundle.
         refinement: Its refinement section.
-        steps: How many there will be.
+        steps: Steps of the whole training of the critic.
         device: Where to compute.
         group: The processes that train together.
 
     Attributes:
-        parts: What the last step said of itself, for listeners.
+        network: The critic.
+        learner: The critic, wrapped where several processes share a batch.
+        optimizer: The critic's optimiser.
+        parts: Losses and mean scores of the last step, for listeners.
     """
 
     def __init__(
@@ -57,8 +66,10 @@ class CriticTrainer:
         device: torch.device,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self._refinement, self._steps = refinement, steps
-        self._classes, self._ignored = spec.label_set.channels, spec.label_set.ignore_index
+        self._refinement = refinement
+        self._steps = steps
+        self._classes = spec.label_set.channels
+        self._ignore_index = spec.label_set.ignore_index
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.training.seed)
             self.network = Critic(spec, refinement).to(device)
@@ -68,63 +79,72 @@ class CriticTrainer:
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
         )
-        self._loss = ScoreLoss()
-        self._taught = ScoreLoss(refinement.critic.real_label)
+        self._generator_criterion = ScoreLoss()
+        # One-sided label smoothing (Salimans et al., NeurIPS 2016): only the critic's own target.
+        self._critic_criterion = ScoreLoss(refinement.critic.real_label)
         self.parts: dict[str, torch.Tensor] = {}
 
     def weight(self, step: int) -> float:
-        """Return what its opinion weighs at a 1-based step."""
+        """Return the weight of the generator loss at a 1-based step: 0, a ramp, then constant."""
         refinement = self._refinement
-        done = (step - 1) / self._steps - refinement.start
-        if done < 0:
+        share_since_start = (step - 1) / self._steps - refinement.start
+        if share_since_start < 0:
             return 0.0
-        risen = min(1.0, done / refinement.ramp) if refinement.ramp else 1.0
-        return refinement.adversarial_weight * risen
+        if refinement.ramp == 0:
+            return refinement.adversarial_weight
+        return refinement.adversarial_weight * min(1.0, share_since_start / refinement.ramp)
 
     def generator_loss(
         self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
     ) -> torch.Tensor:
-        """Judge masks, for whoever made them: low where they look true. The critic learns nothing.
+        """Score made masks for the network that made them: low where they look true.
 
         Args:
             image: ``(batch, channels, *patch)``.
             made: Probabilities, ``(batch, classes, *patch)``.
-            label: Label indices, ``(batch, 1, *patch)``; where nobody annotated it sees neither
-                mask.
+            label: Label indices, ``(batch, 1, *patch)``; where they are the ignore index the
+                critic sees neither mask.
             step: The 1-based step.
 
         Returns:
-            A scalar with a gradient to ``made`` alone.
+            A scalar with a gradient to ``made`` alone; the critic learns nothing from it.
         """
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(False)
-        maps = self.network(image, self._noisy(self._shown(made, label), step))
-        opinion: torch.Tensor = self._loss(maps[-1], target_is_real=True, for_discriminator=False)
-        self.parts = {"adversarial": opinion.detach()}
-        if self._refinement.feature_matching:
-            with torch.no_grad():
-                wanted = self.network(image, self._noisy(self._true(label), step))
-            apart = [functional.l1_loss(a, b) for a, b in zip(maps[:-1], wanted[:-1], strict=True)]
-            features = torch.stack(apart).mean()
-            self.parts["features"] = features.detach()
-            opinion = opinion + self._refinement.feature_matching * features
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(True)
-        return opinion
+        with self._frozen():
+            maps = self.network(image, self._add_noise(self._hide_ignored(made, label), step))
+            loss: torch.Tensor = self._generator_criterion(
+                maps[-1], target_is_real=True, for_discriminator=False
+            )
+            self.parts = {"adversarial": loss.detach()}
+            if self._refinement.feature_matching:
+                features = self._feature_distance(maps, image, label, step)
+                self.parts["features"] = features.detach()
+                loss = loss + self._refinement.feature_matching * features
+        return loss
 
     def discriminator_loss(
         self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
     ) -> torch.Tensor:
-        """Score true and made masks in one pass, and return the critic's own loss."""
-        shown = self._shown(made.detach(), label)
-        masks = self._noisy(torch.cat([self._true(label), shown]), step)
+        """Score true and made masks in one pass.
+
+        Args:
+            image: ``(batch, channels, *patch)``.
+            made: Probabilities, ``(batch, classes, *patch)``; no gradient reaches them.
+            label: Label indices, ``(batch, 1, *patch)``.
+            step: The 1-based step.
+
+        Returns:
+            The critic's own loss, a scalar.
+        """
+        made = self._hide_ignored(made.detach(), label)
+        true = self._true_masks(label)
+        masks = self._add_noise(torch.cat([true, made]), step)
         scores = self.learner(torch.cat([image, image]), masks)[-1].float()
         real, fake = scores.chunk(2)
-        loss: torch.Tensor = 0.5 * (
-            self._taught(real, target_is_real=True, for_discriminator=True)
-            + self._taught(fake, target_is_real=False, for_discriminator=True)
-        )
-        real_mean, fake_mean = real.detach().mean(), fake.detach().mean()
+        real_loss = self._critic_criterion(real, target_is_real=True, for_discriminator=True)
+        fake_loss = self._critic_criterion(fake, target_is_real=False, for_discriminator=True)
+        loss: torch.Tensor = 0.5 * (real_loss + fake_loss)
+        real_mean = real.detach().mean()
+        fake_mean = fake.detach().mean()
         self.parts |= {
             "critic": loss.detach(),
             "critic_real": real_mean,
@@ -133,25 +153,59 @@ class CriticTrainer:
         }
         return loss
 
-    def _true(self, label: torch.Tensor) -> torch.Tensor:
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        """Keep gradients from the critic's weights."""
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        yield
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(True)
+
+    def _feature_distance(
+        self, maps: list[torch.Tensor], image: torch.Tensor, label: torch.Tensor, step: int
+    ) -> torch.Tensor:
+        """Return how far the critic's feature maps of made and of true masks lie apart.
+
+        The mean L1 distance over its layers (Wang et al., CVPR 2018).
+        """
+        with torch.no_grad():
+            true_maps = self.network(image, self._add_noise(self._true_masks(label), step))
+        distances = []
+        for made_map, true_map in zip(maps[:-1], true_maps[:-1], strict=True):
+            distances.append(functional.l1_loss(made_map, true_map))
+        return torch.stack(distances).mean()
+
+    def _true_masks(self, label: torch.Tensor) -> torch.Tensor:
+        """Return label maps as probabilities that are not quite certain."""
         smoothing = self._refinement.critic.mask_smoothing
-        known = label if self._ignored is None else label.masked_fill(label == self._ignored, 0)
-        certain = functional.one_hot(known[:, 0], self._classes).movedim(-1, 1).float()
-        return self._shown(certain * (1 - smoothing) + smoothing / self._classes, label)
+        known = label
+        if self._ignore_index is not None:
+            known = label.masked_fill(label == self._ignore_index, 0)
+        one_hot = functional.one_hot(known[:, 0], self._classes).movedim(-1, 1).float()
+        masks = one_hot * (1 - smoothing) + smoothing / self._classes
+        return self._hide_ignored(masks, label)
 
-    def _shown(self, masks: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-        return masks if self._ignored is None else masks * (label != self._ignored)
+    def _hide_ignored(self, masks: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        """Return masks that are 0 in every class where the label is the ignore index."""
+        if self._ignore_index is None:
+            return masks
+        return masks * (label != self._ignore_index)
 
-    def _noisy(self, masks: torch.Tensor, step: int) -> torch.Tensor:
-        # Torch is seeded anew for every step, so this noise has no memory.
-        left = self._refinement.critic.instance_noise * max(0.0, 1 - (step - 1) / self._steps)
-        return masks + left * torch.randn_like(masks) if left else masks
+    def _add_noise(self, masks: torch.Tensor, step: int) -> torch.Tensor:
+        """Add instance noise (Sønderby et al., ICLR 2017), which falls to 0 over the steps."""
+        share_left = max(0.0, 1 - (step - 1) / self._steps)
+        sd = self._refinement.critic.instance_noise * share_left
+        if sd == 0:
+            return masks
+        # Torch is seeded anew for every step, so that a resumed run draws the same noise.
+        return masks + sd * torch.randn_like(masks)
 
     def state(self) -> dict[str, Any]:
         """Return weights and optimiser."""
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a saved state."""
+        """Restore a saved state."""
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,6 +1,8 @@
-"""Faults as segmentations have them, made on true label maps: what a refiner learns to mend.
+"""Errors that segmentations make, put into true label maps: what a refiner learns to correct.
 
-All chance comes from the generators that are handed in.
+One function per kind of error, all with the signature ``MaskError``. All chance comes from the
+generators that are passed in, and is drawn whether it is used or not, so that an empty label map
+does not shift what follows.
 """
 
 from __future__ import annotations
@@ -12,158 +14,188 @@ import torch
 from torch.nn import functional
 
 MAX_ERRORS = 3
-"""Most faults that one label map is given."""
+"""Most errors that one label map is given."""
 
 MaskError = Callable[[torch.Tensor, int, np.random.Generator, torch.Generator], torch.Tensor]
-"""A label map ``(*patch)``, the number of classes → the label map with a fault."""
+"""Puts an error into a label map.
+
+It gets label indices, int64 ``(*patch)``, the number of classes with background, a generator that
+decides where and how large the error is, and one that fills noise fields on the label map's
+device. It returns a label map of the same shape and leaves the one it got unchanged.
+"""
 
 
 def corrupt_mask(
     label: torch.Tensor, classes: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
-    """Give a label map one to three faults.
+    """Put one to three errors into a label map.
 
     Args:
         label: Label indices, int64 ``(*patch)``; not changed.
-        classes: How many, background among them.
-        rng: Decides which faults, where, and how large.
+        classes: Number of classes, background among them.
+        rng: Decides which errors, where, and how large.
         noise: Fills noise fields, on the label map's device.
 
     Returns:
         A label map of the same shape.
     """
-    for _ in range(int(rng.integers(1, MAX_ERRORS + 1))):
-        fault = MASK_ERRORS[int(rng.integers(len(MASK_ERRORS)))]
-        label = fault(label, classes, rng, noise)
+    count = int(rng.integers(1, MAX_ERRORS + 1))
+    for _ in range(count):
+        put_error = MASK_ERRORS[int(rng.integers(len(MASK_ERRORS)))]
+        label = put_error(label, classes, rng, noise)
     return label
 
 
 def soften_mask(label: torch.Tensor, classes: int, rng: np.random.Generator) -> torch.Tensor:
-    """Return logits, float32 ``(classes, *patch)``, as a more or less sure network gives them.
+    """Turn a label map into logits as a more or less certain network would give them.
 
     Args:
         label: Label indices, int64 ``(*patch)``.
-        classes: How many, background among them.
-        rng: Decides how sure, and whether rims are blurred.
+        classes: Number of classes, background among them.
+        rng: Decides how certain, and whether borders are blurred.
+
+    Returns:
+        Log probabilities, float32 ``(classes, *patch)``.
     """
-    dims = label.ndim
-    certain = functional.one_hot(label, classes).movedim(-1, 0).float()
-    doubt, blurred = rng.uniform(0.005, 0.2), rng.random() < 0.7
-    probabilities = certain * (1 - doubt) + doubt / classes
-    if blurred:
-        pool = functional.avg_pool3d if dims == 3 else functional.avg_pool2d
-        around = [1] * 2 * dims
-        padded = functional.pad(probabilities[None], around, mode="replicate")
-        probabilities = pool(padded, 3, stride=1)[0]
+    doubt = rng.uniform(0.005, 0.2)
+    is_blurred = rng.random() < 0.7
+    one_hot = functional.one_hot(label, classes).movedim(-1, 0).float()
+    probabilities = one_hot * (1 - doubt) + doubt / classes
+    if is_blurred:
+        margin = [1] * 2 * label.ndim
+        padded = functional.pad(probabilities[None], margin, mode="replicate")
+        probabilities = _average_3x3(padded)[0]
     return probabilities.log()
 
 
 def _grow(
     label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
-    """Let a structure swell by one or two voxels."""
-    chosen = _structure(label, rng)
-    reach = int(rng.integers(1, 3))
-    return label if chosen is None else torch.where(_wider(label == chosen, reach), chosen, label)
+    """Dilate a structure by one or two voxels."""
+    chosen = _choose_structure(label, rng)
+    voxels = int(rng.integers(1, 3))
+    if chosen is None:
+        return label
+    return torch.where(_dilate(label == chosen, voxels), chosen, label)
 
 
 def _shrink(
     label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
-    """Let a structure lose its outermost one or two voxels."""
-    chosen = _structure(label, rng)
-    reach = int(rng.integers(1, 3))
+    """Erode a structure by one or two voxels."""
+    chosen = _choose_structure(label, rng)
+    voxels = int(rng.integers(1, 3))
     if chosen is None:
         return label
     inside = label == chosen
-    return torch.where(inside & _wider(~inside, reach), 0, label)
+    border = inside & _dilate(~inside, voxels)
+    return torch.where(border, 0, label)
 
 
-def _drop(
+def _erase(
     label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
-    """Lose a part of a structure: what lies in a ball around one of its voxels."""
-    chosen = _structure(label, rng)
-    radius = _radius(label, rng, 2.0, 0.4)
+    """Erase a part of a structure: what lies in a ball around one of its voxels."""
+    chosen = _choose_structure(label, rng)
+    radius = _draw_radius(label, rng, 2.0, 0.4)
     if chosen is None:
         return label
-    places = (label == chosen).nonzero()
-    centre = places[int(rng.integers(len(places)))].tolist()
-    return torch.where(_ball(label, centre, radius) & (label == chosen), 0, label)
+    inside = label == chosen
+    voxels = inside.nonzero()
+    centre = voxels[int(rng.integers(len(voxels)))].tolist()
+    return torch.where(_ball_mask(label, centre, radius) & inside, 0, label)
 
 
 def _shift(
     label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
-    """Move a structure by up to three voxels along each axis."""
-    chosen = _structure(label, rng)
-    by = [int(n) for n in rng.integers(-3, 4, label.ndim)]
+    """Shift a structure by up to three voxels along each axis."""
+    chosen = _choose_structure(label, rng)
+    offset = [int(voxels) for voxels in rng.integers(-3, 4, label.ndim)]
     if chosen is None:
         return label
     inside = label == chosen
-    return torch.where(_moved(inside, by), chosen, torch.where(inside, 0, label))
+    without = torch.where(inside, 0, label)
+    return torch.where(_translate(inside, offset), chosen, without)
 
 
 def _add(
     label: torch.Tensor, classes: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
-    """Find a structure where there is none: a ball somewhere."""
-    centre = [int(rng.integers(n)) for n in label.shape]
-    radius = _radius(label, rng, 1.5, 0.2)
-    return torch.where(_ball(label, centre, radius), int(rng.integers(1, classes)), label)
+    """Add a false structure: a ball of a random label at a random voxel."""
+    centre = [int(rng.integers(size)) for size in label.shape]
+    radius = _draw_radius(label, rng, 1.5, 0.2)
+    added = int(rng.integers(1, classes))
+    return torch.where(_ball_mask(label, centre, radius), added, label)
 
 
-def _fray(
+def _roughen(
     label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
 ) -> torch.Tensor:
-    """Make the rim of a structure ragged."""
-    chosen = _structure(label, rng)
+    """Make the border of a structure ragged."""
+    chosen = _choose_structure(label, rng)
     if chosen is None:
         return label
-    pool = functional.avg_pool3d if label.ndim == 3 else functional.avg_pool2d
     field = torch.randn(label.shape, generator=noise, device=label.device)
-    ragged = pool(field[None, None], 3, stride=1, padding=1)[0, 0] > 0
+    is_inside_now = _average_3x3(field[None, None], padding=1)[0, 0] > 0
     inside = label == chosen
-    rim = _wider(inside, 1) & _wider(~inside, 1)
-    return torch.where(rim, torch.where(ragged, chosen, torch.where(inside, 0, label)), label)
+    border = _dilate(inside, 1) & _dilate(~inside, 1)
+    without = torch.where(inside, 0, label)
+    ragged = torch.where(is_inside_now, chosen, without)
+    return torch.where(border, ragged, label)
 
 
-MASK_ERRORS: tuple[MaskError, ...] = (_grow, _shrink, _drop, _shift, _add, _fray)
-"""The kinds of faults, each equally often."""
+MASK_ERRORS: tuple[MaskError, ...] = (_grow, _shrink, _erase, _shift, _add, _roughen)
+"""The kinds of errors, each equally often."""
 
 
-def _structure(label: torch.Tensor, rng: np.random.Generator) -> int | None:
-    """Choose one of the labels that are there; ``None`` if there is only background."""
+def _choose_structure(label: torch.Tensor, rng: np.random.Generator) -> int | None:
+    """Choose one of the labels that occur; ``None`` if there is only background."""
     share = rng.random()
-    there = [index for index in torch.unique(label).tolist() if index > 0]
-    return there[int(share * len(there))] if there else None
+    present: list[int] = torch.unique(label[label > 0]).tolist()
+    if not present:
+        return None
+    return present[int(share * len(present))]
 
 
-def _radius(
-    label: torch.Tensor, rng: np.random.Generator, smallest: float, largest: float
+def _draw_radius(
+    label: torch.Tensor, rng: np.random.Generator, smallest: float, largest_share: float
 ) -> float:
-    """Draw a radius between some voxels and a share of the longest side."""
-    return float(rng.uniform(smallest, max(smallest, largest * max(label.shape) / 2)))
+    """Draw a radius between a number of voxels and a share of half the longest side."""
+    largest = largest_share * max(label.shape) / 2
+    return float(rng.uniform(smallest, max(smallest, largest)))
 
 
-def _ball(label: torch.Tensor, centre: list[int], radius: float) -> torch.Tensor:
-    axes = [torch.arange(n, device=label.device) for n in label.shape]
+def _ball_mask(label: torch.Tensor, centre: list[int], radius: float) -> torch.Tensor:
+    axes = [torch.arange(size, device=label.device) for size in label.shape]
     grid = torch.meshgrid(*axes, indexing="ij")
-    apart = sum((axis - at) ** 2 for axis, at in zip(grid, centre, strict=True))
-    return torch.as_tensor(apart) <= radius**2
+    squared_distance = torch.zeros_like(label)
+    for coordinates, middle in zip(grid, centre, strict=True):
+        squared_distance = squared_distance + (coordinates - middle) ** 2
+    return squared_distance <= radius**2
 
 
-def _wider(mask: torch.Tensor, reach: int) -> torch.Tensor:
+def _dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:
+    """Grow a mask by so many voxels in every direction, diagonals included."""
     pool = functional.max_pool3d if mask.ndim == 3 else functional.max_pool2d
-    grown = pool(mask[None, None].float(), 2 * reach + 1, stride=1, padding=reach)
+    grown = pool(mask[None, None].float(), 2 * voxels + 1, stride=1, padding=voxels)
     return grown[0, 0] > 0
 
 
-def _moved(mask: torch.Tensor, by: list[int]) -> torch.Tensor:
-    """Return the mask moved; what leaves the patch is lost, and nothing comes in."""
-    moved = torch.roll(mask, by, dims=list(range(mask.ndim)))
-    for axis, step in enumerate(by):
+def _average_3x3(images: torch.Tensor, padding: int = 0) -> torch.Tensor:
+    """Average ``(batch, channels, *patch)`` over three voxels along each axis."""
+    if images.ndim == 5:
+        return functional.avg_pool3d(images, 3, stride=1, padding=padding)
+    return functional.avg_pool2d(images, 3, stride=1, padding=padding)
+
+
+def _translate(mask: torch.Tensor, offset: list[int]) -> torch.Tensor:
+    """Move a mask; what leaves the patch is lost, and nothing comes in."""
+    moved = torch.roll(mask, offset, dims=list(range(mask.ndim)))
+    for axis, voxels in enumerate(offset):
         length = mask.shape[axis]
-        entered = min(abs(step), length)
-        moved.narrow(axis, 0 if step > 0 else length - entered, entered).fill_(False)
+        # Rolling brings in at one side what left at the other.
+        entered = min(abs(voxels), length)
+        start = 0 if voxels > 0 else length - entered
+        moved.narrow(axis, start, entered).fill_(False)
     return moved

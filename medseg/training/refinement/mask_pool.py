@@ -1,7 +1,8 @@
-"""The bank of imperfect masks that a refiner learns from. All chance comes from (seed, step, item).
+"""The pool of imperfect masks that a refiner learns to correct.
 
-A mask is the answer of the network itself, now or at an earlier time of its training, or a true
-mask with made-up faults; the image it belongs to is clean or corrupted.
+A mask is the output of the network itself, with its final weights or with those of an earlier
+snapshot, or a true mask with errors put in; the image it belongs to is clean or corrupted. All
+chance comes from (seed, step, item), so that a resumed run sees the same masks.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from medseg.training.augmentation import augment_intensities
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.mask_errors import corrupt_mask, soften_mask
 
-NETWORK_INPUT = "given"
-"""Key of what a network is given where that is more than the image."""
+NETWORK_INPUT = "network_input"
+"""Key of a batch under which stands what a network gets, where that is more than the image."""
 
 IMAGE_CORRUPTIONS: AugmentationSpec = AUGMENTATIONS["none"].model_copy(
     update={
@@ -36,10 +37,10 @@ IMAGE_CORRUPTIONS: AugmentationSpec = AUGMENTATIONS["none"].model_copy(
         "ghosting": 0.3,
     }
 )
-"""How often corrupted images are changed in which way."""
+"""Probability of each change of a corrupted image."""
 
 _STREAM = 1
-"""Keeps the bank's chance apart from that of patches."""
+"""Keeps the pool's random numbers apart from those of patches."""
 
 
 class MaskPool:
@@ -47,24 +48,30 @@ class MaskPool:
 
     Args:
         spec: The bundle.
-        bank: What the bank is made of.
-        batches: Where patches come from; they go on where the network's training ended.
-        networks: The network at earlier times of its training, and last as it is now.
+        pool: Shares of the kinds of masks.
+        batches: Where patches come from; they continue where the network's training ended.
+        networks: The network with the weights of its snapshots, and last with its final ones.
         steps: Steps the refiner takes.
         device: Where batches are wanted.
+
+    Attributes:
+        first: The 1-based step that iteration begins with.
     """
 
     def __init__(
         self,
         spec: BundleSpec,
-        bank: MaskBankSpec,
+        pool: MaskBankSpec,
         batches: PatchBatches,
         networks: Sequence[nn.Module],
         *,
         steps: int,
         device: torch.device,
     ) -> None:
-        self._spec, self._bank, self._batches, self._device = spec, bank, batches, device
+        self._spec = spec
+        self._pool = pool
+        self._batches = batches
+        self._device = device
         self._networks = [network.to(device).eval() for network in networks]
         self._infer = training_inferer(device, training_precision(spec, device))
         self._steps = steps
@@ -84,37 +91,46 @@ class MaskPool:
         """Return the batch of a 1-based step.
 
         Returns:
-            ``image`` and ``label`` as ``PatchBatches`` gives them, the images corrupted in part,
-            and ``given``: image and coarse logits, ``(batch, channels + classes, *patch)``.
+            ``image`` and ``label`` as ``PatchBatches`` gives them, some of the images corrupted,
+            and ``network_input``: image and coarse logits, ``(batch, channels + classes, *patch)``.
         """
-        drawn = self._batches.batch(self._spec.training.steps + step)
-        image, label = drawn[IMAGE].clone(), drawn[LABEL]
-        logits = image.new_empty(len(image), self._spec.label_set.channels, *image.shape[2:])
-        asked: dict[int, list[int]] = {}
+        patches = self._batches.batch(self._spec.training.steps + step)
+        image = patches[IMAGE].clone()
+        label = patches[LABEL]
+        classes = self._spec.label_set.channels
+        logits = image.new_empty(len(image), classes, *image.shape[2:])
+        items_of_network: dict[int, list[int]] = {}
         for item in range(len(image)):
             rng = np.random.default_rng([self._spec.training.seed, step, item, _STREAM])
             noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
-            if rng.random() < self._bank.corrupted:
-                image[item] = augment_intensities(image[item][None], IMAGE_CORRUPTIONS, rng, noise)[
-                    0
-                ]
-            if rng.random() < self._bank.faulty:
-                faulty = corrupt_mask(self._known(label[item, 0]), logits.shape[1], rng, noise)
-                logits[item] = soften_mask(faulty, logits.shape[1], rng)
+            if rng.random() < self._pool.corrupted:
+                corrupted = augment_intensities(image[item][None], IMAGE_CORRUPTIONS, rng, noise)
+                image[item] = corrupted[0]
+            if rng.random() < self._pool.faulty:
+                known = self._clear_ignored(label[item, 0])
+                mask = corrupt_mask(known, classes, rng, noise)
+                logits[item] = soften_mask(mask, classes, rng)
             else:
-                asked.setdefault(self._source(rng), []).append(item)
-        for source, items in asked.items():
-            answer = levels_of(self._infer(image[items], self._networks[source]))[0]
-            logits[items] = answer.float()
-        return {IMAGE: image, LABEL: label, NETWORK_INPUT: torch.cat([image, logits], dim=1)}
+                network = self._choose_network(rng)
+                items_of_network.setdefault(network, []).append(item)
+        for network, items in items_of_network.items():
+            output = self._infer(image[items], self._networks[network])
+            logits[items] = levels_of(output)[0].float()
+        network_input = torch.cat([image, logits], dim=1)
+        return {IMAGE: image, LABEL: label, NETWORK_INPUT: network_input}
 
-    def _known(self, label: torch.Tensor) -> torch.Tensor:
-        """Return a label map with background where nobody annotated."""
-        ignored = self._spec.label_set.ignore_index
-        return label if ignored is None else label.masked_fill(label == ignored, 0)
+    def _clear_ignored(self, label: torch.Tensor) -> torch.Tensor:
+        """Return a label map with background where it has the ignore index."""
+        ignore_index = self._spec.label_set.ignore_index
+        if ignore_index is None:
+            return label
+        return label.masked_fill(label == ignore_index, 0)
 
-    def _source(self, rng: np.random.Generator) -> int:
-        """Choose a network: the last in its share, the earlier ones equally often."""
-        last = len(self._networks) - 1
-        is_last, other = rng.random() < self._bank.final, rng.random()
-        return last if is_last or last == 0 else int(other * last)
+    def _choose_network(self, rng: np.random.Generator) -> int:
+        """Choose a network: the final one in its share, the snapshots equally often."""
+        final = len(self._networks) - 1
+        is_final = rng.random() < self._pool.final
+        share = rng.random()
+        if is_final or final == 0:
+            return final
+        return int(share * final)

@@ -1,4 +1,4 @@
-"""The second stage of a training: a refiner learns to correct the masks of a frozen network."""
+"""Training of the refiner, which learns to correct the masks of a network that is frozen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from medseg.bundle.spec import BundleSpec, RefinementSpec
+from medseg.bundle.spec import BundleSpec, RefinementSpec, TrainingSpec
 from medseg.bundle.weights import Weights
 from medseg.errors import CheckpointError
 from medseg.events import Listener
@@ -22,57 +22,53 @@ from medseg.training.handlers import (
     StopOnNan,
 )
 from medseg.training.learner import continue_after
-from medseg.training.losses import SegmentationLoss
-from medseg.training.refinement.adversarial import MaskTrainer
+from medseg.training.losses import DeepSupervisionLoss, DiceCELoss, LossContext
 from medseg.training.refinement.critic_trainer import CriticTrainer
 from medseg.training.refinement.mask_pool import MaskPool
+from medseg.training.refinement.mask_trainer import MaskTrainer
 
 
 class RefinerTrainer:
-    """A refiner, its optimiser, its bank, and the critic it learns against if there is one.
+    """A refiner, its optimiser, its pool of masks, and the critic it learns against, if any.
 
     Args:
         spec: The bundle.
         refinement: Its refinement section.
-        bank: Imperfect masks.
+        pool: Imperfect masks.
         device: Where to compute.
         listeners: Told about every step.
+
+    Attributes:
+        refining: The network that corrects: image and coarse logits → refined logits.
+        critic: The critic and its optimiser; ``None`` where refinement is not adversarial.
+        step: Steps taken so far.
     """
 
     def __init__(
         self,
         spec: BundleSpec,
         refinement: RefinementSpec,
-        bank: MaskPool,
+        pool: MaskPool,
         device: torch.device,
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self._bank, self._device, self._listeners = bank, device, listeners
+        self._pool = pool
+        self._device = device
+        self._listeners = listeners
         self._precision = training_precision(spec, device)
-        self._before = spec.training.steps
-        self._stage = spec.training.model_copy(
-            update={
-                "steps": refinement.steps,
-                "learning_rate": refinement.learning_rate,
-                "schedule": "cosine",
-                "warmup_steps": 0,
-                "dice_weight": refinement.dice_weight,
-                "ce_weight": 1.0,
-            }
-        )
+        self._steps_before = spec.training.steps
+        self._schedule = _refiner_schedule(spec, refinement)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.training.seed)
             self.refining = build_refining(spec).to(device)
         learned = learned_part(self.refining).parameters()
         self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
-        self._loss = SegmentationLoss(self._stage, spec.label_set.ignore_index, spec.class_weights)
-        self.critic = (
-            CriticTrainer(spec, refinement, steps=refinement.steps, device=device)
-            if refinement.has_critic
-            else None
-        )
+        self._loss = _refiner_loss(spec, refinement)
+        self.critic: CriticTrainer | None = None
+        if refinement.has_critic:
+            self.critic = CriticTrainer(spec, refinement, steps=refinement.steps, device=device)
         self._running: MaskTrainer | None = None
-        self._scales: dict[str, Any] | None = None
+        self._scaler_states: dict[str, Any] | None = None
         self.step = 0
 
     def learn(self, save: Callable[[], None]) -> None:
@@ -82,72 +78,105 @@ class RefinerTrainer:
             save: Called when a checkpoint is due.
 
         Raises:
-            TrainingError: If a loss becomes no number.
+            TrainingError: If a loss is no longer finite.
         """
-        stage = self._stage
-        if self.step >= stage.steps:
+        steps = self._schedule.steps
+        if self.step >= steps:
             return
+        trainer = MaskTrainer(
+            self._pool,
+            network=self.refining,
+            optimizer=self._optimizer,
+            loss=self._loss,
+            critic=self.critic,
+            steps=steps,
+            device=self._device,
+            precision=self._precision,
+            handlers=self._handlers(save),
+        )
+        if self._scaler_states is not None:
+            trainer.restore_scalers(self._scaler_states)
+        self._running = trainer
+        self._pool.first = self.step + 1
+        continue_after(trainer, self.step, steps)
+        trainer.run()
+
+    def _handlers(self, save: Callable[[], None]) -> list[Any]:
+        """Return the trainer's handlers, in running order."""
+        schedule = self._schedule
 
         def save_after(step: int) -> None:
             self.step = step
             save()
 
-        handlers: list[Any] = [
-            StepSeed(stage.seed),
-            LearningRate(stage),
-            StopOnNan(),
-            *([GradientClip(stage.gradient_clip)] if stage.gradient_clip else []),
-            StepReport(self._parts, self._listeners, before=self._before),
-            EverySteps(stage.checkpoint_every, stage.steps, save_after),
+        handlers: list[Any] = [StepSeed(schedule.seed), LearningRate(schedule), StopOnNan()]
+        if schedule.gradient_clip:
+            handlers.append(GradientClip(schedule.gradient_clip))
+        handlers += [
+            StepReport(self._parts, self._listeners, before=self._steps_before),
+            EverySteps(schedule.checkpoint_every, schedule.steps, save_after),
         ]
-        trainer = MaskTrainer(
-            self._bank,
-            network=self.refining,
-            optimizer=self._optimizer,
-            loss=self._loss,
-            critic=self.critic,
-            steps=stage.steps,
-            device=self._device,
-            precision=self._precision,
-            handlers=handlers,
-        )
-        if self._scales is not None:
-            trainer.restore_scales(self._scales)
-        self._running = trainer
-        self._bank.first = self.step + 1
-        continue_after(trainer, self.step, stage.steps)
-        trainer.run()
+        return handlers
 
     def _parts(self) -> dict[str, torch.Tensor]:
-        return self._loss.parts | (self.critic.parts if self.critic else {})
+        if self.critic is None:
+            return self._loss.parts
+        return self._loss.parts | self.critic.parts
 
     @property
     def weights(self) -> Weights:
-        """What was learned, for inference."""
+        """The weights that inference needs: those of the refiner and its scale."""
         return learned_part(self.refining).state_dict()
 
     def state(self) -> dict[str, Any]:
-        """Return all that going on needs: tensors and plain values only."""
+        """Return all that a resumed run needs: tensors and plain values only."""
+        scaler_states = self._scaler_states
+        if self._running is not None:
+            scaler_states = self._running.scaler_states()
         return {
             "step": self.step,
             "refiner": self.weights,
             "optimizer": self._optimizer.state_dict(),
+            # Checkpoints have called it so since the first release.
             "opponent": self.critic.state() if self.critic else None,
-            "scales": self._running.scales() if self._running else self._scales,
+            "scales": scaler_states,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a saved state.
+        """Restore a saved state.
 
         Raises:
-            CheckpointError: If it is of another refiner.
+            CheckpointError: If it belongs to another refiner.
         """
         try:
             learned_part(self.refining).load_state_dict(state["refiner"])
             self._optimizer.load_state_dict(state["optimizer"])
-            if self.critic:
+            if self.critic is not None:
                 self.critic.restore(state["opponent"])
-            self._scales = state["scales"]
+            self._scaler_states = state["scales"]
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint does not fit this bundle: {error}") from error
+            raise CheckpointError(
+                "the checkpoint's refiner does not fit this bundle; restore the bundle.json that "
+                "the run began with, or start a new run",
+                detail=str(error),
+            ) from error
+
+
+def _refiner_schedule(spec: BundleSpec, refinement: RefinementSpec) -> TrainingSpec:
+    """Return the training section as the refiner's steps follow it."""
+    return spec.training.model_copy(
+        update={
+            "steps": refinement.steps,
+            "learning_rate": refinement.learning_rate,
+            "schedule": "cosine",
+            "warmup_steps": 0,
+        }
+    )
+
+
+def _refiner_loss(spec: BundleSpec, refinement: RefinementSpec) -> DeepSupervisionLoss:
+    context = LossContext(
+        spec.label_set, spec.class_weights, dice_weight=refinement.dice_weight, ce_weight=1.0
+    )
+    return DeepSupervisionLoss(DiceCELoss(context))

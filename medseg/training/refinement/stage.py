@@ -1,17 +1,19 @@
-"""What refinement adds to a run: snapshots, the refiner's stage, its verdict, and forks of it."""
+"""Refinement as a stage of a training run: the only module that others import.
+
+Two kinds: a refiner that learns after the network to correct its masks (``RefinerStage``), and a
+network that itself learns against a critic (``JointStage``).
+"""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import load_bundle, write_trained
+from medseg.bundle.bundle import write_trained
 from medseg.bundle.spec import (
     SEPARATES,
     BundleSpec,
@@ -21,12 +23,13 @@ from medseg.bundle.spec import (
 )
 from medseg.bundle.weights import Weights, load_weights
 from medseg.datasets.cache import CachedCase
-from medseg.errors import BundleError, CheckpointError
+from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.networks.refiner import (
     build_refined,
     coarse_weights,
     load_refined,
+    refined_definition,
     refined_weights,
 )
 from medseg.networks.unet import build_network
@@ -35,16 +38,234 @@ from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
-from medseg.training.lineage import read_lineage
-from medseg.training.patches import PatchBatches
 from medseg.training.refinement.acceptance import decide_acceptance, score_coarse_and_refined
-from medseg.training.refinement.adversarial import JointLearner
+from medseg.training.refinement.card import inseparable_warning, refinement_section
+from medseg.training.refinement.critic_trainer import CriticTrainer
+from medseg.training.refinement.joint_learner import JointLearner
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
 from medseg.training.run_folder import RunFolder
-from medseg.training.runs import FINGERPRINT, TrainingRun, begin_run
+from medseg.training.stages import StageContext, StageResult, TrainingStage
 
-State = Mapping[str, Any]
+REFINER_FILE = "refiner.pt"
+"""The refiner's weights, beside ``model.pt``."""
+
+CRITIC_FILE = "critic.pt"
+"""The critic's weights, beside ``model.pt``."""
+
+
+def build_refinement_stages(spec: BundleSpec) -> tuple[TrainingStage, ...]:
+    """Build the stages that a bundle's refinement section asks for: one, or none."""
+    if spec.refinement is None:
+        return ()
+    if spec.refinement.kind == "joint":
+        return (JointStage(spec, spec.refinement),)
+    return (RefinerStage(spec, spec.refinement),)
+
+
+class RefinerStage:
+    """A refiner that learns, after the network, to correct its masks.
+
+    Args:
+        spec: A bundle whose refinement has the kind ``corrector``.
+        refinement: Its refinement section.
+    """
+
+    name = "refiner"
+    # Checkpoints have called it so since the first release.
+    checkpoint_key = "corrector"
+    learner_factory = None
+
+    def __init__(self, spec: BundleSpec, refinement: RefinementSpec) -> None:
+        self._spec = spec
+        self._refinement = refinement
+
+    @property
+    def steps(self) -> int:
+        """Steps of the refiner."""
+        return self._refinement.steps
+
+    @property
+    def snapshot_steps(self) -> Sequence[int]:
+        """Steps after which the network's weights are kept: 1/2, 1/4, 1/8, … of all."""
+        steps = self._spec.training.steps
+        halvings = range(1, self._refinement.bank.snapshots + 1)
+        return sorted({steps // 2**n for n in halvings if steps // 2**n > 0})
+
+    def check_cross_validation(self) -> None:
+        """Refuse to be a member of a bundle of all folds.
+
+        Raises:
+            BundleError: Always: a bundle holds one refiner.
+        """
+        raise BundleError(
+            "--fold all makes one bundle of all folds' networks, and a bundle holds one refiner",
+            [Fault("refinement", 'train single folds, or set refinement to null or kind "joint"')],
+        )
+
+    def run(self, context: StageContext) -> StageResult:
+        """Train the refiner, and decide on held-out cases whether it is used.
+
+        ``models/refiner.pt`` and ``critic.pt`` hold what was trained; ``model.pt`` becomes the
+        refined network if refined masks replace the coarse ones.
+        """
+        trainer = self._build_trainer(context)
+        if context.state is not None:
+            trainer.restore(context.state)
+        trainer.learn(lambda: context.save(trainer.state()))
+        finding = self._decide(trainer.weights, context)
+        _save_networks(self._spec, trainer, finding, context.folder)
+        write_trained(TrainedSpec(refinement=finding), context.folder.path)
+        draw_curves(context.folder.curves, context.history.history)
+        gap = measure_critic_gap(
+            self._refinement,
+            context.history,
+            context.listeners,
+            steps=self.steps,
+            end=self._spec.training.steps + self.steps,
+        )
+        network = refined_definition(self._spec) if finding.applied else None
+        return StageResult(
+            trained={"refinement": finding},
+            network=network,
+            card=refinement_section(finding, gap),
+        )
+
+    def _build_trainer(self, context: StageContext) -> RefinerTrainer:
+        spec = self._spec
+        files = [context.folder.snapshot(step) for step in self.snapshot_steps]
+        weights = [load_weights(file) for file in files if file.is_file()]
+        weights.append(coarse_weights(load_weights(context.folder.weights)))
+        pool = MaskPool(
+            spec,
+            self._refinement.bank,
+            context.learner.batches,
+            [_load_network(spec, each) for each in weights],
+            steps=self.steps,
+            device=context.device,
+        )
+        listeners = [context.history, *context.listeners]
+        return RefinerTrainer(spec, self._refinement, pool, context.device, listeners)
+
+    def _decide(self, refiner: Weights, context: StageContext) -> RefinementFinding:
+        network = build_refined(self._spec, both=True)
+        load_refined(network, coarse_weights(load_weights(context.folder.weights)), refiner)
+        notify(context.listeners, Progress("comparing refined masks", 0, 1))
+        pairs = score_coarse_and_refined(self._spec, network, context.validation, context.device)
+        finding = decide_acceptance(pairs)
+        notify(context.listeners, Progress("comparing refined masks", 1, 1))
+        return finding
+
+
+class JointStage:
+    """A network that itself learns against a critic; takes no steps after it.
+
+    Args:
+        spec: A bundle whose refinement has the kind ``joint``.
+        refinement: Its refinement section.
+    """
+
+    name = "joint refinement"
+    checkpoint_key = "joint"
+    steps = 0
+    snapshot_steps: Sequence[int] = ()
+
+    def __init__(self, spec: BundleSpec, refinement: RefinementSpec) -> None:
+        self._spec = spec
+        self._refinement = refinement
+
+    def learner_factory(
+        self,
+        spec: BundleSpec,
+        cases: Sequence[CachedCase],
+        device: torch.device,
+        listeners: Sequence[Listener] = (),
+        group: ProcessGroup = SINGLE_PROCESS,
+        initial_weights: InitialWeights | None = None,
+    ) -> Learner:
+        """Return the learner of the network, with its critic."""
+        return JointLearner(
+            spec, self._refinement, cases, device, listeners, group, initial_weights
+        )
+
+    def check_cross_validation(self) -> None:
+        """Allow it: nothing of the critic is needed for inference."""
+
+    def run(self, context: StageContext) -> StageResult:
+        """Keep the critic's weights, and say whether it taught anything."""
+        if isinstance(context.learner, JointLearner):
+            _save_critic(context.learner.critic, context.folder)
+        steps = self._spec.training.steps
+        gap = measure_critic_gap(
+            self._refinement, context.history, context.listeners, steps=steps, end=steps
+        )
+        return StageResult(card=refinement_section(None, gap))
+
+
+def _load_network(spec: BundleSpec, weights: Weights) -> nn.Module:
+    network = build_network(spec, supervised=False)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            "the run's weights do not fit its bundle.json; restore the one that the run began "
+            "with, or start a new run",
+            detail=str(error),
+        ) from error
+    return network
+
+
+def _save_critic(critic: CriticTrainer, folder: RunFolder) -> None:
+    folder.save_weights(critic.network.state_dict(), folder.weights.with_name(CRITIC_FILE))
+
+
+def _save_networks(
+    spec: BundleSpec, trainer: RefinerTrainer, finding: RefinementFinding, folder: RunFolder
+) -> None:
+    """Keep refiner and critic, and make ``model.pt`` the network that will be used."""
+    folder.save_weights(trainer.weights, folder.weights.with_name(REFINER_FILE))
+    if trainer.critic is not None:
+        _save_critic(trainer.critic, folder)
+    coarse = coarse_weights(load_weights(folder.weights))
+    # Written even if it stays coarse: an interrupted end may have left the refined one.
+    used: Mapping[str, torch.Tensor] = coarse
+    if finding.applied:
+        used = refined_weights(spec, coarse, trainer.weights)
+    folder.save_weights(used)
+
+
+def measure_critic_gap(
+    refinement: RefinementSpec,
+    history: TrainingHistory,
+    listeners: Sequence[Listener],
+    *,
+    steps: int,
+    end: int,
+) -> float | None:
+    """Measure how far apart a critic scored true and made masks over the last quarter of steps.
+
+    A critic that did not tell them apart taught nothing; listeners are told so.
+
+    Args:
+        refinement: The bundle's refinement section.
+        history: The run's history.
+        listeners: Told if the gap is too small.
+        steps: Steps the critic has taken.
+        end: The step of the run at which it took its last one.
+
+    Returns:
+        The mean difference of the scores; ``None`` without a critic.
+    """
+    if not refinement.has_critic:
+        return None
+    last_quarter = max(1, steps // 4)
+    gap = history.mean_part("critic_gap", after=end - last_quarter)
+    if gap is not None and gap < SEPARATES:
+        notify(listeners, Notice(inseparable_warning(gap)))
+    return gap
+
+
+# What the callers of this stage use until they take it through the stage protocol.
 
 
 def make_learner(
@@ -56,15 +277,15 @@ def make_learner(
     initial_weights: InitialWeights | None = None,
 ) -> Learner:
     """Return the learner of a bundle's network: against a critic where the bundle says so."""
-    if spec.refinement is not None and spec.refinement.kind == "joint":
-        return JointLearner(spec, spec.refinement, cases, device, listeners, group, initial_weights)
+    for stage in build_refinement_stages(spec):
+        if stage.learner_factory is not None:
+            return stage.learner_factory(spec, cases, device, listeners, group, initial_weights)
     return Learner(spec, cases, device, listeners, group, initial_weights)
 
 
 def total_steps(spec: BundleSpec) -> int:
     """Return the steps of all stages of a run."""
-    corrector = corrector_of(spec)
-    return spec.training.steps + (corrector.steps if corrector else 0)
+    return spec.training.steps + sum(stage.steps for stage in build_refinement_stages(spec))
 
 
 def corrector_of(spec: BundleSpec) -> RefinementSpec | None:
@@ -73,7 +294,7 @@ def corrector_of(spec: BundleSpec) -> RefinementSpec | None:
     return refinement if refinement is not None and refinement.kind == "corrector" else None
 
 
-def steps_done(spec: BundleSpec, state: State) -> int:
+def steps_done(spec: BundleSpec, state: Mapping[str, Any]) -> int:
     """Return how many steps of all stages a checkpoint has behind it."""
     if "corrector" in state:
         return spec.training.steps + int(state["corrector"]["step"])
@@ -81,98 +302,13 @@ def steps_done(spec: BundleSpec, state: State) -> int:
 
 
 def snapshot_steps(spec: BundleSpec) -> list[int]:
-    """Return after which steps of the network's training its weights are kept for the bank."""
-    corrector = corrector_of(spec)
-    if corrector is None:
-        return []
-    count = corrector.bank.snapshots
-    steps = {spec.training.steps // 2**n for n in range(1, count + 1)}
-    return sorted(step for step in steps if step > 0)
-
-
-class RefinementStage:
-    """The refiner's stage of a run, after the network's.
-
-    Args:
-        spec: A bundle with a refiner.
-        refinement: Its refinement section.
-        folder: The run folder; it holds the network's best weights and its snapshots.
-        batches: Where patches come from.
-        device: Where to compute.
-        listeners: Told about every step, and what is wrong.
-    """
-
-    def __init__(
-        self,
-        spec: BundleSpec,
-        refinement: RefinementSpec,
-        folder: RunFolder,
-        batches: PatchBatches,
-        device: torch.device,
-        listeners: Sequence[Listener] = (),
-    ) -> None:
-        self._spec, self._folder, self._device = spec, folder, device
-        self._listeners = listeners
-        self._coarse = coarse_weights(load_weights(folder.weights))
-        kept = [folder.snapshot(step) for step in snapshot_steps(spec)]
-        earlier = [load_weights(file) for file in kept if file.is_file()]
-        networks = [_network(spec, weights) for weights in (*earlier, self._coarse)]
-        bank = MaskPool(
-            spec,
-            refinement.bank,
-            batches,
-            networks,
-            steps=refinement.steps,
-            device=device,
-        )
-        self._corrector = RefinerTrainer(spec, refinement, bank, device, listeners)
-
-    def learn(self, state: State | None, save: Callable[[State], None]) -> None:
-        """Train the refiner from where a checkpoint left it.
-
-        Args:
-            state: What ``save`` was given last, if anything.
-            save: Called with the stage's state when a checkpoint is due.
-        """
-        if state is not None:
-            self._corrector.restore(state)
-        self._corrector.learn(lambda: save(self._corrector.state()))
-
-    def conclude(self, cases: Sequence[CachedCase]) -> RefinementFinding:
-        """Decide on held-back cases, and write what inference needs.
-
-        ``models/refiner.pt`` and ``critic.pt`` hold what was trained; ``model.pt`` is the refined
-        network if that is what shall be used.
-        """
-        refiner = self._corrector.weights
-        network = build_refined(self._spec, both=True)
-        load_refined(network, self._coarse, refiner)
-        notify(self._listeners, Progress("comparing refined masks", 0, 1))
-        finding = decide_acceptance(
-            score_coarse_and_refined(self._spec, network, cases, self._device)
-        )
-        notify(self._listeners, Progress("comparing refined masks", 1, 1))
-        self._folder.save_weights(refiner, self._folder.refiner)
-        if self._corrector.critic is not None:
-            self._folder.save_weights(
-                self._corrector.critic.network.state_dict(), self._folder.critic
-            )
-        best = self._coarse
-        if finding.applied:
-            best = dict(refined_weights(self._spec, self._coarse, refiner))
-        self._folder.save_weights(best)
-        write_trained(TrainedSpec(refinement=finding), self._folder.path)
-        return finding
+    """Return after which steps of the network's training its weights are kept."""
+    return [step for stage in build_refinement_stages(spec) for step in stage.snapshot_steps]
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """What refinement came to in a run.
-
-    Attributes:
-        finding: Whether refined masks replace the coarse ones; ``None`` without a refiner.
-        gap: Between the critic's scores of true and made masks; ``None`` without a critic.
-    """
+    """What refinement came to in a run."""
 
     finding: RefinementFinding | None = None
     gap: float | None = None
@@ -187,112 +323,22 @@ def refine(
     device: torch.device,
     listeners: Sequence[Listener] = (),
 ) -> Refined:
-    """Do what a bundle wants beyond training its network; goes on where a checkpoint left it.
+    """Do what a bundle wants beyond training its network; goes on where a checkpoint left it."""
+    finding, gap = None, None
+    for stage in build_refinement_stages(spec):
+        key = stage.checkpoint_key
 
-    Args:
-        spec: The bundle.
-        folder: The run folder.
-        learner: The network's training, done.
-        record: Of the run so far; goes on.
-        cases: Held-back cases, to decide on.
-        device: Where to compute.
-        listeners: Told about every step, and what is wrong.
-    """
-    corrector, finding = corrector_of(spec), None
+        def save(state: Mapping[str, Any], key: str = key) -> None:
+            folder.save_checkpoint(
+                {"learner": learner.state(), "record": record.state(), key: state}
+            )
 
-    def save(state: State) -> None:
-        folder.save_checkpoint(
-            {"learner": learner.state(), "record": record.state(), "corrector": state}
-        )
-
-    if corrector is not None:
         saved = folder.load_checkpoint() or {}
-        stage = RefinementStage(
-            spec, corrector, folder, learner.batches, device, [record, *listeners]
+        context = StageContext(
+            folder, learner, record, cases, device, listeners, saved.get(key), save
         )
-        stage.learn(saved.get("corrector"), save)
-        finding = stage.conclude(cases)
-        draw_curves(folder.curves, record.history)
-    elif isinstance(learner, JointLearner):
-        folder.save_weights(learner.critic.network.state_dict(), folder.critic)
-    return Refined(finding, critic_gap(spec, record, listeners))
-
-
-def _network(spec: BundleSpec, weights: Weights) -> nn.Module:
-    network = build_network(spec, supervised=False)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"the run's weights do not fit its bundle: {error}") from error
-    return network
-
-
-def critic_gap(
-    spec: BundleSpec, record: TrainingHistory, listeners: Sequence[Listener]
-) -> float | None:
-    """Return how far apart the critic scored true and made masks over the last quarter of steps.
-
-    A critic that never told them apart taught nothing; whoever listens hears so.
-
-    Returns:
-        The mean gap; ``None`` where there was no critic.
-    """
-    refinement = spec.refinement
-    if refinement is None or not refinement.has_critic:
-        return None
-    steps = refinement.steps if refinement.kind == "corrector" else spec.training.steps
-    gap = record.mean_part("critic_gap", after=total_steps(spec) - max(1, steps // 4))
-    if gap is not None and gap < SEPARATES:
-        message = (
-            f"the critic did not tell true masks from made ones (its scores lay {gap:.2f} apart "
-            f"over the last quarter of its steps; {SEPARATES} is the least): the adversarial "
-            "part of this training taught nothing. Change refinement.critic, or set "
-            "refinement.adversarial_weight to 0"
-        )
-        notify(listeners, Notice(message))
-    return gap
-
-
-def fork(trunk: Path, out: Path, refinement: RefinementSpec) -> Path:
-    """Begin a run that shares the network of another and trains its own refiner.
-
-    ``medseg.train(out, out=out, resume=True)`` then goes on with the refiner's stage. The trunk
-    is a run whose network is trained; its snapshots are taken over where it kept some.
-
-    Args:
-        trunk: The run folder of the other.
-        out: The new run folder, absent or empty.
-        refinement: What to train, of the kind ``corrector``.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        BundleError: If the refinement is of another kind.
-        CheckpointError: If the trunk is no run, or its network is not trained to the end.
-        OutputError: If ``out`` holds something.
-    """
-    if refinement.kind != "corrector":
-        raise BundleError(
-            f"a fork trains a refiner (kind 'corrector'), got kind '{refinement.kind}', which "
-            "trains its own network; start a new run for it"
-        )
-    old, new = RunFolder(trunk), RunFolder(out)
-    facts, state = old.read_info(), old.load_checkpoint()
-    spec = load_bundle(old.bundle).spec
-    if state is None or (state["learner"]["step"] < spec.training.steps and not old.is_finished):
-        raise CheckpointError(f"{trunk}: its network is not trained to the end; resume it first")
-    new.require_empty()
-    record = TrainingHistory(spec.name)
-    record.restore(state["record"])
-    record.forget_after(spec.training.steps)
-    new.save_weights(coarse_weights(load_weights(old.weights)))
-    for snapshot in old.snapshots():
-        new.save_weights(load_weights(snapshot), new.checkpoint.parent / snapshot.name)
-    new.save_checkpoint({"learner": state["learner"], "record": record.state()})
-    forked = spec.model_copy(update={"refinement": refinement})
-    data, fold, run_id = Path(facts["data"]), facts["fold"], uuid.uuid4().hex
-    begin_run(
-        TrainingRun(new, forked, data, fold, run_id, read_lineage(facts)), facts.get(FINGERPRINT)
-    )
-    return out
+        finding = stage.run(context).trained.get("refinement")
+        assert spec.refinement is not None
+        steps = stage.steps or spec.training.steps
+        gap = measure_critic_gap(spec.refinement, record, (), steps=steps, end=total_steps(spec))
+    return Refined(finding, gap)

@@ -176,14 +176,14 @@ def test_masks_beside_label_maps_take_the_values_that_a_table_names(tmp_path: Pa
     assert dict(masks.values) == {"kidney": 4, "liver": 5}
 
 
-def test_a_survey_knows_which_mask_is_which(tmp_path: Path) -> None:
+def test_a_fingerprint_knows_which_mask_is_which(tmp_path: Path) -> None:
     liver, kidney = a_session(tmp_path, "01", "liver", "kidney")
     spec = a_spec("kidney", "liver")
     sizes = []
     for _ in range(2):
         found = CaseList((the_case(tmp_path, spec),))
-        survey = extract_fingerprint(found, tmp_path / "seen")
-        sizes.append([survey.label(value)[0].voxels for value in (1, 2)])
+        fingerprint = extract_fingerprint(found, tmp_path / "seen")
+        sizes.append([fingerprint.label_statistics(value)[0].voxels for value in (1, 2)])
         liver.rename(tmp_path / "aside")
         kidney.rename(liver)
         (tmp_path / "aside").rename(kidney)

@@ -191,12 +191,12 @@ def test_a_folder_without_labels_is_an_error(tmp_path: Path) -> None:
         find_cases(tmp_path, a_spec("liver"))
 
 
-def test_a_survey_and_an_entry_know_which_structures_they_saw(tmp_path: Path) -> None:
+def test_a_fingerprint_and_an_entry_know_which_structures_they_saw(tmp_path: Path) -> None:
     label(tmp_path / "data" / "label", a_series(tmp_path / "data" / "ct"), random_labels())
     both, one = a_spec("liver", "tumour"), a_spec("tumour")
     cases = [the_case(tmp_path / "data", spec) for spec in (both, one)]
     seen = [extract_fingerprint(CaseList((case,)), tmp_path / "seen") for case in cases]
-    assert [survey.values for survey in seen] == [(1, 2), (1,)]
+    assert [fingerprint.label_values for fingerprint in seen] == [(1, 2), (1,)]
     assert make_entry_key(cases[0], both) != make_entry_key(cases[1], both)
 
 

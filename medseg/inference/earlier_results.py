@@ -1,0 +1,92 @@
+"""Which results of an earlier call would come out the same again, and need not be made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medseg.bundle.hashes import hash_file
+from medseg.datasets.cases import Scan
+from medseg.errors import OutputError
+from medseg.events import Listener, Notice, notify
+from medseg.inference.ledger import Entry, Ledger
+
+_READABLE = (".nii.gz", ".png")
+
+
+class EarlierResults:
+    """What a folder of results holds already.
+
+    Args:
+        ledger: Of the folder, open.
+        listeners: Told when a result is replaced because something changed.
+    """
+
+    def __init__(self, ledger: Ledger, listeners: Sequence[Listener] = ()) -> None:
+        self._ledger = ledger
+        self._out = ledger.folder
+        self._listeners = listeners
+
+    def find(self, scan: Scan, content: str, key: str, others: Sequence[Path] = ()) -> Entry | None:
+        """Return the entry of an earlier result that would come out the same.
+
+        Args:
+            scan: The scan.
+            content: Hash of its files.
+            key: Of the result it will have.
+            others: Files that must be there besides those that the entry lists.
+
+        Raises:
+            OutputError: If a file of the result cannot be read.
+        """
+        entry = self._ledger.entries.get(scan.name)
+        if entry is None or entry.state != "done":
+            return None
+        if entry.content != content:
+            self._say(scan, "has changed, or is another scan of this name; its result is replaced")
+            return None
+        if entry.key != key:
+            return None
+        files = [self._out / name for name in entry.files]
+        if not all(file.is_file() for file in (*files, *others)):
+            return None
+        for file in files:
+            if hash_result(file) != entry.files[file.name]:
+                self._say(scan, f"{file.name} was changed since it was written; it is made anew")
+                return None
+        return entry
+
+    def warn_of_stale(self, scan: Scan) -> tuple[str, ...]:
+        """Warn of files of an earlier result, which are kept: what failed now may be the disk."""
+        earlier = self._ledger.entries.get(scan.name)
+        if earlier is None:
+            return ()
+        files = [name for name in earlier.files if (self._out / name).is_file()]
+        if not files:
+            return ()
+        return (f"{', '.join(files)} is of an earlier run, and may be of another scan",)
+
+    def _say(self, scan: Scan, what: str) -> None:
+        notify(self._listeners, Notice(f"{scan.name}: {what}"))
+
+
+def readable_label_map(entry: Entry) -> str | None:
+    """Return the result file of an entry that can be read as a label map, if there is one."""
+    for name in entry.files:
+        if name.endswith(_READABLE):
+            return name
+    return None
+
+
+def hash_result(file: Path) -> str:
+    """Return the hash of a result file.
+
+    Raises:
+        OutputError: If it cannot be read.
+    """
+    try:
+        return hash_file(file)
+    except OSError as error:
+        raise OutputError(
+            "a result file cannot be read back", source=file, detail=error.strerror
+        ) from error

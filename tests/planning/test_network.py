@@ -1,0 +1,102 @@
+"""Patch, batch, depth, strides and width, from memory and time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from support.fingerprints import CPU, GPU
+
+from medseg.planning import (
+    Constraints,
+    Grid,
+    Notes,
+    choose_network,
+)
+
+
+@pytest.mark.parametrize("constraints", [CPU, GPU, replace(CPU, memory_gb=0.05)])
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [
+        ((35, 50, 36), (1, 1, 1)),
+        ((400, 400, 30), (0.8, 0.8, 5)),
+        ((20, 300, 300), (4, 1, 1)),
+        ((7, 9, 5), (1, 1, 1)),
+        ((900, 900, 900), (0.2, 0.2, 0.2)),
+    ],
+)
+def test_every_network_fits_its_patch_and_its_memory(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], constraints: Constraints
+) -> None:
+    chosen = choose_network(Grid(3, spacing, shape, False), constraints, {})
+    divisor = [math.prod(axis) for axis in zip(*chosen.strides, strict=True)]
+    assert all(n % by == 0 for n, by in zip(chosen.patch, divisor, strict=True))
+    assert chosen.batch >= 2
+    assert 3 <= len(chosen.strides) == len(chosen.kernels) <= 6
+    assert chosen.strides[0] == (1, 1, 1)
+    used = chosen.voxels_per_step * 14 * 4 * (2 if chosen.slim else 32) / 1e9
+    assert used <= constraints.memory_gb or max(chosen.patch) <= 32
+
+
+def test_strides_and_kernels_follow_the_spacing() -> None:
+    chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), GPU, {})
+    assert chosen.kernels[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
+    assert chosen.strides[:4] == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2))
+    assert chosen.network_section()["kernel_sizes"][:3] == [[3, 3, 1], [3, 3, 1], 3]
+
+
+def test_the_hippocampus_gets_what_was_found_good_for_it() -> None:
+    fast = replace(CPU, budget_minutes=20, voxels_per_second=8e5)
+    chosen = choose_network(Grid(3, (1, 1, 1), (35, 50, 36), False), fast, {})
+    assert (chosen.patch, chosen.batch) == ((40, 56, 40), 4)
+    assert chosen.network_section() == {
+        "kind": "UNet",
+        "dims": 3,
+        "args": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2},
+    }
+
+
+def test_less_time_makes_a_smaller_step_and_much_time_a_wide_network() -> None:
+    grid = Grid(3, (1, 1, 1), (100, 100, 100), False)
+    voxels = [
+        choose_network(
+            grid, replace(CPU, budget_minutes=m, voxels_per_second=1e5), {}
+        ).voxels_per_step
+        for m in (1, 10, 100)
+    ]
+    assert voxels == sorted(set(voxels))
+    small = Grid(3, (1, 1, 1), (32, 32, 32), False)
+    day = replace(CPU, budget_minutes=1440, voxels_per_second=1e6)
+    wide = choose_network(small, day, {})
+    assert not wide.slim
+    assert wide.network_section()["channels"] == 32
+
+
+def test_pictures_are_learned_from_many_small_batches_of_some_patches() -> None:
+    pictures, notes = Grid(2, (1, 1, 1), (256, 256), True), dict[str, str]()
+    short, long = (
+        choose_network(pictures, replace(CPU, budget_minutes=m, voxels_per_second=5e5), notes)
+        for m in (6, 60)
+    )
+    steps = [60 * m * 0.75 * 5e5 / one.voxels_per_step for m, one in ((6, short), (60, long))]
+    assert short.patch[0] < 200
+    assert long.patch == (256, 256)
+    assert min(short.batch, long.batch) >= 4
+    assert min(steps) >= 1500
+
+
+def test_many_classes_leave_memory_for_fewer_voxels() -> None:
+    grid, tight = Grid(3, (1, 1, 1), (200, 200, 200), False), replace(CPU, memory_gb=1)
+    notes: Notes = {}
+    few = choose_network(grid, tight, {}, classes=2)
+    many = choose_network(grid, tight, notes, classes=105)
+    assert few.voxels_per_step > 3 * many.voxels_per_step
+    assert many.voxels_per_step * 105 * 36 < 1e9
+    assert "0.9 of 1.0 GB" in notes["training.batch_size"]
+
+
+def test_a_coarse_axis_is_halved_later_where_time_is_short_too() -> None:
+    chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), CPU, {})
+    assert chosen.network_section()["args"]["strides"][:3] == [[2, 2, 1], [2, 2, 1], 2]
