@@ -1,14 +1,18 @@
 """A trained bundle as MLflow sees it: paths of scans in, paths of label maps and volumes out.
 
-MLflow copies this file into each model it is logged with and runs it to load the model, so it
-imports only what an installed medseg offers. Nothing else imports it.
+MLflow copies this file into each model it is logged with and runs it to load the model, with
+whatever release of medseg is installed then. So it imports nothing but medseg's public names, and
+no module of medseg imports it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,14 @@ import pandas as pd  # type: ignore[import-untyped]
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
-from medseg.datasets.names import distinct_names, is_picture, split_suffix
-from medseg.errors import MedsegError
-from medseg.inference.segmenter import Segmenter
-from medseg.io import read_image, stack_channels, with_channels, write_labels
-from medseg.quality.estimates import Quality
+from medseg import MedsegError, Quality, Segmenter, as_volume
 
 CHANNEL_SEPARATOR = ";"
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+_VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
+_LONGEST_NAME = 80
+_HASH_DIGITS = 10
 
 
 class SegmentationModel(PythonModel):  # type: ignore[misc]
@@ -51,42 +56,45 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             empty, or what is wrong with the scan, whose ``label_map`` then is empty; and for
             each label its volume in ml, ``<label>_ml``, NaN where there is an error; and
             ``expected_dice``, its ``lower_bound`` and ``review``, which tell how good the label
-            map probably is (NaN where there is nothing to say).
+            map probably is (NaN where there is nothing to say). ``error`` names no file and
+            quotes no header, since both may name the patient.
         """
-        given = (params or {}).get("out")
-        out = Path(given or tempfile.mkdtemp(prefix="medseg-")).absolute()
+        out_folder = (params or {}).get("out") or tempfile.mkdtemp(prefix="medseg-")
+        out = Path(out_folder).absolute()
         # MLflow makes one row of a dict, even where its value is a list of scans.
         scans = [str(scan) for scan in model_input["scan"].explode()]
-        files = [_files(scan) for scan in scans]
-        names = distinct_names([split_suffix(of[0].name)[0] for of in files], scans)
-        return pd.DataFrame(
-            [
-                {"scan": scan, **self._row(of, out / name)}
-                for scan, of, name in zip(scans, files, names, strict=True)
-            ]
-        )
+        rows = []
+        for scan, name in zip(scans, _label_map_names(scans), strict=True):
+            rows.append({"scan": scan, **self._segment(scan, out / name)})
+        return pd.DataFrame(rows)
 
-    def _row(self, files: list[Path], target: Path) -> dict[str, Any]:
-        label_map = target.with_name(target.name + (".png" if is_picture(files[0]) else ".nii.gz"))
+    def _segment(self, scan: str, label_map: Path) -> dict[str, Any]:
         try:
-            wanted = len(self._segmenter.spec.channels)
-            volume = with_channels(stack_channels([read_image(file) for file in files]), wanted)
-            found = self._segmenter.segment(volume)
-            write_labels(label_map, found.labels, volume)
+            channels = [as_volume(file) for file in _channel_files(scan)]
+            found = self._segmenter.segment(as_volume(channels))
+            found.save(label_map)
         except MedsegError as error:
             regions = self._segmenter.spec.label_set.regions
-            nothing = {region.name: math.nan for region in regions}
-            judged = _judgement(Quality(review=True))
-            return {"label_map": "", "error": str(error), **_columns(nothing), **judged}
-        judged = _judgement(found.quality)
-        return {"label_map": str(label_map), "error": "", **_columns(found.volumes_ml), **judged}
+            volumes_ml = {region.name: math.nan for region in regions}
+            return {
+                "label_map": "",
+                "error": error.message,
+                **_volume_columns(volumes_ml),
+                **_quality_columns(Quality(review=True)),
+            }
+        return {
+            "label_map": str(label_map),
+            "error": "",
+            **_volume_columns(found.volumes_ml),
+            **_quality_columns(found.quality),
+        }
 
 
-def _columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
+def _volume_columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
     return {f"{label}_ml": ml for label, ml in volumes_ml.items()}
 
 
-def _judgement(quality: Quality) -> dict[str, Any]:
+def _quality_columns(quality: Quality) -> dict[str, Any]:
     return {
         "expected_dice": math.nan if quality.expected is None else quality.expected,
         "lower_bound": math.nan if quality.lower is None else quality.lower,
@@ -94,9 +102,40 @@ def _judgement(quality: Quality) -> dict[str, Any]:
     }
 
 
-def _files(scan: str) -> list[Path]:
-    whole = Path(scan)
-    return [whole] if whole.exists() else [Path(part) for part in scan.split(CHANNEL_SEPARATOR)]
+def _channel_files(scan: str) -> list[Path]:
+    if Path(scan).exists():
+        return [Path(scan)]
+    return [Path(part) for part in scan.split(CHANNEL_SEPARATOR)]
+
+
+def _label_map_names(scans: Sequence[str]) -> list[str]:
+    """Name the label map of each scan by its first file; scans of equal names get a hash, too."""
+    stems, endings = [], []
+    for scan in scans:
+        stem, suffix = _split_suffix(_channel_files(scan)[0].name)
+        stems.append(_plain(stem))
+        endings.append(".png" if suffix in _PICTURES else ".nii.gz")
+    counts = Counter(stem.casefold() for stem in stems)
+    names = []
+    for scan, stem, ending in zip(scans, stems, endings, strict=True):
+        if counts[stem.casefold()] > 1:
+            digest = hashlib.sha256(scan.encode(errors="replace")).hexdigest()
+            stem = f"{stem}-{digest[:_HASH_DIGITS]}"
+        names.append(f"{stem}{ending}")
+    return names
+
+
+def _split_suffix(name: str) -> tuple[str, str]:
+    for suffix in (*_VOLUMES, *_PICTURES):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)], suffix
+    return name, ""
+
+
+def _plain(text: str) -> str:
+    """Make a text a plain file name on every system."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
+    return name[:_LONGEST_NAME].rstrip(".") or "scan"
 
 
 set_model(SegmentationModel())

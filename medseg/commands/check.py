@@ -13,6 +13,7 @@ from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
 from medseg.networks.unet import try_network
+from medseg.training.losses import check_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,8 @@ def check(
     try:
         loaded = load_bundle(bundle, overrides)
         try_network(loaded.spec)
+        if not loaded.is_trained:  # a trained bundle segments without its loss
+            check_loss(loaded.spec)
     except BundleError as error:
         return CheckReport(error.faults or (Fault("bundle", str(error)),))
     faults = []

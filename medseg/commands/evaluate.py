@@ -1,4 +1,4 @@
-"""Compare predicted label maps with reference label maps, case by case."""
+"""``medseg evaluate``: predicted label maps compared with references, case by case."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.label_encoding import encode_labels, encode_prediction
 from medseg.datasets.layouts import LISTING
-from medseg.datasets.layouts.dataset_json import ignored_value
-from medseg.datasets.layouts.msd_csv import read_json_list
-from medseg.errors import DatasetError, Fault, GeometryError, MedsegError, ScanError
+from medseg.datasets.layouts.dataset_json import find_ignore_value, read_json_object
+from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
 from medseg.evaluation.results import Evaluation
@@ -24,10 +23,12 @@ from medseg.labels import Label, LabelSet, default_colour
 from medseg.metrics.comparison import Difference, compare_methods
 from medseg.metrics.lesions import LesionCounts, count_lesions
 from medseg.metrics.metrics import ABSENT, TOLERANCE_MM, CaseScores, score_case
-from medseg.volume import Volume
+from medseg.volume import Array, Volume
 
-MOST_LABELS = 1000
+MAX_LABELS = 1000
 """Values in one pair of label maps at most; more are intensities, not labels."""
+
+_TASK = "evaluating"
 
 
 def evaluate(
@@ -52,18 +53,18 @@ def evaluate(
             medseg writes them.
         references: The same, or a dataset folder with its label maps in ``labelsTr`` or
             ``labels``.
-        out: Where ``evaluation.csv``, ``summary.csv``, ``summary.json`` and ``evaluation.html`` are
-            written.
+        out: The folder in which ``evaluation.csv``, ``summary.csv``, ``summary.json`` and
+            ``evaluation.html`` are written.
         labels: The labels, by which values of the references are turned into indices; where they
             form regions, these are scored instead. Without them every value that occurs is a
             label, ``label 1`` and so on, and means the same on both sides.
-        ignore: Value of the references' voxels that nobody annotated: they are not scored. The
-            bundle's ``data.ignore`` unless given; without a bundle, what the ``dataset.json`` of
-            the references says.
+        ignore: Value of the references' unlabelled voxels (the ignore label): they are not scored.
+            The bundle's ``data.ignore`` unless given; without a bundle, what the ``dataset.json``
+            of the references says.
         tolerance_mm: Tolerance of the NSD.
-        lesions: Whether to count each label's connected pieces found, missed and made up.
+        lesions: Whether to count each label's connected components found, missed and made up.
         versus: Another method's predictions for the same references, to compare with.
-        listeners: Hear of progress, and of predictions without a reference.
+        listeners: Told of progress, and of predictions without a reference.
 
     Returns:
         Scores, and everything that could not be scored.
@@ -71,33 +72,42 @@ def evaluate(
     Raises:
         DatasetError: If there is nothing to compare, or the two sides have no value in common.
         OutputError: If the results cannot be written.
-        MedsegError: If the tolerance is no length.
+        MedsegError: If the tolerance is not a length.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import medseg
+        >>> from medseg.testing import write_dataset
+        >>> data = write_dataset(Path(tempfile.mkdtemp()), 2, shape=(24, 20, 16), spacing=9.0)
+        >>> masks = data / "labelsTr"
+        >>> evaluation = medseg.evaluate(masks, masks)
+        >>> evaluation.scores["dice"]["mean"]
+        1.0
     """
     if not 0 <= tolerance_mm < math.inf:
-        raise MedsegError(f"--tolerance is a length in mm, 0 or more; got {tolerance_mm:g}")
-    label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
-    if label_set is not None and ignore is not None:
-        regions = label_set.regions if label_set.has_regions else ()
-        label_set = LabelSet(tuple(label_set), ignore, regions)
-    if label_set is None and ignore is None and (references / LISTING).is_file():
-        ignore = ignored_value(read_json_list(references / LISTING))
+        raise MedsegError(f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}")
+    label_set = _choose_label_set(labels, ignore)
+    if label_set is None and ignore is None:
+        ignore = _read_ignore_value(references)
+    rules = _Rules(label_set, ignore, tolerance_mm, lesions)
     pairing = pair_predictions(predictions, references)
-    how = _How(label_set, ignore, tolerance_mm)
-    found = _scored(pairing, how, listeners, lesions=lesions)
+    scored = _score_pairs(pairing, rules, listeners)
+    faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
-        theirs = pair_predictions(versus, references).named_like(pairing)
-        other = _scored(theirs, how, listeners)
-        found.faults.extend(Fault(f"{fault.where} (other)", fault.what) for fault in other.faults)
-        differences = tuple(compare_methods(found.cases, other.cases))
-        if not any(one.n for one in differences):
+        other_pairing = pair_predictions(versus, references).rename_like(pairing)
+        other = _score_pairs(other_pairing, replace(rules, count_lesions=False), listeners)
+        faults.extend(replace(fault, where=f"{fault.where} (other)") for fault in other.faults)
+        differences = tuple(compare_methods(scored.cases, other.cases))
+        if not any(difference.n for difference in differences):
             notify(listeners, Notice("nothing is compared: no case has scores on both sides"))
     evaluation = Evaluation(
-        cases=tuple(found.cases),
-        faults=tuple(found.faults),
+        cases=tuple(scored.cases),
+        faults=tuple(faults),
         without_reference=pairing.without_reference,
         tolerance_mm=tolerance_mm,
-        lesions=found.lesions,
+        lesions=scored.lesions,
         differences=differences,
     )
     if out is not None:
@@ -105,130 +115,167 @@ def evaluate(
     return evaluation
 
 
+def _choose_label_set(labels: BundleSpec | LabelSet | None, ignore: int | None) -> LabelSet | None:
+    """Return the labels to score, with the ignore label that a person gave."""
+    label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
+    if label_set is None or ignore is None:
+        return label_set
+    regions = label_set.regions if label_set.has_regions else ()
+    return LabelSet(tuple(label_set), ignore, regions)
+
+
+def _read_ignore_value(references: Path) -> int | None:
+    """Return the ignore label of the references' ``dataset.json``, if there is one."""
+    listing = references / LISTING
+    if not listing.is_file():
+        return None
+    return find_ignore_value(read_json_object(listing))
+
+
 @dataclass(frozen=True, slots=True)
-class _How:
-    """What holds for every pair: its labels, or none; the value to leave out; the tolerance."""
+class _Rules:
+    """How every pair is scored.
+
+    Attributes:
+        label_set: The labels; ``None`` where every value is one.
+        ignore: Value of the references' unlabelled voxels.
+        tolerance_mm: Of the NSD.
+        count_lesions: Whether to count connected components.
+    """
 
     label_set: LabelSet | None
     ignore: int | None
     tolerance_mm: float
+    count_lesions: bool
 
 
 @dataclass(slots=True)
-class _Scored:
-    """What came of the pairs of one method."""
+class _ScoredPairs:
+    """Scores of one method's predictions."""
 
     faults: list[Fault]
     cases: list[CaseScores] = field(default_factory=list)
     lesions: dict[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
 
 
-def _scored(
-    pairing: Pairing, how: _How, listeners: Sequence[Listener], *, lesions: bool = False
-) -> _Scored:
-    """Score every pair; one that cannot be is a fault.
+def _score_pairs(pairing: Pairing, rules: _Rules, listeners: Sequence[Listener]) -> _ScoredPairs:
+    """Score every pair; one that cannot be scored is a fault.
 
     Raises:
         DatasetError: If the two sides have no value in common.
     """
     for name in pairing.without_reference:
         notify(listeners, Notice(f"{name}: this prediction has no reference and is not scored"))
-    found = _Scored(list(pairing.faults))
+    scored = _ScoredPairs(list(pairing.faults))
     for done, pair in enumerate(pairing.pairs, start=1):
         try:
-            scores, counted = _score(pair, how, lesions)
-            found.cases.append(scores)
-            if lesions:
-                found.lesions[pair.case] = counted
+            encoded = _encode_pair(pair, rules)
+            scored.cases.append(encoded.score(pair.case, rules.tolerance_mm))
+            if rules.count_lesions:
+                scored.lesions[pair.case] = encoded.count_lesions()
         except MedsegError as error:
-            found.faults.append(Fault(pair.case, str(error)))
-        notify(listeners, Progress("evaluating", done, len(pairing.pairs)))
-    if how.label_set is None:
-        _refuse_foreign_values(found.cases)
-        found.cases = _with_every_label(found.cases)
-    return found
+            scored.faults.append(Fault.from_error(pair.case, error))
+        notify(listeners, Progress(_TASK, done, len(pairing.pairs)))
+    if rules.label_set is None:
+        _require_common_values(scored.cases)
+        scored.cases = _add_missing_labels(scored.cases)
+    return scored
 
 
-def _score(pair: Pair, how: _How, lesions: bool) -> tuple[CaseScores, Mapping[str, LesionCounts]]:
-    prediction, reference = read_labels(pair.prediction), read_labels(pair.reference)
-    _check_grids(prediction, reference)
-    label_set = how.label_set
+@dataclass(frozen=True, slots=True)
+class _EncodedPair:
+    """A prediction and its reference as label indices on one grid, shape ``(i, j, k)``."""
+
+    prediction: Array
+    reference: Array
+    label_set: LabelSet
+    grid: Volume
+
+    def score(self, case: str, tolerance_mm: float) -> CaseScores:
+        return score_case(
+            self.prediction,
+            self.reference,
+            self.label_set,
+            self.grid.spacing,
+            tolerance_mm,
+            case=case,
+            voxel_ml=self.grid.voxel_ml,
+        )
+
+    def count_lesions(self) -> dict[str, LesionCounts]:
+        return count_lesions(self.prediction, self.reference, self.label_set)
+
+
+def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
+    """Read a pair and turn its values into label indices.
+
+    Raises:
+        ScanError: If a file cannot be read, or its values are not labels.
+        GeometryError: If the two do not lie on one grid.
+    """
+    prediction = read_labels(pair.prediction)
+    reference = read_labels(pair.reference)
+    reference.require_same_grid(prediction, "the reference and the prediction")
+    label_set = rules.label_set
     if label_set is None:
-        label_set = _found_labels(prediction, reference, how.ignore)
+        # The values of both sides mean the same, so the prediction is encoded like a reference.
+        label_set = _collect_labels(prediction, reference, rules.ignore)
         predicted = encode_labels(prediction, label_set)
     else:
         predicted = encode_prediction(prediction, label_set)
     expected = encode_labels(reference, label_set)
     if label_set.ignore_index is not None and predicted.max() == label_set.ignore_index:
         raise ScanError(
-            "the prediction itself holds the value of voxels that nobody annotated; that is no "
-            "label, and only a reference has it (are the two sides swapped?)"
+            "the prediction itself holds the ignore label, which only a reference may have; are "
+            "the two sides swapped?"
         )
-    scores = score_case(
-        predicted,
-        expected,
-        label_set,
-        reference.spacing,
-        how.tolerance_mm,
-        case=pair.case,
-        voxel_ml=reference.voxel_ml,
-    )
-    return scores, count_lesions(predicted, expected, label_set) if lesions else {}
+    return _EncodedPair(predicted, expected, label_set, reference)
 
 
-def _check_grids(prediction: Volume, reference: Volume) -> None:
-    if prediction.shape != reference.shape:
-        raise GeometryError(
-            f"the prediction has {_times(prediction.shape)} voxels and the reference "
-            f"{_times(reference.shape)}; both must lie on one grid"
-        )
-    if not reference.on_same_grid(prediction):
-        raise GeometryError(
-            f"the prediction's voxels lie up to {reference.grid_distance(prediction):.3g} mm from "
-            "the reference's; both must lie on one grid"
-        )
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
-
-
-def _found_labels(prediction: Volume, reference: Volume, ignore: int | None) -> LabelSet:
-    """Make every value that occurs a label, the same on both sides, but for what is ignored."""
+def _collect_labels(prediction: Volume, reference: Volume, ignore: int | None) -> LabelSet:
+    """Make every value that occurs a label, the same on both sides, except the ignore label."""
     if len(prediction.array) > 1 or len(reference.array) > 1:
-        raise ScanError("a label map in colours needs the bundle, which says what each colour is")
+        raise ScanError("a colour label map needs the bundle, which says what each colour means")
     values = np.union1d(prediction.array, reference.array)
-    values = values[(values != 0) & (values != ignore)].tolist()
-    if len(values) > MOST_LABELS:
+    values = values[(values != 0) & (values != ignore)]
+    if len(values) > MAX_LABELS:
         raise ScanError(
-            f"{len(values)} values are too many for label maps; at most {MOST_LABELS} are compared"
+            f"{len(values)} different values are too many for label maps; at most {MAX_LABELS} are "
+            "compared"
         )
-    return LabelSet(
-        [
-            Label(index, f"label {value}", value, default_colour(index))
-            for index, value in enumerate(values, start=1)
-        ],
-        ignore,
-    )
+    labels = [
+        Label(index, f"label {value}", value, default_colour(index))
+        for index, value in enumerate(values.tolist(), start=1)
+    ]
+    return LabelSet(labels, ignore)
 
 
-def _with_every_label(cases: Iterable[CaseScores]) -> list[CaseScores]:
+def _add_missing_labels(cases: Iterable[CaseScores]) -> list[CaseScores]:
     """Give each case an entry for the labels that only other cases hold."""
     cases = list(cases)
+    names: set[str] = set()
+    for case in cases:
+        names.update(case.labels)
     # Shorter names first, so that label 2 comes before label 10.
-    found = sorted({name for case in cases for name in case.labels}, key=lambda n: (len(n), n))
-    return [
-        replace(case, labels={name: case.labels.get(name, ABSENT) for name in found})
-        for case in cases
-    ]
+    ordered = sorted(names, key=lambda name: (len(name), name))
+    complete = []
+    for case in cases:
+        labels = {name: case.labels.get(name, ABSENT) for name in ordered}
+        complete.append(replace(case, labels=labels))
+    return complete
 
 
-def _refuse_foreign_values(cases: Iterable[CaseScores]) -> None:
+def _require_common_values(cases: Iterable[CaseScores]) -> None:
     """Refuse two sides that use different values, instead of scoring 0 throughout."""
-    labels = [(name, label) for case in cases for name, label in case.labels.items()]
-    predicted = {name for name, label in labels if label.predicted_ml}
-    expected = {name for name, label in labels if label.reference_ml}
-    if predicted and expected and not predicted & expected:
+    predicted: set[str] = set()
+    expected: set[str] = set()
+    for case in cases:
+        for name, scores in case.labels.items():
+            if scores.predicted_ml:
+                predicted.add(name)
+            if scores.reference_ml:
+                expected.add(name)
+    if predicted and expected and predicted.isdisjoint(expected):
         raise DatasetError(
             f"predictions hold {', '.join(sorted(predicted))} and references "
             f"{', '.join(sorted(expected))}, so they have nothing in common; give the bundle, "

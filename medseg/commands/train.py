@@ -38,6 +38,7 @@ from medseg.events import (
 from medseg.inference.segmenter import Segmenter
 from medseg.networks.devices import choose_device
 from medseg.networks.refiner import refined_definition
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import network_definition, try_network
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import refuse_refiner, train_folds
@@ -50,6 +51,7 @@ from medseg.training.keep_largest import CaseResults, HeldOutResults, join_resul
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, open_parent, trace_lineage
 from medseg.training.loop import TrainingLoop
+from medseg.training.losses import check_loss
 from medseg.training.model_card import Facts
 from medseg.training.refinement.stage import (
     Refined,
@@ -120,9 +122,11 @@ def train(
     """
     asked = load_bundle(bundle, overrides)
     try_network(asked.spec)
+    check_loss(asked.spec)
     chosen = choose_device(device)
     given_data = Path(data).resolve() if data is not None else None
     given_out = Path(out) if out is not None else None
+    precisions = choose_training_precisions(asked.spec, chosen)
     with join_process_group(chosen) as group:
         if resume:
             run = find_resumable_run(asked, given_data, given_out)
@@ -134,6 +138,8 @@ def train(
         if run.folder.is_finished:
             notify(heard, Notice(f"{run.folder.path} is finished already; nothing was done"))
             return run.folder.path
+        for note in precisions.notes:
+            notify(heard, Notice(note))
         train_it = _train_all if run.fold == ALL else _train_one
         train_it(run, local_device(chosen), group, skip_bad_cases, heard)
     return run.folder.path
@@ -200,7 +206,7 @@ def _train_one(
         )
     )
     if run.folder.has_begun:
-        require_same_cases(run, dataset.fingerprint)
+        require_same_cases(run, dataset.content_hash)
     deadline = None
     if run.spec.training.budget_minutes is not None and not run.folder.has_begun:
         run, deadline = _fitted(run, dataset, device, group, listeners, began)
@@ -261,7 +267,7 @@ def _train(
         TrainingLoop(run, learner, record, dataset, group, (), deadline).run()
         return
     if not run.folder.has_begun:
-        begin_run(run, dataset.fingerprint)
+        begin_run(run, dataset.content_hash)
     tracked = [*listeners, _tracker(run, listeners)]
     with run.folder.locked(), _failures_told(tracked):
         learner = make_learner(
@@ -269,7 +275,7 @@ def _train(
         )
         group.barrier()
         resumed_at = _restore(run, learner, record)
-        facts = collect_provenance(device) | {"data.fingerprint": dataset.fingerprint}
+        facts = collect_provenance(device) | {"data.fingerprint": dataset.content_hash}
         notify(tracked, _started(run, facts, resumed_at))
         if run.lineage is not None and resumed_at is None:
             notify(tracked, FineTuningStarted(run.lineage.name, run.lineage.decisions))
@@ -355,7 +361,7 @@ def _finish(
         validation_cases=len(dataset.validation),
         fold=run.fold,
         best_step=record.best_step or spec.training.steps,
-        fingerprint=dataset.fingerprint,
+        fingerprint=dataset.content_hash,
         provenance=provenance_facts,
         lineage=run.lineage,
         refinement=refined.finding,

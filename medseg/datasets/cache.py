@@ -1,4 +1,4 @@
-"""Training cases, preprocessed once and kept on disk as arrays to map into memory.
+"""The cache: training cases, preprocessed once and kept on disk as arrays to map into memory.
 
 A case's entry is a folder ``<key>/`` with ``image.npy`` (float16), ``label.npy`` (uint8 or
 uint16), ``foreground.npz`` (where each label is) and ``entry.json``. The key depends on the
@@ -34,7 +34,13 @@ ENTRY_VERSION = 2
 FOREGROUND_SAMPLES = 20_000
 """Most voxels remembered per label: enough for any patch to be centred anywhere on it."""
 
+_ENTRY_FILE = "entry.json"
+_IMAGE_FILE = "image.npy"
+_LABEL_FILE = "label.npy"
+_FOREGROUND_FILE = "foreground.npz"
 _ANNOTATED = "annotated"
+_KEY_DIGITS = 32
+_ID_DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,11 @@ class CachedCase:
         label_id: Ten hex digits of a hash of the label's voxels, as they are kept here.
         image: ``(channels, x, y, z)`` float16, mapped from disk or on a device.
         label: ``(1, x, y, z)`` label indices, uint8 or int32.
-        foreground: Label index → flat positions in ``(x, y, z)`` where it is found.
+        foreground: Label index → flat positions in ``(x, y, z)`` that have it, at most about
+            ``FOREGROUND_SAMPLES``.
         spacing: Voxel size in mm along x, y, z.
-        annotated: Flat positions that were annotated, background among them; ``None`` where all
-            were.
+        annotated: Flat positions of annotated voxels, background among them; ``None`` where all
+            are annotated.
     """
 
     case_id: str
@@ -86,37 +93,46 @@ class CachedCase:
 
 def make_entry_key(case: Case, spec: BundleSpec) -> str:
     """Return the name of a case's entry: a hash of its files' identity and the preprocessing."""
-    files = [*(file for part in case.scan.parts for file in part), *case.label_files]
-    seen = [
-        (str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns)
-        for path in files
-        for file in _files_of(path)
-    ]
+    files: list[tuple[str, int, int]] = []
+    for path in (*case.scan.files, *case.label_files):
+        files.extend(_identify(file) for file in _files_of(path))
     steps = json.dumps(preprocessing_steps(spec), default=repr, sort_keys=True)
-    recipe = (ENTRY_VERSION, seen, steps, len(spec.channels), spec.preprocessing.input)
+    recipe = (ENTRY_VERSION, files, steps, len(spec.channels), spec.preprocessing.input)
     labels = [(label.index, label.value, label.colour) for label in spec.label_set]
-    made_of: list[object] = [case.scan.volume] if case.scan.volume else []
-    made_of += [case.structures.key] if case.structures else []
-    made_of += [("ignore", spec.data.ignore)] if spec.data.ignore is not None else []
-    told = repr((recipe, labels, *made_of))
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    # What most cases do not have is left out, so that their keys stay what they were.
+    further: list[object] = []
+    if case.scan.volume:
+        further.append(case.scan.volume)
+    if case.label_source is not None:
+        further.append(case.label_source.key)
+    if spec.data.ignore is not None:
+        further.append(("ignore", spec.data.ignore))
+    text = repr((recipe, labels, *further))
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
 
 
 def hash_content(case: Case) -> str:
     """Return ten hex digits of the SHA-256 of the case's image files' bytes."""
     digest = hashlib.sha256()
-    for part in case.scan.parts:
-        for path in part:
-            for file in _files_of(path):
-                with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:10]
+    for path in case.scan.files:
+        for file in _files_of(path):
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:_ID_DIGITS]
+
+
+def _identify(file: Path) -> tuple[str, int, int]:
+    status = file.stat()
+    return str(file.resolve()), status.st_size, status.st_mtime_ns
 
 
 def _files_of(path: Path) -> list[Path]:
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.is_file())
     return sorted({path, find_voxel_file(path)})
+
+
+# --- write --------------------------------------------------------------------------------
 
 
 def write_entry(
@@ -130,35 +146,40 @@ def write_entry(
     """Preprocess one case and keep it in ``folder``, whole or not at all.
 
     Args:
-        folder: The entry, named by ``entry_key``.
+        folder: The entry, named by ``make_entry_key``.
         case: The case; only its files' content is remembered.
         volume: Its image.
         label: Its label indices, ``(i, j, k)``, on the image's grid.
         preprocess: The bundle's chain, with label.
-        ignored: The index of voxels that nobody annotated.
+        ignored: The index of unannotated voxels.
 
     Raises:
         ScanError: If the case cannot be preprocessed.
         OutputError: If the entry cannot be written.
     """
     data = preprocess(volume, label)
+    label_type = np.uint8 if label.max() < 256 else np.int32
     image = data[IMAGE].numpy().astype(np.float16)
-    indices = data[LABEL].numpy().round().astype(np.uint8 if label.max() < 256 else np.int32)
+    indices = data[LABEL].numpy().round().astype(label_type)
     spacing = np.linalg.norm(np.asarray(data[IMAGE].affine)[:3, :3], axis=0).tolist()
     part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
-        np.save(part / "image.npy", np.ascontiguousarray(image))
-        np.save(part / "label.npy", np.ascontiguousarray(indices))
-        places = _foreground(indices[0], ignored)
-        np.savez(part / "foreground.npz", allow_pickle=False, **places)
-        label_id = hashlib.sha256(indices.tobytes()).hexdigest()[:10]
+        np.save(part / _IMAGE_FILE, np.ascontiguousarray(image))
+        np.save(part / _LABEL_FILE, np.ascontiguousarray(indices))
+        positions = _sample_positions(indices[0], ignored)
+        np.savez(part / _FOREGROUND_FILE, allow_pickle=False, **positions)
+        label_id = hashlib.sha256(indices.tobytes()).hexdigest()[:_ID_DIGITS]
         entry = {"case_id": hash_content(case), "label_id": label_id, "spacing": spacing}
-        (part / "entry.json").write_text(json.dumps(entry))
+        # Last, because it marks the entry as whole.
+        (part / _ENTRY_FILE).write_text(json.dumps(entry))
         _publish(part, folder)
     except OSError as error:
-        raise OutputError(f"cannot keep a preprocessed case in {folder.parent}: {error}") from error
+        reason = error.strerror or type(error).__name__
+        raise OutputError(
+            f"a case cannot be written to the cache: {reason}", source=folder.parent
+        ) from error
     finally:
         if part is not None:
             shutil.rmtree(part, ignore_errors=True)
@@ -173,27 +194,31 @@ def _publish(part: Path, folder: Path) -> None:
             raise
 
 
-def _foreground(label: Array, ignored: int | None) -> dict[str, npt.NDArray[np.int64]]:
+def _sample_positions(label: Array, ignored: int | None) -> dict[str, npt.NDArray[np.int64]]:
+    """Return flat positions of each label, and of annotated voxels where some are not."""
     flat = label.reshape(-1)
-    positions = np.flatnonzero(flat)
-    values = flat[positions]
-    found = {
-        str(index): _thinned(positions[values == index])
-        for index in np.unique(values)
-        if index != ignored
-    }
+    nonzero = np.flatnonzero(flat)
+    values = flat[nonzero]
+    positions = {}
+    for index in np.unique(values):
+        if index != ignored:
+            positions[str(index)] = _thin(nonzero[values == index])
     if ignored is not None and (values == ignored).any():
-        found[_ANNOTATED] = _thinned(np.flatnonzero(flat != ignored))
-    return found
+        positions[_ANNOTATED] = _thin(np.flatnonzero(flat != ignored))
+    return positions
 
 
-def _thinned(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return positions[:: max(1, len(positions) // FOREGROUND_SAMPLES)]
+def _thin(positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    step = max(1, len(positions) // FOREGROUND_SAMPLES)
+    return positions[::step]
+
+
+# --- read ---------------------------------------------------------------------------------
 
 
 def is_entry(folder: Path) -> bool:
     """Tell whether a case is kept there, whole."""
-    return (folder / "entry.json").is_file()
+    return (folder / _ENTRY_FILE).is_file()
 
 
 def read_entry(folder: Path) -> CachedCase:
@@ -203,27 +228,28 @@ def read_entry(folder: Path) -> CachedCase:
         OutputError: If it is damaged.
     """
     try:
-        entry = json.loads((folder / "entry.json").read_text())
-        with np.load(folder / "foreground.npz") as found:
-            places = {name: found[name] for name in found.files}
-        annotated = places.pop(_ANNOTATED, None)
+        entry = json.loads((folder / _ENTRY_FILE).read_text())
+        with np.load(folder / _FOREGROUND_FILE) as archive:
+            positions = {name: archive[name] for name in archive.files}
+        annotated = positions.pop(_ANNOTATED, None)
         x, y, z = entry["spacing"]
         return CachedCase(
             case_id=entry["case_id"],
             label_id=entry["label_id"],
-            image=_mapped(folder / "image.npy"),
-            label=_mapped(folder / "label.npy"),
-            foreground={int(index): positions for index, positions in places.items()},
+            image=_map_array(folder / _IMAGE_FILE),
+            label=_map_array(folder / _LABEL_FILE),
+            foreground={int(index): flat for index, flat in positions.items()},
             spacing=(x, y, z),
             annotated=annotated,
         )
     except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise OutputError(
-            f"the preprocessed case in {folder} is damaged ({error}); remove that folder, and it "
-            "is made anew"
+            "a case in the cache is damaged; remove its folder, and it is made anew",
+            source=folder,
+            detail=f"{type(error).__name__}: {error}",
         ) from error
 
 
-def _mapped(path: Path) -> torch.Tensor:
+def _map_array(path: Path) -> torch.Tensor:
     # Copy-on-write: torch wants writable memory, and the file is never changed through it.
     return torch.from_numpy(np.load(path, mmap_mode="c"))

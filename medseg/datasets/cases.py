@@ -8,22 +8,22 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
-from medseg.datasets.dicom_structures import Structures
-from medseg.datasets.layouts import CaseListing, ListedCase, Selection, list_cases
-from medseg.datasets.layouts.checks import faults, names, says
-from medseg.datasets.mask_files import Masks
-from medseg.datasets.names import abbreviate
+from medseg.datasets.layouts import CaseListing, LabelSource, ListedCase, Selection, list_cases
+from medseg.datasets.layouts.case_checks import find_case_faults, has_field, name_cases
+from medseg.datasets.names import abbreviate, is_picture
 from medseg.errors import DatasetError, Fault
 from medseg.io import read_labels
 from medseg.volume import Volume
 
 GROUP_FIELDS = ("group", "patient")
 """Fields of a list that name a case's group where the bundle names no field."""
+
+_FOLD = "fold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,16 @@ class Scan:
     parts: tuple[tuple[Path, ...], ...]
     volume: str = ""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file or folder, of all parts."""
+        return tuple(file for part in self.parts for file in part)
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture, which knows no patient space, rather than a volume."""
+        return all(is_picture(file) for file in self.files)
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -51,15 +61,15 @@ class Case:
         label: Its label file.
         fold: The fold that the data set lists for it, if it does.
         group: What stays together in one fold: its patient, or the case itself.
-        structures: Its labels, where DICOM objects or several masks hold them; ``label`` is the
-            first of these.
+        label_source: Its labels, where DICOM objects or several masks hold them; ``label`` is the
+            first of their files.
     """
 
     scan: Scan
     label: Path
     fold: int | None
     group: str
-    structures: Structures | Masks | None = None
+    label_source: LabelSource | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +79,7 @@ class Case:
     @property
     def label_files(self) -> tuple[Path, ...]:
         """Every file that holds its labels."""
-        return (self.label,) if self.structures is None else self.structures.paths
+        return (self.label,) if self.label_source is None else self.label_source.paths
 
     def read_label(self, image: Volume) -> Volume:
         """Read its label map; DICOM objects and masks are put together on the image's grid.
@@ -78,7 +88,9 @@ class Case:
             ScanError: If a file cannot be read, or structures overlap.
             GeometryError: If its place, or that of objects and masks on the image, is not certain.
         """
-        return self.structures.on(image) if self.structures else read_labels(self.label)
+        if self.label_source is None:
+            return read_labels(self.label)
+        return self.label_source.read_label_map(image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +100,16 @@ class CaseList:
     Attributes:
         cases: Those that can be opened, sorted by name.
         faults: What cannot be used, by case.
-        warnings: What a person should know.
+        warnings: What a person should know. They are shown and never recorded, so they may name
+            cases and files.
     """
 
     cases: tuple[Case, ...]
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+# --- find ---------------------------------------------------------------------------------
 
 
 def find_cases(root: Path, spec: BundleSpec) -> CaseList:
@@ -109,14 +125,16 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
-    return make_cases(list_cases(root, spec.data.format, _wanted(spec)), spec)
+    values = {label.name: label.value for label in spec.label_set}
+    selection = Selection(channels=spec.channels, labels=values)
+    return make_cases(list_cases(root, spec.data.format, selection), spec)
 
 
-def make_cases(found: CaseListing, spec: BundleSpec) -> CaseList:
+def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
     """Make cases of what a layout lists already, so that a large folder is searched once.
 
     Args:
-        found: The listed cases.
+        listing: The listed cases.
         spec: Its channels and ``data`` say what a case must have.
 
     Returns:
@@ -125,35 +143,142 @@ def make_cases(found: CaseListing, spec: BundleSpec) -> CaseList:
     Raises:
         DatasetError: If nothing is listed, or the bundle groups by what no case says.
     """
-    if not found.rows and not found.faults:
-        raise DatasetError(f"{found.origin}: lists no case")
-    field = _group_field(found, spec.data)
-    named = names(found.rows)
-    cases, wrong = [], list(found.faults)
-    for row, name, what in zip(
-        found.rows, named, faults(found.rows, named, len(spec.channels)), strict=True
-    ):
-        if spec.data.group_by and not says(row, field):
-            what.append(f"has no '{spec.data.group_by}', which data.group_by says it must have")
-        if what:
-            wrong.extend(Fault(row.name or name, each) for each in what)
-        else:
-            cases.append(_case(row, name, field, spec.data))
+    if not listing.cases and not listing.faults:
+        raise DatasetError("lists no case", source=listing.origin)
+    field = _choose_group_field(listing, spec.data)
+    names = name_cases(listing.cases)
+    faults_of = find_case_faults(listing.cases, names, len(spec.channels))
+    cases = []
+    faults = list(listing.faults)
+    for listed, name, found in zip(listing.cases, names, faults_of, strict=True):
+        faults.extend(found)
+        lacks_group = spec.data.group_by is not None and not has_field(listed, field)
+        if lacks_group:
+            what = f"has no '{spec.data.group_by}', which data.group_by says it must have"
+            faults.append(Fault(listed.name or name, what))
+        if not found and not lacks_group:
+            cases.append(_make_case(listed, name, field, spec.data))
     cases.sort(key=lambda case: case.name)
     warnings = [
-        *found.warnings,
-        *_unlike_the_bundle(found, spec),
-        *_ungrouped(found, named, field, spec.data),
-        *_doubts(cases, spec.data),
+        *listing.warnings,
+        *_warn_of_ignore_value(listing, spec),
+        *_warn_of_missing_field(listing.cases, names, field, spec.data),
+        *_warn_of_missing_groups(cases, spec.data),
+        *_warn_of_folds(cases),
     ]
-    return CaseList(tuple(cases), tuple(sorted(wrong, key=str)), tuple(warnings))
+    return CaseList(tuple(cases), tuple(sorted(faults, key=str)), tuple(warnings))
 
 
-def _wanted(spec: BundleSpec) -> Selection:
-    return Selection(
-        channels=spec.channels,
-        labels={label.name: label.value for label in spec.label_set},
+def _choose_group_field(listing: CaseListing, data: DataSpec) -> str:
+    """Return the field that names the cases' group; ``""`` where none does.
+
+    Raises:
+        DatasetError: If the bundle names a field that no case has.
+    """
+    fields = _fields_of(listing.cases)
+    if data.group_by is None:
+        return next((field for field in GROUP_FIELDS if field in fields), "")
+    field = data.group_by.lower()
+    if field in fields or not listing.cases:
+        return field
+    what = f"data.group_by names the field '{data.group_by}', which no case has"
+    if not listing.has_fields:
+        raise DatasetError(
+            f"{what}; a folder has none, so use data.group_pattern, or list the cases in a "
+            "cases.csv",
+            source=listing.origin,
+        )
+    there = ", ".join(sorted(fields)) or "none"
+    raise DatasetError(what, source=listing.origin, detail=f"its fields are {there}")
+
+
+def _fields_of(cases: Iterable[ListedCase]) -> set[str]:
+    fields: set[str] = set()
+    for case in cases:
+        fields.update(field for field in case.fields if has_field(case, field))
+    return fields
+
+
+def _make_case(listed: ListedCase, name: str, field: str, data: DataSpec) -> Case:
+    parts = listed.series or tuple((image,) for image in listed.images)
+    scan = Scan(name, parts, listed.volume)
+    fold = int(listed.fields[_FOLD]) if has_field(listed, _FOLD) else None
+    # A listed group wins over the pattern: somebody wrote it down for this very case.
+    group = str(listed.fields[field]) if has_field(listed, field) else None
+    if group is None:
+        group = _match_group(name, data) or name
+    return Case(scan, listed.label, fold, group, listed.label_source)
+
+
+def _match_group(name: str, data: DataSpec) -> str | None:
+    """Return the group that ``data.group_pattern`` finds in a case's name."""
+    if not data.group_pattern:
+        return None
+    match = re.search(data.group_pattern, name)
+    return None if match is None else match[1]
+
+
+# --- warnings -----------------------------------------------------------------------------
+
+
+def _warn_of_ignore_value(listing: CaseListing, spec: BundleSpec) -> Iterator[str]:
+    """Say where the data set and the bundle have different ignore labels."""
+    value = listing.ignore
+    if value is None or value == spec.data.ignore or value in spec.label_set.values:
+        return
+    bundle = "has none" if spec.data.ignore is None else f"has {spec.data.ignore}"
+    yield (
+        f"{listing.origin}: its ignore label, the value of unlabelled voxels, is {value}, and the "
+        f"bundle {bundle}; set data.ignore to {value}"
     )
+
+
+def _warn_of_missing_field(
+    listed: Sequence[ListedCase], names: Sequence[str], field: str, data: DataSpec
+) -> Iterator[str]:
+    """Say which cases lack what others are grouped by, unasked."""
+    if not field or data.group_by or data.group_pattern:
+        return
+    alone = [name for case, name in zip(listed, names, strict=True) if not has_field(case, field)]
+    if alone:
+        yield (
+            f"{len(alone)} of {len(names)} cases have no '{field}'; each of them stands for "
+            f"itself: {abbreviate(alone)}"
+        )
+
+
+def _warn_of_missing_groups(cases: Sequence[Case], data: DataSpec) -> Iterator[str]:
+    if not data.group_pattern or data.group_by:
+        return
+    alone = [case.name for case in cases if not _match_group(case.name, data)]
+    if alone:
+        yield (
+            f"data.group_pattern finds nothing in {len(alone)} of {len(cases)} names; each of "
+            f"these cases stands for itself: {abbreviate(alone)}"
+        )
+
+
+def _warn_of_folds(cases: Sequence[Case]) -> Iterator[str]:
+    unlisted = [case.name for case in cases if case.fold is None]
+    if 0 < len(unlisted) < len(cases):
+        yield (
+            f"{len(unlisted)} of {len(cases)} cases have no fold in the list, so its folds are "
+            f"not used; give them one: {abbreviate(unlisted)}"
+        )
+    if unlisted:
+        return
+    folds: dict[str, set[int | None]] = defaultdict(set)
+    for case in cases:
+        folds[case.group].add(case.fold)
+    torn = sorted(group for group, numbers in folds.items() if len(numbers) > 1)
+    if torn:
+        yield (
+            f"the listed folds tear {len(torn)} groups apart, so validation is not independent "
+            f"of training: {abbreviate(torn)}"
+        )
+
+
+# --- folds --------------------------------------------------------------------------------
 
 
 def assign_folds(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:
@@ -181,8 +306,9 @@ def assign_folds(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:
     for case in cases:
         sizes[case.group] += 1
     if len(sizes) < data.folds:
-        raise DatasetError(_too_few(cases, sizes, data))
-    fold_of = _cut(sorted(sizes.items(), key=lambda item: _place(item[0], data.seed)), data.folds)
+        raise DatasetError(_describe_too_few(len(cases), len(sizes), data))
+    line = sorted(sizes.items(), key=lambda item: _order_in_line(item[0], data.seed))
+    fold_of = _cut(line, data.folds)
     return tuple(fold_of[case.group] for case in cases)
 
 
@@ -207,128 +333,51 @@ def split_cases(
     if fold is None:
         return tuple(cases), ()
     folds = assign_folds(cases, data)
-    there = sorted(set(folds))
-    if fold not in there:
+    numbers = sorted(set(folds))
+    if fold not in numbers:
         raise DatasetError(
             f"there is no fold {fold} with usable cases; the folds are "
-            f"{', '.join(str(each) for each in there)}"
+            f"{', '.join(str(number) for number in numbers)}"
         )
-    if len(there) == 1:
+    if len(numbers) == 1:
         raise DatasetError(
             f"all {len(cases)} cases are in fold {fold}, so none is left to train on; list at "
             "least two folds, or train on all cases without validation"
         )
-    pairs = list(zip(cases, folds, strict=True))
-    training = tuple(case for case, its in pairs if its != fold)
-    return training, tuple(case for case, its in pairs if its == fold)
+    training: list[Case] = []
+    validation: list[Case] = []
+    for case, number in zip(cases, folds, strict=True):
+        part = validation if number == fold else training
+        part.append(case)
+    return tuple(training), tuple(validation)
 
 
-def _place(group: str, seed: int) -> tuple[str, str]:
-    return hashlib.sha256(f"{seed}\n{group}".encode(errors="replace")).hexdigest(), group
+def _order_in_line(group: str, seed: int) -> tuple[str, str]:
+    digest = hashlib.sha256(f"{seed}\n{group}".encode(errors="replace")).hexdigest()
+    return digest, group
 
 
-def _cut(line: Sequence[tuple[str, int]], folds: int) -> dict[str, int]:
+def _cut(line: Sequence[tuple[str, int]], folds: int) -> Mapping[str, int]:
     """Cut a line of groups and their sizes into folds of about equal size, none empty."""
     total = sum(size for _, size in line)
     fold_of: dict[str, int] = {}
     fold, before = -1, 0
     for position, (group, size) in enumerate(line):
+        # The fold in which the middle of the group would lie if groups could be cut.
         wanted = int((before + size / 2) * folds / total)
         groups_left = len(line) - position
-        fold = min(max(wanted, fold, folds - groups_left), fold + 1)
+        lowest = max(wanted, fold, folds - groups_left)
+        fold = min(lowest, fold + 1)
         fold_of[group] = fold
         before += size
     return fold_of
 
 
-def _too_few(cases: Sequence[Case], groups: dict[str, int], data: DataSpec) -> str:
-    grouped = f" in {len(groups)} groups" if len(groups) < len(cases) else ""
-    remedy = f"set data.folds to {len(groups)} or less, " if len(groups) > 1 else ""
+def _describe_too_few(cases: int, groups: int, data: DataSpec) -> str:
+    noun = "case" if cases == 1 else "cases"
+    grouped = f" in {groups} groups" if groups < cases else ""
+    remedy = f"set data.folds to {groups} or less, " if groups > 1 else ""
     return (
-        f"{len(cases)} usable {'case' if len(cases) == 1 else 'cases'}{grouped} cannot be split "
-        f"into {data.folds} folds; {remedy}add cases, or train on all cases without validation"
+        f"{cases} usable {noun}{grouped} cannot be split into {data.folds} folds; {remedy}add "
+        "cases, or train on all cases without validation"
     )
-
-
-def _group_field(found: CaseListing, data: DataSpec) -> str:
-    """Find the field that names the cases' group; ``""`` where none does.
-
-    Raises:
-        DatasetError: If the bundle names a field that no case has.
-    """
-    fields = {field for row in found.rows for field in row.fields if says(row, field)}
-    if data.group_by is None:
-        return next((field for field in GROUP_FIELDS if field in fields), "")
-    if data.group_by.lower() in fields or not found.rows:
-        return data.group_by.lower()
-    there = f"its fields are {', '.join(sorted(fields)) or 'none'}"
-    if not found.has_fields:
-        there = "a folder has none; use data.group_pattern, or list the cases in a cases.csv"
-    raise DatasetError(
-        f"{found.origin}: data.group_by names the field '{data.group_by}', which no case has; "
-        f"{there}"
-    )
-
-
-def _case(row: ListedCase, name: str, field: str, data: DataSpec) -> Case:
-    parts = row.series or tuple((image,) for image in row.images)
-    scan = Scan(name, parts, row.volume)
-    fold = int(row.fields["fold"]) if says(row, "fold") else None
-    group = str(row.fields[field]) if says(row, field) else _pattern_group(name, data)
-    return Case(scan, row.label, fold, group or name, row.structures)
-
-
-def _pattern_group(name: str, data: DataSpec) -> str | None:
-    found = re.search(data.group_pattern, name) if data.group_pattern else None
-    return found[1] if found else None
-
-
-def _unlike_the_bundle(found: CaseListing, spec: BundleSpec) -> Iterator[str]:
-    """Say where the data set and the bundle leave out different values."""
-    ignore = found.ignore
-    if ignore is None or ignore == spec.data.ignore or ignore in spec.label_set.values:
-        return
-    ours = "does not" if spec.data.ignore is None else f"has {spec.data.ignore} there"
-    yield (
-        f"{found.origin}: says that voxels of the value {ignore} were not annotated ('ignore'), "
-        f"and the bundle {ours}; set data.ignore to {ignore}"
-    )
-
-
-def _ungrouped(
-    found: CaseListing, named: Sequence[str], field: str, data: DataSpec
-) -> Iterator[str]:
-    """Say which cases lack what others are grouped by, unasked."""
-    if not field or data.group_by or data.group_pattern:
-        return
-    alone = [name for row, name in zip(found.rows, named, strict=True) if not says(row, field)]
-    if alone:
-        yield (
-            f"{len(alone)} of {len(named)} cases have no '{field}'; each of them stands for "
-            f"itself: {abbreviate(alone)}"
-        )
-
-
-def _doubts(cases: Sequence[Case], data: DataSpec) -> Iterator[str]:
-    if data.group_pattern and not data.group_by:
-        alone = [case.name for case in cases if not _pattern_group(case.name, data)]
-        if alone:
-            yield (
-                f"data.group_pattern finds nothing in {len(alone)} of {len(cases)} names; each of "
-                f"these cases stands for itself: {abbreviate(alone)}"
-            )
-    unlisted = [case.name for case in cases if case.fold is None]
-    if 0 < len(unlisted) < len(cases):
-        yield (
-            f"{len(unlisted)} of {len(cases)} cases have no fold in the list, so its folds are "
-            f"not used; give them one: {abbreviate(unlisted)}"
-        )
-    folds: dict[str, set[int | None]] = defaultdict(set)
-    for case in cases:
-        folds[case.group].add(case.fold)
-    torn = sorted(group for group, its in folds.items() if len(its) > 1)
-    if torn and not unlisted:
-        yield (
-            f"the listed folds tear {len(torn)} groups apart, so validation is not independent "
-            f"of training: {abbreviate(torn)}"
-        )

@@ -1,9 +1,9 @@
-"""The cases of a training: found, checked, preprocessed and split."""
+"""The cases of a training run: found, checked, cached and split."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,22 +23,24 @@ from medseg.events import Listener, Notice, notify
 from medseg.preprocessing.transforms import Preprocessing
 from medseg.volume import Volume
 
+_HASH_DIGITS = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The cases of a run, preprocessed.
+    """The cases of a training run.
 
     Attributes:
-        training: To learn from.
-        validation: To score on.
+        training: To learn from, from the cache.
+        validation: To score on, from the cache.
         held_out: The same validation cases as they lie on disk.
-        fingerprint: Hash of the content of all, images and labels, and of how they are split.
+        content_hash: Hash of the content of all, images and labels, and of how they are split.
     """
 
     training: Sequence[CachedCase]
     validation: Sequence[CachedCase]
     held_out: Sequence[Case]
-    fingerprint: str
+    content_hash: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,11 @@ class Folds:
 
     Attributes:
         numbers: Those that hold usable cases.
-        fingerprint: Hash of the content of all cases, images and labels, and of their folds.
+        content_hash: Hash of the content of all cases, images and labels, and of their folds.
     """
 
     numbers: tuple[int, ...]
-    fingerprint: str
+    content_hash: str
 
 
 def open_dataset(
@@ -68,8 +70,8 @@ def open_dataset(
     Args:
         data: The data folder, or the cases that were found in it.
         spec: The bundle.
-        fold: The fold to hold back; ``None`` holds back none.
-        cache: Where preprocessed cases are kept.
+        fold: The fold to hold out; ``None`` holds out none.
+        cache: The folder in which preprocessed cases are kept.
         skip_bad_cases: Go on without the cases that have a fault.
         listeners: Told of progress, warnings and cases left out.
 
@@ -77,13 +79,14 @@ def open_dataset(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    usable, ready = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
+    usable, cached = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
     training, validation = split_cases(usable, spec.data, fold)
+    folds = () if fold is None else assign_folds(usable, spec.data)
     return Dataset(
-        [ready[case.name] for case in training],
-        [ready[case.name] for case in validation],
-        validation,
-        _fingerprint(usable, ready, () if fold is None else assign_folds(usable, spec.data)),
+        training=[cached[case.name] for case in training],
+        validation=[cached[case.name] for case in validation],
+        held_out=validation,
+        content_hash=_hash_contents([cached[case.name] for case in usable], folds),
     )
 
 
@@ -100,7 +103,7 @@ def find_folds(
     Args:
         data: The data folder, or the cases that were found in it.
         spec: The bundle.
-        cache: Where preprocessed cases are kept.
+        cache: The folder in which preprocessed cases are kept.
         skip_bad_cases: Go on without the cases that have a fault.
         listeners: Told of progress, warnings and cases left out.
 
@@ -108,62 +111,65 @@ def find_folds(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    usable, ready = _usable_cases(data, spec, cache, skip_bad_cases, listeners)
-    fold_of = assign_folds(usable, spec.data)
-    folds = sorted(set(fold_of))
-    if len(folds) < 2:
+    usable, cached = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    folds = assign_folds(usable, spec.data)
+    numbers = sorted(set(folds))
+    if len(numbers) < 2:
         raise DatasetError(f"all {len(usable)} usable cases are in one fold; list at least two")
-    return Folds(tuple(folds), _fingerprint(usable, ready, fold_of))
+    content_hash = _hash_contents([cached[case.name] for case in usable], folds)
+    return Folds(tuple(numbers), content_hash)
 
 
-def _usable_cases(
+def _prepare_cases(
     data: Path | CaseList,
     spec: BundleSpec,
     cache: Path,
     skip_bad_cases: bool,
     listeners: Sequence[Listener],
 ) -> tuple[list[Case], dict[str, CachedCase]]:
-    """Return the cases without a fault, and each by its name as it was preprocessed."""
+    """Return the cases without a fault, and each by its name as the cache holds it."""
     found = data if isinstance(data, CaseList) else find_cases(data, spec)
     entries = {case.name: cache / make_entry_key(case, spec) for case in found.cases}
     unread = tuple(case for case in found.cases if not is_entry(entries[case.name]))
-    chain = Preprocessing(spec, with_label=True)
+    preprocess = Preprocessing(spec, with_label=True)
+    ignored = spec.label_set.ignore_index
 
     def keep(case: Case, volume: Volume, label: Indices) -> None:
-        entry = entries[case.name]
-        write_entry(entry, case, volume, label, chain, spec.label_set.ignore_index)
+        write_entry(entries[case.name], case, volume, label, preprocess, ignored)
 
-    checked = check_cases(
-        CaseList(unread, found.faults, found.warnings), spec, listeners, keep=keep
-    )
+    to_check = CaseList(unread, found.faults, found.warnings)
+    checked = check_cases(to_check, spec, listeners, handle_case=keep)
     _report_faults(checked.faults, skip_bad_cases, listeners)
-    ready = {name: read_entry(entry) for name, entry in entries.items() if is_entry(entry)}
-    present = {index for case in ready.values() for index in case.foreground}
+    cached = {name: read_entry(entry) for name, entry in entries.items() if is_entry(entry)}
+    present: set[int] = set()
+    for case in cached.values():
+        present.update(case.foreground)
     for warning in (*checked.warnings, *describe_absent_labels(present, spec)):
         notify(listeners, Notice(warning))
-    usable = [case for case in found.cases if case.name in ready]
-    return usable, ready
+    usable = [case for case in found.cases if case.name in cached]
+    return usable, cached
 
 
 def _report_faults(
     faults: Sequence[Fault], skip_bad_cases: bool, listeners: Sequence[Listener]
 ) -> None:
     if faults and not skip_bad_cases:
+        noun = "case" if len(faults) == 1 else "cases"
         raise DatasetError(
-            f"{len(faults)} bad case{'s' * (len(faults) > 1)} in the data; mend them, or go on "
-            "without them by --skip-bad-cases:",
-            faults,
+            f"{len(faults)} bad {noun} in the data; fix them, or pass --skip-bad-cases:", faults
         )
     for fault in faults:
         notify(listeners, Notice(f"left out: {fault}"))
 
 
-def _fingerprint(
-    cases: Sequence[Case], ready: Mapping[str, CachedCase], folds: Sequence[int]
-) -> str:
-    """Return a hash of what is learned from and what is held back; names have no part in it."""
-    kept = [ready[case.name] for case in cases]
-    parts = [f"{one.case_id} {one.label_id}" for one in kept]
+def _hash_contents(cases: Sequence[CachedCase], folds: Sequence[int]) -> str:
+    """Return a hash of what is learned from and what is held out; names have no part in it.
+
+    Args:
+        cases: All usable cases.
+        folds: The fold of each, or nothing where all are trained on.
+    """
+    parts = [f"{case.case_id} {case.label_id}" for case in cases]
     if folds:
         parts = [f"{part} {fold}" for part, fold in zip(parts, folds, strict=True)]
-    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:_HASH_DIGITS]

@@ -20,14 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import is_picture, split_suffix
+from medseg.datasets.names import has_image_suffix
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.headers import read_header
-from medseg.io.dicom.volume import DICOM
 from medseg.io.formats import MAX_VOXELS
 from medseg.plots.planes import DisplayOrientation
 from medseg.volume import Volume
@@ -40,7 +40,8 @@ AIR_BELOW_HU = -200.0
 
 _SURELY_HU = -900.0
 _KNOWN = {"CT", "MR", "PT", "NM", "US", "XA", "MG", "CR", "DX", "RF", "OPT", "SM", "ES", "IO"}
-_ALSO = {"MRI": "MR", "PET": "PT", "CBCT": "CT"}
+_SYNONYMS = {"MRI": "MR", "PET": "PT", "CBCT": "CT"}
+_CHECK_UNITS = "see whether its header gives lengths in mm"
 
 
 def check_kind(scan: Scan, spec: BundleSpec) -> None:
@@ -50,23 +51,23 @@ def check_kind(scan: Scan, spec: BundleSpec) -> None:
         ScanError: If the scan is a picture and the bundle is for volumes, or the reverse, or a
             DICOM header names another modality than the bundle's channel.
     """
-    pictures = all(is_picture(file) for part in scan.parts for file in part)
     wants_pictures = spec.preprocessing.input == "picture"
-    if pictures and not wants_pictures:
+    if scan.is_picture and not wants_pictures:
         raise ScanError(
             "is a picture, and the bundle was trained on volumes; give NIfTI, NRRD, MHA or DICOM, "
             "or a bundle for pictures"
         )
-    if wants_pictures and not pictures:
+    if wants_pictures and not scan.is_picture:
         raise ScanError(
             "is a volume, and the bundle was trained on pictures; give PNG, TIFF or JPEG, or a "
             "bundle for volumes"
         )
-    if len(scan.parts) in (1, len(spec.channels)):
+    if len(scan.parts) == len(spec.channels):
+        for part, channel in zip(scan.parts, spec.channels, strict=True):
+            _check_modality(part, channel)
+    elif len(scan.parts) == 1:
         # One file may hold all channels; its header then speaks for each of them.
-        wanted = spec.channels if len(scan.parts) > 1 else spec.channels[:1]
-        for part, channel in zip(scan.parts, wanted, strict=True):
-            _check_modality(_modality_of(part), _plain(channel.modality), channel.name)
+        _check_modality(scan.parts[0], spec.channels[0])
 
 
 def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
@@ -77,7 +78,7 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
         spec: The bundle.
 
     Returns:
-        Warnings, in plain words.
+        Warnings, in plain words; they name no file.
 
     Raises:
         ScanError: If every voxel has the same value.
@@ -85,90 +86,127 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
     """
     if spec.network.dims == 3 and min(volume.shape) < 2:
         raise GeometryError(
-            f"has {_times(volume.shape)} voxels, a single slice, and the network is 3D; give the "
-            "whole volume, or a bundle with a 2D network"
+            f"has {_format_shape(volume.shape)} voxels, a single slice, and the network is 3D; "
+            "give the whole volume, or a bundle with a 2D network"
         )
-    return (*_odd_spacing(volume, spec), *_odd_intensities(volume, spec))
+    return (*_check_spacing(volume, spec), *_check_intensities(volume, spec))
 
 
-def _modality_of(part: Sequence[Path]) -> str:
-    file = part[0]
-    if split_suffix(file.name)[1] not in ("", *DICOM.suffixes):
+# --- modality -----------------------------------------------------------------------------
+
+
+def _check_modality(part: Sequence[Path], channel: ChannelSpec) -> None:
+    modality = _read_modality(part[0])
+    wanted = _normalize_modality(channel.modality)
+    are_known = modality in _KNOWN and wanted in _KNOWN
+    if are_known and modality != wanted:
+        raise ScanError(
+            f"is {modality} by its DICOM header, and the bundle's channel {channel.name} is "
+            f"{wanted}; give {wanted}, or a bundle for {modality}"
+        )
+
+
+def _read_modality(file: Path) -> str:
+    """Return the modality that a DICOM header names; ``""`` for other files."""
+    if has_image_suffix(file.name):
         return ""
     header = read_header(file)
-    return "" if header is None else _plain(header.modality)
+    return "" if header is None else _normalize_modality(header.modality)
 
 
-def _check_modality(found: str, wanted: str, channel: str) -> None:
-    if found != wanted and found in _KNOWN and wanted in _KNOWN:
-        raise ScanError(
-            f"is {found} by its DICOM header, and the bundle's channel {channel} is {wanted}; "
-            f"give {wanted}, or a bundle for {found}"
-        )
-
-
-def _plain(modality: str) -> str:
+def _normalize_modality(modality: str) -> str:
     upper = modality.strip().upper()
-    return _ALSO.get(upper, upper)
+    return _SYNONYMS.get(upper, upper)
 
 
-def _odd_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
+# --- spacing ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Spacings:
+    """Voxel sizes of a scan beside those of the network's grid, where that has one.
+
+    Attributes:
+        scan: In mm, along the axes for which the network's grid has a size.
+        network: The same of the network's grid.
+    """
+
+    scan: tuple[float, ...]
+    network: tuple[float, ...]
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times the larger of each two sizes is the smaller."""
+        pairs = zip(self.scan, self.network, strict=True)
+        return [max(size / wanted, wanted / size) for size, wanted in pairs]
+
+    def __str__(self) -> str:
+        scan, network = _format_sizes(self.scan), _format_sizes(self.network)
+        return f"{scan} mm per voxel, and the network sees {network} mm"
+
+
+def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
     wanted = spec.preprocessing.spacing_mm
     if wanted is None:
         return
     view = DisplayOrientation.of(volume.affine, volume.shape)
-    pairs = [(has, mm) for has, mm in zip(view.spacing, wanted, strict=True) if mm is not None]
-    off = [max(has / mm, mm / has) for has, mm in pairs]
-    spacings = (
-        f"{_mm([has for has, _ in pairs])} mm per voxel, and the network sees "
-        f"{_mm([mm for _, mm in pairs])} mm"
-    )
-    if off and min(off) > MOST_TIMES_OFF:
+    pairs = list(zip(view.spacing, wanted, strict=True))
+    compared = [(size, mm) for size, mm in pairs if mm is not None]
+    if not compared:
+        return
+    spacings = _Spacings(tuple(size for size, _ in compared), tuple(mm for _, mm in compared))
+    ratios = spacings.ratios
+    if min(ratios) > MOST_TIMES_OFF:
         raise GeometryError(
-            f"has {spacings}: more than {MOST_TIMES_OFF:g} times off; see whether its header "
-            "gives lengths in mm"
+            f"has {spacings}: more than {MOST_TIMES_OFF:g} times off; {_CHECK_UNITS}"
         )
-    grid = math.prod(
-        n * (has / mm if mm else 1)
-        for n, has, mm in zip(view.shape, view.spacing, wanted, strict=True)
-    )
-    if grid > MAX_VOXELS:
+    resampled = math.prod(view.shape) * math.prod(size / mm for size, mm in compared)
+    if resampled > MAX_VOXELS:
         raise GeometryError(
-            f"has {spacings}, which makes {grid:.1e} voxels of its {_times(volume.shape)}; at most "
-            f"{MAX_VOXELS:.0e} are worked on; see whether its header gives lengths in mm"
+            f"has {spacings}, which makes {resampled:.1e} voxels of its "
+            f"{_format_shape(volume.shape)}; at most {MAX_VOXELS:.0e} are worked on; {_CHECK_UNITS}"
         )
-    if off and max(off) > MOST_TIMES_OFF:
+    if max(ratios) > MOST_TIMES_OFF:
         yield f"has {spacings}; the bundle was not trained on such voxels"
 
 
-def _odd_intensities(volume: Volume, spec: BundleSpec) -> Iterator[str]:
-    lows = [float(channel.min()) for channel in volume.array]
-    highs = [float(channel.max()) for channel in volume.array]
-    flat = [low == high for low, high in zip(lows, highs, strict=True)]
-    if all(flat):
+# --- intensities --------------------------------------------------------------------------
+
+
+def _check_intensities(volume: Volume, spec: BundleSpec) -> Iterator[str]:
+    ranges = [(float(channel.min()), float(channel.max())) for channel in volume.array]
+    if all(low == high for low, high in ranges):
         raise ScanError(
-            f"every voxel has the value {lows[0]:g}, so there is nothing to see; see whether the "
-            "file was written completely"
+            f"every voxel has the value {ranges[0][0]:g}, so there is nothing to see; see whether "
+            "the file was written completely"
         )
-    for channel, low, high, is_flat in zip(spec.channels, lows, highs, flat, strict=True):
-        modality = _plain(channel.modality)
-        if is_flat:
-            yield f"every voxel of the channel {channel.name} has the value {low:g}"
-        elif modality == "CT" and low >= AIR_BELOW_HU:
-            yield (
-                f"the channel {channel.name} has values from {low:g} to {high:g}, nowhere air; "
-                "if they are not Hounsfield units, the result is wrong"
-            )
-        elif modality == "MR" and low <= _SURELY_HU:
-            yield (
-                f"the channel {channel.name} has values from {low:g}, as CT has them in air, and "
-                "the bundle was trained on MR"
-            )
+    for channel, (low, high) in zip(spec.channels, ranges, strict=True):
+        warning = _find_odd_range(channel, low, high)
+        if warning:
+            yield warning
 
 
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(str(n) for n in shape)
+def _find_odd_range(channel: ChannelSpec, low: float, high: float) -> str:
+    """Say what is odd about the intensities of a channel, or nothing."""
+    if low == high:
+        return f"every voxel of the channel {channel.name} has the value {low:g}"
+    modality = _normalize_modality(channel.modality)
+    if modality == "CT" and low >= AIR_BELOW_HU:
+        return (
+            f"the channel {channel.name} has values from {low:g} to {high:g}, nowhere air; "
+            "if they are not Hounsfield units, the result is wrong"
+        )
+    if modality == "MR" and low <= _SURELY_HU:
+        return (
+            f"the channel {channel.name} has values from {low:g}, as CT has them in air, and "
+            "the bundle was trained on MR"
+        )
+    return ""
 
 
-def _mm(sizes: Sequence[float]) -> str:
+def _format_shape(shape: Sequence[int]) -> str:
+    return "×".join(str(size) for size in shape)
+
+
+def _format_sizes(sizes: Sequence[float]) -> str:
     return " × ".join(f"{size:.3g}" for size in sizes)

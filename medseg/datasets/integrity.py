@@ -1,4 +1,4 @@
-"""The data check: open every case before hours are spent on training with it.
+"""The integrity check: open every case before hours are spent on training with it.
 
 Every fault of every case is found in one go. What is only odd is a warning: an intensity scale
 of its own, an empty label, a case that is there twice.
@@ -18,7 +18,7 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.label_encoding import Indices, encode_labels
-from medseg.datasets.names import abbreviate, is_picture
+from medseg.datasets.names import abbreviate
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.io import read_image, stack_channels, with_channels
@@ -32,12 +32,13 @@ _MOST_WORKERS = 4  # each holds a case in memory; more only wait for the disk
 
 @dataclass(frozen=True, slots=True)
 class IntegrityReport:
-    """What the data check found.
+    """What the integrity check found.
 
     Attributes:
         good: Cases that can be trained on, in the order given.
         faults: What is wrong with the others, by case.
-        warnings: What a person should know, though training can go on.
+        warnings: What a person should know, though training can go on. They are shown and never
+            recorded: they name cases.
         labels: Label indices that occur in the good cases, without background.
     """
 
@@ -48,7 +49,7 @@ class IntegrityReport:
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class _CheckedCase:
     """What one case turned out to be.
 
     Attributes:
@@ -61,14 +62,14 @@ class _Finding:
     """
 
     case: Case
-    fault: str | None = None
+    fault: Fault | None = None
     warnings: tuple[str, ...] = ()
     labels: frozenset[int] = frozenset()
     image_hash: str = ""
     label_hash: str = ""
 
 
-Keep = Callable[[Case, Volume, Indices], None]
+CaseHandler = Callable[[Case, Volume, Indices], None]
 """Takes a good case while it is open: image ``(channels, i, j, k)``, indices ``(i, j, k)``."""
 
 
@@ -76,38 +77,35 @@ def check_cases(
     cases: CaseList | Sequence[Case],
     spec: BundleSpec,
     listeners: Iterable[Listener] = (),
-    keep: Keep | None = None,
+    handle_case: CaseHandler | None = None,
 ) -> IntegrityReport:
     """Open every case and check that it can be trained on with this bundle.
 
     Args:
         cases: The cases; the faults and warnings of a ``CaseList`` are carried on.
         spec: Its channels, labels and kind of input are what the cases must have.
-        listeners: Hear the progress, in the calling thread.
-        keep: Called with each good case while it is open, in a worker thread, so that nobody
-            has to read it again; a ``ScanError`` it raises is the case's fault.
+        listeners: Told of progress, in the calling thread.
+        handle_case: Called with each good case while it is open, in a worker thread, so that
+            nobody has to read it again; a ``ScanError`` it raises is the case's fault.
 
     Returns:
         The good cases, and every fault and warning.
     """
     listed = cases if isinstance(cases, CaseList) else CaseList(tuple(cases))
-    listeners = tuple(listeners)
-    of_kind, mixed_up = _of_right_kind(listed.cases, spec)
-    findings = []
-    notify(listeners, Progress(TASK, 0, len(of_kind)))
-    workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
-    with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        for finding in pool.map(lambda case: _inspect(case, spec, keep), of_kind):
-            findings.append(finding)
-            notify(listeners, Progress(TASK, len(findings), len(of_kind)))
-    faults = [Fault(found.case.name, found.fault) for found in findings if found.fault]
-    warnings = [f"{found.case.name}: {text}" for found in findings for text in found.warnings]
-    good = [found for found in findings if not found.fault]
+    of_kind, kind_faults = _select_kind(listed.cases, spec)
+    checked = _check_each(of_kind, spec, tuple(listeners), handle_case)
+    good = [each for each in checked if each.fault is None]
+    faults = [each.fault for each in checked if each.fault is not None]
+    warnings: list[str] = []
+    labels: set[int] = set()
+    for each in good:
+        warnings.extend(f"{each.case.name}: {text}" for text in each.warnings)
+        labels |= each.labels
     return IntegrityReport(
-        tuple(found.case for found in good),
-        (*listed.faults, *mixed_up, *faults),
-        (*listed.warnings, *warnings, *_copies(good)),
-        frozenset[int]().union(*(found.labels for found in good)),
+        tuple(each.case for each in good),
+        (*listed.faults, *kind_faults, *faults),
+        (*listed.warnings, *warnings, *_warn_of_copies(good)),
+        frozenset(labels),
     )
 
 
@@ -120,7 +118,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
 
     Raises:
         ScanError: If a file cannot be read, the channels or the labels are not the bundle's,
-            the image shows nothing, or nobody annotated any of it.
+            the image shows nothing, or no voxel of it is annotated.
         GeometryError: If image and label do not lie on one grid.
     """
     image = read_scan(case.scan, len(spec.channels))
@@ -128,8 +126,9 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     image.require_same_grid(label, "the image and its label map")
     if not any(_varies(channel) for channel in image.array):
         raise ScanError("every voxel of the image has the same value, so there is nothing to see")
-    indices = encode_labels(label, spec.label_set)
-    if spec.label_set.ignore_index is not None and (indices == spec.label_set.ignore_index).all():
+    labels = spec.label_set
+    indices = encode_labels(label, labels)
+    if labels.ignore_index is not None and (indices == labels.ignore_index).all():
         raise ScanError(
             f"every voxel of the label has the value {spec.data.ignore}, which data.ignore leaves "
             "out, so there is nothing to learn from"
@@ -158,27 +157,54 @@ def read_scan(scan: Scan, channels: int, *, resample_uneven: bool = False) -> Vo
     return with_channels(stack_channels(volumes), channels)
 
 
-def _inspect(case: Case, spec: BundleSpec, keep: Keep | None) -> _Finding:
+def describe_absent_labels(present: Collection[int], spec: BundleSpec) -> Iterator[str]:
+    """Warn of labels that no case holds, given the indices that occur."""
+    absent = [label.name for label in spec.label_set if label.index not in present]
+    if absent:
+        yield f"no case holds the label {abbreviate(absent)}, so it cannot be learned"
+
+
+# --- one case -----------------------------------------------------------------------------
+
+
+def _check_each(
+    cases: Sequence[Case],
+    spec: BundleSpec,
+    listeners: Sequence[Listener],
+    handle_case: CaseHandler | None,
+) -> list[_CheckedCase]:
+    """Check the cases in a few threads, in their order."""
+    checked: list[_CheckedCase] = []
+    notify(listeners, Progress(TASK, 0, len(cases)))
+    workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
+    with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
+        for each in pool.map(lambda case: _check_case(case, spec, handle_case), cases):
+            checked.append(each)
+            notify(listeners, Progress(TASK, len(checked), len(cases)))
+    return checked
+
+
+def _check_case(case: Case, spec: BundleSpec, handle_case: CaseHandler | None) -> _CheckedCase:
     try:
         image, labels = open_case(case, spec)
-        if keep is not None:
-            keep(case, image, labels)
+        if handle_case is not None:
+            handle_case(case, image, labels)
     except ScanError as error:
-        return _Finding(case, fault=str(error))
+        return _CheckedCase(case, fault=Fault.from_error(case.name, error))
     except Exception as error:
         error.add_note(f"while checking the case {case.name}")
         raise
-    present = _present(labels, spec.label_set.classes)
-    return _Finding(
+    present = _find_present(labels, len(spec.labels) + 1)
+    return _CheckedCase(
         case,
-        warnings=tuple(_oddities(image, present, spec)),
+        warnings=tuple(_find_oddities(image, present, spec)),
         labels=present,
-        image_hash=_content_hash(image.array),
-        label_hash=_content_hash(labels[None]) if present else "",
+        image_hash=_hash_voxels(image.array),
+        label_hash=_hash_voxels(labels[None]) if present else "",
     )
 
 
-def _oddities(image: Volume, present: frozenset[int], spec: BundleSpec) -> Iterator[str]:
+def _find_oddities(image: Volume, present: Collection[int], spec: BundleSpec) -> Iterator[str]:
     yield from image.warnings
     for channel, voxels in zip(spec.channels, image.array, strict=True):
         if not _varies(voxels):
@@ -187,41 +213,25 @@ def _oddities(image: Volume, present: frozenset[int], spec: BundleSpec) -> Itera
         yield "its label is empty: only background"
 
 
-def _of_right_kind(
-    cases: Sequence[Case], spec: BundleSpec
-) -> tuple[tuple[Case, ...], tuple[Fault, ...]]:
-    """Set aside pictures for a bundle of volumes and the reverse; one fault says so."""
-    wants_pictures = spec.preprocessing.input == "picture"
-    wrong = [case for case in cases if _is_picture(case) != wants_pictures]
-    if not wrong:
-        return tuple(cases), ()
-    kinds = ("volumes", "pictures") if wants_pictures else ("pictures", "volumes")
-    other = "volume" if wants_pictures else "picture"
-    fault = Fault(
-        "preprocessing.input",
-        f"{len(wrong)} of {len(cases)} cases are {kinds[0]} and the bundle is for {kinds[1]}: "
-        f"{abbreviate(case.name for case in wrong)}. Set preprocessing.input to '{other}', or give "
-        f"{kinds[1]}",
-    )
-    return tuple(case for case in cases if _is_picture(case) == wants_pictures), (fault,)
-
-
-def _is_picture(case: Case) -> bool:
-    return all(is_picture(file) for part in case.scan.parts for file in part)
-
-
 def _varies(voxels: Array) -> bool:
     return bool(voxels.min() < voxels.max())
 
 
-def _present(labels: Indices, channels: int) -> frozenset[int]:
-    """Return the labels that occur: neither background nor what nobody annotated."""
-    slabs = (labels[..., k] for k in range(labels.shape[2]))
-    found = {index for slab in slabs for index in np.unique(slab).tolist()}
-    return frozenset(index for index in found if 0 < index < channels)
+def _find_present(labels: Indices, classes: int) -> frozenset[int]:
+    """Return the labels that occur: neither background nor the ignore index.
+
+    Args:
+        labels: Shape ``(i, j, k)``.
+        classes: Labels and background.
+    """
+    indices: set[int] = set()
+    # Slab by slab, because unique sorts a copy of what it is given.
+    for k in range(labels.shape[2]):
+        indices.update(np.unique(labels[..., k]).tolist())
+    return frozenset(index for index in indices if 0 < index < classes)
 
 
-def _content_hash(array: Array) -> str:
+def _hash_voxels(array: Array) -> str:
     """Hash voxels and shape, whatever order they have in memory."""
     digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
     for channel in array:
@@ -230,24 +240,43 @@ def _content_hash(array: Array) -> str:
     return digest.hexdigest()
 
 
-def _copies(findings: Sequence[_Finding]) -> Iterator[str]:
+# --- all cases ----------------------------------------------------------------------------
+
+
+def _select_kind(
+    cases: Sequence[Case], spec: BundleSpec
+) -> tuple[tuple[Case, ...], tuple[Fault, ...]]:
+    """Set aside pictures for a bundle of volumes and the reverse; one fault says so."""
+    wants_pictures = spec.preprocessing.input == "picture"
+    fitting = tuple(case for case in cases if case.scan.is_picture == wants_pictures)
+    wrong = [case.name for case in cases if case.scan.is_picture != wants_pictures]
+    if not wrong:
+        return fitting, ()
+    other = "volume" if wants_pictures else "picture"
+    wanted = "pictures" if wants_pictures else "volumes"
+    fault = Fault(
+        "preprocessing.input",
+        f"{len(wrong)} of {len(cases)} cases are {other}s and the bundle is for {wanted}; set "
+        f"preprocessing.input to '{other}', or give {wanted}",
+        abbreviate(wrong),
+    )
+    return fitting, (fault,)
+
+
+def _warn_of_copies(cases: Sequence[_CheckedCase]) -> Iterator[str]:
     """Name cases whose image or label is a copy of another's: they leak between folds."""
-    for what in ("image", "label"):
-        same: dict[str, list[str]] = defaultdict(list)
-        for found in findings:
-            digest = found.image_hash if what == "image" else found.label_hash
+    hashes = {
+        "image": [(each.image_hash, each.case.name) for each in cases],
+        "label": [(each.label_hash, each.case.name) for each in cases],
+    }
+    for what, pairs in hashes.items():
+        copies: dict[str, list[str]] = defaultdict(list)
+        for digest, name in pairs:
             if digest:
-                same[digest].append(found.case.name)
-        for names in same.values():
+                copies[digest].append(name)
+        for names in copies.values():
             if len(names) > 1:
                 yield (
                     f"the {what}s of {abbreviate(names)} are identical, voxel for voxel; in "
                     "different folds they would be both learned and tested"
                 )
-
-
-def describe_absent_labels(present: Collection[int], spec: BundleSpec) -> Iterator[str]:
-    """Warn of labels that no case holds, given the indices that occur."""
-    absent = [label.name for label in spec.label_set if label.index not in present]
-    if absent:
-        yield f"no case holds the label {abbreviate(absent)}, so it cannot be learned"

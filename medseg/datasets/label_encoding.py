@@ -1,9 +1,9 @@
-"""Label files → label indices, and whether a label lies on its image."""
+"""Values and colours of label files → the bundle's label indices."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ MOST_NAMED = 6
 """Unknown values that an error names."""
 
 _SMALLEST_TABLE = 1 << 16
+_HIGHEST_COLOUR = 0xFFFFFF
 
-Finder = Callable[[npt.NDArray[Any]], Indices]
+_LookUp = Callable[[npt.NDArray[Any]], Indices]
 
 
 def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
@@ -37,8 +38,8 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
         labels: What the bundle calls its values and colours.
 
     Returns:
-        Shape ``(i, j, k)``, uint8 where all indices fit, else uint16. Voxels that nobody annotated
-        have the index ``labels.ignore_index``.
+        Shape ``(i, j, k)``, uint8 where all indices fit, else uint16. Unannotated voxels have the
+        index ``labels.ignore_index``.
 
     Raises:
         ScanError: If there is a value or colour that the bundle does not have.
@@ -50,11 +51,13 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
         raise ScanError(
             f"a label map has 1 channel of values or 3 of colour, this one has {len(array)}"
         )
-    if any((array[0] != other).any() for other in array[1:]):
-        return _by_colour(array, labels)
-    if (len(array) == 3 or is_picture(Path(volume.source))) and _is_coloured(array[0], labels):
-        return _by_colour(np.broadcast_to(array[0], (3, *volume.shape)), labels)
-    return _by_value(array[0], labels)
+    first, *others = array
+    if any((first != other).any() for other in others):
+        return _encode_colours(array, labels)
+    may_be_colours = len(array) == 3 or is_picture(Path(volume.source))
+    if may_be_colours and _holds_colours(first, labels):
+        return _encode_colours(np.broadcast_to(first, (3, *volume.shape)), labels)
+    return _encode_values(first, labels)
 
 
 def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
@@ -74,113 +77,133 @@ def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
     return array
 
 
-def _is_coloured(grey: npt.NDArray[Any], labels: LabelSet) -> bool:
+def _holds_colours(grey: npt.NDArray[Any], labels: LabelSet) -> bool:
     """Tell whether greys are colours of the bundle and not its values."""
+    greys = np.unique(grey).tolist()
     values, colours = labels.values, labels.colours
-    there = np.unique(grey).tolist()
-    return any(v not in values for v in there) and all((v, v, v) in colours for v in there)
+    if all(value in values for value in greys):
+        return False
+    return all((grey, grey, grey) in colours for grey in greys)
 
 
-def _by_value(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
-    array = array.view(np.uint8) if array.dtype.kind == "b" else array
-    find = _finder(labels.values, labels, array.size, int(array.min()), int(array.max()))
-    indices, unknown = _looked_up((array[..., k] for k in range(array.shape[2])), array.shape, find)
+def _encode_values(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
+    if array.dtype.kind == "b":
+        array = array.view(np.uint8)
+    lowest, highest = int(array.min()), int(array.max())
+    look_up = _make_look_up(labels.values, _index_type(labels), array.size, lowest, highest)
+    slabs = (array[..., k] for k in range(array.shape[2]))
+    indices, unknown = _look_up_slabs(slabs, array.shape, look_up)
     if unknown:
-        named = [(str(value), count) for value, count in unknown.most_common()]
-        have = [f"{label.value} ({label.name})" for label in labels]
+        known = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
-            f"the label file holds {_listed(named)}; this bundle has 0 (background), "
-            f"{abbreviate(have, MOST_NAMED)}. Give the label that is meant its 'value' in the "
-            "bundle, name in data.ignore what nobody annotated, or correct the file"
+            f"the label file holds {_list_counts(unknown, str)}; this bundle has 0 (background), "
+            f"{abbreviate(known, MOST_NAMED)}. Give the label that is meant its 'value' in the "
+            "bundle, name the value of unannotated voxels in data.ignore, or correct the file"
         )
     return indices
 
 
-def _by_colour(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
+def _encode_colours(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
     if array.min() < 0 or array.max() > 255:
         raise ScanError("a label map in colours has 8 bits per channel, this one has more")
-    known = {_packed(colour): index for colour, index in labels.colours.items()}
-    find = _finder(known, labels, array[0].size, 0, _packed((255, 255, 255)))
-    slabs = (_packed(array[..., k].astype(np.uint32)) for k in range(array.shape[3]))
-    indices, unknown = _looked_up(slabs, array.shape[1:], find)
+    codes = {_pack(colour): index for colour, index in labels.colours.items()}
+    size = array[0].size
+    look_up = _make_look_up(codes, _index_type(labels), size, 0, _HIGHEST_COLOUR)
+    slabs = (_pack(array[..., k].astype(np.uint32)) for k in range(array.shape[3]))
+    indices, unknown = _look_up_slabs(slabs, array.shape[1:], look_up)
     if unknown:
-        named = [(str(_unpacked(colour)), count) for colour, count in unknown.most_common()]
-        have = [f"{label.colour} ({label.name})" for label in labels]
+        known = [f"{label.colour} ({label.name})" for label in labels]
         raise ScanError(
-            f"the label picture holds the colours {_listed(named)}; this bundle has (0, 0, 0) "
-            f"(background), {abbreviate(have, MOST_NAMED)}. Give the label that is meant its "
-            "'colour' in the bundle, or correct the picture"
+            f"the label picture holds the colours {_list_counts(unknown, _format_colour)}; this "
+            f"bundle has (0, 0, 0) (background), {abbreviate(known, MOST_NAMED)}. Give the label "
+            "that is meant its 'colour' in the bundle, or correct the picture"
         )
     return indices
 
 
-def _finder(
-    index_of: Mapping[int, int], labels: LabelSet, size: int, lowest: int, highest: int
-) -> Finder:
+def _index_type(labels: LabelSet) -> type[np.uint8] | type[np.uint16]:
+    """Return the type that holds every index, and one more number for what is unknown."""
+    count = labels.classes if labels.ignore_index is None else labels.ignore_index + 1
+    return np.uint8 if count <= np.iinfo(np.uint8).max else np.uint16
+
+
+def _make_look_up(
+    index_of: Mapping[int, int],
+    dtype: type[np.uint8] | type[np.uint16],
+    size: int,
+    lowest: int,
+    highest: int,
+) -> _LookUp:
     """Return what turns an array of codes into indices, the largest number for unknown ones.
 
     Args:
         index_of: Code → label index.
-        labels: Their number decides between uint8 and uint16.
+        dtype: Of the indices.
         size: How many codes will be looked up.
         lowest: Of the codes.
         highest: Of the codes.
     """
-    most = labels.classes if labels.ignore_index is None else labels.ignore_index + 1
-    kind = np.uint8 if most <= np.iinfo(np.uint8).max else np.uint16
-    unknown = np.iinfo(kind).max
+    unknown = np.iinfo(dtype).max
+    # A table is fastest, as long as it is not larger than what is looked up in it.
     if lowest >= 0 and highest < max(size, _SMALLEST_TABLE):
-        table = np.full(highest + 1, unknown, kind)
+        table = np.full(highest + 1, unknown, dtype)
         for code, index in index_of.items():
             if code <= highest:
                 table[code] = index
 
         def look_up(slab: npt.NDArray[Any]) -> Indices:
-            found: Indices = table[slab]
-            return found
+            indices: Indices = table[slab]
+            return indices
 
         return look_up
-    known = np.array(sorted(index_of))
-    indices = np.array([index_of[code] for code in known.tolist()], kind)
+    codes = np.array(sorted(index_of))
+    indices_of_codes = np.array([index_of[code] for code in codes.tolist()], dtype)
 
     def search(slab: npt.NDArray[Any]) -> Indices:
-        places = np.searchsorted(known, slab).clip(max=len(known) - 1)
-        found: Indices = np.where(known[places] == slab, indices[places], kind(unknown))
-        return found
+        places = np.searchsorted(codes, slab).clip(max=len(codes) - 1)
+        is_known = codes[places] == slab
+        indices: Indices = np.where(is_known, indices_of_codes[places], dtype(unknown))
+        return indices
 
     return search
 
 
-def _looked_up(
-    slabs: Iterable[npt.NDArray[Any]], shape: Sequence[int], find: Finder
+def _look_up_slabs(
+    slabs: Iterable[npt.NDArray[Any]], shape: Sequence[int], look_up: _LookUp
 ) -> tuple[Indices, Counter[int]]:
     """Look every voxel up; return the indices, and the unknown codes with their counts."""
     # Slab by slab, because numpy makes 8-byte integers of whatever it looks up with.
     indices: Indices | None = None
     unknown: Counter[int] = Counter()
     for k, slab in enumerate(slabs):
-        found = find(slab)
+        encoded = look_up(slab)
         if indices is None:
-            indices = np.empty(shape, found.dtype, order="F")
-        indices[..., k] = found
-        strange = slab[found == np.iinfo(found.dtype).max]
-        for code, count in zip(*np.unique(strange, return_counts=True), strict=True):
-            unknown[int(code)] += int(count)
+            indices = np.empty(shape, encoded.dtype, order="F")
+        indices[..., k] = encoded
+        unknown_codes = slab[encoded == np.iinfo(encoded.dtype).max]
+        for code, count in _count_codes(unknown_codes):
+            unknown[code] += count
     if indices is None:
         raise ScanError("the label map has no slice")
     return indices, unknown
 
 
-def _packed(colour: Any) -> Any:
+def _count_codes(codes: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
+    values, counts = np.unique(codes, return_counts=True)
+    yield from zip(values.tolist(), counts.tolist(), strict=True)
+
+
+def _pack(colour: Any) -> Any:
     """Make one number of a colour, or of each colour in an array of 4-byte integers."""
     red, green, blue = colour
     return (red << 16) + (green << 8) + blue
 
 
-def _unpacked(code: int) -> tuple[int, int, int]:
-    return code >> 16, code >> 8 & 255, code & 255
+def _format_colour(code: int) -> str:
+    return str((code >> 16, code >> 8 & 255, code & 255))
 
 
-def _listed(unknown: Sequence[tuple[str, int]]) -> str:
+def _list_counts(unknown: Counter[int], write: Callable[[int], str]) -> str:
     """Write the unknown values, the most frequent first."""
-    return abbreviate([f"{value} ({count} voxels)" for value, count in unknown], MOST_NAMED)
+    counts = unknown.most_common()
+    return abbreviate((f"{write(code)} ({count} voxels)" for code, count in counts), MOST_NAMED)

@@ -15,12 +15,12 @@ from medseg._support.files import write_atomically
 from medseg._support.json_values import nan_to_none
 from medseg.evaluation.report import PageTable, render_evaluation
 from medseg.evaluation.results import COLUMNS, Evaluation
-from medseg.metrics.comparison import Interval
+from medseg.metrics.comparison import Difference, Interval
 from medseg.metrics.lesions import LesionCounts
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import Statistic
 
-_Intervals = Mapping[str, Mapping[str, Interval]]
+_Row = dict[str, Any]
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -31,156 +31,182 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     Raises:
         OutputError: If they cannot be written.
     """
-    rows = evaluation.rows()
-    write_atomically(out / "evaluation.csv", _csv(["case", "label", *COLUMNS], rows))
-    columns = ["metric", "label", *(one.name for one in fields(Statistic)), "low", "high"]
-    intervals = evaluation.intervals
-    lines = [
-        {"metric": metric, "label": name} | asdict(statistic) | asdict(intervals[metric][name])
-        for metric, by_label in evaluation.statistics.items()
-        for name, statistic in by_label.items()
-    ]
-    write_atomically(out / "summary.csv", _csv(columns, lines))
-    write_atomically(
-        out / "summary.json",
-        json.dumps(nan_to_none(_summary(evaluation, intervals)), indent=2) + "\n",
-    )
-    note = (
-        f"NSD at {evaluation.tolerance_mm:g} mm. Intervals cover 95 %, by bootstrap over cases. A "
-        "label that only one side holds counts as missed."
-    )
-    tables = _tables(evaluation, intervals)
-    page = render_evaluation(len(evaluation.cases), note, tables, evaluation.faults)
-    write_atomically(out / "evaluation.html", page)
+    summary = list(_summary_rows(evaluation))
+    scores = _to_csv(["case", "label", *COLUMNS], evaluation.rows())
+    write_atomically(out / "evaluation.csv", scores)
+    columns = ["metric", "label", *_field_names(Statistic), *_field_names(Interval)]
+    write_atomically(out / "summary.csv", _to_csv(columns, summary))
+    content = json.dumps(nan_to_none(_summary_content(evaluation, summary)), indent=2)
+    write_atomically(out / "summary.json", content + "\n")
+    write_atomically(out / "evaluation.html", _render(evaluation, summary))
     if evaluation.lesions:
-        found = [
-            {"case": case, "label": name} | asdict(count)
-            for case, by_label in evaluation.lesions.items()
-            for name, count in by_label.items()
-        ]
-        columns = ["case", "label", *(one.name for one in fields(LesionCounts))]
-        write_atomically(out / "lesions.csv", _csv(columns, found))
+        columns = ["case", "label", *_field_names(LesionCounts)]
+        write_atomically(out / "lesions.csv", _to_csv(columns, _lesion_rows(evaluation)))
 
 
-def _tables(evaluation: Evaluation, intervals: _Intervals) -> Iterator[PageTable]:
-    """Lay out an evaluation for its page."""
-    heading = ("label", "metric", "n", "mean", "95 % interval")
-    rows = [
-        (
-            name,
-            metric,
-            str(one.n),
-            _number(one.mean),
-            _range(intervals[metric][name]),
-            _number(one.sd),
-            _number(one.median),
-            f"{_number(one.worst)} ({one.worst_case})" if one.n else "–",
-            str(one.missed),
-        )
-        for metric, by_label in evaluation.statistics.items()
-        for name, one in by_label.items()
-    ]
-    more = ("deviation", "median", "worst", "missed")
-    yield PageTable("Summary", "", (*heading, *more), rows)
-    yield PageTable(
-        "Compared with the other predictions",
-        "Differences are these minus the others, on the cases both have; p is of Wilcoxon's "
-        "signed-rank test. It is not corrected for the number of rows.",
-        ("label", "metric", "n", "difference", "95 % interval", "better", "worse", "p"),
-        _difference_rows(evaluation),
-    )
-    yield PageTable(
-        "Lesions",
-        "Connected pieces of a label; found if a tenth or more of one is covered, false if it "
-        "touches none.",
-        ("label", "there", "found", "predicted", "false", "sensitivity", "precision"),
-        _lesion_rows(evaluation),
-    )
-    cases = sorted(evaluation.cases, key=_worst_first)
-    yield PageTable(
-        "Cases, the worst first",
-        "",
-        ("case", "label", "Dice", "HD95 mm", "NSD", "volume ml", "reference ml"),
-        [
-            (
-                case.case,
-                name,
-                *(_number(v) for v in (la.dice, la.hd95, la.nsd, la.predicted_ml, la.reference_ml)),
-            )
-            for case in cases
-            for name, la in case.labels.items()
-        ],
-    )
+def _field_names(record: type[Statistic] | type[Interval] | type[LesionCounts]) -> list[str]:
+    return [field.name for field in fields(record)]
 
 
-def _worst_first(case: CaseScores) -> tuple[bool, float, str]:
-    """Order cases by their Dice; those without one, which no order is known of, come last."""
-    dice = case.mean_dice
-    return math.isnan(dice), dice if not math.isnan(dice) else 0.0, case.case
+def _summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
+    """Yield a row for each metric and label: statistics, and the interval of the mean."""
+    intervals = evaluation.intervals
+    for metric, by_label in evaluation.statistics.items():
+        for name, statistic in by_label.items():
+            row = {"metric": metric, "label": name}
+            yield row | asdict(statistic) | asdict(intervals[metric][name])
 
 
-def _difference_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    """Return the comparison with another method as cells of a table."""
-    return [
-        (
-            one.label,
-            one.metric,
-            str(one.n),
-            f"{one.mean:+.4f}" if one.n else "–",
-            _range(one.interval),
-            str(one.better),
-            str(one.worse),
-            "–" if math.isnan(one.p) else f"{one.p:.2g}",
-        )
-        for one in evaluation.differences
-    ]
+def _lesion_rows(evaluation: Evaluation) -> Iterator[_Row]:
+    """Yield a row for each case and label: how many lesions were found, missed and made up."""
+    for case, by_label in evaluation.lesions.items():
+        for name, counts in by_label.items():
+            yield {"case": case, "label": name} | asdict(counts)
 
 
-def _lesion_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    """Return the lesions of all cases together as cells of a table."""
-    return [
-        (
-            name,
-            *(str(n) for n in (one.there, one.found, one.predicted, one.false)),
-            _number(one.sensitivity),
-            _number(one.precision),
-        )
-        for name, one in evaluation.lesion_sums.items()
-    ]
-
-
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"
-
-
-def _range(found: Interval) -> str:
-    return "–" if math.isnan(found.low) else f"{found.low:.4f} to {found.high:.4f}"
-
-
-def _summary(evaluation: Evaluation, intervals: _Intervals) -> dict[str, Any]:
+def _summary_content(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
+    """Return what ``summary.json`` holds; of faults only what may be recorded."""
+    metrics: dict[str, _Row] = {}
+    for row in summary:
+        numbers = dict(row)
+        by_label = metrics.setdefault(numbers.pop("metric"), {})
+        by_label[numbers.pop("label")] = numbers
+    differences = []
+    for difference in evaluation.differences:
+        numbers = asdict(difference)
+        interval = numbers.pop("interval")
+        differences.append(numbers | interval)
     return {
         "cases": len(evaluation.cases),
         "tolerance_mm": evaluation.tolerance_mm,
         "faults": [{"where": fault.where, "what": fault.what} for fault in evaluation.faults],
         "without_reference": list(evaluation.without_reference),
-        "metrics": {
-            metric: {
-                name: asdict(statistic) | asdict(intervals[metric][name])
-                for name, statistic in by_label.items()
-            }
-            for metric, by_label in evaluation.statistics.items()
-        },
-        "lesions": {name: asdict(one) for name, one in evaluation.lesion_sums.items()},
-        "differences": [
-            {k: v for k, v in asdict(one).items() if k != "interval"} | asdict(one.interval)
-            for one in evaluation.differences
-        ],
+        "metrics": metrics,
+        "lesions": {name: asdict(counts) for name, counts in evaluation.lesion_sums.items()},
+        "differences": differences,
     }
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+def _to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(nan_to_none(row) for row in rows)
+    for row in rows:
+        writer.writerow(nan_to_none(row))
     return text.getvalue()
+
+
+def _render(evaluation: Evaluation, summary: Sequence[_Row]) -> str:
+    """Return the page ``evaluation.html``."""
+    note = (
+        f"NSD at {evaluation.tolerance_mm:g} mm. Intervals cover 95 %, by bootstrap over cases. A "
+        "label that only one side holds counts as missed."
+    )
+    tables = (
+        _summary_table(summary),
+        _difference_table(evaluation.differences),
+        _lesion_table(evaluation.lesion_sums),
+        _case_table(evaluation.cases),
+    )
+    return render_evaluation(len(evaluation.cases), note, tables, evaluation.faults)
+
+
+def _summary_table(summary: Sequence[_Row]) -> PageTable:
+    heading = ("label", "metric", "n", "mean", "95 % interval", "SD", "median", "worst", "missed")
+    rows = []
+    for row in summary:
+        worst = "–"
+        if row["n"]:
+            worst = f"{_format_number(row['worst'])} ({row['worst_case']})"
+        rows.append(
+            (
+                row["label"],
+                row["metric"],
+                str(row["n"]),
+                _format_number(row["mean"]),
+                _format_interval(row["low"], row["high"]),
+                _format_number(row["sd"]),
+                _format_number(row["median"]),
+                worst,
+                str(row["missed"]),
+            )
+        )
+    return PageTable("Summary", "", heading, rows)
+
+
+def _difference_table(differences: Sequence[Difference]) -> PageTable:
+    """Lay out the comparison with another method."""
+    rows = []
+    for difference in differences:
+        mean = f"{difference.mean:+.4f}" if difference.n else "–"
+        p = "–" if math.isnan(difference.p) else f"{difference.p:.2g}"
+        rows.append(
+            (
+                difference.label,
+                difference.metric,
+                str(difference.n),
+                mean,
+                _format_interval(difference.interval.low, difference.interval.high),
+                str(difference.better),
+                str(difference.worse),
+                p,
+            )
+        )
+    return PageTable(
+        "Compared with the other predictions",
+        "Differences are these minus the others, on the cases both have; p is of Wilcoxon's "
+        "signed-rank test. It is not corrected for the number of rows.",
+        ("label", "metric", "n", "difference", "95 % interval", "better", "worse", "p"),
+        rows,
+    )
+
+
+def _lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
+    """Lay out the lesions of all cases together."""
+    rows = []
+    for name, counts in sums.items():
+        numbers = (counts.there, counts.found, counts.predicted, counts.false)
+        shares = (counts.sensitivity, counts.precision)
+        cells = [str(number) for number in numbers]
+        cells += [_format_number(share) for share in shares]
+        rows.append((name, *cells))
+    return PageTable(
+        "Lesions",
+        "Connected components of a label. A lesion is found if a tenth or more of it is covered; a "
+        "predicted one is false if it touches none.",
+        ("label", "in reference", "found", "predicted", "false", "sensitivity", "precision"),
+        rows,
+    )
+
+
+def _case_table(cases: Sequence[CaseScores]) -> PageTable:
+    rows = []
+    for case in sorted(cases, key=_dice_order):
+        for name, scores in case.labels.items():
+            numbers = (
+                scores.dice,
+                scores.hd95,
+                scores.nsd,
+                scores.predicted_ml,
+                scores.reference_ml,
+            )
+            cells = [_format_number(number) for number in numbers]
+            rows.append((case.case, name, *cells))
+    heading = ("case", "label", "Dice", "HD95 mm", "NSD", "volume ml", "reference ml")
+    return PageTable("Cases, the worst first", "", heading, rows)
+
+
+def _dice_order(case: CaseScores) -> tuple[bool, float, str]:
+    """Order cases by their Dice; those without one come last."""
+    dice = case.mean_dice
+    if math.isnan(dice):
+        return True, 0.0, case.case
+    return False, dice, case.case
+
+
+def _format_number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _format_interval(low: float, high: float) -> str:
+    return "–" if math.isnan(low) else f"{low:.4f} to {high:.4f}"

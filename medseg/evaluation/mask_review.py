@@ -1,4 +1,4 @@
-"""What a bundle thinks of masks made by someone else, the worst first: in memory and as a table."""
+"""The review of masks by others: what a bundle thinks of each, in memory and as a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from medseg.errors import Fault
-from medseg.quality.estimates import Agreement, MaskQuality
+from medseg.quality.estimates import Agreement, MaskQuality, Quality
 
 MEAN = "mean"
 """The label name under which the mean over a case's structures stands."""
@@ -26,6 +26,8 @@ COLUMNS = (
 )
 """Columns of ``agreement.csv``."""
 
+_Row = dict[str, float | str | None]
+
 
 @dataclass(frozen=True, slots=True)
 class JudgedMask:
@@ -37,7 +39,7 @@ class JudgedMask:
 
 @dataclass(frozen=True, slots=True)
 class MaskReview:
-    """What a bundle thinks of masks made by someone else.
+    """What a bundle thinks of masks by others.
 
     Attributes:
         cases: Each mask, the worst first: those in which neither the mask nor the bundle found
@@ -45,6 +47,18 @@ class MaskReview:
         faults: What could not be judged.
         coverage: How often bounds hold on scans like those the bundle was calibrated on; ``None``
             if it is not calibrated.
+
+    Example:
+        >>> from medseg import MaskQuality, MaskReview, Quality
+        >>> from medseg.evaluation.mask_review import JudgedMask
+        >>> from medseg.quality.estimates import Agreement
+        >>> agreement = Agreement(raw=0.4, dice=0.5)
+        >>> quality = MaskQuality(agreement, {"liver": agreement}, Quality(0.9), review=True)
+        >>> review = MaskReview((JudgedMask("case_7", quality),), faults=())
+        >>> [mask.case for mask in review.to_review]
+        ['case_7']
+        >>> review.rows()[1]["dice_with_bundle"]
+        0.5
     """
 
     cases: tuple[JudgedMask, ...]
@@ -54,27 +68,31 @@ class MaskReview:
     @property
     def to_review(self) -> tuple[JudgedMask, ...]:
         """The masks that someone should look at first, worst first."""
-        return tuple(one for one in self.cases if one.quality.review)
+        return tuple(mask for mask in self.cases if mask.quality.review)
 
     def rows(self) -> list[dict[str, float | str | None]]:
         """Return a row for each case's mean and each of its structures, as in ``agreement.csv``."""
-        return [row for one in self.cases for row in _rows(one)]
+        rows: list[_Row] = []
+        for mask in self.cases:
+            rows.extend(_rows(mask))
+        return rows
 
     def summary_rows(self) -> list[tuple[str, ...]]:
         """Return each case as cells of a table, the worst first: the heading, then the cases."""
         expected = "expected, raw" if self.coverage is None else "expected"
         heading = ("case", "as bundle's", "worst label", expected, "bundle's own", "review")
-        return [heading, *(_summary(one) for one in self.cases)]
+        return [heading, *(_summary_row(mask) for mask in self.cases)]
 
 
-def review_order(one: JudgedMask) -> tuple[float, str]:
-    """Order judged masks for people.
+def review_order(mask: JudgedMask) -> tuple[float, str]:
+    """Order judged masks, the worst first.
 
-    By Dice with the bundle's own mask: of all that is known here it was closest to the true Dice
-    (docs/benchmarks/refinement.md).
+    By Dice with the bundle's own mask: of all that is known without references, it was closest to
+    the true Dice (docs/benchmarks/refinement.md).
     """
-    mean = one.quality.mean
-    return (-1.0 if mean is None else mean.dice), one.case.casefold()
+    mean = mask.quality.mean
+    dice = -1.0 if mean is None else mean.dice
+    return dice, mask.case.casefold()
 
 
 def agreement_csv(review: MaskReview) -> str:
@@ -83,56 +101,66 @@ def agreement_csv(review: MaskReview) -> str:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in review.rows():
-        table.writerow({key: _cell(value) for key, value in row.items()})
+        table.writerow({column: _format_cell(value) for column, value in row.items()})
     return text.getvalue()
 
 
-def _rows(one: JudgedMask) -> Iterator[dict[str, float | str | None]]:
-    quality, own = one.quality, one.quality.own
-    estimates = {MEAN: (own.expected, own.lower)}
-    estimates |= {name: (found.expected, found.lower) for name, found in own.labels.items()}
-    for name, found in {MEAN: quality.mean, **quality.labels}.items():
-        expected, lower = estimates.get(name, (None, None))
+def _rows(mask: JudgedMask) -> Iterator[_Row]:
+    """Yield the row of a case's mean, then one for each structure that either mask holds."""
+    quality = mask.quality
+    agreements: dict[str, Agreement | None] = {MEAN: quality.mean, **quality.labels}
+    for name, agreement in agreements.items():
+        expected, lower = _own_estimate(quality.own, name)
         yield {
-            "case": one.case,
+            "case": mask.case,
             "label": name,
-            **_columns(found),
+            **_agreement_columns(agreement),
             "bundle_expected_dice": expected,
             "bundle_lower_bound": lower,
             "review": int(quality.review),
         }
 
 
-def _columns(found: Agreement | None) -> dict[str, float | None]:
-    if found is None:
+def _own_estimate(own: Quality, name: str) -> tuple[float | None, float | None]:
+    """Return expected Dice and its bound of a structure of the bundle's own mask, if it has it."""
+    if name in own.labels:
+        label = own.labels[name]
+        return label.expected, label.lower
+    if name == MEAN:
+        return own.expected, own.lower
+    return None, None
+
+
+def _agreement_columns(agreement: Agreement | None) -> _Row:
+    if agreement is None:
         keys = ("expected_dice", "lower_bound", "raw_expected_dice", "dice_with_bundle")
         return dict.fromkeys(keys)
     return {
-        "expected_dice": found.expected,
-        "lower_bound": found.lower,
-        "raw_expected_dice": found.raw,
-        "dice_with_bundle": found.dice,
+        "expected_dice": agreement.expected,
+        "lower_bound": agreement.lower,
+        "raw_expected_dice": agreement.raw,
+        "dice_with_bundle": agreement.dice,
     }
 
 
-def _cell(value: float | str | None) -> str:
+def _format_cell(value: float | str | None) -> str:
     if value is None:
         return ""
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _summary(one: JudgedMask) -> tuple[str, ...]:
-    mean, labels = one.quality.mean, one.quality.labels
-    own = one.quality.own.expected
-    flag = "review" if one.quality.review else ""
-    if mean is None:
-        return (one.case, "–", "nothing found", "–", "–", flag)
-    worst, lowest = min(labels.items(), key=lambda item: item[1].dice)
+def _summary_row(mask: JudgedMask) -> tuple[str, ...]:
+    quality = mask.quality
+    flag = "review" if quality.review else ""
+    if quality.mean is None:
+        return (mask.case, "–", "nothing found", "–", "–", flag)
+    worst = min(quality.labels, key=lambda name: quality.labels[name].dice)
+    own = quality.own.expected
     return (
-        one.case,
-        f"{mean.dice:.3f}",
-        f"{worst} {lowest.dice:.3f}",
-        f"{mean.score:.3f}",
+        mask.case,
+        f"{quality.mean.dice:.3f}",
+        f"{worst} {quality.labels[worst].dice:.3f}",
+        f"{quality.mean.score:.3f}",
         "–" if own is None else f"{own:.3f}",
         flag,
     )

@@ -1,10 +1,10 @@
-"""Predictions and what they are compared with, paired by the names of their files."""
+"""Pairs predictions with what they are compared with, by the names of their files."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from medseg.datasets.names import make_safe_name, split_suffix
 from medseg.errors import DatasetError, Fault
 
 LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
-"""Where the label maps of a dataset folder lie, if not in the folder itself."""
+"""Where the label maps of a dataset folder are, if not in the folder itself."""
 
 # What may follow a case's name on one of the two sides: `_seg`, `-mask_v2`, or the channel number
 # of nnU-Net's images. Other digits are part of the name: case_1_2 is not case_1.
@@ -23,6 +23,7 @@ _ADDITION = re.compile(r"[_.\- ](?:(?=[A-Za-z])|0000$)")
 _FOLDER = re.compile(r"^images(?:Tr|Ts)?_(?=.)")
 
 _Files = Mapping[str, Path]
+"""Ending → file, of one name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class Pair:
     case: str
     prediction: Path
     reference: Path
+
+    @property
+    def reference_stem(self) -> str:
+        """The reference's path without its ending."""
+        return split_suffix(str(self.reference))[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +54,14 @@ class Pairing:
     faults: tuple[Fault, ...]
     without_reference: tuple[str, ...]
 
-    def named_like(self, other: Pairing) -> Pairing:
+    def rename_like(self, other: Pairing) -> Pairing:
         """Call each case what it is called in another pairing with the same references."""
-        known = {split_suffix(str(pair.reference))[0]: pair.case for pair in other.pairs}
-        pairs = (
-            replace(pair, case=known.get(split_suffix(str(pair.reference))[0], pair.case))
-            for pair in self.pairs
-        )
-        return replace(self, pairs=tuple(pairs))
+        names = {pair.reference_stem: pair.case for pair in other.pairs}
+        renamed = []
+        for pair in self.pairs:
+            case = names.get(pair.reference_stem, pair.case)
+            renamed.append(replace(pair, case=case))
+        return replace(self, pairs=tuple(renamed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class ScanPairing:
 def pair_predictions(predictions: Path, references: Path) -> Pairing:
     """Pair two folders of label maps, or two label maps.
 
-    Names are compared without their endings. One name may go on after the other (``case_7`` and
+    Names are compared without their endings. One name may continue the other (``case_7`` and
     ``case_7_seg``) or follow a folder of images (``imagesTr_case_7``), as long as only one pair is
     possible.
 
@@ -91,33 +97,36 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
     if predictions.is_file() and references.is_file():
         case = split_suffix(predictions.name)[0]
         return Pairing((Pair(case, predictions, references),), (), ())
-    predicted, expected = _label_maps(predictions), _label_maps(references)
-    possible = _possible(predicted.keys(), expected.keys())
-    partners = _partners(predicted.keys(), expected.keys(), possible)
-    pairs, faults = [], []
+    predicted = _find_label_maps(predictions)
+    expected = _find_label_maps(references)
+    matches = _match_names(predicted.keys(), expected.keys())
+    pairs: list[Pair] = []
+    faults: list[Fault] = []
     for name in sorted(expected):
-        if name not in partners:
-            near = sorted(prediction for reference, prediction in possible if reference == name)
-            faults.append(Fault(name, _unpaired(near)))
+        partner = matches.partners.get(name)
+        if partner is None:
+            faults.append(_unpaired_fault(name, matches.candidates(name)))
             continue
-        files = _of_one_format(predicted[partners[name]], expected[name])
+        files = _choose_files(predicted[partner], expected[name])
         if files is None:
-            listed = ", ".join(path.name for path in predicted[partners[name]].values())
-            faults.append(Fault(name, f"it is not clear which file to compare: {listed}; keep one"))
+            faults.append(_ambiguous_fault(name, predicted[partner]))
             continue
-        pairs.append(Pair(min(name, partners[name], key=len), *files))
+        prediction, reference = files
+        case = min(name, partner, key=len)
+        pairs.append(Pair(case, prediction, reference))
     if not pairs:
         raise DatasetError(
-            f"no label map in {predictions} has the name of one in {references}; name each "
-            "prediction as its reference is named",
+            "no prediction has the name of a reference; name each prediction like its reference",
             faults,
+            source=predictions,
+            detail=f"references: {references}",
         )
-    alone = sorted(predicted.keys() - set(partners.values()))
-    return Pairing(tuple(pairs), tuple(faults), tuple(alone))
+    unmatched = predicted.keys() - set(matches.partners.values())
+    return Pairing(tuple(pairs), tuple(faults), tuple(sorted(unmatched)))
 
 
 def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
-    """Pair label maps with the scans they were drawn on, by the rules of ``pair_up``.
+    """Pair label maps with the scans they were drawn on, by the rules of ``pair_predictions``.
 
     Args:
         predictions: A folder of label maps, or one label map.
@@ -128,106 +137,146 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
     """
     if predictions.is_file() and len(scans) == 1:
         return ScanPairing(((predictions, scans[0]),), (), ())
-    predicted = _one_label_map(predictions) or _label_maps(predictions)
-    known = {scan.name: scan for scan in scans}
-    possible = _possible(predicted.keys(), known.keys())
-    partners = _partners(predicted.keys(), known.keys(), possible)
-    pairs, faults = [], []
-    for name, partner in sorted(partners.items()):
-        files = list(predicted[partner].values())
-        if len(files) > 1:
-            listed = ", ".join(path.name for path in files)
-            faults.append(
-                Fault(partner, f"it is not clear which file to judge: {listed}; keep one")
-            )
+    predicted = _single_label_map(predictions) or _find_label_maps(predictions)
+    by_name = {scan.name: scan for scan in scans}
+    matches = _match_names(predicted.keys(), by_name.keys())
+    pairs: list[tuple[Path, Scan]] = []
+    faults: list[Fault] = []
+    for name, partner in sorted(matches.partners.items()):
+        first, *others = predicted[partner].values()
+        if others:
+            faults.append(_ambiguous_fault(partner, predicted[partner]))
             continue
-        pairs.append((files[0], known[name]))
-    alone = sorted(predicted.keys() - set(partners.values()))
-    faults.extend(
-        Fault(name, "has no scan of its name; rename it, or add its scan") for name in alone
-    )
+        pairs.append((first, by_name[name]))
+    for name in sorted(predicted.keys() - set(matches.partners.values())):
+        faults.append(Fault(name, "has no scan of the same name; rename it, or add its scan"))
     if not pairs:
         raise DatasetError(
-            f"no label map in {predictions} has the name of a scan; name each label map as its "
-            "scan is named",
+            "no label map has the name of a scan; name each label map like its scan",
             faults,
+            source=predictions,
         )
-    return ScanPairing(tuple(pairs), tuple(faults), tuple(sorted(known.keys() - partners.keys())))
+    without_prediction = by_name.keys() - matches.partners.keys()
+    return ScanPairing(tuple(pairs), tuple(faults), tuple(sorted(without_prediction)))
 
 
-def _one_label_map(file: Path) -> dict[str, dict[str, Path]]:
+def _single_label_map(file: Path) -> dict[str, dict[str, Path]]:
     name, ending = split_suffix(file.name)
-    return {name: {ending: file}} if ending and file.is_file() else {}
+    if not ending or not file.is_file():
+        return {}
+    return {name: {ending: file}}
 
 
-def _label_maps(folder: Path) -> dict[str, dict[str, Path]]:
+def _find_label_maps(folder: Path) -> dict[str, dict[str, Path]]:
     """Return name → ending → file, of the folder itself or of its folder of label maps."""
     if not folder.is_dir():
-        raise DatasetError(
-            f"{folder}: {'is a file' if folder.exists() else 'does not exist'}; "
-            "two folders or two label maps are compared"
-        )
-    for place in (folder, *(folder / name for name in LABEL_FOLDERS)):
-        found: dict[str, dict[str, Path]] = {}
-        for path in sorted(place.iterdir()) if place.is_dir() else ():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DatasetError(f"{what}; compare two folders, or two label maps", source=folder)
+    for candidate in (folder, *(folder / name for name in LABEL_FOLDERS)):
+        label_maps: dict[str, dict[str, Path]] = defaultdict(dict)
+        for path in _list_visible_files(candidate):
             name, ending = split_suffix(path.name)
-            if ending and path.is_file() and not path.name.startswith("."):
-                found.setdefault(name, {})[ending] = path
-        if found:
-            return found
-    raise DatasetError(f"{folder}: holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it")
-
-
-def _unpaired(near: Sequence[str]) -> str:
-    if not near:
-        return "has no prediction; segment its scan, or rename its file"
-    return (
-        f"it is not certain that its prediction is {' or '.join(near)}; name it as the reference "
-        "is named"
+            if ending:
+                label_maps[name][ending] = path
+        if label_maps:
+            return label_maps
+    raise DatasetError(
+        f"holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it", source=folder
     )
 
 
-def _possible(predicted: Set[str], expected: Set[str]) -> list[tuple[str, str]]:
-    """Return reference and prediction of every possible pair of names that differ."""
+def _list_visible_files(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and not path.name.startswith("."):
+            yield path
+
+
+def _unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
+    if not candidates:
+        return Fault(reference, "has no prediction; segment its scan, or rename its file")
+    return Fault(
+        reference,
+        "it is not certain which prediction is its own; name the prediction like the reference",
+        detail=f"candidates: {', '.join(candidates)}",
+    )
+
+
+def _ambiguous_fault(name: str, files: _Files) -> Fault:
+    listed = ", ".join(path.name for path in files.values())
+    return Fault(name, "is there in several formats; keep one of the files", detail=listed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matches:
+    """Names of references and predictions that belong together, or may.
+
+    Attributes:
+        partners: The reference's name → the prediction's name, where only one pair is possible.
+        possible: Reference and prediction of every possible pair of names that differ.
+    """
+
+    partners: Mapping[str, str]
+    possible: Sequence[tuple[str, str]]
+
+    def candidates(self, reference: str) -> list[str]:
+        """Return the predictions that a reference may belong to."""
+        return sorted(prediction for name, prediction in self.possible if name == reference)
+
+
+def _match_names(predicted: Set[str], expected: Set[str]) -> _Matches:
+    possible = _find_possible_pairs(predicted, expected)
+    counts: Counter[str] = Counter()
+    for pair in possible:
+        counts.update(pair)
+    certain = {
+        reference: prediction
+        for reference, prediction in possible
+        if counts[reference] == counts[prediction] == 1
+    }
+    same_name = {name: name for name in predicted & expected}
+    return _Matches(same_name | certain, possible)
+
+
+def _find_possible_pairs(predicted: Set[str], expected: Set[str]) -> list[tuple[str, str]]:
+    """Return reference and prediction wherever one name continues the other."""
     by_name: dict[str, set[str]] = defaultdict(set)
-    by_start: dict[str, set[str]] = defaultdict(set)
+    by_stem: dict[str, set[str]] = defaultdict(set)
     for prediction in predicted - expected:
         by_name[make_safe_name(prediction)].add(prediction)
-        for start in _starts(prediction):
-            by_start[start].add(prediction)
-    return [
-        (reference, prediction)
-        for reference in expected - predicted
-        for prediction in by_start.get(make_safe_name(reference), set()).union(
-            *(by_name.get(start, set()) for start in _starts(reference))
-        )
-    ]
+        for stem in _stems(prediction):
+            by_stem[stem].add(prediction)
+    possible: list[tuple[str, str]] = []
+    for reference in expected - predicted:
+        candidates = set(by_stem[make_safe_name(reference)])
+        for stem in _stems(reference):
+            candidates |= by_name[stem]
+        possible.extend((reference, prediction) for prediction in candidates)
+    return possible
 
 
-def _partners(
-    predicted: Set[str], expected: Set[str], possible: Sequence[tuple[str, str]]
-) -> dict[str, str]:
-    """Return the reference's name → the prediction's name, where only one pair is possible."""
-    often = Counter(name for pair in possible for name in pair)
-    certain = {one: other for one, other in possible if often[one] == often[other] == 1}
-    return {name: name for name in predicted & expected} | certain
-
-
-def _starts(name: str) -> set[str]:
+def _stems(name: str) -> set[str]:
     """Return a name as results are called by it, and without its additions.
 
     ``a_seg_v2`` → ``{"a", "a_seg", "a_seg_v2"}``, and ``case 7`` → ``{"case_7"}``.
     """
     safe = make_safe_name(name)
     bare = _FOLDER.sub("", safe)
-    return {safe, bare, *(bare[: found.start()] for found in _ADDITION.finditer(bare))} - {""}
+    stems = {safe, bare}
+    for addition in _ADDITION.finditer(bare):
+        stems.add(bare[: addition.start()])
+    return stems - {""}
 
 
-def _of_one_format(one: _Files, other: _Files) -> tuple[Path, Path] | None:
-    """Choose the files to compare where a result was written in several formats."""
-    for ending in one:
-        if ending in other:
-            return one[ending], other[ending]
-    if len(one) == len(other) == 1:
-        return next(iter(one.values())), next(iter(other.values()))
-    return None
+def _choose_files(predicted: _Files, expected: _Files) -> tuple[Path, Path] | None:
+    """Choose which files to compare; ``None`` if it is not clear.
+
+    Where a result was written in several formats, that of the reference is taken.
+    """
+    for ending, file in predicted.items():
+        if ending in expected:
+            return file, expected[ending]
+    if len(predicted) > 1 or len(expected) > 1:
+        return None
+    return next(iter(predicted.values())), next(iter(expected.values()))

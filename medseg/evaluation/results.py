@@ -1,4 +1,4 @@
-"""What an evaluation found: scores of every case, how sure their means are, and comparisons."""
+"""The results of an evaluation: scores of every case, how sure their means are, and comparisons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COLUMNS = {
     "predicted_ml": "predicted_ml",
     "missed": "missed",
 }
-"""Columns of ``evaluation.csv`` after ``case`` and ``label``, and what each one shows."""
+"""Columns of ``evaluation.csv`` after ``case`` and ``label``, and the score that each one shows."""
 
 _DIGITS = {"dice": 3, "hd95": 1, "nsd": 3, "volume_error_ml": 1}
 """What the summary shows, in few enough characters for a terminal of 80 columns."""
@@ -32,15 +32,29 @@ _DIGITS = {"dice": 3, "hd95": 1, "nsd": 3, "volume_error_ml": 1}
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         cases: Scores of each pair that could be compared, by name.
         faults: Pairs that could not, and references without a prediction.
         without_reference: Names of predictions that have no reference; they are not scored.
         tolerance_mm: Tolerance of the NSD.
-        lesions: Case → label → lesions, where they were asked for.
-        differences: To another method's predictions, where these were given.
+        lesions: Case → label → lesions, if they were asked for.
+        differences: To another method's predictions, if these were given.
+
+    Example:
+        >>> import numpy as np
+        >>> from medseg import Evaluation, Label, LabelSet
+        >>> from medseg.metrics.metrics import score_case
+        >>> labels = LabelSet([Label(1, "liver", 1, (255, 0, 0))])
+        >>> reference = np.zeros((4, 4, 4), np.uint8)
+        >>> reference[1:3, 1:3, 1:3] = 1
+        >>> prediction = reference.copy()
+        >>> prediction[1] = 0
+        >>> scores = score_case(prediction, reference, labels, (1.0, 1.0, 1.0), case="a")
+        >>> evaluation = Evaluation((scores,), (), (), tolerance_mm=1.0)
+        >>> round(evaluation.scores["dice"]["liver"], 3)
+        0.667
     """
 
     cases: tuple[CaseScores, ...]
@@ -63,15 +77,22 @@ class Evaluation:
     @property
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """``metric → label name → 95 % bootstrap interval of the mean over cases``."""
-        return {
-            metric: {name: self._interval(metric, name, by_label) for name in by_label}
-            for metric, by_label in self.statistics.items()
-        }
+        intervals: dict[str, dict[str, Interval]] = {}
+        for metric, by_label in self.statistics.items():
+            intervals[metric] = {name: self._interval(metric, name, by_label) for name in by_label}
+        return intervals
 
     def _interval(self, metric: str, name: str, names: Iterable[str]) -> Interval:
-        labels = [one for one in names if one != MEAN] if name == MEAN else [name]
-        columns = [[case[metric].get(label, math.nan) for case in self.cases] for label in labels]
-        return bootstrap_interval_over_labels(columns)
+        """Return the interval of a label, or of the mean over all labels."""
+        labels = [name]
+        if name == MEAN:
+            labels = [label for label in names if label != MEAN]
+        values_by_label = [self._values(metric, label) for label in labels]
+        return bootstrap_interval_over_labels(values_by_label)
+
+    def _values(self, metric: str, label: str) -> list[float]:
+        """Return a label's value in each case; NaN where it has none."""
+        return [case[metric].get(label, math.nan) for case in self.cases]
 
     @property
     def lesion_sums(self) -> dict[str, LesionCounts]:
@@ -80,31 +101,35 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per case and label, with the columns of ``evaluation.csv``."""
-        return [
-            {"case": case.case, "label": name}
-            | {column: getattr(label, field) for column, field in COLUMNS.items()}
-            for case in self.cases
-            for name, label in case.labels.items()
-        ]
+        rows = []
+        for case in self.cases:
+            for name, scores in case.labels.items():
+                row: dict[str, Any] = {"case": case.case, "label": name}
+                for column, score in COLUMNS.items():
+                    row[column] = getattr(scores, score)
+                rows.append(row)
+        return rows
 
     def summary_rows(self) -> list[tuple[str, ...]]:
         """Return the summary as cells of a table: the heading, then one row per label."""
-        found = self.statistics
-        heading = ("label", "cases", "missed", "Dice", "HD95 mm", "NSD", "error ml")
-        rows = [
-            (
-                name,
-                str(overall.n),
-                str(overall.missed),
-                *(_spread(found[metric][name], digits) for metric, digits in _DIGITS.items()),
-            )
-            for name, overall in found["dice"].items()
+        statistics = self.statistics
+        rows: list[tuple[str, ...]] = [
+            ("label", "cases", "missed", "Dice", "HD95 mm", "NSD", "error ml")
         ]
-        return [heading, *rows]
+        for name, dice in statistics["dice"].items():
+            spreads = [
+                _format_spread(statistics[metric][name], digits)
+                for metric, digits in _DIGITS.items()
+            ]
+            rows.append((name, str(dice.n), str(dice.missed), *spreads))
+        return rows
 
 
-def _spread(statistic: Statistic, digits: int) -> str:
-    if not statistic.n:
+def _format_spread(statistic: Statistic, digits: int) -> str:
+    """Return a mean and its standard deviation, as far as there are any."""
+    if statistic.n == 0:
         return "–"
     mean = f"{statistic.mean:.{digits}f}"
-    return mean if statistic.n < 2 else f"{mean} ± {statistic.sd:.{digits}f}"
+    if statistic.n == 1:
+        return mean
+    return f"{mean} ± {statistic.sd:.{digits}f}"

@@ -73,7 +73,7 @@ def _write_rtstruct(path: Path, labels: Array, like: Volume, spec: BundleSpec) -
     write_rtstruct(path, labels, like, spec.label_set, algorithm=spec.name, version=spec.version)
 
 
-def _check_format(kind: ResultFormat) -> None:
+def check_result_format(kind: ResultFormat) -> None:
     """Make sure that an entry point names a result format.
 
     Raises:
@@ -95,7 +95,7 @@ RESULT_FORMATS: Registry[ResultFormat] = Registry(
         "dicom-seg": ResultFormat(".seg.dcm", _write_dicom_seg, needs_dicom=True),
         "rtstruct": ResultFormat(".rtstruct.dcm", _write_rtstruct, needs_dicom=True),
     },
-    check=_check_format,
+    check=check_result_format,
 )
 """The formats that ``--format`` takes."""
 

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io import Files, read_image
+from medseg.io import Files, read_image, readable_suffixes, stack_channels
+from medseg.io.dicom.volume import DICOM
 from medseg.io.gzip import BROKEN_STREAM
 from medseg.io.itk_headers import LPS_TO_RAS
 from medseg.io.voxels import empty_image, replace_nonfinite
@@ -24,21 +25,24 @@ Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
 
 
-def as_volume(image: Volume | Files | Image) -> Volume:
+def as_volume(image: Volume | Files | Image | Sequence[Volume | Files | Image]) -> Volume:
     """Return a volume of what a scan may be in Python.
 
     Args:
         image: A path of any image ``medseg segment`` reads, or of a folder with one DICOM series;
             the files of one; a nibabel image, whose fourth axis becomes the channels; a
-            ``SimpleITK.Image`` of two or three dimensions, whose vectors become channels; or a
-            volume, which stays as it is. For arrays there is ``Volume.from_numpy``.
+            ``SimpleITK.Image`` of two or three dimensions, whose vectors become channels; a
+            volume, which stays as it is; or a list of these, one per channel. A list of paths
+            is taken for channels unless all of them are DICOM files. For arrays there is
+            ``Volume.from_numpy``.
 
     Returns:
         float32, shape ``(channels, i, j, k)``, affine RAS+ in mm.
 
     Raises:
         ScanError: If it is none of these, or its voxels are no real numbers.
-        GeometryError: If its position in the patient is not certain.
+        GeometryError: If its position in the patient is not certain, or channels do not lie on
+            one grid.
 
     Example:
         >>> image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([0.8, 0.8, 1.5, 1]))
@@ -52,8 +56,12 @@ def as_volume(image: Volume | Files | Image) -> Volume:
     # By name, because importing SimpleITK takes long and few callers have it loaded.
     if type(image).__module__.partition(".")[0] == "SimpleITK":
         return _from_sitk(image)
-    if isinstance(image, str | Path) or _is_paths(image):
+    if isinstance(image, str | Path):
         return read_image(image)
+    if isinstance(image, Sequence):
+        if _is_one_series(image):
+            return read_image(image)
+        return stack_channels([as_volume(channel) for channel in image])
     hint = "; Volume.from_numpy takes arrays" if isinstance(image, np.ndarray) else ""
     raise ScanError(
         f"a scan is a path, a Volume, a nibabel image or a SimpleITK image, got "
@@ -61,8 +69,16 @@ def as_volume(image: Volume | Files | Image) -> Volume:
     )
 
 
-def _is_paths(image: object) -> bool:
-    return isinstance(image, Sequence) and all(isinstance(item, str | Path) for item in image)
+def _is_one_series(images: Sequence[object]) -> bool:
+    """Tell whether a list holds the files of one DICOM series, rather than channels."""
+    others = tuple(suffix for suffix in readable_suffixes() if suffix not in DICOM.suffixes)
+    for image in images:
+        if not isinstance(image, str | Path):
+            return False
+        path = Path(image)
+        if path.is_dir() or path.name.lower().endswith(others):
+            return False
+    return True
 
 
 def _from_nibabel(image: Image) -> Volume:

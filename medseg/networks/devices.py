@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
-from medseg.bundle.spec import BundleSpec, UNetSpec
 from medseg.errors import MedsegError
 
 
@@ -50,43 +51,17 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
-def training_precision(spec: BundleSpec, device: torch.device) -> torch.dtype:
-    """Return the arithmetic to train in; ``auto`` avoids bf16 where its gradients are wrong.
-
-    PyTorch 2.13 on a CPU reads memory that nobody wrote when it computes the bf16 gradient of a
-    3D convolution whose input has two voxels along the first axis: the gradient is noise, and
-    sometimes NaN.
-
-    Raises:
-        MedsegError: If the bundle asks for bf16 there.
-    """
-    precision = choose_precision(spec.training.precision, device)
-    if device.type != "cpu" or precision != torch.bfloat16 or _has_sound_gradients(spec):
-        return precision
-    if spec.training.precision == "auto":
-        return torch.float32
-    raise MedsegError(
-        "training.precision bf16 gives wrong gradients for this network and patch on a CPU; "
-        "choose auto or fp32"
-    )
-
-
-def _has_sound_gradients(spec: BundleSpec) -> bool:
-    if spec.network.dims == 2:
-        return True
-    if not isinstance(spec.network, UNetSpec):
-        return False  # the sizes inside a foreign network are not known
-    size = spec.training.patch[0]
-    for stride in spec.network.level_strides:
-        size //= stride[0]
-        if size == 2:
-            return False
-    return True
+CPU_BF16 = "MEDSEG_CPU_BF16"
+"""Environment variable: ``1`` or ``0`` says whether the CPU counts as one that computes in bf16."""
 
 
 def _computes_bf16(device: torch.device) -> bool:
+    """Tell whether the hardware multiplies in bf16; the one place that is asked."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return False
+    if device.type != "cpu":
+        return False
+    forced = os.environ.get(CPU_BF16, "")
+    if forced:
+        return forced != "0"
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -10,8 +10,7 @@ from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.layouts import CaseListing
-from medseg.datasets.layouts.dataset_json import NamedRegion, label_meanings
-from medseg.datasets.layouts.msd_csv import read_json_list
+from medseg.datasets.layouts.dataset_json import NamedRegion, parse_labels, read_json_object
 from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError, MedsegError
 from medseg.planning.constraints import Notes
@@ -258,8 +257,8 @@ def read_description(
     """
     file = root if root.suffix.lower() == ".json" else root / "dataset.json"
     folder = root if root.is_dir() else root.parent
-    content = read_json_list(file) if file.is_file() else {}
-    meanings = label_meanings(content, file)
+    content = read_json_object(file) if file.is_file() else {}
+    meanings = parse_labels(content, file)
     channel_names = _read_channel_names(content)
     label_names = {value: _clean_text(name) or f"label_{value}" for value, name in meanings.names}
     if listed is not None:

@@ -242,8 +242,8 @@ def _cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
     # What decides how the files are read, besides themselves: a volume of several in one file,
     # and which structures of DICOM objects or masks are labels.
     reading = case.scan.volume
-    if case.structures:
-        reading += case.structures.key
+    if case.label_source:
+        reading += case.label_source.key
     digest = hash_scan(Scan(case.name, (*case.scan.parts, *label_files), reading))
     suffix = "" if ignore is None else f"-without-{ignore}"
     return cache / f"{digest}{suffix}.json"

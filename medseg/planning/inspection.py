@@ -93,7 +93,7 @@ def _check_channel_names(root: Path, listed: CaseListing, requested: Sequence[Ch
 
 def _count_channels(listed: CaseListing, description: DatasetDescription) -> int:
     """Return how many channels a case has: as many as are named, or as most cases have."""
-    counts = Counter(len(row.images) for row in listed.rows)
+    counts = Counter(len(row.images) for row in listed.cases)
     named = len(description.channel_names)
     if named in counts:
         return named

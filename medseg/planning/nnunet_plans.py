@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
-from medseg.datasets.layouts.msd_csv import read_json_list
+from medseg.datasets.layouts.dataset_json import read_json_object
 from medseg.errors import DatasetError, Fault
 
 FULL_3D, FULL_2D = "3d_fullres", "2d"
@@ -156,7 +156,7 @@ def is_nnunet_plans(path: Path) -> bool:
     """
     if path.suffix.lower() != ".json" or not path.is_file():
         return False
-    return isinstance(read_json_list(path).get("configurations"), dict)
+    return isinstance(read_json_object(path).get("configurations"), dict)
 
 
 def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
@@ -169,7 +169,7 @@ def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
     Raises:
         DatasetError: If it lacks that configuration, or contradicts itself.
     """
-    plans = _validate(_PlansFile, read_json_list(path), path, "")
+    plans = _validate(_PlansFile, read_json_object(path), path, "")
     name = _choose_configuration(plans, dims)
     content = _resolve_inheritance(plans.configurations, name, path)
     if "architecture" not in content:

@@ -5,6 +5,9 @@ that a package subclasses in its own tests; each lies in a module of its own, an
 module imports pytest.
 
 * ``medseg.testing.image_formats``: the contract of an image format.
+* ``medseg.testing.backends``: the contract of a backend.
+* ``medseg.testing.result_formats``: the contract of a result format.
+* ``medseg.testing.losses``: the contract of a loss.
 """
 
 from medseg.testing.phantoms import KIDNEY, LIVER, make_phantom, write_dataset

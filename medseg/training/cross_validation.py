@@ -59,9 +59,9 @@ def train_folds(
         CheckpointError: If it began with other cases.
     """
     if run.folder.has_begun:
-        require_same_cases(run, folds.fingerprint)
+        require_same_cases(run, folds.content_hash)
     elif group.is_main:
-        begin_run(run, folds.fingerprint)
+        begin_run(run, folds.content_hash)
     group.barrier()
     with run.folder.locked() if group.is_main else contextlib.nullcontext():
         runs = [open_fold_run(run, fold) for fold in folds.numbers]

@@ -22,8 +22,8 @@ from medseg.labels import LabelSet
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import summarise
 from medseg.networks.decoding import painting_of
-from medseg.networks.devices import training_precision
 from medseg.networks.inferers import Autocast, training_inferer, window_inferer
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import Supervised, build_network
 from medseg.preprocessing.transforms import IMAGE, LABEL, get_padding_value
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -85,7 +85,7 @@ class Learner:
     ) -> None:
         training = spec.training
         self._spec, self._device, self._listeners = spec, device, listeners
-        self._precision = training_precision(spec, device)
+        self._precision = choose_training_precisions(spec, device).network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.network = build_network(spec).to(device)

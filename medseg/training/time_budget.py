@@ -19,8 +19,8 @@ import torch
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
-from medseg.networks.devices import training_precision
 from medseg.networks.inferers import training_inferer
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.networks.unet import Supervised, build_network
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Learner, build_optimizer
@@ -273,7 +273,7 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
     """
     network = Supervised(build_network(spec).to(device))
     loss, optimizer = build_loss(spec), build_optimizer(network, spec.training)
-    forward = training_inferer(device, training_precision(spec, device))
+    forward = training_inferer(device, choose_training_precisions(spec, device).network)
     batch, patch = spec.training.batch_size, spec.training.patch
     image = torch.randn(batch, len(spec.channels), *patch, device=device)
     label = torch.zeros(batch, 1, *patch, dtype=torch.long, device=device)

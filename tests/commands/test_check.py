@@ -48,6 +48,14 @@ def test_a_network_that_does_not_fit_is_a_fault(tmp_path: Path) -> None:
     assert places(check(write_json(tmp_path, made))) == ["network.args.spam"]
 
 
+def test_a_loss_that_is_not_installed_is_a_fault_until_the_bundle_is_trained(
+    tmp_path: Path,
+) -> None:
+    loss = {"training": {"loss": "focal"}}
+    assert places(check(write_json(tmp_path, content(**loss)))) == ["training.loss"]
+    assert places(check(trained_bundle(tmp_path / "trained", made_spec(**loss)))) == []
+
+
 def test_good_data_are_counted_with_progress(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", 3)
     events: list[Event] = []

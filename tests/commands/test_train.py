@@ -218,6 +218,14 @@ def test_a_full_folder_is_never_overwritten(trained: Trained) -> None:
         train(trained.bundle, data=trained.data, out=trained.folder, device="cpu")
 
 
+def test_a_loss_that_is_not_installed_is_refused_before_data_are_read(tmp_path: Path) -> None:
+    bundle = write_json(tmp_path, content(training={"loss": "focal"}))
+    with pytest.raises(BundleError) as caught:
+        train(bundle, data=tmp_path / "absent", out=tmp_path / "run", device="cpu")
+    assert [fault.where for fault in caught.value.faults] == ["training.loss"]
+    assert not (tmp_path / "run").exists()
+
+
 def test_resume_refuses_another_bundle(trained: Trained) -> None:
     with pytest.raises(BundleError) as caught:
         train(

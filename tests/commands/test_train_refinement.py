@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from support.bundles import write_json
-from support.trainings import Zygote, checkpoint, same, weights
+from support.trainings import CPU_KINDS, Zygote, checkpoint, same, start_zygote, weights
 
 from medseg import train
 from medseg.bundle.bundle import load_bundle
@@ -46,16 +46,15 @@ FLAT = {
 }
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    """One process for the trainings that are killed."""
-    started = Zygote()
-    yield started
-    started.close()
+@pytest.fixture(scope="module", params=CPU_KINDS)
+def zygote(request: pytest.FixtureRequest) -> Iterator[Zygote]:
+    """One process for all training runs of this file, on each kind of CPU that this one can be."""
+    with start_zygote(computes_bf16=request.param) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all runs are, with their data."""
     home = tmp_path_factory.mktemp("refine")
     write_dataset(home / "data", 10, shape=(24, 20, 16), spacing=9.0)

@@ -10,23 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.trainings import Zygote, checkpoint, same, weights
+from support.trainings import CPU_KINDS, Zygote, checkpoint, same, start_zygote, weights
 
 from medseg.testing import write_dataset
 
 STEPS = 60
 
 
-@pytest.fixture(scope="module")
-def zygote() -> Iterator[Zygote]:
-    """One process for all trainings of this file."""
-    started = Zygote()
-    yield started
-    started.close()
+@pytest.fixture(scope="module", params=CPU_KINDS)
+def zygote(request: pytest.FixtureRequest) -> Iterator[Zygote]:
+    """One process for all training runs of this file, on each kind of CPU that this one can be."""
+    with start_zygote(computes_bf16=request.param) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(zygote: Zygote, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where all runs are, so that they share one MLflow store: making one takes seconds."""
     return tmp_path_factory.mktemp("resume")
 

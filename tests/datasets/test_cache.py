@@ -98,7 +98,7 @@ def test_a_damaged_entry_is_told_with_what_to_do(
     (entry / name).unlink()
     if content is not None:
         (entry / name).write_bytes(content)
-    with pytest.raises(OutputError, match="remove that folder"):
+    with pytest.raises(OutputError, match="remove its folder"):
         read_entry(entry)
 
 
@@ -169,7 +169,7 @@ def test_the_first_of_two_that_prepare_one_case_wins(case: Case, tmp_path: Path)
 def test_a_full_disk_leaves_nothing_behind(case: Case, small_disk: Path) -> None:
     with (small_disk / "filler").open("wb") as filler:
         filler.write(bytes(60 << 10))
-    with pytest.raises(OutputError, match="preprocessed case"):
+    with pytest.raises(OutputError, match="written to the cache"):
         prepared(case, small_disk / "cache")
     assert not list((small_disk / "cache").iterdir())
 

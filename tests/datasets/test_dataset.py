@@ -49,38 +49,38 @@ def test_cases_that_were_found_are_not_looked_for_again(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_is_of_content(data: Path, tmp_path: Path) -> None:
-    first = opened(data, tmp_path / "a").fingerprint
-    assert opened(data, tmp_path / "b", fold=1).fingerprint == first
+    first = opened(data, tmp_path / "a").content_hash
+    assert opened(data, tmp_path / "b", fold=1).content_hash == first
     other = write_dataset(tmp_path / "other", 4, seed=50)
-    assert opened(other, tmp_path / "a").fingerprint != first
+    assert opened(other, tmp_path / "a").content_hash != first
     renamed = write_dataset(tmp_path / "renamed", 4)
     (renamed / "dataset.json").unlink()
     for number, path in enumerate(sorted(renamed.glob("*/*"))):
         path.rename(path.with_name(f"case_{number % 4}.nii.gz"))
     assert (
-        opened(renamed, tmp_path / "c", None).fingerprint
-        == opened(data, tmp_path / "a", None).fingerprint
+        opened(renamed, tmp_path / "c", None).content_hash
+        == opened(data, tmp_path / "a", None).content_hash
     )
 
 
 def test_the_fingerprint_is_of_labels_and_folds_too(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", 4)
-    first = opened(root, tmp_path / "cache").fingerprint
+    first = opened(root, tmp_path / "cache").content_hash
     label = sorted((root / "labelsTr").iterdir())[0]
     other = sorted((root / "labelsTr").iterdir())[1]
     before = label.read_bytes()
     label.write_bytes(other.read_bytes())
-    assert opened(root, tmp_path / "cache").fingerprint != first
+    assert opened(root, tmp_path / "cache").content_hash != first
     label.write_bytes(before)
-    assert opened(root, tmp_path / "cache").fingerprint == first
+    assert opened(root, tmp_path / "cache").content_hash == first
     listing = json.loads((root / "dataset.json").read_text())
     for number, case in enumerate(listing["training"]):
         case["fold"] = number % 2
     (root / "dataset.json").write_text(json.dumps(listing))
-    listed = opened(root, tmp_path / "cache").fingerprint
+    listed = opened(root, tmp_path / "cache").content_hash
     listing["training"][0]["fold"] = 1
     (root / "dataset.json").write_text(json.dumps(listing))
-    assert opened(root, tmp_path / "cache").fingerprint != listed
+    assert opened(root, tmp_path / "cache").content_hash != listed
 
 
 def test_an_unchanged_case_is_read_once_and_for_all(tmp_path: Path) -> None:

@@ -275,3 +275,18 @@ def test_the_metadata_have_every_field_stock_monai_asks_for(kind: str, tmp_path:
                 "value_range", "is_patch_data", "channel_def",
             } <= tensor.keys()  # fmt: skip
             assert len(tensor["channel_def"]) == tensor["num_channels"]
+
+
+def test_a_loss_that_monai_does_not_know_has_no_train_config_and_the_metadata_say_so(
+    tmp_path: Path,
+) -> None:
+    spec = made_spec(training={"loss": "tversky"})
+    bundle = trained_bundle(tmp_path / "bundle", spec)
+    assert sorted(file.name for file in (bundle / "configs").iterdir()) == [
+        "inference.json",
+        "metadata.json",
+    ]
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert "loss tversky is not one of MONAI's" in metadata["training"]
+    plain = trained_bundle(tmp_path / "plain", made_spec())
+    assert "training" not in json.loads((plain / "configs" / "metadata.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
+from support import dicom
 
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io import itk, nifti, read_image
@@ -188,3 +190,30 @@ def test_a_sheared_grid_goes_back_to_nibabel_only():
     assert np.allclose(nifti.make_label_image(labels, volume).affine, affine)
     with pytest.raises(OutputError, match="sheared"):
         itk.make_label_image(labels, volume)
+
+
+def test_a_list_of_files_is_the_channels_of_one_scan(tmp_path: Path) -> None:
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    files = []
+    for number in range(2):
+        files.append(tmp_path / f"channel_{number}.nii.gz")
+        nib.save(nib.Nifti1Image(numbered((3, 4, 5)) + number, affine), files[-1])
+    expected = np.stack([numbered((3, 4, 5)), numbered((3, 4, 5)) + 1])
+    both = [nib.load(file) for file in files]
+    for channels in (files, [str(file) for file in files], both, [[files[0]], both[1]]):
+        volume = as_volume(channels)
+        assert np.array_equal(volume.array, expected)
+        assert np.array_equal(volume.affine, affine)
+
+
+def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
+    images = [nib.Nifti1Image(numbered((3, 4, 5)), np.diag([mm, 1, 1, 1])) for mm in (1.0, 1.1)]
+    with pytest.raises(GeometryError, match="channel file 2"):
+        as_volume(images)
+
+
+def test_a_list_of_dicom_files_is_one_series(tmp_path: Path) -> None:
+    folder = dicom.save(tmp_path, dicom.series())
+    files = sorted(folder.iterdir())
+    assert np.array_equal(as_volume(files).array, as_volume(folder).array)
+    assert as_volume([folder, folder]).array.shape[0] == 2

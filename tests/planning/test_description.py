@@ -34,7 +34,7 @@ def test_both_ways_of_naming_labels_are_read(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_learned_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"regions \(whole\).*'regions_class_order' must list 1"):
+    with pytest.raises(DatasetError, match=r"'regions_class_order' must list 1 .*are whole"):
         read_description(write_listing(tmp_path, labels={"background": 0, "whole": [1, 2]}))
 
 
@@ -65,7 +65,7 @@ def test_a_value_keeps_the_name_that_the_list_gives_it(tmp_path: Path) -> None:
     assert "values [3]" in notes["labels"]
     assert "No case has left" in notes["labels"]
     named = {"1": "core", "2": "edema", "3": "enhancing"}
-    parts = read_description(write_listing(tmp_path, labels=named)).labels(
+    parts = read_description(write_listing(tmp_path, labels=named)).describe_labels(
         fingerprint_of_values(1, 2, 4), notes
     )
     assert [la["name"] for la in parts] == ["core", "edema", "enhancing"]

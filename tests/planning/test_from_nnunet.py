@@ -209,8 +209,8 @@ def test_regions_with_an_order_and_values_of_their_own(tmp_path: Path) -> None:
     [
         (BRATS, None, "'regions_class_order' must list 3 values"),
         (BRATS, [1, 2], "'regions_class_order' must list 3 values"),
-        (BRATS | {"enhancing tumor": ["3"]}, [1, 2, 3], "'enhancing tumor' must be a value or"),
-        (BRATS | {"enhancing tumor": []}, [1, 2, 3], "'enhancing tumor' must be a value or"),
+        (BRATS | {"enhancing tumor": ["3"]}, [1, 2, 3], "label 'enhancing tumor' is"),
+        (BRATS | {"enhancing tumor": []}, [1, 2, 3], "label 'enhancing tumor' is"),
     ],
 )
 def test_regions_that_make_no_sense_are_refused(

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
 from medseg.labels import Label, LabelSet
 from medseg.metrics.metrics import score_case
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
@@ -46,25 +45,3 @@ def test_the_bound_is_below_the_truth_wherever_the_bundles_own_is(
     for name, true in compute_mask_dice(given_mask, truth, LABELS).items():
         lower = judged.labels[name].lower if name in judged.labels else None
         assert lower is None or lower <= true + 1e-4
-
-
-def judged(name: str, raw: dict[str, float]) -> JudgedMask:
-    return JudgedMask(name, estimate_mask_quality(raw, raw, Quality(0.9), None))
-
-
-def test_the_worst_come_first_and_the_table_says_why() -> None:
-    cases = [judged("good", {"a": 0.9, "b": 0.8}), judged("bad", {"a": 0.2}), judged("none", {})]
-    review = MaskReview(tuple(sorted(cases, key=review_order)), ())
-    assert [one.case for one in review.cases] == ["none", "bad", "good"]
-    lines = agreement_csv(review).splitlines()
-    assert lines[0].startswith("case,label,expected_dice,lower_bound,raw_expected_dice")
-    assert lines[1] == "none,mean,,,,,0.9000,,0"
-    assert lines[2] == "bad,mean,,,0.2000,0.2000,0.9000,,0"
-    assert [line.split(",")[:2] for line in lines[4:]] == [
-        ["good", "mean"],
-        ["good", "a"],
-        ["good", "b"],
-    ]
-    heading, *rows = review.summary_rows()
-    assert heading[3] == "expected, raw"
-    assert rows[2][:4] == ("good", "0.850", "b 0.800", "0.850")

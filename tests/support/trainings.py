@@ -6,22 +6,39 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import pytest
 import torch
+
+from medseg.networks.devices import CPU_BF16
+
+CPU_KINDS = [
+    pytest.param(
+        True,
+        id="bf16",
+        marks=pytest.mark.skipif(
+            not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not compute in bf16"
+        ),
+    ),
+    pytest.param(False, id="no bf16"),
+]
+"""Whether the CPU counts as one with bf16, for fixtures that try both."""
 
 
 class Zygote:
     """Starts trainings, and kills them if wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, computes_bf16: bool) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("train_zygote.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", CPU_BF16: str(int(computes_bf16))},
         )
         assert self._out.readline() == "ready\n"
 
@@ -40,6 +57,16 @@ class Zygote:
     def close(self) -> None:
         """End it."""
         self._process.communicate()
+
+
+@contextmanager
+def start_zygote(*, computes_bf16: bool) -> Iterator[Zygote]:
+    """Start the process that forks training runs, and end it."""
+    started = Zygote(computes_bf16=computes_bf16)
+    try:
+        yield started
+    finally:
+        started.close()
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from support.bundles import NESTED, made_spec
+from support.plugins import install_package, site  # noqa: F401
 
-from medseg.training.losses import DeepSupervisionLoss, build_loss
+from medseg.bundle.bundle import parse_spec, spec_json
+from medseg.errors import BundleError
+from medseg.testing.losses import LossContract
+from medseg.training.losses import (
+    LOSSES,
+    DeepSupervisionLoss,
+    LossTerms,
+    build_dice_ce,
+    build_loss,
+    check_loss,
+)
+
+
+class TestDiceCE(LossContract):
+    """The shipped loss keeps the contract that others must keep."""
+
+    build = staticmethod(build_dice_ce)
 
 
 def ignoring() -> DeepSupervisionLoss:
@@ -218,3 +238,82 @@ def test_regions_that_nobody_annotated_teach_nothing() -> None:
     assert torch.isfinite(loss)
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+# --- losses of installed packages ---
+
+TVERSKY = """
+import torch
+from medseg.training.losses import LossTerms
+
+class Tversky:
+    def __init__(self, context):
+        if context.labels.has_regions:
+            raise ValueError("regions are not supported")
+        self.channels = context.labels.channels
+
+    def __call__(self, logits, label):
+        one_hot = torch.nn.functional.one_hot(label[:, 0], self.channels).movedim(-1, 1)
+        share = (logits.softmax(dim=1) * one_hot).mean()
+        return LossTerms(1 - share, {"overlap": share})
+"""
+
+
+@pytest.fixture
+def tversky(site: Path) -> Iterator[None]:  # noqa: F811
+    """An installed package that adds the loss ``tversky``."""
+    points = {"medseg.losses": {"tversky": "loss_package:Tversky"}}
+    install_package(site, "loss_package", points, TVERSKY)
+    LOSSES.refresh()
+    yield
+    LOSSES.refresh()
+
+
+@pytest.mark.usefixtures("tversky")
+def test_a_bundle_may_name_the_loss_of_an_installed_package() -> None:
+    spec = made_spec(training={"loss": "tversky"})
+    check_loss(spec)
+    loss = build_loss(spec)
+    logits = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    total = loss([logits], torch.ones(1, 1, 4, 4).long())
+    assert total.item() == pytest.approx(1 - 1 / 9)
+    assert loss.parts["overlap"].item() == pytest.approx(1 / 9)
+    assert parse_spec(json.loads(spec_json(spec))).training == spec.training
+
+
+@pytest.mark.usefixtures("tversky")
+def test_labels_that_a_loss_refuses_are_a_fault_of_the_bundle() -> None:
+    with pytest.raises(BundleError) as caught:
+        check_loss(made_spec(**NESTED, training={"loss": "tversky"}))
+    (fault,) = caught.value.faults
+    assert fault.where == "training.loss"
+    assert "regions are not supported" in fault.what
+
+
+def test_a_loss_that_is_not_installed_is_refused_with_those_that_are() -> None:
+    with pytest.raises(BundleError) as caught:
+        check_loss(made_spec(training={"loss": "focal"}))
+    (fault,) = caught.value.faults
+    assert fault.where == "training.loss"
+    assert "no loss 'focal'" in fault.what
+    assert "dice_ce" in fault.what
+
+
+def test_a_bundle_that_names_no_loss_keeps_its_json() -> None:
+    assert "loss" not in json.loads(spec_json(made_spec()))["training"]
+    named = made_spec(training={"loss": "dice_ce"})
+    assert spec_json(named) == spec_json(made_spec())
+
+
+def test_each_level_is_scored_with_the_weight_of_its_depth() -> None:
+    def count_voxels(logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
+        assert logits.dtype == torch.float32
+        assert logits.shape[2:] == label.shape[2:]
+        voxels = torch.tensor(float(label.numel()))
+        return LossTerms(voxels, {"voxels": voxels})
+
+    loss = DeepSupervisionLoss(count_voxels)
+    levels = [torch.zeros(1, 3, n, n).half() for n in (4, 2, 1)]
+    total = loss(levels, torch.zeros(1, 1, 4, 4).long())
+    assert total.item() == pytest.approx((4 * 16 + 2 * 4 + 1 * 1) / 7)
+    assert loss.parts == {"voxels": torch.tensor(16.0)}

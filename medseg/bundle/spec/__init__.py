@@ -32,6 +32,7 @@ from medseg.bundle.spec.trained import (
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
+    DEFAULT_LOSS,
     FITTED,
     AugmentationSpec,
     InferenceSpec,
@@ -42,6 +43,7 @@ from medseg.bundle.spec.training import (
 
 __all__ = [
     "AUGMENTATIONS",
+    "DEFAULT_LOSS",
     "FITTED",
     "GROUPS",
     "LEAST_AGREEMENT",

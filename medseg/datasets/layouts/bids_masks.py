@@ -6,50 +6,33 @@ called as their ``label-`` entity says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
-from medseg.datasets.layouts.entries import CaseListing
-from medseg.datasets.mask_files import Masks
+from medseg.datasets.layouts.bids_names import LABEL, BidsFile
+from medseg.datasets.layouts.contract import CaseListing
+from medseg.datasets.layouts.label_names import find_known, normalize_name, select_labels
+from medseg.datasets.mask_files import MaskFiles
 from medseg.datasets.names import abbreviate
-from medseg.errors import DatasetError
-
-MASK = "mask"
-"""Suffix of a mask."""
-
-_LABEL = "label"
+from medseg.errors import DatasetError, ScanError
 
 
-class Label(Protocol):
-    """A label file whose name follows BIDS."""
-
-    @property
-    def file(self) -> Path:
-        """The file."""
-
-    @property
-    def entities(self) -> Mapping[str, str]:
-        """``label`` → ``liver``, …"""
-
-    @property
-    def suffix(self) -> str:
-        """``mask``, ``dseg``."""
-
-
-def belong_together(labels: Sequence[Label]) -> bool:
+def form_one_label_map(labels: Sequence[BidsFile]) -> bool:
     """Tell whether several label files are masks whose names differ in ``label-`` alone."""
-    others = {
-        (label.file.parent, tuple((k, v) for k, v in label.entities.items() if k != _LABEL))
-        for label in labels
-    }
-    names = {plain(label.entities.get(_LABEL, "")) for label in labels}
-    all_masks = all(label.suffix == MASK for label in labels)
-    return all_masks and len(others) == 1 and len(names) == len(labels) and "" not in names
+    if not all(label.is_mask for label in labels):
+        return False
+    names = {normalize_name(label.entities.get(LABEL, "")) for label in labels}
+    if "" in names or len(names) < len(labels):
+        return False
+    return len({_name_without_label(label) for label in labels}) == 1
 
 
-def values_by_name(
-    sessions: Sequence[Sequence[Label]], wanted: Mapping[str, int], found: CaseListing
+def _name_without_label(label: BidsFile) -> tuple[object, ...]:
+    entities = ((key, value) for key, value in label.entities.items() if key != LABEL)
+    return (label.file.parent, *entities)
+
+
+def choose_mask_values(
+    sessions: Sequence[Sequence[BidsFile]], wanted: Mapping[str, int], listing: CaseListing
 ) -> dict[str, int]:
     """Return ``label-`` → value, where masks are to be told by their names.
 
@@ -60,7 +43,7 @@ def values_by_name(
         sessions: The label files of each session.
         wanted: Name → value of the bundle's labels; empty where there is no bundle yet. Masks of
             other names are background.
-        found: Knows the names of other label files' values; a warning is added to it.
+        listing: Knows the names of other label files' values; takes a warning.
 
     Returns:
         The masks to take; empty where values in the files count.
@@ -68,67 +51,73 @@ def values_by_name(
     Raises:
         DatasetError: If the bundle names none of them, or values of other label files have no name.
     """
-    masks = [[one for one in labels if one.suffix == MASK] for labels in sessions]
-    names = sorted({one.entities[_LABEL] for its in masks for one in its if _LABEL in one.entities})
-    known = {plain(name): value for name, value in wanted.items()}
-    values = {name: known[plain(name)] for name in names if plain(name) in known}
-    several = any(len(its) > 1 for its in masks)
-    differing = len({plain(name) for name in names}) > 1
-    if not several and not (differing and (values or not wanted)):
+    masks = [[label for label in labels if label.is_mask] for labels in sessions]
+    names = _label_names(masks)
+    if not _are_told_by_name(masks, names, wanted):
         return {}
-    if not wanted:
-        return _numbered(names, len(masks) > sum(map(bool, masks)), found)
-    unnamed = [name for name in names if name not in values]
-    if not values:
+    if wanted:
+        return select_labels(names, wanted, listing, "mask")
+    has_label_maps = any(not session for session in masks)
+    if has_label_maps and not listing.label_names:
         raise DatasetError(
-            f"{found.origin}: holds no mask of a label that the bundle names "
-            f"({abbreviate(wanted)}); those there are {abbreviate(unnamed, 20)}"
+            "some sessions have masks and others _dseg files, and nothing says what the values "
+            "of the latter mean; add a dseg.tsv with the columns index and name",
+            source=listing.origin,
         )
-    if unnamed:
-        found.warnings.append(
-            f"masks that the bundle does not name count as background: {abbreviate(unnamed)}"
-        )
-    return values
+    return _number_names(names, listing.label_names)
 
 
-def _numbered(names: Sequence[str], beside_others: bool, found: CaseListing) -> dict[str, int]:
-    """Give each name a value: that which label maps have for it, or one that is free."""
-    if beside_others and not found.label_names:
-        raise DatasetError(
-            f"{found.origin}: some sessions have masks and others _dseg files, and nothing says "
-            "what the values of the latter mean; add a dseg.tsv with the columns index and name"
-        )
-    known = {plain(name): value for value, name in found.label_names.items()}
+def _label_names(masks: Sequence[Sequence[BidsFile]]) -> list[str]:
+    names: set[str] = set()
+    for session in masks:
+        names |= {mask.entities[LABEL] for mask in session if LABEL in mask.entities}
+    return sorted(names)
+
+
+def _are_told_by_name(
+    masks: Sequence[Sequence[BidsFile]], names: Sequence[str], wanted: Mapping[str, int]
+) -> bool:
+    if any(len(session) > 1 for session in masks):
+        return True
+    differ = len({normalize_name(name) for name in names}) > 1
+    has_wanted = bool(find_known(names, wanted)) or not wanted
+    return differ and has_wanted
+
+
+def _number_names(names: Sequence[str], label_names: Mapping[int, str]) -> dict[str, int]:
+    """Give each name a value: that which label maps have for it, or the next free one."""
+    known = {normalize_name(name): value for value, name in label_names.items()}
     for name in names:
-        known.setdefault(plain(name), max(known.values(), default=0) + 1)
-    return {name: known[plain(name)] for name in names}
+        known.setdefault(normalize_name(name), max(known.values(), default=0) + 1)
+    return {name: known[normalize_name(name)] for name in names}
 
 
-def joined(labels: Iterable[Label], values: Mapping[str, int]) -> Masks | str:
-    """Return the masks of one session as one label map, or why they are none."""
-    labels = list(labels)
-    nameless = [one.file.name for one in labels if _LABEL not in one.entities]
+def join_masks(labels: Sequence[BidsFile], values: Mapping[str, int]) -> MaskFiles:
+    """Return the masks of one session as one label map.
+
+    Raises:
+        ScanError: If a mask does not say of which label it is, or none is one to take.
+    """
+    nameless = [label.file.name for label in labels if LABEL not in label.entities]
     if nameless:
-        return f"{nameless[0]} has no label- in its name, which says which label it is a mask of"
-    named = sorted((one.entities[_LABEL], one.file) for one in labels)
+        raise ScanError(
+            "a mask has no label- in its name, which says of which label it is", detail=nameless[0]
+        )
+    named = sorted((label.entities[LABEL], label.file) for label in labels)
     taken = tuple((file, name) for name, file in named if name in values)
     if not taken:
-        return f"has none of the labels; its masks are {abbreviate(name for name, _ in named)}"
-    return Masks(taken, {name: values[name] for _, name in taken})
+        names = abbreviate(name for name, _ in named)
+        raise ScanError("has no mask of the labels", detail=f"its masks are {names}")
+    return MaskFiles(taken, {name: values[name] for _, name in taken})
 
 
-def missing(cases: Sequence[Masks], values: Mapping[str, int]) -> str:
+def describe_missing(cases: Sequence[MaskFiles], values: Mapping[str, int]) -> str:
     """Say which labels have no mask in some sessions, or nothing."""
-    counts = {
-        name: sum(all(one != value for one in case.values.values()) for case in cases)
-        for name, value in values.items()
-    }
-    lacking = [f"{name} in {count} of {len(cases)}" for name, count in counts.items() if count]
+    lacking = []
+    for name, value in values.items():
+        count = sum(value not in case.values.values() for case in cases)
+        if count:
+            lacking.append(f"{name} in {count} of {len(cases)}")
     if not lacking:
         return ""
     return f"sessions without a mask of a label count as having none of it: {abbreviate(lacking)}"
-
-
-def plain(name: str) -> str:
-    """Return a name as names are compared: capitals do not count."""
-    return name.strip().casefold()

@@ -1,16 +1,21 @@
-"""What a ``dataset.json`` says of the values in its label files."""
+"""What a ``dataset.json`` says, of MSD and of nnU-Net: above all, of the values in label files."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medseg._support.tables import read_text
 from medseg.errors import DatasetError
 
+LISTING = "dataset.json"
+"""What the file is called."""
+
 IGNORE = "ignore"
-"""What nnU-Net calls the value of voxels that nobody annotated."""
+"""What nnU-Net calls the value of unlabelled voxels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +34,13 @@ class NamedRegion:
 
 
 @dataclass(frozen=True, slots=True)
-class Meanings:
+class LabelMeanings:
     """What the values in label files stand for.
 
     Attributes:
         names: Value and name of each label, background left out.
-        ignore: The value of voxels that nobody annotated, if there is one.
-        regions: Structures made of them, in the order in which they are painted.
+        ignore: The value of unlabelled voxels, if there is one.
+        regions: Structures made of labels, in nnU-Net's ``regions_class_order``.
     """
 
     names: tuple[tuple[int, str], ...] = ()
@@ -43,87 +48,141 @@ class Meanings:
     regions: tuple[NamedRegion, ...] = ()
 
 
-def label_meanings(said: Mapping[str, Any], listing: Path) -> Meanings:
+def read_json_object(path: Path) -> Mapping[str, Any]:
+    """Read a JSON file that holds one object.
+
+    Raises:
+        DatasetError: If it is no JSON object.
+    """
+    try:
+        content = json.loads(read_text(path))
+    except RecursionError as error:
+        raise DatasetError("is nested too deeply for a list of cases", source=path) from error
+    except ValueError as error:
+        raise DatasetError("is not valid JSON", source=path, detail=str(error)) from error
+    if not isinstance(content, dict):
+        kind = describe_kind(content)
+        raise DatasetError(f"must hold a JSON object {{…}}, holds {kind}", source=path)
+    return content
+
+
+def describe_kind(value: Any) -> str:
+    """Say what kind of JSON value this is: ``a list``."""
+    kinds = {dict: "an object", list: "a list", str: "text", type(None): "nothing"}
+    return kinds.get(type(value), "a number")
+
+
+def parse_labels(content: Mapping[str, Any], listing: Path) -> LabelMeanings:
     """Read the ``labels`` of MSD, ``{"1": "liver"}``, or of nnU-Net, ``{"liver": 1}``.
 
     nnU-Net's may be regions, ``{"tumour": [1, 2], "core": 2}``, with the value that each paints
     in ``regions_class_order``.
 
     Args:
-        said: The content of ``dataset.json``.
+        content: The content of ``dataset.json``.
         listing: Where it stands, for errors.
 
     Raises:
         DatasetError: If regions are not right.
     """
-    if any(isinstance(value, list) and len(value) != 1 for _, value in _labels(said)):
-        regions = _regions(said, listing)
-        return Meanings(_names_of_values(regions), ignored_value(said), regions)
+    ignore = find_ignore_value(content)
+    if _has_regions(content):
+        regions = _parse_regions(content, listing)
+        return LabelMeanings(_name_values(regions), ignore, regions)
     names: dict[int, str] = {}
-    for key, value in _labels(said):
-        value = value[0] if isinstance(value, list) else value
-        number, name = (value, key) if isinstance(value, int) else (key, value)
-        if str(number).isdecimal() and int(number) > 0 and not _is_ignore(name):
-            names[int(number)] = name if isinstance(name, str) else ""
-    return Meanings(tuple(names.items()), ignored_value(said))
+    for value, name in _iterate_labels(content):
+        number = _parse_value(value)
+        if number is not None and not _is_ignore(name):
+            names[number] = name if isinstance(name, str) else ""
+    return LabelMeanings(tuple(names.items()), ignore)
 
 
-def _regions(said: Mapping[str, Any], listing: Path) -> tuple[NamedRegion, ...]:
-    named = [(name, _values_of(name, value, listing)) for name, value in _labels(said)]
-    named = [(name, values) for name, values in named if values != (0,) and not _is_ignore(name)]
-    order = said.get("regions_class_order")
-    order = list(order) if isinstance(order, list | tuple) else []
-    if len(order) != len(named) or not all(_is_value(value) for value in order):
+def find_ignore_value(content: Mapping[str, Any]) -> int | None:
+    """Return the value of unlabelled voxels, if a ``dataset.json`` has one."""
+    for value, name in _iterate_labels(content):
+        number = _parse_value(value)
+        if number is not None and _is_ignore(name):
+            return number
+    return None
+
+
+def _has_regions(content: Mapping[str, Any]) -> bool:
+    entries = _labels_of(content).values()
+    return any(isinstance(entry, list) and len(entry) != 1 for entry in entries)
+
+
+def _labels_of(content: Mapping[str, Any]) -> Mapping[Any, Any]:
+    labels = content.get("labels")
+    return labels if isinstance(labels, dict) else {}
+
+
+def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield value and name of each label, whichever of the two its key is."""
+    for key, entry in _labels_of(content).items():
+        # nnU-Net may write a single value as a list of one.
+        value = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
+        if isinstance(value, int):
+            yield value, key
+        else:
+            yield key, value
+
+
+def _parse_value(value: Any) -> int | None:
+    """Return a label's value; ``None`` for background, and for what is no value."""
+    text = str(value)
+    if not text.isdecimal() or int(text) == 0:
+        return None
+    return int(text)
+
+
+def _parse_regions(content: Mapping[str, Any], listing: Path) -> tuple[NamedRegion, ...]:
+    named = []
+    for name, entry in _labels_of(content).items():
+        values = _parse_region_values(name, entry, listing)
+        if values != (0,) and not _is_ignore(name):
+            named.append((str(name), values))
+    order = content.get("regions_class_order")
+    painted = order if isinstance(order, list) else []
+    names = [name for name, _ in named]
+    if len(painted) != len(named) or not all(_is_label_value(value) for value in painted):
         raise DatasetError(
-            f"{listing}: its labels are regions ({', '.join(str(name) for name, _ in named)}), so "
-            f"'regions_class_order' must list {len(named)} values, the one that each paints in "
-            f"label maps; it is {order}"
+            f"its labels are regions, so 'regions_class_order' must list {len(named)} values, the "
+            "one that each region paints in label maps",
+            source=listing,
+            detail=f"the regions are {', '.join(names)}; 'regions_class_order' is {order}",
         )
     return tuple(
-        NamedRegion(str(name), values, paint)
-        for (name, values), paint in zip(named, order, strict=True)
+        NamedRegion(name, values, value)
+        for (name, values), value in zip(named, painted, strict=True)
     )
 
 
-def _values_of(name: Any, said: Any, listing: Path) -> tuple[int, ...]:
-    values = said if isinstance(said, list) else [said]
-    if not values or not all(value == 0 or _is_value(value) for value in values):
+def _parse_region_values(name: Any, entry: Any, listing: Path) -> tuple[int, ...]:
+    values = entry if isinstance(entry, list) else [entry]
+    if not values or not all(value == 0 or _is_label_value(value) for value in values):
         raise DatasetError(
-            f"{listing}: the label '{name}' must be a value or a list of values of label files, "
-            f"got {said}"
+            "each label must be a value or a list of values of label files; one of them is not",
+            source=listing,
+            detail=f"the label '{name}' is {entry}",
         )
     return tuple(values)
 
 
-def _is_value(value: Any) -> bool:
+def _is_label_value(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _names_of_values(regions: Sequence[NamedRegion]) -> tuple[tuple[int, str], ...]:
+def _name_values(regions: Sequence[NamedRegion]) -> tuple[tuple[int, str], ...]:
     """Name single values, which nnU-Net names only as parts of regions.
 
     A value that is a region by itself has its name; one that a region paints is the rest of it.
     """
     names: dict[int, str] = {}
     for region in regions:
-        alone = region.values == (region.paints,)
-        names[region.paints] = region.name if alone else f"rest of {region.name}"
-    held = sorted({value for region in regions for value in region.values})
-    return tuple((value, names.get(value, f"value {value}")) for value in held)
-
-
-def ignored_value(said: Mapping[str, Any]) -> int | None:
-    """Return the value of voxels that nobody annotated, if a ``dataset.json`` says one."""
-    for key, value in _labels(said):
-        number, name = (value, key) if isinstance(value, int) else (key, value)
-        if _is_ignore(name) and str(number).isdecimal() and int(number) > 0:
-            return int(number)
-    return None
-
-
-def _labels(said: Mapping[str, Any]) -> ItemsView[Any, Any]:
-    labels = said.get("labels")
-    return (labels if isinstance(labels, dict) else {}).items()
+        is_alone = region.values == (region.paints,)
+        names[region.paints] = region.name if is_alone else f"rest of {region.name}"
+    held = {value for region in regions for value in region.values}
+    return tuple((value, names.get(value, f"value {value}")) for value in sorted(held))
 
 
 def _is_ignore(name: Any) -> bool:

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg._support.folders import Listing
+from medseg._support.folders import list_files
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.dicom_structures import Structures
+from medseg.datasets.dicom_structures import DicomStructures
+from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.entries import CaseListing, ListedCase, Selection
+from medseg.datasets.layouts.label_names import normalize_name, select_labels
 from medseg.datasets.names import abbreviate, make_series_name
 from medseg.errors import DatasetError, Fault, ScanError
 from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
 from medseg.io.dicom.structures import LabelObject, hash_patient, read_label_object
 from medseg.io.dicom.volume import is_dicom
 
+_MOST_NAMED = 20
+
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _LabelledSeries:
+    """A series that labels were drawn on.
+
+    Attributes:
+        series: The series.
+        objects: The label objects drawn on it.
+    """
+
+    series: Series
+    objects: Sequence[LabelObject]
+
+
+@dataclass(frozen=True, slots=True)
+class _DicomCase:
     """A case to be.
 
     Attributes:
@@ -31,217 +47,276 @@ class _Found:
 
     series: Series
     channels: tuple[Series, ...]
-    objects: list[LabelObject]
+    objects: list[LabelObject] = field(default_factory=list)
 
 
-def holds_dicom(listing: Listing) -> bool:
-    """Tell whether there is any DICOM file among those of a folder."""
-    return any(is_dicom(file) for file in listing.files)
-
-
-def dicom(root: Path, listing: Listing, wanted: Selection) -> CaseListing:
-    """List the DICOM series that have labels; each is a case, grouped by patient.
+class DicomLayout:
+    """DICOM series that have labels; each is a case, grouped by patient.
 
     A label object belongs to the series that it names, else to the one that holds the instances
     it names, else to the only one in its frame of reference. Several objects of a series make up
     its label map together. Where a bundle has several channels, the others are series of the same
     study on the same grid (``dicom_channels``), and what was drawn on one counts for all.
-
-    Args:
-        root: The folder.
-        listing: The files in it and below, each of which is read once.
-        wanted: The channels, whose modality says which labelled series to take, and the labels
-            by name; structures of other names are background. Without labels every structure is
-            taken, numbered by name; without a modality that is there, the one of most labelled
-            series.
-
-    Raises:
-        DatasetError: If no series has labels, or none of those wanted.
     """
-    found = CaseListing(root, has_fields=True)
-    found.faults.extend(listing.left_out)
-    series, skipped = group_series(listing.files)
-    labelled = _matched(series, _objects(skipped, root, found), root, found)
-    if not labelled:
-        raise DatasetError(
-            f"{root}: of {len(series)} DICOM series none has a SEG or RTSTRUCT here that refers to "
-            "it",
-            found.faults,
-        )
-    chosen = _of_one_modality(labelled, wanted.channels, found)
-    values = _values([one for _, objects in chosen for one in objects], wanted.labels, found)
-    for name, value in values.items():
-        found.label_names.setdefault(value, name)
-    used = {id(one) for one, _ in labelled}
-    for case in _cases(series, chosen, wanted.channels, root, found):
-        _add(found, case, values, root)
-        used |= {id(one) for one in case.channels}
-    bare = len(series) - len(used)
-    if bare:
-        found.warnings.append(f"{bare} DICOM series have no SEG or RTSTRUCT and are not used")
-    return found
 
+    def recognizes(self, root: Path) -> bool:
+        """Tell whether there is any DICOM file in a folder or below it."""
+        return root.is_dir() and any(is_dicom(file) for file in list_files(root).files)
 
-def _objects(
-    skipped: Sequence[SkippedFile], root: Path, found: CaseListing
-) -> Iterator[LabelObject]:
-    for one in skipped:
-        try:
-            known = (
-                None if one.reason == NOT_DICOM or one.is_damaged else read_label_object(one.file)
+    def list_cases(self, root: Path, selection: Selection) -> CaseListing:
+        """List the labelled series.
+
+        Args:
+            root: The folder; each file in it and below is read once.
+            selection: The channels, whose modality says which labelled series to take, and the
+                labels by name; structures of other names are background. Without labels every
+                structure is taken, numbered by name; without a modality that is there, the one
+                of most labelled series.
+
+        Raises:
+            DatasetError: If no series has labels, or none of those wanted.
+        """
+        listing = CaseListing(root, has_fields=True)
+        files = list_files(root)
+        listing.faults.extend(files.left_out)
+        series, skipped = group_series(files.files)
+        labelled = _match_objects(series, _read_objects(skipped, listing), listing)
+        if not labelled:
+            raise DatasetError(
+                f"of {len(series)} DICOM series none has a SEG or RTSTRUCT here that refers to it",
+                listing.faults,
+                source=root,
             )
-            why = one.reason if one.is_damaged else ""
-        except ScanError as error:
-            known, why = None, str(error)
-        if why:
-            found.faults.append(Fault(one.file.relative_to(root).as_posix(), why))
-        elif known is not None:
-            yield known
+        chosen = _choose_modality(labelled, selection.channels, listing)
+        objects = [each for entry in chosen for each in entry.objects]
+        values = _choose_values(objects, selection.labels, listing)
+        for name, value in values.items():
+            listing.label_names.setdefault(value, name)
+        cases = _make_cases(series, chosen, selection.channels, listing)
+        for case in cases:
+            _add_case(case, values, listing)
+        _warn_of_unused(series, labelled, cases, listing)
+        return listing
 
 
-def _matched(
-    series: Sequence[Series], objects: Iterator[LabelObject], root: Path, found: CaseListing
-) -> list[tuple[Series, list[LabelObject]]]:
-    """Return the labelled series, in the order of ``series``, with their label objects."""
-    instances, references = _contents(series)
-    matched: dict[int, list[LabelObject]] = defaultdict(list)
-    for one in objects:
-        named = {n for n, its in enumerate(series) if its.uid and its.uid in one.series}
-        shown = {n for uid in one.instances for n in instances.get(uid, ())}
-        beside = {n for uid in one.frames_of_reference for n in references.get(uid, ())}
-        owners = (named & shown) or named or shown or (set() if one.series else beside)
-        if len(owners) == 1:
-            matched[owners.pop()].append(one)
+# --- label objects ------------------------------------------------------------------------
+
+
+def _read_objects(skipped: Iterable[SkippedFile], listing: CaseListing) -> Iterator[LabelObject]:
+    """Yield the label objects among files of no series; damaged files become faults."""
+    for file in skipped:
+        where = file.file.relative_to(listing.origin).as_posix()
+        if file.is_damaged:
+            listing.faults.append(Fault(where, file.reason))
             continue
-        what = (
-            f"refers to {len(owners)} DICOM series here; a label map belongs to one"
-            if owners
-            else "refers to a DICOM series that is not here"
-        )
-        found.faults.append(Fault(one.file.relative_to(root).as_posix(), what))
-    return [(series[n], matched[n]) for n in sorted(matched)]
+        if file.reason == NOT_DICOM:
+            continue
+        try:
+            label_object = read_label_object(file.file)
+        except ScanError as error:
+            listing.faults.append(Fault.from_error(where, error))
+            continue
+        if label_object is not None:
+            yield label_object
 
 
-def _contents(
-    series: Sequence[Series],
-) -> tuple[Mapping[str, set[int]], Mapping[str, set[int]]]:
-    """Return SOP Instance UID → series, and Frame of Reference UID → series, by their places."""
-    instances: dict[str, set[int]] = defaultdict(set)
-    references: dict[str, set[int]] = defaultdict(set)
-    for place, one in enumerate(series):
-        for frame in one.frames:
-            instances[frame.sop_uid].add(place)
-            references[frame.frame_of_reference].add(place)
-    return instances, references
+def _match_objects(
+    series: Sequence[Series], objects: Iterable[LabelObject], listing: CaseListing
+) -> list[_LabelledSeries]:
+    """Return the labelled series, in the order of ``series``, with their label objects."""
+    index = _SeriesIndex.of(series)
+    matched: dict[int, list[LabelObject]] = defaultdict(list)
+    for label_object in objects:
+        owners = index.find_owners(label_object)
+        if len(owners) == 1:
+            matched[owners.pop()].append(label_object)
+            continue
+        what = "refers to a DICOM series that is not here"
+        if owners:
+            what = f"refers to {len(owners)} DICOM series here; a label map belongs to one"
+        where = label_object.file.relative_to(listing.origin).as_posix()
+        listing.faults.append(Fault(where, what))
+    return [_LabelledSeries(series[place], matched[place]) for place in sorted(matched)]
 
 
-def _of_one_modality(
-    labelled: Sequence[tuple[Series, list[LabelObject]]],
-    channels: Sequence[ChannelSpec],
-    found: CaseListing,
-) -> list[tuple[Series, list[LabelObject]]]:
-    often = Counter(one.modality for one, _ in labelled)
-    named = [channel.modality for channel in channels if channel.modality in often]
-    usual = min(often, key=lambda name: (-often[name], name))
-    modality = named[0] if named else usual
-    others = sorted(f"{count} of {name}" for name, count in often.items() if name != modality)
-    found.channel_names = tuple(channel.name for channel in channels) or (modality or ANY,)
+@dataclass(frozen=True, slots=True)
+class _SeriesIndex:
+    """Which series hold what a label object may refer to; series by their places in a list.
+
+    Attributes:
+        by_uid: Series Instance UID → series.
+        by_instance: SOP Instance UID → series.
+        by_frame_of_reference: Frame of Reference UID → series.
+    """
+
+    by_uid: Mapping[str, set[int]]
+    by_instance: Mapping[str, set[int]]
+    by_frame_of_reference: Mapping[str, set[int]]
+
+    @classmethod
+    def of(cls, series: Sequence[Series]) -> _SeriesIndex:
+        uids: dict[str, set[int]] = defaultdict(set)
+        instances: dict[str, set[int]] = defaultdict(set)
+        frames_of_reference: dict[str, set[int]] = defaultdict(set)
+        for place, each in enumerate(series):
+            if each.uid:
+                uids[each.uid].add(place)
+            for frame in each.frames:
+                instances[frame.sop_uid].add(place)
+                frames_of_reference[frame.frame_of_reference].add(place)
+        return cls(uids, instances, frames_of_reference)
+
+    def find_owners(self, label_object: LabelObject) -> set[int]:
+        """Return the series that a label object may have been drawn on."""
+        named = _look_up(self.by_uid, label_object.series)
+        shown = _look_up(self.by_instance, label_object.instances)
+        if named and shown:
+            return (named & shown) or named
+        if named or shown or label_object.series:
+            # An object that names a series does not belong to another in its frame of reference.
+            return named or shown
+        return _look_up(self.by_frame_of_reference, label_object.frames_of_reference)
+
+
+def _look_up(index: Mapping[str, set[int]], uids: Iterable[str]) -> set[int]:
+    places: set[int] = set()
+    for uid in uids:
+        places |= index.get(uid, set())
+    return places
+
+
+# --- which series and structures ----------------------------------------------------------
+
+
+def _choose_modality(
+    labelled: Sequence[_LabelledSeries], channels: Sequence[ChannelSpec], listing: CaseListing
+) -> list[_LabelledSeries]:
+    """Return the labelled series of one modality: the first channel's that is there, or most."""
+    counts = Counter(entry.series.modality for entry in labelled)
+    wanted = [channel.modality for channel in channels if channel.modality in counts]
+    modality = wanted[0] if wanted else _most_frequent(counts)
+    listing.channel_names = tuple(channel.name for channel in channels) or (modality or ANY,)
     asked = sorted({channel.modality for channel in channels} - {ANY})
-    if asked and not named:
-        found.warnings.append(
+    if asked and not wanted:
+        listing.warnings.append(
             f"no labelled series is of {abbreviate(asked)}, as the bundle's channels are; those of "
             f"{modality} are taken"
         )
-    if others and (len(channels) > 1 or not named):
-        found.warnings.append(
+    others = sorted(f"{count} of {name}" for name, count in counts.items() if name != modality)
+    if others and (len(channels) > 1 or not wanted):
+        listing.warnings.append(
             f"the labelled series of {modality} are taken; {abbreviate(others)} are not. The "
             "modality of the bundle's first channel chooses"
         )
-    return [(one, objects) for one, objects in labelled if one.modality == modality]
+    return [entry for entry in labelled if entry.series.modality == modality]
 
 
-def _cases(
+def _most_frequent(counts: Counter[str]) -> str:
+    return min(counts, key=lambda name: (-counts[name], name))
+
+
+def _choose_values(
+    objects: Iterable[LabelObject], wanted: Mapping[str, int], listing: CaseListing
+) -> dict[str, int]:
+    """Return name → value, of the structures to take."""
+    names = sorted({name for each in objects for name in each.names})
+    if wanted:
+        return select_labels(names, wanted, listing, "structure")
+    plain = sorted({normalize_name(name) for name in names})
+    numbers = {name: number for number, name in enumerate(plain, start=1)}
+    return {name: numbers[normalize_name(name)] for name in names}
+
+
+# --- cases --------------------------------------------------------------------------------
+
+
+def _make_cases(
     series: Sequence[Series],
-    labelled: Sequence[tuple[Series, list[LabelObject]]],
+    labelled: Sequence[_LabelledSeries],
     channels: Sequence[ChannelSpec],
-    root: Path,
-    found: CaseListing,
-) -> list[_Found]:
+    listing: CaseListing,
+) -> list[_DicomCase]:
     """Return each labelled series with the series of its other channels, where there are some."""
     if len(channels) < 2:
-        return [_Found(one, (one,), objects) for one, objects in labelled]
+        return [
+            _DicomCase(entry.series, (entry.series,), list(entry.objects)) for entry in labelled
+        ]
     studies = Studies(series, channels)
-    cases: dict[tuple[int, ...], _Found] = {}
-    for one, objects in labelled:
-        chosen = studies.channels_of(one)
-        if isinstance(chosen, str):
-            found.faults.append(Fault(make_series_name(one, root), chosen))
+    cases: dict[tuple[int, ...], _DicomCase] = {}
+    for entry in labelled:
+        try:
+            chosen = studies.find_channels(entry.series)
+        except ScanError as error:
+            name = make_series_name(entry.series, listing.origin)
+            listing.faults.append(Fault.from_error(name, error))
             continue
-        case = cases.setdefault(tuple(map(id, chosen)), _Found(one, chosen, []))
-        case.objects.extend(objects)
+        # Labels drawn on several channels of one case are labels of that case.
+        key = tuple(id(each) for each in chosen)
+        case = cases.setdefault(key, _DicomCase(entry.series, chosen))
+        case.objects.extend(entry.objects)
     return list(cases.values())
 
 
-def _values(
-    objects: Sequence[LabelObject], wanted: Mapping[str, int], found: CaseListing
-) -> dict[str, int]:
-    """Return name → value, of the structures to take."""
-    there = sorted({name for one in objects for name in one.names})
-    if not wanted:
-        plain = sorted({_plain(name) for name in there})
-        return {name: plain.index(_plain(name)) + 1 for name in there}
-    known = {_plain(name): value for name, value in wanted.items()}
-    values = {name: known[_plain(name)] for name in there if _plain(name) in known}
-    unnamed = [name for name in there if name not in values]
-    if not values:
-        raise DatasetError(
-            f"{found.origin}: holds no structure that the bundle names "
-            f"({abbreviate(wanted)}); those there are {abbreviate(unnamed, 20)}"
-        )
-    if unnamed:
-        found.warnings.append(
-            f"structures that the bundle does not name count as background: {abbreviate(unnamed)}"
-        )
-    return values
-
-
-def _plain(name: str) -> str:
-    """Return a name as names are compared: capitals do not count."""
-    return name.strip().casefold()
-
-
-def _add(found: CaseListing, case: _Found, values: Mapping[str, int], root: Path) -> None:
-    """Make a row of a labelled series, or say why it cannot be one."""
-    name = make_series_name(case.series, root)
-    taken = [(one.file, tuple(n for n in one.names if n in values)) for one in case.objects]
-    taken = [(file, names) for file, names in taken if names]
-    fault = _fault(case.objects, taken)
-    if fault:
-        found.faults.append(Fault(name, fault))
+def _add_case(case: _DicomCase, values: Mapping[str, int], listing: CaseListing) -> None:
+    """List a case, or say why it cannot be one."""
+    name = make_series_name(case.series, listing.origin)
+    files = []
+    for each in case.objects:
+        names = tuple(structure for structure in each.names if structure in values)
+        if names:
+            files.append((each.file, names))
+    try:
+        _check_structures(case.objects, files)
+    except ScanError as error:
+        listing.faults.append(Fault.from_error(name, error))
         return
-    own = {each: values[each] for _, names in taken for each in names}
-    found.rows.append(
+    taken = {structure: values[structure] for _, names in files for structure in names}
+    listing.cases.append(
         ListedCase(
-            images=tuple(one.files[0] for one in case.channels),
-            label=taken[0][0],
+            images=tuple(channel.files[0] for channel in case.channels),
+            label=files[0][0],
             name=name,
             fields={"patient": hash_patient(case.series.files[0]) or name},
-            series=tuple(one.files for one in case.channels),
+            series=tuple(channel.files for channel in case.channels),
             volume=case.series.volume,
-            structures=Structures(tuple(taken), own),
+            label_source=DicomStructures(tuple(files), taken),
         )
     )
 
 
-def _fault(
-    objects: Sequence[LabelObject], taken: Sequence[tuple[Path, tuple[str, ...]]]
-) -> str | None:
-    if not taken:
-        there = abbreviate(sorted({name for one in objects for name in one.names}), 20)
-        return f"has none of the labels; its structures are {there or 'empty'}"
-    often = Counter(name for _, names in taken for name in names)
-    repeated = sorted(name for name, count in often.items() if count > 1)
+def _check_structures(
+    objects: Iterable[LabelObject], files: Sequence[tuple[Path, tuple[str, ...]]]
+) -> None:
+    """Refuse a case without one of the labels, or with one of them in several files.
+
+    Raises:
+        ScanError: Says which.
+    """
+    if not files:
+        there = sorted({name for each in objects for name in each.names})
+        raise ScanError(
+            "has none of the labels",
+            detail=f"its structures are {abbreviate(there, _MOST_NAMED) or 'empty'}",
+        )
+    counts = Counter(name for _, names in files for name in names)
+    repeated = sorted(name for name, count in counts.items() if count > 1)
     if repeated:
-        files = abbreviate(file.name for file, names in taken if {*names} & {*repeated})
-        return f"several files have a structure '{repeated[0]}' ({files}); keep one"
-    return None
+        holders = [file.name for file, names in files if not set(names).isdisjoint(repeated)]
+        raise ScanError(
+            "several files have the same structure; keep one of them",
+            detail=f"'{repeated[0]}' in {abbreviate(holders)}",
+        )
+
+
+def _warn_of_unused(
+    series: Sequence[Series],
+    labelled: Iterable[_LabelledSeries],
+    cases: Iterable[_DicomCase],
+    listing: CaseListing,
+) -> None:
+    used = {id(entry.series) for entry in labelled}
+    for case in cases:
+        used |= {id(channel) for channel in case.channels}
+    unused = len(series) - len(used)
+    if unused:
+        listing.warnings.append(f"{unused} DICOM series have no SEG or RTSTRUCT and are not used")

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.names import abbreviate
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.geometry import compute_affine, group_by_position, split_stacks
 from medseg.io.dicom.series import Series
 from medseg.volume import Volume
@@ -28,6 +28,7 @@ _REMEDY = (
     "resample it onto the labelled series' grid, saved as DICOM of the same study and frame of "
     "reference, or list NIfTI files in a cases.csv"
 )
+_MOST_REASONS = 3
 
 
 class Studies:
@@ -40,139 +41,181 @@ class Studies:
 
     def __init__(self, series: Sequence[Series], channels: Sequence[ChannelSpec]) -> None:
         self._channels = channels
-        self._by_study: dict[str, list[Series]] = defaultdict(list)
         self._grids: dict[int, Volume | None] = {}
-        often = Counter(channel.modality for channel in channels)
-        self._alone = {name for name, count in often.items() if count == 1 and name != ANY}
-        for one in series:
-            self._by_study[one.study].append(one)
+        self._by_study: dict[str, list[Series]] = defaultdict(list)
+        for each in series:
+            self._by_study[each.study].append(each)
+        counts = Counter(channel.modality for channel in channels)
+        self._single_modalities = {
+            modality for modality, count in counts.items() if count == 1 and modality != ANY
+        }
 
-    def channels_of(self, labelled: Series) -> tuple[Series, ...] | str:
-        """Return the series of each channel, in order, or why that is not certain.
+    def find_channels(self, labelled: Series) -> tuple[Series, ...]:
+        """Return the series of each channel, in order.
 
         Args:
             labelled: The series that labels were drawn on; it need not be a channel itself.
+
+        Raises:
+            ScanError: If that is not certain; says why.
         """
         mates = self._by_study[labelled.study] if labelled.study else [labelled]
-        off = {id(one): why for one in mates if (why := self._why_not(one, labelled))}
-        if id(labelled) in off:
-            return f"its series is no channel among several: it {off[id(labelled)]}"
-        beside = [one for one in mates if id(one) not in off]
-        options = [self._options(channel, beside, labelled) for channel in self._channels]
-        chosen = _told_apart(options)
-        for channel, fitting, one in zip(self._channels, options, chosen, strict=True):
-            if one is None:
-                return _several(channel, fitting) or _none(channel, mates, off)
-        return tuple(one for one in chosen if one is not None)
+        obstacles = self._find_obstacles(mates, labelled)
+        if id(labelled) in obstacles:
+            reason = obstacles[id(labelled)]
+            raise ScanError(f"its series cannot be one of several channels: it {reason}")
+        usable = [mate for mate in mates if id(mate) not in obstacles]
+        options = [self._find_options(channel, usable, labelled) for channel in self._channels]
+        chosen = []
+        assigned = _assign(options)
+        for channel, candidates, series in zip(self._channels, options, assigned, strict=True):
+            if series is not None:
+                chosen.append(series)
+            elif candidates:
+                raise _ambiguous_channel(channel, candidates)
+            else:
+                raise _missing_channel(channel, mates, obstacles)
+        return tuple(chosen)
 
-    def _options(
-        self, channel: ChannelSpec, beside: Sequence[Series], labelled: Series
+    def _find_options(
+        self, channel: ChannelSpec, usable: Sequence[Series], labelled: Series
     ) -> list[Series]:
-        fitting = [one for one in beside if _is_of(channel, one)]
-        if channel.modality in self._alone:
-            if labelled in fitting:
+        """Return the series that may be a channel."""
+        candidates = [series for series in usable if _has_modality(series, channel)]
+        if channel.modality in self._single_modalities:
+            if labelled in candidates:
                 return [labelled]
-            if len(fitting) == 1:
-                return fitting
-        equal = [one for one in fitting if _words(_told(one)) == _words(channel.name)]
-        return equal or [one for one in fitting if _words(channel.name) <= _words(_told(one))]
+            if len(candidates) == 1:
+                return candidates
+        name = _split_words(channel.name)
+        equal = [series for series in candidates if _describing_words(series) == name]
+        return equal or [series for series in candidates if name <= _describing_words(series)]
 
-    def _why_not(self, one: Series, labelled: Series) -> str:
-        """Return why a series of a labelled one's study cannot be a channel beside it."""
-        grid, wanted = self._grid(one), self._grid(labelled)
-        if one.shares_files:
+    def _find_obstacles(self, mates: Iterable[Series], labelled: Series) -> dict[int, str]:
+        """Return why series of a labelled one's study cannot be channels beside it, by ``id``."""
+        obstacles = {}
+        for mate in mates:
+            reason = self._find_obstacle(mate, labelled)
+            if reason:
+                obstacles[id(mate)] = reason
+        return obstacles
+
+    def _find_obstacle(self, series: Series, labelled: Series) -> str:
+        if series.shares_files:
             return "lies in files that hold several volumes; split them first"
+        grid, wanted = self._grid_of(series), self._grid_of(labelled)
         if grid is None or wanted is None:
             return "is no volume that can be read for certain"
-        if len(_references(one)) != 1 or _references(one) != _references(labelled):
+        frame_of_reference = _frames_of_reference(series)
+        if len(frame_of_reference) != 1 or frame_of_reference != _frames_of_reference(labelled):
             return "has another frame of reference than the labelled series, or none"
-        if grid.shape != wanted.shape:
-            return f"has {_times(grid)} voxels and the labelled series {_times(wanted)}; {_REMEDY}"
-        if not wanted.on_same_grid(grid):
-            away = wanted.grid_distance(grid)
-            return f"lies {away:.3g} mm off the labelled series' grid; {_REMEDY}"
+        try:
+            wanted.require_same_grid(grid, "the labelled series and this one")
+        except GeometryError as error:
+            return f"does not lie on the labelled series' grid: {error.message}; {_REMEDY}"
         return ""
 
-    def _grid(self, one: Series) -> Volume | None:
-        if id(one) not in self._grids:
-            self._grids[id(one)] = _grid_of(one)
-        return self._grids[id(one)]
+    def _grid_of(self, series: Series) -> Volume | None:
+        if id(series) not in self._grids:
+            self._grids[id(series)] = _compute_grid(series)
+        return self._grids[id(series)]
 
 
-def _grid_of(one: Series) -> Volume | None:
+def _compute_grid(series: Series) -> Volume | None:
     """Return a series' grid as reading it would place it; ``None`` where reading would refuse."""
+    if not series.frames:
+        return None
     try:
-        stacks, _ = split_stacks(one.frames) if one.frames else ([], [])
+        stacks, _ = split_stacks(series.frames)
         if len(stacks) != 1:
             return None
         frames = [place[0] for place in group_by_position(stacks[0].frames)]
-        affine, _ = compute_affine(frames, one.description)
+        affine, _ = compute_affine(frames)
     except GeometryError:
         return None
     shape = (1, frames[0].columns, frames[0].rows, len(frames))
     return Volume(np.broadcast_to(np.zeros(1, np.uint8), shape), affine)
 
 
-def _told_apart(options: Sequence[Sequence[Series]]) -> list[Series | None]:
-    """Choose a series for each channel; what only one channel can be is taken from the others."""
-    chosen: list[Series | None] = [None] * len(options)
+def _assign(options: Sequence[Sequence[Series]]) -> list[Series | None]:
+    """Choose a series for each channel; what only one channel can be is taken from the others.
+
+    Args:
+        options: The series that each channel may be.
+
+    Returns:
+        The series of each channel, ``None`` where several are left, or none.
+    """
+    assigned: list[Series | None] = [None] * len(options)
     while True:
-        taken = {id(one) for one in chosen if one is not None}
-        left = [[one for one in fitting if id(one) not in taken] for fitting in options]
-        sure = [n for n, one in enumerate(chosen) if one is None and len(left[n]) == 1]
-        alone = Counter(id(left[n][0]) for n in sure)
-        sure = [n for n in sure if alone[id(left[n][0])] == 1]
-        if not sure:
-            return chosen
-        for n in sure:
-            chosen[n] = left[n][0]
+        certain = _find_certain(options, assigned)
+        if not certain:
+            return assigned
+        for channel, series in certain.items():
+            assigned[channel] = series
 
 
-def _is_of(channel: ChannelSpec, one: Series) -> bool:
-    return channel.modality in (ANY, one.modality)
+def _find_certain(
+    options: Sequence[Sequence[Series]], assigned: Sequence[Series | None]
+) -> dict[int, Series]:
+    """Return channel → series, where one series is left that no other channel must be."""
+    taken = {id(series) for series in assigned if series is not None}
+    only: dict[int, Series] = {}
+    for channel, candidates in enumerate(options):
+        left = [series for series in candidates if id(series) not in taken]
+        if assigned[channel] is None and len(left) == 1:
+            only[channel] = left[0]
+    counts = Counter(id(series) for series in only.values())
+    return {channel: series for channel, series in only.items() if counts[id(series)] == 1}
 
 
-def _several(channel: ChannelSpec, fitting: Sequence[Series]) -> str:
-    if not fitting:
-        return ""
-    how = (
-        f"{len(fitting)} series on its grid may be"
-        if len(fitting) > 1
-        else "another channel may be the same series as"
+def _ambiguous_channel(channel: ChannelSpec, candidates: Sequence[Series]) -> ScanError:
+    if len(candidates) > 1:
+        what = f"{len(candidates)} series on its grid may be the channel '{channel.name}'"
+    else:
+        what = f"another channel may be the same series as the channel '{channel.name}'"
+    return ScanError(
+        f"{what}; name the bundle's channels as Series Descriptions are, or keep one of the series",
+        detail=_describe_all(candidates),
     )
-    return (
-        f"{how} the channel '{channel.name}' ({_listed(fitting)}); name the bundle's channels as "
-        "Series Descriptions are, or keep one of the series"
+
+
+def _missing_channel(
+    channel: ChannelSpec, mates: Sequence[Series], obstacles: Mapping[int, str]
+) -> ScanError:
+    name = _split_words(channel.name)
+    near = [mate for mate in mates if id(mate) in obstacles and _has_modality(mate, channel)]
+    named = [mate for mate in near if name <= _describing_words(mate)] or near
+    reasons = [f"{_describe(mate)} {obstacles[id(mate)]}" for mate in named[:_MOST_REASONS]]
+    return ScanError(
+        f"has no series for the channel '{channel.name}' ({channel.modality}) on its grid",
+        detail="; ".join(reasons) or f"its study holds {_describe_all(mates)}",
     )
 
 
-def _none(channel: ChannelSpec, mates: Sequence[Series], off: Mapping[int, str]) -> str:
-    near = [one for one in mates if id(one) in off and _is_of(channel, one)]
-    named = [one for one in near if _words(channel.name) <= _words(_told(one))] or near
-    reasons = [f"{_shown(one)} {off[id(one)]}" for one in named[:3]]
-    said = "; ".join(reasons) or f"its study holds {_listed(mates)}"
-    return f"has no series for the channel '{channel.name}' ({channel.modality}): {said}"
+def _has_modality(series: Series, channel: ChannelSpec) -> bool:
+    return channel.modality in (ANY, series.modality)
 
 
-def _listed(series: Sequence[Series]) -> str:
-    return abbreviate(_shown(one) for one in series)
+def _describe_all(series: Iterable[Series]) -> str:
+    return abbreviate(_describe(each) for each in series)
 
 
-def _shown(one: Series) -> str:
-    return f"'{_told(one) or 'no description'}' ({one.modality or ANY})"
+def _describe(series: Series) -> str:
+    return f"'{_description(series) or 'no description'}' ({series.modality or ANY})"
 
 
-def _told(one: Series) -> str:
-    return " ".join(filter(None, (one.description, one.volume_name)))
+def _description(series: Series) -> str:
+    return " ".join(filter(None, (series.description, series.volume_name)))
 
 
-def _words(text: str) -> frozenset[str]:
+def _describing_words(series: Series) -> frozenset[str]:
+    return _split_words(_description(series))
+
+
+def _split_words(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\w+", text.casefold().replace("_", " ")))
 
 
-def _references(one: Series) -> set[str]:
-    return {frame.frame_of_reference for frame in one.frames if frame.frame_of_reference}
-
-
-def _times(grid: Volume) -> str:
-    return "×".join(str(size) for size in grid.shape)
+def _frames_of_reference(series: Series) -> set[str]:
+    return {frame.frame_of_reference for frame in series.frames if frame.frame_of_reference}

@@ -17,7 +17,7 @@ from medseg.inference.backends.pytorch import TorchBackend
 AUTO = "auto"
 
 
-def _check_backend(backend: Backend) -> None:
+def check_backend(backend: Backend) -> None:
     """Make sure that an entry point names a backend.
 
     Raises:
@@ -31,7 +31,7 @@ BACKENDS: Registry[Backend] = Registry(
     "medseg.backends",
     "backend",
     {"torch": TorchBackend(), "openvino": OpenVinoBackend()},
-    check=_check_backend,
+    check=check_backend,
 )
 """What ``--backend`` takes besides ``auto``."""
 

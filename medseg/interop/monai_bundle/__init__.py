@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg._support.files import write_atomically
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec
 from medseg.interop.monai_bundle.inference import inference_config
 from medseg.interop.monai_bundle.metadata import inert, metadata
 from medseg.interop.monai_bundle.parts import Parts
@@ -39,6 +39,9 @@ def write_monai_bundle(
 ) -> None:
     """Write ``configs/metadata.json``, ``inference.json`` and ``train.json``.
 
+    A bundle with a loss that stock MONAI does not know gets no ``train.json``, and its
+    ``metadata.json`` says why: such a bundle is trained by medseg alone.
+
     Args:
         folder: The bundle; its weights are in ``models``.
         spec: The bundle's spec, as its training decided.
@@ -52,8 +55,9 @@ def write_monai_bundle(
     configs = {
         "metadata": metadata(spec, parts, scores),
         "inference": inference_config(spec, parts, members),
-        "train": train_config(spec, parts),
     }
+    if spec.training.loss == DEFAULT_LOSS:
+        configs["train"] = train_config(spec, parts)
     for name, config in configs.items():
         text = json.dumps(config, indent=4, default=_encode)
         write_atomically(folder / "configs" / f"{name}.json", text + "\n")

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from medseg.bundle.spec import BundleSpec, MonaiNetworkSpec
+from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec, MonaiNetworkSpec
 from medseg.interop.monai_bundle.parts import Config, Parts
 from medseg.preprocessing.transforms import IMAGE
 
@@ -68,6 +68,17 @@ def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, f
             },
             "outputs": {"pred": _tensor(modality, len(channels), parts, "segmentation", channels)},
         },
+        **_training_note(spec),
+    }
+
+
+def _training_note(spec: BundleSpec) -> Config:
+    """Say why there is no ``train.json``, where there is none."""
+    if spec.training.loss == DEFAULT_LOSS:
+        return {}
+    return {
+        "training": f"The loss {spec.training.loss} is not one of MONAI's. Stock MONAI cannot "
+        "train this bundle, so there is no train.json; train it with medseg."
     }
 
 

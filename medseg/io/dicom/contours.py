@@ -7,27 +7,67 @@ pixels; pixel ``(0, 0)`` has its centre at the origin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Shape = tuple[int, int]
 
-_CHANNEL = 0.25
-"""How far beside pixel centres a channel to a hole runs, so that it never touches one."""
+_Numbers = npt.NDArray[np.float64]
+_Indices = npt.NDArray[np.int64]
+
+_KEYHOLE_OFFSET = 0.25
+"""How far beside pixel centres a keyhole to a hole runs, so that it never touches one."""
 _DIGITS = 6
 _EDGES_AT_ONCE = 4096
 """Bounds the memory for polygons that someone made of millions of points."""
 
 
-def trace_outlines(mask: Mask) -> list[Points]:
-    """Return polygons around the pixels of a mask, holes joined to their outline by a channel.
+class _Edges(NamedTuple):
+    """Edges of a polygon, from point to point; each array has shape ``(edges,)``.
 
-    The channel has no width and is walked twice (DICOM PS3.3 C.8.8.6.3 calls it a keyhole), so
-    that polygons never need to be subtracted from each other.
+    Attributes:
+        i: Where they start.
+        j: Where they start.
+        next_i: Where they end.
+        next_j: Where they end.
+    """
+
+    i: _Numbers
+    j: _Numbers
+    next_i: _Numbers
+    next_j: _Numbers
+
+    @classmethod
+    def of_polygon(cls, polygon: Points) -> _Edges:
+        """Return a polygon's edges, the last one back to its first point."""
+        i, j = polygon.T
+        return cls(i, j, np.roll(i, -1), np.roll(j, -1))
+
+    def take(self, selected: Any) -> _Edges:
+        """Return some of the edges, by their indices, a mask or a slice."""
+        return _Edges(*(values[selected] for values in self))
+
+    def point_up(self) -> _Edges:
+        """Return the edges turned so that ``j`` never falls along them."""
+        is_falling = self.j > self.next_j
+        return _Edges(
+            np.where(is_falling, self.next_i, self.i),
+            np.where(is_falling, self.next_j, self.j),
+            np.where(is_falling, self.i, self.next_i),
+            np.where(is_falling, self.j, self.next_j),
+        )
+
+
+def trace_outlines(mask: Mask) -> list[Points]:
+    """Return polygons around the pixels of a mask, holes joined to their outline by a keyhole.
+
+    The keyhole has no width and is walked twice (DICOM PS3.3 C.8.8.6.3), so that polygons never
+    need to be subtracted from each other.
 
     Args:
         mask: Shape ``(i, j)``.
@@ -38,23 +78,30 @@ def trace_outlines(mask: Mask) -> list[Points]:
     """
     from skimage.measure import find_contours
 
-    found = np.nonzero(mask)
-    if not found[0].size:
+    i, j = np.nonzero(mask)
+    if not i.size:
         return []
-    low = np.array([axis.min() for axis in found])
-    high = np.array([axis.max() for axis in found])
-    box = np.pad(mask[low[0] : high[0] + 1, low[1] : high[1] + 1], 1)
-    loops = find_contours(box.astype(np.float64), 0.5, fully_connected="low")
-    corners = [_corners(loop[:-1] + low - 1) for loop in loops]
-    # scikit-image walks with the mask on its left, so outlines and holes turn opposite ways.
-    outer = [loop for loop in corners if _area(loop) < 0]
-    holes = [loop for loop in corners if _area(loop) > 0]
-    for hole in sorted(holes, key=lambda hole: float(hole[:, 1].min())):
-        _join(outer, hole)
-    return outer
+    corner = np.array([i.min(), j.min()])
+    box = mask[i.min() : i.max() + 1, j.min() : j.max() + 1]
+    padded = np.pad(box, 1).astype(np.float64)
+    outlines = []
+    holes = []
+    for loop in find_contours(padded, 0.5, fully_connected="low"):
+        # Closed by a repeated point, which goes; and padded by one pixel.
+        polygon = _drop_straight_points(loop[:-1] + corner - 1)
+        # scikit-image walks with the mask on its left, so outlines and holes turn opposite ways.
+        area = _compute_signed_area(polygon)
+        if area < 0:
+            outlines.append(polygon)
+        elif area > 0:
+            holes.append(polygon)
+    # From the top down, so that an upper hole that is met has been joined already.
+    for hole in sorted(holes, key=_get_top):
+        _join_hole(outlines, hole)
+    return outlines
 
 
-def fill_polygons(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
+def fill_polygons(polygons: Iterable[Points], shape: Shape) -> Mask:
     """Return the pixels whose centres lie inside, by the even-odd rule over all polygons.
 
     A centre exactly on a polygon's edge belongs to the side of larger ``i``, then ``j``, so that
@@ -71,100 +118,147 @@ def fill_polygons(polygons: Iterable[Points], shape: tuple[int, int]) -> Mask:
     rounded = [np.round(polygon, _DIGITS) for polygon in polygons]
     if not rounded:
         return mask
-    low, high = _box(rounded, shape)
-    size = (int(high[0] - low[0]), int(high[1] - low[1]))
+    low, high = _find_box(rounded, shape)
+    i_size, j_size = (high - low).tolist()
     # Each edge turns over all pixels behind it: one mark where it crosses a line of pixels, and
     # a running sum along the line.
-    marks = np.zeros((size[0] + 1, size[1]), np.int32)
+    marks = np.zeros((i_size + 1, j_size), np.int32)
     for polygon in rounded:
-        starts = polygon - low
-        ends = np.roll(starts, -1, axis=0)
-        for first in range(0, len(starts), _EDGES_AT_ONCE):
-            part = slice(first, first + _EDGES_AT_ONCE)
-            i, j = _crossings(starts[part], ends[part], size)
-            np.add.at(marks, (i, j), 1)
-    mask[low[0] : high[0], low[1] : high[1]] = np.cumsum(marks[:-1], axis=0) % 2 == 1
+        for edges in _iterate_edges(polygon - low):
+            crossings = _find_crossings(edges, (i_size, j_size))
+            np.add.at(marks, crossings, 1)
+    edges_before = np.cumsum(marks[:-1], axis=0)
+    i_low, j_low = low
+    i_high, j_high = high
+    mask[i_low:i_high, j_low:j_high] = edges_before % 2 == 1
     return mask
 
 
-def _box(polygons: list[Points], shape: tuple[int, int]) -> tuple[Any, Any]:
+def _find_box(polygons: list[Points], shape: Shape) -> tuple[_Indices, _Indices]:
     """Return the pixels, from and to before, that polygons can reach."""
     points = np.concatenate(polygons)
-    low = np.clip(np.floor(points.min(axis=0)), 0, shape).astype(np.int64)
-    high = np.clip(np.ceil(points.max(axis=0)) + 1, low, shape).astype(np.int64)
-    return low, high
+    lowest = np.floor(points.min(axis=0))
+    highest = np.ceil(points.max(axis=0))
+    low = np.clip(lowest, 0, shape)
+    high = np.clip(highest + 1, low, shape)
+    return low.astype(np.int64), high.astype(np.int64)
 
 
-def _crossings(starts: Points, ends: Points, shape: tuple[int, int]) -> tuple[Any, Any]:
-    """Return, for each edge and line of pixels it crosses, the first pixel behind it."""
-    # From the lower end up, so that a channel walked both ways crosses at equal places.
-    both = np.stack([starts, ends])
-    order = np.argsort(both[:, :, 1], axis=0, kind="stable")
-    (i0, j0), (i1, j1) = np.take_along_axis(both, order[:, :, None], axis=0).transpose(0, 2, 1)
-    first = np.clip(np.ceil(j0), 0, shape[1]).astype(np.int64)
-    last = np.clip(np.ceil(j1), 0, shape[1]).astype(np.int64)
+def _iterate_edges(polygon: Points) -> Iterator[_Edges]:
+    """Give a polygon's edges, not too many at once."""
+    edges = _Edges.of_polygon(polygon)
+    for first in range(0, len(polygon), _EDGES_AT_ONCE):
+        part = slice(first, first + _EDGES_AT_ONCE)
+        yield edges.take(part)
+
+
+def _find_crossings(edges: _Edges, shape: Shape) -> tuple[_Indices, _Indices]:
+    """Find where edges cross lines of pixels; a line of pixels has one ``j``.
+
+    Returns:
+        For each edge and line that it crosses, the ``i`` of the first pixel behind it, and the
+        line.
+    """
+    i_size, j_size = shape
+    # From the lower end up, so that a keyhole walked both ways crosses at equal places.
+    edges = edges.point_up()
+    first = np.clip(np.ceil(edges.j), 0, j_size)
+    last = np.clip(np.ceil(edges.next_j), 0, j_size)
+    owners, lines = _expand_ranges(first.astype(np.int64), last.astype(np.int64))
+    i, j, next_i, next_j = edges.take(owners)
+    # Multiplied before divided: that decides the last digit.
+    rise = (lines - j) * (next_i - i) / (next_j - j)
+    behind = np.ceil(np.round(i + rise, _DIGITS))
+    pixels = np.clip(behind, 0, i_size)
+    return pixels.astype(np.int64), lines
+
+
+def _expand_ranges(first: _Indices, last: _Indices) -> tuple[_Indices, _Indices]:
+    """Write out ranges of whole numbers.
+
+    Args:
+        first: Where each range begins.
+        last: Where it ends; not part of it.
+
+    Returns:
+        For each number of each range, which range it is of, and the number.
+    """
     counts = last - first
-    edge = np.repeat(np.arange(len(counts)), counts)
-    nth = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    j = first[edge] + nth
-    i = i0[edge] + (j - j0[edge]) * (i1 - i0)[edge] / (j1 - j0)[edge]
-    return np.clip(np.ceil(np.round(i, _DIGITS)), 0, shape[0]).astype(np.int64), j
+    owners = np.repeat(np.arange(len(counts)), counts)
+    starts = np.cumsum(counts) - counts
+    nth = np.arange(len(owners)) - starts[owners]
+    return owners, first[owners] + nth
 
 
-def _corners(loop: Points) -> Points:
+def _drop_straight_points(loop: Points) -> Points:
     """Leave out points on straight lines; coordinates are halves, so the test is exact."""
-    before = loop - np.roll(loop, 1, axis=0)
-    behind = np.roll(loop, -1, axis=0) - loop
-    turns = before[:, 0] * behind[:, 1] - before[:, 1] * behind[:, 0]
+    i, j, next_i, next_j = _Edges.of_polygon(loop)
+    i_step = next_i - i
+    j_step = next_j - j
+    turns = np.roll(i_step, 1) * j_step - np.roll(j_step, 1) * i_step
     corners: Points = loop[turns != 0]
     return corners
 
 
-def _area(loop: Points) -> float:
+def _compute_signed_area(loop: Points) -> float:
     """Return the signed area: positive if it runs from the first axis towards the second."""
-    i, j = loop.T
-    return float(i @ np.roll(j, -1) - j @ np.roll(i, -1)) / 2
+    i, j, next_i, next_j = _Edges.of_polygon(loop)
+    twice_the_area = i @ next_j - j @ next_i
+    return float(twice_the_area) / 2
 
 
-def _join(outer: list[Points], hole: Points) -> None:
+def _get_top(polygon: Points) -> float:
+    _, j = polygon.T
+    return float(j.min())
+
+
+def _join_hole(outlines: list[Points], hole: Points) -> None:
     """Join a hole to the polygon around it, in place: up from its top to the first edge met.
 
-    All between the top and that edge is inside the same polygon. Holes come from the top down, so
-    an upper hole that is met has been joined already.
+    All between the top and that edge is inside the same polygon.
     """
-    start, rotated = _channel_start(hole)
-    hits = [(_edge_above(polygon, start), number) for number, polygon in enumerate(outer)]
-    (height, edge), number = max(hits)
-    polygon = outer[number]
+    start, hole_points = _start_keyhole(hole)
+    crossings = []
+    for number, outline in enumerate(outlines):
+        height, edge = _find_edge_above(outline, start)
+        crossings.append((height, edge, number))
+    height, edge, number = max(crossings)
     end = np.array([start[0], height])
-    outer[number] = np.vstack(
-        [polygon[: edge + 1], end, start, rotated, start, end, polygon[edge + 1 :]]
-    )
+    before = outlines[number][: edge + 1]
+    behind = outlines[number][edge + 1 :]
+    outlines[number] = np.vstack([before, end, start, hole_points, start, end, behind])
 
 
-def _channel_start(hole: Points) -> tuple[Points, Points]:
+def _start_keyhole(hole: Points) -> tuple[Points, Points]:
     """Return a point on a hole's top edge, and the hole's points from behind it, in order."""
-    top = int(np.lexsort((hole[:, 0], hole[:, 1]))[0])
-    behind = (top + 1) % len(hole)
+    i, j = hole.T
+    top = int(np.lexsort((i, j))[0])
+    neighbour = (top + 1) % len(hole)
+    first_point = neighbour
     # One of the two neighbours lies towards larger i; the start lies on the edge to it.
-    if hole[behind, 0] > hole[top, 0]:
-        edge, other = top, behind
-    else:
-        edge, other = (top - 1) % len(hole), (top - 1) % len(hole)
-    along = _CHANNEL / (hole[other, 0] - hole[top, 0])
-    start = hole[top] + along * (hole[other] - hole[top])
-    return start, np.roll(hole, -(edge + 1), axis=0)
+    if i[neighbour] <= i[top]:
+        neighbour = (top - 1) % len(hole)
+        first_point = top
+    edge = hole[neighbour] - hole[top]
+    start = hole[top] + edge * (_KEYHOLE_OFFSET / edge[0])
+    return start, np.roll(hole, -first_point, axis=0)
 
 
-def _edge_above(polygon: Points, start: Points) -> tuple[float, int]:
-    """Return where going up from ``start`` first meets a polygon: ``j``, and after which point."""
-    i0, j0 = polygon.T
-    i1, j1 = np.roll(polygon, -1, axis=0).T
-    crossing = (i0 <= start[0]) != (i1 <= start[0])
-    edges = np.flatnonzero(crossing)
-    j = j0[edges] + (start[0] - i0[edges]) / (i1 - i0)[edges] * (j1 - j0)[edges]
-    above = j < start[1]
-    if not above.any():
+def _find_edge_above(polygon: Points, start: Points) -> tuple[float, int]:
+    """Find where going up from ``start`` first meets a polygon.
+
+    Returns:
+        The ``j`` of the meeting, -∞ if there is none, and the index of the point before it.
+    """
+    start_i, start_j = start
+    edges = _Edges.of_polygon(polygon)
+    is_crossing = (edges.i <= start_i) != (edges.next_i <= start_i)
+    indices = np.flatnonzero(is_crossing)
+    i, j, next_i, next_j = edges.take(indices)
+    heights = j + (start_i - i) / (next_i - i) * (next_j - j)
+    is_above = heights < start_j
+    if not is_above.any():
         return -np.inf, 0
-    nearest = int(np.argmax(np.where(above, j, -np.inf)))
-    return float(j[nearest]), int(edges[nearest])
+    heights = np.where(is_above, heights, -np.inf)
+    nearest = int(heights.argmax())
+    return float(heights[nearest]), int(indices[nearest])

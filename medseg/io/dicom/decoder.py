@@ -1,9 +1,10 @@
-"""Decode compressed DICOM frames in a process of its own: run by ``dicom_pixels``, as a script.
+"""Decode compressed DICOM frames in a process of its own: run by ``pixels``, as a script.
 
 Decoders are foreign C and C++ code. A forged file can make one abort or take all memory; here
 that ends this process and not the batch. Imports nothing of medseg, to start quickly.
 
-Standard input: JSON ``{"memory": bytes, "seconds": n, "files": [[path, [frame, …]], …]}``.
+Standard input: JSON with ``memory`` (bytes), ``seconds``, ``keywords`` of the elements to read, and
+``files``: ``[[path, [frame, …]], …]``, frames from 0.
 Standard output: for each frame a line of JSON with ``shape`` and ``dtype``, then its raw bytes;
 or a line with ``error``, which is the last.
 """
@@ -20,15 +21,15 @@ def main() -> None:
     """Serve one request from standard input."""
     request = json.load(sys.stdin)
     _limit(request["memory"], request["seconds"])
-    answer = _private_output()
+    answer = _redirect_output()
     import pydicom
     from pydicom.pixels import get_decoder
 
-    for path, numbers in request["files"]:
+    for path, indices in request["files"]:
         try:
-            ds = pydicom.dcmread(path, specific_tags=request["tags"])
+            ds = pydicom.dcmread(path, specific_tags=request["keywords"])
             decoder = get_decoder(ds.file_meta.TransferSyntaxUID)
-            for pixels, _ in decoder.iter_array(ds, indices=numbers, raw=True):
+            for pixels, _ in decoder.iter_array(ds, indices=indices, raw=True):
                 _send(answer, pixels)
         except Exception as error:  # noqa: BLE001 (a border: the parent translates it)
             answer.write(json.dumps({"error": type(error).__name__}).encode() + b"\n")
@@ -42,7 +43,7 @@ def _send(answer: BinaryIO, pixels: Any) -> None:
     answer.write(pixels.tobytes())
 
 
-def _private_output() -> BinaryIO:
+def _redirect_output() -> BinaryIO:
     # Decoders print to standard output; what they say must not mix with the pixels.
     answer = os.fdopen(os.dup(1), "wb")
     silence = os.open(os.devnull, os.O_WRONLY)

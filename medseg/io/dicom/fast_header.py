@@ -21,35 +21,37 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from pydicom.values import empty_value_for_VR
 
-_START = 132
-_CHUNK = 1 << 14
-_HEAD = 12
-_UNDEFINED = 0xFFFFFFFF
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_META_START = 132
+_CHUNK_BYTES = 1 << 14
+_ELEMENT_HEAD_BYTES = 12
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_ITEM = 0xFFFEE000
+_ITEM_END = 0xFFFEE00D
+_SEQUENCE_END = 0xFFFEE0DD
+_PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 """The elements that hold pixels; the header ends before them."""
 _FILE_META_GROUP = b"\x02\x00"
-_DATASET_START = 0x00080000
-_SYNTAX = 0x00020010
-_DEEPEST = 8
-_LONGEST = 1 << 16
-_KEPT_BYTES = 128
-_KNOWN = {
+_FIRST_TAG = 0x00080000
+_TRANSFER_SYNTAX = 0x00020010
+_MAX_DEPTH = 8
+_MAX_VALUE_BYTES = 1 << 16
+_MAX_CACHED_BYTES = 128
+_KNOWN_VRS = {
     vr.value.encode(): (vr.value, vr in EXPLICIT_VR_LENGTH_32) for vr in VR if len(vr.value) == 2
 }
-_EXPLICIT = struct.Struct("<HH2sH").unpack_from
-_IMPLICIT = struct.Struct("<HHL").unpack_from
-_LENGTH = struct.Struct("<L").unpack_from
+_UNPACK_EXPLICIT = struct.Struct("<HH2sH").unpack_from
+_UNPACK_IMPLICIT = struct.Struct("<HHL").unpack_from
+_UNPACK_LENGTH = struct.Struct("<L").unpack_from
 
 
-class _OddError(Exception):
-    """Something that pydicom is to judge."""
+class _UnusualHeaderError(Exception):
+    """The header is unusual, so pydicom has to read it."""
 
 
-_Place = tuple[int, str | None, int, int]
+_ElementHead = tuple[int, str | None, int, int]
 """An element's tag and value representation, and where its value begins and how long it is."""
 
-_Raw = tuple[str | None, bytes | None]
+_RawValue = tuple[str | None, bytes | None]
 """A value representation, ``None`` if the file does not say it, and a value's bytes."""
 
 
@@ -63,30 +65,31 @@ class Elements:
 
     __slots__ = ("_raw", "file_meta")
 
-    def __init__(self, raw: Mapping[int, _Raw], file_meta: Elements | None = None) -> None:
+    def __init__(self, raw: Mapping[int, _RawValue], file_meta: Elements | None = None) -> None:
         self._raw = raw
         self.file_meta = self if file_meta is None else file_meta
 
     def __contains__(self, keyword: str) -> bool:
-        return _tag(keyword) in self._raw
+        return _get_tag(keyword) in self._raw
 
     def get(self, keyword: str, default: Any = None) -> Any:
         """Return a value as pydicom gives it, or ``default`` if the element is not there."""
-        tag = _tag(keyword)
-        found = self._raw.get(tag)
-        if found is None:
+        tag = _get_tag(keyword)
+        raw = self._raw.get(tag)
+        if raw is None:
             return default
-        vr, content = found
-        if content is not None and len(content) > _KEPT_BYTES:
-            return _parsed(tag, vr, content)
-        return _value(tag, vr, content)
+        vr, content = raw
+        # Long values, such as private text, would only push the common ones out of the cache.
+        if content is not None and len(content) > _MAX_CACHED_BYTES:
+            return _parse_value(tag, vr, content)
+        return _parse_value_once(tag, vr, content)
 
 
-def read_elements_fast(path: Path, tags: frozenset[str]) -> Elements | None:
+def read_elements_fast(path: Path, keywords: frozenset[str]) -> Elements | None:
     """Read the named elements that stand before the pixels, if the file is ordinary.
 
     Returns:
-        ``None`` for what is no DICOM, or a DICOM file that pydicom has to look at.
+        ``None`` for what is no DICOM, or a DICOM file that pydicom has to read.
 
     Raises:
         OSError: If the file may not be opened or read.
@@ -96,157 +99,170 @@ def read_elements_fast(path: Path, tags: frozenset[str]) -> Elements | None:
         return None
     handle = os.open(path, os.O_RDONLY)
     try:
-        return _elements(_Walk(handle), _tags(tags))
-    except _OddError:
+        reader = _HeaderReader(handle)
+        return _read_elements(reader, _get_tags(keywords))
+    except _UnusualHeaderError:
         return None
     finally:
         os.close(handle)
 
 
-def _elements(walk: _Walk, wanted: frozenset[int]) -> Elements | None:
-    if walk.bytes_at(_START - 4, 4) != b"DICM":
+def _read_elements(reader: _HeaderReader, wanted: frozenset[int]) -> Elements | None:
+    if reader.read_bytes(_META_START - 4, 4) != b"DICM":
         return None
-    meta, start = walk.file_meta()
-    explicit = _is_explicit(meta[_SYNTAX][1] or b"")
-    if walk.looks_explicit(start) != explicit:
-        raise _OddError
+    meta, start = reader.read_file_meta()
+    _, syntax = meta[_TRANSFER_SYNTAX]
+    is_explicit = _is_explicit(syntax or b"")
+    if reader.looks_explicit(start) != is_explicit:
+        raise _UnusualHeaderError
     raw = {}
-    last = _DATASET_START - 1
-    for tag, vr, at, length in walk.places(start, explicit):
-        if tag <= last:
-            raise _OddError
-        last = tag
+    last_tag = _FIRST_TAG - 1
+    for tag, vr, value_start, length in reader.iterate(start, is_explicit):
+        if tag <= last_tag:
+            raise _UnusualHeaderError
+        last_tag = tag
         if tag in wanted:
-            raw[tag] = walk.value(tag, vr, at, length)
-        elif tag in _PIXELS:
+            raw[tag] = reader.read_value(tag, vr, value_start, length)
+        elif tag in _PIXEL_TAGS:
             break
     return Elements(raw, Elements(meta))
 
 
 @lru_cache(maxsize=64)
 def _is_explicit(syntax: bytes) -> bool:
-    uid = uids.UID(syntax.rstrip(b"\0 ").decode("ascii", "replace"))
-    if not uid.is_transfer_syntax or uid in (
-        uids.ExplicitVRBigEndian,
-        uids.DeflatedExplicitVRLittleEndian,
-    ):
-        raise _OddError
+    text = syntax.rstrip(b"\0 ").decode("ascii", "replace")
+    uid = uids.UID(text)
+    if not uid.is_transfer_syntax:
+        raise _UnusualHeaderError
+    if uid in (uids.ExplicitVRBigEndian, uids.DeflatedExplicitVRLittleEndian):
+        raise _UnusualHeaderError
     return bool(uid != uids.ImplicitVRLittleEndian)
 
 
-class _Walk:
-    """Steps from element to element of an open file, reading no more than is passed by."""
+class _HeaderReader:
+    """Steps from element to element of an open file, reading no more than is passed by.
+
+    Offsets are those of the file. ``_explicit`` and ``_implicit`` run for each of the thousands
+    of elements of a series, so they look into the buffer themselves.
+    """
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
         self._size = os.fstat(handle).st_size
-        self._base = 0
-        self._buffer = os.read(handle, _CHUNK)
+        self._buffer_start = 0
+        self._buffer = os.read(handle, _CHUNK_BYTES)
 
-    def bytes_at(self, at: int, count: int) -> bytes:
+    def read_bytes(self, start: int, count: int) -> bytes:
         """Return some bytes, fewer where the file ends."""
-        offset = at - self._base
+        offset = start - self._buffer_start
         if not 0 <= offset <= len(self._buffer) - count:
-            offset = self._fetch(at, count)
+            offset = self._fetch(start, count)
         return self._buffer[offset : offset + count]
 
-    def value(self, tag: int, vr: str | None, at: int, length: int) -> _Raw:
-        """Return an element that has no items."""
-        if length > _LONGEST or (vr or _known_vr(tag)) == "SQ":
-            raise _OddError
-        content = self.bytes_at(at, length) if length else empty_value_for_VR(vr, raw=True)
-        if length and len(content) != length:
-            raise _OddError
+    def read_value(self, tag: int, vr: str | None, start: int, length: int) -> _RawValue:
+        """Return the value of an element that has no items."""
+        value_type = vr or _look_up_vr(tag)
+        if length > _MAX_VALUE_BYTES or value_type == "SQ":
+            raise _UnusualHeaderError
+        if length == 0:
+            return vr, empty_value_for_VR(vr, raw=True)
+        content = self.read_bytes(start, length)
+        if len(content) != length:
+            raise _UnusualHeaderError
         return vr, content
 
-    def looks_explicit(self, at: int) -> bool:
-        """Tell whether the element at a place names its value representation."""
-        vr = self.bytes_at(at + 4, 2)
+    def looks_explicit(self, start: int) -> bool:
+        """Tell whether the element at an offset names its value representation."""
+        vr = self.read_bytes(start + 4, 2)
         return vr.isalpha() and vr.isupper() and vr.isascii()
 
-    def file_meta(self) -> tuple[dict[int, _Raw], int]:
+    def read_file_meta(self) -> tuple[dict[int, _RawValue], int]:
         """Return the elements in front of the data set, and where it begins."""
-        raw: dict[int, _Raw] = {}
-        at = _START
-        while self.bytes_at(at, 2) == _FILE_META_GROUP:
-            tag, vr, at, length = self._explicit(at)
-            raw[tag] = self.value(tag, vr, at, length)
-            at += length
-        if _SYNTAX not in raw:
-            raise _OddError
-        return raw, at
+        raw: dict[int, _RawValue] = {}
+        start = _META_START
+        while self.read_bytes(start, 2) == _FILE_META_GROUP:
+            tag, vr, value_start, length = self._explicit(start)
+            raw[tag] = self.read_value(tag, vr, value_start, length)
+            start = value_start + length
+        if _TRANSFER_SYNTAX not in raw:
+            raise _UnusualHeaderError
+        return raw, start
 
-    def places(self, at: int, explicit: bool, depth: int = 0) -> Iterator[_Place]:
-        """Give every element from a place on, to the end of the file; without their items."""
-        read = self._explicit if explicit else self._implicit
-        while at < self._size:
-            place = read(at)
-            yield place
-            tag, vr, at, length = place
-            if length == _UNDEFINED:
-                if depth == _DEEPEST or (vr if explicit else _known_vr(tag)) != "SQ":
-                    raise _OddError
-                at = self._behind_items(at, explicit, depth)
-            else:
-                at += length
-                if at > self._size:
-                    raise _OddError
+    def iterate(self, start: int, is_explicit: bool, depth: int = 0) -> Iterator[_ElementHead]:
+        """Give every element from an offset on, to the end of the file; without their items."""
+        read_head = self._explicit if is_explicit else self._implicit
+        while start < self._size:
+            head = read_head(start)
+            yield head
+            tag, vr, value_start, length = head
+            if length != _UNDEFINED_LENGTH:
+                start = value_start + length
+                if start > self._size:
+                    raise _UnusualHeaderError
+                continue
+            value_type = vr if is_explicit else _look_up_vr(tag)
+            if depth == _MAX_DEPTH or value_type != "SQ":
+                raise _UnusualHeaderError
+            start = self._skip_items(value_start, is_explicit, depth)
 
-    def _explicit(self, at: int) -> _Place:
-        offset = at - self._base
-        if not 0 <= offset <= len(self._buffer) - _HEAD:
-            offset = self._fetch(at, _HEAD)
+    def _explicit(self, start: int) -> _ElementHead:
+        offset = start - self._buffer_start
+        if not 0 <= offset <= len(self._buffer) - _ELEMENT_HEAD_BYTES:
+            offset = self._fetch(start, _ELEMENT_HEAD_BYTES)
         try:
-            group, element, name, length = _EXPLICIT(self._buffer, offset)
+            group, element, vr_code, length = _UNPACK_EXPLICIT(self._buffer, offset)
             tag = group << 16 | element
-            known = _KNOWN.get(name)
+            known = _KNOWN_VRS.get(vr_code)
             if known is None:
                 if tag == _ITEM_END:
-                    return tag, None, at + 8, 0
-                raise _OddError
+                    return tag, None, start + 8, 0
+                raise _UnusualHeaderError
             vr, is_long = known
             if is_long:
-                return tag, vr, at + _HEAD, _LENGTH(self._buffer, offset + 8)[0]
-            return tag, vr, at + 8, length
+                (length,) = _UNPACK_LENGTH(self._buffer, offset + 8)
+                return tag, vr, start + _ELEMENT_HEAD_BYTES, length
+            return tag, vr, start + 8, length
         except struct.error:
-            raise _OddError from None
+            raise _UnusualHeaderError from None
 
-    def _implicit(self, at: int) -> _Place:
-        offset = at - self._base
-        if not 0 <= offset <= len(self._buffer) - _HEAD:
-            offset = self._fetch(at, _HEAD)
+    def _implicit(self, start: int) -> _ElementHead:
+        offset = start - self._buffer_start
+        if not 0 <= offset <= len(self._buffer) - _ELEMENT_HEAD_BYTES:
+            offset = self._fetch(start, _ELEMENT_HEAD_BYTES)
         try:
-            group, element, length = _IMPLICIT(self._buffer, offset)
+            group, element, length = _UNPACK_IMPLICIT(self._buffer, offset)
         except struct.error:
-            raise _OddError from None
-        return group << 16 | element, None, at + 8, length
+            raise _UnusualHeaderError from None
+        return group << 16 | element, None, start + 8, length
 
-    def _behind_items(self, at: int, explicit: bool, depth: int) -> int:
+    def _skip_items(self, start: int, is_explicit: bool, depth: int) -> int:
         """Return where the items of a sequence of no stated length end."""
         while True:
-            tag, _, at, length = self._implicit(at)
+            tag, _, value_start, length = self._implicit(start)
             if tag == _SEQUENCE_END:
-                return at
+                return value_start
             if tag != _ITEM:
-                raise _OddError
-            stated = length != _UNDEFINED
-            at = at + length if stated else self._behind_item(at, explicit, depth)
+                raise _UnusualHeaderError
+            if length == _UNDEFINED_LENGTH:
+                start = self._skip_item(value_start, is_explicit, depth)
+            else:
+                start = value_start + length
 
-    def _behind_item(self, at: int, explicit: bool, depth: int) -> int:
-        for tag, _, start, _ in self.places(at, explicit, depth + 1):
+    def _skip_item(self, start: int, is_explicit: bool, depth: int) -> int:
+        for tag, _, value_start, _ in self.iterate(start, is_explicit, depth + 1):
             if tag == _ITEM_END:
-                return start
-        raise _OddError
+                return value_start
+        raise _UnusualHeaderError
 
-    def _fetch(self, at: int, count: int) -> int:
-        """Read the file from a place on; return where the place lies in the buffer."""
-        self._buffer = os.pread(self._handle, max(_CHUNK, count), at)
-        self._base = at
+    def _fetch(self, start: int, count: int) -> int:
+        """Read the file from an offset on; return where it lies in the buffer."""
+        self._buffer = os.pread(self._handle, max(_CHUNK_BYTES, count), start)
+        self._buffer_start = start
         return 0
 
 
 @lru_cache(maxsize=512)
-def _known_vr(tag: int) -> str:
+def _look_up_vr(tag: int) -> str:
     try:
         return str(dictionary_VR(tag))
     except KeyError:
@@ -254,7 +270,7 @@ def _known_vr(tag: int) -> str:
 
 
 @lru_cache(maxsize=512)
-def _tag(keyword: str) -> int:
+def _get_tag(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise ValueError(f"DICOM knows no {keyword}")
@@ -262,14 +278,15 @@ def _tag(keyword: str) -> int:
 
 
 @lru_cache(maxsize=8)
-def _tags(keywords: frozenset[str]) -> frozenset[int]:
-    return frozenset(_tag(keyword) for keyword in keywords)
+def _get_tags(keywords: frozenset[str]) -> frozenset[int]:
+    return frozenset(_get_tag(keyword) for keyword in keywords)
 
 
-def _parsed(tag: int, vr: str | None, content: bytes | None) -> Any:
+def _parse_value(tag: int, vr: str | None, content: bytes | None) -> Any:
     length = len(content or b"")
-    raw = RawDataElement(BaseTag(tag), vr, length, content, 0, vr is None, True)
+    is_implicit = vr is None
+    raw = RawDataElement(BaseTag(tag), vr, length, content, 0, is_implicit, True)
     return convert_raw_data_element(raw).value
 
 
-_value = lru_cache(maxsize=4096)(_parsed)
+_parse_value_once = lru_cache(maxsize=4096)(_parse_value)

@@ -6,12 +6,13 @@ pydicom sees it. Elements that were not asked for are never parsed.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pydicom
@@ -21,7 +22,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from medseg.errors import ScanError
+from medseg.errors import MedsegError, ScanError
 
 # pydicom's warnings quote header values, and a damaged file may have a name where a UID belongs.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
@@ -49,10 +50,14 @@ PYDICOM_ERRORS = (
 MAX_HEADER_BYTES = 64 << 20
 """Most that a deflated header is inflated to; an enhanced CT of 1000 frames needs about 2 MB."""
 
-_PREAMBLE = 128
-# Without a preamble a file begins with group 2 (its file meta) or group 8, little endian.
-_BARE_STARTS = (b"\x02\x00", b"\x08\x00")
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
+
+_PREAMBLE_BYTES = 128
+_PREFIX = b"DICM"
+# Without a preamble a file begins with group 2 (its file meta) or group 8, little endian.
+_FILE_META_GROUP = b"\x02\x00"
+_BARE_STARTS = (_FILE_META_GROUP, b"\x08\x00")
+_LONGEST_QUOTE = 200
 
 
 def has_dicom_suffix(path: Path) -> bool:
@@ -62,83 +67,117 @@ def has_dicom_suffix(path: Path) -> bool:
 
 def has_dicom_prefix(path: Path) -> bool:
     """Tell whether a regular file has DICM behind its preamble."""
-    return _head(path)[_PREAMBLE:] == b"DICM"
+    start = _read_start(path)
+    return start[_PREAMBLE_BYTES:] == _PREFIX
 
 
 def may_be_dicom(path: Path) -> bool:
     """Tell quickly whether a file could be DICOM, with or without a preamble."""
-    head = _head(path)
-    return head[_PREAMBLE:] == b"DICM" or head[:2] in _BARE_STARTS
+    start = _read_start(path)
+    if start[_PREAMBLE_BYTES:] == _PREFIX:
+        return True
+    return start[:2] in _BARE_STARTS
 
 
-def read_elements(path: Path, tags: Sequence[str]) -> FileDataset:
+def read_elements(path: Path, keywords: Sequence[str]) -> FileDataset:
     """Read the named elements that stand before the pixels.
 
+    Args:
+        path: The file.
+        keywords: Keywords of DICOM's data dictionary.
+
     Raises:
-        One of ``MALFORMED``; ``ScanError`` for a deflated file without a preamble.
+        One of ``PYDICOM_ERRORS``; ``ScanError`` for a deflated file without a preamble.
     """
-    deflated = _is_deflated(path)
-    source = inflate(path, MAX_HEADER_BYTES, cut=True) if deflated else path
-    ds = pydicom.dcmread(source, stop_before_pixels=True, force=True, specific_tags=list(tags))
-    if deflated:
+    is_deflated = _is_deflated(path)
+    file: Path | io.BytesIO = path
+    if is_deflated:
+        file = inflate(path, MAX_HEADER_BYTES, cut=True)
+    ds = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
+    if is_deflated:
         ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return ds
 
 
-def inflate(path: Path, most_bytes: int, *, cut: bool = False) -> io.BytesIO:
+def inflate(path: Path, max_bytes: int, *, cut: bool = False) -> io.BytesIO:
     """Return a deflated file as a plain one in memory.
 
     Args:
         path: The file; its transfer syntax is known to be the deflated one.
-        most_bytes: How far it may inflate.
+        max_bytes: How far it may inflate.
         cut: Whether what is more is left out, rather than refused.
 
     Raises:
-        One of ``MALFORMED``; ``ScanError`` if it inflates to more.
+        One of ``PYDICOM_ERRORS``; ``ScanError`` if it inflates to more.
     """
-    meta, start = _file_meta(path)
-    inflate = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
+    meta, start = _read_file_meta(path)
+    inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     with path.open("rb") as file:
         file.seek(start)
-        content = inflate.decompress(file.read(), most_bytes)
-    if inflate.unconsumed_tail and not cut:
+        content = inflater.decompress(file.read(), max_bytes)
+    if inflater.unconsumed_tail and not cut:
         raise ScanError(
-            f"{path.name}: deflated, and inflates to more than the {most_bytes:,} bytes its "
-            "header accounts for"
+            f"the file is deflated and inflates to more than the {max_bytes:,} bytes its header "
+            "accounts for",
+            source=path,
         )
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     plain = io.BytesIO()
-    plain.write(b"\0" * _PREAMBLE + b"DICM")
+    plain.write(b"\0" * _PREAMBLE_BYTES + _PREFIX)
     write_file_meta_info(plain, FileMetaDataset(meta), enforce_standard=False)
     plain.write(content)
     plain.seek(0)
     return plain
 
 
-def _head(path: Path) -> bytes:
+@contextlib.contextmanager
+def attach_source(path: Path) -> Iterator[None]:
+    """Name the file or folder in errors raised inside, where they name none yet."""
+    try:
+        yield
+    except MedsegError as error:
+        if error.source is None:
+            error.source = str(path)
+        raise
+
+
+def quote_error(error: Exception) -> str:
+    """Return what a library said, for an error's ``detail``: it may quote the header."""
+    return f"{type(error).__name__}: {error}"[:_LONGEST_QUOTE]
+
+
+def _read_start(path: Path) -> bytes:
     # Pipes and devices are never opened: reading one could wait for ever.
     if not path.is_file():
         return b""
     with path.open("rb") as file:
-        return file.read(_PREAMBLE + 4)
+        return file.read(_PREAMBLE_BYTES + len(_PREFIX))
 
 
 def _is_deflated(path: Path) -> bool:
     if has_dicom_prefix(path):
-        meta, _ = _file_meta(path)
+        meta, _ = _read_file_meta(path)
         return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
     with path.open("rb") as file:
-        if file.read(2) == _BARE_STARTS[0]:
-            file.seek(0)
-            # File meta without a preamble is rare enough to be looked through whole.
-            if DeflatedExplicitVRLittleEndian.encode() in file.read():
-                raise ScanError("deflated and without a preamble, which is not read")
+        if file.read(2) != _FILE_META_GROUP:
+            return False
+        file.seek(0)
+        # File meta without a preamble is rare enough to be searched whole.
+        content = file.read()
+    if DeflatedExplicitVRLittleEndian.encode() in content:
+        raise ScanError(
+            "the file is deflated and has no preamble, which is not supported", source=path
+        )
     return False
 
 
-def _file_meta(path: Path) -> tuple[Dataset, int]:
+def _read_file_meta(path: Path) -> tuple[Dataset, int]:
     """Return the file meta elements and where they end; the length they state may lie."""
     with path.open("rb") as file:
-        file.seek(_PREAMBLE + 4)
-        meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+        file.seek(_PREAMBLE_BYTES + len(_PREFIX))
+        meta = read_dataset(file, False, True, stop_when=_is_behind_file_meta)
         return meta, file.tell()
+
+
+def _is_behind_file_meta(tag: pydicom.tag.BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag.group != 2)

@@ -1,4 +1,7 @@
-"""The frames of one DICOM file: each slice's place, size and scaling, as its header states them."""
+"""The frames of one DICOM file: each slice's position, size and scaling, as its header states.
+
+Source of the equations: DICOM PS3.3 C.7.6.2.1.1 (Image Position and Image Orientation).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,8 @@ from medseg.io.voxels import LARGEST_MM
 
 Vector = npt.NDArray[np.float64]
 Storage = Literal["plain", "deflated", "encoded"]
+DicomHeader: TypeAlias = Elements | FileDataset
+AnyDataset: TypeAlias = Elements | Dataset
 
 SPLIT_KEYWORDS = (
     "EchoTime",
@@ -34,19 +39,30 @@ SPLIT_KEYWORDS = (
     "FrameReferenceTime",
     "AcquisitionTime",
 )
-"""Elements that tell the volumes of one series apart, the most meaningful first."""
-_UNIT_LENGTH = 1e-3
-_MOST_DIMENSIONS = 8
+"""Elements whose values split a series into volumes, the most meaningful first."""
+
+_ENHANCED_SPLIT_KEYWORDS = (
+    "EffectiveEchoTime",
+    "TemporalPositionIndex",
+    "DiffusionBValue",
+    "DiffusionDirectionality",
+    "FrameType",
+    "FrameAcquisitionNumber",
+    "NominalCardiacTriggerDelayTime",
+)
+_UNIT_LENGTH_TOLERANCE = 1e-3
+_MAX_DIMENSIONS = 8
 _LONGEST_UID = 64
+_LONGEST_VALUE = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One slice's place, size and scaling, as its header states them.
+    """One slice's position, size and scaling, as its header states them.
 
     Attributes:
         file: The file it lies in.
-        number: Which frame of the file, from 0.
+        index: Which frame of the file, from 0.
         sop_uid: SOP Instance UID of the file.
         position: Centre of its first pixel, LPS mm.
         orientation: Unit vectors along its rows and its columns, shape ``(2, 3)``, LPS.
@@ -56,14 +72,15 @@ class Frame:
         thickness: Slice thickness in mm, or ``None``.
         slope: Stored value → intensity, with ``intercept``.
         intercept: Intensity of stored 0.
-        telling: What may tell it from a frame of another volume at the same place.
+        split_values: What may tell it from a frame of another volume at the same position, by
+            keyword.
         frame_of_reference: Frame of Reference UID, or empty.
         storage: How its pixels lie in the file.
         file_bytes: What all pixels of the file take, uncompressed.
     """
 
     file: Path
-    number: int
+    index: int
     sop_uid: str
     position: Vector
     orientation: Vector
@@ -73,7 +90,7 @@ class Frame:
     thickness: float | None
     slope: float
     intercept: float
-    telling: Mapping[str, str] = field(repr=False)
+    split_values: Mapping[str, str] = field(repr=False)
     frame_of_reference: str
     storage: Storage
     file_bytes: int
@@ -83,144 +100,223 @@ class Frame:
         """Unit vector across the slice, LPS."""
         return np.cross(self.orientation[0], self.orientation[1])
 
+    @property
+    def column_step(self) -> Vector:
+        """From a pixel to the next one in its row (along ``i``), LPS mm."""
+        _, between_columns = self.spacing
+        step: Vector = self.orientation[0] * between_columns
+        return step
 
-def read_frames(path: Path, ds: Elements | FileDataset) -> Iterator[Frame]:
+    @property
+    def row_step(self) -> Vector:
+        """From a pixel to the next one in its column (along ``j``), LPS mm."""
+        between_rows, _ = self.spacing
+        step: Vector = self.orientation[1] * between_rows
+        return step
+
+    @property
+    def corners(self) -> tuple[tuple[int, int], ...]:
+        """The ``(i, j)`` of its corner pixels."""
+        last_i = self.columns - 1
+        last_j = self.rows - 1
+        return (0, 0), (0, last_j), (last_i, 0), (last_i, last_j)
+
+    def locate(self, i: float, j: float) -> Vector:
+        """Return where a pixel's centre lies, LPS mm."""
+        along_row = self.column_step * i
+        along_column = self.row_step * j
+        return self.position + along_row + along_column
+
+
+Frames = Sequence[Frame]
+Items: TypeAlias = Sequence[AnyDataset]
+"""The functional groups that a frame's values stand in; a classic file's whole header."""
+
+
+def read_frames(path: Path, ds: DicomHeader) -> Iterator[Frame]:
     """Give the frames of a file, in the order in which it stores them.
 
     Raises:
-        GeometryError: If a frame has no certain place in the patient.
+        GeometryError: If a frame has no certain position in the patient.
         ScanError: If its values are broken.
     """
     count = int(ds.get("NumberOfFrames") or 1)
     groups = ds.get("PerFrameFunctionalGroupsSequence")
     if groups is None:
         if count > 1:
-            raise GeometryError(f"{count} frames without a place in the patient each")
-        yield _frame(path, 0, 1, ds, [ds], _classic_telling(ds))
+            raise GeometryError(
+                f"the file holds {count} frames without a position in the patient for each"
+            )
+        yield _build_frame(path, 0, 1, ds, [ds], _get_split_values(ds))
         return
     if len(groups) != count:
-        raise GeometryError(f"{count} frames, but places for {len(groups)}")
-    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    for number, own in enumerate(groups):
-        parts = [*_members(own), *_members(shared)]
-        yield _frame(path, number, count, ds, parts, _enhanced_telling(parts))
+        raise GeometryError(f"the file holds {count} frames, but positions for {len(groups)}")
+    shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
+    shared_items = list(_iterate_items(shared))
+    for index, group in enumerate(groups):
+        items = [*_iterate_items(group), *shared_items]
+        split_values = _get_enhanced_split_values(items)
+        yield _build_frame(path, index, count, ds, items, split_values)
 
 
 def parse_uid(value: Any) -> str:
     """Return a UID that is safe to put in a path, or nothing."""
     text = str(value or "")
     # Not UID(text).is_valid, which checks twice; a folder has thousands.
-    return text if len(text) <= _LONGEST_UID and re.match(RE_VALID_UID, text) else ""
+    if len(text) > _LONGEST_UID or not re.match(RE_VALID_UID, text):
+        return ""
+    return text
 
 
-def get_image_type(ds: Elements | Dataset) -> list[str]:
+def get_image_type(ds: AnyDataset) -> list[str]:
     """Return the values of Image Type, none if it is absent."""
-    kind = ds.get("ImageType") or []
-    return [kind] if isinstance(kind, str) else [str(part) for part in kind]
+    values = ds.get("ImageType") or []
+    if isinstance(values, str):
+        return [values]
+    return [str(value) for value in values]
 
 
-def _members(group: Dataset) -> Iterator[Dataset]:
+def get_first_item(ds: AnyDataset, keyword: str) -> Dataset:
+    """Return the first item of a sequence; an empty one if there is none."""
+    items = ds.get(keyword)
+    return items[0] if items else Dataset()
+
+
+def _iterate_items(group: Dataset) -> Iterator[Dataset]:
     """Give the single item of each functional group."""
     for element in group:
         if element.VR == "SQ" and element.value:
             yield element.value[0]
 
 
-def _first(parts: Sequence[Elements | Dataset], keyword: str) -> Any:
-    found = (part.get(keyword) for part in parts)
-    return next((value for value in found if value is not None and value != ""), None)
+def _get_first(items: Items, keyword: str) -> Any:
+    """Return the first value that is not empty."""
+    for item in items:
+        value = item.get(keyword)
+        if value is not None and value != "":
+            return value
+    return None
 
 
-def _frame(
+def _build_frame(
     path: Path,
-    number: int,
+    index: int,
     count: int,
-    ds: Elements | FileDataset,
-    parts: Sequence[Elements | Dataset],
-    telling: dict[str, str],
+    ds: DicomHeader,
+    items: Items,
+    split_values: dict[str, str],
 ) -> Frame:
-    position = _numbers(_first(parts, "ImagePositionPatient"), 3, "ImagePositionPatient")
-    orientation = _numbers(_first(parts, "ImageOrientationPatient"), 6, "ImageOrientationPatient")
-    spacing = _numbers(_first(parts, "PixelSpacing"), 2, "PixelSpacing")
-    if min(spacing) <= 0:
-        raise GeometryError(f"a pixel spacing of {list(spacing)} mm")
-    thickness = _first(parts, "SliceThickness")
-    rows, columns = int(ds.get("Rows")), int(ds.get("Columns"))
+    """Return a frame.
+
+    Args:
+        path: The file.
+        index: Which frame of it.
+        count: How many it holds.
+        ds: The file's header.
+        items: Where the frame's own values may stand, the first that has one counts.
+        split_values: As in ``Frame``.
+    """
+    position = _parse_numbers(items, "ImagePositionPatient", 3)
+    orientation = _parse_numbers(items, "ImageOrientationPatient", 6)
+    between_rows, between_columns = _parse_numbers(items, "PixelSpacing", 2)
+    if min(between_rows, between_columns) <= 0:
+        raise GeometryError(
+            f"PixelSpacing is {between_rows:g} and {between_columns:g} mm; both must be positive"
+        )
+    thickness = _get_first(items, "SliceThickness")
+    rows = int(ds.get("Rows"))
+    columns = int(ds.get("Columns"))
+    frame_bytes = rows * columns * int(ds.get("BitsAllocated")) // 8
     return Frame(
         file=path,
-        number=number,
+        index=index,
         sop_uid=parse_uid(ds.get("SOPInstanceUID")),
         position=np.array(position),
-        orientation=_orthonormal(orientation),
-        spacing=(spacing[0], spacing[1]),
+        orientation=_make_orientation(orientation),
+        spacing=(between_rows, between_columns),
         rows=rows,
         columns=columns,
         thickness=None if thickness is None else float(thickness),
-        slope=_number(_first(parts, "RescaleSlope"), 1.0, "RescaleSlope"),
-        intercept=_number(_first(parts, "RescaleIntercept"), 0.0, "RescaleIntercept"),
-        telling=telling,
+        slope=_parse_slope(items),
+        intercept=_parse_number(items, "RescaleIntercept", 0.0),
+        split_values=split_values,
         frame_of_reference=parse_uid(ds.get("FrameOfReferenceUID")),
-        storage=_storage(ds),
-        file_bytes=rows * columns * int(ds.get("BitsAllocated")) // 8 * count,
+        storage=_get_storage(ds),
+        file_bytes=frame_bytes * count,
     )
 
 
-def _storage(ds: Elements | FileDataset) -> Storage:
-    return _storage_of(str(ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian))
+def _get_storage(ds: DicomHeader) -> Storage:
+    syntax = ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian
+    return _classify_syntax(str(syntax))
 
 
 @lru_cache(maxsize=64)
-def _storage_of(name: str) -> Storage:
-    syntax = UID(name)
+def _classify_syntax(uid: str) -> Storage:
+    syntax = UID(uid)
     if not syntax.is_transfer_syntax:
-        raise ScanError("an unknown transfer syntax")
+        raise ScanError("the transfer syntax is unknown", detail=uid)
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         return "deflated"
     return "encoded" if syntax.is_compressed else "plain"
 
 
-def _numbers(value: Any, count: int, keyword: str) -> tuple[float, ...]:
-    if value is None:
-        raise GeometryError(f"no {keyword}, so its place in the patient is not known")
-    numbers = tuple(float(part) for part in value)
-    if len(numbers) != count or not all(abs(number) <= LARGEST_MM for number in numbers):
-        raise GeometryError(f"{keyword} is not {count} plausible numbers")
+def _parse_numbers(items: Items, keyword: str, count: int) -> tuple[float, ...]:
+    values = _get_first(items, keyword)
+    if values is None:
+        raise GeometryError(f"{keyword} is missing, so the position in the patient is not known")
+    numbers = tuple(float(value) for value in values)
+    are_plausible = all(abs(number) <= LARGEST_MM for number in numbers)
+    if len(numbers) != count or not are_plausible:
+        raise GeometryError(f"{keyword} must hold {count} plausible numbers")
     return numbers
 
 
-def _number(value: Any, default: float, keyword: str) -> float:
-    number = default if value is None else float(value)
-    if not math.isfinite(number) or (keyword == "RescaleSlope" and number == 0):
-        raise ScanError(f"a {keyword} of {number}")
+def _parse_number(items: Items, keyword: str, default: float) -> float:
+    value = _get_first(items, keyword)
+    if value is None:
+        return default
+    number = float(value)
+    if not math.isfinite(number):
+        raise ScanError(f"{keyword} is {number}; a finite number is needed")
     return number
 
 
+def _parse_slope(items: Items) -> float:
+    slope = _parse_number(items, "RescaleSlope", 1.0)
+    if slope == 0:
+        raise ScanError("RescaleSlope is 0, which would make every intensity the same")
+    return slope
+
+
 @lru_cache(maxsize=256)
-def _orthonormal(numbers: tuple[float, ...]) -> Vector:
+def _make_orientation(numbers: tuple[float, ...]) -> Vector:
     orientation = np.array(numbers).reshape(2, 3)
     products = orientation @ orientation.T
-    if np.abs(products - np.eye(2)).max() > _UNIT_LENGTH:
-        raise GeometryError("ImageOrientationPatient is not two unit vectors at a right angle")
+    error = np.abs(products - np.eye(2)).max()
+    if error > _UNIT_LENGTH_TOLERANCE:
+        raise GeometryError("ImageOrientationPatient must be two unit vectors at a right angle")
     orientation.setflags(write=False)  # frames share it
     return orientation
 
 
-def _classic_telling(ds: Elements | Dataset) -> dict[str, str]:
-    found = {keyword: _text(ds.get(keyword)) for keyword in SPLIT_KEYWORDS}
-    return found | {"ImageType": "\\".join(get_image_type(ds)[2:])}
+def _get_split_values(ds: AnyDataset) -> dict[str, str]:
+    values = {keyword: _to_text(ds.get(keyword)) for keyword in SPLIT_KEYWORDS}
+    # The first two values of Image Type say only whether the pixels are original and primary.
+    values["ImageType"] = "\\".join(get_image_type(ds)[2:])
+    return values
 
 
-def _enhanced_telling(parts: list[Dataset]) -> dict[str, str]:
-    keywords = ("EffectiveEchoTime", "TemporalPositionIndex", "DiffusionBValue")
-    others = ("DiffusionDirectionality", "FrameType", "FrameAcquisitionNumber")
-    trigger = "NominalCardiacTriggerDelayTime"
-    found = {keyword: _text(_first(parts, keyword)) for keyword in (*keywords, *others, trigger)}
-    indices = _first(parts, "DimensionIndexValues")
-    values = [] if indices is None else np.atleast_1d(np.asarray(indices)).tolist()
-    return found | {
-        f"dimension {number}": str(v) for number, v in enumerate(values[:_MOST_DIMENSIONS], 1)
-    }
+def _get_enhanced_split_values(items: list[Dataset]) -> dict[str, str]:
+    values = {keyword: _to_text(_get_first(items, keyword)) for keyword in _ENHANCED_SPLIT_KEYWORDS}
+    indices = _get_first(items, "DimensionIndexValues")
+    if indices is None:
+        return values
+    numbers = np.atleast_1d(np.asarray(indices)).tolist()
+    for dimension, number in enumerate(numbers[:_MAX_DIMENSIONS], start=1):
+        values[f"dimension {dimension}"] = str(number)
+    return values
 
 
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)[:64]
+def _to_text(value: Any) -> str:
+    return "" if value is None else str(value)[:_LONGEST_VALUE]

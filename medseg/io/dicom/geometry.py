@@ -9,28 +9,29 @@ Source of the equations: DICOM PS3.3 C.7.6.2.1.1 (Image Position and Image Orien
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, combinations, pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 
 from medseg.errors import GeometryError
-from medseg.io.dicom.frames import Frame, Vector
+from medseg.io.dicom.frames import Frame, Frames, Vector
 from medseg.volume import Affine
 
 TOLERANCE_MM = 0.05
 """How far a slice's corners may lie from their place on the volume's grid."""
 SAME_POSITION_MM = 0.01
-"""Slices nearer to each other than this share one place."""
+"""Slices nearer to each other than this share one position."""
 
 _TOLERANCE_OF_GAP = 0.1
-_SAME_DIRECTION = 1e-2
+_DIRECTION_TOLERANCE = 1e-2
 _VISIBLE_TILT_DEGREES = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_MOST_ORIENTATIONS = 50
-_LONGEST_PART = 24
-_MOST_TELLING = 3
+_MAX_ORIENTATIONS = 50
+_FEWEST_SLICES = 4
+_LONGEST_VALUE = 24
+_MAX_SPLIT_KEYWORDS = 3
 _CLOCK_TIMES = ("AcquisitionTime",)
 
 
@@ -43,16 +44,17 @@ class Stack:
     """Frames of one volume.
 
     Attributes:
-        frames: The frames; several may still share a place.
-        part: What tells this volume from the others of its series; empty if it is the only one.
+        frames: The frames; several may still share a position.
+        volume_name: What tells this volume from the others of its series; empty if it is the
+            only one. Holds values of headers.
     """
 
     frames: tuple[Frame, ...]
-    part: str = ""
+    volume_name: str = ""
 
 
-def split_stacks(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
-    """Split a series into volumes by orientation and size, then by the elements that tell.
+def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
+    """Split a series into volumes: by orientation and size, then by ``Frame.split_values``.
 
     Returns:
         The volumes, and a warning if a few slices were left out: localizers, odd sizes.
@@ -60,34 +62,38 @@ def split_stacks(frames: Sequence[Frame]) -> tuple[list[Stack], list[str]]:
     Raises:
         GeometryError: If nearly every slice has its own orientation.
     """
-    groups = _parallel_groups(frames)
-    most = max(len(group) for group in groups)
-    warnings, stacks = [], []
-    kept = [group for group in groups if len(group) >= max(4, most / 2) or len(group) == most]
+    groups = _group_parallel(frames)
+    largest = max(len(group) for group in groups)
+    kept = [group for group in groups if _is_worth_keeping(len(group), largest)]
     left_out = len(frames) - sum(len(group) for group in kept)
+    warnings = []
     if left_out:
         warnings.append(f"{left_out} slice(s) of another orientation or size left out")
+    if len(kept) == 1:
+        return _split_by_keywords(kept[0]), warnings
+    stacks = []
     for number, group in enumerate(kept, start=1):
-        for stack in _told_apart(group):
-            part = f"orientation or size {number}" if len(kept) > 1 else ""
-            stacks.append(Stack(stack.frames, " ".join(filter(None, (part, stack.part)))))
+        for stack in _split_by_keywords(group):
+            name = f"orientation or size {number} {stack.volume_name}"
+            stacks.append(Stack(stack.frames, name.strip()))
     return stacks, warnings
 
 
-def group_by_position(frames: Sequence[Frame]) -> list[list[Frame]]:
-    """Group parallel frames by place, ordered along their normal."""
-    distances = _distances(frames)
+def group_by_position(frames: Frames) -> list[list[Frame]]:
+    """Group parallel frames by position, ordered along their normal."""
+    distances = _measure_distances(frames)
     order = np.argsort(distances, kind="stable")
-    places = [[frames[order[0]]]]
-    for before, here in pairwise(order):
-        if distances[here] - distances[before] > SAME_POSITION_MM:
-            places.append([])
-        places[-1].append(frames[here])
-    return places
+    groups = [[frames[order[0]]]]
+    for previous, current in pairwise(order):
+        gap = distances[current] - distances[previous]
+        if gap > SAME_POSITION_MM:
+            groups.append([])
+        groups[-1].append(frames[current])
+    return groups
 
 
-def compute_affine(frames: Sequence[Frame], name: str) -> tuple[Affine, tuple[str, ...]]:
-    """Return voxel → RAS mm for frames in order, one per place, and warnings.
+def compute_affine(frames: Frames) -> tuple[Affine, tuple[str, ...]]:
+    """Return voxel → RAS mm for frames in order, one per position, and warnings.
 
     A tilted gantry's shear stays in the affine.
 
@@ -95,14 +101,15 @@ def compute_affine(frames: Sequence[Frame], name: str) -> tuple[Affine, tuple[st
         UnevenSpacingError: If their distances vary.
         GeometryError: If slices are missing or not parallel.
     """
-    step, warnings = _step(frames)
-    lps = _lps(frames, np.arange(len(frames), dtype=np.float64), step)
-    _refuse_uneven(frames, lps, name)
-    return _LPS_TO_RAS @ lps, warnings
+    numbers = np.arange(len(frames), dtype=np.float64)
+    step, warnings = _compute_step(frames, numbers)
+    affine = fit_affine(frames, numbers, step)
+    _require_even(frames, affine, numbers)
+    return affine, warnings
 
 
-def compute_uneven_affine(frames: Sequence[Frame], name: str) -> tuple[Affine, Vector]:
-    """Return the affine of unevenly spaced frames, in order, one per place.
+def compute_uneven_affine(frames: Frames) -> tuple[Affine, Vector]:
+    """Return the affine of unevenly spaced frames, in order, one per position.
 
     Returns:
         ``(i, j, t)`` → RAS mm, and each frame's ``t``: its distance in mm along the normal from
@@ -111,183 +118,266 @@ def compute_uneven_affine(frames: Sequence[Frame], name: str) -> tuple[Affine, V
     Raises:
         GeometryError: If the frames are not parallel or not in a straight line.
     """
-    distances = _distances(frames) - _distances(frames)[0]
-    positions = np.array([frame.position for frame in frames])
-    centred = distances - distances.mean()
-    lps = _lps(frames, distances, centred @ positions / (centred @ centred))
-    pairs = zip(frames, distances.tolist(), strict=True)
-    error = max(_corner_error(frame, lps, distance) for frame, distance in pairs)
+    positions = stack_positions(frames)
+    distances = positions @ frames[0].normal
+    distances = distances - distances[0]
+    step = fit_step(positions, distances)
+    affine = fit_affine(frames, distances, step)
+    error = _measure_error(frames, affine, distances)
     if error > TOLERANCE_MM:
-        raise _not_straight(error, name)
-    return _LPS_TO_RAS @ lps, distances
+        raise _make_irregular_error(error)
+    return affine, distances
 
 
-def _lps(frames: Sequence[Frame], numbers: Vector, step: Vector) -> Affine:
-    """Return the affine on which frame n lies at its number, shifted to fit them all best."""
+def fit_step(positions: Vector, numbers: Vector) -> Vector:
+    """Return the vector from one slice to the next, by least squares over all positions.
+
+    Args:
+        positions: Of each frame, LPS mm, shape ``(frames, 3)``.
+        numbers: Of the slice each frame is, shape ``(frames,)``; not all the same.
+    """
+    centred = numbers - numbers.mean()
+    step: Vector = centred @ positions / (centred @ centred)
+    return step
+
+
+def fit_affine(frames: Frames, numbers: Vector, step: Vector) -> Affine:
+    """Return voxel → RAS mm, shifted so that it fits the positions of all frames best.
+
+    Args:
+        frames: Parallel frames of one size.
+        numbers: The ``k`` of each frame, shape ``(frames,)``.
+        step: From one slice to the next, LPS mm.
+    """
     first = frames[0]
+    offsets = np.outer(numbers, step)
+    origins = stack_positions(frames) - offsets
+    origin = origins.mean(axis=0)
+    columns = [first.column_step, first.row_step, step, origin]
     lps = np.eye(4)
-    lps[:3, 0] = first.orientation[0] * first.spacing[1]
-    lps[:3, 1] = first.orientation[1] * first.spacing[0]
-    lps[:3, 2] = step
-    positions = np.array([frame.position for frame in frames])
-    lps[:3, 3] = (positions - numbers[:, None] * step).mean(axis=0)
-    return lps
+    lps[:3] = np.transpose(columns)
+    affine: Affine = _LPS_TO_RAS @ lps
+    return affine
 
 
-def _parallel_groups(frames: Sequence[Frame]) -> list[list[Frame]]:
+def are_parallel(
+    first: Frame, second: Frame, direction_tolerance: float = _DIRECTION_TOLERANCE
+) -> bool:
+    """Tell whether two frames have the same size, pixel spacing and orientation.
+
+    Args:
+        first: A frame.
+        second: Another one.
+        direction_tolerance: How far unit vectors may differ in a coordinate.
+    """
+    if (first.rows, first.columns) != (second.rows, second.columns):
+        return False
+    if not np.allclose(first.spacing, second.spacing, rtol=1e-3):
+        return False
+    difference = np.abs(first.orientation - second.orientation).max()
+    return bool(difference < direction_tolerance)
+
+
+def _is_worth_keeping(count: int, largest: int) -> bool:
+    """Tell whether a group of parallel slices is a volume rather than a stray slice or two."""
+    return count == largest or count >= max(_FEWEST_SLICES, largest / 2)
+
+
+def _group_parallel(frames: Frames) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
     # Most slices say the same to the last digit; only others have to be compared.
     known: dict[object, list[Frame]] = {}
     for frame in frames:
-        said = (frame.rows, frame.columns, frame.spacing, frame.orientation.tobytes())
-        group = known.get(said) or next((one for one in groups if _alike(one[0], frame)), None)
+        key = (frame.rows, frame.columns, frame.spacing, frame.orientation.tobytes())
+        group = known.get(key) or _find_parallel(groups, frame)
         if group is None:
-            if len(groups) == _MOST_ORIENTATIONS:
+            if len(groups) == _MAX_ORIENTATIONS:
                 raise GeometryError(
-                    f"{frame.file.name}: the series has more than {len(groups)} orientations or "
-                    "sizes of slices; it is no stack"
+                    f"the series has more than {len(groups)} orientations or sizes of slices, so "
+                    "it is no stack",
+                    source=frame.file,
                 )
             group = []
             groups.append(group)
         group.append(frame)
-        known[said] = group
+        known[key] = group
     return groups
 
 
-def _alike(one: Frame, other: Frame) -> bool:
-    return (
-        (one.rows, one.columns) == (other.rows, other.columns)
-        and np.allclose(one.spacing, other.spacing, rtol=1e-3)
-        and bool(np.abs(one.orientation - other.orientation).max() < _SAME_DIRECTION)
-    )
+def _find_parallel(groups: list[list[Frame]], frame: Frame) -> list[Frame] | None:
+    for group in groups:
+        if are_parallel(group[0], frame):
+            return group
+    return None
 
 
-def _told_apart(frames: list[Frame]) -> list[Stack]:
-    if _one_per_place(frames):
+def _split_by_keywords(frames: list[Frame]) -> list[Stack]:
+    """Split frames that share positions by the fewest elements that make volumes of them."""
+    if _has_distinct_positions(frames):
         return [Stack(tuple(frames))]
-    keywords = [
-        keyword
-        for keyword in frames[0].telling
-        if len({frame.telling.get(keyword, "") for frame in frames}) > 1
-    ]
-    chosen_ways = (combinations(keywords, count) for count in range(1, _MOST_TELLING + 1))
-    for chosen in chain.from_iterable(chosen_ways):
+    for keywords in _iterate_keywords(frames):
         volumes = defaultdict(list)
         for frame in frames:
-            volumes[tuple(frame.telling.get(keyword, "") for keyword in chosen)].append(frame)
-        if len(volumes) > 1 and _are_volumes(list(volumes.values())):
-            return _named(chosen, volumes)
+            values = tuple(frame.split_values.get(keyword, "") for keyword in keywords)
+            volumes[values].append(frame)
+        if _are_volumes(list(volumes.values())):
+            return _name_stacks(keywords, volumes)
     return [Stack(tuple(frames))]
 
 
-def _one_per_place(frames: Sequence[Frame]) -> bool:
-    distances = np.sort(_distances(frames))
-    return len(distances) < 2 or bool(np.diff(distances).min() > SAME_POSITION_MM)
+def _iterate_keywords(frames: list[Frame]) -> Iterator[tuple[str, ...]]:
+    """Give the keywords to split by: each whose value varies, then two at once, then three."""
+    varying = []
+    for keyword in frames[0].split_values:
+        values = {frame.split_values.get(keyword, "") for frame in frames}
+        if len(values) > 1:
+            varying.append(keyword)
+    for count in range(1, _MAX_SPLIT_KEYWORDS + 1):
+        yield from combinations(varying, count)
+
+
+def _has_distinct_positions(frames: Frames) -> bool:
+    if len(frames) < 2:
+        return True
+    distances = np.sort(_measure_distances(frames))
+    return bool(np.diff(distances).min() > SAME_POSITION_MM)
 
 
 def _are_volumes(volumes: list[list[Frame]]) -> bool:
-    """Tell whether each is a stack, one frame per place, and all are at the same places."""
+    """Tell whether each is a stack, one frame per position, and all are at the same positions."""
     sizes = {len(volume) for volume in volumes}
-    if len(sizes) != 1 or sizes == {1} or not all(map(_one_per_place, volumes)):
+    if len(volumes) < 2 or len(sizes) != 1 or sizes == {1}:
+        return False
+    if not all(_has_distinct_positions(volume) for volume in volumes):
         return False
     normal = volumes[0][0].normal
-    places = [np.sort([frame.position @ normal for frame in volume]) for volume in volumes]
-    return all(np.abs(place - places[0]).max() <= TOLERANCE_MM for place in places[1:])
+    first, *others = [np.sort(stack_positions(volume) @ normal) for volume in volumes]
+    return all(np.abs(other - first).max() <= TOLERANCE_MM for other in others)
 
 
-def _named(keywords: tuple[str, ...], volumes: dict[tuple[str, ...], list[Frame]]) -> list[Stack]:
+def _name_stacks(
+    keywords: tuple[str, ...], volumes: dict[tuple[str, ...], list[Frame]]
+) -> list[Stack]:
     stacks = []
-    for number, values in enumerate(sorted(volumes, key=_by_number), start=1):
-        said = [
-            f"{keyword} {f'#{number}' if _better_counted(keyword, value) else value}"
-            for keyword, value in zip(keywords, values, strict=True)
-        ]
-        stacks.append(Stack(tuple(volumes[values]), ", ".join(said)))
+    for number, values in enumerate(sorted(volumes, key=_make_sort_key), start=1):
+        parts = []
+        for keyword, value in zip(keywords, values, strict=True):
+            shown = f"#{number}" if _is_better_counted(keyword, value) else value
+            parts.append(f"{keyword} {shown}")
+        frames = tuple(volumes[values])
+        stacks.append(Stack(frames, ", ".join(parts)))
     return stacks
 
 
-def _better_counted(keyword: str, value: str) -> bool:
+def _is_better_counted(keyword: str, value: str) -> bool:
     # A time of day would help to find out who was scanned; its rank does not.
-    return keyword in _CLOCK_TIMES or len(value) > _LONGEST_PART
+    return keyword in _CLOCK_TIMES or len(value) > _LONGEST_VALUE
 
 
-def _by_number(values: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
-    return tuple((_as_number(value), value) for value in values)
+def _make_sort_key(values: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
+    """Return a key that orders numbers by size, and other text behind them."""
+    return tuple((_to_number(value), value) for value in values)
 
 
-def _as_number(text: str) -> float:
+def _to_number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
         return float("inf")
 
 
-def _distances(frames: Sequence[Frame]) -> Vector:
-    return np.array([frame.position for frame in frames]) @ frames[0].normal
+def stack_positions(frames: Frames) -> Vector:
+    """Return the frames' positions, LPS mm, shape ``(frames, 3)``."""
+    return np.array([frame.position for frame in frames])
 
 
-def _step(frames: Sequence[Frame]) -> tuple[Vector, tuple[str, ...]]:
-    """Return the vector from one slice to the next, by least squares over all positions."""
+def _measure_distances(frames: Frames) -> Vector:
+    """Return each frame's distance from the origin along the normal of the first, in mm."""
+    distances: Vector = stack_positions(frames) @ frames[0].normal
+    return distances
+
+
+def _compute_step(frames: Frames, numbers: Vector) -> tuple[Vector, tuple[str, ...]]:
+    """Return the vector from one slice to the next, LPS mm, and warnings."""
     first = frames[0]
     if len(frames) == 1:
-        return _single_step(first)
-    positions = np.array([frame.position for frame in frames])
-    numbers = np.arange(len(frames)) - (len(frames) - 1) / 2
-    step: Vector = numbers @ positions / (numbers @ numbers)
-    straight = np.clip(step @ first.normal / np.linalg.norm(step), -1, 1)
-    tilt = float(np.degrees(np.arccos(straight)))
+        return _guess_step(first)
+    step = fit_step(stack_positions(frames), numbers)
+    cosine = step @ first.normal / np.linalg.norm(step)
+    tilt = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
     if tilt <= _VISIBLE_TILT_DEGREES:
         return step, ()
     return step, (f"the slices are sheared by {tilt:.1f}° (gantry tilt); the affine keeps it",)
 
 
-def _single_step(frame: Frame) -> tuple[Vector, tuple[str, ...]]:
-    if frame.thickness is not None and np.isfinite(frame.thickness) and frame.thickness > 0:
-        return frame.normal * frame.thickness, ("only one slice; its thickness is the spacing",)
-    return frame.normal, ("only one slice, without a thickness; 1 mm is assumed",)
+def _guess_step(frame: Frame) -> tuple[Vector, tuple[str, ...]]:
+    thickness = frame.thickness
+    if thickness is None or not np.isfinite(thickness) or thickness <= 0:
+        return frame.normal, ("only one slice, without a thickness; 1 mm is assumed",)
+    return frame.normal * thickness, ("only one slice; its thickness is used as the spacing",)
 
 
-def _refuse_uneven(frames: Sequence[Frame], lps: Affine, name: str) -> None:
-    errors = np.array([_corner_error(frame, lps, k) for k, frame in enumerate(frames)])
-    gap = float(np.linalg.norm(lps[:3, 2]))
-    if len(frames) == 1 or errors.max() <= min(TOLERANCE_MM, _TOLERANCE_OF_GAP * gap):
+def _require_even(frames: Frames, affine: Affine, numbers: Vector) -> None:
+    """Refuse frames that do not lie on the grid of an affine, saying what is wrong with them."""
+    if len(frames) == 1:
         return
-    distances = _distances(frames)
+    error = _measure_error(frames, affine, numbers)
+    gap = float(np.linalg.norm(affine[:3, 2]))
+    if error <= min(TOLERANCE_MM, _TOLERANCE_OF_GAP * gap):
+        return
+    distances = _measure_distances(frames)
+    _refuse_missing_slices(distances)
+    gaps = np.diff(distances)
+    if gaps.max() - gaps.min() > TOLERANCE_MM:
+        raise UnevenSpacingError(
+            f"the slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; resample the "
+            "series to one spacing first, or pass --resample-uneven"
+        )
+    raise _make_irregular_error(error)
+
+
+def _refuse_missing_slices(distances: Vector) -> None:
+    """Refuse a stack whose gaps are all usual but for some that are a whole number of them."""
     gaps = np.diff(distances)
     usual = float(np.median(gaps))
     holes = np.flatnonzero(gaps > 1.5 * usual)
-    counts = np.rint(gaps[holes] / usual) - 1
-    whole = np.abs(gaps[holes] / usual - counts - 1).max(initial=0) < 0.1
-    if holes.size and whole and np.abs(np.delete(gaps, holes) - usual).max(initial=0) < 0.1 * usual:
-        behind = ", ".join(f"{distances[hole]:.2f}" for hole in holes[:5])
-        raise GeometryError(
-            f"{name}: {int(counts.sum())} slice(s) missing, after the slice at {behind} mm along "
-            "the normal; send the complete series"
-        )
-    if gaps.max() - gaps.min() > TOLERANCE_MM:
-        raise UnevenSpacingError(
-            f"{name}: the slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; "
-            "resample the series to one spacing first, or let --resample-uneven do it"
-        )
-    raise _not_straight(float(errors.max()), name)
-
-
-def _not_straight(error: float, name: str) -> GeometryError:
-    return GeometryError(
-        f"{name}: the slices are up to {error:.2f} mm off a regular stack: they are not "
-        "parallel or not in a straight line"
+    if not holes.size:
+        return
+    ratios = gaps[holes] / usual
+    missing = np.rint(ratios) - 1
+    are_whole = np.abs(ratios - missing - 1).max() < 0.1
+    others = np.delete(gaps, holes)
+    are_usual = np.abs(others - usual).max(initial=0) < 0.1 * usual
+    if not are_whole or not are_usual:
+        return
+    before_holes = ", ".join(f"{distances[hole]:.2f}" for hole in holes[:5])
+    raise GeometryError(
+        f"{int(missing.sum())} slice(s) missing, after the slice at {before_holes} mm along the "
+        "normal; send the complete series"
     )
 
 
-def _corner_error(frame: Frame, lps: Affine, k: float) -> float:
-    """Return the largest distance in mm of a corner pixel from its place on the grid."""
+def _make_irregular_error(error: float) -> GeometryError:
+    return GeometryError(
+        f"the slices are up to {error:.2f} mm off a regular stack: they are not parallel or not "
+        "in a straight line"
+    )
+
+
+def _measure_error(frames: Frames, affine: Affine, numbers: Vector) -> float:
+    """Return the largest distance in mm of a corner pixel from its place on the grid.
+
+    Args:
+        frames: The frames.
+        affine: The grid, voxel → RAS mm.
+        numbers: The ``k`` of each frame.
+    """
+    lps = (_LPS_TO_RAS @ affine)[:3]
     worst = 0.0
-    for i in (0, frame.columns - 1):
-        for j in (0, frame.rows - 1):
-            own = (
-                frame.position
-                + frame.orientation[0] * frame.spacing[1] * i
-                + frame.orientation[1] * frame.spacing[0] * j
-            )
-            worst = max(worst, float(np.abs(lps[:3] @ (i, j, k, 1) - own).max()))
+    for frame, number in zip(frames, numbers.tolist(), strict=True):
+        for i, j in frame.corners:
+            fitted = lps @ (i, j, number, 1)
+            stated = frame.locate(i, j)
+            error = np.abs(fitted - stated).max()
+            worst = max(worst, float(error))
     return worst

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError
-from medseg.io.dicom.frames import Frame, Vector
+from medseg.io.dicom.frames import Frame, Frames, Vector
+from medseg.io.dicom.geometry import SAME_POSITION_MM, are_parallel, fit_affine, fit_step
 from medseg.io.dicom.volume import Slices
 from medseg.io.voxels import check_size
 from medseg.volume import Affine, Volume
@@ -19,7 +20,8 @@ Indices = npt.NDArray[np.intp]
 TOLERANCE = 0.1
 """How far a pixel may lie from the centre of its voxel, in voxels."""
 
-_SAME_PLACE_MM = 0.01
+_DIRECTION_TOLERANCE = 1e-3
+_MULTIPLE_TOLERANCE = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
@@ -29,126 +31,138 @@ class VoxelMatch:
 
     Attributes:
         start: The first pixel's voxel; may lie outside the volume.
-        right: From one pixel of a row to the next, in voxels: one axis, forwards or backwards.
-        down: From one row to the next.
+        column_step: From a pixel to the next one in its row, in voxels: one axis, forwards or
+            backwards.
+        row_step: From a pixel to the next one in its column.
     """
 
     start: Indices
-    right: Indices
-    down: Indices
+    column_step: Indices
+    row_step: Indices
 
     @classmethod
-    def of(cls, frame: Frame, like: Volume, name: str) -> VoxelMatch:
+    def find(cls, frame: Frame, like: Volume) -> VoxelMatch:
         """Find the voxels that a frame's pixels are, however it is flipped, cropped or turned.
 
         Raises:
             GeometryError: If the pixels are no voxels of ``like``.
         """
-        exact = np.array(_in_voxels(frame, like.affine))
+        exact = _locate_frame(frame, like.affine)
         nearest = np.rint(exact)
-        corners = np.array(
-            [(1, 0, 0), (1, frame.columns - 1, 0), (1, 0, frame.rows - 1)]  # start, right, down
-        )
-        away = float(np.abs(corners @ (exact - nearest)).max())
-        _, right, down = nearest
-        if away > TOLERANCE or not right @ right == down @ down == 1 or right @ down:
+        error = _measure_error(frame, exact - nearest)
+        _, column_step, row_step = nearest
+        if error > TOLERANCE or not _are_axes(column_step, row_step):
             raise GeometryError(
-                f"{name}: its pixels are not voxels of the scan (the grids differ by up to "
-                f"{away:.2g} voxels); resample it to the scan's grid first"
+                f"the pixels are not voxels of the scan (the grids differ by up to {error:.2g} "
+                "voxels); resample it to the scan's grid first"
             )
         return cls(*nearest.astype(np.intp))
 
-    def voxels(self, rows: Indices, columns: Indices) -> Indices:
+    def locate(self, rows: Indices, columns: Indices) -> Indices:
         """Return the indices of some pixels' voxels, shape ``(3, pixels)``."""
-        steps = self.right[:, None] * columns + self.down[:, None] * rows
-        found: Indices = self.start[:, None] + steps
-        return found
+        along_rows = self.column_step[:, None] * columns
+        along_columns = self.row_step[:, None] * rows
+        voxels: Indices = self.start[:, None] + (along_rows + along_columns)
+        return voxels
 
 
-def build_grid(frames: Sequence[Frame], gap: float | None, name: str) -> Volume:
+def build_grid(frames: Frames, gap: float | None, source: Path) -> Volume:
     """Return the grid that frames lie on, slices between them included; its voxels are 0.
 
     Args:
-        frames: Parallel frames of one size, several may share a place.
-        gap: Distance between slices, if the header states it.
-        name: What errors call the file.
+        frames: Parallel frames of one size, several may share a position.
+        gap: Distance between slices in mm, if the header states it.
+        source: The file, for errors and as the volume's source.
 
     Raises:
-        GeometryError: If the frames differ in size or direction, or their distances are no
-            multiples of one gap.
+        GeometryError: If the frames differ in size or direction.
+        ScanError: If the grid is larger than any scan.
     """
     first = frames[0]
-    if any(not _alike(first, frame) for frame in frames):
-        raise GeometryError(f"{name}: its frames differ in size or direction; give its scan too")
+    if not all(are_parallel(first, frame, _DIRECTION_TOLERANCE) for frame in frames):
+        raise GeometryError("the frames differ in size or direction; give the scan as well")
     positions = np.array([frame.position for frame in frames])
     distances = (positions - first.position) @ first.normal
-    numbers, gap = _numbered(distances, gap, first.thickness)
-    step = _step(positions, numbers, first.normal * gap)
-    ras = np.eye(4)
-    ras[:3, 0] = _LPS_TO_RAS @ first.orientation[0] * first.spacing[1]
-    ras[:3, 1] = _LPS_TO_RAS @ first.orientation[1] * first.spacing[0]
-    ras[:3, 2] = _LPS_TO_RAS @ step
-    ras[:3, 3] = _LPS_TO_RAS @ (positions - numbers[:, None] * step).mean(axis=0)
+    numbers, gap = _number_slices(distances, gap, first.thickness)
+    step = first.normal * gap
+    if numbers.any():
+        step = fit_step(positions, numbers)
+    affine = fit_affine(frames, numbers, step)
     shape = (first.columns, first.rows, int(numbers.max()) + 1)
-    check_size(shape, name)
-    return Volume(np.broadcast_to(np.zeros(1, np.uint8), (1, *shape)), ras, name)
+    check_size(shape, source)
+    voxels = np.broadcast_to(np.zeros(1, np.uint8), (1, *shape))
+    return Volume(voxels, affine, source.name)
 
 
-def require_same_frame_of_reference(uid: str, like: Volume, name: str) -> None:
+def require_same_frame_of_reference(uid: str, like: Volume) -> None:
     """Refuse an object drawn in another frame of reference than its scan's, where both say.
 
     Raises:
         GeometryError: If they differ.
     """
-    own = like.header.frame_of_reference if isinstance(like.header, Slices) else ""
-    if uid and own and uid != own:
+    header = like.header
+    scan_uid = header.frame_of_reference if isinstance(header, Slices) else ""
+    if uid and scan_uid and uid != scan_uid:
         raise GeometryError(
-            f"{name}: was drawn in another frame of reference than the scan's, so their places "
+            "it was drawn in another frame of reference than the scan's, so positions in them "
             "cannot be compared; give the scan it was drawn on"
         )
 
 
-def _in_voxels(frame: Frame, affine: Affine) -> tuple[Vector, Vector, Vector]:
-    """Return a frame's first pixel and its steps along a row and a column, in voxels."""
+def _locate_frame(frame: Frame, affine: Affine) -> Vector:
+    """Return a frame's first pixel, its column step and its row step in voxels, shape (3, 3)."""
     to_voxels = np.linalg.inv(affine[:3, :3])
-    start: Vector = to_voxels @ (_LPS_TO_RAS @ frame.position - affine[:3, 3])
-    along_row: Vector = to_voxels @ (_LPS_TO_RAS @ frame.orientation[0]) * frame.spacing[1]
-    along_column: Vector = to_voxels @ (_LPS_TO_RAS @ frame.orientation[1]) * frame.spacing[0]
-    return start, along_row, along_column
+    origin = _LPS_TO_RAS @ frame.position - affine[:3, 3]
+    column_step = _LPS_TO_RAS @ frame.column_step
+    row_step = _LPS_TO_RAS @ frame.row_step
+    return np.array([to_voxels @ origin, to_voxels @ column_step, to_voxels @ row_step])
 
 
-def _alike(one: Frame, other: Frame) -> bool:
-    return (
-        (one.rows, one.columns) == (other.rows, other.columns)
-        and np.allclose(one.spacing, other.spacing, rtol=1e-3)
-        and np.allclose(one.orientation, other.orientation, atol=1e-3)
-    )
+def _measure_error(frame: Frame, offsets: Vector) -> float:
+    """Return how far the frame's corners lie from voxel centres, in voxels.
+
+    Args:
+        frame: The frame.
+        offsets: Of its start, its column step and its row step, from whole voxels.
+    """
+    first = (1, 0, 0)
+    last_column = (1, frame.columns - 1, 0)
+    last_row = (1, 0, frame.rows - 1)
+    corners = np.array([first, last_column, last_row]) @ offsets
+    return float(np.abs(corners).max())
 
 
-def _numbered(
-    distances: Vector, gap: float | None, thickness: float | None
+def _are_axes(column_step: Vector, row_step: Vector) -> bool:
+    """Tell whether two steps are one voxel each, along different axes."""
+    have_unit_length = column_step @ column_step == 1 and row_step @ row_step == 1
+    return bool(have_unit_length and column_step @ row_step == 0)
+
+
+def _number_slices(
+    distances: Vector, stated_gap: float | None, thickness: float | None
 ) -> tuple[Vector, float]:
-    """Return the slice number of each frame, from 0, and the gap between slices."""
-    places = np.unique(distances)
-    gaps = np.diff(places)
-    gaps = gaps[gaps > _SAME_PLACE_MM]
-    stated = gap if gap and np.isfinite(gap) and gap > 0 else None
+    """Return the slice number of each frame, from 0, and the gap between slices in mm.
+
+    Args:
+        distances: Of each frame, along the normal, in mm.
+        stated_gap: What the header says; used if it fits the distances.
+        thickness: Slice thickness, used if there is one slice and no gap is stated.
+    """
+    if stated_gap is not None and not (np.isfinite(stated_gap) and stated_gap > 0):
+        stated_gap = None
+    gaps = np.diff(np.unique(distances))
+    gaps = gaps[gaps > SAME_POSITION_MM]
     if not gaps.size:
-        return np.zeros(len(distances)), stated or thickness or 1.0
-    if stated is None or not _multiples(gaps, stated):
-        stated = float(gaps.min())
-    return np.rint((distances - places[0]) / stated), stated
+        return np.zeros(len(distances)), stated_gap or thickness or 1.0
+    gap = stated_gap
+    if gap is None or not _are_multiples(gaps, gap):
+        gap = float(gaps.min())
+    return np.rint((distances - distances.min()) / gap), gap
 
 
-def _multiples(gaps: Vector, gap: float) -> bool:
-    counts = gaps / gap
-    return bool((counts > 1 - TOLERANCE).all() and np.abs(counts - np.rint(counts)).max() < 0.05)
-
-
-def _step(positions: Vector, numbers: Vector, straight: Vector) -> Vector:
-    """Return the vector between slices by least squares; ``straight`` if there is but one."""
-    centred = numbers - numbers.mean()
-    if not centred.any():
-        return straight
-    step: Vector = centred @ positions / (centred @ centred)
-    return step
+def _are_multiples(gaps: Vector, gap: float) -> bool:
+    ratios = gaps / gap
+    if ratios.min() <= 1 - TOLERANCE:
+        return False
+    error = np.abs(ratios - np.rint(ratios)).max()
+    return bool(error < _MULTIPLE_TOLERANCE)

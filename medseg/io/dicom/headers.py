@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import uid as uids
-from pydicom.dataset import FileDataset
-from pydicom.uid import UID
+from pydicom.uid import UID, UID_dictionary
 
 from medseg.errors import ScanError
-from medseg.io.dicom.fast_header import Elements, read_elements_fast
+from medseg.io.dicom.fast_header import read_elements_fast
 from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
+    attach_source,
     has_dicom_prefix,
     has_dicom_suffix,
     may_be_dicom,
+    quote_error,
     read_elements,
 )
-from medseg.io.dicom.frames import SPLIT_KEYWORDS, Frame, get_image_type, parse_uid, read_frames
+from medseg.io.dicom.frames import (
+    SPLIT_KEYWORDS,
+    DicomHeader,
+    Frame,
+    get_image_type,
+    parse_uid,
+    read_frames,
+)
 
 _VOLUME_CLASSES = frozenset(
     {
@@ -50,9 +57,14 @@ HEADER_KEYWORDS = frozenset(
         *SPLIT_KEYWORDS,
     )
 )
-"""What a header is asked for."""
+"""The elements that are read of a header."""
+
+_SCAN_NAME_KEYWORDS = ("PatientID", "StudyDate", "SeriesNumber", "SeriesDescription")
+_GREYSCALE = ("MONOCHROME1", "MONOCHROME2")
+_MOSAIC_TYPES = {"MOSAIC", "VFRAME"}
+_BITS_PER_PIXEL = (8, 16, 32, 64)
+_LONGEST_MODALITY = 16
 _LONGEST_DESCRIPTION = 64
-_HEADLINE = ("PatientID", "StudyDate", "SeriesNumber", "SeriesDescription")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +75,11 @@ class Header:
         file: The file.
         series: Series Instance UID if valid, else empty.
         modality: ``CT``, ``MR``, …
-        frames: Its slices; none if it is set aside or faulty.
-        aside: Why it is no part of a volume, though nothing is wrong with it; or empty.
-        fault: Why a volume that it belongs to cannot be read, without the file's name.
-        torn: Whether it is truncated or damaged, so that its ``series`` may be missing or cut.
+        frames: Its slices; none if it is excluded or has an error.
+        exclusion: Why it is no part of a volume, though nothing is wrong with it; or empty.
+        error: Why a volume that it belongs to cannot be read; its source is the file.
+        is_damaged: Whether it is truncated or damaged, so that its ``series`` may be missing or
+            cut.
         study: Study Instance UID if valid, else empty.
         description: Series Description, in one line, or empty.
     """
@@ -75,9 +88,9 @@ class Header:
     series: str
     modality: str
     frames: tuple[Frame, ...] = ()
-    aside: str = ""
-    fault: ScanError | None = None
-    torn: bool = False
+    exclusion: str = ""
+    error: ScanError | None = None
+    is_damaged: bool = False
     study: str = ""
     description: str = ""
 
@@ -87,109 +100,148 @@ def read_header(path: Path) -> Header | None:
 
     Returns:
         ``None`` if the file is not DICOM. A file that is DICOM by its first bytes or its name,
-        but broken, has a ``fault``; so has a file that may not be opened.
+        but broken, has an ``error``; so has a file that may not be opened.
     """
     try:
-        ds: Elements | FileDataset | None = read_elements_fast(path, HEADER_KEYWORDS)
-        if ds is None:
-            if not may_be_dicom(path):
-                return _broken(path, "only its name is DICOM") if has_dicom_suffix(path) else None
-            ds = read_elements(path, [*HEADER_KEYWORDS])
-        if not _sop_class(ds):
-            return _broken(path, "no SOP Class UID") if has_dicom_prefix(path) else None
+        with attach_source(path):
+            ds = _read_header_elements(path)
+            if ds is None:
+                return _refuse_named_dicom(path)
+            if not _get_sop_class(ds):
+                return _refuse_prefixed(path, "its header has no SOP Class UID")
     except ScanError as error:
-        return Header(path, "", "", fault=error, torn=True)
+        return Header(path, "", "", error=error, is_damaged=True)
     except OSError as error:
-        return _broken(path, f"it cannot be opened: {error.strerror}")
+        return _make_damaged(path, "it cannot be opened", detail=error.strerror)
     except PYDICOM_ERRORS as error:
-        return _broken(path, type(error).__name__) if has_dicom_prefix(path) else None
-    return _header(path, ds)
+        return _refuse_prefixed(path, "its header cannot be parsed", quote_error(error))
+    return _make_header(path, ds)
 
 
 def read_scan_name(path: Path) -> str:
-    """Return whom and what a file shows, as its header says: patient, study date, series.
+    """Read whom and what a file shows: patient, study date, series number and description.
 
     Returns:
         Text that names the patient; empty if the file cannot be read or says nothing.
     """
     try:
-        ds = read_elements(path, _HEADLINE)
-        said = (str(ds.get(keyword) or "").strip() for keyword in _HEADLINE)
-        return "_".join(part for part in said if part)
+        ds = read_elements(path, _SCAN_NAME_KEYWORDS)
+        values = [str(ds.get(keyword) or "").strip() for keyword in _SCAN_NAME_KEYWORDS]
     except (*PYDICOM_ERRORS, ScanError):
         return ""
+    return "_".join(value for value in values if value)
 
 
-def _broken(path: Path, why: str, series: str = "") -> Header:
-    fault = ScanError(f"damaged or truncated DICOM ({why})")
-    return Header(path, series, "", fault=fault, torn=True)
+def _read_header_elements(path: Path) -> DicomHeader | None:
+    ds = read_elements_fast(path, HEADER_KEYWORDS)
+    if ds is not None:
+        return ds
+    if not may_be_dicom(path):
+        return None
+    return read_elements(path, [*HEADER_KEYWORDS])
 
 
-def _header(path: Path, ds: Elements | FileDataset) -> Header:
+def _refuse_named_dicom(path: Path) -> Header | None:
+    if not has_dicom_suffix(path):
+        return None
+    return _make_damaged(path, "it is called DICOM, but does not begin like DICOM")
+
+
+def _refuse_prefixed(path: Path, reason: str, detail: str | None = None) -> Header | None:
+    if not has_dicom_prefix(path):
+        return None
+    return _make_damaged(path, reason, detail=detail)
+
+
+def _make_damaged(
+    path: Path, reason: str, *, series: str = "", detail: str | None = None
+) -> Header:
+    error = ScanError(f"damaged or truncated DICOM: {reason}", source=path, detail=detail)
+    return Header(path, series, "", error=error, is_damaged=True)
+
+
+def _make_header(path: Path, ds: DicomHeader) -> Header:
     try:
-        series = parse_uid(ds.get("SeriesInstanceUID"))
-        study = parse_uid(ds.get("StudyInstanceUID"))
-        modality = str(ds.get("Modality") or "")[:16]
-        description = " ".join(str(ds.get("SeriesDescription") or "").split())
-        header = partial(
-            Header,
-            path,
-            series,
-            modality,
-            study=study,
-            description=description[:_LONGEST_DESCRIPTION],
-        )
+        header = _read_series(path, ds)
         if _ends_early(ds):
-            return _broken(path, "it ends in its header", series)
-        aside = _aside(ds)
-        if aside:
-            return header(aside=aside)
+            return _make_damaged(path, "it ends within its header", series=header.series)
+        exclusion = _get_exclusion(ds)
     except PYDICOM_ERRORS as error:
-        return _broken(path, type(error).__name__)
+        return _make_damaged(path, "its header cannot be parsed", detail=quote_error(error))
+    if exclusion:
+        return replace(header, exclusion=exclusion)
     try:
-        _refuse_unreadable(ds)
-        return header(frames=tuple(read_frames(path, ds)))
+        with attach_source(path):
+            _require_greyscale(ds)
+            _require_pixels(ds)
+            frames = tuple(read_frames(path, ds))
     except ScanError as error:
-        fault = error
+        return replace(header, error=error)
     except PYDICOM_ERRORS as error:
-        fault = ScanError(f"a header with broken values ({type(error).__name__})")
-    return header(fault=fault)
+        invalid = ScanError(
+            "its header holds invalid values", source=path, detail=quote_error(error)
+        )
+        return replace(header, error=invalid)
+    return replace(header, frames=frames)
 
 
-def _sop_class(ds: Elements | FileDataset) -> str:
-    found = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
-    return str(found or "")
+def _read_series(path: Path, ds: DicomHeader) -> Header:
+    modality = str(ds.get("Modality") or "")
+    words = str(ds.get("SeriesDescription") or "").split()
+    return Header(
+        path,
+        series=parse_uid(ds.get("SeriesInstanceUID")),
+        modality=modality[:_LONGEST_MODALITY],
+        study=parse_uid(ds.get("StudyInstanceUID")),
+        description=" ".join(words)[:_LONGEST_DESCRIPTION],
+    )
 
 
-def _ends_early(ds: Elements | FileDataset) -> bool:
+def _get_sop_class(ds: DicomHeader) -> str:
+    sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
+    return str(sop_class or "")
+
+
+def _ends_early(ds: DicomHeader) -> bool:
     # Elements lie in the order of their tags, and images cannot be without rows.
     if "Rows" in ds or "DirectoryRecordSequence" in ds:
         return False
-    return "SeriesInstanceUID" not in ds or _sop_class(ds) in _VOLUME_CLASSES
+    return "SeriesInstanceUID" not in ds or _get_sop_class(ds) in _VOLUME_CLASSES
 
 
-def _aside(ds: Elements | FileDataset) -> str:
-    sop_class = _sop_class(ds)
+def _get_exclusion(ds: DicomHeader) -> str:
+    """Return why a file is no part of a volume; results may hold it, so only known names."""
+    sop_class = _get_sop_class(ds)
     if sop_class not in _VOLUME_CLASSES or "DirectoryRecordSequence" in ds:
-        name = UID(sop_class).name if UID(sop_class).is_valid else "unknown"
+        name = UID(sop_class).name if sop_class in UID_dictionary else "unknown"
         return f"'{name}' is not a volume image"
     if "LOCALIZER" in get_image_type(ds):
         return "a localizer"
     return ""
 
 
-def _refuse_unreadable(ds: Elements | FileDataset) -> None:
+def _require_greyscale(ds: DicomHeader) -> None:
     photometric = str(ds.get("PhotometricInterpretation") or "")
-    if int(ds.get("SamplesPerPixel") or 1) != 1 or photometric not in (
-        "MONOCHROME1",
-        "MONOCHROME2",
-    ):
-        raise ScanError(f"colours ({photometric[:20] or 'unknown'}); grey scans are segmented")
-    if {"MOSAIC", "VFRAME"} & set(get_image_type(ds)):
-        raise ScanError("a mosaic of many slices in one picture; convert it with dcm2niix first")
+    samples = int(ds.get("SamplesPerPixel") or 1)
+    if samples != 1 or photometric not in _GREYSCALE:
+        raise ScanError(
+            "a colour image; only greyscale images (MONOCHROME1, MONOCHROME2) are segmented",
+            detail=f"PhotometricInterpretation: {photometric[:20] or 'none'}",
+        )
     if ds.get("ModalityLUTSequence"):
-        raise ScanError("intensities in a lookup table instead of a rescale slope")
-    if int(ds.get("BitsAllocated") or 0) not in (8, 16, 32, 64):
-        raise ScanError(f"{ds.get('BitsAllocated')} bits per pixel; 8, 16, 32 or 64 are read")
-    if int(ds.get("Rows") or 0) < 1 or int(ds.get("Columns") or 0) < 1:
-        raise ScanError("no rows or columns; the file is truncated or holds no image")
+        raise ScanError(
+            "its intensities are defined by a lookup table (ModalityLUTSequence), which is not "
+            "supported; a rescale slope and intercept are needed"
+        )
+
+
+def _require_pixels(ds: DicomHeader) -> None:
+    if _MOSAIC_TYPES.intersection(get_image_type(ds)):
+        raise ScanError("a mosaic of many slices in one image; convert it with dcm2niix first")
+    bits = int(ds.get("BitsAllocated") or 0)
+    if bits not in _BITS_PER_PIXEL:
+        raise ScanError(f"{bits} bits per pixel are not supported; 8, 16, 32 or 64 are")
+    rows = int(ds.get("Rows") or 0)
+    columns = int(ds.get("Columns") or 0)
+    if rows < 1 or columns < 1:
+        raise ScanError("it has no rows or columns; it is truncated or holds no image")

@@ -21,12 +21,13 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.dataset import FileDataset
 from pydicom.pixels import get_decoder
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from medseg.errors import ScanError
-from medseg.io.dicom.files import MAX_HEADER_BYTES, PYDICOM_ERRORS, inflate
-from medseg.io.dicom.frames import Frame
+from medseg.io.dicom.files import MAX_HEADER_BYTES, PYDICOM_ERRORS, inflate, quote_error
+from medseg.io.dicom.frames import Frame, Frames
 from medseg.io.gzip import EXPANSION
 
 Pixels = npt.NDArray[Any]
@@ -34,7 +35,7 @@ Pixels = npt.NDArray[Any]
 MAX_FRAME_PIXELS = 16384 * 16384
 """Largest compressed frame decoded; its true size is known only after memory was taken."""
 
-_TAGS = (
+_PIXEL_KEYWORDS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
     *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
@@ -47,81 +48,119 @@ _BASE_SECONDS = 60
 _PIXELS_PER_SECOND = 1_000_000
 
 
-def refuse_truncated(frames: Sequence[Frame]) -> None:
+def refuse_truncated(frames: Frames) -> None:
     """Refuse headers that promise more pixels than their file has bytes, before taking memory.
 
     Raises:
-        ScanError: It names the first such file.
+        ScanError: Its source is the first such file.
     """
     for frame in frames:
-        there = frame.file.stat().st_size * (EXPANSION if frame.storage == "deflated" else 1)
-        if frame.storage != "encoded" and there < frame.file_bytes:
+        if frame.storage == "encoded":
+            continue
+        available = frame.file.stat().st_size
+        if frame.storage == "deflated":
+            available *= EXPANSION
+        if available < frame.file_bytes:
             raise ScanError(
-                f"{frame.file.name}: truncated or wrong; its header promises "
-                f"{frame.file_bytes:,} bytes of pixels, the file has {there:,}"
+                f"truncated or wrong: the header promises {frame.file_bytes:,} bytes of pixels, "
+                f"the file has {available:,}",
+                source=frame.file,
             )
 
 
-def read_intensities(frames: Sequence[Frame]) -> Iterator[npt.NDArray[np.float64]]:
+def read_intensities(frames: Frames) -> Iterator[npt.NDArray[np.float64]]:
     """Give each frame's intensities, shape ``(rows, columns)``, in the order of ``frames``.
 
     Raises:
-        ScanError: If a file is truncated or its pixels cannot be decoded; it names the file.
+        ScanError: If a file is truncated or its pixels cannot be decoded; its source is the file.
     """
     encoded = [frame for frame in frames if frame.storage == "encoded"]
-    decoded = _decoded(encoded) if encoded else iter(())
-    for file, group in groupby(frames, key=lambda frame: frame.file):
-        same_file = list(group)
-        stored = None if same_file[0].storage == "encoded" else _stored(same_file[0])
-        for frame in same_file:
-            pixels = next(decoded) if stored is None else stored[frame.number]
-            if pixels.shape != (frame.rows, frame.columns):
-                raise ScanError(
-                    f"{file.name}: holds {pixels.shape[1]}×{pixels.shape[0]} pixels, its header "
-                    f"says {frame.columns}×{frame.rows}"
-                )
+    decoded = _decode(encoded)
+    for _, group in groupby(frames, key=_get_file):
+        file_frames = list(group)
+        if file_frames[0].storage == "encoded":
+            file_pixels: Iterator[Pixels] = (next(decoded) for _ in file_frames)
+        else:
+            stored = _read_stored(file_frames[0])
+            file_pixels = (stored[frame.index] for frame in file_frames)
+        for frame, pixels in zip(file_frames, file_pixels, strict=True):
+            _require_size(frame, pixels)
             yield pixels * frame.slope + frame.intercept
 
 
-def _stored(frame: Frame) -> Pixels:
+def open_pixels(frame: Frame, keywords: Sequence[str]) -> tuple[FileDataset, UID]:
+    """Open the file of a frame that is not compressed, its pixels included.
+
+    Returns:
+        The elements asked for, and the transfer syntax.
+
+    Raises:
+        One of ``PYDICOM_ERRORS``.
+    """
+    file: Any = frame.file
+    if frame.storage == "deflated":
+        file = inflate(frame.file, MAX_HEADER_BYTES + frame.file_bytes)
+    ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords))
+    syntax = ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    return ds, syntax
+
+
+def _get_file(frame: Frame) -> Path:
+    return frame.file
+
+
+def _require_size(frame: Frame, pixels: Pixels) -> None:
+    if pixels.shape == (frame.rows, frame.columns):
+        return
+    rows, columns = pixels.shape[:2]
+    raise ScanError(
+        f"the image is {columns}×{rows} pixels, its header says {frame.columns}×{frame.rows}",
+        source=frame.file,
+    )
+
+
+def _read_stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
-        packed = frame.storage == "deflated"
-        source = inflate(frame.file, MAX_HEADER_BYTES + frame.file_bytes) if packed else frame.file
-        ds = pydicom.dcmread(source, force=True, specific_tags=list(_TAGS))
-        syntax = ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
-        pixels: Pixels = get_decoder(syntax).as_array(ds, raw=True)[0]
+        ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
+        decoder = get_decoder(syntax)
+        pixels: Pixels = decoder.as_array(ds, raw=True)[0]
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            f"{frame.file.name}: its pixels cannot be read ({type(error).__name__}); the file is "
-            "truncated or holds no pixels"
+            "the pixels cannot be read; the file is truncated or holds no pixels",
+            source=frame.file,
+            detail=quote_error(error),
         ) from error
     return pixels if pixels.ndim == 3 else pixels[None]
 
 
-def _decoded(frames: Sequence[Frame]) -> Iterator[Pixels]:
+def _decode(frames: Frames) -> Iterator[Pixels]:
     """Give the stored values of compressed frames, in order, from the decoding process."""
+    if not frames:
+        return
     largest = max(frame.rows * frame.columns for frame in frames)
     if largest > MAX_FRAME_PIXELS:
         raise ScanError(
-            f"{frames[0].file.name}: the header says {largest:,} pixels in one compressed frame; "
-            f"at most {MAX_FRAME_PIXELS:,} are decoded"
+            f"the header says {largest:,} pixels in one compressed frame; at most "
+            f"{MAX_FRAME_PIXELS:,} are decoded",
+            source=frames[0].file,
         )
-    with _decoder(frames) as answers:
+    with _start_decoder(frames) as answers:
         for frame in frames:
-            yield _answer(answers, frame)
+            yield _receive(answers, frame)
 
 
 @contextlib.contextmanager
-def _decoder(frames: Sequence[Frame]) -> Iterator[BinaryIO]:
+def _start_decoder(frames: Frames) -> Iterator[BinaryIO]:
     # One BLAS thread: each would reserve address space, which is what is limited.
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile() as question:
-        question.write(json.dumps(_request(frames)).encode())
-        question.seek(0)
+    request = json.dumps(_make_request(frames))
+    with tempfile.TemporaryFile() as file:
+        file.write(request.encode())
+        file.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-P", str(_DECODER)],
-            stdin=question,
+            stdin=file,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
@@ -133,33 +172,47 @@ def _decoder(frames: Sequence[Frame]) -> Iterator[BinaryIO]:
             process.kill()
 
 
-def _request(frames: Sequence[Frame]) -> dict[str, Any]:
+def _make_request(frames: Frames) -> dict[str, Any]:
     largest = max(frame.file_bytes for frame in frames)
     pixels = sum(frame.rows * frame.columns for frame in frames)
-    files = groupby(frames, key=lambda frame: frame.file)
+    files = []
+    for file, group in groupby(frames, key=_get_file):
+        indices = [frame.index for frame in group]
+        files.append([str(file), indices])
     return {
         "memory": _BASE_MEMORY + _MEMORY_PER_BYTE * largest,
         "seconds": _BASE_SECONDS + pixels // _PIXELS_PER_SECOND,
-        "tags": _TAGS,
-        "files": [[str(file), [frame.number for frame in group]] for file, group in files],
+        "keywords": _PIXEL_KEYWORDS,
+        "files": files,
     }
 
 
-def _answer(answers: BinaryIO, frame: Frame) -> Pixels:
+def _receive(answers: BinaryIO, frame: Frame) -> Pixels:
+    """Return one frame's stored values, or raise what the decoding process says."""
     line = answers.readline(1000)
-    head = json.loads(line) if line.endswith(b"\n") else {"error": "the decoder crashed"}
+    if not line.endswith(b"\n"):
+        raise _make_decoding_error(frame, "the decoder crashed")
+    head = json.loads(line)
     if "error" in head:
-        raise ScanError(
-            f"{frame.file.name}: its compressed pixels cannot be decoded ({head['error']}); the "
-            "file is damaged or truncated"
-        )
-    dtype, shape = np.dtype(head["dtype"]), tuple(head["shape"])
+        raise _make_decoding_error(frame, head["error"])
+    dtype = np.dtype(head["dtype"])
+    shape = tuple(head["shape"])
     if shape != (frame.rows, frame.columns) or dtype.kind not in "iuf":
         raise ScanError(
-            f"{frame.file.name}: its compressed pixels are not the {frame.columns}×{frame.rows} "
-            "numbers its header promises"
+            f"the compressed image is not the {frame.columns}×{frame.rows} numbers that its "
+            "header promises",
+            source=frame.file,
         )
-    content = answers.read(math.prod(shape) * dtype.itemsize)
-    if len(content) < math.prod(shape) * dtype.itemsize:
-        raise ScanError(f"{frame.file.name}: decoding its compressed pixels ended too early")
+    size = math.prod(shape) * dtype.itemsize
+    content = answers.read(size)
+    if len(content) < size:
+        raise _make_decoding_error(frame, "the decoder stopped early")
     return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _make_decoding_error(frame: Frame, detail: str) -> ScanError:
+    return ScanError(
+        "the compressed pixels cannot be decoded; the file is damaged or truncated",
+        source=frame.file,
+        detail=detail,
+    )

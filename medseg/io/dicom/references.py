@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.errors import OutputError, ScanError
-from medseg.io.dicom.files import PYDICOM_ERRORS, read_elements
+from medseg.io.dicom.files import PYDICOM_ERRORS, quote_error, read_elements
 from medseg.io.dicom.frames import Frame, parse_uid
 from medseg.io.dicom.headers import read_header
 from medseg.io.dicom.volume import Slices
@@ -32,12 +32,12 @@ TEXT_LENGTH = 64
 """Most characters of a name in DICOM (value representation LO)."""
 UTF_8 = "ISO_IR 192"
 
-_REQUIRED = (
+_REQUIRED_KEYWORDS = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 """Elements that must be there, if only empty (DICOM's type 2)."""
-_OPTIONAL = (
+_OPTIONAL_KEYWORDS = (
     *("IssuerOfPatientID", "OtherPatientIDs", "PatientBirthTime", "EthnicGroup"),
     *("PatientComments", "PatientIdentityRemoved", "DeidentificationMethod"),
     *("DeidentificationMethodCodeSequence", "PatientSpeciesDescription", "PatientBreedDescription"),
@@ -47,10 +47,15 @@ _OPTIONAL = (
     *("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID"),
     *("ClinicalTrialTimePointDescription", "TimezoneOffsetFromUTC"),
 )
-_COMPRESSION = (
+_COMPRESSION_KEYWORDS = (
     *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
 )
-_IMAGE = ("SOPClassUID", "StudyInstanceUID", "SpecificCharacterSet", *_COMPRESSION)
+_KEYWORDS = (
+    *("SOPClassUID", "StudyInstanceUID", "SpecificCharacterSet"),
+    *_COMPRESSION_KEYWORDS,
+    *_REQUIRED_KEYWORDS,
+    *_OPTIONAL_KEYWORDS,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +64,7 @@ class SourceSlice:
 
     Attributes:
         sop_class: SOP Class UID of its file.
-        frame: Its place, size and name.
+        frame: Its position, size and SOP Instance UID.
         is_multiframe: Whether its file has several frames, so that references need a number.
     """
 
@@ -67,11 +72,11 @@ class SourceSlice:
     frame: Frame
     is_multiframe: bool
 
-    def reference(self) -> Dataset:
+    def make_reference(self) -> Dataset:
         """Return an item that refers to this slice: its instance and, if needed, its frame."""
         item = make_instance_reference(self.sop_class, self.frame.sop_uid)
         if self.is_multiframe:
-            item.ReferencedFrameNumber = self.frame.number + 1
+            item.ReferencedFrameNumber = self.frame.index + 1
         return item
 
 
@@ -95,10 +100,13 @@ class DicomSource:
     frame_of_reference: str
     slices: tuple[SourceSlice, ...]
 
-    def instances(self) -> list[Dataset]:
+    def make_references(self) -> list[Dataset]:
         """Return a reference to each file of the scan, once."""
-        unique = {one.frame.sop_uid: one.sop_class for one in self.slices}
-        return [make_instance_reference(sop_class, uid) for uid, sop_class in unique.items()]
+        sop_classes = {each.frame.sop_uid: each.sop_class for each in self.slices}
+        return [
+            make_instance_reference(sop_class, sop_uid)
+            for sop_uid, sop_class in sop_classes.items()
+        ]
 
 
 def read_source(like: Volume) -> DicomSource:
@@ -108,29 +116,35 @@ def read_source(like: Volume) -> DicomSource:
         OutputError: If the scan is not DICOM, lacks a UID that such objects must refer to, or
             its files are gone or were changed since it was read.
     """
-    if not isinstance(like.header, Slices):
-        raise OutputError(
-            f"{like.source}: is not a DICOM scan, and DICOM results refer to one; write NIfTI, "
-            "or segment the DICOM series"
-        )
     slices = like.header
-    first = _header(slices.files[0], like.source)
-    _refuse_unnamed(
-        like.source,
-        {
-            "Study Instance UID": parse_uid(first.get("StudyInstanceUID")),
-            "Series Instance UID": slices.series,
-            "SOP Instance UID": all(slices.sop_uids),
-            "Frame of Reference UID": slices.frame_of_reference,
-        },
-    )
+    if not isinstance(slices, Slices):
+        raise OutputError(
+            "the scan is not DICOM, and DICOM results must refer to a DICOM scan; write NIfTI, or "
+            "segment the DICOM series",
+            source=like.source,
+        )
+    first = _read_header(slices.files[0])
+    study = parse_uid(first.get("StudyInstanceUID"))
+    uids = {
+        "Study Instance UID": study,
+        "Series Instance UID": slices.series,
+        "SOP Instance UID": all(slices.sop_uids),
+        "Frame of Reference UID": slices.frame_of_reference,
+    }
+    missing = [name for name, uid in uids.items() if not uid]
+    if missing:
+        raise OutputError(
+            f"the scan has no valid {', '.join(missing)}, which DICOM results must refer to; "
+            "write NIfTI, or send the series again from its archive",
+            source=like.source,
+        )
     return DicomSource(
-        _patient_study(first),
-        _taken(first, _COMPRESSION),
-        parse_uid(first.StudyInstanceUID),
-        slices.series,
-        slices.frame_of_reference,
-        _source_slices(slices, like.source),
+        patient_study=_copy_patient_study(first),
+        compression=_copy_elements(first, _COMPRESSION_KEYWORDS),
+        study=study,
+        series=slices.series,
+        frame_of_reference=slices.frame_of_reference,
+        slices=_read_source_slices(slices),
     )
 
 
@@ -142,42 +156,58 @@ def prepare_labels(
     Where the scan's slices were resampled because they lie at uneven distances, each slice gets
     the plane nearest to it; so the result lies on the slices, and ``k`` counts slices again.
 
+    Args:
+        labels: Integers from 0, shape ``(i, j, k)``.
+        like: The scan.
+        label_set: What the indices mean.
+
     Raises:
         OutputError: If they do not lie on the scan's grid, or hold an index without a label.
     """
     if not len(label_set):
         raise OutputError("there are no labels to write; a label set needs at least one")
     if labels.shape != like.shape:
-        raise OutputError(f"labels of shape {labels.shape} do not fit a scan of {like.shape}")
-    if labels.dtype.kind not in "bui" or int(labels.min()) < 0:
-        raise OutputError(f"label maps hold integers from 0, got {labels.dtype}")
-    if int(labels.max()) > len(label_set):
+        raise OutputError(f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}")
+    if labels.dtype.kind not in "bui":
+        raise OutputError(f"label maps hold integers, got {labels.dtype}")
+    lowest = int(labels.min())
+    highest = int(labels.max())
+    if lowest < 0:
+        raise OutputError(f"label maps hold integers from 0, the lowest is {lowest}")
+    if highest > len(label_set):
         raise OutputError(
-            f"the label map holds the index {int(labels.max())}, but only 1 to {len(label_set)} "
-            "have a name"
+            f"the label map holds the index {highest}, but only 1 to {len(label_set)} have a name"
         )
     labels = labels.astype(np.min_scalar_type(len(label_set)), copy=False)
-    planes = like.header.planes if isinstance(like.header, Slices) else ()
-    return labels[:, :, list(planes)] if planes else labels
+    if isinstance(like.header, Slices) and like.header.planes:
+        return labels[:, :, list(like.header.planes)]
+    return labels
 
 
 def hash_object(source: DicomSource, labels: npt.NDArray[Any], *facts: object) -> bytes:
     """Return a hash of all that makes a derived object what it is, its time left out."""
-    known = hashlib.sha256()
-    known.update(repr([(e.tag, e.value) for e in source.patient_study]).encode())
-    names = [(one.frame.sop_uid, one.frame.number) for one in source.slices]
-    known.update(repr((source.study, source.series, names, labels.shape, facts)).encode())
-    known.update(np.ascontiguousarray(labels).tobytes())
-    return known.digest()
+    elements = [(element.tag, element.value) for element in source.patient_study]
+    frames = [(each.frame.sop_uid, each.frame.index) for each in source.slices]
+    names = (source.study, source.series, frames, labels.shape, facts)
+    digest = hashlib.sha256()
+    digest.update(repr(elements).encode())
+    digest.update(repr(names).encode())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    return digest.digest()
 
 
 def derive_uid(object_hash: bytes, role: str) -> str:
     """Return the UID of one role in an object; the same object has the same UIDs each time.
 
     Written as DICOM PS3.5 B.2 allows: ``2.25.`` and a UUID as one number.
+
+    Args:
+        object_hash: As ``hash_object`` returns it.
+        role: What has the UID: ``instance``, ``series``, …
     """
     digest = hashlib.sha256(object_hash + role.encode()).digest()
-    return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
+    number = uuid.UUID(bytes=digest[:16], version=5).int
+    return f"2.25.{number}"
 
 
 def make_instance_reference(sop_class: str, sop_uid: str) -> Dataset:
@@ -189,29 +219,32 @@ def make_instance_reference(sop_class: str, sop_uid: str) -> Dataset:
 
 
 def add_patient_and_times(
-    ds: Dataset, source: DicomSource, created: datetime, keywords: Sequence[str]
+    ds: Dataset, source: DicomSource, created: datetime, prefixes: Sequence[str]
 ) -> None:
-    """Put patient, study and times into an object; ``keywords`` are those of its own times.
+    """Put patient, study and times into an object.
 
     Args:
         ds: Changed in place.
         source: The scan.
-        created: Written as date and time of the instance, the series and ``keywords``.
-        keywords: Beginnings of element names, such as ``Content`` of ``ContentDate``.
+        created: Written as date and time of the instance, the series and ``prefixes``.
+        prefixes: Beginnings of keywords, such as ``Content`` of ``ContentDate``.
     """
     ds.SpecificCharacterSet = UTF_8
     ds.StudyInstanceUID = source.study
     for element in source.patient_study:
         ds[element.tag] = element
-    for keyword in ("InstanceCreation", "Series", *keywords):
-        setattr(ds, f"{keyword}Date", created.strftime("%Y%m%d"))
-        setattr(ds, f"{keyword}Time", created.strftime("%H%M%S.%f"))
+    date = created.strftime("%Y%m%d")
+    time = created.strftime("%H%M%S.%f")
+    for prefix in ("InstanceCreation", "Series", *prefixes):
+        setattr(ds, f"{prefix}Date", date)
+        setattr(ds, f"{prefix}Time", time)
 
 
 def fit_text(text: str) -> str:
     """Return text as DICOM names can hold it: printable, no backslash, not too long."""
     printable = "".join(sign if sign.isprintable() else " " for sign in text)
-    return printable.replace("\\", "/")[:TEXT_LENGTH].strip()
+    allowed = printable.replace("\\", "/")
+    return allowed[:TEXT_LENGTH].strip()
 
 
 def make_label_text(label: Label) -> str:
@@ -219,60 +252,59 @@ def make_label_text(label: Label) -> str:
     return fit_text(label.name) or f"label {label.index}"
 
 
-def _header(file: Path, name: str) -> FileDataset:
+def _read_header(file: Path) -> FileDataset:
     try:
-        return read_elements(file, [*_IMAGE, *_REQUIRED, *_OPTIONAL])
-    except (*PYDICOM_ERRORS, ScanError) as error:
-        _refuse_changed(file, name, error)
+        return read_elements(file, _KEYWORDS)
+    except ScanError as error:
+        raise _make_changed_error(file, error.message) from error
+    except PYDICOM_ERRORS as error:
+        raise _make_changed_error(file, quote_error(error)) from error
 
 
-def _refuse_changed(file: Path, name: str, error: Exception | None = None) -> NoReturn:
-    raise OutputError(
-        f"{name}: {file.name} is gone or was changed since it was read, and DICOM results repeat "
-        "parts of its header; segment the series again"
-    ) from error
+def _make_changed_error(file: Path, detail: str | None = None) -> OutputError:
+    return OutputError(
+        "the file is gone or was changed since it was read, and DICOM results repeat parts of its "
+        "header; segment the series again",
+        source=file,
+        detail=detail,
+    )
 
 
-def _refuse_unnamed(name: str, uids: dict[str, Any]) -> None:
-    missing = [keyword for keyword, value in uids.items() if not value]
-    if missing:
-        raise OutputError(
-            f"{name}: has no valid {', '.join(missing)}, which DICOM results must refer to; write "
-            "NIfTI, or send the series again from its archive"
-        )
+def _copy_patient_study(ds: FileDataset) -> Dataset:
+    copied = _copy_elements(ds, (*_REQUIRED_KEYWORDS, *_OPTIONAL_KEYWORDS))
+    for keyword in _REQUIRED_KEYWORDS:
+        if keyword not in copied:
+            setattr(copied, keyword, "")
+    return copied
 
 
-def _patient_study(ds: FileDataset) -> Dataset:
-    taken = _taken(ds, (*_REQUIRED, *_OPTIONAL))
-    for keyword in _REQUIRED:
-        if keyword not in taken:
-            setattr(taken, keyword, "")
-    return taken
-
-
-def _taken(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
-    taken = Dataset()
+def _copy_elements(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
+    copied = Dataset()
     for keyword in keywords:
         try:
             if keyword in ds:
-                taken[keyword] = ds[keyword]
-                str(taken[keyword])  # parses sequences to their last item
+                copied[keyword] = ds[keyword]
+                str(copied[keyword])  # parses sequences to their last item
         except PYDICOM_ERRORS:
-            taken.pop(keyword, None)  # what cannot even be read is as good as absent
-    return taken
+            copied.pop(keyword, None)  # what cannot even be read is as good as absent
+    return copied
 
 
-def _source_slices(slices: Slices, name: str) -> tuple[SourceSlice, ...]:
+def _read_source_slices(slices: Slices) -> tuple[SourceSlice, ...]:
     frames: dict[Path, tuple[Frame, ...]] = {}
-    classes: dict[Path, str] = {}
+    sop_classes: dict[Path, str] = {}
     for file in dict.fromkeys(slices.files):
         header = read_header(file)
         frames[file] = header.frames if header else ()
-        classes[file] = str(_header(file, name).get("SOPClassUID") or "")
-    found = []
-    for file, number, uid in zip(slices.files, slices.frames, slices.sop_uids, strict=True):
-        own = frames[file]
-        if number >= len(own) or own[number].sop_uid != uid or not classes[file]:
-            _refuse_changed(file, name)
-        found.append(SourceSlice(classes[file], own[number], len(own) > 1))
-    return tuple(found)
+        sop_classes[file] = str(_read_header(file).get("SOPClassUID") or "")
+    source_slices = []
+    for file, index, sop_uid in zip(slices.files, slices.frames, slices.sop_uids, strict=True):
+        file_frames = frames[file]
+        sop_class = sop_classes[file]
+        if index >= len(file_frames) or not sop_class:
+            raise _make_changed_error(file)
+        frame = file_frames[index]
+        if frame.sop_uid != sop_uid:
+            raise _make_changed_error(file)
+        source_slices.append(SourceSlice(sop_class, frame, len(file_frames) > 1))
+    return tuple(source_slices)

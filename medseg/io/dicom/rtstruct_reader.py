@@ -18,32 +18,45 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.contours import Points, fill_polygons
-from medseg.io.dicom.files import PYDICOM_ERRORS, read_elements
+from medseg.io.dicom.contours import Mask, Points, fill_polygons
+from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
 from medseg.io.dicom.grid_match import require_same_frame_of_reference
 from medseg.io.voxels import LARGEST_MM
 from medseg.volume import Volume
 
 Labels = npt.NDArray[Any]
 
-OFF_SLICE = 0.25
+MAX_DISTANCE = 0.25
 """How far from a slice a contour may lie and still be one of it, in slices."""
 
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-_MOST_NAMED = 20
-_LAST = "RTROIObservationsSequence"
-_TAGS = ("SOPClassUID", "StructureSetROISequence", "ROIContourSequence", _LAST)
+_MOST_NAMES_LISTED = 20
+_LAST_KEYWORD = "RTROIObservationsSequence"
+_KEYWORDS = ("SOPClassUID", "StructureSetROISequence", "ROIContourSequence", _LAST_KEYWORD)
+_LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Roi:
-    """One structure: its name, its frame of reference, and its closed contours in LPS mm."""
+    """One structure.
+
+    Attributes:
+        number: ROI Number.
+        name: ROI Name.
+        frame_of_reference: Frame of Reference UID, or empty.
+        contours: The closed ones: points in LPS mm, each of shape ``(points, 3)``.
+        others: How many points and open lines it has.
+    """
 
     number: int
     name: str
-    reference: str
-    contours: list[Points] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    frame_of_reference: str
+    contours: list[Points] = field(default_factory=list, repr=False)
+    others: int = 0
+
+
+_Rois = dict[int, _Roi]
+"""Structures by the voxel value they get."""
 
 
 def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = None) -> Volume:
@@ -65,16 +78,16 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
         GeometryError: If contours were drawn in another frame of reference, lie between or
             across the slices of ``like``, or all outside it.
     """
-    wanted = _wanted(_rois(path), roi, path.name)
-    labels = np.zeros(like.shape, np.min_scalar_type(max(wanted)), order="F")
-    warnings: list[str] = []
-    for value, one in wanted.items():
-        require_same_frame_of_reference(one.reference, like, path.name)
-        outside = _paint(labels, value, one, wanted, like, path.name)
-        warnings += _doubts(one, outside)
-        if roi is not None and not one.contours:
-            warnings.append(f"'{one.name}' has no closed contours, so no voxels")
-    names = {value: one.name for value, one in wanted.items()}
+    with attach_source(path):
+        rois = _select(_read_rois(path), roi)
+        dtype = np.min_scalar_type(max(rois))
+        labels = np.zeros(like.shape, dtype, order="F")
+        warnings: list[str] = []
+        for value, each in rois.items():
+            require_same_frame_of_reference(each.frame_of_reference, like)
+            outside = _draw_roi(labels, value, rois, like)
+            warnings.extend(_make_warnings(each, outside, is_wanted=roi is not None))
+    names = {value: each.name for value, each in rois.items()}
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
@@ -84,119 +97,149 @@ def read_roi_names(path: Path) -> list[str]:
     Raises:
         ScanError: If the file is damaged or no structure set.
     """
-    return [roi.name for roi in _rois(path) if roi.contours or not roi.others]
+    with attach_source(path):
+        rois = _read_rois(path)
+    return [roi.name for roi in rois if roi.contours or not roi.others]
 
 
-def _rois(path: Path) -> list[_Roi]:
+def _read_rois(path: Path) -> list[_Roi]:
     try:
-        ds = read_elements(path, _TAGS)
+        ds = read_elements(path, _KEYWORDS)
         if str(ds.get("SOPClassUID") or "") != uids.RTStructureSetStorage:
-            raise ScanError(f"{path.name}: is no DICOM RT Structure Set (RTSTRUCT)")
-        if _LAST not in ds:
+            raise ScanError("the file is no DICOM RT Structure Set (RTSTRUCT)")
+        if _LAST_KEYWORD not in ds:
             # It must be there and stands behind the contours; pydicom passes over a cut end.
-            raise ScanError(f"{path.name}: truncated; its ROI observations are missing")
-        found = _parsed(ds)
+            raise ScanError(f"the structure set is truncated; its {_LAST_KEYWORD} is missing")
+        rois = _parse_rois(ds)
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            f"{path.name}: a damaged structure set, or no DICOM ({type(error).__name__})"
+            "a damaged structure set, or no DICOM", detail=quote_error(error)
         ) from error
-    if not found:
-        raise ScanError(f"{path.name}: names no structures (ROIs)")
-    return found
+    if not rois:
+        raise ScanError("the structure set names no structures (ROIs)")
+    return rois
 
 
-def _parsed(ds: FileDataset) -> list[_Roi]:
+def _parse_rois(ds: FileDataset) -> list[_Roi]:
     rois = {}
     for item in ds.get("StructureSetROISequence") or ():
-        number = int(item.ROINumber)
-        name = str(item.get("ROIName") or f"ROI {number}").strip()
-        rois[number] = _Roi(number, name, str(item.get("ReferencedFrameOfReferenceUID") or ""))
+        roi = _parse_roi(item)
+        rois[roi.number] = roi
     for item in ds.get("ROIContourSequence") or ():
-        roi = rois[int(item.ReferencedROINumber)]
-        for contour in item.get("ContourSequence") or ():
-            kind = str(contour.get("ContourGeometricType") or "")
-            points = _points(contour)
-            if kind in _CLOSED and len(points) > 2:
-                roi.contours.append(points)
-            else:
-                roi.others.append(kind)
+        number = int(item.ReferencedROINumber)
+        _add_contours(rois[number], item)
     return list(rois.values())
 
 
-def _points(contour: Dataset) -> Points:
-    points = np.array(contour.get("ContourData") or [], np.float64).reshape(-1, 3)
+def _parse_roi(item: Dataset) -> _Roi:
+    number = int(item.ROINumber)
+    name = str(item.get("ROIName") or f"ROI {number}")
+    frame_of_reference = str(item.get("ReferencedFrameOfReferenceUID") or "")
+    return _Roi(number, name.strip(), frame_of_reference)
+
+
+def _add_contours(roi: _Roi, item: Dataset) -> None:
+    for contour in item.get("ContourSequence") or ():
+        kind = contour.get("ContourGeometricType")
+        points = _parse_points(contour)
+        if kind in _CLOSED and len(points) > 2:
+            roi.contours.append(points)
+        else:
+            roi.others += 1
+
+
+def _parse_points(contour: Dataset) -> Points:
+    coordinates = contour.get("ContourData") or []
+    points = np.array(coordinates, np.float64).reshape(-1, 3)
     if not (np.abs(points) <= LARGEST_MM).all():
         raise ValueError("contour points are no plausible numbers")
     return points
 
 
-def _wanted(rois: list[_Roi], asked: str | Sequence[str] | None, name: str) -> dict[int, _Roi]:
-    """Return value → structure."""
-    if asked is None:
-        if any(roi.number < 1 for roi in rois):
-            return dict(enumerate(rois, start=1))
-        return {roi.number: roi for roi in rois}
-    chosen = {}
-    for value, wish in enumerate([asked] if isinstance(asked, str) else asked, start=1):
-        matches = [roi for roi in rois if roi.name == wish.strip()]
-        if len(matches) != 1:
-            there = ", ".join(roi.name for roi in rois[:_MOST_NAMED])
-            raise ScanError(
-                f"{name}: has {len(matches)} structures called '{wish}', one is needed; it has: "
-                f"{there}{', …' * (len(rois) > _MOST_NAMED)}"
-            )
-        chosen[value] = matches[0]
-    return chosen
+def _select(rois: Sequence[_Roi], names: str | Sequence[str] | None) -> _Rois:
+    """Return the structures of some names, or all, by the voxel value they get."""
+    if isinstance(names, str):
+        names = [names]
+    if names is not None:
+        chosen = [_find_roi(rois, name) for name in names]
+        return dict(enumerate(chosen, start=1))
+    selected = {roi.number: roi for roi in rois}
+    if min(selected) < 1:
+        return dict(enumerate(rois, start=1))
+    return selected
 
 
-def _paint(
-    labels: Labels, value: int, roi: _Roi, all_rois: dict[int, _Roi], like: Volume, name: str
-) -> int:
+def _find_roi(rois: Sequence[_Roi], name: str) -> _Roi:
+    matches = [roi for roi in rois if roi.name == name.strip()]
+    if len(matches) == 1:
+        return matches[0]
+    existing = [roi.name for roi in rois[:_MOST_NAMES_LISTED]]
+    if len(rois) > _MOST_NAMES_LISTED:
+        existing.append("…")
+    raise ScanError(
+        f"the structure set has {len(matches)} structures of the name asked for, one is needed",
+        detail=f"asked for '{name}'; it has {', '.join(existing)}",
+    )
+
+
+def _draw_roi(labels: Labels, value: int, rois: _Rois, like: Volume) -> int:
     """Fill one structure in; return how many of its contours lie beyond the scan's slices."""
-    slices, outside = _by_slice(roi, like, name)
+    roi = rois[value]
+    slices, outside = _group_by_slice(roi, like)
     if outside and not slices:
         raise GeometryError(
-            f"{name}: all contours of '{roi.name}' lie outside the scan; give the scan they were "
-            "drawn on"
+            f"all contours of ROI {roi.number} lie outside the scan; give the scan they were "
+            "drawn on",
+            detail=f"its name: '{roi.name}'",
         )
     for k, polygons in slices.items():
         plane = labels[:, :, k]
-        inside = np.nonzero(fill_polygons(_distinct(polygons), like.shape[:2]))
-        taken = plane[inside][plane[inside] > 0]
-        if taken.size:
-            other = all_rois[int(taken[0])].name
-            raise ScanError(
-                f"{name}: '{roi.name}' and '{other}' overlap in {taken.size} voxels "
-                "of one slice, and a label map holds one label per voxel; name the structures to "
-                "read"
-            )
-        plane[inside] = value
+        mask = fill_polygons(_drop_repeats(polygons), like.shape[:2])
+        _refuse_overlap(plane, mask, roi, rois)
+        plane[mask] = value
     return outside
 
 
-def _by_slice(roi: _Roi, like: Volume, name: str) -> tuple[dict[int, list[Points]], int]:
+def _refuse_overlap(plane: Labels, mask: Mask, roi: _Roi, rois: _Rois) -> None:
+    values = plane[mask]
+    taken = values[values > 0]
+    if not taken.size:
+        return
+    other = rois[int(taken[0])]
+    raise ScanError(
+        f"ROIs {other.number} and {roi.number} overlap in {taken.size} voxels of one slice, and a "
+        "label map holds one label per voxel; name the structures to read",
+        detail=f"their names: '{other.name}' and '{roi.name}'",
+    )
+
+
+def _group_by_slice(roi: _Roi, like: Volume) -> tuple[dict[int, list[Points]], int]:
     """Return slice number → polygons in voxels, and how many contours lie beyond all slices."""
     slices: dict[int, list[Points]] = defaultdict(list)
     outside = 0
     to_voxels = np.linalg.inv(like.affine)
+    rotation = to_voxels[:3, :3].T
+    origin = to_voxels[:3, 3]
     for contour in roi.contours:
-        ras = contour * (-1.0, -1.0, 1.0)
-        places = ras @ to_voxels[:3, :3].T + to_voxels[:3, 3]
-        k = round(float(places[:, 2].mean()))
-        away = float(np.abs(places[:, 2] - k).max())
+        ras = contour * _LPS_TO_RAS
+        voxels = ras @ rotation + origin
+        heights = voxels[:, 2]
+        k = round(float(heights.mean()))
         if not 0 <= k < like.shape[2]:
             outside += 1
-        elif away > OFF_SLICE:
+            continue
+        distance = float(np.abs(heights - k).max())
+        if distance > MAX_DISTANCE:
             raise GeometryError(
-                f"{name}: a contour of '{roi.name}' lies up to {away:.2g} slices off the nearest "
-                "slice; give the scan it was drawn on"
+                f"a contour of ROI {roi.number} lies up to {distance:.2g} slices off the nearest "
+                "slice; give the scan it was drawn on",
+                detail=f"its name: '{roi.name}'",
             )
-        else:
-            slices[k].append(places[:, :2])
+        slices[k].append(voxels[:, :2])
     return slices, outside
 
 
-def _distinct(polygons: list[Points]) -> Iterator[Points]:
+def _drop_repeats(polygons: list[Points]) -> Iterator[Points]:
     """Leave out exact repeats, which would undo each other."""
     seen = set()
     for polygon in polygons:
@@ -206,8 +249,11 @@ def _distinct(polygons: list[Points]) -> Iterator[Points]:
             yield polygon
 
 
-def _doubts(roi: _Roi, outside: int) -> Iterator[str]:
+def _make_warnings(roi: _Roi, outside: int, *, is_wanted: bool) -> Iterator[str]:
+    """Give what was left out of a structure; results hold it, so it bears its number only."""
     if outside:
-        yield f"{outside} contours of '{roi.name}' lie beyond the scan's slices and were left out"
+        yield f"{outside} contours of ROI {roi.number} lie beyond the scan and were left out"
     if roi.others:
-        yield f"{len(roi.others)} points or open lines of '{roi.name}' were left out"
+        yield f"{roi.others} points or open lines of ROI {roi.number} were left out"
+    if is_wanted and not roi.contours:
+        yield f"ROI {roi.number} has no closed contours, so no voxels"

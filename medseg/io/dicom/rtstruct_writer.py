@@ -2,7 +2,7 @@
 
 Every polygon lies in the plane of the slice it was drawn on, by that slice's own position and
 directions, so pixels may be oblong and series oblique or tilted. Holes are joined to their outline
-by a channel: there is nothing to subtract.
+by a keyhole: there is nothing to subtract.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from scipy.ndimage import find_objects
 from medseg._support.files import atomic_file
 from medseg.io.dicom.codes import get_property_type, is_lesion
 from medseg.io.dicom.contours import Points, trace_outlines
+from medseg.io.dicom.frames import Frame
 from medseg.io.dicom.references import (
     DicomSource,
-    SourceSlice,
     add_patient_and_times,
     derive_uid,
     fit_text,
@@ -81,53 +81,55 @@ def write_rtstruct(
     source = read_source(like)
     facts = (tuple(label_set), algorithm, version, series_description)
     identity = hash_object(source, labels, "RTSTRUCT", *facts)
-    ds = _structure_set(derive_uid(identity, "instance"), derive_uid(identity, "series"))
+    ds = _make_structure_set(derive_uid(identity, "instance"), derive_uid(identity, "series"))
     ds.SeriesDescription = fit_text(series_description)
-    ds.ManufacturerModelName, ds.SoftwareVersions = fit_text(algorithm), fit_text(version)
+    ds.ManufacturerModelName = fit_text(algorithm)
+    ds.SoftwareVersions = fit_text(version)
     ds.StructureSetLabel = fit_text(algorithm)[:_LABEL_LENGTH]
     created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
     add_patient_and_times(ds, source, created, ("StructureSet",))
-    ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = source.frame_of_reference, ""
-    ds.ReferencedFrameOfReferenceSequence = [_references(source)]
-    ds.StructureSetROISequence = [_roi(label, source, algorithm) for label in label_set]
-    labels = np.asfortranarray(labels)  # slices are gone through one by one
-    boxes = find_objects(labels, len(label_set))
-    ds.ROIContourSequence = [
-        _contours(label, _polygons(label.index, labels, box, source))
-        for label, box in zip(label_set, boxes, strict=True)
-    ]
-    ds.RTROIObservationsSequence = [_observation(label) for label in label_set]
+    ds.FrameOfReferenceUID = source.frame_of_reference
+    ds.PositionReferenceIndicator = ""
+    ds.ReferencedFrameOfReferenceSequence = [_make_references(source)]
+    ds.StructureSetROISequence = [_make_roi(label, source, algorithm) for label in label_set]
+    ds.ROIContourSequence = _make_roi_contours(labels, label_set, source)
+    ds.RTROIObservationsSequence = [_make_observation(label) for label in label_set]
     with atomic_file(path) as temporary:
         ds.save_as(temporary, enforce_file_format=True)
 
 
-def _structure_set(instance: str, series: str) -> FileDataset:
+def _make_structure_set(instance: str, series: str) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = uids.RTStructureSetStorage
     meta.MediaStorageSOPInstanceUID = instance
     # Contours of more than 64 KiB have no room for their length in the explicit syntaxes.
     meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian
     ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    ds.SOPClassUID, ds.SOPInstanceUID = uids.RTStructureSetStorage, instance
-    ds.SeriesInstanceUID, ds.SeriesNumber, ds.InstanceNumber = series, SERIES_NUMBER + 1, 1
-    ds.Modality, ds.Manufacturer = "RTSTRUCT", "medseg"
-    ds.OperatorsName, ds.ApprovalStatus = "", "UNAPPROVED"
+    ds.SOPClassUID = uids.RTStructureSetStorage
+    ds.SOPInstanceUID = instance
+    ds.SeriesInstanceUID = series
+    ds.SeriesNumber = SERIES_NUMBER + 1
+    ds.InstanceNumber = 1
+    ds.Modality = "RTSTRUCT"
+    ds.Manufacturer = "medseg"
+    ds.OperatorsName = ""
+    ds.ApprovalStatus = "UNAPPROVED"
     return ds
 
 
-def _references(source: DicomSource) -> Dataset:
+def _make_references(source: DicomSource) -> Dataset:
     series = Dataset()
     series.SeriesInstanceUID = source.series
-    series.ContourImageSequence = source.instances()
+    series.ContourImageSequence = source.make_references()
     study = make_instance_reference(_STUDY_CLASS, source.study)
     study.RTReferencedSeriesSequence = [series]
-    frame = Dataset()
-    frame.FrameOfReferenceUID = source.frame_of_reference
-    frame.RTReferencedStudySequence = [study]
-    return frame
+    frame_of_reference = Dataset()
+    frame_of_reference.FrameOfReferenceUID = source.frame_of_reference
+    frame_of_reference.RTReferencedStudySequence = [study]
+    return frame_of_reference
 
 
-def _roi(label: Label, source: DicomSource, algorithm: str) -> Dataset:
+def _make_roi(label: Label, source: DicomSource, algorithm: str) -> Dataset:
     item = Dataset()
     item.ROINumber = label.index
     item.ReferencedFrameOfReferenceUID = source.frame_of_reference
@@ -137,56 +139,63 @@ def _roi(label: Label, source: DicomSource, algorithm: str) -> Dataset:
     return item
 
 
-def _observation(label: Label) -> Dataset:
+def _make_observation(label: Label) -> Dataset:
     item = Dataset()
-    item.ObservationNumber = item.ReferencedROINumber = label.index
+    item.ObservationNumber = label.index
+    item.ReferencedROINumber = label.index
     # Whether a lesion is a target (GTV, CTV) is for a physician to say.
     item.RTROIInterpretedType = "" if is_lesion(label) else "ORGAN"
     item.ROIInterpreter = ""
     if label.code is not None:
-        item.RTROIIdentificationCodeSequence = [_coded(get_property_type(label))]
+        item.RTROIIdentificationCodeSequence = [_encode(get_property_type(label))]
     return item
 
 
-def _coded(code: Code) -> Dataset:
+def _encode(code: Code) -> Dataset:
     from highdicom.sr import CodedConcept
 
-    return Dataset(CodedConcept.from_code(code))
+    concept = CodedConcept.from_code(code)
+    return Dataset(concept)
 
 
-def _contours(label: Label, polygons: list[Dataset]) -> Dataset:
-    item = Dataset()
-    item.ROIDisplayColor = list(label.colour)
-    item.ReferencedROINumber = label.index
-    for number, polygon in enumerate(polygons, start=1):
-        polygon.ContourNumber = number
-    if polygons:
-        item.ContourSequence = polygons
-    return item
+def _make_roi_contours(labels: Labels, label_set: LabelSet, source: DicomSource) -> list[Dataset]:
+    """Return the contours of every label, those that are absent from the scan without any."""
+    labels = np.asfortranarray(labels)  # slices are gone through one by one
+    boxes = find_objects(labels, len(label_set))
+    items = []
+    for label, box in zip(label_set, boxes, strict=True):
+        item = Dataset()
+        item.ROIDisplayColor = list(label.colour)
+        item.ReferencedROINumber = label.index
+        if box is not None:
+            item.ContourSequence = _make_contours(label.index, labels, box, source)
+        items.append(item)
+    return items
 
 
-def _polygons(index: int, labels: Labels, box: Box | None, source: DicomSource) -> list[Dataset]:
-    """Return the contours of one label; ``box`` holds all its voxels, if there are any."""
-    if box is None:
-        return []
-    found = []
-    corner = (box[0].start, box[1].start)
-    for k in range(box[2].start, box[2].stop):
-        one = source.slices[k]
-        for outline in trace_outlines(labels[box[0], box[1], k] == index):
+def _make_contours(index: int, labels: Labels, box: Box, source: DicomSource) -> list[Dataset]:
+    """Return the contours of one label, all of whose voxels lie in a box."""
+    i_range, j_range, k_range = box
+    corner = (i_range.start, j_range.start)
+    contours = []
+    for k in range(k_range.start, k_range.stop):
+        source_slice = source.slices[k]
+        mask = labels[i_range, j_range, k] == index
+        for outline in trace_outlines(mask):
+            points = _locate_in_patient(outline + corner, source_slice.frame)
             item = Dataset()
-            item.ContourImageSequence = [one.reference()]
+            item.ContourImageSequence = [source_slice.make_reference()]
             item.ContourGeometricType = "CLOSED_PLANAR"
             item.NumberOfContourPoints = len(outline)
-            item.ContourData = [f"{x:.5f}" for x in _in_patient(outline + corner, one).ravel()]
-            found.append(item)
-    return found
+            item.ContourData = [f"{coordinate:.5f}" for coordinate in points.ravel()]
+            contours.append(item)
+            item.ContourNumber = len(contours)
+    return contours
 
 
-def _in_patient(outline: Points, one: SourceSlice) -> Points:
+def _locate_in_patient(outline: Points, frame: Frame) -> Points:
     """Return points of a slice's pixels, LPS mm (DICOM PS3.3 C.7.6.2.1.1)."""
-    frame = one.frame
     between_rows, between_columns = frame.spacing
     in_mm = outline * (between_columns, between_rows)
-    placed: Points = frame.position + in_mm @ np.asarray(frame.orientation)
-    return placed
+    points: Points = frame.position + in_mm @ frame.orientation
+    return points

@@ -13,50 +13,56 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.files import MAX_HEADER_BYTES, PYDICOM_ERRORS, inflate, read_elements
-from medseg.io.dicom.frames import Frame, read_frames
-from medseg.io.dicom.grid_match import VoxelMatch, build_grid, require_same_frame_of_reference
-from medseg.io.dicom.pixels import read_intensities, refuse_truncated
+from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
+from medseg.io.dicom.frames import Frame, get_first_item, read_frames
+from medseg.io.dicom.grid_match import (
+    Indices,
+    VoxelMatch,
+    build_grid,
+    require_same_frame_of_reference,
+)
+from medseg.io.dicom.pixels import open_pixels, read_intensities, refuse_truncated
 from medseg.io.voxels import check_size
 from medseg.volume import Volume
 
 Labels = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
 
 LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 """Label Map Segmentation Storage, newer than pydicom's list of names."""
 
 _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
-_BACKGROUND = ("125040", "DCM")
-_TAGS = (
+_BITS_PER_PIXEL = (1, 8, 16)
+_BACKGROUND_CODE = ("125040", "DCM")
+_KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns"),
     *("BitsAllocated", "SamplesPerPixel", "PixelPaddingValue", "ImageType"),
     *("SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
-_PIXEL_TAGS = (
+_PIXEL_KEYWORDS = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Seg:
+class _Segmentation:
     """A SEG's header.
 
     Attributes:
-        kind: One of ``_TYPES``.
-        frames: Place and size of each frame.
+        kind: ``BINARY``, ``FRACTIONAL`` or ``LABELMAP``.
+        frames: Position and size of each frame.
         numbers: Segment number of each frame; 0 for all in a label map.
         names: Segment number → label, background left out.
         background: Pixel values of a label map that mean nothing is there.
-        half: Lowest pixel value of a fractional segmentation that counts as inside.
-        gap: Distance between slices as the header says, or ``None``.
+        threshold: Lowest pixel value of a fractional segmentation that counts as inside.
+        gap: Distance between slices in mm as the header says, or ``None``.
     """
 
     kind: str
@@ -64,7 +70,7 @@ class _Seg:
     numbers: tuple[int, ...]
     names: Mapping[int, str]
     background: frozenset[int]
-    half: float
+    threshold: float
     gap: float | None
 
 
@@ -88,21 +94,8 @@ def read_dicom_seg(
             holds one label per voxel.
         GeometryError: If its pixels are not voxels of ``like``, or its slices make up no grid.
     """
-    seg = _header(path)
-    if segments is not None:
-        seg = _reduced(seg, segments)
-    check_size((seg.frames[0].columns, seg.frames[0].rows, len(seg.frames)), path.name)
-    refuse_truncated(seg.frames)
-    if like is None:
-        like = build_grid(seg.frames, seg.gap, path.name)
-    require_same_frame_of_reference(seg.frames[0].frame_of_reference, like, path.name)
-    labels, outside = _painted(seg, like, path.name)
-    warnings = []
-    if seg.kind == "FRACTIONAL":
-        warnings.append("a fractional segmentation; what is at least half inside counts as inside")
-    if outside:
-        warnings.append(f"{outside} labelled pixels lie outside the scan and were left out")
-    return Volume(labels[None], like.affine, path.name, tuple(warnings), dict(seg.names))
+    with attach_source(path):
+        return _read(path, like, segments)
 
 
 def read_segment_names(path: Path) -> Mapping[int, str]:
@@ -111,161 +104,215 @@ def read_segment_names(path: Path) -> Mapping[int, str]:
     Raises:
         ScanError: If the file is damaged or no segmentation.
     """
-    return _header(path).names
+    with attach_source(path):
+        return _read_header(path).names
 
 
-def _reduced(seg: _Seg, wanted: Sequence[str]) -> _Seg:
+def _read(path: Path, like: Volume | None, segments: Sequence[str] | None) -> Volume:
+    seg = _read_header(path)
+    if segments is not None:
+        seg = _select_segments(seg, segments)
+    first = seg.frames[0]
+    check_size((first.columns, first.rows, len(seg.frames)), path)
+    refuse_truncated(seg.frames)
+    if like is None:
+        like = build_grid(seg.frames, seg.gap, path)
+    require_same_frame_of_reference(first.frame_of_reference, like)
+    labels, outside = _draw_frames(seg, like)
+    warnings = []
+    if seg.kind == "FRACTIONAL":
+        warnings.append("a fractional segmentation; what is at least half inside counts as inside")
+    if outside:
+        warnings.append(f"{outside} labelled pixels lie outside the scan and were left out")
+    return Volume(labels[None], like.affine, path.name, tuple(warnings), dict(seg.names))
+
+
+def _select_segments(seg: _Segmentation, wanted: Sequence[str]) -> _Segmentation:
+    """Return the header as if the segments of other labels were background."""
     names = {number: name for number, name in seg.names.items() if name in wanted}
-    return replace(seg, names=names, background=seg.background | (seg.names.keys() - names.keys()))
+    others = seg.names.keys() - names.keys()
+    return replace(seg, names=names, background=seg.background | others)
 
 
-def _header(path: Path) -> _Seg:
+def _read_header(path: Path) -> _Segmentation:
     try:
-        ds = read_elements(path, _TAGS)
-        _refuse_foreign(ds)
-        return _parsed(ds, tuple(read_frames(path, ds)))
-    except ScanError as error:
-        raise type(error)(f"{path.name}: {error}") from error
+        ds = read_elements(path, _KEYWORDS)
+        _require_segmentation(ds)
+        frames = tuple(read_frames(path, ds))
+        return _parse_header(ds, frames)
     except PYDICOM_ERRORS as error:
-        raise ScanError(
-            f"{path.name}: a damaged segmentation, or no DICOM ({type(error).__name__})"
-        ) from error
+        raise ScanError("a damaged segmentation, or no DICOM", detail=quote_error(error)) from error
 
 
-def _refuse_foreign(ds: FileDataset) -> None:
+def _require_segmentation(ds: FileDataset) -> None:
     sop_class = str(ds.get("SOPClassUID") or "")
     if sop_class not in (uids.SegmentationStorage, LABEL_MAP_CLASS):
-        raise ScanError("is no DICOM Segmentation (SEG) of voxels")
-    if ds.get("SegmentationType") not in _TYPES:
+        raise ScanError("the file is no DICOM Segmentation (SEG) of voxels")
+    kind = ds.get("SegmentationType")
+    if kind not in _TYPES:
         raise ScanError(
-            f"a segmentation of the type {str(ds.get('SegmentationType'))[:16]}; "
-            f"{', '.join(_TYPES)} are read"
+            f"segmentations of this type are not supported; {', '.join(_TYPES)} are",
+            detail=f"SegmentationType: {str(kind)[:16]}",
         )
     if not ds.get("SegmentSequence"):
-        raise ScanError("describes no segments")
-    if ds.get("BitsAllocated") not in (1, 8, 16) or ds.get("SamplesPerPixel") != 1:
-        raise ScanError(f"{ds.get('BitsAllocated')} bits per pixel; 1, 8 or 16 are read")
+        raise ScanError("the segmentation describes no segments")
+    bits = ds.get("BitsAllocated")
+    samples = ds.get("SamplesPerPixel")
+    if bits not in _BITS_PER_PIXEL or samples != 1:
+        raise ScanError(
+            "segmentations have 1 sample of 1, 8 or 16 bits per pixel",
+            detail=f"SamplesPerPixel: {samples}, BitsAllocated: {bits}",
+        )
 
 
-def _parsed(ds: FileDataset, frames: tuple[Frame, ...]) -> _Seg:
+def _parse_header(ds: FileDataset, frames: tuple[Frame, ...]) -> _Segmentation:
     segments = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
-    empty = {number for number, item in segments.items() if _is_background(item)}
-    padding = ds.get("PixelPaddingValue")
-    if padding is not None and int(padding) not in segments:
-        empty.add(int(padding))
-    numbers = (0,) * len(frames)
-    if ds.SegmentationType != "LABELMAP":
-        numbers = tuple(_numbers(ds))
-        unknown = set(numbers) - set(segments)
-        if unknown:
-            raise ScanError(f"frames of segment {min(unknown)}, which is not described")
-    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    measures = (shared.get("PixelMeasuresSequence") or [Dataset()])[0]
-    gap = measures.get("SpacingBetweenSlices")
-    return _Seg(
+    background = _find_background(ds, segments)
+    names = {}
+    for number, item in segments.items():
+        if number > 0 and number not in background:
+            names[number] = str(item.get("SegmentLabel") or f"segment {number}")
+    if ds.SegmentationType == "LABELMAP":
+        numbers = (0,) * len(frames)
+    else:
+        numbers = _parse_segment_numbers(ds, segments)
+    return _Segmentation(
         kind=str(ds.SegmentationType),
         frames=frames,
         numbers=numbers,
-        names={
-            number: str(item.get("SegmentLabel") or f"segment {number}")
-            for number, item in segments.items()
-            if number not in empty and number > 0
-        },
-        background=frozenset(empty | {0}),
-        half=float(ds.get("MaximumFractionalValue") or 255) / 2,
-        gap=None if gap is None else float(gap),
+        names=names,
+        background=background,
+        threshold=float(ds.get("MaximumFractionalValue") or 255) / 2,
+        gap=_parse_gap(ds),
     )
 
 
-def _is_background(segment: Dataset) -> bool:
-    code = (segment.get("SegmentedPropertyTypeCodeSequence") or [Dataset()])[0]
-    return (code.get("CodeValue"), code.get("CodingSchemeDesignator")) == _BACKGROUND
+def _find_background(ds: FileDataset, segments: Mapping[int, Dataset]) -> frozenset[int]:
+    """Return the pixel values that mean nothing is there: 0, padding, and described as such."""
+    values = {0}
+    for number, item in segments.items():
+        code = get_first_item(item, "SegmentedPropertyTypeCodeSequence")
+        if (code.get("CodeValue"), code.get("CodingSchemeDesignator")) == _BACKGROUND_CODE:
+            values.add(number)
+    padding = ds.get("PixelPaddingValue")
+    if padding is not None and int(padding) not in segments:
+        values.add(int(padding))
+    return frozenset(values)
 
 
-def _numbers(ds: FileDataset) -> Iterator[int]:
-    shared = (ds.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+def _parse_segment_numbers(ds: FileDataset, segments: Mapping[int, Dataset]) -> tuple[int, ...]:
+    """Return the segment number of each frame."""
+    shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
+    numbers = []
     for group in ds.PerFrameFunctionalGroupsSequence:
-        item = group.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence
-        yield int(item[0].ReferencedSegmentNumber)
+        items = group.get("SegmentIdentificationSequence")
+        items = items or shared.SegmentIdentificationSequence
+        numbers.append(int(items[0].ReferencedSegmentNumber))
+    unknown = set(numbers) - set(segments)
+    if unknown:
+        raise ScanError(f"frames of segment {min(unknown)}, which is not described")
+    return tuple(numbers)
 
 
-def _painted(seg: _Seg, like: Volume, name: str) -> tuple[Labels, int]:
+def _parse_gap(ds: FileDataset) -> float | None:
+    shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
+    measures = get_first_item(shared, "PixelMeasuresSequence")
+    gap = measures.get("SpacingBetweenSlices")
+    return None if gap is None else float(gap)
+
+
+def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
     """Return the label map on the grid of ``like`` and how many pixels lie outside it."""
     largest = max(seg.names, default=0)
     labels = np.zeros(like.shape, np.min_scalar_type(largest), order="F")
-    inside = outside = 0
-    for frame, number, pixels in zip(seg.frames, seg.numbers, _pixels(seg, name), strict=True):
-        rows, columns, values = _shown(seg, number, pixels, name)
+    drawn = 0
+    outside = 0
+    for frame, number, pixels in zip(seg.frames, seg.numbers, _read_pixels(seg), strict=True):
+        rows, columns, values = _find_segments(seg, number, pixels)
         if not values.size:
             continue
-        voxels = VoxelMatch.of(frame, like, name).voxels(rows, columns)
-        kept = ((voxels >= 0) & (voxels < np.array(like.shape)[:, None])).all(axis=0)
-        there, values = tuple(voxels[:, kept]), values[kept]
-        _refuse_overlap(labels[there], values, name)
-        labels[there] = values
-        inside += values.size
-        outside += kept.size - values.size
-    if outside and not inside:
-        raise GeometryError(f"{name}: all it shows lies outside the scan; is it another scan's?")
+        match = VoxelMatch.find(frame, like)
+        voxels = match.locate(rows, columns)
+        is_inside = _find_inside(voxels, like.shape)
+        values = values[is_inside]
+        own = tuple(voxels[:, is_inside])
+        _refuse_overlap(labels[own], values)
+        labels[own] = values
+        drawn += values.size
+        outside += is_inside.size - values.size
+    if outside and not drawn:
+        raise GeometryError("all it shows lies outside the scan; give the scan it was drawn on")
     return labels, outside
 
 
-def _shown(seg: _Seg, number: int, pixels: Labels, name: str) -> tuple[Labels, Labels, Labels]:
+def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
+    """Tell which voxels, shape ``(3, voxels)``, lie in a grid."""
+    limits = np.array(shape)[:, None]
+    is_below = voxels < limits
+    is_inside: Mask = np.all((voxels >= 0) & is_below, axis=0)
+    return is_inside
+
+
+def _find_segments(
+    seg: _Segmentation, number: int, pixels: Labels
+) -> tuple[Indices, Indices, Labels]:
     """Return rows, columns and segment numbers of the pixels of a frame that show a segment."""
     if seg.kind == "LABELMAP":
-        known = [*seg.names, *seg.background]
-        unknown = np.setdiff1d(pixels, known)
+        background = list(seg.background)
+        unknown = np.setdiff1d(pixels, [*seg.names, *background])
         if unknown.size:
-            raise ScanError(
-                f"{name}: holds the value {int(unknown[0])}, which no segment describes"
-            )
-        rows, columns = np.nonzero(~np.isin(pixels, [*seg.background]))
+            raise ScanError(f"it holds the value {int(unknown[0])}, which no segment describes")
+        rows, columns = np.nonzero(~np.isin(pixels, background))
         return rows, columns, pixels[rows, columns]
-    inside = pixels >= seg.half if seg.kind == "FRACTIONAL" else pixels > 0
-    rows, columns = np.nonzero(inside if number in seg.names else inside[:0])
+    if number not in seg.names:
+        pixels = pixels[:0]
+    is_inside = pixels >= seg.threshold if seg.kind == "FRACTIONAL" else pixels > 0
+    rows, columns = np.nonzero(is_inside)
     return rows, columns, np.full(rows.size, number)
 
 
-def _refuse_overlap(there: Labels, new: Labels, name: str) -> None:
-    both = (there > 0) & (there != new)
-    if both.any():
-        one, other = int(there[both][0]), int(new[both][0])
-        raise ScanError(
-            f"{name}: segments {one} and {other} overlap in {np.count_nonzero(both)} pixels of one "
-            "slice; a label map holds one label per voxel, so save them as separate segmentations"
-        )
+def _refuse_overlap(existing: Labels, new: Labels) -> None:
+    overlap = (existing > 0) & (existing != new)
+    if not overlap.any():
+        return
+    first = int(existing[overlap][0])
+    second = int(new[overlap][0])
+    raise ScanError(
+        f"segments {first} and {second} overlap in {np.count_nonzero(overlap)} pixels of one "
+        "slice; a label map holds one label per voxel, so save them as separate segmentations"
+    )
 
 
-def _pixels(seg: _Seg, name: str) -> Iterator[Labels]:
+def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
     """Give each frame's stored values; frames of packed bits are unpacked one at a time."""
-    if seg.frames[0].storage == "encoded":
+    first = seg.frames[0]
+    if first.storage == "encoded":
         yield from read_intensities(seg.frames)
         return
-    first = seg.frames[0]
     try:
-        packed = first.storage == "deflated"
-        source = inflate(first.file, MAX_HEADER_BYTES + first.file_bytes) if packed else first.file
-        ds = pydicom.dcmread(source, force=True, specific_tags=list(_PIXEL_TAGS))
-        syntax = ds.file_meta.get("TransferSyntaxUID", uids.ImplicitVRLittleEndian)
-        yield from _unpacked(ds, syntax, seg.frames)
+        ds, syntax = open_pixels(first, _PIXEL_KEYWORDS)
+        yield from _unpack_frames(ds, syntax, len(seg.frames))
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            f"{name}: its pixels cannot be read ({type(error).__name__}); the file is truncated"
+            "the pixels cannot be read; the file is truncated", detail=quote_error(error)
         ) from error
 
 
-def _unpacked(ds: FileDataset, syntax: uids.UID, frames: Sequence[Frame]) -> Iterator[Labels]:
+def _unpack_frames(ds: FileDataset, syntax: uids.UID, frames: int) -> Iterator[Labels]:
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         syntax = uids.ExplicitVRLittleEndian
     if ds.BitsAllocated > 1 or not syntax.is_little_endian:
-        yield from (pixels for pixels, _ in get_decoder(syntax).iter_array(ds, raw=True))
+        for pixels, _ in get_decoder(syntax).iter_array(ds, raw=True):
+            yield pixels
         return
     # Frames follow each other bit by bit, and need not begin with a byte; not left to pydicom,
     # which loses its way in frames of a few bytes.
     packed = np.frombuffer(ds.PixelData, np.uint8)
     count = ds.Rows * ds.Columns
-    for number in range(len(frames)):
-        start = number * count
-        here = packed[start // 8 : (start + count + 7) // 8]
-        bits = np.unpackbits(here, bitorder="little")[start % 8 :][:count]
-        yield bits.reshape(ds.Rows, ds.Columns)
+    for index in range(frames):
+        start = index * count
+        end = start + count
+        own_bytes = packed[start // 8 : (end + 7) // 8]
+        bits = np.unpackbits(own_bytes, bitorder="little")
+        own_bits = bits[start % 8 :][:count]
+        yield own_bits.reshape(ds.Rows, ds.Columns)

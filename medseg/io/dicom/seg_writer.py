@@ -7,6 +7,7 @@ that are absent from a scan have no frames.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 from medseg._support.files import atomic_file
 from medseg.errors import OutputError
 from medseg.io.dicom.codes import get_property_category, get_property_type
+from medseg.io.dicom.files import attach_source, quote_error
 from medseg.io.dicom.references import (
     UTF_8,
     DicomSource,
@@ -40,7 +42,11 @@ Kind = Literal["binary", "labelmap"]
 SERIES_NUMBER = 901
 """Behind the scanner's own series in a viewer's list."""
 
-_STAND_IN = "2.25."
+_STAND_IN_ROOT = "2.25."
+_EMPTY_KEYWORDS = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
 _FEWEST_PIXELS = 8
 """highdicom packs smaller frames wrongly: each into a byte of its own."""
 
@@ -84,23 +90,28 @@ def write_dicom_seg(
     """
     labels = prepare_labels(labels, like, label_set)
     source = read_source(like)
-    by_hand = ("corrected",) * corrected
-    facts = (kind, tuple(label_set), algorithm, version, series_description, *by_hand)
+    facts: list[object] = [kind, tuple(label_set), algorithm, version, series_description]
+    if corrected:
+        facts.append("corrected")
     identity = hash_object(source, labels, "SEG", *facts)
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
-    used = source.slices if planes.any() else source.slices[:1]
-    seg = _segmentation(
-        planes[: len(used)],
-        _stand_ins(source, like)[: len(used)],
-        [_segment(label, algorithm, version, corrected) for label in label_set],
-        kind,
-        _names(identity, algorithm, version, series_description),
-        like.source,
-    )
+    stand_ins = _make_stand_ins(source, like)
+    if not planes.any():
+        # One empty frame for each segment says that nothing was found.
+        planes = planes[:1]
+        stand_ins = stand_ins[:1]
+    with attach_source(Path(like.source)):
+        seg = _make_segmentation(
+            planes,
+            stand_ins,
+            [_describe_segment(label, algorithm, version, corrected) for label in label_set],
+            kind,
+            _make_identifiers(identity, algorithm, version, series_description),
+        )
     if kind == "labelmap":
         _compress(seg)
-    _refer(seg, source)
-    _name_dimensions(seg, derive_uid(identity, "dimensions"))
+    _refer_to_source(seg, source)
+    _set_dimension_uid(seg, derive_uid(identity, "dimensions"))
     created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
     add_patient_and_times(seg, source, created, ("Content",))
     for equipment in seg.ContributingEquipmentSequence:
@@ -109,19 +120,29 @@ def write_dicom_seg(
         seg.save_as(temporary, enforce_file_format=True)
 
 
-def _segmentation(
+def _make_segmentation(
     planes: Labels,
     stand_ins: list[Dataset],
     segments: list[Any],
     kind: Kind,
-    names: dict[str, Any],
-    scan: str,
+    identifiers: dict[str, Any],
 ) -> Any:
+    """Return highdicom's object.
+
+    Args:
+        planes: The label map, shape ``(slices, rows, columns)``.
+        stand_ins: A header per slice.
+        segments: The description of each label.
+        kind: As for ``write_dicom_seg``.
+        identifiers: As ``_make_identifiers`` returns them.
+    """
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
-    if planes[0].size < _FEWEST_PIXELS:
+    pixels = planes[0].size
+    if pixels < _FEWEST_PIXELS:
         raise OutputError(
-            f"{scan}: slices of {planes[0].size} pixels are too small for a DICOM SEG"
+            f"slices of {pixels} pixels are too small for a DICOM SEG, which needs at least "
+            f"{_FEWEST_PIXELS}; write NIfTI"
         )
     try:
         return Segmentation(
@@ -133,12 +154,12 @@ def _segmentation(
             content_label="SEGMENTATION",
             omit_empty_frames=bool(planes.any()),
             specific_character_set=UTF_8,
-            **names,
+            **identifiers,
         )
     except (ValueError, OverflowError) as error:
         raise OutputError(
-            f"{scan}: highdicom cannot make a DICOM SEG on this scan ({type(error).__name__}); "
-            "write NIfTI"
+            "highdicom cannot make a DICOM SEG on this scan; write NIfTI",
+            detail=quote_error(error),
         ) from error
 
 
@@ -148,7 +169,7 @@ def _compress(seg: Any) -> None:
     seg.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
 
 
-def _names(
+def _make_identifiers(
     identity: bytes, algorithm: str, version: str, series_description: str
 ) -> dict[str, Any]:
     return {
@@ -164,29 +185,32 @@ def _names(
     }
 
 
-def _segment(label: Label, algorithm: str, version: str, corrected: bool) -> Any:
+def _describe_segment(label: Label, algorithm: str, version: str, corrected: bool) -> Any:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    kinds = SegmentAlgorithmTypeValues
+    algorithm_type = SegmentAlgorithmTypeValues.AUTOMATIC
+    if corrected:
+        algorithm_type = SegmentAlgorithmTypeValues.SEMIAUTOMATIC
+    identification = AlgorithmIdentificationSequence(
+        name=fit_text(algorithm),
+        family=codes.cid7162.ArtificialIntelligence,
+        version=fit_text(version),
+    )
     return SegmentDescription(
         segment_number=label.index,
         segment_label=make_label_text(label),
         segmented_property_category=get_property_category(label),
         segmented_property_type=get_property_type(label),
-        algorithm_type=kinds.SEMIAUTOMATIC if corrected else kinds.AUTOMATIC,
-        algorithm_identification=AlgorithmIdentificationSequence(
-            name=fit_text(algorithm),
-            family=codes.cid7162.ArtificialIntelligence,
-            version=fit_text(version),
-        ),
+        algorithm_type=algorithm_type,
+        algorithm_identification=identification,
         display_color=CIELabColor.from_rgb(*label.colour),
     )
 
 
-def _stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
+def _make_stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
     """Return a plain single-frame header per slice, named by its ``k``.
 
     highdicom copies geometry from such headers; real ones lack elements it needs, differ in
@@ -195,53 +219,60 @@ def _stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
     first = source.slices[0].frame
     step = np.diag([-1.0, -1.0, 1.0]) @ like.affine[:3, 2]
     gap = abs(float(step @ first.normal))
-    is_uneven = isinstance(like.header, Slices) and bool(like.header.planes)
-    orientation = [_digits(x) for x in first.orientation.ravel()]
-    made = []
-    for k, one in enumerate(source.slices, start=1):
+    common = Dataset()
+    common.update(source.compression)
+    common.SOPClassUID = CTImageStorage
+    common.StudyInstanceUID = source.study
+    common.SeriesInstanceUID = source.series
+    common.FrameOfReferenceUID = source.frame_of_reference
+    common.Rows = first.rows
+    common.Columns = first.columns
+    common.ImageOrientationPatient = _format_numbers(first.orientation.ravel())
+    common.PixelSpacing = _format_numbers(first.spacing)
+    common.SliceThickness = _format_number(first.thickness or gap)
+    if not (isinstance(like.header, Slices) and like.header.planes):
+        common.SpacingBetweenSlices = _format_number(gap)
+    for keyword in _EMPTY_KEYWORDS:
+        setattr(common, keyword, "")
+    stand_ins = []
+    for k, source_slice in enumerate(source.slices, start=1):
         ds = Dataset()
-        ds.update(source.compression)
-        ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, f"{_STAND_IN}{k}"
-        ds.StudyInstanceUID, ds.SeriesInstanceUID = source.study, source.series
-        ds.FrameOfReferenceUID = source.frame_of_reference
-        ds.Rows, ds.Columns = first.rows, first.columns
-        ds.ImagePositionPatient = [_digits(x) for x in one.frame.position]
-        ds.ImageOrientationPatient = orientation
-        ds.PixelSpacing = [_digits(x) for x in first.spacing]
-        ds.SliceThickness = _digits(first.thickness or gap)
-        if not is_uneven:
-            ds.SpacingBetweenSlices = _digits(gap)
-        ds.PatientID = ds.PatientName = ds.PatientBirthDate = ds.PatientSex = ""
-        ds.AccessionNumber = ds.StudyID = ds.StudyDate = ds.StudyTime = ""
-        made.append(ds)
-    return made
+        ds.update(common)
+        ds.SOPInstanceUID = f"{_STAND_IN_ROOT}{k}"
+        ds.ImagePositionPatient = _format_numbers(source_slice.frame.position)
+        stand_ins.append(ds)
+    return stand_ins
 
 
-def _digits(number: float) -> str:
+def _format_numbers(numbers: Iterable[float]) -> list[str]:
+    return [_format_number(number) for number in numbers]
+
+
+def _format_number(number: float) -> str:
     """Write a number in the 16 characters DICOM has for it."""
     from pydicom.valuerep import format_number_as_ds
 
     return str(format_number_as_ds(float(number)))
 
 
-def _refer(seg: Dataset, source: DicomSource) -> None:
+def _refer_to_source(seg: Dataset, source: DicomSource) -> None:
     """Let every reference to a stand-in be one to the slice it stands for."""
-    seg.SourceImageSequence = source.instances()
+    seg.SourceImageSequence = source.make_references()
     series = Dataset()
     series.SeriesInstanceUID = source.series
-    series.ReferencedInstanceSequence = source.instances()
+    series.ReferencedInstanceSequence = source.make_references()
     seg.ReferencedSeriesSequence = [series]
-    # Segments of one slice share one item.
-    items = {
-        id(item): item
-        for group in seg.PerFrameFunctionalGroupsSequence
-        for item in group.DerivationImageSequence[0].SourceImageSequence
-    }
+    # Segments of one slice share one item, which must be changed once.
+    items: dict[int, Dataset] = {}
+    for group in seg.PerFrameFunctionalGroupsSequence:
+        for item in group.DerivationImageSequence[0].SourceImageSequence:
+            items[id(item)] = item
     for item in items.values():
-        k = int(item.ReferencedSOPInstanceUID.removeprefix(_STAND_IN)) - 1
-        item.update(source.slices[k].reference())
+        number = item.ReferencedSOPInstanceUID.removeprefix(_STAND_IN_ROOT)
+        source_slice = source.slices[int(number) - 1]
+        item.update(source_slice.make_reference())
 
 
-def _name_dimensions(seg: Dataset, uid: str) -> None:
+def _set_dimension_uid(seg: Dataset, uid: str) -> None:
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = uid

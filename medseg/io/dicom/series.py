@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medseg.errors import GeometryError
+from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.frames import Frame
-from medseg.io.dicom.geometry import split_stacks
+from medseg.io.dicom.geometry import Stack, split_stacks
 from medseg.io.dicom.headers import Header, read_header
 
 NOT_DICOM = "not DICOM"
@@ -28,13 +28,13 @@ class Series:
         files: Its DICOM files, sorted by path.
         uid: Series Instance UID; empty if the files have none that is valid.
         modality: ``CT``, ``MR``, ``PT``, …
-        volume_name: What tells this volume from others of the same series (``EchoTime 4.6``); empty
-            if the series is one volume.
-        shares_files: Whether other volumes lie in the same files, so that ``volume_name`` has to be
-            named to read this one.
+        volume_name: What tells this volume from others of the same series (``EchoTime 4.6``);
+            empty if the series is one volume.
+        shares_files: Whether other volumes lie in the same files, so that ``volume_name`` has to
+            be given to read this one.
         study: Study Instance UID; empty if the files have none that is valid.
         description: Series Description, or empty.
-        frames: Its slices, as the headers of its files state them; none that a fault hides.
+        frames: Its slices, as the headers of its files state them; none of files with an error.
     """
 
     files: tuple[Path, ...]
@@ -58,13 +58,15 @@ class SkippedFile:
 
     Attributes:
         file: The file.
-        reason: Why not.
+        reason: Why not. Holds no name and no text of the header.
         is_damaged: Whether it could be a part of one, if it were whole.
+        detail: What the header or the library that read it says, or empty.
     """
 
     file: Path
     reason: str
     is_damaged: bool = False
+    detail: str = ""
 
 
 def find_series(
@@ -79,7 +81,7 @@ def find_series(
     Returns:
         As ``group_series``.
     """
-    return group_series(_files_under(folder), progress)
+    return group_series(_iterate_files(folder), progress)
 
 
 def group_series(
@@ -99,54 +101,60 @@ def group_series(
     Returns:
         The series in a stable order, and the files that belong to none.
     """
-    headers, skipped = [], []
+    headers = []
+    skipped = []
     for count, path in enumerate(files, start=1):
         header = read_header(path)
         if header is None:
             skipped.append(SkippedFile(path, NOT_DICOM))
-        elif header.aside:
-            skipped.append(SkippedFile(path, header.aside))
+        elif header.exclusion:
+            skipped.append(SkippedFile(path, header.exclusion))
         else:
             headers.append(header)
         if progress is not None:
             progress(count)
-    groups, lost = group_headers(headers)
-    skipped += [SkippedFile(header.file, str(header.fault), is_damaged=True) for header in lost]
-    series = [one for group in groups for one in _volumes(group)]
+    groups, unassigned = group_headers(headers)
+    skipped.extend(_skip_damaged(header) for header in unassigned)
+    series: list[Series] = []
+    for group in groups:
+        series.extend(_split_volumes(group))
     return series, skipped
 
 
 def group_headers(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]]:
-    """Group headers by series; torn ones without a known series go to the only one beside them.
+    """Group headers by series; damaged ones of unknown series go to the only one beside them.
 
     Series of different studies are different, even where a tool gave them the same UID. Files
     without a valid Series Instance UID are one series per folder.
 
     Returns:
-        The headers of each series, sorted by path, torn ones last; and the torn ones that
+        The headers of each series, sorted by path, damaged ones last; and the damaged ones that
         could belong to several series or to none.
     """
     groups: dict[_Key, list[Header]] = defaultdict(list)
-    beside: dict[Path, set[_Key]] = defaultdict(set)
-    torn = []
-    for header in sorted(headers, key=lambda header: header.file):
-        if header.torn:
-            torn.append(header)
-        else:
-            key = (header.study, header.series or header.file.parent)
-            groups[key].append(header)
-            beside[header.file.parent].add(key)
-    lost = []
-    for header in torn:
-        owners = {key for key in groups if key[1] == header.series} or beside[header.file.parent]
+    keys_of_folders: dict[Path, set[_Key]] = defaultdict(set)
+    damaged = []
+    for header in sorted(headers, key=_get_file):
+        if header.is_damaged:
+            damaged.append(header)
+            continue
+        folder = header.file.parent
+        key = (header.study, header.series or folder)
+        groups[key].append(header)
+        keys_of_folders[folder].add(key)
+    unassigned = []
+    for header in damaged:
+        owners = {key for key in groups if key[1] == header.series}
+        owners = owners or keys_of_folders[header.file.parent]
         if len(owners) == 1:
-            groups[next(iter(owners))].append(header)
+            (owner,) = owners
+            groups[owner].append(header)
         else:
-            lost.append(header)
-    return list(groups.values()), lost
+            unassigned.append(header)
+    return list(groups.values()), unassigned
 
 
-def _files_under(folder: Path) -> Iterator[Path]:
+def _iterate_files(folder: Path) -> Iterator[Path]:
     if folder.is_file():
         yield folder
     for parent, folders, names in os.walk(folder):
@@ -155,37 +163,58 @@ def _files_under(folder: Path) -> Iterator[Path]:
             yield Path(parent, name)
 
 
-def _volumes(headers: list[Header]) -> Iterator[Series]:
-    uid = headers[0].series
-    modality = next((header.modality for header in headers if header.modality), "")
-    files = tuple(header.file for header in headers)
-    frames = tuple(frame for header in headers for frame in header.frames)
-    whole = Series(
-        files,
-        uid,
-        modality,
-        study=headers[0].study,
-        description=headers[0].description,
-        frames=frames,
-    )
-    if any(header.fault for header in headers) or not frames:
-        yield whole
-        return
+def _get_file(header: Header) -> Path:
+    return header.file
+
+
+def _skip_damaged(header: Header) -> SkippedFile:
+    error = header.error or ScanError("damaged or truncated DICOM")
+    return SkippedFile(header.file, error.message, is_damaged=True, detail=error.detail or "")
+
+
+def _split_volumes(headers: Sequence[Header]) -> list[Series]:
+    """Return the series that headers make up: one, or one for each volume that it holds."""
+    series = _make_series(headers)
+    if any(header.error for header in headers) or not series.frames:
+        return [series]
     try:
-        stacks, _ = split_stacks(frames)
+        stacks, _ = split_stacks(series.frames)
     except GeometryError:
-        yield whole  # reading it says why
-        return
-    parts = [tuple(sorted({frame.file for frame in stack.frames})) for stack in stacks]
+        return [series]  # reading it says why
     if len(stacks) == 1:
-        yield whole
-        return
-    shared = sum(map(len, parts)) != len(set().union(*parts))
-    for stack, own in zip(stacks, parts, strict=True):
-        yield replace(
-            whole,
-            files=files if shared else own,
-            volume_name=stack.part,
-            shares_files=shared,
+        return [series]
+    files = [_list_files(stack) for stack in stacks]
+    distinct_files = set().union(*files)
+    shares_files = sum(len(own) for own in files) != len(distinct_files)
+    volumes = []
+    for stack, own_files in zip(stacks, files, strict=True):
+        volume = replace(
+            series,
+            files=series.files if shares_files else own_files,
+            volume_name=stack.volume_name,
+            shares_files=shares_files,
             frames=stack.frames,
         )
+        volumes.append(volume)
+    return volumes
+
+
+def _make_series(headers: Sequence[Header]) -> Series:
+    first = headers[0]
+    frames: list[Frame] = []
+    for header in headers:
+        frames.extend(header.frames)
+    modalities = (header.modality for header in headers if header.modality)
+    return Series(
+        files=tuple(header.file for header in headers),
+        uid=first.series,
+        modality=next(modalities, ""),
+        study=first.study,
+        description=first.description,
+        frames=tuple(frames),
+    )
+
+
+def _list_files(stack: Stack) -> tuple[Path, ...]:
+    files = {frame.file for frame in stack.frames}
+    return tuple(sorted(files))

@@ -12,19 +12,19 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset
 
 from medseg.errors import ScanError
-from medseg.io.dicom.files import PYDICOM_ERRORS, read_elements
+from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
 from medseg.io.dicom.frames import parse_uid
 from medseg.io.dicom.rtstruct_reader import read_roi_names, read_rtstruct
 from medseg.io.dicom.seg_reader import LABEL_MAP_CLASS, read_dicom_seg, read_segment_names
 from medseg.volume import Volume
 
-_SEGMENTATIONS = (uids.SegmentationStorage, LABEL_MAP_CLASS)
-_REFERENCES = (
+_SEG_CLASSES = (uids.SegmentationStorage, LABEL_MAP_CLASS)
+_REFERENCE_KEYWORDS = (
     *("SOPClassUID", "FrameOfReferenceUID"),
     *("ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"),
 )
 # Long, and needed only where an object names no series.
-_FURTHER = (
+_FURTHER_KEYWORDS = (
     *("SourceImageSequence", "PerFrameFunctionalGroupsSequence"),
     *("StructureSetROISequence", "ROIContourSequence"),
 )
@@ -59,20 +59,22 @@ def read_label_object(path: Path) -> LabelObject | None:
         ScanError: If it is one and damaged.
     """
     try:
-        ds: Dataset = read_elements(path, _REFERENCES)
-        sop_class = str(ds.get("SOPClassUID") or "")
-        if sop_class not in (*_SEGMENTATIONS, uids.RTStructureSetStorage):
-            return None
-        series = _mentioned(ds, "SeriesInstanceUID")
-        if not series:
-            ds = read_elements(path, (*_REFERENCES, *_FURTHER))
-        instances = _mentioned(ds, "ReferencedSOPInstanceUID")
-        references = _mentioned(ds, "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID")
+        with attach_source(path):
+            ds: Dataset = read_elements(path, _REFERENCE_KEYWORDS)
+            sop_class = str(ds.get("SOPClassUID") or "")
+            if sop_class not in (*_SEG_CLASSES, uids.RTStructureSetStorage):
+                return None
+            series = _collect_uids(ds, "SeriesInstanceUID")
+            if not series:
+                ds = read_elements(path, (*_REFERENCE_KEYWORDS, *_FURTHER_KEYWORDS))
+        instances = _collect_uids(ds, "ReferencedSOPInstanceUID")
+        frames_of_reference = _collect_uids(
+            ds, "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID"
+        )
     except PYDICOM_ERRORS as error:
-        raise ScanError(f"{path.name}: damaged DICOM ({type(error).__name__})") from error
-    is_seg = sop_class in _SEGMENTATIONS
-    names = read_segment_names(path).values() if is_seg else read_roi_names(path)
-    return LabelObject(path, tuple(dict.fromkeys(names)), series, instances, references)
+        raise ScanError("damaged DICOM", source=path, detail=quote_error(error)) from error
+    names = _read_names(path, sop_class)
+    return LabelObject(path, names, series, instances, frames_of_reference)
 
 
 def read_structures(path: Path, like: Volume, names: Sequence[str]) -> Volume:
@@ -91,15 +93,17 @@ def read_structures(path: Path, like: Volume, names: Sequence[str]) -> Volume:
         ScanError: If the file is damaged, or the structures overlap.
         GeometryError: If it does not lie on the scan.
     """
-    if str(read_elements(path, ("SOPClassUID",)).get("SOPClassUID")) not in _SEGMENTATIONS:
+    ds = read_elements(path, ("SOPClassUID",))
+    if str(ds.get("SOPClassUID")) not in _SEG_CLASSES:
         return read_rtstruct(path, like, names)
-    found = read_dicom_seg(path, like, names)
-    place = {name: value for value, name in enumerate(names, start=1)}
-    numbered: dict[int, str] = found.header
-    table = np.zeros(max(numbered, default=0) + 1, np.min_scalar_type(len(names)))
-    for number, name in numbered.items():
-        table[number] = place[name]
-    return found.with_array(table[found.array])
+    segmentation = read_dicom_seg(path, like, names)
+    segment_names: dict[int, str] = segmentation.header
+    values = {name: value for value, name in enumerate(names, start=1)}
+    highest = max(segment_names, default=0)
+    table = np.zeros(highest + 1, np.min_scalar_type(len(names)))
+    for number, name in segment_names.items():
+        table[number] = values[name]
+    return segmentation.with_array(table[segmentation.array])
 
 
 def hash_patient(path: Path) -> str:
@@ -111,14 +115,30 @@ def hash_patient(path: Path) -> str:
     try:
         ds = read_elements(path, ("PatientID", "IssuerOfPatientID", "StudyInstanceUID"))
         patient = str(ds.get("PatientID") or "").strip()
-        told = f"{ds.get('IssuerOfPatientID') or ''}\n{patient}" if patient else ""
-        told = told or parse_uid(ds.get("StudyInstanceUID"))
+        issuer = ds.get("IssuerOfPatientID") or ""
+        study = parse_uid(ds.get("StudyInstanceUID"))
     except (*PYDICOM_ERRORS, ScanError):
         return ""  # reading the series says what is wrong with it
-    return f"patient-{hashlib.sha256(told.encode()).hexdigest()[:12]}" if told else ""
+    identity = f"{issuer}\n{patient}" if patient else study
+    if not identity:
+        return ""
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    return f"patient-{digest[:12]}"
 
 
-def _mentioned(ds: Dataset, *keywords: str) -> frozenset[str]:
+def _read_names(path: Path, sop_class: str) -> tuple[str, ...]:
+    """Return the names of the segments or structures, each once, in the file's order."""
+    if sop_class in _SEG_CLASSES:
+        names = list(read_segment_names(path).values())
+    else:
+        names = read_roi_names(path)
+    return tuple(dict.fromkeys(names))
+
+
+def _collect_uids(ds: Dataset, *keywords: str) -> frozenset[str]:
     """Return the valid UIDs under some keywords, at any depth."""
-    found = (parse_uid(one.value) for one in ds.iterall() if one.keyword in keywords)
-    return frozenset(uid for uid in found if uid)
+    collected = {
+        parse_uid(element.value) for element in ds.iterall() if element.keyword in keywords
+    }
+    collected.discard("")
+    return frozenset(collected)

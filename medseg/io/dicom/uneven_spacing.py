@@ -6,13 +6,13 @@ at the last, and is as fine as the nearest two slices are, unless that would mak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.io.dicom.frames import Frame, Vector
+from medseg.io.dicom.frames import Frames, Vector
 from medseg.io.dicom.geometry import compute_uneven_affine
 from medseg.io.voxels import empty_image
 from medseg.volume import Affine
@@ -22,50 +22,71 @@ _MOST_PLANES_PER_SLICE = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UnevenGrid:
-    """Where uneven slices lie on a regular grid.
+    """A regular grid, and where uneven slices lie on it.
 
     Attributes:
         affine: Voxel of the grid → RAS mm.
-        places: Where each slice lies along ``k``; no whole numbers.
-        count: How many planes the grid has.
+        slice_positions: Where each slice lies along ``k``; no whole numbers.
+        planes: How many planes the grid has.
     """
 
     affine: Affine
-    places: Vector
-    count: int
+    slice_positions: Vector
+    planes: int
 
     @classmethod
-    def of(cls, frames: Sequence[Frame], name: str) -> UnevenGrid:
-        """Choose the grid for frames in order, one per place.
+    def fit(cls, frames: Frames) -> UnevenGrid:
+        """Choose the grid for frames in order, one per position.
 
         Raises:
             GeometryError: If they are not parallel or not in a straight line.
         """
-        along, distances = compute_uneven_affine(frames, name)
-        length, nearest = float(distances[-1]), float(np.diff(distances).min())
-        count = min(round(length / nearest) + 1, _MOST_PLANES_PER_SLICE * len(frames))
-        step = length / (count - 1)
-        return cls(along @ np.diag([1.0, 1.0, step, 1.0]), distances / step, count)
+        affine_per_mm, distances = compute_uneven_affine(frames)
+        length = float(distances[-1])
+        smallest_gap = float(np.diff(distances).min())
+        planes = round(length / smallest_gap) + 1
+        planes = min(planes, _MOST_PLANES_PER_SLICE * len(frames))
+        step = length / (planes - 1)
+        scale = np.diag([1.0, 1.0, step, 1.0])
+        return cls(affine_per_mm @ scale, distances / step, planes)
 
     @property
     def nearest_planes(self) -> tuple[int, ...]:
         """The plane of the grid that each slice is nearest to."""
-        return tuple(np.rint(self.places).astype(int).tolist())
+        planes = np.rint(self.slice_positions).astype(int)
+        return tuple(planes.tolist())
 
-    def resample(self, image: npt.NDArray[np.float32], name: str) -> npt.NDArray[np.float32]:
-        """Return slices ``(i, j, slices)`` interpolated onto the grid, ``(i, j, k)``."""
-        resampled = empty_image((*image.shape[:2], self.count), name)
-        below = np.searchsorted(self.places, np.arange(self.count), side="right") - 1
-        below = below.clip(0, len(self.places) - 2)
-        for k, low in enumerate(below.tolist()):
-            start, end = self.places[low : low + 2]
-            share = np.float32(min(max((k - start) / (end - start), 0.0), 1.0))
-            resampled[:, :, k] = image[:, :, low] * (1 - share) + image[:, :, low + 1] * share
+    def resample(self, image: npt.NDArray[np.float32], source: Path) -> npt.NDArray[np.float32]:
+        """Return slices interpolated linearly onto the grid.
+
+        Args:
+            image: Shape ``(i, j, slices)``.
+            source: The series' file or folder, for errors.
+
+        Returns:
+            Shape ``(i, j, k)``.
+
+        Raises:
+            ScanError: If there is no memory for it.
+        """
+        rows_and_columns = image.shape[:2]
+        resampled = empty_image((*rows_and_columns, self.planes), source)
+        positions = self.slice_positions
+        planes = np.arange(self.planes)
+        slices_below = np.searchsorted(positions, planes, side="right") - 1
+        slices_below = slices_below.clip(0, len(positions) - 2)
+        for k, below in enumerate(slices_below.tolist()):
+            above = below + 1
+            gap = positions[above] - positions[below]
+            weight = (k - positions[below]) / gap
+            weight = np.float32(min(max(weight, 0.0), 1.0))
+            resampled[:, :, k] = image[:, :, below] * (1 - weight) + image[:, :, above] * weight
         return resampled
 
-    def said(self) -> str:
-        """Say in words what was done."""
+    def describe(self) -> str:
+        """Say in words what was done, for a warning."""
+        spacing = np.linalg.norm(self.affine[:3, 2])
         return (
-            f"the {len(self.places)} slices lie at uneven distances; they were interpolated onto "
-            f"{self.count} planes, {np.linalg.norm(self.affine[:3, 2]):.2f} mm apart"
+            f"the {len(self.slice_positions)} slices lie at uneven distances; they were "
+            f"interpolated onto {self.planes} planes, {spacing:.2f} mm apart"
         )

@@ -2,7 +2,7 @@
 
 The rules, each of which is a test: slices are sorted by position along their normal; intensities
 are rescaled slice by slice; missing slices, damaged files, colours, mosaics and slices without a
-place are refused, and uneven slices, too, unless resampling them was asked for; exact copies,
+position are refused, and uneven slices, too, unless resampling them was asked for; exact copies,
 localizers and slices of another size are left out with a warning; a tilted gantry's shear stays
 in the affine; of a series that holds several volumes, one has to be named.
 """
@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.files import DICOM_SUFFIXES
-from medseg.io.dicom.frames import Frame
+from medseg.io.dicom.files import DICOM_SUFFIXES, attach_source
+from medseg.io.dicom.frames import Frame, Frames
 from medseg.io.dicom.geometry import (
     Stack,
     UnevenSpacingError,
@@ -34,6 +34,8 @@ from medseg.io.dicom.uneven_spacing import UnevenGrid
 from medseg.io.formats import Format
 from medseg.io.voxels import as_labels, empty_image, replace_nonfinite
 from medseg.volume import Volume
+
+_MOST_VOLUMES_LISTED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = Fal
 
     Args:
         files: The series' files or its folder.
-        volume: Which volume to read where the files hold several: the ``part`` of its
+        volume: Which volume to read where the files hold several: the ``volume_name`` of its
             ``Series``.
         resample_uneven: Whether slices at uneven distances are interpolated onto a regular
             grid, rather than refused.
@@ -81,23 +83,9 @@ def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = Fal
         ScanError: If a file is damaged, or there is no image or more than one series.
         GeometryError: If the slices are no single, complete, even stack.
     """
-    name = files[0].name if len(files) == 1 else files[0].parent.name
-    series, headers, warnings = _one_series(_listed(files), name)
-    stack, left_out = _one_stack(headers, name, volume)
-    frames, copies = _without_copies(stack, name)
-    slices = _slices(series, frames)
-    try:
-        affine, doubts = compute_affine(frames, name)
-        image = _image(frames, name)
-    except UnevenSpacingError:
-        if not resample_uneven:
-            raise
-        uneven = UnevenGrid.of(frames, name)
-        affine, doubts = uneven.affine, (uneven.said(),)
-        image = uneven.resample(_image(frames, name), name)
-        slices = replace(slices, planes=uneven.nearest_planes)
-    warnings = (*warnings, *left_out, *copies, *doubts, *replace_nonfinite(image))
-    return Volume(image[None], affine, name, warnings, slices)
+    source = files[0] if len(files) == 1 else files[0].parent
+    with attach_source(source):
+        return _read(_list_files(files), source, volume, resample_uneven)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -111,97 +99,153 @@ def read_labels(files: Sequence[Path]) -> Volume:
     return replace(volume, array=as_labels(volume.array, volume.source))
 
 
-def _listed(files: Sequence[Path]) -> list[Path]:
-    listed: list[Path] = []
-    for path in files:
-        inside = (file for file in path.rglob("*") if not file.is_dir())
-        listed += sorted(inside) if path.is_dir() else [path]
-    return listed
+def _read(files: Sequence[Path], source: Path, volume: str, resample_uneven: bool) -> Volume:
+    series, headers, excluded = _read_one_series(files)
+    stack, left_out = _choose_stack(headers, volume)
+    frames, copies = _drop_copies(stack)
+    slices = _make_slices(series, frames)
+    try:
+        affine, remarks = compute_affine(frames)
+        image = _read_image(frames, source)
+    except UnevenSpacingError:
+        if not resample_uneven:
+            raise
+        grid = UnevenGrid.fit(frames)
+        affine = grid.affine
+        remarks = (grid.describe(),)
+        image = grid.resample(_read_image(frames, source), source)
+        slices = replace(slices, planes=grid.nearest_planes)
+    nonfinite = replace_nonfinite(image)
+    warnings = (*excluded, *left_out, *copies, *remarks, *nonfinite)
+    return Volume(image[None], affine, source.name, warnings, slices)
 
 
-def _one_series(files: Iterable[Path], name: str) -> tuple[str, list[Header], tuple[str, ...]]:
-    """Read all headers; return the series' UID, its headers and what was left aside."""
-    found: list[Header] = []
-    aside: Counter[str] = Counter()
+def _list_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files given, and those in folders given."""
+    files: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = [file for file in path.rglob("*") if not file.is_dir()]
+        files.extend(sorted(inside))
+    return files
+
+
+def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], tuple[str, ...]]:
+    """Read all headers; return the series' UID, its headers, and why files were left out."""
+    headers: list[Header] = []
+    excluded: Counter[str] = Counter()
     for file in files:
         header = read_header(file)
         if header is None:
-            aside["not DICOM"] += 1
-        elif header.aside:
-            aside[header.aside] += 1
+            excluded["not DICOM"] += 1
+        elif header.exclusion:
+            excluded[header.exclusion] += 1
         else:
-            found.append(header)
-    reasons = tuple(f"{count} file(s) left out: {why}" for why, count in aside.items())
-    if not found:
-        raise ScanError(f"{name}: no DICOM image of a volume ({'; '.join(reasons) or 'empty'})")
-    groups, _ = group_headers(found)
+            headers.append(header)
+    reasons = tuple(f"{count} file(s) left out: {reason}" for reason, count in excluded.items())
+    if not headers:
+        said = "; ".join(reasons) or "no files"
+        raise ScanError(f"no DICOM image of a volume ({said})")
+    _require_one_series(headers)
+    return headers[0].series, headers, reasons
+
+
+def _require_one_series(headers: Sequence[Header]) -> None:
+    """Refuse headers of several series, and those of one that has a file with an error."""
+    groups, _ = group_headers(headers)
     if len(groups) > 1:
         raise ScanError(
-            f"{name}: holds {len(groups)} DICOM series; read them one by one, as find_series "
-            "lists them"
+            f"holds {len(groups)} DICOM series; read them one by one, as find_series lists them"
         )
-    faulty = next((header for header in found if header.fault), None)
-    if faulty is not None and faulty.fault is not None:
-        raise type(faulty.fault)(f"{faulty.file.name}: {faulty.fault}")
-    return found[0].series, found, reasons
+    for header in headers:
+        if header.error is not None:
+            raise header.error
 
 
-def _one_stack(headers: Sequence[Header], name: str, volume: str) -> tuple[Stack, tuple[str, ...]]:
-    frames = [frame for header in headers for frame in header.frames]
-    if len({frame.frame_of_reference for frame in frames if frame.frame_of_reference}) > 1:
+def _choose_stack(headers: Sequence[Header], volume: str) -> tuple[Stack, tuple[str, ...]]:
+    """Return the stack of a volume's name, the only one if none is given, and warnings."""
+    frames: list[Frame] = []
+    for header in headers:
+        frames.extend(header.frames)
+    frames_of_reference = {frame.frame_of_reference for frame in frames}
+    frames_of_reference.discard("")
+    if len(frames_of_reference) > 1:
         raise GeometryError(
-            f"{name}: its slices have different frames of reference, so their places cannot be "
-            "compared"
+            "the slices have different frames of reference, so their positions cannot be compared"
         )
     stacks, warnings = split_stacks(frames)
     if volume:
-        chosen = [stack for stack in stacks if stack.part == volume]
-        if len(chosen) != 1:
-            raise ScanError(f"{name}: holds no volume '{volume}', or several")
-        return chosen[0], tuple(warnings)
+        return _find_stack(stacks, volume), tuple(warnings)
     if len(stacks) > 1:
-        parts = "; ".join(stack.part for stack in stacks[:4])
         raise GeometryError(
-            f"{name}: holds {len(stacks)} volumes ({parts}{'; …' * (len(stacks) > 4)}); read them "
-            "one by one, as find_series lists them"
+            f"holds {len(stacks)} volumes; read them one by one, as find_series lists them",
+            detail=_list_volumes(stacks),
         )
     return stacks[0], tuple(warnings)
 
 
-def _without_copies(stack: Stack, name: str) -> tuple[list[Frame], tuple[str, ...]]:
-    """Return one frame per place, in order; slices at one place must be equal."""
-    places = group_by_position(stack.frames)
-    shared = [place for place in places if len(place) > 1]
-    if not shared:
-        return [place[0] for place in places], ()
+def _find_stack(stacks: Sequence[Stack], volume: str) -> Stack:
+    matches = [stack for stack in stacks if stack.volume_name == volume]
+    if len(matches) != 1:
+        raise ScanError(
+            f"holds {len(matches)} volumes of the name asked for, one is needed; find_series "
+            "lists those there are",
+            detail=f"asked for '{volume}'",
+        )
+    return matches[0]
+
+
+def _list_volumes(stacks: Sequence[Stack]) -> str:
+    names = [stack.volume_name for stack in stacks[:_MOST_VOLUMES_LISTED]]
+    if len(stacks) > _MOST_VOLUMES_LISTED:
+        names.append("…")
+    return "; ".join(names)
+
+
+def _drop_copies(stack: Stack) -> tuple[list[Frame], tuple[str, ...]]:
+    """Return one frame per position, in order; slices at one position must be equal."""
+    groups = group_by_position(stack.frames)
+    frames = [group[0] for group in groups]
+    copies = len(stack.frames) - len(groups)
+    if not copies:
+        return frames, ()
     refuse_truncated(stack.frames)
-    for place in shared:
-        first, *others = read_intensities(place)
-        if not all(np.array_equal(first, other) for other in others):
+    for group in groups:
+        if len(group) > 1 and not _are_copies(group):
             raise GeometryError(
-                f"{name}: {len(stack.frames)} slices lie at {len(places)} places, and nothing in "
-                "their headers tells the volumes apart"
+                f"{len(stack.frames)} slices lie at {len(groups)} positions, and nothing in their "
+                "headers tells the volumes apart"
             )
-    copies = len(stack.frames) - len(places)
-    return [place[0] for place in places], (f"{copies} exact copies of slices left out",)
+    return frames, (f"{copies} exact copies of slices left out",)
 
 
-def _image(frames: Sequence[Frame], name: str) -> npt.NDArray[np.float32]:
+def _are_copies(frames: Frames) -> bool:
+    first, *others = read_intensities(frames)
+    return all(np.array_equal(first, other) for other in others)
+
+
+def _read_image(frames: Frames, source: Path) -> npt.NDArray[np.float32]:
+    """Return the frames' intensities, shape ``(i, j, k)``."""
     refuse_truncated(frames)
-    image = empty_image((frames[0].columns, frames[0].rows, len(frames)), name)
+    first = frames[0]
+    image = empty_image((first.columns, first.rows, len(frames)), source)
+    # Values beyond float32 become infinite, and replace_nonfinite reports them.
     with np.errstate(over="ignore"):
-        for k, pixels in enumerate(read_intensities(frames)):
-            image[:, :, k] = pixels.T
+        for k, intensities in enumerate(read_intensities(frames)):
+            image[:, :, k] = intensities.T
     return image
 
 
-def _slices(series: str, frames: Sequence[Frame]) -> Slices:
+def _make_slices(series: str, frames: Frames) -> Slices:
+    frames_of_reference = (frame.frame_of_reference for frame in frames)
     return Slices(
-        series,
-        tuple(frame.file for frame in frames),
-        tuple(frame.number for frame in frames),
-        tuple(frame.sop_uid for frame in frames),
-        next((frame.frame_of_reference for frame in frames if frame.frame_of_reference), ""),
+        series=series,
+        files=tuple(frame.file for frame in frames),
+        frames=tuple(frame.index for frame in frames),
+        sop_uids=tuple(frame.sop_uid for frame in frames),
+        frame_of_reference=next(filter(None, frames_of_reference), ""),
     )
 
 

@@ -13,7 +13,7 @@ from medseg.bundle.spec import BundleSpec, RefinementFinding
 from medseg.datasets.cache import CachedCase
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
-from medseg.networks.devices import training_precision
+from medseg.networks.devices import choose_precision
 from medseg.networks.inferers import Autocast, window_inferer
 
 MIN_CASES = 5
@@ -38,7 +38,8 @@ def score_coarse_and_refined(
         The mean Dice over labels of the coarse and of the refined mask of each case; cases with
         nothing to score are left out.
     """
-    infer = Autocast(window_inferer(spec), device, training_precision(spec, device))
+    precision = choose_precision(spec.training.precision, device)
+    infer = Autocast(window_inferer(spec), device, precision)
     network = network.to(device).eval()
     pairs = []
     for case in cases:

@@ -11,6 +11,7 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.learner import Learner
@@ -61,6 +62,7 @@ class JointLearner(Learner):
             steps=self._spec.training.steps,
             device=self._device,
             precision=self._precision,
+            critic_precision=choose_training_precisions(self._spec, self._device).critic,
             handlers=handlers,
         )
         if self._scale is not None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, BundleSpec, MaskBankSpec
-from medseg.networks.devices import training_precision
+from medseg.networks.devices import choose_precision
 from medseg.networks.inferers import training_inferer
 from medseg.networks.unet import levels_of
 from medseg.preprocessing.transforms import IMAGE, LABEL
@@ -73,7 +73,7 @@ class MaskPool:
         self._batches = batches
         self._device = device
         self._networks = [network.to(device).eval() for network in networks]
-        self._infer = training_inferer(device, training_precision(spec, device))
+        self._infer = training_inferer(device, choose_precision(spec.training.precision, device))
         self._steps = steps
         self.first = 1
 

@@ -41,7 +41,8 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         critic: The critic and its optimiser; without one the training is supervised.
         steps: Steps of the whole training.
         device: Where to compute.
-        precision: Arithmetic of the forward passes.
+        precision: Arithmetic of the network's forward passes.
+        critic_precision: Arithmetic of the critic's.
         handlers: In running order.
     """
 
@@ -56,6 +57,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         steps: int,
         device: torch.device,
         precision: torch.dtype,
+        critic_precision: torch.dtype,
         handlers: Sequence[Any],
     ) -> None:
         self._critic = critic
@@ -80,7 +82,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         self.state.g_scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.state.d_scaler = torch.amp.GradScaler(device.type, enabled=half)
         self.scaler = self.state.g_scaler if half else None
-        self._precision = precision
+        self._critic_precision = critic_precision
 
     @property
     def network(self) -> nn.Module:
@@ -177,9 +179,9 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
 
     def _autocast(self) -> torch.autocast:
         device = self.state.device.type
-        if self._precision == torch.float32:
+        if self._critic_precision == torch.float32:
             return torch.autocast(device, enabled=False)
-        return torch.autocast(device, dtype=self._precision)
+        return torch.autocast(device, dtype=self._critic_precision)
 
     def scaler_states(self) -> dict[str, Any]:
         """Return the states of the gradient scalers."""

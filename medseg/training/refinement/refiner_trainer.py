@@ -11,8 +11,8 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec, TrainingSpec
 from medseg.bundle.weights import Weights
 from medseg.errors import CheckpointError
 from medseg.events import Listener
-from medseg.networks.devices import training_precision
 from medseg.networks.refiner import build_refining, learned_part
+from medseg.networks.training_precision import choose_training_precisions
 from medseg.training.handlers import (
     EverySteps,
     GradientClip,
@@ -55,7 +55,7 @@ class RefinerTrainer:
         self._pool = pool
         self._device = device
         self._listeners = listeners
-        self._precision = training_precision(spec, device)
+        self._precisions = choose_training_precisions(spec, device)
         self._steps_before = spec.training.steps
         self._schedule = _refiner_schedule(spec, refinement)
         with torch.random.fork_rng(devices=[]):
@@ -91,7 +91,8 @@ class RefinerTrainer:
             critic=self.critic,
             steps=steps,
             device=self._device,
-            precision=self._precision,
+            precision=self._precisions.refiner,
+            critic_precision=self._precisions.critic,
             handlers=self._handlers(save),
         )
         if self._scaler_states is not None:

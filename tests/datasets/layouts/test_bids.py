@@ -93,7 +93,7 @@ def test_a_session_without_a_channel_is_named_and_a_rare_one_is_not_taken(tmp_pa
     (root / "sub-02/anat/sub-02_T2w.nii.gz").write_bytes(b"")
     found = list_cases(root, "bids")
     assert [fault.where for fault in found.faults] == ["sub-02"]
-    assert "has no FLAIR; it has T1w, T2w" in found.faults[0].what
+    assert "has no FLAIR (it has T1w, T2w)" in str(found.faults[0])
     assert "T2w" in found.warnings[0]
     both = find_cases(root, a_spec("T1w", "T2w"))
     assert [case.name for case in both.cases] == ["sub-02"]
@@ -118,7 +118,8 @@ def test_runs_are_matched_and_what_is_not_certain_is_a_fault(tmp_path: Path) -> 
         root / f"{MANUAL}/sub-01/anat/sub-01_dseg.nii.gz"
     )
     (fault,) = find_cases(root, a_spec()).faults
-    assert "several images may be its T1w" in fault.what
+    assert "several images may be one channel" in fault.what
+    assert "T1w: sub-01_run-1_T1w.nii.gz" in fault.detail
 
 
 def test_labels_of_several_pipelines_have_to_be_chosen_from(tmp_path: Path) -> None:
@@ -144,8 +145,8 @@ def test_half_of_a_pair_is_a_fault_only_where_the_image_is_missing(tmp_path: Pat
     )
     found = find_cases(root, a_spec("CT"))
     assert [case.name for case in found.cases] == ["sub-01"]
-    assert [(fault.where, fault.what) for fault in found.faults] == [
-        ("sub-02", "the label sub-02_dseg.nii.gz has no image")
+    assert [str(fault) for fault in found.faults] == [
+        "sub-02: the label has no image (sub-02_dseg.nii.gz)"
     ]
 
 

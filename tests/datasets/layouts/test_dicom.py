@@ -155,8 +155,9 @@ def test_a_structure_that_is_there_twice_or_not_at_all_is_a_fault(tmp_path: Path
     for name in ("a", "b"):
         label(tmp_path / name, like, random_labels())
     (fault,) = find_cases(tmp_path, a_spec("liver")).faults
-    assert "several files have a structure 'Liver' (a, b)" in fault.what
-    with pytest.raises(DatasetError, match="holds no structure that the bundle names"):
+    assert fault.what == "several files have the same structure; keep one of them"
+    assert fault.detail == "'Liver' in a, b"
+    with pytest.raises(DatasetError, match="holds no structure with the name of one"):
         find_cases(tmp_path, a_spec("spleen"))
 
 

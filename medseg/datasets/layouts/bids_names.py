@@ -1,0 +1,96 @@
+"""Names of files in BIDS: ``sub-01_ses-1_ce-gad_T1w.nii.gz``.
+
+https://bids-specification.readthedocs.io says what they mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.datasets.names import split_suffix
+
+DSEG = "dseg"
+"""Suffix of a label map."""
+
+MASK = "mask"
+"""Suffix of a mask."""
+
+LABEL = "label"
+"""Entity that says which label a mask is of."""
+
+_SUBJECT = "sub"
+_SESSION_ENTITIES = ("ses", "run")
+# Entities that tell images of one suffix apart.
+_CHANNEL_ENTITIES = (
+    *("acq", "ce", "trc", "rec", "inv", "flip", "part", "echo", "mod", "space", "desc"),
+)
+_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class BidsFile:
+    """A file whose name follows BIDS.
+
+    Attributes:
+        file: The file.
+        entities: ``sub`` → ``01``, …; in the order of the name.
+        suffix: ``T1w``, ``dseg``, …
+    """
+
+    file: Path
+    entities: Mapping[str, str]
+    suffix: str
+
+    @property
+    def subject(self) -> str:
+        """``sub-01``."""
+        return f"sub-{self.entities[_SUBJECT]}"
+
+    @property
+    def session(self) -> str:
+        """What a label is the label of: ``sub-01_ses-1_run-2``."""
+        kept = (_SUBJECT, *_SESSION_ENTITIES)
+        return "_".join(f"{key}-{value}" for key, value in self.entities.items() if key in kept)
+
+    @property
+    def channel(self) -> str:
+        """``ce-gad_T1w``: the suffix, and what tells it from others with the same one."""
+        keys = [key for key in _CHANNEL_ENTITIES if key in self.entities]
+        return "_".join((*(f"{key}-{self.entities[key]}" for key in keys), self.suffix))
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it is a mask of one label."""
+        return self.suffix == MASK
+
+    def is_image_of(self, label: BidsFile) -> bool:
+        """Tell whether this image may be one that a label was drawn on.
+
+        They are of one subject, and of one session and run where both say which.
+        """
+        if self.entities[_SUBJECT] != label.entities[_SUBJECT]:
+            return False
+        shared = [
+            key for key in _SESSION_ENTITIES if key in self.entities and key in label.entities
+        ]
+        return all(self.entities[key] == label.entities[key] for key in shared)
+
+
+def parse_bids_file(file: Path) -> BidsFile | None:
+    """Read a file's name; ``None`` where it is no image or does not follow BIDS."""
+    stem, ending = split_suffix(file.name)
+    if not ending or not stem.startswith("sub-"):
+        return None
+    *pairs, suffix = stem.split("_")
+    entities = parse_entities(pairs)
+    is_whole = len(entities) == len(pairs) and _SUBJECT in entities
+    return BidsFile(file, entities, suffix) if is_whole else None
+
+
+def parse_entities(pairs: list[str]) -> dict[str, str]:
+    """Return the entities among parts of a name; parts that are none are left out."""
+    matches = (_ENTITY.fullmatch(pair) for pair in pairs)
+    return {match[1]: match[2] for match in matches if match}

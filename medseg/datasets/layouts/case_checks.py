@@ -1,0 +1,145 @@
+"""Name the listed cases and find what is wrong with them, without opening a file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from medseg._support.folders import resolve_path
+from medseg.datasets.layouts.contract import ListedCase
+from medseg.datasets.names import distinct_names, is_picture, split_channel, split_suffix
+from medseg.errors import Fault
+
+_MOST_FOLD_DIGITS = 4
+
+
+def name_cases(cases: Sequence[ListedCase]) -> list[str]:
+    """Name each case: as listed, else by its file, else by its path where files share a name.
+
+    Returns:
+        A safe name for each; cases that are the same by name and first file share one.
+    """
+    files = [resolve_path(case.images[0].parent) / case.images[0].name for case in cases]
+    stems = [_stem_of(case) for case in cases]
+    if len(set(stems)) < len(set(files)):
+        stems = _add_folders(stems, files)
+    wanted = [
+        (case.name or stem, file) for case, stem, file in zip(cases, stems, files, strict=True)
+    ]
+    distinct = list(dict.fromkeys(wanted))
+    texts = [text for text, _ in distinct]
+    origins = [f"{text}\n{file}" for text, file in distinct]
+    names = dict(zip(distinct, distinct_names(texts, origins), strict=True))
+    return [names[case] for case in wanted]
+
+
+def find_case_faults(
+    cases: Sequence[ListedCase], names: Sequence[str], channels: int
+) -> list[list[Fault]]:
+    """Find for each case what is wrong with the files and the fold it lists.
+
+    Args:
+        cases: The listed cases.
+        names: Their names.
+        channels: How many channels the bundle has.
+    """
+    repeats = _find_repeats(cases, names)
+    faults = []
+    for case, name, repeated in zip(cases, names, repeats, strict=True):
+        where = case.name or name
+        found = [
+            *_find_missing(case, where),
+            *_find_channel_faults(case, where, channels),
+            *_find_fold_faults(case, where),
+            *repeated,
+        ]
+        faults.append(found)
+    return faults
+
+
+def has_field(case: ListedCase, field: str) -> bool:
+    """Tell whether the list says something under this field."""
+    return case.fields.get(field) not in (None, "")
+
+
+def path_exists(path: Path) -> bool:
+    """Tell whether there is such a file or folder, and it may be looked at."""
+    try:
+        return path.exists()
+    except OSError:  # a name no file can have, or a folder that may not be entered
+        return False
+
+
+def _stem_of(case: ListedCase) -> str:
+    stem = split_suffix(case.images[0].name)[0]
+    base, number = split_channel(stem)
+    is_channel = len(case.images) > 1 and number == 0
+    return base if is_channel else stem
+
+
+def _add_folders(stems: Sequence[str], files: Sequence[Path]) -> list[str]:
+    """Put before each stem the folders that its file does not share with all others."""
+    common = os.path.commonpath([file.parent for file in files])
+    folders = [file.parent.relative_to(common) for file in files]
+    return [(folder / stem).as_posix() for folder, stem in zip(folders, stems, strict=True)]
+
+
+def _find_missing(case: ListedCase, where: str) -> Iterator[Fault]:
+    for image in case.images:
+        if not path_exists(image):
+            yield Fault(where, "an image does not exist", str(image))
+    if not path_exists(case.label):
+        yield Fault(where, "the label does not exist", str(case.label))
+    elif case.label.is_dir():
+        yield Fault(where, "the label is a folder; one file is needed", str(case.label))
+
+
+def _find_channel_faults(case: ListedCase, where: str, channels: int) -> Iterator[Fault]:
+    first = case.images[0]
+    count = len(case.images)
+    number = split_channel(split_suffix(first.name)[0])[1]
+    if count not in (1, channels):
+        yield Fault(
+            where,
+            f"has {count} channel files and the bundle {channels} channels; one file for each, or "
+            "one for all is needed",
+        )
+    elif count < channels and number == 0 and not is_picture(first):
+        # nnU-Net numbers pictures, too, which hold all channels in one file.
+        yield Fault(where, f"has only channel 0 and the bundle has {channels} channels", first.name)
+
+
+def _find_fold_faults(case: ListedCase, where: str) -> Iterator[Fault]:
+    fold = case.fields.get("fold")
+    if has_field(case, "fold") and not _is_fold(fold):
+        yield Fault(where, "its fold must be a whole number such as 0", f"it is {str(fold)[:20]!r}")
+
+
+def _is_fold(value: object) -> bool:
+    if isinstance(value, str):
+        return value.isascii() and value.isdigit() and len(value) <= _MOST_FOLD_DIGITS
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _find_repeats(cases: Sequence[ListedCase], names: Sequence[str]) -> Iterator[list[Fault]]:
+    """Find names and files that are listed more than once, case by case."""
+    counts = Counter(case.name for case in cases if case.name)
+    first_users: dict[Path, int] = {}
+    for number, (case, name) in enumerate(zip(cases, names, strict=True)):
+        where = case.name or name
+        files = [resolve_path(file) for file in (*case.images, case.label)]
+        faults = []
+        for file in files:
+            user = first_users.setdefault(file, number)
+            if user != number:
+                detail = f"the case {names[user]} uses {file.name}"
+                faults.append(Fault(where, "uses a file that another case uses", detail))
+        if case.name and counts[case.name] > 1:
+            what = f"{counts[case.name]} cases have this name; give each its own"
+            faults.append(Fault(where, what))
+        if len(set(files)) < len(files):
+            what = "lists one file twice; each channel and the label need their own"
+            faults.append(Fault(where, what))
+        yield faults

@@ -1,0 +1,69 @@
+"""Data sets of two folders, ``images/`` and ``labels/``, with files of the same names."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from medseg.datasets.layouts.contract import CaseListing, Selection
+from medseg.datasets.layouts.file_pairs import Files, find_images, join_channels, pair_files
+from medseg.datasets.layouts.nnunet import IMAGES, LABELS
+from medseg.errors import DatasetError
+
+FOLDER_PAIRS = (("images", "labels"), (IMAGES, LABELS))
+"""Folders of images and of their labels."""
+
+_LABEL_ENDING = re.compile(r"(.+)_(?:seg|label|mask)")
+
+
+class FoldersLayout:
+    """Images and label maps that have the same names, with all folders below.
+
+    A label may also end in ``_seg``, ``_label`` or ``_mask``; images without a label of their
+    own name may carry nnU-Net's channel numbers.
+    """
+
+    def recognizes(self, root: Path) -> bool:
+        """Tell whether there is a pair of folders."""
+        return _find_pair(root) is not None
+
+    def list_cases(self, root: Path, selection: Selection) -> CaseListing:
+        """List the cases of the two folders.
+
+        Raises:
+            DatasetError: If there is no such pair of folders.
+        """
+        pair = _find_pair(root)
+        if pair is None:
+            pairs = " or ".join(f"{images}/ and {labels}/" for images, labels in FOLDER_PAIRS)
+            raise DatasetError(f"the folders {pairs} are needed in it", source=root)
+        listing = CaseListing(root, has_fields=False)
+        images = find_images(root / pair[0], listing)
+        labels = find_images(root / pair[1], listing)
+        targets = _key_by_image(labels, images)
+        # A number is a channel's only where no label has the whole name: img_0001 may be a case.
+        whole = {key: files for key, files in images.items() if key in targets}
+        rest = {key: files for key, files in images.items() if key not in targets}
+        pair_files(listing, join_channels(rest) | whole, targets)
+        return listing
+
+
+def _find_pair(root: Path) -> tuple[str, str] | None:
+    for images, labels in FOLDER_PAIRS:
+        if (root / images).is_dir() and (root / labels).is_dir():
+            return images, labels
+    return None
+
+
+def _key_by_image(labels: Files, images: Files) -> Files:
+    """Return the label maps by the name of their image: without an ending such as ``_seg``."""
+    targets: Files = defaultdict(list)
+    for key, files in labels.items():
+        match = _LABEL_ENDING.fullmatch(key)
+        # An image may be called x_mask itself.
+        if match is None or key in images:
+            targets[key] += files
+        else:
+            targets[match[1]] += files
+    return targets

@@ -1,0 +1,57 @@
+"""Labels that files hold by name: which of them a bundle wants, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from medseg.datasets.layouts.contract import CaseListing
+from medseg.datasets.names import abbreviate
+from medseg.errors import DatasetError
+
+_MOST_NAMED = 20
+
+
+def normalize_name(name: str) -> str:
+    """Return a label's name as names are compared: capitals do not count."""
+    return name.strip().casefold()
+
+
+def find_known(names: Iterable[str], wanted: Mapping[str, int]) -> dict[str, int]:
+    """Return name → value of those names that a bundle has.
+
+    Args:
+        names: As files call their labels.
+        wanted: Name → value of the bundle's labels.
+    """
+    known = {normalize_name(name): value for name, value in wanted.items()}
+    pairs = ((name, known.get(normalize_name(name))) for name in names)
+    return {name: value for name, value in pairs if value is not None}
+
+
+def select_labels(
+    names: Sequence[str], wanted: Mapping[str, int], listing: CaseListing, kind: str
+) -> dict[str, int]:
+    """Return the labels to take, name → value; those that the bundle does not name are warned of.
+
+    Args:
+        names: As files call their labels.
+        wanted: Name → value of the bundle's labels.
+        listing: Takes the warning.
+        kind: What holds a label, such as ``mask``.
+
+    Raises:
+        DatasetError: If the bundle names none of them.
+    """
+    values = find_known(names, wanted)
+    unnamed = [name for name in names if name not in values]
+    if not values:
+        raise DatasetError(
+            f"holds no {kind} with the name of one of the bundle's labels ({abbreviate(wanted)})",
+            source=listing.origin,
+            detail=f"those there are {abbreviate(unnamed, _MOST_NAMED)}",
+        )
+    if unnamed:
+        listing.warnings.append(
+            f"{kind}s that the bundle does not name count as background: {abbreviate(unnamed)}"
+        )
+    return values

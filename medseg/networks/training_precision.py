@@ -1,0 +1,113 @@
+"""The arithmetic that each network of a training run learns in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from medseg.bundle.spec import BundleSpec
+from medseg.errors import MedsegError
+from medseg.networks.critic import Critic
+from medseg.networks.devices import choose_precision, precision_name
+from medseg.networks.gradient_check import find_unsound_layers
+from medseg.networks.refiner import build_refining
+from medseg.networks.unet import build_network
+
+_CHOSEN: dict[tuple[str, ...], TrainingPrecisions] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPrecisions:
+    """What each network learns in.
+
+    Attributes:
+        network: Of the network that makes the coarse labels.
+        refiner: Of the refiner, if there is one.
+        critic: Of the critic, if there is one.
+        notes: What a person should know about the choice, one sentence each.
+    """
+
+    network: torch.dtype
+    refiner: torch.dtype
+    critic: torch.dtype
+    notes: tuple[str, ...] = ()
+
+
+def choose_training_precisions(spec: BundleSpec, device: torch.device) -> TrainingPrecisions:
+    """Choose the arithmetic of every network that will learn, before anything is learned.
+
+    ``training.precision`` says which; ``auto`` is bf16 where the hardware computes in it. On a
+    CPU, a network whose gradients would be wrong in bf16 (``medseg.networks.gradient_check``)
+    learns in fp32 instead.
+
+    Args:
+        spec: The bundle.
+        device: Where the networks will learn.
+
+    Raises:
+        MedsegError: If the bundle asks for bf16 and a network's gradients would be wrong in it.
+    """
+    precision = choose_precision(spec.training.precision, device)
+    if device.type != "cpu" or precision != torch.bfloat16:
+        return TrainingPrecisions(precision, precision, precision)
+    # Each part of a training run asks, and with other threads other kernels may be taken.
+    key = _key(spec)
+    if key not in _CHOSEN:
+        _CHOSEN[key] = _try_networks(spec)
+    return _CHOSEN[key]
+
+
+def _key(spec: BundleSpec) -> tuple[str, ...]:
+    """Return all that the networks, their sizes and the kernels taken depend on."""
+    sizes = [len(spec.channels), spec.label_set.channels, *spec.training.patch]
+    refinement = "" if spec.refinement is None else spec.refinement.model_dump_json()
+    return (
+        spec.network.model_dump_json(),
+        refinement,
+        spec.training.precision,
+        str(sizes),
+        str(torch.get_num_threads()),
+    )
+
+
+def _try_networks(spec: BundleSpec) -> TrainingPrecisions:
+    refinement = spec.refinement
+    patch = spec.training.patch
+    images, classes = len(spec.channels), spec.label_set.channels
+    chosen = {"network": torch.bfloat16, "refiner": torch.bfloat16, "critic": torch.bfloat16}
+    notes = []
+
+    def try_one(role: str, build: Callable[[], nn.Module], *channels: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            inputs = [torch.randn(1, count, *patch) for count in channels]
+            unsound = find_unsound_layers(build(), inputs)
+        if unsound:
+            notes.append(_explain(spec, role, unsound))
+            chosen[role] = torch.float32
+
+    try_one("network", lambda: build_network(spec), images)
+    if refinement is not None and refinement.kind == "corrector":
+        try_one("refiner", lambda: build_refining(spec), images + classes)
+    if refinement is not None and refinement.has_critic:
+        try_one("critic", lambda: Critic(spec, refinement), images, classes)
+    return TrainingPrecisions(**chosen, notes=tuple(notes))
+
+
+def _explain(spec: BundleSpec, role: str, unsound: list[str]) -> str:
+    """Say that a network learns in fp32.
+
+    Raises:
+        MedsegError: If the bundle asks for bf16.
+    """
+    others = f" and {len(unsound) - 1} more" if len(unsound) > 1 else ""
+    wrong = (
+        f"this CPU computes wrong gradients in {precision_name(torch.bfloat16)} for the {role}'s "
+        f"layer {unsound[0]}{others}"
+    )
+    if spec.training.precision != "auto":
+        raise MedsegError(f"{wrong}; set training.precision to auto or fp32")
+    return f"{wrong}; the {role} trains in fp32"
