@@ -307,22 +307,22 @@ def test_odd_files_in_place_of_a_run_are_refused_and_never_waited_for(tmp_path: 
     folder.path.mkdir()
     write_bundle(made_spec(), folder.bundle)
     for make in (
-        lambda: os.mkfifo(folder.run),
-        lambda: folder.run.symlink_to("/dev/zero"),
-        lambda: folder.run.mkdir(),
-        lambda: folder.run.write_text("[1]"),
-        lambda: folder.run.write_text('{"data": 1, "fold": "x", "run_id": []}'),
-        lambda: folder.run.write_text("{}"),
-        lambda: folder.run.write_bytes(b"\xff\xfe"),
-        lambda: folder.run.write_text("[" * 100_000),
+        lambda: os.mkfifo(folder.info),
+        lambda: folder.info.symlink_to("/dev/zero"),
+        lambda: folder.info.mkdir(),
+        lambda: folder.info.write_text("[1]"),
+        lambda: folder.info.write_text('{"data": 1, "fold": "x", "run_id": []}'),
+        lambda: folder.info.write_text("{}"),
+        lambda: folder.info.write_bytes(b"\xff\xfe"),
+        lambda: folder.info.write_text("[" * 100_000),
     ):
         make()
         with pytest.raises(CheckpointError):
             train(folder.bundle, out=folder.path, resume=True, device="cpu")
-        if folder.run.is_dir():
-            folder.run.rmdir()
+        if folder.info.is_dir():
+            folder.info.rmdir()
         else:
-            folder.run.unlink()
+            folder.info.unlink()
 
 
 def test_odd_files_in_place_of_weights_are_no_weights(tmp_path: Path) -> None:

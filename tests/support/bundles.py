@@ -100,7 +100,7 @@ def refined_bundle(folder: Path, spec: BundleSpec, *, applied: bool, seed: int =
         for name, value in learned_part(build_refining(spec)).state_dict().items()
     }
     run.save_weights(refined_weights(spec, coarse, refiner) if applied else coarse)
-    run.save_weights(refiner, run.refiner)
+    run.save_weights(refiner, run.weights.with_name("refiner.pt"))
     finding = RefinementFinding(applied=applied, dice_gain=0.1, interval=(0.0, 0.2), cases=9)
     write_trained(TrainedSpec(refinement=finding), folder)
     network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
