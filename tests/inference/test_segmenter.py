@@ -20,6 +20,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from support.bundles import made_spec
+from support.preprocessing import invert
 from support.scans import TURNED, affine_of, write_scan
 
 from medseg.bundle.bundle import load_bundle
