@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ MAX_LIST_BYTES = 64_000_000
 """Largest list read: about half a million cases."""
 
 _NUMBERED = re.compile(r"image_(\d+)")
+
+_Line = tuple[int, list[str]]
+"""Line number (1-based, of the row's last line) and cells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +45,19 @@ class Table:
             DatasetError: If there is none, or the numbers have a gap, or both kinds stand
                 beside each other.
         """
-        whole = [column for column in self.columns if column in single]
-        numbered = [column for column in self.columns if _NUMBERED.fullmatch(column)]
-        wanted = [f"image_{number}" for number in range(len(numbered))]
-        has_gap = sorted(numbered) != sorted(wanted)
-        kinds = len(whole) + bool(numbered)
-        if kinds != 1 or has_gap:
+        alone = [column for column in self.columns if column in single]
+        numbered = sorted(column for column in self.columns if _NUMBERED.fullmatch(column))
+        expected = tuple(f"image_{number}" for number in range(len(numbered)))
+        is_one_kind = len(alone) + bool(numbered) == 1
+        has_no_gap = sorted(expected) == numbered
+        if not is_one_kind or not has_no_gap:
             raise DatasetError(
                 f"one column {' or '.join(single)}, or the columns image_0, image_1, … without "
                 "gaps are needed",
                 source=self.path,
                 detail=f"its columns are {', '.join(self.columns)}",
             )
-        return tuple(wanted) or (whole[0],)
+        return expected or (alone[0],)
 
 
 def read_text(path: Path) -> str:
@@ -75,10 +78,10 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise DatasetError(f"the file cannot be read: {reason}", source=path) from error
+        raise DatasetError(f"cannot be read: {reason}", source=path) from error
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"the file is not UTF-8 text (byte {error.start}); save it as UTF-8", source=path
+            f"is not UTF-8 text (byte {error.start}); save it as UTF-8", source=path
         ) from error
 
 
@@ -90,28 +93,29 @@ def read_table(path: Path) -> Table:
     Raises:
         DatasetError: If it is no such table.
     """
-    lines = _read_cells(path, read_text(path))
+    lines = _read_lines(path)
     if not lines:
-        raise DatasetError("the table is empty; its first line must name the columns", source=path)
-    _, names = lines[0]
+        raise DatasetError("is empty; its first line must name the columns", source=path)
+    (_, names), *rows = lines
     columns = tuple(name.lower() for name in names)
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
         raise DatasetError(
-            "several columns have the same name; give each its own",
+            "several columns have the same name",
             source=path,
-            detail=", ".join(repeated) or "they have no name",
+            detail=f"they are called {', '.join(repeated) or 'nothing'}",
         )
-    rows = [(line, _make_row(path, columns, line, cells)) for line, cells in lines[1:]]
-    return Table(path, columns, tuple(rows))
+    return Table(path, columns, tuple(_name_cells(path, columns, rows)))
 
 
-def _read_cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
-    """Return the cells of each line that is not empty, and the line's number."""
+def _read_lines(path: Path) -> list[_Line]:
+    """Return the lines that are not empty."""
+    text = read_text(path)
     first_line, _, _ = text.lstrip().partition("\n")
     separator = max(",;\t", key=first_line.count)
-    stream = io.StringIO(text, newline="")
-    reader = csv.reader(stream, delimiter=separator, skipinitialspace=True, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
     lines = []
     try:
         for row in reader:
@@ -120,19 +124,20 @@ def _read_cells(path: Path, text: str) -> list[tuple[int, list[str]]]:
                 lines.append((reader.line_num, cells))
     except csv.Error as error:
         raise DatasetError(
-            f"line {reader.line_num} is no CSV", source=path, detail=str(error)
+            f"line {reader.line_num} is not valid CSV", source=path, detail=str(error)
         ) from error
     return lines
 
 
-def _make_row(
-    path: Path, columns: tuple[str, ...], line: int, cells: list[str]
-) -> Mapping[str, str]:
-    missing = len(columns) - len(cells)
-    if missing < 0:
-        raise DatasetError(
-            f"line {line} has {len(cells)} cells and the first line names {len(columns)}; put "
-            "quotes around text that holds the separator",
-            source=path,
-        )
-    return dict(zip(columns, [*cells, *[""] * missing], strict=True))
+def _name_cells(
+    path: Path, columns: tuple[str, ...], rows: Sequence[_Line]
+) -> Iterator[tuple[int, Mapping[str, str]]]:
+    for line, cells in rows:
+        missing = len(columns) - len(cells)
+        if missing < 0:
+            raise DatasetError(
+                f"line {line} has {len(cells)} cells and the first line names {len(columns)}; put "
+                "quotes around text that holds the separator",
+                source=path,
+            )
+        yield line, dict(zip(columns, cells + [""] * missing, strict=True))

@@ -46,7 +46,7 @@ def test_mark_of_the_byte_order_belongs_to_no_column(tmp_path: Path) -> None:
         ("image,Image\n", "same name"),
         ("image,,\n", "same name"),
         ("image\na,b\n", "line 2 has 2 cells and the first line names 1"),
-        ('image\n"a\n', "line 2 is no CSV"),
+        ('image\n"a\n', "line 2 is not valid CSV"),
     ],
 )
 def test_what_is_no_table_is_refused_without_quoting_it(

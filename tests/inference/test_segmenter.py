@@ -30,7 +30,7 @@ from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
 from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
 from medseg.io import read_image, read_labels
-from medseg.networks.inferers import window_inferer
+from medseg.networks.inferers import build_window_inferer
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import IMAGE, Preprocessing
 from medseg.testing import make_phantom
@@ -64,6 +64,8 @@ def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.T
     with torch.inference_mode():
         scores = window_inferer(spec)(image[None].as_tensor(), network)[0]
     return invert(chain, scores, image)
+        scores = build_window_inferer(spec)(image[None].as_tensor(), network)[0]
+    return chain.invert(scores, image)
 
 
 def network_of(folder: Path) -> torch.nn.Module:
