@@ -62,10 +62,8 @@ def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.T
     chain = Preprocessing(spec)
     image = chain(volume)[IMAGE]
     with torch.inference_mode():
-        scores = window_inferer(spec)(image[None].as_tensor(), network)[0]
-    return invert(chain, scores, image)
         scores = build_window_inferer(spec)(image[None].as_tensor(), network)[0]
-    return chain.invert(scores, image)
+    return invert(chain, scores, image)
 
 
 def network_of(folder: Path) -> torch.nn.Module:
