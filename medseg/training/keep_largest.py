@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from medseg.bundle.spec import LargestDecision, LargestFinding
+from medseg.bundle.spec import KeepLargestDecision, KeepLargestFinding
 from medseg.metrics.metrics import CaseScores
 from medseg.quality.calibration import CalibrationSample
 
@@ -51,7 +51,7 @@ class HeldOutResults:
     requested: CaseResults
     largest: CaseResults | None = None
 
-    def decide(self) -> LargestFinding | None:
+    def decide(self) -> KeepLargestFinding | None:
         """Decide label by label; ``None`` if there is nothing to decide, or no case to ask."""
         if self.largest is None or not self.requested.cases:
             return None
@@ -61,9 +61,9 @@ class HeldOutResults:
             decision = _decide_label(name, self.requested.cases, self.largest.cases)
             if decision is not None:
                 decisions[name] = decision
-        return LargestFinding(labels=decisions)
+        return KeepLargestFinding(labels=decisions)
 
-    def postprocessed(self, finding: LargestFinding | None) -> CaseResults:
+    def postprocessed(self, finding: KeepLargestFinding | None) -> CaseResults:
         """Return the results with the postprocessing that was decided."""
         if finding is None or self.largest is None:
             return self.requested
@@ -99,14 +99,14 @@ def join_results(parts: Sequence[CaseResults]) -> CaseResults:
     return CaseResults(cases, samples)
 
 
-def explain(finding: LargestFinding) -> list[str]:
+def explain(finding: KeepLargestFinding) -> list[str]:
     """Describe for each label what was decided and why, one sentence each."""
     return [_explain_decision(name, decision) for name, decision in finding.labels.items()]
 
 
 def _decide_label(
     name: str, cases: Sequence[CaseScores], largest: Sequence[CaseScores]
-) -> LargestDecision | None:
+) -> KeepLargestDecision | None:
     """Decide one label on the cases that hold it; ``None`` if no case does."""
     pairs = []
     for case, case_with_largest in zip(cases, largest, strict=True):
@@ -118,7 +118,7 @@ def _decide_label(
         return None
     dice = np.array(pairs)
     gains = dice[:, 1] - dice[:, 0]
-    return LargestDecision(
+    return KeepLargestDecision(
         kept=bool(len(pairs) >= MIN_CASES and gains.mean() > 0),
         dice_before=float(dice[:, 0].mean()),
         dice_after=float(dice[:, 1].mean()),
@@ -128,7 +128,7 @@ def _decide_label(
     )
 
 
-def _explain_decision(name: str, decision: LargestDecision) -> str:
+def _explain_decision(name: str, decision: KeepLargestDecision) -> str:
     figures = (
         f"Dice {decision.dice_before:.4f} with all components, {decision.dice_after:.4f} with the "
         f"largest alone, which is better in {decision.better} and worse in {decision.worse} of "

@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from medseg.bundle.bundle import parse_spec, spec_json
+from medseg.bundle.bundle import format_spec, parse_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
@@ -133,7 +133,7 @@ class TrainingSession:
         )
         seconds_left = 60 * minutes - (time.monotonic() - began)
         spec = fit_to_budget(self.spec, speed, seconds_left)
-        spec = parse_spec(json.loads(self.group.broadcast(spec_json(spec))))
+        spec = parse_spec(json.loads(self.group.broadcast(format_spec(spec))))
         notify(self.listeners, TimeBudgetFitted(minutes, spec.training.steps, speed.step))
         fitted = self.with_spec(spec)
         if not self.stages:

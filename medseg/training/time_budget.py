@@ -19,9 +19,9 @@ import torch
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
-from medseg.networks.inferers import training_inferer
+from medseg.networks.inferers import build_training_inferer
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import Supervised, build_network
+from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Callbacks, Learner, build_optimizer
 from medseg.training.losses import build_loss
@@ -296,11 +296,11 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
         device: Where to compute.
         seconds: How long at least.
     """
-    network = Supervised(build_network(spec).to(device))
+    network = SupervisedNetwork(build_network(spec).to(device))
     loss = build_loss(spec)
     optimizer = build_optimizer(network, spec.training)
     precision = choose_training_precisions(spec, device).network
-    forward = training_inferer(device, precision)
+    forward = build_training_inferer(device, precision)
     batch, patch = spec.training.batch_size, spec.training.patch
     image = torch.randn(batch, len(spec.channels), *patch, device=device)
     label = torch.zeros(batch, 1, *patch, dtype=torch.long, device=device)

@@ -16,8 +16,8 @@ from medseg.datasets.cache import CachedCase
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import summarise
-from medseg.networks.decoding import painting_of
-from medseg.networks.inferers import Autocast, window_inferer
+from medseg.networks.decoding import choose_decoding
+from medseg.networks.inferers import Autocast, build_window_inferer
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.history import Scores
 
@@ -61,7 +61,7 @@ def validate_network(
         device=device,
         val_data_loader=_WholeCases(cases),
         network=network,
-        inferer=Autocast(window_inferer(spec), device, precision),
+        inferer=Autocast(build_window_inferer(spec), device, precision),
         key_val_metric={"dice": metric},
         decollate=False,
     )
@@ -81,7 +81,7 @@ class CaseMetric(Metric):  # type: ignore[misc]
 
     def __init__(self, labels: LabelSet, cases: Sequence[CachedCase], examples: int = 0) -> None:
         self._labels, self._cases, self._max_examples = labels, cases, examples
-        self._painting = painting_of(labels)
+        self._painting = choose_decoding(labels)
         super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
 
     def reset(self) -> None:

@@ -165,7 +165,7 @@ def test_a_sheared_grid_goes_into_nifti_only(tmp_path):
 
 def test_an_unwritable_folder_is_an_output_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_labels(tmp_path / "file" / "out.nii", made.voxels(), volume())
 
 
