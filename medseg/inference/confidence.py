@@ -218,7 +218,7 @@ def map_errors(sums: ConfidenceSums, grid: NetworkGrid, shape: tuple[int, int, i
     """
     errors = np.zeros(shape, np.uint8, order="F")
     with_channel = grid.crop(errors[None])
-    resampled = resample_linear(sums.errors[None], grid.back)
+    resampled = resample_linear(sums.errors[None], grid.network_to_scan)
     rounded = resampled.round().to(torch.uint8)
     with_channel[...] = rounded.numpy()
     return errors

@@ -251,10 +251,10 @@ class SlidingWindowPass:
         self._given = None
         if plan.given is not None:
             in_box = _crop(plan.given, plan.grid)
-            given = resample_nearest(in_box, plan.grid.there)
+            given = resample_nearest(in_box, plan.grid.scan_to_network)
             self._given = self._confidence(layout, given)
         labels = _crop(plan.labels, plan.grid)
-        self._writer = LabelWriter(plan.grid.back, labels, sums_on, setup.decoding)
+        self._writer = LabelWriter(plan.grid.network_to_scan, labels, sums_on, setup.decoding)
 
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""
