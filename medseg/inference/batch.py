@@ -20,7 +20,6 @@ from medseg.bundle.hashes import hash_bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.redaction import discreet
 from medseg.errors import Fault, OutputError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.earlier_results import EarlierResults, hash_result, readable_label_map
@@ -192,7 +191,7 @@ class ScanBatch:
         """
         if concerns_output_folder(error):
             raise error
-        what = discreet(describe_error(error), scan)
+        what = describe_error(error)
         state: State = "failed"
         if is_bug(error):
             state = "error"
@@ -231,10 +230,9 @@ class ScanBatch:
         channels = len(self._spec.channels)
         volume = read_scan(scan, channels, resample_uneven=self._resample_uneven)
         refuse_format(volume, self._formats)
-        warnings = [*volume.warnings, *check_volume(volume, self._spec)]
-        recorded = tuple(discreet(warning, scan) for warning in warnings)
+        warnings = (*volume.warnings, *check_volume(volume, self._spec))
         # From here on the volume is called what results call it.
-        return replace(volume, source=scan.name, warnings=recorded)
+        return replace(volume, source=scan.name, warnings=warnings)
 
     def _lacks_picture(self, scan: Scan) -> bool:
         return self._pictures and not preview_file(self._out, scan.name).is_file()

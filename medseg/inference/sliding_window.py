@@ -21,7 +21,7 @@ from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, Conf
 from medseg.inference.label_writer import LabelWriter, label_type
 from medseg.inference.region_confidence import confidence_for, totals_of_channels
 from medseg.inference.windows import Corner, Windows, cut_window
-from medseg.metrics.metrics import count_voxels
+from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
 from medseg.preprocessing.grid import NetworkGrid, NetworkInput, compute_network_grid
@@ -249,10 +249,10 @@ class SlidingWindowPass:
         self._own = self._confidence(answer, None)
         self._given = None
         if plan.given is not None:
-            given = resample_nearest(plan.grid.crop(plan.given[None])[0], plan.grid.there)
+            given = resample_nearest(plan.grid.crop(plan.given[None])[0], plan.grid.scan_to_network)
             self._given = self._confidence(answer, given)
         part = plan.grid.crop(plan.labels[None])[0]
-        self._writer = LabelWriter(plan.grid.back, part, sums_on, setup.painting)
+        self._writer = LabelWriter(plan.grid.network_to_scan, part, sums_on, setup.painting)
 
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""

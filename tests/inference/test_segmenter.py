@@ -20,6 +20,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from support.bundles import made_spec
+from support.preprocessing import invert
 from support.scans import TURNED, affine_of, write_scan
 
 from medseg.bundle.bundle import load_bundle
@@ -62,7 +63,7 @@ def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.T
     image = chain(volume)[IMAGE]
     with torch.inference_mode():
         scores = build_window_inferer(spec)(image[None].as_tensor(), network)[0]
-    return chain.invert(scores, image)
+    return invert(chain, scores, image)
 
 
 def network_of(folder: Path) -> torch.nn.Module:
