@@ -19,8 +19,8 @@ from medseg.bundle.bundle import (
     REFINER_FILE,
     TRAINED_FILE,
     Bundle,
+    format_spec,
     load_bundle,
-    spec_json,
 )
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec, BundleSpec
@@ -33,10 +33,10 @@ from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.interop.onnx import require_onnx, write_onnx
-from medseg.networks.inferers import SLICE_AXIS, window_arguments
-from medseg.networks.loading import answer_of, load_network
-from medseg.networks.refiner import refined_definition
-from medseg.networks.unet import Finest, network_definition
+from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
+from medseg.networks.loading import get_output_layout, load_network
+from medseg.networks.refiner import define_refined_network
+from medseg.networks.unet import FinestLevel, define_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 
@@ -123,8 +123,8 @@ def _write_monai(bundle: Bundle, folder: Path) -> None:
     _copy_weights(bundle, folder)
     refined = bundle.trained.refinement
     applied = refined is not None and refined.applied
-    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
-    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
+    network = define_refined_network(spec) if applied else define_network(spec, supervised=False)
+    parts = Parts(network, get_window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder, bundle.decided, parts, _scores(bundle), bundle.trained.members)
     _copy(bundle.folder, folder, ("docs", "LICENSE"))
 
@@ -166,9 +166,11 @@ def _write_onnx(bundle: Bundle, folder: Path) -> None:
     require_onnx()
     spec = bundle.spec
     shape = (len(spec.channels), *spec.training.patch)
-    facts = {"medseg.bundle": spec_json(spec)}
+    facts = {"medseg.bundle": format_spec(spec)}
     for member in bundle.members:
-        network = Finest(load_network(bundle, member), answer_of(bundle).labelled).eval()
+        network = FinestLevel(
+            load_network(bundle, member), get_output_layout(bundle).labelled
+        ).eval()
         write_onnx(network, shape, folder / f"{member.stem}.onnx", facts)
 
 
@@ -184,7 +186,7 @@ def _to_openvino(
         return _convert(bundle, volumes, listeners)
     _refuse_full(out)
     with atomic_folder(out) as folder:
-        (folder / BUNDLE_FILE).write_text(spec_json(bundle.spec), encoding="utf-8")
+        (folder / BUNDLE_FILE).write_text(format_spec(bundle.spec), encoding="utf-8")
         _copy_weights(bundle, folder)
         _copy(bundle.folder / MODELS, folder / MODELS, (TRAINED_FILE.name, REFINER_FILE.name))
         _copy(bundle.folder, folder, _BESIDES)
@@ -242,7 +244,7 @@ def _convert(bundle: Bundle, volumes: _Given | _MadeUp, listeners: Sequence[List
     with atomic_folder(place) as folder:
         for member in bundle.members:
             model = openvino.convert(
-                load_network(bundle, member), bundle.spec, answer_of(bundle).channels
+                load_network(bundle, member), bundle.spec, get_output_layout(bundle).channels
             )
             openvino.write_model(model, folder / f"{member.stem}.xml")
         found = AgreementSpec(

@@ -12,7 +12,7 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Folds, find_folds
-from medseg.errors import MedsegError
+from medseg.errors import recordable_text
 from medseg.events import FineTuningStarted, Listener, Notice, RunFailed, notify
 from medseg.networks.devices import choose_device
 from medseg.networks.training_precision import choose_training_precisions
@@ -249,9 +249,6 @@ def _report_failure(listeners: Sequence[Listener]) -> Iterator[None]:
     except KeyboardInterrupt:
         notify(listeners, RunFailed("interrupted", interrupted=True))
         raise
-    except MedsegError as error:
-        notify(listeners, RunFailed(error.message))
-        raise
     except BaseException as error:
-        notify(listeners, RunFailed(type(error).__name__))
+        notify(listeners, RunFailed(recordable_text(error)))
         raise

@@ -207,6 +207,6 @@ def map_errors(sums: ConfidenceSums, grid: NetworkGrid, shape: tuple[int, int, i
     """
     errors = np.zeros(shape, np.uint8, order="F")
     box = grid.crop(errors[None])[0]
-    resampled = resample_linear(sums.errors[None], grid.back)[0]
+    resampled = resample_linear(sums.errors[None], grid.network_to_scan)[0]
     box[...] = resampled.round().to(torch.uint8).numpy()
     return errors

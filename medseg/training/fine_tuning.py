@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import Bundle, differences
+from medseg.bundle.bundle import Bundle, list_differences
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError
-from medseg.networks.refiner import coarse_weights
+from medseg.networks.refiner import select_coarse_weights
 from medseg.networks.unet import build_network
 from medseg.training.lineage import (
     Sources,
@@ -93,7 +93,7 @@ class InitialWeights:
     """
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
-        self._weights = coarse_weights(load_weights(initial_weights_file(parent)))
+        self._weights = select_coarse_weights(load_weights(initial_weights_file(parent)))
         shapes = _shapes(spec)
         self._sliced = _find_sliced_weights(spec, parent.spec, shapes)
         self._shared = self._find_shared_weights(spec, parent, shapes)
@@ -163,7 +163,7 @@ def _find_sliced_weights(
 
 def _describe_mismatch(spec: BundleSpec, parent: BundleSpec, unlike: Collection[str]) -> str:
     """Name the fields that make the networks differ, or the first weight that does not fit."""
-    changes = differences(parent, spec)
+    changes = list_differences(parent, spec)
     network_changes = [change for change in changes if change.startswith("network.")]
     return "; ".join(network_changes) or min(unlike)
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from medseg.bundle.spec import LargestDecision, LargestFinding
+from medseg.bundle.spec import KeepLargestDecision, KeepLargestFinding
 from medseg.metrics.metrics import CaseScores
 from medseg.quality.calibration import CalibrationSample
 
@@ -51,7 +51,7 @@ class HeldOutResults:
     requested: CaseResults
     largest: CaseResults | None = None
 
-    def decide(self) -> LargestFinding | None:
+    def decide(self) -> KeepLargestFinding | None:
         """Decide label by label; ``None`` if there is nothing to decide, or no case to ask."""
         if self.largest is None or not self.requested.cases:
             return None
@@ -61,9 +61,9 @@ class HeldOutResults:
             decision = _decide_label(name, cases, self.largest.cases)
             if decision is not None:
                 decisions[name] = decision
-        return LargestFinding(labels=decisions)
+        return KeepLargestFinding(labels=decisions)
 
-    def postprocessed(self, finding: LargestFinding | None) -> CaseResults:
+    def postprocessed(self, finding: KeepLargestFinding | None) -> CaseResults:
         """Return the results with the postprocessing that was decided."""
         if finding is None or self.largest is None:
             return self.requested
@@ -101,7 +101,7 @@ def join_results(parts: Sequence[CaseResults]) -> CaseResults:
     return CaseResults(cases, samples)
 
 
-def explain(finding: LargestFinding) -> list[str]:
+def explain(finding: KeepLargestFinding) -> list[str]:
     """Describe for each label what was decided and why, one sentence each."""
     sentences = []
     for name, decision in finding.labels.items():
@@ -111,7 +111,7 @@ def explain(finding: LargestFinding) -> list[str]:
 
 def _decide_label(
     name: str, cases: Sequence[CaseScores], largest: Sequence[CaseScores]
-) -> LargestDecision | None:
+) -> KeepLargestDecision | None:
     """Decide one label on the cases that hold it; ``None`` if no case does."""
     pairs = []
     for case, case_with_largest in zip(cases, largest, strict=True):
@@ -125,7 +125,7 @@ def _decide_label(
     dice_before, dice_after = np.array(pairs).T
     gains = dice_after - dice_before
     is_better = bool(gains.mean() > 0)
-    return LargestDecision(
+    return KeepLargestDecision(
         kept=is_better and len(pairs) >= MIN_CASES,
         dice_before=float(dice_before.mean()),
         dice_after=float(dice_after.mean()),
@@ -135,7 +135,7 @@ def _decide_label(
     )
 
 
-def _explain_decision(name: str, decision: LargestDecision) -> str:
+def _explain_decision(name: str, decision: KeepLargestDecision) -> str:
     figures = (
         f"Dice {decision.dice_before:.4f} with all components, {decision.dice_after:.4f} with the "
         f"largest alone, which is better in {decision.better} and worse in {decision.worse} of "

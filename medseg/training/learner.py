@@ -17,9 +17,9 @@ from medseg.bundle.spec import BundleSpec, TrainingSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
-from medseg.networks.inferers import training_inferer
+from medseg.networks.inferers import build_training_inferer
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import Supervised, build_network
+from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
@@ -98,7 +98,7 @@ class Learner:
             initial_weights.load_into(self.network)
         if device.type == "cuda":
             self.network.to(memory_format=_channels_last(spec))  # type: ignore[call-overload]
-        self._supervised: nn.Module = Supervised(self.network)
+        self._supervised: nn.Module = SupervisedNetwork(self.network)
         if group.size > 1:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
@@ -221,7 +221,7 @@ class Learner:
             network=self._supervised,
             optimizer=self._optimizer,
             loss_function=self._loss,
-            inferer=training_inferer(self._device, self._precision),
+            inferer=build_training_inferer(self._device, self._precision),
             train_handlers=handlers,
             decollate=False,
             optim_set_to_none=True,

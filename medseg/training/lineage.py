@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from medseg.bundle.bundle import Bundle, differences, load_bundle
+from medseg.bundle.bundle import Bundle, list_differences, load_bundle
 from medseg.bundle.hashes import hash_file
 from medseg.bundle.spec import BundleSpec, ChannelSpec, UNetSpec
 from medseg.errors import CheckpointError
@@ -251,7 +251,7 @@ def _describe_decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
     yield from _describe_channels(inputs, spec, old)
     if isinstance(spec.network, UNetSpec) and spec.network.deep_supervision:
         yield "deep supervision outputs, which only training uses: newly initialised"
-    for change in differences(old, spec):
+    for change in list_differences(old, spec):
         if change.startswith("preprocessing."):
             yield f"{change}; the weights learned with the former"
 

@@ -13,7 +13,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.events import ScheduleShortened, ValidationDone, notify
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import summarise
-from medseg.networks.unet import inference_weights
+from medseg.networks.unet import select_inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Callbacks, Learner
@@ -85,7 +85,7 @@ class TrainingLoop:
         return not self.history.has_stalled(session.spec.training.patience)
 
     def _save_weights(self, file: Path | None = None) -> None:
-        weights = inference_weights(self.learner.inference_network, self.session.spec)
+        weights = select_inference_weights(self.learner.inference_network, self.session.spec)
         self.session.run.folder.save_weights(weights, file)
 
     def _save_checkpoint(self, step: int) -> None:

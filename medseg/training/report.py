@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medseg._support.json_values import nan_to_none
-from medseg.bundle.spec import LargestFinding, QualityFinding
+from medseg.bundle.spec import KeepLargestFinding, QualityFinding
 from medseg.errors import CheckpointError
 from medseg.metrics.metrics import CaseScores, LabelScores
 from medseg.metrics.statistics import Statistic, compute_statistics, summarise
@@ -75,7 +75,7 @@ class TrainingReport:
     provenance: Mapping[str, str]
     held_out: HeldOutResults = NOTHING_HELD_OUT
     validations: Sequence[tuple[int, Scores]] = ()
-    keep_largest: LargestFinding | None = None
+    keep_largest: KeepLargestFinding | None = None
     quality: QualityFinding | None = None
     lineage: Lineage | None = None
     stages: Sequence[StageResult] = ()

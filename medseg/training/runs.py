@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from medseg.bundle.bundle import (
     Bundle,
-    differences,
-    flat_parameters,
+    flatten_spec,
+    format_spec,
+    list_differences,
     load_bundle,
     parse_spec,
-    spec_json,
     write_bundle,
 )
 from medseg.bundle.spec import FITTED, BundleSpec
@@ -134,7 +134,7 @@ def find_resumable_run(bundle: Bundle, data: Path | None, out: Path | None) -> T
     folder = RunFolder(out or _newest_unfinished(bundle.spec.name))
     info = folder.read_info()
     spec = _read_spec(folder, info)
-    changes = differences(spec, _apply_fitted(bundle.spec, spec))
+    changes = list_differences(spec, _apply_fitted(bundle.spec, spec))
     if changes:
         raise BundleError(
             "the run began with another bundle, and resuming would mix the two; resume with the "
@@ -163,7 +163,7 @@ def _read_spec(folder: RunFolder, info: Mapping[str, Any]) -> BundleSpec:
     if began_with is None:  # written by a version that did not note it
         return spec
     original = parse_spec(began_with, "the bundle in run.json")
-    changes = differences(_apply_fitted(original, spec), spec)
+    changes = list_differences(_apply_fitted(original, spec), spec)
     if changes:
         raise BundleError(
             "bundle.json was edited after its run began, and resuming would mix the two; undo "
@@ -269,7 +269,7 @@ def begin_run(run: TrainingRun, fingerprint: str | None = None) -> None:
         "run_id": run.run_id,
         "data": str(run.data),
         "fold": run.fold,
-        _BUNDLE: json.loads(spec_json(run.spec)),
+        _BUNDLE: json.loads(format_spec(run.spec)),
     }
     if fingerprint is not None:
         info[_FINGERPRINT] = fingerprint
@@ -294,7 +294,7 @@ def run_started(
         total_steps: How many steps the run is set to take.
         resumed_at: The step that it continues from, if it is resumed.
     """
-    parameters = flat_parameters(run.spec)
+    parameters = flatten_spec(run.spec)
     parameters["fold"] = str(run.fold)
     if run.lineage is not None:
         parameters |= run.lineage.parameters

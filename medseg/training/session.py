@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from medseg.bundle.bundle import parse_spec, spec_json
+from medseg.bundle.bundle import format_spec, parse_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import CaseList
 from medseg.datasets.dataset import Dataset, open_dataset
@@ -135,7 +135,7 @@ class TrainingSession:
         elapsed = time.monotonic() - began
         seconds_left = 60 * minutes - elapsed
         spec = fit_to_budget(self.spec, speed, seconds_left)
-        agreed = self.group.broadcast(spec_json(spec))
+        agreed = self.group.broadcast(format_spec(spec))
         spec = parse_spec(json.loads(agreed))
         event = TimeBudgetFitted(minutes, spec.training.steps, speed.step)
         notify(self.listeners, event)

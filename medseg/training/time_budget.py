@@ -18,9 +18,9 @@ import torch
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
-from medseg.networks.inferers import training_inferer
+from medseg.networks.inferers import build_training_inferer
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import Supervised, build_network
+from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Callbacks, Learner, build_optimizer
 from medseg.training.losses import build_loss
@@ -323,11 +323,11 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
         device: Where to compute.
         seconds: How long at least.
     """
-    network = Supervised(build_network(spec).to(device))
+    network = SupervisedNetwork(build_network(spec).to(device))
     loss = build_loss(spec)
     optimizer = build_optimizer(network, spec.training)
     precision = choose_training_precisions(spec, device).network
-    forward = training_inferer(device, precision)
+    forward = build_training_inferer(device, precision)
     batch = spec.training.batch_size
     patch = spec.training.patch
     channels = len(spec.channels)

@@ -16,8 +16,8 @@ from medseg.datasets.cache import CachedCase
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import summarise
-from medseg.networks.decoding import painting_of
-from medseg.networks.inferers import Autocast, window_inferer
+from medseg.networks.decoding import choose_decoding
+from medseg.networks.inferers import Autocast, build_window_inferer
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.history import Scores
 from medseg.volume import Array
@@ -62,7 +62,7 @@ def validate_network(
         device=device,
         val_data_loader=_WholeCases(cases),
         network=network,
-        inferer=Autocast(window_inferer(spec), device, precision),
+        inferer=Autocast(build_window_inferer(spec), device, precision),
         key_val_metric={"dice": metric},
         decollate=False,
     )
@@ -85,7 +85,7 @@ class CaseMetric(Metric):  # type: ignore[misc]
         self._labels = labels
         self._cases = cases
         self._max_examples = examples
-        self._painting = painting_of(labels)
+        self._decoding = choose_decoding(labels)
         super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
 
     def reset(self) -> None:
@@ -97,8 +97,8 @@ class CaseMetric(Metric):  # type: ignore[misc]
         """Score one case: logits and label, each with a batch axis of 1."""
         logits, label = output
         case = self._cases[len(self.scores)]
-        winners = self._painting.compare(logits[0]).winners
-        prediction = self._painting.labels(_to_int32(winners))
+        winners = self._decoding.compare(logits[0]).winners
+        prediction = self._decoding.labels(_to_int32(winners))
         reference = _to_int32(label[0, 0])
         scores = score_case(
             prediction,
