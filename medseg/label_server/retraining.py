@@ -115,18 +115,33 @@ def train_new_version(
         parent_dice=parent_dice,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    fresh.write_info(info)
-    is_better = dice >= parent_dice
-    if is_better:
-        versions.promote(fresh.number)
+    promoted = serve_unless_worse(versions, fresh, info)
     audit.write(
         "training ended",
         version=fresh.name,
         dice=dice,
         parent_dice=parent_dice,
-        promoted=is_better,
+        promoted=promoted,
     )
-    return RetrainingResult(fresh, dice, parent_dice, is_better)
+    return RetrainingResult(fresh, dice, parent_dice, promoted)
+
+
+def serve_unless_worse(versions: Versions, version: Version, info: VersionInfo) -> bool:
+    """Write what is known of a new version, and serve it unless its parent is better.
+
+    Args:
+        versions: All versions.
+        version: The new one.
+        info: What is known of it; the Dice of both decides.
+
+    Returns:
+        Whether it is served now.
+    """
+    version.write_info(info)
+    if info.dice is None or info.parent_dice is None or info.dice < info.parent_dice:
+        return False
+    versions.promote(version.number)
+    return True
 
 
 def make_overrides(steps: int, learning_rate: float | None) -> list[str]:
