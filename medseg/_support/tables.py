@@ -16,6 +16,9 @@ MAX_LIST_BYTES = 64_000_000
 
 _NUMBERED = re.compile(r"image_(\d+)")
 
+_Line = tuple[int, list[str]]
+"""Line number (1-based, of the row's last line) and cells."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -44,13 +47,17 @@ class Table:
         """
         alone = [column for column in self.columns if column in single]
         numbered = sorted(column for column in self.columns if _NUMBERED.fullmatch(column))
-        several = tuple(f"image_{number}" for number in range(len(numbered)))
-        if len(alone) + bool(numbered) != 1 or sorted(several) != numbered:
+        expected = tuple(f"image_{number}" for number in range(len(numbered)))
+        is_one_kind = len(alone) + bool(numbered) == 1
+        has_no_gap = sorted(expected) == numbered
+        if not is_one_kind or not has_no_gap:
             raise DatasetError(
-                f"{self.path}: one column {' or '.join(single)}, or the columns image_0, image_1, "
-                f"… without gaps are needed; its columns are {', '.join(self.columns)}"
+                f"one column {' or '.join(single)}, or the columns image_0, image_1, … without "
+                "gaps are needed",
+                source=self.path,
+                detail=f"its columns are {', '.join(self.columns)}",
             )
-        return several or (alone[0],)
+        return expected or (alone[0],)
 
 
 def read_text(path: Path) -> str:
@@ -61,18 +68,20 @@ def read_text(path: Path) -> str:
     """
     try:
         if not path.is_file():
-            raise DatasetError(f"{path}: there is no such file")
-        if path.stat().st_size > MAX_LIST_BYTES:
+            raise DatasetError("there is no such file", source=path)
+        size = path.stat().st_size
+        if size > MAX_LIST_BYTES:
             raise DatasetError(
-                f"{path}: {path.stat().st_size} bytes are too many for a list of cases; at most "
-                f"{MAX_LIST_BYTES} are read"
+                f"{size} bytes are too many for a list of cases; at most {MAX_LIST_BYTES} are read",
+                source=path,
             )
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
+        reason = error.strerror or type(error).__name__
+        raise DatasetError(f"cannot be read: {reason}", source=path) from error
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8"
+            f"is not UTF-8 text (byte {error.start}); save it as UTF-8", source=path
         ) from error
 
 
@@ -84,31 +93,51 @@ def read_table(path: Path) -> Table:
     Raises:
         DatasetError: If it is no such table.
     """
-    text = read_text(path)
-    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
-    lines = io.StringIO(text, newline="")
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
-    try:
-        cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as error:
-        raise DatasetError(f"{path}: line {reader.line_num} is no CSV: {error}") from error
-    cells = [(line, row) for line, row in cells if any(row)]
-    if not cells:
-        raise DatasetError(f"{path}: is empty; its first line must name the columns")
-    columns = tuple(name.lower() for name in cells[0][1])
+    lines = _read_lines(path)
+    if not lines:
+        raise DatasetError("is empty; its first line must name the columns", source=path)
+    (_, names), *rows = lines
+    columns = tuple(name.lower() for name in names)
     repeated = sorted({name for name in columns if columns.count(name) > 1})
     if repeated:
-        raise DatasetError(f"{path}: two columns are called {', '.join(repeated) or 'nothing'}")
-    return Table(path, columns, tuple(_rows(path, columns, cells[1:])))
+        raise DatasetError(
+            "several columns have the same name",
+            source=path,
+            detail=f"they are called {', '.join(repeated) or 'nothing'}",
+        )
+    return Table(path, columns, tuple(_name_cells(path, columns, rows)))
 
 
-def _rows(
-    path: Path, columns: tuple[str, ...], cells: Sequence[tuple[int, list[str]]]
+def _read_lines(path: Path) -> list[_Line]:
+    """Return the lines that are not empty."""
+    text = read_text(path)
+    first_line, _, _ = text.lstrip().partition("\n")
+    separator = max(",;\t", key=first_line.count)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+    )
+    lines = []
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                lines.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise DatasetError(
+            f"line {reader.line_num} is not valid CSV", source=path, detail=str(error)
+        ) from error
+    return lines
+
+
+def _name_cells(
+    path: Path, columns: tuple[str, ...], rows: Sequence[_Line]
 ) -> Iterator[tuple[int, Mapping[str, str]]]:
-    for line, row in cells:
-        if len(row) > len(columns):
+    for line, cells in rows:
+        missing = len(columns) - len(cells)
+        if missing < 0:
             raise DatasetError(
-                f"{path}: line {line} has {len(row)} cells and the first line names "
-                f"{len(columns)}; put quotes around text that holds the separator"
+                f"line {line} has {len(cells)} cells and the first line names {len(columns)}; put "
+                "quotes around text that holds the separator",
+                source=path,
             )
-        yield line, dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True))
+        yield line, dict(zip(columns, cells + [""] * missing, strict=True))

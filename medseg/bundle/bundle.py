@@ -20,7 +20,7 @@ from medseg.bundle.spec import (
     Spec,
     TrainedSpec,
 )
-from medseg.bundle.validation_messages import faults_of, hidden_contradictions
+from medseg.bundle.validation_messages import explain_faults, find_hidden_contradictions
 from medseg.errors import BundleError
 
 MAX_BYTES = 4 << 20
@@ -223,7 +223,7 @@ def parse_spec(content: Mapping[str, Any], origin: str = "the bundle") -> Bundle
     except RecursionError as error:
         raise BundleError(f"{origin} is nested too deep") from error
     except ValidationError as error:
-        faults = faults_of(error, content) + hidden_contradictions(error, content)
+        faults = explain_faults(error, content) + find_hidden_contradictions(error, content)
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         raise BundleError(f"{origin} has {count}:", faults) from None
 
@@ -252,7 +252,7 @@ def _parse(kind: type[_Part], content: Mapping[str, Any], origin: str) -> _Part:
     except RecursionError as error:
         raise BundleError(f"{origin} is nested too deep") from error
     except ValidationError as error:
-        raise BundleError(f"{origin} is wrong:", faults_of(error, content)) from None
+        raise BundleError(f"{origin} is wrong:", explain_faults(error, content)) from None
 
 
 def write_trained(trained: TrainedSpec, folder: Path) -> None:
@@ -274,17 +274,17 @@ def _with_tuples(value: Any) -> Any:
 
 def write_bundle(spec: BundleSpec, file: Path) -> None:
     """Write a spec, every default spelled out, as ``bundle.json``."""
-    write_atomically(file, spec_json(spec))
+    write_atomically(file, format_spec(spec))
 
 
-def spec_json(spec: BundleSpec) -> str:
+def format_spec(spec: BundleSpec) -> str:
     """Return a spec as the text of a ``bundle.json``, every default spelled out."""
     content = spec.model_dump(mode="json", by_alias=True)
     content["$schema"] = content["$schema"] or SCHEMA_ID
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def flat_parameters(spec: BundleSpec) -> dict[str, str]:
+def flatten_spec(spec: BundleSpec) -> dict[str, str]:
     """Return the spec as ``section.field`` → text, for tracking."""
     flat: dict[str, str] = {}
 
@@ -302,15 +302,15 @@ def flat_parameters(spec: BundleSpec) -> dict[str, str]:
     return flat
 
 
-def bundle_schema() -> dict[str, Any]:
+def build_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``bundle.json``, for editors."""
     schema = BundleSpec.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID} | schema
 
 
-def differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:
+def list_differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:
     """Name the fields in which two specs differ, as ``field: a → b``."""
-    first, second = flat_parameters(one), flat_parameters(other)
+    first, second = flatten_spec(one), flatten_spec(other)
     return [
         f"{field}: {first.get(field, '–')} → {second.get(field, '–')}"
         for field in sorted(first.keys() | second.keys())

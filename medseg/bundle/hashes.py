@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from medseg.bundle.bundle import REFINER_FILE, Bundle, spec_json
+from medseg.bundle.bundle import REFINER_FILE, Bundle, format_spec
 from medseg.errors import CheckpointError
 
 _CHUNK = 1 << 20
@@ -32,7 +32,7 @@ def hash_bundle(bundle: Bundle) -> str:
         CheckpointError: If its weights cannot be read.
     """
     trained = bundle.trained.model_dump_json()
-    return hash_texts([spec_json(bundle.spec), trained, *_hash_members(bundle)])
+    return hash_texts([format_spec(bundle.spec), trained, *_hash_members(bundle)])
 
 
 def hash_network(bundle: Bundle) -> str:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from medseg.bundle.bundle import bundle_schema
+from medseg.bundle.bundle import build_schema
 
 Schema = dict[str, Any]
 
@@ -41,7 +41,7 @@ _SECTIONS = {
     "AugmentationSpec": "`training.augmentation`",
     "RefinementSpec": "`refinement`",
     "CriticSpec": "`refinement.critic`",
-    "MaskBankSpec": "`refinement.bank`",
+    "MaskPoolSpec": "`refinement.bank`",
     "InferenceSpec": "`inference`",
     "QualitySpec": "`quality`",
     "TrackingSpec": "`tracking`",
@@ -55,7 +55,7 @@ def bundle_reference() -> str:
     Raises:
         KeyError: If the schema has a part that the reference does not know.
     """
-    schema = bundle_schema()
+    schema = build_schema()
     parts = {"": schema, **schema["$defs"]}
     unknown = parts.keys() - _SECTIONS.keys()
     if unknown:

@@ -15,7 +15,7 @@ _KINDS = {"unet", "monai", "zscore", "window", "minmax", "one", "list"}
 """Steps of pydantic's paths that say which kind of value was tried."""
 
 
-def faults_of(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
+def explain_faults(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
     """Say what is wrong with a part of a bundle.
 
     Args:
@@ -89,7 +89,7 @@ def _contradictions(error: ValidationError) -> list[Contradiction]:
     ]
 
 
-def hidden_contradictions(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
+def find_hidden_contradictions(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
     """Find contradictions between a bundle's sections that have no fault of their own.
 
     Pydantic compares sections only once each is right by itself, which would tell a person of

@@ -20,8 +20,8 @@ from medseg.bundle.bundle import (
     REFINER_FILE,
     TRAINED_FILE,
     Bundle,
+    format_spec,
     load_bundle,
-    spec_json,
 )
 from medseg.bundle.hashes import hash_file, hash_network
 from medseg.bundle.spec import AgreementSpec, BundleSpec
@@ -34,10 +34,10 @@ from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.interop.onnx import require_onnx, write_onnx
-from medseg.networks.inferers import SLICE_AXIS, window_arguments
-from medseg.networks.loading import answer_of, load_network
-from medseg.networks.refiner import refined_definition
-from medseg.networks.unet import Finest, network_definition
+from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
+from medseg.networks.loading import get_output_layout, load_network
+from medseg.networks.refiner import define_refined_network
+from medseg.networks.unet import FinestLevel, define_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 
@@ -149,10 +149,10 @@ def _write_monai(bundle: Bundle, folder: Path) -> None:
     _copy_weights(bundle, folder)
     refinement = bundle.trained.refinement
     if refinement is not None and refinement.applied:
-        network = refined_definition(spec)
+        network = define_refined_network(spec)
     else:
-        network = network_definition(spec, supervised=False)
-    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
+        network = define_network(spec, supervised=False)
+    parts = Parts(network, get_window_arguments(spec), SLICE_AXIS)
     scores = _read_scores(bundle)
     write_monai_bundle(folder, bundle.decided, parts, scores, bundle.trained.members)
     _copy(bundle.folder, folder, ("docs", "LICENSE"))
@@ -203,10 +203,10 @@ def _write_onnx(bundle: Bundle, folder: Path) -> None:
     require_onnx()
     spec = bundle.spec
     window = (len(spec.channels), *spec.training.patch)
-    metadata = {"medseg.bundle": spec_json(spec)}
-    labelled = answer_of(bundle).labelled
+    metadata = {"medseg.bundle": format_spec(spec)}
+    labelled = get_output_layout(bundle).labelled
     for member in bundle.members:
-        network = Finest(load_network(bundle, member), labelled).eval()
+        network = FinestLevel(load_network(bundle, member), labelled).eval()
         write_onnx(network, window, folder / f"{member.stem}.onnx", metadata)
 
 
@@ -226,7 +226,7 @@ def _export_to_openvino(
         return _convert(bundle, comparison, listeners)
     _require_empty(out)
     with atomic_folder(out) as folder:
-        (folder / BUNDLE_FILE).write_text(spec_json(bundle.spec), encoding="utf-8")
+        (folder / BUNDLE_FILE).write_text(format_spec(bundle.spec), encoding="utf-8")
         _copy_weights(bundle, folder)
         _copy(bundle.folder / MODELS, folder / MODELS, (TRAINED_FILE.name, REFINER_FILE.name))
         _copy(bundle.folder, folder, _COPIED_BESIDE_WEIGHTS)
@@ -305,7 +305,7 @@ def _convert(bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listen
 
 
 def _write_openvino(bundle: Bundle, folder: Path) -> None:
-    channels = answer_of(bundle).channels
+    channels = get_output_layout(bundle).channels
     for member in bundle.members:
         model = openvino.convert(load_network(bundle, member), bundle.spec, channels)
         openvino.write_model(model, folder / f"{member.stem}.xml")

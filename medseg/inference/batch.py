@@ -38,7 +38,7 @@ from medseg.inference.result_files import ResultFormat, error_map_file, refuse_f
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
-from medseg.networks.devices import precision_name
+from medseg.networks.devices import get_precision_name
 from medseg.plots.thumbnails import draw_thumbnail
 from medseg.volume import Array, Volume
 
@@ -127,7 +127,7 @@ class ScanBatch:
             *(["error map"] if error_maps else []),
         ]
         self._device = get_device_name(segmenter.device)
-        self._arithmetic = f"{segmenter.backend} {precision_name(segmenter.precision)}"
+        self._arithmetic = f"{segmenter.backend} {get_precision_name(segmenter.precision)}"
         notify(listeners, Progress(TASK, 0, total))
 
     def read(self, scan: Scan) -> OpenScan:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
-from medseg.networks.decoding import Painting
+from medseg.networks.decoding import Decoding
 from medseg.preprocessing.resampling import GridMap, Taps
 from medseg.volume import Array
 
@@ -52,7 +52,7 @@ class LabelWriter:
         back: GridMap,
         labels: Array,
         device: torch.device,
-        painting: Painting = Painting(),  # noqa: B008 - a frozen value
+        painting: Decoding = Decoding(),  # noqa: B008 - a frozen value
     ) -> None:
         self._back = back
         self._device = device

@@ -18,7 +18,7 @@ from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import PassResult
 from medseg.labels import LabelSet
-from medseg.metrics.metrics import count_voxels
+from medseg.metrics.confusion import count_voxels
 from medseg.quality.calibration import estimate_quality
 from medseg.volume import Array, Volume
 

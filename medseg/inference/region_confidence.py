@@ -16,15 +16,15 @@ import torch
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.confidence import PERCENT, ClassTotals, ConfidenceAccumulator
 from medseg.labels import LabelSet
-from medseg.networks.decoding import painting_of
-from medseg.networks.loading import Answer
+from medseg.networks.decoding import choose_decoding
+from medseg.networks.loading import OutputLayout
 from medseg.volume import Array
 
 
 def confidence_for(
     label_set: LabelSet,
     shape: tuple[int, int, int],
-    answer: Answer,
+    answer: OutputLayout,
     given: Array | None = None,
     temperatures: Sequence[float] = (1.0,),
 ) -> ConfidenceAccumulator:
@@ -68,7 +68,7 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
     ) -> None:
         parts = [slice(0, label_set.channels)]
         super().__init__(shape, parts, given=given, temperatures=temperatures)
-        self._painting = painting_of(label_set)
+        self._painting = choose_decoding(label_set)
         # What ``_codes`` returns: label indices where labels are given, else winners.
         label_of_code = range(label_set.classes) if given is not None else self._labels_of_winners()
         self._in_region = _membership(label_set, label_of_code)

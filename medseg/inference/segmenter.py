@@ -21,7 +21,7 @@ from medseg.inference.sliding_window import PassPlan, PassResult, SlidingWindow,
 from medseg.io import Files, with_channels
 from medseg.io.adapters import Image, as_volume
 from medseg.networks.devices import choose_device, choose_precision
-from medseg.networks.loading import answer_of
+from medseg.networks.loading import get_output_layout
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import MaskQuality
 from medseg.volume import Array, Volume
@@ -113,7 +113,7 @@ class Segmenter:
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
         temperature = self._calibration.temperature if self._calibration else 1.0
         self._sliding_window = SlidingWindow(
-            self.spec, self.device, gpu_memory, answer_of(self.bundle), temperature
+            self.spec, self.device, gpu_memory, get_output_layout(self.bundle), temperature
         )
 
     def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:

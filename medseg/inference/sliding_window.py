@@ -21,9 +21,9 @@ from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, Conf
 from medseg.inference.label_writer import LabelWriter, label_type
 from medseg.inference.region_confidence import confidence_for, totals_of_channels
 from medseg.inference.windows import Corner, Windows, cut_window
-from medseg.metrics.metrics import count_voxels
-from medseg.networks.decoding import painting_of
-from medseg.networks.loading import Answer
+from medseg.metrics.confusion import count_voxels
+from medseg.networks.decoding import choose_decoding
+from medseg.networks.loading import OutputLayout
 from medseg.preprocessing.grid import NetworkGrid, NetworkInput, compute_network_grid
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
@@ -144,13 +144,13 @@ class SlidingWindow:
         spec: BundleSpec,
         device: torch.device,
         gpu_memory: int | None = None,
-        answer: Answer | None = None,
+        answer: OutputLayout | None = None,
         temperature: float = 1.0,
     ) -> None:
         self.spec = spec
         self.device = device
-        self.answer = answer or Answer(spec.label_set.channels)
-        self.painting = painting_of(spec.label_set)
+        self.answer = answer or OutputLayout(spec.label_set.channels)
+        self.painting = choose_decoding(spec.label_set)
         self.make_input = NetworkInput(spec)
         self.batch_size = spec.inference.batch_size if device.type == "cuda" else 1
         self.outside = get_padding_value(spec)
@@ -318,7 +318,7 @@ class SlidingWindowPass:
             given,
         )
 
-    def _confidence(self, answer: Answer, given: Array | None) -> ConfidenceAccumulator:
+    def _confidence(self, answer: OutputLayout, given: Array | None) -> ConfidenceAccumulator:
         shape, temperatures = self._plan.grid.shape, self._plan.temperatures
         return confidence_for(self._label_set, shape, answer, given, temperatures)
 

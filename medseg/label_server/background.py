@@ -64,7 +64,8 @@ def run_task(
     processes[task["id"]] = process
     task["status"] = _RUNNING
     with process:
-        for line in process.stdout or ():
+        output = process.stdout or ()
+        for line in output:
             if line.strip():
                 details.append(line.rstrip())
     processes.pop(task["id"], None)

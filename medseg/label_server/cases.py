@@ -95,7 +95,8 @@ class FolderCases:
         """Return the scan's own file if viewers open such files, else a NIfTI copy."""
         scan = self.get_scan(name)
         files = list_files(scan)
-        if len(files) == 1 and split_suffix(files[0].name)[1] in _VIEWER_SUFFIXES:
+        _, suffix = split_suffix(files[0].name)
+        if len(files) == 1 and suffix in _VIEWER_SUFFIXES:
             return files[0]
         return make_nifti_copy(self._state, scan)
 
@@ -123,18 +124,20 @@ class FolderCases:
         if name in scans:
             raise MedsegError("there is a case of this name already; give another", detail=name)
         _check_scan(Scan(name, ((file,),)), self._spec)
-        suffix = split_suffix(file.name)[1]
+        _, suffix = split_suffix(file.name)
         copy = self._state.images / f"{name}{suffix}"
         with atomic_file(copy) as temporary:
             shutil.copyfile(file, temporary)
-        write_case_list(self._state, [*scans.values(), Scan(name, ((copy,),))])
+        added = Scan(name, ((copy,),))
+        write_case_list(self._state, [*scans.values(), added])
 
     def _read(self) -> dict[str, Scan]:
         """Return the scans by name; the list is read again when it has changed."""
         try:
             modified = self._state.cases.stat().st_mtime_ns
             if modified != self._modified:
-                self._scans = {scan.name: scan for scan in read_case_list(self._state)}
+                scans = read_case_list(self._state)
+                self._scans = {scan.name: scan for scan in scans}
                 self._modified = modified
         except _UNREADABLE as error:
             raise OutputError(
@@ -165,11 +168,12 @@ def find_folder_cases(
     found = find_scans(studies, len(spec.channels))
     for note in found.notes:
         notify(listeners, Notice(note))
-    checked = _read_stamps(state)
-    fresh = [scan for scan in found.scans if checked.get(scan.name) != _make_stamp(scan)]
-    rejected = _check_scans(fresh, spec, listeners)
+    stamps = _read_stamps(state)
+    unchecked = [scan for scan in found.scans if stamps.get(scan.name) != _make_stamp(scan)]
+    rejected = _check_scans(unchecked, spec, listeners)
     good = [scan for scan in found.scans if scan.name not in rejected]
-    good.extend(_find_uploaded(state, good))
+    uploaded = _find_uploaded(state, good)
+    good.extend(uploaded)
     left_out = [entry.fault for entry in found.left_out]
     faults = (*left_out, *rejected.values())
     if not good:
@@ -189,10 +193,10 @@ def _check_scans(
     faults = {}
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix=TASK) as pool:
         results = pool.map(lambda scan: _find_fault(scan, spec), scans)
-        for done, (scan, fault) in enumerate(zip(scans, results, strict=True), start=1):
+        for done, fault in enumerate(results, start=1):
             notify(listeners, Progress(TASK, done, len(scans)))
             if fault is not None:
-                faults[scan.name] = fault
+                faults[fault.where] = fault
     return faults
 
 
@@ -213,28 +217,41 @@ def write_case_list(state: StateFolder, scans: Sequence[Scan]) -> None:
     """Write the list of scans that can be labelled."""
     content = {}
     for scan in scans:
-        parts = [[str(file.absolute()) for file in part] for part in scan.parts]
-        content[scan.name] = {"parts": parts, "volume": scan.volume, "print": _make_stamp(scan)}
+        content[scan.name] = {
+            "parts": [_write_paths(part) for part in scan.parts],
+            "volume": scan.volume,
+            "print": _make_stamp(scan),
+        }
     write_atomically(state.cases, json.dumps(content, indent=1) + "\n")
+
+
+def _write_paths(files: Sequence[Path]) -> list[str]:
+    return [str(file.absolute()) for file in files]
 
 
 def read_case_list(state: StateFolder) -> Iterator[Scan]:
     """Yield the scans of the list."""
     content = json.loads(state.cases.read_text(encoding="utf-8"))
     for name, entry in content.items():
-        parts = [tuple(map(Path, part)) for part in entry["parts"]]
+        parts = []
+        for part in entry["parts"]:
+            files = map(Path, part)
+            parts.append(tuple(files))
         yield Scan(name, tuple(parts), entry["volume"])
 
 
 def list_files(scan: Scan) -> list[Path]:
     """Return all files of a scan, channel by channel."""
-    return [file for part in scan.parts for file in part]
+    files: list[Path] = []
+    for part in scan.parts:
+        files.extend(part)
+    return files
 
 
 def make_nifti_copy(state: StateFolder, scan: Scan, channel: int = 0) -> Path:
     """Return a NIfTI copy of one of a scan's channels, written if it is not there."""
-    suffix = f"_{channel:04d}" if channel else ""
-    copy = state.images / f"{scan.name}{suffix}.nii.gz"
+    name = f"{scan.name}_{channel:04d}" if channel else scan.name
+    copy = state.images / f"{name}.nii.gz"
     if not copy.is_file():
         volume = read_image(scan.parts[channel], volume=scan.volume)
         write_first_channel(copy, volume)
@@ -253,10 +270,12 @@ def write_first_channel(path: Path, volume: Volume) -> None:
 
 def _shrink_voxels(voxels: Array) -> Array:
     """Return the voxels as 16-bit integers if these hold them exactly, else as they are."""
-    if np.abs(voxels).max() >= 2**15:
+    if np.abs(voxels).max() > np.iinfo(np.int16).max:
         return voxels
     small = np.rint(voxels).astype(np.int16)
-    return small if np.array_equal(small, voxels) else voxels
+    if not np.array_equal(small, voxels):
+        return voxels
+    return small
 
 
 def _make_stamp(scan: Scan) -> str:
@@ -282,8 +301,10 @@ def _find_uploaded(state: StateFolder, others: Sequence[Scan]) -> list[Scan]:
     except _UNREADABLE:
         return []
     taken = {scan.name for scan in others}
-    return [scan for scan in listed if scan.name not in taken and _is_uploaded(scan, state)]
+    free = [scan for scan in listed if scan.name not in taken]
+    return [scan for scan in free if _is_uploaded(scan, state)]
 
 
 def _is_uploaded(scan: Scan, state: StateFolder) -> bool:
-    return all(file.parent == state.images and file.is_file() for file in list_files(scan))
+    files = list_files(scan)
+    return all(file.parent == state.images and file.is_file() for file in files)

@@ -81,14 +81,16 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     ) -> list[str]:
         """Return the names of the cases with a submitted label, each once."""
         submitted = self.labels.list_cases(FINAL)
-        return [name for name in self.cases.list_names() if name in submitted]
+        names = self.cases.list_names()
+        return [name for name in names if name in submitted]
 
     def get_unlabeled_images(
         self, label_tag: str | None = None, labels: Sequence[str] | None = None
     ) -> list[str]:
         """Return the names of the cases without a submitted label."""
         submitted = self.labels.list_cases(FINAL)
-        return [name for name in self.cases.list_names() if name not in submitted]
+        names = self.cases.list_names()
+        return [name for name in names if name not in submitted]
 
     def read_volume(self, image_id: str) -> Volume:
         """Read a case as the bundle segments it."""
@@ -108,7 +110,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         """Return what is known of a case."""
-        return {**self.cases.get_info(image_id), **self._image_info.get(image_id, {})}
+        remembered = self._image_info.get(image_id, {})
+        return {**self.cases.get_info(image_id), **remembered}
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
         """Remember, until the server ends, who was shown a case."""
@@ -133,9 +136,11 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         """Save a label that a client sent, on the scan's own grid and with label indices."""
         volume = self.read_volume(image_id)
         segments = _select_segments(label_info.get("label_info"))
-        labels = read_label_upload(Path(label_filename), volume, self._spec.label_set, segments)
+        info = _select_info(label_info)
+        file = Path(label_filename)
+        labels = read_label_upload(file, volume, self._spec.label_set, segments)
         with self._saving:
-            self.labels.save(image_id, label_tag, labels, volume, _select_info(label_info))
+            self.labels.save(image_id, label_tag, labels, volume, info)
             if label_tag == FINAL:
                 self._publish(image_id, labels, volume)
         return image_id
@@ -147,13 +152,16 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         with self._saving:
             for case in self.get_labeled_images():
                 self._publish_if_missing(case)
-            for correction in self.cases.find_corrections(self._segmentations.read()):
+            known = self._segmentations.read()
+            for correction in self.cases.find_corrections(known):
                 self._take_over(self.cases, correction)
 
     def _publish_if_missing(self, case: str) -> None:
         label = self._get_label(case, FINAL)
-        if SOP_INSTANCE_UID not in label.info:
-            self._publish(case, read_labels(label.file).array[0], self.read_volume(case))
+        if SOP_INSTANCE_UID in label.info:
+            return
+        labels = read_labels(label.file).array[0]
+        self._publish(case, labels, self.read_volume(case))
 
     def _publish(self, case: str, labels: Array, volume: Volume) -> None:
         if isinstance(self.cases, DicomWebCases):
@@ -193,7 +201,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def get_label(self, label_id: str, label_tag: str, params: Any = None) -> BytesIO:
         """Return a label map as bytes."""
-        return BytesIO(self._get_label(label_id, label_tag).file.read_bytes())
+        label = self._get_label(label_id, label_tag)
+        return BytesIO(label.file.read_bytes())
 
     def get_label_uri(self, label_id: str, label_tag: str) -> str:
         """Return the path of a label map; ``""`` if there is none."""
@@ -217,10 +226,10 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def datalist(self, full_path: bool = True) -> list[dict[str, str]]:
         """Return image and label of each case with a submitted label, as named in the archive."""
-        return [
-            {"image": self._name_image(case), "label": _name_label(case)}
-            for case in self.get_labeled_images()
-        ]
+        entries = []
+        for case in self.get_labeled_images():
+            entries.append({"image": self._name_image(case), "label": _name_label(case)})
+        return entries
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Write images and submitted labels into a ZIP file; return its path."""
@@ -234,12 +243,15 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             zipfile.ZipFile(file, "w") as archive,
         ):
             for case in labelled:
-                archive.write(self.cases.get_image_file(case), self._name_image(case))
-                archive.write(self._get_label(case, FINAL).file, _name_label(case))
+                image = self.cases.get_image_file(case)
+                label = self._get_label(case, FINAL)
+                archive.write(image, self._name_image(case))
+                archive.write(label.file, _name_label(case))
         return file.name
 
     def _name_image(self, case: str) -> str:
-        suffix = split_suffix(self.cases.get_image_file(case).name)[1]
+        file = self.cases.get_image_file(case)
+        _, suffix = split_suffix(file.name)
         return f"images/{case}{suffix}"
 
     def refresh(self) -> None:
@@ -258,26 +270,30 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def json(self) -> dict[str, Any]:
         """Return everything, in the shape that MONAI Label's clients know."""
+        cases = self.cases.list_names()
         return {
             "name": self.name(),
             "description": self.description(),
             "images_dir": "",
             "labels_dir": "labels",
-            "objects": {case: self._describe_case(case) for case in self.cases.list_names()},
+            "objects": {case: self._describe_case(case) for case in cases},
         }
 
     def _describe_case(self, case: str) -> dict[str, Any]:
         labels = {}
         for tag, label in self.labels.find_all(case).items():
             labels[tag] = {"ext": ".nii.gz", "info": dict(label.info)}
-        return {"image": {"ext": "", "info": self.get_image_info(case)}, "labels": labels}
+        image = {"ext": "", "info": self.get_image_info(case)}
+        return {"image": image, "labels": labels}
 
     def list_labelled_scans(self) -> list[tuple[Scan, Path]]:
         """Return the scan and label file of each case with a submitted label."""
-        return [
-            (self.cases.get_scan(case), self._get_label(case, FINAL).file)
-            for case in self.get_labeled_images()
-        ]
+        labelled = []
+        for case in self.get_labeled_images():
+            scan = self.cases.get_scan(case)
+            label = self._get_label(case, FINAL)
+            labelled.append((scan, label.file))
+        return labelled
 
 
 def _name_label(case: str) -> str:

@@ -270,14 +270,17 @@ def read_correction(
         study: UID of the segmentation's study.
         series: UID of the segmentation's own series.
     """
-    references = [str(item.SeriesInstanceUID) for item in seg.get("ReferencedSeriesSequence", [])]
-    if len(references) != 1 or references[0] not in cases:
+    references = seg.get("ReferencedSeriesSequence", [])
+    if len(references) != 1:
         return None
-    algorithms = {str(item.get("SegmentAlgorithmType")) for item in seg.get("SegmentSequence", [])}
-    if not algorithms or "AUTOMATIC" in algorithms:
+    case = str(references[0].SeriesInstanceUID)
+    segments = seg.get("SegmentSequence", [])
+    algorithms = {str(segment.get("SegmentAlgorithmType")) for segment in segments}
+    if case not in cases or not algorithms or "AUTOMATIC" in algorithms:
         return None
-    created = f"{seg.get('ContentDate', '')}{seg.get('ContentTime', '')}"
-    return Correction(references[0], str(seg.SOPInstanceUID), study, series, created)
+    date = seg.get("ContentDate", "")
+    time_of_day = seg.get("ContentTime", "")
+    return Correction(case, str(seg.SOPInstanceUID), study, series, f"{date}{time_of_day}")
 
 
 def choose_newest(corrections: Iterable[Correction], known: frozenset[str]) -> list[Correction]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
@@ -137,12 +138,13 @@ class Gateway:
             await self._forward(scope, receive, send, headers)
 
     def _check_origin(self, headers: Headers) -> None:
-        host = urlsplit(f"//{headers.get('host', '')}")
-        if self._rules.hosts and host.hostname not in self._rules.hosts:
+        host = urlsplit("//" + headers.get("host", ""))
+        allowed = self._rules.hosts
+        if allowed and host.hostname not in allowed:
             name = (host.hostname or "")[:100]
             raise RefusedError(403, f"this server does not answer to the name '{name}'")
-        origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != host.netloc:
+        origin = urlsplit(headers.get("origin", ""))
+        if origin.geturl() and origin.netloc != host.netloc:
             raise RefusedError(403, "pages of other sites may not call this server")
 
     async def _describe_login(self, send: Send) -> None:
@@ -153,9 +155,11 @@ class Gateway:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as body:
             await _spool(receive, body, _MAX_LOGIN_BYTES)
             body.seek(0)
-            form = dict(parse_qsl(body.read().decode("utf-8", "replace")))
+            text = body.read().decode("utf-8", "replace")
+        form = dict(parse_qsl(text))
         name = form.get("username", "")
-        token = self._rules.users.log_in(name, form.get("password", ""))
+        password = form.get("password", "")
+        token = self._rules.users.log_in(name, password)
         if token is None:
             REQUESTER.set(Requester("", _client_address(scope)))
             self._audit.write("login refused", name=name[:100])
@@ -168,30 +172,38 @@ class Gateway:
         address = _client_address(scope)
         if not self._rules.users.login_required:
             return Requester(address=address)
-        name = self._rules.users.authenticate(headers.get("authorization", ""))
-        return Requester(name, address) if name else None
+        authorization = headers.get("authorization", "")
+        name = self._rules.users.authenticate(authorization)
+        if name is None:
+            return None
+        return Requester(name, address)
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        method = scope["method"]
-        path = scope["path"]
-        raw_path = scope.get("raw_path") or path.encode()
-        query = scope["query_string"].decode("latin-1")
-        check_route(method, path, raw_path.decode("latin-1"))
-        check_query(parse_qsl(query, keep_blank_values=True))
+        _check_target(scope)
         self._check_length(headers)
         self._state.uploads.mkdir(parents=True, exist_ok=True)
         folder = str(self._state.uploads)
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=folder) as body:
             await _spool(receive, body, self._rules.max_bytes)
             await _check_body(headers, body)
-            if path.startswith("/proxy/") and method == "POST":
+            if scope["path"].startswith("/proxy/") and scope["method"] == "POST":
                 self._audit.write("DICOM stored through the proxy", bytes=body.tell())
-            await self._inner(scope, _replay(body, receive), send)
+            replay = _replay(body, receive)
+            await self._inner(scope, replay, send)
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._rules.max_bytes:
             _refuse_size(self._rules.max_bytes)
+
+
+def _check_target(scope: Scope) -> None:
+    """Check the route and the query of a request."""
+    path = scope["path"]
+    raw_path = scope.get("raw_path") or path.encode()
+    check_route(scope["method"], path, raw_path.decode("latin-1"))
+    query = scope["query_string"].decode("latin-1")
+    check_query(parse_qsl(query, keep_blank_values=True))
 
 
 def _client_address(scope: Scope) -> str:
@@ -225,14 +237,17 @@ async def _spool(receive: Receive, body: IO[bytes], max_bytes: int) -> None:
 
 
 async def _check_body(headers: Headers, body: IO[bytes]) -> None:
-    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-    size = body.seek(0, 2)
-    if media_type == "multipart/form-data":
-        await _check_form(headers, body)
-    elif media_type != "multipart/related" and size:  # multipart/related is DICOM (STOW-RS)
-        body.seek(0)
-        check_json(body.read(MAX_JSON_BYTES + 1))
-    body.seek(0, 2)
+    content_type = headers.get("content-type", "")
+    media_type, _, _ = content_type.partition(";")
+    match media_type.strip().lower():
+        case "multipart/form-data":
+            await _check_form(headers, body)
+        case "multipart/related":
+            pass  # DICOM on its way to the proxy (STOW-RS)
+        case _:
+            body.seek(0)
+            check_json(body.read(MAX_JSON_BYTES + 1))
+    body.seek(0, os.SEEK_END)
 
 
 async def _check_form(headers: Headers, body: IO[bytes]) -> None:
@@ -241,14 +256,20 @@ async def _check_form(headers: Headers, body: IO[bytes]) -> None:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise RefusedError(400, "the form cannot be read") from error
-    for key, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            check_file_name(value.filename)
-        elif key in ("params", "info"):
-            check_json(value)
-        else:
-            check_query([(key, value)])
-    await form.close()
+    try:
+        for key, value in form.multi_items():
+            _check_field(key, value)
+    finally:
+        await form.close()
+
+
+def _check_field(key: str, value: UploadFile | str) -> None:
+    if isinstance(value, UploadFile):
+        check_file_name(value.filename)
+    elif key in ("params", "info"):
+        check_json(value)
+    else:
+        check_query([(key, value)])
 
 
 async def _read_chunks(body: IO[bytes]) -> AsyncGenerator[bytes, None]:
@@ -276,12 +297,11 @@ def _replay(body: IO[bytes], receive: Receive) -> Receive:
 
 async def _send_json(send: Send, status: int, content: object, headers: HeaderList = ()) -> None:
     body = json.dumps(content).encode()
-    media_type = (b"content-type", b"application/json")
-    length = (b"content-length", str(len(body)).encode())
-    start = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [media_type, length, *headers],
-    }
-    await send(start)
+    length = str(len(body)).encode()
+    every_header = [
+        (b"content-type", b"application/json"),
+        (b"content-length", length),
+        *headers,
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": every_header})
     await send({"type": "http.response.body", "body": body})

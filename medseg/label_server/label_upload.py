@@ -45,14 +45,12 @@ def read_label_upload(
     """
     if is_dicom(file):
         label = read_dicom_seg(file, like)
-        names = {number: str(name) for number, name in dict(label.header).items()}
+        names = {number: str(name) for number, name in label.header.items()}
     else:
         label = read_labels(file)
         names = name_values(segments)
     if len(label.array) != 1:
-        raise ScanError(
-            "overlapping segments, or colours, were sent; send one label per voxel",
-        )
+        raise ScanError("overlapping segments, or colours, were sent; send one label per voxel")
     return to_label_indices(place_on_grid(label, like), names, label_set)
 
 
@@ -79,21 +77,26 @@ def place_on_grid(label: Volume, like: Volume) -> Array:
         raise GeometryError(
             "parts of the label lie outside the scan; check that it belongs to this scan"
         )
+    source = tuple(labelled.T)
+    target = tuple(positions.T)
     placed = np.zeros(like.shape, values.dtype, order="F")
-    placed[tuple(positions.T)] = values[tuple(labelled.T)]
+    placed[target] = values[source]
     return placed
 
 
 def _find_placement(label: Volume, like: Volume) -> tuple[Array, Array]:
     """Return the turn (3×3) and start (3) in whole voxels from a label's indices to a scan's."""
     to_scan = np.linalg.solve(like.affine, label.affine)
-    turn = np.rint(to_scan[:3, :3])
-    start = np.rint(to_scan[:3, 3])
+    exact_turn = to_scan[:3, :3]
+    exact_start = to_scan[:3, 3]
+    turn = np.rint(exact_turn)
+    start = np.rint(exact_start)
     # A wrong turn moves far voxels most, so it counts times the label's size.
-    turn_offset = np.abs(to_scan[:3, :3] - turn) @ np.array(label.shape)
-    start_offset = np.abs(to_scan[:3, 3] - start)
-    offset = float((turn_offset + start_offset).max())
-    keeps_every_voxel = abs(round(float(np.linalg.det(turn)))) == 1
+    turn_offset = np.abs(exact_turn - turn) @ np.array(label.shape)
+    start_offset = np.abs(exact_start - start)
+    offset = float(np.max(turn_offset + start_offset))
+    volume_ratio = abs(np.linalg.det(turn))
+    keeps_every_voxel = round(volume_ratio) == 1
     if offset > _MAX_OFFSET_VOXELS or not keeps_every_voxel:
         raise GeometryError(
             f"the label's voxels are not the scan's (they are up to {offset:.2f} voxels off); "
@@ -110,8 +113,10 @@ def name_values(segments: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     """
     names = {}
     for number, segment in enumerate(segments, start=1):
-        value = segment.get("idx", segment.get("id", number))
         name = segment.get("name")
+        value = number
+        for key in ("id", "idx"):
+            value = segment.get(key, value)
         if isinstance(value, int) and isinstance(name, str):
             names[value] = name
     return names
@@ -132,13 +137,7 @@ def to_label_indices(values: Array, names: Mapping[int, str], label_set: LabelSe
     present = np.unique(values).tolist()
     unknown = [value for value in present if value not in indices]
     if unknown:
-        listed = ", ".join(str(value) for value in unknown[:_MAX_LISTED])
-        unknown_names = [names[value] for value in unknown if value in names]
-        raise ScanError(
-            f"the label has segments that the bundle does not know, with values {listed}; "
-            f"rename or remove them: the bundle knows {', '.join(label_set.names)}",
-            detail=", ".join(unknown_names[:_MAX_LISTED]) or None,
-        )
+        _refuse_unknown(unknown, names, label_set)
     dtype = np.uint8 if label_set.classes <= 256 else np.uint16
     table = np.zeros(max(present) + 1, dtype)
     for value in present:
@@ -146,11 +145,24 @@ def to_label_indices(values: Array, names: Mapping[int, str], label_set: LabelSe
     return np.asfortranarray(table[values])
 
 
+def _refuse_unknown(values: Sequence[int], names: Mapping[int, str], label_set: LabelSet) -> None:
+    listed = values[:_MAX_LISTED]
+    text = ", ".join(map(str, listed))
+    known = ", ".join(label_set.names)
+    raise ScanError(
+        f"the label has segments that the bundle does not know, with values {text}; rename or "
+        f"remove them: the bundle knows {known}",
+        detail=", ".join(names.get(value, "") for value in listed),
+    )
+
+
 def _map_values(names: Mapping[int, str], label_set: LabelSet) -> dict[int, int]:
     """Return value → label index, of the values that stand for a label."""
     if not names:
-        return {0: 0} | {label.index: label.index for label in label_set}
-    by_name = {label.name.lower(): label.index for label in label_set}
+        return {index: index for index in range(label_set.classes)}
+    by_name = {}
+    for label in label_set:
+        by_name[label.name.lower()] = label.index
     indices = {0: 0}
     for value, name in names.items():
         index = by_name.get(name.lower())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,29 +105,44 @@ class Labels:
 
     def list_cases(self, tag: str) -> set[str]:
         """Return the names of the cases that have a label of this tag."""
-        names = [file.name for file in (self._root / tag).glob(f"*{SUFFIX}")]
-        return {name.removesuffix(SUFFIX) for name in names if not name.startswith(".")}
+        cases = set()
+        folder = self._root / tag
+        for file in folder.glob(f"*{SUFFIX}"):
+            if not file.name.startswith("."):  # a label that is being written
+                cases.add(file.name.removesuffix(SUFFIX))
+        return cases
 
     def list_tags(self) -> list[str]:
         """Return the tags that labels have."""
         if not self._root.is_dir():
             return []
-        return sorted(folder.name for folder in self._root.iterdir() if folder.is_dir())
+        folders = [folder for folder in self._root.iterdir() if folder.is_dir()]
+        return sorted(folder.name for folder in folders)
 
     def update_info(self, case: str, tag: str, info: Mapping[str, Any]) -> None:
         """Remember more of a label."""
-        self._write_info(case, tag, {**self._read_info(case, tag), **info})
+        former = self._read_info(case, tag)
+        self._write_info(case, tag, {**former, **info})
 
     def audit_unrecorded(self) -> None:
         """Enter labels that were saved by a process killed before it could enter them."""
         recorded = set()
         for line in self._audit.read_lines():
-            recorded.add((line.get("case"), line.get("tag"), line.get("sha256")))
+            entry = (line.get("case"), line.get("tag"), line.get("sha256"))
+            recorded.add(entry)
+        for label in self._list_all():
+            digest = hash_file(label.file)
+            if (label.case, label.tag, digest) not in recorded:
+                self._audit.write(
+                    "label found at start", case=label.case, tag=label.tag, sha256=digest
+                )
+
+    def _list_all(self) -> Iterator[SavedLabel]:
         for tag in self.list_tags():
             for case in sorted(self.list_cases(tag)):
-                digest = hash_file(self._path(case, tag))
-                if (case, tag, digest) not in recorded:
-                    self._audit.write("label found at start", case=case, tag=tag, sha256=digest)
+                label = self.find(case, tag)
+                if label is not None:
+                    yield label
 
     def _keep_replaced(self, case: str, tag: str) -> None:
         file = self._path(case, tag)
@@ -157,8 +172,9 @@ class Labels:
         write_atomically(self._info_path(case, tag), text + "\n")
 
     def _read_info(self, case: str, tag: str) -> dict[str, Any]:
+        file = self._info_path(case, tag)
         try:
-            info = json.loads(self._info_path(case, tag).read_text(encoding="utf-8"))
+            info = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}  # a kill came between label and note; the label is what counts
         return info if isinstance(info, dict) else {}

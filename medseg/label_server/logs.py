@@ -32,34 +32,42 @@ def describe_error(error: BaseException) -> str:
         >>> describe_error(ValueError("ct.nii.gz"))
         'ValueError'
     """
-    return error.message if isinstance(error, MedsegError) else type(error).__name__
+    if isinstance(error, MedsegError):
+        return error.message
+    return type(error).__name__
 
 
 def describe_traceback(error: BaseException) -> list[str]:
     """Return lines that say where an error came from, its causes first and itself last."""
-    lines = []
-    for link in reversed(list(_follow_causes(error))):
-        for frame in traceback.extract_tb(link.__traceback__):
-            lines.append(f"  {frame.filename}:{frame.lineno} in {frame.name}")
-        if isinstance(link, BaseExceptionGroup):
-            for part in link.exceptions:
+    lines: list[str] = []
+    for cause in reversed(_list_causes(error)):
+        lines.extend(_list_frames(cause))
+        if isinstance(cause, BaseExceptionGroup):
+            for part in cause.exceptions:
                 lines.extend(describe_traceback(part))
-        lines.append(_name_error(link))
+        lines.append(_name_error(cause))
     return lines
 
 
-def _follow_causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        yield link
-        link = link.__cause__ or link.__context__
+def _list_frames(error: BaseException) -> Iterator[str]:
+    for frame in traceback.extract_tb(error.__traceback__):
+        yield f"  {frame.filename}:{frame.lineno} in {frame.name}"
+
+
+def _list_causes(error: BaseException) -> list[BaseException]:
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:  # an error may be raised from itself
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return causes
 
 
 def _name_error(error: BaseException) -> str:
     name = type(error).__name__
-    return f"{name}: {error.message}" if isinstance(error, MedsegError) else name
+    if isinstance(error, MedsegError):
+        return f"{name}: {error.message}"
+    return name
 
 
 class LogFormatter(logging.Formatter):
@@ -67,27 +75,36 @@ class LogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text: one line, and those of its traceback."""
-        package = record.name.partition(".")[0]
-        if package in TRUSTED:
-            message = record.getMessage().strip()
-        else:
-            message = f"message withheld ({Path(record.pathname).name}:{record.lineno})"
+        message = _select_message(record)
         lines = [f"{record.levelname}: {record.name}: {message}"]
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None:
-            lines.extend(describe_traceback(error))
+        if record.exc_info:
+            _, error, _ = record.exc_info
+            if error is not None:
+                lines.extend(describe_traceback(error))
         return "\n".join(lines)
+
+
+def _select_message(record: logging.LogRecord) -> str:
+    package = record.name.partition(".")[0]
+    if package in TRUSTED:
+        return record.getMessage().strip()
+    file = Path(record.pathname).name
+    return f"message withheld ({file}:{record.lineno})"
 
 
 def withhold_texts() -> None:
     """Print logs, warnings and uncaught exceptions of this process without others' texts."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LogFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    # Libraries such as pydicom and MLflow bring handlers of their own, some of them later.
+    logging.Handler.format = _format_record  # type: ignore[method-assign]
     logging.raiseExceptions = False  # logging would print the message that it could not format
     warnings.showwarning = _show_warning
     sys.excepthook = _show_exception
     threading.excepthook = _show_thread_exception
+
+
+def _format_record(self: logging.Handler, record: logging.LogRecord) -> str:
+    return LogFormatter().format(record)
 
 
 def _show_warning(
@@ -107,5 +124,7 @@ def _show_exception(_: type[BaseException], error: BaseException, __: object) ->
 
 
 def _show_thread_exception(arguments: threading.ExceptHookArgs) -> None:
-    if arguments.exc_value is not None and arguments.exc_type is not SystemExit:
-        _show_exception(arguments.exc_type, arguments.exc_value, None)
+    error = arguments.exc_value
+    if error is None or isinstance(error, SystemExit):
+        return
+    _show_exception(type(error), error, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,16 +26,20 @@ def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
     sees nothing someone should look first.
     """
     quality = segmentation.quality
-    expected = 0.0 if quality.expected is None else round(quality.expected, 4)
-    lower = None if quality.lower is None else round(quality.lower, 4)
-    labels = {name: round(label.expected, 4) for name, label in quality.labels.items()}
+    labels = {}
+    for name, label in quality.labels.items():
+        labels[name] = _round(label.expected)
     return {
-        "expected": expected,
-        "lower": lower,
+        "expected": _round(quality.expected) or 0.0,
+        "lower": _round(quality.lower),
         "is_calibrated": quality.is_calibrated,
         "review": quality.review,
         "labels": labels,
     }
+
+
+def _round(dice: float | None) -> float | None:
+    return None if dice is None else round(dice, 4)
 
 
 class Scores:
@@ -71,9 +76,10 @@ def order_worst_first(cases: Sequence[str], scores: Mapping[str, CaseQuality]) -
         ['c', 'b', 'a']
     """
 
-    def rank(case: str) -> tuple[bool, float, str]:
-        quality = scores.get(case, {})
-        expected = float(quality.get("expected", 1.0))
-        return case not in scores, expected, case
+    def rank(case: str) -> tuple[float, str]:
+        quality = scores.get(case)
+        if quality is None:
+            return math.inf, case
+        return quality.get("expected", 1.0), case
 
     return sorted(cases, key=rank)

@@ -26,11 +26,15 @@ UNUSED: dict[str, Sequence[str]] = {
 
 def install_shims() -> None:
     """Put an empty module in the place of each package that is not installed."""
-    packages = {name.partition(".")[0] for name in UNUSED}
-    absent = {package for package in packages if importlib.util.find_spec(package) is None}
-    for name, attributes in UNUSED.items():
-        if name.partition(".")[0] in absent and name not in sys.modules:
-            sys.modules[name] = _make_shim(name, attributes)
+    absent = [name for name in UNUSED if not _is_installed(name)]
+    for name in absent:
+        if name not in sys.modules:
+            sys.modules[name] = _make_shim(name, UNUSED[name])
+
+
+def _is_installed(name: str) -> bool:
+    package = name.partition(".")[0]
+    return importlib.util.find_spec(package) is not None
 
 
 def _make_shim(name: str, attributes: Sequence[str]) -> ModuleType:

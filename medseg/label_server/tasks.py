@@ -71,7 +71,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
 
     def get_path(self, validate: bool = True) -> str:
         """Return the file of the served weights."""
-        return str(Versions(self._state).find_served().load_bundle().weights)
+        bundle = Versions(self._state).find_served().load_bundle()
+        return str(bundle.weights)
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segment the case, or the uploaded image, that a request names.
@@ -109,10 +110,12 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         if is_plain_name(image):
             return self._datastore.read_volume(image)
         file = resolve_path(Path(image))
-        allowed = (resolve_path(self._state.uploads), resolve_path(self._state.sessions))
-        if not any(folder in file.parents for folder in allowed):
+        uploads = resolve_path(self._state.uploads)
+        sessions = resolve_path(self._state.sessions)
+        if uploads not in file.parents and sessions not in file.parents:
             raise HTTPException(404, "there is no such case")
-        return read_scan(Scan("upload", ((file,),)), len(self._spec.channels))
+        upload = Scan("upload", ((file,),))
+        return read_scan(upload, len(self._spec.channels))
 
 
 def _choose_tag(request: Mapping[str, Any]) -> str:
@@ -201,7 +204,8 @@ def _print_event(event: Event) -> None:
         case Progress(task, done, total):
             _print(f"{task}: {done} of {total}")
         case ValidationDone():
-            _print(f"step {event.step}: Dice {event.scores['dice']['mean']:.4f}")
+            dice = event.scores["dice"]["mean"]
+            _print(f"step {event.step}: Dice {dice:.4f}")
 
 
 def _print(text: str) -> None:
@@ -284,21 +288,27 @@ class WorstFirst(Strategy):  # type: ignore[misc]
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose a case; one that somebody else was just offered comes last."""
-        scores = Scores(self._state, Versions(self._state).find_served()).read()
+        served = Versions(self._state).find_served()
+        scores = Scores(self._state, served).read()
         ordered = order_worst_first(datastore.get_unlabeled_images(), scores)
         if not ordered:
             return None
         client = request.get("client_id")
-        free = [case for case in ordered if not _is_reserved(datastore, case, client)]
-        case = free[0] if free else ordered[0]
-        return {"id": case, "quality": scores.get(case)}
+        chosen = ordered[0]
+        for case in ordered:
+            if not _is_reserved(datastore, case, client):
+                chosen = case
+                break
+        return {"id": chosen, "quality": scores.get(chosen)}
 
 
 def _is_reserved(datastore: Datastore, case: str, client: object) -> bool:
     """Tell whether a case was offered to another client not long ago."""
-    offers = datastore.get_image_info(case).get("strategy", {})
-    for offer in offers.values():
+    info = datastore.get_image_info(case)
+    for offer in info.get("strategy", {}).values():
+        if offer.get("client_id") == client:
+            continue
         age = time.time() - offer.get("ts", 0)
-        if offer.get("client_id") != client and age < RESERVED_SECONDS:
+        if age < RESERVED_SECONDS:
             return True
     return False

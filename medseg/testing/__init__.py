@@ -4,6 +4,7 @@
 that a package subclasses in its own tests; each lies in a module of its own, and importing that
 module imports pytest.
 
+* ``medseg.testing.dataset_layouts``: the contract of a layout of data sets.
 * ``medseg.testing.image_formats``: the contract of an image format.
 * ``medseg.testing.backends``: the contract of a backend.
 * ``medseg.testing.result_formats``: the contract of a result format.

@@ -1,4 +1,4 @@
-"""``medseg train --fold all``: every fold trained, and one bundle made of them."""
+"""Cross-validation: every fold is trained, and one bundle is made of all their networks."""
 
 from __future__ import annotations
 
@@ -7,53 +7,43 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from medseg._support.files import atomic_file
+from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import MODELS
-from medseg.bundle.spec import BundleSpec
 from medseg.datasets.dataset import Folds
-from medseg.errors import BundleError, Fault
-from medseg.events import CrossValidationDone, Listener, RunStarted, notify
+from medseg.events import CrossValidationDone, Listener, notify
 from medseg.metrics.statistics import compute_statistics
-from medseg.networks.unet import network_definition
 from medseg.training.distributed import ProcessGroup
-from medseg.training.finish import Ending, finish
-from medseg.training.fold_results import read_fold
 from medseg.training.keep_largest import join_folds
-from medseg.training.model_card import Facts, FoldFacts, cross_validation_rows
-from medseg.training.refinement.stage import corrector_of
-from medseg.training.runs import TrainingRun, begin_run, open_fold_run, require_same_cases
-
-
-def refuse_refiner(spec: BundleSpec) -> None:
-    """Make sure that the networks of all folds can be one bundle.
-
-    Raises:
-        BundleError: If it wants a refiner.
-    """
-    if corrector_of(spec) is not None:
-        raise BundleError(
-            "--fold all makes one bundle of all folds' networks, and a bundle holds one refiner",
-            [Fault("refinement", 'train single folds, or set refinement to null or kind "joint"')],
-        )
+from medseg.training.model_card import cross_validation_rows
+from medseg.training.report import FoldSummary, TrainingReport, read_report
+from medseg.training.runs import (
+    TrainingRun,
+    begin_run,
+    open_fold_run,
+    require_same_cases,
+    run_started,
+)
+from medseg.training.trained_bundle import write_trained_bundle
 
 
 def train_folds(
     run: TrainingRun,
     folds: Folds,
-    train_one: Callable[[TrainingRun], None],
+    train_fold: Callable[[TrainingRun], None],
+    assemble: Callable[[Sequence[TrainingRun]], None],
     group: ProcessGroup,
-    started: Callable[[str], RunStarted],
-    listeners: Sequence[Listener],
 ) -> None:
     """Train the folds that are not finished, each an ordinary run, and make one bundle of all.
 
     Args:
         run: The cross-validation.
-        folds: Their numbers, and which cases they are made of.
-        train_one: Trains the run of one fold, or goes on with it.
-        group: The processes that train together.
-        started: From the data's fingerprint, the event that the bundle is being made.
-        listeners: Told of the bundle; ``train_one`` has its own.
+        folds: The numbers of its folds, and a fingerprint of its cases.
+        train_fold: Trains the run of one fold, or resumes it.
+        assemble: Makes one bundle of the finished runs of all folds.
+        group: The processes that train together; the main one assembles.
 
     Raises:
         CheckpointError: If it began with other cases.
@@ -63,59 +53,74 @@ def train_folds(
     elif group.is_main:
         begin_run(run, folds.content_hash)
     group.barrier()
-    with run.folder.locked() if group.is_main else contextlib.nullcontext():
-        runs = [open_fold_run(run, fold) for fold in folds.numbers]
-        for one in runs:
-            if not one.folder.is_finished:
-                train_one(one)
+    lock = run.folder.locked() if group.is_main else contextlib.nullcontext()
+    with lock:
+        fold_runs = [open_fold_run(run, fold) for fold in folds.numbers]
+        for fold_run in fold_runs:
+            if not fold_run.folder.is_finished:
+                train_fold(fold_run)
         if group.is_main:
-            _assemble(run, runs, folds.numbers, started, listeners)
+            assemble(fold_runs)
 
 
-def _assemble(
+def assemble_folds(
     run: TrainingRun,
-    runs: Sequence[TrainingRun],
-    folds: Sequence[int],
-    started: Callable[[str], RunStarted],
+    fold_runs: Sequence[TrainingRun],
+    device: torch.device,
     listeners: Sequence[Listener],
 ) -> None:
-    """Make the folder a whole bundle of all folds' networks; ``metrics.json`` comes last."""
-    folder, spec = run.folder, run.spec
-    results = [read_fold(one.folder) for one in runs]
-    event = started(results[0].fingerprint)
-    notify(listeners, event)
-    members = tuple(f"fold_{fold}.pt" for fold in folds)
-    for one, member in zip(runs, members, strict=True):
-        _copy(one.folder.weights, folder.path / MODELS / member)
-    # For readers of MONAI Bundles that know one network only.
-    _copy(runs[0].folder.weights, folder.weights)
-    held_back = join_folds([result.held_back for result in results])
-    finding = held_back.decide()
-    ending = Ending(
-        held_back=held_back,
-        finding=finding,
-        network=network_definition(spec, supervised=False),
-        members=members,
-    )
-    scored = [result.held_back.finished(finding).cases for result in results]
-    folded = [
-        FoldFacts(fold, len(cases), result.best_step, compute_statistics(cases, ["dice"])["dice"])
-        for fold, result, cases in zip(folds, results, scored, strict=True)
-    ]
-    facts = Facts(
-        training_cases=sum(map(len, scored)),
-        validation_cases=sum(map(len, scored)),
+    """Make the folder of a cross-validation a bundle of all folds' networks.
+
+    Args:
+        run: The cross-validation.
+        fold_runs: The finished runs of its folds.
+        device: Where they were trained.
+        listeners: Notified that the bundle is made, of the scores, and that it is complete.
+
+    Raises:
+        CheckpointError: If the ``metrics.json`` of a fold is damaged.
+        OutputError: If a file cannot be written.
+    """
+    reports = [read_report(fold_run.folder) for fold_run in fold_runs]
+    report = _join_reports(run, reports, device)
+    notify(listeners, run_started(run, report.provenance, run.spec.training.steps))
+    members = []
+    for fold_run in fold_runs:
+        member = f"fold_{fold_run.fold}.pt"
+        _copy_file(fold_run.folder.weights, run.folder.path / MODELS / member)
+        members.append(member)
+    # For readers of MONAI bundles that know one network only.
+    _copy_file(fold_runs[0].folder.weights, run.folder.weights)
+    notify(listeners, CrossValidationDone(cross_validation_rows(report.folds)))
+    write_trained_bundle(run, report, listeners, tuple(members))
+
+
+def _join_reports(
+    run: TrainingRun, reports: Sequence[TrainingReport], device: torch.device
+) -> TrainingReport:
+    """Make one report of those of all folds; every case is held out in one of them."""
+    held_out = join_folds([report.held_out for report in reports])
+    finding = held_out.decide()
+    summaries = []
+    for report in reports:
+        cases = report.held_out.postprocessed(finding).cases
+        dice = compute_statistics(cases, ["dice"])["dice"]
+        summaries.append(FoldSummary(report.fold, len(cases), report.best_step, dice))
+    total = sum(summary.cases for summary in summaries)
+    fingerprint = reports[0].fingerprint
+    return TrainingReport(
         fold=run.fold,
-        best_step=max(result.best_step for result in results),
-        fingerprint=results[0].fingerprint,
-        provenance=event.provenance,
+        training_cases=total,
+        validation_cases=total,
+        best_step=max(report.best_step for report in reports),
+        fingerprint=fingerprint,
+        provenance=collect_provenance(device) | {"data.fingerprint": fingerprint},
+        held_out=held_out,
         lineage=run.lineage,
-        folds=folded,
+        folds=summaries,
     )
-    notify(listeners, CrossValidationDone(cross_validation_rows(folded)))
-    finish(run, ending, facts, listeners)
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy_file(source: Path, target: Path) -> None:
     with atomic_file(target) as temporary:
         shutil.copyfile(source, temporary)

@@ -1,7 +1,7 @@
-"""Several processes that train one network together, started by ``torchrun``.
+"""Data-parallel training of one network in several processes, started by ``torchrun``.
 
-Each process takes its share of every batch; gradients are averaged. The first process alone
-validates, writes and speaks.
+Each process takes its share of every batch, and gradients are averaged. The main process alone
+validates, writes files and notifies listeners.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import torch
 
 from medseg.errors import MedsegError
 
-LONGEST_WAIT = timedelta(hours=6)
-"""How long the others wait for the first, which prepares data and validates."""
+TIMEOUT = timedelta(hours=6)
+"""How long the others wait for the main process, which prepares data and validates."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """One process' place among those that train together.
+    """This process' place among those that train one network together.
 
     Attributes:
-        rank: 0 for the first.
-        size: How many there are.
+        rank: 0 for the main process.
+        size: The number of processes.
     """
 
     rank: int = 0
@@ -38,21 +38,23 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process validates, writes and speaks."""
+        """Whether this process validates, writes files and notifies listeners."""
         return self.rank == 0
 
-    def broadcast(self, word: str) -> str:
-        """Return what the first process passes here, in every process."""
-        return word if self.size == 1 else str(idist.broadcast(word, src=0, safe_mode=True))
+    def broadcast(self, text: str) -> str:
+        """Return, in every process, the text that the main process passes."""
+        if self.size == 1:
+            return text
+        return str(idist.broadcast(text, src=0, safe_mode=True))
 
-    def main_first(self, act: Callable[[], _T]) -> _T:
-        """Let the first process act, then the others, who find what it made."""
-        if self.is_main:
-            done = act()
+    def main_first(self, action: Callable[[], _T]) -> _T:
+        """Let the main process do something first; the others then find the files it made."""
+        if not self.is_main:
             self.barrier()
-            return done
+            return action()
+        result = action()
         self.barrier()
-        return act()
+        return result
 
     def barrier(self) -> None:
         """Wait until every process is here."""
@@ -60,18 +62,19 @@ class ProcessGroup:
             idist.barrier()
 
     def local_items(self, batch_size: int) -> range:
-        """Return the items of a batch that this process takes.
+        """Return which items of a batch this process takes.
 
         Raises:
-            MedsegError: If the batch cannot be shared equally.
+            MedsegError: If the batch cannot be divided equally.
         """
         if batch_size % self.size:
             raise MedsegError(
-                f"training.batch_size {batch_size} cannot be shared by {self.size} processes; "
+                f"training.batch_size {batch_size} cannot be divided among {self.size} processes; "
                 f"make it a multiple of {self.size}"
             )
         each = batch_size // self.size
-        return range(self.rank * each, (self.rank + 1) * each)
+        first = self.rank * each
+        return range(first, first + each)
 
 
 SINGLE_PROCESS = ProcessGroup()
@@ -85,14 +88,15 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
         yield SINGLE_PROCESS
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
-    idist.initialize(backend, timeout=LONGEST_WAIT)
+    idist.initialize(backend, timeout=TIMEOUT)
     try:
+        # All ranks must ask at once: ignite's first question is a collective operation.
         yield ProcessGroup(idist.get_rank(), idist.get_world_size())
     finally:
         idist.finalize()
 
 
-def local_device(device: torch.device) -> torch.device:
+def select_local_device(device: torch.device) -> torch.device:
     """Return this process' own GPU where ``torchrun`` started one process per GPU."""
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))

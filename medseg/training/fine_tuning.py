@@ -1,24 +1,24 @@
 """Fine-tuning: a network starts from the weights of a trained bundle.
 
 Which weights belong to labels and which to channels is not read off layer names: a copy of the
-network with one label (or channel) more shows where its shapes grow. So the rules hold for any
-network of MONAI.
+network with one label (or channel) more shows along which axes its weights grow. So the rules
+hold for any network of MONAI.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import Bundle, differences
+from medseg.bundle.bundle import Bundle, list_differences
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
-from medseg.bundle.weights import Weights, load_weights
+from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError
-from medseg.networks.refiner import coarse_weights
+from medseg.networks.refiner import select_coarse_weights
 from medseg.networks.unet import build_network
 from medseg.training.lineage import (
     Sources,
@@ -29,76 +29,136 @@ from medseg.training.lineage import (
 )
 
 Shapes = Mapping[str, torch.Size]
+"""Name of a weight → its shape."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
-    """A weight with one slice per class or channel.
+class _SlicedWeight:
+    """A weight with one slice per output class or input channel.
 
     Attributes:
         axes: The axes of these slices; two where classes meet classes.
-        sources: Which of the parent's slices goes to each.
-        zero: Whether slices without a source start at zero.
+        sources: Which of the parent's slices each slice starts from.
+        zero_new: Whether slices without a source start at zero.
     """
 
     axes: tuple[int, ...]
     sources: Sources
-    zero: bool = False
+    zero_new: bool = False
+
+    def fits(self, shape: torch.Size, parent_shape: torch.Size) -> bool:
+        """Return whether the parent's weight has this shape, but for the number of slices."""
+        if len(parent_shape) != len(shape):
+            return False
+        highest = max((source for source in self.sources if source is not None), default=0)
+        for axis, (size, parent_size) in enumerate(zip(shape, parent_shape, strict=True)):
+            if axis not in self.axes:
+                if size != parent_size:
+                    return False
+            elif size != len(self.sources) or parent_size <= highest:
+                return False
+        return True
+
+    def load_into(self, tensor: torch.Tensor, parent: torch.Tensor) -> None:
+        """Overwrite the slices that have a source with the parent's."""
+        if self.zero_new:
+            tensor.zero_()
+        known = [(to, source) for to, source in enumerate(self.sources) if source is not None]
+        if not known:
+            return
+        targets, sources = zip(*known, strict=True)
+        taken_over = parent[_slice_index(parent.shape, self.axes, sources)]
+        tensor[_slice_index(tensor.shape, self.axes, targets)] = taken_over.to(tensor)
 
 
 class InitialWeights:
-    """The weights of a parent, ready to be laid into the networks of a bundle.
+    """The weights of a parent, ready to be loaded into the networks of a bundle.
 
     Args:
         spec: The bundle to train.
         parent: The trained bundle to start from.
 
     Raises:
-        CheckpointError: If the parent has no weights, they are damaged, or they are of a network
-            that is built differently.
+        CheckpointError: If the parent has no weights, they are damaged, or they belong to a
+            network that is built differently.
     """
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
-        self._weights = coarse_weights(load_weights(initial_weights_file(parent)))
+        self._weights = select_coarse_weights(load_weights(initial_weights_file(parent)))
         shapes = _shapes(spec)
-        columns = channel_sources(parent.spec, spec)
-        self._places = {
-            **{
-                name: _Places(axes, columns, zero=any_known(columns))
-                for name, axes in _grown(shapes, _shapes(_with_one_channel_more(spec))).items()
-            },
-            **{
-                name: _Places(axes, label_sources(parent.spec, spec))
-                for name, axes in _grown(shapes, _shapes(_with_one_label_more(spec))).items()
-            },
-        }
-        self._shared = _shared(shapes, self._places, self._weights, spec, parent)
+        self._sliced = _find_sliced_weights(spec, parent.spec, shapes)
+        self._shared = self._find_shared_weights(spec, parent, shapes)
 
     def load_into(self, network: nn.Module) -> None:
-        """Overwrite a freshly initialised network's weights with what is taken over."""
+        """Overwrite a newly initialised network's weights with what is taken over."""
         with torch.no_grad():
             for name, tensor in _tensors(network).items():
                 if name in self._shared:
                     tensor.copy_(self._weights[name])
-                elif name in self._places and name in self._weights:
-                    _lay_slices(tensor, self._weights[name], self._places[name])
+                elif name in self._sliced and name in self._weights:
+                    self._sliced[name].load_into(tensor, self._weights[name])
+
+    def _find_shared_weights(
+        self, spec: BundleSpec, parent: Bundle, shapes: Shapes
+    ) -> frozenset[str]:
+        """Return the names of the weights that are copied as they are.
+
+        Raises:
+            CheckpointError: If inference needs a weight that the parent lacks in this shape.
+        """
+        inference_network = _build_on_meta(spec, supervised=False)
+        needed = _tensors(inference_network).keys() & shapes.keys()
+        unlike = [name for name in needed if not self._fits(name, shapes)]
+        if unlike:
+            raise CheckpointError(
+                "the weights belong to a network that is built differently; give this bundle the "
+                "parent's 'network' section, or train without --from",
+                source=parent.folder,
+                detail=_describe_mismatch(spec, parent.spec, unlike),
+            )
+        unsliced = shapes.keys() - self._sliced.keys()
+        return frozenset(name for name in unsliced if self._fits(name, shapes))
+
+    def _fits(self, name: str, shapes: Shapes) -> bool:
+        """Return whether the parent has this weight in a shape that can be taken over."""
+        if name not in self._weights:
+            return False
+        parent_shape = self._weights[name].shape
+        if name in self._sliced:
+            return self._sliced[name].fits(shapes[name], parent_shape)
+        return parent_shape == shapes[name]
 
 
-def _lay_slices(tensor: torch.Tensor, parent: torch.Tensor, places: _Places) -> None:
-    if places.zero:
-        tensor.zero_()
-    known = [(here, there) for here, there in enumerate(places.sources) if there is not None]
-    if known:
-        here, there = zip(*known, strict=True)
-        found = parent[_index(parent.shape, places.axes, there)]
-        tensor[_index(tensor.shape, places.axes, here)] = found.to(tensor)
+def _find_sliced_weights(
+    spec: BundleSpec, parent: BundleSpec, shapes: Shapes
+) -> dict[str, _SlicedWeight]:
+    """Find the weights that have one slice per input channel or output class."""
+    sliced = {}
+    sources = channel_sources(parent, spec)
+    # A new channel at zero adds nothing, so that the network first answers as its parent did.
+    zero_new = any_known(sources)
+    with_channel = _shapes(_add_channel(spec))
+    for name, axes in _grown_axes(shapes, with_channel).items():
+        sliced[name] = _SlicedWeight(axes, sources, zero_new)
+    sources = label_sources(parent, spec)
+    with_label = _shapes(_add_label(spec))
+    for name, axes in _grown_axes(shapes, with_label).items():
+        sliced[name] = _SlicedWeight(axes, sources)
+    return sliced
 
 
-def _index(
-    shape: torch.Size, axes: Sequence[int], chosen: Sequence[int]
+def _describe_mismatch(spec: BundleSpec, parent: BundleSpec, unlike: Collection[str]) -> str:
+    """Name the fields that make the networks differ, or the first weight that does not fit."""
+    changes = list_differences(parent, spec)
+    network_changes = [change for change in changes if change.startswith("network.")]
+    return "; ".join(network_changes) or min(unlike)
+
+
+def _slice_index(
+    shape: torch.Size, axes: Sequence[int], slices: Sequence[int]
 ) -> tuple[torch.Tensor, ...]:
-    """Return the index of all that lies on the chosen places of these axes."""
-    rows = [chosen if axis in axes else range(size) for axis, size in enumerate(shape)]
+    """Return the index of all that lies in the given slices of these axes."""
+    rows = [slices if axis in axes else range(size) for axis, size in enumerate(shape)]
     return tuple(torch.from_numpy(row) for row in np.ix_(*rows))
 
 
@@ -107,91 +167,47 @@ def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _shapes(spec: BundleSpec) -> Shapes:
-    return {name: value.shape for name, value in _tensors(_sketch(spec)).items()}
+    network = _build_on_meta(spec, supervised=True)
+    return {name: value.shape for name, value in _tensors(network).items()}
 
 
-def _sketch(spec: BundleSpec, supervised: bool = True) -> nn.Module:
-    """Build a network for its shapes alone, if it can be without memory and arithmetic."""
+def _build_on_meta(spec: BundleSpec, *, supervised: bool) -> nn.Module:
+    """Build a network for its shapes alone, without memory for its weights if it can be."""
     try:
         with torch.device("meta"):
             return build_network(spec, supervised)
     except BundleError as error:
         if "meta" not in str(error):
             raise
+    # Some networks compute with their weights when they are built, which "meta" tensors cannot.
     with torch.random.fork_rng(devices=[]):
         return build_network(spec, supervised)
 
 
-def _grown(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:
-    """Return the weights that grew, and the axes along which they did."""
-    grown = {
-        name: tuple(
-            axis for axis, (a, b) in enumerate(zip(shape, larger[name], strict=True)) if a != b
-        )
-        for name, shape in shapes.items()
-        if name in larger and len(larger[name]) == len(shape)
-    }
-    return {name: axes for name, axes in grown.items() if axes}
+def _grown_axes(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:
+    """Return the weights that are larger in the other network, and along which axes."""
+    grown = {}
+    for name, shape in shapes.items():
+        other = larger.get(name)
+        if other is None or len(other) != len(shape):
+            continue
+        axes = tuple(axis for axis, size in enumerate(shape) if size != other[axis])
+        if axes:
+            grown[name] = axes
+    return grown
 
 
-def _with_one_label_more(spec: BundleSpec) -> BundleSpec:
+def _add_label(spec: BundleSpec) -> BundleSpec:
     """Return a bundle whose network has one output channel more."""
     if spec.regions:
         first = spec.regions[0]
-        again = first.model_copy(update={"paints": first.labels[0]})
-        return spec.model_copy(update={"regions": (again, *spec.regions)})
+        copy = first.model_copy(update={"paints": first.labels[0]})
+        return spec.model_copy(update={"regions": (copy, *spec.regions)})
     label = LabelSpec(index=len(spec.labels) + 1, name="one more")
     return spec.model_copy(update={"labels": (*spec.labels, label)})
 
 
-def _with_one_channel_more(spec: BundleSpec) -> BundleSpec:
-    return spec.model_copy(update={"channels": (*spec.channels, ChannelSpec(name="one more"))})
-
-
-def _shared(
-    shapes: Shapes,
-    places: Mapping[str, _Places],
-    weights: Weights,
-    spec: BundleSpec,
-    parent: Bundle,
-) -> frozenset[str]:
-    """Return the weights that are copied whole.
-
-    Raises:
-        CheckpointError: If inference needs one that the parent does not have in this shape.
-    """
-    whole = {name for name in shapes if name not in places}
-    needed = _tensors(_sketch(spec, supervised=False)).keys()
-    unlike = [
-        name
-        for name in whole & needed
-        if name not in weights or weights[name].shape != shapes[name]
-    ]
-    torn = [
-        name
-        for name in places.keys() & needed
-        if name not in weights or not _fits(name, shapes, places, weights)
-    ]
-    if unlike or torn:
-        fields = [one for one in differences(parent.spec, spec) if one.startswith("network.")]
-        raise CheckpointError(
-            f"the weights of {parent.folder} are of a network that is built differently "
-            f"({'; '.join(fields) or min(unlike + torn)}); give this bundle the parent's "
-            "'network' section, or train without --from"
-        )
-    return frozenset(
-        name for name in whole if name in weights and weights[name].shape == shapes[name]
-    )
-
-
-def _fits(name: str, shapes: Shapes, places: Mapping[str, _Places], weights: Weights) -> bool:
-    """Tell whether the parent's weight has this shape, but for the number of slices."""
-    theirs, ours, axes = weights[name].shape, shapes[name], places[name].axes
-    sources = places[name].sources
-    highest = max((source for source in sources if source is not None), default=0)
-    return len(theirs) == len(ours) and all(
-        ours[axis] == len(sources) and theirs[axis] > highest
-        if axis in axes
-        else ours[axis] == theirs[axis]
-        for axis in range(len(ours))
-    )
+def _add_channel(spec: BundleSpec) -> BundleSpec:
+    """Return a bundle whose network has one input channel more."""
+    channel = ChannelSpec(name="one more")
+    return spec.model_copy(update={"channels": (*spec.channels, channel)})

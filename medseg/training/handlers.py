@@ -1,7 +1,7 @@
-"""What happens around the steps of a training, as MONAI engine handlers.
+"""MONAI engine handlers for what happens around every optimiser step.
 
-One "epoch" of the engine is the whole training, so that each handler counts in steps and a run
-resumed in the middle needs no special case.
+One "epoch" of the engine is the whole training run, so that each handler counts in steps and a
+resumed run needs no special case.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medseg.bundle.spec import TrainingSpec
 from medseg.errors import TrainingError
-from medseg.events import Event, Listener, StepDone, notify
+from medseg.events import Listener, StepDone, notify
 
 
 class StepSeed:
-    """Seed torch anew before every step, so that dropout depends on (seed, step) alone."""
+    """Seed torch before every step, so that dropout depends on the seed and the step alone."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -31,13 +31,14 @@ class StepSeed:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Seed the step about to run."""
+        """Seed the step that is about to run."""
         # An odd multiplier keeps the streams of neighbouring seeds apart.
-        torch.manual_seed((self._seed * 1_000_003 + engine.state.iteration) % 2**63)
+        seed = self._seed * 1_000_003 + engine.state.iteration
+        torch.manual_seed(seed % 2**63)
 
 
 class LearningRate:
-    """Set the learning rate from the step alone: nothing to save, nothing to restore."""
+    """Set the learning rate from the step alone, so that no scheduler state need be saved."""
 
     def __init__(self, training: TrainingSpec) -> None:
         self._training = training
@@ -47,58 +48,63 @@ class LearningRate:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
-        """Set the rate of the step about to run."""
+        """Set the rate of the step that is about to run."""
         for group in engine.optimizer.param_groups:
-            group["lr"] = self.at(engine.state.iteration)
+            group["lr"] = self.rate_at(engine.state.iteration)
 
-    def at(self, step: int) -> float:
-        """Return the rate of a 1-based step."""
+    def rate_at(self, step: int) -> float:
+        """Return the rate of a 1-based step.
+
+        It rises linearly over the warm-up and then follows the schedule; ``poly`` is nnU-Net's,
+        with the exponent 0.9 (Isensee et al. 2021, Nat Methods 18:203).
+        """
         training = self._training
+        warmup = training.warmup_steps
         done = step - 1
-        if done < training.warmup_steps:
-            return training.learning_rate * step / training.warmup_steps
-        progress = (done - training.warmup_steps) / (training.steps - training.warmup_steps)
+        if done < warmup:
+            return training.learning_rate * step / warmup
+        progress = (done - warmup) / (training.steps - warmup)
         match training.schedule:
             case "poly":
-                share = (1 - progress) ** 0.9
+                factor = (1 - progress) ** 0.9
             case "cosine":
-                share = 0.5 * (1 + math.cos(math.pi * progress))
+                factor = 0.5 * (1 + math.cos(math.pi * progress))
             case "constant":
-                share = 1.0
-        return float(training.learning_rate * share)
+                factor = 1.0
+        return float(training.learning_rate * factor)
 
 
 class GradientClip:
-    """Limit the norm of the gradient before the optimiser uses it."""
+    """Clip the norm of the gradient before the optimiser uses it."""
 
-    def __init__(self, largest: float) -> None:
-        self._largest = largest
+    def __init__(self, max_norm: float) -> None:
+        self._max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
-        """Clip the gradients just computed."""
+        """Clip the gradients of this step, unscaled first where the loss was scaled."""
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
-        nn.utils.clip_grad_norm_(engine.network.parameters(), self._largest)
+        nn.utils.clip_grad_norm_(engine.network.parameters(), self._max_norm)
 
 
 class StopOnNan:
-    """End a training whose loss is no number any more, naming the step."""
+    """End a training run whose loss is no longer finite, naming the step."""
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Check the loss just computed, before it spoils the weights."""
+        """Check the loss of this step before it reaches the weights."""
         loss = engine.state.output["loss"].item()
         if not math.isfinite(loss):
+            step = engine.state.iteration
             raise TrainingError(
-                f"the loss became {loss} at step "
-                f"{engine.state.iteration}; lower training.learning_rate, or set "
+                f"the loss became {loss} at step {step}; lower training.learning_rate, or set "
                 "training.precision to fp32, and resume"
             )
 
@@ -108,7 +114,7 @@ class WeightAverage:
 
     Args:
         network: The network in training.
-        decay: Share of the old average that each step keeps.
+        decay: How much of the former average each step keeps, below 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -124,18 +130,18 @@ class WeightAverage:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Move the average towards the weights of the step just done."""
+        """Move the average towards the weights after this step."""
         # The first update copies, so that random weights are never part of the average.
         self.averaged.update_parameters(self._network)
 
 
 class StepReport:
-    """Tell listeners about each step.
+    """Notify listeners of each step.
 
     Args:
-        parts: Gives the parts of the step's loss, before weighting.
-        listeners: Who is told.
-        before: Steps that an earlier stage of the run took.
+        parts: Returns the terms of the step's loss by name, before weighting.
+        listeners: Who is notified.
+        before: Steps that earlier stages of the run took.
     """
 
     def __init__(
@@ -152,35 +158,47 @@ class StepReport:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
-        """Send the step just done."""
-        event: Event = StepDone(
+        """Send the step that was done."""
+        parts = {name: float(value) for name, value in self._parts().items()}
+        event = StepDone(
             step=self._before + engine.state.iteration,
             loss=engine.state.output["loss"].item(),
-            parts={name: float(value) for name, value in self._parts().items()},
+            parts=parts,
             learning_rate=engine.optimizer.param_groups[0]["lr"],
         )
         notify(self._listeners, event)
 
 
 class EverySteps:
-    """Call something every so many steps, and after the last."""
+    """Call an action after every n-th step, and after the last.
 
-    def __init__(self, steps: int, last: int, action: Callable[[int], None]) -> None:
-        self._steps, self._last, self._action = steps, last, action
+    Args:
+        interval: Steps between two calls.
+        last: The last step.
+        action: Called with the number of steps done.
+    """
+
+    def __init__(self, interval: int, last: int, action: Callable[[int], None]) -> None:
+        self._interval, self._last, self._action = interval, last, action
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Call the action, with the number of steps done, if it is time."""
+        """Call the action if it is due."""
         step = engine.state.iteration
-        if step % self._steps == 0 or step == self._last:
+        if step % self._interval == 0 or step == self._last:
             self._action(step)
 
 
 class AtSteps:
-    """Call something after certain steps."""
+    """Call an action after certain steps.
+
+    Args:
+        steps: Which.
+        action: Called with the number of steps done.
+    """
 
     def __init__(self, steps: Sequence[int], action: Callable[[int], None]) -> None:
         self._steps, self._action = frozenset(steps), action
@@ -190,6 +208,6 @@ class AtSteps:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Call the action, with the number of steps done, if this is one of them."""
+        """Call the action if this is one of the steps."""
         if engine.state.iteration in self._steps:
             self._action(engine.state.iteration)

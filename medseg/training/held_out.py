@@ -1,5 +1,7 @@
-"""Held-back scans, segmented by the path users take: how good results are, and how well that
-can be told without knowing the truth."""
+"""Scores of held-out scans, segmented as users will segment, and of corrupted copies of them.
+
+They show how good results are, and how well that can be estimated without a reference.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,71 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medseg.bundle.bundle import Bundle
+from medseg.bundle.spec import BundleSpec
+from medseg.datasets.integrity import open_case
+from medseg.events import Progress, notify
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.metrics.metrics import score_case, score_dice
 from medseg.quality.calibration import TEMPERATURES, CalibrationSample
 from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
-from medseg.training.keep_largest import CaseResults
+from medseg.training.keep_largest import CaseResults, HeldOutResults, join_results
+from medseg.training.session import TrainingSession
+from medseg.training.time_budget import count_corrupted_copies
 from medseg.volume import Array, Volume
+
+_TASK = "scoring held-out cases"
+
+
+def score_held_out(session: TrainingSession) -> HeldOutResults:
+    """Segment the held-out scans of a session with its best weights, and score them.
+
+    Args:
+        session: A session whose run folder has the weights; its listeners are notified of the
+            progress.
+    """
+    spec, dataset = session.spec, session.dataset
+    count = len(dataset.held_out)
+    postprocessings = _list_postprocessings(spec)
+    results: list[list[CaseResults]] = [[] for _ in postprocessings]
+    if count:
+        scored_cases = score_held_out_cases(
+            Segmenter(Bundle(spec, session.run.folder.path), str(session.device)),
+            _open_cases(session),
+            postprocessings,
+            count=count,
+            copies=count_corrupted_copies(spec, session.calibrating),
+            seed=spec.training.seed,
+        )
+        notify(session.listeners, Progress(_TASK, 0, count))
+        for done, case_results in enumerate(scored_cases, start=1):
+            for result, of_case in zip(results, case_results, strict=True):
+                result.append(of_case)
+            notify(session.listeners, Progress(_TASK, done, count))
+    return HeldOutResults(*(join_results(result) for result in results))
+
+
+def _list_postprocessings(spec: BundleSpec) -> list[tuple[str, ...]]:
+    """Return of which labels to keep the largest component: as requested, then what to try."""
+    requested = spec.inference.keep_largest
+    if requested is not None:
+        return [requested]
+    if spec.regions:
+        return [()]
+    return [(), spec.label_set.names]
+
+
+def _open_cases(session: TrainingSession) -> Iterator[HeldOutCase]:
+    dataset = session.dataset
+    for cached, case in zip(dataset.validation, dataset.held_out, strict=True):
+        volume, reference = open_case(case, session.spec)
+        yield HeldOutCase(cached.case_id, volume, reference)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutCase:
-    """One held-back case, open.
+    """One held-out case, open.
 
     Attributes:
         name: What results call it; no patient's name.
@@ -35,78 +90,95 @@ class HeldOutCase:
 def score_held_out_cases(
     segmenter: Segmenter,
     cases: Iterable[HeldOutCase],
-    ways: Sequence[Collection[str]],
+    keep_largest: Sequence[Collection[str]],
     *,
     count: int,
     copies: int,
     seed: int,
-) -> Iterator[tuple[CaseResults, ...]]:
-    """Segment held-back cases and corrupted copies of them.
+) -> Iterator[list[CaseResults]]:
+    """Segment and score held-out cases and corrupted copies of them.
 
     Args:
-        segmenter: With the weights to judge.
+        segmenter: With the weights to score.
         cases: The cases, opened as late as possible.
-        ways: How to finish each result: the ``keep_largest`` of ``Prediction.finish``.
+        keep_largest: Of which labels to keep only the largest component; every scan is scored
+            with each of these.
         count: How many cases there are.
         copies: Corrupted copies to make in all, shared out evenly over cases and kinds.
         seed: Of the corruptions.
 
     Yields:
-        For each case, in order, what it came to in each way.
+        For each case, in order, its results with each of ``keep_largest``.
     """
     for position, case in enumerate(cases):
-        outcomes = _judged(segmenter, case, case.volume, ways, is_clean=True)
+        results = _score_scan(segmenter, case, case.volume, keep_largest, is_clean=True)
         for copy in range(position, copies, count):
-            rng = np.random.default_rng((seed, copy))
-            kind = list(CORRUPTIONS)[copy % len(CORRUPTIONS)]
-            severity = float(rng.uniform(0.1, 1.0))
-            worse = corrupt_volume(case.volume, kind, severity, int(rng.integers(2**31)))
-            made = _judged(segmenter, case, worse, ways, is_clean=False)
-            outcomes = [
-                CaseResults(one.cases, [*one.samples, *other.samples])
-                for one, other in zip(outcomes, made, strict=True)
-            ]
-        yield tuple(outcomes)
+            volume = _corrupt(case.volume, copy, seed)
+            of_copy = _score_scan(segmenter, case, volume, keep_largest, is_clean=False)
+            for number, result in enumerate(of_copy):
+                samples = [*results[number].samples, *result.samples]
+                results[number] = CaseResults(results[number].cases, samples)
+        yield results
 
 
-def _judged(
+def _corrupt(volume: Volume, copy: int, seed: int) -> Volume:
+    """Corrupt a scan; the number of the copy decides how."""
+    rng = np.random.default_rng((seed, copy))
+    kinds = list(CORRUPTIONS)
+    kind = kinds[copy % len(kinds)]
+    severity = float(rng.uniform(0.1, 1.0))
+    return corrupt_volume(volume, kind, severity, int(rng.integers(2**31)))
+
+
+def _score_scan(
     segmenter: Segmenter,
     case: HeldOutCase,
     volume: Volume,
-    ways: Sequence[Collection[str]],
+    keep_largest: Sequence[Collection[str]],
     *,
     is_clean: bool,
 ) -> list[CaseResults]:
+    """Segment one scan and score it with each kind of postprocessing."""
     prediction = segmenter.predict(volume, temperatures=TEMPERATURES)
-    results = [prediction.finish(keep_largest=way) for way in ways]
-    outcomes: list[CaseResults] = []
-    for found in results:
-        # Distances between surfaces take long, and most results are in one piece.
-        equal = (
-            outcome
-            for outcome, other in zip(outcomes, results, strict=False)
-            if np.array_equal(other.labels, found.labels)
-        )
-        outcomes.append(next(equal, None) or _scored(found, case, is_clean))
-    return outcomes
+    segmentations = [prediction.finish(keep_largest=names) for names in keep_largest]
+    results: list[CaseResults] = []
+    for number, segmentation in enumerate(segmentations):
+        same = _find_same_labels(segmentation, segmentations[:number])
+        if same is None:
+            results.append(_score(segmentation, case, is_clean))
+        else:
+            # Surface distances take long, and most results have one component.
+            results.append(results[same])
+    return results
 
 
-def _scored(found: Segmentation, case: HeldOutCase, is_clean: bool) -> CaseResults:
-    if not is_clean:  # only what calibration needs: surfaces take long
-        dice = score_dice(found.labels, case.reference, found.label_set)
-        return CaseResults((), [_sample(found, case, dice, is_clean)])
+def _find_same_labels(segmentation: Segmentation, earlier: Sequence[Segmentation]) -> int | None:
+    """Return the position of the first segmentation with the same label map."""
+    for position, other in enumerate(earlier):
+        if np.array_equal(other.labels, segmentation.labels):
+            return position
+    return None
+
+
+def _score(segmentation: Segmentation, case: HeldOutCase, is_clean: bool) -> CaseResults:
+    labels, label_set = segmentation.labels, segmentation.label_set
+    if not is_clean:
+        # Only what calibration needs: surface distances take long.
+        dice = score_dice(labels, case.reference, label_set)
+        return CaseResults((), [_sample(segmentation, case, dice, is_clean)])
     scores = score_case(
-        found.labels,
+        labels,
         case.reference,
-        found.label_set,
+        label_set,
         case.volume.spacing,
         case=case.name,
         voxel_ml=case.volume.voxel_ml,
     )
-    return CaseResults([scores], [_sample(found, case, scores["dice"], is_clean)])
+    return CaseResults([scores], [_sample(segmentation, case, scores["dice"], is_clean)])
 
 
 def _sample(
-    found: Segmentation, case: HeldOutCase, dice: Mapping[str, float], is_clean: bool
+    segmentation: Segmentation, case: HeldOutCase, dice: Mapping[str, float], is_clean: bool
 ) -> CalibrationSample:
-    return CalibrationSample(case.name, found.confidence, dice, is_clean, found.confidence_at)
+    confidence = segmentation.confidence
+    return CalibrationSample(case.name, confidence, dice, is_clean, segmentation.confidence_at)

@@ -1,4 +1,4 @@
-"""The record of a training: what curves, early stopping and the best weights depend on."""
+"""The history of a training run: what early stopping and the choice of the best weights rest on."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from medseg.events import Event, StepDone
-from medseg.plots.previews import TrainingCurves
+from medseg.plots.curves import TrainingCurves
 
 Scores = Mapping[str, Mapping[str, float]]
+"""``metric → label → mean over cases``; ``mean`` stands among the labels."""
 
-
-DRAWN = ("dice", "ce", "adversarial", "critic")
+DRAWN_PARTS = ("dice", "ce", "adversarial", "critic")
 """Parts of the loss that the curves show, where there are any."""
 
 
 class TrainingHistory:
-    """Remembers every step's loss and every validation's scores; saved with checkpoints.
+    """Records every step's loss and every validation's scores; saved with checkpoints.
 
     Args:
         name: The bundle's name, for the title of the curves.
@@ -32,84 +32,89 @@ class TrainingHistory:
         self.validations: list[tuple[int, Scores]] = []
 
     def __call__(self, event: Event) -> None:
-        """Remember a step."""
-        if isinstance(event, StepDone):
-            self._steps.append((event.step, event.loss, event.learning_rate))
-            for name, value in event.parts.items():
-                self._parts.setdefault(name, []).append((event.step, value))
+        """Record a step; other events are ignored."""
+        if not isinstance(event, StepDone):
+            return
+        self._steps.append((event.step, event.loss, event.learning_rate))
+        for name, value in event.parts.items():
+            self._parts.setdefault(name, []).append((event.step, value))
 
     def add_validation(self, step: int, scores: Scores) -> bool:
-        """Remember a validation; return whether it is the best so far."""
+        """Record a validation; return whether it is the best so far."""
         self.validations.append((step, scores))
         return self.best_step == step
 
     @property
     def best_dice(self) -> float:
-        """Highest mean Dice so far; below any Dice before there is one."""
-        return max((dice for _, dice in self._dice if not math.isnan(dice)), default=-1.0)
+        """Highest mean Dice so far; below any Dice before the first validation."""
+        known = [dice for _, dice in self._mean_dice if not math.isnan(dice)]
+        return max(known, default=-1.0)
 
     @property
     def best_step(self) -> int | None:
-        """Step of the best validation, the first of equals.
+        """Step of the best validation, the first of equals; ``None`` before the first.
 
-        Where no held-back case holds a label and none is found, Dice is no number. Nothing could be
-        better, and nothing tells such weights apart: the latest are taken, which have learned most.
+        Where no held-out case holds a label and none is predicted, Dice is NaN. Nothing could be
+        better, and nothing tells such weights apart, so the latest ones are taken.
         """
-        blank = [step for step, dice in self._dice if math.isnan(dice)]
-        best = [step for step, dice in self._dice if dice == self.best_dice]
-        return next(iter([*blank[-1:], *best]), None)
+        undefined = [step for step, dice in self._mean_dice if math.isnan(dice)]
+        if undefined:
+            return undefined[-1]
+        best_dice = self.best_dice
+        for step, dice in self._mean_dice:
+            if dice == best_dice:
+                return step
+        return None
 
     @property
-    def _dice(self) -> list[tuple[int, float]]:
+    def _mean_dice(self) -> list[tuple[int, float]]:
         return [(step, scores["dice"]["mean"]) for step, scores in self.validations]
 
     def has_stalled(self, patience: int | None) -> bool:
-        """Tell whether the last ``patience`` validations brought nothing better."""
-        if patience is None or self.best_step is None:
+        """Return whether the last ``patience`` validations brought nothing better."""
+        best_step = self.best_step
+        if patience is None or best_step is None:
             return False
-        since = sum(step > self.best_step for step, _ in self.validations)
-        return since >= patience
+        validations_since = sum(step > best_step for step, _ in self.validations)
+        return validations_since >= patience
 
     @property
-    def history(self) -> TrainingCurves:
-        """The record as curves."""
+    def curves(self) -> TrainingCurves:
+        """The history as curves to draw."""
+        parts = {name: self._parts[name] for name in DRAWN_PARTS if name in self._parts}
         return TrainingCurves(
             self._name,
             losses=[(step, loss) for step, loss, _ in self._steps],
-            parts={name: self._parts[name] for name in DRAWN if name in self._parts},
+            parts=parts,
             learning_rates=[(step, rate) for step, _, rate in self._steps],
             validations=tuple(self.validations),
         )
 
     def mean_part(self, name: str, after: int) -> float | None:
-        """Return the mean of a part of the loss over the steps after one; ``None`` without any."""
+        """Return the mean of a part of the loss over the steps after one; ``None`` if none."""
         values = [value for step, value in self._parts.get(name, ()) if step > after]
-        return sum(values) / len(values) if values else None
+        if not values:
+            return None
+        return sum(values) / len(values)
 
     def state(self) -> dict[str, Any]:
-        """Return the record as tensors and plain values."""
-        scores = [
-            [step, {metric: dict(labels) for metric, labels in found.items()}]
-            for step, found in self.validations
-        ]
-        parts = {
-            name: torch.tensor(values, dtype=torch.float64) for name, values in self._parts.items()
-        }
+        """Return the history as tensors and plain values."""
+        validations = []
+        for step, scores in self.validations:
+            plain_scores = {metric: dict(by_label) for metric, by_label in scores.items()}
+            validations.append([step, plain_scores])
+        parts = {}
+        for name, values in self._parts.items():
+            parts[name] = torch.tensor(values, dtype=torch.float64)
         steps = torch.tensor(self._steps, dtype=torch.float64).reshape(-1, 3)
-        return {"steps": steps, "parts": parts, "validations": scores}
+        return {"steps": steps, "parts": parts, "validations": validations}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a saved record."""
-        self._steps = [(int(step), loss, rate) for step, loss, rate in state["steps"].tolist()]
-        self._parts = {
-            name: [(int(step), value) for step, value in values.tolist()]
-            for name, values in state["parts"].items()
-        }
+        """Return to a saved history."""
+        self._steps = []
+        for step, loss, rate in state["steps"].tolist():
+            self._steps.append((int(step), loss, rate))
+        self._parts = {}
+        for name, values in state["parts"].items():
+            self._parts[name] = [(int(step), value) for step, value in values.tolist()]
         self.validations = [(int(step), scores) for step, scores in state["validations"]]
-
-    def forget_after(self, step: int) -> None:
-        """Forget what happened after a step."""
-        self._steps = [one for one in self._steps if one[0] <= step]
-        kept = {n: [one for one in values if one[0] <= step] for n, values in self._parts.items()}
-        self._parts = {name: values for name, values in kept.items() if values}
-        self.validations = [one for one in self.validations if one[0] <= step]

@@ -1,33 +1,33 @@
-"""Whether a label is better off with its largest connected piece alone: decided on held-back cases.
+"""Which labels keep only their largest connected component, decided on held-out cases.
 
-Each held-back case is finished both ways, and the labels are decided one by one. What is taken
-away from a label becomes background, so a label's decision changes no other label's Dice, and none
-can get worse by another's. This is the rule of nnU-Net (Isensee et al. 2021, Nat Methods 18:203):
-keep the largest piece alone where that has the better mean Dice.
+Each held-out case is postprocessed both ways, and labels are decided one by one. What is removed
+from a label becomes background, so a label's decision changes no other label's Dice. This is
+nnU-Net's rule (Isensee et al. 2021, Nat Methods 18:203): keep the largest component alone where
+that has the better mean Dice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from medseg.bundle.spec import LargestDecision, LargestFinding
+from medseg.bundle.spec import KeepLargestDecision, KeepLargestFinding
 from medseg.metrics.metrics import CaseScores
 from medseg.quality.calibration import CalibrationSample
 
-Value = TypeVar("Value")
+MIN_CASES = 5
+"""A label in fewer held-out cases keeps every component: so few say nothing about the next one."""
 
-FEWEST_CASES = 5
-"""A label in fewer held-back cases keeps every piece: so few say nothing about the next one."""
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
 class CaseResults:
-    """What held-back cases came to, finished in one way.
+    """Results of held-out cases with one kind of postprocessing.
 
     Attributes:
         cases: Scores of the scans as they are.
@@ -40,100 +40,128 @@ class CaseResults:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutResults:
-    """What held-back cases came to, in each way that may be chosen.
+    """Results of held-out cases with each postprocessing that may be chosen.
 
     Attributes:
-        as_asked: Finished as the bundle asks; with every piece where that is to be decided.
-        largest: The same cases with the largest piece of each label alone, in the same order;
+        requested: With what the bundle requests; with every component where that is undecided.
+        largest: The same cases with the largest component of each label alone, in the same order;
             ``None`` where the bundle itself names the labels, and nothing is to be decided.
     """
 
-    as_asked: CaseResults
+    requested: CaseResults
     largest: CaseResults | None = None
 
-    def decide(self) -> LargestFinding | None:
+    def decide(self) -> KeepLargestFinding | None:
         """Decide label by label; ``None`` if there is nothing to decide, or no case to ask."""
-        if self.largest is None or not self.as_asked.cases:
+        if self.largest is None or not self.requested.cases:
             return None
-        pairs = list(zip(self.as_asked.cases, self.largest.cases, strict=True))
-        names = dict.fromkeys(name for case in self.as_asked.cases for name in case.labels)
-        decided = {name: _decide(name, pairs) for name in names}
-        return LargestFinding(labels={name: one for name, one in decided.items() if one})
+        names = dict.fromkeys(name for case in self.requested.cases for name in case.labels)
+        decisions = {}
+        for name in names:
+            decision = _decide_label(name, self.requested.cases, self.largest.cases)
+            if decision is not None:
+                decisions[name] = decision
+        return KeepLargestFinding(labels=decisions)
 
-    def finished(self, finding: LargestFinding | None) -> CaseResults:
-        """Return what the cases come to as was decided."""
+    def postprocessed(self, finding: KeepLargestFinding | None) -> CaseResults:
+        """Return the results with the postprocessing that was decided."""
         if finding is None or self.largest is None:
-            return self.as_asked
-        whole, largest, kept = self.as_asked, self.largest, set(finding.kept)
+            return self.requested
+        kept = set(finding.kept)
+        case_pairs = zip(self.requested.cases, self.largest.cases, strict=True)
+        sample_pairs = zip(self.requested.samples, self.largest.samples, strict=True)
         return CaseResults(
-            [
-                replace(one, labels=dict(one.labels) | _only(other.labels, kept))
-                for one, other in zip(whole.cases, largest.cases, strict=True)
-            ],
-            [
-                replace(
-                    one,
-                    scores=dict(one.scores) | _only(other.scores, kept),
-                    dice=dict(one.dice) | _only(other.dice, kept),
-                    scores_at={
-                        temperature: dict(scores) | _only(other.scores_at[temperature], kept)
-                        for temperature, scores in one.scores_at.items()
-                    },
-                )
-                for one, other in zip(whole.samples, largest.samples, strict=True)
-            ],
+            [_merge_cases(case, largest, kept) for case, largest in case_pairs],
+            [_merge_samples(sample, largest, kept) for sample, largest in sample_pairs],
         )
 
 
-def join_folds(parts: Sequence[HeldOutResults]) -> HeldOutResults:
-    """Return the cases of several folds as one; undecided only if each part is."""
-    largest = [part.largest for part in parts if part.largest is not None]
-    return HeldOutResults(
-        join_results([part.as_asked for part in parts]),
-        join_results(largest) if len(largest) == len(parts) else None,
-    )
+NOTHING_HELD_OUT = HeldOutResults(CaseResults())
+"""Results of a run that was trained on every case."""
 
 
-def join_results(outcomes: Sequence[CaseResults]) -> CaseResults:
-    """Return several cases, or sets of them, finished in one way, as one."""
-    return CaseResults(
-        [case for outcome in outcomes for case in outcome.cases],
-        [sample for outcome in outcomes for sample in outcome.samples],
-    )
+def join_folds(folds: Sequence[HeldOutResults]) -> HeldOutResults:
+    """Return the cases of several folds as one; to be decided only if each fold's are."""
+    requested = join_results([fold.requested for fold in folds])
+    largest = [fold.largest for fold in folds if fold.largest is not None]
+    if len(largest) < len(folds):
+        return HeldOutResults(requested)
+    return HeldOutResults(requested, join_results(largest))
 
 
-def explain(finding: LargestFinding) -> list[str]:
-    """Say for each label what was decided and why, one sentence each."""
-    return [_sentence(name, one) for name, one in finding.labels.items()]
+def join_results(parts: Sequence[CaseResults]) -> CaseResults:
+    """Return several cases, or sets of them, with one kind of postprocessing, as one."""
+    cases: list[CaseScores] = []
+    samples: list[CalibrationSample] = []
+    for part in parts:
+        cases.extend(part.cases)
+        samples.extend(part.samples)
+    return CaseResults(cases, samples)
 
 
-def _decide(name: str, pairs: Sequence[tuple[CaseScores, CaseScores]]) -> LargestDecision | None:
-    """Decide one label on the cases in which it is; ``None`` if it is in no case."""
-    both = [(one.labels[name].dice, other.labels[name].dice) for one, other in pairs]
-    known = np.array([pair for pair in both if not any(map(math.isnan, pair))])
-    if not len(known):
+def explain(finding: KeepLargestFinding) -> list[str]:
+    """Describe for each label what was decided and why, one sentence each."""
+    return [_explain_decision(name, decision) for name, decision in finding.labels.items()]
+
+
+def _decide_label(
+    name: str, cases: Sequence[CaseScores], largest: Sequence[CaseScores]
+) -> KeepLargestDecision | None:
+    """Decide one label on the cases that hold it; ``None`` if no case does."""
+    pairs = []
+    for case, case_with_largest in zip(cases, largest, strict=True):
+        before = case.labels[name].dice
+        after = case_with_largest.labels[name].dice
+        if not math.isnan(before) and not math.isnan(after):
+            pairs.append((before, after))
+    if not pairs:
         return None
-    gains = known[:, 1] - known[:, 0]
-    return LargestDecision(
-        kept=bool(len(known) >= FEWEST_CASES and gains.mean() > 0),
-        dice_before=float(known[:, 0].mean()),
-        dice_after=float(known[:, 1].mean()),
-        cases=len(known),
+    dice = np.array(pairs)
+    gains = dice[:, 1] - dice[:, 0]
+    return KeepLargestDecision(
+        kept=bool(len(pairs) >= MIN_CASES and gains.mean() > 0),
+        dice_before=float(dice[:, 0].mean()),
+        dice_after=float(dice[:, 1].mean()),
+        cases=len(pairs),
         better=int((gains > 0).sum()),
         worse=int((gains < 0).sum()),
     )
 
 
-def _sentence(name: str, one: LargestDecision) -> str:
+def _explain_decision(name: str, decision: KeepLargestDecision) -> str:
     figures = (
-        f"Dice {one.dice_before:.4f} with every piece, {one.dice_after:.4f} with the largest "
-        f"alone, which is better in {one.better} and worse in {one.worse} of {one.cases} cases"
+        f"Dice {decision.dice_before:.4f} with all components, {decision.dice_after:.4f} with the "
+        f"largest alone, which is better in {decision.better} and worse in {decision.worse} of "
+        f"{decision.cases} cases"
     )
-    if one.kept:
-        return f"{name}: only the largest piece is kept ({figures})"
-    few = f"; at least {FEWEST_CASES} cases are needed" if one.cases < FEWEST_CASES else ""
-    return f"{name}: every piece is kept ({figures}{few})"
+    if decision.kept:
+        return f"{name}: only the largest connected component is kept ({figures})"
+    if decision.cases < MIN_CASES:
+        figures += f"; at least {MIN_CASES} cases are needed"
+    return f"{name}: all connected components are kept ({figures})"
 
 
-def _only(values: Mapping[str, Value], names: set[str]) -> dict[str, Value]:
-    return {name: value for name, value in values.items() if name in names}
+def _merge_cases(case: CaseScores, largest: CaseScores, kept: Collection[str]) -> CaseScores:
+    return replace(case, labels=_replace_labels(case.labels, largest.labels, kept))
+
+
+def _merge_samples(
+    sample: CalibrationSample, largest: CalibrationSample, kept: Collection[str]
+) -> CalibrationSample:
+    scores_at = {}
+    for temperature, scores in sample.scores_at.items():
+        scores_at[temperature] = _replace_labels(scores, largest.scores_at[temperature], kept)
+    return replace(
+        sample,
+        scores=_replace_labels(sample.scores, largest.scores, kept),
+        dice=_replace_labels(sample.dice, largest.dice, kept),
+        scores_at=scores_at,
+    )
+
+
+def _replace_labels(
+    values: Mapping[str, _Value], others: Mapping[str, _Value], names: Collection[str]
+) -> dict[str, _Value]:
+    """Return the values by label, with those of some labels replaced."""
+    replaced = {name: value for name, value in others.items() if name in names}
+    return dict(values) | replaced

@@ -1,16 +1,15 @@
-"""Supervised training: MONAI's trainer and evaluator, put together from the bundle."""
+"""Supervised training of a network with MONAI's trainer, put together from the bundle."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from ignite.metrics import Metric
-from monai.engines import SupervisedEvaluator, SupervisedTrainer, Trainer
+from monai.engines import SupervisedTrainer, Trainer
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,14 +17,10 @@ from medseg.bundle.spec import BundleSpec, TrainingSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
-from medseg.labels import LabelSet
-from medseg.metrics.metrics import CaseScores, score_case
-from medseg.metrics.statistics import summarise
-from medseg.networks.decoding import painting_of
-from medseg.networks.inferers import Autocast, training_inferer, window_inferer
+from medseg.networks.inferers import build_training_inferer
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import Supervised, build_network
-from medseg.preprocessing.transforms import IMAGE, LABEL, get_padding_value
+from medseg.networks.unet import SupervisedNetwork, build_network
+from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.handlers import (
@@ -40,38 +35,46 @@ from medseg.training.handlers import (
 )
 from medseg.training.losses import build_loss
 from medseg.training.patches import PatchBatches
+from medseg.training.validation import Validation, validate_network
 
-Scores = Mapping[str, Mapping[str, float]]
-
-DEVICE_SHARE = 0.5
-"""Share of a GPU's free memory that training cases may take to live there."""
+GPU_MEMORY_SHARE = 0.5
+"""Share of a GPU's free memory that training cases may take to be kept there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
-    """What a validation found.
+class Callbacks:
+    """What a learner calls between its steps, each with the number of steps done.
 
     Attributes:
-        scores: ``metric → label → mean over cases``.
-        cases: The scores of each case.
-        examples: Case id → predicted label indices ``(x, y, z)``, for the first few cases.
+        validate: Called when a validation is due; returns whether to continue.
+        save: Called when a checkpoint is due; may shorten the training run.
+        after_step: Called after every step, when all else is done; may shorten the training run.
+        snapshot: Called after the steps in ``snapshot_steps``.
+        snapshot_steps: After which steps.
     """
 
-    scores: Scores
-    cases: Sequence[CaseScores]
-    examples: Mapping[str, torch.Tensor]
+    validate: Callable[[int], bool]
+    save: Callable[[int], None]
+    after_step: Callable[[int], None] | None = None
+    snapshot: Callable[[int], None] | None = None
+    snapshot_steps: Sequence[int] = ()
 
 
 class Learner:
-    """A network, its optimiser and its data: one training, step by step.
+    """A network, its optimiser and its data: one training run, step by step.
 
     Args:
         spec: The bundle.
         cases: Training cases.
         device: Where to compute.
-        listeners: Told about every step.
+        listeners: Notified of every step.
         group: The processes that train together.
-        initial_weights: Weights to start from, where not from chance alone.
+        initial_weights: Weights to start from; random ones unless given.
+
+    Attributes:
+        network: The network, whose inference weights are among its own.
+        batches: Where patches come from.
+        step: The number of steps done.
     """
 
     def __init__(
@@ -93,14 +96,14 @@ class Learner:
             initial_weights.load_into(self.network)
         if device.type == "cuda":
             self.network.to(memory_format=_channels_last(spec))  # type: ignore[call-overload]
-        self._supervised: nn.Module = Supervised(self.network)
+        self._supervised: nn.Module = SupervisedNetwork(self.network)
         if group.size > 1:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
         self._average = WeightAverage(self.network, training.ema) if training.ema else None
         self._loss = build_loss(spec)
         self.batches = PatchBatches(
-            on_device(cases, device),
+            move_to_gpu(cases, device),
             training,
             dims=spec.network.dims,
             padding=get_padding_value(spec),
@@ -113,15 +116,20 @@ class Learner:
 
     @property
     def spec(self) -> BundleSpec:
-        """The bundle, with the steps that the training is set to take by now."""
+        """The bundle, with the number of steps that the run is set to take by now."""
         return self._spec
 
-    def shorten(self, steps: int) -> None:
-        """Set the training to end after fewer steps, from within ``save`` or ``look``.
+    @property
+    def inference_network(self) -> nn.Module:
+        """The network to validate and save: the averaged one where the bundle uses an EMA."""
+        return self._average.averaged.module if self._average else self.network
 
-        The learning rate goes on along the shorter schedule. A training restored from what was
-        saved then, with the bundle as it is then, takes the same steps; so whoever shortens it
-        saves it at the same step.
+    def shorten(self, steps: int) -> None:
+        """Set the run to end after fewer steps, from within ``save`` or ``after_step``.
+
+        The learning rate continues along the shorter schedule. A run restored from what was saved
+        then, with the bundle as it is then, takes the same steps; so whoever shortens it saves a
+        checkpoint at the same step.
 
         Args:
             steps: More than are done, and than the warm-up takes.
@@ -129,92 +137,71 @@ class Learner:
         shorter = self._spec.training.model_copy(update={"steps": steps})
         self._spec = self._spec.model_copy(update={"training": shorter})
 
-    @property
-    def best_guess(self) -> nn.Module:
-        """The network to validate and keep: the averaged one where the bundle wants it."""
-        return self._average.averaged.module if self._average else self.network
-
-    def learn(
-        self,
-        *,
-        validate: Callable[[int], bool],
-        save: Callable[[int], None],
-        look: Callable[[int], None] | None = None,
-        keep: Callable[[int], None] | None = None,
-        keep_after: Sequence[int] = (),
-    ) -> bool:
+    def learn(self, callbacks: Callbacks) -> bool:
         """Take the steps that are left.
 
-        Args:
-            validate: Called with the steps done when a validation is due; returns whether to
-                go on.
-            save: Called with the steps done when a checkpoint is due; may shorten the training.
-            look: Called with the steps done after every step, when all else is done; may shorten
-                the training.
-            keep: Called with the steps done where their number is in ``keep_after``.
-            keep_after: After which steps.
-
         Returns:
-            Whether ``validate`` ended the training before its last step.
+            Whether ``callbacks.validate`` ended the training before its last step.
 
         Raises:
-            TrainingError: If the loss becomes no number.
+            TrainingError: If the loss is no longer finite.
         """
         stopped = False
         while self.step < self._spec.training.steps and not stopped:
-            # Once more for each time that the training is shortened, as if it were resumed.
-            stopped = self._learn(validate, save, look, keep, keep_after)
+            # Once more for each time that the run is shortened, as if it were resumed.
+            stopped = self._learn_until_shortened(callbacks)
         return stopped
 
-    def _learn(
-        self,
-        validate: Callable[[int], bool],
-        save: Callable[[int], None],
-        look: Callable[[int], None] | None,
-        keep: Callable[[int], None] | None,
-        keep_after: Sequence[int],
-    ) -> bool:
+    def _learn_until_shortened(self, callbacks: Callbacks) -> bool:
         training = self._spec.training
         stopped = False
 
-        def validate_or_stop(step: int) -> None:
+        def validate(step: int) -> None:
             nonlocal stopped
             self.step = step
-            if not validate(step):
+            if not callbacks.validate(step):
                 stopped = step < training.steps
                 trainer.terminate()
 
-        def save_or_look(act: Callable[[int], None], step: int) -> None:
+        def call(action: Callable[[int], None], step: int) -> None:
             self.step = step
-            act(step)
-            if self._spec.training is not training:
+            action(step)
+            is_shortened = self._spec.training is not training
+            if is_shortened:
                 trainer.terminate()
 
-        handlers: list[Any] = [
-            StepSeed(training.seed),
-            LearningRate(training),
-            StopOnNan(),
-            *([GradientClip(training.gradient_clip)] if training.gradient_clip else []),
-            *([self._average] if self._average else []),
-            StepReport(self.parts, self._listeners),
-            *([AtSteps(keep_after, keep)] if keep else []),
-            EverySteps(training.validate_every, training.steps, validate_or_stop),
-            EverySteps(training.checkpoint_every, training.steps, partial(save_or_look, save)),
-            *([EverySteps(1, training.steps, partial(save_or_look, look))] if look else []),
-        ]
+        handlers = self._step_handlers(training)
+        if callbacks.snapshot is not None:
+            handlers.append(AtSteps(callbacks.snapshot_steps, callbacks.snapshot))
+        save = partial(call, callbacks.save)
+        handlers.append(EverySteps(training.validate_every, training.steps, validate))
+        handlers.append(EverySteps(training.checkpoint_every, training.steps, save))
+        if callbacks.after_step is not None:
+            after_step = partial(call, callbacks.after_step)
+            handlers.append(EverySteps(1, training.steps, after_step))
         self.batches.first = self.step + 1
-        trainer = self._trainer(handlers)
+        trainer = self._build_trainer(handlers)
         continue_after(trainer, self.step, training.steps)
         trainer.run()
         self._scale = self._scaler.state_dict() if self._scaler else None
         return stopped
 
+    def _step_handlers(self, training: TrainingSpec) -> list[Any]:
+        """Return what is done around every step, in running order."""
+        handlers: list[Any] = [StepSeed(training.seed), LearningRate(training), StopOnNan()]
+        if training.gradient_clip:
+            handlers.append(GradientClip(training.gradient_clip))
+        if self._average:
+            handlers.append(self._average)
+        handlers.append(StepReport(self.parts, self._listeners))
+        return handlers
+
     def parts(self) -> Mapping[str, torch.Tensor]:
         """Return the parts of the last step's loss, before weighting."""
         return self._loss.parts
 
-    def _trainer(self, handlers: Sequence[Any]) -> Trainer:
-        half = self._precision == torch.float16
+    def _build_trainer(self, handlers: Sequence[Any]) -> Trainer:
+        uses_fp16 = self._precision == torch.float16
         trainer = SupervisedTrainer(
             device=self._device,
             max_epochs=1,
@@ -223,41 +210,32 @@ class Learner:
             network=self._supervised,
             optimizer=self._optimizer,
             loss_function=self._loss,
-            inferer=training_inferer(self._device, self._precision),
+            inferer=build_training_inferer(self._device, self._precision),
             train_handlers=handlers,
             decollate=False,
             optim_set_to_none=True,
-            amp=half,
-            amp_kwargs={"dtype": torch.float16} if half else {},
+            amp=uses_fp16,
+            amp_kwargs={"dtype": torch.float16} if uses_fp16 else {},
         )
-        if half:
+        if uses_fp16:
             self._scaler = trainer.scaler
             if self._scale is not None:
                 trainer.scaler.load_state_dict(self._scale)
         return trainer
 
     def validate(self, cases: Sequence[CachedCase], examples: int = 0) -> Validation:
-        """Segment cases by sliding window and score them, on the network's grid.
-
-        Args:
-            cases: Validation cases.
-            examples: Of how many to keep the prediction.
-        """
-        metric = CaseMetric(self._spec.label_set, cases, examples)
-        evaluator = SupervisedEvaluator(
-            device=self._device,
-            val_data_loader=_Whole(cases),
-            network=self.best_guess,
-            inferer=Autocast(window_inferer(self._spec), self._device, self._precision),
-            key_val_metric={"dice": metric},
-            decollate=False,
+        """Segment and score cases with the inference network; see ``validate_network``."""
+        return validate_network(
+            self.inference_network,
+            cases,
+            self._spec,
+            self._device,
+            self._precision,
+            examples=examples,
         )
-        evaluator.logger.setLevel(logging.CRITICAL)
-        evaluator.run()
-        return Validation(summarise(metric.scores), tuple(metric.scores), dict(metric.examples))
 
     def state(self) -> dict[str, Any]:
-        """Return all that going on needs: tensors and plain values only."""
+        """Return all that a resume needs, as tensors and plain values."""
         return {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -267,10 +245,10 @@ class Learner:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go back to a saved state.
+        """Return to a saved state.
 
         Raises:
-            CheckpointError: If it is of another network.
+            CheckpointError: If it belongs to another network.
         """
         try:
             self.network.load_state_dict(state["network"])
@@ -280,64 +258,23 @@ class Learner:
             self._scale = state["scale"]
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise CheckpointError(f"the checkpoint does not fit this bundle: {error}") from error
+            raise CheckpointError(
+                "the checkpoint does not fit this bundle; resume with the bundle it was made with",
+                detail=str(error),
+            ) from error
 
 
 def continue_after(trainer: Trainer, step: int, steps: int) -> None:
-    """Let a trainer whose one epoch has so many steps go on after a step."""
-    # MONAI and ignite log to stderr on their own; events say the same to whoever listens.
+    """Make a trainer continue after a step; its one epoch has as many steps as the run.
+
+    Args:
+        trainer: A trainer that has not run.
+        step: The number of steps done.
+        steps: The number of steps of the run.
+    """
+    # MONAI and ignite log to stderr; events say the same to those who listen.
     trainer.logger.setLevel(logging.CRITICAL)
     trainer.load_state_dict({"iteration": step, "max_epochs": 1, "epoch_length": steps})
-
-
-class CaseMetric(Metric):  # type: ignore[misc]
-    """Scores whole cases as the evaluator segments them; its value is the mean Dice."""
-
-    def __init__(self, labels: LabelSet, cases: Sequence[CachedCase], examples: int = 0) -> None:
-        self._labels, self._cases, self._wanted = labels, cases, examples
-        self._painting = painting_of(labels)
-        super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
-
-    def reset(self) -> None:
-        """Forget every case."""
-        self.scores: list[CaseScores] = []
-        self.examples: dict[str, torch.Tensor] = {}
-
-    def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Score one case: logits and label, each with a batch axis of 1."""
-        case = self._cases[len(self.scores)]
-        winners = self._painting.compare(output[0][0]).winners.to(torch.int32).cpu()
-        prediction = self._painting.labels(winners.numpy())
-        reference = output[1][0, 0].to(torch.int32).cpu()
-        self.scores.append(
-            score_case(
-                prediction,
-                reference.numpy(),
-                self._labels,
-                case.spacing,
-                case=case.case_id,
-            )
-        )
-        if len(self.examples) < self._wanted:
-            self.examples[case.case_id] = torch.from_numpy(prediction)
-
-    def compute(self) -> float:
-        """Return the mean Dice over labels and cases."""
-        return summarise(self.scores)["dice"]["mean"]
-
-
-class _Whole:
-    """Whole cases as batches of one, opened when their turn comes."""
-
-    def __init__(self, cases: Sequence[CachedCase]) -> None:
-        self._cases = cases
-
-    def __len__(self) -> int:
-        return len(self._cases)
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        for case in self._cases:
-            yield {IMAGE: case.image[None].float(), LABEL: case.label[None].long()}
 
 
 def build_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.Optimizer:
@@ -355,12 +292,12 @@ def build_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.O
     )
 
 
-def on_device(cases: Sequence[CachedCase], device: torch.device) -> Sequence[CachedCase]:
-    """Move the cases onto a GPU if they fit there with room to spare; else leave them on disk."""
+def move_to_gpu(cases: Sequence[CachedCase], device: torch.device) -> Sequence[CachedCase]:
+    """Move the cases onto a GPU if they fit with room to spare; else leave them on disk."""
     if device.type != "cuda":
         return cases
     free, _ = torch.cuda.mem_get_info(device)
-    if sum(case.nbytes for case in cases) > DEVICE_SHARE * free:
+    if sum(case.nbytes for case in cases) > GPU_MEMORY_SHARE * free:
         return cases
     return [case.to(device) for case in cases]
 

@@ -1,26 +1,29 @@
 """Where a fine-tuned bundle comes from: which weights go to which label and channel, by name.
 
-Only names decide, and every decision is a sentence, so that nobody has to guess what a network
-knew before its first step.
+Names alone decide, and every decision is a sentence, so that it is on record what a network knew
+before its first step.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.bundle.bundle import Bundle, differences, load_bundle
+from medseg.bundle.bundle import Bundle, list_differences, load_bundle
+from medseg.bundle.hashes import hash_file
 from medseg.bundle.spec import BundleSpec, ChannelSpec, UNetSpec
 from medseg.errors import CheckpointError
 from medseg.labels import LabelSet
 from medseg.training.run_folder import RunFolder
 
 Sources = tuple[int | None, ...]
-"""For each place of the new network, the parent's place whose weights it takes, or ``None``."""
+"""For each slice of the new network's weights, the parent's slice it starts from, or ``None``."""
+
+_NEW = "newly initialised, the parent has none of this name"
+_ZERO = "starts at zero, so that the network first sees what its parent saw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +33,10 @@ class Lineage:
     Attributes:
         name: The parent's name.
         version: Its version.
-        run_id: The run it came from; empty where it does not say.
+        run_id: The run it came from; empty where unknown.
         weights: Hash of its weights.
         place: Its folder, for a resume; never published.
-        decisions: What was taken over and what starts afresh, one sentence each.
+        decisions: What was taken over and what was newly initialised, one sentence each.
     """
 
     name: str
@@ -45,12 +48,14 @@ class Lineage:
 
     @property
     def published(self) -> dict[str, Any]:
-        """All of it but the folder."""
-        return {key: value for key, value in asdict(self).items() if key != "place"}
+        """Everything but the folder."""
+        fields = asdict(self)
+        del fields["place"]
+        return fields
 
     @property
     def parameters(self) -> dict[str, str]:
-        """Who the parent is, for tracking."""
+        """What identifies the parent, for tracking."""
         return {
             "from.name": self.name,
             "from.version": self.version,
@@ -60,87 +65,95 @@ class Lineage:
 
 
 def trace_lineage(parent: Bundle, spec: BundleSpec) -> Lineage:
-    """Say what a bundle takes over from a trained one.
+    """Record what a bundle takes over from a trained one.
 
     Raises:
         CheckpointError: If the parent has no weights.
     """
     file = initial_weights_file(parent)
     folder = RunFolder(parent.folder)
+    run_id = str(folder.read_info()["run_id"]) if folder.has_begun else ""
     return Lineage(
         name=parent.spec.name,
         version=parent.spec.version,
-        run_id=str(folder.read_info()["run_id"]) if folder.has_begun else "",
-        weights=_hash(file),
+        run_id=run_id,
+        weights=_hash_weights(file),
         place=str(parent.folder),
-        decisions=tuple(_decisions(parent, spec)),
+        decisions=tuple(_describe_decisions(parent, spec)),
     )
 
 
-def read_lineage(facts: Mapping[str, Any]) -> Lineage | None:
-    """Return the lineage that a run noted when it began; ``None`` if it started from nothing.
+def read_lineage(info: Mapping[str, Any]) -> Lineage | None:
+    """Return the lineage in a run's ``run.json``; ``None`` if it started from random weights.
 
     Raises:
-        CheckpointError: If the note is damaged.
+        CheckpointError: If the entry is damaged.
     """
-    noted = facts.get("from")
-    if noted is None:
+    entry = info.get("from")
+    if entry is None:
         return None
     try:
-        return Lineage(**(noted | {"decisions": tuple(noted["decisions"])}))
+        decisions = tuple(entry["decisions"])
+        return Lineage(**(entry | {"decisions": decisions}))
     except (TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"run.json is damaged: what it says under 'from': {error}") from error
+        raise CheckpointError(
+            "run.json is damaged: its entry 'from' is not the lineage of a run; start a new run",
+            detail=str(error),
+        ) from error
 
 
 def open_parent(lineage: Lineage) -> Bundle:
     """Open the parent again, for a run that was stopped before its first checkpoint.
 
     Raises:
-        CheckpointError: If its weights are gone or others.
+        CheckpointError: If its weights are gone or have changed.
     """
     folder = Path(lineage.place)
-    if (
-        not folder.is_dir()
-        or _hash(initial_weights_file(parent := load_bundle(folder))) != lineage.weights
-    ):
-        raise CheckpointError(
-            f"the run began from the weights of {folder}, which are gone or others now, and has no "
-            "checkpoint yet; start a new run"
-        )
-    return parent
+    if folder.is_dir():
+        parent = load_bundle(folder)
+        if _hash_weights(initial_weights_file(parent)) == lineage.weights:
+            return parent
+    raise CheckpointError(
+        "the weights that the run started from are gone or have changed, and it has no "
+        "checkpoint yet; start a new run",
+        source=folder,
+    )
 
 
 def initial_weights_file(parent: Bundle) -> Path:
-    """Return the weights that children start from: the first of an ensemble.
+    """Return the file of the weights to fine-tune from: the first member of an ensemble.
 
     Raises:
-        CheckpointError: If there are none.
+        CheckpointError: If there is none.
     """
     file = parent.weights.with_name(parent.trained.members[0])
     if not file.is_file():
         raise CheckpointError(
-            f"{parent.folder} has no weights ({file.relative_to(parent.folder)}) to start from; "
-            "give --from a trained bundle"
+            "the bundle given by --from has no weights to start from; give a trained bundle",
+            source=file,
         )
     return file
 
 
 def label_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
-    """Return which of the parent's output channels each channel goes on from.
+    """Return from which of the parent's output channels each output channel starts.
 
     Of labels background comes first; the same name wins, whatever its case; else the same code.
-    Regions go on from regions of the same name. Labels and regions never go on from each other:
-    what a softmax compares says nothing to a sigmoid.
+    Regions start from regions of the same name. Labels and regions never start from each other:
+    the logits of a softmax mean nothing to a sigmoid.
     """
     if parent.regions or spec.regions:
         return _region_sources(parent.label_set, spec.label_set)
     by_name = {label.name.casefold(): label.index for label in parent.labels}
     by_code = {label.code: label.index for label in parent.labels if label.code}
-    named = {label.index: by_name.get(label.name.casefold()) for label in spec.labels}
-    taken = {index for index in named.values() if index is not None}
-    coded = {label.index: by_code.get(label.code) for label in spec.labels if label.code}
-    free = {index: code for index, code in coded.items() if code not in taken}
-    return (0, *(named[label.index] or free.get(label.index) for label in spec.labels))
+    same_name = [by_name.get(label.name.casefold()) for label in spec.labels]
+    sources: list[int | None] = [0]
+    for label, source in zip(spec.labels, same_name, strict=True):
+        if source is None and label.code:
+            same_code = by_code.get(label.code)
+            source = None if same_code in same_name else same_code
+        sources.append(source)
+    return tuple(sources)
 
 
 def _region_sources(parent: LabelSet, labels: LabelSet) -> Sources:
@@ -151,108 +164,104 @@ def _region_sources(parent: LabelSet, labels: LabelSet) -> Sources:
 
 
 def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
-    """Return which of the parent's channels each channel goes on from.
+    """Return from which of the parent's input channels each input channel starts.
 
     The same name wins, whatever its case; then the only one left of the same modality on both
     sides; and where both bundles have one channel, these two.
     """
     if len(parent.channels) == len(spec.channels) == 1:
         return (0,)
-    found: dict[int, int] = {}
-    for key in (_name, _modality):
-        free = [i for i in range(len(spec.channels)) if i not in found]
-        left = [i for i in range(len(parent.channels)) if i not in found.values()]
-        found |= _only_matches(spec.channels, free, parent.channels, left, key)
-    return tuple(found.get(i) for i in range(len(spec.channels)))
+    sources: dict[int, int] = {}
+    for key in (_channel_name, _channel_modality):
+        ours = {i: key(channel) for i, channel in enumerate(spec.channels) if i not in sources}
+        taken = sources.values()
+        theirs = {i: key(channel) for i, channel in enumerate(parent.channels) if i not in taken}
+        sources |= _match_unique(ours, theirs)
+    return tuple(sources.get(i) for i in range(len(spec.channels)))
 
 
-def _only_matches(
-    channels: Sequence[ChannelSpec],
-    free: Sequence[int],
-    parents: Sequence[ChannelSpec],
-    left: Sequence[int],
-    key: Callable[[ChannelSpec], str],
-) -> dict[int, int]:
-    """Pair channels whose key occurs once on each side."""
-    ours = Counter(key(channels[i]) for i in free)
-    theirs = Counter(key(parents[i]) for i in left)
-    places = {key(parents[i]): i for i in left}
-    return {
-        i: places[key(channels[i])]
-        for i in free
-        if ours[key(channels[i])] == theirs[key(channels[i])] == 1
-    }
+def _match_unique(ours: Mapping[int, str], theirs: Mapping[int, str]) -> dict[int, int]:
+    """Pair indices whose key occurs exactly once on each side."""
+    our_counts = Counter(ours.values())
+    their_counts = Counter(theirs.values())
+    their_index = {key: index for index, key in theirs.items()}
+    pairs = {}
+    for index, key in ours.items():
+        if our_counts[key] == their_counts[key] == 1:
+            pairs[index] = their_index[key]
+    return pairs
 
 
-def _name(channel: ChannelSpec) -> str:
+def _channel_name(channel: ChannelSpec) -> str:
     return channel.name.casefold()
 
 
-def _modality(channel: ChannelSpec) -> str:
+def _channel_modality(channel: ChannelSpec) -> str:
     return channel.modality
 
 
-def _decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
+def any_known(sources: Sources) -> bool:
+    """Return whether anything is taken over."""
+    return any(source is not None for source in sources)
+
+
+def _describe_decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
     old = parent.spec
     members = len(parent.trained.members)
     if members > 1:
         yield f"weights: of the first of the parent's {members} members"
     if parent.trained.refinement is not None:
         yield "refiner of the parent: dropped"
-    rows, columns = label_sources(old, spec), channel_sources(old, spec)
-    yield from _told_of_labels(rows, spec.label_set, old.label_set)
-    names, parents = [c.name for c in spec.channels], [c.name for c in old.channels]
-    yield from _told("channel", columns, names, parents, _ZERO if any_known(columns) else _FRESH)
+    yield from _describe_outputs(label_sources(old, spec), spec.label_set, old.label_set)
+    yield from _describe_channels(channel_sources(old, spec), spec, old)
     if isinstance(spec.network, UNetSpec) and spec.network.deep_supervision:
-        yield "coarse outputs, which only training uses: fresh"
-    for change in differences(old, spec):
+        yield "deep supervision outputs, which only training uses: newly initialised"
+    for change in list_differences(old, spec):
         if change.startswith("preprocessing."):
             yield f"{change}; the weights learned with the former"
 
 
-def _told_of_labels(rows: Sources, labels: LabelSet, parents: LabelSet) -> Iterator[str]:
-    """Say what became of labels or regions; background always goes on from background."""
-    own = len(labels.regions)
-    if labels.has_regions == parents.has_regions:
-        what = "region" if labels.has_regions else "label"
-        names, theirs = _outputs(labels)[-own:], _outputs(parents)
-        yield from _told(what, rows[-own:], names, theirs, _FRESH)
-    elif labels.has_regions:
-        yield "regions: fresh, the parent has labels that exclude each other"
-    else:
-        yield "labels: fresh, the parent has regions, which overlap"
-
-
-def _outputs(labels: LabelSet) -> list[str]:
-    """Return the name of each output channel; background has none."""
+def _describe_outputs(sources: Sources, labels: LabelSet, parents: LabelSet) -> Iterator[str]:
+    """Describe what became of labels or regions; background always starts from background."""
+    if labels.has_regions and not parents.has_regions:
+        yield "regions: newly initialised, the parent has labels that exclude each other"
+        return
+    if parents.has_regions and not labels.has_regions:
+        yield "labels: newly initialised, the parent has regions, which overlap"
+        return
+    kind = "region" if labels.has_regions else "label"
     names = [region.name for region in labels.regions]
-    return names if labels.has_regions else ["", *names]
+    parent_names = [region.name for region in parents.regions]
+    if not labels.has_regions:
+        parent_names = ["", *parent_names]  # background is a channel without a name
+    yield from _describe_sources(kind, sources[-len(names) :], names, parent_names, _NEW)
 
 
-_FRESH = "fresh, the parent has none of this name"
-_ZERO = "starts at zero, so that the network first sees what its parent saw"
+def _describe_channels(sources: Sources, spec: BundleSpec, parent: BundleSpec) -> Iterator[str]:
+    names = [channel.name for channel in spec.channels]
+    parent_names = [channel.name for channel in parent.channels]
+    without_source = _ZERO if any_known(sources) else _NEW
+    yield from _describe_sources("channel", sources, names, parent_names, without_source)
 
 
-def any_known(sources: Sources) -> bool:
-    """Tell whether anything is taken over."""
-    return any(source is not None for source in sources)
-
-
-def _told(
-    what: str, sources: Sources, names: Sequence[str], parents: Sequence[str], fresh: str
+def _describe_sources(
+    kind: str,
+    sources: Sources,
+    names: Sequence[str],
+    parent_names: Sequence[str],
+    without_source: str,
 ) -> Iterator[str]:
     for name, source in zip(names, sources, strict=True):
         if source is None:
-            yield f"{what} {name}: {fresh}"
-        elif parents[source].casefold() == name.casefold():
-            yield f"{what} {name}: taken over"
+            yield f"{kind} {name}: {without_source}"
+        elif parent_names[source].casefold() == name.casefold():
+            yield f"{kind} {name}: taken over"
         else:
-            yield f"{what} {name}: taken over from the parent's {parents[source]}"
-    for place, name in enumerate(parents):
-        if name and place not in sources:
-            yield f"{what} {name} of the parent: dropped"
+            yield f"{kind} {name}: taken over from the parent's {parent_names[source]}"
+    for index, name in enumerate(parent_names):
+        if name and index not in sources:
+            yield f"{kind} {name} of the parent: dropped"
 
 
-def _hash(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()[:16]
+def _hash_weights(file: Path) -> str:
+    return hash_file(file)[:16]

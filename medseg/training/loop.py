@@ -1,129 +1,134 @@
-"""The steps of a training, and what happens between them: validations, checkpoints, the clock."""
+"""The training loop: a network's steps, and the validations and checkpoints between them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from medseg.bundle.bundle import write_bundle
-from medseg.datasets.dataset import Dataset
-from medseg.events import Listener, ScheduleShortened, ValidationDone, notify
+from medseg.datasets.cache import CachedCase
+from medseg.events import ScheduleShortened, ValidationDone, notify
+from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import summarise
-from medseg.networks.unet import inference_weights
+from medseg.networks.unet import select_inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
-from medseg.training.distributed import ProcessGroup
 from medseg.training.history import TrainingHistory
-from medseg.training.learner import Learner, Validation
-from medseg.training.refinement.stage import snapshot_steps
-from medseg.training.runs import TrainingRun
-from medseg.training.time_budget import TimeBudget
+from medseg.training.learner import Callbacks, Learner
+from medseg.training.session import TrainingSession
+from medseg.training.stages import list_snapshot_steps
+from medseg.training.validation import Validation
+from medseg.volume import Array
 
-PREVIEWS = 4
+MAX_PREVIEWS = 4
 """Validation cases drawn after each validation."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingLoop:
-    """The steps of a training that are left; only the first process of a group writes and speaks.
+    """Trains the network of a session to its end; only the main process writes and notifies.
 
     Attributes:
-        training_run: The training run.
-        learner: What learns.
-        record: What is remembered of every step.
-        dataset: Its cases.
-        group: The processes that train together.
-        listeners: Told of validations and of the clock.
-        deadline: When it must end, where it has a time budget and was not resumed.
+        session: The run, its cases and its processes.
+        learner: The network and its optimiser.
+        history: What happened so far.
     """
 
-    training_run: TrainingRun
+    session: TrainingSession
     learner: Learner
-    record: TrainingHistory
-    dataset: Dataset
-    group: ProcessGroup
-    listeners: Sequence[Listener]
-    deadline: TimeBudget | None
+    history: TrainingHistory
 
     def run(self) -> bool:
-        """Take the steps; return whether training stopped early."""
-        if self.record.has_stalled(self.training_run.spec.training.patience):
+        """Take the steps that are left; return whether training stopped early."""
+        session = self.session
+        if self.history.has_stalled(session.spec.training.patience):
             return True
-        if self.deadline is not None:
-            self.deadline.start(time.monotonic())
-        return self.learner.learn(
+        if session.time_budget is not None:
+            session.time_budget.start(time.monotonic())
+        callbacks = Callbacks(
             validate=self._validate_and_agree,
-            save=self._save,
-            look=self._look,
-            keep=self._keep,
-            keep_after=snapshot_steps(self.training_run.spec),
+            save=self._save_checkpoint,
+            after_step=self._check_clock,
+            snapshot=self._save_snapshot,
+            snapshot_steps=list_snapshot_steps(session.stages),
         )
+        return self.learner.learn(callbacks)
 
     def _validate_and_agree(self, step: int) -> bool:
+        """Validate in the main process; return, in every process, whether to continue."""
+        session = self.session
         began = time.monotonic()
-        goes_on = self._validate(step) if self.group.is_main else True
-        if self.deadline is not None:
-            self.deadline.validated(time.monotonic() - began)
-        return self.group.broadcast("go on" if goes_on else "stop") == "go on"
+        continues = self._validate(step) if session.group.is_main else True
+        if session.time_budget is not None:
+            session.time_budget.add_validation(time.monotonic() - began)
+        return session.group.broadcast("continue" if continues else "stop") == "continue"
 
     def _validate(self, step: int) -> bool:
-        run, learner = self.training_run, self.learner
-        if not self.dataset.validation:
-            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
+        session = self.session
+        cases = session.dataset.validation
+        if not cases:
+            self._save_weights()
             return True
-        found = learner.validate(self.dataset.validation, PREVIEWS)
-        is_best = self.record.add_validation(step, found.scores)
+        validation = self.learner.validate(cases, MAX_PREVIEWS)
+        is_best = self.history.add_validation(step, validation.scores)
         if is_best:
-            run.folder.save_weights(inference_weights(learner.best_guess, run.spec))
-        pictures = self._draw(found)
-        notify(self.listeners, ValidationDone(step, found.scores, is_best, pictures))
-        return not self.record.has_stalled(run.spec.training.patience)
+            self._save_weights()
+        pictures = self._draw(validation)
+        notify(session.listeners, ValidationDone(step, validation.scores, is_best, pictures))
+        return not self.history.has_stalled(session.spec.training.patience)
 
-    def _save(self, step: int) -> None:
-        if self.group.is_main:
-            state = {"learner": self.learner.state(), "record": self.record.state()}
-            self.training_run.folder.save_checkpoint(state)
+    def _save_weights(self, file: Path | None = None) -> None:
+        weights = select_inference_weights(self.learner.inference_network, self.session.spec)
+        self.session.run.folder.save_weights(weights, file)
 
-    def _look(self, done: int) -> None:
-        """Look at the clock where it is time to, and take fewer steps if the machine is slower."""
-        if self.deadline is None or not self.deadline.is_due(done):
+    def _save_checkpoint(self, step: int) -> None:
+        if self.session.group.is_main:
+            state = {"learner": self.learner.state(), "record": self.history.state()}
+            self.session.run.folder.save_checkpoint(state)
+
+    def _save_snapshot(self, step: int) -> None:
+        if self.session.group.is_main:
+            self._save_weights(self.session.run.folder.snapshot(step))
+
+    def _check_clock(self, done: int) -> None:
+        """Check the clock where it is due, and take fewer steps if the machine is slower."""
+        session, budget = self.session, self.session.time_budget
+        if budget is None or not budget.is_due(done):
             return
-        steps = int(self.group.broadcast(str(self.deadline.steps(done, time.monotonic()))))
+        fitted = budget.fit_steps(done, time.monotonic())
+        steps = int(session.group.broadcast(str(fitted)))
         training = self.learner.spec.training
         if steps == training.steps:
             return
-        # Saved first, if it is not: what is resumed has taken the same steps at the same rates.
+        # Saved first, if it is not: a resumed run must take the same steps at the same rates.
         if done % training.checkpoint_every:
-            self._save(done)
+            self._save_checkpoint(done)
         self.learner.shorten(steps)
-        if self.group.is_main:
-            write_bundle(self.learner.spec, self.training_run.folder.bundle)
-        notify(self.listeners, ScheduleShortened(steps))
+        if session.group.is_main:
+            write_bundle(self.learner.spec, session.run.folder.bundle)
+        notify(session.listeners, ScheduleShortened(steps))
 
-    def _keep(self, step: int) -> None:
-        if self.group.is_main:
-            weights = inference_weights(self.learner.best_guess, self.training_run.spec)
-            self.training_run.folder.save_weights(weights, self.training_run.folder.snapshot(step))
-
-    def _draw(self, found: Validation) -> list[Path]:
-        folder = self.training_run.folder
+    def _draw(self, validation: Validation) -> list[Path]:
+        folder = self.session.run.folder
         preview = folder.previews / "validation.png"
-        draw_curves(folder.curves, self.record.history)
-        cases = {case.case_id: case for case in self.dataset.validation}
-        scores = {scores.case: scores for scores in found.cases}
-        shown = [
-            PreviewCase(
-                case=name,
-                image=cases[name].image.float().numpy(),
-                reference=cases[name].label[0].numpy(),
-                prediction=prediction.numpy(),
-                affine=np.diag([*cases[name].spacing, 1.0]),
-                dice=summarise([scores[name]])["dice"]["mean"],
-            )
-            for name, prediction in found.examples.items()
-        ]
-        draw_cases(preview, shown, self.training_run.spec.label_set)
+        draw_curves(folder.curves, self.history.curves)
+        cases = {case.case_id: case for case in self.session.dataset.validation}
+        scores = {case_scores.case: case_scores for case_scores in validation.cases}
+        previews = []
+        for case_id, prediction in validation.examples.items():
+            previews.append(_preview(cases[case_id], prediction.numpy(), scores[case_id]))
+        draw_cases(preview, previews, self.session.spec.label_set)
         return [folder.curves, preview]
+
+
+def _preview(case: CachedCase, prediction: Array, scores: CaseScores) -> PreviewCase:
+    return PreviewCase(
+        case=case.case_id,
+        image=case.image.float().numpy(),
+        reference=case.label[0].numpy(),
+        prediction=prediction,
+        affine=np.diag([*case.spacing, 1.0]),
+        dice=summarise([scores])["dice"]["mean"],
+    )

@@ -1,6 +1,6 @@
-"""The run folder: what a training leaves, and what it needs to go on after being killed.
+"""The run folder: what a training run leaves, and what it needs to resume after being killed.
 
-Everything is written whole or not at all, and weights are read without running pickled code.
+Files are written atomically, and weights are read without running pickled code.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from medseg._support.files import write_atomically
 from medseg.bundle.weights import load_tensors, save_tensors
 from medseg.errors import CheckpointError, OutputError
 
+_INFO_TYPES = {"run_id": str, "data": str, "fold": int | str | None}
+"""What ``run.json`` holds at least, and of which type."""
+
 
 class RunFolder:
     """The paths of one run, and how its files are written and read.
@@ -29,10 +32,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bundle = path / "bundle.json"
-        self.run = path / "run.json"
+        self.info = path / "run.json"
         self.weights = path / "models" / "model.pt"
-        self.refiner = path / "models" / "refiner.pt"
-        self.critic = path / "models" / "critic.pt"
         self.checkpoint = path / "checkpoints" / "last.pt"
         self.metrics = path / "metrics.json"
         self.curves = path / "curves.png"
@@ -41,72 +42,74 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether a training began here."""
-        return self.run.is_file()
+        """Whether a training run began here."""
+        return self.info.is_file()
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training here ended well."""
+        """Whether the training run here is complete."""
         return self.metrics.is_file()
 
     def require_empty(self) -> None:
         """Make sure that a new run would overwrite nothing.
 
         Raises:
-            OutputError: If the folder holds something already, or is a file.
+            OutputError: If the folder is not empty, or is a file.
         """
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+        holds_files = self.path.is_dir() and any(self.path.iterdir())
+        if self.path.is_file() or holds_files:
             raise OutputError(
-                f"{self.path} is not empty; give another --out, or --resume to continue its run"
+                "the run folder is not empty; give another --out, or --resume to continue its run",
+                source=self.path,
             )
 
-    def write_info(self, facts: Mapping[str, Any]) -> None:
-        """Note what a resume needs to know: identity, data folder, fold."""
-        write_atomically(self.run, json.dumps(dict(facts), indent=2) + "\n")
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Write what a resume needs to know: identity, data folder, fold."""
+        write_atomically(self.info, json.dumps(dict(info), indent=2) + "\n")
 
     def read_info(self) -> dict[str, Any]:
-        """Return what ``begin`` noted.
+        """Return what ``write_info`` wrote.
 
         Raises:
-            CheckpointError: If no run began here, or the note is damaged.
+            CheckpointError: If no run began here, or the file is damaged.
         """
         if not self.has_begun:
-            raise CheckpointError(f"{self.path} holds no run to resume; start one without --resume")
-        try:
-            found = json.loads(self.run.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{self.run} is damaged: {error}") from error
-        kinds = {"run_id": str, "data": str, "fold": int | str | None}
-        if (
-            not isinstance(found, dict)
-            or not all(
-                name in found and isinstance(found[name], kind) for name, kind in kinds.items()
-            )
-            or (isinstance(found["fold"], str) and found["fold"] != "all")
-        ):
             raise CheckpointError(
-                f"{self.run} is damaged: it must name the run's {', '.join(kinds)}"
+                "the folder holds no run to resume; start one without --resume", source=self.path
             )
-        return found
+        try:
+            info: dict[str, Any] = json.loads(self.info.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(
+                "run.json is damaged; start a new run", source=self.info, detail=str(error)
+            ) from error
+        if not _is_run_info(info):
+            keys = ", ".join(_INFO_TYPES)
+            raise CheckpointError(
+                f"run.json is damaged: it must hold the run's {keys}; start a new run",
+                source=self.info,
+            )
+        return info
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other processes from training in this folder; a killed process frees it.
 
         Raises:
-            CheckpointError: If another process trains here now.
+            CheckpointError: If another process is training here.
         """
-        with self.run.open() as handle:
+        with self.info.open() as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise CheckpointError(
-                    f"another process is training in {self.path}; wait for it or stop it"
+                    "another process is training in this folder; wait for it or stop it",
+                    source=self.path,
                 ) from error
             yield
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Keep tensors and plain values in one step; the former checkpoint is replaced."""
+        """Save tensors and plain values atomically; the former checkpoint is replaced."""
         save_tensors(self.checkpoint, dict(state))
 
     def load_checkpoint(self) -> dict[str, Any] | None:
@@ -117,21 +120,33 @@ class RunFolder:
         """
         if not self.checkpoint.is_file():
             return None
-        found = load_tensors(self.checkpoint)
-        if not isinstance(found, dict):
-            raise CheckpointError(f"{self.checkpoint} is no checkpoint of a training")
-        return found
+        state = load_tensors(self.checkpoint)
+        if not isinstance(state, dict):
+            raise CheckpointError(
+                "the file is not a checkpoint of a training run", source=self.checkpoint
+            )
+        return state
 
     def snapshot(self, step: int) -> Path:
-        """Return where the weights after a step are kept for a refiner's bank."""
+        """Return the file for the network's weights after a step of its training."""
         return self.checkpoint.parent / f"snapshot_{step:09d}.pt"
 
-    def snapshots(self) -> list[Path]:
-        """Return the snapshots there are, by step."""
-        return sorted(self.checkpoint.parent.glob("snapshot_*.pt"))
-
     def save_weights(self, weights: Mapping[str, torch.Tensor], file: Path | None = None) -> None:
-        """Keep weights, the best ones of the network unless a file is given, as a state dict."""
-        save_tensors(
-            file or self.weights, {name: value.detach().cpu() for name, value in weights.items()}
-        )
+        """Save a state dict.
+
+        Args:
+            weights: The weights, on any device.
+            file: Where to; ``models/model.pt``, the best weights of the network, unless given.
+        """
+        on_cpu = {name: value.detach().cpu() for name, value in weights.items()}
+        save_tensors(file or self.weights, on_cpu)
+
+
+def _is_run_info(info: object) -> bool:
+    if not isinstance(info, dict):
+        return False
+    for key, expected in _INFO_TYPES.items():
+        if key not in info or not isinstance(info[key], expected):
+            return False
+    fold = info["fold"]
+    return not isinstance(fold, str) or fold == "all"

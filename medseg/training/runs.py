@@ -1,10 +1,10 @@
-"""A training as it was asked for: a new one, or one to go on with."""
+"""A training run as it was requested: a new one, or one to resume."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +12,16 @@ from typing import Any, Literal
 
 from medseg.bundle.bundle import (
     Bundle,
-    differences,
+    flatten_spec,
+    format_spec,
+    list_differences,
     load_bundle,
     parse_spec,
-    spec_json,
     write_bundle,
 )
 from medseg.bundle.spec import FITTED, BundleSpec
 from medseg.errors import BundleError, CheckpointError, Fault
+from medseg.events import RunStarted
 from medseg.training.lineage import Lineage, read_lineage
 from medseg.training.run_folder import RunFolder
 
@@ -30,26 +32,27 @@ FOLDS = "folds"
 ALL: Literal["all"] = "all"
 """Stands for the fold of a cross-validation."""
 
-FINGERPRINT = "data_fingerprint"
-"""What a run notes of its data when it begins."""
-_BUNDLE = "bundle"
-
 Fold = int | Literal["all"] | None
-"""The fold held back; ``all`` holds back each in turn, ``None`` holds back none."""
+"""The held-out fold; ``all`` holds out each in turn, ``None`` holds out none."""
+
+_FINGERPRINT = "data_fingerprint"
+"""Key of the data's fingerprint in ``run.json``."""
+_BUNDLE = "bundle"
+"""Key of the bundle that a run began with."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """One training, as it was asked for.
+    """One training run, as it was requested.
 
     Attributes:
         folder: The run folder.
         spec: The resolved bundle.
         data: The data folder.
-        fold: The fold held back; ``None`` trains on every case, ``all`` on each fold's rest.
-        run_id: Names it for good.
-        lineage: The trained bundle it started from, if any.
-        whole: The folder of the cross-validation that this is a fold of.
+        fold: The held-out fold; ``None`` trains on every case, ``all`` on each fold's rest.
+        run_id: Identifies the run, across resumes.
+        lineage: The trained bundle whose weights it started from, if any.
+        cross_validation: The folder of the cross-validation that this is a fold of, if any.
     """
 
     folder: RunFolder
@@ -58,17 +61,23 @@ class TrainingRun:
     fold: Fold
     run_id: str
     lineage: Lineage | None = None
-    whole: Path | None = None
+    cross_validation: Path | None = None
 
     @property
     def home(self) -> Path:
-        """Where runs, their MLflow store and preprocessed cases live side by side."""
-        folder = (self.whole or self.folder.path).absolute()
-        return RUNS.absolute() if RUNS.absolute() in folder.parents else folder.parent
+        """The folder that holds runs, their MLflow store and the cache of cases side by side."""
+        folder = (self.cross_validation or self.folder.path).absolute()
+        default = RUNS.absolute()
+        return default if default in folder.parents else folder.parent
+
+    @property
+    def cache(self) -> Path:
+        """Where preprocessed cases are cached."""
+        return self.home / "preprocessed"
 
 
 def plan_run(
-    asked: Bundle,
+    bundle: Bundle,
     data: Path | None,
     out: Path | None,
     fold: Fold,
@@ -77,27 +86,36 @@ def plan_run(
     """Plan a run in a new or empty folder; nothing is written yet.
 
     Args:
-        asked: The bundle to train.
+        bundle: The bundle to train.
         data: The data folder; the bundle's own unless given.
         out: The run folder; ``runs/<name>/<time>-fold<K>`` unless given.
-        fold: The fold to hold back.
+        fold: The fold to hold out.
         lineage: The trained bundle to start from.
 
     Raises:
-        OutputError: If the folder holds something already.
+        OutputError: If the folder is not empty.
     """
-    stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
-    part = "all" if fold is None else FOLDS if fold == ALL else f"fold{fold}"
-    folder = RunFolder(out or RUNS / asked.spec.name / f"{stamp}-{part}")
+    path = out or RUNS / bundle.spec.name / _default_name(fold)
+    folder = RunFolder(path)
     folder.require_empty()
-    return TrainingRun(folder, asked.spec, data or asked.data_root, fold, uuid.uuid4().hex, lineage)
+    run_id = uuid.uuid4().hex
+    return TrainingRun(folder, bundle.spec, data or bundle.data_root, fold, run_id, lineage)
 
 
-def find_resumable_run(asked: Bundle, data: Path | None, out: Path | None) -> TrainingRun:
-    """Find a run to go on with.
+def _default_name(fold: Fold) -> str:
+    stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
+    if fold is None:
+        return f"{stamp}-all"
+    if fold == ALL:
+        return f"{stamp}-{FOLDS}"
+    return f"{stamp}-fold{fold}"
+
+
+def find_resumable_run(bundle: Bundle, data: Path | None, out: Path | None) -> TrainingRun:
+    """Find a run to resume.
 
     Args:
-        asked: The bundle, which must be the one the run began with.
+        bundle: The bundle, which must be the one the run began with.
         data: The data folder, where it has moved since.
         out: The run folder; the newest unfinished run of this bundle unless given.
 
@@ -105,95 +123,123 @@ def find_resumable_run(asked: Bundle, data: Path | None, out: Path | None) -> Tr
         CheckpointError: If there is no run to resume.
         BundleError: If the bundle has changed; every change is named.
     """
-    folder = RunFolder(out or _newest_unfinished(asked.spec.name))
-    facts = folder.read_info()
-    spec = _spec_of(folder, facts)
-    changed = differences(spec, _as_fitted(asked.spec, spec))
-    if changed:
+    folder = RunFolder(out or _newest_unfinished(bundle.spec.name))
+    info = folder.read_info()
+    spec = _read_spec(folder, info)
+    changes = list_differences(spec, _apply_fitted(bundle.spec, spec))
+    if changes:
         raise BundleError(
-            f"the run in {folder.path} began with another bundle, and going on would mix two; "
-            "resume with the same bundle and --set, or start a new run. What changed:",
-            [Fault(*change.split(": ", 1)) for change in changed],
+            "the run began with another bundle, and resuming would mix the two; resume with the "
+            "same bundle and --set, or start a new run. What changed:",
+            _faults(changes),
+            source=folder.path,
         )
-    place = data or Path(facts["data"])
-    return TrainingRun(folder, spec, place, facts["fold"], facts["run_id"], read_lineage(facts))
+    return TrainingRun(
+        folder=folder,
+        spec=spec,
+        data=data or Path(info["data"]),
+        fold=info["fold"],
+        run_id=info["run_id"],
+        lineage=read_lineage(info),
+    )
 
 
-def _spec_of(folder: RunFolder, facts: Mapping[str, Any]) -> BundleSpec:
+def _read_spec(folder: RunFolder, info: Mapping[str, Any]) -> BundleSpec:
     """Return the bundle of a run that began, with what its time budget decided since.
 
     Raises:
-        BundleError: If it was changed by hand: networks and schedules would be of two bundles.
+        BundleError: If it was edited: networks and schedules of two bundles would be mixed.
     """
     spec = load_bundle(folder.bundle).spec
-    began = facts.get(_BUNDLE)
-    if began is None:  # as earlier versions began one
+    began_with = info.get(_BUNDLE)
+    if began_with is None:  # written by a version that did not note it
         return spec
-    changed = differences(_as_fitted(parse_spec(began, str(folder.run)), spec), spec)
-    if changed:
+    original = parse_spec(began_with, "the bundle in run.json")
+    changes = list_differences(_apply_fitted(original, spec), spec)
+    if changes:
         raise BundleError(
-            f"{folder.bundle} was changed after its run began, and going on would mix two; change "
-            "it back, or start a new run. What changed:",
-            [Fault(*change.split(": ", 1)) for change in changed],
+            "bundle.json was edited after its run began, and resuming would mix the two; undo "
+            "the change, or start a new run. What changed:",
+            _faults(changes),
+            source=folder.bundle,
         )
     return spec
 
 
-def _as_fitted(asked: BundleSpec, began: BundleSpec) -> BundleSpec:
-    """Return a bundle with what the time budget of its run decided when that began."""
-    budget = began.training.budget_minutes
-    if budget is None or asked.training.budget_minutes != budget:
-        return asked
-    fitted = {field: getattr(began.training, field) for field in FITTED}
-    copies = min(asked.quality.corrupted_copies, began.quality.corrupted_copies)
-    training = asked.training.model_copy(update=fitted)
-    quality = asked.quality.model_copy(update={"corrupted_copies": copies})
-    return asked.model_copy(update={"training": training, "quality": quality})
+def _faults(changes: Sequence[str]) -> list[Fault]:
+    """Turn ``field: a → b`` into faults."""
+    return [Fault(*change.split(": ", 1)) for change in changes]
+
+
+def _apply_fitted(spec: BundleSpec, fitted: BundleSpec) -> BundleSpec:
+    """Return a bundle with the fields that the time budget of its run decided.
+
+    Args:
+        spec: The bundle as it was requested.
+        fitted: The bundle of the run.
+    """
+    budget = fitted.training.budget_minutes
+    if budget is None or spec.training.budget_minutes != budget:
+        return spec
+    schedule = {field: getattr(fitted.training, field) for field in FITTED}
+    copies = min(spec.quality.corrupted_copies, fitted.quality.corrupted_copies)
+    training = spec.training.model_copy(update=schedule)
+    quality = spec.quality.model_copy(update={"corrupted_copies": copies})
+    return spec.model_copy(update={"training": training, "quality": quality})
 
 
 def _newest_unfinished(name: str) -> Path:
-    runs = [RunFolder(path) for path in sorted((RUNS / name).glob("*"))]
-    unfinished = [run.path for run in runs if run.has_begun and not run.is_finished]
-    if not unfinished:
-        raise CheckpointError(
-            f"{RUNS / name} holds no unfinished run to resume; name its folder with --out, or "
-            "start a run without --resume"
-        )
-    return unfinished[-1]
+    parent = RUNS / name
+    for path in sorted(parent.glob("*"), reverse=True):
+        folder = RunFolder(path)
+        if folder.has_begun and not folder.is_finished:
+            return path
+    raise CheckpointError(
+        "there is no unfinished run of this bundle to resume; name its folder with --out, or "
+        "start a run without --resume",
+        source=parent,
+    )
 
 
 def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
     """Return the run of one fold of a cross-validation, new or begun before.
 
-    One that began keeps its own bundle: a time budget has set its steps.
+    One that began keeps its own bundle, because a time budget may have set its steps.
     """
     folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
     spec, run_id = whole.spec, uuid.uuid4().hex
     if folder.has_begun:
-        facts = folder.read_info()
-        spec, run_id = _spec_of(folder, facts), facts["run_id"]
+        info = folder.read_info()
+        spec, run_id = _read_spec(folder, info), info["run_id"]
     return TrainingRun(
-        folder, spec, whole.data, fold, run_id, whole.lineage, whole=whole.folder.path
+        folder=folder,
+        spec=spec,
+        data=whole.data,
+        fold=fold,
+        run_id=run_id,
+        lineage=whole.lineage,
+        cross_validation=whole.folder.path,
     )
 
 
 def require_same_cases(run: TrainingRun, fingerprint: str) -> None:
-    """Make sure that a run goes on with the cases it began with.
+    """Make sure that a run resumes with the cases it began with.
 
     Args:
-        run: One that is gone on with.
-        fingerprint: Hash of the data that was found now.
+        run: A run that began before.
+        fingerprint: Hash of the data as it is now.
 
     Raises:
-        CheckpointError: If cases were added, removed or changed, or are split otherwise: cases
-            would be scored by networks that have learned from them.
+        CheckpointError: If cases were added, removed or changed, or are split otherwise: networks
+            would be scored on cases they have learned from.
     """
-    began = run.folder.read_info().get(FINGERPRINT)
-    if began is not None and began != fingerprint:
+    began_with = run.folder.read_info().get(_FINGERPRINT)
+    if began_with is not None and began_with != fingerprint:
         raise CheckpointError(
-            f"the run in {run.folder.path} began with other cases, labels or folds than there are "
-            "now, and going on would mix two, or score cases that it has learned from; bring the "
-            "data back to what it was, or start a new run"
+            "the run began with other cases, labels or folds than there are now, and resuming "
+            "would mix the two or score cases that it has learned from; restore the data, or "
+            "start a new run",
+            source=run.folder.path,
         )
 
 
@@ -201,14 +247,50 @@ def begin_run(run: TrainingRun, fingerprint: str | None = None) -> None:
     """Make the run folder, with the resolved bundle and what a resume needs to know.
 
     Args:
-        run: A new one.
+        run: A new run.
         fingerprint: Hash of its data, where that is known.
     """
-    facts: dict[str, Any] = {"run_id": run.run_id, "data": str(run.data), "fold": run.fold}
-    facts[_BUNDLE] = json.loads(spec_json(run.spec))
+    info: dict[str, Any] = {
+        "run_id": run.run_id,
+        "data": str(run.data),
+        "fold": run.fold,
+        _BUNDLE: json.loads(format_spec(run.spec)),
+    }
     if fingerprint is not None:
-        facts[FINGERPRINT] = fingerprint
+        info[_FINGERPRINT] = fingerprint
     if run.lineage is not None:
-        facts["from"] = asdict(run.lineage)
+        info["from"] = asdict(run.lineage)
     write_bundle(run.spec, run.folder.bundle)
-    run.folder.write_info(facts)  # last: where it stands, the run can be resumed
+    # Last: where it stands, the run can be resumed.
+    run.folder.write_info(info)
+
+
+def run_started(
+    run: TrainingRun,
+    provenance: Mapping[str, str],
+    total_steps: int,
+    resumed_at: int | None = None,
+) -> RunStarted:
+    """Return the event that a run begins, or continues.
+
+    Args:
+        run: The run.
+        provenance: Versions, git state, device and the data's fingerprint.
+        total_steps: How many steps the run is set to take.
+        resumed_at: The step that it continues from, if it is resumed.
+    """
+    parameters = flatten_spec(run.spec) | {"fold": str(run.fold)}
+    if run.lineage is not None:
+        parameters |= run.lineage.parameters
+        decisions = "\n".join(run.lineage.decisions)
+        provenance = {**provenance, "from.decisions": decisions}
+    return RunStarted(
+        folder=run.folder.path,
+        run_id=run.run_id,
+        name=run.spec.name,
+        experiment=run.spec.tracking.experiment or run.spec.name,
+        parameters=parameters,
+        provenance=provenance,
+        resumed_at=resumed_at,
+        total_steps=total_steps,
+    )

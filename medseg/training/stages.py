@@ -48,10 +48,10 @@ class StageContext:
     Attributes:
         folder: The run folder, with the network's best weights and its snapshots.
         learner: The learner of the network, which has taken its last step.
-        history: What happened so far; it hears of the stage's steps as the first listener.
+        history: What happened so far; a stage notifies it of its steps, before the listeners.
         validation: The held-out cases, as the network gets them.
         device: Where to compute.
-        listeners: Told about every step and every warning.
+        listeners: Notified of every step and every warning.
         state: What the stage saved last; ``None`` if it begins.
         save: Writes a checkpoint with the stage's state.
     """
@@ -119,3 +119,34 @@ class TrainingStage(Protocol):
             TrainingError: If a loss is no longer finite.
             CheckpointError: If the saved state belongs to another bundle.
         """
+
+
+def select_learner_factory(stages: Sequence[TrainingStage]) -> LearnerFactory:
+    """Return what builds the network's learner: a stage's factory, or ``Learner``."""
+    for stage in stages:
+        if stage.learner_factory is not None:
+            return stage.learner_factory
+    return Learner
+
+
+def count_steps(spec: BundleSpec, stages: Sequence[TrainingStage]) -> int:
+    """Return the steps of the network's training and of all stages."""
+    return spec.training.steps + sum(stage.steps for stage in stages)
+
+
+def count_steps_done(
+    spec: BundleSpec, stages: Sequence[TrainingStage], checkpoint: Mapping[str, Any]
+) -> int:
+    """Return how many steps, of the network's training and of all stages, precede a checkpoint."""
+    done = int(checkpoint["learner"]["step"])
+    before = spec.training.steps
+    for stage in stages:
+        if stage.checkpoint_key in checkpoint:
+            done = before + int(checkpoint[stage.checkpoint_key]["step"])
+        before += stage.steps
+    return done
+
+
+def list_snapshot_steps(stages: Sequence[TrainingStage]) -> list[int]:
+    """Return after which steps of the network's training a stage needs its weights."""
+    return sorted({step for stage in stages for step in stage.snapshot_steps})

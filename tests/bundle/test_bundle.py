@@ -16,12 +16,12 @@ from support.bundles import SMALL, content, made_spec, write_json
 
 from medseg.bundle.bundle import (
     MAX_BYTES,
-    bundle_schema,
-    differences,
-    flat_parameters,
+    build_schema,
+    flatten_spec,
+    format_spec,
+    list_differences,
     load_bundle,
     parse_spec,
-    spec_json,
     write_bundle,
 )
 from medseg.bundle.spec import BundleSpec
@@ -230,7 +230,7 @@ def test_any_json_gives_a_spec_or_faults_and_never_a_crash(
         spec = parse_spec(made)
     except BundleError:
         return
-    assert not differences(parse_spec(json.loads(spec_json(spec))), spec)
+    assert not list_differences(parse_spec(json.loads(format_spec(spec))), spec)
 
 
 # --- overrides ---
@@ -379,22 +379,22 @@ def test_a_written_bundle_reads_the_same_and_names_its_schema(tmp_path: Path) ->
     assert written["$schema"] == "medseg-bundle-1.json"
     assert written["inference"]["overlap"] == 0.5
     again = load_bundle(tmp_path).spec
-    assert not differences(again, spec)
+    assert not list_differences(again, spec)
     assert again.description == "Größe → µm"
 
 
 def test_differences_name_each_changed_field() -> None:
     one = made_spec()
     other = made_spec(training={"steps": 9}, description="no difference in training")
-    assert differences(one, one) == []
-    assert differences(one, other) == ["training.steps: 4 → 9"]
-    assert "network.kind: unet → UNet" in differences(
+    assert list_differences(one, one) == []
+    assert list_differences(one, other) == ["training.steps: 4 → 9"]
+    assert "network.kind: unet → UNet" in list_differences(
         one, parse_spec({**SMALL, "network": {"kind": "UNet"}})
     )
 
 
 def test_parameters_are_flat_text() -> None:
-    flat = flat_parameters(made_spec())
+    flat = flatten_spec(made_spec())
     assert flat["training.patch"] == "[16, 16, 16]"
     assert flat["name"] == "made_up"
     assert all(isinstance(value, str) for value in flat.values())
@@ -414,14 +414,14 @@ def test_errors_and_faults_are_values_that_travel() -> None:
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
-    schema = bundle_schema()
+    schema = build_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
 def test_the_schema_takes_what_the_reader_takes(validator: Any) -> None:
     assert list(validator.iter_errors(content())) == []
-    assert list(validator.iter_errors(json.loads(spec_json(made_spec())))) == []
+    assert list(validator.iter_errors(json.loads(format_spec(made_spec())))) == []
     full = content(
         preprocessing={"spacing_mm": [1, None, 2], "intensity": ["zscore"]},
         training={"augmentation": {"noise": 0}},

@@ -22,7 +22,7 @@ from support.killed_batches import Wreck, write_scans, zygote
 from medseg.commands.segment import Batch, segment
 from medseg.errors import CheckpointError, DatasetError, MedsegError, OutputError
 from medseg.events import Event, Notice, Progress
-from medseg.inference.ledger import Entry, open_ledger, read_ledger
+from medseg.inference.ledger import Entry, QualityEntry, open_ledger, read_ledger
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
 
@@ -114,6 +114,19 @@ def test_without_a_report_no_picture_is_drawn(bundle: Path, scans: Path, tmp_pat
     # The pictures come with the next call, and the network is not run for them.
     assert set(states(segment(bundle, scans, tmp_path / "out")).values()) == {"skipped"}
     assert len(list((tmp_path / "out/previews").iterdir())) == 3
+
+
+def test_results_to_review_come_worst_first(tmp_path: Path) -> None:
+    def done(name: str, expected: float, review: bool) -> Entry:
+        quality = QualityEntry(
+            expected_dice=expected, lower_bound=None, is_calibrated=True, review=review
+        )
+        return Entry(scan=name, state="done", quality=quality)
+
+    entries = (done("a", 0.6, True), done("b", 0.2, True), done("c", 0.1, False))
+    batch = Batch(tmp_path, (*entries, Entry(scan="d", state="failed")))
+    assert [entry.scan for entry in batch.to_review] == ["b", "a"]
+    assert [entry.scan for entry in batch.failed] == ["d"]
 
 
 # Continuing

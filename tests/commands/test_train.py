@@ -21,7 +21,7 @@ import torch
 from support.bundles import content, write_json
 
 from medseg import BundleError, CheckpointError, DatasetError, OutputError, TrainingError, train
-from medseg.bundle.bundle import differences, load_bundle, write_trained
+from medseg.bundle.bundle import list_differences, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.events import (
     Event,
@@ -110,7 +110,7 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
 
 def test_what_was_resolved_is_in_the_run(trained: Trained) -> None:
     spec = load_bundle(trained.folder).spec
-    assert differences(spec, load_bundle(trained.bundle).spec) == []
+    assert list_differences(spec, load_bundle(trained.bundle).spec) == []
     assert json.loads((trained.folder / "bundle.json").read_text())["training"]["ema"] is None
 
 
@@ -288,7 +288,7 @@ def test_an_end_that_was_interrupted_does_not_colour_the_next(trained: Trained) 
         assert one["scores"] != pytest.approx(one["scores_at"]["0.25"], abs=1e-3)
 
 
-def test_held_back_cases_without_any_label_do_not_stop_a_training(
+def test_held_out_cases_without_any_label_do_not_stop_a_training_run(
     trained: Trained, tmp_path: Path
 ) -> None:
     data = shutil.copytree(trained.data, tmp_path / "data")
@@ -522,7 +522,7 @@ def test_fine_tuning_starts_where_the_parent_ended_and_says_so(trained: Trained)
         "label kidney: taken over",
         "label liver: taken over",
         "channel CT: taken over",
-        "coarse outputs, which only training uses: fresh",
+        "deep supervision outputs, which only training uses: newly initialised",
     )
     metrics = json.loads((folder / "metrics.json").read_text())
     before = json.loads((trained.folder / "metrics.json").read_text())
@@ -566,7 +566,7 @@ def test_a_fine_tuning_stopped_before_its_first_checkpoint_keeps_its_parent(
     weights = parent / "models" / "model.pt"
     kept = weights.read_bytes()
     shutil.copyfile(trained.folder / "checkpoints" / "last.pt", weights)
-    with pytest.raises(CheckpointError, match="gone or others"):
+    with pytest.raises(CheckpointError, match="gone or have changed"):
         train(trained.bundle, resume=True, **arguments)
     weights.write_bytes(kept)
     train(trained.bundle, resume=True, **arguments)

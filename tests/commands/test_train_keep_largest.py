@@ -1,4 +1,4 @@
-"""A cross-validation decides of which labels only the largest piece is kept."""
+"""A cross-validation decides which labels keep only their largest connected component."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.bundles import content, run_stock, write_json
 
 from medseg import Segmenter, train
 from medseg.bundle.bundle import load_bundle
-from medseg.bundle.spec import LargestFinding
+from medseg.bundle.spec import KeepLargestFinding
 from medseg.events import CrossValidationDone, Event, HeldOutDecision
 from medseg.testing import make_phantom, write_dataset
 
@@ -48,7 +48,7 @@ class Trained:
         return found
 
     @property
-    def finding(self) -> LargestFinding:
+    def finding(self) -> KeepLargestFinding:
         found = load_bundle(self.out).trained.keep_largest
         assert found is not None
         return found
@@ -116,15 +116,17 @@ def test_people_are_told_with_the_figures(trained: Trained) -> None:
     told = [event for event in trained.events if isinstance(event, HeldOutDecision)]
     assert len(told) == 3  # of each fold, and of all
     for name, found in trained.finding.labels.items():
-        verdict = "only the largest" if found.kept else "every"
-        assert f"{name}: {verdict} piece is kept (Dice {found.dice_before:.4f}" in card
-        assert any(line.startswith(f"{name}: {verdict}") for line in told[-1].decisions)
+        decision = "only the largest connected component is kept"
+        if not found.kept:
+            decision = "all connected components are kept"
+        assert f"{name}: {decision} (Dice {found.dice_before:.4f}" in card
+        assert any(line.startswith(f"{name}: {decision}") for line in told[-1].decisions)
 
 
 def test_the_cross_validation_has_a_row_per_fold_and_label(trained: Trained) -> None:
     (event,) = [event for event in trained.events if isinstance(event, CrossValidationDone)]
     heading, *rows = event.rows
-    assert heading == ["fold", "held-back cases", "Dice liver", "Dice kidney", "Dice mean"]
+    assert heading == ["fold", "held-out cases", "Dice liver", "Dice kidney", "Dice mean"]
     assert [row[:2] for row in rows] == [["0", "5"], ["1", "5"], ["all", "10"]]
     whole = trained.metrics(trained.out)
     means = []
@@ -150,7 +152,10 @@ def test_a_bundle_that_names_its_labels_is_not_asked_again(
     metrics = trained.metrics(run)
     assert load_bundle(run).trained.keep_largest is None
     assert "undecided" not in metrics
-    assert "Only the largest piece of kidney is kept" in (run / "docs" / "README.md").read_text()
+    assert (
+        "Only the largest connected component of kidney is kept"
+        in (run / "docs" / "README.md").read_text()
+    )
     volume, _ = make_phantom(1, SHAPE, 9.0)
     found = Segmenter(run, "cpu").segment(volume)
     assert pieces_of(found.labels == 2, np.ones((3, 3, 3)))[1] <= 1

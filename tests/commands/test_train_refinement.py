@@ -116,7 +116,7 @@ def test_killed_in_either_stage_and_resumed_the_end_is_bit_identical(
         f"StepDone(step={STEPS + 13},",
         f"StepDone(step={STEPS + REFINING},",
         "Progress(task='comparing refined masks', done=0,",
-        "Progress(task='scoring held-back cases', done=0,",  # the verdict is written
+        "Progress(task='scoring held-out cases', done=0,",  # the verdict is written
     ]
     for number, point in enumerate(points):
         status = zygote.train(**given, out=str(out), resume=number > 0, kill_at=point)

@@ -75,7 +75,7 @@ def test_killed_anywhere_and_resumed_the_end_is_bit_identical(
         *(f"StepDone(step={step}," for step in anywhere),
         "ValidationDone(step=40,",  # the best weights are written, the checkpoint is not
         f"StepDone(step={STEPS},",
-        "Progress(task='scoring held-back cases', done=0,",
+        "Progress(task='scoring held-out cases', done=0,",
     ]
     for number, point in enumerate(points):
         status = zygote.train(**arguments, out=str(out), resume=number > 0, kill_at=point)

@@ -140,3 +140,33 @@ def test_a_value_to_ignore_that_the_bundle_does_not_have_is_told(tmp_path: Path)
     (warning,) = find_cases(root, a_spec(ignore=3)).warnings
     assert "the bundle has 3; set data.ignore to 2" in warning
     assert find_cases(root, a_spec(ignore=2)).warnings == ()
+
+
+def test_a_listed_group_wins_over_the_group_pattern(tmp_path: Path) -> None:
+    items = [an_item("p1_left", patient="anna"), an_item("p1_right", patient="bert")]
+    root = an_msd_list(tmp_path, [*items, an_item("p2_left"), an_item("p2_right")])
+
+    found = find_cases(root, a_spec(group_pattern=r"^(p\d+)_"))
+
+    assert [case.group for case in found.cases] == ["anna", "bert", "p2", "p2"]
+
+
+def test_the_field_group_goes_before_the_field_patient(tmp_path: Path) -> None:
+    items = [an_item("a", patient="p", group="g"), an_item("b", patient="p", group="h")]
+
+    assert [c.group for c in find_cases(an_msd_list(tmp_path, items), a_spec()).cases] == ["g", "h"]
+
+
+def test_listed_folds_that_tear_a_group_apart_are_told(tmp_path: Path) -> None:
+    items = [an_item("a", patient="p", fold=0), an_item("b", patient="p", fold=1)]
+    (warning,) = find_cases(an_msd_list(tmp_path / "torn", items), a_spec()).warnings
+    assert "tear 1 groups apart" in warning
+    items = [an_item("a", patient="p", fold=0), an_item("b", patient="q", fold=1)]
+    assert find_cases(an_msd_list(tmp_path / "whole", items), a_spec()).warnings == ()
+
+
+def test_a_scan_is_a_picture_if_all_of_its_files_are() -> None:
+    picture = Scan("a", ((Path("a.png"),), (Path("b.png"),)))
+    assert picture.is_picture
+    assert picture.files == (Path("a.png"), Path("b.png"))
+    assert not Scan("a", ((Path("a.png"),), (Path("b.nii"),))).is_picture

@@ -79,3 +79,28 @@ def test_scores_that_are_no_numbers_are_an_error(bad: float) -> None:
     same = GridMap(np.eye(4), (4, 4, 4), (4, 4, 4))
     with pytest.raises(MedsegError, match="fp32"):
         labelled(scores, same, 4)
+
+
+@pytest.mark.parametrize("finished", [1, 3, 6, 7])
+@pytest.mark.parametrize("zoom", [1.0, 0.5, 0.4])
+def test_a_plane_is_labelled_as_soon_as_its_neighbours_are_final_and_no_sooner(
+    finished: int, zoom: float
+) -> None:
+    shape = (3, 4, 8)
+    planes = round((shape[2] - 1) / zoom) + 1
+    back = GridMap(np.diag([1, 1, zoom, 1]), shape, (3, 4, planes))
+    labels: Array = np.full(back.target, 99, np.uint8)
+    sums = Accumulator(Windows(shape, shape, 0.0), 2, CPU)
+    sums.add((0, 0, 0), torch.rand(2, *shape))
+    writer = LabelWriter(back, labels, CPU)
+    needed = writer.write_before(finished, sums)
+    position = np.arange(planes) * zoom  # of each plane of the scan, in planes of the network
+    upper = np.ceil(position - 1e-6)
+    is_labelled = (labels != 99).all(axis=(0, 1))
+    assert np.array_equal(is_labelled, (labels != 99).any(axis=(0, 1)))
+    assert not is_labelled[upper >= finished].any()
+    assert is_labelled[upper < finished].all()
+    waiting = position[~is_labelled]
+    assert needed <= min(finished, waiting[0] if len(waiting) else finished)
+    writer.write_before(shape[2], sums)
+    assert not (labels == 99).any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.errors import OutputError
-from medseg.inference.ledger import Entry, open_ledger, read_ledger
+from medseg.inference.ledger import Entry, QualityEntry, open_ledger, read_ledger, review_order
 
 
 def entry(scan: str = "a", state: str = "done", **facts) -> Entry:
@@ -167,3 +168,84 @@ def test_a_line_is_on_disk_in_one_piece(tmp_path: Path) -> None:
             assert content.count(b"\n") == number + 1
             assert content.endswith(b"\n")
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.jsonl"]
+
+
+def test_an_entry_is_on_disk_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+    path = tmp_path / "ledger.jsonl"
+    with open_ledger(tmp_path) as ledger:
+
+        def note(handle: int) -> None:
+            assert os.fstat(handle).st_ino == path.stat().st_ino
+            assert "a" not in ledger.entries
+            synced.append(path.read_bytes())
+
+        monkeypatch.setattr(os, "fsync", note)
+        ledger.enter(entry("a"))
+    assert synced == [path.read_bytes()]
+    assert json.loads(synced[0])["scan"] == "a"
+
+
+def test_a_torn_line_that_was_cut_off_stays_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ledger.jsonl").write_bytes(b'{"scan": "b", "st')
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    with open_ledger(tmp_path):
+        assert synced == [0]
+
+
+@pytest.mark.parametrize("length", [0, 1, 65535, 65536, 65537, 131072, 140_000])
+def test_a_torn_line_of_any_length_is_cut_off(tmp_path: Path, length: int) -> None:
+    path = tmp_path / "ledger.jsonl"
+    whole = entry("a").model_dump_json().encode() + b"\n"
+    path.write_bytes(whole + b"x" * length)
+    with open_ledger(tmp_path) as ledger:
+        assert list(ledger.entries) == ["a"]
+    assert path.read_bytes() == whole
+
+
+def test_failed_scans_come_first_then_the_worst_results() -> None:
+    def done(name: str, expected: float | None) -> Entry:
+        quality = QualityEntry(
+            expected_dice=expected, lower_bound=None, is_calibrated=False, review=False
+        )
+        return entry(name, quality=quality)
+
+    ordered = [
+        entry("Z", "failed"),
+        done("nothing", None),
+        done("bad", 0.1),
+        done("A", 0.9),
+        done("b", 0.9),
+        entry("older"),
+    ]
+    shuffled = [ordered[position] for position in (3, 0, 5, 2, 4, 1)]
+    assert sorted(shuffled, key=review_order) == ordered
+
+
+def test_only_results_need_review() -> None:
+    quality = QualityEntry(expected_dice=0.1, lower_bound=None, is_calibrated=True, review=True)
+    assert entry("a", quality=quality).needs_review
+    assert not entry("a", "failed", quality=quality).needs_review
+    assert not entry("a").needs_review
+    assert not entry("a", quality=quality.model_copy(update={"review": False})).needs_review
+
+
+def test_a_line_that_cannot_be_synced_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with open_ledger(tmp_path) as ledger:
+        ledger.enter(entry("a"))
+        before = (tmp_path / "ledger.jsonl").read_bytes()
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(OutputError, match="the ledger cannot be written"):
+            ledger.enter(entry("b"))
+        assert (tmp_path / "ledger.jsonl").read_bytes() == before
+        assert list(ledger.entries) == ["a"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,16 +19,17 @@ import SimpleITK as sitk
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
+from support.bundles import made_spec
 from support.scans import TURNED, affine_of, write_scan
 
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.bundle.weights import load_weights
-from medseg.errors import CheckpointError, MedsegError, ScanError
+from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.segmenter import Ensemble, Segmenter
+from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
 from medseg.io import read_image, read_labels
-from medseg.networks.inferers import window_inferer
+from medseg.networks.inferers import build_window_inferer
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import IMAGE, Preprocessing
 from medseg.testing import make_phantom
@@ -57,7 +61,7 @@ def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.T
     chain = Preprocessing(spec)
     image = chain(volume)[IMAGE]
     with torch.inference_mode():
-        scores = window_inferer(spec)(image[None].as_tensor(), network)[0]
+        scores = build_window_inferer(spec)(image[None].as_tensor(), network)[0]
     return chain.invert(scores, image)
 
 
@@ -224,7 +228,112 @@ def test_mirroring_averages_the_scores_of_all_flips(
     assert (got != Segmenter(folder, "cpu").segment(volume).labels).mean() > 0.01
 
 
-def test_only_the_largest_part_is_kept_where_asked(
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1)])
+def test_mirror_axes_are_counted_from_the_first(axes: tuple[int, ...]) -> None:
+    class Ramp:
+        """A network whose scores tell along which axes its windows were flipped."""
+
+        precision = torch.float32
+
+        def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+            ramps = [torch.linspace(0, 10**n, size) for n, size in enumerate(windows.shape[2:])]
+            return windows + sum(torch.meshgrid(*ramps, indexing="ij"))
+
+    windows = torch.zeros(1, 1, 4, 5, 6)
+    mean = Ensemble([Ramp()], 3, axes)(windows)[0, 0]
+    for axis in range(3):
+        is_flat = torch.allclose(mean.select(axis, 0), mean.select(axis, -1))
+        assert is_flat == (axis in axes)
+
+
+def test_a_2d_network_is_not_flipped_along_the_third_axis() -> None:
+    assert Ensemble([], 2, (0, 2))._flips == [(), (2,)]
+
+
+def test_the_members_of_a_bundle_are_averaged(untrained_bundle: Callable[..., Path]) -> None:
+    folder, other = untrained_bundle(), untrained_bundle("other", seed=1)
+    shutil.copy(other / "models" / "model.pt", folder / "models" / "fold_1.pt")
+    (folder / "models" / "trained.json").write_text('{"members": ["model.pt", "fold_1.pt"]}')
+    windows = torch.randn(1, 1, 16, 16, 16)
+    with torch.inference_mode():
+        first, second = network_of(folder)(windows), network_of(other)(windows)
+        both = Segmenter(folder, "cpu")._ensemble(windows)
+        alone = Segmenter(folder, "cpu", fold_ensemble=False)._ensemble(windows)
+    assert torch.allclose(both, (first + second) / 2, atol=1e-5)
+    assert torch.allclose(alone, first, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["../model.pt", "a/b.pt", "/model.pt", "..", "model.pt/../x.pt"])
+def test_members_never_lie_outside_of_the_bundle(
+    untrained_bundle: Callable[..., Path], name: str
+) -> None:
+    folder = untrained_bundle()
+    (folder / "models" / "trained.json").write_text(json.dumps({"members": [name]}))
+    with pytest.raises(BundleError, match="members"):
+        Segmenter(folder, "cpu")
+
+
+class CoarseMember:
+    """A network whose coarse arithmetic is off by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor, self.is_coarse = factor, False
+        self.precision = torch.bfloat16
+
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        self.is_coarse = True
+        yield
+        self.is_coarse = False
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        return windows * (self.factor if self.is_coarse else 1)
+
+
+@pytest.mark.parametrize(
+    ("factor", "precision"),
+    [(1.1, torch.bfloat16), (0.7, torch.float32), (np.nan, torch.float32)],
+)
+def test_wrong_arithmetic_of_a_gpu_is_not_used(factor: float, precision: torch.dtype) -> None:
+    ensemble = Ensemble([CoarseMember(factor)], 3)
+    refuse_wrong_arithmetic(ensemble, made_spec(), torch.device("cpu"))
+    assert {member.precision for member in ensemble._members} == {precision}
+
+
+def test_a_grey_picture_is_red_green_and_blue(untrained_bundle: Callable[..., Path]) -> None:
+    rgb = [{"name": name} for name in ("red", "green", "blue")]
+    folder = untrained_bundle(**FLAT | {"preprocessing": {"input": "picture"}, "channels": rgb})
+    grey = scan((30, 20, 1))
+    colours = grey.with_array(np.repeat(grey.array, 3, axis=0))
+    segmenter = Segmenter(folder, "cpu")
+    assert np.array_equal(segmenter.segment(grey).labels, segmenter.segment(colours).labels)
+    with pytest.raises(ScanError, match="needs 3"):
+        segmenter.segment(scan((30, 20, 2)))
+
+
+def test_a_prediction_is_finished_in_several_ways(untrained_bundle: Callable[..., Path]) -> None:
+    segmenter = Segmenter(untrained_bundle(inference={"keep_largest": ["kidney"]}), "cpu")
+    prediction = segmenter.predict(scan())
+    usual, none, both = (
+        prediction.finish(keep_largest=names) for names in (None, (), ("liver", "kidney"))
+    )
+    assert np.array_equal(usual.labels, segmenter.segment(scan()).labels)
+    assert np.array_equal(none.labels, prediction.labels)
+    assert [(found.labels > 0).sum() for found in (none, usual, both)] == sorted(
+        [(found.labels > 0).sum() for found in (none, usual, both)], reverse=True
+    )
+    assert (none.labels != usual.labels).any()
+    assert (usual.labels != both.labels).any()
+    assert usual.error_map is None
+    assert np.array_equal(
+        prediction.finish(error_map=True).error_map,
+        segmenter.segment(scan(), error_map=True).error_map,
+    )
+    with pytest.raises(ValueError, match="without labels to judge"):
+        _ = prediction.given_dice
+
+
+def test_only_the_largest_component_is_kept_where_asked(
     untrained_bundle: Callable[..., Path],
 ) -> None:
     from scipy.ndimage import label
@@ -311,7 +420,7 @@ MEMORY = """
 import ctypes, re, resource, sys
 from pathlib import Path
 import numpy as np
-from medseg.inference.segmenter import Ensemble, Segmenter
+from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
 from medseg.errors import MedsegError
 from medseg.volume import Volume
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import UID, generate_uid
 
 ROWS = np.array([0.8, 0.6, 0.0])
@@ -130,3 +135,81 @@ def _item(**values: Any) -> Dataset:
     for keyword, value in values.items():
         setattr(item, keyword, value)
     return item
+
+
+def two_echoes() -> list[FileDataset]:
+    first = series(voxels(seed=1), EchoTime=4.6)
+    second = series(voxels(seed=2), EchoTime=80)
+    for ds in second:
+        ds.SOPInstanceUID = generate_uid()
+    return [*first, *second]
+
+
+def dynamic(points: int = 3) -> FileDataset:
+    """One file with several time points, their frames mixed; each has voxels of its own."""
+    stacks = [voxels(seed=point) for point in range(points)]
+    mixed = [(k, point) for k in (2, 0, 3, 1) for point in range(points)]
+    array = np.stack([stacks[point][:, :, k] for k, point in mixed], axis=2)
+    ds = enhanced(array, order=list(range(len(mixed))))
+    frames = [enhanced().PerFrameFunctionalGroupsSequence[k] for k, _ in mixed]
+    for frame, (k, point) in zip(frames, mixed, strict=True):
+        frame.FrameContentSequence[0].TemporalPositionIndex = point + 1
+        frame.FrameContentSequence[0].DimensionIndexValues = [k + 1, point + 1]
+        (scaling,) = frame.PixelValueTransformationSequence
+        scaling.RescaleSlope, scaling.RescaleIntercept = 1, 0
+    ds.PerFrameFunctionalGroupsSequence = frames
+    return ds
+
+
+def uneven(folder: Path, gaps: list[float], shear=(0.0, 0.0), gradient=(1.0, 2.0, 3.0)) -> Path:
+    """A series at uneven distances whose intensities are linear in the place, LPS mm."""
+    places = np.cumsum([0.0, *gaps])
+    along = NORMAL + shear[0] * ROWS + shear[1] * COLUMNS
+    datasets = series(np.zeros((6, 5, len(places)), np.uint16))
+    i, j = np.mgrid[0:6, 0:5]
+    for ds, place in zip(datasets, places, strict=True):
+        ds.ImagePositionPatient = (ORIGIN + along * place).round(6).tolist()
+        start = np.array(ds.ImagePositionPatient, float)
+        columns = ROWS * SPACING[1]
+        rows = COLUMNS * SPACING[0]
+        at = start + i[..., None] * columns + j[..., None] * rows
+        field = at @ np.array(gradient)
+        ds.RescaleIntercept = 0
+        ds.BitsAllocated, ds.FloatPixelData = 32, field.T.astype("<f4").tobytes()
+        del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
+    return save(folder, datasets)
+
+
+def forged(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+
+
+def deflate(path: Path, bomb: int = 0) -> None:
+    """Store a file deflated, with ``bomb`` more zero bytes in the last element."""
+    ds = pydicom.dcmread(path)
+    start = 132 + len(_meta_bytes(ds))
+    plain = path.read_bytes()[start:]
+    if bomb:
+        plain += struct.pack("<HH2sHI", 0x7FE1, 0x0010, b"OB", 0, bomb) + b"\0" * bomb
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    ds.file_meta.TransferSyntaxUID = uids.DeflatedExplicitVRLittleEndian
+    with path.open("wb") as file:
+        file.write(b"\0" * 128 + b"DICM")
+        file.write(_meta_bytes(ds))
+        file.write(squeeze.compress(plain) + squeeze.flush())
+
+
+def _meta_bytes(ds: FileDataset) -> bytes:
+    stream = io.BytesIO()
+    pydicom.filewriter.write_file_meta_info(stream, ds.file_meta, enforce_standard=False)
+    return stream.getvalue()
+
+
+def encoded(syntax: str, frames: list[bytes], **changes) -> list[FileDataset]:
+    datasets = series(**changes)
+    for ds, frame in zip(datasets, frames, strict=True):
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.PixelData = encapsulate([frame])
+    return datasets

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
+import pydicom
 from pydicom.uid import generate_uid
 
 from medseg.io import read_image
@@ -49,3 +51,70 @@ def label(
         as_kind: Any = "labelmap" if kind == "labelmap" else "binary"
         write_dicom_seg(file, labels, like, names, version="1.2.3", kind=as_kind)
     return file
+
+
+LABELS = LabelSet(
+    [
+        Label(1, "liver", 1, (230, 60, 60), "SCT:10200004"),
+        Label(2, "tumour", 2, (70, 170, 255), "SCT:108369006"),
+        Label(3, "thing", 3, (0, 255, 0)),
+    ]
+)
+NOON = datetime(2024, 5, 6, 12, 0, 0)  # noqa: DTZ001 (DICOM times are local)
+REAL_SCANS = (
+    "dicom_brain_mr_oblique/Study3/T1post",
+    "dicom_brain_mr_oblique/Study3/HCropVolume",
+    "dicom_dcm_qa/t1_sagittal_head_first_prone/in",
+    "sts_ct_mr_pet/dicom/STS_008/PET/image",
+)
+
+
+def scan(folder: Path, **changes: Any) -> Volume:
+    return read_image(made.save(folder / "ct", made.series(**changes)))
+
+
+def labels_in(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Labels 0 to 3, voxel by voxel at random."""
+    return np.random.default_rng(seed).integers(0, 4, shape).astype(np.uint8)
+
+
+def write_seg(
+    path: Path, labels: np.ndarray, like: Volume, label_set: LabelSet = LABELS, **more: Any
+) -> Path:
+    write_dicom_seg(path, labels, like, label_set, version="1.2.3", **more)
+    return path
+
+
+def write_rt(
+    path: Path, labels: np.ndarray, like: Volume, label_set: LabelSet = LABELS, **more: Any
+) -> Path:
+    write_rtstruct(path, labels, like, label_set, version="1.2.3", **more)
+    return path
+
+
+def blocks(shape) -> np.ndarray:
+    """Labels in boxes of several sizes, every third slice empty."""
+    labels = np.zeros(shape, np.uint8)
+    for value, part in enumerate((5, 3, 2), start=1):
+        labels[tuple(slice(n // (part + 1), 1 + n // part) for n in shape)] = value
+    labels[:, :, ::3] = 0
+    return labels
+
+
+def ball(shape) -> np.ndarray:
+    """A hollow ball of 1 with a 2 inside, and a 3 beside it that touches the border."""
+    places = np.indices(shape) / (np.array(shape) - 1.0).clip(1)[:, None, None, None]
+    distance = np.sqrt(((places - 0.5) ** 2).sum(axis=0))
+    labels = np.zeros(shape, np.uint8)
+    labels[distance < 0.45] = 1
+    labels[distance < 0.3] = 0
+    labels[distance < 0.15] = 2
+    labels[: shape[0] // 8, : shape[1] // 3] = 3
+    return labels
+
+
+def edited(path: Path, change) -> Path:
+    ds = pydicom.dcmread(path)
+    change(ds)
+    ds.save_as(path)
+    return path

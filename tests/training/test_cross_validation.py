@@ -18,7 +18,7 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.weights import load_weights
 from medseg.events import Event, RunDone, RunStarted
 from medseg.testing import make_phantom, write_dataset
-from medseg.training.fold_results import read_fold
+from medseg.training.report import read_report
 from medseg.training.run_folder import RunFolder
 
 FOLDS = 3
@@ -113,7 +113,8 @@ def test_cases_of_all_folds_together_make_corrupted_copies_worth_it(tmp_path: Pa
     bundle, out = write_json(tmp_path, made), tmp_path / "run"
     train(bundle, data=data, out=out, fold="all", device="cpu")
     for fold in range(2):
-        samples = read_fold(RunFolder(out / "folds" / f"fold_{fold}")).held_back.as_asked.samples
+        report = read_report(RunFolder(out / "folds" / f"fold_{fold}"))
+        samples = report.held_out.requested.samples
         assert sorted(one.is_clean for one in samples) == 3 * [False] + 4 * [True]
 
 

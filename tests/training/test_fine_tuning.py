@@ -68,7 +68,9 @@ def alone(spec: BundleSpec, parent: Bundle) -> nn.Module:
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=["unet", "residual", "SegResNet"])
-def test_the_child_first_answers_as_its_parent(tmp_path: Path, network: dict[str, Any]) -> None:
+def test_the_child_first_predicts_what_its_parent_does(
+    tmp_path: Path, network: dict[str, Any]
+) -> None:
     old = spec_with(network, [LIVER, KIDNEY], [CT])
     parent = parent_with(tmp_path, old)
     # Labels change places, one is new; a channel is new and comes first.
@@ -101,7 +103,7 @@ def test_a_dropped_channel_is_as_if_it_showed_its_mean(tmp_path: Path) -> None:
     torch.testing.assert_close(answer(grown(new, parent), image), answer(alone(old, parent), both))
 
 
-def test_channels_that_share_nothing_start_afresh(tmp_path: Path) -> None:
+def test_channels_without_a_source_are_newly_initialised(tmp_path: Path) -> None:
     mr = [{"name": name, "modality": "MR"} for name in ("A", "B")]
     parent = parent_with(tmp_path, spec_with(NETWORKS[0], [LIVER], [CT, PET]))
     network = grown(spec_with(NETWORKS[0], [LIVER], mr), parent)
@@ -127,7 +129,7 @@ def test_a_network_built_differently_is_refused_and_the_field_named(
         InitialWeights(spec_with(other, [LIVER], [CT]), parent)
 
 
-def test_weights_where_classes_meet_classes_go_on_from_both(tmp_path: Path) -> None:
+def test_weights_with_classes_on_two_axes_start_from_both(tmp_path: Path) -> None:
     meets = {"kind": "UNet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}}
     parent = parent_with(tmp_path, spec_with(meets, [LIVER, KIDNEY], [CT]))
     child = dict(grown(spec_with(meets, [KIDNEY, SPLEEN], [CT]), parent).named_parameters())
@@ -138,10 +140,14 @@ def test_weights_where_classes_meet_classes_go_on_from_both(tmp_path: Path) -> N
     assert not torch.equal(child[name][2], before[1])
 
 
-def test_what_does_not_change_shapes_may_differ(tmp_path: Path) -> None:
+def test_dropout_and_deep_supervision_may_differ_from_the_parents(tmp_path: Path) -> None:
     parent = parent_with(tmp_path, spec_with(NETWORKS[0], [LIVER], [CT]))
     dropped = NETWORKS[0] | {"dropout": 0.1, "deep_supervision": False}
-    grown(spec_with(dropped, [LIVER], [CT]), parent)
+    child = grown(spec_with(dropped, [LIVER], [CT]), parent).state_dict()
+    weights = torch.load(parent.weights, weights_only=True)
+    assert child.keys() == weights.keys()
+    for name, value in weights.items():
+        assert torch.equal(child[name], value), name
 
 
 def test_weights_that_are_code_are_not_opened(tmp_path: Path) -> None:
@@ -154,7 +160,7 @@ def test_weights_that_are_code_are_not_opened(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-def test_a_child_with_regions_first_answers_them_as_its_parent(tmp_path: Path) -> None:
+def test_a_child_with_regions_first_predicts_them_as_its_parent(tmp_path: Path) -> None:
     old = made_spec(**NESTED)
     parent = parent_with(tmp_path, old)
     new = made_spec(
@@ -173,7 +179,7 @@ def test_a_child_with_regions_first_answers_them_as_its_parent(tmp_path: Path) -
     assert not torch.allclose(after[:, 1], other[:, 1])
 
 
-def test_labels_do_not_go_on_from_regions_but_the_body_does(tmp_path: Path) -> None:
+def test_labels_do_not_start_from_regions_but_the_other_layers_do(tmp_path: Path) -> None:
     parent = parent_with(tmp_path, made_spec(**NESTED))
     spec = made_spec()
     one, other = grown(spec, parent, seed=2), grown(spec, parent, seed=3)
@@ -189,7 +195,9 @@ def test_labels_do_not_go_on_from_regions_but_the_body_does(tmp_path: Path) -> N
     assert any("input_block" in name for name in inherited)
 
 
-def test_a_child_of_a_refined_bundle_goes_on_from_the_network_itself(tmp_path: Path) -> None:
+def test_a_child_of_a_refined_bundle_starts_from_the_network_without_its_refiner(
+    tmp_path: Path,
+) -> None:
     old = made_spec(refinement={"adversarial_weight": 0})
     refined = load_bundle(refined_bundle(tmp_path / "refined", old, applied=True, seed=1))
     plain = parent_with(tmp_path / "plain", old)

@@ -26,7 +26,7 @@ from medseg.training.handlers import (
 
 def rates(**training: Any) -> list[float]:
     spec = made_spec(training={"learning_rate": 0.1, **training}).training
-    return [LearningRate(spec).at(step) for step in range(1, spec.steps + 1)]
+    return [LearningRate(spec).rate_at(step) for step in range(1, spec.steps + 1)]
 
 
 def test_poly() -> None:
@@ -78,7 +78,7 @@ def test_the_rate_of_a_step_is_set_before_it() -> None:
         Events.ITERATION_COMPLETED, lambda e: seen.append(e.optimizer.param_groups[0]["lr"])
     )
     trainer.run()
-    assert seen == pytest.approx([schedule.at(step) for step in (1, 2, 3)])
+    assert seen == pytest.approx([schedule.rate_at(step) for step in (1, 2, 3)])
 
 
 @pytest.mark.parametrize("largest", [0.5, 1e9])

@@ -74,13 +74,13 @@ def test_a_checkpoint_brings_the_record_back_to_the_last_digit(steps: int, tmp_p
     assert state is not None
     again = TrainingHistory("made_up")
     again.restore(state["record"])
-    assert repr(again.history) == repr(record.history)  # NaN is not equal to itself
+    assert repr(again.curves) == repr(record.curves)  # NaN is not equal to itself
     assert again.best_step == 20
     assert repr(again.state()) == repr(record.state())
 
 
 def test_the_history_has_every_curve() -> None:
-    history = record_of(0.4).history
+    history = record_of(0.4).curves
     assert list(history.losses) == [(1, 1.0), (2, 0.5), (3, 1 / 3), (4, 0.25)]
     assert list(history.parts["dice"]) == [(step, 0.5 / step) for step in (1, 2, 3, 4)]
     assert list(history.learning_rates)[-1] == (4, 0.04)

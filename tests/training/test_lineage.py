@@ -26,7 +26,7 @@ def channelled(*channels: tuple[str, str]) -> BundleSpec:
     return made_spec(channels=[{"name": name, "modality": modality} for name, modality in channels])
 
 
-def test_labels_go_by_name_then_by_code() -> None:
+def test_labels_are_matched_by_name_then_by_code() -> None:
     parent = labelled(("liver", "SCT:1"), "kidney", ("tumour", "SCT:3"))
     assert label_sources(parent, labelled("Kidney", "liver")) == (0, 2, 1)
     assert label_sources(parent, labelled(("lesion", "SCT:3"), "spleen")) == (0, 3, None)
@@ -45,13 +45,13 @@ def test_labels_go_by_name_then_by_code() -> None:
         ([("T1", "MR"), ("T2", "MR")], [("A", "MR"), ("B", "MR")], (None, None)),
     ],
 )
-def test_channels_go_by_name_then_by_modality(
+def test_channels_are_matched_by_name_then_by_modality(
     parent: list[tuple[str, str]], child: list[tuple[str, str]], sources: tuple[int | None, ...]
 ) -> None:
     assert channel_sources(channelled(*parent), channelled(*child)) == sources
 
 
-def test_every_decision_is_told_and_no_place_is_published(tmp_path: Path) -> None:
+def test_every_decision_is_recorded_and_no_folder_is_published(tmp_path: Path) -> None:
     parent = load_bundle(trained_bundle(tmp_path / "parent", labelled("liver", "kidney")))
     RunFolder(parent.folder).write_info({"run_id": "abc", "data": "/secret", "fold": 0})
     spec = made_spec(
@@ -62,18 +62,18 @@ def test_every_decision_is_told_and_no_place_is_published(tmp_path: Path) -> Non
     lineage = trace_lineage(parent, spec)
     assert lineage.decisions == (
         "label Liver: taken over",
-        "label spleen: fresh, the parent has none of this name",
+        "label spleen: newly initialised, the parent has none of this name",
         "label kidney of the parent: dropped",
         "channel CT: taken over",
         "channel PET: starts at zero, so that the network first sees what its parent saw",
-        "coarse outputs, which only training uses: fresh",
+        "deep supervision outputs, which only training uses: newly initialised",
         "preprocessing.spacing_mm: null → [1.0, 1.0, 1.0]; the weights learned with the former",
     )
     assert lineage.run_id == "abc"
     assert str(tmp_path) not in str(lineage.published)
 
 
-def test_regions_go_on_from_regions_and_from_nothing_else(tmp_path: Path) -> None:
+def test_regions_start_from_regions_and_from_nothing_else(tmp_path: Path) -> None:
     nested, plain = made_spec(**NESTED), made_spec(labels=NESTED["labels"])
     fewer = made_spec(
         labels=NESTED["labels"],
@@ -88,17 +88,17 @@ def test_regions_go_on_from_regions_and_from_nothing_else(tmp_path: Path) -> Non
     parent = load_bundle(trained_bundle(tmp_path / "nested", nested))
     assert trace_lineage(parent, fewer).decisions[:4] == (
         "region Inner: taken over",
-        "region ring: fresh, the parent has none of this name",
+        "region ring: newly initialised, the parent has none of this name",
         "region whole of the parent: dropped",
         "region enhancing of the parent: dropped",
     )
     assert (
         trace_lineage(parent, plain).decisions[0]
-        == "labels: fresh, the parent has regions, which overlap"
+        == "labels: newly initialised, the parent has regions, which overlap"
     )
     parent = load_bundle(trained_bundle(tmp_path / "plain", plain))
     (decision, *_) = trace_lineage(parent, nested).decisions
-    assert decision == "regions: fresh, the parent has labels that exclude each other"
+    assert decision == "regions: newly initialised, the parent has labels that exclude each other"
 
 
 def test_without_weights_there_is_no_lineage(tmp_path: Path) -> None:

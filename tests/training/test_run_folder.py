@@ -51,14 +51,14 @@ def test_a_new_run_overwrites_nothing(tmp_path: Path) -> None:
             RunFolder(tmp_path / name).require_empty()
 
 
-def test_no_facts_without_a_run(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run to resume"):
         RunFolder(tmp_path).read_info()
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"run_id": 1, "data": "a", "fold": 0}', "\x00"])
-def test_a_damaged_note_is_told(note: str, folder: RunFolder) -> None:
-    folder.run.write_text(note)
+def test_a_damaged_run_json_is_refused(note: str, folder: RunFolder) -> None:
+    folder.info.write_text(note)
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
         folder.read_info()
 
@@ -181,7 +181,7 @@ def test_a_file_damaged_anywhere_is_refused_or_still_right(folder: RunFolder) ->
 def test_a_checkpoint_of_something_else_is_refused(content: Any, folder: RunFolder) -> None:
     folder.checkpoint.parent.mkdir()
     torch.save(content, folder.checkpoint)
-    with pytest.raises(CheckpointError, match="no checkpoint of a training"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of a training run"):
         folder.load_checkpoint()
 
 

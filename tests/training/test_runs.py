@@ -82,7 +82,7 @@ def test_a_runs_own_bundle_may_not_be_changed_in_between(asked: Bundle, tmp_path
     edited = json.loads(run.folder.bundle.read_text())
     edited["training"]["optimizer"] = "adamw"
     run.folder.bundle.write_text(json.dumps(edited))
-    with pytest.raises(BundleError, match="was changed after its run began") as caught:
+    with pytest.raises(BundleError, match="was edited after its run began") as caught:
         find_resumable_run(load_bundle(run.folder.path), None, run.folder.path)
     assert [fault.where for fault in caught.value.faults] == ["training.optimizer"]
 

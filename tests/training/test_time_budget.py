@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from support.bundles import made_spec
 from support.cases import balls, made_case
 
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, TrainingError
+from medseg.training.learner import Learner
+from medseg.training.session import build_stages
+from medseg.training.stages import select_learner_factory
 from medseg.training.time_budget import (
     TimeBudget,
     TrainingSpeed,
@@ -17,6 +23,14 @@ from medseg.training.time_budget import (
     measure_speed,
     voxels_per_second,
 )
+
+
+def builder(cases: Sequence[CachedCase]) -> Callable[[BundleSpec], Learner]:
+    def build(spec: BundleSpec) -> Learner:
+        factory = select_learner_factory(build_stages(spec))
+        return factory(spec, cases, torch.device("cpu"))
+
+    return build
 
 
 def timed(minutes: float = 10) -> BundleSpec:
@@ -76,10 +90,10 @@ def test_too_little_time_is_said_with_what_it_would_take(left: float) -> None:
 
 def test_measuring_takes_steps_and_validates() -> None:
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
-    pace = measure_speed(timed(0.001), cases, cases[:2], torch.device("cpu"), 2)
+    pace = measure_speed(timed(0.001), builder(cases), cases[:2], 2)
     assert 0 < pace.step < 5
     assert 0 < pace.validation < 20
-    assert measure_speed(timed(0.001), cases, [], torch.device("cpu"), 0).validation == 0
+    assert measure_speed(timed(0.001), builder(cases), [], 0).validation == 0
 
 
 def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> None:
@@ -89,7 +103,7 @@ def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> Non
     )
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
     with pytest.raises(TrainingError, match="critic"):
-        measure_speed(spec, cases, [], torch.device("cpu"), 0)
+        measure_speed(spec, builder(cases), [], 0)
 
 
 def test_the_speed_of_a_network_is_positive() -> None:
@@ -106,12 +120,12 @@ def fitted(**training: int) -> TimeBudget:
 
 def test_a_training_that_is_fast_enough_keeps_its_steps() -> None:
     deadline = fitted()
-    assert deadline.steps(100, 90.0) == 1000
-    assert deadline.steps(200, 170.0) == 1000
+    assert deadline.fit_steps(100, 90.0) == 1000
+    assert deadline.fit_steps(200, 170.0) == 1000
 
 
 def test_a_slower_machine_takes_fewer_steps_that_end_in_time() -> None:
-    steps = fitted().steps(100, 200.0)  # 2 s each, and 900 more would take 1800 s
+    steps = fitted().fit_steps(100, 200.0)  # 2 s each, and 900 more would take 1800 s
     assert 300 < steps < 600
     rest = 2 * (steps - 100) + 20 * -(-(steps - 100) // 500)
     assert 900 < 200 + rest + 2 * 20 < 1000
@@ -119,23 +133,23 @@ def test_a_slower_machine_takes_fewer_steps_that_end_in_time() -> None:
 
 def test_only_the_speed_since_the_last_look_counts() -> None:
     deadline = fitted()
-    assert deadline.steps(100, 90.0) == 1000
-    shorter = deadline.steps(200, 290.0)
+    assert deadline.fit_steps(100, 90.0) == 1000
+    shorter = deadline.fit_steps(200, 290.0)
     assert shorter < 600
-    assert deadline.steps(300, 370.0) == shorter  # faster again: it never becomes longer
+    assert deadline.fit_steps(300, 370.0) == shorter  # faster again: it never becomes longer
 
 
 def test_a_few_steps_say_nothing() -> None:
     deadline = fitted()
-    assert deadline.steps(40, 500.0) == 1000
-    assert deadline.steps(100, 510.0) < 1000
+    assert deadline.fit_steps(40, 500.0) == 1000
+    assert deadline.fit_steps(100, 510.0) < 1000
 
 
 def test_a_validation_is_no_step() -> None:
     deadline = fitted()
-    deadline.validated(50.0)
+    deadline.add_validation(50.0)
     # 1 s a step, 450 s left for them, of which 0.93 are used: (418.5 - 50) / (1 + 50 / 500)
-    assert deadline.steps(400, 450.0) == 400 + 335
+    assert deadline.fit_steps(400, 450.0) == 400 + 335
 
 
 def taken(
@@ -163,10 +177,10 @@ def taken(
         now += 0.3 * factor + 5.0 * (done in hiccups)
         if done % training.validate_every == 0 or done == steps:
             now += factor
-            deadline.validated(factor)
+            deadline.add_validation(factor)
         if deadline.is_due(done):
-            steps = deadline.steps(done, now)
-    return training.steps, done, now + factor * pace.scoring(0)
+            steps = deadline.fit_steps(done, now)
+    return training.steps, done, now + factor * pace.scoring_seconds(0)
 
 
 @pytest.mark.parametrize("since", [1, 20, 60, 100, 130])
@@ -196,11 +210,11 @@ def test_one_wait_for_another_program_costs_little_more_than_it_lasts(at: int) -
 def test_the_clock_is_looked_at_twenty_times_or_after_fifty_steps(steps: int, every: int) -> None:
     deadline = fitted(steps=steps, validate_every=steps, warmup_steps=0)
     assert deadline.is_due(3)
-    deadline.steps(3, 1.0)
+    deadline.fit_steps(3, 1.0)
     due = next(done for done in range(4, steps) if deadline.is_due(done))
     assert due == 3 + every
 
 
 @pytest.mark.parametrize(("warm_up", "least"), [(0, 101), (300, 301)])
 def test_one_more_step_is_taken_however_late_it_is(warm_up: int, least: int) -> None:
-    assert fitted(warmup_steps=warm_up).steps(100, 2000.0) == least
+    assert fitted(warmup_steps=warm_up).fit_steps(100, 2000.0) == least

@@ -20,7 +20,7 @@ from medseg.bundle.spec.parts import (
 )
 from medseg.bundle.spec.preprocessing import MinMax, PreprocessingSpec, Window, ZScore
 from medseg.bundle.spec.refinement import RefinementSpec
-from medseg.bundle.spec.regions import region_faults, resolved_regions
+from medseg.bundle.spec.regions import check_regions, resolve_regions
 from medseg.bundle.spec.training import (
     InferenceSpec,
     QualitySpec,
@@ -102,7 +102,7 @@ class BundleSpec(Spec):
             *self._patch_faults(),
             *self._preprocessing_faults(),
             *self._label_faults(),
-            *region_faults(self.regions, self.labels),
+            *check_regions(self.regions, self.labels),
             *self._unlike_regions(),
             *self._refinement_faults(),
         ]
@@ -214,7 +214,7 @@ class BundleSpec(Spec):
                 for label in self.labels
             ],
             ignore=self.data.ignore,
-            regions=resolved_regions(self.regions, self.labels),
+            regions=resolve_regions(self.regions, self.labels),
         )
 
     @property

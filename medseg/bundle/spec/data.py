@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, PositiveInt, field_validator
 
-from medseg.bundle.spec.parts import Byte, Seed, ShortText, Spec
+from medseg.bundle.spec.parts import Byte, Name, Seed, ShortText, Spec
+
+SHIPPED_LAYOUTS = ("auto", "msd", "nnunet", "folders", "csv", "bids", "dicom")
+"""What ``data.format`` may say without another package; where cases are listed, more may be."""
 
 
 class ChannelSpec(Spec):
@@ -51,10 +54,12 @@ class DataSpec(Spec):
 
     root: ShortText = "."
     """The data folder, relative to the bundle. `--data` wins."""
-    format: Literal["auto", "msd", "nnunet", "folders", "csv", "bids", "dicom"] = "auto"
-    """How the folder lists its cases: `msd` (dataset.json with a `training` list), `nnunet`
-    (imagesTr with `_0000` channels), `folders` (images/ and labels/), `csv` (cases.csv), `bids`
-    (subjects, their labels among the derivatives), `dicom` (series with SEG or RTSTRUCT)."""
+    format: Annotated[Name, Field(examples=list(SHIPPED_LAYOUTS))] = "auto"
+    """How the folder lists its cases, `auto` to find out: `msd` (dataset.json with a `training`
+    list), `nnunet` (imagesTr with `_0000` channels), `folders` (images/ and labels/), `csv`
+    (cases.csv), `bids` (subjects, their labels among the derivatives), `dicom` (series with SEG or
+    RTSTRUCT), or a layout that an installed package adds. A trained bundle segments without that
+    package."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
     ignore: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None

@@ -37,7 +37,7 @@ class CriticSpec(Spec):
     """The score it is taught to give true masks; corrected ones get 0."""
 
 
-class MaskBankSpec(Spec):
+class MaskPoolSpec(Spec):
     """The imperfect masks that a refiner learns to correct."""
 
     faulty: Fraction = 0.3
@@ -79,7 +79,7 @@ class RefinementSpec(Spec):
     ramp: Fraction = 0.2
     """Share of the steps over which the weight of its opinion then rises."""
     critic: CriticSpec = CriticSpec()
-    bank: MaskBankSpec = MaskBankSpec()
+    bank: MaskPoolSpec = MaskPoolSpec()
 
     @model_validator(mode="after")
     def _consistent(self) -> RefinementSpec:

@@ -18,7 +18,7 @@ _ABOUT = ("regions", "labels")
 _TAKEN = ("mean", "background")
 
 
-def region_faults(
+def check_regions(
     regions: Sequence[RegionSpec], labels: Sequence[LabelSpec]
 ) -> Iterator[Contradiction]:
     """Yield what is wrong with regions: first names, then what they hold, order, and painting."""
@@ -33,7 +33,7 @@ def region_faults(
     yield from ((_ABOUT, "regions", what) for what in _unreadable(regions, names))
 
 
-def resolved_regions(
+def resolve_regions(
     regions: Sequence[RegionSpec], labels: Sequence[LabelSpec]
 ) -> tuple[Region, ...]:
     """Return regions that have no fault, with label indices in place of names."""

@@ -70,7 +70,7 @@ class RefinementFinding(Spec):
     """Held-back cases; with none, nothing is known and the coarse mask stays."""
 
 
-class LargestDecision(Spec):
+class KeepLargestDecision(Spec):
     """Whether of one label only the largest connected piece is kept, and why."""
 
     kept: bool
@@ -87,10 +87,10 @@ class LargestDecision(Spec):
     """Cases whose Dice is lower with it."""
 
 
-class LargestFinding(Spec):
+class KeepLargestFinding(Spec):
     """Of which labels results keep the largest piece alone, as held-back cases decided."""
 
-    labels: dict[ShortText, LargestDecision] = Field(default={})
+    labels: dict[ShortText, KeepLargestDecision] = Field(default={})
     """By name; labels that no held-back case holds are left out and keep every piece."""
 
     @property
@@ -108,5 +108,5 @@ class TrainedSpec(Spec):
     """Absent where no refiner was trained; else its weights are in `refiner.pt`."""
     quality: QualityFinding | None = None
     """Absent where no cases were held back to calibrate on."""
-    keep_largest: LargestFinding | None = None
+    keep_largest: KeepLargestFinding | None = None
     """Absent where `inference.keep_largest` names the labels, or no cases were held back."""

@@ -14,7 +14,7 @@ from medseg.datasets.layouts.folders import FoldersLayout
 from medseg.datasets.layouts.msd import MsdLayout
 from medseg.datasets.layouts.nnunet import NnunetLayout
 from medseg.datasets.names import abbreviate
-from medseg.errors import DatasetError, MedsegError
+from medseg.errors import DatasetError
 
 AUTO = "auto"
 """What ``data.format`` says where the layout is to be recognised."""
@@ -118,12 +118,6 @@ def _list_file(file: Path, layout: str, selection: Selection) -> CaseListing:
 
 def _load_added() -> tuple[list[Layout], list[str]]:
     """Load the layouts of installed packages; a package that cannot be used is a warning."""
-    layouts, warnings = [], []
-    for name in LAYOUTS.names:
-        if name in _SHIPPED:
-            continue
-        try:
-            layouts.append(LAYOUTS.get(name))
-        except MedsegError as error:
-            warnings.append(str(error))
-    return layouts, warnings
+    usable, errors = LAYOUTS.usable()
+    added = [layout for name, layout in usable.items() if name not in _SHIPPED]
+    return added, [str(error) for error in errors]

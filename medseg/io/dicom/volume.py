@@ -157,7 +157,8 @@ def _require_one_series(headers: Sequence[Header]) -> None:
     groups, _ = group_headers(headers)
     if len(groups) > 1:
         raise ScanError(
-            f"holds {len(groups)} DICOM series; read them one by one, as find_series lists them"
+            f"the files hold {len(groups)} DICOM series; read them one by one, as "
+            "find_series lists them"
         )
     for header in headers:
         if header.error is not None:
@@ -180,7 +181,8 @@ def _choose_stack(headers: Sequence[Header], volume: str) -> tuple[Stack, tuple[
         return _find_stack(stacks, volume), tuple(warnings)
     if len(stacks) > 1:
         raise GeometryError(
-            f"holds {len(stacks)} volumes; read them one by one, as find_series lists them",
+            f"the files hold {len(stacks)} volumes; read them one by one, as find_series "
+            "lists them",
             detail=_list_volumes(stacks),
         )
     return stacks[0], tuple(warnings)
@@ -190,8 +192,8 @@ def _find_stack(stacks: Sequence[Stack], volume: str) -> Stack:
     matches = [stack for stack in stacks if stack.volume_name == volume]
     if len(matches) != 1:
         raise ScanError(
-            f"holds {len(matches)} volumes of the name asked for, one is needed; find_series "
-            "lists those there are",
+            f"the files hold {len(matches)} volumes of the name asked for, one is needed; "
+            "find_series lists those there are",
             detail=f"asked for '{volume}'",
         )
     return matches[0]

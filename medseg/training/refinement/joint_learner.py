@@ -52,7 +52,7 @@ class JointLearner(Learner):
         """Return the parts of the last step's loss, and the critic's scores."""
         return {**super().parts(), **self.critic.parts}
 
-    def _trainer(self, handlers: Sequence[Any]) -> MaskTrainer:
+    def _build_trainer(self, handlers: Sequence[Any]) -> MaskTrainer:
         trainer = MaskTrainer(
             self.batches,
             network=self._supervised,

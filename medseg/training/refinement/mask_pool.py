@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, BundleSpec, MaskBankSpec
+from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, BundleSpec, MaskPoolSpec
 from medseg.networks.devices import choose_precision
-from medseg.networks.inferers import training_inferer
-from medseg.networks.unet import levels_of
+from medseg.networks.inferers import build_training_inferer
+from medseg.networks.unet import list_levels
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.augmentation import augment_intensities
 from medseg.training.patches import PatchBatches
@@ -61,7 +61,7 @@ class MaskPool:
     def __init__(
         self,
         spec: BundleSpec,
-        pool: MaskBankSpec,
+        pool: MaskPoolSpec,
         batches: PatchBatches,
         networks: Sequence[nn.Module],
         *,
@@ -73,7 +73,9 @@ class MaskPool:
         self._batches = batches
         self._device = device
         self._networks = [network.to(device).eval() for network in networks]
-        self._infer = training_inferer(device, choose_precision(spec.training.precision, device))
+        self._infer = build_training_inferer(
+            device, choose_precision(spec.training.precision, device)
+        )
         self._steps = steps
         self.first = 1
 
@@ -115,7 +117,7 @@ class MaskPool:
                 items_of_network.setdefault(network, []).append(item)
         for network, items in items_of_network.items():
             output = self._infer(image[items], self._networks[network])
-            logits[items] = levels_of(output)[0].float()
+            logits[items] = list_levels(output)[0].float()
         network_input = torch.cat([image, logits], dim=1)
         return {IMAGE: image, LABEL: label, NETWORK_INPUT: network_input}
 

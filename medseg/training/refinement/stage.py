@@ -7,19 +7,15 @@ network that itself learns against a critic (``JointStage``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
-from medseg.bundle.bundle import write_trained
 from medseg.bundle.spec import (
     SEPARATES,
     BundleSpec,
     RefinementFinding,
     RefinementSpec,
-    TrainedSpec,
 )
 from medseg.bundle.weights import Weights, load_weights
 from medseg.datasets.cache import CachedCase
@@ -27,13 +23,12 @@ from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.networks.refiner import (
     build_refined,
-    coarse_weights,
+    define_refined_network,
     load_refined,
-    refined_definition,
-    refined_weights,
+    merge_weights,
+    select_coarse_weights,
 )
 from medseg.networks.unet import build_network
-from medseg.plots.previews import draw_curves
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
@@ -115,8 +110,6 @@ class RefinerStage:
         trainer.learn(lambda: context.save(trainer.state()))
         finding = self._decide(trainer.weights, context)
         _save_networks(self._spec, trainer, finding, context.folder)
-        write_trained(TrainedSpec(refinement=finding), context.folder.path)
-        draw_curves(context.folder.curves, context.history.history)
         gap = measure_critic_gap(
             self._refinement,
             context.history,
@@ -124,7 +117,7 @@ class RefinerStage:
             steps=self.steps,
             end=self._spec.training.steps + self.steps,
         )
-        network = refined_definition(self._spec) if finding.applied else None
+        network = define_refined_network(self._spec) if finding.applied else None
         return StageResult(
             trained={"refinement": finding},
             network=network,
@@ -135,7 +128,7 @@ class RefinerStage:
         spec = self._spec
         files = [context.folder.snapshot(step) for step in self.snapshot_steps]
         weights = [load_weights(file) for file in files if file.is_file()]
-        weights.append(coarse_weights(load_weights(context.folder.weights)))
+        weights.append(select_coarse_weights(load_weights(context.folder.weights)))
         pool = MaskPool(
             spec,
             self._refinement.bank,
@@ -149,7 +142,7 @@ class RefinerStage:
 
     def _decide(self, refiner: Weights, context: StageContext) -> RefinementFinding:
         network = build_refined(self._spec, both=True)
-        load_refined(network, coarse_weights(load_weights(context.folder.weights)), refiner)
+        load_refined(network, select_coarse_weights(load_weights(context.folder.weights)), refiner)
         notify(context.listeners, Progress("comparing refined masks", 0, 1))
         pairs = score_coarse_and_refined(self._spec, network, context.validation, context.device)
         finding = decide_acceptance(pairs)
@@ -226,11 +219,11 @@ def _save_networks(
     folder.save_weights(trainer.weights, folder.weights.with_name(REFINER_FILE))
     if trainer.critic is not None:
         _save_critic(trainer.critic, folder)
-    coarse = coarse_weights(load_weights(folder.weights))
+    coarse = select_coarse_weights(load_weights(folder.weights))
     # Written even if it stays coarse: an interrupted end may have left the refined one.
     used: Mapping[str, torch.Tensor] = coarse
     if finding.applied:
-        used = refined_weights(spec, coarse, trainer.weights)
+        used = merge_weights(spec, coarse, trainer.weights)
     folder.save_weights(used)
 
 
@@ -263,82 +256,3 @@ def measure_critic_gap(
     if gap is not None and gap < SEPARATES:
         notify(listeners, Notice(inseparable_warning(gap)))
     return gap
-
-
-# What the callers of this stage use until they take it through the stage protocol.
-
-
-def make_learner(
-    spec: BundleSpec,
-    cases: Sequence[CachedCase],
-    device: torch.device,
-    listeners: Sequence[Listener] = (),
-    group: ProcessGroup = SINGLE_PROCESS,
-    initial_weights: InitialWeights | None = None,
-) -> Learner:
-    """Return the learner of a bundle's network: against a critic where the bundle says so."""
-    for stage in build_refinement_stages(spec):
-        if stage.learner_factory is not None:
-            return stage.learner_factory(spec, cases, device, listeners, group, initial_weights)
-    return Learner(spec, cases, device, listeners, group, initial_weights)
-
-
-def total_steps(spec: BundleSpec) -> int:
-    """Return the steps of all stages of a run."""
-    return spec.training.steps + sum(stage.steps for stage in build_refinement_stages(spec))
-
-
-def corrector_of(spec: BundleSpec) -> RefinementSpec | None:
-    """Return the bundle's refinement if a refiner is trained after the network."""
-    refinement = spec.refinement
-    return refinement if refinement is not None and refinement.kind == "corrector" else None
-
-
-def steps_done(spec: BundleSpec, state: Mapping[str, Any]) -> int:
-    """Return how many steps of all stages a checkpoint has behind it."""
-    if "corrector" in state:
-        return spec.training.steps + int(state["corrector"]["step"])
-    return int(state["learner"]["step"])
-
-
-def snapshot_steps(spec: BundleSpec) -> list[int]:
-    """Return after which steps of the network's training its weights are kept."""
-    return [step for stage in build_refinement_stages(spec) for step in stage.snapshot_steps]
-
-
-@dataclass(frozen=True, slots=True)
-class Refined:
-    """What refinement came to in a run."""
-
-    finding: RefinementFinding | None = None
-    gap: float | None = None
-
-
-def refine(
-    spec: BundleSpec,
-    folder: RunFolder,
-    learner: Learner,
-    record: TrainingHistory,
-    cases: Sequence[CachedCase],
-    device: torch.device,
-    listeners: Sequence[Listener] = (),
-) -> Refined:
-    """Do what a bundle wants beyond training its network; goes on where a checkpoint left it."""
-    finding, gap = None, None
-    for stage in build_refinement_stages(spec):
-        key = stage.checkpoint_key
-
-        def save(state: Mapping[str, Any], key: str = key) -> None:
-            folder.save_checkpoint(
-                {"learner": learner.state(), "record": record.state(), key: state}
-            )
-
-        saved = folder.load_checkpoint() or {}
-        context = StageContext(
-            folder, learner, record, cases, device, listeners, saved.get(key), save
-        )
-        finding = stage.run(context).trained.get("refinement")
-        assert spec.refinement is not None
-        steps = stage.steps or spec.training.steps
-        gap = measure_critic_gap(spec.refinement, record, (), steps=steps, end=total_steps(spec))
-    return Refined(finding, gap)

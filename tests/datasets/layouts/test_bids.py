@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
+from support.datasets import touch
 
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import assign_folds, find_cases
 from medseg.datasets.integrity import check_cases
 from medseg.datasets.layouts import list_cases
+from medseg.datasets.layouts.bids import BidsLayout
 from medseg.errors import DatasetError
 from medseg.planning import read_description
+from medseg.testing.dataset_layouts import DatasetLayoutContract
+
+
+class TestBidsLayout(DatasetLayoutContract):
+    layout = BidsLayout()
+    channels = (ChannelSpec(name="T1w"),)
+
+    def write_dataset(self, root: Path, names: Sequence[str]) -> None:
+        (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+        for name in names:
+            touch(root / f"sub-{name}/anat/sub-{name}_T1w.nii.gz")
+            touch(root / f"derivatives/manual/sub-{name}/anat/sub-{name}_dseg.nii.gz")
+
 
 MANUAL = "derivatives/manual"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,20 @@ from hypothesis import strategies as st
 from support.datasets import a_spec, faults_of, touch
 
 from medseg.datasets.cases import find_cases
+from medseg.datasets.layouts.cases_csv import CsvLayout
 from medseg.errors import DatasetError
+from medseg.testing.dataset_layouts import DatasetLayoutContract
+
+
+class TestCsvLayout(DatasetLayoutContract):
+    layout = CsvLayout()
+
+    def write_dataset(self, root: Path, names: Sequence[str]) -> None:
+        lines = ["image,label,patient"]
+        for name in names:
+            touch(root / f"{name}.nii.gz", root / f"{name}_label.nii.gz")
+            lines.append(f"{name}.nii.gz,{name}_label.nii.gz,{name}")
+        (root / "cases.csv").write_text("\n".join(lines))
 
 
 def test_a_table_lists_cases_with_names_folds_and_patients(tmp_path: Path) -> None:
@@ -55,9 +69,9 @@ def test_a_table_may_be_named_itself_and_list_channels(tmp_path: Path) -> None:
         ("label\na.nii\n", "image_0"),
         ("image_0,image_2,label\n", "without gaps"),
         ("image,image_0,label\n", "without gaps"),
-        ("image,image,label\n", "two columns are called image"),
+        ("image,image,label\n", "several columns have the same name.*image"),
         ("image,label\na,b,c\n", "line 2 has 3 cells"),
-        ('image,label\n"a,b\n', "is no CSV"),
+        ('image,label\n"a,b\n', "is not valid CSV"),
     ],
 )
 def test_a_wrong_table_is_one_clear_error(tmp_path: Path, text: str, reason: str) -> None:

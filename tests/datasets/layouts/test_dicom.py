@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,28 @@ from pydicom.dataset import FileDataset
 from pydicom.uid import generate_uid
 from support.studies import NAMES, Kind, a_series, label, made, random_labels
 
-from medseg.bundle.spec import BundleSpec
+from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cache import make_entry_key
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.integrity import check_cases, open_case
 from medseg.datasets.layouts import Selection, list_cases
+from medseg.datasets.layouts.dicom import DicomLayout
 from medseg.errors import DatasetError, ScanError
 from medseg.labels import Label, LabelSet
 from medseg.planning.fingerprint import extract_fingerprint
+from medseg.testing.dataset_layouts import DatasetLayoutContract
+
+
+class TestDicomLayout(DatasetLayoutContract):
+    layout = DicomLayout()
+    channels = (ChannelSpec(name="CT", modality="CT"),)
+    labels = ("liver", "tumour")
+    secrets = (made.PATIENT,)
+
+    def write_dataset(self, root: Path, names: Sequence[str]) -> None:
+        for name in names:
+            series = a_series(root / name / "ct", name, name)
+            label(root / name / "label", series, random_labels())
 
 
 def a_spec(*names: str, modality: str = "CT", **data: Any) -> BundleSpec:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from support.datasets import a_spec, faults_of, touch
 
 from medseg.datasets.cases import find_cases
+from medseg.datasets.layouts.folders import FoldersLayout
+from medseg.testing.dataset_layouts import DatasetLayoutContract
+
+
+class TestFoldersLayout(DatasetLayoutContract):
+    layout = FoldersLayout()
+
+    def write_dataset(self, root: Path, names: Sequence[str]) -> None:
+        for name in names:
+            touch(root / f"images/{name}.nii.gz", root / f"labels/{name}_seg.nii.gz")
 
 
 def test_folders_pair_by_name_and_known_label_endings(tmp_path: Path) -> None:

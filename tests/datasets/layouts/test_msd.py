@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from hypothesis import strategies as st
 from support.datasets import a_spec, an_item, an_msd_list, texts_of, touch
 
 from medseg.datasets.cases import find_cases
+from medseg.datasets.layouts.msd import MsdLayout
 from medseg.errors import DatasetError
+from medseg.testing.dataset_layouts import DatasetLayoutContract
+
+
+class TestMsdLayout(DatasetLayoutContract):
+    layout = MsdLayout()
+
+    def write_dataset(self, root: Path, names: Sequence[str]) -> None:
+        an_msd_list(root, [an_item(name, patient=name) for name in names])
 
 
 def test_an_msd_list_gives_sorted_cases_with_folds_and_groups(tmp_path: Path) -> None:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from support.datasets import a_spec, an_item, an_msd_list, faults_of, touch
 
+from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.cases import find_cases
+from medseg.datasets.layouts.nnunet import NnunetLayout
+from medseg.testing.dataset_layouts import DatasetLayoutContract
+
+
+class TestNnunetLayout(DatasetLayoutContract):
+    layout = NnunetLayout()
+    channels = (ChannelSpec(name="T1"), ChannelSpec(name="T2"))
+
+    def write_dataset(self, root: Path, names: Sequence[str]) -> None:
+        (root / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+        for name in names:
+            touch(*(root / f"imagesTr/{name}_000{number}.nii.gz" for number in (0, 1)))
+            touch(root / f"labelsTr/{name}.nii.gz")
 
 
 def test_an_nnunet_folder_gives_cases_with_their_channels(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from medseg.datasets.integrity import open_case
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
-from medseg.networks.inferers import window_inferer
+from medseg.networks.inferers import build_window_inferer
 from medseg.networks.refiner import build_refined, load_refined
 from medseg.networks.unet import build_network
 from medseg.preprocessing.grid import NetworkInput, compute_network_grid
@@ -298,7 +298,7 @@ class Answers:
     def __init__(
         self, spec: BundleSpec, networks: Sequence[torch.nn.Module], chosen: int = 0
     ) -> None:
-        self._spec, self._infer, self._chosen = spec, window_inferer(spec), chosen
+        self._spec, self._infer, self._chosen = spec, build_window_inferer(spec), chosen
         self._networks = [network.eval() for network in networks]
 
     def __call__(self, image: torch.Tensor, truth: Array) -> Made:

@@ -26,10 +26,12 @@ from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
 from medseg.networks.refiner import build_refined
 from medseg.networks.unet import build_network
+from medseg.training.learner import Callbacks
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
-from medseg.training.refinement.stage import make_learner
+from medseg.training.session import build_stages
+from medseg.training.stages import select_learner_factory
 
 CPU = torch.device("cpu")
 MOST_FORWARD, MOST_STEP = 2.0, 4.0
@@ -101,9 +103,9 @@ def steps(
         joint = refinement.model_copy(update={"kind": "joint", "start": 0.0, "ramp": 0.0})
         laps = Laps()
         chosen = spec.model_copy(update={"refinement": joint if adversarial else None})
-        make_learner(chosen, [case], CPU, [laps]).learn(
-            validate=lambda _: True, save=lambda _: None
-        )
+        build_learner = select_learner_factory(build_stages(chosen))
+        callbacks = Callbacks(validate=lambda _: True, save=lambda _: None)
+        build_learner(chosen, [case], CPU, [laps]).learn(callbacks)
         return laps.typical
 
     def corrector(weight: float) -> float:

@@ -20,10 +20,12 @@ from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import get_padding_value
+from medseg.training.learner import Callbacks
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
-from medseg.training.refinement.stage import make_learner
+from medseg.training.session import build_stages
+from medseg.training.stages import select_learner_factory
 
 CPU = torch.device("cpu")
 SNAPSHOTS = (2, 4, 8)
@@ -105,20 +107,22 @@ def grow_unet(
     gap = Gap(training.steps - training.steps // LAST)
     begun = Trunk(trunk.weights) if trunk else None
     began = time.process_time()
-    # A trunk is the same network, so nothing is matched by name as an ``Inheritance`` does.
-    learner = make_learner(spec, cases, CPU, [gap], initial_weights=begun)  # type: ignore[arg-type]
+    build_learner = select_learner_factory(build_stages(spec))
+    # A trunk is the same network, so nothing is matched by name as ``InitialWeights`` does.
+    learner = build_learner(spec, cases, CPU, [gap], initial_weights=begun)  # type: ignore[arg-type]
 
     def keep(_: int) -> None:
         snapshots.append(_copied(learner.network))
 
-    learner.learn(
+    callbacks = Callbacks(
         validate=lambda _: True,
         save=lambda _: None,
-        keep=keep,
-        keep_after=[] if trunk else sorted(training.steps // part for part in SNAPSHOTS),
+        snapshot=keep,
+        snapshot_steps=[] if trunk else sorted(training.steps // part for part in SNAPSHOTS),
     )
+    learner.learn(callbacks)
     seconds = time.process_time() - began
-    return Grown(_copied(learner.best_guess), snapshots, seconds, gap.mean)
+    return Grown(_copied(learner.inference_network), snapshots, seconds, gap.mean)
 
 
 def grow_refiner(

@@ -15,7 +15,7 @@ from support.cases import balls, made_case
 
 from medseg.bundle.spec import BundleSpec
 from medseg.events import Event, StepDone
-from medseg.training.learner import Learner
+from medseg.training.learner import Callbacks, Learner
 
 AT, SHORTER, STEPS = 4, 7, 12
 BETWEEN = 5
@@ -37,7 +37,9 @@ class Shortened:
         self.validated: list[int] = []
         self.saved: dict[int, dict[str, Any]] = {}
         self.learner = Learner(made(), self.cases(), torch.device("cpu"), [self.events.append])
-        self.stopped = self.learner.learn(validate=self.validate, save=self.save, look=self.look)
+        self.stopped = self.learner.learn(
+            Callbacks(self.validate, self.save, after_step=self.after_step)
+        )
 
     @staticmethod
     def cases() -> list[Any]:
@@ -56,7 +58,7 @@ class Shortened:
         if step == AT == self.at:
             self.learner.shorten(SHORTER)
 
-    def look(self, step: int) -> None:
+    def after_step(self, step: int) -> None:
         if step == BETWEEN == self.at:
             self.save(step)
             self.learner.shorten(SHORTER)
@@ -85,7 +87,7 @@ def test_the_rate_goes_on_along_the_shorter_schedule(shortened: Shortened) -> No
 def test_what_was_saved_then_goes_on_to_the_same_weights(shortened: Shortened) -> None:
     resumed = Learner(made(SHORTER), Shortened.cases(), torch.device("cpu"))
     resumed.restore(shortened.saved[shortened.at])
-    resumed.learn(validate=lambda _: True, save=lambda _: None)
+    resumed.learn(Callbacks(validate=lambda _: True, save=lambda _: None))
     unbroken = shortened.learner.network.state_dict()
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, unbroken[name]), name

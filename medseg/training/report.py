@@ -1,0 +1,206 @@
+"""The training report: everything a finished training run found.
+
+``metrics.json`` is written from it, for programs, and the model card reads it, for people.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medseg._support.json_values import nan_to_none
+from medseg.bundle.spec import KeepLargestFinding, QualityFinding
+from medseg.errors import CheckpointError
+from medseg.metrics.metrics import CaseScores, LabelScores
+from medseg.metrics.statistics import Statistic, compute_statistics, summarise
+from medseg.quality.calibration import CalibrationSample
+from medseg.training.history import Scores
+from medseg.training.keep_largest import NOTHING_HELD_OUT, CaseResults, HeldOutResults
+from medseg.training.lineage import Lineage
+from medseg.training.run_folder import RunFolder
+from medseg.training.runs import Fold
+from medseg.training.stages import StageResult
+
+Statistics = Mapping[str, Mapping[str, Statistic]]
+"""``metric → label → statistic over cases``."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoldSummary:
+    """What the run of one fold of a cross-validation found, in short.
+
+    Attributes:
+        fold: Its number.
+        cases: How many cases were held out.
+        best_step: The step whose weights were kept.
+        dice: Label → Dice over its held-out cases, ``mean`` among the labels.
+    """
+
+    fold: Fold
+    cases: int
+    best_step: int
+    dice: Mapping[str, Statistic]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a finished training run found.
+
+    Attributes:
+        fold: The held-out fold, ``all``, or ``None``.
+        training_cases: How many cases the network learned from.
+        validation_cases: How many were held out.
+        best_step: The step whose weights were kept.
+        fingerprint: Hash of the data.
+        provenance: Versions, git state and device.
+        held_out: Results of the held-out cases, on the scans' own grids.
+        validations: Step and scores of each validation, on the network's grid.
+        keep_largest: Of which labels results keep only the largest connected component, where
+            held-out cases decided it.
+        quality: What was learned about estimating the quality of results, if anything.
+        lineage: The trained bundle it was fine-tuned from, if any.
+        stages: What the run's further stages found.
+        folds: The folds of a cross-validation.
+        stopped_early: Whether training ended before its last step, as nothing improved.
+    """
+
+    fold: Fold
+    training_cases: int
+    validation_cases: int
+    best_step: int
+    fingerprint: str
+    provenance: Mapping[str, str]
+    held_out: HeldOutResults = NOTHING_HELD_OUT
+    validations: Sequence[tuple[int, Scores]] = ()
+    keep_largest: KeepLargestFinding | None = None
+    quality: QualityFinding | None = None
+    lineage: Lineage | None = None
+    stages: Sequence[StageResult] = ()
+    folds: Sequence[FoldSummary] = ()
+    stopped_early: bool = False
+
+    @property
+    def results(self) -> CaseResults:
+        """Results of the held-out cases with the postprocessing that was decided."""
+        return self.held_out.postprocessed(self.keep_largest)
+
+    @property
+    def scores(self) -> Scores:
+        """Mean scores of the held-out cases; empty if there are none."""
+        cases = self.results.cases
+        return summarise(cases) if cases else {}
+
+    @property
+    def statistics(self) -> Statistics:
+        """Statistics of the scores of the held-out cases."""
+        return compute_statistics(self.results.cases)
+
+
+def report_to_json(report: TrainingReport) -> str:
+    """Return the text of ``metrics.json``."""
+    content: dict[str, Any] = {
+        "fold": report.fold,
+        "training_cases": report.training_cases,
+        "validation_cases": report.validation_cases,
+        "best_step": report.best_step,
+        "data_fingerprint": report.fingerprint,
+        "from": report.lineage.published if report.lineage else None,
+        "scores": report.scores,
+        **_results_to_json(report.results),
+        "validations": [{"step": step, "scores": scores} for step, scores in report.validations],
+        "provenance": dict(report.provenance),
+    }
+    if report.folds:
+        content["folds"] = [asdict(fold) for fold in report.folds]
+    if report.held_out.largest is not None:
+        # All folds of a cross-validation decide together, so each keeps both results.
+        content["undecided"] = {
+            "every_piece": _results_to_json(report.held_out.requested),
+            "largest_piece": _results_to_json(report.held_out.largest),
+        }
+    return json.dumps(nan_to_none(content), indent=2) + "\n"
+
+
+def _results_to_json(results: CaseResults) -> dict[str, Any]:
+    cases = []
+    for case in results.cases:
+        labels = {name: asdict(scores) for name, scores in case.labels.items()}
+        cases.append({"case": case.case, "labels": labels})
+    return {"cases": cases, "confidence": [asdict(sample) for sample in results.samples]}
+
+
+def read_report(folder: RunFolder) -> TrainingReport:
+    """Read what a finished run found, as far as ``metrics.json`` holds it.
+
+    Its held-out results are undecided: ``keep_largest`` is ``None``.
+
+    Raises:
+        CheckpointError: If ``metrics.json`` is damaged.
+    """
+    try:
+        content = json.loads(folder.metrics.read_text(encoding="utf-8"))
+        return TrainingReport(
+            fold=content["fold"],
+            training_cases=int(content["training_cases"]),
+            validation_cases=int(content["validation_cases"]),
+            best_step=int(content["best_step"]),
+            fingerprint=content["data_fingerprint"],
+            provenance=content["provenance"],
+            held_out=_held_out_from_json(content),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            "metrics.json is damaged; remove the run's folder and resume, which trains this fold "
+            "again",
+            source=folder.metrics,
+            detail=str(error),
+        ) from error
+
+
+def _held_out_from_json(content: Mapping[str, Any]) -> HeldOutResults:
+    undecided = content.get("undecided")
+    if undecided is None:
+        return HeldOutResults(_results_from_json(content))
+    return HeldOutResults(
+        _results_from_json(undecided["every_piece"]),
+        _results_from_json(undecided["largest_piece"]),
+    )
+
+
+def _results_from_json(content: Mapping[str, Any]) -> CaseResults:
+    cases = [_case_from_json(case) for case in content["cases"]]
+    samples = [_sample_from_json(sample) for sample in content["confidence"]]
+    return CaseResults(cases, samples)
+
+
+def _case_from_json(content: Mapping[str, Any]) -> CaseScores:
+    labels = {}
+    for name, fields in content["labels"].items():
+        numbers: dict[str, Any] = {key: _nan_if_null(value) for key, value in fields.items()}
+        labels[name] = LabelScores(**numbers)
+    return CaseScores(labels, str(content["case"]))
+
+
+def _sample_from_json(content: Mapping[str, Any]) -> CalibrationSample:
+    scores_at = {}
+    # Absent in results of versions that tried no other temperature.
+    for temperature, scores in content.get("scores_at", {}).items():
+        scores_at[float(temperature)] = _floats(scores)
+    return CalibrationSample(
+        case=str(content["case"]),
+        scores=_floats(content["scores"]),
+        dice={name: float(_nan_if_null(value)) for name, value in content["dice"].items()},
+        is_clean=bool(content["is_clean"]),
+        scores_at=scores_at,
+    )
+
+
+def _floats(content: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in content.items()}
+
+
+def _nan_if_null(value: Any) -> Any:
+    return math.nan if value is None else value

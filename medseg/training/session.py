@@ -1,0 +1,243 @@
+"""A training session: one run in this process, with all that its steps need."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from medseg.bundle.bundle import format_spec, parse_spec
+from medseg.bundle.spec import BundleSpec
+from medseg.datasets.cases import CaseList
+from medseg.datasets.dataset import Dataset, open_dataset
+from medseg.events import Listener, Notice, TimeBudgetFitted, notify
+from medseg.plots.curves import draw_curves
+from medseg.training.distributed import ProcessGroup
+from medseg.training.fine_tuning import InitialWeights
+from medseg.training.history import TrainingHistory
+from medseg.training.learner import Learner
+from medseg.training.lineage import open_parent
+from medseg.training.refinement.stage import build_refinement_stages
+from medseg.training.runs import TrainingRun, require_same_cases
+from medseg.training.stages import (
+    StageContext,
+    StageResult,
+    StageState,
+    TrainingStage,
+    count_steps_done,
+    select_learner_factory,
+)
+from medseg.training.time_budget import TimeBudget, fit_to_budget, measure_speed
+
+
+def build_stages(spec: BundleSpec) -> tuple[TrainingStage, ...]:
+    """Build what a bundle wants done besides training its network."""
+    return build_refinement_stages(spec)
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a training command has to work with, whichever run it trains.
+
+    Attributes:
+        device: Where this process computes.
+        group: The processes that train together.
+        listeners: Who is notified; nobody in processes other than the main one.
+        skip_bad_cases: Whether to train without the cases that have a fault.
+    """
+
+    device: torch.device
+    group: ProcessGroup
+    listeners: Sequence[Listener]
+    skip_bad_cases: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSession:
+    """One training run in this process.
+
+    Attributes:
+        run: The run.
+        dataset: Its cases.
+        device: Where this process computes.
+        group: The processes that train together; the main one alone writes and notifies.
+        listeners: Who is notified.
+        time_budget: When the run must end, where it has a time budget and was not resumed.
+    """
+
+    run: TrainingRun
+    dataset: Dataset
+    device: torch.device
+    group: ProcessGroup
+    listeners: Sequence[Listener]
+    time_budget: TimeBudget | None = None
+
+    @property
+    def spec(self) -> BundleSpec:
+        """The resolved bundle."""
+        return self.run.spec
+
+    @property
+    def stages(self) -> Sequence[TrainingStage]:
+        """What the run does besides training its network."""
+        return build_stages(self.spec)
+
+    @property
+    def calibrating(self) -> int:
+        """How many cases quality is calibrated on: the held-out ones, or those of all folds."""
+        held_out = len(self.dataset.held_out)
+        if self.run.cross_validation is None:
+            return held_out
+        # Each case is held out in one of the folds.
+        return held_out + len(self.dataset.training)
+
+    def with_spec(self, spec: BundleSpec) -> TrainingSession:
+        """Return the session with another bundle."""
+        return replace(self, run=replace(self.run, spec=spec))
+
+    def build_learner(
+        self, listeners: Sequence[Listener], initial_weights: InitialWeights | None
+    ) -> Learner:
+        """Return the learner of the network, before its first step."""
+        factory = select_learner_factory(self.stages)
+        cases = self.dataset.training
+        return factory(self.spec, cases, self.device, listeners, self.group, initial_weights)
+
+    def load_initial_weights(self) -> InitialWeights | None:
+        """Return the weights to start from; ``None`` for random ones or those of a checkpoint.
+
+        Raises:
+            CheckpointError: If they are gone or have changed.
+        """
+        lineage = self.run.lineage
+        if lineage is None or self.run.folder.checkpoint.is_file():
+            return None
+        return InitialWeights(self.spec, open_parent(lineage))
+
+    def fit_time_budget(self, began: float) -> TrainingSession:
+        """Return the session with as many steps as fit into the bundle's time budget.
+
+        Args:
+            began: When the command began, on the monotonic clock.
+
+        Raises:
+            BundleError: If hardly any step fits.
+        """
+        minutes = self.spec.training.budget_minutes or 0.0
+        speed = measure_speed(
+            self.spec, self._build_measured_learner, self.dataset.validation, self.calibrating
+        )
+        seconds_left = 60 * minutes - (time.monotonic() - began)
+        spec = fit_to_budget(self.spec, speed, seconds_left)
+        spec = parse_spec(json.loads(self.group.broadcast(format_spec(spec))))
+        notify(self.listeners, TimeBudgetFitted(minutes, spec.training.steps, speed.step))
+        fitted = self.with_spec(spec)
+        if not self.stages:
+            return replace(fitted, time_budget=TimeBudget(spec, speed, began + 60 * minutes))
+        # Stages rely on the number of steps, so that the run cannot be shortened.
+        for stage in fitted.stages:
+            if stage.steps:
+                notify(self.listeners, Notice(_describe_extra_steps(stage, minutes)))
+        return fitted
+
+    def _build_measured_learner(self, spec: BundleSpec) -> Learner:
+        # Every process measures by itself; the main one's result is broadcast.
+        factory = select_learner_factory(self.stages)
+        return factory(spec, self.dataset.training, self.device)
+
+    def restore(self, learner: Learner, history: TrainingHistory) -> int | None:
+        """Return to the last checkpoint, if there is one.
+
+        Returns:
+            The number of steps done, those of stages among them; ``None`` without a checkpoint.
+        """
+        checkpoint = self.run.folder.load_checkpoint()
+        if checkpoint is None:
+            return None
+        learner.restore(checkpoint["learner"])
+        history.restore(checkpoint["record"])
+        return count_steps_done(self.spec, self.stages, checkpoint)
+
+    def run_stages(self, learner: Learner, history: TrainingHistory) -> list[StageResult]:
+        """Run every stage after the network's training, from where a checkpoint left it."""
+        return [self._run_stage(stage, learner, history) for stage in self.stages]
+
+    def _run_stage(
+        self, stage: TrainingStage, learner: Learner, history: TrainingHistory
+    ) -> StageResult:
+        folder = self.run.folder
+        checkpoint = folder.load_checkpoint() or {}
+
+        def save(state: StageState) -> None:
+            former_stages = {
+                other.checkpoint_key: checkpoint[other.checkpoint_key]
+                for other in self.stages
+                if other.checkpoint_key in checkpoint
+            }
+            network = {"learner": learner.state(), "record": history.state()}
+            folder.save_checkpoint(network | former_stages | {stage.checkpoint_key: state})
+
+        context = StageContext(
+            folder=folder,
+            learner=learner,
+            history=history,
+            validation=self.dataset.validation,
+            device=self.device,
+            listeners=self.listeners,
+            state=checkpoint.get(stage.checkpoint_key),
+            save=save,
+        )
+        result = stage.run(context)
+        if stage.steps:
+            draw_curves(folder.curves, history.curves)
+        return result
+
+
+def _describe_extra_steps(stage: TrainingStage, minutes: float) -> str:
+    return (
+        f"the {stage.steps} steps of the {stage.name} come after the {minutes:g} minutes of the "
+        "time budget"
+    )
+
+
+def open_session(
+    run: TrainingRun, resources: Resources, cases: CaseList | None = None
+) -> TrainingSession:
+    """Open a run's cases, and fit its steps to its time budget where it has one.
+
+    Args:
+        run: A run, new or begun before.
+        resources: Where and how to train.
+        cases: The cases in the run's data folder; they are searched for unless given.
+
+    Raises:
+        DatasetError: If cases are bad, every one named, or there are too few.
+        CheckpointError: If the run began with other cases.
+        BundleError: If hardly any step fits into the time budget.
+    """
+    began = time.monotonic()
+    fold = run.fold
+    if isinstance(fold, str):
+        raise TypeError("a cross-validation is trained fold by fold")
+    open_cases = partial(
+        open_dataset,
+        cases or run.data,
+        run.spec,
+        fold,
+        run.cache,
+        skip_bad_cases=resources.skip_bad_cases,
+        listeners=resources.listeners,
+    )
+    dataset = resources.group.main_first(open_cases)
+    session = TrainingSession(run, dataset, resources.device, resources.group, resources.listeners)
+    if run.folder.has_begun:
+        # A resumed run keeps the steps that were fitted first.
+        require_same_cases(run, dataset.content_hash)
+        return session
+    if run.spec.training.budget_minutes is None:
+        return session
+    return session.fit_time_budget(began)

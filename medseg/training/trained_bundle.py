@@ -1,0 +1,91 @@
+"""The end of a training run: decisions on held-out results, and the files of a trained bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from medseg._support.files import write_atomically
+from medseg.bundle.bundle import Bundle, write_trained
+from medseg.bundle.spec import BundleSpec, TrainedSpec
+from medseg.events import HeldOutDecision, Listener, RunDone, notify
+from medseg.interop.monai_bundle import Parts, write_monai_bundle
+from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
+from medseg.networks.unet import define_network
+from medseg.quality.calibration import calibrate
+from medseg.training.keep_largest import explain
+from medseg.training.model_card import model_card
+from medseg.training.report import TrainingReport, report_to_json
+from medseg.training.run_folder import RunFolder
+from medseg.training.runs import TrainingRun
+from medseg.training.stages import StageResult
+
+_MEMBERS = ("model.pt",)
+
+
+def write_stage_results(stages: Sequence[StageResult], folder: RunFolder) -> None:
+    """Write what stages found into ``trained.json``, so that the folder can segment.
+
+    Whatever an interrupted end found before is dropped: it must not influence what is found now.
+    """
+    write_trained(_with_stages(TrainedSpec(), stages), folder.path)
+
+
+def write_trained_bundle(
+    run: TrainingRun,
+    report: TrainingReport,
+    listeners: Sequence[Listener],
+    members: tuple[str, ...] = _MEMBERS,
+) -> None:
+    """Make a run folder, which has its weights, a trained bundle; ``metrics.json`` comes last.
+
+    Args:
+        run: The run.
+        report: What it found; what held-out cases decide is added.
+        listeners: Notified of the decision, and that the bundle is complete.
+        members: The weight files in ``models``.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    folder = run.folder
+    report = _decide(report, run.spec)
+    trained = TrainedSpec(members=members, quality=report.quality, keep_largest=report.keep_largest)
+    write_trained(_with_stages(trained, report.stages), folder.path)
+    decided = Bundle(run.spec, folder.path).decided
+    network = _select_network(run.spec, report.stages)
+    parts = Parts(network, get_window_arguments(run.spec), SLICE_AXIS)
+    write_monai_bundle(folder.path, decided, parts, report.scores, members)
+    finding = report.keep_largest
+    if finding is not None and finding.labels:
+        notify(listeners, HeldOutDecision("largest connected component", explain(finding)))
+    write_atomically(folder.card, model_card(decided, report))
+    write_atomically(folder.metrics, report_to_json(report))
+    notify(listeners, RunDone(folder.path, report.scores, report.stopped_early))
+
+
+def _decide(report: TrainingReport, spec: BundleSpec) -> TrainingReport:
+    """Return the report with the postprocessing and the calibration that held-out cases decide."""
+    report = replace(report, keep_largest=report.held_out.decide())
+    quality = calibrate(
+        report.results.samples,
+        [region.name for region in spec.label_set.regions],
+        coverage=spec.quality.coverage,
+        review_share=spec.quality.review_share,
+    )
+    return replace(report, quality=quality)
+
+
+def _with_stages(trained: TrainedSpec, stages: Sequence[StageResult]) -> TrainedSpec:
+    for stage in stages:
+        trained = trained.model_copy(update=dict(stage.trained))
+    return trained
+
+
+def _select_network(spec: BundleSpec, stages: Sequence[StageResult]) -> Mapping[str, Any]:
+    """Return the definition of the network for inference."""
+    for stage in reversed(stages):
+        if stage.network is not None:
+            return stage.network
+    return define_network(spec, supervised=False)

@@ -1,0 +1,66 @@
+"""Where the pixels of a segmentation lie among the voxels of a scan."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydicom.uid import generate_uid
+from support import dicom as made
+from support.studies import (
+    labels_in,
+    scan,
+    write_seg,
+)
+
+from medseg.errors import GeometryError
+from medseg.io import read_image
+from medseg.io.dicom.seg_reader import read_dicom_seg
+
+
+def test_without_its_scan_a_segmentation_has_its_own_grid(tmp_path):
+    like = scan(tmp_path)
+    labels = np.zeros(like.shape, np.uint8)
+    labels[2, 1, 1], labels[3, 3, 3] = 1, 2  # nothing on slices 0 and 2: their frames are left out
+    back = read_dicom_seg(write_seg(tmp_path / "seg.dcm", labels, like))
+    assert np.array_equal(back.array[0], labels[:, :, 1:])
+    expected = like.affine.copy()
+    expected[:3, 3] += like.affine[:3, 2]
+    assert np.allclose(back.affine, expected, atol=1e-4)
+
+
+def test_a_segmentation_may_lie_flipped_or_turned_on_its_scan(tmp_path):
+    like = scan(tmp_path)
+    labels = labels_in(like.shape)
+    path = write_seg(tmp_path / "seg.dcm", labels, like)
+    flips = like.affine.copy()
+    flips[:3, 3] += like.affine[:3, 0] * (like.shape[0] - 1)
+    flips[:3, 0] *= -1
+    turned = type(like)(like.array[:, ::-1].transpose(0, 3, 1, 2), flips[:, [2, 0, 1, 3]])
+    back = read_dicom_seg(path, turned)
+    assert np.array_equal(back.array[0], labels[::-1].transpose(2, 0, 1))
+
+
+def test_what_lies_outside_the_scan_is_counted(tmp_path):
+    like = scan(tmp_path)
+    path = write_seg(tmp_path / "seg.dcm", np.ones(like.shape, np.uint8), like)
+    smaller = type(like)(like.array[:, :4, :, :2], like.affine)
+    back = read_dicom_seg(path, smaller)
+    assert back.array.all()
+    outside = np.prod(like.shape) - np.prod(smaller.shape)
+    assert back.warnings == (f"{outside} labelled pixels lie outside the scan and were left out",)
+    away = like.affine.copy()
+    away[:3, 3] += like.affine[:3, 2] * 10
+    with pytest.raises(GeometryError, match="all it shows lies outside"):
+        read_dicom_seg(path, type(like)(like.array, away))
+
+
+def test_another_grid_or_frame_of_reference_is_refused(tmp_path):
+    like = scan(tmp_path)
+    path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
+    moved = like.affine.copy()
+    moved[:3, 3] += like.affine[:3, 0] * 0.4
+    with pytest.raises(GeometryError, match="not voxels of the scan"):
+        read_dicom_seg(path, type(like)(like.array, moved))
+    other = made.series(FrameOfReferenceUID=generate_uid())
+    with pytest.raises(GeometryError, match="another frame of reference"):
+        read_dicom_seg(path, read_image(made.save(tmp_path / "other", other)))

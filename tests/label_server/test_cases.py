@@ -1,0 +1,220 @@
+"""The cases of a folder: checked once, listed for every process, uploaded ones among them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from support import dicom
+from support.bundles import made_spec
+from support.scans import affine_of, write_scan
+
+from medseg import DatasetError, MedsegError, OutputError, ScanError
+from medseg.events import Event, Notice, Progress
+from medseg.io import read_image
+from medseg.label_server import cases as module
+from medseg.label_server.cases import FolderCases, find_folder_cases, is_url
+from medseg.label_server.state import StateFolder
+
+SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2]})
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateFolder:
+    return StateFolder(tmp_path / "state")
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Path:
+    for number, name in enumerate(("b", "a")):
+        write_scan(tmp_path / f"studies/{name}.nii.gz", number, (20, 22, 18), affine_of((2, 2, 3)))
+    return tmp_path / "studies"
+
+
+@pytest.fixture
+def cases(studies: Path, state: StateFolder) -> FolderCases:
+    find_folder_cases(studies, state, SPEC)
+    return FolderCases(state, SPEC)
+
+
+def test_urls_are_told_from_folders() -> None:
+    assert is_url("http://a")
+    assert is_url("https://a")
+    assert not is_url("httpx/a")
+    assert not is_url("/scans")
+
+
+def test_scans_are_listed_by_name(cases: FolderCases, studies: Path) -> None:
+    assert cases.list_names() == ["a", "b"]
+    assert cases.get_scan("a").parts == ((studies / "a.nii.gz",),)
+    assert cases.get_image_file("a") == studies / "a.nii.gz"
+    assert cases.get_info("a") == {"name": "a"}
+
+
+def test_an_unknown_case_is_refused_without_its_name(cases: FolderCases) -> None:
+    with pytest.raises(DatasetError, match="no such case") as refused:
+        cases.get_scan("secret")
+    assert "secret" not in refused.value.message
+
+
+def test_scans_that_cannot_be_segmented_are_left_out_with_the_reason_alone(
+    studies: Path, state: StateFolder
+) -> None:
+    (studies / "torn.nii.gz").write_bytes((studies / "a.nii.gz").read_bytes()[:500])
+    (studies / "empty.nii.gz").write_bytes(b"")
+    faults = find_folder_cases(studies, state, SPEC)
+    assert sorted(fault.where for fault in faults) == ["empty", "torn"]
+    assert not [fault for fault in faults if str(studies) in fault.what]
+    assert FolderCases(state, SPEC).list_names() == ["a", "b"]
+
+
+def test_no_good_scan_is_an_error_that_names_each(tmp_path: Path, state: StateFolder) -> None:
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "torn.nii.gz").write_bytes(b"x")
+    with pytest.raises(DatasetError, match="no scan can be segmented") as refused:
+        find_folder_cases(folder, state, SPEC)
+    assert [fault.where for fault in refused.value.faults] == ["torn"]
+    assert str(tmp_path) not in refused.value.message
+
+
+def test_unchanged_scans_are_not_read_again(
+    studies: Path, state: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Event] = []
+    find_folder_cases(studies, state, SPEC, [heard.append])
+    assert [event.done for event in heard if isinstance(event, Progress)] == [1, 2]
+    checked: list[str] = []
+    real = module.read_scan
+
+    def read_scan(scan: Any, channels: int) -> Any:
+        checked.append(scan.name)
+        return real(scan, channels)
+
+    monkeypatch.setattr(module, "read_scan", read_scan)
+    find_folder_cases(studies, state, SPEC)
+    assert checked == []
+    os.utime(studies / "b.nii.gz", ns=(1, 1))
+    find_folder_cases(studies, state, SPEC)
+    assert checked == ["b"]
+    state.cases.write_text("{")
+    find_folder_cases(studies, state, SPEC)
+    assert sorted(checked) == ["a", "b", "b"]
+
+
+def test_a_running_process_notices_new_cases(cases: FolderCases, studies: Path) -> None:
+    assert cases.list_names() == ["a", "b"]
+    other = FolderCases(cases._state, SPEC)
+    other.add_image("c", studies / "a.nii.gz")
+    assert cases.list_names() == ["a", "b", "c"]
+
+
+def test_an_uploaded_image_is_copied_and_stays_over_a_restart(
+    cases: FolderCases, studies: Path, state: StateFolder, tmp_path: Path
+) -> None:
+    upload = tmp_path / "upload.nii.gz"
+    upload.write_bytes((studies / "a.nii.gz").read_bytes())
+    cases.add_image("new_case", upload)
+    upload.unlink()
+    assert cases.get_image_file("new_case") == state.images / "new_case.nii.gz"
+    assert find_folder_cases(studies, state, SPEC) == ()
+    assert FolderCases(state, SPEC).list_names() == ["a", "b", "new_case"]
+    (state.images / "new_case.nii.gz").unlink()
+    find_folder_cases(studies, state, SPEC)
+    assert FolderCases(state, SPEC).list_names() == ["a", "b"]
+
+
+def test_a_listed_scan_that_left_the_folder_is_no_case_any_more(
+    cases: FolderCases, studies: Path, state: StateFolder
+) -> None:
+    (studies / "b.nii.gz").unlink()
+    find_folder_cases(studies, state, SPEC)
+    assert cases.list_names() == ["a"]
+
+
+@pytest.mark.parametrize("name", ["a", "../x", "a/b", "", ".x"])
+def test_an_upload_needs_a_plain_name_of_its_own(
+    cases: FolderCases, studies: Path, name: str
+) -> None:
+    with pytest.raises(MedsegError, match="give another"):
+        cases.add_image(name, studies / "b.nii.gz")
+    assert cases.list_names() == ["a", "b"]
+
+
+def test_an_upload_must_be_what_the_bundle_segments(
+    cases: FolderCases, state: StateFolder, tmp_path: Path
+) -> None:
+    torn = tmp_path / "upload.nii.gz"
+    torn.write_bytes(b"nonsense")
+    with pytest.raises(ScanError):
+        cases.add_image("new", torn)
+    assert cases.list_names() == ["a", "b"]
+    assert not state.images.exists()
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", "[]", '{"a": {}}', '{"a": {"parts": 3, "volume": ""}}']
+)
+def test_a_damaged_list_is_told_without_its_place(
+    cases: FolderCases, state: StateFolder, text: str | None
+) -> None:
+    state.cases.unlink() if text is None else state.cases.write_text(text)
+    with pytest.raises(OutputError, match="start medseg label again") as refused:
+        cases.list_names()
+    assert str(state.root) not in refused.value.message
+
+
+def test_viewers_get_a_nifti_copy_of_a_dicom_series(tmp_path: Path, state: StateFolder) -> None:
+    voxels = dicom.voxels((20, 22, 18))
+    series = dicom.series(voxels, RescaleSlope=1, RescaleIntercept=-1024)
+    folder = dicom.save(tmp_path / "Secret^Person", series)
+    find_folder_cases(tmp_path / "Secret^Person", state, SPEC)
+    cases = FolderCases(state, SPEC)
+    (name,) = cases.list_names()
+    copy = cases.get_image_file(name)
+    assert copy == state.images / f"{name}.nii.gz"
+    volume = read_image(folder)
+    assert np.array_equal(read_image(copy).array, volume.array)
+    assert np.allclose(read_image(copy).affine, volume.affine)
+    assert nib.load(copy).get_data_dtype() == np.int16
+    assert "Secret" not in name + copy.name
+    before = copy.stat().st_mtime_ns
+    cases.get_image_file(name)
+    assert copy.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [(32767.0, np.int16), (-32767.0, np.int16), (32768.0, np.float32), (0.5, np.float32)],
+)
+def test_copies_take_sixteen_bits_only_where_they_are_exact(
+    tmp_path: Path, value: float, dtype: type
+) -> None:
+    from medseg import Volume
+
+    array = np.array([0.0, value], np.float32).reshape(1, 2, 1, 1)
+    file = tmp_path / "a.nii.gz"
+    module.write_first_channel(file, Volume(array, np.eye(4)))
+    image = nib.load(file)
+    assert image.get_data_dtype() == dtype
+    assert np.array_equal(np.asarray(image.dataobj).ravel(), [0.0, value])
+
+
+def test_remarks_reach_the_listeners(studies: Path, state: StateFolder) -> None:
+    (studies / "notes.txt").write_text("x")
+    heard: list[Event] = []
+    find_folder_cases(studies, state, SPEC, [heard.append])
+    assert [event for event in heard if isinstance(event, Notice)]
+
+
+def test_the_list_keeps_the_fields_of_earlier_releases(cases: FolderCases, studies: Path) -> None:
+    listed = json.loads(cases._state.cases.read_text())
+    assert list(listed) == ["a", "b"]
+    assert list(listed["a"]) == ["parts", "volume", "print"]
+    assert listed["a"]["parts"] == [[str(studies / "a.nii.gz")]]
+    assert listed["a"]["print"].startswith("1 ")

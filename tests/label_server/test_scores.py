@@ -1,0 +1,88 @@
+"""Which case is looked at first."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundles import made_spec
+
+from medseg.inference.segmentation import Segmentation
+from medseg.label_server.scores import Scores, order_worst_first, summarise_quality
+from medseg.label_server.state import StateFolder
+from medseg.label_server.versions import Version
+from medseg.quality.estimates import LabelQuality, Quality
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> Scores:
+    return Scores(StateFolder(tmp_path), Version(3, tmp_path))
+
+
+def test_the_lowest_expected_dice_comes_first() -> None:
+    scores = {"a": {"expected": 0.9}, "b": {"expected": 0.1}, "c": {"expected": 0.5}}
+    assert order_worst_first(["a", "b", "c"], scores) == ["b", "c", "a"]
+
+
+def test_cases_without_a_score_come_last_even_after_perfect_ones() -> None:
+    scores = {"z": {"expected": 1.0}, "y": {}}
+    assert order_worst_first(["b", "a", "z", "y"], scores) == ["y", "z", "a", "b"]
+
+
+def test_equal_scores_are_ordered_by_name() -> None:
+    same = {name: {"expected": 0.5} for name in "cab"}
+    assert order_worst_first(["c", "a", "b"], same) == ["a", "b", "c"]
+
+
+def test_scores_are_kept_by_version(scores: Scores, tmp_path: Path) -> None:
+    scores.add("a", {"expected": 0.5})
+    scores.add("b", {"expected": 0.25})
+    scores.add("a", {"expected": 0.75})
+    assert scores.read() == {"a": {"expected": 0.75}, "b": {"expected": 0.25}}
+    assert (tmp_path / "scores" / "0003.json").is_file()
+    assert Scores(StateFolder(tmp_path), Version(4, tmp_path)).read() == {}
+
+
+def test_threads_lose_no_score(scores: Scores) -> None:
+    threads = [
+        threading.Thread(target=scores.add, args=(f"case_{n}", {"expected": 0.5}))
+        for n in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(scores.read()) == 12
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
+def test_torn_scores_are_computed_again(scores: Scores, tmp_path: Path, text: str) -> None:
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "0003.json").write_text(text)
+    assert scores.read() == {}
+    scores.add("a", {"expected": 0.5})
+    assert scores.read() == {"a": {"expected": 0.5}}
+
+
+def segmentation_of(quality: Quality) -> Segmentation:
+    return Segmentation(np.zeros((1, 1, 1), np.uint8), made_spec().label_set, {}, quality)
+
+
+def test_a_result_with_nothing_in_it_expects_zero() -> None:
+    summary = summarise_quality(segmentation_of(Quality()))
+    assert (summary["expected"], summary["lower"], summary["labels"]) == (0.0, None, {})
+
+
+def test_a_quality_is_summarised_in_four_digits() -> None:
+    labels = {"liver": LabelQuality(0.87654321, 0.7654321)}
+    quality = Quality(0.87654321, 0.7654321, labels, is_calibrated=True, review=True)
+    summary = summarise_quality(segmentation_of(quality))
+    assert summary == {
+        "expected": 0.8765,
+        "lower": 0.7654,
+        "is_calibrated": True,
+        "review": True,
+        "labels": {"liver": 0.8765},
+    }
