@@ -20,6 +20,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from support.bundles import made_spec
+from support.preprocessing import invert
 from support.scans import TURNED, affine_of, write_scan
 
 from medseg.bundle.bundle import load_bundle
@@ -62,7 +63,7 @@ def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.T
     image = chain(volume)[IMAGE]
     with torch.inference_mode():
         scores = build_window_inferer(spec)(image[None].as_tensor(), network)[0]
-    return chain.invert(scores, image)
+    return invert(chain, scores, image)
 
 
 def network_of(folder: Path) -> torch.nn.Module:
@@ -373,7 +374,7 @@ def test_several_threads_may_share_one_segmenter(untrained_bundle: Callable[...,
 
 
 def test_a_scan_without_the_channels_is_named(untrained_bundle: Callable[..., Path]) -> None:
-    with pytest.raises(ScanError, match=r"scan has 2 channels; this bundle needs 1 \(CT\)"):
+    with pytest.raises(ScanError, match=r"bundle needs 1; .*channels: CT\)"):
         Segmenter(untrained_bundle(), "cpu").segment(scan(channels=2))
 
 

@@ -262,7 +262,7 @@ class Ablation:
         self, answers: Mapping[str, Answers], image: Volume, reference: Array
     ) -> dict[str, Made]:
         grid = compute_network_grid(image, self.spec.preprocessing)
-        truth = resample_nearest(grid.crop(reference[None])[0], grid.there)
+        truth = resample_nearest(grid.crop(reference[None])[0], grid.scan_to_network)
         sees = NetworkInput(self.spec)(image, grid)
         return {name: answer(sees, truth) for name, answer in answers.items()}
 
