@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from medseg.bundle.spec import GROUPS, BundleSpec, MonaiNetworkSpec, UNetSpec
+from medseg.bundle.spec import GROUPS, BundleSpec, NamedNetworkSpec, UNetSpec
 from medseg.errors import BundleError, Fault, MissingExtraError
 
 NetworkDefinition = dict[str, Any]
@@ -86,7 +86,7 @@ def _unet_arguments(network: UNetSpec, spec: BundleSpec) -> dict[str, Any]:
     }
 
 
-def _given_arguments(network: MonaiNetworkSpec, inputs: int, outputs: int) -> dict[str, Any]:
+def _given_arguments(network: NamedNetworkSpec, inputs: int, outputs: int) -> dict[str, Any]:
     allowed = _parameters(_network_class(network.kind))
     values = ((_DIMS, network.dims), (_INPUTS, inputs), (_OUTPUTS, outputs))
     own = {name: value for names, value in values for name in names if name in allowed}
