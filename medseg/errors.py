@@ -9,9 +9,9 @@ catches; anything else that escapes is a bug of ours and keeps its traceback::
     ├── ScanError        one scan cannot be read or is not what it claims to be
     │   └── GeometryError    its voxels have no single, certain place in the patient
     ├── CheckpointError  weights or a run folder cannot be used
-    ├── TrainingError    a training could not go on (a loss that became NaN, no memory left)
+    ├── TrainingError    a training run could not go on (the loss became NaN, no memory is left)
     ├── OutputError      a result could not be written
-    └── MissingExtraError  an optional part of medseg is not installed
+    └── MissingExtraError  an optional part is not installed, or cannot be used
 """
 
 from __future__ import annotations
@@ -47,13 +47,31 @@ class MedsegError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.source = None if source is None else str(source)
+        self.source: str | None = str(source) if source else None
         self.detail = detail
 
     def __str__(self) -> str:
-        before = f"{self.source}: " if self.source else ""
-        behind = f" ({self.detail})" if self.detail else ""
-        return f"{before}{self.message}{behind}"
+        text = self.message
+        if self.source:
+            text = f"{self.source}: {text}"
+        if self.detail:
+            text = f"{text} ({self.detail})"
+        return text
+
+
+def recordable_text(error: BaseException) -> str:
+    """Return what results, reports, logs and MLflow may hold of an error.
+
+    That is the message of one of medseg's own, which names nobody, and of any other error the
+    name of its class alone: the text of foreign errors quotes paths and headers.
+
+    Example:
+        >>> recordable_text(ScanError("the voxels end early", source="mueller_hans.nii.gz"))
+        'the voxels end early'
+        >>> recordable_text(FileNotFoundError("mueller_hans.nii.gz"))
+        'FileNotFoundError'
+    """
+    return error.message if isinstance(error, MedsegError) else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +101,7 @@ class Fault:
 
 
 class _FaultsError(MedsegError):
-    """An error that carries every fault found, not only the first; ``message`` names none."""
+    """An error that carries every fault there is, not only the first; ``message`` names none."""
 
     def __init__(
         self,
@@ -103,32 +121,78 @@ class _FaultsError(MedsegError):
 
 
 class BundleError(_FaultsError):
-    """A bundle, or an override of it, is wrong."""
+    """A bundle, or an override of it, is wrong; ``faults`` names every field.
+
+    Example:
+        >>> fault = Fault("training.epochs", "must be above 0, got -1")
+        >>> print(BundleError("the bundle is wrong", [fault], source="bundle.json"))
+        bundle.json: the bundle is wrong
+          training.epochs: must be above 0, got -1
+    """
 
 
 class DatasetError(_FaultsError):
-    """The training data as a whole cannot be used; ``faults`` names every bad case."""
+    """The training data as a whole cannot be used; ``faults`` names every bad case.
+
+    Example:
+        >>> fault = Fault("case_07", "the label map is empty")
+        >>> print(DatasetError("1 of 20 cases cannot be used", [fault]))
+        1 of 20 cases cannot be used
+          case_07: the label map is empty
+    """
 
 
 class ScanError(MedsegError):
-    """One scan cannot be read or is not what it claims to be."""
+    """One scan cannot be read or is not what it claims to be.
+
+    Example:
+        >>> ScanError("3 pages; one picture per file is read", source="a.tif").source
+        'a.tif'
+    """
 
 
 class GeometryError(ScanError):
-    """A scan's voxels have no single, certain place in the patient."""
+    """A scan's voxels have no single, certain place in the patient.
+
+    Example:
+        >>> isinstance(GeometryError("the affine is singular"), ScanError)
+        True
+    """
 
 
 class CheckpointError(MedsegError):
-    """Weights or a run folder cannot be used."""
+    """Weights or a run folder cannot be used.
+
+    Example:
+        >>> print(CheckpointError("the weights are damaged", source="model.pt", detail="no ZIP"))
+        model.pt: the weights are damaged (no ZIP)
+    """
 
 
 class TrainingError(MedsegError):
-    """A training could not go on."""
+    """A training run could not go on.
+
+    Example:
+        >>> TrainingError("the loss became NaN at step 12").message
+        'the loss became NaN at step 12'
+    """
 
 
 class OutputError(MedsegError):
-    """A result could not be written."""
+    """A result could not be written.
+
+    Example:
+        >>> print(OutputError("cannot write this file", source="out/a.nii.gz", detail="disk full"))
+        out/a.nii.gz: cannot write this file (disk full)
+    """
 
 
 class MissingExtraError(MedsegError):
-    """An optional part of medseg is not installed; the message has the install line."""
+    """An optional part of medseg is not installed, or a package that adds to it is broken.
+
+    The message says what to install, or which package to update.
+
+    Example:
+        >>> MissingExtraError("install it with: pip install 'medseg[openvino]'").message
+        "install it with: pip install 'medseg[openvino]'"
+    """

@@ -1,7 +1,10 @@
-"""What happens during a training or a batch, as small records.
+"""What happens during a training run or a batch, as small records.
 
-A verb sends these to the listeners it was given: the terminal, MLflow, files and (later)
-MONAI Label each are one listener. Nothing else in medseg prints or tracks.
+A command sends these to the listeners it was given: the terminal, MLflow, files and MONAI Label
+each are one listener. Nothing else in medseg prints or tracks.
+
+A listener that records, or sends to other machines, takes only fields that name nobody. The text
+of a ``Notice`` and the file names of ``pictures`` are for the person at the terminal alone.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Progress(Event):
-    """Part ``done`` of ``total`` of a countable chore (checking, preprocessing, segmenting)."""
+    """Part ``done`` of ``total`` of a task (checking, preprocessing, segmenting)."""
 
     task: str
     done: int
@@ -28,18 +31,18 @@ class Progress(Event):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Event):
-    """Something a person should know, though the work goes on."""
+    """Something a person should know, though the work goes on; may name files and cases."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunStarted(Event):
-    """A training begins, or continues after an interruption.
+    """A training run begins, or continues after an interruption.
 
     Attributes:
         folder: The run folder.
-        run_id: Names this training for good, across resumes.
+        run_id: Identifies this training run for good, across resumes.
         name: The bundle's name.
         experiment: Under which tracked experiment the run belongs.
         parameters: The resolved bundle, flattened to ``section.field`` → text.
@@ -60,7 +63,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class FineTuningStarted(Event):
-    """A training starts from the weights of a trained bundle.
+    """A training run starts from the weights of a trained bundle.
 
     Attributes:
         name: That bundle's name.
@@ -73,10 +76,10 @@ class FineTuningStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class TimeBudgetFitted(Event):
-    """The steps of a training were fitted to its time budget.
+    """The steps of a training run were fitted to its time budget.
 
     Attributes:
-        minutes: The budget.
+        minutes: The budget, in wall-clock time.
         steps: How many fit.
         step_seconds: How long one takes, as measured.
     """
@@ -88,7 +91,7 @@ class TimeBudgetFitted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ScheduleShortened(Event):
-    """The machine became slower, and a training will take fewer steps to end in its time.
+    """The machine became slower, and the training run takes fewer steps to keep its budget.
 
     Attributes:
         steps: How many in all.
@@ -104,7 +107,7 @@ class StepDone(Event):
     Attributes:
         step: Steps done so far, 1-based.
         loss: The total loss of this step's batch.
-        parts: The loss by part (``dice``, ``ce``), before weighting.
+        parts: Loss term (``dice``, ``ce``) → its value before weighting.
         learning_rate: The rate this step used.
     """
 
@@ -134,7 +137,7 @@ class ValidationDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class HeldOutDecision(Event):
-    """Held-back cases decided how results are made.
+    """Held-out cases decided how results are made.
 
     Attributes:
         what: What was decided.
@@ -158,7 +161,7 @@ class CrossValidationDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunDone(Event):
-    """A training ended well and its trained bundle is whole.
+    """A training run ended well and its trained bundle is complete.
 
     Attributes:
         folder: The trained bundle.
@@ -173,7 +176,13 @@ class RunDone(Event):
 
 @dataclass(frozen=True, slots=True)
 class RunFailed(Event):
-    """A training ended by an error (``interrupted`` is false) or by the user."""
+    """A training run ended by an error, or was interrupted by the user.
+
+    Attributes:
+        message: Why. May be recorded and sent to servers, so it holds no path, no name and no
+            text of a foreign error: it is what ``errors.recordable_text`` returns.
+        interrupted: Whether the user ended it.
+    """
 
     message: str
     interrupted: bool = False
@@ -183,7 +192,7 @@ class Listener(Protocol):
     """Whoever wants to hear what happens; called in the thread that does the work."""
 
     def __call__(self, event: Event) -> None:
-        """Take note of ``event``."""
+        """Handle one event."""
 
 
 def notify(listeners: Iterable[Listener], event: Event) -> None:

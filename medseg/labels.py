@@ -32,9 +32,13 @@ class Label:
         index: Its voxel value in label maps medseg writes; 1, 2, … without gaps (0 is
             background).
         name: Its name in tables and files.
-        value: Its voxel value in the label files trained from.
+        value: Its voxel value in the label maps of the training data.
         colour: RGB, 0 to 255, for display, and in colour-coded label pictures.
         code: Its coded meaning as ``SCHEME:VALUE`` (``SCT:10200004`` is the liver), or ``None``.
+
+    Example:
+        >>> Label(index=1, name="liver", value=1, colour=(230, 60, 60), code="SCT:10200004").name
+        'liver'
     """
 
     index: int
@@ -52,7 +56,8 @@ class Region:
         name: Its name in tables and reports.
         labels: Indices of the labels it is made of.
         channel: Its output channel in the network.
-        paints: The index that label maps show where it is and no later region is.
+        paints: The index that label maps hold where it is and no later region is (nnU-Net's
+            ``regions_class_order``).
     """
 
     name: str
@@ -66,10 +71,18 @@ class LabelSet(Sequence[Label]):
 
     Args:
         labels: Labels whose indices are 1, 2, … in order.
-        ignore: The value in label files of voxels that nobody annotated; ``None`` where every
-            voxel is annotated.
-        regions: Structures that may overlap, in the order in which they are painted; each label
-            is a structure of its own unless given.
+        ignore: The value in label maps of unlabelled voxels (nnU-Net's ignore label); ``None``
+            where every voxel is labelled.
+        regions: Structures that may overlap, a later one over an earlier one; each label is a
+            structure of its own unless given.
+
+    Raises:
+        ValueError: If the indices are others.
+
+    Example:
+        >>> labels = LabelSet([Label(1, "liver", 1, (230, 60, 60))])
+        >>> labels.names, labels.channels
+        (('liver',), 2)
     """
 
     def __init__(
@@ -78,8 +91,9 @@ class LabelSet(Sequence[Label]):
         ignore: int | None = None,
         regions: Sequence[Region] = (),
     ) -> None:
-        if [label.index for label in labels] != list(range(1, len(labels) + 1)):
-            raise ValueError(f"label indices must be 1, 2, …, got {[la.index for la in labels]}")
+        indices = [label.index for label in labels]
+        if indices != list(range(1, len(labels) + 1)):
+            raise ValueError(f"label indices must be 1, 2, …, got {indices}")
         self._labels = tuple(labels)
         self._ignore = ignore
         self._regions = tuple(regions)
@@ -94,7 +108,8 @@ class LabelSet(Sequence[Label]):
         return iter(self._labels)
 
     def __repr__(self) -> str:
-        return f"LabelSet({', '.join(f'{label.index}={label.name}' for label in self)})"
+        entries = [f"{label.index}={label.name}" for label in self]
+        return f"LabelSet({', '.join(entries)})"
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -119,46 +134,61 @@ class LabelSet(Sequence[Label]):
 
     @property
     def has_regions(self) -> bool:
-        """Whether structures may overlap, so that the network answers each by itself."""
+        """Whether structures may overlap, so that the network predicts each by itself."""
         return bool(self._regions)
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """What is learned, scored and measured: the regions, or each label by itself."""
-        return self._regions or tuple(
-            Region(label.name, (label.index,), label.index, label.index) for label in self._labels
-        )
+        if self._regions:
+            return self._regions
+        return tuple(_region_of_label(label) for label in self._labels)
 
     @property
     def channels(self) -> int:
         """How many output channels a network needs: the regions, or the labels and background."""
-        return len(self._regions) if self._regions else self.classes
+        if self._regions:
+            return len(self._regions)
+        return self.classes
 
     @property
     def ignore_index(self) -> int | None:
-        """The index of voxels that nobody annotated, the first after the labels'.
+        """The index of unlabelled voxels, the first after the labels'.
 
-        Only references have it: no network answers it and no result holds it. ``None`` where
-        every voxel is annotated.
+        Only references have it: no network predicts it and no result holds it. ``None`` where
+        every voxel is labelled.
         """
-        return None if self._ignore is None else self.classes
+        if self._ignore is None:
+            return None
+        return self.classes
 
     @property
     def values(self) -> dict[int, int]:
-        """Voxel value in label files → index, background and what is ignored included."""
-        known = {0: 0} | {label.value: label.index for label in self._labels}
-        return known if self._ignore is None else known | {self._ignore: self.classes}
+        """Voxel value in label files → index, background and the ignore label included."""
+        indices = {0: 0}
+        for label in self._labels:
+            indices[label.value] = label.index
+        if self._ignore is not None:
+            indices[self._ignore] = self.classes
+        return indices
 
     @property
     def colours(self) -> dict[RGB, int]:
         """Colour in colour-coded label pictures → index, background included.
 
-        What is ignored is grey there: its value in all three channels.
+        The ignore label is grey there: its value in all three channels.
         """
-        known = {BACKGROUND_COLOUR: 0} | {label.colour: label.index for label in self._labels}
-        if self._ignore is None or self._ignore > _BRIGHTEST:
-            return known
-        return known | {(self._ignore, self._ignore, self._ignore): self.classes}
+        indices = {BACKGROUND_COLOUR: 0}
+        for label in self._labels:
+            indices[label.colour] = label.index
+        grey = self._ignore
+        if grey is not None and grey <= _BRIGHTEST:
+            indices[grey, grey, grey] = self.classes
+        return indices
+
+
+def _region_of_label(label: Label) -> Region:
+    return Region(label.name, labels=(label.index,), channel=label.index, paints=label.index)
 
 
 def default_colour(index: int) -> RGB:

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medseg import errors
-from medseg.errors import BundleError, DatasetError, Fault, GeometryError, MedsegError
+from medseg.errors import (
+    BundleError,
+    DatasetError,
+    Fault,
+    GeometryError,
+    MedsegError,
+    OutputError,
+    ScanError,
+    recordable_text,
+)
 
 FAMILY = [
     kind
@@ -24,10 +37,67 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_each_error_travels_between_processes(kind: type[MedsegError]) -> None:
-    error = kind("what came")
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301
-    assert type(again) is kind
-    assert str(again) == str(error)
+    error = kind("what came", source=Path("scans") / "a.nii", detail="bad magic")
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
+        assert type(again) is kind
+        assert str(again) == str(error) == f"{Path('scans/a.nii')}: what came (bad magic)"
+        assert again.message == "what came"
+        assert again.source == str(Path("scans/a.nii"))
+        assert again.detail == "bad magic"
+
+
+@pytest.mark.parametrize(
+    ("source", "detail", "text"),
+    [
+        (None, None, "truncated"),
+        ("a.nii", None, "a.nii: truncated"),
+        (None, "3 of 4 bytes", "truncated (3 of 4 bytes)"),
+        ("a.nii", "3 of 4 bytes", "a.nii: truncated (3 of 4 bytes)"),
+        ("", "", "truncated"),
+    ],
+)
+def test_a_person_reads_source_message_and_detail(
+    source: str | None, detail: str | None, text: str
+) -> None:
+    error = MedsegError("truncated", source=source, detail=detail)
+    assert str(error) == text
+    assert error.args == ("truncated",)
+    assert error.source == (source or None)
+
+
+SECRETS = st.text(st.characters(categories=["L", "N"]), min_size=8, max_size=20).map("§{}".format)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+@given(source=SECRETS, detail=SECRETS)
+def test_what_is_recorded_of_an_error_holds_neither_source_nor_detail(
+    kind: type[MedsegError], source: str, detail: str
+) -> None:
+    faults = ([Fault(source, detail)],) if issubclass(kind, BundleError | DatasetError) else ()
+    error = kind("cannot be read; copy it again", *faults, source=source, detail=detail)
+    caused = OutputError("the batch stopped")
+    caused.__cause__ = error
+    for one in (error, pickle.loads(pickle.dumps(error)), caused):  # noqa: S301
+        for recorded in (one.message, recordable_text(one)):
+            assert source not in recorded
+            assert detail not in recorded
+    assert source in str(error)
+    assert detail in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file", "mueller.nii"),
+        ValueError("could not convert 'Müller'"),
+        KeyError("PatientName"),
+        RuntimeError("mueller.nii"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_of_foreign_errors_the_class_alone_is_recorded(error: BaseException) -> None:
+    assert recordable_text(error) == type(error).__name__
+    assert recordable_text(ScanError("3 axes", source="mueller.nii")) == "3 axes"
 
 
 @pytest.mark.parametrize("kind", [BundleError, DatasetError])

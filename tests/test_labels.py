@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medseg.labels import Label, LabelSet, default_colour
+from medseg.labels import Label, LabelSet, Region, default_colour
 
 
 def labels(*names: str) -> LabelSet:
@@ -49,7 +49,7 @@ def test_default_colours_are_bytes_and_the_first_ten_differ() -> None:
     assert (0, 0, 0) not in colours
 
 
-def test_what_nobody_annotated_has_the_index_after_the_labels() -> None:
+def test_ignore_label_has_the_index_after_the_labels() -> None:
     plain = labels("liver", "kidney")
     partly = LabelSet(tuple(plain), ignore=99)
     assert plain.ignore_index is None
@@ -60,3 +60,17 @@ def test_what_nobody_annotated_has_the_index_after_the_labels() -> None:
     assert partly != plain
     assert partly == LabelSet(tuple(plain), ignore=99)
     assert hash(partly) == hash(LabelSet(tuple(plain), ignore=99))
+
+
+def test_each_label_is_a_region_unless_regions_are_given() -> None:
+    plain = labels("edema", "tumour")
+    assert not plain.has_regions
+    assert plain.regions == (Region("edema", (1,), 1, 1), Region("tumour", (2,), 2, 2))
+    whole = (Region("whole", (1, 2), 0, 1), Region("core", (2,), 1, 2), Region("x", (2,), 2, 2))
+    nested = LabelSet(tuple(plain), regions=whole)
+    assert nested.has_regions
+    assert nested.regions == whole
+    assert (nested.channels, nested.classes) == (3, 3)
+    assert (plain.channels, plain.classes) == (3, 3)
+    assert LabelSet(tuple(plain), regions=whole[:2]).channels == 2
+    assert nested != plain

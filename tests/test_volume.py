@@ -95,3 +95,41 @@ def test_other_voxels_on_the_same_grid() -> None:
     assert np.array_equal(other.affine, one.affine)
     with pytest.raises(GeometryError, match="an array of shape"):
         one.with_array(np.ones((1, 3, 4, 4)))
+
+
+def test_arrays_of_two_to_four_axes_become_volumes() -> None:
+    for shape, expected in (((4, 5), (1, 4, 5, 1)), ((4, 5, 6), (1, 4, 5, 6))):
+        made = Volume.from_numpy(np.ones(shape), spacing=(1, 2, 3)[: max(2, len(shape))])
+        assert made.array.shape == expected
+        assert made.array.dtype == np.float32
+    assert Volume.from_numpy(np.ones((2, 4, 5, 6)), np.eye(4)).array.shape == (2, 4, 5, 6)
+    for shape in ((4,), (1, 1, 4, 5, 6)):
+        with pytest.raises(GeometryError, match="shape"):
+            Volume.from_numpy(np.ones(shape), np.eye(4))
+
+
+@pytest.mark.parametrize("spacing", [(1,), (1, 2, 3, 4), (1, 0, 2), (1, -1, 2), (1, np.nan, 2)])
+def test_spacings_that_are_no_lengths_are_refused(spacing: Any) -> None:
+    with pytest.raises(GeometryError, match="three lengths in mm above 0"):
+        Volume.from_numpy(np.ones((3, 4, 5)), spacing=spacing)
+
+
+def test_grid_takes_no_memory_and_lies_where_the_volume_lies() -> None:
+    one = volume(header="h")
+    assert one.grid.array.strides == (0, 0, 0, 0)
+    assert one.grid.header == "h"
+    one.require_same_grid(one.grid, "a volume and its grid")
+
+
+def test_errors_about_a_volume_keep_its_name_apart() -> None:
+    for make in (
+        lambda: volume((3, 4, 5), source="mueller.nii"),
+        lambda: volume(affine=np.zeros((4, 4)), source="mueller.nii"),
+        lambda: volume(affine=np.eye(3), source="mueller.nii"),
+        lambda: volume().require_same_grid(volume((1, 1, 1, 1), source="mueller.nii"), "the two"),
+        lambda: Volume.from_numpy(np.ones((3, 4)), source="mueller.nii"),
+    ):
+        with pytest.raises(GeometryError) as caught:
+            make()
+        assert caught.value.source == "mueller.nii"
+        assert "mueller" not in caught.value.message

@@ -1,4 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all.
+
+Each is written under a temporary name beside its own, synced to the disk, and then renamed: a
+reader sees the old one or the new one, and after a power cut, too, one of the two is there.
+"""
 
 from __future__ import annotations
 
@@ -31,25 +35,21 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: If the folder cannot be written or the disk is full.
     """
-    try:
+    with _raising_output_error(path, "file"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=PART, suffix="".join(path.suffixes[-2:])
-        )
+        suffix = "".join(path.suffixes[-2:])
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART, suffix=suffix)
         os.close(handle)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        _sync(temporary)
-        _allow_others_to_read(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # The content first: a name that is on the disk before it would be an empty file.
+            _sync(temporary)
+            _apply_umask(temporary, 0o666)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -68,32 +68,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: If it cannot be written or the disk is full.
     """
-    try:
+    with _raising_output_error(path, "folder"):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}") from error
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            _sync(file)
-        _allow_others_to_read(temporary, 0o777)
-        _take_place_of(path, temporary)
-        _sync(path.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _take_place_of(path: Path, temporary: Path) -> None:
-    if not path.exists():
-        temporary.replace(path)
-        return
-    former = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
-    path.replace(former)
-    temporary.replace(path)
-    shutil.rmtree(former)
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                _sync(file)
+            _apply_umask(temporary, 0o777)
+            _replace_folder(path, temporary)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -102,11 +88,36 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Raises:
         OutputError: If the folder cannot be written or the disk is full.
     """
+    encoded = content.encode() if isinstance(content, str) else content
     with atomic_file(path) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(encoded)
+
+
+@contextlib.contextmanager
+def _raising_output_error(path: Path, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"cannot write this {kind}; check its folder's permissions and the free space",
+            source=path,
+            detail=error.strerror or str(error),
+        ) from error
+
+
+def _replace_folder(path: Path, temporary: Path) -> None:
+    if not path.exists():
+        temporary.replace(path)
+        return
+    # A folder that is not empty cannot be replaced in one step: the former one steps aside.
+    former = Path(tempfile.mkdtemp(dir=path.parent, prefix=PART))
+    path.replace(former)
+    temporary.replace(path)
+    shutil.rmtree(former)
 
 
 def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -114,7 +125,7 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _allow_others_to_read(path: Path, mode: int = 0o666) -> None:
+def _apply_umask(path: Path, mode: int) -> None:
     # mkstemp and mkdtemp make private ones; results follow the user's umask like any other file.
     umask = os.umask(0)
     os.umask(umask)

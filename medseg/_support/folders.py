@@ -9,6 +9,9 @@ from pathlib import Path
 
 from medseg.errors import Fault
 
+SkipRule = Callable[[Path], str | None]
+"""Says why a folder is not entered, or ``None`` where it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -26,66 +29,12 @@ class Listing:
     skipped: tuple[Fault, ...] = ()
 
 
-@dataclass(slots=True)
-class _Walk:
-    """The state of one walk: what was found, and which folders were seen."""
-
-    root: Path
-    skip: Callable[[Path], str | None]
-    files: list[Path] = field(default_factory=list)
-    left_out: list[Fault] = field(default_factory=list)
-    skipped: list[Fault] = field(default_factory=list)
-    seen: set[tuple[int, int]] = field(default_factory=set)
-
-    def leave_out(self, path: Path, why: str) -> None:
-        self.left_out.append(Fault(str(path.relative_to(self.root)), why))
-
-    def look_into(self, folder: Path) -> list[Path]:
-        """Take the files of ``folder`` and return its folders, sorted."""
-        try:
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in self.seen:
-                return []
-            self.seen.add((status.st_dev, status.st_ino))
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            self.leave_out(folder, f"the folder cannot be read: {error.strerror or error}")
-            return []
-        return [below for entry in entries if (below := self._take(Path(entry.path)))]
-
-    def _take(self, path: Path) -> Path | None:
-        if path.name.startswith("."):
-            return None
-        try:
-            if path.is_dir():
-                return path if self._may_enter(path) else None
-            if path.is_file():
-                self.files.append(path)
-            elif path.is_symlink():
-                self.leave_out(path, "is a link to something that is not there")
-        except OSError as error:
-            self.leave_out(path, f"cannot be read: {error.strerror or error}")
-        return None
-
-    def _may_enter(self, folder: Path) -> bool:
-        if folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve()):
-            self.leave_out(folder, "is a link to a folder that it lies in")
-            return False
-        reason = self.skip(folder)
-        if reason:
-            self.skipped.append(Fault(str(folder.relative_to(self.root)), reason))
-        return reason is None
+def enter_all(folder: Path) -> str | None:
+    """Skip no folder: the rule of ``list_files`` unless another is given."""
+    return None
 
 
-def resolve_path(path: Path) -> Path:
-    """Return where a path leads when every link is followed; a circle of links leads nowhere.
-
-    ``Path.resolve`` raises for a circle in some versions of Python; this never does.
-    """
-    return Path(os.path.realpath(path))
-
-
-def list_files(root: Path, skip: Callable[[Path], str | None] = lambda folder: None) -> Listing:
+def list_files(root: Path, skip: SkipRule = enter_all) -> Listing:
     """Find every regular file in ``root`` and the folders below it.
 
     Links are followed, each folder is entered once, and never one that holds the link itself,
@@ -98,7 +47,83 @@ def list_files(root: Path, skip: Callable[[Path], str | None] = lambda folder: N
     walk = _Walk(root, skip)
     waiting = [root]
     while waiting:
-        waiting.extend(reversed(walk.look_into(waiting.pop())))
+        folders = walk.list_folder(waiting.pop())
+        waiting.extend(reversed(folders))
     files = sorted(walk.files, key=lambda path: path.relative_to(root).parts)
-    left_out, skipped = (sorted(found, key=str) for found in (walk.left_out, walk.skipped))
+    left_out = sorted(walk.left_out, key=str)
+    skipped = sorted(walk.skipped, key=str)
     return Listing(tuple(files), tuple(left_out), tuple(skipped))
+
+
+def resolve_path(path: Path) -> Path:
+    """Return where a path leads when every link is followed; a circle of links leads nowhere.
+
+    ``Path.resolve`` raises for a circle in some versions of Python; this never does.
+    """
+    return Path(os.path.realpath(path))
+
+
+@dataclass(slots=True)
+class _Walk:
+    """The state of one walk: what was found, and which folders were entered."""
+
+    root: Path
+    skip: SkipRule
+    files: list[Path] = field(default_factory=list)
+    left_out: list[Fault] = field(default_factory=list)
+    skipped: list[Fault] = field(default_factory=list)
+    entered: set[tuple[int, int]] = field(default_factory=set)
+
+    def list_folder(self, folder: Path) -> list[Path]:
+        """Take the files of ``folder`` and return its folders, sorted."""
+        try:
+            status = folder.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in self.entered:
+                return []
+            self.entered.add(identity)
+            paths = sorted(folder.iterdir(), key=lambda path: path.name)
+        except OSError as error:
+            self._leave_out(folder, f"the folder cannot be read: {_reason(error)}")
+            return []
+        folders = []
+        for path in paths:
+            is_hidden = path.name.startswith(".")
+            if not is_hidden and self._is_folder_to_enter(path):
+                folders.append(path)
+        return folders
+
+    def _is_folder_to_enter(self, path: Path) -> bool:
+        """Tell whether a path is a folder to enter; take it where it is a file."""
+        try:
+            if path.is_dir():
+                return self._may_enter(path)
+            if path.is_file():
+                self.files.append(path)
+            elif path.is_symlink():
+                self._leave_out(path, "is a link to something that does not exist")
+        except OSError as error:
+            self._leave_out(path, f"cannot be read: {_reason(error)}")
+        return False
+
+    def _may_enter(self, folder: Path) -> bool:
+        if folder.is_symlink():
+            target = folder.resolve()
+            if folder.parent.resolve().is_relative_to(target):
+                self._leave_out(folder, "is a link to a folder that it lies in")
+                return False
+        reason = self.skip(folder)
+        if reason:
+            self.skipped.append(self._fault(folder, reason))
+        return reason is None
+
+    def _leave_out(self, path: Path, reason: str) -> None:
+        self.left_out.append(self._fault(path, reason))
+
+    def _fault(self, path: Path, reason: str) -> Fault:
+        return Fault(str(path.relative_to(self.root)), reason)
+
+
+def _reason(error: OSError) -> str:
+    # Not the text of the error, which quotes the path.
+    return error.strerror or type(error).__name__

@@ -20,7 +20,10 @@ FORMER_MODULES = {
     "medseg.words.errors": "medseg.errors",
     "medseg.words.quality": "medseg.quality.estimates",
 }
-"""Former name → today's. The packages ``engine``, ``tools`` and ``words`` exist no more."""
+"""Former name → today's."""
+
+_FORMER_PACKAGES = frozenset(name.rpartition(".")[0] for name in FORMER_MODULES)
+"""``medseg.engine``, ``medseg.tools`` and ``medseg.words``, which exist no more."""
 
 
 class FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -32,14 +35,18 @@ class FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Return a spec for a former name, or for a package that held some."""
         if fullname in FORMER_MODULES:
             return importlib.machinery.ModuleSpec(fullname, self)
-        if any(name.startswith(f"{fullname}.") for name in FORMER_MODULES) and fullname != "medseg":
+        if fullname in _FORMER_PACKAGES:
             return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
-        """Return today's module itself, so that classes and errors are the same objects."""
-        today = FORMER_MODULES.get(spec.name)
-        return None if today is None else importlib.import_module(today)
+        """Return today's module itself, so that classes and errors are the same objects.
+
+        ``None``, an empty module, for a package that held some.
+        """
+        if spec.name not in FORMER_MODULES:
+            return None
+        return importlib.import_module(FORMER_MODULES[spec.name])
 
     def exec_module(self, module: ModuleType) -> None:
         """Run nothing: today's module has been run."""
@@ -47,5 +54,7 @@ class FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def install() -> None:
     """Make former names importable; does nothing the second time."""
-    if not any(isinstance(finder, FormerModules) for finder in sys.meta_path):
-        sys.meta_path.append(FormerModules())
+    is_installed = any(isinstance(finder, FormerModules) for finder in sys.meta_path)
+    if not is_installed:
+        # First: the finder of an editable install may know modules of an earlier checkout.
+        sys.meta_path.insert(0, FormerModules())

@@ -7,10 +7,14 @@ from typing import Any
 
 
 def nan_to_none(value: Any) -> Any:
-    """Return a value with ``None`` for what is no finite number, which JSON does not know.
+    """Return a value with ``None`` for NaN and infinity, which JSON does not know.
 
     Args:
         value: Plain values, in mappings and lists of any depth; tuples become lists.
+
+    Example:
+        >>> nan_to_none({"dice": [0.9, math.nan]})
+        {'dice': [0.9, None]}
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None

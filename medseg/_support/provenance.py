@@ -38,13 +38,13 @@ def read_git_state() -> str:
     here = str(Path(__file__).parent)
     try:
         commit = _git(here, "rev-parse", "HEAD")
-        return f"{commit}+changes" if _git(here, "status", "--porcelain", "--", here) else commit
+        is_edited = bool(_git(here, "status", "--porcelain", "--", here))
     except (OSError, subprocess.SubprocessError):
         return ""  # installed from a wheel, or git is not there
+    return f"{commit}+changes" if is_edited else commit
 
 
 def _git(folder: str, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", folder, *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", folder, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return result.stdout.strip()

@@ -7,6 +7,6 @@ from medseg.cli.output import print_json
 
 def schema() -> None:
     """Print the JSON Schema of bundle.json, for editors."""
-    from medseg.bundle.bundle import bundle_schema
+    from medseg.bundle.bundle import build_schema
 
-    print_json(bundle_schema())
+    print_json(build_schema())

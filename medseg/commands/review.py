@@ -12,7 +12,6 @@ from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.label_encoding import encode_prediction
-from medseg.datasets.redaction import discreet_left_out
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
@@ -66,7 +65,7 @@ def review(
     found = find_scans(Path(scans), len(segmenter.spec.channels))
     pairing = pair_with_scans(Path(masks), found.scans)
     _warn_of_unpaired_scans(pairing, listeners)
-    faults = [discreet_left_out(entry, Path(scans)) for entry in found.left_out]
+    faults = [entry.result_fault for entry in found.left_out]
     faults.extend(pairing.faults)
     judged: list[JudgedMask] = []
     for done, (mask, scan) in enumerate(pairing.pairs, start=1):

@@ -10,7 +10,6 @@ from medseg._support.files import write_atomically
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.names import make_printable
-from medseg.datasets.redaction import discreet_left_out
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
@@ -155,7 +154,7 @@ def segment(
             resample_uneven=resample_uneven,
             listeners=listeners,
         )
-        refused = [batch.refuse(discreet_left_out(entry, scans)) for entry in found.left_out]
+        refused = [batch.refuse(entry.result_fault) for entry in found.left_out]
         results = run_pipeline(
             found.scans,
             read=batch.read,

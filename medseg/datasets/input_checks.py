@@ -149,7 +149,7 @@ def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
     wanted = spec.preprocessing.spacing_mm
     if wanted is None:
         return
-    view = DisplayOrientation.of(volume.affine, volume.shape)
+    view = DisplayOrientation.from_grid(volume.affine, volume.shape)
     pairs = list(zip(view.spacing, wanted, strict=True))
     compared = [(size, mm) for size, mm in pairs if mm is not None]
     if not compared:

@@ -57,8 +57,14 @@ class LeftOut:
 
     @property
     def fault(self) -> Fault:
-        """The same for the person who called, who may see all of it."""
+        """The same as the person who called finds it on disk."""
         return Fault(self.where, self.reason, self.detail)
+
+    @property
+    def result_fault(self) -> Fault:
+        """The same as results name it; where it is stands in the detail, which none records."""
+        detail = f"{self.where}; {self.detail}" if self.detail else self.where
+        return Fault(self.name, self.reason, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +310,8 @@ def _add_skipped(files: Iterable[SkippedFile], root: Path, search: _Search) -> N
     for skipped in files:
         if skipped.is_damaged:
             where = skipped.file.relative_to(root).as_posix()
-            search.leave_out(make_left_out_name(where), where, skipped.reason)
+            name = make_left_out_name(where)
+            search.leave_out(name, where, skipped.reason, skipped.detail)
         else:
             is_foreign = skipped.reason == NOT_DICOM
             reasons["no image" if is_foreign else skipped.reason] += 1

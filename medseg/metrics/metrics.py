@@ -1,7 +1,7 @@
-"""Label arrays → numbers: Dice, IoU, HD95, NSD and volumes, per label, in mm and ml.
+"""Scores of a label map against a reference: Dice, IoU, HD95, NSD and volumes, per label.
 
-Where a bundle has regions, these are what is scored, each as one structure made of its labels, and
-"label" below means region.
+Distances are in mm and volumes in ml. Where a bundle has regions, these are what is scored, each
+as one structure made of its labels, and "label" below means region.
 
 Where a number needs a rule, this is it:
 
@@ -13,8 +13,8 @@ Where a number needs a rule, this is it:
   centres, so they equal MONAI's ``compute_hausdorff_distance(percentile=95)`` and
   ``compute_surface_dice`` with the spacing in mm;
 * an image of one slice has contours instead of surfaces;
-* voxels that nobody annotated are background on both sides: what was predicted there changes no
-  number, and volumes are those of the annotated part.
+* voxels with the ignore index are background on both sides: what was predicted there changes no
+  number, and volumes are those of the rest.
 """
 
 from __future__ import annotations
@@ -22,13 +22,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.labels import LabelSet, Region
+from medseg.labels import LabelSet
+from medseg.metrics.confusion import (
+    Mask,
+    clear_ignored,
+    count_confusion,
+    dice_from_confusion,
+    extract_region,
+)
 from medseg.volume import Array
 
 METRICS = ("dice", "iou", "hd95", "nsd")
@@ -41,14 +47,14 @@ MEAN = "mean"
 """The label name under which the mean over labels stands."""
 
 TOLERANCE_MM = 1.0
-"""Of the NSD, unless another is given."""
+"""Tolerance of the NSD, unless another is given."""
 
 # Spacings come from affines stored with few digits: 1 mm may arrive as 1.0000001 mm, and a
 # distance of one voxel must still be within a tolerance of 1 mm.
 _SLACK_MM = 1e-4
 
-Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]
+Distances = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,15 @@ class LabelScores:
 
 
 ABSENT = LabelScores(
-    math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, 0.0, 0.0, missed=False
+    dice=math.nan,
+    iou=math.nan,
+    hd95=math.nan,
+    nsd=math.nan,
+    volume_error_ml=math.nan,
+    volume_error_percent=math.nan,
+    reference_ml=0.0,
+    predicted_ml=0.0,
+    missed=False,
 )
 """The scores of a label that neither the prediction nor the reference holds."""
 
@@ -109,6 +123,23 @@ class CaseScores:
         return mean_without_nan(list(self["dice"].values()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """What turns voxels into mm and ml.
+
+    Attributes:
+        spacing: Of the axes that are scored, in mm.
+        tolerance_mm: Of the NSD.
+        penalty_mm: The HD95 of a label that only one side holds.
+        voxel_ml: Volume of a voxel.
+    """
+
+    spacing: tuple[float, ...]
+    tolerance_mm: float
+    penalty_mm: float
+    voxel_ml: float
+
+
 def score_case(
     prediction: Any,
     reference: Any,
@@ -123,8 +154,8 @@ def score_case(
 
     Args:
         prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
-        reference: Label indices on the same grid, same shape; ``labels.ignore_index`` where nobody
-            annotated.
+        reference: Label indices on the same grid, same shape; ``labels.ignore_index`` where a
+            voxel must not count.
         labels: The labels, or their regions, to score; voxels with other values count as
             background.
         spacing: Distance between neighbouring voxels along i, j and k, in mm.
@@ -139,41 +170,54 @@ def score_case(
     Raises:
         ValueError: If the shapes differ or are not 3D, an array holds fractions, a spacing is not
             positive or the tolerance is negative.
+
+    Example:
+        >>> import numpy as np
+        >>> from medseg.labels import Label, LabelSet
+        >>> labels = LabelSet([Label(1, "liver", 1, (255, 0, 0))])
+        >>> reference = np.zeros((8, 8, 8), int)
+        >>> reference[2:6, 2:6, 2:6] = 1
+        >>> scores = score_case(np.roll(reference, 1, axis=0), reference, labels, (1, 1, 1))
+        >>> scores["dice"], scores["hd95"]
+        ({'liver': 0.75}, {'liver': 1.0})
     """
-    predicted, expected = _indices(prediction), _indices(reference)
-    _check(predicted.shape, expected.shape, spacing, tolerance_mm)
+    predicted, expected = _as_indices(prediction), _as_indices(reference)
+    _check_shapes(predicted.shape, expected.shape)
+    _check_lengths(spacing, tolerance_mm)
     predicted, expected = clear_ignored(predicted, expected, labels)
     if voxel_ml is None:
         voxel_ml = math.prod(spacing) / 1000.0
     axes = _extended_axes(expected.shape)
-    predicted, expected = predicted.squeeze(_others(axes)), expected.squeeze(_others(axes))
-    sizes = tuple(spacing[axis] for axis in axes)
-    penalty = math.hypot(*(n * size for n, size in zip(expected.shape, sizes, strict=True)))
+    flat_axes = tuple({0, 1, 2} - set(axes))
+    predicted = predicted.squeeze(flat_axes)
+    expected = expected.squeeze(flat_axes)
+    extended_spacing = tuple(spacing[axis] for axis in axes)
+    scale = _Scale(
+        spacing=extended_spacing,
+        tolerance_mm=tolerance_mm,
+        penalty_mm=_diagonal(expected.shape, extended_spacing),
+        voxel_ml=voxel_ml,
+    )
+    boxes = _find_boxes(predicted, expected, len(labels))
     scores = {}
-    boxes = _boxes(predicted, expected, len(labels))
     for region in labels.regions:
-        box = reduce(_union, (boxes[index - 1] for index in region.labels))
+        box = _join_boxes([boxes[index - 1] for index in region.labels])
         if box is None:
             scores[region.name] = ABSENT
-        else:
-            scores[region.name] = _score_label(
-                extract_region(predicted[box], region),
-                extract_region(expected[box], region),
-                spacing=sizes,
-                tolerance_mm=tolerance_mm,
-                penalty_mm=penalty,
-                voxel_ml=voxel_ml,
-            )
+            continue
+        predicted_mask = extract_region(predicted[box], region)
+        expected_mask = extract_region(expected[box], region)
+        scores[region.name] = _score_label(predicted_mask, expected_mask, scale)
     return CaseScores(scores, case)
 
 
 def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, float]:
-    """Return label name → Dice as ``score_case`` has it, without what takes long.
+    """Return label name → Dice as ``score_case`` computes it, without the slow surface distances.
 
     Args:
         prediction: Label indices, shape ``(i, j, k)``; a NumPy array or a torch tensor.
-        reference: Label indices on the same grid, same shape; ``labels.ignore_index`` where nobody
-            annotated.
+        reference: Label indices on the same grid, same shape; ``labels.ignore_index`` where a
+            voxel must not count.
         labels: The labels, or their regions, to score; voxels with other values count as
             background.
 
@@ -183,66 +227,26 @@ def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, f
     Raises:
         ValueError: If the shapes differ or are not 3D, or an array holds fractions.
     """
-    predicted, expected = _indices(prediction), _indices(reference)
-    _check(predicted.shape, expected.shape, (1.0, 1.0, 1.0), 0.0)
+    predicted, expected = _as_indices(prediction), _as_indices(reference)
+    _check_shapes(predicted.shape, expected.shape)
     predicted, expected = clear_ignored(predicted, expected, labels)
-    predicted, expected = (
-        np.where((array > 0) & (array <= len(labels)), array, 0) for array in (predicted, expected)
+    confusion = count_confusion(
+        _clear_others(predicted, labels),
+        _clear_others(expected, labels),
+        labels.classes,
     )
-    return dice_from_confusion(count_confusion(predicted, expected, labels.classes), labels)
+    return dice_from_confusion(confusion, labels)
 
 
-def dice_from_confusion(pairs: npt.NDArray[np.int64], labels: LabelSet) -> dict[str, float]:
-    """Return label name → Dice, from how often each pair of values occurs.
-
-    Args:
-        pairs: Voxels with each index on one side and each on the other, ``(classes, classes)``.
-        labels: The labels, or their regions, to score.
-
-    Returns:
-        0 to 1; NaN for a label that neither side holds.
-    """
-    found = {}
-    for region in labels.regions:
-        held = list(region.labels)
-        sizes = int(pairs[held].sum()) + int(pairs[:, held].sum())
-        common = int(pairs[np.ix_(held, held)].sum())
-        found[region.name] = 2 * common / sizes if sizes else math.nan
-    return found
+def mean_without_nan(values: Sequence[float]) -> float:
+    """Return the mean of the values that are not NaN; NaN if none is."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known:
+        return math.nan
+    return math.fsum(known) / len(known)
 
 
-def count_voxels(labels: Array, classes: int) -> npt.NDArray[np.int64]:
-    """Count how often each label index, background included, occurs in ``(i, j, k)``."""
-    counts = np.zeros(classes, np.int64)
-    # Slice by slice: numpy counts in 8-byte copies of what it is given.
-    for k in range(labels.shape[2]):
-        counts += np.bincount(labels[..., k].ravel(order="K"), minlength=classes)
-    return counts
-
-
-def extract_region(array: Array, region: Region) -> Mask:
-    """Return where label indices, of any shape, are of a region."""
-    mask: Mask = array == region.labels[0]
-    for index in region.labels[1:]:
-        mask |= array == index
-    return mask
-
-
-def clear_ignored(prediction: Array, reference: Array, labels: LabelSet) -> tuple[Array, Array]:
-    """Return both sides with background where nobody annotated the reference.
-
-    Args:
-        prediction: Label indices.
-        reference: The same on the same grid; ``labels.ignore_index`` where nobody annotated.
-        labels: The labels.
-    """
-    if labels.ignore_index is None:
-        return prediction, reference
-    known = reference != labels.ignore_index
-    return prediction * known, reference * known
-
-
-def _indices(labels: Any) -> Array:
+def _as_indices(labels: Any) -> Array:
     from monai.utils import convert_to_numpy
 
     array = np.asarray(convert_to_numpy(labels))
@@ -254,32 +258,21 @@ def _indices(labels: Any) -> Array:
     return whole
 
 
-def count_confusion(one: Array, other: Array, classes: int) -> npt.NDArray[np.int64]:
-    """Count how often each pair of label indices occurs in two label maps ``(i, j, k)``.
-
-    Returns:
-        Voxels with each index on one side and each on the other, ``(classes, classes)``.
-    """
-    both = np.zeros(classes * classes, np.int64)
-    # A few slices at a time: numpy counts in 8-byte copies of what it is given.
-    step = max(1, len(both) // one[..., 0].size)
-    for k in range(0, one.shape[2], step):
-        pairs = one[..., k : k + step].astype(np.int64) * classes + other[..., k : k + step]
-        both += np.bincount(pairs.ravel(order="K"), minlength=len(both))
-    return both.reshape(classes, classes)
+def _clear_others(array: Array, labels: LabelSet) -> Array:
+    """Return indices with background where they are of no label."""
+    is_label = (array > 0) & (array <= len(labels))
+    return np.where(is_label, array, 0)
 
 
-def _check(
-    predicted: tuple[int, ...],
-    expected: tuple[int, ...],
-    spacing: tuple[float, float, float],
-    tolerance_mm: float,
-) -> None:
+def _check_shapes(predicted: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if len(predicted) != 3 or predicted != expected:
         raise ValueError(
             "prediction and reference must have one shape (i, j, k), "
             f"got {predicted} and {expected}"
         )
+
+
+def _check_lengths(spacing: tuple[float, float, float], tolerance_mm: float) -> None:
     if len(spacing) != 3 or not all(0 < size < math.inf for size in spacing):
         raise ValueError(f"spacing must be three positive numbers in mm, got {spacing}")
     if not 0 <= tolerance_mm < math.inf:
@@ -288,14 +281,17 @@ def _check(
 
 def _extended_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the axes along which there is more than one voxel; at least one axis."""
-    return tuple(axis for axis, size in enumerate(shape) if size > 1) or (0,)
+    axes = tuple(axis for axis, size in enumerate(shape) if size > 1)
+    return axes or (0,)
 
 
-def _others(axes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple({0, 1, 2} - set(axes))
+def _diagonal(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
+    """Return the length of an image's diagonal, in mm."""
+    sides = np.multiply(shape, spacing)
+    return math.hypot(*sides.tolist())
 
 
-def _boxes(prediction: Array, reference: Array, count: int) -> list[Box | None]:
+def _find_boxes(prediction: Array, reference: Array, count: int) -> list[Box | None]:
     """Return for each label the box around it in both arrays, or None where it is in neither.
 
     The surface of a mask in its tight box is its surface in the image, because everything
@@ -303,68 +299,61 @@ def _boxes(prediction: Array, reference: Array, count: int) -> list[Box | None]:
     """
     from scipy.ndimage import find_objects
 
-    found = zip(
-        find_objects(prediction, max_label=count),
-        find_objects(reference, max_label=count),
-        strict=True,
-    )
-    return [_union(one, other) for one, other in found]
+    predicted = find_objects(prediction, max_label=count)
+    expected = find_objects(reference, max_label=count)
+    return [_join_boxes(pair) for pair in zip(predicted, expected, strict=True)]
 
 
-def _union(one: Box | None, other: Box | None) -> Box | None:
-    if one is None or other is None:
-        return one or other
-    return tuple(
-        slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True)
-    )
+def _join_boxes(boxes: Sequence[Box | None]) -> Box | None:
+    """Return the box around some boxes; ``None`` if there is none."""
+    known = [box for box in boxes if box is not None]
+    if not known:
+        return None
+    joined = []
+    for slices in zip(*known, strict=True):
+        start = min(side.start for side in slices)
+        stop = max(side.stop for side in slices)
+        joined.append(slice(start, stop))
+    return tuple(joined)
 
 
-def _score_label(
-    prediction: Mask,
-    reference: Mask,
-    *,
-    spacing: tuple[float, ...],
-    tolerance_mm: float,
-    penalty_mm: float,
-    voxel_ml: float,
-) -> LabelScores:
+def _score_label(prediction: Mask, reference: Mask, scale: _Scale) -> LabelScores:
     """Score two masks of which at least one is not empty."""
     predicted, expected = int(prediction.sum()), int(reference.sum())
     common = int((prediction & reference).sum())
-    missed = predicted == 0 or expected == 0
-    if missed:
-        hd95, nsd = penalty_mm, 0.0
-    else:
-        there, back = _surface_distances(prediction, reference, spacing)
-        hd95 = max(float(np.percentile(there, 95)), float(np.percentile(back, 95)))
-        both = np.concatenate([there, back])
-        nsd = float(np.mean(both <= tolerance_mm + _SLACK_MM))
+    difference = predicted - expected
+    is_missed = predicted == 0 or expected == 0
+    hd95, nsd = scale.penalty_mm, 0.0
+    if not is_missed:
+        hd95, nsd = _score_surfaces(prediction, reference, scale)
     return LabelScores(
         dice=2 * common / (predicted + expected),
         iou=common / (predicted + expected - common),
         hd95=hd95,
         nsd=nsd,
-        volume_error_ml=(predicted - expected) * voxel_ml,
-        volume_error_percent=100 * (predicted - expected) / expected if expected else math.nan,
-        reference_ml=expected * voxel_ml,
-        predicted_ml=predicted * voxel_ml,
-        missed=missed,
+        volume_error_ml=difference * scale.voxel_ml,
+        volume_error_percent=100 * difference / expected if expected else math.nan,
+        reference_ml=expected * scale.voxel_ml,
+        predicted_ml=predicted * scale.voxel_ml,
+        missed=is_missed,
     )
+
+
+def _score_surfaces(prediction: Mask, reference: Mask, scale: _Scale) -> tuple[float, float]:
+    """Return HD95 in mm and NSD of two masks that are not empty."""
+    directed = _surface_distances(prediction, reference, scale.spacing)
+    hd95 = max(float(np.percentile(distances, 95)) for distances in directed)
+    is_close = np.concatenate(directed) <= scale.tolerance_mm + _SLACK_MM
+    return hd95, float(np.mean(is_close))
 
 
 def _surface_distances(
     prediction: Mask, reference: Mask, spacing: tuple[float, ...]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[Distances, Distances]:
     """Return, for each surface voxel, the distance in mm to the other surface, both ways."""
     from monai.metrics.utils import get_mask_edges, get_surface_distance
 
-    edges = get_mask_edges(prediction, reference, crop=False)
-    there = get_surface_distance(edges[0], edges[1], spacing=spacing)
-    back = get_surface_distance(edges[1], edges[0], spacing=spacing)
+    predicted, expected = get_mask_edges(prediction, reference, crop=False)
+    there = get_surface_distance(predicted, expected, spacing=spacing)
+    back = get_surface_distance(expected, predicted, spacing=spacing)
     return np.asarray(there), np.asarray(back)
-
-
-def mean_without_nan(values: Sequence[float]) -> float:
-    """Return the mean of the values that are not NaN; NaN if none is."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan

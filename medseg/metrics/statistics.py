@@ -1,4 +1,4 @@
-"""Scores of many cases → their means, spreads and worst cases, per metric and label."""
+"""Means, spreads and worst cases of the scores of many cases, per metric and label."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from medseg.metrics.metrics import MEAN, METRICS, VOLUME_ERRORS, CaseScores, mean_without_nan
+
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +37,31 @@ class Statistic:
     missed: int
 
 
+_NOTHING = Statistic(
+    n=0,
+    mean=math.nan,
+    sd=math.nan,
+    median=math.nan,
+    worst=math.nan,
+    worst_case="",
+    missed=0,
+)
+"""The statistic of no case."""
+
+_WORST_IS_HIGH = ("hd95", *VOLUME_ERRORS)
+"""Metrics whose magnitude is an error; of the others less is worse."""
+
+
 def summarise(scores: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
     """Return ``metric → label name → mean over cases``, as events carry it.
 
     Cases without a value are left out of a mean. ``mean`` among the label names is the mean over
     the labels that have one. A label, or a whole set, without any value is NaN.
     """
-    return {
-        metric: {name: statistic.mean for name, statistic in by_label.items()}
-        for metric, by_label in compute_statistics(scores, METRICS).items()
-    }
+    means = {}
+    for metric, by_label in compute_statistics(scores, METRICS).items():
+        means[metric] = {name: statistic.mean for name, statistic in by_label.items()}
+    return means
 
 
 def compute_statistics(
@@ -54,43 +72,57 @@ def compute_statistics(
     Under ``mean`` stands, in ``mean``, the mean over the labels' means; its other numbers
     describe the cases' own means over labels.
     """
-    names = list(dict.fromkeys(name for case in scores for name in case.labels))
-    return {
-        metric: {name: _over_cases(scores, metric, [name]) for name in names}
-        | {MEAN: _over_labels(scores, metric, names)}
-        for metric in metrics
-    }
+    names = _label_names(scores)
+    statistics = {}
+    for metric in metrics:
+        by_label = {name: _describe(scores, metric, [name]) for name in names}
+        mean = mean_without_nan([statistic.mean for statistic in by_label.values()])
+        by_label[MEAN] = replace(_describe(scores, metric, names), mean=mean)
+        statistics[metric] = by_label
+    return statistics
 
 
-def _over_cases(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
+def _label_names(scores: Sequence[CaseScores]) -> list[str]:
+    """Return the names of all labels, in the order in which they first occur."""
+    names: dict[str, None] = {}
+    for case in scores:
+        names.update(dict.fromkeys(case.labels))
+    return list(names)
+
+
+def _describe(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
     """Describe the cases' means over some labels."""
-    rows = [[case.labels[name] for name in names if name in case.labels] for case in scores]
-    values = [mean_without_nan([getattr(label, metric) for label in row]) for row in rows]
-    counted = [
-        (value, case.case)
-        for value, case in zip(values, scores, strict=True)
-        if not math.isnan(value)
-    ]
-    missed = sum(any(label.missed for label in row) for row in rows)
-    if not counted:
-        return Statistic(0, math.nan, math.nan, math.nan, math.nan, "", missed)
-    numbers = np.array([value for value, _ in counted])
-    worst, worst_case = max(counted, key=lambda pair: _badness(metric, pair[0]))
+    missed = 0
+    values = []
+    cases = []
+    for case in scores:
+        labels = [case.labels[name] for name in names if name in case.labels]
+        missed += any(label.missed for label in labels)
+        value = mean_without_nan([getattr(label, metric) for label in labels])
+        if not math.isnan(value):
+            values.append(value)
+            cases.append(case.case)
+    if not values:
+        return replace(_NOTHING, missed=missed)
+    numbers = np.array(values)
+    worst = int(np.argmax(_badness(metric, numbers)))
     return Statistic(
-        n=len(counted),
+        n=len(values),
         mean=float(numbers.mean()),
-        sd=float(numbers.std(ddof=1)) if len(counted) > 1 else math.nan,
+        sd=_standard_deviation(numbers),
         median=float(np.median(numbers)),
-        worst=worst,
-        worst_case=worst_case,
+        worst=values[worst],
+        worst_case=cases[worst],
         missed=missed,
     )
 
 
-def _over_labels(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
-    means = [_over_cases(scores, metric, [name]).mean for name in names]
-    return replace(_over_cases(scores, metric, names), mean=mean_without_nan(means))
+def _standard_deviation(numbers: Numbers) -> float:
+    """Return the sample standard deviation; NaN below two numbers."""
+    if len(numbers) < 2:
+        return math.nan
+    return float(numbers.std(ddof=1))
 
 
-def _badness(metric: str, value: float) -> float:
-    return abs(value) if metric == "hd95" or metric in VOLUME_ERRORS else -value
+def _badness(metric: str, values: Numbers) -> Numbers:
+    return np.abs(values) if metric in _WORST_IS_HIGH else -values

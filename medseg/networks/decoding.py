@@ -17,7 +17,7 @@ from medseg.labels import LabelSet
 from medseg.volume import Array
 
 
-class Won(NamedTuple):
+class Winners(NamedTuple):
     """Of each voxel, its highest score and who wins it."""
 
     highest: torch.Tensor
@@ -25,7 +25,7 @@ class Won(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Painting:
+class Decoding:
     """The rule by which scores become labels.
 
     It works in *winners*: the channel with the highest score; with regions, 0 where none is, else
@@ -39,7 +39,7 @@ class Painting:
 
     paints: tuple[int, ...] = ()
 
-    def compare(self, scores: torch.Tensor, dim: int = 0) -> Won:
+    def compare(self, scores: torch.Tensor, dim: int = 0) -> Winners:
         """Say who wins each voxel.
 
         Args:
@@ -47,12 +47,12 @@ class Painting:
             dim: The axis of channels, which the result does not have.
         """
         if not self.paints:
-            return Won(*scores.max(dim=dim))
+            return Winners(*scores.max(dim=dim))
         # One region after the other, so that memory does not grow with their number.
         winners = torch.zeros_like(scores.select(dim, 0), dtype=torch.int16)
         for place, logits in enumerate(scores.unbind(dim), start=1):
             winners.masked_fill_(logits > 0, place)
-        return Won(scores.amax(dim=dim), winners)
+        return Winners(scores.amax(dim=dim), winners)
 
     def labels(self, winners: Array) -> Array:
         """Return the label indices of winners, of any shape."""
@@ -62,8 +62,8 @@ class Painting:
         return table[winners]
 
 
-def painting_of(label_set: LabelSet) -> Painting:
+def choose_decoding(label_set: LabelSet) -> Decoding:
     """Return the rule that a bundle's labels need."""
     if not label_set.has_regions:
-        return Painting()
-    return Painting(tuple(region.paints for region in label_set.regions))
+        return Decoding()
+    return Decoding(tuple(region.paints for region in label_set.regions))

@@ -31,7 +31,7 @@ def choose_device(name: str = "auto") -> torch.device:
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def precision_name(precision: torch.dtype) -> str:
+def get_precision_name(precision: torch.dtype) -> str:
     """Return what people call a precision."""
     return next(name for name, dtype in PRECISIONS.items() if dtype == precision)
 

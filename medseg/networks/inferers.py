@@ -16,20 +16,20 @@ SLICE_AXIS = 2
 """Axis along which 2D networks take slices: inferior to superior after orientation."""
 
 
-def window_inferer(spec: BundleSpec) -> SlidingWindowInferer:
+def build_window_inferer(spec: BundleSpec) -> SlidingWindowInferer:
     """Return the inferer that covers ``(1, channels, x, y, z)`` by overlapping windows.
 
     Windows are weighted by a Gaussian; a scan smaller than the window is padded with what
     lies outside a scan. 2D networks see each slice by itself.
     """
-    arguments = window_arguments(spec)
+    arguments = get_window_arguments(spec)
     if spec.network.dims == 2:
         return SliceInferer(spatial_dim=SLICE_AXIS, **arguments)
     return SlidingWindowInferer(**arguments)
 
 
-def window_arguments(spec: BundleSpec) -> dict[str, Any]:
-    """State the sliding window as data, for ``window_inferer`` and for MONAI's configs."""
+def get_window_arguments(spec: BundleSpec) -> dict[str, Any]:
+    """State the sliding window as data, for ``build_window_inferer`` and for MONAI's configs."""
     return {
         "roi_size": list(spec.training.patch),
         "sw_batch_size": spec.inference.batch_size,
@@ -67,6 +67,6 @@ class Autocast(Inferer):  # type: ignore[misc]
             return self._inner(inputs, network, *args, **kwargs)
 
 
-def training_inferer(device: torch.device, dtype: torch.dtype) -> Autocast:
+def build_training_inferer(device: torch.device, dtype: torch.dtype) -> Autocast:
     """Return the inferer of a training step: the whole patch at once, in mixed precision."""
     return Autocast(SimpleInferer(), device, dtype)

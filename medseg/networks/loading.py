@@ -10,12 +10,12 @@ from torch import nn
 from medseg.bundle.bundle import REFINER_FILE, Bundle
 from medseg.bundle.weights import load_weights
 from medseg.errors import CheckpointError
-from medseg.networks.refiner import build_refined, coarse_weights, load_refined
+from medseg.networks.refiner import build_refined, load_refined, select_coarse_weights
 from medseg.networks.unet import build_network
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OutputLayout:
     """What a network's channels are.
 
     Attributes:
@@ -45,13 +45,13 @@ class Answer:
         return self.parts[self.chosen]
 
 
-def answer_of(bundle: Bundle) -> Answer:
+def get_output_layout(bundle: Bundle) -> OutputLayout:
     """Return what a trained bundle's networks answer."""
     classes = bundle.spec.label_set.channels
     if not _has_refiner(bundle):
-        return Answer(classes)
+        return OutputLayout(classes)
     found = bundle.trained.refinement
-    return Answer(classes, 2, int(found is not None and found.applied))
+    return OutputLayout(classes, 2, int(found is not None and found.applied))
 
 
 def load_network(bundle: Bundle, file: Path) -> nn.Module:
@@ -68,7 +68,7 @@ def load_network(bundle: Bundle, file: Path) -> nn.Module:
             "train it first: medseg train BUNDLE"
         )
     spec = bundle.spec
-    weights = coarse_weights(load_weights(file))
+    weights = select_coarse_weights(load_weights(file))
     if _has_refiner(bundle):
         refined = build_refined(spec, both=True)
         load_refined(refined, weights, load_weights(bundle.folder / REFINER_FILE))

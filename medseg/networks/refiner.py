@@ -21,7 +21,7 @@ from medseg.errors import CheckpointError
 from medseg.networks.unet import (
     NetworkDefinition,
     build_network,
-    network_definition,
+    define_network,
 )
 
 Weights = Mapping[str, torch.Tensor]
@@ -36,7 +36,7 @@ _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTION = {2: "torch.nn.Conv2d", 3: "torch.nn.Conv3d"}
 
 
-def refined_definition(spec: BundleSpec, outputs: int | None = None) -> NetworkDefinition:
+def define_refined_network(spec: BundleSpec, outputs: int | None = None) -> NetworkDefinition:
     """State the network with its refiner: image ``(batch, channels, *patch)`` → refined logits.
 
     A chain is stated as ``{"_target_": "torch.nn.Sequential", "layers": […]}``.
@@ -45,11 +45,11 @@ def refined_definition(spec: BundleSpec, outputs: int | None = None) -> NetworkD
         spec: A bundle with a refiner.
         outputs: Channels of the answer; the classes unless given.
     """
-    coarse = network_definition(spec, supervised=False)
-    return _chain(_grow(coarse), refining_definition(spec, outputs))
+    coarse = define_network(spec, supervised=False)
+    return _chain(_grow(coarse), define_refiner(spec, outputs))
 
 
-def refining_definition(spec: BundleSpec, outputs: int | None = None) -> NetworkDefinition:
+def define_refiner(spec: BundleSpec, outputs: int | None = None) -> NetworkDefinition:
     """State what corrects: image and logits, as channels → refined logits."""
     images, classes, dims = len(spec.channels), spec.label_set.channels, spec.network.dims
     probabilities = _chain(_mix(dims, images + classes, classes), _softmax())
@@ -136,17 +136,17 @@ def build_refined(spec: BundleSpec, *, both: bool = False) -> nn.Module:
             the refined ones.
     """
     classes = spec.label_set.channels
-    definition = refined_definition(spec, 2 * classes if both else classes)
+    definition = define_refined_network(spec, 2 * classes if both else classes)
     coarse = build_network(spec, supervised=False)
     return nn.Sequential(SkipConnection(coarse), _build_refining(definition["layers"][1], spec))
 
 
-def build_refining(spec: BundleSpec) -> nn.Sequential:
+def build_refiner(spec: BundleSpec) -> nn.Sequential:
     """Build what corrects: ``(batch, channels + classes, *patch)`` → refined logits.
 
     R's last layer is zero at first, so that nothing is changed before something is learned.
     """
-    return _build_refining(refining_definition(spec), spec)
+    return _build_refining(define_refiner(spec), spec)
 
 
 def _build_refining(definition: NetworkDefinition, spec: BundleSpec) -> nn.Sequential:
@@ -165,7 +165,7 @@ def _build_refining(definition: NetworkDefinition, spec: BundleSpec) -> nn.Seque
     seen = [[channel] for channel in (*image, *probabilities)]
     _fix(refining.get_submodule("1.submodule.0"), seen)
     _fix(refining.get_submodule("2"), answer)
-    unet, scale = learned_part(refining).children()
+    unet, scale = get_trainable_part(refining).children()
     last = [layer for layer in unet.modules() if isinstance(layer, _CONVOLUTIONS)][-1]
     for parameter in last.parameters():
         nn.init.zeros_(parameter)
@@ -203,12 +203,12 @@ def _built(definition: Mapping[str, Any]) -> nn.Module:
             raise TypeError(f"{other} is no part of a refiner")
 
 
-def learned_part(refining: nn.Module) -> nn.Module:
+def get_trainable_part(refining: nn.Module) -> nn.Module:
     """Return the part of a refining network that learns: R and its scale."""
     return refining.get_submodule("1.submodule.1")
 
 
-def refined_weights(spec: BundleSpec, coarse: Weights, refiner: Weights) -> Weights:
+def merge_weights(spec: BundleSpec, coarse: Weights, refiner: Weights) -> Weights:
     """Return the weights of the refined network that stock MONAI runs.
 
     Args:
@@ -250,7 +250,7 @@ def _is_fixed(name: str, network: nn.Module) -> bool:
     return not name.startswith((COARSE, _LEARNED)) and name in network.state_dict()
 
 
-def coarse_weights(weights: Weights) -> dict[str, torch.Tensor]:
+def select_coarse_weights(weights: Weights) -> dict[str, torch.Tensor]:
     """Return the network's own weights out of a bundle's, refined or not."""
     if not any(name.startswith(COARSE) for name in weights):
         return dict(weights)

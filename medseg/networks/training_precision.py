@@ -11,9 +11,9 @@ from torch import nn
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import MedsegError
 from medseg.networks.critic import Critic
-from medseg.networks.devices import choose_precision, precision_name
+from medseg.networks.devices import choose_precision
 from medseg.networks.gradient_check import find_unsound_layers
-from medseg.networks.refiner import build_refining
+from medseg.networks.refiner import build_refiner
 from medseg.networks.unet import build_network
 
 _CHOSEN: dict[tuple[str, ...], TrainingPrecisions] = {}
@@ -91,7 +91,7 @@ def _try_networks(spec: BundleSpec) -> TrainingPrecisions:
 
     try_one("network", lambda: build_network(spec), images)
     if refinement is not None and refinement.kind == "corrector":
-        try_one("refiner", lambda: build_refining(spec), images + classes)
+        try_one("refiner", lambda: build_refiner(spec), images + classes)
     if refinement is not None and refinement.has_critic:
         try_one("critic", lambda: Critic(spec, refinement), images, classes)
     return TrainingPrecisions(**chosen, notes=tuple(notes))
@@ -103,11 +103,9 @@ def _explain(spec: BundleSpec, role: str, unsound: list[str]) -> str:
     Raises:
         MedsegError: If the bundle asks for bf16.
     """
-    others = f" and {len(unsound) - 1} more" if len(unsound) > 1 else ""
-    wrong = (
-        f"this CPU computes wrong gradients in {precision_name(torch.bfloat16)} for the {role}'s "
-        f"layer {unsound[0]}{others}"
-    )
+    more = len(unsound) - 1
+    others = f" and {more} more" if more else ""
+    wrong = f"this CPU computes wrong bf16 gradients for the {role}'s layer {unsound[0]}{others}"
     if spec.training.precision != "auto":
         raise MedsegError(f"{wrong}; set training.precision to auto or fp32")
     return f"{wrong}; the {role} trains in fp32"

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from medseg.bundle.spec import GROUPS, BundleSpec, MonaiNetworkSpec, UNetSpec
+from medseg.bundle.spec import GROUPS, BundleSpec, NamedNetworkSpec, UNetSpec
 from medseg.errors import BundleError, Fault, MissingExtraError
 
 NetworkDefinition = dict[str, Any]
@@ -36,7 +36,7 @@ _MONAI_REFUSALS = (
 )
 
 
-def network_definition(spec: BundleSpec, supervised: bool = True) -> NetworkDefinition:
+def define_network(spec: BundleSpec, supervised: bool = True) -> NetworkDefinition:
     """State the network as data, for MONAI's configs and for ``build_network``.
 
     Args:
@@ -86,7 +86,7 @@ def _unet_arguments(network: UNetSpec, spec: BundleSpec) -> dict[str, Any]:
     }
 
 
-def _given_arguments(network: MonaiNetworkSpec, inputs: int, outputs: int) -> dict[str, Any]:
+def _given_arguments(network: NamedNetworkSpec, inputs: int, outputs: int) -> dict[str, Any]:
     allowed = _parameters(_network_class(network.kind))
     values = ((_DIMS, network.dims), (_INPUTS, inputs), (_OUTPUTS, outputs))
     own = {name: value for names, value in values for name in names if name in allowed}
@@ -164,12 +164,12 @@ def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
         supervised: Whether to include what only training uses.
 
     Returns:
-        A network as ``network_definition`` describes.
+        A network as ``define_network`` describes.
 
     Raises:
         BundleError: If MONAI refuses the arguments.
     """
-    definition = dict(network_definition(spec, supervised))
+    definition = dict(define_network(spec, supervised))
     name = str(definition.pop("_target_")).rpartition(".")[2]
     try:
         return _network_class(name)(**definition)
@@ -211,14 +211,14 @@ def _pass_a_patch(spec: BundleSpec, device: str) -> None:
         try:
             image = torch.zeros(batch, len(spec.channels), *patch)
             answer = network.eval()(image)
-            levels = levels_of(Supervised(network.train())(image))
+            levels = list_levels(SupervisedNetwork(network.train())(image))
         except _MONAI_REFUSALS as error:
             raise BundleError(
                 "the network cannot take the patch",
                 [Fault("training.patch", f"{patch}: {_monai_says(error)}")],
             ) from error
     wanted = [batch, spec.label_set.channels, *patch]
-    found = [list(level.shape) for level in (*levels_of(answer)[:1], *levels)]
+    found = [list(level.shape) for level in (*list_levels(answer)[:1], *levels)]
     fits = [shape == wanted for shape in found[:2]]
     fits += [shape[:2] == wanted[:2] and len(shape) == len(wanted) for shape in found[2:]]
     if len(found) < 2 or not all(fits):
@@ -238,7 +238,7 @@ def _pass_a_patch(spec: BundleSpec, device: str) -> None:
 
 def _refuse_lists(answer: Any, spec: BundleSpec) -> None:
     """Refuse what some networks answer outside training: lists, where one tensor is needed."""
-    outputs, refinement = len(levels_of(answer)), spec.refinement
+    outputs, refinement = len(list_levels(answer)), spec.refinement
     if outputs > 1:
         raise BundleError(
             "the network answers several times where labels are made",
@@ -255,7 +255,7 @@ def _monai_says(error: Exception) -> str:
     return f"MONAI says: {lines[0]}"
 
 
-def inference_weights(network: nn.Module, spec: BundleSpec) -> dict[str, torch.Tensor]:
+def select_inference_weights(network: nn.Module, spec: BundleSpec) -> dict[str, torch.Tensor]:
     """Return the weights of a trained network that inference needs, by name."""
     if not isinstance(spec.network, UNetSpec):
         return network.state_dict()
@@ -264,7 +264,7 @@ def inference_weights(network: nn.Module, spec: BundleSpec) -> dict[str, torch.T
     return {name: value for name, value in network.state_dict().items() if name in wanted}
 
 
-def levels_of(output: Any) -> list[torch.Tensor]:
+def list_levels(output: Any) -> list[torch.Tensor]:
     """Return a network's outputs from fine to coarse, whatever form its class gives them.
 
     Some MONAI networks return a list while training (``SegResNetDS``), some a stack of levels
@@ -275,7 +275,7 @@ def levels_of(output: Any) -> list[torch.Tensor]:
     return [output]
 
 
-class Finest(nn.Module):
+class FinestLevel(nn.Module):
     """A network that returns the scores of its finest level and nothing else.
 
     Args:
@@ -290,10 +290,10 @@ class Finest(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, channels, *patch)`` to logits ``(batch, classes, *patch)``."""
-        return levels_of(self.network(image))[0][:, self._channels]
+        return list_levels(self.network(image))[0][:, self._channels]
 
 
-class Supervised(nn.Module):
+class SupervisedNetwork(nn.Module):
     """A network in training: returns its logits at every supervised level, fine to coarse.
 
     ``DynUNet`` enlarges its coarse outputs to full size before it returns them; scoring them at
@@ -312,6 +312,6 @@ class Supervised(nn.Module):
         """Map ``(batch, channels, *patch)`` to a list of logits, each ``(batch, classes, …)``."""
         heads = getattr(self.network, "heads", None)
         if not (isinstance(heads, list) and getattr(self.network, "deep_supervision", False)):
-            return levels_of(self.network(image))
+            return list_levels(self.network(image))
         finest = self.network.output_block(self.network.skip_layers(image))  # type: ignore[operator]
         return [finest, *heads]

@@ -21,7 +21,7 @@ _LONGEST_TEXT = 60
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of this size in inches, which belongs to nobody else."""
+    """Return an empty figure of this size in inches, which pyplot does not know of."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
@@ -42,9 +42,15 @@ def to_drawable(text: str) -> str:
     from matplotlib.font_manager import findfont, get_font
 
     known = get_font(findfont("DejaVu Sans")).get_charmap()
-    shown = "".join(sign if ord(sign) in known and sign.isprintable() else "?" for sign in text)
-    short = shown if len(shown) <= _LONGEST_TEXT else shown[: _LONGEST_TEXT - 1] + "…"
-    return short.replace("$", r"\$")
+    signs = []
+    for sign in text:
+        can_be_drawn = ord(sign) in known and sign.isprintable()
+        signs.append(sign if can_be_drawn else "?")
+    shown = "".join(signs)
+    if len(shown) > _LONGEST_TEXT:
+        shown = shown[: _LONGEST_TEXT - 1] + "…"
+    # matplotlib takes what stands between two dollars for a formula.
+    return shown.replace("$", r"\$")
 
 
 def format_legend_text(name: str) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 
 from medseg.volume import Affine, Array
 
+_SAMPLED_VOXELS = 2e5
+
 
 @dataclass(frozen=True, slots=True)
 class Plane:
@@ -31,14 +33,16 @@ class Plane:
     index: int
     size: tuple[float, float]
 
-    def cut(self, array: Array) -> Array:
+    def extract(self, array: Array) -> Array:
         """Return rows × columns (× colours) as on a screen.
 
         Args:
             array: Oriented, shape ``(i, j, k)`` or ``(i, j, k, colours)``.
         """
         # Not np.take, which copies the whole of an array that is turned.
-        plane: Array = np.moveaxis(array, self.axis, 0)[self.index].swapaxes(0, 1)
+        plane: Array = np.moveaxis(array, self.axis, 0)[self.index]
+        plane = plane.swapaxes(0, 1)
+        # RAS+ axes run to the right and up; the picture's run to the patient's left and down.
         return plane[::-1, ::-1] if self.name else plane
 
 
@@ -58,15 +62,21 @@ class DisplayOrientation:
     orientation: Array | None
 
     @classmethod
-    def of(cls, affine: Affine, shape: tuple[int, int, int]) -> DisplayOrientation:
-        """Return how to look at a grid with this affine (RAS+) and this shape."""
+    def from_grid(cls, affine: Affine, shape: tuple[int, int, int]) -> DisplayOrientation:
+        """Return how to show a grid with this affine (RAS+) and this shape."""
         from nibabel.orientations import io_orientation
 
-        sizes = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)
-        orientation = None if shape[2] == 1 else io_orientation(affine)
-        order = range(3) if orientation is None else np.argsort(orientation[:, 0])
-        a, b, c = ((shape[axis], float(sizes[axis])) for axis in order)
-        return cls((a[0], b[0], c[0]), (a[1], b[1], c[1]), orientation)
+        i, j, k = np.linalg.norm(np.asarray(affine)[:3, :3], axis=0).tolist()
+        spacing = (i, j, k)
+        if shape[2] == 1:
+            return cls(shape, spacing, None)
+        orientation = io_orientation(affine)
+        right, anterior, superior = np.argsort(orientation[:, 0])
+        return cls(
+            (shape[right], shape[anterior], shape[superior]),
+            (spacing[right], spacing[anterior], spacing[superior]),
+            orientation,
+        )
 
     def orient(self, array: Array) -> Array:
         """Return a turned view of an array, ``(i, j, k)`` or ``(i, j, k, colours)``."""
@@ -83,17 +93,22 @@ class DisplayOrientation:
         Args:
             labels: Oriented label indices, shape ``(i, j, k)``.
         """
-        i, j, k = (n * size for n, size in zip(self.shape, self.spacing, strict=True))
+        right, anterior, superior = np.multiply(self.shape, self.spacing).tolist()
         if self.orientation is None:
-            return [Plane("", 2, 0, (i, j))]
-        kinds = [("axial", 2, (i, j)), ("coronal", 1, (i, k)), ("sagittal", 0, (j, k))]
-        labelled = labels > 0
-        found = []
-        for name, axis, size in kinds:
-            areas = labelled.sum(axis=tuple({0, 1, 2} - {axis}))
-            index = int(areas.argmax()) if areas.any() else self.shape[axis] // 2
-            found.append(Plane(name, axis, index, size))
-        return found
+            return [Plane("", 2, 0, (right, anterior))]
+        is_labelled = labels > 0
+        return [
+            Plane("axial", 2, _fullest_slice(is_labelled, 2), (right, anterior)),
+            Plane("coronal", 1, _fullest_slice(is_labelled, 1), (right, superior)),
+            Plane("sagittal", 0, _fullest_slice(is_labelled, 0), (anterior, superior)),
+        ]
+
+
+def _fullest_slice(is_labelled: Array, axis: int) -> int:
+    """Return the index with most labelled voxels along an axis; the middle if none has any."""
+    others = tuple({0, 1, 2} - {axis})
+    areas = is_labelled.sum(axis=others)
+    return int(areas.argmax()) if areas.any() else len(areas) // 2
 
 
 def select_display_channels(image: Array) -> Array:
@@ -105,7 +120,8 @@ def select_display_channels(image: Array) -> Array:
     Returns:
         Shape ``(i, j, k, 3)`` or ``(i, j, k)``.
     """
-    if image.shape[0] == 3 and image.shape[3] == 1:
+    is_colour_picture = image.shape[0] == 3 and image.shape[3] == 1
+    if is_colour_picture:
         return np.moveaxis(image, 0, -1)
     first: Array = image[0]
     return first
@@ -116,7 +132,7 @@ def compute_intensity_window(image: Array) -> tuple[float, float]:
 
     The second number is always above the first.
     """
-    step = max(1, round((image.size / 2e5) ** (1 / 3)))
+    step = max(1, round((image.size / _SAMPLED_VOXELS) ** (1 / 3)))
     sample = image[::step, ::step, ::step]
     sample = sample[np.isfinite(sample)].astype(np.float64)
     if not sample.size:
@@ -124,4 +140,6 @@ def compute_intensity_window(image: Array) -> tuple[float, float]:
     low, high = np.percentile(sample, (1, 99)).tolist()
     if low == high:
         low, high = float(sample.min()), float(sample.max())
-    return (low, high) if low < high else (low - 0.5, low + 0.5)
+    if low == high:
+        return low - 0.5, low + 0.5
+    return low, high

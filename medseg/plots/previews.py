@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -77,11 +77,8 @@ def draw_cases(path: Path, cases: Sequence[PreviewCase], label_set: LabelSet) ->
     """
     if not cases:
         raise ValueError("at least one case is needed")
-    titles = [
-        case.case if math.isnan(case.dice) else f"{case.case}   Dice {case.dice:.3f}"
-        for case in cases
-    ]
-    save_png(_sheet(list(map(_preview, cases)), titles, label_set), path)
+    rows = [_Row(_make_title(case), _compare(case)) for case in cases]
+    save_png(_draw_sheet(rows, label_set), path)
 
 
 def draw_overview(
@@ -100,14 +97,17 @@ def draw_overview(
         OutputError: If the file cannot be written.
     """
     image = select_display_channels(volume.array)
-    view = DisplayOrientation.of(volume.affine, volume.shape)
-    turned, found = view.orient(image), view.orient(labels)
     window = compute_intensity_window(image)
+    display = DisplayOrientation.from_grid(volume.affine, volume.shape)
+    oriented_image = display.orient(image)
+    oriented_labels = display.orient(labels)
     panels = []
-    for plane in view.planes(found):
-        shown = plane.cut(found)
-        panels.append(_Panel(plane, plane.cut(turned), window, shown, shown, plane.name))
-    save_png(_sheet([panels], [title], label_set), path)
+    for plane in display.planes(oriented_labels):
+        shown = plane.extract(oriented_labels)
+        panels.append(
+            _Panel(plane, plane.extract(oriented_image), window, shown, shown, plane.name)
+        )
+    save_png(_draw_sheet([_Row(title, panels)], label_set), path)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,10 +132,21 @@ class _Panel:
         """Whether area and line are different label maps."""
         return self.area is not self.line
 
-    def indices(self) -> set[int]:
+    def visible_indices(self) -> set[int]:
         """Return the labels to be seen."""
-        shown = [labels for labels in (self.area, self.line) if labels is not None]
-        return {int(index) for labels in shown for index in np.unique(labels)}
+        indices: set[int] = set()
+        for labels in (self.area, self.line):
+            if labels is not None:
+                indices.update(np.unique(labels).tolist())
+        return indices
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Panels side by side, and what stands above them."""
+
+    title: str
+    panels: Sequence[_Panel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,25 +158,18 @@ class _Foot:
     notes: Sequence[str]
 
     @classmethod
-    def below(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Foot:
+    def for_panels(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Foot:
         """Choose what to say about panels on a sheet of this width in inches."""
-        seen = set().union(*(panel.indices() for panel in panels))
-        labels = [label for label in label_set if label.index in seen]
-        entries = [
-            (format_legend_text(label.name), label.colour) for label in labels[:_MOST_IN_LEGEND]
-        ]
+        visible: set[int] = set()
+        for panel in panels:
+            visible |= panel.visible_indices()
+        labels = [label for label in label_set if label.index in visible]
+        shown = labels[:_MOST_IN_LEGEND]
+        entries = [(format_legend_text(label.name), label.colour) for label in shown]
         longest = max((len(name) for name, _ in entries), default=0)
-        per_line = max(1, int(width / (_LEGEND_PATCH_INCHES + _LETTER_INCHES * longest)))
-        notes = []
-        if len(labels) > len(entries):
-            notes.append(f"and {len(labels) - len(entries)} more labels")
-        if any(panel.plane.name for panel in panels):
-            notes.append(
-                "axial and coronal: patient's right on the left; sagittal: anterior on the left"
-            )
-        if any(panel.compares for panel in panels):
-            notes.append("both: reference as area, prediction as line")
-        return cls(entries, min(per_line, max(1, len(entries))), notes)
+        entry_width = _LEGEND_PATCH_INCHES + _LETTER_INCHES * longest
+        per_line = max(1, min(int(width / entry_width), len(entries)))
+        return cls(entries, per_line, _choose_notes(panels, len(labels) - len(shown)))
 
     @property
     def height(self) -> float:
@@ -179,94 +183,144 @@ class _Foot:
 
         if self.entries:
             place.legend(
-                handles=[Patch(color=_rgb(colour), label=name) for name, colour in self.entries],
-                loc="upper center", ncols=self.per_line, fontsize=9, frameon=False,
-                borderaxespad=0, borderpad=0.1, labelspacing=0.3,
-            )  # fmt: skip
+                handles=[
+                    Patch(color=_to_float(colour), label=name) for name, colour in self.entries
+                ],
+                loc="upper center",
+                ncols=self.per_line,
+                fontsize=9,
+                frameon=False,
+                borderaxespad=0,
+                borderpad=0.1,
+                labelspacing=0.3,
+            )
         text = "\n".join(self.notes)
         place.text(0.5, 0.02, text, ha="center", va="bottom", fontsize=8, color="#555555")
 
 
-def _preview(case: PreviewCase) -> list[_Panel]:
+def _choose_notes(panels: Sequence[_Panel], labels_left_out: int) -> list[str]:
+    notes = []
+    if labels_left_out:
+        notes.append(f"and {labels_left_out} more labels")
+    if any(panel.plane.name for panel in panels):
+        notes.append(
+            "axial and coronal: patient's right on the left; sagittal: anterior on the left"
+        )
+    if any(panel.compares for panel in panels):
+        notes.append("both: reference as area, prediction as line")
+    return notes
+
+
+def _make_title(case: PreviewCase) -> str:
+    if math.isnan(case.dice):
+        return case.case
+    return f"{case.case}   Dice {case.dice:.3f}"
+
+
+def _compare(case: PreviewCase) -> list[_Panel]:
+    """Return the panels of one case: image, reference, prediction, and both in other planes."""
     i, j, k = case.reference.shape
-    view = DisplayOrientation.of(case.affine, (i, j, k))
-    image = select_display_channels(case.image)
-    turned, truth, found = map(view.orient, (image, case.reference, case.prediction))
-    window = compute_intensity_window(image)
-    first, *others = view.planes(truth if truth.any() else found)
-    shown, true, predicted = map(first.cut, (turned, truth, found))
-    return [
-        _Panel(first, shown, window, title=f"{first.name} image".strip()),
-        _Panel(first, shown, window, true, true, "reference"),
-        _Panel(first, shown, window, predicted, predicted, "prediction"),
-        *(
-            _Panel(
-                plane, plane.cut(turned), window, plane.cut(truth), plane.cut(found),
-                f"{plane.name}: both",
-            )
-            for plane in others
-        ),
-    ]  # fmt: skip
+    display = DisplayOrientation.from_grid(case.affine, (i, j, k))
+    shown_channels = select_display_channels(case.image)
+    window = compute_intensity_window(shown_channels)
+    image = display.orient(shown_channels)
+    reference = display.orient(case.reference)
+    prediction = display.orient(case.prediction)
+    first, *others = display.planes(reference if reference.any() else prediction)
+
+    def make_panel(plane: Plane, area: Array | None, line: Array | None, title: str) -> _Panel:
+        return _Panel(plane, plane.extract(image), window, area, line, title)
+
+    first_reference = first.extract(reference)
+    first_prediction = first.extract(prediction)
+    panels = [
+        make_panel(first, None, None, f"{first.name} image".strip()),
+        make_panel(first, first_reference, first_reference, "reference"),
+        make_panel(first, first_prediction, first_prediction, "prediction"),
+    ]
+    for plane in others:
+        area, line = plane.extract(reference), plane.extract(prediction)
+        panels.append(make_panel(plane, area, line, f"{plane.name}: both"))
+    return panels
 
 
-def _sheet(rows: Sequence[Sequence[_Panel]], titles: Sequence[str], label_set: LabelSet) -> Figure:
+def _draw_sheet(rows: Sequence[_Row], label_set: LabelSet) -> Figure:
     """Lay panels out in rows, with a title above each and the legend below all."""
-    columns = max(map(len, rows))
-    widths = [max(row[n].width for row in rows if n < len(row)) for n in range(columns)]
+    widths = _column_widths(rows)
     width = max(sum(widths) * _PANEL_INCHES, 4.0)
-    foot = _Foot.below([panel for row in rows for panel in row], label_set, width)
+    panels = [panel for row in rows for panel in row.panels]
+    foot = _Foot.for_panels(panels, label_set, width)
     heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [foot.height]
     figure = new_figure(width, sum(heights))
     *strips, last = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
-    for row, title, strip in zip(rows, titles, strips, strict=True):
-        strip.suptitle(to_drawable(title), fontsize=10, fontweight="bold")
-        places = strip.subplots(1, columns, squeeze=False, width_ratios=widths)[0]
+    for row, strip in zip(rows, strips, strict=True):
+        strip.suptitle(to_drawable(row.title), fontsize=10, fontweight="bold")
+        places = strip.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
         for place in places:
             place.set_axis_off()
-        for panel, place in zip(row, places, strict=False):
+        for panel, place in zip(row.panels, places, strict=False):
             _draw_panel(place, panel, label_set)
     foot.draw(last)
     return figure
 
 
+def _column_widths(rows: Sequence[_Row]) -> list[float]:
+    """Return the width of each column: that of its widest panel."""
+    widths: list[float] = []
+    for row in rows:
+        for column, panel in enumerate(row.panels):
+            if column == len(widths):
+                widths.append(panel.width)
+            widths[column] = max(widths[column], panel.width)
+    return widths
+
+
 def _draw_panel(axes: Axes, panel: _Panel, label_set: LabelSet) -> None:
     rows, columns = panel.image.shape[:2]
     width, height = panel.plane.size
-    placed: dict[str, Any] = {
-        "aspect": (height / rows) / (width / columns),
-        "interpolation": "nearest",
-    }
+    aspect = (height / rows) / (width / columns)
     low, high = panel.window
-    image = np.clip((np.nan_to_num(panel.image, nan=low) - low) / (high - low), 0, 1)
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, **placed)
+    image = np.nan_to_num(panel.image, nan=low)
+    image = np.clip((image - low) / (high - low), 0, 1)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
     axes.set_title(panel.title, fontsize=9)
     if panel.area is not None:
-        axes.imshow(_coloured(panel.area, label_set), **placed)
+        area = _colour_labels(panel.area, label_set)
+        axes.imshow(area, aspect=aspect, interpolation="nearest")
+    if panel.line is not None:
+        _draw_outlines(axes, panel.line, label_set)
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rows - 0.5, -0.5)
+
+
+def _draw_outlines(axes: Axes, labels: Array, label_set: LabelSet) -> None:
+    rows, columns = labels.shape
     for label in label_set:
-        if panel.line is None or not (panel.line == label.index).any():
+        is_label = labels == label.index
+        if not is_label.any():
             continue
         # A margin of background closes the lines of labels that touch the border.
         axes.contour(
             np.arange(-1, columns + 1),
             np.arange(-1, rows + 1),
-            np.pad(panel.line == label.index, 1).astype(float),
+            np.pad(is_label, 1).astype(float),
             levels=[0.5],
-            colors=[_rgb(label.colour)],
+            colors=[_to_float(label.colour)],
             linewidths=1.2,
         )
-    axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(rows - 0.5, -0.5)
 
 
-def _coloured(labels: Array, label_set: LabelSet) -> Array:
+def _colour_labels(labels: Array, label_set: LabelSet) -> Array:
     """Return RGBA, shape ``(rows, columns, 4)``, with background transparent."""
-    table = np.zeros((label_set.classes, 4))
+    colours = np.zeros((label_set.classes, 4))
     for label in label_set:
-        table[label.index] = (*_rgb(label.colour), _AREA_OPACITY)
-    known = np.where((labels > 0) & (labels < len(table)), labels, 0)
-    return table[known.astype(np.intp)]
+        colours[label.index] = (*_to_float(label.colour), _AREA_OPACITY)
+    is_known = (labels > 0) & (labels < len(colours))
+    indices = np.where(is_known, labels, 0).astype(np.intp)
+    return colours[indices]
 
 
-def _rgb(colour: RGB) -> tuple[float, float, float]:
+def _to_float(colour: RGB) -> tuple[float, float, float]:
+    """Return a colour as matplotlib wants it, 0 to 1."""
     red, green, blue = colour
     return red / 255, green / 255, blue / 255

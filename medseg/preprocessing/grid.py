@@ -1,13 +1,14 @@
-"""Where a network looks at a scan: turned to RAS, cut to a box, at the bundle's voxel size.
+"""Where a network looks at a scan: reoriented to RAS, cropped to a box, at the bundle's spacing.
 
 The steps are those of the bundle's MONAI chain (``transforms.preprocessing_steps``), stated as
-numbers: turning and cutting are views of the scan's array, and only resampling makes new voxels.
+numbers: reorienting and cropping are views of the scan's array, and only resampling makes new
+voxels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,20 @@ import torch
 from medseg.bundle.spec import BundleSpec, PreprocessingSpec, Window
 from medseg.errors import GeometryError, ScanError
 from medseg.io.formats import MAX_VOXELS
-from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
-from medseg.preprocessing.transforms import IMAGE, preprocessing_steps
+from medseg.preprocessing.resampling import GridMap, Shape, compute_spacing_maps, resample_linear
+from medseg.preprocessing.transforms import (
+    IMAGE,
+    build_transform,
+    nothing_above,
+    preprocessing_steps,
+)
 from medseg.volume import Affine, Array, Volume
 
 Box = tuple[slice, slice, slice]
 
 _GEOMETRY = ("Orientationd", "CropForegroundd", "Spacingd")
+_AS_STORED = np.array([[0.0, 1], [1, 1], [2, 1]])
+"""nibabel's orientation that leaves every axis where it is."""
 _AT_ONCE = 1 << 22
 """Voxels compared or normalised at a time."""
 
@@ -36,28 +44,29 @@ class NetworkGrid:
     """The grid on which a network sees one scan.
 
     Attributes:
-        turn: nibabel's orientation (axis and direction of each scan axis) that makes it RAS.
-        box: The part of the turned scan that is looked at.
-        there: Where the network's voxels lie in the box.
-        back: Where the box' voxels lie in the network's grid.
+        orientation: nibabel's orientation (axis and direction of each scan axis) that makes it
+            RAS.
+        box: The part of the reoriented scan that is looked at.
+        scan_to_network: Makes the network's grid of the box.
+        network_to_scan: Makes the box of the network's grid.
     """
 
-    turn: npt.NDArray[np.float64]
+    orientation: npt.NDArray[np.float64]
     box: Box
-    there: GridMap
-    back: GridMap
+    scan_to_network: GridMap
+    network_to_scan: GridMap
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Voxels of the network's grid."""
-        return self.there.target
+        return self.scan_to_network.target
 
     def crop(self, array: Array) -> Array:
         """Return the box of an array ``(…, i, j, k)`` on the scan's grid, as a view.
 
         The view is ``(…, x, y, z)``; what is written into it lands in the array.
         """
-        return _turned(array, self.turn)[(..., *self.box)]
+        return _reorient(array, self.orientation)[(..., *self.box)]
 
 
 def compute_network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid:
@@ -71,29 +80,30 @@ def compute_network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid
         ScanError: If no voxel is above ``crop_above``, or the grid would be absurdly large.
         GeometryError: If the scan's affine cannot be resampled.
     """
-    turn = np.array([[0.0, 1], [1, 1], [2, 1]])
-    if prep.input == "volume":
-        ras = nib.orientations.axcodes2ornt("RAS")
-        turn = nib.orientations.ornt_transform(nib.orientations.io_orientation(volume.affine), ras)
-    affine = volume.affine @ nib.orientations.inv_ornt_aff(turn, volume.shape)
-    turned = _turned(volume.array, turn)
-    box = tuple(slice(0, n) for n in turned.shape[1:])
+    orientation = _find_orientation(volume, prep)
+    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.shape)
+    reoriented = _reorient(volume.array, orientation)
+    i, j, k = reoriented.shape[1:]
+    box: Box = slice(0, i), slice(0, j), slice(0, k)
     if prep.crop_above is not None:
-        box = _box_above(turned, prep.crop_above, volume)
-        affine = affine @ _shift([part.start for part in box])
-    size = tuple(part.stop - part.start for part in box)
+        box = _find_foreground(reoriented, prep.crop_above, volume)
+        affine = affine @ _translation([part.start for part in box])
+    i, j, k = (part.stop - part.start for part in box)
     try:
-        there, back = compute_spacing_maps(affine, (size[0], size[1], size[2]), prep.spacing_mm)
+        scan_to_network, network_to_scan = compute_spacing_maps(affine, (i, j, k), prep.spacing_mm)
     except GeometryError as error:
-        raise GeometryError(f"{volume.source or 'scan'}: {error}") from error
-    if math.prod(there.target) > MAX_VOXELS:
+        raise GeometryError(
+            error.message, source=volume.source or "scan", detail=error.detail
+        ) from error
+    if math.prod(scan_to_network.target) > MAX_VOXELS:
+        spacing = tuple(round(mm, 3) for mm in volume.spacing)
         raise ScanError(
-            f"{volume.source or 'scan'}: at the bundle's voxel size it has {there.target} voxels, "
-            f"more than {MAX_VOXELS:,}; the voxel size in its header "
-            f"({tuple(round(mm, 3) for mm in volume.spacing)} mm) is wrong, or the bundle is not "
-            "made for such scans"
+            f"at the bundle's voxel size it has {scan_to_network.target} voxels, more than "
+            f"{MAX_VOXELS:,}; the voxel size in its header ({spacing} mm) is wrong, or the bundle "
+            "is not made for such scans",
+            source=volume.source or "scan",
         )
-    return NetworkGrid(turn, (box[0], box[1], box[2]), there, back)
+    return NetworkGrid(orientation, box, scan_to_network, network_to_scan)
 
 
 class NetworkInput:
@@ -104,15 +114,13 @@ class NetworkInput:
     """
 
     def __init__(self, spec: BundleSpec) -> None:
-        self._normalise = monai.transforms.Compose(
-            [
-                _build(step)
-                for step in preprocessing_steps(spec)
-                if step["_target_"] not in _GEOMETRY
-            ]
-        )
+        steps = preprocessing_steps(spec)
+        normalisation = [
+            build_transform(step) for step in steps if step["_target_"] not in _GEOMETRY
+        ]
+        self._normalise = monai.transforms.Compose(normalisation)
         # A window maps each voxel by itself; everything else needs the whole image.
-        self._voxel_by_voxel = all(isinstance(it, Window) for it in spec.intensities)
+        self._is_voxelwise = all(isinstance(kind, Window) for kind in spec.intensities)
 
     def __call__(
         self, volume: Volume, grid: NetworkGrid, device: torch.device | str = "cpu"
@@ -130,68 +138,85 @@ class NetworkInput:
         Raises:
             ScanError: If the intensities cannot be normalised.
         """
-        image = resample_linear(grid.crop(volume.array), grid.there, device)
-        order = sorted(range(1, 4), key=image.stride, reverse=True)
-        by_plane = image.permute(0, *order)
+        image = resample_linear(grid.crop(volume.array), grid.scan_to_network, device)
+        # The slowest axis in memory first: then planes are taken that lie together.
+        order = sorted((1, 2, 3), key=image.stride, reverse=True)
         try:
-            made = self._normalised(by_plane)
+            normalised = self._normalise_in_place(image.permute(0, *order))
         except (RuntimeError, ValueError) as error:
             # MONAI wraps whatever went wrong in a RuntimeError naming the transform.
             raise ScanError(
-                f"{volume.source or 'scan'} of shape {volume.shape} cannot be normalised: "
-                f"{error.__cause__ or error}"
+                f"a scan of shape {volume.shape} cannot be normalised",
+                source=volume.source or None,
+                detail=str(error.__cause__ or error),
             ) from error
-        return made.permute(0, *(1 + order.index(axis) for axis in range(1, 4)))
+        back = [1 + order.index(axis) for axis in (1, 2, 3)]
+        return normalised.permute(0, *back)
 
-    def _normalised(self, image: torch.Tensor) -> torch.Tensor:
-        if not self._voxel_by_voxel:
-            return self._chain(image)
-        at_once = max(1, _AT_ONCE // math.prod(image.shape[2:]))
-        for first in range(0, image.shape[1], at_once):
-            planes = image[:, first : first + at_once]
-            planes.copy_(self._chain(planes))
+    def _normalise_in_place(self, image: torch.Tensor) -> torch.Tensor:
+        if not self._is_voxelwise:
+            return self._normalise_all(image)
+        voxels_per_plane = math.prod(image.shape[2:])
+        planes_at_once = max(1, _AT_ONCE // voxels_per_plane)
+        for first in range(0, image.shape[1], planes_at_once):
+            planes = image[:, first : first + planes_at_once]
+            planes.copy_(self._normalise_all(planes))
         return image
 
-    def _chain(self, image: torch.Tensor) -> torch.Tensor:
-        made: Mapping[str, Any] = self._normalise({IMAGE: image})
-        return made[IMAGE].as_tensor()  # type: ignore[no-any-return]
+    def _normalise_all(self, image: torch.Tensor) -> torch.Tensor:
+        normalised: Mapping[str, Any] = self._normalise({IMAGE: image})
+        return normalised[IMAGE].as_tensor()  # type: ignore[no-any-return]
 
 
-def _build(step: Mapping[str, Any]) -> Any:
-    arguments = {name: value for name, value in step.items() if name != "_target_"}
-    return getattr(monai.transforms, step["_target_"])(**arguments)
+def _find_orientation(volume: Volume, prep: PreprocessingSpec) -> npt.NDArray[np.float64]:
+    if prep.input == "picture":
+        return _AS_STORED
+    ras = nib.orientations.axcodes2ornt("RAS")
+    own = nib.orientations.io_orientation(volume.affine)
+    orientation: npt.NDArray[np.float64] = nib.orientations.ornt_transform(own, ras)
+    return orientation
 
 
-def _turned(array: Array, turn: npt.NDArray[np.float64]) -> Array:
-    last = np.moveaxis(array, range(-3, 0), range(3))
-    return np.moveaxis(nib.orientations.apply_orientation(last, turn), range(3), range(-3, 0))
+def _reorient(array: Array, orientation: npt.NDArray[np.float64]) -> Array:
+    """Return a reoriented view of an array ``(…, i, j, k)``."""
+    # nibabel turns the first axes, the spatial ones are the last.
+    spatial_first = np.moveaxis(array, (-3, -2, -1), (0, 1, 2))
+    reoriented = nib.orientations.apply_orientation(spatial_first, orientation)
+    return np.moveaxis(reoriented, (0, 1, 2), (-3, -2, -1))
 
 
-def _shift(voxels: list[int]) -> Affine:
-    shift: Affine = np.eye(4)
-    shift[:3, 3] = voxels
-    return shift
+def _translation(voxels: Sequence[int]) -> Affine:
+    affine: Affine = np.eye(4)
+    affine[:3, 3] = voxels
+    return affine
 
 
-def _box_above(array: Array, threshold: float, volume: Volume) -> Box:
+def _find_foreground(array: Array, threshold: float, volume: Volume) -> Box:
     """Return the smallest box that holds every voxel above ``threshold`` in any channel."""
-    found = [np.zeros(n, dtype=bool) for n in array.shape[1:]]
+    i, j, k = array.shape[1:]
+    occupied = [np.zeros(i, bool), np.zeros(j, bool), np.zeros(k, bool)]
+    # Plane by plane as they lie in memory, so that no mask of the whole scan is made.
     order = sorted(range(3), key=lambda axis: -abs(array.strides[1 + axis]))
-    outer, middle, inner = (found[axis] for axis in order)
+    outer, middle, inner = (occupied[axis] for axis in order)
     by_plane = array.transpose(0, *(1 + axis for axis in order))
-    at_once = max(1, _AT_ONCE // math.prod(by_plane.shape[2:]))
+    voxels_per_plane = math.prod(by_plane.shape[2:])
+    planes_at_once = max(1, _AT_ONCE // voxels_per_plane)
     for channel in by_plane:
-        for first in range(0, len(channel), at_once):
-            here = slice(first, first + at_once)
-            above = channel[here].astype(np.float32, copy=False) > threshold
-            outer[here] |= above.any(axis=(1, 2))
+        for first in range(0, len(channel), planes_at_once):
+            planes = slice(first, first + planes_at_once)
+            above = channel[planes].astype(np.float32, copy=False) > threshold
+            outer[planes] |= above.any(axis=(1, 2))
             rows = above.any(axis=0)
             middle |= rows.any(axis=1)
             inner |= rows.any(axis=0)
     if not outer.any():
-        raise ScanError(
-            f"{volume.source or 'scan'}: no voxel is above {threshold:g}, and the bundle looks "
-            "only at what is (preprocessing.crop_above); is the scan empty, or in another unit?"
-        )
-    ends = [(int(np.argmax(flags)), len(flags) - int(np.argmax(flags[::-1]))) for flags in found]
-    return slice(*ends[0]), slice(*ends[1]), slice(*ends[2])
+        raise nothing_above(threshold, volume)
+    x, y, z = (_extent(flags) for flags in occupied)
+    return x, y, z
+
+
+def _extent(flags: npt.NDArray[np.bool_]) -> slice:
+    """Return from the first true flag to the last."""
+    first = int(np.argmax(flags))
+    behind_last = int(np.argmax(flags[::-1]))
+    return slice(first, len(flags) - behind_last)

@@ -36,9 +36,9 @@ class Taps(NamedTuple):
 
     Attributes:
         lower: Index of the neighbour below, int64.
-        upper: Index of the neighbour above; the same where the place is that of a voxel.
-        below: Share of the neighbour below, 0 to 1, float32.
-        above: Share of the neighbour above. Both are rounded from float64, because what is left
+        upper: Index of the neighbour above; the same where the position is that of a voxel.
+        below: Weight of the neighbour below, 0 to 1, float32.
+        above: Weight of the neighbour above. Both are rounded from float64, because what is left
             of 1 decides whether a neighbour counts at all.
     """
 
@@ -49,7 +49,7 @@ class Taps(NamedTuple):
 
     def at(self, index: torch.Tensor | slice) -> Taps:
         """Return the taps of some of the voxels."""
-        return Taps(*(part[index] for part in self))
+        return Taps(self.lower[index], self.upper[index], self.below[index], self.above[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,10 +70,12 @@ class GridMap:
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, dtype=np.float64)
         # In exact arithmetic there is nothing below the diagonal.
-        matrix[:3, :3] = np.triu(matrix[:3, :3])
-        slant = np.abs(np.triu(matrix[:3, :3], 1)) @ np.array(self.target)
+        linear = np.triu(matrix[:3, :3])
+        off_diagonal = np.abs(np.triu(linear, 1))
+        slant = off_diagonal @ np.array(self.target)
         if (slant <= STRAIGHT_VOXELS).all():
-            matrix[:3, :3] = np.diag(np.diag(matrix))[:3, :3]
+            linear = np.diag(np.diag(linear))
+        matrix[:3, :3] = linear
         object.__setattr__(self, "matrix", matrix)
 
     @property
@@ -85,7 +87,8 @@ class GridMap:
     def is_axis_aligned(self) -> bool:
         """Whether each axis maps by itself, by a scale and an offset."""
         linear = self.matrix[:3, :3]
-        return bool((linear == np.diag(np.diag(linear))).all())
+        diagonal = np.diag(np.diag(linear))
+        return np.array_equal(linear, diagonal)
 
     def axis_taps(self, axis: int, device: torch.device | str = "cpu") -> Taps:
         """Return the taps along an axis that maps by itself, one for each index of the target.
@@ -94,16 +97,20 @@ class GridMap:
         a normalisation may leave out zeros.
         """
         if self.is_identity:
-            return _taps(torch.arange(self.target[axis], device=device).double(), self.source[axis])
+            index = torch.arange(self.target[axis], device=device)
+            return _compute_taps(index.double(), self.source[axis])
         size = [1, 1, 1]
         size[axis] = self.target[axis]
-        theta = to_norm_affine(torch.from_numpy(self.matrix)[None], self.source, self.target)
+        matrix = torch.from_numpy(self.matrix)
+        theta = to_norm_affine(matrix[None], self.source, self.target)
         backwards = [2, 1, 0, 3]  # torch names the last axis first
         theta = theta[:, backwards][:, :, backwards]
         grid = functional.affine_grid(theta[:, :3], [1, 1, *size], align_corners=False)
+        normalised = grid[..., 2 - axis].reshape(-1)
         length = self.source[axis]
-        place = ((grid[..., 2 - axis].reshape(-1) + 1) * length - 1) / 2
-        return _taps(place.to(device), length)
+        # From torch's -1…1, which spans the voxels' outer edges, to indices.
+        position = ((normalised + 1) * length - 1) / 2
+        return _compute_taps(position.to(device), length)
 
     def taps(self, axis: int, *index: torch.Tensor) -> Taps:
         """Return what voxels anywhere in the target read along one axis of the source.
@@ -115,9 +122,9 @@ class GridMap:
         Returns:
             Taps of the broadcast shape.
         """
-        return _taps(self.place(axis, *index), self.source[axis])
+        return _compute_taps(self.position(axis, *index), self.source[axis])
 
-    def place(self, axis: int, *index: torch.Tensor) -> torch.Tensor:
+    def position(self, axis: int, *index: torch.Tensor) -> torch.Tensor:
         """Return where voxels of the target lie along one axis of the source.
 
         Args:
@@ -128,18 +135,19 @@ class GridMap:
             float64, of the broadcast shape; it may lie outside the source.
         """
         *scales, offset = self.matrix[axis].tolist()
-        place = torch.full((), offset, dtype=torch.float64, device=index[0].device)
-        for at, scale in zip(index, scales, strict=True):
-            if scale:
-                place = place + at.double() * scale
-        return place
+        position = torch.full((), offset, dtype=torch.float64, device=index[0].device)
+        for along, scale in zip(index, scales, strict=True):
+            if scale:  # most are 0, and a term of zeros would broadcast for nothing
+                position = position + along.double() * scale
+        return position
 
 
-def _taps(place: torch.Tensor, length: int) -> Taps:
-    place = place.clamp(0, length - 1)  # outside, the border is repeated
-    lower = place.floor()
-    above = place - lower
-    return Taps(lower.long(), place.ceil().long(), (1 - above).float(), above.float())
+def _compute_taps(position: torch.Tensor, length: int) -> Taps:
+    position = position.clamp(0, length - 1)  # outside, the border is repeated
+    lower = position.floor()
+    above = position - lower
+    below = 1 - above
+    return Taps(lower.long(), position.ceil().long(), below.float(), above.float())
 
 
 def compute_spacing_maps(
@@ -159,149 +167,187 @@ def compute_spacing_maps(
         The map that makes the new grid from the scan's, and the map back.
 
     Raises:
-        GeometryError: If the affine cannot be told apart into axes and voxel sizes.
+        GeometryError: If the affine cannot be decomposed into axes and voxel sizes.
+
+    Example:
+        >>> scan_to_network, _ = compute_spacing_maps(np.diag([2.0, 2, 5, 1]), (9, 9, 5), (1, 1, 5))
+        >>> scan_to_network.target
+        (17, 17, 5)
     """
-    nothing = GridMap(np.eye(4), shape, shape), GridMap(np.eye(4), shape, shape)
+    unchanged = GridMap(np.eye(4), shape, shape)
     if spacing_mm is None:
-        return nothing
+        return unchanged, unchanged
     try:
-        own = affine_to_spacing(affine, 3)
-        wanted = np.array([-1.0 if mm is None else mm for mm in spacing_mm])
-        wanted = np.where(np.abs(own - wanted) <= AFFINE_TOL, own, wanted)
-        spaced = zoom_affine(affine, wanted, diagonal=False)
-        size, spaced[:3, 3] = compute_shape_offset(shape, affine, spaced)
-        there, back = np.linalg.solve(affine, spaced), np.linalg.solve(spaced, affine)
+        spaced, target = _apply_spacing(affine, shape, spacing_mm)
+        there: Affine = np.linalg.solve(affine, spaced).astype(np.float64)
+        back: Affine = np.linalg.solve(spaced, affine).astype(np.float64)
     except (np.linalg.LinAlgError, ValueError) as error:
         raise GeometryError(
-            f"the affine of this scan cannot be brought to a voxel size of {list(spacing_mm)} mm "
-            f"({error}); its geometry is broken"
+            f"the affine of this scan cannot be brought to a voxel size of {list(spacing_mm)} mm; "
+            "its geometry is broken",
+            detail=str(error),
         ) from error
-    target = (int(size[0]), int(size[1]), int(size[2]))
+    # MONAI resamples in neither direction where its own tolerance sees no difference.
     if target == shape and _is_unmoved(affine, spaced, there):
-        return nothing
+        return unchanged, unchanged
     if target == shape and _is_unmoved(spaced, affine, back):
-        return GridMap(there, shape, target), nothing[1]
+        return GridMap(there, shape, target), unchanged
     return GridMap(there, shape, target), GridMap(back, target, shape)
 
 
+def _apply_spacing(
+    affine: Affine, shape: Shape, spacing_mm: Sequence[float | None]
+) -> tuple[Affine, Shape]:
+    """Return the affine and the shape of the grid that MONAI's ``Spacing`` makes."""
+    own = affine_to_spacing(affine, 3)
+    wanted = np.array([-1.0 if mm is None else mm for mm in spacing_mm])
+    wanted = np.where(np.abs(own - wanted) <= AFFINE_TOL, own, wanted)
+    spaced = zoom_affine(affine, wanted, diagonal=False)
+    size, offset = compute_shape_offset(shape, affine, spaced)
+    spaced[:3, 3] = offset
+    i, j, k = (int(n) for n in size)
+    return spaced, (i, j, k)
+
+
 def _is_unmoved(source: Affine, target: Affine, between: Affine) -> bool:
-    return np.allclose(source, target, atol=AFFINE_TOL) or np.allclose(
-        between, np.eye(4), atol=AFFINE_TOL
-    )
+    is_same_affine = np.allclose(source, target, atol=AFFINE_TOL)
+    return is_same_affine or np.allclose(between, np.eye(4), atol=AFFINE_TOL)
 
 
 def resample_linear(
-    source: Array, there: GridMap, device: torch.device | str = "cpu"
+    source: Array, grid_map: GridMap, device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """Take the values of an image on another grid, by linear interpolation.
 
     Args:
-        source: Shape ``(channels, *there.source)``, numbers of any type and strides.
-        there: Where the target's voxels lie in it.
+        source: Shape ``(channels, *grid_map.source)``, numbers of any type and strides.
+        grid_map: Where the target's voxels lie in it.
         device: Where to compute; only a few planes of the source are there at a time.
 
     Returns:
-        float32, ``(channels, *there.target)``. Its memory runs in the order of the source's:
+        float32, ``(channels, *grid_map.target)``. Its memory runs in the order of the source's:
         plane by plane where the source does.
 
     Raises:
         RuntimeError: If there is no memory for the result.
     """
-    if not there.is_axis_aligned:
-        return _resample_slanted(source, there, device)
+    if not grid_map.is_axis_aligned:
+        return _resample_slanted(source, grid_map, device)
     order = _memory_order(source)
     by_plane = source.transpose(0, *(1 + axis for axis in order))
-    size = [there.target[axis] for axis in order]
-    made = torch.empty([len(source), *size], device=device)
-    taps = [None if there.is_identity else there.axis_taps(axis, device) for axis in order]
-    at_once = max(1, _READ_AT_ONCE // math.prod(by_plane.shape[2:]))
-    for channel, into in zip(by_plane, made, strict=True):
-        for first in range(0, size[0], at_once):
-            here = slice(first, min(first + at_once, size[0]))
-            into[here] = _planes(channel, here, taps, device)
-    return made.permute(0, *(1 + order.index(axis) for axis in range(3)))
+    size = [grid_map.target[axis] for axis in order]
+    resampled = torch.empty([len(source), *size], device=device)
+    taps: list[Taps | None] = [None, None, None]
+    if not grid_map.is_identity:
+        taps = [grid_map.axis_taps(axis, device) for axis in order]
+    voxels_per_plane = math.prod(by_plane.shape[2:])
+    planes_at_once = max(1, _READ_AT_ONCE // voxels_per_plane)
+    for channel, target in zip(by_plane, resampled, strict=True):
+        for first in range(0, size[0], planes_at_once):
+            planes = slice(first, min(first + planes_at_once, size[0]))
+            target[planes] = _resample_planes(channel, planes, taps, device)
+    back = [1 + order.index(axis) for axis in range(3)]
+    return resampled.permute(0, *back)
 
 
-def resample_nearest(labels: Array, there: GridMap) -> Array:
+def resample_nearest(labels: Array, grid_map: GridMap) -> Array:
     """Take labels on another grid, each from the voxel that is nearest.
 
     Args:
-        labels: Shape ``there.source``, of any type and strides.
-        there: Where the target's voxels lie in it.
+        labels: Shape ``grid_map.source``, of any type and strides.
+        grid_map: Where the target's voxels lie in it.
 
     Returns:
-        Of the same type, shape ``there.target``; the labels themselves where nothing moves.
+        Of the same type, shape ``grid_map.target``; the labels themselves where nothing moves.
     """
-    if there.is_identity:
+    if grid_map.is_identity:
         return labels
-    made = np.empty(there.target, labels.dtype, order="F")
-    columns, lines = (torch.arange(n) for n in there.target[:2])
-    for k in range(there.target[2]):
-        index = columns[:, None], lines[None], torch.tensor([[k]])
-        places = [there.place(axis, *index).round().long() for axis in range(3)]
-        inside = [
-            place.clamp(0, n - 1).numpy() for place, n in zip(places, there.source, strict=True)
-        ]
-        made[..., k] = labels[inside[0], inside[1], inside[2]]
-    return made
+    resampled = np.empty(grid_map.target, labels.dtype, order="F")
+    rows = torch.arange(grid_map.target[0])[:, None]
+    columns = torch.arange(grid_map.target[1])[None]
+    for k in range(grid_map.target[2]):
+        plane = torch.tensor([[k]])
+        nearest = []
+        for axis, length in enumerate(grid_map.source):
+            position = grid_map.position(axis, rows, columns, plane)
+            index = position.round().long()
+            nearest.append(index.clamp(0, length - 1).numpy())
+        resampled[..., k] = labels[nearest[0], nearest[1], nearest[2]]
+    return resampled
 
 
 def _memory_order(array: Array) -> list[int]:
     """Return the spatial axes from the slowest in memory to the fastest."""
-    return sorted(range(3), key=lambda axis: (-abs(array.strides[1 + axis]), axis))
+    strides = [abs(stride) for stride in array.strides[1:]]
+    return sorted(range(3), key=lambda axis: (-strides[axis], axis))
 
 
-def _planes(
-    channel: Array, here: slice, taps: Sequence[Taps | None], device: torch.device | str
+def _resample_planes(
+    channel: Array, planes: slice, taps: Sequence[Taps | None], device: torch.device | str
 ) -> torch.Tensor:
-    if taps[0] is None:
-        return _read(channel[here], device)
-    outer = taps[0].at(here)
-    first, stop = int(outer.lower.min()), int(outer.upper.max()) + 1
-    planes = _read(channel[first:stop], device)
-    for axis in (1, 2):
-        planes = _interpolated(planes, axis, taps[axis])
-    return _interpolated(
-        planes, 0, outer._replace(lower=outer.lower - first, upper=outer.upper - first)
-    )
+    """Return some planes of the target along its first axis."""
+    outer, *inner = taps
+    if outer is None:
+        return _read(channel[planes], device)
+    outer = outer.at(planes)
+    first, last = int(outer.lower.min()), int(outer.upper.max())
+    image = _read(channel[first : last + 1], device)
+    # Within the planes first: of them, fewer are read than made where the target is finer.
+    for axis, axis_taps in enumerate(inner, start=1):
+        image = _interpolate(image, axis, axis_taps)
+    within = outer._replace(lower=outer.lower - first, upper=outer.upper - first)
+    return _interpolate(image, 0, within)
 
 
 def _read(planes: Array, device: torch.device | str) -> torch.Tensor:
-    return torch.from_numpy(np.array(planes, dtype=np.float32, order="C")).to(device)
+    floats = np.array(planes, dtype=np.float32, order="C")
+    return torch.from_numpy(floats).to(device)
 
 
-def _interpolated(image: torch.Tensor, axis: int, taps: Taps | None) -> torch.Tensor:
+def _interpolate(image: torch.Tensor, axis: int, taps: Taps | None) -> torch.Tensor:
     if taps is None:
         return image
-    shape = [-1 if n == axis else 1 for n in range(image.ndim)]
-    found = image.index_select(axis, taps.lower).mul_(taps.below.view(shape))
-    return found.addcmul_(image.index_select(axis, taps.upper), taps.above.view(shape))
+    weight_shape = [1] * image.ndim
+    weight_shape[axis] = -1
+    below = taps.below.view(weight_shape)
+    above = taps.above.view(weight_shape)
+    interpolated = image.index_select(axis, taps.lower).mul_(below)
+    return interpolated.addcmul_(image.index_select(axis, taps.upper), above)
 
 
-def _resample_slanted(source: Array, there: GridMap, device: torch.device | str) -> torch.Tensor:
+def _resample_slanted(source: Array, grid_map: GridMap, device: torch.device | str) -> torch.Tensor:
     """Resample plane by plane along the third axis, each in float64 as MONAI does."""
-    made = torch.empty([len(source), *there.target], device=device)
-    through = there.axis_taps(2, device)
-    rows = torch.arange(there.target[0], device=device)[:, None]
-    columns = torch.arange(there.target[1], device=device)[None, :]
-    for k in range(there.target[2]):
-        below, above = (
-            torch.from_numpy(np.array(source[..., int(at[k])], dtype=np.float64)).to(device)
-            for at in (through.lower, through.upper)
-        )
-        plane = below.mul_(through.below[k]).add_(above.mul_(through.above[k]))
-        places = [
-            there.place(axis, rows, columns, torch.tensor(k, device=device)) for axis in (0, 1)
-        ]
-        made[..., k] = _sample_plane(plane, places)
-    return made
+    resampled = torch.empty([len(source), *grid_map.target], device=device)
+    through = grid_map.axis_taps(2, device)
+    rows = torch.arange(grid_map.target[0], device=device)[:, None]
+    columns = torch.arange(grid_map.target[1], device=device)[None, :]
+    for k in range(grid_map.target[2]):
+        below = _read_plane(source, int(through.lower[k]), device)
+        above = _read_plane(source, int(through.upper[k]), device)
+        below.mul_(through.below[k])
+        above.mul_(through.above[k])
+        plane = below.add_(above)
+        index = torch.tensor(k, device=device)
+        i = grid_map.position(0, rows, columns, index)
+        j = grid_map.position(1, rows, columns, index)
+        resampled[..., k] = _sample_plane(plane, i, j)
+    return resampled
 
 
-def _sample_plane(plane: torch.Tensor, places: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Interpolate ``(channels, i, j)`` at places given along ``i`` and along ``j``."""
-    i, j = ((2 * place + 1) / size - 1 for place, size in zip(places, plane.shape[1:], strict=True))
-    i, j = i.expand(len(i), j.shape[1]), j.expand(len(i), j.shape[1])
-    grid = torch.stack([j, i], dim=-1)  # grid_sample wants the last axis first
-    return functional.grid_sample(
+def _read_plane(source: Array, k: int, device: torch.device | str) -> torch.Tensor:
+    plane = np.array(source[..., k], dtype=np.float64)
+    return torch.from_numpy(plane).to(device)
+
+
+def _sample_plane(plane: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+    """Interpolate ``(channels, i, j)`` at positions given along ``i`` and along ``j``."""
+    _, rows, columns = plane.shape
+    # To torch's -1…1, which spans the outer edges of the first and the last voxel.
+    i = (2 * i + 1) / rows - 1
+    j = (2 * j + 1) / columns - 1
+    size = (len(i), j.shape[1])
+    grid = torch.stack([j.expand(size), i.expand(size)], dim=-1)  # the last axis first
+    sampled = functional.grid_sample(
         plane[None], grid[None], padding_mode="border", align_corners=False
-    )[0]
+    )
+    return sampled[0]

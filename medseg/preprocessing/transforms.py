@@ -1,4 +1,4 @@
-"""The bundle's preprocessing as one MONAI chain, and its inverse.
+"""The bundle's preprocessing as one MONAI chain.
 
 The chain is stated once, as data. Training and inference build it from here, and the exported
 MONAI Bundle carries the same list as JSON, so the three cannot differ.
@@ -27,7 +27,11 @@ IMAGE, LABEL = "image", "label"
 
 @dataclass(frozen=True, slots=True)
 class AboveThreshold:
-    """Tells which voxels are above a threshold; data for a config, a callable for a chain."""
+    """Tells which voxels are above a threshold; data for a config, a callable for a chain.
+
+    Attributes:
+        threshold: In the scan's unit; a voxel that equals it is not above it.
+    """
 
     threshold: float
 
@@ -87,86 +91,91 @@ def _normalisation_steps(spec: BundleSpec) -> list[Step]:
     intensities = spec.intensities
     if len(set(intensities)) == 1:
         return _intensity_steps(intensities[0], IMAGE)
+    # MONAI normalises all channels of a key alike: where they differ, each gets a key.
     postfixes = [f"channel{position}" for position in range(len(intensities))]
     keys = [f"{IMAGE}_{postfix}" for postfix in postfixes]
-    split = {
-        "_target_": "SplitDimd",
-        "keys": IMAGE,
-        "output_postfixes": postfixes,
-        "dim": 0,
-        "keepdim": True,
-    }
-    each = [
-        step
-        for it, key in zip(intensities, keys, strict=True)
-        for step in _intensity_steps(it, key)
+    steps: list[Step] = [
+        {
+            "_target_": "SplitDimd",
+            "keys": IMAGE,
+            "output_postfixes": postfixes,
+            "dim": 0,
+            "keepdim": True,
+        }
     ]
-    return [
-        split,
-        *each,
-        {"_target_": "ConcatItemsd", "keys": keys, "name": IMAGE, "dim": 0},
-        {"_target_": "DeleteItemsd", "keys": keys},
-    ]
+    for intensity, key in zip(intensities, keys, strict=True):
+        steps.extend(_intensity_steps(intensity, key))
+    steps.append({"_target_": "ConcatItemsd", "keys": keys, "name": IMAGE, "dim": 0})
+    steps.append({"_target_": "DeleteItemsd", "keys": keys})
+    return steps
 
 
 def _intensity_steps(intensity: Intensity, key: str) -> list[Step]:
     match intensity:
         case Window():
             low, high = intensity.range
-            scale = {"a_min": intensity.low, "a_max": intensity.high, "b_min": low, "b_max": high}
-            return [{"_target_": "ScaleIntensityRanged", "keys": key, **scale, "clip": True}]
+            return [
+                {
+                    "_target_": "ScaleIntensityRanged",
+                    "keys": key,
+                    "a_min": intensity.low,
+                    "a_max": intensity.high,
+                    "b_min": low,
+                    "b_max": high,
+                    "clip": True,
+                }
+            ]
         case MinMax():
             return [{"_target_": "ScaleIntensityd", "keys": key, "channel_wise": True}]
         case ZScore():
-            normalise = {
-                "_target_": "NormalizeIntensityd",
-                "keys": key,
-                "nonzero": intensity.nonzero,
-                "channel_wise": True,
-            }
-            if intensity.clip_percentiles is None:
-                return [normalise]
-            lower, upper = (100 * quantile for quantile in intensity.clip_percentiles)
-            clip = {
-                "_target_": "ClipIntensityPercentilesd",
-                "keys": key,
-                "lower": lower,
-                "upper": upper,
-                "channel_wise": True,
-            }
-            return [clip, normalise]
+            return _zscore_steps(intensity, key)
     raise TypeError(f"no chain for {intensity!r}")
+
+
+def _zscore_steps(intensity: ZScore, key: str) -> list[Step]:
+    normalise = {
+        "_target_": "NormalizeIntensityd",
+        "keys": key,
+        "nonzero": intensity.nonzero,
+        "channel_wise": True,
+    }
+    if intensity.clip_percentiles is None:
+        return [normalise]
+    lower, upper = intensity.clip_percentiles
+    clip = {
+        "_target_": "ClipIntensityPercentilesd",
+        "keys": key,
+        "lower": 100 * lower,
+        "upper": 100 * upper,
+        "channel_wise": True,
+    }
+    return [clip, normalise]
 
 
 def get_padding_value(spec: BundleSpec) -> float:
     """Return what lies outside a scan, as the network sees it: air in a window, else the mean."""
-    intensities = set(spec.intensities)
-    if len(intensities) == 1 and isinstance(window := next(iter(intensities)), Window):
-        return window.range[0]
+    first, *others = set(spec.intensities)
+    if isinstance(first, Window) and not others:
+        return first.range[0]
     return 0.0
 
 
 class Preprocessing:
-    """The chain as something to call, with its way back.
+    """The chain as something to call.
 
     Args:
         spec: The bundle.
         with_label: Whether a label map travels along.
+
+    Attributes:
+        chain: The MONAI transforms.
     """
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
         keys = (IMAGE, LABEL) if with_label else (IMAGE,)
+        steps = preprocessing_steps(spec, keys)
+        self.chain = monai.transforms.Compose([build_transform(step) for step in steps])
         self._crop_above = spec.preprocessing.crop_above
-        self._chain = monai.transforms.Compose(
-            [_build(step) for step in preprocessing_steps(spec, keys)]
-        )
-        self._invert = monai.transforms.Invertd(
-            keys="pred",
-            transform=self._chain,
-            orig_keys=IMAGE,
-            nearest_interp=False,
-            to_tensor=True,
-        )
 
     def __call__(self, volume: Volume, label: Array | None = None) -> dict[str, MetaTensor]:
         """Bring a scan (and its label map) onto the network's grid.
@@ -183,52 +192,52 @@ class Preprocessing:
                 ``crop_above``.
         """
         self._refuse_empty(volume)
-        data = {IMAGE: _meta_tensor(volume.array, volume)}
+        data = {IMAGE: _make_meta_tensor(volume.array, volume)}
         if label is not None:
-            data[LABEL] = _meta_tensor(label[None], volume)
+            data[LABEL] = _make_meta_tensor(label[None], volume)
         try:
-            return self._chain(data)  # type: ignore[no-any-return]
+            return self.chain(data)  # type: ignore[no-any-return]
         except (RuntimeError, ValueError) as error:
+            spacing = tuple(round(mm, 3) for mm in volume.spacing)
             # MONAI wraps whatever went wrong in a RuntimeError naming the transform.
-            cause = error.__cause__ or error
             raise ScanError(
-                f"{volume.source or 'scan'} of shape {volume.shape} and spacing "
-                f"{tuple(round(mm, 3) for mm in volume.spacing)} mm cannot be preprocessed: {cause}"
+                f"a scan of shape {volume.shape} and spacing {spacing} mm cannot be preprocessed",
+                source=volume.source or None,
+                detail=str(error.__cause__ or error),
             ) from error
 
     def _refuse_empty(self, volume: Volume) -> None:
-        threshold = self._crop_above
-        if threshold is not None and not any(
-            (channel > threshold).any() for channel in volume.array
-        ):
-            raise ScanError(
-                f"{volume.source or 'scan'}: no voxel is above {threshold:g}, and the bundle looks "
-                "only at what is (preprocessing.crop_above); is the scan empty, or in another unit?"
-            )
-
-    def invert(self, prediction: torch.Tensor, image: MetaTensor) -> torch.Tensor:
-        """Bring class scores from the network's grid back to the scan's, by linear interpolation.
-
-        Args:
-            prediction: Scores, ``(classes, x, y, z)``, on the grid of ``image``.
-            image: What this chain made of the scan.
-
-        Returns:
-            Scores on the scan's own grid, ``(classes, i, j, k)``. Voxels that preprocessing cut
-            away score 0 for every class.
-        """
-        if not image.applied_operations:
-            return prediction  # a picture was never moved
-        on_scan = self._invert({"pred": MetaTensor(prediction, meta=image.meta), IMAGE: image})
-        return on_scan["pred"].as_tensor()  # type: ignore[no-any-return]
+        if self._crop_above is None:
+            return
+        for channel in volume.array:
+            if (channel > self._crop_above).any():
+                return
+        raise nothing_above(self._crop_above, volume)
 
 
-def _build(step: Step) -> Any:
-    arguments = {name: value for name, value in step.items() if name != "_target_"}
-    return getattr(monai.transforms, step["_target_"])(**arguments)
+def nothing_above(threshold: float, volume: Volume) -> ScanError:
+    """Return the error about a scan without any voxel above ``preprocessing.crop_above``."""
+    return ScanError(
+        f"no voxel is above {threshold:g}, and the bundle looks only at those that are "
+        "(preprocessing.crop_above); is the scan empty, or in another unit?",
+        source=volume.source or "scan",
+    )
 
 
-def _meta_tensor(array: Array, volume: Volume) -> MetaTensor:
+def build_transform(step: Step) -> Any:
+    """Build one of the chain's MONAI transforms.
+
+    Args:
+        step: As ``preprocessing_steps`` states it; ``_target_`` names a class of
+            ``monai.transforms`` and comes from this module, never from a bundle.
+    """
+    arguments = dict(step)
+    transform_class = getattr(monai.transforms, arguments.pop("_target_"))
+    return transform_class(**arguments)
+
+
+def _make_meta_tensor(array: Array, volume: Volume) -> MetaTensor:
     # A copy, because some of MONAI's transforms change their input in place.
     tensor = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
-    return MetaTensor(tensor, affine=torch.as_tensor(np.array(volume.affine)))
+    affine = torch.as_tensor(np.array(volume.affine))
+    return MetaTensor(tensor, affine=affine)

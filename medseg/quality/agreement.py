@@ -14,21 +14,25 @@ import numpy as np
 
 from medseg.bundle.spec import QualityFinding
 from medseg.labels import LabelSet
-from medseg.metrics.metrics import count_confusion, dice_from_confusion
+from medseg.metrics.confusion import count_confusion, dice_from_confusion
 from medseg.quality.calibration import estimate_quality
 from medseg.quality.estimates import Agreement, MaskQuality, Quality
 from medseg.volume import Array
 
 
 def compute_mask_dice(one: Array, other: Array, label_set: LabelSet) -> dict[str, float]:
-    """Return label name → Dice of two label maps, of the labels, or regions, that either holds.
+    """Return label name → Dice of two label maps.
 
     Args:
         one: Label indices ``(i, j, k)``.
         other: The same shape.
         label_set: What the indices mean.
+
+    Returns:
+        Dice of the labels, or regions, that at least one of the two holds.
     """
-    dice = dice_from_confusion(count_confusion(one, other, label_set.classes), label_set)
+    confusion = count_confusion(one, other, label_set.classes)
+    dice = dice_from_confusion(confusion, label_set)
     return {name: value for name, value in dice.items() if not math.isnan(value)}
 
 
@@ -36,41 +40,58 @@ def estimate_mask_quality(
     raw: Mapping[str, float],
     dice: Mapping[str, float],
     own: Quality,
-    known: QualityFinding | None,
+    calibration: QualityFinding | None,
 ) -> MaskQuality:
-    """Say how good a given mask probably is.
+    """Estimate how good a given mask is.
 
     Args:
         raw: Label name → its expected Dice under the bundle's probabilities.
         dice: Label name → Dice with the bundle's own mask, of the labels that either mask holds.
         own: The estimate for the bundle's own mask.
-        known: The bundle's calibration, if it has one.
+        calibration: The bundle's, if it has one.
     """
     if not dice:
         return MaskQuality(None, {}, own, review=own.review)
     scores = {name: raw.get(name, 0.0) for name in dice}
-    judged = estimate_quality(scores, known)
-    expected = {name: found.expected for name, found in judged.labels.items()} if known else {}
-    labels = {
-        name: Agreement(scores[name], alike, expected.get(name), _lower(name, alike, own))
-        for name, alike in dice.items()
-    }
+    calibrated = estimate_quality(scores, calibration)
+    expected: dict[str, float] = {}
+    if calibration is not None:
+        expected = {name: label.expected for name, label in calibrated.labels.items()}
+    labels = {}
+    for name, agreement in dice.items():
+        labels[name] = Agreement(
+            raw=scores[name],
+            dice=agreement,
+            expected=expected.get(name),
+            lower=_lower_bound(agreement, own, name),
+        )
     mean = Agreement(
-        float(np.mean(list(scores.values()))),
-        float(np.mean(list(dice.values()))),
-        judged.expected if known else None,
+        raw=_mean(scores),
+        dice=_mean(dice),
+        expected=calibrated.expected if calibration else None,
     )
-    only_one = min(dice.values()) == 0
-    return MaskQuality(mean, labels, own, review=judged.review or only_one)
+    # A label of one mask alone: one of the two must be wrong, however likely either is.
+    is_one_sided = min(dice.values()) == 0
+    return MaskQuality(mean, labels, own, review=calibrated.review or is_one_sided)
 
 
-def _lower(name: str, alike: float, own: Quality) -> float | None:
-    if name not in own.labels:
+def _mean(values: Mapping[str, float]) -> float:
+    return float(np.mean(list(values.values())))
+
+
+def _lower_bound(dice: float, own: Quality, name: str) -> float | None:
+    """Bound the true Dice of a label: that of the own mask, less how far the masks lie apart.
+
+    Args:
+        dice: Dice of the given mask with the bundle's own.
+        own: The estimate for the bundle's own mask.
+        name: The label.
+    """
+    label = own.labels.get(name)
+    if label is None or label.lower is None:
         return None
-    bound = own.labels[name].lower
-    if bound is None:
-        return None
-    overlap = max(_jaccard(alike) + _jaccard(bound) - 1, 0.0)
+    # The triangle inequality of the Jaccard distance, 1 − J, said in overlaps.
+    overlap = max(_jaccard(dice) + _jaccard(label.lower) - 1, 0.0)
     return round(2 * overlap / (1 + overlap), 4)
 
 

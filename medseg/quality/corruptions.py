@@ -1,7 +1,8 @@
-"""Scans made worse on purpose, to learn what scores of confidence mean where scans are bad.
+"""Scans made worse on purpose, to learn what raw confidence means where scans are bad.
 
 The kinds are those that scanners and coils make (noise, contrast, coil shading, thick slices,
-moving patients); severity 0 changes nothing and 1 is about where segmentation breaks down.
+moving patients); severity 0 changes nothing and 1 is about where segmentation breaks down. What
+each computes is in ``medseg.quality.intensity_transforms``; here its parameters are drawn.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import zoom
+import torch
 
+from medseg.quality import intensity_transforms as intensity
 from medseg.volume import Array, Volume
 
 Image = npt.NDArray[np.float32]
 Corruption = Callable[[Image, float, np.random.Generator], Image]
-"""One channel ``(i, j, k)`` with intensities 0 to 1 in its bulk, severity → the channel changed."""
+"""Corrupts one channel ``(i, j, k)`` whose bulk of intensities is from 0 to 1.
+
+It gets the channel, a severity from 0 to 1 and a source of chance, and returns the channel
+corrupted.
+"""
 
 _BULK = (1.0, 99.0)
 """Percentiles of an image that its intensity range is taken from: scales of MR are arbitrary."""
+
+_BIAS_LIMIT = 3.0
+"""Largest logarithm of a bias field's factor, which is then 20."""
 
 
 def corrupt_volume(volume: Volume, kind: str | Corruption, severity: float, seed: int) -> Volume:
@@ -27,57 +36,92 @@ def corrupt_volume(volume: Volume, kind: str | Corruption, severity: float, seed
 
     Args:
         volume: The scan.
-        kind: One of ``CORRUPTIONS``, or a change of your own.
+        kind: One of ``CORRUPTIONS``, or a corruption of your own.
         severity: 0 to 1.
-        seed: Of what is random; the same for all channels.
+        seed: Of all chance; every channel is corrupted alike.
+
+    Example:
+        >>> from medseg.testing import make_phantom
+        >>> volume, _ = make_phantom(seed=0, shape=(16, 16, 12))
+        >>> corrupt_volume(volume, "ghosting", severity=0.5, seed=1).shape
+        (16, 16, 12)
     """
-    change = CORRUPTIONS[kind] if isinstance(kind, str) else kind
-    channels = [_changed(channel, change, severity, seed) for channel in volume.array]
+    corruption = CORRUPTIONS[kind] if isinstance(kind, str) else kind
+    channels = []
+    for channel in volume.array:
+        rng = np.random.default_rng(seed)
+        channels.append(_corrupt_channel(channel, corruption, severity, rng))
     return volume.with_array(np.stack(channels))
 
 
-def _changed(channel: Array, change: Corruption, how: float, seed: int) -> Image:
+def _corrupt_channel(
+    channel: Array, corruption: Corruption, severity: float, rng: np.random.Generator
+) -> Image:
+    """Bring the bulk of a channel to 0…1, corrupt it, and bring it back."""
     low, high = np.percentile(channel, _BULK)
-    width = max(float(high - low), 1e-6 * max(abs(float(high)), 1.0))
-    image = ((channel.astype(np.float32) - np.float32(low)) / np.float32(width)).astype(np.float32)
-    made = change(image, how, np.random.default_rng(seed))
-    return (made * np.float32(width) + np.float32(low)).astype(np.float32)
+    # A constant image has no width; what is added to it must be small beside its value.
+    smallest_width = 1e-6 * max(abs(float(high)), 1.0)
+    width = np.float32(max(float(high - low), smallest_width))
+    offset = np.float32(low)
+    image = (channel.astype(np.float32) - offset) / width
+    corrupted = corruption(image.astype(np.float32), severity, rng)
+    restored = corrupted * width + offset
+    return restored.astype(np.float32)
 
 
 def _noise(image: Image, severity: float, rng: np.random.Generator) -> Image:
-    return image + rng.normal(0, 0.5 * severity, image.shape).astype(np.float32)
+    field = rng.normal(0, 0.5 * severity, image.shape).astype(np.float32)
+    noisy = intensity.noise(_to_tensor(image), _to_tensor(field), sd=1.0)
+    return _to_array(noisy)
 
 
 def _gamma(image: Image, severity: float, rng: np.random.Generator) -> Image:
-    power = np.exp(rng.choice((-1.2, 1.2)) * severity)
-    return np.sign(image) * np.abs(image) ** np.float32(power)
+    """Make the image darker or brighter, each half of the time."""
+    exponent = float(np.exp(rng.choice((-1.2, 1.2)) * severity))
+    return _to_array(intensity.gamma(_to_tensor(image), exponent))
 
 
 def _bias_field(image: Image, severity: float, rng: np.random.Generator) -> Image:
-    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in image.shape], indexing="ij", sparse=True)
-    field = np.zeros(image.shape)
-    for axis, length in zip(axes, image.shape, strict=True):
+    coefficients = []
+    for length in image.shape:
+        linear, quadratic = 0.0, 0.0
         if length > 1:
-            field = field + rng.normal(0, 1.2) * axis + rng.normal(0, 0.8) * axis**2
-    return image * np.exp(np.clip(severity * field, -3, 3)).astype(np.float32)
+            linear = severity * float(rng.normal(0, 1.2))
+            quadratic = severity * float(rng.normal(0, 0.8))
+        coefficients.append((linear, quadratic))
+    shaded = intensity.bias_field(_to_tensor(image), coefficients, limit=_BIAS_LIMIT)
+    return _to_array(shaded)
 
 
 def _low_resolution(image: Image, severity: float, rng: np.random.Generator) -> Image:
-    factor = 1 / (1 + 4 * severity)
-    small = zoom(image, [max(factor, 1.5 / n) if n > 1 else 1 for n in image.shape], order=1)
-    back = [n / m for n, m in zip(image.shape, small.shape, strict=True)]
-    made: Image = zoom(small, back, order=1)
-    return made
+    share = 1 / (1 + 4 * severity)
+    size = []
+    for length in image.shape:
+        # An axis keeps at least two voxels, so that there is something to interpolate.
+        size.append(1 if length == 1 else round(length * max(share, 1.5 / length)))
+    return _to_array(intensity.low_resolution(_to_tensor(image), size, align_corners=True))
 
 
 def _ghosting(image: Image, severity: float, rng: np.random.Generator) -> Image:
-    axis = int(rng.choice([axis for axis, n in enumerate(image.shape) if n > 1] or [0]))
-    lines = np.fft.fft(image, axis=axis)
-    dimmed = np.ones(image.shape[axis])
-    dimmed[:: int(rng.integers(2, 5))] = 1 - 0.9 * severity
-    dimmed[0] = 1  # the mean stays
-    shape = [-1 if n == axis else 1 for n in range(3)]
-    return np.fft.ifft(lines * dimmed.reshape(shape), axis=axis).real.astype(np.float32)
+    long_axes = [axis for axis, length in enumerate(image.shape) if length > 1]
+    axis = int(rng.choice(long_axes or [0]))
+    ghosted = intensity.ghosting(
+        _to_tensor(image),
+        axis=axis + 1,  # behind that of the channels
+        every=int(rng.integers(2, 5)),
+        strength=0.9 * severity,
+    )
+    return _to_array(ghosted)
+
+
+def _to_tensor(image: Image) -> torch.Tensor:
+    """Return a channel ``(i, j, k)`` as a tensor ``(1, i, j, k)``."""
+    return torch.from_numpy(image)[None]
+
+
+def _to_array(image: torch.Tensor) -> Image:
+    array: Image = image[0].numpy()
+    return array
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {

@@ -1,4 +1,4 @@
-"""How good results and given masks probably are, told without knowing the truth."""
+"""How good results and given masks probably are, estimated without a reference."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ class LabelQuality:
 
     Attributes:
         expected: Expected Dice, 0 to 1.
-        lower: Bound that the true Dice reaches in the share of scans the bundle states, as long
-            as scans are like those it was validated on; ``None`` if the bundle is not calibrated.
+        lower: Lower bound: the true Dice is at or above it in the share of scans that the bundle
+            states, as long as scans are like those it was validated on; ``None`` if the bundle is
+            not calibrated.
     """
 
     expected: float
@@ -25,12 +26,20 @@ class Quality:
     """The estimate for one result.
 
     Attributes:
-        expected: Expected Dice, the mean over the structures found; ``None`` if none was.
-        lower: Its bound, as for a structure.
-        labels: Label name → estimate, of the structures found.
-        is_calibrated: Whether ``expected`` was learned from held-back cases. If not, it orders
+        expected: Expected Dice, the mean over the structures in the result; ``None`` if it is
+            empty.
+        lower: Its lower bound, as for a structure.
+        labels: Label name → estimate, of the structures in the result.
+        is_calibrated: Whether ``expected`` was learned from held-out cases. If not, it orders
             results, and its value can be far off in either direction.
         review: Whether someone should look at this result first.
+
+    Example:
+        >>> quality = Quality(0.93, lower=0.88, labels={"liver": LabelQuality(0.93, 0.88)})
+        >>> quality.labels["liver"].lower
+        0.88
+        >>> quality.review
+        False
     """
 
     expected: float | None = None
@@ -49,11 +58,11 @@ class Agreement:
             calibrated.
         dice: Dice with the bundle's own mask. Not calibrated: it says how alike the two are, not
             which of them is right.
-        expected: ``raw`` brought through the bundle's calibration; ``None`` if it has none. That
-            was learned from the bundle's own masks, so it holds for masks like them and is a
-            guess for others; the order is that of ``raw``.
-        lower: Bound of the mask's true Dice, as sure as the bundle's bound of its own mask, from
-            which it follows; ``None`` where there is none, and for the mean.
+        expected: ``raw`` mapped by the bundle's calibration; ``None`` if it has none. The
+            calibration was learned from the bundle's own masks, so it holds for masks like them
+            and is a guess for others; the order is that of ``raw``.
+        lower: Lower bound of the mask's true Dice, as certain as the bundle's bound of its own
+            mask, from which it follows; ``None`` where that has none, and for the mean.
     """
 
     raw: float
@@ -64,7 +73,9 @@ class Agreement:
     @property
     def score(self) -> float:
         """The expected Dice, calibrated where it can be."""
-        return self.raw if self.expected is None else self.expected
+        if self.expected is None:
+            return self.raw
+        return self.expected
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,15 @@ class MaskQuality:
         own: How good the bundle's own mask of this scan probably is: whether it can judge.
         review: Whether someone should look at this mask first: its expected Dice is below the
             bundle's limit, or only one of the two masks holds a structure.
+
+    Example:
+        >>> own = Quality(0.9, lower=0.8, is_calibrated=True)
+        >>> agreement = Agreement(raw=0.7, dice=0.75, expected=0.72, lower=0.6)
+        >>> quality = MaskQuality(agreement, {"liver": agreement}, own, review=True)
+        >>> quality.mean.score
+        0.72
+        >>> quality.is_calibrated
+        True
     """
 
     mean: Agreement | None
@@ -86,5 +106,5 @@ class MaskQuality:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether expected values were brought through the bundle's calibration."""
+        """Whether expected values were mapped by the bundle's calibration."""
         return self.own.is_calibrated

@@ -25,7 +25,7 @@ from medseg.errors import CheckpointError
 from medseg.inference.backends import Backend, Member
 from medseg.inference.backends.loading import check_backend
 from medseg.networks.loading import load_network
-from medseg.networks.unet import build_network, levels_of
+from medseg.networks.unet import build_network, list_levels
 
 _SPEC: dict[str, Any] = {
     "name": "made_up",
@@ -93,7 +93,7 @@ class BackendContract:
         assert scores.is_floating_point()
         network = load_network(bundle, bundle.weights)
         with torch.inference_mode():
-            expected = levels_of(network(windows.cpu()))[0]
+            expected = list_levels(network(windows.cpu()))[0]
         assert torch.allclose(scores.float().cpu(), expected, atol=self.tolerance)
 
     def test_windows_are_not_changed(self, member: Member, windows: torch.Tensor) -> None:

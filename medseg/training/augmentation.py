@@ -1,22 +1,30 @@
-"""Variations of training images as scanners make them, on whole batches and any device.
+"""Augmentation of intensities: what changes by chance, how often, and how strongly.
 
-Strengths follow nnU-Net's (Isensee et al., Nat Methods 2021, supplement), and the bias field
-is a low-order polynomial as MR coils make it (Van Leemput et al., IEEE TMI 1999).
+Chance is apart from computation: a ``draw_…`` function draws the parameters of one transform and
+returns the transform; what it computes is in ``medseg.quality.intensity_transforms``. Strengths
+follow nnU-Net's (Isensee et al., Nat Methods 2021, supplement), and the bias field is a low-order
+polynomial as MR coils make it (Van Leemput et al., IEEE TMI 1999).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from medseg.bundle.spec import AugmentationSpec
+from medseg.quality import intensity_transforms as intensity
 
-Change = Callable[[torch.Tensor, np.random.Generator, torch.Generator], torch.Tensor]
-"""One image ``(channels, *patch)`` → the image changed."""
+Transform = Callable[[torch.Tensor], torch.Tensor]
+"""Changes one image ``(channels, *patch)``; its parameters are drawn already."""
+
+Draw = Callable[[torch.Size, np.random.Generator, torch.Generator], Transform]
+"""Draws a transform for an image of a shape ``(channels, *patch)``.
+
+The first generator draws parameters, the second one fills noise fields on its device.
+"""
 
 
 def augment_intensities(
@@ -25,121 +33,127 @@ def augment_intensities(
     rng: np.random.Generator,
     noise: torch.Generator,
 ) -> torch.Tensor:
-    """Change each image of a batch by some of the bundle's intensity variations.
+    """Change each image of a batch by some of the bundle's transforms of intensities.
 
     Args:
         images: ``(batch, channels, *patch)``, normalised intensities; not changed.
-        augmentation: How often each variation happens.
+        augmentation: How often each transform happens.
         rng: Decides what happens, and how strongly.
         noise: Fills noise fields, on the images' device.
 
     Returns:
         Images of the same shape.
     """
-    changes: tuple[tuple[float, Change], ...] = (
-        (augmentation.noise, _add_noise),
-        (augmentation.blur, _blur),
-        (augmentation.bias_field, _shade),
-        (augmentation.brightness, _brighten),
-        (augmentation.contrast, _change_contrast),
-        (augmentation.low_resolution, _lose_resolution),
-        (augmentation.gamma, _bend),
-        (augmentation.ghosting, _ghost),
+    draws: tuple[tuple[float, Draw], ...] = (
+        (augmentation.noise, draw_noise),
+        (augmentation.blur, draw_blur),
+        (augmentation.bias_field, draw_bias_field),
+        (augmentation.brightness, draw_brightness),
+        (augmentation.contrast, draw_contrast),
+        (augmentation.low_resolution, draw_low_resolution),
+        (augmentation.gamma, draw_gamma),
+        (augmentation.ghosting, draw_ghosting),
     )
-    varied = []
+    augmented = []
     for image in images:
-        for probability, change in changes:
+        for probability, draw in draws:
             if rng.random() < probability:
-                image = change(image, rng, noise)
-        varied.append(image)
-    return torch.stack(varied)
+                transform = draw(image.shape, rng, noise)
+                image = transform(image)
+        augmented.append(image)
+    return torch.stack(augmented)
 
 
-def _add_noise(
-    image: torch.Tensor, rng: np.random.Generator, noise: torch.Generator
-) -> torch.Tensor:
-    strength = rng.uniform(0, 0.3) * float(image.std())
-    field = torch.randn(image.shape, generator=noise, device=image.device)
-    return image + strength * field
+def draw_noise(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+    """Draw Gaussian noise of up to 0.3 times the image's own spread."""
+    share = rng.uniform(0, 0.3)
+    field = torch.randn(shape, generator=noise, device=noise.device)
+    return partial(_add_noise, field=field, share=share)
 
 
-def _blur(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> torch.Tensor:
-    sigma = rng.uniform(0.5, 1.0)
-    reach = math.ceil(3 * sigma)
-    steps = torch.arange(-reach, reach + 1, dtype=image.dtype, device=image.device)
-    kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    dims = image.ndim - 1
-    convolve = functional.conv3d if dims == 3 else functional.conv2d
-    blurred = image[:, None]
-    for axis in range(dims):
-        shape = [1, 1] + [len(kernel) if other == axis else 1 for other in range(dims)]
-        padding = [reach if other == axis else 0 for other in reversed(range(dims)) for _ in (0, 1)]
-        blurred = convolve(
-            functional.pad(blurred, padding, mode="replicate"), kernel.reshape(shape)
-        )
-    return blurred[:, 0]
+def draw_blur(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+    """Draw a Gaussian blur of half a voxel to one voxel."""
+    return partial(intensity.blur, sigma=rng.uniform(0.5, 1.0))
 
 
-def _shade(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> torch.Tensor:
-    axes = [torch.linspace(-1, 1, n, device=image.device) for n in image.shape[1:]]
-    grid = torch.meshgrid(*axes, indexing="ij")
-    field = torch.zeros(image.shape[1:], device=image.device)
-    for one in grid:
-        field = field + float(rng.normal(0, 0.25)) * one + float(rng.normal(0, 0.25)) * one**2
-    lowest = image.amin(dim=tuple(range(1, image.ndim)), keepdim=True)
-    return (image - lowest) * torch.exp(field) + lowest
+def draw_bias_field(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
+    """Draw a bias field, about as strong as those of MR at 3 T."""
+    coefficients = []
+    for _ in shape[1:]:
+        linear = float(rng.normal(0, 0.25))
+        quadratic = float(rng.normal(0, 0.25))
+        coefficients.append((linear, quadratic))
+    return partial(_add_bias_field, coefficients=coefficients)
 
 
-def _brighten(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> torch.Tensor:
-    return image * rng.uniform(0.75, 1.25)
+def draw_brightness(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
+    """Draw a change of brightness by up to a quarter."""
+    return partial(intensity.brightness, factor=rng.uniform(0.75, 1.25))
 
 
-def _change_contrast(
-    image: torch.Tensor, rng: np.random.Generator, _: torch.Generator
-) -> torch.Tensor:
-    space = tuple(range(1, image.ndim))
-    mean = image.mean(dim=space, keepdim=True)
-    changed = (image - mean) * rng.uniform(0.75, 1.25) + mean
-    return torch.clamp(
-        changed, min=image.amin(dim=space, keepdim=True), max=image.amax(dim=space, keepdim=True)
-    )
+def draw_contrast(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+    """Draw a change of contrast by up to a quarter."""
+    return partial(intensity.contrast, factor=rng.uniform(0.75, 1.25))
 
 
-def _lose_resolution(
-    image: torch.Tensor, rng: np.random.Generator, _: torch.Generator
-) -> torch.Tensor:
+def draw_low_resolution(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
+    """Draw a grid of half as many voxels to all of them along each axis."""
     share = rng.uniform(0.5, 1.0)
-    size = [max(2, round(n * share)) if n > 1 else 1 for n in image.shape[1:]]
-    small = functional.interpolate(image[None], size=size, mode="nearest")
-    smooth = "trilinear" if image.ndim == 4 else "bilinear"
-    return functional.interpolate(small, size=image.shape[1:], mode=smooth, align_corners=False)[0]
+    size = []
+    for length in shape[1:]:
+        size.append(1 if length == 1 else max(2, round(length * share)))
+    return partial(intensity.low_resolution, size=size)
 
 
-def _bend(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> torch.Tensor:
-    gamma, inverted = rng.uniform(0.7, 1.5), rng.random() < 0.25
+def draw_gamma(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+    """Draw a gamma curve, of the inverted image in one of four cases."""
+    exponent = rng.uniform(0.7, 1.5)
+    is_inverted = rng.random() < 0.25
+    return partial(_bend_gamma, exponent=exponent, is_inverted=is_inverted)
+
+
+def draw_ghosting(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+    """Draw mild ghosts along one axis."""
+    every = int(rng.integers(2, 6))
+    strength = rng.uniform(0.05, 0.3)
+    # A shorter axis has no line to dim besides that of the mean.
+    long_axes = [axis for axis in range(1, len(shape)) if shape[axis] > every]
+    axis = 1
+    if long_axes:
+        axis = long_axes[int(rng.integers(len(long_axes)))]
+    return partial(intensity.ghosting, axis=axis, every=every, strength=strength)
+
+
+def _add_noise(image: torch.Tensor, field: torch.Tensor, share: float) -> torch.Tensor:
+    """Add noise whose standard deviation is a share of the image's."""
+    return intensity.noise(image, field, share * float(image.std()))
+
+
+def _add_bias_field(image: torch.Tensor, coefficients: list[tuple[float, float]]) -> torch.Tensor:
+    """Shade an image whose darkest voxel stands for no signal."""
     space = tuple(range(1, image.ndim))
-    mean, spread = image.mean(space, keepdim=True), image.std(space, keepdim=True)
-    bent = -image if inverted else image
+    lowest = image.amin(dim=space, keepdim=True)
+    return intensity.bias_field(image - lowest, coefficients) + lowest
+
+
+def _bend_gamma(image: torch.Tensor, exponent: float, is_inverted: bool) -> torch.Tensor:
+    """Bend the curve of an image from its lowest to its highest value; mean and spread stay."""
+    space = tuple(range(1, image.ndim))
+    mean = image.mean(space, keepdim=True)
+    spread = image.std(space, keepdim=True)
+    bent = -image if is_inverted else image
     low = bent.amin(dim=space, keepdim=True)
     width = (bent.amax(dim=space, keepdim=True) - low).clamp_min(1e-7)
-    bent = ((bent - low) / width) ** gamma * width + low
-    bent = -bent if inverted else bent
+    bent = intensity.gamma((bent - low) / width, exponent) * width + low
+    if is_inverted:
+        bent = -bent
     # Mean and spread stay, so that only the curve's shape is varied.
-    bent = (bent - bent.mean(space, keepdim=True)) / bent.std(space, keepdim=True).clamp_min(1e-7)
+    bent_spread = bent.std(space, keepdim=True).clamp_min(1e-7)
+    bent = (bent - bent.mean(space, keepdim=True)) / bent_spread
     return bent * spread + mean
-
-
-def _ghost(image: torch.Tensor, rng: np.random.Generator, _: torch.Generator) -> torch.Tensor:
-    """Lay fainter copies over the image, as movement in time with MR's phase encoding does."""
-    every, strength = int(rng.integers(2, 6)), rng.uniform(0.05, 0.3)
-    long = [axis for axis in range(1, image.ndim) if image.shape[axis] > every]
-    axis = long[int(rng.integers(len(long)))] if long else 1
-    lines = image.shape[axis]
-    frequencies = torch.fft.fft(image, dim=axis)
-    kept = torch.ones(lines, device=image.device)
-    kept[::every] = 1 - strength
-    kept[0] = 1.0  # the mean stays
-    shape = [lines if other == axis else 1 for other in range(image.ndim)]
-    ghosted: torch.Tensor = torch.fft.ifft(frequencies * kept.reshape(shape), dim=axis).real
-    return ghosted.to(image.dtype)

@@ -1,4 +1,8 @@
-"""Training patches: which case, where, turned how. All chance comes from (seed, step, item)."""
+"""Training patches: of which case, from where, and how they are turned, zoomed and mirrored.
+
+All chance comes from (seed, step, item): a resumed run sees what an unbroken one sees, whatever
+the number of processes.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,15 @@ from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 ANISOTROPIC = 3.0
 """From this ratio of spacings on, patches are turned and zoomed in the fine plane only."""
 
+Patch = tuple[int, int, int]
+"""Size of a patch in voxels along x, y and z; in 2D z is 1."""
+
+Matrix = npt.NDArray[np.float64]
+"""3×3, patch voxels → volume voxels."""
+
+Corner = npt.NDArray[np.int_]
+"""A voxel of a volume, which need not lie in it: x, y and z."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -31,11 +44,11 @@ class Placement:
     """
 
     centre: npt.NDArray[np.float64]
-    matrix: npt.NDArray[np.float64]
+    matrix: Matrix
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the patch is a mere crop, perhaps mirrored: no voxel falls between others."""
+    def is_crop(self) -> bool:
+        """Whether the patch is a crop, perhaps mirrored, that needs no interpolation."""
         return bool(np.array_equal(np.abs(self.matrix), np.eye(3)))
 
 
@@ -43,7 +56,7 @@ class PatchBatches:
     """An endless supply of training batches, the same for the same seed and step.
 
     Iterating gives the batches of steps ``first``, ``first + 1``, …; the batch of a step does
-    not depend on where iteration began, so a resumed run sees what an unbroken one sees.
+    not depend on where iteration began.
 
     Args:
         cases: The training cases.
@@ -71,7 +84,7 @@ class PatchBatches:
         self._dims = dims
         self._padding = padding
         self._device = device
-        self._share = group.local_items(training.batch_size)
+        self._items = group.local_items(training.batch_size)
         self.first = first
 
     def __len__(self) -> int:
@@ -88,43 +101,52 @@ class PatchBatches:
 
         Returns:
             ``image`` float32 ``(batch, channels, *patch)`` and ``label`` int64
-            ``(batch, 1, *patch)`` on the device: this process' share.
+            ``(batch, 1, *patch)`` on the device: the items of this process.
         """
-        size = self._training.batch_size
-        drawn = [self._draw(step, item) for item in self._share]
-        image = torch.stack([image for image, _ in drawn]).to(self._device)
-        label = torch.stack([label for _, label in drawn]).to(self._device)
-        rng = np.random.default_rng([self._training.seed, step, size + self._share.start])
+        images = []
+        labels = []
+        for item in self._items:
+            image, label = self._draw_patch(step, item)
+            images.append(image)
+            labels.append(label)
+        batch = torch.stack(images).to(self._device)
+        # Behind the items' own streams, and another one for each process.
+        stream = self._training.batch_size + self._items.start
+        rng = np.random.default_rng([self._training.seed, step, stream])
         noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
-        image = augment_intensities(image, self._training.augmentation, rng, noise)
-        return {IMAGE: image, LABEL: label.long()}
+        batch = augment_intensities(batch, self._training.augmentation, rng, noise)
+        return {IMAGE: batch, LABEL: torch.stack(labels).to(self._device).long()}
 
-    def _draw(self, step: int, item: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw_patch(self, step: int, item: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self._training.seed, step, item])
         case = self._case_of(step, item)
         x, y, z = (*self._training.patch, 1)[:3]
         patch = (x, y, z)
+        foreground = rng.random() < self._training.foreground_share
         placement = draw_placement(
             case,
             patch,
             self._training.augmentation,
             rng,
-            foreground=rng.random() < self._training.foreground_share,
+            foreground=foreground,
             dims=self._dims,
         )
         image, label = extract_patch(case, patch, placement, self._padding)
-        return (image, label) if self._dims == 3 else (image[..., 0], label[..., 0])
+        if self._dims == 2:
+            return image[..., 0], label[..., 0]
+        return image, label
 
     def _case_of(self, step: int, item: int) -> CachedCase:
-        # Every case once before any case twice.
-        turn, position = divmod((step - 1) * self._training.batch_size + item, len(self._cases))
-        order = np.random.default_rng([self._training.seed, turn]).permutation(len(self._cases))
+        """Return the case of an item; every case comes once before any comes twice."""
+        number = (step - 1) * self._training.batch_size + item
+        epoch, position = divmod(number, len(self._cases))
+        order = np.random.default_rng([self._training.seed, epoch]).permutation(len(self._cases))
         return self._cases[int(order[position])]
 
 
 def draw_placement(
     case: CachedCase,
-    patch: tuple[int, int, int],
+    patch: Patch,
     augmentation: AugmentationSpec,
     rng: np.random.Generator,
     *,
@@ -138,77 +160,121 @@ def draw_placement(
         patch: Its size in voxels.
         augmentation: How often and how much.
         rng: Source of chance.
-        foreground: Whether to centre on a labelled voxel, if the case has one; else any voxel
-            that was annotated will do.
+        foreground: Whether to centre on a labelled voxel, if the case has one; else on any voxel
+            that is not ignored.
         dims: 2 leaves the third axis alone.
     """
-    matrix = _linear(case.spacing, augmentation, rng, dims)
+    matrix = _draw_matrix(case.spacing, augmentation, rng, dims)
+    voxel = _draw_voxel(case, rng, foreground=foreground)
+    centre = []
+    for position, length, size in zip(voxel, case.shape, patch, strict=True):
+        centre.append(_snap(_keep_inside(float(position), length, size), size))
+    return Placement(np.array(centre), matrix)
+
+
+def _draw_voxel(case: CachedCase, rng: np.random.Generator, *, foreground: bool) -> Sequence[int]:
+    """Draw the voxel that a patch is centred on, if it can be."""
     if foreground and case.foreground:
-        label = sorted(case.foreground)[rng.integers(len(case.foreground))]
-        positions = case.foreground[label]
-        wanted = np.array(np.unravel_index(positions[rng.integers(len(positions))], case.shape))
+        labels = sorted(case.foreground)
+        voxels = case.foreground[labels[rng.integers(len(labels))]]
     elif case.annotated is not None and len(case.annotated):
-        # Where little is annotated, most places would teach nothing.
-        position = case.annotated[rng.integers(len(case.annotated))]
-        wanted = np.array(np.unravel_index(position, case.shape))
+        # Where most voxels are ignored, patches from anywhere would teach nothing.
+        voxels = case.annotated
     else:
-        wanted = np.array([rng.integers(n) for n in case.shape])
-    centre = [
-        # A patch never reaches over the border unless the case is smaller than the patch.
-        min(max(float(at), (size - 1) / 2), n - 1 - (size - 1) / 2) if n > size else (n - 1) / 2
-        for at, n, size in zip(wanted, case.shape, patch, strict=True)
-    ]
-    # A plain crop must hit voxels, whose middle lies between two of them for even sizes.
-    snapped = [
-        math.floor(at - (size - 1) / 2 + 0.5) + (size - 1) / 2
-        for at, size in zip(centre, patch, strict=True)
-    ]
-    return Placement(np.array(snapped), matrix)
+        return [int(rng.integers(length)) for length in case.shape]
+    voxel = voxels[rng.integers(len(voxels))]
+    return [int(position) for position in np.unravel_index(voxel, case.shape)]
 
 
-def _linear(
+def _keep_inside(position: float, length: int, size: int) -> float:
+    """Move the middle of a patch until the patch lies inside, if the case is not smaller."""
+    if length <= size:
+        return (length - 1) / 2
+    half = (size - 1) / 2
+    return min(max(position, half), length - 1 - half)
+
+
+def _snap(position: float, size: int) -> float:
+    """Move the middle of a patch until its first voxel lies on a voxel of the case.
+
+    A plain crop must hit voxels, and the middle of an even number lies between two of them.
+    """
+    half = (size - 1) / 2
+    return math.floor(position - half + 0.5) + half
+
+
+def _draw_matrix(
     spacing: tuple[float, float, float],
     augmentation: AugmentationSpec,
     rng: np.random.Generator,
     dims: int,
-) -> npt.NDArray[np.float64]:
-    flat = dims == 2 or max(spacing) / min(spacing) >= ANISOTROPIC
-    coarse = 2 if dims == 2 else int(np.argmax(spacing))
+) -> Matrix:
+    """Draw how a patch is turned, zoomed and mirrored."""
     # Chance is drawn whether used or not, so that one setting does not shift another's draws.
-    turned, zoomed = rng.random() < augmentation.rotation, rng.random() < augmentation.scaling
+    is_turned = rng.random() < augmentation.rotation
+    is_zoomed = rng.random() < augmentation.scaling
     angles = np.radians(rng.uniform(-1, 1, 3) * augmentation.rotation_degrees)
     zoom = rng.uniform(*augmentation.scaling_range)
-    mirrored = rng.random(3) < 0.5
+    is_mirrored = rng.random(3) < 0.5
+    through_plane = _through_plane_axis(spacing, dims)
     matrix = np.eye(3)
-    if turned:
-        kept = [axis for axis in range(3) if not flat or axis == coarse]
-        for axis in kept:
-            matrix = matrix @ _rotation(axis, angles[axis])
-        in_mm = np.diag(spacing)
-        matrix = np.linalg.inv(in_mm) @ matrix @ in_mm
-    if zoomed:
-        matrix = matrix @ np.diag(
-            [1.0 if flat and axis == coarse else 1 / zoom for axis in range(3)]
-        )
-    signs = [
-        -1.0 if axis in augmentation.mirror_axes and axis < dims and mirrored[axis] else 1.0
-        for axis in range(3)
-    ]
+    if is_turned:
+        matrix = _rotate(angles, spacing, through_plane)
+    if is_zoomed:
+        factors = np.full(3, 1 / zoom)
+        if through_plane is not None:
+            factors[through_plane] = 1.0
+        matrix = matrix @ np.diag(factors)
+    signs = np.ones(3)
+    for axis in augmentation.mirror_axes:
+        if axis < dims and is_mirrored[axis]:
+            signs[axis] = -1.0
     return matrix @ np.diag(signs)
 
 
-def _rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
+def _through_plane_axis(spacing: tuple[float, float, float], dims: int) -> int | None:
+    """Return the axis that patches are not turned or zoomed along; ``None`` in isotropic 3D."""
+    if dims == 2:
+        return 2
+    if max(spacing) / min(spacing) >= ANISOTROPIC:
+        return int(np.argmax(spacing))
+    return None
+
+
+def _rotate(
+    angles: npt.NDArray[np.float64],
+    spacing: tuple[float, float, float],
+    through_plane: int | None,
+) -> Matrix:
+    """Return a rotation in mm as a matrix of voxels.
+
+    Args:
+        angles: About each axis, in radians.
+        spacing: Of the voxels, in mm.
+        through_plane: The only axis to rotate about; ``None`` for all.
+    """
+    matrix = np.eye(3)
+    for axis in range(3):
+        if through_plane is None or axis == through_plane:
+            matrix = matrix @ _rotation_about(axis, angles[axis])
+    in_mm = np.diag(spacing)
+    return np.linalg.inv(in_mm) @ matrix @ in_mm
+
+
+def _rotation_about(axis: int, angle: float) -> Matrix:
     first, second = [other for other in range(3) if other != axis]
     matrix = np.eye(3)
-    matrix[[first, second], [first, second]] = math.cos(angle)
-    matrix[first, second], matrix[second, first] = -math.sin(angle), math.sin(angle)
+    matrix[first, first] = math.cos(angle)
+    matrix[second, second] = math.cos(angle)
+    matrix[first, second] = -math.sin(angle)
+    matrix[second, first] = math.sin(angle)
     return matrix
 
 
 def extract_patch(
-    case: CachedCase, patch: tuple[int, int, int], placement: Placement, padding: float
+    case: CachedCase, patch: Patch, placement: Placement, padding: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take a patch out of a case.
+    """Extract a patch from a case.
 
     Args:
         case: The case, on any device; only the box that the patch touches is read.
@@ -220,53 +286,71 @@ def extract_patch(
         Image ``(channels, *patch)`` float32 by linear, and label ``(1, *patch)`` by nearest
         interpolation.
     """
+    low, high = _find_box(patch, placement)
+    image = _extract_box(case.image, low, high, padding).float()
+    label = _extract_box(case.label, low, high, 0)
+    if placement.is_crop:
+        mirrored = [axis + 1 for axis in range(3) if placement.matrix[axis, axis] < 0]
+        if not mirrored:
+            return image, label
+        return image.flip(mirrored), label.flip(mirrored)
+    grid = _sampling_grid(patch, placement, low, high)
+    grid = grid.to(image.device)
+    # Torch pads with 0, so that the padding value is made 0 for it.
+    image = _sample(image - padding, grid, "bilinear") + padding
+    sampled = _sample(label.float(), grid, "nearest")
+    return image, sampled.to(label.dtype)
+
+
+def _find_box(patch: Patch, placement: Placement) -> tuple[Corner, Corner]:
+    """Return the first voxel that a patch touches, and the one behind the last."""
     half = (np.array(patch) - 1) / 2
     reach = np.abs(placement.matrix) @ half
-    low = np.floor(placement.centre - reach).astype(int)
-    high = np.ceil(placement.centre + reach).astype(int) + 1
-    image = _box(case.image, low, high, padding).float()
-    label = _box(case.label, low, high, 0)
-    if placement.is_plain:
-        flipped = [axis + 1 for axis in range(3) if placement.matrix[axis, axis] < 0]
-        return (image.flip(flipped), label.flip(flipped)) if flipped else (image, label)
-    grid = _sampling_grid(patch, placement, low, high).to(image.device)
-    image = _sample(image - padding, grid, "bilinear") + padding
-    return image, _sample(label.float(), grid, "nearest").to(label.dtype)
+    low = np.floor(placement.centre - reach)
+    high = np.ceil(placement.centre + reach) + 1
+    return low.astype(int), high.astype(int)
 
 
-def _box(
-    array: torch.Tensor, low: npt.NDArray[np.int_], high: npt.NDArray[np.int_], fill: float
-) -> torch.Tensor:
-    """Cut ``low ≤ x < high`` out of ``(channels, x, y, z)``; outside the array is ``fill``."""
-    shape = np.array(array.shape[1:])
-    inside = [
-        slice(int(a), int(b))
-        for a, b in zip(np.clip(low, 0, shape), np.clip(high, 0, shape), strict=True)
-    ]
-    before, after = np.maximum(-low, 0), np.maximum(high - shape, 0)
-    box = array[:, inside[0], inside[1], inside[2]]
-    if not (before.any() or after.any()):
+def _extract_box(array: torch.Tensor, low: Corner, high: Corner, fill: float) -> torch.Tensor:
+    """Return ``low ≤ x < high`` of ``(channels, x, y, z)``; outside the array is ``fill``."""
+    inside = [slice(None)]
+    padding: list[int] = []
+    for axis, length in enumerate(array.shape[1:]):
+        start, stop = int(low[axis]), int(high[axis])
+        first = min(max(start, 0), length)
+        last = min(max(stop, 0), length)
+        inside.append(slice(first, last))
+        # Torch wants the padding of the last axis first.
+        padding = [max(-start, 0), max(stop - length, 0), *padding]
+    box = array[tuple(inside)]
+    if not any(padding):
         return box
-    padding = [int(n) for axis in (2, 1, 0) for n in (before[axis], after[axis])]
     return functional.pad(box, padding, value=fill)
 
 
 def _sampling_grid(
-    patch: tuple[int, int, int],
+    patch: Patch,
     placement: Placement,
-    low: npt.NDArray[np.int_],
-    high: npt.NDArray[np.int_],
+    low: Corner,
+    high: Corner,
 ) -> torch.Tensor:
     """Return torch's sampling grid ``(1, *patch, 3)``, in its z, y, x order and −1…1 scale."""
-    axes = [torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in patch]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    positions = offsets @ torch.from_numpy(placement.matrix).T
-    positions = positions + torch.from_numpy(placement.centre - low)
-    last = torch.from_numpy(np.maximum(high - low - 1, 1).astype(float))
-    return (2 * positions / last - 1).flip(-1).float()[None]
+    axes = []
+    for size in patch:
+        axis = torch.arange(size, dtype=torch.float64)
+        axes.append(axis - (size - 1) / 2)
+    grid = torch.meshgrid(*axes, indexing="ij")
+    offsets = torch.stack(grid, dim=-1)
+    matrix = torch.from_numpy(placement.matrix)
+    middle = torch.from_numpy(placement.centre - low)
+    positions = offsets @ matrix.T + middle
+    last = np.maximum(high - low - 1, 1).astype(float)
+    scaled = 2 * positions / torch.from_numpy(last) - 1
+    return scaled.flip(-1).float()[None]
 
 
 def _sample(box: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
-    return functional.grid_sample(
+    sampled = functional.grid_sample(
         box[None], grid, mode=mode, padding_mode="zeros", align_corners=True
-    )[0]
+    )
+    return sampled[0]

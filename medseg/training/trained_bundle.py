@@ -11,8 +11,8 @@ from medseg.bundle.bundle import Bundle, write_trained
 from medseg.bundle.spec import BundleSpec, TrainedSpec
 from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
-from medseg.networks.inferers import SLICE_AXIS, window_arguments
-from medseg.networks.unet import network_definition
+from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
+from medseg.networks.unet import define_network
 from medseg.quality.calibration import calibrate
 from medseg.training.keep_largest import explain
 from medseg.training.model_card import model_card
@@ -55,7 +55,7 @@ def write_trained_bundle(
     write_trained(_with_stages(trained, report.stages), folder.path)
     decided = Bundle(run.spec, folder.path).decided
     network = _select_network(run.spec, report.stages)
-    parts = Parts(network, window_arguments(run.spec), SLICE_AXIS)
+    parts = Parts(network, get_window_arguments(run.spec), SLICE_AXIS)
     write_monai_bundle(folder.path, decided, parts, report.scores, members)
     finding = report.keep_largest
     if finding is not None and finding.labels:
@@ -88,4 +88,4 @@ def _select_network(spec: BundleSpec, stages: Sequence[StageResult]) -> Mapping[
     for stage in reversed(stages):
         if stage.network is not None:
             return stage.network
-    return network_definition(spec, supervised=False)
+    return define_network(spec, supervised=False)

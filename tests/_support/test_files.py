@@ -8,8 +8,101 @@ from pathlib import Path
 
 import pytest
 
-from medseg._support.files import atomic_file, write_atomically
+from medseg._support.files import atomic_file, atomic_folder, write_atomically
 from medseg.errors import OutputError
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed, in order; both are really done."""
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        done.append(f"sync {'part' if path.name.startswith('.part-') else path.name}")
+        sync(handle)
+
+    def replace(source: Path, target: Path) -> None:
+        done.append(f"rename to {Path(target).name}")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    return done
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/fd").is_dir(), reason="asks Linux which file a handle is of"
+)
+
+
+@needs_proc
+def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_the_end(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    folder = tmp_path / "results"
+    write_atomically(folder / "a.json", "x")
+    assert steps == ["sync part", "rename to a.json", "sync results"]
+
+
+@needs_proc
+def test_each_file_of_a_folder_is_on_the_disk_before_the_folders_name(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    with atomic_folder(tmp_path / "bundle") as temporary:
+        (temporary / "configs").mkdir()
+        (temporary / "configs" / "a.json").write_text("x")
+    *synced, rename, last = steps
+    assert set(synced) == {"sync configs", "sync a.json"}
+    assert (rename, last) == ("rename to bundle", f"sync {tmp_path.name}")
+
+
+def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_atomically(file, "old")
+    with atomic_file(file) as temporary:
+        temporary.write_text("new")
+        assert file.read_text() == "old"
+        opened = file.open()
+    assert file.read_text() == "new"
+    assert opened.read() == "old"  # replaced, not written over
+    opened.close()
+
+
+def test_a_folder_replaces_the_former_one_with_all_it_holds(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    for content in ("a", "b"):
+        with atomic_folder(folder) as temporary:
+            (temporary / content).write_text(content)
+            assert not (folder / content).exists()
+        assert only(folder) == [content]
+    assert only(tmp_path) == ["bundle"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~_umask()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_an_error_while_writing_a_folder_leaves_the_old_one_and_nothing_else(
+    error: type[BaseException], tmp_path: Path
+) -> None:
+    with atomic_folder(tmp_path / "bundle") as temporary:
+        (temporary / "old").touch()
+
+    def fail() -> None:
+        with atomic_folder(tmp_path / "bundle") as temporary:
+            (temporary / "new").touch()
+            raise error
+
+    with pytest.raises(OutputError if error is OSError else error):
+        fail()
+    assert only(tmp_path) == ["bundle"]
+    assert only(tmp_path / "bundle") == ["old"]
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def only(folder: Path) -> list[str]:
@@ -91,3 +184,13 @@ def test_a_folder_that_is_a_file_or_in_its_place_is_refused(tmp_path: Path) -> N
     with pytest.raises(OutputError, match="cannot write"):
         write_atomically(tmp_path / "folder", "x")
     assert only(tmp_path) == ["file", "folder"]
+
+
+def test_an_error_names_the_file_and_the_systems_reason_apart(tmp_path: Path) -> None:
+    (tmp_path / "mueller").write_text("x")
+    with pytest.raises(OutputError) as caught:
+        write_atomically(tmp_path / "mueller" / "a.txt", "x")
+    error = caught.value
+    assert error.source == str(tmp_path / "mueller" / "a.txt")
+    assert "mueller" not in error.message
+    assert error.detail in ("Not a directory", "File exists")

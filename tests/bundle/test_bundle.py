@@ -16,12 +16,12 @@ from support.bundles import SMALL, content, made_spec, write_json
 
 from medseg.bundle.bundle import (
     MAX_BYTES,
-    bundle_schema,
-    differences,
-    flat_parameters,
+    build_schema,
+    flatten_spec,
+    format_spec,
+    list_differences,
     load_bundle,
     parse_spec,
-    spec_json,
     write_bundle,
 )
 from medseg.bundle.spec import BundleSpec
@@ -72,7 +72,7 @@ def test_every_fault_is_told_at_once_with_its_path_and_what_came() -> None:
     assert found["training.optimizer"] == "should be 'sgd' or 'adamw', got \"adam\""
     assert found["training.patch.0"] == 'should be a valid integer, got "16"'
     assert found["labels.1.name"] == "is missing"
-    assert "no field known here" in found["labels.1.valeu"]
+    assert "not a known field" in found["labels.1.valeu"]
     assert found["inference.keep_largest"] == 'should be a list, got "liver"'
 
 
@@ -81,7 +81,7 @@ def test_the_message_holds_every_fault_on_its_own_line(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         load_bundle(file)
     first, *others = str(caught.value).splitlines()
-    assert first == f"{file} has 2 faults:"
+    assert first == f"{file}: the bundle has 2 faults:"
     assert [line.split(":")[0].strip() for line in others] == ["one", "two"]
 
 
@@ -230,7 +230,7 @@ def test_any_json_gives_a_spec_or_faults_and_never_a_crash(
         spec = parse_spec(made)
     except BundleError:
         return
-    assert not differences(parse_spec(json.loads(spec_json(spec))), spec)
+    assert not list_differences(parse_spec(json.loads(format_spec(spec))), spec)
 
 
 # --- overrides ---
@@ -272,10 +272,10 @@ def test_overrides_are_applied_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("training.steps", "no override"),
-        ("=3", "no override"),
-        (".steps=3", "no override"),
-        ("training..steps=3", "no override"),
+        ("training.steps", "not an override"),
+        ("=3", "not an override"),
+        (".steps=3", "not an override"),
+        ("training..steps=3", "not an override"),
         ("training.setps=3", "training.setps"),
         ("trainin.steps=3", "trainin"),
         ("training.patch.3=16", "0 to 2 are"),
@@ -283,8 +283,8 @@ def test_overrides_are_applied_in_order(tmp_path: Path) -> None:
         ("training.patch.²=16", "0 to 2 are"),
         ("training.patch.x=16", "0 to 2 are"),
         ("labels.7.name=x", "0 to 1 are"),
-        ("name.first=3", "name is no section"),
-        ("training.steps.x=3", "steps is no section"),
+        ("name.first=3", "name is not a section"),
+        ("training.steps.x=3", "steps is not a section"),
         ("training.learning_rate=NaN", 'got "NaN"'),
         ("training.learning_rate=-Infinity", "training.learning_rate"),
         ("training.steps=" + "1" * 5000, "training.steps"),
@@ -304,17 +304,17 @@ def test_a_wrong_override_says_what_is_allowed(override: str, words: str, tmp_pa
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (b"", "is not JSON"),
-        (b"{", "is not JSON"),
+        (b"", "is not valid JSON"),
+        (b"{", "is not valid JSON"),
         (b"null", "JSON object, got NoneType"),
         (b"[1]", "JSON object, got list"),
         (b'{"name": "a", "name": "b"}', "'name' stands twice"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "'b' stands twice"),
-        (b'{"a": NaN}', "NaN is no number"),
-        (b'{"a": [-Infinity]}', "-Infinity is no number"),
+        (b'{"a": NaN}', "NaN is not a number"),
+        (b'{"a": [-Infinity]}', "-Infinity is not a number"),
         (b'{"a": ' * 50_000, "nested too deep"),
         (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deep"),
-        (b'{"a": ' + b"1" * 5000 + b"}", "is not JSON"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "is not valid JSON"),
         (b"\xff\xfe{\x00}\x00", "cannot be read"),
         (b"\x80\x04\x95", "cannot be read"),
         (b" " * (MAX_BYTES + 1), "larger than 4 MB"),
@@ -379,22 +379,22 @@ def test_a_written_bundle_reads_the_same_and_names_its_schema(tmp_path: Path) ->
     assert written["$schema"] == "medseg-bundle-1.json"
     assert written["inference"]["overlap"] == 0.5
     again = load_bundle(tmp_path).spec
-    assert not differences(again, spec)
+    assert not list_differences(again, spec)
     assert again.description == "Größe → µm"
 
 
 def test_differences_name_each_changed_field() -> None:
     one = made_spec()
     other = made_spec(training={"steps": 9}, description="no difference in training")
-    assert differences(one, one) == []
-    assert differences(one, other) == ["training.steps: 4 → 9"]
-    assert "network.kind: unet → UNet" in differences(
+    assert list_differences(one, one) == []
+    assert list_differences(one, other) == ["training.steps: 4 → 9"]
+    assert "network.kind: unet → UNet" in list_differences(
         one, parse_spec({**SMALL, "network": {"kind": "UNet"}})
     )
 
 
 def test_parameters_are_flat_text() -> None:
-    flat = flat_parameters(made_spec())
+    flat = flatten_spec(made_spec())
     assert flat["training.patch"] == "[16, 16, 16]"
     assert flat["name"] == "made_up"
     assert all(isinstance(value, str) for value in flat.values())
@@ -414,14 +414,14 @@ def test_errors_and_faults_are_values_that_travel() -> None:
 
 @pytest.fixture(scope="module")
 def validator() -> Any:
-    schema = bundle_schema()
+    schema = build_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 
 
 def test_the_schema_takes_what_the_reader_takes(validator: Any) -> None:
     assert list(validator.iter_errors(content())) == []
-    assert list(validator.iter_errors(json.loads(spec_json(made_spec())))) == []
+    assert list(validator.iter_errors(json.loads(format_spec(made_spec())))) == []
     full = content(
         preprocessing={"spacing_mm": [1, None, 2], "intensity": ["zscore"]},
         training={"augmentation": {"noise": 0}},

@@ -36,9 +36,9 @@ from torch import nn
 from medseg import BundleError, CheckpointError, MedsegError, Segmenter, check, segment, train
 from medseg.bundle.bundle import load_bundle, parse_spec, write_bundle
 from medseg.bundle.weights import load_weights
-from medseg.interop.monai_bundle import inert, write_monai_bundle
+from medseg.interop.monai_bundle import make_inert, write_monai_bundle
 from medseg.networks import unet
-from medseg.networks.unet import build_network, network_definition, try_network
+from medseg.networks.unet import build_network, define_network, try_network
 from medseg.testing import make_phantom, write_dataset
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import TrainingRun, begin_run
@@ -152,7 +152,7 @@ def test_the_configs_written_from_a_hostile_bundle_run_none_of_its_text(
 @pytest.mark.parametrize("position", range(15))
 def test_each_hostile_text_becomes_plain_text_in_a_config(position: int, canary: Path) -> None:
     text = code_texts(canary)[position]
-    for shown in (inert(text), inert(f"a {text}"), inert(f"{text}{text}")):
+    for shown in (make_inert(text), make_inert(f"a {text}"), make_inert(f"{text}{text}")):
         parser = ConfigParser({"deep": [{"a": {"b": shown}}], "run": "wrong"})
         parsed = parser.get_parsed_content("deep::0::a::b")
         assert isinstance(parsed, str)
@@ -381,7 +381,7 @@ def test_networks_that_fetch_by_default_are_told_not_to() -> None:
         "dims": 2,
         "args": {"model_name": "efficientnet-b0"},
     }
-    assert network_definition(parse_spec(made))["pretrained"] is False
+    assert define_network(parse_spec(made))["pretrained"] is False
 
 
 FETCHERS = {"download_url", "load_url", "load", "cached_file", "from_pretrained", "open"}

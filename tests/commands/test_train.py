@@ -21,7 +21,7 @@ import torch
 from support.bundles import content, write_json
 
 from medseg import BundleError, CheckpointError, DatasetError, OutputError, TrainingError, train
-from medseg.bundle.bundle import differences, load_bundle, write_trained
+from medseg.bundle.bundle import list_differences, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.events import (
     Event,
@@ -110,7 +110,7 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
 
 def test_what_was_resolved_is_in_the_run(trained: Trained) -> None:
     spec = load_bundle(trained.folder).spec
-    assert differences(spec, load_bundle(trained.bundle).spec) == []
+    assert list_differences(spec, load_bundle(trained.bundle).spec) == []
     assert json.loads((trained.folder / "bundle.json").read_text())["training"]["ema"] is None
 
 

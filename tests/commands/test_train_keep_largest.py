@@ -14,7 +14,7 @@ from support.bundles import content, run_stock, write_json
 
 from medseg import Segmenter, train
 from medseg.bundle.bundle import load_bundle
-from medseg.bundle.spec import LargestFinding
+from medseg.bundle.spec import KeepLargestFinding
 from medseg.events import CrossValidationDone, Event, HeldOutDecision
 from medseg.testing import make_phantom, write_dataset
 
@@ -48,7 +48,7 @@ class Trained:
         return found
 
     @property
-    def finding(self) -> LargestFinding:
+    def finding(self) -> KeepLargestFinding:
         found = load_bundle(self.out).trained.keep_largest
         assert found is not None
         return found

@@ -282,6 +282,7 @@ def test_headers_and_structures_of_dicom_are_not_quoted(name: str) -> None:
     [
         {"PixelSpacing": [MARK, "1"]},
         {"ImageOrientationPatient": ["1", "0", "0", "1", "0", MARK]},
+        {"PhotometricInterpretation": MARK},
         {"Rows": None},
         {"RescaleSlope": MARK},
     ],

@@ -16,8 +16,8 @@ from medseg.inference.accumulator import Accumulator
 from medseg.inference.confidence import ConfidenceSums
 from medseg.inference.region_confidence import confidence_for, totals_of_channels
 from medseg.inference.windows import Windows
-from medseg.networks.decoding import painting_of
-from medseg.networks.loading import Answer
+from medseg.networks.decoding import choose_decoding
+from medseg.networks.loading import OutputLayout
 from medseg.volume import Array
 
 LABELS = made_spec(**NESTED).label_set
@@ -32,7 +32,7 @@ def gathered(
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = confidence_for(LABELS, shape, Answer(3), given, temperatures)
+    confidence = confidence_for(LABELS, shape, OutputLayout(3), given, temperatures)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
             confidence.add_before(corner[2], sums)
@@ -66,7 +66,7 @@ def check(
 @given(st.integers(5, 60), st.integers(3, 9), st.integers(0, 5))
 def test_it_is_the_expected_dice_of_each_region(depth: int, planes: int, seed: int) -> None:
     scores = logits((6, 5, depth), seed=seed)
-    painting = painting_of(LABELS)
+    painting = choose_decoding(LABELS)
     labels = painting.labels(painting.compare(scores).winners.numpy())
     check(gathered(scores, min(planes, depth)), scores, labels)
 
@@ -81,7 +81,7 @@ def test_labels_that_are_given_are_judged_by_the_same_probabilities(depth: int, 
 
 def test_every_temperature_is_added_up_by_itself() -> None:
     scores = logits((6, 5, 12), seed=7)
-    painting = painting_of(LABELS)
+    painting = choose_decoding(LABELS)
     labels = painting.labels(painting.compare(scores).winners.numpy())
     found = gathered(scores, 5, temperatures=(0.5, 2.0))
     for row, temperature in enumerate((0.5, 2.0)):

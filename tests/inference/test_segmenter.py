@@ -20,6 +20,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 from support.bundles import made_spec
+from support.preprocessing import invert
 from support.scans import TURNED, affine_of, write_scan
 
 from medseg.bundle.bundle import load_bundle
@@ -29,7 +30,7 @@ from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
 from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
 from medseg.io import read_image, read_labels
-from medseg.networks.inferers import window_inferer
+from medseg.networks.inferers import build_window_inferer
 from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import IMAGE, Preprocessing
 from medseg.testing import make_phantom
@@ -61,8 +62,8 @@ def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.T
     chain = Preprocessing(spec)
     image = chain(volume)[IMAGE]
     with torch.inference_mode():
-        scores = window_inferer(spec)(image[None].as_tensor(), network)[0]
-    return chain.invert(scores, image)
+        scores = build_window_inferer(spec)(image[None].as_tensor(), network)[0]
+    return invert(chain, scores, image)
 
 
 def network_of(folder: Path) -> torch.nn.Module:
@@ -373,7 +374,7 @@ def test_several_threads_may_share_one_segmenter(untrained_bundle: Callable[...,
 
 
 def test_a_scan_without_the_channels_is_named(untrained_bundle: Callable[..., Path]) -> None:
-    with pytest.raises(ScanError, match=r"scan has 2 channels; this bundle needs 1 \(CT\)"):
+    with pytest.raises(ScanError, match=r"bundle needs 1; .*channels: CT\)"):
         Segmenter(untrained_bundle(), "cpu").segment(scan(channels=2))
 
 

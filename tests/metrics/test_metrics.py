@@ -1,3 +1,5 @@
+"""Scores of label maps against arithmetic by hand, MONAI's own, and properties."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -14,7 +16,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import Label, LabelSet, Region, default_colour
 from medseg.metrics.metrics import METRICS, CaseScores, LabelScores, score_case, score_dice
-from medseg.metrics.statistics import compute_statistics, summarise
+from medseg.metrics.statistics import summarise
 
 
 def label_set(*names: str) -> LabelSet:
@@ -227,16 +229,6 @@ def equal(a: LabelScores, b: LabelScores) -> bool:
     return all(map(same, dataclasses.astuple(a), dataclasses.astuple(b)))
 
 
-def scored(case: str, **dice: float) -> CaseScores:
-    return CaseScores(
-        {
-            name: LabelScores(value, value, 10 - value, value, value, value, 1, 1, value == 0)
-            for name, value in dice.items()
-        },
-        case,
-    )
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_dice_alone_is_the_dice_of_all_scores(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -250,34 +242,10 @@ def test_dice_alone_is_the_dice_of_all_scores(seed: int) -> None:
         score_dice(predicted, expected[:5], TWO)
 
 
-def test_summary_by_hand():
-    nan = math.nan
-    cases = [scored("a", liver=0.5, tumour=0.0), scored("b", liver=1.0, tumour=nan),
-             scored("c", liver=0.9, tumour=0.4)]  # fmt: skip
-    means = summarise(cases)
-    assert list(means) == list(METRICS)
-    assert means["dice"]["liver"] == pytest.approx(0.8)
-    assert means["dice"]["tumour"] == pytest.approx(0.2)
-    assert means["dice"]["mean"] == pytest.approx(0.5)
-    liver, tumour = (compute_statistics(cases)["dice"][name] for name in ("liver", "tumour"))
-    assert (liver.n, liver.median, liver.worst, liver.worst_case) == (3, 0.9, 0.5, "a")
-    assert liver.sd == pytest.approx(np.std([0.5, 1.0, 0.9], ddof=1))
-    assert (tumour.n, tumour.missed) == (2, 1)
-    assert compute_statistics(cases)["hd95"]["liver"].worst == pytest.approx(9.5)
-    overall = compute_statistics(cases)["dice"]["mean"]
-    assert (overall.n, overall.worst, overall.worst_case) == (3, 0.25, "a")
-
-
-def test_nothing_to_count_is_nan_not_zero():
-    means = summarise([scored("a", liver=math.nan), scored("b", liver=math.nan)])
-    assert math.isnan(means["dice"]["liver"])
-    assert math.isnan(means["dice"]["mean"])
-    assert summarise([])["dice"].keys() == {"mean"}
-    assert compute_statistics([scored("a", liver=math.nan)])["dice"]["liver"].n == 0
-
-
 def test_case_scores_by_metric():
-    case = scored("a", liver=0.5, tumour=math.nan)
+    label = score_case(cube(), cube(), ONE, (1, 1, 1)).labels["liver"]
+    halves = dataclasses.replace(label, dice=0.5)
+    case = CaseScores({"liver": halves, "tumour": dataclasses.replace(label, dice=math.nan)}, "a")
     assert case["dice"]["liver"] == 0.5
     assert case.mean_dice == 0.5
 
@@ -303,7 +271,7 @@ def test_a_validation_of_hippocampi_takes_no_time(shared_data):
     prediction=hnp.arrays(np.uint8, (6, 5, 4), elements=st.integers(0, 2)),
     other=hnp.arrays(np.uint8, (6, 5, 4), elements=st.integers(0, 2)),
 )
-def test_what_is_predicted_where_nobody_annotated_changes_no_score(reference, prediction, other):
+def test_predictions_at_ignored_voxels_change_no_score(reference, prediction, other):
     labels = LabelSet(tuple(TWO), ignore=200)
     changed = np.where(reference == labels.ignore_index, other, prediction)
     spacing = (1.0, 2.0, 3.0)
@@ -313,7 +281,7 @@ def test_what_is_predicted_where_nobody_annotated_changes_no_score(reference, pr
     assert repr(found) == repr(again)
 
 
-def test_volumes_are_those_of_the_annotated_part():
+def test_volumes_leave_ignored_voxels_out():
     labels = LabelSet(tuple(ONE), ignore=2)
     reference, prediction = cube(), cube()
     reference[5:8] = labels.ignore_index

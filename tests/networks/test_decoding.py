@@ -14,7 +14,7 @@ from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.label_writer import LabelWriter
 from medseg.inference.windows import Windows
-from medseg.networks.decoding import Painting, painting_of
+from medseg.networks.decoding import Decoding, choose_decoding
 from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
 from medseg.volume import Array
 
@@ -27,7 +27,7 @@ def painted(logits: torch.Tensor, paints: tuple[int, ...]) -> Array:
     return labels
 
 
-def labelled(logits: torch.Tensor, back: GridMap, planes: int, painting: Painting) -> Array:
+def labelled(logits: torch.Tensor, back: GridMap, planes: int, painting: Decoding) -> Array:
     shape = (logits.shape[1], logits.shape[2], logits.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.0)
     labels: Array = np.full(back.target, 99, np.uint8)
@@ -44,7 +44,7 @@ def labelled(logits: torch.Tensor, back: GridMap, planes: int, painting: Paintin
 def test_a_later_region_is_painted_over_an_earlier_one() -> None:
     logits = torch.tensor([[5.0, 5.0, 5.0, -1.0, -1.0], [-1.0, 5.0, 5.0, -1.0, 3.0]])
     logits = torch.cat([logits, torch.tensor([[-1.0, -1.0, 0.1, 0.0, -2.0]])])
-    painting = painting_of(made_spec(**NESTED).label_set)
+    painting = choose_decoding(made_spec(**NESTED).label_set)
     found = painting.labels(painting.compare(logits).winners.numpy())
     assert found.tolist() == [1, 2, 3, 0, 2]  # 0 is in no region
 
@@ -69,7 +69,7 @@ def test_label_maps_are_those_of_all_logits_resampled_and_painted(
     there, back = compute_spacing_maps(affine, shape, spacing)
     logits = blobs(there.target, len(paints) + 1, roughness)[1:]  # of one number there is no spread
     on_scan = resample_linear(logits.numpy(), back)
-    got = labelled(logits, back, min(5, there.target[2]), Painting(paints))
+    got = labelled(logits, back, min(5, there.target[2]), Decoding(paints))
     close = (on_scan.abs() < 1e-5).any(dim=0).numpy()
     assert not ((got != painted(on_scan, paints)) & ~close).any()
 
@@ -81,7 +81,7 @@ def test_many_regions(count: int) -> None:
     logits[-1, 1] += 9
     paints = tuple(1 + place % 7 for place in range(count))
     on_scan = resample_linear(logits.numpy(), back)
-    assert np.array_equal(labelled(logits, back, 4, Painting(paints)), painted(on_scan, paints))
+    assert np.array_equal(labelled(logits, back, 4, Decoding(paints)), painted(on_scan, paints))
 
 
 def test_logits_that_are_no_numbers_are_an_error() -> None:
@@ -89,4 +89,4 @@ def test_logits_that_are_no_numbers_are_an_error() -> None:
     logits[0, 2, 2, 2] = float("nan")
     same = GridMap(np.eye(4), (4, 4, 4), (4, 4, 4))
     with pytest.raises(MedsegError, match="fp32"):
-        labelled(logits, same, 4, Painting((1, 2)))
+        labelled(logits, same, 4, Decoding((1, 2)))

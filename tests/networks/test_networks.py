@@ -14,11 +14,11 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, MissingExtraError
 from medseg.networks.unet import (
-    Supervised,
+    SupervisedNetwork,
     build_network,
-    inference_weights,
-    levels_of,
-    network_definition,
+    define_network,
+    list_levels,
+    select_inference_weights,
     try_network,
 )
 from medseg.training.run_folder import RunFolder
@@ -36,7 +36,7 @@ def run(spec: BundleSpec, supervised: bool = True) -> torch.Tensor:
     torch.manual_seed(0)
     network = build_network(spec, supervised).eval()
     with torch.no_grad():
-        return levels_of(network(torch.randn(2, len(spec.channels), *spec.training.patch)))[0]
+        return list_levels(network(torch.randn(2, len(spec.channels), *spec.training.patch)))[0]
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -96,7 +96,7 @@ def test_deep_supervision_returns_every_level_at_its_own_size(dims: int) -> None
         training={"patch": [16] * dims},
     )
     network = build_network(spec).train()
-    levels = Supervised(network)(torch.randn(2, 1, *spec.training.patch))
+    levels = SupervisedNetwork(network)(torch.randn(2, 1, *spec.training.patch))
     assert [tuple(level.shape) for level in levels] == [
         (2, 3, *[16 // by] * dims) for by in (1, 2, 4)
     ]
@@ -109,7 +109,9 @@ def test_without_deep_supervision_there_is_one_level() -> None:
         made_spec(network={"deep_supervision": False}),
         foreign("BasicUNet", patch=32, features=[4, 4, 4, 4, 4, 4]),
     ):
-        levels = Supervised(build_network(spec).train())(torch.randn(1, 1, *spec.training.patch))
+        levels = SupervisedNetwork(build_network(spec).train())(
+            torch.randn(1, 1, *spec.training.patch)
+        )
         assert [tuple(level.shape[2:]) for level in levels] == [tuple(spec.training.patch)]
 
 
@@ -122,7 +124,7 @@ def test_weights_of_a_supervised_network_load_into_the_one_for_inference(
     trained = build_network(spec)
     trained.train()(torch.randn(2, 1, 16, 16, 16))  # batch norms have statistics to carry
     folder = RunFolder(tmp_path)
-    folder.save_weights(inference_weights(trained, spec))
+    folder.save_weights(select_inference_weights(trained, spec))
     network = build_network(spec, supervised=False)
     network.load_state_dict(load_weights(folder.weights))
     assert len(network.state_dict()) < len(trained.state_dict())
@@ -157,13 +159,13 @@ def test_monais_networks_are_there_by_name(spec: BundleSpec) -> None:
     torch.manual_seed(0)
     network = build_network(spec).train()
     image = torch.randn(2, 1, *spec.training.patch)
-    levels = Supervised(network)(image)
+    levels = SupervisedNetwork(network)(image)
     assert tuple(levels[0].shape) == (2, 3, *spec.training.patch)
     assert all(level.shape[:2] == (2, 3) for level in levels)
-    definition = network_definition(spec)
+    definition = define_network(spec)
     assert definition["_target_"] == f"monai.networks.nets.{spec.network.kind}"
     # All weights are wanted for inference, as the class itself does not change.
-    assert inference_weights(network, spec).keys() == network.state_dict().keys()
+    assert select_inference_weights(network, spec).keys() == network.state_dict().keys()
 
 
 @pytest.mark.parametrize(

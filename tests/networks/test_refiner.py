@@ -17,14 +17,14 @@ from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
 from medseg.io import read_image
 from medseg.networks.critic import Critic
-from medseg.networks.loading import answer_of
+from medseg.networks.loading import get_output_layout
 from medseg.networks.refiner import (
     build_refined,
-    build_refining,
-    coarse_weights,
-    learned_part,
+    build_refiner,
+    get_trainable_part,
     load_refined,
-    refined_weights,
+    merge_weights,
+    select_coarse_weights,
 )
 from medseg.networks.unet import build_network
 
@@ -54,8 +54,8 @@ def test_an_untrained_refiner_changes_nothing(dims: int) -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_the_answer_is_the_logits_and_what_r_says_of_image_and_probabilities(dims: int) -> None:
     spec = spec_of(dims)
-    refining = build_refining(spec).eval()
-    unet, scale = learned_part(refining)
+    refining = build_refiner(spec).eval()
+    unet, scale = get_trainable_part(refining)
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter)
     image, logits = patch_of(spec), torch.randn(2, 3, *spec.training.patch)
@@ -66,9 +66,9 @@ def test_the_answer_is_the_logits_and_what_r_says_of_image_and_probabilities(dim
 
 
 def test_only_r_and_its_scale_learn() -> None:
-    refining = build_refining(spec_of(3))
+    refining = build_refiner(spec_of(3))
     learning = {id(one) for one in refining.parameters() if one.requires_grad}
-    assert learning == {id(one) for one in learned_part(refining).parameters()}
+    assert learning == {id(one) for one in get_trainable_part(refining).parameters()}
 
 
 @pytest.mark.parametrize("patch", [[16, 16, 4], [12, 16, 20], [40, 56, 40]])
@@ -84,12 +84,12 @@ def test_any_patch_of_the_network_passes(patch: list[int]) -> None:
 def test_weights_go_in_and_the_networks_own_come_out() -> None:
     spec = spec_of(3)
     coarse = build_network(spec, supervised=False).state_dict()
-    refiner = learned_part(build_refining(spec)).state_dict()
-    whole = refined_weights(spec, coarse, refiner)
-    again = coarse_weights(whole)
+    refiner = get_trainable_part(build_refiner(spec)).state_dict()
+    whole = merge_weights(spec, coarse, refiner)
+    again = select_coarse_weights(whole)
     assert again.keys() == coarse.keys()
     assert all(torch.equal(again[name], value) for name, value in coarse.items())
-    assert coarse_weights(coarse).keys() == coarse.keys()
+    assert select_coarse_weights(coarse).keys() == coarse.keys()
     with pytest.raises(CheckpointError, match="of its refiner"):
         load_refined(build_refined(spec), coarse, {"other": torch.zeros(1)})
 
@@ -99,7 +99,7 @@ def test_labels_come_from_the_estimate_that_validation_chose(applied: bool, tmp_
     spec = spec_of(3, adversarial_weight=0)
     refined = refined_bundle(tmp_path / "refined", spec, applied=applied)
     other = refined_bundle(tmp_path / "other", spec, applied=not applied)
-    answer = answer_of(load_bundle(refined))
+    answer = get_output_layout(load_bundle(refined))
     assert (answer.channels, answer.chosen) == (6, int(applied))
     write_volumes(tmp_path / "scans", 1)
     volume = read_image(sorted((tmp_path / "scans").iterdir())[0])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from support.bundles import content, made_spec
+from support.preprocessing import invert
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
@@ -100,7 +101,7 @@ def test_scores_come_back_to_the_scans_own_grid(affine: Any, shape: Any, spacing
     image = preprocess(volume)[IMAGE]
     network_shape, grid = image.shape[1:], np.asarray(image.affine)
     scores = torch.as_tensor(ramp(network_shape, grid)[None].astype(np.float32))
-    back = preprocess.invert(torch.cat([scores, -scores]), image)
+    back = invert(preprocess, torch.cat([scores, -scores]), image)
     assert back.shape == (2, *shape)
     where = positions(shape, affine)
     known = well_inside(where, network_shape, grid)
@@ -121,7 +122,7 @@ def test_labels_come_back_voxel_for_voxel_without_resampling(
     assert data[LABEL].shape == data[IMAGE].shape
     assert torch.equal(data[LABEL].affine, data[IMAGE].affine)
     scores = torch.nn.functional.one_hot(data[LABEL].as_tensor()[0].long(), 3)
-    back = preprocess.invert(scores.movedim(-1, 0).float(), data[IMAGE]).argmax(dim=0)
+    back = invert(preprocess, scores.movedim(-1, 0).float(), data[IMAGE]).argmax(dim=0)
     assert np.array_equal(back.numpy(), label)
 
 
@@ -138,7 +139,7 @@ def test_a_large_structure_survives_resampling_there_and_back(affine: Any, spaci
     data = preprocess(volume, label)
     assert set(np.unique(data[LABEL])) <= {0, 1}
     scores = torch.stack([1 - data[LABEL].as_tensor()[0], data[LABEL].as_tensor()[0]])
-    back = preprocess.invert(scores, data[IMAGE]).argmax(dim=0).numpy()
+    back = invert(preprocess, scores, data[IMAGE]).argmax(dim=0).numpy()
     overlap = 2 * (back & label).sum() / (back.sum() + label.sum())
     # A ball of few thick, slanted slices loses most; one that is moved or mirrored has no overlap.
     assert overlap > 0.7
@@ -184,7 +185,7 @@ def test_only_the_box_above_the_threshold_is_looked_at(spacing: Any) -> None:
     if spacing is None:
         assert image.shape == (1, 6, 8, 4)
         assert image.affine[:3, 3].tolist() == [3, 2, 4]
-    back = preprocess.invert(torch.ones(2, *image.shape[1:]), image)
+    back = invert(preprocess, torch.ones(2, *image.shape[1:]), image)
     inside = np.zeros((12, 12, 12), bool)
     inside[3:9, 2:10, 4:8] = True
     assert (back[:, inside] > 0.5).all()
@@ -311,4 +312,4 @@ def test_a_picture_keeps_its_pixels(columns: int, rows: int, channels: int) -> N
     assert data[IMAGE].numpy() == pytest.approx(array, abs=2e-3)
     assert np.array_equal(data[LABEL].numpy()[0], label)
     scores = torch.rand(3, columns, rows, 1)
-    assert torch.equal(preprocess.invert(scores, data[IMAGE]), scores)
+    assert torch.equal(invert(preprocess, scores, data[IMAGE]), scores)

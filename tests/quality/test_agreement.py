@@ -42,6 +42,41 @@ def test_the_bound_is_below_the_truth_wherever_the_bundles_own_is(
     quality = Quality(0.9, 0.8, {k: LabelQuality(v, v) for k, v in certain.items()}, True)
     alike = compute_mask_dice(given_mask, own, LABELS)
     judged = estimate_mask_quality(dict.fromkeys(alike, 0.9), alike, quality, None)
-    for name, true in compute_mask_dice(given_mask, truth, LABELS).items():
-        lower = judged.labels[name].lower if name in judged.labels else None
-        assert lower is None or lower <= true + 1e-4
+    true = compute_mask_dice(given_mask, truth, LABELS)
+    for name in alike.keys() & certain.keys() & true.keys():
+        lower = judged.labels[name].lower
+        assert lower is not None
+        assert lower <= true[name] + 1e-4
+
+
+def test_the_bound_is_that_of_the_own_mask_less_how_far_the_masks_lie_apart() -> None:
+    own = Quality(0.9, 0.8, {"a": LabelQuality(0.9, 0.8)}, is_calibrated=True)
+    for dice, lower in ((1.0, 0.8), (0.0, 0.0), (0.9, 2 * 0.4848485 / 1.4848485)):
+        quality = estimate_mask_quality({"a": 0.7}, {"a": dice}, own, None)
+        assert quality.labels["a"].lower == pytest.approx(lower, abs=1e-4)
+
+
+def test_a_label_that_the_own_mask_has_no_bound_for_gets_none() -> None:
+    own = Quality(0.9, None, {"a": LabelQuality(0.9)})
+    quality = estimate_mask_quality({"a": 0.9, "b": 0.8}, {"a": 0.9, "b": 0.8}, own, None)
+    assert [label.lower for label in quality.labels.values()] == [None, None]
+    assert quality.mean is not None
+    assert quality.mean.raw == pytest.approx(0.85)
+    assert quality.mean.expected is None
+
+
+def test_a_label_of_one_mask_alone_is_to_be_reviewed() -> None:
+    own = Quality(0.9, 0.8, {"a": LabelQuality(0.9, 0.8)})
+    both = estimate_mask_quality({"a": 0.9, "b": 0.9}, {"a": 0.9, "b": 0.9}, own, None)
+    assert not both.review
+    one = estimate_mask_quality({"a": 0.9}, {"a": 0.9, "b": 0.0}, own, None)
+    assert one.review
+    assert one.labels["b"].raw == 0
+
+
+def test_of_two_empty_masks_nothing_is_said_but_of_the_own_one() -> None:
+    own = Quality(review=True)
+    quality = estimate_mask_quality({"a": 0.5}, {}, own, None)
+    assert quality.mean is None
+    assert quality.labels == {}
+    assert quality.review

@@ -174,3 +174,82 @@ def test_few_results_cannot_bound_more_than_they_can() -> None:
     found = calibrate(rarer, ["a", "b"])
     assert found is not None
     assert found.coverage == pytest.approx(MIN_CLEAN_RESULTS / (MIN_CLEAN_RESULTS + 1))
+
+
+# --- by hand ---
+
+
+def convex_samples(count: int = 20, *, copies: bool = False) -> list[CalibrationSample]:
+    """Return samples whose Dice is the square of their score, at equal distances.
+
+    The regression through them is exact where it sees them, and too high by the square of the
+    distance where it interpolates between their neighbours.
+    """
+    samples = []
+    for number in range(1, count + 1):
+        score = number / (count + 1)
+        dice = {"a": score**2}
+        samples.append(CalibrationSample(f"case{number}", {"a": score}, dice))
+        if copies:
+            copy = CalibrationSample(f"case{number}", {"a": score + 1e-6}, dice, is_clean=False)
+            samples.append(copy)
+    return samples
+
+
+def left_out_residuals(count: int = 20) -> list[float]:
+    """Return the residuals of ``convex_samples``, each case left out with every fifth other."""
+    scores = np.arange(1, count + 1) / (count + 1)
+    residuals = []
+    for number, score in enumerate(scores):
+        others = scores[np.arange(count) % 5 != number % 5]
+        top = min(1.0, others[-1] ** 2 + 1 - others[-1])
+        expected = np.interp(score, [0, *others, 1], [0, *others**2, top])
+        residuals.append((expected - score**2) / (1.02 - expected))
+    return sorted(residuals)
+
+
+@pytest.mark.parametrize(("coverage", "rank"), [(0.9, 19), (0.8, 17), (0.99, 20)])
+def test_the_margin_is_the_residual_of_the_rank_that_n_plus_one_results_need(
+    coverage: float, rank: int
+) -> None:
+    bundle = calibrate(convex_samples(), ["a"], coverage=coverage)
+    assert bundle is not None
+    assert bundle.case.margin == pytest.approx(left_out_residuals()[rank - 1], rel=1e-6)
+    assert len(set(left_out_residuals()[-5:])) > 3  # another rank is another margin
+
+
+def test_a_case_is_left_out_of_the_regression_with_its_corrupted_copies() -> None:
+    bundle = calibrate(convex_samples(copies=True), ["a"], coverage=0.9)
+    assert bundle is not None
+    assert bundle.case.margin == pytest.approx(left_out_residuals()[18], rel=1e-3)
+
+
+def test_the_regression_itself_has_seen_every_case() -> None:
+    bundle = calibrate(convex_samples(), ["a"])
+    assert bundle is not None
+    scores = np.arange(1, 21) / 21
+    assert predict_dice(bundle.case, scores) == pytest.approx(scores**2, abs=1e-9)
+    assert bundle.case.cases == 20
+
+
+def test_the_bound_lies_below_the_expected_dice_by_the_margins_share_of_what_is_left() -> None:
+    bundle = calibrate(convex_samples(), ["a"])
+    assert bundle is not None
+    quality = estimate_quality({"a": 10 / 21}, bundle)
+    expected = (10 / 21) ** 2
+    lower = expected - bundle.case.margin * (1.02 - expected)
+    assert quality.expected == pytest.approx(expected, abs=1e-4)
+    assert quality.lower == pytest.approx(lower, abs=1e-4)
+    assert quality.labels["a"].expected == quality.expected
+
+
+def test_a_falling_stretch_is_levelled_to_its_mean() -> None:
+    dice = [0.1, 0.5, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9]
+    samples = [
+        CalibrationSample(str(number), {"a": (number + 1) / 10}, {"a": value})
+        for number, value in enumerate(dice)
+    ]
+    bundle = calibrate(samples, ["a"])
+    assert bundle is not None
+    # 0.5, 0.3, 0.4 become one step of 0.4 in the middle of their scores.
+    assert predict_dice(bundle.case, np.array([0.1, 0.3, 0.5])) == pytest.approx([0.1, 0.4, 0.6])

@@ -15,14 +15,14 @@ from monai.bundle import ConfigParser
 from medseg.bundle.bundle import parse_spec, write_bundle, write_trained
 from medseg.bundle.spec import BundleSpec, RefinementFinding, TrainedSpec
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
-from medseg.networks.inferers import SLICE_AXIS, window_arguments
+from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
 from medseg.networks.refiner import (
-    build_refining,
-    learned_part,
-    refined_definition,
-    refined_weights,
+    build_refiner,
+    define_refined_network,
+    get_trainable_part,
+    merge_weights,
 )
-from medseg.networks.unet import build_network, inference_weights, network_definition
+from medseg.networks.unet import build_network, define_network, select_inference_weights
 from medseg.training.run_folder import RunFolder
 
 SMALL: dict[str, Any] = {
@@ -74,7 +74,7 @@ def write_json(folder: Path, made: Any, name: str = "bundle.json") -> Path:
 
 def monai_parts(spec: BundleSpec) -> Parts:
     """Return what the engine contributes to the MONAI configs, as a training does."""
-    return Parts(network_definition(spec, supervised=False), window_arguments(spec), SLICE_AXIS)
+    return Parts(define_network(spec, supervised=False), get_window_arguments(spec), SLICE_AXIS)
 
 
 def trained_bundle(folder: Path, spec: BundleSpec, seed: int = 0) -> Path:
@@ -82,7 +82,7 @@ def trained_bundle(folder: Path, spec: BundleSpec, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     run = RunFolder(folder)
     write_bundle(spec, run.bundle)
-    run.save_weights(inference_weights(build_network(spec), spec))
+    run.save_weights(select_inference_weights(build_network(spec), spec))
     scores = {"dice": {"liver": 0.5, "mean": 0.5}}
     write_monai_bundle(folder, spec, monai_parts(spec), scores)
     return folder
@@ -93,18 +93,18 @@ def refined_bundle(folder: Path, spec: BundleSpec, *, applied: bool, seed: int =
     torch.manual_seed(seed)
     run = RunFolder(folder)
     write_bundle(spec, run.bundle)
-    coarse = inference_weights(build_network(spec), spec)
+    coarse = select_inference_weights(build_network(spec), spec)
     refiner = {
         # At random R changes much; as built it would change nothing.
         name: torch.randn_like(value) if value.ndim > 1 else value
-        for name, value in learned_part(build_refining(spec)).state_dict().items()
+        for name, value in get_trainable_part(build_refiner(spec)).state_dict().items()
     }
-    run.save_weights(refined_weights(spec, coarse, refiner) if applied else coarse)
+    run.save_weights(merge_weights(spec, coarse, refiner) if applied else coarse)
     run.save_weights(refiner, run.weights.with_name("refiner.pt"))
     finding = RefinementFinding(applied=applied, dice_gain=0.1, interval=(0.0, 0.2), cases=9)
     write_trained(TrainedSpec(refinement=finding), folder)
-    network = refined_definition(spec) if applied else network_definition(spec, supervised=False)
-    parts = Parts(network, window_arguments(spec), SLICE_AXIS)
+    network = define_refined_network(spec) if applied else define_network(spec, supervised=False)
+    parts = Parts(network, get_window_arguments(spec), SLICE_AXIS)
     write_monai_bundle(folder, spec, parts, {"dice": {"liver": 0.5, "mean": 0.5}})
     return folder
 

@@ -1,4 +1,4 @@
-"""Intensity variations: shape, finiteness, determinism, and what each one keeps."""
+"""Augmentation of intensities: how often and how strongly, and what each transform keeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ import pytest
 import torch
 
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec
-from medseg.training.augmentation import augment_intensities
+from medseg.training.augmentation import (
+    augment_intensities,
+    draw_bias_field,
+    draw_blur,
+    draw_brightness,
+    draw_contrast,
+    draw_gamma,
+    draw_ghosting,
+    draw_low_resolution,
+    draw_noise,
+)
 
 KINDS = (
     "noise",
@@ -143,3 +153,65 @@ def test_ghosts_are_mild_copies_along_one_axis_and_keep_the_mean() -> None:
     assert (changed.any(dim=0).sum() == 1) != (changed.any(dim=1).sum() == 1)
     assert 0.65 < after[0, 0, 12, 12] < 1.0
     assert 0.005 < after.abs().flatten().sort().values[-2] < 0.35
+
+
+# --- what is drawn ---
+
+
+def drawn(draw: Any, shape: tuple[int, ...] = (2, 12, 10, 8), count: int = 200) -> list[Any]:
+    """Return the parameters of many draws."""
+    rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    return [draw(torch.Size(shape), rng, noise).keywords for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("draw", "name", "low", "high"),
+    [
+        (draw_noise, "share", 0.0, 0.3),
+        (draw_blur, "sigma", 0.5, 1.0),
+        (draw_brightness, "factor", 0.75, 1.25),
+        (draw_contrast, "factor", 0.75, 1.25),
+        (draw_gamma, "exponent", 0.7, 1.5),
+        (draw_ghosting, "strength", 0.05, 0.3),
+    ],
+)
+def test_strengths_fill_their_range(draw: Any, name: str, low: float, high: float) -> None:
+    values = [parameters[name] for parameters in drawn(draw)]
+    width = high - low
+    assert low <= min(values) < low + 0.05 * width
+    assert high - 0.05 * width < max(values) <= high
+
+
+def test_a_quarter_of_gamma_curves_are_of_the_inverted_image() -> None:
+    inverted = [parameters["is_inverted"] for parameters in drawn(draw_gamma, count=800)]
+    assert np.mean(inverted) == pytest.approx(0.25, abs=0.05)
+
+
+def test_a_bias_field_has_two_coefficients_for_each_axis() -> None:
+    coefficients = np.array([each["coefficients"] for each in drawn(draw_bias_field)])
+    assert coefficients.shape == (200, 3, 2)
+    assert coefficients.std(axis=0) == pytest.approx(np.full((3, 2), 0.25), rel=0.2)
+
+
+def test_low_resolution_keeps_half_of_the_voxels_or_more_and_flat_axes() -> None:
+    sizes = np.array([each["size"] for each in drawn(draw_low_resolution, (1, 12, 3, 1))])
+    assert sizes[:, 0].min() == 6
+    assert sizes[:, 0].max() == 12
+    assert sizes[:, 1].min() == 2
+    assert (sizes[:, 2] == 1).all()
+
+
+def test_ghosts_lie_along_axes_with_more_lines_than_ghosts() -> None:
+    for parameters in drawn(draw_ghosting, (2, 4, 12, 1)):
+        assert 2 <= parameters["every"] <= 5
+        assert parameters["axis"] == 2 or (parameters["axis"] == 1 and parameters["every"] < 4)
+    axes = {parameters["axis"] for parameters in drawn(draw_ghosting, (1, 9, 9, 9))}
+    assert axes == {1, 2, 3}
+
+
+def test_noise_follows_the_spread_of_the_image() -> None:
+    before = images((1, 1, 24, 24, 24))
+    noise = vary(before, only("noise")) - before
+    louder = vary(10 * before, only("noise")) - 10 * before
+    assert torch.allclose(louder, 10 * noise, atol=1e-3)
+    assert 0 < float(noise.std()) <= 0.3 * float(before.std()) * 1.05

@@ -12,7 +12,7 @@ import torch
 from support.bundles import NESTED, made_spec
 from support.plugins import install_package, site  # noqa: F401
 
-from medseg.bundle.bundle import parse_spec, spec_json
+from medseg.bundle.bundle import format_spec, parse_spec
 from medseg.errors import BundleError
 from medseg.testing.losses import LossContract
 from medseg.training.losses import (
@@ -278,7 +278,7 @@ def test_a_bundle_may_name_the_loss_of_an_installed_package() -> None:
     total = loss([logits], torch.ones(1, 1, 4, 4).long())
     assert total.item() == pytest.approx(1 - 1 / 9)
     assert loss.parts["overlap"].item() == pytest.approx(1 / 9)
-    assert parse_spec(json.loads(spec_json(spec))).training == spec.training
+    assert parse_spec(json.loads(format_spec(spec))).training == spec.training
 
 
 @pytest.mark.usefixtures("tversky")
@@ -300,9 +300,9 @@ def test_a_loss_that_is_not_installed_is_refused_with_those_that_are() -> None:
 
 
 def test_a_bundle_that_names_no_loss_keeps_its_json() -> None:
-    assert "loss" not in json.loads(spec_json(made_spec()))["training"]
+    assert "loss" not in json.loads(format_spec(made_spec()))["training"]
     named = made_spec(training={"loss": "dice_ce"})
-    assert spec_json(named) == spec_json(made_spec())
+    assert format_spec(named) == format_spec(made_spec())
 
 
 def test_each_level_is_scored_with_the_weight_of_its_depth() -> None:

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from support.bundles import NESTED, made_spec
 
-from medseg.bundle.spec import CalibrationSpec, LargestDecision, LargestFinding, QualityFinding
+from medseg.bundle.spec import (
+    CalibrationSpec,
+    KeepLargestDecision,
+    KeepLargestFinding,
+    QualityFinding,
+)
 from medseg.metrics.metrics import CaseScores, score_case
 from medseg.metrics.statistics import compute_statistics
 from medseg.training.keep_largest import CaseResults, HeldOutResults
@@ -39,7 +44,7 @@ REPORT = TrainingReport(
     training_cases=16,
     validation_cases=2,
     best_step=300,
-    fingerprint="abc123",
+    content_hash="abc123",
     provenance={"version.torch": "2.13.0", "git": ""},
     held_out=results_of(scored()),
 )
@@ -48,7 +53,7 @@ UNSCORED = TrainingReport(
     training_cases=5,
     validation_cases=0,
     best_step=4,
-    fingerprint="x",
+    content_hash="x",
     provenance={},
 )
 
@@ -148,10 +153,10 @@ def test_the_parent_and_what_was_taken_over_are_named() -> None:
 
 
 def test_decisions_on_connected_components_have_their_figures() -> None:
-    decision = LargestDecision(
+    decision = KeepLargestDecision(
         kept=True, dice_before=0.8, dice_after=0.85, cases=9, better=6, worse=1
     )
-    finding = LargestFinding(labels={"li|ver": decision})
+    finding = KeepLargestFinding(labels={"li|ver": decision})
     card = model_card(made_spec(), replace(REPORT, keep_largest=finding))
     assert "## Postprocessing" in card
     assert "li\\|ver: only the largest connected component is kept (Dice 0.8000" in card

@@ -90,6 +90,21 @@ def test_steps_items_and_seeds_differ() -> None:
     assert not torch.equal(other.batch(1)["image"], seen[0])
 
 
+def test_intensities_are_changed_anew_at_every_step_and_in_every_process() -> None:
+    # Patches are the whole case, so that their intensities alone can differ.
+    case = made_case(np.ones((8, 8, 8)), np.ones((1, 8, 8, 8)))
+    brighter = NONE.model_copy(update={"brightness": 1.0})
+    training = training_of(batch_size=4, augmentation=brighter)
+    factors = []
+    for rank in (0, 1):
+        batches = batches_of([case], training, group=ProcessGroup(rank, 2))
+        for step in range(1, 6):
+            factors += [float(image.mean()) for image in batches.batch(step)["image"]]
+    assert len({round(factor, 6) for factor in factors}) == len(factors) == 20
+    other = batches_of([case], training.model_copy(update={"seed": 1}))
+    assert float(other.batch(1)["image"][0].mean()) not in factors
+
+
 def test_patches_of_one_case_in_one_batch_differ() -> None:
     batch = batches_of(CASES[:1], training_of(batch_size=4, foreground_share=0.0)).batch(1)
     pairs = itertools.combinations(batch["image"], 2)
@@ -141,7 +156,7 @@ def test_a_plain_crop_is_voxels_of_the_case_as_they_are(
     placement = draw_placement(
         case, patch, MIRRORED if mirror else NONE, rng, foreground=rng.random() < 0.5, dims=3
     )
-    assert placement.is_plain
+    assert placement.is_crop
     image, label = extract_patch(case, patch, placement, padding=-1)
     assert image.shape == (1, *patch)
     assert label.shape == (1, *patch)
@@ -328,7 +343,7 @@ def test_a_case_without_labels_gives_patches_all_the_same() -> None:
     assert batches.batch(1)["label"].sum() == 0
 
 
-def test_patches_come_from_where_somebody_annotated() -> None:
+def test_patches_are_centred_on_voxels_that_are_not_ignored() -> None:
     label = np.full((40, 40, 40), 3, np.uint8)
     label[20:23, 8:10, 30:33] = 0
     case = made_case(label)

@@ -107,7 +107,7 @@ def _read_objects(skipped: Iterable[SkippedFile], listing: CaseListing) -> Itera
     for file in skipped:
         where = file.file.relative_to(listing.origin).as_posix()
         if file.is_damaged:
-            listing.faults.append(Fault(where, file.reason))
+            listing.faults.append(Fault(where, file.reason, file.detail))
             continue
         if file.reason == NOT_DICOM:
             continue

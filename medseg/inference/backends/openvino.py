@@ -19,8 +19,8 @@ from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError, MedsegError, MissingExtraError, OutputError
 from medseg.inference.backends.exported import ExportedNetworks, StaleExportError, find_exported
-from medseg.networks.loading import answer_of, load_network
-from medseg.networks.unet import Finest
+from medseg.networks.loading import get_output_layout, load_network
+from medseg.networks.unet import FinestLevel
 
 INPUT, OUTPUT = "image", "scores"
 """What a network's ends are called in exported files."""
@@ -76,7 +76,7 @@ class OpenVinoBackend:
         exported = _find_current_export(bundle)
         if exported is not None:
             return load_exported(exported, bundle, files, precision)
-        channels = answer_of(bundle).channels
+        channels = get_output_layout(bundle).channels
         networks = [load_network(bundle, file) for file in files]
         models = [convert(network, bundle.spec, channels) for network in networks]
         return [OpenVinoMember(model, precision) for model in models]
@@ -233,7 +233,7 @@ def _traced(network: nn.Module, shape: Sequence[int]) -> Any:
         # Of sizes taken for constants, which they are here; and that tracing is no longer new.
         warnings.simplefilter("ignore")
         image = torch.zeros(*shape)
-        return torch.jit.trace(Finest(network), image, check_trace=False)  # type: ignore[no-untyped-call]
+        return torch.jit.trace(FinestLevel(network), image, check_trace=False)  # type: ignore[no-untyped-call]
 
 
 def write_model(model: Any, file: Path) -> None:

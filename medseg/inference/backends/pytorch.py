@@ -12,7 +12,7 @@ from torch import nn
 
 from medseg.bundle.bundle import Bundle
 from medseg.networks.loading import load_network
-from medseg.networks.unet import levels_of
+from medseg.networks.unet import list_levels
 
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -69,7 +69,7 @@ class TorchMember:
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, channels, *size)`` to scores ``(batch, classes, *size)``."""
         given = windows.contiguous(memory_format=self._layout)
-        return levels_of(self._network(given))[0]
+        return list_levels(self._network(given))[0]
 
 
 def _best_layout(

@@ -14,18 +14,18 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec
-from medseg.interop.monai_bundle.inference import inference_config
-from medseg.interop.monai_bundle.metadata import inert, metadata
+from medseg.interop.monai_bundle.inference import build_inference_config
+from medseg.interop.monai_bundle.metadata import build_metadata, make_inert
 from medseg.interop.monai_bundle.parts import Parts
-from medseg.interop.monai_bundle.training import train_config
+from medseg.interop.monai_bundle.training import build_train_config
 from medseg.preprocessing.transforms import AboveThreshold
 
 __all__ = [
     "Parts",
-    "inert",
-    "inference_config",
-    "metadata",
-    "train_config",
+    "build_inference_config",
+    "build_metadata",
+    "build_train_config",
+    "make_inert",
     "write_monai_bundle",
 ]
 
@@ -53,11 +53,11 @@ def write_monai_bundle(
         OutputError: If a file cannot be written.
     """
     configs = {
-        "metadata": metadata(spec, parts, scores),
-        "inference": inference_config(spec, parts, members),
+        "metadata": build_metadata(spec, parts, scores),
+        "inference": build_inference_config(spec, parts, members),
     }
     if spec.training.loss == DEFAULT_LOSS:
-        configs["train"] = train_config(spec, parts)
+        configs["train"] = build_train_config(spec, parts)
     for name, config in configs.items():
         text = json.dumps(config, indent=4, default=_encode)
         write_atomically(folder / "configs" / f"{name}.json", text + "\n")

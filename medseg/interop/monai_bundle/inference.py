@@ -19,7 +19,7 @@ from medseg.interop.monai_bundle.parts import (
 from medseg.preprocessing.transforms import IMAGE, Step
 
 
-def inference_config(
+def build_inference_config(
     spec: BundleSpec, parts: Parts, members: Sequence[str] = ("model.pt",)
 ) -> Config:
     """Return the content of ``inference.json``: a folder of scans in, label maps out.

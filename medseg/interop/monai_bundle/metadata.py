@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec, MonaiNetworkSpec
+from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec, NamedNetworkSpec
 from medseg.interop.monai_bundle.parts import Config, Parts
 from medseg.preprocessing.transforms import IMAGE
 
@@ -18,20 +18,26 @@ META_SCHEMA = (
 )
 
 
-def inert(text: str) -> str:
+def make_inert(text: str) -> str:
     """Return text that MONAI's config parser takes for nothing but text."""
     text = re.sub(r"^[\s$%@]+", "", text).replace("@", " at ").replace("::", ": ")
     # "%#" asks for another field of the config; "#" alone is read as "::" but asks for nothing.
     return re.sub(r"%(?=[:#])", "% ", text)
 
 
-def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, float]]) -> Config:
+def build_metadata(
+    spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, float]]
+) -> Config:
     """Return the content of ``metadata.json``."""
-    classes = {"0": "background"} | {str(la.index): inert(la.name.lower()) for la in spec.label_set}
+    classes = {"0": "background"} | {
+        str(la.index): make_inert(la.name.lower()) for la in spec.label_set
+    }
     channels = classes
     if spec.regions:
-        channels = {str(one.channel): inert(one.name.lower()) for one in spec.label_set.regions}
-    modality = inert("/".join(dict.fromkeys(channel.modality for channel in spec.channels)))
+        channels = {
+            str(one.channel): make_inert(one.name.lower()) for one in spec.label_set.regions
+        }
+    modality = make_inert("/".join(dict.fromkeys(channel.modality for channel in spec.channels)))
     return {
         "schema": META_SCHEMA,
         "version": spec.version,
@@ -41,12 +47,12 @@ def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, f
         "numpy_version": _version("numpy"),
         "required_packages_version": {name: _version(name) for name in _packages(spec)},
         "name": spec.name,
-        "task": inert(spec.description) or spec.name,
-        "description": inert(spec.description) or spec.name,
-        "authors": inert(spec.authors),
-        "copyright": inert(spec.licence),
+        "task": make_inert(spec.description) or spec.name,
+        "description": make_inert(spec.description) or spec.name,
+        "authors": make_inert(spec.authors),
+        "copyright": make_inert(spec.licence),
         "data_type": "pillow" if spec.preprocessing.input == "picture" else "nibabel",
-        "image_classes": inert(", ".join(channel.name for channel in spec.channels)),
+        "image_classes": make_inert(", ".join(channel.name for channel in spec.channels)),
         "label_classes": json.dumps(classes),
         "pred_classes": json.dumps(classes),
         "eval_metrics": {
@@ -54,8 +60,8 @@ def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, f
             for name, values in scores.items()
             if math.isfinite(values["mean"])  # JSON knows no NaN
         },
-        "intended_use": inert(spec.intended_use),
-        "references": [inert(reference) for reference in spec.references],
+        "intended_use": make_inert(spec.intended_use),
+        "references": [make_inert(reference) for reference in spec.references],
         "network_data_format": {
             "inputs": {
                 IMAGE: _tensor(
@@ -63,7 +69,7 @@ def metadata(spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, f
                     len(spec.channels),
                     parts,
                     "magnitude",
-                    {str(n): inert(channel.name) for n, channel in enumerate(spec.channels)},
+                    {str(n): make_inert(channel.name) for n, channel in enumerate(spec.channels)},
                 )
             },
             "outputs": {"pred": _tensor(modality, len(channels), parts, "segmentation", channels)},
@@ -90,7 +96,7 @@ def _packages(spec: BundleSpec) -> list[str]:
     """Name what the configs need besides MONAI, torch and numpy."""
     reader = "pillow" if spec.preprocessing.input == "picture" else "nibabel"
     components = ["scikit-image"] if spec.inference.keep_largest else []
-    transformers = ["einops"] if isinstance(spec.network, MonaiNetworkSpec) else []
+    transformers = ["einops"] if isinstance(spec.network, NamedNetworkSpec) else []
     return [reader, "pytorch-ignite", *components, *transformers]
 
 

@@ -19,7 +19,7 @@ from medseg.labels import LabelSet
 from medseg.preprocessing.transforms import IMAGE, LABEL, Step
 
 
-def train_config(spec: BundleSpec, parts: Parts) -> Config:
+def build_train_config(spec: BundleSpec, parts: Parts) -> Config:
     """Return the content of ``train.json``: plain training by stock MONAI on an MSD folder.
 
     It is what MONAI Label's own bundle app fine-tunes with. medseg trains by its own engine.

@@ -144,7 +144,7 @@ def _read_header_elements(path: Path) -> DicomHeader | None:
 def _refuse_named_dicom(path: Path) -> Header | None:
     if not has_dicom_suffix(path):
         return None
-    return _make_damaged(path, "it is called DICOM, but does not begin like DICOM")
+    return _make_damaged(path, "only its name is DICOM")
 
 
 def _refuse_prefixed(path: Path, reason: str, detail: str | None = None) -> Header | None:

@@ -14,7 +14,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
 from medseg.networks.devices import choose_precision
-from medseg.networks.inferers import Autocast, window_inferer
+from medseg.networks.inferers import Autocast, build_window_inferer
 
 MIN_CASES = 5
 """With fewer held-out cases an interval says nothing, and the coarse masks stay."""
@@ -39,7 +39,7 @@ def score_coarse_and_refined(
         nothing to score are left out.
     """
     precision = choose_precision(spec.training.precision, device)
-    infer = Autocast(window_inferer(spec), device, precision)
+    infer = Autocast(build_window_inferer(spec), device, precision)
     network = network.to(device).eval()
     pairs = []
     for case in cases:

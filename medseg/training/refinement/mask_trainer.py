@@ -20,8 +20,8 @@ from monai.utils import AdversarialIterationEvents, AdversarialKeys, CommonKeys
 from torch import nn
 
 from medseg.errors import TrainingError
-from medseg.networks.inferers import training_inferer
-from medseg.networks.unet import levels_of
+from medseg.networks.inferers import build_training_inferer
+from medseg.networks.unet import list_levels
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.refinement.critic_trainer import CriticTrainer
 from medseg.training.refinement.mask_pool import NETWORK_INPUT
@@ -73,7 +73,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
             d_network=critic.network if critic else None,
             d_optimizer=critic.optimizer if critic else None,
             d_loss_function=critic.discriminator_loss if critic else None,
-            g_inferer=training_inferer(device, precision),
+            g_inferer=build_training_inferer(device, precision),
             train_handlers=handlers,
             decollate=False,
             optim_set_to_none=True,
@@ -122,7 +122,7 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         state = self.state
         state.g_network.train()
         state.g_optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-        levels = levels_of(self.g_inferer(network_input, state.g_network))
+        levels = list_levels(self.g_inferer(network_input, state.g_network))
         made = levels[0].float().softmax(dim=1)
         state.output[CommonKeys.PRED] = levels[0]
         self.fire_event(IterationEvents.FORWARD_COMPLETED)

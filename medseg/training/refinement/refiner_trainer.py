@@ -11,7 +11,7 @@ from medseg.bundle.spec import BundleSpec, RefinementSpec, TrainingSpec
 from medseg.bundle.weights import Weights
 from medseg.errors import CheckpointError
 from medseg.events import Listener
-from medseg.networks.refiner import build_refining, learned_part
+from medseg.networks.refiner import build_refiner, get_trainable_part
 from medseg.networks.training_precision import choose_training_precisions
 from medseg.training.handlers import (
     EverySteps,
@@ -60,8 +60,8 @@ class RefinerTrainer:
         self._schedule = _refiner_schedule(spec, refinement)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.training.seed)
-            self.refining = build_refining(spec).to(device)
-        learned = learned_part(self.refining).parameters()
+            self.refining = build_refiner(spec).to(device)
+        learned = get_trainable_part(self.refining).parameters()
         self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
         self._loss = _refiner_loss(spec, refinement)
         self.critic: CriticTrainer | None = None
@@ -127,7 +127,7 @@ class RefinerTrainer:
     @property
     def weights(self) -> Weights:
         """The weights that inference needs: those of the refiner and its scale."""
-        return learned_part(self.refining).state_dict()
+        return get_trainable_part(self.refining).state_dict()
 
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs: tensors and plain values only."""
@@ -150,7 +150,7 @@ class RefinerTrainer:
             CheckpointError: If it belongs to another refiner.
         """
         try:
-            learned_part(self.refining).load_state_dict(state["refiner"])
+            get_trainable_part(self.refining).load_state_dict(state["refiner"])
             self._optimizer.load_state_dict(state["optimizer"])
             if self.critic is not None:
                 self.critic.restore(state["opponent"])

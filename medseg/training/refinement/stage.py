@@ -23,10 +23,10 @@ from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.networks.refiner import (
     build_refined,
-    coarse_weights,
+    define_refined_network,
     load_refined,
-    refined_definition,
-    refined_weights,
+    merge_weights,
+    select_coarse_weights,
 )
 from medseg.networks.unet import build_network
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -117,7 +117,7 @@ class RefinerStage:
             steps=self.steps,
             end=self._spec.training.steps + self.steps,
         )
-        network = refined_definition(self._spec) if finding.applied else None
+        network = define_refined_network(self._spec) if finding.applied else None
         return StageResult(
             trained={"refinement": finding},
             network=network,
@@ -128,7 +128,7 @@ class RefinerStage:
         spec = self._spec
         files = [context.folder.snapshot(step) for step in self.snapshot_steps]
         weights = [load_weights(file) for file in files if file.is_file()]
-        weights.append(coarse_weights(load_weights(context.folder.weights)))
+        weights.append(select_coarse_weights(load_weights(context.folder.weights)))
         pool = MaskPool(
             spec,
             self._refinement.bank,
@@ -142,7 +142,7 @@ class RefinerStage:
 
     def _decide(self, refiner: Weights, context: StageContext) -> RefinementFinding:
         network = build_refined(self._spec, both=True)
-        load_refined(network, coarse_weights(load_weights(context.folder.weights)), refiner)
+        load_refined(network, select_coarse_weights(load_weights(context.folder.weights)), refiner)
         notify(context.listeners, Progress("comparing refined masks", 0, 1))
         pairs = score_coarse_and_refined(self._spec, network, context.validation, context.device)
         finding = decide_acceptance(pairs)
@@ -219,11 +219,11 @@ def _save_networks(
     folder.save_weights(trainer.weights, folder.weights.with_name(REFINER_FILE))
     if trainer.critic is not None:
         _save_critic(trainer.critic, folder)
-    coarse = coarse_weights(load_weights(folder.weights))
+    coarse = select_coarse_weights(load_weights(folder.weights))
     # Written even if it stays coarse: an interrupted end may have left the refined one.
     used: Mapping[str, torch.Tensor] = coarse
     if finding.applied:
-        used = refined_weights(spec, coarse, trainer.weights)
+        used = merge_weights(spec, coarse, trainer.weights)
     folder.save_weights(used)
 
 

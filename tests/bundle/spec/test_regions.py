@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.bundles import NESTED, content, made_spec
 
-from medseg.bundle.bundle import parse_spec, spec_json
+from medseg.bundle.bundle import format_spec, parse_spec
 from medseg.errors import BundleError
 from medseg.labels import Region
 
@@ -45,7 +45,7 @@ def test_without_regions_each_label_is_one() -> None:
 
 def test_a_bundle_with_regions_is_written_and_read_again() -> None:
     spec = made_spec(**NESTED)
-    again = parse_spec(json.loads(spec_json(spec)))
+    again = parse_spec(json.loads(format_spec(spec)))
     assert again.regions == spec.regions
     assert again.label_set == spec.label_set
 
@@ -90,7 +90,7 @@ def test_two_labels_may_be_one_region_that_says_which_it_paints() -> None:
         (
             [region("whole", "edema", "core", "enhancing", paints="liver"), *NESTED["regions"][1:]],
             "regions.0.paints",
-            "no label of whole",
+            "not a label of whole",
         ),
         # The smaller one first: the larger is painted over it.
         (

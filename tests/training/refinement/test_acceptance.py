@@ -8,7 +8,7 @@ import torch
 from support.bundles import made_spec
 from support.cases import balls, made_case
 
-from medseg.networks.refiner import build_refined, learned_part
+from medseg.networks.refiner import build_refined, get_trainable_part
 from medseg.training.refinement.acceptance import (
     MIN_CASES,
     decide_acceptance,
@@ -51,7 +51,7 @@ def test_both_masks_of_a_case_are_scored() -> None:
     same = score_coarse_and_refined(spec, network, cases, torch.device("cpu"))
     assert len(same) == 2
     assert all(coarse == refined for coarse, refined in same)
-    for parameter in learned_part(network[1]).parameters():
+    for parameter in get_trainable_part(network[1]).parameters():
         torch.nn.init.normal_(parameter)
     changed = score_coarse_and_refined(spec, network, cases, torch.device("cpu"))
     assert [one for one, _ in changed] == [one for one, _ in same]

@@ -41,7 +41,7 @@ from medseg.datasets.integrity import open_case
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
-from medseg.networks.inferers import window_inferer
+from medseg.networks.inferers import build_window_inferer
 from medseg.networks.refiner import build_refined, load_refined
 from medseg.networks.unet import build_network
 from medseg.preprocessing.grid import NetworkInput, compute_network_grid
@@ -262,7 +262,7 @@ class Ablation:
         self, answers: Mapping[str, Answers], image: Volume, reference: Array
     ) -> dict[str, Made]:
         grid = compute_network_grid(image, self.spec.preprocessing)
-        truth = resample_nearest(grid.crop(reference[None])[0], grid.there)
+        truth = resample_nearest(grid.crop(reference[None])[0], grid.scan_to_network)
         sees = NetworkInput(self.spec)(image, grid)
         return {name: answer(sees, truth) for name, answer in answers.items()}
 
@@ -298,7 +298,7 @@ class Answers:
     def __init__(
         self, spec: BundleSpec, networks: Sequence[torch.nn.Module], chosen: int = 0
     ) -> None:
-        self._spec, self._infer, self._chosen = spec, window_inferer(spec), chosen
+        self._spec, self._infer, self._chosen = spec, build_window_inferer(spec), chosen
         self._networks = [network.eval() for network in networks]
 
     def __call__(self, image: torch.Tensor, truth: Array) -> Made:
