@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from medseg.datasets.layouts.bids_names import LABEL, BidsFile
 from medseg.datasets.layouts.contract import CaseListing
-from medseg.datasets.layouts.label_names import find_known, normalize_name, select_labels
+from medseg.datasets.layouts.label_names import (
+    find_known,
+    normalize_name,
+    number_names,
+    select_labels,
+)
 from medseg.datasets.mask_files import MaskFiles
 from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError, ScanError
@@ -64,7 +69,7 @@ def choose_mask_values(
             "of the latter mean; add a dseg.tsv with the columns index and name",
             source=listing.origin,
         )
-    return _number_names(names, listing.label_names)
+    return number_names(names, listing.label_names)
 
 
 def _label_names(masks: Sequence[Sequence[BidsFile]]) -> list[str]:
@@ -82,14 +87,6 @@ def _are_told_by_name(
     differ = len({normalize_name(name) for name in names}) > 1
     has_wanted = bool(find_known(names, wanted)) or not wanted
     return differ and has_wanted
-
-
-def _number_names(names: Sequence[str], label_names: Mapping[int, str]) -> dict[str, int]:
-    """Give each name a value: that which label maps have for it, or the next free one."""
-    known = {normalize_name(name): value for value, name in label_names.items()}
-    for name in names:
-        known.setdefault(normalize_name(name), max(known.values(), default=0) + 1)
-    return {name: known[normalize_name(name)] for name in names}
 
 
 def join_masks(labels: Sequence[BidsFile], values: Mapping[str, int]) -> MaskFiles:
