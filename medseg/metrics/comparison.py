@@ -96,9 +96,12 @@ def bootstrap_interval_over_labels(values: Sequence[Sequence[float]]) -> Interva
     if len(table) < 2:
         return Interval(math.nan, math.nan)
     rng = np.random.default_rng(_SEED)
-    means = [_resample_means(table, rng) for _ in range(RESAMPLES // _CHUNK)]
+    chunks = []
+    for _ in range(RESAMPLES // _CHUNK):
+        chunks.append(_resample_means(table, rng))
+    means = np.concatenate(chunks)
     edge = (1 - COVERAGE) / 2
-    low, high = np.quantile(np.concatenate(means), (edge, 1 - edge))
+    low, high = np.quantile(means, (edge, 1 - edge))
     return Interval(float(low), float(high))
 
 

@@ -62,10 +62,11 @@ def count_confusion(rows: Array, columns: Array, classes: int) -> Counts:
     # A few slices at a time: numpy counts in 8-byte copies of what it is given.
     slices = max(1, len(counts) // rows[..., 0].size)
     for k in range(0, rows.shape[2], slices):
-        row = rows[..., k : k + slices].astype(np.int64)
-        column = columns[..., k : k + slices]
-        pairs = row * classes + column
-        counts += np.bincount(pairs.ravel(order="K"), minlength=len(counts))
+        slab = slice(k, k + slices)
+        row = rows[..., slab].astype(np.int64)
+        pairs = row * classes + columns[..., slab]
+        voxels = pairs.ravel(order="K")
+        counts += np.bincount(voxels, minlength=len(counts))
     return counts.reshape(classes, classes)
 
 

@@ -276,15 +276,24 @@ def _conformal_margin(table: _Table, coverage: float) -> float:
 
 def _predict_left_out(table: _Table) -> Numbers:
     """Predict the Dice of each result by a regression that has not seen its case."""
-    number_of = {case: number for number, case in enumerate(dict.fromkeys(table.cases))}
-    split_of = np.array([number_of[case] % _SPLITS for case in table.cases])
+    split_of = _split_cases(table.cases)
     expected = np.empty_like(table.scores)
     for split in range(_SPLITS):
         left_out = split_of == split
-        if left_out.any():
-            knots = _fit_isotonic(table.scores[~left_out], table.dice[~left_out])
-            expected[left_out] = np.interp(table.scores[left_out], *knots)
+        if not left_out.any():
+            continue
+        seen = ~left_out
+        scores, dice = _fit_isotonic(table.scores[seen], table.dice[seen])
+        expected[left_out] = np.interp(table.scores[left_out], scores, dice)
     return expected
+
+
+def _split_cases(cases: Sequence[str]) -> npt.NDArray[np.int_]:
+    """Return the split of each result: those of one case are in the same one."""
+    split_of_case: dict[str, int] = {}
+    for case in cases:
+        split_of_case.setdefault(case, len(split_of_case) % _SPLITS)
+    return np.array([split_of_case[case] for case in cases])
 
 
 def _fit_isotonic(scores: Numbers, dice: Numbers) -> tuple[Numbers, Numbers]:
@@ -297,22 +306,23 @@ def _fit_isotonic(scores: Numbers, dice: Numbers) -> tuple[Numbers, Numbers]:
     fit = isotonic_regression(means, weights=weights)
     first_of_step = fit.blocks[:-1]
     step_weights = np.add.reduceat(weights, first_of_step)
-    centres = np.add.reduceat(points * weights, first_of_step) / step_weights
+    step_sums = np.add.reduceat(points * weights, first_of_step)
     values = np.clip(fit.x[first_of_step], 0, 1)
-    # No two knots at one score, and none at the ends, which are added below.
+    return _add_ends(step_sums / step_weights, values)
+
+
+def _add_ends(centres: Numbers, values: Numbers) -> tuple[Numbers, Numbers]:
+    """Add knots at scores 0 and 1 to those of a rising curve."""
+    # No two knots at one score, and none at the ends.
     is_new = np.concatenate([[True], np.diff(centres) > 1e-9])
     is_inside = (centres > 1e-6) & (centres < 1)
     keep = is_new & is_inside
     centres = centres[keep]
     values = values[keep]
-    top = _value_at_one(centres, values)
-    knots = np.concatenate([[0.0], centres, [1.0]])
-    values = np.concatenate([[0.0], values, [top]])
-    return knots, np.maximum.accumulate(values)
-
-
-def _value_at_one(centres: Numbers, values: Numbers) -> float:
-    """Return the Dice at score 1: beyond the scores seen it rises as the score does, up to 1."""
-    if not len(centres):
-        return 1.0
-    return min(1.0, float(values[-1] + (1 - centres[-1])))
+    top = 1.0
+    if len(centres):
+        # Beyond the scores seen, Dice rises as the score does.
+        top = min(1.0, float(values[-1] + (1 - centres[-1])))
+    scores = np.concatenate([[0.0], centres, [1.0]])
+    dice = np.concatenate([[0.0], values, [top]])
+    return scores, np.maximum.accumulate(dice)

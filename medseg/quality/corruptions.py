@@ -63,9 +63,10 @@ def _corrupt_channel(
     smallest_width = 1e-6 * max(abs(float(high)), 1.0)
     width = np.float32(max(float(high - low), smallest_width))
     offset = np.float32(low)
-    image = ((channel.astype(np.float32) - offset) / width).astype(np.float32)
-    corrupted = corruption(image, severity, rng)
-    return (corrupted * width + offset).astype(np.float32)
+    image = (channel.astype(np.float32) - offset) / width
+    corrupted = corruption(image.astype(np.float32), severity, rng)
+    restored = corrupted * width + offset
+    return restored.astype(np.float32)
 
 
 def _noise(image: Image, severity: float, rng: np.random.Generator) -> Image:
@@ -104,8 +105,12 @@ def _low_resolution(image: Image, severity: float, rng: np.random.Generator) -> 
 def _ghosting(image: Image, severity: float, rng: np.random.Generator) -> Image:
     long_axes = [axis for axis, length in enumerate(image.shape) if length > 1]
     axis = int(rng.choice(long_axes or [0]))
-    every = int(rng.integers(2, 5))
-    ghosted = intensity.ghosting(_to_tensor(image), axis + 1, every, strength=0.9 * severity)
+    ghosted = intensity.ghosting(
+        _to_tensor(image),
+        axis=axis + 1,  # behind that of the channels
+        every=int(rng.integers(2, 5)),
+        strength=0.9 * severity,
+    )
     return _to_array(ghosted)
 
 

@@ -37,19 +37,25 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
     offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    dims = image.ndim - 1
-    convolve = functional.conv3d if dims == 3 else functional.conv2d
     blurred = image[:, None]
-    for axis in range(dims):
-        shape = [1] * (dims + 2)
-        shape[axis + 2] = len(kernel)
-        # Torch wants the padding of the last axis first, before and behind.
-        padding = [0] * (2 * dims)
-        first = 2 * (dims - 1 - axis)
-        padding[first : first + 2] = [radius, radius]
-        padded = functional.pad(blurred, padding, mode="replicate")
-        blurred = convolve(padded, kernel.reshape(shape))
+    for axis in range(2, blurred.ndim):
+        blurred = _convolve(blurred, kernel, axis)
     return blurred[:, 0]
+
+
+def _convolve(images: torch.Tensor, kernel: torch.Tensor, axis: int) -> torch.Tensor:
+    """Convolve ``(batch, 1, *size)`` along one axis; borders are replicated."""
+    dims = images.ndim - 2
+    radius = len(kernel) // 2
+    shape = [1] * images.ndim
+    shape[axis] = len(kernel)
+    # Torch wants the padding of the last axis first, before and behind.
+    padding = [0] * (2 * dims)
+    first = 2 * (images.ndim - 1 - axis)
+    padding[first : first + 2] = [radius, radius]
+    padded = functional.pad(images, padding, mode="replicate")
+    convolve = functional.conv3d if dims == 3 else functional.conv2d
+    return convolve(padded, kernel.reshape(shape))
 
 
 def bias_field(
@@ -86,9 +92,10 @@ def contrast(image: torch.Tensor, factor: float) -> torch.Tensor:
     """Spread intensities about each channel's mean by a factor; they stay in their range."""
     space = tuple(range(1, image.ndim))
     mean = image.mean(dim=space, keepdim=True)
+    spread = (image - mean) * factor + mean
     low = image.amin(dim=space, keepdim=True)
     high = image.amax(dim=space, keepdim=True)
-    return torch.clamp((image - mean) * factor + mean, min=low, max=high)
+    return torch.clamp(spread, min=low, max=high)
 
 
 def low_resolution(

@@ -118,15 +118,19 @@ class DeepSupervisionLoss(nn.Module):
         Returns:
             The loss, a scalar.
         """
+        all_terms = [self._score_level(logits, label) for logits in levels]
+        finest = all_terms[0].parts
+        self.parts = {name: part.detach() for name, part in finest.items()}
         weights = [2.0**-depth for depth in range(len(levels))]
         total = levels[0].new_zeros((), dtype=torch.float32)
-        for depth, logits in enumerate(levels):
-            # Probabilities and sums in half precision lose small structures.
-            terms = self._loss(logits.float(), _resize_label(label, logits.shape[2:]))
-            if depth == 0:
-                self.parts = {name: part.detach() for name, part in terms.parts.items()}
-            total = total + weights[depth] / sum(weights) * terms.total
+        for weight, terms in zip(weights, all_terms, strict=True):
+            total = total + weight / sum(weights) * terms.total
         return total
+
+    def _score_level(self, logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
+        label = _resize_label(label, logits.shape[2:])
+        # Probabilities and sums in half precision lose small structures.
+        return self._loss(logits.float(), label)
 
 
 class DiceCELoss:
@@ -199,16 +203,31 @@ class RegionDiceCELoss:
         """Score the logits of one level; see ``LevelLoss``."""
         membership = self._membership.to(logits.device)
         target = membership[label[:, 0]].movedim(-1, 1)
-        known = torch.ones_like(label, dtype=logits.dtype)
-        ignore_index = self._context.labels.ignore_index
-        if ignore_index is not None:
-            known = (label != ignore_index).to(logits.dtype)
+        known = self._find_known(label).to(logits.dtype)
         dice = self._dice(logits.sigmoid() * known, target)
-        entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-        voxel_axes = (0, *range(2, logits.ndim))
-        by_region = (entropy * known).sum(dim=voxel_axes) / known.sum().clamp(min=1)
-        ce = (by_region * self._region_weights.to(logits.device)).mean()
+        ce = self._cross_entropy(logits, target, known)
         return _weigh_terms(dice, ce, self._context)
+
+    def _find_known(self, label: torch.Tensor) -> torch.Tensor:
+        """Return which voxels count."""
+        ignore_index = self._context.labels.ignore_index
+        if ignore_index is None:
+            return torch.ones_like(label, dtype=torch.bool)
+        return label != ignore_index
+
+    def _cross_entropy(
+        self, logits: torch.Tensor, target: torch.Tensor, known: torch.Tensor
+    ) -> torch.Tensor:
+        entropy = functional.binary_cross_entropy_with_logits(
+            logits,
+            target,
+            reduction="none",
+        )
+        voxel_axes = (0, *range(2, logits.ndim))
+        sums = (entropy * known).sum(dim=voxel_axes)
+        by_region = sums / known.sum().clamp(min=1)
+        weights = self._region_weights.to(logits.device)
+        return (by_region * weights).mean()
 
 
 def _weigh_terms(dice: torch.Tensor, ce: torch.Tensor, context: LossContext) -> LossTerms:

@@ -30,6 +30,9 @@ Patch = tuple[int, int, int]
 Matrix = npt.NDArray[np.float64]
 """3×3, patch voxels → volume voxels."""
 
+Corner = npt.NDArray[np.int_]
+"""A voxel of a volume, which need not lie in it: x, y and z."""
+
 
 @dataclass(frozen=True, slots=True)
 class Placement:
@@ -283,10 +286,7 @@ def extract_patch(
         Image ``(channels, *patch)`` float32 by linear, and label ``(1, *patch)`` by nearest
         interpolation.
     """
-    half = (np.array(patch) - 1) / 2
-    reach = np.abs(placement.matrix) @ half
-    low = np.floor(placement.centre - reach).astype(int)
-    high = np.ceil(placement.centre + reach).astype(int) + 1
+    low, high = _find_box(patch, placement)
     image = _extract_box(case.image, low, high, padding).float()
     label = _extract_box(case.label, low, high, 0)
     if placement.is_crop:
@@ -294,43 +294,59 @@ def extract_patch(
         if not mirrored:
             return image, label
         return image.flip(mirrored), label.flip(mirrored)
-    grid = _sampling_grid(patch, placement, low, high).to(image.device)
+    grid = _sampling_grid(patch, placement, low, high)
+    grid = grid.to(image.device)
     # Torch pads with 0, so that the padding value is made 0 for it.
     image = _sample(image - padding, grid, "bilinear") + padding
-    return image, _sample(label.float(), grid, "nearest").to(label.dtype)
+    sampled = _sample(label.float(), grid, "nearest")
+    return image, sampled.to(label.dtype)
 
 
-def _extract_box(
-    array: torch.Tensor, low: npt.NDArray[np.int_], high: npt.NDArray[np.int_], fill: float
-) -> torch.Tensor:
+def _find_box(patch: Patch, placement: Placement) -> tuple[Corner, Corner]:
+    """Return the first voxel that a patch touches, and the one behind the last."""
+    half = (np.array(patch) - 1) / 2
+    reach = np.abs(placement.matrix) @ half
+    low = np.floor(placement.centre - reach)
+    high = np.ceil(placement.centre + reach) + 1
+    return low.astype(int), high.astype(int)
+
+
+def _extract_box(array: torch.Tensor, low: Corner, high: Corner, fill: float) -> torch.Tensor:
     """Return ``low ≤ x < high`` of ``(channels, x, y, z)``; outside the array is ``fill``."""
-    shape = np.array(array.shape[1:])
-    start = np.clip(low, 0, shape)
-    stop = np.clip(high, 0, shape)
-    box = array[:, start[0] : stop[0], start[1] : stop[1], start[2] : stop[2]]
-    before = np.maximum(-low, 0)
-    after = np.maximum(high - shape, 0)
-    if not (before.any() or after.any()):
-        return box
+    inside = [slice(None)]
     padding: list[int] = []
-    for axis in (2, 1, 0):  # torch wants the last axis first
-        padding += [int(before[axis]), int(after[axis])]
+    for axis, length in enumerate(array.shape[1:]):
+        start, stop = int(low[axis]), int(high[axis])
+        first = min(max(start, 0), length)
+        last = min(max(stop, 0), length)
+        inside.append(slice(first, last))
+        # Torch wants the padding of the last axis first.
+        padding = [max(-start, 0), max(stop - length, 0), *padding]
+    box = array[tuple(inside)]
+    if not any(padding):
+        return box
     return functional.pad(box, padding, value=fill)
 
 
 def _sampling_grid(
     patch: Patch,
     placement: Placement,
-    low: npt.NDArray[np.int_],
-    high: npt.NDArray[np.int_],
+    low: Corner,
+    high: Corner,
 ) -> torch.Tensor:
     """Return torch's sampling grid ``(1, *patch, 3)``, in its z, y, x order and −1…1 scale."""
-    axes = [torch.arange(size, dtype=torch.float64) - (size - 1) / 2 for size in patch]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-    positions = offsets @ torch.from_numpy(placement.matrix).T
-    positions = positions + torch.from_numpy(placement.centre - low)
-    last = torch.from_numpy(np.maximum(high - low - 1, 1).astype(float))
-    return (2 * positions / last - 1).flip(-1).float()[None]
+    axes = []
+    for size in patch:
+        axis = torch.arange(size, dtype=torch.float64)
+        axes.append(axis - (size - 1) / 2)
+    grid = torch.meshgrid(*axes, indexing="ij")
+    offsets = torch.stack(grid, dim=-1)
+    matrix = torch.from_numpy(placement.matrix)
+    middle = torch.from_numpy(placement.centre - low)
+    positions = offsets @ matrix.T + middle
+    last = np.maximum(high - low - 1, 1).astype(float)
+    scaled = 2 * positions / torch.from_numpy(last) - 1
+    return scaled.flip(-1).float()[None]
 
 
 def _sample(box: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:

@@ -216,24 +216,7 @@ def _make_stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
     highdicom copies geometry from such headers; real ones lack elements it needs, differ in
     digits it compares, or spread a series over several multi-frame files.
     """
-    first = source.slices[0].frame
-    step = np.diag([-1.0, -1.0, 1.0]) @ like.affine[:3, 2]
-    gap = abs(float(step @ first.normal))
-    common = Dataset()
-    common.update(source.compression)
-    common.SOPClassUID = CTImageStorage
-    common.StudyInstanceUID = source.study
-    common.SeriesInstanceUID = source.series
-    common.FrameOfReferenceUID = source.frame_of_reference
-    common.Rows = first.rows
-    common.Columns = first.columns
-    common.ImageOrientationPatient = _format_numbers(first.orientation.ravel())
-    common.PixelSpacing = _format_numbers(first.spacing)
-    common.SliceThickness = _format_number(first.thickness or gap)
-    if not (isinstance(like.header, Slices) and like.header.planes):
-        common.SpacingBetweenSlices = _format_number(gap)
-    for keyword in _EMPTY_KEYWORDS:
-        setattr(common, keyword, "")
+    common = _make_common_header(source, like)
     stand_ins = []
     for k, source_slice in enumerate(source.slices, start=1):
         ds = Dataset()
@@ -242,6 +225,30 @@ def _make_stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
         ds.ImagePositionPatient = _format_numbers(source_slice.frame.position)
         stand_ins.append(ds)
     return stand_ins
+
+
+def _make_common_header(source: DicomSource, like: Volume) -> Dataset:
+    """Return what the headers of all slices say."""
+    first = source.slices[0].frame
+    step = np.diag([-1.0, -1.0, 1.0]) @ like.affine[:3, 2]
+    gap = abs(float(step @ first.normal))
+    ds = Dataset()
+    ds.update(source.compression)
+    ds.SOPClassUID = CTImageStorage
+    ds.StudyInstanceUID = source.study
+    ds.SeriesInstanceUID = source.series
+    ds.FrameOfReferenceUID = source.frame_of_reference
+    ds.Rows = first.rows
+    ds.Columns = first.columns
+    ds.ImageOrientationPatient = _format_numbers(first.orientation.ravel())
+    ds.PixelSpacing = _format_numbers(first.spacing)
+    ds.SliceThickness = _format_number(first.thickness or gap)
+    is_uneven = isinstance(like.header, Slices) and like.header.planes
+    if not is_uneven:
+        ds.SpacingBetweenSlices = _format_number(gap)
+    for keyword in _EMPTY_KEYWORDS:
+        setattr(ds, keyword, "")
+    return ds
 
 
 def _format_numbers(numbers: Iterable[float]) -> list[str]:

@@ -181,9 +181,11 @@ class CriticTrainer:
         smoothing = self._refinement.critic.mask_smoothing
         known = label
         if self._ignore_index is not None:
-            known = label.masked_fill(label == self._ignore_index, 0)
-        one_hot = functional.one_hot(known[:, 0], self._classes).movedim(-1, 1).float()
-        masks = one_hot * (1 - smoothing) + smoothing / self._classes
+            is_ignored = label == self._ignore_index
+            known = label.masked_fill(is_ignored, 0)
+        one_hot = functional.one_hot(known[:, 0], self._classes)
+        certain = one_hot.movedim(-1, 1).float()
+        masks = certain * (1 - smoothing) + smoothing / self._classes
         return self._hide_ignored(masks, label)
 
     def _hide_ignored(self, masks: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from torch import nn
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, BundleSpec, MaskPoolSpec
 from medseg.networks.devices import choose_precision
 from medseg.networks.inferers import build_training_inferer
-from medseg.networks.unet import list_levels
+from medseg.networks.levels import list_levels
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.augmentation import augment_intensities
 from medseg.training.patches import PatchBatches
@@ -103,23 +103,34 @@ class MaskPool:
         logits = image.new_empty(len(image), classes, *image.shape[2:])
         items_of_network: dict[int, list[int]] = {}
         for item in range(len(image)):
-            rng = np.random.default_rng([self._spec.training.seed, step, item, _STREAM])
-            noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
+            rng, noise = self._seed_item(step, item)
             if rng.random() < self._pool.corrupted:
-                corrupted = augment_intensities(image[item][None], IMAGE_CORRUPTIONS, rng, noise)
-                image[item] = corrupted[0]
+                clean = image[item][None]
+                image[item] = augment_intensities(clean, IMAGE_CORRUPTIONS, rng, noise)[0]
             if rng.random() < self._pool.faulty:
-                known = self._clear_ignored(label[item, 0])
-                mask = corrupt_mask(known, classes, rng, noise)
+                true_mask = self._clear_ignored(label[item, 0])
+                mask = corrupt_mask(true_mask, classes, rng, noise)
                 logits[item] = soften_mask(mask, classes, rng)
             else:
                 network = self._choose_network(rng)
                 items_of_network.setdefault(network, []).append(item)
+        # All items of a network in one pass, which is faster than one by one.
         for network, items in items_of_network.items():
-            output = self._infer(image[items], self._networks[network])
-            logits[items] = list_levels(output)[0].float()
+            logits[items] = self._segment(image[items], network)
         network_input = torch.cat([image, logits], dim=1)
         return {IMAGE: image, LABEL: label, NETWORK_INPUT: network_input}
+
+    def _seed_item(self, step: int, item: int) -> tuple[np.random.Generator, torch.Generator]:
+        """Return the generators of an item: of its decisions, and of noise fields."""
+        rng = np.random.default_rng([self._spec.training.seed, step, item, _STREAM])
+        noise = torch.Generator(self._device)
+        noise.manual_seed(int(rng.integers(2**62)))
+        return rng, noise
+
+    def _segment(self, image: torch.Tensor, network: int) -> torch.Tensor:
+        """Return the logits of one of the networks, float32."""
+        output = self._infer(image, self._networks[network])
+        return list_levels(output)[0].float()
 
     def _clear_ignored(self, label: torch.Tensor) -> torch.Tensor:
         """Return a label map with background where it has the ignore index."""
