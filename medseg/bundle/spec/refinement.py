@@ -41,7 +41,7 @@ class MaskPoolSpec(Spec):
     """The imperfect masks that a refiner learns to correct."""
 
     faulty: Fraction = 0.3
-    """Share of true masks with made-up faults; the others are the network's own output."""
+    """Share of true masks with errors put in; the others are the network's own output."""
     final: Fraction = 0.45
     """Share of the network's own output that comes from its final weights; the rest comes from
     snapshots of its training, each equally often."""
@@ -70,14 +70,14 @@ class RefinementSpec(Spec):
     """Weight of the Dice loss beside the refiner's cross-entropy, which weighs 1; not for
     `joint`, which takes the weights of `training`."""
     adversarial_weight: NonNegativeFloat = 0.05
-    """Weight of the critic's opinion in the loss; at 0 no critic is built."""
+    """Weight of the critic's loss for the network (generator loss); at 0 no critic is built."""
     feature_matching: NonNegativeFloat = 0.5
-    """Weight, within the critic's opinion, of the distance between its feature maps of true and
-    corrected masks."""
+    """Weight, within the generator loss, of the distance between the critic's feature maps of true
+    and of corrected masks."""
     start: Fraction = 0.2
-    """Share of the steps before the critic's opinion counts; it learns from the first step."""
+    """Share of the steps before the generator loss counts; the critic learns from the first."""
     ramp: Fraction = 0.2
-    """Share of the steps over which the weight of its opinion then rises."""
+    """Share of the steps over which its weight then rises."""
     critic: CriticSpec = CriticSpec()
     bank: MaskPoolSpec = MaskPoolSpec()
 
