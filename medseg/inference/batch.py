@@ -119,12 +119,12 @@ class ScanBatch:
         self.full_errors: dict[str, str] = {}
         self._bundle_hash = hash_bundle(segmenter.bundle)
         # What was asked for, not what `auto` came to: a batch may go on on another machine.
-        self._options = [
-            *formats,
-            *(f"{name}={value}" for name, value in segmenter.choices.items()),
-            *(["resample-uneven"] if resample_uneven else []),
-            *(["error map"] if error_maps else []),
-        ]
+        self._options = list(formats)
+        self._options += [f"{name}={value}" for name, value in segmenter.choices.items()]
+        if resample_uneven:
+            self._options.append("resample-uneven")
+        if error_maps:
+            self._options.append("error map")
         self._device = get_device_name(segmenter.device)
         self._arithmetic = f"{segmenter.backend} {get_precision_name(segmenter.precision)}"
         notify(listeners, Progress(TASK, 0, total))
@@ -138,15 +138,16 @@ class ScanBatch:
         check_kind(scan, self._spec)
         content = hash_scan(scan)
         key = result_key(content, self._bundle_hash, self._options)
-        error_maps = [error_map_file(self._out, scan.name, self._spec)] if self._error_maps else []
-        kept = self._earlier.find(scan, content, key, error_maps)
+        kept = self._earlier.find(scan, content, key, self._further_files(scan))
         if kept is None:
-            return OpenScan(scan, content, key, self._read_volume(scan))
+            volume = self._read_volume(scan)
+            return OpenScan(scan, content, key, volume)
         label_map = readable_label_map(kept)
         if label_map is None or not self._lacks_picture(scan):
             return OpenScan(scan, content, key, None, kept)
-        labels = read_labels(self._out / label_map).array[0]
-        return OpenScan(scan, content, key, self._read_volume(scan), kept, labels)
+        labels = read_labels(self._out / label_map)
+        volume = self._read_volume(scan)
+        return OpenScan(scan, content, key, volume, kept, labels.array[0])
 
     def write(self, segmented: SegmentedScan) -> Entry:
         """Write a scan's result files; return what the ledger says of it.
@@ -165,6 +166,7 @@ class ScanBatch:
         self._draw(scan, volume, segmentation.labels)
         files = self._write_files(scan, volume, segmentation)
         volumes_ml = {name: round(ml, 4) for name, ml in segmentation.volumes_ml.items()}
+        spacing_mm = [round(mm, 4) for mm in volume.spacing]
         return self._entry(
             scan.name,
             "done",
@@ -174,7 +176,7 @@ class ScanBatch:
             volumes_ml=volumes_ml,
             quality=QualityEntry.of(segmentation.quality),
             shape=volume.shape,
-            spacing_mm=tuple(round(mm, 4) for mm in volume.spacing),
+            spacing_mm=tuple(spacing_mm),
             warnings=(*volume.warnings, *segmentation.warnings),
         )
 
@@ -226,11 +228,18 @@ class ScanBatch:
         if self._bug is not None:
             raise self._bug
 
+    def _further_files(self, scan: Scan) -> list[Path]:
+        """Return the files of a result that the ledger does not list."""
+        if not self._error_maps:
+            return []
+        return [error_map_file(self._out, scan.name, self._spec)]
+
     def _read_volume(self, scan: Scan) -> Volume:
         channels = len(self._spec.channels)
         volume = read_scan(scan, channels, resample_uneven=self._resample_uneven)
         refuse_format(volume, self._formats)
-        warnings = (*volume.warnings, *check_volume(volume, self._spec))
+        doubts = check_volume(volume, self._spec)
+        warnings = (*volume.warnings, *doubts)
         # From here on the volume is called what results call it.
         return replace(volume, source=scan.name, warnings=warnings)
 

@@ -57,18 +57,20 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
     """Return the page that ``write_report`` writes."""
     ordered = sorted(entries, key=review_order)
     good = [entry for entry in ordered if entry.is_good]
+    warned = [entry for entry in good if entry.warnings]
+    flagged = [entry for entry in good if entry.needs_review]
     qualities = [entry.quality for entry in ordered if entry.quality is not None]
+    names = _label_names(ordered, label_set)
     script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
-    names = _label_names(ordered, label_set)
     return render_page(
         _TEMPLATES / "batch_report.html.j2",
         title=title,
         rows=[_row(out, entry, names) for entry in ordered],
         good=len(good),
         failed=len(ordered) - len(good),
-        warned=len([entry for entry in good if entry.warnings]),
-        flagged=len([entry for entry in good if entry.needs_review]),
+        warned=len(warned),
+        flagged=len(flagged),
         judged=bool(qualities),
         calibrated=all(quality.is_calibrated for quality in qualities),
         names=names,
@@ -95,7 +97,8 @@ def volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
     table.writerow(["scan", *volume_columns, *_QUALITY_COLUMNS, *dice_columns])
     for entry in good:
         volumes = [_number(entry.volumes_ml.get(name)) for name in names]
-        table.writerow([entry.scan, *volumes, *_quality_cells(entry.quality, names)])
+        quality = _quality_cells(entry.quality, names)
+        table.writerow([entry.scan, *volumes, *quality])
     return text.getvalue()
 
 
@@ -133,16 +136,22 @@ def _colours(label_set: LabelSet) -> dict[str, str]:
 
 def _row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     stages = [f"{stage} {took:.2f} s" for stage, took in entry.seconds.items()]
+    shape = [str(voxels) for voxels in entry.shape]
+    spacing = [f"{mm:.3g}" for mm in entry.spacing_mm]
+    quality, picture = None, ""
+    if entry.is_good:
+        quality = entry.quality
+        picture = _picture(preview_file(out, entry.scan))
     return {
         "entry": entry,
-        "quality": entry.quality if entry.is_good else None,
+        "quality": quality,
         "flagged": entry.needs_review,
-        "picture": _picture(preview_file(out, entry.scan)) if entry.is_good else "",
+        "picture": picture,
         "volumes": [entry.volumes_ml.get(name) for name in names],
         "seconds": sum(entry.seconds.values()),
         "stages": ", ".join(stages),
-        "grid": "×".join(map(str, entry.shape)),
-        "spacing": " × ".join(f"{mm:.3g}" for mm in entry.spacing_mm),
+        "grid": "×".join(shape),
+        "spacing": " × ".join(spacing),
         "files": list(entry.files),
     }
 
