@@ -12,7 +12,7 @@ from medseg.datasets.integrity import check_cases, describe_absent_labels
 from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
-from medseg.networks.unet import try_network
+from medseg.networks.building import try_network
 from medseg.training.losses import check_loss
 
 

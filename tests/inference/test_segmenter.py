@@ -30,8 +30,8 @@ from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
 from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
 from medseg.io import read_image, read_labels
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
-from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import IMAGE, Preprocessing
 from medseg.testing import make_phantom
 from medseg.training.run_folder import RunFolder

@@ -242,7 +242,7 @@ def forward(repeats: int, threads: int) -> None:
     from medseg.bundle.bundle import parse_spec
     from medseg.inference.backends.openvino import OpenVinoMember, convert
     from medseg.inference.backends.pytorch import TorchMember
-    from medseg.networks.unet import build_network
+    from medseg.networks.building import build_network
 
     torch.set_num_threads(threads)
     print(f"{where(threads)}; openvino {version('openvino')}; median of {repeats}\n")
@@ -336,7 +336,7 @@ def with_classes(work: Path, classes: int) -> Path:
     import torch
 
     from medseg.bundle.bundle import load_bundle, write_bundle
-    from medseg.networks.unet import build_network
+    from medseg.networks.building import build_network
     from medseg.training.run_folder import RunFolder
 
     content = json.loads(load_bundle(work / "small").spec.model_dump_json(by_alias=True))

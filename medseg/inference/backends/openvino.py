@@ -19,8 +19,8 @@ from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError, MedsegError, MissingExtraError, OutputError
 from medseg.inference.backends.exported import ExportedNetworks, StaleExportError, find_exported
+from medseg.networks.levels import FinestLevel
 from medseg.networks.loading import get_output_layout, load_network
-from medseg.networks.unet import FinestLevel
 
 INPUT, OUTPUT = "image", "scores"
 """What a network's ends are called in exported files."""

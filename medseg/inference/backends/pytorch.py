@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from medseg.bundle.bundle import Bundle
+from medseg.networks.levels import list_levels
 from medseg.networks.loading import load_network
-from medseg.networks.unet import list_levels
 
 _INSTANCE_NORMS = (nn.InstanceNorm2d, nn.InstanceNorm3d)
 
