@@ -117,6 +117,18 @@ def segment(
         OutputError: If ``out`` cannot be written, holds the scans, or another process is
             segmenting into it.
         Exception: The first bug that a scan met, once all others are done.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import medseg
+        >>> from medseg.testing import write_dataset, write_example_bundle
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = write_dataset(folder / "data", 2, shape=(24, 20, 16), spacing=9.0)
+        >>> bundle = write_example_bundle(trained=True)
+        >>> batch = medseg.segment(bundle, data / "imagesTr", folder / "results", device="cpu")
+        >>> [(entry.scan, entry.state) for entry in batch.results]
+        [('phantom_000', 'done'), ('phantom_001', 'done')]
     """
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
