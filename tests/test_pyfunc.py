@@ -21,7 +21,7 @@ from medseg.bundle.bundle import parse_spec, write_bundle
 from medseg.events import RunDone, RunStarted
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
-from medseg.networks.unet import build_network
+from medseg.networks.building import build_network
 from medseg.tracking.tracker import MlflowTracker
 
 MODEL_CODE = Path(medseg.__file__).with_name("pyfunc.py")
@@ -148,7 +148,8 @@ def test_channel_files_are_separated_by_semicolons(
     both, one = model.predict(None, table, {"out": str(tmp_path / "o")}).to_dict("records")
     expected = Segmenter(bundle, "cpu").segment(files)
     assert np.array_equal(read_labels(Path(both["label_map"])).array[0], expected.labels)
-    assert "1 channel; this bundle needs 2 (a, b)" in one["error"]
+    assert "bundle needs 2" in one["error"]
+    assert "channels: a, b" in one["error"]
 
 
 def test_every_way_to_pass_scans_that_mlflow_knows(model: str, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Folds, find_folds
 from medseg.errors import recordable_text
 from medseg.events import FineTuningStarted, Listener, Notice, RunFailed, notify
+from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import try_network
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import assemble_folds, train_folds
 from medseg.training.distributed import ProcessGroup, join_process_group, select_local_device
@@ -130,8 +130,8 @@ def _trace_lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage |
 
 def _agree_on_folder(run: TrainingRun, group: ProcessGroup) -> TrainingRun:
     """Return the run in the main process' folder: the default one holds the time."""
-    folder = RunFolder(Path(group.broadcast(str(run.folder.path))))
-    return replace(run, folder=folder)
+    path = group.broadcast(str(run.folder.path))
+    return replace(run, folder=RunFolder(Path(path)))
 
 
 def _cross_validate(run: TrainingRun, resources: Resources) -> None:
@@ -171,18 +171,22 @@ def _train_run(run: TrainingRun, resources: Resources, cases: CaseList | None = 
     if not run.folder.has_begun:
         begin_run(session.run, session.dataset.content_hash)
     tracker = _track(session.run, session.listeners)
-    session = replace(session, listeners=[*session.listeners, tracker])
+    listeners = [*session.listeners, tracker]
+    session = replace(session, listeners=listeners)
     with run.folder.locked(), _report_failure(session.listeners):
         _train_session(session, initial_weights)
 
 
 def _train_session(session: TrainingSession, initial_weights: InitialWeights | None) -> None:
     """Train the network, run the further stages, score held-out cases, and write the bundle."""
-    run, dataset = session.run, session.dataset
+    run = session.run
+    dataset = session.dataset
     learner, history, resumed_at = _start(session, initial_weights)
-    provenance = collect_provenance(session.device) | {"data.fingerprint": dataset.content_hash}
+    provenance = collect_provenance(session.device)
+    provenance["data.fingerprint"] = dataset.content_hash
     total_steps = count_steps(session.spec, session.stages)
-    notify(session.listeners, run_started(run, provenance, total_steps, resumed_at))
+    started = run_started(run, provenance, total_steps, resumed_at)
+    notify(session.listeners, started)
     if run.lineage is not None and resumed_at is None:
         started_from = FineTuningStarted(run.lineage.name, run.lineage.decisions)
         notify(session.listeners, started_from)
@@ -195,7 +199,7 @@ def _train_session(session: TrainingSession, initial_weights: InitialWeights | N
         training_cases=len(dataset.training),
         validation_cases=len(dataset.validation),
         best_step=history.best_step or session.spec.training.steps,
-        fingerprint=dataset.content_hash,
+        content_hash=dataset.content_hash,
         provenance=provenance,
         held_out=score_held_out(session),
         validations=history.validations,

@@ -11,16 +11,18 @@ SPARE_PLANES = 16
 
 _BYTES_PER_NUMBER = 4
 
+_EVERY = slice(None)
 
-def planes_held(windows: Windows) -> int:
+
+def count_planes_held(windows: Windows) -> int:
     """Return how many planes are held: a window, the plane before it and some to spare."""
     return min(windows.shape[2], windows.size[2] + SPARE_PLANES)
 
 
-def bytes_held(windows: Windows, classes: int) -> int:
+def count_bytes_held(windows: Windows, classes: int) -> int:
     """Return the memory that the sums of a scan, and of its weights, take."""
     x, y, _ = windows.shape
-    return _BYTES_PER_NUMBER * (classes + 1) * x * y * planes_held(windows)
+    return _BYTES_PER_NUMBER * (classes + 1) * x * y * count_planes_held(windows)
 
 
 class Accumulator:
@@ -49,7 +51,7 @@ class Accumulator:
         labelled: slice = slice(None),
     ) -> None:
         x, y, _ = windows.shape
-        planes = planes_held(windows)
+        planes = count_planes_held(windows)
         self._windows = windows
         self._window_weights = windows.weights(device)
         self._labelled = labelled
@@ -62,7 +64,7 @@ class Accumulator:
         """The sums that labels are taken from, ``(classes, x, y, planes)``; shares memory."""
         return self.sums[self._labelled]
 
-    def planes(self, first: int, stop: int) -> slice:
+    def locate_planes(self, first: int, stop: int) -> slice:
         """Return where planes of the grid lie among the planes held."""
         return slice(first - self.first, stop - self.first)
 
@@ -75,12 +77,12 @@ class Accumulator:
     def add(self, corner: Corner, scores: torch.Tensor) -> None:
         """Add one window's scores, ``(classes, *size)`` of any float type on any device."""
         (x, y, z), in_window = self._windows.part_on_grid(corner)
-        held = (x, y, self.planes(z.start, z.stop))
-        every = slice(None)
+        planes = self.locate_planes(z.start, z.stop)
         weights = self._window_weights[in_window]
-        inside = scores[(every, *in_window)].to(self.sums.device).float()
-        self.sums[(every, *held)].addcmul_(inside, weights)
-        self.weights[held].add_(weights)
+        inside = scores[(_EVERY, *in_window)]
+        inside = inside.to(self.sums.device).float()
+        self.sums[_EVERY, x, y, planes].addcmul_(inside, weights)
+        self.weights[x, y, planes].add_(weights)
 
     def drop_before(self, plane: int) -> None:
         """Forget the planes before ``plane`` and make room for as many new ones."""
@@ -95,9 +97,9 @@ def _shift_planes(held: torch.Tensor, step: int) -> None:
     if step == 0:
         return
     planes = held.shape[-1]
+    kept = max(planes - step, 0)
     # In blocks no longer than the step, because memory is not copied onto itself in one go.
-    for start in range(step, planes, step):
-        block = held[..., start : start + step]
-        target = start - step
-        held[..., target : target + block.shape[-1]] = block
-    held[..., max(planes - step, 0) :] = 0
+    for target in range(0, kept, step):
+        stop = min(target + step, kept)
+        held[..., target:stop] = held[..., target + step : stop + step]
+    held[..., kept:] = 0

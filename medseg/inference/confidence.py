@@ -74,8 +74,9 @@ class ConfidenceSums:
         is_present = (self.sizes > 0) | (self.peaks[which] > _PRESENT_ABOVE)
         expected = {}
         for region in label_set.regions:
-            if is_present[region.channel]:
-                expected[region.name] = float(dice[region.channel])
+            channel = region.channel
+            if is_present[channel]:
+                expected[region.name] = float(dice[channel])
         return expected
 
     def with_voxels_outside(self, voxels: ClassTotals) -> ConfidenceSums:
@@ -93,8 +94,12 @@ class ConfidenceSums:
         Args:
             kept: Class → share of its mask's probability that is left.
         """
-        share = np.array([kept.get(index, 1.0) for index in range(len(self.sizes))])
-        return replace(self, inside=self.inside * share, sizes=self.sizes * share)
+        share = np.ones_like(self.sizes)
+        for index, left in kept.items():
+            share[index] = left
+        inside = self.inside * share
+        sizes = self.sizes * share
+        return replace(self, inside=inside, sizes=sizes)
 
 
 class ConfidenceAccumulator:
@@ -140,23 +145,26 @@ class ConfidenceAccumulator:
         """Add every plane of the network's grid before ``finished`` that was not added yet."""
         device = scores.sums.device.type
         numbers_per_plane = scores.sums[..., 0].numel()
-        at_once = max(1, _NUMBERS_AT_ONCE[device] // numbers_per_plane)
+        at_once = _NUMBERS_AT_ONCE[device] // numbers_per_plane
+        at_once = max(1, at_once)
         for first in range(self._planes_done, finished, at_once):
-            self._add_planes(scores, slice(first, min(first + at_once, finished)))
+            stop = min(first + at_once, finished)
+            self._add_planes(scores, slice(first, stop))
         self._planes_done = max(self._planes_done, finished)
 
     def _add_planes(self, scores: Accumulator, planes: slice) -> None:
-        held = scores.planes(planes.start, planes.stop)
+        held = scores.locate_planes(planes.start, planes.stop)
         weights = scores.weights[..., held]
         logits = [scores.sums[part, ..., held] / weights for part in self._parts]
-        labels = self._labels(logits[self._chosen], planes)
-        sizes = torch.bincount(labels.reshape(-1), minlength=len(self._sizes))
+        labels = self._get_labels(logits[self._chosen], planes)
+        classes = len(self._sizes)
+        sizes = torch.bincount(labels.reshape(-1), minlength=classes)
         self._sizes += sizes.cpu().numpy()
         for row, temperature in enumerate(self._temperatures):
-            estimates = [_probabilities(each, temperature) for each in logits]
+            estimates = [_compute_probabilities(each, temperature) for each in logits]
             of_labels = self._add_probabilities(estimates, labels, row)
             if row == 0:
-                self._errors[..., planes] = _percent_wrong(of_labels)
+                self._errors[..., planes] = round_percent(1 - of_labels)
 
     def _add_probabilities(
         self, estimates: Sequence[torch.Tensor], labels: torch.Tensor, row: int
@@ -164,34 +172,37 @@ class ConfidenceAccumulator:
         """Add up probabilities at one temperature; return the last estimate's of the labels."""
         classes = len(self._sizes)
         flat_labels = labels.reshape(-1)
-        peaks = estimates[self._chosen].amax(dim=(1, 2, 3)).cpu().numpy()
-        self._peaks[row] = np.maximum(self._peaks[row], peaks)
+        peaks = estimates[self._chosen].amax(dim=(1, 2, 3))
+        self._peaks[row] = np.maximum(self._peaks[row], peaks.cpu().numpy())
         for column, probabilities in enumerate(estimates):
             of_labels = probabilities.gather(0, labels[None])[0]
             weights = of_labels.reshape(-1).double()
             inside = torch.bincount(flat_labels, weights, minlength=classes)
             self._inside[row, column] += inside.cpu().numpy()
             # In two steps: single precision loses what a whole slab adds up to.
-            everywhere = probabilities.sum(dim=(2, 3)).double().sum(dim=1)
+            of_lines = probabilities.sum(dim=(2, 3))
+            everywhere = of_lines.double().sum(dim=1)
             self._everywhere[row, column] += everywhere.cpu().numpy()
         return of_labels
 
-    def _labels(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
+    def _get_labels(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         if self._given is None:
             return logits.max(dim=0).indices
         given = self._given[..., planes].astype(np.int64)
         return torch.from_numpy(given).to(logits.device)
 
 
-def _probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def _compute_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     if temperature != 1:
         logits = logits / temperature
     return logits.softmax(dim=0)
 
 
-def _percent_wrong(probability_right: torch.Tensor) -> Array:
-    percent: Array = (PERCENT * (1 - probability_right)).round().to(torch.uint8).cpu().numpy()
-    return percent
+def round_percent(share: torch.Tensor) -> Array:
+    """Return shares of 0 to 1 in percent, uint8, in the host's memory."""
+    percent = (PERCENT * share).round()
+    rounded: Array = percent.to(torch.uint8).cpu().numpy()
+    return rounded
 
 
 def map_errors(sums: ConfidenceSums, grid: NetworkGrid, shape: tuple[int, int, int]) -> Array:
@@ -206,7 +217,8 @@ def map_errors(sums: ConfidenceSums, grid: NetworkGrid, shape: tuple[int, int, i
         uint8 ``(i, j, k)``, 0 to 100: probability in percent; 0 where the network did not look.
     """
     errors = np.zeros(shape, np.uint8, order="F")
-    box = grid.crop(errors[None])[0]
-    resampled = resample_linear(sums.errors[None], grid.network_to_scan)[0]
-    box[...] = resampled.round().to(torch.uint8).numpy()
+    with_channel = grid.crop(errors[None])
+    resampled = resample_linear(sums.errors[None], grid.network_to_scan)
+    rounded = resampled.round().to(torch.uint8)
+    with_channel[...] = rounded.numpy()
     return errors

@@ -9,6 +9,7 @@ computed in full.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ _NUMBERS_PER_VOXEL = 48
 """Interpolating one voxel takes its scores and about this many more numbers."""
 
 
-def label_type(classes: int) -> npt.DTypeLike:
+def choose_label_type(classes: int) -> npt.DTypeLike:
     """Return the smallest type of a label map for so many classes."""
     return np.uint8 if classes <= 256 else np.uint16
 
@@ -44,7 +45,7 @@ class LabelWriter:
         labels: The label map (or a part of it, as a view), ``(i, j, k)`` along the network's
             axes; written plane by plane along the last.
         device: Where the scores lie.
-        painting: How scores become labels; the highest wins unless given.
+        decoding: How scores become labels; the highest wins unless given.
     """
 
     def __init__(
@@ -52,11 +53,11 @@ class LabelWriter:
         back: GridMap,
         labels: Array,
         device: torch.device,
-        painting: Decoding = Decoding(),  # noqa: B008 - a frozen value
+        decoding: Decoding = Decoding(),  # noqa: B008 - a frozen value
     ) -> None:
         self._back = back
         self._device = device
-        self._painting = painting
+        self._decoding = decoding
         self._planes = labels.transpose(2, 1, 0)
         self._planes_done = 0
         columns, lines, _ = back.target
@@ -80,41 +81,50 @@ class LabelWriter:
             MedsegError: If a score is not a finite number.
         """
         # The planes of a scan are in order, so those whose upper neighbour is final come first.
-        ready = int((self._through.upper < finished).sum())
-        at_once = self._planes_at_once(len(scores.labelled))
+        is_ready = self._through.upper < finished
+        ready = int(is_ready.sum())
+        channels = len(scores.labelled)
+        at_once = self._count_planes_at_once(channels)
         while self._planes_done < ready:
             stop = min(self._planes_done + at_once, ready)
-            planes = slice(self._planes_done, stop)
-            winners = self._find_winners(scores, planes).cpu().numpy()
-            self._planes[planes] = self._painting.labels(winners)
+            self._write(slice(self._planes_done, stop), scores)
             self._planes_done = stop
         if ready == len(self._planes):
             return finished
-        return min(finished, int(self._through.lower[ready]))
+        first_needed = int(self._through.lower[ready])
+        return min(finished, first_needed)
 
-    def _planes_at_once(self, channels: int) -> int:
+    def _write(self, planes: slice, scores: Accumulator) -> None:
+        winners = self._find_winners(scores, planes)
+        self._planes[planes] = self._decoding.labels(winners.cpu().numpy())
+
+    def _count_planes_at_once(self, channels: int) -> int:
         """Return how many planes of the scan to label at once: fewer with many channels."""
         fewest = _FEWEST_VOXELS_AT_ONCE[self._device.type]
         most = _MOST_VOXELS_AT_ONCE[self._device.type]
-        voxels = min(max(fewest, _SCORES_AT_ONCE // channels), most)
+        voxels = _SCORES_AT_ONCE // channels
+        voxels = max(voxels, fewest)
+        voxels = min(voxels, most)
         return max(1, voxels // self._voxels_per_plane)
 
     def _find_winners(self, scores: Accumulator, planes: slice) -> torch.Tensor:
         """Return who wins the voxels of some planes of the scan, ``(k, j, i)``."""
         first = int(self._through.lower[planes.start])
-        stop = int(self._through.upper[planes.stop - 1]) + 1
-        needed = scores.labelled[..., scores.planes(first, stop)]
-        highest, winners = self._painting.compare(needed)
-        if not bool(torch.isfinite(highest.sum())):
+        last = int(self._through.upper[planes.stop - 1])
+        held = scores.locate_planes(first, last + 1)
+        needed = scores.labelled[..., held]
+        highest, winners = self._decoding.compare(needed)
+        if not math.isfinite(float(highest.sum())):
             raise MedsegError(
                 "the network returned scores that are not finite numbers; its weights are broken, "
                 "or the arithmetic is too coarse for it: try precision fp32"
             )
         small = torch.uint8 if len(needed) < 255 else torch.int16
-        on_grid = winners.to(small).permute(2, 1, 0).contiguous()
+        winners = winners.to(small)
+        on_grid = winners.permute(2, 1, 0).contiguous()
         if self._back.is_identity:
             return on_grid
-        cells = _shared_winners(on_grid)
+        cells = _find_shared_winners(on_grid)
         on_scan = self._look_up(cells, first, planes)
         self._fill_rims(on_scan, cells, scores, first, planes)
         return on_scan
@@ -129,30 +139,34 @@ class LabelWriter:
     ) -> None:
         """Replace the mark of mixed cells by the winner of the interpolated scores."""
         flat = on_scan.view(-1)
-        rim = (flat == _mixed_mark(cells)).nonzero()[:, 0]
+        is_rim = flat == _get_mixed_mark(cells)
+        rim = is_rim.nonzero()[:, 0]
         if not len(rim):
             return
         corners = _CornerScores(cells, scores, first)
         numbers_per_voxel = len(scores.labelled) + _NUMBERS_PER_VOXEL
         at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // numbers_per_voxel)
         for voxels in torch.split(rim, at_once):
-            interpolated = corners.interpolate(*self._taps_of(voxels, first, planes))
-            winners = self._painting.compare(interpolated, dim=1).winners
+            taps = self._compute_taps(voxels, first, planes)
+            interpolated = corners.interpolate(*taps)
+            winners = self._decoding.compare(interpolated, dim=1).winners
             flat[voxels] = winners.to(on_scan.dtype)
 
     def _look_up(self, cells: torch.Tensor, first: int, planes: slice) -> torch.Tensor:
         """Return what the cell of each voxel of some planes holds, ``(k, j, i)``."""
-        columns, lines, _ = self._back.target
         if self._back.is_axis_aligned:
-            x, y, z = (taps.lower for taps in self._axes)
-            of_planes = cells.index_select(0, z[planes] - first)
-            return of_planes.index_select(1, y).index_select(2, x)
+            x, y, z = self._axes
+            of_planes = cells.index_select(0, z.lower[planes] - first)
+            of_lines = of_planes.index_select(1, y.lower)
+            return of_lines.index_select(2, x.lower)
+        columns, lines, _ = self._back.target
         count = (planes.stop - planes.start) * self._voxels_per_plane
         voxels = torch.arange(count, device=self._device)
-        x, y, z = (taps.lower for taps in self._taps_of(voxels, first, planes))
-        return cells[z, y, x].view(-1, lines, columns)
+        x, y, z = self._compute_taps(voxels, first, planes)
+        on_scan = cells[z.lower, y.lower, x.lower]
+        return on_scan.view(-1, lines, columns)
 
-    def _taps_of(self, voxels: torch.Tensor, first: int, planes: slice) -> list[Taps]:
+    def _compute_taps(self, voxels: torch.Tensor, first: int, planes: slice) -> list[Taps]:
         """Return the taps of voxels of some planes, by flat position, along x, y and z.
 
         Planes of the network's grid are counted from ``first``.
@@ -162,11 +176,15 @@ class LabelWriter:
         j = voxels // columns % lines
         k = voxels // self._voxels_per_plane + planes.start
         if self._axes:
-            x, y, z = (taps.at(index) for taps, index in zip(self._axes, (i, j, k), strict=True))
+            along_x, along_y, along_z = self._axes
+            x = along_x.at(i)
+            y = along_y.at(j)
+            z = along_z.at(k)
         else:
             x, y, z = (self._back.taps(axis, i, j, k) for axis in range(3))
-        from_first = z._replace(lower=z.lower - first, upper=z.upper - first)
-        return [x, y, from_first]
+        lower = z.lower - first
+        upper = z.upper - first
+        return [x, y, z._replace(lower=lower, upper=upper)]
 
 
 class _CornerScores:
@@ -179,30 +197,31 @@ class _CornerScores:
     """
 
     def __init__(self, cells: torch.Tensor, scores: Accumulator, first: int) -> None:
-        needed = _corners_of_mixed(cells)
+        needed = _find_corners_of_mixed(cells)
         self._shape = needed.shape
-        self._row = needed.view(-1).cumsum(0, dtype=torch.int32).sub_(1)
+        counted = needed.view(-1).cumsum(0, dtype=torch.int32)
+        self._row = counted.sub_(1)
         x, y, z = needed.nonzero(as_tuple=True)
-        _, lines, planes = scores.weights.shape
-        position = (x * lines + y) * planes + z + (first - scores.first)
+        z_held = z + (first - scores.first)
         # By flat position, because indexing with several tensors is ten times slower.
-        flat_sums = scores.labelled.view(len(scores.labelled), -1)
-        flat_weights = scores.weights.view(-1, 1)
-        sums = flat_sums.index_select(1, position).T.contiguous()
-        self._scores = sums.div_(flat_weights.index_select(0, position))
+        _, lines, planes = scores.weights.shape
+        position = (x * lines + y) * planes + z_held
+        labelled = scores.labelled
+        sums = labelled.view(len(labelled), -1).index_select(1, position)
+        sums = sums.T.contiguous()
+        weights = scores.weights.view(-1, 1).index_select(0, position)
+        self._scores = sums.div_(weights)
 
     def interpolate(self, *taps: Taps) -> torch.Tensor:
         """Return the scores ``(points, channels)`` at points given by their taps."""
         _, lines, planes = self._shape
         rows, shares = [], []
         for corner in itertools.product((False, True), repeat=3):
-            indices, weights = [], []
-            for tap, is_upper in zip(taps, corner, strict=True):
-                indices.append(tap.upper if is_upper else tap.lower)
-                weights.append(tap.above if is_upper else tap.below)
-            x, y, z = indices
-            rows.append(self._row[(x * lines + y) * planes + z])
-            shares.append(weights[0] * weights[1] * weights[2])
+            ends = [_select_end(tap, is_upper) for tap, is_upper in zip(taps, corner, strict=True)]
+            (x, share_x), (y, share_y), (z, share_z) = ends
+            position = (x * lines + y) * planes + z
+            rows.append(self._row[position])
+            shares.append(share_x * share_y * share_z)
         return functional.embedding_bag(
             torch.stack(rows, dim=1),
             self._scores,
@@ -211,31 +230,44 @@ class _CornerScores:
         )
 
 
-def _corners_of_mixed(cells: torch.Tensor) -> torch.Tensor:
+def _select_end(tap: Taps, is_upper: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the indices of a tap's upper or lower neighbours, and their shares."""
+    if is_upper:
+        return tap.upper, tap.above
+    return tap.lower, tap.below
+
+
+def _find_corners_of_mixed(cells: torch.Tensor) -> torch.Tensor:
     """Return which voxels are a corner of a mixed cell, bool ``(x, y, z)``."""
+    is_mixed = cells == _get_mixed_mark(cells)
     # In the order the scores have in memory.
-    needed = (cells == _mixed_mark(cells)).permute(2, 1, 0).contiguous()
+    needed = is_mixed.permute(2, 1, 0).contiguous()
     for axis in range(3):
-        before = needed.narrow(axis, 0, needed.shape[axis] - 1).clone()
-        needed.narrow(axis, 1, before.shape[axis]).logical_or_(before)
+        others = needed.shape[axis] - 1
+        # A copy, or a voxel would pass on what it was given.
+        before = needed.narrow(axis, 0, others).clone()
+        needed.narrow(axis, 1, others).logical_or_(before)
     return needed
 
 
-def _mixed_mark(winners: torch.Tensor) -> int:
+def _get_mixed_mark(winners: torch.Tensor) -> int:
     """Return the value, no winner's, of cells whose corners have different winners."""
     return torch.iinfo(winners.dtype).max
 
 
-def _shared_winners(winners: torch.Tensor) -> torch.Tensor:
+def _find_shared_winners(winners: torch.Tensor) -> torch.Tensor:
     """Return the winner that a voxel and its next neighbours along every axis share."""
     low = high = winners
     for axis in range(3):
-        low = torch.minimum(low, _next_along(low, axis))
-        high = torch.maximum(high, _next_along(high, axis))
-    return torch.where(low == high, low, _mixed_mark(winners))
+        low = torch.minimum(low, _shift_along(low, axis))
+        high = torch.maximum(high, _shift_along(high, axis))
+    is_shared = low == high
+    return torch.where(is_shared, low, _get_mixed_mark(winners))
 
 
-def _next_along(winners: torch.Tensor, axis: int) -> torch.Tensor:
+def _shift_along(winners: torch.Tensor, axis: int) -> torch.Tensor:
     """Return of each voxel the next one along an axis; the last one is its own neighbour."""
     last = winners.shape[axis] - 1
-    return torch.cat([winners.narrow(axis, 1, last), winners.narrow(axis, last, 1)], dim=axis)
+    from_second = winners.narrow(axis, 1, last)
+    border = winners.narrow(axis, last, 1)
+    return torch.cat([from_second, border], dim=axis)

@@ -72,20 +72,19 @@ class Prediction:
         """
         names = self._keep_largest if keep_largest is None else keep_largest
         labels, sums = self._apply_keep_largest(names)
-        at_each = [
-            sums.expected_dice(self._label_set, which)
-            for which in range(len(self._result.temperatures))
-        ]
-        confidence = at_each[0]
-        others = zip(self._result.temperatures[1:], at_each[1:], strict=True)
+        label_set = self._label_set
+        confidence = sums.expected_dice(label_set)
+        confidence_at = {}
+        for which, temperature in enumerate(self._result.temperatures[1:], start=1):
+            confidence_at[temperature] = sums.expected_dice(label_set, which)
         seconds = {stage: round(took, 4) for stage, took in self._result.seconds.items()}
         return Segmentation(
             labels,
-            self._label_set,
-            _volumes_ml(labels, self._label_set, self._scan.voxel_ml),
+            label_set,
+            _measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
             quality=estimate_quality(confidence, self._calibration),
             confidence=confidence,
-            confidence_at=dict(others),
+            confidence_at=confidence_at,
             error_map=self._error_map() if error_map else None,
             seconds=seconds,
             warnings=self._result.warnings,
@@ -94,12 +93,14 @@ class Prediction:
 
     def _apply_keep_largest(self, names: Collection[str]) -> tuple[Array, ConfidenceSums]:
         """Return the labels with small components removed, and the sums over what is left."""
+        sums = self._result.confidence
         indices = [label.index for label in self._label_set if label.name in names]
         if not indices:
-            return self.labels, self._result.confidence
+            return self.labels, sums
         kept = keep_largest_components(self.labels, indices)
-        shares = _shares_kept(self.labels, kept, indices, self._error_map())
-        return kept, self._result.confidence.with_share_kept(shares)
+        errors = self._error_map()
+        shares = _compute_shares_kept(self.labels, kept, indices, errors)
+        return kept, sums.with_share_kept(shares)
 
     def _error_map(self) -> Array:
         if self._errors is None:
@@ -122,28 +123,31 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
         if box is None:
             continue
         mask = np.ascontiguousarray(labels[box] == index)
-        largest = get_largest_connected_component_mask(torch.from_numpy(mask)).numpy()
-        kept[box][mask & ~largest.astype(bool)] = 0
+        largest = get_largest_connected_component_mask(torch.from_numpy(mask))
+        is_smaller = mask & ~largest.numpy().astype(bool)
+        kept[box][is_smaller] = 0
     return kept
 
 
-def _shares_kept(
+def _compute_shares_kept(
     before: Array, after: Array, indices: Sequence[int], errors: Array
 ) -> Mapping[int, float]:
     """Return class → share of its mask's probability that lies in what is kept of it."""
     shares = {}
     for index in indices:
-        total = _percent_within(before == index, errors)
-        kept = _percent_within(after == index, errors)
+        total = _sum_percent_right(before == index, errors)
+        kept = _sum_percent_right(after == index, errors)
         shares[index] = kept / total if total else 1.0
     return shares
 
 
-def _percent_within(mask: Array, errors: Array) -> float:
-    return float((PERCENT - errors[mask].astype(np.float64)).sum())
+def _sum_percent_right(mask: Array, errors: Array) -> float:
+    percent_wrong = errors[mask].astype(np.float64)
+    percent_right = PERCENT - percent_wrong
+    return float(percent_right.sum())
 
 
-def _volumes_ml(labels: Array, label_set: LabelSet, voxel_ml: float) -> dict[str, float]:
+def _measure_volumes_ml(labels: Array, label_set: LabelSet, voxel_ml: float) -> dict[str, float]:
     counts = count_voxels(labels, label_set.classes)
     volumes = {}
     for region in label_set.regions:

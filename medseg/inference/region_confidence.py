@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import PERCENT, ClassTotals, ConfidenceAccumulator
+from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, round_percent
 from medseg.labels import LabelSet
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
 from medseg.volume import Array
 
 
-def confidence_for(
+def make_confidence(
     label_set: LabelSet,
     shape: tuple[int, int, int],
-    answer: OutputLayout,
+    layout: OutputLayout,
     given: Array | None = None,
     temperatures: Sequence[float] = (1.0,),
 ) -> ConfidenceAccumulator:
@@ -33,20 +33,24 @@ def confidence_for(
     Args:
         label_set: The bundle's labels.
         shape: Voxels of the network's grid.
-        answer: What the network's channels are.
+        layout: What the network's channels are.
         given: Labels ``(x, y, z)`` on the network's grid that are judged instead of its own.
         temperatures: What logits are divided by; everything is added up for each.
     """
     if label_set.has_regions:
         return RegionConfidenceAccumulator(label_set, shape, given, temperatures)
-    return ConfidenceAccumulator(shape, answer.parts, answer.chosen, given, temperatures)
+    return ConfidenceAccumulator(shape, layout.parts, layout.chosen, given, temperatures)
 
 
-def totals_of_channels(totals: ClassTotals, label_set: LabelSet) -> ClassTotals:
+def sum_by_channel(totals: ClassTotals, label_set: LabelSet) -> ClassTotals:
     """Return the voxels of each output channel's mask, given those of each label index."""
     if not label_set.has_regions:
         return totals
-    return np.array([totals[list(region.labels)].sum() for region in label_set.regions])
+    of_regions = []
+    for region in label_set.regions:
+        of_labels = totals[list(region.labels)]
+        of_regions.append(of_labels.sum())
+    return np.array(of_regions)
 
 
 class RegionConfidenceAccumulator(ConfidenceAccumulator):
@@ -68,18 +72,18 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
     ) -> None:
         parts = [slice(0, label_set.channels)]
         super().__init__(shape, parts, given=given, temperatures=temperatures)
-        self._painting = choose_decoding(label_set)
-        # What ``_codes`` returns: label indices where labels are given, else winners.
-        label_of_code = range(label_set.classes) if given is not None else self._labels_of_winners()
-        self._in_region = _membership(label_set, label_of_code)
-
-    def _labels_of_winners(self) -> Sequence[int]:
-        return (0, *self._painting.paints)
+        self._decoding = choose_decoding(label_set)
+        # What ``_get_codes`` returns: label indices where labels are given, else winners.
+        label_of_code: Sequence[int] = range(label_set.classes)
+        if given is None:
+            label_of_code = (0, *self._decoding.paints)
+        self._in_region = _list_membership(label_set, label_of_code)
 
     def _add_planes(self, scores: Accumulator, planes: slice) -> None:
-        held = scores.planes(planes.start, planes.stop)
-        logits = scores.sums[..., held] / scores.weights[..., held]
-        codes = self._codes(logits, planes)
+        held = scores.locate_planes(planes.start, planes.stop)
+        weights = scores.weights[..., held]
+        logits = scores.sums[..., held] / weights
+        codes = self._get_codes(logits, planes)
         most_wrong = torch.zeros_like(logits[0])
         # One region after the other, so that memory does not grow with their number.
         for channel, in_region in enumerate(self._in_region.to(logits.device)):
@@ -91,30 +95,30 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
                 if row == 0:
                     wrong = (mask.float() - probability).abs()
                     most_wrong = torch.maximum(most_wrong, wrong)
-        percent = (PERCENT * most_wrong).round().to(torch.uint8)
-        self._errors[..., planes] = percent.cpu().numpy()
+        self._errors[..., planes] = round_percent(most_wrong)
 
     def _add_probability(
         self, probability: torch.Tensor, mask: torch.Tensor, row: int, channel: int
     ) -> None:
         """Add up one region's probability at one temperature."""
-        peak = float(probability.max())
+        peak = probability.max()
         # In double: single precision loses what a whole slab adds up to.
-        everywhere = float(probability.sum(dtype=torch.float64))
-        inside = float((probability * mask).sum(dtype=torch.float64))
-        self._peaks[row, channel] = max(self._peaks[row, channel], peak)
-        self._everywhere[row, 0, channel] += everywhere
-        self._inside[row, 0, channel] += inside
+        everywhere = probability.sum(dtype=torch.float64)
+        inside = (probability * mask).sum(dtype=torch.float64)
+        highest = self._peaks[row, channel]
+        self._peaks[row, channel] = max(highest, float(peak))
+        self._everywhere[row, 0, channel] += float(everywhere)
+        self._inside[row, 0, channel] += float(inside)
 
-    def _codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
+    def _get_codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         """Return the labels that were given, or who won; ``self._in_region`` knows which."""
         if self._given is None:
-            return self._painting.compare(logits).winners.int()
+            return self._decoding.compare(logits).winners.int()
         given = self._given[..., planes].astype(np.int32)
         return torch.from_numpy(given).to(logits.device)
 
 
-def _membership(label_set: LabelSet, labels: Sequence[int]) -> torch.Tensor:
+def _list_membership(label_set: LabelSet, labels: Sequence[int]) -> torch.Tensor:
     """Return which regions a voxel of each label is in, bool ``(regions, labels)``."""
     rows = []
     for region in label_set.regions:

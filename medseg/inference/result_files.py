@@ -111,12 +111,9 @@ def choose_formats(names: Sequence[str], spec: BundleSpec) -> dict[str, ResultFo
     is_for_pictures = spec.preprocessing.input == "picture"
     if not names:
         names = ["png" if is_for_pictures else "nifti"]
-    unknown = [name for name in names if name not in RESULT_FORMATS.names]
-    if unknown:
-        known = ", ".join(RESULT_FORMATS.names)
-        raise MedsegError(f"there is no --format {', '.join(unknown)}; choose from {known}")
-    chosen = {name: RESULT_FORMATS.get(name) for name in names}
-    if is_for_pictures and any(kind.needs_dicom for kind in chosen.values()):
+    chosen = {name: _get_format(name) for name in names}
+    needs_dicom = [name for name, kind in chosen.items() if kind.needs_dicom]
+    if is_for_pictures and needs_dicom:
         raise MedsegError(
             "the bundle segments pictures, which do not belong to a DICOM study; "
             "choose --format png or nifti"
@@ -125,6 +122,13 @@ def choose_formats(names: Sequence[str], spec: BundleSpec) -> dict[str, ResultFo
         raise MedsegError("the bundle segments volumes, and a PNG holds one slice; choose nifti")
     _refuse_shared_endings(chosen)
     return chosen
+
+
+def _get_format(name: str) -> ResultFormat:
+    if name not in RESULT_FORMATS.names:
+        known = ", ".join(RESULT_FORMATS.names)
+        raise MedsegError(f"there is no --format {name}; choose from {known}")
+    return RESULT_FORMATS.get(name)
 
 
 def _refuse_shared_endings(formats: Mapping[str, ResultFormat]) -> None:
@@ -150,7 +154,7 @@ def refuse_format(volume: Volume, formats: Mapping[str, ResultFormat]) -> None:
             )
 
 
-def error_map_file(out: Path, scan: str, spec: BundleSpec) -> Path:
+def get_error_map_path(out: Path, scan: str, spec: BundleSpec) -> Path:
     """Return where the error map of a scan lies, or would: percent, on the scan's grid."""
     ending = ".png" if spec.preprocessing.input == "picture" else ".nii.gz"
     return out / ERROR_MAPS / f"{scan}{ending}"
@@ -177,16 +181,17 @@ def refuse_overwriting(
             f"this folder holds results of medseg ({LEDGER}), not scans; give the folder of scans",
             source=root,
         )
-    if any(_would_be_searched(real_root, real_out, folder) for folder in _folders_of(scans)):
+    if any(_would_be_searched(real_root, real_out, folder) for folder in _list_folders(scans)):
         raise OutputError(
             "this folder holds scans that are to be segmented; results among them would be taken "
             "for scans next time. Give an empty folder, or one that does not exist yet",
             source=out,
         )
-    if not (out / LEDGER).exists():
-        endings = [kind.ending for kind in formats.values()]
-        names = [f"{scan.name}{ending}" for scan in scans for ending in endings]
-        _refuse_existing(out, [*names, *SUMMARIES])
+    if (out / LEDGER).exists():
+        return
+    _refuse_existing(out, SUMMARIES)
+    for kind in formats.values():
+        _refuse_existing(out, [f"{scan.name}{kind.ending}" for scan in scans])
 
 
 def _would_be_searched(root: Path, out: Path, folder: Path) -> bool:
@@ -196,7 +201,7 @@ def _would_be_searched(root: Path, out: Path, folder: Path) -> bool:
     return out.is_relative_to(root) and folder.is_relative_to(out)
 
 
-def _folders_of(scans: Iterable[Scan]) -> set[Path]:
+def _list_folders(scans: Iterable[Scan]) -> set[Path]:
     """Return the folders in which the scans' files truly lie."""
     direct, linked = set(), set()
     for scan in scans:

@@ -101,9 +101,8 @@ class Segmenter:
             "mirror": str(mirror),
             "members": str(len(files)),
         }
-        self.backend, loaded = load_members(
-            self.bundle, files, backend, self.device, _inference_precision(precision, self.device)
-        )
+        dtype = _choose_inference_precision(precision, self.device)
+        self.backend, loaded = load_members(self.bundle, files, backend, self.device, dtype)
         axes = self.spec.training.augmentation.mirror_axes if mirror else ()
         self._ensemble = Ensemble(loaded, self.spec.network.dims, axes)
         if self.device.type == "cuda":
@@ -112,8 +111,9 @@ class Segmenter:
         self._calibration = self.bundle.trained.quality
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
         temperature = self._calibration.temperature if self._calibration else 1.0
+        layout = get_output_layout(self.bundle)
         self._sliding_window = SlidingWindow(
-            self.spec, self.device, gpu_memory, get_output_layout(self.bundle), temperature
+            self.spec, self.device, gpu_memory, layout, temperature
         )
 
     def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
@@ -158,7 +158,7 @@ class Segmenter:
         volume = self._open(volume)
         if given is not None:
             given = _check_labels(given, volume.shape, len(self.spec.label_set))
-        with torch.inference_mode(), self._explained_memory_errors(volume):
+        with torch.inference_mode(), self._explain_memory_errors(volume):
             plan = self._sliding_window.plan(volume, given, temperatures)
             result = self._pass_over(plan)
         label_set = self.spec.label_set
@@ -188,16 +188,13 @@ class Segmenter:
     def _open(self, volume: Volume | Files | Image) -> Volume:
         volume = as_volume(volume)
         channels = self.spec.channels
-        got, needed = volume.array.shape[0], len(channels)
-        is_grey_picture = got == 1 and needed == 3 and volume.shape[2] == 1
-        if got != needed and not is_grey_picture:
+        try:
+            return with_channels(volume, len(channels))
+        except ScanError as error:
             names = ", ".join(channel.name for channel in channels)
             raise ScanError(
-                f"the scan has {got} channel{'s' * (got != 1)}; this bundle needs {needed} "
-                f"({names})",
-                source=volume.source,
-            )
-        return with_channels(volume, needed)
+                f"{error.message} (its channels: {names})", source=error.source
+            ) from error
 
     def _pass_over(self, plan: PassPlan) -> PassResult:
         """Make the pass as planned; if a GPU's memory runs out, once more in the host's."""
@@ -227,7 +224,7 @@ class Segmenter:
         return scan_pass.finish()
 
     @contextlib.contextmanager
-    def _explained_memory_errors(self, volume: Volume) -> Iterator[None]:
+    def _explain_memory_errors(self, volume: Volume) -> Iterator[None]:
         """Turn a lack of memory into an error that says what to do."""
         try:
             yield
@@ -259,7 +256,8 @@ class Ensemble:
         self._members = members
         self._dims = dims
         # Axis 0 of a window is axis 2 of a batch ``(batch, channels, x, y, z)``.
-        self._flips = _combinations([2 + axis for axis in mirror_axes if axis < dims])
+        batch_axes = [2 + axis for axis in mirror_axes if axis < dims]
+        self._flips = _list_combinations(batch_axes)
 
     @property
     def precision(self) -> torch.dtype:
@@ -287,26 +285,24 @@ class Ensemble:
         """
         if self._dims == 2:
             windows = windows.squeeze(-1)
-        is_mean = len(self._members) * len(self._flips) > 1
-        total: torch.Tensor | None = None
-        for axes in self._flips:
-            flipped = windows.flip(axes) if axes else windows
-            for member in self._members:
-                scores = member(flipped)
-                if axes:
-                    scores = scores.flip(axes)
-                if total is None:
-                    total = scores.float() if is_mean else scores
-                else:
-                    total += scores
-        if total is None:
-            raise ValueError("an ensemble needs a member")
-        if is_mean:
-            total /= len(self._members) * len(self._flips)
-        return total.unsqueeze(-1) if self._dims == 2 else total
+        first, *others = self._members
+        total = first(windows)
+        count = len(self._members) * len(self._flips)
+        if count > 1:
+            total = total.float()
+            for member in others:
+                total += member(windows)
+            for axes in self._flips[1:]:
+                flipped = windows.flip(axes)
+                for member in self._members:
+                    total += member(flipped).flip(axes)
+            total /= count
+        if self._dims == 2:
+            total = total.unsqueeze(-1)
+        return total
 
     @torch.inference_mode()
-    def rounding_error(self, windows: torch.Tensor) -> float:
+    def measure_rounding_error(self, windows: torch.Tensor) -> float:
         """Return how far scores are from those of float32, relative to their size.
 
         Rounding gives a few percent. Far more comes from a fault of hardware or libraries: some
@@ -315,7 +311,8 @@ class Ensemble:
         exact = self(windows).float()
         with self.arithmetic():
             coarse = self(windows).float()
-        return float((coarse - exact).norm() / exact.norm())
+        difference = (coarse - exact).norm()
+        return float(difference / exact.norm())
 
 
 def refuse_wrong_arithmetic(ensemble: Ensemble, spec: BundleSpec, device: torch.device) -> None:
@@ -325,7 +322,7 @@ def refuse_wrong_arithmetic(ensemble: Ensemble, spec: BundleSpec, device: torch.
     generator = torch.Generator().manual_seed(0)
     size = (*spec.training.patch, 1)[:3]
     windows = torch.randn(1, len(spec.channels), *size, generator=generator)
-    error = ensemble.rounding_error(windows.to(device))
+    error = ensemble.measure_rounding_error(windows.to(device))
     # Not `error > …`, which would be false for NaN.
     if not error <= _MOST_ROUNDING:
         _log.warning(
@@ -337,7 +334,7 @@ def refuse_wrong_arithmetic(ensemble: Ensemble, spec: BundleSpec, device: torch.
         ensemble.use_float32()
 
 
-def _combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
+def _list_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return every set of axes to flip, none at all first."""
     flips: list[tuple[int, ...]] = [()]
     for axis in axes:
@@ -345,7 +342,7 @@ def _combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
     return flips
 
 
-def _inference_precision(name: str, device: torch.device) -> torch.dtype:
+def _choose_inference_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the arithmetic for a precision's name; ``auto`` on a CPU gives MONAI's label maps."""
     if name == "auto" and device.type == "cpu":
         name = "fp32"

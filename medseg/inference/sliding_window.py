@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from medseg.bundle.spec import BundleSpec
-from medseg.inference.accumulator import Accumulator, bytes_held
+from medseg.inference.accumulator import Accumulator, count_bytes_held
 from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, ConfidenceSums
-from medseg.inference.label_writer import LabelWriter, label_type
-from medseg.inference.region_confidence import confidence_for, totals_of_channels
+from medseg.inference.label_writer import LabelWriter, choose_label_type
+from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import choose_decoding
@@ -135,7 +135,7 @@ class SlidingWindow:
         device: Where the network computes.
         gpu_memory: Most bytes of GPU memory for image and sums, or ``None`` for a share of
             what is free.
-        answer: What the network's channels are; one estimate of all classes unless given.
+        layout: What the network's channels are; one estimate of all classes unless given.
         temperature: What logits are divided by where confidence is judged.
     """
 
@@ -144,13 +144,13 @@ class SlidingWindow:
         spec: BundleSpec,
         device: torch.device,
         gpu_memory: int | None = None,
-        answer: OutputLayout | None = None,
+        layout: OutputLayout | None = None,
         temperature: float = 1.0,
     ) -> None:
         self.spec = spec
         self.device = device
-        self.answer = answer or OutputLayout(spec.label_set.channels)
-        self.painting = choose_decoding(spec.label_set)
+        self.layout = layout or OutputLayout(spec.label_set.channels)
+        self.decoding = choose_decoding(spec.label_set)
         self.make_input = NetworkInput(spec)
         self.batch_size = spec.inference.batch_size if device.type == "cuda" else 1
         self.outside = get_padding_value(spec)
@@ -172,8 +172,8 @@ class SlidingWindow:
         """
         stopwatch = Stopwatch()
         grid = compute_network_grid(volume, self.spec.preprocessing)
-        windows = Windows(self._window_size(), grid.shape, self.spec.inference.overlap)
-        labels = np.zeros(volume.shape, label_type(self.spec.label_set.classes), order="F")
+        windows = Windows(self._get_window_size(), grid.shape, self.spec.inference.overlap)
+        labels = np.zeros(volume.shape, choose_label_type(self.spec.label_set.classes), order="F")
         storage = self._choose_storage(windows)
         stopwatch.lap("input")
         return PassPlan(
@@ -187,7 +187,7 @@ class SlidingWindow:
             given,
         )
 
-    def _window_size(self) -> tuple[int, int, int]:
+    def _get_window_size(self) -> tuple[int, int, int]:
         x, y, z = (*self.spec.training.patch, 1)[:3]
         return x, y, z
 
@@ -197,9 +197,10 @@ class SlidingWindow:
             return HOST_ONLY
         free = self._gpu_memory
         if free is None:
-            free = int(GPU_SHARE * _free_gpu_memory(self.device))
-        image = _BYTES_PER_NUMBER * len(self.spec.channels) * math.prod(windows.shape)
-        sums = bytes_held(windows, self.answer.channels)
+            free = int(GPU_SHARE * _measure_free_gpu_memory(self.device))
+        voxels = math.prod(windows.shape)
+        image = _BYTES_PER_NUMBER * len(self.spec.channels) * voxels
+        sums = count_bytes_held(windows, self.layout.channels)
         return choose_storage(self.device, free, image, sums)
 
 
@@ -244,15 +245,16 @@ class SlidingWindowPass:
         self._image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
         self._stopwatch = plan.stopwatch
         self._stopwatch.lap("input")
-        answer, sums_on = setup.answer, plan.storage.sums
-        self._sums = Accumulator(plan.windows, answer.channels, sums_on, answer.labelled)
-        self._own = self._confidence(answer, None)
+        layout, sums_on = setup.layout, plan.storage.sums
+        self._sums = Accumulator(plan.windows, layout.channels, sums_on, layout.labelled)
+        self._own = self._make_confidence(layout, None)
         self._given = None
         if plan.given is not None:
-            given = resample_nearest(plan.grid.crop(plan.given[None])[0], plan.grid.scan_to_network)
-            self._given = self._confidence(answer, given)
-        part = plan.grid.crop(plan.labels[None])[0]
-        self._writer = LabelWriter(plan.grid.network_to_scan, part, sums_on, setup.painting)
+            in_box = _crop(plan.given, plan.grid)
+            given = resample_nearest(in_box, plan.grid.scan_to_network)
+            self._given = self._make_confidence(layout, given)
+        labels = _crop(plan.labels, plan.grid)
+        self._writer = LabelWriter(plan.grid.network_to_scan, labels, sums_on, setup.decoding)
 
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""
@@ -260,8 +262,11 @@ class SlidingWindowPass:
 
     def cut(self, corners: Sequence[Corner]) -> torch.Tensor:
         """Return windows of the image on the network's device, ``(batch, channels, *size)``."""
-        cuts = [cut_window(self._image, self._plan.windows, at, self._outside) for at in corners]
-        return torch.stack([window.to(self._device) for window in cuts])
+        windows = []
+        for corner in corners:
+            window = cut_window(self._image, self._plan.windows, corner, self._outside)
+            windows.append(window.to(self._device))
+        return torch.stack(windows)
 
     def halve_batch(self) -> bool:
         """Compute half as many windows at a time from now on; ``False`` if it was one already."""
@@ -307,7 +312,7 @@ class SlidingWindowPass:
         self._stopwatch.lap("labels")
         given = None
         if self._given is not None:
-            given = self._given.sums.with_voxels_outside(self._given_outside())
+            given = self._given.sums.with_voxels_outside(self._count_given_outside())
         return PassResult(
             plan.labels,
             plan.grid,
@@ -318,9 +323,9 @@ class SlidingWindowPass:
             given,
         )
 
-    def _confidence(self, answer: OutputLayout, given: Array | None) -> ConfidenceAccumulator:
+    def _make_confidence(self, layout: OutputLayout, given: Array | None) -> ConfidenceAccumulator:
         shape, temperatures = self._plan.grid.shape, self._plan.temperatures
-        return confidence_for(self._label_set, shape, answer, given, temperatures)
+        return make_confidence(self._label_set, shape, layout, given, temperatures)
 
     def _take_planes_before(self, finished: int) -> int:
         """Label and judge the final planes; return the first plane that is still needed."""
@@ -330,18 +335,28 @@ class SlidingWindowPass:
             self._given.add_before(finished, self._sums)
         return needed
 
-    def _given_outside(self) -> ClassTotals:
+    def _count_given_outside(self) -> ClassTotals:
         """Return how much of each given mask lies outside the box, in the network's voxels."""
-        given, grid, label_set = self._plan.given, self._plan.grid, self._label_set
+        given, grid = self._plan.given, self._plan.grid
+        label_set = self._label_set
         if given is None:
             return np.zeros(label_set.channels)
-        box = grid.crop(given[None])[0]
-        counts = count_voxels(given, label_set.classes) - count_voxels(box, label_set.classes)
-        network_voxels_per_voxel = np.float64(math.prod(grid.shape) / box.size)
-        return totals_of_channels(counts * network_voxels_per_voxel, label_set)
+        in_box = _crop(given, grid)
+        classes = label_set.classes
+        outside = count_voxels(given, classes) - count_voxels(in_box, classes)
+        network_voxels = math.prod(grid.shape)
+        per_voxel = np.float64(network_voxels / in_box.size)
+        return sum_by_channel(outside * per_voxel, label_set)
 
 
-def _free_gpu_memory(device: torch.device) -> int:
+def _crop(labels: Array, grid: NetworkGrid) -> Array:
+    """Return the box of a label map ``(i, j, k)`` that the network looks at, as a view."""
+    with_channel = grid.crop(labels[None])
+    box: Array = with_channel[0]
+    return box
+
+
+def _measure_free_gpu_memory(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     # What torch keeps for reuse is free for us, though not for others.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -46,9 +46,13 @@ class Windows:
 
     def corners(self) -> list[Corner]:
         """Return the first voxel of each window, ordered by the third axis first."""
-        starts_x, starts_y = self.starts(0), self.starts(1)
-        in_plane = [(x, y) for x in starts_x for y in starts_y]
-        return [(x, y, z) for z in self.starts(2) for x, y in in_plane]
+        starts_x = self.starts(0)
+        starts_y = self.starts(1)
+        corners = []
+        for z in self.starts(2):
+            for x in starts_x:
+                corners += [(x, y, z) for y in starts_y]
+        return corners
 
     def weights(self, device: torch.device) -> torch.Tensor:
         """Return what each voxel of a window weighs, float32, of the window's size."""
@@ -63,8 +67,9 @@ class Windows:
         """
         on_grid, in_window = [], []
         for axis, start in enumerate(corner):
+            end = start + self.size[axis]
             first = max(start, 0)
-            stop = min(start + self.size[axis], self.shape[axis])
+            stop = min(end, self.shape[axis])
             on_grid.append(slice(first, stop))
             in_window.append(slice(first - start, stop - start))
         return tuple(on_grid), tuple(in_window)
@@ -92,5 +97,6 @@ def cut_window(
     margins = []
     for axis in (2, 1, 0):
         part = in_window[axis]
-        margins += [part.start, windows.size[axis] - part.stop]
+        behind = windows.size[axis] - part.stop
+        margins += [part.start, behind]
     return functional.pad(window, margins, value=outside)

@@ -40,7 +40,7 @@ def train_folds(
 
     Args:
         run: The cross-validation.
-        folds: The numbers of its folds, and a fingerprint of its cases.
+        folds: The numbers of its folds, and a hash of its cases.
         train_fold: Trains the run of one fold, or resumes it.
         assemble: Makes one bundle of the finished runs of all folds.
         group: The processes that train together; the main one assembles.
@@ -83,14 +83,16 @@ def assemble_folds(
     """
     reports = [read_report(fold_run.folder) for fold_run in fold_runs]
     report = _join_reports(run, reports, device)
-    notify(listeners, run_started(run, report.provenance, run.spec.training.steps))
+    steps = run.spec.training.steps
+    notify(listeners, run_started(run, report.provenance, steps))
+    models = run.folder.path / MODELS
     members = []
     for fold_run in fold_runs:
         member = f"fold_{fold_run.fold}.pt"
-        _copy_file(fold_run.folder.weights, run.folder.path / MODELS / member)
+        _copy_file(fold_run.folder.weights, models / member)
         members.append(member)
     # For readers of MONAI bundles that know one network only.
-    _copy_file(fold_runs[0].folder.weights, run.folder.weights)
+    _copy_file(models / members[0], run.folder.weights)
     notify(listeners, CrossValidationDone(cross_validation_rows(report.folds)))
     write_trained_bundle(run, report, listeners, tuple(members))
 
@@ -105,16 +107,17 @@ def _join_reports(
     for report in reports:
         cases = report.held_out.postprocessed(finding).cases
         dice = compute_statistics(cases, ["dice"])["dice"]
-        summaries.append(FoldSummary(report.fold, len(cases), report.best_step, dice))
+        summary = FoldSummary(report.fold, len(cases), report.best_step, dice)
+        summaries.append(summary)
     total = sum(summary.cases for summary in summaries)
-    fingerprint = reports[0].fingerprint
+    content_hash = reports[0].content_hash
     return TrainingReport(
         fold=run.fold,
         training_cases=total,
         validation_cases=total,
         best_step=max(report.best_step for report in reports),
-        fingerprint=fingerprint,
-        provenance=collect_provenance(device) | {"data.fingerprint": fingerprint},
+        content_hash=content_hash,
+        provenance=collect_provenance(device) | {"data.fingerprint": content_hash},
         held_out=held_out,
         lineage=run.lineage,
         folds=summaries,

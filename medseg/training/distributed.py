@@ -98,6 +98,7 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
 
 def select_local_device(device: torch.device) -> torch.device:
     """Return this process' own GPU where ``torchrun`` started one process per GPU."""
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    return device
+    local_rank = os.environ.get("LOCAL_RANK")
+    if device.type != "cuda" or device.index is not None or local_rank is None:
+        return device
+    return torch.device("cuda", int(local_rank))

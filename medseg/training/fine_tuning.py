@@ -18,8 +18,8 @@ from medseg.bundle.bundle import Bundle, list_differences
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError
+from medseg.networks.building import build_network
 from medseg.networks.refiner import select_coarse_weights
-from medseg.networks.unet import build_network
 from medseg.training.lineage import (
     Sources,
     any_known,
@@ -50,12 +50,16 @@ class _SlicedWeight:
         """Return whether the parent's weight has this shape, but for the number of slices."""
         if len(parent_shape) != len(shape):
             return False
-        highest = max((source for source in self.sources if source is not None), default=0)
-        for axis, (size, parent_size) in enumerate(zip(shape, parent_shape, strict=True)):
-            if axis not in self.axes:
-                if size != parent_size:
-                    return False
-            elif size != len(self.sources) or parent_size <= highest:
+        known = [source for source in self.sources if source is not None]
+        highest = max(known, default=0)
+        for axis, size in enumerate(shape):
+            parent_size = parent_shape[axis]
+            if axis in self.axes:
+                has_all_sources = parent_size > highest
+                fits = has_all_sources and size == len(self.sources)
+            else:
+                fits = size == parent_size
+            if not fits:
                 return False
         return True
 
@@ -63,12 +67,17 @@ class _SlicedWeight:
         """Overwrite the slices that have a source with the parent's."""
         if self.zero_new:
             tensor.zero_()
-        known = [(to, source) for to, source in enumerate(self.sources) if source is not None]
-        if not known:
+        targets: list[int] = []
+        sources: list[int] = []
+        for target, source in enumerate(self.sources):
+            if source is not None:
+                targets.append(target)
+                sources.append(source)
+        if not targets:
             return
-        targets, sources = zip(*known, strict=True)
-        taken_over = parent[_slice_index(parent.shape, self.axes, sources)]
-        tensor[_slice_index(tensor.shape, self.axes, targets)] = taken_over.to(tensor)
+        parent_index = _slice_index(parent.shape, self.axes, sources)
+        index = _slice_index(tensor.shape, self.axes, targets)
+        tensor[index] = parent[parent_index].to(tensor)
 
 
 class InitialWeights:
@@ -93,10 +102,13 @@ class InitialWeights:
         """Overwrite a newly initialised network's weights with what is taken over."""
         with torch.no_grad():
             for name, tensor in _tensors(network).items():
+                parent = self._weights.get(name)
+                if parent is None:
+                    continue
                 if name in self._shared:
-                    tensor.copy_(self._weights[name])
-                elif name in self._sliced and name in self._weights:
-                    self._sliced[name].load_into(tensor, self._weights[name])
+                    tensor.copy_(parent)
+                elif name in self._sliced:
+                    self._sliced[name].load_into(tensor, parent)
 
     def _find_shared_weights(
         self, spec: BundleSpec, parent: Bundle, shapes: Shapes
@@ -107,7 +119,8 @@ class InitialWeights:
             CheckpointError: If inference needs a weight that the parent lacks in this shape.
         """
         inference_network = _build_on_meta(spec, supervised=False)
-        needed = _tensors(inference_network).keys() & shapes.keys()
+        inference_tensors = _tensors(inference_network)
+        needed = inference_tensors.keys() & shapes.keys()
         unlike = [name for name in needed if not self._fits(name, shapes)]
         if unlike:
             raise CheckpointError(
@@ -124,9 +137,10 @@ class InitialWeights:
         if name not in self._weights:
             return False
         parent_shape = self._weights[name].shape
+        shape = shapes[name]
         if name in self._sliced:
-            return self._sliced[name].fits(shapes[name], parent_shape)
-        return parent_shape == shapes[name]
+            return self._sliced[name].fits(shape, parent_shape)
+        return parent_shape == shape
 
 
 def _find_sliced_weights(
@@ -158,17 +172,23 @@ def _slice_index(
     shape: torch.Size, axes: Sequence[int], slices: Sequence[int]
 ) -> tuple[torch.Tensor, ...]:
     """Return the index of all that lies in the given slices of these axes."""
-    rows = [slices if axis in axes else range(size) for axis, size in enumerate(shape)]
-    return tuple(torch.from_numpy(row) for row in np.ix_(*rows))
+    rows: list[Sequence[int]] = []
+    for axis, size in enumerate(shape):
+        rows.append(slices if axis in axes else range(size))
+    open_mesh = np.ix_(*rows)
+    return tuple(torch.from_numpy(row) for row in open_mesh)
 
 
 def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    return dict(network.named_parameters()) | dict(network.named_buffers())
+    tensors: dict[str, torch.Tensor] = dict(network.named_parameters())
+    tensors.update(network.named_buffers())
+    return tensors
 
 
 def _shapes(spec: BundleSpec) -> Shapes:
     network = _build_on_meta(spec, supervised=True)
-    return {name: value.shape for name, value in _tensors(network).items()}
+    tensors = _tensors(network)
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _build_on_meta(spec: BundleSpec, *, supervised: bool) -> nn.Module:
@@ -191,9 +211,12 @@ def _grown_axes(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:
         other = larger.get(name)
         if other is None or len(other) != len(shape):
             continue
-        axes = tuple(axis for axis, size in enumerate(shape) if size != other[axis])
+        axes = []
+        for axis, size in enumerate(shape):
+            if size != other[axis]:
+                axes.append(axis)
         if axes:
-            grown[name] = axes
+            grown[name] = tuple(axes)
     return grown
 
 
@@ -202,12 +225,14 @@ def _add_label(spec: BundleSpec) -> BundleSpec:
     if spec.regions:
         first = spec.regions[0]
         copy = first.model_copy(update={"paints": first.labels[0]})
-        return spec.model_copy(update={"regions": (copy, *spec.regions)})
-    label = LabelSpec(index=len(spec.labels) + 1, name="one more")
-    return spec.model_copy(update={"labels": (*spec.labels, label)})
+        regions = (copy, *spec.regions)
+        return spec.model_copy(update={"regions": regions})
+    index = len(spec.labels) + 1
+    labels = (*spec.labels, LabelSpec(index=index, name="one more"))
+    return spec.model_copy(update={"labels": labels})
 
 
 def _add_channel(spec: BundleSpec) -> BundleSpec:
     """Return a bundle whose network has one input channel more."""
-    channel = ChannelSpec(name="one more")
-    return spec.model_copy(update={"channels": (*spec.channels, channel)})
+    channels = (*spec.channels, ChannelSpec(name="one more"))
+    return spec.model_copy(update={"channels": channels})

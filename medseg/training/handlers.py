@@ -63,12 +63,14 @@ class LearningRate:
         done = step - 1
         if done < warmup:
             return training.learning_rate * step / warmup
-        progress = (done - warmup) / (training.steps - warmup)
+        after_warmup = training.steps - warmup
+        progress = (done - warmup) / after_warmup
         match training.schedule:
             case "poly":
                 factor = (1 - progress) ** 0.9
             case "cosine":
-                factor = 0.5 * (1 + math.cos(math.pi * progress))
+                angle = math.pi * progress
+                factor = 0.5 * (1 + math.cos(angle))
             case "constant":
                 factor = 1.0
         return float(training.learning_rate * factor)
@@ -151,7 +153,9 @@ class StepReport:
         *,
         before: int = 0,
     ) -> None:
-        self._parts, self._listeners, self._before = parts, listeners, before
+        self._parts = parts
+        self._listeners = listeners
+        self._before = before
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -159,10 +163,13 @@ class StepReport:
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         """Send the step that was done."""
-        parts = {name: float(value) for name, value in self._parts().items()}
+        state = engine.state
+        parts = {}
+        for name, value in self._parts().items():
+            parts[name] = float(value)
         event = StepDone(
-            step=self._before + engine.state.iteration,
-            loss=engine.state.output["loss"].item(),
+            step=self._before + state.iteration,
+            loss=state.output["loss"].item(),
             parts=parts,
             learning_rate=engine.optimizer.param_groups[0]["lr"],
         )
@@ -179,7 +186,9 @@ class EverySteps:
     """
 
     def __init__(self, interval: int, last: int, action: Callable[[int], None]) -> None:
-        self._interval, self._last, self._action = interval, last, action
+        self._interval = interval
+        self._last = last
+        self._action = action
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -201,7 +210,8 @@ class AtSteps:
     """
 
     def __init__(self, steps: Sequence[int], action: Callable[[int], None]) -> None:
-        self._steps, self._action = frozenset(steps), action
+        self._steps = frozenset(steps)
+        self._action = action
 
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
@@ -209,5 +219,6 @@ class AtSteps:
 
     def __call__(self, engine: Engine) -> None:
         """Call the action if this is one of the steps."""
-        if engine.state.iteration in self._steps:
-            self._action(engine.state.iteration)
+        step = engine.state.iteration
+        if step in self._steps:
+            self._action(step)

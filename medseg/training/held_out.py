@@ -34,10 +34,10 @@ def score_held_out(session: TrainingSession) -> HeldOutResults:
         session: A session whose run folder has the weights; its listeners are notified of the
             progress.
     """
-    spec, dataset = session.spec, session.dataset
-    count = len(dataset.held_out)
+    spec = session.spec
+    count = len(session.dataset.held_out)
     postprocessings = _list_postprocessings(spec)
-    results: list[list[CaseResults]] = [[] for _ in postprocessings]
+    results = [list[CaseResults]() for _ in postprocessings]
     if count:
         scored_cases = score_held_out_cases(
             Segmenter(Bundle(spec, session.run.folder.path), str(session.device)),
@@ -115,10 +115,16 @@ def score_held_out_cases(
         for copy in range(position, copies, count):
             volume = _corrupt(case.volume, copy, seed)
             of_copy = _score_scan(segmenter, case, volume, keep_largest, is_clean=False)
-            for number, result in enumerate(of_copy):
-                samples = [*results[number].samples, *result.samples]
-                results[number] = CaseResults(results[number].cases, samples)
+            results = [
+                _add_samples(result, copy_result)
+                for result, copy_result in zip(results, of_copy, strict=True)
+            ]
         yield results
+
+
+def _add_samples(results: CaseResults, of_copy: CaseResults) -> CaseResults:
+    samples = [*results.samples, *of_copy.samples]
+    return CaseResults(results.cases, samples)
 
 
 def _corrupt(volume: Volume, copy: int, seed: int) -> Volume:
@@ -127,7 +133,8 @@ def _corrupt(volume: Volume, copy: int, seed: int) -> Volume:
     kinds = list(CORRUPTIONS)
     kind = kinds[copy % len(kinds)]
     severity = float(rng.uniform(0.1, 1.0))
-    return corrupt_volume(volume, kind, severity, int(rng.integers(2**31)))
+    noise_seed = int(rng.integers(2**31))
+    return corrupt_volume(volume, kind, severity, noise_seed)
 
 
 def _score_scan(
@@ -161,11 +168,13 @@ def _find_same_labels(segmentation: Segmentation, earlier: Sequence[Segmentation
 
 
 def _score(segmentation: Segmentation, case: HeldOutCase, is_clean: bool) -> CaseResults:
-    labels, label_set = segmentation.labels, segmentation.label_set
+    labels = segmentation.labels
+    label_set = segmentation.label_set
     if not is_clean:
         # Only what calibration needs: surface distances take long.
         dice = score_dice(labels, case.reference, label_set)
-        return CaseResults((), [_sample(segmentation, case, dice, is_clean)])
+        sample = _sample(segmentation, case, dice, is_clean)
+        return CaseResults(samples=[sample])
     scores = score_case(
         labels,
         case.reference,
@@ -174,7 +183,8 @@ def _score(segmentation: Segmentation, case: HeldOutCase, is_clean: bool) -> Cas
         case=case.name,
         voxel_ml=case.volume.voxel_ml,
     )
-    return CaseResults([scores], [_sample(segmentation, case, scores["dice"], is_clean)])
+    sample = _sample(segmentation, case, scores["dice"], is_clean)
+    return CaseResults([scores], [sample])
 
 
 def _sample(

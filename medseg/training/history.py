@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,6 +18,26 @@ DRAWN_PARTS = ("dice", "ce", "adversarial", "critic")
 """Parts of the loss that the curves show, where there are any."""
 
 
+class _Step(NamedTuple):
+    step: int
+    loss: float
+    learning_rate: float
+
+
+class _Value(NamedTuple):
+    step: int
+    value: float
+
+
+class _Validation(NamedTuple):
+    step: int
+    scores: Scores
+
+    @property
+    def mean_dice(self) -> float:
+        return self.scores["dice"]["mean"]
+
+
 class TrainingHistory:
     """Records every step's loss and every validation's scores; saved with checkpoints.
 
@@ -27,28 +47,38 @@ class TrainingHistory:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._steps: list[tuple[int, float, float]] = []
-        self._parts: dict[str, list[tuple[int, float]]] = {}
-        self.validations: list[tuple[int, Scores]] = []
+        self._steps: list[_Step] = []
+        self._parts: dict[str, list[_Value]] = {}
+        self._validations: list[_Validation] = []
+
+    @property
+    def validations(self) -> Sequence[tuple[int, Scores]]:
+        """Step and scores of each validation."""
+        return self._validations
 
     def __call__(self, event: Event) -> None:
         """Record a step; other events are ignored."""
         if not isinstance(event, StepDone):
             return
-        self._steps.append((event.step, event.loss, event.learning_rate))
+        step = event.step
+        self._steps.append(_Step(step, event.loss, event.learning_rate))
         for name, value in event.parts.items():
-            self._parts.setdefault(name, []).append((event.step, value))
+            values = self._parts.setdefault(name, [])
+            values.append(_Value(step, value))
 
     def add_validation(self, step: int, scores: Scores) -> bool:
         """Record a validation; return whether it is the best so far."""
-        self.validations.append((step, scores))
+        self._validations.append(_Validation(step, scores))
         return self.best_step == step
 
     @property
     def best_dice(self) -> float:
         """Highest mean Dice so far; below any Dice before the first validation."""
-        known = [dice for _, dice in self._mean_dice if not math.isnan(dice)]
-        return max(known, default=-1.0)
+        best = -1.0
+        for validation in self._validations:
+            # NaN is greater than nothing, so that max keeps the best so far.
+            best = max(best, validation.mean_dice)
+        return best
 
     @property
     def best_step(self) -> int | None:
@@ -57,42 +87,44 @@ class TrainingHistory:
         Where no held-out case holds a label and none is predicted, Dice is NaN. Nothing could be
         better, and nothing tells such weights apart, so the latest ones are taken.
         """
-        undefined = [step for step, dice in self._mean_dice if math.isnan(dice)]
-        if undefined:
-            return undefined[-1]
+        for validation in reversed(self._validations):
+            if math.isnan(validation.mean_dice):
+                return validation.step
         best_dice = self.best_dice
-        for step, dice in self._mean_dice:
-            if dice == best_dice:
-                return step
+        for validation in self._validations:
+            if validation.mean_dice == best_dice:
+                return validation.step
         return None
-
-    @property
-    def _mean_dice(self) -> list[tuple[int, float]]:
-        return [(step, scores["dice"]["mean"]) for step, scores in self.validations]
 
     def has_stalled(self, patience: int | None) -> bool:
         """Return whether the last ``patience`` validations brought nothing better."""
         best_step = self.best_step
         if patience is None or best_step is None:
             return False
-        validations_since = sum(step > best_step for step, _ in self.validations)
-        return validations_since >= patience
+        later = [validation for validation in self._validations if validation.step > best_step]
+        return len(later) >= patience
 
     @property
     def curves(self) -> TrainingCurves:
         """The history as curves to draw."""
-        parts = {name: self._parts[name] for name in DRAWN_PARTS if name in self._parts}
+        losses = [(step.step, step.loss) for step in self._steps]
+        rates = [(step.step, step.learning_rate) for step in self._steps]
+        parts = {}
+        for name in DRAWN_PARTS:
+            if name in self._parts:
+                parts[name] = self._parts[name]
         return TrainingCurves(
             self._name,
-            losses=[(step, loss) for step, loss, _ in self._steps],
+            losses=losses,
             parts=parts,
-            learning_rates=[(step, rate) for step, _, rate in self._steps],
-            validations=tuple(self.validations),
+            learning_rates=rates,
+            validations=tuple(self._validations),
         )
 
     def mean_part(self, name: str, after: int) -> float | None:
         """Return the mean of a part of the loss over the steps after one; ``None`` if none."""
-        values = [value for step, value in self._parts.get(name, ()) if step > after]
+        recorded = self._parts.get(name, [])
+        values = [entry.value for entry in recorded if entry.step > after]
         if not values:
             return None
         return sum(values) / len(values)
@@ -100,21 +132,27 @@ class TrainingHistory:
     def state(self) -> dict[str, Any]:
         """Return the history as tensors and plain values."""
         validations = []
-        for step, scores in self.validations:
-            plain_scores = {metric: dict(by_label) for metric, by_label in scores.items()}
-            validations.append([step, plain_scores])
+        for step, scores in self._validations:
+            plain = {}
+            for metric, by_label in scores.items():
+                plain[metric] = dict(by_label)
+            validations.append([step, plain])
         parts = {}
         for name, values in self._parts.items():
             parts[name] = torch.tensor(values, dtype=torch.float64)
-        steps = torch.tensor(self._steps, dtype=torch.float64).reshape(-1, 3)
-        return {"steps": steps, "parts": parts, "validations": validations}
+        steps = torch.tensor(self._steps, dtype=torch.float64)
+        return {"steps": steps.reshape(-1, 3), "parts": parts, "validations": validations}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Return to a saved history."""
         self._steps = []
         for step, loss, rate in state["steps"].tolist():
-            self._steps.append((int(step), loss, rate))
+            self._steps.append(_Step(int(step), loss, rate))
         self._parts = {}
         for name, values in state["parts"].items():
-            self._parts[name] = [(int(step), value) for step, value in values.tolist()]
-        self.validations = [(int(step), scores) for step, scores in state["validations"]]
+            restored = self._parts[name] = []
+            for step, value in values.tolist():
+                restored.append(_Value(int(step), value))
+        self._validations = []
+        for step, scores in state["validations"]:
+            self._validations.append(_Validation(int(step), scores))

@@ -55,10 +55,10 @@ class HeldOutResults:
         """Decide label by label; ``None`` if there is nothing to decide, or no case to ask."""
         if self.largest is None or not self.requested.cases:
             return None
-        names = dict.fromkeys(name for case in self.requested.cases for name in case.labels)
+        cases = self.requested.cases
         decisions = {}
-        for name in names:
-            decision = _decide_label(name, self.requested.cases, self.largest.cases)
+        for name in cases[0].labels:
+            decision = _decide_label(name, cases, self.largest.cases)
             if decision is not None:
                 decisions[name] = decision
         return KeepLargestFinding(labels=decisions)
@@ -68,12 +68,14 @@ class HeldOutResults:
         if finding is None or self.largest is None:
             return self.requested
         kept = set(finding.kept)
-        case_pairs = zip(self.requested.cases, self.largest.cases, strict=True)
-        sample_pairs = zip(self.requested.samples, self.largest.samples, strict=True)
-        return CaseResults(
-            [_merge_cases(case, largest, kept) for case, largest in case_pairs],
-            [_merge_samples(sample, largest, kept) for sample, largest in sample_pairs],
-        )
+        requested, largest = self.requested, self.largest
+        cases = []
+        for case, other_case in zip(requested.cases, largest.cases, strict=True):
+            cases.append(_merge_cases(case, other_case, kept))
+        samples = []
+        for sample, other_sample in zip(requested.samples, largest.samples, strict=True):
+            samples.append(_merge_samples(sample, other_sample, kept))
+        return CaseResults(cases, samples)
 
 
 NOTHING_HELD_OUT = HeldOutResults(CaseResults())
@@ -101,7 +103,10 @@ def join_results(parts: Sequence[CaseResults]) -> CaseResults:
 
 def explain(finding: KeepLargestFinding) -> list[str]:
     """Describe for each label what was decided and why, one sentence each."""
-    return [_explain_decision(name, decision) for name, decision in finding.labels.items()]
+    sentences = []
+    for name, decision in finding.labels.items():
+        sentences.append(_explain_decision(name, decision))
+    return sentences
 
 
 def _decide_label(
@@ -112,16 +117,18 @@ def _decide_label(
     for case, case_with_largest in zip(cases, largest, strict=True):
         before = case.labels[name].dice
         after = case_with_largest.labels[name].dice
-        if not math.isnan(before) and not math.isnan(after):
-            pairs.append((before, after))
+        if math.isnan(before) or math.isnan(after):
+            continue
+        pairs.append((before, after))
     if not pairs:
         return None
-    dice = np.array(pairs)
-    gains = dice[:, 1] - dice[:, 0]
+    dice_before, dice_after = np.array(pairs).T
+    gains = dice_after - dice_before
+    is_better = bool(gains.mean() > 0)
     return KeepLargestDecision(
-        kept=bool(len(pairs) >= MIN_CASES and gains.mean() > 0),
-        dice_before=float(dice[:, 0].mean()),
-        dice_after=float(dice[:, 1].mean()),
+        kept=is_better and len(pairs) >= MIN_CASES,
+        dice_before=float(dice_before.mean()),
+        dice_after=float(dice_after.mean()),
         cases=len(pairs),
         better=int((gains > 0).sum()),
         worse=int((gains < 0).sum()),
@@ -142,7 +149,8 @@ def _explain_decision(name: str, decision: KeepLargestDecision) -> str:
 
 
 def _merge_cases(case: CaseScores, largest: CaseScores, kept: Collection[str]) -> CaseScores:
-    return replace(case, labels=_replace_labels(case.labels, largest.labels, kept))
+    labels = _replace_labels(case.labels, largest.labels, kept)
+    return replace(case, labels=labels)
 
 
 def _merge_samples(
@@ -150,7 +158,8 @@ def _merge_samples(
 ) -> CalibrationSample:
     scores_at = {}
     for temperature, scores in sample.scores_at.items():
-        scores_at[temperature] = _replace_labels(scores, largest.scores_at[temperature], kept)
+        largest_scores = largest.scores_at[temperature]
+        scores_at[temperature] = _replace_labels(scores, largest_scores, kept)
     return replace(
         sample,
         scores=_replace_labels(sample.scores, largest.scores, kept),
@@ -163,5 +172,6 @@ def _replace_labels(
     values: Mapping[str, _Value], others: Mapping[str, _Value], names: Collection[str]
 ) -> dict[str, _Value]:
     """Return the values by label, with those of some labels replaced."""
-    replaced = {name: value for name, value in others.items() if name in names}
-    return dict(values) | replaced
+    merged = dict(values)
+    merged.update({name: value for name, value in others.items() if name in names})
+    return merged

@@ -17,9 +17,10 @@ from medseg.bundle.spec import BundleSpec, TrainingSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_training_inferer
+from medseg.networks.levels import SupervisedNetwork
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
@@ -87,7 +88,9 @@ class Learner:
         initial_weights: InitialWeights | None = None,
     ) -> None:
         training = spec.training
-        self._spec, self._device, self._listeners = spec, device, listeners
+        self._spec = spec
+        self._device = device
+        self._listeners = listeners
         self._precision = choose_training_precisions(spec, device).network
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
@@ -100,7 +103,9 @@ class Learner:
         if group.size > 1:
             self._supervised = DistributedDataParallel(self._supervised)
         self._optimizer = build_optimizer(self.network, training)
-        self._average = WeightAverage(self.network, training.ema) if training.ema else None
+        self._average = None
+        if training.ema:
+            self._average = WeightAverage(self.network, training.ema)
         self._loss = build_loss(spec)
         self.batches = PatchBatches(
             move_to_gpu(cases, device),
@@ -122,7 +127,9 @@ class Learner:
     @property
     def inference_network(self) -> nn.Module:
         """The network to validate and save: the averaged one where the bundle uses an EMA."""
-        return self._average.averaged.module if self._average else self.network
+        if self._average is None:
+            return self.network
+        return self._average.averaged.module
 
     def shorten(self, steps: int) -> None:
         """Set the run to end after fewer steps, from within ``save`` or ``after_step``.
@@ -173,22 +180,27 @@ class Learner:
         handlers = self._step_handlers(training)
         if callbacks.snapshot is not None:
             handlers.append(AtSteps(callbacks.snapshot_steps, callbacks.snapshot))
+        last = training.steps
         save = partial(call, callbacks.save)
-        handlers.append(EverySteps(training.validate_every, training.steps, validate))
-        handlers.append(EverySteps(training.checkpoint_every, training.steps, save))
+        handlers.append(EverySteps(training.validate_every, last, validate))
+        handlers.append(EverySteps(training.checkpoint_every, last, save))
         if callbacks.after_step is not None:
             after_step = partial(call, callbacks.after_step)
-            handlers.append(EverySteps(1, training.steps, after_step))
+            handlers.append(EverySteps(1, last, after_step))
         self.batches.first = self.step + 1
         trainer = self._build_trainer(handlers)
         continue_after(trainer, self.step, training.steps)
         trainer.run()
-        self._scale = self._scaler.state_dict() if self._scaler else None
+        self._scale = _state_of(self._scaler)
         return stopped
 
     def _step_handlers(self, training: TrainingSpec) -> list[Any]:
         """Return what is done around every step, in running order."""
-        handlers: list[Any] = [StepSeed(training.seed), LearningRate(training), StopOnNan()]
+        handlers: list[Any] = [
+            StepSeed(training.seed),
+            LearningRate(training),
+            StopOnNan(),
+        ]
         if training.gradient_clip:
             handlers.append(GradientClip(training.gradient_clip))
         if self._average:
@@ -240,8 +252,8 @@ class Learner:
             "step": self.step,
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "average": self._average.averaged.state_dict() if self._average else None,
-            "scale": self._scaler.state_dict() if self._scaler else None,
+            "average": None if self._average is None else self._average.averaged.state_dict(),
+            "scale": _state_of(self._scaler),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -262,6 +274,10 @@ class Learner:
                 "the checkpoint does not fit this bundle; resume with the bundle it was made with",
                 detail=str(error),
             ) from error
+
+
+def _state_of(scaler: torch.amp.GradScaler | None) -> dict[str, Any] | None:
+    return None if scaler is None else scaler.state_dict()
 
 
 def continue_after(trainer: Trainer, step: int, steps: int) -> None:
@@ -297,7 +313,8 @@ def move_to_gpu(cases: Sequence[CachedCase], device: torch.device) -> Sequence[C
     if device.type != "cuda":
         return cases
     free, _ = torch.cuda.mem_get_info(device)
-    if sum(case.nbytes for case in cases) > GPU_MEMORY_SHARE * free:
+    needed = sum(case.nbytes for case in cases)
+    if needed > GPU_MEMORY_SHARE * free:
         return cases
     return [case.to(device) for case in cases]
 

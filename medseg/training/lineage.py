@@ -7,10 +7,10 @@ before its first step.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from medseg.bundle.bundle import Bundle, list_differences, load_bundle
 from medseg.bundle.hashes import hash_file
@@ -72,7 +72,9 @@ def trace_lineage(parent: Bundle, spec: BundleSpec) -> Lineage:
     """
     file = initial_weights_file(parent)
     folder = RunFolder(parent.folder)
-    run_id = str(folder.read_info()["run_id"]) if folder.has_begun else ""
+    run_id = ""
+    if folder.has_begun:
+        run_id = str(folder.read_info()["run_id"])
     return Lineage(
         name=parent.spec.name,
         version=parent.spec.version,
@@ -126,7 +128,8 @@ def initial_weights_file(parent: Bundle) -> Path:
     Raises:
         CheckpointError: If there is none.
     """
-    file = parent.weights.with_name(parent.trained.members[0])
+    first_member = parent.trained.members[0]
+    file = parent.weights.with_name(first_member)
     if not file.is_file():
         raise CheckpointError(
             "the bundle given by --from has no weights to start from; give a trained bundle",
@@ -144,14 +147,15 @@ def label_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
     """
     if parent.regions or spec.regions:
         return _region_sources(parent.label_set, spec.label_set)
-    by_name = {label.name.casefold(): label.index for label in parent.labels}
+    by_name = {_fold(label): label.index for label in parent.labels}
     by_code = {label.code: label.index for label in parent.labels if label.code}
-    same_name = [by_name.get(label.name.casefold()) for label in spec.labels]
+    same_name = [by_name.get(_fold(label)) for label in spec.labels]
     sources: list[int | None] = [0]
     for label, source in zip(spec.labels, same_name, strict=True):
         if source is None and label.code:
-            same_code = by_code.get(label.code)
-            source = None if same_code in same_name else same_code
+            source = by_code.get(label.code)
+            if source in same_name:
+                source = None
         sources.append(source)
     return tuple(sources)
 
@@ -159,8 +163,18 @@ def label_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
 def _region_sources(parent: LabelSet, labels: LabelSet) -> Sources:
     if not (parent.has_regions and labels.has_regions):
         return (None,) * labels.channels
-    by_name = {region.name.casefold(): region.channel for region in parent.regions}
-    return tuple(by_name.get(region.name.casefold()) for region in labels.regions)
+    by_name = {_fold(region): region.channel for region in parent.regions}
+    return tuple(by_name.get(_fold(region)) for region in labels.regions)
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+def _fold(named: _Named) -> str:
+    """Return a name as it is compared: whatever its case."""
+    return named.name.casefold()
 
 
 def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
@@ -172,31 +186,50 @@ def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
     if len(parent.channels) == len(spec.channels) == 1:
         return (0,)
     sources: dict[int, int] = {}
-    for key in (_channel_name, _channel_modality):
-        ours = {i: key(channel) for i, channel in enumerate(spec.channels) if i not in sources}
-        taken = sources.values()
-        theirs = {i: key(channel) for i, channel in enumerate(parent.channels) if i not in taken}
-        sources |= _match_unique(ours, theirs)
-    return tuple(sources.get(i) for i in range(len(spec.channels)))
+    _match_channels(spec.channels, parent.channels, _fold, sources)
+    _match_channels(spec.channels, parent.channels, _modality, sources)
+    indices = range(len(spec.channels))
+    return tuple(sources.get(index) for index in indices)
 
 
-def _match_unique(ours: Mapping[int, str], theirs: Mapping[int, str]) -> dict[int, int]:
-    """Pair indices whose key occurs exactly once on each side."""
-    our_counts = Counter(ours.values())
-    their_counts = Counter(theirs.values())
-    their_index = {key: index for index, key in theirs.items()}
-    pairs = {}
-    for index, key in ours.items():
-        if our_counts[key] == their_counts[key] == 1:
-            pairs[index] = their_index[key]
-    return pairs
+def _match_channels(
+    channels: Sequence[ChannelSpec],
+    parents: Sequence[ChannelSpec],
+    key_of: Callable[[ChannelSpec], str],
+    sources: dict[int, int],
+) -> None:
+    """Pair the channels that are left and whose key occurs exactly once on each side.
+
+    Args:
+        channels: The bundle's channels.
+        parents: The parent's.
+        key_of: Returns what must be equal.
+        sources: Index of a channel → index of the parent's channel it starts from; grows.
+    """
+    keys = _keys_left(channels, key_of, sources.keys())
+    parent_keys = _keys_left(parents, key_of, sources.values())
+    counts = Counter(keys.values())
+    parent_counts = Counter(parent_keys.values())
+    parent_index = {key: index for index, key in parent_keys.items()}
+    for index, key in keys.items():
+        if counts[key] == parent_counts[key] == 1:
+            sources[index] = parent_index[key]
 
 
-def _channel_name(channel: ChannelSpec) -> str:
-    return channel.name.casefold()
+def _keys_left(
+    channels: Sequence[ChannelSpec],
+    key_of: Callable[[ChannelSpec], str],
+    taken: Collection[int],
+) -> dict[int, str]:
+    """Return the index and the key of the channels that are not taken yet."""
+    keys = {}
+    for index, channel in enumerate(channels):
+        if index not in taken:
+            keys[index] = key_of(channel)
+    return keys
 
 
-def _channel_modality(channel: ChannelSpec) -> str:
+def _modality(channel: ChannelSpec) -> str:
     return channel.modality
 
 
@@ -212,8 +245,10 @@ def _describe_decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
         yield f"weights: of the first of the parent's {members} members"
     if parent.trained.refinement is not None:
         yield "refiner of the parent: dropped"
-    yield from _describe_outputs(label_sources(old, spec), spec.label_set, old.label_set)
-    yield from _describe_channels(channel_sources(old, spec), spec, old)
+    outputs = label_sources(old, spec)
+    yield from _describe_outputs(outputs, spec.label_set, old.label_set)
+    inputs = channel_sources(old, spec)
+    yield from _describe_channels(inputs, spec, old)
     if isinstance(spec.network, UNetSpec) and spec.network.deep_supervision:
         yield "deep supervision outputs, which only training uses: newly initialised"
     for change in list_differences(old, spec):
@@ -229,12 +264,14 @@ def _describe_outputs(sources: Sources, labels: LabelSet, parents: LabelSet) -> 
     if parents.has_regions and not labels.has_regions:
         yield "labels: newly initialised, the parent has regions, which overlap"
         return
-    kind = "region" if labels.has_regions else "label"
     names = [region.name for region in labels.regions]
     parent_names = [region.name for region in parents.regions]
-    if not labels.has_regions:
-        parent_names = ["", *parent_names]  # background is a channel without a name
-    yield from _describe_sources(kind, sources[-len(names) :], names, parent_names, _NEW)
+    if labels.has_regions:
+        yield from _describe_sources("region", sources, names, parent_names, _NEW)
+        return
+    of_labels = sources[1:]
+    parent_names.insert(0, "")  # background is a channel without a name
+    yield from _describe_sources("label", of_labels, names, parent_names, _NEW)
 
 
 def _describe_channels(sources: Sources, spec: BundleSpec, parent: BundleSpec) -> Iterator[str]:
@@ -254,10 +291,12 @@ def _describe_sources(
     for name, source in zip(names, sources, strict=True):
         if source is None:
             yield f"{kind} {name}: {without_source}"
-        elif parent_names[source].casefold() == name.casefold():
+            continue
+        parent_name = parent_names[source]
+        if parent_name.casefold() == name.casefold():
             yield f"{kind} {name}: taken over"
         else:
-            yield f"{kind} {name}: taken over from the parent's {parent_names[source]}"
+            yield f"{kind} {name}: taken over from the parent's {parent_name}"
     for index, name in enumerate(parent_names):
         if name and index not in sources:
             yield f"{kind} {name} of the parent: dropped"

@@ -13,7 +13,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.events import ScheduleShortened, ValidationDone, notify
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import summarise
-from medseg.networks.unet import select_inference_weights
+from medseg.networks.building import select_inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Callbacks, Learner
@@ -60,10 +60,14 @@ class TrainingLoop:
         """Validate in the main process; return, in every process, whether to continue."""
         session = self.session
         began = time.monotonic()
-        continues = self._validate(step) if session.group.is_main else True
+        continues = True
+        if session.group.is_main:
+            continues = self._validate(step)
         if session.time_budget is not None:
-            session.time_budget.add_validation(time.monotonic() - began)
-        return session.group.broadcast("continue" if continues else "stop") == "continue"
+            seconds = time.monotonic() - began
+            session.time_budget.add_validation(seconds)
+        decision = "continue" if continues else "stop"
+        return session.group.broadcast(decision) == "continue"
 
     def _validate(self, step: int) -> bool:
         session = self.session
@@ -76,7 +80,8 @@ class TrainingLoop:
         if is_best:
             self._save_weights()
         pictures = self._draw(validation)
-        notify(session.listeners, ValidationDone(step, validation.scores, is_best, pictures))
+        event = ValidationDone(step, validation.scores, is_best, pictures)
+        notify(session.listeners, event)
         return not self.history.has_stalled(session.spec.training.patience)
 
     def _save_weights(self, file: Path | None = None) -> None:
@@ -94,7 +99,8 @@ class TrainingLoop:
 
     def _check_clock(self, done: int) -> None:
         """Check the clock where it is due, and take fewer steps if the machine is slower."""
-        session, budget = self.session, self.session.time_budget
+        session = self.session
+        budget = session.time_budget
         if budget is None or not budget.is_due(done):
             return
         fitted = budget.fit_steps(done, time.monotonic())
@@ -115,20 +121,23 @@ class TrainingLoop:
         preview = folder.previews / "validation.png"
         draw_curves(folder.curves, self.history.curves)
         cases = {case.case_id: case for case in self.session.dataset.validation}
-        scores = {case_scores.case: case_scores for case_scores in validation.cases}
+        scores = {of_case.case: of_case for of_case in validation.cases}
         previews = []
         for case_id, prediction in validation.examples.items():
-            previews.append(_preview(cases[case_id], prediction.numpy(), scores[case_id]))
+            case = cases[case_id]
+            previews.append(_preview(case, prediction.numpy(), scores[case_id]))
         draw_cases(preview, previews, self.session.spec.label_set)
         return [folder.curves, preview]
 
 
 def _preview(case: CachedCase, prediction: Array, scores: CaseScores) -> PreviewCase:
+    affine = np.diag([*case.spacing, 1.0])
+    mean_scores = summarise([scores])
     return PreviewCase(
         case=case.case_id,
         image=case.image.float().numpy(),
         reference=case.label[0].numpy(),
         prediction=prediction,
-        affine=np.diag([*case.spacing, 1.0]),
-        dice=summarise([scores])["dice"]["mean"],
+        affine=affine,
+        dice=mean_scores["dice"]["mean"],
     )

@@ -73,8 +73,12 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _describe_input(spec: BundleSpec) -> list[str]:
-    channels = [f"{channel.name} ({channel.modality})" for channel in spec.channels]
-    labels = [f"{label.index} {label.name}" for label in spec.label_set]
+    channels = []
+    for channel in spec.channels:
+        channels.append(f"{channel.name} ({channel.modality})")
+    labels = []
+    for label in spec.label_set:
+        labels.append(f"{label.index} {label.name}")
     lines = [
         f"Channels: {_escape(', '.join(channels))}",
         f"Network's grid: {_describe_spacing(spec.preprocessing.spacing_mm)}",
@@ -89,23 +93,28 @@ def _describe_input(spec: BundleSpec) -> list[str]:
 def _describe_spacing(spacing: Sequence[float | None] | None) -> str:
     if not spacing:
         return "the scan's own grid"
-    axes = ["own" if mm is None else f"{mm:g}" for mm in spacing]
+    axes = []
+    for mm in spacing:
+        axes.append("own" if mm is None else f"{mm:g}")
     return " × ".join(axes) + " mm"
 
 
 def _describe_regions(labels: LabelSet) -> str:
     descriptions = []
     for region in labels.regions:
-        members = " + ".join(labels[index - 1].name for index in region.labels)
+        names = [labels[index - 1].name for index in region.labels]
+        members = " + ".join(names)
         shown_as = labels[region.paints - 1].name
-        descriptions.append(f"{region.name} ({members}; shown as {shown_as} where no later one is)")
+        description = f"{members}; shown as {shown_as} where no later one is"
+        descriptions.append(f"{region.name} ({description})")
     listed = _escape("; ".join(descriptions))
     return f"Regions, which overlap, in the order of decoding: {listed}"
 
 
 def _describe_training(spec: BundleSpec, report: TrainingReport) -> list[str]:
     training = spec.training
-    patch = " × ".join(str(size) for size in training.patch)
+    sizes = [str(size) for size in training.patch]
+    patch = " × ".join(sizes)
     lines = [
         _describe_cases(report),
         f"{_describe_length(spec, report)} of {training.batch_size} patches of {patch} voxels, "
@@ -126,8 +135,9 @@ def _describe_cases(report: TrainingReport) -> str:
             f"{report.training_cases} cases in {len(report.folds)} folds; a network was trained "
             "for each fold, on the others. A result is made from the mean of all networks' scores"
         )
-    held_out = "none" if report.fold is None else f"fold {report.fold}"
-    return f"{report.training_cases} cases; {report.validation_cases} held out ({held_out})"
+    fold = "none" if report.fold is None else f"fold {report.fold}"
+    held_out = f"{report.validation_cases} held out ({fold})"
+    return f"{report.training_cases} cases; {held_out}"
 
 
 def _describe_length(spec: BundleSpec, report: TrainingReport) -> str:
@@ -141,18 +151,23 @@ def _describe_length(spec: BundleSpec, report: TrainingReport) -> str:
 def _describe_best_steps(report: TrainingReport) -> str:
     if not report.folds:
         return f"Weights of step {report.best_step}"
-    steps = [f"{fold.best_step} (fold {fold.fold})" for fold in report.folds]
+    steps = []
+    for fold in report.folds:
+        steps.append(f"{fold.best_step} (fold {fold.fold})")
     return f"Weights of steps {', '.join(steps)}"
 
 
 def _lineage_section(lineage: Lineage | None) -> list[str]:
     if lineage is None:
         return []
-    run = f", run `{_escape(lineage.run_id)}`" if lineage.run_id else ""
-    name = f"{_escape(lineage.name)} {_escape(lineage.version)}"
-    section = ["## Fine-tuned from", f"{name}{run}, weights `{lineage.weights}`"]
+    parent = _escape(f"{lineage.name} {lineage.version}")
+    if lineage.run_id:
+        run_id = _escape(lineage.run_id)
+        parent += f", run `{run_id}`"
+    section = ["## Fine-tuned from", f"{parent}, weights `{lineage.weights}`"]
     if lineage.decisions:
-        section.append(_bullets([_escape(decision) for decision in lineage.decisions]))
+        decisions = [_escape(decision) for decision in lineage.decisions]
+        section.append(_bullets(decisions))
     return section
 
 
@@ -177,30 +192,44 @@ def _results_section(report: TrainingReport) -> list[str]:
 def _results_table(statistics: Statistics) -> str:
     metrics = [metric for metric in _METRIC_TITLES if metric in statistics]
     labels = next(iter(statistics.values())).keys()
-    rows = [["label", *(_METRIC_TITLES[metric] for metric in metrics)]]
+    titles = [_METRIC_TITLES[metric] for metric in metrics]
+    rows = [["label", *titles]]
     for label in labels:
-        cells = [_format_statistic(statistics[metric][label]) for metric in metrics]
-        rows.append([label, *cells])
+        row = [label]
+        for metric in metrics:
+            statistic = statistics[metric][label]
+            row.append(_format_statistic(statistic))
+        rows.append(row)
     return _table(rows)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; its first row is the heading."""
-    lines = [f"| {' | '.join(_escape(cell) for cell in row)} |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
+    lines = []
+    for row in rows:
+        cells = [_escape(cell) for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
+    columns = len(rows[0])
+    lines.insert(1, "|" + " --- |" * columns)
     return "\n".join(lines)
 
 
 def cross_validation_rows(folds: Sequence[FoldSummary]) -> list[list[str]]:
     """Return the table of a cross-validation, its heading first: Dice per fold and label."""
     labels = list(folds[0].dice)
-    rows = [["fold", "held-out cases", *(f"Dice {label}" for label in labels)]]
+    titles = [f"Dice {label}" for label in labels]
+    rows = [["fold", "held-out cases", *titles]]
     for fold in folds:
-        cells = [_format_statistic(fold.dice[label]) for label in labels]
-        rows.append([str(fold.fold), str(fold.cases), *cells])
+        row = [str(fold.fold), str(fold.cases)]
+        for label in labels:
+            row.append(_format_statistic(fold.dice[label]))
+        rows.append(row)
     total = sum(fold.cases for fold in folds)
-    over_folds = [_format_spread([fold.dice[label].mean for fold in folds]) for label in labels]
-    rows.append(["all", str(total), *over_folds])
+    last_row = ["all", str(total)]
+    for label in labels:
+        means = [fold.dice[label].mean for fold in folds]
+        last_row.append(_format_spread(means))
+    rows.append(last_row)
     return rows
 
 
@@ -235,7 +264,7 @@ def _postprocessing_section(spec: BundleSpec, report: TrainingReport) -> list[st
         return ["## Postprocessing", reason, _bullets(decisions)]
     if not requested:
         return []
-    names = ", ".join(_escape(name) for name in requested)
+    names = _escape(", ".join(requested))
     return [
         "## Postprocessing",
         f"Only the largest connected component of {names} is kept, as requested.",
@@ -265,10 +294,11 @@ def _describe_provenance(spec: BundleSpec, report: TrainingReport) -> list[str]:
     lines = [
         f"Authors: {_escape(spec.authors)}",
         f"Licence: {_escape(spec.licence)}",
-        f"Data fingerprint: `{report.fingerprint}`",
+        f"Data fingerprint: `{report.content_hash}`",
     ]
     for name, value in report.provenance.items():
         if value:
             lines.append(f"{name}: {value}")
-    lines.extend(f"Reference: {_escape(reference)}" for reference in spec.references)
+    for reference in spec.references:
+        lines.append(f"Reference: {_escape(reference)}")
     return lines

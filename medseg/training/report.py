@@ -54,7 +54,7 @@ class TrainingReport:
         training_cases: How many cases the network learned from.
         validation_cases: How many were held out.
         best_step: The step whose weights were kept.
-        fingerprint: Hash of the data.
+        content_hash: Hash of the data's content.
         provenance: Versions, git state and device.
         held_out: Results of the held-out cases, on the scans' own grids.
         validations: Step and scores of each validation, on the network's grid.
@@ -71,7 +71,7 @@ class TrainingReport:
     training_cases: int
     validation_cases: int
     best_step: int
-    fingerprint: str
+    content_hash: str
     provenance: Mapping[str, str]
     held_out: HeldOutResults = NOTHING_HELD_OUT
     validations: Sequence[tuple[int, Scores]] = ()
@@ -101,16 +101,19 @@ class TrainingReport:
 
 def report_to_json(report: TrainingReport) -> str:
     """Return the text of ``metrics.json``."""
+    validations = []
+    for step, scores in report.validations:
+        validations.append({"step": step, "scores": scores})
     content: dict[str, Any] = {
         "fold": report.fold,
         "training_cases": report.training_cases,
         "validation_cases": report.validation_cases,
         "best_step": report.best_step,
-        "data_fingerprint": report.fingerprint,
-        "from": report.lineage.published if report.lineage else None,
+        "data_fingerprint": report.content_hash,
+        "from": None if report.lineage is None else report.lineage.published,
         "scores": report.scores,
         **_results_to_json(report.results),
-        "validations": [{"step": step, "scores": scores} for step, scores in report.validations],
+        "validations": validations,
         "provenance": dict(report.provenance),
     }
     if report.folds:
@@ -127,9 +130,12 @@ def report_to_json(report: TrainingReport) -> str:
 def _results_to_json(results: CaseResults) -> dict[str, Any]:
     cases = []
     for case in results.cases:
-        labels = {name: asdict(scores) for name, scores in case.labels.items()}
+        labels = {}
+        for name, scores in case.labels.items():
+            labels[name] = asdict(scores)
         cases.append({"case": case.case, "labels": labels})
-    return {"cases": cases, "confidence": [asdict(sample) for sample in results.samples]}
+    samples = [asdict(sample) for sample in results.samples]
+    return {"cases": cases, "confidence": samples}
 
 
 def read_report(folder: RunFolder) -> TrainingReport:
@@ -141,16 +147,8 @@ def read_report(folder: RunFolder) -> TrainingReport:
         CheckpointError: If ``metrics.json`` is damaged.
     """
     try:
-        content = json.loads(folder.metrics.read_text(encoding="utf-8"))
-        return TrainingReport(
-            fold=content["fold"],
-            training_cases=int(content["training_cases"]),
-            validation_cases=int(content["validation_cases"]),
-            best_step=int(content["best_step"]),
-            fingerprint=content["data_fingerprint"],
-            provenance=content["provenance"],
-            held_out=_held_out_from_json(content),
-        )
+        text = folder.metrics.read_text(encoding="utf-8")
+        return _report_from_json(json.loads(text))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             "metrics.json is damaged; remove the run's folder and resume, which trains this fold "
@@ -158,6 +156,18 @@ def read_report(folder: RunFolder) -> TrainingReport:
             source=folder.metrics,
             detail=str(error),
         ) from error
+
+
+def _report_from_json(content: Mapping[str, Any]) -> TrainingReport:
+    return TrainingReport(
+        fold=content["fold"],
+        training_cases=int(content["training_cases"]),
+        validation_cases=int(content["validation_cases"]),
+        best_step=int(content["best_step"]),
+        content_hash=content["data_fingerprint"],
+        provenance=content["provenance"],
+        held_out=_held_out_from_json(content),
+    )
 
 
 def _held_out_from_json(content: Mapping[str, Any]) -> HeldOutResults:
@@ -179,27 +189,37 @@ def _results_from_json(content: Mapping[str, Any]) -> CaseResults:
 def _case_from_json(content: Mapping[str, Any]) -> CaseScores:
     labels = {}
     for name, fields in content["labels"].items():
-        numbers: dict[str, Any] = {key: _nan_if_null(value) for key, value in fields.items()}
-        labels[name] = LabelScores(**numbers)
+        labels[name] = _label_from_json(fields)
     return CaseScores(labels, str(content["case"]))
+
+
+def _label_from_json(content: Mapping[str, Any]) -> LabelScores:
+    fields: dict[str, Any] = {}
+    for name, value in content.items():
+        fields[name] = _nan_if_null(value)
+    return LabelScores(**fields)
 
 
 def _sample_from_json(content: Mapping[str, Any]) -> CalibrationSample:
     scores_at = {}
     # Absent in results of versions that tried no other temperature.
-    for temperature, scores in content.get("scores_at", {}).items():
+    at_temperatures = content.get("scores_at", {})
+    for temperature, scores in at_temperatures.items():
         scores_at[float(temperature)] = _floats(scores)
     return CalibrationSample(
         case=str(content["case"]),
         scores=_floats(content["scores"]),
-        dice={name: float(_nan_if_null(value)) for name, value in content["dice"].items()},
+        dice=_floats(content["dice"]),
         is_clean=bool(content["is_clean"]),
         scores_at=scores_at,
     )
 
 
 def _floats(content: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in content.items()}
+    values = {}
+    for name, value in content.items():
+        values[name] = float(_nan_if_null(value))
+    return values
 
 
 def _nan_if_null(value: Any) -> Any:

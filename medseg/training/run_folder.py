@@ -56,8 +56,10 @@ class RunFolder:
         Raises:
             OutputError: If the folder is not empty, or is a file.
         """
-        holds_files = self.path.is_dir() and any(self.path.iterdir())
-        if self.path.is_file() or holds_files:
+        is_empty = not self.path.exists()
+        if self.path.is_dir():
+            is_empty = not any(self.path.iterdir())
+        if not is_empty:
             raise OutputError(
                 "the run folder is not empty; give another --out, or --resume to continue its run",
                 source=self.path,
@@ -65,7 +67,8 @@ class RunFolder:
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write what a resume needs to know: identity, data folder, fold."""
-        write_atomically(self.info, json.dumps(dict(info), indent=2) + "\n")
+        text = json.dumps(dict(info), indent=2)
+        write_atomically(self.info, text + "\n")
 
     def read_info(self) -> dict[str, Any]:
         """Return what ``write_info`` wrote.
@@ -78,7 +81,8 @@ class RunFolder:
                 "the folder holds no run to resume; start one without --resume", source=self.path
             )
         try:
-            info: dict[str, Any] = json.loads(self.info.read_text(encoding="utf-8"))
+            text = self.info.read_text(encoding="utf-8")
+            info: dict[str, Any] = json.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
                 "run.json is damaged; start a new run", source=self.info, detail=str(error)
@@ -138,7 +142,9 @@ class RunFolder:
             weights: The weights, on any device.
             file: Where to; ``models/model.pt``, the best weights of the network, unless given.
         """
-        on_cpu = {name: value.detach().cpu() for name, value in weights.items()}
+        on_cpu = {}
+        for name, value in weights.items():
+            on_cpu[name] = value.detach().cpu()
         save_tensors(file or self.weights, on_cpu)
 
 
@@ -146,7 +152,9 @@ def _is_run_info(info: object) -> bool:
     if not isinstance(info, dict):
         return False
     for key, expected in _INFO_TYPES.items():
-        if key not in info or not isinstance(info[key], expected):
+        if key not in info:
+            return False
+        if not isinstance(info[key], expected):
             return False
     fold = info["fold"]
-    return not isinstance(fold, str) or fold == "all"
+    return fold == "all" or not isinstance(fold, str)

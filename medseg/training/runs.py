@@ -66,7 +66,8 @@ class TrainingRun:
     @property
     def home(self) -> Path:
         """The folder that holds runs, their MLflow store and the cache of cases side by side."""
-        folder = (self.cross_validation or self.folder.path).absolute()
+        outermost = self.cross_validation or self.folder.path
+        folder = outermost.absolute()
         default = RUNS.absolute()
         return default if default in folder.parents else folder.parent
 
@@ -95,15 +96,22 @@ def plan_run(
     Raises:
         OutputError: If the folder is not empty.
     """
-    path = out or RUNS / bundle.spec.name / _default_name(fold)
-    folder = RunFolder(path)
+    default = RUNS / bundle.spec.name / _default_name(fold)
+    folder = RunFolder(out or default)
     folder.require_empty()
-    run_id = uuid.uuid4().hex
-    return TrainingRun(folder, bundle.spec, data or bundle.data_root, fold, run_id, lineage)
+    return TrainingRun(
+        folder=folder,
+        spec=bundle.spec,
+        data=data or bundle.data_root,
+        fold=fold,
+        run_id=uuid.uuid4().hex,
+        lineage=lineage,
+    )
 
 
 def _default_name(fold: Fold) -> str:
-    stamp = datetime.now(tz=UTC).astimezone().strftime("%Y%m%d-%H%M%S")
+    local_time = datetime.now(tz=UTC).astimezone()
+    stamp = local_time.strftime("%Y%m%d-%H%M%S")
     if fold is None:
         return f"{stamp}-all"
     if fold == ALL:
@@ -168,7 +176,11 @@ def _read_spec(folder: RunFolder, info: Mapping[str, Any]) -> BundleSpec:
 
 def _faults(changes: Sequence[str]) -> list[Fault]:
     """Turn ``field: a → b`` into faults."""
-    return [Fault(*change.split(": ", 1)) for change in changes]
+    faults = []
+    for change in changes:
+        field, values = change.split(": ", 1)
+        faults.append(Fault(field, values))
+    return faults
 
 
 def _apply_fitted(spec: BundleSpec, fitted: BundleSpec) -> BundleSpec:
@@ -206,11 +218,14 @@ def open_fold_run(whole: TrainingRun, fold: int) -> TrainingRun:
 
     One that began keeps its own bundle, because a time budget may have set its steps.
     """
-    folder = RunFolder(whole.folder.path / FOLDS / f"fold_{fold}")
-    spec, run_id = whole.spec, uuid.uuid4().hex
+    path = whole.folder.path / FOLDS / f"fold_{fold}"
+    folder = RunFolder(path)
+    spec = whole.spec
+    run_id = uuid.uuid4().hex
     if folder.has_begun:
         info = folder.read_info()
-        spec, run_id = _read_spec(folder, info), info["run_id"]
+        spec = _read_spec(folder, info)
+        run_id = info["run_id"]
     return TrainingRun(
         folder=folder,
         spec=spec,
@@ -279,7 +294,8 @@ def run_started(
         total_steps: How many steps the run is set to take.
         resumed_at: The step that it continues from, if it is resumed.
     """
-    parameters = flatten_spec(run.spec) | {"fold": str(run.fold)}
+    parameters = flatten_spec(run.spec)
+    parameters["fold"] = str(run.fold)
     if run.lineage is not None:
         parameters |= run.lineage.parameters
         decisions = "\n".join(run.lineage.decisions)

@@ -97,7 +97,8 @@ class TrainingSession:
 
     def with_spec(self, spec: BundleSpec) -> TrainingSession:
         """Return the session with another bundle."""
-        return replace(self, run=replace(self.run, spec=spec))
+        run = replace(self.run, spec=spec)
+        return replace(self, run=run)
 
     def build_learner(
         self, listeners: Sequence[Listener], initial_weights: InitialWeights | None
@@ -131,17 +132,22 @@ class TrainingSession:
         speed = measure_speed(
             self.spec, self._build_measured_learner, self.dataset.validation, self.calibrating
         )
-        seconds_left = 60 * minutes - (time.monotonic() - began)
+        elapsed = time.monotonic() - began
+        seconds_left = 60 * minutes - elapsed
         spec = fit_to_budget(self.spec, speed, seconds_left)
-        spec = parse_spec(json.loads(self.group.broadcast(format_spec(spec))))
-        notify(self.listeners, TimeBudgetFitted(minutes, spec.training.steps, speed.step))
+        agreed = self.group.broadcast(format_spec(spec))
+        spec = parse_spec(json.loads(agreed))
+        event = TimeBudgetFitted(minutes, spec.training.steps, speed.step)
+        notify(self.listeners, event)
         fitted = self.with_spec(spec)
         if not self.stages:
-            return replace(fitted, time_budget=TimeBudget(spec, speed, began + 60 * minutes))
+            time_budget = TimeBudget(spec, speed, ends=began + 60 * minutes)
+            return replace(fitted, time_budget=time_budget)
         # Stages rely on the number of steps, so that the run cannot be shortened.
         for stage in fitted.stages:
             if stage.steps:
-                notify(self.listeners, Notice(_describe_extra_steps(stage, minutes)))
+                message = _describe_extra_steps(stage, minutes)
+                notify(self.listeners, Notice(message))
         return fitted
 
     def _build_measured_learner(self, spec: BundleSpec) -> Learner:
@@ -233,7 +239,13 @@ def open_session(
         listeners=resources.listeners,
     )
     dataset = resources.group.main_first(open_cases)
-    session = TrainingSession(run, dataset, resources.device, resources.group, resources.listeners)
+    session = TrainingSession(
+        run=run,
+        dataset=dataset,
+        device=resources.device,
+        group=resources.group,
+        listeners=resources.listeners,
+    )
     if run.folder.has_begun:
         # A resumed run keeps the steps that were fitted first.
         require_same_cases(run, dataset.content_hash)

@@ -131,7 +131,8 @@ def select_learner_factory(stages: Sequence[TrainingStage]) -> LearnerFactory:
 
 def count_steps(spec: BundleSpec, stages: Sequence[TrainingStage]) -> int:
     """Return the steps of the network's training and of all stages."""
-    return spec.training.steps + sum(stage.steps for stage in stages)
+    of_stages = sum(stage.steps for stage in stages)
+    return spec.training.steps + of_stages
 
 
 def count_steps_done(
@@ -141,12 +142,16 @@ def count_steps_done(
     done = int(checkpoint["learner"]["step"])
     before = spec.training.steps
     for stage in stages:
-        if stage.checkpoint_key in checkpoint:
-            done = before + int(checkpoint[stage.checkpoint_key]["step"])
+        state = checkpoint.get(stage.checkpoint_key)
+        if state is not None:
+            done = before + int(state["step"])
         before += stage.steps
     return done
 
 
 def list_snapshot_steps(stages: Sequence[TrainingStage]) -> list[int]:
     """Return after which steps of the network's training a stage needs its weights."""
-    return sorted({step for stage in stages for step in stage.snapshot_steps})
+    steps: set[int] = set()
+    for stage in stages:
+        steps.update(stage.snapshot_steps)
+    return sorted(steps)

@@ -12,16 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_training_inferer
+from medseg.networks.levels import SupervisedNetwork
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Callbacks, Learner, build_optimizer
 from medseg.training.losses import build_loss
@@ -88,22 +88,26 @@ def measure_speed(
         validation: The validation cases.
         calibrating: How many cases quality will be calibrated on.
     """
-    budget_seconds = 60 * (spec.training.budget_minutes or 0)
-    seconds = budget_seconds * _MEASURING_SHARE
-    seconds = min(max(seconds, _SHORTEST_MEASURING), _LONGEST_MEASURING)
+    minutes = spec.training.budget_minutes or 0
+    seconds = 60 * minutes * _MEASURING_SHARE
+    seconds = max(seconds, _SHORTEST_MEASURING)
+    seconds = min(seconds, _LONGEST_MEASURING)
     endless = {"steps": 10**6, "validate_every": 1, "checkpoint_every": 10**6, "warmup_steps": 0}
     training = spec.training.model_copy(update=endless)
     learner = build_learner(spec.model_copy(update={"training": training}))
     step_ends: list[float] = []
 
     def measure_step(_: int) -> bool:
-        step_ends.append(time.perf_counter())
-        elapsed = step_ends[-1] - step_ends[0]
-        return len(step_ends) < WARM_UP + 2 or elapsed < seconds
+        now = time.perf_counter()
+        step_ends.append(now)
+        if len(step_ends) < WARM_UP + 2:
+            return True
+        return now - step_ends[0] < seconds
 
     learner.learn(Callbacks(validate=measure_step, save=lambda _: None))
     counted = step_ends[WARM_UP - 1 :]
-    step_seconds = (counted[-1] - counted[0]) / (len(counted) - 1)
+    elapsed = counted[-1] - counted[0]
+    step_seconds = elapsed / (len(counted) - 1)
     validation_seconds = _measure_validation(learner, validation)
     return TrainingSpeed(step_seconds, validation_seconds, len(validation), calibrating)
 
@@ -116,7 +120,8 @@ def _measure_validation(learner: Learner, cases: Sequence[CachedCase]) -> float:
     learner.validate([median])  # the first is slower and does not count
     started = time.perf_counter()
     learner.validate([median])
-    return (time.perf_counter() - started) * len(cases)
+    seconds = time.perf_counter() - started
+    return seconds * len(cases)
 
 
 def count_corrupted_copies(spec: BundleSpec, calibrating: int) -> int:
@@ -142,11 +147,9 @@ def fit_to_budget(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -
     scored_copies = min(copies, count_corrupted_copies(spec, speed.calibrating))
     scoring = speed.scoring_seconds(scored_copies)
     usable = _PLANNED_SHARE * seconds_left - scoring
-    validations = _MAX_VALIDATIONS
-    if speed.validation > 0:
-        affordable = int(_VALIDATION_SHARE * usable / speed.validation)
-        validations = min(max(affordable, 1), _MAX_VALIDATIONS)
-    steps = int((usable - validations * speed.validation) / speed.step)
+    validations = _fit_validations(speed, usable)
+    stepping = usable - validations * speed.validation
+    steps = int(stepping / speed.step)
     if steps < LEAST_STEPS:
         message = (
             f"{spec.training.budget_minutes:g} minutes leave {max(steps, 0)} steps of "
@@ -164,6 +167,14 @@ def fit_to_budget(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -
     training = spec.training.model_copy(update=schedule)
     quality = spec.quality.model_copy(update={"corrupted_copies": copies})
     return spec.model_copy(update={"training": training, "quality": quality})
+
+
+def _fit_validations(speed: TrainingSpeed, seconds: float) -> int:
+    """Return how many validations can be made in their share of the time, at least one."""
+    if speed.validation <= 0:
+        return _MAX_VALIDATIONS
+    affordable = int(_VALIDATION_SHARE * seconds / speed.validation)
+    return min(max(affordable, 1), _MAX_VALIDATIONS)
 
 
 def _fit_copies(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -> int:
@@ -215,7 +226,7 @@ class TimeBudget:
         self._copies = count_corrupted_copies(spec, speed.calibrating)
         interval = max(_FEWEST_STEPS, spec.training.steps // _CHECKS)
         self._interval = min(_RELIABLE_STEPS, interval)
-        self._readings: deque[_Reading] = deque([_Reading(0, 0.0)])
+        self._readings = deque([_Reading(0, 0.0)])
         self._validation_seconds = 0.0
 
     def start(self, now: float) -> None:
@@ -228,7 +239,10 @@ class TimeBudget:
 
     def is_due(self, done: int) -> bool:
         """Return whether the clock must be checked after so many steps."""
-        return done == WARM_UP or done - self._readings[-1].done >= self._interval
+        if done == WARM_UP:
+            return True
+        last = self._readings[-1]
+        return done - last.done >= self._interval
 
     def add_validation(self, seconds: float) -> None:
         """Note how long a validation took: the next will take as long, and it was no step."""
@@ -246,22 +260,33 @@ class TimeBudget:
         training = self._training
         if not self.is_due(done):
             return training.steps
-        self._readings.append(_Reading(done, now - self._validation_seconds))
+        stepping = now - self._validation_seconds
+        self._readings.append(_Reading(done, stepping))
         if done == WARM_UP:
             self._readings.popleft()
             return training.steps
         step_seconds = self._step_seconds()
-        seconds_left = self._ends - now - self._speed.scoring_seconds(self._copies)
-        if done >= training.steps or self._seconds_needed(done, step_seconds) <= seconds_left:
+        scoring = self._speed.scoring_seconds(self._copies)
+        seconds_left = self._ends - now - scoring
+        if done >= training.steps:
             return training.steps
-        validation = self._speed.validation
-        with_validation = step_seconds + validation / training.validate_every
-        affordable = int((_PLANNED_SHARE * seconds_left - validation) / with_validation)
-        # At least one more, because validation comes after the last step.
-        least = max(done + 1, training.warmup_steps + 1)
-        steps = min(max(done + affordable, least), training.steps)
+        if self._seconds_needed(done, step_seconds) <= seconds_left:
+            return training.steps
+        steps = self._affordable_steps(done, step_seconds, seconds_left)
         self._training = training.model_copy(update={"steps": steps})
         return steps
+
+    def _affordable_steps(self, done: int, step_seconds: float, seconds_left: float) -> int:
+        """Return how many steps, those done among them, end in time with their validations."""
+        training = self._training
+        validation = self._speed.validation
+        with_validation = step_seconds + validation / training.validate_every
+        usable = _PLANNED_SHARE * seconds_left - validation
+        affordable = int(usable / with_validation)
+        # At least one more, because validation comes after the last step.
+        least = max(done, training.warmup_steps) + 1
+        steps = max(done + affordable, least)
+        return min(steps, training.steps)
 
     def _seconds_needed(self, done: int, step_seconds: float) -> float:
         """Return how long the steps and validations that are left will take."""
@@ -276,16 +301,19 @@ class TimeBudget:
         slower for good is known by the second interval. Before that nothing is known.
         """
         readings = self._readings
-        while len(readings) > 2 and readings[-1].done - readings[1].done >= _RELIABLE_STEPS:
+        last = readings[-1]
+        while len(readings) > 2 and last.done - readings[1].done >= _RELIABLE_STEPS:
             readings.popleft()
-        last_three = list(readings)[-3:]
-        intervals = [later.step_seconds_since(earlier) for earlier, later in pairwise(last_three)]
-        estimates = [0.0]
-        if len(intervals) > 1:
-            estimates.append(min(intervals))
-        if readings[-1].done - readings[0].done >= _RELIABLE_STEPS:
-            estimates.append(readings[-1].step_seconds_since(readings[0]))
-        return max(estimates)
+        seconds = 0.0
+        if len(readings) > 2:
+            before, middle = readings[-3], readings[-2]
+            former_interval = middle.step_seconds_since(before)
+            last_interval = last.step_seconds_since(middle)
+            seconds = min(former_interval, last_interval)
+        first = readings[0]
+        if last.done - first.done >= _RELIABLE_STEPS:
+            seconds = max(seconds, last.step_seconds_since(first))
+        return seconds
 
 
 def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6.0) -> float:
@@ -301,13 +329,16 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
     optimizer = build_optimizer(network, spec.training)
     precision = choose_training_precisions(spec, device).network
     forward = build_training_inferer(device, precision)
-    batch, patch = spec.training.batch_size, spec.training.patch
-    image = torch.randn(batch, len(spec.channels), *patch, device=device)
+    batch = spec.training.batch_size
+    patch = spec.training.patch
+    channels = len(spec.channels)
+    image = torch.randn(batch, channels, *patch, device=device)
     label = torch.zeros(batch, 1, *patch, dtype=torch.long, device=device)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss(forward(image, network), label).backward()
+        output = forward(image, network)
+        loss(output, label).backward()
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -319,8 +350,10 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
 def _measure_rate(action: Callable[[], None], seconds: float) -> float:
     """Return how often per second an action can be done."""
     action()  # the first is slower and does not count
-    started, done = time.perf_counter(), 0
-    while done < 2 or time.perf_counter() - started < seconds:
+    started = time.perf_counter()
+    elapsed, done = 0.0, 0
+    while done < 2 or elapsed < seconds:
         action()
         done += 1
-    return done / (time.perf_counter() - started)
+        elapsed = time.perf_counter() - started
+    return done / elapsed

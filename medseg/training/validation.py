@@ -20,6 +20,7 @@ from medseg.networks.decoding import choose_decoding
 from medseg.networks.inferers import Autocast, build_window_inferer
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.history import Scores
+from medseg.volume import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ def validate_network(
     )
     evaluator.logger.setLevel(logging.CRITICAL)
     evaluator.run()
-    return Validation(summarise(metric.scores), tuple(metric.scores), dict(metric.examples))
+    scores = summarise(metric.scores)
+    return Validation(scores, tuple(metric.scores), dict(metric.examples))
 
 
 class CaseMetric(Metric):  # type: ignore[misc]
@@ -80,8 +82,10 @@ class CaseMetric(Metric):  # type: ignore[misc]
     """
 
     def __init__(self, labels: LabelSet, cases: Sequence[CachedCase], examples: int = 0) -> None:
-        self._labels, self._cases, self._max_examples = labels, cases, examples
-        self._painting = choose_decoding(labels)
+        self._labels = labels
+        self._cases = cases
+        self._max_examples = examples
+        self._decoding = choose_decoding(labels)
         super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
 
     def reset(self) -> None:
@@ -93,10 +97,16 @@ class CaseMetric(Metric):  # type: ignore[misc]
         """Score one case: logits and label, each with a batch axis of 1."""
         logits, label = output
         case = self._cases[len(self.scores)]
-        winners = self._painting.compare(logits[0]).winners
-        prediction = self._painting.labels(winners.to(torch.int32).cpu().numpy())
-        reference = label[0, 0].to(torch.int32).cpu().numpy()
-        scores = score_case(prediction, reference, self._labels, case.spacing, case=case.case_id)
+        winners = self._decoding.compare(logits[0]).winners
+        prediction = self._decoding.labels(_to_int32(winners))
+        reference = _to_int32(label[0, 0])
+        scores = score_case(
+            prediction,
+            reference,
+            self._labels,
+            case.spacing,
+            case=case.case_id,
+        )
         self.scores.append(scores)
         if len(self.examples) < self._max_examples:
             self.examples[case.case_id] = torch.from_numpy(prediction)
@@ -104,6 +114,10 @@ class CaseMetric(Metric):  # type: ignore[misc]
     def compute(self) -> float:
         """Return the mean Dice over labels and cases."""
         return summarise(self.scores)["dice"]["mean"]
+
+
+def _to_int32(values: torch.Tensor) -> Array:
+    return values.to(torch.int32).cpu().numpy()
 
 
 class _WholeCases:
@@ -117,4 +131,6 @@ class _WholeCases:
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         for case in self._cases:
-            yield {IMAGE: case.image[None].float(), LABEL: case.label[None].long()}
+            image = case.image[None].float()
+            label = case.label[None].long()
+            yield {IMAGE: image, LABEL: label}

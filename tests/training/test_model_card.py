@@ -44,7 +44,7 @@ REPORT = TrainingReport(
     training_cases=16,
     validation_cases=2,
     best_step=300,
-    fingerprint="abc123",
+    content_hash="abc123",
     provenance={"version.torch": "2.13.0", "git": ""},
     held_out=results_of(scored()),
 )
@@ -53,7 +53,7 @@ UNSCORED = TrainingReport(
     training_cases=5,
     validation_cases=0,
     best_step=4,
-    fingerprint="x",
+    content_hash="x",
     provenance={},
 )
 

@@ -25,6 +25,8 @@ SAME_POSITION_MM = 0.01
 """Slices nearer to each other than this share one position."""
 
 _TOLERANCE_OF_GAP = 0.1
+_GAP_TOLERANCE = 0.1
+_HOLE = 1.5
 _DIRECTION_TOLERANCE = 1e-2
 _VISIBLE_TILT_DEGREES = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -53,6 +55,9 @@ class Stack:
     volume_name: str = ""
 
 
+_Groups = list[list[Frame]]
+
+
 def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
     """Split a series into volumes: by orientation and size, then by ``Frame.split_values``.
 
@@ -63,8 +68,7 @@ def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
         GeometryError: If nearly every slice has its own orientation.
     """
     groups = _group_parallel(frames)
-    largest = max(len(group) for group in groups)
-    kept = [group for group in groups if _is_worth_keeping(len(group), largest)]
+    kept = _drop_small_groups(groups)
     left_out = len(frames) - sum(len(group) for group in kept)
     warnings = []
     if left_out:
@@ -79,7 +83,7 @@ def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
     return stacks, warnings
 
 
-def group_by_position(frames: Frames) -> list[list[Frame]]:
+def group_by_position(frames: Frames) -> _Groups:
     """Group parallel frames by position, ordered along their normal."""
     distances = _measure_distances(frames)
     order = np.argsort(distances, kind="stable")
@@ -174,17 +178,19 @@ def are_parallel(
         return False
     if not np.allclose(first.spacing, second.spacing, rtol=1e-3):
         return False
-    difference = np.abs(first.orientation - second.orientation).max()
-    return bool(difference < direction_tolerance)
+    differences = np.abs(first.orientation - second.orientation)
+    return bool(differences.max() < direction_tolerance)
 
 
-def _is_worth_keeping(count: int, largest: int) -> bool:
-    """Tell whether a group of parallel slices is a volume rather than a stray slice or two."""
-    return count == largest or count >= max(_FEWEST_SLICES, largest / 2)
+def _drop_small_groups(groups: _Groups) -> _Groups:
+    """Leave out groups of parallel slices that are stray slices rather than volumes."""
+    largest = max(len(group) for group in groups)
+    enough = min(largest, max(_FEWEST_SLICES, largest / 2))
+    return [group for group in groups if len(group) >= enough]
 
 
-def _group_parallel(frames: Frames) -> list[list[Frame]]:
-    groups: list[list[Frame]] = []
+def _group_parallel(frames: Frames) -> _Groups:
+    groups: _Groups = []
     # Most slices say the same to the last digit; only others have to be compared.
     known: dict[object, list[Frame]] = {}
     for frame in frames:
@@ -194,7 +200,7 @@ def _group_parallel(frames: Frames) -> list[list[Frame]]:
             if len(groups) == _MAX_ORIENTATIONS:
                 raise GeometryError(
                     f"the series has more than {len(groups)} orientations or sizes of slices, so "
-                    "it is no stack",
+                    "they are not one volume",
                     source=frame.file,
                 )
             group = []
@@ -204,7 +210,7 @@ def _group_parallel(frames: Frames) -> list[list[Frame]]:
     return groups
 
 
-def _find_parallel(groups: list[list[Frame]], frame: Frame) -> list[Frame] | None:
+def _find_parallel(groups: _Groups, frame: Frame) -> list[Frame] | None:
     for group in groups:
         if are_parallel(group[0], frame):
             return group
@@ -243,7 +249,7 @@ def _has_distinct_positions(frames: Frames) -> bool:
     return bool(np.diff(distances).min() > SAME_POSITION_MM)
 
 
-def _are_volumes(volumes: list[list[Frame]]) -> bool:
+def _are_volumes(volumes: _Groups) -> bool:
     """Tell whether each is a stack, one frame per position, and all are at the same positions."""
     sizes = {len(volume) for volume in volumes}
     if len(volumes) < 2 or len(sizes) != 1 or sizes == {1}:
@@ -251,8 +257,9 @@ def _are_volumes(volumes: list[list[Frame]]) -> bool:
     if not all(_has_distinct_positions(volume) for volume in volumes):
         return False
     normal = volumes[0][0].normal
-    first, *others = [np.sort(stack_positions(volume) @ normal) for volume in volumes]
-    return all(np.abs(other - first).max() <= TOLERANCE_MM for other in others)
+    distances = [np.sort(stack_positions(volume) @ normal) for volume in volumes]
+    errors = np.abs(np.array(distances) - distances[0])
+    return bool(errors.max() <= TOLERANCE_MM)
 
 
 def _name_stacks(
@@ -260,18 +267,20 @@ def _name_stacks(
 ) -> list[Stack]:
     stacks = []
     for number, values in enumerate(sorted(volumes, key=_make_sort_key), start=1):
-        parts = []
-        for keyword, value in zip(keywords, values, strict=True):
-            shown = f"#{number}" if _is_better_counted(keyword, value) else value
-            parts.append(f"{keyword} {shown}")
+        parts = [
+            _describe_value(keyword, value, number)
+            for keyword, value in zip(keywords, values, strict=True)
+        ]
         frames = tuple(volumes[values])
         stacks.append(Stack(frames, ", ".join(parts)))
     return stacks
 
 
-def _is_better_counted(keyword: str, value: str) -> bool:
+def _describe_value(keyword: str, value: str, rank: int) -> str:
     # A time of day would help to find out who was scanned; its rank does not.
-    return keyword in _CLOCK_TIMES or len(value) > _LONGEST_VALUE
+    if keyword in _CLOCK_TIMES or len(value) > _LONGEST_VALUE:
+        return f"{keyword} #{rank}"
+    return f"{keyword} {value}"
 
 
 def _make_sort_key(values: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
@@ -303,11 +312,17 @@ def _compute_step(frames: Frames, numbers: Vector) -> tuple[Vector, tuple[str, .
     if len(frames) == 1:
         return _guess_step(first)
     step = fit_step(stack_positions(frames), numbers)
-    cosine = step @ first.normal / np.linalg.norm(step)
-    tilt = float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    tilt = _measure_tilt(step, first.normal)
     if tilt <= _VISIBLE_TILT_DEGREES:
         return step, ()
     return step, (f"the slices are sheared by {tilt:.1f}° (gantry tilt); the affine keeps it",)
+
+
+def _measure_tilt(step: Vector, normal: Vector) -> float:
+    """Return the angle between two vectors, the second of length 1, in degrees."""
+    cosine = step @ normal / np.linalg.norm(step)
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    return float(np.degrees(angle))
 
 
 def _guess_step(frame: Frame) -> tuple[Vector, tuple[str, ...]]:
@@ -340,19 +355,17 @@ def _refuse_missing_slices(distances: Vector) -> None:
     """Refuse a stack whose gaps are all usual but for some that are a whole number of them."""
     gaps = np.diff(distances)
     usual = float(np.median(gaps))
-    holes = np.flatnonzero(gaps > 1.5 * usual)
+    holes = np.flatnonzero(gaps > _HOLE * usual)
     if not holes.size:
         return
-    ratios = gaps[holes] / usual
-    missing = np.rint(ratios) - 1
-    are_whole = np.abs(ratios - missing - 1).max() < 0.1
-    others = np.delete(gaps, holes)
-    are_usual = np.abs(others - usual).max(initial=0) < 0.1 * usual
-    if not are_whole or not are_usual:
+    multiples = np.maximum(np.rint(gaps / usual), 1)
+    errors = np.abs(gaps / usual - multiples)
+    if errors.max() >= _GAP_TOLERANCE:
         return
+    missing = int(multiples[holes].sum()) - len(holes)
     before_holes = ", ".join(f"{distances[hole]:.2f}" for hole in holes[:5])
     raise GeometryError(
-        f"{int(missing.sum())} slice(s) missing, after the slice at {before_holes} mm along the "
+        f"{missing} slice(s) missing, after the slice at {before_holes} mm along the "
         "normal; send the complete series"
     )
 

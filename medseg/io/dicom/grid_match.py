@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from medseg.errors import GeometryError
 from medseg.io.dicom.frames import Frame, Frames, Vector
-from medseg.io.dicom.geometry import SAME_POSITION_MM, are_parallel, fit_affine, fit_step
+from medseg.io.dicom.geometry import (
+    SAME_POSITION_MM,
+    are_parallel,
+    fit_affine,
+    fit_step,
+    stack_positions,
+)
 from medseg.io.dicom.volume import Slices
 from medseg.io.voxels import check_size
 from medseg.volume import Affine, Volume
@@ -81,14 +87,8 @@ def build_grid(frames: Frames, gap: float | None, source: Path) -> Volume:
     first = frames[0]
     if not all(are_parallel(first, frame, _DIRECTION_TOLERANCE) for frame in frames):
         raise GeometryError("the frames differ in size or direction; give the scan as well")
-    positions = np.array([frame.position for frame in frames])
-    distances = (positions - first.position) @ first.normal
-    numbers, gap = _number_slices(distances, gap, first.thickness)
-    step = first.normal * gap
-    if numbers.any():
-        step = fit_step(positions, numbers)
-    affine = fit_affine(frames, numbers, step)
-    shape = (first.columns, first.rows, int(numbers.max()) + 1)
+    affine, planes = _fit_grid(frames, gap)
+    shape = (first.columns, first.rows, planes)
     check_size(shape, source)
     voxels = np.broadcast_to(np.zeros(1, np.uint8), (1, *shape))
     return Volume(voxels, affine, source.name)
@@ -109,13 +109,27 @@ def require_same_frame_of_reference(uid: str, like: Volume) -> None:
         )
 
 
+def _fit_grid(frames: Frames, gap: float | None) -> tuple[Affine, int]:
+    """Return voxel → RAS mm of the grid that frames lie on, and how many planes it has."""
+    first = frames[0]
+    positions = stack_positions(frames)
+    distances = (positions - first.position) @ first.normal
+    numbers, gap = _number_slices(distances, gap, first.thickness)
+    step = first.normal * gap
+    if numbers.any():
+        step = fit_step(positions, numbers)
+    affine = fit_affine(frames, numbers, step)
+    return affine, int(numbers.max()) + 1
+
+
 def _locate_frame(frame: Frame, affine: Affine) -> Vector:
     """Return a frame's first pixel, its column step and its row step in voxels, shape (3, 3)."""
     to_voxels = np.linalg.inv(affine[:3, :3])
     origin = _LPS_TO_RAS @ frame.position - affine[:3, 3]
     column_step = _LPS_TO_RAS @ frame.column_step
     row_step = _LPS_TO_RAS @ frame.row_step
-    return np.array([to_voxels @ origin, to_voxels @ column_step, to_voxels @ row_step])
+    in_voxels: Vector = np.array([origin, column_step, row_step]) @ to_voxels.T
+    return in_voxels
 
 
 def _measure_error(frame: Frame, offsets: Vector) -> float:
@@ -128,8 +142,9 @@ def _measure_error(frame: Frame, offsets: Vector) -> float:
     first = (1, 0, 0)
     last_column = (1, frame.columns - 1, 0)
     last_row = (1, 0, frame.rows - 1)
-    corners = np.array([first, last_column, last_row]) @ offsets
-    return float(np.abs(corners).max())
+    corners = np.array([first, last_column, last_row])
+    errors = np.abs(corners @ offsets)
+    return float(errors.max())
 
 
 def _are_axes(column_step: Vector, row_step: Vector) -> bool:

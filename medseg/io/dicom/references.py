@@ -176,7 +176,8 @@ def prepare_labels(
         raise OutputError(f"label maps hold integers from 0, the lowest is {lowest}")
     if highest > len(label_set):
         raise OutputError(
-            f"the label map holds the index {highest}, but only 1 to {len(label_set)} have a name"
+            f"the label map contains the index {highest}, but only 1 to {len(label_set)} have a "
+            "name"
         )
     labels = labels.astype(np.min_scalar_type(len(label_set)), copy=False)
     if isinstance(like.header, Slices) and like.header.planes:
@@ -187,12 +188,16 @@ def prepare_labels(
 def hash_object(source: DicomSource, labels: npt.NDArray[Any], *facts: object) -> bytes:
     """Return a hash of all that makes a derived object what it is, its time left out."""
     elements = [(element.tag, element.value) for element in source.patient_study]
-    frames = [(each.frame.sop_uid, each.frame.index) for each in source.slices]
-    names = (source.study, source.series, frames, labels.shape, facts)
+    frames = []
+    for source_slice in source.slices:
+        frame = source_slice.frame
+        frames.append((frame.sop_uid, frame.index))
+    identity = (source.study, source.series, frames, labels.shape, facts)
+    voxels = np.ascontiguousarray(labels)
     digest = hashlib.sha256()
     digest.update(repr(elements).encode())
-    digest.update(repr(names).encode())
-    digest.update(np.ascontiguousarray(labels).tobytes())
+    digest.update(repr(identity).encode())
+    digest.update(voxels.tobytes())
     return digest.digest()
 
 
@@ -291,20 +296,24 @@ def _copy_elements(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
 
 
 def _read_source_slices(slices: Slices) -> tuple[SourceSlice, ...]:
-    frames: dict[Path, tuple[Frame, ...]] = {}
-    sop_classes: dict[Path, str] = {}
-    for file in dict.fromkeys(slices.files):
-        header = read_header(file)
-        frames[file] = header.frames if header else ()
-        sop_classes[file] = str(_read_header(file).get("SOPClassUID") or "")
+    available = {file: _read_file_slices(file) for file in dict.fromkeys(slices.files)}
     source_slices = []
     for file, index, sop_uid in zip(slices.files, slices.frames, slices.sop_uids, strict=True):
-        file_frames = frames[file]
-        sop_class = sop_classes[file]
-        if index >= len(file_frames) or not sop_class:
+        file_slices = available[file]
+        if index >= len(file_slices):
             raise _make_changed_error(file)
-        frame = file_frames[index]
-        if frame.sop_uid != sop_uid:
+        source_slice = file_slices[index]
+        if source_slice.frame.sop_uid != sop_uid:
             raise _make_changed_error(file)
-        source_slices.append(SourceSlice(sop_class, frame, len(file_frames) > 1))
+        source_slices.append(source_slice)
     return tuple(source_slices)
+
+
+def _read_file_slices(file: Path) -> list[SourceSlice]:
+    ds = _read_header(file)
+    header = read_header(file)
+    sop_class = str(ds.get("SOPClassUID") or "")
+    if header is None or not sop_class:
+        raise _make_changed_error(file)
+    is_multiframe = len(header.frames) > 1
+    return [SourceSlice(sop_class, frame, is_multiframe) for frame in header.frames]

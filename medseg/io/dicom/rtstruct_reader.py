@@ -18,7 +18,7 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.contours import Mask, Points, fill_polygons
+from medseg.io.dicom.contours import Points, fill_polygons
 from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
 from medseg.io.dicom.grid_match import require_same_frame_of_reference
 from medseg.io.voxels import LARGEST_MM
@@ -58,6 +58,9 @@ class _Roi:
 _Rois = dict[int, _Roi]
 """Structures by the voxel value they get."""
 
+_Polygons = dict[int, list[Points]]
+"""Polygons by the slice they lie on."""
+
 
 def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = None) -> Volume:
     """Read structures as a label map on the grid of the scan they were drawn on.
@@ -80,14 +83,12 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
     """
     with attach_source(path):
         rois = _select(_read_rois(path), roi)
-        dtype = np.min_scalar_type(max(rois))
-        labels = np.zeros(like.shape, dtype, order="F")
-        warnings: list[str] = []
-        for value, each in rois.items():
-            require_same_frame_of_reference(each.frame_of_reference, like)
-            outside = _draw_roi(labels, value, rois, like)
-            warnings.extend(_make_warnings(each, outside, is_wanted=roi is not None))
-    names = {value: each.name for value, each in rois.items()}
+        labels, warnings = _draw_rois(rois, like)
+    names = {}
+    for value, each in rois.items():
+        names[value] = each.name
+        if roi is not None and not each.contours:
+            warnings.append(f"ROI {each.number} has no closed contours, so no voxels")
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
@@ -106,17 +107,17 @@ def _read_rois(path: Path) -> list[_Roi]:
     try:
         ds = read_elements(path, _KEYWORDS)
         if str(ds.get("SOPClassUID") or "") != uids.RTStructureSetStorage:
-            raise ScanError("the file is no DICOM RT Structure Set (RTSTRUCT)")
+            raise ScanError("the file is not a DICOM RT Structure Set (RTSTRUCT)")
         if _LAST_KEYWORD not in ds:
             # It must be there and stands behind the contours; pydicom passes over a cut end.
             raise ScanError(f"the structure set is truncated; its {_LAST_KEYWORD} is missing")
         rois = _parse_rois(ds)
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            "a damaged structure set, or no DICOM", detail=quote_error(error)
+            "the structure set is damaged, or is not DICOM", detail=quote_error(error)
         ) from error
     if not rois:
-        raise ScanError("the structure set names no structures (ROIs)")
+        raise ScanError("the structure set contains no structures (ROIs)")
     return rois
 
 
@@ -152,7 +153,7 @@ def _parse_points(contour: Dataset) -> Points:
     coordinates = contour.get("ContourData") or []
     points = np.array(coordinates, np.float64).reshape(-1, 3)
     if not (np.abs(points) <= LARGEST_MM).all():
-        raise ValueError("contour points are no plausible numbers")
+        raise ValueError("contour points are not plausible numbers")
     return points
 
 
@@ -177,9 +178,27 @@ def _find_roi(rois: Sequence[_Roi], name: str) -> _Roi:
     if len(rois) > _MOST_NAMES_LISTED:
         existing.append("…")
     raise ScanError(
-        f"the structure set has {len(matches)} structures of the name asked for, one is needed",
+        f"the structure set has {len(matches)} structures of the requested name; exactly one is "
+        "needed",
         detail=f"asked for '{name}'; it has {', '.join(existing)}",
     )
+
+
+def _draw_rois(rois: _Rois, like: Volume) -> tuple[Labels, list[str]]:
+    """Return the label map, and warnings; results hold them, so they bear numbers only."""
+    dtype = np.min_scalar_type(max(rois))
+    labels = np.zeros(like.shape, dtype, order="F")
+    warnings = []
+    for value, roi in rois.items():
+        require_same_frame_of_reference(roi.frame_of_reference, like)
+        outside = _draw_roi(labels, value, rois, like)
+        if outside:
+            warnings.append(
+                f"{outside} contours of ROI {roi.number} lie beyond the scan and were left out"
+            )
+        if roi.others:
+            warnings.append(f"{roi.others} points or open lines of ROI {roi.number} were left out")
+    return labels, warnings
 
 
 def _draw_roi(labels: Labels, value: int, rois: _Rois, like: Volume) -> int:
@@ -194,14 +213,13 @@ def _draw_roi(labels: Labels, value: int, rois: _Rois, like: Volume) -> int:
         )
     for k, polygons in slices.items():
         plane = labels[:, :, k]
-        mask = fill_polygons(_drop_repeats(polygons), like.shape[:2])
-        _refuse_overlap(plane, mask, roi, rois)
+        mask = fill_polygons(_drop_repeats(polygons), plane.shape)
+        _refuse_overlap(plane[mask], roi, rois)
         plane[mask] = value
     return outside
 
 
-def _refuse_overlap(plane: Labels, mask: Mask, roi: _Roi, rois: _Rois) -> None:
-    values = plane[mask]
+def _refuse_overlap(values: Labels, roi: _Roi, rois: _Rois) -> None:
     taken = values[values > 0]
     if not taken.size:
         return
@@ -213,9 +231,9 @@ def _refuse_overlap(plane: Labels, mask: Mask, roi: _Roi, rois: _Rois) -> None:
     )
 
 
-def _group_by_slice(roi: _Roi, like: Volume) -> tuple[dict[int, list[Points]], int]:
+def _group_by_slice(roi: _Roi, like: Volume) -> tuple[_Polygons, int]:
     """Return slice number → polygons in voxels, and how many contours lie beyond all slices."""
-    slices: dict[int, list[Points]] = defaultdict(list)
+    slices: _Polygons = defaultdict(list)
     outside = 0
     to_voxels = np.linalg.inv(like.affine)
     rotation = to_voxels[:3, :3].T
@@ -223,12 +241,10 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[dict[int, list[Points]], i
     for contour in roi.contours:
         ras = contour * _LPS_TO_RAS
         voxels = ras @ rotation + origin
-        heights = voxels[:, 2]
-        k = round(float(heights.mean()))
+        k, distance = _find_slice(voxels)
         if not 0 <= k < like.shape[2]:
             outside += 1
             continue
-        distance = float(np.abs(heights - k).max())
         if distance > MAX_DISTANCE:
             raise GeometryError(
                 f"a contour of ROI {roi.number} lies up to {distance:.2g} slices off the nearest "
@@ -239,6 +255,14 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[dict[int, list[Points]], i
     return slices, outside
 
 
+def _find_slice(points: Points) -> tuple[int, float]:
+    """Return the slice nearest to points in voxels, and how far off one of them lies."""
+    heights = points[:, 2]
+    k = round(float(heights.mean()))
+    distances = np.abs(heights - k)
+    return k, float(distances.max())
+
+
 def _drop_repeats(polygons: list[Points]) -> Iterator[Points]:
     """Leave out exact repeats, which would undo each other."""
     seen = set()
@@ -247,13 +271,3 @@ def _drop_repeats(polygons: list[Points]) -> Iterator[Points]:
         if key not in seen:
             seen.add(key)
             yield polygon
-
-
-def _make_warnings(roi: _Roi, outside: int, *, is_wanted: bool) -> Iterator[str]:
-    """Give what was left out of a structure; results hold it, so it bears its number only."""
-    if outside:
-        yield f"{outside} contours of ROI {roi.number} lie beyond the scan and were left out"
-    if roi.others:
-        yield f"{roi.others} points or open lines of ROI {roi.number} were left out"
-    if is_wanted and not roi.contours:
-        yield f"ROI {roi.number} has no closed contours, so no voxels"

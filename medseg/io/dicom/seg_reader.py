@@ -6,6 +6,7 @@ back as background.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ from medseg.volume import Volume
 
 Labels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+_Shown = tuple[Indices, Indices, Labels]
+"""Rows, columns and values of some pixels."""
 
 LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 """Label Map Segmentation Storage, newer than pydicom's list of names."""
@@ -129,9 +132,14 @@ def _read(path: Path, like: Volume | None, segments: Sequence[str] | None) -> Vo
 
 def _select_segments(seg: _Segmentation, wanted: Sequence[str]) -> _Segmentation:
     """Return the header as if the segments of other labels were background."""
-    names = {number: name for number, name in seg.names.items() if name in wanted}
-    others = seg.names.keys() - names.keys()
-    return replace(seg, names=names, background=seg.background | others)
+    names = {}
+    background = set(seg.background)
+    for number, name in seg.names.items():
+        if name in wanted:
+            names[number] = name
+        else:
+            background.add(number)
+    return replace(seg, names=names, background=frozenset(background))
 
 
 def _read_header(path: Path) -> _Segmentation:
@@ -141,13 +149,15 @@ def _read_header(path: Path) -> _Segmentation:
         frames = tuple(read_frames(path, ds))
         return _parse_header(ds, frames)
     except PYDICOM_ERRORS as error:
-        raise ScanError("a damaged segmentation, or no DICOM", detail=quote_error(error)) from error
+        raise ScanError(
+            "the segmentation is damaged, or is not DICOM", detail=quote_error(error)
+        ) from error
 
 
 def _require_segmentation(ds: FileDataset) -> None:
     sop_class = str(ds.get("SOPClassUID") or "")
     if sop_class not in (uids.SegmentationStorage, LABEL_MAP_CLASS):
-        raise ScanError("the file is no DICOM Segmentation (SEG) of voxels")
+        raise ScanError("the file is not a DICOM Segmentation (SEG) of voxels")
     kind = ds.get("SegmentationType")
     if kind not in _TYPES:
         raise ScanError(
@@ -210,7 +220,9 @@ def _parse_segment_numbers(ds: FileDataset, segments: Mapping[int, Dataset]) -> 
         numbers.append(int(items[0].ReferencedSegmentNumber))
     unknown = set(numbers) - set(segments)
     if unknown:
-        raise ScanError(f"frames of segment {min(unknown)}, which is not described")
+        raise ScanError(
+            f"there are frames of segment {min(unknown)}, which SegmentSequence does not describe"
+        )
     return tuple(numbers)
 
 
@@ -227,22 +239,35 @@ def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
     labels = np.zeros(like.shape, np.min_scalar_type(largest), order="F")
     drawn = 0
     outside = 0
-    for frame, number, pixels in zip(seg.frames, seg.numbers, _read_pixels(seg), strict=True):
+    all_pixels = _read_pixels(seg)
+    for frame, number, pixels in zip(seg.frames, seg.numbers, all_pixels, strict=True):
         rows, columns, values = _find_segments(seg, number, pixels)
         if not values.size:
             continue
-        match = VoxelMatch.find(frame, like)
-        voxels = match.locate(rows, columns)
+        voxels = VoxelMatch.find(frame, like).locate(rows, columns)
         is_inside = _find_inside(voxels, like.shape)
-        values = values[is_inside]
-        own = tuple(voxels[:, is_inside])
-        _refuse_overlap(labels[own], values)
-        labels[own] = values
-        drawn += values.size
-        outside += is_inside.size - values.size
+        _draw(labels, voxels[:, is_inside], values[is_inside])
+        count = int(np.count_nonzero(is_inside))
+        drawn += count
+        outside += values.size - count
     if outside and not drawn:
-        raise GeometryError("all it shows lies outside the scan; give the scan it was drawn on")
+        raise GeometryError("all segments lie outside the scan; give the scan they were drawn on")
     return labels, outside
+
+
+def _draw(labels: Labels, voxels: Indices, values: Labels) -> None:
+    """Write segment numbers into voxels, shape ``(3, voxels)``; refuse those that have others."""
+    i, j, k = voxels
+    existing = labels[i, j, k]
+    is_taken = (existing > 0) & (existing != values)
+    if is_taken.any():
+        first = int(existing[is_taken][0])
+        second = int(values[is_taken][0])
+        raise ScanError(
+            f"segments {first} and {second} overlap in {np.count_nonzero(is_taken)} pixels of one "
+            "slice; a label map holds one label per voxel, so save them as separate segmentations"
+        )
+    labels[i, j, k] = values
 
 
 def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
@@ -253,17 +278,10 @@ def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
     return is_inside
 
 
-def _find_segments(
-    seg: _Segmentation, number: int, pixels: Labels
-) -> tuple[Indices, Indices, Labels]:
+def _find_segments(seg: _Segmentation, number: int, pixels: Labels) -> _Shown:
     """Return rows, columns and segment numbers of the pixels of a frame that show a segment."""
     if seg.kind == "LABELMAP":
-        background = list(seg.background)
-        unknown = np.setdiff1d(pixels, [*seg.names, *background])
-        if unknown.size:
-            raise ScanError(f"it holds the value {int(unknown[0])}, which no segment describes")
-        rows, columns = np.nonzero(~np.isin(pixels, background))
-        return rows, columns, pixels[rows, columns]
+        return _find_labelled(seg, pixels)
     if number not in seg.names:
         pixels = pixels[:0]
     is_inside = pixels >= seg.threshold if seg.kind == "FRACTIONAL" else pixels > 0
@@ -271,16 +289,15 @@ def _find_segments(
     return rows, columns, np.full(rows.size, number)
 
 
-def _refuse_overlap(existing: Labels, new: Labels) -> None:
-    overlap = (existing > 0) & (existing != new)
-    if not overlap.any():
-        return
-    first = int(existing[overlap][0])
-    second = int(new[overlap][0])
-    raise ScanError(
-        f"segments {first} and {second} overlap in {np.count_nonzero(overlap)} pixels of one "
-        "slice; a label map holds one label per voxel, so save them as separate segmentations"
-    )
+def _find_labelled(seg: _Segmentation, pixels: Labels) -> _Shown:
+    background = list(seg.background)
+    unknown = np.setdiff1d(pixels, [*seg.names, *background])
+    if unknown.size:
+        value = int(unknown[0])
+        raise ScanError(f"the label map contains the value {value}, which no segment describes")
+    is_background = np.isin(pixels, background)
+    rows, columns = np.nonzero(~is_background)
+    return rows, columns, pixels[rows, columns]
 
 
 def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
@@ -308,11 +325,12 @@ def _unpack_frames(ds: FileDataset, syntax: uids.UID, frames: int) -> Iterator[L
     # Frames follow each other bit by bit, and need not begin with a byte; not left to pydicom,
     # which loses its way in frames of a few bytes.
     packed = np.frombuffer(ds.PixelData, np.uint8)
-    count = ds.Rows * ds.Columns
+    shape = (ds.Rows, ds.Columns)
+    count = math.prod(shape)
     for index in range(frames):
-        start = index * count
-        end = start + count
-        own_bytes = packed[start // 8 : (end + 7) // 8]
-        bits = np.unpackbits(own_bytes, bitorder="little")
-        own_bits = bits[start % 8 :][:count]
-        yield own_bits.reshape(ds.Rows, ds.Columns)
+        first_byte, first_bit = divmod(index * count, 8)
+        byte_count = (first_bit + count + 7) // 8
+        frame_bytes = packed[first_byte : first_byte + byte_count]
+        bits = np.unpackbits(frame_bytes, bitorder="little")
+        frame_bits = bits[first_bit : first_bit + count]
+        yield frame_bits.reshape(shape)

@@ -145,7 +145,8 @@ def group_headers(headers: Iterable[Header]) -> tuple[list[list[Header]], list[H
     unassigned = []
     for header in damaged:
         owners = {key for key in groups if key[1] == header.series}
-        owners = owners or keys_of_folders[header.file.parent]
+        if not owners:
+            owners = keys_of_folders[header.file.parent]
         if len(owners) == 1:
             (owner,) = owners
             groups[owner].append(header)

@@ -72,7 +72,9 @@ def read_label_object(path: Path) -> LabelObject | None:
             ds, "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID"
         )
     except PYDICOM_ERRORS as error:
-        raise ScanError("damaged DICOM", source=path, detail=quote_error(error)) from error
+        raise ScanError(
+            "the DICOM file is damaged", source=path, detail=quote_error(error)
+        ) from error
     names = _read_names(path, sop_class)
     return LabelObject(path, names, series, instances, frames_of_reference)
 
@@ -96,14 +98,7 @@ def read_structures(path: Path, like: Volume, names: Sequence[str]) -> Volume:
     ds = read_elements(path, ("SOPClassUID",))
     if str(ds.get("SOPClassUID")) not in _SEG_CLASSES:
         return read_rtstruct(path, like, names)
-    segmentation = read_dicom_seg(path, like, names)
-    segment_names: dict[int, str] = segmentation.header
-    values = {name: value for value, name in enumerate(names, start=1)}
-    highest = max(segment_names, default=0)
-    table = np.zeros(highest + 1, np.min_scalar_type(len(names)))
-    for number, name in segment_names.items():
-        table[number] = values[name]
-    return segmentation.with_array(table[segmentation.array])
+    return _renumber(read_dicom_seg(path, like, names), names)
 
 
 def hash_patient(path: Path) -> str:
@@ -124,6 +119,17 @@ def hash_patient(path: Path) -> str:
         return ""
     digest = hashlib.sha256(identity.encode()).hexdigest()
     return f"patient-{digest[:12]}"
+
+
+def _renumber(segmentation: Volume, names: Sequence[str]) -> Volume:
+    """Return a segmentation whose voxel values are places in ``names``, from 1."""
+    segment_names: dict[int, str] = segmentation.header
+    highest = max(segment_names, default=0)
+    table = np.zeros(highest + 1, np.min_scalar_type(len(names)))
+    values = {name: value for value, name in enumerate(names, start=1)}
+    for number, name in segment_names.items():
+        table[number] = values[name]
+    return segmentation.with_array(table[segmentation.array])
 
 
 def _read_names(path: Path, sop_class: str) -> tuple[str, ...]:

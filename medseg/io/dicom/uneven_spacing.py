@@ -69,23 +69,29 @@ class UnevenGrid:
         Raises:
             ScanError: If there is no memory for it.
         """
-        rows_and_columns = image.shape[:2]
-        resampled = empty_image((*rows_and_columns, self.planes), source)
-        positions = self.slice_positions
-        planes = np.arange(self.planes)
-        slices_below = np.searchsorted(positions, planes, side="right") - 1
-        slices_below = slices_below.clip(0, len(positions) - 2)
-        for k, below in enumerate(slices_below.tolist()):
-            above = below + 1
-            gap = positions[above] - positions[below]
-            weight = (k - positions[below]) / gap
-            weight = np.float32(min(max(weight, 0.0), 1.0))
-            resampled[:, :, k] = image[:, :, below] * (1 - weight) + image[:, :, above] * weight
+        i_size, j_size, _ = image.shape
+        resampled = empty_image((i_size, j_size, self.planes), source)
+        for k in range(self.planes):
+            below, weight = self._locate_plane(k)
+            lower = image[:, :, below]
+            upper = image[:, :, below + 1]
+            resampled[:, :, k] = lower * (1 - weight) + upper * weight
         return resampled
+
+    def _locate_plane(self, k: int) -> tuple[int, np.float32]:
+        """Return the slice below a plane of the grid, and the weight of the slice above."""
+        positions = self.slice_positions
+        last = len(positions) - 2
+        below = int(np.searchsorted(positions, k, side="right")) - 1
+        below = min(max(below, 0), last)
+        start, end = positions[below : below + 2]
+        weight = (k - start) / (end - start)
+        return below, np.float32(min(max(weight, 0.0), 1.0))
 
     def describe(self) -> str:
         """Say in words what was done, for a warning."""
-        spacing = np.linalg.norm(self.affine[:3, 2])
+        slice_step = self.affine[:3, 2]
+        spacing = np.linalg.norm(slice_step)
         return (
             f"the {len(self.slice_positions)} slices lie at uneven distances; they were "
             f"interpolated onto {self.planes} planes, {spacing:.2f} mm apart"

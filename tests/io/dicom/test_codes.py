@@ -5,11 +5,15 @@ from __future__ import annotations
 import highdicom
 import numpy as np
 import pydicom
+import pytest
 from support.studies import (
     labels_in,
     scan,
     write_seg,
 )
+
+from medseg.io.dicom.codes import get_property_category, get_property_type, is_lesion
+from medseg.labels import Label
 
 
 def test_segments_carry_code_category_colour_and_algorithm(tmp_path):
@@ -34,3 +38,23 @@ def _cielab(stored) -> tuple[float, float, float]:
     """DICOM PS3.3 C.10.7.1.1: L from 0 to 100, a and b from -128 to 127, over 16 bits."""
     light, a, b = np.array(stored) / 65535
     return light * 100, a * 255 - 128, b * 255 - 128
+
+
+@pytest.mark.parametrize(
+    ("code", "is_one"),
+    [
+        (None, False),
+        ("SCT:108369006", True),
+        ("SCT:10200004", False),
+        ("SCT:17621005", False),  # normal
+        ("99X:108369006", False),
+    ],
+)
+def test_lesions_are_told_by_their_code(code, is_one):
+    assert is_lesion(Label(1, "a", 1, (0, 0, 0), code)) == is_one
+
+
+def test_a_label_without_a_code_is_an_anatomical_structure():
+    label = Label(1, "a", 1, (0, 0, 0))
+    assert get_property_type(label).value == "91723000"
+    assert get_property_category(label).value == "91723000"

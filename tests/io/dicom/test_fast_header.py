@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,17 @@ def test_real_headers_are_read_alike(shared_data):
 def _is_dicom(file: Path) -> bool:
     with file.open("rb") as opened:
         return opened.read(132)[128:] == b"DICM"
+
+
+def test_elements_out_of_order_or_doubled_are_left_to_pydicom(tmp_path):
+    (ds, *_) = made.series()
+    ds.save_as(tmp_path / "a")
+    content = (tmp_path / "a").read_bytes()
+    rows = content.index(struct.pack("<HH2sH", 0x28, 0x10, b"US", 2))
+    columns = content.index(struct.pack("<HH2sH", 0x28, 0x11, b"US", 2))
+    assert columns == rows + 10
+    swapped = content[:rows] + content[columns : columns + 10] + content[rows:columns]
+    doubled = content[:columns] + content[rows:columns]
+    for start, end in ((swapped, columns + 10), (doubled, columns)):
+        (tmp_path / "b").write_bytes(start + content[end:])
+        assert read_elements_fast(tmp_path / "b", HEADER_KEYWORDS) is None

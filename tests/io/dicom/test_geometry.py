@@ -16,6 +16,8 @@ from support.dicom import two_echoes
 
 from medseg.errors import GeometryError
 from medseg.io import find_series, read_image
+from medseg.io.dicom.frames import read_frames
+from medseg.io.dicom.geometry import group_by_position, split_stacks
 
 
 @pytest.mark.parametrize("missing", [1, 2])
@@ -93,7 +95,7 @@ def test_any_rigid_stack_lies_where_its_headers_say(
 
 
 def test_an_incomplete_second_volume_is_refused(tmp_path):
-    with pytest.raises(GeometryError, match="nothing in their headers tells"):
+    with pytest.raises(GeometryError, match="no element of their headers tells"):
         read_image(made.save(tmp_path, two_echoes()[:-1]))
 
 
@@ -158,3 +160,62 @@ def test_many_orientations_end_soon(tmp_path):
         read_image(folder)
     assert len(find_series(folder)[0]) == 1
     assert time.monotonic() - start < 20
+
+
+def test_all_missing_slices_are_counted(tmp_path):
+    datasets = made.series(made.voxels((6, 5, 9)))
+    del datasets[6], datasets[3], datasets[2]
+    with pytest.raises(
+        GeometryError, match=r"3 slice\(s\) missing, after the slice at -16\.26, -6\.26 mm"
+    ):
+        read_image(made.save(tmp_path, datasets))
+
+
+@pytest.mark.parametrize(("millimetres", "is_read"), [(0.08, True), (0.1, False)])
+def test_a_corner_may_be_a_twentieth_of_a_millimetre_off_and_no_more(
+    tmp_path, millimetres, is_read
+):
+    datasets = made.series()
+    # Of four slices one is moved, and the fitted line follows it by 0.3 of the way; along x, the
+    # longest part of the rows' direction, 0.7 · 0.8 of the way are left.
+    made.move(datasets[1], made.ROWS * millimetres)
+    folder = made.save(tmp_path, datasets)
+    if is_read:
+        assert np.array_equal(read_image(folder).array[0], made.voxels())
+        return
+    with pytest.raises(GeometryError, match="off a regular stack"):
+        read_image(folder)
+
+
+def test_thin_slices_have_to_lie_within_a_tenth_of_their_gap(tmp_path):
+    datasets = made.series()
+    for k, ds in enumerate(datasets):
+        place = made.ORIGIN + made.NORMAL * (0.2 * k + 0.06 * (k == 1))
+        ds.ImagePositionPatient = [round(float(x), 6) for x in place]
+    with pytest.raises(GeometryError):
+        read_image(made.save(tmp_path, datasets))
+
+
+def test_volumes_at_different_positions_are_not_told_apart(tmp_path):
+    datasets = two_echoes()
+    for ds in datasets[4:]:
+        made.move(ds, made.NORMAL * made.GAP)
+    with pytest.raises(GeometryError, match="8 slices lie at 5 positions"):
+        read_image(made.save(tmp_path, datasets))
+
+
+def test_echoes_are_ordered_by_number_not_as_text(tmp_path):
+    datasets = two_echoes()
+    for ds in datasets[:4]:
+        ds.EchoTime = 100
+    stacks, _ = split_stacks([frame for ds in datasets for frame in read_frames(tmp_path, ds)])
+    assert [stack.volume_name for stack in stacks] == ["EchoTime 80.0", "EchoTime 100.0"]
+
+
+def test_slices_nearer_than_a_hundredth_of_a_millimetre_share_a_position(tmp_path):
+    datasets = made.series()
+    made.move(datasets[1], made.NORMAL * (0.008 - made.GAP))
+    made.move(datasets[2], made.NORMAL * (0.02 - 2 * made.GAP))
+    frames = [frame for ds in datasets for frame in read_frames(tmp_path, ds)]
+    groups = group_by_position(frames)
+    assert [len(group) for group in groups] == [2, 1, 1]

@@ -7,11 +7,7 @@ import json
 import numpy as np
 import pydicom
 import pytest
-from support.studies import (
-    labels_in,
-    scan,
-    write_seg,
-)
+from support.studies import edited, labels_in, scan, write_seg
 
 from medseg.errors import ScanError
 from medseg.io import read_image, read_labels
@@ -26,7 +22,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ScanError):
             read_dicom_seg(path, like)
-    with pytest.raises(ScanError, match="no DICOM Segmentation"):
+    with pytest.raises(ScanError, match="not a DICOM Segmentation"):
         read_dicom_seg(like.header.files[0], like)
 
 
@@ -93,3 +89,18 @@ def test_dcmqi_segmentations_equal_their_nrrd(shared_data, scan_name, seg_name, 
     like = read_image(folder / scan_name)
     back = read_dicom_seg(folder / seg_name, like)
     assert np.array_equal(back.array, read_labels(folder / truth).array)
+
+
+def test_overlapping_segments_are_refused_unless_one_is_chosen(tmp_path):
+    like = scan(tmp_path)
+    path = write_seg(tmp_path / "seg.dcm", np.ones(like.shape, np.uint8), like)
+
+    def copy(ds):
+        groups = ds.PerFrameFunctionalGroupsSequence
+        groups[1].PlanePositionSequence = groups[0].PlanePositionSequence
+        groups[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 2
+
+    edited(path, copy)
+    with pytest.raises(ScanError, match="segments 1 and 2 overlap in 30 pixels"):
+        read_dicom_seg(path, like)
+    assert read_dicom_seg(path, like, ["tumour"]).array.any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import highdicom
 import numpy as np
@@ -16,6 +17,7 @@ from pydicom.uid import generate_uid
 from support import dicom as made
 from support.dicom import dynamic
 from support.studies import (
+    LABELS,
     NOON,
     REAL_SCANS,
     blocks,
@@ -24,8 +26,10 @@ from support.studies import (
     write_seg,
 )
 
+from medseg.errors import OutputError
 from medseg.io import find_series, read_image, read_labels
 from medseg.io.dicom.seg_reader import read_dicom_seg
+from medseg.io.dicom.seg_writer import write_dicom_seg
 
 
 def seen_by_highdicom(path: Path, like) -> np.ndarray:
@@ -206,3 +210,35 @@ def test_a_segmentation_refers_to_the_frames_of_its_own_volume(tmp_path):
 def made_uid(folder: Path) -> str:
     (file,) = folder.iterdir()
     return str(pydicom.dcmread(file).SOPInstanceUID)
+
+
+def test_whatever_makes_a_result_another_makes_it_another_object(tmp_path):
+    like = scan(tmp_path)
+    labels = labels_in(like.shape)
+    ways: list[dict[str, Any]] = [
+        {},
+        {"version": "1.2.4"},
+        {"algorithm": "other"},
+        {"series_description": "other"},
+        {"kind": "labelmap"},
+        {"corrected": True},
+    ]
+    uids = set()
+    for way in ways:
+        write_dicom_seg(tmp_path / "seg.dcm", labels, like, LABELS, **{"version": "1.2.3"} | way)
+        uids.add(pydicom.dcmread(tmp_path / "seg.dcm").SOPInstanceUID)
+    assert len(uids) == len(ways)
+
+
+def test_a_corrected_mask_says_so(tmp_path):
+    like = scan(tmp_path)
+    path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like, corrected=True)
+    segments = pydicom.dcmread(path).SegmentSequence
+    assert {segment.SegmentAlgorithmType for segment in segments} == {"SEMIAUTOMATIC"}
+
+
+def test_slices_of_few_pixels_are_refused(tmp_path):
+    like = read_image(made.save(tmp_path / "ct", made.series(made.voxels((7, 1, 3)))))
+    with pytest.raises(OutputError, match="slices of 7 pixels are too small"):
+        write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
+    assert not (tmp_path / "seg.dcm").exists()
