@@ -41,7 +41,7 @@ def _write_random_weights(folder: Path) -> None:
     # Loaded here, so that phantoms can be made without torch.
     import torch
 
-    from medseg.networks.unet import build_network, select_inference_weights
+    from medseg.networks.building import build_network, select_inference_weights
     from medseg.training.run_folder import RunFolder
 
     spec = load_bundle(folder).spec
