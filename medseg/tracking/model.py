@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,19 +36,17 @@ def log_model(
     client.log_outputs(run, [LoggedModelOutput(record.model_id, step=step)])
     status = "FAILED"
     try:
+        description = Model(
+            artifact_path=record.artifact_location,
+            run_id=run,
+            model_uuid=record.model_id,
+            model_id=record.model_id,
+        )
         with tempfile.TemporaryDirectory(prefix="medseg-model-") as folder:
-            staged, saved = Path(folder) / "bundle", Path(folder) / "model"
+            staged = Path(folder) / "bundle"
+            saved = Path(folder) / "model"
             _stage(bundle, staged)
-            described = Model(
-                artifact_path=record.artifact_location,
-                run_id=run,
-                model_uuid=record.model_id,
-                model_id=record.model_id,
-            )
-            with warnings.catch_warnings():
-                # It asks for type hints and examples, which the signature makes needless.
-                warnings.simplefilter("ignore")
-                _save_model(saved, staged, code, described)
+            _save_model(saved, staged, code, description)
             client.log_model_artifacts(record.model_id, str(saved))
         status = "READY"
     finally:
@@ -61,28 +58,33 @@ def _stage(bundle: Path, staged: Path) -> None:
     """Copy what the model needs of the bundle; MLflow takes whole folders and no links."""
     staged.mkdir()
     for name in MODEL_FILES:
-        if (bundle / name).is_dir():
-            shutil.copytree(bundle / name, staged / name)
-        elif (bundle / name).is_file():
-            shutil.copyfile(bundle / name, staged / name)
+        source = bundle / name
+        if source.is_dir():
+            shutil.copytree(source, staged / name)
+        elif source.is_file():
+            shutil.copyfile(source, staged / name)
 
 
-def _save_model(saved: Path, bundle: Path, code: Path, described: Any) -> None:
+def _save_model(saved: Path, bundle: Path, code: Path, description: Any) -> None:
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    pyfunc.save_model(
-        str(saved),
-        python_model=str(code),
-        artifacts={"bundle": str(bundle)},
-        pip_requirements=_requirements(),
-        signature=ModelSignature(
-            inputs=Schema([ColSpec("string", "scan")]),
-            params=ParamSchema([ParamSpec("out", "string", "")]),
-        ),
-        mlflow_model=described,
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", "scan")]),
+        params=ParamSchema([ParamSpec("out", "string", "")]),
     )
+    with warnings.catch_warnings():
+        # It asks for type hints and examples, which the signature makes needless.
+        warnings.simplefilter("ignore")
+        pyfunc.save_model(
+            str(saved),
+            python_model=str(code),
+            artifacts={"bundle": str(bundle)},
+            pip_requirements=_requirements(),
+            signature=signature,
+            mlflow_model=description,
+        )
 
 
 def _requirements() -> list[str]:
@@ -90,19 +92,21 @@ def _requirements() -> list[str]:
 
     Named here because MLflow would load the model, twice, to guess them.
     """
-    return [f"{name}=={_public(name)}" for name in ("medseg", *_dependencies())]
+    packages = ["medseg", *_dependencies()]
+    return [f"{package}=={_published_version(package)}" for package in packages]
 
 
-def _dependencies() -> Iterable[str]:
+def _dependencies() -> list[str]:
+    """Return what medseg always needs: requirements without a marker, so without extras."""
     from packaging.requirements import Requirement
 
-    stated = (Requirement(line) for line in metadata.requires("medseg") or ())
-    return [need.name for need in stated if need.marker is None]
+    requirements = [Requirement(line) for line in metadata.requires("medseg") or ()]
+    return [requirement.name for requirement in requirements if requirement.marker is None]
 
 
-def _public(package: str) -> str:
+def _published_version(package: str) -> str:
     # `2.13.0+cpu` names a build that the package index does not hold.
-    return metadata.version(package).split("+", 1)[0]
+    return metadata.version(package).partition("+")[0]
 
 
 def register(client: Any, model: Any, *, name: str, run: str) -> None:

@@ -1,4 +1,4 @@
-"""The way to an MLflow store: with little patience, no chatter, and every failure by its name."""
+"""The connection to an MLflow store: short timeouts, no chatter, and the errors it can raise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ _TALKATIVE = ("mlflow", "alembic", "sqlalchemy", "urllib3")
 
 @contextlib.contextmanager
 def quiet_mlflow(seconds: int) -> Iterator[None]:
-    """Let MLflow work without chatter and telemetry, and with little patience.
+    """Let MLflow work without chatter and telemetry, and with short timeouts.
 
     Args:
         seconds: How long a server may take to answer one request.
@@ -40,27 +40,42 @@ def quiet_mlflow(seconds: int) -> Iterator[None]:
     import mlflow  # noqa: F401  (its import sets the levels of the loggers below)
 
     settings = {**_SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds)}
+    with _environment(settings), _silent_loggers(_TALKATIVE):
+        yield
+
+
+@contextlib.contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for a while, except those that the user has set."""
     ours = {key: value for key, value in settings.items() if key not in os.environ}
-    loggers = [logging.getLogger(name) for name in _TALKATIVE]
-    levels = [logger.level for logger in loggers]
     os.environ.update(ours)
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         for key in ours:
             os.environ.pop(key, None)
+
+
+@contextlib.contextmanager
+def _silent_loggers(names: Sequence[str]) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 
 
 def _refuse_telemetry() -> None:
-    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ:
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        # Importing MONAI may have imported MLflow, which decided before we could say so.
-        if "mlflow.telemetry" in sys.modules:
-            sys.modules["mlflow.telemetry"].set_telemetry_client()
+    if "MLFLOW_DISABLE_TELEMETRY" in os.environ:
+        return
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # Importing MONAI may have imported MLflow, which decided before we could say so.
+    if "mlflow.telemetry" in sys.modules:
+        sys.modules["mlflow.telemetry"].set_telemetry_client()
 
 
 _FOREIGN_ERRORS = (
@@ -78,19 +93,19 @@ _FOREIGN_ERRORS = (
 )
 
 
-def failures() -> tuple[type[BaseException], ...]:
+def store_errors() -> tuple[type[BaseException], ...]:
     """Return what a store, its database, the network or its file storage can raise."""
-    foreign = (
-        getattr(sys.modules[module], name)
-        for module, name in _FOREIGN_ERRORS
-        if module in sys.modules
-    )
     # ImportError: a store's driver (PostgreSQL, S3) is not installed.
-    return (OSError, ImportError, *foreign)
+    errors: list[type[BaseException]] = [OSError, ImportError]
+    for module, name in _FOREIGN_ERRORS:
+        # What is not imported cannot have raised anything.
+        if module in sys.modules:
+            errors.append(getattr(sys.modules[module], name))
+    return tuple(errors)
 
 
-def in_one_line(error: BaseException) -> str:
-    """Return the first line of what went wrong, without passwords."""
+def summarise_error(error: BaseException) -> str:
+    """Return the first line of an error's text, without passwords; for the terminal alone."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     without_password = re.sub(r"//[^/@\s]+@", "//…@", lines[0])
     return without_password[:300].rstrip(". ")
@@ -104,16 +119,18 @@ def connect(uri: str) -> Any:
     from mlflow import MlflowClient
     from mlflow.store.db.db_types import DATABASE_ENGINES
 
-    if uri.split(":", 1)[0].split("+", 1)[0] not in DATABASE_ENGINES:
+    scheme = uri.partition(":")[0]
+    engine = scheme.partition("+")[0]  # ``postgresql+psycopg2`` is PostgreSQL
+    if engine not in DATABASE_ENGINES:
         return MlflowClient(tracking_uri=uri)
-    with _alone_in(uri), warnings.catch_warnings():
+    with _lock_sqlite(uri), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        _touch(uri)
+        _require_database(uri)
         return MlflowClient(tracking_uri=uri)
 
 
 @contextlib.contextmanager
-def _alone_in(uri: str) -> Iterator[None]:
+def _lock_sqlite(uri: str) -> Iterator[None]:
     """Keep other processes out of an SQLite file: two that make its tables at once both fail."""
     import sqlalchemy
     from filelock import FileLock
@@ -128,7 +145,7 @@ def _alone_in(uri: str) -> Iterator[None]:
         yield
 
 
-def _touch(uri: str) -> None:
+def _require_database(uri: str) -> None:
     """Fail at once on a database that is broken or away; MLflow would try for 100 seconds."""
     import sqlalchemy
 
@@ -139,7 +156,7 @@ def _touch(uri: str) -> None:
         engine.dispose()
 
 
-def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
+def get_or_create_experiment(client: Any, name: str, artifacts: str | None) -> str:
     """Return the id of the experiment, which is created if needed.
 
     Args:
@@ -149,13 +166,13 @@ def experiment_id(client: Any, name: str, artifacts: str | None) -> str:
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException as error:
-            # Another run started at the same moment.
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            found = client.get_experiment_by_name(name)
-    return str(found.experiment_id)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    try:
+        return str(client.create_experiment(name, artifact_location=artifacts))
+    except MlflowException as error:
+        # Another run started at the same moment.
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return str(client.get_experiment_by_name(name).experiment_id)

@@ -2,11 +2,12 @@
 
 What a run leaves there: the resolved bundle as parameters, provenance as tags, every loss and
 score, pictures, the light files of the run folder and the trained bundle as a model that MLflow
-can load. Case names, file names and the text of errors and warnings stay here: they can name a
-patient, and tracking servers are shared.
+can load. Names of cases and files, and the text of warnings, stay here: they can name a patient,
+and tracking servers are shared. Of an error, only what may be recorded (``RunFailed.message``)
+is logged.
 
-Tracking never stops or delays a training. The first call that fails is said once; from then on
-the run goes on untracked.
+Tracking never stops or delays a training run. The first call that fails is reported once; from
+then on the run goes on untracked.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from medseg.events import (
     ValidationDone,
 )
 from medseg.tracking.model import log_model, register
-from medseg.tracking.run import MlflowRun, flat, keyed, open_run
+from medseg.tracking.run import ERROR_TAG, MlflowRun, flatten_scores, open_run, to_distinct_keys
 from medseg.tracking.store import (
     ANSWER_SECONDS,
     STORE_VARIABLE,
     UPLOAD_SECONDS,
     connect,
-    experiment_id,
-    failures,
-    in_one_line,
+    get_or_create_experiment,
     quiet_mlflow,
+    store_errors,
+    summarise_error,
 )
 
 FILES = ("bundle.json", "metrics.json", "curves.png", "docs")
@@ -61,7 +62,8 @@ class MlflowTracker:
         model_code: The Python file with the MLflow model that loads the trained bundle; without
             it no model is logged.
         register_model: Register the model under the bundle's name.
-        say: Called once with a sentence for people when a run cannot be tracked.
+        say: Called once with a sentence for the person at the terminal when a run cannot be
+            tracked. It may quote the store's address.
         flush_seconds: Steps are collected at least this long before they are sent.
     """
 
@@ -82,76 +84,78 @@ class MlflowTracker:
         self._say = say
         self._flush_seconds = flush_seconds
         self._run: MlflowRun | None = None
-        self._warnings = 0
+        self._notices = 0
 
     def __call__(self, event: Event) -> None:
         """Write ``event`` to MLflow, or note that this run cannot be tracked."""
         if isinstance(event, Notice):
-            self._warnings += 1
+            self._notices += 1
         elif isinstance(event, RunStarted):
             self._run = None
             self._run = self._attempt(lambda: self._start(event))
         elif self._run is not None:
             run = self._run
-            if self._attempt(lambda: self._write(run, event)) is None:
+            is_written = self._attempt(lambda: self._write(run, event))
+            if not is_written:
                 self._run = None
 
     def _attempt(self, act: Callable[[], _T]) -> _T | None:
         """Return what ``act`` returns, or ``None`` after saying why it could not."""
         try:
             return act()
-        except failures() as error:
+        except store_errors() as error:
             self._say(
-                f"This run is no longer tracked in MLflow: {in_one_line(error)}. The training goes "
-                f"on and its run folder is complete; check the server or {STORE_VARIABLE}."
+                f"This run is no longer tracked in MLflow: {summarise_error(error)}. The training "
+                "run continues and its run folder is complete; check the server or "
+                f"{STORE_VARIABLE}."
             )
             return None
 
     def _start(self, event: RunStarted) -> MlflowRun:
         with quiet_mlflow(ANSWER_SECONDS):
-            given = os.environ.get(STORE_VARIABLE)
-            client = connect(given or f"sqlite:///{self._store}")
-            location = None if given else self._artifacts.as_uri()
-            experiment = experiment_id(client, event.experiment, location)
+            chosen = os.environ.get(STORE_VARIABLE)
+            if chosen:
+                client, location = connect(chosen), None
+            else:
+                client, location = connect(f"sqlite:///{self._store}"), self._artifacts.as_uri()
+            experiment = get_or_create_experiment(client, event.experiment, location)
             return open_run(client, experiment, event, self._flush_seconds)
 
     def _write(self, run: MlflowRun, event: Event) -> bool:
-        if isinstance(event, StepDone):
-            parts = {f"loss/{key}": value for key, value in keyed(event.parts).items()}
-            rate = event.learning_rate
-            run.note({"loss": event.loss, **parts, "learning_rate": rate}, event.step)
-            run.flush_if_due()
-        elif isinstance(event, ValidationDone):
-            self._validation(run, event)
-        elif isinstance(event, ScheduleShortened):
-            # The parameter keeps what was fitted at first: MLflow writes it once for all.
-            run.tag({"medseg.shortened.training.steps": str(event.steps)})
-        elif isinstance(event, RunDone):
-            self._done(run, event)
-        elif isinstance(event, RunFailed):
-            run.end("KILLED" if event.interrupted else "FAILED", self._closing_tags(run))
+        """Write one event; return true, which tells it from an attempt that failed."""
+        match event:
+            case StepDone():
+                _add_step(run, event)
+            case ValidationDone():
+                _log_validation(run, event)
+            case ScheduleShortened(steps):
+                # The parameter keeps what was fitted at first: MLflow writes it once for all.
+                run.set_tags({"medseg.shortened.training.steps": str(steps)})
+            case RunDone():
+                self._finish(run, event)
+            case RunFailed():
+                self._fail(run, event)
         return True
 
-    def _validation(self, run: MlflowRun, event: ValidationDone) -> None:
-        run.note(flat("val", event.scores), event.step)
-        run.flush()
-        with quiet_mlflow(ANSWER_SECONDS), tempfile.TemporaryDirectory() as folder:
-            # Numbered, because a picture's own name may be a case's.
-            for number, picture in enumerate(event.pictures, start=1):
-                copy = Path(folder) / f"step-{event.step:06d}-{number:02d}{picture.suffix}"
-                shutil.copyfile(picture, copy)
-                run.client.log_artifact(run.id, str(copy), "pictures")
-
-    def _done(self, run: MlflowRun, event: RunDone) -> None:
-        run.note(flat("final", event.scores), run.step)
-        early = {"medseg.stopped_early": str(event.stopped_early).lower()}
+    def _finish(self, run: MlflowRun, event: RunDone) -> None:
+        run.add_metrics(flatten_scores("final", event.scores), run.step)
+        tags = self._closing_tags(run)
+        tags["medseg.stopped_early"] = str(event.stopped_early).lower()
         # Closed first: a server that refuses large files or models still knows how it ended.
-        run.end("FINISHED", {**self._closing_tags(run), **early})
+        run.end("FINISHED", tags)
         with quiet_mlflow(UPLOAD_SECONDS):
             for name in FILES:
                 _upload(run, event.folder / name)
             if self._model_code is not None:
                 self._log_model(run, event.folder, self._model_code)
+
+    def _fail(self, run: MlflowRun, event: RunFailed) -> None:
+        tags = self._closing_tags(run)
+        if event.interrupted:
+            run.end("KILLED", tags)
+            return
+        tags[ERROR_TAG] = event.message
+        run.end("FAILED", tags)
 
     def _log_model(self, run: MlflowRun, bundle: Path, code: Path) -> None:
         model = log_model(
@@ -167,10 +171,32 @@ class MlflowTracker:
             register(run.client, model, name=run.name, run=run.id)
 
     def _closing_tags(self, run: MlflowRun) -> dict[str, str]:
-        count, self._warnings = self._warnings, 0
+        tags = {"medseg.warnings": str(self._notices)}
+        self._notices = 0
         # A cross-validation's own run takes no step; its folds do.
-        steps = {"medseg.steps_done": str(run.step)} if run.step else {}
-        return {"medseg.warnings": str(count), **steps}
+        if run.step:
+            tags["medseg.steps_done"] = str(run.step)
+        return tags
+
+
+def _add_step(run: MlflowRun, event: StepDone) -> None:
+    metrics = {"loss": event.loss, "learning_rate": event.learning_rate}
+    for key, value in to_distinct_keys(event.parts).items():
+        metrics[f"loss/{key}"] = value
+    run.add_metrics(metrics, event.step)
+    run.flush_if_due()
+
+
+def _log_validation(run: MlflowRun, event: ValidationDone) -> None:
+    run.add_metrics(flatten_scores("val", event.scores), event.step)
+    run.flush()
+    with quiet_mlflow(ANSWER_SECONDS), tempfile.TemporaryDirectory() as folder:
+        for number, picture in enumerate(event.pictures, start=1):
+            # Numbered, because a picture's own name may be a case's.
+            name = f"step-{event.step:06d}-{number:02d}{picture.suffix}"
+            copy = Path(folder) / name
+            shutil.copyfile(picture, copy)
+            run.client.log_artifact(run.id, str(copy), "pictures")
 
 
 def _upload(run: MlflowRun, path: Path) -> None:

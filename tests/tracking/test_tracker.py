@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from medseg.errors import ScanError, recordable_text
 from medseg.events import (
     Notice,
     RunDone,
@@ -189,8 +190,11 @@ def test_a_failed_run_that_is_resumed_is_running_again(store: Path) -> None:
     tracker(step(1))
     tracker(RunFailed("no memory left"))
     assert runs(store)[0].info.status == "FAILED"
+    assert runs(store)[0].data.tags["medseg.error"] == "no memory left"
     tracker(started(resumed_at=1))
-    assert [run.info.status for run in runs(store)] == ["RUNNING"]
+    (run,) = runs(store)
+    assert run.info.status == "RUNNING"
+    assert "medseg.error" not in run.data.tags
 
 
 def test_another_unfinished_run_is_left_alone(store: Path) -> None:
@@ -206,16 +210,26 @@ def test_another_unfinished_run_is_left_alone(store: Path) -> None:
     assert history(store, by_id["b"], "loss") == [(1, 2.0)]
 
 
-def test_the_reason_of_a_failure_stays_here_because_it_may_name_a_patient(store: Path) -> None:
+def test_of_an_error_is_logged_what_names_nobody_and_of_a_notice_nothing(store: Path) -> None:
     tracker = MlflowTracker(store)
-    for run_id, interrupted in (("a", False), ("b", True)):
+    errors = {
+        "own": ScanError("the voxels end early", source="mueller_hans.nii.gz", detail="mueller"),
+        "foreign": FileNotFoundError(2, "No such file", "mueller_hans.nii.gz"),
+    }
+    for run_id, error in errors.items():
         tracker(started(run_id))
         tracker(Notice("mueller_hans.nii.gz: odd spacing"))
-        tracker(RunFailed("mueller_hans.nii.gz: cut short", interrupted=interrupted))
+        tracker(RunFailed(recordable_text(error)))
+    tracker(started("interrupted"))
+    tracker(RunFailed("interrupted", interrupted=True))
     by_id = {run.data.tags["medseg.run_id"]: run for run in runs(store)}
-    assert by_id["a"].info.status == "FAILED"
-    assert by_id["b"].info.status == "KILLED"
-    assert by_id["b"].data.tags["medseg.warnings"] == "1"
+    assert by_id["own"].info.status == by_id["foreign"].info.status == "FAILED"
+    assert by_id["own"].data.tags["medseg.error"] == "the voxels end early"
+    assert by_id["foreign"].data.tags["medseg.error"] == "FileNotFoundError"
+    assert by_id["own"].data.tags["medseg.warnings"] == "1"
+    assert by_id["interrupted"].info.status == "KILLED"
+    assert by_id["interrupted"].data.tags["medseg.warnings"] == "0"
+    assert "medseg.error" not in by_id["interrupted"].data.tags
     assert b"mueller" not in store.read_bytes()
 
 
