@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.networks.nets import SegResNet, UNet
 from support.networks import foreign
-from support.plugins import install_package, site  # noqa: F401 - a fixture
+from support.plugins import install_package
 from torch import nn
 
 from medseg.errors import BundleError, MissingExtraError
