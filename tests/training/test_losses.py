@@ -287,7 +287,8 @@ def test_labels_that_a_loss_refuses_are_a_fault_of_the_bundle() -> None:
         check_loss(made_spec(**NESTED, training={"loss": "tversky"}))
     (fault,) = caught.value.faults
     assert fault.where == "training.loss"
-    assert "regions are not supported" in fault.what
+    assert "'tversky' cannot score this bundle's labels" in fault.what
+    assert fault.detail == "regions are not supported"
 
 
 def test_a_loss_that_is_not_installed_is_refused_with_those_that_are() -> None:
