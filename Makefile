@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LABEL_STAMP := $(VENV)/.label-installed
 
-.PHONY: demo label test test-slow test-gpu lint format schema clean
+.PHONY: demo label test test-slow test-gpu lint format reference clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -47,8 +47,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(STAMP)  ## the JSON Schema of bundle.json, for editors
+reference: $(STAMP)  ## the JSON Schema and the reference of bundle.json, from its fields
 	$(BIN)/medseg schema > docs/reference/medseg-bundle-1.json
+	$(BIN)/python docs/generate/bundle_reference.py > docs/reference/bundle.md
 
 clean:
 	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from medseg._support.files import write_atomically
+from medseg.bundle.overrides import apply_override, parse_json
 from medseg.bundle.spec import (
     SCHEMA_ID,
     AgreementSpec,
@@ -35,13 +36,19 @@ TRAINED_FILE = MODELS / "trained.json"
 _Part = TypeVar("_Part", bound=Spec)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bundle:
     """A bundle on disk.
 
     Attributes:
         spec: What its ``bundle.json`` says, defaults filled in.
         folder: Where it lies; its paths are relative to this.
+
+    Example:
+        >>> from medseg.testing import write_example_bundle
+        >>> bundle = load_bundle(write_example_bundle())
+        >>> bundle.spec.name, bundle.is_trained
+        ('example', False)
     """
 
     spec: BundleSpec
@@ -66,28 +73,30 @@ class Bundle:
         """Where its weights are, or will be."""
         return self.folder / WEIGHTS_FILE
 
-    @property
+    @cached_property
     def trained(self) -> TrainedSpec:
-        """What its training found; the defaults where no such file was written.
+        """What its training run found, read once; the defaults where no such file was written.
 
         Raises:
             BundleError: If the file is wrong.
         """
         file = self.folder / TRAINED_FILE
-        return parse_trained(_read_json(file), str(file)) if file.exists() else TrainedSpec()
+        if not file.exists():
+            return TrainedSpec()
+        return parse_trained(_read_json(file), file)
 
     @property
     def decided(self) -> BundleSpec:
-        """The spec, with what its training decided in place of what was left to it.
+        """The spec, with what its training run decided in place of what was left to it.
 
         Raises:
             BundleError: If its ``trained.json`` is wrong.
         """
-        inference = self.spec.inference
-        if inference.keep_largest is not None:
+        if self.spec.inference.keep_largest is not None:
             return self.spec
         finding = self.trained.keep_largest
-        inference = inference.model_copy(update={"keep_largest": finding.kept if finding else ()})
+        kept = finding.kept if finding else ()
+        inference = self.spec.inference.model_copy(update={"keep_largest": kept})
         return self.spec.model_copy(update={"inference": inference})
 
     @property
@@ -102,24 +111,29 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
     Args:
         path: A ``bundle.json`` (any name), or a folder with one.
         overrides: Assignments such as ``training.steps=200`` that win over the file. A value
-            is JSON; what is no JSON is text.
+            is JSON; what is not JSON is text.
 
     Returns:
         The bundle, checked.
 
     Raises:
         BundleError: With every fault found: its JSON path, what came, what is allowed.
+
+    Example:
+        >>> from medseg.testing import write_example_bundle
+        >>> load_bundle(write_example_bundle(), ["training.steps=200"]).spec.training.steps
+        200
     """
     path = Path(path)
     file = path / BUNDLE_FILE if path.is_dir() else path
     content = _read_json(file)
     for override in overrides:
-        _apply(content, override)
-    return Bundle(parse_spec(content, str(file)), file.parent.resolve())
+        apply_override(content, override)
+    return Bundle(parse_spec(content, file), file.parent.resolve())
 
 
 def is_bundle(file: Path) -> bool:
-    """Tell whether a file is a ``bundle.json``, good or bad, by its content.
+    """Tell whether a file is a ``bundle.json``, valid or not, by its content.
 
     A folder is none: plans are often written into the folder of their data.
     """
@@ -133,142 +147,104 @@ def is_bundle(file: Path) -> bool:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
+    text = _read_text(file)
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise BundleError(f"{file} is no file: a bundle is a folder with a bundle.json")
-        if found.st_size > MAX_BYTES:
-            raise BundleError(f"{file} is larger than {MAX_BYTES >> 20} MB: not a bundle.json")
-        content = _parse_json(file.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{file} does not exist; a bundle is a folder with a bundle.json, or such a file"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{file} cannot be read: {error}") from error
+        content = parse_json(text)
     except RecursionError as error:
-        raise BundleError(f"{file} is nested too deep: not a bundle.json") from error
+        raise BundleError("the JSON is nested too deeply for a bundle", source=file) from error
     except ValueError as error:
-        raise BundleError(f"{file} is not JSON: {error}") from error
+        raise BundleError("the file is not valid JSON", source=file, detail=str(error)) from error
     if not isinstance(content, dict):
-        raise BundleError(f"{file} must hold a JSON object, got {type(content).__name__}")
+        raise BundleError(
+            f"the file must hold a JSON object, got {type(content).__name__}", source=file
+        )
     return content
 
 
-def _parse_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"the field '{repeated[0]}' stands twice in one object")
-    return found
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise BundleError(
-            f"'{override}' is no override; write section.field=value, as in training.steps=200"
-        )
+def _read_text(file: Path) -> str:
     try:
-        value = _parse_json(text)
-    except (ValueError, RecursionError):
-        value = text
-    place: Any = content
-    for key in keys[:-1]:
-        if isinstance(place, list):
-            place = _item(place, key, override)
-        else:
-            place = place.setdefault(key, {})
-        if not isinstance(place, dict | list):
-            raise BundleError(f"'{override}': {key} is no section, it holds {json.dumps(place)}")
-    if isinstance(place, list):
-        _item(place, keys[-1], override)
-        place[int(keys[-1])] = value
-    else:
-        place[keys[-1]] = value
-
-
-def _item(items: list[Any], position: str, override: str) -> Any:
-    if not re.fullmatch("[0-9]{1,9}", position) or int(position) >= len(items):
-        allowed = f"0 to {len(items) - 1} are" if items else "give the whole list"
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError("not a file; a bundle is a folder with a bundle.json", source=file)
+        if status.st_size > MAX_BYTES:
+            raise BundleError(
+                f"the file is larger than {MAX_BYTES >> 20} MB, so it is not a bundle.json",
+                source=file,
+            )
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
         raise BundleError(
-            f"'{override}': '{position}' is no position in a list of {len(items)}; {allowed}"
-        )
-    return items[int(position)]
+            "no such file; a bundle is a folder with a bundle.json, or such a file", source=file
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError("the file cannot be read", source=file, detail=str(error)) from error
 
 
-def parse_spec(content: Mapping[str, Any], origin: str = "the bundle") -> BundleSpec:
+def parse_spec(content: Mapping[str, Any], source: str | Path | None = None) -> BundleSpec:
     """Check the content of a ``bundle.json``.
 
     Args:
         content: What JSON gave.
-        origin: What to call it in an error.
+        source: The file it came from, for errors.
 
     Raises:
         BundleError: With every fault found.
     """
     try:
-        content = _with_tuples(content)
+        content = _use_tuples(content)
         return BundleSpec.model_validate(content, strict=True)
     except RecursionError as error:
-        raise BundleError(f"{origin} is nested too deep") from error
+        raise BundleError("the JSON is nested too deeply", source=source) from error
     except ValidationError as error:
-        faults = explain_faults(error, content) + find_hidden_contradictions(error, content)
-        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
-        raise BundleError(f"{origin} has {count}:", faults) from None
+        faults = explain_faults(error, content)
+        faults += find_hidden_contradictions(error, content)
+        plural = "s" if len(faults) > 1 else ""
+        headline = f"the bundle has {len(faults)} fault{plural}:"
+        raise BundleError(headline, faults, source=source) from None
 
 
-def parse_trained(content: Mapping[str, Any], origin: str = "trained.json") -> TrainedSpec:
+def parse_trained(content: Mapping[str, Any], source: str | Path = "trained.json") -> TrainedSpec:
     """Check the content of a ``trained.json``.
 
     Raises:
         BundleError: With every fault found.
     """
-    return _parse(TrainedSpec, content, origin)
+    return _parse_part(TrainedSpec, content, source)
 
 
 def read_agreement(file: Path) -> AgreementSpec:
     """Read what an export found.
 
     Raises:
-        BundleError: If the file is not there or wrong.
+        BundleError: If the file is absent or wrong.
     """
-    return _parse(AgreementSpec, _read_json(file), str(file))
+    return _parse_part(AgreementSpec, _read_json(file), file)
 
 
-def _parse(kind: type[_Part], content: Mapping[str, Any], origin: str) -> _Part:
+def _parse_part(kind: type[_Part], content: Mapping[str, Any], source: str | Path) -> _Part:
     try:
-        return kind.model_validate(_with_tuples(content), strict=True)
+        return kind.model_validate(_use_tuples(content), strict=True)
     except RecursionError as error:
-        raise BundleError(f"{origin} is nested too deep") from error
+        raise BundleError("the JSON is nested too deeply", source=source) from error
     except ValidationError as error:
-        raise BundleError(f"{origin} is wrong:", explain_faults(error, content)) from None
+        faults = explain_faults(error, content)
+        raise BundleError("the file is not valid:", faults, source=source) from None
 
 
 def write_trained(trained: TrainedSpec, folder: Path) -> None:
-    """Write what a training found into a bundle's folder."""
+    """Write what a training run found into a bundle's folder."""
     write_atomically(folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n")
 
 
-def _with_tuples(value: Any) -> Any:
+def _use_tuples(value: Any) -> Any:
     """Return JSON with its lists as tuples: pydantic, told to be strict, takes only those.
 
     Strict, because ``"16"`` for 16 or ``true`` for 1 is a slip that someone should hear about.
     """
     if isinstance(value, Mapping):
-        return {key: _with_tuples(item) for key, item in value.items()}
+        return {key: _use_tuples(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_with_tuples(item) for item in value)
+        return tuple(_use_tuples(item) for item in value)
     return value
 
 
@@ -284,21 +260,25 @@ def format_spec(spec: BundleSpec) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+_UNTRACKED = {"schema_", "description", "references", "notes"}
+"""Fields for people, which change nothing that is learned."""
+_NAMED_BY_LABELS = "training.class_weights"
+"""A field whose keys are names of labels, not of fields."""
+
+
 def flatten_spec(spec: BundleSpec) -> dict[str, str]:
     """Return the spec as ``section.field`` → text, for tracking."""
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        # Names of labels are no names of fields.
-        if isinstance(value, dict) and value and prefix != "training.class_weights":
-            for key, item in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, item)
-        else:
+        has_fields = isinstance(value, dict) and value and prefix != _NAMED_BY_LABELS
+        if not has_fields:
             flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+            return
+        for key, item in value.items():
+            walk(f"{prefix}.{key}" if prefix else key, item)
 
-    walk(
-        "", spec.model_dump(mode="json", exclude={"schema_", "description", "references", "notes"})
-    )
+    walk("", spec.model_dump(mode="json", exclude=_UNTRACKED))
     return flat
 
 
@@ -310,9 +290,12 @@ def build_schema() -> dict[str, Any]:
 
 def list_differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:
     """Name the fields in which two specs differ, as ``field: a → b``."""
-    first, second = flatten_spec(one), flatten_spec(other)
-    return [
-        f"{field}: {first.get(field, '–')} → {second.get(field, '–')}"
-        for field in sorted(first.keys() | second.keys())
-        if first.get(field) != second.get(field)
-    ]
+    first = flatten_spec(one)
+    second = flatten_spec(other)
+    differences = []
+    for field in sorted(first.keys() | second.keys()):
+        before = first.get(field, "–")
+        after = second.get(field, "–")
+        if before != after:
+            differences.append(f"{field}: {before} → {after}")
+    return differences

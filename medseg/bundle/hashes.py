@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from medseg.bundle.bundle import REFINER_FILE, Bundle, format_spec
@@ -31,8 +31,9 @@ def hash_bundle(bundle: Bundle) -> str:
     Raises:
         CheckpointError: If its weights cannot be read.
     """
+    spec = format_spec(bundle.spec)
     trained = bundle.trained.model_dump_json()
-    return hash_texts([format_spec(bundle.spec), trained, *_hash_members(bundle)])
+    return hash_texts([spec, trained, *_hash_weights(bundle)])
 
 
 def hash_network(bundle: Bundle) -> str:
@@ -42,21 +43,32 @@ def hash_network(bundle: Bundle) -> str:
         CheckpointError: If its weights cannot be read.
     """
     spec = bundle.spec
+    texts = [spec.network.model_dump_json()]
+    if spec.refinement is not None:
+        texts.append(spec.refinement.model_dump_json())
     sizes = [len(spec.channels), spec.label_set.channels, *spec.training.patch]
-    kinds = [part.model_dump_json() for part in (spec.network, spec.refinement) if part]
-    return hash_texts([*kinds, str(sizes), *_hash_members(bundle)])
+    texts.append(str(sizes))
+    return hash_texts([*texts, *_hash_weights(bundle)])
 
 
-def _hash_members(bundle: Bundle) -> list[str]:
-    refiner = bundle.folder / REFINER_FILE
-    files = [*bundle.members, *([refiner] if refiner.is_file() else [])]
-    try:
-        return [hash_file(file) for file in files]
-    except OSError as error:
-        raise CheckpointError(
-            f"{error.filename} cannot be read: {error.strerror}; train the bundle, or mend it"
-        ) from error
-
-
-def hash_texts(texts: Sequence[str]) -> str:
+def hash_texts(texts: Iterable[str]) -> str:
+    """Return the SHA-256 of texts, one per line, as hexadecimal digits."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _hash_weights(bundle: Bundle) -> list[str]:
+    files = list(bundle.members)
+    refiner = bundle.folder / REFINER_FILE
+    if refiner.is_file():
+        files.append(refiner)
+    hashes = []
+    for file in files:
+        try:
+            hashes.append(hash_file(file))
+        except OSError as error:
+            raise CheckpointError(
+                "the weights cannot be read; train the bundle, or restore the file",
+                source=file,
+                detail=error.strerror,
+            ) from error
+    return hashes

@@ -1,4 +1,4 @@
-"""What pydantic finds in a bundle → faults that a person can mend."""
+"""What pydantic finds in a bundle, put so that a person can mend it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from medseg.bundle.spec import BundleSpec, Contradiction, ContradictionError
 from medseg.errors import Fault
 
-_KINDS = {"unet", "monai", "zscore", "window", "minmax", "one", "list"}
+_KINDS = {"unet", "named", "zscore", "window", "minmax", "one", "list"}
 """Steps of pydantic's paths that say which kind of value was tried."""
+
+_LONGEST_VALUE = 80
 
 
 def explain_faults(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
@@ -25,68 +27,16 @@ def explain_faults(error: ValidationError, content: Mapping[str, Any]) -> list[F
     Returns:
         A fault for each finding, with its place in the JSON.
     """
-    faults = [Fault(where, what) for _, where, what in _contradictions(error)]
+    faults = []
+    for _, where, what in _list_contradictions(error):
+        faults.append(Fault(where, what))
     for item in error.errors(include_url=False):
-        if isinstance(item.get("ctx", {}).get("error"), ContradictionError):
+        if _contradiction_error(item) is not None:
             continue
-        faults.append(Fault(_json_path(item["loc"], content) or "bundle", _say(item)))
-    # Pydantic calls a list too short when its only item is bad; the item's fault says it all.
-    return [
-        fault
-        for fault in faults
-        if "List should have" not in fault.what
-        or not any(other.where.startswith(f"{fault.where}.") for other in faults)
-    ]
-
-
-def _json_path(steps: Sequence[str | int], content: Any) -> str:
-    """Return where in the JSON a fault is; steps that are not in the JSON are left out."""
-    path = []
-    for step in steps:
-        if _leads_on(content, step):
-            content = content[step]
-        elif step in _KINDS:
-            continue
-        path.append(str(step))
-    return ".".join(path)
-
-
-def _leads_on(content: Any, step: str | int) -> bool:
-    if isinstance(content, tuple):
-        return isinstance(step, int) and step < len(content)
-    return isinstance(content, Mapping) and step in content
-
-
-def _say(item: Mapping[str, Any]) -> str:
-    came = item.get("input")
-    match item["type"]:
-        case "missing":
-            return "is missing"
-        case "extra_forbidden":
-            return "is no field known here; check its spelling and place"
-        case "value_error":
-            return str(item["ctx"]["error"])
-        case "tuple_type":
-            message = "should be a list"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            message = "should be an object"
-        case _:
-            message = str(item["msg"]).removeprefix("Input ").replace("Tuple should", "List should")
-    return f"{message}, got {_short(came)}"
-
-
-def _short(came: Any) -> str:
-    text = json.dumps(came, default=str)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _contradictions(error: ValidationError) -> list[Contradiction]:
-    return [
-        found
-        for item in error.errors(include_url=False)
-        if isinstance(cause := item.get("ctx", {}).get("error"), ContradictionError)
-        for found in cause.found
-    ]
+        where = _json_path(item["loc"], content) or "bundle"
+        what = _explain(item)
+        faults.append(Fault(where, what))
+    return [fault for fault in faults if not _follows_from_items(fault, faults)]
 
 
 def find_hidden_contradictions(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
@@ -95,23 +45,94 @@ def find_hidden_contradictions(error: ValidationError, content: Mapping[str, Any
     Pydantic compares sections only once each is right by itself, which would tell a person of
     a wrong patch size only after an unrelated typing error is mended.
     """
-    if any(_contradictions(error)):
+    if _list_contradictions(error):
         return []
-    bad = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
-    sound = {
-        "name": "sound",
-        "channels": ({"name": "sound"},),
-        "labels": ({"index": 1, "name": "sound"},),
+    faulty = {str(item["loc"][0]) for item in error.errors() if item["loc"]}
+    rest = _without_sections(content, faulty)
+    try:
+        BundleSpec.model_validate(rest, strict=True)
+    except ValidationError as second:
+        hidden = []
+        for sections, where, what in _list_contradictions(second):
+            if faulty.isdisjoint(sections):
+                hidden.append(Fault(where, what))
+        return hidden
+    return []
+
+
+def _without_sections(content: Mapping[str, Any], faulty: set[str]) -> dict[str, Any]:
+    """Return a bundle with its faulty and unknown sections left out, or valid where needed."""
+    valid: dict[str, Any] = {
+        "name": "valid",
+        "channels": ({"name": "valid"},),
+        "labels": ({"index": 1, "name": "valid"},),
         "training": {"patch": (16, 16, 16)},
     }
-    known = {field.alias or name for name, field in BundleSpec.model_fields.items()}
-    rest = {key: value for key, value in content.items() if key in known - bad}
-    try:
-        BundleSpec.model_validate(sound | rest, strict=True)
-    except ValidationError as second:
-        return [
-            Fault(where, what)
-            for about, where, what in _contradictions(second)
-            if not bad.intersection(about)
-        ]
-    return []
+    for name, field in BundleSpec.model_fields.items():
+        key = field.alias or name
+        if key in content and key not in faulty:
+            valid[key] = content[key]
+    return valid
+
+
+def _follows_from_items(fault: Fault, faults: Sequence[Fault]) -> bool:
+    """Tell whether a list is called too short only because its items are faulty."""
+    if "List should have" not in fault.what:
+        return False
+    return any(other.where.startswith(f"{fault.where}.") for other in faults)
+
+
+def _json_path(steps: Sequence[str | int], content: Any) -> str:
+    """Return where in the JSON a fault is; steps that are not in the JSON are left out."""
+    path = []
+    for step in steps:
+        if _has_step(content, step):
+            content = content[step]
+        elif step in _KINDS:
+            continue
+        path.append(str(step))
+    return ".".join(path)
+
+
+def _has_step(content: Any, step: str | int) -> bool:
+    if isinstance(content, tuple):
+        return isinstance(step, int) and step < len(content)
+    return isinstance(content, Mapping) and step in content
+
+
+def _explain(item: Mapping[str, Any]) -> str:
+    match item["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return "is not a known field; check its spelling and its section"
+        case "value_error":
+            return str(item["ctx"]["error"])
+        case "tuple_type":
+            message = "should be a list"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            message = "should be an object"
+        case _:
+            message = str(item["msg"]).removeprefix("Input ").replace("Tuple should", "List should")
+    return f"{message}, got {_shorten(item.get('input'))}"
+
+
+def _shorten(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    if len(text) <= _LONGEST_VALUE:
+        return text
+    return text[: _LONGEST_VALUE - 3] + "…"
+
+
+def _list_contradictions(error: ValidationError) -> list[Contradiction]:
+    contradictions: list[Contradiction] = []
+    for item in error.errors(include_url=False):
+        cause = _contradiction_error(item)
+        if cause is not None:
+            contradictions.extend(cause.contradictions)
+    return contradictions
+
+
+def _contradiction_error(item: Mapping[str, Any]) -> ContradictionError | None:
+    cause = item.get("ctx", {}).get("error")
+    return cause if isinstance(cause, ContradictionError) else None

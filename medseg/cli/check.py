@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.options import AsJson, BundlePath, Overrides
-from medseg.cli.output import WRONG, open_terminal, print_json
+from medseg.cli.output import INVALID, START_OVER, count_of, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def check(
     bundle: BundlePath,
     data: Annotated[
-        Path | None, typer.Option(help="The data folder; else the bundle's, if it is there.")
+        Path | None, typer.Option(help="The data folder. Default: the bundle's, if it exists.")
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name every fault of a bundle and its data; nothing is trained.
+    """Find every fault of a bundle and its data, without training.
 
     Exit code 2: there are faults.
 
@@ -32,7 +32,7 @@ def check(
 
       medseg check bundle.json --data Task04_Hippocampus
     """
-    with open_terminal() as terminal:
+    with open_terminal(START_OVER) as terminal:
         from medseg.commands.check import check as run
 
         report = run(bundle, data=data, overrides=overrides or (), listeners=[terminal])
@@ -40,7 +40,7 @@ def check(
         print_json(asdict(report))
     else:
         _print_report(terminal, report)
-    raise typer.Exit(WRONG if report.faults else 0)
+    raise typer.Exit(INVALID if report.faults else 0)
 
 
 def _print_report(terminal: Terminal, report: CheckReport) -> None:
@@ -49,7 +49,9 @@ def _print_report(terminal: Terminal, report: CheckReport) -> None:
         terminal.say(f"note: {warning}")
     for fault in report.faults:
         terminal.say(f"fault: {fault}")
-    cases = "" if report.cases is None else f"; {report.cases} good cases"
-    count = len(report.faults)
-    verdict = "no fault" if not count else f"{count} fault{'s' * (count > 1)}"
-    terminal.say(f"{verdict}{cases}")
+    verdict = "no faults"
+    if report.faults:
+        verdict = count_of(len(report.faults), "fault")
+    if report.cases is not None:
+        verdict += f"; {count_of(report.cases, 'usable case')}"
+    terminal.say(verdict)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medseg.cli.options import AsJson, BundlePath
-from medseg.cli.output import open_terminal, print_json
+from medseg.cli.output import count_of, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -21,22 +21,22 @@ def export(
     out: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[OUT]", help="A new folder. For openvino the bundle itself unless given."
+            metavar="[OUT]", help="A new folder. Default for openvino: the bundle itself."
         ),
     ] = None,
     scans: Annotated[
         Path | None,
         typer.Option(
-            help="openvino: scans to compare label maps on; else phantoms.", metavar="DIR"
+            metavar="DIR", help="openvino: scans to compare label maps on. Default: phantoms."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Export a trained bundle for other software, or to a faster backend.
+    """Export a trained bundle: MONAI, ONNX, or OpenVINO for fast CPUs.
 
-    monai: a MONAI Bundle that stock MONAI runs, without medseg. onnx: each network as a file.
-    openvino: networks that 'medseg segment' computes faster on a CPU; the label maps of both
-    backends are compared, and '--backend auto' uses them only if they agree.
+    monai: a MONAI Bundle that stock MONAI runs without medseg. onnx: an ONNX file for each
+    network. openvino: networks that 'medseg segment' computes faster on a CPU; the label maps of
+    both backends are compared, and '--backend auto' uses OpenVINO only if they agree.
 
     Examples:
 
@@ -44,32 +44,38 @@ def export(
 
       medseg export runs/liver/20260101-120000-fold0 --to openvino --scans some_scans/
     """
-    with open_terminal() as terminal:
+    with open_terminal("Nothing was exported.") as terminal:
         from medseg.commands.export import export as run
 
-        made = run(bundle, out, to=to, scans=scans, listeners=[terminal])
+        exported = run(bundle, out, to=to, scans=scans, listeners=[terminal])
     if as_json:
-        found = made.agreement
-        content = {"folder": made.folder, "agreement": found and found.model_dump(mode="json")}
-        print_json(content)
+        print_json(_to_json(exported))
     else:
-        _print_export(terminal, made)
+        _print_export(terminal, exported)
 
 
-def _print_export(terminal: Terminal, made: Export) -> None:
-    """Say where an export is, and how far its label maps agree."""
-    terminal.say(f"Exported: {made.folder}")
-    found = made.agreement
-    if found is None:
+def _to_json(exported: Export) -> dict[str, Any]:
+    agreement = exported.agreement
+    return {
+        "folder": exported.folder,
+        "agreement": None if agreement is None else agreement.model_dump(mode="json"),
+    }
+
+
+def _print_export(terminal: Terminal, exported: Export) -> None:
+    """Print where an export is, and how far its label maps agree."""
+    terminal.say(f"Exported: {exported.folder}")
+    agreement = exported.agreement
+    if agreement is None:
         return
-    what = f"{found.scans} {'phantom' if found.made_up else 'scan'}{'s' * (found.scans != 1)}"
+    compared = count_of(agreement.scans, "phantom" if agreement.made_up else "scan")
     terminal.say(
-        f"  {found.differ} of {found.labelled} labelled voxels differ from PyTorch's "
-        f"({what}); agreement {found.agreement:.6f}",
+        f"  {agreement.differ} of {agreement.labelled} labelled voxels differ from PyTorch's "
+        f"({compared}); agreement {agreement.agreement:.6f}",
     )
-    if found.is_close:
+    if agreement.is_close:
         terminal.say("  --backend auto uses it on a CPU")
-    elif not found.labelled:
-        terminal.say("  nothing was labelled, so nothing is known: give --scans")
+    elif not agreement.labelled:
+        terminal.say("  no voxel was labelled, so nothing is known: use --scans")
     else:
         terminal.say("  too little for --backend auto; --backend openvino uses it")

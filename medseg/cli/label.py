@@ -19,32 +19,35 @@ def label(
     ],
     state: Annotated[
         Path | None,
-        typer.Option(help="Folder for labels, versions and logs; else label/NAME."),
+        typer.Option(help="Folder for labels, versions and logs. Default: label/NAME."),
     ] = None,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Address to listen on; others need --users.")
+        str,
+        typer.Option(metavar="ADDRESS", help="Address to listen on; any other needs --users."),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, metavar="N", help="Port to listen on.")
+    ] = 8000,
     modality: Annotated[
         list[str] | None,
-        typer.Option(metavar="CT", help="List only these of a DICOMweb server. Repeatable."),
+        typer.Option(metavar="CT", help="Of a DICOMweb server, list only these. Repeatable."),
     ] = None,
     device: Device = "auto",
     users: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="One 'name: password' a line.")
+        Path | None, typer.Option(metavar="FILE", help="Users, one 'name: password' per line.")
     ] = None,
     max_upload: Annotated[
         int, typer.Option(min=1, metavar="MB", help="Largest upload in megabytes.")
     ] = 2000,
     promote: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Serve version N from now on, and start no server."),
+        typer.Option(min=1, metavar="N", help="Serve version N from now on; starts no server."),
     ] = None,
 ) -> None:
-    """Let clinicians correct results in 3D Slicer or a browser, and learn from them.
+    """Let clinicians correct results in 3D Slicer or a browser.
 
-    Starts MONAI Label's server. Scans are never written to; a training makes a new version, which
-    is served if it is not worse. `make label` installs what it needs.
+    Starts a MONAI Label server. Scans are never written to. A training run on the corrections makes
+    a new version, which is served if it is not worse. `make label` installs what the server needs.
 
     Examples:
 
@@ -54,12 +57,12 @@ def label(
 
       medseg label BUNDLE scans/ --promote 3
     """
-    with open_terminal() as terminal:
+    with open_terminal("The server was stopped.") as terminal:
         from medseg.label_server import server
 
         if promote is not None:
             version = server.promote(bundle, promote, state=state)
-            typer.echo(f"version {version.name} is served now")
+            typer.echo(f"version {version.name} is served from now on")
             return
         server.serve(
             bundle,

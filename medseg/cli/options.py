@@ -8,17 +8,17 @@ from typing import Annotated
 import typer
 
 BundlePath = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder, or a bundle.json.")
+    Path, typer.Argument(metavar="BUNDLE", help="A bundle: its folder or its bundle.json.")
 ]
 Device = Annotated[
-    str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:N.", metavar="NAME")
+    str, typer.Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="A.B=VALUE",
-        help="Change a field of the bundle for this call, as in training.steps=200. Repeatable.",
+        help="Override a field of the bundle, e.g. training.steps=200. Repeatable.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.options import Device
-from medseg.cli.output import open_terminal
+from medseg.cli.output import count_of, open_terminal
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
+    from medseg.bundle.spec import BundleSpec
     from medseg.cli.terminal import Terminal
     from medseg.commands.plan import Plan
 
@@ -27,13 +28,13 @@ def plan(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The bundle to write.", metavar="FILE")
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to write.")
     ] = Path("bundle.json"),
     data: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="With nnU-Net's plans: the raw data; else dataset.json lies beside the plans.",
+            help="With nnU-Net's plans: the raw data. Default: dataset.json is beside the plans.",
         ),
     ] = None,
     channels: Annotated[
@@ -41,20 +42,25 @@ def plan(
         typer.Option(
             "--channel",
             metavar="NAME[:MODALITY]",
-            help="A channel, such as T1 or uptake:PT: of BIDS and DICOM which to take, of others "
-            "what it is called. Repeatable.",
+            help="A channel, such as T1 or uptake:PT: of BIDS and DICOM data, which to use; of "
+            "others, its name. Repeatable, in order.",
         ),
     ] = None,
     dims: Annotated[
         str | None,
-        typer.Option(metavar="2|3|both", help="Else the data decide; both writes two bundles."),
+        typer.Option(
+            metavar="2|3|both", help="Default: as suits the data. both writes two bundles."
+        ),
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(min=0.1, metavar="GB", help="Memory for a step; else what the device has."),
+        typer.Option(
+            min=0.1, metavar="GB", help="Memory for a training step. Default: what the device has."
+        ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time for a training: 20m, 2h.")
+        str | None,
+        typer.Option(metavar="TIME", help="Wall-clock time for a training run, such as 20m or 2h."),
     ] = None,
     class_weights: Annotated[
         str | None,
@@ -65,7 +71,9 @@ def plan(
         bool, typer.Option("--explain", help="Print every choice with its reason.")
     ] = False,
 ) -> None:
-    """Plan a bundle for a data set: look at every case, and write a bundle.json with reasons.
+    """Plan a bundle for a data set, with a reason for every choice.
+
+    Every case is inspected once, and a bundle.json is written.
 
     Examples:
 
@@ -79,26 +87,24 @@ def plan(
 
       medseg plan --explain liver/bundle.json
     """
-    if dims not in (None, "2", "3", "both"):
-        raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
-    wanted = {out: int(dims) if dims in ("2", "3") else None}
-    if dims == "both":
-        wanted = {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
-    with open_terminal() as terminal:
+    files = _choose_files(out, dims)
+    advice = "Run the same command again; inspected cases are not inspected twice."
+    with open_terminal(advice) as terminal:
         from medseg.bundle.bundle import is_bundle
         from medseg.commands.plan import plan_bundles
 
         if explain and is_bundle(dataset):
             if any((data, channels, dims, memory, budget, class_weights)):
                 raise MedsegError(
-                    f"{dataset} is planned already: --explain prints its reasons, and no other "
-                    "option goes with it"
+                    "is planned already: --explain prints its reasons, and no other option goes "
+                    "with it",
+                    source=dataset,
                 )
-            _explain(terminal, dataset)
+            _explain_bundle(terminal, dataset)
             return
         plans = plan_bundles(
             dataset,
-            wanted,
+            files,
             data=data,
             channels=channels or (),
             memory_gb=memory,
@@ -107,46 +113,58 @@ def plan(
             device=device,
             listeners=[terminal],
         )
-    for made in plans:
-        _print_plan(terminal, made, explain)
+    for planned in plans:
+        _print_plan(terminal, planned, explain)
+
+
+def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
+    """Return the bundles to write, each with its dimensions."""
+    if dims is None:
+        return {out: None}
+    if dims in ("2", "3"):
+        return {out: int(dims)}
+    if dims == "both":
+        return {out.with_stem(f"{out.stem}-{n}d"): n for n in (2, 3)}
+    raise MedsegError(f"--dims takes 2, 3 or both; got '{dims}'")
 
 
 def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
-    """Say what was planned; with every choice and its reason if that is wanted."""
-    spec, training = plan.spec, plan.spec.training
-    labels = ", ".join(label.name for label in spec.labels)
-    regions = ", ".join(region.name for region in spec.regions)
-    patch = " × ".join(str(size) for size in training.patch)
-    budget = f" in {training.budget_minutes:g} minutes" if training.budget_minutes else ""
-    seen = len(plan.fingerprint.cases)
-    cases = _counted(seen, "case") if seen else "nnU-Net's plans"
-    for line in (
-        f"{cases}; {_counted(len(spec.labels), 'label')}: {labels}",
-        *([f"{_counted(len(spec.regions), 'region')}: {regions}"] if regions else []),
-        f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, about "
-        f"{training.steps} steps{budget}",
-    ):
+    """Print what was planned; with every choice and its reason if asked for."""
+    cases = len(plan.fingerprint.cases)
+    origin = count_of(cases, "case") if cases else "nnU-Net's plans"
+    for line in _describe(plan.spec, origin):
         terminal.say(line)
     if explain:
-        _show(terminal, plan.rows())
+        _show_choices(terminal, plan.rows())
     terminal.say(f"Bundle: {plan.file}")
     terminal.say(f"  train it  medseg train {plan.file}")
 
 
-def _explain(terminal: Terminal, bundle: Path) -> None:
-    """Print why a bundle that is there already is as it is."""
+def _describe(spec: BundleSpec, origin: str) -> list[str]:
+    training = spec.training
+    labels = ", ".join(label.name for label in spec.labels)
+    lines = [f"{origin}; {count_of(len(spec.labels), 'label')}: {labels}"]
+    if spec.regions:
+        regions = ", ".join(region.name for region in spec.regions)
+        lines.append(f"{count_of(len(spec.regions), 'region')}: {regions}")
+    patch = " × ".join(str(size) for size in training.patch)
+    schedule = f"about {training.steps} steps"
+    if training.budget_minutes:
+        schedule += f" in {training.budget_minutes:g} minutes"
+    lines.append(f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}")
+    return lines
+
+
+def _explain_bundle(terminal: Terminal, bundle: Path) -> None:
+    """Print the reasons that an existing bundle gives."""
     from medseg.bundle.bundle import load_bundle
     from medseg.commands.plan import list_choices
 
     rows = list_choices(load_bundle(bundle).spec)
     if not rows:
-        raise MedsegError(f"{bundle} says no reasons: its notes are empty")
-    _show(terminal, rows)
+        raise MedsegError("gives no reasons: its notes are empty", source=bundle)
+    _show_choices(terminal, rows)
 
 
-def _show(terminal: Terminal, rows: Sequence[tuple[str, str, str]]) -> None:
+def _show_choices(terminal: Terminal, rows: Sequence[tuple[str, str, str]]) -> None:
     terminal.show_table([("field", "value", "why"), *rows], left=range(3), wrapped=True)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

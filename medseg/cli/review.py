@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.options import AsJson, BundlePath, Device
-from medseg.cli.output import FAILED, open_terminal, print_json
+from medseg.cli.output import FAILED, START_OVER, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -56,7 +56,7 @@ def review(
 
       medseg review masks/ scans/ BUNDLE -o scores
     """
-    with open_terminal() as terminal:
+    with open_terminal(START_OVER) as terminal:
         from medseg.commands.review import review as run
 
         result = run(masks, scans, bundle, out, device=device, listeners=[terminal])

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.options import AsJson, BundlePath, Device
-from medseg.cli.output import FAILED, INTERRUPTED, open_terminal, print_error, print_json
+from medseg.cli.output import FAILED, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
     from medseg.commands.segment import Batch
 
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 """Scans named in one line; the report has them all."""
 
 
@@ -22,11 +22,9 @@ def segment(
     bundle: BundlePath,
     scans: Annotated[
         Path,
-        typer.Argument(
-            metavar="SCANS", help="A scan, a folder (searched with all below it) or a CSV."
-        ),
+        typer.Argument(metavar="SCANS", help="A scan, a folder (searched recursively) or a CSV."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for results.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the results.")],
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,23 +40,23 @@ def segment(
         bool,
         typer.Option(
             "--error-maps",
-            help="Also write OUT/error_maps: for each voxel, how probably its label is wrong (%).",
+            help="Also write OUT/error_maps: how probably each voxel's label is wrong (%).",
         ),
     ] = False,
     resample_uneven: Annotated[
         bool,
         typer.Option(
             "--resample-uneven",
-            help="Interpolate DICOM slices at uneven distances onto a regular grid; "
-            "they are refused otherwise.",
+            help="Resample DICOM slices at uneven distances to a regular grid; they are refused "
+            "otherwise.",
         ),
     ] = False,
     names_from_headers: Annotated[
         bool,
         typer.Option(
             "--names-from-headers",
-            help="Name results of DICOM series by patient, study and series; these names "
-            "identify the patient. A hash otherwise.",
+            help="Name results of DICOM series by patient, study and series, which identifies the "
+            "patient. Default: by a hash.",
         ),
     ] = False,
     device: Device = "auto",
@@ -66,36 +64,39 @@ def segment(
         str,
         typer.Option(
             metavar="NAME",
-            help="torch, openvino, or auto: openvino on a CPU where it was exported and agrees.",
+            help="torch, openvino, or auto: openvino on a CPU if it was exported and agrees.",
         ),
     ] = "auto",
     precision: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="fp32, bf16, fp16 (GPU), or auto: fp32 on a CPU, fast on a GPU."
+            metavar="NAME",
+            help="fp32, bf16, fp16 (GPU), or auto: fp32 on a CPU, a faster one on a GPU.",
         ),
     ] = "auto",
     mirror: Annotated[
         bool | None,
         typer.Option(
             "--mirror/--no-mirror",
-            help="Average over flips: 2 to 8 times as slow. Else as the bundle says.",
+            help="Test-time augmentation: average over flips, 2 to 8 times as slow. Default: as "
+            "the bundle says.",
             show_default=False,
         ),
     ] = None,
     fold_ensemble: Annotated[
         bool,
-        typer.Option(help="Average over the networks of all folds, where a bundle has several."),
+        typer.Option(help="Average over the networks of all folds, if a bundle has several."),
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Segment scans with a trained bundle: NIfTI, DICOM series, NRRD, MHA or pictures.
+    """Segment scans: NIfTI, DICOM series, NRRD, MHA or pictures.
 
     Label maps lie on the scans' own grids. OUT/report.html shows every scan, the worst results
-    first, OUT/volumes.csv has the millilitres and the expected Dice of each structure, and
-    OUT/ledger.jsonl one line per scan. After being
-    stopped, or when scans were added, the same call goes on with what is not done. Exit code 1:
-    some scans failed.
+    first; OUT/volumes.csv has the millilitres and the expected Dice of each structure, and
+    OUT/ledger.jsonl one line per scan. After an interruption, or when scans were added, run the
+    same command again: finished scans are kept.
+
+    Exit code 1: some scans failed.
 
     Examples:
 
@@ -103,29 +104,25 @@ def segment(
 
       medseg segment BUNDLE study/ results/ --format dicom-seg --format rtstruct
     """
-    with open_terminal() as terminal:
+    with open_terminal("Run the same command again to resume.") as terminal:
         from medseg.commands.segment import segment as run
 
-        try:
-            batch = run(
-                bundle,
-                scans,
-                out,
-                device=device,
-                backend=backend,
-                precision=precision,
-                mirror=mirror,
-                fold_ensemble=fold_ensemble,
-                formats=formats or (),
-                report=report,
-                error_maps=error_maps,
-                resample_uneven=resample_uneven,
-                names_from_headers=names_from_headers,
-                listeners=[terminal],
-            )
-        except KeyboardInterrupt:
-            print_error("interrupted; the same call goes on where this one stopped")
-            raise typer.Exit(INTERRUPTED) from None
+        batch = run(
+            bundle,
+            scans,
+            out,
+            device=device,
+            backend=backend,
+            precision=precision,
+            mirror=mirror,
+            fold_ensemble=fold_ensemble,
+            formats=formats or (),
+            report=report,
+            error_maps=error_maps,
+            resample_uneven=resample_uneven,
+            names_from_headers=names_from_headers,
+            listeners=[terminal],
+        )
     if as_json:
         print_json([entry.model_dump(mode="json") for entry in batch.results])
     else:
@@ -134,19 +131,32 @@ def segment(
 
 
 def _print_batch(terminal: Terminal, batch: Batch) -> None:
-    """Say how many scans were segmented, and name those that were not."""
-    done = len(batch.results) - len(batch.failed)
-    kept = sum(entry.state == "skipped" for entry in batch.results)
-    unchanged = f" ({kept} of them before, and unchanged)" if kept else ""
-    terminal.say(f"{done} of {len(batch.results)} scans segmented{unchanged} → {batch.out}")
+    """Print how many scans were segmented, and name those that were not."""
+    terminal.say(f"{_summarise(batch)} → {batch.out}")
     for entry in batch.failed:
         place = batch.places.get(entry.scan, "")
         where = f"{entry.scan} ({place})" if place else entry.scan
         what = batch.full_errors.get(entry.scan, entry.error)
         terminal.say(f"  failed: {where}: {what}")
     if batch.to_review:
-        names = ", ".join(entry.scan for entry in batch.to_review[:_MOST_NAMED])
-        more = len(batch.to_review) - _MOST_NAMED
-        terminal.say(f"  look at these first: {names}{f' and {more} more' if more > 0 else ''}")
-    if (batch.out / "report.html").is_file():
-        terminal.say(f"  report  {batch.out / 'report.html'}")
+        terminal.say(f"  look at these first: {_name_doubtful_scans(batch)}")
+    report = batch.out / "report.html"
+    if report.is_file():
+        terminal.say(f"  report  {report}")
+
+
+def _summarise(batch: Batch) -> str:
+    done = len(batch.results) - len(batch.failed)
+    kept = sum(entry.state == "skipped" for entry in batch.results)
+    text = f"{done} of {len(batch.results)} scans segmented"
+    if kept:
+        text += f" ({kept} of them before, and unchanged)"
+    return text
+
+
+def _name_doubtful_scans(batch: Batch) -> str:
+    names = [entry.scan for entry in batch.to_review]
+    text = ", ".join(names[:_MAX_NAMED])
+    if len(names) > _MAX_NAMED:
+        text += f" and {len(names) - _MAX_NAMED} more"
+    return text

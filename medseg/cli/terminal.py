@@ -1,4 +1,4 @@
-"""What a person sees: progress while work goes on, and what came of it."""
+"""What a person sees: progress while a command works, and its results."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from rich.progress import (
 from rich.table import Table
 
 from medseg import events
+
+_SMOOTHING = 0.95
+"""How much of the shown loss is that of earlier steps."""
 
 
 class Terminal:
@@ -61,60 +64,22 @@ class Terminal:
         """Show what happened."""
         match event:
             case events.Progress(task, done, total):
-                self._show(task, done, total)
+                self._show_progress(task, done, total)
             case events.StepDone():
                 self._show_step(event)
             case events.RunStarted():
-                self._start(event)
+                self._show_start(event)
             case events.ValidationDone():
                 self._show_validation(event)
             case events.CrossValidationDone(rows):
-                self._show_table(rows)
+                table = _make_table(rows, left=range(len(rows[0])))
+                self._progress.console.print(table)
             case events.ScheduleShortened(steps):
                 self._total = steps
-                self._line(f"slower than measured: {steps} steps end in time")
+                self._print(f"slower than measured: shortened to {steps} steps to end in time")
             case _:
-                for line in _lines(event):
-                    self._line(line)
-
-    def _line(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, soft_wrap=True)
-
-    def _show(self, task: str, done: int, total: int, note: str = "") -> None:
-        self._progress.start()
-        if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
-        self._progress.update(self._tasks[task], completed=done, total=total, note=note)
-
-    def _start(self, event: events.RunStarted) -> None:
-        self._total, self._smooth_loss = event.total_steps, math.nan
-        at = f", resumed at step {event.resumed_at}" if event.resumed_at is not None else ""
-        self._line(
-            f"training [bold]{escape(event.name)}[/] on {escape(event.provenance['device'])}"
-            f"{at} → {escape(str(event.folder))}"
-        )
-
-    def _show_table(self, rows: Sequence[Sequence[str]]) -> None:
-        heading, *rest = rows
-        names = (escape(name) for name in heading)
-        table = Table(*names, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for row in rest:
-            table.add_row(*(escape(cell) for cell in row))
-        self._progress.console.print(table)
-
-    def _show_step(self, event: events.StepDone) -> None:
-        old = event.loss if math.isnan(self._smooth_loss) else self._smooth_loss
-        self._smooth_loss = 0.95 * old + 0.05 * event.loss
-        self._show("training", event.step, self._total, f"loss {self._smooth_loss:.3f}")
-
-    def _show_validation(self, event: events.ValidationDone) -> None:
-        dice = event.scores["dice"]
-        labels = ", ".join(f"{name} {value:.3f}" for name, value in dice.items() if name != "mean")
-        best = "  [green]best so far[/]" if event.is_best else ""
-        self._line(
-            f"step {event.step}: Dice {dice['mean']:.3f} ({escape(labels)}), "
-            f"HD95 {event.scores['hd95']['mean']:.1f} mm{best}"
-        )
+                for line in _describe(event):
+                    self._print(line)
 
     def say(self, text: str) -> None:
         """Print a line of a result, as it is."""
@@ -131,33 +96,80 @@ class Terminal:
 
         Args:
             rows: Its heading, and its rows.
-            left: Columns of texts, which begin at the left; numbers end at the right.
-            wrapped: Whether long cells go on in further lines, rather than beyond the edge.
+            left: Columns of text, aligned left; numbers are aligned right.
+            wrapped: Whether long cells are wrapped, rather than run over the edge.
         """
-        heading, *rest = rows
-        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for position, name in enumerate(heading):
-            table.add_column(escape(name), justify="left" if position in left else "right")
-        for row in rest:
-            table.add_row(*(escape(cell) for cell in row))
-        (Console() if wrapped else self._results).print(table)
+        console = Console() if wrapped else self._results
+        console.print(_make_table(rows, left))
+
+    def _print(self, text: str) -> None:
+        """Print a line above the bars."""
+        self._progress.console.print(text, highlight=False, soft_wrap=True)
+
+    def _show_progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        self._progress.start()
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
+        self._progress.update(self._tasks[task], completed=done, total=total, note=note)
+
+    def _show_start(self, event: events.RunStarted) -> None:
+        self._total = event.total_steps
+        self._smooth_loss = math.nan
+        device = event.provenance["device"]
+        text = f"training [bold]{escape(event.name)}[/] on {escape(device)}"
+        if event.resumed_at is not None:
+            text += f", resumed at step {event.resumed_at}"
+        self._print(f"{text} → {escape(str(event.folder))}")
+
+    def _show_step(self, event: events.StepDone) -> None:
+        if math.isnan(self._smooth_loss):
+            self._smooth_loss = event.loss
+        self._smooth_loss = _SMOOTHING * self._smooth_loss + (1 - _SMOOTHING) * event.loss
+        note = f"loss {self._smooth_loss:.3f}"
+        self._show_progress("training", event.step, self._total, note)
+
+    def _show_validation(self, event: events.ValidationDone) -> None:
+        dice = dict(event.scores["dice"])
+        mean = dice.pop("mean")
+        labels = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
+        hd95 = event.scores["hd95"]["mean"]
+        text = f"step {event.step}: Dice {mean:.3f} ({escape(labels)}), HD95 {hd95:.1f} mm"
+        if event.is_best:
+            text += "  [green]best so far[/]"
+        self._print(text)
 
 
-def _lines(event: events.Event) -> list[str]:
-    """Return what there is to say of an event in words."""
+def _make_table(rows: Sequence[Sequence[str]], left: Container[int]) -> Table:
+    """Lay out a heading and its rows.
+
+    Args:
+        rows: The heading, and the rows.
+        left: Columns aligned left; the others are aligned right.
+    """
+    heading, *rest = rows
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, name in enumerate(heading):
+        table.add_column(escape(name), justify="left" if index in left else "right")
+    for row in rest:
+        table.add_row(*(escape(cell) for cell in row))
+    return table
+
+
+def _describe(event: events.Event) -> list[str]:
+    """Return lines that say what happened; none where there is nothing to say."""
     match event:
         case events.TimeBudgetFitted(minutes, steps, seconds):
             return [f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes"]
         case events.FineTuningStarted(name, decisions):
-            return [f"starting from [bold]{escape(name)}[/]", *_indented(decisions)]
+            return [f"starting from [bold]{escape(name)}[/]", *_indent(decisions)]
         case events.HeldOutDecision(what, decisions):
-            return [f"held-back cases decided: [bold]{escape(what)}[/]", *_indented(decisions)]
+            return [f"held-out cases decided: [bold]{escape(what)}[/]", *_indent(decisions)]
         case events.Notice(message):
             return [f"[yellow]note[/] {escape(message)}"]
         case events.RunDone() if event.stopped_early:
-            return ["stopped early: nothing improved any more"]
+            return ["stopped early: no further improvement"]
     return []
 
 
-def _indented(sentences: Sequence[str]) -> list[str]:
+def _indent(sentences: Sequence[str]) -> list[str]:
     return [f"  {escape(sentence)}" for sentence in sentences]

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 def train(
     bundle: BundlePath,
     data: Annotated[
-        Path | None, typer.Option(help="The data folder; else the bundle's data.root.")
+        Path | None, typer.Option(help="The data folder. Default: the bundle's data.root.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The run folder, new or empty; else runs/NAME/TIME-foldK."),
+        typer.Option(help="The run folder, new or empty. Default: runs/NAME/TIME-foldK."),
     ] = None,
     fold: Annotated[
         str,
         typer.Option(
             metavar="K",
-            help="Fold to validate on; 'none' trains on every case; 'all' trains each fold and "
+            help="The fold to validate on; 'none' trains on every case; 'all' trains each fold and "
             "makes one bundle that averages over them.",
         ),
     ] = "0",
@@ -47,10 +47,10 @@ def train(
         bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
     ] = False,
     skip_bad_cases: Annotated[
-        bool, typer.Option("--skip-bad-cases", help="Go on without cases that have a fault.")
+        bool, typer.Option("--skip-bad-cases", help="Leave out cases that have a fault.")
     ] = False,
 ) -> None:
-    """Train a bundle on a data set; writes a trained bundle.
+    """Train a bundle on a data set, with a report of its scores.
 
     Examples:
 
@@ -64,7 +64,8 @@ def train(
 
       medseg train bundle.json --resume
     """
-    with open_terminal() as terminal:
+    advice = "Run the same command again with --resume to continue."
+    with open_terminal(advice) as terminal:
         from medseg.commands.train import train as run
 
         run_folder = run(
@@ -79,7 +80,9 @@ def train(
             skip_bad_cases=skip_bad_cases,
             listeners=[terminal],
         )
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts several; the first speaks
+    if (
+        os.environ.get("RANK", "0") == "0"
+    ):  # of the processes that torchrun starts, the first prints
         _print_run(terminal, run_folder)
 
 
@@ -94,11 +97,11 @@ def _fold(text: str) -> int | Literal["all"] | None:
 
 
 def _print_run(terminal: Terminal, folder: Path) -> None:
-    """Say where a trained bundle is and what to do with it."""
+    """Print where a trained bundle is and what to do with it."""
     terminal.say(f"Trained bundle: {folder}")
     terminal.say(f"  scores    {folder / 'docs' / 'README.md'}")
-    pictures = {"curves": "curves.png", "previews": "previews/validation.png"}
-    for what, name in pictures.items():
-        if (folder / name).is_file():  # a bundle of all folds has them in each fold's run
-            terminal.say(f"  {what:9} {folder / name}")
+    pictures = {"curves": folder / "curves.png", "previews": folder / "previews/validation.png"}
+    for what, file in pictures.items():
+        if file.is_file():  # a bundle of all folds has them in each fold's run
+            terminal.say(f"  {what:9} {file}")
     terminal.say(f"  use it    medseg segment {folder} SCANS OUT")

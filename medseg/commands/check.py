@@ -1,4 +1,4 @@
-"""``medseg check``: every fault of a bundle and its data, nothing trained."""
+"""``medseg check``: every fault of a bundle and its data; nothing is trained."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.bundle.bundle import load_bundle
+from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.datasets.cases import find_cases
 from medseg.datasets.integrity import check_cases, describe_absent_labels
 from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
-from medseg.networks.unet import try_network
+from medseg.networks.building import try_network
 from medseg.training.losses import check_loss
 
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        faults: What must be mended, by JSON path or case.
+        faults: What must be corrected, by JSON path or case.
         warnings: What a person should know.
         cases: How many cases can be used; ``None`` if no data were checked.
     """
@@ -38,19 +38,26 @@ def check(
     overrides: Sequence[str] = (),
     listeners: Sequence[Listener] = (),
 ) -> CheckReport:
-    """Check a bundle, its network, its weights if it has some, and its data if they are there.
+    """Check a bundle, its network, its weights if it is trained, and its data if they are there.
 
     Args:
         bundle: A bundle's folder or ``bundle.json``.
-        data: The data folder; the bundle's own, where it exists, unless given.
+        data: The data folder; unless given, the bundle's own, if it exists.
         overrides: Assignments such as ``training.steps=200``.
         listeners: Told of progress.
 
     Returns:
-        Every fault found. Cases are checked only with a bundle that is right by itself.
+        Every fault. Cases are checked only if the bundle itself has none.
 
     Raises:
-        DatasetError: If the data folder as a whole cannot be understood.
+        DatasetError: If the layout of the data folder is unknown.
+
+    Example:
+        >>> import medseg
+        >>> from medseg.testing import write_example_bundle
+        >>> report = medseg.check(write_example_bundle(), overrides=["training.steps=0"])
+        >>> [fault.where for fault in report.faults]
+        ['training.steps']
     """
     try:
         loaded = load_bundle(bundle, overrides)
@@ -58,16 +65,37 @@ def check(
         if not loaded.is_trained:  # a trained bundle segments without its loss
             check_loss(loaded.spec)
     except BundleError as error:
-        return CheckReport(error.faults or (Fault("bundle", str(error)),))
-    faults = []
-    if loaded.is_trained:
-        try:
-            Segmenter(loaded, "cpu")  # they must fit the network, too
-        except CheckpointError as error:
-            faults.append(Fault("models/model.pt", str(error)))
-    root = Path(data) if data is not None else loaded.data_root
-    if data is None and (loaded.is_trained or not root.exists()):
+        return CheckReport(error.faults or (Fault.from_error("bundle", error),))
+    faults = _check_weights(loaded)
+    root = _find_data(loaded, data)
+    if root is None:
         return CheckReport(tuple(faults))
-    found = check_cases(find_cases(root, loaded.spec), loaded.spec, listeners)
-    absent = tuple(describe_absent_labels(found.labels, loaded.spec)) if found.good else ()
-    return CheckReport((*faults, *found.faults), (*found.warnings, *absent), len(found.good))
+    checked = check_cases(find_cases(root, loaded.spec), loaded.spec, listeners)
+    faults.extend(checked.faults)
+    warnings = list(checked.warnings)
+    if checked.good:
+        warnings.extend(describe_absent_labels(checked.labels, loaded.spec))
+    return CheckReport(tuple(faults), tuple(warnings), len(checked.good))
+
+
+def _check_weights(bundle: Bundle) -> list[Fault]:
+    """Check that a trained bundle's weights are whole and of its network."""
+    if not bundle.is_trained:
+        return []
+    try:
+        Segmenter(bundle, "cpu")
+    except CheckpointError as error:
+        return [Fault.from_error("models/model.pt", error)]
+    return []
+
+
+def _find_data(bundle: Bundle, data: str | Path | None) -> Path | None:
+    """Return the data folder to check; ``None`` if there is none.
+
+    Where the data of a trained bundle were need not be a place on this machine.
+    """
+    if data is not None:
+        return Path(data)
+    if bundle.is_trained or not bundle.data_root.exists():
+        return None
+    return bundle.data_root

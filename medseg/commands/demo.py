@@ -1,4 +1,4 @@
-"""``medseg demo``: phantom → train → segment → evaluate → a picture, in minutes on a CPU."""
+"""``medseg demo``: phantoms → train → segment → evaluate → a picture, in minutes on a CPU."""
 
 from __future__ import annotations
 
@@ -24,10 +24,14 @@ TRAINING_CASES, TEST_CASES = 16, 4
 TEST_SEED = 1000
 """Seed of the first test phantom, far from those of training."""
 
+_WRITTEN = {"data", "test", "run", "results", "evaluation", "segmented.png"}
+# What the training run writes beside its folder: MLflow's store and the cache.
+_WRITTEN |= {"mlflow.db", "mlflow.db.lock", "mlartifacts", "preprocessed"}
+
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """What the demo left.
+    """What a demo wrote.
 
     Attributes:
         run: The trained bundle.
@@ -45,45 +49,54 @@ class Demo:
 def demo(
     bundle: Path, out: Path, *, overrides: Sequence[str] = (), listeners: Sequence[Listener] = ()
 ) -> Demo:
-    """Run everything medseg does once, on made-up scans.
+    """Do once everything that medseg does, on made-up scans.
 
     Args:
         bundle: The bundle to train, for CT phantoms.
-        out: The folder to leave everything in; what an earlier demo left there is replaced.
+        out: The folder to write to; what an earlier demo wrote there is replaced.
         overrides: Assignments such as ``training.steps=20``.
         listeners: Told what happens.
 
     Raises:
-        OutputError: If ``out`` holds something that no demo left there.
+        OutputError: If ``out`` holds anything that is not of a demo.
     """
-    _clear(out)
+    clear_demo(out)
     data = write_dataset(out / "data", TRAINING_CASES)
     tests = write_dataset(out / "test", TEST_CASES, seed=TEST_SEED)
+    scans = tests / "imagesTr"
+    results = out / "results"
     run = train(
         bundle, data=data, out=out / "run", fold=0, overrides=overrides, listeners=listeners
     )
-    results = out / "results"
-    segment(run, tests / "imagesTr", results, listeners=listeners)
-    evaluation = evaluate(results, tests, out / "evaluation", labels=load_bundle(run).spec)
-    scan = sorted((tests / "imagesTr").iterdir())[0]
+    segment(run, scans, results, listeners=listeners)
+    spec = load_bundle(run).spec
+    evaluation = evaluate(results, tests, out / "evaluation", labels=spec)
     picture = out / "segmented.png"
-    labels = read_labels(results / scan.name).array[0]
+    scan = min(scans.iterdir())
+    labels = read_labels(results / scan.name)
     draw_overview(
         picture,
         read_image(scan),
-        np.asarray(labels),
-        load_bundle(run).spec.label_set,
+        np.asarray(labels.array[0]),
+        spec.label_set,
         title="A made-up scan, segmented",
     )
     return Demo(run, results, evaluation, picture)
 
 
-def _clear(out: Path) -> None:
-    known = {"data", "test", "run", "results", "evaluation", "segmented.png"}
-    known |= {"mlflow.db", "mlflow.db.lock", "mlartifacts", "preprocessed"}
+def clear_demo(out: Path) -> None:
+    """Remove what an earlier demo wrote.
+
+    Raises:
+        OutputError: If the folder holds anything else; nothing is removed then.
+    """
     if not out.exists():
         return
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in known)
-    if foreign:
-        raise OutputError(f"{out} holds what no demo left there ({foreign[0]}); give another --out")
+    others = sorted(path.name for path in out.iterdir() if path.name not in _WRITTEN)
+    if others:
+        raise OutputError(
+            "the folder holds something that is not of a demo; choose another --out",
+            source=out,
+            detail=others[0],
+        )
     shutil.rmtree(out)

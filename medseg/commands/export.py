@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,17 +34,23 @@ from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.interop.onnx import require_onnx, write_onnx
+from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
+from medseg.networks.levels import FinestLevel
 from medseg.networks.loading import get_output_layout, load_network
 from medseg.networks.refiner import define_refined_network
-from medseg.networks.unet import FinestLevel, define_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 
 KINDS = ("monai", "onnx", "openvino")
 
+_TASK = "comparing label maps"
 _PHANTOMS = 3
-_BESIDES = ("configs", "docs", "metrics.json", "LICENSE")
+_PHANTOM_WINDOWS = 1.5
+"""Size of a phantom along each axis, in windows: so that windows overlap."""
+_DEFAULT_SPACING_MM = 1.5
+
+_COPIED_BESIDE_WEIGHTS = ("configs", "docs", "metrics.json", "LICENSE")
 """What a copy of a trained bundle has besides its spec and weights."""
 
 
@@ -53,7 +60,14 @@ class Export:
 
     Attributes:
         folder: Where it is.
-        agreement: How far its label maps are those of PyTorch, where that was measured.
+        agreement: How far its label maps are those of PyTorch, if that was measured.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from medseg import Export
+        >>> exported = Export(Path("liver_monai"))
+        >>> exported.agreement is None  # nothing to measure: stock MONAI runs the same weights
+        True
     """
 
     folder: Path
@@ -89,200 +103,236 @@ def export(
         OutputError: If ``out`` is not empty or cannot be written.
         ScanError: If a scan cannot be read.
         MedsegError: If there is no such kind, or the network cannot be converted.
+
+    Example:
+        >>> import medseg
+        >>> medseg.export("runs/liver", "liver_paper", to="paper")
+        Traceback (most recent call last):
+        ...
+        medseg.errors.MedsegError: --to takes monai, onnx, openvino; got 'paper'
     """
     if to not in KINDS:
         raise MedsegError(f"--to takes {', '.join(KINDS)}; got '{to}'")
     if scans is not None and to != "openvino":
-        raise MedsegError("scans are compared for openvino only; leave --scans out")
+        raise MedsegError("--scans goes with --to openvino, which compares label maps on them")
     loaded = load_bundle(bundle)
     if not loaded.is_trained:
         raise CheckpointError(
-            f"{loaded.folder} has no weights; train it first: medseg train BUNDLE"
+            "the bundle has no weights; train it first: medseg train BUNDLE", source=loaded.folder
         )
-    in_place = out is None or Path(out).resolve() == loaded.folder
+    target = None if out is None else Path(out)
+    if target is not None and target.resolve() == loaded.folder:
+        target = None
     if to == "openvino":
-        return _to_openvino(loaded, None if in_place else Path(str(out)), scans, listeners)
-    if out is None or in_place:
-        raise OutputError(f"--to {to} needs a folder to write to that is not the bundle's own")
-    _refuse_full(Path(out))
-    with atomic_folder(Path(out)) as folder:
-        _write_monai(loaded, folder) if to == "monai" else _write_onnx(loaded, folder)
-    return Export(Path(out))
+        return _export_to_openvino(loaded, target, scans, listeners)
+    if target is None:
+        raise OutputError(f"--to {to} needs a folder to write to, other than the bundle's own")
+    _require_empty(target)
+    with atomic_folder(target) as folder:
+        if to == "monai":
+            _write_monai(loaded, folder)
+        else:
+            _write_onnx(loaded, folder)
+    return Export(target)
 
 
-def _refuse_full(out: Path) -> None:
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise OutputError(f"{out} is not empty; name a new folder")
+def _require_empty(folder: Path) -> None:
+    is_full = folder.is_dir() and any(folder.iterdir())
+    if folder.is_file() or is_full:
+        raise OutputError("is not empty; name a new folder", source=folder)
 
 
 def _write_monai(bundle: Bundle, folder: Path) -> None:
     """Write the bundle as stock MONAI wants it: configs, weights and card."""
     spec = bundle.spec
     for member in bundle.members:
-        load_network(bundle, member)  # weights of this network, and nothing else
+        load_network(bundle, member)  # makes sure that the weights are of this network
     _copy_weights(bundle, folder)
-    refined = bundle.trained.refinement
-    applied = refined is not None and refined.applied
-    network = define_refined_network(spec) if applied else define_network(spec, supervised=False)
+    refinement = bundle.trained.refinement
+    if refinement is not None and refinement.applied:
+        network = define_refined_network(spec)
+    else:
+        network = define_network(spec, supervised=False)
     parts = Parts(network, get_window_arguments(spec), SLICE_AXIS)
-    write_monai_bundle(folder, bundle.decided, parts, _scores(bundle), bundle.trained.members)
+    scores = _read_scores(bundle)
+    write_monai_bundle(folder, bundle.decided, parts, scores, bundle.trained.members)
     _copy(bundle.folder, folder, ("docs", "LICENSE"))
 
 
 def _copy_weights(bundle: Bundle, folder: Path) -> None:
-    (folder / MODELS).mkdir()
+    models = folder / MODELS
+    models.mkdir()
     for member in bundle.members:
-        shutil.copyfile(member, folder / MODELS / member.name)
-    single = folder / MODELS / bundle.weights.name
-    if not single.exists():  # for readers that know one network only
+        shutil.copyfile(member, models / member.name)
+    # For readers that know one network only.
+    single = models / bundle.weights.name
+    if not single.exists():
         shutil.copyfile(bundle.members[0], single)
 
 
 def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Copy those of some files and folders that are there."""
     for name in names:
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, symlinks=True)
-        elif (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
+        original, copy = source / name, target / name
+        if original.is_dir():
+            shutil.copytree(original, copy, symlinks=True)
+        elif original.is_file():
+            shutil.copyfile(original, copy)
 
 
-def _scores(bundle: Bundle) -> dict[str, dict[str, float]]:
-    """Return the scores of a bundle's training, for its metadata; empty if it names none."""
+def _read_scores(bundle: Bundle) -> dict[str, dict[str, float]]:
+    """Return the mean scores that a bundle's training run wrote, for the metadata."""
     file = bundle.folder / "metrics.json"
     if not file.is_file():
         return {}
+    scores: dict[str, dict[str, float]] = {}
     try:
-        means = {
-            name: float(by_label["mean"])
-            for name, by_label in json.loads(file.read_text(encoding="utf-8"))["scores"].items()
-            if by_label["mean"] is not None
-        }
+        content = json.loads(file.read_text(encoding="utf-8"))
+        for name, by_label in content["scores"].items():
+            if by_label["mean"] is not None:
+                scores[name] = {"mean": float(by_label["mean"])}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{file} is damaged ({error}); remove or restore it") from error
-    return {name: {"mean": mean} for name, mean in means.items()}
+        raise CheckpointError(
+            "the scores of the training run are damaged; remove or restore the file",
+            source=file,
+            detail=str(error),
+        ) from error
+    return scores
 
 
 def _write_onnx(bundle: Bundle, folder: Path) -> None:
     require_onnx()
     spec = bundle.spec
-    shape = (len(spec.channels), *spec.training.patch)
-    facts = {"medseg.bundle": format_spec(spec)}
+    window = (len(spec.channels), *spec.training.patch)
+    metadata = {"medseg.bundle": format_spec(spec)}
+    labelled = get_output_layout(bundle).labelled
     for member in bundle.members:
-        network = FinestLevel(
-            load_network(bundle, member), get_output_layout(bundle).labelled
-        ).eval()
-        write_onnx(network, shape, folder / f"{member.stem}.onnx", facts)
+        network = FinestLevel(load_network(bundle, member), labelled).eval()
+        write_onnx(network, window, folder / f"{member.stem}.onnx", metadata)
 
 
-def _to_openvino(
+def _export_to_openvino(
     bundle: Bundle,
     out: Path | None,
     scans: str | Path | None,
     listeners: Sequence[Listener],
 ) -> Export:
+    """Export for OpenVINO into a bundle itself, or into a copy of it."""
     openvino.require()
-    volumes = _Given(bundle.spec, Path(scans)) if scans is not None else _MadeUp(bundle.spec)
+    if scans is None:
+        comparison = _compare_on_phantoms(bundle.spec)
+    else:
+        comparison = _compare_on_scans(bundle.spec, Path(scans))
     if out is None:
-        return _convert(bundle, volumes, listeners)
-    _refuse_full(out)
+        return _convert(bundle, comparison, listeners)
+    _require_empty(out)
     with atomic_folder(out) as folder:
         (folder / BUNDLE_FILE).write_text(format_spec(bundle.spec), encoding="utf-8")
         _copy_weights(bundle, folder)
         _copy(bundle.folder / MODELS, folder / MODELS, (TRAINED_FILE.name, REFINER_FILE.name))
-        _copy(bundle.folder, folder, _BESIDES)
-        made = _convert(Bundle(bundle.spec, folder), volumes, listeners)
-    return Export(out, made.agreement)
+        _copy(bundle.folder, folder, _COPIED_BESIDE_WEIGHTS)
+        exported = _convert(Bundle(bundle.spec, folder), comparison, listeners)
+    return Export(out, exported.agreement)
 
 
-class _Given:
-    """The scans to compare on that a person gave."""
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """What label maps are compared on.
 
-    made_up = False
+    Attributes:
+        readers: Each makes or reads one volume.
+        made_up: Whether the volumes are phantoms.
+    """
 
-    def __init__(self, spec: BundleSpec, path: Path) -> None:
-        self._channels = len(spec.channels)
-        self._found = find_scans(path, self._channels).scans
-
-    def __len__(self) -> int:
-        return len(self._found)
-
-    def __iter__(self) -> Iterator[Volume]:
-        return (read_scan(scan, self._channels) for scan in self._found)
+    readers: Sequence[Callable[[], Volume]]
+    made_up: bool
 
 
-class _MadeUp:
-    """Phantoms of one and a half windows along each axis."""
-
-    made_up = True
-
-    def __init__(self, spec: BundleSpec) -> None:
-        self._spec = spec
-
-    def __len__(self) -> int:
-        return _PHANTOMS
-
-    def __iter__(self) -> Iterator[Volume]:
-        return (self._made(seed) for seed in range(_PHANTOMS))
-
-    def _made(self, seed: int) -> Volume:
-        spec = self._spec
-        sizes = [mm or 1.5 for mm in spec.preprocessing.spacing_mm or (1.5, 1.5, 1.5)]
-        patch = (*spec.training.patch, 16)[:3]
-        spacing = max(sizes)
-        i, j, k = (math.ceil(1.5 * n * mm / spacing) for n, mm in zip(patch, sizes, strict=True))
-        seeds = range(seed * len(spec.channels), (seed + 1) * len(spec.channels))
-        made = [make_phantom(each, (i, j, k), spacing)[0] for each in seeds]
-        array = np.concatenate([one.array for one in made])
-        if spec.preprocessing.input == "picture":
-            array = array[..., k // 2 : k // 2 + 1]
-        return Volume(np.asfortranarray(array), made[0].affine, source=made[0].source)
+def _compare_on_scans(spec: BundleSpec, path: Path) -> _Comparison:
+    channels = len(spec.channels)
+    scans = find_scans(path, channels).scans
+    readers = [partial(read_scan, scan, channels) for scan in scans]
+    return _Comparison(readers, made_up=False)
 
 
-def _convert(bundle: Bundle, volumes: _Given | _MadeUp, listeners: Sequence[Listener]) -> Export:
-    """Put a bundle's networks for OpenVINO into it, and measure how far they agree."""
-    place = bundle.folder / OPENVINO
-    with atomic_folder(place) as folder:
-        for member in bundle.members:
-            model = openvino.convert(
-                load_network(bundle, member), bundle.spec, get_output_layout(bundle).channels
-            )
-            openvino.write_model(model, folder / f"{member.stem}.xml")
-        found = AgreementSpec(
+def _compare_on_phantoms(spec: BundleSpec) -> _Comparison:
+    readers = [partial(_make_phantom_volume, spec, seed) for seed in range(_PHANTOMS)]
+    return _Comparison(readers, made_up=True)
+
+
+def _make_phantom_volume(spec: BundleSpec, seed: int) -> Volume:
+    """Return a phantom of one and a half windows along each axis, with every channel."""
+    default = (_DEFAULT_SPACING_MM,) * 3
+    spacing_mm = [mm or _DEFAULT_SPACING_MM for mm in spec.preprocessing.spacing_mm or default]
+    patch = (*spec.training.patch, 16)[:3]  # of a 2D network, 16 slices
+    spacing = max(spacing_mm)
+    shape = []
+    for n, mm in zip(patch, spacing_mm, strict=True):
+        shape.append(math.ceil(_PHANTOM_WINDOWS * n * mm / spacing))
+    i, j, k = shape
+    channels = len(spec.channels)
+    first_seed = seed * channels
+    phantoms = [
+        make_phantom(first_seed + channel, (i, j, k), spacing)[0] for channel in range(channels)
+    ]
+    array = np.concatenate([phantom.array for phantom in phantoms])
+    if spec.preprocessing.input == "picture":
+        middle = k // 2
+        array = array[..., middle : middle + 1]
+    first = phantoms[0]
+    return Volume(np.asfortranarray(array), first.affine, source=first.source)
+
+
+def _convert(bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]) -> Export:
+    """Write a bundle's networks for OpenVINO into it, and measure how far they agree."""
+    target = bundle.folder / OPENVINO
+    with atomic_folder(target) as folder:
+        _write_openvino(bundle, folder)
+        agreement = AgreementSpec(
             network=hash_network(bundle),
             files={file.name: hash_file(file) for file in sorted(folder.iterdir())},
             made_with={name: version(name) for name in ("medseg", "torch", "openvino")},
         )
-        # It knows of no agreement yet, so that nothing is used that was not measured.
-        write_agreement(found, folder)
+        # As yet it states no agreement, so that nothing is used before it is measured.
+        write_agreement(agreement, folder)
     try:
-        found = found.model_copy(update=_compare(bundle, volumes, listeners))
-        write_agreement(found, place)
+        measured = _measure_agreement(bundle, comparison, listeners)
+        agreement = agreement.model_copy(update=measured)
+        write_agreement(agreement, target)
     except BaseException:
-        shutil.rmtree(place)
+        shutil.rmtree(target)
         raise
-    return Export(place, found)
+    return Export(target, agreement)
 
 
-def _compare(
-    bundle: Bundle, volumes: _Given | _MadeUp, listeners: Sequence[Listener]
+def _write_openvino(bundle: Bundle, folder: Path) -> None:
+    channels = get_output_layout(bundle).channels
+    for member in bundle.members:
+        model = openvino.convert(load_network(bundle, member), bundle.spec, channels)
+        openvino.write_model(model, folder / f"{member.stem}.xml")
+
+
+def _measure_agreement(
+    bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]
 ) -> dict[str, int | bool]:
     """Segment volumes with both backends; count the voxels that differ."""
-    task = "comparing label maps"
-    one, other = (
-        Segmenter(bundle, "cpu", backend=backend, precision="fp32")
-        for backend in ("torch", "openvino")
-    )
+    reference = Segmenter(bundle, "cpu", backend="torch", precision="fp32")
+    exported = Segmenter(bundle, "cpu", backend="openvino", precision="fp32")
+    total = len(comparison.readers)
     voxels = labelled = differ = 0
-    for done, volume in enumerate(volumes):
-        notify(listeners, Progress(task, done, len(volumes)))
-        wanted, got = one.segment(volume).labels, other.segment(volume).labels
+    for done, read in enumerate(comparison.readers):
+        notify(listeners, Progress(_TASK, done, total))
+        volume = read()
+        wanted = reference.segment(volume).labels
+        got = exported.segment(volume).labels
+        foreground = (wanted > 0) | (got > 0)
         voxels += wanted.size
-        labelled += int(((wanted > 0) | (got > 0)).sum())
+        labelled += int(foreground.sum())
         differ += int((wanted != got).sum())
-    notify(listeners, Progress(task, len(volumes), len(volumes)))
+    notify(listeners, Progress(_TASK, total, total))
     return {
-        "scans": len(volumes),
-        "made_up": volumes.made_up,
+        "scans": total,
+        "made_up": comparison.made_up,
         "voxels": voxels,
         "labelled": labelled,
         "differ": differ,

@@ -103,9 +103,11 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self, request: Mapping[str, Any], datastore: Datastore | None = None
     ) -> dict[str, Any]:
         """Segment a case, or an image that was uploaded with the request."""
-        task = self._infers.get(request.get("model"))
+        model = request.get("model")
+        task = self._infers.get(model)
         if task is None:
-            raise HTTPException(404, f"there is no such model, only {', '.join(self._infers)}")
+            models = ", ".join(self._infers)
+            raise HTTPException(404, f"there is no such model, only {models}")
         file, about = task(request)
         return {"label": file, "tag": "original", "file": file, "params": about}
 
@@ -143,7 +145,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         """Start scoring, unless every case is scored or it runs already."""
         if processes("scoring") or processes("train"):
             return
-        if list_unscored(self.state, self._datastore, self.versions.find_served()):
+        served = self.versions.find_served()
+        if list_unscored(self.state, self._datastore, served):
             self.async_scoring(SCORING)
 
     def on_init_complete(self) -> None:

@@ -233,11 +233,12 @@ def read_case_list(state: StateFolder) -> Iterator[Scan]:
     """Yield the scans of the list."""
     content = json.loads(state.cases.read_text(encoding="utf-8"))
     for name, entry in content.items():
-        parts = []
-        for part in entry["parts"]:
-            files = map(Path, part)
-            parts.append(tuple(files))
-        yield Scan(name, tuple(parts), entry["volume"])
+        parts = tuple(_read_paths(part) for part in entry["parts"])
+        yield Scan(name, parts, entry["volume"])
+
+
+def _read_paths(files: Sequence[str]) -> tuple[Path, ...]:
+    return tuple(Path(file) for file in files)
 
 
 def list_files(scan: Scan) -> list[Path]:
@@ -250,7 +251,9 @@ def list_files(scan: Scan) -> list[Path]:
 
 def make_nifti_copy(state: StateFolder, scan: Scan, channel: int = 0) -> Path:
     """Return a NIfTI copy of one of a scan's channels, written if it is not there."""
-    name = f"{scan.name}_{channel:04d}" if channel else scan.name
+    name = scan.name
+    if channel:
+        name = f"{name}_{channel:04d}"
     copy = state.images / f"{name}.nii.gz"
     if not copy.is_file():
         volume = read_image(scan.parts[channel], volume=scan.volume)
@@ -260,8 +263,9 @@ def make_nifti_copy(state: StateFolder, scan: Scan, channel: int = 0) -> Path:
 
 def write_first_channel(path: Path, volume: Volume) -> None:
     """Write a volume's first channel as NIfTI, whole or not at all."""
+    voxels = _shrink_voxels(volume.array[0])
     affine = np.array(volume.affine)
-    image = nib.Nifti1Image(_shrink_voxels(volume.array[0]), affine)
+    image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
     with atomic_file(path) as temporary:

@@ -99,7 +99,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def get_image(self, image_id: str, params: Any = None) -> BytesIO:
         """Return the file a viewer opens, as bytes."""
-        return BytesIO(self.cases.get_image_file(image_id).read_bytes())
+        file = self.cases.get_image_file(image_id)
+        return BytesIO(file.read_bytes())
 
     def get_image_uri(self, image_id: str) -> str:
         """Return the path of the file a viewer opens; ``""`` if there is no such case."""
@@ -122,7 +123,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         """Make an uploaded image a case."""
         if not isinstance(self.cases, FolderCases):
             raise MedsegError("send images to the DICOM server, not to medseg label")
-        self.cases.add_image(image_id, Path(image_filename))
+        file = Path(image_filename)
+        self.cases.add_image(image_id, file)
         self._audit.write("image added", case=image_id)
         return image_id
 
@@ -282,7 +284,8 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     def _describe_case(self, case: str) -> dict[str, Any]:
         labels = {}
         for tag, label in self.labels.find_all(case).items():
-            labels[tag] = {"ext": ".nii.gz", "info": dict(label.info)}
+            info = dict(label.info)
+            labels[tag] = {"ext": ".nii.gz", "info": info}
         image = {"ext": "", "info": self.get_image_info(case)}
         return {"image": image, "labels": labels}
 

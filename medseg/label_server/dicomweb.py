@@ -88,7 +88,8 @@ class DicomWebCases:
 
     def get_scan(self, name: str) -> Scan:
         """Return a series' files, fetched if they are not here yet."""
-        study = str(self._get_series(name).StudyInstanceUID)
+        series = self._get_series(name)
+        study = str(series.StudyInstanceUID)
         folder = self._state.series / name
         with self._fetching:
             if not folder.is_dir():
@@ -123,7 +124,8 @@ class DicomWebCases:
             file = Path(folder) / "label.dcm"
             self.write_seg(file, labels, like, corrected=True)
             seg = pydicom.dcmread(file)
-        self._request("store a segmentation", lambda: self._client.store_instances([seg]))
+        client = self._client
+        self._request("store a segmentation", lambda: client.store_instances([seg]))
         return str(seg.SOPInstanceUID)
 
     def write_seg(self, file: Path, labels: Array, like: Volume, *, corrected: bool) -> None:
@@ -185,10 +187,10 @@ class DicomWebCases:
         return corrections
 
     def _get_series(self, name: str) -> Dataset:
-        series = self._list_series().get(name) if is_plain_name(name) else None
-        if series is None:
+        listed = self._list_series()
+        if name not in listed:
             raise DatasetError("the DICOM server has no such image series", detail=name[:100])
-        return series
+        return listed[name]
 
     def _list_series(self) -> dict[str, Dataset]:
         with self._listing:
@@ -204,8 +206,10 @@ class DicomWebCases:
         listed = {}
         for entry in entries:
             series = Dataset.from_json(entry)
-            if is_listed(str(series.get("Modality", "")), self._modalities):
-                listed[str(series.SeriesInstanceUID)] = series
+            modality = str(series.get("Modality", ""))
+            uid = str(series.SeriesInstanceUID)
+            if is_plain_name(uid) and is_listed(modality, self._modalities):
+                listed[uid] = series
         return listed
 
     def _fetch(self, study: str, series: str, folder: Path) -> None:
@@ -274,13 +278,18 @@ def read_correction(
     if len(references) != 1:
         return None
     case = str(references[0].SeriesInstanceUID)
-    segments = seg.get("SegmentSequence", [])
-    algorithms = {str(segment.get("SegmentAlgorithmType")) for segment in segments}
-    if case not in cases or not algorithms or "AUTOMATIC" in algorithms:
+    if case not in cases or not _is_made_by_a_person(seg):
         return None
+    uid = str(seg.SOPInstanceUID)
     date = seg.get("ContentDate", "")
     time_of_day = seg.get("ContentTime", "")
-    return Correction(case, str(seg.SOPInstanceUID), study, series, f"{date}{time_of_day}")
+    return Correction(case, uid, study, series, f"{date}{time_of_day}")
+
+
+def _is_made_by_a_person(seg: Dataset) -> bool:
+    segments = seg.get("SegmentSequence", [])
+    algorithms = {str(segment.get("SegmentAlgorithmType")) for segment in segments}
+    return bool(algorithms) and "AUTOMATIC" not in algorithms
 
 
 def choose_newest(corrections: Iterable[Correction], known: frozenset[str]) -> list[Correction]:

@@ -139,12 +139,13 @@ class Gateway:
 
     def _check_origin(self, headers: Headers) -> None:
         host = urlsplit("//" + headers.get("host", ""))
+        name = host.hostname or ""
         allowed = self._rules.hosts
-        if allowed and host.hostname not in allowed:
-            name = (host.hostname or "")[:100]
-            raise RefusedError(403, f"this server does not answer to the name '{name}'")
-        origin = urlsplit(headers.get("origin", ""))
-        if origin.geturl() and origin.netloc != host.netloc:
+        if allowed and name not in allowed:
+            raise RefusedError(403, f"this server does not answer to the name '{name[:100]}'")
+        origin = headers.get("origin", "")
+        site = urlsplit(origin).netloc
+        if origin and site != host.netloc:
             raise RefusedError(403, "pages of other sites may not call this server")
 
     async def _describe_login(self, send: Send) -> None:
@@ -181,12 +182,12 @@ class Gateway:
     async def _forward(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
         _check_target(scope)
         self._check_length(headers)
-        self._state.uploads.mkdir(parents=True, exist_ok=True)
-        folder = str(self._state.uploads)
-        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=folder) as body:
+        folder = self._state.uploads
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=str(folder)) as body:
             await _spool(receive, body, self._rules.max_bytes)
             await _check_body(headers, body)
-            if scope["path"].startswith("/proxy/") and scope["method"] == "POST":
+            if _stores_dicom(scope):
                 self._audit.write("DICOM stored through the proxy", bytes=body.tell())
             replay = _replay(body, receive)
             await self._inner(scope, replay, send)
@@ -199,11 +200,18 @@ class Gateway:
 
 def _check_target(scope: Scope) -> None:
     """Check the route and the query of a request."""
+    method = scope["method"]
     path = scope["path"]
     raw_path = scope.get("raw_path") or path.encode()
-    check_route(scope["method"], path, raw_path.decode("latin-1"))
+    check_route(method, path, raw_path.decode("latin-1"))
     query = scope["query_string"].decode("latin-1")
-    check_query(parse_qsl(query, keep_blank_values=True))
+    parameters = parse_qsl(query, keep_blank_values=True)
+    check_query(parameters)
+
+
+def _stores_dicom(scope: Scope) -> bool:
+    path = str(scope["path"])
+    return scope["method"] == "POST" and path.startswith("/proxy/")
 
 
 def _client_address(scope: Scope) -> str:

@@ -73,7 +73,8 @@ def place_on_grid(label: Volume, like: Volume) -> Array:
     turn, start = _find_placement(label, like)
     labelled = np.argwhere(values)
     positions = labelled @ turn.T + start
-    if (positions < 0).any() or (positions >= like.shape).any():
+    is_outside = (positions < 0) | (positions >= like.shape)
+    if is_outside.any():
         raise GeometryError(
             "parts of the label lie outside the scan; check that it belongs to this scan"
         )
@@ -138,11 +139,13 @@ def to_label_indices(values: Array, names: Mapping[int, str], label_set: LabelSe
     unknown = [value for value in present if value not in indices]
     if unknown:
         _refuse_unknown(unknown, names, label_set)
+    largest = present[-1]
     dtype = np.uint8 if label_set.classes <= 256 else np.uint16
-    table = np.zeros(max(present) + 1, dtype)
+    table = np.zeros(largest + 1, dtype)
     for value in present:
         table[value] = indices[value]
-    return np.asfortranarray(table[values])
+    labels = table[values]
+    return np.asfortranarray(labels)
 
 
 def _refuse_unknown(values: Sequence[int], names: Mapping[int, str], label_set: LabelSet) -> None:

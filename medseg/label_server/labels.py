@@ -77,10 +77,18 @@ class Labels:
         file = self._path(case, tag)
         self._keep_replaced(case, tag)
         write_labels(file, labels, like)
-        seconds = int(datetime.now(UTC).timestamp())
-        saved = {**info, "ts": seconds, "name": file.name}
+        now = datetime.now(UTC)
+        saved = {
+            **info,
+            "ts": int(now.timestamp()),
+            "name": file.name,
+        }
         self._write_info(case, tag, saved)
-        facts = {"case": case, "tag": tag, "sha256": hash_file(file)}
+        facts = {
+            "case": case,
+            "tag": tag,
+            "sha256": hash_file(file),
+        }
         client = info.get("client_id")
         if client:
             facts["client"] = str(client)

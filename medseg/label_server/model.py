@@ -49,13 +49,21 @@ class ServedModel:
         """
         with self._lock:
             version, segmenter = self._load()
-            warnings = check_volume(volume, segmenter.spec)
+            input_warnings = check_volume(volume, segmenter.spec)
             segmentation = segmenter.segment(volume)
-        every_warning = (*volume.warnings, *warnings, *segmentation.warnings)
-        return ServedSegmentation(version, segmentation, every_warning)
+        warnings = (
+            *volume.warnings,
+            *input_warnings,
+            *segmentation.warnings,
+        )
+        return ServedSegmentation(version, segmentation, warnings)
 
     def _load(self) -> tuple[Version, Segmenter]:
         served = self._versions.find_served()
-        if self._loaded is None or self._loaded[0].number != served.number:
-            self._loaded = served, Segmenter(served.load_bundle(), self._device)
+        if self._loaded is not None:
+            version, _ = self._loaded
+            if version.number == served.number:
+                return self._loaded
+        bundle = served.load_bundle()
+        self._loaded = served, Segmenter(bundle, self._device)
         return self._loaded

@@ -58,6 +58,9 @@ PATH_PARAMETERS = frozenset({"file", "path", "session", "bundle_path", "app_dir"
 
 MAX_JSON_BYTES = 1 << 20
 
+_ELSEWHERE = ("..", "\\", "\0")
+"""What in a path could lead to another folder."""
+
 
 class RefusedError(Exception):
     """A request that is not let through.
@@ -86,7 +89,8 @@ def check_route(method: str, path: str, raw_path: str) -> None:
     """
     decoded = unquote(raw_path)
     is_encoded_twice = unquote(decoded) != decoded
-    if is_encoded_twice or ".." in decoded or "\\" in decoded or "\0" in decoded:
+    leads_elsewhere = any(sign in decoded for sign in _ELSEWHERE)
+    if is_encoded_twice or leads_elsewhere:
         raise RefusedError(400, "the path holds '..', '\\' or doubly encoded characters")
     for methods, pattern in OPEN_ROUTES:
         if method in methods and pattern.fullmatch(path):

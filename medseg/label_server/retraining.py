@@ -115,18 +115,33 @@ def train_new_version(
         parent_dice=parent_dice,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    fresh.write_info(info)
-    is_better = dice >= parent_dice
-    if is_better:
-        versions.promote(fresh.number)
+    promoted = serve_unless_worse(versions, fresh, info)
     audit.write(
         "training ended",
         version=fresh.name,
         dice=dice,
         parent_dice=parent_dice,
-        promoted=is_better,
+        promoted=promoted,
     )
-    return RetrainingResult(fresh, dice, parent_dice, is_better)
+    return RetrainingResult(fresh, dice, parent_dice, promoted)
+
+
+def serve_unless_worse(versions: Versions, version: Version, info: VersionInfo) -> bool:
+    """Write what is known of a new version, and serve it unless its parent is better.
+
+    Args:
+        versions: All versions.
+        version: The new one.
+        info: What is known of it; the Dice of both decides.
+
+    Returns:
+        Whether it is served now.
+    """
+    version.write_info(info)
+    if info.dice is None or info.parent_dice is None or info.dice < info.parent_dice:
+        return False
+    versions.promote(version.number)
+    return True
 
 
 def make_overrides(steps: int, learning_rate: float | None) -> list[str]:
@@ -165,7 +180,8 @@ def choose_held_out(state: StateFolder, cases: Sequence[str]) -> frozenset[str]:
             f"on; there {'is one' if cases else 'is none'}. Submit more labels first"
         )
     choice = _read_choice(state)
-    for case in sorted(set(cases) - set(choice), key=_hash_name):
+    new_cases = set(cases) - set(choice)
+    for case in sorted(new_cases, key=_hash_name):
         chosen = {choice[other] for other in cases if other in choice}
         choice[case] = _is_held_out(case, chosen)
     write_atomically(state.split, json.dumps(choice, indent=1) + "\n")
@@ -247,21 +263,24 @@ def list_training_files(state: StateFolder, scan: Scan) -> list[Path]:
     """Return one file for each channel of a scan; a DICOM series becomes a NIfTI copy."""
     files = []
     for channel, part in enumerate(scan.parts):
-        if len(part) == 1 and part[0].is_file() and not scan.volume:
-            files.append(part[0])
-        else:
-            files.append(make_nifti_copy(state, scan, channel))
+        file = part[0]
+        is_whole_image = len(part) == 1 and file.is_file() and not scan.volume
+        if not is_whole_image:
+            file = make_nifti_copy(state, scan, channel)
+        files.append(file)
     return files
 
 
 def _with_dataset_values(label: Path, copy: Path, spec: BundleSpec) -> Path:
     """Return a label file with the values that the bundle's own data has for its labels."""
-    if all(each.index == each.value for each in spec.label_set):
+    values = [each.value for each in spec.label_set]
+    indices = [each.index for each in spec.label_set]
+    if values == indices:
         return label
     volume = read_labels(label)
-    values = [0, *(each.value for each in spec.label_set)]
-    table = np.array(values, np.uint32)
-    write_labels(copy, table[volume.array[0]], volume)
+    table = np.array([0, *values], np.uint32)
+    encoded = table[volume.array[0]]
+    write_labels(copy, encoded, volume)
     return copy
 
 

@@ -6,10 +6,10 @@ other stores (girder-client). Each can go when MONAI Label no longer imports it 
 
 from __future__ import annotations
 
-import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -39,10 +39,11 @@ def _is_installed(name: str) -> bool:
 
 def _make_shim(name: str, attributes: Sequence[str]) -> ModuleType:
     module = ModuleType(name)
-    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    module.__spec__ = ModuleSpec(name, None, is_package=True)
     module.__path__ = []
     for attribute in attributes:
-        setattr(module, attribute, _make_refusal(f"{name}.{attribute}"))
+        refuse = _make_refusal(f"{name}.{attribute}")
+        setattr(module, attribute, refuse)
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)

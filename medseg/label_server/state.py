@@ -109,7 +109,8 @@ class StateFolder:
             ) from error
 
     def _remove_leftovers(self) -> None:
-        folders = [self.root, self.versions, self.series, self.images, *self.labels.glob("*")]
+        folders = [self.root, self.versions, self.series, self.images]
+        folders.extend(self.labels.glob("*"))
         for folder in folders:
             for unfinished in folder.glob(f"{PART}*"):
                 _remove(unfinished)

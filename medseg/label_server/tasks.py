@@ -96,12 +96,14 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         }
         labels = result.segmentation.labels
         if is_plain_name(image):
-            Scores(self._state, result.version).add(image, quality)
+            scores = Scores(self._state, result.version)
+            scores.add(image, quality)
             if request.get("save_label") is True:
                 tag = _choose_tag(request)
-                self._datastore.labels.save(image, tag, labels, volume, {"params": about})
-        suffix = str(request.get("result_extension") or _RESULT_SUFFIXES[0])
-        file = _make_result_file(self._state, suffix)
+                info = {"params": about}
+                self._datastore.labels.save(image, tag, labels, volume, info)
+        suffix = request.get("result_extension") or _RESULT_SUFFIXES[0]
+        file = _make_result_file(self._state, str(suffix))
         write_labels(file, labels, volume)
         return str(file), about
 
@@ -263,7 +265,8 @@ def score_unlabelled(
             continue
         quality = summarise_quality(result.segmentation)
         # Another version may be served by now: the score belongs to the one that segmented.
-        Scores(state, result.version).add(case, quality)
+        scores = Scores(state, result.version)
+        scores.add(case, quality)
         results[case] = quality
         _print(f"scoring: {done} of {len(waiting)}")
     return results

@@ -194,7 +194,9 @@ class Versions:
             existing = ", ".join(each.name for each in self.list_complete())
             raise MedsegError(f"there is no version {version.name} to promote, only {existing}")
         version.load_bundle()  # a damaged bundle must not be served
-        version.write_info(version.read_info().model_copy(update={"promoted": True}))
+        info = version.read_info()
+        promoted = info.model_copy(update={"promoted": True})
+        version.write_info(promoted)
         self._serve(version)
         return version
 
@@ -211,4 +213,5 @@ class Versions:
         for version in self.list_complete():
             info = version.read_info()
             infos[version.name] = info.model_dump(exclude={"origin"}, by_alias=True)
-        return {"served": self.find_served().name, "versions": infos}
+        served = self.find_served()
+        return {"served": served.name, "versions": infos}

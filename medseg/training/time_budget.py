@@ -18,9 +18,10 @@ import torch
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_training_inferer
+from medseg.networks.levels import SupervisedNetwork
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Callbacks, Learner, build_optimizer
 from medseg.training.losses import build_loss
@@ -281,7 +282,9 @@ class TimeBudget:
         validation = self._speed.validation
         with_validation = step_seconds + validation / training.validate_every
         usable = _PLANNED_SHARE * seconds_left - validation
-        affordable = int(usable / with_validation)
+        affordable = 0
+        if with_validation > 0:  # else nothing is known yet, and it is late already
+            affordable = int(usable / with_validation)
         # At least one more, because validation comes after the last step.
         least = max(done, training.warmup_steps) + 1
         steps = max(done + affordable, least)

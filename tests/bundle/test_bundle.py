@@ -72,7 +72,7 @@ def test_every_fault_is_told_at_once_with_its_path_and_what_came() -> None:
     assert found["training.optimizer"] == "should be 'sgd' or 'adamw', got \"adam\""
     assert found["training.patch.0"] == 'should be a valid integer, got "16"'
     assert found["labels.1.name"] == "is missing"
-    assert "no field known here" in found["labels.1.valeu"]
+    assert "not a known field" in found["labels.1.valeu"]
     assert found["inference.keep_largest"] == 'should be a list, got "liver"'
 
 
@@ -81,7 +81,7 @@ def test_the_message_holds_every_fault_on_its_own_line(tmp_path: Path) -> None:
     with pytest.raises(BundleError) as caught:
         load_bundle(file)
     first, *others = str(caught.value).splitlines()
-    assert first == f"{file} has 2 faults:"
+    assert first == f"{file}: the bundle has 2 faults:"
     assert [line.split(":")[0].strip() for line in others] == ["one", "two"]
 
 
@@ -272,10 +272,10 @@ def test_overrides_are_applied_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("training.steps", "no override"),
-        ("=3", "no override"),
-        (".steps=3", "no override"),
-        ("training..steps=3", "no override"),
+        ("training.steps", "not an override"),
+        ("=3", "not an override"),
+        (".steps=3", "not an override"),
+        ("training..steps=3", "not an override"),
         ("training.setps=3", "training.setps"),
         ("trainin.steps=3", "trainin"),
         ("training.patch.3=16", "0 to 2 are"),
@@ -283,8 +283,8 @@ def test_overrides_are_applied_in_order(tmp_path: Path) -> None:
         ("training.patch.²=16", "0 to 2 are"),
         ("training.patch.x=16", "0 to 2 are"),
         ("labels.7.name=x", "0 to 1 are"),
-        ("name.first=3", "name is no section"),
-        ("training.steps.x=3", "steps is no section"),
+        ("name.first=3", "name is not a section"),
+        ("training.steps.x=3", "steps is not a section"),
         ("training.learning_rate=NaN", 'got "NaN"'),
         ("training.learning_rate=-Infinity", "training.learning_rate"),
         ("training.steps=" + "1" * 5000, "training.steps"),
@@ -304,17 +304,17 @@ def test_a_wrong_override_says_what_is_allowed(override: str, words: str, tmp_pa
 @pytest.mark.parametrize(
     ("raw", "words"),
     [
-        (b"", "is not JSON"),
-        (b"{", "is not JSON"),
+        (b"", "is not valid JSON"),
+        (b"{", "is not valid JSON"),
         (b"null", "JSON object, got NoneType"),
         (b"[1]", "JSON object, got list"),
         (b'{"name": "a", "name": "b"}', "'name' stands twice"),
         (b'{"a": {"b": 1, "c": 2, "b": 3}}', "'b' stands twice"),
-        (b'{"a": NaN}', "NaN is no number"),
-        (b'{"a": [-Infinity]}', "-Infinity is no number"),
+        (b'{"a": NaN}', "NaN is not a number"),
+        (b'{"a": [-Infinity]}', "-Infinity is not a number"),
         (b'{"a": ' * 50_000, "nested too deep"),
         (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", "nested too deep"),
-        (b'{"a": ' + b"1" * 5000 + b"}", "is not JSON"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "is not valid JSON"),
         (b"\xff\xfe{\x00}\x00", "cannot be read"),
         (b"\x80\x04\x95", "cannot be read"),
         (b" " * (MAX_BYTES + 1), "larger than 4 MB"),

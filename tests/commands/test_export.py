@@ -187,7 +187,7 @@ def test_a_wrong_call_is_said(ensemble: Path, tmp_path: Path) -> None:
         export(ensemble, to="onnx")
     with pytest.raises(MedsegError, match="takes monai, onnx, openvino; got 'paper'"):
         export(ensemble, tmp_path / "out", to="paper")
-    with pytest.raises(MedsegError, match="for openvino only"):
+    with pytest.raises(MedsegError, match="--scans goes with --to openvino"):
         export(ensemble, tmp_path / "out", to="onnx", scans=tmp_path)
     (ensemble / "models" / "fold_1.pt").rename(tmp_path / "kept.pt")
     with pytest.raises(CheckpointError, match="train it first"):

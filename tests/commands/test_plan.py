@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,12 +16,13 @@ import torch
 from PIL import Image
 from support import dicom as made
 from support.bundles import content, write_json
+from support.cli import call
 
-from medseg import check, cli, plan, train
+from medseg import check, plan, train
 from medseg._support.folders import Listing, list_files
 from medseg.bundle.bundle import load_bundle
 from medseg.commands.plan import Plan, plan_bundles
-from medseg.datasets import layouts
+from medseg.datasets.layouts import dicom as dicom_layout
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import (
     Event,
@@ -248,47 +248,6 @@ def test_wishes_that_make_no_sense_are_refused(data: Path, tmp_path: Path) -> No
         planned(data, tmp_path / "b.json", budget="soon")
 
 
-def test_the_command_writes_both_and_explains(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "b.json"
-    words = ["plan", data, "-o", out, "--dims", "both", "--explain", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", ["medseg", *map(str, words)])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    assert not done.value.code
-    dims = {n: json.loads((tmp_path / f"b-{n}d.json").read_text())["network"]["dims"] for n in "23"}
-    assert dims == {"2": 2, "3": 3}
-    assert "training.patch" in capsys.readouterr().out
-
-
-def test_the_reasons_of_a_bundle_are_printed_again(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def said(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["medseg", "plan", *map(str, words)])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        return int(done.value.code or 0), *capsys.readouterr()
-
-    out = tmp_path / "bundle.json"
-    planned(data, out)
-    code, text, _ = said("--explain", out)
-    assert code == 0
-    assert "training.patch" in text
-    code, _, error = said("--explain", out, "--budget", "5m")
-    assert code != 0
-    assert "no other option" in error
-    code, _, error = said(out, "-o", tmp_path / "other.json")
-    assert code != 0
-    assert "is a bundle, not data" in error
-    content = json.loads(out.read_text())
-    out.write_text(json.dumps({**content, "notes": {}}))
-    code, _, error = said("--explain", out)
-    assert code != 0
-    assert "notes are empty" in error
-
-
 def test_a_data_folder_that_holds_its_plan_is_planned_again(data: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(data, copied)
@@ -336,11 +295,8 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
         planned(file, out)
     with pytest.raises(MedsegError, match="labels' volumes"):
         planned(file, out, class_weights="balanced")
-    words = ["plan", file, "--data", raw, "-o", out, "--explain", "--device", "cpu"]
-    monkeypatch.setattr(sys, "argv", ["medseg", *map(str, words)])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    assert not done.value.code
+    options = ["--data", raw, "-o", out, "--explain", "--device", "cpu"]
+    assert call(monkeypatch, "plan", file, *options) == 0
     said = capsys.readouterr()
     assert "cascade" in said.out + said.err
     spec = load_bundle(out).spec
@@ -426,11 +382,11 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
         return list_files(folder)
 
     monkeypatch.setattr(dicom_series, "read_header", counted_header)
-    monkeypatch.setattr(layouts, "list_files", counted_walk)
+    monkeypatch.setattr(dicom_layout, "list_files", counted_walk)
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
     plans = plan_bundles(root, files, device="cpu")
     assert [plan.spec.network.dims for plan in plans] == [2, 3]
-    assert walked == [root]
+    assert walked == [root, root]  # to recognise the layout, and to list its cases
     assert dict(looked) == {file: 1 for file in root.rglob("*") if file.is_file()}
 
 

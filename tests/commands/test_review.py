@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +11,6 @@ import pytest
 from support.bundles import made_spec, trained_bundle
 
 import medseg
-from medseg import cli
 from medseg.commands.review import review
 from medseg.errors import DatasetError
 from medseg.events import Event, Notice, Progress
@@ -44,13 +41,6 @@ def masks(bundle: Path, scans: Path, tmp_path: Path) -> Path:
         mask = np.where(wrong, (labels + 1) % 3, labels).astype(np.uint8)
         nib.save(nib.Nifti1Image(mask, image.affine), folder / f"phantom_{number:03d}_seg.nii.gz")
     return folder
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["medseg", *map(str, arguments)])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    return int(done.value.code or 0)
 
 
 def test_the_worst_mask_comes_first(masks: Path, bundle: Path, scans: Path, tmp_path: Path) -> None:
@@ -108,42 +98,6 @@ def test_nothing_that_belongs_together_is_an_error(
         review(tmp_path, scans, bundle, device="cpu")
 
 
-def test_the_command_line_shows_the_worst_first(
-    masks: Path,
-    bundle: Path,
-    scans: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    asked = [masks, scans, bundle, "-o", tmp_path / "out", "--device", "cpu"]
-    assert call(monkeypatch, "review", *asked) == 0
-    shown = capsys.readouterr().out
-    places = [shown.index(f"phantom_00{number}") for number in (1, 2, 0)]
-    assert places == sorted(places)
-    assert "not calibrated" in shown
-    assert str(tmp_path / "out" / "agreement.csv") in shown
-
-
-def test_masks_that_cannot_be_reviewed_are_named_with_exit_code_1(
-    masks: Path,
-    bundle: Path,
-    scans: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    torn = masks / "phantom_001_seg.nii.gz"
-    torn.write_bytes(torn.read_bytes()[:200])
-    for more in ([], ["--json"]):
-        assert call(monkeypatch, "review", masks, scans, bundle, "--device", "cpu", *more) == 1
-        out = capsys.readouterr().out
-        assert "phantom_002" in out
-    assert [row["case"] for row in json.loads(out)["cases"] if row["label"] == "mean"] == [
-        "phantom_002",
-        "phantom_000",
-    ]
-
-
 def test_the_name_of_the_former_release_goes_on_working_and_warns(
     masks: Path, bundle: Path, scans: Path
 ) -> None:
@@ -151,23 +105,3 @@ def test_the_name_of_the_former_release_goes_on_working_and_warns(
         former = medseg.evaluate_without_references(masks, bundle, scans, device="cpu")
     assert former == review(masks, scans, bundle, device="cpu")
     assert "evaluate_without_references" not in medseg.__all__
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("masks",),
-        ("--without-references", "masks"),
-        ("--without-references", "masks", "--bundle", "b", "--scans", "s"),
-        ("masks", "references", "--scans", "s"),
-        ("masks", "references", "--device", "cpu"),
-    ],
-)
-def test_the_former_call_of_evaluate_says_where_it_went(
-    arguments: tuple[str, ...],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert call(monkeypatch, "evaluate", *arguments) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("medseg review MASKS SCANS BUNDLE")

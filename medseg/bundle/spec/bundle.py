@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
@@ -30,7 +31,7 @@ from medseg.bundle.spec.training import (
 from medseg.labels import BACKGROUND_COLOUR, Label, LabelSet, default_colour
 
 BACKGROUND = "background"
-"""How background is called where it has a weight."""
+"""Name of the background where it has a weight."""
 
 SCHEMA_ID = "medseg-bundle-1.json"
 """How the JSON Schema of ``bundle.json`` calls itself."""
@@ -61,9 +62,9 @@ class BundleSpec(Spec):
     """The structures to segment."""
     regions: Annotated[tuple[RegionSpec, ...], Field(max_length=100)] = ()
     """Structures that may overlap, made of the labels; the larger before those inside it. Then the
-    network learns, and tables measure, these instead of the labels. Label maps are painted in this
-    order: each region shows its label where its probability is above one half, over what was there
-    before."""
+    network learns, and tables measure, these instead of the labels. Label maps are made of them in
+    this order (nnU-Net's `regions_class_order`): each region shows its label where its probability
+    is above one half, over the regions before it."""
     data: DataSpec = DataSpec()
     preprocessing: PreprocessingSpec = PreprocessingSpec()
     network: NetworkSpec = UNetSpec()
@@ -79,87 +80,93 @@ class BundleSpec(Spec):
 
     @field_validator("labels")
     @classmethod
-    def _labels_are_distinct(cls, labels: tuple[LabelSpec, ...]) -> tuple[LabelSpec, ...]:
+    def _check_labels(cls, labels: tuple[LabelSpec, ...]) -> tuple[LabelSpec, ...]:
         indices = [label.index for label in labels]
         if sorted(indices) != list(range(1, len(labels) + 1)):
             raise ValueError(
                 f"indices must be 1 to {len(labels)} without gaps, got {indices}; where label "
                 "files hold other numbers, give each label its 'value'"
             )
-        _refuse_repeats("name", [label.name.lower() for label in labels])
-        if any(label.name.lower() == "mean" for label in labels):
-            raise ValueError("no label can be named 'mean': tables have the mean under this name")
-        _refuse_repeats("value", [label.value or label.index for label in labels])
+        names = [label.name.lower() for label in labels]
         colours = [label.colour for label in labels if label.colour]
+        _refuse_repeats("name", names)
+        _refuse_repeats("value", [label.file_value for label in labels])
         _refuse_repeats("colour", colours)
+        if "mean" in names:
+            raise ValueError("no label can be named 'mean': tables have the mean under this name")
         if BACKGROUND_COLOUR in colours:
             raise ValueError("colour [0, 0, 0] is background")
         return tuple(sorted(labels, key=lambda label: label.index))
 
     @model_validator(mode="after")
-    def _consistent(self) -> BundleSpec:
-        found = [
-            *self._patch_faults(),
-            *self._preprocessing_faults(),
-            *self._label_faults(),
+    def _check_consistency(self) -> BundleSpec:
+        contradictions = [
+            *self._check_patch(),
+            *self._check_preprocessing(),
+            *self._check_label_names(),
+            *self._check_ignore_label(),
             *check_regions(self.regions, self.labels),
-            *self._unlike_regions(),
-            *self._refinement_faults(),
+            *self._check_use_of_regions(),
+            *self._check_refinement(),
         ]
-        if found:
-            raise ContradictionError(found)
+        if contradictions:
+            raise ContradictionError(contradictions)
         return self
 
-    def _patch_faults(self) -> Iterator[Contradiction]:
-        patch, dims, divisor = self.training.patch, self.network.dims, self.network.divisor
-        about, where = ("training", "network"), "training.patch"
-        if len(patch) != dims:
-            yield about, where, f"has {len(patch)} sizes and network.dims is {dims}"
-        elif any(size % by for size, by in zip(patch, divisor, strict=True)):
-            nearest = [math.ceil(size / by) * by for size, by in zip(patch, divisor, strict=True)]
+    def _check_patch(self) -> Iterator[Contradiction]:
+        patch = self.training.patch
+        divisor = self.network.divisor
+        sections, where = ("training", "network"), "training.patch"
+        if len(patch) != self.network.dims:
+            what = f"has {len(patch)} sizes and network.dims is {self.network.dims}"
+            yield sections, where, what
+            return
+        divisible = [math.ceil(size / by) * by for size, by in zip(patch, divisor, strict=True)]
+        if divisible != list(patch):
             what = (
                 f"{list(patch)} must be divisible by {list(divisor)}, the product of "
-                f"network.strides; {nearest} is"
+                f"network.strides; {divisible} is"
             )
-            yield about, where, what
-        elif isinstance(self.network, UNetSpec) and tuple(patch) == divisor:
+            yield sections, where, what
+        elif isinstance(self.network, UNetSpec) and patch == divisor:
             what = (
                 f"{list(patch)} shrinks to one voxel at the lowest level, which cannot be "
                 f"normalised; make an axis larger than {list(divisor)}"
             )
-            yield about, where, what
+            yield sections, where, what
 
-    def _preprocessing_faults(self) -> Iterator[Contradiction]:
-        prep, count = self.preprocessing, len(self.channels)
-        if isinstance(prep.intensity, tuple) and len(prep.intensity) != count:
-            what = f"lists {len(prep.intensity)} normalisations for {count} channels"
+    def _check_preprocessing(self) -> Iterator[Contradiction]:
+        preprocessing = self.preprocessing
+        intensity = preprocessing.intensity
+        channels = len(self.channels)
+        if isinstance(intensity, tuple) and len(intensity) != channels:
+            what = f"lists {len(intensity)} normalisations for {channels} channels"
             yield ("preprocessing", "channels"), "preprocessing.intensity", what
-        if prep.input == "picture" and self.network.dims != 2:
+        if preprocessing.input != "picture":
+            return
+        if self.network.dims != 2:
             what = "'picture' needs network.dims 2"
             yield ("preprocessing", "network"), "preprocessing.input", what
-        if prep.input == "picture" and prep.spacing_mm is not None:
+        if preprocessing.spacing_mm is not None:
             what = "must be null for pictures, which have no spacing in mm"
             yield ("preprocessing",), "preprocessing.spacing_mm", what
 
-    def _label_faults(self) -> Iterator[Contradiction]:
-        known = {label.name for label in self.labels}
-        unknown = sorted(set(self.inference.keep_largest or ()) - known)
+    def _check_label_names(self) -> Iterator[Contradiction]:
+        labels = {label.name for label in self.labels}
+        unknown = sorted(set(self.inference.keep_largest or ()) - labels)
         if unknown:
             what = f"no label of this bundle is named {', '.join(unknown)}"
             yield ("inference", "labels"), "inference.keep_largest", what
-        weighted, kind = set(self.training.class_weights or ()), "label"
         if self.regions:
-            known, kind = {region.name for region in self.regions}, "region"
+            kind, weighable = "region", {region.name for region in self.regions}
         else:
-            weighted -= {BACKGROUND}
-        unknown = sorted(weighted - known)
+            kind, weighable = "label", {BACKGROUND, *labels}
+        unknown = sorted(set(self.training.class_weights or ()) - weighable)
         if unknown:
             what = f"no {kind} of this bundle is named {', '.join(unknown)}"
             yield ("training", "labels", "regions"), "training.class_weights", what
-        yield from self._ignore_faults()
 
-    def _unlike_regions(self) -> Iterator[Contradiction]:
-        """Yield what cannot be had together with regions."""
+    def _check_use_of_regions(self) -> Iterator[Contradiction]:
         if not self.regions:
             return
         if self.refinement is not None:
@@ -170,30 +177,39 @@ class BundleSpec(Spec):
             yield ("refinement", "regions"), "refinement", what
         if self.inference.keep_largest:
             what = (
-                "a piece taken away from one region would be missing in those around it; with "
+                "a component removed from one region would be missing in those around it; with "
                 "regions it is null or []"
             )
             yield ("inference", "regions"), "inference.keep_largest", what
 
-    def _ignore_faults(self) -> Iterator[Contradiction]:
+    def _check_ignore_label(self) -> Iterator[Contradiction]:
         ignore = self.data.ignore
-        same = [la.name for la in self.labels if (la.value or la.index) == ignore]
-        if ignore is not None and same:
-            what = f"{ignore} is the value of the label {same[0]}; what is ignored has its own"
-            yield ("data", "labels"), "data.ignore", what
-        if ignore is not None and (ignore, ignore, ignore) in [la.colour for la in self.labels]:
-            what = f"the grey of {ignore} is the colour of a label; give the label another colour"
-            yield ("data", "labels"), "data.ignore", what
+        if ignore is None:
+            return
+        grey = (ignore, ignore, ignore)
+        for label in self.labels:
+            if label.file_value == ignore:
+                what = (
+                    f"{ignore} is the value of the label {label.name}; ignored voxels need another"
+                )
+                yield ("data", "labels"), "data.ignore", what
+            if label.colour == grey:
+                what = (
+                    f"the grey of {ignore} is the colour of the label {label.name}; give the label "
+                    "another colour"
+                )
+                yield ("data", "labels"), "data.ignore", what
 
-    def _refinement_faults(self) -> Iterator[Contradiction]:
-        refinement, patch = self.refinement, self.training.patch
+    def _check_refinement(self) -> Iterator[Contradiction]:
+        refinement = self.refinement
         if refinement is None or not refinement.has_critic:
             return
         dims = self.network.dims
-        least = refinement.smallest_patch(dims)
-        if min(patch) < least:
+        patch = self.training.patch
+        smallest = refinement.smallest_patch(dims)
+        if min(patch) < smallest:
             what = (
-                f"{refinement.critic_layers(dims)} layers need patches of {least} voxels along "
+                f"{refinement.critic_layers(dims)} layers need patches of {smallest} voxels along "
                 f"each axis, and training.patch is {list(patch)}; use fewer layers, or an "
                 "adversarial_weight of 0"
             )
@@ -202,24 +218,11 @@ class BundleSpec(Spec):
     @property
     def label_set(self) -> LabelSet:
         """The labels with every default filled in."""
-        return LabelSet(
-            [
-                Label(
-                    index=label.index,
-                    name=label.name,
-                    value=label.value or label.index,
-                    colour=label.colour or default_colour(label.index),
-                    code=label.code,
-                )
-                for label in self.labels
-            ],
-            ignore=self.data.ignore,
-            regions=resolve_regions(self.regions, self.labels),
-        )
+        return _build_label_set(self.labels, self.regions, self.data.ignore)
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
-        """What each output channel weighs in the loss, where they do not weigh the same.
+        """Weight of each output channel in the loss; ``None`` where all weigh the same.
 
         Scaled so that the mean of labels or regions is 1: weights shift what is learned between
         them, and not between Dice and cross-entropy.
@@ -237,7 +240,27 @@ class BundleSpec(Spec):
     def intensities(self) -> tuple[ZScore | Window | MinMax, ...]:
         """The normalisation of each channel."""
         intensity = self.preprocessing.intensity
-        return intensity if isinstance(intensity, tuple) else (intensity,) * len(self.channels)
+        if isinstance(intensity, tuple):
+            return intensity
+        return (intensity,) * len(self.channels)
+
+
+@lru_cache(maxsize=64)
+def _build_label_set(
+    labels: tuple[LabelSpec, ...], regions: tuple[RegionSpec, ...], ignore: int | None
+) -> LabelSet:
+    """Build the labels of a bundle; cached, as each part of a run asks for them."""
+    filled = [
+        Label(
+            index=label.index,
+            name=label.name,
+            value=label.file_value,
+            colour=label.colour or default_colour(label.index),
+            code=label.code,
+        )
+        for label in labels
+    ]
+    return LabelSet(filled, ignore=ignore, regions=resolve_regions(regions, labels))
 
 
 def _refuse_repeats(what: str, values: list[Any]) -> None:

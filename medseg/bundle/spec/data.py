@@ -36,6 +36,11 @@ class LabelSpec(Spec):
     code: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}:[A-Za-z0-9.\-]{1,64}$")] | None = None
     """Coded meaning `SCHEME:VALUE`, for example `SCT:10200004` (liver)."""
 
+    @property
+    def file_value(self) -> int:
+        """Its value in the label files trained from."""
+        return self.value or self.index
+
 
 class RegionSpec(Spec):
     """A structure made of labels. Regions may overlap: the network answers each by itself."""
@@ -63,8 +68,8 @@ class DataSpec(Spec):
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
     ignore: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
-    """Value in label files of voxels that nobody annotated. They take no part in loss, sampling
-    and scores; `null` where every voxel is annotated."""
+    """The ignore label: value in label files of voxels that were not annotated. They take no part
+    in loss, sampling and scores; `null` where every voxel is annotated."""
     group_by: ShortText | None = None
     """Field of the data list whose equal values stay in one fold (`patient`)."""
     group_pattern: ShortText | None = None
@@ -74,12 +79,13 @@ class DataSpec(Spec):
 
     @field_validator("group_pattern")
     @classmethod
-    def _compiles(cls, pattern: str | None) -> str | None:
-        if pattern is not None:
-            try:
-                groups = re.compile(pattern).groups
-            except (re.error, OverflowError, RecursionError) as error:
-                raise ValueError(f"not a regular expression: {error}") from None
-            if groups < 1:
-                raise ValueError("needs one group in brackets, which names the patient")
+    def _check_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            compiled = re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a valid regular expression: {error}") from None
+        if compiled.groups < 1:
+            raise ValueError("needs one group in parentheses, which names the patient")
         return pattern

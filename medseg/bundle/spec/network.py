@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -19,6 +20,9 @@ LevelChannels = Annotated[
 
 GROUPS = 8
 """Groups of a group norm."""
+
+_MOST_CHANNELS = {2: 512, 3: 320}
+"""Up to how many channels double, by dimensions, as in nnU-Net (Isensee et al., 2021)."""
 
 
 class UNetSpec(Spec):
@@ -44,43 +48,54 @@ class UNetSpec(Spec):
     """Also score the coarser levels' outputs while training."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> UNetSpec:
+    def _check_consistency(self) -> UNetSpec:
         depth = len(self.strides)
-        if isinstance(self.channels, tuple) and len(self.channels) != depth:
-            raise ValueError(
-                f"channels has {len(self.channels)} levels and strides {depth}; "
-                "both need one entry per level"
-            )
-        if self.kernel_sizes is not None and len(self.kernel_sizes) != depth:
-            raise ValueError(
-                f"kernel_sizes has {len(self.kernel_sizes)} levels and strides {depth}; "
-                "both need one entry per level"
-            )
-        for field in ("strides", "kernel_sizes"):
-            for level, size in enumerate(getattr(self, field) or ()):
-                if isinstance(size, tuple) and len(size) != self.dims:
-                    raise ValueError(
-                        f"{field}.{level}: {self.dims} numbers are needed in {self.dims}D, "
-                        f"got {list(size)}"
-                    )
-                if field == "kernel_sizes" and any(n % 2 == 0 for n in _each(size)):
-                    raise ValueError(f"{field}.{level}: kernel sizes are odd, got {size}")
-        if any(n != 1 for n in _each(self.strides[0])):
+        if isinstance(self.channels, tuple):
+            self._require_depth("channels", len(self.channels), depth)
+        if self.kernel_sizes is not None:
+            self._require_depth("kernel_sizes", len(self.kernel_sizes), depth)
+            self._check_sizes("kernel_sizes", self.kernel_sizes)
+            self._require_odd_kernels(self.kernel_sizes)
+        self._check_sizes("strides", self.strides)
+        if any(step != 1 for step in _list_sizes(self.strides[0])):
             raise ValueError(
                 "strides.0 must be 1: the top level keeps the input's size, so that every voxel "
                 "gets a label"
             )
-        if self.norm == "group" and any(n % GROUPS for n in self.level_channels):
+        if self.norm == "group" and any(count % GROUPS for count in self.level_channels):
             raise ValueError(f"norm 'group' needs channels divisible by {GROUPS}")
         return self
+
+    def _require_depth(self, field: str, levels: int, depth: int) -> None:
+        if levels != depth:
+            raise ValueError(
+                f"{field} has {levels} levels and strides {depth}; both need one entry per level"
+            )
+
+    def _check_sizes(self, field: str, levels: Sequence[int | tuple[int, ...]]) -> None:
+        for level, size in enumerate(levels):
+            if isinstance(size, tuple) and len(size) != self.dims:
+                raise ValueError(
+                    f"{field}.{level}: {self.dims} numbers are needed in {self.dims}D, "
+                    f"got {list(size)}"
+                )
+
+    def _require_odd_kernels(self, kernels: Sequence[int | tuple[int, ...]]) -> None:
+        for level, size in enumerate(kernels):
+            if any(length % 2 == 0 for length in _list_sizes(size)):
+                raise ValueError(f"kernel_sizes.{level}: kernel sizes are odd, got {size}")
 
     @property
     def level_channels(self) -> tuple[int, ...]:
         """Channels of each level from the top."""
         if isinstance(self.channels, tuple):
             return self.channels
-        most = max(self.channels, 320 if self.dims == 3 else 512)
-        return tuple(min(self.channels * 2**level, most) for level in range(len(self.strides)))
+        limit = max(self.channels, _MOST_CHANNELS[self.dims])
+        channels = []
+        for level in range(len(self.strides)):
+            doubled = self.channels * 2**level
+            channels.append(min(doubled, limit))
+        return tuple(channels)
 
     @property
     def level_strides(self) -> tuple[tuple[int, ...], ...]:
@@ -99,11 +114,13 @@ class UNetSpec(Spec):
         return tuple(math.prod(axis) for axis in zip(*self.level_strides, strict=True))
 
 
-class MonaiNetworkSpec(Spec):
-    """Any network class of `monai.networks.nets`, by name, with arguments that are data."""
+class NamedNetworkSpec(Spec):
+    """A network by name, with arguments that are data: any class of `monai.networks.nets`, or one
+    that an installed package registers."""
 
-    kind: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
-    """Class name: `SegResNet`, `SwinUNETR`, `MedNeXt`, …"""
+    kind: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
+    """MONAI's class name (`SegResNet`, `SwinUNETR`, `MedNeXt`, …) or a registered name, as
+    `medseg plugins` lists them."""
     dims: Literal[2, 3] = 3
     """2: slice by slice; 3: volumes. Passed as `spatial_dims`."""
     args: dict[str, Any] = Field(default={})
@@ -111,29 +128,32 @@ class MonaiNetworkSpec(Spec):
 
     @field_validator("args")
     @classmethod
-    def _is_inert(cls, args: dict[str, Any]) -> dict[str, Any]:
+    def _refuse_syntax(cls, args: dict[str, Any]) -> dict[str, Any]:
         refuse_syntax(args)
         return args
 
     @property
     def divisor(self) -> tuple[int, ...]:
-        """Not known for a foreign class; its output is tried on the patch instead."""
+        """Not known for a class that is not ours; its output is tried on the patch instead."""
         return (1,) * self.dims
 
 
-def _network_tag(network: Any) -> str:
-    kind = network.get("kind") if isinstance(network, dict) else getattr(network, "kind", "unet")
-    kind = "unet" if kind is None else kind
-    return "unet" if kind == "unet" else "monai"
+def _choose_tag(network: Any) -> str:
+    """Tell pydantic which of the two a network is meant to be."""
+    if isinstance(network, dict):
+        kind = network.get("kind")
+    else:
+        kind = getattr(network, "kind", None)
+    return "unet" if kind in (None, "unet") else "named"
 
 
 NetworkSpec = Annotated[
-    Annotated[UNetSpec, Tag("unet")] | Annotated[MonaiNetworkSpec, Tag("monai")],
-    Discriminator(_network_tag),
+    Annotated[UNetSpec, Tag("unet")] | Annotated[NamedNetworkSpec, Tag("named")],
+    Discriminator(_choose_tag),
 ]
 
 
-def _each(size: int | tuple[int, ...]) -> tuple[int, ...]:
+def _list_sizes(size: int | tuple[int, ...]) -> tuple[int, ...]:
     return size if isinstance(size, tuple) else (size,)
 
 

@@ -46,35 +46,45 @@ def refuse_syntax(value: Any) -> None:
     Raises:
         ValueError: If any string or key in ``value`` is such text, or a number is not finite.
     """
-    if isinstance(value, str):
-        if value.lstrip()[:1] in ("$", "%") or any(mark in value for mark in ("@", "#", "::")):
-            raise ValueError(
-                f"'{value[:40]}': text with $, @, %, # or :: could run as code and is refused"
-            )
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key):
-                raise ValueError(
-                    f"'{str(key)[:40]}': names are letters, digits and _, a letter first"
-                )
-            refuse_syntax(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            refuse_syntax(item)
+    match value:
+        case str():
+            _refuse_text(value)
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+        case dict():
+            for key, item in value.items():
+                _refuse_key(key)
+                refuse_syntax(item)
+        case list() | tuple():
+            for item in value:
+                refuse_syntax(item)
+
+
+def _refuse_text(text: str) -> None:
+    starts_code = text.lstrip()[:1] in ("$", "%")
+    if starts_code or any(mark in text for mark in ("@", "#", "::")):
+        raise ValueError(
+            f"'{text[:40]}': text with $, @, %, # or :: could run as code and is refused"
+        )
+
+
+def _refuse_key(key: Any) -> None:
+    is_name = isinstance(key, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key)
+    if not is_name:
+        raise ValueError(f"'{str(key)[:40]}': names are letters, digits and _, a letter first")
 
 
 Contradiction = tuple[tuple[str, ...], str, str]
-"""The sections a fault is about, where to mend it, and what is wrong."""
+"""The sections that a fault is about, where to mend it, and what is wrong."""
 
 
 class ContradictionError(ValueError):
-    """Sections that are fine by themselves do not fit each other."""
+    """Sections that are valid by themselves do not fit each other."""
 
-    def __init__(self, found: Sequence[Contradiction]) -> None:
-        self.found = tuple(found)
-        super().__init__("; ".join(f"{where}: {what}" for _, where, what in found))
+    def __init__(self, contradictions: Sequence[Contradiction]) -> None:
+        self.contradictions = tuple(contradictions)
+        texts = [f"{where}: {what}" for _, where, what in contradictions]
+        super().__init__("; ".join(texts))
 
 
 def one_or_list(value: Any) -> str:

@@ -19,7 +19,7 @@ class ZScore(Spec):
     """First clip to these quantiles of the image, for example `[0.005, 0.995]`."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> ZScore:
+    def _check_order(self) -> ZScore:
         if self.clip_percentiles and self.clip_percentiles[0] >= self.clip_percentiles[1]:
             raise ValueError("clip_percentiles: the first quantile must be below the second")
         return self
@@ -39,7 +39,7 @@ class Window(Spec):
     """Divided by after clipping; half the window's width unless given."""
 
     @model_validator(mode="after")
-    def _ordered(self) -> Window:
+    def _check_order(self) -> Window:
         if self.low >= self.high:
             raise ValueError(f"low ({self.low}) must be below high ({self.high})")
         return self
@@ -47,8 +47,10 @@ class Window(Spec):
     @property
     def range(self) -> tuple[float, float]:
         """Values that ``low`` and ``high`` become."""
-        mean = (self.low + self.high) / 2 if self.mean is None else self.mean
-        std = (self.high - self.low) / 2 if self.std is None else self.std
+        middle = (self.low + self.high) / 2
+        half_width = (self.high - self.low) / 2
+        mean = middle if self.mean is None else self.mean
+        std = half_width if self.std is None else self.std
         return (self.low - mean) / std, (self.high - mean) / std
 
 
@@ -58,7 +60,7 @@ class MinMax(Spec):
     kind: Literal["minmax"] = "minmax"
 
 
-def _spelled_out(intensity: Any) -> Any:
+def _spell_out(intensity: Any) -> Any:
     """Let ``"zscore"`` stand for ``{"kind": "zscore"}``."""
     return {"kind": intensity} if isinstance(intensity, str) else intensity
 
@@ -66,7 +68,7 @@ def _spelled_out(intensity: Any) -> Any:
 Intensity = Annotated[
     Annotated[ZScore | Window | MinMax, Field(discriminator="kind")],
     BeforeValidator(
-        _spelled_out,
+        _spell_out,
         json_schema_input_type=Literal["zscore", "minmax"] | ZScore | Window | MinMax,
     ),
 ]

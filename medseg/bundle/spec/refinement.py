@@ -12,7 +12,7 @@ CRITIC_LAYERS = {2: 3, 3: 2}
 """Layers of a critic by dimensions, unless the bundle says otherwise."""
 
 SEPARATES = 0.3
-"""From this distance between its scores of true and made masks on, a critic tells them apart."""
+"""Least distance between its scores of true and made masks at which a critic separates them."""
 
 
 class CriticSpec(Spec):
@@ -34,14 +34,14 @@ class CriticSpec(Spec):
     """Share of a true mask spread evenly over the classes, so that hard corners do not give it
     away."""
     real_label: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """The score it is taught to give true masks; corrected ones get 0."""
+    """Target score of true masks (label smoothing); that of corrected ones is 0."""
 
 
 class MaskPoolSpec(Spec):
-    """The imperfect masks that a refiner learns to correct."""
+    """The pool of imperfect masks that a refiner learns to correct."""
 
     faulty: Fraction = 0.3
-    """Share of true masks with made-up faults; the others are the network's own output."""
+    """Share of true masks with synthetic errors; the others are the network's own output."""
     final: Fraction = 0.45
     """Share of the network's own output that comes from its final weights; the rest comes from
     snapshots of its training, each equally often."""
@@ -70,19 +70,20 @@ class RefinementSpec(Spec):
     """Weight of the Dice loss beside the refiner's cross-entropy, which weighs 1; not for
     `joint`, which takes the weights of `training`."""
     adversarial_weight: NonNegativeFloat = 0.05
-    """Weight of the critic's opinion in the loss; at 0 no critic is built."""
+    """Weight of the adversarial loss; at 0 no critic is built."""
     feature_matching: NonNegativeFloat = 0.5
-    """Weight, within the critic's opinion, of the distance between its feature maps of true and
-    corrected masks."""
+    """Weight, within the adversarial loss, of the distance between the critic's feature maps of
+    true and corrected masks (feature matching)."""
     start: Fraction = 0.2
-    """Share of the steps before the critic's opinion counts; it learns from the first step."""
+    """Share of the steps before the adversarial loss counts; the critic learns from the first
+    step."""
     ramp: Fraction = 0.2
-    """Share of the steps over which the weight of its opinion then rises."""
+    """Share of the steps over which the weight of the adversarial loss then rises."""
     critic: CriticSpec = CriticSpec()
     bank: MaskPoolSpec = MaskPoolSpec()
 
     @model_validator(mode="after")
-    def _consistent(self) -> RefinementSpec:
+    def _check_consistency(self) -> RefinementSpec:
         if self.kind == "joint" and not self.has_critic:
             raise ValueError(
                 "kind 'joint' needs an adversarial_weight above 0; without a critic it is plain "

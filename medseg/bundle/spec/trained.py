@@ -1,4 +1,4 @@
-"""What a training found out that inference needs: ``models/trained.json``.
+"""What a training run found that inference needs: ``models/trained.json``.
 
 ``bundle.json`` says what was asked for; this says what came of it. Like the bundle it is data, and
 is checked as strictly: a trained bundle may come from a stranger.
@@ -6,6 +6,7 @@ is checked as strictly: a trained bundle may come from a stranger.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -17,7 +18,7 @@ Knots = Annotated[tuple[Fraction, ...], Field(min_length=2, max_length=1000)]
 
 
 class CalibrationSpec(Spec):
-    """From a raw score of agreement to the Dice that such a score meant on held-back cases."""
+    """From a raw score of agreement to the Dice that such a score meant on held-out cases."""
 
     scores: Knots
     """Raw scores, rising."""
@@ -26,39 +27,39 @@ class CalibrationSpec(Spec):
     margin: Annotated[float, Field(ge=-1, le=50)]
     """How far below the expected Dice the bound lies, in units of the scale `1.02 − expected`."""
     cases: Annotated[int, Field(ge=1)]
-    """Held-back results that this was learned from."""
+    """Held-out results that this was learned from."""
 
     @model_validator(mode="after")
-    def _monotone(self) -> CalibrationSpec:
+    def _check_monotony(self) -> CalibrationSpec:
         if len(self.scores) != len(self.dice):
             raise ValueError("scores and dice need the same number of knots")
-        rising = all(a < b for a, b in zip(self.scores, self.scores[1:], strict=False))
-        falling = any(a > b for a, b in zip(self.dice, self.dice[1:], strict=False))
-        if not rising or falling:
+        scores_rise = all(before < after for before, after in pairwise(self.scores))
+        dice_falls = any(before > after for before, after in pairwise(self.dice))
+        if not scores_rise or dice_falls:
             raise ValueError("scores must rise from knot to knot, and dice never fall")
         return self
 
 
 class QualityFinding(Spec):
-    """How the Dice of a result is estimated where nobody knows the truth."""
+    """How the Dice of a result is estimated where there is no reference."""
 
     case: CalibrationSpec
     """For the mean over a case's labels."""
     labels: dict[ShortText, CalibrationSpec] = Field(default={})
-    """For single labels, by name; labels with too few held-back results are left out."""
+    """For single labels, by name; labels with too few held-out results are left out."""
     coverage: Fraction
-    """Share of held-back clean cases whose true Dice is at or above the bound."""
+    """Share of held-out clean cases whose true Dice is at or above the bound."""
     review_below: Fraction
     """Results with a lower expected Dice should be looked at first."""
     review_share: Fraction
-    """Share of clean held-back cases that this flags."""
+    """Share of clean held-out cases that this flags."""
     temperature: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     """What logits are divided by before they become the probabilities of a raw score. It changes
     no label."""
 
 
 class RefinementFinding(Spec):
-    """What validation said of the refiner, paired over held-back cases."""
+    """What validation said of the refiner, paired over held-out cases."""
 
     applied: bool
     """Whether the refined mask replaces the coarse one."""
@@ -67,46 +68,46 @@ class RefinementFinding(Spec):
     interval: tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(ge=-1, le=1)]]
     """95 % bootstrap interval of the gain over cases."""
     cases: Annotated[int, Field(ge=0)]
-    """Held-back cases; with none, nothing is known and the coarse mask stays."""
+    """Held-out cases; with none, nothing is known and the coarse mask stays."""
 
 
 class KeepLargestDecision(Spec):
-    """Whether of one label only the largest connected piece is kept, and why."""
+    """Whether of one label only the largest connected component is kept, and why."""
 
     kept: bool
-    """Whether results keep the largest piece alone."""
+    """Whether results keep the largest component alone."""
     dice_before: Fraction
-    """Mean Dice over held-back cases with every piece."""
+    """Mean Dice over held-out cases with all components."""
     dice_after: Fraction
-    """Mean Dice over the same cases with the largest piece alone."""
+    """Mean Dice over the same cases with the largest component alone."""
     cases: Annotated[int, Field(ge=1)]
-    """Held-back cases with the label in either mask."""
+    """Held-out cases with the label in either mask."""
     better: Annotated[int, Field(ge=0)]
-    """Cases whose Dice is higher with the largest piece alone."""
+    """Cases whose Dice is higher with the largest component alone."""
     worse: Annotated[int, Field(ge=0)]
     """Cases whose Dice is lower with it."""
 
 
 class KeepLargestFinding(Spec):
-    """Of which labels results keep the largest piece alone, as held-back cases decided."""
+    """Of which labels results keep the largest component alone, as held-out cases decided."""
 
     labels: dict[ShortText, KeepLargestDecision] = Field(default={})
-    """By name; labels that no held-back case holds are left out and keep every piece."""
+    """By name; labels that no held-out case holds are left out and keep all components."""
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Names of the labels of which only the largest piece is kept."""
+        """Names of the labels of which only the largest component is kept."""
         return tuple(name for name, decision in self.labels.items() if decision.kept)
 
 
 class TrainedSpec(Spec):
-    """What came of a training."""
+    """What a training run found."""
 
     members: Annotated[tuple[MemberFile, ...], Field(min_length=1, max_length=100)] = ("model.pt",)
     """Weight files beside this one, of the bundle's network; their scores are averaged."""
     refinement: RefinementFinding | None = None
     """Absent where no refiner was trained; else its weights are in `refiner.pt`."""
     quality: QualityFinding | None = None
-    """Absent where no cases were held back to calibrate on."""
+    """Absent where no cases were held out to calibrate on."""
     keep_largest: KeepLargestFinding | None = None
-    """Absent where `inference.keep_largest` names the labels, or no cases were held back."""
+    """Absent where `inference.keep_largest` names the labels, or no cases were held out."""

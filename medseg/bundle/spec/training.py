@@ -182,18 +182,19 @@ class InferenceSpec(Spec):
     slow."""
     keep_largest: tuple[ShortText, ...] | None = None
     """Names of the labels of which only the largest connected component is kept; `null` lets the
-    held-back cases of the training decide, label by label. With `regions` every piece is kept."""
+    held-out cases of the training run decide, label by label. With `regions` all components are
+    kept."""
 
 
 class QualitySpec(Spec):
-    """How the Dice of results is estimated where nobody knows the truth."""
+    """How the Dice of results is estimated where there is no reference."""
 
     coverage: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
     """Share of scans whose true Dice shall be at or above the stated bound."""
     review_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     """Share of good scans that people can look at again; sets what is flagged for review."""
     corrupted_copies: Annotated[NonNegativeInt, Field(le=10_000)] = 60
-    """Corrupted copies of held-back scans to calibrate on, besides the scans themselves."""
+    """Corrupted copies of held-out scans to calibrate on, besides the scans themselves."""
 
 
 class TrackingSpec(Spec):

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec, MonaiNetworkSpec
+from medseg.bundle.spec import DEFAULT_LOSS, BundleSpec, NamedNetworkSpec
 from medseg.interop.monai_bundle.parts import Config, Parts
 from medseg.preprocessing.transforms import IMAGE
 
@@ -96,7 +96,7 @@ def _packages(spec: BundleSpec) -> list[str]:
     """Name what the configs need besides MONAI, torch and numpy."""
     reader = "pillow" if spec.preprocessing.input == "picture" else "nibabel"
     components = ["scikit-image"] if spec.inference.keep_largest else []
-    transformers = ["einops"] if isinstance(spec.network, MonaiNetworkSpec) else []
+    transformers = ["einops"] if isinstance(spec.network, NamedNetworkSpec) else []
     return [reader, "pytorch-ignite", *components, *transformers]
 
 

@@ -16,7 +16,7 @@ from medseg.errors import BundleError
         ({"refinement": {"kind": "joint", "adversarial_weight": 0}}, "refinement", "joint"),
         ({"refinement": {"critic": {"layers": 3}}}, "refinement.critic.layers", "24 voxels"),
         ({"refinement": {"steps": 0}}, "refinement.steps", "greater"),
-        ({"refinement": {"discriminator": {}}}, "refinement.discriminator", "no field"),
+        ({"refinement": {"discriminator": {}}}, "refinement.discriminator", "not a known field"),
     ],
 )
 def test_faults_of_the_section_are_named(sections: Any, where: str, what: str) -> None:

@@ -90,7 +90,7 @@ def test_two_labels_may_be_one_region_that_says_which_it_paints() -> None:
         (
             [region("whole", "edema", "core", "enhancing", paints="liver"), *NESTED["regions"][1:]],
             "regions.0.paints",
-            "no label of whole",
+            "not a label of whole",
         ),
         # The smaller one first: the larger is painted over it.
         (

@@ -85,7 +85,7 @@ def test_labels_get_their_defaults_and_stand_in_order() -> None:
     ("label", "fault"),
     [
         ({"value": 9}, "9 is the value of the label a"),
-        ({"value": 1, "colour": [9, 9, 9]}, "the grey of 9 is the colour of a label"),
+        ({"value": 1, "colour": [9, 9, 9]}, "the grey of 9 is the colour of the label"),
     ],
 )
 def test_what_is_ignored_is_no_label(label: dict[str, Any], fault: str) -> None:

@@ -1,6 +1,6 @@
 """The reference of ``bundle.json`` for people, written from the fields' own sentences.
 
-``python -m medseg.bundle.reference`` prints it.
+``python docs/generate/bundle_reference.py > docs/reference/bundle.md`` writes it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _HEAD = """\
 # bundle.json
 
 Every field of a bundle, its default and what it takes. A bundle is data: nothing in it is run.
-Unknown fields are faults, so a slip of the pen is found at once: `medseg check BUNDLE` names every
+Unknown fields are faults, so a typing error is found at once: `medseg check BUNDLE` names every
 fault with its place. Change a field for one call by `--set section.field=value`. Editors complete
 fields by the schema [medseg-bundle-1.json](medseg-bundle-1.json) (`"$schema"`).
 
-Written from the fields themselves by `python -m medseg.bundle.reference`.
+Written from the fields themselves by `docs/generate/bundle_reference.py`.
 """
 
 _SECTIONS = {
@@ -36,7 +36,7 @@ _SECTIONS = {
     "Window": '`preprocessing.intensity`: `"kind": "window"`',
     "MinMax": '`preprocessing.intensity`: `"kind": "minmax"`',
     "UNetSpec": '`network`: `"kind": "unet"`',
-    "MonaiNetworkSpec": "`network`: one of MONAI's",
+    "NamedNetworkSpec": "`network`: one by name",
     "TrainingSpec": "`training`",
     "AugmentationSpec": "`training.augmentation`",
     "RefinementSpec": "`refinement`",
