@@ -40,38 +40,42 @@ if TYPE_CHECKING:
     from medseg.volume import Volume
 
 _HOMES = {
-    "medseg.inference.segmentation": ("Segmentation",),
-    "medseg.inference.segmenter": ("Segmenter",),
-    "medseg.bundle.bundle": ("Bundle", "load_bundle"),
-    "medseg.io.adapters": ("as_volume",),
-    "medseg.commands.check": ("check",),
-    "medseg.evaluation.results": ("Evaluation",),
-    "medseg.evaluation.mask_review": ("MaskReview",),
-    "medseg.commands.evaluate": ("evaluate",),
-    "medseg.commands.review": ("review",),
-    "medseg.commands.export": ("Export", "export"),
-    "medseg.commands.plan": ("Plan", "plan"),
-    "medseg.commands.segment": ("Batch", "segment"),
-    "medseg.commands.train": ("train",),
-    "medseg.errors": (
-        "BundleError",
-        "CheckpointError",
-        "DatasetError",
-        "GeometryError",
-        "MedsegError",
-        "MissingExtraError",
-        "OutputError",
-        "ScanError",
-        "TrainingError",
-    ),
-    "medseg.labels": ("Label", "LabelSet"),
-    "medseg.quality.estimates": ("MaskQuality", "Quality"),
-    "medseg.volume": ("Volume",),
+    "Batch": "medseg.commands.segment",
+    "Bundle": "medseg.bundle.bundle",
+    "BundleError": "medseg.errors",
+    "CheckpointError": "medseg.errors",
+    "DatasetError": "medseg.errors",
+    "Evaluation": "medseg.evaluation.results",
+    "Export": "medseg.commands.export",
+    "GeometryError": "medseg.errors",
+    "Label": "medseg.labels",
+    "LabelSet": "medseg.labels",
+    "MaskQuality": "medseg.quality.estimates",
+    "MaskReview": "medseg.evaluation.mask_review",
+    "MedsegError": "medseg.errors",
+    "MissingExtraError": "medseg.errors",
+    "OutputError": "medseg.errors",
+    "Plan": "medseg.commands.plan",
+    "Quality": "medseg.quality.estimates",
+    "ScanError": "medseg.errors",
+    "Segmentation": "medseg.inference.segmentation",
+    "Segmenter": "medseg.inference.segmenter",
+    "TrainingError": "medseg.errors",
+    "Volume": "medseg.volume",
+    "as_volume": "medseg.io.adapters",
+    "check": "medseg.commands.check",
+    "evaluate": "medseg.commands.evaluate",
+    "export": "medseg.commands.export",
+    "load_bundle": "medseg.bundle.bundle",
+    "plan": "medseg.commands.plan",
+    "review": "medseg.commands.review",
+    "segment": "medseg.commands.segment",
+    "train": "medseg.commands.train",
 }
-_FORMER = {"evaluate_without_references": "medseg.commands.review"}
-"""Names of 0.1.0 that warn when called, for one release."""
+"""Public name → the module that it is loaded from."""
 
-_HOME_OF = _FORMER | {name: home for home, names in _HOMES.items() for name in names}
+_FORMER_HOMES = {"evaluate_without_references": "medseg.commands.review"}
+"""Names of 0.1.0 that warn when they are used, for one release."""
 
 __all__ = [
     "Batch",
@@ -112,9 +116,10 @@ former_modules.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        return getattr(importlib.import_module(_HOME_OF[name]), name)
-    raise AttributeError(f"module 'medseg' has no attribute '{name}'")
+    home = _HOMES.get(name) or _FORMER_HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'medseg' has no attribute '{name}'")
+    return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

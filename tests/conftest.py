@@ -36,7 +36,7 @@ def untrained_bundle(tmp_path: Path) -> Callable[..., Path]:
         import torch
 
         from medseg.bundle.bundle import parse_spec, write_bundle
-        from medseg.networks.unet import build_network
+        from medseg.networks.building import build_network
         from medseg.training.run_folder import RunFolder
 
         content: dict[str, Any] = {

@@ -21,7 +21,7 @@ from medseg.bundle.bundle import parse_spec, write_bundle
 from medseg.events import RunDone, RunStarted
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
-from medseg.networks.unet import build_network
+from medseg.networks.building import build_network
 from medseg.tracking.tracker import MlflowTracker
 
 MODEL_CODE = Path(medseg.__file__).with_name("pyfunc.py")

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from medseg.bundle.bundle import build_schema, load_bundle
-from medseg.networks.unet import try_network
+from medseg.networks.building import try_network
 
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 SHIPPED = sorted(BUNDLES.glob("*/*.json"))

@@ -19,6 +19,7 @@ from medseg.cli.export import export
 from medseg.cli.label import label
 from medseg.cli.output import INTERRUPTED, INVALID, print_error, print_interruption
 from medseg.cli.plan import plan
+from medseg.cli.plugins import plugins
 from medseg.cli.review import review
 from medseg.cli.schema import schema
 from medseg.cli.segment import segment
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_COMMANDS = (plan, train, segment, evaluate, review, label, export, check, demo, schema)
+_COMMANDS = (plan, train, segment, evaluate, review, label, export, check, demo, plugins, schema)
 for _command in _COMMANDS:
     app.command()(_command)
 

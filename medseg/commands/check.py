@@ -12,7 +12,7 @@ from medseg.datasets.integrity import check_cases, describe_absent_labels
 from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
-from medseg.networks.unet import try_network
+from medseg.networks.building import try_network
 from medseg.training.losses import check_loss
 
 
@@ -53,15 +53,11 @@ def check(
         DatasetError: If the layout of the data folder is unknown.
 
     Example:
-        >>> import json, tempfile
-        >>> from pathlib import Path
         >>> import medseg
-        >>> file = Path(tempfile.mkdtemp()) / "bundle.json"
-        >>> _ = file.write_text(json.dumps({"name": "liver", "labels": []}))
-        >>> for fault in medseg.check(file).faults:
-        ...     print(fault.where)
-        labels
-        channels
+        >>> from medseg.testing import write_example_bundle
+        >>> report = medseg.check(write_example_bundle(), overrides=["training.steps=0"])
+        >>> [fault.where for fault in report.faults]
+        ['training.steps']
     """
     try:
         loaded = load_bundle(bundle, overrides)

@@ -34,10 +34,11 @@ from medseg.inference.backends.exported import OPENVINO, write_agreement
 from medseg.inference.segmenter import Segmenter
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
 from medseg.interop.onnx import require_onnx, write_onnx
+from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
+from medseg.networks.levels import FinestLevel
 from medseg.networks.loading import get_output_layout, load_network
 from medseg.networks.refiner import define_refined_network
-from medseg.networks.unet import FinestLevel, define_network
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 

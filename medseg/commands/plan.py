@@ -18,8 +18,8 @@ from medseg.bundle.spec import SCHEMA_ID, BundleSpec
 from medseg.datasets.layouts import LISTING
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Listener, Notice, notify
+from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
-from medseg.networks.unet import try_network
 from medseg.planning import (
     Constraints,
     DatasetDescription,

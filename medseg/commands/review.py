@@ -60,6 +60,18 @@ def review(
         CheckpointError: If it has no weights.
         DatasetError: If no mask belongs to a scan.
         OutputError: If the table cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import medseg
+        >>> from medseg.testing import write_dataset, write_example_bundle
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = write_dataset(folder, 2, shape=(24, 20, 16), spacing=9.0)
+        >>> bundle = write_example_bundle(trained=True)
+        >>> review = medseg.review(data / "labelsTr", data / "imagesTr", bundle, device="cpu")
+        >>> sorted(mask.case for mask in review.cases)
+        ['phantom_000', 'phantom_001']
     """
     segmenter = Segmenter(bundle, device)
     found = find_scans(Path(scans), len(segmenter.spec.channels))

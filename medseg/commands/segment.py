@@ -13,9 +13,9 @@ from medseg.datasets.names import make_printable
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
-from medseg.inference.ledger import Entry, Ledger, open_ledger, review_order
+from medseg.inference.ledger import Entry, Ledger, get_review_order, open_ledger
 from medseg.inference.pipeline import run_pipeline
-from medseg.inference.report import PREVIEWS, VOLUMES, volumes_csv, write_report
+from medseg.inference.report import PREVIEWS, VOLUMES, format_volumes_csv, write_report
 from medseg.inference.result_files import ERROR_MAPS, choose_formats, refuse_overwriting
 from medseg.inference.segmenter import Segmenter
 
@@ -53,7 +53,7 @@ class Batch:
     def to_review(self) -> tuple[Entry, ...]:
         """The results that someone should look at first, worst first."""
         flagged = [entry for entry in self.results if entry.needs_review]
-        return tuple(sorted(flagged, key=review_order))
+        return tuple(sorted(flagged, key=get_review_order))
 
     @property
     def failed(self) -> tuple[Entry, ...]:
@@ -117,6 +117,18 @@ def segment(
         OutputError: If ``out`` cannot be written, holds the scans, or another process is
             segmenting into it.
         Exception: The first bug that a scan met, once all others are done.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import medseg
+        >>> from medseg.testing import write_dataset, write_example_bundle
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = write_dataset(folder / "data", 2, shape=(24, 20, 16), spacing=9.0)
+        >>> bundle = write_example_bundle(trained=True)
+        >>> batch = medseg.segment(bundle, data / "imagesTr", folder / "results", device="cpu")
+        >>> [(entry.scan, entry.state) for entry in batch.results]
+        [('phantom_000', 'done'), ('phantom_001', 'done')]
     """
     scans, out = Path(scans), Path(out)
     trained = load_bundle(bundle)
@@ -216,6 +228,6 @@ def _describe_errors(found: ScanList, of_scans: Mapping[str, str]) -> dict[str, 
 def _write_summaries(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
     """Write what stands above single scans, of all that the ledger knows."""
     entries = ledger.entries.values()
-    write_atomically(ledger.folder / VOLUMES, volumes_csv(entries, spec.label_set))
+    write_atomically(ledger.folder / VOLUMES, format_volumes_csv(entries, spec.label_set))
     if report:
         write_report(ledger.folder, entries, f"{spec.name} {spec.version}", spec.label_set)

@@ -14,9 +14,9 @@ from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.dataset import Folds, find_folds
 from medseg.errors import recordable_text
 from medseg.events import FineTuningStarted, Listener, Notice, RunFailed, notify
+from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import try_network
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import assemble_folds, train_folds
 from medseg.training.distributed import ProcessGroup, join_process_group, select_local_device

@@ -10,8 +10,8 @@ from torch import nn
 from medseg.bundle.bundle import REFINER_FILE, Bundle
 from medseg.bundle.weights import load_weights
 from medseg.errors import CheckpointError
+from medseg.networks.building import build_network
 from medseg.networks.refiner import build_refined, load_refined, select_coarse_weights
-from medseg.networks.unet import build_network
 
 
 @dataclass(frozen=True, slots=True)

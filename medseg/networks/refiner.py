@@ -18,11 +18,9 @@ from torch import nn
 
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.errors import CheckpointError
-from medseg.networks.unet import (
-    NetworkDefinition,
-    build_network,
-    define_network,
-)
+from medseg.networks.building import build_network
+from medseg.networks.definition import define_network
+from medseg.networks.unet import NetworkDefinition
 
 Weights = Mapping[str, torch.Tensor]
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import MedsegError
+from medseg.networks.building import build_network
 from medseg.networks.critic import Critic
 from medseg.networks.devices import choose_precision
 from medseg.networks.gradient_check import find_unsound_layers
 from medseg.networks.refiner import build_refiner
-from medseg.networks.unet import build_network
 
 _CHOSEN: dict[tuple[str, ...], TrainingPrecisions] = {}
 

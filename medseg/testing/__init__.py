@@ -1,8 +1,8 @@
 """Made-up data for demos and tests, and contract test suites for those who extend medseg.
 
-``make_phantom`` and ``write_dataset`` need nothing but medseg. The contract suites are classes
-that a package subclasses in its own tests; each lies in a module of its own, and importing that
-module imports pytest.
+``make_phantom``, ``write_dataset`` and ``write_example_bundle`` need nothing but medseg. The
+contract suites are classes that a package subclasses in its own tests; each lies in a module of its
+own, and importing that module imports pytest.
 
 * ``medseg.testing.dataset_layouts``: the contract of a layout of data sets.
 * ``medseg.testing.image_formats``: the contract of an image format.
@@ -11,6 +11,7 @@ module imports pytest.
 * ``medseg.testing.losses``: the contract of a loss.
 """
 
+from medseg.testing.bundles import write_example_bundle
 from medseg.testing.phantoms import KIDNEY, LIVER, make_phantom, write_dataset
 
-__all__ = ["KIDNEY", "LIVER", "make_phantom", "write_dataset"]
+__all__ = ["KIDNEY", "LIVER", "make_phantom", "write_dataset", "write_example_bundle"]

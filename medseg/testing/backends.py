@@ -24,8 +24,9 @@ from medseg.bundle.weights import save_tensors
 from medseg.errors import CheckpointError
 from medseg.inference.backends import Backend, Member
 from medseg.inference.backends.loading import check_backend
+from medseg.networks.building import build_network
+from medseg.networks.levels import list_levels
 from medseg.networks.loading import load_network
-from medseg.networks.unet import build_network, list_levels
 
 _SPEC: dict[str, Any] = {
     "name": "made_up",

@@ -18,8 +18,8 @@ from medseg.bundle.bundle import Bundle, list_differences
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError
+from medseg.networks.building import build_network
 from medseg.networks.refiner import select_coarse_weights
-from medseg.networks.unet import build_network
 from medseg.training.lineage import (
     Sources,
     any_known,

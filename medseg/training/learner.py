@@ -17,9 +17,10 @@ from medseg.bundle.spec import BundleSpec, TrainingSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import CheckpointError
 from medseg.events import Listener
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_training_inferer
+from medseg.networks.levels import SupervisedNetwork
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights

@@ -13,7 +13,7 @@ from medseg.datasets.cache import CachedCase
 from medseg.events import ScheduleShortened, ValidationDone, notify
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import summarise
-from medseg.networks.unet import select_inference_weights
+from medseg.networks.building import select_inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Callbacks, Learner

@@ -18,9 +18,10 @@ import torch
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, Fault
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_training_inferer
+from medseg.networks.levels import SupervisedNetwork
 from medseg.networks.training_precision import choose_training_precisions
-from medseg.networks.unet import SupervisedNetwork, build_network
 from medseg.quality.calibration import MIN_CLEAN_RESULTS
 from medseg.training.learner import Callbacks, Learner, build_optimizer
 from medseg.training.losses import build_loss

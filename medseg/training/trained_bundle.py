@@ -11,8 +11,8 @@ from medseg.bundle.bundle import Bundle, write_trained
 from medseg.bundle.spec import BundleSpec, TrainedSpec
 from medseg.events import HeldOutDecision, Listener, RunDone, notify
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
+from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
-from medseg.networks.unet import define_network
 from medseg.quality.calibration import calibrate
 from medseg.training.keep_largest import explain
 from medseg.training.model_card import model_card

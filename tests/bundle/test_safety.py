@@ -38,7 +38,8 @@ from medseg.bundle.bundle import load_bundle, parse_spec, write_bundle
 from medseg.bundle.weights import load_weights
 from medseg.interop.monai_bundle import make_inert, write_monai_bundle
 from medseg.networks import unet
-from medseg.networks.unet import build_network, define_network, try_network
+from medseg.networks.building import build_network, try_network
+from medseg.networks.definition import define_network
 from medseg.testing import make_phantom, write_dataset
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import TrainingRun, begin_run

@@ -24,6 +24,7 @@ COMMANDS = [
     "export",
     "check",
     "demo",
+    "plugins",
     "schema",
 ]
 
@@ -112,7 +113,7 @@ def test_a_wrong_bundle_is_exit_code_2_with_every_fault_and_no_traceback(
     assert call(monkeypatch, "train", bundle) == 2
     error = capsys.readouterr().err
     assert error.startswith("medseg: ")
-    assert "training.lr: is no field" in error
+    assert "training.lr: is not a known field" in error
     assert "training.steps" in error
     assert "Traceback" not in error
 

@@ -14,7 +14,7 @@ from support.scores import CPU, logits
 
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.confidence import ConfidenceSums
-from medseg.inference.region_confidence import confidence_for, totals_of_channels
+from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
@@ -32,7 +32,7 @@ def gathered(
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = confidence_for(LABELS, shape, OutputLayout(3), given, temperatures)
+    confidence = make_confidence(LABELS, shape, OutputLayout(3), given, temperatures)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
             confidence.add_before(corner[2], sums)
@@ -93,6 +93,6 @@ def test_what_is_not_there_has_no_score() -> None:
 
 
 def test_voxels_of_labels_become_those_of_regions() -> None:
-    assert totals_of_channels(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [7, 6, 4]
+    assert sum_by_channel(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [7, 6, 4]
     plain = np.array([9.0, 1, 2])
-    assert totals_of_channels(plain, made_spec().label_set).tolist() == plain.tolist()
+    assert sum_by_channel(plain, made_spec().label_set).tolist() == plain.tolist()

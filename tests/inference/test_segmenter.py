@@ -30,8 +30,8 @@ from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
 from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
 from medseg.io import read_image, read_labels
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
-from medseg.networks.unet import build_network
 from medseg.preprocessing.transforms import IMAGE, Preprocessing
 from medseg.testing import make_phantom
 from medseg.training.run_folder import RunFolder
@@ -414,7 +414,7 @@ def test_rounding_is_told_from_faults(untrained_bundle: Callable[..., Path]) -> 
     member = torch_member(network_of(untrained_bundle()), torch.bfloat16)
     predict = Ensemble([member], 3)
     windows = torch.randn(1, 1, 16, 16, 16)
-    assert 0 < predict.rounding_error(windows) < 0.1
+    assert 0 < predict.measure_rounding_error(windows) < 0.1
 
 
 MEMORY = """

@@ -13,14 +13,9 @@ from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, MissingExtraError
-from medseg.networks.unet import (
-    SupervisedNetwork,
-    build_network,
-    define_network,
-    list_levels,
-    select_inference_weights,
-    try_network,
-)
+from medseg.networks.building import build_network, select_inference_weights, try_network
+from medseg.networks.definition import define_network
+from medseg.networks.levels import SupervisedNetwork, list_levels
 from medseg.training.run_folder import RunFolder
 
 

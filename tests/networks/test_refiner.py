@@ -16,6 +16,7 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
 from medseg.io import read_image
+from medseg.networks.building import build_network
 from medseg.networks.critic import Critic
 from medseg.networks.loading import get_output_layout
 from medseg.networks.refiner import (
@@ -26,7 +27,6 @@ from medseg.networks.refiner import (
     merge_weights,
     select_coarse_weights,
 )
-from medseg.networks.unet import build_network
 
 FLAT: dict[str, Any] = {"network": {"dims": 2}, "training": {"patch": [32, 24]}}
 DIMS = {3: {}, 2: FLAT}

@@ -13,7 +13,7 @@ from support.nnunet_plans import CT, DATASET, a_plan, architecture, changed, con
 
 from medseg.bundle.bundle import parse_spec
 from medseg.errors import DatasetError
-from medseg.networks.unet import build_network
+from medseg.networks.building import build_network
 from medseg.planning import (
     Constraints,
 )

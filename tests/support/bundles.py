@@ -15,6 +15,8 @@ from monai.bundle import ConfigParser
 from medseg.bundle.bundle import parse_spec, write_bundle, write_trained
 from medseg.bundle.spec import BundleSpec, RefinementFinding, TrainedSpec
 from medseg.interop.monai_bundle import Parts, write_monai_bundle
+from medseg.networks.building import build_network, select_inference_weights
+from medseg.networks.definition import define_network
 from medseg.networks.inferers import SLICE_AXIS, get_window_arguments
 from medseg.networks.refiner import (
     build_refiner,
@@ -22,7 +24,6 @@ from medseg.networks.refiner import (
     get_trainable_part,
     merge_weights,
 )
-from medseg.networks.unet import build_network, define_network, select_inference_weights
 from medseg.training.run_folder import RunFolder
 
 SMALL: dict[str, Any] = {

@@ -13,7 +13,7 @@ from torch import nn
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
-from medseg.networks.unet import build_network
+from medseg.networks.building import build_network
 from medseg.training.fine_tuning import InitialWeights
 
 NETWORKS: list[dict[str, Any]] = [

@@ -242,7 +242,7 @@ def forward(repeats: int, threads: int) -> None:
     from medseg.bundle.bundle import parse_spec
     from medseg.inference.backends.openvino import OpenVinoMember, convert
     from medseg.inference.backends.pytorch import TorchMember
-    from medseg.networks.unet import build_network
+    from medseg.networks.building import build_network
 
     torch.set_num_threads(threads)
     print(f"{where(threads)}; openvino {version('openvino')}; median of {repeats}\n")
@@ -309,7 +309,7 @@ def large(work: Path, threads: int) -> None:
 def few_and_many(work: Path, threads: int) -> None:
     """Compare the peaks of 2 and of 104 classes, less what the sums of scores take by design."""
     from medseg.bundle.bundle import load_bundle
-    from medseg.inference.accumulator import bytes_held
+    from medseg.inference.accumulator import count_bytes_held
     from medseg.inference.windows import Windows
     from medseg.io import read_image
     from medseg.preprocessing.grid import compute_network_grid
@@ -322,7 +322,9 @@ def few_and_many(work: Path, threads: int) -> None:
         bundle = with_classes(work, classes)
         spec = load_bundle(bundle).spec
         shape = compute_network_grid(volume, spec.preprocessing).shape
-        sums = bytes_held(Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes) / 2**30
+        sums = (
+            count_bytes_held(Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes) / 2**30
+        )
         peak = measured("medseg-fp32", work, bundle, scan, threads)["peak"]
         peak_of[classes], beyond[classes] = peak, peak - sums
         print(f"| {classes} | {peak:.2f} | {sums:.2f} | {beyond[classes]:.2f} |")
@@ -336,7 +338,7 @@ def with_classes(work: Path, classes: int) -> Path:
     import torch
 
     from medseg.bundle.bundle import load_bundle, write_bundle
-    from medseg.networks.unet import build_network
+    from medseg.networks.building import build_network
     from medseg.training.run_folder import RunFolder
 
     content = json.loads(load_bundle(work / "small").spec.model_dump_json(by_alias=True))

@@ -81,9 +81,11 @@ def trace_outlines(mask: Mask) -> list[Points]:
     i, j = np.nonzero(mask)
     if not i.size:
         return []
-    corner = np.array([i.min(), j.min()])
-    box = mask[i.min() : i.max() + 1, j.min() : j.max() + 1]
+    i_low, i_high = i.min(), i.max() + 1
+    j_low, j_high = j.min(), j.max() + 1
+    box = mask[i_low:i_high, j_low:j_high]
     padded = np.pad(box, 1).astype(np.float64)
+    corner = np.array([i_low, j_low])
     outlines = []
     holes = []
     for loop in find_contours(padded, 0.5, fully_connected="low"):
@@ -162,9 +164,9 @@ def _find_crossings(edges: _Edges, shape: Shape) -> tuple[_Indices, _Indices]:
     i_size, j_size = shape
     # From the lower end up, so that a keyhole walked both ways crosses at equal places.
     edges = edges.point_up()
-    first = np.clip(np.ceil(edges.j), 0, j_size)
-    last = np.clip(np.ceil(edges.next_j), 0, j_size)
-    owners, lines = _expand_ranges(first.astype(np.int64), last.astype(np.int64))
+    first = np.ceil(edges.j).clip(0, j_size)
+    last = np.ceil(edges.next_j).clip(0, j_size)
+    owners, lines = _expand_ranges(first, last)
     i, j, next_i, next_j = edges.take(owners)
     # Multiplied before divided: that decides the last digit.
     rise = (lines - j) * (next_i - i) / (next_j - j)
@@ -173,7 +175,7 @@ def _find_crossings(edges: _Edges, shape: Shape) -> tuple[_Indices, _Indices]:
     return pixels.astype(np.int64), lines
 
 
-def _expand_ranges(first: _Indices, last: _Indices) -> tuple[_Indices, _Indices]:
+def _expand_ranges(first: _Numbers, last: _Numbers) -> tuple[_Indices, _Indices]:
     """Write out ranges of whole numbers.
 
     Args:
@@ -183,11 +185,12 @@ def _expand_ranges(first: _Indices, last: _Indices) -> tuple[_Indices, _Indices]
     Returns:
         For each number of each range, which range it is of, and the number.
     """
-    counts = last - first
+    counts = (last - first).astype(np.int64)
     owners = np.repeat(np.arange(len(counts)), counts)
     starts = np.cumsum(counts) - counts
     nth = np.arange(len(owners)) - starts[owners]
-    return owners, first[owners] + nth
+    numbers = first.astype(np.int64)[owners] + nth
+    return owners, numbers
 
 
 def _drop_straight_points(loop: Points) -> Points:
@@ -195,7 +198,9 @@ def _drop_straight_points(loop: Points) -> Points:
     i, j, next_i, next_j = _Edges.of_polygon(loop)
     i_step = next_i - i
     j_step = next_j - j
-    turns = np.roll(i_step, 1) * j_step - np.roll(j_step, 1) * i_step
+    last_i_step = np.roll(i_step, 1)
+    last_j_step = np.roll(j_step, 1)
+    turns = last_i_step * j_step - last_j_step * i_step
     corners: Points = loop[turns != 0]
     return corners
 
@@ -255,7 +260,8 @@ def _find_edge_above(polygon: Points, start: Points) -> tuple[float, int]:
     is_crossing = (edges.i <= start_i) != (edges.next_i <= start_i)
     indices = np.flatnonzero(is_crossing)
     i, j, next_i, next_j = edges.take(indices)
-    heights = j + (start_i - i) / (next_i - i) * (next_j - j)
+    shares = (start_i - i) / (next_i - i)
+    heights = j + shares * (next_j - j)
     is_above = heights < start_j
     if not is_above.any():
         return -np.inf, 0

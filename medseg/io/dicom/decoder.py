@@ -32,15 +32,19 @@ def main() -> None:
             for pixels, _ in decoder.iter_array(ds, indices=indices, raw=True):
                 _send(answer, pixels)
         except Exception as error:  # noqa: BLE001 (a border: the parent translates it)
-            answer.write(json.dumps({"error": type(error).__name__}).encode() + b"\n")
+            _send_line(answer, {"error": type(error).__name__})
             break
     answer.flush()
 
 
 def _send(answer: BinaryIO, pixels: Any) -> None:
-    head = {"shape": list(pixels.shape), "dtype": pixels.dtype.str}
-    answer.write(json.dumps(head).encode() + b"\n")
+    _send_line(answer, {"shape": list(pixels.shape), "dtype": pixels.dtype.str})
     answer.write(pixels.tobytes())
+
+
+def _send_line(answer: BinaryIO, content: dict[str, Any]) -> None:
+    line = json.dumps(content) + "\n"
+    answer.write(line.encode())
 
 
 def _redirect_output() -> BinaryIO:

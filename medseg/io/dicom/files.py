@@ -117,8 +117,8 @@ def inflate(path: Path, max_bytes: int, *, cut: bool = False) -> io.BytesIO:
         content = inflater.decompress(file.read(), max_bytes)
     if inflater.unconsumed_tail and not cut:
         raise ScanError(
-            f"the file is deflated and inflates to more than the {max_bytes:,} bytes its header "
-            "accounts for",
+            f"the deflated file inflates to more than {max_bytes:,} bytes, which is all that its "
+            "header accounts for",
             source=path,
         )
     meta.TransferSyntaxUID = ExplicitVRLittleEndian

@@ -115,6 +115,11 @@ class Frame:
         return step
 
     @property
+    def pixels(self) -> int:
+        """How many pixels it has."""
+        return self.rows * self.columns
+
+    @property
     def corners(self) -> tuple[tuple[int, int], ...]:
         """The ``(i, j)`` of its corner pixels."""
         last_i = self.columns - 1
@@ -145,12 +150,13 @@ def read_frames(path: Path, ds: DicomHeader) -> Iterator[Frame]:
     if groups is None:
         if count > 1:
             raise GeometryError(
-                f"the file holds {count} frames without a position in the patient for each"
+                f"the file has {count} frames, but no PerFrameFunctionalGroupsSequence that says "
+                "where they lie"
             )
         yield _build_frame(path, 0, 1, ds, [ds], _get_split_values(ds))
         return
     if len(groups) != count:
-        raise GeometryError(f"the file holds {count} frames, but positions for {len(groups)}")
+        raise GeometryError(f"the file has {count} frames, but positions for {len(groups)}")
     shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
     shared_items = list(_iterate_items(shared))
     for index, group in enumerate(groups):

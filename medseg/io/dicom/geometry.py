@@ -178,15 +178,15 @@ def are_parallel(
         return False
     if not np.allclose(first.spacing, second.spacing, rtol=1e-3):
         return False
-    difference = np.abs(first.orientation - second.orientation).max()
-    return bool(difference < direction_tolerance)
+    differences = np.abs(first.orientation - second.orientation)
+    return bool(differences.max() < direction_tolerance)
 
 
 def _drop_small_groups(groups: _Groups) -> _Groups:
     """Leave out groups of parallel slices that are stray slices rather than volumes."""
     largest = max(len(group) for group in groups)
-    enough = max(_FEWEST_SLICES, largest / 2)
-    return [group for group in groups if len(group) == largest or len(group) >= enough]
+    enough = min(largest, max(_FEWEST_SLICES, largest / 2))
+    return [group for group in groups if len(group) >= enough]
 
 
 def _group_parallel(frames: Frames) -> _Groups:
@@ -200,7 +200,7 @@ def _group_parallel(frames: Frames) -> _Groups:
             if len(groups) == _MAX_ORIENTATIONS:
                 raise GeometryError(
                     f"the series has more than {len(groups)} orientations or sizes of slices, so "
-                    "it is no stack",
+                    "they are not one volume",
                     source=frame.file,
                 )
             group = []

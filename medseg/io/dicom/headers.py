@@ -126,10 +126,11 @@ def read_scan_name(path: Path) -> str:
     """
     try:
         ds = read_elements(path, _SCAN_NAME_KEYWORDS)
-        values = [str(ds.get(keyword) or "").strip() for keyword in _SCAN_NAME_KEYWORDS]
+        values = [str(ds.get(keyword) or "") for keyword in _SCAN_NAME_KEYWORDS]
     except (*PYDICOM_ERRORS, ScanError):
         return ""
-    return "_".join(value for value in values if value)
+    stripped = [value.strip() for value in values]
+    return "_".join(filter(None, stripped))
 
 
 def _read_header_elements(path: Path) -> DicomHeader | None:
@@ -178,9 +179,7 @@ def _make_header(path: Path, ds: DicomHeader) -> Header:
     except ScanError as error:
         return replace(header, error=error)
     except PYDICOM_ERRORS as error:
-        invalid = ScanError(
-            "its header holds invalid values", source=path, detail=quote_error(error)
-        )
+        invalid = ScanError("the header has invalid values", source=path, detail=quote_error(error))
         return replace(header, error=invalid)
     return replace(header, frames=frames)
 
@@ -225,23 +224,23 @@ def _require_greyscale(ds: DicomHeader) -> None:
     samples = int(ds.get("SamplesPerPixel") or 1)
     if samples != 1 or photometric not in _GREYSCALE:
         raise ScanError(
-            "a colour image; only greyscale images (MONOCHROME1, MONOCHROME2) are segmented",
+            "colour images are not supported; MONOCHROME1 and MONOCHROME2 are",
             detail=f"PhotometricInterpretation: {photometric[:20] or 'none'}",
         )
     if ds.get("ModalityLUTSequence"):
         raise ScanError(
-            "its intensities are defined by a lookup table (ModalityLUTSequence), which is not "
-            "supported; a rescale slope and intercept are needed"
+            "intensities defined by a lookup table (ModalityLUTSequence) are not supported; a "
+            "rescale slope and intercept are needed"
         )
 
 
 def _require_pixels(ds: DicomHeader) -> None:
     if _MOSAIC_TYPES.intersection(get_image_type(ds)):
-        raise ScanError("a mosaic of many slices in one image; convert it with dcm2niix first")
+        raise ScanError("the image is a mosaic of many slices; convert it with dcm2niix first")
     bits = int(ds.get("BitsAllocated") or 0)
     if bits not in _BITS_PER_PIXEL:
         raise ScanError(f"{bits} bits per pixel are not supported; 8, 16, 32 or 64 are")
     rows = int(ds.get("Rows") or 0)
     columns = int(ds.get("Columns") or 0)
     if rows < 1 or columns < 1:
-        raise ScanError("it has no rows or columns; it is truncated or holds no image")
+        raise ScanError("the image has no rows or columns; the file is truncated or holds no image")

@@ -62,8 +62,8 @@ def refuse_truncated(frames: Frames) -> None:
             available *= EXPANSION
         if available < frame.file_bytes:
             raise ScanError(
-                f"truncated or wrong: the header promises {frame.file_bytes:,} bytes of pixels, "
-                f"the file has {available:,}",
+                f"the file is truncated or its header is wrong: {frame.file_bytes:,} bytes of "
+                f"pixels are declared, the file has {available:,}",
                 source=frame.file,
             )
 
@@ -138,7 +138,7 @@ def _decode(frames: Frames) -> Iterator[Pixels]:
     """Give the stored values of compressed frames, in order, from the decoding process."""
     if not frames:
         return
-    largest = max(frame.rows * frame.columns for frame in frames)
+    largest = max(frame.pixels for frame in frames)
     if largest > MAX_FRAME_PIXELS:
         raise ScanError(
             f"the header says {largest:,} pixels in one compressed frame; at most "
@@ -174,7 +174,7 @@ def _start_decoder(frames: Frames) -> Iterator[BinaryIO]:
 
 def _make_request(frames: Frames) -> dict[str, Any]:
     largest = max(frame.file_bytes for frame in frames)
-    pixels = sum(frame.rows * frame.columns for frame in frames)
+    pixels = sum(frame.pixels for frame in frames)
     files = []
     for file, group in groupby(frames, key=_get_file):
         indices = [frame.index for frame in group]
@@ -199,8 +199,8 @@ def _receive(answers: BinaryIO, frame: Frame) -> Pixels:
     shape = tuple(head["shape"])
     if shape != (frame.rows, frame.columns) or dtype.kind not in "iuf":
         raise ScanError(
-            f"the compressed image is not the {frame.columns}×{frame.rows} numbers that its "
-            "header promises",
+            f"the compressed image does not have the {frame.columns}×{frame.rows} pixels that its "
+            "header declares",
             source=frame.file,
         )
     size = math.prod(shape) * dtype.itemsize

@@ -176,7 +176,8 @@ def prepare_labels(
         raise OutputError(f"label maps hold integers from 0, the lowest is {lowest}")
     if highest > len(label_set):
         raise OutputError(
-            f"the label map holds the index {highest}, but only 1 to {len(label_set)} have a name"
+            f"the label map contains the index {highest}, but only 1 to {len(label_set)} have a "
+            "name"
         )
     labels = labels.astype(np.min_scalar_type(len(label_set)), copy=False)
     if isinstance(like.header, Slices) and like.header.planes:

@@ -107,17 +107,17 @@ def _read_rois(path: Path) -> list[_Roi]:
     try:
         ds = read_elements(path, _KEYWORDS)
         if str(ds.get("SOPClassUID") or "") != uids.RTStructureSetStorage:
-            raise ScanError("the file is no DICOM RT Structure Set (RTSTRUCT)")
+            raise ScanError("the file is not a DICOM RT Structure Set (RTSTRUCT)")
         if _LAST_KEYWORD not in ds:
             # It must be there and stands behind the contours; pydicom passes over a cut end.
             raise ScanError(f"the structure set is truncated; its {_LAST_KEYWORD} is missing")
         rois = _parse_rois(ds)
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            "a damaged structure set, or no DICOM", detail=quote_error(error)
+            "the structure set is damaged, or is not DICOM", detail=quote_error(error)
         ) from error
     if not rois:
-        raise ScanError("the structure set names no structures (ROIs)")
+        raise ScanError("the structure set contains no structures (ROIs)")
     return rois
 
 
@@ -153,7 +153,7 @@ def _parse_points(contour: Dataset) -> Points:
     coordinates = contour.get("ContourData") or []
     points = np.array(coordinates, np.float64).reshape(-1, 3)
     if not (np.abs(points) <= LARGEST_MM).all():
-        raise ValueError("contour points are no plausible numbers")
+        raise ValueError("contour points are not plausible numbers")
     return points
 
 
@@ -178,7 +178,8 @@ def _find_roi(rois: Sequence[_Roi], name: str) -> _Roi:
     if len(rois) > _MOST_NAMES_LISTED:
         existing.append("…")
     raise ScanError(
-        f"the structure set has {len(matches)} structures of the name asked for, one is needed",
+        f"the structure set has {len(matches)} structures of the requested name; exactly one is "
+        "needed",
         detail=f"asked for '{name}'; it has {', '.join(existing)}",
     )
 

@@ -149,13 +149,15 @@ def _read_header(path: Path) -> _Segmentation:
         frames = tuple(read_frames(path, ds))
         return _parse_header(ds, frames)
     except PYDICOM_ERRORS as error:
-        raise ScanError("a damaged segmentation, or no DICOM", detail=quote_error(error)) from error
+        raise ScanError(
+            "the segmentation is damaged, or is not DICOM", detail=quote_error(error)
+        ) from error
 
 
 def _require_segmentation(ds: FileDataset) -> None:
     sop_class = str(ds.get("SOPClassUID") or "")
     if sop_class not in (uids.SegmentationStorage, LABEL_MAP_CLASS):
-        raise ScanError("the file is no DICOM Segmentation (SEG) of voxels")
+        raise ScanError("the file is not a DICOM Segmentation (SEG) of voxels")
     kind = ds.get("SegmentationType")
     if kind not in _TYPES:
         raise ScanError(
@@ -218,7 +220,9 @@ def _parse_segment_numbers(ds: FileDataset, segments: Mapping[int, Dataset]) -> 
         numbers.append(int(items[0].ReferencedSegmentNumber))
     unknown = set(numbers) - set(segments)
     if unknown:
-        raise ScanError(f"frames of segment {min(unknown)}, which is not described")
+        raise ScanError(
+            f"there are frames of segment {min(unknown)}, which SegmentSequence does not describe"
+        )
     return tuple(numbers)
 
 
@@ -247,7 +251,7 @@ def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
         drawn += count
         outside += values.size - count
     if outside and not drawn:
-        raise GeometryError("all it shows lies outside the scan; give the scan it was drawn on")
+        raise GeometryError("all segments lie outside the scan; give the scan they were drawn on")
     return labels, outside
 
 
@@ -290,7 +294,7 @@ def _find_labelled(seg: _Segmentation, pixels: Labels) -> _Shown:
     unknown = np.setdiff1d(pixels, [*seg.names, *background])
     if unknown.size:
         value = int(unknown[0])
-        raise ScanError(f"the label map holds the value {value}, which no segment describes")
+        raise ScanError(f"the label map contains the value {value}, which no segment describes")
     is_background = np.isin(pixels, background)
     rows, columns = np.nonzero(~is_background)
     return rows, columns, pixels[rows, columns]

@@ -42,7 +42,8 @@ Kind = Literal["binary", "labelmap"]
 SERIES_NUMBER = 901
 """Behind the scanner's own series in a viewer's list."""
 
-_STAND_IN_ROOT = "2.25."
+_PLACEHOLDER_ROOT = "2.25."
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _EMPTY_KEYWORDS = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
@@ -95,15 +96,15 @@ def write_dicom_seg(
         facts.append("corrected")
     identity = hash_object(source, labels, "SEG", *facts)
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
-    stand_ins = _make_stand_ins(source, like)
+    placeholders = _make_placeholders(source, like)
     if not planes.any():
         # One empty frame for each segment says that nothing was found.
         planes = planes[:1]
-        stand_ins = stand_ins[:1]
+        placeholders = placeholders[:1]
     with attach_source(Path(like.source)):
         seg = _make_segmentation(
             planes,
-            stand_ins,
+            placeholders,
             [_describe_segment(label, algorithm, version, corrected) for label in label_set],
             kind,
             _make_identifiers(identity, algorithm, version, series_description),
@@ -122,7 +123,7 @@ def write_dicom_seg(
 
 def _make_segmentation(
     planes: Labels,
-    stand_ins: list[Dataset],
+    placeholders: list[Dataset],
     segments: list[Any],
     kind: Kind,
     identifiers: dict[str, Any],
@@ -131,7 +132,7 @@ def _make_segmentation(
 
     Args:
         planes: The label map, shape ``(slices, rows, columns)``.
-        stand_ins: A header per slice.
+        placeholders: A header per slice.
         segments: The description of each label.
         kind: As for ``write_dicom_seg``.
         identifiers: As ``_make_identifiers`` returns them.
@@ -146,7 +147,7 @@ def _make_segmentation(
         )
     try:
         return Segmentation(
-            source_images=stand_ins,
+            source_images=placeholders,
             pixel_array=planes,
             segmentation_type=SegmentationTypeValues(kind.upper()),
             segment_descriptions=segments,
@@ -210,28 +211,28 @@ def _describe_segment(label: Label, algorithm: str, version: str, corrected: boo
     )
 
 
-def _make_stand_ins(source: DicomSource, like: Volume) -> list[Dataset]:
+def _make_placeholders(source: DicomSource, like: Volume) -> list[Dataset]:
     """Return a plain single-frame header per slice, named by its ``k``.
 
     highdicom copies geometry from such headers; real ones lack elements it needs, differ in
     digits it compares, or spread a series over several multi-frame files.
     """
     common = _make_common_header(source, like)
-    stand_ins = []
+    placeholders = []
     for k, source_slice in enumerate(source.slices, start=1):
         ds = Dataset()
         ds.update(common)
-        ds.SOPInstanceUID = f"{_STAND_IN_ROOT}{k}"
+        ds.SOPInstanceUID = f"{_PLACEHOLDER_ROOT}{k}"
         ds.ImagePositionPatient = _format_numbers(source_slice.frame.position)
-        stand_ins.append(ds)
-    return stand_ins
+        placeholders.append(ds)
+    return placeholders
 
 
 def _make_common_header(source: DicomSource, like: Volume) -> Dataset:
     """Return what the headers of all slices say."""
     first = source.slices[0].frame
-    step = np.diag([-1.0, -1.0, 1.0]) @ like.affine[:3, 2]
-    gap = abs(float(step @ first.normal))
+    slice_step = _RAS_TO_LPS @ like.affine[:, 2]
+    gap = abs(float(slice_step[:3] @ first.normal))
     ds = Dataset()
     ds.update(source.compression)
     ds.SOPClassUID = CTImageStorage
@@ -263,7 +264,7 @@ def _format_number(number: float) -> str:
 
 
 def _refer_to_source(seg: Dataset, source: DicomSource) -> None:
-    """Let every reference to a stand-in be one to the slice it stands for."""
+    """Let every reference to a placeholder refer to the slice it stands for."""
     seg.SourceImageSequence = source.make_references()
     series = Dataset()
     series.SeriesInstanceUID = source.series
@@ -275,7 +276,7 @@ def _refer_to_source(seg: Dataset, source: DicomSource) -> None:
         for item in group.DerivationImageSequence[0].SourceImageSequence:
             items[id(item)] = item
     for item in items.values():
-        number = item.ReferencedSOPInstanceUID.removeprefix(_STAND_IN_ROOT)
+        number = item.ReferencedSOPInstanceUID.removeprefix(_PLACEHOLDER_ROOT)
         source_slice = source.slices[int(number) - 1]
         item.update(source_slice.make_reference())
 

@@ -72,7 +72,9 @@ def read_label_object(path: Path) -> LabelObject | None:
             ds, "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID"
         )
     except PYDICOM_ERRORS as error:
-        raise ScanError("damaged DICOM", source=path, detail=quote_error(error)) from error
+        raise ScanError(
+            "the DICOM file is damaged", source=path, detail=quote_error(error)
+        ) from error
     names = _read_names(path, sop_class)
     return LabelObject(path, names, series, instances, frames_of_reference)
 

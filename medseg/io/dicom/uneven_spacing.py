@@ -90,7 +90,8 @@ class UnevenGrid:
 
     def describe(self) -> str:
         """Say in words what was done, for a warning."""
-        spacing = np.linalg.norm(self.affine[:3, 2])
+        slice_step = self.affine[:3, 2]
+        spacing = np.linalg.norm(slice_step)
         return (
             f"the {len(self.slice_positions)} slices lie at uneven distances; they were "
             f"interpolated onto {self.planes} planes, {spacing:.2f} mm apart"

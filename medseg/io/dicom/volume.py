@@ -83,7 +83,9 @@ def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = Fal
         ScanError: If a file is damaged, or there is no image or more than one series.
         GeometryError: If the slices are no single, complete, even stack.
     """
-    source = files[0] if len(files) == 1 else files[0].parent
+    source = files[0]
+    if len(files) > 1:
+        source = source.parent
     with attach_source(source):
         return _read(_list_files(files), source, volume, resample_uneven)
 
@@ -147,7 +149,7 @@ def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], tuple[st
     reasons = tuple(f"{count} file(s) left out: {reason}" for reason, count in excluded.items())
     if not headers:
         said = "; ".join(reasons) or "no files"
-        raise ScanError(f"no DICOM image of a volume ({said})")
+        raise ScanError(f"there is no DICOM image of a volume ({said})")
     _require_one_series(headers)
     return headers[0].series, headers, reasons
 
@@ -192,8 +194,8 @@ def _find_stack(stacks: Sequence[Stack], volume: str) -> Stack:
     matches = [stack for stack in stacks if stack.volume_name == volume]
     if len(matches) != 1:
         raise ScanError(
-            f"the files hold {len(matches)} volumes of the name asked for, one is needed; "
-            "find_series lists those there are",
+            f"the files hold {len(matches)} volumes of the requested name; exactly "
+            "one is needed, and find_series lists those there are",
             detail=f"asked for '{volume}'",
         )
     return matches[0]
@@ -217,10 +219,10 @@ def _drop_copies(stack: Stack) -> tuple[list[Frame], tuple[str, ...]]:
     for group in groups:
         if len(group) > 1 and not _are_copies(group):
             raise GeometryError(
-                f"{len(stack.frames)} slices lie at {len(groups)} positions, and nothing in their "
-                "headers tells the volumes apart"
+                f"{len(stack.frames)} slices lie at {len(groups)} positions, and no element of "
+                "their headers tells the volumes apart"
             )
-    return frames, (f"{copies} exact copies of slices left out",)
+    return frames, (f"{copies} exact duplicates of slices left out",)
 
 
 def _are_copies(frames: Frames) -> bool:

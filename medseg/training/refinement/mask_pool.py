@@ -16,7 +16,7 @@ from torch import nn
 from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, BundleSpec, MaskPoolSpec
 from medseg.networks.devices import choose_precision
 from medseg.networks.inferers import build_training_inferer
-from medseg.networks.unet import list_levels
+from medseg.networks.levels import list_levels
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.augmentation import augment_intensities
 from medseg.training.patches import PatchBatches

@@ -21,7 +21,7 @@ from torch import nn
 
 from medseg.errors import TrainingError
 from medseg.networks.inferers import build_training_inferer
-from medseg.networks.unet import list_levels
+from medseg.networks.levels import list_levels
 from medseg.preprocessing.transforms import IMAGE, LABEL
 from medseg.training.refinement.critic_trainer import CriticTrainer
 from medseg.training.refinement.mask_pool import NETWORK_INPUT

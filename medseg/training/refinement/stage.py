@@ -21,6 +21,7 @@ from medseg.bundle.weights import Weights, load_weights
 from medseg.datasets.cache import CachedCase
 from medseg.errors import BundleError, CheckpointError, Fault
 from medseg.events import Listener, Notice, Progress, notify
+from medseg.networks.building import build_network
 from medseg.networks.refiner import (
     build_refined,
     define_refined_network,
@@ -28,7 +29,6 @@ from medseg.networks.refiner import (
     merge_weights,
     select_coarse_weights,
 )
-from medseg.networks.unet import build_network
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory

@@ -95,7 +95,7 @@ def test_any_rigid_stack_lies_where_its_headers_say(
 
 
 def test_an_incomplete_second_volume_is_refused(tmp_path):
-    with pytest.raises(GeometryError, match="nothing in their headers tells"):
+    with pytest.raises(GeometryError, match="no element of their headers tells"):
         read_image(made.save(tmp_path, two_echoes()[:-1]))
 
 

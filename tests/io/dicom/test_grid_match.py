@@ -46,7 +46,7 @@ def test_what_lies_outside_the_scan_is_counted(tmp_path):
     assert back.warnings == (f"{outside} labelled pixels lie outside the scan and were left out",)
     away = like.affine.copy()
     away[:3, 3] += like.affine[:3, 2] * 10
-    with pytest.raises(GeometryError, match="all it shows lies outside"):
+    with pytest.raises(GeometryError, match="all segments lie outside"):
         read_dicom_seg(path, type(like)(like.array, away))
 
 

@@ -95,14 +95,14 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
             continue
         assert length > len(whole) - 400  # all contours are there
         assert np.array_equal(back.array, labels)
-    with pytest.raises(ScanError, match="no DICOM RT Structure Set"):
+    with pytest.raises(ScanError, match="not a DICOM RT Structure Set"):
         read_rtstruct(like.header.files[0], like)
     path.write_bytes(whole)
 
     def spoil(ds):
         ds.ROIContourSequence[0].ContourSequence[0].ContourData = ["1", "2", "3", "4"]
 
-    with pytest.raises(ScanError, match="damaged structure set"):
+    with pytest.raises(ScanError, match="the structure set is damaged"):
         read_rtstruct(edited(path, spoil), like)
 
 

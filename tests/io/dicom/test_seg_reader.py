@@ -22,7 +22,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
         path.write_bytes(whole[:length])
         with pytest.raises(ScanError):
             read_dicom_seg(path, like)
-    with pytest.raises(ScanError, match="no DICOM Segmentation"):
+    with pytest.raises(ScanError, match="not a DICOM Segmentation"):
         read_dicom_seg(like.header.files[0], like)
 
 

@@ -53,7 +53,7 @@ def test_exact_copies_are_dropped_and_others_refused(tmp_path):
     copy.SOPInstanceUID = pydicom.uid.generate_uid()
     volume = read_image(made.save(tmp_path / "same", [*datasets, copy]))
     assert np.array_equal(volume.array[0], made.voxels())
-    assert volume.warnings == ("1 exact copies of slices left out",)
+    assert volume.warnings == ("1 exact duplicates of slices left out",)
     copy.RescaleIntercept = 1
     with pytest.raises(GeometryError, match="5 slices lie at 4 positions"):
         read_image(made.save(tmp_path / "other", [*datasets, copy]))
@@ -69,15 +69,19 @@ def test_every_doubled_position_is_compared(tmp_path, differing):
         read_image(made.save(tmp_path, [*made.series(), *doubled]))
 
 
-def test_every_copy_at_a_position_is_compared(tmp_path):
-    copies = [made.series()[1] for _ in range(2)]
-    for ds in copies:
-        ds.SOPInstanceUID = pydicom.uid.generate_uid()
-    volume = read_image(made.save(tmp_path / "same", [*made.series(), *copies]))
-    assert volume.warnings == ("2 exact copies of slices left out",)
-    copies[1].RescaleIntercept = 1
+@pytest.mark.parametrize("differing", [None, 0, 1, 2])
+def test_every_copy_at_a_position_is_compared(tmp_path, differing):
+    first, *others = made.series()
+    folder = made.save(tmp_path, others)
+    for n in range(3):
+        first.SOPInstanceUID = pydicom.uid.generate_uid()
+        first.RescaleIntercept = int(n == differing)
+        first.save_as(folder / f"copy{n}")
+    if differing is None:
+        assert read_image(folder).warnings == ("2 exact duplicates of slices left out",)
+        return
     with pytest.raises(GeometryError, match="6 slices lie at 4 positions"):
-        read_image(made.save(tmp_path / "other", [*made.series(), *copies]))
+        read_image(folder)
 
 
 def test_slices_of_different_frames_of_reference_are_refused(tmp_path):

@@ -41,9 +41,9 @@ from medseg.datasets.integrity import open_case
 from medseg.labels import LabelSet
 from medseg.metrics.metrics import score_case
 from medseg.metrics.statistics import summarise
+from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
 from medseg.networks.refiner import build_refined, load_refined
-from medseg.networks.unet import build_network
 from medseg.preprocessing.grid import NetworkInput, compute_network_grid
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.quality.calibration import TEMPERATURES, CalibrationSample, calibrate, estimate_quality

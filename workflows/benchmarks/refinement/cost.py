@@ -24,8 +24,8 @@ from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
+from medseg.networks.building import build_network
 from medseg.networks.refiner import build_refined
-from medseg.networks.unet import build_network
 from medseg.training.learner import Callbacks
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.mask_pool import MaskPool

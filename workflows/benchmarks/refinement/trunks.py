@@ -18,7 +18,7 @@ from torch import nn
 from medseg.bundle.spec import BundleSpec, RefinementSpec
 from medseg.datasets.cache import CachedCase
 from medseg.events import Event, StepDone
-from medseg.networks.unet import build_network
+from medseg.networks.building import build_network
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.training.learner import Callbacks
 from medseg.training.patches import PatchBatches
