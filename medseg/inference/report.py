@@ -129,8 +129,8 @@ def _list_colours(label_set: LabelSet) -> dict[str, str]:
     """Return the colour of each label; of a region, the colour of the label that it paints."""
     colours = {}
     for region in label_set.regions:
-        red, green, blue = label_set[region.paints - 1].colour
-        colours[region.name] = f"#{red:02x}{green:02x}{blue:02x}"
+        label = label_set[region.paints - 1]
+        colours[region.name] = "#" + bytes(label.colour).hex()
     return colours
 
 

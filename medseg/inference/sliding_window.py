@@ -294,11 +294,13 @@ class SlidingWindowPass:
         """
         self._stopwatch.lap("network")
         self._left = self._left[len(corners) :]
+        sums = self._sums
         for corner, window_scores in zip(corners, scores, strict=True):
-            if not self._sums.has_room_for(corner):
-                needed = self._take_planes_before(corner[2])
-                self._sums.drop_before(needed)
-            self._sums.add(corner, window_scores)
+            if not sums.has_room_for(corner):
+                # No later window reaches the planes before this one's first.
+                first_needed = self._take_planes_before(corner[2])
+                sums.drop_before(first_needed)
+            sums.add(corner, window_scores)
         self._stopwatch.lap("labels")
 
     def finish(self) -> PassResult:

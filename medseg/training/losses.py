@@ -118,13 +118,12 @@ class DeepSupervisionLoss(nn.Module):
         Returns:
             The loss, a scalar.
         """
-        all_terms = [self._score_level(logits, label) for logits in levels]
-        finest = all_terms[0].parts
-        self.parts = {name: part.detach() for name, part in finest.items()}
-        weights = [2.0**-depth for depth in range(len(levels))]
+        by_level = [self._score_level(logits, label) for logits in levels]
+        finest = by_level[0]
+        self.parts = {name: part.detach() for name, part in finest.parts.items()}
         total = levels[0].new_zeros((), dtype=torch.float32)
-        for weight, terms in zip(weights, all_terms, strict=True):
-            total = total + weight / sum(weights) * terms.total
+        for weight, terms in zip(_level_weights(len(levels)), by_level, strict=True):
+            total = total + weight * terms.total
         return total
 
     def _score_level(self, logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
@@ -228,6 +227,13 @@ class RegionDiceCELoss:
         by_region = sums / known.sum().clamp(min=1)
         weights = self._region_weights.to(logits.device)
         return (by_region * weights).mean()
+
+
+def _level_weights(count: int) -> list[float]:
+    """Return the weights of levels, fine to coarse; each is half the one before."""
+    weights = [2.0**-depth for depth in range(count)]
+    total = sum(weights)
+    return [weight / total for weight in weights]
 
 
 def _weigh_terms(dice: torch.Tensor, ce: torch.Tensor, context: LossContext) -> LossTerms:
