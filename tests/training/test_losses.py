@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.bundles import NESTED, made_spec
 from support.cases import balls, made_case
-from support.plugins import install_package, site  # noqa: F401
+from support.plugins import install_package
 
 from medseg.bundle.bundle import format_spec, parse_spec
 from medseg.errors import BundleError
@@ -263,7 +263,7 @@ class Tversky:
 
 
 @pytest.fixture
-def tversky(site: Path) -> Iterator[None]:  # noqa: F811
+def tversky(site: Path) -> Iterator[None]:
     """An installed package that adds the loss ``tversky``."""
     points = {"medseg.losses": {"tversky": "loss_package:Tversky"}}
     install_package(site, "loss_package", points, TVERSKY)
