@@ -96,7 +96,7 @@ class LabelWriter:
 
     def _write(self, planes: slice, scores: Accumulator) -> None:
         winners = self._find_winners(scores, planes)
-        self._planes[planes] = self._decoding.labels(winners.cpu().numpy())
+        self._planes[planes] = self._decoding.to_labels(winners.cpu().numpy())
 
     def _count_planes_at_once(self, channels: int) -> int:
         """Return how many planes of the scan to label at once: fewer with many channels."""
@@ -113,7 +113,7 @@ class LabelWriter:
         last = int(self._through.upper[planes.stop - 1])
         held = scores.locate_planes(first, last + 1)
         needed = scores.labelled[..., held]
-        highest, winners = self._decoding.compare(needed)
+        highest, winners = self._decoding.find_winners(needed)
         if not math.isfinite(float(highest.sum())):
             raise MedsegError(
                 "the network returned scores that are not finite numbers; its weights are broken, "
@@ -149,7 +149,7 @@ class LabelWriter:
         for voxels in torch.split(rim, at_once):
             taps = self._compute_taps(voxels, first, planes)
             interpolated = corners.interpolate(*taps)
-            winners = self._decoding.compare(interpolated, dim=1).winners
+            winners = self._decoding.find_winners(interpolated, dim=1).winners
             flat[voxels] = winners.to(on_scan.dtype)
 
     def _look_up(self, cells: torch.Tensor, first: int, planes: slice) -> torch.Tensor:

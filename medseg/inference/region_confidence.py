@@ -113,7 +113,7 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
     def _get_codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         """Return the labels that were given, or who won; ``self._in_region`` knows which."""
         if self._given is None:
-            return self._decoding.compare(logits).winners.int()
+            return self._decoding.find_winners(logits).winners.int()
         given = self._given[..., planes].astype(np.int32)
         return torch.from_numpy(given).to(logits.device)
 

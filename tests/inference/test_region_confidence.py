@@ -67,7 +67,7 @@ def check(
 def test_it_is_the_expected_dice_of_each_region(depth: int, planes: int, seed: int) -> None:
     scores = logits((6, 5, depth), seed=seed)
     painting = choose_decoding(LABELS)
-    labels = painting.labels(painting.compare(scores).winners.numpy())
+    labels = painting.to_labels(painting.find_winners(scores).winners.numpy())
     check(gathered(scores, min(planes, depth)), scores, labels)
 
 
@@ -82,7 +82,7 @@ def test_labels_that_are_given_are_judged_by_the_same_probabilities(depth: int, 
 def test_every_temperature_is_added_up_by_itself() -> None:
     scores = logits((6, 5, 12), seed=7)
     painting = choose_decoding(LABELS)
-    labels = painting.labels(painting.compare(scores).winners.numpy())
+    labels = painting.to_labels(painting.find_winners(scores).winners.numpy())
     found = gathered(scores, 5, temperatures=(0.5, 2.0))
     for row, temperature in enumerate((0.5, 2.0)):
         check(found, scores, labels, row, temperature)
