@@ -85,9 +85,7 @@ def read_series(
         ScanError: If a file is damaged, or there is no image or more than one series.
         GeometryError: If the slices are no single, complete, even stack.
     """
-    source = files[0]
-    if len(files) > 1:
-        source = source.parent
+    source = _get_source(files)
     with attach_source(source):
         return _read_volume(_list_files(files), source, volume, resample_uneven)
 
@@ -100,7 +98,13 @@ def read_label_series(files: Sequence[Path]) -> Volume:
         GeometryError: As for ``read_series``.
     """
     volume = read_series(files)
-    return replace(volume, array=as_labels(volume.array, volume.source))
+    labels = as_labels(volume.array, _get_source(files))
+    return replace(volume, array=labels)
+
+
+def _get_source(files: Sequence[Path]) -> Path:
+    """Return the file or folder that errors name: a series lies in a folder."""
+    return files[0] if len(files) == 1 else files[0].parent
 
 
 def _read_volume(files: Sequence[Path], source: Path, volume: str, resample_uneven: bool) -> Volume:
