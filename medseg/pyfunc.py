@@ -64,13 +64,13 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
         # MLflow makes one row of a dict, even where its value is a list of scans.
         scans = [str(scan) for scan in model_input["scan"].explode()]
         rows = []
-        for scan, name in zip(scans, _label_map_names(scans), strict=True):
+        for scan, name in zip(scans, _name_label_maps(scans), strict=True):
             rows.append({"scan": scan, **self._segment(scan, out / name)})
         return pd.DataFrame(rows)
 
     def _segment(self, scan: str, label_map: Path) -> dict[str, Any]:
         try:
-            channels = [as_volume(file) for file in _channel_files(scan)]
+            channels = [as_volume(file) for file in _list_channel_files(scan)]
             found = self._segmenter.segment(as_volume(channels))
             found.save(label_map)
         except MedsegError as error:
@@ -79,22 +79,22 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             return {
                 "label_map": "",
                 "error": error.message,
-                **_volume_columns(volumes_ml),
-                **_quality_columns(Quality(review=True)),
+                **_make_volume_columns(volumes_ml),
+                **_make_quality_columns(Quality(review=True)),
             }
         return {
             "label_map": str(label_map),
             "error": "",
-            **_volume_columns(found.volumes_ml),
-            **_quality_columns(found.quality),
+            **_make_volume_columns(found.volumes_ml),
+            **_make_quality_columns(found.quality),
         }
 
 
-def _volume_columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
+def _make_volume_columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
     return {f"{label}_ml": ml for label, ml in volumes_ml.items()}
 
 
-def _quality_columns(quality: Quality) -> dict[str, Any]:
+def _make_quality_columns(quality: Quality) -> dict[str, Any]:
     return {
         "expected_dice": math.nan if quality.expected is None else quality.expected,
         "lower_bound": math.nan if quality.lower is None else quality.lower,
@@ -102,18 +102,18 @@ def _quality_columns(quality: Quality) -> dict[str, Any]:
     }
 
 
-def _channel_files(scan: str) -> list[Path]:
+def _list_channel_files(scan: str) -> list[Path]:
     if Path(scan).exists():
         return [Path(scan)]
     return [Path(part) for part in scan.split(CHANNEL_SEPARATOR)]
 
 
-def _label_map_names(scans: Sequence[str]) -> list[str]:
+def _name_label_maps(scans: Sequence[str]) -> list[str]:
     """Name the label map of each scan by its first file; scans of equal names get a hash, too."""
     stems, endings = [], []
     for scan in scans:
-        stem, suffix = _split_suffix(_channel_files(scan)[0].name)
-        stems.append(_plain(stem))
+        stem, suffix = _split_suffix(_list_channel_files(scan)[0].name)
+        stems.append(_make_plain(stem))
         endings.append(".png" if suffix in _PICTURES else ".nii.gz")
     counts = Counter(stem.casefold() for stem in stems)
     names = []
@@ -132,7 +132,7 @@ def _split_suffix(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def _plain(text: str) -> str:
+def _make_plain(text: str) -> str:
     """Make a text a plain file name on every system."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
     return name[:_LONGEST_NAME].rstrip(".") or "scan"

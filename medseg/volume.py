@@ -147,12 +147,7 @@ class Volume:
         The distance is that along one axis of the patient: corners that lie 3 mm apart to the
         right and 4 mm to the front are 4 mm apart.
         """
-        # An affine map is farthest from another one at a corner.
-        ends = [(0, n - 1) for n in self.shape]
-        corners = np.array(np.meshgrid(*ends)).reshape(3, -1)
-        homogeneous = np.vstack([corners, np.ones(corners.shape[1])])
-        difference = (self.affine - other.affine) @ homogeneous
-        return float(np.abs(difference)[:3].max())
+        return largest_corner_distance(self.affine, other.affine, self.shape)
 
     def require_same_grid(self, other: Volume, what: str, *, tolerance_mm: float = 1e-2) -> None:
         """Make sure that ``other`` lies on this volume's grid.
@@ -198,6 +193,24 @@ class Volume:
                 f"an array of shape {self.array.shape[1:]} is needed, got {array.shape[1:]}"
             )
         return replace(self, array=array)
+
+
+def largest_corner_distance(affine: Affine, other: Affine, shape: Sequence[int]) -> float:
+    """Return how far apart two affines put a corner voxel, in mm along one axis of the patient.
+
+    Two affine maps differ most at a corner, so no other voxel needs a look.
+
+    Args:
+        affine: 4×4, voxel index → mm.
+        other: The affine to compare with.
+        shape: Voxels along i, j and k.
+    """
+    i, j, k = shape
+    corners = np.array(np.meshgrid((0, i - 1), (0, j - 1), (0, k - 1)))
+    corners = corners.reshape(3, -1)
+    homogeneous = np.vstack([corners, np.ones(8)])
+    distances = np.abs((affine - other) @ homogeneous)
+    return float(distances[:3].max())
 
 
 def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:

@@ -16,6 +16,8 @@ from hypothesis import settings
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
+pytest_plugins = ["support.plugins"]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -13,9 +13,9 @@ from medseg.datasets.names import make_printable
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
-from medseg.inference.ledger import Entry, Ledger, open_ledger, review_order
+from medseg.inference.ledger import Entry, Ledger, get_review_order, open_ledger
 from medseg.inference.pipeline import run_pipeline
-from medseg.inference.report import PREVIEWS, VOLUMES, volumes_csv, write_report
+from medseg.inference.report import PREVIEWS, VOLUMES, format_volumes_csv, write_report
 from medseg.inference.result_files import ERROR_MAPS, choose_formats, refuse_overwriting
 from medseg.inference.segmenter import Segmenter
 
@@ -53,7 +53,7 @@ class Batch:
     def to_review(self) -> tuple[Entry, ...]:
         """The results that someone should look at first, worst first."""
         flagged = [entry for entry in self.results if entry.needs_review]
-        return tuple(sorted(flagged, key=review_order))
+        return tuple(sorted(flagged, key=get_review_order))
 
     @property
     def failed(self) -> tuple[Entry, ...]:
@@ -152,7 +152,8 @@ def segment(
     def segment_scan(opened: OpenScan) -> SegmentedScan:
         if opened.kept is not None or opened.volume is None:
             return SegmentedScan(opened)
-        return SegmentedScan(opened, segmenter.segment(opened.volume, error_map=error_maps))
+        segmentation = segmenter.segment(opened.volume, error_map=error_maps)
+        return SegmentedScan(opened, segmentation)
 
     with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:
         _send_notices(found, ledger, listeners)
@@ -199,8 +200,9 @@ def _send_notices(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]
     for note in found.notes:
         notify(listeners, Notice(make_printable(note)))
     if ledger.damaged:
-        lines = f"{ledger.damaged} line{'s' * (ledger.damaged > 1)} of the ledger"
-        notify(listeners, Notice(f"{lines} cannot be read; these scans are segmented again"))
+        lines = "1 line" if ledger.damaged == 1 else f"{ledger.damaged} lines"
+        text = f"{lines} of the ledger cannot be read; these scans are segmented again"
+        notify(listeners, Notice(text))
 
 
 def _describe_places(found: ScanList, root: Path) -> dict[str, str]:
@@ -218,16 +220,18 @@ def _describe_places(found: ScanList, root: Path) -> dict[str, str]:
 
 def _describe_errors(found: ScanList, of_scans: Mapping[str, str]) -> dict[str, str]:
     """Return what is wrong with scans, and with what was left out, by its name in results."""
-    errors = {name: make_printable(text) for name, text in of_scans.items()}
+    errors = dict(of_scans)
     for entry in found.left_out:
-        detail = f" ({entry.detail})" if entry.detail else ""
-        errors[entry.name] = make_printable(f"{entry.reason}{detail}")
-    return errors
+        text = entry.reason
+        if entry.detail:
+            text = f"{text} ({entry.detail})"
+        errors[entry.name] = text
+    return {name: make_printable(text) for name, text in errors.items()}
 
 
 def _write_summaries(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
     """Write what stands above single scans, of all that the ledger knows."""
     entries = ledger.entries.values()
-    write_atomically(ledger.folder / VOLUMES, volumes_csv(entries, spec.label_set))
+    write_atomically(ledger.folder / VOLUMES, format_volumes_csv(entries, spec.label_set))
     if report:
         write_report(ledger.folder, entries, f"{spec.name} {spec.version}", spec.label_set)

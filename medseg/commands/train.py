@@ -85,11 +85,29 @@ def train(
         OutputError: If the run folder cannot be written.
 
     Example:
-        A run whose folder is finished is left as it is:
+        Train a bundle that was written by hand, for a moment, on made-up scans:
 
+        >>> import json, tempfile
+        >>> from pathlib import Path
         >>> from medseg import train
-        >>> train("bundle.json", data="data", out="run")  # doctest: +SKIP
-        PosixPath('run')
+        >>> from medseg.testing import write_dataset
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> home = Path(folder.name)
+        >>> data = write_dataset(home / "data", 2, shape=(24, 20, 16), spacing=9.0)
+        >>> content = {
+        ...     "name": "organs",
+        ...     "channels": [{"name": "CT"}],
+        ...     "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+        ...     "network": {"kind": "unet", "channels": [4, 8, 8], "strides": [1, 2, 2]},
+        ...     "training": {"patch": [16, 16, 16], "steps": 2},
+        ...     "tracking": {"register_model": False},
+        ... }
+        >>> bundle = home / "bundle.json"
+        >>> _ = bundle.write_text(json.dumps(content))
+        >>> run = train(bundle, data=data, out=home / "run", fold=None, device="cpu")
+        >>> (run / "models" / "model.pt").is_file()
+        True
+        >>> folder.cleanup()
     """
     requested = load_bundle(bundle, overrides)
     try_network(requested.spec)
@@ -173,7 +191,7 @@ def _train_run(run: TrainingRun, resources: Resources, cases: CaseList | None = 
     tracker = _track(session.run, session.listeners)
     listeners = [*session.listeners, tracker]
     session = replace(session, listeners=listeners)
-    with run.folder.locked(), _report_failure(session.listeners):
+    with run.folder.locked(), report_failure(session.listeners):
         _train_session(session, initial_weights)
 
 
@@ -238,7 +256,7 @@ def _track(run: TrainingRun, listeners: Sequence[Listener]) -> Listener:
 
 
 @contextlib.contextmanager
-def _report_failure(listeners: Sequence[Listener]) -> Iterator[None]:
+def report_failure(listeners: Sequence[Listener]) -> Iterator[None]:
     """Notify listeners of an error before it goes on to the caller.
 
     What they record may be read by anybody, so the source and the detail of an error, and the

@@ -93,22 +93,32 @@ class CachedCase:
 
 def make_entry_key(case: Case, spec: BundleSpec) -> str:
     """Return the name of a case's entry: a hash of its files' identity and the preprocessing."""
-    files: list[tuple[str, int, int]] = []
+    files = []
     for path in (*case.scan.files, *case.label_files):
-        files.extend(_identify(file) for file in _files_of(path))
-    steps = json.dumps(preprocessing_steps(spec), default=repr, sort_keys=True)
-    recipe = (ENTRY_VERSION, files, steps, len(spec.channels), spec.preprocessing.input)
-    labels = [(label.index, label.value, label.colour) for label in spec.label_set]
+        for file in _files_of(path):
+            files.append(_identify(file))
+    labels = []
+    for label in spec.label_set:
+        labels.append((label.index, label.value, label.colour))
+    steps = preprocessing_steps(spec)
+    recipe = (
+        ENTRY_VERSION,
+        files,
+        json.dumps(steps, default=repr, sort_keys=True),
+        len(spec.channels),
+        spec.preprocessing.input,
+    )
+    content: list[object] = [recipe, labels]
     # What most cases do not have is left out, so that their keys stay what they were.
-    further: list[object] = []
     if case.scan.volume:
-        further.append(case.scan.volume)
+        content.append(case.scan.volume)
     if case.label_source is not None:
-        further.append(case.label_source.key)
+        content.append(case.label_source.key)
     if spec.data.ignore is not None:
-        further.append(("ignore", spec.data.ignore))
-    text = repr((recipe, labels, *further))
-    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
+        content.append(("ignore", spec.data.ignore))
+    text = repr(tuple(content))
+    digest = hashlib.sha256(text.encode())
+    return digest.hexdigest()[:_KEY_DIGITS]
 
 
 def hash_content(case: Case) -> str:
@@ -158,10 +168,11 @@ def write_entry(
         OutputError: If the entry cannot be written.
     """
     data = preprocess(volume, label)
-    label_type = np.uint8 if label.max() < 256 else np.int32
     image = data[IMAGE].numpy().astype(np.float16)
+    label_type = np.uint8 if label.max() < 256 else np.int32
     indices = data[LABEL].numpy().round().astype(label_type)
-    spacing = np.linalg.norm(np.asarray(data[IMAGE].affine)[:3, :3], axis=0).tolist()
+    affine = np.asarray(data[IMAGE].affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -170,8 +181,12 @@ def write_entry(
         np.save(part / _LABEL_FILE, np.ascontiguousarray(indices))
         positions = _sample_positions(indices[0], ignored)
         np.savez(part / _FOREGROUND_FILE, allow_pickle=False, **positions)
-        label_id = hashlib.sha256(indices.tobytes()).hexdigest()[:_ID_DIGITS]
-        entry = {"case_id": hash_content(case), "label_id": label_id, "spacing": spacing}
+        label_digest = hashlib.sha256(indices.tobytes())
+        entry = {
+            "case_id": hash_content(case),
+            "label_id": label_digest.hexdigest()[:_ID_DIGITS],
+            "spacing": spacing.tolist(),
+        }
         # Last, because it marks the entry as whole.
         (part / _ENTRY_FILE).write_text(json.dumps(entry))
         _publish(part, folder)
@@ -199,12 +214,15 @@ def _sample_positions(label: Array, ignored: int | None) -> dict[str, npt.NDArra
     flat = label.reshape(-1)
     nonzero = np.flatnonzero(flat)
     values = flat[nonzero]
+    indices = np.unique(values)
     positions = {}
-    for index in np.unique(values):
+    for index in indices:
         if index != ignored:
-            positions[str(index)] = _thin(nonzero[values == index])
-    if ignored is not None and (values == ignored).any():
-        positions[_ANNOTATED] = _thin(np.flatnonzero(flat != ignored))
+            having = nonzero[values == index]
+            positions[str(index)] = _thin(having)
+    if ignored is not None and ignored in indices:
+        annotated = np.flatnonzero(flat != ignored)
+        positions[_ANNOTATED] = _thin(annotated)
     return positions
 
 

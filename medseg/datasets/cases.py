@@ -5,9 +5,8 @@ Every fault is found and named, and the cases without one can be used.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.datasets.layouts import CaseListing, LabelSource, ListedCase, Selection, list_cases
 from medseg.datasets.layouts.case_checks import find_case_faults, has_field, name_cases
-from medseg.datasets.names import abbreviate, is_picture
+from medseg.datasets.names import abbreviate, hash_text, is_picture
 from medseg.errors import DatasetError, Fault
 from medseg.io import read_labels
 from medseg.volume import Volume
@@ -145,28 +144,30 @@ def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
     """
     if not listing.cases and not listing.faults:
         raise DatasetError("lists no case", source=listing.origin)
-    field = _choose_group_field(listing, spec.data)
+    group_field = _choose_group_field(listing, spec.data)
     names = name_cases(listing.cases)
-    faults_of = find_case_faults(listing.cases, names, len(spec.channels))
-    cases = []
+    faults_of_cases = find_case_faults(listing.cases, names, len(spec.channels))
+    cases: list[Case] = []
     faults = list(listing.faults)
-    for listed, name, found in zip(listing.cases, names, faults_of, strict=True):
-        faults.extend(found)
-        lacks_group = spec.data.group_by is not None and not has_field(listed, field)
-        if lacks_group:
+    for listed, name, case_faults in zip(listing.cases, names, faults_of_cases, strict=True):
+        if spec.data.group_by and not has_field(listed, group_field):
             what = f"has no '{spec.data.group_by}', which data.group_by says it must have"
-            faults.append(Fault(listed.name or name, what))
-        if not found and not lacks_group:
-            cases.append(_make_case(listed, name, field, spec.data))
+            case_faults.append(Fault(listed.name or name, what))
+        if case_faults:
+            faults.extend(case_faults)
+        else:
+            case = _make_case(listed, name, group_field, spec.data)
+            cases.append(case)
     cases.sort(key=lambda case: case.name)
+    faults.sort(key=str)
     warnings = [
         *listing.warnings,
         *_warn_of_ignore_value(listing, spec),
-        *_warn_of_missing_field(listing.cases, names, field, spec.data),
+        *_warn_of_missing_field(listing, names, group_field, spec.data),
         *_warn_of_missing_groups(cases, spec.data),
         *_warn_of_folds(cases),
     ]
-    return CaseList(tuple(cases), tuple(sorted(faults, key=str)), tuple(warnings))
+    return CaseList(tuple(cases), tuple(faults), tuple(warnings))
 
 
 def _choose_group_field(listing: CaseListing, data: DataSpec) -> str:
@@ -177,7 +178,8 @@ def _choose_group_field(listing: CaseListing, data: DataSpec) -> str:
     """
     fields = _fields_of(listing.cases)
     if data.group_by is None:
-        return next((field for field in GROUP_FIELDS if field in fields), "")
+        known = [field for field in GROUP_FIELDS if field in fields]
+        return known[0] if known else ""
     field = data.group_by.lower()
     if field in fields or not listing.cases:
         return field
@@ -195,19 +197,35 @@ def _choose_group_field(listing: CaseListing, data: DataSpec) -> str:
 def _fields_of(cases: Iterable[ListedCase]) -> set[str]:
     fields: set[str] = set()
     for case in cases:
-        fields.update(field for field in case.fields if has_field(case, field))
+        for field in case.fields:
+            if has_field(case, field):
+                fields.add(field)
     return fields
 
 
-def _make_case(listed: ListedCase, name: str, field: str, data: DataSpec) -> Case:
+def _make_case(listed: ListedCase, name: str, group_field: str, data: DataSpec) -> Case:
     parts = listed.series or tuple((image,) for image in listed.images)
-    scan = Scan(name, parts, listed.volume)
-    fold = int(listed.fields[_FOLD]) if has_field(listed, _FOLD) else None
+    return Case(
+        scan=Scan(name, parts, listed.volume),
+        label=listed.label,
+        fold=_read_fold(listed),
+        group=_choose_group(listed, name, group_field, data),
+        label_source=listed.label_source,
+    )
+
+
+def _read_fold(listed: ListedCase) -> int | None:
+    if not has_field(listed, _FOLD):
+        return None
+    return int(listed.fields[_FOLD])
+
+
+def _choose_group(listed: ListedCase, name: str, group_field: str, data: DataSpec) -> str:
+    """Return a case's group; the case itself where nothing names one."""
     # A listed group wins over the pattern: somebody wrote it down for this very case.
-    group = str(listed.fields[field]) if has_field(listed, field) else None
-    if group is None:
-        group = _match_group(name, data) or name
-    return Case(scan, listed.label, fold, group, listed.label_source)
+    if has_field(listed, group_field):
+        return str(listed.fields[group_field])
+    return _match_group(name, data) or name
 
 
 def _match_group(name: str, data: DataSpec) -> str | None:
@@ -215,7 +233,7 @@ def _match_group(name: str, data: DataSpec) -> str | None:
     if not data.group_pattern:
         return None
     match = re.search(data.group_pattern, name)
-    return None if match is None else match[1]
+    return match[1] if match else None
 
 
 # --- warnings -----------------------------------------------------------------------------
@@ -224,9 +242,12 @@ def _match_group(name: str, data: DataSpec) -> str | None:
 def _warn_of_ignore_value(listing: CaseListing, spec: BundleSpec) -> Iterator[str]:
     """Say where the data set and the bundle have different ignore labels."""
     value = listing.ignore
-    if value is None or value == spec.data.ignore or value in spec.label_set.values:
+    own = spec.data.ignore
+    if value is None or value == own:
         return
-    bundle = "has none" if spec.data.ignore is None else f"has {spec.data.ignore}"
+    if value in spec.label_set.values:
+        return
+    bundle = "has none" if own is None else f"has {own}"
     yield (
         f"{listing.origin}: its ignore label, the value of unlabelled voxels, is {value}, and the "
         f"bundle {bundle}; set data.ignore to {value}"
@@ -234,15 +255,18 @@ def _warn_of_ignore_value(listing: CaseListing, spec: BundleSpec) -> Iterator[st
 
 
 def _warn_of_missing_field(
-    listed: Sequence[ListedCase], names: Sequence[str], field: str, data: DataSpec
+    listing: CaseListing, names: Sequence[str], group_field: str, data: DataSpec
 ) -> Iterator[str]:
     """Say which cases lack what others are grouped by, unasked."""
-    if not field or data.group_by or data.group_pattern:
+    if not group_field or data.group_by or data.group_pattern:
         return
-    alone = [name for case, name in zip(listed, names, strict=True) if not has_field(case, field)]
+    alone = []
+    for case, name in zip(listing.cases, names, strict=True):
+        if not has_field(case, group_field):
+            alone.append(name)
     if alone:
         yield (
-            f"{len(alone)} of {len(names)} cases have no '{field}'; each of them stands for "
+            f"{len(alone)} of {len(names)} cases have no '{group_field}'; each of them stands for "
             f"itself: {abbreviate(alone)}"
         )
 
@@ -260,17 +284,20 @@ def _warn_of_missing_groups(cases: Sequence[Case], data: DataSpec) -> Iterator[s
 
 def _warn_of_folds(cases: Sequence[Case]) -> Iterator[str]:
     unlisted = [case.name for case in cases if case.fold is None]
-    if 0 < len(unlisted) < len(cases):
+    if not unlisted:
+        yield from _warn_of_torn_groups(cases)
+    elif len(unlisted) < len(cases):
         yield (
             f"{len(unlisted)} of {len(cases)} cases have no fold in the list, so its folds are "
             f"not used; give them one: {abbreviate(unlisted)}"
         )
-    if unlisted:
-        return
+
+
+def _warn_of_torn_groups(cases: Iterable[Case]) -> Iterator[str]:
     folds: dict[str, set[int | None]] = defaultdict(set)
     for case in cases:
         folds[case.group].add(case.fold)
-    torn = sorted(group for group, numbers in folds.items() if len(numbers) > 1)
+    torn = [group for group in sorted(folds) if len(folds[group]) > 1]
     if torn:
         yield (
             f"the listed folds tear {len(torn)} groups apart, so validation is not independent "
@@ -302,13 +329,11 @@ def assign_folds(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:
     listed = [case.fold for case in cases if case.fold is not None]
     if listed and len(listed) == len(cases):
         return tuple(listed)
-    sizes: dict[str, int] = defaultdict(int)
-    for case in cases:
-        sizes[case.group] += 1
+    sizes = Counter(case.group for case in cases)
     if len(sizes) < data.folds:
         raise DatasetError(_describe_too_few(len(cases), len(sizes), data))
-    line = sorted(sizes.items(), key=lambda item: _order_in_line(item[0], data.seed))
-    fold_of = _cut(line, data.folds)
+    line = sorted(sizes, key=lambda group: _order_in_line(group, data.seed))
+    fold_of = _cut_line(line, sizes, data.folds)
     return tuple(fold_of[case.group] for case in cases)
 
 
@@ -353,23 +378,35 @@ def split_cases(
 
 
 def _order_in_line(group: str, seed: int) -> tuple[str, str]:
-    digest = hashlib.sha256(f"{seed}\n{group}".encode(errors="replace")).hexdigest()
-    return digest, group
+    text = f"{seed}\n{group}"
+    return hash_text(text), group
 
 
-def _cut(line: Sequence[tuple[str, int]], folds: int) -> Mapping[str, int]:
-    """Cut a line of groups and their sizes into folds of about equal size, none empty."""
-    total = sum(size for _, size in line)
+def _cut_line(line: Sequence[str], sizes: Mapping[str, int], folds: int) -> Mapping[str, int]:
+    """Cut a line of groups into folds of about equal size, none empty.
+
+    Args:
+        line: The groups, in order.
+        sizes: How many cases each has.
+        folds: How many parts to make.
+
+    Returns:
+        The fold of each group.
+    """
+    total = sum(sizes.values())
     fold_of: dict[str, int] = {}
-    fold, before = -1, 0
-    for position, (group, size) in enumerate(line):
+    fold = -1
+    before = 0
+    for position, group in enumerate(line):
         # The fold in which the middle of the group would lie if groups could be cut.
-        wanted = int((before + size / 2) * folds / total)
+        middle = before + sizes[group] / 2
+        wanted = int(middle * folds / total)
+        # Enough groups must be left for the folds that are still empty.
         groups_left = len(line) - position
-        lowest = max(wanted, fold, folds - groups_left)
-        fold = min(lowest, fold + 1)
+        lowest = folds - groups_left
+        fold = min(max(wanted, fold, lowest), fold + 1)
         fold_of[group] = fold
-        before += size
+        before += sizes[group]
     return fold_of
 
 

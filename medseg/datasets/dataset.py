@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from medseg.datasets.cache import (
     write_entry,
 )
 from medseg.datasets.cases import Case, CaseList, assign_folds, find_cases, split_cases
-from medseg.datasets.integrity import check_cases, describe_absent_labels
+from medseg.datasets.integrity import CaseHandler, check_cases, describe_absent_labels
 from medseg.datasets.label_encoding import Indices
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
@@ -79,14 +79,16 @@ def open_dataset(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    usable, cached = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
-    training, validation = split_cases(usable, spec.data, fold)
-    folds = () if fold is None else assign_folds(usable, spec.data)
+    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    training, validation = split_cases(cases.usable, spec.data, fold)
+    folds: tuple[int, ...] = ()
+    if fold is not None:
+        folds = assign_folds(cases.usable, spec.data)
     return Dataset(
-        training=[cached[case.name] for case in training],
-        validation=[cached[case.name] for case in validation],
+        training=cases.look_up(training),
+        validation=cases.look_up(validation),
         held_out=validation,
-        content_hash=_hash_contents([cached[case.name] for case in usable], folds),
+        content_hash=cases.hash_contents(folds),
     )
 
 
@@ -111,13 +113,45 @@ def find_folds(
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    usable, cached = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
-    folds = assign_folds(usable, spec.data)
+    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    folds = assign_folds(cases.usable, spec.data)
     numbers = sorted(set(folds))
     if len(numbers) < 2:
-        raise DatasetError(f"all {len(usable)} usable cases are in one fold; list at least two")
-    content_hash = _hash_contents([cached[case.name] for case in usable], folds)
-    return Folds(tuple(numbers), content_hash)
+        count = len(cases.usable)
+        raise DatasetError(f"all {count} usable cases are in one fold; list at least two")
+    return Folds(tuple(numbers), cases.hash_contents(folds))
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedCases:
+    """The cases without a fault.
+
+    Attributes:
+        usable: The cases, in the order in which they were found.
+        cached: Each by its name, as the cache holds it.
+    """
+
+    usable: Sequence[Case]
+    cached: Mapping[str, CachedCase]
+
+    def look_up(self, cases: Sequence[Case]) -> list[CachedCase]:
+        """Return some cases as the cache holds them."""
+        return [self.cached[case.name] for case in cases]
+
+    def hash_contents(self, folds: Sequence[int]) -> str:
+        """Return a hash of what is learned from and what is held out, whatever its names.
+
+        Args:
+            folds: The fold of each usable case, or nothing where all are trained on.
+        """
+        parts = []
+        for case in self.look_up(self.usable):
+            parts.append(f"{case.case_id} {case.label_id}")
+        if folds:
+            parts = [f"{part} {fold}" for part, fold in zip(parts, folds, strict=True)]
+        text = "\n".join(sorted(parts))
+        digest = hashlib.sha256(text.encode())
+        return digest.hexdigest()[:_HASH_DIGITS]
 
 
 def _prepare_cases(
@@ -126,28 +160,50 @@ def _prepare_cases(
     cache: Path,
     skip_bad_cases: bool,
     listeners: Sequence[Listener],
-) -> tuple[list[Case], dict[str, CachedCase]]:
-    """Return the cases without a fault, and each by its name as the cache holds it."""
+) -> _PreparedCases:
+    """Check and preprocess what the cache does not hold yet.
+
+    Raises:
+        DatasetError: If cases are bad and not to be skipped.
+        OutputError: If the cache cannot be written.
+    """
     found = data if isinstance(data, CaseList) else find_cases(data, spec)
-    entries = {case.name: cache / make_entry_key(case, spec) for case in found.cases}
-    unread = tuple(case for case in found.cases if not is_entry(entries[case.name]))
+    entries: dict[str, Path] = {}
+    unread = []
+    for case in found.cases:
+        entry = cache / make_entry_key(case, spec)
+        entries[case.name] = entry
+        if not is_entry(entry):
+            unread.append(case)
+    to_check = CaseList(tuple(unread), found.faults, found.warnings)
+    keep = _make_keeper(entries, spec)
+    checked = check_cases(to_check, spec, listeners, handle_case=keep)
+    _report_faults(checked.faults, skip_bad_cases, listeners)
+    usable = []
+    cached = {}
+    present: set[int] = set()
+    for case in found.cases:
+        entry = entries[case.name]
+        if is_entry(entry):
+            usable.append(case)
+            cached[case.name] = read_entry(entry)
+            present.update(cached[case.name].foreground)
+    absent = describe_absent_labels(present, spec)
+    for warning in (*checked.warnings, *absent):
+        notify(listeners, Notice(warning))
+    return _PreparedCases(usable, cached)
+
+
+def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
+    """Return what preprocesses a case and keeps it in its entry of the cache."""
     preprocess = Preprocessing(spec, with_label=True)
     ignored = spec.label_set.ignore_index
 
     def keep(case: Case, volume: Volume, label: Indices) -> None:
-        write_entry(entries[case.name], case, volume, label, preprocess, ignored)
+        entry = entries[case.name]
+        write_entry(entry, case, volume, label, preprocess, ignored)
 
-    to_check = CaseList(unread, found.faults, found.warnings)
-    checked = check_cases(to_check, spec, listeners, handle_case=keep)
-    _report_faults(checked.faults, skip_bad_cases, listeners)
-    cached = {name: read_entry(entry) for name, entry in entries.items() if is_entry(entry)}
-    present: set[int] = set()
-    for case in cached.values():
-        present.update(case.foreground)
-    for warning in (*checked.warnings, *describe_absent_labels(present, spec)):
-        notify(listeners, Notice(warning))
-    usable = [case for case in found.cases if case.name in cached]
-    return usable, cached
+    return keep
 
 
 def _report_faults(
@@ -160,16 +216,3 @@ def _report_faults(
         )
     for fault in faults:
         notify(listeners, Notice(f"left out: {fault}"))
-
-
-def _hash_contents(cases: Sequence[CachedCase], folds: Sequence[int]) -> str:
-    """Return a hash of what is learned from and what is held out; names have no part in it.
-
-    Args:
-        cases: All usable cases.
-        folds: The fold of each, or nothing where all are trained on.
-    """
-    parts = [f"{case.case_id} {case.label_id}" for case in cases]
-    if folds:
-        parts = [f"{part} {fold}" for part, fold in zip(parts, folds, strict=True)]
-    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:_HASH_DIGITS]

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from medseg.datasets.mask_files import LabelArray, make_empty_labels
 from medseg.errors import ScanError
 from medseg.io.dicom.structures import read_structures
 from medseg.volume import Volume
+
+StructureFile = tuple[Path, tuple[str, ...]]
+"""A SEG or RTSTRUCT file, and the names of the structures to take from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class DicomStructures:
         values: Name → value in the label map.
     """
 
-    files: tuple[tuple[Path, tuple[str, ...]], ...]
+    files: tuple[StructureFile, ...]
     values: Mapping[str, int]
 
     @property
@@ -34,8 +37,10 @@ class DicomStructures:
     @property
     def key(self) -> str:
         """Text that differs where the label map would, with the same files' content."""
-        names = [name for _, names in self.files for name in names]
-        return repr(sorted((name, self.values[name]) for name in names))
+        values: list[tuple[str, int]] = []
+        for _, names in self.files:
+            values.extend((name, self.values[name]) for name in names)
+        return repr(sorted(values))
 
     def read_label_map(self, image: Volume) -> Volume:
         """Read them as one label map on the scan's grid.
@@ -47,8 +52,7 @@ class DicomStructures:
             ScanError: If a file cannot be read, or two structures overlap.
             GeometryError: If a file does not lie on the scan.
         """
-        highest = max(self.values.values(), default=0)
-        labels = np.zeros(image.shape, np.min_scalar_type(highest), order="F")
+        labels = make_empty_labels(image, self.values)
         warnings: list[str] = []
         for file, names in self.files:
             structures = read_structures(file, image, names)
@@ -56,24 +60,22 @@ class DicomStructures:
             _refuse_overlap(labels, added, file)
             labels = np.maximum(labels, added)
             warnings += structures.warnings
-        return Volume(labels[None], image.affine, self.files[0][0].name, tuple(warnings))
+        first_file, _ = self.files[0]
+        return Volume(labels[None], image.affine, first_file.name, tuple(warnings))
 
     def _values_of(
-        self,
-        numbers: npt.NDArray[np.unsignedinteger],
-        names: Sequence[str],
-        dtype: np.dtype[np.unsignedinteger],
-    ) -> npt.NDArray[np.unsignedinteger]:
+        self, numbers: LabelArray, names: Sequence[str], dtype: np.dtype[np.unsignedinteger]
+    ) -> LabelArray:
         """Turn the numbers 1, 2, … of structures in one file into the label map's values."""
-        table = np.array([0, *(self.values[name] for name in names)], dtype)
-        values: npt.NDArray[np.unsignedinteger] = table[numbers]
-        return values
+        values = [self.values[name] for name in names]
+        table = np.array([0, *values], dtype)
+        found: LabelArray = table[numbers]
+        return found
 
 
-def _refuse_overlap(
-    labels: npt.NDArray[np.unsignedinteger], added: npt.NDArray[np.unsignedinteger], file: Path
-) -> None:
-    count = np.count_nonzero((labels > 0) & (added > 0))
+def _refuse_overlap(labels: LabelArray, added: LabelArray, file: Path) -> None:
+    in_both = (labels > 0) & (added > 0)
+    count = np.count_nonzero(in_both)
     if count:
         raise ScanError(
             f"its structures overlap those of the case's other files in {count} voxels, and a "

@@ -137,50 +137,64 @@ class _Spacings:
     @property
     def ratios(self) -> list[float]:
         """How many times the larger of each two sizes is the smaller."""
-        pairs = zip(self.scan, self.network, strict=True)
-        return [max(size / wanted, wanted / size) for size, wanted in pairs]
+        ratios = []
+        for own, wanted in zip(self.scan, self.network, strict=True):
+            ratios.append(max(own / wanted, wanted / own))
+        return ratios
+
+    @property
+    def growth(self) -> float:
+        """How many voxels of the network's grid one voxel of the scan becomes."""
+        return math.prod(self.scan) / math.prod(self.network)
 
     def __str__(self) -> str:
-        scan, network = _format_sizes(self.scan), _format_sizes(self.network)
+        scan = _format_sizes(self.scan)
+        network = _format_sizes(self.network)
         return f"{scan} mm per voxel, and the network sees {network} mm"
 
 
 def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
-    wanted = spec.preprocessing.spacing_mm
-    if wanted is None:
-        return
     view = DisplayOrientation.from_grid(volume.affine, volume.shape)
-    pairs = list(zip(view.spacing, wanted, strict=True))
-    compared = [(size, mm) for size, mm in pairs if mm is not None]
-    if not compared:
+    spacings = _compare_spacings(view.spacing, spec)
+    if not spacings.ratios:
         return
-    spacings = _Spacings(tuple(size for size, _ in compared), tuple(mm for _, mm in compared))
-    ratios = spacings.ratios
-    if min(ratios) > MOST_TIMES_OFF:
+    if min(spacings.ratios) > MOST_TIMES_OFF:
         raise GeometryError(
             f"has {spacings}: more than {MOST_TIMES_OFF:g} times off; {_CHECK_UNITS}"
         )
-    resampled = math.prod(view.shape) * math.prod(size / mm for size, mm in compared)
+    resampled = math.prod(view.shape) * spacings.growth
     if resampled > MAX_VOXELS:
         raise GeometryError(
             f"has {spacings}, which makes {resampled:.1e} voxels of its "
             f"{_format_shape(volume.shape)}; at most {MAX_VOXELS:.0e} are worked on; {_CHECK_UNITS}"
         )
-    if max(ratios) > MOST_TIMES_OFF:
+    if max(spacings.ratios) > MOST_TIMES_OFF:
         yield f"has {spacings}; the bundle was not trained on such voxels"
+
+
+def _compare_spacings(spacing: Sequence[float], spec: BundleSpec) -> _Spacings:
+    """Compare along the axes for which the network's grid has a size."""
+    scan = []
+    network = []
+    for own, wanted in zip(spacing, spec.preprocessing.spacing_mm or (), strict=False):
+        if wanted is not None:
+            scan.append(own)
+            network.append(wanted)
+    return _Spacings(tuple(scan), tuple(network))
 
 
 # --- intensities --------------------------------------------------------------------------
 
 
 def _check_intensities(volume: Volume, spec: BundleSpec) -> Iterator[str]:
-    ranges = [(float(channel.min()), float(channel.max())) for channel in volume.array]
-    if all(low == high for low, high in ranges):
+    lows = [float(channel.min()) for channel in volume.array]
+    highs = [float(channel.max()) for channel in volume.array]
+    if lows == highs:
         raise ScanError(
-            f"every voxel has the value {ranges[0][0]:g}, so there is nothing to see; see whether "
-            "the file was written completely"
+            f"every voxel has the value {lows[0]:g}, so there is nothing to see; see whether the "
+            "file was written completely"
         )
-    for channel, (low, high) in zip(spec.channels, ranges, strict=True):
+    for channel, low, high in zip(spec.channels, lows, highs, strict=True):
         warning = _find_odd_range(channel, low, high)
         if warning:
             yield warning

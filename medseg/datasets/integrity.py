@@ -93,19 +93,24 @@ def check_cases(
     """
     listed = cases if isinstance(cases, CaseList) else CaseList(tuple(cases))
     of_kind, kind_faults = _select_kind(listed.cases, spec)
-    checked = _check_each(of_kind, spec, tuple(listeners), handle_case)
-    good = [each for each in checked if each.fault is None]
-    faults = [each.fault for each in checked if each.fault is not None]
-    warnings: list[str] = []
+    good: list[_CheckedCase] = []
+    faults = [*listed.faults, *kind_faults]
+    warnings = list(listed.warnings)
     labels: set[int] = set()
-    for each in good:
-        warnings.extend(f"{each.case.name}: {text}" for text in each.warnings)
-        labels |= each.labels
+    for checked in _check_each(of_kind, spec, tuple(listeners), handle_case):
+        if checked.fault is not None:
+            faults.append(checked.fault)
+            continue
+        good.append(checked)
+        labels |= checked.labels
+        for text in checked.warnings:
+            warnings.append(f"{checked.case.name}: {text}")
+    warnings.extend(_warn_of_copies(good))
     return IntegrityReport(
-        tuple(each.case for each in good),
-        (*listed.faults, *kind_faults, *faults),
-        (*listed.warnings, *warnings, *_warn_of_copies(good)),
-        frozenset(labels),
+        good=tuple(checked.case for checked in good),
+        faults=tuple(faults),
+        warnings=tuple(warnings),
+        labels=frozenset(labels),
     )
 
 
@@ -172,16 +177,18 @@ def _check_each(
     spec: BundleSpec,
     listeners: Sequence[Listener],
     handle_case: CaseHandler | None,
-) -> list[_CheckedCase]:
-    """Check the cases in a few threads, in their order."""
-    checked: list[_CheckedCase] = []
+) -> Iterator[_CheckedCase]:
+    """Check the cases in a few threads; yield them in their order."""
+
+    def check(case: Case) -> _CheckedCase:
+        return _check_case(case, spec, handle_case)
+
     notify(listeners, Progress(TASK, 0, len(cases)))
     workers = min(_MOST_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        for each in pool.map(lambda case: _check_case(case, spec, handle_case), cases):
-            checked.append(each)
-            notify(listeners, Progress(TASK, len(checked), len(cases)))
-    return checked
+        for done, checked in enumerate(pool.map(check, cases), start=1):
+            notify(listeners, Progress(TASK, done, len(cases)))
+            yield checked
 
 
 def _check_case(case: Case, spec: BundleSpec, handle_case: CaseHandler | None) -> _CheckedCase:
@@ -227,56 +234,59 @@ def _find_present(labels: Indices, classes: int) -> frozenset[int]:
     indices: set[int] = set()
     # Slab by slab, because unique sorts a copy of what it is given.
     for k in range(labels.shape[2]):
-        indices.update(np.unique(labels[..., k]).tolist())
-    return frozenset(index for index in indices if 0 < index < classes)
+        slab = np.unique(labels[..., k])
+        indices.update(slab.tolist())
+    return frozenset(indices & set(range(1, classes)))
 
 
 def _hash_voxels(array: Array) -> str:
     """Hash voxels and shape, whatever order they have in memory."""
-    digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
+    shape = repr(array.shape)
+    digest = hashlib.blake2b(shape.encode(), digest_size=16)
     for channel in array:
         for k in range(channel.shape[-1]):
-            digest.update(np.ascontiguousarray(channel[..., k].T).data)
+            slab = np.ascontiguousarray(channel[..., k].T)
+            digest.update(slab.data)
     return digest.hexdigest()
 
 
 # --- all cases ----------------------------------------------------------------------------
 
 
-def _select_kind(
-    cases: Sequence[Case], spec: BundleSpec
-) -> tuple[tuple[Case, ...], tuple[Fault, ...]]:
+def _select_kind(cases: Sequence[Case], spec: BundleSpec) -> tuple[list[Case], list[Fault]]:
     """Set aside pictures for a bundle of volumes and the reverse; one fault says so."""
     wants_pictures = spec.preprocessing.input == "picture"
-    fitting = tuple(case for case in cases if case.scan.is_picture == wants_pictures)
-    wrong = [case.name for case in cases if case.scan.is_picture != wants_pictures]
+    fitting: list[Case] = []
+    wrong: list[Case] = []
+    for case in cases:
+        kind = fitting if case.scan.is_picture == wants_pictures else wrong
+        kind.append(case)
     if not wrong:
-        return fitting, ()
+        return fitting, []
     other = "volume" if wants_pictures else "picture"
     wanted = "pictures" if wants_pictures else "volumes"
-    fault = Fault(
-        "preprocessing.input",
+    what = (
         f"{len(wrong)} of {len(cases)} cases are {other}s and the bundle is for {wanted}; set "
-        f"preprocessing.input to '{other}', or give {wanted}",
-        abbreviate(wrong),
+        f"preprocessing.input to '{other}', or give {wanted}"
     )
-    return fitting, (fault,)
+    names = abbreviate(case.name for case in wrong)
+    return fitting, [Fault("preprocessing.input", what, names)]
 
 
-def _warn_of_copies(cases: Sequence[_CheckedCase]) -> Iterator[str]:
+def _warn_of_copies(cases: Iterable[_CheckedCase]) -> Iterator[str]:
     """Name cases whose image or label is a copy of another's: they leak between folds."""
-    hashes = {
-        "image": [(each.image_hash, each.case.name) for each in cases],
-        "label": [(each.label_hash, each.case.name) for each in cases],
-    }
-    for what, pairs in hashes.items():
-        copies: dict[str, list[str]] = defaultdict(list)
-        for digest, name in pairs:
-            if digest:
-                copies[digest].append(name)
-        for names in copies.values():
+    by_image: dict[str, list[str]] = defaultdict(list)
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for checked in cases:
+        name = checked.case.name
+        by_image[checked.image_hash].append(name)
+        # Where nothing is labelled, labels are the same without being copies.
+        if checked.label_hash:
+            by_label[checked.label_hash].append(name)
+    for what, groups in (("images", by_image), ("labels", by_label)):
+        for names in groups.values():
             if len(names) > 1:
                 yield (
-                    f"the {what}s of {abbreviate(names)} are identical, voxel for voxel; in "
+                    f"the {what} of {abbreviate(names)} are identical, voxel for voxel; in "
                     "different folds they would be both learned and tested"
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ MOST_NAMED = 6
 _SMALLEST_TABLE = 1 << 16
 _HIGHEST_COLOUR = 0xFFFFFF
 
+_IndexType = type[np.uint8] | type[np.uint16]
 _LookUp = Callable[[npt.NDArray[Any]], Indices]
 
 
@@ -47,17 +49,19 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     array = volume.array
     if array.dtype.kind not in "bui":
         raise ScanError(f"a label map holds integers, this one holds {array.dtype}")
-    if len(array) not in (1, 3):
+    channels = len(array)
+    if channels not in (1, 3):
         raise ScanError(
-            f"a label map has 1 channel of values or 3 of colour, this one has {len(array)}"
+            f"a label map has 1 channel of values or 3 of colour, this one has {channels}"
         )
-    first, *others = array
-    if any((first != other).any() for other in others):
+    grey = array[0]
+    if not all(np.array_equal(grey, channel) for channel in array[1:]):
         return _encode_colours(array, labels)
-    may_be_colours = len(array) == 3 or is_picture(Path(volume.source))
-    if may_be_colours and _holds_colours(first, labels):
-        return _encode_colours(np.broadcast_to(first, (3, *volume.shape)), labels)
-    return _encode_values(first, labels)
+    may_be_colours = channels == 3 or is_picture(Path(volume.source))
+    if may_be_colours and _holds_colours(grey, labels):
+        colours = np.broadcast_to(grey, (3, *volume.shape))
+        return _encode_colours(colours, labels)
+    return _encode_values(grey, labels)
 
 
 def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
@@ -79,24 +83,27 @@ def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
 
 def _holds_colours(grey: npt.NDArray[Any], labels: LabelSet) -> bool:
     """Tell whether greys are colours of the bundle and not its values."""
-    greys = np.unique(grey).tolist()
-    values, colours = labels.values, labels.colours
-    if all(value in values for value in greys):
+    greys = set(np.unique(grey).tolist())
+    if greys <= labels.values.keys():
         return False
-    return all((grey, grey, grey) in colours for grey in greys)
+    colours = {(grey, grey, grey) for grey in greys}
+    return colours <= labels.colours.keys()
 
 
 def _encode_values(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
     if array.dtype.kind == "b":
         array = array.view(np.uint8)
-    lowest, highest = int(array.min()), int(array.max())
-    look_up = _make_look_up(labels.values, _index_type(labels), array.size, lowest, highest)
-    slabs = (array[..., k] for k in range(array.shape[2]))
+    codes = _Codes(labels.values, _index_type(labels))
+    lowest = int(array.min())
+    highest = int(array.max())
+    look_up = codes.make_look_up(lowest, highest, array.size)
+    slabs = np.moveaxis(array, -1, 0)
     indices, unknown = _look_up_slabs(slabs, array.shape, look_up)
     if unknown:
+        counts = _list_counts(unknown, str)
         known = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
-            f"the label file holds {_list_counts(unknown, str)}; this bundle has 0 (background), "
+            f"the label file holds {counts}; this bundle has 0 (background), "
             f"{abbreviate(known, MOST_NAMED)}. Give the label that is meant its 'value' in the "
             "bundle, name the value of unannotated voxels in data.ignore, or correct the file"
         )
@@ -106,48 +113,81 @@ def _encode_values(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
 def _encode_colours(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
     if array.min() < 0 or array.max() > 255:
         raise ScanError("a label map in colours has 8 bits per channel, this one has more")
-    codes = {_pack(colour): index for colour, index in labels.colours.items()}
-    size = array[0].size
-    look_up = _make_look_up(codes, _index_type(labels), size, 0, _HIGHEST_COLOUR)
-    slabs = (_pack(array[..., k].astype(np.uint32)) for k in range(array.shape[3]))
-    indices, unknown = _look_up_slabs(slabs, array.shape[1:], look_up)
+    index_of = {_pack(colour): index for colour, index in labels.colours.items()}
+    codes = _Codes(index_of, _index_type(labels))
+    packed = _PackedSlabs(array)
+    look_up = codes.make_look_up(0, _HIGHEST_COLOUR, packed.size)
+    indices, unknown = _look_up_slabs(packed, packed.shape, look_up)
     if unknown:
+        counts = _list_counts(unknown, _format_colour)
         known = [f"{label.colour} ({label.name})" for label in labels]
         raise ScanError(
-            f"the label picture holds the colours {_list_counts(unknown, _format_colour)}; this "
-            f"bundle has (0, 0, 0) (background), {abbreviate(known, MOST_NAMED)}. Give the label "
-            "that is meant its 'colour' in the bundle, or correct the picture"
+            f"the label picture holds the colours {counts}; this bundle has (0, 0, 0) "
+            f"(background), {abbreviate(known, MOST_NAMED)}. Give the label that is meant its "
+            "'colour' in the bundle, or correct the picture"
         )
     return indices
 
 
-def _index_type(labels: LabelSet) -> type[np.uint8] | type[np.uint16]:
+class _PackedSlabs:
+    """The colours of a label map as one number each, slab by slab.
+
+    Args:
+        array: Shape ``(3, i, j, k)``, 0 to 255.
+    """
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+        self.shape = array.shape[1:]
+        self.size = array[0].size
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint32]]:
+        for k in range(self.shape[2]):
+            slab = self._array[..., k]
+            yield _pack(slab.astype(np.uint32))
+
+
+def _index_type(labels: LabelSet) -> _IndexType:
     """Return the type that holds every index, and one more number for what is unknown."""
-    count = labels.classes if labels.ignore_index is None else labels.ignore_index + 1
+    count = labels.classes
+    if labels.ignore_index is not None:
+        count = labels.ignore_index + 1
     return np.uint8 if count <= np.iinfo(np.uint8).max else np.uint16
 
 
-def _make_look_up(
-    index_of: Mapping[int, int],
-    dtype: type[np.uint8] | type[np.uint16],
-    size: int,
-    lowest: int,
-    highest: int,
-) -> _LookUp:
-    """Return what turns an array of codes into indices, the largest number for unknown ones.
+@dataclass(frozen=True, slots=True)
+class _Codes:
+    """The codes of a bundle's labels: values, or colours packed into one number.
 
-    Args:
+    Attributes:
         index_of: Code → label index.
-        dtype: Of the indices.
-        size: How many codes will be looked up.
-        lowest: Of the codes.
-        highest: Of the codes.
+        dtype: Of the indices. Its largest number stands for unknown codes.
     """
-    unknown = np.iinfo(dtype).max
-    # A table is fastest, as long as it is not larger than what is looked up in it.
-    if lowest >= 0 and highest < max(size, _SMALLEST_TABLE):
-        table = np.full(highest + 1, unknown, dtype)
-        for code, index in index_of.items():
+
+    index_of: Mapping[int, int]
+    dtype: _IndexType
+
+    def make_look_up(self, lowest: int, highest: int, size: int) -> _LookUp:
+        """Return what turns an array of codes into indices.
+
+        Args:
+            lowest: Of the codes that will be looked up.
+            highest: Of these codes.
+            size: How many these are.
+        """
+        # A table is fastest, as long as it is not larger than what is looked up in it.
+        fits_a_table = highest < max(size, _SMALLEST_TABLE)
+        if lowest >= 0 and fits_a_table:
+            return self._make_table(highest)
+        return self._make_search()
+
+    @property
+    def _unknown(self) -> int:
+        return int(np.iinfo(self.dtype).max)
+
+    def _make_table(self, highest: int) -> _LookUp:
+        table = np.full(highest + 1, self._unknown, self.dtype)
+        for code, index in self.index_of.items():
             if code <= highest:
                 table[code] = index
 
@@ -156,16 +196,20 @@ def _make_look_up(
             return indices
 
         return look_up
-    codes = np.array(sorted(index_of))
-    indices_of_codes = np.array([index_of[code] for code in codes.tolist()], dtype)
 
-    def search(slab: npt.NDArray[Any]) -> Indices:
-        places = np.searchsorted(codes, slab).clip(max=len(codes) - 1)
-        is_known = codes[places] == slab
-        indices: Indices = np.where(is_known, indices_of_codes[places], dtype(unknown))
-        return indices
+    def _make_search(self) -> _LookUp:
+        codes = np.array(sorted(self.index_of))
+        known = np.array([self.index_of[code] for code in codes.tolist()], self.dtype)
+        unknown = self.dtype(self._unknown)
 
-    return search
+        def search(slab: npt.NDArray[Any]) -> Indices:
+            places = np.searchsorted(codes, slab)
+            places = places.clip(max=len(codes) - 1)
+            is_known = codes[places] == slab
+            indices: Indices = np.where(is_known, known[places], unknown)
+            return indices
+
+        return search
 
 
 def _look_up_slabs(
@@ -180,17 +224,16 @@ def _look_up_slabs(
         if indices is None:
             indices = np.empty(shape, encoded.dtype, order="F")
         indices[..., k] = encoded
-        unknown_codes = slab[encoded == np.iinfo(encoded.dtype).max]
-        for code, count in _count_codes(unknown_codes):
-            unknown[code] += count
+        is_unknown = encoded == np.iinfo(encoded.dtype).max
+        unknown += _count_codes(slab[is_unknown])
     if indices is None:
         raise ScanError("the label map has no slice")
     return indices, unknown
 
 
-def _count_codes(codes: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
+def _count_codes(codes: npt.NDArray[Any]) -> Counter[int]:
     values, counts = np.unique(codes, return_counts=True)
-    yield from zip(values.tolist(), counts.tolist(), strict=True)
+    return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
 
 
 def _pack(colour: Any) -> Any:
@@ -200,10 +243,13 @@ def _pack(colour: Any) -> Any:
 
 
 def _format_colour(code: int) -> str:
-    return str((code >> 16, code >> 8 & 255, code & 255))
+    red = code >> 16
+    green = code >> 8 & 255
+    blue = code & 255
+    return str((red, green, blue))
 
 
 def _list_counts(unknown: Counter[int], write: Callable[[int], str]) -> str:
     """Write the unknown values, the most frequent first."""
-    counts = unknown.most_common()
-    return abbreviate((f"{write(code)} ({count} voxels)" for code, count in counts), MOST_NAMED)
+    texts = [f"{write(code)} ({count} voxels)" for code, count in unknown.most_common()]
+    return abbreviate(texts, MOST_NAMED)

@@ -13,6 +13,9 @@ from medseg.errors import ScanError
 from medseg.io import read_labels
 from medseg.volume import Volume
 
+LabelArray = npt.NDArray[np.unsignedinteger]
+"""A label map, shape ``(i, j, k)``; 0 is background."""
+
 
 @dataclass(frozen=True, slots=True)
 class MaskFiles:
@@ -34,7 +37,8 @@ class MaskFiles:
     @property
     def key(self) -> str:
         """Text that differs where the label map would, with the same files' content in order."""
-        return repr([(name, self.values[name]) for _, name in self.files])
+        values = [(name, self.values[name]) for _, name in self.files]
+        return repr(values)
 
     def read_label_map(self, image: Volume) -> Volume:
         """Read them as one label map on the image's grid.
@@ -46,8 +50,7 @@ class MaskFiles:
             ScanError: If a file cannot be read or is no mask, or two masks overlap.
             GeometryError: If a mask does not lie on the image.
         """
-        highest = max(self.values.values(), default=0)
-        labels = np.zeros(image.shape, np.min_scalar_type(highest), order="F")
+        labels = make_empty_labels(image, self.values)
         warnings: list[str] = []
         for file, name in self.files:
             mask = read_labels(file)
@@ -55,14 +58,16 @@ class MaskFiles:
             self._refuse_overlap(labels[inside], name)
             labels[inside] = self.values[name]
             warnings += mask.warnings
-        return Volume(labels[None], image.affine, self.files[0][0].name, tuple(warnings))
+        first_file, _ = self.files[0]
+        return Volume(labels[None], image.affine, first_file.name, tuple(warnings))
 
-    def _refuse_overlap(self, covered: npt.NDArray[np.unsignedinteger], name: str) -> None:
+    def _refuse_overlap(self, covered: LabelArray, name: str) -> None:
         """Refuse a mask where ``covered``, the label map so far inside it, is not empty."""
         taken = covered[covered > 0]
         if not taken.size:
             return
-        other = next(each for _, each in self.files if self.values[each] == taken[0])
+        names = {self.values[name]: name for _, name in self.files}
+        other = names[int(taken[0])]
         raise ScanError(
             f"two masks overlap in {taken.size} voxels, and a label map holds one label per voxel; "
             "correct one of the two files, or name only one of the two labels in the bundle",
@@ -78,7 +83,8 @@ def _check_mask(mask: Volume, image: Volume) -> npt.NDArray[np.bool_]:
         GeometryError: If it does not lie on the image.
     """
     image.require_same_grid(mask, "the image and a mask")
-    count = np.count_nonzero(np.unique(mask.array))
+    values = np.unique(mask.array)
+    count = np.count_nonzero(values)
     if len(mask.array) > 1 or count > 1:
         raise ScanError(
             f"is called a mask and holds {count} values besides 0; a mask holds one, and a label "
@@ -87,3 +93,15 @@ def _check_mask(mask: Volume, image: Volume) -> npt.NDArray[np.bool_]:
         )
     inside: npt.NDArray[np.bool_] = mask.array[0] > 0
     return inside
+
+
+def make_empty_labels(image: Volume, values: Mapping[str, int]) -> LabelArray:
+    """Return a label map of background on the image's grid, in a type that holds the values.
+
+    Args:
+        image: The image.
+        values: Name → value in the label map.
+    """
+    highest = max(values.values(), default=0)
+    dtype = np.min_scalar_type(highest)
+    return np.zeros(image.shape, dtype, order="F")

@@ -81,11 +81,12 @@ def distinct_names(wanted: Sequence[str], origins: Iterable[str]) -> list[str]:
     # A tagged name may equal another's own name, so tags grow until all names differ.
     for digits in _TAG_DIGITS:
         counts = Counter(name.casefold() for name in names)
-        tagged = []
+        longer = []
         for name, text, digest in zip(names, plain, digests, strict=True):
-            is_repeated = counts[name.casefold()] > 1
-            tagged.append(_append_tag(text, digest[:digits]) if is_repeated else name)
-        names = tagged
+            if counts[name.casefold()] > 1:
+                name = _append_tag(text, digest[:digits])
+            longer.append(name)
+        names = longer
     return names
 
 
@@ -96,12 +97,17 @@ def make_series_name(series: Series, root: Path) -> str:
         series: The series.
         root: The folder that was searched; the name does not depend on where that lies.
     """
-    return f"series-{hash_text(identify_series(series, root))[:_HASH_DIGITS]}"
+    identity = identify_series(series, root)
+    digest = hash_text(identity)
+    return f"series-{digest[:_HASH_DIGITS]}"
 
 
 def identify_series(series: Series, root: Path) -> str:
     """Return what tells a series from others: its UID, or its path below ``root``."""
-    return series.uid or series.files[0].relative_to(root).as_posix()
+    if series.uid:
+        return series.uid
+    first_file = series.files[0]
+    return first_file.relative_to(root).as_posix()
 
 
 def make_left_out_name(where: str) -> str:
@@ -116,18 +122,22 @@ def make_left_out_name(where: str) -> str:
         is an image and no DICOM file; else a hash.
     """
     if has_image_suffix(where):
-        return make_safe_name(split_suffix(where)[0].replace("/", "_"))
-    return f"file-{hash_text(where)[:_HASH_DIGITS]}"
+        stem, _ = split_suffix(where)
+        return make_safe_name(stem.replace("/", "_"))
+    digest = hash_text(where)
+    return f"file-{digest[:_HASH_DIGITS]}"
 
 
 def add_tag(name: str, origin: str) -> str:
     """Make a name differ from an equal one by some digits of the hash of ``origin``."""
-    return f"{name}-{hash_text(origin)[: _TAG_DIGITS[0]]}"
+    digest = hash_text(origin)
+    return f"{name}-{digest[: _TAG_DIGITS[0]]}"
 
 
 def hash_text(text: str) -> str:
     """Return the hexadecimal SHA-256 of a text, whatever bytes a path in it holds."""
-    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    content = text.encode(errors="replace")
+    return hashlib.sha256(content).hexdigest()
 
 
 def make_printable(text: str) -> str:
@@ -135,16 +145,23 @@ def make_printable(text: str) -> str:
 
     Names of files may hold any bytes.
     """
-    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+    signs = []
+    for sign in text:
+        is_shown = sign.isprintable() or sign == "\n"
+        signs.append(sign if is_shown else "?")
+    return "".join(signs)
 
 
 def abbreviate(names: Iterable[str], most: int = 5) -> str:
     """Write a few of many names: ``a, b, c and 7 more``."""
     listed = list(names)
-    rest = len(listed) - most
     text = ", ".join(listed[:most])
-    return f"{text} and {rest} more" if rest > 0 else text
+    rest = len(listed) - most
+    if rest > 0:
+        text += f" and {rest} more"
+    return text
 
 
 def _append_tag(name: str, tag: str) -> str:
-    return f"{name[: LONGEST - len(tag) - 1]}-{tag}"
+    longest = LONGEST - len(tag) - 1
+    return f"{name[:longest]}-{tag}"

@@ -116,7 +116,14 @@ class _Search:
     notes: list[str] = field(default_factory=list)
 
     def leave_out(self, name: str, where: str, reason: str, detail: str = "") -> None:
-        self.left_out.append(LeftOut(name, where, reason, detail))
+        entry = LeftOut(name, where, reason, detail)
+        self.left_out.append(entry)
+
+    def leave_out_line(self, fault: Fault) -> None:
+        """Leave out a line of a table, which is called in results as it is there."""
+        stem, _ = split_suffix(fault.where)
+        name = make_safe_name(_flatten(stem))
+        self.leave_out(name, fault.where, fault.what, fault.detail)
 
 
 def _ignore_progress(done: int, total: int) -> None:
@@ -192,10 +199,11 @@ def _name_scans(candidates: Sequence[_Candidate]) -> tuple[Scan, ...]:
     wanted = [candidate.name for candidate in candidates]
     origins = [candidate.origin for candidate in candidates]
     names = distinct_names(wanted, origins)
-    return tuple(
-        Scan(name, candidate.parts, candidate.volume)
-        for name, candidate in zip(names, candidates, strict=True)
-    )
+    scans = []
+    for name, candidate in zip(names, candidates, strict=True):
+        scan = Scan(name, candidate.parts, candidate.volume)
+        scans.append(scan)
+    return tuple(scans)
 
 
 def _keep_names_distinct(left_out: Iterable[LeftOut], scans: Iterable[Scan]) -> tuple[LeftOut, ...]:
@@ -217,15 +225,26 @@ def _keep_names_distinct(left_out: Iterable[LeftOut], scans: Iterable[Scan]) -> 
 def _search_folder(root: Path, search: _Search, progress: SearchProgress) -> None:
     listing = list_files(root, skip=_reason_to_skip)
     for fault in listing.left_out:
-        search.leave_out(make_left_out_name(fault.where), fault.where, fault.what)
-    for skipped in listing.skipped:
-        search.notes.append(f"{skipped.where}: {skipped.what}")
-    images = [file for file in listing.files if has_image_suffix(file.name)]
-    others = [file for file in listing.files if not has_image_suffix(file.name)]
+        name = make_left_out_name(fault.where)
+        search.leave_out(name, fault.where, fault.what, fault.detail)
+    for folder in listing.skipped:
+        note = f"{folder.where}: {folder.what}"
+        search.notes.append(note)
+    images: list[Path] = []
+    others: list[Path] = []
+    for file in listing.files:
+        kind = images if has_image_suffix(file.name) else others
+        kind.append(file)
     _add_images(root, images, search)
-    series, skipped_files = group_series(others, lambda count: progress(count, len(others)))
-    search.candidates.extend(_make_series(each, root) for each in series)
-    _add_skipped(skipped_files, root, search)
+
+    def report(count: int) -> None:
+        progress(count, len(others))
+
+    found, skipped = group_series(others, report)
+    for series in found:
+        candidate = _make_series(series, root)
+        search.candidates.append(candidate)
+    _add_skipped(skipped, root, search)
 
 
 def _reason_to_skip(folder: Path) -> str | None:
@@ -242,47 +261,73 @@ def _reason_to_skip(folder: Path) -> str | None:
 def _add_images(root: Path, files: Sequence[Path], search: _Search) -> None:
     """Make scans of image files, those that are channels of one scan together."""
     groups = _group_by_channel(files, search.channels)
-    for key, group in sorted(groups.items(), key=lambda item: item[1][0]):
-        numbers = [_channel_number(file) or 0 for file in group]
-        # Numbers beyond the bundle's channels, or without a 0, count pictures.
-        are_channels = key != group[0] and 0 in numbers and max(numbers) < search.channels
-        is_whole = numbers == list(range(search.channels))
-        where = key.relative_to(root).as_posix()
-        if are_channels and is_whole:
-            parts = tuple((file,) for file in group)
-            search.candidates.append(_Candidate(_flatten(where), where, parts))
-        elif are_channels and len(group) > 1:
-            reason = _describe_channels(numbers, search.channels)
-            search.leave_out(make_safe_name(_flatten(where)), where, reason)
+    # In the order of their first files, and not of what they share.
+    for key in sorted(groups, key=lambda key: groups[key][0]):
+        group = groups[key]
+        if _are_channels(key, group, search.channels):
+            where = key.relative_to(root).as_posix()
+            _add_channels(where, group, search)
         else:
-            # Also a channel 0 alone: nnU-Net numbers files that hold all channels, too.
-            search.candidates.extend(_make_images(group, root))
+            images = _make_images(group, root)
+            search.candidates.extend(images)
+
+
+def _add_channels(where: str, files: Sequence[Path], search: _Search) -> None:
+    """Make a scan of its channels, or leave it out where they are not all there."""
+    name = _flatten(where)
+    numbers = [_channel_number(file) for file in files]
+    if numbers == list(range(search.channels)):
+        parts = tuple((file,) for file in files)
+        search.candidates.append(_Candidate(name, where, parts))
+        return
+    reason = _describe_channels(numbers, search.channels)
+    search.leave_out(make_safe_name(name), where, reason)
+
+
+def _are_channels(key: Path, group: Sequence[Path], channels: int) -> bool:
+    """Tell whether files of one name are channels of one scan, whether or not all are there."""
+    if key == group[0]:
+        return False
+    numbers = [_channel_number(file) for file in group]
+    # Numbers beyond the bundle's channels, or without a 0, count pictures.
+    if 0 not in numbers or max(numbers) >= channels:
+        return False
+    # A channel 0 alone is a scan: nnU-Net numbers files that hold all channels, too.
+    return len(group) > 1
 
 
 def _group_by_channel(files: Iterable[Path], channels: int) -> Mapping[Path, Sequence[Path]]:
     """Group files whose names differ only in the channel's number; any other stands alone."""
     groups: dict[Path, list[Path]] = defaultdict(list)
     for file in files:
-        base, number = split_channel(split_suffix(file.name)[0])
-        is_channel = channels > 1 and number is not None
-        key = file.parent / base if is_channel else file
-        groups[key].append(file)
+        stem, _ = split_suffix(file.name)
+        base, number = split_channel(stem)
+        if channels == 1 or number is None:
+            groups[file].append(file)
+        else:
+            key = file.parent / base
+            groups[key].append(file)
     return groups
 
 
-def _channel_number(file: Path) -> int | None:
-    return split_channel(split_suffix(file.name)[0])[1]
+def _channel_number(file: Path) -> int:
+    stem, _ = split_suffix(file.name)
+    _, number = split_channel(stem)
+    return number or 0
 
 
 def _describe_channels(numbers: Sequence[int], channels: int) -> str:
     missing = [f"_{number:04d}" for number in range(channels) if number not in numbers]
-    what = f"has no channel {', '.join(missing)}" if missing else "has a channel twice"
+    what = "has a channel twice"
+    if missing:
+        what = f"has no channel {', '.join(missing)}"
     return f"{what}; the bundle has {channels} channels"
 
 
 def _make_images(files: Iterable[Path], root: Path) -> Iterator[_Candidate]:
     for file in files:
-        yield _make_image(file, file.relative_to(root).as_posix())
+        where = file.relative_to(root).as_posix()
+        yield _make_image(file, where)
 
 
 def _make_image(file: Path, where: str) -> _Candidate:
@@ -291,32 +336,36 @@ def _make_image(file: Path, where: str) -> _Candidate:
 
 
 def _make_series(series: Series, root: Path) -> _Candidate:
+    name = make_series_name(series, root)
     identity = identify_series(series, root)
     origin = "\n".join((identity, series.volume_name, series.study))
-    name = make_series_name(series, root)
-    return _Candidate(name, origin, (series.files,), series.volume, is_hashed=True)
+    parts = (series.files,)
+    return _Candidate(name, origin, parts, series.volume, is_hashed=True)
 
 
 def _name_by_header(candidate: _Candidate) -> _Candidate:
     if not candidate.is_hashed:
         return candidate
     first_file = candidate.parts[0][0]
-    return replace(candidate, name=read_scan_name(first_file) or candidate.name)
+    name = read_scan_name(first_file)
+    return replace(candidate, name=name) if name else candidate
 
 
 def _add_skipped(files: Iterable[SkippedFile], root: Path, search: _Search) -> None:
     """Report files of no series: damaged ones are left out, others are only counted."""
-    reasons: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for skipped in files:
         if skipped.is_damaged:
             where = skipped.file.relative_to(root).as_posix()
             name = make_left_out_name(where)
             search.leave_out(name, where, skipped.reason, skipped.detail)
+        elif skipped.reason == NOT_DICOM:
+            counts["no image"] += 1
         else:
-            is_foreign = skipped.reason == NOT_DICOM
-            reasons["no image" if is_foreign else skipped.reason] += 1
-    for reason, count in reasons.items():
-        search.notes.append(f"{count} other file{'s' if count > 1 else ''}: {reason}")
+            counts[skipped.reason] += 1
+    for reason, count in counts.items():
+        noun = "file" if count == 1 else "files"
+        search.notes.append(f"{count} other {noun}: {reason}")
 
 
 # --- a table ------------------------------------------------------------------------------
@@ -329,18 +378,17 @@ def _search_table(path: Path, search: _Search) -> None:
     for line, cells in table.rows:
         files = tuple(cells[column] for column in columns)
         name = cells.get("name", "")
-        label = name or f"line {line}"
-        safe_name = make_safe_name(_flatten(split_suffix(label)[0]))
+        where = name or f"line {line}"
         try:
             if files in listed_before:
                 raise ScanError("is listed before", source=files[0])
             listed_before.add(files)
-            search.candidates.append(_make_listed(files, name, path.parent, search.channels))
+            candidate = _make_listed(files, name, path.parent, search.channels)
+            search.candidates.append(candidate)
         except MedsegError as error:
-            fault = Fault.from_error(label, error)
-            search.leave_out(safe_name, label, fault.what, fault.detail)
+            search.leave_out_line(Fault.from_error(where, error))
         except OSError as error:
-            search.leave_out(safe_name, label, f"cannot be read: {_reason_of(error)}")
+            search.leave_out_line(Fault(where, f"cannot be read: {_reason_of(error)}"))
 
 
 def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -> _Candidate:
@@ -353,15 +401,17 @@ def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -
         raise ScanError("names no file for one of its columns")
     if len(files) not in (1, channels):
         raise ScanError(f"lists {len(files)} files and the bundle has {channels} channels")
-    parts = [_make_part(folder, text) for text in files]
-    wanted = parts[0].name
-    base, number = split_channel(wanted)
-    if len(parts) > 1 and number == 0:
-        wanted = base
+    scans = [_make_part(folder, text) for text in files]
+    parts = tuple(scan.parts[0] for scan in scans)
     origin = "\n".join([name, *files])
-    is_hashed = not name and parts[0].is_hashed
-    part_files = tuple(part.parts[0] for part in parts)
-    return _Candidate(name or wanted, origin, part_files, is_hashed=is_hashed)
+    if name:
+        return _Candidate(name, origin, parts)
+    first = scans[0]
+    own_name = first.name
+    base, number = split_channel(own_name)
+    if len(files) > 1 and number == 0:
+        own_name = base
+    return _Candidate(own_name, origin, parts, is_hashed=first.is_hashed)
 
 
 def _make_part(folder: Path, text: str) -> _Candidate:
@@ -370,8 +420,10 @@ def _make_part(folder: Path, text: str) -> _Candidate:
         return _make_only_series(file)
     if not file.is_file():
         raise ScanError("there is no such file or folder", source=text)
-    is_below = not Path(text).is_absolute() and ".." not in Path(text).parts
-    return _make_single(file, Path(text).as_posix() if is_below else file.name)
+    path = Path(text)
+    leads_elsewhere = path.is_absolute() or ".." in path.parts
+    where = file.name if leads_elsewhere else path.as_posix()
+    return _make_single(file, where)
 
 
 def _make_only_series(folder: Path) -> _Candidate:
@@ -393,10 +445,11 @@ def _scans_in_file(file: Path) -> list[_Candidate]:
         ScanError: If it is no image.
     """
     if not has_image_suffix(file.name):
-        series, _ = group_series([file])
-        if len(series) > 1:
-            return [_make_series(each, file.parent) for each in series]
-    return [_make_single(file, file.name)]
+        found, _ = group_series([file])
+        if len(found) > 1:
+            return [_make_series(series, file.parent) for series in found]
+    scan = _make_single(file, file.name)
+    return [scan]
 
 
 def _make_single(file: Path, where: str) -> _Candidate:

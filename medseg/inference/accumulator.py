@@ -14,15 +14,15 @@ _BYTES_PER_NUMBER = 4
 _EVERY = slice(None)
 
 
-def planes_held(windows: Windows) -> int:
+def count_planes_held(windows: Windows) -> int:
     """Return how many planes are held: a window, the plane before it and some to spare."""
     return min(windows.shape[2], windows.size[2] + SPARE_PLANES)
 
 
-def bytes_held(windows: Windows, classes: int) -> int:
+def count_bytes_held(windows: Windows, classes: int) -> int:
     """Return the memory that the sums of a scan, and of its weights, take."""
     x, y, _ = windows.shape
-    return _BYTES_PER_NUMBER * (classes + 1) * x * y * planes_held(windows)
+    return _BYTES_PER_NUMBER * (classes + 1) * x * y * count_planes_held(windows)
 
 
 class Accumulator:
@@ -51,7 +51,7 @@ class Accumulator:
         labelled: slice = slice(None),
     ) -> None:
         x, y, _ = windows.shape
-        planes = planes_held(windows)
+        planes = count_planes_held(windows)
         self._windows = windows
         self._window_weights = windows.weights(device)
         self._labelled = labelled
@@ -64,7 +64,7 @@ class Accumulator:
         """The sums that labels are taken from, ``(classes, x, y, planes)``; shares memory."""
         return self.sums[self._labelled]
 
-    def planes(self, first: int, stop: int) -> slice:
+    def locate_planes(self, first: int, stop: int) -> slice:
         """Return where planes of the grid lie among the planes held."""
         return slice(first - self.first, stop - self.first)
 
@@ -77,7 +77,7 @@ class Accumulator:
     def add(self, corner: Corner, scores: torch.Tensor) -> None:
         """Add one window's scores, ``(classes, *size)`` of any float type on any device."""
         (x, y, z), in_window = self._windows.part_on_grid(corner)
-        planes = self.planes(z.start, z.stop)
+        planes = self.locate_planes(z.start, z.stop)
         weights = self._window_weights[in_window]
         inside = scores[(_EVERY, *in_window)]
         inside = inside.to(self.sums.device).float()

@@ -22,18 +22,18 @@ from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
 from medseg.errors import Fault, OutputError
 from medseg.events import Listener, Notice, Progress, notify
-from medseg.inference.earlier_results import EarlierResults, hash_result, readable_label_map
+from medseg.inference.earlier_results import EarlierResults, find_label_map, hash_result
 from medseg.inference.failures import (
     clear_frames,
     concerns_output_folder,
     describe_error,
     is_bug,
 )
-from medseg.inference.hashes import hash_scan, result_key
+from medseg.inference.hashes import hash_scan, make_result_key
 from medseg.inference.ledger import Entry, Ledger, QualityEntry, State
 from medseg.inference.pipeline import Stage
-from medseg.inference.report import preview_file
-from medseg.inference.result_files import ResultFormat, error_map_file, refuse_format
+from medseg.inference.report import get_preview_path
+from medseg.inference.result_files import ResultFormat, get_error_map_path, refuse_format
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
@@ -137,12 +137,12 @@ class ScanBatch:
         """
         check_kind(scan, self._spec)
         content = hash_scan(scan)
-        key = result_key(content, self._bundle_hash, self._options)
-        kept = self._earlier.find(scan, content, key, self._further_files(scan))
+        key = make_result_key(content, self._bundle_hash, self._options)
+        kept = self._earlier.find(scan, content, key, self._list_further_files(scan))
         if kept is None:
             volume = self._read_volume(scan)
             return OpenScan(scan, content, key, volume)
-        label_map = readable_label_map(kept)
+        label_map = find_label_map(kept)
         if label_map is None or not self._lacks_picture(scan):
             return OpenScan(scan, content, key, None, kept)
         labels = read_labels(self._out / label_map)
@@ -167,14 +167,14 @@ class ScanBatch:
         files = self._write_files(scan, volume, segmentation)
         volumes_ml = {name: round(ml, 4) for name, ml in segmentation.volumes_ml.items()}
         spacing_mm = [round(mm, 4) for mm in volume.spacing]
-        return self._entry(
+        return self._make_entry(
             scan.name,
             "done",
             content=opened.content,
             key=opened.key,
             files=files,
             volumes_ml=volumes_ml,
-            quality=QualityEntry.of(segmentation.quality),
+            quality=QualityEntry.from_quality(segmentation.quality),
             shape=volume.shape,
             spacing_mm=tuple(spacing_mm),
             warnings=(*volume.warnings, *segmentation.warnings),
@@ -202,7 +202,7 @@ class ScanBatch:
         else:
             self.full_errors[scan.name] = str(error)
         warnings = self._earlier.warn_of_stale(scan)
-        return self._entry(scan.name, state, error=what, warnings=warnings)
+        return self._make_entry(scan.name, state, error=what, warnings=warnings)
 
     def record(self, entry: Entry, seconds: Mapping[str, float]) -> Entry:
         """Enter what became of a scan into the ledger, with how long each stage took.
@@ -219,7 +219,7 @@ class ScanBatch:
 
     def refuse(self, fault: Fault) -> Entry:
         """Enter something that cannot even be tried."""
-        entry = self._entry(fault.where, "failed", error=fault.what)
+        entry = self._make_entry(fault.where, "failed", error=fault.what)
         self._ledger.enter(entry)
         return entry
 
@@ -228,11 +228,11 @@ class ScanBatch:
         if self._bug is not None:
             raise self._bug
 
-    def _further_files(self, scan: Scan) -> list[Path]:
+    def _list_further_files(self, scan: Scan) -> list[Path]:
         """Return the files of a result that the ledger does not list."""
         if not self._error_maps:
             return []
-        return [error_map_file(self._out, scan.name, self._spec)]
+        return [get_error_map_path(self._out, scan.name, self._spec)]
 
     def _read_volume(self, scan: Scan) -> Volume:
         channels = len(self._spec.channels)
@@ -244,7 +244,7 @@ class ScanBatch:
         return replace(volume, source=scan.name, warnings=warnings)
 
     def _lacks_picture(self, scan: Scan) -> bool:
-        return self._pictures and not preview_file(self._out, scan.name).is_file()
+        return self._pictures and not get_preview_path(self._out, scan.name).is_file()
 
     def _write_files(
         self, scan: Scan, volume: Volume, segmentation: Segmentation
@@ -255,12 +255,12 @@ class ScanBatch:
             kind.write(file, segmentation.labels, volume, self._spec)
             hashes[file.name] = hash_result(file)
         if segmentation.error_map is not None:
-            file = error_map_file(self._out, scan.name, self._spec)
+            file = get_error_map_path(self._out, scan.name, self._spec)
             write_labels(file, segmentation.error_map, volume)
         return hashes
 
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
-        file = preview_file(self._out, scan.name)
+        file = get_preview_path(self._out, scan.name)
         if self._pictures:
             write_atomically(file, draw_thumbnail(volume, labels, self._spec.label_set))
         else:
@@ -272,7 +272,7 @@ class ScanBatch:
             clear_frames(error)
             self._bug = error
 
-    def _entry(self, scan: str, state: State, **facts: Any) -> Entry:
+    def _make_entry(self, scan: str, state: State, **facts: Any) -> Entry:
         return Entry(
             scan=scan,
             state=state,

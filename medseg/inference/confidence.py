@@ -153,18 +153,18 @@ class ConfidenceAccumulator:
         self._planes_done = max(self._planes_done, finished)
 
     def _add_planes(self, scores: Accumulator, planes: slice) -> None:
-        held = scores.planes(planes.start, planes.stop)
+        held = scores.locate_planes(planes.start, planes.stop)
         weights = scores.weights[..., held]
         logits = [scores.sums[part, ..., held] / weights for part in self._parts]
-        labels = self._labels(logits[self._chosen], planes)
+        labels = self._get_labels(logits[self._chosen], planes)
         classes = len(self._sizes)
         sizes = torch.bincount(labels.reshape(-1), minlength=classes)
         self._sizes += sizes.cpu().numpy()
         for row, temperature in enumerate(self._temperatures):
-            estimates = [_probabilities(each, temperature) for each in logits]
+            estimates = [_compute_probabilities(each, temperature) for each in logits]
             of_labels = self._add_probabilities(estimates, labels, row)
             if row == 0:
-                self._errors[..., planes] = rounded_percent(1 - of_labels)
+                self._errors[..., planes] = round_percent(1 - of_labels)
 
     def _add_probabilities(
         self, estimates: Sequence[torch.Tensor], labels: torch.Tensor, row: int
@@ -185,20 +185,20 @@ class ConfidenceAccumulator:
             self._everywhere[row, column] += everywhere.cpu().numpy()
         return of_labels
 
-    def _labels(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
+    def _get_labels(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         if self._given is None:
             return logits.max(dim=0).indices
         given = self._given[..., planes].astype(np.int64)
         return torch.from_numpy(given).to(logits.device)
 
 
-def _probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def _compute_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     if temperature != 1:
         logits = logits / temperature
     return logits.softmax(dim=0)
 
 
-def rounded_percent(share: torch.Tensor) -> Array:
+def round_percent(share: torch.Tensor) -> Array:
     """Return shares of 0 to 1 in percent, uint8, in the host's memory."""
     percent = (PERCENT * share).round()
     rounded: Array = percent.to(torch.uint8).cpu().numpy()

@@ -70,7 +70,7 @@ class EarlierResults:
         notify(self._listeners, Notice(f"{scan.name}: {what}"))
 
 
-def readable_label_map(entry: Entry) -> str | None:
+def find_label_map(entry: Entry) -> str | None:
     """Return the result file of an entry that can be read as a label map, if there is one."""
     for name in entry.files:
         if name.endswith(_READABLE):

@@ -26,7 +26,7 @@ def hash_scan(scan: Scan) -> str:
     return hash_texts(hashes)
 
 
-def result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:
+def make_result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:
     """Return a hash of everything a result follows from.
 
     Args:
@@ -40,7 +40,7 @@ def result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:
 def _hash_part(part: Sequence[Path]) -> str:
     hashes: list[str] = []
     for path in part:
-        hashes.extend(_hash_or_refuse(file) for file in _files_of(path))
+        hashes.extend(_hash_or_refuse(file) for file in _list_files(path))
     return hash_texts(sorted(hashes))
 
 
@@ -55,7 +55,7 @@ def _hash_or_refuse(file: Path) -> str:
         ) from error
 
 
-def _files_of(path: Path) -> Sequence[Path]:
+def _list_files(path: Path) -> Sequence[Path]:
     if path.is_dir():
         return list_files(path).files
     # A header may keep its voxels in another file.

@@ -32,7 +32,7 @@ _NUMBERS_PER_VOXEL = 48
 """Interpolating one voxel takes its scores and about this many more numbers."""
 
 
-def label_type(classes: int) -> npt.DTypeLike:
+def choose_label_type(classes: int) -> npt.DTypeLike:
     """Return the smallest type of a label map for so many classes."""
     return np.uint8 if classes <= 256 else np.uint16
 
@@ -84,7 +84,7 @@ class LabelWriter:
         is_ready = self._through.upper < finished
         ready = int(is_ready.sum())
         channels = len(scores.labelled)
-        at_once = self._planes_at_once(channels)
+        at_once = self._count_planes_at_once(channels)
         while self._planes_done < ready:
             stop = min(self._planes_done + at_once, ready)
             self._write(slice(self._planes_done, stop), scores)
@@ -96,9 +96,9 @@ class LabelWriter:
 
     def _write(self, planes: slice, scores: Accumulator) -> None:
         winners = self._find_winners(scores, planes)
-        self._planes[planes] = self._decoding.labels(winners.cpu().numpy())
+        self._planes[planes] = self._decoding.to_labels(winners.cpu().numpy())
 
-    def _planes_at_once(self, channels: int) -> int:
+    def _count_planes_at_once(self, channels: int) -> int:
         """Return how many planes of the scan to label at once: fewer with many channels."""
         fewest = _FEWEST_VOXELS_AT_ONCE[self._device.type]
         most = _MOST_VOXELS_AT_ONCE[self._device.type]
@@ -111,9 +111,9 @@ class LabelWriter:
         """Return who wins the voxels of some planes of the scan, ``(k, j, i)``."""
         first = int(self._through.lower[planes.start])
         last = int(self._through.upper[planes.stop - 1])
-        held = scores.planes(first, last + 1)
+        held = scores.locate_planes(first, last + 1)
         needed = scores.labelled[..., held]
-        highest, winners = self._decoding.compare(needed)
+        highest, winners = self._decoding.find_winners(needed)
         if not math.isfinite(float(highest.sum())):
             raise MedsegError(
                 "the network returned scores that are not finite numbers; its weights are broken, "
@@ -124,7 +124,7 @@ class LabelWriter:
         on_grid = winners.permute(2, 1, 0).contiguous()
         if self._back.is_identity:
             return on_grid
-        cells = _shared_winners(on_grid)
+        cells = _find_shared_winners(on_grid)
         on_scan = self._look_up(cells, first, planes)
         self._fill_rims(on_scan, cells, scores, first, planes)
         return on_scan
@@ -139,7 +139,7 @@ class LabelWriter:
     ) -> None:
         """Replace the mark of mixed cells by the winner of the interpolated scores."""
         flat = on_scan.view(-1)
-        is_rim = flat == _mixed_mark(cells)
+        is_rim = flat == _get_mixed_mark(cells)
         rim = is_rim.nonzero()[:, 0]
         if not len(rim):
             return
@@ -147,9 +147,9 @@ class LabelWriter:
         numbers_per_voxel = len(scores.labelled) + _NUMBERS_PER_VOXEL
         at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // numbers_per_voxel)
         for voxels in torch.split(rim, at_once):
-            taps = self._taps_of(voxels, first, planes)
+            taps = self._compute_taps(voxels, first, planes)
             interpolated = corners.interpolate(*taps)
-            winners = self._decoding.compare(interpolated, dim=1).winners
+            winners = self._decoding.find_winners(interpolated, dim=1).winners
             flat[voxels] = winners.to(on_scan.dtype)
 
     def _look_up(self, cells: torch.Tensor, first: int, planes: slice) -> torch.Tensor:
@@ -162,11 +162,11 @@ class LabelWriter:
         columns, lines, _ = self._back.target
         count = (planes.stop - planes.start) * self._voxels_per_plane
         voxels = torch.arange(count, device=self._device)
-        x, y, z = self._taps_of(voxels, first, planes)
+        x, y, z = self._compute_taps(voxels, first, planes)
         on_scan = cells[z.lower, y.lower, x.lower]
         return on_scan.view(-1, lines, columns)
 
-    def _taps_of(self, voxels: torch.Tensor, first: int, planes: slice) -> list[Taps]:
+    def _compute_taps(self, voxels: torch.Tensor, first: int, planes: slice) -> list[Taps]:
         """Return the taps of voxels of some planes, by flat position, along x, y and z.
 
         Planes of the network's grid are counted from ``first``.
@@ -197,7 +197,7 @@ class _CornerScores:
     """
 
     def __init__(self, cells: torch.Tensor, scores: Accumulator, first: int) -> None:
-        needed = _corners_of_mixed(cells)
+        needed = _find_corners_of_mixed(cells)
         self._shape = needed.shape
         counted = needed.view(-1).cumsum(0, dtype=torch.int32)
         self._row = counted.sub_(1)
@@ -217,7 +217,7 @@ class _CornerScores:
         _, lines, planes = self._shape
         rows, shares = [], []
         for corner in itertools.product((False, True), repeat=3):
-            ends = [_end_of(tap, is_upper) for tap, is_upper in zip(taps, corner, strict=True)]
+            ends = [_select_end(tap, is_upper) for tap, is_upper in zip(taps, corner, strict=True)]
             (x, share_x), (y, share_y), (z, share_z) = ends
             position = (x * lines + y) * planes + z
             rows.append(self._row[position])
@@ -230,16 +230,16 @@ class _CornerScores:
         )
 
 
-def _end_of(tap: Taps, is_upper: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def _select_end(tap: Taps, is_upper: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the indices of a tap's upper or lower neighbours, and their shares."""
     if is_upper:
         return tap.upper, tap.above
     return tap.lower, tap.below
 
 
-def _corners_of_mixed(cells: torch.Tensor) -> torch.Tensor:
+def _find_corners_of_mixed(cells: torch.Tensor) -> torch.Tensor:
     """Return which voxels are a corner of a mixed cell, bool ``(x, y, z)``."""
-    is_mixed = cells == _mixed_mark(cells)
+    is_mixed = cells == _get_mixed_mark(cells)
     # In the order the scores have in memory.
     needed = is_mixed.permute(2, 1, 0).contiguous()
     for axis in range(3):
@@ -250,22 +250,22 @@ def _corners_of_mixed(cells: torch.Tensor) -> torch.Tensor:
     return needed
 
 
-def _mixed_mark(winners: torch.Tensor) -> int:
+def _get_mixed_mark(winners: torch.Tensor) -> int:
     """Return the value, no winner's, of cells whose corners have different winners."""
     return torch.iinfo(winners.dtype).max
 
 
-def _shared_winners(winners: torch.Tensor) -> torch.Tensor:
+def _find_shared_winners(winners: torch.Tensor) -> torch.Tensor:
     """Return the winner that a voxel and its next neighbours along every axis share."""
     low = high = winners
     for axis in range(3):
-        low = torch.minimum(low, _next_along(low, axis))
-        high = torch.maximum(high, _next_along(high, axis))
+        low = torch.minimum(low, _shift_along(low, axis))
+        high = torch.maximum(high, _shift_along(high, axis))
     is_shared = low == high
-    return torch.where(is_shared, low, _mixed_mark(winners))
+    return torch.where(is_shared, low, _get_mixed_mark(winners))
 
 
-def _next_along(winners: torch.Tensor, axis: int) -> torch.Tensor:
+def _shift_along(winners: torch.Tensor, axis: int) -> torch.Tensor:
     """Return of each voxel the next one along an axis; the last one is its own neighbour."""
     last = winners.shape[axis] - 1
     from_second = winners.narrow(axis, 1, last)

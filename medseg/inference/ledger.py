@@ -53,7 +53,7 @@ class QualityEntry(BaseModel):
     """Whether someone should look at this result first."""
 
     @classmethod
-    def of(cls, quality: Quality) -> QualityEntry:
+    def from_quality(cls, quality: Quality) -> QualityEntry:
         """Return what a ledger says of a quality."""
         labels = {}
         for name, estimate in quality.labels.items():
@@ -122,7 +122,7 @@ class Entry(BaseModel):
         return self.is_good and self.quality is not None and self.quality.review
 
 
-def review_order(entry: Entry) -> tuple[bool, float, str]:
+def get_review_order(entry: Entry) -> tuple[bool, float, str]:
     """Return the sort key that puts failed scans first, then results from the worst to the best."""
     name = entry.scan.casefold()
     quality = entry.quality
@@ -170,7 +170,7 @@ class Ledger:
             os.fsync(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
-            raise _cannot_write(self.folder / LEDGER, error) from error
+            raise _make_write_error(self.folder / LEDGER, error) from error
         self._entries[entry.scan] = entry
 
 
@@ -190,14 +190,14 @@ def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise _make_write_error(path, error) from error
     try:
         _lock(handle, folder)
         try:
             _cut_torn_line(handle)
             _remove_half_written([folder, *(folder / part for part in parts)])
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise _make_write_error(path, error) from error
         entries, damaged = read_ledger(path)
         yield Ledger(folder, handle, entries, damaged)
     finally:
@@ -232,7 +232,7 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
     return entries, damaged
 
 
-def _cannot_write(path: Path, error: OSError) -> OutputError:
+def _make_write_error(path: Path, error: OSError) -> OutputError:
     return OutputError("the ledger cannot be written", source=path, detail=error.strerror)
 
 
@@ -262,13 +262,13 @@ def _lock(handle: int, folder: Path) -> None:
 def _cut_torn_line(handle: int) -> None:
     """Cut off what follows the last line's end."""
     size = os.fstat(handle).st_size
-    end = _end_of_last_line(handle, size)
+    end = _find_end_of_last_line(handle, size)
     if end < size:
         os.ftruncate(handle, end)
         os.fsync(handle)
 
 
-def _end_of_last_line(handle: int, size: int) -> int:
+def _find_end_of_last_line(handle: int, size: int) -> int:
     """Search backwards for the last line break; return where the next line would begin."""
     end = size
     while end > 0:

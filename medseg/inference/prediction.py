@@ -81,7 +81,7 @@ class Prediction:
         return Segmentation(
             labels,
             label_set,
-            _volumes_ml(labels, label_set, self._scan.voxel_ml),
+            _measure_volumes_ml(labels, label_set, self._scan.voxel_ml),
             quality=estimate_quality(confidence, self._calibration),
             confidence=confidence,
             confidence_at=confidence_at,
@@ -99,7 +99,7 @@ class Prediction:
             return self.labels, sums
         kept = keep_largest_components(self.labels, indices)
         errors = self._error_map()
-        shares = _shares_kept(self.labels, kept, indices, errors)
+        shares = _compute_shares_kept(self.labels, kept, indices, errors)
         return kept, sums.with_share_kept(shares)
 
     def _error_map(self) -> Array:
@@ -129,25 +129,25 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
     return kept
 
 
-def _shares_kept(
+def _compute_shares_kept(
     before: Array, after: Array, indices: Sequence[int], errors: Array
 ) -> Mapping[int, float]:
     """Return class → share of its mask's probability that lies in what is kept of it."""
     shares = {}
     for index in indices:
-        total = _percent_within(before == index, errors)
-        kept = _percent_within(after == index, errors)
+        total = _sum_percent_right(before == index, errors)
+        kept = _sum_percent_right(after == index, errors)
         shares[index] = kept / total if total else 1.0
     return shares
 
 
-def _percent_within(mask: Array, errors: Array) -> float:
+def _sum_percent_right(mask: Array, errors: Array) -> float:
     percent_wrong = errors[mask].astype(np.float64)
     percent_right = PERCENT - percent_wrong
     return float(percent_right.sum())
 
 
-def _volumes_ml(labels: Array, label_set: LabelSet, voxel_ml: float) -> dict[str, float]:
+def _measure_volumes_ml(labels: Array, label_set: LabelSet, voxel_ml: float) -> dict[str, float]:
     counts = count_voxels(labels, label_set.classes)
     volumes = {}
     for region in label_set.regions:

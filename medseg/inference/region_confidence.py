@@ -14,14 +14,14 @@ import numpy as np
 import torch
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, rounded_percent
+from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, round_percent
 from medseg.labels import LabelSet
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
 from medseg.volume import Array
 
 
-def confidence_for(
+def make_confidence(
     label_set: LabelSet,
     shape: tuple[int, int, int],
     layout: OutputLayout,
@@ -42,7 +42,7 @@ def confidence_for(
     return ConfidenceAccumulator(shape, layout.parts, layout.chosen, given, temperatures)
 
 
-def totals_of_channels(totals: ClassTotals, label_set: LabelSet) -> ClassTotals:
+def sum_by_channel(totals: ClassTotals, label_set: LabelSet) -> ClassTotals:
     """Return the voxels of each output channel's mask, given those of each label index."""
     if not label_set.has_regions:
         return totals
@@ -73,17 +73,17 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
         parts = [slice(0, label_set.channels)]
         super().__init__(shape, parts, given=given, temperatures=temperatures)
         self._decoding = choose_decoding(label_set)
-        # What ``_codes`` returns: label indices where labels are given, else winners.
+        # What ``_get_codes`` returns: label indices where labels are given, else winners.
         label_of_code: Sequence[int] = range(label_set.classes)
         if given is None:
             label_of_code = (0, *self._decoding.paints)
-        self._in_region = _membership(label_set, label_of_code)
+        self._in_region = _list_membership(label_set, label_of_code)
 
     def _add_planes(self, scores: Accumulator, planes: slice) -> None:
-        held = scores.planes(planes.start, planes.stop)
+        held = scores.locate_planes(planes.start, planes.stop)
         weights = scores.weights[..., held]
         logits = scores.sums[..., held] / weights
-        codes = self._codes(logits, planes)
+        codes = self._get_codes(logits, planes)
         most_wrong = torch.zeros_like(logits[0])
         # One region after the other, so that memory does not grow with their number.
         for channel, in_region in enumerate(self._in_region.to(logits.device)):
@@ -95,7 +95,7 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
                 if row == 0:
                     wrong = (mask.float() - probability).abs()
                     most_wrong = torch.maximum(most_wrong, wrong)
-        self._errors[..., planes] = rounded_percent(most_wrong)
+        self._errors[..., planes] = round_percent(most_wrong)
 
     def _add_probability(
         self, probability: torch.Tensor, mask: torch.Tensor, row: int, channel: int
@@ -110,15 +110,15 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
         self._everywhere[row, 0, channel] += float(everywhere)
         self._inside[row, 0, channel] += float(inside)
 
-    def _codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
+    def _get_codes(self, logits: torch.Tensor, planes: slice) -> torch.Tensor:
         """Return the labels that were given, or who won; ``self._in_region`` knows which."""
         if self._given is None:
-            return self._decoding.compare(logits).winners.int()
+            return self._decoding.find_winners(logits).winners.int()
         given = self._given[..., planes].astype(np.int32)
         return torch.from_numpy(given).to(logits.device)
 
 
-def _membership(label_set: LabelSet, labels: Sequence[int]) -> torch.Tensor:
+def _list_membership(label_set: LabelSet, labels: Sequence[int]) -> torch.Tensor:
     """Return which regions a voxel of each label is in, bool ``(regions, labels)``."""
     rows = []
     for region in label_set.regions:

@@ -17,7 +17,7 @@ from typing import Any
 from medseg._support.files import write_atomically
 from medseg._support.html import render_page
 from medseg.errors import OutputError
-from medseg.inference.ledger import Entry, QualityEntry, review_order
+from medseg.inference.ledger import Entry, QualityEntry, get_review_order
 from medseg.inference.result_files import SUMMARIES
 from medseg.labels import LabelSet
 
@@ -31,7 +31,7 @@ _QUALITY_COLUMNS = ("expected_dice", "lower_bound", "review")
 _TEMPLATES = Path(__file__).with_name("templates")
 
 
-def preview_file(out: Path, scan: str) -> Path:
+def get_preview_path(out: Path, scan: str) -> Path:
     """Return where the picture of a scan lies, or would."""
     return out / PREVIEWS / f"{scan}.webp"
 
@@ -55,18 +55,18 @@ def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: Lab
 
 def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> str:
     """Return the page that ``write_report`` writes."""
-    ordered = sorted(entries, key=review_order)
+    ordered = sorted(entries, key=get_review_order)
     good = [entry for entry in ordered if entry.is_good]
     warned = [entry for entry in good if entry.warnings]
     flagged = [entry for entry in good if entry.needs_review]
     qualities = [entry.quality for entry in ordered if entry.quality is not None]
-    names = _label_names(ordered, label_set)
+    names = _list_label_names(ordered, label_set)
     script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
     return render_page(
         _TEMPLATES / "batch_report.html.j2",
         title=title,
-        rows=[_row(out, entry, names) for entry in ordered],
+        rows=[_make_row(out, entry, names) for entry in ordered],
         good=len(good),
         failed=len(ordered) - len(good),
         warned=len(warned),
@@ -74,13 +74,13 @@ def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: La
         judged=bool(qualities),
         calibrated=all(quality.is_calibrated for quality in qualities),
         names=names,
-        colours=_colours(label_set),
+        colours=_list_colours(label_set),
         script=script,
         script_hash=base64.b64encode(digest).decode(),
     )
 
 
-def volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
+def format_volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
     """Return the volumes and the quality of each segmented scan as CSV, sorted by name.
 
     Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
@@ -89,35 +89,35 @@ def volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
     """
     good = [entry for entry in entries if entry.is_good]
     good.sort(key=lambda entry: entry.scan.casefold())
-    names = _label_names(good, label_set)
+    names = _list_label_names(good, label_set)
     volume_columns = [f"{name}_ml" for name in names]
     dice_columns = [f"{name}_expected_dice" for name in names]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["scan", *volume_columns, *_QUALITY_COLUMNS, *dice_columns])
     for entry in good:
-        volumes = [_number(entry.volumes_ml.get(name)) for name in names]
-        quality = _quality_cells(entry.quality, names)
+        volumes = [_format_number(entry.volumes_ml.get(name)) for name in names]
+        quality = _format_quality(entry.quality, names)
         table.writerow([entry.scan, *volumes, *quality])
     return text.getvalue()
 
 
-def _quality_cells(quality: QualityEntry | None, names: Sequence[str]) -> list[str]:
+def _format_quality(quality: QualityEntry | None, names: Sequence[str]) -> list[str]:
     if quality is None:
         return [""] * (len(_QUALITY_COLUMNS) + len(names))
-    cells = [_number(quality.expected_dice), _number(quality.lower_bound)]
+    cells = [_format_number(quality.expected_dice), _format_number(quality.lower_bound)]
     cells.append(str(int(quality.review)))
     for name in names:
         expected, _ = quality.labels.get(name, (None, None))
-        cells.append(_number(expected))
+        cells.append(_format_number(expected))
     return cells
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]:
+def _list_label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]:
     """Return the bundle's labels or regions, then those that only other bundles' results have."""
     names = [region.name for region in label_set.regions]
     for entry in entries:
@@ -125,23 +125,23 @@ def _label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]
     return tuple(dict.fromkeys(names))
 
 
-def _colours(label_set: LabelSet) -> dict[str, str]:
+def _list_colours(label_set: LabelSet) -> dict[str, str]:
     """Return the colour of each label; of a region, the colour of the label that it paints."""
     colours = {}
     for region in label_set.regions:
-        red, green, blue = label_set[region.paints - 1].colour
-        colours[region.name] = f"#{red:02x}{green:02x}{blue:02x}"
+        label = label_set[region.paints - 1]
+        colours[region.name] = "#" + bytes(label.colour).hex()
     return colours
 
 
-def _row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
+def _make_row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     stages = [f"{stage} {took:.2f} s" for stage, took in entry.seconds.items()]
     shape = [str(voxels) for voxels in entry.shape]
     spacing = [f"{mm:.3g}" for mm in entry.spacing_mm]
     quality, picture = None, ""
     if entry.is_good:
         quality = entry.quality
-        picture = _picture(preview_file(out, entry.scan))
+        picture = _encode_picture(get_preview_path(out, entry.scan))
     return {
         "entry": entry,
         "quality": quality,
@@ -156,7 +156,7 @@ def _row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _picture(file: Path) -> str:
+def _encode_picture(file: Path) -> str:
     """Return a picture as text for the page; nothing if there is none."""
     try:
         return base64.b64encode(file.read_bytes()).decode()

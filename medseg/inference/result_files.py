@@ -154,7 +154,7 @@ def refuse_format(volume: Volume, formats: Mapping[str, ResultFormat]) -> None:
             )
 
 
-def error_map_file(out: Path, scan: str, spec: BundleSpec) -> Path:
+def get_error_map_path(out: Path, scan: str, spec: BundleSpec) -> Path:
     """Return where the error map of a scan lies, or would: percent, on the scan's grid."""
     ending = ".png" if spec.preprocessing.input == "picture" else ".nii.gz"
     return out / ERROR_MAPS / f"{scan}{ending}"
@@ -181,7 +181,7 @@ def refuse_overwriting(
             f"this folder holds results of medseg ({LEDGER}), not scans; give the folder of scans",
             source=root,
         )
-    if any(_would_be_searched(real_root, real_out, folder) for folder in _folders_of(scans)):
+    if any(_would_be_searched(real_root, real_out, folder) for folder in _list_folders(scans)):
         raise OutputError(
             "this folder holds scans that are to be segmented; results among them would be taken "
             "for scans next time. Give an empty folder, or one that does not exist yet",
@@ -201,7 +201,7 @@ def _would_be_searched(root: Path, out: Path, folder: Path) -> bool:
     return out.is_relative_to(root) and folder.is_relative_to(out)
 
 
-def _folders_of(scans: Iterable[Scan]) -> set[Path]:
+def _list_folders(scans: Iterable[Scan]) -> set[Path]:
     """Return the folders in which the scans' files truly lie."""
     direct, linked = set(), set()
     for scan in scans:

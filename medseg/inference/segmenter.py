@@ -101,7 +101,7 @@ class Segmenter:
             "mirror": str(mirror),
             "members": str(len(files)),
         }
-        dtype = _inference_precision(precision, self.device)
+        dtype = _choose_inference_precision(precision, self.device)
         self.backend, loaded = load_members(self.bundle, files, backend, self.device, dtype)
         axes = self.spec.training.augmentation.mirror_axes if mirror else ()
         self._ensemble = Ensemble(loaded, self.spec.network.dims, axes)
@@ -158,7 +158,7 @@ class Segmenter:
         volume = self._open(volume)
         if given is not None:
             given = _check_labels(given, volume.shape, len(self.spec.label_set))
-        with torch.inference_mode(), self._explained_memory_errors(volume):
+        with torch.inference_mode(), self._explain_memory_errors(volume):
             plan = self._sliding_window.plan(volume, given, temperatures)
             result = self._pass_over(plan)
         label_set = self.spec.label_set
@@ -224,7 +224,7 @@ class Segmenter:
         return scan_pass.finish()
 
     @contextlib.contextmanager
-    def _explained_memory_errors(self, volume: Volume) -> Iterator[None]:
+    def _explain_memory_errors(self, volume: Volume) -> Iterator[None]:
         """Turn a lack of memory into an error that says what to do."""
         try:
             yield
@@ -257,7 +257,7 @@ class Ensemble:
         self._dims = dims
         # Axis 0 of a window is axis 2 of a batch ``(batch, channels, x, y, z)``.
         batch_axes = [2 + axis for axis in mirror_axes if axis < dims]
-        self._flips = _combinations(batch_axes)
+        self._flips = _list_combinations(batch_axes)
 
     @property
     def precision(self) -> torch.dtype:
@@ -302,7 +302,7 @@ class Ensemble:
         return total
 
     @torch.inference_mode()
-    def rounding_error(self, windows: torch.Tensor) -> float:
+    def measure_rounding_error(self, windows: torch.Tensor) -> float:
         """Return how far scores are from those of float32, relative to their size.
 
         Rounding gives a few percent. Far more comes from a fault of hardware or libraries: some
@@ -322,7 +322,7 @@ def refuse_wrong_arithmetic(ensemble: Ensemble, spec: BundleSpec, device: torch.
     generator = torch.Generator().manual_seed(0)
     size = (*spec.training.patch, 1)[:3]
     windows = torch.randn(1, len(spec.channels), *size, generator=generator)
-    error = ensemble.rounding_error(windows.to(device))
+    error = ensemble.measure_rounding_error(windows.to(device))
     # Not `error > …`, which would be false for NaN.
     if not error <= _MOST_ROUNDING:
         _log.warning(
@@ -334,7 +334,7 @@ def refuse_wrong_arithmetic(ensemble: Ensemble, spec: BundleSpec, device: torch.
         ensemble.use_float32()
 
 
-def _combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
+def _list_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
     """Return every set of axes to flip, none at all first."""
     flips: list[tuple[int, ...]] = [()]
     for axis in axes:
@@ -342,7 +342,7 @@ def _combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
     return flips
 
 
-def _inference_precision(name: str, device: torch.device) -> torch.dtype:
+def _choose_inference_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the arithmetic for a precision's name; ``auto`` on a CPU gives MONAI's label maps."""
     if name == "auto" and device.type == "cpu":
         name = "fp32"

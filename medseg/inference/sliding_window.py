@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from medseg.bundle.spec import BundleSpec
-from medseg.inference.accumulator import Accumulator, bytes_held
+from medseg.inference.accumulator import Accumulator, count_bytes_held
 from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, ConfidenceSums
-from medseg.inference.label_writer import LabelWriter, label_type
-from medseg.inference.region_confidence import confidence_for, totals_of_channels
+from medseg.inference.label_writer import LabelWriter, choose_label_type
+from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import choose_decoding
@@ -172,8 +172,8 @@ class SlidingWindow:
         """
         stopwatch = Stopwatch()
         grid = compute_network_grid(volume, self.spec.preprocessing)
-        windows = Windows(self._window_size(), grid.shape, self.spec.inference.overlap)
-        labels = np.zeros(volume.shape, label_type(self.spec.label_set.classes), order="F")
+        windows = Windows(self._get_window_size(), grid.shape, self.spec.inference.overlap)
+        labels = np.zeros(volume.shape, choose_label_type(self.spec.label_set.classes), order="F")
         storage = self._choose_storage(windows)
         stopwatch.lap("input")
         return PassPlan(
@@ -187,7 +187,7 @@ class SlidingWindow:
             given,
         )
 
-    def _window_size(self) -> tuple[int, int, int]:
+    def _get_window_size(self) -> tuple[int, int, int]:
         x, y, z = (*self.spec.training.patch, 1)[:3]
         return x, y, z
 
@@ -197,10 +197,10 @@ class SlidingWindow:
             return HOST_ONLY
         free = self._gpu_memory
         if free is None:
-            free = int(GPU_SHARE * _free_gpu_memory(self.device))
+            free = int(GPU_SHARE * _measure_free_gpu_memory(self.device))
         voxels = math.prod(windows.shape)
         image = _BYTES_PER_NUMBER * len(self.spec.channels) * voxels
-        sums = bytes_held(windows, self.layout.channels)
+        sums = count_bytes_held(windows, self.layout.channels)
         return choose_storage(self.device, free, image, sums)
 
 
@@ -247,12 +247,12 @@ class SlidingWindowPass:
         self._stopwatch.lap("input")
         layout, sums_on = setup.layout, plan.storage.sums
         self._sums = Accumulator(plan.windows, layout.channels, sums_on, layout.labelled)
-        self._own = self._confidence(layout, None)
+        self._own = self._make_confidence(layout, None)
         self._given = None
         if plan.given is not None:
             in_box = _crop(plan.given, plan.grid)
             given = resample_nearest(in_box, plan.grid.scan_to_network)
-            self._given = self._confidence(layout, given)
+            self._given = self._make_confidence(layout, given)
         labels = _crop(plan.labels, plan.grid)
         self._writer = LabelWriter(plan.grid.network_to_scan, labels, sums_on, setup.decoding)
 
@@ -294,11 +294,13 @@ class SlidingWindowPass:
         """
         self._stopwatch.lap("network")
         self._left = self._left[len(corners) :]
+        sums = self._sums
         for corner, window_scores in zip(corners, scores, strict=True):
-            if not self._sums.has_room_for(corner):
-                needed = self._take_planes_before(corner[2])
-                self._sums.drop_before(needed)
-            self._sums.add(corner, window_scores)
+            if not sums.has_room_for(corner):
+                # No later window reaches the planes before this one's first.
+                first_needed = self._take_planes_before(corner[2])
+                sums.drop_before(first_needed)
+            sums.add(corner, window_scores)
         self._stopwatch.lap("labels")
 
     def finish(self) -> PassResult:
@@ -312,7 +314,7 @@ class SlidingWindowPass:
         self._stopwatch.lap("labels")
         given = None
         if self._given is not None:
-            given = self._given.sums.with_voxels_outside(self._given_outside())
+            given = self._given.sums.with_voxels_outside(self._count_given_outside())
         return PassResult(
             plan.labels,
             plan.grid,
@@ -323,9 +325,9 @@ class SlidingWindowPass:
             given,
         )
 
-    def _confidence(self, layout: OutputLayout, given: Array | None) -> ConfidenceAccumulator:
+    def _make_confidence(self, layout: OutputLayout, given: Array | None) -> ConfidenceAccumulator:
         shape, temperatures = self._plan.grid.shape, self._plan.temperatures
-        return confidence_for(self._label_set, shape, layout, given, temperatures)
+        return make_confidence(self._label_set, shape, layout, given, temperatures)
 
     def _take_planes_before(self, finished: int) -> int:
         """Label and judge the final planes; return the first plane that is still needed."""
@@ -335,7 +337,7 @@ class SlidingWindowPass:
             self._given.add_before(finished, self._sums)
         return needed
 
-    def _given_outside(self) -> ClassTotals:
+    def _count_given_outside(self) -> ClassTotals:
         """Return how much of each given mask lies outside the box, in the network's voxels."""
         given, grid = self._plan.given, self._plan.grid
         label_set = self._label_set
@@ -346,7 +348,7 @@ class SlidingWindowPass:
         outside = count_voxels(given, classes) - count_voxels(in_box, classes)
         network_voxels = math.prod(grid.shape)
         per_voxel = np.float64(network_voxels / in_box.size)
-        return totals_of_channels(outside * per_voxel, label_set)
+        return sum_by_channel(outside * per_voxel, label_set)
 
 
 def _crop(labels: Array, grid: NetworkGrid) -> Array:
@@ -356,7 +358,7 @@ def _crop(labels: Array, grid: NetworkGrid) -> Array:
     return box
 
 
-def _free_gpu_memory(device: torch.device) -> int:
+def _measure_free_gpu_memory(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     # What torch keeps for reuse is free for us, though not for others.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -112,11 +112,10 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
     if not others:
         return first
     array = np.concatenate([volume.array for volume in volumes])
-    warnings = [
-        f"channel file {number}: {warning}"
-        for number, volume in enumerate(volumes, start=1)
-        for warning in volume.warnings
-    ]
+    warnings: list[str] = []
+    for number, volume in enumerate(volumes, start=1):
+        # By number: a file's name may be a patient's, and warnings are recorded.
+        warnings.extend(f"channel file {number}: {warning}" for warning in volume.warnings)
     return replace(first, array=array, warnings=tuple(warnings))
 
 
@@ -158,18 +157,20 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
         raise OutputError(
             f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}", source=path
         )
-    if labels.dtype.kind not in "bui" or (labels.size and labels.min() < 0):
+    is_integer = labels.dtype.kind in "bui"
+    if not is_integer or labels.min() < 0:
         raise OutputError(f"label maps hold integers from 0, got {labels.dtype}", source=path)
     known = find_label_format(path)
     if known is None or known.write_labels is None:
-        raise OutputError(f"label maps are written as {', '.join(label_suffixes())}", source=path)
+        suffixes = ", ".join(label_suffixes())
+        raise OutputError(f"label maps are written as {suffixes}", source=path)
+    smallest = as_labels(labels, path)
     with atomic_file(path) as temporary:
-        known.write_labels(temporary, as_labels(labels, path), like)
+        known.write_labels(temporary, smallest, like)
 
 
 def _existing_paths(files: Files) -> Sequence[Path]:
-    given = [files] if isinstance(files, str | Path) else files
-    paths = [Path(file) for file in given]
+    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
     if not paths:
         raise ScanError("there are no files to read")
     for path in paths:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from medseg.volume import Volume
 
 MAX_VOXELS = 4_000_000_000
 """Largest volume read: about ten times a whole-body CT at full resolution."""
+
+_SUFFIX = re.compile(r"\.[^A-Z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def check_format(known: object) -> None:
     if not known.suffixes:
         raise ValueError("an image format needs at least one suffix")
     for suffix in known.suffixes:
-        if len(suffix) < 2 or not suffix.startswith(".") or suffix != suffix.lower():
+        if not _SUFFIX.fullmatch(suffix):
             raise ValueError(f"a suffix is lower-case and begins with a dot, got '{suffix}'")
     if not set(known.label_suffixes) <= set(known.suffixes):
         raise ValueError("label_suffixes must be among the suffixes")

@@ -35,12 +35,16 @@ def read(files: Sequence[Path]) -> Volume:
     """
     path = single_file(files, "NRRD/MHA")
     layout, array = _load(path)
-    channels, *shape = array.shape
-    image = empty_image((*shape, channels), path)
+    channels_last = np.moveaxis(array, 0, -1)
+    image = empty_image(channels_last.shape, path)
     with np.errstate(over="ignore"):
-        image[...] = np.moveaxis(array, 0, -1)
-    warnings = (*layout.warnings, *replace_nonfinite(image))
-    return Volume(np.moveaxis(image, -1, 0), layout.affine, path.name, warnings)
+        image[...] = channels_last
+    return Volume(
+        array=np.moveaxis(image, -1, 0),
+        affine=layout.affine,
+        source=path.name,
+        warnings=(*layout.warnings, *replace_nonfinite(image)),
+    )
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -58,7 +62,12 @@ def read_labels(files: Sequence[Path]) -> Volume:
             f"a label map has one channel, this file has {channels}; save one label map per file",
             source=path,
         )
-    return Volume(as_labels(array, path), layout.affine, path.name, layout.warnings)
+    return Volume(
+        array=as_labels(array, path),
+        affine=layout.affine,
+        source=path.name,
+        warnings=layout.warnings,
+    )
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:

@@ -87,6 +87,13 @@ class Layout:
     affine: Affine
     warnings: tuple[str, ...] = ()
 
+    @property
+    def channels(self) -> int:
+        """How many channels each voxel has."""
+        if self.channel_axis is None:
+            return 1
+        return self.shape[self.channel_axis]
+
 
 def read_layout(path: Path) -> Layout:
     """Read the header of a ``.nrrd``, ``.mha`` or ``.mhd`` file.
@@ -96,10 +103,14 @@ def read_layout(path: Path) -> Layout:
         GeometryError: If its axes or spacing are not numbers.
     """
     is_nrrd = path.name.lower().endswith(".nrrd")
+    read_header = _read_nrrd if is_nrrd else _read_meta
     with path.open("rb") as file:
-        layout = _read_nrrd(path, file) if is_nrrd else _read_meta(path, file)
-    if layout.channel_axis is not None and layout.shape[layout.channel_axis] > _MOST_CHANNELS:
-        raise ScanError(f"more than {_MOST_CHANNELS} channels", source=path)
+        layout = read_header(path, file)
+    if layout.channels > _MOST_CHANNELS:
+        raise ScanError(
+            f"the header states {layout.channels} channels; at most {_MOST_CHANNELS} are read",
+            source=path,
+        )
     check_size(layout.shape, path)
     return layout
 
@@ -279,13 +290,15 @@ def _read_space_directions(fields: _Fields) -> list[Sequence[float] | None]:
 
 def _read_spacings(fields: _Fields) -> list[Sequence[float] | None]:
     """Return the steps of axes that run along x, y and z; an axis with NaN is the channels."""
-    steps = [abs(fields.number(part)) for part in fields.text("spacings").split()]
-    vectors: list[Sequence[float] | None] = [None] * len(steps)
-    spatial_axes = [n for n, step in enumerate(steps) if not math.isnan(step)]
-    for direction, n in enumerate(spatial_axes[:3]):
-        vector = [0.0, 0.0, 0.0]
-        vector[direction] = steps[n]
-        vectors[n] = vector
+    vectors: list[Sequence[float] | None] = []
+    directions = iter(np.eye(3).tolist())
+    for part in fields.text("spacings").split():
+        step = abs(fields.number(part))
+        direction = None if math.isnan(step) else next(directions, None)
+        if direction is None:
+            vectors.append(None)
+        else:
+            vectors.append([step * share for share in direction])
     return vectors
 
 

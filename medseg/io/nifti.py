@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +30,7 @@ from medseg.io.gzip import (
     open_maybe_gzipped,
 )
 from medseg.io.voxels import as_labels, check_size, empty_image, replace_nonfinite
-from medseg.volume import Affine, Volume
+from medseg.volume import Affine, Volume, largest_corner_distance
 
 Header: TypeAlias = Any
 """A ``nibabel.Nifti1Header``; those of NIfTI-2 are a subclass."""
@@ -51,6 +51,13 @@ _TIME_UNITS = 8
 """``xyzt_units`` holds the unit of length below this, that of time above."""
 
 
+class Scaling(NamedTuple):
+    """How stored numbers become intensities: ``stored * slope + inter``."""
+
+    slope: float
+    inter: float
+
+
 def read(files: Sequence[Path]) -> Volume:
     """Read one NIfTI file as an image, float32; the fourth axis becomes the channels.
 
@@ -62,15 +69,12 @@ def read(files: Sequence[Path]) -> Volume:
     """
     path = single_file(files, "NIfTI")
     with _open_voxels(path) as voxels:
-        image = empty_image(voxels.shape, path)
-        slope, inter = _read_scaling(voxels.header, path)
-        flat = image.reshape(-1, order="F")
-        with np.errstate(over="ignore", invalid="ignore"):
-            # A little at a time: it stays in the processor's cache, and scaling works in float64.
-            for first, block in voxels.blocks():
-                flat[first : first + block.size] = _apply_scaling(block, slope, inter)
-    is_always_finite = voxels.dtype.kind in "iu" and slope is None
-    warnings = () if is_always_finite else replace_nonfinite(image)
+        scaling = _read_scaling(voxels.header, path)
+        image = _read_image(voxels, scaling)
+    warnings: tuple[str, ...] = ()
+    is_always_finite = voxels.dtype.kind in "iu" and scaling is None
+    if not is_always_finite:
+        warnings = replace_nonfinite(image)
     return _make_volume(path, voxels.header, np.moveaxis(image, 3, 0), warnings)
 
 
@@ -91,8 +95,8 @@ def read_labels(files: Sequence[Path]) -> Volume:
                 source=path,
             )
         stored = voxels.read_all()
-    slope, inter = _read_scaling(voxels.header, path)
-    labels = as_labels(_apply_scaling(stored, slope, inter), path)
+    values = _apply_scaling(stored, _read_scaling(voxels.header, path))
+    labels = as_labels(values, path)
     return _make_volume(path, voxels.header, np.moveaxis(labels, 3, 0), ())
 
 
@@ -117,7 +121,7 @@ def make_label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
     Raises:
         OutputError: If the grid does not fit a NIfTI header.
     """
-    header = _label_header(labels, like)
+    header = _make_label_header(labels, like)
     kind = nib.Nifti2Image if header["sizeof_hdr"] == 540 else nib.Nifti1Image
     # nibabel keeps the header as it stands when it is given the header's own affine.
     return kind(labels, header.get_best_affine(), header)
@@ -167,8 +171,21 @@ class _Voxels:
         stored = np.empty(self.shape, self.dtype, order="F")
         flat = stored.reshape(-1, order="F")
         for first, block in self.blocks():
-            flat[first : first + block.size] = block
+            behind = first + block.size
+            flat[first:behind] = block
         return stored
+
+
+def _read_image(voxels: _Voxels, scaling: Scaling | None) -> npt.NDArray[np.float32]:
+    """Return the voxels, scaled, as float32 ``(i, j, k, channels)``."""
+    image = empty_image(voxels.shape, voxels.path)
+    flat = image.reshape(-1, order="F")
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A little at a time: it stays in the processor's cache, and scaling works in float64.
+        for first, block in voxels.blocks():
+            behind = first + block.size
+            flat[first:behind] = _apply_scaling(block, scaling)
+    return image
 
 
 @contextlib.contextmanager
@@ -225,11 +242,11 @@ def _broken_header(path: Path, error: Exception) -> ScanError:
 def _read_shape(header: Header, path: Path) -> tuple[int, int, int, int]:
     """Return the sizes along i, j, k and the channels."""
     try:
-        shape = tuple(int(n) for n in header.get_data_shape())
+        shape = [int(n) for n in header.get_data_shape()]
     except (HeaderDataError, KeyError, ValueError) as error:
         raise _broken_header(path, error) from error
     while len(shape) > 4 and shape[-1] == 1:
-        shape = shape[:-1]
+        shape.pop()
     if not 2 <= len(shape) <= 4:
         raise ScanError(
             f"{len(shape)} axes; three are needed, or four with the channels last", source=path
@@ -270,23 +287,25 @@ def _skip(stream: BinaryIO, size: int) -> None:
         size -= skipped
 
 
-def _read_scaling(header: Header, path: Path) -> tuple[float | None, float | None]:
-    """Return ``scl_slope`` and ``scl_inter``, both ``None`` where voxels are not scaled."""
+def _read_scaling(header: Header, path: Path) -> Scaling | None:
+    """Return ``scl_slope`` and ``scl_inter``, ``None`` where voxels are not scaled."""
     try:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as error:
         raise ScanError(
             "the intensity scaling in the header is broken", source=path, detail=str(error)
         ) from None
-    return slope, inter
-
-
-def _apply_scaling(
-    raw: npt.NDArray[Any], slope: float | None, inter: float | None
-) -> npt.NDArray[Any]:
     if slope is None:
+        return None
+    return Scaling(slope, inter)
+
+
+def _apply_scaling(raw: npt.NDArray[Any], scaling: Scaling | None) -> npt.NDArray[Any]:
+    if scaling is None:
         return raw
-    scaled: npt.NDArray[Any] = apply_read_scaling(raw, np.asanyarray(slope), np.asanyarray(inter))
+    slope = np.asanyarray(scaling.slope)
+    inter = np.asanyarray(scaling.inter)
+    scaled: npt.NDArray[Any] = apply_read_scaling(raw, slope, inter)
     return scaled
 
 
@@ -314,7 +333,8 @@ def _read_affine(header: Header, path: Path) -> tuple[Affine, list[str]]:
             "the file has no orientation (sform and qform codes are 0); left and right are a guess"
         )
     if sform is not None and qform is not None:
-        distance = _largest_distance(sform, qform, header.get_data_shape())
+        i, j, k = (*header.get_data_shape(), 1, 1)[:3]
+        distance = largest_corner_distance(sform, qform, (i, j, k))
         if distance > _FORMS_AGREE_MM:
             doubts.append(f"sform and qform differ by up to {distance:.1f} mm; the sform is used")
     if length_unit in ("meter", "micron"):
@@ -322,39 +342,43 @@ def _read_affine(header: Header, path: Path) -> tuple[Affine, list[str]]:
     return np.asarray(best, dtype=np.float64), doubts
 
 
-def _largest_distance(affine: Affine, other: Affine, shape: Sequence[int]) -> float:
-    """Return how far, in mm along one axis, two affines put a corner voxel apart."""
-    i, j, k = (*shape, 1, 1)[:3]
-    corners = np.array(np.meshgrid((0, i - 1), (0, j - 1), (0, k - 1))).reshape(3, -1)
-    homogeneous = np.vstack([corners, np.ones(8)])
-    difference = (affine - other) @ homogeneous
-    return float(np.abs(difference)[:3].max())
-
-
-def _label_header(labels: npt.NDArray[Any], like: Volume) -> Header:
+def _make_label_header(labels: npt.NDArray[Any], like: Volume) -> Header:
     source = like.header if isinstance(like.header, nib.Nifti1Header) else None
-    needs_nifti2 = isinstance(source, nib.Nifti2Header) or max(labels.shape) > _LARGEST_NIFTI1_AXIS
-    header = nib.Nifti2Header() if needs_nifti2 else nib.Nifti1Header()
+    is_large = max(labels.shape) > _LARGEST_NIFTI1_AXIS
+    if is_large or isinstance(source, nib.Nifti2Header):
+        header = nib.Nifti2Header()
+    else:
+        header = nib.Nifti1Header()
     header.set_data_dtype(labels.dtype)
     header.set_data_shape(labels.shape)
     header.set_xyzt_units("mm")
-    if source is not None and np.allclose(source.get_best_affine(), like.affine, atol=1e-6):
-        # The scan's own numbers, so that rounding does not move the labels by a hair.
-        for field in _GRID_FIELDS:
-            header[field] = source[field]
-        header["pixdim"][:4] = source["pixdim"][:4]
-        header["xyzt_units"] = int(source["xyzt_units"]) % _TIME_UNITS
+    if source is not None and _has_affine(source, like.affine):
+        _copy_grid(source, header)
     else:
         _set_affine(header, like.affine, labels.shape)
     return header
 
 
+def _has_affine(header: Header, affine: Affine) -> bool:
+    return np.allclose(header.get_best_affine(), affine, atol=1e-6)
+
+
+def _copy_grid(source: Header, target: Header) -> None:
+    """Copy the scan's own numbers, so that rounding does not move the labels by a hair."""
+    for field in _GRID_FIELDS:
+        target[field] = source[field]
+    target["pixdim"][:4] = source["pixdim"][:4]
+    target["xyzt_units"] = int(source["xyzt_units"]) % _TIME_UNITS
+
+
 def _set_affine(header: Header, affine: Affine, shape: Sequence[int]) -> None:
-    if not np.isfinite(affine.astype(np.float32)).all():
+    stored = affine.astype(np.float32)
+    if not np.isfinite(stored).all():
         raise OutputError("the scan's affine is too large for a NIfTI header")
     header.set_sform(affine, code="scanner")
     header.set_qform(affine, code="scanner", strip_shears=True)
-    if _largest_distance(header.get_qform(), affine, shape) > _SAME_PLACE_MM:
+    qform = header.get_qform()
+    if largest_corner_distance(qform, affine, shape) > _SAME_PLACE_MM:
         # A qform cannot hold shear: better none than one that contradicts the sform.
         header.set_qform(None, code="unknown")
 

@@ -58,7 +58,8 @@ def read(files: Sequence[Path]) -> Volume:
     path = single_file(files, "picture")
     pixels, warnings = _load(path, indices=False)
     image = pixels.astype(np.float32)
-    return _make_volume(path, image, (*warnings, *replace_nonfinite(image)))
+    warnings += replace_nonfinite(image)
+    return _make_volume(path, image, warnings)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -73,9 +74,11 @@ def read_labels(files: Sequence[Path]) -> Volume:
     """
     path = single_file(files, "picture")
     pixels, warnings = _load(path, indices=True)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        warnings = (*warnings, "JPEG is lossy: label values may be smeared; use PNG")
-    return _make_volume(path, as_labels(pixels, path), warnings)
+    is_jpeg = path.suffix.lower() in (".jpg", ".jpeg")
+    if is_jpeg:
+        warnings += ("JPEG is lossy: label values may be smeared; use PNG",)
+    labels = as_labels(pixels, path)
+    return _make_volume(path, labels, warnings)
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -84,14 +87,14 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     Raises:
         OutputError: If the label map has several slices or values above 65535.
     """
-    if labels.shape[2] != 1:
-        raise OutputError(
-            f"{labels.shape[2]} slices do not fit in a picture; write .nii.gz, .nrrd or .mha"
-        )
+    slices = labels.shape[2]
+    if slices != 1:
+        raise OutputError(f"{slices} slices do not fit in a picture; write .nii.gz, .nrrd or .mha")
     if labels.dtype.itemsize > 2:
         raise OutputError("a PNG holds label values up to 65535; write .nii.gz")
     # A copy, because Pillow wants rows one after the other.
-    Image.fromarray(np.ascontiguousarray(labels[:, :, 0].T)).save(path, format="PNG")
+    rows = np.ascontiguousarray(labels[:, :, 0].T)
+    Image.fromarray(rows).save(path, format="PNG")
 
 
 def _load(path: Path, *, indices: bool) -> tuple[Pixels, tuple[str, ...]]:
@@ -160,25 +163,36 @@ def _bits_per_channel(picture: Image.Image) -> int:
 
 def _read_pixels(picture: Image.Image, path: Path, *, indices: bool) -> Pixels:
     """Return pixels of shape ``(channels, i, j)``; a palette's indices if they are wanted."""
+    if picture.mode == "P" and indices:
+        return _to_columns(picture)
     if picture.mode == "P":
-        if indices:
-            return np.asarray(picture).T[None]
         picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
     if picture.mode in _GREY_MODES:
-        return _read_grey(picture, indices=indices)[None]
+        return _read_grey(picture, indices=indices)
     if picture.mode in ("LA", "RGBA"):
         picture = _drop_alpha(picture, path)
     if picture.mode == "L":
-        return np.asarray(picture).T[None]
+        return _to_columns(picture)
     if picture.mode != "RGB":
         raise ScanError(f"colour space {picture.mode}; save it as grey or RGB", source=path)
-    red, green, blue = colours = np.asarray(picture).transpose(2, 1, 0)
+    return _read_colours(picture)
+
+
+def _to_columns(picture: Image.Image) -> Pixels:
+    """Return pixels of one channel: Pillow gives rows first, ``i`` runs along the columns."""
+    return np.asarray(picture).T[None]
+
+
+def _read_colours(picture: Image.Image) -> Pixels:
+    """Return three channels, or one where the colours are grey."""
+    colours = np.asarray(picture).transpose(2, 1, 0)
+    red, green, blue = colours
     is_grey = np.array_equal(red, green) and np.array_equal(red, blue)
     return colours[:1] if is_grey else colours
 
 
 def _read_grey(picture: Image.Image, *, indices: bool) -> Pixels:
-    pixels = np.asarray(picture).T
+    pixels = _to_columns(picture)
     if pixels.dtype == bool:
         return pixels.astype(np.uint8)
     # Pillow stretches grey of 2 and 4 bits to 0…255; label indices are wanted as stored.

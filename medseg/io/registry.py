@@ -47,14 +47,19 @@ def readable_suffixes() -> tuple[str, ...]:
 
     Longest first, so that ``.nii.gz`` is recognised before a format's ``.gz`` could be.
     """
-    suffixes = {suffix for known in usable_formats() for suffix in known.suffixes}
+    suffixes: set[str] = set()
+    for known in usable_formats():
+        suffixes.update(known.suffixes)
     return tuple(sorted(suffixes, key=lambda suffix: (-len(suffix), suffix)))
 
 
 def picture_suffixes() -> frozenset[str]:
     """Return the endings of files that hold one picture without a position in a patient."""
-    pictures = [known for known in usable_formats() if known.is_picture]
-    return frozenset(suffix for known in pictures for suffix in known.suffixes)
+    suffixes: set[str] = set()
+    for known in usable_formats():
+        if known.is_picture:
+            suffixes.update(known.suffixes)
+    return frozenset(suffixes)
 
 
 def find_format(files: Sequence[Path]) -> Format:
@@ -99,13 +104,15 @@ def find_label_format(file: Path) -> Format | None:
 
 def label_suffixes() -> tuple[str, ...]:
     """Return the endings under which label maps can be written."""
-    return tuple(suffix for known in usable_formats() for suffix in known.label_suffixes)
+    suffixes: list[str] = []
+    for known in usable_formats():
+        suffixes.extend(known.label_suffixes)
+    return tuple(suffixes)
 
 
 def _unknown_kind(file: Path) -> ScanError:
-    formats, problems = IMAGE_FORMATS.usable()
-    suffixes = ", ".join(suffix for known in formats.values() for suffix in known.suffixes)
+    suffixes = ", ".join(sorted(readable_suffixes()))
     message = f"not a known kind of image; DICOM and files ending in {suffixes} are read"
-    for problem in problems:
-        message += f"; {problem.message}"
-    return ScanError(message, source=file)
+    _, problems = IMAGE_FORMATS.usable()
+    reasons = [problem.message for problem in problems]
+    return ScanError("; ".join([message, *reasons]), source=file)

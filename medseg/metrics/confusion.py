@@ -60,7 +60,8 @@ def count_confusion(rows: Array, columns: Array, classes: int) -> Counts:
     """
     counts = np.zeros(classes * classes, np.int64)
     # A few slices at a time: numpy counts in 8-byte copies of what it is given.
-    slices = max(1, len(counts) // rows[..., 0].size)
+    slice_size = rows[..., 0].size
+    slices = max(1, len(counts) // slice_size)
     for k in range(0, rows.shape[2], slices):
         slab = slice(k, k + slices)
         row = rows[..., slab].astype(np.int64)

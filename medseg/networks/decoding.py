@@ -1,8 +1,8 @@
-"""How the scores of a voxel become its label.
+"""Decoding: how the scores of a voxel become its label.
 
-Labels that exclude each other: the highest score wins. Regions, which overlap, are painted one
-after the other: each shows its label where its logit is above 0, which is a probability above one
-half, over what earlier regions painted.
+Labels that exclude each other: the highest score wins (argmax). Regions, which overlap, are
+decoded one after the other, as in nnU-Net's ``regions_class_order``: each shows its label where
+its logit is above 0, which is a probability above one half, over what earlier regions showed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medseg.volume import Array
 
 
 class Winners(NamedTuple):
-    """Of each voxel, its highest score and who wins it."""
+    """Of each voxel, its highest score and its winner."""
 
     highest: torch.Tensor
     winners: torch.Tensor
@@ -29,36 +29,39 @@ class Decoding:
     """The rule by which scores become labels.
 
     It works in *winners*: the channel with the highest score; with regions, 0 where none is, else
-    one more than the channel of the last region that is there. What all corners of a cell have
-    won, every linear mix of them wins: a mix of positive numbers is positive, and of others not.
+    one more than the channel of the last region that is there. Where all corners of a cell have
+    the same winner, every linear interpolation of them has it, too: a mix of positive numbers is
+    positive, and a mix of negative ones negative.
 
     Attributes:
-        paints: The label index that each region paints, in order; empty for labels that exclude
+        paints: The label index that each region shows, in order; empty for labels that exclude
             each other.
     """
 
     paints: tuple[int, ...] = ()
 
-    def compare(self, scores: torch.Tensor, dim: int = 0) -> Winners:
-        """Say who wins each voxel.
+    def find_winners(self, scores: torch.Tensor, dim: int = 0) -> Winners:
+        """Return the winner of each voxel.
 
         Args:
             scores: Logits, or any positive multiple of them.
             dim: The axis of channels, which the result does not have.
         """
         if not self.paints:
+            # Not argmax, which is several times slower on a CPU.
             return Winners(*scores.max(dim=dim))
         # One region after the other, so that memory does not grow with their number.
         winners = torch.zeros_like(scores.select(dim, 0), dtype=torch.int16)
-        for place, logits in enumerate(scores.unbind(dim), start=1):
-            winners.masked_fill_(logits > 0, place)
+        for position, logits in enumerate(scores.unbind(dim), start=1):
+            winners.masked_fill_(logits > 0, position)
         return Winners(scores.amax(dim=dim), winners)
 
-    def labels(self, winners: Array) -> Array:
+    def to_labels(self, winners: Array) -> Array:
         """Return the label indices of winners, of any shape."""
         if not self.paints:
             return winners
-        table = np.array([0, *self.paints], np.min_scalar_type(max(self.paints)))
+        smallest_type = np.min_scalar_type(max(self.paints))
+        table = np.array([0, *self.paints], smallest_type)
         return table[winners]
 
 

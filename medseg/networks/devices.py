@@ -8,6 +8,12 @@ import torch
 
 from medseg.errors import MedsegError
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precisions by the names that people use."""
+
+CPU_BF16 = "MEDSEG_CPU_BF16"
+"""Environment variable: ``1`` or ``0`` says whether the CPU counts as one that computes in bf16."""
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device a person asked for; ``auto`` is the first GPU, else the CPU.
@@ -19,21 +25,19 @@ def choose_device(name: str = "auto") -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device)  # names of absent devices are valid, too
     except (RuntimeError, AssertionError) as error:
         raise MedsegError(
-            f"device '{name}' cannot be used: {str(error).splitlines()[0]}; "
-            "choose auto, cpu or cuda:N with a GPU that is there"
+            f"device '{name}' cannot be used; choose auto, cpu, or cuda:N with a GPU that is there",
+            detail=str(error).splitlines()[0],
         ) from error
     return device
 
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 def get_precision_name(precision: torch.dtype) -> str:
     """Return what people call a precision."""
-    return next(name for name, dtype in PRECISIONS.items() if dtype == precision)
+    names = {dtype: name for name, dtype in PRECISIONS.items()}
+    return names[precision]
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -45,14 +49,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if _computes_bf16(device) else torch.float32
     if name not in PRECISIONS:
-        raise MedsegError(f"no precision '{name}'; choose auto, {', '.join(PRECISIONS)}")
+        raise MedsegError(f"'{name}' is not a precision; choose auto, {', '.join(PRECISIONS)}")
     if name == "fp16" and device.type == "cpu":
         raise MedsegError("precision fp16 needs a GPU; choose auto, bf16 or fp32 on a CPU")
     return PRECISIONS[name]
-
-
-CPU_BF16 = "MEDSEG_CPU_BF16"
-"""Environment variable: ``1`` or ``0`` says whether the CPU counts as one that computes in bf16."""
 
 
 def _computes_bf16(device: torch.device) -> bool:

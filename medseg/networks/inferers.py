@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -53,17 +52,17 @@ class Autocast(Inferer):  # type: ignore[misc]
 
     def __init__(self, inner: Inferer, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
-        self._inner, self._device, self._dtype = inner, device, dtype
+        self._inner = inner
+        self._device = device
+        self._dtype = dtype
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """Return what the inner inferer returns."""
         if self._dtype == torch.float32:
-            context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        else:
-            context = torch.autocast(self._device.type, dtype=self._dtype)
-        with context:
+            return self._inner(inputs, network, *args, **kwargs)
+        with torch.autocast(self._device.type, dtype=self._dtype):
             return self._inner(inputs, network, *args, **kwargs)
 
 

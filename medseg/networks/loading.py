@@ -16,7 +16,7 @@ from medseg.networks.refiner import build_refined, load_refined, select_coarse_w
 
 @dataclass(frozen=True, slots=True)
 class OutputLayout:
-    """What a network's channels are.
+    """What the output channels of a network are.
 
     Attributes:
         classes: Channels of one estimate: background and labels, or regions.
@@ -37,7 +37,8 @@ class OutputLayout:
     @property
     def parts(self) -> tuple[slice, ...]:
         """The channels of each estimate."""
-        return tuple(slice(n * self.classes, (n + 1) * self.classes) for n in range(self.estimates))
+        starts = range(0, self.channels, self.classes)
+        return tuple(slice(start, start + self.classes) for start in starts)
 
     @property
     def labelled(self) -> slice:
@@ -46,40 +47,44 @@ class OutputLayout:
 
 
 def get_output_layout(bundle: Bundle) -> OutputLayout:
-    """Return what a trained bundle's networks answer."""
+    """Return what the output channels of a trained bundle's networks are.
+
+    Raises:
+        CheckpointError: If the refiner whose masks are used is absent.
+    """
     classes = bundle.spec.label_set.channels
     if not _has_refiner(bundle):
         return OutputLayout(classes)
-    found = bundle.trained.refinement
-    return OutputLayout(classes, 2, int(found is not None and found.applied))
+    return OutputLayout(classes, estimates=2, chosen=int(_is_refiner_applied(bundle)))
 
 
 def load_network(bundle: Bundle, file: Path) -> nn.Module:
     """Return a trained bundle's network with the weights of a file, in evaluation mode.
 
-    With a refiner it answers ``(batch, 2 · classes, *patch)``: coarse logits, then refined ones.
+    With a refiner it returns ``(batch, 2 · classes, *patch)``: coarse logits, then refined ones.
 
     Raises:
         CheckpointError: If the weights are absent, damaged, or of another network.
     """
     if not file.is_file():
         raise CheckpointError(
-            f"{bundle.folder} has no weights ({file.relative_to(bundle.folder)}); "
-            "train it first: medseg train BUNDLE"
+            "the bundle has no weights; train it first: medseg train BUNDLE", source=file
         )
     spec = bundle.spec
     weights = select_coarse_weights(load_weights(file))
     if _has_refiner(bundle):
         refined = build_refined(spec, both=True)
-        load_refined(refined, weights, load_weights(bundle.folder / REFINER_FILE))
+        refiner = load_weights(bundle.folder / REFINER_FILE)
+        load_refined(refined, weights, refiner)
         return refined.eval()
     network = build_network(spec, supervised=False)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(
-            f"the weights in {file} are of another network than bundle.json "
-            f"describes: {str(error).splitlines()[-1].strip()}"
+            "the weights are of another network than bundle.json describes",
+            source=file,
+            detail=str(error).splitlines()[-1].strip(),
         ) from error
     return network.eval()
 
@@ -88,14 +93,22 @@ def _has_refiner(bundle: Bundle) -> bool:
     """Tell whether there is a refiner.
 
     Raises:
-        CheckpointError: If its masks are those to be used, and it is gone.
+        CheckpointError: If its masks are those to be used, and it is absent.
     """
-    if bundle.spec.refinement is None or (bundle.folder / REFINER_FILE).is_file():
-        return bundle.spec.refinement is not None
-    finding = bundle.trained.refinement
-    if finding is not None and finding.applied:
+    if bundle.spec.refinement is None:
+        return False
+    file = bundle.folder / REFINER_FILE
+    if file.is_file():
+        return True
+    if _is_refiner_applied(bundle):
         raise CheckpointError(
-            f"{bundle.folder} has no {REFINER_FILE}, and its refined masks are those to be used "
-            "(models/trained.json); copy the file beside the weights, or train the bundle again"
+            "the bundle has no refiner, and its refined masks are those to be used "
+            "(models/trained.json); copy the file beside the weights, or train the bundle again",
+            source=file,
         )
     return False
+
+
+def _is_refiner_applied(bundle: Bundle) -> bool:
+    finding = bundle.trained.refinement
+    return finding is not None and finding.applied

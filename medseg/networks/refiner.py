@@ -28,7 +28,7 @@ COARSE = "0.submodule."
 """Where the network's own weights are within the refined network."""
 
 _LEARNED = "1.1.submodule.1."
-"""Where R's weights are within the refined network: behind the pick of its input."""
+"""Where R's weights are within the refined network: behind the layer that picks its input."""
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTION = {2: "torch.nn.Conv2d", 3: "torch.nn.Conv3d"}
@@ -44,39 +44,29 @@ def define_refined_network(spec: BundleSpec, outputs: int | None = None) -> Netw
         outputs: Channels of the answer; the classes unless given.
     """
     coarse = define_network(spec, supervised=False)
-    return _chain(_grow(coarse), define_refiner(spec, outputs))
+    return _define_chain(_define_skip(coarse), define_refiner(spec, outputs))
 
 
 def define_refiner(spec: BundleSpec, outputs: int | None = None) -> NetworkDefinition:
     """State what corrects: image and logits, as channels → refined logits."""
-    images, classes, dims = len(spec.channels), spec.label_set.channels, spec.network.dims
-    probabilities = _chain(_mix(dims, images + classes, classes), _softmax())
-    correction = _chain(
-        _mix(dims, images + 2 * classes, images + classes),
-        _chain(
-            _unet(spec),
-            {
-                "_target_": _CONVOLUTION[dims],
-                "in_channels": classes,
-                "out_channels": classes,
-                "kernel_size": 1,
-                "groups": classes,
-                "bias": False,
-            },
-        ),
-    )
-    return _chain(
-        _grow(probabilities),
-        _grow(correction),
-        _mix(dims, images + 3 * classes, outputs or classes),
-    )
+    images = len(spec.channels)
+    classes = spec.label_set.channels
+    dims = spec.network.dims
+    pick_logits = _define_mix(dims, images + classes, classes)
+    probabilities = _define_chain(pick_logits, {"_target_": "torch.nn.Softmax", "dim": 1})
+    pick_input = _define_mix(dims, images + 2 * classes, images + classes)
+    # One learned number per class: a convolution of one voxel, each class by itself.
+    scale = _define_mix(dims, classes, classes) | {"groups": classes}
+    correction = _define_chain(pick_input, _define_chain(_define_unet(spec), scale))
+    add = _define_mix(dims, images + 3 * classes, outputs or classes)
+    return _define_chain(_define_skip(probabilities), _define_skip(correction), add)
 
 
-def _chain(*layers: NetworkDefinition) -> NetworkDefinition:
+def _define_chain(*layers: NetworkDefinition) -> NetworkDefinition:
     return {"_target_": "torch.nn.Sequential", "layers": list(layers)}
 
 
-def _grow(layer: NetworkDefinition) -> NetworkDefinition:
+def _define_skip(layer: NetworkDefinition) -> NetworkDefinition:
     return {
         "_target_": "monai.networks.layers.SkipConnection",
         "submodule": layer,
@@ -85,7 +75,7 @@ def _grow(layer: NetworkDefinition) -> NetworkDefinition:
     }
 
 
-def _mix(dims: int, inputs: int, outputs: int) -> NetworkDefinition:
+def _define_mix(dims: int, inputs: int, outputs: int) -> NetworkDefinition:
     return {
         "_target_": _CONVOLUTION[dims],
         "in_channels": inputs,
@@ -95,20 +85,11 @@ def _mix(dims: int, inputs: int, outputs: int) -> NetworkDefinition:
     }
 
 
-def _softmax() -> NetworkDefinition:
-    return {"_target_": "torch.nn.Softmax", "dim": 1}
-
-
-def _unet(spec: BundleSpec) -> NetworkDefinition:
+def _define_unet(spec: BundleSpec) -> NetworkDefinition:
     """State R: it sees the finest level at full size and halves where the patch can be halved."""
-    refinement, classes = _refinement(spec), spec.label_set.channels
-    sizes = list(spec.training.patch)
-    strides: list[list[int]] = [[1] * len(sizes)]
-    for _ in refinement.channels[2:]:
-        # Four voxels and more are halved, so that at least two are left to normalise.
-        halved = [2 if size % 2 == 0 and size >= 4 else 1 for size in sizes]
-        sizes = [size // by for size, by in zip(sizes, halved, strict=True)]
-        strides.append(halved)
+    refinement = _get_refinement(spec)
+    classes = spec.label_set.channels
+    strides = _choose_strides(spec.training.patch, levels=len(refinement.channels))
     return {
         "_target_": "monai.networks.nets.UNet",
         "spatial_dims": spec.network.dims,
@@ -121,7 +102,22 @@ def _unet(spec: BundleSpec) -> NetworkDefinition:
     }
 
 
-def _refinement(spec: BundleSpec) -> RefinementSpec:
+def _choose_strides(patch: Sequence[int], levels: int) -> list[list[int]]:
+    """Choose the strides between levels; the second level is as fine as the first."""
+    sizes = list(patch)
+    strides = [[1] * len(sizes)]
+    for _ in range(levels - 2):
+        stride = []
+        for axis, size in enumerate(sizes):
+            # Four voxels and more are halved, so that at least two are left to normalise.
+            step = 2 if size % 2 == 0 and size >= 4 else 1
+            sizes[axis] = size // step
+            stride.append(step)
+        strides.append(stride)
+    return strides
+
+
+def _get_refinement(spec: BundleSpec) -> RefinementSpec:
     return spec.refinement or RefinementSpec()
 
 
@@ -136,7 +132,7 @@ def build_refined(spec: BundleSpec, *, both: bool = False) -> nn.Module:
     classes = spec.label_set.channels
     definition = define_refined_network(spec, 2 * classes if both else classes)
     coarse = build_network(spec, supervised=False)
-    return nn.Sequential(SkipConnection(coarse), _build_refining(definition["layers"][1], spec))
+    return nn.Sequential(SkipConnection(coarse), _build_refiner(definition["layers"][1], spec))
 
 
 def build_refiner(spec: BundleSpec) -> nn.Sequential:
@@ -144,34 +140,35 @@ def build_refiner(spec: BundleSpec) -> nn.Sequential:
 
     R's last layer is zero at first, so that nothing is changed before something is learned.
     """
-    return _build_refining(define_refiner(spec), spec)
+    return _build_refiner(define_refiner(spec), spec)
 
 
-def _build_refining(definition: NetworkDefinition, spec: BundleSpec) -> nn.Sequential:
-    refining = _built(definition)
-    if not isinstance(refining, nn.Sequential):
+def _build_refiner(definition: NetworkDefinition, spec: BundleSpec) -> nn.Sequential:
+    refiner = _build_definition(definition)
+    if not isinstance(refiner, nn.Sequential):
         raise TypeError("a refiner is a chain of layers")
-    images, classes = len(spec.channels), spec.label_set.channels
+    images = len(spec.channels)
+    classes = spec.label_set.channels
+    # Channels as they follow each other: image, logits, probabilities, correction.
     image = range(images)
     logits = range(images, images + classes)
     probabilities = range(images + classes, images + 2 * classes)
     correction = range(images + 2 * classes, images + 3 * classes)
-    answer: list[list[int]] = [[a, b] for a, b in zip(logits, correction, strict=True)]
-    if definition["layers"][-1]["out_channels"] == 2 * classes:
-        answer = [[channel] for channel in logits] + answer
-    _fix(refining.get_submodule("0.submodule.0"), [[channel] for channel in logits])
-    seen = [[channel] for channel in (*image, *probabilities)]
-    _fix(refining.get_submodule("1.submodule.0"), seen)
-    _fix(refining.get_submodule("2"), answer)
-    unet, scale = get_trainable_part(refining).children()
-    last = [layer for layer in unet.modules() if isinstance(layer, _CONVOLUTIONS)][-1]
-    for parameter in last.parameters():
+    refined = [[logit, added] for logit, added in zip(logits, correction, strict=True)]
+    coarse = [[logit] for logit in logits]
+    has_both = definition["layers"][-1]["out_channels"] == 2 * classes
+    _fix_sums(refiner.get_submodule("0.submodule.0"), coarse)
+    _fix_sums(refiner.get_submodule("1.submodule.0"), [[c] for c in (*image, *probabilities)])
+    _fix_sums(refiner.get_submodule("2"), coarse + refined if has_both else refined)
+    unet, scale = get_trainable_part(refiner).children()
+    convolutions = [layer for layer in unet.modules() if isinstance(layer, _CONVOLUTIONS)]
+    for parameter in convolutions[-1].parameters():
         nn.init.zeros_(parameter)
-    nn.init.constant_(scale.get_parameter("weight"), _refinement(spec).scale)
-    return refining
+    nn.init.constant_(scale.get_parameter("weight"), _get_refinement(spec).scale)
+    return refiner
 
 
-def _fix(convolution: nn.Module, sums: Sequence[Iterable[int]]) -> None:
+def _fix_sums(convolution: nn.Module, sums: Sequence[Iterable[int]]) -> None:
     """Let each output channel be the sum of some input channels, for good."""
     weight = convolution.get_parameter("weight")
     with torch.no_grad():
@@ -181,14 +178,15 @@ def _fix(convolution: nn.Module, sums: Sequence[Iterable[int]]) -> None:
     weight.requires_grad_(False)
 
 
-def _built(definition: Mapping[str, Any]) -> nn.Module:
+def _build_definition(definition: Mapping[str, Any]) -> nn.Module:
     """Build what a definition of this module states; it holds no other classes."""
     given = {name: value for name, value in definition.items() if name != "_target_"}
     match definition["_target_"]:
         case "torch.nn.Sequential":
-            return nn.Sequential(*(_built(layer) for layer in given["layers"]))
+            return nn.Sequential(*(_build_definition(layer) for layer in given["layers"]))
         case "monai.networks.layers.SkipConnection":
-            return SkipConnection(**given | {"submodule": _built(given["submodule"])})  # type: ignore[no-any-return]
+            given["submodule"] = _build_definition(given["submodule"])
+            return SkipConnection(**given)  # type: ignore[no-any-return]
         case "monai.networks.nets.UNet":
             return UNet(**given)  # type: ignore[no-any-return]
         case "torch.nn.Softmax":
@@ -198,7 +196,7 @@ def _built(definition: Mapping[str, Any]) -> nn.Module:
         case "torch.nn.Conv3d":
             return nn.Conv3d(**given)
         case other:
-            raise TypeError(f"{other} is no part of a refiner")
+            raise TypeError(f"{other} is not a part of a refiner")
 
 
 def get_trainable_part(refining: nn.Module) -> nn.Module:
@@ -228,32 +226,40 @@ def load_refined(network: nn.Module, coarse: Weights, refiner: Weights) -> None:
     Raises:
         CheckpointError: If the weights are of other networks.
     """
-    given = {
-        **{f"{COARSE}{name}": value for name, value in coarse.items()},
-        **{f"{_LEARNED}{name}": value for name, value in refiner.items()},
-    }
-    fixed = {
-        name: value for name, value in network.state_dict().items() if _is_fixed(name, network)
-    }
+    state = network.state_dict()  # its fixed layers keep what they have
+    for name, value in coarse.items():
+        state[f"{COARSE}{name}"] = value
+    for name, value in refiner.items():
+        state[f"{_LEARNED}{name}"] = value
+    missing = _list_missing(network, coarse, refiner)
     try:
-        network.load_state_dict(given | fixed)
+        if missing:
+            raise RuntimeError(f"missing: {', '.join(missing)}")
+        network.load_state_dict(state)
     except RuntimeError as error:
         raise CheckpointError(
-            "the weights of the network and of its refiner are not those bundle.json describes: "
-            f"{str(error).splitlines()[-1].strip()}"
+            "the weights of the network and of its refiner are not those bundle.json describes",
+            detail=str(error).splitlines()[-1].strip(),
         ) from error
 
 
-def _is_fixed(name: str, network: nn.Module) -> bool:
-    return not name.startswith((COARSE, _LEARNED)) and name in network.state_dict()
+def _list_missing(network: nn.Module, coarse: Weights, refiner: Weights) -> list[str]:
+    """Return the names of learned weights that were not given."""
+    missing = []
+    for name in network.state_dict():
+        if name.startswith(COARSE) and name.removeprefix(COARSE) not in coarse:
+            missing.append(name)
+        if name.startswith(_LEARNED) and name.removeprefix(_LEARNED) not in refiner:
+            missing.append(name)
+    return missing
 
 
 def select_coarse_weights(weights: Weights) -> dict[str, torch.Tensor]:
     """Return the network's own weights out of a bundle's, refined or not."""
     if not any(name.startswith(COARSE) for name in weights):
         return dict(weights)
-    return {
-        name.removeprefix(COARSE): value
-        for name, value in weights.items()
-        if name.startswith(COARSE)
-    }
+    coarse = {}
+    for name, value in weights.items():
+        if name.startswith(COARSE):
+            coarse[name.removeprefix(COARSE)] = value
+    return coarse

@@ -155,10 +155,12 @@ def _draw_labels(axes: Axes, steps: Array, dice: Mapping[str, Array]) -> None:
 
 def _gather_by_label(scores: Sequence[Mapping[str, float]]) -> dict[str, Array]:
     """Return label name → its score at each validation, NaN where it has none."""
-    names = dict.fromkeys(name for by_label in scores for name in by_label)
-    gathered = {}
-    for name in names:
-        gathered[name] = np.array([by_label.get(name, math.nan) for by_label in scores])
+    gathered: dict[str, Array] = {}
+    for validation, by_label in enumerate(scores):
+        for name, score in by_label.items():
+            if name not in gathered:
+                gathered[name] = np.full(len(scores), math.nan)
+            gathered[name][validation] = score
     return gathered
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medseg.labels import RGB, LabelSet
+from medseg.labels import RGB, Label, LabelSet
 from medseg.plots.canvas import format_legend_text, new_figure, save_png, to_drawable
 from medseg.plots.curves import Curve, TrainingCurves, Validation, draw_curves
 from medseg.plots.planes import (
@@ -150,7 +150,7 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Foot:
+class _Footer:
     """What stands below all panels: the labels' colours, and how to read the panels."""
 
     entries: Sequence[tuple[str, RGB]]
@@ -158,18 +158,19 @@ class _Foot:
     notes: Sequence[str]
 
     @classmethod
-    def for_panels(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Foot:
+    def for_panels(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Footer:
         """Choose what to say about panels on a sheet of this width in inches."""
-        visible: set[int] = set()
-        for panel in panels:
-            visible |= panel.visible_indices()
-        labels = [label for label in label_set if label.index in visible]
-        shown = labels[:_MOST_IN_LEGEND]
-        entries = [(format_legend_text(label.name), label.colour) for label in shown]
-        longest = max((len(name) for name, _ in entries), default=0)
+        labels = _visible_labels(panels, label_set)
+        entries = []
+        longest = 0
+        for label in labels[:_MOST_IN_LEGEND]:
+            text = format_legend_text(label.name)
+            entries.append((text, label.colour))
+            longest = max(longest, len(text))
         entry_width = _LEGEND_PATCH_INCHES + _LETTER_INCHES * longest
-        per_line = max(1, min(int(width / entry_width), len(entries)))
-        return cls(entries, per_line, _choose_notes(panels, len(labels) - len(shown)))
+        per_line = min(int(width / entry_width), len(entries))
+        notes = _choose_notes(panels, labels_left_out=len(labels) - len(entries))
+        return cls(entries, max(1, per_line), notes)
 
     @property
     def height(self) -> float:
@@ -177,12 +178,12 @@ class _Foot:
         lines = math.ceil(len(self.entries) / self.per_line)
         return _LEGEND_LINE_INCHES * lines + _NOTE_LINE_INCHES * len(self.notes) + 0.1
 
-    def draw(self, place: SubFigure) -> None:
-        """Draw it."""
+    def draw(self, figure: SubFigure) -> None:
+        """Draw the legend and the notes into the lowest part of a sheet."""
         from matplotlib.patches import Patch
 
         if self.entries:
-            place.legend(
+            figure.legend(
                 handles=[
                     Patch(color=_to_float(colour), label=name) for name, colour in self.entries
                 ],
@@ -195,7 +196,14 @@ class _Foot:
                 labelspacing=0.3,
             )
         text = "\n".join(self.notes)
-        place.text(0.5, 0.02, text, ha="center", va="bottom", fontsize=8, color="#555555")
+        figure.text(0.5, 0.02, text, ha="center", va="bottom", fontsize=8, color="#555555")
+
+
+def _visible_labels(panels: Sequence[_Panel], label_set: LabelSet) -> list[Label]:
+    visible: set[int] = set()
+    for panel in panels:
+        visible |= panel.visible_indices()
+    return [label for label in label_set if label.index in visible]
 
 
 def _choose_notes(panels: Sequence[_Panel], labels_left_out: int) -> list[str]:
@@ -249,19 +257,25 @@ def _draw_sheet(rows: Sequence[_Row], label_set: LabelSet) -> Figure:
     widths = _column_widths(rows)
     width = max(sum(widths) * _PANEL_INCHES, 4.0)
     panels = [panel for row in rows for panel in row.panels]
-    foot = _Foot.for_panels(panels, label_set, width)
-    heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [foot.height]
+    footer = _Footer.for_panels(panels, label_set, width)
+    heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [footer.height]
     figure = new_figure(width, sum(heights))
-    *strips, last = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False).ravel()
+    places = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    *strips, last = places.ravel()
     for row, strip in zip(rows, strips, strict=True):
-        strip.suptitle(to_drawable(row.title), fontsize=10, fontweight="bold")
-        places = strip.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
-        for place in places:
-            place.set_axis_off()
-        for panel, place in zip(row.panels, places, strict=False):
-            _draw_panel(place, panel, label_set)
-    foot.draw(last)
+        _draw_row(strip, row, widths, label_set)
+    footer.draw(last)
     return figure
+
+
+def _draw_row(figure: SubFigure, row: _Row, widths: Sequence[float], label_set: LabelSet) -> None:
+    figure.suptitle(to_drawable(row.title), fontsize=10, fontweight="bold")
+    grid = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)
+    columns = grid[0]
+    for axes in columns:
+        axes.set_axis_off()
+    for panel, axes in zip(row.panels, columns, strict=False):
+        _draw_panel(axes, panel, label_set)
 
 
 def _column_widths(rows: Sequence[_Row]) -> list[float]:

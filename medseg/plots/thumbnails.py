@@ -76,16 +76,22 @@ def _draw_panel(
     scale = min(HEIGHT / height, _WIDEST / width)
     columns = max(1, round(width * scale))
     rows = max(1, round(height * scale))
-    grey = _apply_window(image, window)
-    resized = Image.fromarray(grey).resize((columns, rows), Image.Resampling.BILINEAR)
-    # Labels are taken voxel by voxel: a value between two labels is no label.
-    down = np.arange(rows) * image.shape[0] // rows
-    right = np.arange(columns) * image.shape[1] // columns
-    resized_labels = labels[down[:, None], right]
+    grey = Image.fromarray(_apply_window(image, window))
+    resized = grey.resize((columns, rows), Image.Resampling.BILINEAR)
+    resized_labels = _resize_labels(labels, rows, columns)
     panel = np.zeros((HEIGHT, columns, 3), np.uint8)
     top = (HEIGHT - rows) // 2
-    panel[top : top + rows] = _overlay(np.asarray(resized), resized_labels, label_set)
+    bottom = top + rows
+    panel[top:bottom] = _overlay(np.asarray(resized), resized_labels, label_set)
     return panel
+
+
+def _resize_labels(labels: Array, rows: int, columns: int) -> Array:
+    """Resize by taking voxels as they are: a value between two labels is no label."""
+    down = np.arange(rows) * labels.shape[0] // rows
+    right = np.arange(columns) * labels.shape[1] // columns
+    resized: Array = labels[down[:, None], right]
+    return resized
 
 
 def _apply_window(image: Array, window: tuple[float, float]) -> Picture:
@@ -98,12 +104,16 @@ def _apply_window(image: Array, window: tuple[float, float]) -> Picture:
 
 def _overlay(grey: Picture, labels: Array, label_set: LabelSet) -> Picture:
     """Lay the labels' colours over an image: filled faintly, their outlines full."""
-    image = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
+    image = grey
+    if grey.ndim == 2:
+        image = np.repeat(grey[..., None], 3, axis=2)
     colours = np.zeros((label_set.classes, 3), np.float32)
     for label in label_set:
         colours[label.index] = label.colour
-    known = np.where(labels < label_set.classes, labels, 0).astype(np.intp)
-    opacity = np.where(_find_outline(known), 1.0, _FILL) * (known > 0)
+    is_known = labels < label_set.classes
+    known = np.where(is_known, labels, 0).astype(np.intp)
+    strength = np.where(_find_outline(known), 1.0, _FILL)
+    opacity = strength * (known > 0)
     opacity = opacity[..., None]
     mixed = image * (1 - opacity) + colours[known] * opacity
     picture: Picture = mixed.astype(np.uint8)

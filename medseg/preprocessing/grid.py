@@ -31,6 +31,7 @@ from medseg.preprocessing.transforms import (
 from medseg.volume import Affine, Array, Volume
 
 Box = tuple[slice, slice, slice]
+Flags = npt.NDArray[np.bool_]
 
 _GEOMETRY = ("Orientationd", "CropForegroundd", "Spacingd")
 _AS_STORED = np.array([[0.0, 1], [1, 1], [2, 1]])
@@ -81,14 +82,12 @@ def compute_network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid
         GeometryError: If the scan's affine cannot be resampled.
     """
     orientation = _find_orientation(volume, prep)
-    affine = volume.affine @ nib.orientations.inv_ornt_aff(orientation, volume.shape)
+    reorientation = nib.orientations.inv_ornt_aff(orientation, volume.shape)
     reoriented = _reorient(volume.array, orientation)
-    i, j, k = reoriented.shape[1:]
-    box: Box = slice(0, i), slice(0, j), slice(0, k)
-    if prep.crop_above is not None:
-        box = _find_foreground(reoriented, prep.crop_above, volume)
-        affine = affine @ _translation([part.start for part in box])
+    box = _find_box(reoriented, prep, volume)
+    corner = [part.start for part in box]
     i, j, k = (part.stop - part.start for part in box)
+    affine = volume.affine @ reorientation @ _translation(corner)
     try:
         scan_to_network, network_to_scan = compute_spacing_maps(affine, (i, j, k), prep.spacing_mm)
     except GeometryError as error:
@@ -191,31 +190,45 @@ def _translation(voxels: Sequence[int]) -> Affine:
     return affine
 
 
+def _find_box(array: Array, prep: PreprocessingSpec, volume: Volume) -> Box:
+    """Return the part of the reoriented scan that is looked at: all, or what holds the body."""
+    if prep.crop_above is not None:
+        return _find_foreground(array, prep.crop_above, volume)
+    i, j, k = array.shape[1:]
+    return slice(0, i), slice(0, j), slice(0, k)
+
+
 def _find_foreground(array: Array, threshold: float, volume: Volume) -> Box:
     """Return the smallest box that holds every voxel above ``threshold`` in any channel."""
-    i, j, k = array.shape[1:]
-    occupied = [np.zeros(i, bool), np.zeros(j, bool), np.zeros(k, bool)]
+    occupied = [np.zeros(n, bool) for n in array.shape[1:]]
     # Plane by plane as they lie in memory, so that no mask of the whole scan is made.
     order = sorted(range(3), key=lambda axis: -abs(array.strides[1 + axis]))
-    outer, middle, inner = (occupied[axis] for axis in order)
     by_plane = array.transpose(0, *(1 + axis for axis in order))
-    voxels_per_plane = math.prod(by_plane.shape[2:])
-    planes_at_once = max(1, _AT_ONCE // voxels_per_plane)
+    in_order = [occupied[axis] for axis in order]
     for channel in by_plane:
-        for first in range(0, len(channel), planes_at_once):
-            planes = slice(first, first + planes_at_once)
-            above = channel[planes].astype(np.float32, copy=False) > threshold
-            outer[planes] |= above.any(axis=(1, 2))
-            rows = above.any(axis=0)
-            middle |= rows.any(axis=1)
-            inner |= rows.any(axis=0)
-    if not outer.any():
+        _mark_occupied(channel, threshold, in_order)
+    x, y, z = occupied
+    if not x.any():
         raise nothing_above(threshold, volume)
-    x, y, z = (_extent(flags) for flags in occupied)
-    return x, y, z
+    return _extent(x), _extent(y), _extent(z)
 
 
-def _extent(flags: npt.NDArray[np.bool_]) -> slice:
+def _mark_occupied(channel: Array, threshold: float, occupied: Sequence[Flags]) -> None:
+    """Mark along each axis, in place, which indices hold a voxel above the threshold."""
+    outer, middle, inner = occupied
+    voxels_per_plane = math.prod(channel.shape[1:])
+    planes_at_once = max(1, _AT_ONCE // voxels_per_plane)
+    for first in range(0, len(channel), planes_at_once):
+        planes = slice(first, first + planes_at_once)
+        intensities = channel[planes].astype(np.float32, copy=False)
+        above: Array = np.greater(intensities, threshold)
+        outer[planes] |= above.any(axis=(1, 2))
+        through_planes = np.any(above, axis=0)
+        middle |= through_planes.any(axis=1)
+        inner |= through_planes.any(axis=0)
+
+
+def _extent(flags: Flags) -> slice:
     """Return from the first true flag to the last."""
     first = int(np.argmax(flags))
     behind_last = int(np.argmax(flags[::-1]))

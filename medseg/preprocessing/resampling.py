@@ -96,21 +96,28 @@ class GridMap:
         Rounding is MONAI's too: a voxel that it puts 1e-16 beside a zero is not zero for it, and
         a normalisation may leave out zeros.
         """
+        length = self.source[axis]
         if self.is_identity:
             index = torch.arange(self.target[axis], device=device)
-            return _compute_taps(index.double(), self.source[axis])
-        size = [1, 1, 1]
-        size[axis] = self.target[axis]
-        matrix = torch.from_numpy(self.matrix)
-        theta = to_norm_affine(matrix[None], self.source, self.target)
-        backwards = [2, 1, 0, 3]  # torch names the last axis first
-        theta = theta[:, backwards][:, :, backwards]
-        grid = functional.affine_grid(theta[:, :3], [1, 1, *size], align_corners=False)
-        normalised = grid[..., 2 - axis].reshape(-1)
-        length = self.source[axis]
+            return _compute_taps(index.double(), length)
+        normalised = self._normalised_positions(axis)
         # From torch's -1…1, which spans the voxels' outer edges, to indices.
         position = ((normalised + 1) * length - 1) / 2
         return _compute_taps(position.to(device), length)
+
+    def _normalised_positions(self, axis: int) -> torch.Tensor:
+        """Return where the target's indices along an axis lie in the source, in torch's -1…1."""
+        matrix = torch.from_numpy(self.matrix)
+        theta = to_norm_affine(matrix[None], self.source, self.target)
+        backwards = [2, 1, 0, 3]  # torch names the last axis first
+        theta = theta[:, backwards]
+        theta = theta[:, :, backwards]
+        # One line of voxels along the axis says it all, as no axis depends on another.
+        size = [1, 1, 1, 1, 1]
+        size[2 + axis] = self.target[axis]
+        grid = functional.affine_grid(theta[:, :3], size, align_corners=False)
+        positions: torch.Tensor = grid[..., 2 - axis]
+        return positions.reshape(-1)
 
     def taps(self, axis: int, *index: torch.Tensor) -> Taps:
         """Return what voxels anywhere in the target read along one axis of the source.
@@ -138,7 +145,8 @@ class GridMap:
         position = torch.full((), offset, dtype=torch.float64, device=index[0].device)
         for along, scale in zip(index, scales, strict=True):
             if scale:  # most are 0, and a term of zeros would broadcast for nothing
-                position = position + along.double() * scale
+                term = along.double() * scale
+                position = position + term
         return position
 
 
@@ -201,11 +209,12 @@ def _apply_spacing(
     """Return the affine and the shape of the grid that MONAI's ``Spacing`` makes."""
     own = affine_to_spacing(affine, 3)
     wanted = np.array([-1.0 if mm is None else mm for mm in spacing_mm])
-    wanted = np.where(np.abs(own - wanted) <= AFFINE_TOL, own, wanted)
+    is_kept = np.abs(own - wanted) <= AFFINE_TOL
+    wanted = np.where(is_kept, own, wanted)
     spaced = zoom_affine(affine, wanted, diagonal=False)
     size, offset = compute_shape_offset(shape, affine, spaced)
     spaced[:3, 3] = offset
-    i, j, k = (int(n) for n in size)
+    i, j, k = map(int, size)
     return spaced, (i, j, k)
 
 
@@ -236,18 +245,24 @@ def resample_linear(
     order = _memory_order(source)
     by_plane = source.transpose(0, *(1 + axis for axis in order))
     size = [grid_map.target[axis] for axis in order]
-    resampled = torch.empty([len(source), *size], device=device)
     taps: list[Taps | None] = [None, None, None]
     if not grid_map.is_identity:
         taps = [grid_map.axis_taps(axis, device) for axis in order]
-    voxels_per_plane = math.prod(by_plane.shape[2:])
-    planes_at_once = max(1, _READ_AT_ONCE // voxels_per_plane)
+    resampled = torch.empty([len(source), *size], device=device)
     for channel, target in zip(by_plane, resampled, strict=True):
-        for first in range(0, size[0], planes_at_once):
-            planes = slice(first, min(first + planes_at_once, size[0]))
-            target[planes] = _resample_planes(channel, planes, taps, device)
+        _resample_channel(channel, target, taps)
     back = [1 + order.index(axis) for axis in range(3)]
     return resampled.permute(0, *back)
+
+
+def _resample_channel(channel: Array, target: torch.Tensor, taps: Sequence[Taps | None]) -> None:
+    """Fill the target, whose axes are ordered as the channel's are, some planes at a time."""
+    voxels_per_plane = math.prod(channel.shape[1:])
+    planes_at_once = max(1, _READ_AT_ONCE // voxels_per_plane)
+    count = len(target)
+    for first in range(0, count, planes_at_once):
+        planes = slice(first, min(first + planes_at_once, count))
+        target[planes] = _resample_planes(channel, planes, taps, target.device)
 
 
 def resample_nearest(labels: Array, grid_map: GridMap) -> Array:
@@ -262,17 +277,18 @@ def resample_nearest(labels: Array, grid_map: GridMap) -> Array:
     """
     if grid_map.is_identity:
         return labels
+    rows, columns, planes = grid_map.target
     resampled = np.empty(grid_map.target, labels.dtype, order="F")
-    rows = torch.arange(grid_map.target[0])[:, None]
-    columns = torch.arange(grid_map.target[1])[None]
-    for k in range(grid_map.target[2]):
+    row = torch.arange(rows)[:, None]
+    column = torch.arange(columns)[None]
+    for k in range(planes):
         plane = torch.tensor([[k]])
         nearest = []
         for axis, length in enumerate(grid_map.source):
-            position = grid_map.position(axis, rows, columns, plane)
+            position = grid_map.position(axis, row, column, plane)
             index = position.round().long()
             nearest.append(index.clamp(0, length - 1).numpy())
-        resampled[..., k] = labels[nearest[0], nearest[1], nearest[2]]
+        resampled[..., k] = labels[tuple(nearest)]
     return resampled
 
 
@@ -317,24 +333,31 @@ def _interpolate(image: torch.Tensor, axis: int, taps: Taps | None) -> torch.Ten
 
 def _resample_slanted(source: Array, grid_map: GridMap, device: torch.device | str) -> torch.Tensor:
     """Resample plane by plane along the third axis, each in float64 as MONAI does."""
-    resampled = torch.empty([len(source), *grid_map.target], device=device)
-    through = grid_map.axis_taps(2, device)
-    rows = torch.arange(grid_map.target[0], device=device)[:, None]
-    columns = torch.arange(grid_map.target[1], device=device)[None, :]
-    for k in range(grid_map.target[2]):
-        below = _read_plane(source, int(through.lower[k]), device)
-        above = _read_plane(source, int(through.upper[k]), device)
-        below.mul_(through.below[k])
-        above.mul_(through.above[k])
-        plane = below.add_(above)
+    rows, columns, planes = grid_map.target
+    resampled = torch.empty([len(source), rows, columns, planes], device=device)
+    taps = grid_map.axis_taps(2, device)
+    row = torch.arange(rows, device=device)[:, None]
+    column = torch.arange(columns, device=device)[None, :]
+    for k in range(planes):
+        plane = _interpolate_plane(source, taps, k)
         index = torch.tensor(k, device=device)
-        i = grid_map.position(0, rows, columns, index)
-        j = grid_map.position(1, rows, columns, index)
+        i = grid_map.position(0, row, column, index)
+        j = grid_map.position(1, row, column, index)
         resampled[..., k] = _sample_plane(plane, i, j)
     return resampled
 
 
-def _read_plane(source: Array, k: int, device: torch.device | str) -> torch.Tensor:
+def _interpolate_plane(source: Array, taps: Taps, k: int) -> torch.Tensor:
+    """Return plane ``k`` of the target along the third axis, float64 ``(channels, i, j)``."""
+    device = taps.lower.device
+    below = _read_plane(source, int(taps.lower[k]), device)
+    above = _read_plane(source, int(taps.upper[k]), device)
+    below.mul_(taps.below[k])
+    above.mul_(taps.above[k])
+    return below.add_(above)
+
+
+def _read_plane(source: Array, k: int, device: torch.device) -> torch.Tensor:
     plane = np.array(source[..., k], dtype=np.float64)
     return torch.from_numpy(plane).to(device)
 

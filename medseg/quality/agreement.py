@@ -91,8 +91,10 @@ def _lower_bound(dice: float, own: Quality, name: str) -> float | None:
     if label is None or label.lower is None:
         return None
     # The triangle inequality of the Jaccard distance, 1 − J, said in overlaps.
-    overlap = max(_jaccard(dice) + _jaccard(label.lower) - 1, 0.0)
-    return round(2 * overlap / (1 + overlap), 4)
+    overlap = _jaccard(dice) + _jaccard(label.lower) - 1
+    overlap = max(overlap, 0.0)
+    bound = 2 * overlap / (1 + overlap)
+    return round(bound, 4)
 
 
 def _jaccard(dice: float) -> float:

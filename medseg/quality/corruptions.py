@@ -58,15 +58,20 @@ def _corrupt_channel(
     channel: Array, corruption: Corruption, severity: float, rng: np.random.Generator
 ) -> Image:
     """Bring the bulk of a channel to 0…1, corrupt it, and bring it back."""
-    low, high = np.percentile(channel, _BULK)
-    # A constant image has no width; what is added to it must be small beside its value.
-    smallest_width = 1e-6 * max(abs(float(high)), 1.0)
-    width = np.float32(max(float(high - low), smallest_width))
-    offset = np.float32(low)
+    offset, width = _measure_bulk(channel)
     image = (channel.astype(np.float32) - offset) / width
     corrupted = corruption(image.astype(np.float32), severity, rng)
     restored = corrupted * width + offset
     return restored.astype(np.float32)
+
+
+def _measure_bulk(channel: Array) -> tuple[np.float32, np.float32]:
+    """Return where the bulk of a channel's intensities begins, and how wide it is."""
+    low, high = np.percentile(channel, _BULK)
+    # A constant image has no width; what is added to it must be small beside its value.
+    smallest_width = 1e-6 * max(abs(float(high)), 1.0)
+    width = max(float(high - low), smallest_width)
+    return np.float32(low), np.float32(width)
 
 
 def _noise(image: Image, severity: float, rng: np.random.Generator) -> Image:
@@ -95,11 +100,16 @@ def _bias_field(image: Image, severity: float, rng: np.random.Generator) -> Imag
 
 def _low_resolution(image: Image, severity: float, rng: np.random.Generator) -> Image:
     share = 1 / (1 + 4 * severity)
-    size = []
-    for length in image.shape:
-        # An axis keeps at least two voxels, so that there is something to interpolate.
-        size.append(1 if length == 1 else round(length * max(share, 1.5 / length)))
-    return _to_array(intensity.low_resolution(_to_tensor(image), size, align_corners=True))
+    size = [_coarse_length(length, share) for length in image.shape]
+    coarse = intensity.low_resolution(_to_tensor(image), size, align_corners=True)
+    return _to_array(coarse)
+
+
+def _coarse_length(length: int, share: float) -> int:
+    """Return a share of an axis' voxels; two at least, so that there is a line between them."""
+    if length == 1:
+        return 1
+    return round(length * max(share, 1.5 / length))
 
 
 def _ghosting(image: Image, severity: float, rng: np.random.Generator) -> Image:

@@ -15,6 +15,11 @@ import torch
 from torch.nn import functional
 
 
+def spatial_axes(image: torch.Tensor) -> tuple[int, ...]:
+    """Return the axes of ``(channels, *size)`` behind that of the channels."""
+    return tuple(range(1, image.ndim))
+
+
 def noise(image: torch.Tensor, field: torch.Tensor, sd: float) -> torch.Tensor:
     """Add noise.
 
@@ -90,11 +95,11 @@ def brightness(image: torch.Tensor, factor: float) -> torch.Tensor:
 
 def contrast(image: torch.Tensor, factor: float) -> torch.Tensor:
     """Spread intensities about each channel's mean by a factor; they stay in their range."""
-    space = tuple(range(1, image.ndim))
-    mean = image.mean(dim=space, keepdim=True)
+    axes = spatial_axes(image)
+    mean = image.mean(dim=axes, keepdim=True)
+    low = image.amin(dim=axes, keepdim=True)
+    high = image.amax(dim=axes, keepdim=True)
     spread = (image - mean) * factor + mean
-    low = image.amin(dim=space, keepdim=True)
-    high = image.amax(dim=space, keepdim=True)
     return torch.clamp(spread, min=low, max=high)
 
 
@@ -149,6 +154,7 @@ def ghosting(image: torch.Tensor, axis: int, every: int, strength: float) -> tor
     dimming[0] = 1.0  # the line of the mean
     shape = [1] * image.ndim
     shape[axis] = lines
-    spectrum = torch.fft.fft(image, dim=axis) * dimming.reshape(shape)
-    ghosted: torch.Tensor = torch.fft.ifft(spectrum, dim=axis).real
+    spectrum = torch.fft.fft(image, dim=axis)
+    dimmed = spectrum * dimming.reshape(shape)
+    ghosted: torch.Tensor = torch.fft.ifft(dimmed, dim=axis).real
     return ghosted.to(image.dtype)

@@ -27,6 +27,10 @@ The first generator draws parameters, the second one fills noise fields on its d
 """
 
 
+_SMALLEST_WIDTH = 1e-7
+"""Of a range of intensities that is divided by; that of a constant image is 0."""
+
+
 def augment_intensities(
     images: torch.Tensor,
     augmentation: AugmentationSpec,
@@ -137,23 +141,32 @@ def _add_noise(image: torch.Tensor, field: torch.Tensor, share: float) -> torch.
 
 def _add_bias_field(image: torch.Tensor, coefficients: list[tuple[float, float]]) -> torch.Tensor:
     """Shade an image whose darkest voxel stands for no signal."""
-    space = tuple(range(1, image.ndim))
-    lowest = image.amin(dim=space, keepdim=True)
-    return intensity.bias_field(image - lowest, coefficients) + lowest
+    lowest = image.amin(dim=intensity.spatial_axes(image), keepdim=True)
+    shaded = intensity.bias_field(image - lowest, coefficients)
+    return shaded + lowest
 
 
 def _bend_gamma(image: torch.Tensor, exponent: float, is_inverted: bool) -> torch.Tensor:
     """Bend the curve of an image from its lowest to its highest value; mean and spread stay."""
-    space = tuple(range(1, image.ndim))
-    mean = image.mean(space, keepdim=True)
-    spread = image.std(space, keepdim=True)
+    axes = intensity.spatial_axes(image)
     bent = -image if is_inverted else image
-    low = bent.amin(dim=space, keepdim=True)
-    width = (bent.amax(dim=space, keepdim=True) - low).clamp_min(1e-7)
-    bent = intensity.gamma((bent - low) / width, exponent) * width + low
+    low = bent.amin(dim=axes, keepdim=True)
+    high = bent.amax(dim=axes, keepdim=True)
+    width = (high - low).clamp_min(_SMALLEST_WIDTH)
+    unit = (bent - low) / width
+    bent = intensity.gamma(unit, exponent) * width + low
     if is_inverted:
         bent = -bent
     # Mean and spread stay, so that only the curve's shape is varied.
-    bent_spread = bent.std(space, keepdim=True).clamp_min(1e-7)
-    bent = (bent - bent.mean(space, keepdim=True)) / bent_spread
-    return bent * spread + mean
+    return _match_mean_and_spread(bent, image)
+
+
+def _match_mean_and_spread(image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Give each channel of an image the mean and the standard deviation of another's."""
+    axes = intensity.spatial_axes(image)
+    mean = image.mean(axes, keepdim=True)
+    spread = image.std(axes, keepdim=True).clamp_min(_SMALLEST_WIDTH)
+    standard = (image - mean) / spread
+    other_mean = other.mean(axes, keepdim=True)
+    other_spread = other.std(axes, keepdim=True)
+    return standard * other_spread + other_mean

@@ -36,7 +36,7 @@ def score_held_out(session: TrainingSession) -> HeldOutResults:
     """
     spec = session.spec
     count = len(session.dataset.held_out)
-    postprocessings = _list_postprocessings(spec)
+    postprocessings = list_postprocessings(spec)
     results = [list[CaseResults]() for _ in postprocessings]
     if count:
         scored_cases = score_held_out_cases(
@@ -55,7 +55,7 @@ def score_held_out(session: TrainingSession) -> HeldOutResults:
     return HeldOutResults(*(join_results(result) for result in results))
 
 
-def _list_postprocessings(spec: BundleSpec) -> list[tuple[str, ...]]:
+def list_postprocessings(spec: BundleSpec) -> list[tuple[str, ...]]:
     """Return of which labels to keep the largest component: as requested, then what to try."""
     requested = spec.inference.keep_largest
     if requested is not None:

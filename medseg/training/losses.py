@@ -118,13 +118,12 @@ class DeepSupervisionLoss(nn.Module):
         Returns:
             The loss, a scalar.
         """
-        all_terms = [self._score_level(logits, label) for logits in levels]
-        finest = all_terms[0].parts
-        self.parts = {name: part.detach() for name, part in finest.items()}
-        weights = [2.0**-depth for depth in range(len(levels))]
+        by_level = [self._score_level(logits, label) for logits in levels]
+        finest = by_level[0]
+        self.parts = {name: part.detach() for name, part in finest.parts.items()}
         total = levels[0].new_zeros((), dtype=torch.float32)
-        for weight, terms in zip(weights, all_terms, strict=True):
-            total = total + weight / sum(weights) * terms.total
+        for weight, terms in zip(_level_weights(len(levels)), by_level, strict=True):
+            total = total + weight * terms.total
         return total
 
     def _score_level(self, logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
@@ -230,6 +229,13 @@ class RegionDiceCELoss:
         return (by_region * weights).mean()
 
 
+def _level_weights(count: int) -> list[float]:
+    """Return the weights of levels, fine to coarse; each is half the one before."""
+    weights = [2.0**-depth for depth in range(count)]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
 def _weigh_terms(dice: torch.Tensor, ce: torch.Tensor, context: LossContext) -> LossTerms:
     total = context.dice_weight * dice + context.ce_weight * ce
     return LossTerms(total, {"dice": dice, "ce": ce})
@@ -270,9 +276,10 @@ def build_loss(spec: BundleSpec) -> DeepSupervisionLoss:
     try:
         return DeepSupervisionLoss(factory(context))
     except ValueError as error:
+        what = f"'{spec.training.loss}' cannot score this bundle's labels; name another loss"
         raise BundleError(
-            "the loss cannot be used with this bundle's labels; see training.loss",
-            [Fault("training.loss", f"'{spec.training.loss}' refuses the labels: {error}")],
+            "the loss cannot be used with this bundle's labels",
+            [Fault("training.loss", what, detail=str(error))],
         ) from error
 
 

@@ -109,13 +109,18 @@ class PatchBatches:
             image, label = self._draw_patch(step, item)
             images.append(image)
             labels.append(label)
-        batch = torch.stack(images).to(self._device)
+        image = torch.stack(images).to(self._device)
+        label = torch.stack(labels).to(self._device)
+        return {IMAGE: self._augment(image, step), LABEL: label.long()}
+
+    def _augment(self, images: torch.Tensor, step: int) -> torch.Tensor:
+        training = self._training
         # Behind the items' own streams, and another one for each process.
-        stream = self._training.batch_size + self._items.start
-        rng = np.random.default_rng([self._training.seed, step, stream])
-        noise = torch.Generator(self._device).manual_seed(int(rng.integers(2**62)))
-        batch = augment_intensities(batch, self._training.augmentation, rng, noise)
-        return {IMAGE: batch, LABEL: torch.stack(labels).to(self._device).long()}
+        stream = training.batch_size + self._items.start
+        rng = np.random.default_rng([training.seed, step, stream])
+        noise = torch.Generator(self._device)
+        noise.manual_seed(int(rng.integers(2**62)))
+        return augment_intensities(images, training.augmentation, rng, noise)
 
     def _draw_patch(self, step: int, item: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self._training.seed, step, item])
@@ -263,11 +268,13 @@ def _rotate(
 
 def _rotation_about(axis: int, angle: float) -> Matrix:
     first, second = [other for other in range(3) if other != axis]
+    cosine = math.cos(angle)
+    sine = math.sin(angle)
     matrix = np.eye(3)
-    matrix[first, first] = math.cos(angle)
-    matrix[second, second] = math.cos(angle)
-    matrix[first, second] = -math.sin(angle)
-    matrix[second, first] = math.sin(angle)
+    matrix[first, first] = cosine
+    matrix[second, second] = cosine
+    matrix[first, second] = -sine
+    matrix[second, first] = sine
     return matrix
 
 
@@ -306,9 +313,11 @@ def _find_box(patch: Patch, placement: Placement) -> tuple[Corner, Corner]:
     """Return the first voxel that a patch touches, and the one behind the last."""
     half = (np.array(patch) - 1) / 2
     reach = np.abs(placement.matrix) @ half
-    low = np.floor(placement.centre - reach)
-    high = np.ceil(placement.centre + reach) + 1
-    return low.astype(int), high.astype(int)
+    first = placement.centre - reach
+    last = placement.centre + reach
+    low = np.floor(first).astype(int)
+    high = np.ceil(last).astype(int) + 1
+    return low, high
 
 
 def _extract_box(array: torch.Tensor, low: Corner, high: Corner, fill: float) -> torch.Tensor:

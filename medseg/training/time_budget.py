@@ -282,7 +282,9 @@ class TimeBudget:
         validation = self._speed.validation
         with_validation = step_seconds + validation / training.validate_every
         usable = _PLANNED_SHARE * seconds_left - validation
-        affordable = int(usable / with_validation)
+        affordable = 0
+        if with_validation > 0:  # else nothing is known yet, and it is late already
+            affordable = int(usable / with_validation)
         # At least one more, because validation comes after the last step.
         least = max(done, training.warmup_steps) + 1
         steps = max(done + affordable, least)

@@ -97,8 +97,8 @@ class CaseMetric(Metric):  # type: ignore[misc]
         """Score one case: logits and label, each with a batch axis of 1."""
         logits, label = output
         case = self._cases[len(self.scores)]
-        winners = self._decoding.compare(logits[0]).winners
-        prediction = self._decoding.labels(_to_int32(winners))
+        winners = self._decoding.find_winners(logits[0]).winners
+        prediction = self._decoding.to_labels(_to_int32(winners))
         reference = _to_int32(label[0, 0])
         scores = score_case(
             prediction,

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from support.plugins import install_package, site  # noqa: F401
+from support.plugins import install_package
 
 from medseg._support.registry import Plugin, Registry
 from medseg.errors import MedsegError, MissingExtraError
@@ -28,7 +28,7 @@ def make_registry() -> Registry[Callable[[], str]]:
     return Registry(GROUP, "loss", {"dice": own_loss}, check_callable)
 
 
-def install(site: Path, package: str, name: str, code: str) -> None:  # noqa: F811
+def install(site: Path, package: str, name: str, code: str) -> None:
     install_package(site, package, {GROUP: {name: f"{package}:loss"}}, code)
 
 
@@ -39,7 +39,7 @@ def test_own_parts_come_first_and_need_no_package():
     assert registry.plugins() == [Plugin(GROUP, "dice", "medseg", metadata.version("medseg"))]
 
 
-def test_part_of_an_installed_package_is_found_by_name(site):  # noqa: F811
+def test_part_of_an_installed_package_is_found_by_name(site):
     install(site, "focal_package", "focal", "def loss(): return 'focal'")
     install(site, "boundary_package", "boundary", "def loss(): return 'boundary'")
     registry = make_registry()
@@ -53,7 +53,7 @@ def test_part_of_an_installed_package_is_found_by_name(site):  # noqa: F811
     ]
 
 
-def test_unknown_name_says_which_there_are(site):  # noqa: F811
+def test_unknown_name_says_which_there_are(site):
     install(site, "focal_package", "focal", "def loss(): return 'focal'")
     with pytest.raises(MedsegError, match="there is no loss 'tversky'; known are: dice, focal"):
         make_registry().get("tversky")
@@ -69,7 +69,7 @@ def test_unknown_name_says_which_there_are(site):  # noqa: F811
         ("def loss(:", "SyntaxError"),
     ],
 )
-def test_broken_package_harms_only_who_names_it(site, code, why):  # noqa: F811
+def test_broken_package_harms_only_who_names_it(site, code, why):
     install(site, "broken_package", "broken", code)
     registry = make_registry()
     assert registry.get("dice") is own_loss
@@ -85,7 +85,7 @@ def test_broken_package_harms_only_who_names_it(site, code, why):  # noqa: F811
     assert why in registry.plugins(load=True)[1].problem
 
 
-def test_broken_package_is_loaded_once(site, tmp_path):  # noqa: F811
+def test_broken_package_is_loaded_once(site, tmp_path):
     log = tmp_path / "log"
     code = f"open({str(log)!r}, 'a').write('x')\nraise RuntimeError"
     install(site, "broken_package", "broken", code)
@@ -95,7 +95,7 @@ def test_broken_package_is_loaded_once(site, tmp_path):  # noqa: F811
     assert log.read_text() == "x"
 
 
-def test_name_of_two_packages_belongs_to_neither(site):  # noqa: F811
+def test_name_of_two_packages_belongs_to_neither(site):
     for package in ("first_package", "second_package"):
         install(site, package, "focal", "def loss(): return 'focal'")
     registry = make_registry()
@@ -108,7 +108,7 @@ def test_name_of_two_packages_belongs_to_neither(site):  # noqa: F811
     assert all(clash in plugin.problem for plugin in listed)
 
 
-def test_package_cannot_take_a_name_of_medseg(site):  # noqa: F811
+def test_package_cannot_take_a_name_of_medseg(site):
     install(site, "taking_package", "dice", "def loss(): return 'taken'")
     registry = make_registry()
     assert registry.get("dice") is own_loss
@@ -118,7 +118,7 @@ def test_package_cannot_take_a_name_of_medseg(site):  # noqa: F811
     assert taken.problem == "ignored: 'dice' is the name of a loss of medseg itself"
 
 
-def test_listing_loads_nothing(site, tmp_path):  # noqa: F811
+def test_listing_loads_nothing(site, tmp_path):
     log = tmp_path / "log"
     install(site, "focal_package", "focal", f"open({str(log)!r}, 'a')\ndef loss(): ...")
     registry = make_registry()
@@ -129,7 +129,7 @@ def test_listing_loads_nothing(site, tmp_path):  # noqa: F811
     assert log.exists()
 
 
-def test_package_installed_later_is_found_after_a_refresh(site):  # noqa: F811
+def test_package_installed_later_is_found_after_a_refresh(site):
     registry = make_registry()
     assert registry.names == ("dice",)
     install(site, "focal_package", "focal", "def loss(): return 'focal'")

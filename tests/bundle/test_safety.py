@@ -37,7 +37,7 @@ from medseg import BundleError, CheckpointError, MedsegError, Segmenter, check, 
 from medseg.bundle.bundle import load_bundle, parse_spec, write_bundle
 from medseg.bundle.weights import load_weights
 from medseg.interop.monai_bundle import make_inert, write_monai_bundle
-from medseg.networks import unet
+from medseg.networks import registry
 from medseg.networks.building import build_network, try_network
 from medseg.networks.definition import define_network
 from medseg.testing import make_phantom, write_dataset
@@ -352,7 +352,7 @@ def test_odd_files_in_place_of_weights_are_no_weights(tmp_path: Path) -> None:
 def test_only_networks_of_monai_are_built(kind: str) -> None:
     made = content()
     made["network"] = {"kind": kind}
-    with pytest.raises(BundleError, match="no network of MONAI"):
+    with pytest.raises(BundleError, match="is not a network"):
         try_network(parse_spec(made))
 
 
@@ -402,12 +402,12 @@ def fetches(item: type[nn.Module]) -> bool:
 
 def test_every_network_of_monai_whose_code_fetches_is_kept_from_it() -> None:
     """A newer MONAI that brings a new way to fetch fails here until someone has looked at it."""
-    allowed = {item for item in vars(nets).values() if unet._maps_channels(item)}
+    allowed = {item for item in vars(nets).values() if registry.maps_channels(item)}
     suspicious = {item for item in allowed if fetches(item)}
     known_switch = {
         item
         for item in suspicious
-        if any(name.startswith("pretrained") for name in unet._parameters(item))
+        if any(name.startswith("pretrained") for name in registry.list_parameters(item))
     }
     # Each was read: their modules fetch in other classes or in methods that building never calls.
     harmless = {
@@ -437,7 +437,7 @@ def test_building_any_allowed_network_opens_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
     monkeypatch.setattr("torch.load", refuse)
     monkeypatch.setattr("socket.create_connection", refuse)
-    names = {item.__name__ for item in vars(nets).values() if unet._maps_channels(item)}
+    names = {item.__name__ for item in vars(nets).values() if registry.maps_channels(item)}
     assert {"UNet", "SegResNet", "SwinUNETR", "FlexibleUNet"} <= names
     assert not {"Transchex", "MILModel", "HoVerNet"} & names
     guesses = {
@@ -450,7 +450,7 @@ def test_building_any_allowed_network_opens_nothing(monkeypatch: pytest.MonkeyPa
     }
     made = content(training={"patch": [32, 32]})
     for name in sorted(names):
-        taken = unet._parameters(getattr(nets, name))
+        taken = registry.list_parameters(getattr(nets, name))
         arguments = {
             key: value
             for key, value in guesses.items()

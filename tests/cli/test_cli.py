@@ -24,6 +24,7 @@ COMMANDS = [
     "export",
     "check",
     "demo",
+    "plugins",
     "schema",
 ]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from support.cli import call
-from support.plugins import install_package, site  # noqa: F401
+from support.plugins import install_package
 
 from medseg.commands.plugins import REGISTRIES
 
 
 @pytest.fixture(autouse=True)
-def _refreshed(site: Path):  # noqa: F811
+def _refreshed(site: Path):
     """Registries look packages up again, before and after."""
     for registry in REGISTRIES:
         registry.refresh()
@@ -36,7 +36,7 @@ def test_medsegs_own_parts_are_listed_with_their_group(
 
 
 def test_a_broken_package_is_listed_with_its_problem_and_exit_code_1(
-    site: Path,  # noqa: F811
+    site: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -23,6 +23,7 @@ from support.bundles import content, write_json
 from medseg import BundleError, CheckpointError, DatasetError, OutputError, TrainingError, train
 from medseg.bundle.bundle import list_differences, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
+from medseg.commands.train import report_failure
 from medseg.events import (
     Event,
     FineTuningStarted,
@@ -402,13 +403,33 @@ def test_a_loss_that_is_no_number_ends_the_run_as_failed(trained: Trained) -> No
             listeners=[events.append],
         )
     assert isinstance(events[-1], RunFailed)
+    assert "lower training.learning_rate" in events[-1].message
     client = MlflowClient(f"sqlite:///{trained.home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("failing")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FAILED"
 
 
-def test_training_on_every_case_holds_none_back(trained: Trained) -> None:
+SECRET = "/archive/Doe^John/ct.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OutputError("the disk is full", source=SECRET, detail=SECRET), "the disk is full"),
+        (ValueError(f"cannot read {SECRET}"), "ValueError"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_what_is_recorded_of_a_failure_names_no_file(error: BaseException, message: str) -> None:
+    events: list[Event] = []
+    with pytest.raises(type(error)), report_failure([events.append]):
+        raise error
+    interrupted = isinstance(error, KeyboardInterrupt)
+    assert events == [RunFailed(message, interrupted=interrupted)]
+
+
+def test_training_on_every_case_holds_none_out(trained: Trained) -> None:
     folder = train(
         trained.bundle,
         data=trained.data,

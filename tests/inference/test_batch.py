@@ -145,7 +145,7 @@ def test_a_target_that_is_a_folder_fails_one_scan(run: Run, tmp_path: Path) -> N
     (tmp_path / "out/scan_02.nii.gz/inside").mkdir(parents=True)
     entries, _ = run({})
     assert [entry.state for entry in entries] == ["done", "done", "failed", "done"]
-    assert "Is a directory" in entries[2].error
+    assert "cannot write this file" in entries[2].error
     assert str(tmp_path) not in entries[2].error
 
 

@@ -10,7 +10,7 @@ import pytest
 from medseg.bundle.hashes import hash_file
 from medseg.datasets.cases import Scan
 from medseg.events import Event, Notice
-from medseg.inference.earlier_results import EarlierResults, readable_label_map
+from medseg.inference.earlier_results import EarlierResults, find_label_map
 from medseg.inference.ledger import Entry, Ledger, open_ledger
 
 SCAN = Scan("a", ())
@@ -85,6 +85,6 @@ def test_files_that_a_failed_scan_leaves_behind_are_named(ledger: Ledger) -> Non
 
 
 def test_the_picture_is_drawn_from_a_label_map(ledger: Ledger) -> None:
-    assert readable_label_map(ledger.entries["a"]) == "a.nii.gz"
+    assert find_label_map(ledger.entries["a"]) == "a.nii.gz"
     only_seg = Entry(scan="a", state="done", files={"a.seg.dcm": "0", "a.stl": "1"})
-    assert readable_label_map(only_seg) is None
+    assert find_label_map(only_seg) is None

@@ -8,7 +8,7 @@ import pytest
 
 from medseg.datasets.cases import Scan
 from medseg.errors import ScanError
-from medseg.inference.hashes import hash_scan, result_key
+from medseg.inference.hashes import hash_scan, make_result_key
 
 
 def files(folder: Path, **contents: bytes) -> list[Path]:
@@ -38,11 +38,11 @@ def test_the_content_the_order_of_channels_and_the_volume_matter(tmp_path: Path)
 
 
 def test_a_key_changes_with_scan_bundle_and_options_and_not_with_their_order() -> None:
-    key = result_key("scan", "bundle", ["nifti", "mirror=True"])
-    assert key == result_key("scan", "bundle", ["mirror=True", "nifti"])
-    assert key != result_key("other", "bundle", ["nifti", "mirror=True"])
-    assert key != result_key("scan", "other", ["nifti", "mirror=True"])
-    assert key != result_key("scan", "bundle", ["nifti", "mirror=False"])
+    key = make_result_key("scan", "bundle", ["nifti", "mirror=True"])
+    assert key == make_result_key("scan", "bundle", ["mirror=True", "nifti"])
+    assert key != make_result_key("other", "bundle", ["nifti", "mirror=True"])
+    assert key != make_result_key("scan", "other", ["nifti", "mirror=True"])
+    assert key != make_result_key("scan", "bundle", ["nifti", "mirror=False"])
 
 
 def test_a_file_that_is_gone_is_named_apart_from_the_message(tmp_path: Path) -> None:

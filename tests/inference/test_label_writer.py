@@ -11,7 +11,7 @@ from support.scores import CPU, blobs
 
 from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.label_writer import LabelWriter, label_type
+from medseg.inference.label_writer import LabelWriter, choose_label_type
 from medseg.inference.windows import Windows
 from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
 from medseg.volume import Array
@@ -21,7 +21,7 @@ def labelled(scores: torch.Tensor, back: GridMap, planes: int) -> Array:
     """Label scores given as one window of ``planes`` planes after the other."""
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.0)
-    labels: Array = np.full(back.target, 99, label_type(len(scores)))
+    labels: Array = np.full(back.target, 99, choose_label_type(len(scores)))
     writer = LabelWriter(back, labels, CPU)
     sums = Accumulator(windows, len(scores), CPU)
     for corner in windows.corners():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.errors import OutputError
-from medseg.inference.ledger import Entry, QualityEntry, open_ledger, read_ledger, review_order
+from medseg.inference.ledger import Entry, QualityEntry, get_review_order, open_ledger, read_ledger
 
 
 def entry(scan: str = "a", state: str = "done", **facts) -> Entry:
@@ -224,7 +224,7 @@ def test_failed_scans_come_first_then_the_worst_results() -> None:
         entry("older"),
     ]
     shuffled = [ordered[position] for position in (3, 0, 5, 2, 4, 1)]
-    assert sorted(shuffled, key=review_order) == ordered
+    assert sorted(shuffled, key=get_review_order) == ordered
 
 
 def test_only_results_need_review() -> None:

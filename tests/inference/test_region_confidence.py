@@ -14,7 +14,7 @@ from support.scores import CPU, logits
 
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.confidence import ConfidenceSums
-from medseg.inference.region_confidence import confidence_for, totals_of_channels
+from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
@@ -32,7 +32,7 @@ def gathered(
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = confidence_for(LABELS, shape, OutputLayout(3), given, temperatures)
+    confidence = make_confidence(LABELS, shape, OutputLayout(3), given, temperatures)
     for corner in windows.corners():
         if not sums.has_room_for(corner):
             confidence.add_before(corner[2], sums)
@@ -67,7 +67,7 @@ def check(
 def test_it_is_the_expected_dice_of_each_region(depth: int, planes: int, seed: int) -> None:
     scores = logits((6, 5, depth), seed=seed)
     painting = choose_decoding(LABELS)
-    labels = painting.labels(painting.compare(scores).winners.numpy())
+    labels = painting.to_labels(painting.find_winners(scores).winners.numpy())
     check(gathered(scores, min(planes, depth)), scores, labels)
 
 
@@ -82,7 +82,7 @@ def test_labels_that_are_given_are_judged_by_the_same_probabilities(depth: int, 
 def test_every_temperature_is_added_up_by_itself() -> None:
     scores = logits((6, 5, 12), seed=7)
     painting = choose_decoding(LABELS)
-    labels = painting.labels(painting.compare(scores).winners.numpy())
+    labels = painting.to_labels(painting.find_winners(scores).winners.numpy())
     found = gathered(scores, 5, temperatures=(0.5, 2.0))
     for row, temperature in enumerate((0.5, 2.0)):
         check(found, scores, labels, row, temperature)
@@ -93,6 +93,6 @@ def test_what_is_not_there_has_no_score() -> None:
 
 
 def test_voxels_of_labels_become_those_of_regions() -> None:
-    assert totals_of_channels(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [7, 6, 4]
+    assert sum_by_channel(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [7, 6, 4]
     plain = np.array([9.0, 1, 2])
-    assert totals_of_channels(plain, made_spec().label_set).tolist() == plain.tolist()
+    assert sum_by_channel(plain, made_spec().label_set).tolist() == plain.tolist()

@@ -14,7 +14,12 @@ import pytest
 
 from medseg._support.files import write_atomically
 from medseg.inference.ledger import Entry, QualityEntry
-from medseg.inference.report import preview_file, render_report, volumes_csv, write_report
+from medseg.inference.report import (
+    format_volumes_csv,
+    get_preview_path,
+    render_report,
+    write_report,
+)
 from medseg.labels import Label, LabelSet
 
 LABELS = LabelSet([Label(1, "liver", 1, (230, 60, 60)), Label(2, "kidney", 2, (70, 170, 255))])
@@ -84,15 +89,15 @@ def test_what_the_ledger_says_is_shown(tmp_path: Path) -> None:
 
 
 def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
-    write_atomically(preview_file(tmp_path, "a"), b"pixels")
-    write_atomically(preview_file(tmp_path, "b"), b"stale")
+    write_atomically(get_preview_path(tmp_path, "a"), b"pixels")
+    write_atomically(get_preview_path(tmp_path, "b"), b"stale")
     shown = page(tmp_path, entry("a"), entry("b", "failed"), entry("c"))
     sources = [attrs["src"] for tag, attrs in shown.tags if tag == "img"]
     assert sources == ["data:image/webp;base64," + base64.b64encode(b"pixels").decode()]
 
 
 def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path: Path) -> None:
-    write_atomically(preview_file(tmp_path, "a"), b"pixels")
+    write_atomically(get_preview_path(tmp_path, "a"), b"pixels")
     shown = page(tmp_path, entry("a"))
     for tag, attrs in shown.tags:
         assert tag not in ("link", "iframe", "object", "embed", "base", "form")
@@ -131,7 +136,7 @@ def test_the_same_ledger_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def test_volumes_are_sorted_and_failed_scans_left_out() -> None:
-    table = volumes_csv([entry("b"), entry("A"), entry("c", "failed")], LABELS)
+    table = format_volumes_csv([entry("b"), entry("A"), entry("c", "failed")], LABELS)
     assert table.splitlines() == [
         "scan,liver_ml,kidney_ml,expected_dice,lower_bound,review,liver_expected_dice,"
         "kidney_expected_dice",
@@ -151,7 +156,7 @@ JUDGED = QualityEntry(
 
 def test_quality_stands_beside_the_volumes() -> None:
     nothing = QualityEntry(expected_dice=None, lower_bound=None, is_calibrated=True, review=True)
-    table = volumes_csv([entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS)
+    table = format_volumes_csv([entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS)
     assert table.splitlines()[1:] == [
         "a,1500.2500,300.5000,0.9100,0.8300,0,0.9500,",
         "b,1500.2500,300.5000,,,1,,",
@@ -183,7 +188,7 @@ def test_the_report_says_what_to_review(tmp_path: Path) -> None:
 
 def test_labels_of_another_bundle_have_their_own_columns() -> None:
     other = entry("old", volumes_ml={"spleen": 2.0})
-    table = volumes_csv([entry("new"), other], LABELS)
+    table = format_volumes_csv([entry("new"), other], LABELS)
     assert [line.split(",")[:4] for line in table.splitlines()] == [
         ["scan", "liver_ml", "kidney_ml", "spleen_ml"],
         ["new", "1500.2500", "300.5000", ""],

@@ -103,7 +103,7 @@ def test_only_dicom_scans_become_dicom(tmp_path: Path) -> None:
 
 
 def test_error_maps_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:
-    file = result_files.error_map_file(tmp_path, "a", made_spec())
+    file = result_files.get_error_map_path(tmp_path, "a", made_spec())
     assert file == tmp_path / "error_maps" / "a.nii.gz"
     spec: Any = made_spec(**PICTURES)
-    assert result_files.error_map_file(tmp_path, "a", spec).name == "a.png"
+    assert result_files.get_error_map_path(tmp_path, "a", spec).name == "a.png"

@@ -414,7 +414,7 @@ def test_rounding_is_told_from_faults(untrained_bundle: Callable[..., Path]) -> 
     member = torch_member(network_of(untrained_bundle()), torch.bfloat16)
     predict = Ensemble([member], 3)
     windows = torch.randn(1, 1, 16, 16, 16)
-    assert 0 < predict.rounding_error(windows) < 0.1
+    assert 0 < predict.measure_rounding_error(windows) < 0.1
 
 
 MEMORY = """

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from medseg.inference.accumulator import Accumulator, bytes_held
+from medseg.inference.accumulator import Accumulator, count_bytes_held
 from medseg.inference.windows import Windows, cut_window
 
 CPU = torch.device("cpu")
@@ -79,4 +79,8 @@ def test_a_small_scan_is_centred_in_its_window() -> None:
 def test_the_sums_take_the_memory_that_was_planned_and_no_more_for_a_longer_scan() -> None:
     short, long = (Windows((8, 8, 8), (20, 12, length), 0.5) for length in (100, 1000))
     sums = Accumulator(long, 5, CPU)
-    assert bytes_held(short, 5) == bytes_held(long, 5) == sums.sums.nbytes + sums.weights.nbytes
+    assert (
+        count_bytes_held(short, 5)
+        == count_bytes_held(long, 5)
+        == sums.sums.nbytes + sums.weights.nbytes
+    )

@@ -311,3 +311,26 @@ def test_what_is_farther_from_whole_numbers_than_rounding_is_no_label(tmp_path):
     array[0, 0, 0] = 0.98
     with pytest.raises(ScanError, match=r"this one holds 0\.98"):
         read_labels(save(tmp_path / "labels.nii", array))
+
+
+@pytest.mark.parametrize("missing", [1, 2, 30])
+def test_a_whole_gzip_stream_with_too_few_voxels_is_refused(tmp_path, missing):
+    plain = save(tmp_path / "a.nii", np.ones((5, 4, 3), np.int16))
+    path = tmp_path / "b.nii.gz"
+    path.write_bytes(gzip.compress(plain.read_bytes()[: -2 * missing]))
+    for read in (read_image, read_labels):
+        with pytest.raises(ScanError, match=f"holds {2 * (60 - missing)} of 120 bytes"):
+            read(path)
+
+
+def test_the_checksum_is_compared_also_behind_bytes_that_follow_the_voxels(tmp_path):
+    plain = save(tmp_path / "a.nii", np.arange(60, dtype=np.int16).reshape(3, 4, 5)).read_bytes()
+    trailing = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
+    content = bytearray(gzip.compress(plain + trailing))
+    path = tmp_path / "b.nii.gz"
+    path.write_bytes(content)
+    assert read_image(path).array.max() == 59
+    content[-6] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ScanError, match="damaged"):
+        read_image(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.plugins import install_package, site  # noqa: F401
+from support.plugins import install_package
 
 from medseg.datasets.names import is_picture, split_suffix
 from medseg.datasets.scans import find_scans
@@ -48,7 +48,7 @@ FORMAT = Format("NumPy archive", (".npz", ".vol.gz"), read, read_labels, write_l
 
 
 @pytest.fixture
-def formats(site):  # noqa: F811
+def formats(site):
     """Install packages that add formats, and forget them behind the test."""
 
     def install(code: str = NPZ, name: str = "npz", package: str = "npz_package") -> None:

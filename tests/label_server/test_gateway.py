@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.asgi import Recorder, ask
-from support.label_servers import form
+from support.label_servers import encode_form
 
 from medseg.label_server import gateway as module
 from medseg.label_server.audit import LOCAL, AuditLog, Requester
@@ -105,7 +105,7 @@ def test_json_bodies_are_checked(local: Gateway, inner: Recorder) -> None:
 
 def test_forms_are_checked_field_by_field(local: Gateway, inner: Recorder) -> None:
     def put(fields: dict[str, str], file: str = "a.nii.gz") -> int:
-        body, kind = form(fields, {"label": (file, b"voxels")})
+        body, kind = encode_form(fields, {"label": (file, b"voxels")})
         return ask(local, "PUT", "/datastore/label?image=a", body, {"content-type": kind}).code
 
     assert put({"params": "{}"}) == 200
@@ -123,7 +123,7 @@ def test_forms_are_checked_field_by_field(local: Gateway, inner: Recorder) -> No
 def test_a_form_that_cannot_be_read_is_refused(local: Gateway) -> None:
     headers = {"content-type": "multipart/form-data"}
     assert ask(local, "PUT", "/datastore/label?image=a", b"x", headers).code == 400
-    many, kind = form({f"field{number}": "1" for number in range(200)}, {})
+    many, kind = encode_form({f"field{number}": "1" for number in range(200)}, {})
     assert ask(local, "PUT", "/datastore/label?image=a", many, {"content-type": kind}).code == 400
 
 

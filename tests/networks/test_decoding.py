@@ -45,7 +45,7 @@ def test_a_later_region_is_painted_over_an_earlier_one() -> None:
     logits = torch.tensor([[5.0, 5.0, 5.0, -1.0, -1.0], [-1.0, 5.0, 5.0, -1.0, 3.0]])
     logits = torch.cat([logits, torch.tensor([[-1.0, -1.0, 0.1, 0.0, -2.0]])])
     painting = choose_decoding(made_spec(**NESTED).label_set)
-    found = painting.labels(painting.compare(logits).winners.numpy())
+    found = painting.to_labels(painting.find_winners(logits).winners.numpy())
     assert found.tolist() == [1, 2, 3, 0, 2]  # 0 is in no region
 
 

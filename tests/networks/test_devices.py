@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def test_a_device_that_is_not_there_is_an_error_that_says_what_is_allowed() -> None:
-    with pytest.raises(MedsegError, match="choose auto, cpu or cuda:N"):
+    with pytest.raises(MedsegError, match="choose auto, cpu, or cuda:N"):
         choose_device("abacus")
 
 

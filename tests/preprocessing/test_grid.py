@@ -111,3 +111,13 @@ def test_a_grid_without_axes_is_named() -> None:
     prep = made_spec(preprocessing={"spacing_mm": [2, 2, 2]}).preprocessing
     with pytest.raises(GeometryError, match=r"^scan: "):
         compute_network_grid(volume(affine), prep)
+
+
+def test_voxels_that_equal_the_threshold_are_cropped_away() -> None:
+    array = np.zeros((1, 6, 7, 8), np.float32)
+    array[0, 1:5, 1:6, 1:7] = 10
+    array[0, 2:4, 2:5, 3:5] = 11
+    prep = made_spec(preprocessing={"crop_above": 10}).preprocessing
+    grid = compute_network_grid(Volume(array, np.eye(4)), prep)
+    assert grid.box == (slice(2, 4), slice(2, 5), slice(3, 5))
+    assert grid.crop(array).min() == 11

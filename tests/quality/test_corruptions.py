@@ -55,3 +55,25 @@ def test_pictures_and_constant_images_are_taken(kind: str) -> None:
     assert corrupt_volume(picture, kind, 0.8, 0).shape == (12, 9, 1)
     constant = Volume(np.full((1, 6, 6, 6), 7.0), np.eye(4))
     assert np.isfinite(corrupt_volume(constant, kind, 0.8, 0).array).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_channels_are_corrupted_alike(kind: str) -> None:
+    channel = np.random.default_rng(0).random((10, 9, 8)).astype(np.float32)
+    volume = Volume(np.stack([channel, channel]), np.eye(4))
+    first, second = corrupt_volume(volume, kind, 0.6, 3).array
+    assert np.array_equal(first, second)
+
+
+def test_a_corruption_of_ones_own_gets_the_bulk_from_0_to_1_and_its_scale_back() -> None:
+    volume = phantom()
+    seen = []
+
+    def keep(image: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+        seen.append((np.percentile(image, [1, 99]).tolist(), severity))
+        return image
+
+    same = corrupt_volume(volume, keep, 0.4, 0)
+    assert seen[0][0] == pytest.approx([0, 1], abs=1e-4)
+    assert seen[0][1] == 0.4
+    assert same.array == pytest.approx(volume.array, rel=1e-4, abs=0.1)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.browsers import Browser, chromium
+from support.browsers import Browser, open_chromium
 from support.bundles import content, write_json
-from support.label_servers import need_monai_label, running
-from support.orthancs import orthanc, phantom_series, send, write_series
+from support.label_servers import require_monai_label, run_server
+from support.orthancs import phantom_series, run_orthanc, send, write_series
 
 from medseg import Segmenter, Volume, train
 from medseg.io import read_image
@@ -42,7 +42,7 @@ return {shape: [...volume.dimensions], origin: [...volume.origin], spacing: [...
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_monai_label()
+    require_monai_label()
     home = tmp_path_factory.mktemp("browser")
     made = content(
         data={"folds": 2},
@@ -68,10 +68,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_ohif_shows_the_segmentation_where_it_belongs(home: Path) -> None:
     slices, _ = phantom_series(0)
-    with orthanc(home / "orthanc") as pacs:
+    with run_orthanc(home / "orthanc") as pacs:
         send(pacs, list(write_series(home / "ct", slices).iterdir()))
         address = f"{pacs}/dicom-web"
-        with running(home / "bundle", address, home / "state") as server, chromium(home) as window:
+        with (
+            run_server(home / "bundle", address, home / "state") as server,
+            open_chromium(home) as window,
+        ):
             _open_study(window, server.url, str(slices[0].StudyInstanceUID))
             window.run(CLICK.format("b.title === 'Run Segmentation'"))
             shown = window.wait("overlay", lambda: window.run(OVERLAY))

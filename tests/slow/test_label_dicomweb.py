@@ -10,9 +10,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.bundles import made_spec, trained_bundle
-from support.dicomweb_reads import segmentations
-from support.label_servers import Server, form, need_monai_label, running, slicer_client
-from support.orthancs import orthanc, phantom_series, send, write_series
+from support.dicomweb_reads import fetch_segmentations
+from support.label_servers import (
+    Server,
+    encode_form,
+    require_monai_label,
+    run_server,
+    slicer_client,
+)
+from support.orthancs import phantom_series, run_orthanc, send, write_series
 
 from medseg import Segmenter
 from medseg.io import read_image, read_labels
@@ -26,7 +32,7 @@ CT_SERIES = 2
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_monai_label()
+    require_monai_label()
     home = tmp_path_factory.mktemp("dicomweb")
     spec = made_spec(
         preprocessing={
@@ -40,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pacs(home: Path) -> Any:
-    with orthanc(home / "orthanc") as url:
+    with run_orthanc(home / "orthanc") as url:
         for seed in range(CT_SERIES):
             folder = write_series(home / f"ct{seed}", phantom_series(seed)[0])
             send(url, list(folder.iterdir()))
@@ -50,7 +56,7 @@ def pacs(home: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def server(home: Path, pacs: str) -> Any:
-    with running(home / "bundle", f"{pacs}/dicom-web", home / "state") as server:
+    with run_server(home / "bundle", f"{pacs}/dicom-web", home / "state") as server:
         yield server
 
 
@@ -60,7 +66,7 @@ def uid_of(seed: int) -> str:
 
 def test_series_are_listed_whatever_their_modality(home: Path, pacs: str, server: Server) -> None:
     assert server.ask("GET", "/info/").json()["datastore"]["total"] == CT_SERIES + 1
-    with running(
+    with run_server(
         home / "bundle", f"{pacs}/dicom-web", home / "ct_state", "--modality", "CT"
     ) as other:
         assert other.ask("GET", "/info/").json()["datastore"]["total"] == CT_SERIES
@@ -75,7 +81,7 @@ def test_a_series_gets_the_labels_that_segmenter_gives_its_files(
     found = Segmenter(home / "bundle", "cpu").segment(volume)
     assert found.labels.any()
     assert np.array_equal(read_labels(Path(file)).array[0], found.labels)
-    body, kind = form({"params": "{}"}, {})
+    body, kind = encode_form({"params": "{}"}, {})
     path = f"/infer/made_up?image={uid_of(0)}&output=dicom_seg"
     answer = server.ask("POST", path, body, {"content-type": kind})
     seg = tmp_path / "answer.dcm"
@@ -99,7 +105,7 @@ def test_a_saved_label_is_a_seg_in_the_pacs_with_the_same_voxels(
         file = tmp_path / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(array, affine), file)
         client.save_label(uid_of(1), str(file))
-        stored = segmentations(f"{pacs}/dicom-web", tmp_path / name)
+        stored = fetch_segmentations(f"{pacs}/dicom-web", tmp_path / name)
         assert len(stored) == 1, "the same label is the same object"
         assert np.array_equal(read_dicom_seg(stored[0], volume).array[0], labels)
     other = labels.copy()
@@ -107,7 +113,7 @@ def test_a_saved_label_is_a_seg_in_the_pacs_with_the_same_voxels(
     file = tmp_path / "other.nii.gz"
     nib.save(nib.Nifti1Image(other, np.array(volume.affine)), file)
     client.save_label(uid_of(1), str(file))
-    assert len(segmentations(f"{pacs}/dicom-web", tmp_path / "both")) == 2
+    assert len(fetch_segmentations(f"{pacs}/dicom-web", tmp_path / "both")) == 2
     assert client.info()["datastore"]["completed"] == 1
 
 

@@ -15,7 +15,13 @@ import numpy as np
 import psutil
 import pytest
 from support.bundles import made_spec, trained_bundle
-from support.label_servers import Server, form, need_monai_label, running, slicer_client
+from support.label_servers import (
+    Server,
+    encode_form,
+    require_monai_label,
+    run_server,
+    slicer_client,
+)
 
 from medseg.bundle.hashes import hash_file
 from medseg.io import read_labels
@@ -29,7 +35,7 @@ KILLS = 2
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_monai_label()
+    require_monai_label()
     home = tmp_path_factory.mktemp("kill")
     spec = made_spec(
         preprocessing={"spacing_mm": [4, 4, 4]},
@@ -42,7 +48,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def put(server: Server, case: str, content: bytes) -> int:
-    body, kind = form({"params": "{}"}, {"label": ("a.nii.gz", content)})
+    body, kind = encode_form({"params": "{}"}, {"label": ("a.nii.gz", content)})
     answer = server.ask("PUT", f"/datastore/label?image={case}", body, {"content-type": kind})
     return answer.code
 
@@ -54,11 +60,11 @@ def test_labels_survive_kills_during_uploads(home: Path, tmp_path: Path) -> None
     ]
     saved: set[str] = set()
     for attempt in range(KILLS):
-        with running(home / "bundle", studies, state) as server:
+        with run_server(home / "bundle", studies, state) as server:
             work = threading.Thread(target=_upload_on, args=(server, labels, saved))
             work.start()
             time.sleep(1.5 + 0.7 * attempt)
-            _half_an_upload(server)
+            _begin_an_upload(server)
             server.kill()
             work.join()
         for case in saved:
@@ -66,7 +72,7 @@ def test_labels_survive_kills_during_uploads(home: Path, tmp_path: Path) -> None
             wanted = read_labels(home / "data" / "labelsTr" / f"{case}.nii.gz")
             assert np.array_equal(found.array, wanted.array)
     assert saved, "no upload was done before the kills"
-    with running(home / "bundle", studies, state) as server:
+    with run_server(home / "bundle", studies, state) as server:
         info = server.ask("GET", "/info/").json()
         assert info["datastore"]["completed"] >= len(saved)
         assert not list((state / "uploads").glob("tmp*"))
@@ -84,7 +90,7 @@ def _upload_on(server: Server, labels: list[bytes], saved: set[str]) -> None:
                 saved.add(case)
 
 
-def _half_an_upload(server: Server) -> None:
+def _begin_an_upload(server: Server) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     line = http.client.HTTPConnection(host, int(port), timeout=5)
     line.putrequest("PUT", "/datastore/label?image=phantom_000")
@@ -94,9 +100,9 @@ def _half_an_upload(server: Server) -> None:
     line.send(b"--x\r\n")
 
 
-def test_a_kill_during_a_training_leaves_the_served_version(home: Path, tmp_path: Path) -> None:
+def test_a_kill_during_a_training_run_leaves_the_served_version(home: Path, tmp_path: Path) -> None:
     state, studies = tmp_path / "state", home / "data" / "imagesTr"
-    with running(home / "bundle", studies, state) as server:
+    with run_server(home / "bundle", studies, state) as server:
         client = slicer_client(server.url, tmp_path)
         for number in range(CASES):
             name = f"phantom_{number:03d}"
@@ -108,8 +114,8 @@ def test_a_kill_during_a_training_leaves_the_served_version(home: Path, tmp_path
         children = _wait_for_steps(state, server)
         server.kill()
     _, alive = psutil.wait_procs(children, timeout=20)
-    assert not alive, "a training outlived its server"
-    with running(home / "bundle", studies, state) as server:
+    assert not alive, "a training run outlived its server"
+    with run_server(home / "bundle", studies, state) as server:
         client = slicer_client(server.url, tmp_path)
         assert client.info()["medseg"]["served"] == "0001"
         assert list(client.info()["medseg"]["versions"]) == ["0001"]

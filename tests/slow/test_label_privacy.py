@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support import dicom
 from support.bundles import made_spec, trained_bundle
-from support.label_servers import Answer, Server, form, need_monai_label, running
+from support.label_servers import Answer, Server, encode_form, require_monai_label, run_server
 
 from medseg.testing import write_dataset
 
@@ -23,7 +23,7 @@ CASE = "phantom_000"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_monai_label()
+    require_monai_label()
     home = tmp_path_factory.mktemp("privacy")
     trained_bundle(home / "bundle", made_spec(preprocessing={"spacing_mm": [4, 4, 4]}))
     write_dataset(home / "data", 2)
@@ -49,11 +49,11 @@ def ask_everything(home: Path, server: Server) -> list[Answer]:
         return asked[-1]
 
     def put_label(case: str, content: bytes, params: Any, name: str = "a.nii.gz") -> int:
-        body, kind = form({"params": json.dumps(params)}, {"label": (name, content)})
+        body, kind = encode_form({"params": json.dumps(params)}, {"label": (name, content)})
         return ask("PUT", f"/datastore/label?image={case}", body, content_type=kind).code
 
     def infer(case: str) -> int:
-        body, kind = form({"params": "{}"}, {})
+        body, kind = encode_form({"params": "{}"}, {})
         path = f"/infer/made_up?image={case}&output=json"
         return ask("POST", path, body, content_type=kind).code
 
@@ -97,7 +97,7 @@ def ask_everything(home: Path, server: Server) -> list[Answer]:
 
 def test_no_answer_log_or_record_names_a_patient(home: Path) -> None:
     state = home / "state"
-    with running(home / "bundle", home / PLANTED / "studies", state) as server:
+    with run_server(home / "bundle", home / PLANTED / "studies", state) as server:
         answers = ask_everything(home, server)
     bodies = [answer.body.decode("utf-8", "replace") for answer in answers]
     assert not [body for body in bodies if PLANTED in body or str(home) in body]

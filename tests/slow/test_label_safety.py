@@ -13,7 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.bundles import made_spec, trained_bundle
-from support.label_servers import Server, form, need_monai_label, running, slicer_client
+from support.label_servers import (
+    Server,
+    encode_form,
+    require_monai_label,
+    run_server,
+    slicer_client,
+)
 
 from medseg import MedsegError
 from medseg.label_server.server import serve
@@ -26,7 +32,7 @@ CASE = "phantom_000"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need_monai_label()
+    require_monai_label()
     home = tmp_path_factory.mktemp("safety")
     trained_bundle(home / "bundle", made_spec(preprocessing={"spacing_mm": [4, 4, 4]}))
     write_dataset(home / "data", 2)
@@ -37,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(home: Path) -> Any:
     studies = home / "data" / "imagesTr"
-    with running(home / "bundle", studies, home / "state", "--max-upload", "1") as server:
+    with run_server(home / "bundle", studies, home / "state", "--max-upload", "1") as server:
         yield server
 
 
@@ -58,7 +64,7 @@ def put_label(
     params: str = "{}",
     file: str = "a.nii.gz",
 ) -> int:
-    body, kind = form({"params": params}, {"label": (file, content)})
+    body, kind = encode_form({"params": params}, {"label": (file, content)})
     path = f"/datastore/label?{query}"
     return server.ask("PUT", path, body, {"content-type": kind}).code
 
@@ -109,14 +115,14 @@ def test_the_path_that_slicer_sends_as_a_name_is_taken(server: Server, label: by
     ],
 )
 def test_form_parameters_lead_nowhere(server: Server, params: dict[str, Any]) -> None:
-    body, kind = form({"params": json.dumps(params)}, {})
+    body, kind = encode_form({"params": json.dumps(params)}, {})
     answer = server.ask("POST", f"/infer/made_up?image={CASE}", body, {"content-type": kind})
     assert answer.code == 400, answer
 
 
 def test_a_file_of_the_server_is_no_case(home: Path, server: Server) -> None:
     for image in (str(home / "secret.nii.gz"), "secret.nii.gz", "bundle"):
-        body, kind = form({"params": "{}"}, {})
+        body, kind = encode_form({"params": "{}"}, {})
         path = f"/infer/made_up?image={quote(image)}"
         assert server.ask("POST", path, body, {"content-type": kind}).code in (400, 404)
         assert server.ask("GET", f"/datastore/image?image={quote(image)}").code in (400, 404)
@@ -124,7 +130,7 @@ def test_a_file_of_the_server_is_no_case(home: Path, server: Server) -> None:
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"a":' * 2000, '"text"'])
 def test_parameters_are_json_objects(server: Server, text: str) -> None:
-    body, kind = form({"params": text}, {})
+    body, kind = encode_form({"params": text}, {})
     answer = server.ask("POST", f"/infer/made_up?image={CASE}", body, {"content-type": kind})
     assert answer.code == 400
 
@@ -152,7 +158,7 @@ def test_parameters_are_json_objects(server: Server, text: str) -> None:
 def test_what_is_closed(server: Server, home: Path, method: str, path: str) -> None:
     weights = home / "state" / "versions" / "0001" / "models" / "model.pt"
     before = weights.read_bytes()
-    body, kind = form({}, {"file": ("model.nii.gz", b"evil")})
+    body, kind = encode_form({}, {"file": ("model.nii.gz", b"evil")})
     sent = (body, {"content-type": kind}) if method in ("PUT", "POST") else (None, None)
     assert server.ask(method, path, *sent).code in (400, 403)
     assert weights.read_bytes() == before
@@ -175,7 +181,7 @@ def test_uploads_are_bounded(server: Server, home: Path) -> None:
 
 
 def test_archives_are_not_unpacked(server: Server, label: bytes) -> None:
-    body, kind = form({}, {"files": ("a.nii.gz", label)})
+    body, kind = encode_form({}, {"files": ("a.nii.gz", label)})
     headers = {"content-type": kind}
     assert server.ask("PUT", "/session/?uncompress=true", body, headers).code == 400
 
@@ -230,7 +236,7 @@ def test_people_log_in_and_the_audit_log_names_them(
     options = ("--host", "0.0.0.0", "--users", str(users))
     known = {"authorization": f"Basic {basic}"}
     state = tmp_path / "state"
-    with running(
+    with run_server(
         home / "bundle", home / "data" / "imagesTr", state, *options, headers=known
     ) as server:
         assert server.ask("GET", "/info/").code == 401

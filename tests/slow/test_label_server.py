@@ -13,7 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.bundles import content, write_json
-from support.label_servers import Server, form, need_monai_label, running, slicer_client
+from support.label_servers import (
+    Server,
+    encode_form,
+    require_monai_label,
+    run_server,
+    slicer_client,
+)
 
 from medseg import segment, train
 from medseg.io import read_image, read_labels
@@ -29,7 +35,7 @@ TRAINING = {"steps": 12, "batch_size": 4, "optimizer": "adamw", "learning_rate":
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that has learned too little, and scans, two of them broken."""
-    need_monai_label()
+    require_monai_label()
     home = tmp_path_factory.mktemp("label")
     data = write_dataset(home / "data", 4, seed=50)
     made = content(
@@ -52,7 +58,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Any:
-    with running(home / "bundle", home / "studies", home / "state", "--max-upload", "3") as server:
+    with run_server(
+        home / "bundle", home / "studies", home / "state", "--max-upload", "3"
+    ) as server:
         yield server
 
 
@@ -113,7 +121,7 @@ def test_the_server_answers_while_it_segments(home: Path, server: Server) -> Non
     upload = home / "large.nii.gz"
     nib.save(image, upload)
     assert not name.exists()
-    with running(home / "bundle", home / "studies", home / "busy_state") as busy:
+    with run_server(home / "bundle", home / "studies", home / "busy_state") as busy:
         client = slicer_client(busy.url, home)
         took: list[float] = []
         work = threading.Thread(
@@ -228,7 +236,7 @@ def test_saved_labels_are_audited_and_replaced_ones_kept(home: Path, tmp_path: P
     scan = home / "studies" / "deep" / "er" / "phantom_000.nii.gz"
     volume = read_image(scan)
     state = tmp_path / "state"
-    with running(home / "bundle", home / "studies", state) as server:
+    with run_server(home / "bundle", home / "studies", state) as server:
         client = slicer_client(server.url, tmp_path)
         for painted in (3, 5):
             labels = np.zeros(volume.shape, np.uint8)
@@ -255,5 +263,5 @@ def test_saved_labels_are_audited_and_replaced_ones_kept(home: Path, tmp_path: P
 
 def _labelled(file: Path, name: str) -> tuple[bytes, dict[str, str]]:
     params = json.dumps({"label_info": [{"name": name, "idx": 2}]})
-    body, kind = form({"params": params}, {"label": (file.name, file.read_bytes())})
+    body, kind = encode_form({"params": params}, {"label": (file.name, file.read_bytes())})
     return body, {"content-type": kind}

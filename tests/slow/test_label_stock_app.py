@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.bundles import made_spec, trained_bundle
-from support.label_servers import free_port, need_monai_label, slicer_client
+from support.label_servers import free_port, require_monai_label, slicer_client
 
 from medseg import segment
 from medseg.io import read_labels
@@ -41,7 +41,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ``MEDSEG_STOCK_LABEL_ENV`` names one to use, and to make if it is not there yet. What MONAI
     Label 0.8.5 cannot import beside numpy 2 is replaced by the same empty modules as in medseg.
     """
-    need_monai_label()
+    require_monai_label()
     made = tmp_path_factory.mktemp("stock") / "env"
     folder = Path(os.environ.get("MEDSEG_STOCK_LABEL_ENV", made))
     python = folder / "bin" / "python"

@@ -82,7 +82,7 @@ def call(method: str, url: str, body: Any = None) -> Any:
 
 
 @contextlib.contextmanager
-def chromium(folder: Path) -> Iterator[Browser]:
+def open_chromium(folder: Path) -> Iterator[Browser]:
     """Open a window; skip where there is no Chromium."""
     driver, program = shutil.which("chromedriver"), shutil.which("chromium")
     if driver is None or program is None:

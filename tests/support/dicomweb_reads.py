@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def segmentations(url: str, folder: Path) -> list[Path]:
+def fetch_segmentations(url: str, folder: Path) -> list[Path]:
     """Fetch every DICOM SEG of a server; return the files."""
     from dicomweb_client import DICOMwebClient
 

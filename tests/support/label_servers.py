@@ -25,7 +25,7 @@ import pytest
 START_SECONDS = 400
 
 
-def need_monai_label() -> None:
+def require_monai_label() -> None:
     """Skip where MONAI Label is not installed."""
     from medseg.errors import MissingExtraError
     from medseg.label_server.environment import check_installed
@@ -105,18 +105,18 @@ class Server:
         return self.process.wait(timeout=240)
 
     def wait_for_training(self, seconds: float = 280) -> dict[str, Any]:
-        """Return the training's last status, once it has ended."""
+        """Return the training run's last status, once it has ended."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             status = self.ask("GET", "/train/").json()
             if status["status"] not in ("SUBMITTED", "RUNNING"):
                 return dict(status)
             time.sleep(0.5)
-        raise AssertionError(f"the training did not end: {status}")
+        raise AssertionError(f"the training run did not end: {status}")
 
 
 @contextlib.contextmanager
-def running(
+def run_server(
     bundle: Path,
     studies: Path | str,
     state: Path,
@@ -155,7 +155,9 @@ def _wait(server: Server, headers: Mapping[str, str] | None) -> None:
     raise AssertionError(f"the server did not start:\n{server.log.read_text()[-3000:]}")
 
 
-def form(fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]) -> tuple[bytes, str]:
+def encode_form(
+    fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes]]
+) -> tuple[bytes, str]:
     """Return a multipart body and its content type."""
     mark = "----boundary-of-the-test"
     parts = [

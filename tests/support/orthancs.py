@@ -25,7 +25,7 @@ PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[str]:
+def run_orthanc(folder: Path) -> Iterator[str]:
     """Start an Orthanc with its DICOMweb plugin; yield its address. Skip where there is none."""
     program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
     if not Path(program).is_file() or not PLUGIN.is_file():

@@ -14,8 +14,9 @@ from support.bundles import made_spec
 from support.cases import balls, made_case
 
 from medseg.bundle.spec import BundleSpec
+from medseg.errors import CheckpointError
 from medseg.events import Event, StepDone
-from medseg.training.learner import Callbacks, Learner
+from medseg.training.learner import Callbacks, Learner, move_to_gpu
 
 AT, SHORTER, STEPS = 4, 7, 12
 BETWEEN = 5
@@ -91,3 +92,52 @@ def test_what_was_saved_then_goes_on_to_the_same_weights(shortened: Shortened) -
     unbroken = shortened.learner.network.state_dict()
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, unbroken[name]), name
+
+
+def trained_with_average() -> tuple[Learner, list[Any]]:
+    averaging = made_spec(
+        training={"steps": 4, "patch": [8, 8, 8], "ema": 0.9, "learning_rate": 0.1}
+    )
+    cases = Shortened.cases()
+    learner = Learner(averaging, cases, torch.device("cpu"))
+    learner.learn(Callbacks(validate=lambda _: True, save=lambda _: None))
+    return learner, cases
+
+
+def test_validation_uses_the_moving_average_of_the_weights() -> None:
+    learner, cases = trained_with_average()
+    before = learner.validate(cases[:1], examples=1)
+    with torch.no_grad():
+        for weight in learner.network.parameters():
+            weight.fill_(torch.nan)
+    after = learner.validate(cases[:1], examples=1)
+    assert repr(after.scores) == repr(before.scores)
+    (prediction,) = before.examples.values()
+    assert torch.equal(next(iter(after.examples.values())), prediction)
+
+
+def test_the_moving_average_is_resumed_too() -> None:
+    learner, cases = trained_with_average()
+    other = Learner(learner.spec, cases, torch.device("cpu"))
+    other.restore(deepcopy(learner.state()))
+    averaged = learner.inference_network.state_dict()
+    for name, value in other.inference_network.state_dict().items():
+        assert torch.equal(value, averaged[name]), name
+    assert any(
+        not torch.equal(value, averaged[name])
+        for name, value in learner.network.state_dict().items()
+    )
+
+
+def test_a_checkpoint_of_another_network_is_refused() -> None:
+    learner, cases = trained_with_average()
+    other = made_spec(network={"channels": [4, 8, 8]}, training={"ema": 0.9})
+    with pytest.raises(CheckpointError, match="does not fit this bundle") as caught:
+        Learner(other, cases, torch.device("cpu")).restore(learner.state())
+    assert caught.value.detail
+    assert "weight" not in caught.value.message
+
+
+def test_cases_stay_where_they_are_without_a_gpu() -> None:
+    cases = Shortened.cases()
+    assert move_to_gpu(cases, torch.device("cpu")) is cases

@@ -270,6 +270,14 @@ def test_mirroring_happens_half_of_the_time_on_the_axes_asked_for() -> None:
         assert 0.4 < (signs[:, axis] < 0).mean() < 0.6
 
 
+def test_2d_patches_are_mirrored_in_their_plane_alone() -> None:
+    case = numbered_case((12, 12, 12))
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        placement = draw_placement(case, (8, 8, 1), MIRRORED, rng, foreground=False, dims=2)
+        assert placement.matrix[2].tolist() == [0, 0, 1]
+
+
 def test_2d_and_anisotropic_patches_are_turned_in_the_fine_plane_alone() -> None:
     for dims, spacing, kept in ((2, (1.0, 1.0, 1.0), 2), (3, (4.0, 1.0, 1.0), 0)):
         case = made_case(balls(), spacing=spacing)

@@ -309,7 +309,7 @@ def large(work: Path, threads: int) -> None:
 def few_and_many(work: Path, threads: int) -> None:
     """Compare the peaks of 2 and of 104 classes, less what the sums of scores take by design."""
     from medseg.bundle.bundle import load_bundle
-    from medseg.inference.accumulator import bytes_held
+    from medseg.inference.accumulator import count_bytes_held
     from medseg.inference.windows import Windows
     from medseg.io import read_image
     from medseg.preprocessing.grid import compute_network_grid
@@ -322,7 +322,9 @@ def few_and_many(work: Path, threads: int) -> None:
         bundle = with_classes(work, classes)
         spec = load_bundle(bundle).spec
         shape = compute_network_grid(volume, spec.preprocessing).shape
-        sums = bytes_held(Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes) / 2**30
+        sums = (
+            count_bytes_held(Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes) / 2**30
+        )
         peak = measured("medseg-fp32", work, bundle, scan, threads)["peak"]
         peak_of[classes], beyond[classes] = peak, peak - sums
         print(f"| {classes} | {peak:.2f} | {sums:.2f} | {beyond[classes]:.2f} |")

@@ -41,6 +41,7 @@ _NO_SCAN_FOLDERS = frozenset(("sourcedata", "code", "stimuli", "phenotype"))
 _NO_CHANNELS = frozenset(("localizer", "scout", "defacemask", "probseg", "defmask"))
 
 _Channels = Mapping[str, Sequence[BidsFile]]
+_ImagesOfSubjects = Mapping[str, Sequence[BidsFile]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,12 @@ class BidsLayout:
 
     def recognizes(self, root: Path) -> bool:
         """Tell whether it is a BIDS data set, or a pipeline's folder among its derivatives."""
-        if not root.is_dir() or not any(entry.is_dir() for entry in root.glob("sub-*")):
+        if not root.is_dir():
             return False
-        return (root / DESCRIPTION).is_file() or _is_pipeline(root)
+        if not (root / DESCRIPTION).is_file() and not _is_pipeline(root):
+            return False
+        subjects = root.glob("sub-*")
+        return any(subject.is_dir() for subject in subjects)
 
     def list_cases(self, root: Path, selection: Selection) -> CaseListing:
         """List the labelled sessions.
@@ -92,7 +96,7 @@ class BidsLayout:
         listing = CaseListing(root, has_fields=True)
         sessions = _find_sessions(root, listing)
         asked = tuple(channel.name for channel in selection.channels)
-        names = _choose_channels([session.channels for session in sessions], asked)
+        names = _choose_channels(sessions, asked)
         listing.channel_names = names
         complete = []
         for session in sessions:
@@ -130,12 +134,12 @@ def _find_sessions(root: Path, listing: CaseListing) -> list[_Session]:
     return sessions
 
 
-def _find_files(
-    root: Path, listing: CaseListing
-) -> tuple[Mapping[str, Sequence[BidsFile]], Sequence[BidsFile]]:
+def _find_files(root: Path, listing: CaseListing) -> tuple[_ImagesOfSubjects, list[BidsFile]]:
     """Return the images by subject, and the label maps."""
     is_pipeline = _is_pipeline(root)
     whole = root.resolve().parent.parent if is_pipeline else root
+    # A pipeline's folder stands for its own labels, on the images of the whole data set.
+    label_root = root.resolve() if is_pipeline else root
     found = list_files(whole, skip=_reason_to_skip)
     listing.faults.extend(found.left_out)
     images: dict[str, list[BidsFile]] = defaultdict(list)
@@ -144,14 +148,17 @@ def _find_files(
         file = parse_bids_file(path)
         if file is None:
             continue
-        is_derived = path.relative_to(whole).parts[0] == DERIVATIVES
         if file.suffix in _LABEL_SUFFIXES:
-            # A pipeline's folder stands for its own labels, on the images of the whole data set.
-            if not is_pipeline or path.is_relative_to(root.resolve()):
+            if path.is_relative_to(label_root):
                 labels.append(file)
-        elif not is_derived and file.suffix not in _NO_CHANNELS:
+        elif file.suffix not in _NO_CHANNELS and not _is_derived(path, whole):
             images[file.subject].append(file)
     return images, labels
+
+
+def _is_derived(path: Path, whole: Path) -> bool:
+    first_folder = path.relative_to(whole).parts[0]
+    return first_folder == DERIVATIVES
 
 
 def _is_pipeline(root: Path) -> bool:
@@ -173,9 +180,8 @@ def _group_labels(labels: Iterable[BidsFile]) -> Mapping[str, Sequence[BidsFile]
         sessions[label.session].append(label)
     chosen = {}
     for session, files in sessions.items():
-        suffixes = {file.suffix for file in files}
-        suffix = next(suffix for suffix in _LABEL_SUFFIXES if suffix in suffixes)
-        chosen[session] = [file for file in files if file.suffix == suffix]
+        label_maps = [file for file in files if not file.is_mask]
+        chosen[session] = label_maps or files
     return chosen
 
 
@@ -188,20 +194,24 @@ def _group_by_channel(label: BidsFile, images: Iterable[BidsFile]) -> _Channels:
     counts = Counter(image.suffix for image in mates)
     channels: dict[str, list[BidsFile]] = defaultdict(list)
     for image in mates:
-        is_only = counts[image.suffix] == 1
-        channels[image.suffix if is_only else image.channel].append(image)
-    return dict(channels)
+        is_only_one = counts[image.suffix] == 1
+        name = image.suffix if is_only_one else image.channel
+        channels[name].append(image)
+    return channels
 
 
-def _choose_channels(sessions: Sequence[_Channels], asked: Sequence[str]) -> tuple[str, ...]:
+def _choose_channels(sessions: Sequence[_Session], asked: Sequence[str]) -> tuple[str, ...]:
     """Return the channels asked for if the data set has them, else those of most sessions."""
     counts: Counter[str] = Counter()
-    for channels in sessions:
-        counts.update(channels.keys())
-    if asked and all(name in counts for name in asked):
+    sessions_with_images = 0
+    for session in sessions:
+        counts.update(session.channels.keys())
+        if session.channels:
+            sessions_with_images += 1
+    if asked and set(asked) <= set(counts):
         return tuple(asked)
-    with_images = sum(bool(channels) for channels in sessions)
-    return tuple(sorted(name for name, count in counts.items() if 2 * count > with_images))
+    usual = [name for name in counts if 2 * counts[name] > sessions_with_images]
+    return tuple(sorted(usual))
 
 
 def _warn_of_unused_channels(
@@ -231,16 +241,18 @@ def _find_fault(session: _Session, names: Sequence[str]) -> Fault | None:
         return Fault(name, what, _list_names(labels))
     if not channels:
         return Fault(name, "the label has no image", labels[0].file.name)
+    there = f"it has {abbreviate(channels)}"
+    if not names:
+        return Fault(name, "has no image like the others", there)
     missing = [channel for channel in names if channel not in channels]
-    if missing or not names:
+    if missing:
         # Channels are suffixes and entities of BIDS: T1w, ce-gad_T1w.
-        absent = abbreviate(missing) or "image like the others"
-        return Fault(name, f"has no {absent}", f"it has {abbreviate(channels)}")
-    repeated = [channel for channel in names if len(channels[channel]) > 1]
-    if repeated:
-        what = "several images may be one channel; keep one, or name its run"
-        files = _list_names(channels[repeated[0]])
-        return Fault(name, what, f"{repeated[0]}: {files}")
+        return Fault(name, f"has no {abbreviate(missing)}", there)
+    for channel in names:
+        if len(channels[channel]) > 1:
+            what = "several images may be one channel; keep one, or name its run"
+            files = _list_names(channels[channel])
+            return Fault(name, what, f"{channel}: {files}")
     return None
 
 
@@ -254,14 +266,8 @@ def _list_names(files: Iterable[BidsFile]) -> str:
 def _add_cases(
     sessions: Sequence[_Session], wanted: Mapping[str, int], listing: CaseListing
 ) -> None:
-    """Make cases of sessions whose images are known, and name the values of their labels."""
-    for session in sessions:
-        if not session.has_masks:
-            add_label_names(listing, session.labels[0])
-    values = choose_mask_values([session.labels for session in sessions], wanted, listing)
-    names_by_value = {value: name for name, value in values.items()}
-    for value, name in names_by_value.items():
-        listing.label_names.setdefault(value, name)
+    """Make cases of sessions whose images are known."""
+    values = _name_values(sessions, wanted, listing)
     joined: list[MaskFiles] = []
     for session in sessions:
         masks = None
@@ -272,18 +278,42 @@ def _add_cases(
                 listing.faults.append(Fault.from_error(session.name, error))
                 continue
             joined.append(masks)
-        elif session.has_masks:
-            add_label_names(listing, session.labels[0])
-        listing.cases.append(_make_case(session, listing.channel_names, masks))
+        case = _make_case(session, listing.channel_names, masks)
+        listing.cases.append(case)
     missing = describe_missing(joined, values)
     if missing:
         listing.warnings.append(missing)
 
 
+def _name_values(
+    sessions: Sequence[_Session], wanted: Mapping[str, int], listing: CaseListing
+) -> Mapping[str, int]:
+    """Name the values in label files; return those of masks that are told by their names."""
+    label_maps = [session.labels[0] for session in sessions if not session.has_masks]
+    single_masks = [session.labels[0] for session in sessions if session.has_masks]
+    for file in label_maps:
+        add_label_names(listing, file)
+    values = choose_mask_values([session.labels for session in sessions], wanted, listing)
+    names_by_value = {value: name for name, value in values.items()}
+    for value, name in names_by_value.items():
+        listing.label_names.setdefault(value, name)
+    if not values:
+        for file in single_masks:
+            add_label_names(listing, file)
+    return values
+
+
 def _make_case(session: _Session, names: Sequence[str], masks: MaskFiles | None) -> ListedCase:
+    images = []
+    for name in names:
+        image = session.channels[name][0]
+        images.append(image.file)
+    label = session.labels[0].file
+    if masks is not None:
+        label = masks.paths[0]
     return ListedCase(
-        images=tuple(session.channels[name][0].file for name in names),
-        label=session.labels[0].file if masks is None else masks.paths[0],
+        images=tuple(images),
+        label=label,
         name=session.name,
         fields={"patient": session.subject},
         label_source=masks,

@@ -6,11 +6,17 @@ called as their ``label-`` entity says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from medseg.datasets.layouts.bids_names import LABEL, BidsFile
 from medseg.datasets.layouts.contract import CaseListing
-from medseg.datasets.layouts.label_names import find_known, normalize_name, select_labels
+from medseg.datasets.layouts.label_names import (
+    find_known,
+    normalize_name,
+    number_names,
+    select_labels,
+)
 from medseg.datasets.mask_files import MaskFiles
 from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError, ScanError
@@ -26,9 +32,11 @@ def form_one_label_map(labels: Sequence[BidsFile]) -> bool:
     return len({_name_without_label(label) for label in labels}) == 1
 
 
-def _name_without_label(label: BidsFile) -> tuple[object, ...]:
-    entities = ((key, value) for key, value in label.entities.items() if key != LABEL)
-    return (label.file.parent, *entities)
+def _name_without_label(label: BidsFile) -> tuple[Path, str]:
+    """Return what masks of one label map share: the folder, and all entities but one."""
+    entities = dict(label.entities)
+    del entities[LABEL]
+    return label.file.parent, repr(entities)
 
 
 def choose_mask_values(
@@ -64,13 +72,15 @@ def choose_mask_values(
             "of the latter mean; add a dseg.tsv with the columns index and name",
             source=listing.origin,
         )
-    return _number_names(names, listing.label_names)
+    return number_names(names, listing.label_names)
 
 
-def _label_names(masks: Sequence[Sequence[BidsFile]]) -> list[str]:
+def _label_names(masks: Iterable[Sequence[BidsFile]]) -> list[str]:
     names: set[str] = set()
     for session in masks:
-        names |= {mask.entities[LABEL] for mask in session if LABEL in mask.entities}
+        for mask in session:
+            if LABEL in mask.entities:
+                names.add(mask.entities[LABEL])
     return sorted(names)
 
 
@@ -84,40 +94,37 @@ def _are_told_by_name(
     return differ and has_wanted
 
 
-def _number_names(names: Sequence[str], label_names: Mapping[int, str]) -> dict[str, int]:
-    """Give each name a value: that which label maps have for it, or the next free one."""
-    known = {normalize_name(name): value for value, name in label_names.items()}
-    for name in names:
-        known.setdefault(normalize_name(name), max(known.values(), default=0) + 1)
-    return {name: known[normalize_name(name)] for name in names}
-
-
-def join_masks(labels: Sequence[BidsFile], values: Mapping[str, int]) -> MaskFiles:
+def join_masks(labels: Iterable[BidsFile], values: Mapping[str, int]) -> MaskFiles:
     """Return the masks of one session as one label map.
 
     Raises:
         ScanError: If a mask does not say of which label it is, or none is one to take.
     """
-    nameless = [label.file.name for label in labels if LABEL not in label.entities]
-    if nameless:
-        raise ScanError(
-            "a mask has no label- in its name, which says of which label it is", detail=nameless[0]
-        )
-    named = sorted((label.entities[LABEL], label.file) for label in labels)
-    taken = tuple((file, name) for name, file in named if name in values)
+    named = []
+    for label in labels:
+        if LABEL not in label.entities:
+            raise ScanError(
+                "a mask has no label- in its name, which says of which label it is",
+                detail=label.file.name,
+            )
+        name = label.entities[LABEL]
+        named.append((name, label.file))
+    named.sort()
+    taken = [(file, name) for name, file in named if name in values]
     if not taken:
         names = abbreviate(name for name, _ in named)
         raise ScanError("has no mask of the labels", detail=f"its masks are {names}")
-    return MaskFiles(taken, {name: values[name] for _, name in taken})
+    taken_values = {name: values[name] for _, name in taken}
+    return MaskFiles(tuple(taken), taken_values)
 
 
 def describe_missing(cases: Sequence[MaskFiles], values: Mapping[str, int]) -> str:
     """Say which labels have no mask in some sessions, or nothing."""
     lacking = []
     for name, value in values.items():
-        count = sum(value not in case.values.values() for case in cases)
-        if count:
-            lacking.append(f"{name} in {count} of {len(cases)}")
+        without = [case for case in cases if value not in case.values.values()]
+        if without:
+            lacking.append(f"{name} in {len(without)} of {len(cases)}")
     if not lacking:
         return ""
     return f"sessions without a mask of a label count as having none of it: {abbreviate(lacking)}"

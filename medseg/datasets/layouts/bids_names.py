@@ -6,7 +6,7 @@ https://bids-specification.readthedocs.io says what they mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +53,16 @@ class BidsFile:
     def session(self) -> str:
         """What a label is the label of: ``sub-01_ses-1_run-2``."""
         kept = (_SUBJECT, *_SESSION_ENTITIES)
-        return "_".join(f"{key}-{value}" for key, value in self.entities.items() if key in kept)
+        return self._write_entities(key for key in self.entities if key in kept)
 
     @property
     def channel(self) -> str:
         """``ce-gad_T1w``: the suffix, and what tells it from others with the same one."""
-        keys = [key for key in _CHANNEL_ENTITIES if key in self.entities]
-        return "_".join((*(f"{key}-{self.entities[key]}" for key in keys), self.suffix))
+        telling = self._write_entities(key for key in _CHANNEL_ENTITIES if key in self.entities)
+        return f"{telling}_{self.suffix}" if telling else self.suffix
+
+    def _write_entities(self, keys: Iterable[str]) -> str:
+        return "_".join(f"{key}-{self.entities[key]}" for key in keys)
 
     @property
     def is_mask(self) -> bool:
@@ -71,12 +74,14 @@ class BidsFile:
 
         They are of one subject, and of one session and run where both say which.
         """
-        if self.entities[_SUBJECT] != label.entities[_SUBJECT]:
+        if self.subject != label.subject:
             return False
-        shared = [
-            key for key in _SESSION_ENTITIES if key in self.entities and key in label.entities
-        ]
-        return all(self.entities[key] == label.entities[key] for key in shared)
+        for key in _SESSION_ENTITIES:
+            own = self.entities.get(key)
+            other = label.entities.get(key)
+            if own is not None and other is not None and own != other:
+                return False
+        return True
 
 
 def parse_bids_file(file: Path) -> BidsFile | None:
@@ -86,11 +91,16 @@ def parse_bids_file(file: Path) -> BidsFile | None:
         return None
     *pairs, suffix = stem.split("_")
     entities = parse_entities(pairs)
-    is_whole = len(entities) == len(pairs) and _SUBJECT in entities
-    return BidsFile(file, entities, suffix) if is_whole else None
+    if len(entities) < len(pairs) or _SUBJECT not in entities:
+        return None
+    return BidsFile(file, entities, suffix)
 
 
-def parse_entities(pairs: list[str]) -> dict[str, str]:
+def parse_entities(pairs: Iterable[str]) -> dict[str, str]:
     """Return the entities among parts of a name; parts that are none are left out."""
-    matches = (_ENTITY.fullmatch(pair) for pair in pairs)
-    return {match[1]: match[2] for match in matches if match}
+    entities = {}
+    for pair in pairs:
+        match = _ENTITY.fullmatch(pair)
+        if match is not None:
+            entities[match[1]] = match[2]
+    return entities

@@ -43,11 +43,12 @@ def _find_tables(label: BidsFile, root: Path) -> Iterator[Path]:
     """Yield the tables that speak of a label map, the nearest first: BIDS' inheritance."""
     top = root.resolve()
     for folder in label.file.parents:
+        tables = folder.glob("*dseg.tsv")
         # The longest name says most, so it is the most special.
-        for table in sorted(folder.glob("*dseg.tsv"), key=lambda path: -len(path.name)):
+        for table in sorted(tables, key=lambda path: -len(path.name)):
             *pairs, _ = table.name.removesuffix(".tsv").split("_")
             entities = parse_entities(pairs)
-            if all(label.entities.get(key) == value for key, value in entities.items()):
+            if entities.items() <= label.entities.items():
                 yield table
         if folder.resolve() == top:
             return

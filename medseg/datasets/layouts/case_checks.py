@@ -13,6 +13,7 @@ from medseg.datasets.names import distinct_names, is_picture, split_channel, spl
 from medseg.errors import Fault
 
 _MOST_FOLD_DIGITS = 4
+_MOST_QUOTED = 20
 
 
 def name_cases(cases: Sequence[ListedCase]) -> list[str]:
@@ -21,18 +22,26 @@ def name_cases(cases: Sequence[ListedCase]) -> list[str]:
     Returns:
         A safe name for each; cases that are the same by name and first file share one.
     """
-    files = [resolve_path(case.images[0].parent) / case.images[0].name for case in cases]
+    files = [_resolve_first_image(case) for case in cases]
     stems = [_stem_of(case) for case in cases]
     if len(set(stems)) < len(set(files)):
         stems = _add_folders(stems, files)
-    wanted = [
-        (case.name or stem, file) for case, stem, file in zip(cases, stems, files, strict=True)
-    ]
-    distinct = list(dict.fromkeys(wanted))
-    texts = [text for text, _ in distinct]
-    origins = [f"{text}\n{file}" for text, file in distinct]
-    names = dict(zip(distinct, distinct_names(texts, origins), strict=True))
-    return [names[case] for case in wanted]
+    origins = []
+    texts: dict[str, str] = {}
+    for case, stem, file in zip(cases, stems, files, strict=True):
+        text = case.name or stem
+        origin = f"{text}\n{file}"
+        origins.append(origin)
+        texts[origin] = text
+    names = distinct_names([*texts.values()], texts)
+    name_of = dict(zip(texts, names, strict=True))
+    return [name_of[origin] for origin in origins]
+
+
+def _resolve_first_image(case: ListedCase) -> Path:
+    # Not the file itself: a link has the name that its case should have.
+    image = case.images[0]
+    return resolve_path(image.parent) / image.name
 
 
 def find_case_faults(
@@ -73,7 +82,7 @@ def path_exists(path: Path) -> bool:
 
 
 def _stem_of(case: ListedCase) -> str:
-    stem = split_suffix(case.images[0].name)[0]
+    stem, _ = split_suffix(case.images[0].name)
     base, number = split_channel(stem)
     is_channel = len(case.images) > 1 and number == 0
     return base if is_channel else stem
@@ -82,8 +91,12 @@ def _stem_of(case: ListedCase) -> str:
 def _add_folders(stems: Sequence[str], files: Sequence[Path]) -> list[str]:
     """Put before each stem the folders that its file does not share with all others."""
     common = os.path.commonpath([file.parent for file in files])
-    folders = [file.parent.relative_to(common) for file in files]
-    return [(folder / stem).as_posix() for folder, stem in zip(folders, stems, strict=True)]
+    paths = []
+    for stem, file in zip(stems, files, strict=True):
+        folder = file.parent.relative_to(common)
+        path = folder / stem
+        paths.append(path.as_posix())
+    return paths
 
 
 def _find_missing(case: ListedCase, where: str) -> Iterator[Fault]:
@@ -99,22 +112,30 @@ def _find_missing(case: ListedCase, where: str) -> Iterator[Fault]:
 def _find_channel_faults(case: ListedCase, where: str, channels: int) -> Iterator[Fault]:
     first = case.images[0]
     count = len(case.images)
-    number = split_channel(split_suffix(first.name)[0])[1]
     if count not in (1, channels):
         yield Fault(
             where,
             f"has {count} channel files and the bundle {channels} channels; one file for each, or "
             "one for all is needed",
         )
-    elif count < channels and number == 0 and not is_picture(first):
-        # nnU-Net numbers pictures, too, which hold all channels in one file.
-        yield Fault(where, f"has only channel 0 and the bundle has {channels} channels", first.name)
+        return
+    # nnU-Net numbers pictures, too, which hold all channels in one file.
+    if count == channels or is_picture(first):
+        return
+    stem, _ = split_suffix(first.name)
+    _, number = split_channel(stem)
+    if number == 0:
+        what = f"has only channel 0 and the bundle has {channels} channels"
+        yield Fault(where, what, first.name)
 
 
 def _find_fold_faults(case: ListedCase, where: str) -> Iterator[Fault]:
-    fold = case.fields.get("fold")
-    if has_field(case, "fold") and not _is_fold(fold):
-        yield Fault(where, "its fold must be a whole number such as 0", f"it is {str(fold)[:20]!r}")
+    if not has_field(case, "fold"):
+        return
+    fold = case.fields["fold"]
+    if not _is_fold(fold):
+        text = str(fold)[:_MOST_QUOTED]
+        yield Fault(where, "its fold must be a whole number such as 0", f"it is {text!r}")
 
 
 def _is_fold(value: object) -> bool:
@@ -125,21 +146,27 @@ def _is_fold(value: object) -> bool:
 
 def _find_repeats(cases: Sequence[ListedCase], names: Sequence[str]) -> Iterator[list[Fault]]:
     """Find names and files that are listed more than once, case by case."""
-    counts = Counter(case.name for case in cases if case.name)
+    counts = Counter(case.name for case in cases)
     first_users: dict[Path, int] = {}
-    for number, (case, name) in enumerate(zip(cases, names, strict=True)):
-        where = case.name or name
-        files = [resolve_path(file) for file in (*case.images, case.label)]
+    for number, case in enumerate(cases):
+        where = case.name or names[number]
+        files = _resolve_files(case)
         faults = []
         for file in files:
             user = first_users.setdefault(file, number)
             if user != number:
+                what = "uses a file that another case uses"
                 detail = f"the case {names[user]} uses {file.name}"
-                faults.append(Fault(where, "uses a file that another case uses", detail))
-        if case.name and counts[case.name] > 1:
-            what = f"{counts[case.name]} cases have this name; give each its own"
+                faults.append(Fault(where, what, detail))
+        count = counts[case.name]
+        if case.name and count > 1:
+            what = f"{count} cases have this name; give each its own"
             faults.append(Fault(where, what))
         if len(set(files)) < len(files):
             what = "lists one file twice; each channel and the label need their own"
             faults.append(Fault(where, what))
         yield faults
+
+
+def _resolve_files(case: ListedCase) -> list[Path]:
+    return [resolve_path(file) for file in (*case.images, case.label)]

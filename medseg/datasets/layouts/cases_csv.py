@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medseg._support.tables import read_table
@@ -52,16 +52,15 @@ class CsvLayout:
         return listing
 
 
-def _parse_line(
-    folder: Path, image_columns: tuple[str, ...], cells: Mapping[str, str]
-) -> ListedCase:
+def _parse_line(folder: Path, image_columns: Sequence[str], cells: Mapping[str, str]) -> ListedCase:
     """Make a case of one line.
 
     Raises:
         ScanError: If one of its paths is none.
     """
-    images = tuple(parse_path(folder, column, cells[column]) for column in image_columns)
+    images = [parse_path(folder, column, cells[column]) for column in image_columns]
     label = parse_path(folder, "label", cells["label"])
-    known = (*image_columns, "label", "name")
+    known = {*image_columns, "label", "name"}
     fields = {key: cell for key, cell in cells.items() if cell and key not in known}
-    return ListedCase(images, label, cells.get("name") or None, fields)
+    name = cells.get("name") or None
+    return ListedCase(tuple(images), label, name, fields)

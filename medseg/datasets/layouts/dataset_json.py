@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from medseg._support.tables import read_text
 from medseg.errors import DatasetError
@@ -107,8 +107,10 @@ def find_ignore_value(content: Mapping[str, Any]) -> int | None:
 
 
 def _has_regions(content: Mapping[str, Any]) -> bool:
-    entries = _labels_of(content).values()
-    return any(isinstance(entry, list) and len(entry) != 1 for entry in entries)
+    for entry in _labels_of(content).values():
+        if isinstance(entry, list) and len(entry) != 1:
+            return True
+    return False
 
 
 def _labels_of(content: Mapping[str, Any]) -> Mapping[Any, Any]:
@@ -119,8 +121,10 @@ def _labels_of(content: Mapping[str, Any]) -> Mapping[Any, Any]:
 def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
     """Yield value and name of each label, whichever of the two its key is."""
     for key, entry in _labels_of(content).items():
+        value = entry
         # nnU-Net may write a single value as a list of one.
-        value = entry[0] if isinstance(entry, list) and len(entry) == 1 else entry
+        if isinstance(entry, list) and len(entry) == 1:
+            value = entry[0]
         if isinstance(value, int):
             yield value, key
         else:
@@ -130,36 +134,44 @@ def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 def _parse_value(value: Any) -> int | None:
     """Return a label's value; ``None`` for background, and for what is no value."""
     text = str(value)
-    if not text.isdecimal() or int(text) == 0:
+    if not text.isdecimal():
         return None
-    return int(text)
+    return int(text) or None
 
 
 def _parse_regions(content: Mapping[str, Any], listing: Path) -> tuple[NamedRegion, ...]:
-    named = []
+    values_of: dict[str, tuple[int, ...]] = {}
     for name, entry in _labels_of(content).items():
         values = _parse_region_values(name, entry, listing)
-        if values != (0,) and not _is_ignore(name):
-            named.append((str(name), values))
+        is_background = values == (0,)
+        if not is_background and not _is_ignore(name):
+            values_of[name] = values
     order = content.get("regions_class_order")
-    painted = order if isinstance(order, list) else []
-    names = [name for name, _ in named]
-    if len(painted) != len(named) or not all(_is_label_value(value) for value in painted):
+    if not _is_order(order, len(values_of)):
+        names = ", ".join(values_of)
         raise DatasetError(
-            f"its labels are regions, so 'regions_class_order' must list {len(named)} values, the "
-            "one that each region paints in label maps",
+            f"its labels are regions, so 'regions_class_order' must list {len(values_of)} values, "
+            "the one that each region paints in label maps",
             source=listing,
-            detail=f"the regions are {', '.join(names)}; 'regions_class_order' is {order}",
+            detail=f"the regions are {names}; 'regions_class_order' is {order}",
         )
-    return tuple(
-        NamedRegion(name, values, value)
-        for (name, values), value in zip(named, painted, strict=True)
-    )
+    regions = []
+    for (name, values), painted in zip(values_of.items(), order, strict=True):
+        regions.append(NamedRegion(name, values, painted))
+    return tuple(regions)
 
 
-def _parse_region_values(name: Any, entry: Any, listing: Path) -> tuple[int, ...]:
+def _is_order(order: Any, length: int) -> TypeGuard[list[int]]:
+    """Tell whether this is nnU-Net's ``regions_class_order`` of so many regions."""
+    if not isinstance(order, list) or len(order) != length:
+        return False
+    return all(_is_label_value(value) for value in order)
+
+
+def _parse_region_values(name: str, entry: Any, listing: Path) -> tuple[int, ...]:
     values = entry if isinstance(entry, list) else [entry]
-    if not values or not all(value == 0 or _is_label_value(value) for value in values):
+    are_values = all(value == 0 or _is_label_value(value) for value in values)
+    if not values or not are_values:
         raise DatasetError(
             "each label must be a value or a list of values of label files; one of them is not",
             source=listing,
@@ -178,11 +190,16 @@ def _name_values(regions: Sequence[NamedRegion]) -> tuple[tuple[int, str], ...]:
     A value that is a region by itself has its name; one that a region paints is the rest of it.
     """
     names: dict[int, str] = {}
+    held: set[int] = set()
     for region in regions:
+        held.update(region.values)
         is_alone = region.values == (region.paints,)
         names[region.paints] = region.name if is_alone else f"rest of {region.name}"
-    held = {value for region in regions for value in region.values}
-    return tuple((value, names.get(value, f"value {value}")) for value in sorted(held))
+    named = []
+    for value in sorted(held):
+        name = names.get(value, f"value {value}")
+        named.append((value, name))
+    return tuple(named)
 
 
 def _is_ignore(name: Any) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg._support.folders import list_files
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.dicom_structures import DicomStructures
+from medseg.datasets.dicom_structures import DicomStructures, StructureFile
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.label_names import normalize_name, select_labels
+from medseg.datasets.layouts.label_names import normalize_name, number_names, select_labels
 from medseg.datasets.names import abbreviate, make_series_name
 from medseg.errors import DatasetError, Fault, ScanError
 from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
@@ -20,6 +20,9 @@ from medseg.io.dicom.structures import LabelObject, hash_patient, read_label_obj
 from medseg.io.dicom.volume import is_dicom
 
 _MOST_NAMED = 20
+
+_Places = dict[str, set[int]]
+"""UID → places of series in a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,10 @@ class DicomLayout:
 
     def recognizes(self, root: Path) -> bool:
         """Tell whether there is any DICOM file in a folder or below it."""
-        return root.is_dir() and any(is_dicom(file) for file in list_files(root).files)
+        if not root.is_dir():
+            return False
+        files = list_files(root).files
+        return any(is_dicom(file) for file in files)
 
     def list_cases(self, root: Path, selection: Selection) -> CaseListing:
         """List the labelled series.
@@ -124,64 +130,59 @@ def _match_objects(
     series: Sequence[Series], objects: Iterable[LabelObject], listing: CaseListing
 ) -> list[_LabelledSeries]:
     """Return the labelled series, in the order of ``series``, with their label objects."""
-    index = _SeriesIndex.of(series)
+    index = _SeriesIndex(series)
     matched: dict[int, list[LabelObject]] = defaultdict(list)
     for label_object in objects:
         owners = index.find_owners(label_object)
         if len(owners) == 1:
-            matched[owners.pop()].append(label_object)
+            owner = owners.pop()
+            matched[owner].append(label_object)
             continue
         what = "refers to a DICOM series that is not here"
         if owners:
             what = f"refers to {len(owners)} DICOM series here; a label map belongs to one"
-        where = label_object.file.relative_to(listing.origin).as_posix()
-        listing.faults.append(Fault(where, what))
+        where = label_object.file.relative_to(listing.origin)
+        listing.faults.append(Fault(where.as_posix(), what))
     return [_LabelledSeries(series[place], matched[place]) for place in sorted(matched)]
 
 
-@dataclass(frozen=True, slots=True)
 class _SeriesIndex:
     """Which series hold what a label object may refer to; series by their places in a list.
 
-    Attributes:
-        by_uid: Series Instance UID → series.
-        by_instance: SOP Instance UID → series.
-        by_frame_of_reference: Frame of Reference UID → series.
+    Args:
+        series: The list.
     """
 
-    by_uid: Mapping[str, set[int]]
-    by_instance: Mapping[str, set[int]]
-    by_frame_of_reference: Mapping[str, set[int]]
-
-    @classmethod
-    def of(cls, series: Sequence[Series]) -> _SeriesIndex:
-        uids: dict[str, set[int]] = defaultdict(set)
-        instances: dict[str, set[int]] = defaultdict(set)
-        frames_of_reference: dict[str, set[int]] = defaultdict(set)
+    def __init__(self, series: Sequence[Series]) -> None:
+        self._by_uid: _Places = defaultdict(set)
+        self._by_instance: _Places = defaultdict(set)
+        self._by_frame_of_reference: _Places = defaultdict(set)
         for place, each in enumerate(series):
             if each.uid:
-                uids[each.uid].add(place)
+                self._by_uid[each.uid].add(place)
             for frame in each.frames:
-                instances[frame.sop_uid].add(place)
-                frames_of_reference[frame.frame_of_reference].add(place)
-        return cls(uids, instances, frames_of_reference)
+                self._by_instance[frame.sop_uid].add(place)
+                self._by_frame_of_reference[frame.frame_of_reference].add(place)
 
     def find_owners(self, label_object: LabelObject) -> set[int]:
         """Return the series that a label object may have been drawn on."""
-        named = _look_up(self.by_uid, label_object.series)
-        shown = _look_up(self.by_instance, label_object.instances)
+        named = _look_up(self._by_uid, label_object.series)
+        shown = _look_up(self._by_instance, label_object.instances)
         if named and shown:
             return (named & shown) or named
-        if named or shown or label_object.series:
-            # An object that names a series does not belong to another in its frame of reference.
+        if named or shown:
             return named or shown
-        return _look_up(self.by_frame_of_reference, label_object.frames_of_reference)
+        if label_object.series:
+            # It does not belong to another series in the frame of reference of its own.
+            return set()
+        return _look_up(self._by_frame_of_reference, label_object.frames_of_reference)
 
 
-def _look_up(index: Mapping[str, set[int]], uids: Iterable[str]) -> set[int]:
+def _look_up(index: _Places, uids: Iterable[str]) -> set[int]:
     places: set[int] = set()
     for uid in uids:
-        places |= index.get(uid, set())
+        if uid in index:
+            places |= index[uid]
     return places
 
 
@@ -192,26 +193,46 @@ def _choose_modality(
     labelled: Sequence[_LabelledSeries], channels: Sequence[ChannelSpec], listing: CaseListing
 ) -> list[_LabelledSeries]:
     """Return the labelled series of one modality: the first channel's that is there, or most."""
-    counts = Counter(entry.series.modality for entry in labelled)
-    wanted = [channel.modality for channel in channels if channel.modality in counts]
-    modality = wanted[0] if wanted else _most_frequent(counts)
-    listing.channel_names = tuple(channel.name for channel in channels) or (modality or ANY,)
-    asked = sorted({channel.modality for channel in channels} - {ANY})
-    if asked and not wanted:
+    by_modality: dict[str, list[_LabelledSeries]] = defaultdict(list)
+    for entry in labelled:
+        of_modality = by_modality[entry.series.modality]
+        of_modality.append(entry)
+    counts = {modality: len(entries) for modality, entries in by_modality.items()}
+    present = [channel.modality for channel in channels if channel.modality in counts]
+    taken = present[0] if present else _most_frequent(counts)
+    names = tuple(channel.name for channel in channels)
+    listing.channel_names = names or (taken or ANY,)
+    if not present:
+        _warn_of_absent_modalities(channels, taken, listing)
+    if len(channels) > 1 or not present:
+        _warn_of_other_modalities(counts, taken, listing)
+    return by_modality[taken]
+
+
+def _warn_of_absent_modalities(
+    channels: Iterable[ChannelSpec], taken: str, listing: CaseListing
+) -> None:
+    wanted = {channel.modality for channel in channels} - {ANY}
+    if wanted:
         listing.warnings.append(
-            f"no labelled series is of {abbreviate(asked)}, as the bundle's channels are; those of "
-            f"{modality} are taken"
+            f"no labelled series is of {abbreviate(sorted(wanted))}, as the bundle's channels are; "
+            f"those of {taken} are taken"
         )
-    others = sorted(f"{count} of {name}" for name, count in counts.items() if name != modality)
-    if others and (len(channels) > 1 or not wanted):
+
+
+def _warn_of_other_modalities(counts: Mapping[str, int], taken: str, listing: CaseListing) -> None:
+    others = []
+    for modality, count in counts.items():
+        if modality != taken:
+            others.append(f"{count} of {modality}")
+    if others:
         listing.warnings.append(
-            f"the labelled series of {modality} are taken; {abbreviate(others)} are not. The "
+            f"the labelled series of {taken} are taken; {abbreviate(sorted(others))} are not. The "
             "modality of the bundle's first channel chooses"
         )
-    return [entry for entry in labelled if entry.series.modality == modality]
 
 
-def _most_frequent(counts: Counter[str]) -> str:
+def _most_frequent(counts: Mapping[str, int]) -> str:
     return min(counts, key=lambda name: (-counts[name], name))
 
 
@@ -219,12 +240,18 @@ def _choose_values(
     objects: Iterable[LabelObject], wanted: Mapping[str, int], listing: CaseListing
 ) -> dict[str, int]:
     """Return name → value, of the structures to take."""
-    names = sorted({name for each in objects for name in each.names})
+    names = _list_structures(objects)
     if wanted:
         return select_labels(names, wanted, listing, "structure")
-    plain = sorted({normalize_name(name) for name in names})
-    numbers = {name: number for number, name in enumerate(plain, start=1)}
-    return {name: numbers[normalize_name(name)] for name in names}
+    numbers = number_names(sorted(names, key=normalize_name), {})
+    return {name: numbers[name] for name in names}
+
+
+def _list_structures(objects: Iterable[LabelObject]) -> list[str]:
+    names: set[str] = set()
+    for each in objects:
+        names.update(each.names)
+    return sorted(names)
 
 
 # --- cases --------------------------------------------------------------------------------
@@ -237,21 +264,19 @@ def _make_cases(
     listing: CaseListing,
 ) -> list[_DicomCase]:
     """Return each labelled series with the series of its other channels, where there are some."""
-    if len(channels) < 2:
-        return [
-            _DicomCase(entry.series, (entry.series,), list(entry.objects)) for entry in labelled
-        ]
     studies = Studies(series, channels)
     cases: dict[tuple[int, ...], _DicomCase] = {}
     for entry in labelled:
-        try:
-            chosen = studies.find_channels(entry.series)
-        except ScanError as error:
-            name = make_series_name(entry.series, listing.origin)
-            listing.faults.append(Fault.from_error(name, error))
-            continue
+        chosen: tuple[Series, ...] = (entry.series,)
+        if len(channels) > 1:
+            try:
+                chosen = studies.find_channels(entry.series)
+            except ScanError as error:
+                name = make_series_name(entry.series, listing.origin)
+                listing.faults.append(Fault.from_error(name, error))
+                continue
         # Labels drawn on several channels of one case are labels of that case.
-        key = tuple(id(each) for each in chosen)
+        key = tuple(id(channel) for channel in chosen)
         case = cases.setdefault(key, _DicomCase(entry.series, chosen))
         case.objects.extend(entry.objects)
     return list(cases.values())
@@ -270,42 +295,41 @@ def _add_case(case: _DicomCase, values: Mapping[str, int], listing: CaseListing)
     except ScanError as error:
         listing.faults.append(Fault.from_error(name, error))
         return
-    taken = {structure: values[structure] for _, names in files for structure in names}
+    first_file = case.series.files[0]
+    label_file, _ = files[0]
     listing.cases.append(
         ListedCase(
             images=tuple(channel.files[0] for channel in case.channels),
-            label=files[0][0],
+            label=label_file,
             name=name,
-            fields={"patient": hash_patient(case.series.files[0]) or name},
+            fields={"patient": hash_patient(first_file) or name},
             series=tuple(channel.files for channel in case.channels),
             volume=case.series.volume,
-            label_source=DicomStructures(tuple(files), taken),
+            label_source=DicomStructures(tuple(files), values),
         )
     )
 
 
-def _check_structures(
-    objects: Iterable[LabelObject], files: Sequence[tuple[Path, tuple[str, ...]]]
-) -> None:
+def _check_structures(objects: Iterable[LabelObject], files: Sequence[StructureFile]) -> None:
     """Refuse a case without one of the labels, or with one of them in several files.
 
     Raises:
         ScanError: Says which.
     """
     if not files:
-        there = sorted({name for each in objects for name in each.names})
-        raise ScanError(
-            "has none of the labels",
-            detail=f"its structures are {abbreviate(there, _MOST_NAMED) or 'empty'}",
-        )
-    counts = Counter(name for _, names in files for name in names)
-    repeated = sorted(name for name, count in counts.items() if count > 1)
-    if repeated:
-        holders = [file.name for file, names in files if not set(names).isdisjoint(repeated)]
-        raise ScanError(
-            "several files have the same structure; keep one of them",
-            detail=f"'{repeated[0]}' in {abbreviate(holders)}",
-        )
+        there = abbreviate(_list_structures(objects), _MOST_NAMED)
+        detail = f"its structures are {there or 'empty'}"
+        raise ScanError("has none of the labels", detail=detail)
+    holders: dict[str, list[str]] = defaultdict(list)
+    for file, names in files:
+        for name in names:
+            holders[name].append(file.name)
+    for name in sorted(holders):
+        if len(holders[name]) > 1:
+            raise ScanError(
+                "several files have the same structure; keep one of them",
+                detail=f"'{name}' in {abbreviate(holders[name])}",
+            )
 
 
 def _warn_of_unused(

@@ -41,14 +41,12 @@ class Studies:
 
     def __init__(self, series: Sequence[Series], channels: Sequence[ChannelSpec]) -> None:
         self._channels = channels
+        self._modality_counts = Counter(channel.modality for channel in channels)
         self._grids: dict[int, Volume | None] = {}
         self._by_study: dict[str, list[Series]] = defaultdict(list)
         for each in series:
-            self._by_study[each.study].append(each)
-        counts = Counter(channel.modality for channel in channels)
-        self._single_modalities = {
-            modality for modality, count in counts.items() if count == 1 and modality != ANY
-        }
+            study = self._by_study[each.study]
+            study.append(each)
 
     def find_channels(self, labelled: Series) -> tuple[Series, ...]:
         """Return the series of each channel, in order.
@@ -59,20 +57,23 @@ class Studies:
         Raises:
             ScanError: If that is not certain; says why.
         """
-        mates = self._by_study[labelled.study] if labelled.study else [labelled]
+        mates = [labelled]
+        if labelled.study:
+            mates = self._by_study[labelled.study]
         obstacles = self._find_obstacles(mates, labelled)
         if id(labelled) in obstacles:
             reason = obstacles[id(labelled)]
             raise ScanError(f"its series cannot be one of several channels: it {reason}")
         usable = [mate for mate in mates if id(mate) not in obstacles]
         options = [self._find_options(channel, usable, labelled) for channel in self._channels]
-        chosen = []
         assigned = _assign(options)
-        for channel, candidates, series in zip(self._channels, options, assigned, strict=True):
-            if series is not None:
+        chosen = []
+        for number, channel in enumerate(self._channels):
+            if number in assigned:
+                series = assigned[number]
                 chosen.append(series)
-            elif candidates:
-                raise _ambiguous_channel(channel, candidates)
+            elif options[number]:
+                raise _ambiguous_channel(channel, options[number])
             else:
                 raise _missing_channel(channel, mates, obstacles)
         return tuple(chosen)
@@ -82,14 +83,17 @@ class Studies:
     ) -> list[Series]:
         """Return the series that may be a channel."""
         candidates = [series for series in usable if _has_modality(series, channel)]
-        if channel.modality in self._single_modalities:
+        is_only_of_modality = self._modality_counts[channel.modality] == 1
+        if is_only_of_modality and channel.modality != ANY:
             if labelled in candidates:
                 return [labelled]
             if len(candidates) == 1:
                 return candidates
         name = _split_words(channel.name)
         equal = [series for series in candidates if _describing_words(series) == name]
-        return equal or [series for series in candidates if name <= _describing_words(series)]
+        if equal:
+            return equal
+        return [series for series in candidates if name <= _describing_words(series)]
 
     def _find_obstacles(self, mates: Iterable[Series], labelled: Series) -> dict[int, str]:
         """Return why series of a labelled one's study cannot be channels beside it, by ``id``."""
@@ -129,44 +133,46 @@ def _compute_grid(series: Series) -> Volume | None:
         stacks, _ = split_stacks(series.frames)
         if len(stacks) != 1:
             return None
-        frames = [place[0] for place in group_by_position(stacks[0].frames)]
+        positions = group_by_position(stacks[0].frames)
+        frames = [at_position[0] for at_position in positions]
         affine, _ = compute_affine(frames)
     except GeometryError:
         return None
-    shape = (1, frames[0].columns, frames[0].rows, len(frames))
-    return Volume(np.broadcast_to(np.zeros(1, np.uint8), shape), affine)
+    first = frames[0]
+    shape = (1, first.columns, first.rows, len(frames))
+    nothing = np.zeros(1, np.uint8)
+    return Volume(np.broadcast_to(nothing, shape), affine)
 
 
-def _assign(options: Sequence[Sequence[Series]]) -> list[Series | None]:
+def _assign(options: Sequence[Sequence[Series]]) -> dict[int, Series]:
     """Choose a series for each channel; what only one channel can be is taken from the others.
 
     Args:
         options: The series that each channel may be.
 
     Returns:
-        The series of each channel, ``None`` where several are left, or none.
+        Channel → its series. Those are missing for which several are left, or none.
     """
-    assigned: list[Series | None] = [None] * len(options)
+    assigned: dict[int, Series] = {}
     while True:
         certain = _find_certain(options, assigned)
         if not certain:
             return assigned
-        for channel, series in certain.items():
-            assigned[channel] = series
+        assigned |= certain
 
 
 def _find_certain(
-    options: Sequence[Sequence[Series]], assigned: Sequence[Series | None]
+    options: Sequence[Sequence[Series]], assigned: Mapping[int, Series]
 ) -> dict[int, Series]:
     """Return channel → series, where one series is left that no other channel must be."""
-    taken = {id(series) for series in assigned if series is not None}
+    taken = {id(series) for series in assigned.values()}
     only: dict[int, Series] = {}
     for channel, candidates in enumerate(options):
         left = [series for series in candidates if id(series) not in taken]
-        if assigned[channel] is None and len(left) == 1:
+        if channel not in assigned and len(left) == 1:
             only[channel] = left[0]
-    counts = Counter(id(series) for series in only.values())
-    return {channel: series for channel, series in only.items() if counts[id(series)] == 1}
+    claims = Counter(id(series) for series in only.values())
+    return {channel: series for channel, series in only.items() if claims[id(series)] == 1}
 
 
 def _ambiguous_channel(channel: ChannelSpec, candidates: Sequence[Series]) -> ScanError:
@@ -183,10 +189,13 @@ def _ambiguous_channel(channel: ChannelSpec, candidates: Sequence[Series]) -> Sc
 def _missing_channel(
     channel: ChannelSpec, mates: Sequence[Series], obstacles: Mapping[int, str]
 ) -> ScanError:
+    unusable = [mate for mate in mates if id(mate) in obstacles]
+    near = [mate for mate in unusable if _has_modality(mate, channel)]
     name = _split_words(channel.name)
-    near = [mate for mate in mates if id(mate) in obstacles and _has_modality(mate, channel)]
-    named = [mate for mate in near if name <= _describing_words(mate)] or near
-    reasons = [f"{_describe(mate)} {obstacles[id(mate)]}" for mate in named[:_MOST_REASONS]]
+    named = [mate for mate in near if name <= _describing_words(mate)]
+    reasons = []
+    for mate in (named or near)[:_MOST_REASONS]:
+        reasons.append(f"{_describe(mate)} {obstacles[id(mate)]}")
     return ScanError(
         f"has no series for the channel '{channel.name}' ({channel.modality}) on its grid",
         detail="; ".join(reasons) or f"its study holds {_describe_all(mates)}",
@@ -202,11 +211,14 @@ def _describe_all(series: Iterable[Series]) -> str:
 
 
 def _describe(series: Series) -> str:
-    return f"'{_description(series) or 'no description'}' ({series.modality or ANY})"
+    description = _description(series) or "no description"
+    modality = series.modality or ANY
+    return f"'{description}' ({modality})"
 
 
 def _description(series: Series) -> str:
-    return " ".join(filter(None, (series.description, series.volume_name)))
+    parts = (series.description, series.volume_name)
+    return " ".join(part for part in parts if part)
 
 
 def _describing_words(series: Series) -> frozenset[str]:
@@ -214,8 +226,10 @@ def _describing_words(series: Series) -> frozenset[str]:
 
 
 def _split_words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"\w+", text.casefold().replace("_", " ")))
+    plain = text.casefold().replace("_", " ")
+    return frozenset(re.findall(r"\w+", plain))
 
 
 def _frames_of_reference(series: Series) -> set[str]:
-    return {frame.frame_of_reference for frame in series.frames if frame.frame_of_reference}
+    uids = {frame.frame_of_reference for frame in series.frames}
+    return uids - {""}

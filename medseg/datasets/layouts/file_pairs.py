@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.folders import list_files
@@ -25,21 +26,25 @@ def find_images(folder: Path, listing: CaseListing, ending: str = "") -> Files:
     """
     found = list_files(folder)
     for fault in found.left_out:
-        listing.faults.append(Fault(f"{folder.name}/{fault.where}", fault.what))
+        where = f"{folder.name}/{fault.where}"
+        listing.faults.append(replace(fault, where=where))
     keyed: Files = defaultdict(list)
     others = []
     for file in found.files:
-        stem, suffix = split_suffix(file.relative_to(folder).as_posix())
-        if suffix and file.name.endswith(ending):
+        path = file.relative_to(folder).as_posix()
+        stem, suffix = split_suffix(path)
+        if not suffix:
+            continue
+        if file.name.endswith(ending):
             keyed[stem].append(file)
-        elif suffix:
+        else:
             others.append(file.name)
     if others:
         listing.warnings.append(
             f"{len(others)} image files in {folder.name} do not end in {ending}, the 'file_ending' "
             f"of the data set, and are not used: {abbreviate(others)}"
         )
-    return dict(sorted(keyed.items()))
+    return {key: keyed[key] for key in sorted(keyed)}
 
 
 def join_channels(images: Files) -> Files:
@@ -59,8 +64,9 @@ def pair_files(listing: CaseListing, images: Files, labels: Files) -> None:
         fault = _find_fault(key, files, targets)
         if fault is not None:
             listing.faults.append(fault)
-        else:
-            listing.cases.append(ListedCase(tuple(files), targets[0], key))
+            continue
+        label = targets[0]
+        listing.cases.append(ListedCase(tuple(files), label, key))
 
 
 def _find_fault(key: str, files: Sequence[Path], targets: Sequence[Path]) -> Fault | None:
@@ -69,31 +75,32 @@ def _find_fault(key: str, files: Sequence[Path], targets: Sequence[Path]) -> Fau
         return Fault(key, "the label has no image", _list_names(targets))
     if not targets:
         return Fault(key, "the image has no label", _list_names(files))
-    numbers = _by_channel(files)
-    if len(targets) > 1 or len(numbers) < len(files):
+    stems = [split_suffix(file.name)[0] for file in files]
+    has_copies = len(set(stems)) < len(stems)
+    if has_copies or len(targets) > 1:
         what = "several files have the same name; keep one of each"
         return Fault(key, what, _list_names([*files, *targets]))
-    return _find_channel_fault(key, numbers)
+    return _find_channel_fault(key, stems)
 
 
-def _by_channel(files: Sequence[Path]) -> Mapping[str, int | None]:
-    """Return the stem of each file and its channel number; equal stems count once."""
-    stems = [split_suffix(file.name)[0] for file in files]
-    return {stem: split_channel(stem)[1] for stem in stems}
+def _find_channel_fault(key: str, stems: Sequence[str]) -> Fault | None:
+    """Say why images of one name are not all channels of a scan, if they are not.
 
-
-def _find_channel_fault(key: str, numbers: Mapping[str, int | None]) -> Fault | None:
+    Args:
+        key: What they share.
+        stems: Their names without ending; all differ.
+    """
     name = key.rpartition("/")[2]
-    if set(numbers) == {name}:
+    if stems == [name]:
         return None
-    last = max(number or 0 for number in numbers.values())
-    suffixes = [f"_{number:04d}" for number in range(last + 1)]
-    missing = [suffix for suffix in suffixes if f"{name}{suffix}" not in numbers]
+    numbers = [split_channel(stem)[1] or 0 for stem in stems]
+    expected = [f"_{number:04d}" for number in range(max(numbers) + 1)]
+    missing = [suffix for suffix in expected if name + suffix not in stems]
     if missing:
         return Fault(key, f"has no channel {abbreviate(missing)}")
-    if name in numbers:
+    if name in stems:
         what = "has an image with a channel number and one without; keep one of them"
-        return Fault(key, what, abbreviate(numbers))
+        return Fault(key, what, abbreviate(stems))
     return None
 
 

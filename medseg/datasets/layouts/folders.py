@@ -39,13 +39,12 @@ class FoldersLayout:
             pairs = " or ".join(f"{images}/ and {labels}/" for images, labels in FOLDER_PAIRS)
             raise DatasetError(f"the folders {pairs} are needed in it", source=root)
         listing = CaseListing(root, has_fields=False)
-        images = find_images(root / pair[0], listing)
-        labels = find_images(root / pair[1], listing)
+        image_folder, label_folder = pair
+        images = find_images(root / image_folder, listing)
+        labels = find_images(root / label_folder, listing)
         targets = _key_by_image(labels, images)
-        # A number is a channel's only where no label has the whole name: img_0001 may be a case.
-        whole = {key: files for key, files in images.items() if key in targets}
-        rest = {key: files for key, files in images.items() if key not in targets}
-        pair_files(listing, join_channels(rest) | whole, targets)
+        scans = _join_channels_of_others(images, targets)
+        pair_files(listing, scans, targets)
         return listing
 
 
@@ -65,5 +64,19 @@ def _key_by_image(labels: Files, images: Files) -> Files:
         if match is None or key in images:
             targets[key] += files
         else:
-            targets[match[1]] += files
+            name = match[1]
+            targets[name] += files
     return targets
+
+
+def _join_channels_of_others(images: Files, targets: Files) -> Files:
+    """Put channels together where no label has an image's whole name.
+
+    ``img_0001`` may be the name of a case, and then the number is no channel's.
+    """
+    whole: Files = {}
+    others: Files = {}
+    for key, files in images.items():
+        group = whole if key in targets else others
+        group[key] = files
+    return join_channels(others) | whole

@@ -24,8 +24,30 @@ def find_known(names: Iterable[str], wanted: Mapping[str, int]) -> dict[str, int
         wanted: Name → value of the bundle's labels.
     """
     known = {normalize_name(name): value for name, value in wanted.items()}
-    pairs = ((name, known.get(normalize_name(name))) for name in names)
-    return {name: value for name, value in pairs if value is not None}
+    values = {}
+    for name in names:
+        value = known.get(normalize_name(name))
+        if value is not None:
+            values[name] = value
+    return values
+
+
+def number_names(names: Sequence[str], label_names: Mapping[int, str]) -> dict[str, int]:
+    """Give each name a value; names that differ in capitals alone have the same.
+
+    Args:
+        names: As files call their labels.
+        label_names: Value → name, where some names have a value already. Others get the next
+            free one.
+    """
+    known = {normalize_name(name): value for value, name in label_names.items()}
+    values = {}
+    for name in names:
+        plain = normalize_name(name)
+        if plain not in known:
+            known[plain] = max(known.values(), default=0) + 1
+        values[name] = known[plain]
+    return values
 
 
 def select_labels(

@@ -65,13 +65,21 @@ def lists_files(content: Mapping[str, Any], root: Path) -> bool:
     """
     if _KEY not in content:
         return False
-    items = content[_KEY]
-    first = items[0] if isinstance(items, list) and items else None
-    image = first.get("image") if isinstance(first, dict) else None
-    if not isinstance(image, str) or path_exists(root / image):
+    image = _first_image(content[_KEY])
+    if image is None or path_exists(root / image):
         return True
     stem, suffix = split_suffix(image)
-    return not path_exists(root / f"{stem}_0000{suffix}")
+    numbered = root / f"{stem}_0000{suffix}"
+    return not path_exists(numbered)
+
+
+def _first_image(items: Any) -> str | None:
+    """Return the image of the first item; ``None`` where that is no path."""
+    if not isinstance(items, list) or not items:
+        return None
+    first = items[0]
+    image = first.get("image") if isinstance(first, dict) else None
+    return image if isinstance(image, str) else None
 
 
 def _training_items(content: Mapping[str, Any], path: Path) -> Sequence[Any]:
@@ -93,24 +101,32 @@ def _parse_item(folder: Path, item: Any) -> ListedCase:
     if not isinstance(item, dict):
         kind = describe_kind(item)
         raise ScanError(f"must be an object with 'image' and 'label', is {kind}")
+    fields = {key.lower(): value for key, value in item.items()}
     image = item.get("image")
     images = image if isinstance(image, list) else [image]
     if not images:
         raise ScanError("'image' must be a path or a list with one path per channel, is empty")
-    paths = tuple(parse_path(folder, "image", each) for each in images)
+    paths = [parse_path(folder, "image", each) for each in images]
     label = parse_path(folder, "label", item.get("label"))
-    fields = {key.lower(): value for key, value in item.items() if key not in ("image", "label")}
-    return ListedCase(paths, label, fields=fields)
+    for key in ("image", "label"):
+        del fields[key]
+    return ListedCase(tuple(paths), label, fields=fields)
 
 
 def _warn_of_unlisted(path: Path, cases: Sequence[ListedCase]) -> Iterator[str]:
     """Say which images lie beside the listed ones without being listed."""
-    files = [file for case in cases for file in (*case.images, case.label)]
-    listed = {resolve_path(file) for file in files}
-    folders = sorted({file.parent for file in files} - {path.parent})
-    beside: list[str] = []
-    for folder in folders:
-        beside.extend(file.name for file in _images_in(folder) if resolve_path(file) not in listed)
+    listed: set[Path] = set()
+    folders: set[Path] = set()
+    for case in cases:
+        for file in (*case.images, case.label):
+            listed.add(resolve_path(file))
+            folders.add(file.parent)
+    folders.discard(path.parent)
+    beside = []
+    for folder in sorted(folders):
+        for file in _images_in(folder):
+            if resolve_path(file) not in listed:
+                beside.append(file.name)
     if beside:
         yield (
             f"{path.name} does not list {len(beside)} of the image files beside those it lists; "

@@ -70,7 +70,7 @@ def find_exported(bundle: Bundle) -> ExportedNetworks | None:
             source=folder,
         )
     models = tuple(folder / f"{member.stem}.xml" for member in bundle.members)
-    for file in _files_of(models):
+    for file in _list_files(models):
         if file.name not in agreement.files:
             raise StaleExportError(
                 "a network of the bundle was not exported to OpenVINO", source=file
@@ -83,7 +83,7 @@ def write_agreement(agreement: AgreementSpec, folder: Path) -> None:
     write_atomically(folder / AGREEMENT, agreement.model_dump_json(indent=2) + "\n")
 
 
-def _files_of(models: tuple[Path, ...]) -> Iterator[Path]:
+def _list_files(models: tuple[Path, ...]) -> Iterator[Path]:
     for model in models:
         yield model
         yield model.with_suffix(".bin")

@@ -172,9 +172,9 @@ class OpenVinoMember:
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, channels, *size)`` to scores ``(batch, classes, *size)``."""
-        return torch.cat([self._scores(window) for window in torch.split(windows, 1)])
+        return torch.cat([self._compute_scores(window) for window in torch.split(windows, 1)])
 
-    def _scores(self, window: torch.Tensor) -> torch.Tensor:
+    def _compute_scores(self, window: torch.Tensor) -> torch.Tensor:
         mine = self._of_this_thread
         if not hasattr(mine, "request"):
             mine.request = self._compiled.create_infer_request()
@@ -208,7 +208,7 @@ def convert(network: nn.Module, spec: BundleSpec, channels: int) -> Any:
     shape = [1, len(spec.channels), *spec.training.patch]
     try:
         # Not by openvino.convert_model, which reports each use to its makers over the network.
-        decoder = decoding.TorchScriptPythonDecoder(_traced(network, shape))
+        decoder = decoding.TorchScriptPythonDecoder(_trace(network, shape))
         pytorch = frontend.load_by_framework("pytorch")
         model = pytorch.convert(pytorch.load(decoder))
         model.reshape(shape)
@@ -228,7 +228,7 @@ def convert(network: nn.Module, spec: BundleSpec, channels: int) -> Any:
     return model
 
 
-def _traced(network: nn.Module, shape: Sequence[int]) -> Any:
+def _trace(network: nn.Module, shape: Sequence[int]) -> Any:
     with warnings.catch_warnings(), torch.inference_mode():
         # Of sizes taken for constants, which they are here; and that tracing is no longer new.
         warnings.simplefilter("ignore")

@@ -54,7 +54,7 @@ class TorchMember:
     ) -> None:
         self.precision = precision
         self._device = device
-        self._layout = _best_layout(network, dims, device, precision)
+        self._layout = _choose_layout(network, dims, device, precision)
         network = copy.deepcopy(network).to(device)
         if device.type == "cpu":
             _use_group_norm(network)
@@ -72,7 +72,7 @@ class TorchMember:
         return list_levels(self._network(given))[0]
 
 
-def _best_layout(
+def _choose_layout(
     network: nn.Module, dims: int, device: torch.device, precision: torch.dtype
 ) -> torch.memory_format:
     """Return the layout convolutions are fastest in, where normalisation stays exact in it."""

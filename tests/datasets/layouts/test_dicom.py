@@ -225,3 +225,12 @@ def test_real_rtstructs_are_the_masks_they_were_drawn_as(shared_data: Path) -> N
     assert checked.faults == ()
     voxels = sorted(int(open_case(case, spec)[1].sum()) for case in checked.good)
     assert voxels == pytest.approx([8862, 9655], rel=0.01)  # those of the masks as NIfTI
+
+
+def test_without_a_bundle_structures_are_numbered_by_name_whatever_their_capitals(
+    tmp_path: Path,
+) -> None:
+    like = a_series(tmp_path / "ct")
+    names = LabelSet([Label(1, "Tumour", 1, (9, 9, 1)), Label(2, "liver", 2, (9, 9, 2))])
+    label(tmp_path / "label", like, random_labels(), "seg", names)
+    assert list_cases(tmp_path, "dicom").label_names == {1: "liver", 2: "Tumour"}

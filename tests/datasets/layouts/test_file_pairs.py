@@ -23,7 +23,7 @@ def test_every_half_pair_of_folders_is_named(tmp_path: Path) -> None:
     assert "has no image" in faults["orphan"]
     assert "several files" in faults["twice"]
     assert "several files" in faults["two"]
-    assert "link to something that is not there" in faults["images/dangling.nii"]
+    assert "link to something that does not exist" in faults["images/dangling.nii"]
 
 
 def test_the_half_pairs_of_the_dirty_hippocampus_folder_are_named(shared_data: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.datasets import a_spec, an_item, an_msd_list, touch
-from support.plugins import install_package, site  # noqa: F401
+from support.plugins import install_package
 
 from medseg.bundle.spec.data import SHIPPED_LAYOUTS
 from medseg.datasets.cases import find_cases
@@ -34,7 +34,7 @@ NO_LAYOUT = object()
 
 
 @pytest.fixture
-def add_layout(site):  # noqa: F811
+def add_layout(site):
     """Install packages that add layouts, and forget them behind the test."""
 
     def install(name: str = "flat", target: str = "LAYOUT", package: str = "flat_package") -> None:
