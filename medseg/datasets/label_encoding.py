@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,16 @@ def _encode_values(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
     if array.dtype.kind == "b":
         array = array.view(np.uint8)
     codes = _Codes(labels.values, _index_type(labels))
-    look_up = codes.make_look_up(int(array.min()), int(array.max()), array.size)
-    slabs = (array[..., k] for k in range(array.shape[2]))
+    lowest = int(array.min())
+    highest = int(array.max())
+    look_up = codes.make_look_up(lowest, highest, array.size)
+    slabs = np.moveaxis(array, -1, 0)
     indices, unknown = _look_up_slabs(slabs, array.shape, look_up)
     if unknown:
+        counts = _list_counts(unknown, str)
         known = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
-            f"the label file holds {_list_counts(unknown, str)}; this bundle has 0 (background), "
+            f"the label file holds {counts}; this bundle has 0 (background), "
             f"{abbreviate(known, MOST_NAMED)}. Give the label that is meant its 'value' in the "
             "bundle, name the value of unannotated voxels in data.ignore, or correct the file"
         )
@@ -112,18 +115,36 @@ def _encode_colours(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
         raise ScanError("a label map in colours has 8 bits per channel, this one has more")
     index_of = {_pack(colour): index for colour, index in labels.colours.items()}
     codes = _Codes(index_of, _index_type(labels))
-    _, *shape = array.shape
-    look_up = codes.make_look_up(0, _HIGHEST_COLOUR, array[0].size)
-    slabs = (_pack(array[..., k].astype(np.uint32)) for k in range(shape[2]))
-    indices, unknown = _look_up_slabs(slabs, shape, look_up)
+    packed = _PackedSlabs(array)
+    look_up = codes.make_look_up(0, _HIGHEST_COLOUR, packed.size)
+    indices, unknown = _look_up_slabs(packed, packed.shape, look_up)
     if unknown:
+        counts = _list_counts(unknown, _format_colour)
         known = [f"{label.colour} ({label.name})" for label in labels]
         raise ScanError(
-            f"the label picture holds the colours {_list_counts(unknown, _format_colour)}; this "
-            f"bundle has (0, 0, 0) (background), {abbreviate(known, MOST_NAMED)}. Give the label "
-            "that is meant its 'colour' in the bundle, or correct the picture"
+            f"the label picture holds the colours {counts}; this bundle has (0, 0, 0) "
+            f"(background), {abbreviate(known, MOST_NAMED)}. Give the label that is meant its "
+            "'colour' in the bundle, or correct the picture"
         )
     return indices
+
+
+class _PackedSlabs:
+    """The colours of a label map as one number each, slab by slab.
+
+    Args:
+        array: Shape ``(3, i, j, k)``, 0 to 255.
+    """
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self._array = array
+        self.shape = array.shape[1:]
+        self.size = array[0].size
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint32]]:
+        for k in range(self.shape[2]):
+            slab = self._array[..., k]
+            yield _pack(slab.astype(np.uint32))
 
 
 def _index_type(labels: LabelSet) -> _IndexType:

@@ -203,13 +203,15 @@ def _group_by_channel(label: BidsFile, images: Iterable[BidsFile]) -> _Channels:
 def _choose_channels(sessions: Sequence[_Session], asked: Sequence[str]) -> tuple[str, ...]:
     """Return the channels asked for if the data set has them, else those of most sessions."""
     counts: Counter[str] = Counter()
+    sessions_with_images = 0
     for session in sessions:
         counts.update(session.channels.keys())
-    if asked and all(name in counts for name in asked):
+        if session.channels:
+            sessions_with_images += 1
+    if asked and set(asked) <= set(counts):
         return tuple(asked)
-    with_images = [session for session in sessions if session.channels]
-    most = [name for name in counts if 2 * counts[name] > len(with_images)]
-    return tuple(sorted(most))
+    usual = [name for name in counts if 2 * counts[name] > sessions_with_images]
+    return tuple(sorted(usual))
 
 
 def _warn_of_unused_channels(

@@ -41,11 +41,12 @@ class Studies:
 
     def __init__(self, series: Sequence[Series], channels: Sequence[ChannelSpec]) -> None:
         self._channels = channels
+        self._modality_counts = Counter(channel.modality for channel in channels)
         self._grids: dict[int, Volume | None] = {}
         self._by_study: dict[str, list[Series]] = defaultdict(list)
         for each in series:
-            self._by_study[each.study].append(each)
-        self._modality_counts = Counter(channel.modality for channel in channels)
+            study = self._by_study[each.study]
+            study.append(each)
 
     def find_channels(self, labelled: Series) -> tuple[Series, ...]:
         """Return the series of each channel, in order.
@@ -56,7 +57,9 @@ class Studies:
         Raises:
             ScanError: If that is not certain; says why.
         """
-        mates = self._by_study[labelled.study] if labelled.study else [labelled]
+        mates = [labelled]
+        if labelled.study:
+            mates = self._by_study[labelled.study]
         obstacles = self._find_obstacles(mates, labelled)
         if id(labelled) in obstacles:
             reason = obstacles[id(labelled)]
@@ -67,7 +70,8 @@ class Studies:
         chosen = []
         for number, channel in enumerate(self._channels):
             if number in assigned:
-                chosen.append(assigned[number])
+                series = assigned[number]
+                chosen.append(series)
             elif options[number]:
                 raise _ambiguous_channel(channel, options[number])
             else:
