@@ -15,7 +15,8 @@ from medseg.datasets.cache import (
     read_entry,
     write_entry,
 )
-from medseg.datasets.cases import Case, CaseList, assign_folds, find_cases, split_cases
+from medseg.datasets.cases import Case, CaseList, find_cases
+from medseg.datasets.folds import assign_folds, split_cases
 from medseg.datasets.integrity import CaseHandler, check_cases, describe_absent_labels
 from medseg.datasets.label_encoding import Indices
 from medseg.errors import DatasetError, Fault
