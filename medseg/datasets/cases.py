@@ -143,7 +143,7 @@ def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
         DatasetError: If nothing is listed, or the bundle groups by what no case says.
     """
     if not listing.cases and not listing.faults:
-        raise DatasetError("lists no case", source=listing.origin)
+        raise DatasetError("no case is listed", source=listing.origin)
     group_field = _choose_group_field(listing, spec.data)
     names = name_cases(listing.cases)
     faults_of_cases = find_case_faults(listing.cases, names, len(spec.channels))
@@ -266,8 +266,8 @@ def _warn_of_missing_field(
             alone.append(name)
     if alone:
         yield (
-            f"{len(alone)} of {len(names)} cases have no '{group_field}'; each of them stands for "
-            f"itself: {abbreviate(alone)}"
+            f"{len(alone)} of {len(names)} cases have no '{group_field}'; each is a "
+            f"group of its own: {abbreviate(alone)}"
         )
 
 
@@ -278,7 +278,7 @@ def _warn_of_missing_groups(cases: Sequence[Case], data: DataSpec) -> Iterator[s
     if alone:
         yield (
             f"data.group_pattern finds nothing in {len(alone)} of {len(cases)} names; each of "
-            f"these cases stands for itself: {abbreviate(alone)}"
+            f"these cases is a group of its own: {abbreviate(alone)}"
         )
 
 
@@ -300,8 +300,8 @@ def _warn_of_torn_groups(cases: Iterable[Case]) -> Iterator[str]:
     torn = [group for group in sorted(folds) if len(folds[group]) > 1]
     if torn:
         yield (
-            f"the listed folds tear {len(torn)} groups apart, so validation is not independent "
-            f"of training: {abbreviate(torn)}"
+            f"the listed folds split {len(torn)} groups, so validation is not independent of "
+            f"training: {abbreviate(torn)}"
         )
 
 

@@ -104,8 +104,8 @@ def _encode_values(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
         known = [f"{label.value} ({label.name})" for label in labels]
         raise ScanError(
             f"the label file holds {counts}; this bundle has 0 (background), "
-            f"{abbreviate(known, MOST_NAMED)}. Give the label that is meant its 'value' in the "
-            "bundle, name the value of unannotated voxels in data.ignore, or correct the file"
+            f"{abbreviate(known, MOST_NAMED)}. Set the 'value' of the label that is meant in "
+            "the bundle, name the value of unannotated voxels in data.ignore, or correct the file"
         )
     return indices
 
@@ -123,8 +123,8 @@ def _encode_colours(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
         known = [f"{label.colour} ({label.name})" for label in labels]
         raise ScanError(
             f"the label picture holds the colours {counts}; this bundle has (0, 0, 0) "
-            f"(background), {abbreviate(known, MOST_NAMED)}. Give the label that is meant its "
-            "'colour' in the bundle, or correct the picture"
+            f"(background), {abbreviate(known, MOST_NAMED)}. Set the 'colour' of the label "
+            "that is meant in the bundle, or correct the picture"
         )
     return indices
 

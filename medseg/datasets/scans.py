@@ -360,7 +360,7 @@ def _add_skipped(files: Iterable[SkippedFile], root: Path, search: _Search) -> N
             name = make_left_out_name(where)
             search.leave_out(name, where, skipped.reason, skipped.detail)
         elif skipped.reason == NOT_DICOM:
-            counts["no image"] += 1
+            counts["not an image"] += 1
         else:
             counts[skipped.reason] += 1
     for reason, count in counts.items():
@@ -381,7 +381,7 @@ def _search_table(path: Path, search: _Search) -> None:
         where = name or f"line {line}"
         try:
             if files in listed_before:
-                raise ScanError("is listed before", source=files[0])
+                raise ScanError("is listed before; remove one of the two lines", source=files[0])
             listed_before.add(files)
             candidate = _make_listed(files, name, path.parent, search.channels)
             search.candidates.append(candidate)
@@ -463,7 +463,7 @@ def _make_single(file: Path, where: str) -> _Candidate:
     header = read_header(file)
     if header is None:
         raise ScanError(
-            f"is no image; files ending in {_list_image_suffixes()} and DICOM are read",
+            f"is not an image; files ending in {_list_image_suffixes()} and DICOM are read",
             source=where,
         )
     return _make_series(Series((file,), header.series, header.modality), file.parent)

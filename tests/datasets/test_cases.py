@@ -157,10 +157,10 @@ def test_the_field_group_goes_before_the_field_patient(tmp_path: Path) -> None:
     assert [c.group for c in find_cases(an_msd_list(tmp_path, items), a_spec()).cases] == ["g", "h"]
 
 
-def test_listed_folds_that_tear_a_group_apart_are_told(tmp_path: Path) -> None:
+def test_listed_folds_that_split_a_group_are_warned_of(tmp_path: Path) -> None:
     items = [an_item("a", patient="p", fold=0), an_item("b", patient="p", fold=1)]
     (warning,) = find_cases(an_msd_list(tmp_path / "torn", items), a_spec()).warnings
-    assert "tear 1 groups apart" in warning
+    assert "split 1 groups" in warning
     items = [an_item("a", patient="p", fold=0), an_item("b", patient="q", fold=1)]
     assert find_cases(an_msd_list(tmp_path / "whole", items), a_spec()).warnings == ()
 
