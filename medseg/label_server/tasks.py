@@ -112,12 +112,15 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         if is_plain_name(image):
             return self._datastore.read_volume(image)
         file = resolve_path(Path(image))
-        uploads = resolve_path(self._state.uploads)
-        sessions = resolve_path(self._state.sessions)
-        if uploads not in file.parents and sessions not in file.parents:
+        if not self._is_upload(file):
             raise HTTPException(404, "there is no such case")
         upload = Scan("upload", ((file,),))
         return read_scan(upload, len(self._spec.channels))
+
+    def _is_upload(self, file: Path) -> bool:
+        uploads = resolve_path(self._state.uploads)
+        sessions = resolve_path(self._state.sessions)
+        return uploads in file.parents or sessions in file.parents
 
 
 def _choose_tag(request: Mapping[str, Any]) -> str:
