@@ -120,8 +120,9 @@ def _choose_label_set(labels: BundleSpec | LabelSet | None, ignore: int | None) 
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
     if label_set is None or ignore is None:
         return label_set
-    regions = label_set.regions if label_set.has_regions else ()
-    return LabelSet(tuple(label_set), ignore, regions)
+    if label_set.has_regions:
+        return LabelSet(tuple(label_set), ignore, label_set.regions)
+    return LabelSet(tuple(label_set), ignore)
 
 
 def _read_ignore_value(references: Path) -> int | None:

@@ -128,11 +128,9 @@ def export(
     if target is None:
         raise OutputError(f"--to {to} needs a folder to write to, other than the bundle's own")
     _require_empty(target)
+    write = _WRITERS[to]
     with atomic_folder(target) as folder:
-        if to == "monai":
-            _write_monai(loaded, folder)
-        else:
-            _write_onnx(loaded, folder)
+        write(loaded, folder)
     return Export(target)
 
 
@@ -211,6 +209,9 @@ def _write_onnx(bundle: Bundle, folder: Path) -> None:
         write_onnx(network, window, folder / f"{member.stem}.onnx", metadata)
 
 
+_WRITERS = {"monai": _write_monai, "onnx": _write_onnx}
+
+
 def _export_to_openvino(
     bundle: Bundle,
     out: Path | None,
@@ -262,25 +263,32 @@ def _compare_on_phantoms(spec: BundleSpec) -> _Comparison:
 
 def _make_phantom_volume(spec: BundleSpec, seed: int) -> Volume:
     """Return a phantom of one and a half windows along each axis, with every channel."""
-    default = (_DEFAULT_SPACING_MM,) * 3
-    spacing_mm = [mm or _DEFAULT_SPACING_MM for mm in spec.preprocessing.spacing_mm or default]
-    patch = (*spec.training.patch, 16)[:3]  # of a 2D network, 16 slices
-    spacing = max(spacing_mm)
-    shape = []
-    for n, mm in zip(patch, spacing_mm, strict=True):
-        shape.append(math.ceil(_PHANTOM_WINDOWS * n * mm / spacing))
-    i, j, k = shape
     channels = len(spec.channels)
+    shape, spacing = _choose_phantom_grid(spec)
     first_seed = seed * channels
-    phantoms = [
-        make_phantom(first_seed + channel, (i, j, k), spacing)[0] for channel in range(channels)
-    ]
+    phantoms = []
+    for channel in range(channels):
+        phantom, _ = make_phantom(first_seed + channel, shape, spacing)
+        phantoms.append(phantom)
     array = np.concatenate([phantom.array for phantom in phantoms])
     if spec.preprocessing.input == "picture":
-        middle = k // 2
+        middle = shape[2] // 2
         array = array[..., middle : middle + 1]
     first = phantoms[0]
     return Volume(np.asfortranarray(array), first.affine, source=first.source)
+
+
+def _choose_phantom_grid(spec: BundleSpec) -> tuple[tuple[int, int, int], float]:
+    """Return the voxels of a phantom along each axis, and their size in mm."""
+    configured = spec.preprocessing.spacing_mm or (None, None, None)
+    spacing_mm = [mm or _DEFAULT_SPACING_MM for mm in configured]
+    patch = (*spec.training.patch, 16)[:3]  # of a 2D network, 16 slices
+    spacing = max(spacing_mm)
+    i, j, k = (
+        math.ceil(_PHANTOM_WINDOWS * n * mm / spacing)
+        for n, mm in zip(patch, spacing_mm, strict=True)
+    )
+    return (i, j, k), spacing
 
 
 def _convert(bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]) -> Export:

@@ -210,15 +210,28 @@ def plan_bundles(
         raise MedsegError("--data goes with nnU-Net's plans; otherwise DATASET is the data")
     requested = [parse_channel(text) for text in channels]
     inspected = inspect_dataset(root, requested, listeners)
-    if inspected.pictures and 3 in files.values():
+    return _draft_plans(inspected, by_file, training_device)
+
+
+def _draft_plans(
+    dataset: InspectedDataset, by_file: Mapping[Path, Constraints], device: torch.device
+) -> list[Plan]:
+    """Draft a bundle for each file.
+
+    Raises:
+        MedsegError: If three dimensions are wanted of pictures; nothing is written then.
+    """
+    if dataset.pictures and any(each.dims == 3 for each in by_file.values()):
         raise MedsegError(
-            "the data set holds pictures, which have two dimensions; leave out --dims", source=root
+            "the data set holds pictures, which have two dimensions; leave out --dims",
+            source=dataset.root,
         )
     plans = []
-    for file, each in by_file.items():
-        adapted = _adapt_constraints(each, inspected, training_device)
-        spec = _write_bundle(draft_bundle(inspected, file, adapted), file)
-        plans.append(Plan(file, spec, inspected.fingerprint))
+    for file, constraints in by_file.items():
+        adapted = _adapt_constraints(constraints, dataset, device)
+        content = draft_bundle(dataset, file, adapted)
+        spec = _write_bundle(content, file)
+        plans.append(Plan(file, spec, dataset.fingerprint))
     return plans
 
 
@@ -341,11 +354,15 @@ def _adapt_constraints(
 
 def _measure_memory_gb(device: torch.device) -> float:
     """Return how much memory of a device a training step may take, in GB."""
-    if device.type == "cuda":
+    on_gpu = device.type == "cuda"
+    if on_gpu:
         _, total = torch.cuda.mem_get_info(device)
-        return float(min(_GPU_SHARE * total / 1e9, _MAX_MEMORY_GB[True]))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return float(min(_CPU_SHARE * free / 1e9, _MAX_MEMORY_GB[False]))
+        share = _GPU_SHARE * total
+    else:
+        free_pages = os.sysconf("SC_AVPHYS_PAGES")
+        free = free_pages * os.sysconf("SC_PAGE_SIZE")
+        share = _CPU_SHARE * free
+    return float(min(share / 1e9, _MAX_MEMORY_GB[on_gpu]))
 
 
 def _format_value(content: Any, field: str) -> str:

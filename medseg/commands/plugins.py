@@ -9,11 +9,13 @@ from medseg.datasets.layouts.registry import LAYOUTS
 from medseg.inference.backends.loading import BACKENDS
 from medseg.inference.result_files import RESULT_FORMATS
 from medseg.io.registry import IMAGE_FORMATS
+from medseg.networks.registry import NETWORKS
 from medseg.training.losses import LOSSES
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     IMAGE_FORMATS,
     LAYOUTS,
+    NETWORKS,
     LOSSES,
     BACKENDS,
     RESULT_FORMATS,

@@ -113,8 +113,8 @@ def train(
     try_network(requested.spec)
     check_loss(requested.spec)
     chosen_device = choose_device(device)
-    data_folder = Path(data).resolve() if data is not None else None
-    run_folder = Path(out) if out is not None else None
+    data_folder = None if data is None else Path(data).resolve()
+    run_folder = None if out is None else Path(out)
     precisions = choose_training_precisions(requested.spec, chosen_device)
     with join_process_group(chosen_device) as group:
         if resume:

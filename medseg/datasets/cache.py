@@ -97,10 +97,17 @@ def make_entry_key(case: Case, spec: BundleSpec) -> str:
     for path in (*case.scan.files, *case.label_files):
         for file in _files_of(path):
             files.append(_identify(file))
-    steps = json.dumps(preprocessing_steps(spec), default=repr, sort_keys=True)
-    preprocessing = spec.preprocessing
-    recipe = (ENTRY_VERSION, files, steps, len(spec.channels), preprocessing.input)
-    labels = [(label.index, label.value, label.colour) for label in spec.label_set]
+    labels = []
+    for label in spec.label_set:
+        labels.append((label.index, label.value, label.colour))
+    steps = preprocessing_steps(spec)
+    recipe = (
+        ENTRY_VERSION,
+        files,
+        json.dumps(steps, default=repr, sort_keys=True),
+        len(spec.channels),
+        spec.preprocessing.input,
+    )
     content: list[object] = [recipe, labels]
     # What most cases do not have is left out, so that their keys stay what they were.
     if case.scan.volume:

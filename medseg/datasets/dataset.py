@@ -15,8 +15,9 @@ from medseg.datasets.cache import (
     read_entry,
     write_entry,
 )
-from medseg.datasets.cases import Case, CaseList, assign_folds, find_cases, split_cases
-from medseg.datasets.integrity import check_cases, describe_absent_labels
+from medseg.datasets.cases import Case, CaseList, find_cases
+from medseg.datasets.folds import assign_folds, split_cases
+from medseg.datasets.integrity import CaseHandler, check_cases, describe_absent_labels
 from medseg.datasets.label_encoding import Indices
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
@@ -168,26 +169,42 @@ def _prepare_cases(
         OutputError: If the cache cannot be written.
     """
     found = data if isinstance(data, CaseList) else find_cases(data, spec)
-    entries = {case.name: cache / make_entry_key(case, spec) for case in found.cases}
-    unread = [case for case in found.cases if not is_entry(entries[case.name])]
-    preprocess = Preprocessing(spec, with_label=True)
-    ignored = spec.label_set.ignore_index
-
-    def keep(case: Case, volume: Volume, label: Indices) -> None:
-        write_entry(entries[case.name], case, volume, label, preprocess, ignored)
-
+    entries: dict[str, Path] = {}
+    unread = []
+    for case in found.cases:
+        entry = cache / make_entry_key(case, spec)
+        entries[case.name] = entry
+        if not is_entry(entry):
+            unread.append(case)
     to_check = CaseList(tuple(unread), found.faults, found.warnings)
+    keep = _make_keeper(entries, spec)
     checked = check_cases(to_check, spec, listeners, handle_case=keep)
     _report_faults(checked.faults, skip_bad_cases, listeners)
-    usable = [case for case in found.cases if is_entry(entries[case.name])]
-    cached = {case.name: read_entry(entries[case.name]) for case in usable}
+    usable = []
+    cached = {}
     present: set[int] = set()
-    for case in cached.values():
-        present.update(case.foreground)
+    for case in found.cases:
+        entry = entries[case.name]
+        if is_entry(entry):
+            usable.append(case)
+            cached[case.name] = read_entry(entry)
+            present.update(cached[case.name].foreground)
     absent = describe_absent_labels(present, spec)
     for warning in (*checked.warnings, *absent):
         notify(listeners, Notice(warning))
     return _PreparedCases(usable, cached)
+
+
+def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
+    """Return what preprocesses a case and keeps it in its entry of the cache."""
+    preprocess = Preprocessing(spec, with_label=True)
+    ignored = spec.label_set.ignore_index
+
+    def keep(case: Case, volume: Volume, label: Indices) -> None:
+        entry = entries[case.name]
+        write_entry(entry, case, volume, label, preprocess, ignored)
+
+    return keep
 
 
 def _report_faults(

@@ -130,7 +130,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     label = case.read_label(image)
     image.require_same_grid(label, "the image and its label map")
     if not any(_varies(channel) for channel in image.array):
-        raise ScanError("every voxel of the image has the same value, so there is nothing to see")
+        raise ScanError("every voxel of the image has the same value, so there is nothing to learn")
     labels = spec.label_set
     indices = encode_labels(label, labels)
     if labels.ignore_index is not None and (indices == labels.ignore_index).all():
@@ -256,8 +256,11 @@ def _hash_voxels(array: Array) -> str:
 def _select_kind(cases: Sequence[Case], spec: BundleSpec) -> tuple[list[Case], list[Fault]]:
     """Set aside pictures for a bundle of volumes and the reverse; one fault says so."""
     wants_pictures = spec.preprocessing.input == "picture"
-    fitting = [case for case in cases if case.scan.is_picture == wants_pictures]
-    wrong = [case.name for case in cases if case.scan.is_picture != wants_pictures]
+    fitting: list[Case] = []
+    wrong: list[Case] = []
+    for case in cases:
+        kind = fitting if case.scan.is_picture == wants_pictures else wrong
+        kind.append(case)
     if not wrong:
         return fitting, []
     other = "volume" if wants_pictures else "picture"
@@ -266,8 +269,8 @@ def _select_kind(cases: Sequence[Case], spec: BundleSpec) -> tuple[list[Case], l
         f"{len(wrong)} of {len(cases)} cases are {other}s and the bundle is for {wanted}; set "
         f"preprocessing.input to '{other}', or give {wanted}"
     )
-    fault = Fault("preprocessing.input", what, abbreviate(wrong))
-    return fitting, [fault]
+    names = abbreviate(case.name for case in wrong)
+    return fitting, [Fault("preprocessing.input", what, names)]
 
 
 def _warn_of_copies(cases: Iterable[_CheckedCase]) -> Iterator[str]:

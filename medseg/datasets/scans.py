@@ -228,7 +228,8 @@ def _search_folder(root: Path, search: _Search, progress: SearchProgress) -> Non
         name = make_left_out_name(fault.where)
         search.leave_out(name, fault.where, fault.what, fault.detail)
     for folder in listing.skipped:
-        search.notes.append(f"{folder.where}: {folder.what}")
+        note = f"{folder.where}: {folder.what}"
+        search.notes.append(note)
     images: list[Path] = []
     others: list[Path] = []
     for file in listing.files:
@@ -241,7 +242,8 @@ def _search_folder(root: Path, search: _Search, progress: SearchProgress) -> Non
 
     found, skipped = group_series(others, report)
     for series in found:
-        search.candidates.append(_make_series(series, root))
+        candidate = _make_series(series, root)
+        search.candidates.append(candidate)
     _add_skipped(skipped, root, search)
 
 
@@ -262,18 +264,26 @@ def _add_images(root: Path, files: Sequence[Path], search: _Search) -> None:
     # In the order of their first files, and not of what they share.
     for key in sorted(groups, key=lambda key: groups[key][0]):
         group = groups[key]
-        if not _are_channels(key, group, search.channels):
-            search.candidates.extend(_make_images(group, root))
-            continue
-        where = key.relative_to(root).as_posix()
-        name = _flatten(where)
-        numbers = [_channel_number(file) for file in group]
-        if numbers == list(range(search.channels)):
-            parts = tuple((file,) for file in group)
-            search.candidates.append(_Candidate(name, where, parts))
+        if _are_channels(key, group, search.channels):
+            where = key.relative_to(root).as_posix()
+            _add_channels(where, group, search)
         else:
-            reason = _describe_channels(numbers, search.channels)
-            search.leave_out(make_safe_name(name), where, reason)
+            images = _make_images(group, root)
+            search.candidates.extend(images)
+
+
+def _add_channels(where: str, files: Sequence[Path], search: _Search) -> None:
+    """Make a scan of its channels, or leave it out where they are not all there."""
+    name = _flatten(where)
+    numbers = [_channel_number(file) for file in files]
+    expected = list(range(search.channels))
+    if numbers != expected:
+        reason = _describe_channels(numbers, search.channels)
+        search.leave_out(make_safe_name(name), where, reason)
+        return
+    parts = tuple((file,) for file in files)
+    candidate = _Candidate(name, where, parts)
+    search.candidates.append(candidate)
 
 
 def _are_channels(key: Path, group: Sequence[Path], channels: int) -> bool:
@@ -352,7 +362,7 @@ def _add_skipped(files: Iterable[SkippedFile], root: Path, search: _Search) -> N
             name = make_left_out_name(where)
             search.leave_out(name, where, skipped.reason, skipped.detail)
         elif skipped.reason == NOT_DICOM:
-            counts["no image"] += 1
+            counts["not an image"] += 1
         else:
             counts[skipped.reason] += 1
     for reason, count in counts.items():
@@ -373,14 +383,16 @@ def _search_table(path: Path, search: _Search) -> None:
         where = name or f"line {line}"
         try:
             if files in listed_before:
-                raise ScanError("is listed before", source=files[0])
+                raise ScanError("is listed before; remove one of the two lines", source=files[0])
             listed_before.add(files)
             candidate = _make_listed(files, name, path.parent, search.channels)
             search.candidates.append(candidate)
         except MedsegError as error:
-            search.leave_out_line(Fault.from_error(where, error))
+            fault = Fault.from_error(where, error)
+            search.leave_out_line(fault)
         except OSError as error:
-            search.leave_out_line(Fault(where, f"cannot be read: {_reason_of(error)}"))
+            fault = Fault(where, f"cannot be read: {_reason_of(error)}")
+            search.leave_out_line(fault)
 
 
 def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -> _Candidate:
@@ -393,15 +405,16 @@ def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -
         raise ScanError("names no file for one of its columns")
     if len(files) not in (1, channels):
         raise ScanError(f"lists {len(files)} files and the bundle has {channels} channels")
-    channel_scans = [_make_part(folder, text) for text in files]
-    parts = tuple(scan.parts[0] for scan in channel_scans)
+    scans = [_make_part(folder, text) for text in files]
+    parts = tuple(scan.parts[0] for scan in scans)
     origin = "\n".join([name, *files])
     if name:
         return _Candidate(name, origin, parts)
-    first = channel_scans[0]
-    base, number = split_channel(first.name)
-    is_channel = len(files) > 1 and number == 0
-    own_name = base if is_channel else first.name
+    first = scans[0]
+    own_name = first.name
+    base, number = split_channel(own_name)
+    if len(files) > 1 and number == 0:
+        own_name = base
     return _Candidate(own_name, origin, parts, is_hashed=first.is_hashed)
 
 
@@ -454,7 +467,7 @@ def _make_single(file: Path, where: str) -> _Candidate:
     header = read_header(file)
     if header is None:
         raise ScanError(
-            f"is no image; files ending in {_list_image_suffixes()} and DICOM are read",
+            f"is not an image; files ending in {_list_image_suffixes()} and DICOM are read",
             source=where,
         )
     return _make_series(Series((file,), header.series, header.modality), file.parent)

@@ -15,12 +15,15 @@ from medseg._support.files import write_atomically
 from medseg._support.json_values import nan_to_none
 from medseg.evaluation.report import PageTable, render_evaluation
 from medseg.evaluation.results import COLUMNS, Evaluation
-from medseg.metrics.comparison import Difference, Interval
+from medseg.metrics.comparison import Difference
 from medseg.metrics.lesions import LesionCounts
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import Statistic
 
 _Row = dict[str, Any]
+
+_STATISTICS = [field.name for field in fields(Statistic)]
+_LESION_COUNTS = [field.name for field in fields(LesionCounts)]
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -31,21 +34,26 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     Raises:
         OutputError: If they cannot be written.
     """
+    columns = ["case", "label", *COLUMNS]
+    _write_table(out / "evaluation.csv", columns, evaluation.rows())
     summary = list(_summary_rows(evaluation))
-    scores = _to_csv(["case", "label", *COLUMNS], evaluation.rows())
-    write_atomically(out / "evaluation.csv", scores)
-    columns = ["metric", "label", *_field_names(Statistic), *_field_names(Interval)]
-    write_atomically(out / "summary.csv", _to_csv(columns, summary))
-    content = json.dumps(nan_to_none(_summary_content(evaluation, summary)), indent=2)
-    write_atomically(out / "summary.json", content + "\n")
+    columns = ["metric", "label", *_STATISTICS, "low", "high"]
+    _write_table(out / "summary.csv", columns, summary)
+    content = nan_to_none(_summary_content(evaluation, summary))
+    write_atomically(out / "summary.json", json.dumps(content, indent=2) + "\n")
     write_atomically(out / "evaluation.html", _render(evaluation, summary))
     if evaluation.lesions:
-        columns = ["case", "label", *_field_names(LesionCounts)]
-        write_atomically(out / "lesions.csv", _to_csv(columns, _lesion_rows(evaluation)))
+        columns = ["case", "label", *_LESION_COUNTS]
+        _write_table(out / "lesions.csv", columns, _lesion_rows(evaluation))
 
 
-def _field_names(record: type[Statistic] | type[Interval] | type[LesionCounts]) -> list[str]:
-    return [field.name for field in fields(record)]
+def _write_table(file: Path, columns: Sequence[str], rows: Iterable[_Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(nan_to_none(row))
+    write_atomically(file, text.getvalue())
 
 
 def _summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
@@ -53,8 +61,11 @@ def _summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
     intervals = evaluation.intervals
     for metric, by_label in evaluation.statistics.items():
         for name, statistic in by_label.items():
+            interval = intervals[metric][name]
             row = {"metric": metric, "label": name}
-            yield row | asdict(statistic) | asdict(intervals[metric][name])
+            row |= asdict(statistic)
+            row |= asdict(interval)
+            yield row
 
 
 def _lesion_rows(evaluation: Evaluation) -> Iterator[_Row]:
@@ -85,15 +96,6 @@ def _summary_content(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
         "lesions": {name: asdict(counts) for name, counts in evaluation.lesion_sums.items()},
         "differences": differences,
     }
-
-
-def _to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(nan_to_none(row))
-    return text.getvalue()
 
 
 def _render(evaluation: Evaluation, summary: Sequence[_Row]) -> str:

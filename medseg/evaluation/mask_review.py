@@ -81,7 +81,8 @@ class MaskReview:
         """Return each case as cells of a table, the worst first: the heading, then the cases."""
         expected = "expected, raw" if self.coverage is None else "expected"
         heading = ("case", "as bundle's", "worst label", expected, "bundle's own", "review")
-        return [heading, *(_summary_row(mask) for mask in self.cases)]
+        rows = [_summary_row(mask) for mask in self.cases]
+        return [heading, *rows]
 
 
 def review_order(mask: JudgedMask) -> tuple[float, str]:

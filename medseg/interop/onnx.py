@@ -48,13 +48,13 @@ def write_onnx(
 
     Raises:
         MissingExtraError: If a package is missing.
-        MedsegError: If the network cannot be said in ONNX.
+        MedsegError: If the network cannot be exported to ONNX.
         OutputError: If the file cannot be written.
     """
     require_onnx()
     onnx = importlib.import_module("onnx")
     try:
-        with _quiet():
+        with _silence_exporter():
             program = torch.onnx.export(
                 network,
                 (torch.zeros(2, *shape),),
@@ -65,10 +65,10 @@ def write_onnx(
                 verbose=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MedsegError(f"this network cannot be said in ONNX: {reason}") from error
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise MedsegError("the network cannot be exported to ONNX", detail=lines[0]) from error
     if program is None:
-        raise MedsegError("this network cannot be said in ONNX")
+        raise MedsegError("the network cannot be exported to ONNX")
     model = program.model_proto
     for name, text in facts.items():
         model.metadata_props.add(key=name, value=text)
@@ -81,8 +81,8 @@ def write_onnx(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep PyTorch from telling of what it will change one day, and of torchvision."""
+def _silence_exporter() -> Iterator[None]:
+    """Keep PyTorch from warning of its own future changes, and of torchvision."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

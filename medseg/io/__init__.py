@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from medseg._support.files import atomic_file
 from medseg.errors import GeometryError, OutputError, ScanError
-from medseg.io.dicom import volume as dicom
 from medseg.io.dicom.series import Series, SkippedFile, find_series, group_series
-from medseg.io.dicom.volume import DICOM
+from medseg.io.dicom.volume import DICOM, read_series
 from medseg.io.formats import Format
 from medseg.io.registry import (
     IMAGE_FORMATS,
@@ -74,7 +73,7 @@ def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False)
     paths = _existing_paths(files)
     known = find_format(paths)
     if known is DICOM:
-        return dicom.read(paths, volume=volume, resample_uneven=resample_uneven)
+        return read_series(paths, volume=volume, resample_uneven=resample_uneven)
     return known.read(paths)
 
 

@@ -10,7 +10,12 @@ from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.layouts import CaseListing
-from medseg.datasets.layouts.dataset_json import NamedRegion, parse_labels, read_json_object
+from medseg.datasets.layouts.dataset_json import (
+    LabelMeanings,
+    NamedRegion,
+    parse_labels,
+    read_json_object,
+)
 from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError, MedsegError
 from medseg.planning.constraints import Notes
@@ -145,11 +150,13 @@ class DatasetDescription:
         names = self.label_names
         if len(names) != len(values) or set(names) == set(values):
             return None
-        ordered_names = [names[value] for value in sorted(names)]
-        by_order = dict(zip(values, ordered_names, strict=True))
-        # No value may get another name than the one it is given explicitly.
-        if any(names.get(value, name) != name for value, name in by_order.items()):
-            return None
+        by_order: dict[int, str] = {}
+        for value, named_value in zip(values, sorted(names), strict=True):
+            name = names[named_value]
+            # No value may get another name than the one it is given explicitly.
+            if names.get(value, name) != name:
+                return None
+            by_order[value] = name
         return by_order
 
     def describe_named_labels(self) -> list[Fields]:
@@ -159,11 +166,15 @@ class DatasetDescription:
     def describe_regions(self) -> list[Fields]:
         """Describe the regions; none where the data set has none."""
         regions: list[Fields] = []
+        names = self.label_names
         for number, region in enumerate(self.named_regions, start=1):
-            labels = [self.label_names[value] for value in sorted(set(region.values))]
-            paints = self.label_names.get(region.paints, f"value {region.paints}")
-            name = _clean_text(region.name) or f"region_{number}"
-            regions.append({"name": name, "labels": labels, "paints": paints})
+            values = sorted(set(region.values))
+            fields = {
+                "name": _clean_text(region.name) or f"region_{number}",
+                "labels": [names[value] for value in values],
+                "paints": names.get(region.paints, f"value {region.paints}"),
+            }
+            regions.append(fields)
         return regions
 
     def _require_regions_of(self, values: Sequence[int]) -> None:
@@ -182,9 +193,10 @@ def _list_values(values: Iterable[int]) -> str:
 
 def _label_fields(values: Sequence[int], names: Mapping[int, str]) -> list[Fields]:
     """Return labels with indices from 1; ``value`` stands only where it is not the index."""
-    labels = []
+    labels: list[Fields] = []
     for index, value in enumerate(values, start=1):
-        label: Fields = {"index": index, "name": names.get(value, f"label_{value}")}
+        name = names.get(value, f"label_{value}")
+        label: Fields = {"index": index, "name": name}
         if value != index:
             label["value"] = value
         labels.append(label)
@@ -260,14 +272,16 @@ def read_description(
     content = read_json_object(file) if file.is_file() else {}
     meanings = parse_labels(content, file)
     channel_names = _read_channel_names(content)
-    label_names = {value: _clean_text(name) or f"label_{value}" for value, name in meanings.names}
+    label_names = _clean_label_names(meanings)
     if listed is not None:
         channel_names = channel_names or listed.channel_names
         label_names = label_names or listed.label_names
+    name = content.get("name") or folder.resolve().name
+    licence = content.get("licence") or content.get("license")
     return DatasetDescription(
-        name=bundle_name(str(content.get("name") or folder.resolve().name)),
+        name=bundle_name(str(name)),
         description=_clean_text(content.get("description")),
-        licence=_clean_text(content.get("licence") or content.get("license")),
+        licence=_clean_text(licence),
         channel_names=channel_names,
         label_names=label_names,
         ignore=meanings.ignore,
@@ -276,13 +290,27 @@ def read_description(
     )
 
 
+def _clean_label_names(meanings: LabelMeanings) -> dict[int, str]:
+    names = {}
+    for value, name in meanings.names:
+        names[value] = _clean_text(name) or f"label_{value}"
+    return names
+
+
 def _read_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names in nnU-Net's ``channel_names`` or MSD's ``modality``, by their numbers."""
     channels = content.get("channel_names") or content.get("modality")
     if not isinstance(channels, dict):
         return ()
-    keys = sorted(channels, key=lambda key: int(key) if str(key).isdigit() else 0)
-    return tuple(_clean_text(channels[key]) or f"channel {key}" for key in keys)
+    names = []
+    for key in sorted(channels, key=_channel_number):
+        name = _clean_text(channels[key])
+        names.append(name or f"channel {key}")
+    return tuple(names)
+
+
+def _channel_number(key: str) -> int:
+    return int(key) if str(key).isdigit() else 0
 
 
 def _clean_text(value: Any) -> str:

@@ -108,6 +108,18 @@ class CaseFingerprint:
         """Volume of a voxel."""
         return float(np.prod(self.spacing))
 
+    @property
+    def extent_mm(self) -> npt.NDArray[np.float64]:
+        """Size of the image along right, anterior and superior."""
+        return np.multiply(self.shape, self.spacing)
+
+    def find_label(self, value: int) -> LabelStatistics | None:
+        """Return the statistics of a label; ``None`` if the case does not have it."""
+        for label in self.labels:
+            if label.value == value:
+                return label
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -134,21 +146,27 @@ class Fingerprint:
     @property
     def label_values(self) -> tuple[int, ...]:
         """Every label value that occurs, in order."""
-        values = {label.value for case in self.cases for label in case.labels}
+        values: set[int] = set()
+        for case in self.cases:
+            values.update(label.value for label in case.labels)
         return tuple(sorted(values))
 
-    def label_statistics(self, value: int) -> tuple[LabelStatistics, ...]:
+    def label_statistics(self, value: int) -> list[LabelStatistics]:
         """Return the statistics of a label in each case that has it."""
-        labels = (label for case in self.cases for label in case.labels)
-        return tuple(label for label in labels if label.value == value)
+        statistics = []
+        for case in self.cases:
+            label = case.find_label(value)
+            if label is not None:
+                statistics.append(label)
+        return statistics
 
     def label_volumes_mm3(self, value: int) -> list[float]:
         """Return the volume of a label in each case that has it."""
         volumes = []
         for case in self.cases:
-            for label in case.labels:
-                if label.value == value:
-                    volumes.append(label.voxels * case.voxel_mm3)
+            label = case.find_label(value)
+            if label is not None:
+                volumes.append(label.voxels * case.voxel_mm3)
         return volumes
 
     def foreground_intensities(self, channel: int) -> npt.NDArray[np.float64]:
@@ -160,9 +178,8 @@ class Fingerprint:
 
     def shapes_at(self, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
         """Return each case's size in voxels of another spacing, shape ``(cases, 3)``."""
-        extents = [np.multiply(case.shape, case.spacing) for case in self.cases]
-        shapes: npt.NDArray[np.float64] = np.array(extents) / spacing
-        return shapes
+        shapes = [case.extent_mm / spacing for case in self.cases]
+        return np.array(shapes)
 
 
 def extract_fingerprint(
@@ -206,15 +223,14 @@ def extract_fingerprint(
 
 def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
     """Remove cases with another number of channels than most; return why, for each."""
-    counts = Counter(len(case.channels) for case in cases.values())
-    if not counts:
-        return []
-    usual = max(counts, key=lambda channels: counts[channels])
+    channels = {name: len(case.channels) for name, case in cases.items()}
+    counts = Counter(channels.values())
+    usual, _ = max(counts.items(), key=lambda item: item[1], default=(0, 0))
     faults = []
-    for name, case in list(cases.items()):
-        channels = len(case.channels)
-        if channels != usual:
-            faults.append(Fault(name, f"has {channels} channels, while most cases have {usual}"))
+    for name, count in channels.items():
+        if count != usual:
+            what = f"has {count} channels, while most cases have {usual}"
+            faults.append(Fault(name, what))
             del cases[name]
     return faults
 
@@ -238,15 +254,17 @@ def _load_or_inspect(case: Case, cache: Path, ignore: int | None) -> CaseFingerp
 
 def _cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
     """Return where a case's fingerprint is kept: under a hash of all that it depends on."""
-    label_files = ((file,) for file in case.label_files)
-    # What decides how the files are read, besides themselves: a volume of several in one file,
-    # and which structures of DICOM objects or masks are labels.
+    # What decides how the files are read, besides themselves: which volume of a file with
+    # several, and which structures of DICOM objects or masks are labels.
     reading = case.scan.volume
     if case.label_source:
         reading += case.label_source.key
-    digest = hash_scan(Scan(case.name, (*case.scan.parts, *label_files), reading))
-    suffix = "" if ignore is None else f"-without-{ignore}"
-    return cache / f"{digest}{suffix}.json"
+    label_files = [(file,) for file in case.label_files]
+    files = (*case.scan.parts, *label_files)
+    digest = hash_scan(Scan(case.name, files, reading))
+    if ignore is None:
+        return cache / f"{digest}.json"
+    return cache / f"{digest}-without-{ignore}.json"
 
 
 def _read_cached(file: Path) -> CaseFingerprint | None:
@@ -280,22 +298,24 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
     Raises:
         ScanError: If it cannot be read, or image and label map do not lie on one grid.
     """
-    channels = [read_image(files, volume=case.scan.volume) for files in case.scan.parts]
-    image = stack_channels(channels)
+    scan = case.scan
+    image = stack_channels([read_image(files, volume=scan.volume) for files in scan.parts])
     label = case.read_label(image)
     image.require_same_grid(label, "the image and its label map")
     labels = _label_values(label)
     if ignore is not None:
         labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)
     foreground = labels > 0
+    channels = [_measure_channel(voxels, foreground) for voxels in image.array]
     # The anatomical axis (0 right, 1 anterior, 2 superior) of each voxel axis, and the reverse.
-    anatomical = nib.orientations.io_orientation(image.affine)[:, 0].astype(int)
-    i, j, k = np.argsort(anatomical)
+    anatomical = nib.orientations.io_orientation(image.affine)[:, 0]
+    voxel_axes = np.argsort(anatomical.astype(int))
+    i, j, k = (int(axis) for axis in voxel_axes)
     shape, spacing = image.shape, image.spacing
     return CaseFingerprint(
         shape=(shape[i], shape[j], shape[k]),
-        spacing=(float(spacing[i]), float(spacing[j]), float(spacing[k])),
-        channels=tuple(_measure_channel(voxels, foreground) for voxels in image.array),
+        spacing=(spacing[i], spacing[j], spacing[k]),
+        channels=tuple(channels),
         labels=tuple(_measure_labels(labels)),
         nonzero_share=_nonzero_share(image, foreground),
     )
@@ -332,20 +352,23 @@ def _measure_channel(voxels: Array, foreground: npt.NDArray[np.bool_]) -> Channe
 
 def _measure_labels(labels: Array) -> Iterator[LabelStatistics]:
     """Count the voxels and the connected components of each label."""
-    values = np.unique(labels)
+    values = np.unique(labels).tolist()
     if len(values) > MAX_LABEL_VALUES:
         raise ScanError(
             f"the label map holds {len(values)} different values; at most {MAX_LABEL_VALUES} are "
             "labels, more are intensities"
         )
-    whole = (slice(None),) * 3
     # SciPy's list of bounding boxes is as long as the largest value: too long for large values.
-    has_boxes = values[-1] <= _MAX_LISTED_VALUE
-    boxes = ndimage.find_objects(labels) if has_boxes else []
-    for value in (int(value) for value in values if value > 0):
-        box = boxes[value - 1] if has_boxes else whole
-        mask = labels[box] == value
-        _, components = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    boxes = None
+    if values[-1] <= _MAX_LISTED_VALUE:
+        boxes = ndimage.find_objects(labels)
+    corners_touch = np.ones((3, 3, 3))
+    for value in values:
+        if value <= 0:
+            continue
+        part = labels if boxes is None else labels[boxes[value - 1]]
+        mask = part == value
+        _, components = ndimage.label(mask, structure=corners_touch)
         yield LabelStatistics(value, int(mask.sum()), int(components))
 
 
@@ -353,11 +376,17 @@ def _nonzero_share(image: Volume, foreground: npt.NDArray[np.bool_]) -> float:
     """Return the share of the image in the bounding box of what is not zero."""
     if image.array.min() < 0:
         return 1.0
-    above: npt.NDArray[np.bool_] = np.any(image.array > 0, axis=0)
-    boxes = ndimage.find_objects(above.astype(np.uint8))
-    if not boxes or boxes[0] is None:
+    nonzero: npt.NDArray[np.bool_] = np.any(image.array > 0, axis=0)
+    box = _bounding_box(nonzero)
+    if box is None:
         return 1.0
-    box: Any = boxes[0]
-    if foreground.sum() != foreground[box].sum():
+    labels_outside = foreground.sum() - foreground[box].sum()
+    if labels_outside:
         return 1.0
-    return float(above[box].size / above.size)
+    return float(nonzero[box].size / nonzero.size)
+
+
+def _bounding_box(mask: npt.NDArray[np.bool_]) -> Any:
+    """Return the slices of the smallest box around a mask; ``None`` if it is empty."""
+    boxes = ndimage.find_objects(mask.astype(np.uint8))
+    return boxes[0] if boxes else None

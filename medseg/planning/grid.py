@@ -48,12 +48,17 @@ class Grid:
     pictures: bool
 
     @property
+    def axis_spacing(self) -> tuple[float, ...]:
+        """The voxel size along the network's axes, ``dims`` numbers."""
+        return self.spacing[: self.dims]
+
+    @property
     def spacing_mm(self) -> list[float | None] | None:
         """What ``preprocessing.spacing_mm`` says: 4 digits; ``null`` across slices in 2D."""
         if self.pictures:
             return None
-        x, y, z = (float(f"{mm:.4g}") for mm in self.spacing)
-        return [x, y, z if self.dims == 3 else None]
+        spacing = [float(f"{mm:.4g}") for mm in self.axis_spacing]
+        return [*spacing, None] if self.dims == 2 else [*spacing]
 
 
 def choose_grid(
@@ -86,8 +91,9 @@ def choose_grid(
 
 def _make_grid(fingerprint: Fingerprint, dims: int, spacing: Spacing) -> Grid:
     x, y, z = spacing.tolist()
-    shape = np.median(fingerprint.shapes_at((x, y, z)), axis=0)
-    return Grid(dims, (x, y, z), tuple(shape[:dims].tolist()), pictures=False)
+    shapes = fingerprint.shapes_at((x, y, z))
+    typical = np.median(shapes, axis=0).tolist()
+    return Grid(dims, (x, y, z), tuple(typical[:dims]), pictures=False)
 
 
 def _choose_spacing(fingerprint: Fingerprint, notes: Notes) -> Spacing:
@@ -113,12 +119,13 @@ def _choose_spacing(fingerprint: Fingerprint, notes: Notes) -> Spacing:
 
 def _is_anisotropic(fingerprint: Fingerprint, spacing: Spacing, coarse: int) -> bool:
     """Tell whether an axis is far coarser than the next one, and has far fewer voxels."""
-    shape = np.median(fingerprint.shapes_at(spacing.tolist()), axis=0)
-    other_spacings = np.delete(spacing, coarse)
-    other_sizes = np.delete(shape, coarse)
-    is_coarse = spacing[coarse] > ANISOTROPIC * other_spacings.max()
-    is_short = shape[coarse] * ANISOTROPIC < other_sizes.max()
-    return bool(is_coarse and is_short)
+    shapes = fingerprint.shapes_at(spacing.tolist())
+    shape = np.median(shapes, axis=0)
+    next_coarser = np.delete(spacing, coarse).max()
+    longest = np.delete(shape, coarse).max()
+    if spacing[coarse] <= ANISOTROPIC * next_coarser:
+        return False
+    return bool(shape[coarse] * ANISOTROPIC < longest)
 
 
 def _choose_dims(fingerprint: Fingerprint, constraints: Constraints, notes: Notes) -> int:
@@ -139,17 +146,14 @@ def _coarsen(fingerprint: Fingerprint, grid: Grid, patch_voxels: float, notes: N
     coarsest = diameter / _MIN_LABEL_VOXELS
     full = grid
     while patch_voxels < _MIN_PATCH_SHARE * np.prod(grid.shape):
-        spacing = np.array(grid.spacing)
-        in_plane = spacing[: grid.dims]  # a view: what is changed here, changes in `spacing`
-        # The fine axes first, until all are alike.
-        fine = in_plane < in_plane.min() * _COARSENING
-        in_plane[fine] *= _COARSENING
-        if (in_plane[fine] > coarsest).any():
+        spacing = _coarsen_finest_axes(grid)
+        changed = spacing[spacing != grid.spacing]
+        if changed.max() > coarsest:
             break
         grid = _make_grid(fingerprint, grid.dims, spacing)
     if grid is full:
         return full
-    label_voxels = diameter / max(grid.spacing[: grid.dims])
+    label_voxels = diameter / max(grid.axis_spacing)
     notes[_SPACING] += (
         f"; coarsened to {_format_mm(np.array(grid.spacing))}, because on a CPU a patch at full "
         f"resolution would cover too little of a scan. Labels keep {label_voxels:.0f} or more "
@@ -159,12 +163,23 @@ def _coarsen(fingerprint: Fingerprint, grid: Grid, patch_voxels: float, notes: N
     return replace(grid, spacing=(x, y, z))
 
 
+def _coarsen_finest_axes(grid: Grid) -> Spacing:
+    """Return a grid's spacing, one step coarser along the fine axes: until all are alike."""
+    spacing = np.array(grid.spacing)
+    axes = spacing[: grid.dims]  # a view: what changes here changes in `spacing`
+    fine = axes < axes.min() * _COARSENING
+    axes[fine] *= _COARSENING
+    return spacing
+
+
 def _smallest_label_mm(fingerprint: Fingerprint) -> float:
     """Return the diameter in mm of a ball as large as the smallest label typically is."""
-    medians = [
-        float(np.median(fingerprint.label_volumes_mm3(value))) for value in fingerprint.label_values
-    ]
-    return float((6 * min(medians) / np.pi) ** (1 / 3))
+    typical = []
+    for value in fingerprint.label_values:
+        volumes = fingerprint.label_volumes_mm3(value)
+        typical.append(float(np.median(volumes)))
+    smallest = min(typical)
+    return float((6 * smallest / np.pi) ** (1 / 3))
 
 
 def _format_mm(spacing: Spacing) -> str:

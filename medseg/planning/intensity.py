@@ -32,24 +32,25 @@ def choose_intensity(
         channels: As the bundle describes them.
         notes: Takes the reasons.
     """
-    crop = all(case.nonzero_share < _MAX_NONZERO_SHARE for case in fingerprint.cases)
+    shares = [case.nonzero_share for case in fingerprint.cases]
+    crop = max(shares) < _MAX_NONZERO_SHARE
     schemes = []
     for index, channel in enumerate(channels):
-        field = "preprocessing.intensity"
-        if len(channels) > 1:
-            field += f".{index}"
         modality = channel.get("modality", "OT")
         scheme, reason = _choose_scheme(fingerprint, index, modality, crop)
         schemes.append(scheme)
+        field = "preprocessing.intensity"
+        if len(channels) > 1:
+            field += f".{index}"
         notes[field] = reason
-    all_alike = all(scheme == schemes[0] for scheme in schemes)
-    fields: dict[str, Any] = {"intensity": schemes[0] if all_alike else schemes}
+    first, *others = schemes
+    all_alike = all(scheme == first for scheme in others)
+    fields: dict[str, Any] = {"intensity": first if all_alike else schemes}
     if crop:
-        share = float(np.median([case.nonzero_share for case in fingerprint.cases]))
         fields["crop_above"] = 0
         notes["preprocessing.crop_above"] = (
             "The surroundings are black: the bounding box of non-zero voxels covers "
-            f"{share:.0%} of a typical image and every label"
+            f"{float(np.median(shares)):.0%} of a typical image and every label"
         )
     return fields
 

@@ -139,15 +139,17 @@ def choose_network(
         notes: Takes the reasons.
         classes: Channels of the output.
     """
-    allowed = max_patch_voxels(constraints, grid.dims, classes)
+    dims, on_gpu = grid.dims, constraints.on_gpu
+    allowed = max_patch_voxels(constraints, dims, classes)
     patch, topology, holds_whole_image = _choose_patch(grid, allowed)
+    spacious = _max_step_voxels(constraints, dims, classes, _ENOUGH_STEPS)
     patch_voxels = math.prod(patch)
-    spacious = _max_step_voxels(constraints, grid.dims, classes, _ENOUGH_STEPS)
-    batch = int(min(spacious / patch_voxels, _MAX_BATCH[grid.dims, constraints.on_gpu]))
-    batch = max(batch, _MIN_BATCH[grid.dims])
+    batch = int(min(spacious / patch_voxels, _MAX_BATCH[dims, on_gpu]))
+    batch = max(batch, _MIN_BATCH[dims])
     spare = spacious / (batch * patch_voxels)
-    has_time_for_wide = constraints.budget_minutes is not None and spare >= _MIN_SPARE_FOR_WIDE
-    slim = not (constraints.on_gpu or has_time_for_wide)
+    has_budget = constraints.budget_minutes is not None
+    has_time_for_wide = has_budget and spare >= _MIN_SPARE_FOR_WIDE
+    slim = not (on_gpu or has_time_for_wide)
     plan = NetworkPlan(patch, batch, slim, topology.strides, topology.kernels)
     _explain_patch(plan, grid, constraints, holds_whole_image, notes)
     _explain_batch(plan, constraints, classes, notes)
@@ -165,48 +167,57 @@ class _Topology:
     def round_up(self, patch: Sequence[int]) -> Sizes:
         """Return the smallest patch of at least this size that can be halved at each level."""
         divisors = total_strides(self.strides)
-        return tuple(math.ceil(n / by) * by for n, by in zip(patch, divisors, strict=True))
+        rounded = []
+        for voxels, divisor in zip(patch, divisors, strict=True):
+            windows = math.ceil(voxels / divisor)
+            rounded.append(windows * divisor)
+        return tuple(rounded)
 
 
 def _choose_patch(grid: Grid, allowed: float) -> tuple[Sizes, _Topology, bool]:
     """Return a patch of the allowed size, its topology, and whether it holds a whole image."""
-    patch = [max(_MIN_LEVEL_VOXELS * 2, math.ceil(n)) for n in grid.shape]
-    topology = _choose_topology(patch, grid)
-    holds_whole_image = True
-    while math.prod(topology.round_up(patch)) > allowed:
+    least = 2 * _MIN_LEVEL_VOXELS
+    whole_image = [max(least, math.ceil(n)) for n in grid.shape]
+    patch = list(whole_image)
+    while True:
+        topology = _choose_topology(patch, grid)
+        rounded = topology.round_up(patch)
+        if math.prod(rounded) <= allowed:
+            break
         axis = _longest_shrinkable_axis(patch, grid)
         if axis is None:
             break
-        patch[axis] = max(_MIN_PATCH, math.floor(patch[axis] * _SHRINKING))
-        topology = _choose_topology(patch, grid)
-        holds_whole_image = False
-    return topology.round_up(patch), topology, holds_whole_image
+        shrunk = math.floor(patch[axis] * _SHRINKING)
+        patch[axis] = max(_MIN_PATCH, shrunk)
+    return rounded, topology, patch == whole_image
 
 
 def _longest_shrinkable_axis(patch: Sequence[int], grid: Grid) -> int | None:
     """Return the axis along which a patch is longest in mm; ``None`` if it is small throughout."""
-    axes = [axis for axis, n in enumerate(patch) if n > _MIN_PATCH]
-    return max(axes, key=lambda axis: patch[axis] * grid.spacing[axis], default=None)
+    longest, longest_mm = None, 0.0
+    for axis, (voxels, mm) in enumerate(zip(patch, grid.axis_spacing, strict=True)):
+        extent_mm = voxels * mm
+        if voxels > _MIN_PATCH and extent_mm > longest_mm:
+            longest, longest_mm = axis, extent_mm
+    return longest
 
 
 def _choose_topology(patch: Sequence[int], grid: Grid) -> _Topology:
     """Halve a patch level by level, as long as some axis has enough voxels left."""
-    size = list(patch)
-    spacing = list(grid.spacing[: grid.dims])
+    size, spacing = list(patch), list(grid.axis_spacing)
     unit_stride = (1,) * grid.dims
-    strides, kernels = [unit_stride], [_choose_kernel(spacing)]
+    stride = unit_stride
+    strides: list[Sizes] = []
+    kernels: list[Sizes] = []
     while len(strides) < _MAX_LEVELS:
+        strides.append(stride)
+        kernels.append(_choose_kernel(spacing))
         stride = _choose_stride(size, spacing)
-        if stride == unit_stride:
+        if stride == unit_stride and len(strides) >= _MIN_LEVELS:
             break
         for axis, by in enumerate(stride):
             size[axis] = math.ceil(size[axis] / by)
             spacing[axis] *= by
-        strides.append(stride)
-        kernels.append(_choose_kernel(spacing))
-    while len(strides) < _MIN_LEVELS:
-        strides.append(unit_stride)
-        kernels.append(_choose_kernel(spacing))
     return _Topology(tuple(strides), tuple(kernels))
 
 
@@ -216,7 +227,9 @@ def _choose_stride(size: Sequence[int], spacing: Sequence[float]) -> Sizes:
     A coarse axis waits until the others are as coarse, as in nnU-Net.
     """
     divisible = [axis for axis, n in enumerate(size) if n >= 2 * _MIN_LEVEL_VOXELS]
-    finest = min((spacing[axis] for axis in divisible), default=0.0)
+    if not divisible:
+        return (1,) * len(size)
+    finest = min(spacing[axis] for axis in divisible)
     stride = [1] * len(size)
     for axis in divisible:
         if spacing[axis] < 2 * finest:

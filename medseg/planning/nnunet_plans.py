@@ -271,21 +271,21 @@ def _architecture_of_flat_form(content: Mapping[str, Any]) -> dict[str, Any]:
 def _find_contradictions(configuration: Configuration, name: str) -> Iterator[tuple[str, str]]:
     """Yield fields of a configuration that do not fit the others, and why."""
     dims = len(configuration.patch_size)
-    arguments = configuration.architecture.arch_kwargs
-    levels = len(arguments.strides)
-    if len(configuration.spacing) != dims:
-        yield "spacing", f"has {len(configuration.spacing)} axes, patch_size {dims}"
+    axes = len(configuration.spacing)
+    if axes != dims:
+        yield "spacing", f"has {axes} axes, patch_size {dims}"
     if _CONFIGURATION_BY_DIMS[dims] != name:
         yield "patch_size", f"has {dims} axes, which does not fit the configuration's name"
-    if not _fit_dims(arguments.strides, dims):
-        yield "strides", f"each level must have {dims} numbers"
-    if not _fit_dims(arguments.kernel_sizes, dims):
-        yield "kernel_sizes", f"each level must have {dims} numbers"
-    if len(arguments.kernel_sizes) != levels:
-        yield "kernel_sizes", f"has {len(arguments.kernel_sizes)} levels, the strides {levels}"
-    if len(arguments.features_per_stage) != levels:
-        count = len(arguments.features_per_stage)
-        yield "features_per_stage", f"has {count} levels, the strides {levels}"
+    arguments = configuration.architecture.arch_kwargs
+    strides, kernels = arguments.strides, arguments.kernel_sizes
+    for field, sizes in (("strides", strides), ("kernel_sizes", kernels)):
+        if not _fit_dims(sizes, dims):
+            yield field, f"each level must have {dims} numbers"
+    levels = len(strides)
+    counts = {"kernel_sizes": len(kernels), "features_per_stage": len(arguments.features_per_stage)}
+    for field, count in counts.items():
+        if count != levels:
+            yield field, f"has {count} levels, the strides {levels}"
     if levels < _MIN_LEVELS:
         yield "strides", f"has {levels} levels; medseg needs {_MIN_LEVELS} or more"
 

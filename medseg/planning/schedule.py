@@ -162,11 +162,15 @@ def _choose_augmentation(
     mirror_axes, reason = _choose_mirror_axes(names, pictures)
     notes["training.augmentation.mirror_axes"] = reason
     cases = len(fingerprint.cases)
-    probability, reason = 0.2, f"{cases} pictures or cases: the usual probability"
-    if pictures or cases < _FEW_CASES:
-        probability = 0.7 if pictures else 0.4
-        reason = f"{cases} pictures or cases: varied more often"
-    notes["training.augmentation.rotation"] = reason
+    probability = 0.2
+    reason = "the usual probability"
+    if pictures:
+        probability = 0.7
+        reason = "varied more often"
+    elif cases < _FEW_CASES:
+        probability = 0.4
+        reason = "varied more often"
+    notes["training.augmentation.rotation"] = f"{cases} pictures or cases: {reason}"
     return {"mirror_axes": mirror_axes, "rotation": probability, "scaling": probability}
 
 

@@ -150,7 +150,7 @@ class _Row:
 
 
 @dataclass(frozen=True, slots=True)
-class _Foot:
+class _Footer:
     """What stands below all panels: the labels' colours, and how to read the panels."""
 
     entries: Sequence[tuple[str, RGB]]
@@ -158,7 +158,7 @@ class _Foot:
     notes: Sequence[str]
 
     @classmethod
-    def for_panels(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Foot:
+    def for_panels(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Footer:
         """Choose what to say about panels on a sheet of this width in inches."""
         labels = _visible_labels(panels, label_set)
         entries = []
@@ -178,12 +178,12 @@ class _Foot:
         lines = math.ceil(len(self.entries) / self.per_line)
         return _LEGEND_LINE_INCHES * lines + _NOTE_LINE_INCHES * len(self.notes) + 0.1
 
-    def draw(self, place: SubFigure) -> None:
-        """Draw it."""
+    def draw(self, figure: SubFigure) -> None:
+        """Draw the legend and the notes into the lowest part of a sheet."""
         from matplotlib.patches import Patch
 
         if self.entries:
-            place.legend(
+            figure.legend(
                 handles=[
                     Patch(color=_to_float(colour), label=name) for name, colour in self.entries
                 ],
@@ -196,7 +196,7 @@ class _Foot:
                 labelspacing=0.3,
             )
         text = "\n".join(self.notes)
-        place.text(0.5, 0.02, text, ha="center", va="bottom", fontsize=8, color="#555555")
+        figure.text(0.5, 0.02, text, ha="center", va="bottom", fontsize=8, color="#555555")
 
 
 def _visible_labels(panels: Sequence[_Panel], label_set: LabelSet) -> list[Label]:
@@ -256,21 +256,23 @@ def _draw_sheet(rows: Sequence[_Row], label_set: LabelSet) -> Figure:
     """Lay panels out in rows, with a title above each and the legend below all."""
     widths = _column_widths(rows)
     width = max(sum(widths) * _PANEL_INCHES, 4.0)
-    panels = [panel for row in rows for panel in row.panels]
-    foot = _Foot.for_panels(panels, label_set, width)
-    heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [foot.height]
+    panels: list[_Panel] = []
+    for row in rows:
+        panels.extend(row.panels)
+    footer = _Footer.for_panels(panels, label_set, width)
+    heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [footer.height]
     figure = new_figure(width, sum(heights))
     places = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
     *strips, last = places.ravel()
     for row, strip in zip(rows, strips, strict=True):
         _draw_row(strip, row, widths, label_set)
-    foot.draw(last)
+    footer.draw(last)
     return figure
 
 
-def _draw_row(place: SubFigure, row: _Row, widths: Sequence[float], label_set: LabelSet) -> None:
-    place.suptitle(to_drawable(row.title), fontsize=10, fontweight="bold")
-    grid = place.subplots(1, len(widths), squeeze=False, width_ratios=widths)
+def _draw_row(figure: SubFigure, row: _Row, widths: Sequence[float], label_set: LabelSet) -> None:
+    figure.suptitle(to_drawable(row.title), fontsize=10, fontweight="bold")
+    grid = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)
     columns = grid[0]
     for axes in columns:
         axes.set_axis_off()

@@ -6,9 +6,11 @@ own, and importing that module imports pytest.
 
 * ``medseg.testing.dataset_layouts``: the contract of a layout of data sets.
 * ``medseg.testing.image_formats``: the contract of an image format.
+* ``medseg.testing.dataset_layouts``: the contract of a data set's layout.
+* ``medseg.testing.networks``: the contract of a network.
+* ``medseg.testing.losses``: the contract of a loss.
 * ``medseg.testing.backends``: the contract of a backend.
 * ``medseg.testing.result_formats``: the contract of a result format.
-* ``medseg.testing.losses``: the contract of a loss.
 """
 
 from medseg.testing.bundles import write_example_bundle

@@ -107,7 +107,12 @@ def _join_reports(
     for report in reports:
         cases = report.held_out.postprocessed(finding).cases
         dice = compute_statistics(cases, ["dice"])["dice"]
-        summary = FoldSummary(report.fold, len(cases), report.best_step, dice)
+        summary = FoldSummary(
+            fold=report.fold,
+            cases=len(cases),
+            best_step=report.best_step,
+            dice=dice,
+        )
         summaries.append(summary)
     total = sum(summary.cases for summary in summaries)
     content_hash = reports[0].content_hash

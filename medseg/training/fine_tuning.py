@@ -50,8 +50,10 @@ class _SlicedWeight:
         """Return whether the parent's weight has this shape, but for the number of slices."""
         if len(parent_shape) != len(shape):
             return False
-        known = [source for source in self.sources if source is not None]
-        highest = max(known, default=0)
+        highest = 0
+        for source in self.sources:
+            if source is not None:
+                highest = max(highest, source)
         for axis, size in enumerate(shape):
             parent_size = parent_shape[axis]
             if axis in self.axes:
@@ -121,7 +123,8 @@ class InitialWeights:
         inference_network = _build_on_meta(spec, supervised=False)
         inference_tensors = _tensors(inference_network)
         needed = inference_tensors.keys() & shapes.keys()
-        unlike = [name for name in needed if not self._fits(name, shapes)]
+        fitting = {name for name in shapes if self._fits(name, shapes)}
+        unlike = needed - fitting
         if unlike:
             raise CheckpointError(
                 "the weights belong to a network that is built differently; give this bundle the "
@@ -129,8 +132,7 @@ class InitialWeights:
                 source=parent.folder,
                 detail=_describe_mismatch(spec, parent.spec, unlike),
             )
-        unsliced = shapes.keys() - self._sliced.keys()
-        return frozenset(name for name in unsliced if self._fits(name, shapes))
+        return frozenset(fitting - self._sliced.keys())
 
     def _fits(self, name: str, shapes: Shapes) -> bool:
         """Return whether the parent has this weight in a shape that can be taken over."""
@@ -174,13 +176,15 @@ def _slice_index(
     """Return the index of all that lies in the given slices of these axes."""
     rows: list[Sequence[int]] = []
     for axis, size in enumerate(shape):
-        rows.append(slices if axis in axes else range(size))
+        every = range(size)
+        rows.append(slices if axis in axes else every)
     open_mesh = np.ix_(*rows)
     return tuple(torch.from_numpy(row) for row in open_mesh)
 
 
 def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = dict(network.named_parameters())
+    tensors: dict[str, torch.Tensor] = {}
+    tensors.update(network.named_parameters())
     tensors.update(network.named_buffers())
     return tensors
 
@@ -209,7 +213,9 @@ def _grown_axes(shapes: Shapes, larger: Shapes) -> dict[str, tuple[int, ...]]:
     grown = {}
     for name, shape in shapes.items():
         other = larger.get(name)
-        if other is None or len(other) != len(shape):
+        if other is None:
+            continue
+        if len(other) != len(shape):
             continue
         axes = []
         for axis, size in enumerate(shape):
@@ -228,7 +234,8 @@ def _add_label(spec: BundleSpec) -> BundleSpec:
         regions = (copy, *spec.regions)
         return spec.model_copy(update={"regions": regions})
     index = len(spec.labels) + 1
-    labels = (*spec.labels, LabelSpec(index=index, name="one more"))
+    label = LabelSpec(index=index, name="one more")
+    labels = (*spec.labels, label)
     return spec.model_copy(update={"labels": labels})
 
 

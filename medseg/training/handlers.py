@@ -90,7 +90,8 @@ class GradientClip:
         """Clip the gradients of this step, unscaled first where the loss was scaled."""
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
-        nn.utils.clip_grad_norm_(engine.network.parameters(), self._max_norm)
+        weights = engine.network.parameters()
+        nn.utils.clip_grad_norm_(weights, self._max_norm)
 
 
 class StopOnNan:
@@ -197,7 +198,8 @@ class EverySteps:
     def __call__(self, engine: Engine) -> None:
         """Call the action if it is due."""
         step = engine.state.iteration
-        if step % self._interval == 0 or step == self._last:
+        is_due = step % self._interval == 0
+        if is_due or step == self._last:
             self._action(step)
 
 

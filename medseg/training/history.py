@@ -61,7 +61,8 @@ class TrainingHistory:
         if not isinstance(event, StepDone):
             return
         step = event.step
-        self._steps.append(_Step(step, event.loss, event.learning_rate))
+        entry = _Step(step, event.loss, event.learning_rate)
+        self._steps.append(entry)
         for name, value in event.parts.items():
             values = self._parts.setdefault(name, [])
             values.append(_Value(step, value))
@@ -101,14 +102,20 @@ class TrainingHistory:
         best_step = self.best_step
         if patience is None or best_step is None:
             return False
-        later = [validation for validation in self._validations if validation.step > best_step]
-        return len(later) >= patience
+        without_gain = 0
+        for validation in self._validations:
+            if validation.step > best_step:
+                without_gain += 1
+        return without_gain >= patience
 
     @property
     def curves(self) -> TrainingCurves:
         """The history as curves to draw."""
-        losses = [(step.step, step.loss) for step in self._steps]
-        rates = [(step.step, step.learning_rate) for step in self._steps]
+        losses = []
+        rates = []
+        for step, loss, rate in self._steps:
+            losses.append((step, loss))
+            rates.append((step, rate))
         parts = {}
         for name in DRAWN_PARTS:
             if name in self._parts:
@@ -123,8 +130,10 @@ class TrainingHistory:
 
     def mean_part(self, name: str, after: int) -> float | None:
         """Return the mean of a part of the loss over the steps after one; ``None`` if none."""
-        recorded = self._parts.get(name, [])
-        values = [entry.value for entry in recorded if entry.step > after]
+        values = []
+        for step, value in self._parts.get(name, []):
+            if step > after:
+                values.append(value)
         if not values:
             return None
         return sum(values) / len(values)

@@ -84,11 +84,16 @@ NOTHING_HELD_OUT = HeldOutResults(CaseResults())
 
 def join_folds(folds: Sequence[HeldOutResults]) -> HeldOutResults:
     """Return the cases of several folds as one; to be decided only if each fold's are."""
-    requested = join_results([fold.requested for fold in folds])
-    largest = [fold.largest for fold in folds if fold.largest is not None]
+    requested = []
+    largest = []
+    for fold in folds:
+        requested.append(fold.requested)
+        if fold.largest is not None:
+            largest.append(fold.largest)
+    joined = join_results(requested)
     if len(largest) < len(folds):
-        return HeldOutResults(requested)
-    return HeldOutResults(requested, join_results(largest))
+        return HeldOutResults(joined)
+    return HeldOutResults(joined, join_results(largest))
 
 
 def join_results(parts: Sequence[CaseResults]) -> CaseResults:
@@ -173,5 +178,7 @@ def _replace_labels(
 ) -> dict[str, _Value]:
     """Return the values by label, with those of some labels replaced."""
     merged = dict(values)
-    merged.update({name: value for name, value in others.items() if name in names})
+    for name in others:
+        if name in names:
+            merged[name] = others[name]
     return merged

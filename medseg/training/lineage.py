@@ -147,8 +147,12 @@ def label_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
     """
     if parent.regions or spec.regions:
         return _region_sources(parent.label_set, spec.label_set)
-    by_name = {_fold(label): label.index for label in parent.labels}
-    by_code = {label.code: label.index for label in parent.labels if label.code}
+    by_name = {}
+    by_code = {}
+    for label in parent.labels:
+        by_name[_fold(label)] = label.index
+        if label.code:
+            by_code[label.code] = label.index
     same_name = [by_name.get(_fold(label)) for label in spec.labels]
     sources: list[int | None] = [0]
     for label, source in zip(spec.labels, same_name, strict=True):
@@ -163,7 +167,9 @@ def label_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
 def _region_sources(parent: LabelSet, labels: LabelSet) -> Sources:
     if not (parent.has_regions and labels.has_regions):
         return (None,) * labels.channels
-    by_name = {_fold(region): region.channel for region in parent.regions}
+    by_name = {}
+    for region in parent.regions:
+        by_name[_fold(region)] = region.channel
     return tuple(by_name.get(_fold(region)) for region in labels.regions)
 
 

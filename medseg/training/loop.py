@@ -85,7 +85,8 @@ class TrainingLoop:
         return not self.history.has_stalled(session.spec.training.patience)
 
     def _save_weights(self, file: Path | None = None) -> None:
-        weights = select_inference_weights(self.learner.inference_network, self.session.spec)
+        network = self.learner.inference_network
+        weights = select_inference_weights(network, self.session.spec)
         self.session.run.folder.save_weights(weights, file)
 
     def _save_checkpoint(self, step: int) -> None:
@@ -95,7 +96,8 @@ class TrainingLoop:
 
     def _save_snapshot(self, step: int) -> None:
         if self.session.group.is_main:
-            self._save_weights(self.session.run.folder.snapshot(step))
+            file = self.session.run.folder.snapshot(step)
+            self._save_weights(file)
 
     def _check_clock(self, done: int) -> None:
         """Check the clock where it is due, and take fewer steps if the machine is slower."""
@@ -104,7 +106,8 @@ class TrainingLoop:
         if budget is None or not budget.is_due(done):
             return
         fitted = budget.fit_steps(done, time.monotonic())
-        steps = int(session.group.broadcast(str(fitted)))
+        agreed = session.group.broadcast(str(fitted))
+        steps = int(agreed)
         training = self.learner.spec.training
         if steps == training.steps:
             return
@@ -120,12 +123,13 @@ class TrainingLoop:
         folder = self.session.run.folder
         preview = folder.previews / "validation.png"
         draw_curves(folder.curves, self.history.curves)
-        cases = {case.case_id: case for case in self.session.dataset.validation}
         scores = {of_case.case: of_case for of_case in validation.cases}
         previews = []
-        for case_id, prediction in validation.examples.items():
-            case = cases[case_id]
-            previews.append(_preview(case, prediction.numpy(), scores[case_id]))
+        for case in self.session.dataset.validation:
+            prediction = validation.examples.get(case.case_id)
+            if prediction is not None:
+                of_case = scores[case.case_id]
+                previews.append(_preview(case, prediction.numpy(), of_case))
         draw_cases(preview, previews, self.session.spec.label_set)
         return [folder.curves, preview]
 

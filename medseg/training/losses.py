@@ -276,9 +276,10 @@ def build_loss(spec: BundleSpec) -> DeepSupervisionLoss:
     try:
         return DeepSupervisionLoss(factory(context))
     except ValueError as error:
+        what = f"'{spec.training.loss}' cannot score this bundle's labels; name another loss"
         raise BundleError(
-            "the loss cannot be used with this bundle's labels; see training.loss",
-            [Fault("training.loss", f"'{spec.training.loss}' refuses the labels: {error}")],
+            "the loss cannot be used with this bundle's labels",
+            [Fault("training.loss", what, detail=str(error))],
         ) from error
 
 

@@ -237,9 +237,10 @@ def _format_spread(values: Sequence[float]) -> str:
     known = [value for value in values if not math.isnan(value)]
     if not known:
         return _UNKNOWN
+    mean = fmean(known)
     if len(known) == 1:
-        return f"{known[0]:.3f}"
-    return f"{fmean(known):.3f} ± {stdev(known):.3f}"
+        return f"{mean:.3f}"
+    return f"{mean:.3f} ± {stdev(known):.3f}"
 
 
 def _format_statistic(statistic: Statistic) -> str:

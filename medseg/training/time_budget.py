@@ -70,7 +70,8 @@ class TrainingSpeed:
 
     def scoring_seconds(self, copies: int) -> float:
         """Return the seconds for scoring the cases and corrupted copies of them at the end."""
-        scans_per_case = 1 + copies / max(self.cases, 1)
+        copies_per_case = copies / max(self.cases, 1)
+        scans_per_case = 1 + copies_per_case
         return _SCORING_COST * self.validation * scans_per_case
 
 
@@ -92,9 +93,7 @@ def measure_speed(
     seconds = 60 * minutes * _MEASURING_SHARE
     seconds = max(seconds, _SHORTEST_MEASURING)
     seconds = min(seconds, _LONGEST_MEASURING)
-    endless = {"steps": 10**6, "validate_every": 1, "checkpoint_every": 10**6, "warmup_steps": 0}
-    training = spec.training.model_copy(update=endless)
-    learner = build_learner(spec.model_copy(update={"training": training}))
+    learner = build_learner(_make_endless(spec))
     step_ends: list[float] = []
 
     def measure_step(_: int) -> bool:
@@ -108,8 +107,25 @@ def measure_speed(
     counted = step_ends[WARM_UP - 1 :]
     elapsed = counted[-1] - counted[0]
     step_seconds = elapsed / (len(counted) - 1)
-    validation_seconds = _measure_validation(learner, validation)
-    return TrainingSpeed(step_seconds, validation_seconds, len(validation), calibrating)
+    return TrainingSpeed(
+        step=step_seconds,
+        validation=_measure_validation(learner, validation),
+        cases=len(validation),
+        calibrating=calibrating,
+    )
+
+
+def _make_endless(spec: BundleSpec) -> BundleSpec:
+    """Return a bundle whose training calls for a validation after every step, and never ends."""
+    never = 10**6
+    schedule = {
+        "steps": never,
+        "validate_every": 1,
+        "checkpoint_every": never,
+        "warmup_steps": 0,
+    }
+    training = spec.training.model_copy(update=schedule)
+    return spec.model_copy(update={"training": training})
 
 
 def _measure_validation(learner: Learner, cases: Sequence[CachedCase]) -> float:
@@ -132,7 +148,9 @@ def count_corrupted_copies(spec: BundleSpec, calibrating: int) -> int:
         calibrating: How many cases quality is calibrated on, those of all folds if there are more.
     """
     # Fewer cases than a calibration needs make copies of them useless.
-    return spec.quality.corrupted_copies if calibrating >= MIN_CLEAN_RESULTS else 0
+    if calibrating < MIN_CLEAN_RESULTS:
+        return 0
+    return spec.quality.corrupted_copies
 
 
 def fit_to_budget(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -> BundleSpec:
@@ -144,12 +162,12 @@ def fit_to_budget(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -
         BundleError: If fewer than ``LEAST_STEPS`` fit.
     """
     copies = _fit_copies(spec, speed, seconds_left)
-    scored_copies = min(copies, count_corrupted_copies(spec, speed.calibrating))
-    scoring = speed.scoring_seconds(scored_copies)
+    useful_copies = count_corrupted_copies(spec, speed.calibrating)
+    scoring = speed.scoring_seconds(min(copies, useful_copies))
     usable = _PLANNED_SHARE * seconds_left - scoring
     validations = _fit_validations(speed, usable)
-    stepping = usable - validations * speed.validation
-    steps = int(stepping / speed.step)
+    validating = validations * speed.validation
+    steps = int((usable - validating) / speed.step)
     if steps < LEAST_STEPS:
         message = (
             f"{spec.training.budget_minutes:g} minutes leave {max(steps, 0)} steps of "
@@ -173,15 +191,18 @@ def _fit_validations(speed: TrainingSpeed, seconds: float) -> int:
     """Return how many validations can be made in their share of the time, at least one."""
     if speed.validation <= 0:
         return _MAX_VALIDATIONS
-    affordable = int(_VALIDATION_SHARE * seconds / speed.validation)
-    return min(max(affordable, 1), _MAX_VALIDATIONS)
+    allowed = _VALIDATION_SHARE * seconds
+    affordable = int(allowed / speed.validation)
+    affordable = max(affordable, 1)
+    return min(affordable, _MAX_VALIDATIONS)
 
 
 def _fit_copies(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -> int:
     """Return how many corrupted copies can be scored in their share of the time."""
     requested = spec.quality.corrupted_copies
     copies = count_corrupted_copies(spec, speed.calibrating)
-    seconds = speed.scoring_seconds(copies) - speed.scoring_seconds(0)
+    without_copies = speed.scoring_seconds(0)
+    seconds = speed.scoring_seconds(copies) - without_copies
     allowed = _COPIES_SHARE * max(seconds_left, 0.0)
     if seconds <= allowed:
         return requested
@@ -206,8 +227,9 @@ class _Reading:
 
     def step_seconds_since(self, earlier: _Reading) -> float:
         """Return the seconds per step since an earlier reading."""
-        seconds = max(self.stepping - earlier.stepping, 0.0)
-        return seconds / (self.done - earlier.done)
+        seconds = self.stepping - earlier.stepping
+        steps = self.done - earlier.done
+        return max(seconds, 0.0) / steps
 
 
 class TimeBudget:
@@ -292,9 +314,11 @@ class TimeBudget:
 
     def _seconds_needed(self, done: int, step_seconds: float) -> float:
         """Return how long the steps and validations that are left will take."""
-        steps_left = self._training.steps - done
-        validations = _divide_up(steps_left, self._training.validate_every)
-        return steps_left * step_seconds + validations * self._speed.validation
+        training = self._training
+        steps_left = training.steps - done
+        validations = _divide_up(steps_left, training.validate_every)
+        validating = validations * self._speed.validation
+        return steps_left * step_seconds + validating
 
     def _step_seconds(self) -> float:
         """Return how long a step takes by now, at least: over fifty steps, or in two intervals.
@@ -308,13 +332,14 @@ class TimeBudget:
             readings.popleft()
         seconds = 0.0
         if len(readings) > 2:
-            before, middle = readings[-3], readings[-2]
-            former_interval = middle.step_seconds_since(before)
+            middle = readings[-2]
+            former_interval = middle.step_seconds_since(readings[-3])
             last_interval = last.step_seconds_since(middle)
             seconds = min(former_interval, last_interval)
         first = readings[0]
         if last.done - first.done >= _RELIABLE_STEPS:
-            seconds = max(seconds, last.step_seconds_since(first))
+            since_first = last.step_seconds_since(first)
+            seconds = max(seconds, since_first)
         return seconds
 
 
@@ -346,7 +371,8 @@ def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6
             torch.cuda.synchronize(device)
 
     voxels_per_step = batch * image[0, 0].numel()
-    return _measure_rate(step, seconds) * voxels_per_step
+    steps_per_second = _measure_rate(step, seconds)
+    return steps_per_second * voxels_per_step
 
 
 def _measure_rate(action: Callable[[], None], seconds: float) -> float:

@@ -59,10 +59,12 @@ def write_trained_bundle(
     write_monai_bundle(folder.path, decided, parts, report.scores, members)
     finding = report.keep_largest
     if finding is not None and finding.labels:
-        notify(listeners, HeldOutDecision("largest connected component", explain(finding)))
+        decision = HeldOutDecision("largest connected component", explain(finding))
+        notify(listeners, decision)
     write_atomically(folder.card, model_card(decided, report))
     write_atomically(folder.metrics, report_to_json(report))
-    notify(listeners, RunDone(folder.path, report.scores, report.stopped_early))
+    done = RunDone(folder.path, report.scores, report.stopped_early)
+    notify(listeners, done)
 
 
 def _decide(report: TrainingReport, spec: BundleSpec) -> TrainingReport:

@@ -68,8 +68,11 @@ def validate_network(
     )
     evaluator.logger.setLevel(logging.CRITICAL)
     evaluator.run()
-    scores = summarise(metric.scores)
-    return Validation(scores, tuple(metric.scores), dict(metric.examples))
+    return Validation(
+        scores=summarise(metric.scores),
+        cases=tuple(metric.scores),
+        examples=dict(metric.examples),
+    )
 
 
 class CaseMetric(Metric):  # type: ignore[misc]

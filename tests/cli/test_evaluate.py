@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,17 @@ def test_the_former_call_of_evaluate_says_where_it_went(
     assert call(monkeypatch, "evaluate", *arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("medseg review MASKS SCANS BUNDLE")
+
+
+def test_pairs_that_cannot_be_scored_are_named_with_exit_code_1(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = tmp_path / "masks"
+    shutil.copytree(data / "labelsTr", masks)
+    torn = masks / "phantom_001.nii.gz"
+    torn.write_bytes(torn.read_bytes()[:100])
+    assert call(monkeypatch, "evaluate", masks, data) == 1
+    assert "not scored: phantom_001: " in capsys.readouterr().out
+    assert call(monkeypatch, "evaluate", masks, data, "--json") == 1
+    (fault,) = json.loads(capsys.readouterr().out)["faults"]
+    assert fault["where"] == "phantom_001"

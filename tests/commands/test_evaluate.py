@@ -245,3 +245,12 @@ def test_a_dataset_says_itself_what_nobody_annotated(folders, tmp_path):
         (predictions / f"{name}.nii.gz").unlink()
     (case,) = evaluate(predictions, root).cases
     assert list(case.labels) == ["label 1", "label 2"]
+
+
+def test_faults_of_the_other_method_are_told_apart(folders, tmp_path):
+    predictions, references = folders
+    other = tmp_path / "other"
+    save(other / "a.nii.gz", phantom())
+    found = evaluate(predictions, references, labels=TWO, versus=other)
+    assert [fault.where for fault in found.faults] == ["b (other)", "c (other)"]
+    assert {difference.n for difference in found.differences} == {1}

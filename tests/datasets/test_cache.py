@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from medseg.datasets.cache import (
 )
 from medseg.datasets.cases import Case, Scan
 from medseg.datasets.integrity import open_case
+from medseg.datasets.mask_files import MaskFiles
 from medseg.errors import OutputError, ScanError
 from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing
 
@@ -122,6 +124,16 @@ def test_what_does_not_keeps_it(case: Case) -> None:
         description="another",
     )
     assert make_entry_key(case, same) == make_entry_key(case, SPEC)
+
+
+def test_the_ignored_value_and_the_source_of_labels_count(case: Case) -> None:
+    keys = {make_entry_key(case, made_spec(data={"ignore": value})) for value in (None, 3, 4)}
+    assert len(keys) == 3
+    masks = replace(case, label_source=MaskFiles(((case.label, "liver"),), {"liver": 1}))
+    others = replace(case, label_source=MaskFiles(((case.label, "liver"),), {"liver": 2}))
+    assert len({make_entry_key(each, SPEC) for each in (case, masks, others)}) == 3
+    volume = replace(case, scan=replace(case.scan, volume="EchoTime 4.6"))
+    assert make_entry_key(volume, SPEC) != make_entry_key(case, SPEC)
 
 
 def test_a_changed_file_has_another_key(case: Case, tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from medseg.metrics.lesions import LesionCounts, count_lesions, pool_lesions
 TUMOUR = LabelSet([Label(1, "tumour", 1, (1, 2, 3))])
 
 
-def test_found_missed_and_made_up() -> None:
+def test_found_missed_and_falsely_predicted() -> None:
     reference, prediction = np.zeros((2, 20, 20, 4), np.uint8)
     reference[1:4, 1:4] = 1  # found
     reference[8:12, 8:13] = 1  # touched by one voxel of 80, so missed
     reference[17:19, 17:19] = 1  # missed
     prediction[2:5, 2:5] = 1
     prediction[12, 13, 0] = prediction[11, 12, 0] = 1
-    prediction[1, 18] = 1  # made up
+    prediction[1, 18] = 1  # falsely predicted
     assert count_lesions(prediction, reference, TUMOUR) == {"tumour": LesionCounts(3, 1, 3, 1)}
 
 
@@ -35,7 +35,7 @@ def test_counts_add_up_and_make_rates() -> None:
     assert math.isnan(nothing.precision)
 
 
-def test_nothing_is_counted_where_nobody_annotated() -> None:
+def test_no_lesion_is_counted_at_ignored_voxels() -> None:
     reference, prediction = np.zeros((2, 20, 20, 4), np.uint8)
     reference[1:4, 1:4] = prediction[1:4, 1:4] = 1
     reference[10:] = 2

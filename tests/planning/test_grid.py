@@ -58,3 +58,26 @@ def test_a_cpu_coarsens_until_a_patch_sees_enough_but_keeps_small_labels() -> No
     small = fingerprint_of(case((300, 300, 60), (0.8, 0.8, 3), voxels=100))
     assert grid_of(small, CPU, patch=30_000)[0].spacing == (0.8, 0.8, 3)
     assert grid_of(large, GPU, patch=30_000)[0].spacing == (0.8, 0.8, 3)
+
+
+def test_anisotropy_is_judged_against_the_next_coarser_axis() -> None:
+    # 5 mm is ten times the finest axis, but not three times the next one: the median stays.
+    tilted = [case((400, 100, 20), (0.5, 2.0, mm)) for mm in (3.0, 5.0, 7.0)]
+    grid, notes = grid_of(fingerprint_of(*tilted))
+    assert grid.spacing == (0.5, 2.0, 5.0)
+    assert "coarse axis" not in notes["preprocessing.spacing_mm"]
+
+
+def test_an_axis_of_exactly_three_times_the_next_is_not_anisotropic() -> None:
+    thick = [case((512, 512, 40), (1.0, 1.0, mm)) for mm in (1.5, 3.0, 6.0)]
+    assert grid_of(fingerprint_of(*thick))[0].spacing == (1.0, 1.0, 3.0)
+
+
+def test_the_coarse_axis_is_never_finer_than_the_next_one() -> None:
+    mixed = [case((512, 512, 40), (1.0, 1.0, mm)) for mm in (0.5, 0.5, 5.0, 5.0, 5.0)]
+    assert grid_of(fingerprint_of(*mixed))[0].spacing == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("slices", "dims"), [(7, 2), (8, 3)])
+def test_eight_slices_are_enough_for_three_dimensions(slices: int, dims: int) -> None:
+    assert grid_of(fingerprint_of(case((200, 200, slices))))[0].dims == dims

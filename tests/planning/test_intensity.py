@@ -41,3 +41,14 @@ def test_black_around_every_case_is_cut_off() -> None:
     assert "crop_above" not in choose_intensity(
         fingerprint_of(case(nonzero_share=0.4), case()), mr, {}
     )
+
+
+def test_a_wide_range_is_told_and_outliers_count_from_a_twentieth_of_the_images() -> None:
+    mr = [{"name": "T1", "modality": "MR"}]
+    one_of_twenty = fingerprint_of(case(highest=301), *(case() for _ in range(19)))
+    assert choose_intensity(one_of_twenty, mr, {})["intensity"] == {"kind": "zscore"}
+    one_of_nineteen = fingerprint_of(case(highest=301), *(case() for _ in range(18)))
+    found = choose_intensity(one_of_nineteen, mr, {})["intensity"]
+    assert found["clip_percentiles"] == [0.005, 0.995]
+    no_outlier = fingerprint_of(*(case(highest=300) for _ in range(3)))
+    assert choose_intensity(no_outlier, mr, {})["intensity"] == {"kind": "zscore"}

@@ -100,3 +100,34 @@ def test_many_classes_leave_memory_for_fewer_voxels() -> None:
 def test_a_coarse_axis_is_halved_later_where_time_is_short_too() -> None:
     chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), CPU, {})
     assert chosen.network_section()["args"]["strides"][:3] == [[2, 2, 1], [2, 2, 1], 2]
+
+
+def test_at_a_spacing_of_exactly_two_to_one_the_coarse_axis_waits() -> None:
+    grid = Grid(3, (1.0, 1.0, 2.0), (64, 64, 32), False)
+    chosen = choose_network(grid, GPU, {})
+    assert chosen.strides[1] == (2, 2, 1)
+    assert chosen.kernels[0] == (3, 3, 1)
+    nearly = choose_network(replace(grid, spacing=(1.0, 1.0, 1.99)), GPU, {})
+    assert nearly.strides[1] == (2, 2, 2)
+    assert nearly.kernels[0] == (3, 3, 3)
+
+
+def test_an_axis_is_halved_as_long_as_four_voxels_are_left() -> None:
+    eight = choose_network(Grid(3, (1, 1, 1), (64, 64, 8), False), GPU, {})
+    assert [stride[2] for stride in eight.strides][:3] == [1, 2, 1]
+    assert eight.patch[2] == 8
+
+
+def test_small_images_still_get_three_levels() -> None:
+    chosen = choose_network(Grid(3, (1, 1, 1), (7, 9, 5), False), GPU, {})
+    assert len(chosen.strides) == 3
+    assert chosen.strides[2] == (1, 1, 1)
+
+
+def test_a_patch_shrinks_along_its_longest_axis_in_mm() -> None:
+    grid = Grid(3, (1.0, 1.0, 4.0), (100, 100, 60), False)
+    tight = replace(GPU, memory_gb=3)
+    chosen = choose_network(grid, tight, {})
+    assert chosen.patch[2] < 60
+    extents = [n * mm for n, mm in zip(chosen.patch, grid.spacing, strict=True)]
+    assert max(extents) < 2.2 * min(extents)

@@ -289,6 +289,11 @@ def test_what_lies_outside_a_scan() -> None:
     assert get_padding_value(made_spec(preprocessing={"intensity": window})) == -1
     assert get_padding_value(made_spec(preprocessing={"intensity": "zscore"})) == 0
     assert get_padding_value(made_spec(preprocessing={"intensity": "minmax"})) == 0
+    channels = [{"name": "a", "modality": "CT"}, {"name": "b", "modality": "CT"}]
+    other = {"kind": "window", "low": 0, "high": 80}
+    for intensity, value in (([window, window], -1), ([window, other], 0), ([window, "zscore"], 0)):
+        spec = made_spec(channels=channels, preprocessing={"intensity": intensity})
+        assert get_padding_value(spec) == value
 
 
 # --- pictures ---

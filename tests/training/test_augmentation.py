@@ -100,11 +100,12 @@ def test_brightness_scales_and_contrast_keeps_mean_and_range() -> None:
 
 def test_gamma_keeps_mean_spread_and_the_order_of_intensities() -> None:
     before = images((1, 1, 16, 16, 16))
-    after = vary(before, only("gamma"))
-    assert float(after.mean()) == pytest.approx(float(before.mean()), abs=1e-4)
-    assert float(after.std()) == pytest.approx(float(before.std()), abs=1e-4)
     order = before.flatten().argsort()
-    assert (after.flatten()[order].diff() >= -1e-5).all()
+    for seed in range(16):  # a few of them bend the inverted image
+        after = vary(before, only("gamma"), seed)
+        assert float(after.mean()) == pytest.approx(float(before.mean()), abs=1e-4)
+        assert float(after.std()) == pytest.approx(float(before.std()), abs=1e-4)
+        assert (after.flatten()[order].diff() >= -1e-5).all()
 
 
 def test_blur_keeps_the_mean_of_what_is_inside_and_calms_noise() -> None:

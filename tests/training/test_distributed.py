@@ -9,13 +9,42 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from support.bundles import content, write_json
 
 from medseg import train
+from medseg.errors import MedsegError
 from medseg.testing import write_dataset
+from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup, select_local_device
 
 OVERRIDES = ["training.precision=fp32", "tracking.register_model=false"]
+
+
+def test_the_items_of_a_batch_are_divided_in_order() -> None:
+    shares = [ProcessGroup(rank, 3).local_items(6) for rank in range(3)]
+    assert shares == [range(2), range(2, 4), range(4, 6)]
+    assert SINGLE_PROCESS.local_items(5) == range(5)
+    with pytest.raises(MedsegError, match="cannot be divided among 3 processes"):
+        ProcessGroup(0, 3).local_items(4)
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "local"),
+    [
+        ("cuda", "1", "cuda:1"),
+        ("cuda:0", "1", "cuda:0"),
+        ("cpu", "1", "cpu"),
+        ("cuda", None, "cuda"),
+    ],
+)
+def test_each_process_has_a_gpu_of_its_own(
+    device: str, rank: str | None, local: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert select_local_device(torch.device(device)) == torch.device(local)
 
 
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:

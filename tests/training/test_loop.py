@@ -13,7 +13,7 @@ from support.sessions import made_session
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.weights import load_weights
 from medseg.events import Event, ScheduleShortened, StepDone, ValidationDone
-from medseg.networks.unet import select_inference_weights
+from medseg.networks.building import select_inference_weights
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
 from medseg.training.loop import TrainingLoop

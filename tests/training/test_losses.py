@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from support.bundles import NESTED, made_spec
+from support.cases import balls, made_case
 from support.plugins import install_package
 
 from medseg.bundle.bundle import format_spec, parse_spec
 from medseg.errors import BundleError
+from medseg.events import Event, StepDone
 from medseg.testing.losses import LossContract
+from medseg.training.learner import Callbacks, Learner
 from medseg.training.losses import (
     LOSSES,
     DeepSupervisionLoss,
@@ -111,7 +114,7 @@ def test_gradients_reach_every_level() -> None:
 
 
 @pytest.mark.parametrize("size", [(4, 4), (4, 4, 2)])
-def test_what_nobody_annotated_is_in_no_part_of_the_loss(size: tuple[int, ...]) -> None:
+def test_ignored_voxels_are_in_no_part_of_the_loss(size: tuple[int, ...]) -> None:
     torch.manual_seed(3)
     label = torch.randint(0, 4, (2, 1, *size))
     levels = [torch.randn(2, 3, *size), torch.randn(2, 3, *[n // 2 for n in size])]
@@ -125,10 +128,10 @@ def test_what_nobody_annotated_is_in_no_part_of_the_loss(size: tuple[int, ...]) 
     assert not levels[0].grad[here].any()
     assert levels[0].grad[~here].any()
     moved = levels[0].detach() + 5 * torch.randn_like(levels[0]) * here
-    assert float(loss([moved, levels[1]], label)) == pytest.approx(float(found), rel=1e-6)
+    assert loss([moved, levels[1]], label).item() == pytest.approx(found.item(), rel=1e-6)
 
 
-def test_the_loss_is_that_of_the_annotated_voxels_alone() -> None:
+def test_the_loss_is_that_of_the_other_voxels_alone() -> None:
     torch.manual_seed(4)
     logits, label = torch.randn(2, 3, 6, 4), torch.randint(0, 3, (2, 1, 6, 4))
     dice, ce = by_hand(logits[:, :, :3], label[:, :, :3])
@@ -138,7 +141,7 @@ def test_the_loss_is_that_of_the_annotated_voxels_alone() -> None:
     assert float(loss.parts["ce"]) == pytest.approx(ce, rel=1e-5)
 
 
-def test_a_batch_that_nobody_annotated_teaches_nothing() -> None:
+def test_a_batch_of_ignored_voxels_teaches_nothing() -> None:
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = ignoring()
     found = loss([logits], torch.full((1, 1, 4, 4), 3))
@@ -230,7 +233,7 @@ def test_coarse_levels_of_regions_weigh_half_each() -> None:
     assert found == pytest.approx((2 * fine + coarse) / 3, rel=1e-5)
 
 
-def test_regions_that_nobody_annotated_teach_nothing() -> None:
+def test_ignored_voxels_alone_teach_regions_nothing() -> None:
     spec = made_spec(**NESTED, data={"ignore": 9})
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     loss = build_loss(spec)([logits], torch.full((1, 1, 4, 4), 4))
@@ -282,12 +285,24 @@ def test_a_bundle_may_name_the_loss_of_an_installed_package() -> None:
 
 
 @pytest.mark.usefixtures("tversky")
+def test_a_network_learns_by_the_loss_of_an_installed_package() -> None:
+    spec = made_spec(training={"loss": "tversky", "steps": 2})
+    events: list[Event] = []
+    cases = [made_case(balls(seed=seed)) for seed in range(2)]
+    learner = Learner(spec, cases, torch.device("cpu"), [events.append])
+    learner.learn(Callbacks(validate=lambda step: True, save=lambda step: None))
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [event.parts.keys() for event in steps] == [{"overlap"}, {"overlap"}]
+
+
+@pytest.mark.usefixtures("tversky")
 def test_labels_that_a_loss_refuses_are_a_fault_of_the_bundle() -> None:
     with pytest.raises(BundleError) as caught:
         check_loss(made_spec(**NESTED, training={"loss": "tversky"}))
     (fault,) = caught.value.faults
     assert fault.where == "training.loss"
-    assert "regions are not supported" in fault.what
+    assert "'tversky' cannot score this bundle's labels" in fault.what
+    assert fault.detail == "regions are not supported"
 
 
 def test_a_loss_that_is_not_installed_is_refused_with_those_that_are() -> None:

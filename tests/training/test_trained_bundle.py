@@ -17,7 +17,7 @@ from medseg.bundle.spec import CalibrationSpec, QualityFinding, RefinementFindin
 from medseg.errors import OutputError
 from medseg.events import Event, HeldOutDecision, RunDone
 from medseg.metrics.metrics import ABSENT, CaseScores
-from medseg.networks.unet import build_network, select_inference_weights
+from medseg.networks.building import build_network, select_inference_weights
 from medseg.quality.calibration import CalibrationSample
 from medseg.training.keep_largest import CaseResults, HeldOutResults
 from medseg.training.report import TrainingReport

@@ -26,15 +26,15 @@ def name_cases(cases: Sequence[ListedCase]) -> list[str]:
     stems = [_stem_of(case) for case in cases]
     if len(set(stems)) < len(set(files)):
         stems = _add_folders(stems, files)
-    texts = []
     origins = []
+    texts: dict[str, str] = {}
     for case, stem, file in zip(cases, stems, files, strict=True):
         text = case.name or stem
-        texts.append(text)
-        origins.append(f"{text}\n{file}")
-    text_of = dict(zip(origins, texts, strict=True))
-    names = distinct_names(list(text_of.values()), text_of)
-    name_of = dict(zip(text_of, names, strict=True))
+        origin = f"{text}\n{file}"
+        origins.append(origin)
+        texts[origin] = text
+    names = distinct_names([*texts.values()], texts)
+    name_of = dict(zip(texts, names, strict=True))
     return [name_of[origin] for origin in origins]
 
 
@@ -90,11 +90,11 @@ def _stem_of(case: ListedCase) -> str:
 
 def _add_folders(stems: Sequence[str], files: Sequence[Path]) -> list[str]:
     """Put before each stem the folders that its file does not share with all others."""
-    common = os.path.commonpath([file.parent for file in files])
+    folders = [file.parent for file in files]
+    common = os.path.commonpath(folders)
     paths = []
-    for stem, file in zip(stems, files, strict=True):
-        folder = file.parent.relative_to(common)
-        path = folder / stem
+    for stem, folder in zip(stems, folders, strict=True):
+        path = folder.relative_to(common) / stem
         paths.append(path.as_posix())
     return paths
 
@@ -150,17 +150,23 @@ def _find_repeats(cases: Sequence[ListedCase], names: Sequence[str]) -> Iterator
     first_users: dict[Path, int] = {}
     for number, case in enumerate(cases):
         where = case.name or names[number]
-        files = [resolve_path(file) for file in (*case.images, case.label)]
+        files = _resolve_files(case)
         faults = []
         for file in files:
             user = first_users.setdefault(file, number)
             if user != number:
+                what = "uses a file that another case uses"
                 detail = f"the case {names[user]} uses {file.name}"
-                faults.append(Fault(where, "uses a file that another case uses", detail))
+                faults.append(Fault(where, what, detail))
         count = counts[case.name]
         if case.name and count > 1:
-            faults.append(Fault(where, f"{count} cases have this name; give each its own"))
+            what = f"{count} cases have this name; give each its own"
+            faults.append(Fault(where, what))
         if len(set(files)) < len(files):
             what = "lists one file twice; each channel and the label need their own"
             faults.append(Fault(where, what))
         yield faults
+
+
+def _resolve_files(case: ListedCase) -> list[Path]:
+    return [resolve_path(file) for file in (*case.images, case.label)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,16 +193,20 @@ def _choose_modality(
     labelled: Sequence[_LabelledSeries], channels: Sequence[ChannelSpec], listing: CaseListing
 ) -> list[_LabelledSeries]:
     """Return the labelled series of one modality: the first channel's that is there, or most."""
-    counts = Counter(entry.series.modality for entry in labelled)
+    by_modality: dict[str, list[_LabelledSeries]] = defaultdict(list)
+    for entry in labelled:
+        of_modality = by_modality[entry.series.modality]
+        of_modality.append(entry)
+    counts = {modality: len(entries) for modality, entries in by_modality.items()}
     present = [channel.modality for channel in channels if channel.modality in counts]
-    modality = present[0] if present else _most_frequent(counts)
-    names = [channel.name for channel in channels]
-    listing.channel_names = tuple(names) or (modality or ANY,)
+    taken = present[0] if present else _most_frequent(counts)
+    names = tuple(channel.name for channel in channels)
+    listing.channel_names = names or (taken or ANY,)
     if not present:
-        _warn_of_absent_modalities(channels, modality, listing)
+        _warn_of_absent_modalities(channels, taken, listing)
     if len(channels) > 1 or not present:
-        _warn_of_other_modalities(counts, modality, listing)
-    return [entry for entry in labelled if entry.series.modality == modality]
+        _warn_of_other_modalities(counts, taken, listing)
+    return by_modality[taken]
 
 
 def _warn_of_absent_modalities(
@@ -216,7 +220,7 @@ def _warn_of_absent_modalities(
         )
 
 
-def _warn_of_other_modalities(counts: Counter[str], taken: str, listing: CaseListing) -> None:
+def _warn_of_other_modalities(counts: Mapping[str, int], taken: str, listing: CaseListing) -> None:
     others = []
     for modality, count in counts.items():
         if modality != taken:
@@ -228,7 +232,7 @@ def _warn_of_other_modalities(counts: Counter[str], taken: str, listing: CaseLis
         )
 
 
-def _most_frequent(counts: Counter[str]) -> str:
+def _most_frequent(counts: Mapping[str, int]) -> str:
     return min(counts, key=lambda name: (-counts[name], name))
 
 

@@ -60,6 +60,10 @@ def list_cases(root: Path, layout: str, selection: Selection = _ANYTHING) -> Cas
     Raises:
         DatasetError: If there is no such layout, or nothing is found that has it.
         MissingExtraError: If the package that provides the layout cannot be used.
+
+    Example:
+        >>> LAYOUTS.names[:3]
+        ('msd', 'nnunet', 'csv')
     """
     if layout != AUTO and layout not in LAYOUTS.names:
         raise DatasetError(

@@ -10,11 +10,11 @@ from medseg.interop.monai_bundle.parts import (
     ABOVE_ZERO,
     Config,
     Parts,
-    chain,
-    inferer,
-    input_steps,
-    load_steps,
-    network_sections,
+    compose,
+    define_inferer,
+    define_input_steps,
+    define_load_steps,
+    define_network_sections,
 )
 from medseg.preprocessing.transforms import IMAGE, Step
 
@@ -32,7 +32,11 @@ def build_inference_config(
         parts: The engine's contribution.
         members: Weight files in ``models``; the scores of several are averaged.
     """
-    preds = [f"pred_{number}" for number in range(len(members))] if len(members) > 1 else []
+    preds: list[str] = []
+    if len(members) > 1:
+        preds = [f"pred_{number}" for number in range(len(members))]
+    load = define_load_steps(spec, [IMAGE])
+    prepare = _hide_path(define_input_steps(spec, [IMAGE]))
     return {
         "imports": ["$import copy", "$import glob", "$import os", "$import numpy as np"],
         "bundle_root": ".",
@@ -40,14 +44,12 @@ def build_inference_config(
         "output_dir": "$@bundle_root + '/label_maps'",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "ckpt_path": "$@bundle_root + '/models/model.pt'",
-        "datalist": _datalist(spec),
-        **network_sections(parts.network),
+        "datalist": _define_datalist(spec),
+        **define_network_sections(parts.network),
         "network": "$@network_def.to(@device)",
         "networks": f"$[@network, *(copy.deepcopy(@network) for _ in range({len(members) - 1}))]",
-        "mirroring": _mirroring(spec),
-        "preprocessing": chain(
-            [*load_steps(spec, [IMAGE]), *_without_path(input_steps(spec, [IMAGE]))]
-        ),
+        "mirroring": _define_mirroring(spec),
+        "preprocessing": compose([*load, *prepare]),
         "dataset": {
             "_target_": "Dataset",
             "data": "$[{'image': scan} for scan in @datalist]",
@@ -60,11 +62,11 @@ def build_inference_config(
             "shuffle": False,
             "num_workers": 0,
         },
-        "inferer": inferer(spec, parts),
-        "postprocessing": chain([*_mean_steps(preds), *_output_steps(spec)]),
-        "handlers": [_loader(number, file) for number, file in enumerate(members)],
+        "inferer": define_inferer(spec, parts),
+        "postprocessing": compose([*_define_mean(preds), *_define_output_steps(spec)]),
+        "handlers": [_define_loader(number, file) for number, file in enumerate(members)],
         "evaluator": {
-            **_evaluator(preds),
+            **_define_evaluator(preds),
             "device": "@device",
             "val_data_loader": "@dataloader",
             "inferer": "@inferer",
@@ -76,16 +78,15 @@ def build_inference_config(
     }
 
 
-def _mirroring(spec: BundleSpec) -> str:
+def _define_mirroring(spec: BundleSpec) -> str:
     """State what makes each network average over flips of its window, where the bundle asks."""
     axes = [axis for axis in spec.training.augmentation.mirror_axes if axis < spec.network.dims]
     if not (spec.inference.mirror and axes):
         return "$[]"
-    flips = [
-        [2 + axis for axis in some]
-        for count in range(1, len(axes) + 1)
-        for some in itertools.combinations(axes, count)
-    ]
+    flips: list[list[int]] = []
+    for count in range(1, len(axes) + 1):
+        for flipped in itertools.combinations(axes, count):
+            flips.append([2 + axis for axis in flipped])  # behind batch and channels
     return (
         "$[network.register_forward_hook(lambda net, given, scores: (scores + sum("
         f"net.forward(given[0].flip(axes)).flip(axes) for axes in {flips})) / {len(flips) + 1}) "
@@ -93,7 +94,7 @@ def _mirroring(spec: BundleSpec) -> str:
     )
 
 
-def _loader(number: int, file: str) -> Config:
+def _define_loader(number: int, file: str) -> Config:
     path = "@ckpt_path" if file == "model.pt" else f"$@bundle_root + '/models/{file}'"
     return {
         "_target_": "CheckpointLoader",
@@ -103,13 +104,13 @@ def _loader(number: int, file: str) -> Config:
     }
 
 
-def _evaluator(preds: Sequence[str]) -> Config:
+def _define_evaluator(preds: Sequence[str]) -> Config:
     if not preds:
         return {"_target_": "SupervisedEvaluator", "network": "@network"}
     return {"_target_": "EnsembleEvaluator", "networks": "@networks", "pred_keys": list(preds)}
 
 
-def _mean_steps(preds: Sequence[str]) -> list[Step]:
+def _define_mean(preds: Sequence[str]) -> list[Step]:
     if not preds:
         return []
     return [
@@ -118,28 +119,25 @@ def _mean_steps(preds: Sequence[str]) -> list[Step]:
     ]
 
 
-def _without_path(steps: list[Step]) -> list[Step]:
+def _hide_path(steps: list[Step]) -> list[Step]:
     """Hide MONAI Label's ``image_path`` while resampling: MONAI takes it for metadata and fails."""
     path, aside = f"{IMAGE}_path", "path_of_image"
-    place = next((n for n, step in enumerate(steps) if step["_target_"] == "Spacingd"), None)
-    if place is None:
-        return steps
-    return [
-        *steps[:place],
-        *_renamed(path, aside),
-        steps[place],
-        *_renamed(aside, path),
-        *steps[place + 1 :],
-    ]
+    hidden: list[Step] = []
+    for step in steps:
+        if step["_target_"] == "Spacingd":
+            hidden += [*_rename_entry(path, aside), step, *_rename_entry(aside, path)]
+        else:
+            hidden.append(step)
+    return hidden
 
 
-def _renamed(old: str, new: str) -> list[Step]:
+def _rename_entry(old: str, new: str) -> list[Step]:
     """State how an entry that may be absent gets another name."""
     copy = {"_target_": "CopyItemsd", "keys": old, "times": 1, "names": new}
     return [copy | {"allow_missing_keys": True}, {"_target_": "DeleteItemsd", "keys": old}]
 
 
-def _datalist(spec: BundleSpec) -> str:
+def _define_datalist(spec: BundleSpec) -> str:
     ending = ".png" if spec.preprocessing.input == "picture" else ".nii.gz"
     count = len(spec.channels)
     if spec.preprocessing.input == "picture" or count == 1:
@@ -151,7 +149,7 @@ def _datalist(spec: BundleSpec) -> str:
     )
 
 
-def _painting_steps(spec: BundleSpec) -> list[Step]:
+def _define_region_decoding(spec: BundleSpec) -> list[Step]:
     """State how logits of regions become a label map; empty where labels exclude each other.
 
     Each region's mask is multiplied by a power of two that grows along the order, so that the
@@ -184,7 +182,7 @@ def _painting_steps(spec: BundleSpec) -> list[Step]:
     ]
 
 
-def _output_steps(spec: BundleSpec) -> list[Step]:
+def _define_output_steps(spec: BundleSpec) -> list[Step]:
     names = spec.inference.keep_largest or ()
     largest = [la.index for la in spec.label_set if la.name in names]
     keep = {
@@ -202,7 +200,10 @@ def _output_steps(spec: BundleSpec) -> list[Step]:
             "nearest_interp": False,
             "to_tensor": True,
         },
-        *(_painting_steps(spec) or [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}]),
+        *(
+            _define_region_decoding(spec)
+            or [{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}]
+        ),
         *([keep] if largest else []),
         {
             "_target_": "SaveImaged",

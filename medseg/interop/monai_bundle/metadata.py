@@ -28,57 +28,75 @@ def make_inert(text: str) -> str:
 def build_metadata(
     spec: BundleSpec, parts: Parts, scores: Mapping[str, Mapping[str, float]]
 ) -> Config:
-    """Return the content of ``metadata.json``."""
-    classes = {"0": "background"} | {
-        str(la.index): make_inert(la.name.lower()) for la in spec.label_set
-    }
-    channels = classes
-    if spec.regions:
-        channels = {
-            str(one.channel): make_inert(one.name.lower()) for one in spec.label_set.regions
-        }
-    modality = make_inert("/".join(dict.fromkeys(channel.modality for channel in spec.channels)))
+    """Return the content of ``metadata.json``.
+
+    Args:
+        spec: The bundle's spec.
+        parts: The engine's contribution.
+        scores: ``metric → label → mean over validation cases``.
+    """
+    modalities = dict.fromkeys(channel.modality for channel in spec.channels)
+    modality = make_inert("/".join(modalities))
+    inputs = {str(n): make_inert(channel.name) for n, channel in enumerate(spec.channels)}
+    classes = json.dumps(_name_classes(spec))
+    outputs = _name_outputs(spec)
+    description = make_inert(spec.description) or spec.name
+    is_picture = spec.preprocessing.input == "picture"
     return {
         "schema": META_SCHEMA,
         "version": spec.version,
         "changelog": {spec.version: "written by medseg after training"},
-        "monai_version": _version("monai"),
-        "pytorch_version": _version("torch"),
-        "numpy_version": _version("numpy"),
-        "required_packages_version": {name: _version(name) for name in _packages(spec)},
+        "monai_version": _get_version("monai"),
+        "pytorch_version": _get_version("torch"),
+        "numpy_version": _get_version("numpy"),
+        "required_packages_version": {name: _get_version(name) for name in _list_packages(spec)},
         "name": spec.name,
-        "task": make_inert(spec.description) or spec.name,
-        "description": make_inert(spec.description) or spec.name,
+        "task": description,
+        "description": description,
         "authors": make_inert(spec.authors),
         "copyright": make_inert(spec.licence),
-        "data_type": "pillow" if spec.preprocessing.input == "picture" else "nibabel",
+        "data_type": "pillow" if is_picture else "nibabel",
         "image_classes": make_inert(", ".join(channel.name for channel in spec.channels)),
-        "label_classes": json.dumps(classes),
-        "pred_classes": json.dumps(classes),
-        "eval_metrics": {
-            f"mean_{name}": values["mean"]
-            for name, values in scores.items()
-            if math.isfinite(values["mean"])  # JSON knows no NaN
-        },
+        "label_classes": classes,
+        "pred_classes": classes,
+        "eval_metrics": _list_metrics(scores),
         "intended_use": make_inert(spec.intended_use),
         "references": [make_inert(reference) for reference in spec.references],
         "network_data_format": {
-            "inputs": {
-                IMAGE: _tensor(
-                    modality,
-                    len(spec.channels),
-                    parts,
-                    "magnitude",
-                    {str(n): make_inert(channel.name) for n, channel in enumerate(spec.channels)},
-                )
-            },
-            "outputs": {"pred": _tensor(modality, len(channels), parts, "segmentation", channels)},
+            "inputs": {IMAGE: _describe_tensor(modality, parts, "magnitude", inputs)},
+            "outputs": {"pred": _describe_tensor(modality, parts, "segmentation", outputs)},
         },
-        **_training_note(spec),
+        **_explain_training(spec),
     }
 
 
-def _training_note(spec: BundleSpec) -> Config:
+def _name_classes(spec: BundleSpec) -> dict[str, str]:
+    """Return the values of label maps and what they mean."""
+    classes = {"0": "background"}
+    for label in spec.label_set:
+        classes[str(label.index)] = make_inert(label.name.lower())
+    return classes
+
+
+def _name_outputs(spec: BundleSpec) -> dict[str, str]:
+    """Return the network's output channels and what they mean."""
+    if not spec.regions:
+        return _name_classes(spec)
+    outputs = {}
+    for region in spec.label_set.regions:
+        outputs[str(region.channel)] = make_inert(region.name.lower())
+    return outputs
+
+
+def _list_metrics(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    metrics = {}
+    for name, values in scores.items():
+        if math.isfinite(values["mean"]):  # JSON knows no NaN
+            metrics[f"mean_{name}"] = values["mean"]
+    return metrics
+
+
+def _explain_training(spec: BundleSpec) -> Config:
     """Say why there is no ``train.json``, where there is none."""
     if spec.training.loss == DEFAULT_LOSS:
         return {}
@@ -88,29 +106,32 @@ def _training_note(spec: BundleSpec) -> Config:
     }
 
 
-def _version(package: str) -> str:
+def _get_version(package: str) -> str:
     return importlib.metadata.version(package).partition("+")[0]
 
 
-def _packages(spec: BundleSpec) -> list[str]:
+def _list_packages(spec: BundleSpec) -> list[str]:
     """Name what the configs need besides MONAI, torch and numpy."""
     reader = "pillow" if spec.preprocessing.input == "picture" else "nibabel"
-    components = ["scikit-image"] if spec.inference.keep_largest else []
-    transformers = ["einops"] if isinstance(spec.network, NamedNetworkSpec) else []
-    return [reader, "pytorch-ignite", *components, *transformers]
+    packages = [reader, "pytorch-ignite"]
+    if spec.inference.keep_largest:
+        packages.append("scikit-image")
+    if isinstance(spec.network, NamedNetworkSpec):
+        packages.append("einops")  # transformer networks
+    return packages
 
 
-def _tensor(
-    modality: str, channels: int, parts: Parts, meaning: str, channel_def: Mapping[str, str]
+def _describe_tensor(
+    modality: str, parts: Parts, meaning: str, channels: Mapping[str, str]
 ) -> Config:
     return {
         "type": "image",
         "format": meaning,
         "modality": modality,
-        "num_channels": channels,
+        "num_channels": len(channels),
         "spatial_shape": list(parts.window["roi_size"]),
         "dtype": "float32",
         "value_range": [],
         "is_patch_data": True,
-        "channel_def": dict(channel_def),
+        "channel_def": dict(channels),
     }

@@ -35,7 +35,7 @@ around a crop."""
 CHAIN = "torch.nn.Sequential"
 
 
-def network_sections(network: Mapping[str, Any]) -> Config:
+def define_network_sections(network: Mapping[str, Any]) -> Config:
     """State the network as sections of a config, ``network_def`` among them.
 
     MONAI gives a class its arguments by name, and ``torch.nn.Sequential`` takes none by name. So
@@ -44,25 +44,21 @@ def network_sections(network: Mapping[str, Any]) -> Config:
     """
     sections: Config = {}
 
-    def stated(part: Mapping[str, Any]) -> Any:
-        if part.get("_target_") != CHAIN:
-            return {
-                name: stated(value) if _is_layer(value) else value for name, value in part.items()
-            }
+    def define(part: Any) -> Any:
+        if not (isinstance(part, Mapping) and "_target_" in part):
+            return part
+        if part["_target_"] != CHAIN:
+            return {name: define(value) for name, value in part.items()}
         name = f"layers_{len(sections)}"
-        sections[name] = []
-        sections[name] = [stated(layer) for layer in part["layers"]]
+        sections[name] = []  # takes its number before the layers take theirs
+        sections[name] = [define(layer) for layer in part["layers"]]
         return f"$torch.nn.Sequential(*@{name})"
 
-    definition = stated(network)
+    definition = define(network)
     return {**sections, "network_def": definition}
 
 
-def _is_layer(value: Any) -> bool:
-    return isinstance(value, Mapping) and "_target_" in value
-
-
-def load_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
+def define_load_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
     """State how MONAI reads the files of a scan, and of its label."""
     load: Step = {
         "_target_": "LoadImaged",
@@ -81,7 +77,7 @@ def load_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
     return [load]
 
 
-def input_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
+def define_input_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
     """State the bundle's preprocessing, ending in what the network takes."""
     return [
         *preprocessing_steps(spec, keys),
@@ -89,12 +85,12 @@ def input_steps(spec: BundleSpec, keys: list[str]) -> list[Step]:
     ]
 
 
-def chain(steps: list[Step]) -> Config:
+def compose(steps: list[Step]) -> Config:
     """State a chain of transforms."""
     return {"_target_": "Compose", "transforms": steps}
 
 
-def inferer(spec: BundleSpec, parts: Parts) -> Config:
+def define_inferer(spec: BundleSpec, parts: Parts) -> Config:
     """State how whole scans pass through the network."""
     if spec.network.dims == 2 and spec.preprocessing.input == "volume":
         return {"_target_": "SliceInferer", "spatial_dim": parts.slice_axis, **parts.window}

@@ -1,6 +1,6 @@
 """What ``train.json`` says where structures overlap: one mask per region instead of a label map.
 
-Where nobody annotated some voxels, one channel more says which are annotated.
+Where some voxels are ignored, one channel more says which are annotated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from medseg.labels import LabelSet
 from medseg.preprocessing.transforms import LABEL, Step
 
 
-def region_steps(labels: LabelSet) -> list[Step]:
+def define_region_steps(labels: LabelSet) -> list[Step]:
     """State how a label map becomes masks of regions; empty where labels exclude each other."""
     if not labels.has_regions:
         return []
@@ -20,19 +20,20 @@ def region_steps(labels: LabelSet) -> list[Step]:
     if labels.ignore_index is not None:
         held.append(list(range(labels.classes)))
     masks = [f"mask_{place}" for place in range(len(held))]
+    steps: list[Step] = [
+        {"_target_": "CopyItemsd", "keys": LABEL, "times": len(masks), "names": masks}
+    ]
+    for mask, indices in zip(masks, held, strict=True):
+        steps.append({"_target_": "LabelToMaskd", "keys": mask, "select_labels": indices})
     return [
-        {"_target_": "CopyItemsd", "keys": LABEL, "times": len(masks), "names": masks},
-        *(
-            {"_target_": "LabelToMaskd", "keys": mask, "select_labels": indices}
-            for mask, indices in zip(masks, held, strict=True)
-        ),
+        *steps,
         {"_target_": "ConcatItemsd", "keys": masks, "name": LABEL},
         {"_target_": "DeleteItemsd", "keys": masks},
         {"_target_": "EnsureTyped", "keys": LABEL, "dtype": "$torch.float32"},
     ]
 
 
-def region_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) -> Config:
+def define_region_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) -> Config:
     """State the loss: Dice and binary cross-entropy of each region, over annotated voxels.
 
     Args:
@@ -61,7 +62,7 @@ def region_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) ->
     return config
 
 
-def scored_regions(labels: LabelSet) -> list[Step]:
+def define_region_scoring(labels: LabelSet) -> list[Step]:
     """State how logits and masks become what the metric compares; empty without regions."""
     if not labels.has_regions:
         return []
@@ -72,13 +73,13 @@ def scored_regions(labels: LabelSet) -> list[Step]:
     return [
         there,
         {"_target_": "CopyItemsd", "keys": LABEL, "times": 1, "names": known},
-        _narrowed(known, labels.channels, 1),
-        _narrowed(LABEL, 0, labels.channels),
+        _keep_channels(known, labels.channels, 1),
+        _keep_channels(LABEL, 0, labels.channels),
         {"_target_": "MaskIntensityd", "keys": "pred", "mask_key": known},
     ]
 
 
-def _narrowed(key: str, start: int, length: int) -> Step:
+def _keep_channels(key: str, start: int, length: int) -> Step:
     """State that only some channels are kept."""
     kept = {"_target_": "torch.narrow", "_mode_": "callable", "dim": 0}
     return {"_target_": "Lambdad", "keys": key, "func": {**kept, "start": start, "length": length}}

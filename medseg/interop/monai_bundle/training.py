@@ -8,13 +8,17 @@ from medseg.bundle.spec import BundleSpec
 from medseg.interop.monai_bundle.parts import (
     Config,
     Parts,
-    chain,
-    inferer,
-    input_steps,
-    load_steps,
-    network_sections,
+    compose,
+    define_inferer,
+    define_input_steps,
+    define_load_steps,
+    define_network_sections,
 )
-from medseg.interop.monai_bundle.regions import region_loss, region_steps, scored_regions
+from medseg.interop.monai_bundle.regions import (
+    define_region_loss,
+    define_region_scoring,
+    define_region_steps,
+)
 from medseg.labels import LabelSet
 from medseg.preprocessing.transforms import IMAGE, LABEL, Step
 
@@ -24,41 +28,13 @@ def build_train_config(spec: BundleSpec, parts: Parts) -> Config:
 
     It is what MONAI Label's own bundle app fine-tunes with. medseg trains by its own engine.
     """
-    training, both = spec.training, [IMAGE, LABEL]
-    patch = list(training.patch)
-    if spec.network.dims == 2 and spec.preprocessing.input == "volume":
-        patch = [*patch, 1]
-    squeeze: list[Step] = (
-        [{"_target_": "SqueezeDimd", "keys": both, "dim": -1}]
-        if len(patch) > len(training.patch)
-        else []
-    )
+    training = spec.training
     labels = spec.label_set
-    values = labels.values
-    remap: list[Step] = (
-        [
-            {
-                "_target_": "MapLabelValued",
-                "keys": LABEL,
-                "orig_labels": list(values),
-                "target_labels": list(values.values()),
-            }
-        ]
-        if any(value != index for value, index in values.items())
-        else []
-    )
-    fixed = [*load_steps(spec, both), *remap, *input_steps(spec, both)]
-    random: list[Step] = [
-        {"_target_": "SpatialPadd", "keys": both, "spatial_size": patch},
-        _crop_step(labels, patch),
-        *(
-            {"_target_": "RandFlipd", "keys": both, "prob": 0.5, "spatial_axis": axis}
-            for axis in training.augmentation.mirror_axes
-            if axis < spec.network.dims
-        ),
-        *squeeze,
-        *region_steps(labels),
-    ]
+    keys = [IMAGE, LABEL]
+    load = define_load_steps(spec, keys)
+    prepare = define_input_steps(spec, keys)
+    fixed = [*load, *_define_value_map(labels), *prepare]
+    random = _define_random_steps(spec)
     return {
         "imports": ["$import glob", "$import os", "$import json"],
         "bundle_root": ".",
@@ -72,27 +48,63 @@ def build_train_config(spec: BundleSpec, parts: Parts) -> Config:
         "files": "$[{key: os.path.join(@dataset_dir, item[key]) for key in ('image', 'label')} "
         "for item in @datalist]",
         "held_back": "$max(1, len(@files) // 5)",
-        **network_sections(parts.network),
+        **define_network_sections(parts.network),
         "network": "$@network_def.to(@device)",
-        **_loss_sections(labels, spec.network.dims, spec.class_weights),
+        **_define_loss(labels, spec.network.dims, spec.class_weights),
         "optimizer": {
             "_target_": "torch.optim.AdamW",
             "params": "$@network.parameters()",
             "lr": "@learning_rate",
         },
-        "train": _train_section(training.batch_size, fixed, random),
-        "validate": _validate_section(spec, parts, fixed),
+        "train": _define_training(training.batch_size, fixed, random),
+        "validate": _define_validation(spec, parts, fixed),
         "initialize": ["$monai.utils.set_determinism(seed=0)"],
         "run": ["$@train#trainer.run()"],
     }
 
 
-def _crop_step(labels: LabelSet, patch: list[int]) -> Step:
+def _define_value_map(labels: LabelSet) -> list[Step]:
+    """State how values of label files become indices; empty where they are the same."""
+    values = labels.values
+    if all(value == index for value, index in values.items()):
+        return []
+    return [
+        {
+            "_target_": "MapLabelValued",
+            "keys": LABEL,
+            "orig_labels": list(values),
+            "target_labels": list(values.values()),
+        }
+    ]
+
+
+def _define_random_steps(spec: BundleSpec) -> list[Step]:
+    """State how patches are cut and flipped, and masks of regions made."""
+    keys = [IMAGE, LABEL]
+    labels = spec.label_set
+    patch = list(spec.training.patch)
+    is_slice = spec.network.dims == 2 and spec.preprocessing.input == "volume"
+    if is_slice:
+        patch = [*patch, 1]
+    steps: list[Step] = [
+        {"_target_": "SpatialPadd", "keys": keys, "spatial_size": patch},
+        _define_crop(labels, patch),
+    ]
+    for axis in spec.training.augmentation.mirror_axes:
+        if axis < spec.network.dims:
+            flip = {"_target_": "RandFlipd", "keys": keys, "prob": 0.5, "spatial_axis": axis}
+            steps.append(flip)
+    if is_slice:
+        steps.append({"_target_": "SqueezeDimd", "keys": keys, "dim": -1})
+    return [*steps, *define_region_steps(labels)]
+
+
+def _define_crop(labels: LabelSet, patch: list[int]) -> Step:
     """State where patches come from: half of them around labelled voxels."""
     where = {"keys": [IMAGE, LABEL], "label_key": LABEL, "spatial_size": patch, "num_samples": 1}
     if labels.ignore_index is None:
         return {"_target_": "RandCropByPosNegLabeld", **where, "pos": 1, "neg": 1}
-    # To the step above, voxels that nobody annotated were labelled ones.
+    # The step above would take ignored voxels for labelled ones.
     return {
         "_target_": "RandCropByLabelClassesd",
         **where,
@@ -102,12 +114,12 @@ def _crop_step(labels: LabelSet, patch: list[int]) -> Step:
     }
 
 
-def _loss_sections(labels: LabelSet, dims: int, weights: Sequence[float] | None) -> Config:
+def _define_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) -> Config:
     """State the loss: Dice and cross-entropy with the bundle's weights, over annotated voxels."""
     # Rounded numbers of our own, never text of the bundle's.
     stated = None if weights is None else [round(weight, 6) for weight in weights]
     if labels.has_regions:
-        return region_loss(labels, dims, stated)
+        return define_region_loss(labels, dims, stated)
     dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
     tensor = f"$torch.tensor({stated}, device=@device)"
     if labels.ignore_index is None:
@@ -124,7 +136,7 @@ def _loss_sections(labels: LabelSet, dims: int, weights: Sequence[float] | None)
     }
 
 
-def _scored_steps(labels: LabelSet) -> list[Step]:
+def _define_scoring(labels: LabelSet) -> list[Step]:
     """State how scores become what the metric compares."""
     channels = labels.channels
     if labels.ignore_index is None:
@@ -142,9 +154,9 @@ def _scored_steps(labels: LabelSet) -> list[Step]:
     ]
 
 
-def _train_section(batch_size: int, fixed: list[Step], random: list[Step]) -> Config:
+def _define_training(batch_size: int, fixed: list[Step], random: list[Step]) -> Config:
     return {
-        "preprocessing": chain([*fixed, *random]),
+        "preprocessing": compose([*fixed, *random]),
         "dataset": {
             "_target_": "CacheDataset",
             "data": "$@files[@held_back:]",
@@ -187,10 +199,10 @@ def _train_section(batch_size: int, fixed: list[Step], random: list[Step]) -> Co
     }
 
 
-def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Config:
+def _define_validation(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Config:
     labels = spec.label_set
     return {
-        "preprocessing": chain([*fixed, *region_steps(labels)]),
+        "preprocessing": compose([*fixed, *define_region_steps(labels)]),
         "dataset": {
             "_target_": "CacheDataset",
             "data": "$@files[:@held_back]",
@@ -205,8 +217,8 @@ def _validate_section(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Conf
             "shuffle": False,
             "num_workers": 0,
         },
-        "inferer": inferer(spec, parts),
-        "postprocessing": chain(scored_regions(labels) or _scored_steps(labels)),
+        "inferer": define_inferer(spec, parts),
+        "postprocessing": compose(define_region_scoring(labels) or _define_scoring(labels)),
         "handlers": [
             {
                 "_target_": "CheckpointSaver",

@@ -45,8 +45,8 @@ class _Edges(NamedTuple):
     @classmethod
     def of_polygon(cls, polygon: Points) -> _Edges:
         """Return a polygon's edges, the last one back to its first point."""
-        i, j = polygon.T
-        return cls(i, j, np.roll(i, -1), np.roll(j, -1))
+        ends = np.concatenate([polygon[1:], polygon[:1]])  # far quicker than np.roll
+        return cls(*polygon.T, *ends.T)
 
     def take(self, selected: Any) -> _Edges:
         """Return some of the edges, by their indices, a mask or a slice."""

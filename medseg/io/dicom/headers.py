@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydicom import uid as uids
@@ -12,7 +13,6 @@ from medseg.errors import ScanError
 from medseg.io.dicom.fast_header import read_elements_fast
 from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
-    attach_source,
     has_dicom_prefix,
     has_dicom_suffix,
     may_be_dicom,
@@ -103,13 +103,13 @@ def read_header(path: Path) -> Header | None:
         but broken, has an ``error``; so has a file that may not be opened.
     """
     try:
-        with attach_source(path):
-            ds = _read_header_elements(path)
-            if ds is None:
-                return _refuse_named_dicom(path)
-            if not _get_sop_class(ds):
-                return _refuse_prefixed(path, "its header has no SOP Class UID")
+        ds = _read_header_elements(path)
+        if ds is None:
+            return _refuse_named_dicom(path)
+        if not _get_sop_class(ds):
+            return _refuse_prefixed(path, "its header has no SOP Class UID")
     except ScanError as error:
+        error.source = str(path)
         return Header(path, "", "", error=error, is_damaged=True)
     except OSError as error:
         return _make_damaged(path, "it cannot be opened", detail=error.strerror)
@@ -163,31 +163,34 @@ def _make_damaged(
 
 def _make_header(path: Path, ds: DicomHeader) -> Header:
     try:
-        header = _read_series(path, ds)
+        make_header = _read_series(path, ds)
         if _ends_early(ds):
-            return _make_damaged(path, "it ends within its header", series=header.series)
+            series = parse_uid(ds.get("SeriesInstanceUID"))
+            return _make_damaged(path, "it ends within its header", series=series)
         exclusion = _get_exclusion(ds)
     except PYDICOM_ERRORS as error:
         return _make_damaged(path, "its header cannot be parsed", detail=quote_error(error))
     if exclusion:
-        return replace(header, exclusion=exclusion)
+        return make_header(exclusion=exclusion)
     try:
-        with attach_source(path):
-            _require_greyscale(ds)
-            _require_pixels(ds)
-            frames = tuple(read_frames(path, ds))
+        _require_greyscale(ds)
+        _require_pixels(ds)
+        frames = tuple(read_frames(path, ds))
     except ScanError as error:
-        return replace(header, error=error)
+        error.source = str(path)
+        return make_header(error=error)
     except PYDICOM_ERRORS as error:
         invalid = ScanError("the header has invalid values", source=path, detail=quote_error(error))
-        return replace(header, error=invalid)
-    return replace(header, frames=frames)
+        return make_header(error=invalid)
+    return make_header(frames=frames)
 
 
-def _read_series(path: Path, ds: DicomHeader) -> Header:
+def _read_series(path: Path, ds: DicomHeader) -> partial[Header]:
+    """Return a header that says which series the file belongs to, its frames still to be given."""
     modality = str(ds.get("Modality") or "")
     words = str(ds.get("SeriesDescription") or "").split()
-    return Header(
+    return partial(
+        Header,
         path,
         series=parse_uid(ds.get("SeriesInstanceUID")),
         modality=modality[:_LONGEST_MODALITY],

@@ -65,7 +65,9 @@ def is_dicom(path: Path) -> bool:
     return read_header(path) is not None
 
 
-def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = False) -> Volume:
+def read_series(
+    files: Sequence[Path], *, volume: str = "", resample_uneven: bool = False
+) -> Volume:
     """Read the files of one DICOM series, or a folder that holds one, as an image.
 
     Args:
@@ -83,25 +85,29 @@ def read(files: Sequence[Path], *, volume: str = "", resample_uneven: bool = Fal
         ScanError: If a file is damaged, or there is no image or more than one series.
         GeometryError: If the slices are no single, complete, even stack.
     """
-    source = files[0]
-    if len(files) > 1:
-        source = source.parent
+    source = _get_source(files)
     with attach_source(source):
-        return _read(_list_files(files), source, volume, resample_uneven)
+        return _read_volume(_list_files(files), source, volume, resample_uneven)
 
 
-def read_labels(files: Sequence[Path]) -> Volume:
+def read_label_series(files: Sequence[Path]) -> Volume:
     """Read one DICOM series whose intensities are label values.
 
     Raises:
-        ScanError: As for ``read``, or if the intensities are no labels.
-        GeometryError: As for ``read``.
+        ScanError: As for ``read_series``, or if the intensities are no labels.
+        GeometryError: As for ``read_series``.
     """
-    volume = read(files)
-    return replace(volume, array=as_labels(volume.array, volume.source))
+    volume = read_series(files)
+    labels = as_labels(volume.array, _get_source(files))
+    return replace(volume, array=labels)
 
 
-def _read(files: Sequence[Path], source: Path, volume: str, resample_uneven: bool) -> Volume:
+def _get_source(files: Sequence[Path]) -> Path:
+    """Return the file or folder that errors name: a series lies in a folder."""
+    return files[0] if len(files) == 1 else files[0].parent
+
+
+def _read_volume(files: Sequence[Path], source: Path, volume: str, resample_uneven: bool) -> Volume:
     series, headers, excluded = _read_one_series(files)
     stack, left_out = _choose_stack(headers, volume)
     frames, copies = _drop_copies(stack)
@@ -148,8 +154,8 @@ def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], tuple[st
             headers.append(header)
     reasons = tuple(f"{count} file(s) left out: {reason}" for reason, count in excluded.items())
     if not headers:
-        said = "; ".join(reasons) or "no files"
-        raise ScanError(f"there is no DICOM image of a volume ({said})")
+        summary = "; ".join(reasons) or "no files"
+        raise ScanError(f"there is no DICOM image of a volume ({summary})")
     _require_one_series(headers)
     return headers[0].series, headers, reasons
 
@@ -253,4 +259,4 @@ def _make_slices(series: str, frames: Frames) -> Slices:
     )
 
 
-DICOM = Format("DICOM", DICOM_SUFFIXES, read, read_labels)
+DICOM = Format("DICOM", DICOM_SUFFIXES, read_series, read_label_series)
