@@ -41,7 +41,7 @@ AIR_BELOW_HU = -200.0
 _SURELY_HU = -900.0
 _KNOWN = {"CT", "MR", "PT", "NM", "US", "XA", "MG", "CR", "DX", "RF", "OPT", "SM", "ES", "IO"}
 _SYNONYMS = {"MRI": "MR", "PET": "PT", "CBCT": "CT"}
-_CHECK_UNITS = "see whether its header gives lengths in mm"
+_CHECK_UNITS = "check that its header gives lengths in mm"
 
 
 def check_kind(scan: Scan, spec: BundleSpec) -> None:
@@ -166,7 +166,7 @@ def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
     if resampled > MAX_VOXELS:
         raise GeometryError(
             f"has {spacings}, which makes {resampled:.1e} voxels of its "
-            f"{_format_shape(volume.shape)}; at most {MAX_VOXELS:.0e} are worked on; {_CHECK_UNITS}"
+            f"{_format_shape(volume.shape)}; at most {MAX_VOXELS:.0e} are processed; {_CHECK_UNITS}"
         )
     if max(spacings.ratios) > MOST_TIMES_OFF:
         yield f"has {spacings}; the bundle was not trained on such voxels"
@@ -191,8 +191,8 @@ def _check_intensities(volume: Volume, spec: BundleSpec) -> Iterator[str]:
     highs = [float(channel.max()) for channel in volume.array]
     if lows == highs:
         raise ScanError(
-            f"every voxel has the value {lows[0]:g}, so there is nothing to see; see whether the "
-            "file was written completely"
+            f"every voxel has the value {lows[0]:g}, so there is nothing to segment; check "
+            "that the file was written completely"
         )
     for channel, low, high in zip(spec.channels, lows, highs, strict=True):
         warning = _find_odd_range(channel, low, high)
@@ -207,7 +207,7 @@ def _find_odd_range(channel: ChannelSpec, low: float, high: float) -> str:
     modality = _normalize_modality(channel.modality)
     if modality == "CT" and low >= AIR_BELOW_HU:
         return (
-            f"the channel {channel.name} has values from {low:g} to {high:g}, nowhere air; "
+            f"the channel {channel.name} has values from {low:g} to {high:g} and no air; "
             "if they are not Hounsfield units, the result is wrong"
         )
     if modality == "MR" and low <= _SURELY_HU:

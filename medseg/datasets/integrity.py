@@ -130,7 +130,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     label = case.read_label(image)
     image.require_same_grid(label, "the image and its label map")
     if not any(_varies(channel) for channel in image.array):
-        raise ScanError("every voxel of the image has the same value, so there is nothing to see")
+        raise ScanError("every voxel of the image has the same value, so there is nothing to learn")
     labels = spec.label_set
     indices = encode_labels(label, labels)
     if labels.ignore_index is not None and (indices == labels.ignore_index).all():

@@ -26,8 +26,13 @@ _TAG_DIGITS = (6, 16, 64)
 def split_suffix(name: str) -> tuple[str, str]:
     """Split a file's name into its stem and the ending by which a reader knows it.
 
-    The ending is ``""`` where no reader knows it: ``a.nii.gz`` → ``("a", ".nii.gz")``,
-    ``notes.txt`` → ``("notes.txt", "")``.
+    The ending is ``""`` where no reader knows it.
+
+    Example:
+        >>> split_suffix("a.nii.gz")
+        ('a', '.nii.gz')
+        >>> split_suffix("notes.txt")
+        ('notes.txt', '')
     """
     lowered = name.lower()
     for suffix in readable_suffixes():
@@ -37,7 +42,14 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def split_channel(stem: str) -> tuple[str, int | None]:
-    """Split nnU-Net's channel number off a stem: ``liver_0001`` → ``("liver", 1)``."""
+    """Split nnU-Net's channel number off a stem; ``None`` where there is none.
+
+    Example:
+        >>> split_channel("liver_0001")
+        ('liver', 1)
+        >>> split_channel("liver_1")
+        ('liver_1', None)
+    """
     match = _CHANNEL.fullmatch(stem)
     if match is None:
         return stem, None
@@ -60,6 +72,10 @@ def make_safe_name(text: str) -> str:
 
     Only ``A-Z a-z 0-9 . _ -`` stay, others become ``_``; it starts with none of ``.`` and
     ``-``, ends with no dot, and has at most 100 characters.
+
+    Example:
+        >>> make_safe_name("../Müller, liver 7")
+        '_M_ller_liver_7'
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
     return plain[:LONGEST].rstrip(".") or "scan"
@@ -153,7 +169,12 @@ def make_printable(text: str) -> str:
 
 
 def abbreviate(names: Iterable[str], most: int = 5) -> str:
-    """Write a few of many names: ``a, b, c and 7 more``."""
+    """Write a few of many names.
+
+    Example:
+        >>> abbreviate(["liver", "spleen", "skin"], most=2)
+        'liver, spleen and 1 more'
+    """
     listed = list(names)
     text = ", ".join(listed[:most])
     rest = len(listed) - most

@@ -276,12 +276,14 @@ def _add_channels(where: str, files: Sequence[Path], search: _Search) -> None:
     """Make a scan of its channels, or leave it out where they are not all there."""
     name = _flatten(where)
     numbers = [_channel_number(file) for file in files]
-    if numbers == list(range(search.channels)):
-        parts = tuple((file,) for file in files)
-        search.candidates.append(_Candidate(name, where, parts))
+    expected = list(range(search.channels))
+    if numbers != expected:
+        reason = _describe_channels(numbers, search.channels)
+        search.leave_out(make_safe_name(name), where, reason)
         return
-    reason = _describe_channels(numbers, search.channels)
-    search.leave_out(make_safe_name(name), where, reason)
+    parts = tuple((file,) for file in files)
+    candidate = _Candidate(name, where, parts)
+    search.candidates.append(candidate)
 
 
 def _are_channels(key: Path, group: Sequence[Path], channels: int) -> bool:
@@ -360,7 +362,7 @@ def _add_skipped(files: Iterable[SkippedFile], root: Path, search: _Search) -> N
             name = make_left_out_name(where)
             search.leave_out(name, where, skipped.reason, skipped.detail)
         elif skipped.reason == NOT_DICOM:
-            counts["no image"] += 1
+            counts["not an image"] += 1
         else:
             counts[skipped.reason] += 1
     for reason, count in counts.items():
@@ -381,14 +383,16 @@ def _search_table(path: Path, search: _Search) -> None:
         where = name or f"line {line}"
         try:
             if files in listed_before:
-                raise ScanError("is listed before", source=files[0])
+                raise ScanError("is listed before; remove one of the two lines", source=files[0])
             listed_before.add(files)
             candidate = _make_listed(files, name, path.parent, search.channels)
             search.candidates.append(candidate)
         except MedsegError as error:
-            search.leave_out_line(Fault.from_error(where, error))
+            fault = Fault.from_error(where, error)
+            search.leave_out_line(fault)
         except OSError as error:
-            search.leave_out_line(Fault(where, f"cannot be read: {_reason_of(error)}"))
+            fault = Fault(where, f"cannot be read: {_reason_of(error)}")
+            search.leave_out_line(fault)
 
 
 def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -> _Candidate:
@@ -463,7 +467,7 @@ def _make_single(file: Path, where: str) -> _Candidate:
     header = read_header(file)
     if header is None:
         raise ScanError(
-            f"is no image; files ending in {_list_image_suffixes()} and DICOM are read",
+            f"is not an image; files ending in {_list_image_suffixes()} and DICOM are read",
             source=where,
         )
     return _make_series(Series((file,), header.series, header.modality), file.parent)

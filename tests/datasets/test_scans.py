@@ -68,7 +68,7 @@ def test_a_file_is_one_scan_with_its_own_name(tmp_path: Path) -> None:
 def test_a_file_that_is_no_image_or_not_there_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path / "notes.txt")
 
-    with pytest.raises(DatasetError, match=r"is no image; files ending in \.nii"):
+    with pytest.raises(DatasetError, match=r"is not an image; files ending in \.nii"):
         find_scans(tmp_path / "notes.txt", 1)
     with pytest.raises(DatasetError, match="no such file or folder"):
         find_scans(tmp_path / "typo", 1)
@@ -96,14 +96,14 @@ def test_a_folder_is_searched_with_all_below_it(tmp_path: Path) -> None:
 
     assert names(found) == ["a_c", "a_d_e", "b", "f", "g"]
     assert found.left_out == ()
-    assert found.notes == ("1 other file: no image",)
+    assert found.notes == ("1 other file: not an image",)
 
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     touch(tmp_path / "README.md")
 
     with pytest.raises(
-        DatasetError, match=r"no scan was found.*\.nii\.gz.*DICOM.*1 other file: no image"
+        DatasetError, match=r"no scan was found.*\.nii\.gz.*DICOM.*1 other file: not an image"
     ):
         find_scans(tmp_path, 1)
 
@@ -186,6 +186,15 @@ def test_numbered_pictures_and_4d_files_are_scans_of_their_own(tmp_path: Path) -
 
     assert len(found.scans) == 13
     assert names(found)[0] == "four_d"
+
+
+def test_one_number_more_than_there_are_channels_counts_pictures(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"frame_{n:04d}.png" for n in range(3)))
+
+    found = find_scans(tmp_path, 2)
+
+    assert names(found) == ["frame_0000", "frame_0001", "frame_0002"]
+    assert found.left_out == ()
 
 
 def test_one_channel_keeps_numbered_files_apart(tmp_path: Path) -> None:
@@ -276,7 +285,7 @@ def test_a_table_lists_scans_and_a_bad_line_leaves_the_others(tmp_path: Path) ->
     found = find_scans(table, 1)
 
     assert names(found) == ["mine", "sub_b", "scan"]
-    assert "is no image" in left_out(found)["line 5"]
+    assert "is not an image" in left_out(found)["line 5"]
     assert "no such file" in left_out(found)["x"]
     assert "listed before" in left_out(found)["line 8"]
 

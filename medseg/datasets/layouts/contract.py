@@ -122,6 +122,20 @@ class Layout(Protocol):
           to ``source`` and ``detail``, which are never recorded.
 
         ``medseg.testing.dataset_layouts.DatasetLayoutContract`` tests most of this.
+
+    Example:
+        >>> class FlatLayout:
+        ...     def recognizes(self, root: Path) -> bool:
+        ...         return (root / "flat.txt").is_file()
+        ...
+        ...     def list_cases(self, root: Path, selection: Selection) -> CaseListing:
+        ...         listing = CaseListing(root, has_fields=False)
+        ...         for image in sorted(root.glob("*_image.nii.gz")):
+        ...             label = image.with_name(image.name.replace("_image", "_label"))
+        ...             listing.cases.append(ListedCase((image,), label))
+        ...         return listing
+        >>> FlatLayout().list_cases(Path("empty"), Selection()).cases
+        []
     """
 
     def recognizes(self, root: Path) -> bool:

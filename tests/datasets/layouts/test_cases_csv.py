@@ -48,7 +48,7 @@ def test_a_table_lists_cases_with_names_folds_and_patients(tmp_path: Path) -> No
         ("b", 1, "p"),
         ("first", 0, "p"),
     ]
-    assert any("tear 1 groups apart" in warning for warning in found.warnings)
+    assert any("split 1 groups" in warning for warning in found.warnings)
 
 
 def test_a_table_may_be_named_itself_and_list_channels(tmp_path: Path) -> None:

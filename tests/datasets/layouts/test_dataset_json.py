@@ -20,7 +20,7 @@ from medseg.errors import DatasetError
         (b"[1, 2]", "holds a list"),
         (b'{"training": 3}', "is a number"),
         (b'{"training": {}}', "is an object"),
-        (b'{"training": []}', "lists no case"),
+        (b'{"training": []}', "no case is listed"),
         (b'{"training": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"training": [' + b"9" * 5000 + b"]}", "not valid JSON"),
     ],
