@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LABEL_STAMP := $(VENV)/.label-installed
+DOCS_STAMP := $(VENV)/.docs-installed
 
-.PHONY: demo label test test-slow test-gpu lint format reference clean
+.PHONY: demo label test test-slow test-gpu lint format docs reference clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,11 +25,7 @@ $(LABEL_STAMP): $(STAMP) medseg/label_server/requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==0.8.5
 	touch $(LABEL_STAMP)
 
-test: $(STAMP)  ## lint, types, layers and the default tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+test: lint  ## lint and the default tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: $(STAMP)  ## minutes: other environments, many kills, servers, a browser
@@ -38,18 +35,28 @@ test-slow: $(STAMP)  ## minutes: other environments, many kills, servers, a brow
 test-gpu: $(STAMP)  ## on a machine with CUDA
 	$(BIN)/pytest -m gpu
 
-lint: $(STAMP)
+lint: $(STAMP)  ## style, types, layers, and how dense the code is to read
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python workflows/lint/density.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-reference: $(STAMP)  ## the JSON Schema and the reference of bundle.json, from its fields
+docs: $(DOCS_STAMP) reference  ## the documentation as a site, in site/; opens without a server
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
+	touch $(DOCS_STAMP)
+
+reference: $(STAMP)  ## the pages that are written from the code: bundle.json, command line
 	$(BIN)/medseg schema > docs/reference/medseg-bundle-1.json
 	$(BIN)/python docs/generate/bundle_reference.py > docs/reference/bundle.md
+	$(BIN)/python docs/generate/cli_reference.py > docs/reference/cli.md
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache .hypothesis

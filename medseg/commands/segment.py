@@ -32,9 +32,9 @@ class Batch:
     Attributes:
         out: Where the results are.
         results: One per scan, in the order worked on.
-        places: Scan → where it was found, for the person who called; in no result.
-        full_errors: Scan → what is wrong with it, with the names of files and what headers say,
-            for the person who called; in no result.
+        places: Scan → where it was found: for the caller, in no result.
+        full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
+            caller, in no result.
 
     Example:
         >>> from pathlib import Path

@@ -15,12 +15,15 @@ from medseg._support.files import write_atomically
 from medseg._support.json_values import nan_to_none
 from medseg.evaluation.report import PageTable, render_evaluation
 from medseg.evaluation.results import COLUMNS, Evaluation
-from medseg.metrics.comparison import Difference, Interval
+from medseg.metrics.comparison import Difference
 from medseg.metrics.lesions import LesionCounts
 from medseg.metrics.metrics import CaseScores
 from medseg.metrics.statistics import Statistic
 
 _Row = dict[str, Any]
+
+_STATISTICS = [field.name for field in fields(Statistic)]
+_LESION_COUNTS = [field.name for field in fields(LesionCounts)]
 
 
 def write_evaluation(evaluation: Evaluation, out: Path) -> None:
@@ -31,40 +34,48 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     Raises:
         OutputError: If they cannot be written.
     """
-    summary = list(_summary_rows(evaluation))
-    scores = _to_csv(["case", "label", *COLUMNS], evaluation.rows())
-    write_atomically(out / "evaluation.csv", scores)
-    columns = ["metric", "label", *_field_names(Statistic), *_field_names(Interval)]
-    write_atomically(out / "summary.csv", _to_csv(columns, summary))
-    content = json.dumps(nan_to_none(_summary_content(evaluation, summary)), indent=2)
-    write_atomically(out / "summary.json", content + "\n")
+    columns = ["case", "label", *COLUMNS]
+    _write_table(out / "evaluation.csv", columns, evaluation.rows())
+    summary = list(_list_summary_rows(evaluation))
+    columns = ["metric", "label", *_STATISTICS, "low", "high"]
+    _write_table(out / "summary.csv", columns, summary)
+    content = nan_to_none(_make_summary(evaluation, summary))
+    write_atomically(out / "summary.json", json.dumps(content, indent=2) + "\n")
     write_atomically(out / "evaluation.html", _render(evaluation, summary))
     if evaluation.lesions:
-        columns = ["case", "label", *_field_names(LesionCounts)]
-        write_atomically(out / "lesions.csv", _to_csv(columns, _lesion_rows(evaluation)))
+        columns = ["case", "label", *_LESION_COUNTS]
+        _write_table(out / "lesions.csv", columns, _list_lesion_rows(evaluation))
 
 
-def _field_names(record: type[Statistic] | type[Interval] | type[LesionCounts]) -> list[str]:
-    return [field.name for field in fields(record)]
+def _write_table(file: Path, columns: Sequence[str], rows: Iterable[_Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(nan_to_none(row))
+    write_atomically(file, text.getvalue())
 
 
-def _summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
+def _list_summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
     """Yield a row for each metric and label: statistics, and the interval of the mean."""
     intervals = evaluation.intervals
     for metric, by_label in evaluation.statistics.items():
         for name, statistic in by_label.items():
+            interval = intervals[metric][name]
             row = {"metric": metric, "label": name}
-            yield row | asdict(statistic) | asdict(intervals[metric][name])
+            row |= asdict(statistic)
+            row |= asdict(interval)
+            yield row
 
 
-def _lesion_rows(evaluation: Evaluation) -> Iterator[_Row]:
+def _list_lesion_rows(evaluation: Evaluation) -> Iterator[_Row]:
     """Yield a row for each case and label: how many lesions were found, missed and made up."""
     for case, by_label in evaluation.lesions.items():
         for name, counts in by_label.items():
             yield {"case": case, "label": name} | asdict(counts)
 
 
-def _summary_content(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
+def _make_summary(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
     """Return what ``summary.json`` holds; of faults only what may be recorded."""
     metrics: dict[str, _Row] = {}
     for row in summary:
@@ -87,15 +98,6 @@ def _summary_content(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
     }
 
 
-def _to_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(nan_to_none(row))
-    return text.getvalue()
-
-
 def _render(evaluation: Evaluation, summary: Sequence[_Row]) -> str:
     """Return the page ``evaluation.html``."""
     note = (
@@ -103,15 +105,15 @@ def _render(evaluation: Evaluation, summary: Sequence[_Row]) -> str:
         "label that only one side holds counts as missed."
     )
     tables = (
-        _summary_table(summary),
-        _difference_table(evaluation.differences),
-        _lesion_table(evaluation.lesion_sums),
-        _case_table(evaluation.cases),
+        _make_summary_table(summary),
+        _make_difference_table(evaluation.differences),
+        _make_lesion_table(evaluation.lesion_sums),
+        _make_case_table(evaluation.cases),
     )
     return render_evaluation(len(evaluation.cases), note, tables, evaluation.faults)
 
 
-def _summary_table(summary: Sequence[_Row]) -> PageTable:
+def _make_summary_table(summary: Sequence[_Row]) -> PageTable:
     heading = ("label", "metric", "n", "mean", "95 % interval", "SD", "median", "worst", "missed")
     rows = []
     for row in summary:
@@ -134,7 +136,7 @@ def _summary_table(summary: Sequence[_Row]) -> PageTable:
     return PageTable("Summary", "", heading, rows)
 
 
-def _difference_table(differences: Sequence[Difference]) -> PageTable:
+def _make_difference_table(differences: Sequence[Difference]) -> PageTable:
     """Lay out the comparison with another method."""
     rows = []
     for difference in differences:
@@ -161,7 +163,7 @@ def _difference_table(differences: Sequence[Difference]) -> PageTable:
     )
 
 
-def _lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
+def _make_lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
     """Lay out the lesions of all cases together."""
     rows = []
     for name, counts in sums.items():
@@ -179,9 +181,9 @@ def _lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
     )
 
 
-def _case_table(cases: Sequence[CaseScores]) -> PageTable:
+def _make_case_table(cases: Sequence[CaseScores]) -> PageTable:
     rows = []
-    for case in sorted(cases, key=_dice_order):
+    for case in sorted(cases, key=_get_dice_order):
         for name, scores in case.labels.items():
             numbers = (
                 scores.dice,
@@ -196,7 +198,7 @@ def _case_table(cases: Sequence[CaseScores]) -> PageTable:
     return PageTable("Cases, the worst first", "", heading, rows)
 
 
-def _dice_order(case: CaseScores) -> tuple[bool, float, str]:
+def _get_dice_order(case: CaseScores) -> tuple[bool, float, str]:
     """Order cases by their Dice; those without one come last."""
     dice = case.mean_dice
     if math.isnan(dice):

@@ -22,8 +22,11 @@ _ADDITION = re.compile(r"[_.\- ](?:(?=[A-Za-z])|0000$)")
 # What `medseg segment` puts before a name where it was given a data set: the folder of its images.
 _FOLDER = re.compile(r"^images(?:Tr|Ts)?_(?=.)")
 
-_Files = Mapping[str, Path]
+_Files = dict[str, Path]
 """Ending → file, of one name."""
+
+_LabelMaps = dict[str, _Files]
+"""Name → its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +108,11 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
     for name in sorted(expected):
         partner = matches.partners.get(name)
         if partner is None:
-            faults.append(_unpaired_fault(name, matches.candidates(name)))
+            faults.append(_make_unpaired_fault(name, matches.candidates(name)))
             continue
         files = _choose_files(predicted[partner], expected[name])
         if files is None:
-            faults.append(_ambiguous_fault(name, predicted[partner]))
+            faults.append(_make_ambiguous_fault(name, predicted[partner]))
             continue
         prediction, reference = files
         case = min(name, partner, key=len)
@@ -121,8 +124,8 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
             source=predictions,
             detail=f"references: {references}",
         )
-    unmatched = predicted.keys() - set(matches.partners.values())
-    return Pairing(tuple(pairs), tuple(faults), tuple(sorted(unmatched)))
+    without_reference = matches.unmatched(predicted.keys())
+    return Pairing(tuple(pairs), tuple(faults), tuple(without_reference))
 
 
 def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
@@ -137,18 +140,21 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
     """
     if predictions.is_file() and len(scans) == 1:
         return ScanPairing(((predictions, scans[0]),), (), ())
-    predicted = _single_label_map(predictions) or _find_label_maps(predictions)
+    predicted = _find_single_label_map(predictions) or _find_label_maps(predictions)
     by_name = {scan.name: scan for scan in scans}
     matches = _match_names(predicted.keys(), by_name.keys())
+    partners = matches.partners
     pairs: list[tuple[Path, Scan]] = []
     faults: list[Fault] = []
-    for name, partner in sorted(matches.partners.items()):
-        first, *others = predicted[partner].values()
-        if others:
-            faults.append(_ambiguous_fault(partner, predicted[partner]))
+    for name in sorted(partners):
+        partner = partners[name]
+        files = predicted[partner]
+        if len(files) > 1:
+            faults.append(_make_ambiguous_fault(partner, files))
             continue
-        pairs.append((first, by_name[name]))
-    for name in sorted(predicted.keys() - set(matches.partners.values())):
+        (file,) = files.values()
+        pairs.append((file, by_name[name]))
+    for name in matches.unmatched(predicted.keys()):
         faults.append(Fault(name, "has no scan of the same name; rename it, or add its scan"))
     if not pairs:
         raise DatasetError(
@@ -156,33 +162,40 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
             faults,
             source=predictions,
         )
-    without_prediction = by_name.keys() - matches.partners.keys()
-    return ScanPairing(tuple(pairs), tuple(faults), tuple(sorted(without_prediction)))
+    without_prediction = sorted(by_name.keys() - partners.keys())
+    return ScanPairing(tuple(pairs), tuple(faults), tuple(without_prediction))
 
 
-def _single_label_map(file: Path) -> dict[str, dict[str, Path]]:
+def _find_single_label_map(file: Path) -> _LabelMaps:
     name, ending = split_suffix(file.name)
     if not ending or not file.is_file():
         return {}
     return {name: {ending: file}}
 
 
-def _find_label_maps(folder: Path) -> dict[str, dict[str, Path]]:
-    """Return name → ending → file, of the folder itself or of its folder of label maps."""
+def _find_label_maps(folder: Path) -> _LabelMaps:
+    """Return the label maps of the folder itself, or of its folder of label maps."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise DatasetError(f"{what}; compare two folders, or two label maps", source=folder)
-    for candidate in (folder, *(folder / name for name in LABEL_FOLDERS)):
-        label_maps: dict[str, dict[str, Path]] = defaultdict(dict)
-        for path in _list_visible_files(candidate):
-            name, ending = split_suffix(path.name)
-            if ending:
-                label_maps[name][ending] = path
+    candidates = [folder]
+    candidates += [folder / name for name in LABEL_FOLDERS]
+    for candidate in candidates:
+        label_maps = _list_label_maps(candidate)
         if label_maps:
             return label_maps
     raise DatasetError(
         f"holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it", source=folder
     )
+
+
+def _list_label_maps(folder: Path) -> _LabelMaps:
+    label_maps: _LabelMaps = defaultdict(dict)
+    for path in _list_visible_files(folder):
+        name, ending = split_suffix(path.name)
+        if ending:
+            label_maps[name][ending] = path
+    return label_maps
 
 
 def _list_visible_files(folder: Path) -> Iterator[Path]:
@@ -193,7 +206,7 @@ def _list_visible_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
+def _make_unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
     if not candidates:
         return Fault(reference, "has no prediction; segment its scan, or rename its file")
     return Fault(
@@ -203,7 +216,7 @@ def _unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
     )
 
 
-def _ambiguous_fault(name: str, files: _Files) -> Fault:
+def _make_ambiguous_fault(name: str, files: _Files) -> Fault:
     listed = ", ".join(path.name for path in files.values())
     return Fault(name, "is there in several formats; keep one of the files", detail=listed)
 
@@ -224,6 +237,10 @@ class _Matches:
         """Return the predictions that a reference may belong to."""
         return sorted(prediction for name, prediction in self.possible if name == reference)
 
+    def unmatched(self, predicted: Set[str]) -> list[str]:
+        """Return the predictions that belong to no reference."""
+        return sorted(predicted - set(self.partners.values()))
+
 
 def _match_names(predicted: Set[str], expected: Set[str]) -> _Matches:
     possible = _find_possible_pairs(predicted, expected)
@@ -241,22 +258,25 @@ def _match_names(predicted: Set[str], expected: Set[str]) -> _Matches:
 
 def _find_possible_pairs(predicted: Set[str], expected: Set[str]) -> list[tuple[str, str]]:
     """Return reference and prediction wherever one name continues the other."""
-    by_name: dict[str, set[str]] = defaultdict(set)
-    by_stem: dict[str, set[str]] = defaultdict(set)
+    predictions_by_name: dict[str, set[str]] = defaultdict(set)
+    predictions_by_stem: dict[str, set[str]] = defaultdict(set)
     for prediction in predicted - expected:
-        by_name[make_safe_name(prediction)].add(prediction)
-        for stem in _stems(prediction):
-            by_stem[stem].add(prediction)
+        name = make_safe_name(prediction)
+        predictions_by_name[name].add(prediction)
+        for stem in _find_stems(prediction):
+            predictions_by_stem[stem].add(prediction)
     possible: list[tuple[str, str]] = []
     for reference in expected - predicted:
-        candidates = set(by_stem[make_safe_name(reference)])
-        for stem in _stems(reference):
-            candidates |= by_name[stem]
-        possible.extend((reference, prediction) for prediction in candidates)
+        name = make_safe_name(reference)
+        candidates = set(predictions_by_stem[name])
+        for stem in _find_stems(reference):
+            candidates |= predictions_by_name[stem]
+        for prediction in candidates:
+            possible.append((reference, prediction))
     return possible
 
 
-def _stems(name: str) -> set[str]:
+def _find_stems(name: str) -> set[str]:
     """Return a name as results are called by it, and without its additions.
 
     ``a_seg_v2`` → ``{"a", "a_seg", "a_seg_v2"}``, and ``case 7`` → ``{"case_7"}``.
@@ -279,4 +299,6 @@ def _choose_files(predicted: _Files, expected: _Files) -> tuple[Path, Path] | No
             return file, expected[ending]
     if len(predicted) > 1 or len(expected) > 1:
         return None
-    return next(iter(predicted.values())), next(iter(expected.values()))
+    (prediction,) = predicted.values()
+    (reference,) = expected.values()
+    return prediction, reference

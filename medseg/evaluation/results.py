@@ -79,7 +79,9 @@ class Evaluation:
         """``metric → label name → 95 % bootstrap interval of the mean over cases``."""
         intervals: dict[str, dict[str, Interval]] = {}
         for metric, by_label in self.statistics.items():
-            intervals[metric] = {name: self._interval(metric, name, by_label) for name in by_label}
+            intervals[metric] = {}
+            for name in by_label:
+                intervals[metric][name] = self._interval(metric, name, by_label)
         return intervals
 
     def _interval(self, metric: str, name: str, names: Iterable[str]) -> Interval:
@@ -117,11 +119,11 @@ class Evaluation:
             ("label", "cases", "missed", "Dice", "HD95 mm", "NSD", "error ml")
         ]
         for name, dice in statistics["dice"].items():
-            spreads = [
-                _format_spread(statistics[metric][name], digits)
-                for metric, digits in _DIGITS.items()
-            ]
-            rows.append((name, str(dice.n), str(dice.missed), *spreads))
+            cells = [name, str(dice.n), str(dice.missed)]
+            for metric, digits in _DIGITS.items():
+                statistic = statistics[metric][name]
+                cells.append(_format_spread(statistic, digits))
+            rows.append(tuple(cells))
         return rows
 
 

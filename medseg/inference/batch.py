@@ -88,8 +88,8 @@ class ScanBatch:
         listeners: Told of progress and warnings, by the thread that works.
 
     Attributes:
-        full_errors: Scan → what is wrong with it, with the names of files and what headers say:
-            for the person who called, in no result.
+        full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
+            caller, in no result.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class ScanBatch:
         notify(listeners, Progress(TASK, 0, total))
 
     def read(self, scan: Scan) -> OpenScan:
-        """Read a scan, unless its result is there already.
+        """Read a scan, unless its earlier result is still valid.
 
         Raises:
             ScanError: If it cannot be read, or does not suit the bundle or a result format.
@@ -150,7 +150,7 @@ class ScanBatch:
         return OpenScan(scan, content, key, volume, kept, labels.array[0])
 
     def write(self, segmented: SegmentedScan) -> Entry:
-        """Write a scan's result files; return what the ledger says of it.
+        """Write a scan's result files; return its entry for the ledger.
 
         Raises:
             OutputError: If a file cannot be written.

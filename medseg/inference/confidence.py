@@ -29,7 +29,7 @@ PERCENT = 100
 """What an error map holds where the network is sure that the label is wrong."""
 
 _PRESENT_ABOVE = 0.25
-"""A structure that is nowhere more probable than this, and has no voxel, is not there."""
+"""A structure that is nowhere more probable than this, and has no voxel, is absent."""
 
 _NUMBERS_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 27}
 
@@ -61,7 +61,7 @@ class ConfidenceSums:
     errors: Array
 
     def expected_dice(self, label_set: LabelSet, which: int = 0) -> dict[str, float]:
-        """Return label name → raw expected Dice, of the structures that seem to be there.
+        """Return label name → raw expected Dice, of the structures that seem to be present.
 
         Args:
             label_set: What the classes mean.
@@ -83,8 +83,8 @@ class ConfidenceSums:
         """Return the sums once voxels count that lie where the network did not look.
 
         Args:
-            voxels: Of each mask out there, ``(classes,)``, in voxels of the network's grid; the
-                network's answer there is background.
+            voxels: Size of each mask outside, ``(classes,)``, in voxels of the network's grid;
+                the network's answer outside is background.
         """
         return replace(self, sizes=self.sizes + voxels)
 
@@ -169,7 +169,11 @@ class ConfidenceAccumulator:
     def _add_probabilities(
         self, estimates: Sequence[torch.Tensor], labels: torch.Tensor, row: int
     ) -> torch.Tensor:
-        """Add up probabilities at one temperature; return the last estimate's of the labels."""
+        """Add up probabilities at one temperature.
+
+        Returns:
+            The last estimate's probability of each voxel's label, ``(x, y, planes)``.
+        """
         classes = len(self._sizes)
         flat_labels = labels.reshape(-1)
         peaks = estimates[self._chosen].amax(dim=(1, 2, 3))

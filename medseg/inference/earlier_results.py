@@ -1,4 +1,4 @@
-"""Which results of an earlier call would come out the same again, and need not be made anew."""
+"""Which results of an earlier call are still valid and need not be computed again."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class EarlierResults:
             return None
         for file in files:
             if hash_result(file) != entry.files[file.name]:
-                self._say(scan, f"{file.name} was changed since it was written; it is made anew")
+                self._say(
+                    scan,
+                    f"{file.name} was changed since it was written; the scan is segmented again",
+                )
                 return None
         return entry
 

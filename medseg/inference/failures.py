@@ -14,7 +14,7 @@ _FOLDER_ERRORS = frozenset(
         *(errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EMFILE),
     }
 )
-"""What the system says of a disk or folder, whichever file is written."""
+"""System errors that concern a disk or folder, whichever file is written."""
 
 _NO_MEMORY = (
     "there is not enough memory for this scan; close other programs, use a larger machine, or "
@@ -43,7 +43,7 @@ def is_bug(error: Exception) -> bool:
 
 
 def describe_error(error: Exception) -> str:
-    """Say for a record what went wrong: never what files are called, or what headers say.
+    """Return what a record says of an error: no file name, and nothing from a header.
 
     An error of medseg has a message that holds neither; of any other error only its type is
     named, since its text may quote a header.

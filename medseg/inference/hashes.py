@@ -1,4 +1,4 @@
-"""Hashes that tell whether work that was done once would come out the same again."""
+"""Hashes by which an earlier result is recognised as still valid."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def _find_shared_winners(winners: torch.Tensor) -> torch.Tensor:
 
 
 def _shift_along(winners: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return of each voxel the next one along an axis; the last one is its own neighbour."""
+    """Return each voxel's next neighbour along an axis; the last voxel is its own neighbour."""
     last = winners.shape[axis] - 1
     from_second = winners.narrow(axis, 1, last)
     border = winners.narrow(axis, last, 1)

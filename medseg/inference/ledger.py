@@ -41,7 +41,7 @@ class QualityEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     expected_dice: float | None
-    """Mean over the structures found; `null` if none was."""
+    """Mean over the structures that were found; `null` if none was."""
     lower_bound: float | None
     """The true Dice is at or above it in the share of scans the bundle states; `null` if the
     bundle is not calibrated."""
@@ -54,7 +54,7 @@ class QualityEntry(BaseModel):
 
     @classmethod
     def from_quality(cls, quality: Quality) -> QualityEntry:
-        """Return what a ledger says of a quality."""
+        """Make the ledger's record of an estimated quality."""
         labels = {}
         for name, estimate in quality.labels.items():
             labels[name] = (estimate.expected, estimate.lower)
@@ -139,8 +139,8 @@ class Ledger:
     Args:
         folder: The folder of results.
         handle: The open file.
-        entries: What it says so far.
-        damaged: Lines that say nothing.
+        entries: Scan → its latest entry so far.
+        damaged: How many lines cannot be read.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""``Prediction``: what the network says of one scan, before it is finished.
+"""``Prediction``: the network's answer for one scan, before postprocessing.
 
 A scan goes through the network once, and can be finished in several ways: training tries out of
 which structures only the largest connected component should be kept.
@@ -24,7 +24,7 @@ from medseg.volume import Array, Volume
 
 
 class Prediction:
-    """What the network says of one scan, before it is finished.
+    """The network's answer for one scan, before postprocessing.
 
     Args:
         scan: The scan's grid; its voxels are not needed any more.
@@ -68,7 +68,7 @@ class Prediction:
         Args:
             keep_largest: Names of the labels of which only the largest connected component is
                 kept; those that the bundle names unless given.
-            error_map: Whether to say for each voxel how probably its label is wrong.
+            error_map: Whether to map, for each voxel, how probably its label is wrong.
         """
         names = self._keep_largest if keep_largest is None else keep_largest
         labels, sums = self._apply_keep_largest(names)

@@ -1,7 +1,7 @@
-"""A batch for people: one HTML page that needs no other file, and a table of volumes.
+"""The report of a batch: one HTML page that needs no other file, and a table of volumes.
 
-The page shows what the ledger says and the pictures beside it. It opens from disk, fetches
-nothing, and runs no script but its own: whatever a scan is called is shown as text.
+The page shows the ledger's entries and the pictures of the scans. It opens from disk, fetches
+nothing, and runs no script but its own: the name of a scan is always shown as text.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def format_volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
 
     Columns: ``scan``; ``<label>_ml``, volumes in millilitres; ``expected_dice``,
     ``lower_bound`` and ``review`` (1 or 0) of the whole; ``<label>_expected_dice``. Where a bundle
-    has regions, these take the place of labels. Cells are empty where there is nothing to say.
+    has regions, these take the place of labels. Cells are empty where a value is unknown.
     """
     good = [entry for entry in entries if entry.is_good]
     good.sort(key=lambda entry: entry.scan.casefold())
@@ -157,7 +157,7 @@ def _make_row(out: Path, entry: Entry, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _encode_picture(file: Path) -> str:
-    """Return a picture as text for the page; nothing if there is none."""
+    """Return a picture as base64 for the page; an empty text if there is none."""
     try:
         return base64.b64encode(file.read_bytes()).decode()
     except FileNotFoundError:

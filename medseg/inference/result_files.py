@@ -1,4 +1,4 @@
-"""The files a batch leaves for each scan: which formats there are, and where none may go.
+"""The result files of each scan: the formats, and the folders that they may be written to.
 
 Another package adds a format by an entry point, whose name is what ``--format`` takes::
 

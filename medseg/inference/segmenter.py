@@ -67,12 +67,13 @@ class Segmenter:
         MedsegError: If there is no such device or backend, or it cannot compute in this precision.
 
     Example:
-        >>> from pathlib import Path
         >>> from medseg import Segmenter
-        >>> def liver_ml(bundle: Path, scan: Path) -> float:
-        ...     found = Segmenter(bundle, device="cpu").segment(scan)
-        ...     found.save(scan.with_name("labels.nii.gz"))
-        ...     return found.volumes_ml["liver"]
+        >>> from medseg.testing import make_phantom, write_example_bundle
+        >>> segmenter = Segmenter(write_example_bundle(trained=True), device="cpu")
+        >>> scan, _ = make_phantom(0, shape=(24, 20, 16), spacing=9.0)
+        >>> segmentation = segmenter.segment(scan)
+        >>> segmentation.labels.shape
+        (24, 20, 16)
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Segmenter:
             volume: Shape ``(channels, i, j, k)``, as a reader gave it: HU for CT, raw
                 intensities else. Or what ``as_volume`` makes one of: a path, the files of each
                 channel, a nibabel image, a SimpleITK image.
-            error_map: Whether to say for each voxel how probably its label is wrong.
+            error_map: Whether to map, for each voxel, how probably its label is wrong.
 
         Returns:
             Labels on the volume's own grid.
@@ -146,7 +147,7 @@ class Segmenter:
 
         Args:
             volume: As ``segment`` takes it.
-            temperatures: At which to say what confidence would be, besides the bundle's own.
+            temperatures: Further temperatures to compute the confidence at, besides the bundle's.
             given: Label indices ``(i, j, k)`` on the volume's grid to judge by the same
                 probabilities.
 
@@ -165,7 +166,7 @@ class Segmenter:
         return Prediction(volume.grid, result, label_set, self._calibration, self._keep_largest)
 
     def judge(self, volume: Volume | Files | Image, labels: Array) -> MaskQuality:
-        """Say how good labels made by someone else probably are, without knowing the truth.
+        """Estimate how good labels made by someone else are, without a reference.
 
         Args:
             volume: The scan, as for ``segment``.

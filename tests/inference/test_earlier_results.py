@@ -54,7 +54,7 @@ def test_each_file_must_be_there_and_unchanged(ledger: Ledger, name: str) -> Non
     (ledger.folder / name).write_bytes(b"someone's own")
     assert earlier.find(SCAN, "c", "k") is None
     assert [event.message for event in told if isinstance(event, Notice)] == [
-        f"a: {name} was changed since it was written; it is made anew"
+        f"a: {name} was changed since it was written; the scan is segmented again"
     ]
     (ledger.folder / name).unlink()
     assert earlier.find(SCAN, "c", "k") is None

@@ -1,4 +1,4 @@
-"""Opening DICOM files that strangers wrote: what is one, and how much of it is taken in.
+"""Opening DICOM files from unknown sources: which files are DICOM, and how much of them is read.
 
 A deflated file of 2 MB can inflate to gigabytes, so it is inflated here, up to a limit, before
 pydicom sees it. Elements that were not asked for are never parsed.

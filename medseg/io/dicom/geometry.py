@@ -122,7 +122,7 @@ def compute_uneven_affine(frames: Frames) -> tuple[Affine, Vector]:
     Raises:
         GeometryError: If the frames are not parallel or not in a straight line.
     """
-    positions = stack_positions(frames)
+    positions = get_positions(frames)
     distances = positions @ frames[0].normal
     distances = distances - distances[0]
     step = fit_step(positions, distances)
@@ -155,7 +155,7 @@ def fit_affine(frames: Frames, numbers: Vector, step: Vector) -> Affine:
     """
     first = frames[0]
     offsets = np.outer(numbers, step)
-    origins = stack_positions(frames) - offsets
+    origins = get_positions(frames) - offsets
     origin = origins.mean(axis=0)
     columns = [first.column_step, first.row_step, step, origin]
     lps = np.eye(4)
@@ -257,7 +257,7 @@ def _are_volumes(volumes: _Groups) -> bool:
     if not all(_has_distinct_positions(volume) for volume in volumes):
         return False
     normal = volumes[0][0].normal
-    distances = [np.sort(stack_positions(volume) @ normal) for volume in volumes]
+    distances = [np.sort(get_positions(volume) @ normal) for volume in volumes]
     errors = np.abs(np.array(distances) - distances[0])
     return bool(errors.max() <= TOLERANCE_MM)
 
@@ -295,14 +295,14 @@ def _to_number(text: str) -> float:
         return float("inf")
 
 
-def stack_positions(frames: Frames) -> Vector:
+def get_positions(frames: Frames) -> Vector:
     """Return the frames' positions, LPS mm, shape ``(frames, 3)``."""
     return np.array([frame.position for frame in frames])
 
 
 def _measure_distances(frames: Frames) -> Vector:
     """Return each frame's distance from the origin along the normal of the first, in mm."""
-    distances: Vector = stack_positions(frames) @ frames[0].normal
+    distances: Vector = get_positions(frames) @ frames[0].normal
     return distances
 
 
@@ -311,7 +311,7 @@ def _compute_step(frames: Frames, numbers: Vector) -> tuple[Vector, tuple[str, .
     first = frames[0]
     if len(frames) == 1:
         return _guess_step(first)
-    step = fit_step(stack_positions(frames), numbers)
+    step = fit_step(get_positions(frames), numbers)
     tilt = _measure_tilt(step, first.normal)
     if tilt <= _VISIBLE_TILT_DEGREES:
         return step, ()

@@ -15,7 +15,7 @@ from medseg.io.dicom.geometry import (
     are_parallel,
     fit_affine,
     fit_step,
-    stack_positions,
+    get_positions,
 )
 from medseg.io.dicom.volume import Slices
 from medseg.io.voxels import check_size
@@ -112,7 +112,7 @@ def require_same_frame_of_reference(uid: str, like: Volume) -> None:
 def _fit_grid(frames: Frames, gap: float | None) -> tuple[Affine, int]:
     """Return voxel → RAS mm of the grid that frames lie on, and how many planes it has."""
     first = frames[0]
-    positions = stack_positions(frames)
+    positions = get_positions(frames)
     distances = (positions - first.position) @ first.normal
     numbers, gap = _number_slices(distances, gap, first.thickness)
     step = first.normal * gap

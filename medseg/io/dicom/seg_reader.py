@@ -33,8 +33,8 @@ from medseg.volume import Volume
 
 Labels = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
-_Shown = tuple[Indices, Indices, Labels]
-"""Rows, columns and values of some pixels."""
+_SegmentPixels = tuple[Indices, Indices, Labels]
+"""Rows, columns and segment numbers of some pixels."""
 
 LABEL_MAP_CLASS = "1.2.840.10008.5.1.4.1.1.66.7"
 """Label Map Segmentation Storage, newer than pydicom's list of names."""
@@ -63,7 +63,7 @@ class _Segmentation:
         frames: Position and size of each frame.
         numbers: Segment number of each frame; 0 for all in a label map.
         names: Segment number → label, background left out.
-        background: Pixel values of a label map that mean nothing is there.
+        background: Pixel values of a label map that are no segment.
         threshold: Lowest pixel value of a fractional segmentation that counts as inside.
         gap: Distance between slices in mm as the header says, or ``None``.
     """
@@ -198,7 +198,7 @@ def _parse_header(ds: FileDataset, frames: tuple[Frame, ...]) -> _Segmentation:
 
 
 def _find_background(ds: FileDataset, segments: Mapping[int, Dataset]) -> frozenset[int]:
-    """Return the pixel values that mean nothing is there: 0, padding, and described as such."""
+    """Return the pixel values that are background: 0, padding, and segments described so."""
     values = {0}
     for number, item in segments.items():
         code = get_first_item(item, "SegmentedPropertyTypeCodeSequence")
@@ -278,7 +278,7 @@ def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
     return is_inside
 
 
-def _find_segments(seg: _Segmentation, number: int, pixels: Labels) -> _Shown:
+def _find_segments(seg: _Segmentation, number: int, pixels: Labels) -> _SegmentPixels:
     """Return rows, columns and segment numbers of the pixels of a frame that show a segment."""
     if seg.kind == "LABELMAP":
         return _find_labelled(seg, pixels)
@@ -289,7 +289,7 @@ def _find_segments(seg: _Segmentation, number: int, pixels: Labels) -> _Shown:
     return rows, columns, np.full(rows.size, number)
 
 
-def _find_labelled(seg: _Segmentation, pixels: Labels) -> _Shown:
+def _find_labelled(seg: _Segmentation, pixels: Labels) -> _SegmentPixels:
     background = list(seg.background)
     unknown = np.setdiff1d(pixels, [*seg.names, *background])
     if unknown.size:

@@ -122,7 +122,7 @@ def hash_patient(path: Path) -> str:
 
 
 def _renumber(segmentation: Volume, names: Sequence[str]) -> Volume:
-    """Return a segmentation whose voxel values are places in ``names``, from 1."""
+    """Return a segmentation whose voxel values count in ``names``, from 1."""
     segment_names: dict[int, str] = segmentation.header
     highest = max(segment_names, default=0)
     table = np.zeros(highest + 1, np.min_scalar_type(len(names)))

@@ -154,8 +154,8 @@ def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], tuple[st
             headers.append(header)
     reasons = tuple(f"{count} file(s) left out: {reason}" for reason, count in excluded.items())
     if not headers:
-        said = "; ".join(reasons) or "no files"
-        raise ScanError(f"there is no DICOM image of a volume ({said})")
+        summary = "; ".join(reasons) or "no files"
+        raise ScanError(f"there is no DICOM image of a volume ({summary})")
     _require_one_series(headers)
     return headers[0].series, headers, reasons
 
