@@ -206,11 +206,11 @@ def largest_corner_distance(affine: Affine, other: Affine, shape: Sequence[int])
         shape: Voxels along i, j and k.
     """
     i, j, k = shape
-    corners = np.array(np.meshgrid((0, i - 1), (0, j - 1), (0, k - 1)))
-    corners = corners.reshape(3, -1)
+    grid = np.meshgrid((0, i - 1), (0, j - 1), (0, k - 1))
+    corners = np.array(grid).reshape(3, -1)
     homogeneous = np.vstack([corners, np.ones(8)])
-    distances = np.abs((affine - other) @ homogeneous)
-    return float(distances[:3].max())
+    apart = (affine - other) @ homogeneous
+    return float(np.abs(apart[:3]).max())
 
 
 def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:

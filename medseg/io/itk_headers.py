@@ -28,18 +28,45 @@ _LONGEST_HEADER = 1 << 16
 _MOST_CHANNELS = 1000
 
 _NRRD_TYPES = {
-    "i1": ("signed char", "int8", "int8_t"),
-    "u1": ("uchar", "unsigned char", "uint8", "uint8_t"),
-    "i2": ("short", "short int", "signed short", "signed short int", "int16", "int16_t"),
-    "u2": ("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"),
-    "i4": ("int", "signed int", "int32", "int32_t"),
-    "u4": ("uint", "unsigned int", "uint32", "uint32_t"),
-    "i8": ("longlong", "long long", "long long int", "int64", "int64_t"),
-    "u8": ("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"),
-    "f4": ("float",),
-    "f8": ("double",),
+    "signed char": "i1",
+    "int8": "i1",
+    "int8_t": "i1",
+    "uchar": "u1",
+    "unsigned char": "u1",
+    "uint8": "u1",
+    "uint8_t": "u1",
+    "short": "i2",
+    "short int": "i2",
+    "signed short": "i2",
+    "signed short int": "i2",
+    "int16": "i2",
+    "int16_t": "i2",
+    "ushort": "u2",
+    "unsigned short": "u2",
+    "unsigned short int": "u2",
+    "uint16": "u2",
+    "uint16_t": "u2",
+    "int": "i4",
+    "signed int": "i4",
+    "int32": "i4",
+    "int32_t": "i4",
+    "uint": "u4",
+    "unsigned int": "u4",
+    "uint32": "u4",
+    "uint32_t": "u4",
+    "longlong": "i8",
+    "long long": "i8",
+    "long long int": "i8",
+    "int64": "i8",
+    "int64_t": "i8",
+    "ulonglong": "u8",
+    "unsigned long long": "u8",
+    "unsigned long long int": "u8",
+    "uint64": "u8",
+    "uint64_t": "u8",
+    "float": "f4",
+    "double": "f8",
 }
-_NRRD_CODES = {name: code for code, names in _NRRD_TYPES.items() for name in names}
 _META_TYPES = {
     "met_char": "i1",
     "met_uchar": "u1",
@@ -247,7 +274,7 @@ def _refuse_voxels_elsewhere(fields: _Fields) -> None:
 
 def _read_nrrd_dtype(fields: _Fields) -> np.dtype[Any]:
     endian = fields.text("endian")
-    code = _NRRD_CODES.get(fields.text("type"))
+    code = _NRRD_TYPES.get(fields.text("type"))
     dtype = _make_dtype(code, endian == "big", fields.path)
     if dtype.itemsize > 1 and endian not in ("little", "big"):
         raise ScanError(

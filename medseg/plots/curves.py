@@ -170,13 +170,15 @@ def _draw_note(axes: Axes, text: str) -> None:
 
 def _thin_out(curve: Curve) -> tuple[Array, Array]:
     """Return finite points, averaged in bins where there are too many to see."""
-    points = np.array(curve, dtype=np.float64).reshape(-1, 2)
+    points = np.array(curve, dtype=np.float64)
+    points = points.reshape(-1, 2)  # an empty curve has no second axis
     is_finite = np.isfinite(points).all(axis=1)
     points = points[is_finite]
     if len(points) > _MOST_POINTS:
         bins = np.array_split(points, _MOST_POINTS)
         points = np.array([part.mean(axis=0) for part in bins])
-    return points[:, 0], points[:, 1]
+    steps, values = points.T
+    return steps, values
 
 
 def _smooth(values: Array) -> Array:

@@ -132,9 +132,11 @@ def compute_intensity_window(image: Array) -> tuple[float, float]:
 
     The second number is always above the first.
     """
-    step = max(1, round((image.size / _SAMPLED_VOXELS) ** (1 / 3)))
+    voxels_per_sample = image.size / _SAMPLED_VOXELS
+    step = max(1, round(voxels_per_sample ** (1 / 3)))
     sample = image[::step, ::step, ::step]
-    sample = sample[np.isfinite(sample)].astype(np.float64)
+    is_finite = np.isfinite(sample)
+    sample = sample[is_finite].astype(np.float64)
     if not sample.size:
         return 0.0, 1.0
     low, high = np.percentile(sample, (1, 99)).tolist()

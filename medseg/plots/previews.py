@@ -256,7 +256,9 @@ def _draw_sheet(rows: Sequence[_Row], label_set: LabelSet) -> Figure:
     """Lay panels out in rows, with a title above each and the legend below all."""
     widths = _column_widths(rows)
     width = max(sum(widths) * _PANEL_INCHES, 4.0)
-    panels = [panel for row in rows for panel in row.panels]
+    panels: list[_Panel] = []
+    for row in rows:
+        panels.extend(row.panels)
     footer = _Footer.for_panels(panels, label_set, width)
     heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [footer.height]
     figure = new_figure(width, sum(heights))

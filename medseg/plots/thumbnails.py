@@ -97,8 +97,9 @@ def _resize_labels(labels: Array, rows: int, columns: int) -> Array:
 def _apply_window(image: Array, window: tuple[float, float]) -> Picture:
     low, high = window
     finite = np.nan_to_num(image, nan=low, posinf=high, neginf=low)
-    share = np.clip((finite - low) / (high - low), 0, 1)
-    grey: Picture = (share * 255).astype(np.uint8)
+    share = (finite - low) / (high - low)
+    brightness = np.clip(share, 0, 1) * 255
+    grey: Picture = brightness.astype(np.uint8)
     return grey
 
 

@@ -21,7 +21,13 @@ import torch
 from medseg.bundle.spec import BundleSpec, PreprocessingSpec, Window
 from medseg.errors import GeometryError, ScanError
 from medseg.io.formats import MAX_VOXELS
-from medseg.preprocessing.resampling import GridMap, Shape, compute_spacing_maps, resample_linear
+from medseg.preprocessing.resampling import (
+    GridMap,
+    Shape,
+    compute_spacing_maps,
+    memory_order,
+    resample_linear,
+)
 from medseg.preprocessing.transforms import (
     IMAGE,
     build_transform,
@@ -202,11 +208,10 @@ def _find_foreground(array: Array, threshold: float, volume: Volume) -> Box:
     """Return the smallest box that holds every voxel above ``threshold`` in any channel."""
     occupied = [np.zeros(n, bool) for n in array.shape[1:]]
     # Plane by plane as they lie in memory, so that no mask of the whole scan is made.
-    order = sorted(range(3), key=lambda axis: -abs(array.strides[1 + axis]))
-    by_plane = array.transpose(0, *(1 + axis for axis in order))
+    order = memory_order(array)
     in_order = [occupied[axis] for axis in order]
-    for channel in by_plane:
-        _mark_occupied(channel, threshold, in_order)
+    for channel in array:
+        _mark_occupied(channel.transpose(order), threshold, in_order)
     x, y, z = occupied
     if not x.any():
         raise nothing_above(threshold, volume)

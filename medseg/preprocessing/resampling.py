@@ -242,15 +242,14 @@ def resample_linear(
     """
     if not grid_map.is_axis_aligned:
         return _resample_slanted(source, grid_map, device)
-    order = _memory_order(source)
-    by_plane = source.transpose(0, *(1 + axis for axis in order))
+    order = memory_order(source)
     size = [grid_map.target[axis] for axis in order]
     taps: list[Taps | None] = [None, None, None]
     if not grid_map.is_identity:
         taps = [grid_map.axis_taps(axis, device) for axis in order]
     resampled = torch.empty([len(source), *size], device=device)
-    for channel, target in zip(by_plane, resampled, strict=True):
-        _resample_channel(channel, target, taps)
+    for channel, target in zip(source, resampled, strict=True):
+        _resample_channel(channel.transpose(order), target, taps)
     back = [1 + order.index(axis) for axis in range(3)]
     return resampled.permute(0, *back)
 
@@ -292,8 +291,8 @@ def resample_nearest(labels: Array, grid_map: GridMap) -> Array:
     return resampled
 
 
-def _memory_order(array: Array) -> list[int]:
-    """Return the spatial axes from the slowest in memory to the fastest."""
+def memory_order(array: Array) -> list[int]:
+    """Return the spatial axes of ``(channels, i, j, k)``, 0 to 2, the slowest in memory first."""
     strides = [abs(stride) for stride in array.strides[1:]]
     return sorted(range(3), key=lambda axis: (-strides[axis], axis))
 
