@@ -71,10 +71,10 @@ def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False)
         GeometryError: If its position in the patient is not certain.
     """
     paths = _existing_paths(files)
-    known = find_format(paths)
-    if known is DICOM:
+    image_format = find_format(paths)
+    if image_format is DICOM:
         return read_series(paths, volume=volume, resample_uneven=resample_uneven)
-    return known.read(paths)
+    return image_format.read(paths)
 
 
 def read_labels(files: Files) -> Volume:
@@ -160,13 +160,13 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     is_integer = labels.dtype.kind in "bui"
     if not is_integer or labels.min() < 0:
         raise OutputError(f"label maps hold integers from 0, got {labels.dtype}", source=path)
-    known = find_label_format(path)
-    if known is None or known.write_labels is None:
+    image_format = find_label_format(path)
+    if image_format is None or image_format.write_labels is None:
         suffixes = ", ".join(label_suffixes())
         raise OutputError(f"label maps are written as {suffixes}", source=path)
     smallest = as_labels(labels, path)
     with atomic_file(path) as temporary:
-        known.write_labels(temporary, smallest, like)
+        image_format.write_labels(temporary, smallest, like)
 
 
 def _existing_paths(files: Files) -> Sequence[Path]:

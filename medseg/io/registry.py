@@ -48,17 +48,17 @@ def readable_suffixes() -> tuple[str, ...]:
     Longest first, so that ``.nii.gz`` is recognised before a format's ``.gz`` could be.
     """
     suffixes: set[str] = set()
-    for known in usable_formats():
-        suffixes.update(known.suffixes)
+    for image_format in usable_formats():
+        suffixes.update(image_format.suffixes)
     return tuple(sorted(suffixes, key=lambda suffix: (-len(suffix), suffix)))
 
 
 def picture_suffixes() -> frozenset[str]:
     """Return the endings of files that hold one picture without a position in a patient."""
     suffixes: set[str] = set()
-    for known in usable_formats():
-        if known.is_picture:
-            suffixes.update(known.suffixes)
+    for image_format in usable_formats():
+        if image_format.is_picture:
+            suffixes.update(image_format.suffixes)
     return frozenset(suffixes)
 
 
@@ -73,7 +73,7 @@ def find_format(files: Sequence[Path]) -> Format:
         return DICOM
     claiming = formats_claiming(first)
     if len(claiming) > 1:
-        names = " and ".join(known.name for known in claiming)
+        names = " and ".join(image_format.name for image_format in claiming)
         raise ScanError(
             f"{names} both claim this kind of file; uninstall one of their packages", source=first
         )
@@ -89,24 +89,26 @@ def formats_claiming(file: Path) -> list[Format]:
     name = file.name.lower()
     for suffix in readable_suffixes():
         if name.endswith(suffix):
-            return [known for known in usable_formats() if suffix in known.suffixes]
+            return [
+                image_format for image_format in usable_formats() if suffix in image_format.suffixes
+            ]
     return []
 
 
 def find_label_format(file: Path) -> Format | None:
     """Return the format that writes label maps under the ending of this name, or ``None``."""
     name = file.name.lower()
-    for known in usable_formats():
-        if known.write_labels is not None and name.endswith(known.label_suffixes):
-            return known
+    for image_format in usable_formats():
+        if image_format.write_labels is not None and name.endswith(image_format.label_suffixes):
+            return image_format
     return None
 
 
 def label_suffixes() -> tuple[str, ...]:
     """Return the endings under which label maps can be written."""
     suffixes: list[str] = []
-    for known in usable_formats():
-        suffixes.extend(known.label_suffixes)
+    for image_format in usable_formats():
+        suffixes.extend(image_format.label_suffixes)
     return tuple(suffixes)
 
 
