@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.options import AsJson, BundlePath, Overrides
-from medseg.cli.output import INVALID, START_OVER, count_of, open_terminal, print_json
+from medseg.cli.output import INVALID, START_OVER, format_count, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -51,7 +51,7 @@ def _print_report(terminal: Terminal, report: CheckReport) -> None:
         terminal.say(f"fault: {fault}")
     verdict = "no faults"
     if report.faults:
-        verdict = count_of(len(report.faults), "fault")
+        verdict = format_count(len(report.faults), "fault")
     if report.cases is not None:
-        verdict += f"; {count_of(report.cases, 'usable case')}"
+        verdict += f"; {format_count(report.cases, 'usable case')}"
     terminal.say(verdict)

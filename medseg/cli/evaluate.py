@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _INSTEAD = "medseg review MASKS SCANS BUNDLE"
 
 
-def _moved(option: str) -> Any:
+def _define_former_option(option: str) -> Any:
     """Return a hidden option of 0.1.0 that ``medseg review`` has taken over."""
     return typer.Option(option, hidden=True)
 
@@ -59,9 +59,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="OTHER", help="Another method's predictions to compare with."),
     ] = None,
-    without_references: Annotated[bool, _moved("--without-references")] = False,
-    scans: Annotated[Path | None, _moved("--scans")] = None,
-    device: Annotated[str | None, _moved("--device")] = None,
+    without_references: Annotated[bool, _define_former_option("--without-references")] = False,
+    scans: Annotated[Path | None, _define_former_option("--scans")] = None,
+    device: Annotated[str | None, _define_former_option("--device")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Score label maps against references: Dice, HD95, NSD and more.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medseg.cli.options import AsJson, BundlePath
-from medseg.cli.output import count_of, open_terminal, print_json
+from medseg.cli.output import format_count, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -68,7 +68,7 @@ def _print_export(terminal: Terminal, exported: Export) -> None:
     agreement = exported.agreement
     if agreement is None:
         return
-    compared = count_of(agreement.scans, "phantom" if agreement.made_up else "scan")
+    compared = format_count(agreement.scans, "phantom" if agreement.made_up else "scan")
     terminal.say(
         f"  {agreement.differ} of {agreement.labelled} labelled voxels differ from PyTorch's "
         f"({compared}); agreement {agreement.agreement:.6f}",

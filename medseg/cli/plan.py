@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.options import Device
-from medseg.cli.output import count_of, open_terminal
+from medseg.cli.output import format_count, open_terminal
 from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
 def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
     cases = len(plan.fingerprint.cases)
-    origin = count_of(cases, "case") if cases else "nnU-Net's plans"
+    origin = format_count(cases, "case") if cases else "nnU-Net's plans"
     for line in _describe(plan.spec, origin):
         terminal.say(line)
     if explain:
@@ -143,10 +143,10 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
 def _describe(spec: BundleSpec, origin: str) -> list[str]:
     training = spec.training
     labels = ", ".join(label.name for label in spec.labels)
-    lines = [f"{origin}; {count_of(len(spec.labels), 'label')}: {labels}"]
+    lines = [f"{origin}; {format_count(len(spec.labels), 'label')}: {labels}"]
     if spec.regions:
         regions = ", ".join(region.name for region in spec.regions)
-        lines.append(f"{count_of(len(spec.regions), 'region')}: {regions}")
+        lines.append(f"{format_count(len(spec.regions), 'region')}: {regions}")
     patch = " × ".join(str(size) for size in training.patch)
     schedule = f"about {training.steps} steps"
     if training.budget_minutes:

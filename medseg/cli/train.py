@@ -72,7 +72,7 @@ def train(
             bundle,
             data=data,
             out=out,
-            fold=_fold(fold),
+            fold=_parse_fold(fold),
             device=device,
             overrides=overrides or (),
             start_from=start_from,
@@ -86,7 +86,7 @@ def train(
         _print_run(terminal, run_folder)
 
 
-def _fold(text: str) -> int | Literal["all"] | None:
+def _parse_fold(text: str) -> int | Literal["all"] | None:
     if text.lower() == "none":
         return None
     if text.lower() == "all":

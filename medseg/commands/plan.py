@@ -29,9 +29,9 @@ from medseg.planning import (
     draft_bundle,
     inspect_dataset,
     is_nnunet_plans,
+    make_provisional_spec,
     parse_channel,
     parse_minutes,
-    provisional_spec,
     read_description,
     read_nnunet_plans,
 )
@@ -343,7 +343,7 @@ def _adapt_constraints(
         return constraints
     fingerprint = dataset.fingerprint
     labels = {value: f"label {value}" for value in fingerprint.label_values} or {1: "label"}
-    smallest = provisional_spec(
+    smallest = make_provisional_spec(
         fingerprint.channel_count,
         labels,
         dims=constraints.dims or 3,

@@ -14,7 +14,7 @@ from medseg.datasets.integrity import read_scan
 from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
+from medseg.evaluation.mask_review import JudgedMask, MaskReview, format_agreement_csv, review_order
 from medseg.evaluation.pairing import ScanPairing, pair_with_scans
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.segmenter import Segmenter
@@ -74,10 +74,10 @@ def review(
         ['phantom_000', 'phantom_001']
     """
     segmenter = Segmenter(bundle, device)
-    found = find_scans(Path(scans), len(segmenter.spec.channels))
-    pairing = pair_with_scans(Path(masks), found.scans)
+    scan_list = find_scans(Path(scans), len(segmenter.spec.channels))
+    pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
-    faults = [entry.result_fault for entry in found.left_out]
+    faults = [entry.result_fault for entry in scan_list.left_out]
     faults.extend(pairing.faults)
     judged: list[JudgedMask] = []
     for done, (mask, scan) in enumerate(pairing.pairs, start=1):
@@ -91,7 +91,7 @@ def review(
     coverage = None if calibration is None else calibration.coverage
     made = MaskReview(tuple(sorted(judged, key=review_order)), tuple(faults), coverage)
     if out is not None:
-        write_atomically(Path(out) / AGREEMENT, agreement_csv(made))
+        write_atomically(Path(out) / AGREEMENT, format_agreement_csv(made))
     return made
 
 

@@ -26,7 +26,7 @@ _SMALLEST_TABLE = 1 << 16
 _HIGHEST_COLOUR = 0xFFFFFF
 
 _IndexType = type[np.uint8] | type[np.uint16]
-_LookUp = Callable[[npt.NDArray[Any]], Indices]
+_LookUp = Callable[[Array], Indices]
 
 
 def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
@@ -81,7 +81,7 @@ def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
     return array
 
 
-def _holds_colours(grey: npt.NDArray[Any], labels: LabelSet) -> bool:
+def _holds_colours(grey: Array, labels: LabelSet) -> bool:
     """Tell whether greys are colours of the bundle and not its values."""
     greys = set(np.unique(grey).tolist())
     if greys <= labels.values.keys():
@@ -90,7 +90,7 @@ def _holds_colours(grey: npt.NDArray[Any], labels: LabelSet) -> bool:
     return colours <= labels.colours.keys()
 
 
-def _encode_values(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
+def _encode_values(array: Array, labels: LabelSet) -> Indices:
     if array.dtype.kind == "b":
         array = array.view(np.uint8)
     codes = _Codes(labels.values, _index_type(labels))
@@ -110,7 +110,7 @@ def _encode_values(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
     return indices
 
 
-def _encode_colours(array: npt.NDArray[Any], labels: LabelSet) -> Indices:
+def _encode_colours(array: Array, labels: LabelSet) -> Indices:
     if array.min() < 0 or array.max() > 255:
         raise ScanError("a label map in colours has 8 bits per channel, this one has more")
     index_of = {_pack(colour): index for colour, index in labels.colours.items()}
@@ -136,7 +136,7 @@ class _PackedSlabs:
         array: Shape ``(3, i, j, k)``, 0 to 255.
     """
 
-    def __init__(self, array: npt.NDArray[Any]) -> None:
+    def __init__(self, array: Array) -> None:
         self._array = array
         self.shape = array.shape[1:]
         self.size = array[0].size
@@ -186,23 +186,24 @@ class _Codes:
         return int(np.iinfo(self.dtype).max)
 
     def _make_table(self, highest: int) -> _LookUp:
-        table = np.full(highest + 1, self._unknown, self.dtype)
+        table: Array = np.full(highest + 1, self._unknown, self.dtype)
         for code, index in self.index_of.items():
             if code <= highest:
                 table[code] = index
 
-        def look_up(slab: npt.NDArray[Any]) -> Indices:
+        def look_up(slab: Array) -> Indices:
             indices: Indices = table[slab]
             return indices
 
         return look_up
 
     def _make_search(self) -> _LookUp:
-        codes = np.array(sorted(self.index_of))
-        known = np.array([self.index_of[code] for code in codes.tolist()], self.dtype)
+        ordered = sorted(self.index_of)
+        codes = np.array(ordered)
+        known: Array = np.array([self.index_of[code] for code in ordered], self.dtype)
         unknown = self.dtype(self._unknown)
 
-        def search(slab: npt.NDArray[Any]) -> Indices:
+        def search(slab: Array) -> Indices:
             places = np.searchsorted(codes, slab)
             places = places.clip(max=len(codes) - 1)
             is_known = codes[places] == slab
@@ -213,7 +214,7 @@ class _Codes:
 
 
 def _look_up_slabs(
-    slabs: Iterable[npt.NDArray[Any]], shape: Sequence[int], look_up: _LookUp
+    slabs: Iterable[Array], shape: Sequence[int], look_up: _LookUp
 ) -> tuple[Indices, Counter[int]]:
     """Look every voxel up; return the indices, and the unknown codes with their counts."""
     # Slab by slab, because numpy makes 8-byte integers of whatever it looks up with.
@@ -224,16 +225,18 @@ def _look_up_slabs(
         if indices is None:
             indices = np.empty(shape, encoded.dtype, order="F")
         indices[..., k] = encoded
-        is_unknown = encoded == np.iinfo(encoded.dtype).max
-        unknown += _count_codes(slab[is_unknown])
+        highest = np.iinfo(encoded.dtype).max
+        unknown_codes = slab[encoded == highest]
+        unknown += _count_codes(unknown_codes)
     if indices is None:
         raise ScanError("the label map has no slice")
     return indices, unknown
 
 
-def _count_codes(codes: npt.NDArray[Any]) -> Counter[int]:
+def _count_codes(codes: Array) -> Counter[int]:
     values, counts = np.unique(codes, return_counts=True)
-    return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    count_of = zip(values.tolist(), counts.tolist(), strict=True)
+    return Counter(dict(count_of))
 
 
 def _pack(colour: Any) -> Any:

@@ -276,12 +276,14 @@ def _add_channels(where: str, files: Sequence[Path], search: _Search) -> None:
     """Make a scan of its channels, or leave it out where they are not all there."""
     name = _flatten(where)
     numbers = [_channel_number(file) for file in files]
-    if numbers == list(range(search.channels)):
-        parts = tuple((file,) for file in files)
-        search.candidates.append(_Candidate(name, where, parts))
+    expected = list(range(search.channels))
+    if numbers != expected:
+        reason = _describe_channels(numbers, search.channels)
+        search.leave_out(make_safe_name(name), where, reason)
         return
-    reason = _describe_channels(numbers, search.channels)
-    search.leave_out(make_safe_name(name), where, reason)
+    parts = tuple((file,) for file in files)
+    candidate = _Candidate(name, where, parts)
+    search.candidates.append(candidate)
 
 
 def _are_channels(key: Path, group: Sequence[Path], channels: int) -> bool:
@@ -386,9 +388,11 @@ def _search_table(path: Path, search: _Search) -> None:
             candidate = _make_listed(files, name, path.parent, search.channels)
             search.candidates.append(candidate)
         except MedsegError as error:
-            search.leave_out_line(Fault.from_error(where, error))
+            fault = Fault.from_error(where, error)
+            search.leave_out_line(fault)
         except OSError as error:
-            search.leave_out_line(Fault(where, f"cannot be read: {_reason_of(error)}"))
+            fault = Fault(where, f"cannot be read: {_reason_of(error)}")
+            search.leave_out_line(fault)
 
 
 def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -> _Candidate:

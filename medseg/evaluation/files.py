@@ -36,15 +36,15 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     """
     columns = ["case", "label", *COLUMNS]
     _write_table(out / "evaluation.csv", columns, evaluation.rows())
-    summary = list(_summary_rows(evaluation))
+    summary = list(_list_summary_rows(evaluation))
     columns = ["metric", "label", *_STATISTICS, "low", "high"]
     _write_table(out / "summary.csv", columns, summary)
-    content = nan_to_none(_summary_content(evaluation, summary))
+    content = nan_to_none(_make_summary(evaluation, summary))
     write_atomically(out / "summary.json", json.dumps(content, indent=2) + "\n")
     write_atomically(out / "evaluation.html", _render(evaluation, summary))
     if evaluation.lesions:
         columns = ["case", "label", *_LESION_COUNTS]
-        _write_table(out / "lesions.csv", columns, _lesion_rows(evaluation))
+        _write_table(out / "lesions.csv", columns, _list_lesion_rows(evaluation))
 
 
 def _write_table(file: Path, columns: Sequence[str], rows: Iterable[_Row]) -> None:
@@ -56,7 +56,7 @@ def _write_table(file: Path, columns: Sequence[str], rows: Iterable[_Row]) -> No
     write_atomically(file, text.getvalue())
 
 
-def _summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
+def _list_summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
     """Yield a row for each metric and label: statistics, and the interval of the mean."""
     intervals = evaluation.intervals
     for metric, by_label in evaluation.statistics.items():
@@ -68,14 +68,14 @@ def _summary_rows(evaluation: Evaluation) -> Iterator[_Row]:
             yield row
 
 
-def _lesion_rows(evaluation: Evaluation) -> Iterator[_Row]:
+def _list_lesion_rows(evaluation: Evaluation) -> Iterator[_Row]:
     """Yield a row for each case and label: how many lesions were found, missed and made up."""
     for case, by_label in evaluation.lesions.items():
         for name, counts in by_label.items():
             yield {"case": case, "label": name} | asdict(counts)
 
 
-def _summary_content(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
+def _make_summary(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
     """Return what ``summary.json`` holds; of faults only what may be recorded."""
     metrics: dict[str, _Row] = {}
     for row in summary:
@@ -105,15 +105,15 @@ def _render(evaluation: Evaluation, summary: Sequence[_Row]) -> str:
         "label that only one side holds counts as missed."
     )
     tables = (
-        _summary_table(summary),
-        _difference_table(evaluation.differences),
-        _lesion_table(evaluation.lesion_sums),
-        _case_table(evaluation.cases),
+        _make_summary_table(summary),
+        _make_difference_table(evaluation.differences),
+        _make_lesion_table(evaluation.lesion_sums),
+        _make_case_table(evaluation.cases),
     )
     return render_evaluation(len(evaluation.cases), note, tables, evaluation.faults)
 
 
-def _summary_table(summary: Sequence[_Row]) -> PageTable:
+def _make_summary_table(summary: Sequence[_Row]) -> PageTable:
     heading = ("label", "metric", "n", "mean", "95 % interval", "SD", "median", "worst", "missed")
     rows = []
     for row in summary:
@@ -136,7 +136,7 @@ def _summary_table(summary: Sequence[_Row]) -> PageTable:
     return PageTable("Summary", "", heading, rows)
 
 
-def _difference_table(differences: Sequence[Difference]) -> PageTable:
+def _make_difference_table(differences: Sequence[Difference]) -> PageTable:
     """Lay out the comparison with another method."""
     rows = []
     for difference in differences:
@@ -163,7 +163,7 @@ def _difference_table(differences: Sequence[Difference]) -> PageTable:
     )
 
 
-def _lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
+def _make_lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
     """Lay out the lesions of all cases together."""
     rows = []
     for name, counts in sums.items():
@@ -181,9 +181,9 @@ def _lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
     )
 
 
-def _case_table(cases: Sequence[CaseScores]) -> PageTable:
+def _make_case_table(cases: Sequence[CaseScores]) -> PageTable:
     rows = []
-    for case in sorted(cases, key=_dice_order):
+    for case in sorted(cases, key=_get_dice_order):
         for name, scores in case.labels.items():
             numbers = (
                 scores.dice,
@@ -198,7 +198,7 @@ def _case_table(cases: Sequence[CaseScores]) -> PageTable:
     return PageTable("Cases, the worst first", "", heading, rows)
 
 
-def _dice_order(case: CaseScores) -> tuple[bool, float, str]:
+def _get_dice_order(case: CaseScores) -> tuple[bool, float, str]:
     """Order cases by their Dice; those without one come last."""
     dice = case.mean_dice
     if math.isnan(dice):

@@ -81,7 +81,7 @@ class MaskReview:
         """Return each case as cells of a table, the worst first: the heading, then the cases."""
         expected = "expected, raw" if self.coverage is None else "expected"
         heading = ("case", "as bundle's", "worst label", expected, "bundle's own", "review")
-        rows = [_summary_row(mask) for mask in self.cases]
+        rows = [_make_summary_row(mask) for mask in self.cases]
         return [heading, *rows]
 
 
@@ -96,7 +96,7 @@ def review_order(mask: JudgedMask) -> tuple[float, str]:
     return dice, mask.case.casefold()
 
 
-def agreement_csv(review: MaskReview) -> str:
+def format_agreement_csv(review: MaskReview) -> str:
     """Return the content of ``agreement.csv``; cells are empty where there is nothing to say."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -111,18 +111,18 @@ def _rows(mask: JudgedMask) -> Iterator[_Row]:
     quality = mask.quality
     agreements: dict[str, Agreement | None] = {MEAN: quality.mean, **quality.labels}
     for name, agreement in agreements.items():
-        expected, lower = _own_estimate(quality.own, name)
+        expected, lower = _find_own_estimate(quality.own, name)
         yield {
             "case": mask.case,
             "label": name,
-            **_agreement_columns(agreement),
+            **_format_agreement(agreement),
             "bundle_expected_dice": expected,
             "bundle_lower_bound": lower,
             "review": int(quality.review),
         }
 
 
-def _own_estimate(own: Quality, name: str) -> tuple[float | None, float | None]:
+def _find_own_estimate(own: Quality, name: str) -> tuple[float | None, float | None]:
     """Return expected Dice and its bound of a structure of the bundle's own mask, if it has it."""
     if name in own.labels:
         label = own.labels[name]
@@ -132,7 +132,7 @@ def _own_estimate(own: Quality, name: str) -> tuple[float | None, float | None]:
     return None, None
 
 
-def _agreement_columns(agreement: Agreement | None) -> _Row:
+def _format_agreement(agreement: Agreement | None) -> _Row:
     if agreement is None:
         keys = ("expected_dice", "lower_bound", "raw_expected_dice", "dice_with_bundle")
         return dict.fromkeys(keys)
@@ -150,7 +150,7 @@ def _format_cell(value: float | str | None) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _summary_row(mask: JudgedMask) -> tuple[str, ...]:
+def _make_summary_row(mask: JudgedMask) -> tuple[str, ...]:
     quality = mask.quality
     flag = "review" if quality.review else ""
     if quality.mean is None:

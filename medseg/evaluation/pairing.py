@@ -108,11 +108,11 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
     for name in sorted(expected):
         partner = matches.partners.get(name)
         if partner is None:
-            faults.append(_unpaired_fault(name, matches.candidates(name)))
+            faults.append(_make_unpaired_fault(name, matches.candidates(name)))
             continue
         files = _choose_files(predicted[partner], expected[name])
         if files is None:
-            faults.append(_ambiguous_fault(name, predicted[partner]))
+            faults.append(_make_ambiguous_fault(name, predicted[partner]))
             continue
         prediction, reference = files
         case = min(name, partner, key=len)
@@ -140,7 +140,7 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
     """
     if predictions.is_file() and len(scans) == 1:
         return ScanPairing(((predictions, scans[0]),), (), ())
-    predicted = _single_label_map(predictions) or _find_label_maps(predictions)
+    predicted = _find_single_label_map(predictions) or _find_label_maps(predictions)
     by_name = {scan.name: scan for scan in scans}
     matches = _match_names(predicted.keys(), by_name.keys())
     partners = matches.partners
@@ -150,7 +150,7 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
         partner = partners[name]
         files = predicted[partner]
         if len(files) > 1:
-            faults.append(_ambiguous_fault(partner, files))
+            faults.append(_make_ambiguous_fault(partner, files))
             continue
         (file,) = files.values()
         pairs.append((file, by_name[name]))
@@ -166,7 +166,7 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
     return ScanPairing(tuple(pairs), tuple(faults), tuple(without_prediction))
 
 
-def _single_label_map(file: Path) -> _LabelMaps:
+def _find_single_label_map(file: Path) -> _LabelMaps:
     name, ending = split_suffix(file.name)
     if not ending or not file.is_file():
         return {}
@@ -206,7 +206,7 @@ def _list_visible_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
+def _make_unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
     if not candidates:
         return Fault(reference, "has no prediction; segment its scan, or rename its file")
     return Fault(
@@ -216,7 +216,7 @@ def _unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
     )
 
 
-def _ambiguous_fault(name: str, files: _Files) -> Fault:
+def _make_ambiguous_fault(name: str, files: _Files) -> Fault:
     listed = ", ".join(path.name for path in files.values())
     return Fault(name, "is there in several formats; keep one of the files", detail=listed)
 
@@ -263,20 +263,20 @@ def _find_possible_pairs(predicted: Set[str], expected: Set[str]) -> list[tuple[
     for prediction in predicted - expected:
         name = make_safe_name(prediction)
         predictions_by_name[name].add(prediction)
-        for stem in _stems(prediction):
+        for stem in _find_stems(prediction):
             predictions_by_stem[stem].add(prediction)
     possible: list[tuple[str, str]] = []
     for reference in expected - predicted:
         name = make_safe_name(reference)
         candidates = set(predictions_by_stem[name])
-        for stem in _stems(reference):
+        for stem in _find_stems(reference):
             candidates |= predictions_by_name[stem]
         for prediction in candidates:
             possible.append((reference, prediction))
     return possible
 
 
-def _stems(name: str) -> set[str]:
+def _find_stems(name: str) -> set[str]:
     """Return a name as results are called by it, and without its additions.
 
     ``a_seg_v2`` → ``{"a", "a_seg", "a_seg_v2"}``, and ``case 7`` → ``{"case_7"}``.

@@ -137,7 +137,7 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         """Choose the next case, and see that the scores are those of the served version."""
         self._datastore.exchange()
         self.refresh_scores()
-        sample: dict[str, Any] = super().next_sample(request)
+        sample = dict(super().next_sample(request))
         sample.pop("path", None)  # where the scan lies is not for clients to know
         return sample
 

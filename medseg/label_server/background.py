@@ -3,15 +3,18 @@
 MONAI Label's own processes print where the scans lie and whole exceptions, and viewers show the
 last lines that a task prints.
 
-    python -m medseg.label_server.background METHOD REQUEST
+    python -m medseg.label_server.background METHOD REQUEST PARENT
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, MutableMapping, Sequence
 from datetime import datetime
@@ -43,7 +46,8 @@ def replace_background_tasks() -> None:
 def make_command(method: str, request: MutableMapping[str, Any]) -> list[str]:
     """Return the command that runs a task."""
     module = "medseg.label_server.background"
-    return [sys.executable, "-m", module, method, json.dumps(request)]
+    text = json.dumps(request)
+    return [sys.executable, "-m", module, method, text, str(os.getpid())]
 
 
 def run_task(
@@ -75,13 +79,31 @@ def run_task(
         task["status"] = "DONE" if process.returncode == 0 else "ERROR"
 
 
-def main(method: str, request: str) -> None:
+def exit_with_parent(parent: int) -> None:
+    """End this process as soon as the server that started it is gone, even if it was killed.
+
+    Args:
+        parent: The server's process ID. It comes from the server itself: asked for here, it would
+            be wrong if the server was gone already.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="exit with the server").start()
+
+
+def main(method: str, request: str, parent: str) -> None:
     """Run one task in this process.
 
     Args:
         method: ``train``, ``scoring`` or ``batch_infer``.
         request: The request as JSON.
+        parent: The server's process ID.
     """
+    exit_with_parent(int(parent))
     withhold_texts()
     from medseg.label_server.shims import install_shims
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -94,10 +95,10 @@ class FolderCases:
     def get_image_file(self, name: str) -> Path:
         """Return the scan's own file if viewers open such files, else a NIfTI copy."""
         scan = self.get_scan(name)
-        files = list_files(scan)
-        _, suffix = split_suffix(files[0].name)
-        if len(files) == 1 and suffix in _VIEWER_SUFFIXES:
-            return files[0]
+        first, *others = list_files(scan)
+        _, suffix = split_suffix(first.name)
+        if suffix in _VIEWER_SUFFIXES and not others:
+            return first
         return make_nifti_copy(self._state, scan)
 
     def get_info(self, name: str) -> Mapping[str, Any]:
@@ -191,16 +192,17 @@ def _check_scans(
 ) -> dict[str, Fault]:
     """Return scan's name → what is wrong with it, for those that cannot be segmented."""
     faults = {}
+    total = len(scans)
+    check = partial(_find_fault, spec)
     with ThreadPoolExecutor(_WORKERS, thread_name_prefix=TASK) as pool:
-        results = pool.map(lambda scan: _find_fault(scan, spec), scans)
-        for done, fault in enumerate(results, start=1):
-            notify(listeners, Progress(TASK, done, len(scans)))
+        for done, fault in enumerate(pool.map(check, scans), start=1):
+            notify(listeners, Progress(TASK, done, total))
             if fault is not None:
                 faults[fault.where] = fault
     return faults
 
 
-def _find_fault(scan: Scan, spec: BundleSpec) -> Fault | None:
+def _find_fault(spec: BundleSpec, scan: Scan) -> Fault | None:
     try:
         _check_scan(scan, spec)
     except MedsegError as error:
@@ -305,8 +307,11 @@ def _find_uploaded(state: StateFolder, others: Sequence[Scan]) -> list[Scan]:
     except _UNREADABLE:
         return []
     taken = {scan.name for scan in others}
-    free = [scan for scan in listed if scan.name not in taken]
-    return [scan for scan in free if _is_uploaded(scan, state)]
+    uploaded = []
+    for scan in listed:
+        if scan.name not in taken and _is_uploaded(scan, state):
+            uploaded.append(scan)
+    return uploaded
 
 
 def _is_uploaded(scan: Scan, state: StateFolder) -> bool:

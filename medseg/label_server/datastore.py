@@ -81,16 +81,14 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     ) -> list[str]:
         """Return the names of the cases with a submitted label, each once."""
         submitted = self.labels.list_cases(FINAL)
-        names = self.cases.list_names()
-        return [name for name in names if name in submitted]
+        return [name for name in self.list_images() if name in submitted]
 
     def get_unlabeled_images(
         self, label_tag: str | None = None, labels: Sequence[str] | None = None
     ) -> list[str]:
         """Return the names of the cases without a submitted label."""
         submitted = self.labels.list_cases(FINAL)
-        names = self.cases.list_names()
-        return [name for name in names if name not in submitted]
+        return [name for name in self.list_images() if name not in submitted]
 
     def read_volume(self, image_id: str) -> Volume:
         """Read a case as the bundle segments it."""
@@ -265,28 +263,36 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         for tag in self.labels.list_tags():
             label_tags[tag] = len(self.labels.list_cases(tag))
         return {
-            "total": len(self.cases.list_names()),
+            "total": len(self.list_images()),
             "completed": len(self.get_labeled_images()),
             "label_tags": label_tags,
         }
 
     def json(self) -> dict[str, Any]:
         """Return everything, in the shape that MONAI Label's clients know."""
-        cases = self.cases.list_names()
+        objects = {}
+        for case in self.list_images():
+            objects[case] = self._describe_case(case)
         return {
             "name": self.name(),
             "description": self.description(),
             "images_dir": "",
             "labels_dir": "labels",
-            "objects": {case: self._describe_case(case) for case in cases},
+            "objects": objects,
         }
 
     def _describe_case(self, case: str) -> dict[str, Any]:
         labels = {}
-        for tag, label in self.labels.find_all(case).items():
-            info = dict(label.info)
-            labels[tag] = {"ext": ".nii.gz", "info": info}
-        image = {"ext": "", "info": self.get_image_info(case)}
+        saved = self.labels.find_all(case)
+        for tag, label in saved.items():
+            labels[tag] = {
+                "ext": ".nii.gz",
+                "info": dict(label.info),
+            }
+        image = {
+            "ext": "",
+            "info": self.get_image_info(case),
+        }
         return {"image": image, "labels": labels}
 
     def list_labelled_scans(self) -> list[tuple[Scan, Path]]:

@@ -300,12 +300,12 @@ def choose_newest(corrections: Iterable[Correction], known: frozenset[str]) -> l
         known: SOP instance UIDs.
     """
     newest: dict[str, Correction] = {}
-    for correction in corrections:
-        if correction.uid in known:
-            continue
-        former = newest.get(correction.case)
+    unknown = [correction for correction in corrections if correction.uid not in known]
+    for correction in unknown:
+        case = correction.case
+        former = newest.get(case)
         if former is None or former.created < correction.created:
-            newest[correction.case] = correction
+            newest[case] = correction
     return list(newest.values())
 
 

@@ -23,7 +23,8 @@ from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.train import train
-from medseg.datasets.cases import Case, Scan, find_cases, split_cases
+from medseg.datasets.cases import Case, Scan, find_cases
+from medseg.datasets.folds import split_cases
 from medseg.datasets.integrity import open_case
 from medseg.errors import DatasetError
 from medseg.events import Listener, Progress, notify

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -75,11 +74,12 @@ def order_worst_first(cases: Sequence[str], scores: Mapping[str, CaseQuality]) -
         >>> order_worst_first(["a", "b", "c"], {"b": {"expected": 0.9}, "c": {"expected": 0.4}})
         ['c', 'b', 'a']
     """
+    scored = [case for case in cases if case in scores]
+    unscored = [case for case in cases if case not in scores]
 
-    def rank(case: str) -> tuple[float, str]:
-        quality = scores.get(case)
-        if quality is None:
-            return math.inf, case
-        return quality.get("expected", 1.0), case
+    def expect(case: str) -> float:
+        return float(scores[case].get("expected", 1.0))
 
-    return sorted(cases, key=rank)
+    scored.sort()
+    scored.sort(key=expect)  # a stable sort: equal ones stay in the order of their names
+    return scored + sorted(unscored)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -112,12 +111,15 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         if is_plain_name(image):
             return self._datastore.read_volume(image)
         file = resolve_path(Path(image))
-        uploads = resolve_path(self._state.uploads)
-        sessions = resolve_path(self._state.sessions)
-        if uploads not in file.parents and sessions not in file.parents:
+        if not self._is_upload(file):
             raise HTTPException(404, "there is no such case")
         upload = Scan("upload", ((file,),))
         return read_scan(upload, len(self._spec.channels))
+
+    def _is_upload(self, file: Path) -> bool:
+        uploads = resolve_path(self._state.uploads)
+        sessions = resolve_path(self._state.sessions)
+        return uploads in file.parents or sessions in file.parents
 
 
 def _choose_tag(request: Mapping[str, Any]) -> str:
@@ -163,7 +165,6 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Train, compare, and score the unlabelled cases again if the version changed."""
-        exit_with_parent(os.getppid())
         steps = _check_steps(request.get("steps", STEPS))
         learning_rate = _check_learning_rate(request.get("learning_rate"))
         datastore.exchange()
@@ -214,17 +215,6 @@ def _print(text: str) -> None:
     print(text, flush=True)  # noqa: T201 (viewers show what a task prints)
 
 
-def exit_with_parent(parent: int) -> None:
-    """End this process as soon as the server that started it is gone, even if it was killed."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True, name="exit with the server").start()
-
-
 class QualityScoring(ScoringMethod):  # type: ignore[misc]
     """Scores the unlabelled cases by expected Dice; runs in a process of its own.
 
@@ -240,7 +230,6 @@ class QualityScoring(ScoringMethod):  # type: ignore[misc]
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
         """Score what has no score of the served version yet."""
-        exit_with_parent(os.getppid())
         os.nice(10)  # people who wait for a segmentation come first
         model = ServedModel(Versions(self._state), self._device)
         return score_unlabelled(self._state, datastore, model)

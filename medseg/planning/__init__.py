@@ -13,9 +13,9 @@ from medseg.planning.draft import draft_bundle
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.from_nnunet import ConvertedPlans, convert_plans
 from medseg.planning.grid import Grid, choose_grid
-from medseg.planning.inspection import InspectedDataset, inspect_dataset, provisional_spec
+from medseg.planning.inspection import InspectedDataset, inspect_dataset, make_provisional_spec
 from medseg.planning.intensity import choose_intensity
-from medseg.planning.network import choose_network, max_patch_voxels
+from medseg.planning.network import choose_network, compute_max_patch_voxels
 from medseg.planning.nnunet_plans import NnunetPlans, is_nnunet_plans, read_nnunet_plans
 from medseg.planning.schedule import choose_training
 
@@ -32,15 +32,15 @@ __all__ = [
     "choose_intensity",
     "choose_network",
     "choose_training",
+    "compute_max_patch_voxels",
     "convert_plans",
     "draft_bundle",
     "extract_fingerprint",
     "inspect_dataset",
     "is_nnunet_plans",
-    "max_patch_voxels",
+    "make_provisional_spec",
     "parse_channel",
     "parse_minutes",
-    "provisional_spec",
     "read_description",
     "read_nnunet_plans",
 ]

@@ -66,7 +66,7 @@ class DatasetDescription:
     requested_channels: tuple[ChannelSpec, ...] = ()
     named_regions: tuple[NamedRegion, ...] = ()
 
-    def header_fields(self) -> Fields:
+    def list_header_fields(self) -> Fields:
         """Return the bundle's fields ``description`` and ``licence``, as far as they are known."""
         fields = {"description": self.description, "licence": self.licence}
         return {name: text for name, text in fields.items() if text}
@@ -94,7 +94,7 @@ class DatasetDescription:
             modality, reason = _find_modality(name, fingerprint, index, pictures)
             if not has_names:
                 name = name_channel(modality, index)
-            channels.append({"name": name, **modality_field(modality)})
+            channels.append({"name": name, **format_modality(modality)})
             notes[f"channels.{index}.modality"] = reason
         return channels
 
@@ -107,7 +107,9 @@ class DatasetDescription:
             )
         for index in range(count):
             notes[f"channels.{index}.modality"] = "As requested, or by the channel's name"
-        return [{"name": channel.name, **modality_field(channel.modality)} for channel in requested]
+        return [
+            {"name": channel.name, **format_modality(channel.modality)} for channel in requested
+        ]
 
     def describe_labels(self, fingerprint: Fingerprint, notes: Notes) -> list[Fields]:
         """Describe the labels that occur; of regions, all labels that they are made of.
@@ -143,7 +145,7 @@ class DatasetDescription:
             remarks.append(f"No case has {abbreviate(absent, _MAX_NAMED)}; left out")
         if remarks:
             notes["labels"] = ". ".join(remarks)
-        return _label_fields(values, names)
+        return _list_label_fields(values, names)
 
     def _names_by_order(self, values: Sequence[int]) -> Mapping[int, str] | None:
         """Return value → name by the order of both, where names go with other values."""
@@ -161,7 +163,7 @@ class DatasetDescription:
 
     def describe_named_labels(self) -> list[Fields]:
         """Describe the labels that the data set names, whether they occur or not."""
-        return _label_fields(sorted(self.label_names), self.label_names)
+        return _list_label_fields(sorted(self.label_names), self.label_names)
 
     def describe_regions(self) -> list[Fields]:
         """Describe the regions; none where the data set has none."""
@@ -191,7 +193,7 @@ def _list_values(values: Iterable[int]) -> str:
     return f"[{abbreviate(map(str, sorted(values)), _MAX_NAMED)}]"
 
 
-def _label_fields(values: Sequence[int], names: Mapping[int, str]) -> list[Fields]:
+def _list_label_fields(values: Sequence[int], names: Mapping[int, str]) -> list[Fields]:
     """Return labels with indices from 1; ``value`` stands only where it is not the index."""
     labels: list[Fields] = []
     for index, value in enumerate(values, start=1):
@@ -203,7 +205,7 @@ def _label_fields(values: Sequence[int], names: Mapping[int, str]) -> list[Field
     return labels
 
 
-def modality_field(modality: str) -> Fields:
+def format_modality(modality: str) -> Fields:
     """Return the field ``modality`` of a channel; nothing for ``OT``, its default."""
     return {} if modality == "OT" else {"modality": modality}
 
@@ -215,7 +217,7 @@ def name_channel(modality: str, index: int) -> str:
     return f"channel_{index + 1}"
 
 
-def modality_by_name(name: str) -> str | None:
+def guess_modality(name: str) -> str | None:
     """Return the DICOM modality that a channel's name speaks of, if it does."""
     words = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
     for modality, pattern in _MODALITIES.items():
@@ -231,7 +233,7 @@ def parse_channel(text: str) -> ChannelSpec:
         MedsegError: If it is not a channel.
     """
     name, _, modality = (part.strip() for part in text.partition(":"))
-    modality = modality or modality_by_name(name) or "OT"
+    modality = modality or guess_modality(name) or "OT"
     try:
         return ChannelSpec(name=name, modality=modality)
     except ValueError as error:
@@ -245,7 +247,7 @@ def _find_modality(
     name: str, fingerprint: Fingerprint, channel: int, pictures: bool
 ) -> tuple[str, str]:
     """Return a channel's DICOM modality, and the reason."""
-    modality = modality_by_name(name)
+    modality = guess_modality(name)
     if modality:
         return modality, f"The data set calls this channel '{name}'"
     lowest = min(case.channels[channel].minimum for case in fingerprint.cases)
@@ -279,7 +281,7 @@ def read_description(
     name = content.get("name") or folder.resolve().name
     licence = content.get("licence") or content.get("license")
     return DatasetDescription(
-        name=bundle_name(str(name)),
+        name=make_bundle_name(str(name)),
         description=_clean_text(content.get("description")),
         licence=_clean_text(licence),
         channel_names=channel_names,
@@ -303,13 +305,13 @@ def _read_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(channels, dict):
         return ()
     names = []
-    for key in sorted(channels, key=_channel_number):
+    for key in sorted(channels, key=_parse_channel_number):
         name = _clean_text(channels[key])
         names.append(name or f"channel {key}")
     return tuple(names)
 
 
-def _channel_number(key: str) -> int:
+def _parse_channel_number(key: str) -> int:
     return int(key) if str(key).isdigit() else 0
 
 
@@ -320,7 +322,7 @@ def _clean_text(value: Any) -> str:
     return " ".join(value.split())[:_MAX_TEXT]
 
 
-def bundle_name(text: str) -> str:
+def make_bundle_name(text: str) -> str:
     """Return a data set's name as one that a bundle can have."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text)
     plain = plain.strip("_-").lower()[:64].strip("_-")

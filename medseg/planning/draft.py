@@ -16,7 +16,7 @@ from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.grid import choose_grid
 from medseg.planning.inspection import InspectedDataset
 from medseg.planning.intensity import choose_intensity
-from medseg.planning.network import choose_network, max_patch_voxels
+from medseg.planning.network import choose_network, compute_max_patch_voxels
 from medseg.planning.schedule import choose_training
 
 _FOLDS = 5
@@ -52,7 +52,7 @@ def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints
         )
     data = _draft_data(dataset, file, notes)
     classes = len(regions) or len(labels) + 1
-    patch_voxels = max_patch_voxels(constraints, constraints.dims or 3, classes)
+    patch_voxels = compute_max_patch_voxels(constraints, constraints.dims or 3, classes)
     grid = choose_grid(fingerprint, constraints, dataset.pictures, patch_voxels, notes)
     network = choose_network(grid, constraints, notes, classes)
     training = choose_training(fingerprint, network, labels, constraints, notes)
@@ -62,13 +62,13 @@ def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints
     else:
         preprocessing["spacing_mm"] = grid.spacing_mm
     content: dict[str, Any] = {"$schema": SCHEMA_ID, "name": description.name}
-    content |= description.header_fields()
+    content |= description.list_header_fields()
     content |= {"channels": channels, "labels": labels}
     if regions:
         content["regions"] = regions
     content["data"] = data
     content["preprocessing"] = preprocessing
-    content["network"] = network.network_section()
+    content["network"] = network.make_section()
     content["training"] = training
     # A component may be the labelled part of several; of regions every component is kept.
     if "ignore" not in data and not regions:
@@ -103,7 +103,7 @@ def _draft_data(dataset: InspectedDataset, file: Path, notes: Notes) -> dict[str
 
 def _usable_cases(dataset: InspectedDataset) -> list[Case]:
     bad = {fault.where for fault in dataset.fingerprint.faults}
-    return [case for case in dataset.found.cases if case.name not in bad]
+    return [case for case in dataset.case_list.cases if case.name not in bad]
 
 
 def _explain_few_folds(groups: int) -> str:
@@ -133,7 +133,7 @@ def _draft_inference(
 def _is_single_component(fingerprint: Fingerprint, label: dict[str, Any]) -> bool:
     """Tell whether a label is one connected component in every one of many cases."""
     value = label.get("value", label["index"])
-    statistics = fingerprint.label_statistics(value)
+    statistics = fingerprint.find_label_statistics(value)
     if len(statistics) < _MIN_CASES_IN_ONE_COMPONENT:
         return False
     return all(case.components == 1 for case in statistics)

@@ -151,7 +151,7 @@ class Fingerprint:
             values.update(label.value for label in case.labels)
         return tuple(sorted(values))
 
-    def label_statistics(self, value: int) -> list[LabelStatistics]:
+    def find_label_statistics(self, value: int) -> list[LabelStatistics]:
         """Return the statistics of a label in each case that has it."""
         statistics = []
         for case in self.cases:
@@ -160,7 +160,7 @@ class Fingerprint:
                 statistics.append(label)
         return statistics
 
-    def label_volumes_mm3(self, value: int) -> list[float]:
+    def list_label_volumes_mm3(self, value: int) -> list[float]:
         """Return the volume of a label in each case that has it."""
         volumes = []
         for case in self.cases:
@@ -169,21 +169,21 @@ class Fingerprint:
                 volumes.append(label.voxels * case.voxel_mm3)
         return volumes
 
-    def foreground_intensities(self, channel: int) -> npt.NDArray[np.float64]:
+    def collect_foreground_intensities(self, channel: int) -> npt.NDArray[np.float64]:
         """Return a channel's intensities inside the labels, equally many of each case."""
         intensities: list[float] = []
         for case in self.cases:
             intensities.extend(case.channels[channel].foreground)
         return np.array(intensities)
 
-    def shapes_at(self, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
+    def compute_shapes_at(self, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
         """Return each case's size in voxels of another spacing, shape ``(cases, 3)``."""
         shapes = [case.extent_mm / spacing for case in self.cases]
         return np.array(shapes)
 
 
 def extract_fingerprint(
-    found: CaseList,
+    case_list: CaseList,
     cache: Path,
     listeners: Iterable[Listener] = (),
     ignore: int | None = None,
@@ -191,7 +191,7 @@ def extract_fingerprint(
     """Inspect every case once.
 
     Args:
-        found: The cases; their faults are passed on.
+        case_list: The cases; their faults are passed on.
         cache: The folder in which fingerprints of cases are kept.
         listeners: Told of progress, in the calling thread.
         ignore: The value of unlabelled voxels (the ignore label), which is not a label.
@@ -204,14 +204,14 @@ def extract_fingerprint(
         OutputError: If the cache cannot be written.
     """
     listeners = tuple(listeners)
-    total = len(found.cases)
+    total = len(case_list.cases)
     usable: dict[str, CaseFingerprint] = {}
-    faults = list(found.faults)
+    faults = list(case_list.faults)
     notify(listeners, Progress(TASK, 0, total))
     workers = min(_MAX_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        results = pool.map(partial(_load_or_inspect, cache=cache, ignore=ignore), found.cases)
-        for done, (case, result) in enumerate(zip(found.cases, results, strict=True), start=1):
+        results = pool.map(partial(_load_or_inspect, cache=cache, ignore=ignore), case_list.cases)
+        for done, (case, result) in enumerate(zip(case_list.cases, results, strict=True), start=1):
             if isinstance(result, Fault):
                 faults.append(result)
             else:
@@ -238,7 +238,7 @@ def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
 def _load_or_inspect(case: Case, cache: Path, ignore: int | None) -> CaseFingerprint | Fault:
     """Return a case's fingerprint, from the cache if it is there, or why it cannot be used."""
     try:
-        file = _cache_file(case, cache, ignore)
+        file = _get_cache_file(case, cache, ignore)
         fingerprint = _read_cached(file)
         if fingerprint is None:
             fingerprint = inspect_case(case, ignore)
@@ -252,7 +252,7 @@ def _load_or_inspect(case: Case, cache: Path, ignore: int | None) -> CaseFingerp
         raise
 
 
-def _cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
+def _get_cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
     """Return where a case's fingerprint is kept: under a hash of all that it depends on."""
     # What decides how the files are read, besides themselves: which volume of a file with
     # several, and which structures of DICOM objects or masks are labels.
@@ -302,7 +302,7 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
     image = stack_channels([read_image(files, volume=scan.volume) for files in scan.parts])
     label = case.read_label(image)
     image.require_same_grid(label, "the image and its label map")
-    labels = _label_values(label)
+    labels = _get_label_values(label)
     if ignore is not None:
         labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)
     foreground = labels > 0
@@ -317,11 +317,11 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
         spacing=(spacing[i], spacing[j], spacing[k]),
         channels=tuple(channels),
         labels=tuple(_measure_labels(labels)),
-        nonzero_share=_nonzero_share(image, foreground),
+        nonzero_share=_compute_nonzero_share(image, foreground),
     )
 
 
-def _label_values(label: Volume) -> Array:
+def _get_label_values(label: Volume) -> Array:
     """Return the voxels of a label map, shape ``(i, j, k)``."""
     first: Array
     first, *others = label.array
@@ -372,12 +372,12 @@ def _measure_labels(labels: Array) -> Iterator[LabelStatistics]:
         yield LabelStatistics(value, int(mask.sum()), int(components))
 
 
-def _nonzero_share(image: Volume, foreground: npt.NDArray[np.bool_]) -> float:
+def _compute_nonzero_share(image: Volume, foreground: npt.NDArray[np.bool_]) -> float:
     """Return the share of the image in the bounding box of what is not zero."""
     if image.array.min() < 0:
         return 1.0
     nonzero: npt.NDArray[np.bool_] = np.any(image.array > 0, axis=0)
-    box = _bounding_box(nonzero)
+    box = _find_bounding_box(nonzero)
     if box is None:
         return 1.0
     labels_outside = foreground.sum() - foreground[box].sum()
@@ -386,7 +386,7 @@ def _nonzero_share(image: Volume, foreground: npt.NDArray[np.bool_]) -> float:
     return float(nonzero[box].size / nonzero.size)
 
 
-def _bounding_box(mask: npt.NDArray[np.bool_]) -> Any:
+def _find_bounding_box(mask: npt.NDArray[np.bool_]) -> Any:
     """Return the slices of the smallest box around a mask; ``None`` if it is empty."""
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     return boxes[0] if boxes else None

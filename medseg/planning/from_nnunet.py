@@ -11,9 +11,9 @@ from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.description import (
     DatasetDescription,
     Fields,
-    bundle_name,
-    modality_by_name,
-    modality_field,
+    format_modality,
+    guess_modality,
+    make_bundle_name,
 )
 from medseg.planning.nnunet_plans import Arguments, Intensities, NnunetPlans
 from medseg.planning.schedule import BUDGET_REASON, UNTIMED_STEPS
@@ -75,8 +75,8 @@ def convert_plans(
     remarks = _Remarks()
     content: dict[str, Any] = {"name": description.name}
     if plans.dataset_name:
-        content["name"] = bundle_name(plans.dataset_name)
-    content |= description.header_fields()
+        content["name"] = make_bundle_name(plans.dataset_name)
+    content |= description.list_header_fields()
     content["channels"] = _convert_channels(plans, description)
     content["labels"] = _convert_labels(description)
     if description.named_regions:
@@ -84,7 +84,7 @@ def convert_plans(
     content["preprocessing"] = _convert_preprocessing(plans, remarks)
     content["network"] = _convert_network(plans, remarks)
     content["training"] = _convert_training(plans, constraints, remarks)
-    remarks.omissions.extend(_general_omissions(plans))
+    remarks.omissions.extend(_find_general_omissions(plans))
     listed = "; ".join(f"({n}) {what}" for n, what in enumerate(remarks.omissions, start=1))
     note = f"Not carried over from {plans.name}: {listed}"
     remarks.notes[OMISSIONS_NOTE] = note[:_MAX_NOTE]
@@ -103,10 +103,10 @@ def _convert_channels(plans: NnunetPlans, description: DatasetDescription) -> li
         )
     channels = []
     for name, scheme in zip(names, schemes, strict=True):
-        modality = modality_by_name(name) or "OT"
+        modality = guess_modality(name) or "OT"
         if scheme == _CT:
             modality = "CT"
-        channels.append({"name": name, **modality_field(modality)})
+        channels.append({"name": name, **format_modality(modality)})
     return channels
 
 
@@ -222,17 +222,17 @@ def _is_constant(intensities: Intensities) -> bool:
 
 def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     arguments = plans.arguments
-    kind = _class_name(plans.configuration.architecture.network_class_name)
-    remarks.omissions.extend(_network_omissions(kind, arguments))
+    kind = _get_class_name(plans.configuration.architecture.network_class_name)
+    remarks.omissions.extend(_find_network_omissions(kind, arguments))
     remarks.notes["network.channels"] = f"features_per_stage of {plans.name}"
     remarks.notes["network.strides"] = f"The strides of {plans.name}"
     section: Fields = {
         "kind": "unet",
         "dims": plans.dims,
         "channels": list(arguments.features_per_stage),
-        "strides": plans.level_sizes(arguments.strides),
+        "strides": plans.convert_level_sizes(arguments.strides),
     }
-    kernels = plans.level_sizes(arguments.kernel_sizes)
+    kernels = plans.convert_level_sizes(arguments.kernel_sizes)
     if any(kernel != 3 for kernel in kernels):
         section["kernel_sizes"] = kernels
     if any(kernel != kernels[0] for kernel in kernels):
@@ -247,7 +247,7 @@ def _convert_network(plans: NnunetPlans, remarks: _Remarks) -> Fields:
 
 
 def _convert_norm(arguments: Arguments, remarks: _Remarks) -> str:
-    norm = _class_name(arguments.norm_op or "InstanceNorm")
+    norm = _get_class_name(arguments.norm_op or "InstanceNorm")
     if norm.startswith("BatchNorm"):
         return "batch"
     if not norm.startswith("InstanceNorm"):
@@ -255,7 +255,7 @@ def _convert_norm(arguments: Arguments, remarks: _Remarks) -> str:
     return "instance"
 
 
-def _network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
+def _find_network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
     """Say how medseg's U-Net differs from the planned one."""
     encoder = arguments.n_conv_per_stage
     decoder = arguments.n_conv_per_stage_decoder
@@ -276,13 +276,13 @@ def _network_omissions(kind: str, arguments: Arguments) -> Iterator[str]:
     if arguments.conv_bias:
         yield "biases of convolutions, which the normalisation after them cancels"
     if arguments.dropout_op is not None:
-        yield f"dropout ({_class_name(arguments.dropout_op)}); set network.dropout"
-    activation = _class_name(arguments.nonlin or "LeakyReLU")
+        yield f"dropout ({_get_class_name(arguments.dropout_op)}); set network.dropout"
+    activation = _get_class_name(arguments.nonlin or "LeakyReLU")
     if activation != "LeakyReLU":
         yield f"the activation {activation}; LeakyReLU is used"
 
 
-def _class_name(path: str) -> str:
+def _get_class_name(path: str) -> str:
     """Return the class of a dotted path such as ``torch.nn.LeakyReLU``."""
     return path.rpartition(".")[2]
 
@@ -328,7 +328,7 @@ def _convert_training(plans: NnunetPlans, constraints: Constraints, remarks: _Re
     return section
 
 
-def _general_omissions(plans: NnunetPlans) -> Iterator[str]:
+def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:
     """Say what no bundle carries: the cascade, and what nnU-Net's code decides by itself."""
     cascade = [name for name in plans.others if "cascade" in name or "lowres" in name]
     if cascade:

@@ -91,7 +91,7 @@ def choose_grid(
 
 def _make_grid(fingerprint: Fingerprint, dims: int, spacing: Spacing) -> Grid:
     x, y, z = spacing.tolist()
-    shapes = fingerprint.shapes_at((x, y, z))
+    shapes = fingerprint.compute_shapes_at((x, y, z))
     typical = np.median(shapes, axis=0).tolist()
     return Grid(dims, (x, y, z), tuple(typical[:dims]), pictures=False)
 
@@ -119,7 +119,7 @@ def _choose_spacing(fingerprint: Fingerprint, notes: Notes) -> Spacing:
 
 def _is_anisotropic(fingerprint: Fingerprint, spacing: Spacing, coarse: int) -> bool:
     """Tell whether an axis is far coarser than the next one, and has far fewer voxels."""
-    shapes = fingerprint.shapes_at(spacing.tolist())
+    shapes = fingerprint.compute_shapes_at(spacing.tolist())
     shape = np.median(shapes, axis=0)
     next_coarser = np.delete(spacing, coarse).max()
     longest = np.delete(shape, coarse).max()
@@ -142,7 +142,7 @@ def _choose_dims(fingerprint: Fingerprint, constraints: Constraints, notes: Note
 
 def _coarsen(fingerprint: Fingerprint, grid: Grid, patch_voxels: float, notes: Notes) -> Grid:
     """Coarsen a grid until a patch covers enough of an image, or small labels would be lost."""
-    diameter = _smallest_label_mm(fingerprint)
+    diameter = _measure_smallest_label(fingerprint)
     coarsest = diameter / _MIN_LABEL_VOXELS
     full = grid
     while patch_voxels < _MIN_PATCH_SHARE * np.prod(grid.shape):
@@ -172,11 +172,11 @@ def _coarsen_finest_axes(grid: Grid) -> Spacing:
     return spacing
 
 
-def _smallest_label_mm(fingerprint: Fingerprint) -> float:
+def _measure_smallest_label(fingerprint: Fingerprint) -> float:
     """Return the diameter in mm of a ball as large as the smallest label typically is."""
     typical = []
     for value in fingerprint.label_values:
-        volumes = fingerprint.label_volumes_mm3(value)
+        volumes = fingerprint.list_label_volumes_mm3(value)
         typical.append(float(np.median(volumes)))
     smallest = min(typical)
     return float((6 * smallest / np.pi) ** (1 / 3))

@@ -16,7 +16,7 @@ from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
-from medseg.planning.network import slim_network
+from medseg.planning.network import define_slim_network
 from medseg.training.runs import RUNS
 
 _CACHE = RUNS / "surveyed"
@@ -33,14 +33,14 @@ class InspectedDataset:
     Attributes:
         root: Its folder, or its list of cases.
         description: What it says of itself.
-        found: Its cases, and the faults of what is listed and is no case.
+        case_list: Its cases, and the faults of what is listed and is no case.
         fingerprint: What its cases are like.
         pictures: Whether most are pictures, not scans.
     """
 
     root: Path
     description: DatasetDescription
-    found: CaseList
+    case_list: CaseList
     fingerprint: Fingerprint
     pictures: bool
 
@@ -63,22 +63,22 @@ def inspect_dataset(
     description = read_description(root, listed, requested)
     # Which labels there are is not known yet, and a data set may name more than a bundle can
     # have; to find cases, none is needed.
-    provisional = provisional_spec(
+    provisional = make_provisional_spec(
         _count_channels(listed, description),
         {1: "label"},
         names=listed.channel_names,
         ignore=listed.ignore,
     )
-    found = make_cases(listed, provisional)
-    fingerprint = extract_fingerprint(found, _CACHE, listeners, description.ignore)
+    case_list = make_cases(listed, provisional)
+    fingerprint = extract_fingerprint(case_list, _CACHE, listeners, description.ignore)
     if not fingerprint.cases:
         raise DatasetError("no case can be used:", fingerprint.faults)
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-    for warning in (*found.warnings, *_find_doubts(fingerprint)):
+    for warning in (*case_list.warnings, *_find_doubts(fingerprint)):
         notify(listeners, Notice(warning))
-    pictures = _are_pictures(found.cases)
-    return InspectedDataset(root, description, found, fingerprint, pictures)
+    pictures = _are_pictures(case_list.cases)
+    return InspectedDataset(root, description, case_list, fingerprint, pictures)
 
 
 def _check_channel_names(root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]) -> None:
@@ -100,7 +100,7 @@ def _count_channels(listed: CaseListing, description: DatasetDescription) -> int
     return max(counts, key=lambda channels: (counts[channels], channels), default=1)
 
 
-def provisional_spec(
+def make_provisional_spec(
     channels: int,
     labels: Mapping[int, str],
     *,
@@ -128,7 +128,7 @@ def provisional_spec(
     if wide:
         network = {"kind": "unet", "dims": dims, "channels": 32}
     else:
-        network = slim_network(dims, [(2,) * dims] * 3)
+        network = define_slim_network(dims, [(2,) * dims] * 3)
     patch = [48] * 3 if dims == 3 else [192] * 2
     return parse_spec(
         {
@@ -169,7 +169,7 @@ def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
     if count < _MIN_CASES_TO_DOUBT:
         return
     for value in fingerprint.label_values:
-        statistics = fingerprint.label_statistics(value)
+        statistics = fingerprint.find_label_statistics(value)
         if len(statistics) == 1:
             yield (
                 f"label {value} occurs in only 1 of {count} cases, with {statistics[0].voxels} "

@@ -60,7 +60,7 @@ def _choose_scheme(
 ) -> tuple[dict[str, Any], str]:
     """Return how a channel is normalised, and the reason."""
     if modality == "CT":
-        intensities = fingerprint.foreground_intensities(channel)
+        intensities = fingerprint.collect_foreground_intensities(channel)
         if intensities.size and np.ptp(intensities) > 0:
             return _choose_window(intensities)
     return _choose_zscore(fingerprint, channel, modality, crop)
@@ -90,13 +90,13 @@ def _choose_zscore(
     """Return normalisation by each image's own mean and standard deviation."""
     scheme: dict[str, Any] = {"kind": "zscore"}
     reasons = ["Each image by its own mean and standard deviation"]
-    ratio = _ratio_of_scales(fingerprint, channel)
+    ratio = _compute_scale_ratio(fingerprint, channel)
     if ratio > _WIDE_RANGE:
         reasons.append(f"the images' scales differ by a factor of {ratio:,.0f}")
     if crop:
         scheme["nonzero"] = True
         reasons.append("over non-zero voxels, because the black around them is cropped")
-    share = _outlier_share(fingerprint, channel)
+    share = _compute_outlier_share(fingerprint, channel)
     # The brightest voxels of PET are not outliers but what is looked for.
     if share > _MAX_OUTLIER_SHARE and modality != "PT":
         scheme["clip_percentiles"] = [_LOW, _HIGH]
@@ -107,7 +107,7 @@ def _choose_zscore(
     return scheme, "; ".join(reasons)
 
 
-def _ratio_of_scales(fingerprint: Fingerprint, channel: int) -> float:
+def _compute_scale_ratio(fingerprint: Fingerprint, channel: int) -> float:
     """Return how many times brighter the brightest image is than the darkest."""
     highs = [case.channels[channel].percentile_99_5 for case in fingerprint.cases]
     scales = [high for high in highs if high > 0]
@@ -116,7 +116,7 @@ def _ratio_of_scales(fingerprint: Fingerprint, channel: int) -> float:
     return float(max(scales) / min(scales))
 
 
-def _outlier_share(fingerprint: Fingerprint, channel: int) -> float:
+def _compute_outlier_share(fingerprint: Fingerprint, channel: int) -> float:
     """Return the share of images with a few voxels that are far brighter than all others."""
     with_outliers = 0
     for case in fingerprint.cases:

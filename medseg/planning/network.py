@@ -76,11 +76,11 @@ class NetworkPlan:
         """Of all patches of a batch."""
         return self.batch * math.prod(self.patch)
 
-    def network_section(self) -> dict[str, Any]:
+    def make_section(self) -> dict[str, Any]:
         """Return the section ``network`` of a bundle."""
         dims = len(self.patch)
         if self.slim:
-            return slim_network(dims, self.strides[1:])
+            return define_slim_network(dims, self.strides[1:])
         section: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": _BASE_CHANNELS}
         section["strides"] = [_abbreviate_sizes(stride) for stride in self.strides]
         kernels = [_abbreviate_sizes(kernel) for kernel in self.kernels]
@@ -89,7 +89,7 @@ class NetworkPlan:
         return section
 
 
-def slim_network(dims: int, strides: Sequence[Sizes]) -> dict[str, Any]:
+def define_slim_network(dims: int, strides: Sequence[Sizes]) -> dict[str, Any]:
     """Return the section ``network`` for MONAI's ``UNet``, which halves an image at once.
 
     Args:
@@ -104,7 +104,7 @@ def slim_network(dims: int, strides: Sequence[Sizes]) -> dict[str, Any]:
     return {"kind": "UNet", "dims": dims, "args": arguments}
 
 
-def max_patch_voxels(constraints: Constraints, dims: int, classes: int) -> float:
+def compute_max_patch_voxels(constraints: Constraints, dims: int, classes: int) -> float:
     """Return how many voxels a patch can have, so that time and memory allow enough of them.
 
     Args:
@@ -112,10 +112,12 @@ def max_patch_voxels(constraints: Constraints, dims: int, classes: int) -> float
         dims: 2 or 3.
         classes: Channels of the output.
     """
-    return _max_step_voxels(constraints, dims, classes, _MIN_STEPS[dims]) / _MIN_BATCH[dims]
+    return _compute_max_step_voxels(constraints, dims, classes, _MIN_STEPS[dims]) / _MIN_BATCH[dims]
 
 
-def _max_step_voxels(constraints: Constraints, dims: int, classes: int, steps: int) -> float:
+def _compute_max_step_voxels(
+    constraints: Constraints, dims: int, classes: int, steps: int
+) -> float:
     """Return how many voxels a step can have, so that time allows ``steps`` and memory one."""
     by_time = _UNTIMED_VOXELS[constraints.on_gpu]
     speed = constraints.voxels_per_second
@@ -123,7 +125,7 @@ def _max_step_voxels(constraints: Constraints, dims: int, classes: int, steps: i
         seconds = 60 * constraints.budget_minutes * STEPS_SHARE
         by_time = seconds * speed / steps
     slim = not constraints.on_gpu
-    bytes_per_voxel = _bytes_per_voxel(dims, _MAX_LEVELS, classes, slim=slim)
+    bytes_per_voxel = _estimate_bytes_per_voxel(dims, _MAX_LEVELS, classes, slim=slim)
     by_memory = constraints.memory_gb * 1e9 / bytes_per_voxel
     return min(by_time, by_memory)
 
@@ -140,9 +142,9 @@ def choose_network(
         classes: Channels of the output.
     """
     dims, on_gpu = grid.dims, constraints.on_gpu
-    allowed = max_patch_voxels(constraints, dims, classes)
+    allowed = compute_max_patch_voxels(constraints, dims, classes)
     patch, topology, holds_whole_image = _choose_patch(grid, allowed)
-    spacious = _max_step_voxels(constraints, dims, classes, _ENOUGH_STEPS)
+    spacious = _compute_max_step_voxels(constraints, dims, classes, _ENOUGH_STEPS)
     patch_voxels = math.prod(patch)
     batch = int(min(spacious / patch_voxels, _MAX_BATCH[dims, on_gpu]))
     batch = max(batch, _MIN_BATCH[dims])
@@ -166,7 +168,7 @@ class _Topology:
 
     def round_up(self, patch: Sequence[int]) -> Sizes:
         """Return the smallest patch of at least this size that can be halved at each level."""
-        divisors = total_strides(self.strides)
+        divisors = multiply_strides(self.strides)
         rounded = []
         for voxels, divisor in zip(patch, divisors, strict=True):
             windows = math.ceil(voxels / divisor)
@@ -243,12 +245,12 @@ def _choose_kernel(spacing: Sequence[float]) -> Sizes:
     return tuple(3 if mm < 2 * finest else 1 for mm in spacing)
 
 
-def total_strides(strides: Sequence[Sequence[int]]) -> Sizes:
+def multiply_strides(strides: Sequence[Sequence[int]]) -> Sizes:
     """Return by how much all levels together shrink each axis."""
     return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
 
 
-def _bytes_per_voxel(dims: int, levels: int, classes: int, *, slim: bool) -> float:
+def _estimate_bytes_per_voxel(dims: int, levels: int, classes: int, *, slim: bool) -> float:
     """Return the memory of a training step for each voxel of its patches."""
     if slim:
         channels = list(SLIM_CHANNELS[:levels])
@@ -280,7 +282,7 @@ def _explain_patch(
 
 def _explain_batch(plan: NetworkPlan, constraints: Constraints, classes: int, notes: Notes) -> None:
     dims, levels = len(plan.patch), len(plan.strides)
-    bytes_per_voxel = _bytes_per_voxel(dims, levels, classes, slim=plan.slim)
+    bytes_per_voxel = _estimate_bytes_per_voxel(dims, levels, classes, slim=plan.slim)
     gigabytes = plan.voxels_per_step * bytes_per_voxel / 1e9
     notes["training.batch_size"] = (
         f"At least {_MIN_BATCH[dims]}; more where {_ENOUGH_STEPS} steps remain possible. Needs "
@@ -290,7 +292,7 @@ def _explain_batch(plan: NetworkPlan, constraints: Constraints, classes: int, no
 
 def _explain_levels(plan: NetworkPlan, grid: Grid, notes: Notes) -> None:
     section = "network.args" if plan.slim else "network"
-    divisors = total_strides(plan.strides)
+    divisors = multiply_strides(plan.strides)
     lowest = [n // by for n, by in zip(plan.patch, divisors, strict=True)]
     reason = (
         f"Halved as long as {_MIN_LEVEL_VOXELS} voxels are left; the lowest level has "

@@ -135,7 +135,7 @@ class NnunetPlans:
         """Return one value per axis in medseg's order: right, anterior, superior."""
         return [values[axis] for axis in self.axes]
 
-    def level_sizes(self, sizes: Sequence[Sizes]) -> list[int | list[int]]:
+    def convert_level_sizes(self, sizes: Sequence[Sizes]) -> list[int | list[int]]:
         """Return the size of each level; one per axis, in medseg's order, where they differ."""
         levels: list[int | list[int]] = []
         for size in sizes:

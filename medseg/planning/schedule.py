@@ -134,7 +134,9 @@ def _choose_class_weights(
 ) -> dict[str, float]:
     """Weigh each label by the inverse square root of its volume; their mean is 1."""
     # By the inverse itself, a label of a thousandth of another's volume would drown it out.
-    weights = {label["name"]: _mean_volume_mm3(fingerprint, label) ** -0.5 for label in labels}
+    weights = {
+        label["name"]: _compute_mean_volume_mm3(fingerprint, label) ** -0.5 for label in labels
+    }
     mean = sum(weights.values()) / len(weights)
     notes["training.class_weights"] = (
         "As requested: each label by the inverse square root of its mean volume where it occurs, "
@@ -147,10 +149,10 @@ def _choose_class_weights(
     return class_weights
 
 
-def _mean_volume_mm3(fingerprint: Fingerprint, label: dict[str, Any]) -> float:
+def _compute_mean_volume_mm3(fingerprint: Fingerprint, label: dict[str, Any]) -> float:
     """Return a label's mean volume over the cases that have it."""
     value = label.get("value", label["index"])
-    return float(np.mean(fingerprint.label_volumes_mm3(value)))
+    return float(np.mean(fingerprint.list_label_volumes_mm3(value)))
 
 
 def _choose_augmentation(

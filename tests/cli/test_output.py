@@ -10,7 +10,7 @@ import pytest
 from support.cli import call
 
 from medseg import cli
-from medseg.cli.output import count_of, print_json
+from medseg.cli.output import format_count, print_json
 
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,4 +57,4 @@ def test_an_interruption_before_the_work_is_exit_code_130(
 
 
 def test_counts_have_their_noun() -> None:
-    assert [count_of(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert [format_count(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]

@@ -161,7 +161,7 @@ def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
     assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
     assert made.spec.data.ignore == 3
     _, liver, kidney = made.spec.class_weights or ()
-    of = made.fingerprint.label_statistics
+    of = made.fingerprint.find_label_statistics
     mean = {value: np.mean([label.voxels for label in of(value)]) for value in (1, 2)}
     assert kidney / liver == pytest.approx((mean[1] / mean[2]) ** 0.5, rel=0.01)
     assert "unlabelled" in made.spec.notes["data.ignore"]

@@ -93,3 +93,10 @@ def test_a_few_of_many_names() -> None:
     assert abbreviate("abc", 3) == "a, b, c"
     assert abbreviate("abcd", 3) == "a, b, c and 1 more"
     assert abbreviate("") == ""
+
+
+def test_names_that_differ_in_capitals_alone_are_both_tagged() -> None:
+    names = distinct_names(["Liver", "liver", "skin"], ["a", "b", "c"])
+    assert names[2] == "skin"
+    assert re.fullmatch(r"Liver-[0-9a-f]{6}", names[0])
+    assert re.fullmatch(r"liver-[0-9a-f]{6}", names[1])

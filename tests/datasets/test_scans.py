@@ -188,6 +188,15 @@ def test_numbered_pictures_and_4d_files_are_scans_of_their_own(tmp_path: Path) -
     assert names(found)[0] == "four_d"
 
 
+def test_one_number_more_than_there_are_channels_counts_pictures(tmp_path: Path) -> None:
+    touch(*(tmp_path / f"frame_{n:04d}.png" for n in range(3)))
+
+    found = find_scans(tmp_path, 2)
+
+    assert names(found) == ["frame_0000", "frame_0001", "frame_0002"]
+    assert found.left_out == ()
+
+
 def test_one_channel_keeps_numbered_files_apart(tmp_path: Path) -> None:
     touch(tmp_path / "a_0000.nii", tmp_path / "a_0001.nii")
 

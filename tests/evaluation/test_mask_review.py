@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, agreement_csv, review_order
+from medseg.evaluation.mask_review import JudgedMask, MaskReview, format_agreement_csv, review_order
 from medseg.quality.agreement import estimate_mask_quality
 from medseg.quality.estimates import Agreement, LabelQuality, MaskQuality, Quality
 
@@ -15,7 +15,7 @@ def test_the_worst_come_first_and_the_table_says_why() -> None:
     cases = [judged("good", {"a": 0.9, "b": 0.8}), judged("bad", {"a": 0.2}), judged("none", {})]
     review = MaskReview(tuple(sorted(cases, key=review_order)), ())
     assert [one.case for one in review.cases] == ["none", "bad", "good"]
-    lines = agreement_csv(review).splitlines()
+    lines = format_agreement_csv(review).splitlines()
     assert lines[0].startswith("case,label,expected_dice,lower_bound,raw_expected_dice")
     assert lines[1] == "none,mean,,,,,0.9000,,0"
     assert lines[2] == "bad,mean,,,0.2000,0.2000,0.9000,,0"

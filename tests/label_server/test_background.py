@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from typing import Any
 
+import psutil
 import pytest
 
 from medseg.label_server.background import KEPT_LINES, make_command, run_task
@@ -64,7 +66,38 @@ def test_a_running_task_can_be_watched_and_stopped() -> None:
 
 def test_a_request_reaches_the_process_as_json() -> None:
     request = {"model": "made up", "images": "unlabeled", "steps": 5}
-    *start, method, text = make_command("train", request)
+    *start, method, text, parent = make_command("train", request)
+    assert parent == str(os.getpid())
     assert start == [sys.executable, "-m", "medseg.label_server.background"]
     assert method == "train"
     assert text == '{"model": "made up", "images": "unlabeled", "steps": 5}'
+
+
+TASK = """
+import sys, time
+from medseg.label_server.background import exit_with_parent
+exit_with_parent(int(sys.argv[1]))
+print("ready", flush=True)
+time.sleep(60)
+"""
+SERVER = """
+import os, subprocess, sys
+subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())])
+"""
+
+
+def test_a_task_ends_with_a_server_that_was_killed() -> None:
+    command = [*python(SERVER), TASK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        tasks = psutil.Process(server.pid).children()
+        server.kill()
+    _, alive = psutil.wait_procs(tasks, timeout=30)
+    assert not alive
+    assert len(tasks) == 1
+
+
+def test_a_task_ends_at_once_if_its_server_is_gone_already() -> None:
+    done = subprocess.run([*python(TASK), "1"], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 1

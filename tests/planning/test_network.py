@@ -44,14 +44,14 @@ def test_strides_and_kernels_follow_the_spacing() -> None:
     chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), GPU, {})
     assert chosen.kernels[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
     assert chosen.strides[:4] == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2))
-    assert chosen.network_section()["kernel_sizes"][:3] == [[3, 3, 1], [3, 3, 1], 3]
+    assert chosen.make_section()["kernel_sizes"][:3] == [[3, 3, 1], [3, 3, 1], 3]
 
 
 def test_the_hippocampus_gets_what_was_found_good_for_it() -> None:
     fast = replace(CPU, budget_minutes=20, voxels_per_second=8e5)
     chosen = choose_network(Grid(3, (1, 1, 1), (35, 50, 36), False), fast, {})
     assert (chosen.patch, chosen.batch) == ((40, 56, 40), 4)
-    assert chosen.network_section() == {
+    assert chosen.make_section() == {
         "kind": "UNet",
         "dims": 3,
         "args": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2},
@@ -71,7 +71,7 @@ def test_less_time_makes_a_smaller_step_and_much_time_a_wide_network() -> None:
     day = replace(CPU, budget_minutes=1440, voxels_per_second=1e6)
     wide = choose_network(small, day, {})
     assert not wide.slim
-    assert wide.network_section()["channels"] == 32
+    assert wide.make_section()["channels"] == 32
 
 
 def test_pictures_are_learned_from_many_small_batches_of_some_patches() -> None:
@@ -99,7 +99,7 @@ def test_many_classes_leave_memory_for_fewer_voxels() -> None:
 
 def test_a_coarse_axis_is_halved_later_where_time_is_short_too() -> None:
     chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), CPU, {})
-    assert chosen.network_section()["args"]["strides"][:3] == [[2, 2, 1], [2, 2, 1], 2]
+    assert chosen.make_section()["args"]["strides"][:3] == [[2, 2, 1], [2, 2, 1], 2]
 
 
 def test_at_a_spacing_of_exactly_two_to_one_the_coarse_axis_waits() -> None:

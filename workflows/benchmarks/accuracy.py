@@ -31,7 +31,8 @@ import SimpleITK
 
 from medseg import DatasetError, Segmenter, load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cases import Case, assign_folds, find_cases, split_cases
+from medseg.datasets.cases import Case, find_cases
+from medseg.datasets.folds import assign_folds, split_cases
 from medseg.datasets.integrity import open_case
 from medseg.metrics.comparison import bootstrap_interval, collect_case_values
 from medseg.metrics.metrics import MEAN, CaseScores, score_case

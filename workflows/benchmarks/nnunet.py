@@ -121,7 +121,8 @@ def prepare(bundle_file: Path, work: Path) -> None:
     import numpy as np
 
     from medseg import load_bundle
-    from medseg.datasets.cases import assign_folds, find_cases
+    from medseg.datasets.cases import find_cases
+    from medseg.datasets.folds import assign_folds
     from medseg.datasets.integrity import open_case
 
     bundle = load_bundle(bundle_file)

@@ -18,7 +18,8 @@ import torch
 import medseg
 from medseg._support.provenance import collect_provenance
 from medseg.bundle.bundle import load_bundle
-from medseg.datasets.cases import find_cases, split_cases
+from medseg.datasets.cases import find_cases
+from medseg.datasets.folds import split_cases
 from medseg.datasets.integrity import open_case
 from medseg.events import Event, ValidationDone
 

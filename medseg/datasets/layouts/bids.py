@@ -190,13 +190,15 @@ def _group_labels(labels: Iterable[BidsFile]) -> Mapping[str, Sequence[BidsFile]
 
 def _group_by_channel(label: BidsFile, images: Iterable[BidsFile]) -> _Channels:
     """Return the images of a label by channel: by suffix where that is enough to tell them."""
-    mates = [image for image in images if image.is_image_of(label)]
-    counts = Counter(image.suffix for image in mates)
+    by_suffix: dict[str, list[BidsFile]] = defaultdict(list)
+    for image in images:
+        if image.is_image_of(label):
+            by_suffix[image.suffix].append(image)
     channels: dict[str, list[BidsFile]] = defaultdict(list)
-    for image in mates:
-        is_only_one = counts[image.suffix] == 1
-        name = image.suffix if is_only_one else image.channel
-        channels[name].append(image)
+    for suffix, mates in by_suffix.items():
+        for image in mates:
+            name = suffix if len(mates) == 1 else image.channel
+            channels[name].append(image)
     return channels
 
 
@@ -289,11 +291,15 @@ def _name_values(
     sessions: Sequence[_Session], wanted: Mapping[str, int], listing: CaseListing
 ) -> Mapping[str, int]:
     """Name the values in label files; return those of masks that are told by their names."""
-    label_maps = [session.labels[0] for session in sessions if not session.has_masks]
-    single_masks = [session.labels[0] for session in sessions if session.has_masks]
+    label_maps: list[BidsFile] = []
+    single_masks: list[BidsFile] = []
+    for session in sessions:
+        kind = single_masks if session.has_masks else label_maps
+        kind.append(session.labels[0])
     for file in label_maps:
         add_label_names(listing, file)
-    values = choose_mask_values([session.labels for session in sessions], wanted, listing)
+    labels = [session.labels for session in sessions]
+    values = choose_mask_values(labels, wanted, listing)
     names_by_value = {value: name for name, value in values.items()}
     for value, name in names_by_value.items():
         listing.label_names.setdefault(value, name)

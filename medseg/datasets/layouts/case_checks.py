@@ -90,11 +90,11 @@ def _stem_of(case: ListedCase) -> str:
 
 def _add_folders(stems: Sequence[str], files: Sequence[Path]) -> list[str]:
     """Put before each stem the folders that its file does not share with all others."""
-    common = os.path.commonpath([file.parent for file in files])
+    folders = [file.parent for file in files]
+    common = os.path.commonpath(folders)
     paths = []
-    for stem, file in zip(stems, files, strict=True):
-        folder = file.parent.relative_to(common)
-        path = folder / stem
+    for stem, folder in zip(stems, folders, strict=True):
+        path = folder.relative_to(common) / stem
         paths.append(path.as_posix())
     return paths
 

@@ -167,11 +167,15 @@ def _find_certain(
     """Return channel → series, where one series is left that no other channel must be."""
     taken = {id(series) for series in assigned.values()}
     only: dict[int, Series] = {}
+    claims: Counter[int] = Counter()
     for channel, candidates in enumerate(options):
+        if channel in assigned:
+            continue
         left = [series for series in candidates if id(series) not in taken]
-        if channel not in assigned and len(left) == 1:
-            only[channel] = left[0]
-    claims = Counter(id(series) for series in only.values())
+        if len(left) == 1:
+            series = left[0]
+            only[channel] = series
+            claims[id(series)] += 1
     return {channel: series for channel, series in only.items() if claims[id(series)] == 1}
 
 
@@ -189,13 +193,18 @@ def _ambiguous_channel(channel: ChannelSpec, candidates: Sequence[Series]) -> Sc
 def _missing_channel(
     channel: ChannelSpec, mates: Sequence[Series], obstacles: Mapping[int, str]
 ) -> ScanError:
-    unusable = [mate for mate in mates if id(mate) in obstacles]
-    near = [mate for mate in unusable if _has_modality(mate, channel)]
     name = _split_words(channel.name)
-    named = [mate for mate in near if name <= _describing_words(mate)]
+    near = []
+    named = []
+    for mate in mates:
+        if id(mate) in obstacles and _has_modality(mate, channel):
+            near.append(mate)
+            if name <= _describing_words(mate):
+                named.append(mate)
     reasons = []
     for mate in (named or near)[:_MOST_REASONS]:
-        reasons.append(f"{_describe(mate)} {obstacles[id(mate)]}")
+        reason = obstacles[id(mate)]
+        reasons.append(f"{_describe(mate)} {reason}")
     return ScanError(
         f"has no series for the channel '{channel.name}' ({channel.modality}) on its grid",
         detail="; ".join(reasons) or f"its study holds {_describe_all(mates)}",

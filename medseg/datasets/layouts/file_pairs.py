@@ -75,7 +75,10 @@ def _find_fault(key: str, files: Sequence[Path], targets: Sequence[Path]) -> Fau
         return Fault(key, "the label has no image", _list_names(targets))
     if not targets:
         return Fault(key, "the image has no label", _list_names(files))
-    stems = [split_suffix(file.name)[0] for file in files]
+    stems = []
+    for file in files:
+        stem, _ = split_suffix(file.name)
+        stems.append(stem)
     has_copies = len(set(stems)) < len(stems)
     if has_copies or len(targets) > 1:
         what = "several files have the same name; keep one of each"
@@ -90,18 +93,26 @@ def _find_channel_fault(key: str, stems: Sequence[str]) -> Fault | None:
         key: What they share.
         stems: Their names without ending; all differ.
     """
-    name = key.rpartition("/")[2]
+    _, _, name = key.rpartition("/")
     if stems == [name]:
         return None
-    numbers = [split_channel(stem)[1] or 0 for stem in stems]
-    expected = [f"_{number:04d}" for number in range(max(numbers) + 1)]
-    missing = [suffix for suffix in expected if name + suffix not in stems]
+    numbers = [_channel_number(stem) for stem in stems]
+    missing = []
+    for number in range(max(numbers) + 1):
+        suffix = f"_{number:04d}"
+        if name + suffix not in stems:
+            missing.append(suffix)
     if missing:
         return Fault(key, f"has no channel {abbreviate(missing)}")
     if name in stems:
         what = "has an image with a channel number and one without; keep one of them"
         return Fault(key, what, abbreviate(stems))
     return None
+
+
+def _channel_number(stem: str) -> int:
+    _, number = split_channel(stem)
+    return number or 0
 
 
 def _list_names(files: Sequence[Path]) -> str:

@@ -13,7 +13,8 @@ import pytest
 from support.datasets import touch
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec
-from medseg.datasets.cases import assign_folds, find_cases
+from medseg.datasets.cases import find_cases
+from medseg.datasets.folds import assign_folds
 from medseg.datasets.integrity import check_cases
 from medseg.datasets.layouts import list_cases
 from medseg.datasets.layouts.bids import BidsLayout

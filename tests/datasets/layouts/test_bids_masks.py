@@ -183,7 +183,7 @@ def test_a_fingerprint_knows_which_mask_is_which(tmp_path: Path) -> None:
     for _ in range(2):
         found = CaseList((the_case(tmp_path, spec),))
         fingerprint = extract_fingerprint(found, tmp_path / "seen")
-        sizes.append([fingerprint.label_statistics(value)[0].voxels for value in (1, 2)])
+        sizes.append([fingerprint.find_label_statistics(value)[0].voxels for value in (1, 2)])
         liver.rename(tmp_path / "aside")
         kidney.rename(liver)
         (tmp_path / "aside").rename(kidney)

@@ -14,7 +14,8 @@ from typing import Any
 import medseg
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.cases import Case, assign_folds, find_cases
+from medseg.datasets.cases import Case, find_cases
+from medseg.datasets.folds import assign_folds
 from medseg.events import Listener
 from medseg.training.run_folder import RunFolder
 
