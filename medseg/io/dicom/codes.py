@@ -17,14 +17,16 @@ def get_property_type(label: Label) -> Code:
     """Return the concept that a label shows; an anatomical structure if it has no code."""
     if label.code is None:
         return _ANATOMICAL
-    scheme, value = label.code.split(":", 1)
+    scheme, value = label.code.split(":", maxsplit=1)
     meaning = make_label_text(label)
     return Code(value, scheme, meaning)
 
 
 def get_property_category(label: Label) -> Code:
     """Return whether a label shows anatomy or something abnormal (DICOM's CID 7150)."""
-    return _ABNORMAL if is_lesion(label) else _ANATOMICAL
+    if is_lesion(label):
+        return _ABNORMAL
+    return _ANATOMICAL
 
 
 def is_lesion(label: Label) -> bool:
@@ -35,4 +37,5 @@ def is_lesion(label: Label) -> bool:
     lesions = codes.cid7159
     if code in (lesions.Normal, lesions.Background):
         return False
-    return any(code == getattr(lesions, name) for name in lesions.dir())
+    names = lesions.dir()
+    return any(code == getattr(lesions, name) for name in names)

@@ -46,21 +46,26 @@ class _Edges(NamedTuple):
     def of_polygon(cls, polygon: Points) -> _Edges:
         """Return a polygon's edges, the last one back to its first point."""
         ends = np.concatenate([polygon[1:], polygon[:1]])  # far quicker than np.roll
-        return cls(*polygon.T, *ends.T)
+        i, j = polygon.T
+        next_i, next_j = ends.T
+        return cls(i, j, next_i, next_j)
 
     def take(self, selected: Any) -> _Edges:
         """Return some of the edges, by their indices, a mask or a slice."""
-        return _Edges(*(values[selected] for values in self))
+        i = self.i[selected]
+        j = self.j[selected]
+        next_i = self.next_i[selected]
+        next_j = self.next_j[selected]
+        return _Edges(i, j, next_i, next_j)
 
     def point_up(self) -> _Edges:
         """Return the edges turned so that ``j`` never falls along them."""
         is_falling = self.j > self.next_j
-        return _Edges(
-            np.where(is_falling, self.next_i, self.i),
-            np.where(is_falling, self.next_j, self.j),
-            np.where(is_falling, self.i, self.next_i),
-            np.where(is_falling, self.j, self.next_j),
-        )
+        low_i = np.where(is_falling, self.next_i, self.i)
+        low_j = np.where(is_falling, self.next_j, self.j)
+        high_i = np.where(is_falling, self.i, self.next_i)
+        high_j = np.where(is_falling, self.j, self.next_j)
+        return _Edges(low_i, low_j, high_i, high_j)
 
 
 def trace_outlines(mask: Mask) -> list[Points]:
@@ -81,16 +86,19 @@ def trace_outlines(mask: Mask) -> list[Points]:
     i, j = np.nonzero(mask)
     if not i.size:
         return []
-    i_low, i_high = i.min(), i.max() + 1
-    j_low, j_high = j.min(), j.max() + 1
+    i_low = i.min()
+    i_high = i.max() + 1
+    j_low = j.min()
+    j_high = j.max() + 1
     box = mask[i_low:i_high, j_low:j_high]
     padded = np.pad(box, 1).astype(np.float64)
-    corner = np.array([i_low, j_low])
+    # Padding shifts the pixels by one.
+    corner = np.array([i_low, j_low]) - 1
     outlines = []
     holes = []
-    for loop in find_contours(padded, 0.5, fully_connected="low"):
-        # Closed by a repeated point, which goes; and padded by one pixel.
-        polygon = _drop_straight_points(loop[:-1] + corner - 1)
+    for closed_loop in find_contours(padded, 0.5, fully_connected="low"):
+        loop = closed_loop[:-1]  # without the first point's repetition
+        polygon = _drop_straight_points(loop + corner)
         # scikit-image walks with the mask on its left, so outlines and holes turn opposite ways.
         area = _compute_signed_area(polygon)
         if area < 0:
@@ -98,7 +106,8 @@ def trace_outlines(mask: Mask) -> list[Points]:
         elif area > 0:
             holes.append(polygon)
     # From the top down, so that an upper hole that is met has been joined already.
-    for hole in sorted(holes, key=_get_top):
+    holes.sort(key=_get_top)
+    for hole in holes:
         _join_hole(outlines, hole)
     return outlines
 
@@ -121,36 +130,43 @@ def fill_polygons(polygons: Iterable[Points], shape: Shape) -> Mask:
     if not rounded:
         return mask
     low, high = _find_box(rounded, shape)
-    i_size, j_size = (high - low).tolist()
+    i_low, j_low = low.tolist()
+    i_high, j_high = high.tolist()
+    i_size = i_high - i_low
+    j_size = j_high - j_low
     # Each edge turns over all pixels behind it: one mark where it crosses a line of pixels, and
     # a running sum along the line.
     marks = np.zeros((i_size + 1, j_size), np.int32)
     for polygon in rounded:
-        for edges in _iterate_edges(polygon - low):
+        in_box = polygon - low
+        for edges in _iterate_edges(in_box):
             crossings = _find_crossings(edges, (i_size, j_size))
             np.add.at(marks, crossings, 1)
     edges_before = np.cumsum(marks[:-1], axis=0)
-    i_low, j_low = low
-    i_high, j_high = high
-    mask[i_low:i_high, j_low:j_high] = edges_before % 2 == 1
+    is_inside = edges_before % 2 == 1
+    mask[i_low:i_high, j_low:j_high] = is_inside
     return mask
 
 
 def _find_box(polygons: list[Points], shape: Shape) -> tuple[_Indices, _Indices]:
     """Return the pixels, from and to before, that polygons can reach."""
     points = np.concatenate(polygons)
-    lowest = np.floor(points.min(axis=0))
-    highest = np.ceil(points.max(axis=0))
-    low = np.clip(lowest, 0, shape)
-    high = np.clip(highest + 1, low, shape)
+    lowest = points.min(axis=0)
+    highest = points.max(axis=0)
+    first = np.floor(lowest)
+    behind_last = np.ceil(highest) + 1
+    low = np.clip(first, 0, shape)
+    high = np.clip(behind_last, low, shape)
     return low.astype(np.int64), high.astype(np.int64)
 
 
 def _iterate_edges(polygon: Points) -> Iterator[_Edges]:
     """Give a polygon's edges, not too many at once."""
     edges = _Edges.of_polygon(polygon)
-    for first in range(0, len(polygon), _EDGES_AT_ONCE):
-        part = slice(first, first + _EDGES_AT_ONCE)
+    count = len(polygon)
+    for start in range(0, count, _EDGES_AT_ONCE):
+        end = start + _EDGES_AT_ONCE
+        part = slice(start, end)
         yield edges.take(part)
 
 
@@ -164,14 +180,19 @@ def _find_crossings(edges: _Edges, shape: Shape) -> tuple[_Indices, _Indices]:
     i_size, j_size = shape
     # From the lower end up, so that a keyhole walked both ways crosses at equal places.
     edges = edges.point_up()
-    first = np.ceil(edges.j).clip(0, j_size)
-    last = np.ceil(edges.next_j).clip(0, j_size)
-    owners, lines = _expand_ranges(first, last)
+    first_line = np.ceil(edges.j)
+    last_line = np.ceil(edges.next_j)
+    first_line = first_line.clip(0, j_size)
+    last_line = last_line.clip(0, j_size)
+    owners, lines = _expand_ranges(first_line, last_line)
     i, j, next_i, next_j = edges.take(owners)
+    i_step = next_i - i
+    j_step = next_j - j
     # Multiplied before divided: that decides the last digit.
-    rise = (lines - j) * (next_i - i) / (next_j - j)
-    behind = np.ceil(np.round(i + rise, _DIGITS))
-    pixels = np.clip(behind, 0, i_size)
+    offset = (lines - j) * i_step / j_step
+    crossing = np.round(i + offset, _DIGITS)
+    first_behind = np.ceil(crossing)
+    pixels = np.clip(first_behind, 0, i_size)
     return pixels.astype(np.int64), lines
 
 
@@ -186,10 +207,14 @@ def _expand_ranges(first: _Numbers, last: _Numbers) -> tuple[_Indices, _Indices]
         For each number of each range, which range it is of, and the number.
     """
     counts = (last - first).astype(np.int64)
-    owners = np.repeat(np.arange(len(counts)), counts)
+    ranges = np.arange(len(counts))
+    owners = np.repeat(ranges, counts)
+    # Where the numbers of each range begin among all that are written out.
     starts = np.cumsum(counts) - counts
-    nth = np.arange(len(owners)) - starts[owners]
-    numbers = first.astype(np.int64)[owners] + nth
+    places = np.arange(len(owners))
+    ranks = places - starts[owners]
+    first_numbers = first.astype(np.int64)
+    numbers = first_numbers[owners] + ranks
     return owners, numbers
 
 
@@ -200,16 +225,23 @@ def _drop_straight_points(loop: Points) -> Points:
     j_step = next_j - j
     last_i_step = np.roll(i_step, 1)
     last_j_step = np.roll(j_step, 1)
+    # The cross product of two steps is 0 where the second goes straight on.
     turns = last_i_step * j_step - last_j_step * i_step
-    corners: Points = loop[turns != 0]
+    is_corner = turns != 0
+    corners: Points = loop[is_corner]
     return corners
 
 
 def _compute_signed_area(loop: Points) -> float:
-    """Return the signed area: positive if it runs from the first axis towards the second."""
+    """Return the signed area: positive if it runs from the first axis towards the second.
+
+    By the shoelace formula: the sum of the edges' cross products is twice the area.
+    """
     i, j, next_i, next_j = _Edges.of_polygon(loop)
-    twice_the_area = i @ next_j - j @ next_i
-    return float(twice_the_area) / 2
+    forwards = i @ next_j
+    backwards = j @ next_i
+    twice_the_area = float(forwards - backwards)
+    return twice_the_area / 2
 
 
 def _get_top(polygon: Points) -> float:
@@ -228,16 +260,22 @@ def _join_hole(outlines: list[Points], hole: Points) -> None:
         height, edge = _find_edge_above(outline, start)
         crossings.append((height, edge, number))
     height, edge, number = max(crossings)
-    end = np.array([start[0], height])
-    before = outlines[number][: edge + 1]
-    behind = outlines[number][edge + 1 :]
-    outlines[number] = np.vstack([before, end, start, hole_points, start, end, behind])
+    start_i, _ = start
+    end = np.array([start_i, height])
+    outline = outlines[number]
+    next_point = edge + 1
+    before = outline[:next_point]
+    behind = outline[next_point:]
+    # Along the outline, down the keyhole, around the hole, up the keyhole, and on.
+    joined = [before, end, start, hole_points, start, end, behind]
+    outlines[number] = np.vstack(joined)
 
 
 def _start_keyhole(hole: Points) -> tuple[Points, Points]:
     """Return a point on a hole's top edge, and the hole's points from behind it, in order."""
     i, j = hole.T
-    top = int(np.lexsort((i, j))[0])
+    from_top = np.lexsort((i, j))
+    top = int(from_top[0])
     neighbour = (top + 1) % len(hole)
     first_point = neighbour
     # One of the two neighbours lies towards larger i; the start lies on the edge to it.
@@ -245,8 +283,11 @@ def _start_keyhole(hole: Points) -> tuple[Points, Points]:
         neighbour = (top - 1) % len(hole)
         first_point = top
     edge = hole[neighbour] - hole[top]
-    start = hole[top] + edge * (_KEYHOLE_OFFSET / edge[0])
-    return start, np.roll(hole, -first_point, axis=0)
+    edge_length, _ = edge  # it runs along i
+    share = _KEYHOLE_OFFSET / edge_length
+    start = hole[top] + edge * share
+    hole_points = np.roll(hole, -first_point, axis=0)
+    return start, hole_points
 
 
 def _find_edge_above(polygon: Points, start: Points) -> tuple[float, int]:
@@ -257,14 +298,20 @@ def _find_edge_above(polygon: Points, start: Points) -> tuple[float, int]:
     """
     start_i, start_j = start
     edges = _Edges.of_polygon(polygon)
-    is_crossing = (edges.i <= start_i) != (edges.next_i <= start_i)
+    begins_before = edges.i <= start_i
+    ends_before = edges.next_i <= start_i
+    is_crossing = begins_before != ends_before
     indices = np.flatnonzero(is_crossing)
     i, j, next_i, next_j = edges.take(indices)
-    shares = (start_i - i) / (next_i - i)
-    heights = j + shares * (next_j - j)
+    i_step = next_i - i
+    j_step = next_j - j
+    shares = (start_i - i) / i_step
+    heights = j + shares * j_step
     is_above = heights < start_j
     if not is_above.any():
         return -np.inf, 0
-    heights = np.where(is_above, heights, -np.inf)
-    nearest = int(heights.argmax())
-    return float(heights[nearest]), int(indices[nearest])
+    heights_above = np.where(is_above, heights, -np.inf)
+    nearest = int(heights_above.argmax())
+    height = float(heights_above[nearest])
+    edge = int(indices[nearest])
+    return height, edge

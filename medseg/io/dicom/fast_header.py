@@ -21,7 +21,9 @@ from pydicom.tag import BaseTag
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32, VR
 from pydicom.values import empty_value_for_VR
 
-_META_START = 132
+_PREFIX_START = 128
+_PREFIX = b"DICM"
+_META_START = _PREFIX_START + len(_PREFIX)
 _CHUNK_BYTES = 1 << 14
 _ELEMENT_HEAD_BYTES = 12
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -36,9 +38,6 @@ _TRANSFER_SYNTAX = 0x00020010
 _MAX_DEPTH = 8
 _MAX_VALUE_BYTES = 1 << 16
 _MAX_CACHED_BYTES = 128
-_KNOWN_VRS = {
-    vr.value.encode(): (vr.value, vr in EXPLICIT_VR_LENGTH_32) for vr in VR if len(vr.value) == 2
-}
 _UNPACK_EXPLICIT = struct.Struct("<HH2sH").unpack_from
 _UNPACK_IMPLICIT = struct.Struct("<HHL").unpack_from
 _UNPACK_LENGTH = struct.Struct("<L").unpack_from
@@ -53,6 +52,22 @@ _ElementHead = tuple[int, str | None, int, int]
 
 _RawValue = tuple[str | None, bytes | None]
 """A value representation, ``None`` if the file does not say it, and a value's bytes."""
+
+
+def _list_vrs() -> dict[bytes, tuple[str, bool]]:
+    """Return each value representation by its code, and whether its length takes four bytes."""
+    vrs = {}
+    for vr in VR:
+        name = vr.value
+        # Longer names are pydicom's own, for choices such as "US or SS".
+        if len(name) == 2:
+            code = name.encode()
+            has_long_length = vr in EXPLICIT_VR_LENGTH_32
+            vrs[code] = (name, has_long_length)
+    return vrs
+
+
+_KNOWN_VRS = _list_vrs()
 
 
 class Elements:
@@ -80,7 +95,8 @@ class Elements:
             return default
         vr, content = raw
         # Long values, such as private text, would only push the common ones out of the cache.
-        if content is not None and len(content) > _MAX_CACHED_BYTES:
+        is_long = content is not None and len(content) > _MAX_CACHED_BYTES
+        if is_long:
             return _parse_value(tag, vr, content)
         return _parse_value_once(tag, vr, content)
 
@@ -97,10 +113,11 @@ def read_elements_fast(path: Path, keywords: frozenset[str]) -> Elements | None:
     # Pipes and devices are never opened: reading one could wait for ever.
     if not path.is_file():
         return None
+    wanted = _get_tags(keywords)
     handle = os.open(path, os.O_RDONLY)
     try:
         reader = _HeaderReader(handle)
-        return _read_elements(reader, _get_tags(keywords))
+        return _read_elements(reader, wanted)
     except _UnusualHeaderError:
         return None
     finally:
@@ -108,7 +125,8 @@ def read_elements_fast(path: Path, keywords: frozenset[str]) -> Elements | None:
 
 
 def _read_elements(reader: _HeaderReader, wanted: frozenset[int]) -> Elements | None:
-    if reader.read_bytes(_META_START - 4, 4) != b"DICM":
+    prefix = reader.read_bytes(_PREFIX_START, len(_PREFIX))
+    if prefix != _PREFIX:
         return None
     meta, start = reader.read_file_meta()
     _, syntax = meta[_TRANSFER_SYNTAX]
@@ -117,7 +135,8 @@ def _read_elements(reader: _HeaderReader, wanted: frozenset[int]) -> Elements | 
         raise _UnusualHeaderError
     raw = {}
     last_tag = _FIRST_TAG - 1
-    for tag, vr, value_start, length in reader.iterate(start, is_explicit):
+    for head in reader.iterate(start, is_explicit):
+        tag, vr, value_start, length = head
         if tag <= last_tag:
             raise _UnusualHeaderError
         last_tag = tag
@@ -125,16 +144,20 @@ def _read_elements(reader: _HeaderReader, wanted: frozenset[int]) -> Elements | 
             raw[tag] = reader.read_value(tag, vr, value_start, length)
         elif tag in _PIXEL_TAGS:
             break
-    return Elements(raw, Elements(meta))
+    file_meta = Elements(meta)
+    return Elements(raw, file_meta)
 
 
 @lru_cache(maxsize=64)
 def _is_explicit(syntax: bytes) -> bool:
-    text = syntax.rstrip(b"\0 ").decode("ascii", "replace")
+    unpadded = syntax.rstrip(b"\0 ")
+    text = unpadded.decode("ascii", "replace")
     uid = uids.UID(text)
     if not uid.is_transfer_syntax:
         raise _UnusualHeaderError
-    if uid in (uids.ExplicitVRBigEndian, uids.DeflatedExplicitVRLittleEndian):
+    if uid == uids.ExplicitVRBigEndian:
+        raise _UnusualHeaderError
+    if uid == uids.DeflatedExplicitVRLittleEndian:
         raise _UnusualHeaderError
     return bool(uid != uids.ImplicitVRLittleEndian)
 
@@ -155,9 +178,11 @@ class _HeaderReader:
     def read_bytes(self, start: int, count: int) -> bytes:
         """Return some bytes, fewer where the file ends."""
         offset = start - self._buffer_start
-        if not 0 <= offset <= len(self._buffer) - count:
+        last_offset = len(self._buffer) - count
+        if not 0 <= offset <= last_offset:
             offset = self._fetch(start, count)
-        return self._buffer[offset : offset + count]
+        end = offset + count
+        return self._buffer[offset:end]
 
     def read_value(self, tag: int, vr: str | None, start: int, length: int) -> _RawValue:
         """Return the value of an element that has no items."""
@@ -165,7 +190,8 @@ class _HeaderReader:
         if length > _MAX_VALUE_BYTES or value_type == "SQ":
             raise _UnusualHeaderError
         if length == 0:
-            return vr, empty_value_for_VR(vr, raw=True)
+            empty_value = empty_value_for_VR(vr, raw=True)
+            return vr, empty_value
         content = self.read_bytes(start, length)
         if len(content) != length:
             raise _UnusualHeaderError
@@ -173,7 +199,8 @@ class _HeaderReader:
 
     def looks_explicit(self, start: int) -> bool:
         """Tell whether the element at an offset names its value representation."""
-        vr = self.read_bytes(start + 4, 2)
+        vr_start = start + 4
+        vr = self.read_bytes(vr_start, 2)
         return vr.isalpha() and vr.isupper() and vr.isascii()
 
     def read_file_meta(self) -> tuple[dict[int, _RawValue], int]:
@@ -207,7 +234,8 @@ class _HeaderReader:
 
     def _explicit(self, start: int) -> _ElementHead:
         offset = start - self._buffer_start
-        if not 0 <= offset <= len(self._buffer) - _ELEMENT_HEAD_BYTES:
+        last_offset = len(self._buffer) - _ELEMENT_HEAD_BYTES
+        if not 0 <= offset <= last_offset:
             offset = self._fetch(start, _ELEMENT_HEAD_BYTES)
         try:
             group, element, vr_code, length = _UNPACK_EXPLICIT(self._buffer, offset)
@@ -227,13 +255,15 @@ class _HeaderReader:
 
     def _implicit(self, start: int) -> _ElementHead:
         offset = start - self._buffer_start
-        if not 0 <= offset <= len(self._buffer) - _ELEMENT_HEAD_BYTES:
+        last_offset = len(self._buffer) - _ELEMENT_HEAD_BYTES
+        if not 0 <= offset <= last_offset:
             offset = self._fetch(start, _ELEMENT_HEAD_BYTES)
         try:
             group, element, length = _UNPACK_IMPLICIT(self._buffer, offset)
         except struct.error:
             raise _UnusualHeaderError from None
-        return group << 16 | element, None, start + 8, length
+        tag = group << 16 | element
+        return tag, None, start + 8, length
 
     def _skip_items(self, start: int, is_explicit: bool, depth: int) -> int:
         """Return where the items of a sequence of no stated length end."""
@@ -249,14 +279,16 @@ class _HeaderReader:
                 start = value_start + length
 
     def _skip_item(self, start: int, is_explicit: bool, depth: int) -> int:
-        for tag, _, value_start, _ in self.iterate(start, is_explicit, depth + 1):
+        item_depth = depth + 1
+        for tag, _, value_start, _ in self.iterate(start, is_explicit, item_depth):
             if tag == _ITEM_END:
                 return value_start
         raise _UnusualHeaderError
 
     def _fetch(self, start: int, count: int) -> int:
         """Read the file from an offset on; return where it lies in the buffer."""
-        self._buffer = os.pread(self._handle, max(_CHUNK_BYTES, count), start)
+        chunk_bytes = max(_CHUNK_BYTES, count)
+        self._buffer = os.pread(self._handle, chunk_bytes, start)
         self._buffer_start = start
         return 0
 
@@ -279,14 +311,17 @@ def _get_tag(keyword: str) -> int:
 
 @lru_cache(maxsize=8)
 def _get_tags(keywords: frozenset[str]) -> frozenset[int]:
-    return frozenset(_get_tag(keyword) for keyword in keywords)
+    tags = [_get_tag(keyword) for keyword in keywords]
+    return frozenset(tags)
 
 
 def _parse_value(tag: int, vr: str | None, content: bytes | None) -> Any:
+    base_tag = BaseTag(tag)
     length = len(content or b"")
     is_implicit = vr is None
-    raw = RawDataElement(BaseTag(tag), vr, length, content, 0, is_implicit, True)
-    return convert_raw_data_element(raw).value
+    raw = RawDataElement(base_tag, vr, length, content, 0, is_implicit, True)
+    element = convert_raw_data_element(raw)
+    return element.value
 
 
 _parse_value_once = lru_cache(maxsize=4096)(_parse_value)

@@ -98,20 +98,23 @@ class Frame:
     @property
     def normal(self) -> Vector:
         """Unit vector across the slice, LPS."""
-        return np.cross(self.orientation[0], self.orientation[1])
+        along_row, along_column = self.orientation
+        return np.cross(along_row, along_column)
 
     @property
     def column_step(self) -> Vector:
         """From a pixel to the next one in its row (along ``i``), LPS mm."""
         _, between_columns = self.spacing
-        step: Vector = self.orientation[0] * between_columns
+        along_row = self.orientation[0]
+        step: Vector = along_row * between_columns
         return step
 
     @property
     def row_step(self) -> Vector:
         """From a pixel to the next one in its column (along ``j``), LPS mm."""
         between_rows, _ = self.spacing
-        step: Vector = self.orientation[1] * between_rows
+        along_column = self.orientation[1]
+        step: Vector = along_column * between_rows
         return step
 
     @property
@@ -153,14 +156,16 @@ def read_frames(path: Path, ds: DicomHeader) -> Iterator[Frame]:
                 f"the file has {count} frames, but no PerFrameFunctionalGroupsSequence that says "
                 "where they lie"
             )
-        yield _build_frame(path, 0, 1, ds, [ds], _get_split_values(ds))
+        split_values = _get_split_values(ds)
+        yield _build_frame(path, 0, 1, ds, [ds], split_values)
         return
     if len(groups) != count:
         raise GeometryError(f"the file has {count} frames, but positions for {len(groups)}")
     shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
     shared_items = list(_iterate_items(shared))
     for index, group in enumerate(groups):
-        items = [*_iterate_items(group), *shared_items]
+        own_items = _iterate_items(group)
+        items = [*own_items, *shared_items]
         split_values = _get_enhanced_split_values(items)
         yield _build_frame(path, index, count, ds, items, split_values)
 
@@ -184,14 +189,17 @@ def get_image_type(ds: AnyDataset) -> list[str]:
 
 def get_first_item(ds: AnyDataset, keyword: str) -> Dataset:
     """Return the first item of a sequence; an empty one if there is none."""
-    items = ds.get(keyword)
-    return items[0] if items else Dataset()
+    items: Sequence[Dataset] | None = ds.get(keyword)
+    if items:
+        return items[0]
+    return Dataset()
 
 
 def _iterate_items(group: Dataset) -> Iterator[Dataset]:
     """Give the single item of each functional group."""
     for element in group:
-        if element.VR == "SQ" and element.value:
+        is_sequence = element.VR == "SQ"
+        if is_sequence and element.value:
             yield element.value[0]
 
 
@@ -229,10 +237,10 @@ def _build_frame(
         raise GeometryError(
             f"PixelSpacing is {between_rows:g} and {between_columns:g} mm; both must be positive"
         )
-    thickness = _get_first(items, "SliceThickness")
     rows = int(ds.get("Rows"))
     columns = int(ds.get("Columns"))
-    frame_bytes = rows * columns * int(ds.get("BitsAllocated")) // 8
+    bits_per_pixel = int(ds.get("BitsAllocated"))
+    frame_bytes = rows * columns * bits_per_pixel // 8
     return Frame(
         file=path,
         index=index,
@@ -242,7 +250,7 @@ def _build_frame(
         spacing=(between_rows, between_columns),
         rows=rows,
         columns=columns,
-        thickness=None if thickness is None else float(thickness),
+        thickness=_parse_thickness(items),
         slope=_parse_slope(items),
         intercept=_parse_number(items, "RescaleIntercept", 0.0),
         split_values=split_values,
@@ -264,7 +272,9 @@ def _classify_syntax(uid: str) -> Storage:
         raise ScanError("the transfer syntax is unknown", detail=uid)
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         return "deflated"
-    return "encoded" if syntax.is_compressed else "plain"
+    if syntax.is_compressed:
+        return "encoded"
+    return "plain"
 
 
 def _parse_numbers(items: Items, keyword: str, count: int) -> tuple[float, ...]:
@@ -276,6 +286,13 @@ def _parse_numbers(items: Items, keyword: str, count: int) -> tuple[float, ...]:
     if len(numbers) != count or not are_plausible:
         raise GeometryError(f"{keyword} must hold {count} plausible numbers")
     return numbers
+
+
+def _parse_thickness(items: Items) -> float | None:
+    thickness = _get_first(items, "SliceThickness")
+    if thickness is None:
+        return None
+    return float(thickness)
 
 
 def _parse_number(items: Items, keyword: str, default: float) -> float:
@@ -297,32 +314,46 @@ def _parse_slope(items: Items) -> float:
 
 @lru_cache(maxsize=256)
 def _make_orientation(numbers: tuple[float, ...]) -> Vector:
-    orientation = np.array(numbers).reshape(2, 3)
+    orientation = np.array(numbers)
+    orientation = orientation.reshape(2, 3)
+    # Of two unit vectors at a right angle, the products with themselves are 1, with the other 0.
     products = orientation @ orientation.T
-    error = np.abs(products - np.eye(2)).max()
-    if error > _UNIT_LENGTH_TOLERANCE:
+    errors = np.abs(products - np.eye(2))
+    if errors.max() > _UNIT_LENGTH_TOLERANCE:
         raise GeometryError("ImageOrientationPatient must be two unit vectors at a right angle")
     orientation.setflags(write=False)  # frames share it
     return orientation
 
 
 def _get_split_values(ds: AnyDataset) -> dict[str, str]:
-    values = {keyword: _to_text(ds.get(keyword)) for keyword in SPLIT_KEYWORDS}
+    values = {}
+    for keyword in SPLIT_KEYWORDS:
+        value = ds.get(keyword)
+        values[keyword] = _to_text(value)
     # The first two values of Image Type say only whether the pixels are original and primary.
-    values["ImageType"] = "\\".join(get_image_type(ds)[2:])
+    further_types = get_image_type(ds)[2:]
+    values["ImageType"] = "\\".join(further_types)
     return values
 
 
 def _get_enhanced_split_values(items: list[Dataset]) -> dict[str, str]:
-    values = {keyword: _to_text(_get_first(items, keyword)) for keyword in _ENHANCED_SPLIT_KEYWORDS}
+    values = {}
+    for keyword in _ENHANCED_SPLIT_KEYWORDS:
+        value = _get_first(items, keyword)
+        values[keyword] = _to_text(value)
     indices = _get_first(items, "DimensionIndexValues")
     if indices is None:
         return values
-    numbers = np.atleast_1d(np.asarray(indices)).tolist()
-    for dimension, number in enumerate(numbers[:_MAX_DIMENSIONS], start=1):
+    # A single index stands there without a list around it.
+    numbers = np.atleast_1d(np.asarray(indices))
+    first_numbers = numbers[:_MAX_DIMENSIONS].tolist()
+    for dimension, number in enumerate(first_numbers, start=1):
         values[f"dimension {dimension}"] = str(number)
     return values
 
 
 def _to_text(value: Any) -> str:
-    return "" if value is None else str(value)[:_LONGEST_VALUE]
+    if value is None:
+        return ""
+    text = str(value)
+    return text[:_LONGEST_VALUE]

@@ -69,17 +69,20 @@ def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
     """
     groups = _group_parallel(frames)
     kept = _drop_small_groups(groups)
-    left_out = len(frames) - sum(len(group) for group in kept)
+    kept_count = sum(len(group) for group in kept)
+    left_out = len(frames) - kept_count
     warnings = []
     if left_out:
         warnings.append(f"{left_out} slice(s) of another orientation or size left out")
     if len(kept) == 1:
-        return _split_by_keywords(kept[0]), warnings
+        only_group = kept[0]
+        return _split_by_keywords(only_group), warnings
     stacks = []
     for number, group in enumerate(kept, start=1):
         for stack in _split_by_keywords(group):
             name = f"orientation or size {number} {stack.volume_name}"
-            stacks.append(Stack(stack.frames, name.strip()))
+            renamed = Stack(stack.frames, name.strip())
+            stacks.append(renamed)
     return stacks, warnings
 
 
@@ -87,12 +90,15 @@ def group_by_position(frames: Frames) -> _Groups:
     """Group parallel frames by position, ordered along their normal."""
     distances = _measure_distances(frames)
     order = np.argsort(distances, kind="stable")
-    groups = [[frames[order[0]]]]
+    first = order[0]
+    group = [frames[first]]
+    groups = [group]
     for previous, current in pairwise(order):
         gap = distances[current] - distances[previous]
         if gap > SAME_POSITION_MM:
-            groups.append([])
-        groups[-1].append(frames[current])
+            group = []
+            groups.append(group)
+        group.append(frames[current])
     return groups
 
 
@@ -105,7 +111,8 @@ def compute_affine(frames: Frames) -> tuple[Affine, tuple[str, ...]]:
         UnevenSpacingError: If their distances vary.
         GeometryError: If slices are missing or not parallel.
     """
-    numbers = np.arange(len(frames), dtype=np.float64)
+    count = len(frames)
+    numbers = np.arange(count, dtype=np.float64)
     step, warnings = _compute_step(frames, numbers)
     affine = fit_affine(frames, numbers, step)
     _require_even(frames, affine, numbers)
@@ -123,8 +130,8 @@ def compute_uneven_affine(frames: Frames) -> tuple[Affine, Vector]:
         GeometryError: If the frames are not parallel or not in a straight line.
     """
     positions = get_positions(frames)
-    distances = positions @ frames[0].normal
-    distances = distances - distances[0]
+    from_origin = _measure_distances(frames)
+    distances = from_origin - from_origin[0]
     step = fit_step(positions, distances)
     affine = fit_affine(frames, distances, step)
     error = _measure_error(frames, affine, distances)
@@ -140,8 +147,11 @@ def fit_step(positions: Vector, numbers: Vector) -> Vector:
         positions: Of each frame, LPS mm, shape ``(frames, 3)``.
         numbers: Of the slice each frame is, shape ``(frames,)``; not all the same.
     """
+    # The slope of a line fitted to (number, position): covariance over variance.
     centred = numbers - numbers.mean()
-    step: Vector = centred @ positions / (centred @ centred)
+    covariance = centred @ positions
+    variance = centred @ centred
+    step: Vector = covariance / variance
     return step
 
 
@@ -154,9 +164,12 @@ def fit_affine(frames: Frames, numbers: Vector, step: Vector) -> Affine:
         step: From one slice to the next, LPS mm.
     """
     first = frames[0]
+    # Where each frame puts the first voxel of slice 0.
     offsets = np.outer(numbers, step)
-    origins = get_positions(frames) - offsets
+    positions = get_positions(frames)
+    origins = positions - offsets
     origin = origins.mean(axis=0)
+    # DICOM PS3.3 equation C.7.6.2.1-1, with the step between slices as its third column.
     columns = [first.column_step, first.row_step, step, origin]
     lps = np.eye(4)
     lps[:3] = np.transpose(columns)
@@ -174,19 +187,23 @@ def are_parallel(
         second: Another one.
         direction_tolerance: How far unit vectors may differ in a coordinate.
     """
-    if (first.rows, first.columns) != (second.rows, second.columns):
+    if first.rows != second.rows:
+        return False
+    if first.columns != second.columns:
         return False
     if not np.allclose(first.spacing, second.spacing, rtol=1e-3):
         return False
     differences = np.abs(first.orientation - second.orientation)
-    return bool(differences.max() < direction_tolerance)
+    largest = differences.max()
+    return bool(largest < direction_tolerance)
 
 
 def _drop_small_groups(groups: _Groups) -> _Groups:
     """Leave out groups of parallel slices that are stray slices rather than volumes."""
     largest = max(len(group) for group in groups)
-    enough = min(largest, max(_FEWEST_SLICES, largest / 2))
-    return [group for group in groups if len(group) >= enough]
+    fewest = max(_FEWEST_SLICES, largest / 2)
+    fewest = min(fewest, largest)
+    return [group for group in groups if len(group) >= fewest]
 
 
 def _group_parallel(frames: Frames) -> _Groups:
@@ -194,20 +211,29 @@ def _group_parallel(frames: Frames) -> _Groups:
     # Most slices say the same to the last digit; only others have to be compared.
     known: dict[object, list[Frame]] = {}
     for frame in frames:
-        key = (frame.rows, frame.columns, frame.spacing, frame.orientation.tobytes())
-        group = known.get(key) or _find_parallel(groups, frame)
+        orientation = frame.orientation.tobytes()
+        key = (frame.rows, frame.columns, frame.spacing, orientation)
+        group = known.get(key)
         if group is None:
-            if len(groups) == _MAX_ORIENTATIONS:
-                raise GeometryError(
-                    f"the series has more than {len(groups)} orientations or sizes of slices, so "
-                    "they are not one volume",
-                    source=frame.file,
-                )
+            group = _find_parallel(groups, frame)
+        if group is None:
+            _require_few_groups(groups, frame)
             group = []
             groups.append(group)
         group.append(frame)
         known[key] = group
     return groups
+
+
+def _require_few_groups(groups: _Groups, frame: Frame) -> None:
+    """Refuse a frame that needs a group of its own, where there are many already."""
+    count = len(groups)
+    if count == _MAX_ORIENTATIONS:
+        raise GeometryError(
+            f"the series has more than {count} orientations or sizes of slices, so they are not "
+            "one volume",
+            source=frame.file,
+        )
 
 
 def _find_parallel(groups: _Groups, frame: Frame) -> list[Frame] | None:
@@ -219,22 +245,30 @@ def _find_parallel(groups: _Groups, frame: Frame) -> list[Frame] | None:
 
 def _split_by_keywords(frames: list[Frame]) -> list[Stack]:
     """Split frames that share positions by the fewest elements that make volumes of them."""
+    unsplit = Stack(tuple(frames))
     if _has_distinct_positions(frames):
-        return [Stack(tuple(frames))]
+        return [unsplit]
     for keywords in _iterate_keywords(frames):
         volumes = defaultdict(list)
         for frame in frames:
-            values = tuple(frame.split_values.get(keyword, "") for keyword in keywords)
+            values = _get_split_values(frame, keywords)
             volumes[values].append(frame)
-        if _are_volumes(list(volumes.values())):
+        groups = list(volumes.values())
+        if _are_volumes(groups):
             return _name_stacks(keywords, volumes)
-    return [Stack(tuple(frames))]
+    return [unsplit]
+
+
+def _get_split_values(frame: Frame, keywords: tuple[str, ...]) -> tuple[str, ...]:
+    values = [frame.split_values.get(keyword, "") for keyword in keywords]
+    return tuple(values)
 
 
 def _iterate_keywords(frames: list[Frame]) -> Iterator[tuple[str, ...]]:
     """Give the keywords to split by: each whose value varies, then two at once, then three."""
+    first = frames[0]
     varying = []
-    for keyword in frames[0].split_values:
+    for keyword in first.split_values:
         values = {frame.split_values.get(keyword, "") for frame in frames}
         if len(values) > 1:
             varying.append(keyword)
@@ -245,34 +279,49 @@ def _iterate_keywords(frames: list[Frame]) -> Iterator[tuple[str, ...]]:
 def _has_distinct_positions(frames: Frames) -> bool:
     if len(frames) < 2:
         return True
-    distances = np.sort(_measure_distances(frames))
-    return bool(np.diff(distances).min() > SAME_POSITION_MM)
+    distances = _measure_distances(frames)
+    distances.sort()
+    gaps = np.diff(distances)
+    smallest = gaps.min()
+    return bool(smallest > SAME_POSITION_MM)
 
 
 def _are_volumes(volumes: _Groups) -> bool:
     """Tell whether each is a stack, one frame per position, and all are at the same positions."""
-    sizes = {len(volume) for volume in volumes}
-    if len(volumes) < 2 or len(sizes) != 1 or sizes == {1}:
+    if len(volumes) < 2:
         return False
-    if not all(_has_distinct_positions(volume) for volume in volumes):
+    first = volumes[0]
+    if len(first) == 1:
         return False
-    normal = volumes[0][0].normal
-    distances = [np.sort(get_positions(volume) @ normal) for volume in volumes]
-    errors = np.abs(np.array(distances) - distances[0])
-    return bool(errors.max() <= TOLERANCE_MM)
+    if any(len(volume) != len(first) for volume in volumes):
+        return False
+    for volume in volumes:
+        if not _has_distinct_positions(volume):
+            return False
+    normal = first[0].normal
+    all_distances = []
+    for volume in volumes:
+        distances = get_positions(volume) @ normal
+        distances.sort()
+        all_distances.append(distances)
+    errors = np.abs(np.array(all_distances) - all_distances[0])
+    largest = errors.max()
+    return bool(largest <= TOLERANCE_MM)
 
 
 def _name_stacks(
     keywords: tuple[str, ...], volumes: dict[tuple[str, ...], list[Frame]]
 ) -> list[Stack]:
     stacks = []
-    for number, values in enumerate(sorted(volumes, key=_make_sort_key), start=1):
-        parts = [
-            _describe_value(keyword, value, number)
-            for keyword, value in zip(keywords, values, strict=True)
-        ]
+    in_order = sorted(volumes, key=_make_sort_key)
+    for rank, values in enumerate(in_order, start=1):
+        descriptions = []
+        for keyword, value in zip(keywords, values, strict=True):
+            description = _describe_value(keyword, value, rank)
+            descriptions.append(description)
+        name = ", ".join(descriptions)
         frames = tuple(volumes[values])
-        stacks.append(Stack(frames, ", ".join(parts)))
+        stacks.append(Stack(frames, name))
     return stacks
 
 
@@ -297,12 +346,14 @@ def _to_number(text: str) -> float:
 
 def get_positions(frames: Frames) -> Vector:
     """Return the frames' positions, LPS mm, shape ``(frames, 3)``."""
-    return np.array([frame.position for frame in frames])
+    positions = [frame.position for frame in frames]
+    return np.array(positions)
 
 
 def _measure_distances(frames: Frames) -> Vector:
     """Return each frame's distance from the origin along the normal of the first, in mm."""
-    distances: Vector = get_positions(frames) @ frames[0].normal
+    normal = frames[0].normal
+    distances: Vector = get_positions(frames) @ normal
     return distances
 
 
@@ -311,17 +362,21 @@ def _compute_step(frames: Frames, numbers: Vector) -> tuple[Vector, tuple[str, .
     first = frames[0]
     if len(frames) == 1:
         return _guess_step(first)
-    step = fit_step(get_positions(frames), numbers)
+    positions = get_positions(frames)
+    step = fit_step(positions, numbers)
     tilt = _measure_tilt(step, first.normal)
     if tilt <= _VISIBLE_TILT_DEGREES:
         return step, ()
-    return step, (f"the slices are sheared by {tilt:.1f}° (gantry tilt); the affine keeps it",)
+    warning = f"the slices are sheared by {tilt:.1f}° (gantry tilt); the affine keeps it"
+    return step, (warning,)
 
 
 def _measure_tilt(step: Vector, normal: Vector) -> float:
     """Return the angle between two vectors, the second of length 1, in degrees."""
-    cosine = step @ normal / np.linalg.norm(step)
-    angle = np.arccos(np.clip(cosine, -1, 1))
+    length = np.linalg.norm(step)
+    cosine = step @ normal / length
+    cosine = np.clip(cosine, -1, 1)
+    angle = np.arccos(cosine)
     return float(np.degrees(angle))
 
 
@@ -329,7 +384,8 @@ def _guess_step(frame: Frame) -> tuple[Vector, tuple[str, ...]]:
     thickness = frame.thickness
     if thickness is None or not np.isfinite(thickness) or thickness <= 0:
         return frame.normal, ("only one slice, without a thickness; 1 mm is assumed",)
-    return frame.normal * thickness, ("only one slice; its thickness is used as the spacing",)
+    step = frame.normal * thickness
+    return step, ("only one slice; its thickness is used as the spacing",)
 
 
 def _require_even(frames: Frames, affine: Affine, numbers: Vector) -> None:
@@ -337,15 +393,18 @@ def _require_even(frames: Frames, affine: Affine, numbers: Vector) -> None:
     if len(frames) == 1:
         return
     error = _measure_error(frames, affine, numbers)
-    gap = float(np.linalg.norm(affine[:3, 2]))
+    slice_step = affine[:3, 2]
+    gap = float(np.linalg.norm(slice_step))
     if error <= min(TOLERANCE_MM, _TOLERANCE_OF_GAP * gap):
         return
     distances = _measure_distances(frames)
     _refuse_missing_slices(distances)
     gaps = np.diff(distances)
-    if gaps.max() - gaps.min() > TOLERANCE_MM:
+    smallest = gaps.min()
+    largest = gaps.max()
+    if largest - smallest > TOLERANCE_MM:
         raise UnevenSpacingError(
-            f"the slice spacing varies from {gaps.min():.2f} to {gaps.max():.2f} mm; resample the "
+            f"the slice spacing varies from {smallest:.2f} to {largest:.2f} mm; resample the "
             "series to one spacing first, or pass --resample-uneven"
         )
     raise _make_irregular_error(error)
@@ -355,15 +414,18 @@ def _refuse_missing_slices(distances: Vector) -> None:
     """Refuse a stack whose gaps are all usual but for some that are a whole number of them."""
     gaps = np.diff(distances)
     usual = float(np.median(gaps))
-    holes = np.flatnonzero(gaps > _HOLE * usual)
+    is_hole = gaps > _HOLE * usual
+    holes = np.flatnonzero(is_hole)
     if not holes.size:
         return
-    multiples = np.maximum(np.rint(gaps / usual), 1)
-    errors = np.abs(gaps / usual - multiples)
+    ratios = gaps / usual
+    multiples = np.maximum(np.rint(ratios), 1)
+    errors = np.abs(ratios - multiples)
     if errors.max() >= _GAP_TOLERANCE:
         return
     missing = int(multiples[holes].sum()) - len(holes)
-    before_holes = ", ".join(f"{distances[hole]:.2f}" for hole in holes[:5])
+    first_holes = distances[holes[:5]]
+    before_holes = ", ".join(f"{distance:.2f}" for distance in first_holes)
     raise GeometryError(
         f"{missing} slice(s) missing, after the slice at {before_holes} mm along the "
         "normal; send the complete series"
@@ -385,12 +447,14 @@ def _measure_error(frames: Frames, affine: Affine, numbers: Vector) -> float:
         affine: The grid, voxel → RAS mm.
         numbers: The ``k`` of each frame.
     """
-    lps = (_LPS_TO_RAS @ affine)[:3]
+    to_lps = _LPS_TO_RAS @ affine
+    to_lps = to_lps[:3]
     worst = 0.0
-    for frame, number in zip(frames, numbers.tolist(), strict=True):
+    for frame, k in zip(frames, numbers.tolist(), strict=True):
         for i, j in frame.corners:
-            fitted = lps @ (i, j, number, 1)
+            fitted = to_lps @ (i, j, k, 1)
             stated = frame.locate(i, j)
-            error = np.abs(fitted - stated).max()
-            worst = max(worst, float(error))
+            differences = np.abs(fitted - stated)
+            error = float(differences.max())
+            worst = max(worst, error)
     return worst

@@ -55,20 +55,25 @@ class VoxelMatch:
         """
         exact = _locate_frame(frame, like.affine)
         nearest = np.rint(exact)
-        error = _measure_error(frame, exact - nearest)
+        offsets = exact - nearest
+        error = _measure_error(frame, offsets)
         _, column_step, row_step = nearest
         if error > TOLERANCE or not _are_axes(column_step, row_step):
             raise GeometryError(
                 f"the pixels are not voxels of the scan (the grids differ by up to {error:.2g} "
                 "voxels); resample it to the scan's grid first"
             )
-        return cls(*nearest.astype(np.intp))
+        indices = nearest.astype(np.intp)
+        return cls(*indices)
 
     def locate(self, rows: Indices, columns: Indices) -> Indices:
         """Return the indices of some pixels' voxels, shape ``(3, pixels)``."""
-        along_rows = self.column_step[:, None] * columns
-        along_columns = self.row_step[:, None] * rows
-        voxels: Indices = self.start[:, None] + (along_rows + along_columns)
+        start = self.start[:, None]
+        column_step = self.column_step[:, None]
+        row_step = self.row_step[:, None]
+        along_rows = column_step * columns
+        along_columns = row_step * rows
+        voxels: Indices = start + (along_rows + along_columns)
         return voxels
 
 
@@ -85,12 +90,15 @@ def build_grid(frames: Frames, gap: float | None, source: Path) -> Volume:
         ScanError: If the grid is larger than any scan.
     """
     first = frames[0]
-    if not all(are_parallel(first, frame, _DIRECTION_TOLERANCE) for frame in frames):
-        raise GeometryError("the frames differ in size or direction; give the scan as well")
+    for frame in frames:
+        if not are_parallel(first, frame, _DIRECTION_TOLERANCE):
+            raise GeometryError("the frames differ in size or direction; give the scan as well")
     affine, planes = _fit_grid(frames, gap)
     shape = (first.columns, first.rows, planes)
     check_size(shape, source)
-    voxels = np.broadcast_to(np.zeros(1, np.uint8), (1, *shape))
+    # One 0 in memory stands for every voxel.
+    background = np.zeros(1, np.uint8)
+    voxels = np.broadcast_to(background, (1, *shape))
     return Volume(voxels, affine, source.name)
 
 
@@ -100,8 +108,9 @@ def require_same_frame_of_reference(uid: str, like: Volume) -> None:
     Raises:
         GeometryError: If they differ.
     """
-    header = like.header
-    scan_uid = header.frame_of_reference if isinstance(header, Slices) else ""
+    if not isinstance(like.header, Slices):
+        return
+    scan_uid = like.header.frame_of_reference
     if uid and scan_uid and uid != scan_uid:
         raise GeometryError(
             "it was drawn in another frame of reference than the scan's, so positions in them "
@@ -113,22 +122,29 @@ def _fit_grid(frames: Frames, gap: float | None) -> tuple[Affine, int]:
     """Return voxel → RAS mm of the grid that frames lie on, and how many planes it has."""
     first = frames[0]
     positions = get_positions(frames)
-    distances = (positions - first.position) @ first.normal
+    offsets = positions - first.position
+    distances = offsets @ first.normal
     numbers, gap = _number_slices(distances, gap, first.thickness)
-    step = first.normal * gap
     if numbers.any():
         step = fit_step(positions, numbers)
+    else:
+        step = first.normal * gap
     affine = fit_affine(frames, numbers, step)
-    return affine, int(numbers.max()) + 1
+    planes = int(numbers.max()) + 1
+    return affine, planes
 
 
 def _locate_frame(frame: Frame, affine: Affine) -> Vector:
     """Return a frame's first pixel, its column step and its row step in voxels, shape (3, 3)."""
-    to_voxels = np.linalg.inv(affine[:3, :3])
-    origin = _LPS_TO_RAS @ frame.position - affine[:3, 3]
+    rotation = affine[:3, :3]
+    translation = affine[:3, 3]
+    to_voxels = np.linalg.inv(rotation)
+    position = _LPS_TO_RAS @ frame.position
+    origin = position - translation
     column_step = _LPS_TO_RAS @ frame.column_step
     row_step = _LPS_TO_RAS @ frame.row_step
-    in_voxels: Vector = np.array([origin, column_step, row_step]) @ to_voxels.T
+    in_mm = np.array([origin, column_step, row_step])
+    in_voxels: Vector = in_mm @ to_voxels.T
     return in_voxels
 
 
@@ -139,9 +155,12 @@ def _measure_error(frame: Frame, offsets: Vector) -> float:
         frame: The frame.
         offsets: Of its start, its column step and its row step, from whole voxels.
     """
+    last_i = frame.columns - 1
+    last_j = frame.rows - 1
+    # How often each corner takes the start, the column step and the row step.
     first = (1, 0, 0)
-    last_column = (1, frame.columns - 1, 0)
-    last_row = (1, 0, frame.rows - 1)
+    last_column = (1, last_i, 0)
+    last_row = (1, 0, last_j)
     corners = np.array([first, last_column, last_row])
     errors = np.abs(corners @ offsets)
     return float(errors.max())
@@ -149,8 +168,12 @@ def _measure_error(frame: Frame, offsets: Vector) -> float:
 
 def _are_axes(column_step: Vector, row_step: Vector) -> bool:
     """Tell whether two steps are one voxel each, along different axes."""
-    have_unit_length = column_step @ column_step == 1 and row_step @ row_step == 1
-    return bool(have_unit_length and column_step @ row_step == 0)
+    # In whole voxels a vector of length 1 lies along an axis.
+    if column_step @ column_step != 1:
+        return False
+    if row_step @ row_step != 1:
+        return False
+    return bool(column_step @ row_step == 0)
 
 
 def _number_slices(
@@ -163,21 +186,33 @@ def _number_slices(
         stated_gap: What the header says; used if it fits the distances.
         thickness: Slice thickness, used if there is one slice and no gap is stated.
     """
-    if stated_gap is not None and not (np.isfinite(stated_gap) and stated_gap > 0):
+    if not _is_valid_gap(stated_gap):
         stated_gap = None
-    gaps = np.diff(np.unique(distances))
+    sorted_distances = np.unique(distances)
+    gaps = np.diff(sorted_distances)
     gaps = gaps[gaps > SAME_POSITION_MM]
     if not gaps.size:
-        return np.zeros(len(distances)), stated_gap or thickness or 1.0
+        numbers = np.zeros(len(distances))
+        return numbers, stated_gap or thickness or 1.0
     gap = stated_gap
     if gap is None or not _are_multiples(gaps, gap):
         gap = float(gaps.min())
-    return np.rint((distances - distances.min()) / gap), gap
+    heights = distances - distances.min()
+    numbers = np.rint(heights / gap)
+    return numbers, gap
+
+
+def _is_valid_gap(gap: float | None) -> bool:
+    if gap is None or not np.isfinite(gap):
+        return False
+    return gap > 0
 
 
 def _are_multiples(gaps: Vector, gap: float) -> bool:
+    """Tell whether gaps are whole numbers of another, at least one."""
     ratios = gaps / gap
-    if ratios.min() <= 1 - TOLERANCE:
+    smallest = ratios.min()
+    if smallest <= 1 - TOLERANCE:
         return False
-    error = np.abs(ratios - np.rint(ratios)).max()
-    return bool(error < _MULTIPLE_TOLERANCE)
+    errors = np.abs(ratios - np.rint(ratios))
+    return bool(errors.max() < _MULTIPLE_TOLERANCE)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -36,10 +36,21 @@ MAX_FRAME_PIXELS = 16384 * 16384
 """Largest compressed frame decoded; its true size is known only after memory was taken."""
 
 _PIXEL_KEYWORDS = (
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration"),
-    *("PixelData", "FloatPixelData", "DoubleFloatPixelData"),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "PixelData",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
 )
 _DECODER = Path(__file__).with_name("decoder.py")
 _BASE_MEMORY = 4 << 30  # address space, most of it never used: libraries and their thread stacks
@@ -78,14 +89,21 @@ def read_intensities(frames: Frames) -> Iterator[npt.NDArray[np.float64]]:
     decoded = _decode(encoded)
     for _, group in groupby(frames, key=_get_file):
         file_frames = list(group)
-        if file_frames[0].storage == "encoded":
-            file_pixels: Iterator[Pixels] = (next(decoded) for _ in file_frames)
-        else:
-            stored = _read_stored(file_frames[0])
-            file_pixels = (stored[frame.index] for frame in file_frames)
+        file_pixels = _iterate_pixels(file_frames, decoded)
         for frame, pixels in zip(file_frames, file_pixels, strict=True):
             _require_size(frame, pixels)
             yield pixels * frame.slope + frame.intercept
+
+
+def _iterate_pixels(frames: Frames, decoded: Iterator[Pixels]) -> Iterator[Pixels]:
+    """Give the stored values of frames of one file, the next ones of ``decoded`` if encoded."""
+    first = frames[0]
+    if first.storage == "encoded":
+        yield from islice(decoded, len(frames))
+        return
+    stored = _read_stored(first)
+    for frame in frames:
+        yield stored[frame.index]
 
 
 def open_pixels(frame: Frame, keywords: Sequence[str]) -> tuple[FileDataset, UID]:
@@ -99,7 +117,8 @@ def open_pixels(frame: Frame, keywords: Sequence[str]) -> tuple[FileDataset, UID
     """
     file: Any = frame.file
     if frame.storage == "deflated":
-        file = inflate(frame.file, MAX_HEADER_BYTES + frame.file_bytes)
+        max_bytes = MAX_HEADER_BYTES + frame.file_bytes
+        file = inflate(frame.file, max_bytes)
     ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords))
     syntax = ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     return ds, syntax
@@ -110,7 +129,8 @@ def _get_file(frame: Frame) -> Path:
 
 
 def _require_size(frame: Frame, pixels: Pixels) -> None:
-    if pixels.shape == (frame.rows, frame.columns):
+    expected = (frame.rows, frame.columns)
+    if pixels.shape == expected:
         return
     rows, columns = pixels.shape[:2]
     raise ScanError(
@@ -124,14 +144,17 @@ def _read_stored(frame: Frame) -> Pixels:
     try:
         ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
         decoder = get_decoder(syntax)
-        pixels: Pixels = decoder.as_array(ds, raw=True)[0]
+        pixels: Pixels
+        pixels, _ = decoder.as_array(ds, raw=True)
     except PYDICOM_ERRORS as error:
         raise ScanError(
             "the pixels cannot be read; the file is truncated or holds no pixels",
             source=frame.file,
             detail=quote_error(error),
         ) from error
-    return pixels if pixels.ndim == 3 else pixels[None]
+    if pixels.ndim == 3:
+        return pixels
+    return pixels[None]
 
 
 def _decode(frames: Frames) -> Iterator[Pixels]:
@@ -175,13 +198,15 @@ def _start_decoder(frames: Frames) -> Iterator[BinaryIO]:
 def _make_request(frames: Frames) -> dict[str, Any]:
     largest = max(frame.file_bytes for frame in frames)
     pixels = sum(frame.pixels for frame in frames)
+    memory = _BASE_MEMORY + _MEMORY_PER_BYTE * largest
+    seconds = _BASE_SECONDS + pixels // _PIXELS_PER_SECOND
     files = []
     for file, group in groupby(frames, key=_get_file):
         indices = [frame.index for frame in group]
         files.append([str(file), indices])
     return {
-        "memory": _BASE_MEMORY + _MEMORY_PER_BYTE * largest,
-        "seconds": _BASE_SECONDS + pixels // _PIXELS_PER_SECOND,
+        "memory": memory,
+        "seconds": seconds,
         "keywords": _PIXEL_KEYWORDS,
         "files": files,
     }
@@ -197,7 +222,8 @@ def _receive(answers: BinaryIO, frame: Frame) -> Pixels:
         raise _make_decoding_error(frame, head["error"])
     dtype = np.dtype(head["dtype"])
     shape = tuple(head["shape"])
-    if shape != (frame.rows, frame.columns) or dtype.kind not in "iuf":
+    is_numeric = dtype.kind in "iuf"
+    if shape != (frame.rows, frame.columns) or not is_numeric:
         raise ScanError(
             f"the compressed image does not have the {frame.columns}×{frame.rows} pixels that its "
             "header declares",
@@ -207,7 +233,8 @@ def _receive(answers: BinaryIO, frame: Frame) -> Pixels:
     content = answers.read(size)
     if len(content) < size:
         raise _make_decoding_error(frame, "the decoder stopped early")
-    return np.frombuffer(content, dtype).reshape(shape)
+    stored = np.frombuffer(content, dtype)
+    return stored.reshape(shape)
 
 
 def _make_decoding_error(frame: Frame, detail: str) -> ScanError:

@@ -33,25 +33,53 @@ TEXT_LENGTH = 64
 UTF_8 = "ISO_IR 192"
 
 _REQUIRED_KEYWORDS = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+    "PatientName",
+    "PatientID",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
 )
 """Elements that must be there, if only empty (DICOM's type 2)."""
 _OPTIONAL_KEYWORDS = (
-    *("IssuerOfPatientID", "OtherPatientIDs", "PatientBirthTime", "EthnicGroup"),
-    *("PatientComments", "PatientIdentityRemoved", "DeidentificationMethod"),
-    *("DeidentificationMethodCodeSequence", "PatientSpeciesDescription", "PatientBreedDescription"),
-    *("IssuerOfAccessionNumberSequence", "StudyDescription", "PatientAge", "PatientSize"),
-    *("PatientWeight", "ClinicalTrialSponsorName", "ClinicalTrialProtocolID"),
-    *("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName"),
-    *("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID", "ClinicalTrialTimePointID"),
-    *("ClinicalTrialTimePointDescription", "TimezoneOffsetFromUTC"),
+    "IssuerOfPatientID",
+    "OtherPatientIDs",
+    "PatientBirthTime",
+    "EthnicGroup",
+    "PatientComments",
+    "PatientIdentityRemoved",
+    "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence",
+    "PatientSpeciesDescription",
+    "PatientBreedDescription",
+    "IssuerOfAccessionNumberSequence",
+    "StudyDescription",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "ClinicalTrialSponsorName",
+    "ClinicalTrialProtocolID",
+    "ClinicalTrialProtocolName",
+    "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName",
+    "ClinicalTrialSubjectID",
+    "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID",
+    "ClinicalTrialTimePointDescription",
+    "TimezoneOffsetFromUTC",
 )
 _COMPRESSION_KEYWORDS = (
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
 )
 _KEYWORDS = (
-    *("SOPClassUID", "StudyInstanceUID", "SpecificCharacterSet"),
+    "SOPClassUID",
+    "StudyInstanceUID",
+    "SpecificCharacterSet",
     *_COMPRESSION_KEYWORDS,
     *_REQUIRED_KEYWORDS,
     *_OPTIONAL_KEYWORDS,
@@ -102,11 +130,15 @@ class DicomSource:
 
     def make_references(self) -> list[Dataset]:
         """Return a reference to each file of the scan, once."""
-        sop_classes = {each.frame.sop_uid: each.sop_class for each in self.slices}
-        return [
-            make_instance_reference(sop_class, sop_uid)
-            for sop_uid, sop_class in sop_classes.items()
-        ]
+        sop_classes = {}
+        for source_slice in self.slices:
+            sop_uid = source_slice.frame.sop_uid
+            sop_classes[sop_uid] = source_slice.sop_class
+        references = []
+        for sop_uid, sop_class in sop_classes.items():
+            reference = make_instance_reference(sop_class, sop_uid)
+            references.append(reference)
+        return references
 
 
 def read_source(like: Volume) -> DicomSource:
@@ -133,8 +165,9 @@ def read_source(like: Volume) -> DicomSource:
     }
     missing = [name for name, uid in uids.items() if not uid]
     if missing:
+        missing_names = ", ".join(missing)
         raise OutputError(
-            f"the scan has no valid {', '.join(missing)}, which DICOM results must refer to; "
+            f"the scan has no valid {missing_names}, which DICOM results must refer to; "
             "write NIfTI, or send the series again from its archive",
             source=like.source,
         )
@@ -164,7 +197,8 @@ def prepare_labels(
     Raises:
         OutputError: If they do not lie on the scan's grid, or hold an index without a label.
     """
-    if not len(label_set):
+    count = len(label_set)
+    if not count:
         raise OutputError("there are no labels to write; a label set needs at least one")
     if labels.shape != like.shape:
         raise OutputError(f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}")
@@ -174,14 +208,15 @@ def prepare_labels(
     highest = int(labels.max())
     if lowest < 0:
         raise OutputError(f"label maps hold integers from 0, the lowest is {lowest}")
-    if highest > len(label_set):
+    if highest > count:
         raise OutputError(
-            f"the label map contains the index {highest}, but only 1 to {len(label_set)} have a "
-            "name"
+            f"the label map contains the index {highest}, but only 1 to {count} have a name"
         )
-    labels = labels.astype(np.min_scalar_type(len(label_set)), copy=False)
+    dtype = np.min_scalar_type(count)
+    labels = labels.astype(dtype, copy=False)
     if isinstance(like.header, Slices) and like.header.planes:
-        return labels[:, :, list(like.header.planes)]
+        planes = list(like.header.planes)
+        return labels[:, :, planes]
     return labels
 
 
@@ -210,9 +245,10 @@ def derive_uid(object_hash: bytes, role: str) -> str:
         object_hash: As ``hash_object`` returns it.
         role: What has the UID: ``instance``, ``series``, …
     """
-    digest = hashlib.sha256(object_hash + role.encode()).digest()
-    number = uuid.UUID(bytes=digest[:16], version=5).int
-    return f"2.25.{number}"
+    named_hash = object_hash + role.encode()
+    digest = hashlib.sha256(named_hash).digest()
+    derived = uuid.UUID(bytes=digest[:16], version=5)
+    return f"2.25.{derived.int}"
 
 
 def make_instance_reference(sop_class: str, sop_uid: str) -> Dataset:
@@ -247,14 +283,16 @@ def add_patient_and_times(
 
 def fit_text(text: str) -> str:
     """Return text as DICOM names can hold it: printable, no backslash, not too long."""
-    printable = "".join(sign if sign.isprintable() else " " for sign in text)
+    signs = [sign if sign.isprintable() else " " for sign in text]
+    printable = "".join(signs)
     allowed = printable.replace("\\", "/")
     return allowed[:TEXT_LENGTH].strip()
 
 
 def make_label_text(label: Label) -> str:
     """Return a label's name as DICOM can hold it, its index if nothing of it is left."""
-    return fit_text(label.name) or f"label {label.index}"
+    name = fit_text(label.name)
+    return name or f"label {label.index}"
 
 
 def _read_header(file: Path) -> FileDataset:
@@ -276,7 +314,8 @@ def _make_changed_error(file: Path, detail: str | None = None) -> OutputError:
 
 
 def _copy_patient_study(ds: FileDataset) -> Dataset:
-    copied = _copy_elements(ds, (*_REQUIRED_KEYWORDS, *_OPTIONAL_KEYWORDS))
+    keywords = (*_REQUIRED_KEYWORDS, *_OPTIONAL_KEYWORDS)
+    copied = _copy_elements(ds, keywords)
     for keyword in _REQUIRED_KEYWORDS:
         if keyword not in copied:
             setattr(copied, keyword, "")
@@ -288,15 +327,18 @@ def _copy_elements(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
     for keyword in keywords:
         try:
             if keyword in ds:
-                copied[keyword] = ds[keyword]
-                str(copied[keyword])  # parses sequences to their last item
+                element = ds[keyword]
+                copied[keyword] = element
+                str(element)  # parses sequences to their last item
         except PYDICOM_ERRORS:
             copied.pop(keyword, None)  # what cannot even be read is as good as absent
     return copied
 
 
 def _read_source_slices(slices: Slices) -> tuple[SourceSlice, ...]:
-    available = {file: _read_file_slices(file) for file in dict.fromkeys(slices.files)}
+    available = {}
+    for file in dict.fromkeys(slices.files):
+        available[file] = _read_file_slices(file)
     source_slices = []
     for file, index, sop_uid in zip(slices.files, slices.frames, slices.sop_uids, strict=True):
         file_slices = available[file]
@@ -315,5 +357,6 @@ def _read_file_slices(file: Path) -> list[SourceSlice]:
     sop_class = str(ds.get("SOPClassUID") or "")
     if header is None or not sop_class:
         raise _make_changed_error(file)
-    is_multiframe = len(header.frames) > 1
-    return [SourceSlice(sop_class, frame, is_multiframe) for frame in header.frames]
+    frames = header.frames
+    is_multiframe = len(frames) > 1
+    return [SourceSlice(sop_class, frame, is_multiframe) for frame in frames]

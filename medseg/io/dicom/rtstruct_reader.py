@@ -82,12 +82,14 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
             across the slices of ``like``, or all outside it.
     """
     with attach_source(path):
-        rois = _select(_read_rois(path), roi)
+        all_rois = _read_rois(path)
+        rois = _select(all_rois, roi)
         labels, warnings = _draw_rois(rois, like)
     names = {}
+    is_chosen = roi is not None
     for value, each in rois.items():
         names[value] = each.name
-        if roi is not None and not each.contours:
+        if is_chosen and not each.contours:
             warnings.append(f"ROI {each.number} has no closed contours, so no voxels")
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
@@ -100,7 +102,12 @@ def read_roi_names(path: Path) -> list[str]:
     """
     with attach_source(path):
         rois = _read_rois(path)
-    return [roi.name for roi in rois if roi.contours or not roi.others]
+    names = []
+    for roi in rois:
+        has_only_others = roi.others > 0 and not roi.contours
+        if not has_only_others:
+            names.append(roi.name)
+    return names
 
 
 def _read_rois(path: Path) -> list[_Roi]:
@@ -123,10 +130,12 @@ def _read_rois(path: Path) -> list[_Roi]:
 
 def _parse_rois(ds: FileDataset) -> list[_Roi]:
     rois = {}
-    for item in ds.get("StructureSetROISequence") or ():
+    structures = ds.get("StructureSetROISequence") or ()
+    for item in structures:
         roi = _parse_roi(item)
         rois[roi.number] = roi
-    for item in ds.get("ROIContourSequence") or ():
+    contours = ds.get("ROIContourSequence") or ()
+    for item in contours:
         number = int(item.ReferencedROINumber)
         _add_contours(rois[number], item)
     return list(rois.values())
@@ -140,7 +149,8 @@ def _parse_roi(item: Dataset) -> _Roi:
 
 
 def _add_contours(roi: _Roi, item: Dataset) -> None:
-    for contour in item.get("ContourSequence") or ():
+    contours = item.get("ContourSequence") or ()
+    for contour in contours:
         kind = contour.get("ContourGeometricType")
         points = _parse_points(contour)
         if kind in _CLOSED and len(points) > 2:
@@ -151,8 +161,10 @@ def _add_contours(roi: _Roi, item: Dataset) -> None:
 
 def _parse_points(contour: Dataset) -> Points:
     coordinates = contour.get("ContourData") or []
-    points = np.array(coordinates, np.float64).reshape(-1, 3)
-    if not (np.abs(points) <= LARGEST_MM).all():
+    points = np.array(coordinates, np.float64)
+    points = points.reshape(-1, 3)
+    is_plausible = np.abs(points) <= LARGEST_MM
+    if not is_plausible.all():
         raise ValueError("contour points are not plausible numbers")
     return points
 
@@ -164,29 +176,34 @@ def _select(rois: Sequence[_Roi], names: str | Sequence[str] | None) -> _Rois:
     if names is not None:
         chosen = [_find_roi(rois, name) for name in names]
         return dict(enumerate(chosen, start=1))
-    selected = {roi.number: roi for roi in rois}
-    if min(selected) < 1:
+    by_number = {roi.number: roi for roi in rois}
+    lowest = min(by_number)
+    # 0 is background, and label maps hold nothing below it.
+    if lowest < 1:
         return dict(enumerate(rois, start=1))
-    return selected
+    return by_number
 
 
 def _find_roi(rois: Sequence[_Roi], name: str) -> _Roi:
-    matches = [roi for roi in rois if roi.name == name.strip()]
+    wanted = name.strip()
+    matches = [roi for roi in rois if roi.name == wanted]
     if len(matches) == 1:
         return matches[0]
-    existing = [roi.name for roi in rois[:_MOST_NAMES_LISTED]]
+    names = [roi.name for roi in rois[:_MOST_NAMES_LISTED]]
     if len(rois) > _MOST_NAMES_LISTED:
-        existing.append("…")
+        names.append("…")
+    existing = ", ".join(names)
     raise ScanError(
         f"the structure set has {len(matches)} structures of the requested name; exactly one is "
         "needed",
-        detail=f"asked for '{name}'; it has {', '.join(existing)}",
+        detail=f"asked for '{name}'; it has {existing}",
     )
 
 
 def _draw_rois(rois: _Rois, like: Volume) -> tuple[Labels, list[str]]:
     """Return the label map, and warnings; results hold them, so they bear numbers only."""
-    dtype = np.min_scalar_type(max(rois))
+    largest = max(rois)
+    dtype = np.min_scalar_type(largest)
     labels = np.zeros(like.shape, dtype, order="F")
     warnings = []
     for value, roi in rois.items():
@@ -213,17 +230,21 @@ def _draw_roi(labels: Labels, value: int, rois: _Rois, like: Volume) -> int:
         )
     for k, polygons in slices.items():
         plane = labels[:, :, k]
-        mask = fill_polygons(_drop_repeats(polygons), plane.shape)
-        _refuse_overlap(plane[mask], roi, rois)
+        distinct = _drop_repeats(polygons)
+        mask = fill_polygons(distinct, plane.shape)
+        existing = plane[mask]
+        _refuse_overlap(existing, roi, rois)
         plane[mask] = value
     return outside
 
 
 def _refuse_overlap(values: Labels, roi: _Roi, rois: _Rois) -> None:
-    taken = values[values > 0]
+    is_taken = values > 0
+    taken = values[is_taken]
     if not taken.size:
         return
-    other = rois[int(taken[0])]
+    other_value = int(taken[0])
+    other = rois[other_value]
     raise ScanError(
         f"ROIs {other.number} and {roi.number} overlap in {taken.size} voxels of one slice, and a "
         "label map holds one label per voxel; name the structures to read",
@@ -235,14 +256,15 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[_Polygons, int]:
     """Return slice number → polygons in voxels, and how many contours lie beyond all slices."""
     slices: _Polygons = defaultdict(list)
     outside = 0
+    slice_count = like.shape[2]
     to_voxels = np.linalg.inv(like.affine)
-    rotation = to_voxels[:3, :3].T
-    origin = to_voxels[:3, 3]
+    rotation = to_voxels[:3, :3]
+    translation = to_voxels[:3, 3]
     for contour in roi.contours:
         ras = contour * _LPS_TO_RAS
-        voxels = ras @ rotation + origin
+        voxels = ras @ rotation.T + translation
         k, distance = _find_slice(voxels)
-        if not 0 <= k < like.shape[2]:
+        if not 0 <= k < slice_count:
             outside += 1
             continue
         if distance > MAX_DISTANCE:
@@ -251,16 +273,19 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[_Polygons, int]:
                 "slice; give the scan it was drawn on",
                 detail=f"its name: '{roi.name}'",
             )
-        slices[k].append(voxels[:, :2])
+        polygon = voxels[:, :2]
+        slices[k].append(polygon)
     return slices, outside
 
 
 def _find_slice(points: Points) -> tuple[int, float]:
     """Return the slice nearest to points in voxels, and how far off one of them lies."""
     heights = points[:, 2]
-    k = round(float(heights.mean()))
+    mean_height = float(heights.mean())
+    k = round(mean_height)
     distances = np.abs(heights - k)
-    return k, float(distances.max())
+    farthest = float(distances.max())
+    return k, farthest
 
 
 def _drop_repeats(polygons: list[Points]) -> Iterator[Points]:

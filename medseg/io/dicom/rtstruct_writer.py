@@ -24,6 +24,7 @@ from medseg.io.dicom.contours import Points, trace_outlines
 from medseg.io.dicom.frames import Frame
 from medseg.io.dicom.references import (
     DicomSource,
+    SourceSlice,
     add_patient_and_times,
     derive_uid,
     fit_text,
@@ -81,7 +82,9 @@ def write_rtstruct(
     source = read_source(like)
     facts = (tuple(label_set), algorithm, version, series_description)
     identity = hash_object(source, labels, "RTSTRUCT", *facts)
-    ds = _make_structure_set(derive_uid(identity, "instance"), derive_uid(identity, "series"))
+    instance_uid = derive_uid(identity, "instance")
+    series_uid = derive_uid(identity, "series")
+    ds = _make_structure_set(instance_uid, series_uid)
     ds.SeriesDescription = fit_text(series_description)
     ds.ManufacturerModelName = fit_text(algorithm)
     ds.SoftwareVersions = fit_text(version)
@@ -143,12 +146,19 @@ def _make_observation(label: Label) -> Dataset:
     item = Dataset()
     item.ObservationNumber = label.index
     item.ReferencedROINumber = label.index
-    # Whether a lesion is a target (GTV, CTV) is for a physician to say.
-    item.RTROIInterpretedType = "" if is_lesion(label) else "ORGAN"
+    item.RTROIInterpretedType = _get_interpreted_type(label)
     item.ROIInterpreter = ""
     if label.code is not None:
-        item.RTROIIdentificationCodeSequence = [_encode(get_property_type(label))]
+        property_type = get_property_type(label)
+        item.RTROIIdentificationCodeSequence = [_encode(property_type)]
     return item
+
+
+def _get_interpreted_type(label: Label) -> str:
+    # Whether a lesion is a target (GTV, CTV) is for a physician to say.
+    if is_lesion(label):
+        return ""
+    return "ORGAN"
 
 
 def _encode(code: Code) -> Dataset:
@@ -177,25 +187,33 @@ def _make_contours(index: int, labels: Labels, box: Box, source: DicomSource) ->
     """Return the contours of one label, all of whose voxels lie in a box."""
     i_range, j_range, k_range = box
     corner = (i_range.start, j_range.start)
-    contours = []
+    contours: list[Dataset] = []
     for k in range(k_range.start, k_range.stop):
         source_slice = source.slices[k]
         mask = labels[i_range, j_range, k] == index
         for outline in trace_outlines(mask):
-            points = _locate_in_patient(outline + corner, source_slice.frame)
-            item = Dataset()
-            item.ContourImageSequence = [source_slice.make_reference()]
-            item.ContourGeometricType = "CLOSED_PLANAR"
-            item.NumberOfContourPoints = len(outline)
-            item.ContourData = [f"{coordinate:.5f}" for coordinate in points.ravel()]
-            contours.append(item)
-            item.ContourNumber = len(contours)
+            number = len(contours) + 1
+            contour = _make_contour(outline + corner, source_slice, number)
+            contours.append(contour)
     return contours
+
+
+def _make_contour(outline: Points, source_slice: SourceSlice, number: int) -> Dataset:
+    points = _locate_in_patient(outline, source_slice.frame)
+    coordinates = points.ravel()
+    item = Dataset()
+    item.ContourImageSequence = [source_slice.make_reference()]
+    item.ContourGeometricType = "CLOSED_PLANAR"
+    item.NumberOfContourPoints = len(outline)
+    item.ContourData = [f"{coordinate:.5f}" for coordinate in coordinates]
+    item.ContourNumber = number
+    return item
 
 
 def _locate_in_patient(outline: Points, frame: Frame) -> Points:
     """Return points of a slice's pixels, LPS mm (DICOM PS3.3 C.7.6.2.1.1)."""
     between_rows, between_columns = frame.spacing
     in_mm = outline * (between_columns, between_rows)
-    points: Points = frame.position + in_mm @ frame.orientation
+    offsets = in_mm @ frame.orientation
+    points: Points = frame.position + offsets
     return points

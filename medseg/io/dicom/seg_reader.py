@@ -43,14 +43,33 @@ _TYPES = ("BINARY", "FRACTIONAL", "LABELMAP")
 _BITS_PER_PIXEL = (1, 8, 16)
 _BACKGROUND_CODE = ("125040", "DCM")
 _KEYWORDS = (
-    *("SOPClassUID", "SOPInstanceUID", "FrameOfReferenceUID", "NumberOfFrames", "Rows", "Columns"),
-    *("BitsAllocated", "SamplesPerPixel", "PixelPaddingValue", "ImageType"),
-    *("SegmentationType", "MaximumFractionalValue", "SegmentSequence"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "FrameOfReferenceUID",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "SamplesPerPixel",
+    "PixelPaddingValue",
+    "ImageType",
+    "SegmentationType",
+    "MaximumFractionalValue",
+    "SegmentSequence",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 )
 _PIXEL_KEYWORDS = (
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"),
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelData",
 )
 
 
@@ -116,7 +135,8 @@ def _read(path: Path, like: Volume | None, segments: Sequence[str] | None) -> Vo
     if segments is not None:
         seg = _select_segments(seg, segments)
     first = seg.frames[0]
-    check_size((first.columns, first.rows, len(seg.frames)), path)
+    own_shape = (first.columns, first.rows, len(seg.frames))
+    check_size(own_shape, path)
     refuse_truncated(seg.frames)
     if like is None:
         like = build_grid(seg.frames, seg.gap, path)
@@ -127,7 +147,8 @@ def _read(path: Path, like: Volume | None, segments: Sequence[str] | None) -> Vo
         warnings.append("a fractional segmentation; what is at least half inside counts as inside")
     if outside:
         warnings.append(f"{outside} labelled pixels lie outside the scan and were left out")
-    return Volume(labels[None], like.affine, path.name, tuple(warnings), dict(seg.names))
+    names = dict(seg.names)
+    return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
 def _select_segments(seg: _Segmentation, wanted: Sequence[str]) -> _Segmentation:
@@ -176,23 +197,30 @@ def _require_segmentation(ds: FileDataset) -> None:
 
 
 def _parse_header(ds: FileDataset, frames: tuple[Frame, ...]) -> _Segmentation:
-    segments = {int(item.SegmentNumber): item for item in ds.SegmentSequence}
+    segments = {}
+    for item in ds.SegmentSequence:
+        number = int(item.SegmentNumber)
+        segments[number] = item
     background = _find_background(ds, segments)
     names = {}
     for number, item in segments.items():
-        if number > 0 and number not in background:
-            names[number] = str(item.get("SegmentLabel") or f"segment {number}")
-    if ds.SegmentationType == "LABELMAP":
+        is_segment = number > 0 and number not in background
+        if is_segment:
+            label = item.get("SegmentLabel") or f"segment {number}"
+            names[number] = str(label)
+    kind = str(ds.SegmentationType)
+    if kind == "LABELMAP":
         numbers = (0,) * len(frames)
     else:
         numbers = _parse_segment_numbers(ds, segments)
+    highest_fraction = float(ds.get("MaximumFractionalValue") or 255)
     return _Segmentation(
-        kind=str(ds.SegmentationType),
+        kind=kind,
         frames=frames,
         numbers=numbers,
         names=names,
         background=background,
-        threshold=float(ds.get("MaximumFractionalValue") or 255) / 2,
+        threshold=highest_fraction / 2,
         gap=_parse_gap(ds),
     )
 
@@ -201,12 +229,16 @@ def _find_background(ds: FileDataset, segments: Mapping[int, Dataset]) -> frozen
     """Return the pixel values that are background: 0, padding, and segments described so."""
     values = {0}
     for number, item in segments.items():
-        code = get_first_item(item, "SegmentedPropertyTypeCodeSequence")
-        if (code.get("CodeValue"), code.get("CodingSchemeDesignator")) == _BACKGROUND_CODE:
+        concept = get_first_item(item, "SegmentedPropertyTypeCodeSequence")
+        value = concept.get("CodeValue")
+        scheme = concept.get("CodingSchemeDesignator")
+        if (value, scheme) == _BACKGROUND_CODE:
             values.add(number)
     padding = ds.get("PixelPaddingValue")
-    if padding is not None and int(padding) not in segments:
-        values.add(int(padding))
+    if padding is not None:
+        padding = int(padding)
+        if padding not in segments:
+            values.add(padding)
     return frozenset(values)
 
 
@@ -217,7 +249,9 @@ def _parse_segment_numbers(ds: FileDataset, segments: Mapping[int, Dataset]) -> 
     for group in ds.PerFrameFunctionalGroupsSequence:
         items = group.get("SegmentIdentificationSequence")
         items = items or shared.SegmentIdentificationSequence
-        numbers.append(int(items[0].ReferencedSegmentNumber))
+        identification = items[0]
+        number = int(identification.ReferencedSegmentNumber)
+        numbers.append(number)
     unknown = set(numbers) - set(segments)
     if unknown:
         raise ScanError(
@@ -230,13 +264,16 @@ def _parse_gap(ds: FileDataset) -> float | None:
     shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
     measures = get_first_item(shared, "PixelMeasuresSequence")
     gap = measures.get("SpacingBetweenSlices")
-    return None if gap is None else float(gap)
+    if gap is None:
+        return None
+    return float(gap)
 
 
 def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
     """Return the label map on the grid of ``like`` and how many pixels lie outside it."""
     largest = max(seg.names, default=0)
-    labels = np.zeros(like.shape, np.min_scalar_type(largest), order="F")
+    dtype = np.min_scalar_type(largest)
+    labels = np.zeros(like.shape, dtype, order="F")
     drawn = 0
     outside = 0
     all_pixels = _read_pixels(seg)
@@ -244,12 +281,14 @@ def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
         rows, columns, values = _find_segments(seg, number, pixels)
         if not values.size:
             continue
-        voxels = VoxelMatch.find(frame, like).locate(rows, columns)
+        match = VoxelMatch.find(frame, like)
+        voxels = match.locate(rows, columns)
         is_inside = _find_inside(voxels, like.shape)
-        _draw(labels, voxels[:, is_inside], values[is_inside])
-        count = int(np.count_nonzero(is_inside))
-        drawn += count
-        outside += values.size - count
+        inner_voxels = voxels[:, is_inside]
+        inner_values = values[is_inside]
+        _draw(labels, inner_voxels, inner_values)
+        drawn += inner_values.size
+        outside += values.size - inner_values.size
     if outside and not drawn:
         raise GeometryError("all segments lie outside the scan; give the scan they were drawn on")
     return labels, outside
@@ -260,21 +299,23 @@ def _draw(labels: Labels, voxels: Indices, values: Labels) -> None:
     i, j, k = voxels
     existing = labels[i, j, k]
     is_taken = (existing > 0) & (existing != values)
-    if is_taken.any():
-        first = int(existing[is_taken][0])
-        second = int(values[is_taken][0])
+    taken = np.flatnonzero(is_taken)
+    if taken.size:
+        first = int(existing[taken[0]])
+        second = int(values[taken[0]])
         raise ScanError(
-            f"segments {first} and {second} overlap in {np.count_nonzero(is_taken)} pixels of one "
-            "slice; a label map holds one label per voxel, so save them as separate segmentations"
+            f"segments {first} and {second} overlap in {taken.size} pixels of one slice; a label "
+            "map holds one label per voxel, so save them as separate segmentations"
         )
     labels[i, j, k] = values
 
 
 def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
     """Tell which voxels, shape ``(3, voxels)``, lie in a grid."""
-    limits = np.array(shape)[:, None]
-    is_below = voxels < limits
-    is_inside: Mask = np.all((voxels >= 0) & is_below, axis=0)
+    sizes = np.array(shape)
+    is_below_end = voxels < sizes[:, None]
+    is_from_start = voxels >= 0
+    is_inside: Mask = np.all(is_from_start & is_below_end, axis=0)
     return is_inside
 
 
@@ -284,20 +325,26 @@ def _find_segments(seg: _Segmentation, number: int, pixels: Labels) -> _SegmentP
         return _find_labelled(seg, pixels)
     if number not in seg.names:
         pixels = pixels[:0]
-    is_inside = pixels >= seg.threshold if seg.kind == "FRACTIONAL" else pixels > 0
+    if seg.kind == "FRACTIONAL":
+        is_inside = pixels >= seg.threshold
+    else:
+        is_inside = pixels > 0
     rows, columns = np.nonzero(is_inside)
-    return rows, columns, np.full(rows.size, number)
+    values = np.full(rows.size, number)
+    return rows, columns, values
 
 
 def _find_labelled(seg: _Segmentation, pixels: Labels) -> _SegmentPixels:
     background = list(seg.background)
-    unknown = np.setdiff1d(pixels, [*seg.names, *background])
+    described = [*seg.names, *background]
+    unknown = np.setdiff1d(pixels, described)
     if unknown.size:
         value = int(unknown[0])
         raise ScanError(f"the label map contains the value {value}, which no segment describes")
     is_background = np.isin(pixels, background)
     rows, columns = np.nonzero(~is_background)
-    return rows, columns, pixels[rows, columns]
+    values = pixels[rows, columns]
+    return rows, columns, values
 
 
 def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
@@ -318,19 +365,23 @@ def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
 def _unpack_frames(ds: FileDataset, syntax: uids.UID, frames: int) -> Iterator[Labels]:
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         syntax = uids.ExplicitVRLittleEndian
-    if ds.BitsAllocated > 1 or not syntax.is_little_endian:
-        for pixels, _ in get_decoder(syntax).iter_array(ds, raw=True):
+    is_packed = ds.BitsAllocated == 1 and syntax.is_little_endian
+    if not is_packed:
+        decoder = get_decoder(syntax)
+        for pixels, _ in decoder.iter_array(ds, raw=True):
             yield pixels
         return
     # Frames follow each other bit by bit, and need not begin with a byte; not left to pydicom,
     # which loses its way in frames of a few bytes.
     packed = np.frombuffer(ds.PixelData, np.uint8)
     shape = (ds.Rows, ds.Columns)
-    count = math.prod(shape)
+    bit_count = math.prod(shape)
     for index in range(frames):
-        first_byte, first_bit = divmod(index * count, 8)
-        byte_count = (first_bit + count + 7) // 8
-        frame_bytes = packed[first_byte : first_byte + byte_count]
+        first_byte, first_bit = divmod(index * bit_count, 8)
+        end_bit = first_bit + bit_count
+        byte_count = (end_bit + 7) // 8
+        end_byte = first_byte + byte_count
+        frame_bytes = packed[first_byte:end_byte]
         bits = np.unpackbits(frame_bytes, bitorder="little")
-        frame_bits = bits[first_bit : first_bit + count]
+        frame_bits = bits[first_bit:end_bit]
         yield frame_bits.reshape(shape)

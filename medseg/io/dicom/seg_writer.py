@@ -45,8 +45,14 @@ SERIES_NUMBER = 901
 _PLACEHOLDER_ROOT = "2.25."
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _EMPTY_KEYWORDS = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
-    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
 )
 _FEWEST_PIXELS = 8
 """highdicom packs smaller frames wrongly: each into a byte of its own."""
@@ -97,22 +103,19 @@ def write_dicom_seg(
     identity = hash_object(source, labels, "SEG", *facts)
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
     placeholders = _make_placeholders(source, like)
+    segments = [_describe_segment(label, algorithm, version, corrected) for label in label_set]
+    identifiers = _make_identifiers(identity, algorithm, version, series_description)
     if not planes.any():
         # One empty frame for each segment says that nothing was found.
         planes = planes[:1]
         placeholders = placeholders[:1]
     with attach_source(Path(like.source)):
-        seg = _make_segmentation(
-            planes,
-            placeholders,
-            [_describe_segment(label, algorithm, version, corrected) for label in label_set],
-            kind,
-            _make_identifiers(identity, algorithm, version, series_description),
-        )
+        seg = _make_segmentation(planes, placeholders, segments, kind, identifiers)
     if kind == "labelmap":
         _compress(seg)
     _refer_to_source(seg, source)
-    _set_dimension_uid(seg, derive_uid(identity, "dimensions"))
+    dimensions_uid = derive_uid(identity, "dimensions")
+    _set_dimension_uid(seg, dimensions_uid)
     created = created or datetime.now()  # noqa: DTZ005 (DICOM's times are local)
     add_patient_and_times(seg, source, created, ("Content",))
     for equipment in seg.ContributingEquipmentSequence:
@@ -220,10 +223,11 @@ def _make_placeholders(source: DicomSource, like: Volume) -> list[Dataset]:
     common = _make_common_header(source, like)
     placeholders = []
     for k, source_slice in enumerate(source.slices, start=1):
+        position = source_slice.frame.position
         ds = Dataset()
         ds.update(common)
         ds.SOPInstanceUID = f"{_PLACEHOLDER_ROOT}{k}"
-        ds.ImagePositionPatient = _format_numbers(source_slice.frame.position)
+        ds.ImagePositionPatient = _format_numbers(position)
         placeholders.append(ds)
     return placeholders
 
@@ -232,7 +236,11 @@ def _make_common_header(source: DicomSource, like: Volume) -> Dataset:
     """Return what the headers of all slices say."""
     first = source.slices[0].frame
     slice_step = _RAS_TO_LPS @ like.affine[:, 2]
-    gap = abs(float(slice_step[:3] @ first.normal))
+    # Along the normal, so that a tilted gantry's shear does not count.
+    distance = slice_step[:3] @ first.normal
+    gap = abs(float(distance))
+    orientation = first.orientation.ravel()
+    thickness = first.thickness or gap
     ds = Dataset()
     ds.update(source.compression)
     ds.SOPClassUID = CTImageStorage
@@ -241,9 +249,9 @@ def _make_common_header(source: DicomSource, like: Volume) -> Dataset:
     ds.FrameOfReferenceUID = source.frame_of_reference
     ds.Rows = first.rows
     ds.Columns = first.columns
-    ds.ImageOrientationPatient = _format_numbers(first.orientation.ravel())
+    ds.ImageOrientationPatient = _format_numbers(orientation)
     ds.PixelSpacing = _format_numbers(first.spacing)
-    ds.SliceThickness = _format_number(first.thickness or gap)
+    ds.SliceThickness = _format_number(thickness)
     is_uneven = isinstance(like.header, Slices) and like.header.planes
     if not is_uneven:
         ds.SpacingBetweenSlices = _format_number(gap)
@@ -273,14 +281,19 @@ def _refer_to_source(seg: Dataset, source: DicomSource) -> None:
     # Segments of one slice share one item, which must be changed once.
     items: dict[int, Dataset] = {}
     for group in seg.PerFrameFunctionalGroupsSequence:
-        for item in group.DerivationImageSequence[0].SourceImageSequence:
+        derivation = group.DerivationImageSequence[0]
+        for item in derivation.SourceImageSequence:
             items[id(item)] = item
     for item in items.values():
-        number = item.ReferencedSOPInstanceUID.removeprefix(_PLACEHOLDER_ROOT)
-        source_slice = source.slices[int(number) - 1]
-        item.update(source_slice.make_reference())
+        placeholder_uid = item.ReferencedSOPInstanceUID
+        number = int(placeholder_uid.removeprefix(_PLACEHOLDER_ROOT))
+        source_slice = source.slices[number - 1]
+        reference = source_slice.make_reference()
+        item.update(reference)
 
 
 def _set_dimension_uid(seg: Dataset, uid: str) -> None:
-    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+    organizations = seg.DimensionOrganizationSequence
+    indices = seg.DimensionIndexSequence
+    for item in (*organizations, *indices):
         item.DimensionOrganizationUID = uid

@@ -114,10 +114,13 @@ def group_series(
         if progress is not None:
             progress(count)
     groups, unassigned = group_headers(headers)
-    skipped.extend(_skip_damaged(header) for header in unassigned)
+    for header in unassigned:
+        damaged_file = _skip_damaged(header)
+        skipped.append(damaged_file)
     series: list[Series] = []
     for group in groups:
-        series.extend(_split_volumes(group))
+        volumes = _split_volumes(group)
+        series.extend(volumes)
     return series, skipped
 
 
@@ -144,15 +147,26 @@ def group_headers(headers: Iterable[Header]) -> tuple[list[list[Header]], list[H
         keys_of_folders[folder].add(key)
     unassigned = []
     for header in damaged:
-        owners = {key for key in groups if key[1] == header.series}
+        owners = _find_keys(groups, header.series)
         if not owners:
-            owners = keys_of_folders[header.file.parent]
+            folder = header.file.parent
+            owners = keys_of_folders[folder]
         if len(owners) == 1:
             (owner,) = owners
             groups[owner].append(header)
         else:
             unassigned.append(header)
     return list(groups.values()), unassigned
+
+
+def _find_keys(keys: Iterable[_Key], series: str) -> set[_Key]:
+    """Return the keys of a series, one for each study that has one of this UID."""
+    matches = set()
+    for key in keys:
+        _, series_or_folder = key
+        if series_or_folder == series:
+            matches.add(key)
+    return matches
 
 
 def _iterate_files(folder: Path) -> Iterator[Path]:
@@ -170,13 +184,15 @@ def _get_file(header: Header) -> Path:
 
 def _skip_damaged(header: Header) -> SkippedFile:
     error = header.error or ScanError("damaged or truncated DICOM")
-    return SkippedFile(header.file, error.message, is_damaged=True, detail=error.detail or "")
+    detail = error.detail or ""
+    return SkippedFile(header.file, error.message, is_damaged=True, detail=detail)
 
 
 def _split_volumes(headers: Sequence[Header]) -> list[Series]:
     """Return the series that headers make up: one, or one for each volume that it holds."""
     series = _make_series(headers)
-    if any(header.error for header in headers) or not series.frames:
+    has_error = any(header.error for header in headers)
+    if has_error or not series.frames:
         return [series]
     try:
         stacks, _ = split_stacks(series.frames)
@@ -184,14 +200,13 @@ def _split_volumes(headers: Sequence[Header]) -> list[Series]:
         return [series]  # reading it says why
     if len(stacks) == 1:
         return [series]
-    files = [_list_files(stack) for stack in stacks]
-    distinct_files = set().union(*files)
-    shares_files = sum(len(own) for own in files) != len(distinct_files)
+    files_of_stacks = [_list_files(stack) for stack in stacks]
+    shares_files = _have_common_files(files_of_stacks)
     volumes = []
-    for stack, own_files in zip(stacks, files, strict=True):
+    for stack, files in zip(stacks, files_of_stacks, strict=True):
         volume = replace(
             series,
-            files=series.files if shares_files else own_files,
+            files=series.files if shares_files else files,
             volume_name=stack.volume_name,
             shares_files=shares_files,
             frames=stack.frames,
@@ -200,16 +215,27 @@ def _split_volumes(headers: Sequence[Header]) -> list[Series]:
     return volumes
 
 
+def _have_common_files(files_of_stacks: Iterable[tuple[Path, ...]]) -> bool:
+    seen: set[Path] = set()
+    for files in files_of_stacks:
+        if not seen.isdisjoint(files):
+            return True
+        seen.update(files)
+    return False
+
+
 def _make_series(headers: Sequence[Header]) -> Series:
     first = headers[0]
+    files = [header.file for header in headers]
     frames: list[Frame] = []
+    modality = ""
     for header in headers:
         frames.extend(header.frames)
-    modalities = (header.modality for header in headers if header.modality)
+        modality = modality or header.modality
     return Series(
-        files=tuple(header.file for header in headers),
+        files=tuple(files),
         uid=first.series,
-        modality=next(modalities, ""),
+        modality=modality,
         study=first.study,
         description=first.description,
         frames=tuple(frames),

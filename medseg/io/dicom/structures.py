@@ -20,13 +20,17 @@ from medseg.volume import Volume
 
 _SEG_CLASSES = (uids.SegmentationStorage, LABEL_MAP_CLASS)
 _REFERENCE_KEYWORDS = (
-    *("SOPClassUID", "FrameOfReferenceUID"),
-    *("ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"),
+    "SOPClassUID",
+    "FrameOfReferenceUID",
+    "ReferencedSeriesSequence",
+    "ReferencedFrameOfReferenceSequence",
 )
 # Long, and needed only where an object names no series.
 _FURTHER_KEYWORDS = (
-    *("SourceImageSequence", "PerFrameFunctionalGroupsSequence"),
-    *("StructureSetROISequence", "ROIContourSequence"),
+    "SourceImageSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "StructureSetROISequence",
+    "ROIContourSequence",
 )
 
 
@@ -66,7 +70,8 @@ def read_label_object(path: Path) -> LabelObject | None:
                 return None
             series = _collect_uids(ds, "SeriesInstanceUID")
             if not series:
-                ds = read_elements(path, (*_REFERENCE_KEYWORDS, *_FURTHER_KEYWORDS))
+                keywords = (*_REFERENCE_KEYWORDS, *_FURTHER_KEYWORDS)
+                ds = read_elements(path, keywords)
         instances = _collect_uids(ds, "ReferencedSOPInstanceUID")
         frames_of_reference = _collect_uids(
             ds, "FrameOfReferenceUID", "ReferencedFrameOfReferenceUID"
@@ -96,9 +101,11 @@ def read_structures(path: Path, like: Volume, names: Sequence[str]) -> Volume:
         GeometryError: If it does not lie on the scan.
     """
     ds = read_elements(path, ("SOPClassUID",))
-    if str(ds.get("SOPClassUID")) not in _SEG_CLASSES:
+    sop_class = str(ds.get("SOPClassUID"))
+    if sop_class not in _SEG_CLASSES:
         return read_rtstruct(path, like, names)
-    return _renumber(read_dicom_seg(path, like, names), names)
+    segmentation = read_dicom_seg(path, like, names)
+    return _renumber(segmentation, names)
 
 
 def hash_patient(path: Path) -> str:
@@ -114,7 +121,9 @@ def hash_patient(path: Path) -> str:
         study = parse_uid(ds.get("StudyInstanceUID"))
     except (*PYDICOM_ERRORS, ScanError):
         return ""  # reading the series says what is wrong with it
-    identity = f"{issuer}\n{patient}" if patient else study
+    identity = study
+    if patient:
+        identity = f"{issuer}\n{patient}"
     if not identity:
         return ""
     digest = hashlib.sha256(identity.encode()).hexdigest()
@@ -123,28 +132,35 @@ def hash_patient(path: Path) -> str:
 
 def _renumber(segmentation: Volume, names: Sequence[str]) -> Volume:
     """Return a segmentation whose voxel values count in ``names``, from 1."""
+    values = {name: value for value, name in enumerate(names, start=1)}
     segment_names: dict[int, str] = segmentation.header
     highest = max(segment_names, default=0)
-    table = np.zeros(highest + 1, np.min_scalar_type(len(names)))
-    values = {name: value for value, name in enumerate(names, start=1)}
+    dtype = np.min_scalar_type(len(names))
+    # Segment number → value.
+    table = np.zeros(highest + 1, dtype)
     for number, name in segment_names.items():
         table[number] = values[name]
-    return segmentation.with_array(table[segmentation.array])
+    array = table[segmentation.array]
+    return segmentation.with_array(array)
 
 
 def _read_names(path: Path, sop_class: str) -> tuple[str, ...]:
     """Return the names of the segments or structures, each once, in the file's order."""
     if sop_class in _SEG_CLASSES:
-        names = list(read_segment_names(path).values())
+        segment_names = read_segment_names(path)
+        names = list(segment_names.values())
     else:
         names = read_roi_names(path)
-    return tuple(dict.fromkeys(names))
+    distinct = dict.fromkeys(names)
+    return tuple(distinct)
 
 
 def _collect_uids(ds: Dataset, *keywords: str) -> frozenset[str]:
     """Return the valid UIDs under some keywords, at any depth."""
-    collected = {
-        parse_uid(element.value) for element in ds.iterall() if element.keyword in keywords
-    }
+    collected = set()
+    for element in ds.iterall():
+        if element.keyword in keywords:
+            uid = parse_uid(element.value)
+            collected.add(uid)
     collected.discard("")
     return frozenset(collected)

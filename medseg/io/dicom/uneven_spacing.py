@@ -43,12 +43,16 @@ class UnevenGrid:
         """
         affine_per_mm, distances = compute_uneven_affine(frames)
         length = float(distances[-1])
-        smallest_gap = float(np.diff(distances).min())
+        gaps = np.diff(distances)
+        smallest_gap = float(gaps.min())
         planes = round(length / smallest_gap) + 1
-        planes = min(planes, _MOST_PLANES_PER_SLICE * len(frames))
+        most_planes = _MOST_PLANES_PER_SLICE * len(frames)
+        planes = min(planes, most_planes)
         step = length / (planes - 1)
         scale = np.diag([1.0, 1.0, step, 1.0])
-        return cls(affine_per_mm @ scale, distances / step, planes)
+        affine = affine_per_mm @ scale
+        slice_positions = distances / step
+        return cls(affine, slice_positions, planes)
 
     @property
     def nearest_planes(self) -> tuple[int, ...]:
@@ -70,29 +74,36 @@ class UnevenGrid:
             ScanError: If there is no memory for it.
         """
         i_size, j_size, _ = image.shape
-        resampled = empty_image((i_size, j_size, self.planes), source)
+        shape = (i_size, j_size, self.planes)
+        resampled = empty_image(shape, source)
         for k in range(self.planes):
             below, weight = self._locate_plane(k)
+            above = below + 1
             lower = image[:, :, below]
-            upper = image[:, :, below + 1]
+            upper = image[:, :, above]
             resampled[:, :, k] = lower * (1 - weight) + upper * weight
         return resampled
 
     def _locate_plane(self, k: int) -> tuple[int, np.float32]:
         """Return the slice below a plane of the grid, and the weight of the slice above."""
         positions = self.slice_positions
-        last = len(positions) - 2
-        below = int(np.searchsorted(positions, k, side="right")) - 1
-        below = min(max(below, 0), last)
-        start, end = positions[below : below + 2]
+        slices_up_to_k = int(np.searchsorted(positions, k, side="right"))
+        below = max(slices_up_to_k - 1, 0)
+        # The last plane lies between the last two slices.
+        last_but_one = len(positions) - 2
+        below = min(below, last_but_one)
+        start = positions[below]
+        end = positions[below + 1]
         weight = (k - start) / (end - start)
-        return below, np.float32(min(max(weight, 0.0), 1.0))
+        weight = min(max(weight, 0.0), 1.0)
+        return below, np.float32(weight)
 
     def describe(self) -> str:
         """Say in words what was done, for a warning."""
+        slices = len(self.slice_positions)
         slice_step = self.affine[:3, 2]
         spacing = np.linalg.norm(slice_step)
         return (
-            f"the {len(self.slice_positions)} slices lie at uneven distances; they were "
-            f"interpolated onto {self.planes} planes, {spacing:.2f} mm apart"
+            f"the {slices} slices lie at uneven distances; they were interpolated onto "
+            f"{self.planes} planes, {spacing:.2f} mm apart"
         )

@@ -87,7 +87,8 @@ def read_series(
     """
     source = _get_source(files)
     with attach_source(source):
-        return _read_volume(_list_files(files), source, volume, resample_uneven)
+        series_files = _list_files(files)
+        return _read_volume(series_files, source, volume, resample_uneven)
 
 
 def read_label_series(files: Sequence[Path]) -> Volume:
@@ -98,13 +99,17 @@ def read_label_series(files: Sequence[Path]) -> Volume:
         GeometryError: As for ``read_series``.
     """
     volume = read_series(files)
-    labels = as_labels(volume.array, _get_source(files))
+    source = _get_source(files)
+    labels = as_labels(volume.array, source)
     return replace(volume, array=labels)
 
 
 def _get_source(files: Sequence[Path]) -> Path:
     """Return the file or folder that errors name: a series lies in a folder."""
-    return files[0] if len(files) == 1 else files[0].parent
+    first = files[0]
+    if len(files) == 1:
+        return first
+    return first.parent
 
 
 def _read_volume(files: Sequence[Path], source: Path, volume: str, resample_uneven: bool) -> Volume:
@@ -121,7 +126,8 @@ def _read_volume(files: Sequence[Path], source: Path, volume: str, resample_unev
         grid = UnevenGrid.fit(frames)
         affine = grid.affine
         remarks = (grid.describe(),)
-        image = grid.resample(_read_image(frames, source), source)
+        uneven_image = _read_image(frames, source)
+        image = grid.resample(uneven_image, source)
         slices = replace(slices, planes=grid.nearest_planes)
     nonfinite = replace_nonfinite(image)
     warnings = (*excluded, *left_out, *copies, *remarks, *nonfinite)
@@ -135,8 +141,10 @@ def _list_files(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = [file for file in path.rglob("*") if not file.is_dir()]
-        files.extend(sorted(inside))
+        below = sorted(path.rglob("*"))
+        for file in below:
+            if not file.is_dir():
+                files.append(file)
     return files
 
 
@@ -152,12 +160,15 @@ def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], tuple[st
             excluded[header.exclusion] += 1
         else:
             headers.append(header)
-    reasons = tuple(f"{count} file(s) left out: {reason}" for reason, count in excluded.items())
+    reasons = []
+    for reason, count in excluded.items():
+        reasons.append(f"{count} file(s) left out: {reason}")
     if not headers:
         summary = "; ".join(reasons) or "no files"
         raise ScanError(f"there is no DICOM image of a volume ({summary})")
     _require_one_series(headers)
-    return headers[0].series, headers, reasons
+    first = headers[0]
+    return first.series, headers, tuple(reasons)
 
 
 def _require_one_series(headers: Sequence[Header]) -> None:
@@ -218,17 +229,19 @@ def _drop_copies(stack: Stack) -> tuple[list[Frame], tuple[str, ...]]:
     """Return one frame per position, in order; slices at one position must be equal."""
     groups = group_by_position(stack.frames)
     frames = [group[0] for group in groups]
-    copies = len(stack.frames) - len(groups)
+    count = len(stack.frames)
+    copies = count - len(groups)
     if not copies:
         return frames, ()
     refuse_truncated(stack.frames)
     for group in groups:
         if len(group) > 1 and not _are_copies(group):
             raise GeometryError(
-                f"{len(stack.frames)} slices lie at {len(groups)} positions, and no element of "
-                "their headers tells the volumes apart"
+                f"{count} slices lie at {len(groups)} positions, and no element of their headers "
+                "tells the volumes apart"
             )
-    return frames, (f"{copies} exact duplicates of slices left out",)
+    warning = f"{copies} exact duplicates of slices left out"
+    return frames, (warning,)
 
 
 def _are_copies(frames: Frames) -> bool:
@@ -240,22 +253,29 @@ def _read_image(frames: Frames, source: Path) -> npt.NDArray[np.float32]:
     """Return the frames' intensities, shape ``(i, j, k)``."""
     refuse_truncated(frames)
     first = frames[0]
-    image = empty_image((first.columns, first.rows, len(frames)), source)
+    shape = (first.columns, first.rows, len(frames))
+    image = empty_image(shape, source)
+    slices = read_intensities(frames)
     # Values beyond float32 become infinite, and replace_nonfinite reports them.
     with np.errstate(over="ignore"):
-        for k, intensities in enumerate(read_intensities(frames)):
+        for k, intensities in enumerate(slices):
             image[:, :, k] = intensities.T
     return image
 
 
 def _make_slices(series: str, frames: Frames) -> Slices:
-    frames_of_reference = (frame.frame_of_reference for frame in frames)
+    files = [frame.file for frame in frames]
+    indices = [frame.index for frame in frames]
+    sop_uids = [frame.sop_uid for frame in frames]
+    frame_of_reference = ""
+    for frame in frames:
+        frame_of_reference = frame_of_reference or frame.frame_of_reference
     return Slices(
         series=series,
-        files=tuple(frame.file for frame in frames),
-        frames=tuple(frame.index for frame in frames),
-        sop_uids=tuple(frame.sop_uid for frame in frames),
-        frame_of_reference=next(filter(None, frames_of_reference), ""),
+        files=tuple(files),
+        frames=tuple(indices),
+        sop_uids=tuple(sop_uids),
+        frame_of_reference=frame_of_reference,
     )
 
 
