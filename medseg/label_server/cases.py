@@ -175,7 +175,7 @@ def find_folder_cases(
     good = [scan for scan in found.scans if scan.name not in rejected]
     uploaded = _find_uploaded(state, good)
     good.extend(uploaded)
-    left_out = [entry.fault for entry in found.left_out]
+    left_out = [entry.result_fault for entry in found.left_out]
     faults = (*left_out, *rejected.values())
     if not good:
         raise DatasetError(
