@@ -146,10 +146,11 @@ class _PreparedCases:
             folds: The fold of each usable case, or nothing where all are trained on.
         """
         parts = []
-        for case in self.look_up(self.usable):
-            parts.append(f"{case.case_id} {case.label_id}")
-        if folds:
-            parts = [f"{part} {fold}" for part, fold in zip(parts, folds, strict=True)]
+        for number, case in enumerate(self.look_up(self.usable)):
+            part = f"{case.case_id} {case.label_id}"
+            if folds:
+                part += f" {folds[number]}"
+            parts.append(part)
         text = "\n".join(sorted(parts))
         digest = hashlib.sha256(text.encode())
         return digest.hexdigest()[:_HASH_DIGITS]

@@ -109,13 +109,13 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
     assert not [path for path in trained.home.rglob("*") if path.name.startswith(".part-")]
 
 
-def test_what_was_resolved_is_in_the_run(trained: Trained) -> None:
+def test_the_resolved_bundle_is_in_the_run(trained: Trained) -> None:
     spec = load_bundle(trained.folder).spec
     assert list_differences(spec, load_bundle(trained.bundle).spec) == []
     assert json.loads((trained.folder / "bundle.json").read_text())["training"]["ema"] is None
 
 
-def test_it_learns(trained: Trained) -> None:
+def test_loss_falls_and_dice_rises(trained: Trained) -> None:
     dice = [event.scores["dice"]["mean"] for event in trained.of(ValidationDone)]
     losses = [event.loss for event in trained.of(StepDone)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
@@ -123,7 +123,7 @@ def test_it_learns(trained: Trained) -> None:
     assert max(dice) > 0.15
 
 
-def test_every_step_and_validation_is_told(trained: Trained) -> None:
+def test_every_step_and_validation_is_an_event(trained: Trained) -> None:
     steps = trained.of(StepDone)
     assert [event.step for event in steps] == list(range(1, STEPS + 1))
     assert all({"dice", "ce"} == event.parts.keys() for event in steps)
@@ -246,7 +246,7 @@ def test_resume_without_a_run_says_so(trained: Trained, tmp_path: Path) -> None:
         train(trained.bundle, data=trained.data, out=tmp_path, device="cpu", resume=True)
 
 
-def test_a_run_is_not_gone_on_with_other_cases(trained: Trained, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_cases(trained: Trained, tmp_path: Path) -> None:
     out = trained.home / "other-cases"
     arguments: dict[str, Any] = {"out": out, "device": "cpu"}
 
@@ -261,7 +261,7 @@ def test_a_run_is_not_gone_on_with_other_cases(trained: Trained, tmp_path: Path)
         train(trained.bundle, data=more, resume=True, **arguments)
 
 
-def test_an_end_that_was_interrupted_does_not_colour_the_next(trained: Trained) -> None:
+def test_what_an_interrupted_end_decided_does_not_influence_the_next(trained: Trained) -> None:
     out = trained.home / "torn-end"
     arguments: dict[str, Any] = {
         "data": trained.data,
@@ -330,7 +330,7 @@ def test_held_out_cases_without_any_label_do_not_stop_a_training_run(
     Segmenter(folder, "cpu")
 
 
-def test_bad_cases_stop_a_training_each_with_its_reason_or_are_left_out(
+def test_bad_cases_stop_a_training_run_each_with_its_reason_or_are_left_out(
     trained: Trained, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
@@ -384,7 +384,7 @@ def test_early_stopping_keeps_the_best(trained: Trained, tmp_path: Path) -> None
     assert json.loads((folder / "metrics.json").read_text())["best_step"] == 2
 
 
-def test_a_loss_that_is_no_number_ends_the_run_as_failed(trained: Trained) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_as_failed(trained: Trained) -> None:
     from mlflow import MlflowClient
 
     events: list[Event] = []
@@ -467,7 +467,7 @@ def test_every_precision_and_optimiser_trains(
     assert all(np.isfinite(event.loss) for event in events if isinstance(event, StepDone))
 
 
-def test_a_down_tracking_server_is_said_once_and_stops_nothing(
+def test_an_unreachable_tracking_server_is_reported_once_and_stops_nothing(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
@@ -485,7 +485,7 @@ def test_a_down_tracking_server_is_said_once_and_stops_nothing(
     assert (folder / "models" / "model.pt").is_file()
 
 
-def test_a_training_leaves_no_process_no_file_and_no_warning_of_ours(
+def test_a_training_run_leaves_no_process_no_file_and_no_warning_of_ours(
     trained: Trained, tmp_path: Path
 ) -> None:
     temporary = tmp_path / "tmp"
@@ -513,7 +513,7 @@ def _temporary(process: psutil.Process) -> str | None:
         return None
 
 
-def test_fine_tuning_starts_where_the_parent_ended_and_says_so(trained: Trained) -> None:
+def test_fine_tuning_starts_from_the_parents_weights_and_records_it(trained: Trained) -> None:
     from mlflow import MlflowClient
 
     child = write_json(
@@ -566,7 +566,7 @@ def test_fine_tuning_starts_where_the_parent_ended_and_says_so(trained: Trained)
     assert "label kidney: taken over" in run.data.tags["medseg.from.decisions"]
 
 
-def test_a_fine_tuning_stopped_before_its_first_checkpoint_keeps_its_parent(
+def test_fine_tuning_interrupted_before_its_first_checkpoint_keeps_its_parent(
     trained: Trained, tmp_path: Path
 ) -> None:
     parent = shutil.copytree(trained.folder, tmp_path / "parent")

@@ -101,7 +101,7 @@ def test_users_get_what_was_decided(trained: Trained) -> None:
             assert pieces_of(found.labels == label.index, np.ones((3, 3, 3)))[1] == 1
 
 
-def test_stock_monai_finishes_results_the_same(trained: Trained, tmp_path: Path) -> None:
+def test_stock_monai_postprocesses_results_the_same(trained: Trained, tmp_path: Path) -> None:
     scans = trained.data / "imagesTr"
     stock = tmp_path / "stock"
     run_stock(trained.out, "inference.json", dataset_dir=str(scans), output_dir=str(stock))
@@ -111,7 +111,7 @@ def test_stock_monai_finishes_results_the_same(trained: Trained, tmp_path: Path)
         assert np.array_equal(segmenter.segment(scan).labels, np.asarray(theirs.dataobj))
 
 
-def test_people_are_told_with_the_figures(trained: Trained) -> None:
+def test_decisions_are_reported_with_their_figures(trained: Trained) -> None:
     card = (trained.out / "docs" / "README.md").read_text()
     told = [event for event in trained.events if isinstance(event, HeldOutDecision)]
     assert len(told) == 3  # of each fold, and of all
@@ -139,9 +139,7 @@ def test_the_cross_validation_has_a_row_per_fold_and_label(trained: Trained) -> 
     assert f"| {' | '.join(rows[0])} |" in (trained.out / "docs" / "README.md").read_text()
 
 
-def test_a_bundle_that_names_its_labels_is_not_asked_again(
-    trained: Trained, tmp_path: Path
-) -> None:
+def test_a_bundle_that_names_its_labels_is_not_decided_on(trained: Trained, tmp_path: Path) -> None:
     run = train(
         trained.bundle,
         data=trained.data,

@@ -1,4 +1,4 @@
-"""A training that is killed and resumed ends as one that was not."""
+"""A training run that is killed and resumed ends as one that was not."""
 
 from __future__ import annotations
 

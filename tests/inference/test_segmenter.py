@@ -312,45 +312,6 @@ def test_a_grey_picture_is_red_green_and_blue(untrained_bundle: Callable[..., Pa
         segmenter.segment(scan((30, 20, 2)))
 
 
-def test_a_prediction_is_finished_in_several_ways(untrained_bundle: Callable[..., Path]) -> None:
-    segmenter = Segmenter(untrained_bundle(inference={"keep_largest": ["kidney"]}), "cpu")
-    prediction = segmenter.predict(scan())
-    usual, none, both = (
-        prediction.finish(keep_largest=names) for names in (None, (), ("liver", "kidney"))
-    )
-    assert np.array_equal(usual.labels, segmenter.segment(scan()).labels)
-    assert np.array_equal(none.labels, prediction.labels)
-    assert [(found.labels > 0).sum() for found in (none, usual, both)] == sorted(
-        [(found.labels > 0).sum() for found in (none, usual, both)], reverse=True
-    )
-    assert (none.labels != usual.labels).any()
-    assert (usual.labels != both.labels).any()
-    assert usual.error_map is None
-    assert np.array_equal(
-        prediction.finish(error_map=True).error_map,
-        segmenter.segment(scan(), error_map=True).error_map,
-    )
-    with pytest.raises(ValueError, match="without labels to judge"):
-        _ = prediction.given_dice
-
-
-def test_only_the_largest_component_is_kept_where_asked(
-    untrained_bundle: Callable[..., Path],
-) -> None:
-    from scipy.ndimage import label
-
-    volume = scan()
-    everything = Segmenter(untrained_bundle("all"), "cpu").segment(volume)
-    folder = untrained_bundle("largest", inference={"keep_largest": ["kidney"]})
-    largest = Segmenter(folder, "cpu").segment(volume)
-    parts, count = label(everything.labels == 2, np.ones((3, 3, 3)))
-    biggest = int(np.bincount(parts.ravel())[1:].argmax()) + 1
-    assert count > 1
-    assert np.array_equal(largest.labels == 2, parts == biggest)
-    assert np.array_equal(largest.labels == 1, everything.labels == 1)
-    assert largest.volumes_ml["kidney"] == pytest.approx((parts == biggest).sum() * 3.6e-3)
-
-
 def test_what_comes_back(untrained_bundle: Callable[..., Path]) -> None:
     volume = scan()
     found = Segmenter(untrained_bundle(), "cpu").segment(volume)

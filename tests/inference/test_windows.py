@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from medseg.inference.accumulator import Accumulator, count_bytes_held
+from medseg.inference.accumulator import Accumulator
 from medseg.inference.windows import Windows, cut_window
 
 CPU = torch.device("cpu")
@@ -74,13 +74,3 @@ def test_a_small_scan_is_centred_in_its_window() -> None:
     assert first.shape == (2, 8, 8, 8)
     assert (first[:, 2:5] == 1).all()
     assert (first[:, [0, 1, 5, 6, 7]] == OUTSIDE).all()
-
-
-def test_the_sums_take_the_memory_that_was_planned_and_no_more_for_a_longer_scan() -> None:
-    short, long = (Windows((8, 8, 8), (20, 12, length), 0.5) for length in (100, 1000))
-    sums = Accumulator(long, 5, CPU)
-    assert (
-        count_bytes_held(short, 5)
-        == count_bytes_held(long, 5)
-        == sums.sums.nbytes + sums.weights.nbytes
-    )

@@ -56,3 +56,11 @@ def test_lesions_of_a_region_are_those_of_all_its_labels() -> None:
         "lesion": LesionCounts(1, 1, 2, 1),
         "centre": LesionCounts(1, 0, 1, 1),
     }
+
+
+def test_a_lesion_is_found_from_exactly_a_tenth_of_its_voxels_on() -> None:
+    reference, prediction = np.zeros((2, 20, 4, 4), np.uint8)
+    reference[:10, 0, 0] = 1  # ten voxels, of which one is covered
+    reference[:11, 3, 3] = 1  # eleven
+    prediction[0, 0, 0] = prediction[0, 3, 3] = 1
+    assert count_lesions(prediction, reference, TUMOUR) == {"tumour": LesionCounts(2, 1, 2, 0)}

@@ -25,7 +25,7 @@ FOLDS = 3
 
 
 class Killed(BaseException):
-    """Ends a training where a listener raises it, as an interrupt would."""
+    """Ends a training run where a listener raises it, as an interrupt would."""
 
 
 class Trained:

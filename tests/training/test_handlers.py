@@ -90,7 +90,7 @@ def test_a_gradients_norm_is_limited(largest: float) -> None:
     assert moved == pytest.approx(min(3 * largest, 3 * 1000 * math.sqrt(2)), rel=1e-3)
 
 
-def test_a_loss_that_is_no_number_ends_training_with_its_step() -> None:
+def test_a_loss_that_is_not_finite_ends_training_and_names_its_step() -> None:
     class Breaks(nn.Module):
         def __init__(self) -> None:
             super().__init__()

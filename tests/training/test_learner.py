@@ -1,6 +1,6 @@
-"""A training that is shortened at a checkpoint goes on from it, and is resumed, exactly.
+"""A network learns step by step; shortened or resumed, it continues exactly.
 
-It may be shortened where a checkpoint is due, or at any other step, where one is made for it.
+A run may be shortened where a checkpoint is due, or at any other step, where one is made for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def made(steps: int = STEPS) -> BundleSpec:
 
 
 class Shortened:
-    """A training of twelve steps that becomes one of seven after the fourth, or the fifth."""
+    """A run of twelve steps that becomes one of seven after the fourth, or the fifth."""
 
     def __init__(self, at: int) -> None:
         self.at = at

@@ -1,4 +1,4 @@
-"""A training as it was asked for: new, or gone on with."""
+"""A training run as it was requested: new, or resumed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_full_folder_is_refused(asked: Bundle, tmp_path: Path) -> None:
         plan_run(asked, None, tmp_path / "out", 0)
 
 
-def test_a_run_is_gone_on_with_as_it_began(asked: Bundle, tmp_path: Path) -> None:
+def test_a_run_is_resumed_as_it_began(asked: Bundle, tmp_path: Path) -> None:
     run = plan_run(asked, tmp_path / "data", tmp_path / "out", 1)
     begin_run(run)
     again = find_resumable_run(asked, None, tmp_path / "out")
@@ -60,7 +60,7 @@ def test_a_run_is_gone_on_with_as_it_began(asked: Bundle, tmp_path: Path) -> Non
     assert moved.data == tmp_path / "elsewhere"
 
 
-def test_another_bundle_is_not_mixed_in_and_every_change_is_named(
+def test_a_run_is_not_resumed_with_another_bundle_and_every_change_is_named(
     asked: Bundle, tmp_path: Path
 ) -> None:
     begin_run(plan_run(asked, None, tmp_path / "out", 0))
@@ -74,7 +74,7 @@ def test_another_bundle_is_not_mixed_in_and_every_change_is_named(
     }
 
 
-def test_a_runs_own_bundle_may_not_be_changed_in_between(asked: Bundle, tmp_path: Path) -> None:
+def test_a_run_whose_bundle_was_edited_is_not_resumed(asked: Bundle, tmp_path: Path) -> None:
     run = plan_run(asked, None, tmp_path / "out", 0)
     begin_run(run)
     own = load_bundle(run.folder.path)
@@ -99,13 +99,13 @@ def test_the_newest_unfinished_run_is_found(asked: Bundle) -> None:
     assert find_resumable_run(asked, None, None).folder.path == Path("runs/made_up/2-fold0")
 
 
-def test_nothing_to_go_on_with(asked: Bundle, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_not_resumed(asked: Bundle, tmp_path: Path) -> None:
     for folder in (tmp_path / "absent", tmp_path / "bundle"):
         with pytest.raises(CheckpointError, match="no run to resume"):
             find_resumable_run(asked, None, folder)
 
 
-def test_a_fold_goes_on_with_the_steps_that_its_time_budget_was_given(tmp_path: Path) -> None:
+def test_a_resumed_fold_keeps_the_steps_that_its_time_budget_set(tmp_path: Path) -> None:
     made = content(training={"steps": 9000, "budget_minutes": 5})
     whole = plan_run(load_bundle(write_json(tmp_path, made)), None, tmp_path / "out", ALL)
     begin_run(whole)
@@ -118,7 +118,7 @@ def test_a_fold_goes_on_with_the_steps_that_its_time_budget_was_given(tmp_path: 
     assert open_fold_run(whole, 1).spec.training.steps == 9000
 
 
-def test_a_run_goes_on_only_with_the_cases_it_began_with(asked: Bundle, tmp_path: Path) -> None:
+def test_a_run_is_resumed_only_with_the_cases_it_began_with(asked: Bundle, tmp_path: Path) -> None:
     run = plan_run(asked, None, tmp_path / "out", 0)
     begin_run(run, "abc")
     require_same_cases(run, "abc")

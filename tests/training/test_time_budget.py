@@ -82,7 +82,7 @@ def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
 
 
 @pytest.mark.parametrize("left", [-5.0, 0.0, 15.0])
-def test_too_little_time_is_said_with_what_it_would_take(left: float) -> None:
+def test_a_time_budget_that_is_too_short_is_refused_with_what_is_needed(left: float) -> None:
     with pytest.raises(BundleError, match=r"steps of 1\.00 s") as caught:
         fit_to_budget(timed(), TrainingSpeed(step=1, validation=0), left)
     assert caught.value.faults[0].where == "training.budget_minutes"
@@ -96,7 +96,7 @@ def test_measuring_takes_steps_and_validates() -> None:
     assert measure_speed(timed(0.001), builder(cases), [], 0).validation == 0
 
 
-def test_the_steps_that_are_measured_have_the_critic_that_will_be_there() -> None:
+def test_speed_is_measured_with_the_critic_of_the_bundle() -> None:
     spec = made_spec(
         training={"budget_minutes": 0.001},
         refinement={"kind": "joint", "critic": {"learning_rate": 1e30, "channels": 4}},
@@ -118,7 +118,7 @@ def fitted(**training: int) -> TimeBudget:
     return deadline
 
 
-def test_a_training_that_is_fast_enough_keeps_its_steps() -> None:
+def test_a_run_that_is_fast_enough_keeps_its_steps() -> None:
     deadline = fitted()
     assert deadline.fit_steps(100, 90.0) == 1000
     assert deadline.fit_steps(200, 170.0) == 1000
@@ -131,7 +131,7 @@ def test_a_slower_machine_takes_fewer_steps_that_end_in_time() -> None:
     assert 900 < 200 + rest + 2 * 20 < 1000
 
 
-def test_only_the_speed_since_the_last_look_counts() -> None:
+def test_only_the_speed_since_the_last_check_counts() -> None:
     deadline = fitted()
     assert deadline.fit_steps(100, 90.0) == 1000
     shorter = deadline.fit_steps(200, 290.0)
@@ -139,7 +139,7 @@ def test_only_the_speed_since_the_last_look_counts() -> None:
     assert deadline.fit_steps(300, 370.0) == shorter  # faster again: it never becomes longer
 
 
-def test_a_few_steps_say_nothing() -> None:
+def test_a_few_steps_do_not_shorten_a_run() -> None:
     deadline = fitted()
     assert deadline.fit_steps(40, 500.0) == 1000
     assert deadline.fit_steps(100, 510.0) < 1000
@@ -155,7 +155,7 @@ def test_a_validation_is_no_step() -> None:
 def taken(
     slower: dict[int, float], *, minutes: float = 1.0, hiccups: frozenset[int] = frozenset()
 ) -> tuple[int, int, float]:
-    """Take a training's steps on a clock of its own, as a course does.
+    """Take a training's steps on a clock of its own, as the training loop does.
 
     Args:
         slower: From which step on a step takes how many times as long.
@@ -207,7 +207,7 @@ def test_one_wait_for_another_program_costs_little_more_than_it_lasts(at: int) -
 
 
 @pytest.mark.parametrize(("steps", "every"), [(20, 5), (150, 7), (1000, 50), (10**5, 50)])
-def test_the_clock_is_looked_at_twenty_times_or_after_fifty_steps(steps: int, every: int) -> None:
+def test_the_clock_is_checked_twenty_times_or_after_fifty_steps(steps: int, every: int) -> None:
     deadline = fitted(steps=steps, validate_every=steps, warmup_steps=0)
     assert deadline.is_due(3)
     deadline.fit_steps(3, 1.0)

@@ -199,12 +199,15 @@ def _choose_modality(
         of_modality.append(entry)
     counts = {modality: len(entries) for modality, entries in by_modality.items()}
     present = [channel.modality for channel in channels if channel.modality in counts]
-    taken = present[0] if present else _most_frequent(counts)
+    if present:
+        taken = present[0]
+    else:
+        taken = _most_frequent(counts)
+        _warn_of_absent_modalities(channels, taken, listing)
     names = tuple(channel.name for channel in channels)
     listing.channel_names = names or (taken or ANY,)
-    if not present:
-        _warn_of_absent_modalities(channels, taken, listing)
-    if len(channels) > 1 or not present:
+    is_certain = present and len(channels) == 1
+    if not is_certain:
         _warn_of_other_modalities(counts, taken, listing)
     return by_modality[taken]
 

@@ -53,9 +53,11 @@ def _take_numbered(images: Files, listing: CaseListing) -> Files:
     """Return the images with a channel number; the others are faults."""
     numbered: Files = {}
     for key, files in images.items():
-        if split_channel(key)[1] is not None:
+        _, number = split_channel(key)
+        if number is not None:
             numbered[key] = files
             continue
         what = "an image has no channel number; nnU-Net's images end in _0000, _0001, …"
-        listing.faults.append(Fault(key, what, abbreviate(file.name for file in files)))
+        names = abbreviate(file.name for file in files)
+        listing.faults.append(Fault(key, what, names))
     return numbered

@@ -95,14 +95,20 @@ def _list_folder(root: Path, layout: str, selection: Selection) -> CaseListing:
             listing = candidate.list_cases(root, selection)
             listing.warnings.extend(warnings)
             return listing
-    entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    contents = _describe_contents(root)
     raise DatasetError(
         f"no list of cases was found. It should hold {LISTING}, {TABLE}, images/ with labels/, "
         f"imagesTr/ with labelsTr/, {DESCRIPTION} with the subjects of BIDS, or DICOM series with "
         "SEG or RTSTRUCT",
         source=root,
-        detail="; ".join([f"it holds {abbreviate(entries) or 'nothing'}", *warnings]),
+        detail="; ".join([contents, *warnings]),
     )
+
+
+def _describe_contents(root: Path) -> str:
+    names = sorted(entry.name for entry in root.iterdir())
+    shown = [name for name in names if not name.startswith(".")]
+    return f"it holds {abbreviate(shown) or 'nothing'}"
 
 
 def _list_file(file: Path, layout: str, selection: Selection) -> CaseListing:
