@@ -33,7 +33,8 @@ def evaluate(
     references: Annotated[
         Path | None,
         typer.Argument(
-            metavar="REFERENCES", help="The same by hand, or a data set with label maps."
+            metavar="REFERENCES",
+            help="The references: a folder of label maps, a single one, or a data set.",
         ),
     ] = None,
     out: Annotated[
@@ -42,7 +43,9 @@ def evaluate(
     ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(help="A bundle whose labels name the values. Default: every value is one."),
+        typer.Option(
+            help="A bundle whose labels name the values. Default: every value is a label."
+        ),
     ] = None,
     ignore: Annotated[
         int | None,

@@ -21,7 +21,7 @@ def export(
     out: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[OUT]", help="A new folder. Default for openvino: the bundle itself."
+            metavar="OUT", help="A new folder. Default for openvino: the bundle itself."
         ),
     ] = None,
     scans: Annotated[
@@ -36,13 +36,13 @@ def export(
 
     monai: a MONAI Bundle that stock MONAI runs without medseg. onnx: an ONNX file for each
     network. openvino: networks that 'medseg segment' computes faster on a CPU; the label maps of
-    both backends are compared, and '--backend auto' uses OpenVINO only if they agree.
+    both backends are compared, and OpenVINO is used by default only if they agree.
 
     Examples:
 
       medseg export runs/liver/20260101-120000-fold0 liver_monai --to monai
 
-      medseg export runs/liver/20260101-120000-fold0 --to openvino --scans some_scans/
+      medseg export runs/liver/20260101-120000-fold0 --to openvino --scans s/
     """
     with open_terminal("Nothing was exported.") as terminal:
         from medseg.commands.export import export as run

@@ -49,7 +49,8 @@ def plan(
     dims: Annotated[
         str | None,
         typer.Option(
-            metavar="2|3|both", help="Default: as suits the data. both writes two bundles."
+            metavar="2|3|both",
+            help="Dimensions of the network. Default: by the data. both writes two bundles.",
         ),
     ] = None,
     memory: Annotated[

@@ -25,7 +25,7 @@ from medseg.datasets.names import (
     split_suffix,
 )
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
-from medseg.io import Series, SkippedFile, find_series, group_series, readable_suffixes
+from medseg.io import Series, SkippedFile, find_series, group_series, list_readable_suffixes
 from medseg.io.dicom.headers import read_header, read_scan_name
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.dicom.volume import DICOM
@@ -478,7 +478,7 @@ def _flatten(where: str) -> str:
 
 
 def _list_image_suffixes() -> str:
-    return ", ".join(suffix for suffix in readable_suffixes() if suffix not in DICOM.suffixes)
+    return ", ".join(suffix for suffix in list_readable_suffixes() if suffix not in DICOM.suffixes)
 
 
 def _reason_of(error: OSError) -> str:

@@ -42,7 +42,8 @@ def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints
     """
     notes: Notes = {}
     description, fingerprint = dataset.description, dataset.fingerprint
-    channels = description.describe_channels(fingerprint, dataset.pictures, notes)
+    pictures = dataset.pictures
+    channels = description.describe_channels(fingerprint, pictures, notes)
     labels = description.describe_labels(fingerprint, notes)
     regions = description.describe_regions()
     if regions and constraints.balanced:
@@ -53,23 +54,29 @@ def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints
     data = _draft_data(dataset, file, notes)
     classes = len(regions) or len(labels) + 1
     patch_voxels = compute_max_patch_voxels(constraints, constraints.dims or 3, classes)
-    grid = choose_grid(fingerprint, constraints, dataset.pictures, patch_voxels, notes)
+    grid = choose_grid(fingerprint, constraints, pictures, patch_voxels, notes)
     network = choose_network(grid, constraints, notes, classes)
     training = choose_training(fingerprint, network, labels, constraints, notes)
     preprocessing = choose_intensity(fingerprint, channels, notes)
-    if dataset.pictures:
+    if pictures:
         preprocessing["input"] = "picture"
     else:
         preprocessing["spacing_mm"] = grid.spacing_mm
-    content: dict[str, Any] = {"$schema": SCHEMA_ID, "name": description.name}
-    content |= description.list_header_fields()
-    content |= {"channels": channels, "labels": labels}
+    content: dict[str, Any] = {
+        "$schema": SCHEMA_ID,
+        "name": description.name,
+        **description.list_header_fields(),
+        "channels": channels,
+        "labels": labels,
+    }
     if regions:
         content["regions"] = regions
-    content["data"] = data
-    content["preprocessing"] = preprocessing
-    content["network"] = network.make_section()
-    content["training"] = training
+    content |= {
+        "data": data,
+        "preprocessing": preprocessing,
+        "network": network.make_section(),
+        "training": training,
+    }
     # A component may be the labelled part of several; of regions every component is kept.
     if "ignore" not in data and not regions:
         content["inference"] = _draft_inference(fingerprint, labels, notes)

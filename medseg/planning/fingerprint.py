@@ -298,27 +298,40 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
     Raises:
         ScanError: If it cannot be read, or image and label map do not lie on one grid.
     """
-    scan = case.scan
-    image = stack_channels([read_image(files, volume=scan.volume) for files in scan.parts])
+    image = _read_channels(case.scan)
     label = case.read_label(image)
     image.require_same_grid(label, "the image and its label map")
     labels = _get_label_values(label)
     if ignore is not None:
-        labels = np.where(labels == ignore, 0, labels).astype(labels.dtype)
+        unlabelled = labels == ignore
+        labels = np.where(unlabelled, 0, labels).astype(labels.dtype)
     foreground = labels > 0
     channels = [_measure_channel(voxels, foreground) for voxels in image.array]
-    # The anatomical axis (0 right, 1 anterior, 2 superior) of each voxel axis, and the reverse.
-    anatomical = nib.orientations.io_orientation(image.affine)[:, 0]
-    voxel_axes = np.argsort(anatomical.astype(int))
-    i, j, k = (int(axis) for axis in voxel_axes)
+    right, anterior, superior = _find_anatomical_axes(image)
     shape, spacing = image.shape, image.spacing
     return CaseFingerprint(
-        shape=(shape[i], shape[j], shape[k]),
-        spacing=(spacing[i], spacing[j], spacing[k]),
+        shape=(shape[right], shape[anterior], shape[superior]),
+        spacing=(spacing[right], spacing[anterior], spacing[superior]),
         channels=tuple(channels),
         labels=tuple(_measure_labels(labels)),
         nonzero_share=_compute_nonzero_share(image, foreground),
     )
+
+
+def _read_channels(scan: Scan) -> Volume:
+    channels = []
+    for files in scan.parts:
+        channel = read_image(files, volume=scan.volume)
+        channels.append(channel)
+    return stack_channels(channels)
+
+
+def _find_anatomical_axes(image: Volume) -> list[int]:
+    """Return the voxel axes that run along right, anterior and superior."""
+    orientation = nib.orientations.io_orientation(image.affine)
+    anatomical_axes = orientation[:, 0].astype(int)  # of each voxel axis
+    voxel_axes: list[int] = np.argsort(anatomical_axes).tolist()
+    return voxel_axes
 
 
 def _get_label_values(label: Volume) -> Array:
@@ -334,20 +347,23 @@ def _get_label_values(label: Volume) -> Array:
 
 
 def _measure_channel(voxels: Array, foreground: npt.NDArray[np.bool_]) -> ChannelStatistics:
-    step = max(1, voxels.size // _MAX_SAMPLES)
-    sample = voxels.ravel(order="K")[::step]
-    labelled = voxels[foreground]
-    step = max(1, labelled.size // _MAX_SAMPLES)
-    labelled = labelled[::step]
     quantiles: list[float] = []
+    labelled = _sample(voxels[foreground])
     if labelled.size:
         quantiles = np.quantile(labelled, QUANTILES).tolist()
+    sample = _sample(voxels.ravel(order="K"))
     return ChannelStatistics(
         minimum=float(voxels.min()),
         maximum=float(voxels.max()),
         percentile_99_5=float(np.quantile(sample, 0.995)),
         foreground=tuple(round(value, 6) for value in quantiles),
     )
+
+
+def _sample(voxels: Array) -> Array:
+    """Return every nth voxel of many."""
+    step = max(1, voxels.size // _MAX_SAMPLES)
+    return voxels[::step]
 
 
 def _measure_labels(labels: Array) -> Iterator[LabelStatistics]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,10 +73,10 @@ def convert_plans(
         DatasetError: If the labels are not named, or channels and plans differ.
     """
     remarks = _Remarks()
-    content: dict[str, Any] = {"name": description.name}
+    name = description.name
     if plans.dataset_name:
-        content["name"] = make_bundle_name(plans.dataset_name)
-    content |= description.list_header_fields()
+        name = make_bundle_name(plans.dataset_name)
+    content: dict[str, Any] = {"name": name, **description.list_header_fields()}
     content["channels"] = _convert_channels(plans, description)
     content["labels"] = _convert_labels(description)
     if description.named_regions:
@@ -84,12 +84,17 @@ def convert_plans(
     content["preprocessing"] = _convert_preprocessing(plans, remarks)
     content["network"] = _convert_network(plans, remarks)
     content["training"] = _convert_training(plans, constraints, remarks)
-    remarks.omissions.extend(_find_general_omissions(plans))
-    listed = "; ".join(f"({n}) {what}" for n, what in enumerate(remarks.omissions, start=1))
-    note = f"Not carried over from {plans.name}: {listed}"
-    remarks.notes[OMISSIONS_NOTE] = note[:_MAX_NOTE]
+    for omission in _find_general_omissions(plans):
+        remarks.omit(omission)
+    remarks.notes[OMISSIONS_NOTE] = _summarise(plans, remarks.omissions)
     content["notes"] = remarks.notes
     return ConvertedPlans(content, tuple(remarks.omissions))
+
+
+def _summarise(plans: NnunetPlans, omissions: Sequence[str]) -> str:
+    numbered = [f"({number}) {what}" for number, what in enumerate(omissions, start=1)]
+    note = f"Not carried over from {plans.name}: {'; '.join(numbered)}"
+    return note[:_MAX_NOTE]
 
 
 def _convert_channels(plans: NnunetPlans, description: DatasetDescription) -> list[Fields]:

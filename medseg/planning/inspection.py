@@ -151,7 +151,9 @@ def _are_pictures(cases: Sequence[Case]) -> bool:
 
 
 def _is_picture_case(case: Case) -> bool:
-    files = [file for part in case.scan.parts for file in part]
+    files: list[Path] = []
+    for part in case.scan.parts:
+        files.extend(part)
     return all(is_picture(file) for file in files)
 
 

@@ -82,8 +82,8 @@ class NetworkPlan:
         if self.slim:
             return define_slim_network(dims, self.strides[1:])
         section: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": _BASE_CHANNELS}
-        section["strides"] = [_abbreviate_sizes(stride) for stride in self.strides]
-        kernels = [_abbreviate_sizes(kernel) for kernel in self.kernels]
+        section["strides"] = _abbreviate_levels(self.strides)
+        kernels = _abbreviate_levels(self.kernels)
         if any(kernel != 3 for kernel in kernels):
             section["kernel_sizes"] = kernels
         return section
@@ -98,7 +98,7 @@ def define_slim_network(dims: int, strides: Sequence[Sizes]) -> dict[str, Any]:
     """
     arguments = {
         "channels": list(SLIM_CHANNELS[: len(strides) + 1]),
-        "strides": [_abbreviate_sizes(stride) for stride in strides],
+        "strides": _abbreviate_levels(strides),
         "num_res_units": 2,
     }
     return {"kind": "UNet", "dims": dims, "args": arguments}
@@ -314,6 +314,13 @@ def _format_sizes(sizes: Sequence[float]) -> str:
     return " × ".join(f"{n:.0f}" for n in sizes)
 
 
-def _abbreviate_sizes(sizes: Sizes) -> int | list[int]:
-    """Return one number where all axes have the same."""
-    return sizes[0] if len(set(sizes)) == 1 else list(sizes)
+def _abbreviate_levels(levels: Sequence[Sizes]) -> list[int | list[int]]:
+    """Return the sizes of each level; one number where all axes have the same."""
+    abbreviated: list[int | list[int]] = []
+    for sizes in levels:
+        first = sizes[0]
+        if all(size == first for size in sizes):
+            abbreviated.append(first)
+        else:
+            abbreviated.append(list(sizes))
+    return abbreviated

@@ -183,7 +183,9 @@ def _choose_mirror_axes(names: Sequence[str], pictures: bool) -> tuple[list[int]
         names: Of the labels.
         pictures: Whether the images are pictures, not scans.
     """
-    words = {word for name in names for word in _split_words(name)}
+    words: set[str] = set()
+    for name in names:
+        words.update(_split_words(name))
     candidates = [0, 1] if pictures else [0]
     axes = [axis for axis in candidates if not _name_a_side(words, axis)]
     if axes != candidates:

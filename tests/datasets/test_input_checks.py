@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.studies import a_series
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
@@ -133,3 +134,14 @@ def test_the_dicom_header_must_name_the_channels_modality(
     else:
         with pytest.raises(ScanError, match="is MR by its DICOM header, and the bundle's channel"):
             check_kind(series, spec(wanted))
+
+
+def test_every_channels_modality_is_checked(tmp_path: Path) -> None:
+    for modality in ("CT", "MR"):
+        a_series(tmp_path / modality, modality, Modality=modality)
+    parts = tuple(tuple(sorted((tmp_path / modality).iterdir())) for modality in ("CT", "MR"))
+    check_kind(Scan("a", parts), spec("CT", "MR"))
+    with pytest.raises(ScanError, match="is MR by its DICOM header, and the bundle's channel pt"):
+        check_kind(Scan("a", parts), spec("CT", "PT"))
+    # One file may hold all channels; its header then speaks for the first.
+    check_kind(Scan("a", parts[:1]), spec("CT", "PT"))

@@ -129,6 +129,17 @@ def test_what_is_only_odd_is_a_warning(tmp_path: Path) -> None:
     assert found.warnings[1] == "empty: its label is empty: only background"
 
 
+def test_equal_voxels_in_another_shape_are_no_copy(tmp_path: Path) -> None:
+    image = an_image(1)
+    turned = image.ravel(order="F").reshape((5, 6, 4), order="F")
+    cases = [
+        a_case(tmp_path, "one", image=image),
+        a_case(tmp_path, "turned", image=turned, label=np.ones((5, 6, 4), np.uint8)),
+    ]
+
+    assert check_cases(cases, a_spec()).warnings == ()
+
+
 def test_copies_are_named_together_whatever_their_files_are(tmp_path: Path) -> None:
     image, label = an_image(1), a_label(1)
     cases = [

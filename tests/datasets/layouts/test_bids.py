@@ -116,6 +116,13 @@ def test_a_session_without_a_channel_is_named_and_a_rare_one_is_not_taken(tmp_pa
     assert [case.name for case in both.cases] == ["sub-02"]
 
 
+def test_a_channel_that_half_of_the_sessions_have_is_not_taken(tmp_path: Path) -> None:
+    files = [f"sub-0{n}/anat/sub-0{n}_T1w.nii.gz" for n in (1, 2)]
+    files += [f"{MANUAL}/sub-0{n}/anat/sub-0{n}_dseg.nii.gz" for n in (1, 2)]
+    root = a_data_set(tmp_path, *files, "sub-01/anat/sub-01_T2w.nii.gz")
+    assert list_cases(root, "auto").channel_names == ("T1w",)
+
+
 def test_images_of_one_suffix_are_told_apart(tmp_path: Path) -> None:
     root = a_data_set(
         tmp_path,
