@@ -56,13 +56,8 @@ class LeftOut:
     detail: str = ""
 
     @property
-    def fault(self) -> Fault:
-        """The same as the person who called finds it on disk."""
-        return Fault(self.where, self.reason, self.detail)
-
-    @property
     def result_fault(self) -> Fault:
-        """The same as results name it; where it is stands in the detail, which none records."""
+        """The same as results name it; where it is stands in the detail, which is not recorded."""
         detail = f"{self.where}; {self.detail}" if self.detail else self.where
         return Fault(self.name, self.reason, detail)
 
@@ -127,7 +122,7 @@ class _Search:
 
 
 def _ignore_progress(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 def find_scans(
