@@ -96,7 +96,8 @@ def trace_outlines(mask: Mask) -> list[Points]:
     corner = np.array([i_low, j_low]) - 1
     outlines = []
     holes = []
-    for closed_loop in find_contours(padded, 0.5, fully_connected="low"):
+    closed_loops = find_contours(padded, 0.5, fully_connected="low")
+    for closed_loop in closed_loops:
         loop = closed_loop[:-1]  # without the first point's repetition
         polygon = _drop_straight_points(loop + corner)
         # scikit-image walks with the mask on its left, so outlines and holes turn opposite ways.
@@ -154,10 +155,12 @@ def _find_box(polygons: list[Points], shape: Shape) -> tuple[_Indices, _Indices]
     lowest = points.min(axis=0)
     highest = points.max(axis=0)
     first = np.floor(lowest)
-    behind_last = np.ceil(highest) + 1
+    last = np.ceil(highest)
     low = np.clip(first, 0, shape)
-    high = np.clip(behind_last, low, shape)
-    return low.astype(np.int64), high.astype(np.int64)
+    high = np.clip(last + 1, low, shape)
+    low_indices = low.astype(np.int64)
+    high_indices = high.astype(np.int64)
+    return low_indices, high_indices
 
 
 def _iterate_edges(polygon: Points) -> Iterator[_Edges]:
@@ -180,11 +183,11 @@ def _find_crossings(edges: _Edges, shape: Shape) -> tuple[_Indices, _Indices]:
     i_size, j_size = shape
     # From the lower end up, so that a keyhole walked both ways crosses at equal places.
     edges = edges.point_up()
-    first_line = np.ceil(edges.j)
-    last_line = np.ceil(edges.next_j)
-    first_line = first_line.clip(0, j_size)
-    last_line = last_line.clip(0, j_size)
-    owners, lines = _expand_ranges(first_line, last_line)
+    lines_from = np.ceil(edges.j)
+    lines_to = np.ceil(edges.next_j)
+    lines_from = lines_from.clip(0, j_size)
+    lines_to = lines_to.clip(0, j_size)
+    owners, lines = _expand_ranges(lines_from, lines_to)
     i, j, next_i, next_j = edges.take(owners)
     i_step = next_i - i
     j_step = next_j - j

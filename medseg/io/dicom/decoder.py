@@ -20,7 +20,9 @@ from typing import Any, BinaryIO
 def main() -> None:
     """Serve one request from standard input."""
     request = json.load(sys.stdin)
-    _limit(request["memory"], request["seconds"])
+    memory = request["memory"]
+    seconds = request["seconds"]
+    _limit(memory, seconds)
     answer = _redirect_output()
     import pydicom
     from pydicom.pixels import get_decoder
@@ -28,7 +30,8 @@ def main() -> None:
     for path, indices in request["files"]:
         try:
             ds = pydicom.dcmread(path, specific_tags=request["keywords"])
-            decoder = get_decoder(ds.file_meta.TransferSyntaxUID)
+            syntax = ds.file_meta.TransferSyntaxUID
+            decoder = get_decoder(syntax)
             for pixels, _ in decoder.iter_array(ds, indices=indices, raw=True):
                 _send(answer, pixels)
         except Exception as error:  # noqa: BLE001 (a border: the parent translates it)
@@ -38,7 +41,9 @@ def main() -> None:
 
 
 def _send(answer: BinaryIO, pixels: Any) -> None:
-    _send_line(answer, {"shape": list(pixels.shape), "dtype": pixels.dtype.str})
+    shape = list(pixels.shape)
+    dtype = pixels.dtype.str
+    _send_line(answer, {"shape": shape, "dtype": dtype})
     answer.write(pixels.tobytes())
 
 
@@ -49,7 +54,8 @@ def _send_line(answer: BinaryIO, content: dict[str, Any]) -> None:
 
 def _redirect_output() -> BinaryIO:
     # Decoders print to standard output; what they say must not mix with the pixels.
-    answer = os.fdopen(os.dup(1), "wb")
+    standard_output = os.dup(1)
+    answer = os.fdopen(standard_output, "wb")
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     return answer

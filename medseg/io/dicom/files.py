@@ -89,14 +89,17 @@ def read_elements(path: Path, keywords: Sequence[str]) -> FileDataset:
     Raises:
         One of ``PYDICOM_ERRORS``; ``ScanError`` for a deflated file without a preamble.
     """
-    is_deflated = _is_deflated(path)
-    file: Path | io.BytesIO = path
-    if is_deflated:
-        file = inflate(path, MAX_HEADER_BYTES, cut=True)
-    ds = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(keywords))
-    if is_deflated:
-        ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    if not _is_deflated(path):
+        return _read_before_pixels(path, keywords)
+    inflated = inflate(path, MAX_HEADER_BYTES, cut=True)
+    ds = _read_before_pixels(inflated, keywords)
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     return ds
+
+
+def _read_before_pixels(file: Path | io.BytesIO, keywords: Sequence[str]) -> FileDataset:
+    tags = list(keywords)
+    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
 
 
 def inflate(path: Path, max_bytes: int, *, cut: bool = False) -> io.BytesIO:
@@ -114,7 +117,8 @@ def inflate(path: Path, max_bytes: int, *, cut: bool = False) -> io.BytesIO:
     inflater = zlib.decompressobj(wbits=-zlib.MAX_WBITS)
     with path.open("rb") as file:
         file.seek(start)
-        content = inflater.decompress(file.read(), max_bytes)
+        deflated = file.read()
+    content = inflater.decompress(deflated, max_bytes)
     if inflater.unconsumed_tail and not cut:
         raise ScanError(
             f"the deflated file inflates to more than {max_bytes:,} bytes, which is all that its "
@@ -122,8 +126,10 @@ def inflate(path: Path, max_bytes: int, *, cut: bool = False) -> io.BytesIO:
             source=path,
         )
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    preamble = b"\0" * _PREAMBLE_BYTES
     plain = io.BytesIO()
-    plain.write(b"\0" * _PREAMBLE_BYTES + _PREFIX)
+    plain.write(preamble)
+    plain.write(_PREFIX)
     write_file_meta_info(plain, FileMetaDataset(meta), enforce_standard=False)
     plain.write(content)
     plain.seek(0)
@@ -143,7 +149,9 @@ def attach_source(path: Path) -> Iterator[None]:
 
 def quote_error(error: Exception) -> str:
     """Return what a library said, for an error's ``detail``: it may quote the header."""
-    return f"{type(error).__name__}: {error}"[:_LONGEST_QUOTE]
+    kind = type(error).__name__
+    quote = f"{kind}: {error}"
+    return quote[:_LONGEST_QUOTE]
 
 
 def _read_start(path: Path) -> bytes:
@@ -157,7 +165,8 @@ def _read_start(path: Path) -> bytes:
 def _is_deflated(path: Path) -> bool:
     if has_dicom_prefix(path):
         meta, _ = _read_file_meta(path)
-        return bool(meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian)
+        syntax = meta.get("TransferSyntaxUID")
+        return bool(syntax == DeflatedExplicitVRLittleEndian)
     with path.open("rb") as file:
         if file.read(2) != _FILE_META_GROUP:
             return False

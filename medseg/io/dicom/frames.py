@@ -148,7 +148,7 @@ def read_frames(path: Path, ds: DicomHeader) -> Iterator[Frame]:
         GeometryError: If a frame has no certain position in the patient.
         ScanError: If its values are broken.
     """
-    count = int(ds.get("NumberOfFrames") or 1)
+    count = get_integer(ds, "NumberOfFrames", 1)
     groups = ds.get("PerFrameFunctionalGroupsSequence")
     if groups is None:
         if count > 1:
@@ -177,6 +177,24 @@ def parse_uid(value: Any) -> str:
     if len(text) > _LONGEST_UID or not re.match(RE_VALID_UID, text):
         return ""
     return text
+
+
+def get_uid(ds: AnyDataset, keyword: str) -> str:
+    """Return a UID that is safe to put in a path, empty if it is absent or not valid."""
+    value = ds.get(keyword)
+    return parse_uid(value)
+
+
+def get_text(ds: AnyDataset, keyword: str) -> str:
+    """Return a value as text, empty if it is absent."""
+    value = ds.get(keyword)
+    return str(value or "")
+
+
+def get_integer(ds: AnyDataset, keyword: str, default: int) -> int:
+    """Return a whole number, ``default`` if it is absent, empty or 0."""
+    value = ds.get(keyword)
+    return int(value or default)
 
 
 def get_image_type(ds: AnyDataset) -> list[str]:
@@ -244,7 +262,7 @@ def _build_frame(
     return Frame(
         file=path,
         index=index,
-        sop_uid=parse_uid(ds.get("SOPInstanceUID")),
+        sop_uid=get_uid(ds, "SOPInstanceUID"),
         position=np.array(position),
         orientation=_make_orientation(orientation),
         spacing=(between_rows, between_columns),
@@ -254,7 +272,7 @@ def _build_frame(
         slope=_parse_slope(items),
         intercept=_parse_number(items, "RescaleIntercept", 0.0),
         split_values=split_values,
-        frame_of_reference=parse_uid(ds.get("FrameOfReferenceUID")),
+        frame_of_reference=get_uid(ds, "FrameOfReferenceUID"),
         storage=_get_storage(ds),
         file_bytes=frame_bytes * count,
     )
@@ -281,11 +299,11 @@ def _parse_numbers(items: Items, keyword: str, count: int) -> tuple[float, ...]:
     values = _get_first(items, keyword)
     if values is None:
         raise GeometryError(f"{keyword} is missing, so the position in the patient is not known")
-    numbers = tuple(float(value) for value in values)
+    numbers = [float(value) for value in values]
     are_plausible = all(abs(number) <= LARGEST_MM for number in numbers)
     if len(numbers) != count or not are_plausible:
         raise GeometryError(f"{keyword} must hold {count} plausible numbers")
-    return numbers
+    return tuple(numbers)
 
 
 def _parse_thickness(items: Items) -> float | None:

@@ -56,6 +56,9 @@ class Stack:
 
 
 _Groups = list[list[Frame]]
+_Keywords = tuple[str, ...]
+_Values = tuple[str, ...]
+Warnings = tuple[str, ...]
 
 
 def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
@@ -102,7 +105,7 @@ def group_by_position(frames: Frames) -> _Groups:
     return groups
 
 
-def compute_affine(frames: Frames) -> tuple[Affine, tuple[str, ...]]:
+def compute_affine(frames: Frames) -> tuple[Affine, Warnings]:
     """Return voxel → RAS mm for frames in order, one per position, and warnings.
 
     A tilted gantry's shear stays in the affine.
@@ -259,12 +262,12 @@ def _split_by_keywords(frames: list[Frame]) -> list[Stack]:
     return [unsplit]
 
 
-def _get_split_values(frame: Frame, keywords: tuple[str, ...]) -> tuple[str, ...]:
+def _get_split_values(frame: Frame, keywords: _Keywords) -> _Values:
     values = [frame.split_values.get(keyword, "") for keyword in keywords]
     return tuple(values)
 
 
-def _iterate_keywords(frames: list[Frame]) -> Iterator[tuple[str, ...]]:
+def _iterate_keywords(frames: list[Frame]) -> Iterator[_Keywords]:
     """Give the keywords to split by: each whose value varies, then two at once, then three."""
     first = frames[0]
     varying = []
@@ -309,9 +312,7 @@ def _are_volumes(volumes: _Groups) -> bool:
     return bool(largest <= TOLERANCE_MM)
 
 
-def _name_stacks(
-    keywords: tuple[str, ...], volumes: dict[tuple[str, ...], list[Frame]]
-) -> list[Stack]:
+def _name_stacks(keywords: _Keywords, volumes: dict[_Values, list[Frame]]) -> list[Stack]:
     stacks = []
     in_order = sorted(volumes, key=_make_sort_key)
     for rank, values in enumerate(in_order, start=1):
@@ -332,9 +333,10 @@ def _describe_value(keyword: str, value: str, rank: int) -> str:
     return f"{keyword} {value}"
 
 
-def _make_sort_key(values: tuple[str, ...]) -> tuple[tuple[float, str], ...]:
+def _make_sort_key(values: _Values) -> tuple[tuple[float, str], ...]:
     """Return a key that orders numbers by size, and other text behind them."""
-    return tuple((_to_number(value), value) for value in values)
+    keys = [(_to_number(value), value) for value in values]
+    return tuple(keys)
 
 
 def _to_number(text: str) -> float:
@@ -357,7 +359,7 @@ def _measure_distances(frames: Frames) -> Vector:
     return distances
 
 
-def _compute_step(frames: Frames, numbers: Vector) -> tuple[Vector, tuple[str, ...]]:
+def _compute_step(frames: Frames, numbers: Vector) -> tuple[Vector, Warnings]:
     """Return the vector from one slice to the next, LPS mm, and warnings."""
     first = frames[0]
     if len(frames) == 1:
@@ -380,12 +382,14 @@ def _measure_tilt(step: Vector, normal: Vector) -> float:
     return float(np.degrees(angle))
 
 
-def _guess_step(frame: Frame) -> tuple[Vector, tuple[str, ...]]:
+def _guess_step(frame: Frame) -> tuple[Vector, Warnings]:
     thickness = frame.thickness
     if thickness is None or not np.isfinite(thickness) or thickness <= 0:
-        return frame.normal, ("only one slice, without a thickness; 1 mm is assumed",)
+        warning = "only one slice, without a thickness; 1 mm is assumed"
+        return frame.normal, (warning,)
+    warning = "only one slice; its thickness is used as the spacing"
     step = frame.normal * thickness
-    return step, ("only one slice; its thickness is used as the spacing",)
+    return step, (warning,)
 
 
 def _require_even(frames: Frames, affine: Affine, numbers: Vector) -> None:

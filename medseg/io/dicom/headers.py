@@ -24,7 +24,9 @@ from medseg.io.dicom.frames import (
     DicomHeader,
     Frame,
     get_image_type,
-    parse_uid,
+    get_integer,
+    get_text,
+    get_uid,
     read_frames,
 )
 
@@ -142,11 +144,15 @@ def read_scan_name(path: Path) -> str:
     """
     try:
         ds = read_elements(path, _SCAN_NAME_KEYWORDS)
-        values = [str(ds.get(keyword) or "") for keyword in _SCAN_NAME_KEYWORDS]
+        values = [get_text(ds, keyword) for keyword in _SCAN_NAME_KEYWORDS]
     except (*PYDICOM_ERRORS, ScanError):
         return ""
-    stripped = [value.strip() for value in values]
-    return "_".join(filter(None, stripped))
+    parts = []
+    for value in values:
+        part = value.strip()
+        if part:
+            parts.append(part)
+    return "_".join(parts)
 
 
 def _read_header_elements(path: Path) -> DicomHeader | None:
@@ -155,7 +161,8 @@ def _read_header_elements(path: Path) -> DicomHeader | None:
         return ds
     if not may_be_dicom(path):
         return None
-    return read_elements(path, [*HEADER_KEYWORDS])
+    keywords = list(HEADER_KEYWORDS)
+    return read_elements(path, keywords)
 
 
 def _refuse_named_dicom(path: Path) -> Header | None:
@@ -181,7 +188,7 @@ def _make_header(path: Path, ds: DicomHeader) -> Header:
     try:
         make_header = _read_series(path, ds)
         if _ends_early(ds):
-            series = parse_uid(ds.get("SeriesInstanceUID"))
+            series = get_uid(ds, "SeriesInstanceUID")
             return _make_damaged(path, "it ends within its header", series=series)
         exclusion = _get_exclusion(ds)
     except PYDICOM_ERRORS as error:
@@ -196,22 +203,24 @@ def _make_header(path: Path, ds: DicomHeader) -> Header:
         error.source = str(path)
         return make_header(error=error)
     except PYDICOM_ERRORS as error:
-        invalid = ScanError("the header has invalid values", source=path, detail=quote_error(error))
+        detail = quote_error(error)
+        invalid = ScanError("the header has invalid values", source=path, detail=detail)
         return make_header(error=invalid)
     return make_header(frames=frames)
 
 
 def _read_series(path: Path, ds: DicomHeader) -> partial[Header]:
     """Return a header that says which series the file belongs to, its frames still to be given."""
-    modality = str(ds.get("Modality") or "")
-    words = str(ds.get("SeriesDescription") or "").split()
+    modality = get_text(ds, "Modality")
+    description = get_text(ds, "SeriesDescription")
+    one_line = " ".join(description.split())
     return partial(
         Header,
         path,
-        series=parse_uid(ds.get("SeriesInstanceUID")),
+        series=get_uid(ds, "SeriesInstanceUID"),
         modality=modality[:_LONGEST_MODALITY],
-        study=parse_uid(ds.get("StudyInstanceUID")),
-        description=" ".join(words)[:_LONGEST_DESCRIPTION],
+        study=get_uid(ds, "StudyInstanceUID"),
+        description=one_line[:_LONGEST_DESCRIPTION],
     )
 
 
@@ -224,23 +233,32 @@ def _ends_early(ds: DicomHeader) -> bool:
     # Elements lie in the order of their tags, and images cannot be without rows.
     if "Rows" in ds or "DirectoryRecordSequence" in ds:
         return False
-    return "SeriesInstanceUID" not in ds or _get_sop_class(ds) in _VOLUME_CLASSES
+    if "SeriesInstanceUID" not in ds:
+        return True
+    return _get_sop_class(ds) in _VOLUME_CLASSES
 
 
 def _get_exclusion(ds: DicomHeader) -> str:
     """Return why a file is no part of a volume; results may hold it, so only known names."""
     sop_class = _get_sop_class(ds)
     if sop_class not in _VOLUME_CLASSES or "DirectoryRecordSequence" in ds:
-        name = UID(sop_class).name if sop_class in UID_dictionary else "unknown"
+        name = _name_sop_class(sop_class)
         return f"'{name}' is not a volume image"
     if "LOCALIZER" in get_image_type(ds):
         return "a localizer"
     return ""
 
 
+def _name_sop_class(sop_class: str) -> str:
+    # Anything may stand where a UID belongs.
+    if sop_class not in UID_dictionary:
+        return "unknown"
+    return UID(sop_class).name
+
+
 def _require_greyscale(ds: DicomHeader) -> None:
-    photometric = str(ds.get("PhotometricInterpretation") or "")
-    samples = int(ds.get("SamplesPerPixel") or 1)
+    photometric = get_text(ds, "PhotometricInterpretation")
+    samples = get_integer(ds, "SamplesPerPixel", 1)
     if samples != 1 or photometric not in _GREYSCALE:
         raise ScanError(
             "colour images are not supported; MONOCHROME1 and MONOCHROME2 are",
@@ -254,12 +272,13 @@ def _require_greyscale(ds: DicomHeader) -> None:
 
 
 def _require_pixels(ds: DicomHeader) -> None:
-    if _MOSAIC_TYPES.intersection(get_image_type(ds)):
+    image_type = get_image_type(ds)
+    if _MOSAIC_TYPES.intersection(image_type):
         raise ScanError("the image is a mosaic of many slices; convert it with dcm2niix first")
-    bits = int(ds.get("BitsAllocated") or 0)
+    bits = get_integer(ds, "BitsAllocated", 0)
     if bits not in _BITS_PER_PIXEL:
         raise ScanError(f"{bits} bits per pixel are not supported; 8, 16, 32 or 64 are")
-    rows = int(ds.get("Rows") or 0)
-    columns = int(ds.get("Columns") or 0)
+    rows = get_integer(ds, "Rows", 0)
+    columns = get_integer(ds, "Columns", 0)
     if rows < 1 or columns < 1:
         raise ScanError("the image has no rows or columns; the file is truncated or holds no image")

@@ -22,7 +22,7 @@ from pydicom.dataset import Dataset, FileDataset
 
 from medseg.errors import OutputError, ScanError
 from medseg.io.dicom.files import PYDICOM_ERRORS, quote_error, read_elements
-from medseg.io.dicom.frames import Frame, parse_uid
+from medseg.io.dicom.frames import Frame, get_text, get_uid
 from medseg.io.dicom.headers import read_header
 from medseg.io.dicom.volume import Slices
 from medseg.labels import Label, LabelSet
@@ -156,7 +156,7 @@ def read_source(like: Volume) -> DicomSource:
             source=like.source,
         )
     first = _read_header(slices.files[0])
-    study = parse_uid(first.get("StudyInstanceUID"))
+    study = get_uid(first, "StudyInstanceUID")
     uids = {
         "Study Instance UID": study,
         "Series Instance UID": slices.series,
@@ -354,7 +354,7 @@ def _read_source_slices(slices: Slices) -> tuple[SourceSlice, ...]:
 def _read_file_slices(file: Path) -> list[SourceSlice]:
     ds = _read_header(file)
     header = read_header(file)
-    sop_class = str(ds.get("SOPClassUID") or "")
+    sop_class = get_text(ds, "SOPClassUID")
     if header is None or not sop_class:
         raise _make_changed_error(file)
     frames = header.frames

@@ -20,6 +20,7 @@ from pydicom.dataset import Dataset, FileDataset
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.contours import Points, fill_polygons
 from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
+from medseg.io.dicom.frames import get_text
 from medseg.io.dicom.grid_match import require_same_frame_of_reference
 from medseg.io.voxels import LARGEST_MM
 from medseg.volume import Volume
@@ -113,7 +114,8 @@ def read_roi_names(path: Path) -> list[str]:
 def _read_rois(path: Path) -> list[_Roi]:
     try:
         ds = read_elements(path, _KEYWORDS)
-        if str(ds.get("SOPClassUID") or "") != uids.RTStructureSetStorage:
+        sop_class = get_text(ds, "SOPClassUID")
+        if sop_class != uids.RTStructureSetStorage:
             raise ScanError("the file is not a DICOM RT Structure Set (RTSTRUCT)")
         if _LAST_KEYWORD not in ds:
             # It must be there and stands behind the contours; pydicom passes over a cut end.
@@ -143,8 +145,8 @@ def _parse_rois(ds: FileDataset) -> list[_Roi]:
 
 def _parse_roi(item: Dataset) -> _Roi:
     number = int(item.ROINumber)
-    name = str(item.get("ROIName") or f"ROI {number}")
-    frame_of_reference = str(item.get("ReferencedFrameOfReferenceUID") or "")
+    name = get_text(item, "ROIName") or f"ROI {number}"
+    frame_of_reference = get_text(item, "ReferencedFrameOfReferenceUID")
     return _Roi(number, name.strip(), frame_of_reference)
 
 

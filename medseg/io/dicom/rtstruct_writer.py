@@ -174,11 +174,12 @@ def _make_roi_contours(labels: Labels, label_set: LabelSet, source: DicomSource)
     boxes = find_objects(labels, len(label_set))
     items = []
     for label, box in zip(label_set, boxes, strict=True):
+        index = label.index
         item = Dataset()
         item.ROIDisplayColor = list(label.colour)
-        item.ReferencedROINumber = label.index
+        item.ReferencedROINumber = index
         if box is not None:
-            item.ContourSequence = _make_contours(label.index, labels, box, source)
+            item.ContourSequence = _make_contours(index, labels, box, source)
         items.append(item)
     return items
 

@@ -20,7 +20,7 @@ from pydicom.pixels import get_decoder
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
-from medseg.io.dicom.frames import Frame, get_first_item, read_frames
+from medseg.io.dicom.frames import Frame, get_first_item, get_text, read_frames
 from medseg.io.dicom.grid_match import (
     Indices,
     VoxelMatch,
@@ -176,7 +176,7 @@ def _read_header(path: Path) -> _Segmentation:
 
 
 def _require_segmentation(ds: FileDataset) -> None:
-    sop_class = str(ds.get("SOPClassUID") or "")
+    sop_class = get_text(ds, "SOPClassUID")
     if sop_class not in (uids.SegmentationStorage, LABEL_MAP_CLASS):
         raise ScanError("the file is not a DICOM Segmentation (SEG) of voxels")
     kind = ds.get("SegmentationType")
@@ -206,8 +206,7 @@ def _parse_header(ds: FileDataset, frames: tuple[Frame, ...]) -> _Segmentation:
     for number, item in segments.items():
         is_segment = number > 0 and number not in background
         if is_segment:
-            label = item.get("SegmentLabel") or f"segment {number}"
-            names[number] = str(label)
+            names[number] = get_text(item, "SegmentLabel") or f"segment {number}"
     kind = str(ds.SegmentationType)
     if kind == "LABELMAP":
         numbers = (0,) * len(frames)
@@ -312,8 +311,8 @@ def _draw(labels: Labels, voxels: Indices, values: Labels) -> None:
 
 def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
     """Tell which voxels, shape ``(3, voxels)``, lie in a grid."""
-    sizes = np.array(shape)
-    is_below_end = voxels < sizes[:, None]
+    ends = np.array(shape)[:, None]
+    is_below_end = voxels < ends
     is_from_start = voxels >= 0
     is_inside: Mask = np.all(is_from_start & is_below_end, axis=0)
     return is_inside

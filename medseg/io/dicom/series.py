@@ -106,9 +106,11 @@ def group_series(
     for count, path in enumerate(files, start=1):
         header = read_header(path)
         if header is None:
-            skipped.append(SkippedFile(path, NOT_DICOM))
+            other_file = SkippedFile(path, NOT_DICOM)
+            skipped.append(other_file)
         elif header.exclusion:
-            skipped.append(SkippedFile(path, header.exclusion))
+            excluded_file = SkippedFile(path, header.exclusion)
+            skipped.append(excluded_file)
         else:
             headers.append(header)
         if progress is not None:
@@ -137,7 +139,8 @@ def group_headers(headers: Iterable[Header]) -> tuple[list[list[Header]], list[H
     groups: dict[_Key, list[Header]] = defaultdict(list)
     keys_of_folders: dict[Path, set[_Key]] = defaultdict(set)
     damaged = []
-    for header in sorted(headers, key=_get_file):
+    sorted_headers = sorted(headers, key=_get_file)
+    for header in sorted_headers:
         if header.is_damaged:
             damaged.append(header)
             continue

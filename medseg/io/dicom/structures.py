@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from medseg.errors import ScanError
 from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
-from medseg.io.dicom.frames import parse_uid
+from medseg.io.dicom.frames import get_text, get_uid, parse_uid
 from medseg.io.dicom.rtstruct_reader import read_roi_names, read_rtstruct
 from medseg.io.dicom.seg_reader import LABEL_MAP_CLASS, read_dicom_seg, read_segment_names
 from medseg.volume import Volume
@@ -65,7 +65,7 @@ def read_label_object(path: Path) -> LabelObject | None:
     try:
         with attach_source(path):
             ds: Dataset = read_elements(path, _REFERENCE_KEYWORDS)
-            sop_class = str(ds.get("SOPClassUID") or "")
+            sop_class = get_text(ds, "SOPClassUID")
             if sop_class not in (*_SEG_CLASSES, uids.RTStructureSetStorage):
                 return None
             series = _collect_uids(ds, "SeriesInstanceUID")
@@ -101,7 +101,7 @@ def read_structures(path: Path, like: Volume, names: Sequence[str]) -> Volume:
         GeometryError: If it does not lie on the scan.
     """
     ds = read_elements(path, ("SOPClassUID",))
-    sop_class = str(ds.get("SOPClassUID"))
+    sop_class = get_text(ds, "SOPClassUID")
     if sop_class not in _SEG_CLASSES:
         return read_rtstruct(path, like, names)
     segmentation = read_dicom_seg(path, like, names)
@@ -116,9 +116,9 @@ def hash_patient(path: Path) -> str:
     """
     try:
         ds = read_elements(path, ("PatientID", "IssuerOfPatientID", "StudyInstanceUID"))
-        patient = str(ds.get("PatientID") or "").strip()
+        patient = get_text(ds, "PatientID").strip()
         issuer = ds.get("IssuerOfPatientID") or ""
-        study = parse_uid(ds.get("StudyInstanceUID"))
+        study = get_uid(ds, "StudyInstanceUID")
     except (*PYDICOM_ERRORS, ScanError):
         return ""  # reading the series says what is wrong with it
     identity = study

@@ -23,6 +23,7 @@ from medseg.io.dicom.frames import Frame, Frames
 from medseg.io.dicom.geometry import (
     Stack,
     UnevenSpacingError,
+    Warnings,
     compute_affine,
     group_by_position,
     split_stacks,
@@ -148,7 +149,7 @@ def _list_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], tuple[str, ...]]:
+def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], Warnings]:
     """Read all headers; return the series' UID, its headers, and why files were left out."""
     headers: list[Header] = []
     excluded: Counter[str] = Counter()
@@ -184,7 +185,7 @@ def _require_one_series(headers: Sequence[Header]) -> None:
             raise header.error
 
 
-def _choose_stack(headers: Sequence[Header], volume: str) -> tuple[Stack, tuple[str, ...]]:
+def _choose_stack(headers: Sequence[Header], volume: str) -> tuple[Stack, Warnings]:
     """Return the stack of a volume's name, the only one if none is given, and warnings."""
     frames: list[Frame] = []
     for header in headers:
@@ -225,7 +226,7 @@ def _list_volumes(stacks: Sequence[Stack]) -> str:
     return "; ".join(names)
 
 
-def _drop_copies(stack: Stack) -> tuple[list[Frame], tuple[str, ...]]:
+def _drop_copies(stack: Stack) -> tuple[list[Frame], Warnings]:
     """Return one frame per position, in order; slices at one position must be equal."""
     groups = group_by_position(stack.frames)
     frames = [group[0] for group in groups]
