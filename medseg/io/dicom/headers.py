@@ -253,7 +253,8 @@ def _name_sop_class(sop_class: str) -> str:
     # Anything may stand where a UID belongs.
     if sop_class not in UID_dictionary:
         return "unknown"
-    return UID(sop_class).name
+    name: str = UID(sop_class).name
+    return name
 
 
 def _require_greyscale(ds: DicomHeader) -> None:
