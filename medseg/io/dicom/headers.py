@@ -261,9 +261,10 @@ def _require_greyscale(ds: DicomHeader) -> None:
     photometric = get_text(ds, "PhotometricInterpretation")
     samples = get_integer(ds, "SamplesPerPixel", 1)
     if samples != 1 or photometric not in _GREYSCALE:
+        stated = photometric[:20] or "none"
         raise ScanError(
             "colour images are not supported; MONOCHROME1 and MONOCHROME2 are",
-            detail=f"PhotometricInterpretation: {photometric[:20] or 'none'}",
+            detail=f"PhotometricInterpretation: {stated}",
         )
     if ds.get("ModalityLUTSequence"):
         raise ScanError(

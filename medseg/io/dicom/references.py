@@ -28,6 +28,8 @@ from medseg.io.dicom.volume import Slices
 from medseg.labels import Label, LabelSet
 from medseg.volume import Volume
 
+Labels = npt.NDArray[Any]
+
 TEXT_LENGTH = 64
 """Most characters of a name in DICOM (value representation LO)."""
 UTF_8 = "ISO_IR 192"
@@ -182,7 +184,7 @@ def read_source(like: Volume) -> DicomSource:
 
 
 def prepare_labels(
-    labels: npt.NDArray[Any], like: Volume, label_set: LabelSet
+    labels: Labels, like: Volume, label_set: LabelSet
 ) -> npt.NDArray[np.unsignedinteger[Any]]:
     """Return labels as the smallest unsigned integers that hold every index of the label set.
 
@@ -220,7 +222,7 @@ def prepare_labels(
     return labels
 
 
-def hash_object(source: DicomSource, labels: npt.NDArray[Any], *facts: object) -> bytes:
+def hash_object(source: DicomSource, labels: Labels, *facts: object) -> bytes:
     """Return a hash of all that makes a derived object what it is, its time left out."""
     elements = [(element.tag, element.value) for element in source.patient_study]
     frames = []

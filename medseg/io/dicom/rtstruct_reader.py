@@ -92,7 +92,8 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
         names[value] = each.name
         if is_chosen and not each.contours:
             warnings.append(f"ROI {each.number} has no closed contours, so no voxels")
-    return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
+    array = labels[None]
+    return Volume(array, like.affine, path.name, tuple(warnings), names)
 
 
 def read_roi_names(path: Path) -> list[str]:

@@ -93,10 +93,13 @@ def write_rtstruct(
     add_patient_and_times(ds, source, created, ("StructureSet",))
     ds.FrameOfReferenceUID = source.frame_of_reference
     ds.PositionReferenceIndicator = ""
-    ds.ReferencedFrameOfReferenceSequence = [_make_references(source)]
-    ds.StructureSetROISequence = [_make_roi(label, source, algorithm) for label in label_set]
+    references = _make_references(source)
+    rois = [_make_roi(label, source, algorithm) for label in label_set]
+    observations = [_make_observation(label) for label in label_set]
+    ds.ReferencedFrameOfReferenceSequence = [references]
+    ds.StructureSetROISequence = rois
     ds.ROIContourSequence = _make_roi_contours(labels, label_set, source)
-    ds.RTROIObservationsSequence = [_make_observation(label) for label in label_set]
+    ds.RTROIObservationsSequence = observations
     with atomic_file(path) as temporary:
         ds.save_as(temporary, enforce_file_format=True)
 

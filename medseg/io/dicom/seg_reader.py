@@ -181,9 +181,11 @@ def _require_segmentation(ds: FileDataset) -> None:
         raise ScanError("the file is not a DICOM Segmentation (SEG) of voxels")
     kind = ds.get("SegmentationType")
     if kind not in _TYPES:
+        supported = ", ".join(_TYPES)
+        stated = str(kind)
         raise ScanError(
-            f"segmentations of this type are not supported; {', '.join(_TYPES)} are",
-            detail=f"SegmentationType: {str(kind)[:16]}",
+            f"segmentations of this type are not supported; {supported} are",
+            detail=f"SegmentationType: {stated[:16]}",
         )
     if not ds.get("SegmentSequence"):
         raise ScanError("the segmentation describes no segments")

@@ -13,6 +13,9 @@ from medseg.io.dicom.frames import Frame
 from medseg.io.dicom.geometry import Stack, split_stacks
 from medseg.io.dicom.headers import Header, read_header
 
+Progress = Callable[[int], None]
+"""Called with the number of files looked at so far."""
+
 NOT_DICOM = "not DICOM"
 """Why a file is skipped that is nothing to the search."""
 
@@ -70,7 +73,7 @@ class SkippedFile:
 
 
 def find_series(
-    folder: Path, progress: Callable[[int], None] | None = None
+    folder: Path, progress: Progress | None = None
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find every DICOM series under a folder, its files in one or many folders, or in a file.
 
@@ -85,7 +88,7 @@ def find_series(
 
 
 def group_series(
-    files: Iterable[Path], progress: Callable[[int], None] | None = None
+    files: Iterable[Path], progress: Progress | None = None
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find the DICOM series that some files make up.
 

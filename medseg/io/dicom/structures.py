@@ -19,6 +19,7 @@ from medseg.io.dicom.seg_reader import LABEL_MAP_CLASS, read_dicom_seg, read_seg
 from medseg.volume import Volume
 
 _SEG_CLASSES = (uids.SegmentationStorage, LABEL_MAP_CLASS)
+_LABEL_CLASSES = (*_SEG_CLASSES, uids.RTStructureSetStorage)
 _REFERENCE_KEYWORDS = (
     "SOPClassUID",
     "FrameOfReferenceUID",
@@ -66,7 +67,7 @@ def read_label_object(path: Path) -> LabelObject | None:
         with attach_source(path):
             ds: Dataset = read_elements(path, _REFERENCE_KEYWORDS)
             sop_class = get_text(ds, "SOPClassUID")
-            if sop_class not in (*_SEG_CLASSES, uids.RTStructureSetStorage):
+            if sop_class not in _LABEL_CLASSES:
                 return None
             series = _collect_uids(ds, "SeriesInstanceUID")
             if not series:

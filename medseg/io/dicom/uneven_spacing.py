@@ -17,6 +17,8 @@ from medseg.io.dicom.geometry import compute_uneven_affine
 from medseg.io.voxels import empty_image
 from medseg.volume import Affine
 
+Image = npt.NDArray[np.float32]
+
 _MOST_PLANES_PER_SLICE = 4
 
 
@@ -60,7 +62,7 @@ class UnevenGrid:
         planes = np.rint(self.slice_positions).astype(int)
         return tuple(planes.tolist())
 
-    def resample(self, image: npt.NDArray[np.float32], source: Path) -> npt.NDArray[np.float32]:
+    def resample(self, image: Image, source: Path) -> Image:
         """Return slices interpolated linearly onto the grid.
 
         Args:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.files import DICOM_SUFFIXES, attach_source
@@ -31,7 +30,7 @@ from medseg.io.dicom.geometry import (
 from medseg.io.dicom.headers import Header, read_header
 from medseg.io.dicom.pixels import read_intensities, refuse_truncated
 from medseg.io.dicom.series import group_headers
-from medseg.io.dicom.uneven_spacing import UnevenGrid
+from medseg.io.dicom.uneven_spacing import Image, UnevenGrid
 from medseg.io.formats import Format
 from medseg.io.voxels import as_labels, empty_image, replace_nonfinite
 from medseg.volume import Volume
@@ -196,16 +195,19 @@ def _choose_stack(headers: Sequence[Header], volume: str) -> tuple[Stack, Warnin
         raise GeometryError(
             "the slices have different frames of reference, so their positions cannot be compared"
         )
-    stacks, warnings = split_stacks(frames)
+    stacks, left_out = split_stacks(frames)
+    warnings = tuple(left_out)
     if volume:
-        return _find_stack(stacks, volume), tuple(warnings)
+        stack = _find_stack(stacks, volume)
+        return stack, warnings
     if len(stacks) > 1:
         raise GeometryError(
             f"the files hold {len(stacks)} volumes; read them one by one, as find_series "
             "lists them",
             detail=_list_volumes(stacks),
         )
-    return stacks[0], tuple(warnings)
+    only_stack = stacks[0]
+    return only_stack, warnings
 
 
 def _find_stack(stacks: Sequence[Stack], volume: str) -> Stack:
@@ -250,7 +252,7 @@ def _are_copies(frames: Frames) -> bool:
     return all(np.array_equal(first, other) for other in others)
 
 
-def _read_image(frames: Frames, source: Path) -> npt.NDArray[np.float32]:
+def _read_image(frames: Frames, source: Path) -> Image:
     """Return the frames' intensities, shape ``(i, j, k)``."""
     refuse_truncated(frames)
     first = frames[0]
