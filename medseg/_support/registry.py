@@ -33,7 +33,8 @@ class Plugin:
         name: What a bundle or an option calls it.
         package: Who provides it, ``medseg`` or an installed distribution.
         version: That package's version.
-        problem: Why it cannot be used; empty if nothing is known to be wrong.
+        problem: Why it cannot be used; empty if nothing is known to be wrong. It may quote the
+            package's own error, so it is for the person at the terminal.
     """
 
     group: str

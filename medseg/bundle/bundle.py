@@ -174,7 +174,8 @@ def _read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise BundleError(
-            "no such file; a bundle is a folder with a bundle.json, or such a file", source=file
+            "it does not exist; a bundle is a folder with a bundle.json, or such a file",
+            source=file,
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise BundleError("the file cannot be read", source=file, detail=str(error)) from error

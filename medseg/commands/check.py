@@ -9,7 +9,8 @@ from pathlib import Path
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.datasets.cases import find_cases
 from medseg.datasets.integrity import check_cases, describe_absent_labels
-from medseg.errors import BundleError, CheckpointError, Fault
+from medseg.datasets.layouts.registry import check_layout_name
+from medseg.errors import BundleError, CheckpointError, DatasetError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
 from medseg.networks.building import try_network
@@ -62,10 +63,13 @@ def check(
     try:
         loaded = load_bundle(bundle, overrides)
         try_network(loaded.spec)
-        if not loaded.is_trained:  # a trained bundle segments without its loss
+        if not loaded.is_trained:  # a trained bundle segments without its loss and its data
             check_loss(loaded.spec)
+            check_layout_name(loaded.spec.data.format)
     except BundleError as error:
         return CheckReport(error.faults or (Fault.from_error("bundle", error),))
+    except DatasetError as error:
+        return CheckReport((Fault.from_error("data.format", error),))
     faults = _check_weights(loaded)
     root = _find_data(loaded, data)
     if root is None:

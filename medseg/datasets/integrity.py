@@ -86,7 +86,7 @@ def check_cases(
         spec: Its channels, labels and kind of input are what the cases must have.
         listeners: Told of progress, in the calling thread.
         handle_case: Called with each good case while it is open, in a worker thread, so that
-            nobody has to read it again; a ``ScanError`` it raises is the case's fault.
+            it need not be read again; a ``ScanError`` it raises is the case's fault.
 
     Returns:
         The good cases, and every fault and warning.

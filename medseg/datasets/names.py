@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
-from medseg.io import Series, picture_suffixes, readable_suffixes
+from medseg.io import Series, list_picture_suffixes, list_readable_suffixes
 from medseg.io.dicom.volume import DICOM
 
 LONGEST = 100
@@ -35,7 +35,7 @@ def split_suffix(name: str) -> tuple[str, str]:
         ('notes.txt', '')
     """
     lowered = name.lower()
-    for suffix in readable_suffixes():
+    for suffix in list_readable_suffixes():
         if lowered.endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], suffix
     return name, ""
@@ -58,7 +58,7 @@ def split_channel(stem: str) -> tuple[str, int | None]:
 
 def is_picture(path: PurePath) -> bool:
     """Tell by its ending whether a file is a picture rather than a volume."""
-    return split_suffix(path.name)[1] in picture_suffixes()
+    return split_suffix(path.name)[1] in list_picture_suffixes()
 
 
 def has_image_suffix(name: str) -> bool:

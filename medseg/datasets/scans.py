@@ -25,7 +25,7 @@ from medseg.datasets.names import (
     split_suffix,
 )
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
-from medseg.io import Series, SkippedFile, find_series, group_series, readable_suffixes
+from medseg.io import Series, SkippedFile, find_series, group_series, list_readable_suffixes
 from medseg.io.dicom.headers import read_header, read_scan_name
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.dicom.volume import DICOM
@@ -56,13 +56,8 @@ class LeftOut:
     detail: str = ""
 
     @property
-    def fault(self) -> Fault:
-        """The same as the person who called finds it on disk."""
-        return Fault(self.where, self.reason, self.detail)
-
-    @property
     def result_fault(self) -> Fault:
-        """The same as results name it; where it is stands in the detail, which none records."""
+        """The same as results name it; where it is stands in the detail, which is not recorded."""
         detail = f"{self.where}; {self.detail}" if self.detail else self.where
         return Fault(self.name, self.reason, detail)
 
@@ -127,7 +122,7 @@ class _Search:
 
 
 def _ignore_progress(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Do nothing."""
 
 
 def find_scans(
@@ -478,7 +473,7 @@ def _flatten(where: str) -> str:
 
 
 def _list_image_suffixes() -> str:
-    return ", ".join(suffix for suffix in readable_suffixes() if suffix not in DICOM.suffixes)
+    return ", ".join(suffix for suffix in list_readable_suffixes() if suffix not in DICOM.suffixes)
 
 
 def _reason_of(error: OSError) -> str:

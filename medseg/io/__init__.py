@@ -23,9 +23,9 @@ from medseg.io.registry import (
     IMAGE_FORMATS,
     find_format,
     find_label_format,
-    label_suffixes,
-    picture_suffixes,
-    readable_suffixes,
+    list_label_suffixes,
+    list_picture_suffixes,
+    list_readable_suffixes,
 )
 from medseg.io.voxels import as_labels
 from medseg.volume import Volume
@@ -39,11 +39,11 @@ __all__ = [
     "find_format",
     "find_series",
     "group_series",
-    "label_suffixes",
-    "picture_suffixes",
+    "list_label_suffixes",
+    "list_picture_suffixes",
+    "list_readable_suffixes",
     "read_image",
     "read_labels",
-    "readable_suffixes",
     "stack_channels",
     "with_channels",
     "write_labels",
@@ -70,11 +70,11 @@ def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False)
         ScanError: If the file is broken or of no known kind.
         GeometryError: If its position in the patient is not certain.
     """
-    paths = _existing_paths(files)
-    known = find_format(paths)
-    if known is DICOM:
+    paths = _require_paths(files)
+    image_format = find_format(paths)
+    if image_format is DICOM:
         return read_series(paths, volume=volume, resample_uneven=resample_uneven)
-    return known.read(paths)
+    return image_format.read(paths)
 
 
 def read_labels(files: Files) -> Volume:
@@ -91,7 +91,7 @@ def read_labels(files: Files) -> Volume:
         ScanError: If the file is broken, of no known kind, or holds values that are no labels.
         GeometryError: If its position in the patient is not certain.
     """
-    paths = _existing_paths(files)
+    paths = _require_paths(files)
     return find_format(paths).read_labels(paths)
 
 
@@ -160,16 +160,16 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     is_integer = labels.dtype.kind in "bui"
     if not is_integer or labels.min() < 0:
         raise OutputError(f"label maps hold integers from 0, got {labels.dtype}", source=path)
-    known = find_label_format(path)
-    if known is None or known.write_labels is None:
-        suffixes = ", ".join(label_suffixes())
+    image_format = find_label_format(path)
+    if image_format is None or image_format.write_labels is None:
+        suffixes = ", ".join(list_label_suffixes())
         raise OutputError(f"label maps are written as {suffixes}", source=path)
     smallest = as_labels(labels, path)
     with atomic_file(path) as temporary:
-        known.write_labels(temporary, smallest, like)
+        image_format.write_labels(temporary, smallest, like)
 
 
-def _existing_paths(files: Files) -> Sequence[Path]:
+def _require_paths(files: Files) -> Sequence[Path]:
     paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
     if not paths:
         raise ScanError("there are no files to read")

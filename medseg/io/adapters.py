@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io import Files, read_image, readable_suffixes, stack_channels
+from medseg.io import Files, list_readable_suffixes, read_image, stack_channels
 from medseg.io.dicom.volume import DICOM
 from medseg.io.gzip import BROKEN_STREAM
 from medseg.io.itk_headers import LPS_TO_RAS
@@ -71,7 +71,7 @@ def as_volume(image: Volume | Files | Image | Sequence[Volume | Files | Image]) 
 
 def _is_one_series(images: Sequence[object]) -> bool:
     """Tell whether a list holds the files of one DICOM series, rather than channels."""
-    others = tuple(suffix for suffix in readable_suffixes() if suffix not in DICOM.suffixes)
+    others = tuple(suffix for suffix in list_readable_suffixes() if suffix not in DICOM.suffixes)
     for image in images:
         if not isinstance(image, str | Path):
             return False

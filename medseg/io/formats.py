@@ -70,25 +70,25 @@ class Format:
     is_picture: bool = False
 
 
-def check_format(known: object) -> None:
+def check_format(image_format: object) -> None:
     """Refuse what is no image format, or states its suffixes in a way that nothing would match.
 
     Raises:
         TypeError: If it is no ``Format`` or one of its functions cannot be called.
         ValueError: If its suffixes are none, or those it writes are not among those it reads.
     """
-    if not isinstance(known, Format):
-        raise TypeError(f"an image format is a medseg.io.Format, got {type(known).__name__}")
-    if not (callable(known.read) and callable(known.read_labels)):
+    if not isinstance(image_format, Format):
+        raise TypeError(f"an image format is a medseg.io.Format, got {type(image_format).__name__}")
+    if not (callable(image_format.read) and callable(image_format.read_labels)):
         raise TypeError("read and read_labels must be functions")
-    if not known.suffixes:
+    if not image_format.suffixes:
         raise ValueError("an image format needs at least one suffix")
-    for suffix in known.suffixes:
+    for suffix in image_format.suffixes:
         if not _SUFFIX.fullmatch(suffix):
             raise ValueError(f"a suffix is lower-case and begins with a dot, got '{suffix}'")
-    if not set(known.label_suffixes) <= set(known.suffixes):
+    if not set(image_format.label_suffixes) <= set(image_format.suffixes):
         raise ValueError("label_suffixes must be among the suffixes")
-    if bool(known.label_suffixes) != (known.write_labels is not None):
+    if bool(image_format.label_suffixes) != (image_format.write_labels is not None):
         raise ValueError("write_labels and label_suffixes are given together or not at all")
 
 

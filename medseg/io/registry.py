@@ -32,7 +32,7 @@ IMAGE_FORMATS: Registry[Format] = Registry(
 """Every image format: NIfTI, NRRD/MetaImage, pictures, DICOM, and those of packages."""
 
 
-def usable_formats() -> tuple[Format, ...]:
+def list_formats() -> tuple[Format, ...]:
     """Return the image formats that can be used, medseg's own first.
 
     A package that cannot be loaded is left out: it must not keep anybody from reading NIfTI.
@@ -42,23 +42,23 @@ def usable_formats() -> tuple[Format, ...]:
     return tuple(formats.values())
 
 
-def readable_suffixes() -> tuple[str, ...]:
+def list_readable_suffixes() -> tuple[str, ...]:
     """Return the file name endings that formats read, longest first.
 
     Longest first, so that ``.nii.gz`` is recognised before a format's ``.gz`` could be.
     """
     suffixes: set[str] = set()
-    for known in usable_formats():
-        suffixes.update(known.suffixes)
+    for image_format in list_formats():
+        suffixes.update(image_format.suffixes)
     return tuple(sorted(suffixes, key=lambda suffix: (-len(suffix), suffix)))
 
 
-def picture_suffixes() -> frozenset[str]:
+def list_picture_suffixes() -> frozenset[str]:
     """Return the endings of files that hold one picture without a position in a patient."""
     suffixes: set[str] = set()
-    for known in usable_formats():
-        if known.is_picture:
-            suffixes.update(known.suffixes)
+    for image_format in list_formats():
+        if image_format.is_picture:
+            suffixes.update(image_format.suffixes)
     return frozenset(suffixes)
 
 
@@ -71,9 +71,9 @@ def find_format(files: Sequence[Path]) -> Format:
     first = files[0]
     if len(files) > 1 or first.is_dir():
         return DICOM
-    claiming = formats_claiming(first)
+    claiming = find_claiming_formats(first)
     if len(claiming) > 1:
-        names = " and ".join(known.name for known in claiming)
+        names = " and ".join(image_format.name for image_format in claiming)
         raise ScanError(
             f"{names} both claim this kind of file; uninstall one of their packages", source=first
         )
@@ -84,34 +84,36 @@ def find_format(files: Sequence[Path]) -> Format:
     raise _unknown_kind(first)
 
 
-def formats_claiming(file: Path) -> list[Format]:
+def find_claiming_formats(file: Path) -> list[Format]:
     """Return the formats whose suffix a file's name ends in, by the longest such suffix."""
     name = file.name.lower()
-    for suffix in readable_suffixes():
+    for suffix in list_readable_suffixes():
         if name.endswith(suffix):
-            return [known for known in usable_formats() if suffix in known.suffixes]
+            return [
+                image_format for image_format in list_formats() if suffix in image_format.suffixes
+            ]
     return []
 
 
 def find_label_format(file: Path) -> Format | None:
     """Return the format that writes label maps under the ending of this name, or ``None``."""
     name = file.name.lower()
-    for known in usable_formats():
-        if known.write_labels is not None and name.endswith(known.label_suffixes):
-            return known
+    for image_format in list_formats():
+        if image_format.write_labels is not None and name.endswith(image_format.label_suffixes):
+            return image_format
     return None
 
 
-def label_suffixes() -> tuple[str, ...]:
+def list_label_suffixes() -> tuple[str, ...]:
     """Return the endings under which label maps can be written."""
     suffixes: list[str] = []
-    for known in usable_formats():
-        suffixes.extend(known.label_suffixes)
+    for image_format in list_formats():
+        suffixes.extend(image_format.label_suffixes)
     return tuple(suffixes)
 
 
 def _unknown_kind(file: Path) -> ScanError:
-    suffixes = ", ".join(sorted(readable_suffixes()))
+    suffixes = ", ".join(sorted(list_readable_suffixes()))
     message = f"not a known kind of image; DICOM and files ending in {suffixes} are read"
     _, problems = IMAGE_FORMATS.usable()
     reasons = [problem.message for problem in problems]

@@ -158,7 +158,7 @@ def find_folder_cases(
         studies: The folder.
         state: The state folder; unchanged scans that were checked before are not read again.
         spec: The bundle's spec.
-        listeners: Told of progress, and of what was passed over.
+        listeners: Told of progress, and whether something was passed over.
 
     Returns:
         What was left out, and why.
@@ -167,15 +167,16 @@ def find_folder_cases(
         DatasetError: If no scan is good.
     """
     found = find_scans(studies, len(spec.channels))
-    for note in found.notes:
-        notify(listeners, Notice(note))
+    if found.notes:
+        # They may name folders, and what a server prints is often kept as its log.
+        notify(listeners, Notice("files and folders that are not scans were passed over"))
     stamps = _read_stamps(state)
     unchecked = [scan for scan in found.scans if stamps.get(scan.name) != _make_stamp(scan)]
     rejected = _check_scans(unchecked, spec, listeners)
     good = [scan for scan in found.scans if scan.name not in rejected]
     uploaded = _find_uploaded(state, good)
     good.extend(uploaded)
-    left_out = [entry.fault for entry in found.left_out]
+    left_out = [entry.result_fault for entry in found.left_out]
     faults = (*left_out, *rejected.values())
     if not good:
         raise DatasetError(

@@ -44,15 +44,15 @@ def find_unsound_layers(network: nn.Module, inputs: Sequence[torch.Tensor]) -> l
         One text per unsound convolution: its name, kind and input shape. Empty if all are sound.
     """
     unsound: list[str] = []
-    verdicts: dict[tuple[str, tuple[int, ...]], bool] = {}
+    verdicts: dict[tuple[str, torch.Size], bool] = {}
 
     def try_layer(name: str, layer: _ConvNd, given: torch.Tensor) -> None:
-        key = (repr(layer), tuple(given.shape))
+        key = (repr(layer), given.shape)  # equal layers at equal sizes are tried once
         if key not in verdicts:
-            verdicts[key] = has_sound_gradients(_copy_convolution(layer), given.detach())
+            copied = _copy_convolution(layer)
+            verdicts[key] = has_sound_gradients(copied, given.detach())
         if not verdicts[key]:
-            size = "×".join(str(length) for length in given.shape[2:])
-            unsound.append(f"{name} ({_plain_class(layer).__name__} on {size})")
+            unsound.append(_describe(name, layer, given))
 
     # Each is tried as it is reached, so that no more than one is in memory twice; under autocast,
     # so that it is given numbers as coarse as in training.
@@ -60,6 +60,12 @@ def find_unsound_layers(network: nn.Module, inputs: Sequence[torch.Tensor]) -> l
     with _hooks(network, try_layer), torch.no_grad(), autocast:
         network(*inputs)
     return unsound
+
+
+def _describe(name: str, layer: _ConvNd, given: torch.Tensor) -> str:
+    kind = _plain_class(layer).__name__
+    size = "×".join(str(length) for length in given.shape[2:])
+    return f"{name} ({kind} on {size})"
 
 
 def has_sound_gradients(layer: nn.Module, given: torch.Tensor) -> bool:
@@ -75,7 +81,8 @@ def has_sound_gradients(layer: nn.Module, given: torch.Tensor) -> bool:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             attempts.append(_gradients(layer, given))
     first, second = attempts
-    if not all(torch.equal(one, other) for one, other in zip(first, second, strict=True)):
+    pairs = zip(first, second, strict=True)
+    if not all(torch.equal(one, other) for one, other in pairs):
         return False
     with torch.autocast("cpu", enabled=False):
         exact = _gradients(layer, given.float())
@@ -150,8 +157,11 @@ def _gradients(layer: nn.Module, given: torch.Tensor) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(output.shape, generator=generator)
     output.backward(weights.to(output.dtype))
-    learned = [parameter.grad for parameter in layer.parameters()]
-    return [grad.float().clone() for grad in (leaf.grad, *learned) if grad is not None]
+    gradients = []
+    for tensor in (leaf, *layer.parameters()):
+        if tensor.grad is not None:
+            gradients.append(tensor.grad.float().clone())
+    return gradients
 
 
 def _dirty_memory(value: float, size: int) -> None:

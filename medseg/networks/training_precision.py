@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -74,27 +76,47 @@ def _key(spec: BundleSpec) -> tuple[str, ...]:
 
 
 def _try_networks(spec: BundleSpec) -> TrainingPrecisions:
-    refinement = spec.refinement
-    patch = spec.training.patch
-    images, classes = len(spec.channels), spec.label_set.channels
-    chosen = {"network": torch.bfloat16, "refiner": torch.bfloat16, "critic": torch.bfloat16}
+    precisions = {"network": torch.bfloat16, "refiner": torch.bfloat16, "critic": torch.bfloat16}
     notes = []
-
-    def try_one(role: str, build: Callable[[], nn.Module], *channels: int) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            inputs = [torch.randn(1, count, *patch) for count in channels]
-            unsound = find_unsound_layers(build(), inputs)
+    for candidate in _list_candidates(spec):
+        unsound = _try_candidate(candidate, spec.training.patch)
         if unsound:
-            notes.append(_explain(spec, role, unsound))
-            chosen[role] = torch.float32
+            notes.append(_explain(spec, candidate.role, unsound))
+            precisions[candidate.role] = torch.float32
+    return TrainingPrecisions(**precisions, notes=tuple(notes))
 
-    try_one("network", lambda: build_network(spec), images)
-    if refinement is not None and refinement.kind == "corrector":
-        try_one("refiner", lambda: build_refiner(spec), images + classes)
-    if refinement is not None and refinement.has_critic:
-        try_one("critic", lambda: Critic(spec, refinement), images, classes)
-    return TrainingPrecisions(**chosen, notes=tuple(notes))
+
+class _Candidate(NamedTuple):
+    """A network that will learn: its role, how it is built, and the channels of its inputs."""
+
+    role: str
+    build: Callable[[], nn.Module]
+    channels: tuple[int, ...]
+
+
+def _list_candidates(spec: BundleSpec) -> list[_Candidate]:
+    images = len(spec.channels)
+    classes = spec.label_set.channels
+    candidates = [_Candidate("network", partial(build_network, spec), (images,))]
+    refinement = spec.refinement
+    if refinement is None:
+        return candidates
+    if refinement.kind == "corrector":
+        build = partial(build_refiner, spec)
+        candidates.append(_Candidate("refiner", build, (images + classes,)))
+    if refinement.has_critic:
+        build_critic = partial(Critic, spec, refinement)
+        candidates.append(_Candidate("critic", build_critic, (images, classes)))
+    return candidates
+
+
+def _try_candidate(candidate: _Candidate, patch: Sequence[int]) -> list[str]:
+    """Return the layers of a network whose bf16 gradients are wrong on patches of this size."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = candidate.build()
+        inputs = [torch.randn(1, channels, *patch) for channels in candidate.channels]
+        return find_unsound_layers(network, inputs)
 
 
 def _explain(spec: BundleSpec, role: str, unsound: list[str]) -> str:

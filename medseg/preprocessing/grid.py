@@ -25,13 +25,13 @@ from medseg.preprocessing.resampling import (
     GridMap,
     Shape,
     compute_spacing_maps,
-    memory_order,
+    find_memory_order,
     resample_linear,
 )
 from medseg.preprocessing.transforms import (
     IMAGE,
+    build_empty_scan_error,
     build_transform,
-    nothing_above,
     preprocessing_steps,
 )
 from medseg.volume import Affine, Array, Volume
@@ -208,13 +208,13 @@ def _find_foreground(array: Array, threshold: float, volume: Volume) -> Box:
     """Return the smallest box that holds every voxel above ``threshold`` in any channel."""
     occupied = [np.zeros(n, bool) for n in array.shape[1:]]
     # Plane by plane as they lie in memory, so that no mask of the whole scan is made.
-    order = memory_order(array)
+    order = find_memory_order(array)
     in_order = [occupied[axis] for axis in order]
     for channel in array:
         _mark_occupied(channel.transpose(order), threshold, in_order)
     x, y, z = occupied
     if not x.any():
-        raise nothing_above(threshold, volume)
+        raise build_empty_scan_error(threshold, volume)
     return _extent(x), _extent(y), _extent(z)
 
 

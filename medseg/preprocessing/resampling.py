@@ -242,7 +242,7 @@ def resample_linear(
     """
     if not grid_map.is_axis_aligned:
         return _resample_slanted(source, grid_map, device)
-    order = memory_order(source)
+    order = find_memory_order(source)
     size = [grid_map.target[axis] for axis in order]
     taps: list[Taps | None] = [None, None, None]
     if not grid_map.is_identity:
@@ -291,7 +291,7 @@ def resample_nearest(labels: Array, grid_map: GridMap) -> Array:
     return resampled
 
 
-def memory_order(array: Array) -> list[int]:
+def find_memory_order(array: Array) -> list[int]:
     """Return the spatial axes of ``(channels, i, j, k)``, 0 to 2, the slowest in memory first."""
     strides = [abs(stride) for stride in array.strides[1:]]
     return sorted(range(3), key=lambda axis: (-strides[axis], axis))

@@ -212,10 +212,10 @@ class Preprocessing:
         for channel in volume.array:
             if (channel > self._crop_above).any():
                 return
-        raise nothing_above(self._crop_above, volume)
+        raise build_empty_scan_error(self._crop_above, volume)
 
 
-def nothing_above(threshold: float, volume: Volume) -> ScanError:
+def build_empty_scan_error(threshold: float, volume: Volume) -> ScanError:
     """Return the error about a scan without any voxel above ``preprocessing.crop_above``."""
     return ScanError(
         f"no voxel is above {threshold:g}, and the bundle looks only at those that are "

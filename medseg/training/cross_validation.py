@@ -53,8 +53,9 @@ def train_folds(
     elif group.is_main:
         begin_run(run, folds.content_hash)
     group.barrier()
-    lock = run.folder.locked() if group.is_main else contextlib.nullcontext()
-    with lock:
+    with contextlib.ExitStack() as stack:
+        if group.is_main:
+            stack.enter_context(run.folder.locked())
         fold_runs = [open_fold_run(run, fold) for fold in folds.numbers]
         for fold_run in fold_runs:
             if not fold_run.folder.is_finished:

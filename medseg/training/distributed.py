@@ -99,6 +99,8 @@ def join_process_group(device: torch.device) -> Iterator[ProcessGroup]:
 def select_local_device(device: torch.device) -> torch.device:
     """Return this process' own GPU where ``torchrun`` started one process per GPU."""
     local_rank = os.environ.get("LOCAL_RANK")
-    if device.type != "cuda" or device.index is not None or local_rank is None:
+    if local_rank is None or device.type != "cuda":
+        return device
+    if device.index is not None:
         return device
     return torch.device("cuda", int(local_rank))

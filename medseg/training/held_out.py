@@ -190,5 +190,10 @@ def _score(segmentation: Segmentation, case: HeldOutCase, is_clean: bool) -> Cas
 def _sample(
     segmentation: Segmentation, case: HeldOutCase, dice: Mapping[str, float], is_clean: bool
 ) -> CalibrationSample:
-    confidence = segmentation.confidence
-    return CalibrationSample(case.name, confidence, dice, is_clean, segmentation.confidence_at)
+    return CalibrationSample(
+        case=case.name,
+        scores=segmentation.confidence,
+        dice=dice,
+        is_clean=is_clean,
+        scores_at=segmentation.confidence_at,
+    )

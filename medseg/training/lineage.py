@@ -189,12 +189,13 @@ def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
     The same name wins, whatever its case; then the only one left of the same modality on both
     sides; and where both bundles have one channel, these two.
     """
-    if len(parent.channels) == len(spec.channels) == 1:
+    channels, parents = spec.channels, parent.channels
+    if len(channels) == len(parents) == 1:
         return (0,)
     sources: dict[int, int] = {}
-    _match_channels(spec.channels, parent.channels, _fold, sources)
-    _match_channels(spec.channels, parent.channels, _modality, sources)
-    indices = range(len(spec.channels))
+    _match_channels(channels, parents, _fold, sources)
+    _match_channels(channels, parents, _modality, sources)
+    indices = range(len(channels))
     return tuple(sources.get(index) for index in indices)
 
 

@@ -179,13 +179,12 @@ class TrainingSession:
         checkpoint = folder.load_checkpoint() or {}
 
         def save(state: StageState) -> None:
-            former_stages = {
-                other.checkpoint_key: checkpoint[other.checkpoint_key]
-                for other in self.stages
-                if other.checkpoint_key in checkpoint
-            }
-            network = {"learner": learner.state(), "record": history.state()}
-            folder.save_checkpoint(network | former_stages | {stage.checkpoint_key: state})
+            # What earlier stages saved last stays in the checkpoint.
+            content = dict(checkpoint)
+            content["learner"] = learner.state()
+            content["record"] = history.state()
+            content[stage.checkpoint_key] = state
+            folder.save_checkpoint(content)
 
         context = StageContext(
             folder=folder,

@@ -328,7 +328,10 @@ class TimeBudget:
         """
         readings = self._readings
         last = readings[-1]
-        while len(readings) > 2 and last.done - readings[1].done >= _RELIABLE_STEPS:
+        while len(readings) > 2:
+            steps = last.done - readings[1].done
+            if steps < _RELIABLE_STEPS:
+                break
             readings.popleft()
         seconds = 0.0
         if len(readings) > 2:

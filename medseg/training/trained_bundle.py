@@ -51,7 +51,11 @@ def write_trained_bundle(
     """
     folder = run.folder
     report = _decide(report, run.spec)
-    trained = TrainedSpec(members=members, quality=report.quality, keep_largest=report.keep_largest)
+    trained = TrainedSpec(
+        members=members,
+        quality=report.quality,
+        keep_largest=report.keep_largest,
+    )
     write_trained(_with_stages(trained, report.stages), folder.path)
     decided = Bundle(run.spec, folder.path).decided
     network = _select_network(run.spec, report.stages)

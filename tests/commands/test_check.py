@@ -11,7 +11,7 @@ from support.bundles import content, made_spec, trained_bundle, write_json
 
 from medseg import DatasetError, check
 from medseg.events import Event, Progress
-from medseg.testing import write_dataset
+from medseg.testing import write_dataset, write_example_bundle
 
 
 def places(report: Any) -> list[str]:
@@ -94,3 +94,11 @@ def test_a_trained_bundles_weights_are_checked(tmp_path: Path) -> None:
     assert places(check(bundle)) == ["models/model.pt"]
     weights.write_bytes(weights.read_bytes()[:100])
     assert places(check(bundle)) == ["models/model.pt"]
+
+
+def test_an_unknown_layout_is_a_fault_before_there_are_data() -> None:
+    report = check(write_example_bundle(), overrides=["data.format=scrolls"])
+    (fault,) = report.faults
+    assert fault.where == "data.format"
+    assert "no such layout" in fault.what
+    assert "nnunet" in fault.what

@@ -336,7 +336,7 @@ def spoil_gone(path: Path) -> None:
         (spoil_constant, "every voxel has the value 0"),
         (spoil_slice, "a single slice, and the network is 3D"),
         (spoil_channels, "2 channel"),
-        (spoil_gone, "link to something that is not there"),
+        (spoil_gone, "link to something that does not exist"),
     ],
 )
 def test_a_bad_scan_fails_alone_and_says_why(

@@ -13,7 +13,7 @@ from medseg.datasets.names import is_picture, split_suffix
 from medseg.datasets.scans import find_scans
 from medseg.errors import OutputError, ScanError
 from medseg.io import IMAGE_FORMATS, find_format, read_image, read_labels, write_labels
-from medseg.io.registry import readable_suffixes
+from medseg.io.registry import list_readable_suffixes
 from medseg.volume import Volume
 
 NPZ = """
@@ -75,7 +75,7 @@ def write_npz(path: Path) -> Volume:
 
 
 def test_suffixes_are_claimed_once_and_the_longest_is_tried_first():
-    suffixes = readable_suffixes()
+    suffixes = list_readable_suffixes()
     assert len(set(suffixes)) == len(suffixes)
     assert list(map(len, suffixes)) == sorted(map(len, suffixes), reverse=True)
     assert {".nii.gz", ".nrrd", ".png", ".dcm"} <= set(suffixes)

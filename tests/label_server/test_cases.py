@@ -205,11 +205,18 @@ def test_copies_take_sixteen_bits_only_where_they_are_exact(
     assert np.array_equal(np.asarray(image.dataobj).ravel(), [0.0, value])
 
 
-def test_remarks_reach_the_listeners(studies: Path, state: StateFolder) -> None:
-    (studies / "notes.txt").write_text("x")
+def test_what_was_passed_over_is_told_without_its_name(studies: Path, state: StateFolder) -> None:
     heard: list[Event] = []
     find_folder_cases(studies, state, SPEC, [heard.append])
-    assert [event for event in heard if isinstance(event, Notice)]
+    assert not [event for event in heard if isinstance(event, Notice)]
+    results = studies / "MUELLER^ANNA"
+    results.mkdir()
+    (results / "ledger.jsonl").write_text("")
+    (studies / "MUELLER.txt").write_text("x")
+    find_folder_cases(studies, state, SPEC, [heard.append])
+    (notice,) = [event for event in heard if isinstance(event, Notice)]
+    assert "passed over" in notice.message
+    assert "MUELLER" not in notice.message
 
 
 def test_the_list_keeps_the_fields_of_earlier_releases(cases: FolderCases, studies: Path) -> None:

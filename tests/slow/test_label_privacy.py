@@ -34,6 +34,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dicom.save(studies / PLANTED, series, prefix=PLANTED)
     torn = dicom.series(voxels, "torn", PatientName=PLANTED, PixelSpacing=None)
     dicom.save(studies / f"{PLANTED}2", torn)
+    (studies / f"{PLANTED}.txt").write_text(PLANTED)
+    (studies / f"results of {PLANTED}").mkdir()
+    (studies / f"results of {PLANTED}" / "ledger.jsonl").write_text("")
     return home
 
 

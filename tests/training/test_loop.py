@@ -28,11 +28,18 @@ class Trained:
 
     def __init__(self, session: TrainingSession) -> None:
         self.events: list[Event] = []
-        self.session = replace(session, listeners=[self.events.append])
+        self.saved_when_shortened: int | None = None
+        self.session = replace(session, listeners=[self.listen])
         self.history = TrainingHistory("made_up")
-        listeners = [self.history, self.events.append]
+        listeners = [self.history, self.listen]
         self.learner: Learner = self.session.build_learner(listeners, None)
         self.stopped = TrainingLoop(self.session, self.learner, self.history).run()
+
+    def listen(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, ScheduleShortened):
+            checkpoint = self.session.run.folder.load_checkpoint() or {"learner": {"step": None}}
+            self.saved_when_shortened = checkpoint["learner"]["step"]
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -100,6 +107,9 @@ def test_a_run_that_is_late_is_shortened_at_a_checkpoint_of_its_own(tmp_path: Pa
     trained = Trained(replace(session, time_budget=budget))
     (event,) = trained.of(ScheduleShortened)
     assert event.steps < 400
+    # The step at which it was shortened; at least one more follows.
+    assert trained.saved_when_shortened is not None
+    assert trained.saved_when_shortened < event.steps
     assert [step.step for step in trained.of(StepDone)] == list(range(1, event.steps + 1))
     folder = trained.session.run.folder
     assert load_bundle(folder.bundle).spec.training.steps == event.steps

@@ -48,6 +48,21 @@ LAYOUTS: Registry[Layout] = Registry(
 )
 
 
+def check_layout_name(layout: str) -> None:
+    """Refuse a ``data.format`` that is neither ``auto`` nor registered.
+
+    Raises:
+        DatasetError: If there is no such layout; it names those there are.
+    """
+    if layout == AUTO or layout in LAYOUTS.names:
+        return
+    known = ", ".join((AUTO, *LAYOUTS.names))
+    raise DatasetError(
+        f"data.format is '{layout}', and there is no such layout; there are: {known}. Choose one "
+        "of these, or install the package that provides it"
+    )
+
+
 def list_cases(root: Path, layout: str, selection: Selection = _ANYTHING) -> CaseListing:
     """List the cases of a data set, whichever layout it has.
 
@@ -65,12 +80,7 @@ def list_cases(root: Path, layout: str, selection: Selection = _ANYTHING) -> Cas
         >>> LAYOUTS.names[:3]
         ('msd', 'nnunet', 'csv')
     """
-    if layout != AUTO and layout not in LAYOUTS.names:
-        raise DatasetError(
-            f"data.format is '{layout}', and there is no such layout; there are: "
-            f"{', '.join((AUTO, *LAYOUTS.names))}. Choose one of these, or install the package "
-            "that provides it"
-        )
+    check_layout_name(layout)
     try:
         if root.is_dir():
             return _list_folder(root, layout, selection)

@@ -14,7 +14,7 @@ from support.trainings import same
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
 from medseg.events import Event, StepDone
-from medseg.networks.unet import build_network
+from medseg.networks.building import build_network
 from medseg.training.patches import PatchBatches
 from medseg.training.refinement.mask_pool import MaskPool
 from medseg.training.refinement.refiner_trainer import RefinerTrainer
