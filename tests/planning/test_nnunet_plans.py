@@ -12,6 +12,7 @@ from medseg.bundle.bundle import parse_spec
 from medseg.errors import DatasetError
 from medseg.planning import (
     is_nnunet_plans,
+    read_nnunet_plans,
 )
 
 
