@@ -12,6 +12,7 @@ from medseg.bundle.bundle import parse_spec
 from medseg.errors import DatasetError
 from medseg.planning import (
     is_nnunet_plans,
+    read_nnunet_plans,
 )
 
 
@@ -63,3 +64,12 @@ def test_plans_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(DatasetError, match=said):
         convert(written(tmp_path, plans))
+
+
+def test_a_configuration_overrides_what_it_inherits(tmp_path: Path) -> None:
+    plans = a_plan()
+    configurations = plans["configurations"]
+    configurations["base"] = configurations["3d_fullres"] | {"batch_size": 9, "batch_dice": True}
+    configurations["3d_fullres"] = {"inherits_from": "base", "batch_size": 3}
+    configuration = read_nnunet_plans(written(tmp_path, plans), 3).configuration
+    assert (configuration.batch_size, configuration.batch_dice) == (3, True)
