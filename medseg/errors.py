@@ -34,7 +34,7 @@ class MedsegError(Exception):
         source: The file, folder or series that the message is about.
         detail: What the file says, or what the library that read it says.
 
-    Example:
+    Examples:
         >>> error = ScanError("the voxels end early; copy the file again", source="ct.nii.gz")
         >>> str(error)
         'ct.nii.gz: the voxels end early; copy the file again'
@@ -43,7 +43,11 @@ class MedsegError(Exception):
     """
 
     def __init__(
-        self, message: str, *, source: str | Path | None = None, detail: str | None = None
+        self,
+        message: str,
+        *,
+        source: str | Path | None = None,
+        detail: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -65,13 +69,15 @@ def recordable_text(error: BaseException) -> str:
     That is the message of one of medseg's own, which names nobody, and of any other error the
     name of its class alone: the text of foreign errors quotes paths and headers.
 
-    Example:
+    Examples:
         >>> recordable_text(ScanError("the voxels end early", source="mueller_hans.nii.gz"))
         'the voxels end early'
         >>> recordable_text(FileNotFoundError("mueller_hans.nii.gz"))
         'FileNotFoundError'
     """
-    return error.message if isinstance(error, MedsegError) else type(error).__name__
+    if isinstance(error, MedsegError):
+        return error.message
+    return type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,9 @@ class Fault:
     def from_error(cls, where: str, error: MedsegError) -> Fault:
         """Return what is wrong with a case as a fault; what may name a patient stands apart."""
         parts = (error.source, error.detail)
-        return cls(where, error.message, "; ".join(part for part in parts if part))
+        return cls(
+            where, error.message, "; ".join(part for part in parts if part)
+        )
 
     def __str__(self) -> str:
         behind = f" ({self.detail})" if self.detail else ""
@@ -123,7 +131,7 @@ class _FaultsError(MedsegError):
 class BundleError(_FaultsError):
     """A bundle, or an override of it, is wrong; ``faults`` names every field.
 
-    Example:
+    Examples:
         >>> fault = Fault("training.epochs", "must be above 0, got -1")
         >>> print(BundleError("the bundle is wrong", [fault], source="bundle.json"))
         bundle.json: the bundle is wrong
@@ -134,7 +142,7 @@ class BundleError(_FaultsError):
 class DatasetError(_FaultsError):
     """The training data as a whole cannot be used; ``faults`` names every bad case.
 
-    Example:
+    Examples:
         >>> fault = Fault("case_07", "the label map is empty")
         >>> print(DatasetError("1 of 20 cases cannot be used", [fault]))
         1 of 20 cases cannot be used
@@ -145,7 +153,7 @@ class DatasetError(_FaultsError):
 class ScanError(MedsegError):
     """One scan cannot be read or is not what it claims to be.
 
-    Example:
+    Examples:
         >>> ScanError("3 pages; one picture per file is read", source="a.tif").source
         'a.tif'
     """
@@ -154,7 +162,7 @@ class ScanError(MedsegError):
 class GeometryError(ScanError):
     """A scan's voxels have no single, certain place in the patient.
 
-    Example:
+    Examples:
         >>> isinstance(GeometryError("the affine is singular"), ScanError)
         True
     """
@@ -163,7 +171,7 @@ class GeometryError(ScanError):
 class CheckpointError(MedsegError):
     """Weights or a run folder cannot be used.
 
-    Example:
+    Examples:
         >>> print(CheckpointError("the weights are damaged", source="model.pt", detail="no ZIP"))
         model.pt: the weights are damaged (no ZIP)
     """
@@ -172,7 +180,7 @@ class CheckpointError(MedsegError):
 class TrainingError(MedsegError):
     """A training run could not go on.
 
-    Example:
+    Examples:
         >>> TrainingError("the loss became NaN at step 12").message
         'the loss became NaN at step 12'
     """
@@ -181,7 +189,7 @@ class TrainingError(MedsegError):
 class OutputError(MedsegError):
     """A result could not be written.
 
-    Example:
+    Examples:
         >>> print(OutputError("cannot write this file", source="out/a.nii.gz", detail="disk full"))
         out/a.nii.gz: cannot write this file (disk full)
     """
@@ -192,7 +200,7 @@ class MissingExtraError(MedsegError):
 
     The message says what to install, or which package to update.
 
-    Example:
+    Examples:
         >>> MissingExtraError("install it with: pip install 'medseg[openvino]'").message
         "install it with: pip install 'medseg[openvino]'"
     """

@@ -36,7 +36,7 @@ class Label:
         colour: RGB, 0 to 255, for display, and in colour-coded label pictures.
         code: Its coded meaning as ``SCHEME:VALUE`` (``SCT:10200004`` is the liver), or ``None``.
 
-    Example:
+    Examples:
         >>> Label(index=1, name="liver", value=1, colour=(230, 60, 60), code="SCT:10200004").name
         'liver'
     """
@@ -79,7 +79,7 @@ class LabelSet(Sequence[Label]):
     Raises:
         ValueError: If the indices are others.
 
-    Example:
+    Examples:
         >>> labels = LabelSet([Label(1, "liver", 1, (230, 60, 60))])
         >>> labels.names, labels.channels
         (('liver',), 2)
@@ -188,7 +188,12 @@ class LabelSet(Sequence[Label]):
 
 
 def _region_of_label(label: Label) -> Region:
-    return Region(label.name, labels=(label.index,), channel=label.index, paints=label.index)
+    return Region(
+        label.name,
+        labels=(label.index,),
+        channel=label.index,
+        paints=label.index,
+    )
 
 
 def default_colour(index: int) -> RGB:

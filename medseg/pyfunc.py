@@ -25,7 +25,16 @@ from medseg import MedsegError, Quality, Segmenter, as_volume
 CHANNEL_SEPARATOR = ";"
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_VOLUMES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
+_VOLUMES = (
+    ".nii.gz",
+    ".nii",
+    ".nrrd",
+    ".mha",
+    ".mhd",
+    ".dcm",
+    ".dicom",
+    ".ima",
+)
 _LONGEST_NAME = 80
 _HASH_DIGITS = 10
 
@@ -59,7 +68,9 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             map probably is (NaN where there is nothing to say). ``error`` names no file and
             quotes no header, since both may name the patient.
         """
-        out_folder = (params or {}).get("out") or tempfile.mkdtemp(prefix="medseg-")
+        out_folder = (params or {}).get("out") or tempfile.mkdtemp(
+            prefix="medseg-"
+        )
         out = Path(out_folder).absolute()
         # MLflow makes one row of a dict, even where its value is a list of scans.
         scans = [str(scan) for scan in model_input["scan"].explode()]
@@ -96,7 +107,9 @@ def _make_volume_columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
 
 def _make_quality_columns(quality: Quality) -> dict[str, Any]:
     return {
-        "expected_dice": math.nan if quality.expected is None else quality.expected,
+        "expected_dice": math.nan
+        if quality.expected is None
+        else quality.expected,
         "lower_bound": math.nan if quality.lower is None else quality.lower,
         "review": quality.review,
     }

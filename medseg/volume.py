@@ -34,7 +34,7 @@ class Volume:
         header: Facts a writer of the same kind needs again (the NIfTI header, the DICOM
             instances by slice). Opaque to everything else.
 
-    Example:
+    Examples:
         >>> affine = np.diag([-0.8, -0.8, 1.5, 1.0])
         >>> volume = Volume(np.zeros((1, 4, 5, 6), np.float32), affine)
         >>> volume.shape, volume.spacing
@@ -56,7 +56,10 @@ class Volume:
             )
         affine = np.asarray(self.affine, dtype=np.float64)
         if affine.shape != (4, 4) or not np.isfinite(affine).all():
-            raise GeometryError("the affine must be 4×4 finite numbers", source=self.source or None)
+            raise GeometryError(
+                "the affine must be 4×4 finite numbers",
+                source=self.source or None,
+            )
         if abs(np.linalg.det(affine[:3, :3])) < _SMALLEST_VOXEL_MM3:
             raise GeometryError(
                 "the affine is singular, so voxels have no size; the file's geometry is broken",
@@ -88,23 +91,30 @@ class Volume:
             GeometryError: If not exactly one of affine and spacing is given, or it is invalid.
             ScanError: If the voxels are no finite real numbers.
 
-        Example:
+        Examples:
             >>> Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(0.8, 0.8, 1.5)).spacing
             (0.8, 0.8, 1.5)
         """
         name = source or "the array"
         voxels = np.asarray(array)
         if voxels.dtype.kind not in "buif":
-            raise ScanError(f"real numbers are needed, got {voxels.dtype}", source=name)
+            raise ScanError(
+                f"real numbers are needed, got {voxels.dtype}", source=name
+            )
         voxels = voxels.astype(np.float32)
         if not np.isfinite(voxels).all():
-            raise ScanError("holds NaN, or numbers too large; replace them first", source=name)
+            raise ScanError(
+                "holds NaN, or numbers too large; replace them first",
+                source=name,
+            )
         if voxels.ndim == 2:
             voxels = voxels[..., None]
         if voxels.ndim == 3:
             voxels = voxels[None]
         if (affine is None) == (spacing is None):
-            raise GeometryError("give either its affine or its spacing", source=name)
+            raise GeometryError(
+                "give either its affine or its spacing", source=name
+            )
         if spacing is not None:
             affine = _affine_from_spacing(spacing, name)
         return cls(voxels, np.array(affine, dtype=np.float64), source)
@@ -139,7 +149,10 @@ class Volume:
             other: The volume to compare with.
             tolerance_mm: How far corners may be apart. Files store positions with few digits.
         """
-        return self.shape == other.shape and self.grid_distance(other) <= tolerance_mm
+        return (
+            self.shape == other.shape
+            and self.grid_distance(other) <= tolerance_mm
+        )
 
     def grid_distance(self, other: Volume) -> float:
         """Return the largest distance between equal corner voxels of two grids, in mm.
@@ -149,7 +162,9 @@ class Volume:
         """
         return largest_corner_distance(self.affine, other.affine, self.shape)
 
-    def require_same_grid(self, other: Volume, what: str, *, tolerance_mm: float = 1e-2) -> None:
+    def require_same_grid(
+        self, other: Volume, what: str, *, tolerance_mm: float = 1e-2
+    ) -> None:
         """Make sure that ``other`` lies on this volume's grid.
 
         Args:
@@ -160,7 +175,7 @@ class Volume:
         Raises:
             GeometryError: If they differ in shape or in position; says which and by how much.
 
-        Example:
+        Examples:
             >>> scan = Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(1, 1, 2))
             >>> mask = Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(1, 1, 2.5))
             >>> scan.require_same_grid(mask, "the scan and its mask")
@@ -195,7 +210,9 @@ class Volume:
         return replace(self, array=array)
 
 
-def largest_corner_distance(affine: Affine, other: Affine, shape: Sequence[int]) -> float:
+def largest_corner_distance(
+    affine: Affine, other: Affine, shape: Sequence[int]
+) -> float:
     """Return how far apart two affines put a corner voxel, in mm along one axis of the patient.
 
     Two affine maps differ most at a corner, so no other voxel needs a look.
@@ -218,8 +235,13 @@ def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:
     if len(given) == 2:
         given = [*given, 1.0]
     sizes = np.array(given, dtype=np.float64)
-    if sizes.shape != (3,) or not np.isfinite(sizes).all() or not (sizes > 0).all():
+    if (
+        sizes.shape != (3,)
+        or not np.isfinite(sizes).all()
+        or not (sizes > 0).all()
+    ):
         raise GeometryError(
-            f"a spacing is three lengths in mm above 0, got {list(spacing)}", source=name
+            f"a spacing is three lengths in mm above 0, got {list(spacing)}",
+            source=name,
         )
     return np.diag([*sizes, 1.0])

@@ -24,9 +24,13 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets; tests that need it skip where it is absent."""
-    folder = Path(os.environ.get("MEDSEG_DATA", ROOT.parent / "shared" / "data"))
+    folder = Path(
+        os.environ.get("MEDSEG_DATA", ROOT.parent / "shared" / "data")
+    )
     if not folder.is_dir():
-        pytest.skip(f"real data not found at {folder}; set MEDSEG_DATA to its folder")
+        pytest.skip(
+            f"real data not found at {folder}; set MEDSEG_DATA to its folder"
+        )
     return folder
 
 
@@ -44,8 +48,15 @@ def untrained_bundle(tmp_path: Path) -> Callable[..., Path]:
         content: dict[str, Any] = {
             "name": "made_up",
             "channels": [{"name": "CT", "modality": "CT"}],
-            "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
-            "network": {"kind": "unet", "channels": [4, 8, 8], "strides": [1, 2, 2]},
+            "labels": [
+                {"index": 1, "name": "liver"},
+                {"index": 2, "name": "kidney"},
+            ],
+            "network": {
+                "kind": "unet",
+                "channels": [4, 8, 8],
+                "strides": [1, 2, 2],
+            },
             "training": {"patch": [16, 16, 16]},
         }
         spec = parse_spec(content | sections)
@@ -64,7 +75,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small_disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("a small file system cannot be mounted here")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -25,7 +25,9 @@ from medseg.errors import (
 FAMILY = [
     kind
     for name, kind in vars(errors).items()
-    if isinstance(kind, type) and issubclass(kind, MedsegError) and not name.startswith("_")
+    if isinstance(kind, type)
+    and issubclass(kind, MedsegError)
+    and not name.startswith("_")
 ]
 
 
@@ -37,10 +39,16 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_each_error_travels_between_processes(kind: type[MedsegError]) -> None:
-    error = kind("what came", source=Path("scans") / "a.nii", detail="bad magic")
+    error = kind(
+        "what came", source=Path("scans") / "a.nii", detail="bad magic"
+    )
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301
         assert type(again) is kind
-        assert str(again) == str(error) == f"{Path('scans/a.nii')}: what came (bad magic)"
+        assert (
+            str(again)
+            == str(error)
+            == f"{Path('scans/a.nii')}: what came (bad magic)"
+        )
         assert again.message == "what came"
         assert again.source == str(Path("scans/a.nii"))
         assert again.detail == "bad magic"
@@ -65,7 +73,9 @@ def test_a_person_reads_source_message_and_detail(
     assert error.source == (source or None)
 
 
-SECRETS = st.text(st.characters(categories=["L", "N"]), min_size=8, max_size=20).map("§{}".format)
+SECRETS = st.text(
+    st.characters(categories=["L", "N"]), min_size=8, max_size=20
+).map("§{}".format)
 
 
 @pytest.mark.parametrize("kind", FAMILY)
@@ -73,8 +83,14 @@ SECRETS = st.text(st.characters(categories=["L", "N"]), min_size=8, max_size=20)
 def test_what_is_recorded_of_an_error_holds_neither_source_nor_detail(
     kind: type[MedsegError], source: str, detail: str
 ) -> None:
-    faults = ([Fault(source, detail)],) if issubclass(kind, BundleError | DatasetError) else ()
-    error = kind("cannot be read; copy it again", *faults, source=source, detail=detail)
+    faults = (
+        ([Fault(source, detail)],)
+        if issubclass(kind, BundleError | DatasetError)
+        else ()
+    )
+    error = kind(
+        "cannot be read; copy it again", *faults, source=source, detail=detail
+    )
     caused = OutputError("the batch stopped")
     caused.__cause__ = error
     for one in (error, pickle.loads(pickle.dumps(error)), caused):  # noqa: S301
@@ -95,9 +111,13 @@ def test_what_is_recorded_of_an_error_holds_neither_source_nor_detail(
         KeyboardInterrupt(),
     ],
 )
-def test_of_foreign_errors_the_class_alone_is_recorded(error: BaseException) -> None:
+def test_of_foreign_errors_the_class_alone_is_recorded(
+    error: BaseException,
+) -> None:
     assert recordable_text(error) == type(error).__name__
-    assert recordable_text(ScanError("3 axes", source="mueller.nii")) == "3 axes"
+    assert (
+        recordable_text(ScanError("3 axes", source="mueller.nii")) == "3 axes"
+    )
 
 
 @pytest.mark.parametrize("kind", [BundleError, DatasetError])

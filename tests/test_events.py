@@ -13,7 +13,10 @@ from medseg.events import Event, Notice, Progress, notify
 def test_each_listener_hears_in_order() -> None:
     heard: list[tuple[str, Event]] = []
     notify(
-        [lambda event: heard.append(("a", event)), lambda event: heard.append(("b", event))],
+        [
+            lambda event: heard.append(("a", event)),
+            lambda event: heard.append(("b", event)),
+        ],
         Progress("checking", 1, 2),
     )
     assert [name for name, _ in heard] == ["a", "b"]
@@ -30,7 +33,9 @@ def test_a_listeners_error_is_not_swallowed() -> None:
 
 def test_events_are_records_that_never_change() -> None:
     kinds = [
-        kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)
+        kind
+        for kind in vars(events).values()
+        if isinstance(kind, type) and issubclass(kind, Event)
     ]
     assert len(kinds) > 5
     for kind in kinds:

@@ -9,7 +9,10 @@ from medseg.labels import Label, LabelSet, Region, default_colour
 
 def labels(*names: str) -> LabelSet:
     return LabelSet(
-        [Label(n, name, 10 * n, default_colour(n)) for n, name in enumerate(names, start=1)]
+        [
+            Label(n, name, 10 * n, default_colour(n))
+            for n, name in enumerate(names, start=1)
+        ]
     )
 
 
@@ -26,7 +29,11 @@ def test_a_label_set_is_a_sequence_of_its_labels() -> None:
 def test_values_and_colours_lead_to_indices() -> None:
     both = labels("liver", "kidney")
     assert both.values == {0: 0, 10: 1, 20: 2}
-    assert both.colours == {(0, 0, 0): 0, default_colour(1): 1, default_colour(2): 2}
+    assert both.colours == {
+        (0, 0, 0): 0,
+        default_colour(1): 1,
+        default_colour(2): 2,
+    }
 
 
 def test_equal_sets_are_equal() -> None:
@@ -56,7 +63,9 @@ def test_ignore_label_has_the_index_after_the_labels() -> None:
     assert partly.ignore_index == partly.channels == 3
     assert partly.values == plain.values | {99: 3}
     assert partly.colours == plain.colours | {(99, 99, 99): 3}
-    assert LabelSet(tuple(plain), ignore=256).colours == plain.colours  # no grey of 8 bits
+    assert (
+        LabelSet(tuple(plain), ignore=256).colours == plain.colours
+    )  # no grey of 8 bits
     assert partly != plain
     assert partly == LabelSet(tuple(plain), ignore=99)
     assert hash(partly) == hash(LabelSet(tuple(plain), ignore=99))
@@ -65,8 +74,15 @@ def test_ignore_label_has_the_index_after_the_labels() -> None:
 def test_each_label_is_a_region_unless_regions_are_given() -> None:
     plain = labels("edema", "tumour")
     assert not plain.has_regions
-    assert plain.regions == (Region("edema", (1,), 1, 1), Region("tumour", (2,), 2, 2))
-    whole = (Region("whole", (1, 2), 0, 1), Region("core", (2,), 1, 2), Region("x", (2,), 2, 2))
+    assert plain.regions == (
+        Region("edema", (1,), 1, 1),
+        Region("tumour", (2,), 2, 2),
+    )
+    whole = (
+        Region("whole", (1, 2), 0, 1),
+        Region("core", (2,), 1, 2),
+        Region("x", (2,), 2, 2),
+    )
     nested = LabelSet(tuple(plain), regions=whole)
     assert nested.has_regions
     assert nested.regions == whole

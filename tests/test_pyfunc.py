@@ -71,7 +71,9 @@ def model(registry: str) -> str:
 
 
 def scan(path: Path, seed: int = 0) -> Path:
-    voxels = np.random.default_rng(seed).normal(size=(20, 18, 17)).astype(np.float32)
+    voxels = (
+        np.random.default_rng(seed).normal(size=(20, 18, 17)).astype(np.float32)
+    )
     affine = np.diag([-1.5, 2.0, 3.0, 1.0])
     affine[:3, 3] = (10, -20, 30)
     nib.save(nib.Nifti1Image(voxels, affine), path)
@@ -85,16 +87,32 @@ def test_a_loaded_model_segments_as_the_segmenter_does(
 
     first, second = scan(tmp_path / "a.nii.gz", 1), scan(tmp_path / "b.nii", 2)
     loaded = mlflow.pyfunc.load_model(model)
-    rows = loaded.predict({"scan": [str(first), str(second)]}, params={"out": str(tmp_path / "o")})
-    volumes, judged = ["core_ml", "left rim_ml"], ["expected_dice", "lower_bound", "review"]
-    assert list(rows.columns) == ["scan", "label_map", "error", *volumes, *judged]
+    rows = loaded.predict(
+        {"scan": [str(first), str(second)]}, params={"out": str(tmp_path / "o")}
+    )
+    volumes, judged = (
+        ["core_ml", "left rim_ml"],
+        ["expected_dice", "lower_bound", "review"],
+    )
+    assert list(rows.columns) == [
+        "scan",
+        "label_map",
+        "error",
+        *volumes,
+        *judged,
+    ]
     assert list(rows["scan"]) == [str(first), str(second)]
-    assert [Path(path).name for path in rows["label_map"]] == ["a.nii.gz", "b.nii.gz"]
+    assert [Path(path).name for path in rows["label_map"]] == [
+        "a.nii.gz",
+        "b.nii.gz",
+    ]
     for row, file in zip(rows.itertuples(), (first, second), strict=True):
         expected = Segmenter(bundle).segment(read_image(file))
         written = read_labels(Path(row.label_map))
         assert np.array_equal(written.array[0], expected.labels)
-        assert len(np.unique(expected.labels)) > 1, "an empty result would prove nothing"
+        assert len(np.unique(expected.labels)) > 1, (
+            "an empty result would prove nothing"
+        )
         assert written.on_same_grid(read_image(file))
         assert row.core_ml == pytest.approx(expected.volumes_ml["core"])
         assert row.expected_dice == pytest.approx(expected.quality.expected)
@@ -108,7 +126,11 @@ def test_a_bad_scan_is_a_row_with_its_error_and_the_others_are_done(
 
     good = scan(tmp_path / "good.nii.gz")
     (tmp_path / "cut.nii.gz").write_bytes(good.read_bytes()[:2000])
-    scans = [str(tmp_path / "cut.nii.gz"), str(tmp_path / "none.nii.gz"), str(good)]
+    scans = [
+        str(tmp_path / "cut.nii.gz"),
+        str(tmp_path / "none.nii.gz"),
+        str(good),
+    ]
     rows = mlflow.pyfunc.load_model(model).predict({"scan": scans})
     assert [error == "" for error in rows["error"]] == [False, False, True]
     assert rows["label_map"][0] == ""
@@ -116,18 +138,25 @@ def test_a_bad_scan_is_a_row_with_its_error_and_the_others_are_done(
     assert list(np.isnan(rows["expected_dice"])) == [True, True, False]
     assert list(rows["review"]) == [True, True, False]
     assert all(rows["error"][:2].str.len() > 20)
-    assert not rows["error"].str.contains("none|cut|nii").any(), "file names may name a patient"
+    assert not rows["error"].str.contains("none|cut|nii").any(), (
+        "file names may name a patient"
+    )
     assert Path(rows["label_map"][2]).is_file()
 
 
 def test_it_imports_only_public_names_since_models_outlive_releases() -> None:
     imported: set[str] = set()
     for node in ast.walk(ast.parse(MODEL_CODE.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "medseg":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").partition(".")[0] == "medseg"
+        ):
             assert node.module == "medseg"
             imported |= {name.name for name in node.names}
         if isinstance(node, ast.Import):
-            assert not any(name.name.startswith("medseg") for name in node.names)
+            assert not any(
+                name.name.startswith("medseg") for name in node.names
+            )
     assert imported
     assert imported <= set(medseg.__all__)
 
@@ -139,20 +168,31 @@ def test_channel_files_are_separated_by_semicolons(
 
     from medseg.pyfunc import SegmentationModel
 
-    channels = [{"name": "a", "modality": "MR"}, {"name": "b", "modality": "MR"}]
-    bundle = trained_bundle(tmp_path_factory.mktemp("two") / "bundle", made_spec(channels=channels))
+    channels = [
+        {"name": "a", "modality": "MR"},
+        {"name": "b", "modality": "MR"},
+    ]
+    bundle = trained_bundle(
+        tmp_path_factory.mktemp("two") / "bundle", made_spec(channels=channels)
+    )
     files = [scan(tmp_path / "p_0.nii.gz", 1), scan(tmp_path / "p_1.nii.gz", 2)]
     model = SegmentationModel()
     model._segmenter = Segmenter(bundle, "cpu")
     table = pd.DataFrame({"scan": [";".join(map(str, files)), str(files[0])]})
-    both, one = model.predict(None, table, {"out": str(tmp_path / "o")}).to_dict("records")
+    both, one = model.predict(
+        None, table, {"out": str(tmp_path / "o")}
+    ).to_dict("records")
     expected = Segmenter(bundle, "cpu").segment(files)
-    assert np.array_equal(read_labels(Path(both["label_map"])).array[0], expected.labels)
+    assert np.array_equal(
+        read_labels(Path(both["label_map"])).array[0], expected.labels
+    )
     assert "bundle needs 2" in one["error"]
     assert "channels: a, b" in one["error"]
 
 
-def test_every_way_to_pass_scans_that_mlflow_knows(model: str, tmp_path: Path) -> None:
+def test_every_way_to_pass_scans_that_mlflow_knows(
+    model: str, tmp_path: Path
+) -> None:
     import mlflow
 
     files = [str(scan(tmp_path / name)) for name in ("a.nii", "b.nii")]
@@ -164,28 +204,60 @@ def test_every_way_to_pass_scans_that_mlflow_knows(model: str, tmp_path: Path) -
         assert list(rows["error"]) == ["", ""]
 
 
-def test_scans_of_one_name_do_not_overwrite_each_other(model: str, tmp_path: Path) -> None:
+def test_scans_of_one_name_do_not_overwrite_each_other(
+    model: str, tmp_path: Path
+) -> None:
     import mlflow
 
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
-    scans = [str(scan(tmp_path / f / "t1.nii.gz", n)) for n, f in enumerate("xy")]
+    scans = [
+        str(scan(tmp_path / f / "t1.nii.gz", n)) for n, f in enumerate("xy")
+    ]
     rows = mlflow.pyfunc.load_model(model).predict({"scan": scans})
     assert len(set(rows["label_map"])) == 2
-    assert Path(rows["label_map"][0]).parent == Path(rows["label_map"][1]).parent
+    assert (
+        Path(rows["label_map"][0]).parent == Path(rows["label_map"][1]).parent
+    )
 
 
-def test_mlflows_command_line_runs_the_registered_model(registry: str, tmp_path: Path) -> None:
+def test_mlflows_command_line_runs_the_registered_model(
+    registry: str, tmp_path: Path
+) -> None:
     request = {
         "dataframe_records": [{"scan": str(scan(tmp_path / "a.nii.gz"))}],
         "params": {"out": str(tmp_path / "out")},
     }
     (tmp_path / "in.json").write_text(json.dumps(request))
-    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", "models:/blobs/1"]
-    command += ["-i", "in.json", "-o", "out.json", "-t", "json", "--env-manager", "local"]
-    settings = {"MLFLOW_TRACKING_URI": registry, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "predict",
+        "-m",
+        "models:/blobs/1",
+    ]
+    command += [
+        "-i",
+        "in.json",
+        "-o",
+        "out.json",
+        "-t",
+        "json",
+        "--env-manager",
+        "local",
+    ]
+    settings = {
+        "MLFLOW_TRACKING_URI": registry,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, **settings}, capture_output=True, check=False
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **settings},
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
     (row,) = json.loads((tmp_path / "out.json").read_text())["predictions"]

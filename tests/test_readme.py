@@ -13,11 +13,15 @@ import pytest
 from medseg.testing import write_dataset
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = re.findall(
+    r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+)
 
 
 def test_every_example_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untrained_bundle: Callable[..., Path]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    untrained_bundle: Callable[..., Path],
 ) -> None:
     untrained_bundle("demo/run")
     write_dataset(tmp_path / "demo/test", 1)

@@ -21,10 +21,14 @@ def test_there_are_bundles_and_each_folder_has_its_main_file() -> None:
         assert (folder / "bundle.json").is_file()
 
 
-@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: f"{file.parent.name}-{file.stem}")
+@pytest.mark.parametrize(
+    "file", SHIPPED, ids=lambda file: f"{file.parent.name}-{file.stem}"
+)
 def test_a_shipped_bundle_is_right(file: Path) -> None:
     content = json.loads(file.read_text("utf-8"))
-    jsonschema.validate(content, build_schema(), jsonschema.Draft202012Validator)
+    jsonschema.validate(
+        content, build_schema(), jsonschema.Draft202012Validator
+    )
     bundle = load_bundle(file)
     try_network(bundle.spec)
     assert bundle.spec.description

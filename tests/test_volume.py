@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from medseg.errors import GeometryError
 from medseg.volume import Volume
 
-OBLIQUE = np.array([[1.6, -0.9, 0, 5], [1.2, 1.2, 0, -7], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+OBLIQUE = np.array(
+    [[1.6, -0.9, 0, 5], [1.2, 1.2, 0, -7], [0, 0, 2.5, 3], [0, 0, 0, 1]]
+)
 
 
-def volume(shape: Any = (2, 3, 4, 5), affine: Any = OBLIQUE, **keywords: Any) -> Volume:
+def volume(
+    shape: Any = (2, 3, 4, 5), affine: Any = OBLIQUE, **keywords: Any
+) -> Volume:
     return Volume(np.zeros(shape, np.float32), affine, **keywords)
 
 
@@ -45,7 +49,9 @@ def test_shear_counts_in_a_voxels_volume(shear: Any) -> None:
         ((1, 3, 4, 5), np.diag([1, np.inf, 1, 1])),
     ],
 )
-def test_a_volume_without_place_or_voxels_is_refused(shape: Any, affine: Any) -> None:
+def test_a_volume_without_place_or_voxels_is_refused(
+    shape: Any, affine: Any
+) -> None:
     with pytest.raises(GeometryError, match=r"scan\.nii"):
         volume(shape, affine, source="scan.nii")
 
@@ -65,25 +71,37 @@ def test_the_same_grid_is_where_every_corner_is() -> None:
     one = volume()
     assert one.on_same_grid(volume((1, 3, 4, 5)))
     assert one.grid_distance(volume(affine=moved)) == pytest.approx(0.5)
-    assert one.grid_distance(volume(affine=turned)) == pytest.approx(0.5)  # at index 2
+    assert one.grid_distance(volume(affine=turned)) == pytest.approx(
+        0.5
+    )  # at index 2
     assert not one.on_same_grid(volume(affine=moved))
     assert one.on_same_grid(volume(affine=moved), tolerance_mm=0.6)
     assert not one.on_same_grid(volume((2, 3, 4, 6)))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_two_volumes_that_must_share_a_grid_agree_in_shape_and_place(axis: int) -> None:
+def test_two_volumes_that_must_share_a_grid_agree_in_shape_and_place(
+    axis: int,
+) -> None:
     scan = volume(affine=OBLIQUE)
     moved = OBLIQUE.copy()
     moved[axis, 3] += 2.5
     shape = [1, 3, 4, 5]
     shape[axis + 1] += 1
 
-    scan.require_same_grid(volume(affine=OBLIQUE + 1e-4), "the scan and its label map")
-    with pytest.raises(GeometryError, match="the scan and its label map differ in shape"):
-        scan.require_same_grid(volume(tuple(shape)), "the scan and its label map")
+    scan.require_same_grid(
+        volume(affine=OBLIQUE + 1e-4), "the scan and its label map"
+    )
+    with pytest.raises(
+        GeometryError, match="the scan and its label map differ in shape"
+    ):
+        scan.require_same_grid(
+            volume(tuple(shape)), "the scan and its label map"
+        )
     with pytest.raises(GeometryError, match=r"2\.50 mm apart") as caught:
-        scan.require_same_grid(volume(affine=moved, source="label.nii"), "the two")
+        scan.require_same_grid(
+            volume(affine=moved, source="label.nii"), "the two"
+        )
     assert caught.value.source == "label.nii"
     scan.require_same_grid(volume(affine=moved), "the two", tolerance_mm=2.6)
 
@@ -99,16 +117,25 @@ def test_other_voxels_on_the_same_grid() -> None:
 
 def test_arrays_of_two_to_four_axes_become_volumes() -> None:
     for shape, expected in (((4, 5), (1, 4, 5, 1)), ((4, 5, 6), (1, 4, 5, 6))):
-        made = Volume.from_numpy(np.ones(shape), spacing=(1, 2, 3)[: max(2, len(shape))])
+        made = Volume.from_numpy(
+            np.ones(shape), spacing=(1, 2, 3)[: max(2, len(shape))]
+        )
         assert made.array.shape == expected
         assert made.array.dtype == np.float32
-    assert Volume.from_numpy(np.ones((2, 4, 5, 6)), np.eye(4)).array.shape == (2, 4, 5, 6)
+    assert Volume.from_numpy(np.ones((2, 4, 5, 6)), np.eye(4)).array.shape == (
+        2,
+        4,
+        5,
+        6,
+    )
     for shape in ((4,), (1, 1, 4, 5, 6)):
         with pytest.raises(GeometryError, match="shape"):
             Volume.from_numpy(np.ones(shape), np.eye(4))
 
 
-@pytest.mark.parametrize("spacing", [(1,), (1, 2, 3, 4), (1, 0, 2), (1, -1, 2), (1, np.nan, 2)])
+@pytest.mark.parametrize(
+    "spacing", [(1,), (1, 2, 3, 4), (1, 0, 2), (1, -1, 2), (1, np.nan, 2)]
+)
 def test_spacings_that_are_no_lengths_are_refused(spacing: Any) -> None:
     with pytest.raises(GeometryError, match="three lengths in mm above 0"):
         Volume.from_numpy(np.ones((3, 4, 5)), spacing=spacing)
@@ -126,7 +153,9 @@ def test_errors_about_a_volume_keep_its_name_apart() -> None:
         lambda: volume((3, 4, 5), source="mueller.nii"),
         lambda: volume(affine=np.zeros((4, 4)), source="mueller.nii"),
         lambda: volume(affine=np.eye(3), source="mueller.nii"),
-        lambda: volume().require_same_grid(volume((1, 1, 1, 1), source="mueller.nii"), "the two"),
+        lambda: volume().require_same_grid(
+            volume((1, 1, 1, 1), source="mueller.nii"), "the two"
+        ),
         lambda: Volume.from_numpy(np.ones((3, 4)), source="mueller.nii"),
     ):
         with pytest.raises(GeometryError) as caught:

@@ -59,13 +59,21 @@ def bundle_reference() -> str:
     parts = {"": schema, **schema["$defs"]}
     unknown = parts.keys() - _SECTIONS.keys()
     if unknown:
-        raise KeyError(f"no place in the reference for {', '.join(sorted(unknown))}")
+        raise KeyError(
+            f"no place in the reference for {', '.join(sorted(unknown))}"
+        )
     for part in list(parts.values()):
         for field in part["properties"].values():
             if "$ref" in field and "description" not in field:
-                field["description"] = parts[field["$ref"].rpartition("/")[2]]["description"]
-    schema["properties"]["network"]["description"] = "The network that is trained."
-    sections = [_section(title, parts[name]) for name, title in _SECTIONS.items()]
+                field["description"] = parts[field["$ref"].rpartition("/")[2]][
+                    "description"
+                ]
+    schema["properties"]["network"]["description"] = (
+        "The network that is trained."
+    )
+    sections = [
+        _section(title, parts[name]) for name, title in _SECTIONS.items()
+    ]
     return "\n".join([_HEAD, *sections])
 
 
@@ -76,8 +84,15 @@ def _section(title: str, part: Schema) -> str:
     for name, field in part["properties"].items():
         default = "**needed**" if name in required else _default(field)
         text = " ".join(field.get("description", "").split())
-        cells = (f"`{name}`", default, " or ".join(dict.fromkeys(_kinds(field))), text)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        cells = (
+            f"`{name}`",
+            default,
+            " or ".join(dict.fromkeys(_kinds(field))),
+            text,
+        )
+        lines.append(
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        )
     return "\n".join([*lines, ""])
 
 
@@ -109,7 +124,9 @@ def _kinds(field: Schema) -> Iterator[str]:
 
 def _list(field: Schema) -> str:
     if "prefixItems" in field:
-        inner = ", ".join(" or ".join(_kinds(item)) for item in field["prefixItems"])
+        inner = ", ".join(
+            " or ".join(_kinds(item)) for item in field["prefixItems"]
+        )
         return f"list of [{inner}]"
     inner = " or ".join(dict.fromkeys(_kinds(field["items"])))
     least, most = field.get("minItems"), field.get("maxItems")
@@ -145,7 +162,11 @@ def _plain(field: Schema) -> str:
 
 def _anchor(title: str) -> str:
     """Return the anchor that Markdown renderers give a heading."""
-    kept = "".join(letter for letter in title.lower() if letter.isalnum() or letter in " -_")
+    kept = "".join(
+        letter
+        for letter in title.lower()
+        if letter.isalnum() or letter in " -_"
+    )
     return kept.replace(" ", "-")
 
 

@@ -35,8 +35,12 @@ def cli_reference() -> str:
 
 
 def _describe(name: str, command: Any) -> Iterator[str]:
-    arguments = [item for item in command.params if item.param_type_name == "argument"]
-    options = [item for item in command.params if item.param_type_name == "option"]
+    arguments = [
+        item for item in command.params if item.param_type_name == "argument"
+    ]
+    options = [
+        item for item in command.params if item.param_type_name == "option"
+    ]
     usage = " ".join(_usage(argument) for argument in arguments)
     yield f"## medseg {name}"
     yield ""
@@ -71,7 +75,9 @@ def _metavar(argument: Any) -> str:
 
 
 def _names(option: Any) -> str:
-    flags = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
+    flags = ", ".join(
+        f"`{name}`" for name in (*option.opts, *option.secondary_opts)
+    )
     if option.is_flag:
         return flags
     if not option.metavar:
@@ -81,7 +87,12 @@ def _names(option: Any) -> str:
 
 def _default(option: Any) -> str:
     default = option.default
-    if option.is_flag or default is None or callable(default) or default in ((), [], ""):
+    if (
+        option.is_flag
+        or default is None
+        or callable(default)
+        or default in ((), [], "")
+    ):
         return ""
     return f"`{default}`"
 
@@ -98,7 +109,9 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _cell(text: str | None) -> str:
-    return " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
+    return (
+        " ".join((text or "").split()).replace("|", "\\|").replace("<", "&lt;")
+    )
 
 
 if __name__ == "__main__":

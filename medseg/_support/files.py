@@ -38,7 +38,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
     with _raising_output_error(path, "file"):
         path.parent.mkdir(parents=True, exist_ok=True)
         suffix = "".join(path.suffixes[-2:])
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART, suffix=suffix)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=PART, suffix=suffix
+        )
         os.close(handle)
         temporary = Path(name)
         try:

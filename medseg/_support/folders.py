@@ -84,7 +84,9 @@ class _Walk:
             self.entered.add(identity)
             paths = sorted(folder.iterdir(), key=lambda path: path.name)
         except OSError as error:
-            self._leave_out(folder, f"the folder cannot be read: {_reason(error)}")
+            self._leave_out(
+                folder, f"the folder cannot be read: {_reason(error)}"
+            )
             return []
         folders = []
         for path in paths:
@@ -101,7 +103,9 @@ class _Walk:
             if path.is_file():
                 self.files.append(path)
             elif path.is_symlink():
-                self._leave_out(path, "is a link to something that does not exist")
+                self._leave_out(
+                    path, "is a link to something that does not exist"
+                )
         except OSError as error:
             self._leave_out(path, f"cannot be read: {_reason(error)}")
         return False

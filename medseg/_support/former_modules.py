@@ -30,16 +30,23 @@ class FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds today's module under a former name."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
         """Return a spec for a former name, or for a package that held some."""
         if fullname in FORMER_MODULES:
             return importlib.machinery.ModuleSpec(fullname, self)
         if fullname in _FORMER_PACKAGES:
-            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
+            return importlib.machinery.ModuleSpec(
+                fullname, self, is_package=True
+            )
         return None
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+    def create_module(
+        self, spec: importlib.machinery.ModuleSpec
+    ) -> ModuleType | None:
         """Return today's module itself, so that classes and errors are the same objects.
 
         ``None``, an empty module, for a package that held some.
@@ -54,7 +61,9 @@ class FormerModules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def install() -> None:
     """Make former names importable; does nothing the second time."""
-    is_installed = any(isinstance(finder, FormerModules) for finder in sys.meta_path)
+    is_installed = any(
+        isinstance(finder, FormerModules) for finder in sys.meta_path
+    )
     if not is_installed:
         # First: the finder of an editable install may know modules of an earlier checkout.
         sys.meta_path.insert(0, FormerModules())

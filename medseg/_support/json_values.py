@@ -12,7 +12,7 @@ def nan_to_none(value: Any) -> Any:
     Args:
         value: Plain values, in mappings and lists of any depth; tuples become lists.
 
-    Example:
+    Examples:
         >>> nan_to_none({"dice": [0.9, math.nan]})
         {'dice': [0.9, None]}
     """

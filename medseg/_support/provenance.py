@@ -10,12 +10,22 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("medseg", "torch", "monai", "pytorch-ignite", "numpy", "nibabel", "pydicom")
+PACKAGES = (
+    "medseg",
+    "torch",
+    "monai",
+    "pytorch-ignite",
+    "numpy",
+    "nibabel",
+    "pydicom",
+)
 
 
 def collect_provenance(device: torch.device) -> dict[str, str]:
     """Return versions of what computes, the state of medseg's code, and the device."""
-    versions = {f"version.{name}": importlib.metadata.version(name) for name in PACKAGES}
+    versions = {
+        f"version.{name}": importlib.metadata.version(name) for name in PACKAGES
+    }
     return {
         **versions,
         "version.python": platform.python_version(),
@@ -46,5 +56,7 @@ def read_git_state() -> str:
 
 def _git(folder: str, *arguments: str) -> str:
     command = ["git", "-C", folder, *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=10
+    )
     return result.stdout.strip()

@@ -56,7 +56,7 @@ class Registry(Generic[Part]):
         shipped: Name → part, those of medseg itself.
         check: Raises ``TypeError`` or ``ValueError`` if a part does not keep the contract.
 
-    Example:
+    Examples:
         >>> registry = Registry("medseg.shapes", "shape", {"sphere": "a ball"})
         >>> registry.get("sphere")
         'a ball'
@@ -82,7 +82,9 @@ class Registry(Generic[Part]):
     @property
     def names(self) -> tuple[str, ...]:
         """Every name there is, medseg's own first."""
-        added = sorted(name for name in self._entry_points() if name not in self._shipped)
+        added = sorted(
+            name for name in self._entry_points() if name not in self._shipped
+        )
         return (*self._shipped, *added)
 
     def get(self, name: str) -> Part:
@@ -133,12 +135,17 @@ class Registry(Generic[Part]):
                 it, only clashes of names are.
         """
         own_version = metadata.version("medseg")
-        listed = [Plugin(self.group, name, "medseg", own_version) for name in self._shipped]
+        listed = [
+            Plugin(self.group, name, "medseg", own_version)
+            for name in self._shipped
+        ]
         for name, points in sorted(self._entry_points().items()):
             for point in points:
                 package, version = _provider_of(point)
                 plugin = Plugin(self.group, name, package, version)
-                listed.append(replace(plugin, problem=self._problem(name, load)))
+                listed.append(
+                    replace(plugin, problem=self._problem(name, load))
+                )
         return listed
 
     def refresh(self) -> None:
@@ -160,7 +167,9 @@ class Registry(Generic[Part]):
         return ""
 
     def _clash(self, name: str) -> str:
-        packages = [_provider_of(point)[0] for point in self._entry_points()[name]]
+        packages = [
+            _provider_of(point)[0] for point in self._entry_points()[name]
+        ]
         providers = " and ".join(sorted(packages))
         return f"{self.kind} '{name}' is provided by {providers}; uninstall all but one of them"
 
@@ -168,7 +177,9 @@ class Registry(Generic[Part]):
         points = self._entry_points().get(name, [])
         if not points:
             known = ", ".join(self.names)
-            raise MedsegError(f"there is no {self.kind} '{name}'; known are: {known}")
+            raise MedsegError(
+                f"there is no {self.kind} '{name}'; known are: {known}"
+            )
         if len(points) > 1:
             raise MedsegError(self._clash(name))
         package, version = _provider_of(points[0])

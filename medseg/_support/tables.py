@@ -35,7 +35,9 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[int, Mapping[str, str]], ...]
 
-    def image_columns(self, single: Sequence[str] = ("image",)) -> tuple[str, ...]:
+    def image_columns(
+        self, single: Sequence[str] = ("image",)
+    ) -> tuple[str, ...]:
         """Return the columns that hold the channels' files, in channel order.
 
         Args:
@@ -46,7 +48,9 @@ class Table:
                 beside each other.
         """
         alone = [column for column in self.columns if column in single]
-        numbered = sorted(column for column in self.columns if _NUMBERED.fullmatch(column))
+        numbered = sorted(
+            column for column in self.columns if _NUMBERED.fullmatch(column)
+        )
         expected = tuple(f"image_{number}" for number in range(len(numbered)))
         is_one_kind = len(alone) + bool(numbered) == 1
         has_no_gap = sorted(expected) == numbered
@@ -81,7 +85,8 @@ def read_text(path: Path) -> str:
         raise DatasetError(f"cannot be read: {reason}", source=path) from error
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"is not UTF-8 text (byte {error.start}); save it as UTF-8", source=path
+            f"is not UTF-8 text (byte {error.start}); save it as UTF-8",
+            source=path,
         ) from error
 
 
@@ -95,7 +100,9 @@ def read_table(path: Path) -> Table:
     """
     lines = _read_lines(path)
     if not lines:
-        raise DatasetError("is empty; its first line must name the columns", source=path)
+        raise DatasetError(
+            "is empty; its first line must name the columns", source=path
+        )
     (_, names), *rows = lines
     columns = tuple(name.lower() for name in names)
     repeated = sorted({name for name in columns if columns.count(name) > 1})
@@ -114,7 +121,10 @@ def _read_lines(path: Path) -> list[_Line]:
     first_line, _, _ = text.lstrip().partition("\n")
     separator = max(",;\t", key=first_line.count)
     reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        skipinitialspace=True,
+        strict=True,
     )
     lines = []
     try:
@@ -124,7 +134,9 @@ def _read_lines(path: Path) -> list[_Line]:
                 lines.append((reader.line_num, cells))
     except csv.Error as error:
         raise DatasetError(
-            f"line {reader.line_num} is not valid CSV", source=path, detail=str(error)
+            f"line {reader.line_num} is not valid CSV",
+            source=path,
+            detail=str(error),
         ) from error
     return lines
 

@@ -21,7 +21,10 @@ from medseg.bundle.spec import (
     Spec,
     TrainedSpec,
 )
-from medseg.bundle.validation_messages import explain_faults, find_hidden_contradictions
+from medseg.bundle.validation_messages import (
+    explain_faults,
+    find_hidden_contradictions,
+)
 from medseg.errors import BundleError
 
 MAX_BYTES = 4 << 20
@@ -44,7 +47,7 @@ class Bundle:
         spec: What its ``bundle.json`` says, defaults filled in.
         folder: Where it lies; its paths are relative to this.
 
-    Example:
+    Examples:
         >>> from medseg.testing import write_example_bundle
         >>> bundle = load_bundle(write_example_bundle())
         >>> bundle.spec.name, bundle.is_trained
@@ -66,7 +69,9 @@ class Bundle:
         Raises:
             BundleError: If its ``trained.json`` is wrong.
         """
-        return tuple(self.weights.with_name(name) for name in self.trained.members)
+        return tuple(
+            self.weights.with_name(name) for name in self.trained.members
+        )
 
     @property
     def weights(self) -> Path:
@@ -96,7 +101,9 @@ class Bundle:
             return self.spec
         finding = self.trained.keep_largest
         kept = finding.kept if finding else ()
-        inference = self.spec.inference.model_copy(update={"keep_largest": kept})
+        inference = self.spec.inference.model_copy(
+            update={"keep_largest": kept}
+        )
         return self.spec.model_copy(update={"inference": inference})
 
     @property
@@ -119,7 +126,7 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
     Raises:
         BundleError: With every fault found: its JSON path, what came, what is allowed.
 
-    Example:
+    Examples:
         >>> from medseg.testing import write_example_bundle
         >>> load_bundle(write_example_bundle(), ["training.steps=200"]).spec.training.steps
         200
@@ -143,7 +150,10 @@ def is_bundle(file: Path) -> bool:
         content = _read_json(file)
     except BundleError:
         return False
-    return content.get("$schema") == SCHEMA_ID or {"channels", "training"} <= content.keys()
+    return (
+        content.get("$schema") == SCHEMA_ID
+        or {"channels", "training"} <= content.keys()
+    )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -151,12 +161,17 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = parse_json(text)
     except RecursionError as error:
-        raise BundleError("the JSON is nested too deeply for a bundle", source=file) from error
+        raise BundleError(
+            "the JSON is nested too deeply for a bundle", source=file
+        ) from error
     except ValueError as error:
-        raise BundleError("the file is not valid JSON", source=file, detail=str(error)) from error
+        raise BundleError(
+            "the file is not valid JSON", source=file, detail=str(error)
+        ) from error
     if not isinstance(content, dict):
         raise BundleError(
-            f"the file must hold a JSON object, got {type(content).__name__}", source=file
+            f"the file must hold a JSON object, got {type(content).__name__}",
+            source=file,
         )
     return content
 
@@ -165,7 +180,10 @@ def _read_text(file: Path) -> str:
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise BundleError("not a file; a bundle is a folder with a bundle.json", source=file)
+            raise BundleError(
+                "not a file; a bundle is a folder with a bundle.json",
+                source=file,
+            )
         if status.st_size > MAX_BYTES:
             raise BundleError(
                 f"the file is larger than {MAX_BYTES >> 20} MB, so it is not a bundle.json",
@@ -178,10 +196,14 @@ def _read_text(file: Path) -> str:
             source=file,
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise BundleError("the file cannot be read", source=file, detail=str(error)) from error
+        raise BundleError(
+            "the file cannot be read", source=file, detail=str(error)
+        ) from error
 
 
-def parse_spec(content: Mapping[str, Any], source: str | Path | None = None) -> BundleSpec:
+def parse_spec(
+    content: Mapping[str, Any], source: str | Path | None = None
+) -> BundleSpec:
     """Check the content of a ``bundle.json``.
 
     Args:
@@ -195,7 +217,9 @@ def parse_spec(content: Mapping[str, Any], source: str | Path | None = None) -> 
         content = _use_tuples(content)
         return BundleSpec.model_validate(content, strict=True)
     except RecursionError as error:
-        raise BundleError("the JSON is nested too deeply", source=source) from error
+        raise BundleError(
+            "the JSON is nested too deeply", source=source
+        ) from error
     except ValidationError as error:
         faults = explain_faults(error, content)
         faults += find_hidden_contradictions(error, content)
@@ -204,7 +228,9 @@ def parse_spec(content: Mapping[str, Any], source: str | Path | None = None) -> 
         raise BundleError(headline, faults, source=source) from None
 
 
-def parse_trained(content: Mapping[str, Any], source: str | Path = "trained.json") -> TrainedSpec:
+def parse_trained(
+    content: Mapping[str, Any], source: str | Path = "trained.json"
+) -> TrainedSpec:
     """Check the content of a ``trained.json``.
 
     Raises:
@@ -222,19 +248,27 @@ def read_agreement(file: Path) -> AgreementSpec:
     return _parse_part(AgreementSpec, _read_json(file), file)
 
 
-def _parse_part(kind: type[_Part], content: Mapping[str, Any], source: str | Path) -> _Part:
+def _parse_part(
+    kind: type[_Part], content: Mapping[str, Any], source: str | Path
+) -> _Part:
     try:
         return kind.model_validate(_use_tuples(content), strict=True)
     except RecursionError as error:
-        raise BundleError("the JSON is nested too deeply", source=source) from error
+        raise BundleError(
+            "the JSON is nested too deeply", source=source
+        ) from error
     except ValidationError as error:
         faults = explain_faults(error, content)
-        raise BundleError("the file is not valid:", faults, source=source) from None
+        raise BundleError(
+            "the file is not valid:", faults, source=source
+        ) from None
 
 
 def write_trained(trained: TrainedSpec, folder: Path) -> None:
     """Write what a training run found into a bundle's folder."""
-    write_atomically(folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n")
+    write_atomically(
+        folder / TRAINED_FILE, trained.model_dump_json(indent=2) + "\n"
+    )
 
 
 def _use_tuples(value: Any) -> Any:
@@ -272,9 +306,13 @@ def flatten_spec(spec: BundleSpec) -> dict[str, str]:
     flat: dict[str, str] = {}
 
     def walk(prefix: str, value: Any) -> None:
-        has_fields = isinstance(value, dict) and value and prefix != _NAMED_BY_LABELS
+        has_fields = (
+            isinstance(value, dict) and value and prefix != _NAMED_BY_LABELS
+        )
         if not has_fields:
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value)
+            flat[prefix] = (
+                value if isinstance(value, str) else json.dumps(value)
+            )
             return
         for key, item in value.items():
             walk(f"{prefix}.{key}" if prefix else key, item)
@@ -286,7 +324,10 @@ def flatten_spec(spec: BundleSpec) -> dict[str, str]:
 def build_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``bundle.json``, for editors."""
     schema = BundleSpec.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID} | schema
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": SCHEMA_ID,
+    } | schema
 
 
 def list_differences(one: BundleSpec, other: BundleSpec) -> Sequence[str]:

@@ -43,7 +43,9 @@ def parse_json(text: str) -> Any:
         ValueError: If it is not such JSON.
         RecursionError: If it is nested too deeply.
     """
-    return json.loads(text, object_pairs_hook=_refuse_repeats, parse_constant=_refuse_constant)
+    return json.loads(
+        text, object_pairs_hook=_refuse_repeats, parse_constant=_refuse_constant
+    )
 
 
 def _enter(section: Any, key: str, override: str) -> Any:
@@ -52,7 +54,9 @@ def _enter(section: Any, key: str, override: str) -> Any:
     else:
         inner = section.setdefault(key, {})
     if not isinstance(inner, dict | list):
-        raise BundleError(f"'{override}': {key} is not a section, it holds {json.dumps(inner)}")
+        raise BundleError(
+            f"'{override}': {key} is not a section, it holds {json.dumps(inner)}"
+        )
     return inner
 
 

@@ -17,7 +17,9 @@ _KINDS = {"unet", "named", "zscore", "window", "minmax", "one", "list"}
 _LONGEST_VALUE = 80
 
 
-def explain_faults(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
+def explain_faults(
+    error: ValidationError, content: Mapping[str, Any]
+) -> list[Fault]:
     """Say what is wrong with a part of a bundle.
 
     Args:
@@ -39,7 +41,9 @@ def explain_faults(error: ValidationError, content: Mapping[str, Any]) -> list[F
     return [fault for fault in faults if not _follows_from_items(fault, faults)]
 
 
-def find_hidden_contradictions(error: ValidationError, content: Mapping[str, Any]) -> list[Fault]:
+def find_hidden_contradictions(
+    error: ValidationError, content: Mapping[str, Any]
+) -> list[Fault]:
     """Find contradictions between a bundle's sections that have no fault of their own.
 
     Pydantic compares sections only once each is right by itself, which would tell a person of
@@ -60,7 +64,9 @@ def find_hidden_contradictions(error: ValidationError, content: Mapping[str, Any
     return []
 
 
-def _without_sections(content: Mapping[str, Any], faulty: set[str]) -> dict[str, Any]:
+def _without_sections(
+    content: Mapping[str, Any], faulty: set[str]
+) -> dict[str, Any]:
     """Return a bundle with its faulty and unknown sections left out, or valid where needed."""
     valid: dict[str, Any] = {
         "name": "valid",
@@ -113,7 +119,11 @@ def _explain(item: Mapping[str, Any]) -> str:
         case "model_type" | "model_attributes_type" | "dict_type":
             message = "should be an object"
         case _:
-            message = str(item["msg"]).removeprefix("Input ").replace("Tuple should", "List should")
+            message = (
+                str(item["msg"])
+                .removeprefix("Input ")
+                .replace("Tuple should", "List should")
+            )
     return f"{message}, got {_shorten(item.get('input'))}"
 
 

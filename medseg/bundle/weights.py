@@ -52,7 +52,10 @@ def load_weights(path: Path) -> Weights:
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not _is_state_dict(content):
-        raise CheckpointError("the file holds no weights: a dict of tensors is needed", source=path)
+        raise CheckpointError(
+            "the file holds no weights: a dict of tensors is needed",
+            source=path,
+        )
     return {str(name): value for name, value in content.items()}
 
 
@@ -99,7 +102,9 @@ def load_tensors(path: Path) -> Any:
         ) from error
     except _DAMAGE as error:
         raise CheckpointError(
-            "the file is damaged; restore it from a copy", source=path, detail=_first_line(error)
+            "the file is damaged; restore it from a copy",
+            source=path,
+            detail=_first_line(error),
         ) from error
 
 

@@ -17,7 +17,12 @@ from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
 from medseg.cli.export import export
 from medseg.cli.label import label
-from medseg.cli.output import INTERRUPTED, INVALID, print_error, print_interruption
+from medseg.cli.output import (
+    INTERRUPTED,
+    INVALID,
+    print_error,
+    print_interruption,
+)
 from medseg.cli.plan import plan
 from medseg.cli.plugins import plugins
 from medseg.cli.review import review
@@ -39,7 +44,19 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_COMMANDS = (plan, train, segment, evaluate, review, label, export, check, demo, plugins, schema)
+_COMMANDS = (
+    plan,
+    train,
+    segment,
+    evaluate,
+    review,
+    label,
+    export,
+    check,
+    demo,
+    plugins,
+    schema,
+)
 for _command in _COMMANDS:
     app.command()(_command)
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from medseg.cli.options import AsJson, BundlePath, Overrides
-from medseg.cli.output import INVALID, START_OVER, format_count, open_terminal, print_json
+from medseg.cli.output import (
+    INVALID,
+    START_OVER,
+    format_count,
+    open_terminal,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -19,7 +25,10 @@ if TYPE_CHECKING:
 def check(
     bundle: BundlePath,
     data: Annotated[
-        Path | None, typer.Option(help="The data folder. Default: the bundle's, if it exists.")
+        Path | None,
+        typer.Option(
+            help="The data folder. Default: the bundle's, if it exists."
+        ),
     ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -28,14 +37,16 @@ def check(
 
     Exit code 2: there are faults.
 
-    Example:
+    Examples:
 
       medseg check bundle.json --data Task04_Hippocampus
     """
     with open_terminal(START_OVER) as terminal:
         from medseg.commands.check import check as run
 
-        report = run(bundle, data=data, overrides=overrides or (), listeners=[terminal])
+        report = run(
+            bundle, data=data, overrides=overrides or (), listeners=[terminal]
+        )
     if as_json:
         print_json(asdict(report))
     else:

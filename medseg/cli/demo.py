@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to write everything to.")] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option(help="The folder to write everything to.")
+    ] = Path("demo"),
     bundle: Annotated[
         Path, typer.Option(metavar="BUNDLE", help="A bundle for CT phantoms.")
     ] = Path("bundles/phantom_ct"),
@@ -30,7 +32,9 @@ def demo(
     with open_terminal(START_OVER) as terminal:
         from medseg.commands.demo import demo as run
 
-        written = run(bundle, out, overrides=overrides or (), listeners=[terminal])
+        written = run(
+            bundle, out, overrides=overrides or (), listeners=[terminal]
+        )
     _print_demo(terminal, written)
 
 
@@ -48,4 +52,6 @@ def _print_demo(terminal: Terminal, demo: Demo) -> None:
     for what, file in files.items():
         terminal.say(f"  {what:20} {file}")
     store = f"sqlite:///{out / 'mlflow.db'}"
-    terminal.say(f"  {'the run in MLflow':20} mlflow ui --backend-store-uri {store}")
+    terminal.say(
+        f"  {'the run in MLflow':20} mlflow ui --backend-store-uri {store}"
+    )

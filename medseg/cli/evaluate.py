@@ -28,7 +28,10 @@ def _define_former_option(option: str) -> Any:
 def evaluate(
     predictions: Annotated[
         Path,
-        typer.Argument(metavar="PREDICTIONS", help="A folder of label maps, or a single one."),
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="A folder of label maps, or a single one.",
+        ),
     ],
     references: Annotated[
         Path | None,
@@ -39,7 +42,11 @@ def evaluate(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="The folder to write evaluation.csv and summaries to."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder to write evaluation.csv and summaries to.",
+        ),
     ] = None,
     bundle: Annotated[
         Path | None,
@@ -49,20 +56,36 @@ def evaluate(
     ] = None,
     ignore: Annotated[
         int | None,
-        typer.Option(min=1, metavar="VALUE", help="Value of unlabelled voxels (ignore label)."),
+        typer.Option(
+            min=1,
+            metavar="VALUE",
+            help="Value of unlabelled voxels (ignore label).",
+        ),
     ] = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(min=0.0, metavar="MM", help="Tolerance of the NSD in mm. Default: 1."),
+        typer.Option(
+            min=0.0,
+            metavar="MM",
+            help="Tolerance of the NSD in mm. Default: 1.",
+        ),
     ] = None,
     lesions: Annotated[
-        bool, typer.Option("--lesions", help="Count lesions found, missed and made up.")
+        bool,
+        typer.Option(
+            "--lesions", help="Count lesions found, missed and made up."
+        ),
     ] = False,
     versus: Annotated[
         Path | None,
-        typer.Option(metavar="OTHER", help="Another method's predictions to compare with."),
+        typer.Option(
+            metavar="OTHER",
+            help="Another method's predictions to compare with.",
+        ),
     ] = None,
-    without_references: Annotated[bool, _define_former_option("--without-references")] = False,
+    without_references: Annotated[
+        bool, _define_former_option("--without-references")
+    ] = False,
     scans: Annotated[Path | None, _define_former_option("--scans")] = None,
     device: Annotated[str | None, _define_former_option("--device")] = None,
     as_json: AsJson = False,
@@ -80,7 +103,9 @@ def evaluate(
     if without_references or scans is not None or device is not None:
         raise MedsegError(f"to judge masks without references, use {_INSTEAD}")
     if references is None:
-        raise MedsegError(f"REFERENCES is missing; to judge masks without, use {_INSTEAD}")
+        raise MedsegError(
+            f"REFERENCES is missing; to judge masks without, use {_INSTEAD}"
+        )
     with open_terminal(START_OVER) as terminal:
         from medseg.bundle.bundle import load_bundle
         from medseg.commands.evaluate import evaluate as run
@@ -114,13 +139,19 @@ def _to_json(evaluation: Evaluation) -> dict[str, Any]:
     }
     if evaluation.lesions:
         lesions = evaluation.lesion_sums
-        content["lesions"] = {name: asdict(counts) for name, counts in lesions.items()}
+        content["lesions"] = {
+            name: asdict(counts) for name, counts in lesions.items()
+        }
     if evaluation.differences:
-        content["differences"] = [asdict(difference) for difference in evaluation.differences]
+        content["differences"] = [
+            asdict(difference) for difference in evaluation.differences
+        ]
     return content
 
 
-def print_evaluation(terminal: Terminal, evaluation: Evaluation, out: Path | None) -> None:
+def print_evaluation(
+    terminal: Terminal, evaluation: Evaluation, out: Path | None
+) -> None:
     """Print the summary table, and name the pairs that could not be scored."""
     terminal.show_table(evaluation.summary_rows())
     for name, counts in evaluation.lesion_sums.items():
@@ -139,7 +170,9 @@ def print_evaluation(terminal: Terminal, evaluation: Evaluation, out: Path | Non
 
 
 def _describe_difference(difference: Difference) -> str:
-    text = f"Dice of {difference.label} minus the others': {difference.mean:+.4f}"
+    text = (
+        f"Dice of {difference.label} minus the others': {difference.mean:+.4f}"
+    )
     if difference.n == 1:
         return f"{text}, in one case"
     interval = difference.interval

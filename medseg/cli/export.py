@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 
 def export(
     bundle: BundlePath,
-    to: Annotated[str, typer.Option(metavar="NAME", help="monai, onnx or openvino.")],
+    to: Annotated[
+        str, typer.Option(metavar="NAME", help="monai, onnx or openvino.")
+    ],
     out: Annotated[
         Path | None,
         typer.Argument(
-            metavar="OUT", help="A new folder. Default for openvino: the bundle itself."
+            metavar="OUT",
+            help="A new folder. Default for openvino: the bundle itself.",
         ),
     ] = None,
     scans: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="openvino: scans to compare label maps on. Default: phantoms."
+            metavar="DIR",
+            help="openvino: scans to compare label maps on. Default: phantoms.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -58,7 +62,9 @@ def _to_json(exported: Export) -> dict[str, Any]:
     agreement = exported.agreement
     return {
         "folder": exported.folder,
-        "agreement": None if agreement is None else agreement.model_dump(mode="json"),
+        "agreement": None
+        if agreement is None
+        else agreement.model_dump(mode="json"),
     }
 
 
@@ -68,7 +74,9 @@ def _print_export(terminal: Terminal, exported: Export) -> None:
     agreement = exported.agreement
     if agreement is None:
         return
-    compared = format_count(agreement.scans, "phantom" if agreement.made_up else "scan")
+    compared = format_count(
+        agreement.scans, "phantom" if agreement.made_up else "scan"
+    )
     terminal.say(
         f"  {agreement.differ} of {agreement.labelled} labelled voxels differ from PyTorch's "
         f"({compared}); agreement {agreement.agreement:.6f}",
@@ -76,6 +84,10 @@ def _print_export(terminal: Terminal, exported: Export) -> None:
     if agreement.is_close:
         terminal.say("  --backend auto uses it on a CPU")
     elif not agreement.labelled:
-        terminal.say("  no voxel was labelled, so nothing is known: use --scans")
+        terminal.say(
+            "  no voxel was labelled, so nothing is known: use --scans"
+        )
     else:
-        terminal.say("  too little for --backend auto; --backend openvino uses it")
+        terminal.say(
+            "  too little for --backend auto; --backend openvino uses it"
+        )

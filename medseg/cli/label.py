@@ -15,33 +15,53 @@ def label(
     bundle: BundlePath,
     studies: Annotated[
         str,
-        typer.Argument(metavar="STUDIES", help="A folder of scans, or a DICOMweb server's URL."),
+        typer.Argument(
+            metavar="STUDIES",
+            help="A folder of scans, or a DICOMweb server's URL.",
+        ),
     ],
     state: Annotated[
         Path | None,
-        typer.Option(help="Folder for labels, versions and logs. Default: label/NAME."),
+        typer.Option(
+            help="Folder for labels, versions and logs. Default: label/NAME."
+        ),
     ] = None,
     host: Annotated[
         str,
-        typer.Option(metavar="ADDRESS", help="Address to listen on; any other needs --users."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address to listen on; any other needs --users.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=1, max=65535, metavar="N", help="Port to listen on.")
+        int,
+        typer.Option(min=1, max=65535, metavar="N", help="Port to listen on."),
     ] = 8000,
     modality: Annotated[
         list[str] | None,
-        typer.Option(metavar="CT", help="Of a DICOMweb server, list only these. Repeatable."),
+        typer.Option(
+            metavar="CT",
+            help="Of a DICOMweb server, list only these. Repeatable.",
+        ),
     ] = None,
     device: Device = "auto",
     users: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Users, one 'name: password' per line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Users, one 'name: password' per line."
+        ),
     ] = None,
     max_upload: Annotated[
-        int, typer.Option(min=1, metavar="MB", help="Largest upload in megabytes.")
+        int,
+        typer.Option(min=1, metavar="MB", help="Largest upload in megabytes."),
     ] = 2000,
     promote: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Serve version N from now on; starts no server."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Serve version N from now on; starts no server.",
+        ),
     ] = None,
 ) -> None:
     """Let clinicians correct results in 3D Slicer or a browser.

@@ -8,10 +8,17 @@ from typing import Annotated
 import typer
 
 BundlePath = Annotated[
-    Path, typer.Argument(metavar="BUNDLE", help="A bundle: its folder or its bundle.json.")
+    Path,
+    typer.Argument(
+        metavar="BUNDLE", help="A bundle: its folder or its bundle.json."
+    ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="NAME", help="auto (a GPU if there is one), cpu, cuda or cuda:N.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto (a GPU if there is one), cpu, cuda or cuda:N.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -21,4 +28,6 @@ Overrides = Annotated[
         help="Override a field of the bundle, e.g. training.steps=200. Repeatable.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON.")
+]

@@ -54,7 +54,9 @@ def print_interruption(advice: str) -> None:
 
 def print_json(content: Any) -> None:
     """Print a result for machines; NaN and infinity, which JSON does not know, as ``null``."""
-    text = json.dumps(nan_to_none(content), indent=2, ensure_ascii=False, default=str)
+    text = json.dumps(
+        nan_to_none(content), indent=2, ensure_ascii=False, default=str
+    )
     typer.echo(text)
 
 

@@ -28,7 +28,10 @@ def plan(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The bundle to write.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The bundle to write."
+        ),
     ] = Path("bundle.json"),
     data: Annotated[
         Path | None,
@@ -56,20 +59,28 @@ def plan(
     memory: Annotated[
         float | None,
         typer.Option(
-            min=0.1, metavar="GB", help="Memory for a training step. Default: what the device has."
+            min=0.1,
+            metavar="GB",
+            help="Memory for a training step. Default: what the device has.",
         ),
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Wall-clock time for a training run, such as 20m or 2h."),
+        typer.Option(
+            metavar="TIME",
+            help="Wall-clock time for a training run, such as 20m or 2h.",
+        ),
     ] = None,
     class_weights: Annotated[
         str | None,
-        typer.Option(metavar="balanced", help="Let small labels weigh more in the loss."),
+        typer.Option(
+            metavar="balanced", help="Let small labels weigh more in the loss."
+        ),
     ] = None,
     device: Device = "auto",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print every choice with its reason.")
+        bool,
+        typer.Option("--explain", help="Print every choice with its reason."),
     ] = False,
 ) -> None:
     """Plan a bundle for a data set, with a reason for every choice.
@@ -89,7 +100,9 @@ def plan(
       medseg plan --explain liver/bundle.json
     """
     files = _choose_files(out, dims)
-    advice = "Run the same command again; inspected cases are not inspected twice."
+    advice = (
+        "Run the same command again; inspected cases are not inspected twice."
+    )
     with open_terminal(advice) as terminal:
         from medseg.bundle.bundle import is_bundle
         from medseg.commands.plan import plan_bundles
@@ -152,7 +165,9 @@ def _describe(spec: BundleSpec, origin: str) -> list[str]:
     schedule = f"about {training.steps} steps"
     if training.budget_minutes:
         schedule += f" in {training.budget_minutes:g} minutes"
-    lines.append(f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}")
+    lines.append(
+        f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}"
+    )
     return lines
 
 
@@ -163,9 +178,15 @@ def _explain_bundle(terminal: Terminal, bundle: Path) -> None:
 
     rows = list_choices(load_bundle(bundle).spec)
     if not rows:
-        raise MedsegError("gives no reasons: its notes are empty", source=bundle)
+        raise MedsegError(
+            "gives no reasons: its notes are empty", source=bundle
+        )
     _show_choices(terminal, rows)
 
 
-def _show_choices(terminal: Terminal, rows: Sequence[tuple[str, str, str]]) -> None:
-    terminal.show_table([("field", "value", "why"), *rows], left=range(3), wrapped=True)
+def _show_choices(
+    terminal: Terminal, rows: Sequence[tuple[str, str, str]]
+) -> None:
+    terminal.show_table(
+        [("field", "value", "why"), *rows], left=range(3), wrapped=True
+    )

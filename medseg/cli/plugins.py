@@ -39,7 +39,10 @@ def plugins(as_json: AsJson = False) -> None:
 
 
 def _print_plugins(terminal: Terminal, plugins: Sequence[Plugin]) -> None:
-    rows = [(plugin.group, plugin.name, plugin.package, plugin.version) for plugin in plugins]
+    rows = [
+        (plugin.group, plugin.name, plugin.package, plugin.version)
+        for plugin in plugins
+    ]
     terminal.show_table([_HEADING, *rows], left=range(len(_HEADING)))
     for plugin in plugins:
         if plugin.problem:

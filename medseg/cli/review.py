@@ -18,7 +18,7 @@ _MAX_ROWS = 25
 """Masks in the printed table; the file has them all."""
 
 _NOT_CALIBRATED = (
-    "This bundle is not calibrated: use the numbers to rank masks; their values can be far off."
+    "This bundle is not calibrated: the numbers rank masks, but may be far off."
 )
 _CALIBRATED = (
     "Ranked by the Dice with the bundle's own masks, which is not calibrated. The expected Dice "
@@ -28,7 +28,10 @@ _CALIBRATED = (
 
 def review(
     masks: Annotated[
-        Path, typer.Argument(metavar="MASKS", help="A folder of label maps, or a single one.")
+        Path,
+        typer.Argument(
+            metavar="MASKS", help="A folder of label maps, or a single one."
+        ),
     ],
     scans: Annotated[
         Path,
@@ -40,7 +43,10 @@ def review(
     ],
     bundle: BundlePath,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The folder to write agreement.csv to.")
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="The folder to write agreement.csv to."
+        ),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -52,14 +58,16 @@ def review(
 
     Exit code 1: some masks could not be reviewed.
 
-    Example:
+    Examples:
 
       medseg review masks/ scans/ BUNDLE -o scores
     """
     with open_terminal(START_OVER) as terminal:
         from medseg.commands.review import review as run
 
-        result = run(masks, scans, bundle, out, device=device, listeners=[terminal])
+        result = run(
+            masks, scans, bundle, out, device=device, listeners=[terminal]
+        )
     if as_json:
         print_json({"coverage": result.coverage, "cases": result.rows()})
     else:
@@ -67,14 +75,18 @@ def review(
     raise typer.Exit(FAILED if result.faults else 0)
 
 
-def _print_review(terminal: Terminal, review: MaskReview, out: Path | None) -> None:
+def _print_review(
+    terminal: Terminal, review: MaskReview, out: Path | None
+) -> None:
     """Print the masks that the bundle agrees with least, and name those it could not judge."""
     heading, *rows = review.summary_rows()
     terminal.show_table([heading, *rows[:_MAX_ROWS]], left=(0, 2))
     if len(rows) > _MAX_ROWS:
         terminal.say(f"and {len(rows) - _MAX_ROWS} more, which agree better")
     terminal.say(_NOT_CALIBRATED if review.coverage is None else _CALIBRATED)
-    terminal.say(f"{len(review.to_review)} of {len(review.cases)} need a closer look")
+    terminal.say(
+        f"{len(review.to_review)} of {len(review.cases)} need a closer look"
+    )
     for fault in review.faults:
         terminal.say(f"  not reviewed: {fault}")
     if out is not None:

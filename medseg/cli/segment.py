@@ -22,9 +22,14 @@ def segment(
     bundle: BundlePath,
     scans: Annotated[
         Path,
-        typer.Argument(metavar="SCANS", help="A scan, a folder (searched recursively) or a CSV."),
+        typer.Argument(
+            metavar="SCANS",
+            help="A scan, a folder (searched recursively) or a CSV.",
+        ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the results.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder for the results.")
+    ],
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -34,7 +39,10 @@ def segment(
         ),
     ] = None,
     report: Annotated[
-        bool, typer.Option(help="Draw a picture of each scan and write OUT/report.html.")
+        bool,
+        typer.Option(
+            help="Draw a picture of each scan and write OUT/report.html."
+        ),
     ] = True,
     error_maps: Annotated[
         bool,
@@ -85,7 +93,9 @@ def segment(
     ] = None,
     fold_ensemble: Annotated[
         bool,
-        typer.Option(help="Average over the networks of all folds, if a bundle has several."),
+        typer.Option(
+            help="Average over the networks of all folds, if a bundle has several."
+        ),
     ] = True,
     as_json: AsJson = False,
 ) -> None:

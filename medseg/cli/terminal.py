@@ -57,7 +57,9 @@ class Terminal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._progress.live.is_started:  # stopping what never started prints an empty line
+        if (
+            self._progress.live.is_started
+        ):  # stopping what never started prints an empty line
             self._progress.stop()
 
     def __call__(self, event: events.Event) -> None:
@@ -76,7 +78,9 @@ class Terminal:
                 self._progress.console.print(table)
             case events.ScheduleShortened(steps):
                 self._total = steps
-                self._print(f"slower than measured: shortened to {steps} steps to end in time")
+                self._print(
+                    f"slower than measured: shortened to {steps} steps to end in time"
+                )
             case _:
                 for line in _describe(event):
                     self._print(line)
@@ -106,11 +110,17 @@ class Terminal:
         """Print a line above the bars."""
         self._progress.console.print(text, highlight=False, soft_wrap=True)
 
-    def _show_progress(self, task: str, done: int, total: int, note: str = "") -> None:
+    def _show_progress(
+        self, task: str, done: int, total: int, note: str = ""
+    ) -> None:
         self._progress.start()
         if task not in self._tasks:
-            self._tasks[task] = self._progress.add_task(task, total=total, note=note)
-        self._progress.update(self._tasks[task], completed=done, total=total, note=note)
+            self._tasks[task] = self._progress.add_task(
+                task, total=total, note=note
+            )
+        self._progress.update(
+            self._tasks[task], completed=done, total=total, note=note
+        )
 
     def _show_start(self, event: events.RunStarted) -> None:
         self._total = event.total_steps
@@ -124,14 +134,18 @@ class Terminal:
     def _show_step(self, event: events.StepDone) -> None:
         if math.isnan(self._smooth_loss):
             self._smooth_loss = event.loss
-        self._smooth_loss = _SMOOTHING * self._smooth_loss + (1 - _SMOOTHING) * event.loss
+        self._smooth_loss = (
+            _SMOOTHING * self._smooth_loss + (1 - _SMOOTHING) * event.loss
+        )
         note = f"loss {self._smooth_loss:.3f}"
         self._show_progress("training", event.step, self._total, note)
 
     def _show_validation(self, event: events.ValidationDone) -> None:
         dice = dict(event.scores["dice"])
         mean = dice.pop("mean")
-        labels = ", ".join(f"{name} {value:.3f}" for name, value in dice.items())
+        labels = ", ".join(
+            f"{name} {value:.3f}" for name, value in dice.items()
+        )
         hd95 = event.scores["hd95"]["mean"]
         text = f"step {event.step}: Dice {mean:.3f} ({escape(labels)}), HD95 {hd95:.1f} mm"
         if event.is_best:
@@ -149,7 +163,9 @@ def _make_table(rows: Sequence[Sequence[str]], left: Container[int]) -> Table:
     heading, *rest = rows
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, name in enumerate(heading):
-        table.add_column(escape(name), justify="left" if index in left else "right")
+        table.add_column(
+            escape(name), justify="left" if index in left else "right"
+        )
     for row in rest:
         table.add_row(*(escape(cell) for cell in row))
     return table
@@ -159,11 +175,19 @@ def _describe(event: events.Event) -> list[str]:
     """Return lines that say what happened; none where there is nothing to say."""
     match event:
         case events.TimeBudgetFitted(minutes, steps, seconds):
-            return [f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes"]
+            return [
+                f"{steps} steps of {seconds:.2f} s fit into {minutes:g} minutes"
+            ]
         case events.FineTuningStarted(name, decisions):
-            return [f"starting from [bold]{escape(name)}[/]", *_indent(decisions)]
+            return [
+                f"starting from [bold]{escape(name)}[/]",
+                *_indent(decisions),
+            ]
         case events.HeldOutDecision(what, decisions):
-            return [f"held-out cases decided: [bold]{escape(what)}[/]", *_indent(decisions)]
+            return [
+                f"held-out cases decided: [bold]{escape(what)}[/]",
+                *_indent(decisions),
+            ]
         case events.Notice(message):
             return [f"[yellow]note[/] {escape(message)}"]
         case events.RunDone() if event.stopped_early:

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 def train(
     bundle: BundlePath,
     data: Annotated[
-        Path | None, typer.Option(help="The data folder. Default: the bundle's data.root.")
+        Path | None,
+        typer.Option(help="The data folder. Default: the bundle's data.root."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="The run folder, new or empty. Default: runs/NAME/TIME-foldK."),
+        typer.Option(
+            help="The run folder, new or empty. Default: runs/NAME/TIME-foldK."
+        ),
     ] = None,
     fold: Annotated[
         str,
@@ -44,10 +47,16 @@ def train(
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue a run that was stopped or killed.")
+        bool,
+        typer.Option(
+            "--resume", help="Continue a run that was stopped or killed."
+        ),
     ] = False,
     skip_bad_cases: Annotated[
-        bool, typer.Option("--skip-bad-cases", help="Leave out cases that have a fault.")
+        bool,
+        typer.Option(
+            "--skip-bad-cases", help="Leave out cases that have a fault."
+        ),
     ] = False,
 ) -> None:
     """Train a bundle on a data set, with a report of its scores.
@@ -93,14 +102,19 @@ def _parse_fold(text: str) -> int | Literal["all"] | None:
         return "all"
     if text.isdigit():
         return int(text)
-    raise MedsegError(f"--fold takes a number such as 0, 'all' or 'none'; got '{text}'")
+    raise MedsegError(
+        f"--fold takes a number such as 0, 'all' or 'none'; got '{text}'"
+    )
 
 
 def _print_run(terminal: Terminal, folder: Path) -> None:
     """Print where a trained bundle is and what to do with it."""
     terminal.say(f"Trained bundle: {folder}")
     terminal.say(f"  scores    {folder / 'docs' / 'README.md'}")
-    pictures = {"curves": folder / "curves.png", "previews": folder / "previews/validation.png"}
+    pictures = {
+        "curves": folder / "curves.png",
+        "previews": folder / "previews/validation.png",
+    }
     for what, file in pictures.items():
         if file.is_file():  # a bundle of all folds has them in each fold's run
             terminal.say(f"  {what:9} {file}")

@@ -53,7 +53,7 @@ def check(
     Raises:
         DatasetError: If the layout of the data folder is unknown.
 
-    Example:
+    Examples:
         >>> import medseg
         >>> from medseg.testing import write_example_bundle
         >>> report = medseg.check(write_example_bundle(), overrides=["training.steps=0"])
@@ -63,7 +63,9 @@ def check(
     try:
         loaded = load_bundle(bundle, overrides)
         try_network(loaded.spec)
-        if not loaded.is_trained:  # a trained bundle segments without its loss and its data
+        if (
+            not loaded.is_trained
+        ):  # a trained bundle segments without its loss and its data
             check_loss(loaded.spec)
             check_layout_name(loaded.spec.data.format)
     except BundleError as error:

@@ -47,7 +47,11 @@ class Demo:
 
 
 def demo(
-    bundle: Path, out: Path, *, overrides: Sequence[str] = (), listeners: Sequence[Listener] = ()
+    bundle: Path,
+    out: Path,
+    *,
+    overrides: Sequence[str] = (),
+    listeners: Sequence[Listener] = (),
 ) -> Demo:
     """Do once everything that medseg does, on made-up scans.
 
@@ -66,7 +70,12 @@ def demo(
     scans = tests / "imagesTr"
     results = out / "results"
     run = train(
-        bundle, data=data, out=out / "run", fold=0, overrides=overrides, listeners=listeners
+        bundle,
+        data=data,
+        out=out / "run",
+        fold=0,
+        overrides=overrides,
+        listeners=listeners,
     )
     segment(run, scans, results, listeners=listeners)
     spec = load_bundle(run).spec
@@ -92,7 +101,9 @@ def clear_demo(out: Path) -> None:
     """
     if not out.exists():
         return
-    others = sorted(path.name for path in out.iterdir() if path.name not in _WRITTEN)
+    others = sorted(
+        path.name for path in out.iterdir() if path.name not in _WRITTEN
+    )
     if others:
         raise OutputError(
             "the folder holds something that is not of a demo; choose another --out",

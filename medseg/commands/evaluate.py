@@ -12,7 +12,10 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.label_encoding import encode_labels, encode_prediction
 from medseg.datasets.layouts import LISTING
-from medseg.datasets.layouts.dataset_json import find_ignore_value, read_json_object
+from medseg.datasets.layouts.dataset_json import (
+    find_ignore_value,
+    read_json_object,
+)
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
@@ -74,7 +77,7 @@ def evaluate(
         OutputError: If the results cannot be written.
         MedsegError: If the tolerance is not a length.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import medseg
@@ -86,7 +89,9 @@ def evaluate(
         1.0
     """
     if not 0 <= tolerance_mm < math.inf:
-        raise MedsegError(f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}")
+        raise MedsegError(
+            f"--tolerance takes a length in mm, 0 or more; got {tolerance_mm:g}"
+        )
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
@@ -96,12 +101,22 @@ def evaluate(
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
-        other_pairing = pair_predictions(versus, references).rename_like(pairing)
-        other = _score_pairs(other_pairing, replace(rules, count_lesions=False), listeners)
-        faults.extend(replace(fault, where=f"{fault.where} (other)") for fault in other.faults)
+        other_pairing = pair_predictions(versus, references).rename_like(
+            pairing
+        )
+        other = _score_pairs(
+            other_pairing, replace(rules, count_lesions=False), listeners
+        )
+        faults.extend(
+            replace(fault, where=f"{fault.where} (other)")
+            for fault in other.faults
+        )
         differences = tuple(compare_methods(scored.cases, other.cases))
         if not any(difference.n for difference in differences):
-            notify(listeners, Notice("nothing is compared: no case has scores on both sides"))
+            notify(
+                listeners,
+                Notice("nothing is compared: no case has scores on both sides"),
+            )
     evaluation = Evaluation(
         cases=tuple(scored.cases),
         faults=tuple(faults),
@@ -115,7 +130,9 @@ def evaluate(
     return evaluation
 
 
-def _choose_label_set(labels: BundleSpec | LabelSet | None, ignore: int | None) -> LabelSet | None:
+def _choose_label_set(
+    labels: BundleSpec | LabelSet | None, ignore: int | None
+) -> LabelSet | None:
     """Return the labels to score, with the ignore label that a person gave."""
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
     if label_set is None or ignore is None:
@@ -159,14 +176,21 @@ class _ScoredPairs:
     lesions: dict[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
 
 
-def _score_pairs(pairing: Pairing, rules: _Rules, listeners: Sequence[Listener]) -> _ScoredPairs:
+def _score_pairs(
+    pairing: Pairing, rules: _Rules, listeners: Sequence[Listener]
+) -> _ScoredPairs:
     """Score every pair; one that cannot be scored is a fault.
 
     Raises:
         DatasetError: If the two sides have no value in common.
     """
     for name in pairing.without_reference:
-        notify(listeners, Notice(f"{name}: this prediction has no reference and is not scored"))
+        notify(
+            listeners,
+            Notice(
+                f"{name}: this prediction has no reference and is not scored"
+            ),
+        )
     scored = _ScoredPairs(list(pairing.faults))
     for done, pair in enumerate(pairing.pairs, start=1):
         try:
@@ -225,7 +249,10 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
     else:
         predicted = encode_prediction(prediction, label_set)
     expected = encode_labels(reference, label_set)
-    if label_set.ignore_index is not None and predicted.max() == label_set.ignore_index:
+    if (
+        label_set.ignore_index is not None
+        and predicted.max() == label_set.ignore_index
+    ):
         raise ScanError(
             "the prediction itself holds the ignore label, which only a reference may have; are "
             "the two sides swapped?"
@@ -233,10 +260,14 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
     return _EncodedPair(predicted, expected, label_set, reference)
 
 
-def _collect_labels(prediction: Volume, reference: Volume, ignore: int | None) -> LabelSet:
+def _collect_labels(
+    prediction: Volume, reference: Volume, ignore: int | None
+) -> LabelSet:
     """Make every value that occurs a label, the same on both sides, except the ignore label."""
     if len(prediction.array) > 1 or len(reference.array) > 1:
-        raise ScanError("a colour label map needs the bundle, which says what each colour means")
+        raise ScanError(
+            "a colour label map needs the bundle, which says what each colour means"
+        )
     values = np.union1d(prediction.array, reference.array)
     values = values[(values != 0) & (values != ignore)]
     if len(values) > MAX_LABELS:

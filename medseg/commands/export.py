@@ -62,7 +62,7 @@ class Export:
         folder: Where it is.
         agreement: How far its label maps are those of PyTorch, if that was measured.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from medseg import Export
         >>> exported = Export(Path("liver_monai"))
@@ -104,7 +104,7 @@ def export(
         ScanError: If a scan cannot be read.
         MedsegError: If there is no such kind, or the network cannot be converted.
 
-    Example:
+    Examples:
         >>> import medseg
         >>> medseg.export("runs/liver", "liver_paper", to="paper")
         Traceback (most recent call last):
@@ -114,11 +114,14 @@ def export(
     if to not in KINDS:
         raise MedsegError(f"--to takes {', '.join(KINDS)}; got '{to}'")
     if scans is not None and to != "openvino":
-        raise MedsegError("--scans goes with --to openvino, which compares label maps on them")
+        raise MedsegError(
+            "--scans goes with --to openvino, which compares label maps on them"
+        )
     loaded = load_bundle(bundle)
     if not loaded.is_trained:
         raise CheckpointError(
-            "the bundle has no weights; train it first: medseg train BUNDLE", source=loaded.folder
+            "the bundle has no weights; train it first: medseg train BUNDLE",
+            source=loaded.folder,
         )
     target = None if out is None else Path(out)
     if target is not None and target.resolve() == loaded.folder:
@@ -126,7 +129,9 @@ def export(
     if to == "openvino":
         return _export_to_openvino(loaded, target, scans, listeners)
     if target is None:
-        raise OutputError(f"--to {to} needs a folder to write to, other than the bundle's own")
+        raise OutputError(
+            f"--to {to} needs a folder to write to, other than the bundle's own"
+        )
     _require_empty(target)
     write = _WRITERS[to]
     with atomic_folder(target) as folder:
@@ -144,7 +149,9 @@ def _write_monai(bundle: Bundle, folder: Path) -> None:
     """Write the bundle as stock MONAI wants it: configs, weights and card."""
     spec = bundle.spec
     for member in bundle.members:
-        load_network(bundle, member)  # makes sure that the weights are of this network
+        load_network(
+            bundle, member
+        )  # makes sure that the weights are of this network
     _copy_weights(bundle, folder)
     refinement = bundle.trained.refinement
     if refinement is not None and refinement.applied:
@@ -153,7 +160,9 @@ def _write_monai(bundle: Bundle, folder: Path) -> None:
         network = define_network(spec, supervised=False)
     parts = Parts(network, get_window_arguments(spec), SLICE_AXIS)
     scores = _read_scores(bundle)
-    write_monai_bundle(folder, bundle.decided, parts, scores, bundle.trained.members)
+    write_monai_bundle(
+        folder, bundle.decided, parts, scores, bundle.trained.members
+    )
     _copy(bundle.folder, folder, ("docs", "LICENSE"))
 
 
@@ -189,7 +198,14 @@ def _read_scores(bundle: Bundle) -> dict[str, dict[str, float]]:
         for name, by_label in content["scores"].items():
             if by_label["mean"] is not None:
                 scores[name] = {"mean": float(by_label["mean"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(
             "the scores of the training run are damaged; remove or restore the file",
             source=file,
@@ -228,9 +244,15 @@ def _export_to_openvino(
         return _convert(bundle, comparison, listeners)
     _require_empty(out)
     with atomic_folder(out) as folder:
-        (folder / BUNDLE_FILE).write_text(format_spec(bundle.spec), encoding="utf-8")
+        (folder / BUNDLE_FILE).write_text(
+            format_spec(bundle.spec), encoding="utf-8"
+        )
         _copy_weights(bundle, folder)
-        _copy(bundle.folder / MODELS, folder / MODELS, (TRAINED_FILE.name, REFINER_FILE.name))
+        _copy(
+            bundle.folder / MODELS,
+            folder / MODELS,
+            (TRAINED_FILE.name, REFINER_FILE.name),
+        )
         _copy(bundle.folder, folder, _COPIED_BESIDE_WEIGHTS)
         exported = _convert(Bundle(bundle.spec, folder), comparison, listeners)
     return Export(out, exported.agreement)
@@ -257,7 +279,9 @@ def _compare_on_scans(spec: BundleSpec, path: Path) -> _Comparison:
 
 
 def _compare_on_phantoms(spec: BundleSpec) -> _Comparison:
-    readers = [partial(_make_phantom_volume, spec, seed) for seed in range(_PHANTOMS)]
+    readers = [
+        partial(_make_phantom_volume, spec, seed) for seed in range(_PHANTOMS)
+    ]
     return _Comparison(readers, made_up=True)
 
 
@@ -278,7 +302,9 @@ def _make_phantom_volume(spec: BundleSpec, seed: int) -> Volume:
     return Volume(np.asfortranarray(array), first.affine, source=first.source)
 
 
-def _choose_phantom_grid(spec: BundleSpec) -> tuple[tuple[int, int, int], float]:
+def _choose_phantom_grid(
+    spec: BundleSpec,
+) -> tuple[tuple[int, int, int], float]:
     """Return the voxels of a phantom along each axis, and their size in mm."""
     configured = spec.preprocessing.spacing_mm or (None, None, None)
     spacing_mm = [mm or _DEFAULT_SPACING_MM for mm in configured]
@@ -291,15 +317,21 @@ def _choose_phantom_grid(spec: BundleSpec) -> tuple[tuple[int, int, int], float]
     return (i, j, k), spacing
 
 
-def _convert(bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]) -> Export:
+def _convert(
+    bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listener]
+) -> Export:
     """Write a bundle's networks for OpenVINO into it, and measure how far they agree."""
     target = bundle.folder / OPENVINO
     with atomic_folder(target) as folder:
         _write_openvino(bundle, folder)
         agreement = AgreementSpec(
             network=hash_network(bundle),
-            files={file.name: hash_file(file) for file in sorted(folder.iterdir())},
-            made_with={name: version(name) for name in ("medseg", "torch", "openvino")},
+            files={
+                file.name: hash_file(file) for file in sorted(folder.iterdir())
+            },
+            made_with={
+                name: version(name) for name in ("medseg", "torch", "openvino")
+            },
         )
         # As yet it states no agreement, so that nothing is used before it is measured.
         write_agreement(agreement, folder)
@@ -316,7 +348,9 @@ def _convert(bundle: Bundle, comparison: _Comparison, listeners: Sequence[Listen
 def _write_openvino(bundle: Bundle, folder: Path) -> None:
     channels = get_output_layout(bundle).channels
     for member in bundle.members:
-        model = openvino.convert(load_network(bundle, member), bundle.spec, channels)
+        model = openvino.convert(
+            load_network(bundle, member), bundle.spec, channels
+        )
         openvino.write_model(model, folder / f"{member.stem}.xml")
 
 

@@ -52,7 +52,7 @@ class Plan:
         spec: The bundle; its ``notes`` say why.
         fingerprint: What the cases are like; without cases if nnU-Net's plans were converted.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from medseg import Plan, plan
@@ -89,7 +89,10 @@ class Plan:
 def list_choices(spec: BundleSpec) -> list[tuple[str, str, str]]:
     """Return field, value and reason of every choice that a bundle's notes explain."""
     content = spec.model_dump(mode="json", by_alias=True)
-    return [(field, _format_value(content, field), why) for field, why in spec.notes.items()]
+    return [
+        (field, _format_value(content, field), why)
+        for field, why in spec.notes.items()
+    ]
 
 
 def plan(
@@ -132,7 +135,7 @@ def plan(
         OutputError: If ``out`` exists or cannot be written.
         MedsegError: If a constraint cannot be met.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import medseg
@@ -199,22 +202,35 @@ def plan_bundles(
             source=root,
         )
     training_device = choose_device(device)
-    constraints = _make_constraints(training_device, memory_gb, budget, class_weights)
-    by_file = {file: replace(constraints, dims=dims) for file, dims in files.items()}
+    constraints = _make_constraints(
+        training_device, memory_gb, budget, class_weights
+    )
+    by_file = {
+        file: replace(constraints, dims=dims) for file, dims in files.items()
+    }
     if is_nnunet_plans(root):
         if channels:
-            raise MedsegError("--channel goes with data; nnU-Net's dataset.json names channels")
+            raise MedsegError(
+                "--channel goes with data; nnU-Net's dataset.json names channels"
+            )
         raw = Path(data) if data else None
-        return [_convert(root, file, raw, each, listeners) for file, each in by_file.items()]
+        return [
+            _convert(root, file, raw, each, listeners)
+            for file, each in by_file.items()
+        ]
     if data is not None:
-        raise MedsegError("--data goes with nnU-Net's plans; otherwise DATASET is the data")
+        raise MedsegError(
+            "--data goes with nnU-Net's plans; otherwise DATASET is the data"
+        )
     requested = [parse_channel(text) for text in channels]
     inspected = inspect_dataset(root, requested, listeners)
     return _draft_plans(inspected, by_file, training_device)
 
 
 def _draft_plans(
-    dataset: InspectedDataset, by_file: Mapping[Path, Constraints], device: torch.device
+    dataset: InspectedDataset,
+    by_file: Mapping[Path, Constraints],
+    device: torch.device,
 ) -> list[Plan]:
     """Draft a bundle for each file.
 
@@ -244,15 +260,23 @@ def _check_files(files: Mapping[Path, int | None]) -> None:
     """
     for file, dims in files.items():
         if file.is_dir():
-            raise OutputError("is a folder; give -o a file, such as bundle.json in it", source=file)
+            raise OutputError(
+                "is a folder; give -o a file, such as bundle.json in it",
+                source=file,
+            )
         if file.exists():
-            raise OutputError("exists already; remove it, or choose another -o", source=file)
+            raise OutputError(
+                "exists already; remove it, or choose another -o", source=file
+            )
         if dims not in (None, 2, 3):
             raise MedsegError(f"--dims takes 2 or 3; got {dims}")
 
 
 def _make_constraints(
-    device: torch.device, memory_gb: float | None, budget: str | None, class_weights: str | None
+    device: torch.device,
+    memory_gb: float | None,
+    budget: str | None,
+    class_weights: str | None,
 ) -> Constraints:
     """Return what every bundle has to fit.
 
@@ -277,7 +301,9 @@ def _write_bundle(content: dict[str, Any], file: Path) -> BundleSpec:
     """Write a bundle after making sure that its fields and its network fit together."""
     spec = parse_spec(content, "the planned bundle")
     try_network(spec)
-    write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(
+        file, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    )
     return spec
 
 
@@ -308,7 +334,9 @@ def _convert(
     if description.ignore is not None:
         data_section["ignore"] = description.ignore
     if data is not None:
-        data_section["root"] = os.path.relpath(data.resolve(), file.resolve().parent)
+        data_section["root"] = os.path.relpath(
+            data.resolve(), file.resolve().parent
+        )
     else:
         converted.content["notes"]["data.root"] = (
             "The plans do not say where the raw data are: train with --data FOLDER"
@@ -317,7 +345,9 @@ def _convert(
     return Plan(file, _write_bundle(content, file), Fingerprint((), ()))
 
 
-def _read_nnunet_description(plans_file: Path, data: Path | None) -> DatasetDescription:
+def _read_nnunet_description(
+    plans_file: Path, data: Path | None
+) -> DatasetDescription:
     """Read the ``dataset.json`` of the raw data, or that beside the plans.
 
     Raises:
@@ -342,14 +372,18 @@ def _adapt_constraints(
     if constraints.budget_minutes is None:
         return constraints
     fingerprint = dataset.fingerprint
-    labels = {value: f"label {value}" for value in fingerprint.label_values} or {1: "label"}
+    labels = {
+        value: f"label {value}" for value in fingerprint.label_values
+    } or {1: "label"}
     smallest = make_provisional_spec(
         fingerprint.channel_count,
         labels,
         dims=constraints.dims or 3,
         wide=constraints.on_gpu,
     )
-    return replace(constraints, voxels_per_second=voxels_per_second(smallest, device))
+    return replace(
+        constraints, voxels_per_second=voxels_per_second(smallest, device)
+    )
 
 
 def _measure_memory_gb(device: torch.device) -> float:
@@ -373,7 +407,11 @@ def _format_value(content: Any, field: str) -> str:
     value = content
     for key in field.split("."):
         value = _step_into(value, key)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return (
+        value
+        if isinstance(value, str)
+        else json.dumps(value, ensure_ascii=False)
+    )
 
 
 def _step_into(value: Any, key: str) -> Any:

@@ -14,7 +14,12 @@ from medseg.datasets.integrity import read_scan
 from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, format_agreement_csv, review_order
+from medseg.evaluation.mask_review import (
+    JudgedMask,
+    MaskReview,
+    format_agreement_csv,
+    review_order,
+)
 from medseg.evaluation.pairing import ScanPairing, pair_with_scans
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.segmenter import Segmenter
@@ -61,7 +66,7 @@ def review(
         DatasetError: If no mask belongs to a scan.
         OutputError: If the table cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import medseg
@@ -89,7 +94,9 @@ def review(
         notify(listeners, Progress(_TASK, done, len(pairing.pairs)))
     calibration = segmenter.bundle.trained.quality
     coverage = None if calibration is None else calibration.coverage
-    made = MaskReview(tuple(sorted(judged, key=review_order)), tuple(faults), coverage)
+    made = MaskReview(
+        tuple(sorted(judged, key=review_order)), tuple(faults), coverage
+    )
     if out is not None:
         write_atomically(Path(out) / AGREEMENT, format_agreement_csv(made))
     return made
@@ -111,15 +118,22 @@ def evaluate_without_references(
         DeprecationWarning,
         stacklevel=2,
     )
-    return review(predictions, scans, bundle, out, device=device, listeners=listeners)
+    return review(
+        predictions, scans, bundle, out, device=device, listeners=listeners
+    )
 
 
-def _warn_of_unpaired_scans(pairing: ScanPairing, listeners: Sequence[Listener]) -> None:
+def _warn_of_unpaired_scans(
+    pairing: ScanPairing, listeners: Sequence[Listener]
+) -> None:
     count = len(pairing.without_prediction)
     if not count:
         return
     who = "1 scan has" if count == 1 else f"{count} scans have"
-    notify(listeners, Notice(f"{who} no mask of the same name and cannot be reviewed"))
+    notify(
+        listeners,
+        Notice(f"{who} no mask of the same name and cannot be reviewed"),
+    )
 
 
 def _judge_mask(

@@ -15,8 +15,17 @@ from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
 from medseg.inference.ledger import Entry, Ledger, get_review_order, open_ledger
 from medseg.inference.pipeline import run_pipeline
-from medseg.inference.report import PREVIEWS, VOLUMES, format_volumes_csv, write_report
-from medseg.inference.result_files import ERROR_MAPS, choose_formats, refuse_overwriting
+from medseg.inference.report import (
+    PREVIEWS,
+    VOLUMES,
+    format_volumes_csv,
+    write_report,
+)
+from medseg.inference.result_files import (
+    ERROR_MAPS,
+    choose_formats,
+    refuse_overwriting,
+)
 from medseg.inference.segmenter import Segmenter
 
 SEARCHING = "looking for scans"
@@ -36,7 +45,7 @@ class Batch:
         full_errors: Scan → what is wrong with it, with file names and texts of headers: for the
             caller, in no result.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from medseg import Batch
         >>> batch = Batch(Path("results"), results=())
@@ -118,7 +127,7 @@ def segment(
             segmenting into it.
         Exception: The first bug that a scan met, once all others are done.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> import medseg
@@ -196,7 +205,9 @@ def _report_search(listeners: Sequence[Listener]) -> Callable[[int, int], None]:
     return report
 
 
-def _send_notices(found: ScanList, ledger: Ledger, listeners: Sequence[Listener]) -> None:
+def _send_notices(
+    found: ScanList, ledger: Ledger, listeners: Sequence[Listener]
+) -> None:
     for note in found.notes:
         notify(listeners, Notice(make_printable(note)))
     if ledger.damaged:
@@ -211,14 +222,18 @@ def _describe_places(found: ScanList, root: Path) -> dict[str, str]:
     for scan in found.scans:
         first_file = scan.parts[0][0]
         is_below = first_file.is_relative_to(root)
-        place = str(first_file.relative_to(root)) if is_below else first_file.name
+        place = (
+            str(first_file.relative_to(root)) if is_below else first_file.name
+        )
         places[scan.name] = make_printable(place)
     for entry in found.left_out:
         places[entry.name] = make_printable(entry.where)
     return places
 
 
-def _describe_errors(found: ScanList, of_scans: Mapping[str, str]) -> dict[str, str]:
+def _describe_errors(
+    found: ScanList, of_scans: Mapping[str, str]
+) -> dict[str, str]:
     """Return what is wrong with scans, and with what was left out, by its name in results."""
     errors = dict(of_scans)
     for entry in found.left_out:
@@ -232,6 +247,13 @@ def _describe_errors(found: ScanList, of_scans: Mapping[str, str]) -> dict[str, 
 def _write_summaries(ledger: Ledger, spec: BundleSpec, report: bool) -> None:
     """Write what stands above single scans, of all that the ledger knows."""
     entries = ledger.entries.values()
-    write_atomically(ledger.folder / VOLUMES, format_volumes_csv(entries, spec.label_set))
+    write_atomically(
+        ledger.folder / VOLUMES, format_volumes_csv(entries, spec.label_set)
+    )
     if report:
-        write_report(ledger.folder, entries, f"{spec.name} {spec.version}", spec.label_set)
+        write_report(
+            ledger.folder,
+            entries,
+            f"{spec.name} {spec.version}",
+            spec.label_set,
+        )

@@ -19,7 +19,11 @@ from medseg.networks.devices import choose_device
 from medseg.networks.training_precision import choose_training_precisions
 from medseg.tracking.tracker import MlflowTracker
 from medseg.training.cross_validation import assemble_folds, train_folds
-from medseg.training.distributed import ProcessGroup, join_process_group, select_local_device
+from medseg.training.distributed import (
+    ProcessGroup,
+    join_process_group,
+    select_local_device,
+)
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import score_held_out
 from medseg.training.history import TrainingHistory
@@ -38,9 +42,17 @@ from medseg.training.runs import (
     plan_run,
     run_started,
 )
-from medseg.training.session import Resources, TrainingSession, build_stages, open_session
+from medseg.training.session import (
+    Resources,
+    TrainingSession,
+    build_stages,
+    open_session,
+)
 from medseg.training.stages import count_steps
-from medseg.training.trained_bundle import write_stage_results, write_trained_bundle
+from medseg.training.trained_bundle import (
+    write_stage_results,
+    write_trained_bundle,
+)
 
 
 def train(
@@ -84,7 +96,7 @@ def train(
         TrainingError: If the loss is no longer finite.
         OutputError: If the run folder cannot be written.
 
-    Example:
+    Examples:
         Train a bundle that was written by hand, for a moment, on made-up scans:
 
         >>> import json, tempfile
@@ -125,7 +137,10 @@ def train(
         run = _agree_on_folder(run, group)
         notified = listeners if group.is_main else ()
         if run.folder.is_finished:
-            notify(notified, Notice("this run is finished already; nothing was done"))
+            notify(
+                notified,
+                Notice("this run is finished already; nothing was done"),
+            )
             return run.folder.path
         for note in precisions.notes:
             notify(notified, Notice(note))
@@ -138,11 +153,15 @@ def train(
     return run.folder.path
 
 
-def _trace_lineage(spec: BundleSpec, start_from: str | Path | None) -> Lineage | None:
+def _trace_lineage(
+    spec: BundleSpec, start_from: str | Path | None
+) -> Lineage | None:
     if start_from is None:
         return None
     parent = load_bundle(start_from)
-    InitialWeights(spec, parent)  # weights that do not fit are refused before cases are read
+    InitialWeights(
+        spec, parent
+    )  # weights that do not fit are refused before cases are read
     return trace_lineage(parent, spec)
 
 
@@ -178,7 +197,9 @@ def _cross_validate(run: TrainingRun, resources: Resources) -> None:
     train_folds(run, folds, train_fold, assemble, resources.group)
 
 
-def _train_run(run: TrainingRun, resources: Resources, cases: CaseList | None = None) -> None:
+def _train_run(
+    run: TrainingRun, resources: Resources, cases: CaseList | None = None
+) -> None:
     """Train one run; its cases are searched for unless they were found already."""
     session = open_session(run, resources, cases)
     initial_weights = session.load_initial_weights()
@@ -195,7 +216,9 @@ def _train_run(run: TrainingRun, resources: Resources, cases: CaseList | None = 
         _train_session(session, initial_weights)
 
 
-def _train_session(session: TrainingSession, initial_weights: InitialWeights | None) -> None:
+def _train_session(
+    session: TrainingSession, initial_weights: InitialWeights | None
+) -> None:
     """Train the network, run the further stages, score held-out cases, and write the bundle."""
     run = session.run
     dataset = session.dataset
@@ -206,7 +229,9 @@ def _train_session(session: TrainingSession, initial_weights: InitialWeights | N
     started = run_started(run, provenance, total_steps, resumed_at)
     notify(session.listeners, started)
     if run.lineage is not None and resumed_at is None:
-        started_from = FineTuningStarted(run.lineage.name, run.lineage.decisions)
+        started_from = FineTuningStarted(
+            run.lineage.name, run.lineage.decisions
+        )
         notify(session.listeners, started_from)
     stopped_early = TrainingLoop(session, learner, history).run()
     session = session.with_spec(learner.spec)
@@ -237,7 +262,9 @@ def _start(
         The learner, the history, and the number of steps done if the run is resumed.
     """
     history = TrainingHistory(session.spec.name)
-    learner = session.build_learner([history, *session.listeners], initial_weights)
+    learner = session.build_learner(
+        [history, *session.listeners], initial_weights
+    )
     session.group.barrier()
     resumed_at = session.restore(learner, history)
     return learner, history, resumed_at

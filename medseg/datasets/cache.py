@@ -25,7 +25,12 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case
 from medseg.errors import OutputError
 from medseg.io.itk import find_voxel_file
-from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing, preprocessing_steps
+from medseg.preprocessing.transforms import (
+    IMAGE,
+    LABEL,
+    Preprocessing,
+    preprocessing_steps,
+)
 from medseg.volume import Array, Volume
 
 ENTRY_VERSION = 2
@@ -193,7 +198,8 @@ def write_entry(
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError(
-            f"a case cannot be written to the cache: {reason}", source=folder.parent
+            f"a case cannot be written to the cache: {reason}",
+            source=folder.parent,
         ) from error
     finally:
         if part is not None:
@@ -209,7 +215,9 @@ def _publish(part: Path, folder: Path) -> None:
             raise
 
 
-def _sample_positions(label: Array, ignored: int | None) -> dict[str, npt.NDArray[np.int64]]:
+def _sample_positions(
+    label: Array, ignored: int | None
+) -> dict[str, npt.NDArray[np.int64]]:
     """Return flat positions of each label, and of annotated voxels where some are not."""
     flat = label.reshape(-1)
     nonzero = np.flatnonzero(flat)
@@ -260,7 +268,14 @@ def read_entry(folder: Path) -> CachedCase:
             spacing=(x, y, z),
             annotated=annotated,
         )
-    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        zipfile.BadZipFile,
+    ) as error:
         raise OutputError(
             "a case in the cache is damaged; remove its folder, and it is made anew",
             source=folder,

@@ -12,8 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
-from medseg.datasets.layouts import CaseListing, LabelSource, ListedCase, Selection, list_cases
-from medseg.datasets.layouts.case_checks import find_case_faults, has_field, name_cases
+from medseg.datasets.layouts import (
+    CaseListing,
+    LabelSource,
+    ListedCase,
+    Selection,
+    list_cases,
+)
+from medseg.datasets.layouts.case_checks import (
+    find_case_faults,
+    has_field,
+    name_cases,
+)
 from medseg.datasets.names import abbreviate, is_picture
 from medseg.errors import DatasetError, Fault
 from medseg.io import read_labels
@@ -78,7 +88,11 @@ class Case:
     @property
     def label_files(self) -> tuple[Path, ...]:
         """Every file that holds its labels."""
-        return (self.label,) if self.label_source is None else self.label_source.paths
+        return (
+            (self.label,)
+            if self.label_source is None
+            else self.label_source.paths
+        )
 
     def read_label(self, image: Volume) -> Volume:
         """Read its label map; DICOM objects and masks are put together on the image's grid.
@@ -149,7 +163,9 @@ def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
     faults_of_cases = find_case_faults(listing.cases, names, len(spec.channels))
     cases: list[Case] = []
     faults = list(listing.faults)
-    for listed, name, case_faults in zip(listing.cases, names, faults_of_cases, strict=True):
+    for listed, name, case_faults in zip(
+        listing.cases, names, faults_of_cases, strict=True
+    ):
         if spec.data.group_by and not has_field(listed, group_field):
             what = f"has no '{spec.data.group_by}', which data.group_by says it must have"
             case_faults.append(Fault(listed.name or name, what))
@@ -191,7 +207,9 @@ def _choose_group_field(listing: CaseListing, data: DataSpec) -> str:
             source=listing.origin,
         )
     there = ", ".join(sorted(fields)) or "none"
-    raise DatasetError(what, source=listing.origin, detail=f"its fields are {there}")
+    raise DatasetError(
+        what, source=listing.origin, detail=f"its fields are {there}"
+    )
 
 
 def _fields_of(cases: Iterable[ListedCase]) -> set[str]:
@@ -203,7 +221,9 @@ def _fields_of(cases: Iterable[ListedCase]) -> set[str]:
     return fields
 
 
-def _make_case(listed: ListedCase, name: str, group_field: str, data: DataSpec) -> Case:
+def _make_case(
+    listed: ListedCase, name: str, group_field: str, data: DataSpec
+) -> Case:
     parts = listed.series or tuple((image,) for image in listed.images)
     return Case(
         scan=Scan(name, parts, listed.volume),
@@ -220,7 +240,9 @@ def _read_fold(listed: ListedCase) -> int | None:
     return int(listed.fields[_FOLD])
 
 
-def _choose_group(listed: ListedCase, name: str, group_field: str, data: DataSpec) -> str:
+def _choose_group(
+    listed: ListedCase, name: str, group_field: str, data: DataSpec
+) -> str:
     """Return a case's group; the case itself where nothing names one."""
     # A listed group wins over the pattern: somebody wrote it down for this very case.
     if has_field(listed, group_field):
@@ -239,7 +261,9 @@ def _match_group(name: str, data: DataSpec) -> str | None:
 # --- warnings -----------------------------------------------------------------------------
 
 
-def _warn_of_ignore_value(listing: CaseListing, spec: BundleSpec) -> Iterator[str]:
+def _warn_of_ignore_value(
+    listing: CaseListing, spec: BundleSpec
+) -> Iterator[str]:
     """Say where the data set and the bundle have different ignore labels."""
     value = listing.ignore
     own = spec.data.ignore
@@ -271,7 +295,9 @@ def _warn_of_missing_field(
         )
 
 
-def _warn_of_missing_groups(cases: Sequence[Case], data: DataSpec) -> Iterator[str]:
+def _warn_of_missing_groups(
+    cases: Sequence[Case], data: DataSpec
+) -> Iterator[str]:
     if not data.group_pattern or data.group_by:
         return
     alone = [case.name for case in cases if not _match_group(case.name, data)]

@@ -17,7 +17,11 @@ from medseg.datasets.cache import (
 )
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.folds import assign_folds, split_cases
-from medseg.datasets.integrity import CaseHandler, check_cases, describe_absent_labels
+from medseg.datasets.integrity import (
+    CaseHandler,
+    check_cases,
+    describe_absent_labels,
+)
 from medseg.datasets.label_encoding import Indices
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
@@ -119,7 +123,9 @@ def find_folds(
     numbers = sorted(set(folds))
     if len(numbers) < 2:
         count = len(cases.usable)
-        raise DatasetError(f"all {count} usable cases are in one fold; list at least two")
+        raise DatasetError(
+            f"all {count} usable cases are in one fold; list at least two"
+        )
     return Folds(tuple(numbers), cases.hash_contents(folds))
 
 
@@ -214,7 +220,8 @@ def _report_faults(
     if faults and not skip_bad_cases:
         noun = "case" if len(faults) == 1 else "cases"
         raise DatasetError(
-            f"{len(faults)} bad {noun} in the data; fix them, or pass --skip-bad-cases:", faults
+            f"{len(faults)} bad {noun} in the data; fix them, or pass --skip-bad-cases:",
+            faults,
         )
     for fault in faults:
         notify(listeners, Notice(f"left out: {fault}"))

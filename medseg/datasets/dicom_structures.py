@@ -61,10 +61,15 @@ class DicomStructures:
             labels = np.maximum(labels, added)
             warnings += structures.warnings
         first_file, _ = self.files[0]
-        return Volume(labels[None], image.affine, first_file.name, tuple(warnings))
+        return Volume(
+            labels[None], image.affine, first_file.name, tuple(warnings)
+        )
 
     def _values_of(
-        self, numbers: LabelArray, names: Sequence[str], dtype: np.dtype[np.unsignedinteger]
+        self,
+        numbers: LabelArray,
+        names: Sequence[str],
+        dtype: np.dtype[np.unsignedinteger],
     ) -> LabelArray:
         """Turn the numbers 1, 2, … of structures in one file into the label map's values."""
         values = [self.values[name] for name in names]

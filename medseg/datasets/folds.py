@@ -92,7 +92,9 @@ def _order_groups(groups: Iterable[str], seed: int) -> list[str]:
     return [group for _, group in positions]
 
 
-def _cut_line(line: Sequence[str], sizes: Mapping[str, int], folds: int) -> dict[str, int]:
+def _cut_line(
+    line: Sequence[str], sizes: Mapping[str, int], folds: int
+) -> dict[str, int]:
     """Cut a line of groups into folds of about equal size, none empty.
 
     Args:

@@ -39,7 +39,22 @@ AIR_BELOW_HU = -200.0
 """Every CT that shows skin, lung or bowel has voxels below this."""
 
 _SURELY_HU = -900.0
-_KNOWN = {"CT", "MR", "PT", "NM", "US", "XA", "MG", "CR", "DX", "RF", "OPT", "SM", "ES", "IO"}
+_KNOWN = {
+    "CT",
+    "MR",
+    "PT",
+    "NM",
+    "US",
+    "XA",
+    "MG",
+    "CR",
+    "DX",
+    "RF",
+    "OPT",
+    "SM",
+    "ES",
+    "IO",
+}
 _SYNONYMS = {"MRI": "MR", "PET": "PT", "CBCT": "CT"}
 _CHECK_UNITS = "check that its header gives lengths in mm"
 
@@ -176,7 +191,9 @@ def _compare_spacings(spacing: Sequence[float], spec: BundleSpec) -> _Spacings:
     """Compare along the axes for which the network's grid has a size."""
     scan = []
     network = []
-    for own, wanted in zip(spacing, spec.preprocessing.spacing_mm or (), strict=False):
+    for own, wanted in zip(
+        spacing, spec.preprocessing.spacing_mm or (), strict=False
+    ):
         if wanted is not None:
             scan.append(own)
             network.append(wanted)
@@ -203,7 +220,9 @@ def _check_intensities(volume: Volume, spec: BundleSpec) -> Iterator[str]:
 def _find_odd_range(channel: ChannelSpec, low: float, high: float) -> str:
     """Say what is odd about the intensities of a channel, or nothing."""
     if low == high:
-        return f"every voxel of the channel {channel.name} has the value {low:g}"
+        return (
+            f"every voxel of the channel {channel.name} has the value {low:g}"
+        )
     modality = _normalize_modality(channel.modality)
     if modality == "CT" and low >= AIR_BELOW_HU:
         return (

@@ -130,10 +130,15 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     label = case.read_label(image)
     image.require_same_grid(label, "the image and its label map")
     if not any(_varies(channel) for channel in image.array):
-        raise ScanError("every voxel of the image has the same value, so there is nothing to learn")
+        raise ScanError(
+            "every voxel of the image has the same value, so there is nothing to learn"
+        )
     labels = spec.label_set
     indices = encode_labels(label, labels)
-    if labels.ignore_index is not None and (indices == labels.ignore_index).all():
+    if (
+        labels.ignore_index is not None
+        and (indices == labels.ignore_index).all()
+    ):
         raise ScanError(
             f"every voxel of the label has the value {spec.data.ignore}, which data.ignore leaves "
             "out, so there is nothing to learn from"
@@ -141,7 +146,9 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     return image, indices
 
 
-def read_scan(scan: Scan, channels: int, *, resample_uneven: bool = False) -> Volume:
+def read_scan(
+    scan: Scan, channels: int, *, resample_uneven: bool = False
+) -> Volume:
     """Read a scan's parts as one volume with as many channels as the bundle has.
 
     Args:
@@ -157,14 +164,19 @@ def read_scan(scan: Scan, channels: int, *, resample_uneven: bool = False) -> Vo
         GeometryError: If the parts do not lie on one grid, or have no certain place.
     """
     volumes = [
-        read_image(part, volume=scan.volume, resample_uneven=resample_uneven) for part in scan.parts
+        read_image(part, volume=scan.volume, resample_uneven=resample_uneven)
+        for part in scan.parts
     ]
     return with_channels(stack_channels(volumes), channels)
 
 
-def describe_absent_labels(present: Collection[int], spec: BundleSpec) -> Iterator[str]:
+def describe_absent_labels(
+    present: Collection[int], spec: BundleSpec
+) -> Iterator[str]:
     """Warn of labels that no case holds, given the indices that occur."""
-    absent = [label.name for label in spec.label_set if label.index not in present]
+    absent = [
+        label.name for label in spec.label_set if label.index not in present
+    ]
     if absent:
         yield f"no case holds the label {abbreviate(absent)}, so it cannot be learned"
 
@@ -191,7 +203,9 @@ def _check_each(
             yield checked
 
 
-def _check_case(case: Case, spec: BundleSpec, handle_case: CaseHandler | None) -> _CheckedCase:
+def _check_case(
+    case: Case, spec: BundleSpec, handle_case: CaseHandler | None
+) -> _CheckedCase:
     try:
         image, labels = open_case(case, spec)
         if handle_case is not None:
@@ -211,7 +225,9 @@ def _check_case(case: Case, spec: BundleSpec, handle_case: CaseHandler | None) -
     )
 
 
-def _find_oddities(image: Volume, present: Collection[int], spec: BundleSpec) -> Iterator[str]:
+def _find_oddities(
+    image: Volume, present: Collection[int], spec: BundleSpec
+) -> Iterator[str]:
     yield from image.warnings
     for channel, voxels in zip(spec.channels, image.array, strict=True):
         if not _varies(voxels):
@@ -253,7 +269,9 @@ def _hash_voxels(array: Array) -> str:
 # --- all cases ----------------------------------------------------------------------------
 
 
-def _select_kind(cases: Sequence[Case], spec: BundleSpec) -> tuple[list[Case], list[Fault]]:
+def _select_kind(
+    cases: Sequence[Case], spec: BundleSpec
+) -> tuple[list[Case], list[Fault]]:
     """Set aside pictures for a bundle of volumes and the reverse; one fault says so."""
     wants_pictures = spec.preprocessing.input == "picture"
     fitting: list[Case] = []

@@ -48,7 +48,9 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     """
     array = volume.array
     if array.dtype.kind not in "bui":
-        raise ScanError(f"a label map holds integers, this one holds {array.dtype}")
+        raise ScanError(
+            f"a label map holds integers, this one holds {array.dtype}"
+        )
     channels = len(array)
     if channels not in (1, 3):
         raise ScanError(
@@ -112,8 +114,12 @@ def _encode_values(array: Array, labels: LabelSet) -> Indices:
 
 def _encode_colours(array: Array, labels: LabelSet) -> Indices:
     if array.min() < 0 or array.max() > 255:
-        raise ScanError("a label map in colours has 8 bits per channel, this one has more")
-    index_of = {_pack(colour): index for colour, index in labels.colours.items()}
+        raise ScanError(
+            "a label map in colours has 8 bits per channel, this one has more"
+        )
+    index_of = {
+        _pack(colour): index for colour, index in labels.colours.items()
+    }
     codes = _Codes(index_of, _index_type(labels))
     packed = _PackedSlabs(array)
     look_up = codes.make_look_up(0, _HIGHEST_COLOUR, packed.size)
@@ -200,7 +206,9 @@ class _Codes:
     def _make_search(self) -> _LookUp:
         ordered = sorted(self.index_of)
         codes = np.array(ordered)
-        known: Array = np.array([self.index_of[code] for code in ordered], self.dtype)
+        known: Array = np.array(
+            [self.index_of[code] for code in ordered], self.dtype
+        )
         unknown = self.dtype(self._unknown)
 
         def search(slab: Array) -> Indices:
@@ -254,5 +262,8 @@ def _format_colour(code: int) -> str:
 
 def _list_counts(unknown: Counter[int], write: Callable[[int], str]) -> str:
     """Write the unknown values, the most frequent first."""
-    texts = [f"{write(code)} ({count} voxels)" for code, count in unknown.most_common()]
+    texts = [
+        f"{write(code)} ({count} voxels)"
+        for code, count in unknown.most_common()
+    ]
     return abbreviate(texts, MOST_NAMED)

@@ -59,7 +59,9 @@ class MaskFiles:
             labels[inside] = self.values[name]
             warnings += mask.warnings
         first_file, _ = self.files[0]
-        return Volume(labels[None], image.affine, first_file.name, tuple(warnings))
+        return Volume(
+            labels[None], image.affine, first_file.name, tuple(warnings)
+        )
 
     def _refuse_overlap(self, covered: LabelArray, name: str) -> None:
         """Refuse a mask where ``covered``, the label map so far inside it, is not empty."""

@@ -28,7 +28,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 
     The ending is ``""`` where no reader knows it.
 
-    Example:
+    Examples:
         >>> split_suffix("a.nii.gz")
         ('a', '.nii.gz')
         >>> split_suffix("notes.txt")
@@ -44,7 +44,7 @@ def split_suffix(name: str) -> tuple[str, str]:
 def split_channel(stem: str) -> tuple[str, int | None]:
     """Split nnU-Net's channel number off a stem; ``None`` where there is none.
 
-    Example:
+    Examples:
         >>> split_channel("liver_0001")
         ('liver', 1)
         >>> split_channel("liver_1")
@@ -73,7 +73,7 @@ def make_safe_name(text: str) -> str:
     Only ``A-Z a-z 0-9 . _ -`` stay, others become ``_``; it starts with none of ``.`` and
     ``-``, ends with no dot, and has at most 100 characters.
 
-    Example:
+    Examples:
         >>> make_safe_name("../Müller, liver 7")
         '_M_ller_liver_7'
     """
@@ -171,7 +171,7 @@ def make_printable(text: str) -> str:
 def abbreviate(names: Iterable[str], most: int = 5) -> str:
     """Write a few of many names.
 
-    Example:
+    Examples:
         >>> abbreviate(["liver", "spleen", "skin"], most=2)
         'liver, spleen and 1 more'
     """

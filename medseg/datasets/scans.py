@@ -25,7 +25,13 @@ from medseg.datasets.names import (
     split_suffix,
 )
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
-from medseg.io import Series, SkippedFile, find_series, group_series, list_readable_suffixes
+from medseg.io import (
+    Series,
+    SkippedFile,
+    find_series,
+    group_series,
+    list_readable_suffixes,
+)
 from medseg.io.dicom.headers import read_header, read_scan_name
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.dicom.volume import DICOM
@@ -110,7 +116,9 @@ class _Search:
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def leave_out(self, name: str, where: str, reason: str, detail: str = "") -> None:
+    def leave_out(
+        self, name: str, where: str, reason: str, detail: str = ""
+    ) -> None:
         entry = LeftOut(name, where, reason, detail)
         self.left_out.append(entry)
 
@@ -185,9 +193,13 @@ def _search_path(path: Path, search: _Search, progress: SearchProgress) -> None:
         else:
             raise DatasetError("there is no such file or folder", source=path)
     except ScanError as error:
-        raise DatasetError(error.message, source=path, detail=error.detail) from error
+        raise DatasetError(
+            error.message, source=path, detail=error.detail
+        ) from error
     except OSError as error:
-        raise DatasetError(f"cannot be read: {_reason_of(error)}", source=path) from error
+        raise DatasetError(
+            f"cannot be read: {_reason_of(error)}", source=path
+        ) from error
 
 
 def _name_scans(candidates: Sequence[_Candidate]) -> tuple[Scan, ...]:
@@ -201,7 +213,9 @@ def _name_scans(candidates: Sequence[_Candidate]) -> tuple[Scan, ...]:
     return tuple(scans)
 
 
-def _keep_names_distinct(left_out: Iterable[LeftOut], scans: Iterable[Scan]) -> tuple[LeftOut, ...]:
+def _keep_names_distinct(
+    left_out: Iterable[LeftOut], scans: Iterable[Scan]
+) -> tuple[LeftOut, ...]:
     """Rename what was left out where its name is taken; scans keep theirs."""
     taken = {scan.name.casefold() for scan in scans}
     renamed = []
@@ -217,7 +231,9 @@ def _keep_names_distinct(left_out: Iterable[LeftOut], scans: Iterable[Scan]) -> 
 # --- a folder -----------------------------------------------------------------------------
 
 
-def _search_folder(root: Path, search: _Search, progress: SearchProgress) -> None:
+def _search_folder(
+    root: Path, search: _Search, progress: SearchProgress
+) -> None:
     listing = list_files(root, skip=_reason_to_skip)
     for fault in listing.left_out:
         name = make_left_out_name(fault.where)
@@ -293,7 +309,9 @@ def _are_channels(key: Path, group: Sequence[Path], channels: int) -> bool:
     return len(group) > 1
 
 
-def _group_by_channel(files: Iterable[Path], channels: int) -> Mapping[Path, Sequence[Path]]:
+def _group_by_channel(
+    files: Iterable[Path], channels: int
+) -> Mapping[Path, Sequence[Path]]:
     """Group files whose names differ only in the channel's number; any other stands alone."""
     groups: dict[Path, list[Path]] = defaultdict(list)
     for file in files:
@@ -314,7 +332,9 @@ def _channel_number(file: Path) -> int:
 
 
 def _describe_channels(numbers: Sequence[int], channels: int) -> str:
-    missing = [f"_{number:04d}" for number in range(channels) if number not in numbers]
+    missing = [
+        f"_{number:04d}" for number in range(channels) if number not in numbers
+    ]
     what = "has a channel twice"
     if missing:
         what = f"has no channel {', '.join(missing)}"
@@ -348,7 +368,9 @@ def _name_by_header(candidate: _Candidate) -> _Candidate:
     return replace(candidate, name=name) if name else candidate
 
 
-def _add_skipped(files: Iterable[SkippedFile], root: Path, search: _Search) -> None:
+def _add_skipped(
+    files: Iterable[SkippedFile], root: Path, search: _Search
+) -> None:
     """Report files of no series: damaged ones are left out, others are only counted."""
     counts: Counter[str] = Counter()
     for skipped in files:
@@ -378,7 +400,10 @@ def _search_table(path: Path, search: _Search) -> None:
         where = name or f"line {line}"
         try:
             if files in listed_before:
-                raise ScanError("is listed before; remove one of the two lines", source=files[0])
+                raise ScanError(
+                    "is listed before; remove one of the two lines",
+                    source=files[0],
+                )
             listed_before.add(files)
             candidate = _make_listed(files, name, path.parent, search.channels)
             search.candidates.append(candidate)
@@ -390,7 +415,9 @@ def _search_table(path: Path, search: _Search) -> None:
             search.leave_out_line(fault)
 
 
-def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -> _Candidate:
+def _make_listed(
+    files: Sequence[str], name: str, folder: Path, channels: int
+) -> _Candidate:
     """Make a scan of one line of a table.
 
     Raises:
@@ -399,7 +426,9 @@ def _make_listed(files: Sequence[str], name: str, folder: Path, channels: int) -
     if not all(files):
         raise ScanError("names no file for one of its columns")
     if len(files) not in (1, channels):
-        raise ScanError(f"lists {len(files)} files and the bundle has {channels} channels")
+        raise ScanError(
+            f"lists {len(files)} files and the bundle has {channels} channels"
+        )
     scans = [_make_part(folder, text) for text in files]
     parts = tuple(scan.parts[0] for scan in scans)
     origin = "\n".join([name, *files])
@@ -429,7 +458,8 @@ def _make_only_series(folder: Path) -> _Candidate:
     series, _ = find_series(folder)
     if len(series) != 1:
         raise ScanError(
-            f"holds {len(series)} DICOM series; a folder in a table must hold one", source=folder
+            f"holds {len(series)} DICOM series; a folder in a table must hold one",
+            source=folder,
         )
     return _make_series(series[0], folder)
 
@@ -465,7 +495,9 @@ def _make_single(file: Path, where: str) -> _Candidate:
             f"is not an image; files ending in {_list_image_suffixes()} and DICOM are read",
             source=where,
         )
-    return _make_series(Series((file,), header.series, header.modality), file.parent)
+    return _make_series(
+        Series((file,), header.series, header.modality), file.parent
+    )
 
 
 def _flatten(where: str) -> str:
@@ -473,7 +505,11 @@ def _flatten(where: str) -> str:
 
 
 def _list_image_suffixes() -> str:
-    return ", ".join(suffix for suffix in list_readable_suffixes() if suffix not in DICOM.suffixes)
+    return ", ".join(
+        suffix
+        for suffix in list_readable_suffixes()
+        if suffix not in DICOM.suffixes
+    )
 
 
 def _reason_of(error: OSError) -> str:

@@ -44,10 +44,14 @@ def write_evaluation(evaluation: Evaluation, out: Path) -> None:
     write_atomically(out / "evaluation.html", _render(evaluation, summary))
     if evaluation.lesions:
         columns = ["case", "label", *_LESION_COUNTS]
-        _write_table(out / "lesions.csv", columns, _list_lesion_rows(evaluation))
+        _write_table(
+            out / "lesions.csv", columns, _list_lesion_rows(evaluation)
+        )
 
 
-def _write_table(file: Path, columns: Sequence[str], rows: Iterable[_Row]) -> None:
+def _write_table(
+    file: Path, columns: Sequence[str], rows: Iterable[_Row]
+) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -90,10 +94,16 @@ def _make_summary(evaluation: Evaluation, summary: Sequence[_Row]) -> _Row:
     return {
         "cases": len(evaluation.cases),
         "tolerance_mm": evaluation.tolerance_mm,
-        "faults": [{"where": fault.where, "what": fault.what} for fault in evaluation.faults],
+        "faults": [
+            {"where": fault.where, "what": fault.what}
+            for fault in evaluation.faults
+        ],
         "without_reference": list(evaluation.without_reference),
         "metrics": metrics,
-        "lesions": {name: asdict(counts) for name, counts in evaluation.lesion_sums.items()},
+        "lesions": {
+            name: asdict(counts)
+            for name, counts in evaluation.lesion_sums.items()
+        },
         "differences": differences,
     }
 
@@ -110,11 +120,23 @@ def _render(evaluation: Evaluation, summary: Sequence[_Row]) -> str:
         _make_lesion_table(evaluation.lesion_sums),
         _make_case_table(evaluation.cases),
     )
-    return render_evaluation(len(evaluation.cases), note, tables, evaluation.faults)
+    return render_evaluation(
+        len(evaluation.cases), note, tables, evaluation.faults
+    )
 
 
 def _make_summary_table(summary: Sequence[_Row]) -> PageTable:
-    heading = ("label", "metric", "n", "mean", "95 % interval", "SD", "median", "worst", "missed")
+    heading = (
+        "label",
+        "metric",
+        "n",
+        "mean",
+        "95 % interval",
+        "SD",
+        "median",
+        "worst",
+        "missed",
+    )
     rows = []
     for row in summary:
         worst = "–"
@@ -148,7 +170,9 @@ def _make_difference_table(differences: Sequence[Difference]) -> PageTable:
                 difference.metric,
                 str(difference.n),
                 mean,
-                _format_interval(difference.interval.low, difference.interval.high),
+                _format_interval(
+                    difference.interval.low, difference.interval.high
+                ),
                 str(difference.better),
                 str(difference.worse),
                 p,
@@ -158,7 +182,16 @@ def _make_difference_table(differences: Sequence[Difference]) -> PageTable:
         "Compared with the other predictions",
         "Differences are these minus the others, on the cases both have; p is of Wilcoxon's "
         "signed-rank test. It is not corrected for the number of rows.",
-        ("label", "metric", "n", "difference", "95 % interval", "better", "worse", "p"),
+        (
+            "label",
+            "metric",
+            "n",
+            "difference",
+            "95 % interval",
+            "better",
+            "worse",
+            "p",
+        ),
         rows,
     )
 
@@ -176,7 +209,15 @@ def _make_lesion_table(sums: Mapping[str, LesionCounts]) -> PageTable:
         "Lesions",
         "Connected components of a label. A lesion is found if a tenth or more of it is covered; a "
         "predicted one is false if it touches none.",
-        ("label", "in reference", "found", "predicted", "false", "sensitivity", "precision"),
+        (
+            "label",
+            "in reference",
+            "found",
+            "predicted",
+            "false",
+            "sensitivity",
+            "precision",
+        ),
         rows,
     )
 
@@ -194,7 +235,15 @@ def _make_case_table(cases: Sequence[CaseScores]) -> PageTable:
             )
             cells = [_format_number(number) for number in numbers]
             rows.append((case.case, name, *cells))
-    heading = ("case", "label", "Dice", "HD95 mm", "NSD", "volume ml", "reference ml")
+    heading = (
+        "case",
+        "label",
+        "Dice",
+        "HD95 mm",
+        "NSD",
+        "volume ml",
+        "reference ml",
+    )
     return PageTable("Cases, the worst first", "", heading, rows)
 
 

@@ -48,7 +48,7 @@ class MaskReview:
         coverage: How often bounds hold on scans like those the bundle was calibrated on; ``None``
             if it is not calibrated.
 
-    Example:
+    Examples:
         >>> from medseg import MaskQuality, MaskReview, Quality
         >>> from medseg.evaluation.mask_review import JudgedMask
         >>> from medseg.quality.estimates import Agreement
@@ -80,7 +80,14 @@ class MaskReview:
     def summary_rows(self) -> list[tuple[str, ...]]:
         """Return each case as cells of a table, the worst first: the heading, then the cases."""
         expected = "expected, raw" if self.coverage is None else "expected"
-        heading = ("case", "as bundle's", "worst label", expected, "bundle's own", "review")
+        heading = (
+            "case",
+            "as bundle's",
+            "worst label",
+            expected,
+            "bundle's own",
+            "review",
+        )
         rows = [_make_summary_row(mask) for mask in self.cases]
         return [heading, *rows]
 
@@ -102,14 +109,19 @@ def format_agreement_csv(review: MaskReview) -> str:
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     for row in review.rows():
-        table.writerow({column: _format_cell(value) for column, value in row.items()})
+        table.writerow(
+            {column: _format_cell(value) for column, value in row.items()}
+        )
     return text.getvalue()
 
 
 def _rows(mask: JudgedMask) -> Iterator[_Row]:
     """Yield the row of a case's mean, then one for each structure that either mask holds."""
     quality = mask.quality
-    agreements: dict[str, Agreement | None] = {MEAN: quality.mean, **quality.labels}
+    agreements: dict[str, Agreement | None] = {
+        MEAN: quality.mean,
+        **quality.labels,
+    }
     for name, agreement in agreements.items():
         expected, lower = _find_own_estimate(quality.own, name)
         yield {
@@ -122,7 +134,9 @@ def _rows(mask: JudgedMask) -> Iterator[_Row]:
         }
 
 
-def _find_own_estimate(own: Quality, name: str) -> tuple[float | None, float | None]:
+def _find_own_estimate(
+    own: Quality, name: str
+) -> tuple[float | None, float | None]:
     """Return expected Dice and its bound of a structure of the bundle's own mask, if it has it."""
     if name in own.labels:
         label = own.labels[name]
@@ -134,7 +148,12 @@ def _find_own_estimate(own: Quality, name: str) -> tuple[float | None, float | N
 
 def _format_agreement(agreement: Agreement | None) -> _Row:
     if agreement is None:
-        keys = ("expected_dice", "lower_bound", "raw_expected_dice", "dice_with_bundle")
+        keys = (
+            "expected_dice",
+            "lower_bound",
+            "raw_expected_dice",
+            "dice_with_bundle",
+        )
         return dict.fromkeys(keys)
     return {
         "expected_dice": agreement.expected,

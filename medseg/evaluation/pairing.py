@@ -140,7 +140,9 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
     """
     if predictions.is_file() and len(scans) == 1:
         return ScanPairing(((predictions, scans[0]),), (), ())
-    predicted = _find_single_label_map(predictions) or _find_label_maps(predictions)
+    predicted = _find_single_label_map(predictions) or _find_label_maps(
+        predictions
+    )
     by_name = {scan.name: scan for scan in scans}
     matches = _match_names(predicted.keys(), by_name.keys())
     partners = matches.partners
@@ -155,7 +157,11 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
         (file,) = files.values()
         pairs.append((file, by_name[name]))
     for name in matches.unmatched(predicted.keys()):
-        faults.append(Fault(name, "has no scan of the same name; rename it, or add its scan"))
+        faults.append(
+            Fault(
+                name, "has no scan of the same name; rename it, or add its scan"
+            )
+        )
     if not pairs:
         raise DatasetError(
             "no label map has the name of a scan; name each label map like its scan",
@@ -177,7 +183,9 @@ def _find_label_maps(folder: Path) -> _LabelMaps:
     """Return the label maps of the folder itself, or of its folder of label maps."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise DatasetError(f"{what}; compare two folders, or two label maps", source=folder)
+        raise DatasetError(
+            f"{what}; compare two folders, or two label maps", source=folder
+        )
     candidates = [folder]
     candidates += [folder / name for name in LABEL_FOLDERS]
     for candidate in candidates:
@@ -185,7 +193,8 @@ def _find_label_maps(folder: Path) -> _LabelMaps:
         if label_maps:
             return label_maps
     raise DatasetError(
-        f"holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it", source=folder
+        f"holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it",
+        source=folder,
     )
 
 
@@ -208,7 +217,9 @@ def _list_visible_files(folder: Path) -> Iterator[Path]:
 
 def _make_unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
     if not candidates:
-        return Fault(reference, "has no prediction; segment its scan, or rename its file")
+        return Fault(
+            reference, "has no prediction; segment its scan, or rename its file"
+        )
     return Fault(
         reference,
         "it is not certain which prediction is its own; name the prediction like the reference",
@@ -218,7 +229,11 @@ def _make_unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
 
 def _make_ambiguous_fault(name: str, files: _Files) -> Fault:
     listed = ", ".join(path.name for path in files.values())
-    return Fault(name, "is there in several formats; keep one of the files", detail=listed)
+    return Fault(
+        name,
+        "is there in several formats; keep one of the files",
+        detail=listed,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +250,11 @@ class _Matches:
 
     def candidates(self, reference: str) -> list[str]:
         """Return the predictions that a reference may belong to."""
-        return sorted(prediction for name, prediction in self.possible if name == reference)
+        return sorted(
+            prediction
+            for name, prediction in self.possible
+            if name == reference
+        )
 
     def unmatched(self, predicted: Set[str]) -> list[str]:
         """Return the predictions that belong to no reference."""
@@ -256,7 +275,9 @@ def _match_names(predicted: Set[str], expected: Set[str]) -> _Matches:
     return _Matches(same_name | certain, possible)
 
 
-def _find_possible_pairs(predicted: Set[str], expected: Set[str]) -> list[tuple[str, str]]:
+def _find_possible_pairs(
+    predicted: Set[str], expected: Set[str]
+) -> list[tuple[str, str]]:
     """Return reference and prediction wherever one name continues the other."""
     predictions_by_name: dict[str, set[str]] = defaultdict(set)
     predictions_by_stem: dict[str, set[str]] = defaultdict(set)
@@ -289,7 +310,9 @@ def _find_stems(name: str) -> set[str]:
     return stems - {""}
 
 
-def _choose_files(predicted: _Files, expected: _Files) -> tuple[Path, Path] | None:
+def _choose_files(
+    predicted: _Files, expected: _Files
+) -> tuple[Path, Path] | None:
     """Choose which files to compare; ``None`` if it is not clear.
 
     Where a result was written in several formats, that of the reference is taken.

@@ -34,4 +34,6 @@ def render_evaluation(
         faults: What could not be scored.
     """
     shown = [table for table in tables if table.rows]
-    return render_page(_TEMPLATE, cases=cases, note=note, tables=shown, faults=faults)
+    return render_page(
+        _TEMPLATE, cases=cases, note=note, tables=shown, faults=faults
+    )

@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.errors import Fault
-from medseg.metrics.comparison import Difference, Interval, bootstrap_interval_over_labels
+from medseg.metrics.comparison import (
+    Difference,
+    Interval,
+    bootstrap_interval_over_labels,
+)
 from medseg.metrics.lesions import LesionCounts, pool_lesions
 from medseg.metrics.metrics import MEAN, CaseScores
 from medseg.metrics.statistics import Statistic, compute_statistics, summarise
@@ -42,7 +46,7 @@ class Evaluation:
         lesions: Case → label → lesions, if they were asked for.
         differences: To another method's predictions, if these were given.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from medseg import Evaluation, Label, LabelSet
         >>> from medseg.metrics.metrics import score_case
@@ -61,7 +65,9 @@ class Evaluation:
     faults: tuple[Fault, ...]
     without_reference: tuple[str, ...]
     tolerance_mm: float
-    lesions: Mapping[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
+    lesions: Mapping[str, Mapping[str, LesionCounts]] = field(
+        default_factory=dict
+    )
     differences: tuple[Difference, ...] = ()
 
     @property
@@ -84,7 +90,9 @@ class Evaluation:
                 intervals[metric][name] = self._interval(metric, name, by_label)
         return intervals
 
-    def _interval(self, metric: str, name: str, names: Iterable[str]) -> Interval:
+    def _interval(
+        self, metric: str, name: str, names: Iterable[str]
+    ) -> Interval:
         """Return the interval of a label, or of the mean over all labels."""
         labels = [name]
         if name == MEAN:

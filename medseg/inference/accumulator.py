@@ -22,7 +22,9 @@ def count_planes_held(windows: Windows) -> int:
 def count_bytes_held(windows: Windows, classes: int) -> int:
     """Return the memory that the sums of a scan, and of its weights, take."""
     x, y, _ = windows.shape
-    return _BYTES_PER_NUMBER * (classes + 1) * x * y * count_planes_held(windows)
+    return (
+        _BYTES_PER_NUMBER * (classes + 1) * x * y * count_planes_held(windows)
+    )
 
 
 class Accumulator:

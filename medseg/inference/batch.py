@@ -22,7 +22,11 @@ from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
 from medseg.errors import Fault, OutputError
 from medseg.events import Listener, Notice, Progress, notify
-from medseg.inference.earlier_results import EarlierResults, find_label_map, hash_result
+from medseg.inference.earlier_results import (
+    EarlierResults,
+    find_label_map,
+    hash_result,
+)
 from medseg.inference.failures import (
     clear_frames,
     concerns_output_folder,
@@ -33,7 +37,11 @@ from medseg.inference.hashes import hash_scan, make_result_key
 from medseg.inference.ledger import Entry, Ledger, QualityEntry, State
 from medseg.inference.pipeline import Stage
 from medseg.inference.report import get_preview_path
-from medseg.inference.result_files import ResultFormat, get_error_map_path, refuse_format
+from medseg.inference.result_files import (
+    ResultFormat,
+    get_error_map_path,
+    refuse_format,
+)
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_labels, write_labels
@@ -120,13 +128,17 @@ class ScanBatch:
         self._bundle_hash = hash_bundle(segmenter.bundle)
         # What was asked for, not what `auto` came to: a batch may go on on another machine.
         self._options = list(formats)
-        self._options += [f"{name}={value}" for name, value in segmenter.choices.items()]
+        self._options += [
+            f"{name}={value}" for name, value in segmenter.choices.items()
+        ]
         if resample_uneven:
             self._options.append("resample-uneven")
         if error_maps:
             self._options.append("error map")
         self._device = get_device_name(segmenter.device)
-        self._arithmetic = f"{segmenter.backend} {get_precision_name(segmenter.precision)}"
+        self._arithmetic = (
+            f"{segmenter.backend} {get_precision_name(segmenter.precision)}"
+        )
         notify(listeners, Progress(TASK, 0, total))
 
     def read(self, scan: Scan) -> OpenScan:
@@ -138,7 +150,9 @@ class ScanBatch:
         check_kind(scan, self._spec)
         content = hash_scan(scan)
         key = make_result_key(content, self._bundle_hash, self._options)
-        kept = self._earlier.find(scan, content, key, self._list_further_files(scan))
+        kept = self._earlier.find(
+            scan, content, key, self._list_further_files(scan)
+        )
         if kept is None:
             volume = self._read_volume(scan)
             return OpenScan(scan, content, key, volume)
@@ -162,10 +176,14 @@ class ScanBatch:
                 self._draw(scan, volume, opened.kept_labels)
             return kept.model_copy(update={"state": "skipped"})
         if volume is None or segmentation is None:
-            raise TypeError("a scan without an earlier result has been read and segmented")
+            raise TypeError(
+                "a scan without an earlier result has been read and segmented"
+            )
         self._draw(scan, volume, segmentation.labels)
         files = self._write_files(scan, volume, segmentation)
-        volumes_ml = {name: round(ml, 4) for name, ml in segmentation.volumes_ml.items()}
+        volumes_ml = {
+            name: round(ml, 4) for name, ml in segmentation.volumes_ml.items()
+        }
         spacing_mm = [round(mm, 4) for mm in volume.spacing]
         return self._make_entry(
             scan.name,
@@ -236,7 +254,9 @@ class ScanBatch:
 
     def _read_volume(self, scan: Scan) -> Volume:
         channels = len(self._spec.channels)
-        volume = read_scan(scan, channels, resample_uneven=self._resample_uneven)
+        volume = read_scan(
+            scan, channels, resample_uneven=self._resample_uneven
+        )
         refuse_format(volume, self._formats)
         doubts = check_volume(volume, self._spec)
         warnings = (*volume.warnings, *doubts)
@@ -244,7 +264,10 @@ class ScanBatch:
         return replace(volume, source=scan.name, warnings=warnings)
 
     def _lacks_picture(self, scan: Scan) -> bool:
-        return self._pictures and not get_preview_path(self._out, scan.name).is_file()
+        return (
+            self._pictures
+            and not get_preview_path(self._out, scan.name).is_file()
+        )
 
     def _write_files(
         self, scan: Scan, volume: Volume, segmentation: Segmentation
@@ -262,13 +285,17 @@ class ScanBatch:
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
         file = get_preview_path(self._out, scan.name)
         if self._pictures:
-            write_atomically(file, draw_thumbnail(volume, labels, self._spec.label_set))
+            write_atomically(
+                file, draw_thumbnail(volume, labels, self._spec.label_set)
+            )
         else:
             _remove(file)  # it would show an earlier result
 
     def _keep_bug(self, scan: Scan, stage: Stage, error: Exception) -> None:
         if self._bug is None:
-            error.add_note(f"in stage '{stage}' of {scan.name}; the other scans were finished")
+            error.add_note(
+                f"in stage '{stage}' of {scan.name}; the other scans were finished"
+            )
             clear_frames(error)
             self._bug = error
 

@@ -60,7 +60,9 @@ class ConfidenceSums:
     peaks: ClassTotals
     errors: Array
 
-    def expected_dice(self, label_set: LabelSet, which: int = 0) -> dict[str, float]:
+    def expected_dice(
+        self, label_set: LabelSet, which: int = 0
+    ) -> dict[str, float]:
         """Return label name → raw expected Dice, of the structures that seem to be present.
 
         Args:
@@ -68,7 +70,9 @@ class ConfidenceSums:
             which: Position of the temperature.
         """
         in_both = 2 * self.inside[which]
-        in_either = np.maximum(self.everywhere[which] + self.sizes, _LEAST_VOXELS)
+        in_either = np.maximum(
+            self.everywhere[which] + self.sizes, _LEAST_VOXELS
+        )
         mean_over_estimates = (in_both / in_either).mean(axis=0)
         dice = np.clip(mean_over_estimates, 0, 1)
         is_present = (self.sizes > 0) | (self.peaks[which] > _PRESENT_ABOVE)
@@ -138,7 +142,11 @@ class ConfidenceAccumulator:
     def sums(self) -> ConfidenceSums:
         """What was added up so far."""
         return ConfidenceSums(
-            self._inside, self._everywhere, self._sizes, self._peaks, self._errors
+            self._inside,
+            self._everywhere,
+            self._sizes,
+            self._peaks,
+            self._errors,
         )
 
     def add_before(self, finished: int, scores: Accumulator) -> None:
@@ -155,13 +163,17 @@ class ConfidenceAccumulator:
     def _add_planes(self, scores: Accumulator, planes: slice) -> None:
         held = scores.locate_planes(planes.start, planes.stop)
         weights = scores.weights[..., held]
-        logits = [scores.sums[part, ..., held] / weights for part in self._parts]
+        logits = [
+            scores.sums[part, ..., held] / weights for part in self._parts
+        ]
         labels = self._get_labels(logits[self._chosen], planes)
         classes = len(self._sizes)
         sizes = torch.bincount(labels.reshape(-1), minlength=classes)
         self._sizes += sizes.cpu().numpy()
         for row, temperature in enumerate(self._temperatures):
-            estimates = [_compute_probabilities(each, temperature) for each in logits]
+            estimates = [
+                _compute_probabilities(each, temperature) for each in logits
+            ]
             of_labels = self._add_probabilities(estimates, labels, row)
             if row == 0:
                 self._errors[..., planes] = round_percent(1 - of_labels)
@@ -196,7 +208,9 @@ class ConfidenceAccumulator:
         return torch.from_numpy(given).to(logits.device)
 
 
-def _compute_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def _compute_probabilities(
+    logits: torch.Tensor, temperature: float
+) -> torch.Tensor:
     if temperature != 1:
         logits = logits / temperature
     return logits.softmax(dim=0)
@@ -209,7 +223,9 @@ def round_percent(share: torch.Tensor) -> Array:
     return rounded
 
 
-def map_errors(sums: ConfidenceSums, grid: NetworkGrid, shape: tuple[int, int, int]) -> Array:
+def map_errors(
+    sums: ConfidenceSums, grid: NetworkGrid, shape: tuple[int, int, int]
+) -> Array:
     """Map where labels are probably wrong, on the scan's grid.
 
     Args:

@@ -22,12 +22,16 @@ class EarlierResults:
         listeners: Told when a result is replaced because something changed.
     """
 
-    def __init__(self, ledger: Ledger, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self, ledger: Ledger, listeners: Sequence[Listener] = ()
+    ) -> None:
         self._ledger = ledger
         self._out = ledger.folder
         self._listeners = listeners
 
-    def find(self, scan: Scan, content: str, key: str, others: Sequence[Path] = ()) -> Entry | None:
+    def find(
+        self, scan: Scan, content: str, key: str, others: Sequence[Path] = ()
+    ) -> Entry | None:
         """Return the entry of an earlier result that would come out the same.
 
         Args:
@@ -43,7 +47,10 @@ class EarlierResults:
         if entry is None or entry.state != "done":
             return None
         if entry.content != content:
-            self._say(scan, "has changed, or is another scan of this name; its result is replaced")
+            self._say(
+                scan,
+                "has changed, or is another scan of this name; its result is replaced",
+            )
             return None
         if entry.key != key:
             return None
@@ -67,7 +74,9 @@ class EarlierResults:
         files = [name for name in earlier.files if (self._out / name).is_file()]
         if not files:
             return ()
-        return (f"{', '.join(files)} is of an earlier run, and may be of another scan",)
+        return (
+            f"{', '.join(files)} is of an earlier run, and may be of another scan",
+        )
 
     def _say(self, scan: Scan, what: str) -> None:
         notify(self._listeners, Notice(f"{scan.name}: {what}"))
@@ -91,5 +100,7 @@ def hash_result(file: Path) -> str:
         return hash_file(file)
     except OSError as error:
         raise OutputError(
-            "a result file cannot be read back", source=file, detail=error.strerror
+            "a result file cannot be read back",
+            source=file,
+            detail=error.strerror,
         ) from error

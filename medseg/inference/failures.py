@@ -24,7 +24,9 @@ _NO_MEMORY = (
 
 def concerns_output_folder(error: Exception) -> bool:
     """Tell whether results can no longer be written, whichever scan they are of."""
-    if not isinstance(error, OutputError) or not isinstance(error.__cause__, OSError):
+    if not isinstance(error, OutputError) or not isinstance(
+        error.__cause__, OSError
+    ):
         return False
     return error.__cause__.errno in _FOLDER_ERRORS
 
@@ -34,7 +36,9 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
     # PyTorch has no class of its own for it on the CPU.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(
+        error
+    )
 
 
 def is_bug(error: Exception) -> bool:
@@ -63,7 +67,9 @@ def clear_frames(error: Exception) -> None:
     trace = error.__traceback__
     traceback.clear_frames(trace)
     caller = None if trace is None else trace.tb_frame.f_back
-    with contextlib.suppress(RuntimeError):  # raised by the first frame that still runs
+    with contextlib.suppress(
+        RuntimeError
+    ):  # raised by the first frame that still runs
         while caller is not None:
             caller.clear()
             caller = caller.f_back

@@ -26,7 +26,9 @@ def hash_scan(scan: Scan) -> str:
     return hash_texts(hashes)
 
 
-def make_result_key(scan_hash: str, bundle_hash: str, options: Iterable[str]) -> str:
+def make_result_key(
+    scan_hash: str, bundle_hash: str, options: Iterable[str]
+) -> str:
     """Return a hash of everything a result follows from.
 
     Args:

@@ -145,14 +145,18 @@ class LabelWriter:
             return
         corners = _CornerScores(cells, scores, first)
         numbers_per_voxel = len(scores.labelled) + _NUMBERS_PER_VOXEL
-        at_once = max(1, _NUMBERS_AT_ONCE[self._device.type] // numbers_per_voxel)
+        at_once = max(
+            1, _NUMBERS_AT_ONCE[self._device.type] // numbers_per_voxel
+        )
         for voxels in torch.split(rim, at_once):
             taps = self._compute_taps(voxels, first, planes)
             interpolated = corners.interpolate(*taps)
             winners = self._decoding.find_winners(interpolated, dim=1).winners
             flat[voxels] = winners.to(on_scan.dtype)
 
-    def _look_up(self, cells: torch.Tensor, first: int, planes: slice) -> torch.Tensor:
+    def _look_up(
+        self, cells: torch.Tensor, first: int, planes: slice
+    ) -> torch.Tensor:
         """Return what the cell of each voxel of some planes holds, ``(k, j, i)``."""
         if self._back.is_axis_aligned:
             x, y, z = self._axes
@@ -166,7 +170,9 @@ class LabelWriter:
         on_scan = cells[z.lower, y.lower, x.lower]
         return on_scan.view(-1, lines, columns)
 
-    def _compute_taps(self, voxels: torch.Tensor, first: int, planes: slice) -> list[Taps]:
+    def _compute_taps(
+        self, voxels: torch.Tensor, first: int, planes: slice
+    ) -> list[Taps]:
         """Return the taps of voxels of some planes, by flat position, along x, y and z.
 
         Planes of the network's grid are counted from ``first``.
@@ -196,7 +202,9 @@ class _CornerScores:
         first: Plane of the network's grid at ``z = 0``.
     """
 
-    def __init__(self, cells: torch.Tensor, scores: Accumulator, first: int) -> None:
+    def __init__(
+        self, cells: torch.Tensor, scores: Accumulator, first: int
+    ) -> None:
         needed = _find_corners_of_mixed(cells)
         self._shape = needed.shape
         counted = needed.view(-1).cumsum(0, dtype=torch.int32)
@@ -217,7 +225,10 @@ class _CornerScores:
         _, lines, planes = self._shape
         rows, shares = [], []
         for corner in itertools.product((False, True), repeat=3):
-            ends = [_select_end(tap, is_upper) for tap, is_upper in zip(taps, corner, strict=True)]
+            ends = [
+                _select_end(tap, is_upper)
+                for tap, is_upper in zip(taps, corner, strict=True)
+            ]
             (x, share_x), (y, share_y), (z, share_z) = ends
             position = (x * lines + y) * planes + z
             rows.append(self._row[position])

@@ -21,7 +21,9 @@ from medseg.datasets.scans import LEDGER
 from medseg.errors import OutputError
 from medseg.quality.estimates import Quality
 
-PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)]
+PlainName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)
+]
 """A file's name that leads nowhere else."""
 
 State = Literal["done", "failed", "error", "skipped"]
@@ -38,7 +40,9 @@ _UNKNOWN_DICE = 2.0
 class QualityEntry(BaseModel):
     """How good a result probably is, estimated without knowing the truth."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     expected_dice: float | None
     """Mean over the structures that were found; `null` if none was."""
@@ -70,7 +74,9 @@ class QualityEntry(BaseModel):
 class Entry(BaseModel):
     """What became of one scan. It holds no path, no patient's name, and no UID."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", use_attribute_docstrings=True
+    )
 
     scan: PlainName
     """Its name in this batch."""
@@ -144,7 +150,11 @@ class Ledger:
     """
 
     def __init__(
-        self, folder: Path, handle: int, entries: Mapping[str, Entry], damaged: int
+        self,
+        folder: Path,
+        handle: int,
+        entries: Mapping[str, Entry],
+        damaged: int,
     ) -> None:
         self.folder = folder
         self.damaged = damaged
@@ -233,7 +243,9 @@ def read_ledger(path: Path) -> tuple[dict[str, Entry], int]:
 
 
 def _make_write_error(path: Path, error: OSError) -> OutputError:
-    return OutputError("the ledger cannot be written", source=path, detail=error.strerror)
+    return OutputError(
+        "the ledger cannot be written", source=path, detail=error.strerror
+    )
 
 
 def _remove_half_written(folders: Sequence[Path]) -> None:

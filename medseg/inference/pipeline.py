@@ -72,7 +72,9 @@ def run_pipeline(
             if behind is not None:
                 done.append(behind.result())
             behind = writer.submit(finish, work)
-            del work  # or it would be kept in memory until the next item is read
+            del (
+                work
+            )  # or it would be kept in memory until the next item is read
         if behind is not None:
             done.append(behind.result())
     return done
@@ -111,7 +113,9 @@ class _Work(Generic[Item]):
 
 
 def _read_next(
-    waiting: Iterator[Item], read: Callable[[Item], Any], reader: ThreadPoolExecutor
+    waiting: Iterator[Item],
+    read: Callable[[Item], Any],
+    reader: ThreadPoolExecutor,
 ) -> Future[_Work[Item]] | None:
     def begin(item: Item) -> _Work[Item]:
         work = _Work(item, item)

@@ -61,7 +61,10 @@ class Prediction:
         return self._result.given.expected_dice(self._label_set)
 
     def finish(
-        self, *, keep_largest: Collection[str] | None = None, error_map: bool = False
+        self,
+        *,
+        keep_largest: Collection[str] | None = None,
+        error_map: bool = False,
     ) -> Segmentation:
         """Make a segmentation of the prediction.
 
@@ -75,9 +78,14 @@ class Prediction:
         label_set = self._label_set
         confidence = sums.expected_dice(label_set)
         confidence_at = {}
-        for which, temperature in enumerate(self._result.temperatures[1:], start=1):
+        for which, temperature in enumerate(
+            self._result.temperatures[1:], start=1
+        ):
             confidence_at[temperature] = sums.expected_dice(label_set, which)
-        seconds = {stage: round(took, 4) for stage, took in self._result.seconds.items()}
+        seconds = {
+            stage: round(took, 4)
+            for stage, took in self._result.seconds.items()
+        }
         return Segmentation(
             labels,
             label_set,
@@ -91,10 +99,14 @@ class Prediction:
             grid=self._scan,
         )
 
-    def _apply_keep_largest(self, names: Collection[str]) -> tuple[Array, ConfidenceSums]:
+    def _apply_keep_largest(
+        self, names: Collection[str]
+    ) -> tuple[Array, ConfidenceSums]:
         """Return the labels with small components removed, and the sums over what is left."""
         sums = self._result.confidence
-        indices = [label.index for label in self._label_set if label.name in names]
+        indices = [
+            label.index for label in self._label_set if label.name in names
+        ]
         if not indices:
             return self.labels, sums
         kept = keep_largest_components(self.labels, indices)
@@ -105,7 +117,9 @@ class Prediction:
     def _error_map(self) -> Array:
         if self._errors is None:
             result = self._result
-            self._errors = map_errors(result.confidence, result.grid, self._scan.shape)
+            self._errors = map_errors(
+                result.confidence, result.grid, self._scan.shape
+            )
         return self._errors
 
 
@@ -147,7 +161,9 @@ def _sum_percent_right(mask: Array, errors: Array) -> float:
     return float(percent_right.sum())
 
 
-def _measure_volumes_ml(labels: Array, label_set: LabelSet, voxel_ml: float) -> dict[str, float]:
+def _measure_volumes_ml(
+    labels: Array, label_set: LabelSet, voxel_ml: float
+) -> dict[str, float]:
     counts = count_voxels(labels, label_set.classes)
     volumes = {}
     for region in label_set.regions:

@@ -14,7 +14,11 @@ import numpy as np
 import torch
 
 from medseg.inference.accumulator import Accumulator
-from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, round_percent
+from medseg.inference.confidence import (
+    ClassTotals,
+    ConfidenceAccumulator,
+    round_percent,
+)
 from medseg.labels import LabelSet
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
@@ -38,8 +42,12 @@ def make_confidence(
         temperatures: What logits are divided by; everything is added up for each.
     """
     if label_set.has_regions:
-        return RegionConfidenceAccumulator(label_set, shape, given, temperatures)
-    return ConfidenceAccumulator(shape, layout.parts, layout.chosen, given, temperatures)
+        return RegionConfidenceAccumulator(
+            label_set, shape, given, temperatures
+        )
+    return ConfidenceAccumulator(
+        shape, layout.parts, layout.chosen, given, temperatures
+    )
 
 
 def sum_by_channel(totals: ClassTotals, label_set: LabelSet) -> ClassTotals:
@@ -98,7 +106,11 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
         self._errors[..., planes] = round_percent(most_wrong)
 
     def _add_probability(
-        self, probability: torch.Tensor, mask: torch.Tensor, row: int, channel: int
+        self,
+        probability: torch.Tensor,
+        mask: torch.Tensor,
+        row: int,
+        channel: int,
     ) -> None:
         """Add up one region's probability at one temperature."""
         peak = probability.max()
@@ -118,7 +130,9 @@ class RegionConfidenceAccumulator(ConfidenceAccumulator):
         return torch.from_numpy(given).to(logits.device)
 
 
-def _list_membership(label_set: LabelSet, labels: Sequence[int]) -> torch.Tensor:
+def _list_membership(
+    label_set: LabelSet, labels: Sequence[int]
+) -> torch.Tensor:
     """Return which regions a voxel of each label is in, bool ``(regions, labels)``."""
     rows = []
     for region in label_set.regions:

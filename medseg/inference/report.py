@@ -36,7 +36,9 @@ def get_preview_path(out: Path, scan: str) -> Path:
     return out / PREVIEWS / f"{scan}.webp"
 
 
-def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> None:
+def write_report(
+    out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet
+) -> None:
     """Write ``OUT/report.html``: failed scans first, then the worst results.
 
     The table can be sorted by every column.
@@ -50,16 +52,22 @@ def write_report(out: Path, entries: Iterable[Entry], title: str, label_set: Lab
     Raises:
         OutputError: If it cannot be written, or a picture cannot be read.
     """
-    write_atomically(out / REPORT, render_report(out, entries, title, label_set))
+    write_atomically(
+        out / REPORT, render_report(out, entries, title, label_set)
+    )
 
 
-def render_report(out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet) -> str:
+def render_report(
+    out: Path, entries: Iterable[Entry], title: str, label_set: LabelSet
+) -> str:
     """Return the page that ``write_report`` writes."""
     ordered = sorted(entries, key=get_review_order)
     good = [entry for entry in ordered if entry.is_good]
     warned = [entry for entry in good if entry.warnings]
     flagged = [entry for entry in good if entry.needs_review]
-    qualities = [entry.quality for entry in ordered if entry.quality is not None]
+    qualities = [
+        entry.quality for entry in ordered if entry.quality is not None
+    ]
     names = _list_label_names(ordered, label_set)
     script = (_TEMPLATES / "batch_report.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode()).digest()
@@ -102,10 +110,15 @@ def format_volumes_csv(entries: Iterable[Entry], label_set: LabelSet) -> str:
     return text.getvalue()
 
 
-def _format_quality(quality: QualityEntry | None, names: Sequence[str]) -> list[str]:
+def _format_quality(
+    quality: QualityEntry | None, names: Sequence[str]
+) -> list[str]:
     if quality is None:
         return [""] * (len(_QUALITY_COLUMNS) + len(names))
-    cells = [_format_number(quality.expected_dice), _format_number(quality.lower_bound)]
+    cells = [
+        _format_number(quality.expected_dice),
+        _format_number(quality.lower_bound),
+    ]
     cells.append(str(int(quality.review)))
     for name in names:
         expected, _ = quality.labels.get(name, (None, None))
@@ -117,7 +130,9 @@ def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _list_label_names(entries: Iterable[Entry], label_set: LabelSet) -> Sequence[str]:
+def _list_label_names(
+    entries: Iterable[Entry], label_set: LabelSet
+) -> Sequence[str]:
     """Return the bundle's labels or regions, then those that only other bundles' results have."""
     names = [region.name for region in label_set.regions]
     for entry in entries:
@@ -164,5 +179,7 @@ def _encode_picture(file: Path) -> str:
         return ""
     except OSError as error:
         raise OutputError(
-            "a picture for the report cannot be read", source=file, detail=error.strerror
+            "a picture for the report cannot be read",
+            source=file,
+            detail=error.strerror,
         ) from error

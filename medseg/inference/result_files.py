@@ -56,21 +56,41 @@ class ResultFormat:
     needs_dicom: bool = False
 
 
-def _write_label_map(path: Path, labels: Array, like: Volume, spec: BundleSpec) -> None:
+def _write_label_map(
+    path: Path, labels: Array, like: Volume, spec: BundleSpec
+) -> None:
     write_labels(path, labels, like)
 
 
-def _write_dicom_seg(path: Path, labels: Array, like: Volume, spec: BundleSpec) -> None:
+def _write_dicom_seg(
+    path: Path, labels: Array, like: Volume, spec: BundleSpec
+) -> None:
     # highdicom takes long to import, and few batches need it.
     from medseg.io.dicom.seg_writer import write_dicom_seg
 
-    write_dicom_seg(path, labels, like, spec.label_set, algorithm=spec.name, version=spec.version)
+    write_dicom_seg(
+        path,
+        labels,
+        like,
+        spec.label_set,
+        algorithm=spec.name,
+        version=spec.version,
+    )
 
 
-def _write_rtstruct(path: Path, labels: Array, like: Volume, spec: BundleSpec) -> None:
+def _write_rtstruct(
+    path: Path, labels: Array, like: Volume, spec: BundleSpec
+) -> None:
     from medseg.io.dicom.rtstruct_writer import write_rtstruct
 
-    write_rtstruct(path, labels, like, spec.label_set, algorithm=spec.name, version=spec.version)
+    write_rtstruct(
+        path,
+        labels,
+        like,
+        spec.label_set,
+        algorithm=spec.name,
+        version=spec.version,
+    )
 
 
 def check_result_format(kind: ResultFormat) -> None:
@@ -92,15 +112,21 @@ RESULT_FORMATS: Registry[ResultFormat] = Registry(
     {
         "nifti": ResultFormat(".nii.gz", _write_label_map),
         "png": ResultFormat(".png", _write_label_map),
-        "dicom-seg": ResultFormat(".seg.dcm", _write_dicom_seg, needs_dicom=True),
-        "rtstruct": ResultFormat(".rtstruct.dcm", _write_rtstruct, needs_dicom=True),
+        "dicom-seg": ResultFormat(
+            ".seg.dcm", _write_dicom_seg, needs_dicom=True
+        ),
+        "rtstruct": ResultFormat(
+            ".rtstruct.dcm", _write_rtstruct, needs_dicom=True
+        ),
     },
     check=check_result_format,
 )
 """The formats that ``--format`` takes."""
 
 
-def choose_formats(names: Sequence[str], spec: BundleSpec) -> dict[str, ResultFormat]:
+def choose_formats(
+    names: Sequence[str], spec: BundleSpec
+) -> dict[str, ResultFormat]:
     """Return the formats asked for by name, or the usual one: PNG for pictures, else NIfTI.
 
     Raises:
@@ -119,7 +145,9 @@ def choose_formats(names: Sequence[str], spec: BundleSpec) -> dict[str, ResultFo
             "choose --format png or nifti"
         )
     if not is_for_pictures and "png" in chosen:
-        raise MedsegError("the bundle segments volumes, and a PNG holds one slice; choose nifti")
+        raise MedsegError(
+            "the bundle segments volumes, and a PNG holds one slice; choose nifti"
+        )
     _refuse_shared_endings(chosen)
     return chosen
 
@@ -161,7 +189,10 @@ def get_error_map_path(out: Path, scan: str, spec: BundleSpec) -> Path:
 
 
 def refuse_overwriting(
-    root: Path, out: Path, scans: Sequence[Scan], formats: Mapping[str, ResultFormat]
+    root: Path,
+    out: Path,
+    scans: Sequence[Scan],
+    formats: Mapping[str, ResultFormat],
 ) -> None:
     """Make sure that results replace nothing but results, and are never taken for scans.
 
@@ -181,7 +212,10 @@ def refuse_overwriting(
             f"this folder holds results of medseg ({LEDGER}), not scans; give the folder of scans",
             source=root,
         )
-    if any(_would_be_searched(real_root, real_out, folder) for folder in _list_folders(scans)):
+    if any(
+        _would_be_searched(real_root, real_out, folder)
+        for folder in _list_folders(scans)
+    ):
         raise OutputError(
             "this folder holds scans that are to be segmented; results among them would be taken "
             "for scans next time. Give an empty folder, or one that does not exist yet",

@@ -32,7 +32,7 @@ class Segmentation:
         warnings: What a person should know about how this result was made.
         grid: The scan's grid and header, without its voxels.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from medseg import Label, LabelSet, Segmentation, Volume
         >>> scan = Volume.from_numpy(np.zeros((4, 4, 4)), spacing=(1.0, 1.0, 2.0))
@@ -49,7 +49,9 @@ class Segmentation:
     volumes_ml: dict[str, float]
     quality: Quality = field(default_factory=Quality)
     confidence: Mapping[str, float] = field(default_factory=dict)
-    confidence_at: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
+    confidence_at: Mapping[float, Mapping[str, float]] = field(
+        default_factory=dict
+    )
     error_map: Array | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

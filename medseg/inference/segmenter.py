@@ -17,7 +17,12 @@ from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
 from medseg.inference.prediction import Prediction
 from medseg.inference.segmentation import Segmentation
-from medseg.inference.sliding_window import PassPlan, PassResult, SlidingWindow, SlidingWindowPass
+from medseg.inference.sliding_window import (
+    PassPlan,
+    PassResult,
+    SlidingWindow,
+    SlidingWindowPass,
+)
 from medseg.io import Files, with_channels
 from medseg.io.adapters import Image, as_volume
 from medseg.networks.devices import choose_device, choose_precision
@@ -66,7 +71,7 @@ class Segmenter:
         MissingExtraError: If the backend is not installed.
         MedsegError: If there is no such device or backend, or it cannot compute in this precision.
 
-    Example:
+    Examples:
         >>> from medseg import Segmenter
         >>> from medseg.testing import make_phantom, write_example_bundle
         >>> segmenter = Segmenter(write_example_bundle(trained=True), device="cpu")
@@ -87,7 +92,9 @@ class Segmenter:
         fold_ensemble: bool = True,
         gpu_memory: int | None = None,
     ) -> None:
-        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self.bundle = (
+            bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        )
         self.spec = self.bundle.spec
         if device == "auto" and backend == "openvino":
             device = "cpu"
@@ -103,7 +110,9 @@ class Segmenter:
             "members": str(len(files)),
         }
         dtype = _choose_inference_precision(precision, self.device)
-        self.backend, loaded = load_members(self.bundle, files, backend, self.device, dtype)
+        self.backend, loaded = load_members(
+            self.bundle, files, backend, self.device, dtype
+        )
         axes = self.spec.training.augmentation.mirror_axes if mirror else ()
         self._ensemble = Ensemble(loaded, self.spec.network.dims, axes)
         if self.device.type == "cuda":
@@ -111,13 +120,17 @@ class Segmenter:
         self.precision = self._ensemble.precision
         self._calibration = self.bundle.trained.quality
         self._keep_largest = self.bundle.decided.inference.keep_largest or ()
-        temperature = self._calibration.temperature if self._calibration else 1.0
+        temperature = (
+            self._calibration.temperature if self._calibration else 1.0
+        )
         layout = get_output_layout(self.bundle)
         self._sliding_window = SlidingWindow(
             self.spec, self.device, gpu_memory, layout, temperature
         )
 
-    def segment(self, volume: Volume | Files | Image, *, error_map: bool = False) -> Segmentation:
+    def segment(
+        self, volume: Volume | Files | Image, *, error_map: bool = False
+    ) -> Segmentation:
         """Segment one volume.
 
         Args:
@@ -163,9 +176,17 @@ class Segmenter:
             plan = self._sliding_window.plan(volume, given, temperatures)
             result = self._pass_over(plan)
         label_set = self.spec.label_set
-        return Prediction(volume.grid, result, label_set, self._calibration, self._keep_largest)
+        return Prediction(
+            volume.grid,
+            result,
+            label_set,
+            self._calibration,
+            self._keep_largest,
+        )
 
-    def judge(self, volume: Volume | Files | Image, labels: Array) -> MaskQuality:
+    def judge(
+        self, volume: Volume | Files | Image, labels: Array
+    ) -> MaskQuality:
         """Estimate how good labels made by someone else are, without a reference.
 
         Args:
@@ -252,7 +273,10 @@ class Ensemble:
     """
 
     def __init__(
-        self, members: Sequence[Member], dims: int, mirror_axes: Sequence[int] = ()
+        self,
+        members: Sequence[Member],
+        dims: int,
+        mirror_axes: Sequence[int] = (),
     ) -> None:
         self._members = members
         self._dims = dims
@@ -316,7 +340,9 @@ class Ensemble:
         return float(difference / exact.norm())
 
 
-def refuse_wrong_arithmetic(ensemble: Ensemble, spec: BundleSpec, device: torch.device) -> None:
+def refuse_wrong_arithmetic(
+    ensemble: Ensemble, spec: BundleSpec, device: torch.device
+) -> None:
     """Fall back to float32 where the GPU's coarse arithmetic returns something else altogether."""
     if ensemble.precision == torch.float32:
         return
@@ -350,14 +376,18 @@ def _choose_inference_precision(name: str, device: torch.device) -> torch.dtype:
     return choose_precision(name, device)
 
 
-def _check_labels(labels: Array, shape: tuple[int, int, int], most: int) -> Array:
+def _check_labels(
+    labels: Array, shape: tuple[int, int, int], most: int
+) -> Array:
     """Return labels as unsigned integers once they are certain to be label indices of a scan."""
     if labels.shape != shape:
         raise GeometryError(
             f"the labels have shape {labels.shape} and the scan {shape}; both must lie on one grid"
         )
     if labels.dtype.kind not in "bui":
-        raise ScanError(f"label indices are integers, these labels are {labels.dtype}")
+        raise ScanError(
+            f"label indices are integers, these labels are {labels.dtype}"
+        )
     lowest, highest = labels.min(), labels.max()
     if lowest < 0 or highest > most:
         raise ScanError(

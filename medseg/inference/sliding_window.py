@@ -17,14 +17,22 @@ import torch
 
 from medseg.bundle.spec import BundleSpec
 from medseg.inference.accumulator import Accumulator, count_bytes_held
-from medseg.inference.confidence import ClassTotals, ConfidenceAccumulator, ConfidenceSums
+from medseg.inference.confidence import (
+    ClassTotals,
+    ConfidenceAccumulator,
+    ConfidenceSums,
+)
 from medseg.inference.label_writer import LabelWriter, choose_label_type
 from medseg.inference.region_confidence import make_confidence, sum_by_channel
 from medseg.inference.windows import Corner, Windows, cut_window
 from medseg.metrics.confusion import count_voxels
 from medseg.networks.decoding import choose_decoding
 from medseg.networks.loading import OutputLayout
-from medseg.preprocessing.grid import NetworkGrid, NetworkInput, compute_network_grid
+from medseg.preprocessing.grid import (
+    NetworkGrid,
+    NetworkInput,
+    compute_network_grid,
+)
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import get_padding_value
 from medseg.volume import Array, Volume
@@ -101,7 +109,9 @@ class PassPlan:
 
     def on_host(self, warning: str) -> PassPlan:
         """Return the same plan with everything in the host's memory."""
-        return replace(self, storage=HOST_ONLY, warnings=(*self.warnings, warning))
+        return replace(
+            self, storage=HOST_ONLY, warnings=(*self.warnings, warning)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,13 +162,18 @@ class SlidingWindow:
         self.layout = layout or OutputLayout(spec.label_set.channels)
         self.decoding = choose_decoding(spec.label_set)
         self.make_input = NetworkInput(spec)
-        self.batch_size = spec.inference.batch_size if device.type == "cuda" else 1
+        self.batch_size = (
+            spec.inference.batch_size if device.type == "cuda" else 1
+        )
         self.outside = get_padding_value(spec)
         self._gpu_memory = gpu_memory
         self._temperature = temperature
 
     def plan(
-        self, volume: Volume, given: Array | None = None, temperatures: Sequence[float] = ()
+        self,
+        volume: Volume,
+        given: Array | None = None,
+        temperatures: Sequence[float] = (),
     ) -> PassPlan:
         """Decide how a scan is passed over.
 
@@ -172,8 +187,14 @@ class SlidingWindow:
         """
         stopwatch = Stopwatch()
         grid = compute_network_grid(volume, self.spec.preprocessing)
-        windows = Windows(self._get_window_size(), grid.shape, self.spec.inference.overlap)
-        labels = np.zeros(volume.shape, choose_label_type(self.spec.label_set.classes), order="F")
+        windows = Windows(
+            self._get_window_size(), grid.shape, self.spec.inference.overlap
+        )
+        labels = np.zeros(
+            volume.shape,
+            choose_label_type(self.spec.label_set.classes),
+            order="F",
+        )
         storage = self._choose_storage(windows)
         stopwatch.lap("input")
         return PassPlan(
@@ -204,7 +225,9 @@ class SlidingWindow:
         return choose_storage(self.device, free, image, sums)
 
 
-def choose_storage(device: torch.device, free: int, image: int, sums: int) -> Storage:
+def choose_storage(
+    device: torch.device, free: int, image: int, sums: int
+) -> Storage:
     """Return what fits a device's memory: all, only the sums, only the image, or nothing.
 
     Args:
@@ -242,11 +265,15 @@ class SlidingWindowPass:
         self._label_set = setup.spec.label_set
         self._batch_size = setup.batch_size
         self._left = plan.windows.corners()
-        self._image = setup.make_input(plan.volume, plan.grid, plan.storage.image)
+        self._image = setup.make_input(
+            plan.volume, plan.grid, plan.storage.image
+        )
         self._stopwatch = plan.stopwatch
         self._stopwatch.lap("input")
         layout, sums_on = setup.layout, plan.storage.sums
-        self._sums = Accumulator(plan.windows, layout.channels, sums_on, layout.labelled)
+        self._sums = Accumulator(
+            plan.windows, layout.channels, sums_on, layout.labelled
+        )
         self._own = self._make_confidence(layout, None)
         self._given = None
         if plan.given is not None:
@@ -254,7 +281,9 @@ class SlidingWindowPass:
             given = resample_nearest(in_box, plan.grid.scan_to_network)
             self._given = self._make_confidence(layout, given)
         labels = _crop(plan.labels, plan.grid)
-        self._writer = LabelWriter(plan.grid.network_to_scan, labels, sums_on, setup.decoding)
+        self._writer = LabelWriter(
+            plan.grid.network_to_scan, labels, sums_on, setup.decoding
+        )
 
     def next_corners(self) -> list[Corner]:
         """Return the corners of the windows to compute next; empty when all are done."""
@@ -264,7 +293,9 @@ class SlidingWindowPass:
         """Return windows of the image on the network's device, ``(batch, channels, *size)``."""
         windows = []
         for corner in corners:
-            window = cut_window(self._image, self._plan.windows, corner, self._outside)
+            window = cut_window(
+                self._image, self._plan.windows, corner, self._outside
+            )
             windows.append(window.to(self._device))
         return torch.stack(windows)
 
@@ -314,7 +345,9 @@ class SlidingWindowPass:
         self._stopwatch.lap("labels")
         given = None
         if self._given is not None:
-            given = self._given.sums.with_voxels_outside(self._count_given_outside())
+            given = self._given.sums.with_voxels_outside(
+                self._count_given_outside()
+            )
         return PassResult(
             plan.labels,
             plan.grid,
@@ -325,9 +358,13 @@ class SlidingWindowPass:
             given,
         )
 
-    def _make_confidence(self, layout: OutputLayout, given: Array | None) -> ConfidenceAccumulator:
+    def _make_confidence(
+        self, layout: OutputLayout, given: Array | None
+    ) -> ConfidenceAccumulator:
         shape, temperatures = self._plan.grid.shape, self._plan.temperatures
-        return make_confidence(self._label_set, shape, layout, given, temperatures)
+        return make_confidence(
+            self._label_set, shape, layout, given, temperatures
+        )
 
     def _take_planes_before(self, finished: int) -> int:
         """Label and judge the final planes; return the first plane that is still needed."""
@@ -361,5 +398,7 @@ def _crop(labels: Array, grid: NetworkGrid) -> Array:
 def _measure_free_gpu_memory(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     # What torch keeps for reuse is free for us, though not for others.
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+        device
+    )
     return int(free) + int(kept)

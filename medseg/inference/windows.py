@@ -56,7 +56,9 @@ class Windows:
 
     def weights(self, device: torch.device) -> torch.Tensor:
         """Return what each voxel of a window weighs, float32, of the window's size."""
-        weights: torch.Tensor = compute_importance_map(self.size, mode="gaussian", device=device)
+        weights: torch.Tensor = compute_importance_map(
+            self.size, mode="gaussian", device=device
+        )
         return weights
 
     def part_on_grid(self, corner: Corner) -> tuple[Box, Box]:

@@ -36,7 +36,10 @@ def require_onnx() -> None:
 
 
 def write_onnx(
-    network: nn.Module, shape: Sequence[int], file: Path, facts: Mapping[str, str]
+    network: nn.Module,
+    shape: Sequence[int],
+    file: Path,
+    facts: Mapping[str, str],
 ) -> None:
     """Write a network as one ONNX file, weights inside; any number of windows at a time.
 
@@ -66,7 +69,9 @@ def write_onnx(
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        raise MedsegError("the network cannot be exported to ONNX", detail=lines[0]) from error
+        raise MedsegError(
+            "the network cannot be exported to ONNX", detail=lines[0]
+        ) from error
     if program is None:
         raise MedsegError("the network cannot be exported to ONNX")
     model = program.model_proto

@@ -16,7 +16,12 @@ import numpy.typing as npt
 
 from medseg._support.files import atomic_file
 from medseg.errors import GeometryError, OutputError, ScanError
-from medseg.io.dicom.series import Series, SkippedFile, find_series, group_series
+from medseg.io.dicom.series import (
+    Series,
+    SkippedFile,
+    find_series,
+    group_series,
+)
 from medseg.io.dicom.volume import DICOM, read_series
 from medseg.io.formats import Format
 from medseg.io.registry import (
@@ -53,7 +58,9 @@ Files = str | Path | Sequence[str | Path]
 """One file or folder, or the files of one DICOM series."""
 
 
-def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False) -> Volume:
+def read_image(
+    files: Files, *, volume: str = "", resample_uneven: bool = False
+) -> Volume:
     """Read one image.
 
     Args:
@@ -73,7 +80,9 @@ def read_image(files: Files, *, volume: str = "", resample_uneven: bool = False)
     paths = _require_paths(files)
     image_format = find_format(paths)
     if image_format is DICOM:
-        return read_series(paths, volume=volume, resample_uneven=resample_uneven)
+        return read_series(
+            paths, volume=volume, resample_uneven=resample_uneven
+        )
     return image_format.read(paths)
 
 
@@ -104,10 +113,13 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
     first, *others = volumes
     for number, other in enumerate(others, start=2):
         try:
-            first.require_same_grid(other, f"the first channel file and channel file {number}")
+            first.require_same_grid(
+                other, f"the first channel file and channel file {number}"
+            )
         except GeometryError as error:
             raise GeometryError(
-                f"{error.message}; resample them to one grid first", source=error.source
+                f"{error.message}; resample them to one grid first",
+                source=error.source,
             ) from error
     if not others:
         return first
@@ -115,7 +127,9 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
     warnings: list[str] = []
     for number, volume in enumerate(volumes, start=1):
         # By number: a file's name may be a patient's, and warnings are recorded.
-        warnings.extend(f"channel file {number}: {warning}" for warning in volume.warnings)
+        warnings.extend(
+            f"channel file {number}: {warning}" for warning in volume.warnings
+        )
     return replace(first, array=array, warnings=tuple(warnings))
 
 
@@ -130,7 +144,9 @@ def with_channels(volume: Volume, wanted: int) -> Volume:
         return volume
     is_grey_picture = channels == 1 and volume.shape[2] == 1
     if is_grey_picture and wanted == 3:
-        return volume.with_array(np.broadcast_to(volume.array, (3, *volume.shape)))
+        return volume.with_array(
+            np.broadcast_to(volume.array, (3, *volume.shape))
+        )
     raise ScanError(
         f"the scan has {channels} channel(s), the bundle needs {wanted}; give one file per "
         "channel, or use a bundle that was trained on such scans",
@@ -155,11 +171,14 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     """
     if labels.shape != like.shape:
         raise OutputError(
-            f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}", source=path
+            f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}",
+            source=path,
         )
     is_integer = labels.dtype.kind in "bui"
     if not is_integer or labels.min() < 0:
-        raise OutputError(f"label maps hold integers from 0, got {labels.dtype}", source=path)
+        raise OutputError(
+            f"label maps hold integers from 0, got {labels.dtype}", source=path
+        )
     image_format = find_label_format(path)
     if image_format is None or image_format.write_labels is None:
         suffixes = ", ".join(list_label_suffixes())
@@ -170,7 +189,11 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
 
 
 def _require_paths(files: Files) -> Sequence[Path]:
-    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    paths = (
+        [Path(files)]
+        if isinstance(files, str | Path)
+        else [Path(file) for file in files]
+    )
     if not paths:
         raise ScanError("there are no files to read")
     for path in paths:

@@ -13,10 +13,10 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from medseg._support.gzip import BROKEN_STREAM
 from medseg.errors import GeometryError, ScanError
 from medseg.io import Files, list_readable_suffixes, read_image, stack_channels
 from medseg.io.dicom.volume import DICOM
-from medseg.io.gzip import BROKEN_STREAM
 from medseg.io.itk_headers import LPS_TO_RAS
 from medseg.io.voxels import empty_image, replace_nonfinite
 from medseg.volume import Affine, Volume
@@ -25,7 +25,9 @@ Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
 
 
-def as_volume(image: Volume | Files | Image | Sequence[Volume | Files | Image]) -> Volume:
+def as_volume(
+    image: Volume | Files | Image | Sequence[Volume | Files | Image],
+) -> Volume:
     """Return a volume of what a scan may be in Python.
 
     Args:
@@ -44,7 +46,7 @@ def as_volume(image: Volume | Files | Image | Sequence[Volume | Files | Image]) 
         GeometryError: If its position in the patient is not certain, or channels do not lie on
             one grid.
 
-    Example:
+    Examples:
         >>> image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([0.8, 0.8, 1.5, 1]))
         >>> as_volume(image).spacing
         (0.8, 0.8, 1.5)
@@ -62,7 +64,11 @@ def as_volume(image: Volume | Files | Image | Sequence[Volume | Files | Image]) 
         if _is_one_series(image):
             return read_image(image)
         return stack_channels([as_volume(channel) for channel in image])
-    hint = "; Volume.from_numpy takes arrays" if isinstance(image, np.ndarray) else ""
+    hint = (
+        "; Volume.from_numpy takes arrays"
+        if isinstance(image, np.ndarray)
+        else ""
+    )
     raise ScanError(
         f"a scan is a path, a Volume, a nibabel image or a SimpleITK image, got "
         f"{type(image).__name__}{hint}"
@@ -71,7 +77,11 @@ def as_volume(image: Volume | Files | Image | Sequence[Volume | Files | Image]) 
 
 def _is_one_series(images: Sequence[object]) -> bool:
     """Tell whether a list holds the files of one DICOM series, rather than channels."""
-    others = tuple(suffix for suffix in list_readable_suffixes() if suffix not in DICOM.suffixes)
+    others = tuple(
+        suffix
+        for suffix in list_readable_suffixes()
+        if suffix not in DICOM.suffixes
+    )
     for image in images:
         if not isinstance(image, str | Path):
             return False
@@ -84,7 +94,9 @@ def _is_one_series(images: Sequence[object]) -> bool:
 def _from_nibabel(image: Image) -> Volume:
     source = image.get_filename() or "the nibabel image"
     if image.affine is None:
-        raise GeometryError("the image has no affine; nibabel images need one", source=source)
+        raise GeometryError(
+            "the image has no affine; nibabel images need one", source=source
+        )
     try:
         array = np.asanyarray(image.dataobj)
     except BROKEN_STREAM as error:
@@ -94,7 +106,9 @@ def _from_nibabel(image: Image) -> Volume:
             detail=str(error),
         ) from error
     array = _with_four_axes(array, source)
-    header = image.header if isinstance(image.header, nib.Nifti1Header) else None
+    header = (
+        image.header if isinstance(image.header, nib.Nifti1Header) else None
+    )
     name = Path(image.get_filename() or "").name
     return _make_volume(array, image.affine, name, header)
 
@@ -135,7 +149,9 @@ def _from_sitk(image: Image) -> Volume:
     return _make_volume(array, LPS_TO_RAS @ lps, "", None)
 
 
-def _make_volume(array: npt.NDArray[Any], affine: Affine, name: str, header: Any) -> Volume:
+def _make_volume(
+    array: npt.NDArray[Any], affine: Affine, name: str, header: Any
+) -> Volume:
     """Make a volume of voxels ``(i, j, k, channels)``."""
     source = name or "the image"
     if array.dtype.kind not in "buif":

@@ -78,18 +78,26 @@ def check_format(image_format: object) -> None:
         ValueError: If its suffixes are none, or those it writes are not among those it reads.
     """
     if not isinstance(image_format, Format):
-        raise TypeError(f"an image format is a medseg.io.Format, got {type(image_format).__name__}")
+        raise TypeError(
+            f"an image format is a medseg.io.Format, got {type(image_format).__name__}"
+        )
     if not (callable(image_format.read) and callable(image_format.read_labels)):
         raise TypeError("read and read_labels must be functions")
     if not image_format.suffixes:
         raise ValueError("an image format needs at least one suffix")
     for suffix in image_format.suffixes:
         if not _SUFFIX.fullmatch(suffix):
-            raise ValueError(f"a suffix is lower-case and begins with a dot, got '{suffix}'")
+            raise ValueError(
+                f"a suffix is lower-case and begins with a dot, got '{suffix}'"
+            )
     if not set(image_format.label_suffixes) <= set(image_format.suffixes):
         raise ValueError("label_suffixes must be among the suffixes")
-    if bool(image_format.label_suffixes) != (image_format.write_labels is not None):
-        raise ValueError("write_labels and label_suffixes are given together or not at all")
+    if bool(image_format.label_suffixes) != (
+        image_format.write_labels is not None
+    ):
+        raise ValueError(
+            "write_labels and label_suffixes are given together or not at all"
+        )
 
 
 def single_file(files: Sequence[Path], kind: str) -> Path:

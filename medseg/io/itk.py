@@ -120,14 +120,18 @@ def _load(path: Path) -> tuple[Layout, npt.NDArray[Any]]:
         needed = math.prod(layout.shape) * layout.dtype.itemsize
         content = _read_voxels(layout, needed, path)
     except OSError as error:
-        raise ScanError("the file cannot be read", source=path, detail=error.strerror) from error
+        raise ScanError(
+            "the file cannot be read", source=path, detail=error.strerror
+        ) from error
     if len(content) < needed:
         raise ScanError(
             f"truncated: the file holds {len(content):,} of {needed:,} bytes of voxels; copy or "
             "download it again",
             source=path,
         )
-    array: npt.NDArray[Any] = np.ndarray(layout.shape, layout.dtype, content, order="F")
+    array: npt.NDArray[Any] = np.ndarray(
+        layout.shape, layout.dtype, content, order="F"
+    )
     if layout.channel_axis is None:
         return layout, array[None]
     return layout, np.moveaxis(array, layout.channel_axis, 0)
@@ -145,7 +149,9 @@ def _read_voxels(layout: Layout, needed: int, path: Path) -> bytes | bytearray:
 
 
 def _inflate(packed: bytes, needed: int, path: Path) -> bytearray:
-    decompressor = zlib.decompressobj(wbits=47)  # 32 + 15: zlib or gzip, by its first bytes
+    decompressor = zlib.decompressobj(
+        wbits=47
+    )  # 32 + 15: zlib or gzip, by its first bytes
     content = bytearray()
     try:
         # One byte more than needed tells a file that holds too many from one that is right.
@@ -168,7 +174,8 @@ def _inflate(packed: bytes, needed: int, path: Path) -> bytearray:
         ) from error
     if len(content) > needed:
         raise ScanError(
-            "the file holds more voxels than its header states; one of them is wrong", source=path
+            "the file holds more voxels than its header states; one of them is wrong",
+            source=path,
         )
     return content
 

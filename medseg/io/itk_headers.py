@@ -86,7 +86,9 @@ _SPACES = {
     **dict.fromkeys(("left-anterior-superior", "las"), (-1.0, 1.0, 1.0)),
 }
 """NRRD's spaces, and the signs that turn their axes into right, anterior, superior."""
-_UNSAID = "the file does not state how its axes lie in the patient; LPS is assumed"
+_UNSAID = (
+    "the file does not state how its axes lie in the patient; LPS is assumed"
+)
 _INTEGERS = re.compile(r"[0-9]{1,9}( +[0-9]{1,9}){0,9}")
 
 
@@ -176,7 +178,9 @@ class _Fields:
         text = self.text(name, default)
         if not _INTEGERS.fullmatch(text):
             raise ScanError(
-                f"'{name}' in the header must be whole numbers", source=self.path, detail=text[:40]
+                f"'{name}' in the header must be whole numbers",
+                source=self.path,
+                detail=text[:40],
             )
         return tuple(int(part) for part in text.split())
 
@@ -190,10 +194,13 @@ class _Fields:
         numbers = [self.number(part) for part in parts]
         if len(numbers) != count:
             raise GeometryError(
-                f"the header has {len(numbers)} numbers where {count} are needed", source=self.path
+                f"the header has {len(numbers)} numbers where {count} are needed",
+                source=self.path,
             )
         if any(math.isnan(number) for number in numbers):
-            raise GeometryError("the header has NaN for a length or direction", source=self.path)
+            raise GeometryError(
+                "the header has NaN for a length or direction", source=self.path
+            )
         return numbers
 
     def number(self, text: str) -> float:
@@ -212,21 +219,25 @@ class _Fields:
             ) from None
         if abs(number) > LARGEST_MM:
             raise GeometryError(
-                f"a length of {number:g} mm in the header is impossible", source=self.path
+                f"a length of {number:g} mm in the header is impossible",
+                source=self.path,
             )
         return number
 
 
 def _read_nrrd(path: Path, file: BinaryIO) -> Layout:
     if not re.match(r"NRRD000[1-5]\s*$", _read_line(file, path)):
-        raise ScanError("not a NRRD file: it does not begin with NRRD", source=path)
+        raise ScanError(
+            "not a NRRD file: it does not begin with NRRD", source=path
+        )
     fields = _read_nrrd_fields(path, file)
     _refuse_voxels_elsewhere(fields)
     shape = fields.integers("sizes")
     dimension = fields.integers("dimension")[0]
     if len(shape) != dimension or len(shape) not in (3, 4):
         raise ScanError(
-            f"{len(shape)} axes; three are needed, or four with the channels", source=path
+            f"{len(shape)} axes; three are needed, or four with the channels",
+            source=path,
         )
     affine, channel_axis, warnings = _read_nrrd_geometry(fields, len(shape))
     encoding = fields.text("encoding")
@@ -254,7 +265,9 @@ def _read_nrrd_fields(path: Path, file: BinaryIO) -> _Fields:
     while line := _read_line(file, path).strip():
         name, separator, value = line.partition(":")
         is_comment = line.startswith("#")
-        is_key_value_pair = value.startswith("=")  # ``key:=value`` may name the patient
+        is_key_value_pair = value.startswith(
+            "="
+        )  # ``key:=value`` may name the patient
         if separator and not is_comment and not is_key_value_pair:
             fields.texts[name.strip().lower()] = value.strip().lower()
     return fields
@@ -263,12 +276,14 @@ def _read_nrrd_fields(path: Path, file: BinaryIO) -> _Fields:
 def _refuse_voxels_elsewhere(fields: _Fields) -> None:
     if "data file" in fields or "datafile" in fields:
         raise ScanError(
-            "its voxels lie in another file; save both as one .nrrd", source=fields.path
+            "its voxels lie in another file; save both as one .nrrd",
+            source=fields.path,
         )
     skips = ("line skip", "lineskip", "byte skip", "byteskip")
     if any(name in fields for name in skips):
         raise ScanError(
-            "the header skips bytes before its voxels; save it again without", source=fields.path
+            "the header skips bytes before its voxels; save it again without",
+            source=fields.path,
         )
 
 
@@ -278,12 +293,15 @@ def _read_nrrd_dtype(fields: _Fields) -> np.dtype[Any]:
     dtype = _make_dtype(code, endian == "big", fields.path)
     if dtype.itemsize > 1 and endian not in ("little", "big"):
         raise ScanError(
-            "the header does not state the byte order (endian) of its voxels", source=fields.path
+            "the header does not state the byte order (endian) of its voxels",
+            source=fields.path,
         )
     return dtype
 
 
-def _read_nrrd_geometry(fields: _Fields, axes: int) -> tuple[Affine, int | None, tuple[str, ...]]:
+def _read_nrrd_geometry(
+    fields: _Fields, axes: int
+) -> tuple[Affine, int | None, tuple[str, ...]]:
     """Return the RAS affine, which axis is the channels, and doubts."""
     if "space directions" in fields:
         vectors = _read_space_directions(fields)
@@ -311,7 +329,9 @@ def _read_space_directions(fields: _Fields) -> list[Sequence[float] | None]:
     """Return the step along each axis in mm, ``None`` for the channels."""
     vectors: list[Sequence[float] | None] = []
     for part in re.findall(r"none|\([^()]*\)", fields.text("space directions")):
-        vectors.append(None if part == "none" else fields.numbers(part[1:-1], 3))
+        vectors.append(
+            None if part == "none" else fields.numbers(part[1:-1], 3)
+        )
     return vectors
 
 
@@ -339,14 +359,22 @@ def _read_meta(path: Path, file: BinaryIO) -> Layout:
         )
     dimensions = fields.integers("ndims")
     if dimensions != (3,):
-        raise ScanError(f"{dimensions[0]} axes; volumes of three are read", source=path)
+        raise ScanError(
+            f"{dimensions[0]} axes; volumes of three are read", source=path
+        )
     shape = fields.integers("dimsize")
     if len(shape) != 3:
-        raise ScanError(f"DimSize has {len(shape)} numbers; three are needed", source=path)
+        raise ScanError(
+            f"DimSize has {len(shape)} numbers; three are needed", source=path
+        )
     channels = fields.integers("elementnumberofchannels", "1")[0]
-    is_big = fields.flag("binarydatabyteordermsb") or fields.flag("elementbyteordermsb")
+    is_big = fields.flag("binarydatabyteordermsb") or fields.flag(
+        "elementbyteordermsb"
+    )
     code = _META_TYPES.get(fields.text("elementtype").lower())
-    voxels, offset = _find_meta_voxels(path, fields.text("elementdatafile"), file.tell())
+    voxels, offset = _find_meta_voxels(
+        path, fields.text("elementdatafile"), file.tell()
+    )
     has_channels = channels != 1
     return Layout(
         file=voxels,
@@ -365,33 +393,50 @@ def _read_meta_fields(path: Path, file: BinaryIO) -> _Fields:
     while "elementdatafile" not in fields:
         line = _read_line(file, path)
         if not line:
-            raise ScanError("not a MetaImage: no ElementDataFile in its header", source=path)
+            raise ScanError(
+                "not a MetaImage: no ElementDataFile in its header", source=path
+            )
         name, _, value = line.partition("=")
         fields.texts[name.strip().lower()] = value.strip()
     return fields
 
 
-def _find_meta_voxels(path: Path, stated: str, end_of_header: int) -> tuple[Path, int]:
+def _find_meta_voxels(
+    path: Path, stated: str, end_of_header: int
+) -> tuple[Path, int]:
     """Return the file that holds the voxels and where in it they begin."""
     if stated.upper() == "LOCAL":
         return path, end_of_header
     beside = path.parent / stated
-    is_plain_name = Path(stated).name == stated  # nothing that leads to another folder
-    if path.suffix.lower() != ".mhd" or not is_plain_name or not beside.is_file():
+    is_plain_name = (
+        Path(stated).name == stated
+    )  # nothing that leads to another folder
+    if (
+        path.suffix.lower() != ".mhd"
+        or not is_plain_name
+        or not beside.is_file()
+    ):
         raise ScanError(
-            "its voxels must lie in one file in the same folder; save it as .mha", source=path
+            "its voxels must lie in one file in the same folder; save it as .mha",
+            source=path,
         )
     return beside, 0
 
 
 def _read_meta_affine(fields: _Fields) -> Affine:
-    spacing = np.array(fields.numbers(fields.text("elementspacing", "1 1 1"), 3))
+    spacing = np.array(
+        fields.numbers(fields.text("elementspacing", "1 1 1"), 3)
+    )
     if not (spacing > 0).all():
         raise GeometryError(
-            f"an ElementSpacing of {spacing.tolist()} mm; each must be above 0", source=fields.path
+            f"an ElementSpacing of {spacing.tolist()} mm; each must be above 0",
+            source=fields.path,
         )
     matrix = fields.first_of(
-        "transformmatrix", "rotation", "orientation", default="1 0 0 0 1 0 0 0 1"
+        "transformmatrix",
+        "rotation",
+        "orientation",
+        default="1 0 0 0 1 0 0 0 1",
     )
     origin = fields.first_of("offset", "origin", "position", default="0 0 0")
     # Each row of the matrix is the direction of one axis.
@@ -404,11 +449,16 @@ def _read_meta_affine(fields: _Fields) -> Affine:
 
 def _read_line(file: BinaryIO, path: Path) -> str:
     if file.tell() > _LONGEST_HEADER:
-        raise ScanError(f"its header does not end within {_LONGEST_HEADER:,} bytes", source=path)
+        raise ScanError(
+            f"its header does not end within {_LONGEST_HEADER:,} bytes",
+            source=path,
+        )
     return file.readline(_LONGEST_HEADER).decode("latin-1")
 
 
-def _make_dtype(code: str | None, is_big_endian: bool, path: Path) -> np.dtype[Any]:
+def _make_dtype(
+    code: str | None, is_big_endian: bool, path: Path
+) -> np.dtype[Any]:
     if code is None:
         raise ScanError(
             "its number type is not read; save it as integers or floats of 8 to 64 bits",

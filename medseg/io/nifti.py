@@ -21,15 +21,20 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 from nibabel.wrapstruct import WrapStructError
 
-from medseg.errors import GeometryError, OutputError, ScanError
-from medseg.io.formats import Format, single_file
-from medseg.io.gzip import (
+from medseg._support.gzip import (
     BROKEN_STREAM,
     max_inflated_bytes,
     open_gzip_writer,
     open_maybe_gzipped,
 )
-from medseg.io.voxels import as_labels, check_size, empty_image, replace_nonfinite
+from medseg.errors import GeometryError, OutputError, ScanError
+from medseg.io.formats import Format, single_file
+from medseg.io.voxels import (
+    as_labels,
+    check_size,
+    empty_image,
+    replace_nonfinite,
+)
 from medseg.volume import Affine, Volume, largest_corner_distance
 
 Header: TypeAlias = Any
@@ -41,7 +46,14 @@ _BLOCK = 1 << 18
 _GRID_FIELDS = (
     "qform_code",
     "sform_code",
-    *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
+    *(
+        "quatern_b",
+        "quatern_c",
+        "quatern_d",
+        "qoffset_x",
+        "qoffset_y",
+        "qoffset_z",
+    ),
     *("srow_x", "srow_y", "srow_z"),
 )
 _SAME_PLACE_MM = 1e-3
@@ -176,7 +188,9 @@ class _Voxels:
         return stored
 
 
-def _read_image(voxels: _Voxels, scaling: Scaling | None) -> npt.NDArray[np.float32]:
+def _read_image(
+    voxels: _Voxels, scaling: Scaling | None
+) -> npt.NDArray[np.float32]:
     """Return the voxels, scaled, as float32 ``(i, j, k, channels)``."""
     image = empty_image(voxels.shape, voxels.path)
     flat = image.reshape(-1, order="F")
@@ -210,16 +224,23 @@ def _open_voxels(path: Path) -> Iterator[_Voxels]:
             stream.read(_CHUNK)
     except BROKEN_STREAM as error:
         raise ScanError(
-            "the file cannot be read; it is truncated or damaged", source=path, detail=str(error)
+            "the file cannot be read; it is truncated or damaged",
+            source=path,
+            detail=str(error),
         ) from error
 
 
 def _read_header(stream: BinaryIO, path: Path) -> Header:
     start = stream.read(4)
-    possible_sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+    possible_sizes = {
+        int.from_bytes(start, "little"),
+        int.from_bytes(start, "big"),
+    }
     sizes = possible_sizes & set(_HEADERS)
     if not sizes:
-        raise ScanError("not a NIfTI file: its first bytes are no NIfTI header", source=path)
+        raise ScanError(
+            "not a NIfTI file: its first bytes are no NIfTI header", source=path
+        )
     size = sizes.pop()
     content = io.BytesIO(start + stream.read(size - 4))
     try:
@@ -236,7 +257,9 @@ def _read_header(stream: BinaryIO, path: Path) -> Header:
 
 
 def _broken_header(path: Path, error: Exception) -> ScanError:
-    return ScanError("the NIfTI header is broken", source=path, detail=str(error))
+    return ScanError(
+        "the NIfTI header is broken", source=path, detail=str(error)
+    )
 
 
 def _read_shape(header: Header, path: Path) -> tuple[int, int, int, int]:
@@ -249,7 +272,8 @@ def _read_shape(header: Header, path: Path) -> tuple[int, int, int, int]:
         shape.pop()
     if not 2 <= len(shape) <= 4:
         raise ScanError(
-            f"{len(shape)} axes; three are needed, or four with the channels last", source=path
+            f"{len(shape)} axes; three are needed, or four with the channels last",
+            source=path,
         )
     check_size(shape, path)
     i, j, k, channels = (*shape, 1, 1)[:4]
@@ -274,7 +298,8 @@ def _read_offset(header: Header, path: Path) -> int:
     offset = float(header["vox_offset"])
     if not math.isfinite(offset):
         raise ScanError(
-            f"the NIfTI header is broken: its voxels begin at byte {offset}", source=path
+            f"the NIfTI header is broken: its voxels begin at byte {offset}",
+            source=path,
         )
     return max(int(offset), int(header["sizeof_hdr"]))
 
@@ -293,14 +318,18 @@ def _read_scaling(header: Header, path: Path) -> Scaling | None:
         slope, inter = header.get_slope_inter()
     except HeaderDataError as error:
         raise ScanError(
-            "the intensity scaling in the header is broken", source=path, detail=str(error)
+            "the intensity scaling in the header is broken",
+            source=path,
+            detail=str(error),
         ) from None
     if slope is None:
         return None
     return Scaling(slope, inter)
 
 
-def _apply_scaling(raw: npt.NDArray[Any], scaling: Scaling | None) -> npt.NDArray[Any]:
+def _apply_scaling(
+    raw: npt.NDArray[Any], scaling: Scaling | None
+) -> npt.NDArray[Any]:
     if scaling is None:
         return raw
     slope = np.asanyarray(scaling.slope)
@@ -310,7 +339,10 @@ def _apply_scaling(raw: npt.NDArray[Any], scaling: Scaling | None) -> npt.NDArra
 
 
 def _make_volume(
-    path: Path, header: Header, array: npt.NDArray[Any], warnings: tuple[str, ...]
+    path: Path,
+    header: Header,
+    array: npt.NDArray[Any],
+    warnings: tuple[str, ...],
 ) -> Volume:
     affine, doubts = _read_affine(header, path)
     return Volume(array, affine, path.name, (*doubts, *warnings), header)
@@ -323,9 +355,16 @@ def _read_affine(header: Header, path: Path) -> tuple[Affine, list[str]]:
         qform, _ = header.get_qform(coded=True)
         sform, _ = header.get_sform(coded=True)
         length_unit, _ = header.get_xyzt_units()
-    except (HeaderDataError, ValueError, KeyError, np.linalg.LinAlgError) as error:
+    except (
+        HeaderDataError,
+        ValueError,
+        KeyError,
+        np.linalg.LinAlgError,
+    ) as error:
         raise GeometryError(
-            "the orientation in the header is broken", source=path, detail=str(error)
+            "the orientation in the header is broken",
+            source=path,
+            detail=str(error),
         ) from error
     doubts = []
     if sform is None and qform is None:
@@ -336,9 +375,13 @@ def _read_affine(header: Header, path: Path) -> tuple[Affine, list[str]]:
         i, j, k = (*header.get_data_shape(), 1, 1)[:3]
         distance = largest_corner_distance(sform, qform, (i, j, k))
         if distance > _FORMS_AGREE_MM:
-            doubts.append(f"sform and qform differ by up to {distance:.1f} mm; the sform is used")
+            doubts.append(
+                f"sform and qform differ by up to {distance:.1f} mm; the sform is used"
+            )
     if length_unit in ("meter", "micron"):
-        doubts.append(f"the header gives lengths in {length_unit}; they are taken as mm")
+        doubts.append(
+            f"the header gives lengths in {length_unit}; they are taken as mm"
+        )
     return np.asarray(best, dtype=np.float64), doubts
 
 

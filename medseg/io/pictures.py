@@ -89,7 +89,9 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     """
     slices = labels.shape[2]
     if slices != 1:
-        raise OutputError(f"{slices} slices do not fit in a picture; write .nii.gz, .nrrd or .mha")
+        raise OutputError(
+            f"{slices} slices do not fit in a picture; write .nii.gz, .nrrd or .mha"
+        )
     if labels.dtype.itemsize > 2:
         raise OutputError("a PNG holds label values up to 65535; write .nii.gz")
     # A copy, because Pillow wants rows one after the other.
@@ -113,7 +115,9 @@ def _load(path: Path, *, indices: bool) -> tuple[Pixels, tuple[str, ...]]:
             detail=str(error) or type(error).__name__,
         ) from error
     if is_rotated:
-        return pixels, ("the camera's rotation mark (EXIF) is ignored: pixels are as stored",)
+        return pixels, (
+            "the camera's rotation mark (EXIF) is ignored: pixels are as stored",
+        )
     return pixels, ()
 
 
@@ -145,7 +149,8 @@ def _refuse_unreadable(picture: Image.Image, path: Path) -> None:
         )
     if picture.mode in ("RGB", "RGBA", "LA") and _bits_per_channel(picture) > 8:
         raise ScanError(
-            "colours of 16 bits per channel; save it with 8 bits, or as grey with 16", source=path
+            "colours of 16 bits per channel; save it with 8 bits, or as grey with 16",
+            source=path,
         )
 
 
@@ -154,7 +159,9 @@ def _bits_per_channel(picture: Image.Image) -> int:
     if picture.format == "PNG":
         with Path(picture.filename).open("rb") as file:  # type: ignore[attr-defined]
             start = file.read(25)
-        return start[24]  # in IHDR, behind signature, length, type, width, height
+        return start[
+            24
+        ]  # in IHDR, behind signature, length, type, width, height
     if picture.format == "TIFF":
         bits = picture.tag_v2.get(_TIFF_BITS, (8,))  # type: ignore[attr-defined]
         return int(max(bits))
@@ -166,7 +173,9 @@ def _read_pixels(picture: Image.Image, path: Path, *, indices: bool) -> Pixels:
     if picture.mode == "P" and indices:
         return _to_columns(picture)
     if picture.mode == "P":
-        picture = picture.convert("RGBA" if "transparency" in picture.info else "RGB")
+        picture = picture.convert(
+            "RGBA" if "transparency" in picture.info else "RGB"
+        )
     if picture.mode in _GREY_MODES:
         return _read_grey(picture, indices=indices)
     if picture.mode in ("LA", "RGBA"):
@@ -174,7 +183,9 @@ def _read_pixels(picture: Image.Image, path: Path, *, indices: bool) -> Pixels:
     if picture.mode == "L":
         return _to_columns(picture)
     if picture.mode != "RGB":
-        raise ScanError(f"colour space {picture.mode}; save it as grey or RGB", source=path)
+        raise ScanError(
+            f"colour space {picture.mode}; save it as grey or RGB", source=path
+        )
     return _read_colours(picture)
 
 
@@ -214,7 +225,9 @@ def _drop_alpha(picture: Image.Image, path: Path) -> Image.Image:
     return picture.convert("L" if picture.mode == "LA" else "RGB")
 
 
-def _make_volume(path: Path, pixels: Pixels, warnings: tuple[str, ...]) -> Volume:
+def _make_volume(
+    path: Path, pixels: Pixels, warnings: tuple[str, ...]
+) -> Volume:
     return Volume(pixels[..., None], np.eye(4), path.name, warnings)
 
 

@@ -23,7 +23,9 @@ def _check_added_format(added: Format) -> None:
         claimed = set(added.suffixes) & set(shipped.suffixes)
         if claimed:
             suffixes = ", ".join(sorted(claimed))
-            raise ValueError(f"{suffixes} is read by medseg itself, as {shipped.name}")
+            raise ValueError(
+                f"{suffixes} is read by medseg itself, as {shipped.name}"
+            )
 
 
 IMAGE_FORMATS: Registry[Format] = Registry(
@@ -75,7 +77,8 @@ def find_format(files: Sequence[Path]) -> Format:
     if len(claiming) > 1:
         names = " and ".join(image_format.name for image_format in claiming)
         raise ScanError(
-            f"{names} both claim this kind of file; uninstall one of their packages", source=first
+            f"{names} both claim this kind of file; uninstall one of their packages",
+            source=first,
         )
     if claiming:
         return claiming[0]
@@ -90,7 +93,9 @@ def find_claiming_formats(file: Path) -> list[Format]:
     for suffix in list_readable_suffixes():
         if name.endswith(suffix):
             return [
-                image_format for image_format in list_formats() if suffix in image_format.suffixes
+                image_format
+                for image_format in list_formats()
+                if suffix in image_format.suffixes
             ]
     return []
 
@@ -99,7 +104,9 @@ def find_label_format(file: Path) -> Format | None:
     """Return the format that writes label maps under the ending of this name, or ``None``."""
     name = file.name.lower()
     for image_format in list_formats():
-        if image_format.write_labels is not None and name.endswith(image_format.label_suffixes):
+        if image_format.write_labels is not None and name.endswith(
+            image_format.label_suffixes
+        ):
             return image_format
     return None
 

@@ -45,7 +45,9 @@ def check_size(shape: Sequence[int], source: str | Path) -> None:
         )
 
 
-def empty_image(shape: Sequence[int], source: str | Path) -> npt.NDArray[np.float32]:
+def empty_image(
+    shape: Sequence[int], source: str | Path
+) -> npt.NDArray[np.float32]:
     """Allocate a float32 image of ``shape``, the first axis running fastest.
 
     Args:
@@ -86,7 +88,9 @@ def replace_nonfinite(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
             slab[~finite] = 0
     if not replaced:
         return ()
-    return (f"{replaced} of {image.size} voxels were not numbers (NaN or infinite) and became 0",)
+    return (
+        f"{replaced} of {image.size} voxels were not numbers (NaN or infinite) and became 0",
+    )
 
 
 def as_labels(array: Voxels, source: str | Path) -> Voxels:
@@ -101,7 +105,10 @@ def as_labels(array: Voxels, source: str | Path) -> Voxels:
         ScanError: If a value is negative, fractional or not a number, or above 2³² - 1.
     """
     if array.dtype.kind not in "buif":
-        raise ScanError(f"label maps hold integers, these voxels are {array.dtype}", source=source)
+        raise ScanError(
+            f"label maps hold integers, these voxels are {array.dtype}",
+            source=source,
+        )
     is_float = array.dtype.kind == "f"
     low, high = array.min(), array.max()
     if is_float:
@@ -136,7 +143,10 @@ def _refuse_fractions(array: Voxels, source: str | Path) -> None:
     for k in range(array.shape[2]):
         slab = array[:, :, k]
         if not np.isfinite(slab).all():
-            raise ScanError("the label map holds voxels that are not numbers (NaN)", source=source)
+            raise ScanError(
+                "the label map holds voxels that are not numbers (NaN)",
+                source=source,
+            )
         distance = np.abs(slab - np.rint(slab))
         fractions = slab[distance > ROUNDING]
         if fractions.size:

@@ -48,7 +48,9 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         conf: ``state``, ``device`` and ``modalities``.
     """
 
-    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+    def __init__(
+        self, app_dir: str, studies: str, conf: dict[str, str]
+    ) -> None:
         self.state = StateFolder(Path(conf["state"]))
         self.versions = Versions(self.state)
         self.spec = self.versions.find_served().load_bundle().spec
@@ -68,7 +70,9 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         """Make the datastore of the cases."""
         cases: Cases
         if is_url(self.studies):
-            cases = DicomWebCases(self.studies, self.state, self.spec, self._modalities)
+            cases = DicomWebCases(
+                self.studies, self.state, self.spec, self._modalities
+            )
         else:
             cases = FolderCases(self.state, self.spec)
         return CaseDatastore(self.state, cases, self.spec)
@@ -81,11 +85,17 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
 
     def init_trainers(self) -> dict[str, TrainTask]:
         """Offer to train it."""
-        return {self.spec.name: RetrainTask(self.state, self.spec, self._device)}
+        return {
+            self.spec.name: RetrainTask(self.state, self.spec, self._device)
+        }
 
     def init_strategies(self) -> dict[str, Strategy]:
         """Offer ways to choose the next case; viewers take the first one unless told."""
-        return {"worst_first": WorstFirst(self.state), "random": Random(), "first": First()}
+        return {
+            "worst_first": WorstFirst(self.state),
+            "random": Random(),
+            "first": First(),
+        }
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         """Offer to score the cases."""
@@ -138,7 +148,9 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self._datastore.exchange()
         self.refresh_scores()
         sample = dict(super().next_sample(request))
-        sample.pop("path", None)  # where the scan lies is not for clients to know
+        sample.pop(
+            "path", None
+        )  # where the scan lies is not for clients to know
         return sample
 
     def refresh_scores(self) -> None:

@@ -34,7 +34,9 @@ class Requester:
 
 
 LOCAL = Requester()
-REQUESTER: contextvars.ContextVar[Requester] = contextvars.ContextVar("requester", default=LOCAL)
+REQUESTER: contextvars.ContextVar[Requester] = contextvars.ContextVar(
+    "requester", default=LOCAL
+)
 """Set by the gateway for each request; the threads that work for a request inherit it."""
 
 
@@ -79,7 +81,9 @@ class AuditLog:
 
     def _append(self, text: bytes) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        handle = os.open(
+            self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600
+        )
         try:
             if _ends_in_half_a_line(handle):
                 text = b"\n" + text

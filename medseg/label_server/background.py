@@ -34,7 +34,9 @@ def replace_background_tasks() -> None:
     """Let MONAI Label start this module instead of its own."""
     from monailabel.utils.async_tasks import utils
 
-    def run(task: Task, method: str, callback: Callable[[Task], None] | None = None) -> None:
+    def run(
+        task: Task, method: str, callback: Callable[[Task], None] | None = None
+    ) -> None:
         processes = utils.background_processes[method]
         run_task(task, make_command(method, task["request"]), processes)
         if callback is not None:
@@ -51,7 +53,9 @@ def make_command(method: str, request: MutableMapping[str, Any]) -> list[str]:
 
 
 def run_task(
-    task: Task, command: Sequence[str], processes: MutableMapping[str, subprocess.Popen[str]]
+    task: Task,
+    command: Sequence[str],
+    processes: MutableMapping[str, subprocess.Popen[str]],
 ) -> None:
     """Run a task to its end and keep its record up to date.
 
@@ -63,7 +67,11 @@ def run_task(
     details: deque[str] = deque(maxlen=KEPT_LINES)
     task["details"] = details
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
     processes[task["id"]] = process
     task["status"] = _RUNNING
@@ -92,7 +100,9 @@ def exit_with_parent(parent: int) -> None:
             time.sleep(0.5)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True, name="exit with the server").start()
+    threading.Thread(
+        target=watch, daemon=True, name="exit with the server"
+    ).start()
 
 
 def main(method: str, request: str, parent: str) -> None:
@@ -112,7 +122,11 @@ def main(method: str, request: str, parent: str) -> None:
         from monailabel.interfaces.utils.app import app_instance
 
         app = app_instance()
-    tasks = {"train": app.train, "scoring": app.scoring, "batch_infer": app.batch_infer}
+    tasks = {
+        "train": app.train,
+        "scoring": app.scoring,
+        "batch_infer": app.batch_infer,
+    }
     tasks[method](json.loads(request))
 
 

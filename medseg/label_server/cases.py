@@ -37,7 +37,7 @@ _UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
 def is_url(studies: str) -> bool:
     """Tell whether the studies are on a DICOMweb server.
 
-    Example:
+    Examples:
         >>> is_url("http://127.0.0.1:8042/dicom-web"), is_url("scans")
         (True, False)
     """
@@ -123,7 +123,10 @@ class FolderCases:
                 detail=name[:100],
             )
         if name in scans:
-            raise MedsegError("there is a case of this name already; give another", detail=name)
+            raise MedsegError(
+                "there is a case of this name already; give another",
+                detail=name,
+            )
         _check_scan(Scan(name, ((file,),)), self._spec)
         _, suffix = split_suffix(file.name)
         copy = self._state.images / f"{name}{suffix}"
@@ -150,7 +153,10 @@ class FolderCases:
 
 
 def find_folder_cases(
-    studies: Path, state: StateFolder, spec: BundleSpec, listeners: Sequence[Listener] = ()
+    studies: Path,
+    state: StateFolder,
+    spec: BundleSpec,
+    listeners: Sequence[Listener] = (),
 ) -> tuple[Fault, ...]:
     """Find the scans of a folder, check that each can be segmented, and list the good ones.
 
@@ -169,9 +175,16 @@ def find_folder_cases(
     found = find_scans(studies, len(spec.channels))
     if found.notes:
         # They may name folders, and what a server prints is often kept as its log.
-        notify(listeners, Notice("files and folders that are not scans were passed over"))
+        notify(
+            listeners,
+            Notice("files and folders that are not scans were passed over"),
+        )
     stamps = _read_stamps(state)
-    unchecked = [scan for scan in found.scans if stamps.get(scan.name) != _make_stamp(scan)]
+    unchecked = [
+        scan
+        for scan in found.scans
+        if stamps.get(scan.name) != _make_stamp(scan)
+    ]
     rejected = _check_scans(unchecked, spec, listeners)
     good = [scan for scan in found.scans if scan.name not in rejected]
     uploaded = _find_uploaded(state, good)

@@ -21,7 +21,11 @@ from medseg.errors import DatasetError, MedsegError, ScanError
 from medseg.io import read_labels
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.cases import Cases, FolderCases
-from medseg.label_server.dicomweb import Correction, DicomWebCases, KnownSegmentations
+from medseg.label_server.dicomweb import (
+    Correction,
+    DicomWebCases,
+    KnownSegmentations,
+)
 from medseg.label_server.label_upload import read_label_upload
 from medseg.label_server.labels import FINAL, Labels, SavedLabel
 from medseg.label_server.state import StateFolder
@@ -30,7 +34,14 @@ from medseg.volume import Array, Volume
 SOP_INSTANCE_UID = "sop_instance_uid"
 """Where a label's info names the DICOM SEG that holds the same."""
 
-_KEPT_INFO = ("label_info", "client_id", "label_names", "quality", "model", "params")
+_KEPT_INFO = (
+    "label_info",
+    "client_id",
+    "label_names",
+    "quality",
+    "model",
+    "params",
+)
 """What is kept of what a client says about a label."""
 
 
@@ -46,7 +57,9 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         spec: The bundle's spec.
     """
 
-    def __init__(self, state: StateFolder, cases: Cases, spec: BundleSpec) -> None:
+    def __init__(
+        self, state: StateFolder, cases: Cases, spec: BundleSpec
+    ) -> None:
         self.cases = cases
         self.labels = Labels(state)
         self._state = state
@@ -62,7 +75,9 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def set_name(self, name: str) -> None:
         """Refuse: the bundle names it."""
-        raise MedsegError("the datastore has the bundle's name, which cannot be changed here")
+        raise MedsegError(
+            "the datastore has the bundle's name, which cannot be changed here"
+        )
 
     def description(self) -> str:
         """Return what it holds."""
@@ -70,7 +85,9 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
 
     def set_description(self, description: str) -> None:
         """Refuse: the bundle describes it."""
-        raise MedsegError("the datastore has the bundle's description, which cannot be changed")
+        raise MedsegError(
+            "the datastore has the bundle's description, which cannot be changed"
+        )
 
     def list_images(self) -> list[str]:
         """Return the name of every case."""
@@ -117,10 +134,14 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         self.cases.get_scan(image_id)
         self._image_info.setdefault(image_id, {}).update(info)
 
-    def add_image(self, image_id: str, image_filename: str, image_info: Mapping[str, Any]) -> str:
+    def add_image(
+        self, image_id: str, image_filename: str, image_info: Mapping[str, Any]
+    ) -> str:
         """Make an uploaded image a case."""
         if not isinstance(self.cases, FolderCases):
-            raise MedsegError("send images to the DICOM server, not to medseg label")
+            raise MedsegError(
+                "send images to the DICOM server, not to medseg label"
+            )
         file = Path(image_filename)
         self.cases.add_image(image_id, file)
         self._audit.write("image added", case=image_id)
@@ -131,7 +152,11 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         raise MedsegError("medseg label removes no images")
 
     def save_label(
-        self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]
+        self,
+        image_id: str,
+        label_filename: str,
+        label_tag: str,
+        label_info: Mapping[str, Any],
     ) -> str:
         """Save a label that a client sent, on the scan's own grid and with label indices."""
         volume = self.read_volume(image_id)
@@ -173,17 +198,25 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         """Save a correction from the DICOM server as a submitted label, if it can be read."""
         case = correction.case
         volume = self.read_volume(case)
-        with tempfile.TemporaryDirectory(dir=self._state.root, prefix=PART) as folder:
+        with tempfile.TemporaryDirectory(
+            dir=self._state.root, prefix=PART
+        ) as folder:
             file = Path(folder) / "correction.dcm"
             cases.fetch_correction(correction, file)
             try:
                 labels = read_label_upload(file, volume, self._spec.label_set)
             except ScanError as error:
                 self._audit.write(
-                    "segmentation left out", case=case, uid=correction.uid, why=error.message
+                    "segmentation left out",
+                    case=case,
+                    uid=correction.uid,
+                    why=error.message,
                 )
             else:
-                info = {SOP_INSTANCE_UID: correction.uid, "client_id": "DICOM SEG"}
+                info = {
+                    SOP_INSTANCE_UID: correction.uid,
+                    "client_id": "DICOM SEG",
+                }
                 self.labels.save(case, FINAL, labels, volume, info)
         self._segmentations.add(correction.uid)
 
@@ -199,7 +232,9 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         """Return the label of a case that has this tag, or ``""``."""
         return image_id if self.labels.find(image_id, tag) else ""
 
-    def get_label(self, label_id: str, label_tag: str, params: Any = None) -> BytesIO:
+    def get_label(
+        self, label_id: str, label_tag: str, params: Any = None
+    ) -> BytesIO:
         """Return a label map as bytes."""
         label = self._get_label(label_id, label_tag)
         return BytesIO(label.file.read_bytes())
@@ -213,7 +248,9 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         """Return what was said of a label."""
         return dict(self._get_label(label_id, label_tag).info)
 
-    def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
+    def update_label_info(
+        self, label_id: str, label_tag: str, info: Mapping[str, Any]
+    ) -> None:
         """Remember more of a label."""
         self._get_label(label_id, label_tag)
         self.labels.update_info(label_id, label_tag, _select_info(info))
@@ -221,25 +258,33 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
     def _get_label(self, case: str, tag: str) -> SavedLabel:
         label = self.labels.find(case, tag)
         if label is None:
-            raise DatasetError("the case has no label of this tag", detail=f"{case}, {tag}")
+            raise DatasetError(
+                "the case has no label of this tag", detail=f"{case}, {tag}"
+            )
         return label
 
     def datalist(self, full_path: bool = True) -> list[dict[str, str]]:
         """Return image and label of each case with a submitted label, as named in the archive."""
         entries = []
         for case in self.get_labeled_images():
-            entries.append({"image": self._name_image(case), "label": _name_label(case)})
+            entries.append(
+                {"image": self._name_image(case), "label": _name_label(case)}
+            )
         return entries
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
         """Write images and submitted labels into a ZIP file; return its path."""
         labelled = self.get_labeled_images()[: limit_cases or None]
         if not labelled:
-            raise DatasetError("no label was submitted yet, so there is nothing to download")
+            raise DatasetError(
+                "no label was submitted yet, so there is nothing to download"
+            )
         self._state.uploads.mkdir(parents=True, exist_ok=True)
         folder = self._state.uploads
         with (
-            tempfile.NamedTemporaryFile(dir=folder, suffix=".zip", delete=False) as file,
+            tempfile.NamedTemporaryFile(
+                dir=folder, suffix=".zip", delete=False
+            ) as file,
             zipfile.ZipFile(file, "w") as archive,
         ):
             for case in labelled:

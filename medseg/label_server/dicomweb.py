@@ -35,7 +35,9 @@ PASSWORD = "MEDSEG_DICOMWEB_PASSWORD"
 KEPT_SECONDS = 5.0
 """How long the list of series is kept: viewers ask for it several times a second."""
 
-_NO_IMAGES = frozenset({"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC"})
+_NO_IMAGES = frozenset(
+    {"SEG", "SR", "RTSTRUCT", "RTPLAN", "RTDOSE", "PR", "KO", "REG", "DOC"}
+)
 _SHOWN = ("Modality", "StudyDate", "StudyTime", "PatientID", "StudyInstanceUID")
 _T = TypeVar("_T")
 
@@ -70,7 +72,11 @@ class DicomWebCases:
     """
 
     def __init__(
-        self, url: str, state: StateFolder, spec: BundleSpec, modalities: Sequence[str] = ()
+        self,
+        url: str,
+        state: StateFolder,
+        spec: BundleSpec,
+        modalities: Sequence[str] = (),
     ) -> None:
         self._client = _connect(url)
         self._url = url
@@ -120,15 +126,21 @@ class DicomWebCases:
         Raises:
             OutputError: If the server does not take it.
         """
-        with tempfile.TemporaryDirectory(dir=self._state.root, prefix=PART) as folder:
+        with tempfile.TemporaryDirectory(
+            dir=self._state.root, prefix=PART
+        ) as folder:
             file = Path(folder) / "label.dcm"
             self.write_seg(file, labels, like, corrected=True)
             seg = pydicom.dcmread(file)
         client = self._client
-        self._request("store a segmentation", lambda: client.store_instances([seg]))
+        self._request(
+            "store a segmentation", lambda: client.store_instances([seg])
+        )
         return str(seg.SOPInstanceUID)
 
-    def write_seg(self, file: Path, labels: Array, like: Volume, *, corrected: bool) -> None:
+    def write_seg(
+        self, file: Path, labels: Array, like: Volume, *, corrected: bool
+    ) -> None:
         """Write a label map as a DICOM SEG file.
 
         Args:
@@ -155,7 +167,9 @@ class DicomWebCases:
         """
         listed = self._request(
             "list its segmentations",
-            lambda: self._client.search_for_series(search_filters={"Modality": "SEG"}),
+            lambda: self._client.search_for_series(
+                search_filters={"Modality": "SEG"}
+            ),
         )
         corrections: list[Correction] = []
         for entry in listed:
@@ -176,12 +190,15 @@ class DicomWebCases:
         study = str(series.StudyInstanceUID)
         uid = str(series.SeriesInstanceUID)
         metadata = self._request(
-            "describe a segmentation", lambda: self._client.retrieve_series_metadata(study, uid)
+            "describe a segmentation",
+            lambda: self._client.retrieve_series_metadata(study, uid),
         )
         cases = self._list_series()
         corrections = []
         for entry in metadata:
-            correction = read_correction(Dataset.from_json(entry), cases, study, uid)
+            correction = read_correction(
+                Dataset.from_json(entry), cases, study, uid
+            )
             if correction is not None:
                 corrections.append(correction)
         return corrections
@@ -189,7 +206,9 @@ class DicomWebCases:
     def _get_series(self, name: str) -> Dataset:
         listed = self._list_series()
         if name not in listed:
-            raise DatasetError("the DICOM server has no such image series", detail=name[:100])
+            raise DatasetError(
+                "the DICOM server has no such image series", detail=name[:100]
+            )
         return listed[name]
 
     def _list_series(self) -> dict[str, Dataset]:
@@ -201,7 +220,8 @@ class DicomWebCases:
 
     def _search_series(self) -> dict[str, Dataset]:
         entries = self._request(
-            "list its series", lambda: self._client.search_for_series(get_remaining=True)
+            "list its series",
+            lambda: self._client.search_for_series(get_remaining=True),
         )
         listed = {}
         for entry in entries:
@@ -217,10 +237,13 @@ class DicomWebCases:
         part = Path(tempfile.mkdtemp(dir=folder.parent, prefix=PART))
         try:
             instances = self._request(
-                "send a series", lambda: list(self._client.iter_series(study, series))
+                "send a series",
+                lambda: list(self._client.iter_series(study, series)),
             )
             for number, instance in enumerate(instances):
-                instance.save_as(part / f"{number:05d}.dcm", enforce_file_format=True)
+                instance.save_as(
+                    part / f"{number:05d}.dcm", enforce_file_format=True
+                )
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -230,9 +253,14 @@ class DicomWebCases:
         try:
             return call()
         except requests.HTTPError as error:
-            status = "an error" if error.response is None else error.response.status_code
+            status = (
+                "an error"
+                if error.response is None
+                else error.response.status_code
+            )
             raise OutputError(
-                f"the DICOMweb server did not {action}: it answered {status}", source=self._url
+                f"the DICOMweb server did not {action}: it answered {status}",
+                source=self._url,
             ) from error
         except requests.RequestException as error:
             raise OutputError(
@@ -247,7 +275,9 @@ def _connect(url: str) -> DICOMwebClient:
     user = os.environ.get(USER)
     session = None
     if user:
-        session = create_session_from_user_pass(user, os.environ.get(PASSWORD, ""))
+        session = create_session_from_user_pass(
+            user, os.environ.get(PASSWORD, "")
+        )
     return DICOMwebClient(url.rstrip("/"), session=session)
 
 
@@ -288,11 +318,15 @@ def read_correction(
 
 def _is_made_by_a_person(seg: Dataset) -> bool:
     segments = seg.get("SegmentSequence", [])
-    algorithms = {str(segment.get("SegmentAlgorithmType")) for segment in segments}
+    algorithms = {
+        str(segment.get("SegmentAlgorithmType")) for segment in segments
+    }
     return bool(algorithms) and "AUTOMATIC" not in algorithms
 
 
-def choose_newest(corrections: Iterable[Correction], known: frozenset[str]) -> list[Correction]:
+def choose_newest(
+    corrections: Iterable[Correction], known: frozenset[str]
+) -> list[Correction]:
     """Return the newest correction of each case among those that are not known.
 
     Args:
@@ -300,7 +334,9 @@ def choose_newest(corrections: Iterable[Correction], known: frozenset[str]) -> l
         known: SOP instance UIDs.
     """
     newest: dict[str, Correction] = {}
-    unknown = [correction for correction in corrections if correction.uid not in known]
+    unknown = [
+        correction for correction in corrections if correction.uid not in known
+    ]
     for correction in unknown:
         case = correction.case
         former = newest.get(case)

@@ -37,7 +37,17 @@ from medseg.label_server.dicomweb import DicomWebCases
 
 Endpoint = Callable[..., Coroutine[Any, Any, Any]]
 
-_QUICK = (activelearning, datastore, info, model, proxy, scoring, session, train, batch_infer)
+_QUICK = (
+    activelearning,
+    datastore,
+    info,
+    model,
+    proxy,
+    scoring,
+    session,
+    train,
+    batch_infer,
+)
 _MAX_WAITING = 4
 """Segmentations that may wait in a thread each; more wait without one."""
 
@@ -54,7 +64,9 @@ def run_endpoints_in_threads() -> None:
         _move_to_threads(module.router, None)
 
 
-def _move_to_threads(router: APIRouter, limiter: anyio.CapacityLimiter | None) -> None:
+def _move_to_threads(
+    router: APIRouter, limiter: anyio.CapacityLimiter | None
+) -> None:
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
     for route in routes:
         router.routes.remove(route)
@@ -67,7 +79,9 @@ def _move_to_threads(router: APIRouter, limiter: anyio.CapacityLimiter | None) -
         )
 
 
-def _call_in_thread(endpoint: Endpoint, limiter: anyio.CapacityLimiter | None) -> Endpoint:
+def _call_in_thread(
+    endpoint: Endpoint, limiter: anyio.CapacityLimiter | None
+) -> Endpoint:
     @functools.wraps(endpoint)
     async def call(**arguments: Any) -> Any:
         for value in arguments.values():
@@ -95,7 +109,9 @@ def _run_to_end(endpoint: Endpoint, arguments: Mapping[str, Any]) -> Any:
             "trainers, strategies and scoring methods",
         ) from error
     coroutine.close()
-    raise RuntimeError(f"{inspect.unwrap(endpoint).__name__} waits for the loop")
+    raise RuntimeError(
+        f"{inspect.unwrap(endpoint).__name__} waits for the loop"
+    )
 
 
 def _choose_status(error: MedsegError) -> int:
@@ -121,7 +137,9 @@ def _add_dicom_seg(run_inference: Callable[..., Any]) -> Callable[..., Any]:
             return run_inference(background_tasks, model, image, *rest)
         file = _make_dicom_seg(image)
         background_tasks.add_task(remove_file, str(file))
-        return FileResponse(file, media_type="application/dicom", filename=file.name)
+        return FileResponse(
+            file, media_type="application/dicom", filename=file.name
+        )
 
     return run
 
@@ -130,7 +148,9 @@ def _make_dicom_seg(image: str) -> Path:
     app = app_instance()
     cases = app.datastore().cases
     if not isinstance(cases, DicomWebCases):
-        raise HTTPException(400, "DICOM SEG is for series of a DICOM server; ask for 'image'")
+        raise HTTPException(
+            400, "DICOM SEG is for series of a DICOM server; ask for 'image'"
+        )
     volume = app.datastore().read_volume(image)
     labels = app.segment(volume).labels
     handle, name = tempfile.mkstemp(dir=app.state.uploads, suffix=".dcm")
@@ -153,10 +173,19 @@ def make_versions_router() -> APIRouter:
             version = app.versions.promote(number)
         except MedsegError as error:
             raise HTTPException(404, error.message) from error
-        AuditLog(app.state.audit_log).write("version promoted", version=version.name)
+        AuditLog(app.state.audit_log).write(
+            "version promoted", version=version.name
+        )
         app.refresh_scores()
         return app.versions.summarise()
 
-    router.add_api_route("/versions", list_versions, methods=["GET"], summary="The versions")
-    router.add_api_route("/promote/{number}", promote, methods=["POST"], summary="Serve a version")
+    router.add_api_route(
+        "/versions", list_versions, methods=["GET"], summary="The versions"
+    )
+    router.add_api_route(
+        "/promote/{number}",
+        promote,
+        methods=["POST"],
+        summary="Serve a version",
+    )
     return router

@@ -11,7 +11,13 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import parse_qsl, urlsplit
@@ -100,13 +106,17 @@ class Gateway:
         rules: What is enforced.
     """
 
-    def __init__(self, inner: App, state: StateFolder, rules: AccessRules) -> None:
+    def __init__(
+        self, inner: App, state: StateFolder, rules: AccessRules
+    ) -> None:
         self._inner = inner
         self._state = state
         self._rules = rules
         self._audit = AuditLog(state.audit_log)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Answer a request, or forward it."""
         if scope["type"] == "lifespan":
             await self._inner(scope, receive, send)
@@ -116,7 +126,9 @@ class Gateway:
                 await self._handle(scope, incoming, send)
             except RefusedError as refused:
                 await incoming.discard()
-                await _send_json(send, refused.status, {"detail": refused.reason})
+                await _send_json(
+                    send, refused.status, {"detail": refused.reason}
+                )
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -142,15 +154,21 @@ class Gateway:
         name = host.hostname or ""
         allowed = self._rules.hosts
         if allowed and name not in allowed:
-            raise RefusedError(403, f"this server does not answer to the name '{name[:100]}'")
+            raise RefusedError(
+                403, f"this server does not answer to the name '{name[:100]}'"
+            )
         origin = headers.get("origin", "")
         site = urlsplit(origin).netloc
         if origin and site != host.netloc:
-            raise RefusedError(403, "pages of other sites may not call this server")
+            raise RefusedError(
+                403, "pages of other sites may not call this server"
+            )
 
     async def _describe_login(self, send: Send) -> None:
         required = self._rules.users.login_required
-        await _send_json(send, 200, {"enabled": required, "client_id": "medseg", "realm": ""})
+        await _send_json(
+            send, 200, {"enabled": required, "client_id": "medseg", "realm": ""}
+        )
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as body:
@@ -167,7 +185,9 @@ class Gateway:
             await asyncio.sleep(_PENALTY_SECONDS)
             await _send_json(send, 401, {"detail": "wrong name or password"})
         else:
-            await _send_json(send, 200, {"access_token": token, "token_type": "bearer"})
+            await _send_json(
+                send, 200, {"access_token": token, "token_type": "bearer"}
+            )
 
     def _identify(self, scope: Scope, headers: Headers) -> Requester | None:
         address = _client_address(scope)
@@ -179,16 +199,22 @@ class Gateway:
             return None
         return Requester(name, address)
 
-    async def _forward(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+    async def _forward(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers
+    ) -> None:
         _check_target(scope)
         self._check_length(headers)
         folder = self._state.uploads
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=str(folder)) as body:
+        with tempfile.SpooledTemporaryFile(
+            IN_MEMORY_BYTES, dir=str(folder)
+        ) as body:
             await _spool(receive, body, self._rules.max_bytes)
             await _check_body(headers, body)
             if _stores_dicom(scope):
-                self._audit.write("DICOM stored through the proxy", bytes=body.tell())
+                self._audit.write(
+                    "DICOM stored through the proxy", bytes=body.tell()
+                )
             replay = _replay(body, receive)
             await self._inner(scope, replay, send)
 
@@ -221,14 +247,18 @@ def _client_address(scope: Scope) -> str:
 
 async def _ask_for_login(headers: Headers, send: Send) -> None:
     if headers.get("authorization"):
-        await asyncio.sleep(_PENALTY_SECONDS)  # slows down whoever tries passwords
+        await asyncio.sleep(
+            _PENALTY_SECONDS
+        )  # slows down whoever tries passwords
     challenge = (b"www-authenticate", b'Basic realm="medseg label"')
     await _send_json(send, 401, {"detail": "log in first"}, [challenge])
 
 
 def _refuse_size(max_bytes: int) -> None:
     megabytes = max_bytes / 1e6
-    raise RefusedError(413, f"the request is larger than {megabytes:g} MB (see --max-upload)")
+    raise RefusedError(
+        413, f"the request is larger than {megabytes:g} MB (see --max-upload)"
+    )
 
 
 async def _spool(receive: Receive, body: IO[bytes], max_bytes: int) -> None:
@@ -237,7 +267,9 @@ async def _spool(receive: Receive, body: IO[bytes], max_bytes: int) -> None:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise RefusedError(400, "the client disconnected before its request was complete")
+            raise RefusedError(
+                400, "the client disconnected before its request was complete"
+            )
         body.write(message.get("body", b""))
         if body.tell() > max_bytes:
             _refuse_size(max_bytes)
@@ -259,7 +291,9 @@ async def _check_body(headers: Headers, body: IO[bytes]) -> None:
 
 
 async def _check_form(headers: Headers, body: IO[bytes]) -> None:
-    parser = MultiPartParser(headers, _read_chunks(body), max_fields=_MAX_FORM_FIELDS)
+    parser = MultiPartParser(
+        headers, _read_chunks(body), max_fields=_MAX_FORM_FIELDS
+    )
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
@@ -298,12 +332,18 @@ def _replay(body: IO[bytes], receive: Receive) -> Receive:
             return await receive()
         chunk = body.read(CHUNK_BYTES)
         is_complete = len(chunk) < CHUNK_BYTES
-        return {"type": "http.request", "body": chunk, "more_body": not is_complete}
+        return {
+            "type": "http.request",
+            "body": chunk,
+            "more_body": not is_complete,
+        }
 
     return receive_stored
 
 
-async def _send_json(send: Send, status: int, content: object, headers: HeaderList = ()) -> None:
+async def _send_json(
+    send: Send, status: int, content: object, headers: HeaderList = ()
+) -> None:
     body = json.dumps(content).encode()
     length = str(len(body)).encode()
     every_header = [
@@ -311,5 +351,11 @@ async def _send_json(send: Send, status: int, content: object, headers: HeaderLi
         (b"content-length", length),
         *headers,
     ]
-    await send({"type": "http.response.start", "status": status, "headers": every_header})
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": every_header,
+        }
+    )
     await send({"type": "http.response.body", "body": body})

@@ -25,7 +25,10 @@ _MAX_LISTED = 6
 
 
 def read_label_upload(
-    file: Path, like: Volume, label_set: LabelSet, segments: Sequence[Mapping[str, Any]] = ()
+    file: Path,
+    like: Volume,
+    label_set: LabelSet,
+    segments: Sequence[Mapping[str, Any]] = (),
 ) -> Array:
     """Read an uploaded label map.
 
@@ -50,7 +53,9 @@ def read_label_upload(
         label = read_labels(file)
         names = name_values(segments)
     if len(label.array) != 1:
-        raise ScanError("overlapping segments, or colours, were sent; send one label per voxel")
+        raise ScanError(
+            "overlapping segments, or colours, were sent; send one label per voxel"
+        )
     return to_label_indices(place_on_grid(label, like), names, label_set)
 
 
@@ -123,7 +128,9 @@ def name_values(segments: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     return names
 
 
-def to_label_indices(values: Array, names: Mapping[int, str], label_set: LabelSet) -> Array:
+def to_label_indices(
+    values: Array, names: Mapping[int, str], label_set: LabelSet
+) -> Array:
     """Replace a label map's own values by the bundle's label indices.
 
     Args:
@@ -148,7 +155,9 @@ def to_label_indices(values: Array, names: Mapping[int, str], label_set: LabelSe
     return np.asfortranarray(labels)
 
 
-def _refuse_unknown(values: Sequence[int], names: Mapping[int, str], label_set: LabelSet) -> None:
+def _refuse_unknown(
+    values: Sequence[int], names: Mapping[int, str], label_set: LabelSet
+) -> None:
     listed = values[:_MAX_LISTED]
     text = ", ".join(map(str, listed))
     known = ", ".join(label_set.names)
@@ -159,7 +168,9 @@ def _refuse_unknown(values: Sequence[int], names: Mapping[int, str], label_set: 
     )
 
 
-def _map_values(names: Mapping[int, str], label_set: LabelSet) -> dict[int, int]:
+def _map_values(
+    names: Mapping[int, str], label_set: LabelSet
+) -> dict[int, int]:
     """Return value → label index, of the values that stand for a label."""
     if not names:
         return {index: index for index in range(label_set.classes)}

@@ -60,7 +60,12 @@ class Labels:
         self._audit = AuditLog(state.audit_log)
 
     def save(
-        self, case: str, tag: str, labels: Array, like: Volume, info: Mapping[str, Any]
+        self,
+        case: str,
+        tag: str,
+        labels: Array,
+        like: Volume,
+        info: Mapping[str, Any],
     ) -> SavedLabel:
         """Save a label map and enter it in the audit log; both are on disk when this returns.
 
@@ -142,7 +147,10 @@ class Labels:
             digest = hash_file(label.file)
             if (label.case, label.tag, digest) not in recorded:
                 self._audit.write(
-                    "label found at start", case=label.case, tag=label.tag, sha256=digest
+                    "label found at start",
+                    case=label.case,
+                    tag=label.tag,
+                    sha256=digest,
                 )
 
     def _list_all(self) -> Iterator[SavedLabel]:

@@ -25,7 +25,7 @@ TRUSTED = frozenset({"medseg", "uvicorn"})
 def describe_error(error: BaseException) -> str:
     """Return what may be told of an error: medseg's message, or the type of another's.
 
-    Example:
+    Examples:
         >>> from medseg.errors import ScanError
         >>> describe_error(ScanError("the voxels end early", source="ct.nii.gz"))
         'the voxels end early'
@@ -57,7 +57,9 @@ def _list_frames(error: BaseException) -> Iterator[str]:
 def _list_causes(error: BaseException) -> list[BaseException]:
     causes: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None and cause not in causes:  # an error may be raised from itself
+    while (
+        cause is not None and cause not in causes
+    ):  # an error may be raised from itself
         causes.append(cause)
         cause = cause.__cause__ or cause.__context__
     return causes
@@ -97,8 +99,12 @@ def withhold_texts() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
     # Libraries such as pydicom and MLflow bring handlers of their own, some of them later.
     logging.Handler.format = _format_record  # type: ignore[method-assign]
-    logging.disable(logging.INFO)  # what is below a warning would be withheld anyway
-    logging.raiseExceptions = False  # logging would print the message that it could not format
+    logging.disable(
+        logging.INFO
+    )  # what is below a warning would be withheld anyway
+    logging.raiseExceptions = (
+        False  # logging would print the message that it could not format
+    )
     warnings.showwarning = _show_warning
     sys.excepthook = _show_exception
     threading.excepthook = _show_thread_exception
@@ -119,7 +125,9 @@ def _show_warning(
     print(f"{category.__name__} at {filename}:{lineno}", file=sys.stderr)  # noqa: T201
 
 
-def _show_exception(_: type[BaseException], error: BaseException, __: object) -> None:
+def _show_exception(
+    _: type[BaseException], error: BaseException, __: object
+) -> None:
     text = "\n".join(describe_traceback(error))
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 

@@ -39,7 +39,9 @@ class ServedModel:
         self._versions = versions
         self._device = device
         self._loaded: tuple[Version, Segmenter] | None = None
-        self._lock = threading.Lock()  # one segmentation at a time has the device's memory
+        self._lock = (
+            threading.Lock()
+        )  # one segmentation at a time has the device's memory
 
     def segment(self, volume: Volume) -> ServedSegmentation:
         """Segment a volume.

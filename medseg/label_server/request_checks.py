@@ -18,7 +18,10 @@ _DICOM = r"(?:studies|series|instances)(?:/[A-Za-z0-9._,/-]*)?"
 _ROUTES = (
     ("GET", r"/|/favicon\.ico|/openapi\.json|/docs"),
     ("GET", r"/info/?|/medseg/versions"),
-    ("POST", rf"/medseg/promote/[0-9]{{1,4}}|/activelearning/{_NAME}|/infer/{_NAME}"),
+    (
+        "POST",
+        rf"/medseg/promote/[0-9]{{1,4}}|/activelearning/{_NAME}|/infer/{_NAME}",
+    ),
     ("GET HEAD PUT", r"/datastore/(?:image|label)?"),
     ("GET PUT", r"/datastore/(?:image|label)/info"),
     ("GET", r"/datastore/dataset"),
@@ -33,7 +36,9 @@ _ROUTES = (
     ("POST", r"/proxy/dicom/(?:(?:wado|stow)/)?studies(?:/[0-9.]{1,64})?"),
 )
 
-OPEN_ROUTES = [(methods.split(), re.compile(pattern)) for methods, pattern in _ROUTES]
+OPEN_ROUTES = [
+    (methods.split(), re.compile(pattern)) for methods, pattern in _ROUTES
+]
 """What can be asked of MONAI Label's server. Closed among others: exchanging or deleting weights,
 deleting images and labels, its log with its names, and every other address behind the proxy."""
 
@@ -53,7 +58,9 @@ NAME_PARAMETERS = frozenset(
 )
 """Parameters that name something, and so must be plain names, wherever they stand."""
 
-PATH_PARAMETERS = frozenset({"file", "path", "session", "bundle_path", "app_dir", "studies"})
+PATH_PARAMETERS = frozenset(
+    {"file", "path", "session", "bundle_path", "app_dir", "studies"}
+)
 """Parameters that would lead MONAI Label to files of the server's; no client needs them."""
 
 MAX_JSON_BYTES = 1 << 20
@@ -91,11 +98,15 @@ def check_route(method: str, path: str, raw_path: str) -> None:
     is_encoded_twice = unquote(decoded) != decoded
     leads_elsewhere = any(sign in decoded for sign in _ELSEWHERE)
     if is_encoded_twice or leads_elsewhere:
-        raise RefusedError(400, "the path holds '..', '\\' or doubly encoded characters")
+        raise RefusedError(
+            400, "the path holds '..', '\\' or doubly encoded characters"
+        )
     for methods, pattern in OPEN_ROUTES:
         if method in methods and pattern.fullmatch(path):
             return
-    raise RefusedError(403, f"{method} {path[:100]} is not available from medseg label")
+    raise RefusedError(
+        403, f"{method} {path[:100]} is not available from medseg label"
+    )
 
 
 def check_query(pairs: Iterable[tuple[str, str]]) -> None:
@@ -107,7 +118,10 @@ def check_query(pairs: Iterable[tuple[str, str]]) -> None:
     for key, value in pairs:
         _check_name(key, value)
         if key == "uncompress" and value.lower() not in ("", "false", "0"):
-            raise RefusedError(400, "archives are not unpacked; send the image files themselves")
+            raise RefusedError(
+                400,
+                "archives are not unpacked; send the image files themselves",
+            )
 
 
 def check_json(text: bytes | str) -> None:
@@ -117,7 +131,9 @@ def check_json(text: bytes | str) -> None:
         RefusedError: Says why.
     """
     if len(text) > MAX_JSON_BYTES:
-        raise RefusedError(413, f"parameters may have {MAX_JSON_BYTES >> 20} MB at most")
+        raise RefusedError(
+            413, f"parameters may have {MAX_JSON_BYTES >> 20} MB at most"
+        )
     try:
         parameters = json.loads(text or "{}")
     except (ValueError, RecursionError) as error:
@@ -136,7 +152,9 @@ def _check_parameters(parameters: Mapping[str, Any]) -> None:
     for key, value in parameters.items():
         _check_name(key, value)
         if key in PATH_PARAMETERS and value not in (None, ""):
-            raise RefusedError(400, f"the parameter '{key}' is not accepted from clients")
+            raise RefusedError(
+                400, f"the parameter '{key}' is not accepted from clients"
+            )
 
 
 def _check_name(key: str, value: object) -> None:
@@ -146,7 +164,8 @@ def _check_name(key: str, value: object) -> None:
         value = value.removeprefix(".")
     if not is_plain_name(value):
         raise RefusedError(
-            400, f"'{key}' must be a plain name: letters, digits, '.', '_' and '-', no path"
+            400,
+            f"'{key}' must be a plain name: letters, digits, '.', '_' and '-', no path",
         )
 
 
@@ -161,7 +180,9 @@ def check_file_name(name: str | None) -> None:
     text = name or ""
     path = PurePosixPath(text)
     if ".." in path.parts or "\\" in text or not text.isprintable():
-        raise RefusedError(400, "an upload's file name must not lead to another folder")
+        raise RefusedError(
+            400, "an upload's file name must not lead to another folder"
+        )
     _, suffix = split_suffix(path.name)
     if not suffix and path.suffix.lower() != ".dcm":
         raise RefusedError(

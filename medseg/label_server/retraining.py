@@ -94,7 +94,12 @@ def train_new_version(
     spec = parent.load_bundle().spec
     held_out = choose_held_out(state, [scan.name for scan, _ in labelled])
     case_table = write_case_table(state, fresh, labelled, held_out, spec)
-    audit.write("training started", version=fresh.name, parent=parent.name, labels=len(labelled))
+    audit.write(
+        "training started",
+        version=fresh.name,
+        parent=parent.name,
+        labels=len(labelled),
+    )
     train(
         parent.folder,
         start_from=parent.folder,
@@ -127,7 +132,9 @@ def train_new_version(
     return RetrainingResult(fresh, dice, parent_dice, promoted)
 
 
-def serve_unless_worse(versions: Versions, version: Version, info: VersionInfo) -> bool:
+def serve_unless_worse(
+    versions: Versions, version: Version, info: VersionInfo
+) -> bool:
     """Write what is known of a new version, and serve it unless its parent is better.
 
     Args:
@@ -139,7 +146,11 @@ def serve_unless_worse(versions: Versions, version: Version, info: VersionInfo) 
         Whether it is served now.
     """
     version.write_info(info)
-    if info.dice is None or info.parent_dice is None or info.dice < info.parent_dice:
+    if (
+        info.dice is None
+        or info.parent_dice is None
+        or info.dice < info.parent_dice
+    ):
         return False
     versions.promote(version.number)
     return True
@@ -257,7 +268,9 @@ def _name_images(images: Sequence[Path]) -> dict[str, str]:
     """Return a row's columns for the image of each channel."""
     if len(images) == 1:
         return {"image": str(images[0])}
-    return {f"image_{number}": str(image) for number, image in enumerate(images)}
+    return {
+        f"image_{number}": str(image) for number, image in enumerate(images)
+    }
 
 
 def list_training_files(state: StateFolder, scan: Scan) -> list[Path]:
@@ -301,12 +314,17 @@ def compare_bundles(
         notify(listeners, Progress(TASK, done, 2 * count))
 
     dice = measure_dice(bundle, held_out, device, report)
-    other_dice = measure_dice(other, held_out, device, lambda done: report(count + done))
+    other_dice = measure_dice(
+        other, held_out, device, lambda done: report(count + done)
+    )
     return dice, other_dice
 
 
 def measure_dice(
-    bundle: Bundle, cases: Sequence[Case], device: str, report: Callable[[int], None]
+    bundle: Bundle,
+    cases: Sequence[Case],
+    device: str,
+    report: Callable[[int], None],
 ) -> float:
     """Segment cases as users do and return the mean Dice over them and the bundle's labels.
 
@@ -350,13 +368,18 @@ class TrainingProgress:
 
     def __init__(self, state: StateFolder) -> None:
         self._file = state.progress
-        self._stats: dict[str, float | int | str] = {"total_epochs": 1, "epoch": 0}
+        self._stats: dict[str, float | int | str] = {
+            "total_epochs": 1,
+            "epoch": 0,
+        }
 
     def __call__(self, event: events.Event) -> None:
         """Note steps and validations."""
         match event:
             case events.RunStarted():
-                self._update(total_epochs=event.total_steps, epoch=0, total_time="")
+                self._update(
+                    total_epochs=event.total_steps, epoch=0, total_time=""
+                )
             case events.StepDone() if event.step % 5 == 0:
                 self._update(epoch=event.step)
             case events.ValidationDone():

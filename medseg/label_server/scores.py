@@ -67,10 +67,12 @@ class Scores:
             write_atomically(self._file, json.dumps(scores, indent=1) + "\n")
 
 
-def order_worst_first(cases: Sequence[str], scores: Mapping[str, CaseQuality]) -> list[str]:
+def order_worst_first(
+    cases: Sequence[str], scores: Mapping[str, CaseQuality]
+) -> list[str]:
     """Order cases by expected Dice, the lowest first; cases not scored yet come last.
 
-    Example:
+    Examples:
         >>> order_worst_first(["a", "b", "c"], {"b": {"expected": 0.9}, "c": {"expected": 0.4}})
         ['c', 'b', 'a']
     """
@@ -81,5 +83,7 @@ def order_worst_first(cases: Sequence[str], scores: Mapping[str, CaseQuality]) -
         return float(scores[case].get("expected", 1.0))
 
     scored.sort()
-    scored.sort(key=expect)  # a stable sort: equal ones stay in the order of their names
+    scored.sort(
+        key=expect
+    )  # a stable sort: equal ones stay in the order of their names
     return scored + sorted(unscored)

@@ -15,7 +15,11 @@ from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.cases import find_folder_cases, is_url
-from medseg.label_server.environment import Settings, check_installed, set_environment
+from medseg.label_server.environment import (
+    Settings,
+    check_installed,
+    set_environment,
+)
 from medseg.label_server.logs import withhold_texts
 from medseg.label_server.state import StateFolder
 from medseg.label_server.users import Users, is_loopback, read_users
@@ -72,7 +76,9 @@ def serve(
         versions = Versions(folder)
         versions.adopt(trained)
         _find_cases(studies, folder, trained, modalities, listeners)
-        set_environment(Settings(studies, folder.root, device, tuple(modalities), port))
+        set_environment(
+            Settings(studies, folder.root, device, tuple(modalities), port)
+        )
         app = _build_application(folder, known_users, host, max_upload_mb)
         address = f"http://{'127.0.0.1' if is_loopback(host) else host}:{port}"
         version = versions.find_served().name
@@ -84,7 +90,9 @@ def serve(
         _run(app, host, port)
 
 
-def promote(bundle: str | Path, number: int, *, state: str | Path | None = None) -> Version:
+def promote(
+    bundle: str | Path, number: int, *, state: str | Path | None = None
+) -> Version:
     """Serve a version of a state folder from now on; a running server notices at once.
 
     Raises:
@@ -122,7 +130,9 @@ def _find_cases(
 ) -> None:
     """Find out what there is to serve, before anybody asks; say what was left out."""
     if not is_url(studies):
-        for fault in find_folder_cases(Path(studies), state, bundle.spec, listeners):
+        for fault in find_folder_cases(
+            Path(studies), state, bundle.spec, listeners
+        ):
             notify(listeners, Notice(f"left out: {fault.where}: {fault.what}"))
         return
     from medseg.label_server.dicomweb import DicomWebCases
@@ -132,16 +142,23 @@ def _find_cases(
         notify(listeners, Notice("the DICOMweb server has no image series yet"))
 
 
-def _build_application(state: StateFolder, users: Users, host: str, max_upload_mb: int) -> Any:
+def _build_application(
+    state: StateFolder, users: Users, host: str, max_upload_mb: int
+) -> Any:
     """Put MONAI Label's application together behind the gateway."""
     from medseg.label_server.shims import install_shims
 
     install_shims()
     state.uploads.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = str(state.uploads)  # MONAI Label puts uploads there; cleared at start
+    tempfile.tempdir = str(
+        state.uploads
+    )  # MONAI Label puts uploads there; cleared at start
     with contextlib.redirect_stdout(sys.stderr):
         from medseg.label_server.background import replace_background_tasks
-        from medseg.label_server.endpoints import make_versions_router, run_endpoints_in_threads
+        from medseg.label_server.endpoints import (
+            make_versions_router,
+            run_endpoints_in_threads,
+        )
 
         replace_background_tasks()
         run_endpoints_in_threads()  # before the next line, which puts the endpoints together
@@ -149,7 +166,11 @@ def _build_application(state: StateFolder, users: Users, host: str, max_upload_m
     from medseg.label_server.gateway import AccessRules, Gateway
 
     app.include_router(make_versions_router())
-    hosts = set() if users.login_required else {"localhost", "127.0.0.1", "::1", host}
+    hosts = (
+        set()
+        if users.login_required
+        else {"localhost", "127.0.0.1", "::1", host}
+    )
     rules = AccessRules(users, frozenset(hosts), max_upload_mb * 1_000_000)
     return Gateway(app, state, rules)
 
@@ -161,7 +182,12 @@ def _run(app: Any, host: str, port: int) -> None:
     logging.getLogger("monailabel").setLevel(logging.WARNING)
     try:
         uvicorn.run(
-            app, host=host, port=port, log_config=None, log_level="warning", server_header=False
+            app,
+            host=host,
+            port=port,
+            log_config=None,
+            log_level="warning",
+            server_header=False,
         )
     except SystemExit as error:
         raise MedsegError(

@@ -52,6 +52,8 @@ def _make_shim(name: str, attributes: Sequence[str]) -> ModuleType:
 
 def _make_refusal(name: str) -> Callable[..., Any]:
     def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise NotImplementedError(f"{name} is not installed; medseg label does without it")
+        raise NotImplementedError(
+            f"{name} is not installed; medseg label does without it"
+        )
 
     return refuse

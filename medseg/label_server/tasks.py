@@ -32,7 +32,11 @@ from medseg.label_server.retraining import (
     read_progress,
     train_new_version,
 )
-from medseg.label_server.scores import Scores, order_worst_first, summarise_quality
+from medseg.label_server.scores import (
+    Scores,
+    order_worst_first,
+    summarise_quality,
+)
 from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.label_server.versions import Version, Versions
 from medseg.volume import Volume
@@ -55,14 +59,20 @@ class SegmentTask(InferTask):  # type: ignore[misc]
     """
 
     def __init__(
-        self, state: StateFolder, datastore: CaseDatastore, model: ServedModel, spec: BundleSpec
+        self,
+        state: StateFolder,
+        datastore: CaseDatastore,
+        model: ServedModel,
+        spec: BundleSpec,
     ) -> None:
         self._state = state
         self._datastore = datastore
         self._model = model
         self._spec = spec
         indices = {label.name: label.index for label in spec.label_set}
-        super().__init__(InferType.SEGMENTATION, indices, spec.network.dims, spec.description)
+        super().__init__(
+            InferType.SEGMENTATION, indices, spec.network.dims, spec.description
+        )
 
     def is_valid(self) -> bool:
         """Tell that it can be used."""
@@ -73,7 +83,9 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         bundle = Versions(self._state).find_served().load_bundle()
         return str(bundle.weights)
 
-    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    def __call__(
+        self, request: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
         """Segment the case, or the uploaded image, that a request names.
 
         Returns:
@@ -125,14 +137,17 @@ class SegmentTask(InferTask):  # type: ignore[misc]
 def _choose_tag(request: Mapping[str, Any]) -> str:
     tag = str(request.get("label_tag") or ORIGINAL)
     if tag == FINAL:
-        raise MedsegError(f"the tag '{FINAL}' is for labels that a person submits; use another")
+        raise MedsegError(
+            f"the tag '{FINAL}' is for labels that a person submits; use another"
+        )
     return tag
 
 
 def _make_result_file(state: StateFolder, suffix: str) -> Path:
     if suffix not in _RESULT_SUFFIXES:
         raise ScanError(
-            f"result_extension must be one of {', '.join(_RESULT_SUFFIXES)}", detail=suffix[:20]
+            f"result_extension must be one of {', '.join(_RESULT_SUFFIXES)}",
+            detail=suffix[:20],
         )
     state.uploads.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=state.uploads, suffix=suffix)
@@ -149,21 +164,30 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
         device: Where to train.
     """
 
-    def __init__(self, state: StateFolder, spec: BundleSpec, device: str) -> None:
-        super().__init__("Train on the submitted labels; the better version is served")
+    def __init__(
+        self, state: StateFolder, spec: BundleSpec, device: str
+    ) -> None:
+        super().__init__(
+            "Train on the submitted labels; the better version is served"
+        )
         self._state = state
         self._spec = spec
         self._device = device
 
     def config(self) -> dict[str, Any]:
         """Return what viewers let people change."""
-        return {"steps": STEPS, "learning_rate": self._spec.training.learning_rate}
+        return {
+            "steps": STEPS,
+            "learning_rate": self._spec.training.learning_rate,
+        }
 
     def stats(self) -> Mapping[str, Any]:
         """Return how far the last training run came."""
         return read_progress(self._state)
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(
+        self, request: Mapping[str, Any], datastore: Datastore
+    ) -> dict[str, Any]:
         """Train, compare, and score the unlabelled cases again if the version changed."""
         steps = _check_steps(request.get("steps", STEPS))
         learning_rate = _check_learning_rate(request.get("learning_rate"))
@@ -176,7 +200,11 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
             device=self._device,
             listeners=[TrainingProgress(self._state), _print_event],
         )
-        verdict = "is served now" if result.promoted else "is kept but not served: it is worse"
+        verdict = (
+            "is served now"
+            if result.promoted
+            else "is kept but not served: it is worse"
+        )
         _print(
             f"version {result.version.name} {verdict}; Dice on held-out cases "
             f"{result.dice:.4f}, before {result.parent_dice:.4f}"
@@ -224,11 +252,15 @@ class QualityScoring(ScoringMethod):  # type: ignore[misc]
     """
 
     def __init__(self, state: StateFolder, device: str) -> None:
-        super().__init__("Expected Dice of the served version's result, for each unlabelled case")
+        super().__init__(
+            "Expected Dice of the served version's result, for each unlabelled case"
+        )
         self._state = state
         self._device = device
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
+    def __call__(
+        self, request: Mapping[str, Any], datastore: Datastore
+    ) -> dict[str, Any]:
         """Score what has no score of the served version yet."""
         os.nice(10)  # people who wait for a segmentation come first
         model = ServedModel(Versions(self._state), self._device)
@@ -261,10 +293,14 @@ def score_unlabelled(
     return results
 
 
-def list_unscored(state: StateFolder, datastore: CaseDatastore, version: Version) -> list[str]:
+def list_unscored(
+    state: StateFolder, datastore: CaseDatastore, version: Version
+) -> list[str]:
     """Return the unlabelled cases that a version has no score of."""
     scores = Scores(state, version).read()
-    return [case for case in datastore.get_unlabeled_images() if case not in scores]
+    return [
+        case for case in datastore.get_unlabeled_images() if case not in scores
+    ]
 
 
 class WorstFirst(Strategy):  # type: ignore[misc]
@@ -278,7 +314,9 @@ class WorstFirst(Strategy):  # type: ignore[misc]
         super().__init__("The case with the lowest expected Dice first")
         self._state = state
 
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
+    def __call__(
+        self, request: Mapping[str, Any], datastore: Datastore
+    ) -> dict[str, Any] | None:
         """Choose a case; one that somebody else was just offered comes last."""
         served = Versions(self._state).find_served()
         scores = Scores(self._state, served).read()

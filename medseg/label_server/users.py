@@ -105,7 +105,9 @@ def read_users(file: Path) -> Users:
             name, password = _parse_user(line, number, file)
             passwords[name] = password
     if not passwords:
-        raise MedsegError("names no user; write one 'name: password' per line", source=file)
+        raise MedsegError(
+            "names no user; write one 'name: password' per line", source=file
+        )
     return Users(passwords)
 
 

@@ -29,7 +29,10 @@ class VersionInfo(BaseModel):
     """What is known of a version besides its bundle."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", use_attribute_docstrings=True, populate_by_name=True
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        populate_by_name=True,
     )
 
     parent: int | None = None
@@ -69,7 +72,9 @@ class Version:
 
     def is_complete(self) -> bool:
         """Tell whether its training ended; a killed training run leaves a version that is not."""
-        return RunFolder(self.folder).is_finished or (self.folder / INFO).is_file()
+        return (
+            RunFolder(self.folder).is_finished or (self.folder / INFO).is_file()
+        )
 
     def read_info(self) -> VersionInfo:
         """Return what is known of it; the defaults if its training ended without a comparison.
@@ -90,7 +95,10 @@ class Version:
 
     def write_info(self, info: VersionInfo) -> None:
         """Write what is known of it."""
-        write_atomically(self.folder / INFO, info.model_dump_json(indent=2, by_alias=True) + "\n")
+        write_atomically(
+            self.folder / INFO,
+            info.model_dump_json(indent=2, by_alias=True) + "\n",
+        )
 
     def load_bundle(self) -> Bundle:
         """Load its bundle."""
@@ -122,7 +130,9 @@ class Versions:
         origin = hash_bundle(bundle)
         first = self.get(1)
         if not first.is_complete():
-            self._copy(bundle, VersionInfo(origin=origin, promoted=True), first.folder)
+            self._copy(
+                bundle, VersionInfo(origin=origin, promoted=True), first.folder
+            )
         elif first.read_info().origin != origin:
             raise OutputError(
                 "the state folder belongs to another bundle, and its labels and versions are "
@@ -135,7 +145,9 @@ class Versions:
     def _copy(self, bundle: Bundle, info: VersionInfo, target: Path) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=PART) as folder:
+            with tempfile.TemporaryDirectory(
+                dir=target.parent, prefix=PART
+            ) as folder:
                 copy = Path(folder) / target.name
                 shutil.copytree(bundle.folder, copy, ignore=_NOT_COPIED)
                 Version(1, copy).write_info(info)
@@ -154,7 +166,9 @@ class Versions:
 
     def list_complete(self) -> list[Version]:
         """Return every complete version, in order."""
-        return [version for version in self._list_folders() if version.is_complete()]
+        return [
+            version for version in self._list_folders() if version.is_complete()
+        ]
 
     def find_served(self) -> Version:
         """Return the version in use.
@@ -192,7 +206,9 @@ class Versions:
         version = self.get(number)
         if not version.is_complete():
             existing = ", ".join(each.name for each in self.list_complete())
-            raise MedsegError(f"there is no version {version.name} to promote, only {existing}")
+            raise MedsegError(
+                f"there is no version {version.name} to promote, only {existing}"
+            )
         version.load_bundle()  # a damaged bundle must not be served
         info = version.read_info()
         promoted = info.model_copy(update={"promoted": True})
@@ -212,6 +228,8 @@ class Versions:
         infos = {}
         for version in self.list_complete():
             info = version.read_info()
-            infos[version.name] = info.model_dump(exclude={"origin"}, by_alias=True)
+            infos[version.name] = info.model_dump(
+                exclude={"origin"}, by_alias=True
+            )
         served = self.find_served()
         return {"served": served.name, "versions": infos}

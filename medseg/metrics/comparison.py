@@ -63,7 +63,9 @@ class Difference:
     p: float
 
 
-def collect_case_values(cases: Sequence[CaseScores], metric: str, label: str) -> dict[str, float]:
+def collect_case_values(
+    cases: Sequence[CaseScores], metric: str, label: str
+) -> dict[str, float]:
     """Return case → value, without cases that have none; ``mean`` averages a case's labels."""
     values = {}
     for case in cases:
@@ -82,7 +84,9 @@ def bootstrap_interval(values: Sequence[float]) -> Interval:
     return bootstrap_interval_over_labels([values])
 
 
-def bootstrap_interval_over_labels(values: Sequence[Sequence[float]]) -> Interval:
+def bootstrap_interval_over_labels(
+    values: Sequence[Sequence[float]],
+) -> Interval:
     """Return the bootstrap interval of a mean over labels, of their means over cases.
 
     Args:
@@ -128,7 +132,9 @@ def _resample_means(table: Numbers, rng: np.random.Generator) -> Numbers:
     return means
 
 
-def compare_methods(first: Sequence[CaseScores], second: Sequence[CaseScores]) -> list[Difference]:
+def compare_methods(
+    first: Sequence[CaseScores], second: Sequence[CaseScores]
+) -> list[Difference]:
     """Compare two methods on the cases that both have.
 
     Args:
@@ -149,11 +155,18 @@ def compare_methods(first: Sequence[CaseScores], second: Sequence[CaseScores]) -
 
 
 def _compare_label(
-    first: Sequence[CaseScores], second: Sequence[CaseScores], metric: str, label: str
+    first: Sequence[CaseScores],
+    second: Sequence[CaseScores],
+    metric: str,
+    label: str,
 ) -> Difference:
     of_first = collect_case_values(first, metric, label)
     of_second = collect_case_values(second, metric, label)
-    paired = [value - of_second[case] for case, value in of_first.items() if case in of_second]
+    paired = [
+        value - of_second[case]
+        for case, value in of_first.items()
+        if case in of_second
+    ]
     differences = np.array(paired, np.float64)
     # Of distances less is better.
     gains = -differences if metric == "hd95" else differences

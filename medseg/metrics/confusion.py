@@ -22,7 +22,9 @@ def extract_region(labels: Array, region: Region) -> Mask:
     return mask
 
 
-def clear_ignored(prediction: Array, reference: Array, labels: LabelSet) -> tuple[Array, Array]:
+def clear_ignored(
+    prediction: Array, reference: Array, labels: LabelSet
+) -> tuple[Array, Array]:
     """Return both sides with background where the reference has the ignore index.
 
     Args:
@@ -71,7 +73,9 @@ def count_confusion(rows: Array, columns: Array, classes: int) -> Counts:
     return counts.reshape(classes, classes)
 
 
-def dice_from_confusion(confusion: Counts, labels: LabelSet) -> dict[str, float]:
+def dice_from_confusion(
+    confusion: Counts, labels: LabelSet
+) -> dict[str, float]:
     """Return label name → Dice of the two label maps of a confusion matrix.
 
     Args:

@@ -59,7 +59,9 @@ class LesionCounts:
         return 1 - self.false / self.predicted
 
 
-def count_lesions(prediction: Array, reference: Array, labels: LabelSet) -> dict[str, LesionCounts]:
+def count_lesions(
+    prediction: Array, reference: Array, labels: LabelSet
+) -> dict[str, LesionCounts]:
     """Count each label's lesions; voxels that share a corner belong to one lesion.
 
     Args:
@@ -80,7 +82,9 @@ def count_lesions(prediction: Array, reference: Array, labels: LabelSet) -> dict
     return counts
 
 
-def pool_lesions(cases: Iterable[Mapping[str, LesionCounts]]) -> dict[str, LesionCounts]:
+def pool_lesions(
+    cases: Iterable[Mapping[str, LesionCounts]],
+) -> dict[str, LesionCounts]:
     """Add up the counts of many cases."""
     sums: dict[str, LesionCounts] = {}
     for case in cases:

@@ -115,7 +115,10 @@ class CaseScores:
 
     def __getitem__(self, metric: str) -> dict[str, float]:
         """Return ``label name → value`` of one field of ``LabelScores``."""
-        return {name: getattr(scores, metric) for name, scores in self.labels.items()}
+        return {
+            name: getattr(scores, metric)
+            for name, scores in self.labels.items()
+        }
 
     @property
     def mean_dice(self) -> float:
@@ -171,7 +174,7 @@ def score_case(
         ValueError: If the shapes differ or are not 3D, an array holds fractions, a spacing is not
             positive or the tolerance is negative.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from medseg.labels import Label, LabelSet
         >>> labels = LabelSet([Label(1, "liver", 1, (255, 0, 0))])
@@ -211,7 +214,9 @@ def score_case(
     return CaseScores(scores, case)
 
 
-def score_dice(prediction: Any, reference: Any, labels: LabelSet) -> dict[str, float]:
+def score_dice(
+    prediction: Any, reference: Any, labels: LabelSet
+) -> dict[str, float]:
     """Return label name → Dice as ``score_case`` computes it, without the slow surface distances.
 
     Args:
@@ -254,7 +259,9 @@ def _as_indices(labels: Any) -> Array:
         return array
     whole = array.astype(np.int32)
     if not np.array_equal(whole, array):
-        raise ValueError("label indices must be whole numbers; take the argmax of probabilities")
+        raise ValueError(
+            "label indices must be whole numbers; take the argmax of probabilities"
+        )
     return whole
 
 
@@ -264,7 +271,9 @@ def _clear_others(array: Array, labels: LabelSet) -> Array:
     return np.where(is_label, array, 0)
 
 
-def _check_shapes(predicted: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def _check_shapes(
+    predicted: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
     if len(predicted) != 3 or predicted != expected:
         raise ValueError(
             "prediction and reference must have one shape (i, j, k), "
@@ -272,9 +281,13 @@ def _check_shapes(predicted: tuple[int, ...], expected: tuple[int, ...]) -> None
         )
 
 
-def _check_lengths(spacing: tuple[float, float, float], tolerance_mm: float) -> None:
+def _check_lengths(
+    spacing: tuple[float, float, float], tolerance_mm: float
+) -> None:
     if len(spacing) != 3 or not all(0 < size < math.inf for size in spacing):
-        raise ValueError(f"spacing must be three positive numbers in mm, got {spacing}")
+        raise ValueError(
+            f"spacing must be three positive numbers in mm, got {spacing}"
+        )
     if not 0 <= tolerance_mm < math.inf:
         raise ValueError(f"tolerance_mm must be 0 or more, got {tolerance_mm}")
 
@@ -291,7 +304,9 @@ def _diagonal(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
     return math.hypot(*sides.tolist())
 
 
-def _find_boxes(prediction: Array, reference: Array, count: int) -> list[Box | None]:
+def _find_boxes(
+    prediction: Array, reference: Array, count: int
+) -> list[Box | None]:
     """Return for each label the box around it in both arrays, or None where it is in neither.
 
     The surface of a mask in its tight box is its surface in the image, because everything
@@ -317,7 +332,9 @@ def _join_boxes(boxes: Sequence[Box | None]) -> Box | None:
     return tuple(joined)
 
 
-def _score_label(prediction: Mask, reference: Mask, scale: _Scale) -> LabelScores:
+def _score_label(
+    prediction: Mask, reference: Mask, scale: _Scale
+) -> LabelScores:
     """Score two masks of which at least one is not empty."""
     predicted, expected = int(prediction.sum()), int(reference.sum())
     common = int((prediction & reference).sum())
@@ -332,14 +349,18 @@ def _score_label(prediction: Mask, reference: Mask, scale: _Scale) -> LabelScore
         hd95=hd95,
         nsd=nsd,
         volume_error_ml=difference * scale.voxel_ml,
-        volume_error_percent=100 * difference / expected if expected else math.nan,
+        volume_error_percent=100 * difference / expected
+        if expected
+        else math.nan,
         reference_ml=expected * scale.voxel_ml,
         predicted_ml=predicted * scale.voxel_ml,
         missed=is_missed,
     )
 
 
-def _score_surfaces(prediction: Mask, reference: Mask, scale: _Scale) -> tuple[float, float]:
+def _score_surfaces(
+    prediction: Mask, reference: Mask, scale: _Scale
+) -> tuple[float, float]:
     """Return HD95 in mm and NSD of two masks that are not empty."""
     directed = _surface_distances(prediction, reference, scale.spacing)
     hd95 = max(float(np.percentile(distances, 95)) for distances in directed)

@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from medseg.metrics.metrics import MEAN, METRICS, VOLUME_ERRORS, CaseScores, mean_without_nan
+from medseg.metrics.metrics import (
+    MEAN,
+    METRICS,
+    VOLUME_ERRORS,
+    CaseScores,
+    mean_without_nan,
+)
 
 Numbers = npt.NDArray[np.float64]
 
@@ -60,12 +66,15 @@ def summarise(scores: Sequence[CaseScores]) -> dict[str, dict[str, float]]:
     """
     means = {}
     for metric, by_label in compute_statistics(scores, METRICS).items():
-        means[metric] = {name: statistic.mean for name, statistic in by_label.items()}
+        means[metric] = {
+            name: statistic.mean for name, statistic in by_label.items()
+        }
     return means
 
 
 def compute_statistics(
-    scores: Sequence[CaseScores], metrics: Sequence[str] = (*METRICS, *VOLUME_ERRORS)
+    scores: Sequence[CaseScores],
+    metrics: Sequence[str] = (*METRICS, *VOLUME_ERRORS),
 ) -> dict[str, dict[str, Statistic]]:
     """Return ``metric → label name → statistic over cases``.
 
@@ -76,7 +85,9 @@ def compute_statistics(
     statistics = {}
     for metric in metrics:
         by_label = {name: _describe(scores, metric, [name]) for name in names}
-        mean = mean_without_nan([statistic.mean for statistic in by_label.values()])
+        mean = mean_without_nan(
+            [statistic.mean for statistic in by_label.values()]
+        )
         by_label[MEAN] = replace(_describe(scores, metric, names), mean=mean)
         statistics[metric] = by_label
     return statistics
@@ -90,7 +101,9 @@ def _label_names(scores: Sequence[CaseScores]) -> list[str]:
     return list(names)
 
 
-def _describe(scores: Sequence[CaseScores], metric: str, names: Sequence[str]) -> Statistic:
+def _describe(
+    scores: Sequence[CaseScores], metric: str, names: Sequence[str]
+) -> Statistic:
     """Describe the cases' means over some labels."""
     missed = 0
     values = []

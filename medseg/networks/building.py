@@ -51,14 +51,18 @@ def build_network(spec: BundleSpec, supervised: bool = True) -> nn.Module:
     except ImportError as error:
         missing = _MISSING_PACKAGE.search(str(error))
         if missing is None:
-            raise MissingExtraError(f"{name} needs a package that is not installed") from error
+            raise MissingExtraError(
+                f"{name} needs a package that is not installed"
+            ) from error
         package = missing.group(1)
         raise MissingExtraError(
             f"{name} needs the package {package}: pip install {package}"
         ) from error
     except _REFUSALS as error:
         fault = Fault("network", f"{name} says: {_first_line(error)}")
-        raise BundleError("the bundle's network cannot be built", [fault]) from error
+        raise BundleError(
+            "the bundle's network cannot be built", [fault]
+        ) from error
 
 
 def try_network(spec: BundleSpec) -> None:
@@ -77,7 +81,9 @@ def try_network(spec: BundleSpec) -> None:
     except BundleError as error:
         if "meta" not in str(error):
             raise
-        _try_patch(spec, "cpu")  # some networks compute with values while being built
+        _try_patch(
+            spec, "cpu"
+        )  # some networks compute with values while being built
 
 
 def _try_patch(spec: BundleSpec, device: str) -> None:
@@ -91,8 +97,13 @@ def _try_patch(spec: BundleSpec, device: str) -> None:
             output = network.eval()(image)
             levels = list_levels(SupervisedNetwork(network.train())(image))
         except _REFUSALS as error:
-            fault = Fault("training.patch", f"{patch}: the network says: {_first_line(error)}")
-            raise BundleError("the network cannot take the patch", [fault]) from error
+            fault = Fault(
+                "training.patch",
+                f"{patch}: the network says: {_first_line(error)}",
+            )
+            raise BundleError(
+                "the network cannot take the patch", [fault]
+            ) from error
     _check_shapes(output, levels, list(image.shape), spec)
     _refuse_lists(output, spec)
 
@@ -117,7 +128,8 @@ def _check_shapes(
         "training.patch or the network's arguments"
     )
     raise BundleError(
-        "the network does not return a label for every voxel", [Fault("network", what)]
+        "the network does not return a label for every voxel",
+        [Fault("network", what)],
     )
 
 
@@ -138,10 +150,14 @@ def _refuse_lists(output: Any, spec: BundleSpec) -> None:
     has_refiner = refinement is not None and refinement.kind == "corrector"
     if has_refiner and not isinstance(output, torch.Tensor):
         what = f"{spec.network.kind} returns a list, which no refiner takes; set it to null"
-        raise BundleError("the network cannot be refined", [Fault("refinement", what)])
+        raise BundleError(
+            "the network cannot be refined", [Fault("refinement", what)]
+        )
 
 
-def select_inference_weights(network: nn.Module, spec: BundleSpec) -> dict[str, torch.Tensor]:
+def select_inference_weights(
+    network: nn.Module, spec: BundleSpec
+) -> dict[str, torch.Tensor]:
     """Return the weights of a trained network that inference needs, by name."""
     weights = network.state_dict()
     if not isinstance(spec.network, UNetSpec):

@@ -33,7 +33,9 @@ class Critic(nn.Module):
                 if isinstance(layer, nn.Conv2d | nn.Conv3d):
                     parametrizations.spectral_norm(layer)
 
-    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    def forward(
+        self, image: torch.Tensor, mask: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Look at masks.
 
         Args:
@@ -43,5 +45,7 @@ class Critic(nn.Module):
         Returns:
             The feature maps of its layers, and last its scores ``(batch, 1, …)``, one per patch.
         """
-        maps: list[torch.Tensor] = self.discriminator(torch.cat([image, mask], dim=1))
+        maps: list[torch.Tensor] = self.discriminator(
+            torch.cat([image, mask], dim=1)
+        )
         return maps

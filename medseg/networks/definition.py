@@ -20,10 +20,14 @@ from medseg.networks.registry import (
 from medseg.networks.unet import NetworkDefinition, define_unet
 
 # Arguments by which some MONAI networks fetch or open files: a bundle is data, so none is set.
-_FETCHES = re.compile(r"pretrained|url|path|checkpoint|ckpt|file|weights", re.IGNORECASE)
+_FETCHES = re.compile(
+    r"pretrained|url|path|checkpoint|ckpt|file|weights", re.IGNORECASE
+)
 
 
-def define_network(spec: BundleSpec, supervised: bool = True) -> NetworkDefinition:
+def define_network(
+    spec: BundleSpec, supervised: bool = True
+) -> NetworkDefinition:
     """State the network as data, for MONAI's configs and for ``build_network``.
 
     Args:
@@ -45,7 +49,9 @@ def define_network(spec: BundleSpec, supervised: bool = True) -> NetworkDefiniti
     return {"_target_": get_target(network.kind), **arguments}
 
 
-def _list_named_arguments(network: NamedNetworkSpec, spec: BundleSpec) -> dict[str, Any]:
+def _list_named_arguments(
+    network: NamedNetworkSpec, spec: BundleSpec
+) -> dict[str, Any]:
     allowed = list_parameters(get_network_class(network.kind))
     own = _list_own_arguments(network, spec, allowed)
     faults = []
@@ -59,7 +65,9 @@ def _list_named_arguments(network: NamedNetworkSpec, spec: BundleSpec) -> dict[s
 
 
 def _list_own_arguments(
-    network: NamedNetworkSpec, spec: BundleSpec, allowed: Mapping[str, inspect.Parameter]
+    network: NamedNetworkSpec,
+    spec: BundleSpec,
+    allowed: Mapping[str, inspect.Parameter],
 ) -> dict[str, Any]:
     """Return what medseg passes by itself, under the names that the class has for it."""
     own: dict[str, Any] = {}

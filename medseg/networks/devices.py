@@ -8,7 +8,11 @@ import torch
 
 from medseg.errors import MedsegError
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 """Precisions by the names that people use."""
 
 CPU_BF16 = "MEDSEG_CPU_BF16"
@@ -49,9 +53,13 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         return torch.bfloat16 if _computes_bf16(device) else torch.float32
     if name not in PRECISIONS:
-        raise MedsegError(f"'{name}' is not a precision; choose auto, {', '.join(PRECISIONS)}")
+        raise MedsegError(
+            f"'{name}' is not a precision; choose auto, {', '.join(PRECISIONS)}"
+        )
     if name == "fp16" and device.type == "cpu":
-        raise MedsegError("precision fp16 needs a GPU; choose auto, bf16 or fp32 on a CPU")
+        raise MedsegError(
+            "precision fp16 needs a GPU; choose auto, bf16 or fp32 on a CPU"
+        )
     return PRECISIONS[name]
 
 
@@ -64,4 +72,7 @@ def _computes_bf16(device: torch.device) -> bool:
     forced = os.environ.get(CPU_BF16, "")
     if forced:
         return forced != "0"
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(
+        torch.cpu._is_avx512_bf16_supported()
+        or torch.cpu._is_amx_tile_supported()
+    )

@@ -28,7 +28,9 @@ _DIRT = (float("nan"), 1e30)
 """What memory is filled with before each of two tries: whoever reads it gives two answers."""
 
 
-def find_unsound_layers(network: nn.Module, inputs: Sequence[torch.Tensor]) -> list[str]:
+def find_unsound_layers(
+    network: nn.Module, inputs: Sequence[torch.Tensor]
+) -> list[str]:
     """Find the convolutions whose bf16 gradients are not what they should be.
 
     Each computes its gradients twice in bf16, over memory that was filled with other
@@ -47,7 +49,10 @@ def find_unsound_layers(network: nn.Module, inputs: Sequence[torch.Tensor]) -> l
     verdicts: dict[tuple[str, torch.Size], bool] = {}
 
     def try_layer(name: str, layer: _ConvNd, given: torch.Tensor) -> None:
-        key = (repr(layer), given.shape)  # equal layers at equal sizes are tried once
+        key = (
+            repr(layer),
+            given.shape,
+        )  # equal layers at equal sizes are tried once
         if key not in verdicts:
             copied = _copy_convolution(layer)
             verdicts[key] = has_sound_gradients(copied, given.detach())
@@ -86,7 +91,9 @@ def has_sound_gradients(layer: nn.Module, given: torch.Tensor) -> bool:
         return False
     with torch.autocast("cpu", enabled=False):
         exact = _gradients(layer, given.float())
-    return all(_is_near(one, other) for one, other in zip(first, exact, strict=True))
+    return all(
+        _is_near(one, other) for one, other in zip(first, exact, strict=True)
+    )
 
 
 @contextlib.contextmanager
@@ -145,7 +152,11 @@ def _copy_convolution(layer: _ConvNd) -> nn.Module:
 
 def _plain_class(layer: nn.Module) -> Any:
     """Return the class of PyTorch's that a layer is of, whatever was put on top of it."""
-    return next(kind for kind in type(layer).__mro__ if kind.__module__ == _ConvNd.__module__)
+    return next(
+        kind
+        for kind in type(layer).__mro__
+        if kind.__module__ == _ConvNd.__module__
+    )
 
 
 def _gradients(layer: nn.Module, given: torch.Tensor) -> list[torch.Tensor]:
@@ -167,7 +178,9 @@ def _gradients(layer: nn.Module, given: torch.Tensor) -> list[torch.Tensor]:
 def _dirty_memory(value: float, size: int) -> None:
     """Fill memory with a value and free it, so that the next to come finds it there."""
     sizes = [1 << power for power in range(8, 21, 2)] + [size, 2 * size]
-    blocks = [torch.full((length,), value) for length in sizes for _ in range(4)]
+    blocks = [
+        torch.full((length,), value) for length in sizes for _ in range(4)
+    ]
     del blocks
 
 

@@ -6,7 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from monai.inferers import Inferer, SimpleInferer, SliceInferer, SlidingWindowInferer
+from monai.inferers import (
+    Inferer,
+    SimpleInferer,
+    SliceInferer,
+    SlidingWindowInferer,
+)
 
 from medseg.bundle.spec import BundleSpec
 from medseg.preprocessing.transforms import get_padding_value
@@ -50,14 +55,20 @@ class Autocast(Inferer):  # type: ignore[misc]
         dtype: Precision of the arithmetic; float32 switches autocast off.
     """
 
-    def __init__(self, inner: Inferer, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, inner: Inferer, device: torch.device, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         self._inner = inner
         self._device = device
         self._dtype = dtype
 
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        inputs: torch.Tensor,
+        network: Callable[..., Any],
+        *args: Any,
+        **kwargs: Any,
     ) -> Any:
         """Return what the inner inferer returns."""
         if self._dtype == torch.float32:
@@ -66,6 +77,8 @@ class Autocast(Inferer):  # type: ignore[misc]
             return self._inner(inputs, network, *args, **kwargs)
 
 
-def build_training_inferer(device: torch.device, dtype: torch.dtype) -> Autocast:
+def build_training_inferer(
+    device: torch.device, dtype: torch.dtype
+) -> Autocast:
     """Return the inferer of a training step: the whole patch at once, in mixed precision."""
     return Autocast(SimpleInferer(), device, dtype)

@@ -27,7 +27,9 @@ class FinestLevel(nn.Module):
         channels: Which of its channels to return; all unless given.
     """
 
-    def __init__(self, network: nn.Module, channels: slice = slice(None)) -> None:
+    def __init__(
+        self, network: nn.Module, channels: slice = slice(None)
+    ) -> None:
         super().__init__()
         self.network = network
         self._channels = channels
@@ -57,7 +59,9 @@ class SupervisedNetwork(nn.Module):
         """Map ``(batch, channels, *patch)`` to a list of logits, each ``(batch, classes, …)``."""
         network: Any = self.network
         heads = getattr(network, "heads", None)
-        has_heads = isinstance(heads, list) and getattr(network, "deep_supervision", False)
+        has_heads = isinstance(heads, list) and getattr(
+            network, "deep_supervision", False
+        )
         if not has_heads:
             return list_levels(network(image))
         # DynUNet fills its heads while it computes the finest level.

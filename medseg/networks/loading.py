@@ -11,7 +11,11 @@ from medseg.bundle.bundle import REFINER_FILE, Bundle
 from medseg.bundle.weights import load_weights
 from medseg.errors import CheckpointError
 from medseg.networks.building import build_network
-from medseg.networks.refiner import build_refined, load_refined, select_coarse_weights
+from medseg.networks.refiner import (
+    build_refined,
+    load_refined,
+    select_coarse_weights,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,9 @@ def get_output_layout(bundle: Bundle) -> OutputLayout:
     classes = bundle.spec.label_set.channels
     if not _has_refiner(bundle):
         return OutputLayout(classes)
-    return OutputLayout(classes, estimates=2, chosen=int(_is_refiner_applied(bundle)))
+    return OutputLayout(
+        classes, estimates=2, chosen=int(_is_refiner_applied(bundle))
+    )
 
 
 def load_network(bundle: Bundle, file: Path) -> nn.Module:
@@ -68,7 +74,8 @@ def load_network(bundle: Bundle, file: Path) -> nn.Module:
     """
     if not file.is_file():
         raise CheckpointError(
-            "the bundle has no weights; train it first: medseg train BUNDLE", source=file
+            "the bundle has no weights; train it first: medseg train BUNDLE",
+            source=file,
         )
     spec = bundle.spec
     weights = select_coarse_weights(load_weights(file))

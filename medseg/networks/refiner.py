@@ -34,7 +34,9 @@ _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _CONVOLUTION = {2: "torch.nn.Conv2d", 3: "torch.nn.Conv3d"}
 
 
-def define_refined_network(spec: BundleSpec, outputs: int | None = None) -> NetworkDefinition:
+def define_refined_network(
+    spec: BundleSpec, outputs: int | None = None
+) -> NetworkDefinition:
     """State the network with its refiner: image ``(batch, channels, *patch)`` → refined logits.
 
     A chain is stated as ``{"_target_": "torch.nn.Sequential", "layers": […]}``.
@@ -47,19 +49,27 @@ def define_refined_network(spec: BundleSpec, outputs: int | None = None) -> Netw
     return _define_chain(_define_skip(coarse), define_refiner(spec, outputs))
 
 
-def define_refiner(spec: BundleSpec, outputs: int | None = None) -> NetworkDefinition:
+def define_refiner(
+    spec: BundleSpec, outputs: int | None = None
+) -> NetworkDefinition:
     """State what corrects: image and logits, as channels → refined logits."""
     images = len(spec.channels)
     classes = spec.label_set.channels
     dims = spec.network.dims
     pick_logits = _define_mix(dims, images + classes, classes)
-    probabilities = _define_chain(pick_logits, {"_target_": "torch.nn.Softmax", "dim": 1})
+    probabilities = _define_chain(
+        pick_logits, {"_target_": "torch.nn.Softmax", "dim": 1}
+    )
     pick_input = _define_mix(dims, images + 2 * classes, images + classes)
     # One learned number per class: a convolution of one voxel, each class by itself.
     scale = _define_mix(dims, classes, classes) | {"groups": classes}
-    correction = _define_chain(pick_input, _define_chain(_define_unet(spec), scale))
+    correction = _define_chain(
+        pick_input, _define_chain(_define_unet(spec), scale)
+    )
     add = _define_mix(dims, images + 3 * classes, outputs or classes)
-    return _define_chain(_define_skip(probabilities), _define_skip(correction), add)
+    return _define_chain(
+        _define_skip(probabilities), _define_skip(correction), add
+    )
 
 
 def _define_chain(*layers: NetworkDefinition) -> NetworkDefinition:
@@ -89,7 +99,9 @@ def _define_unet(spec: BundleSpec) -> NetworkDefinition:
     """State R: it sees the finest level at full size and halves where the patch can be halved."""
     refinement = _get_refinement(spec)
     classes = spec.label_set.channels
-    strides = _choose_strides(spec.training.patch, levels=len(refinement.channels))
+    strides = _choose_strides(
+        spec.training.patch, levels=len(refinement.channels)
+    )
     return {
         "_target_": "monai.networks.nets.UNet",
         "spatial_dims": spec.network.dims,
@@ -132,7 +144,9 @@ def build_refined(spec: BundleSpec, *, both: bool = False) -> nn.Module:
     classes = spec.label_set.channels
     definition = define_refined_network(spec, 2 * classes if both else classes)
     coarse = build_network(spec, supervised=False)
-    return nn.Sequential(SkipConnection(coarse), _build_refiner(definition["layers"][1], spec))
+    return nn.Sequential(
+        SkipConnection(coarse), _build_refiner(definition["layers"][1], spec)
+    )
 
 
 def build_refiner(spec: BundleSpec) -> nn.Sequential:
@@ -143,7 +157,9 @@ def build_refiner(spec: BundleSpec) -> nn.Sequential:
     return _build_refiner(define_refiner(spec), spec)
 
 
-def _build_refiner(definition: NetworkDefinition, spec: BundleSpec) -> nn.Sequential:
+def _build_refiner(
+    definition: NetworkDefinition, spec: BundleSpec
+) -> nn.Sequential:
     refiner = _build_definition(definition)
     if not isinstance(refiner, nn.Sequential):
         raise TypeError("a refiner is a chain of layers")
@@ -154,17 +170,28 @@ def _build_refiner(definition: NetworkDefinition, spec: BundleSpec) -> nn.Sequen
     logits = range(images, images + classes)
     probabilities = range(images + classes, images + 2 * classes)
     correction = range(images + 2 * classes, images + 3 * classes)
-    refined = [[logit, added] for logit, added in zip(logits, correction, strict=True)]
+    refined = [
+        [logit, added] for logit, added in zip(logits, correction, strict=True)
+    ]
     coarse = [[logit] for logit in logits]
     has_both = definition["layers"][-1]["out_channels"] == 2 * classes
     _fix_sums(refiner.get_submodule("0.submodule.0"), coarse)
-    _fix_sums(refiner.get_submodule("1.submodule.0"), [[c] for c in (*image, *probabilities)])
-    _fix_sums(refiner.get_submodule("2"), coarse + refined if has_both else refined)
+    _fix_sums(
+        refiner.get_submodule("1.submodule.0"),
+        [[c] for c in (*image, *probabilities)],
+    )
+    _fix_sums(
+        refiner.get_submodule("2"), coarse + refined if has_both else refined
+    )
     unet, scale = get_trainable_part(refiner).children()
-    convolutions = [layer for layer in unet.modules() if isinstance(layer, _CONVOLUTIONS)]
+    convolutions = [
+        layer for layer in unet.modules() if isinstance(layer, _CONVOLUTIONS)
+    ]
     for parameter in convolutions[-1].parameters():
         nn.init.zeros_(parameter)
-    nn.init.constant_(scale.get_parameter("weight"), _get_refinement(spec).scale)
+    nn.init.constant_(
+        scale.get_parameter("weight"), _get_refinement(spec).scale
+    )
     return refiner
 
 
@@ -180,10 +207,14 @@ def _fix_sums(convolution: nn.Module, sums: Sequence[Iterable[int]]) -> None:
 
 def _build_definition(definition: Mapping[str, Any]) -> nn.Module:
     """Build what a definition of this module states; it holds no other classes."""
-    given = {name: value for name, value in definition.items() if name != "_target_"}
+    given = {
+        name: value for name, value in definition.items() if name != "_target_"
+    }
     match definition["_target_"]:
         case "torch.nn.Sequential":
-            return nn.Sequential(*(_build_definition(layer) for layer in given["layers"]))
+            return nn.Sequential(
+                *(_build_definition(layer) for layer in given["layers"])
+            )
         case "monai.networks.layers.SkipConnection":
             given["submodule"] = _build_definition(given["submodule"])
             return SkipConnection(**given)  # type: ignore[no-any-return]
@@ -204,7 +235,9 @@ def get_trainable_part(refining: nn.Module) -> nn.Module:
     return refining.get_submodule("1.submodule.1")
 
 
-def merge_weights(spec: BundleSpec, coarse: Weights, refiner: Weights) -> Weights:
+def merge_weights(
+    spec: BundleSpec, coarse: Weights, refiner: Weights
+) -> Weights:
     """Return the weights of the refined network that stock MONAI runs.
 
     Args:
@@ -243,13 +276,18 @@ def load_refined(network: nn.Module, coarse: Weights, refiner: Weights) -> None:
         ) from error
 
 
-def _list_missing(network: nn.Module, coarse: Weights, refiner: Weights) -> list[str]:
+def _list_missing(
+    network: nn.Module, coarse: Weights, refiner: Weights
+) -> list[str]:
     """Return the names of learned weights that were not given."""
     missing = []
     for name in network.state_dict():
         if name.startswith(COARSE) and name.removeprefix(COARSE) not in coarse:
             missing.append(name)
-        if name.startswith(_LEARNED) and name.removeprefix(_LEARNED) not in refiner:
+        if (
+            name.startswith(_LEARNED)
+            and name.removeprefix(_LEARNED) not in refiner
+        ):
             missing.append(name)
     return missing
 

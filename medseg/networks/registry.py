@@ -69,7 +69,9 @@ def get_network_class(kind: str) -> type[nn.Module]:
         return NETWORKS.get(kind)
     known = ", ".join([*NETWORKS.names, *sorted(monai)])
     what = f"'{kind}' is not a network that turns channels into classes; known: {known}"
-    raise BundleError("the bundle's network cannot be built", [Fault("network.kind", what)])
+    raise BundleError(
+        "the bundle's network cannot be built", [Fault("network.kind", what)]
+    )
 
 
 @cache
@@ -95,12 +97,21 @@ def maps_channels(item: Any) -> bool:
     if item.__name__ in _FETCHING_CLASSES:
         return False
     names = list_parameters(item).keys()
-    return not names.isdisjoint(INPUT_NAMES) and not names.isdisjoint(OUTPUT_NAMES)
+    return not names.isdisjoint(INPUT_NAMES) and not names.isdisjoint(
+        OUTPUT_NAMES
+    )
 
 
 def list_parameters(network: type[nn.Module]) -> dict[str, inspect.Parameter]:
     """Return the named arguments of a class's own constructor."""
     constructor = cast(Any, network).__init__
     parameters = list(inspect.signature(constructor).parameters.values())[1:]
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {parameter.name: parameter for parameter in parameters if parameter.kind in named}
+    named = (
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.KEYWORD_ONLY,
+    )
+    return {
+        parameter.name: parameter
+        for parameter in parameters
+        if parameter.kind in named
+    }

@@ -38,7 +38,9 @@ class TrainingPrecisions:
     notes: tuple[str, ...] = ()
 
 
-def choose_training_precisions(spec: BundleSpec, device: torch.device) -> TrainingPrecisions:
+def choose_training_precisions(
+    spec: BundleSpec, device: torch.device
+) -> TrainingPrecisions:
     """Choose the arithmetic of every network that will learn, before anything is learned.
 
     ``training.precision`` says which; ``auto`` is bf16 where the hardware computes in it. On a
@@ -65,7 +67,9 @@ def choose_training_precisions(spec: BundleSpec, device: torch.device) -> Traini
 def _key(spec: BundleSpec) -> tuple[str, ...]:
     """Return all that the networks, their sizes and the kernels taken depend on."""
     sizes = [len(spec.channels), spec.label_set.channels, *spec.training.patch]
-    refinement = "" if spec.refinement is None else spec.refinement.model_dump_json()
+    refinement = (
+        "" if spec.refinement is None else spec.refinement.model_dump_json()
+    )
     return (
         spec.network.model_dump_json(),
         refinement,
@@ -76,7 +80,11 @@ def _key(spec: BundleSpec) -> tuple[str, ...]:
 
 
 def _try_networks(spec: BundleSpec) -> TrainingPrecisions:
-    precisions = {"network": torch.bfloat16, "refiner": torch.bfloat16, "critic": torch.bfloat16}
+    precisions = {
+        "network": torch.bfloat16,
+        "refiner": torch.bfloat16,
+        "critic": torch.bfloat16,
+    }
     notes = []
     for candidate in _list_candidates(spec):
         unsound = _try_candidate(candidate, spec.training.patch)
@@ -97,7 +105,9 @@ class _Candidate(NamedTuple):
 def _list_candidates(spec: BundleSpec) -> list[_Candidate]:
     images = len(spec.channels)
     classes = spec.label_set.channels
-    candidates = [_Candidate("network", partial(build_network, spec), (images,))]
+    candidates = [
+        _Candidate("network", partial(build_network, spec), (images,))
+    ]
     refinement = spec.refinement
     if refinement is None:
         return candidates
@@ -115,7 +125,9 @@ def _try_candidate(candidate: _Candidate, patch: Sequence[int]) -> list[str]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = candidate.build()
-        inputs = [torch.randn(1, channels, *patch) for channels in candidate.channels]
+        inputs = [
+            torch.randn(1, channels, *patch) for channels in candidate.channels
+        ]
         return find_unsound_layers(network, inputs)
 
 

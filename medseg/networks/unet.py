@@ -16,7 +16,9 @@ _NORMS: dict[str, Any] = {
 }
 
 
-def define_unet(network: UNetSpec, spec: BundleSpec, supervised: bool) -> NetworkDefinition:
+def define_unet(
+    network: UNetSpec, spec: BundleSpec, supervised: bool
+) -> NetworkDefinition:
     """State a U-Net as data.
 
     Args:

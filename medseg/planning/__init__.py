@@ -8,15 +8,27 @@ spacing. Plans that nnU-Net itself has written are converted (``nnunet_plans``, 
 """
 
 from medseg.planning.constraints import Constraints, Notes, parse_minutes
-from medseg.planning.description import DatasetDescription, parse_channel, read_description
+from medseg.planning.description import (
+    DatasetDescription,
+    parse_channel,
+    read_description,
+)
 from medseg.planning.draft import draft_bundle
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.from_nnunet import ConvertedPlans, convert_plans
 from medseg.planning.grid import Grid, choose_grid
-from medseg.planning.inspection import InspectedDataset, inspect_dataset, make_provisional_spec
+from medseg.planning.inspection import (
+    InspectedDataset,
+    inspect_dataset,
+    make_provisional_spec,
+)
 from medseg.planning.intensity import choose_intensity
 from medseg.planning.network import choose_network, compute_max_patch_voxels
-from medseg.planning.nnunet_plans import NnunetPlans, is_nnunet_plans, read_nnunet_plans
+from medseg.planning.nnunet_plans import (
+    NnunetPlans,
+    is_nnunet_plans,
+    read_nnunet_plans,
+)
 from medseg.planning.schedule import choose_training
 
 __all__ = [

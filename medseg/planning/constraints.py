@@ -47,5 +47,7 @@ def parse_minutes(text: str) -> float:
         number, unit = match.groups()
         minutes = float(number) * _MINUTES[unit]
     if not _MINUTES["s"] <= minutes < _MAX_MINUTES:
-        raise MedsegError(f"'{text}' is not a valid time budget; write 20m, 2h or 90s")
+        raise MedsegError(
+            f"'{text}' is not a valid time budget; write 20m, 2h or 90s"
+        )
     return minutes

@@ -90,15 +90,23 @@ class DatasetDescription:
         has_names = len(self.channel_names) == count
         channels = []
         for index in range(count):
-            name = self.channel_names[index] if has_names else f"channel {index + 1}"
-            modality, reason = _find_modality(name, fingerprint, index, pictures)
+            name = (
+                self.channel_names[index]
+                if has_names
+                else f"channel {index + 1}"
+            )
+            modality, reason = _find_modality(
+                name, fingerprint, index, pictures
+            )
             if not has_names:
                 name = name_channel(modality, index)
             channels.append({"name": name, **format_modality(modality)})
             notes[f"channels.{index}.modality"] = reason
         return channels
 
-    def _describe_requested_channels(self, count: int, notes: Notes) -> list[Fields]:
+    def _describe_requested_channels(
+        self, count: int, notes: Notes
+    ) -> list[Fields]:
         requested = self.requested_channels
         if len(requested) != count:
             raise DatasetError(
@@ -106,12 +114,17 @@ class DatasetDescription:
                 "each of them, in order"
             )
         for index in range(count):
-            notes[f"channels.{index}.modality"] = "As requested, or by the channel's name"
+            notes[f"channels.{index}.modality"] = (
+                "As requested, or by the channel's name"
+            )
         return [
-            {"name": channel.name, **format_modality(channel.modality)} for channel in requested
+            {"name": channel.name, **format_modality(channel.modality)}
+            for channel in requested
         ]
 
-    def describe_labels(self, fingerprint: Fingerprint, notes: Notes) -> list[Fields]:
+    def describe_labels(
+        self, fingerprint: Fingerprint, notes: Notes
+    ) -> list[Fields]:
         """Describe the labels that occur; of regions, all labels that they are made of.
 
         Args:
@@ -123,10 +136,14 @@ class DatasetDescription:
         """
         values = fingerprint.label_values
         if not values:
-            raise DatasetError("no case has a labelled voxel, so there is nothing to learn")
+            raise DatasetError(
+                "no case has a labelled voxel, so there is nothing to learn"
+            )
         if self.named_regions:
             self._require_regions_of(values)
-            notes["regions"] = "As dataset.json says, with the value that shows each in label maps"
+            notes["regions"] = (
+                "As dataset.json says, with the value that shows each in label maps"
+            )
             return self.describe_named_labels()
         names: Mapping[int, str] = self.label_names
         remarks = []
@@ -139,15 +156,23 @@ class DatasetDescription:
             names = names_by_order
         unnamed = [value for value in values if value not in names]
         if unnamed:
-            remarks.append(f"Nothing names the values {_list_values(unnamed)}; give them names")
-        absent = [names[value] for value in sorted(names) if value not in values]
+            remarks.append(
+                f"Nothing names the values {_list_values(unnamed)}; give them names"
+            )
+        absent = [
+            names[value] for value in sorted(names) if value not in values
+        ]
         if absent:
-            remarks.append(f"No case has {abbreviate(absent, _MAX_NAMED)}; left out")
+            remarks.append(
+                f"No case has {abbreviate(absent, _MAX_NAMED)}; left out"
+            )
         if remarks:
             notes["labels"] = ". ".join(remarks)
         return _list_label_fields(values, names)
 
-    def _names_by_order(self, values: Sequence[int]) -> Mapping[int, str] | None:
+    def _names_by_order(
+        self, values: Sequence[int]
+    ) -> Mapping[int, str] | None:
         """Return value → name by the order of both, where names go with other values."""
         names = self.label_names
         if len(names) != len(values) or set(names) == set(values):
@@ -193,7 +218,9 @@ def _list_values(values: Iterable[int]) -> str:
     return f"[{abbreviate(map(str, sorted(values)), _MAX_NAMED)}]"
 
 
-def _list_label_fields(values: Sequence[int], names: Mapping[int, str]) -> list[Fields]:
+def _list_label_fields(
+    values: Sequence[int], names: Mapping[int, str]
+) -> list[Fields]:
     """Return labels with indices from 1; ``value`` stands only where it is not the index."""
     labels: list[Fields] = []
     for index, value in enumerate(values, start=1):
@@ -252,12 +279,20 @@ def _find_modality(
         return modality, f"The data set calls this channel '{name}'"
     lowest = min(case.channels[channel].minimum for case in fingerprint.cases)
     if not pictures and lowest < _AIR_HU:
-        return "CT", f"Guessed: values go down to {lowest:g}, like air in HU. Correct it if wrong"
-    return "OT", "Unknown; name it if it is CT, MR or PT, which are normalised in their own ways"
+        return (
+            "CT",
+            f"Guessed: values go down to {lowest:g}, like air in HU. Correct it if wrong",
+        )
+    return (
+        "OT",
+        "Unknown; name it if it is CT, MR or PT, which are normalised in their own ways",
+    )
 
 
 def read_description(
-    root: Path, listed: CaseListing | None = None, requested: Sequence[ChannelSpec] = ()
+    root: Path,
+    listed: CaseListing | None = None,
+    requested: Sequence[ChannelSpec] = (),
 ) -> DatasetDescription:
     """Read what a data set says of its channels and labels: its ``dataset.json``, or its layout.
 

@@ -25,7 +25,9 @@ _MIN_CASES_IN_ONE_COMPONENT = 20
 _MAX_NAMED = 20
 
 
-def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints) -> dict[str, Any]:
+def draft_bundle(
+    dataset: InspectedDataset, file: Path, constraints: Constraints
+) -> dict[str, Any]:
     """Draft the content of ``bundle.json``, choice by choice.
 
     Args:
@@ -53,7 +55,9 @@ def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints
         )
     data = _draft_data(dataset, file, notes)
     classes = len(regions) or len(labels) + 1
-    patch_voxels = compute_max_patch_voxels(constraints, constraints.dims or 3, classes)
+    patch_voxels = compute_max_patch_voxels(
+        constraints, constraints.dims or 3, classes
+    )
     grid = choose_grid(fingerprint, constraints, pictures, patch_voxels, notes)
     network = choose_network(grid, constraints, notes, classes)
     training = choose_training(fingerprint, network, labels, constraints, notes)
@@ -84,9 +88,13 @@ def draft_bundle(dataset: InspectedDataset, file: Path, constraints: Constraints
     return content
 
 
-def _draft_data(dataset: InspectedDataset, file: Path, notes: Notes) -> dict[str, Any]:
+def _draft_data(
+    dataset: InspectedDataset, file: Path, notes: Notes
+) -> dict[str, Any]:
     """Say where the data are, which voxels are unlabelled, and how cases are split into folds."""
-    data: dict[str, Any] = {"root": os.path.relpath(dataset.root.resolve(), file.resolve().parent)}
+    data: dict[str, Any] = {
+        "root": os.path.relpath(dataset.root.resolve(), file.resolve().parent)
+    }
     cases = _usable_cases(dataset)
     groups = {case.group for case in cases}
     if all(case.fold is not None for case in cases):
@@ -123,7 +131,11 @@ def _draft_inference(
     fingerprint: Fingerprint, labels: Sequence[dict[str, Any]], notes: Notes
 ) -> dict[str, Any]:
     """Let held-out cases decide about keeping the largest component; note what speaks for it."""
-    single = [label["name"] for label in labels if _is_single_component(fingerprint, label)]
+    single = [
+        label["name"]
+        for label in labels
+        if _is_single_component(fingerprint, label)
+    ]
     reason = (
         "The held-out cases of the training run decide, label by label, whether the largest "
         "connected component alone has the better Dice"
@@ -137,7 +149,9 @@ def _draft_inference(
     return {"keep_largest": None}
 
 
-def _is_single_component(fingerprint: Fingerprint, label: dict[str, Any]) -> bool:
+def _is_single_component(
+    fingerprint: Fingerprint, label: dict[str, Any]
+) -> bool:
     """Tell whether a label is one connected component in every one of many cases."""
     value = label.get("value", label["index"])
     statistics = fingerprint.find_label_statistics(value)

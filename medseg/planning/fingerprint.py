@@ -169,14 +169,18 @@ class Fingerprint:
                 volumes.append(label.voxels * case.voxel_mm3)
         return volumes
 
-    def collect_foreground_intensities(self, channel: int) -> npt.NDArray[np.float64]:
+    def collect_foreground_intensities(
+        self, channel: int
+    ) -> npt.NDArray[np.float64]:
         """Return a channel's intensities inside the labels, equally many of each case."""
         intensities: list[float] = []
         for case in self.cases:
             intensities.extend(case.channels[channel].foreground)
         return np.array(intensities)
 
-    def compute_shapes_at(self, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
+    def compute_shapes_at(
+        self, spacing: Sequence[float]
+    ) -> npt.NDArray[np.float64]:
         """Return each case's size in voxels of another spacing, shape ``(cases, 3)``."""
         shapes = [case.extent_mm / spacing for case in self.cases]
         return np.array(shapes)
@@ -210,8 +214,13 @@ def extract_fingerprint(
     notify(listeners, Progress(TASK, 0, total))
     workers = min(_MAX_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
-        results = pool.map(partial(_load_or_inspect, cache=cache, ignore=ignore), case_list.cases)
-        for done, (case, result) in enumerate(zip(case_list.cases, results, strict=True), start=1):
+        results = pool.map(
+            partial(_load_or_inspect, cache=cache, ignore=ignore),
+            case_list.cases,
+        )
+        for done, (case, result) in enumerate(
+            zip(case_list.cases, results, strict=True), start=1
+        ):
             if isinstance(result, Fault):
                 faults.append(result)
             else:
@@ -235,7 +244,9 @@ def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
     return faults
 
 
-def _load_or_inspect(case: Case, cache: Path, ignore: int | None) -> CaseFingerprint | Fault:
+def _load_or_inspect(
+    case: Case, cache: Path, ignore: int | None
+) -> CaseFingerprint | Fault:
     """Return a case's fingerprint, from the cache if it is there, or why it cannot be used."""
     try:
         file = _get_cache_file(case, cache, ignore)
@@ -276,8 +287,12 @@ def _read_cached(file: Path) -> CaseFingerprint | None:
         return CaseFingerprint(
             shape=tuple(content["shape"]),
             spacing=tuple(content["spacing"]),
-            channels=tuple(_parse_channel(channel) for channel in content["channels"]),
-            labels=tuple(LabelStatistics(**label) for label in content["labels"]),
+            channels=tuple(
+                _parse_channel(channel) for channel in content["channels"]
+            ),
+            labels=tuple(
+                LabelStatistics(**label) for label in content["labels"]
+            ),
             nonzero_share=content["nonzero_share"],
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -285,7 +300,9 @@ def _read_cached(file: Path) -> CaseFingerprint | None:
 
 
 def _parse_channel(content: Mapping[str, Any]) -> ChannelStatistics:
-    return ChannelStatistics(**{**content, "foreground": tuple(content["foreground"])})
+    return ChannelStatistics(
+        **{**content, "foreground": tuple(content["foreground"])}
+    )
 
 
 def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
@@ -346,7 +363,9 @@ def _get_label_values(label: Volume) -> Array:
     return first
 
 
-def _measure_channel(voxels: Array, foreground: npt.NDArray[np.bool_]) -> ChannelStatistics:
+def _measure_channel(
+    voxels: Array, foreground: npt.NDArray[np.bool_]
+) -> ChannelStatistics:
     quantiles: list[float] = []
     labelled = _sample(voxels[foreground])
     if labelled.size:
@@ -388,7 +407,9 @@ def _measure_labels(labels: Array) -> Iterator[LabelStatistics]:
         yield LabelStatistics(value, int(mask.sum()), int(components))
 
 
-def _compute_nonzero_share(image: Volume, foreground: npt.NDArray[np.bool_]) -> float:
+def _compute_nonzero_share(
+    image: Volume, foreground: npt.NDArray[np.bool_]
+) -> float:
     """Return the share of the image in the bounding box of what is not zero."""
     if image.array.min() < 0:
         return 1.0

@@ -60,7 +60,9 @@ class _Remarks:
 
 
 def convert_plans(
-    plans: NnunetPlans, description: DatasetDescription, constraints: Constraints
+    plans: NnunetPlans,
+    description: DatasetDescription,
+    constraints: Constraints,
 ) -> ConvertedPlans:
     """Write a bundle that says what nnU-Net's plans say.
 
@@ -92,12 +94,16 @@ def convert_plans(
 
 
 def _summarise(plans: NnunetPlans, omissions: Sequence[str]) -> str:
-    numbered = [f"({number}) {what}" for number, what in enumerate(omissions, start=1)]
+    numbered = [
+        f"({number}) {what}" for number, what in enumerate(omissions, start=1)
+    ]
     note = f"Not carried over from {plans.name}: {'; '.join(numbered)}"
     return note[:_MAX_NOTE]
 
 
-def _convert_channels(plans: NnunetPlans, description: DatasetDescription) -> list[Fields]:
+def _convert_channels(
+    plans: NnunetPlans, description: DatasetDescription
+) -> list[Fields]:
     schemes = plans.configuration.normalization_schemes
     names = description.channel_names
     if len(names) != len(schemes):
@@ -129,13 +135,18 @@ def _convert_preprocessing(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     else:
         section["spacing_mm"] = _convert_spacing(plans, remarks)
     count = len(plans.configuration.normalization_schemes)
-    schemes = [_convert_normalization(plans, channel, remarks) for channel in range(count)]
+    schemes = [
+        _convert_normalization(plans, channel, remarks)
+        for channel in range(count)
+    ]
     all_alike = all(scheme == schemes[0] for scheme in schemes)
     section["intensity"] = schemes[0] if all_alike else schemes
     masks = plans.configuration.use_mask_for_norm
     if masks and all(masks):
         section["crop_above"] = 0.0
-        remarks.notes["preprocessing.crop_above"] = "The plans normalise over non-zero voxels alone"
+        remarks.notes["preprocessing.crop_above"] = (
+            "The plans normalise over non-zero voxels alone"
+        )
     elif not pictures:
         remarks.omit(
             "the crop to the bounding box of non-zero voxels; set preprocessing.crop_above to 0 "
@@ -144,8 +155,12 @@ def _convert_preprocessing(plans: NnunetPlans, remarks: _Remarks) -> Fields:
     return section
 
 
-def _convert_spacing(plans: NnunetPlans, remarks: _Remarks) -> list[float | None]:
-    spacing: list[float | None] = [*plans.reorder_axes(plans.configuration.spacing)]
+def _convert_spacing(
+    plans: NnunetPlans, remarks: _Remarks
+) -> list[float | None]:
+    spacing: list[float | None] = [
+        *plans.reorder_axes(plans.configuration.spacing)
+    ]
     if plans.dims == 2:
         spacing.append(None)
     remarks.notes["preprocessing.spacing_mm"] = f"The spacing of {plans.name}"
@@ -162,7 +177,9 @@ def _convert_spacing(plans: NnunetPlans, remarks: _Remarks) -> list[float | None
     return spacing
 
 
-def _convert_normalization(plans: NnunetPlans, channel: int, remarks: _Remarks) -> Fields:
+def _convert_normalization(
+    plans: NnunetPlans, channel: int, remarks: _Remarks
+) -> Fields:
     schemes = plans.configuration.normalization_schemes
     scheme = schemes[channel]
     note = "preprocessing.intensity"
@@ -305,7 +322,9 @@ def _format_counts(counts: int | tuple[int, ...] | None) -> str:
     return str(counts)
 
 
-def _convert_training(plans: NnunetPlans, constraints: Constraints, remarks: _Remarks) -> Fields:
+def _convert_training(
+    plans: NnunetPlans, constraints: Constraints, remarks: _Remarks
+) -> Fields:
     steps = UNTIMED_STEPS[constraints.on_gpu]
     remarks.notes |= {
         "training.patch": f"The patch of {plans.name}",
@@ -329,13 +348,17 @@ def _convert_training(plans: NnunetPlans, constraints: Constraints, remarks: _Re
         section["budget_minutes"] = round(constraints.budget_minutes, 3)
         remarks.notes["training.budget_minutes"] = BUDGET_REASON
     if not plans.configuration.batch_dice:
-        remarks.omit("batch_dice false: the Dice loss pools the patches of a batch here")
+        remarks.omit(
+            "batch_dice false: the Dice loss pools the patches of a batch here"
+        )
     return section
 
 
 def _find_general_omissions(plans: NnunetPlans) -> Iterator[str]:
     """Say what no bundle carries: the cascade, and what nnU-Net's code decides by itself."""
-    cascade = [name for name in plans.others if "cascade" in name or "lowres" in name]
+    cascade = [
+        name for name in plans.others if "cascade" in name or "lowres" in name
+    ]
     if cascade:
         yield f"the cascade ({', '.join(cascade)}): medseg has one stage"
     others = [name for name in plans.others if name not in cascade]

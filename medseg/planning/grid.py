@@ -80,7 +80,9 @@ def choose_grid(
     if pictures:
         shape = np.median([case.shape for case in fingerprint.cases], axis=0)
         notes[_DIMS] = "Pictures have two dimensions"
-        return Grid(2, (1.0, 1.0, 1.0), tuple(shape[:2].tolist()), pictures=True)
+        return Grid(
+            2, (1.0, 1.0, 1.0), tuple(shape[:2].tolist()), pictures=True
+        )
     spacing = _choose_spacing(fingerprint, notes)
     dims = _choose_dims(fingerprint, constraints, notes)
     grid = _make_grid(fingerprint, dims, spacing)
@@ -103,7 +105,9 @@ def _choose_spacing(fingerprint: Fingerprint, notes: Notes) -> Spacing:
     if np.allclose(spacings, median, rtol=0.01):
         notes[_SPACING] = f"Every scan has {_format_mm(median)}"
         return median
-    notes[_SPACING] = f"The median of {len(spacings)} scans, {_format_mm(median)}"
+    notes[_SPACING] = (
+        f"The median of {len(spacings)} scans, {_format_mm(median)}"
+    )
     coarse = int(np.argmax(median))
     if not _is_anisotropic(fingerprint, median, coarse):
         return median
@@ -117,7 +121,9 @@ def _choose_spacing(fingerprint: Fingerprint, notes: Notes) -> Spacing:
     return median
 
 
-def _is_anisotropic(fingerprint: Fingerprint, spacing: Spacing, coarse: int) -> bool:
+def _is_anisotropic(
+    fingerprint: Fingerprint, spacing: Spacing, coarse: int
+) -> bool:
     """Tell whether an axis is far coarser than the next one, and has far fewer voxels."""
     shapes = fingerprint.compute_shapes_at(spacing.tolist())
     shape = np.median(shapes, axis=0)
@@ -128,19 +134,27 @@ def _is_anisotropic(fingerprint: Fingerprint, spacing: Spacing, coarse: int) -> 
     return bool(shape[coarse] * ANISOTROPIC < longest)
 
 
-def _choose_dims(fingerprint: Fingerprint, constraints: Constraints, notes: Notes) -> int:
+def _choose_dims(
+    fingerprint: Fingerprint, constraints: Constraints, notes: Notes
+) -> int:
     if constraints.dims is not None:
         notes[_DIMS] = "As requested"
         return constraints.dims
     slices = float(np.median([case.shape[2] for case in fingerprint.cases]))
     if slices < _MIN_SLICES_3D:
-        notes[_DIMS] = f"A typical scan has {slices:.0f} slices, too few to learn across them"
+        notes[_DIMS] = (
+            f"A typical scan has {slices:.0f} slices, too few to learn across them"
+        )
         return 2
-    notes[_DIMS] = f"A typical scan has {slices:.0f} slices, enough to learn across them"
+    notes[_DIMS] = (
+        f"A typical scan has {slices:.0f} slices, enough to learn across them"
+    )
     return 3
 
 
-def _coarsen(fingerprint: Fingerprint, grid: Grid, patch_voxels: float, notes: Notes) -> Grid:
+def _coarsen(
+    fingerprint: Fingerprint, grid: Grid, patch_voxels: float, notes: Notes
+) -> Grid:
     """Coarsen a grid until a patch covers enough of an image, or small labels would be lost."""
     diameter = _measure_smallest_label(fingerprint)
     coarsest = diameter / _MIN_LABEL_VOXELS
@@ -166,7 +180,9 @@ def _coarsen(fingerprint: Fingerprint, grid: Grid, patch_voxels: float, notes: N
 def _coarsen_finest_axes(grid: Grid) -> Spacing:
     """Return a grid's spacing, one step coarser along the fine axes: until all are alike."""
     spacing = np.array(grid.spacing)
-    axes = spacing[: grid.dims]  # a view: what changes here changes in `spacing`
+    axes = spacing[
+        : grid.dims
+    ]  # a view: what changes here changes in `spacing`
     fine = axes < axes.min() * _COARSENING
     axes[fine] *= _COARSENING
     return spacing

@@ -70,7 +70,9 @@ def inspect_dataset(
         ignore=listed.ignore,
     )
     case_list = make_cases(listed, provisional)
-    fingerprint = extract_fingerprint(case_list, _CACHE, listeners, description.ignore)
+    fingerprint = extract_fingerprint(
+        case_list, _CACHE, listeners, description.ignore
+    )
     if not fingerprint.cases:
         raise DatasetError("no case can be used:", fingerprint.faults)
     for fault in fingerprint.faults:
@@ -81,7 +83,9 @@ def inspect_dataset(
     return InspectedDataset(root, description, case_list, fingerprint, pictures)
 
 
-def _check_channel_names(root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]) -> None:
+def _check_channel_names(
+    root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]
+) -> None:
     names = tuple(channel.name for channel in requested)
     if names and listed.channel_names not in ((), names):
         raise DatasetError(
@@ -91,13 +95,17 @@ def _check_channel_names(root: Path, listed: CaseListing, requested: Sequence[Ch
         )
 
 
-def _count_channels(listed: CaseListing, description: DatasetDescription) -> int:
+def _count_channels(
+    listed: CaseListing, description: DatasetDescription
+) -> int:
     """Return how many channels a case has: as many as are named, or as most cases have."""
     counts = Counter(len(row.images) for row in listed.cases)
     named = len(description.channel_names)
     if named in counts:
         return named
-    return max(counts, key=lambda channels: (counts[channels], channels), default=1)
+    return max(
+        counts, key=lambda channels: (counts[channels], channels), default=1
+    )
 
 
 def make_provisional_spec(

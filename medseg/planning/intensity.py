@@ -66,9 +66,13 @@ def _choose_scheme(
     return _choose_zscore(fingerprint, channel, modality, crop)
 
 
-def _choose_window(intensities: np.typing.NDArray[np.float64]) -> tuple[dict[str, Any], str]:
+def _choose_window(
+    intensities: np.typing.NDArray[np.float64],
+) -> tuple[dict[str, Any], str]:
     """Return nnU-Net's normalisation of CT: one window for all scans."""
-    low, high = (float(value) for value in np.quantile(intensities, (_LOW, _HIGH)))
+    low, high = (
+        float(value) for value in np.quantile(intensities, (_LOW, _HIGH))
+    )
     clipped = intensities.clip(low, high)
     scheme = {
         "kind": "window",
@@ -95,7 +99,9 @@ def _choose_zscore(
         reasons.append(f"the images' scales differ by a factor of {ratio:,.0f}")
     if crop:
         scheme["nonzero"] = True
-        reasons.append("over non-zero voxels, because the black around them is cropped")
+        reasons.append(
+            "over non-zero voxels, because the black around them is cropped"
+        )
     share = _compute_outlier_share(fingerprint, channel)
     # The brightest voxels of PET are not outliers but what is looked for.
     if share > _MAX_OUTLIER_SHARE and modality != "PT":
@@ -109,7 +115,9 @@ def _choose_zscore(
 
 def _compute_scale_ratio(fingerprint: Fingerprint, channel: int) -> float:
     """Return how many times brighter the brightest image is than the darkest."""
-    highs = [case.channels[channel].percentile_99_5 for case in fingerprint.cases]
+    highs = [
+        case.channels[channel].percentile_99_5 for case in fingerprint.cases
+    ]
     scales = [high for high in highs if high > 0]
     if not scales:
         return 1.0

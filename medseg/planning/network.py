@@ -81,7 +81,11 @@ class NetworkPlan:
         dims = len(self.patch)
         if self.slim:
             return define_slim_network(dims, self.strides[1:])
-        section: dict[str, Any] = {"kind": "unet", "dims": dims, "channels": _BASE_CHANNELS}
+        section: dict[str, Any] = {
+            "kind": "unet",
+            "dims": dims,
+            "channels": _BASE_CHANNELS,
+        }
         section["strides"] = _abbreviate_levels(self.strides)
         kernels = _abbreviate_levels(self.kernels)
         if any(kernel != 3 for kernel in kernels):
@@ -104,7 +108,9 @@ def define_slim_network(dims: int, strides: Sequence[Sizes]) -> dict[str, Any]:
     return {"kind": "UNet", "dims": dims, "args": arguments}
 
 
-def compute_max_patch_voxels(constraints: Constraints, dims: int, classes: int) -> float:
+def compute_max_patch_voxels(
+    constraints: Constraints, dims: int, classes: int
+) -> float:
     """Return how many voxels a patch can have, so that time and memory allow enough of them.
 
     Args:
@@ -112,7 +118,10 @@ def compute_max_patch_voxels(constraints: Constraints, dims: int, classes: int) 
         dims: 2 or 3.
         classes: Channels of the output.
     """
-    return _compute_max_step_voxels(constraints, dims, classes, _MIN_STEPS[dims]) / _MIN_BATCH[dims]
+    return (
+        _compute_max_step_voxels(constraints, dims, classes, _MIN_STEPS[dims])
+        / _MIN_BATCH[dims]
+    )
 
 
 def _compute_max_step_voxels(
@@ -125,7 +134,9 @@ def _compute_max_step_voxels(
         seconds = 60 * constraints.budget_minutes * STEPS_SHARE
         by_time = seconds * speed / steps
     slim = not constraints.on_gpu
-    bytes_per_voxel = _estimate_bytes_per_voxel(dims, _MAX_LEVELS, classes, slim=slim)
+    bytes_per_voxel = _estimate_bytes_per_voxel(
+        dims, _MAX_LEVELS, classes, slim=slim
+    )
     by_memory = constraints.memory_gb * 1e9 / bytes_per_voxel
     return min(by_time, by_memory)
 
@@ -144,7 +155,9 @@ def choose_network(
     dims, on_gpu = grid.dims, constraints.on_gpu
     allowed = compute_max_patch_voxels(constraints, dims, classes)
     patch, topology, holds_whole_image = _choose_patch(grid, allowed)
-    spacious = _compute_max_step_voxels(constraints, dims, classes, _ENOUGH_STEPS)
+    spacious = _compute_max_step_voxels(
+        constraints, dims, classes, _ENOUGH_STEPS
+    )
     patch_voxels = math.prod(patch)
     batch = int(min(spacious / patch_voxels, _MAX_BATCH[dims, on_gpu]))
     batch = max(batch, _MIN_BATCH[dims])
@@ -197,7 +210,9 @@ def _choose_patch(grid: Grid, allowed: float) -> tuple[Sizes, _Topology, bool]:
 def _longest_shrinkable_axis(patch: Sequence[int], grid: Grid) -> int | None:
     """Return the axis along which a patch is longest in mm; ``None`` if it is small throughout."""
     longest, longest_mm = None, 0.0
-    for axis, (voxels, mm) in enumerate(zip(patch, grid.axis_spacing, strict=True)):
+    for axis, (voxels, mm) in enumerate(
+        zip(patch, grid.axis_spacing, strict=True)
+    ):
         extent_mm = voxels * mm
         if voxels > _MIN_PATCH and extent_mm > longest_mm:
             longest, longest_mm = axis, extent_mm
@@ -228,7 +243,9 @@ def _choose_stride(size: Sequence[int], spacing: Sequence[float]) -> Sizes:
 
     A coarse axis waits until the others are as coarse, as in nnU-Net.
     """
-    divisible = [axis for axis, n in enumerate(size) if n >= 2 * _MIN_LEVEL_VOXELS]
+    divisible = [
+        axis for axis, n in enumerate(size) if n >= 2 * _MIN_LEVEL_VOXELS
+    ]
     if not divisible:
         return (1,) * len(size)
     finest = min(spacing[axis] for axis in divisible)
@@ -250,13 +267,17 @@ def multiply_strides(strides: Sequence[Sequence[int]]) -> Sizes:
     return tuple(math.prod(axis) for axis in zip(*strides, strict=True))
 
 
-def _estimate_bytes_per_voxel(dims: int, levels: int, classes: int, *, slim: bool) -> float:
+def _estimate_bytes_per_voxel(
+    dims: int, levels: int, classes: int, *, slim: bool
+) -> float:
     """Return the memory of a training step for each voxel of its patches."""
     if slim:
         channels = list(SLIM_CHANNELS[:levels])
     else:
         most = _MAX_CHANNELS[dims]
-        channels = [min(_BASE_CHANNELS * 2**level, most) for level in range(levels)]
+        channels = [
+            min(_BASE_CHANNELS * 2**level, most) for level in range(levels)
+        ]
     # The slim network's first level is halved already.
     first_halving = 1 if slim else 0
     values = 0.0
@@ -267,11 +288,17 @@ def _estimate_bytes_per_voxel(dims: int, levels: int, classes: int, *, slim: boo
 
 
 def _explain_patch(
-    plan: NetworkPlan, grid: Grid, constraints: Constraints, whole: bool, notes: Notes
+    plan: NetworkPlan,
+    grid: Grid,
+    constraints: Constraints,
+    whole: bool,
+    notes: Notes,
 ) -> None:
     typical = _format_sizes(grid.shape)
     if whole:
-        notes["training.patch"] = f"Holds a typical image as a whole ({typical} voxels)"
+        notes["training.patch"] = (
+            f"Holds a typical image as a whole ({typical} voxels)"
+        )
         return
     limit = "memory" if constraints.budget_minutes is None else "time"
     notes["training.patch"] = (
@@ -280,9 +307,13 @@ def _explain_patch(
     )
 
 
-def _explain_batch(plan: NetworkPlan, constraints: Constraints, classes: int, notes: Notes) -> None:
+def _explain_batch(
+    plan: NetworkPlan, constraints: Constraints, classes: int, notes: Notes
+) -> None:
     dims, levels = len(plan.patch), len(plan.strides)
-    bytes_per_voxel = _estimate_bytes_per_voxel(dims, levels, classes, slim=plan.slim)
+    bytes_per_voxel = _estimate_bytes_per_voxel(
+        dims, levels, classes, slim=plan.slim
+    )
     gigabytes = plan.voxels_per_step * bytes_per_voxel / 1e9
     notes["training.batch_size"] = (
         f"At least {_MIN_BATCH[dims]}; more where {_ENOUGH_STEPS} steps remain possible. Needs "
@@ -307,7 +338,9 @@ def _explain_levels(plan: NetworkPlan, grid: Grid, notes: Notes) -> None:
             "many steps in the same time"
         )
     else:
-        notes[f"{section}.channels"] = "As in nnU-Net: there is enough time and memory for it"
+        notes[f"{section}.channels"] = (
+            "As in nnU-Net: there is enough time and memory for it"
+        )
 
 
 def _format_sizes(sizes: Sequence[float]) -> str:

@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from medseg.datasets.layouts.dataset_json import read_json_object
 from medseg.errors import DatasetError, Fault
@@ -71,7 +78,9 @@ class Configuration(_PlansModel):
 
     batch_size: PositiveInt
     patch_size: Axes
-    spacing: Annotated[tuple[PositiveFloat, ...], Field(min_length=2, max_length=3)]
+    spacing: Annotated[
+        tuple[PositiveFloat, ...], Field(min_length=2, max_length=3)
+    ]
     normalization_schemes: Annotated[tuple[str, ...], Field(min_length=1)]
     use_mask_for_norm: tuple[bool, ...] = ()
     batch_dice: bool = False
@@ -85,8 +94,12 @@ class _PlansFile(_PlansModel):
     image_reader_writer: str = ""
     transpose_forward: tuple[int, ...] = (0, 1, 2)
     configurations: dict[str, dict[str, Any]]
-    foreground_intensity_properties_per_channel: dict[str, Intensities] = Field(default={})
-    foreground_intensity_properties_by_modality: dict[str, Intensities] = Field(default={})
+    foreground_intensity_properties_per_channel: dict[str, Intensities] = Field(
+        default={}
+    )
+    foreground_intensity_properties_by_modality: dict[str, Intensities] = Field(
+        default={}
+    )
 
     def intensities(self) -> dict[int, Intensities]:
         """Return the intensities of each channel, by its number; of the older name, too."""
@@ -94,7 +107,9 @@ class _PlansFile(_PlansModel):
             self.foreground_intensity_properties_per_channel
             or self.foreground_intensity_properties_by_modality
         )
-        return {int(key): values for key, values in by_key.items() if key.isdigit()}
+        return {
+            int(key): values for key, values in by_key.items() if key.isdigit()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +150,9 @@ class NnunetPlans:
         """Return one value per axis in medseg's order: right, anterior, superior."""
         return [values[axis] for axis in self.axes]
 
-    def convert_level_sizes(self, sizes: Sequence[Sizes]) -> list[int | list[int]]:
+    def convert_level_sizes(
+        self, sizes: Sequence[Sizes]
+    ) -> list[int | list[int]]:
         """Return the size of each level; one per axis, in medseg's order, where they differ."""
         levels: list[int | list[int]] = []
         for size in sizes:
@@ -174,15 +191,21 @@ def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
     content = _resolve_inheritance(plans.configurations, name, path)
     if "architecture" not in content:
         content["architecture"] = _architecture_of_flat_form(content)
-    configuration = _validate(Configuration, content, path, f"configurations.{name}.")
+    configuration = _validate(
+        Configuration, content, path, f"configurations.{name}."
+    )
     faults = [
         Fault(f"configurations.{name}.{field}", what)
         for field, what in _find_contradictions(configuration, name)
     ]
     if sorted(plans.transpose_forward) != [0, 1, 2]:
-        faults.append(Fault("transpose_forward", "must be an order of 0, 1 and 2"))
+        faults.append(
+            Fault("transpose_forward", "must be an order of 0, 1 and 2")
+        )
     if faults:
-        raise DatasetError("these plans contradict themselves:", faults, source=path)
+        raise DatasetError(
+            "these plans contradict themselves:", faults, source=path
+        )
     return NnunetPlans(
         file=path,
         dataset_name=plans.dataset_name,
@@ -191,7 +214,9 @@ def read_nnunet_plans(path: Path, dims: int | None) -> NnunetPlans:
         reader=plans.image_reader_writer,
         configuration=configuration,
         intensities=plans.intensities(),
-        axes=_find_axes(plans.transpose_forward, len(configuration.patch_size), path),
+        axes=_find_axes(
+            plans.transpose_forward, len(configuration.patch_size), path
+        ),
     )
 
 
@@ -201,7 +226,9 @@ def _choose_configuration(plans: _PlansFile, dims: int | None) -> str:
     return FULL_3D if FULL_3D in plans.configurations else FULL_2D
 
 
-def _find_axes(transpose_forward: Sequence[int], dims: int, path: Path) -> tuple[int, ...]:
+def _find_axes(
+    transpose_forward: Sequence[int], dims: int, path: Path
+) -> tuple[int, ...]:
     """Return the index of right, anterior and superior among a configuration's axes.
 
     nnU-Net's arrays are ``(z, y, x)`` before ``transpose_forward``; a 2D configuration has lost
@@ -228,7 +255,9 @@ def _resolve_inheritance(
     while parent is not None:
         if parent in visited:
             raise DatasetError(
-                "configurations inherit in a circle", source=path, detail=", ".join(visited)
+                "configurations inherit in a circle",
+                source=path,
+                detail=", ".join(visited),
             )
         if parent not in configurations:
             listed = ", ".join(configurations) or "none"
@@ -253,8 +282,14 @@ def _architecture_of_flat_form(content: Mapping[str, Any]) -> dict[str, Any]:
     base = content.get("UNet_base_num_features")
     most = content.get("unet_max_num_features")
     features: Sequence[int] = ()
-    if isinstance(convolutions, list) and isinstance(base, int) and isinstance(most, int):
-        features = [min(base * 2**level, most) for level in range(len(convolutions))]
+    if (
+        isinstance(convolutions, list)
+        and isinstance(base, int)
+        and isinstance(most, int)
+    ):
+        features = [
+            min(base * 2**level, most) for level in range(len(convolutions))
+        ]
     return {
         "network_class_name": content.get("UNet_class_name"),
         "arch_kwargs": {
@@ -268,26 +303,37 @@ def _architecture_of_flat_form(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _find_contradictions(configuration: Configuration, name: str) -> Iterator[tuple[str, str]]:
+def _find_contradictions(
+    configuration: Configuration, name: str
+) -> Iterator[tuple[str, str]]:
     """Yield fields of a configuration that do not fit the others, and why."""
     dims = len(configuration.patch_size)
     axes = len(configuration.spacing)
     if axes != dims:
         yield "spacing", f"has {axes} axes, patch_size {dims}"
     if _CONFIGURATION_BY_DIMS[dims] != name:
-        yield "patch_size", f"has {dims} axes, which does not fit the configuration's name"
+        yield (
+            "patch_size",
+            f"has {dims} axes, which does not fit the configuration's name",
+        )
     arguments = configuration.architecture.arch_kwargs
     strides, kernels = arguments.strides, arguments.kernel_sizes
     for field, sizes in (("strides", strides), ("kernel_sizes", kernels)):
         if not _fit_dims(sizes, dims):
             yield field, f"each level must have {dims} numbers"
     levels = len(strides)
-    counts = {"kernel_sizes": len(kernels), "features_per_stage": len(arguments.features_per_stage)}
+    counts = {
+        "kernel_sizes": len(kernels),
+        "features_per_stage": len(arguments.features_per_stage),
+    }
     for field, count in counts.items():
         if count != levels:
             yield field, f"has {count} levels, the strides {levels}"
     if levels < _MIN_LEVELS:
-        yield "strides", f"has {levels} levels; medseg needs {_MIN_LEVELS} or more"
+        yield (
+            "strides",
+            f"has {levels} levels; medseg needs {_MIN_LEVELS} or more",
+        )
 
 
 def _fit_dims(sizes: Sequence[Sizes], dims: int) -> bool:
@@ -297,7 +343,9 @@ def _fit_dims(sizes: Sequence[Sizes], dims: int) -> bool:
 Model = TypeVar("Model", bound=_PlansModel)
 
 
-def _validate(model: type[Model], content: Mapping[str, Any], path: Path, prefix: str) -> Model:
+def _validate(
+    model: type[Model], content: Mapping[str, Any], path: Path, prefix: str
+) -> Model:
     """Read a part of the file; every fault is named by its JSON path, below ``prefix``."""
     try:
         return model.model_validate(content)

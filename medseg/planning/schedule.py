@@ -64,19 +64,27 @@ def choose_training(
     section |= _choose_optimizer(network, notes)
     section["ema"] = _choose_ema(steps, notes)
     if constraints.balanced:
-        section["class_weights"] = _choose_class_weights(fingerprint, labels, notes)
+        section["class_weights"] = _choose_class_weights(
+            fingerprint, labels, notes
+        )
     section["foreground_share"] = _choose_foreground_share(fingerprint, notes)
-    section["augmentation"] = _choose_augmentation(fingerprint, network, labels, notes)
+    section["augmentation"] = _choose_augmentation(
+        fingerprint, network, labels, notes
+    )
     interval = max(1, steps // _VALIDATIONS)
     section["validate_every"] = interval
     section["checkpoint_every"] = min(_MAX_STEPS_BETWEEN_CHECKPOINTS, interval)
     return section
 
 
-def _choose_steps(network: NetworkPlan, constraints: Constraints, notes: Notes) -> int:
+def _choose_steps(
+    network: NetworkPlan, constraints: Constraints, notes: Notes
+) -> int:
     speed = constraints.voxels_per_second
     if constraints.budget_minutes is None or speed is None:
-        notes["training.steps"] = "Enough in most cases; use --budget to fit a time"
+        notes["training.steps"] = (
+            "Enough in most cases; use --budget to fit a time"
+        )
         return UNTIMED_STEPS[constraints.on_gpu]
     seconds = 60 * constraints.budget_minutes * STEPS_SHARE
     # On a CPU the slim network was timed; with a GPU, the wide one.
@@ -93,12 +101,16 @@ def _choose_steps(network: NetworkPlan, constraints: Constraints, notes: Notes) 
 
 def _choose_optimizer(network: NetworkPlan, notes: Notes) -> dict[str, Any]:
     if not network.slim:
-        notes["training.optimizer"] = "As in nnU-Net: SGD with momentum, if there is time for it"
+        notes["training.optimizer"] = (
+            "As in nnU-Net: SGD with momentum, if there is time for it"
+        )
         return {"optimizer": "sgd", "learning_rate": 0.01, "schedule": "poly"}
     reason = "AdamW with a cosine schedule learns most in few steps, measured on hippocampus scans"
     learning_rate = 0.003
     if len(network.patch) == 2:
-        reason += "; in 2D at a third of the rate, measured on pictures of hearts"
+        reason += (
+            "; in 2D at a third of the rate, measured on pictures of hearts"
+        )
         learning_rate = 0.001
     notes["training.optimizer"] = reason
     return {
@@ -112,7 +124,9 @@ def _choose_optimizer(network: NetworkPlan, notes: Notes) -> dict[str, Any]:
 def _choose_ema(steps: int, notes: Notes) -> float:
     """Return the decay of the weights' moving average: an eighth of the steps, within limits."""
     decay = min(max(1 - 8 / steps, 0.98), 0.999)
-    notes["training.ema"] = f"Averages about the last {1 / (1 - decay):.0f} steps' weights"
+    notes["training.ema"] = (
+        f"Averages about the last {1 / (1 - decay):.0f} steps' weights"
+    )
     return round(decay, 4)
 
 
@@ -135,7 +149,8 @@ def _choose_class_weights(
     """Weigh each label by the inverse square root of its volume; their mean is 1."""
     # By the inverse itself, a label of a thousandth of another's volume would drown it out.
     weights = {
-        label["name"]: _compute_mean_volume_mm3(fingerprint, label) ** -0.5 for label in labels
+        label["name"]: _compute_mean_volume_mm3(fingerprint, label) ** -0.5
+        for label in labels
     }
     mean = sum(weights.values()) / len(weights)
     notes["training.class_weights"] = (
@@ -149,7 +164,9 @@ def _choose_class_weights(
     return class_weights
 
 
-def _compute_mean_volume_mm3(fingerprint: Fingerprint, label: dict[str, Any]) -> float:
+def _compute_mean_volume_mm3(
+    fingerprint: Fingerprint, label: dict[str, Any]
+) -> float:
     """Return a label's mean volume over the cases that have it."""
     value = label.get("value", label["index"])
     return float(np.mean(fingerprint.list_label_volumes_mm3(value)))
@@ -172,11 +189,19 @@ def _choose_augmentation(
     elif cases < _FEW_CASES:
         probability = 0.4
         reason = "varied more often"
-    notes["training.augmentation.rotation"] = f"{cases} pictures or cases: {reason}"
-    return {"mirror_axes": mirror_axes, "rotation": probability, "scaling": probability}
+    notes["training.augmentation.rotation"] = (
+        f"{cases} pictures or cases: {reason}"
+    )
+    return {
+        "mirror_axes": mirror_axes,
+        "rotation": probability,
+        "scaling": probability,
+    }
 
 
-def _choose_mirror_axes(names: Sequence[str], pictures: bool) -> tuple[list[int], str]:
+def _choose_mirror_axes(
+    names: Sequence[str], pictures: bool
+) -> tuple[list[int], str]:
     """Return the axes to mirror along, and the reason.
 
     Args:
@@ -189,10 +214,16 @@ def _choose_mirror_axes(names: Sequence[str], pictures: bool) -> tuple[list[int]
     candidates = [0, 1] if pictures else [0]
     axes = [axis for axis in candidates if not _name_a_side(words, axis)]
     if axes != candidates:
-        return axes, "Not where labels are named after a side, which mirroring would make wrong"
+        return (
+            axes,
+            "Not where labels are named after a side, which mirroring would make wrong",
+        )
     if pictures:
         return axes, "A picture may be taken from any side"
-    return axes, "Left and right only: bodies are roughly symmetric there, and nowhere else"
+    return (
+        axes,
+        "Left and right only: bodies are roughly symmetric there, and nowhere else",
+    )
 
 
 def _split_words(name: str) -> list[str]:

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # The palette of Okabe and Ito, which most people can tell apart.
-LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D1F")
+LINES = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C6D1F",
+)
 STAR = "#E69F00"
 FAINT = "#9A9A9A"
 DARK = "#202020"
@@ -24,7 +32,12 @@ def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of this size in inches, which pyplot does not know of."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained", facecolor="white")
+    return Figure(
+        figsize=(width, height),
+        dpi=_DPI,
+        layout="constrained",
+        facecolor="white",
+    )
 
 
 def save_png(figure: Figure, path: Path) -> None:

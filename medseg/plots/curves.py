@@ -61,7 +61,9 @@ def draw_curves(path: Path, curves: TrainingCurves) -> None:
         OutputError: If the file cannot be written.
     """
     figure = new_figure(8.0, 6.6)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.2)).tolist()
+    upper, lower = figure.subplots(
+        2, 1, sharex=True, height_ratios=(1, 1.2)
+    ).tolist()
     _draw_losses(upper, curves)
     _draw_dice(lower, curves.validations)
     figure.suptitle(to_drawable(curves.name), fontsize=13, fontweight="bold")
@@ -77,12 +79,26 @@ def _draw_losses(axes: Axes, curves: TrainingCurves) -> None:
         return
     axes.plot(steps, losses, color=FAINT, linewidth=0.8, alpha=0.6)
     lowest = losses.min()
-    for colour, (name, curve) in zip(LINES[1:], curves.parts.items(), strict=False):
+    for colour, (name, curve) in zip(
+        LINES[1:], curves.parts.items(), strict=False
+    ):
         part_steps, part = _thin_out(curve)
         smooth = _smooth(part)
-        axes.plot(part_steps, smooth, color=colour, linewidth=1.0, label=format_legend_text(name))
+        axes.plot(
+            part_steps,
+            smooth,
+            color=colour,
+            linewidth=1.0,
+            label=format_legend_text(name),
+        )
         lowest = min(lowest, smooth.min(initial=lowest))
-    axes.plot(steps, _smooth(losses), color=LINES[0], linewidth=2.2, label="total, smoothed")
+    axes.plot(
+        steps,
+        _smooth(losses),
+        color=LINES[0],
+        linewidth=2.2,
+        label="total, smoothed",
+    )
     if lowest > 0:
         _use_logarithmic_scale(axes)
     _draw_learning_rates(axes, curves.learning_rates)
@@ -95,7 +111,9 @@ def _use_logarithmic_scale(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     ticks: tuple[float, ...] = (1.0, 2.0, 5.0)
-    if high / low <= 8:  # less than about a decade: 1-2-5 would leave hardly a tick
+    if (
+        high / low <= 8
+    ):  # less than about a decade: 1-2-5 would leave hardly a tick
         ticks = tuple(np.arange(1, 10, 1.0))
     axes.yaxis.set_major_locator(LogLocator(subs=ticks))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -117,13 +135,23 @@ def _draw_dice(axes: Axes, validations: Sequence[Validation]) -> None:
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
     steps = np.array([step for step, _ in validations])
-    dice = _gather_by_label([scores.get("dice", {}) for _, scores in validations])
+    dice = _gather_by_label(
+        [scores.get("dice", {}) for _, scores in validations]
+    )
     mean = dice.pop(MEAN, np.zeros(0))
     if not np.isfinite(mean).any():
         _draw_note(axes, "no validation yet")
         return
     _draw_labels(axes, steps, dice)
-    axes.plot(steps, mean, color=DARK, linewidth=2.4, marker="o", markersize=4, label=MEAN)
+    axes.plot(
+        steps,
+        mean,
+        color=DARK,
+        linewidth=2.4,
+        marker="o",
+        markersize=4,
+        label=MEAN,
+    )
     best = int(np.nanargmax(mean))
     axes.plot(
         steps[best],
@@ -145,11 +173,20 @@ def _draw_labels(axes: Axes, steps: Array, dice: Mapping[str, Array]) -> None:
     if len(dice) <= len(LINES):
         for colour, (name, values) in zip(LINES, dice.items(), strict=False):
             text = format_legend_text(name)
-            axes.plot(steps, values, color=colour, linewidth=1.3, marker=".", label=text)
+            axes.plot(
+                steps,
+                values,
+                color=colour,
+                linewidth=1.3,
+                marker=".",
+                label=text,
+            )
         return
     text = "each label"
     for values in dice.values():
-        axes.plot(steps, values, color=FAINT, linewidth=1.3, marker=".", label=text)
+        axes.plot(
+            steps, values, color=FAINT, linewidth=1.3, marker=".", label=text
+        )
         text = ""  # once in the legend is enough
 
 
@@ -165,7 +202,15 @@ def _gather_by_label(scores: Sequence[Mapping[str, float]]) -> dict[str, Array]:
 
 
 def _draw_note(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=FAINT)
+    axes.text(
+        0.5,
+        0.5,
+        text,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        color=FAINT,
+    )
 
 
 def _thin_out(curve: Curve) -> tuple[Array, Array]:

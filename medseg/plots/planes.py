@@ -62,7 +62,9 @@ class DisplayOrientation:
     orientation: Array | None
 
     @classmethod
-    def from_grid(cls, affine: Affine, shape: tuple[int, int, int]) -> DisplayOrientation:
+    def from_grid(
+        cls, affine: Affine, shape: tuple[int, int, int]
+    ) -> DisplayOrientation:
         """Return how to show a grid with this affine (RAS+) and this shape."""
         from nibabel.orientations import io_orientation
 
@@ -93,14 +95,25 @@ class DisplayOrientation:
         Args:
             labels: Oriented label indices, shape ``(i, j, k)``.
         """
-        right, anterior, superior = np.multiply(self.shape, self.spacing).tolist()
+        right, anterior, superior = np.multiply(
+            self.shape, self.spacing
+        ).tolist()
         if self.orientation is None:
             return [Plane("", 2, 0, (right, anterior))]
         is_labelled = labels > 0
         return [
-            Plane("axial", 2, _fullest_slice(is_labelled, 2), (right, anterior)),
-            Plane("coronal", 1, _fullest_slice(is_labelled, 1), (right, superior)),
-            Plane("sagittal", 0, _fullest_slice(is_labelled, 0), (anterior, superior)),
+            Plane(
+                "axial", 2, _fullest_slice(is_labelled, 2), (right, anterior)
+            ),
+            Plane(
+                "coronal", 1, _fullest_slice(is_labelled, 1), (right, superior)
+            ),
+            Plane(
+                "sagittal",
+                0,
+                _fullest_slice(is_labelled, 0),
+                (anterior, superior),
+            ),
         ]
 
 

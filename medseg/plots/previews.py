@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medseg.labels import RGB, Label, LabelSet
-from medseg.plots.canvas import format_legend_text, new_figure, save_png, to_drawable
+from medseg.plots.canvas import (
+    format_legend_text,
+    new_figure,
+    save_png,
+    to_drawable,
+)
 from medseg.plots.curves import Curve, TrainingCurves, Validation, draw_curves
 from medseg.plots.planes import (
     DisplayOrientation,
@@ -65,7 +70,9 @@ class PreviewCase:
     dice: float
 
 
-def draw_cases(path: Path, cases: Sequence[PreviewCase], label_set: LabelSet) -> None:
+def draw_cases(
+    path: Path, cases: Sequence[PreviewCase], label_set: LabelSet
+) -> None:
     """Draw image, reference and prediction of some cases, one row each, into a PNG file.
 
     The slice is the one with most reference, axial in volumes. There, a coronal and a sagittal
@@ -82,7 +89,12 @@ def draw_cases(path: Path, cases: Sequence[PreviewCase], label_set: LabelSet) ->
 
 
 def draw_overview(
-    path: Path, volume: Volume, labels: Array, label_set: LabelSet, *, title: str = ""
+    path: Path,
+    volume: Volume,
+    labels: Array,
+    label_set: LabelSet,
+    *,
+    title: str = "",
 ) -> None:
     """Draw three planes of a segmented scan, or the one slice of a picture, into a PNG file.
 
@@ -105,7 +117,14 @@ def draw_overview(
     for plane in display.planes(oriented_labels):
         shown = plane.extract(oriented_labels)
         panels.append(
-            _Panel(plane, plane.extract(oriented_image), window, shown, shown, plane.name)
+            _Panel(
+                plane,
+                plane.extract(oriented_image),
+                window,
+                shown,
+                shown,
+                plane.name,
+            )
         )
     save_png(_draw_sheet([_Row(title, panels)], label_set), path)
 
@@ -158,7 +177,9 @@ class _Footer:
     notes: Sequence[str]
 
     @classmethod
-    def for_panels(cls, panels: Sequence[_Panel], label_set: LabelSet, width: float) -> _Footer:
+    def for_panels(
+        cls, panels: Sequence[_Panel], label_set: LabelSet, width: float
+    ) -> _Footer:
         """Choose what to say about panels on a sheet of this width in inches."""
         labels = _visible_labels(panels, label_set)
         entries = []
@@ -169,14 +190,20 @@ class _Footer:
             longest = max(longest, len(text))
         entry_width = _LEGEND_PATCH_INCHES + _LETTER_INCHES * longest
         per_line = min(int(width / entry_width), len(entries))
-        notes = _choose_notes(panels, labels_left_out=len(labels) - len(entries))
+        notes = _choose_notes(
+            panels, labels_left_out=len(labels) - len(entries)
+        )
         return cls(entries, max(1, per_line), notes)
 
     @property
     def height(self) -> float:
         """Height in inches."""
         lines = math.ceil(len(self.entries) / self.per_line)
-        return _LEGEND_LINE_INCHES * lines + _NOTE_LINE_INCHES * len(self.notes) + 0.1
+        return (
+            _LEGEND_LINE_INCHES * lines
+            + _NOTE_LINE_INCHES * len(self.notes)
+            + 0.1
+        )
 
     def draw(self, figure: SubFigure) -> None:
         """Draw the legend and the notes into the lowest part of a sheet."""
@@ -185,7 +212,8 @@ class _Footer:
         if self.entries:
             figure.legend(
                 handles=[
-                    Patch(color=_to_float(colour), label=name) for name, colour in self.entries
+                    Patch(color=_to_float(colour), label=name)
+                    for name, colour in self.entries
                 ],
                 loc="upper center",
                 ncols=self.per_line,
@@ -196,10 +224,20 @@ class _Footer:
                 labelspacing=0.3,
             )
         text = "\n".join(self.notes)
-        figure.text(0.5, 0.02, text, ha="center", va="bottom", fontsize=8, color="#555555")
+        figure.text(
+            0.5,
+            0.02,
+            text,
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            color="#555555",
+        )
 
 
-def _visible_labels(panels: Sequence[_Panel], label_set: LabelSet) -> list[Label]:
+def _visible_labels(
+    panels: Sequence[_Panel], label_set: LabelSet
+) -> list[Label]:
     visible: set[int] = set()
     for panel in panels:
         visible |= panel.visible_indices()
@@ -234,9 +272,13 @@ def _compare(case: PreviewCase) -> list[_Panel]:
     image = display.orient(shown_channels)
     reference = display.orient(case.reference)
     prediction = display.orient(case.prediction)
-    first, *others = display.planes(reference if reference.any() else prediction)
+    first, *others = display.planes(
+        reference if reference.any() else prediction
+    )
 
-    def make_panel(plane: Plane, area: Array | None, line: Array | None, title: str) -> _Panel:
+    def make_panel(
+        plane: Plane, area: Array | None, line: Array | None, title: str
+    ) -> _Panel:
         return _Panel(plane, plane.extract(image), window, area, line, title)
 
     first_reference = first.extract(reference)
@@ -262,7 +304,9 @@ def _draw_sheet(rows: Sequence[_Row], label_set: LabelSet) -> Figure:
     footer = _Footer.for_panels(panels, label_set, width)
     heights = [_PANEL_INCHES + _TITLE_INCHES] * len(rows) + [footer.height]
     figure = new_figure(width, sum(heights))
-    places = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)
+    places = figure.subfigures(
+        len(heights), 1, height_ratios=heights, squeeze=False
+    )
     *strips, last = places.ravel()
     for row, strip in zip(rows, strips, strict=True):
         _draw_row(strip, row, widths, label_set)
@@ -270,7 +314,9 @@ def _draw_sheet(rows: Sequence[_Row], label_set: LabelSet) -> Figure:
     return figure
 
 
-def _draw_row(figure: SubFigure, row: _Row, widths: Sequence[float], label_set: LabelSet) -> None:
+def _draw_row(
+    figure: SubFigure, row: _Row, widths: Sequence[float], label_set: LabelSet
+) -> None:
     figure.suptitle(to_drawable(row.title), fontsize=10, fontweight="bold")
     grid = figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)
     columns = grid[0]
@@ -298,7 +344,14 @@ def _draw_panel(axes: Axes, panel: _Panel, label_set: LabelSet) -> None:
     low, high = panel.window
     image = np.nan_to_num(panel.image, nan=low)
     image = np.clip((image - low) / (high - low), 0, 1)
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, aspect=aspect, interpolation="nearest")
+    axes.imshow(
+        image,
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        aspect=aspect,
+        interpolation="nearest",
+    )
     axes.set_title(panel.title, fontsize=9)
     if panel.area is not None:
         area = _colour_labels(panel.area, label_set)

@@ -61,7 +61,11 @@ def draw_thumbnail(volume: Volume, labels: Array, label_set: LabelSet) -> bytes:
         if row:
             row.append(gap)
         shown = plane.extract(oriented_image)
-        row.append(_draw_panel(plane, shown, plane.extract(oriented_labels), window, label_set))
+        row.append(
+            _draw_panel(
+                plane, shown, plane.extract(oriented_labels), window, label_set
+            )
+        )
     picture = Image.fromarray(np.concatenate(row, axis=1))
     file = io.BytesIO()
     picture.save(file, "WEBP", quality=_QUALITY, method=_EFFORT)
@@ -69,7 +73,11 @@ def draw_thumbnail(volume: Volume, labels: Array, label_set: LabelSet) -> bytes:
 
 
 def _draw_panel(
-    plane: Plane, image: Array, labels: Array, window: tuple[float, float], label_set: LabelSet
+    plane: Plane,
+    image: Array,
+    labels: Array,
+    window: tuple[float, float],
+    label_set: LabelSet,
 ) -> Picture:
     """Draw one plane, ``HEIGHT`` pixels high, with black at its sides or above and below."""
     width, height = plane.size

@@ -76,7 +76,9 @@ class NetworkGrid:
         return _reorient(array, self.orientation)[(..., *self.box)]
 
 
-def compute_network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid:
+def compute_network_grid(
+    volume: Volume, prep: PreprocessingSpec
+) -> NetworkGrid:
     """Find the grid on which the network sees a scan.
 
     Args:
@@ -95,7 +97,9 @@ def compute_network_grid(volume: Volume, prep: PreprocessingSpec) -> NetworkGrid
     i, j, k = (part.stop - part.start for part in box)
     affine = volume.affine @ reorientation @ _translation(corner)
     try:
-        scan_to_network, network_to_scan = compute_spacing_maps(affine, (i, j, k), prep.spacing_mm)
+        scan_to_network, network_to_scan = compute_spacing_maps(
+            affine, (i, j, k), prep.spacing_mm
+        )
     except GeometryError as error:
         raise GeometryError(
             error.message, source=volume.source or "scan", detail=error.detail
@@ -121,14 +125,21 @@ class NetworkInput:
     def __init__(self, spec: BundleSpec) -> None:
         steps = preprocessing_steps(spec)
         normalisation = [
-            build_transform(step) for step in steps if step["_target_"] not in _GEOMETRY
+            build_transform(step)
+            for step in steps
+            if step["_target_"] not in _GEOMETRY
         ]
         self._normalise = monai.transforms.Compose(normalisation)
         # A window maps each voxel by itself; everything else needs the whole image.
-        self._is_voxelwise = all(isinstance(kind, Window) for kind in spec.intensities)
+        self._is_voxelwise = all(
+            isinstance(kind, Window) for kind in spec.intensities
+        )
 
     def __call__(
-        self, volume: Volume, grid: NetworkGrid, device: torch.device | str = "cpu"
+        self,
+        volume: Volume,
+        grid: NetworkGrid,
+        device: torch.device | str = "cpu",
     ) -> torch.Tensor:
         """Resample and normalise a scan.
 
@@ -143,7 +154,9 @@ class NetworkInput:
         Raises:
             ScanError: If the intensities cannot be normalised.
         """
-        image = resample_linear(grid.crop(volume.array), grid.scan_to_network, device)
+        image = resample_linear(
+            grid.crop(volume.array), grid.scan_to_network, device
+        )
         # The slowest axis in memory first: then planes are taken that lie together.
         order = sorted((1, 2, 3), key=image.stride, reverse=True)
         try:
@@ -173,12 +186,16 @@ class NetworkInput:
         return normalised[IMAGE].as_tensor()  # type: ignore[no-any-return]
 
 
-def _find_orientation(volume: Volume, prep: PreprocessingSpec) -> npt.NDArray[np.float64]:
+def _find_orientation(
+    volume: Volume, prep: PreprocessingSpec
+) -> npt.NDArray[np.float64]:
     if prep.input == "picture":
         return _AS_STORED
     ras = nib.orientations.axcodes2ornt("RAS")
     own = nib.orientations.io_orientation(volume.affine)
-    orientation: npt.NDArray[np.float64] = nib.orientations.ornt_transform(own, ras)
+    orientation: npt.NDArray[np.float64] = nib.orientations.ornt_transform(
+        own, ras
+    )
     return orientation
 
 
@@ -218,7 +235,9 @@ def _find_foreground(array: Array, threshold: float, volume: Volume) -> Box:
     return _extent(x), _extent(y), _extent(z)
 
 
-def _mark_occupied(channel: Array, threshold: float, occupied: Sequence[Flags]) -> None:
+def _mark_occupied(
+    channel: Array, threshold: float, occupied: Sequence[Flags]
+) -> None:
     """Mark along each axis, in place, which indices hold a voxel above the threshold."""
     outer, middle, inner = occupied
     voxels_per_plane = math.prod(channel.shape[1:])

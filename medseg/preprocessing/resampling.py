@@ -15,7 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data.utils import AFFINE_TOL, affine_to_spacing, compute_shape_offset, zoom_affine
+from monai.data.utils import (
+    AFFINE_TOL,
+    affine_to_spacing,
+    compute_shape_offset,
+    zoom_affine,
+)
 from monai.networks.utils import to_norm_affine
 from torch.nn import functional
 
@@ -49,7 +54,12 @@ class Taps(NamedTuple):
 
     def at(self, index: torch.Tensor | slice) -> Taps:
         """Return the taps of some of the voxels."""
-        return Taps(self.lower[index], self.upper[index], self.below[index], self.above[index])
+        return Taps(
+            self.lower[index],
+            self.upper[index],
+            self.below[index],
+            self.above[index],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +91,9 @@ class GridMap:
     @property
     def is_identity(self) -> bool:
         """Whether every voxel stays where it is."""
-        return self.source == self.target and np.array_equal(self.matrix, np.eye(4))
+        return self.source == self.target and np.array_equal(
+            self.matrix, np.eye(4)
+        )
 
     @property
     def is_axis_aligned(self) -> bool:
@@ -142,9 +154,13 @@ class GridMap:
             float64, of the broadcast shape; it may lie outside the source.
         """
         *scales, offset = self.matrix[axis].tolist()
-        position = torch.full((), offset, dtype=torch.float64, device=index[0].device)
+        position = torch.full(
+            (), offset, dtype=torch.float64, device=index[0].device
+        )
         for along, scale in zip(index, scales, strict=True):
-            if scale:  # most are 0, and a term of zeros would broadcast for nothing
+            if (
+                scale
+            ):  # most are 0, and a term of zeros would broadcast for nothing
                 term = along.double() * scale
                 position = position + term
         return position
@@ -155,7 +171,9 @@ def _compute_taps(position: torch.Tensor, length: int) -> Taps:
     lower = position.floor()
     above = position - lower
     below = 1 - above
-    return Taps(lower.long(), position.ceil().long(), below.float(), above.float())
+    return Taps(
+        lower.long(), position.ceil().long(), below.float(), above.float()
+    )
 
 
 def compute_spacing_maps(
@@ -177,7 +195,7 @@ def compute_spacing_maps(
     Raises:
         GeometryError: If the affine cannot be decomposed into axes and voxel sizes.
 
-    Example:
+    Examples:
         >>> scan_to_network, _ = compute_spacing_maps(np.diag([2.0, 2, 5, 1]), (9, 9, 5), (1, 1, 5))
         >>> scan_to_network.target
         (17, 17, 5)
@@ -254,7 +272,9 @@ def resample_linear(
     return resampled.permute(0, *back)
 
 
-def _resample_channel(channel: Array, target: torch.Tensor, taps: Sequence[Taps | None]) -> None:
+def _resample_channel(
+    channel: Array, target: torch.Tensor, taps: Sequence[Taps | None]
+) -> None:
     """Fill the target, whose axes are ordered as the channel's are, some planes at a time."""
     voxels_per_plane = math.prod(channel.shape[1:])
     planes_at_once = max(1, _READ_AT_ONCE // voxels_per_plane)
@@ -298,7 +318,10 @@ def find_memory_order(array: Array) -> list[int]:
 
 
 def _resample_planes(
-    channel: Array, planes: slice, taps: Sequence[Taps | None], device: torch.device | str
+    channel: Array,
+    planes: slice,
+    taps: Sequence[Taps | None],
+    device: torch.device | str,
 ) -> torch.Tensor:
     """Return some planes of the target along its first axis."""
     outer, *inner = taps
@@ -310,7 +333,9 @@ def _resample_planes(
     # Within the planes first: of them, fewer are read than made where the target is finer.
     for axis, axis_taps in enumerate(inner, start=1):
         image = _interpolate(image, axis, axis_taps)
-    within = outer._replace(lower=outer.lower - first, upper=outer.upper - first)
+    within = outer._replace(
+        lower=outer.lower - first, upper=outer.upper - first
+    )
     return _interpolate(image, 0, within)
 
 
@@ -319,7 +344,9 @@ def _read(planes: Array, device: torch.device | str) -> torch.Tensor:
     return torch.from_numpy(floats).to(device)
 
 
-def _interpolate(image: torch.Tensor, axis: int, taps: Taps | None) -> torch.Tensor:
+def _interpolate(
+    image: torch.Tensor, axis: int, taps: Taps | None
+) -> torch.Tensor:
     if taps is None:
         return image
     weight_shape = [1] * image.ndim
@@ -330,7 +357,9 @@ def _interpolate(image: torch.Tensor, axis: int, taps: Taps | None) -> torch.Ten
     return interpolated.addcmul_(image.index_select(axis, taps.upper), above)
 
 
-def _resample_slanted(source: Array, grid_map: GridMap, device: torch.device | str) -> torch.Tensor:
+def _resample_slanted(
+    source: Array, grid_map: GridMap, device: torch.device | str
+) -> torch.Tensor:
     """Resample plane by plane along the third axis, each in float64 as MONAI does."""
     rows, columns, planes = grid_map.target
     resampled = torch.empty([len(source), rows, columns, planes], device=device)
@@ -361,14 +390,18 @@ def _read_plane(source: Array, k: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(plane).to(device)
 
 
-def _sample_plane(plane: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+def _sample_plane(
+    plane: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+) -> torch.Tensor:
     """Interpolate ``(channels, i, j)`` at positions given along ``i`` and along ``j``."""
     _, rows, columns = plane.shape
     # To torch's -1…1, which spans the outer edges of the first and the last voxel.
     i = (2 * i + 1) / rows - 1
     j = (2 * j + 1) / columns - 1
     size = (len(i), j.shape[1])
-    grid = torch.stack([j.expand(size), i.expand(size)], dim=-1)  # the last axis first
+    grid = torch.stack(
+        [j.expand(size), i.expand(size)], dim=-1
+    )  # the last axis first
     sampled = functional.grid_sample(
         plane[None], grid[None], padding_mode="border", align_corners=False
     )

@@ -45,7 +45,9 @@ class AboveThreshold:
         return f"$lambda image: image > {float(self.threshold)!r}"
 
 
-def preprocessing_steps(spec: BundleSpec, keys: Sequence[str] = (IMAGE,)) -> list[Step]:
+def preprocessing_steps(
+    spec: BundleSpec, keys: Sequence[str] = (IMAGE,)
+) -> list[Step]:
     """State the chain that turns a scan into the network's input.
 
     Args:
@@ -61,7 +63,14 @@ def preprocessing_steps(spec: BundleSpec, keys: Sequence[str] = (IMAGE,)) -> lis
     steps: list[Step] = []
     prep = spec.preprocessing
     if prep.input == "volume":
-        steps.append({"_target_": "Orientationd", "keys": keys, "axcodes": "RAS", "labels": None})
+        steps.append(
+            {
+                "_target_": "Orientationd",
+                "keys": keys,
+                "axcodes": "RAS",
+                "labels": None,
+            }
+        )
     if prep.crop_above is not None:
         steps.append(
             {
@@ -79,7 +88,9 @@ def preprocessing_steps(spec: BundleSpec, keys: Sequence[str] = (IMAGE,)) -> lis
                 "_target_": "Spacingd",
                 "keys": keys,
                 # MONAI keeps an axis' own spacing where the wanted one is not positive.
-                "pixdim": [-1.0 if mm is None else mm for mm in prep.spacing_mm],
+                "pixdim": [
+                    -1.0 if mm is None else mm for mm in prep.spacing_mm
+                ],
                 "mode": ["bilinear", "nearest"][: len(keys)],
                 "padding_mode": "border",
             }
@@ -105,7 +116,9 @@ def _normalisation_steps(spec: BundleSpec) -> list[Step]:
     ]
     for intensity, key in zip(intensities, keys, strict=True):
         steps.extend(_intensity_steps(intensity, key))
-    steps.append({"_target_": "ConcatItemsd", "keys": keys, "name": IMAGE, "dim": 0})
+    steps.append(
+        {"_target_": "ConcatItemsd", "keys": keys, "name": IMAGE, "dim": 0}
+    )
     steps.append({"_target_": "DeleteItemsd", "keys": keys})
     return steps
 
@@ -126,7 +139,13 @@ def _intensity_steps(intensity: Intensity, key: str) -> list[Step]:
                 }
             ]
         case MinMax():
-            return [{"_target_": "ScaleIntensityd", "keys": key, "channel_wise": True}]
+            return [
+                {
+                    "_target_": "ScaleIntensityd",
+                    "keys": key,
+                    "channel_wise": True,
+                }
+            ]
         case ZScore():
             return _zscore_steps(intensity, key)
     raise TypeError(f"no chain for {intensity!r}")
@@ -174,10 +193,14 @@ class Preprocessing:
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
         keys = (IMAGE, LABEL) if with_label else (IMAGE,)
         steps = preprocessing_steps(spec, keys)
-        self.chain = monai.transforms.Compose([build_transform(step) for step in steps])
+        self.chain = monai.transforms.Compose(
+            [build_transform(step) for step in steps]
+        )
         self._crop_above = spec.preprocessing.crop_above
 
-    def __call__(self, volume: Volume, label: Array | None = None) -> dict[str, MetaTensor]:
+    def __call__(
+        self, volume: Volume, label: Array | None = None
+    ) -> dict[str, MetaTensor]:
         """Bring a scan (and its label map) onto the network's grid.
 
         Args:

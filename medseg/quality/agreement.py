@@ -20,7 +20,9 @@ from medseg.quality.estimates import Agreement, MaskQuality, Quality
 from medseg.volume import Array
 
 
-def compute_mask_dice(one: Array, other: Array, label_set: LabelSet) -> dict[str, float]:
+def compute_mask_dice(
+    one: Array, other: Array, label_set: LabelSet
+) -> dict[str, float]:
     """Return label name → Dice of two label maps.
 
     Args:
@@ -33,7 +35,9 @@ def compute_mask_dice(one: Array, other: Array, label_set: LabelSet) -> dict[str
     """
     confusion = count_confusion(one, other, label_set.classes)
     dice = dice_from_confusion(confusion, label_set)
-    return {name: value for name, value in dice.items() if not math.isnan(value)}
+    return {
+        name: value for name, value in dice.items() if not math.isnan(value)
+    }
 
 
 def estimate_mask_quality(
@@ -56,7 +60,9 @@ def estimate_mask_quality(
     calibrated = estimate_quality(scores, calibration)
     expected: dict[str, float] = {}
     if calibration is not None:
-        expected = {name: label.expected for name, label in calibrated.labels.items()}
+        expected = {
+            name: label.expected for name, label in calibrated.labels.items()
+        }
     labels = {}
     for name, agreement in dice.items():
         labels[name] = Agreement(
@@ -72,7 +78,9 @@ def estimate_mask_quality(
     )
     # A label of one mask alone: one of the two must be wrong, however likely either is.
     is_one_sided = min(dice.values()) == 0
-    return MaskQuality(mean, labels, own, review=calibrated.review or is_one_sided)
+    return MaskQuality(
+        mean, labels, own, review=calibrated.review or is_one_sided
+    )
 
 
 def _mean(values: Mapping[str, float]) -> float:

@@ -152,7 +152,9 @@ def predict_dice(calibration: CalibrationSpec, scores: Numbers) -> Numbers:
     return np.interp(scores, calibration.scores, calibration.dice)
 
 
-def estimate_quality(scores: Mapping[str, float], calibration: QualityFinding | None) -> Quality:
+def estimate_quality(
+    scores: Mapping[str, float], calibration: QualityFinding | None
+) -> Quality:
     """Estimate how good a result is.
 
     Args:
@@ -163,7 +165,9 @@ def estimate_quality(scores: Mapping[str, float], calibration: QualityFinding | 
         return Quality(is_calibrated=calibration is not None, review=True)
     raw = _mean(scores)
     if calibration is None:
-        uncalibrated = {name: LabelQuality(score) for name, score in scores.items()}
+        uncalibrated = {
+            name: LabelQuality(score) for name, score in scores.items()
+        }
         return Quality(raw, labels=uncalibrated)
     whole = _estimate_label(calibration.case, raw)
     labels = {}
@@ -193,7 +197,9 @@ def _mean(values: Mapping[str, float]) -> float:
     return float(np.mean(list(values.values())))
 
 
-def _tabulate(samples: Sequence[CalibrationSample], label: str | None) -> _Table:
+def _tabulate(
+    samples: Sequence[CalibrationSample], label: str | None
+) -> _Table:
     pairs = []
     cases = []
     is_clean = []
@@ -204,7 +210,9 @@ def _tabulate(samples: Sequence[CalibrationSample], label: str | None) -> _Table
             cases.append(sample.case)
             is_clean.append(sample.is_clean)
     columns = np.array(pairs, dtype=float).reshape(-1, 2)
-    return _Table(columns[:, 0], columns[:, 1], cases, np.array(is_clean, dtype=bool))
+    return _Table(
+        columns[:, 0], columns[:, 1], cases, np.array(is_clean, dtype=bool)
+    )
 
 
 def _highest_coverage(table: _Table) -> float:
@@ -243,8 +251,13 @@ def _common_temperatures(samples: Sequence[CalibrationSample]) -> list[float]:
     return sorted(common, reverse=True)
 
 
-def _is_known_at(sample: CalibrationSample, temperatures: Sequence[float]) -> bool:
-    return all(sample.at(temperature).pair(None) is not None for temperature in temperatures)
+def _is_known_at(
+    sample: CalibrationSample, temperatures: Sequence[float]
+) -> bool:
+    return all(
+        sample.at(temperature).pair(None) is not None
+        for temperature in temperatures
+    )
 
 
 def _fit(table: _Table, coverage: float) -> CalibrationSpec | None:
@@ -301,7 +314,9 @@ def _fit_isotonic(scores: Numbers, dice: Numbers) -> tuple[Numbers, Numbers]:
     from scipy.optimize import isotonic_regression
 
     # Equal scores are one point, or their order in the list would matter.
-    points, point_of, weights = np.unique(scores, return_inverse=True, return_counts=True)
+    points, point_of, weights = np.unique(
+        scores, return_inverse=True, return_counts=True
+    )
     means = np.bincount(point_of, dice) / weights
     fit = isotonic_regression(means, weights=weights)
     first_of_step = fit.blocks[:-1]

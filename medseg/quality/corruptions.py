@@ -31,7 +31,9 @@ _BIAS_LIMIT = 3.0
 """Largest logarithm of a bias field's factor, which is then 20."""
 
 
-def corrupt_volume(volume: Volume, kind: str | Corruption, severity: float, seed: int) -> Volume:
+def corrupt_volume(
+    volume: Volume, kind: str | Corruption, severity: float, seed: int
+) -> Volume:
     """Return a worse copy of a scan, on the same grid.
 
     Args:
@@ -40,7 +42,7 @@ def corrupt_volume(volume: Volume, kind: str | Corruption, severity: float, seed
         severity: 0 to 1.
         seed: Of all chance; every channel is corrupted alike.
 
-    Example:
+    Examples:
         >>> from medseg.testing import make_phantom
         >>> volume, _ = make_phantom(seed=0, shape=(16, 16, 12))
         >>> corrupt_volume(volume, "ghosting", severity=0.5, seed=1).shape
@@ -55,7 +57,10 @@ def corrupt_volume(volume: Volume, kind: str | Corruption, severity: float, seed
 
 
 def _corrupt_channel(
-    channel: Array, corruption: Corruption, severity: float, rng: np.random.Generator
+    channel: Array,
+    corruption: Corruption,
+    severity: float,
+    rng: np.random.Generator,
 ) -> Image:
     """Bring the bulk of a channel to 0…1, corrupt it, and bring it back."""
     offset, width = _measure_bulk(channel)
@@ -86,7 +91,9 @@ def _gamma(image: Image, severity: float, rng: np.random.Generator) -> Image:
     return _to_array(intensity.gamma(_to_tensor(image), exponent))
 
 
-def _bias_field(image: Image, severity: float, rng: np.random.Generator) -> Image:
+def _bias_field(
+    image: Image, severity: float, rng: np.random.Generator
+) -> Image:
     coefficients = []
     for length in image.shape:
         linear, quadratic = 0.0, 0.0
@@ -94,14 +101,20 @@ def _bias_field(image: Image, severity: float, rng: np.random.Generator) -> Imag
             linear = severity * float(rng.normal(0, 1.2))
             quadratic = severity * float(rng.normal(0, 0.8))
         coefficients.append((linear, quadratic))
-    shaded = intensity.bias_field(_to_tensor(image), coefficients, limit=_BIAS_LIMIT)
+    shaded = intensity.bias_field(
+        _to_tensor(image), coefficients, limit=_BIAS_LIMIT
+    )
     return _to_array(shaded)
 
 
-def _low_resolution(image: Image, severity: float, rng: np.random.Generator) -> Image:
+def _low_resolution(
+    image: Image, severity: float, rng: np.random.Generator
+) -> Image:
     share = 1 / (1 + 4 * severity)
     size = [_coarse_length(length, share) for length in image.shape]
-    coarse = intensity.low_resolution(_to_tensor(image), size, align_corners=True)
+    coarse = intensity.low_resolution(
+        _to_tensor(image), size, align_corners=True
+    )
     return _to_array(coarse)
 
 

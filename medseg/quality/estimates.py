@@ -34,7 +34,7 @@ class Quality:
             results, and its value can be far off in either direction.
         review: Whether someone should look at this result first.
 
-    Example:
+    Examples:
         >>> quality = Quality(0.93, lower=0.88, labels={"liver": LabelQuality(0.93, 0.88)})
         >>> quality.labels["liver"].lower
         0.88
@@ -89,7 +89,7 @@ class MaskQuality:
         review: Whether someone should look at this mask first: its expected Dice is below the
             bundle's limit, or only one of the two masks holds a structure.
 
-    Example:
+    Examples:
         >>> own = Quality(0.9, lower=0.8, is_calibrated=True)
         >>> agreement = Agreement(raw=0.7, dice=0.75, expected=0.72, lower=0.6)
         >>> quality = MaskQuality(agreement, {"liver": agreement}, own, review=True)

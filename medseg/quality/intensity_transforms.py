@@ -39,7 +39,9 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
         sigma: Standard deviation, in voxels.
     """
     radius = math.ceil(3 * sigma)
-    offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+    offsets = torch.arange(
+        -radius, radius + 1, dtype=image.dtype, device=image.device
+    )
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
     blurred = image[:, None]
@@ -48,7 +50,9 @@ def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
     return blurred[:, 0]
 
 
-def _convolve(images: torch.Tensor, kernel: torch.Tensor, axis: int) -> torch.Tensor:
+def _convolve(
+    images: torch.Tensor, kernel: torch.Tensor, axis: int
+) -> torch.Tensor:
     """Convolve ``(batch, 1, *size)`` along one axis; borders are replicated."""
     dims = images.ndim - 2
     radius = len(kernel) // 2
@@ -78,7 +82,9 @@ def bias_field(
         limit: Largest magnitude of the polynomial; ``None`` for no limit.
     """
     size = image.shape[1:]
-    axes = [torch.linspace(-1, 1, length, device=image.device) for length in size]
+    axes = [
+        torch.linspace(-1, 1, length, device=image.device) for length in size
+    ]
     grid = torch.meshgrid(*axes, indexing="ij")
     field = torch.zeros(size, device=image.device)
     for position, (linear, quadratic) in zip(grid, coefficients, strict=True):
@@ -118,7 +124,9 @@ def low_resolution(
     linear = "trilinear" if image.ndim == 4 else "bilinear"
     batch = image[None]
     if align_corners:
-        coarse = functional.interpolate(batch, size=size, mode=linear, align_corners=True)
+        coarse = functional.interpolate(
+            batch, size=size, mode=linear, align_corners=True
+        )
     else:
         coarse = functional.interpolate(batch, size=size, mode="nearest")
     fine = functional.interpolate(
@@ -137,7 +145,9 @@ def gamma(image: torch.Tensor, exponent: float) -> torch.Tensor:
     return image.sign() * image.abs() ** exponent
 
 
-def ghosting(image: torch.Tensor, axis: int, every: int, strength: float) -> torch.Tensor:
+def ghosting(
+    image: torch.Tensor, axis: int, every: int, strength: float
+) -> torch.Tensor:
     """Lay fainter copies over an image, as periodic motion along MR's phase encoding does.
 
     Every n-th line of k-space is dimmed (TorchIO's ``RandomGhosting``); the mean stays.

@@ -16,4 +16,10 @@ own, and importing that module imports pytest.
 from medseg.testing.bundles import write_example_bundle
 from medseg.testing.phantoms import KIDNEY, LIVER, make_phantom, write_dataset
 
-__all__ = ["KIDNEY", "LIVER", "make_phantom", "write_dataset", "write_example_bundle"]
+__all__ = [
+    "KIDNEY",
+    "LIVER",
+    "make_phantom",
+    "write_dataset",
+    "write_example_bundle",
+]

@@ -30,7 +30,10 @@ from medseg.networks.loading import load_network
 
 _SPEC: dict[str, Any] = {
     "name": "made_up",
-    "channels": [{"name": "T1", "modality": "MR"}, {"name": "T2", "modality": "MR"}],
+    "channels": [
+        {"name": "T1", "modality": "MR"},
+        {"name": "T2", "modality": "MR"},
+    ],
     "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
 }
 _NETWORK = {"kind": "unet", "channels": [4, 8, 8], "strides": [1, 2, 2]}
@@ -60,12 +63,17 @@ class BackendContract:
             pytest.skip("the backend does not compute such networks")
         network = _NETWORK | {"dims": request.param}
         patch = [16, 24, 8][: request.param]
-        spec = parse_spec(_SPEC | {"network": network, "training": {"patch": patch}})
+        spec = parse_spec(
+            _SPEC | {"network": network, "training": {"patch": patch}}
+        )
         write_bundle(spec, tmp_path / "bundle.json")
         bundle = load_bundle(tmp_path)
         bundle.weights.parent.mkdir()
         torch.manual_seed(0)
-        save_tensors(bundle.weights, dict(build_network(spec, supervised=False).state_dict()))
+        save_tensors(
+            bundle.weights,
+            dict(build_network(spec, supervised=False).state_dict()),
+        )
         return bundle
 
     @pytest.fixture
@@ -78,7 +86,9 @@ class BackendContract:
     @pytest.fixture
     def member(self, bundle: Bundle) -> Member:
         """Return the bundle's network as the backend computes it."""
-        (member,) = self.backend.load(bundle, [bundle.weights], self.device, self.precision)
+        (member,) = self.backend.load(
+            bundle, [bundle.weights], self.device, self.precision
+        )
         return member
 
     def test_backend_is_well_formed(self) -> None:
@@ -95,9 +105,13 @@ class BackendContract:
         network = load_network(bundle, bundle.weights)
         with torch.inference_mode():
             expected = list_levels(network(windows.cpu()))[0]
-        assert torch.allclose(scores.float().cpu(), expected, atol=self.tolerance)
+        assert torch.allclose(
+            scores.float().cpu(), expected, atol=self.tolerance
+        )
 
-    def test_windows_are_not_changed(self, member: Member, windows: torch.Tensor) -> None:
+    def test_windows_are_not_changed(
+        self, member: Member, windows: torch.Tensor
+    ) -> None:
         before = windows.clone()
         self._scores(member, windows)
         assert torch.equal(windows, before)
@@ -106,25 +120,41 @@ class BackendContract:
         self, member: Member, windows: torch.Tensor
     ) -> None:
         together = self._scores(member, windows)
-        alone = torch.cat([self._scores(member, window[None]) for window in windows])
-        assert torch.allclose(together.float(), alone.float(), atol=self.tolerance)
+        alone = torch.cat(
+            [self._scores(member, window[None]) for window in windows]
+        )
+        assert torch.allclose(
+            together.float(), alone.float(), atol=self.tolerance
+        )
 
-    def test_scores_are_the_callers_to_change(self, member: Member, windows: torch.Tensor) -> None:
+    def test_scores_are_the_callers_to_change(
+        self, member: Member, windows: torch.Tensor
+    ) -> None:
         first = self._scores(member, windows)
         kept = first.clone()
         second = self._scores(member, -windows)
-        assert torch.equal(first, kept), "a later call overwrote the scores of an earlier one"
+        assert torch.equal(first, kept), (
+            "a later call overwrote the scores of an earlier one"
+        )
         with torch.inference_mode():
             second.fill_(7)
-        assert torch.allclose(self._scores(member, windows), kept, atol=self.tolerance)
+        assert torch.allclose(
+            self._scores(member, windows), kept, atol=self.tolerance
+        )
 
-    def test_several_threads_may_call_at_once(self, member: Member, windows: torch.Tensor) -> None:
+    def test_several_threads_may_call_at_once(
+        self, member: Member, windows: torch.Tensor
+    ) -> None:
         batches = [windows + number for number in range(4)]
         alone = [self._scores(member, batch) for batch in batches]
         with ThreadPoolExecutor(4) as threads:
-            together = list(threads.map(lambda batch: self._scores(member, batch), batches))
+            together = list(
+                threads.map(lambda batch: self._scores(member, batch), batches)
+            )
         for one, other in zip(alone, together, strict=True):
-            assert torch.allclose(one.float(), other.float(), atol=self.tolerance)
+            assert torch.allclose(
+                one.float(), other.float(), atol=self.tolerance
+            )
 
     def test_there_is_a_member_for_each_file_in_their_order(
         self, bundle: Bundle, windows: torch.Tensor
@@ -134,17 +164,23 @@ class BackendContract:
         save_tensors(negated, {name: -value for name, value in weights.items()})
         files = [bundle.weights, negated, bundle.weights]
         members = self.backend.load(bundle, files, self.device, self.precision)
-        first, other, last = (self._scores(member, windows) for member in members)
+        first, other, last = (
+            self._scores(member, windows) for member in members
+        )
         assert torch.allclose(first.float(), last.float(), atol=self.tolerance)
         assert not torch.allclose(first.float(), other.float(), atol=0.01)
 
     def test_the_precision_is_that_asked_for(self, member: Member) -> None:
         assert member.precision == self.precision
 
-    def test_absent_weights_are_an_error_that_names_no_folder(self, bundle: Bundle) -> None:
+    def test_absent_weights_are_an_error_that_names_no_folder(
+        self, bundle: Bundle
+    ) -> None:
         bundle.weights.unlink()
         with pytest.raises(CheckpointError) as raised:
-            self.backend.load(bundle, [bundle.weights], self.device, self.precision)
+            self.backend.load(
+                bundle, [bundle.weights], self.device, self.precision
+            )
         assert str(bundle.folder) not in raised.value.message
 
     def test_nothing_in_the_bundle_is_changed(self, bundle: Bundle) -> None:

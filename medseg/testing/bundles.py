@@ -19,7 +19,9 @@ EXAMPLE: dict[str, Any] = {
 """Its ``bundle.json``; the labels are those of phantoms."""
 
 
-def write_example_bundle(folder: Path | None = None, *, trained: bool = False) -> Path:
+def write_example_bundle(
+    folder: Path | None = None, *, trained: bool = False
+) -> Path:
     """Write a small bundle for phantoms.
 
     Args:
@@ -31,7 +33,9 @@ def write_example_bundle(folder: Path | None = None, *, trained: bool = False) -
     """
     folder = Path(tempfile.mkdtemp()) if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / BUNDLE_FILE).write_text(json.dumps(EXAMPLE, indent=2), encoding="utf-8")
+    (folder / BUNDLE_FILE).write_text(
+        json.dumps(EXAMPLE, indent=2), encoding="utf-8"
+    )
     if trained:
         _write_random_weights(folder)
     return folder

@@ -69,7 +69,8 @@ class DatasetLayoutContract:
     def spec(self) -> BundleSpec:
         """A bundle for the cases that ``write_dataset`` writes."""
         labels = tuple(
-            LabelSpec(index=index, name=name) for index, name in enumerate(self.labels, start=1)
+            LabelSpec(index=index, name=name)
+            for index, name in enumerate(self.labels, start=1)
         )
         return BundleSpec.model_validate(
             {
@@ -91,7 +92,9 @@ class DatasetLayoutContract:
         (folder / "code").mkdir()
         assert not self.layout.recognizes(folder)
 
-    def test_every_case_is_listed_with_its_images_and_its_label(self, root: Path) -> None:
+    def test_every_case_is_listed_with_its_images_and_its_label(
+        self, root: Path
+    ) -> None:
         listing = self._list(root)
         assert listing.faults == []
         assert len(listing.cases) == len(_NAMES)
@@ -100,13 +103,19 @@ class DatasetLayoutContract:
             assert case.label not in case.images
             assert all(file.exists() for file in (*case.images, case.label))
 
-    def test_listed_cases_become_cases_with_names_of_their_own(self, root: Path) -> None:
+    def test_listed_cases_become_cases_with_names_of_their_own(
+        self, root: Path
+    ) -> None:
         found = self._make_cases(root)
         assert found.faults == ()
-        assert len({case.name.casefold() for case in found.cases}) == len(_NAMES)
+        assert len({case.name.casefold() for case in found.cases}) == len(
+            _NAMES
+        )
 
     def test_listing_twice_gives_the_same(self, root: Path) -> None:
-        assert _describe(self._list(root), root) == _describe(self._list(root), root)
+        assert _describe(self._list(root), root) == _describe(
+            self._list(root), root
+        )
 
     def test_the_list_does_not_depend_on_where_the_data_lie(
         self, root: Path, tmp_path: Path
@@ -123,7 +132,9 @@ class DatasetLayoutContract:
         self._list(root)
         assert _list_contents(root) == before
 
-    def test_a_case_without_its_images_stops_no_other_and_is_a_fault(self, root: Path) -> None:
+    def test_a_case_without_its_images_stops_no_other_and_is_a_fault(
+        self, root: Path
+    ) -> None:
         _remove_images(self._list(root).cases[0])
         found = self._make_cases(root)
         assert len(found.cases) == len(_NAMES) - 1
@@ -149,7 +160,9 @@ class DatasetLayoutContract:
         with pytest.raises(DatasetError) as caught:
             self._make_cases(folder)
         self._assert_names_nobody(caught.value.message)
-        assert caught.value.source, "the error does not say which folder or list it is about"
+        assert caught.value.source, (
+            "the error does not say which folder or list it is about"
+        )
 
     def _list(self, root: Path) -> CaseListing:
         labels = {label.name: label.index for label in self.spec.labels}
@@ -164,7 +177,9 @@ class DatasetLayoutContract:
 
 
 def _remove_images(case: ListedCase) -> None:
-    files = {file for channel in case.series for file in channel} | set(case.images)
+    files = {file for channel in case.series for file in channel} | set(
+        case.images
+    )
     for file in files:
         file.unlink()
 
@@ -173,15 +188,29 @@ def _describe(listing: CaseListing, root: Path) -> list[tuple[object, ...]]:
     """Return what a listing says of its cases, with paths relative to the data set."""
     described: list[tuple[object, ...]] = []
     for case in listing.cases:
-        files = [file.resolve().relative_to(root.resolve()) for file in (*case.images, case.label)]
+        files = [
+            file.resolve().relative_to(root.resolve())
+            for file in (*case.images, case.label)
+        ]
         described.append((case.name, files, dict(case.fields), case.volume))
-    faults = [(fault.where, fault.what) for fault in sorted(listing.faults, key=str)]
-    return [*described, (faults, listing.channel_names, listing.label_names, listing.ignore)]
+    faults = [
+        (fault.where, fault.what) for fault in sorted(listing.faults, key=str)
+    ]
+    return [
+        *described,
+        (faults, listing.channel_names, listing.label_names, listing.ignore),
+    ]
 
 
 def _list_contents(root: Path) -> list[tuple[str, int, int]]:
     contents = []
     for path in sorted(root.rglob("*")):
         status = path.lstat()
-        contents.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+        contents.append(
+            (
+                path.relative_to(root).as_posix(),
+                status.st_size,
+                status.st_mtime_ns,
+            )
+        )
     return contents

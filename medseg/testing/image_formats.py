@@ -59,7 +59,9 @@ class ImageFormatContract:
     secrets: ClassVar[tuple[str, ...]] = ()
     reads_series: ClassVar[bool] = False
 
-    def write_volume(self, path: Path, array: npt.NDArray[Any], affine: Affine) -> None:
+    def write_volume(
+        self, path: Path, array: npt.NDArray[Any], affine: Affine
+    ) -> None:
         """Write a volume with another library than the reader under test.
 
         Args:
@@ -114,7 +116,9 @@ class ImageFormatContract:
         assert np.allclose(volume.affine, self.expected_affine, atol=1e-5)
         assert volume.warnings == ()
 
-    def test_label_map_keeps_its_integers(self, path: Path, labels: npt.NDArray[np.uint8]) -> None:
+    def test_label_map_keeps_its_integers(
+        self, path: Path, labels: npt.NDArray[np.uint8]
+    ) -> None:
         self.write_volume(path, labels, self.expected_affine)
         volume = self.format.read_labels([path])
         assert volume.array.dtype == np.uint8
@@ -145,7 +149,9 @@ class ImageFormatContract:
         self._assert_refused(image)
 
     @pytest.mark.parametrize("seed", range(15))
-    def test_damaged_header_raises_no_foreign_error(self, image: Path, seed: int) -> None:
+    def test_damaged_header_raises_no_foreign_error(
+        self, image: Path, seed: int
+    ) -> None:
         content = bytearray(image.read_bytes())
         random = np.random.default_rng(seed)
         for position in random.integers(0, min(len(content), 600), 3):
@@ -155,7 +161,9 @@ class ImageFormatContract:
             with contextlib.suppress(ScanError):
                 assert np.isfinite(read([image]).array).all()
 
-    def test_volume_is_called_by_its_file_and_names_nobody_else(self, image: Path) -> None:
+    def test_volume_is_called_by_its_file_and_names_nobody_else(
+        self, image: Path
+    ) -> None:
         volume = self.format.read([image])
         assert volume.source == image.name
         for secret in self.secrets:
@@ -169,7 +177,9 @@ class ImageFormatContract:
         labels = np.arange(like.array[0].size).reshape(like.shape) % (most + 1)
         labels.flat[0] = most  # few voxels may hold fewer values
         for suffix in self._written_suffixes():
-            written = self._write_labels(tmp_path / f"labels{suffix}", labels, like)
+            written = self._write_labels(
+                tmp_path / f"labels{suffix}", labels, like
+            )
             back = self.format.read_labels([written])
             assert back.array.dtype == (np.uint8 if most == 3 else np.uint16)
             assert np.array_equal(back.array[0], labels)
@@ -181,14 +191,20 @@ class ImageFormatContract:
         like = self.format.read([image])
         labels = np.arange(like.array[0].size).reshape(like.shape) % 3
         for suffix in self._written_suffixes():
-            first = self._write_labels(tmp_path / f"first{suffix}", labels, like)
-            second = self._write_labels(tmp_path / f"second{suffix}", labels, like)
+            first = self._write_labels(
+                tmp_path / f"first{suffix}", labels, like
+            )
+            second = self._write_labels(
+                tmp_path / f"second{suffix}", labels, like
+            )
             content = first.read_bytes()
             assert content == second.read_bytes()
             for secret in (*self.secrets, _SECRET):
                 assert secret.encode() not in content
 
-    def test_labels_of_32_bits_are_refused_or_kept(self, tmp_path: Path, image: Path) -> None:
+    def test_labels_of_32_bits_are_refused_or_kept(
+        self, tmp_path: Path, image: Path
+    ) -> None:
         like = self.format.read([image])
         labels = np.zeros(like.shape, np.uint32)
         labels.flat[-1] = np.iinfo(np.uint32).max
@@ -196,7 +212,9 @@ class ImageFormatContract:
             path = tmp_path / f"large{suffix}"
             with contextlib.suppress(OutputError):
                 self._write_labels(path, labels, like)
-                assert np.array_equal(self.format.read_labels([path]).array[0], labels)
+                assert np.array_equal(
+                    self.format.read_labels([path]).array[0], labels
+                )
 
     def _assert_refused(self, path: Path) -> None:
         """Make sure that a file is refused, and by an error whose message names nobody."""
@@ -204,7 +222,9 @@ class ImageFormatContract:
             with pytest.raises(ScanError) as caught:
                 read([path])
             error = caught.value
-            assert path.name in str(error), "the error does not say which file it is about"
+            assert path.name in str(error), (
+                "the error does not say which file it is about"
+            )
             for secret in (*self.secrets, _SECRET):
                 assert secret not in error.message
 
@@ -213,7 +233,9 @@ class ImageFormatContract:
             pytest.skip("this format writes no label maps")
         return self.format.label_suffixes
 
-    def _write_labels(self, path: Path, labels: npt.NDArray[Any], like: Volume) -> Path:
+    def _write_labels(
+        self, path: Path, labels: npt.NDArray[Any], like: Volume
+    ) -> Path:
         assert self.format.write_labels is not None
         self.format.write_labels(path, as_labels(labels, path), like)
         return path

@@ -17,7 +17,12 @@ import torch
 from torch.nn import functional
 
 from medseg.labels import Label, LabelSet, Region
-from medseg.training.losses import LevelLoss, LossContext, LossFactory, LossTerms
+from medseg.training.losses import (
+    LevelLoss,
+    LossContext,
+    LossFactory,
+    LossTerms,
+)
 
 _SIZES = [(9, 8), (7, 6, 5)]
 """2D and 3D; the sizes differ, so that mixed-up axes are noticed."""
@@ -40,7 +45,11 @@ class LossContract:
     takes_regions: ClassVar[bool] = True
 
     def build_loss(
-        self, labels: int = 2, *, ignore: bool = False, weights: tuple[float, ...] | None = None
+        self,
+        labels: int = 2,
+        *,
+        ignore: bool = False,
+        weights: tuple[float, ...] | None = None,
     ) -> LevelLoss:
         """Build the loss of labels that exclude each other.
 
@@ -49,7 +58,9 @@ class LossContract:
             ignore: Whether there is an ignore index; it is ``labels + 1``.
             weights: Of background and each label.
         """
-        return type(self).build(LossContext(_label_set(labels, ignore=ignore), weights))
+        return type(self).build(
+            LossContext(_label_set(labels, ignore=ignore), weights)
+        )
 
     @pytest.mark.parametrize("size", _SIZES)
     @pytest.mark.parametrize("labels", [1, 5])
@@ -64,7 +75,9 @@ class LossContract:
         gradient = _gradient(total, logits)
         assert torch.isfinite(gradient).all()
         for channel in range(labels + 1):
-            assert gradient[:, channel].any(), "no gradient reaches this channel"
+            assert gradient[:, channel].any(), (
+                "no gradient reaches this channel"
+            )
 
     def test_parts_are_named_scalars(self) -> None:
         logits, label = _random_batch(2, _SIZES[0])
@@ -83,13 +96,19 @@ class LossContract:
         loss = self.build_loss()
         first = loss(logits, label).total
         loss(torch.flip(logits, [0]), label)
-        assert torch.equal(loss(logits, label).total, first), "a loss must not remember"
+        assert torch.equal(loss(logits, label).total, first), (
+            "a loss must not remember"
+        )
         assert torch.equal(logits, kept_logits)
         assert torch.equal(label, kept_label)
-        assert torch.equal(torch.random.get_rng_state(), random_state), "no random numbers"
+        assert torch.equal(torch.random.get_rng_state(), random_state), (
+            "no random numbers"
+        )
 
     @pytest.mark.parametrize("size", _SIZES)
-    def test_a_perfect_prediction_costs_less_than_a_wrong_one(self, size: tuple[int, ...]) -> None:
+    def test_a_perfect_prediction_costs_less_than_a_wrong_one(
+        self, size: tuple[int, ...]
+    ) -> None:
         _, label = _random_batch(2, size)
         perfect = _certain_logits(label, 3)
         wrong = perfect.roll(1, dims=1)
@@ -122,14 +141,18 @@ class LossContract:
         assert not gradient[..., :2].any(), "ignored voxels have a gradient"
         assert gradient[..., 2:].any()
         changed = logits.detach().clone()
-        changed[..., :2] += torch.linspace(-5, 5, changed[..., :2].numel()).view_as(
-            changed[..., :2]
+        changed[..., :2] += torch.linspace(
+            -5, 5, changed[..., :2].numel()
+        ).view_as(changed[..., :2])
+        assert torch.allclose(
+            loss(changed, label).total, total, rtol=1e-5, atol=1e-6
         )
-        assert torch.allclose(loss(changed, label).total, total, rtol=1e-5, atol=1e-6)
 
     def test_a_batch_of_ignored_voxels_alone_teaches_nothing(self) -> None:
         logits, label = _random_batch(2, _SIZES[0])
-        total = self.build_loss(ignore=True)(logits, torch.full_like(label, 3)).total
+        total = self.build_loss(ignore=True)(
+            logits, torch.full_like(label, 3)
+        ).total
         assert torch.isfinite(total)
         assert not _gradient(total, logits).any()
 
@@ -177,7 +200,9 @@ def _region_set(*, ignore: bool = False) -> LabelSet:
     """Return two labels and two regions: both labels, and the second one alone."""
     labels = _label_set(2)
     regions = [Region("whole", (1, 2), 0, 1), Region("inner", (2,), 1, 2)]
-    return LabelSet(list(labels), ignore=255 if ignore else None, regions=regions)
+    return LabelSet(
+        list(labels), ignore=255 if ignore else None, regions=regions
+    )
 
 
 def _random_batch(

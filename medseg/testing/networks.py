@@ -72,13 +72,17 @@ class NetworkContract:
             network = self.build(len(patch)).eval()
             with torch.no_grad():
                 output = network(self.image(patch))
-            assert isinstance(output, torch.Tensor), "one tensor is needed where labels are made"
+            assert isinstance(output, torch.Tensor), (
+                "one tensor is needed where labels are made"
+            )
             assert output.shape == (2, _CLASSES, *patch)
             assert output.isfinite().all()
 
     def test_while_training_it_gives_levels_from_fine_to_coarse(self) -> None:
         for patch in self.patches:
-            levels = SupervisedNetwork(self.build(len(patch)).train())(self.image(patch))
+            levels = SupervisedNetwork(self.build(len(patch)).train())(
+                self.image(patch)
+            )
             assert levels[0].shape == (2, _CLASSES, *patch)
             sizes = [level.shape[2:].numel() for level in levels]
             assert sizes == sorted(sizes, reverse=True)
@@ -88,9 +92,15 @@ class NetworkContract:
         for patch in self.patches:
             network = self.build(len(patch)).train()
             levels = list_levels(SupervisedNetwork(network)(self.image(patch)))
-            total = torch.stack([level.square().mean() for level in levels]).sum()
+            total = torch.stack(
+                [level.square().mean() for level in levels]
+            ).sum()
             total.backward()  # type: ignore[no-untyped-call]
-            names = [name for name, weight in network.named_parameters() if weight.grad is None]
+            names = [
+                name
+                for name, weight in network.named_parameters()
+                if weight.grad is None
+            ]
             assert names == [], "these weights have no gradient"
 
     def test_its_items_do_not_depend_on_each_other(self) -> None:
@@ -112,11 +122,17 @@ class NetworkContract:
                 nn.init.zeros_(weight)
             other.load_state_dict(torch.load(file, weights_only=True))
             with torch.no_grad():
-                assert torch.equal(other(self.image(patch)), network(self.image(patch)))
+                assert torch.equal(
+                    other(self.image(patch)), network(self.image(patch))
+                )
 
-    def test_it_is_built_without_opening_anything(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_built_without_opening_anything(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def refuse(*_: Any, **__: Any) -> Any:
-            raise AssertionError("a network must open no file and no address when it is built")
+            raise AssertionError(
+                "a network must open no file and no address when it is built"
+            )
 
         monkeypatch.setattr("builtins.open", refuse)
         monkeypatch.setattr("socket.socket.connect", refuse)

@@ -56,7 +56,7 @@ def make_phantom(
         The image, ``(1, i, j, k)`` float32 in HU, and its labels ``(i, j, k)`` uint8: 1 liver,
         2 kidney.
 
-    Example:
+    Examples:
         >>> volume, labels = make_phantom(0, shape=(28, 24, 20), spacing=8.0)
         >>> volume.shape, labels.max().item() == KIDNEY
         ((28, 24, 20), True)
@@ -69,8 +69,12 @@ def make_phantom(
     # The order is that of the random numbers drawn: another one would be another phantom.
     image[_ellipsoid(grid, (0, 0, 0), (0.85, 0.8, 3.0), rng, 0.03)] = _FAT_HU
     image[_ellipsoid(grid, (0, 0, 0), (0.76, 0.7, 3.0), rng, 0.03)] = _MUSCLE_HU
-    image[_ellipsoid(grid, (0, -0.5, 0), (0.12, 0.14, 3.0), rng, 0.02)] = _BONE_HU
-    image[_ellipsoid(grid, (0, 0.35, -0.4), (0.4, 0.2, 0.45), rng, 0.08)] = _BOWEL_HU
+    image[_ellipsoid(grid, (0, -0.5, 0), (0.12, 0.14, 3.0), rng, 0.02)] = (
+        _BONE_HU
+    )
+    image[_ellipsoid(grid, (0, 0.35, -0.4), (0.4, 0.2, 0.45), rng, 0.08)] = (
+        _BOWEL_HU
+    )
     for organ in (_LIVER, _KIDNEYS):
         for centre, radii in organ.ellipsoids:
             inside = _ellipsoid(grid, centre, radii, rng, 0.06)
@@ -79,7 +83,9 @@ def make_phantom(
     image += rng.normal(0, _NOISE_HU, shape)
     affine: Affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = -0.5 * spacing * np.array(shape)
-    volume = Volume(image[None].astype(np.float32), affine, source=f"phantom {seed}")
+    volume = Volume(
+        image[None].astype(np.float32), affine, source=f"phantom {seed}"
+    )
     return volume, labels
 
 
@@ -129,7 +135,9 @@ def write_dataset(
         image = np.rint(volume.array[0]).astype(np.int16)
         nib.save(nib.Nifti1Image(image, affine), images / name)
         nib.save(nib.Nifti1Image(labels, affine), label_maps / name)
-        training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+        training.append(
+            {"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"}
+        )
     description = {
         "name": "phantom",
         "modality": {"0": "CT"},

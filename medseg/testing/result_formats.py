@@ -56,7 +56,9 @@ class ResultFormatContract:
         Args:
             folder: An empty folder, for the files of the scan if it has any.
         """
-        affine = np.array([[-0.8, 0, 0, 30], [0, 1.2, 0, -7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]])
+        affine = np.array(
+            [[-0.8, 0, 0, 30], [0, 1.2, 0, -7], [0, 0, 2.5, 11], [0, 0, 0, 1.0]]
+        )
         voxels = np.zeros((1, *self.shape), np.float32)
         return Volume(voxels, affine, source=f"{_SECRET}.nii.gz")
 
@@ -96,34 +98,46 @@ class ResultFormatContract:
     def test_format_is_well_formed(self) -> None:
         check_result_format(self.result_format)
 
-    def test_a_scan_that_is_needed_from_dicom_is_one(self, scan: Volume) -> None:
+    def test_a_scan_that_is_needed_from_dicom_is_one(
+        self, scan: Volume
+    ) -> None:
         if self.result_format.needs_dicom:
             assert isinstance(scan.header, Slices)
 
-    def test_one_whole_file_is_written(self, path: Path, labels: Array, scan: Volume) -> None:
+    def test_one_whole_file_is_written(
+        self, path: Path, labels: Array, scan: Volume
+    ) -> None:
         self._write(path, labels, scan)
         assert [file.name for file in path.parent.iterdir()] == [path.name]
         assert path.stat().st_size > 0
 
-    def test_labels_come_back(self, path: Path, labels: Array, scan: Volume) -> None:
+    def test_labels_come_back(
+        self, path: Path, labels: Array, scan: Volume
+    ) -> None:
         self._write(path, labels, scan)
         back = self.read_labels(path)
         if back is None:
             pytest.skip("the suite does not say how to read the format back")
         assert np.array_equal(back, labels)
 
-    def test_a_scan_without_structures_has_a_file_too(self, path: Path, scan: Volume) -> None:
+    def test_a_scan_without_structures_has_a_file_too(
+        self, path: Path, scan: Volume
+    ) -> None:
         self._write(path, np.zeros(scan.shape, np.uint8), scan)
         assert path.is_file()
 
-    def test_labels_and_scan_are_not_changed(self, path: Path, labels: Array, scan: Volume) -> None:
+    def test_labels_and_scan_are_not_changed(
+        self, path: Path, labels: Array, scan: Volume
+    ) -> None:
         before, affine = labels.copy(), scan.affine.copy()
         labels.flags.writeable = False
         self._write(path, labels, scan)
         assert np.array_equal(labels, before)
         assert np.array_equal(scan.affine, affine)
 
-    def test_an_earlier_file_is_replaced(self, path: Path, labels: Array, scan: Volume) -> None:
+    def test_an_earlier_file_is_replaced(
+        self, path: Path, labels: Array, scan: Volume
+    ) -> None:
         path.write_bytes(b"an earlier result")
         self._write(path, labels, scan)
         assert path.read_bytes() != b"an earlier result"
@@ -145,12 +159,16 @@ class ResultFormatContract:
     def test_what_cannot_be_written_is_an_error_that_leaves_nothing(
         self, path: Path, labels: Array, scan: Volume
     ) -> None:
-        (path / "inside").mkdir(parents=True)  # a folder that is not empty cannot be replaced
+        (path / "inside").mkdir(
+            parents=True
+        )  # a folder that is not empty cannot be replaced
         with pytest.raises(OutputError) as raised:
             self._write(path, labels, scan)
         assert str(path.parent) not in raised.value.message
         left = [file.name for file in path.parent.iterdir()]
-        assert left == [path.name], f"names that begin with {PART} are of files that are not whole"
+        assert left == [path.name], (
+            f"names that begin with {PART} are of files that are not whole"
+        )
 
     def _write(self, path: Path, labels: Array, scan: Volume) -> None:
         self.result_format.write(path, labels, scan, self.spec)

@@ -9,12 +9,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-MODEL_FILES = ("bundle.json", "metrics.json", "configs", "models", "docs", "LICENSE")
+MODEL_FILES = (
+    "bundle.json",
+    "metrics.json",
+    "configs",
+    "models",
+    "docs",
+    "LICENSE",
+)
 """What of a run folder makes a bundle that segments; checkpoints and caches stay behind."""
 
 
 def log_model(
-    client: Any, bundle: Path, code: Path, *, name: str, experiment: str, run: str, step: int
+    client: Any,
+    bundle: Path,
+    code: Path,
+    *,
+    name: str,
+    experiment: str,
+    run: str,
+    step: int,
 ) -> Any:
     """Log a trained bundle as a model of a run and return MLflow's record of it.
 
@@ -65,7 +79,9 @@ def _stage(bundle: Path, staged: Path) -> None:
             shutil.copyfile(source, staged / name)
 
 
-def _save_model(saved: Path, bundle: Path, code: Path, description: Any) -> None:
+def _save_model(
+    saved: Path, bundle: Path, code: Path, description: Any
+) -> None:
     from mlflow import pyfunc
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
@@ -100,8 +116,14 @@ def _dependencies() -> list[str]:
     """Return what medseg always needs: requirements without a marker, so without extras."""
     from packaging.requirements import Requirement
 
-    requirements = [Requirement(line) for line in metadata.requires("medseg") or ()]
-    return [requirement.name for requirement in requirements if requirement.marker is None]
+    requirements = [
+        Requirement(line) for line in metadata.requires("medseg") or ()
+    ]
+    return [
+        requirement.name
+        for requirement in requirements
+        if requirement.marker is None
+    ]
 
 
 def _published_version(package: str) -> str:
@@ -116,8 +138,15 @@ def register(client: Any, model: Any, *, name: str, run: str) -> None:
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+        if error.error_code not in (
+            "RESOURCE_ALREADY_EXISTS",
+            "ALREADY_EXISTS",
+        ):
             raise
     client.create_model_version(
-        name, model.artifact_location, run, model_id=model.model_id, await_creation_for=0
+        name,
+        model.artifact_location,
+        run,
+        model_id=model.model_id,
+        await_creation_for=0,
     )

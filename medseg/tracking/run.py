@@ -79,7 +79,9 @@ class MlflowRun:
         with quiet_mlflow(ANSWER_SECONDS):
             for batch in _split(self.waiting, METRICS_PER_CALL):
                 metrics = [Metric(*values) for values in batch]
-                self.client.log_batch(self.id, metrics=metrics, synchronous=True)
+                self.client.log_batch(
+                    self.id, metrics=metrics, synchronous=True
+                )
         self.waiting.clear()
         self.flushed_at = time.monotonic()
         self.flush_cost = self.flushed_at - started
@@ -97,17 +99,23 @@ class MlflowRun:
             self.client.set_terminated(self.id, status)
 
 
-def open_run(client: Any, experiment: str, event: RunStarted, flush_seconds: float) -> MlflowRun:
+def open_run(
+    client: Any, experiment: str, event: RunStarted, flush_seconds: float
+) -> MlflowRun:
     """Continue the MLflow run of this training run, or create it."""
     run = _find_run(client, experiment, event.run_id)
     if run is None:
         name = f"{event.name}-{event.run_id}"
-        run = client.create_run(experiment, run_name=name, tags={RUN_ID_TAG: event.run_id})
+        run = client.create_run(
+            experiment, run_name=name, tags={RUN_ID_TAG: event.run_id}
+        )
     else:
         client.update_run(run.info.run_id, status="RUNNING")
         if ERROR_TAG in run.data.tags:
             client.delete_tag(run.info.run_id, ERROR_TAG)
-    stated = {to_key(key): _shorten(value) for key, value in event.parameters.items()}
+    stated = {
+        to_key(key): _shorten(value) for key, value in event.parameters.items()
+    }
     new, changed = _compare_parameters(run.data.params, stated)
     _log_parameters(client, run.info.run_id, new)
     _log_tags(client, run.info.run_id, _collect_tags(event, changed))
@@ -146,7 +154,9 @@ def _compare_parameters(
     return new, changed
 
 
-def _collect_tags(event: RunStarted, changed: Mapping[str, str]) -> dict[str, str]:
+def _collect_tags(
+    event: RunStarted, changed: Mapping[str, str]
+) -> dict[str, str]:
     tags = {f"medseg.{key}": value for key, value in event.provenance.items()}
     tags[RUN_ID_TAG] = event.run_id
     # A parameter is written once for all; what a resumed run changed becomes a tag.
@@ -157,7 +167,9 @@ def _collect_tags(event: RunStarted, changed: Mapping[str, str]) -> dict[str, st
     return tags
 
 
-def _log_parameters(client: Any, run: str, parameters: Mapping[str, str]) -> None:
+def _log_parameters(
+    client: Any, run: str, parameters: Mapping[str, str]
+) -> None:
     from mlflow.entities import Param
 
     entities = [Param(key, value) for key, value in parameters.items()]
@@ -168,7 +180,9 @@ def _log_parameters(client: Any, run: str, parameters: Mapping[str, str]) -> Non
 def _log_tags(client: Any, run: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    entities = [RunTag(to_key(key), _shorten(value)) for key, value in tags.items()]
+    entities = [
+        RunTag(to_key(key), _shorten(value)) for key, value in tags.items()
+    ]
     for batch in _split(entities, ENTRIES_PER_CALL):
         client.log_batch(run, tags=batch, synchronous=True)
 
@@ -193,7 +207,7 @@ def to_key(name: str) -> str:
 def to_distinct_keys(values: Mapping[str, float]) -> dict[str, float]:
     """Return ``values`` under keys MLflow takes; names that become equal are numbered.
 
-    Example:
+    Examples:
         >>> to_distinct_keys({"tumour (core)": 0.8, "tumour [core]": 0.7})
         {'tumour _core_': 0.8, 'tumour _core__2': 0.7}
     """
@@ -209,7 +223,9 @@ def to_distinct_keys(values: Mapping[str, float]) -> dict[str, float]:
     return by_key
 
 
-def flatten_scores(stage: str, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def flatten_scores(
+    stage: str, scores: Mapping[str, Mapping[str, float]]
+) -> dict[str, float]:
     """Return ``stage/metric/label`` → score."""
     flat = {}
     for metric, by_label in scores.items():

@@ -47,7 +47,9 @@ def quiet_mlflow(seconds: int) -> Iterator[None]:
 @contextlib.contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables for a while, except those that the user has set."""
-    ours = {key: value for key, value in settings.items() if key not in os.environ}
+    ours = {
+        key: value for key, value in settings.items() if key not in os.environ
+    }
     os.environ.update(ours)
     try:
         yield
@@ -156,7 +158,9 @@ def _require_database(uri: str) -> None:
         engine.dispose()
 
 
-def get_or_create_experiment(client: Any, name: str, artifacts: str | None) -> str:
+def get_or_create_experiment(
+    client: Any, name: str, artifacts: str | None
+) -> str:
     """Return the id of the experiment, which is created if needed.
 
     Args:

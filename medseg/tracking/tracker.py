@@ -31,7 +31,13 @@ from medseg.events import (
     ValidationDone,
 )
 from medseg.tracking.model import log_model, register
-from medseg.tracking.run import ERROR_TAG, MlflowRun, flatten_scores, open_run, to_distinct_keys
+from medseg.tracking.run import (
+    ERROR_TAG,
+    MlflowRun,
+    flatten_scores,
+    open_run,
+    to_distinct_keys,
+)
 from medseg.tracking.store import (
     ANSWER_SECONDS,
     STORE_VARIABLE,
@@ -78,7 +84,9 @@ class MlflowTracker:
         flush_seconds: float = 5.0,
     ) -> None:
         self._store = default_store.absolute()
-        self._artifacts = (artifacts or self._store.parent / "mlartifacts").absolute()
+        self._artifacts = (
+            artifacts or self._store.parent / "mlartifacts"
+        ).absolute()
         self._model_code = model_code
         self._register_model = register_model
         self._say = say
@@ -117,8 +125,13 @@ class MlflowTracker:
             if chosen:
                 client, location = connect(chosen), None
             else:
-                client, location = connect(f"sqlite:///{self._store}"), self._artifacts.as_uri()
-            experiment = get_or_create_experiment(client, event.experiment, location)
+                client, location = (
+                    connect(f"sqlite:///{self._store}"),
+                    self._artifacts.as_uri(),
+                )
+            experiment = get_or_create_experiment(
+                client, event.experiment, location
+            )
             return open_run(client, experiment, event, self._flush_seconds)
 
     def _write(self, run: MlflowRun, event: Event) -> bool:

@@ -68,14 +68,18 @@ def augment_intensities(
     return torch.stack(augmented)
 
 
-def draw_noise(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+def draw_noise(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
     """Draw Gaussian noise of up to 0.3 times the image's own spread."""
     share = rng.uniform(0, 0.3)
     field = torch.randn(shape, generator=noise, device=noise.device)
     return partial(_add_noise, field=field, share=share)
 
 
-def draw_blur(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+def draw_blur(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
     """Draw a Gaussian blur of half a voxel to one voxel."""
     return partial(intensity.blur, sigma=rng.uniform(0.5, 1.0))
 
@@ -99,7 +103,9 @@ def draw_brightness(
     return partial(intensity.brightness, factor=rng.uniform(0.75, 1.25))
 
 
-def draw_contrast(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+def draw_contrast(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
     """Draw a change of contrast by up to a quarter."""
     return partial(intensity.contrast, factor=rng.uniform(0.75, 1.25))
 
@@ -115,14 +121,18 @@ def draw_low_resolution(
     return partial(intensity.low_resolution, size=size)
 
 
-def draw_gamma(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+def draw_gamma(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
     """Draw a gamma curve, of the inverted image in one of four cases."""
     exponent = rng.uniform(0.7, 1.5)
     is_inverted = rng.random() < 0.25
     return partial(_bend_gamma, exponent=exponent, is_inverted=is_inverted)
 
 
-def draw_ghosting(shape: torch.Size, rng: np.random.Generator, noise: torch.Generator) -> Transform:
+def draw_ghosting(
+    shape: torch.Size, rng: np.random.Generator, noise: torch.Generator
+) -> Transform:
     """Draw mild ghosts along one axis."""
     every = int(rng.integers(2, 6))
     strength = rng.uniform(0.05, 0.3)
@@ -131,22 +141,30 @@ def draw_ghosting(shape: torch.Size, rng: np.random.Generator, noise: torch.Gene
     axis = 1
     if long_axes:
         axis = long_axes[int(rng.integers(len(long_axes)))]
-    return partial(intensity.ghosting, axis=axis, every=every, strength=strength)
+    return partial(
+        intensity.ghosting, axis=axis, every=every, strength=strength
+    )
 
 
-def _add_noise(image: torch.Tensor, field: torch.Tensor, share: float) -> torch.Tensor:
+def _add_noise(
+    image: torch.Tensor, field: torch.Tensor, share: float
+) -> torch.Tensor:
     """Add noise whose standard deviation is a share of the image's."""
     return intensity.noise(image, field, share * float(image.std()))
 
 
-def _add_bias_field(image: torch.Tensor, coefficients: list[tuple[float, float]]) -> torch.Tensor:
+def _add_bias_field(
+    image: torch.Tensor, coefficients: list[tuple[float, float]]
+) -> torch.Tensor:
     """Shade an image whose darkest voxel stands for no signal."""
     lowest = image.amin(dim=intensity.spatial_axes(image), keepdim=True)
     shaded = intensity.bias_field(image - lowest, coefficients)
     return shaded + lowest
 
 
-def _bend_gamma(image: torch.Tensor, exponent: float, is_inverted: bool) -> torch.Tensor:
+def _bend_gamma(
+    image: torch.Tensor, exponent: float, is_inverted: bool
+) -> torch.Tensor:
     """Bend the curve of an image from its lowest to its highest value; mean and spread stay."""
     axes = intensity.spatial_axes(image)
     bent = -image if is_inverted else image
@@ -161,7 +179,9 @@ def _bend_gamma(image: torch.Tensor, exponent: float, is_inverted: bool) -> torc
     return _match_mean_and_spread(bent, image)
 
 
-def _match_mean_and_spread(image: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def _match_mean_and_spread(
+    image: torch.Tensor, other: torch.Tensor
+) -> torch.Tensor:
     """Give each channel of an image the mean and the standard deviation of another's."""
     axes = intensity.spatial_axes(image)
     mean = image.mean(axes, keepdim=True)

@@ -123,7 +123,8 @@ def _join_reports(
         validation_cases=total,
         best_step=max(report.best_step for report in reports),
         content_hash=content_hash,
-        provenance=collect_provenance(device) | {"data.fingerprint": content_hash},
+        provenance=collect_provenance(device)
+        | {"data.fingerprint": content_hash},
         held_out=held_out,
         lineage=run.lineage,
         folds=summaries,

@@ -95,7 +95,9 @@ class InitialWeights:
     """
 
     def __init__(self, spec: BundleSpec, parent: Bundle) -> None:
-        self._weights = select_coarse_weights(load_weights(initial_weights_file(parent)))
+        self._weights = select_coarse_weights(
+            load_weights(initial_weights_file(parent))
+        )
         shapes = _shapes(spec)
         self._sliced = _find_sliced_weights(spec, parent.spec, shapes)
         self._shared = self._find_shared_weights(spec, parent, shapes)
@@ -163,10 +165,14 @@ def _find_sliced_weights(
     return sliced
 
 
-def _describe_mismatch(spec: BundleSpec, parent: BundleSpec, unlike: Collection[str]) -> str:
+def _describe_mismatch(
+    spec: BundleSpec, parent: BundleSpec, unlike: Collection[str]
+) -> str:
     """Name the fields that make the networks differ, or the first weight that does not fit."""
     changes = list_differences(parent, spec)
-    network_changes = [change for change in changes if change.startswith("network.")]
+    network_changes = [
+        change for change in changes if change.startswith("network.")
+    ]
     return "; ".join(network_changes) or min(unlike)
 
 

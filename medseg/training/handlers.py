@@ -186,7 +186,9 @@ class EverySteps:
         action: Called with the number of steps done.
     """
 
-    def __init__(self, interval: int, last: int, action: Callable[[int], None]) -> None:
+    def __init__(
+        self, interval: int, last: int, action: Callable[[int], None]
+    ) -> None:
         self._interval = interval
         self._last = last
         self._action = action
@@ -211,7 +213,9 @@ class AtSteps:
         action: Called with the number of steps done.
     """
 
-    def __init__(self, steps: Sequence[int], action: Callable[[int], None]) -> None:
+    def __init__(
+        self, steps: Sequence[int], action: Callable[[int], None]
+    ) -> None:
         self._steps = frozenset(steps)
         self._action = action
 

@@ -19,7 +19,11 @@ from medseg.inference.segmenter import Segmenter
 from medseg.metrics.metrics import score_case, score_dice
 from medseg.quality.calibration import TEMPERATURES, CalibrationSample
 from medseg.quality.corruptions import CORRUPTIONS, corrupt_volume
-from medseg.training.keep_largest import CaseResults, HeldOutResults, join_results
+from medseg.training.keep_largest import (
+    CaseResults,
+    HeldOutResults,
+    join_results,
+)
 from medseg.training.session import TrainingSession
 from medseg.training.time_budget import count_corrupted_copies
 from medseg.volume import Array, Volume
@@ -40,7 +44,9 @@ def score_held_out(session: TrainingSession) -> HeldOutResults:
     results = [list[CaseResults]() for _ in postprocessings]
     if count:
         scored_cases = score_held_out_cases(
-            Segmenter(Bundle(spec, session.run.folder.path), str(session.device)),
+            Segmenter(
+                Bundle(spec, session.run.folder.path), str(session.device)
+            ),
             _open_cases(session),
             postprocessings,
             count=count,
@@ -111,10 +117,14 @@ def score_held_out_cases(
         For each case, in order, its results with each of ``keep_largest``.
     """
     for position, case in enumerate(cases):
-        results = _score_scan(segmenter, case, case.volume, keep_largest, is_clean=True)
+        results = _score_scan(
+            segmenter, case, case.volume, keep_largest, is_clean=True
+        )
         for copy in range(position, copies, count):
             volume = _corrupt(case.volume, copy, seed)
-            of_copy = _score_scan(segmenter, case, volume, keep_largest, is_clean=False)
+            of_copy = _score_scan(
+                segmenter, case, volume, keep_largest, is_clean=False
+            )
             results = [
                 _add_samples(result, copy_result)
                 for result, copy_result in zip(results, of_copy, strict=True)
@@ -147,7 +157,9 @@ def _score_scan(
 ) -> list[CaseResults]:
     """Segment one scan and score it with each kind of postprocessing."""
     prediction = segmenter.predict(volume, temperatures=TEMPERATURES)
-    segmentations = [prediction.finish(keep_largest=names) for names in keep_largest]
+    segmentations = [
+        prediction.finish(keep_largest=names) for names in keep_largest
+    ]
     results: list[CaseResults] = []
     for number, segmentation in enumerate(segmentations):
         same = _find_same_labels(segmentation, segmentations[:number])
@@ -159,7 +171,9 @@ def _score_scan(
     return results
 
 
-def _find_same_labels(segmentation: Segmentation, earlier: Sequence[Segmentation]) -> int | None:
+def _find_same_labels(
+    segmentation: Segmentation, earlier: Sequence[Segmentation]
+) -> int | None:
     """Return the position of the first segmentation with the same label map."""
     for position, other in enumerate(earlier):
         if np.array_equal(other.labels, segmentation.labels):
@@ -167,7 +181,9 @@ def _find_same_labels(segmentation: Segmentation, earlier: Sequence[Segmentation
     return None
 
 
-def _score(segmentation: Segmentation, case: HeldOutCase, is_clean: bool) -> CaseResults:
+def _score(
+    segmentation: Segmentation, case: HeldOutCase, is_clean: bool
+) -> CaseResults:
     labels = segmentation.labels
     label_set = segmentation.label_set
     if not is_clean:
@@ -188,7 +204,10 @@ def _score(segmentation: Segmentation, case: HeldOutCase, is_clean: bool) -> Cas
 
 
 def _sample(
-    segmentation: Segmentation, case: HeldOutCase, dice: Mapping[str, float], is_clean: bool
+    segmentation: Segmentation,
+    case: HeldOutCase,
+    dice: Mapping[str, float],
+    is_clean: bool,
 ) -> CalibrationSample:
     return CalibrationSample(
         case=case.name,

@@ -150,7 +150,11 @@ class TrainingHistory:
         for name, values in self._parts.items():
             parts[name] = torch.tensor(values, dtype=torch.float64)
         steps = torch.tensor(self._steps, dtype=torch.float64)
-        return {"steps": steps.reshape(-1, 3), "parts": parts, "validations": validations}
+        return {
+            "steps": steps.reshape(-1, 3),
+            "parts": parts,
+            "validations": validations,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Return to a saved history."""

@@ -70,10 +70,14 @@ class HeldOutResults:
         kept = set(finding.kept)
         requested, largest = self.requested, self.largest
         cases = []
-        for case, other_case in zip(requested.cases, largest.cases, strict=True):
+        for case, other_case in zip(
+            requested.cases, largest.cases, strict=True
+        ):
             cases.append(_merge_cases(case, other_case, kept))
         samples = []
-        for sample, other_sample in zip(requested.samples, largest.samples, strict=True):
+        for sample, other_sample in zip(
+            requested.samples, largest.samples, strict=True
+        ):
             samples.append(_merge_samples(sample, other_sample, kept))
         return CaseResults(cases, samples)
 
@@ -147,13 +151,17 @@ def _explain_decision(name: str, decision: KeepLargestDecision) -> str:
         f"{decision.cases} cases"
     )
     if decision.kept:
-        return f"{name}: only the largest connected component is kept ({figures})"
+        return (
+            f"{name}: only the largest connected component is kept ({figures})"
+        )
     if decision.cases < MIN_CASES:
         figures += f"; at least {MIN_CASES} cases are needed"
     return f"{name}: all connected components are kept ({figures})"
 
 
-def _merge_cases(case: CaseScores, largest: CaseScores, kept: Collection[str]) -> CaseScores:
+def _merge_cases(
+    case: CaseScores, largest: CaseScores, kept: Collection[str]
+) -> CaseScores:
     labels = _replace_labels(case.labels, largest.labels, kept)
     return replace(case, labels=labels)
 
@@ -174,7 +182,9 @@ def _merge_samples(
 
 
 def _replace_labels(
-    values: Mapping[str, _Value], others: Mapping[str, _Value], names: Collection[str]
+    values: Mapping[str, _Value],
+    others: Mapping[str, _Value],
+    names: Collection[str],
 ) -> dict[str, _Value]:
     """Return the values by label, with those of some labels replaced."""
     merged = dict(values)

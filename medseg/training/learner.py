@@ -179,7 +179,9 @@ class Learner:
 
         handlers = self._step_handlers(training)
         if callbacks.snapshot is not None:
-            handlers.append(AtSteps(callbacks.snapshot_steps, callbacks.snapshot))
+            handlers.append(
+                AtSteps(callbacks.snapshot_steps, callbacks.snapshot)
+            )
         last = training.steps
         save = partial(call, callbacks.save)
         handlers.append(EverySteps(training.validate_every, last, validate))
@@ -235,7 +237,9 @@ class Learner:
                 trainer.scaler.load_state_dict(self._scale)
         return trainer
 
-    def validate(self, cases: Sequence[CachedCase], examples: int = 0) -> Validation:
+    def validate(
+        self, cases: Sequence[CachedCase], examples: int = 0
+    ) -> Validation:
         """Segment and score cases with the inference network; see ``validate_network``."""
         return validate_network(
             self.inference_network,
@@ -252,7 +256,9 @@ class Learner:
             "step": self.step,
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "average": None if self._average is None else self._average.averaged.state_dict(),
+            "average": None
+            if self._average is None
+            else self._average.averaged.state_dict(),
             "scale": _state_of(self._scaler),
         }
 
@@ -290,14 +296,20 @@ def continue_after(trainer: Trainer, step: int, steps: int) -> None:
     """
     # MONAI and ignite log to stderr; events say the same to those who listen.
     trainer.logger.setLevel(logging.CRITICAL)
-    trainer.load_state_dict({"iteration": step, "max_epochs": 1, "epoch_length": steps})
+    trainer.load_state_dict(
+        {"iteration": step, "max_epochs": 1, "epoch_length": steps}
+    )
 
 
-def build_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.Optimizer:
+def build_optimizer(
+    network: nn.Module, training: TrainingSpec
+) -> torch.optim.Optimizer:
     """Return the bundle's optimiser over a network's weights."""
     if training.optimizer == "adamw":
         return torch.optim.AdamW(
-            network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+            network.parameters(),
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
         )
     return torch.optim.SGD(
         network.parameters(),
@@ -308,7 +320,9 @@ def build_optimizer(network: nn.Module, training: TrainingSpec) -> torch.optim.O
     )
 
 
-def move_to_gpu(cases: Sequence[CachedCase], device: torch.device) -> Sequence[CachedCase]:
+def move_to_gpu(
+    cases: Sequence[CachedCase], device: torch.device
+) -> Sequence[CachedCase]:
     """Move the cases onto a GPU if they fit with room to spare; else leave them on disk."""
     if device.type != "cuda":
         return cases
@@ -320,4 +334,8 @@ def move_to_gpu(cases: Sequence[CachedCase], device: torch.device) -> Sequence[C
 
 
 def _channels_last(spec: BundleSpec) -> torch.memory_format:
-    return torch.channels_last if spec.network.dims == 2 else torch.channels_last_3d
+    return (
+        torch.channels_last
+        if spec.network.dims == 2
+        else torch.channels_last_3d
+    )

@@ -263,7 +263,9 @@ def _describe_decisions(parent: Bundle, spec: BundleSpec) -> Iterator[str]:
             yield f"{change}; the weights learned with the former"
 
 
-def _describe_outputs(sources: Sources, labels: LabelSet, parents: LabelSet) -> Iterator[str]:
+def _describe_outputs(
+    sources: Sources, labels: LabelSet, parents: LabelSet
+) -> Iterator[str]:
     """Describe what became of labels or regions; background always starts from background."""
     if labels.has_regions and not parents.has_regions:
         yield "regions: newly initialised, the parent has labels that exclude each other"
@@ -274,18 +276,24 @@ def _describe_outputs(sources: Sources, labels: LabelSet, parents: LabelSet) -> 
     names = [region.name for region in labels.regions]
     parent_names = [region.name for region in parents.regions]
     if labels.has_regions:
-        yield from _describe_sources("region", sources, names, parent_names, _NEW)
+        yield from _describe_sources(
+            "region", sources, names, parent_names, _NEW
+        )
         return
     of_labels = sources[1:]
     parent_names.insert(0, "")  # background is a channel without a name
     yield from _describe_sources("label", of_labels, names, parent_names, _NEW)
 
 
-def _describe_channels(sources: Sources, spec: BundleSpec, parent: BundleSpec) -> Iterator[str]:
+def _describe_channels(
+    sources: Sources, spec: BundleSpec, parent: BundleSpec
+) -> Iterator[str]:
     names = [channel.name for channel in spec.channels]
     parent_names = [channel.name for channel in parent.channels]
     without_source = _ZERO if any_known(sources) else _NEW
-    yield from _describe_sources("channel", sources, names, parent_names, without_source)
+    yield from _describe_sources(
+        "channel", sources, names, parent_names, without_source
+    )
 
 
 def _describe_sources(

@@ -91,7 +91,10 @@ class TrainingLoop:
 
     def _save_checkpoint(self, step: int) -> None:
         if self.session.group.is_main:
-            state = {"learner": self.learner.state(), "record": self.history.state()}
+            state = {
+                "learner": self.learner.state(),
+                "record": self.history.state(),
+            }
             self.session.run.folder.save_checkpoint(state)
 
     def _save_snapshot(self, step: int) -> None:
@@ -134,7 +137,9 @@ class TrainingLoop:
         return [folder.curves, preview]
 
 
-def _preview(case: CachedCase, prediction: Array, scores: CaseScores) -> PreviewCase:
+def _preview(
+    case: CachedCase, prediction: Array, scores: CaseScores
+) -> PreviewCase:
     affine = np.diag([*case.spacing, 1.0])
     mean_scores = summarise([scores])
     return PreviewCase(

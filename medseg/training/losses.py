@@ -108,7 +108,9 @@ class DeepSupervisionLoss(nn.Module):
         self._loss = loss
         self.parts: dict[str, torch.Tensor] = {}
 
-    def forward(self, levels: Sequence[torch.Tensor], label: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, levels: Sequence[torch.Tensor], label: torch.Tensor
+    ) -> torch.Tensor:
         """Score logits against a label map.
 
         Args:
@@ -120,13 +122,19 @@ class DeepSupervisionLoss(nn.Module):
         """
         by_level = [self._score_level(logits, label) for logits in levels]
         finest = by_level[0]
-        self.parts = {name: part.detach() for name, part in finest.parts.items()}
+        self.parts = {
+            name: part.detach() for name, part in finest.parts.items()
+        }
         total = levels[0].new_zeros((), dtype=torch.float32)
-        for weight, terms in zip(_level_weights(len(levels)), by_level, strict=True):
+        for weight, terms in zip(
+            _level_weights(len(levels)), by_level, strict=True
+        ):
             total = total + weight * terms.total
         return total
 
-    def _score_level(self, logits: torch.Tensor, label: torch.Tensor) -> LossTerms:
+    def _score_level(
+        self, logits: torch.Tensor, label: torch.Tensor
+    ) -> LossTerms:
         label = _resize_label(label, logits.shape[2:])
         # Probabilities and sums in half precision lose small structures.
         return self._loss(logits.float(), label)
@@ -160,7 +168,9 @@ class DiceCELoss:
         ce = self._cross_entropy(logits, label[:, 0])
         return _weigh_terms(dice, ce, self._context)
 
-    def _cross_entropy(self, logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def _cross_entropy(
+        self, logits: torch.Tensor, label: torch.Tensor
+    ) -> torch.Tensor:
         ignore_index = self._context.labels.ignore_index
         weights = None
         if self._context.class_weights is not None:
@@ -236,7 +246,9 @@ def _level_weights(count: int) -> list[float]:
     return [weight / total for weight in weights]
 
 
-def _weigh_terms(dice: torch.Tensor, ce: torch.Tensor, context: LossContext) -> LossTerms:
+def _weigh_terms(
+    dice: torch.Tensor, ce: torch.Tensor, context: LossContext
+) -> LossTerms:
     total = context.dice_weight * dice + context.ce_weight * ce
     return LossTerms(total, {"dice": dice, "ce": ce})
 
@@ -250,7 +262,9 @@ def build_dice_ce(context: LossContext) -> LevelLoss:
 
 def _check_factory(factory: LossFactory) -> None:
     if not callable(factory):
-        raise TypeError("a loss is a class or function that takes a LossContext")
+        raise TypeError(
+            "a loss is a class or function that takes a LossContext"
+        )
 
 
 LOSSES: Registry[LossFactory] = Registry(
@@ -312,4 +326,6 @@ def _find_factory(name: str) -> LossFactory:
 def _resize_label(label: torch.Tensor, size: torch.Size) -> torch.Tensor:
     if label.shape[2:] == size:
         return label
-    return functional.interpolate(label.float(), size=size, mode="nearest-exact").long()
+    return functional.interpolate(
+        label.float(), size=size, mode="nearest-exact"
+    ).long()

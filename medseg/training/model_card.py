@@ -251,7 +251,9 @@ def _format_statistic(statistic: Statistic) -> str:
     return f"{statistic.mean:.3f} ± {statistic.sd:.3f}"
 
 
-def _postprocessing_section(spec: BundleSpec, report: TrainingReport) -> list[str]:
+def _postprocessing_section(
+    spec: BundleSpec, report: TrainingReport
+) -> list[str]:
     """Describe of which labels only the largest connected component is kept, and why."""
     requested = spec.inference.keep_largest
     finding = report.keep_largest
@@ -272,7 +274,9 @@ def _postprocessing_section(spec: BundleSpec, report: TrainingReport) -> list[st
     ]
 
 
-def _describe_quality(finding: QualityFinding | None, clean_results: int) -> str:
+def _describe_quality(
+    finding: QualityFinding | None, clean_results: int
+) -> str:
     if finding is None:
         return (
             f"Too few cases were held out (fewer than {MIN_CLEAN_RESULTS}), so the expected Dice "

@@ -122,7 +122,9 @@ class PatchBatches:
         noise.manual_seed(int(rng.integers(2**62)))
         return augment_intensities(images, training.augmentation, rng, noise)
 
-    def _draw_patch(self, step: int, item: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _draw_patch(
+        self, step: int, item: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self._training.seed, step, item])
         case = self._case_of(step, item)
         x, y, z = (*self._training.patch, 1)[:3]
@@ -145,7 +147,9 @@ class PatchBatches:
         """Return the case of an item; every case comes once before any comes twice."""
         number = (step - 1) * self._training.batch_size + item
         epoch, position = divmod(number, len(self._cases))
-        order = np.random.default_rng([self._training.seed, epoch]).permutation(len(self._cases))
+        order = np.random.default_rng([self._training.seed, epoch]).permutation(
+            len(self._cases)
+        )
         return self._cases[int(order[position])]
 
 
@@ -177,7 +181,9 @@ def draw_placement(
     return Placement(np.array(centre), matrix)
 
 
-def _draw_voxel(case: CachedCase, rng: np.random.Generator, *, foreground: bool) -> Sequence[int]:
+def _draw_voxel(
+    case: CachedCase, rng: np.random.Generator, *, foreground: bool
+) -> Sequence[int]:
     """Draw the voxel that a patch is centred on, if it can be."""
     if foreground and case.foreground:
         labels = sorted(case.foreground)
@@ -237,7 +243,9 @@ def _draw_matrix(
     return matrix @ np.diag(signs)
 
 
-def _through_plane_axis(spacing: tuple[float, float, float], dims: int) -> int | None:
+def _through_plane_axis(
+    spacing: tuple[float, float, float], dims: int
+) -> int | None:
     """Return the axis that patches are not turned or zoomed along; ``None`` in isotropic 3D."""
     if dims == 2:
         return 2
@@ -297,7 +305,9 @@ def extract_patch(
     image = _extract_box(case.image, low, high, padding).float()
     label = _extract_box(case.label, low, high, 0)
     if placement.is_crop:
-        mirrored = [axis + 1 for axis in range(3) if placement.matrix[axis, axis] < 0]
+        mirrored = [
+            axis + 1 for axis in range(3) if placement.matrix[axis, axis] < 0
+        ]
         if not mirrored:
             return image, label
         return image.flip(mirrored), label.flip(mirrored)
@@ -320,7 +330,9 @@ def _find_box(patch: Patch, placement: Placement) -> tuple[Corner, Corner]:
     return low, high
 
 
-def _extract_box(array: torch.Tensor, low: Corner, high: Corner, fill: float) -> torch.Tensor:
+def _extract_box(
+    array: torch.Tensor, low: Corner, high: Corner, fill: float
+) -> torch.Tensor:
     """Return ``low ≤ x < high`` of ``(channels, x, y, z)``; outside the array is ``fill``."""
     inside = [slice(None)]
     padding: list[int] = []

@@ -18,7 +18,11 @@ from medseg.metrics.metrics import CaseScores, LabelScores
 from medseg.metrics.statistics import Statistic, compute_statistics, summarise
 from medseg.quality.calibration import CalibrationSample
 from medseg.training.history import Scores
-from medseg.training.keep_largest import NOTHING_HELD_OUT, CaseResults, HeldOutResults
+from medseg.training.keep_largest import (
+    NOTHING_HELD_OUT,
+    CaseResults,
+    HeldOutResults,
+)
 from medseg.training.lineage import Lineage
 from medseg.training.run_folder import RunFolder
 from medseg.training.runs import Fold

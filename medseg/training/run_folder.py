@@ -78,14 +78,17 @@ class RunFolder:
         """
         if not self.has_begun:
             raise CheckpointError(
-                "the folder holds no run to resume; start one without --resume", source=self.path
+                "the folder holds no run to resume; start one without --resume",
+                source=self.path,
             )
         try:
             text = self.info.read_text(encoding="utf-8")
             info: dict[str, Any] = json.loads(text)
         except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(
-                "run.json is damaged; start a new run", source=self.info, detail=str(error)
+                "run.json is damaged; start a new run",
+                source=self.info,
+                detail=str(error),
             ) from error
         if not _is_run_info(info):
             keys = ", ".join(_INFO_TYPES)
@@ -127,7 +130,8 @@ class RunFolder:
         state = load_tensors(self.checkpoint)
         if not isinstance(state, dict):
             raise CheckpointError(
-                "the file is not a checkpoint of a training run", source=self.checkpoint
+                "the file is not a checkpoint of a training run",
+                source=self.checkpoint,
             )
         return state
 
@@ -135,7 +139,9 @@ class RunFolder:
         """Return the file for the network's weights after a step of its training."""
         return self.checkpoint.parent / f"snapshot_{step:09d}.pt"
 
-    def save_weights(self, weights: Mapping[str, torch.Tensor], file: Path | None = None) -> None:
+    def save_weights(
+        self, weights: Mapping[str, torch.Tensor], file: Path | None = None
+    ) -> None:
         """Save a state dict.
 
         Args:

@@ -119,7 +119,9 @@ def _default_name(fold: Fold) -> str:
     return f"{stamp}-fold{fold}"
 
 
-def find_resumable_run(bundle: Bundle, data: Path | None, out: Path | None) -> TrainingRun:
+def find_resumable_run(
+    bundle: Bundle, data: Path | None, out: Path | None
+) -> TrainingRun:
     """Find a run to resume.
 
     Args:

@@ -101,12 +101,21 @@ class TrainingSession:
         return replace(self, run=run)
 
     def build_learner(
-        self, listeners: Sequence[Listener], initial_weights: InitialWeights | None
+        self,
+        listeners: Sequence[Listener],
+        initial_weights: InitialWeights | None,
     ) -> Learner:
         """Return the learner of the network, before its first step."""
         factory = select_learner_factory(self.stages)
         cases = self.dataset.training
-        return factory(self.spec, cases, self.device, listeners, self.group, initial_weights)
+        return factory(
+            self.spec,
+            cases,
+            self.device,
+            listeners,
+            self.group,
+            initial_weights,
+        )
 
     def load_initial_weights(self) -> InitialWeights | None:
         """Return the weights to start from; ``None`` for random ones or those of a checkpoint.
@@ -130,7 +139,10 @@ class TrainingSession:
         """
         minutes = self.spec.training.budget_minutes or 0.0
         speed = measure_speed(
-            self.spec, self._build_measured_learner, self.dataset.validation, self.calibrating
+            self.spec,
+            self._build_measured_learner,
+            self.dataset.validation,
+            self.calibrating,
         )
         elapsed = time.monotonic() - began
         seconds_left = 60 * minutes - elapsed
@@ -168,9 +180,13 @@ class TrainingSession:
         history.restore(checkpoint["record"])
         return count_steps_done(self.spec, self.stages, checkpoint)
 
-    def run_stages(self, learner: Learner, history: TrainingHistory) -> list[StageResult]:
+    def run_stages(
+        self, learner: Learner, history: TrainingHistory
+    ) -> list[StageResult]:
         """Run every stage after the network's training, from where a checkpoint left it."""
-        return [self._run_stage(stage, learner, history) for stage in self.stages]
+        return [
+            self._run_stage(stage, learner, history) for stage in self.stages
+        ]
 
     def _run_stage(
         self, stage: TrainingStage, learner: Learner, history: TrainingHistory

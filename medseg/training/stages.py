@@ -136,7 +136,9 @@ def count_steps(spec: BundleSpec, stages: Sequence[TrainingStage]) -> int:
 
 
 def count_steps_done(
-    spec: BundleSpec, stages: Sequence[TrainingStage], checkpoint: Mapping[str, Any]
+    spec: BundleSpec,
+    stages: Sequence[TrainingStage],
+    checkpoint: Mapping[str, Any],
 ) -> int:
     """Return how many steps, of the network's training and of all stages, precede a checkpoint."""
     done = int(checkpoint["learner"]["step"])

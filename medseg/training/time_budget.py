@@ -153,7 +153,9 @@ def count_corrupted_copies(spec: BundleSpec, calibrating: int) -> int:
     return spec.quality.corrupted_copies
 
 
-def fit_to_budget(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -> BundleSpec:
+def fit_to_budget(
+    spec: BundleSpec, speed: TrainingSpeed, seconds_left: float
+) -> BundleSpec:
     """Set the number of steps that fit into what is left of the time, and when to validate.
 
     Corrupted copies become fewer where scoring them would take more than a fifth of it.
@@ -197,7 +199,9 @@ def _fit_validations(speed: TrainingSpeed, seconds: float) -> int:
     return min(affordable, _MAX_VALIDATIONS)
 
 
-def _fit_copies(spec: BundleSpec, speed: TrainingSpeed, seconds_left: float) -> int:
+def _fit_copies(
+    spec: BundleSpec, speed: TrainingSpeed, seconds_left: float
+) -> int:
     """Return how many corrupted copies can be scored in their share of the time."""
     requested = spec.quality.corrupted_copies
     copies = count_corrupted_copies(spec, speed.calibrating)
@@ -241,7 +245,9 @@ class TimeBudget:
         ends: When all must be done, in seconds of some clock.
     """
 
-    def __init__(self, spec: BundleSpec, speed: TrainingSpeed, ends: float) -> None:
+    def __init__(
+        self, spec: BundleSpec, speed: TrainingSpeed, ends: float
+    ) -> None:
         self._training = spec.training
         self._speed = speed
         self._ends = ends
@@ -298,14 +304,18 @@ class TimeBudget:
         self._training = training.model_copy(update={"steps": steps})
         return steps
 
-    def _affordable_steps(self, done: int, step_seconds: float, seconds_left: float) -> int:
+    def _affordable_steps(
+        self, done: int, step_seconds: float, seconds_left: float
+    ) -> int:
         """Return how many steps, those done among them, end in time with their validations."""
         training = self._training
         validation = self._speed.validation
         with_validation = step_seconds + validation / training.validate_every
         usable = _PLANNED_SHARE * seconds_left - validation
         affordable = 0
-        if with_validation > 0:  # else nothing is known yet, and it is late already
+        if (
+            with_validation > 0
+        ):  # else nothing is known yet, and it is late already
             affordable = int(usable / with_validation)
         # At least one more, because validation comes after the last step.
         least = max(done, training.warmup_steps) + 1
@@ -346,7 +356,9 @@ class TimeBudget:
         return seconds
 
 
-def voxels_per_second(spec: BundleSpec, device: torch.device, seconds: float = 6.0) -> float:
+def voxels_per_second(
+    spec: BundleSpec, device: torch.device, seconds: float = 6.0
+) -> float:
     """Train a bundle's network on noise for some seconds; return voxels per second.
 
     Args:

@@ -24,7 +24,9 @@ from medseg.training.stages import StageResult
 _MEMBERS = ("model.pt",)
 
 
-def write_stage_results(stages: Sequence[StageResult], folder: RunFolder) -> None:
+def write_stage_results(
+    stages: Sequence[StageResult], folder: RunFolder
+) -> None:
     """Write what stages found into ``trained.json``, so that the folder can segment.
 
     Whatever an interrupted end found before is dropped: it must not influence what is found now.
@@ -63,7 +65,9 @@ def write_trained_bundle(
     write_monai_bundle(folder.path, decided, parts, report.scores, members)
     finding = report.keep_largest
     if finding is not None and finding.labels:
-        decision = HeldOutDecision("largest connected component", explain(finding))
+        decision = HeldOutDecision(
+            "largest connected component", explain(finding)
+        )
         notify(listeners, decision)
     write_atomically(folder.card, model_card(decided, report))
     write_atomically(folder.metrics, report_to_json(report))
@@ -83,13 +87,17 @@ def _decide(report: TrainingReport, spec: BundleSpec) -> TrainingReport:
     return replace(report, quality=quality)
 
 
-def _with_stages(trained: TrainedSpec, stages: Sequence[StageResult]) -> TrainedSpec:
+def _with_stages(
+    trained: TrainedSpec, stages: Sequence[StageResult]
+) -> TrainedSpec:
     for stage in stages:
         trained = trained.model_copy(update=dict(stage.trained))
     return trained
 
 
-def _select_network(spec: BundleSpec, stages: Sequence[StageResult]) -> Mapping[str, Any]:
+def _select_network(
+    spec: BundleSpec, stages: Sequence[StageResult]
+) -> Mapping[str, Any]:
     """Return the definition of the network for inference."""
     for stage in reversed(stages):
         if stage.network is not None:

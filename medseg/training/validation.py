@@ -84,12 +84,16 @@ class CaseMetric(Metric):  # type: ignore[misc]
         examples: For how many cases to keep the prediction.
     """
 
-    def __init__(self, labels: LabelSet, cases: Sequence[CachedCase], examples: int = 0) -> None:
+    def __init__(
+        self, labels: LabelSet, cases: Sequence[CachedCase], examples: int = 0
+    ) -> None:
         self._labels = labels
         self._cases = cases
         self._max_examples = examples
         self._decoding = choose_decoding(labels)
-        super().__init__(output_transform=lambda output: (output["pred"], output["label"]))
+        super().__init__(
+            output_transform=lambda output: (output["pred"], output["label"])
+        )
 
     def reset(self) -> None:
         """Forget every case."""

@@ -20,7 +20,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def fsync(handle: int) -> None:
         path = Path(f"/proc/self/fd/{handle}").readlink()
-        done.append(f"sync {'part' if path.name.startswith('.part-') else path.name}")
+        done.append(
+            f"sync {'part' if path.name.startswith('.part-') else path.name}"
+        )
         sync(handle)
 
     def replace(source: Path, target: Path) -> None:
@@ -33,7 +35,8 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 needs_proc = pytest.mark.skipif(
-    not Path("/proc/self/fd").is_dir(), reason="asks Linux which file a handle is of"
+    not Path("/proc/self/fd").is_dir(),
+    reason="asks Linux which file a handle is of",
 )
 
 
@@ -58,7 +61,9 @@ def test_each_file_of_a_folder_is_on_the_disk_before_the_folders_name(
     assert (rename, last) == ("rename to bundle", f"sync {tmp_path.name}")
 
 
-def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> None:
+def test_the_old_file_is_there_until_the_new_one_is_whole(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "a.txt"
     write_atomically(file, "old")
     with atomic_file(file) as temporary:
@@ -70,7 +75,9 @@ def test_the_old_file_is_there_until_the_new_one_is_whole(tmp_path: Path) -> Non
     opened.close()
 
 
-def test_a_folder_replaces_the_former_one_with_all_it_holds(tmp_path: Path) -> None:
+def test_a_folder_replaces_the_former_one_with_all_it_holds(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "bundle"
     for content in ("a", "b"):
         with atomic_folder(folder) as temporary:
@@ -110,14 +117,20 @@ def only(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("content", ["Größe\n", b"\x00\xff", "", b""])
-def test_text_and_bytes_are_written_as_they_are(content: str | bytes, tmp_path: Path) -> None:
+def test_text_and_bytes_are_written_as_they_are(
+    content: str | bytes, tmp_path: Path
+) -> None:
     file = tmp_path / "new" / "folders" / "a.json"
     write_atomically(file, content)
-    assert file.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert file.read_bytes() == (
+        content.encode() if isinstance(content, str) else content
+    )
     assert only(file.parent) == ["a.json"]
 
 
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize(
+    "error", [RuntimeError, KeyboardInterrupt, MemoryError]
+)
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(
     error: type[BaseException], tmp_path: Path
 ) -> None:
@@ -137,13 +150,18 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(
 
 def test_an_os_error_while_writing_is_told_as_such(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    with pytest.raises(OutputError, match="cannot write"), atomic_file(file) as temporary:
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        atomic_file(file) as temporary,
+    ):
         raise OSError(28, "No space left on device")
     assert not temporary.exists()
     assert only(tmp_path) == []
 
 
-def test_a_full_disk_leaves_the_old_file_and_nothing_else(small_disk: Path) -> None:
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    small_disk: Path,
+) -> None:
     file = small_disk / "a.bin"
     write_atomically(file, b"old")
     with pytest.raises(OutputError, match="No space left"):
@@ -153,7 +171,13 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(small_disk: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "ending"), [("a.nii.gz", ".nii.gz"), ("a.png", ".png"), ("a", ""), ("a.b.c.d", ".c.d")]
+    ("name", "ending"),
+    [
+        ("a.nii.gz", ".nii.gz"),
+        ("a.png", ".png"),
+        ("a", ""),
+        ("a.b.c.d", ".c.d"),
+    ],
 )
 def test_the_temporary_file_lies_beside_and_keeps_the_ending(
     name: str, ending: str, tmp_path: Path
@@ -176,7 +200,9 @@ def test_others_may_read_as_the_umask_says(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
-def test_a_folder_that_is_a_file_or_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_file_or_in_its_place_is_refused(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot write"):
         write_atomically(tmp_path / "file" / "a.txt", "x")
@@ -186,7 +212,9 @@ def test_a_folder_that_is_a_file_or_in_its_place_is_refused(tmp_path: Path) -> N
     assert only(tmp_path) == ["file", "folder"]
 
 
-def test_an_error_names_the_file_and_the_systems_reason_apart(tmp_path: Path) -> None:
+def test_an_error_names_the_file_and_the_systems_reason_apart(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "mueller").write_text("x")
     with pytest.raises(OutputError) as caught:
         write_atomically(tmp_path / "mueller" / "a.txt", "x")

@@ -21,9 +21,20 @@ def names(root: Path) -> list[str]:
     return [str(path.relative_to(root)) for path in list_files(root).files]
 
 
-def test_files_are_sorted_by_path_and_hidden_ones_left_out(tmp_path: Path) -> None:
-    touch(tmp_path / "b" / "1", tmp_path / "a.txt", tmp_path / "B", tmp_path / "a" / "2")
-    touch(tmp_path / ".hidden", tmp_path / "b" / "._1", tmp_path / ".git" / "config")
+def test_files_are_sorted_by_path_and_hidden_ones_left_out(
+    tmp_path: Path,
+) -> None:
+    touch(
+        tmp_path / "b" / "1",
+        tmp_path / "a.txt",
+        tmp_path / "B",
+        tmp_path / "a" / "2",
+    )
+    touch(
+        tmp_path / ".hidden",
+        tmp_path / "b" / "._1",
+        tmp_path / ".git" / "config",
+    )
     assert names(tmp_path) == ["B", "a/2", "a.txt", "b/1"]
 
 
@@ -41,7 +52,9 @@ def test_a_link_to_a_folder_above_ends_and_is_said(tmp_path: Path) -> None:
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     listing = list_files(tmp_path)
     assert names(tmp_path) == ["a/b"]
-    assert listing.left_out == (Fault("a/up", "is a link to a folder that it lies in"),)
+    assert listing.left_out == (
+        Fault("a/up", "is a link to a folder that it lies in"),
+    )
 
 
 def test_a_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
@@ -50,22 +63,32 @@ def test_a_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     assert fault == Fault("gone", "is a link to something that does not exist")
 
 
-def test_a_folder_that_cannot_be_read_is_said_without_its_path(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_said_without_its_path(
+    tmp_path: Path,
+) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may read every folder")
     (tmp_path / "locked").mkdir(mode=0)
     (fault,) = list_files(tmp_path).left_out
-    assert fault == Fault("locked", "the folder cannot be read: Permission denied")
+    assert fault == Fault(
+        "locked", "the folder cannot be read: Permission denied"
+    )
 
 
-def test_folders_are_skipped_by_a_rule_and_with_its_reason(tmp_path: Path) -> None:
+def test_folders_are_skipped_by_a_rule_and_with_its_reason(
+    tmp_path: Path,
+) -> None:
     touch(tmp_path / "results" / "x", tmp_path / "scans" / "y")
-    listing = list_files(tmp_path, lambda folder: "results" if folder.name == "results" else None)
+    listing = list_files(
+        tmp_path, lambda folder: "results" if folder.name == "results" else None
+    )
     assert [path.name for path in listing.files] == ["y"]
     assert listing.skipped == (Fault("results", "results"),)
 
 
-def test_links_in_a_circle_lead_nowhere_and_raise_nothing(tmp_path: Path) -> None:
+def test_links_in_a_circle_lead_nowhere_and_raise_nothing(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     assert not resolve_path(tmp_path / "a").exists()

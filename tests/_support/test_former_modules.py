@@ -16,7 +16,11 @@ from medseg._support.former_modules import FORMER_MODULES, FormerModules
 def _forget_former_names():
     yield
     for name in list(sys.modules):
-        if name in FORMER_MODULES or name in {"medseg.engine", "medseg.tools", "medseg.words"}:
+        if name in FORMER_MODULES or name in {
+            "medseg.engine",
+            "medseg.tools",
+            "medseg.words",
+        }:
             del sys.modules[name]
 
 
@@ -35,7 +39,13 @@ def test_error_caught_by_its_former_name_is_the_one_raised() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["medseg.words.events", "medseg.toolbox", "medseg.tools.nothing", "medseg.engines"]
+    "name",
+    [
+        "medseg.words.events",
+        "medseg.toolbox",
+        "medseg.tools.nothing",
+        "medseg.engines",
+    ],
 )
 def test_other_names_stay_unknown(name: str) -> None:
     with pytest.raises(ModuleNotFoundError):
@@ -45,7 +55,9 @@ def test_other_names_stay_unknown(name: str) -> None:
 def test_installing_twice_adds_one_finder() -> None:
     former_modules.install()
     former_modules.install()
-    assert sum(isinstance(finder, FormerModules) for finder in sys.meta_path) == 1
+    assert (
+        sum(isinstance(finder, FormerModules) for finder in sys.meta_path) == 1
+    )
 
 
 def test_importing_medseg_is_enough_and_loads_nothing() -> None:
@@ -55,5 +67,7 @@ def test_importing_medseg_is_enough_and_loads_nothing() -> None:
         "assert MedsegError is medseg.MedsegError\n"
         "print(sorted(name for name in set(sys.modules) - before if 'torch' in name))"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
     assert answer.stdout.strip() == "[]", answer.stderr

@@ -9,7 +9,15 @@ from medseg._support.json_values import nan_to_none
 
 
 def test_what_is_no_number_is_null() -> None:
-    value = {"a": [math.nan, 1.5, (math.inf, "x")], "b": {"c": -math.inf, "d": None}, "e": 3}
+    value = {
+        "a": [math.nan, 1.5, (math.inf, "x")],
+        "b": {"c": -math.inf, "d": None},
+        "e": 3,
+    }
     plain = nan_to_none(value)
-    assert plain == {"a": [None, 1.5, [None, "x"]], "b": {"c": None, "d": None}, "e": 3}
+    assert plain == {
+        "a": [None, 1.5, [None, "x"]],
+        "b": {"c": None, "d": None},
+        "e": 3,
+    }
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain

@@ -7,7 +7,11 @@ from importlib import metadata
 import pytest
 import torch
 
-from medseg._support.provenance import PACKAGES, collect_provenance, get_device_name
+from medseg._support.provenance import (
+    PACKAGES,
+    collect_provenance,
+    get_device_name,
+)
 
 
 def test_versions_device_and_code_are_stated() -> None:
@@ -31,4 +35,6 @@ def test_provenance_holds_no_path_and_no_host() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_is_called_by_its_model() -> None:
-    assert get_device_name(torch.device("cuda", 0)) == torch.cuda.get_device_name(0)
+    assert get_device_name(
+        torch.device("cuda", 0)
+    ) == torch.cuda.get_device_name(0)

@@ -36,17 +36,25 @@ def test_own_parts_come_first_and_need_no_package():
     registry = make_registry()
     assert registry.names == ("dice",)
     assert registry.get("dice") is own_loss
-    assert registry.plugins() == [Plugin(GROUP, "dice", "medseg", metadata.version("medseg"))]
+    assert registry.plugins() == [
+        Plugin(GROUP, "dice", "medseg", metadata.version("medseg"))
+    ]
 
 
 def test_part_of_an_installed_package_is_found_by_name(site):
     install(site, "focal_package", "focal", "def loss(): return 'focal'")
-    install(site, "boundary_package", "boundary", "def loss(): return 'boundary'")
+    install(
+        site, "boundary_package", "boundary", "def loss(): return 'boundary'"
+    )
     registry = make_registry()
     assert registry.names == ("dice", "boundary", "focal")
     assert registry.get("focal")() == "focal"
     assert registry.get("focal") is registry.get("focal")
-    assert [part() for part in registry.all().values()] == ["own", "boundary", "focal"]
+    assert [part() for part in registry.all().values()] == [
+        "own",
+        "boundary",
+        "focal",
+    ]
     assert registry.plugins()[1:] == [
         Plugin(GROUP, "boundary", "boundary_package", "1.2"),
         Plugin(GROUP, "focal", "focal_package", "1.2"),
@@ -55,14 +63,19 @@ def test_part_of_an_installed_package_is_found_by_name(site):
 
 def test_unknown_name_says_which_there_are(site):
     install(site, "focal_package", "focal", "def loss(): return 'focal'")
-    with pytest.raises(MedsegError, match="there is no loss 'tversky'; known are: dice, focal"):
+    with pytest.raises(
+        MedsegError, match="there is no loss 'tversky'; known are: dice, focal"
+    ):
         make_registry().get("tversky")
 
 
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("raise RuntimeError('built for another torch')", "RuntimeError: built for another torch"),
+        (
+            "raise RuntimeError('built for another torch')",
+            "RuntimeError: built for another torch",
+        ),
         ("import no_such_module", "ModuleNotFoundError"),
         ("def other(): ...", "AttributeError"),
         ("loss = 3", "TypeError: a loss is called"),
@@ -75,7 +88,10 @@ def test_broken_package_harms_only_who_names_it(site, code, why):
     assert registry.get("dice") is own_loss
     assert registry.plugins()[1].problem == ""  # nothing was loaded
     for _ in range(2):
-        with pytest.raises(MissingExtraError, match=r"'broken' of the package broken_package 1\.2"):
+        with pytest.raises(
+            MissingExtraError,
+            match=r"'broken' of the package broken_package 1\.2",
+        ):
             registry.get("broken")
     parts, problems = registry.usable()
     assert parts == {"dice": own_loss}
@@ -104,7 +120,10 @@ def test_name_of_two_packages_belongs_to_neither(site):
         registry.get("focal")
     assert registry.usable()[0] == {"dice": own_loss}
     listed = registry.plugins()[1:]
-    assert {plugin.package for plugin in listed} == {"first_package", "second_package"}
+    assert {plugin.package for plugin in listed} == {
+        "first_package",
+        "second_package",
+    }
     assert all(clash in plugin.problem for plugin in listed)
 
 
@@ -115,12 +134,20 @@ def test_package_cannot_take_a_name_of_medseg(site):
     assert registry.names == ("dice",)
     _, taken = registry.plugins()
     assert taken.package == "taking_package"
-    assert taken.problem == "ignored: 'dice' is the name of a loss of medseg itself"
+    assert (
+        taken.problem
+        == "ignored: 'dice' is the name of a loss of medseg itself"
+    )
 
 
 def test_listing_loads_nothing(site, tmp_path):
     log = tmp_path / "log"
-    install(site, "focal_package", "focal", f"open({str(log)!r}, 'a')\ndef loss(): ...")
+    install(
+        site,
+        "focal_package",
+        "focal",
+        f"open({str(log)!r}, 'a')\ndef loss(): ...",
+    )
     registry = make_registry()
     registry.plugins()
     assert registry.names == ("dice", "focal")

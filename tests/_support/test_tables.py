@@ -20,7 +20,11 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_cells_by_column_and_line(tmp_path: Path, separator: str) -> None:
     lines = ["Image,Label,Fold", "a.nii, b.nii ,1", "", '"c,d.nii",,']
-    text = "\n".join(lines).replace(",", separator).replace(f"c{separator}d", "c,d")
+    text = (
+        "\n".join(lines)
+        .replace(",", separator)
+        .replace(f"c{separator}d", "c,d")
+    )
     table = read_table(write(tmp_path, text))
     assert table.columns == ("image", "label", "fold")
     assert table.rows == (
@@ -35,7 +39,10 @@ def test_missing_cells_are_empty(tmp_path: Path) -> None:
 
 
 def test_mark_of_the_byte_order_belongs_to_no_column(tmp_path: Path) -> None:
-    assert read_table(write(tmp_path, "\ufeffimage,label\n")).columns == ("image", "label")
+    assert read_table(write(tmp_path, "\ufeffimage,label\n")).columns == (
+        "image",
+        "label",
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,20 +72,36 @@ def test_what_is_no_table_is_refused_without_quoting_it(
         ("image,label", ("image",)),
         ("scan,label", ("scan",)),
         ("image_1,label,image_0", ("image_0", "image_1")),
-        (",".join(f"image_{n}" for n in range(11)), tuple(f"image_{n}" for n in range(11))),
+        (
+            ",".join(f"image_{n}" for n in range(11)),
+            tuple(f"image_{n}" for n in range(11)),
+        ),
     ],
 )
-def test_columns_of_the_channels_in_order(tmp_path: Path, columns: str, expected: object) -> None:
+def test_columns_of_the_channels_in_order(
+    tmp_path: Path, columns: str, expected: object
+) -> None:
     table = read_table(write(tmp_path, columns + "\n"))
     assert table.image_columns(("scan", "image")) == expected
 
 
 @pytest.mark.parametrize(
-    "columns", ["label", "image,scan", "image,image_0", "image_1,image_2", "image_0,image_2"]
+    "columns",
+    [
+        "label",
+        "image,scan",
+        "image,image_0",
+        "image_1,image_2",
+        "image_0,image_2",
+    ],
 )
-def test_columns_with_gaps_or_of_both_kinds_are_refused(tmp_path: Path, columns: str) -> None:
+def test_columns_with_gaps_or_of_both_kinds_are_refused(
+    tmp_path: Path, columns: str
+) -> None:
     table = read_table(write(tmp_path, columns + "\n"))
-    with pytest.raises(DatasetError, match="one column scan or image, or the columns image_0"):
+    with pytest.raises(
+        DatasetError, match="one column scan or image, or the columns image_0"
+    ):
         table.image_columns(("scan", "image"))
 
 
@@ -96,5 +119,8 @@ def test_text_that_is_missing_too_large_or_not_utf8_is_refused(
     monkeypatch.setattr(tables, "MAX_LIST_BYTES", 5)
     assert read_text(path) == "12345"
     monkeypatch.setattr(tables, "MAX_LIST_BYTES", 4)
-    with pytest.raises(DatasetError, match="5 bytes are too many for a list of cases; at most 4"):
+    with pytest.raises(
+        DatasetError,
+        match="5 bytes are too many for a list of cases; at most 4",
+    ):
         read_text(path)

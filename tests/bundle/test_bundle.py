@@ -47,13 +47,20 @@ def test_a_small_bundle_has_no_fault_and_every_default_is_filled_in() -> None:
 def test_every_fault_is_told_at_once_with_its_path_and_what_came() -> None:
     made = content(
         nmae="x",
-        labels=[{"index": 1, "name": "liver", "colour": [1, 2]}, {"index": 2, "valeu": 3}],
+        labels=[
+            {"index": 1, "name": "liver", "colour": [1, 2]},
+            {"index": 2, "valeu": 3},
+        ],
         preprocessing={"intensity": [{"kind": "window", "low": 3, "high": 1}]},
         network={"strides": [1, 2, 0]},
         inference={"overlap": 1.5, "keep_largest": "liver"},
         tracking={"experiment": "two words"},
     )
-    made["training"] = {"patch": ["16", 16, 16], "steps": 0, "optimizer": "adam"}
+    made["training"] = {
+        "patch": ["16", 16, 16],
+        "steps": 0,
+        "optimizer": "adam",
+    }
     found = faults_of(made)
     assert set(found) == {
         "nmae",
@@ -69,7 +76,10 @@ def test_every_fault_is_told_at_once_with_its_path_and_what_came() -> None:
         "inference.keep_largest",
         "tracking.experiment",
     }
-    assert found["training.optimizer"] == "should be 'sgd' or 'adamw', got \"adam\""
+    assert (
+        found["training.optimizer"]
+        == "should be 'sgd' or 'adamw', got \"adam\""
+    )
     assert found["training.patch.0"] == 'should be a valid integer, got "16"'
     assert found["labels.1.name"] == "is missing"
     assert "not a known field" in found["labels.1.valeu"]
@@ -86,8 +96,16 @@ def test_the_message_holds_every_fault_on_its_own_line(tmp_path: Path) -> None:
 
 
 def test_a_field_named_like_a_kind_is_named_where_it_stands() -> None:
-    made = content(window=1, network={"unet": 1}, preprocessing={"intensity": [{"list": 1}]})
-    assert set(faults_of(made)) == {"window", "network.unet", "preprocessing.intensity.0"}
+    made = content(
+        window=1,
+        network={"unet": 1},
+        preprocessing={"intensity": [{"list": 1}]},
+    )
+    assert set(faults_of(made)) == {
+        "window",
+        "network.unet",
+        "preprocessing.intensity.0",
+    }
 
 
 def test_contradictions_come_with_the_other_faults() -> None:
@@ -109,7 +127,9 @@ def test_contradictions_come_with_the_other_faults() -> None:
 
 
 def test_a_contradiction_with_a_faulty_section_is_not_made_up() -> None:
-    made = content(training={"patch": [15, 16, 16]}, network={"strides": [1, 2, "2"]})
+    made = content(
+        training={"patch": [15, 16, 16]}, network={"strides": [1, 2, "2"]}
+    )
     assert set(faults_of(made)) == {"network.strides.2"}
 
 
@@ -198,7 +218,9 @@ def test_a_contradiction_with_a_faulty_section_is_not_made_up() -> None:
         ("network.args", {"network": {"kind": "UNet", "args": {"norm": "$print()"}}}),
     ],
 )  # fmt: skip
-def test_a_wrong_value_is_named_where_it_stands(where: str, change: dict[str, Any]) -> None:
+def test_a_wrong_value_is_named_where_it_stands(
+    where: str, change: dict[str, Any]
+) -> None:
     made = content(**change)
     if isinstance(change.get("network"), dict) and "kind" in change["network"]:
         made["network"] = change["network"]
@@ -207,7 +229,10 @@ def test_a_wrong_value_is_named_where_it_stands(where: str, change: dict[str, An
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
@@ -215,7 +240,10 @@ JSON = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(
     section=st.sampled_from(sorted(BundleSpec.model_fields)),
-    field=st.none() | st.sampled_from(["patch", "kind", "strides", "intensity", "augmentation"]),
+    field=st.none()
+    | st.sampled_from(
+        ["patch", "kind", "strides", "intensity", "augmentation"]
+    ),
     value=JSON,
 )
 def test_any_json_gives_a_spec_or_faults_and_never_a_crash(
@@ -257,7 +285,10 @@ def test_any_json_gives_a_spec_or_faults_and_never_a_crash(
     ],
 )  # fmt: skip
 def test_an_override_wins(
-    override: str, found: Callable[[BundleSpec], Any], value: Any, tmp_path: Path
+    override: str,
+    found: Callable[[BundleSpec], Any],
+    value: Any,
+    tmp_path: Path,
 ) -> None:
     spec = load_bundle(write_json(tmp_path, content()), [override]).spec
     assert found(spec) == value
@@ -292,7 +323,9 @@ def test_overrides_are_applied_in_order(tmp_path: Path) -> None:
         ("training.patch=[16,16", "training.patch"),
     ],
 )
-def test_a_wrong_override_says_what_is_allowed(override: str, words: str, tmp_path: Path) -> None:
+def test_a_wrong_override_says_what_is_allowed(
+    override: str, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(BundleError) as caught:
         load_bundle(write_json(tmp_path, content()), [override])
     assert words in str(caught.value)
@@ -338,16 +371,28 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert load_bundle(tmp_path).spec == made_spec()
 
 
-def test_what_is_no_plain_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+def test_what_is_no_plain_file_is_refused_and_never_waited_for(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "folder" / "bundle.json").mkdir(parents=True)
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe" / "bundle.json")
     (tmp_path / "device").mkdir()
     (tmp_path / "device" / "bundle.json").symlink_to("/dev/zero")
     (tmp_path / "circle").mkdir()
-    (tmp_path / "circle" / "bundle.json").symlink_to(tmp_path / "circle" / "bundle.json")
+    (tmp_path / "circle" / "bundle.json").symlink_to(
+        tmp_path / "circle" / "bundle.json"
+    )
     (tmp_path / "nothing").mkdir()
-    for name in ("folder", "pipe", "device", "circle", "nothing", "absent", "pipe/bundle.json"):
+    for name in (
+        "folder",
+        "pipe",
+        "device",
+        "circle",
+        "nothing",
+        "absent",
+        "pipe/bundle.json",
+    ):
         with pytest.raises(BundleError) as caught:
             load_bundle(tmp_path / name)
         assert str(tmp_path / name.split("/")[0]) in str(caught.value)
@@ -357,13 +402,17 @@ def test_a_bundle_is_found_by_folder_file_and_link(tmp_path: Path) -> None:
     file = write_json(tmp_path / "real", content())
     named = write_json(tmp_path / "real", content(name="other"), "other.json")
     (tmp_path / "link").symlink_to(file)
-    assert load_bundle(tmp_path / "real").folder == (tmp_path / "real").resolve()
+    assert (
+        load_bundle(tmp_path / "real").folder == (tmp_path / "real").resolve()
+    )
     assert load_bundle(str(named)).spec.name == "other"
     assert load_bundle(tmp_path / "link").spec.name == "made_up"
 
 
 def test_paths_of_a_bundle_are_relative_to_it(tmp_path: Path) -> None:
-    bundle = load_bundle(write_json(tmp_path / "a", content(data={"root": "../data"})))
+    bundle = load_bundle(
+        write_json(tmp_path / "a", content(data={"root": "../data"}))
+    )
     assert bundle.data_root == (tmp_path / "data").resolve()
     assert not bundle.is_trained
     assert bundle.weights == bundle.folder / "models" / "model.pt"
@@ -372,8 +421,12 @@ def test_paths_of_a_bundle_are_relative_to_it(tmp_path: Path) -> None:
 # --- writing ---
 
 
-def test_a_written_bundle_reads_the_same_and_names_its_schema(tmp_path: Path) -> None:
-    spec = made_spec(training={"augmentation": {"noise": 1}}, description="Größe → µm")
+def test_a_written_bundle_reads_the_same_and_names_its_schema(
+    tmp_path: Path,
+) -> None:
+    spec = made_spec(
+        training={"augmentation": {"noise": 1}}, description="Größe → µm"
+    )
     write_bundle(spec, tmp_path / "bundle.json")
     written = json.loads((tmp_path / "bundle.json").read_text("utf-8"))
     assert written["$schema"] == "medseg-bundle-1.json"
@@ -385,7 +438,9 @@ def test_a_written_bundle_reads_the_same_and_names_its_schema(tmp_path: Path) ->
 
 def test_differences_name_each_changed_field() -> None:
     one = made_spec()
-    other = made_spec(training={"steps": 9}, description="no difference in training")
+    other = made_spec(
+        training={"steps": 9}, description="no difference in training"
+    )
     assert list_differences(one, one) == []
     assert list_differences(one, other) == ["training.steps: 4 → 9"]
     assert "network.kind: unet → UNet" in list_differences(
@@ -421,11 +476,21 @@ def validator() -> Any:
 
 def test_the_schema_takes_what_the_reader_takes(validator: Any) -> None:
     assert list(validator.iter_errors(content())) == []
-    assert list(validator.iter_errors(json.loads(format_spec(made_spec())))) == []
+    assert (
+        list(validator.iter_errors(json.loads(format_spec(made_spec())))) == []
+    )
     full = content(
         preprocessing={"spacing_mm": [1, None, 2], "intensity": ["zscore"]},
         training={"augmentation": {"noise": 0}},
-        labels=[{"index": 1, "name": "a", "colour": [1, 2, 3], "code": "SCT:1", "value": 7}],
+        labels=[
+            {
+                "index": 1,
+                "name": "a",
+                "colour": [1, 2, 3],
+                "code": "SCT:1",
+                "value": 7,
+            }
+        ],
     )
     assert list(validator.iter_errors(full)) == []
     parse_spec(full)
@@ -449,7 +514,9 @@ def test_the_schema_takes_what_the_reader_takes(validator: Any) -> None:
         {"inference": {"overlap": 1}},
     ],
 )
-def test_the_schema_refuses_what_the_reader_refuses(change: Any, validator: Any) -> None:
+def test_the_schema_refuses_what_the_reader_refuses(
+    change: Any, validator: Any
+) -> None:
     made = content(**change)
     assert list(validator.iter_errors(made))
     faults_of(made)

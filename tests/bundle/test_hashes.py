@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from medseg.bundle.bundle import load_bundle, parse_spec, write_bundle, write_trained
+from medseg.bundle.bundle import (
+    load_bundle,
+    parse_spec,
+    write_bundle,
+    write_trained,
+)
 from medseg.bundle.hashes import hash_bundle, hash_file, hash_network
 from medseg.bundle.spec import BundleSpec, KeepLargestFinding, TrainedSpec
 from medseg.bundle.weights import save_tensors
@@ -33,7 +38,9 @@ def folder(untrained_bundle: Callable[..., Path]) -> Path:
     return untrained_bundle()
 
 
-def test_a_copy_elsewhere_has_the_same_hashes(folder: Path, tmp_path: Path) -> None:
+def test_a_copy_elsewhere_has_the_same_hashes(
+    folder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(folder, tmp_path / "copy")
     assert hashes(tmp_path / "copy") == hashes(folder)
 
@@ -64,7 +71,9 @@ def test_a_refiner_is_in_both(folder: Path) -> None:
 
 def test_a_description_changes_no_network(folder: Path) -> None:
     before = hashes(folder)
-    change_spec(folder, lambda content: content.update(description="something else"))
+    change_spec(
+        folder, lambda content: content.update(description="something else")
+    )
     after = hashes(folder)
     assert before[0] != after[0]
     assert before[1] == after[1]
@@ -72,7 +81,9 @@ def test_a_description_changes_no_network(folder: Path) -> None:
 
 def test_a_patch_changes_a_network(folder: Path) -> None:
     before = hashes(folder)
-    change_spec(folder, lambda content: content["training"].update(patch=[16, 16, 24]))
+    change_spec(
+        folder, lambda content: content["training"].update(patch=[16, 16, 24])
+    )
     assert hashes(folder)[1] != before[1]
 
 

@@ -33,7 +33,15 @@ from support.bundles import (
 )
 from torch import nn
 
-from medseg import BundleError, CheckpointError, MedsegError, Segmenter, check, segment, train
+from medseg import (
+    BundleError,
+    CheckpointError,
+    MedsegError,
+    Segmenter,
+    check,
+    segment,
+    train,
+)
 from medseg.bundle.bundle import load_bundle, parse_spec, write_bundle
 from medseg.bundle.weights import load_weights
 from medseg.interop.monai_bundle import make_inert, write_monai_bundle
@@ -106,8 +114,16 @@ def hostile_content(texts: list[str]) -> dict[str, Any]:
             {"index": number, "name": f"{text}"[:190] + str(number)}
             for number, text in enumerate(one_line, start=1)
         ],
-        data={"root": one_line[0][:200], "group_by": one_line[1][:200], "group_pattern": "$(@run)"},
-        preprocessing={"spacing_mm": [4, 4, 4], "crop_above": -500, "intensity": "zscore"},
+        data={
+            "root": one_line[0][:200],
+            "group_by": one_line[1][:200],
+            "group_pattern": "$(@run)",
+        },
+        preprocessing={
+            "spacing_mm": [4, 4, 4],
+            "crop_above": -500,
+            "intensity": "zscore",
+        },
     )
     made["$schema"] = texts[0][:500]
     made["inference"] = {"keep_largest": [made["labels"][0]["name"]]}
@@ -151,9 +167,15 @@ def test_the_configs_written_from_a_hostile_bundle_run_none_of_its_text(
 
 
 @pytest.mark.parametrize("position", range(15))
-def test_each_hostile_text_becomes_plain_text_in_a_config(position: int, canary: Path) -> None:
+def test_each_hostile_text_becomes_plain_text_in_a_config(
+    position: int, canary: Path
+) -> None:
     text = code_texts(canary)[position]
-    for shown in (make_inert(text), make_inert(f"a {text}"), make_inert(f"{text}{text}")):
+    for shown in (
+        make_inert(text),
+        make_inert(f"a {text}"),
+        make_inert(f"{text}{text}"),
+    ):
         parser = ConfigParser({"deep": [{"a": {"b": shown}}], "run": "wrong"})
         parsed = parser.get_parsed_content("deep::0::a::b")
         assert isinstance(parsed, str)
@@ -182,7 +204,11 @@ def live_texts(configs: Path) -> list[str]:
     def walk(value: Any) -> None:
         if isinstance(value, dict):
             live.extend(value[key] for key in ("_target_",) if key in value)
-            live.extend(key for key in value if key.startswith("_") and key != "_target_")
+            live.extend(
+                key
+                for key in value
+                if key.startswith("_") and key != "_target_"
+            )
             for item in value.values():
                 walk(item)
         elif isinstance(value, list):
@@ -228,19 +254,36 @@ def plant_everywhere(bundle: Path, canary: Path) -> None:
     """Put code wherever a bundle's folder could hold some."""
     call = f"$__import__('pathlib').Path({str(canary)!r}).touch()"
     script = f"from pathlib import Path\nPath({str(canary)!r}).touch()\n"
-    for name in ("inference", "train", "metadata", "multi_gpu_train", "evaluate"):
+    for name in (
+        "inference",
+        "train",
+        "metadata",
+        "multi_gpu_train",
+        "evaluate",
+    ):
         write_json(
             bundle / "configs",
             {
                 "imports": ["$import os", f"$import evil_{name}"],
-                "network_def": {"_target_": "os.system", "command": f"touch {canary}"},
+                "network_def": {
+                    "_target_": "os.system",
+                    "command": f"touch {canary}",
+                },
                 "initialize": [call],
                 "run": [call],
             },
             f"{name}.json",
         )
-    (bundle / "configs" / "logging.conf").write_text(f"[loggers]\nkeys={call}\n")
-    for place in ("scripts/__init__.py", "__init__.py", "sitecustomize.py", "medseg.py", "conf.py"):
+    (bundle / "configs" / "logging.conf").write_text(
+        f"[loggers]\nkeys={call}\n"
+    )
+    for place in (
+        "scripts/__init__.py",
+        "__init__.py",
+        "sitecustomize.py",
+        "medseg.py",
+        "conf.py",
+    ):
         (bundle / place).parent.mkdir(exist_ok=True)
         (bundle / place).write_text(script)
     (bundle / "docs").mkdir(exist_ok=True)
@@ -264,17 +307,26 @@ def test_code_beside_the_weights_is_never_run(
     assert load_bundle(bundle).is_trained
     assert not check(bundle).faults
     volume, _ = make_phantom(0)
-    assert Segmenter(bundle, device="cpu").segment(volume).labels.shape == volume.shape
-    assert not segment(bundle, data / "imagesTr", tmp_path / "out", device="cpu").failed
+    assert (
+        Segmenter(bundle, device="cpu").segment(volume).labels.shape
+        == volume.shape
+    )
+    assert not segment(
+        bundle, data / "imagesTr", tmp_path / "out", device="cpu"
+    ).failed
     assert not canary.exists()
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_pickled_weights_are_refused_unopened(wrapped: bool, canary: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_refused_unopened(
+    wrapped: bool, canary: Path, tmp_path: Path
+) -> None:
     bundle = trained_bundle(tmp_path / "bundle", made_spec())
     weights = bundle / "models" / "model.pt"
     if wrapped:
-        torch.save({"model": {"weight": torch.zeros(1)}, "trap": Trap(canary)}, weights)
+        torch.save(
+            {"model": {"weight": torch.zeros(1)}, "trap": Trap(canary)}, weights
+        )
     else:
         weights.write_bytes(pickled_trap(canary))
     scans = write_dataset(tmp_path / "data", 1) / "imagesTr"
@@ -299,11 +351,15 @@ def test_a_pickled_checkpoint_is_refused_when_a_training_goes_on(
     folder.checkpoint.write_bytes(pickled_trap(canary))
     plant_everywhere(folder.path, canary)
     with pytest.raises(CheckpointError, match="could run code"):
-        train(folder.path, data=data, out=folder.path, resume=True, device="cpu")
+        train(
+            folder.path, data=data, out=folder.path, resume=True, device="cpu"
+        )
     assert not canary.exists()
 
 
-def test_odd_files_in_place_of_a_run_are_refused_and_never_waited_for(tmp_path: Path) -> None:
+def test_odd_files_in_place_of_a_run_are_refused_and_never_waited_for(
+    tmp_path: Path,
+) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
     write_bundle(made_spec(), folder.bundle)
@@ -312,7 +368,9 @@ def test_odd_files_in_place_of_a_run_are_refused_and_never_waited_for(tmp_path: 
         lambda: folder.info.symlink_to("/dev/zero"),
         lambda: folder.info.mkdir(),
         lambda: folder.info.write_text("[1]"),
-        lambda: folder.info.write_text('{"data": 1, "fold": "x", "run_id": []}'),
+        lambda: folder.info.write_text(
+            '{"data": 1, "fold": "x", "run_id": []}'
+        ),
         lambda: folder.info.write_text("{}"),
         lambda: folder.info.write_bytes(b"\xff\xfe"),
         lambda: folder.info.write_text("[" * 100_000),
@@ -348,7 +406,9 @@ def test_odd_files_in_place_of_weights_are_no_weights(tmp_path: Path) -> None:
 # --- networks ---
 
 
-@pytest.mark.parametrize("kind", ["Module", "Sequential", "Os", "ConfigParser", "Any", "Optional"])
+@pytest.mark.parametrize(
+    "kind", ["Module", "Sequential", "Os", "ConfigParser", "Any", "Optional"]
+)
 def test_only_networks_of_monai_are_built(kind: str) -> None:
     made = content()
     made["network"] = {"kind": kind}
@@ -362,12 +422,17 @@ def test_only_networks_of_monai_are_built(kind: str) -> None:
         ("FlexibleUNet", {"backbone": "efficientnet-b0", "pretrained": True}),
         ("DenseNet121", {"pretrained": True}),
         ("DenseNet169", {"pretrained": "weights.pt"}),
-        ("EfficientNetBN", {"model_name": "efficientnet-b0", "pretrained": True}),
+        (
+            "EfficientNetBN",
+            {"model_name": "efficientnet-b0", "pretrained": True},
+        ),
         ("SegResNet", {"checkpoint": "a.pt"}),
         ("SwinUNETR", {"weights": "http://x"}),
     ],
 )
-def test_arguments_that_fetch_are_refused(kind: str, args: dict[str, Any]) -> None:
+def test_arguments_that_fetch_are_refused(
+    kind: str, args: dict[str, Any]
+) -> None:
     made = content()
     made["network"] = {"kind": kind, "args": args}
     with pytest.raises(BundleError) as caught:
@@ -385,7 +450,14 @@ def test_networks_that_fetch_by_default_are_told_not_to() -> None:
     assert define_network(parse_spec(made))["pretrained"] is False
 
 
-FETCHERS = {"download_url", "load_url", "load", "cached_file", "from_pretrained", "open"}
+FETCHERS = {
+    "download_url",
+    "load_url",
+    "load",
+    "cached_file",
+    "from_pretrained",
+    "open",
+}
 """Calls by which a network's code opens files or addresses."""
 
 
@@ -395,19 +467,27 @@ def fetches(item: type[nn.Module]) -> bool:
     tree = ast.parse(textwrap.dedent(inspect.getsource(module)))
     calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
     names = {
-        func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "") for func in calls
+        func.attr
+        if isinstance(func, ast.Attribute)
+        else getattr(func, "id", "")
+        for func in calls
     }
     return bool(names & FETCHERS)
 
 
 def test_every_network_of_monai_whose_code_fetches_is_kept_from_it() -> None:
     """A newer MONAI that brings a new way to fetch fails here until someone has looked at it."""
-    allowed = {item for item in vars(nets).values() if registry.maps_channels(item)}
+    allowed = {
+        item for item in vars(nets).values() if registry.maps_channels(item)
+    }
     suspicious = {item for item in allowed if fetches(item)}
     known_switch = {
         item
         for item in suspicious
-        if any(name.startswith("pretrained") for name in registry.list_parameters(item))
+        if any(
+            name.startswith("pretrained")
+            for name in registry.list_parameters(item)
+        )
     }
     # Each was read: their modules fetch in other classes or in methods that building never calls.
     harmless = {
@@ -423,7 +503,9 @@ def test_every_network_of_monai_whose_code_fetches_is_kept_from_it() -> None:
     assert {item.__name__ for item in suspicious - known_switch} <= harmless
 
 
-def test_building_any_allowed_network_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_any_allowed_network_opens_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Every class is built, as far as its arguments allow, while opening anything is refused."""
 
     opened: list[Any] = []
@@ -437,7 +519,11 @@ def test_building_any_allowed_network_opens_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
     monkeypatch.setattr("torch.load", refuse)
     monkeypatch.setattr("socket.create_connection", refuse)
-    names = {item.__name__ for item in vars(nets).values() if registry.maps_channels(item)}
+    names = {
+        item.__name__
+        for item in vars(nets).values()
+        if registry.maps_channels(item)
+    }
     assert {"UNet", "SegResNet", "SwinUNETR", "FlexibleUNet"} <= names
     assert not {"Transchex", "MILModel", "HoVerNet"} & names
     guesses = {

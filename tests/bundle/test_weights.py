@@ -32,7 +32,9 @@ def test_weights_wrapped_by_monai_are_found(tmp_path: Path) -> None:
         "text",
     ],
 )
-def test_a_file_without_weights_is_refused(content: Any, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(
+    content: Any, tmp_path: Path
+) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(CheckpointError, match="holds no weights"):
         load_weights(tmp_path / "model.pt")
@@ -46,14 +48,21 @@ def test_absent_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_pickled_objects_are_refused_and_not_run(tmp_path: Path) -> None:
-    for content in ({"a": torch.ones(1), "b": Trap(tmp_path / "canary")}, torch.nn.Linear(1, 1)):
+    for content in (
+        {"a": torch.ones(1), "b": Trap(tmp_path / "canary")},
+        torch.nn.Linear(1, 1),
+    ):
         torch.save(content, tmp_path / "model.pt")
-        with pytest.raises(CheckpointError, match="could run code, and was not opened"):
+        with pytest.raises(
+            CheckpointError, match="could run code, and was not opened"
+        ):
             load_weights(tmp_path / "model.pt")
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_file_damaged_anywhere_is_refused_or_still_right(tmp_path: Path) -> None:
+def test_a_file_damaged_anywhere_is_refused_or_still_right(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "model.pt"
     weights = {"layer.weight": torch.arange(64.0), "layer.bias": torch.ones(3)}
     save_tensors(file, weights)
@@ -70,4 +79,6 @@ def test_a_file_damaged_anywhere_is_refused_or_still_right(tmp_path: Path) -> No
             # Some bytes mean nothing; a flip that is not noticed must have changed nothing.
             found = load_weights(file)
             assert found.keys() == weights.keys()
-            assert all(torch.equal(found[name], weights[name]) for name in weights)
+            assert all(
+                torch.equal(found[name], weights[name]) for name in weights
+            )

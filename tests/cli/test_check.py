@@ -15,14 +15,22 @@ from medseg.testing import write_dataset
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(
-        tmp_path_factory.mktemp("cli") / "data", 3, shape=(24, 20, 16), spacing=9.0
+        tmp_path_factory.mktemp("cli") / "data",
+        3,
+        shape=(24, 20, 16),
+        spacing=9.0,
     )
 
 
 def test_check_tells_machines_in_json(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    bundle = write_json(tmp_path, content(labels=[{"index": 1, "name": "liver"}]))
+    bundle = write_json(
+        tmp_path, content(labels=[{"index": 1, "name": "liver"}])
+    )
     assert call(monkeypatch, "check", bundle, "--data", data, "--json") == 2
     report = json.loads(capsys.readouterr().out)
     assert report["cases"] == 0
@@ -31,7 +39,10 @@ def test_check_tells_machines_in_json(
 
 
 def test_check_says_when_all_is_well(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bundle = write_json(tmp_path, content())
     assert call(monkeypatch, "check", bundle, "--data", data) == 0

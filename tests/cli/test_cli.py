@@ -32,7 +32,10 @@ COMMANDS = [
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(
-        tmp_path_factory.mktemp("cli") / "data", 3, shape=(24, 20, 16), spacing=9.0
+        tmp_path_factory.mktemp("cli") / "data",
+        3,
+        shape=(24, 20, 16),
+        spacing=9.0,
     )
 
 
@@ -45,7 +48,9 @@ def test_help_needs_no_heavy_library() -> None:
         "heavy = {'torch', 'monai', 'mlflow', 'numpy', 'pydantic', 'nibabel', 'matplotlib'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
     assert "Usage: medseg" in done.stdout
 
@@ -56,12 +61,22 @@ def test_help_starts_within_four_times_typer() -> None:
         times = []
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, *command], capture_output=True, check=True)
+            subprocess.run(
+                [sys.executable, *command], capture_output=True, check=True
+            )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+            times.append(
+                after.ru_utime
+                + after.ru_stime
+                - before.ru_utime
+                - before.ru_stime
+            )
         return min(times)
 
-    ours, typer = fastest("-m", "medseg", "--help"), fastest("-c", "import typer")
+    ours, typer = (
+        fastest("-m", "medseg", "--help"),
+        fastest("-c", "import typer"),
+    )
     assert ours < 4 * typer
     assert ours < 0.5
 
@@ -74,34 +89,59 @@ def test_every_one_line_help_fits_a_terminal(
     lines = capsys.readouterr().out.splitlines()
     commands = lines[lines.index("Commands:") + 1 : -2]
     assert [line.split()[0] for line in commands] == COMMANDS
-    assert all(line.endswith(".") and not line.endswith("..") for line in commands)
+    assert all(
+        line.endswith(".") and not line.endswith("..") for line in commands
+    )
     assert max(len(line) for line in lines) <= 80
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert call(monkeypatch, command, "-h") == 0
     assert f"Usage: medseg {command}" in capsys.readouterr().out
 
 
 def test_train_segment_evaluate_end_to_end(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made = content(data={"folds": 3}, preprocessing={"spacing_mm": [9, 9, 9]})
     bundle = write_json(tmp_path, made)
     run = tmp_path / "runs" / "made_up"
-    assert call(monkeypatch, "train", bundle, "--data", data, "--device", "cpu") == 0
+    assert (
+        call(monkeypatch, "train", bundle, "--data", data, "--device", "cpu")
+        == 0
+    )
     out = capsys.readouterr().out
     (folder,) = run.iterdir()
     assert f"Trained bundle: runs/made_up/{folder.name}" in out
     assert (tmp_path / "runs" / "mlflow.db").is_file()
     scans = data / "imagesTr"
-    assert call(monkeypatch, "segment", folder, scans, "out", "--device", "cpu") == 0
+    assert (
+        call(monkeypatch, "segment", folder, scans, "out", "--device", "cpu")
+        == 0
+    )
     assert "3 of 3 scans segmented" in capsys.readouterr().out
-    assert call(monkeypatch, "evaluate", "out", data, "-o", "scores", "--bundle", folder) == 0
+    assert (
+        call(
+            monkeypatch,
+            "evaluate",
+            "out",
+            data,
+            "-o",
+            "scores",
+            "--bundle",
+            folder,
+        )
+        == 0
+    )
     table = capsys.readouterr().out
     assert "liver" in table
     assert "Dice" in table
@@ -109,7 +149,9 @@ def test_train_segment_evaluate_end_to_end(
 
 
 def test_a_wrong_bundle_is_exit_code_2_with_every_fault_and_no_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bundle = write_json(tmp_path, content(training={"lr": 1, "steps": 0}))
     assert call(monkeypatch, "train", bundle) == 2

@@ -11,7 +11,9 @@ from medseg.commands.demo import clear_demo
 
 
 def test_demo_leaves_everything_to_look_at(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = Path(__file__).resolve().parents[2] / "bundles" / "phantom_ct"
     out = tmp_path / "demo"
@@ -22,7 +24,12 @@ def test_demo_leaves_everything_to_look_at(
     )
     assert code == 0
     shown = capsys.readouterr().out
-    for path in ("segmented.png", "run/curves.png", "run/docs/README.md", "mlflow.db"):
+    for path in (
+        "segmented.png",
+        "run/curves.png",
+        "run/docs/README.md",
+        "mlflow.db",
+    ):
         assert (out / path).is_file()
         assert str(out / path) in shown
     assert len(list((out / "results").glob("phantom_*.nii.gz"))) == 4
@@ -31,7 +38,9 @@ def test_demo_leaves_everything_to_look_at(
 
 
 def test_demo_refuses_a_folder_with_other_things(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     keep = tmp_path / "thesis.txt"
     keep.write_text("years of work")

@@ -15,12 +15,17 @@ from medseg.testing import write_dataset
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(
-        tmp_path_factory.mktemp("cli") / "data", 3, shape=(24, 20, 16), spacing=9.0
+        tmp_path_factory.mktemp("cli") / "data",
+        3,
+        shape=(24, 20, 16),
+        spacing=9.0,
     )
 
 
 def test_an_evaluation_tells_machines_and_people_of_lesions_and_differences(
-    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     masks = data / "labelsTr"
     asked = ("evaluate", masks, masks, "--lesions", "--versus", masks)
@@ -28,7 +33,9 @@ def test_an_evaluation_tells_machines_and_people_of_lesions_and_differences(
     out = capsys.readouterr().out
     assert "Lesions of label 1: " in out
     assert "minus the others': +0.0000" in out
-    assert call(monkeypatch, "evaluate", masks, masks, "--json", *asked[3:]) == 0
+    assert (
+        call(monkeypatch, "evaluate", masks, masks, "--json", *asked[3:]) == 0
+    )
     said = json.loads(capsys.readouterr().out)
     assert {one["n"] for one in said["differences"]} == {3}
     assert said["lesions"]["label 1"]["there"] >= 3
@@ -56,7 +63,10 @@ def test_the_former_call_of_evaluate_says_where_it_went(
 
 
 def test_pairs_that_cannot_be_scored_are_named_with_exit_code_1(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     masks = tmp_path / "masks"
     shutil.copytree(data / "labelsTr", masks)

@@ -15,23 +15,41 @@ from medseg.cli.output import format_count, print_json
 
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({"a": [math.nan, (1.5, math.inf)], "b": 2, "c": True})
-    assert json.loads(capsys.readouterr().out) == {"a": [None, [1.5, None]], "b": 2, "c": True}
+    assert json.loads(capsys.readouterr().out) == {
+        "a": [None, [1.5, None]],
+        "b": 2,
+        "c": True,
+    }
 
 
 COMMANDS = {
     "check": ("medseg.commands.check.check", ["b"], "start over"),
     "evaluate": ("medseg.commands.evaluate.evaluate", ["p", "r"], "start over"),
-    "export": ("medseg.commands.export.export", ["b", "o", "--to", "monai"], "Nothing was exp"),
+    "export": (
+        "medseg.commands.export.export",
+        ["b", "o", "--to", "monai"],
+        "Nothing was exp",
+    ),
     "plan": ("medseg.commands.plan.plan_bundles", ["d"], "not inspected twice"),
     "review": ("medseg.commands.review.review", ["m", "s", "b"], "start over"),
-    "segment": ("medseg.commands.segment.segment", ["b", "s", "o"], "same command again to resume"),
-    "train": ("medseg.commands.train.train", ["b"], "with --resume to continue"),
+    "segment": (
+        "medseg.commands.segment.segment",
+        ["b", "s", "o"],
+        "same command again to resume",
+    ),
+    "train": (
+        "medseg.commands.train.train",
+        ["b"],
+        "with --resume to continue",
+    ),
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_interruption_is_exit_code_130_and_says_how_to_go_on(
-    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     target, arguments, advice = COMMANDS[command]
 
@@ -57,4 +75,8 @@ def test_an_interruption_before_the_work_is_exit_code_130(
 
 
 def test_counts_have_their_noun() -> None:
-    assert [format_count(n, "case") for n in (0, 1, 2)] == ["0 cases", "1 case", "2 cases"]
+    assert [format_count(n, "case") for n in (0, 1, 2)] == [
+        "0 cases",
+        "1 case",
+        "2 cases",
+    ]

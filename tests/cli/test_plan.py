@@ -17,17 +17,36 @@ from medseg.testing import write_dataset
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(
-        tmp_path_factory.mktemp("plan") / "data", 6, shape=(24, 20, 16), spacing=9.0
+        tmp_path_factory.mktemp("plan") / "data",
+        6,
+        shape=(24, 20, 16),
+        spacing=9.0,
     )
 
 
 def test_the_command_writes_both_and_explains(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = ["-o", tmp_path / "b.json", "--dims", "both", "--explain", "--device", "cpu"]
+    options = [
+        "-o",
+        tmp_path / "b.json",
+        "--dims",
+        "both",
+        "--explain",
+        "--device",
+        "cpu",
+    ]
     assert call(monkeypatch, "plan", data, *options) == 0
-    dims = {n: json.loads((tmp_path / f"b-{n}d.json").read_text())["network"]["dims"] for n in "23"}
+    dims = {
+        n: json.loads((tmp_path / f"b-{n}d.json").read_text())["network"][
+            "dims"
+        ]
+        for n in "23"
+    }
     assert dims == {"2": 2, "3": 3}
     out = capsys.readouterr().out
     assert "training.patch" in out
@@ -35,7 +54,10 @@ def test_the_command_writes_both_and_explains(
 
 
 def test_the_reasons_of_a_bundle_are_printed_again(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "bundle.json"
@@ -56,6 +78,9 @@ def test_dims_choose_the_files() -> None:
     out = Path("a/bundle.json")
     assert _choose_files(out, None) == {out: None}
     assert _choose_files(out, "2") == {out: 2}
-    assert _choose_files(out, "both") == {Path("a/bundle-2d.json"): 2, Path("a/bundle-3d.json"): 3}
+    assert _choose_files(out, "both") == {
+        Path("a/bundle-2d.json"): 2,
+        Path("a/bundle-3d.json"): 3,
+    }
     with pytest.raises(MedsegError, match="--dims takes 2, 3 or both; got '4'"):
         _choose_files(out, "4")

@@ -42,11 +42,20 @@ def test_a_broken_package_is_listed_with_its_problem_and_exit_code_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    install_package(site, "torn", {"medseg.losses": {"torn": "torn:loss"}}, "import no_such")
+    install_package(
+        site, "torn", {"medseg.losses": {"torn": "torn:loss"}}, "import no_such"
+    )
     assert call(monkeypatch, "plugins", "--json") == 1
     listed = json.loads(capsys.readouterr().out)
     (torn,) = [plugin for plugin in listed if plugin["name"] == "torn"]
-    assert (torn["group"], torn["package"], torn["version"]) == ("medseg.losses", "torn", "1.2")
+    assert (torn["group"], torn["package"], torn["version"]) == (
+        "medseg.losses",
+        "torn",
+        "1.2",
+    )
     assert "no_such" in torn["problem"]
     assert call(monkeypatch, "plugins") == 1
-    assert "cannot be used: loss 'torn' of the package torn 1.2" in capsys.readouterr().out
+    assert (
+        "cannot be used: loss 'torn' of the package torn 1.2"
+        in capsys.readouterr().out
+    )

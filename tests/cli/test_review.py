@@ -17,13 +17,18 @@ from medseg.testing import write_dataset
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_bundle(tmp_path_factory.mktemp("judge") / "trained", made_spec())
+    return trained_bundle(
+        tmp_path_factory.mktemp("judge") / "trained", made_spec()
+    )
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judge-data")
-    return write_dataset(root / "data", 3, shape=(20, 18, 16), spacing=9.0) / "imagesTr"
+    return (
+        write_dataset(root / "data", 3, shape=(20, 18, 16), spacing=9.0)
+        / "imagesTr"
+    )
 
 
 @pytest.fixture
@@ -36,7 +41,10 @@ def masks(bundle: Path, scans: Path, tmp_path: Path) -> Path:
         labels = segmenter.segment(image).labels
         wrong = np.random.default_rng(number).random(labels.shape) < share
         mask = np.where(wrong, (labels + 1) % 3, labels).astype(np.uint8)
-        nib.save(nib.Nifti1Image(mask, image.affine), folder / f"phantom_{number:03d}_seg.nii.gz")
+        nib.save(
+            nib.Nifti1Image(mask, image.affine),
+            folder / f"phantom_{number:03d}_seg.nii.gz",
+        )
     return folder
 
 
@@ -67,10 +75,26 @@ def test_masks_that_cannot_be_reviewed_are_named_with_exit_code_1(
     torn = masks / "phantom_001_seg.nii.gz"
     torn.write_bytes(torn.read_bytes()[:200])
     for more in ([], ["--json"]):
-        assert call(monkeypatch, "review", masks, scans, bundle, "--device", "cpu", *more) == 1
+        assert (
+            call(
+                monkeypatch,
+                "review",
+                masks,
+                scans,
+                bundle,
+                "--device",
+                "cpu",
+                *more,
+            )
+            == 1
+        )
         out = capsys.readouterr().out
         assert "phantom_002" in out
-    assert [row["case"] for row in json.loads(out)["cases"] if row["label"] == "mean"] == [
+    assert [
+        row["case"]
+        for row in json.loads(out)["cases"]
+        if row["label"] == "mean"
+    ] == [
         "phantom_002",
         "phantom_000",
     ]

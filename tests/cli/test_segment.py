@@ -14,13 +14,18 @@ from medseg.testing import write_dataset
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(
-        tmp_path_factory.mktemp("cli") / "data", 3, shape=(24, 20, 16), spacing=9.0
+        tmp_path_factory.mktemp("cli") / "data",
+        3,
+        shape=(24, 20, 16),
+        spacing=9.0,
     )
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_bundle(tmp_path_factory.mktemp("cli-bundle") / "trained", made_spec())
+    return trained_bundle(
+        tmp_path_factory.mktemp("cli-bundle") / "trained", made_spec()
+    )
 
 
 def test_a_failed_scan_is_exit_code_1_and_named(
@@ -35,7 +40,18 @@ def test_a_failed_scan_is_exit_code_1_and_named(
     good = (data / "imagesTr" / "phantom_000.nii.gz").read_bytes()
     (scans / "good.nii.gz").write_bytes(good)
     (scans / "torn.nii.gz").write_bytes(good[: len(good) // 2])
-    assert call(monkeypatch, "segment", bundle, scans, tmp_path / "out", "--device", "cpu") == 1
+    assert (
+        call(
+            monkeypatch,
+            "segment",
+            bundle,
+            scans,
+            tmp_path / "out",
+            "--device",
+            "cpu",
+        )
+        == 1
+    )
     out = capsys.readouterr().out
     assert "1 of 2 scans segmented" in out
     assert "torn" in out

@@ -20,18 +20,27 @@ def show(capsys: pytest.CaptureFixture[str], *shown: events.Event) -> str:
 def start(resumed_at: int | None = None) -> events.RunStarted:
     provenance = {"device": "cpu"}
     folder = Path("runs/liver")
-    return events.RunStarted(folder, "id", "liver", "liver", {}, provenance, resumed_at, 10)
+    return events.RunStarted(
+        folder, "id", "liver", "liver", {}, provenance, resumed_at, 10
+    )
 
 
 def test_a_run_is_named_with_its_device_and_where_it_resumed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert "training liver on cpu → runs/liver" in show(capsys, start())
-    assert "training liver on cpu, resumed at step 4 → runs/liver" in show(capsys, start(4))
+    assert "training liver on cpu, resumed at step 4 → runs/liver" in show(
+        capsys, start(4)
+    )
 
 
-def test_a_validation_shows_the_mean_and_each_label(capsys: pytest.CaptureFixture[str]) -> None:
-    scores = {"dice": {"liver": 0.5, "mean": 0.5}, "hd95": {"liver": 3.0, "mean": 3.0}}
+def test_a_validation_shows_the_mean_and_each_label(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scores = {
+        "dice": {"liver": 0.5, "mean": 0.5},
+        "hd95": {"liver": 3.0, "mean": 3.0},
+    }
     best = events.ValidationDone(5, scores, is_best=True)
     shown = show(capsys, start(), best)
     assert "step 5: Dice 0.500 (liver 0.500), HD95 3.0 mm  best so far" in shown
@@ -40,7 +49,9 @@ def test_a_validation_shows_the_mean_and_each_label(capsys: pytest.CaptureFixtur
 
 
 def test_the_shown_loss_is_smooth(capsys: pytest.CaptureFixture[str]) -> None:
-    steps = [events.StepDone(n, loss, {}, 0.01) for n, loss in ((1, 1.0), (2, 0.0))]
+    steps = [
+        events.StepDone(n, loss, {}, 0.01) for n, loss in ((1, 1.0), (2, 0.0))
+    ]
     assert "loss 0.950" in show(capsys, start(), *steps)
 
 
@@ -48,10 +59,22 @@ def test_the_shown_loss_is_smooth(capsys: pytest.CaptureFixture[str]) -> None:
     ("event", "text"),
     [
         (events.Notice("a [name] in brackets"), "note a [name] in brackets"),
-        (events.TimeBudgetFitted(20, 300, 3.5), "300 steps of 3.50 s fit into 20 minutes"),
-        (events.ScheduleShortened(200), "shortened to 200 steps to end in time"),
-        (events.FineTuningStarted("liver", ["the head is new"]), "starting from liver"),
-        (events.HeldOutDecision("keep_largest", ["liver"]), "held-out cases decided: keep_largest"),
+        (
+            events.TimeBudgetFitted(20, 300, 3.5),
+            "300 steps of 3.50 s fit into 20 minutes",
+        ),
+        (
+            events.ScheduleShortened(200),
+            "shortened to 200 steps to end in time",
+        ),
+        (
+            events.FineTuningStarted("liver", ["the head is new"]),
+            "starting from liver",
+        ),
+        (
+            events.HeldOutDecision("keep_largest", ["liver"]),
+            "held-out cases decided: keep_largest",
+        ),
         (events.RunDone(Path("r"), {}, stopped_early=True), "stopped early"),
     ],
 )
@@ -66,7 +89,11 @@ def test_results_are_on_stdout_with_numbers_at_the_right(
 ) -> None:
     with Terminal() as terminal:
         terminal.say("[bold] is no command")
-        terminal.show_table([("label", "Dice"), ("liver", "0.9"), ("a", "0.95")])
+        terminal.show_table(
+            [("label", "Dice"), ("liver", "0.9"), ("a", "0.95")]
+        )
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "[bold] is no command"
-    assert [line.rstrip() for line in out if "liver" in line] == [" liver   0.9"]
+    assert [line.rstrip() for line in out if "liver" in line] == [
+        " liver   0.9"
+    ]

@@ -9,7 +9,15 @@ from medseg.errors import MedsegError
 
 
 def test_a_fold_is_a_number_all_or_none() -> None:
-    assert [_parse_fold(text) for text in ("0", "3", "ALL", "none")] == [0, 3, "all", None]
+    assert [_parse_fold(text) for text in ("0", "3", "ALL", "none")] == [
+        0,
+        3,
+        "all",
+        None,
+    ]
     for text in ("-1", "x", "", "1.5"):
-        with pytest.raises(MedsegError, match="--fold takes a number such as 0, 'all' or 'none'"):
+        with pytest.raises(
+            MedsegError,
+            match="--fold takes a number such as 0, 'all' or 'none'",
+        ):
             _parse_fold(text)

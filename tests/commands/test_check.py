@@ -38,7 +38,9 @@ def test_every_fault_of_a_bundle_at_once(tmp_path: Path) -> None:
 
 def test_overrides_are_checked(tmp_path: Path) -> None:
     file = write_json(tmp_path, content())
-    assert places(check(file, overrides=["training.steps=0"])) == ["training.steps"]
+    assert places(check(file, overrides=["training.steps=0"])) == [
+        "training.steps"
+    ]
     assert places(check(file, overrides=["oops"])) == ["bundle"]
 
 
@@ -52,18 +54,31 @@ def test_a_loss_that_is_not_installed_is_a_fault_until_the_bundle_is_trained(
     tmp_path: Path,
 ) -> None:
     loss = {"training": {"loss": "focal"}}
-    assert places(check(write_json(tmp_path, content(**loss)))) == ["training.loss"]
-    assert places(check(trained_bundle(tmp_path / "trained", made_spec(**loss)))) == []
+    assert places(check(write_json(tmp_path, content(**loss)))) == [
+        "training.loss"
+    ]
+    assert (
+        places(check(trained_bundle(tmp_path / "trained", made_spec(**loss))))
+        == []
+    )
 
 
 def test_good_data_are_counted_with_progress(tmp_path: Path) -> None:
     write_dataset(tmp_path / "data", 3)
     events: list[Event] = []
-    report = check(write_json(tmp_path, content(data={"root": "data"})), listeners=[events.append])
+    report = check(
+        write_json(tmp_path, content(data={"root": "data"})),
+        listeners=[events.append],
+    )
     assert report.faults == ()
     assert report.cases == 3
-    assert any(isinstance(event, Progress) and event.done == 3 for event in events)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle.json", "data"]
+    assert any(
+        isinstance(event, Progress) and event.done == 3 for event in events
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bundle.json",
+        "data",
+    ]
 
 
 def test_every_bad_case_is_named(tmp_path: Path) -> None:
@@ -78,12 +93,17 @@ def test_every_bad_case_is_named(tmp_path: Path) -> None:
 def test_data_of_another_kind_are_told(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 2)
     made = content(
-        preprocessing={"input": "picture"}, network={"dims": 2}, training={"patch": [16, 16]}
+        preprocessing={"input": "picture"},
+        network={"dims": 2},
+        training={"patch": [16, 16]},
     )
     report = check(write_json(tmp_path / "bundle", made), data=data)
     assert "preprocessing.input" in places(report)
     with pytest.raises(DatasetError):
-        check(write_json(tmp_path / "bundle", content()), data=tmp_path / "nowhere")
+        check(
+            write_json(tmp_path / "bundle", content()),
+            data=tmp_path / "nowhere",
+        )
 
 
 def test_a_trained_bundles_weights_are_checked(tmp_path: Path) -> None:

@@ -41,8 +41,12 @@ def test_each_case_is_scored_in_mm_on_its_grid(folders):
     assert not found.faults
     expected = score_case(phantom(1), phantom(), TWO, (1.0, 2.0, 2.5), case="b")
     for name, scores in expected.labels.items():
-        assert asdict(found.cases[1].labels[name]) == pytest.approx(asdict(scores))
-    assert found.cases[1].labels["liver"].reference_ml == pytest.approx((8 * 7 * 7 - 27) * 5 / 1000)
+        assert asdict(found.cases[1].labels[name]) == pytest.approx(
+            asdict(scores)
+        )
+    assert found.cases[1].labels["liver"].reference_ml == pytest.approx(
+        (8 * 7 * 7 - 27) * 5 / 1000
+    )
     assert found.cases[2].labels["tumour"].missed
     assert found.scores["dice"]["tumour"] == pytest.approx(2 / 3)
 
@@ -52,7 +56,10 @@ def test_a_bundle_gives_its_labels(folders):
         {
             "name": "x",
             "channels": [{"name": "CT"}],
-            "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "tumour"}],
+            "labels": [
+                {"index": 1, "name": "liver"},
+                {"index": 2, "name": "tumour"},
+            ],
             "training": {"patch": [16, 16, 16]},
         }
     )
@@ -64,7 +71,9 @@ def test_the_other_method_may_name_its_files_otherwise(tmp_path):
         save(tmp_path / "references" / f"{case}_gt.nii.gz", phantom())
         save(tmp_path / "ours" / f"{case}.nii.gz", phantom())
         save(tmp_path / "theirs" / f"{case}_gt_v2.nii.gz", phantom(1))
-    found = evaluate(tmp_path / "ours", tmp_path / "references", versus=tmp_path / "theirs")
+    found = evaluate(
+        tmp_path / "ours", tmp_path / "references", versus=tmp_path / "theirs"
+    )
     assert {one.n for one in found.differences} == {2}
     assert [case.case for case in found.cases] == ["a", "b"]
     one = evaluate(
@@ -81,7 +90,11 @@ def test_a_comparison_of_nothing_says_so(folders, tmp_path):
     save(tmp_path / "other" / "c.nii.gz", phantom())
     heard: list[Event] = []
     evaluate(
-        predictions, references, labels=TWO, versus=tmp_path / "other", listeners=[heard.append]
+        predictions,
+        references,
+        labels=TWO,
+        versus=tmp_path / "other",
+        listeners=[heard.append],
     )
     assert [e.message for e in heard if isinstance(e, Notice)] == [
         "nothing is compared: no case has scores on both sides"
@@ -89,7 +102,10 @@ def test_a_comparison_of_nothing_says_so(folders, tmp_path):
 
 
 def test_a_tolerance_without_end_is_refused(folders):
-    with pytest.raises(MedsegError, match=r"--tolerance takes a length in mm, 0 or more; got inf"):
+    with pytest.raises(
+        MedsegError,
+        match=r"--tolerance takes a length in mm, 0 or more; got inf",
+    ):
         evaluate(*folders, labels=TWO, tolerance_mm=math.inf)
 
 
@@ -100,7 +116,9 @@ def test_bad_pairs_are_named_and_the_others_go_on(folders):
     save(predictions / "a.nii.gz", phantom(), moved)
     save(predictions / "b.nii.gz", phantom()[:, :, :-1])
     save(references / "d.nii.gz", phantom())
-    (predictions / "e.nii.gz").write_bytes((predictions / "c.nii.gz").read_bytes()[:150])
+    (predictions / "e.nii.gz").write_bytes(
+        (predictions / "c.nii.gz").read_bytes()[:150]
+    )
     save(references / "e.nii.gz", phantom())
     save(predictions / "f.nii.gz", phantom() * 100)
     save(references / "f.nii.gz", phantom())
@@ -108,7 +126,9 @@ def test_bad_pairs_are_named_and_the_others_go_on(folders):
     save(references / "g.nii.gz", phantom() + 1)
     events: list[Event] = []
     save(predictions / "extra.nii.gz", phantom())
-    found = evaluate(predictions, references, labels=TWO, listeners=[events.append])
+    found = evaluate(
+        predictions, references, labels=TWO, listeners=[events.append]
+    )
     assert [case.case for case in found.cases] == ["c"]
     faults = {fault.where: fault.what for fault in found.faults}
     assert faults.keys() == set("abdefg")
@@ -127,9 +147,15 @@ def test_bad_pairs_are_named_and_the_others_go_on(folders):
 def test_references_may_hold_other_values(folders, tmp_path):
     predictions, _ = folders
     for case in "abc":
-        save(tmp_path / "r" / f"{case}.nii.gz", np.array([0, 255, 7], np.int16)[phantom()])
+        save(
+            tmp_path / "r" / f"{case}.nii.gz",
+            np.array([0, 255, 7], np.int16)[phantom()],
+        )
     labels = LabelSet(
-        [Label(1, "liver", 255, default_colour(1)), Label(2, "tumour", 7, default_colour(2))]
+        [
+            Label(1, "liver", 255, default_colour(1)),
+            Label(2, "tumour", 7, default_colour(2)),
+        ]
     )
     assert evaluate(predictions, tmp_path / "r", labels=labels).cases == (
         evaluate(*folders, labels=TWO).cases
@@ -141,7 +167,12 @@ def test_without_labels_each_value_is_one(folders):
     save(references / "a.nii.gz", phantom(tumour=False) * 12)
     save(predictions / "a.nii.gz", phantom(tumour=False) * 12)
     found = evaluate(predictions, references)
-    assert list(found.scores["dice"]) == ["label 1", "label 2", "label 12", "mean"]
+    assert list(found.scores["dice"]) == [
+        "label 1",
+        "label 2",
+        "label 12",
+        "mean",
+    ]
     assert found.statistics["dice"]["label 12"].n == 1
     assert found.statistics["dice"]["label 2"].n == 2
     assert found.scores["dice"]["label 12"] == 1
@@ -151,7 +182,9 @@ def test_without_labels_each_value_is_one(folders):
 def test_values_without_a_common_one_are_refused_rather_than_scored_0(tmp_path):
     save(tmp_path / "p" / "a.nii.gz", phantom(tumour=False))
     save(tmp_path / "r" / "a.nii.gz", phantom(tumour=False) * 255)
-    with pytest.raises(DatasetError, match=r"predictions hold label 1 .* label 255"):
+    with pytest.raises(
+        DatasetError, match=r"predictions hold label 1 .* label 255"
+    ):
         evaluate(tmp_path / "p", tmp_path / "r")
 
 
@@ -178,7 +211,11 @@ def test_pictures(tmp_path):
     Image.fromarray(np.stack([truth] * 3, -1)).save(tmp_path / "r" / "a.png")
     Image.fromarray(np.roll(truth // 255, 2, 0)).save(tmp_path / "p" / "a.png")
     labels = LabelSet([Label(1, "ventricle", 255, default_colour(1))])
-    scores = evaluate(tmp_path / "p", tmp_path / "r", labels=labels).cases[0].labels["ventricle"]
+    scores = (
+        evaluate(tmp_path / "p", tmp_path / "r", labels=labels)
+        .cases[0]
+        .labels["ventricle"]
+    )
     assert scores.dice == pytest.approx(13 / 15)
     assert scores.hd95 == pytest.approx(2)
 
@@ -188,7 +225,11 @@ def test_a_tilted_stack_has_its_own_voxel_volume(tmp_path):
     sheared[1, 2] = 1.0
     for folder in ("p", "r"):
         save(tmp_path / folder / "a.nii.gz", phantom(), sheared)
-    scores = evaluate(tmp_path / "p", tmp_path / "r", labels=TWO).cases[0].labels["tumour"]
+    scores = (
+        evaluate(tmp_path / "p", tmp_path / "r", labels=TWO)
+        .cases[0]
+        .labels["tumour"]
+    )
     assert scores.reference_ml == pytest.approx(27 * 5 / 1000)
 
 
@@ -208,17 +249,32 @@ def test_what_nobody_annotated_is_not_scored(folders):
         reference[:, 9:] = 9  # where the shifted prediction sticks out
         save(references / f"{name}.nii.gz", reference)
     for labels in (None, TWO):
-        found = evaluate(predictions, references, labels=labels, ignore=9, lesions=True)
+        found = evaluate(
+            predictions, references, labels=labels, ignore=9, lesions=True
+        )
         liver = "liver" if labels else "label 1"
         assert not found.faults
-        assert list(found.cases[0].labels) == [liver, "tumour" if labels else "label 2"]
+        assert list(found.cases[0].labels) == [
+            liver,
+            "tumour" if labels else "label 2",
+        ]
         assert found.cases[0].labels[liver].dice == 1
         for name in "abc":
-            changed = nibabel.load(predictions / f"{name}.nii.gz").get_fdata().astype(np.uint8)
-            changed[:, 9:] = np.random.default_rng(0).integers(0, 3, changed[:, 9:].shape)
+            changed = (
+                nibabel.load(predictions / f"{name}.nii.gz")
+                .get_fdata()
+                .astype(np.uint8)
+            )
+            changed[:, 9:] = np.random.default_rng(0).integers(
+                0, 3, changed[:, 9:].shape
+            )
             save(predictions.with_name("changed") / f"{name}.nii.gz", changed)
         other = evaluate(
-            predictions.with_name("changed"), references, labels=labels, ignore=9, lesions=True
+            predictions.with_name("changed"),
+            references,
+            labels=labels,
+            ignore=9,
+            lesions=True,
         )
         assert repr(other.cases) == repr(found.cases)
         assert other.lesions == found.lesions
@@ -240,7 +296,9 @@ def test_a_dataset_says_itself_what_nobody_annotated(folders, tmp_path):
     reference = phantom()
     reference[12:] = 9
     save(root / "labelsTr" / "a.nii.gz", reference)
-    (root / "dataset.json").write_text(json.dumps({"labels": {"liver": 1, "ignore": 9}}))
+    (root / "dataset.json").write_text(
+        json.dumps({"labels": {"liver": 1, "ignore": 9}})
+    )
     for name in "bc":
         (predictions / f"{name}.nii.gz").unlink()
     (case,) = evaluate(predictions, root).cases

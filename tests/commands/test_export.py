@@ -11,9 +11,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from support.bundles import made_spec, pickled_trap, refined_bundle, run_stock, trained_bundle
+from support.bundles import (
+    made_spec,
+    pickled_trap,
+    refined_bundle,
+    run_stock,
+    trained_bundle,
+)
 
-from medseg import CheckpointError, MedsegError, OutputError, ScanError, Segmenter, export, segment
+from medseg import (
+    CheckpointError,
+    MedsegError,
+    OutputError,
+    ScanError,
+    Segmenter,
+    export,
+    segment,
+)
 from medseg.bundle.bundle import load_bundle, parse_trained, write_trained
 from medseg.events import Event, Progress
 from medseg.networks.loading import load_network
@@ -22,7 +36,9 @@ from medseg.testing import write_dataset
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = write_dataset(tmp_path_factory.mktemp("data"), 2, shape=(24, 20, 16), spacing=9.0)
+    data = write_dataset(
+        tmp_path_factory.mktemp("data"), 2, shape=(24, 20, 16), spacing=9.0
+    )
     return data / "imagesTr"
 
 
@@ -30,15 +46,22 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of two networks."""
     home = tmp_path_factory.mktemp("ensemble")
-    bundle = trained_bundle(home / "bundle", made_spec(inference={"mirror": True}), seed=1)
+    bundle = trained_bundle(
+        home / "bundle", made_spec(inference={"mirror": True}), seed=1
+    )
     other = trained_bundle(home / "other", made_spec(), seed=2)
     models = bundle / "models"
     shutil.copy(models / "model.pt", models / "fold_0.pt")
     shutil.copy(other / "models" / "model.pt", models / "fold_1.pt")
-    write_trained(parse_trained({"members": ["fold_0.pt", "fold_1.pt"]}), bundle)
+    write_trained(
+        parse_trained({"members": ["fold_0.pt", "fold_1.pt"]}), bundle
+    )
     (bundle / "docs").mkdir()
     (bundle / "docs" / "README.md").write_text("# made up\n")
-    scores = {"dice": {"liver": 0.5, "mean": 0.5}, "nsd": {"liver": None, "mean": None}}
+    scores = {
+        "dice": {"liver": 0.5, "mean": 0.5},
+        "nsd": {"liver": None, "mean": None},
+    }
     (bundle / "metrics.json").write_text(json.dumps({"scores": scores}))
     (bundle / "checkpoints").mkdir()
     (bundle / "run.json").write_text("{}")
@@ -46,7 +69,11 @@ def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files_of(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file()
+    )
 
 
 def test_monai_gets_a_bundle_that_stock_monai_runs(
@@ -62,10 +89,17 @@ def test_monai_gets_a_bundle_that_stock_monai_runs(
         "models/fold_1.pt",
         "models/model.pt",
     ]
-    metadata = json.loads((made.folder / "configs" / "metadata.json").read_text())
+    metadata = json.loads(
+        (made.folder / "configs" / "metadata.json").read_text()
+    )
     assert metadata["eval_metrics"] == {"mean_dice": 0.5}
     out = tmp_path / "stock"
-    run_stock(made.folder, "inference.json", dataset_dir=str(scans), output_dir=str(out))
+    run_stock(
+        made.folder,
+        "inference.json",
+        dataset_dir=str(scans),
+        output_dir=str(out),
+    )
     assert not segment(ensemble, scans, tmp_path / "own", device="cpu").failed
     for scan in scans.iterdir():
         stock = nib.load(out / scan.name.replace(".nii.gz", "_seg.nii.gz"))
@@ -76,7 +110,10 @@ def test_monai_gets_a_bundle_that_stock_monai_runs(
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "volume": {},
-    "slices": {"network": {"dims": 2, "norm": "batch"}, "training": {"patch": [32, 16]}},
+    "slices": {
+        "network": {"dims": 2, "norm": "batch"},
+        "training": {"patch": [32, 16]},
+    },
     "channels": {"channels": [{"name": "a"}, {"name": "b"}]},
 }
 
@@ -90,7 +127,9 @@ def test_onnx_files_compute_the_same_scores(kind: str, tmp_path: Path) -> None:
     made = export(bundle, tmp_path / "onnx", to="onnx")
     assert files_of(made.folder) == ["model.onnx"]
     file = made.folder / "model.onnx"
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        file, providers=["CPUExecutionProvider"]
+    )
     network = load_network(load_bundle(bundle), bundle / "models" / "model.pt")
     for batch in (1, 3):
         windows = torch.randn(batch, len(spec.channels), *spec.training.patch)
@@ -110,13 +149,24 @@ def test_openvino_makes_a_copy_that_segments_alike(
     pytest.importorskip("openvino", reason="needs the extra [openvino]")
     events: list[Event] = []
     out = tmp_path / "fast"
-    made = export(ensemble, out, to="openvino", scans=scans, listeners=[events.append])
+    made = export(
+        ensemble, out, to="openvino", scans=scans, listeners=[events.append]
+    )
     found = made.agreement
     assert found is not None
-    assert (found.scans, found.made_up, found.voxels) == (2, False, 2 * 24 * 20 * 16)
+    assert (found.scans, found.made_up, found.voxels) == (
+        2,
+        False,
+        2 * 24 * 20 * 16,
+    )
     assert found.is_close
     assert events[-1] == Progress("comparing label maps", 2, 2)
-    assert sorted(found.files) == ["fold_0.bin", "fold_0.xml", "fold_1.bin", "fold_1.xml"]
+    assert sorted(found.files) == [
+        "fold_0.bin",
+        "fold_0.xml",
+        "fold_1.bin",
+        "fold_1.xml",
+    ]
     assert "run.json" not in files_of(out)
     assert not list(tmp_path.rglob(".part-*"))
     fast, slow = Segmenter(out, "cpu"), Segmenter(ensemble, "cpu")
@@ -124,10 +174,14 @@ def test_openvino_makes_a_copy_that_segments_alike(
     from medseg.io import read_image
 
     volume = read_image(next(scans.iterdir()))
-    assert (fast.segment(volume).labels != slow.segment(volume).labels).mean() < 1e-3
+    assert (
+        fast.segment(volume).labels != slow.segment(volume).labels
+    ).mean() < 1e-3
 
 
-def test_a_copy_for_openvino_has_the_refiner(scans: Path, tmp_path: Path) -> None:
+def test_a_copy_for_openvino_has_the_refiner(
+    scans: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("openvino", reason="needs the extra [openvino]")
     from medseg.io import read_image
 
@@ -135,7 +189,10 @@ def test_a_copy_for_openvino_has_the_refiner(scans: Path, tmp_path: Path) -> Non
     bundle = refined_bundle(tmp_path / "bundle", spec, applied=True)
     export(bundle, tmp_path / "fast", to="openvino", scans=scans)
     volume = read_image(next(scans.iterdir()))
-    copy, original = (Segmenter(one, "cpu", backend="torch") for one in (tmp_path / "fast", bundle))
+    copy, original = (
+        Segmenter(one, "cpu", backend="torch")
+        for one in (tmp_path / "fast", bundle)
+    )
     one, other = copy.segment(volume), original.segment(volume)
     assert np.array_equal(one.labels, other.labels)
     assert one.confidence == other.confidence
@@ -168,7 +225,9 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, scans: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["monai", "onnx", "openvino"])
-def test_a_pickle_among_the_weights_is_not_opened(kind: str, tmp_path: Path) -> None:
+def test_a_pickle_among_the_weights_is_not_opened(
+    kind: str, tmp_path: Path
+) -> None:
     bundle = trained_bundle(tmp_path / "bundle", made_spec())
     canary = tmp_path / "canary"
     (bundle / "models" / "model.pt").write_bytes(pickled_trap(canary))
@@ -185,7 +244,9 @@ def test_a_wrong_call_is_said(ensemble: Path, tmp_path: Path) -> None:
         export(ensemble, tmp_path / "full", to="monai")
     with pytest.raises(OutputError, match="needs a folder"):
         export(ensemble, to="onnx")
-    with pytest.raises(MedsegError, match="takes monai, onnx, openvino; got 'paper'"):
+    with pytest.raises(
+        MedsegError, match="takes monai, onnx, openvino; got 'paper'"
+    ):
         export(ensemble, tmp_path / "out", to="paper")
     with pytest.raises(MedsegError, match="--scans goes with --to openvino"):
         export(ensemble, tmp_path / "out", to="onnx", scans=tmp_path)

@@ -43,7 +43,10 @@ from medseg.testing import write_dataset
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(
-        tmp_path_factory.mktemp("plan") / "data", 6, shape=(24, 20, 16), spacing=9.0
+        tmp_path_factory.mktemp("plan") / "data",
+        6,
+        shape=(24, 20, 16),
+        spacing=9.0,
     )
 
 
@@ -55,10 +58,14 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def planned(data: Path, out: Path, **wishes: Any) -> tuple[Plan, list[str]]:
     events: list[Event] = []
     made = plan(data, out, device="cpu", listeners=[events.append], **wishes)
-    return made, [event.message for event in events if isinstance(event, Notice)]
+    return made, [
+        event.message for event in events if isinstance(event, Notice)
+    ]
 
 
-def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(data: Path, tmp_path: Path) -> None:
+def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(
+    data: Path, tmp_path: Path
+) -> None:
     made, said = planned(data, tmp_path / "bundle.json")
     spec = load_bundle(tmp_path / "bundle.json").spec
     assert spec == made.spec
@@ -69,14 +76,18 @@ def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(data: Path, tmp_path: 
     assert spec.network.kind == "UNet"
     assert spec.training.patch == (24, 20, 16)
     assert (tmp_path / spec.data.root).resolve() == data.resolve()
-    assert {"preprocessing.spacing_mm", "training.patch", "network.args.channels"} <= set(
-        spec.notes
-    )
+    assert {
+        "preprocessing.spacing_mm",
+        "training.patch",
+        "network.args.channels",
+    } <= set(spec.notes)
     assert all(field and value and why for field, value, why in made.rows())
     text = (tmp_path / "bundle.json").read_text()
     assert "phantom_00" not in text
     assert "learning_rate" in text
-    assert "gradient_clip" not in text  # what was not chosen is left to the defaults
+    assert (
+        "gradient_clip" not in text
+    )  # what was not chosen is left to the defaults
 
 
 def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
@@ -95,20 +106,44 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     arguments: dict[str, Any] = {
         "out": tmp_path / "run",
         "device": "cpu",
-        "overrides": ["tracking.register_model=false", "training.checkpoint_every=2"],
+        "overrides": [
+            "tracking.register_model=false",
+            "training.checkpoint_every=2",
+        ],
     }
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "bundle.json", listeners=[stop_at_five], **arguments)
-    (fitted,) = [event for event in events if isinstance(event, TimeBudgetFitted)]
+    (fitted,) = [
+        event for event in events if isinstance(event, TimeBudgetFitted)
+    ]
     assert load_bundle(tmp_path / "run").spec.training.steps == fitted.steps
-    train(tmp_path / "bundle.json", resume=True, listeners=[events.append], **arguments)
-    assert len([event for event in events if isinstance(event, TimeBudgetFitted)]) == 1
-    assert max(event.step for event in events if isinstance(event, StepDone)) == fitted.steps
-    assert time.monotonic() - began < 3 * 40  # a busy machine may be slower than it was
+    train(
+        tmp_path / "bundle.json",
+        resume=True,
+        listeners=[events.append],
+        **arguments,
+    )
+    assert (
+        len([event for event in events if isinstance(event, TimeBudgetFitted)])
+        == 1
+    )
+    assert (
+        max(event.step for event in events if isinstance(event, StepDone))
+        == fitted.steps
+    )
+    assert (
+        time.monotonic() - began < 3 * 40
+    )  # a busy machine may be slower than it was
 
 
-def test_a_training_that_becomes_slower_takes_fewer_steps(data: Path, tmp_path: Path) -> None:
-    training = {"budget_minutes": 0.15, "checkpoint_every": 50, "augmentation": "none"}
+def test_a_training_that_becomes_slower_takes_fewer_steps(
+    data: Path, tmp_path: Path
+) -> None:
+    training = {
+        "budget_minutes": 0.15,
+        "checkpoint_every": 50,
+        "augmentation": "none",
+    }
     bundle = write_json(tmp_path, content(training=training, data={"folds": 2}))
     events: list[Event] = []
     killed = tmp_path / "killed"
@@ -117,27 +152,52 @@ def test_a_training_that_becomes_slower_takes_fewer_steps(data: Path, tmp_path: 
         events.append(event)
         if isinstance(event, StepDone):
             time.sleep(0.03)
-        if isinstance(event, ScheduleShortened):  # as if the process had been killed at this moment
+        if isinstance(
+            event, ScheduleShortened
+        ):  # as if the process had been killed at this moment
             shutil.copytree(tmp_path / "run", killed, dirs_exist_ok=True)
 
-    run = train(bundle, data=data, out=tmp_path / "run", device="cpu", listeners=[become_slower])
-    (fitted,) = [event for event in events if isinstance(event, TimeBudgetFitted)]
-    shortened = [event.steps for event in events if isinstance(event, ScheduleShortened)]
+    run = train(
+        bundle,
+        data=data,
+        out=tmp_path / "run",
+        device="cpu",
+        listeners=[become_slower],
+    )
+    (fitted,) = [
+        event for event in events if isinstance(event, TimeBudgetFitted)
+    ]
+    shortened = [
+        event.steps for event in events if isinstance(event, ScheduleShortened)
+    ]
     assert fitted.steps > shortened[0] >= shortened[-1]
-    assert max(event.step for event in events if isinstance(event, StepDone)) == shortened[-1]
+    assert (
+        max(event.step for event in events if isinstance(event, StepDone))
+        == shortened[-1]
+    )
     assert load_bundle(run).spec.training.steps == shortened[-1]
     last = [event for event in events if isinstance(event, ValidationDone)][-1]
     assert last.step == shortened[-1]
     steps = [event for event in events if isinstance(event, StepDone)]
     events.clear()
-    train(bundle, data=data, out=killed, device="cpu", resume=True, listeners=[events.append])
+    train(
+        bundle,
+        data=data,
+        out=killed,
+        device="cpu",
+        resume=True,
+        listeners=[events.append],
+    )
     resumed = [event for event in events if isinstance(event, StepDone)]
     assert 0 < len(resumed) < shortened[-1]
     assert resumed == steps[-len(resumed) :]  # losses to the last bit
     unbroken, again = (
-        torch.load(folder / "models" / "model.pt", weights_only=True) for folder in (run, killed)
+        torch.load(folder / "models" / "model.pt", weights_only=True)
+        for folder in (run, killed)
     )
-    assert all(torch.equal(again[name], value) for name, value in unbroken.items())
+    assert all(
+        torch.equal(again[name], value) for name, value in unbroken.items()
+    )
 
 
 def write_partly_annotated(root: Path) -> Path:
@@ -156,13 +216,18 @@ def write_partly_annotated(root: Path) -> Path:
 
 def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
     data = write_partly_annotated(tmp_path / "data")
-    made, said = planned(data, tmp_path / "bundle.json", class_weights="balanced")
+    made, said = planned(
+        data, tmp_path / "bundle.json", class_weights="balanced"
+    )
     assert said == []
     assert [label.name for label in made.spec.labels] == ["liver", "kidney"]
     assert made.spec.data.ignore == 3
     _, liver, kidney = made.spec.class_weights or ()
     of = made.fingerprint.find_label_statistics
-    mean = {value: np.mean([label.voxels for label in of(value)]) for value in (1, 2)}
+    mean = {
+        value: np.mean([label.voxels for label in of(value)])
+        for value in (1, 2)
+    }
     assert kidney / liver == pytest.approx((mean[1] / mean[2]) ** 0.5, rel=0.01)
     assert "unlabelled" in made.spec.notes["data.ignore"]
 
@@ -170,8 +235,17 @@ def test_a_partly_annotated_set_gets_a_plan(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_partly_annotated_set_is_trained(tmp_path: Path) -> None:
     planned(write_partly_annotated(tmp_path / "data"), tmp_path / "bundle.json")
-    short = ["training.steps=2", "training.warmup_steps=0", "tracking.register_model=false"]
-    run = train(tmp_path / "bundle.json", out=tmp_path / "run", device="cpu", overrides=short)
+    short = [
+        "training.steps=2",
+        "training.warmup_steps=0",
+        "tracking.register_model=false",
+    ]
+    run = train(
+        tmp_path / "bundle.json",
+        out=tmp_path / "run",
+        device="cpu",
+        overrides=short,
+    )
     assert (run / "models" / "model.pt").is_file()
     assert "annotated by nobody" in (run / "docs" / "README.md").read_text()
 
@@ -184,7 +258,9 @@ def test_pictures_get_a_plan_in_two_dimensions(tmp_path: Path) -> None:
         label[8:26, 10:24] = 255
         for folder, array in (("images", image), ("labels", label)):
             (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(tmp_path / "data" / folder / f"p{number}.png")
+            Image.fromarray(array).save(
+                tmp_path / "data" / folder / f"p{number}.png"
+            )
     made, _ = planned(tmp_path / "data", tmp_path / "bundle.json")
     spec = made.spec
     assert (spec.network.dims, spec.preprocessing.input) == (2, "picture")
@@ -194,7 +270,9 @@ def test_pictures_get_a_plan_in_two_dimensions(tmp_path: Path) -> None:
     assert spec.training.augmentation.mirror_axes == (0, 1)
 
 
-def test_one_case_is_planned_and_what_it_cannot_show_is_said(tmp_path: Path) -> None:
+def test_one_case_is_planned_and_what_it_cannot_show_is_said(
+    tmp_path: Path,
+) -> None:
     one = write_dataset(tmp_path / "one", 1, shape=(24, 20, 16), spacing=9.0)
     made, said = planned(one, tmp_path / "bundle.json")
     assert len(said) == 1
@@ -202,7 +280,9 @@ def test_one_case_is_planned_and_what_it_cannot_show_is_said(tmp_path: Path) -> 
     assert "--fold none" in made.spec.notes["data.folds"]
 
 
-def test_a_label_of_one_case_alone_is_doubted(data: Path, tmp_path: Path) -> None:
+def test_a_label_of_one_case_alone_is_doubted(
+    data: Path, tmp_path: Path
+) -> None:
     odd = tmp_path / "odd"
     shutil.copytree(data, odd)
     file = odd / "labelsTr" / "phantom_002.nii.gz"
@@ -241,14 +321,18 @@ def test_a_plan_never_overwrites(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "bundle.json").read_text() == "mine"
 
 
-def test_wishes_that_make_no_sense_are_refused(data: Path, tmp_path: Path) -> None:
+def test_wishes_that_make_no_sense_are_refused(
+    data: Path, tmp_path: Path
+) -> None:
     with pytest.raises(MedsegError, match="--dims"):
         planned(data, tmp_path / "a.json", dims=4)
     with pytest.raises(MedsegError, match="time budget"):
         planned(data, tmp_path / "b.json", budget="soon")
 
 
-def test_a_data_folder_that_holds_its_plan_is_planned_again(data: Path, tmp_path: Path) -> None:
+def test_a_data_folder_that_holds_its_plan_is_planned_again(
+    data: Path, tmp_path: Path
+) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(data, copied)
     planned(copied, copied / "bundle.json")
@@ -256,8 +340,12 @@ def test_a_data_folder_that_holds_its_plan_is_planned_again(data: Path, tmp_path
     assert len(made.fingerprint.cases) == 6
 
 
-def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Path) -> None:
-    made, said = planned(shared_data / "msd_spleen_crop", tmp_path / "spleen.json")
+def test_every_labelled_set_there_is_gets_a_plan(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    made, said = planned(
+        shared_data / "msd_spleen_crop", tmp_path / "spleen.json"
+    )
     assert made.spec.preprocessing.intensity.kind == "window"  # type: ignore[union-attr]
     assert said
     made, _ = planned(shared_data / "sts_ct_mr_pet", tmp_path / "sts.json")
@@ -266,15 +354,25 @@ def test_every_labelled_set_there_is_gets_a_plan(shared_data: Path, tmp_path: Pa
 
 
 def test_plans_of_nnunet_become_a_bundle_that_trains(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     raw = write_dataset(tmp_path / "raw", 3, shape=(24, 20, 16), spacing=9.0)
     for image in (raw / "imagesTr").iterdir():
         image.rename(image.with_name(image.name.replace(".nii", "_0000.nii")))
     labels = {"background": 0, "liver": 1, "kidney": 2, "ignore": 3}
-    listing = {"channel_names": {"0": "CT"}, "labels": labels, "file_ending": ".nii.gz"}
+    listing = {
+        "channel_names": {"0": "CT"},
+        "labels": labels,
+        "file_ending": ".nii.gz",
+    }
     (raw / "dataset.json").write_text(json.dumps(listing))
-    levels = {"features_per_stage": [4, 8, 8], "strides": [1, 2, 2], "kernel_sizes": [3, 3, 3]}
+    levels = {
+        "features_per_stage": [4, 8, 8],
+        "strides": [1, 2, 2],
+        "kernel_sizes": [3, 3, 3],
+    }
     plans = {
         "dataset_name": "Dataset001_Phantom",
         "image_reader_writer": "SimpleITKIO",
@@ -284,7 +382,10 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
                 "patch_size": [12, 16, 20],
                 "spacing": [9.0, 9.0, 9.0],
                 "normalization_schemes": ["ZScoreNormalization"],
-                "architecture": {"network_class_name": "PlainConvUNet", "arch_kwargs": levels},
+                "architecture": {
+                    "network_class_name": "PlainConvUNet",
+                    "arch_kwargs": levels,
+                },
             },
             "3d_cascade_fullres": {"inherits_from": "3d_fullres"},
         },
@@ -300,10 +401,19 @@ def test_plans_of_nnunet_become_a_bundle_that_trains(
     said = capsys.readouterr()
     assert "cascade" in said.out + said.err
     spec = load_bundle(out).spec
-    assert (spec.name, spec.training.patch) == ("dataset001_phantom", (20, 16, 12))
+    assert (spec.name, spec.training.patch) == (
+        "dataset001_phantom",
+        (20, 16, 12),
+    )
     assert spec.data.ignore == 3
-    overrides = ["training.steps=2", "training.validate_every=2", "tracking.register_model=false"]
-    run = train(out, out=tmp_path / "run", fold=None, device="cpu", overrides=overrides)
+    overrides = [
+        "training.steps=2",
+        "training.validate_every=2",
+        "tracking.register_model=false",
+    ]
+    run = train(
+        out, out=tmp_path / "run", fold=None, device="cpu", overrides=overrides
+    )
     assert (run / "models" / "model.pt").is_file()
 
 
@@ -316,13 +426,23 @@ def test_a_bids_data_set_is_planned_with_its_names(tmp_path: Path) -> None:
         label = np.zeros((24, 20, 16), np.uint8)
         label[4:12, 5:15, 3:13] = 3
         for file, array in (
-            (anat / f"sub-{number}_T1w.nii.gz", rng.random(label.shape, np.float32)),
-            (anat / f"sub-{number}_FLAIR.nii.gz", rng.random(label.shape, np.float32)),
+            (
+                anat / f"sub-{number}_T1w.nii.gz",
+                rng.random(label.shape, np.float32),
+            ),
+            (
+                anat / f"sub-{number}_FLAIR.nii.gz",
+                rng.random(label.shape, np.float32),
+            ),
             (manual / f"sub-{number}_dseg.nii.gz", label),
         ):
             file.parent.mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(array, np.diag([4.0, 4.0, 4.0, 1.0])), file)
-    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
+            nib.save(
+                nib.Nifti1Image(array, np.diag([4.0, 4.0, 4.0, 1.0])), file
+            )
+    (root / "dataset_description.json").write_text(
+        '{"Name": "x", "BIDSVersion": "1.9.0"}'
+    )
     (root / "derivatives" / "dseg.tsv").write_text("index\tname\n3\tlesion\n")
     made, said = planned(root, tmp_path / "bundle.json")
     assert said == []
@@ -334,23 +454,42 @@ def test_a_bids_data_set_is_planned_with_its_names(tmp_path: Path) -> None:
     assert made.spec.data.folds == 3
     alone, _ = planned(root, tmp_path / "alone.json", channels=["FLAIR"])
     assert [one.name for one in alone.spec.channels] == ["FLAIR"]
-    with pytest.raises(DatasetError, match=r"names T2w, but most .*have FLAIR, T1w"):
+    with pytest.raises(
+        DatasetError, match=r"names T2w, but most .*have FLAIR, T1w"
+    ):
         planned(root, tmp_path / "other.json", channels=["T2w"])
 
 
-def test_dicom_series_are_planned_by_the_names_of_their_segments(tmp_path: Path) -> None:
-    names = LabelSet([Label(1, "Tumour", 1, (9, 9, 9)), Label(2, "Liver", 2, (8, 8, 8))])
+def test_dicom_series_are_planned_by_the_names_of_their_segments(
+    tmp_path: Path,
+) -> None:
+    names = LabelSet(
+        [Label(1, "Tumour", 1, (9, 9, 9)), Label(2, "Liver", 2, (8, 8, 8))]
+    )
     labels = np.zeros((24, 20, 16), np.uint8)
     labels[4:12, 5:15, 3:13] = 1
     labels[14:20, 5:15, 3:13] = 2
     for number in (1, 2):
-        shown = made.series(made.voxels(labels.shape, number), f"n{number}", PatientID=f"P{number}")
+        shown = made.series(
+            made.voxels(labels.shape, number),
+            f"n{number}",
+            PatientID=f"P{number}",
+        )
         scan = read_image(made.save(tmp_path / "data" / f"{number}", shown))
-        write_dicom_seg(tmp_path / "data" / f"seg{number}", labels, scan, names, version="1.2.3")
+        write_dicom_seg(
+            tmp_path / "data" / f"seg{number}",
+            labels,
+            scan,
+            names,
+            version="1.2.3",
+        )
     plan_made, said = planned(tmp_path / "data", tmp_path / "bundle.json")
     spec = plan_made.spec
     assert said == []
-    assert [(label.index, label.name) for label in spec.labels] == [(1, "Liver"), (2, "Tumour")]
+    assert [(label.index, label.name) for label in spec.labels] == [
+        (1, "Liver"),
+        (2, "Tumour"),
+    ]
     assert (spec.channels[0].name, spec.channels[0].modality) == ("CT", "CT")
     assert made.PATIENT not in (tmp_path / "bundle.json").read_text()
 
@@ -360,9 +499,15 @@ def write_dicom_with_labels(root: Path, patients: int) -> Path:
     labels[4:12, 5:15, 3:13] = 1
     names = LabelSet([Label(1, "Liver", 1, (9, 9, 9))])
     for number in range(patients):
-        shown = made.series(made.voxels(labels.shape, number), f"n{number}", PatientID=f"P{number}")
+        shown = made.series(
+            made.voxels(labels.shape, number),
+            f"n{number}",
+            PatientID=f"P{number}",
+        )
         scan = read_image(made.save(root / f"{number}", shown))
-        write_dicom_seg(root / f"seg{number}", labels, scan, names, version="1.2.3")
+        write_dicom_seg(
+            root / f"seg{number}", labels, scan, names, version="1.2.3"
+        )
     return root
 
 
@@ -386,22 +531,38 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
     plans = plan_bundles(root, files, device="cpu")
     assert [plan.spec.network.dims for plan in plans] == [2, 3]
-    assert walked == [root, root]  # to recognise the layout, and to list its cases
-    assert dict(looked) == {file: 1 for file in root.rglob("*") if file.is_file()}
+    assert walked == [
+        root,
+        root,
+    ]  # to recognise the layout, and to list its cases
+    assert dict(looked) == {
+        file: 1 for file in root.rglob("*") if file.is_file()
+    }
 
 
-def test_channels_that_are_named_are_found_among_dicom_series(tmp_path: Path) -> None:
+def test_channels_that_are_named_are_found_among_dicom_series(
+    tmp_path: Path,
+) -> None:
     labels = np.zeros((24, 20, 16), np.uint8)
     labels[4:12, 5:15, 3:13] = 1
     root, names = tmp_path / "data", LabelSet([Label(1, "Liver", 1, (9, 9, 9))])
     for patient in (1, 2):
         for modality in ("CT", "PT"):
             name = f"{patient} {modality}"
-            changes: dict[str, Any] = {"StudyInstanceUID": f"1.2.{patient}", "Modality": modality}
-            shown = made.series(made.voxels(labels.shape, patient), name, **changes)
+            changes: dict[str, Any] = {
+                "StudyInstanceUID": f"1.2.{patient}",
+                "Modality": modality,
+            }
+            shown = made.series(
+                made.voxels(labels.shape, patient), name, **changes
+            )
             scan = read_image(made.save(root / name, shown))
-        write_dicom_seg(root / f"seg{patient}", labels, scan, names, version="1.2.3")
-    two, said = planned(root, tmp_path / "two.json", channels=["density:CT", "PET"])
+        write_dicom_seg(
+            root / f"seg{patient}", labels, scan, names, version="1.2.3"
+        )
+    two, said = planned(
+        root, tmp_path / "two.json", channels=["density:CT", "PET"]
+    )
     assert said == []
     assert [(one.name, one.modality) for one in two.spec.channels] == [
         ("density", "CT"),
@@ -416,10 +577,18 @@ def test_channels_that_are_named_are_found_among_dicom_series(tmp_path: Path) ->
         planned(root, tmp_path / "none.json", channels=["T1", "PET"])
 
 
-def test_channels_can_be_named_and_their_number_must_be_right(data: Path, tmp_path: Path) -> None:
-    made, _ = planned(data, tmp_path / "bundle.json", channels=["late phase:CT"])
-    assert [(one.name, one.modality) for one in made.spec.channels] == [("late phase", "CT")]
-    with pytest.raises(DatasetError, match="names 2 channels, but the cases have 1"):
+def test_channels_can_be_named_and_their_number_must_be_right(
+    data: Path, tmp_path: Path
+) -> None:
+    made, _ = planned(
+        data, tmp_path / "bundle.json", channels=["late phase:CT"]
+    )
+    assert [(one.name, one.modality) for one in made.spec.channels] == [
+        ("late phase", "CT")
+    ]
+    with pytest.raises(
+        DatasetError, match="names 2 channels, but the cases have 1"
+    ):
         planned(data, tmp_path / "two.json", channels=["CT", "PET"])
     with pytest.raises(MedsegError, match="--channel takes a name"):
         planned(data, tmp_path / "none.json", channels=[":PT"])
@@ -430,18 +599,29 @@ def test_only_plans_of_nnunet_take_data(data: Path, tmp_path: Path) -> None:
         plan(data, tmp_path / "bundle.json", data=data, device="cpu")
 
 
-def write_nnunet(root: Path, cases: int, channels: int = 1, **said: Any) -> Path:
+def write_nnunet(
+    root: Path, cases: int, channels: int = 1, **said: Any
+) -> Path:
     rng = np.random.default_rng(0)
     label = np.zeros((24, 20, 16), np.uint8)
     label[4:12, 5:15, 3:13] = 1
     for folder in ("imagesTr", "labelsTr"):
         (root / folder).mkdir(parents=True)
     for case in range(cases):
-        nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr" / f"c{case}.nii.gz")
+        nib.save(
+            nib.Nifti1Image(label, np.eye(4)),
+            root / "labelsTr" / f"c{case}.nii.gz",
+        )
         for channel in range(channels):
-            image = nib.Nifti1Image(rng.random(label.shape, np.float32), np.eye(4))
+            image = nib.Nifti1Image(
+                rng.random(label.shape, np.float32), np.eye(4)
+            )
             nib.save(image, root / "imagesTr" / f"c{case}_000{channel}.nii.gz")
-    listing = {"labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz", **said}
+    listing = {
+        "labels": {"background": 0, "liver": 1},
+        "file_ending": ".nii.gz",
+        **said,
+    }
     (root / "dataset.json").write_text(json.dumps(listing))
     return root
 
@@ -451,14 +631,19 @@ def test_one_case_with_a_file_too_many_does_not_cost_the_others(
     said: dict[str, Any], tmp_path: Path
 ) -> None:
     root = write_nnunet(tmp_path / "raw", 4, **said)
-    shutil.copy(root / "imagesTr" / "c0_0000.nii.gz", root / "imagesTr" / "c0_0001.nii.gz")
+    shutil.copy(
+        root / "imagesTr" / "c0_0000.nii.gz",
+        root / "imagesTr" / "c0_0001.nii.gz",
+    )
     made, told = planned(root, tmp_path / "bundle.json")
     assert len(made.fingerprint.cases) == 3
     assert len(made.spec.channels) == 1
     assert [one for one in told if "left out" in one and "c0" in one]
 
 
-def test_channels_that_are_named_count_even_where_most_cases_lack_one(tmp_path: Path) -> None:
+def test_channels_that_are_named_count_even_where_most_cases_lack_one(
+    tmp_path: Path,
+) -> None:
     names = {"0": "T1", "1": "T2"}
     root = write_nnunet(tmp_path / "raw", 3, channels=2, channel_names=names)
     for case in (1, 2):
@@ -468,35 +653,53 @@ def test_channels_that_are_named_count_even_where_most_cases_lack_one(tmp_path: 
     assert len([one for one in told if "has only channel 0" in one]) == 2
 
 
-def test_the_folds_are_those_of_the_cases_that_can_be_used(data: Path, tmp_path: Path) -> None:
+def test_the_folds_are_those_of_the_cases_that_can_be_used(
+    data: Path, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(data, bad)
     for number in (1, 2):
-        (bad / "imagesTr" / f"phantom_00{number}.nii.gz").write_bytes(b"no image")
+        (bad / "imagesTr" / f"phantom_00{number}.nii.gz").write_bytes(
+            b"no image"
+        )
     made, _ = planned(bad, tmp_path / "bundle.json")
     assert made.spec.data.folds == 4
 
 
-def test_a_table_of_names_may_have_more_than_a_bundle_can(tmp_path: Path) -> None:
+def test_a_table_of_names_may_have_more_than_a_bundle_can(
+    tmp_path: Path,
+) -> None:
     root = tmp_path / "study"
     label = np.zeros((24, 20, 16), np.uint16)
     label[4:12, 5:15, 3:13] = 17
     for number in (1, 2):
         for kind, array in (("T1w", label * 10.0), ("dseg", label)):
-            file = root / f"sub-{number}" / "anat" / f"sub-{number}_{kind}.nii.gz"
+            file = (
+                root / f"sub-{number}" / "anat" / f"sub-{number}_{kind}.nii.gz"
+            )
             file.parent.mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(array, np.eye(4)), file)
-    (root / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.9.0"}')
-    rows = [f"{value}\t{'Hippocampus' if value == 17 else 'unused'}" for value in range(1, 1300)]
+    (root / "dataset_description.json").write_text(
+        '{"Name": "x", "BIDSVersion": "1.9.0"}'
+    )
+    rows = [
+        f"{value}\t{'Hippocampus' if value == 17 else 'unused'}"
+        for value in range(1, 1300)
+    ]
     (root / "dseg.tsv").write_text("\n".join(["index\tname", *rows]) + "\n")
     made, _ = planned(root, tmp_path / "bundle.json")
-    assert [(la.name, la.value) for la in made.spec.labels] == [("Hippocampus", 17)]
+    assert [(la.name, la.value) for la in made.spec.labels] == [
+        ("Hippocampus", 17)
+    ]
 
 
 def test_what_would_be_another_plan_than_its_name_says_is_refused(
     data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(OutputError, match=r"is a folder; give -o a file, such as .*bundle\.json"):
+    with pytest.raises(
+        OutputError,
+        match=r"is a folder; give -o a file, such as .*bundle\.json",
+    ):
         planned(data, data / "imagesTr")
     pictures = tmp_path / "pictures"
     for folder in ("images", "labels"):
@@ -506,6 +709,8 @@ def test_what_would_be_another_plan_than_its_name_says_is_refused(
             array[10:20, 5:30] = 1
             Image.fromarray(array).save(pictures / folder / f"{number}.png")
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
-    with pytest.raises(MedsegError, match="holds pictures, which have two dimensions"):
+    with pytest.raises(
+        MedsegError, match="holds pictures, which have two dimensions"
+    ):
         plan_bundles(pictures, files, device="cpu")
     assert not (tmp_path / "2d.json").exists()

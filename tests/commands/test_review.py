@@ -20,13 +20,18 @@ from medseg.testing import write_dataset
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_bundle(tmp_path_factory.mktemp("judge") / "trained", made_spec())
+    return trained_bundle(
+        tmp_path_factory.mktemp("judge") / "trained", made_spec()
+    )
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("judge-data")
-    return write_dataset(root / "data", 3, shape=(20, 18, 16), spacing=9.0) / "imagesTr"
+    return (
+        write_dataset(root / "data", 3, shape=(20, 18, 16), spacing=9.0)
+        / "imagesTr"
+    )
 
 
 @pytest.fixture
@@ -39,14 +44,30 @@ def masks(bundle: Path, scans: Path, tmp_path: Path) -> Path:
         labels = segmenter.segment(image).labels
         wrong = np.random.default_rng(number).random(labels.shape) < share
         mask = np.where(wrong, (labels + 1) % 3, labels).astype(np.uint8)
-        nib.save(nib.Nifti1Image(mask, image.affine), folder / f"phantom_{number:03d}_seg.nii.gz")
+        nib.save(
+            nib.Nifti1Image(mask, image.affine),
+            folder / f"phantom_{number:03d}_seg.nii.gz",
+        )
     return folder
 
 
-def test_the_worst_mask_comes_first(masks: Path, bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_the_worst_mask_comes_first(
+    masks: Path, bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     heard: list[Event] = []
-    found = review(masks, scans, bundle, tmp_path / "out", device="cpu", listeners=[heard.append])
-    assert [one.case for one in found.cases] == ["phantom_001", "phantom_002", "phantom_000"]
+    found = review(
+        masks,
+        scans,
+        bundle,
+        tmp_path / "out",
+        device="cpu",
+        listeners=[heard.append],
+    )
+    assert [one.case for one in found.cases] == [
+        "phantom_001",
+        "phantom_002",
+        "phantom_000",
+    ]
     assert not found.faults
     assert found.coverage is None
     assert heard[-1] == Progress("reviewing masks", 3, 3)
@@ -62,13 +83,18 @@ def test_the_worst_mask_comes_first(masks: Path, bundle: Path, scans: Path, tmp_
     assert rows[-1]["expected_dice"] == ""
 
 
-def test_one_bad_mask_does_not_stop_the_others(masks: Path, bundle: Path, scans: Path) -> None:
+def test_one_bad_mask_does_not_stop_the_others(
+    masks: Path, bundle: Path, scans: Path
+) -> None:
     good = masks / "phantom_001_seg.nii.gz"
     good.write_bytes(good.read_bytes()[:200])
     image = nib.load(masks / "phantom_002_seg.nii.gz")
     moved = image.affine.copy()
     moved[0, 3] += 5
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), moved), masks / "phantom_002_seg.nii.gz")
+    nib.save(
+        nib.Nifti1Image(np.asarray(image.dataobj), moved),
+        masks / "phantom_002_seg.nii.gz",
+    )
     (masks / "phantom_000_seg.nii.gz").rename(masks / "phantom_000.nii.gz")
     nib.save(image, masks / "stranger.nii.gz")
     found = review(masks, scans, bundle, device="cpu")
@@ -79,12 +105,17 @@ def test_one_bad_mask_does_not_stop_the_others(masks: Path, bundle: Path, scans:
     assert "has no scan" in faults["stranger"]
 
 
-def test_scans_without_a_mask_are_mentioned(masks: Path, bundle: Path, scans: Path) -> None:
+def test_scans_without_a_mask_are_mentioned(
+    masks: Path, bundle: Path, scans: Path
+) -> None:
     heard: list[Event] = []
     one = masks / "phantom_001_seg.nii.gz"
     found = review(one, scans, bundle, device="cpu", listeners=[heard.append])
     assert [judged.case for judged in found.cases] == ["phantom_001"]
-    assert any(isinstance(event, Notice) and "2 scans" in event.message for event in heard)
+    assert any(
+        isinstance(event, Notice) and "2 scans" in event.message
+        for event in heard
+    )
     alone = review(one, scans / "phantom_002.nii.gz", bundle, device="cpu")
     assert [judged.case for judged in alone.cases] == ["phantom_002"]
 
@@ -101,7 +132,11 @@ def test_nothing_that_belongs_together_is_an_error(
 def test_the_name_of_the_former_release_goes_on_working_and_warns(
     masks: Path, bundle: Path, scans: Path
 ) -> None:
-    with pytest.warns(DeprecationWarning, match=r"now review\(masks, scans, bundle\)"):
-        former = medseg.evaluate_without_references(masks, bundle, scans, device="cpu")
+    with pytest.warns(
+        DeprecationWarning, match=r"now review\(masks, scans, bundle\)"
+    ):
+        former = medseg.evaluate_without_references(
+            masks, bundle, scans, device="cpu"
+        )
     assert former == review(masks, scans, bundle, device="cpu")
     assert "evaluate_without_references" not in medseg.__all__

@@ -20,16 +20,31 @@ from PIL import Image
 from support.killed_batches import Wreck, write_scans, zygote
 
 from medseg.commands.segment import Batch, segment
-from medseg.errors import CheckpointError, DatasetError, MedsegError, OutputError
+from medseg.errors import (
+    CheckpointError,
+    DatasetError,
+    MedsegError,
+    OutputError,
+)
 from medseg.events import Event, Notice, Progress
-from medseg.inference.ledger import Entry, QualityEntry, open_ledger, read_ledger
+from medseg.inference.ledger import (
+    Entry,
+    QualityEntry,
+    open_ledger,
+    read_ledger,
+)
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
 
 MakeBundle = Callable[..., Path]
 PICTURES = {
     "preprocessing": {"input": "picture"},
-    "network": {"kind": "unet", "dims": 2, "channels": [4, 8, 8], "strides": [1, 2, 2]},
+    "network": {
+        "kind": "unet",
+        "dims": 2,
+        "channels": [4, 8, 8],
+        "strides": [1, 2, 2],
+    },
     "training": {"patch": [16, 16]},
     "channels": [{"name": "grey"}],
 }
@@ -55,11 +70,16 @@ def states(batch: Batch) -> dict[str, str]:
 
 
 def lines(out: Path) -> list[dict]:
-    return [json.loads(line) for line in (out / "ledger.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (out / "ledger.jsonl").read_text().splitlines()
+    ]
 
 
 def files(out: Path) -> set[str]:
-    return {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    return {
+        p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()
+    }
 
 
 def test_a_batch_leaves_label_maps_a_ledger_a_table_and_a_report(
@@ -84,16 +104,22 @@ def test_a_batch_leaves_label_maps_a_ledger_a_table_and_a_report(
         scan = read_image(scans / f"{entry.scan}.nii.gz")
         written = read_labels(out / f"{entry.scan}.nii.gz")
         assert written.on_same_grid(scan, 1e-6)
-        np.testing.assert_array_equal(written.array[0], segmenter.segment(scan).labels)
+        np.testing.assert_array_equal(
+            written.array[0], segmenter.segment(scan).labels
+        )
         assert (entry.shape, entry.spacing_mm) == (scan.shape, scan.spacing)
         assert set(entry.seconds) == {"read", "segment", "write"}
         for index, label in enumerate(("liver", "kidney"), start=1):
             ml = (written.array == index).sum() * scan.voxel_ml
             assert entry.volumes_ml[label] == pytest.approx(ml, abs=1e-3)
-            assert float(volumes[entry.scan][f"{label}_ml"]) == pytest.approx(ml, abs=1e-3)
+            assert float(volumes[entry.scan][f"{label}_ml"]) == pytest.approx(
+                ml, abs=1e-3
+            )
 
 
-def test_one_scan_works_like_many(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_one_scan_works_like_many(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     many = segment(bundle, scans, tmp_path / "many")
     one = segment(bundle, scans / "scan_01.nii.gz", tmp_path / "one")
     assert states(one) == {"scan_01": "done"}
@@ -101,29 +127,48 @@ def test_one_scan_works_like_many(bundle: Path, scans: Path, tmp_path: Path) -> 
     assert (tmp_path / "one/report.html").is_file()
 
 
-def test_progress_is_told_and_no_thread_is_left(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_progress_is_told_and_no_thread_is_left(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     told: list[Event] = []
     segment(bundle, scans, tmp_path / "out", listeners=[told.append])
     assert [e.done for e in told if isinstance(e, Progress)] == [0, 1, 2, 3]
-    assert not [t for t in threading.enumerate() if t.name.startswith("medseg-")]
+    assert not [
+        t for t in threading.enumerate() if t.name.startswith("medseg-")
+    ]
 
 
-def test_without_a_report_no_picture_is_drawn(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_without_a_report_no_picture_is_drawn(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     segment(bundle, scans, tmp_path / "out", report=False)
-    assert not {name for name in files(tmp_path / "out") if name.endswith((".webp", ".html"))}
+    assert not {
+        name
+        for name in files(tmp_path / "out")
+        if name.endswith((".webp", ".html"))
+    }
     # The pictures come with the next call, and the network is not run for them.
-    assert set(states(segment(bundle, scans, tmp_path / "out")).values()) == {"skipped"}
+    assert set(states(segment(bundle, scans, tmp_path / "out")).values()) == {
+        "skipped"
+    }
     assert len(list((tmp_path / "out/previews").iterdir())) == 3
 
 
 def test_results_to_review_come_worst_first(tmp_path: Path) -> None:
     def done(name: str, expected: float, review: bool) -> Entry:
         quality = QualityEntry(
-            expected_dice=expected, lower_bound=None, is_calibrated=True, review=review
+            expected_dice=expected,
+            lower_bound=None,
+            is_calibrated=True,
+            review=review,
         )
         return Entry(scan=name, state="done", quality=quality)
 
-    entries = (done("a", 0.6, True), done("b", 0.2, True), done("c", 0.1, False))
+    entries = (
+        done("a", 0.6, True),
+        done("b", 0.2, True),
+        done("c", 0.1, False),
+    )
     batch = Batch(tmp_path, (*entries, Entry(scan="d", state="failed")))
     assert [entry.scan for entry in batch.to_review] == ["b", "a"]
     assert [entry.scan for entry in batch.failed] == ["d"]
@@ -132,17 +177,29 @@ def test_results_to_review_come_worst_first(tmp_path: Path) -> None:
 # Continuing
 
 
-def test_the_same_call_again_does_nothing(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_the_same_call_again_does_nothing(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     first = segment(bundle, scans, out)
-    before = {name: ((out / name).read_bytes(), (out / name).stat().st_ino) for name in files(out)}
+    before = {
+        name: ((out / name).read_bytes(), (out / name).stat().st_ino)
+        for name in files(out)
+    }
     again = segment(bundle, scans, out)
     assert set(states(again).values()) == {"skipped"}
     assert not again.failed
-    assert [e.volumes_ml for e in again.results] == [e.volumes_ml for e in first.results]
-    after = {name: ((out / name).read_bytes(), (out / name).stat().st_ino) for name in files(out)}
+    assert [e.volumes_ml for e in again.results] == [
+        e.volumes_ml for e in first.results
+    ]
+    after = {
+        name: ((out / name).read_bytes(), (out / name).stat().st_ino)
+        for name in files(out)
+    }
     same = {"ledger.jsonl", *(name for name in before if name.endswith(".gz"))}
-    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert {name: after[name] for name in same} == {
+        name: before[name] for name in same
+    }
     assert {name: content for name, (content, _) in after.items()} == {
         name: content for name, (content, _) in before.items()
     }
@@ -162,7 +219,9 @@ def change_scan(out: Path, scans: Path) -> None:
 
 def forget(out: Path, scans: Path) -> None:
     kept = [
-        line for line in (out / "ledger.jsonl").read_text().splitlines() if "scan_01" not in line
+        line
+        for line in (out / "ledger.jsonl").read_text().splitlines()
+        if "scan_01" not in line
     ]
     (out / "ledger.jsonl").write_text("\n".join([*kept, ""]))
 
@@ -173,18 +232,29 @@ def tear_ledger(out: Path, scans: Path) -> None:
     (out / "ledger.jsonl").write_text("".join(whole)[:-30])
 
 
-@pytest.mark.parametrize("change", [remove_result, change_result, change_scan, forget, tear_ledger])
+@pytest.mark.parametrize(
+    "change", [remove_result, change_result, change_scan, forget, tear_ledger]
+)
 def test_only_what_changed_is_done_again(
-    change: Callable[[Path, Path], None], bundle: Path, scans: Path, tmp_path: Path
+    change: Callable[[Path, Path], None],
+    bundle: Path,
+    scans: Path,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "out"
     segment(bundle, scans, out)
     change(out, scans)
     again = segment(bundle, scans, out)
-    assert states(again) == {"scan_00": "skipped", "scan_01": "done", "scan_02": "skipped"}
+    assert states(again) == {
+        "scan_00": "skipped",
+        "scan_01": "done",
+        "scan_02": "skipped",
+    }
     whole = segment(bundle, scans, tmp_path / "fresh")
     assert [e.files for e in again.results] == [e.files for e in whole.results]
-    assert (out / "volumes.csv").read_bytes() == (tmp_path / "fresh/volumes.csv").read_bytes()
+    assert (out / "volumes.csv").read_bytes() == (
+        tmp_path / "fresh/volumes.csv"
+    ).read_bytes()
     assert (out / "previews/scan_01.webp").read_bytes() == (
         tmp_path / "fresh/previews/scan_01.webp"
     ).read_bytes()
@@ -202,7 +272,9 @@ def test_a_person_is_told_when_a_changed_result_is_replaced(
     segment(bundle, scans, tmp_path / "out", listeners=[told.append])
     said = [event.message for event in told if isinstance(event, Notice)]
     assert len(said) == 1
-    assert said[0].startswith("scan_01: has changed, or is another scan of this name")
+    assert said[0].startswith(
+        "scan_01: has changed, or is another scan of this name"
+    )
 
 
 def test_moving_or_renaming_folders_changes_nothing(
@@ -212,7 +284,9 @@ def test_moving_or_renaming_folders_changes_nothing(
     (tmp_path / "out").rename(tmp_path / "out2")
     scans.rename(tmp_path / "elsewhere")
     bundle.rename(tmp_path / "bundle2")
-    again = segment(tmp_path / "bundle2", tmp_path / "elsewhere", tmp_path / "out2")
+    again = segment(
+        tmp_path / "bundle2", tmp_path / "elsewhere", tmp_path / "out2"
+    )
     assert set(states(again).values()) == {"skipped"}
 
 
@@ -221,9 +295,13 @@ def test_another_bundle_or_format_does_everything_again(
 ) -> None:
     segment(bundle, scans, tmp_path / "out")
     other = untrained_bundle("other", seed=1)
-    assert set(states(segment(other, scans, tmp_path / "out")).values()) == {"done"}
+    assert set(states(segment(other, scans, tmp_path / "out")).values()) == {
+        "done"
+    }
     again = untrained_bundle("again", seed=1, inference={"overlap": 0.25})
-    assert set(states(segment(again, scans, tmp_path / "out")).values()) == {"done"}
+    assert set(states(segment(again, scans, tmp_path / "out")).values()) == {
+        "done"
+    }
     assert len(lines(tmp_path / "out")) == 9
 
 
@@ -237,8 +315,14 @@ def test_asking_for_other_arithmetic_does_everything_again(
 
     assert found() == {"done"}
     assert {line["arithmetic"] for line in lines(out)} == {"torch fp32"}
-    assert found(mirror=True, fold_ensemble=False) == {"skipped"}  # the same networks and flips
-    for asked in ({"precision": "fp32"}, {"backend": "torch"}, {"mirror": False}):
+    assert found(mirror=True, fold_ensemble=False) == {
+        "skipped"
+    }  # the same networks and flips
+    for asked in (
+        {"precision": "fp32"},
+        {"backend": "torch"},
+        {"mirror": False},
+    ):
         assert found(**asked) == {"done"}
         assert found(**asked) == {"skipped"}
 
@@ -251,9 +335,16 @@ def test_new_scans_are_added_and_gone_ones_stay_in_the_table(
     write_scans(scans, 5)
     (scans / "scan_00.nii.gz").unlink()
     batch = segment(bundle, scans, tmp_path / "out")
-    assert list(states(batch).values()) == ["skipped", "skipped", "done", "done"]
+    assert list(states(batch).values()) == [
+        "skipped",
+        "skipped",
+        "done",
+        "done",
+    ]
     table = (tmp_path / "out/volumes.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in table[1:]] == [f"scan_{n:02d}" for n in range(5)]
+    assert [row.split(",")[0] for row in table[1:]] == [
+        f"scan_{n:02d}" for n in range(5)
+    ]
 
 
 def test_a_scan_that_turns_bad_leaves_the_table_and_its_old_label_map_is_named(
@@ -282,10 +373,15 @@ def test_three_kills_lose_nothing(bundle: Path, tmp_path: Path) -> None:
         wreck.check_whole()
         # Ctrl-C ends soon, with nothing running and nothing half written.
         status, _ = forked.run(
-            **order, out=tmp_path / "stopped", after=0.4 * whole_time, signal=signal.SIGINT
+            **order,
+            out=tmp_path / "stopped",
+            after=0.4 * whole_time,
+            signal=signal.SIGINT,
         )
         assert status == 130
-        assert not [name for name in files(tmp_path / "stopped") if ".part-" in name]
+        assert not [
+            name for name in files(tmp_path / "stopped") if ".part-" in name
+        ]
         assert forked.run(**order, out=tmp_path / "stopped")[0] == 0
         Wreck(tmp_path / "stopped", tmp_path / "whole").check_whole()
 
@@ -310,11 +406,21 @@ def spoil_zip(path: Path) -> None:
 
 
 def spoil_constant(path: Path) -> None:
-    nib.save(nib.Nifti1Image(np.zeros((20, 18, 16), np.int16), np.diag([4, 4, 4, 1])), path)
+    nib.save(
+        nib.Nifti1Image(
+            np.zeros((20, 18, 16), np.int16), np.diag([4, 4, 4, 1])
+        ),
+        path,
+    )
 
 
 def spoil_slice(path: Path) -> None:
-    nib.save(nib.Nifti1Image(np.arange(400, dtype=np.int16).reshape(20, 20, 1), np.eye(4)), path)
+    nib.save(
+        nib.Nifti1Image(
+            np.arange(400, dtype=np.int16).reshape(20, 20, 1), np.eye(4)
+        ),
+        path,
+    )
 
 
 def spoil_channels(path: Path) -> None:
@@ -340,7 +446,11 @@ def spoil_gone(path: Path) -> None:
     ],
 )
 def test_a_bad_scan_fails_alone_and_says_why(
-    spoil: Callable[[Path], None], said: str, bundle: Path, scans: Path, tmp_path: Path
+    spoil: Callable[[Path], None],
+    said: str,
+    bundle: Path,
+    scans: Path,
+    tmp_path: Path,
 ) -> None:
     spoil(scans / "scan_01.nii.gz")
     batch = segment(bundle, scans, tmp_path / "out")
@@ -359,14 +469,18 @@ def test_all_scans_may_fail(bundle: Path, scans: Path, tmp_path: Path) -> None:
     batch = segment(bundle, scans, tmp_path / "out")
     assert len(batch.failed) == 3
     (heading,) = (tmp_path / "out/volumes.csv").read_text().splitlines()
-    assert heading.startswith("scan,liver_ml,kidney_ml,expected_dice,lower_bound,review")
+    assert heading.startswith(
+        "scan,liver_ml,kidney_ml,expected_dice,lower_bound,review"
+    )
 
 
 def test_a_folder_named_like_an_image_is_looked_into(
     bundle: Path, scans: Path, tmp_path: Path
 ) -> None:
     (scans / "folder.nii.gz").mkdir()
-    shutil.copy(scans / "scan_00.nii.gz", scans / "folder.nii.gz" / "inside.nii.gz")
+    shutil.copy(
+        scans / "scan_00.nii.gz", scans / "folder.nii.gz" / "inside.nii.gz"
+    )
     batch = segment(bundle, scans, tmp_path / "out")
     assert states(batch)["folder.nii.gz_inside"] == "done"
 
@@ -381,18 +495,30 @@ def test_names_of_any_bytes_neither_end_the_batch_nor_reach_a_terminal(
     told: list[Event] = []
     batch = segment(bundle, scans, tmp_path / "out", listeners=[told.append])
     assert sorted(states(batch).values()) == ["done"] * 4 + ["failed"] * 2
-    said = [*batch.places.values(), *(e.error for e in batch.results), *map(repr, told)]
+    said = [
+        *batch.places.values(),
+        *(e.error for e in batch.results),
+        *map(repr, told),
+    ]
     assert all(text.replace("\n", "").isprintable() for text in said)
 
 
-def test_a_failed_scan_is_tried_again(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_a_failed_scan_is_tried_again(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     good = (scans / "scan_01.nii.gz").read_bytes()
     spoil_truncated(scans / "scan_01.nii.gz")
     segment(bundle, scans, tmp_path / "out")
     (scans / "scan_01.nii.gz").write_bytes(good)
     batch = segment(bundle, scans, tmp_path / "out")
-    assert states(batch) == {"scan_00": "skipped", "scan_01": "done", "scan_02": "skipped"}
-    assert [line["state"] for line in lines(tmp_path / "out")].count("failed") == 1
+    assert states(batch) == {
+        "scan_00": "skipped",
+        "scan_01": "done",
+        "scan_02": "skipped",
+    }
+    assert [line["state"] for line in lines(tmp_path / "out")].count(
+        "failed"
+    ) == 1
 
 
 def test_real_dirty_files_never_end_the_batch(
@@ -411,7 +537,9 @@ def test_real_dirty_files_never_end_the_batch(
 # Where results go
 
 
-def test_results_never_replace_scans(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_results_never_replace_scans(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     before = {path.name: path.read_bytes() for path in scans.iterdir()}
     table = tmp_path / "list.csv"
     table.write_text("scan\nscans/scan_00.nii.gz\n")
@@ -423,12 +551,16 @@ def test_results_never_replace_scans(bundle: Path, scans: Path, tmp_path: Path) 
         (table, scans),
         (tmp_path, scans),
     ):
-        with pytest.raises(OutputError, match="holds scans that are to be segmented"):
+        with pytest.raises(
+            OutputError, match="holds scans that are to be segmented"
+        ):
             segment(bundle, wanted, out)
     assert {path.name: path.read_bytes() for path in scans.iterdir()} == before
 
 
-def test_results_never_replace_foreign_files(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_results_never_replace_foreign_files(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     drawn = tmp_path / "drawn_by_hand"
     drawn.mkdir()
     (drawn / "scan_01.nii.gz").write_bytes(b"precious")
@@ -454,7 +586,9 @@ def test_a_link_to_a_file_among_the_results_is_refused(
 ) -> None:
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "x.nii.gz").symlink_to(scans / "scan_00.nii.gz")
-    with pytest.raises(OutputError, match="holds scans that are to be segmented"):
+    with pytest.raises(
+        OutputError, match="holds scans that are to be segmented"
+    ):
         segment(bundle, tmp_path / "links", scans)
 
 
@@ -467,18 +601,27 @@ def test_results_inside_the_folder_of_scans_are_no_scans_next_time(
     assert set(states(again).values()) == {"skipped"}
 
 
-def test_results_are_not_segmented(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_results_are_not_segmented(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     segment(bundle, scans, tmp_path / "out")
     with pytest.raises(DatasetError, match="holds results of medseg"):
         segment(bundle, tmp_path / "out", tmp_path / "out2")
 
 
-def test_a_folder_in_use_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:
-    with open_ledger(tmp_path / "out"), pytest.raises(OutputError, match="another process"):
+def test_a_folder_in_use_is_refused(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    with (
+        open_ledger(tmp_path / "out"),
+        pytest.raises(OutputError, match="another process"),
+    ):
         segment(bundle, scans, tmp_path / "out")
 
 
-def test_a_place_that_is_no_folder_is_refused(bundle: Path, scans: Path, tmp_path: Path) -> None:
+def test_a_place_that_is_no_folder_is_refused(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):
         with pytest.raises(OutputError, match="ledger cannot be written"):
@@ -498,19 +641,29 @@ def test_a_full_disk_ends_the_batch_and_leaves_nothing_half_written(
     assert {entry.state for entry in entries.values()} == {"done"}
     assert not [name for name in files(small_disk) if ".part-" in name]
     for entry in entries.values():
-        assert read_labels(small_disk / f"{entry.scan}.nii.gz").shape == entry.shape
+        assert (
+            read_labels(small_disk / f"{entry.scan}.nii.gz").shape
+            == entry.shape
+        )
 
 
 def test_wrong_calls_leave_no_folder(
     bundle: Path, untrained_bundle: MakeBundle, scans: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with pytest.raises(MedsegError, match=r"no --format dcm; choose from nifti, png"):
+    with pytest.raises(
+        MedsegError, match=r"no --format dcm; choose from nifti, png"
+    ):
         segment(bundle, scans, out, formats=["dcm"])
     with pytest.raises(MedsegError, match="a PNG holds one slice"):
         segment(bundle, scans, out, formats=["png"])
     with pytest.raises(MedsegError, match="not belong to a DICOM study"):
-        segment(untrained_bundle("2d", **PICTURES), scans, out, formats=["dicom-seg"])
+        segment(
+            untrained_bundle("2d", **PICTURES),
+            scans,
+            out,
+            formats=["dicom-seg"],
+        )
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError):
         segment(bundle, tmp_path / "empty", out)
@@ -523,14 +676,21 @@ def test_wrong_calls_leave_no_folder(
 # Kinds of scans
 
 
-def test_pictures_become_pictures(untrained_bundle: MakeBundle, tmp_path: Path) -> None:
+def test_pictures_become_pictures(
+    untrained_bundle: MakeBundle, tmp_path: Path
+) -> None:
     (tmp_path / "pictures").mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "pictures" / "cell.png")
     write_scans(tmp_path / "pictures", 1)
-    batch = segment(untrained_bundle(**PICTURES), tmp_path / "pictures", tmp_path / "out")
+    batch = segment(
+        untrained_bundle(**PICTURES), tmp_path / "pictures", tmp_path / "out"
+    )
     assert states(batch) == {"cell": "done", "scan_00": "failed"}
-    assert "is a volume, and the bundle was trained on pictures" in batch.failed[0].error
+    assert (
+        "is a volume, and the bundle was trained on pictures"
+        in batch.failed[0].error
+    )
     assert read_labels(tmp_path / "out/cell.png").shape == (32, 24, 1)
 
 
@@ -543,7 +703,9 @@ SECRETS = {
 }
 
 
-def copy_series(source: Path, target: Path, name: str = "IM", **changes: str) -> list[str]:
+def copy_series(
+    source: Path, target: Path, name: str = "IM", **changes: str
+) -> list[str]:
     """Copy a corner of a series under new names and with changed headers; return its UIDs."""
     target.mkdir(parents=True)
     uids = set()
@@ -565,7 +727,11 @@ def assert_nobody_is_named(out: Path, uids: list[str], home: Path) -> None:
         content = path.read_bytes() if path.is_file() else b""
         if path.suffix == ".gz":
             content = nib.load(path).header.binaryblock
-        named = [word for word in words if word.encode() in content or word in path.name]
+        named = [
+            word
+            for word in words
+            if word.encode() in content or word in path.name
+        ]
         assert not named, f"{path.name} names {named}"
 
 
@@ -576,19 +742,29 @@ def test_nothing_in_the_results_names_the_patient(
     source = shared_data / "dicom_brain_mr_oblique/Study3"
     study = tmp_path / "Qwertz_Zaphod_ZX81-4711"
     name = "Zaphod_Qwertz"
-    uids = copy_series(source / "T1post", study / "19520229" / "good", name, **SECRETS)
-    uids += copy_series(source / "T2_reg", study / "Zaphod Qwertz" / "bad", name, **SECRETS)
+    uids = copy_series(
+        source / "T1post", study / "19520229" / "good", name, **SECRETS
+    )
+    uids += copy_series(
+        source / "T2_reg", study / "Zaphod Qwertz" / "bad", name, **SECRETS
+    )
     torn = sorted((study / "Zaphod Qwertz" / "bad").iterdir())[5]
     torn.write_bytes(torn.read_bytes()[:-500])
     alone = study / "Zaphod_alone"
     alone.mkdir()
     (alone / "Zaphod.dcm").write_bytes(torn.read_bytes()[:400])
     batch = segment(bundle, tmp_path, tmp_path / "out")
-    assert sorted(entry.state for entry in batch.results) == ["done", "failed", "failed"]
+    assert sorted(entry.state for entry in batch.results) == [
+        "done",
+        "failed",
+        "failed",
+    ]
     assert_nobody_is_named(tmp_path / "out", uids, tmp_path)
     # The person who called is told where to look.
     assert any("Zaphod Qwertz" in place for place in batch.places.values())
-    torn_scan = next(e.scan for e in batch.failed if e.scan.startswith("series-"))
+    torn_scan = next(
+        e.scan for e in batch.failed if e.scan.startswith("series-")
+    )
     assert torn.name in batch.full_errors[torn_scan]
 
 
@@ -598,7 +774,10 @@ def test_a_dicom_series_of_another_modality_is_refused(
     series = shared_data / "dicom_brain_mr_oblique/Study3/T1post"
     batch = segment(bundle, series, tmp_path / "out")
     assert len(batch.failed) == 1
-    assert "is MR by its DICOM header, and the bundle's channel CT is CT" in batch.failed[0].error
+    assert (
+        "is MR by its DICOM header, and the bundle's channel CT is CT"
+        in batch.failed[0].error
+    )
 
 
 def test_dicom_results_lie_beside_each_other(
@@ -606,17 +785,33 @@ def test_dicom_results_lie_beside_each_other(
 ) -> None:
     pytest.importorskip("highdicom")
     bundle = untrained_bundle(channels=[{"name": "T1", "modality": "MR"}])
-    copy_series(shared_data / "dicom_brain_mr_oblique/Study3/T1post", tmp_path / "scans/T1")
+    copy_series(
+        shared_data / "dicom_brain_mr_oblique/Study3/T1post",
+        tmp_path / "scans/T1",
+    )
     volume = read_image(tmp_path / "scans/T1")
     write_scans(tmp_path / "scans", 1)
     batch = segment(
-        bundle, tmp_path / "scans", tmp_path / "out", formats=["nifti", "dicom-seg", "rtstruct"]
+        bundle,
+        tmp_path / "scans",
+        tmp_path / "out",
+        formats=["nifti", "dicom-seg", "rtstruct"],
     )
     done = next(entry for entry in batch.results if entry.is_good)
-    assert [name.partition(".")[2] for name in done.files] == ["nii.gz", "seg.dcm", "rtstruct.dcm"]
+    assert [name.partition(".")[2] for name in done.files] == [
+        "nii.gz",
+        "seg.dcm",
+        "rtstruct.dcm",
+    ]
     assert done.shape == volume.shape
-    assert pydicom.dcmread(tmp_path / "out" / f"{done.scan}.seg.dcm").Modality == "SEG"
-    assert pydicom.dcmread(tmp_path / "out" / f"{done.scan}.rtstruct.dcm").Modality == "RTSTRUCT"
+    assert (
+        pydicom.dcmread(tmp_path / "out" / f"{done.scan}.seg.dcm").Modality
+        == "SEG"
+    )
+    assert (
+        pydicom.dcmread(tmp_path / "out" / f"{done.scan}.rtstruct.dcm").Modality
+        == "RTSTRUCT"
+    )
     assert "is not a DICOM series" in batch.failed[0].error
     assert set(states(segment(
         bundle, tmp_path / "scans/T1", tmp_path / "out", formats=["rtstruct", "dicom-seg", "nifti"]

@@ -24,7 +24,15 @@ from medseg.io.dicom.seg_writer import write_dicom_seg
 from medseg.labels import Label, LabelSet
 
 SHAPE = (14, 12, 8)
-SECRETS = ("Geheim", "Müller", "Jürgen", "Łukasz", "ID-4711", "19700101", "Muster")
+SECRETS = (
+    "Geheim",
+    "Müller",
+    "Jürgen",
+    "Łukasz",
+    "ID-4711",
+    "19700101",
+    "Muster",
+)
 LABELS = LabelSet((Label(1, "liver", 1, (200, 0, 0)),))
 
 
@@ -45,19 +53,37 @@ def a_report(file: Path) -> None:
     ds = Dataset()
     ds.file_meta = meta
     ds.SOPClassUID, ds.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3.99"
-    ds.SeriesInstanceUID, ds.Modality, ds.PatientName = "1.2.3.98", "SR", "Geheim^Anna"
+    ds.SeriesInstanceUID, ds.Modality, ds.PatientName = (
+        "1.2.3.98",
+        "SR",
+        "Geheim^Anna",
+    )
     ds.save_as(file, enforce_file_format=True)
 
 
 def archive(root: Path) -> Path:
     """Write the folder; four series in it can be segmented."""
     study = root / "Müller^Jürgen 1970" / "CT ..\n Thorax"
-    spread = a_series(1, "one", PatientName="Müller^Jürgen", SpecificCharacterSet="ISO_IR 100")
+    spread = a_series(
+        1, "one", PatientName="Müller^Jürgen", SpecificCharacterSet="ISO_IR 100"
+    )
     made.save(study / "a", spread[:3], "x")
     made.save(study / "b", spread[3:], "y")
     scan = read_image(study)
-    write_dicom_seg(study / "b" / "seg.dcm", np.ones(SHAPE, np.uint8), scan, LABELS, version="1")
-    write_rtstruct(study / "b" / "rt.dcm", np.ones(SHAPE, np.uint8), scan, LABELS, version="1")
+    write_dicom_seg(
+        study / "b" / "seg.dcm",
+        np.ones(SHAPE, np.uint8),
+        scan,
+        LABELS,
+        version="1",
+    )
+    write_rtstruct(
+        study / "b" / "rt.dcm",
+        np.ones(SHAPE, np.uint8),
+        scan,
+        LABELS,
+        version="1",
+    )
     a_report(study / "b" / "report.dcm")
 
     polish = {"PatientName": "Łukasz^Żak", "SpecificCharacterSet": "ISO_IR 192"}
@@ -74,56 +100,84 @@ def archive(root: Path) -> Path:
     broken = made.save(root / "broken", a_series(4, "four"))
     (broken / "lost.dcm").touch()
 
-    shutil.copytree(root / "Łukasz", root / "Łukasz copy")  # the same files once more
+    shutil.copytree(
+        root / "Łukasz", root / "Łukasz copy"
+    )  # the same files once more
     for number in range(1500):
         folder = root / "foreign" / str(number % 7)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"Geheim {number}.txt").write_bytes(b"\x08\0" * number)
     (root / "foreign" / "loop").symlink_to(root)
-    (root / "foreign" / "0" / "self").symlink_to(root / "foreign" / "0" / "self")
+    (root / "foreign" / "0" / "self").symlink_to(
+        root / "foreign" / "0" / "self"
+    )
     return root
 
 
-def test_an_archive_full_of_traps(untrained_bundle: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_archive_full_of_traps(
+    untrained_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
     root = archive(tmp_path / "Geheim archive")
     out = root / "results"
     bundle = untrained_bundle()
     told: list[Event] = []
-    batch = segment(bundle, root, out, formats=["nifti", "dicom-seg"], listeners=[told.append])
+    batch = segment(
+        bundle,
+        root,
+        out,
+        formats=["nifti", "dicom-seg"],
+        listeners=[told.append],
+    )
     good = [entry for entry in batch.results if entry.state == "done"]
     assert len(good) == 3
     assert len({entry.scan for entry in batch.results}) == len(batch.results)
     failed = {entry.error for entry in batch.failed}
     assert any("damaged or truncated DICOM: " in error for error in failed)
     assert any("link to" in error for error in failed)
-    arrays = {made.voxels(SHAPE, seed).astype(np.float32).tobytes() for seed in (1, 2, 3)}
+    arrays = {
+        made.voxels(SHAPE, seed).astype(np.float32).tobytes()
+        for seed in (1, 2, 3)
+    }
     scans = {scan.name: scan for scan in find_scans(root, 1).scans}
     for entry in good:
         scan = read_image(scans[entry.scan].parts[0])
         arrays.remove(scan.array[0].tobytes())
-        assert read_labels(out / f"{entry.scan}.nii.gz").on_same_grid(scan, 1e-3)
+        assert read_labels(out / f"{entry.scan}.nii.gz").on_same_grid(
+            scan, 1e-3
+        )
         seg = pydicom.dcmread(out / f"{entry.scan}.seg.dcm")
         source = pydicom.dcmread(scan.header.files[0])
         assert seg.PatientName == source.PatientName
         assert seg.StudyInstanceUID == source.StudyInstanceUID
     assert arrays == set()
 
-    searched = [event for event in told if isinstance(event, Progress) and event.task == SEARCHING]
+    searched = [
+        event
+        for event in told
+        if isinstance(event, Progress) and event.task == SEARCHING
+    ]
     assert searched[-1].done == searched[-1].total > 1500
     assert 20 < len(searched) < 100
 
     for file in (path for path in out.rglob("*") if path.is_file()):
-        assert not any(secret in str(file.relative_to(out)) for secret in SECRETS)
+        assert not any(
+            secret in str(file.relative_to(out)) for secret in SECRETS
+        )
         assert not {"\n", " "} & set(file.name)
         if not file.name.endswith(".seg.dcm"):
             content = file.read_bytes()
-            assert not any(secret.encode() in content for secret in SECRETS), file
-            assert not any(json.dumps(secret)[1:-1].encode() in content for secret in SECRETS), file
+            assert not any(secret.encode() in content for secret in SECRETS), (
+                file
+            )
+            assert not any(
+                json.dumps(secret)[1:-1].encode() in content
+                for secret in SECRETS
+            ), file
 
     again = segment(bundle, root, out, formats=["nifti", "dicom-seg"])
-    assert [entry.scan for entry in again.results if entry.state == "skipped"] == [
-        entry.scan for entry in good
-    ]
+    assert [
+        entry.scan for entry in again.results if entry.state == "skipped"
+    ] == [entry.scan for entry in good]
 
 
 def test_uneven_slices_and_names_from_headers(

@@ -20,7 +20,14 @@ import pytest
 import torch
 from support.bundles import content, write_json
 
-from medseg import BundleError, CheckpointError, DatasetError, OutputError, TrainingError, train
+from medseg import (
+    BundleError,
+    CheckpointError,
+    DatasetError,
+    OutputError,
+    TrainingError,
+    train,
+)
 from medseg.bundle.bundle import list_differences, load_bundle, write_trained
 from medseg.bundle.spec import CalibrationSpec, QualityFinding, TrainedSpec
 from medseg.commands.train import report_failure
@@ -68,7 +75,9 @@ def small_content(**sections: Any) -> dict[str, Any]:
         "augmentation": "standard",
     }
     return content(
-        preprocessing={"intensity": {"kind": "window", "low": -200, "high": 300}},
+        preprocessing={
+            "intensity": {"kind": "window", "low": -200, "high": 300}
+        },
         training=training | sections.pop("training", {}),
         **sections,
     )
@@ -78,9 +87,18 @@ def small_content(**sections: Any) -> dict[str, Any]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     home = tmp_path_factory.mktemp("train")
     data = write_dataset(home / "data", 6, shape=SHAPE, spacing=9.0)
-    bundle = write_json(home, small_content(tracking={"register_model": True, "experiment": "try"}))
+    bundle = write_json(
+        home,
+        small_content(tracking={"register_model": True, "experiment": "try"}),
+    )
     events: list[Event] = []
-    folder = train(bundle, data=data, out=home / "run", device="cpu", listeners=[events.append])
+    folder = train(
+        bundle,
+        data=data,
+        out=home / "run",
+        device="cpu",
+        listeners=[events.append],
+    )
     return Trained(folder, home, data, bundle, events)
 
 
@@ -106,17 +124,28 @@ def test_a_run_leaves_a_whole_bundle_and_nothing_else(trained: Trained) -> None:
     ]
     beside = {path.name for path in trained.home.iterdir()}
     assert beside >= {"run", "mlflow.db", "mlartifacts", "preprocessed"}
-    assert not [path for path in trained.home.rglob("*") if path.name.startswith(".part-")]
+    assert not [
+        path
+        for path in trained.home.rglob("*")
+        if path.name.startswith(".part-")
+    ]
 
 
 def test_the_resolved_bundle_is_in_the_run(trained: Trained) -> None:
     spec = load_bundle(trained.folder).spec
     assert list_differences(spec, load_bundle(trained.bundle).spec) == []
-    assert json.loads((trained.folder / "bundle.json").read_text())["training"]["ema"] is None
+    assert (
+        json.loads((trained.folder / "bundle.json").read_text())["training"][
+            "ema"
+        ]
+        is None
+    )
 
 
 def test_loss_falls_and_dice_rises(trained: Trained) -> None:
-    dice = [event.scores["dice"]["mean"] for event in trained.of(ValidationDone)]
+    dice = [
+        event.scores["dice"]["mean"] for event in trained.of(ValidationDone)
+    ]
     losses = [event.loss for event in trained.of(StepDone)]
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
     assert dice == sorted(dice)
@@ -136,9 +165,13 @@ def test_every_step_and_validation_is_an_event(trained: Trained) -> None:
     assert len(trained.of(RunStarted)) == len(trained.of(RunDone)) == 1
 
 
-def test_the_best_weights_are_kept_and_scored_as_users_will_use_them(trained: Trained) -> None:
+def test_the_best_weights_are_kept_and_scored_as_users_will_use_them(
+    trained: Trained,
+) -> None:
     metrics = json.loads((trained.folder / "metrics.json").read_text())
-    validations = {found["step"]: found["scores"] for found in metrics["validations"]}
+    validations = {
+        found["step"]: found["scores"] for found in metrics["validations"]
+    }
     best = max(validations, key=lambda step: validations[step]["dice"]["mean"])
     assert metrics["best_step"] == best
     # bf16 while training against fp32 here, and float16 inputs, change few voxels.
@@ -149,7 +182,12 @@ def test_the_best_weights_are_kept_and_scored_as_users_will_use_them(trained: Tr
 
 
 def test_the_run_names_no_case_and_no_path(trained: Trained) -> None:
-    for file in ("metrics.json", "docs/README.md", "bundle.json", "configs/metadata.json"):
+    for file in (
+        "metrics.json",
+        "docs/README.md",
+        "bundle.json",
+        "configs/metadata.json",
+    ):
         text = (trained.folder / file).read_text()
         assert "phantom_00" not in text
         assert str(trained.home) not in text
@@ -174,19 +212,36 @@ def test_mlflow_has_the_run(trained: Trained) -> None:
     assert run.info.status == "FINISHED"
     assert run.data.params["training.steps"] == str(STEPS)
     assert run.data.params["fold"] == "0"
-    assert {"loss", "loss/dice", "loss/ce", "learning_rate", "val/dice/liver"} <= set(
-        run.data.metrics
-    )
+    assert {
+        "loss",
+        "loss/dice",
+        "loss/ce",
+        "learning_rate",
+        "val/dice/liver",
+    } <= set(run.data.metrics)
     assert {"version.torch", "version.monai", "data.fingerprint"} <= {
         tag.removeprefix("medseg.") for tag in run.data.tags
     }
-    names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-    assert {"bundle.json", "metrics.json", "curves.png", "docs", "pictures"} <= names
-    assert [model.name for model in client.search_registered_models()] == ["made_up"]
+    names = {
+        artifact.path for artifact in client.list_artifacts(run.info.run_id)
+    }
+    assert {
+        "bundle.json",
+        "metrics.json",
+        "curves.png",
+        "docs",
+        "pictures",
+    } <= names
+    assert [model.name for model in client.search_registered_models()] == [
+        "made_up"
+    ]
 
 
 def test_a_second_run_reads_no_case_again(trained: Trained) -> None:
-    entries = {path: path.stat().st_mtime_ns for path in (trained.home / "preprocessed").iterdir()}
+    entries = {
+        path: path.stat().st_mtime_ns
+        for path in (trained.home / "preprocessed").iterdir()
+    }
     train(
         trained.bundle,
         data=trained.data,
@@ -195,7 +250,8 @@ def test_a_second_run_reads_no_case_again(trained: Trained) -> None:
         overrides=["training.steps=1", "tracking.register_model=false"],
     )
     assert entries == {
-        path: path.stat().st_mtime_ns for path in (trained.home / "preprocessed").iterdir()
+        path: path.stat().st_mtime_ns
+        for path in (trained.home / "preprocessed").iterdir()
     }
 
 
@@ -216,13 +272,19 @@ def test_a_finished_run_is_not_trained_again(trained: Trained) -> None:
 
 def test_a_full_folder_is_never_overwritten(trained: Trained) -> None:
     with pytest.raises(OutputError, match="--resume"):
-        train(trained.bundle, data=trained.data, out=trained.folder, device="cpu")
+        train(
+            trained.bundle, data=trained.data, out=trained.folder, device="cpu"
+        )
 
 
-def test_a_loss_that_is_not_installed_is_refused_before_data_are_read(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_installed_is_refused_before_data_are_read(
+    tmp_path: Path,
+) -> None:
     bundle = write_json(tmp_path, content(training={"loss": "focal"}))
     with pytest.raises(BundleError) as caught:
-        train(bundle, data=tmp_path / "absent", out=tmp_path / "run", device="cpu")
+        train(
+            bundle, data=tmp_path / "absent", out=tmp_path / "run", device="cpu"
+        )
     assert [fault.where for fault in caught.value.faults] == ["training.loss"]
     assert not (tmp_path / "run").exists()
 
@@ -237,16 +299,26 @@ def test_resume_refuses_another_bundle(trained: Trained) -> None:
             resume=True,
             overrides=["training.learning_rate=0.5"],
         )
-    assert [fault.where for fault in caught.value.faults] == ["training.learning_rate"]
+    assert [fault.where for fault in caught.value.faults] == [
+        "training.learning_rate"
+    ]
     assert "0.01 → 0.5" in caught.value.faults[0].what
 
 
 def test_resume_without_a_run_says_so(trained: Trained, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run to resume"):
-        train(trained.bundle, data=trained.data, out=tmp_path, device="cpu", resume=True)
+        train(
+            trained.bundle,
+            data=trained.data,
+            out=tmp_path,
+            device="cpu",
+            resume=True,
+        )
 
 
-def test_a_run_is_not_resumed_with_other_cases(trained: Trained, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_cases(
+    trained: Trained, tmp_path: Path
+) -> None:
     out = trained.home / "other-cases"
     arguments: dict[str, Any] = {"out": out, "device": "cpu"}
 
@@ -261,7 +333,9 @@ def test_a_run_is_not_resumed_with_other_cases(trained: Trained, tmp_path: Path)
         train(trained.bundle, data=more, resume=True, **arguments)
 
 
-def test_what_an_interrupted_end_decided_does_not_influence_the_next(trained: Trained) -> None:
+def test_what_an_interrupted_end_decided_does_not_influence_the_next(
+    trained: Trained,
+) -> None:
     out = trained.home / "torn-end"
     arguments: dict[str, Any] = {
         "data": trained.data,
@@ -271,22 +345,39 @@ def test_what_an_interrupted_end_decided_does_not_influence_the_next(trained: Tr
     }
 
     def stop(event: Event) -> None:
-        if isinstance(event, HeldOutDecision):  # trained.json is there, metrics.json is not
+        if isinstance(
+            event, HeldOutDecision
+        ):  # trained.json is there, metrics.json is not
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(trained.bundle, start_from=trained.folder, listeners=[stop], **arguments)
-    line = CalibrationSpec(scores=(0.0, 1.0), dice=(0.0, 1.0), margin=0.1, cases=9)
+        train(
+            trained.bundle,
+            start_from=trained.folder,
+            listeners=[stop],
+            **arguments,
+        )
+    line = CalibrationSpec(
+        scores=(0.0, 1.0), dice=(0.0, 1.0), margin=0.1, cases=9
+    )
     sharp = QualityFinding(
-        case=line, coverage=0.9, review_below=0.5, review_share=0.1, temperature=0.25
+        case=line,
+        coverage=0.9,
+        review_below=0.5,
+        review_share=0.1,
+        temperature=0.25,
     )
     write_trained(TrainedSpec(quality=sharp), out)
     train(trained.bundle, resume=True, **arguments)
     found = json.loads((out / "metrics.json").read_text())["confidence"]
-    before = json.loads((trained.folder / "metrics.json").read_text())["confidence"]
+    before = json.loads((trained.folder / "metrics.json").read_text())[
+        "confidence"
+    ]
     for one, other in zip(found, before, strict=True):
         assert one["scores"] == pytest.approx(other["scores"], abs=1e-3)
-        assert one["scores"] != pytest.approx(one["scores_at"]["0.25"], abs=1e-3)
+        assert one["scores"] != pytest.approx(
+            one["scores_at"]["0.25"], abs=1e-3
+        )
 
 
 def test_held_out_cases_without_any_label_do_not_stop_a_training_run(
@@ -299,9 +390,13 @@ def test_held_out_cases_without_any_label_do_not_stop_a_training_run(
     (data / "dataset.json").write_text(json.dumps(listing))
     label = data / "labelsTr" / "phantom_000.nii.gz"
     loaded = nib.load(label)
-    nib.save(nib.Nifti1Image(np.zeros(loaded.shape, np.uint8), loaded.affine), label)
+    nib.save(
+        nib.Nifti1Image(np.zeros(loaded.shape, np.uint8), loaded.affine), label
+    )
     finds_nothing = shutil.copytree(trained.folder, tmp_path / "parent")
-    weights = torch.load(finds_nothing / "models" / "model.pt", weights_only=True)
+    weights = torch.load(
+        finds_nothing / "models" / "model.pt", weights_only=True
+    )
     weights["output_block.conv.conv.bias"][0] += 1000
     torch.save(weights, finds_nothing / "models" / "model.pt")
     events: list[Event] = []
@@ -324,7 +419,9 @@ def test_held_out_cases_without_any_label_do_not_stop_a_training_run(
     assert metrics["best_step"] == 2
     assert metrics["scores"]["dice"]["mean"] is None
     assert not any(isinstance(event, HeldOutDecision) for event in events)
-    assert "## Postprocessing" not in (folder / "docs" / "README.md").read_text()
+    assert (
+        "## Postprocessing" not in (folder / "docs" / "README.md").read_text()
+    )
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
     assert metadata["eval_metrics"] == {}
     Segmenter(folder, "cpu")
@@ -340,9 +437,19 @@ def test_bad_cases_stop_a_training_run_each_with_its_reason_or_are_left_out(
     (data / "labelsTr" / "phantom_002.nii.gz").unlink()
     label = data / "labelsTr" / "phantom_003.nii.gz"
     loaded = nib.load(label)
-    nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj) * 3, loaded.affine), label)
-    overrides = ["training.steps=1", "tracking.register_model=false", "data.folds=3"]
-    arguments: dict[str, Any] = {"data": data, "device": "cpu", "overrides": overrides}
+    nib.save(
+        nib.Nifti1Image(np.asarray(loaded.dataobj) * 3, loaded.affine), label
+    )
+    overrides = [
+        "training.steps=1",
+        "tracking.register_model=false",
+        "data.folds=3",
+    ]
+    arguments: dict[str, Any] = {
+        "data": data,
+        "device": "cpu",
+        "overrides": overrides,
+    }
     with pytest.raises(DatasetError) as caught:
         train(trained.bundle, out=tmp_path / "run", **arguments)
     faults = {fault.where: fault.what for fault in caught.value.faults}
@@ -363,7 +470,9 @@ def test_bad_cases_stop_a_training_run_each_with_its_reason_or_are_left_out(
     assert sum("left out" in message for message in left_out) == 3
 
 
-def test_early_stopping_keeps_the_best(trained: Trained, tmp_path: Path) -> None:
+def test_early_stopping_keeps_the_best(
+    trained: Trained, tmp_path: Path
+) -> None:
     events: list[Event] = []
     folder = train(
         trained.bundle,
@@ -379,16 +488,25 @@ def test_early_stopping_keeps_the_best(trained: Trained, tmp_path: Path) -> None
         ],
         listeners=[events.append],
     )
-    assert len([event for event in events if isinstance(event, ValidationDone)]) == 3
-    assert next(event for event in events if isinstance(event, RunDone)).stopped_early
+    assert (
+        len([event for event in events if isinstance(event, ValidationDone)])
+        == 3
+    )
+    assert next(
+        event for event in events if isinstance(event, RunDone)
+    ).stopped_early
     assert json.loads((folder / "metrics.json").read_text())["best_step"] == 2
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_as_failed(trained: Trained) -> None:
+def test_a_loss_that_is_not_finite_ends_the_run_as_failed(
+    trained: Trained,
+) -> None:
     from mlflow import MlflowClient
 
     events: list[Event] = []
-    with pytest.raises(TrainingError, match=r"step \d+; lower training.learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"step \d+; lower training.learning_rate"
+    ):
         train(
             trained.bundle,
             data=trained.data,
@@ -416,12 +534,17 @@ SECRET = "/archive/Doe^John/ct.nii.gz"
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OutputError("the disk is full", source=SECRET, detail=SECRET), "the disk is full"),
+        (
+            OutputError("the disk is full", source=SECRET, detail=SECRET),
+            "the disk is full",
+        ),
         (ValueError(f"cannot read {SECRET}"), "ValueError"),
         (KeyboardInterrupt(), "interrupted"),
     ],
 )
-def test_what_is_recorded_of_a_failure_names_no_file(error: BaseException, message: str) -> None:
+def test_what_is_recorded_of_a_failure_names_no_file(
+    error: BaseException, message: str
+) -> None:
     events: list[Event] = []
     with pytest.raises(type(error)), report_failure([events.append]):
         raise error
@@ -464,13 +587,19 @@ def test_every_precision_and_optimiser_trains(
         ],
         listeners=[events.append],
     )
-    assert all(np.isfinite(event.loss) for event in events if isinstance(event, StepDone))
+    assert all(
+        np.isfinite(event.loss)
+        for event in events
+        if isinstance(event, StepDone)
+    )
 
 
 def test_an_unreachable_tracking_server_is_reported_once_and_stops_nothing(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", "http://127.0.0.1:9"
+    )  # nothing listens there
     events: list[Event] = []
     folder = train(
         trained.bundle,
@@ -491,17 +620,47 @@ def test_a_training_run_leaves_no_process_no_file_and_no_warning_of_ours(
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     command = [
-        *(sys.executable, "-W", "always", "-m", "medseg", "train", str(trained.bundle)),
-        *("--data", str(trained.data), "--out", str(trained.home / "clean"), "--device", "cpu"),
-        *("--set", "training.steps=200", "--set", "training.validate_every=100"),
+        *(
+            sys.executable,
+            "-W",
+            "always",
+            "-m",
+            "medseg",
+            "train",
+            str(trained.bundle),
+        ),
+        *(
+            "--data",
+            str(trained.data),
+            "--out",
+            str(trained.home / "clean"),
+            "--device",
+            "cpu",
+        ),
+        *(
+            "--set",
+            "training.steps=200",
+            "--set",
+            "training.validate_every=100",
+        ),
         *("--set", "tracking.register_model=false"),
     ]
-    environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    environment = {
+        **os.environ,
+        "TMPDIR": str(temporary),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert not re.search(r"medseg/\S+\.py:\d+: \w*Warning", done.stderr)
     assert list(temporary.iterdir()) == []
-    assert not [one for one in psutil.process_iter() if _temporary(one) == str(temporary)]
+    assert not [
+        one
+        for one in psutil.process_iter()
+        if _temporary(one) == str(temporary)
+    ]
     assert f"Trained bundle: {trained.home / 'clean'}" in done.stdout
 
 
@@ -513,7 +672,9 @@ def _temporary(process: psutil.Process) -> str | None:
         return None
 
 
-def test_fine_tuning_starts_from_the_parents_weights_and_records_it(trained: Trained) -> None:
+def test_fine_tuning_starts_from_the_parents_weights_and_records_it(
+    trained: Trained,
+) -> None:
     from mlflow import MlflowClient
 
     child = write_json(
@@ -538,7 +699,9 @@ def test_fine_tuning_starts_from_the_parents_weights_and_records_it(trained: Tra
         listeners=[events.append],
         **arguments,
     )
-    (told,) = [event for event in events if isinstance(event, FineTuningStarted)]
+    (told,) = [
+        event for event in events if isinstance(event, FineTuningStarted)
+    ]
     assert told.decisions == (
         "label kidney: taken over",
         "label liver: taken over",
@@ -549,7 +712,9 @@ def test_fine_tuning_starts_from_the_parents_weights_and_records_it(trained: Tra
     before = json.loads((trained.folder / "metrics.json").read_text())
     assert metrics["scores"]["dice"] == pytest.approx(before["scores"]["dice"])
     child_head, head = (
-        torch.load(run / "models" / "model.pt", weights_only=True)["output_block.conv.conv.weight"]
+        torch.load(run / "models" / "model.pt", weights_only=True)[
+            "output_block.conv.conv.weight"
+        ]
         for run in (folder, trained.folder)
     )
     torch.testing.assert_close(child_head, head[[0, 2, 1]], rtol=0, atol=1e-6)
@@ -592,9 +757,12 @@ def test_fine_tuning_interrupted_before_its_first_checkpoint_keeps_its_parent(
     weights.write_bytes(kept)
     train(trained.bundle, resume=True, **arguments)
     found, before = (
-        torch.load(run / "models" / "model.pt", weights_only=True) for run in (out, trained.folder)
+        torch.load(run / "models" / "model.pt", weights_only=True)
+        for run in (out, trained.folder)
     )
-    assert all(torch.allclose(found[name], before[name], atol=1e-6) for name in before)
+    assert all(
+        torch.allclose(found[name], before[name], atol=1e-6) for name in before
+    )
 
 
 def test_pictures_and_2d_networks_train(tmp_path: Path) -> None:
@@ -608,13 +776,20 @@ def test_pictures_and_2d_networks_train(tmp_path: Path) -> None:
         image[label > 0] += 120
         for folder, array in (("images", image), ("labels", label)):
             (tmp_path / folder).mkdir(exist_ok=True)
-            Image.fromarray(np.stack([array] * 3, -1)).save(tmp_path / folder / f"p{number}.png")
+            Image.fromarray(np.stack([array] * 3, -1)).save(
+                tmp_path / folder / f"p{number}.png"
+            )
     bundle = write_json(
         tmp_path,
         small_content(
             labels=[{"index": 1, "name": "square", "value": 255}],
             data={"folds": 4},
-            network={"kind": "unet", "dims": 2, "channels": [4, 8, 8], "strides": [1, 2, 2]},
+            network={
+                "kind": "unet",
+                "dims": 2,
+                "channels": [4, 8, 8],
+                "strides": [1, 2, 2],
+            },
             training={"patch": [32, 32], "steps": 20, "validate_every": 20},
         )
         | {"preprocessing": {"input": "picture"}},
@@ -625,9 +800,13 @@ def test_pictures_and_2d_networks_train(tmp_path: Path) -> None:
 
 
 def test_weights_hold_tensors_only(trained: Trained) -> None:
-    weights = torch.load(trained.folder / "models" / "model.pt", weights_only=True)
+    weights = torch.load(
+        trained.folder / "models" / "model.pt", weights_only=True
+    )
     assert all(isinstance(value, torch.Tensor) for value in weights.values())
-    state = torch.load(trained.folder / "checkpoints" / "last.pt", weights_only=True)
+    state = torch.load(
+        trained.folder / "checkpoints" / "last.pt", weights_only=True
+    )
     assert state["learner"]["step"] == STEPS
 
 

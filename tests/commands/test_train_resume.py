@@ -10,7 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.trainings import CPU_KINDS, Zygote, checkpoint, same, start_zygote, weights
+from support.trainings import (
+    CPU_KINDS,
+    Zygote,
+    checkpoint,
+    same,
+    start_zygote,
+    weights,
+)
 
 from medseg.testing import write_dataset
 
@@ -37,10 +44,19 @@ def arguments(home: Path) -> dict[str, object]:
     bundle = {
         "name": "tiny",
         "channels": [{"name": "CT", "modality": "CT"}],
-        "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+        "labels": [
+            {"index": 1, "name": "liver"},
+            {"index": 2, "name": "kidney"},
+        ],
         "data": {"folds": 5},
-        "preprocessing": {"intensity": {"kind": "window", "low": -200, "high": 300}},
-        "network": {"channels": [4, 8, 8], "strides": [1, 2, 2], "dropout": 0.2},
+        "preprocessing": {
+            "intensity": {"kind": "window", "low": -200, "high": 300}
+        },
+        "network": {
+            "channels": [4, 8, 8],
+            "strides": [1, 2, 2],
+            "dropout": 0.2,
+        },
         "training": {
             "patch": [16, 16, 16],
             "batch_size": 2,
@@ -69,7 +85,9 @@ def test_killed_anywhere_and_resumed_the_end_is_bit_identical(
     zygote: Zygote, arguments: dict[str, object], unbroken: Path, home: Path
 ) -> None:
     out = home / "killed"
-    anywhere = sorted(np.random.default_rng(7).choice(np.arange(8, 40), 3, replace=False))
+    anywhere = sorted(
+        np.random.default_rng(7).choice(np.arange(8, 40), 3, replace=False)
+    )
     points = [
         "StepDone(step=3,",  # before the first checkpoint
         *(f"StepDone(step={step}," for step in anywhere),
@@ -78,12 +96,17 @@ def test_killed_anywhere_and_resumed_the_end_is_bit_identical(
         "Progress(task='scoring held-out cases', done=0,",
     ]
     for number, point in enumerate(points):
-        status = zygote.train(**arguments, out=str(out), resume=number > 0, kill_at=point)
+        status = zygote.train(
+            **arguments, out=str(out), resume=number > 0, kill_at=point
+        )
         assert os.WTERMSIG(status) == signal.SIGKILL, point
     assert zygote.train(**arguments, out=str(out), resume=True) == 0
     assert same(checkpoint(out), checkpoint(unbroken))
     assert same(weights(out), weights(unbroken))
-    one, other = (json.loads((run / "metrics.json").read_text()) for run in (out, unbroken))
+    one, other = (
+        json.loads((run / "metrics.json").read_text())
+        for run in (out, unbroken)
+    )
     assert one["scores"] == other["scores"]
     assert one["validations"] == other["validations"]
 
@@ -95,15 +118,25 @@ def test_a_killed_run_is_continued_in_mlflow_not_doubled(
 
     out = home / "tracked"
     for point in ("StepDone(step=25,", "ValidationDone(step=40,"):
-        assert zygote.train(**arguments, out=str(out), resume=out.exists(), kill_at=point) != 0
+        assert (
+            zygote.train(
+                **arguments, out=str(out), resume=out.exists(), kill_at=point
+            )
+            != 0
+        )
     assert zygote.train(**arguments, out=str(out), resume=True) == 0
     run_id = json.loads((out / "run.json").read_text())["run_id"]
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tiny")
-    runs = client.search_runs([experiment.experiment_id], f"tags.`medseg.run_id` = '{run_id}'")
+    runs = client.search_runs(
+        [experiment.experiment_id], f"tags.`medseg.run_id` = '{run_id}'"
+    )
     assert [run.info.status for run in runs] == ["FINISHED"]
     dice = client.get_metric_history(runs[0].info.run_id, "val/dice/mean")
     assert [metric.step for metric in dice] == [20, 40, 60]
-    steps = [metric.step for metric in client.get_metric_history(runs[0].info.run_id, "loss")]
+    steps = [
+        metric.step
+        for metric in client.get_metric_history(runs[0].info.run_id, "loss")
+    ]
     assert len(steps) == len(set(steps))
     assert steps[-1] == STEPS

@@ -33,7 +33,12 @@ SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2], "intensity": "zscore"})
 
 
 def save(file: Path, array: Any, affine: Any = None) -> Path:
-    nib.save(nib.Nifti1Image(array, np.diag([1.0, 1, 3, 1]) if affine is None else affine), file)
+    nib.save(
+        nib.Nifti1Image(
+            array, np.diag([1.0, 1, 3, 1]) if affine is None else affine
+        ),
+        file,
+    )
     return file
 
 
@@ -43,7 +48,9 @@ def case(tmp_path: Path) -> Case:
     label = np.zeros((14, 12, 6), np.uint8)
     label[2:9, 3:8, 1:4] = 1
     label[10:12, 8:11, 4:] = 2
-    image = save(tmp_path / "a.nii.gz", rng.normal(0, 100, label.shape).astype(np.int16))
+    image = save(
+        tmp_path / "a.nii.gz", rng.normal(0, 100, label.shape).astype(np.int16)
+    )
     return made_case(image, save(tmp_path / "a_label.nii.gz", label))
 
 
@@ -59,7 +66,9 @@ def prepared(case: Case, folder: Path, spec: BundleSpec = SPEC) -> Any:
     return read_entry(entry)
 
 
-def test_an_entry_is_what_preprocessing_makes(case: Case, tmp_path: Path) -> None:
+def test_an_entry_is_what_preprocessing_makes(
+    case: Case, tmp_path: Path
+) -> None:
     found = prepared(case, tmp_path / "cache")
     expected = Preprocessing(SPEC, with_label=True)(*open_case(case, SPEC))
     assert torch.equal(found.image, expected[IMAGE].as_tensor().half())
@@ -81,7 +90,10 @@ def test_foreground_is_where_each_label_is(case: Case, tmp_path: Path) -> None:
 
 def test_foreground_of_a_large_label_is_thinned_evenly(tmp_path: Path) -> None:
     label = np.ones((60, 60, 60), np.uint8)
-    image = save(tmp_path / "a.nii.gz", np.arange(60**3, dtype=np.float32).reshape(60, 60, 60))
+    image = save(
+        tmp_path / "a.nii.gz",
+        np.arange(60**3, dtype=np.float32).reshape(60, 60, 60),
+    )
     case = made_case(image, save(tmp_path / "b.nii.gz", label))
     spec = made_spec()
     positions = prepared(case, tmp_path / "cache", spec).foreground[1]
@@ -90,7 +102,9 @@ def test_foreground_of_a_large_label_is_thinned_evenly(tmp_path: Path) -> None:
     assert positions[-1] > 60**3 - 60
 
 
-@pytest.mark.parametrize("name", ["entry.json", "foreground.npz", "image.npy", "label.npy"])
+@pytest.mark.parametrize(
+    "name", ["entry.json", "foreground.npz", "image.npy", "label.npy"]
+)
 @pytest.mark.parametrize("content", [b"", b"{}", b"torn", None])
 def test_a_damaged_entry_is_told_with_what_to_do(
     name: str, content: bytes | None, case: Case, tmp_path: Path
@@ -109,12 +123,27 @@ def test_a_damaged_entry_is_told_with_what_to_do(
     [
         {"preprocessing": {"spacing_mm": [2, 2, 2.5], "intensity": "zscore"}},
         {"preprocessing": {"spacing_mm": [2, 2, 2], "intensity": "minmax"}},
-        {"preprocessing": {"spacing_mm": [2, 2, 2], "intensity": "zscore", "crop_above": 0.0}},
-        {"labels": [{"index": 1, "name": "a", "value": 2}, {"index": 2, "name": "b", "value": 1}]},
+        {
+            "preprocessing": {
+                "spacing_mm": [2, 2, 2],
+                "intensity": "zscore",
+                "crop_above": 0.0,
+            }
+        },
+        {
+            "labels": [
+                {"index": 1, "name": "a", "value": 2},
+                {"index": 2, "name": "b", "value": 1},
+            ]
+        },
     ],
 )
-def test_what_changes_an_entry_changes_its_key(change: dict[str, Any], case: Case) -> None:
-    assert make_entry_key(case, made_spec(**change)) != make_entry_key(case, SPEC)
+def test_what_changes_an_entry_changes_its_key(
+    change: dict[str, Any], case: Case
+) -> None:
+    assert make_entry_key(case, made_spec(**change)) != make_entry_key(
+        case, SPEC
+    )
 
 
 def test_what_does_not_keeps_it(case: Case) -> None:
@@ -127,11 +156,20 @@ def test_what_does_not_keeps_it(case: Case) -> None:
 
 
 def test_the_ignored_value_and_the_source_of_labels_count(case: Case) -> None:
-    keys = {make_entry_key(case, made_spec(data={"ignore": value})) for value in (None, 3, 4)}
+    keys = {
+        make_entry_key(case, made_spec(data={"ignore": value}))
+        for value in (None, 3, 4)
+    }
     assert len(keys) == 3
-    masks = replace(case, label_source=MaskFiles(((case.label, "liver"),), {"liver": 1}))
-    others = replace(case, label_source=MaskFiles(((case.label, "liver"),), {"liver": 2}))
-    assert len({make_entry_key(each, SPEC) for each in (case, masks, others)}) == 3
+    masks = replace(
+        case, label_source=MaskFiles(((case.label, "liver"),), {"liver": 1})
+    )
+    others = replace(
+        case, label_source=MaskFiles(((case.label, "liver"),), {"liver": 2})
+    )
+    assert (
+        len({make_entry_key(each, SPEC) for each in (case, masks, others)}) == 3
+    )
     volume = replace(case, scan=replace(case.scan, volume="EchoTime 4.6"))
     assert make_entry_key(volume, SPEC) != make_entry_key(case, SPEC)
 
@@ -143,7 +181,9 @@ def test_a_changed_file_has_another_key(case: Case, tmp_path: Path) -> None:
     assert make_entry_key(case, SPEC) == make_entry_key(case, SPEC)
 
 
-def test_the_id_is_of_the_images_content_and_not_of_its_name(case: Case, tmp_path: Path) -> None:
+def test_the_id_is_of_the_images_content_and_not_of_its_name(
+    case: Case, tmp_path: Path
+) -> None:
     content = case.scan.parts[0][0].read_bytes()
     copy = tmp_path / "patient_name.nii.gz"
     copy.write_bytes(content)
@@ -167,18 +207,31 @@ def test_a_bad_case_leaves_nothing_behind(case: Case, tmp_path: Path) -> None:
     case.label.write_bytes(b"broken")
     with pytest.raises(ScanError):
         prepared(case, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
+    assert not (tmp_path / "cache").exists() or not list(
+        (tmp_path / "cache").iterdir()
+    )
 
 
-def test_the_first_of_two_that_prepare_one_case_wins(case: Case, tmp_path: Path) -> None:
+def test_the_first_of_two_that_prepare_one_case_wins(
+    case: Case, tmp_path: Path
+) -> None:
     entry = tmp_path / "cache" / make_entry_key(case, SPEC)
     whole = prepared(case, tmp_path / "cache")
-    write_entry(entry, case, *open_case(case, SPEC), Preprocessing(SPEC, with_label=True))
+    write_entry(
+        entry,
+        case,
+        *open_case(case, SPEC),
+        Preprocessing(SPEC, with_label=True),
+    )
     assert torch.equal(read_entry(entry).image, whole.image)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == [entry.name]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [
+        entry.name
+    ]
 
 
-def test_a_full_disk_leaves_nothing_behind(case: Case, small_disk: Path) -> None:
+def test_a_full_disk_leaves_nothing_behind(
+    case: Case, small_disk: Path
+) -> None:
     with (small_disk / "filler").open("wb") as filler:
         filler.write(bytes(60 << 10))
     with pytest.raises(OutputError, match="written to the cache"):
@@ -194,12 +247,16 @@ def test_training_never_changes_an_entry(case: Case, tmp_path: Path) -> None:
     assert torch.equal(read_entry(entry).image, before)
 
 
-def test_what_nobody_annotated_is_kept_apart(case: Case, tmp_path: Path) -> None:
+def test_what_nobody_annotated_is_kept_apart(
+    case: Case, tmp_path: Path
+) -> None:
     spec = made_spec(labels=[{"index": 1, "name": "liver"}], data={"ignore": 2})
     assert make_entry_key(case, spec) != make_entry_key(case, made_spec())
     entry = tmp_path / "entry"
     chain = Preprocessing(spec, with_label=True)
-    write_entry(entry, case, *open_case(case, spec), chain, spec.label_set.ignore_index)
+    write_entry(
+        entry, case, *open_case(case, spec), chain, spec.label_set.ignore_index
+    )
     found = read_entry(entry)
     flat = found.label.reshape(-1).numpy()
     assert set(found.foreground) == {1}
@@ -208,7 +265,9 @@ def test_what_nobody_annotated_is_kept_apart(case: Case, tmp_path: Path) -> None
     assert (flat == 2).any()
 
 
-def test_a_case_annotated_throughout_says_so(case: Case, tmp_path: Path) -> None:
+def test_a_case_annotated_throughout_says_so(
+    case: Case, tmp_path: Path
+) -> None:
     assert prepared(case, tmp_path / "cache").annotated is None
 
 
@@ -218,7 +277,9 @@ def test_an_entry_is_that_of_the_voxels_beside_a_header(tmp_path: Path) -> None:
         "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
     )
     (tmp_path / "a.raw").write_bytes(bytes(8))
-    case = made_case(header, save(tmp_path / "l.nii.gz", np.zeros((2, 2, 2), np.uint8)))
+    case = made_case(
+        header, save(tmp_path / "l.nii.gz", np.zeros((2, 2, 2), np.uint8))
+    )
     key, name = make_entry_key(case, SPEC), hash_content(case)
     (tmp_path / "a.raw").write_bytes(bytes(9))
     assert make_entry_key(case, SPEC) != key

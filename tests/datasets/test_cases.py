@@ -13,7 +13,11 @@ from medseg.errors import DatasetError
 
 
 def test_group_by_wins_and_must_exist(tmp_path: Path) -> None:
-    items = [an_item("a", group=1, Site="x"), an_item("b", group=2, Site="x"), an_item("c")]
+    items = [
+        an_item("a", group=1, Site="x"),
+        an_item("b", group=2, Site="x"),
+        an_item("c"),
+    ]
     root = an_msd_list(tmp_path, items)
 
     found = find_cases(root, a_spec(group_by="Site"))
@@ -24,7 +28,9 @@ def test_group_by_wins_and_must_exist(tmp_path: Path) -> None:
         find_cases(root, a_spec(group_by="patient"))
 
 
-def test_group_by_is_refused_where_no_case_can_have_fields(tmp_path: Path) -> None:
+def test_group_by_is_refused_where_no_case_can_have_fields(
+    tmp_path: Path,
+) -> None:
     touch(tmp_path / "images/a.nii", tmp_path / "labels/a.nii")
 
     with pytest.raises(DatasetError, match="group_pattern"):
@@ -32,7 +38,9 @@ def test_group_by_is_refused_where_no_case_can_have_fields(tmp_path: Path) -> No
 
 
 def test_group_pattern_takes_the_group_from_the_name(tmp_path: Path) -> None:
-    root = an_msd_list(tmp_path, [an_item("p1_left"), an_item("p1_right"), an_item("other")])
+    root = an_msd_list(
+        tmp_path, [an_item("p1_left"), an_item("p1_right"), an_item("other")]
+    )
 
     found = find_cases(root, a_spec(group_pattern=r"^(p\d+)_"))
 
@@ -40,7 +48,9 @@ def test_group_pattern_takes_the_group_from_the_name(tmp_path: Path) -> None:
     assert "1 of 3 names" in found.warnings[0]
 
 
-def test_the_hippocampus_set_has_195_cases_in_its_own_folds(shared_data: Path) -> None:
+def test_the_hippocampus_set_has_195_cases_in_its_own_folds(
+    shared_data: Path,
+) -> None:
     found = find_cases(shared_data / "hippocampus", a_spec())
 
     assert len(found.cases) == 195
@@ -52,7 +62,9 @@ def test_the_hippocampus_set_has_195_cases_in_its_own_folds(shared_data: Path) -
     assert len({case.group for case in found.cases}) < 195
 
 
-def test_a_value_to_ignore_that_the_bundle_does_not_have_is_told(tmp_path: Path) -> None:
+def test_a_value_to_ignore_that_the_bundle_does_not_have_is_told(
+    tmp_path: Path,
+) -> None:
     said = {"0": "background", "1": "thing", "2": "ignore"}
     root = an_msd_list(tmp_path, [an_item("a")], labels=said)
     (warning,) = find_cases(root, a_spec()).warnings
@@ -63,8 +75,13 @@ def test_a_value_to_ignore_that_the_bundle_does_not_have_is_told(tmp_path: Path)
 
 
 def test_a_listed_group_wins_over_the_group_pattern(tmp_path: Path) -> None:
-    items = [an_item("p1_left", patient="anna"), an_item("p1_right", patient="bert")]
-    root = an_msd_list(tmp_path, [*items, an_item("p2_left"), an_item("p2_right")])
+    items = [
+        an_item("p1_left", patient="anna"),
+        an_item("p1_right", patient="bert"),
+    ]
+    root = an_msd_list(
+        tmp_path, [*items, an_item("p2_left"), an_item("p2_right")]
+    )
 
     found = find_cases(root, a_spec(group_pattern=r"^(p\d+)_"))
 
@@ -72,17 +89,34 @@ def test_a_listed_group_wins_over_the_group_pattern(tmp_path: Path) -> None:
 
 
 def test_the_field_group_goes_before_the_field_patient(tmp_path: Path) -> None:
-    items = [an_item("a", patient="p", group="g"), an_item("b", patient="p", group="h")]
+    items = [
+        an_item("a", patient="p", group="g"),
+        an_item("b", patient="p", group="h"),
+    ]
 
-    assert [c.group for c in find_cases(an_msd_list(tmp_path, items), a_spec()).cases] == ["g", "h"]
+    assert [
+        c.group
+        for c in find_cases(an_msd_list(tmp_path, items), a_spec()).cases
+    ] == ["g", "h"]
 
 
 def test_listed_folds_that_split_a_group_are_warned_of(tmp_path: Path) -> None:
-    items = [an_item("a", patient="p", fold=0), an_item("b", patient="p", fold=1)]
-    (warning,) = find_cases(an_msd_list(tmp_path / "torn", items), a_spec()).warnings
+    items = [
+        an_item("a", patient="p", fold=0),
+        an_item("b", patient="p", fold=1),
+    ]
+    (warning,) = find_cases(
+        an_msd_list(tmp_path / "torn", items), a_spec()
+    ).warnings
     assert "split 1 groups" in warning
-    items = [an_item("a", patient="p", fold=0), an_item("b", patient="q", fold=1)]
-    assert find_cases(an_msd_list(tmp_path / "whole", items), a_spec()).warnings == ()
+    items = [
+        an_item("a", patient="p", fold=0),
+        an_item("b", patient="q", fold=1),
+    ]
+    assert (
+        find_cases(an_msd_list(tmp_path / "whole", items), a_spec()).warnings
+        == ()
+    )
 
 
 def test_a_scan_is_a_picture_if_all_of_its_files_are() -> None:

@@ -24,18 +24,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_dataset(tmp_path_factory.mktemp("data"), 4)
 
 
-def opened(root: Path, cache: Path, fold: int | None = 0, **keywords: Any) -> Dataset:
+def opened(
+    root: Path, cache: Path, fold: int | None = 0, **keywords: Any
+) -> Dataset:
     return open_dataset(root, SPEC, fold, cache, **keywords)
 
 
-def test_folds_hold_back_different_cases_and_together_all(data: Path, tmp_path: Path) -> None:
+def test_folds_hold_back_different_cases_and_together_all(
+    data: Path, tmp_path: Path
+) -> None:
     folds = [opened(data, tmp_path, fold) for fold in (0, 1)]
     held = [{case.case_id for case in found.validation} for found in folds]
     learned = [{case.case_id for case in found.training} for found in folds]
     assert held[0] | held[1] == learned[0] | held[0]
     assert not held[0] & held[1]
     assert not learned[0] & held[0]
-    assert [len(found.held_out) for found in folds] == [len(one) for one in held]
+    assert [len(found.held_out) for found in folds] == [
+        len(one) for one in held
+    ]
     every = opened(data, tmp_path, None)
     assert len(every.training) == 4
     assert not every.validation
@@ -45,7 +51,9 @@ def test_cases_that_were_found_are_not_looked_for_again(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", 4)
     found = find_cases(root, SPEC)
     (root / "dataset.json").unlink()
-    assert len(open_dataset(found, SPEC, None, tmp_path / "cache").training) == 4
+    assert (
+        len(open_dataset(found, SPEC, None, tmp_path / "cache").training) == 4
+    )
 
 
 def test_the_fingerprint_is_of_content(data: Path, tmp_path: Path) -> None:
@@ -87,14 +95,22 @@ def test_an_unchanged_case_is_read_once_and_for_all(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "data", 4)
     events: list[Event] = []
     first = opened(root, tmp_path / "cache", None, listeners=[events.append])
-    assert [event.done for event in events if isinstance(event, Progress)] == [0, 1, 2, 3, 4]
+    assert [event.done for event in events if isinstance(event, Progress)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
     # The file's size and time, not its content, say whether it has changed.
     image = sorted((root / "imagesTr").iterdir())[0]
     time = image.stat().st_mtime_ns
     image.write_bytes(bytes(image.stat().st_size))
     os.utime(image, ns=(time, time))
     again = opened(root, tmp_path / "cache", None)
-    assert [c.case_id for c in again.training] == [c.case_id for c in first.training]
+    assert [c.case_id for c in again.training] == [
+        c.case_id for c in first.training
+    ]
     os.utime(image, ns=(time + 1, time + 1))
     with pytest.raises(DatasetError):
         opened(root, tmp_path / "cache", None)
@@ -108,11 +124,23 @@ def test_every_bad_case_is_named_and_may_be_left_out(tmp_path: Path) -> None:
     labels[3].write_bytes(b"nothing")
     with pytest.raises(DatasetError) as caught:
         opened(root, tmp_path / "cache")
-    assert [fault.where for fault in caught.value.faults] == ["phantom_001", "phantom_003"]
+    assert [fault.where for fault in caught.value.faults] == [
+        "phantom_001",
+        "phantom_003",
+    ]
     assert "--skip-bad-cases" in str(caught.value)
     events: list[Event] = []
-    found = opened(root, tmp_path / "cache", None, skip_bad_cases=True, listeners=[events.append])
+    found = opened(
+        root,
+        tmp_path / "cache",
+        None,
+        skip_bad_cases=True,
+        listeners=[events.append],
+    )
     assert len(found.training) == 3
     said = [event.message for event in events if isinstance(event, Notice)]
     left_out = [message for message in said if message.startswith("left out: ")]
-    assert [message.split(":")[1].strip() for message in left_out] == ["phantom_001", "phantom_003"]
+    assert [message.split(":")[1].strip() for message in left_out] == [
+        "phantom_001",
+        "phantom_003",
+    ]

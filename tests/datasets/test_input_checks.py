@@ -16,7 +16,9 @@ from medseg.errors import GeometryError, ScanError
 from medseg.volume import Volume
 
 
-def spec(*modalities: str, spacing=None, dims: int = 3, kind: str = "volume") -> BundleSpec:
+def spec(
+    *modalities: str, spacing=None, dims: int = 3, kind: str = "volume"
+) -> BundleSpec:
     return parse_spec({
         "name": "b",
         "channels": [{"name": m.lower(), "modality": m} for m in modalities or ("OT",)],
@@ -27,8 +29,16 @@ def spec(*modalities: str, spacing=None, dims: int = 3, kind: str = "volume") ->
     })  # fmt: skip
 
 
-def volume(low: float, high: float, shape=(6, 7, 8), spacing=(1.0, 1.0, 1.0), channels=1) -> Volume:
-    one = np.linspace(low, high, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+def volume(
+    low: float,
+    high: float,
+    shape=(6, 7, 8),
+    spacing=(1.0, 1.0, 1.0),
+    channels=1,
+) -> Volume:
+    one = np.linspace(low, high, int(np.prod(shape)), dtype=np.float32).reshape(
+        shape
+    )
     return Volume(np.stack([one] * channels), np.diag([*spacing, 1.0]), "scan")
 
 
@@ -57,7 +67,9 @@ def test_intensities_that_a_modality_does_not_have_are_flagged(
 
 
 def test_a_volume_without_any_difference_is_refused() -> None:
-    with pytest.raises(ScanError, match="has the value 7, so there is nothing to segment"):
+    with pytest.raises(
+        ScanError, match="has the value 7, so there is nothing to segment"
+    ):
         check_volume(volume(7, 7), spec())
 
 
@@ -70,26 +82,42 @@ def test_one_empty_channel_of_several_is_flagged() -> None:
 
 @pytest.mark.parametrize("shape", [(20, 20, 1), (1, 20, 20), (20, 1, 20)])
 def test_a_single_slice_is_nothing_for_a_3d_network(shape) -> None:
-    with pytest.raises(GeometryError, match="a single slice, and the network is 3D"):
+    with pytest.raises(
+        GeometryError, match="a single slice, and the network is 3D"
+    ):
         check_volume(volume(0, 9, shape), spec())
     assert check_volume(volume(0, 9, shape), spec(dims=2)) == ()
 
 
 def test_lengths_in_another_unit_are_refused() -> None:
     for spacing in [(0.001,) * 3, (1000,) * 3, (0.09, 0.08, 0.09)]:
-        with pytest.raises(GeometryError, match="check that its header gives lengths in mm"):
+        with pytest.raises(
+            GeometryError, match="check that its header gives lengths in mm"
+        ):
             check_volume(volume(0, 9, spacing=spacing), spec(spacing=[1, 1, 1]))
 
 
 def test_one_axis_far_off_is_flagged() -> None:
-    (warning,) = check_volume(volume(0, 9, spacing=(1, 1, 12)), spec(spacing=[1, 1, 1]))
-    assert "has 1 × 1 × 12 mm per voxel, and the network sees 1 × 1 × 1 mm" in warning
-    assert not check_volume(volume(0, 9, spacing=(1, 1, 10)), spec(spacing=[1, 1, 1]))
+    (warning,) = check_volume(
+        volume(0, 9, spacing=(1, 1, 12)), spec(spacing=[1, 1, 1])
+    )
+    assert (
+        "has 1 × 1 × 12 mm per voxel, and the network sees 1 × 1 × 1 mm"
+        in warning
+    )
+    assert not check_volume(
+        volume(0, 9, spacing=(1, 1, 10)), spec(spacing=[1, 1, 1])
+    )
 
 
 def test_axes_are_compared_as_they_lie_in_the_patient() -> None:
     affine = np.zeros((4, 4))
-    affine[0, 1], affine[1, 2], affine[2, 0], affine[3, 3] = 0.05, -0.5, 5.0, 1  # R, A, S: j, k, i
+    affine[0, 1], affine[1, 2], affine[2, 0], affine[3, 3] = (
+        0.05,
+        -0.5,
+        5.0,
+        1,
+    )  # R, A, S: j, k, i
     turned = Volume(volume(0, 9).array, affine, "scan")
     assert check_volume(turned, spec(spacing=[0.05, 0.5, 5])) == ()
     assert len(check_volume(turned, spec(spacing=[5, 0.5, 0.05]))) == 1
@@ -101,7 +129,9 @@ def test_axes_whose_own_spacing_is_kept_are_not_compared() -> None:
     assert check_volume(odd, spec(spacing=None)) == ()
 
 
-def test_a_scan_too_large_on_the_networks_grid_is_refused_before_memory_is_taken() -> None:
+def test_a_scan_too_large_on_the_networks_grid_is_refused_before_memory_is_taken() -> (
+    None
+):
     long = volume(0, 9, shape=(40, 40, 40), spacing=(1, 5000, 5000))
     with pytest.raises(GeometryError, match=r"at most 4e\+09 are processed"):
         check_volume(long, spec(spacing=[1, 1, 1]))
@@ -112,9 +142,13 @@ def scan(*names: str) -> Scan:
 
 
 def test_pictures_and_volumes_are_not_mixed_up() -> None:
-    with pytest.raises(ScanError, match="is a picture, and the bundle was trained on volumes"):
+    with pytest.raises(
+        ScanError, match="is a picture, and the bundle was trained on volumes"
+    ):
         check_kind(scan("a.png"), spec())
-    with pytest.raises(ScanError, match="is a volume, and the bundle was trained on pictures"):
+    with pytest.raises(
+        ScanError, match="is a volume, and the bundle was trained on pictures"
+    ):
         check_kind(scan("a.nii.gz"), spec(dims=2, kind="picture"))
     check_kind(scan("a.TIFF"), spec(dims=2, kind="picture"))
     check_kind(scan("a.nii.gz", "b.nrrd"), spec("MR", "CT"))
@@ -122,7 +156,14 @@ def test_pictures_and_volumes_are_not_mixed_up() -> None:
 
 @pytest.mark.parametrize(
     ("wanted", "fits"),
-    [("MR", True), ("mri ", True), ("OT", True), ("T1", True), ("CT", False), ("PET", False)],
+    [
+        ("MR", True),
+        ("mri ", True),
+        ("OT", True),
+        ("T1", True),
+        ("CT", False),
+        ("PET", False),
+    ],
 )
 def test_the_dicom_header_must_name_the_channels_modality(
     wanted: str, fits: bool, shared_data: Path
@@ -132,16 +173,25 @@ def test_the_dicom_header_must_name_the_channels_modality(
     if fits:
         check_kind(series, spec(wanted))
     else:
-        with pytest.raises(ScanError, match="is MR by its DICOM header, and the bundle's channel"):
+        with pytest.raises(
+            ScanError,
+            match="is MR by its DICOM header, and the bundle's channel",
+        ):
             check_kind(series, spec(wanted))
 
 
 def test_every_channels_modality_is_checked(tmp_path: Path) -> None:
     for modality in ("CT", "MR"):
         a_series(tmp_path / modality, modality, Modality=modality)
-    parts = tuple(tuple(sorted((tmp_path / modality).iterdir())) for modality in ("CT", "MR"))
+    parts = tuple(
+        tuple(sorted((tmp_path / modality).iterdir()))
+        for modality in ("CT", "MR")
+    )
     check_kind(Scan("a", parts), spec("CT", "MR"))
-    with pytest.raises(ScanError, match="is MR by its DICOM header, and the bundle's channel pt"):
+    with pytest.raises(
+        ScanError,
+        match="is MR by its DICOM header, and the bundle's channel pt",
+    ):
         check_kind(Scan("a", parts), spec("CT", "PT"))
     # One file may hold all channels; its header then speaks for the first.
     check_kind(Scan("a", parts[:1]), spec("CT", "PT"))

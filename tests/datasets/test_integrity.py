@@ -24,7 +24,9 @@ from medseg.errors import Fault, ScanError
 from medseg.events import Event, Progress
 
 
-def a_spec(channels: int = 1, *, pictures: bool = False, **label: Any) -> BundleSpec:
+def a_spec(
+    channels: int = 1, *, pictures: bool = False, **label: Any
+) -> BundleSpec:
     return BundleSpec.model_validate(
         {
             "name": "tiny",
@@ -39,7 +41,9 @@ def a_spec(channels: int = 1, *, pictures: bool = False, **label: Any) -> Bundle
 
 def save(file: Path, array: Any, affine: Any = None) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), file)
+    nib.save(
+        nib.Nifti1Image(array, np.eye(4) if affine is None else affine), file
+    )
     return file
 
 
@@ -51,13 +55,22 @@ def a_label(seed: int = 0, shape: tuple[int, ...] = (6, 5, 4)) -> Any:
     return np.random.default_rng(seed).integers(0, 2, shape).astype(np.uint8)
 
 
-def a_case(root: Path, name: str, image: Any = None, label: Any = None, affine: Any = None) -> Case:
+def a_case(
+    root: Path,
+    name: str,
+    image: Any = None,
+    label: Any = None,
+    affine: Any = None,
+) -> Case:
     seed = sum(map(ord, name))
     image = an_image(seed) if image is None else image
     label = a_label(seed) if label is None else label
     file = save(root / f"images/{name}.nii.gz", image)
     return Case(
-        Scan(name, ((file,),)), save(root / f"labels/{name}.nii.gz", label, affine), None, name
+        Scan(name, ((file,),)),
+        save(root / f"labels/{name}.nii.gz", label, affine),
+        None,
+        name,
     )
 
 
@@ -105,7 +118,10 @@ def test_every_bad_case_is_named_with_its_own_reason(tmp_path: Path) -> None:
     assert "truncated" in faults["truncated"]
     assert "(6, 5, 4) and (6, 5, 3) voxels" in faults["shape"]
     assert "10.00 mm apart" in faults["flipped"]
-    assert "3 (120 voxels); this bundle has 0 (background), 1 (thing)" in faults["value"]
+    assert (
+        "3 (120 voxels); this bundle has 0 (background), 1 (thing)"
+        in faults["value"]
+    )
     assert "whole numbers" in faults["fraction"]
     assert "same value" in faults["constant"]
     assert "2 channel(s), the bundle needs 1" in faults["channels"]
@@ -134,13 +150,17 @@ def test_equal_voxels_in_another_shape_are_no_copy(tmp_path: Path) -> None:
     turned = image.ravel(order="F").reshape((5, 6, 4), order="F")
     cases = [
         a_case(tmp_path, "one", image=image),
-        a_case(tmp_path, "turned", image=turned, label=np.ones((5, 6, 4), np.uint8)),
+        a_case(
+            tmp_path, "turned", image=turned, label=np.ones((5, 6, 4), np.uint8)
+        ),
     ]
 
     assert check_cases(cases, a_spec()).warnings == ()
 
 
-def test_copies_are_named_together_whatever_their_files_are(tmp_path: Path) -> None:
+def test_copies_are_named_together_whatever_their_files_are(
+    tmp_path: Path,
+) -> None:
     image, label = an_image(1), a_label(1)
     cases = [
         a_case(tmp_path, "one", image=image),
@@ -162,12 +182,21 @@ def test_a_label_that_no_case_holds_is_mentioned(tmp_path: Path) -> None:
 
     found = check_cases([empty], a_spec())
 
-    assert "no case holds the label thing" in next(describe_absent_labels(found.labels, a_spec()))
+    assert "no case holds the label thing" in next(
+        describe_absent_labels(found.labels, a_spec())
+    )
 
 
-def test_pictures_for_a_volume_bundle_are_one_fault_and_are_not_opened(tmp_path: Path) -> None:
+def test_pictures_for_a_volume_bundle_are_one_fault_and_are_not_opened(
+    tmp_path: Path,
+) -> None:
     pictures = [
-        Case(Scan(name, ((tmp_path / f"{name}.png",),)), tmp_path / "l.png", None, name)
+        Case(
+            Scan(name, ((tmp_path / f"{name}.png",),)),
+            tmp_path / "l.png",
+            None,
+            name,
+        )
         for name in "ab"
     ]
     volume = a_case(tmp_path, "v")
@@ -177,19 +206,29 @@ def test_pictures_for_a_volume_bundle_are_one_fault_and_are_not_opened(tmp_path:
 
     assert found.good == (volume,)
     assert found.faults[0].where == "preprocessing.input"
-    assert "2 of 3 cases are pictures and the bundle is for volumes" in found.faults[0].what
+    assert (
+        "2 of 3 cases are pictures and the bundle is for volumes"
+        in found.faults[0].what
+    )
     assert found.faults[0].detail == "a, b"
     assert "1 of 3 cases are volumes" in other_way.faults[0].what
     assert len(found.faults) == 1
 
 
-def test_colour_coded_label_pictures_are_read_by_their_colours(tmp_path: Path) -> None:
+def test_colour_coded_label_pictures_are_read_by_their_colours(
+    tmp_path: Path,
+) -> None:
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     mask = np.zeros((8, 8, 3), np.uint8)
     mask[2:4] = (10, 20, 30)
     Image.fromarray(grey).save(tmp_path / "image.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    case = Case(Scan("a", ((tmp_path / "image.png",),)), tmp_path / "mask.png", None, "a")
+    case = Case(
+        Scan("a", ((tmp_path / "image.png",),)),
+        tmp_path / "mask.png",
+        None,
+        "a",
+    )
 
     image, labels = open_case(case, a_spec(pictures=True, colour=[10, 20, 30]))
 
@@ -243,7 +282,10 @@ def two_labels(**more: Any) -> BundleSpec:
         {
             "name": "tiny",
             "channels": [{"name": "MR"}],
-            "labels": [{"index": 1, "name": "anterior"}, {"index": 2, "name": "posterior"}],
+            "labels": [
+                {"index": 1, "name": "anterior"},
+                {"index": 2, "name": "posterior"},
+            ],
             "training": {"patch": [16, 16, 16]},
             **more,
         }
@@ -251,14 +293,18 @@ def two_labels(**more: Any) -> BundleSpec:
 
 
 def test_all_hippocampus_cases_are_good(shared_data: Path) -> None:
-    found = check_cases(find_cases(shared_data / "hippocampus", two_labels()), two_labels())
+    found = check_cases(
+        find_cases(shared_data / "hippocampus", two_labels()), two_labels()
+    )
 
     assert len(found.good) == 195
     assert found.faults == ()
     assert found.warnings == ()
 
 
-def test_a_bundle_with_too_few_labels_is_told_which_value_is_missing(shared_data: Path) -> None:
+def test_a_bundle_with_too_few_labels_is_told_which_value_is_missing(
+    shared_data: Path,
+) -> None:
     cases = find_cases(shared_data / "hippocampus", a_spec()).cases[:3]
 
     found = check_cases(cases, a_spec())
@@ -266,13 +312,19 @@ def test_a_bundle_with_too_few_labels_is_told_which_value_is_missing(shared_data
     assert "holds 2 (1624 voxels)" in faults_of(found)["hippocampus_001"]
 
 
-def test_the_label_of_another_scan_is_found_out(shared_data: Path, tmp_path: Path) -> None:
+def test_the_label_of_another_scan_is_found_out(
+    shared_data: Path, tmp_path: Path
+) -> None:
     source = shared_data / "hippocampus"
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
-    shutil.copy(source / "imagesTr/hippocampus_011.nii.gz", tmp_path / "imagesTr/foreign.nii.gz")
     shutil.copy(
-        source / "dirty/labelsTr/hippocampus_281.nii.gz", tmp_path / "labelsTr/foreign.nii.gz"
+        source / "imagesTr/hippocampus_011.nii.gz",
+        tmp_path / "imagesTr/foreign.nii.gz",
+    )
+    shutil.copy(
+        source / "dirty/labelsTr/hippocampus_281.nii.gz",
+        tmp_path / "labelsTr/foreign.nii.gz",
     )
 
     found = check_cases(find_cases(tmp_path, two_labels()), two_labels())
@@ -280,7 +332,9 @@ def test_the_label_of_another_scan_is_found_out(shared_data: Path, tmp_path: Pat
     assert "(512, 512, 94) voxels" in faults_of(found)["foreign"]
 
 
-def test_grey_labels_stored_as_colour_need_the_value_in_the_bundle(shared_data: Path) -> None:
+def test_grey_labels_stored_as_colour_need_the_value_in_the_bundle(
+    shared_data: Path,
+) -> None:
     spec = a_spec(pictures=True, value=255)
     cases = find_cases(shared_data / "sunnybrook_cmr_2d", spec).cases[:20]
 
@@ -291,10 +345,17 @@ def test_grey_labels_stored_as_colour_need_the_value_in_the_bundle(shared_data: 
     assert "255 (587 voxels)" in without.faults[0].what
 
 
-def test_a_table_of_ct_and_tumour_masks_is_good(shared_data: Path, tmp_path: Path) -> None:
+def test_a_table_of_ct_and_tumour_masks_is_good(
+    shared_data: Path, tmp_path: Path
+) -> None:
     folder = shared_data / "sts_ct_mr_pet" / "nifti"
-    lines = [f"{p}/CT_image.nii.gz,{p}/CT_mask.nii.gz,{p.name}" for p in sorted(folder.iterdir())]
-    (tmp_path / "cases.csv").write_text("\n".join(["image,label,patient", *lines]))
+    lines = [
+        f"{p}/CT_image.nii.gz,{p}/CT_mask.nii.gz,{p.name}"
+        for p in sorted(folder.iterdir())
+    ]
+    (tmp_path / "cases.csv").write_text(
+        "\n".join(["image,label,patient", *lines])
+    )
 
     found = check_cases(find_cases(tmp_path, a_spec()), a_spec())
 
@@ -303,7 +364,9 @@ def test_a_table_of_ct_and_tumour_masks_is_good(shared_data: Path, tmp_path: Pat
     assert found.good[0].group == "STS_002"
 
 
-def test_a_series_is_a_case_like_any_other(shared_data: Path, tmp_path: Path) -> None:
+def test_a_series_is_a_case_like_any_other(
+    shared_data: Path, tmp_path: Path
+) -> None:
     series = shared_data / "sts_ct_mr_pet/dicom/STS_008/CT/image"
     mask = shared_data / "sts_ct_mr_pet/nifti/STS_008/CT_mask.nii.gz"
     (tmp_path / "cases.csv").write_text(f"image,label\n{series},{mask}\n")
@@ -314,7 +377,9 @@ def test_a_series_is_a_case_like_any_other(shared_data: Path, tmp_path: Path) ->
     assert len(found.good) == 1
 
 
-def test_a_case_that_nobody_annotated_is_a_fault_and_part_of_one_is_none(tmp_path: Path) -> None:
+def test_a_case_that_nobody_annotated_is_a_fault_and_part_of_one_is_none(
+    tmp_path: Path,
+) -> None:
     spec = a_spec()
     spec = spec.model_copy(update={"data": DataSpec(ignore=9)})
     label = np.full((6, 5, 4), 9, np.uint8)

@@ -16,7 +16,9 @@ SHAPE = (4, 3, 2)
 IMAGE = Volume(np.zeros((1, *SHAPE), np.float32), np.eye(4))
 
 
-def write_mask(folder: Path, name: str, *places: tuple[int, int, int], value: int = 1) -> Path:
+def write_mask(
+    folder: Path, name: str, *places: tuple[int, int, int], value: int = 1
+) -> Path:
     array = np.zeros(SHAPE, np.uint8)
     for place in places:
         array[place] = value
@@ -25,8 +27,13 @@ def write_mask(folder: Path, name: str, *places: tuple[int, int, int], value: in
     return file
 
 
-def masks_of(folder: Path, values: dict[str, int], **places: tuple[int, int, int]) -> MaskFiles:
-    files = tuple((write_mask(folder, name, place), name) for name, place in places.items())
+def masks_of(
+    folder: Path, values: dict[str, int], **places: tuple[int, int, int]
+) -> MaskFiles:
+    files = tuple(
+        (write_mask(folder, name, place), name)
+        for name, place in places.items()
+    )
     return MaskFiles(files, values)
 
 
@@ -42,7 +49,9 @@ def test_each_mask_has_its_value_where_it_is(tmp_path: Path) -> None:
 
 def test_masks_that_overlap_are_refused_by_both_names(tmp_path: Path) -> None:
     masks = masks_of(tmp_path, {"a": 1, "b": 2}, a=(1, 1, 1), b=(1, 1, 1))
-    with pytest.raises(ScanError, match="two masks overlap in 1 voxels") as caught:
+    with pytest.raises(
+        ScanError, match="two masks overlap in 1 voxels"
+    ) as caught:
         masks.read_label_map(IMAGE)
     assert caught.value.detail == "the masks of 'a' and 'b'"
 

@@ -24,11 +24,16 @@ from medseg.io import Series
 
 
 @given(st.lists(st.text(max_size=150), max_size=30, unique=True))
-def test_names_are_plain_distinct_and_do_not_depend_on_the_order(texts: list[str]) -> None:
+def test_names_are_plain_distinct_and_do_not_depend_on_the_order(
+    texts: list[str],
+) -> None:
     found = distinct_names(texts, texts)
 
     assert len({name.casefold() for name in found}) == len(texts)
-    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) for name in found)
+    assert all(
+        re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name)
+        for name in found
+    )
     assert found == distinct_names(texts[::-1], texts[::-1])[::-1]
 
 
@@ -60,8 +65,12 @@ def test_a_channel_number_has_four_digits() -> None:
     assert split_channel("_0001") == ("_0001", None)
 
 
-@pytest.mark.parametrize("where", ["DOE JANE/IM01", "DOE JANE", "DOE JANE/IM01.dcm", "a/DOE.txt"])
-def test_what_may_be_dicom_and_cannot_be_used_is_named_by_a_hash(where: str) -> None:
+@pytest.mark.parametrize(
+    "where", ["DOE JANE/IM01", "DOE JANE", "DOE JANE/IM01.dcm", "a/DOE.txt"]
+)
+def test_what_may_be_dicom_and_cannot_be_used_is_named_by_a_hash(
+    where: str,
+) -> None:
     assert re.fullmatch(r"file-[0-9a-f]{10}", make_left_out_name(where))
     assert make_left_out_name(where) != make_left_out_name(f"{where}2")
 
@@ -70,7 +79,9 @@ def test_an_image_that_cannot_be_used_is_named_as_its_result_would_be() -> None:
     assert make_left_out_name("a/b.nii.gz") == "a_b"
 
 
-def test_a_series_without_a_uid_is_named_by_its_path_below_what_was_searched() -> None:
+def test_a_series_without_a_uid_is_named_by_its_path_below_what_was_searched() -> (
+    None
+):
     def a_series(root: Path, uid: str) -> Series:
         return Series((root / "DOE/1", root / "DOE/2"), uid, "CT")
 

@@ -34,7 +34,9 @@ from medseg.errors import DatasetError, MedsegError
 from medseg.labels import Label, LabelSet
 
 MARK = "ZZQ"
-NAMES = st.from_regex(rf"[A-Z]{{1,3}}{MARK}[a-zA-Z^_ .'-]{{0,12}}[a-z]", fullmatch=True)
+NAMES = st.from_regex(
+    rf"[A-Z]{{1,3}}{MARK}[a-zA-Z^_ .'-]{{0,12}}[a-z]", fullmatch=True
+)
 few = settings(max_examples=25, deadline=None)
 
 
@@ -45,7 +47,10 @@ def a_folder() -> Iterator[Path]:
 
 
 def texts_of_error(error: MedsegError) -> list[str]:
-    return [error.message, *(fault.what for fault in getattr(error, "faults", ()))]
+    return [
+        error.message,
+        *(fault.what for fault in getattr(error, "faults", ())),
+    ]
 
 
 def recorded_of_scans(root: Path, channels: int = 1) -> list[str]:
@@ -58,13 +63,17 @@ def recorded_of_scans(root: Path, channels: int = 1) -> list[str]:
     for entry in found.left_out:
         texts.append(entry.reason)
         # Images are named by their files, also those that are only some channels of a scan.
-        is_file = (root / entry.where).exists() or (root / entry.where).is_symlink()
+        is_file = (root / entry.where).exists() or (
+            root / entry.where
+        ).is_symlink()
         if is_file and not has_image_suffix(entry.where):
             texts.append(entry.name)
     for scan in found.scans:
         try:
             volume = read_scan(scan, channels)
-            texts.extend((*volume.warnings, *check_volume(volume, a_spec(channels))))
+            texts.extend(
+                (*volume.warnings, *check_volume(volume, a_spec(channels)))
+            )
         except MedsegError as error:
             texts.extend(texts_of_error(error))
     return texts
@@ -92,7 +101,9 @@ def assert_nobody_is_named(texts: Iterable[str]) -> None:
 
 @few
 @given(NAMES, NAMES)
-def test_files_that_cannot_be_used_are_not_called_by_their_folders(folder: str, file: str) -> None:
+def test_files_that_cannot_be_used_are_not_called_by_their_folders(
+    folder: str, file: str
+) -> None:
     with a_folder() as root:
         touch(root / "scan.nii")
         home = root / folder
@@ -111,9 +122,17 @@ def test_files_that_cannot_be_used_are_not_called_by_their_folders(folder: str, 
 def test_a_path_that_holds_no_scan_is_not_called_by_its_name(name: str) -> None:
     with a_folder() as root:
         touch(root / name / f"{name}.txt")
-        paths = [root / name, root / f"{name} gone", root / name / f"{name}.txt"]
-        assert_nobody_is_named(text for path in paths for text in recorded_of_scans(path))
-        assert_nobody_is_named(text for path in paths for text in recorded_of_cases(path))
+        paths = [
+            root / name,
+            root / f"{name} gone",
+            root / name / f"{name}.txt",
+        ]
+        assert_nobody_is_named(
+            text for path in paths for text in recorded_of_scans(path)
+        )
+        assert_nobody_is_named(
+            text for path in paths for text in recorded_of_cases(path)
+        )
 
 
 @few
@@ -126,7 +145,9 @@ def test_channels_that_are_missing_do_not_name_their_scan(name: str) -> None:
 
 @few
 @given(NAMES, st.binary(max_size=400))
-def test_files_that_cannot_be_read_are_not_named(name: str, content: bytes) -> None:
+def test_files_that_cannot_be_read_are_not_named(
+    name: str, content: bytes
+) -> None:
     with a_folder() as root:
         for suffix in (".nii", ".nii.gz", ".nrrd", ".mha", ".png", ".tif"):
             (root / f"{name}{suffix}").write_bytes(content)
@@ -160,11 +181,17 @@ BROKEN_LINES: list[Callable[[str], str]] = [
 
 @few
 @given(NAMES, st.lists(st.sampled_from(BROKEN_LINES), min_size=1, max_size=4))
-def test_cells_of_a_table_are_not_quoted(name: str, lines: list[Callable[[str], str]]) -> None:
+def test_cells_of_a_table_are_not_quoted(
+    name: str, lines: list[Callable[[str], str]]
+) -> None:
     with a_folder() as root:
         touch(root / f"{name}.txt")
         body = "\n".join(line(name) for line in lines)
-        for header in ("image,label,fold", f"image,{name},name", f"{name},{name},name"):
+        for header in (
+            "image,label,fold",
+            f"image,{name},name",
+            f"{name},{name},name",
+        ):
             (root / "cases.csv").write_text(f"{header}\n{body}\n")
             assert_nobody_is_named(recorded_of_cases(root))
         (root / "scans.csv").write_text(f"scan,other,name\n{body}\n")
@@ -198,24 +225,35 @@ def test_fields_of_a_dataset_json_are_not_quoted(
     name: str, items: list[Callable[[str], Any]], labels: Callable[[str], Any]
 ) -> None:
     with a_folder() as root:
-        content = {"training": [item(name) for item in items], "labels": labels(name)}
+        content = {
+            "training": [item(name) for item in items],
+            "labels": labels(name),
+        }
         (root / "dataset.json").write_text(json.dumps(content))
         texts = recorded_of_cases(root)
         texts += recorded_of_cases(root, a_spec(group_by="site"))
         try:
-            parse_labels({**content, "regions_class_order": [name]}, root / name)
+            parse_labels(
+                {**content, "regions_class_order": [name]}, root / name
+            )
         except DatasetError as error:
             texts.append(error.message)
         assert_nobody_is_named(texts)
 
 
 @few
-@given(NAMES, st.sampled_from(['{{"{}"', '"{}"', '["{}"]', '{{"training": "{}"}}']))
-def test_a_dataset_json_that_is_none_is_not_quoted(name: str, template: str) -> None:
+@given(
+    NAMES, st.sampled_from(['{{"{}"', '"{}"', '["{}"]', '{{"training": "{}"}}'])
+)
+def test_a_dataset_json_that_is_none_is_not_quoted(
+    name: str, template: str
+) -> None:
     with a_folder() as root:
         (root / name).mkdir()
         (root / name / "dataset.json").write_text(template.format(name))
-        assert_nobody_is_named(recorded_of_cases(root / name, a_spec(format="msd")))
+        assert_nobody_is_named(
+            recorded_of_cases(root / name, a_spec(format="msd"))
+        )
 
 
 @few
@@ -259,18 +297,43 @@ def test_subjects_of_bids_are_not_named(name: str) -> None:
 @given(st.from_regex(rf"{MARK}[a-z]{{3,8}}", fullmatch=True))
 def test_headers_and_structures_of_dicom_are_not_quoted(name: str) -> None:
     with a_folder() as root:
-        header = {"PatientName": name, "SeriesDescription": name, "StudyDescription": name}
+        header = {
+            "PatientName": name,
+            "SeriesDescription": name,
+            "StudyDescription": name,
+        }
         study = root / name
         ct = a_series(study / "ct", "one", name, **header)
-        a_series(study / "small", "two", name, PixelSpacing=[4.0, 4.0], Modality="PT", **header)
-        structures = LabelSet([Label(1, name, 1, (1, 2, 3)), Label(2, "organ", 2, (3, 2, 1))])
+        a_series(
+            study / "small",
+            "two",
+            name,
+            PixelSpacing=[4.0, 4.0],
+            Modality="PT",
+            **header,
+        )
+        structures = LabelSet(
+            [Label(1, name, 1, (1, 2, 3)), Label(2, "organ", 2, (3, 2, 1))]
+        )
         for file in ("a", "b"):
-            label(study / f"label-{file}", ct, random_labels() % 3, "seg", structures)
-        channels = [{"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PT"}]
+            label(
+                study / f"label-{file}",
+                ct,
+                random_labels() % 3,
+                "seg",
+                structures,
+            )
+        channels = [
+            {"name": "CT", "modality": "CT"},
+            {"name": "PET", "modality": "PT"},
+        ]
         texts = []
         for count in (1, 2):
             for wanted in ("organ", "none"):
-                spec = {"channels": channels[:count], "labels": [{"index": 1, "name": wanted}]}
+                spec = {
+                    "channels": channels[:count],
+                    "labels": [{"index": 1, "name": wanted}],
+                }
                 texts += recorded_of_cases(study, make_spec(spec))
         (study / "label-b").write_bytes((study / "label-b").read_bytes()[:1500])
         texts += recorded_of_cases(study, make_spec({"channels": channels[:1]}))
@@ -287,7 +350,9 @@ def test_headers_and_structures_of_dicom_are_not_quoted(name: str) -> None:
         {"RescaleSlope": MARK},
     ],
 )
-def test_broken_headers_are_not_quoted(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_broken_headers_are_not_quoted(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
     folder = tmp_path / MARK
     a_series(folder, "one", MARK)
     for file in folder.iterdir():

@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    SegmentationStorage,
+    generate_uid,
+)
 
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.errors import DatasetError
@@ -23,7 +28,9 @@ def touch(*files: Path) -> None:
         file.write_bytes(b"")
 
 
-def a_slice(file: Path, series: str, position: int = 0, sop_class: str = CTImageStorage) -> None:
+def a_slice(
+    file: Path, series: str, position: int = 0, sop_class: str = CTImageStorage
+) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -37,7 +44,12 @@ def a_slice(file: Path, series: str, position: int = 0, sop_class: str = CTImage
     ds.Modality = "CT"
     ds.PatientName, ds.PatientID = PATIENT, "SECRET-ID"
     ds.Rows = ds.Columns = 2
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = (
+        16,
+        16,
+        15,
+        0,
+    )
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.PixelSpacing, ds.ImageOrientationPatient = [1, 1], [1, 0, 0, 0, 1, 0]
     ds.ImagePositionPatient = [0, 0, position]
@@ -65,10 +77,14 @@ def test_a_file_is_one_scan_with_its_own_name(tmp_path: Path) -> None:
     assert scan.parts == ((tmp_path / "liver 7.nii.gz",),)
 
 
-def test_a_file_that_is_no_image_or_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_or_not_there_is_an_error(
+    tmp_path: Path,
+) -> None:
     touch(tmp_path / "notes.txt")
 
-    with pytest.raises(DatasetError, match=r"is not an image; files ending in \.nii"):
+    with pytest.raises(
+        DatasetError, match=r"is not an image; files ending in \.nii"
+    ):
         find_scans(tmp_path / "notes.txt", 1)
     with pytest.raises(DatasetError, match="no such file or folder"):
         find_scans(tmp_path / "typo", 1)
@@ -88,8 +104,19 @@ def test_a_single_dicom_file_is_a_series(tmp_path: Path) -> None:
 
 def test_a_folder_is_searched_with_all_below_it(tmp_path: Path) -> None:
     touch(
-        *(tmp_path / name for name in ("b.nii", "a/c.nrrd", "a/d/e.mha", "f.PNG", "g.jpeg")),
-        *(tmp_path / name for name in ("README.md", ".hidden.nii", ".part-x.nii.gz", ".git/h.nii")),
+        *(
+            tmp_path / name
+            for name in ("b.nii", "a/c.nrrd", "a/d/e.mha", "f.PNG", "g.jpeg")
+        ),
+        *(
+            tmp_path / name
+            for name in (
+                "README.md",
+                ".hidden.nii",
+                ".part-x.nii.gz",
+                ".git/h.nii",
+            )
+        ),
     )
 
     found = find_scans(tmp_path, 1)
@@ -103,14 +130,25 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
     touch(tmp_path / "README.md")
 
     with pytest.raises(
-        DatasetError, match=r"no scan was found.*\.nii\.gz.*DICOM.*1 other file: not an image"
+        DatasetError,
+        match=r"no scan was found.*\.nii\.gz.*DICOM.*1 other file: not an image",
     ):
         find_scans(tmp_path, 1)
 
 
 def test_names_that_would_be_equal_are_told_apart(tmp_path: Path) -> None:
     touch(
-        *(tmp_path / name for name in ("a.nii", "a.nrrd", "A.png", "b/c.nii", "b_c.nii", "d.nii"))
+        *(
+            tmp_path / name
+            for name in (
+                "a.nii",
+                "a.nrrd",
+                "A.png",
+                "b/c.nii",
+                "b_c.nii",
+                "d.nii",
+            )
+        )
     )
 
     found = names(find_scans(tmp_path, 1))
@@ -123,14 +161,23 @@ def test_names_that_would_be_equal_are_told_apart(tmp_path: Path) -> None:
 
 def test_results_of_medseg_and_labels_are_not_segmented(tmp_path: Path) -> None:
     touch(
-        *(tmp_path / name for name in ("a.nii", "out/ledger.jsonl", "out/a.nii")),
-        *(tmp_path / name for name in ("imagesTr/b.nii", "labelsTr/b.nii", "labels/only.nii")),
+        *(
+            tmp_path / name
+            for name in ("a.nii", "out/ledger.jsonl", "out/a.nii")
+        ),
+        *(
+            tmp_path / name
+            for name in ("imagesTr/b.nii", "labelsTr/b.nii", "labels/only.nii")
+        ),
     )
 
     found = find_scans(tmp_path, 1)
 
     assert names(found) == ["a", "imagesTr_b", "labels_only"]
-    assert [note.partition(":")[0] for note in found.notes] == ["labelsTr", "out"]
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "labelsTr",
+        "out",
+    ]
 
 
 def test_broken_links_are_left_out_and_circles_end(tmp_path: Path) -> None:
@@ -161,16 +208,31 @@ def test_a_folder_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
 
 
 def test_channel_files_are_one_scan_in_channel_order(tmp_path: Path) -> None:
-    touch(*(tmp_path / f"p/{name}_000{n}.nii.gz" for name in "ab" for n in (1, 0)))
+    touch(
+        *(tmp_path / f"p/{name}_000{n}.nii.gz" for name in "ab" for n in (1, 0))
+    )
 
     found = find_scans(tmp_path, 2)
 
     assert names(found) == ["p_a", "p_b"]
-    assert [part[0].name for part in found.scans[0].parts] == ["a_0000.nii.gz", "a_0001.nii.gz"]
+    assert [part[0].name for part in found.scans[0].parts] == [
+        "a_0000.nii.gz",
+        "a_0001.nii.gz",
+    ]
 
 
 def test_a_scan_without_all_its_channels_is_left_out(tmp_path: Path) -> None:
-    touch(*(tmp_path / name for name in ("a_0000.nii", "a_0002.nii", "b_0000.nii", "b_0000.nrrd")))
+    touch(
+        *(
+            tmp_path / name
+            for name in (
+                "a_0000.nii",
+                "a_0002.nii",
+                "b_0000.nii",
+                "b_0000.nrrd",
+            )
+        )
+    )
 
     found = find_scans(tmp_path, 3)
 
@@ -179,8 +241,13 @@ def test_a_scan_without_all_its_channels_is_left_out(tmp_path: Path) -> None:
     assert "has no channel" in left_out(found)["b"]
 
 
-def test_numbered_pictures_and_4d_files_are_scans_of_their_own(tmp_path: Path) -> None:
-    touch(*(tmp_path / f"frame_{n:04d}.png" for n in range(12)), tmp_path / "four_d.nii.gz")
+def test_numbered_pictures_and_4d_files_are_scans_of_their_own(
+    tmp_path: Path,
+) -> None:
+    touch(
+        *(tmp_path / f"frame_{n:04d}.png" for n in range(12)),
+        tmp_path / "four_d.nii.gz",
+    )
 
     found = find_scans(tmp_path, 3)
 
@@ -188,7 +255,9 @@ def test_numbered_pictures_and_4d_files_are_scans_of_their_own(tmp_path: Path) -
     assert names(found)[0] == "four_d"
 
 
-def test_one_number_more_than_there_are_channels_counts_pictures(tmp_path: Path) -> None:
+def test_one_number_more_than_there_are_channels_counts_pictures(
+    tmp_path: Path,
+) -> None:
     touch(*(tmp_path / f"frame_{n:04d}.png" for n in range(3)))
 
     found = find_scans(tmp_path, 2)
@@ -206,7 +275,9 @@ def test_one_channel_keeps_numbered_files_apart(tmp_path: Path) -> None:
 # --- DICOM --------------------------------------------------------------------------------
 
 
-def test_series_are_found_by_their_headers_and_named_without_the_patient(tmp_path: Path) -> None:
+def test_series_are_found_by_their_headers_and_named_without_the_patient(
+    tmp_path: Path,
+) -> None:
     one, other = generate_uid(), generate_uid()
     for n in range(3):
         a_slice(tmp_path / PATIENT / f"{n}", one, n)
@@ -216,7 +287,13 @@ def test_series_are_found_by_their_headers_and_named_without_the_patient(tmp_pat
     found = find_scans(tmp_path, 1)
 
     assert sorted(names(found)) == sorted(
-        ["a", *(f"series-{hashlib.sha256(uid.encode()).hexdigest()[:10]}" for uid in (one, other))]
+        [
+            "a",
+            *(
+                f"series-{hashlib.sha256(uid.encode()).hexdigest()[:10]}"
+                for uid in (one, other)
+            ),
+        ]
     )
     assert {len(scan.parts[0]) for scan in found.scans} == {1, 3}
     assert "SECRET" not in "".join(names(found))
@@ -229,17 +306,23 @@ def test_dicom_files_that_are_no_volume_are_noted_and_damaged_ones_are_left_out(
     tmp_path: Path,
 ) -> None:
     a_slice(tmp_path / "a/1.dcm", generate_uid())
-    a_slice(tmp_path / "a/seg.dcm", generate_uid(), sop_class=SegmentationStorage)
+    a_slice(
+        tmp_path / "a/seg.dcm", generate_uid(), sop_class=SegmentationStorage
+    )
     touch(tmp_path / "b/fake.dcm")
 
     found = find_scans(tmp_path, 1)
 
     assert len(found.scans) == 1
     assert [*left_out(found)] == ["b/fake.dcm"]
-    assert found.notes == ("1 other file: 'Segmentation Storage' is not a volume image",)
+    assert found.notes == (
+        "1 other file: 'Segmentation Storage' is not a volume image",
+    )
 
 
-def test_slices_outside_the_searched_folders_do_not_hide_their_series(tmp_path: Path) -> None:
+def test_slices_outside_the_searched_folders_do_not_hide_their_series(
+    tmp_path: Path,
+) -> None:
     uid = generate_uid()
     a_slice(tmp_path / "a/1.dcm", uid)
     a_slice(tmp_path / "out/2.dcm", uid, 1)
@@ -275,7 +358,9 @@ def test_progress_counts_files(tmp_path: Path) -> None:
 # --- a CSV --------------------------------------------------------------------------------
 
 
-def test_a_table_lists_scans_and_a_bad_line_leaves_the_others(tmp_path: Path) -> None:
+def test_a_table_lists_scans_and_a_bad_line_leaves_the_others(
+    tmp_path: Path,
+) -> None:
     touch(*(tmp_path / name for name in ("a.nii", "sub/b.nii", "c.txt")))
     table = tmp_path / "scans.csv"
     table.write_text(
@@ -294,7 +379,9 @@ def test_a_table_lists_channels_and_series(tmp_path: Path) -> None:
     for contrast in ("t1", "t2"):
         for n in range(2):
             a_slice(tmp_path / contrast / f"{n}.dcm", f"1.2.{contrast[1]}", n)
-    (tmp_path / "scans.csv").write_text("name,image_1,image_0\np,t2,t1\nq,t1,.\n")
+    (tmp_path / "scans.csv").write_text(
+        "name,image_1,image_0\np,t2,t1\nq,t1,.\n"
+    )
 
     found = find_scans(tmp_path / "scans.csv", 2)
 
@@ -302,16 +389,25 @@ def test_a_table_lists_channels_and_series(tmp_path: Path) -> None:
     assert [len(part) for part in found.scans[0].parts] == [2, 2]
     assert found.scans[0].parts[0][0].parent.name == "t1"
     assert "holds 2 DICOM series" in left_out(found)["q"]
-    assert "has 3 channels" in left_out(find_scans(tmp_path / "scans.csv", 3))["p"]
+    assert (
+        "has 3 channels" in left_out(find_scans(tmp_path / "scans.csv", 3))["p"]
+    )
 
 
 # --- real data ----------------------------------------------------------------------------
 
 
-def test_a_study_with_three_contrasts_gives_its_series(shared_data: Path) -> None:
+def test_a_study_with_three_contrasts_gives_its_series(
+    shared_data: Path,
+) -> None:
     found = find_scans(shared_data / "dicom_brain_mr_oblique" / "Study3", 1)
 
-    assert sorted(len(scan.parts[0]) for scan in found.scans) == [22, 22, 22, 40]
+    assert sorted(len(scan.parts[0]) for scan in found.scans) == [
+        22,
+        22,
+        22,
+        40,
+    ]
     assert all(name.startswith("series-") for name in names(found))
     assert found.left_out == ()
 

@@ -40,14 +40,21 @@ def test_every_field_has_a_sentence_in_the_reference(part: str) -> None:
     text = bundle_reference()
     for name, field in section["properties"].items():
         assert f"| `{name}` |" in text
-        described = field.get("description") or "$ref" in field or name in ("kind", "network")
+        described = (
+            field.get("description")
+            or "$ref" in field
+            or name in ("kind", "network")
+        )
         assert described, f"{part}.{name} has no sentence"
 
 
 def test_links_lead_to_headings() -> None:
     text = bundle_reference()
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    anchors = {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+        for title in headings
+    }
     links = re.findall(r"\]\(#([^)]+)\)", text)
     assert links
     assert set(links) <= anchors

@@ -43,9 +43,17 @@ def test_results_are_written_whole_and_readable(folders, tmp_path):
     assert [(row["case"], row["label"]) for row in rows] == [
         (case, label) for case in "abc" for label in ("liver", "tumour")
     ]
-    assert (rows[0]["dice"], rows[0]["hd95_mm"], rows[0]["missed"]) == ("1.0", "0.0", "False")
+    assert (rows[0]["dice"], rows[0]["hd95_mm"], rows[0]["missed"]) == (
+        "1.0",
+        "0.0",
+        "False",
+    )
     missed = rows[5]
-    assert (missed["dice"], missed["missed"], missed["predicted_ml"]) == ("0.0", "True", "0.0")
+    assert (missed["dice"], missed["missed"], missed["predicted_ml"]) == (
+        "0.0",
+        "True",
+        "0.0",
+    )
     assert float(missed["hd95_mm"]) == pytest.approx(math.hypot(16, 28, 30))
     summary = json.loads((out / "summary.json").read_text())
     assert summary["cases"] == 3
@@ -53,7 +61,9 @@ def test_results_are_written_whole_and_readable(folders, tmp_path):
     assert summary["metrics"]["dice"]["tumour"]["worst_case"] == "c"
     assert summary["metrics"]["hd95"]["tumour"]["missed"] == 1
     table = list(csv.DictReader((out / "summary.csv").open()))
-    assert float(table[0]["mean"]) == summary["metrics"]["dice"]["liver"]["mean"]
+    assert (
+        float(table[0]["mean"]) == summary["metrics"]["dice"]["liver"]["mean"]
+    )
 
 
 def test_two_methods_are_compared_and_lesions_counted(folders, tmp_path):
@@ -62,18 +72,27 @@ def test_two_methods_are_compared_and_lesions_counted(folders, tmp_path):
     for case in "abc":
         save(worse / f"{case}.nii.gz", np.zeros_like(phantom()))
     out = tmp_path / "out"
-    found = evaluate(predictions, references, out, labels=TWO, lesions=True, versus=worse)
-    dice = next(d for d in found.differences if (d.metric, d.label) == ("dice", "liver"))
+    found = evaluate(
+        predictions, references, out, labels=TWO, lesions=True, versus=worse
+    )
+    dice = next(
+        d for d in found.differences if (d.metric, d.label) == ("dice", "liver")
+    )
     assert (dice.n, dice.better, dice.worse) == (3, 3, 0)
     assert dice.mean == pytest.approx(found.scores["dice"]["liver"])
     summary = json.loads((out / "summary.json").read_text())
     assert summary["lesions"]["tumour"]["there"] == 3
     assert summary["lesions"]["tumour"]["found"] == 2
-    low, high = (summary["metrics"]["dice"]["tumour"][end] for end in ("low", "high"))
+    low, high = (
+        summary["metrics"]["dice"]["tumour"][end] for end in ("low", "high")
+    )
     assert low <= 2 / 3 <= high
     assert len(list(csv.DictReader((out / "lesions.csv").open()))) == 6
     page = (out / "evaluation.html").read_text()
-    assert all(title in page for title in ("Summary", "Compared with", "Lesions", "worst first"))
+    assert all(
+        title in page
+        for title in ("Summary", "Compared with", "Lesions", "worst first")
+    )
 
 
 def test_lesions_of_label_maps_that_are_empty_are_none(tmp_path):
@@ -102,7 +121,9 @@ def test_the_page_has_cases_without_a_dice_last(tmp_path):
 def test_the_page_shows_names_as_text(folders, tmp_path):
     predictions, references = folders
     for folder in folders:
-        (folder / "a.nii.gz").rename(folder / "a<img src=x onerror=alert(1)>.nii.gz")
+        (folder / "a.nii.gz").rename(
+            folder / "a<img src=x onerror=alert(1)>.nii.gz"
+        )
     evaluate(predictions, references, tmp_path / "out", labels=TWO)
     page = (tmp_path / "out" / "evaluation.html").read_text()
     assert "<img" not in page
@@ -116,7 +137,11 @@ def test_what_is_nowhere_is_left_empty(tmp_path):
     save(tmp_path / "r" / "a.nii.gz", phantom(tumour=False))
     evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "out", labels=TWO)
     rows = list(csv.DictReader((tmp_path / "out" / "evaluation.csv").open()))
-    assert (rows[1]["label"], rows[1]["dice"], rows[1]["hd95_mm"]) == ("tumour", "", "")
+    assert (rows[1]["label"], rows[1]["dice"], rows[1]["hd95_mm"]) == (
+        "tumour",
+        "",
+        "",
+    )
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is no JSON")
@@ -127,7 +152,9 @@ def test_what_is_nowhere_is_left_empty(tmp_path):
     assert summary["metrics"]["dice"]["mean"]["mean"] == 1
 
 
-def test_what_may_name_a_patient_is_in_no_file(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_may_name_a_patient_is_in_no_file(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     predictions, references = folders
     planted = predictions / "b.nii.gz"
     planted.write_bytes(planted.read_bytes()[:100])
@@ -136,7 +163,9 @@ def test_what_may_name_a_patient_is_in_no_file(folders: tuple[Path, Path], tmp_p
     save(references / "d.nii.gz", phantom())
     found = evaluate(predictions, references, tmp_path / "out", labels=TWO)
     assert [fault.where for fault in found.faults] == ["d", "b"]
-    assert "d_mueller_hans" in str(found.faults[0])  # for the person at the terminal
+    assert "d_mueller_hans" in str(
+        found.faults[0]
+    )  # for the person at the terminal
     assert str(planted) in str(found.faults[1])
     page = (tmp_path / "out" / "evaluation.html").read_text()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

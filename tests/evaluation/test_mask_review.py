@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from medseg.evaluation.mask_review import JudgedMask, MaskReview, format_agreement_csv, review_order
+from medseg.evaluation.mask_review import (
+    JudgedMask,
+    MaskReview,
+    format_agreement_csv,
+    review_order,
+)
 from medseg.quality.agreement import estimate_mask_quality
-from medseg.quality.estimates import Agreement, LabelQuality, MaskQuality, Quality
+from medseg.quality.estimates import (
+    Agreement,
+    LabelQuality,
+    MaskQuality,
+    Quality,
+)
 
 
 def judged(name: str, raw: dict[str, float]) -> JudgedMask:
@@ -12,11 +22,17 @@ def judged(name: str, raw: dict[str, float]) -> JudgedMask:
 
 
 def test_the_worst_come_first_and_the_table_says_why() -> None:
-    cases = [judged("good", {"a": 0.9, "b": 0.8}), judged("bad", {"a": 0.2}), judged("none", {})]
+    cases = [
+        judged("good", {"a": 0.9, "b": 0.8}),
+        judged("bad", {"a": 0.2}),
+        judged("none", {}),
+    ]
     review = MaskReview(tuple(sorted(cases, key=review_order)), ())
     assert [one.case for one in review.cases] == ["none", "bad", "good"]
     lines = format_agreement_csv(review).splitlines()
-    assert lines[0].startswith("case,label,expected_dice,lower_bound,raw_expected_dice")
+    assert lines[0].startswith(
+        "case,label,expected_dice,lower_bound,raw_expected_dice"
+    )
     assert lines[1] == "none,mean,,,,,0.9000,,0"
     assert lines[2] == "bad,mean,,,0.2000,0.2000,0.9000,,0"
     assert [line.split(",")[:2] for line in lines[4:]] == [
@@ -32,7 +48,9 @@ def test_the_worst_come_first_and_the_table_says_why() -> None:
 def test_the_bundles_own_estimate_stands_beside_each_structure() -> None:
     own = Quality(0.9, 0.7, {"a": LabelQuality(0.8, 0.6)}, is_calibrated=True)
     raw = {"a": 0.5, "b": 0.4}
-    review = MaskReview((JudgedMask("x", estimate_mask_quality(raw, raw, own, None)),), (), 0.9)
+    review = MaskReview(
+        (JudgedMask("x", estimate_mask_quality(raw, raw, own, None)),), (), 0.9
+    )
     by_label = {row["label"]: row for row in review.rows()}
     estimates = {
         name: (row["bundle_expected_dice"], row["bundle_lower_bound"])
@@ -45,9 +63,15 @@ def test_the_bundles_own_estimate_stands_beside_each_structure() -> None:
 
 def test_masks_to_review_keep_their_order() -> None:
     cases = []
-    for name, dice, flagged in (("one", 0.3, True), ("two", 0.9, False), ("three", 0.2, True)):
+    for name, dice, flagged in (
+        ("one", 0.3, True),
+        ("two", 0.9, False),
+        ("three", 0.2, True),
+    ):
         agreement = Agreement(raw=dice, dice=dice)
-        quality = MaskQuality(agreement, {"a": agreement}, Quality(0.9), review=flagged)
+        quality = MaskQuality(
+            agreement, {"a": agreement}, Quality(0.9), review=flagged
+        )
         cases.append(JudgedMask(name, quality))
     review = MaskReview(tuple(sorted(cases, key=review_order)), ())
     assert [mask.case for mask in review.to_review] == ["three", "one"]

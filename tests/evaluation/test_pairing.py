@@ -15,24 +15,35 @@ def folder(path: Path, *names: str) -> Path:
     return path
 
 
-def pair(tmp_path: Path, predictions: list[str], references: list[str]) -> Pairing:
+def pair(
+    tmp_path: Path, predictions: list[str], references: list[str]
+) -> Pairing:
     return pair_predictions(
-        folder(tmp_path / "p", *predictions), folder(tmp_path / "r", *references)
+        folder(tmp_path / "p", *predictions),
+        folder(tmp_path / "r", *references),
     )
 
 
 def names(pairing: Pairing) -> list[tuple[str, str, str]]:
-    return [(pair.case, pair.prediction.name, pair.reference.name) for pair in pairing.pairs]
+    return [
+        (pair.case, pair.prediction.name, pair.reference.name)
+        for pair in pairing.pairs
+    ]
 
 
 def test_equal_names_belong_together_whatever_their_format(tmp_path):
     found = pair(tmp_path, ["b.nii.gz", "a.nii.gz"], ["a.nrrd", "b.nii.gz"])
-    assert names(found) == [("a", "a.nii.gz", "a.nrrd"), ("b", "b.nii.gz", "b.nii.gz")]
+    assert names(found) == [
+        ("a", "a.nii.gz", "a.nrrd"),
+        ("b", "b.nii.gz", "b.nii.gz"),
+    ]
     assert not found.faults
     assert not found.without_reference
 
 
-@pytest.mark.parametrize("addition", ["_seg", "-mask", "_label_v2", ".gt", " manual"])
+@pytest.mark.parametrize(
+    "addition", ["_seg", "-mask", "_label_v2", ".gt", " manual"]
+)
 def test_one_name_may_go_on_after_the_other(tmp_path, addition):
     longer = f"case_1{addition}.nii.gz"
     assert names(pair(tmp_path / "1", ["case_1.nii.gz"], [longer])) == [
@@ -45,13 +56,21 @@ def test_one_name_may_go_on_after_the_other(tmp_path, addition):
 
 def test_channel_number_of_an_image_is_no_part_of_the_case(tmp_path):
     found = pair(tmp_path, ["liver_7_0000.nii.gz"], ["liver_7.nii.gz"])
-    assert names(found) == [("liver_7", "liver_7_0000.nii.gz", "liver_7.nii.gz")]
+    assert names(found) == [
+        ("liver_7", "liver_7_0000.nii.gz", "liver_7.nii.gz")
+    ]
 
 
 @pytest.mark.parametrize("images", ["images", "imagesTr", "imagesTs"])
 def test_the_folder_of_a_data_set_is_no_part_of_the_case(tmp_path, images):
-    found = pair(tmp_path, [f"{images}_c7.nii.gz", f"{images}_c8.nii.gz"], ["c7.mha", "c8.mha"])
-    assert names(found) == [(c, f"{images}_{c}.nii.gz", f"{c}.mha") for c in ("c7", "c8")]
+    found = pair(
+        tmp_path,
+        [f"{images}_c7.nii.gz", f"{images}_c8.nii.gz"],
+        ["c7.mha", "c8.mha"],
+    )
+    assert names(found) == [
+        (c, f"{images}_{c}.nii.gz", f"{c}.mha") for c in ("c7", "c8")
+    ]
     both = pair(
         tmp_path / "both",
         ["imagesTr_a.nii.gz", "imagesTs_a.nii.gz", "b.nii.gz"],
@@ -60,9 +79,13 @@ def test_the_folder_of_a_data_set_is_no_part_of_the_case(tmp_path, images):
     assert [case for case, _, _ in names(both)] == ["b"]
 
 
-@pytest.mark.parametrize("other", ["case_10", "case_1_2", "case_1b", "case_1_0001", "xcase_1"])
+@pytest.mark.parametrize(
+    "other", ["case_10", "case_1_2", "case_1b", "case_1_0001", "xcase_1"]
+)
 def test_another_case_is_not_taken_for_it(tmp_path, other):
-    found = pair(tmp_path, ["a.nii.gz", "case_1.nii.gz"], ["a.nii.gz", f"{other}.nii.gz"])
+    found = pair(
+        tmp_path, ["a.nii.gz", "case_1.nii.gz"], ["a.nii.gz", f"{other}.nii.gz"]
+    )
     assert [case for case, _, _ in names(found)] == ["a"]
     assert found.without_reference == ("case_1",)
     assert [fault.where for fault in found.faults] == [other]
@@ -75,7 +98,11 @@ def test_an_equal_name_wins_over_a_longer_one(tmp_path):
 
 
 def test_two_possible_partners_are_none(tmp_path):
-    found = pair(tmp_path, ["a.nii.gz", "b.nii.gz"], ["a_left.nii.gz", "a_right.nii.gz", "b.nii"])
+    found = pair(
+        tmp_path,
+        ["a.nii.gz", "b.nii.gz"],
+        ["a_left.nii.gz", "a_right.nii.gz", "b.nii"],
+    )
     assert [case for case, _, _ in names(found)] == ["b"]
     assert [fault.where for fault in found.faults] == ["a_left", "a_right"]
     assert "not certain" in found.faults[0].what
@@ -91,7 +118,11 @@ def test_a_missing_prediction_is_a_fault(tmp_path):
 
 
 def test_of_several_formats_the_same_one_is_compared(tmp_path):
-    found = pair(tmp_path, ["a.nii.gz", "a.png", "b.png", "b.nrrd"], ["a.nii.gz", "b.nii.gz"])
+    found = pair(
+        tmp_path,
+        ["a.nii.gz", "a.png", "b.png", "b.nrrd"],
+        ["a.nii.gz", "b.nii.gz"],
+    )
     assert names(found) == [("a", "a.nii.gz", "a.nii.gz")]
     assert found.faults[0].detail == "b.nrrd, b.png"
 
@@ -99,7 +130,14 @@ def test_of_several_formats_the_same_one_is_compared(tmp_path):
 def test_what_is_no_label_map_is_not_looked_at(tmp_path):
     found = pair(
         tmp_path,
-        ["a.nii.gz", "ledger.jsonl", "volumes.csv", "report.html", "._a.nii.gz", ".part-x.nii.gz"],
+        [
+            "a.nii.gz",
+            "ledger.jsonl",
+            "volumes.csv",
+            "report.html",
+            "._a.nii.gz",
+            ".part-x.nii.gz",
+        ],
         ["a.nii.gz", "README.md"],
     )
     assert names(found) == [("a", "a.nii.gz", "a.nii.gz")]
@@ -111,18 +149,24 @@ def test_a_dataset_folder_is_a_reference(tmp_path, inside):
     folder(tmp_path / "data", "dataset.json")
     folder(tmp_path / "data" / "imagesTr", "a.nii.gz", "b.nii.gz")
     folder(tmp_path / "data" / inside, "a.nii.gz")
-    found = pair_predictions(folder(tmp_path / "p", "a.nii.gz"), tmp_path / "data")
+    found = pair_predictions(
+        folder(tmp_path / "p", "a.nii.gz"), tmp_path / "data"
+    )
     assert found.pairs[0].reference == tmp_path / "data" / inside / "a.nii.gz"
 
 
 def test_two_files_are_one_pair(tmp_path):
     folder(tmp_path, "result.nii.gz", "truth.nrrd")
-    found = pair_predictions(tmp_path / "result.nii.gz", tmp_path / "truth.nrrd")
+    found = pair_predictions(
+        tmp_path / "result.nii.gz", tmp_path / "truth.nrrd"
+    )
     assert names(found) == [("result", "result.nii.gz", "truth.nrrd")]
 
 
 def test_nothing_to_compare(tmp_path):
-    with pytest.raises(DatasetError, match=r"no prediction has the name of a reference") as caught:
+    with pytest.raises(
+        DatasetError, match=r"no prediction has the name of a reference"
+    ) as caught:
         pair(tmp_path, ["a.nii.gz"], ["b.nii.gz"])
     assert [fault.where for fault in caught.value.faults] == ["b"]
     with pytest.raises(DatasetError, match="holds no label maps"):
@@ -140,5 +184,9 @@ def test_a_result_is_found_by_the_name_that_segment_made_of_it(tmp_path):
         ("case_7.nii.gz", "case 7.nii.gz"),
         ("imagesTr_p_t_1.nii.gz", "pät 1.nii.gz"),
     ]
-    with pytest.raises(DatasetError, match="no prediction"):  # one name for two cases
-        pair(tmp_path / "two", ["p_t_1.nii.gz"], ["pät 1.nii.gz", "pöt 1.nii.gz"])
+    with pytest.raises(
+        DatasetError, match="no prediction"
+    ):  # one name for two cases
+        pair(
+            tmp_path / "two", ["p_t_1.nii.gz"], ["pät 1.nii.gz", "pöt 1.nii.gz"]
+        )

@@ -17,7 +17,9 @@ def test_tables_without_rows_and_empty_lists_of_faults_are_left_out() -> None:
 
 
 def test_faults_are_named_without_what_stands_apart() -> None:
-    fault = Fault("case_7", "the voxels end early", detail="mueller_hans.nii.gz")
+    fault = Fault(
+        "case_7", "the voxels end early", detail="mueller_hans.nii.gz"
+    )
     page = render_evaluation(2, "", (), (fault,))
     assert "Not scored" in page
     assert "<td>case_7</td>" in page

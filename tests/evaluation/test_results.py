@@ -26,7 +26,10 @@ def folders(tmp_path) -> tuple[Path, Path]:
 
 def test_the_mean_over_labels_lies_in_its_interval(tmp_path):
     for number in range(6):
-        save(tmp_path / "p" / f"{number}.nii.gz", phantom(number % 2, tumour=False))
+        save(
+            tmp_path / "p" / f"{number}.nii.gz",
+            phantom(number % 2, tumour=False),
+        )
         save(tmp_path / "r" / f"{number}.nii.gz", phantom(tumour=number < 3))
     found = evaluate(tmp_path / "p", tmp_path / "r", labels=TWO)
     for metric, by_label in found.statistics.items():
@@ -43,9 +46,13 @@ def test_summary_rows_are_for_people(folders):
     assert mean[0] == "mean"
 
 
-def test_a_label_without_a_value_is_a_dash_and_one_case_has_no_spread(tmp_path: Path) -> None:
+def test_a_label_without_a_value_is_a_dash_and_one_case_has_no_spread(
+    tmp_path: Path,
+) -> None:
     save(tmp_path / "p" / "a.nii.gz", phantom(tumour=False))
     save(tmp_path / "r" / "a.nii.gz", phantom(tumour=False))
-    _, liver, tumour, _ = evaluate(tmp_path / "p", tmp_path / "r", labels=TWO).summary_rows()
+    _, liver, tumour, _ = evaluate(
+        tmp_path / "p", tmp_path / "r", labels=TWO
+    ).summary_rows()
     assert liver == ("liver", "1", "0", "1.000", "0.0", "1.000", "0.0")
     assert tumour == ("tumour", "0", "0", "–", "–", "–", "–")

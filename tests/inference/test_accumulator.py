@@ -5,14 +5,22 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medseg.inference.accumulator import SPARE_PLANES, Accumulator, count_bytes_held
+from medseg.inference.accumulator import (
+    SPARE_PLANES,
+    Accumulator,
+    count_bytes_held,
+)
 from medseg.inference.windows import Windows
 
 CPU = torch.device("cpu")
 
 
-def test_the_sums_take_the_memory_that_was_planned_and_no_more_for_a_longer_scan() -> None:
-    short, long = (Windows((8, 8, 8), (20, 12, length), 0.5) for length in (100, 1000))
+def test_the_sums_take_the_memory_that_was_planned_and_no_more_for_a_longer_scan() -> (
+    None
+):
+    short, long = (
+        Windows((8, 8, 8), (20, 12, length), 0.5) for length in (100, 1000)
+    )
     sums = Accumulator(long, 5, CPU)
     assert (
         count_bytes_held(short, 5)
@@ -28,7 +36,9 @@ def test_planes_move_to_the_front_and_leave_zeros(step: int) -> None:
     sums.sums[:] = torch.arange(1.0, planes + 1)
     sums.weights[:] = torch.arange(1.0, planes + 1)
     sums.drop_before(step)
-    expected = torch.cat([torch.arange(step + 1.0, planes + 1), torch.zeros(step)])
+    expected = torch.cat(
+        [torch.arange(step + 1.0, planes + 1), torch.zeros(step)]
+    )
     assert sums.first == step
     assert torch.equal(sums.sums[1, 2, 3], expected)
     assert torch.equal(sums.weights[0, 1], expected)

@@ -35,7 +35,9 @@ class Flawed(Segmenter):
         self.errors = errors
         SEEN.clear()
 
-    def segment(self, volume: Volume, *, error_map: bool = False) -> Segmentation:
+    def segment(
+        self, volume: Volume, *, error_map: bool = False
+    ) -> Segmentation:
         SEEN.append(weakref.ref(volume.array))
         if volume.source in self.errors:
             raise self.errors[volume.source]
@@ -50,7 +52,9 @@ def run(untrained_bundle: Callable[..., Path], tmp_path: Path) -> Run:
     torch.set_num_threads(1)
     scans = find_scans(write_scans(tmp_path / "scans", 4), 1).scans
 
-    def run_batch(errors: dict[str, Exception], listeners=(), out: Path = tmp_path / "out"):
+    def run_batch(
+        errors: dict[str, Exception], listeners=(), out: Path = tmp_path / "out"
+    ):
         segmenter = Flawed(untrained_bundle(), errors)
         with open_ledger(out) as ledger:
             work = ScanBatch(
@@ -78,13 +82,23 @@ def run(untrained_bundle: Callable[..., Path], tmp_path: Path) -> Run:
     return run_batch
 
 
-def test_a_bug_is_entered_as_an_error_and_raised_when_all_others_are_done(run: Run) -> None:
+def test_a_bug_is_entered_as_an_error_and_raised_when_all_others_are_done(
+    run: Run,
+) -> None:
     told: list[Event] = []
     bug = ZeroDivisionError("Qwertz^Zaphod")
-    entries, work = run({"scan_01": bug, "scan_02": KeyError("x")}, [told.append])
-    assert [entry.state for entry in entries] == ["done", "error", "error", "done"]
+    entries, work = run(
+        {"scan_01": bug, "scan_02": KeyError("x")}, [told.append]
+    )
+    assert [entry.state for entry in entries] == [
+        "done",
+        "error",
+        "error",
+        "done",
+    ]
     assert (
-        "this is a bug in medseg (ZeroDivisionError), not a fault of the scan" in entries[1].error
+        "this is a bug in medseg (ZeroDivisionError), not a fault of the scan"
+        in entries[1].error
     )
     assert "Qwertz" not in entries[1].model_dump_json()
     with pytest.raises(ZeroDivisionError) as raised:
@@ -93,7 +107,10 @@ def test_a_bug_is_entered_as_an_error_and_raised_when_all_others_are_done(run: R
     assert "in stage 'segment' of scan_01" in raised.value.__notes__[0]
     assert any(frame.name == "segment" for frame in raised.traceback)
     said = [event.message for event in told if isinstance(event, Notice)]
-    assert [message.partition(":")[0] for message in said] == ["scan_01", "scan_02"]
+    assert [message.partition(":")[0] for message in said] == [
+        "scan_01",
+        "scan_02",
+    ]
 
 
 def test_a_bug_does_not_keep_its_scan_in_memory(run: Run) -> None:
@@ -106,8 +123,15 @@ def test_a_bug_does_not_keep_its_scan_in_memory(run: Run) -> None:
 
 
 def test_nothing_is_raised_without_a_bug(run: Run) -> None:
-    entries, work = run({"scan_00": MedsegError("the device is too small; try --device cpu")})
-    assert [entry.state for entry in entries] == ["failed", "done", "done", "done"]
+    entries, work = run(
+        {"scan_00": MedsegError("the device is too small; try --device cpu")}
+    )
+    assert [entry.state for entry in entries] == [
+        "failed",
+        "done",
+        "done",
+        "done",
+    ]
     assert entries[0].error == "the device is too small; try --device cpu"
     work.raise_bug()
 
@@ -121,7 +145,9 @@ def test_nothing_is_raised_without_a_bug(run: Run) -> None:
         ),
     ],
 )
-def test_too_little_memory_is_told_with_what_to_do(error: Exception, run: Run) -> None:
+def test_too_little_memory_is_told_with_what_to_do(
+    error: Exception, run: Run
+) -> None:
     entries, work = run({"scan_03": error})
     assert entries[3].state == "failed"
     assert "not enough memory for this scan; " in entries[3].error
@@ -132,19 +158,38 @@ def test_a_real_lack_of_memory_fails_its_scan(run: Run) -> None:
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 50, dtype=torch.uint8)
     entries, work = run({"scan_00": raised.value})
-    assert [entry.state for entry in entries] == ["failed", "done", "done", "done"]
+    assert [entry.state for entry in entries] == [
+        "failed",
+        "done",
+        "done",
+        "done",
+    ]
     work.raise_bug()
 
 
 def test_a_result_that_does_not_fit_its_format_fails_one_scan(run: Run) -> None:
-    entries, _ = run({"scan_00": OutputError("the affine is too large for a NIfTI header")})
-    assert [entry.state for entry in entries] == ["failed", "done", "done", "done"]
+    entries, _ = run(
+        {"scan_00": OutputError("the affine is too large for a NIfTI header")}
+    )
+    assert [entry.state for entry in entries] == [
+        "failed",
+        "done",
+        "done",
+        "done",
+    ]
 
 
-def test_a_target_that_is_a_folder_fails_one_scan(run: Run, tmp_path: Path) -> None:
+def test_a_target_that_is_a_folder_fails_one_scan(
+    run: Run, tmp_path: Path
+) -> None:
     (tmp_path / "out/scan_02.nii.gz/inside").mkdir(parents=True)
     entries, _ = run({})
-    assert [entry.state for entry in entries] == ["done", "done", "failed", "done"]
+    assert [entry.state for entry in entries] == [
+        "done",
+        "done",
+        "failed",
+        "done",
+    ]
     assert "cannot write this file" in entries[2].error
     assert str(tmp_path) not in entries[2].error
 

@@ -22,7 +22,9 @@ def calls_of_medseg() -> list[tuple[str, str]]:
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if file.is_relative_to(PACKAGE):
-            calls.append((file.relative_to(PACKAGE).as_posix(), frame.f_code.co_name))
+            calls.append(
+                (file.relative_to(PACKAGE).as_posix(), frame.f_code.co_name)
+            )
         frame = frame.f_back
     return calls[::-1]
 
@@ -38,7 +40,13 @@ def test_a_scan_passes_few_calls_in_few_files(
     scans = write_scans(tmp_path / "scans", 1)
     hook = register_module_forward_pre_hook(note)
     try:
-        medseg.segment(untrained_bundle(), scans, tmp_path / "out", device="cpu", backend="torch")
+        medseg.segment(
+            untrained_bundle(),
+            scans,
+            tmp_path / "out",
+            device="cpu",
+            backend="torch",
+        )
     finally:
         hook.remove()
     calls = next(calls for calls in seen if calls)

@@ -23,7 +23,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         (tmp_path / name).write_bytes(name.encode())
         files[name] = hash_file(tmp_path / name)
     with open_ledger(tmp_path) as opened:
-        opened.enter(Entry(scan="a", state="done", content="c", key="k", files=files))
+        opened.enter(
+            Entry(scan="a", state="done", content="c", key="k", files=files)
+        )
         yield opened
 
 
@@ -35,20 +37,30 @@ def test_what_is_unchanged_is_kept(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize(
     ("content", "key", "notice"),
-    [("c", "other", ""), ("other", "k", "a: has changed"), ("other", "other", "a: has changed")],
+    [
+        ("c", "other", ""),
+        ("other", "k", "a: has changed"),
+        ("other", "other", "a: has changed"),
+    ],
 )
 def test_another_scan_or_another_bundle_makes_it_anew(
     ledger: Ledger, content: str, key: str, notice: str
 ) -> None:
     told: list[Event] = []
-    assert EarlierResults(ledger, [told.append]).find(SCAN, content, key) is None
-    assert [event.message.startswith(notice) for event in told if isinstance(event, Notice)] == (
-        [True] if notice else []
+    assert (
+        EarlierResults(ledger, [told.append]).find(SCAN, content, key) is None
     )
+    assert [
+        event.message.startswith(notice)
+        for event in told
+        if isinstance(event, Notice)
+    ] == ([True] if notice else [])
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.seg.dcm"])
-def test_each_file_must_be_there_and_unchanged(ledger: Ledger, name: str) -> None:
+def test_each_file_must_be_there_and_unchanged(
+    ledger: Ledger, name: str
+) -> None:
     told: list[Event] = []
     earlier = EarlierResults(ledger, [told.append])
     (ledger.folder / name).write_bytes(b"someone's own")
@@ -73,7 +85,9 @@ def test_a_failed_scan_is_tried_again(ledger: Ledger) -> None:
     assert EarlierResults(ledger).find(SCAN, "c", "k") is None
 
 
-def test_files_that_a_failed_scan_leaves_behind_are_named(ledger: Ledger) -> None:
+def test_files_that_a_failed_scan_leaves_behind_are_named(
+    ledger: Ledger,
+) -> None:
     earlier = EarlierResults(ledger)
     (ledger.folder / "a.seg.dcm").unlink()
     assert earlier.warn_of_stale(SCAN) == (
@@ -86,5 +100,7 @@ def test_files_that_a_failed_scan_leaves_behind_are_named(ledger: Ledger) -> Non
 
 def test_the_picture_is_drawn_from_a_label_map(ledger: Ledger) -> None:
     assert find_label_map(ledger.entries["a"]) == "a.nii.gz"
-    only_seg = Entry(scan="a", state="done", files={"a.seg.dcm": "0", "a.stl": "1"})
+    only_seg = Entry(
+        scan="a", state="done", files={"a.seg.dcm": "0", "a.stl": "1"}
+    )
     assert find_label_map(only_seg) is None

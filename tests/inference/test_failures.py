@@ -24,7 +24,15 @@ def output_error(number: int) -> OutputError:
 
 @pytest.mark.parametrize(
     "number",
-    [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ENOENT, errno.ESTALE],
+    [
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EIO,
+        errno.ENOENT,
+        errno.ESTALE,
+    ],
 )
 def test_a_disk_that_takes_nothing_more_ends_the_batch(number: int) -> None:
     assert concerns_output_folder(output_error(number))
@@ -32,14 +40,19 @@ def test_a_disk_that_takes_nothing_more_ends_the_batch(number: int) -> None:
 
 def test_what_a_format_cannot_hold_is_about_one_scan() -> None:
     assert not concerns_output_folder(output_error(errno.EISDIR))
-    assert not concerns_output_folder(OutputError("the affine is too large for the header"))
+    assert not concerns_output_folder(
+        OutputError("the affine is too large for the header")
+    )
     unreadable = ScanError("the file cannot be read")
     unreadable.__cause__ = OSError(errno.EIO, "Input/output error")
     assert not concerns_output_folder(unreadable)
 
 
 def test_a_lack_of_memory_is_not_a_bug() -> None:
-    for error in (MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB")):
+    for error in (
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB"),
+    ):
         assert is_out_of_memory(error)
         assert not is_bug(error)
         assert "not enough memory" in describe_error(error)

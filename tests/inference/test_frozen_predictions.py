@@ -18,12 +18,19 @@ from medseg.inference.confidence import ConfidenceAccumulator
 from medseg.inference.windows import Windows
 from medseg.labels import Label, LabelSet
 from medseg.quality.agreement import compute_mask_dice
-from medseg.quality.calibration import CalibrationSample, calibrate, estimate_quality
+from medseg.quality.calibration import (
+    CalibrationSample,
+    calibrate,
+    estimate_quality,
+)
 from medseg.testing import KIDNEY, LIVER
 
 FILE = Path(__file__).with_name("frozen_predictions.npz")
 LABELS = LabelSet(
-    [Label(LIVER, "liver", LIVER, (255, 0, 0)), Label(KIDNEY, "kidney", KIDNEY, (0, 255, 0))]
+    [
+        Label(LIVER, "liver", LIVER, (255, 0, 0)),
+        Label(KIDNEY, "kidney", KIDNEY, (0, 255, 0)),
+    ]
 )
 FAILED = 0.7
 
@@ -39,7 +46,9 @@ def scored(steps: np.ndarray) -> tuple[dict[str, float], np.ndarray]:
         sums.add(corner, logits)
     confidence = ConfidenceAccumulator((x, y, z), [slice(0, len(logits))])
     confidence.add_before(z, sums)
-    return confidence.sums.expected_dice(LABELS), logits.argmax(dim=0).numpy().astype(np.uint8)
+    return confidence.sums.expected_dice(LABELS), logits.argmax(
+        dim=0
+    ).numpy().astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +56,19 @@ def samples() -> list[CalibrationSample]:
     found = []
     with np.load(FILE) as frozen:
         for steps, reference, case, is_clean in zip(
-            *(frozen[name] for name in ("logits", "references", "case", "is_clean")), strict=True
+            *(
+                frozen[name]
+                for name in ("logits", "references", "case", "is_clean")
+            ),
+            strict=True,
         ):
             scores, labels = scored(steps)
             found.append(
                 CalibrationSample(
-                    str(case), scores, compute_mask_dice(labels, reference, LABELS), bool(is_clean)
+                    str(case),
+                    scores,
+                    compute_mask_dice(labels, reference, LABELS),
+                    bool(is_clean),
                 )
             )
     return found
@@ -74,17 +90,22 @@ def test_the_file_is_small_and_holds_good_and_failed_results(
 
 
 def test_failed_results_are_found(samples: list[CalibrationSample]) -> None:
-    known = calibrate([s for s in samples if int(s.case) < CALIBRATION], LABELS.names)
+    known = calibrate(
+        [s for s in samples if int(s.case) < CALIBRATION], LABELS.names
+    )
     assert known is not None
     fresh = [one for one in samples if int(one.case) >= CALIBRATION]
-    expected = np.array([estimate_quality(one.scores, known).expected or 0.0 for one in fresh])
+    expected = np.array(
+        [estimate_quality(one.scores, known).expected or 0.0 for one in fresh]
+    )
     raw = np.array([np.mean(list(one.scores.values())) for one in fresh])
     dice = np.array([np.mean(list(one.dice.values())) for one in fresh])
     assert auroc(expected, dice < FAILED) >= 0.9
     assert np.abs(expected - dice).mean() < np.abs(raw - dice).mean()
     clean = [one for one in fresh if one.is_clean]
     held = [
-        np.mean(list(one.dice.values())) >= (estimate_quality(one.scores, known).lower or 0.0)
+        np.mean(list(one.dice.values()))
+        >= (estimate_quality(one.scores, known).lower or 0.0)
         for one in clean
     ]
     assert np.mean(held) >= 0.75

@@ -13,7 +13,11 @@ from medseg.errors import MedsegError
 from medseg.inference.accumulator import Accumulator
 from medseg.inference.label_writer import LabelWriter, choose_label_type
 from medseg.inference.windows import Windows
-from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
+from medseg.preprocessing.resampling import (
+    GridMap,
+    compute_spacing_maps,
+    resample_linear,
+)
 from medseg.volume import Array
 
 
@@ -60,7 +64,11 @@ def test_labels_are_those_of_all_scores(
     affine = np.eye(4)
     affine[1, 2] = affine[0, 1] = shear
     there, back = compute_spacing_maps(affine, shape, spacing)
-    check(blobs(there.target, classes, roughness), back, planes=min(5, there.target[2]))
+    check(
+        blobs(there.target, classes, roughness),
+        back,
+        planes=min(5, there.target[2]),
+    )
 
 
 @pytest.mark.parametrize("classes", [255, 256, 257, 400])
@@ -94,7 +102,9 @@ def test_a_plane_is_labelled_as_soon_as_its_neighbours_are_final_and_no_sooner(
     sums.add((0, 0, 0), torch.rand(2, *shape))
     writer = LabelWriter(back, labels, CPU)
     needed = writer.write_before(finished, sums)
-    position = np.arange(planes) * zoom  # of each plane of the scan, in planes of the network
+    position = (
+        np.arange(planes) * zoom
+    )  # of each plane of the scan, in planes of the network
     upper = np.ceil(position - 1e-6)
     is_labelled = (labels != 99).all(axis=(0, 1))
     assert np.array_equal(is_labelled, (labels != 99).any(axis=(0, 1)))

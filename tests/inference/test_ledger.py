@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medseg.errors import OutputError
-from medseg.inference.ledger import Entry, QualityEntry, get_review_order, open_ledger, read_ledger
+from medseg.inference.ledger import (
+    Entry,
+    QualityEntry,
+    get_review_order,
+    open_ledger,
+    read_ledger,
+)
 
 
 def entry(scan: str = "a", state: str = "done", **facts) -> Entry:
@@ -35,7 +41,9 @@ def test_entries_are_lines_that_come_back(tmp_path: Path) -> None:
     assert entries["b"].error == "two\nlines"
 
 
-def test_the_latest_entry_of_a_scan_counts_and_earlier_ones_stay(tmp_path: Path) -> None:
+def test_the_latest_entry_of_a_scan_counts_and_earlier_ones_stay(
+    tmp_path: Path,
+) -> None:
     for state in ("failed", "done"):
         with open_ledger(tmp_path) as ledger:
             ledger.enter(entry("a", state))
@@ -46,7 +54,10 @@ def test_the_latest_entry_of_a_scan_counts_and_earlier_ones_stay(tmp_path: Path)
 
 
 @settings(max_examples=40)
-@given(cut=st.integers(min_value=0), scans=st.lists(st.sampled_from("abcdef"), max_size=8))
+@given(
+    cut=st.integers(min_value=0),
+    scans=st.lists(st.sampled_from("abcdef"), max_size=8),
+)
 def test_a_ledger_cut_anywhere_keeps_its_whole_lines_and_goes_on(
     tmp_path_factory: pytest.TempPathFactory, cut: int, scans: list[str]
 ) -> None:
@@ -63,18 +74,26 @@ def test_a_ledger_cut_anywhere_keeps_its_whole_lines_and_goes_on(
     with open_ledger(folder) as ledger:
         assert ledger.damaged == 0
         ledger.enter(entry("new"))
-    assert [json.loads(line)["scan"] for line in path.read_text().splitlines()] == [
+    assert [
+        json.loads(line)["scan"] for line in path.read_text().splitlines()
+    ] == [
         *scans[:whole],
         "new",
     ]
 
 
-def test_lines_that_say_nothing_are_counted_and_passed_over(tmp_path: Path) -> None:
+def test_lines_that_say_nothing_are_counted_and_passed_over(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "ledger.jsonl"
     good = entry("a").model_dump_json().encode()
     hostile = b'{"scan": "../../etc/passwd", "state": "done"}'
     leading = b'{"scan": "b", "state": "done", "files": {"../b.nii.gz": "0"}}'
-    path.write_bytes(b"\n".join([b"\0\0\0", good, b"{", b"[]", hostile, leading, b"\xff", b""]))
+    path.write_bytes(
+        b"\n".join(
+            [b"\0\0\0", good, b"{", b"[]", hostile, leading, b"\xff", b""]
+        )
+    )
     entries, damaged = read_ledger(path)
     assert list(entries) == ["a"]
     assert damaged == 6
@@ -82,20 +101,34 @@ def test_lines_that_say_nothing_are_counted_and_passed_over(tmp_path: Path) -> N
 
 def test_a_long_torn_line_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    path.write_bytes(entry("a").model_dump_json().encode() + b"\n" + b"x" * 200_000)
+    path.write_bytes(
+        entry("a").model_dump_json().encode() + b"\n" + b"x" * 200_000
+    )
     with open_ledger(tmp_path) as ledger:
         assert list(ledger.entries) == ["a"]
     assert path.read_bytes().endswith(b"}\n")
 
 
-def test_what_a_killed_process_left_half_written_is_cleared(tmp_path: Path) -> None:
+def test_what_a_killed_process_left_half_written_is_cleared(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "previews").mkdir()
     (tmp_path / "other").mkdir()
-    for name in (".part-1.nii.gz", "previews/.part-2.webp", "other/.part-3", ".hidden", "a.nii.gz"):
+    for name in (
+        ".part-1.nii.gz",
+        "previews/.part-2.webp",
+        "other/.part-3",
+        ".hidden",
+        "a.nii.gz",
+    ):
         (tmp_path / name).touch()
     with open_ledger(tmp_path, ["previews", "absent"]):
         pass
-    left = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    left = {
+        p.relative_to(tmp_path).as_posix()
+        for p in tmp_path.rglob("*")
+        if p.is_file()
+    }
     assert left == {"other/.part-3", ".hidden", "a.nii.gz", "ledger.jsonl"}
 
 
@@ -110,7 +143,9 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
     try:
         assert holder.stdout.readline() == "open\n"
         (tmp_path / ".part-x").touch()
-        with pytest.raises(OutputError, match="another process is segmenting into"):
+        with pytest.raises(
+            OutputError, match="another process is segmenting into"
+        ):
             open_ledger(tmp_path).__enter__()
         assert (tmp_path / ".part-x").exists()  # it may be the other's
     finally:
@@ -146,7 +181,9 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(small_disk: Path) -> None:
     assert read_ledger(small_disk / "ledger.jsonl")[1] == 0
 
 
-@pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden", "a b", "<b>", "-x", "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "../a", "a/b", ".hidden", "a b", "<b>", "-x", "a\n"]
+)
 def test_names_that_lead_elsewhere_are_no_names(name: str) -> None:
     with pytest.raises(ValueError, match="scan"):
         entry(name)
@@ -193,13 +230,17 @@ def test_a_torn_line_that_was_cut_off_stays_away(
 ) -> None:
     (tmp_path / "ledger.jsonl").write_bytes(b'{"scan": "b", "st')
     synced = []
-    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size))
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: synced.append(os.fstat(handle).st_size)
+    )
     with open_ledger(tmp_path):
         assert synced == [0]
 
 
 @pytest.mark.parametrize("length", [0, 1, 65535, 65536, 65537, 131072, 140_000])
-def test_a_torn_line_of_any_length_is_cut_off(tmp_path: Path, length: int) -> None:
+def test_a_torn_line_of_any_length_is_cut_off(
+    tmp_path: Path, length: int
+) -> None:
     path = tmp_path / "ledger.jsonl"
     whole = entry("a").model_dump_json().encode() + b"\n"
     path.write_bytes(whole + b"x" * length)
@@ -211,7 +252,10 @@ def test_a_torn_line_of_any_length_is_cut_off(tmp_path: Path, length: int) -> No
 def test_failed_scans_come_first_then_the_worst_results() -> None:
     def done(name: str, expected: float | None) -> Entry:
         quality = QualityEntry(
-            expected_dice=expected, lower_bound=None, is_calibrated=False, review=False
+            expected_dice=expected,
+            lower_bound=None,
+            is_calibrated=False,
+            review=False,
         )
         return entry(name, quality=quality)
 
@@ -228,11 +272,15 @@ def test_failed_scans_come_first_then_the_worst_results() -> None:
 
 
 def test_only_results_need_review() -> None:
-    quality = QualityEntry(expected_dice=0.1, lower_bound=None, is_calibrated=True, review=True)
+    quality = QualityEntry(
+        expected_dice=0.1, lower_bound=None, is_calibrated=True, review=True
+    )
     assert entry("a", quality=quality).needs_review
     assert not entry("a", "failed", quality=quality).needs_review
     assert not entry("a").needs_review
-    assert not entry("a", quality=quality.model_copy(update={"review": False})).needs_review
+    assert not entry(
+        "a", quality=quality.model_copy(update={"review": False})
+    ).needs_review
 
 
 def test_a_line_that_cannot_be_synced_is_taken_back(

@@ -27,7 +27,12 @@ def keep(result: object, seconds: object) -> object:
 def run(items, *, read=lambda item: item, segment=lambda item: item, write=lambda item: item,
         on_error=unexpected, record=keep):  # fmt: skip
     return run_pipeline(
-        items, read=read, segment=segment, write=write, on_error=on_error, record=record
+        items,
+        read=read,
+        segment=segment,
+        write=write,
+        on_error=on_error,
+        record=record,
     )
 
 
@@ -57,7 +62,9 @@ class Watched:
 
 
 def our_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("medseg-")]
+    return [
+        t.name for t in threading.enumerate() if t.name.startswith("medseg-")
+    ]
 
 
 def test_stages_of_twenty_items_overlap_and_keep_their_order() -> None:
@@ -101,7 +108,9 @@ class Volume:
 
 
 @pytest.mark.parametrize("slow", STAGES)
-def test_at_most_three_items_are_in_memory_whichever_stage_is_slow(slow: str) -> None:
+def test_at_most_three_items_are_in_memory_whichever_stage_is_slow(
+    slow: str,
+) -> None:
     alive: weakref.WeakSet[Volume] = weakref.WeakSet()
     most = 0
 
@@ -156,12 +165,21 @@ def test_an_error_ends_its_own_item_and_says_where(stage: str) -> None:
     handled = []
 
     def explain(item: str, failed: str, error: Exception) -> str:
-        handled.append((item, failed, type(error).__name__, threading.current_thread().name))
+        handled.append(
+            (
+                item,
+                failed,
+                type(error).__name__,
+                threading.current_thread().name,
+            )
+        )
         assert error.__traceback__ is not None
         return f"no {item}"
 
     read, segment, write = map(fail, STAGES)
-    done = run("abcde", read=read, segment=segment, write=write, on_error=explain)
+    done = run(
+        "abcde", read=read, segment=segment, write=write, on_error=explain
+    )
     assert done == ["a", "b", "no c", "d", "e"]
     assert handled == [("c", stage, "ZeroDivisionError", "medseg-write_0")]
     assert not our_threads()
@@ -192,8 +210,13 @@ def test_each_stage_that_was_tried_is_timed() -> None:
         on_error=lambda item, stage, error: item,
         record=lambda result, seconds: times.append(dict(seconds)),
     )
-    assert [list(seconds) for seconds in times] == [["read", "segment", "write"], STAGES_TRIED]
-    assert all(seconds["segment"] >= 0.02 > seconds["read"] for seconds in times)
+    assert [list(seconds) for seconds in times] == [
+        ["read", "segment", "write"],
+        STAGES_TRIED,
+    ]
+    assert all(
+        seconds["segment"] >= 0.02 > seconds["read"] for seconds in times
+    )
 
 
 @pytest.mark.parametrize("handler", ["on_error", "record"])
@@ -219,7 +242,9 @@ def test_an_error_of_the_handlers_ends_everything(handler: str) -> None:
     assert len(begun) <= (4 if handler == "on_error" else 2)
 
 
-def test_an_interrupt_leaves_no_thread_and_finishes_what_is_being_written() -> None:
+def test_an_interrupt_leaves_no_thread_and_finishes_what_is_being_written() -> (
+    None
+):
     written = []
 
     def segment(item: int) -> int:

@@ -18,19 +18,29 @@ def scan() -> Volume:
     noise = np.random.default_rng(0).normal(0, 1, (1, 25, 21, 30))
     array = gaussian_filter(noise, (0, 2, 2, 2))
     array = (array / array.std() * 200).astype(np.float32)
-    return Volume(np.asfortranarray(array), np.diag([-1.2, 1.5, 2, 1]), source="scan")
+    return Volume(
+        np.asfortranarray(array), np.diag([-1.2, 1.5, 2, 1]), source="scan"
+    )
 
 
-def test_a_prediction_is_finished_in_several_ways(untrained_bundle: Callable[..., Path]) -> None:
-    segmenter = Segmenter(untrained_bundle(inference={"keep_largest": ["kidney"]}), "cpu")
+def test_a_prediction_is_finished_in_several_ways(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    segmenter = Segmenter(
+        untrained_bundle(inference={"keep_largest": ["kidney"]}), "cpu"
+    )
     prediction = segmenter.predict(scan())
     usual, none, both = (
-        prediction.finish(keep_largest=names) for names in (None, (), ("liver", "kidney"))
+        prediction.finish(keep_largest=names)
+        for names in (None, (), ("liver", "kidney"))
     )
     assert np.array_equal(usual.labels, segmenter.segment(scan()).labels)
     assert np.array_equal(none.labels, prediction.labels)
-    assert [(found.labels > 0).sum() for found in (none, usual, both)] == sorted(
-        [(found.labels > 0).sum() for found in (none, usual, both)], reverse=True
+    assert [
+        (found.labels > 0).sum() for found in (none, usual, both)
+    ] == sorted(
+        [(found.labels > 0).sum() for found in (none, usual, both)],
+        reverse=True,
     )
     assert (none.labels != usual.labels).any()
     assert (usual.labels != both.labels).any()
@@ -55,7 +65,9 @@ def test_only_the_largest_component_is_kept_where_asked(
     assert count > 1
     assert np.array_equal(largest.labels == 2, parts == biggest)
     assert np.array_equal(largest.labels == 1, everything.labels == 1)
-    assert largest.volumes_ml["kidney"] == pytest.approx((parts == biggest).sum() * 3.6e-3)
+    assert largest.volumes_ml["kidney"] == pytest.approx(
+        (parts == biggest).sum() * 3.6e-3
+    )
 
 
 def test_of_each_label_named_only_the_largest_component_is_kept() -> None:
@@ -63,7 +75,9 @@ def test_of_each_label_named_only_the_largest_component_is_kept() -> None:
     labels[:3, 0] = labels[4:6, 0] = 1
     labels[0, 2] = labels[2:5, 2] = 2
     labels[8, 3] = 4
-    labels[6, 1] = labels[7, 0] = 1  # corners that touch belong together: 4:6 and these are four
+    labels[6, 1] = labels[7, 0] = (
+        1  # corners that touch belong together: 4:6 and these are four
+    )
     kept = keep_largest_components(labels, [1, 3])
     assert (kept == 1).sum() == 4
     assert not (kept[:3] == 1).any()

@@ -23,7 +23,11 @@ from medseg.inference.segmenter import Segmenter
 
 PATIENT = "Qwertz^Zaphod"
 SECRETS = ("Qwertz", "Zaphod", "ZX81-4711", "Sonnenstein")
-HEADER = {"PatientName": PATIENT, "PatientID": "ZX81-4711", "InstitutionName": "Sonnenstein"}
+HEADER = {
+    "PatientName": PATIENT,
+    "PatientID": "ZX81-4711",
+    "InstitutionName": "Sonnenstein",
+}
 
 
 def kinds_of(base: type[MedsegError]) -> Iterator[type[MedsegError]]:
@@ -33,18 +37,35 @@ def kinds_of(base: type[MedsegError]) -> Iterator[type[MedsegError]]:
 
 
 OURS = sorted(set(kinds_of(MedsegError)), key=lambda kind: kind.__qualname__)
-FOREIGN = [ValueError, KeyError, RuntimeError, UnicodeError, OSError, IndexError, MemoryError]
+FOREIGN = [
+    ValueError,
+    KeyError,
+    RuntimeError,
+    UnicodeError,
+    OSError,
+    IndexError,
+    MemoryError,
+]
 KINDS: list[type[Exception]] = [*OURS, *FOREIGN]
 
 
-def failure(kind: type[Exception], secret: str = f"/home/{PATIENT}/ZX81-4711.dcm") -> Exception:
+def failure(
+    kind: type[Exception], secret: str = f"/home/{PATIENT}/ZX81-4711.dcm"
+) -> Exception:
     """Return an error that knows more than results may say."""
     if issubclass(kind, MedsegError):
-        return kind("the voxels end early; copy the file again", source=secret, detail=secret)
+        return kind(
+            "the voxels end early; copy the file again",
+            source=secret,
+            detail=secret,
+        )
     return kind(f"cannot read {secret}")
 
 
-@given(st.sampled_from(KINDS), st.text(st.characters(min_codepoint=48), min_size=12))
+@given(
+    st.sampled_from(KINDS),
+    st.text(st.characters(min_codepoint=48), min_size=12),
+)
 def test_a_description_of_an_error_holds_neither_source_nor_detail(
     kind: type[Exception], secret: str
 ) -> None:
@@ -70,10 +91,15 @@ def contents(out: Path) -> Iterator[tuple[str, bytes]]:
         if path.is_file():
             content = path.read_bytes()
             name = path.relative_to(out).as_posix()
-            yield name, gzip.decompress(content) if path.suffix == ".gz" else content
+            yield (
+                name,
+                gzip.decompress(content) if path.suffix == ".gz" else content,
+            )
 
 
-def fail_when_reading(monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]) -> None:
+def fail_when_reading(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]
+) -> None:
     read = batch_module.read_scan
 
     def read_scan(scan: Any, *args: Any, **options: Any) -> Any:
@@ -83,7 +109,9 @@ def fail_when_reading(monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], Non
     monkeypatch.setattr(batch_module, "read_scan", read_scan)
 
 
-def fail_when_segmenting(monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]) -> None:
+def fail_when_segmenting(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]
+) -> None:
     run = Segmenter.segment
 
     def segment_volume(self: Segmenter, volume: Any, **options: Any) -> Any:
@@ -93,17 +121,23 @@ def fail_when_segmenting(monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], 
     monkeypatch.setattr(Segmenter, "segment", segment_volume)
 
 
-def fail_when_writing(monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]) -> None:
+def fail_when_writing(
+    monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]
+) -> None:
     nifti = RESULT_FORMATS.get("nifti")
 
     def write(path: Path, labels: Any, like: Any, spec: Any) -> None:
         fail(path.name.removesuffix(".nii.gz"))
         nifti.write(path, labels, like, spec)
 
-    monkeypatch.setitem(RESULT_FORMATS._shipped, "nifti", ResultFormat(".nii.gz", write))
+    monkeypatch.setitem(
+        RESULT_FORMATS._shipped, "nifti", ResultFormat(".nii.gz", write)
+    )
 
 
-@pytest.mark.parametrize("plant", [fail_when_reading, fail_when_segmenting, fail_when_writing])
+@pytest.mark.parametrize(
+    "plant", [fail_when_reading, fail_when_segmenting, fail_when_writing]
+)
 def test_no_result_names_the_patient_whatever_is_raised_in_whichever_stage(
     plant: Callable[..., None],
     scans: Path,
@@ -122,7 +156,9 @@ def test_no_result_names_the_patient_whatever_is_raised_in_whichever_stage(
     plant(monkeypatch, fail)
     told: list[Event] = []
     bundle = untrained_bundle(channels=[{"name": "any"}])
-    with pytest.raises(ValueError, match="cannot read"):  # the first bug, for the terminal
+    with pytest.raises(
+        ValueError, match="cannot read"
+    ):  # the first bug, for the terminal
         segment(bundle, scans, out, device="cpu", listeners=[told.append])
     again = segment(bundle, scans, out, device="cpu", listeners=[told.append])
     assert len(kinds) == len(KINDS)
@@ -130,9 +166,15 @@ def test_no_result_names_the_patient_whatever_is_raised_in_whichever_stage(
     notices = [event.message for event in told if isinstance(event, Notice)]
     assert len(notices) >= len(FOREIGN) - 1
     recorded = [*contents(out), *((text, text.encode()) for text in notices)]
-    assert {"ledger.jsonl", "volumes.csv", "report.html"} <= {name for name, _ in recorded}
+    assert {"ledger.jsonl", "volumes.csv", "report.html"} <= {
+        name for name, _ in recorded
+    }
     for name, content in recorded:
-        named = [secret for secret in SECRETS if secret in name or secret.encode() in content]
+        named = [
+            secret
+            for secret in SECRETS
+            if secret in name or secret.encode() in content
+        ]
         assert not named, f"{name} holds {named}"
     ledger = (out / "ledger.jsonl").read_text()
     assert ledger.count("copy the file again") == len(OURS)
@@ -147,13 +189,19 @@ def test_broken_scans_do_not_tell_who_they_are_of(
     torn = sorted(series[0].iterdir())[1]
     torn.write_bytes(torn.read_bytes()[:-40])
     unreadable = sorted(series[1].iterdir())[0]
-    unreadable.write_bytes(unreadable.read_bytes().replace(b"1.0", PATIENT.encode()[:3]))
+    unreadable.write_bytes(
+        unreadable.read_bytes().replace(b"1.0", PATIENT.encode()[:3])
+    )
     (scans / "Qwertz.dcm").symlink_to(tmp_path / PATIENT / "Zaphod.dcm")
     # Files that are not DICOM give results their names, so these name nobody here.
     (scans / "link.nii.gz").symlink_to(tmp_path / PATIENT)
     (scans / "scan.nii.gz").write_bytes(zlib.compress(PATIENT.encode()))
-    (scans / "scan.nrrd").write_bytes(b"NRRD0004\ntype: Qwertz\nZaphod:=ZX81-4711\n\n")
-    batch = segment(untrained_bundle(channels=[{"name": "any"}]), scans, tmp_path / "out")
+    (scans / "scan.nrrd").write_bytes(
+        b"NRRD0004\ntype: Qwertz\nZaphod:=ZX81-4711\n\n"
+    )
+    batch = segment(
+        untrained_bundle(channels=[{"name": "any"}]), scans, tmp_path / "out"
+    )
     assert len(batch.failed) >= 4
     for entry in batch.failed:
         assert not [secret for secret in SECRETS if secret in entry.error]
@@ -161,5 +209,9 @@ def test_broken_scans_do_not_tell_who_they_are_of(
     assert any("Zaphod" in text for text in batch.places.values())
     assert set(batch.full_errors) == {entry.scan for entry in batch.failed}
     for name, content in contents(tmp_path / "out"):
-        named = [secret for secret in SECRETS if secret in name or secret.encode() in content]
+        named = [
+            secret
+            for secret in SECRETS
+            if secret in name or secret.encode() in content
+        ]
         assert not named, f"{name} holds {named}"

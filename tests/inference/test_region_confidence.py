@@ -32,7 +32,9 @@ def gathered(
     shape = (scores.shape[1], scores.shape[2], scores.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.25)
     sums = Accumulator(windows, len(scores), CPU)
-    confidence = make_confidence(LABELS, shape, OutputLayout(3), given, temperatures)
+    confidence = make_confidence(
+        LABELS, shape, OutputLayout(3), given, temperatures
+    )
     for corner in windows.corners():
         if not sums.has_room_for(corner):
             confidence.add_before(corner[2], sums)
@@ -51,7 +53,9 @@ def check(
 ) -> None:
     """Compare with the sums over the whole scan, written out."""
     p = (scores.double() / temperature).sigmoid().numpy()
-    masks = np.array([np.isin(labels, region.labels) for region in LABELS.regions])
+    masks = np.array(
+        [np.isin(labels, region.labels) for region in LABELS.regions]
+    )
     got = found.expected_dice(LABELS, row)
     for region, each, mask in zip(LABELS.regions, p, masks, strict=True):
         if mask.any():
@@ -64,7 +68,9 @@ def check(
 
 @settings(max_examples=20)
 @given(st.integers(5, 60), st.integers(3, 9), st.integers(0, 5))
-def test_it_is_the_expected_dice_of_each_region(depth: int, planes: int, seed: int) -> None:
+def test_it_is_the_expected_dice_of_each_region(
+    depth: int, planes: int, seed: int
+) -> None:
     scores = logits((6, 5, depth), seed=seed)
     painting = choose_decoding(LABELS)
     labels = painting.to_labels(painting.find_winners(scores).winners.numpy())
@@ -73,9 +79,15 @@ def test_it_is_the_expected_dice_of_each_region(depth: int, planes: int, seed: i
 
 @settings(max_examples=10)
 @given(st.integers(5, 40), st.integers(0, 5))
-def test_labels_that_are_given_are_judged_by_the_same_probabilities(depth: int, seed: int) -> None:
+def test_labels_that_are_given_are_judged_by_the_same_probabilities(
+    depth: int, seed: int
+) -> None:
     scores = logits((6, 5, depth), seed=seed)
-    labels = np.random.default_rng(seed).integers(0, 4, (6, 5, depth)).astype(np.uint8)
+    labels = (
+        np.random.default_rng(seed)
+        .integers(0, 4, (6, 5, depth))
+        .astype(np.uint8)
+    )
     check(gathered(scores, 5, labels), scores, labels)
 
 
@@ -89,10 +101,18 @@ def test_every_temperature_is_added_up_by_itself() -> None:
 
 
 def test_what_is_not_there_has_no_score() -> None:
-    assert gathered(torch.full((3, 4, 4, 4), -9.0), 4).expected_dice(LABELS) == {}
+    assert (
+        gathered(torch.full((3, 4, 4, 4), -9.0), 4).expected_dice(LABELS) == {}
+    )
 
 
 def test_voxels_of_labels_become_those_of_regions() -> None:
-    assert sum_by_channel(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [7, 6, 4]
+    assert sum_by_channel(np.array([9.0, 1, 2, 4]), LABELS).tolist() == [
+        7,
+        6,
+        4,
+    ]
     plain = np.array([9.0, 1, 2])
-    assert sum_by_channel(plain, made_spec().label_set).tolist() == plain.tolist()
+    assert (
+        sum_by_channel(plain, made_spec().label_set).tolist() == plain.tolist()
+    )

@@ -22,7 +22,9 @@ from medseg.inference.report import (
 )
 from medseg.labels import Label, LabelSet
 
-LABELS = LabelSet([Label(1, "liver", 1, (230, 60, 60)), Label(2, "kidney", 2, (70, 170, 255))])
+LABELS = LabelSet(
+    [Label(1, "liver", 1, (230, 60, 60)), Label(2, "kidney", 2, (70, 170, 255))]
+)
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{ 7*7 }}</td></table>"
 
 
@@ -53,7 +55,11 @@ class Page(HTMLParser):
         self._in = ""
 
     def first_cells(self) -> list[str]:
-        return [attrs["data-sort"] for tag, attrs in self.tags if attrs.get("class") == "name"]
+        return [
+            attrs["data-sort"]
+            for tag, attrs in self.tags
+            if attrs.get("class") == "name"
+        ]
 
 
 def entry(scan: str, state: str = "done", **facts) -> Entry:
@@ -66,7 +72,13 @@ def page(out: Path, *entries: Entry, labels: LabelSet = LABELS) -> Page:
 
 
 def test_failed_scans_come_first_then_names_in_order(tmp_path: Path) -> None:
-    shown = page(tmp_path, entry("b"), entry("A"), entry("z", "failed"), entry("y", "error"))
+    shown = page(
+        tmp_path,
+        entry("b"),
+        entry("A"),
+        entry("z", "failed"),
+        entry("y", "error"),
+    )
     assert shown.first_cells() == ["y", "z", "A", "b"]
 
 
@@ -82,9 +94,22 @@ def test_what_the_ledger_says_is_shown(tmp_path: Path) -> None:
         "liver 1.0.0",
         LABELS,
     )  # fmt: skip
-    for said in ("thick slices", "4×5×6", "1 × 1 × 2.5", "3.5 s", "1500.25", "300.50"):
+    for said in (
+        "thick slices",
+        "4×5×6",
+        "1 × 1 × 2.5",
+        "3.5 s",
+        "1500.25",
+        "300.50",
+    ):
         assert said in text
-    for said in ("a.nii.gz", "truncated; copy it again", "Bug in medseg", "#e63c3c", "liver 1.0.0"):
+    for said in (
+        "a.nii.gz",
+        "truncated; copy it again",
+        "Bug in medseg",
+        "#e63c3c",
+        "liver 1.0.0",
+    ):
         assert said in text
 
 
@@ -93,10 +118,14 @@ def test_pictures_are_inside_the_page(tmp_path: Path) -> None:
     write_atomically(get_preview_path(tmp_path, "b"), b"stale")
     shown = page(tmp_path, entry("a"), entry("b", "failed"), entry("c"))
     sources = [attrs["src"] for tag, attrs in shown.tags if tag == "img"]
-    assert sources == ["data:image/webp;base64," + base64.b64encode(b"pixels").decode()]
+    assert sources == [
+        "data:image/webp;base64," + base64.b64encode(b"pixels").decode()
+    ]
 
 
-def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(tmp_path: Path) -> None:
+def test_nothing_is_fetched_and_only_the_pages_own_script_may_run(
+    tmp_path: Path,
+) -> None:
     write_atomically(get_preview_path(tmp_path, "a"), b"pixels")
     shown = page(tmp_path, entry("a"))
     for tag, attrs in shown.tags:
@@ -120,7 +149,9 @@ def test_hostile_text_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     assert [tag for tag, _ in shown.tags].count("script") == 1
     assert not [tag for tag, _ in shown.tags if tag == "img"]
     assert sum(HOSTILE in cell for cell in shown.cells) == 2
-    assert all(not name.startswith("on") for _, attrs in shown.tags for name in attrs)
+    assert all(
+        not name.startswith("on") for _, attrs in shown.tags for name in attrs
+    )
     assert len([tag for tag, _ in shown.tags if tag == "tr"]) == 3
 
 
@@ -136,7 +167,9 @@ def test_the_same_ledger_gives_the_same_page(tmp_path: Path) -> None:
 
 
 def test_volumes_are_sorted_and_failed_scans_left_out() -> None:
-    table = format_volumes_csv([entry("b"), entry("A"), entry("c", "failed")], LABELS)
+    table = format_volumes_csv(
+        [entry("b"), entry("A"), entry("c", "failed")], LABELS
+    )
     assert table.splitlines() == [
         "scan,liver_ml,kidney_ml,expected_dice,lower_bound,review,liver_expected_dice,"
         "kidney_expected_dice",
@@ -155,19 +188,32 @@ JUDGED = QualityEntry(
 
 
 def test_quality_stands_beside_the_volumes() -> None:
-    nothing = QualityEntry(expected_dice=None, lower_bound=None, is_calibrated=True, review=True)
-    table = format_volumes_csv([entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS)
+    nothing = QualityEntry(
+        expected_dice=None, lower_bound=None, is_calibrated=True, review=True
+    )
+    table = format_volumes_csv(
+        [entry("a", quality=JUDGED), entry("b", quality=nothing)], LABELS
+    )
     assert table.splitlines()[1:] == [
         "a,1500.2500,300.5000,0.9100,0.8300,0,0.9500,",
         "b,1500.2500,300.5000,,,1,,",
     ]
 
 
-def test_failed_scans_come_first_and_then_the_worst_results(tmp_path: Path) -> None:
+def test_failed_scans_come_first_and_then_the_worst_results(
+    tmp_path: Path,
+) -> None:
     def judged(scan: str, dice: float | None) -> Entry:
-        return entry(scan, quality=JUDGED.model_copy(update={"expected_dice": dice}))
+        return entry(
+            scan, quality=JUDGED.model_copy(update={"expected_dice": dice})
+        )
 
-    entries = [entry("old"), judged("fine", 0.9), judged("bad", 0.3), entry("gone", "failed")]
+    entries = [
+        entry("old"),
+        judged("fine", 0.9),
+        judged("bad", 0.3),
+        entry("gone", "failed"),
+    ]
     shown = page(tmp_path, *entries, judged("nothing", None)).first_cells()
     assert shown == ["gone", "nothing", "bad", "fine", "old"]
 
@@ -175,14 +221,21 @@ def test_failed_scans_come_first_and_then_the_worst_results(tmp_path: Path) -> N
 def test_the_report_says_what_to_review(tmp_path: Path) -> None:
     flagged = JUDGED.model_copy(update={"expected_dice": 0.4, "review": True})
     text = render_report(
-        tmp_path, [entry("a", quality=flagged), entry("b", quality=JUDGED)], "liver 1.0.0", LABELS
+        tmp_path,
+        [entry("a", quality=flagged), entry("b", quality=JUDGED)],
+        "liver 1.0.0",
+        LABELS,
     )
     assert text.count("<mark>review</mark>") == 1
     assert "<b>1</b>to review" in text
     assert "at least 0.83" in text
     assert "not calibrated" not in text
-    raw = JUDGED.model_copy(update={"is_calibrated": False, "lower_bound": None})
-    text = render_report(tmp_path, [entry("a", quality=raw)], "liver 1.0.0", LABELS)
+    raw = JUDGED.model_copy(
+        update={"is_calibrated": False, "lower_bound": None}
+    )
+    text = render_report(
+        tmp_path, [entry("a", quality=raw)], "liver 1.0.0", LABELS
+    )
     assert text.count("<small>not calibrated</small>") == 1
 
 
@@ -202,12 +255,17 @@ def test_a_browser_shows_and_sorts_the_table(tmp_path: Path) -> None:
     if browser is None:
         pytest.skip("no Chromium here")
     entries = [
-        entry(s, volumes_ml={"liver": ml}) for s, ml in (("a", 10.0), ("b", 9.0), ("c", 100.0))
+        entry(s, volumes_ml={"liver": ml})
+        for s, ml in (("a", 10.0), ("b", 9.0), ("c", 100.0))
     ]
     text = render_report(tmp_path, entries, "liver", LABELS)
     # The policy lets no other script run, so the page that clicks by itself is without it.
-    clicks = "<script>document.querySelectorAll('th button')[1].click()</script>"
-    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", f"{clicks}</body>")
+    clicks = (
+        "<script>document.querySelectorAll('th button')[1].click()</script>"
+    )
+    text = re.sub(r"<meta http-equiv[^>]*>", "", text).replace(
+        "</body>", f"{clicks}</body>"
+    )
     (tmp_path / "clicked.html").write_text(text)
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom",

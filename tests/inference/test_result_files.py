@@ -44,7 +44,11 @@ class TestPng(ResultFormatContract):
     shape = (12, 10, 1)
 
     def make_scan(self, folder: Path) -> Volume:
-        return Volume(np.zeros((1, *self.shape), np.float32), np.eye(4), source="SECRET.png")
+        return Volume(
+            np.zeros((1, *self.shape), np.float32),
+            np.eye(4),
+            source="SECRET.png",
+        )
 
     def read_labels(self, path: Path) -> Array:
         return np.asarray(Image.open(path)).T[:, :, None]
@@ -52,7 +56,11 @@ class TestPng(ResultFormatContract):
 
 class FromSeries(ResultFormatContract):
     def make_scan(self, folder: Path) -> Volume:
-        return read_image(dicom.save(folder / "series", dicom.series(dicom.voxels(self.shape))))
+        return read_image(
+            dicom.save(
+                folder / "series", dicom.series(dicom.voxels(self.shape))
+            )
+        )
 
 
 class TestDicomSeg(FromSeries):
@@ -74,7 +82,9 @@ def test_a_format_asked_for_twice_is_written_once() -> None:
     assert list(choose_formats(names, made_spec())) == ["rtstruct", "nifti"]
 
 
-def test_two_formats_never_share_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_formats_never_share_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     other = ResultFormat(".gz", RESULT_FORMATS.get("nifti").write)
     monkeypatch.setitem(RESULT_FORMATS._shipped, "other", other)
     for names in (["other", "nifti"], ["nifti", "other"]):
@@ -82,10 +92,14 @@ def test_two_formats_never_share_a_file(monkeypatch: pytest.MonkeyPatch) -> None
             choose_formats(names, made_spec())
 
 
-@pytest.mark.parametrize("ending", ["nii.gz", ".", "./x", ".a/b", "", ".a b", "..", "/.x"])
+@pytest.mark.parametrize(
+    "ending", ["nii.gz", ".", "./x", ".a/b", "", ".a b", "..", "/.x"]
+)
 def test_an_ending_that_leads_elsewhere_is_refused(ending: str) -> None:
     with pytest.raises(ValueError, match="not an ending"):
-        check_result_format(ResultFormat(ending, RESULT_FORMATS.get("nifti").write))
+        check_result_format(
+            ResultFormat(ending, RESULT_FORMATS.get("nifti").write)
+        )
 
 
 def test_what_is_no_result_format_is_refused() -> None:

@@ -28,7 +28,11 @@ from medseg.bundle.spec import BundleSpec
 from medseg.bundle.weights import load_weights
 from medseg.errors import BundleError, CheckpointError, MedsegError, ScanError
 from medseg.inference.backends.pytorch import TorchMember
-from medseg.inference.segmenter import Ensemble, Segmenter, refuse_wrong_arithmetic
+from medseg.inference.segmenter import (
+    Ensemble,
+    Segmenter,
+    refuse_wrong_arithmetic,
+)
 from medseg.io import read_image, read_labels
 from medseg.networks.building import build_network
 from medseg.networks.inferers import build_window_inferer
@@ -39,7 +43,12 @@ from medseg.volume import Affine, Array, Volume
 
 CT = {"kind": "window", "low": -300, "high": 300}
 FLAT = {
-    "network": {"kind": "unet", "dims": 2, "channels": [4, 8, 8], "strides": [1, 2, 2]},
+    "network": {
+        "kind": "unet",
+        "dims": 2,
+        "channels": [4, 8, 8],
+        "strides": [1, 2, 2],
+    },
     "training": {"patch": [16, 24]},
 }
 
@@ -57,7 +66,9 @@ def scan(
     return Volume(np.asfortranarray(array), affine, source="scan")
 
 
-def stock(spec: BundleSpec, network: torch.nn.Module, volume: Volume) -> torch.Tensor:
+def stock(
+    spec: BundleSpec, network: torch.nn.Module, volume: Volume
+) -> torch.Tensor:
     """Return the scores of the bundle's MONAI chain on the scan's grid."""
     chain = Preprocessing(spec)
     image = chain(volume)[IMAGE]
@@ -72,14 +83,18 @@ def network_of(folder: Path) -> torch.nn.Module:
     return network.eval()
 
 
-def torch_member(network: torch.nn.Module, precision: torch.dtype = torch.float32) -> TorchMember:
+def torch_member(
+    network: torch.nn.Module, precision: torch.dtype = torch.float32
+) -> TorchMember:
     return TorchMember(network, 3, torch.device("cpu"), precision)
 
 
 def check_equal(folder: Path, volume: Volume) -> Array:
     """Compare with stock MONAI; voxels may differ only where two classes tie."""
     got = Segmenter(folder, "cpu").segment(volume).labels
-    wanted = stock(load_bundle(folder).spec, network_of(folder), volume).topk(2, dim=0)
+    wanted = stock(load_bundle(folder).spec, network_of(folder), volume).topk(
+        2, dim=0
+    )
     different = torch.from_numpy(got.astype(np.int64)) != wanted.indices[0]
     ties = wanted.values[0] - wanted.values[1] < 1e-4
     assert got.shape == volume.shape
@@ -88,7 +103,9 @@ def check_equal(folder: Path, volume: Volume) -> Array:
     return got
 
 
-def turned(angles: tuple[float, float, float], spacing: tuple[float, ...]) -> Affine:
+def turned(
+    angles: tuple[float, float, float], spacing: tuple[float, ...]
+) -> Affine:
     affine: Affine = np.eye(4)
     turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
     affine[:3, :3] = turn @ np.diag(spacing)
@@ -105,37 +122,77 @@ SHEARED = turned((90, 0, 5), (1.1, 1.3, 2.0)) @ np.array(
     ("sections", "volume"),
     [
         ({"inference": {"overlap": 0.3}}, scan()),
-        ({"preprocessing": {"spacing_mm": [2, 2, 2], "intensity": CT, "crop_above": 0}}, scan()),
         (
-            {"preprocessing": {"spacing_mm": [1, 1, None], "intensity": "minmax"}},
+            {
+                "preprocessing": {
+                    "spacing_mm": [2, 2, 2],
+                    "intensity": CT,
+                    "crop_above": 0,
+                }
+            },
+            scan(),
+        ),
+        (
+            {
+                "preprocessing": {
+                    "spacing_mm": [1, 1, None],
+                    "intensity": "minmax",
+                }
+            },
             scan((14, 9, 17), turned((15, -80, 33), (1.5, 0.9, 3))),
         ),
-        ({"preprocessing": {"spacing_mm": [1.5, 1.5, 1.5]}}, scan((16, 18, 14), SHEARED)),
-        ({"preprocessing": {"spacing_mm": [4, 4, 4]}}, scan((18, 5, 7))),  # less than a window
+        (
+            {"preprocessing": {"spacing_mm": [1.5, 1.5, 1.5]}},
+            scan((16, 18, 14), SHEARED),
+        ),
+        (
+            {"preprocessing": {"spacing_mm": [4, 4, 4]}},
+            scan((18, 5, 7)),
+        ),  # less than a window
         (
             {
                 "labels": [{"index": n, "name": f"l{n}"} for n in range(1, 30)],
-                "preprocessing": {"spacing_mm": [1.7, 1.7, 1.7], "crop_above": 50},
+                "preprocessing": {
+                    "spacing_mm": [1.7, 1.7, 1.7],
+                    "crop_above": 50,
+                },
             },
             scan((20, 20, 12)),
         ),
         (
             FLAT
             | {
-                "channels": [{"name": "a", "modality": "MR"}, {"name": "b", "modality": "MR"}],
+                "channels": [
+                    {"name": "a", "modality": "MR"},
+                    {"name": "b", "modality": "MR"},
+                ],
                 "preprocessing": {
                     "spacing_mm": [1, 1, None],
-                    "intensity": [{"kind": "zscore", "nonzero": True}, "minmax"],
+                    "intensity": [
+                        {"kind": "zscore", "nonzero": True},
+                        "minmax",
+                    ],
                 },
             },
             scan((30, 21, 6), channels=2),
         ),
         (FLAT | {"preprocessing": {"input": "picture"}}, scan((40, 12, 1))),
     ],
-    ids=["plain", "box", "oblique", "sheared", "small", "30 classes", "slices", "picture"],
+    ids=[
+        "plain",
+        "box",
+        "oblique",
+        "sheared",
+        "small",
+        "30 classes",
+        "slices",
+        "picture",
+    ],
 )
 def test_labels_are_those_of_stock_monai(
-    untrained_bundle: Callable[..., Path], sections: dict[str, Any], volume: Volume
+    untrained_bundle: Callable[..., Path],
+    sections: dict[str, Any],
+    volume: Volume,
 ) -> None:
     labels = check_equal(untrained_bundle(**sections), volume)
     assert len(np.unique(labels)) > 1
@@ -145,7 +202,12 @@ def test_labels_are_those_of_stock_monai(
 def test_every_normalisation_is_computed_as_in_monai(
     untrained_bundle: Callable[..., Path], norm: str
 ) -> None:
-    network = {"kind": "unet", "channels": [8, 8, 8], "strides": [1, 2, 2], "norm": norm}
+    network = {
+        "kind": "unet",
+        "channels": [8, 8, 8],
+        "strides": [1, 2, 2],
+        "norm": norm,
+    }
     check_equal(untrained_bundle(network=network), scan((17, 20, 22)))
 
 
@@ -167,7 +229,9 @@ def trained_on_phantom(folder: Path) -> Path:
     optimiser = torch.optim.AdamW(network.parameters(), 1e-2)
     for _ in range(40):
         optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(network(image), truth, rarity).backward()
+        torch.nn.functional.cross_entropy(
+            network(image), truth, rarity
+        ).backward()
         optimiser.step()
     RunFolder(folder).save_weights(network.state_dict())
     return folder
@@ -182,7 +246,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "name": "phantom",
             "channels": [{"name": "CT", "modality": "CT"}],
-            "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+            "labels": [
+                {"index": 1, "name": "liver"},
+                {"index": 2, "name": "kidney"},
+            ],
             "preprocessing": {
                 "spacing_mm": [7, 7, 7],
                 "intensity": {"kind": "window", "low": 0, "high": 220},
@@ -218,7 +285,9 @@ def test_mirroring_averages_the_scores_of_all_flips(
     training = {"patch": [16, 16, 16], "augmentation": {"mirror_axes": [0, 2]}}
     folder = untrained_bundle(training=training)
     volume, network = scan((16, 16, 16), np.eye(4)), network_of(folder)
-    image = Preprocessing(load_bundle(folder).spec)(volume)[IMAGE][None].as_tensor()
+    image = Preprocessing(load_bundle(folder).spec)(volume)[IMAGE][
+        None
+    ].as_tensor()
     with torch.inference_mode():
         flips = [[], [2], [4], [2, 4]]
         scores = sum(network(image.flip(flip)).flip(flip) for flip in flips) / 4
@@ -226,7 +295,9 @@ def test_mirroring_averages_the_scores_of_all_flips(
     assert torch.allclose(mirrored, scores, atol=1e-5)
     got = Segmenter(folder, "cpu", mirror=True).segment(volume).labels
     assert (got != scores[0].max(dim=0).indices.numpy()).mean() < 1e-3
-    assert (got != Segmenter(folder, "cpu").segment(volume).labels).mean() > 0.01
+    assert (
+        got != Segmenter(folder, "cpu").segment(volume).labels
+    ).mean() > 0.01
 
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1)])
@@ -237,7 +308,10 @@ def test_mirror_axes_are_counted_from_the_first(axes: tuple[int, ...]) -> None:
         precision = torch.float32
 
         def __call__(self, windows: torch.Tensor) -> torch.Tensor:
-            ramps = [torch.linspace(0, 10**n, size) for n, size in enumerate(windows.shape[2:])]
+            ramps = [
+                torch.linspace(0, 10**n, size)
+                for n, size in enumerate(windows.shape[2:])
+            ]
             return windows + sum(torch.meshgrid(*ramps, indexing="ij"))
 
     windows = torch.zeros(1, 1, 4, 5, 6)
@@ -251,10 +325,14 @@ def test_a_2d_network_is_not_flipped_along_the_third_axis() -> None:
     assert Ensemble([], 2, (0, 2))._flips == [(), (2,)]
 
 
-def test_the_members_of_a_bundle_are_averaged(untrained_bundle: Callable[..., Path]) -> None:
+def test_the_members_of_a_bundle_are_averaged(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     folder, other = untrained_bundle(), untrained_bundle("other", seed=1)
     shutil.copy(other / "models" / "model.pt", folder / "models" / "fold_1.pt")
-    (folder / "models" / "trained.json").write_text('{"members": ["model.pt", "fold_1.pt"]}')
+    (folder / "models" / "trained.json").write_text(
+        '{"members": ["model.pt", "fold_1.pt"]}'
+    )
     windows = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
         first, second = network_of(folder)(windows), network_of(other)(windows)
@@ -264,12 +342,16 @@ def test_the_members_of_a_bundle_are_averaged(untrained_bundle: Callable[..., Pa
     assert torch.allclose(alone, first, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["../model.pt", "a/b.pt", "/model.pt", "..", "model.pt/../x.pt"])
+@pytest.mark.parametrize(
+    "name", ["../model.pt", "a/b.pt", "/model.pt", "..", "model.pt/../x.pt"]
+)
 def test_members_never_lie_outside_of_the_bundle(
     untrained_bundle: Callable[..., Path], name: str
 ) -> None:
     folder = untrained_bundle()
-    (folder / "models" / "trained.json").write_text(json.dumps({"members": [name]}))
+    (folder / "models" / "trained.json").write_text(
+        json.dumps({"members": [name]})
+    )
     with pytest.raises(BundleError, match="members"):
         Segmenter(folder, "cpu")
 
@@ -295,19 +377,27 @@ class CoarseMember:
     ("factor", "precision"),
     [(1.1, torch.bfloat16), (0.7, torch.float32), (np.nan, torch.float32)],
 )
-def test_wrong_arithmetic_of_a_gpu_is_not_used(factor: float, precision: torch.dtype) -> None:
+def test_wrong_arithmetic_of_a_gpu_is_not_used(
+    factor: float, precision: torch.dtype
+) -> None:
     ensemble = Ensemble([CoarseMember(factor)], 3)
     refuse_wrong_arithmetic(ensemble, made_spec(), torch.device("cpu"))
     assert {member.precision for member in ensemble._members} == {precision}
 
 
-def test_a_grey_picture_is_red_green_and_blue(untrained_bundle: Callable[..., Path]) -> None:
+def test_a_grey_picture_is_red_green_and_blue(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     rgb = [{"name": name} for name in ("red", "green", "blue")]
-    folder = untrained_bundle(**FLAT | {"preprocessing": {"input": "picture"}, "channels": rgb})
+    folder = untrained_bundle(
+        **FLAT | {"preprocessing": {"input": "picture"}, "channels": rgb}
+    )
     grey = scan((30, 20, 1))
     colours = grey.with_array(np.repeat(grey.array, 3, axis=0))
     segmenter = Segmenter(folder, "cpu")
-    assert np.array_equal(segmenter.segment(grey).labels, segmenter.segment(colours).labels)
+    assert np.array_equal(
+        segmenter.segment(grey).labels, segmenter.segment(colours).labels
+    )
     with pytest.raises(ScanError, match="needs 3"):
         segmenter.segment(scan((30, 20, 2)))
 
@@ -317,24 +407,34 @@ def test_what_comes_back(untrained_bundle: Callable[..., Path]) -> None:
     found = Segmenter(untrained_bundle(), "cpu").segment(volume)
     assert found.labels.dtype == np.uint8
     assert found.label_set.names == ("liver", "kidney")
-    assert found.volumes_ml["liver"] == pytest.approx((found.labels == 1).sum() * volume.voxel_ml)
+    assert found.volumes_ml["liver"] == pytest.approx(
+        (found.labels == 1).sum() * volume.voxel_ml
+    )
     assert set(found.seconds) == {"input", "network", "labels"}
     assert all(seconds >= 0 for seconds in found.seconds.values())
     assert found.warnings == ()
 
 
-def test_several_threads_may_share_one_segmenter(untrained_bundle: Callable[..., Path]) -> None:
+def test_several_threads_may_share_one_segmenter(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     segmenter = Segmenter(untrained_bundle(), "cpu", precision="bf16")
     volumes = [scan(seed=seed) for seed in range(4)]
     alone = [segmenter.segment(volume).labels for volume in volumes]
     with ThreadPoolExecutor(4) as threads:
-        together = [found.labels for found in threads.map(segmenter.segment, volumes)]
-    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+        together = [
+            found.labels for found in threads.map(segmenter.segment, volumes)
+        ]
+    assert all(
+        np.array_equal(a, b) for a, b in zip(alone, together, strict=True)
+    )
     assert not torch.is_inference_mode_enabled()
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_a_scan_without_the_channels_is_named(untrained_bundle: Callable[..., Path]) -> None:
+def test_a_scan_without_the_channels_is_named(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     with pytest.raises(ScanError, match=r"bundle needs 1; .*channels: CT\)"):
         Segmenter(untrained_bundle(), "cpu").segment(scan(channels=2))
 
@@ -351,16 +451,23 @@ def test_broken_weights_are_an_error_and_not_a_label_map(
         Segmenter(folder, "cpu").segment(scan())
 
 
-def test_an_untrained_bundle_is_refused(untrained_bundle: Callable[..., Path]) -> None:
+def test_an_untrained_bundle_is_refused(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     folder = untrained_bundle()
     RunFolder(folder).weights.unlink()
     with pytest.raises(CheckpointError, match="train it first"):
         Segmenter(folder, "cpu")
 
 
-def test_weights_of_another_network_are_refused(untrained_bundle: Callable[..., Path]) -> None:
+def test_weights_of_another_network_are_refused(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     network = {"kind": "unet", "channels": [4, 4, 8], "strides": [1, 2, 2]}
-    folder, other = untrained_bundle("one"), untrained_bundle("other", network=network)
+    folder, other = (
+        untrained_bundle("one"),
+        untrained_bundle("other", network=network),
+    )
     RunFolder(folder).weights.write_bytes(RunFolder(other).weights.read_bytes())
     with pytest.raises(CheckpointError, match="of another network"):
         Segmenter(folder, "cpu")
@@ -371,7 +478,9 @@ def test_fp16_needs_a_gpu(untrained_bundle: Callable[..., Path]) -> None:
         Segmenter(untrained_bundle(), "cpu", precision="fp16")
 
 
-def test_rounding_is_told_from_faults(untrained_bundle: Callable[..., Path]) -> None:
+def test_rounding_is_told_from_faults(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     member = torch_member(network_of(untrained_bundle()), torch.bfloat16)
     predict = Ensemble([member], 3)
     windows = torch.randn(1, 1, 16, 16, 16)
@@ -423,12 +532,17 @@ def test_memory_does_not_grow_with_classes_times_the_scan(
     labels = [{"index": n, "name": f"l{n}"} for n in range(1, 104)]
     many = untrained_bundle("many", labels=labels, **shared)
     run = subprocess.run(
-        [sys.executable, "-c", MEMORY, few, many], capture_output=True, text=True, check=False
+        [sys.executable, "-c", MEMORY, few, many],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode == 0, run.stderr
     figures, refusal = run.stdout.splitlines()
     with_few, with_many = map(float, figures.split())
-    sums = 104 * 64 * 64 * 32 * 4 / 2**20  # the planes of a window and those to spare
+    sums = (
+        104 * 64 * 64 * 32 * 4 / 2**20
+    )  # the planes of a window and those to spare
     assert with_many - sums < 1.3 * with_few
     assert with_many < 0.05 * 104 * 256 * 256 * 320 * 4 / 2**20
     assert "does not fit the memory of cpu" in refusal
@@ -436,7 +550,9 @@ def test_memory_does_not_grow_with_classes_times_the_scan(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_a_gpu_gives_the_labels_of_the_cpu(trained: Path, precision: str) -> None:
+def test_a_gpu_gives_the_labels_of_the_cpu(
+    trained: Path, precision: str
+) -> None:
     volume, _ = make_phantom(1, (48, 44, 40), 4.5)
     on_cpu = Segmenter(trained, "cpu").segment(volume).labels
     found = Segmenter(trained, "cuda", precision=precision).segment(volume)
@@ -445,28 +561,40 @@ def test_a_gpu_gives_the_labels_of_the_cpu(trained: Path, precision: str) -> Non
 
 
 @pytest.mark.gpu
-def test_what_does_not_fit_the_gpu_lies_in_the_hosts_memory(trained: Path) -> None:
+def test_what_does_not_fit_the_gpu_lies_in_the_hosts_memory(
+    trained: Path,
+) -> None:
     volume, _ = make_phantom(1, (48, 44, 40), 4.5)
     there = Segmenter(trained, "cuda", precision="fp32").segment(volume)
     for room in (0, 4 * 3**3 * 28**3):
-        here = Segmenter(trained, "cuda", precision="fp32", gpu_memory=room).segment(volume)
+        here = Segmenter(
+            trained, "cuda", precision="fp32", gpu_memory=room
+        ).segment(volume)
         assert (here.labels != there.labels).mean() < 1e-3
 
 
-def test_scans_of_every_kind_have_one_result_that_goes_back(tmp_path, untrained_bundle) -> None:
+def test_scans_of_every_kind_have_one_result_that_goes_back(
+    tmp_path, untrained_bundle
+) -> None:
     file = tmp_path / "oblique.nii.gz"
-    write_scan(file, 3, (18, 21, 16), affine_of((2.5, 3.5, 4.0), TURNED, flips=(0, 1)))
+    write_scan(
+        file, 3, (18, 21, 16), affine_of((2.5, 3.5, 4.0), TURNED, flips=(0, 1))
+    )
     segmenter = Segmenter(untrained_bundle(), "cpu")
     volume = read_image(file)
     expected = segmenter.segment(volume)
     assert np.shares_memory(expected.grid.array, volume.array) is False
     for scan in (file, str(file), nib.load(file), sitk.ReadImage(file)):
         found = segmenter.segment(scan)
-        assert np.mean(found.labels != expected.labels) < 1e-3  # ITK's affine has fewer digits
+        assert (
+            np.mean(found.labels != expected.labels) < 1e-3
+        )  # ITK's affine has fewer digits
     image = found.to_nibabel()
     assert np.array_equal(image.dataobj, found.labels)
     assert np.allclose(image.affine, volume.affine, atol=1e-4)
-    assert np.array_equal(sitk.GetArrayFromImage(found.to_sitk()).T, found.labels)
+    assert np.array_equal(
+        sitk.GetArrayFromImage(found.to_sitk()).T, found.labels
+    )
     for name in ("a.nii.gz", "a.mha"):
         found.save(tmp_path / name)
         saved = read_labels(tmp_path / name)

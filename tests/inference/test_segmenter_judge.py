@@ -17,17 +17,32 @@ from medseg.volume import Volume
 
 
 def random_scan(seed: int = 3) -> Volume:
-    voxels = np.random.default_rng(seed).normal(0, 100, (1, 22, 20, 18)).astype(np.float32)
+    voxels = (
+        np.random.default_rng(seed)
+        .normal(0, 100, (1, 22, 20, 18))
+        .astype(np.float32)
+    )
     return Volume(voxels, np.diag([-1.5, 1.5, 2.0, 1.0]))
 
 
-def calibrate(bundle: Path, scores: list[float], dice: list[float], review_below: float) -> None:
+def calibrate(
+    bundle: Path, scores: list[float], dice: list[float], review_below: float
+) -> None:
     curve = {"scores": scores, "dice": dice, "margin": 0.1, "cases": 20}
-    known = {"case": curve, "coverage": 0.9, "review_below": review_below, "review_share": 0.1}
-    (bundle / "models" / "trained.json").write_text(json.dumps({"quality": known}))
+    known = {
+        "case": curve,
+        "coverage": 0.9,
+        "review_below": review_below,
+        "review_share": 0.1,
+    }
+    (bundle / "models" / "trained.json").write_text(
+        json.dumps({"quality": known})
+    )
 
 
-def test_the_bundles_own_mask_agrees_with_it(untrained_bundle: Callable[..., Path]) -> None:
+def test_the_bundles_own_mask_agrees_with_it(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     segmenter, volume = Segmenter(untrained_bundle(), "cpu"), random_scan()
     own = segmenter.segment(volume)
     judged = segmenter.judge(volume, own.labels)
@@ -41,8 +56,12 @@ def test_the_bundles_own_mask_agrees_with_it(untrained_bundle: Callable[..., Pat
     assert not judged.is_calibrated
 
 
-def test_labels_are_turned_as_the_scan_is(untrained_bundle: Callable[..., Path]) -> None:
-    segmenter = Segmenter(untrained_bundle(preprocessing={"spacing_mm": [1.5, 1.5, 2]}), "cpu")
+def test_labels_are_turned_as_the_scan_is(
+    untrained_bundle: Callable[..., Path],
+) -> None:
+    segmenter = Segmenter(
+        untrained_bundle(preprocessing={"spacing_mm": [1.5, 1.5, 2]}), "cpu"
+    )
     own = segmenter.segment(random_scan())
     judged = segmenter.judge(random_scan(), own.labels)
     for name, found in judged.labels.items():
@@ -57,7 +76,9 @@ def test_labels_are_turned_as_the_scan_is(untrained_bundle: Callable[..., Path])
 def test_a_mask_and_its_complement_hold_all_probability_on_any_grid(
     untrained_bundle: Callable[..., Path], spacing: list[float]
 ) -> None:
-    segmenter = Segmenter(untrained_bundle(preprocessing={"spacing_mm": spacing}), "cpu")
+    segmenter = Segmenter(
+        untrained_bundle(preprocessing={"spacing_mm": spacing}), "cpu"
+    )
     everywhere = np.ones((22, 20, 18), np.uint8)
     front = everywhere.copy()
     front[:, :8] = 0
@@ -70,11 +91,16 @@ def test_a_mask_and_its_complement_hold_all_probability_on_any_grid(
     assert inside == pytest.approx(2 * total, rel=0.1)
 
 
-def test_the_worse_a_mask_the_lower_it_is_judged(untrained_bundle: Callable[..., Path]) -> None:
+def test_the_worse_a_mask_the_lower_it_is_judged(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     bundle = untrained_bundle()
     file = bundle / "models" / "model.pt"
     weights = torch.load(file, weights_only=True)
-    sure = {k: 50 * v if k.startswith("output_block") else v for k, v in weights.items()}
+    sure = {
+        k: 50 * v if k.startswith("output_block") else v
+        for k, v in weights.items()
+    }
     assert any((sure[name] != value).any() for name, value in weights.items())
     torch.save(sure, file)
     segmenter, volume = Segmenter(bundle, "cpu"), random_scan()
@@ -101,15 +127,21 @@ def test_voxels_outside_the_box_that_is_looked_at_are_doubted(
     inside = segmenter.segment(volume).labels
     both = inside.copy()
     both[:, :, 12:] = 1
-    before, after = (segmenter.judge(volume, mask).labels["liver"] for mask in (inside, both))
+    before, after = (
+        segmenter.judge(volume, mask).labels["liver"] for mask in (inside, both)
+    )
     share = (inside == 1).sum() / (both == 1).sum()
     assert after.raw < before.raw * (0.5 + share / 2)
     assert after.dice < before.dice == 1
 
 
-def test_the_calibration_is_used_and_the_limit_flags(untrained_bundle: Callable[..., Path]) -> None:
+def test_the_calibration_is_used_and_the_limit_flags(
+    untrained_bundle: Callable[..., Path],
+) -> None:
     bundle, volume = untrained_bundle(), random_scan()
-    raw = Segmenter(bundle, "cpu").judge(volume, Segmenter(bundle, "cpu").segment(volume).labels)
+    raw = Segmenter(bundle, "cpu").judge(
+        volume, Segmenter(bundle, "cpu").segment(volume).labels
+    )
     assert raw.mean is not None
     for limit, flagged in ((0.2, False), (0.9, True)):
         calibrate(bundle, [0, 1], [0, 0.8], limit)
@@ -117,11 +149,15 @@ def test_the_calibration_is_used_and_the_limit_flags(untrained_bundle: Callable[
         judged = segmenter.judge(volume, segmenter.segment(volume).labels)
         assert judged.mean is not None
         assert judged.mean.raw == raw.mean.raw
-        assert judged.mean.expected == pytest.approx(0.8 * raw.mean.raw, abs=1e-4)
+        assert judged.mean.expected == pytest.approx(
+            0.8 * raw.mean.raw, abs=1e-4
+        )
         assert judged.is_calibrated
         assert judged.review == flagged
         for name, found in judged.labels.items():
-            assert found.lower == pytest.approx(judged.own.labels[name].lower, abs=1e-4)
+            assert found.lower == pytest.approx(
+                judged.own.labels[name].lower, abs=1e-4
+            )
 
 
 def test_a_structure_that_only_one_mask_holds_is_flagged(
@@ -146,7 +182,10 @@ def test_a_structure_that_only_one_mask_holds_is_flagged(
     ],
 )
 def test_what_is_no_label_map_of_the_scan_is_refused(
-    untrained_bundle: Callable[..., Path], labels: np.ndarray, error: type[Exception], says: str
+    untrained_bundle: Callable[..., Path],
+    labels: np.ndarray,
+    error: type[Exception],
+    says: str,
 ) -> None:
     with pytest.raises(error, match=says):
         Segmenter(untrained_bundle(), "cpu").judge(random_scan(), labels)

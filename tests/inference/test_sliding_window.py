@@ -29,7 +29,11 @@ GPU = torch.device("cuda")
 
 
 def scan(seed: int = 0, depth: int = 40) -> Volume:
-    voxels = np.random.default_rng(seed).normal(0, 100, (1, 20, 18, depth)).astype(np.float32)
+    voxels = (
+        np.random.default_rng(seed)
+        .normal(0, 100, (1, 20, 18, depth))
+        .astype(np.float32)
+    )
     return Volume(voxels, np.diag([-1.5, 1.5, 2.0, 1.0]), source="scan")
 
 
@@ -48,9 +52,13 @@ class Hungry:
         return self.ensemble(windows)
 
 
-def hungry_segmenter(bundle: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> Segmenter:
+def hungry_segmenter(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> Segmenter:
     segmenter = Segmenter(bundle, "cpu")
-    monkeypatch.setattr(segmenter, "_ensemble", Hungry(segmenter._ensemble, most))
+    monkeypatch.setattr(
+        segmenter, "_ensemble", Hungry(segmenter._ensemble, most)
+    )
     segmenter._sliding_window.batch_size = 8
     return segmenter
 
@@ -68,14 +76,18 @@ def test_fewer_windows_at_a_time_where_memory_is_short(
     assert batches[:-1] == [2] * (len(batches) - 1)
     assert 1 <= batches[-1] <= 2
     assert "going on with 2" in caplog.text
-    assert np.array_equal(labels, Segmenter(bundle, "cpu").segment(scan()).labels)
+    assert np.array_equal(
+        labels, Segmenter(bundle, "cpu").segment(scan()).labels
+    )
 
 
 def test_too_little_memory_for_one_window_is_an_error(
     untrained_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     segmenter = hungry_segmenter(untrained_bundle(), monkeypatch, most=0)
-    with pytest.raises(MedsegError, match="does not fit the memory of cpu") as raised:
+    with pytest.raises(
+        MedsegError, match="does not fit the memory of cpu"
+    ) as raised:
         segmenter.segment(scan())
     assert raised.value.source == "scan"
     assert "scan of shape (20, 18, 40)" in raised.value.message
@@ -107,26 +119,36 @@ def test_windows_come_in_batches_and_each_once() -> None:
         (39, Storage(HOST, HOST)),
     ],
 )
-def test_sums_go_onto_the_gpu_before_the_image(free: int, storage: Storage) -> None:
+def test_sums_go_onto_the_gpu_before_the_image(
+    free: int, storage: Storage
+) -> None:
     assert choose_storage(GPU, free, image=40, sums=60) == storage
 
 
-@pytest.mark.parametrize("planned", [Storage(GPU, HOST), Storage(HOST, GPU), Storage(GPU, GPU)])
+@pytest.mark.parametrize(
+    "planned", [Storage(GPU, HOST), Storage(HOST, GPU), Storage(GPU, GPU)]
+)
 def test_a_pass_that_used_the_gpu_falls_back_to_the_host(
-    planned: Storage, untrained_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    planned: Storage,
+    untrained_bundle: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     segmenter = Segmenter(untrained_bundle(), "cpu")
     wanted = segmenter.segment(scan()).labels
     tried: list[Storage] = []
 
     class OnSmallGpu(SlidingWindowPass):
-        def __init__(self, setup: SlidingWindow, plan: sliding_window.PassPlan) -> None:
+        def __init__(
+            self, setup: SlidingWindow, plan: sliding_window.PassPlan
+        ) -> None:
             tried.append(plan.storage)
             if plan.storage.uses_gpu:
                 raise torch.OutOfMemoryError("no memory")
             super().__init__(setup, plan)
 
-    monkeypatch.setattr(SlidingWindow, "_choose_storage", lambda self, windows: planned)
+    monkeypatch.setattr(
+        SlidingWindow, "_choose_storage", lambda self, windows: planned
+    )
     monkeypatch.setattr(segmenter_module, "SlidingWindowPass", OnSmallGpu)
     found = segmenter.segment(scan())
     assert tried == [planned, HOST_ONLY]
@@ -140,7 +162,9 @@ def test_there_is_no_second_try_in_the_hosts_memory(
 ) -> None:
     tried = []
 
-    def fail(setup: SlidingWindow, plan: sliding_window.PassPlan) -> SlidingWindowPass:
+    def fail(
+        setup: SlidingWindow, plan: sliding_window.PassPlan
+    ) -> SlidingWindowPass:
         tried.append(plan.storage)
         raise torch.OutOfMemoryError("no memory")
 

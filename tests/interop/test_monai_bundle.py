@@ -62,7 +62,11 @@ BUNDLES: dict[str, dict[str, Any]] = {
         },
         "network": {
             "kind": "SegResNet",
-            "args": {"init_filters": 8, "blocks_down": [1, 2], "blocks_up": [1]},
+            "args": {
+                "init_filters": 8,
+                "blocks_down": [1, 2],
+                "blocks_up": [1],
+            },
         },
     },
     "pictures": {
@@ -110,16 +114,26 @@ def read_map(file: Path) -> Any:
 
 
 @pytest.mark.parametrize("kind", BUNDLES)
-def test_stock_monai_gives_the_same_label_maps(kind: str, tmp_path: Path) -> None:
-    compare_with_stock(trained_bundle(tmp_path / "bundle", spec_of(kind), seed=1), kind, tmp_path)
+def test_stock_monai_gives_the_same_label_maps(
+    kind: str, tmp_path: Path
+) -> None:
+    compare_with_stock(
+        trained_bundle(tmp_path / "bundle", spec_of(kind), seed=1),
+        kind,
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize("applied", [True, False])
-@pytest.mark.parametrize("kind", ["volume", "slices", "channels", "foreign_network", "pictures"])
+@pytest.mark.parametrize(
+    "kind", ["volume", "slices", "channels", "foreign_network", "pictures"]
+)
 def test_a_refined_bundle_is_the_same_in_stock_monai(
     kind: str, applied: bool, tmp_path: Path
 ) -> None:
-    spec = spec_of(kind).model_copy(update={"refinement": RefinementSpec(adversarial_weight=0)})
+    spec = spec_of(kind).model_copy(
+        update={"refinement": RefinementSpec(adversarial_weight=0)}
+    )
     bundle = refined_bundle(tmp_path / "bundle", spec, applied=applied, seed=1)
     compare_with_stock(bundle, kind, tmp_path)
 
@@ -132,7 +146,12 @@ def compare_with_stock(bundle: Path, kind: str, tmp_path: Path) -> None:
         write_pictures(scans)
     else:
         write_volumes(scans, len(spec.channels))
-    run_stock(bundle, "inference.json", dataset_dir=str(scans), output_dir=str(tmp_path / "stock"))
+    run_stock(
+        bundle,
+        "inference.json",
+        dataset_dir=str(scans),
+        output_dir=str(tmp_path / "stock"),
+    )
     batch = segment(bundle, scans, tmp_path / "own", device="cpu")
     assert not batch.failed, batch.failed
     ending = "png" if is_of_pictures(kind) else "nii.gz"
@@ -150,7 +169,9 @@ def compare_with_stock(bundle: Path, kind: str, tmp_path: Path) -> None:
         assert own_map.shape == stock_map.shape
         assert int((own_map != stock_map).sum()) == 0
         if ending == "nii.gz":
-            assert np.allclose(nib.load(file).affine, nib.load(stock).affine, atol=1e-4)
+            assert np.allclose(
+                nib.load(file).affine, nib.load(stock).affine, atol=1e-4
+            )
         seen |= set(np.unique(own_map).tolist())
     assert len(seen) >= 2  # a map of one value would prove nothing
 
@@ -160,7 +181,9 @@ def compare_with_stock(bundle: Path, kind: str, tmp_path: Path) -> None:
 def test_stock_monai_minimises_the_same_loss(
     ignore: int | None, weights: dict[str, float] | None, tmp_path: Path
 ) -> None:
-    spec = made_spec(data={"ignore": ignore}, training={"class_weights": weights})
+    spec = made_spec(
+        data={"ignore": ignore}, training={"class_weights": weights}
+    )
     bundle = trained_bundle(tmp_path / "bundle", spec)
     parser = ConfigParser()
     parser.read_config(bundle / "configs" / "train.json")
@@ -170,7 +193,9 @@ def test_stock_monai_minimises_the_same_loss(
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 8, 8, 8)
     label = torch.randint(0, 4 if ignore else 3, (2, 1, 8, 8, 8))
-    assert float(stock(logits, label.float())) == pytest.approx(float(own([logits], label)))
+    assert float(stock(logits, label.float())) == pytest.approx(
+        float(own([logits], label))
+    )
 
 
 @pytest.mark.parametrize("weights", [None, {"whole": 0.5, "enhancing": 4}])
@@ -178,7 +203,9 @@ def test_stock_monai_minimises_the_same_loss(
 def test_stock_monai_minimises_the_same_loss_of_regions(
     ignore: int | None, weights: dict[str, float] | None, tmp_path: Path
 ) -> None:
-    spec = made_spec(**NESTED, data={"ignore": ignore}, training={"class_weights": weights})
+    spec = made_spec(
+        **NESTED, data={"ignore": ignore}, training={"class_weights": weights}
+    )
     bundle = trained_bundle(tmp_path / "bundle", spec)
     parser = ConfigParser()
     parser.read_config(bundle / "configs" / "train.json")
@@ -187,7 +214,10 @@ def test_stock_monai_minimises_the_same_loss_of_regions(
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 8, 8, 8)
     label = torch.randint(0, 5 if ignore else 4, (2, 1, 8, 8, 8))
-    channels = [torch.isin(label, torch.tensor(held)) for held in ([1, 2, 3], [2, 3], [3])]
+    channels = [
+        torch.isin(label, torch.tensor(held))
+        for held in ([1, 2, 3], [2, 3], [3])
+    ]
     channels += [label != 4] if ignore else []
     masks = torch.cat(channels, dim=1).float()
     wanted = float(build_loss(spec)([logits], label))
@@ -216,30 +246,45 @@ REGIONS = {
     [{}, {"data": {"ignore": 9}}, REGIONS, {"data": {"ignore": 9}, **REGIONS}],
     ids=["plain", "ignore", "regions", "regions_ignore"],
 )
-def test_stock_monai_trains_the_bundle(more: dict[str, Any], tmp_path: Path) -> None:
+def test_stock_monai_trains_the_bundle(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
     data = write_dataset(tmp_path / "data", 2)
     if "data" in more:
         leave_out_a_half(data)
-    spec = made_spec(preprocessing={"spacing_mm": [8, 8, 8], "intensity": "minmax"}, **more)
+    spec = made_spec(
+        preprocessing={"spacing_mm": [8, 8, 8], "intensity": "minmax"}, **more
+    )
     bundle = trained_bundle(tmp_path / "bundle", spec)
     before = (bundle / "models" / "model.pt").read_bytes()
     parser = run_stock(
-        bundle, "train.json", dataset_dir=str(data), epochs=1, device="$torch.device('cpu')"
+        bundle,
+        "train.json",
+        dataset_dir=str(data),
+        epochs=1,
+        device="$torch.device('cpu')",
     )
     trainer = parser.get_parsed_content("train::trainer")
     assert trainer.state.epoch == 1
     assert np.isfinite(trainer.state.output[0]["loss"])
     assert (bundle / "models" / "model.pt").read_bytes() != before
-    assert not segment(bundle, data / "imagesTr", tmp_path / "out", device="cpu").failed
+    assert not segment(
+        bundle, data / "imagesTr", tmp_path / "out", device="cpu"
+    ).failed
 
 
 @pytest.mark.parametrize("kind", BUNDLES)
-def test_the_train_config_gives_batches_of_the_bundles_shape(kind: str, tmp_path: Path) -> None:
+def test_the_train_config_gives_batches_of_the_bundles_shape(
+    kind: str, tmp_path: Path
+) -> None:
     spec = spec_of(kind)
     write_monai_bundle(tmp_path, spec, monai_parts(spec), {})
     parser = ConfigParser()
     parser.read_config(tmp_path / "configs" / "train.json")
-    assert type(parser.get_parsed_content("network_def")).__name__ in ("DynUNet", "SegResNet")
+    assert type(parser.get_parsed_content("network_def")).__name__ in (
+        "DynUNet",
+        "SegResNet",
+    )
     scans = tmp_path / "scans"
     if is_of_pictures(kind):
         write_pictures(scans)
@@ -247,20 +292,28 @@ def test_the_train_config_gives_batches_of_the_bundles_shape(kind: str, tmp_path
     else:
         write_volumes(scans, len(spec.channels))
         count = len(spec.channels)
-        image: Any = [str(scans / f"plain_{n:04d}.nii.gz") for n in range(count)]
+        image: Any = [
+            str(scans / f"plain_{n:04d}.nii.gz") for n in range(count)
+        ]
         image = image if count > 1 else str(scans / "plain.nii.gz")
         label = image[0] if count > 1 else image
     parser["files"] = [{"image": image, "label": label}]
-    item = parser.get_parsed_content("train::preprocessing")(parser["files"][0])[0]
+    item = parser.get_parsed_content("train::preprocessing")(
+        parser["files"][0]
+    )[0]
     patch = tuple(spec.training.patch)
     assert tuple(item["image"].shape) == (len(spec.channels), *patch)
     assert tuple(item["label"].shape) == (len(spec.regions) or 1, *patch)
 
 
 @pytest.mark.parametrize("kind", BUNDLES)
-def test_the_metadata_have_every_field_stock_monai_asks_for(kind: str, tmp_path: Path) -> None:
+def test_the_metadata_have_every_field_stock_monai_asks_for(
+    kind: str, tmp_path: Path
+) -> None:
     spec = spec_of(kind)
-    write_monai_bundle(tmp_path, spec, monai_parts(spec), {"dice": {"mean": 0.5}})
+    write_monai_bundle(
+        tmp_path, spec, monai_parts(spec), {"dice": {"mean": 0.5}}
+    )
     made = json.loads((tmp_path / "configs" / "metadata.json").read_text())
     # The fields that MONAI's bundle specification calls mandatory.
     assert {
@@ -289,4 +342,6 @@ def test_a_loss_that_monai_does_not_know_has_no_train_config_and_the_metadata_sa
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert "loss tversky is not one of MONAI's" in metadata["training"]
     plain = trained_bundle(tmp_path / "plain", made_spec())
-    assert "training" not in json.loads((plain / "configs" / "metadata.json").read_text())
+    assert "training" not in json.loads(
+        (plain / "configs" / "metadata.json").read_text()
+    )

@@ -28,7 +28,9 @@ SHAPES = st.tuples(*[st.integers(1, 5)] * 3)
 
 def placed(angles: Any, spacing: Any, origin: Any, flip: bool) -> np.ndarray:
     affine = np.eye(4)
-    turn = Rotation.from_euler("xyz", angles).as_matrix() @ np.diag([-1.0 if flip else 1.0, 1, 1])
+    turn = Rotation.from_euler("xyz", angles).as_matrix() @ np.diag(
+        [-1.0 if flip else 1.0, 1, 1]
+    )
     affine[:3, :3], affine[:3, 3] = turn * spacing, origin
     return affine
 
@@ -47,14 +49,18 @@ def test_nibabel_there_and_back(angles, spacing, origin, shape, flip, channels):
     expected = np.moveaxis(array, 3, 0) if channels else array[None]
     assert np.array_equal(volume.array, expected)
     assert np.array_equal(volume.affine, affine)
-    back = nifti.make_label_image(array.reshape(*shape, -1)[..., 0].astype(np.uint16), volume.grid)
+    back = nifti.make_label_image(
+        array.reshape(*shape, -1)[..., 0].astype(np.uint16), volume.grid
+    )
     assert np.array_equal(back.dataobj, array.reshape(*shape, -1)[..., 0])
     assert np.allclose(back.affine, affine, rtol=1e-6, atol=1e-4)
 
 
 @settings(max_examples=50)
 @given(ANGLES, SIZES, ORIGINS, SHAPES, st.booleans(), st.integers(1, 3))
-def test_simpleitk_there_and_back(angles, spacing, origin, shape, flip, channels):
+def test_simpleitk_there_and_back(
+    angles, spacing, origin, shape, flip, channels
+):
     affine = placed(angles, (1, 1, 1), origin, flip)
     array = numbered((channels, *shape))
     stored = array.transpose(3, 2, 1, 0)
@@ -66,9 +72,13 @@ def test_simpleitk_there_and_back(angles, spacing, origin, shape, flip, channels
     assert np.array_equal(volume.array, array)
     for index in ((0, 0, 0), tuple(n - 1 for n in shape)):
         place = image.TransformIndexToPhysicalPoint(index)
-        assert np.allclose(LPS @ volume.affine @ (*index, 1), (*place, 1), atol=1e-9)
+        assert np.allclose(
+            LPS @ volume.affine @ (*index, 1), (*place, 1), atol=1e-9
+        )
     back = itk.make_label_image(array[0].astype(np.uint8), volume.grid)
-    assert np.array_equal(sitk.GetArrayFromImage(back).T, array[0].astype(np.uint8))
+    assert np.array_equal(
+        sitk.GetArrayFromImage(back).T, array[0].astype(np.uint8)
+    )
     assert np.allclose(back.GetOrigin(), image.GetOrigin(), atol=1e-9)
     assert np.allclose(back.GetSpacing(), image.GetSpacing(), rtol=1e-9)
     assert np.allclose(back.GetDirection(), image.GetDirection(), atol=1e-9)
@@ -113,7 +123,9 @@ def test_flat_images_are_one_slice():
 def test_a_volume_stays_and_colours_in_vectors_are_channels():
     volume = Volume.from_numpy(numbered((2, 3, 4)), np.eye(4))
     assert as_volume(volume) is volume
-    colours = sitk.GetImageFromArray(numbered((4, 5, 3)).astype(np.uint8), isVector=True)
+    colours = sitk.GetImageFromArray(
+        numbered((4, 5, 3)).astype(np.uint8), isVector=True
+    )
     assert as_volume(colours).array.shape == (3, 5, 4, 1)
 
 
@@ -125,7 +137,9 @@ def test_arrays_need_a_place():
     assert Volume.from_numpy(array[0], spacing=(1, 2)).shape == (3, 4, 1)
     assert Volume.from_numpy(array[None], np.eye(4)).array.shape == (1, 2, 3, 4)
     for place in ({}, {"affine": np.eye(4), "spacing": (1, 1, 1)}):
-        with pytest.raises(GeometryError, match="either its affine or its spacing"):
+        with pytest.raises(
+            GeometryError, match="either its affine or its spacing"
+        ):
             Volume.from_numpy(array, **place)
     for spacing in ((1,), (1, 0, 1), (1, np.nan, 1), (1, 2, 3, 4)):
         with pytest.raises(GeometryError, match="three lengths in mm"):
@@ -153,9 +167,18 @@ def test_what_a_volume_was_made_of_may_change_later():
     [
         (numbered((2, 3, 4)), "Volume.from_numpy takes arrays"),
         (7, "got int"),
-        (nib.Nifti1Image(np.ones((2, 2, 2), np.complex64), np.eye(4)), "complex64"),
-        (nib.Nifti1Image(np.ones((2, 2, 2, 2, 2), np.float32), np.eye(4)), "5 axes"),
-        (sitk.Image([2, 2, 2, 2], sitk.sitkUInt8), "two or three dimensions .* got 4"),
+        (
+            nib.Nifti1Image(np.ones((2, 2, 2), np.complex64), np.eye(4)),
+            "complex64",
+        ),
+        (
+            nib.Nifti1Image(np.ones((2, 2, 2, 2, 2), np.float32), np.eye(4)),
+            "5 axes",
+        ),
+        (
+            sitk.Image([2, 2, 2, 2], sitk.sitkUInt8),
+            "two or three dimensions .* got 4",
+        ),
         (sitk.Image([2, 2, 2], sitk.sitkComplexFloat32), "complex64"),
     ],
 )
@@ -164,11 +187,16 @@ def test_what_cannot_be_a_scan_is_refused(image, why):
         as_volume(image)
 
 
-def test_nibabel_images_without_a_place_or_with_a_torn_file_are_refused(tmp_path):
+def test_nibabel_images_without_a_place_or_with_a_torn_file_are_refused(
+    tmp_path,
+):
     with pytest.raises(GeometryError, match="no affine"):
         as_volume(nib.spatialimages.SpatialImage(np.zeros((2, 2, 2)), None))
     file = tmp_path / "a.nii.gz"
-    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4)), file)
+    nib.save(
+        nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4)),
+        file,
+    )
     file.write_bytes(file.read_bytes()[:-300])
     with pytest.raises(ScanError, match=r"a\.nii\.gz: nibabel cannot read"):
         as_volume(nib.load(file))
@@ -197,17 +225,27 @@ def test_a_list_of_files_is_the_channels_of_one_scan(tmp_path: Path) -> None:
     files = []
     for number in range(2):
         files.append(tmp_path / f"channel_{number}.nii.gz")
-        nib.save(nib.Nifti1Image(numbered((3, 4, 5)) + number, affine), files[-1])
+        nib.save(
+            nib.Nifti1Image(numbered((3, 4, 5)) + number, affine), files[-1]
+        )
     expected = np.stack([numbered((3, 4, 5)), numbered((3, 4, 5)) + 1])
     both = [nib.load(file) for file in files]
-    for channels in (files, [str(file) for file in files], both, [[files[0]], both[1]]):
+    for channels in (
+        files,
+        [str(file) for file in files],
+        both,
+        [[files[0]], both[1]],
+    ):
         volume = as_volume(channels)
         assert np.array_equal(volume.array, expected)
         assert np.array_equal(volume.affine, affine)
 
 
 def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
-    images = [nib.Nifti1Image(numbered((3, 4, 5)), np.diag([mm, 1, 1, 1])) for mm in (1.0, 1.1)]
+    images = [
+        nib.Nifti1Image(numbered((3, 4, 5)), np.diag([mm, 1, 1, 1]))
+        for mm in (1.0, 1.1)
+    ]
     with pytest.raises(GeometryError, match="channel file 2"):
         as_volume(images)
 

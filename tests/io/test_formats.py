@@ -46,7 +46,9 @@ def test_what_is_no_format_is_refused():
 
 def test_one_file_per_volume_is_read():
     assert single_file([Path("a.nii")], "NIfTI") == Path("a.nii")
-    with pytest.raises(ScanError, match="NIfTI: one file per volume is read, got 2"):
+    with pytest.raises(
+        ScanError, match="NIfTI: one file per volume is read, got 2"
+    ):
         single_file([Path("a.nii"), Path("b.nii")], "NIfTI")
     with pytest.raises(ScanError, match="got 0"):
         single_file([], "NIfTI")

@@ -31,24 +31,29 @@ def test_missing_and_unknown_files_say_what_is_allowed(tmp_path):
     with pytest.raises(ScanError, match=r"gone\.nii: no such file"):
         read_image(tmp_path / "gone.nii")
     (tmp_path / "notes.txt").write_text("text")
-    with pytest.raises(ScanError, match=r"notes\.txt: not a known kind.*\.nii\.gz"):
+    with pytest.raises(
+        ScanError, match=r"notes\.txt: not a known kind.*\.nii\.gz"
+    ):
         read_image(tmp_path / "notes.txt")
     with pytest.raises(ScanError, match="no files"):
         read_image([])
 
 
 def test_importing_the_readers_loads_nothing_heavy():
-    code = (
-        "import sys, medseg.io; print({'torch', 'monai', 'SimpleITK', 'mlflow'} & set(sys.modules))"
+    heavy = "{'torch', 'monai', 'SimpleITK', 'mlflow'}"
+    code = f"import sys, medseg.io; print({heavy} & set(sys.modules))"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert answer.stdout.strip() == "set()"
 
 
 # Channels
 
 
-def volume(shift: float = 0.0, shape=made.SHAPE, channels: int = 1, name: str = "scan") -> Volume:
+def volume(
+    shift: float = 0.0, shape=made.SHAPE, channels: int = 1, name: str = "scan"
+) -> Volume:
     affine = made.affine()
     affine[0, 3] += shift
     return Volume(np.ones((channels, *shape), np.float32), affine, name)
@@ -63,9 +68,13 @@ def test_channels_on_one_grid_are_stacked_in_order():
 
 
 def test_channels_on_other_grids_are_refused_with_the_distance():
-    with pytest.raises(GeometryError, match=r"^t1: .*channel file 2 .* up to 3\.50 mm apart"):
+    with pytest.raises(
+        GeometryError, match=r"^t1: .*channel file 2 .* up to 3\.50 mm apart"
+    ):
         stack_channels([volume(), volume(shift=3.5, name="t1")])
-    with pytest.raises(GeometryError, match=r"^t2: .*channel file 3 differ.*\(6, 5, 3\) voxels"):
+    with pytest.raises(
+        GeometryError, match=r"^t2: .*channel file 3 differ.*\(6, 5, 3\) voxels"
+    ):
         stack_channels([volume(), volume(), volume(shape=(6, 5, 3), name="t2")])
 
 
@@ -80,23 +89,31 @@ def test_channels_that_are_shifted_along_one_axis_are_refused(axis):
 
 def test_warnings_of_channels_are_kept_by_number_and_not_by_name():
     second = replace(volume(name="Secret^Person.nii"), warnings=("has NaN",))
-    assert stack_channels([volume(), second]).warnings == ("channel file 2: has NaN",)
+    assert stack_channels([volume(), second]).warnings == (
+        "channel file 2: has NaN",
+    )
 
 
 def test_grey_pictures_serve_colour_bundles_and_nothing_else_does():
     picture = volume(shape=(4, 3, 1))
     assert with_channels(picture, 1) is picture
     assert with_channels(picture, 3).array.shape == (3, 4, 3, 1)
-    with pytest.raises(ScanError, match=r"has 1 channel\(s\), the bundle needs 2"):
+    with pytest.raises(
+        ScanError, match=r"has 1 channel\(s\), the bundle needs 2"
+    ):
         with_channels(picture, 2)
-    with pytest.raises(ScanError, match=r"has 3 channel\(s\), the bundle needs 1"):
+    with pytest.raises(
+        ScanError, match=r"has 3 channel\(s\), the bundle needs 1"
+    ):
         with_channels(volume(shape=(4, 3, 1), channels=3), 1)
 
 
 # Writing label maps
 
 
-@pytest.mark.parametrize("name", ["out.nii.gz", "out.nii", "out.nrrd", "out.mha"])
+@pytest.mark.parametrize(
+    "name", ["out.nii.gz", "out.nii", "out.nrrd", "out.mha"]
+)
 @pytest.mark.parametrize("most", [3, 300])
 def test_labels_come_back_on_the_scans_grid(tmp_path, name, most):
     labels = (made.voxels() % (most + 1)).astype(np.int64)
@@ -108,12 +125,16 @@ def test_labels_come_back_on_the_scans_grid(tmp_path, name, most):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-@pytest.mark.parametrize("name", ["out.nii.gz", "out.nii", "out.nrrd", "out.mha"])
+@pytest.mark.parametrize(
+    "name", ["out.nii.gz", "out.nii", "out.nrrd", "out.mha"]
+)
 def test_equal_labels_are_equal_bytes(tmp_path, name):
     labels = made.voxels() % 3
     for folder in ("a", "b"):
         write_labels(tmp_path / folder / name, labels, volume())
-    assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert (tmp_path / "a" / name).read_bytes() == (
+        tmp_path / "b" / name
+    ).read_bytes()
 
 
 def test_simpleitk_and_nibabel_see_the_labels_at_one_place(tmp_path):
@@ -127,7 +148,9 @@ def test_simpleitk_and_nibabel_see_the_labels_at_one_place(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pictures_get_pictures(tmp_path, dtype):
-    labels = (made.voxels((7, 3, 1)) % (200 if dtype == np.uint8 else 1000)).astype(dtype)
+    labels = (
+        made.voxels((7, 3, 1)) % (200 if dtype == np.uint8 else 1000)
+    ).astype(dtype)
     picture = Volume(np.zeros((1, 7, 3, 1), np.float32), np.eye(4))
     write_labels(tmp_path / "out.png", labels, picture)
     assert Image.open(tmp_path / "out.png").size == (7, 3)
@@ -157,7 +180,9 @@ def test_a_sheared_grid_goes_into_nifti_only(tmp_path):
     write_labels(tmp_path / "out.nii.gz", labels, tilted)
     header = nib.load(tmp_path / "out.nii.gz").header
     assert (header["qform_code"], header["sform_code"]) == (0, 1)
-    assert np.allclose(read_labels(tmp_path / "out.nii.gz").affine, affine, atol=5e-6)
+    assert np.allclose(
+        read_labels(tmp_path / "out.nii.gz").affine, affine, atol=5e-6
+    )
     for name in ("out.nrrd", "out.mha"):
         with pytest.raises(OutputError, match="sheared grid"):
             write_labels(tmp_path / name, labels, tilted)

@@ -28,13 +28,22 @@ NRRD = (
 VOXELS = np.arange(24, dtype="<u2").reshape(4, 3, 2, order="F")
 
 
-def meta(path: Path, where: str = "LOCAL", packed: str = "False", payload: bytes = b"") -> Path:
+def meta(
+    path: Path,
+    where: str = "LOCAL",
+    packed: str = "False",
+    payload: bytes = b"",
+) -> Path:
     path.write_bytes(META.format(where=where, packed=packed).encode() + payload)
     return path
 
 
 def nrrd(path: Path, payload: bytes | None = None, **changes: str) -> Path:
-    text = {"space": "left-posterior-superior", "directions": "(1,0,0) (0,2,0) (0,0,3)", "more": ""}
+    text = {
+        "space": "left-posterior-superior",
+        "directions": "(1,0,0) (0,2,0) (0,0,3)",
+        "more": "",
+    }
     content = VOXELS.tobytes("F") if payload is None else payload
     path.write_bytes(NRRD.format(**(text | changes)).encode() + content)
     return path
@@ -46,7 +55,9 @@ class TestNrrd(ImageFormatContract):
     secrets = (made.PATIENT,)
     compress = True
 
-    def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    def write_volume(
+        self, path: Path, array: np.ndarray, affine: np.ndarray
+    ) -> None:
         lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         image = sitk.GetImageFromArray(array.T)
@@ -70,7 +81,10 @@ class TestRawMetaImage(TestMetaImage):
 
 
 def test_lps_becomes_ras(tmp_path):
-    for path in (nrrd(tmp_path / "a.nrrd"), meta(tmp_path / "a.mha", payload=VOXELS.tobytes("F"))):
+    for path in (
+        nrrd(tmp_path / "a.nrrd"),
+        meta(tmp_path / "a.mha", payload=VOXELS.tobytes("F")),
+    ):
         volume = read_image(path)
         assert np.array_equal(volume.array[0], VOXELS)
         assert volume.affine.tolist() == [
@@ -94,15 +108,21 @@ def test_a_sheared_nrrd_keeps_its_shear(tmp_path):
 def test_a_nrrd_without_a_space_is_doubted(tmp_path):
     path = nrrd(tmp_path / "a.nrrd")
     text = path.read_bytes().replace(b"space: left-posterior-superior\n", b"")
-    text = text.replace(b"space directions: (1,0,0) (0,2,0) (0,0,3)\n", b"spacings: 1 2 3\n")
+    text = text.replace(
+        b"space directions: (1,0,0) (0,2,0) (0,0,3)\n", b"spacings: 1 2 3\n"
+    )
     path.write_bytes(text.replace(b"space origin: (5,6,7)\n", b""))
     assert "LPS is assumed" in read_image(path).warnings[0]
 
 
 def test_vectors_are_channels(tmp_path):
-    array = np.random.default_rng(0).integers(0, 9, (2, 3, 4, 3)).astype(np.float32)
+    array = (
+        np.random.default_rng(0).integers(0, 9, (2, 3, 4, 3)).astype(np.float32)
+    )
     for name in ("a.nrrd", "a.mha"):
-        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=True), str(tmp_path / name))
+        sitk.WriteImage(
+            sitk.GetImageFromArray(array, isVector=True), str(tmp_path / name)
+        )
         volume = read_image(tmp_path / name)
         assert np.array_equal(volume.array, array.transpose(3, 2, 1, 0))
         with pytest.raises(ScanError, match="has 3"):
@@ -115,13 +135,21 @@ def test_voxels_beside_a_header_are_read_and_elsewhere_are_not(tmp_path):
         (folder / "a.raw").write_bytes(VOXELS.tobytes("F"))
     path = meta(tmp_path / "scan" / "a.mhd", where="a.raw")
     assert np.array_equal(read_image(path).array[0], VOXELS)
-    for where in ("../a.raw", str(tmp_path / "a.raw"), "LIST", "gone.raw", "a%d.raw 0 1 1"):
+    for where in (
+        "../a.raw",
+        str(tmp_path / "a.raw"),
+        "LIST",
+        "gone.raw",
+        "a%d.raw 0 1 1",
+    ):
         with pytest.raises(ScanError, match="in the same folder"):
             read_image(meta(path, where=where))
     with pytest.raises(ScanError, match="in the same folder"):
         read_image(meta(tmp_path / "scan" / "a.mha", where="a.raw"))
     with pytest.raises(ScanError, match="another file"):
-        read_image(nrrd(tmp_path / "scan" / "a.nrrd", more="data file: a.raw\n"))
+        read_image(
+            nrrd(tmp_path / "scan" / "a.nrrd", more="data file: a.raw\n")
+        )
 
 
 def test_a_short_voxel_file_is_refused(tmp_path):
@@ -133,8 +161,16 @@ def test_a_short_voxel_file_is_refused(tmp_path):
 def test_streams_that_inflate_to_less_or_more_are_refused(tmp_path):
     content = VOXELS.tobytes("F")
     whole = zlib.compress(content)
-    assert read_image(meta(tmp_path / "a.mha", packed="True", payload=whole)).array.max() == 23
-    short, long = zlib.compress(content[:-2]), zlib.compress(content + bytes(100 << 20))
+    assert (
+        read_image(
+            meta(tmp_path / "a.mha", packed="True", payload=whole)
+        ).array.max()
+        == 23
+    )
+    short, long = (
+        zlib.compress(content[:-2]),
+        zlib.compress(content + bytes(100 << 20)),
+    )
     with pytest.raises(ScanError, match="46 of 48 bytes"):
         read_image(meta(tmp_path / "short.mha", packed="True", payload=short))
     with pytest.raises(ScanError, match="more voxels than its header"):
@@ -200,7 +236,9 @@ def test_channels_last_in_a_nrrd(tmp_path):
     array = np.arange(48, dtype="<u2").reshape(4, 3, 2, 2, order="F")
     path = nrrd(tmp_path / "a.nrrd", array.tobytes("F"))
     text = path.read_bytes().replace(b"dimension: 3", b"dimension: 4")
-    text = text.replace(b"sizes: 4 3 2", b"sizes: 4 3 2 2").replace(b"(0,0,3)", b"(0,0,3) none")
+    text = text.replace(b"sizes: 4 3 2", b"sizes: 4 3 2 2").replace(
+        b"(0,0,3)", b"(0,0,3) none"
+    )
     path.write_bytes(text)
     assert np.array_equal(read_image(path).array, np.moveaxis(array, 3, 0))
 

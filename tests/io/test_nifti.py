@@ -17,10 +17,19 @@ from medseg.io import read_image, read_labels, write_labels
 from medseg.io.nifti import NIFTI
 from medseg.testing.image_formats import ImageFormatContract
 
-AFFINE = np.array([[-0.7, 0.1, 0.2, 31], [0.2, 1.4, 0.3, -12], [0.1, -0.4, 3.1, 7], [0, 0, 0, 1.0]])
+AFFINE = np.array(
+    [
+        [-0.7, 0.1, 0.2, 31],
+        [0.2, 1.4, 0.3, -12],
+        [0.1, -0.4, 3.1, 7],
+        [0, 0, 0, 1.0],
+    ]
+)
 
 
-def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, **fields) -> Path:
+def save(
+    path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, **fields
+) -> Path:
     image = nib.Nifti1Image(array, affine)
     for name, value in fields.items():
         image.header[name] = value
@@ -44,15 +53,25 @@ class TestNifti(ImageFormatContract):
     suffix = ".nii"
     secrets = ("Secret^Person",)
 
-    def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-        save(path, array, affine, descrip="Secret^Person", db_name="Secret^Person")
+    def write_volume(
+        self, path: Path, array: np.ndarray, affine: np.ndarray
+    ) -> None:
+        save(
+            path,
+            array,
+            affine,
+            descrip="Secret^Person",
+            db_name="Secret^Person",
+        )
 
 
 class TestGzippedNifti(TestNifti):
     suffix = ".nii.gz"
 
 
-@pytest.mark.parametrize("dtype", ["u1", "i1", "<i2", ">i2", "u2", "i4", "f4", "f8", ">f4"])
+@pytest.mark.parametrize(
+    "dtype", ["u1", "i1", "<i2", ">i2", "u2", "i4", "f4", "f8", ">f4"]
+)
 @pytest.mark.parametrize("scaling", [(1, 0), (0.5, -1024), (0, 0)])
 def test_voxels_equal_nibabels(tmp_path, dtype, scaling):
     values = np.random.default_rng(0).integers(0, 100, (5, 4, 3)).astype(dtype)
@@ -61,7 +80,9 @@ def test_voxels_equal_nibabels(tmp_path, dtype, scaling):
     path = tmp_path / "scan.nii"
     nib.save(nib.Nifti1Image(values, AFFINE, header), path)
     content = bytearray(path.read_bytes())
-    stored = nib.Nifti1Header(bytes(content[:348]), endianness=header.endianness)
+    stored = nib.Nifti1Header(
+        bytes(content[:348]), endianness=header.endianness
+    )
     stored["scl_slope"], stored["scl_inter"] = scaling
     content[:348] = stored.binaryblock
     path.write_bytes(content)
@@ -76,7 +97,9 @@ def test_voxels_equal_nibabels(tmp_path, dtype, scaling):
 def test_voxels_equal_monais(shared_data):
     from monai.transforms import LoadImage
 
-    for path in sorted((shared_data / "hippocampus" / "imagesTr").glob("*.nii.gz"))[:6]:
+    for path in sorted(
+        (shared_data / "hippocampus" / "imagesTr").glob("*.nii.gz")
+    )[:6]:
         expected = LoadImage(reader="NibabelReader", image_only=True)(path)
         volume = read_image(path)
         assert np.array_equal(volume.array[0], expected.numpy())
@@ -98,7 +121,10 @@ def test_the_fourth_axis_is_the_channels(tmp_path):
 
 def test_colours_and_complex_numbers_are_refused(tmp_path):
     rgb = np.zeros((3, 3, 3), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
-    for name, array in (("rgb.nii", rgb), ("complex.nii", np.zeros((3, 3, 3), np.complex64))):
+    for name, array in (
+        ("rgb.nii", rgb),
+        ("complex.nii", np.zeros((3, 3, 3), np.complex64)),
+    ):
         with pytest.raises(ScanError, match="colours or complex"):
             read_image(save(tmp_path / name, array))
 
@@ -109,14 +135,20 @@ def test_nan_becomes_zero_in_images_and_is_refused_in_labels(tmp_path):
     path = save(tmp_path / "scan.nii", values)
     volume = read_image(path)
     assert volume.array.sum() == 24
-    assert volume.warnings == ("3 of 27 voxels were not numbers (NaN or infinite) and became 0",)
+    assert volume.warnings == (
+        "3 of 27 voxels were not numbers (NaN or infinite) and became 0",
+    )
     with pytest.raises(ScanError, match="not numbers"):
         read_labels(path)
 
 
 @pytest.mark.parametrize(
     ("values", "why"),
-    [([0, 1.5], "holds 1.5"), ([0, -1], "lowest value is -1"), ([0, 2.0**40], "is too large")],
+    [
+        ([0, 1.5], "holds 1.5"),
+        ([0, -1], "lowest value is -1"),
+        ([0, 2.0**40], "is too large"),
+    ],
 )
 def test_values_that_are_no_labels(tmp_path, values, why):
     array = np.zeros((2, 2, 2), np.float32)
@@ -125,7 +157,9 @@ def test_values_that_are_no_labels(tmp_path, values, why):
         read_labels(save(tmp_path / "labels.nii", array))
 
 
-@pytest.mark.parametrize(("most", "dtype"), [(255, "u1"), (256, "u2"), (65536, "u4")])
+@pytest.mark.parametrize(
+    ("most", "dtype"), [(255, "u1"), (256, "u2"), (65536, "u4")]
+)
 def test_float_labels_become_the_smallest_integers(tmp_path, most, dtype):
     array = np.zeros((2, 2, 2), np.float32)
     array[1, 1, 1] = most
@@ -156,7 +190,9 @@ def test_geometry_that_is_doubtful_is_said(tmp_path):
     ],
 )
 def test_broken_affines_are_refused(tmp_path, fields):
-    path = patch(save(tmp_path / "scan.nii", np.zeros((3, 3, 3), np.uint8)), **fields)
+    path = patch(
+        save(tmp_path / "scan.nii", np.zeros((3, 3, 3), np.uint8)), **fields
+    )
     with pytest.raises(GeometryError, match=r"scan\.nii"):
         read_image(path)
 
@@ -181,8 +217,12 @@ def test_broken_affines_are_refused(tmp_path, fields):
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
-def test_forged_headers_are_refused_before_memory_is_taken(tmp_path, fields, zipped):
-    path = patch(save(tmp_path / "scan.nii", np.zeros((3, 3, 3), np.uint8)), **fields)
+def test_forged_headers_are_refused_before_memory_is_taken(
+    tmp_path, fields, zipped
+):
+    path = patch(
+        save(tmp_path / "scan.nii", np.zeros((3, 3, 3), np.uint8)), **fields
+    )
     if zipped:
         path = tmp_path / "scan.nii.gz"
         path.write_bytes(gzip.compress((tmp_path / "scan.nii").read_bytes()))
@@ -196,7 +236,9 @@ def test_forged_headers_are_refused_before_memory_is_taken(tmp_path, fields, zip
 
 
 def test_a_gzip_bomb_is_read_no_further_than_its_header_says(tmp_path):
-    content = save(tmp_path / "scan.nii", np.ones((3, 3, 3), np.uint8)).read_bytes()
+    content = save(
+        tmp_path / "scan.nii", np.ones((3, 3, 3), np.uint8)
+    ).read_bytes()
     path = tmp_path / "bomb.nii.gz"
     path.write_bytes(gzip.compress(content + bytes(200 << 20)))
     tracemalloc.start()
@@ -206,7 +248,9 @@ def test_a_gzip_bomb_is_read_no_further_than_its_header_says(tmp_path):
 
 
 def test_every_cut_of_a_gzip_file_is_noticed(tmp_path):
-    path = save(tmp_path / "scan.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    path = save(
+        tmp_path / "scan.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    )
     content = path.read_bytes()
     for size in range(0, len(content), 7):
         path.write_bytes(content[:size])
@@ -219,7 +263,9 @@ def test_every_cut_of_a_gzip_file_is_noticed(tmp_path):
 
 
 def test_a_wrong_checksum_is_noticed(tmp_path):
-    path = save(tmp_path / "scan.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    path = save(
+        tmp_path / "scan.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    )
     content = bytearray(path.read_bytes())
     content[-6] ^= 1
     path.write_bytes(content)
@@ -233,9 +279,15 @@ def test_a_neighbour_of_the_same_name_is_not_read(tmp_path):
     assert read_image(path).array.max() == 1
 
 
-@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (2, 0), (0, 1), (4, 1), (0, 0)])
-def test_labels_repeat_the_source_headers_geometry_bit_for_bit(tmp_path, sform, qform):
-    rigid = np.diag([-1.5, 1.5, 2.0, 1]) + np.array([[0, 0, 0, 9.1], [0] * 4, [0] * 4, [0] * 4])
+@pytest.mark.parametrize(
+    ("sform", "qform"), [(1, 1), (2, 0), (0, 1), (4, 1), (0, 0)]
+)
+def test_labels_repeat_the_source_headers_geometry_bit_for_bit(
+    tmp_path, sform, qform
+):
+    rigid = np.diag([-1.5, 1.5, 2.0, 1]) + np.array(
+        [[0, 0, 0, 9.1], [0] * 4, [0] * 4, [0] * 4]
+    )
     image = nib.Nifti1Image(np.zeros((4, 3, 2), np.float32), rigid)
     image.set_sform(AFFINE, sform)
     image.set_qform(rigid, qform)
@@ -244,15 +296,27 @@ def test_labels_repeat_the_source_headers_geometry_bit_for_bit(tmp_path, sform, 
     scan = read_image(tmp_path / "scan.nii.gz")
     write_labels(tmp_path / "out.nii.gz", np.ones((4, 3, 2), np.uint8), scan)
     mine, source = nib.load(tmp_path / "out.nii.gz").header, scan.header
-    for field in ("qform_code", "sform_code", "quatern_b", "qoffset_x", "srow_x", "srow_z"):
+    for field in (
+        "qform_code",
+        "sform_code",
+        "quatern_b",
+        "qoffset_x",
+        "srow_x",
+        "srow_z",
+    ):
         assert np.array_equal(mine[field], source[field])
     assert np.array_equal(mine["pixdim"][:4], source["pixdim"][:4])
     assert np.array_equal(nib.load(tmp_path / "out.nii.gz").affine, scan.affine)
-    assert b"Secret" not in gzip.decompress((tmp_path / "out.nii.gz").read_bytes())
+    assert b"Secret" not in gzip.decompress(
+        (tmp_path / "out.nii.gz").read_bytes()
+    )
 
 
 def test_nifti2_is_read_and_answered_in_kind(tmp_path):
-    nib.save(nib.Nifti2Image(np.ones((3, 3, 3), np.int16), AFFINE), tmp_path / "scan.nii")
+    nib.save(
+        nib.Nifti2Image(np.ones((3, 3, 3), np.int16), AFFINE),
+        tmp_path / "scan.nii",
+    )
     scan = read_image(tmp_path / "scan.nii")
     assert np.array_equal(scan.affine, AFFINE)
     write_labels(tmp_path / "out.nii", np.ones((3, 3, 3), np.uint8), scan)
@@ -279,7 +343,9 @@ def test_writing_then_reading_changes_nothing(
     affine[:3, 0] *= -1 if flip else 1
     affine[:3, 3] = origin
     folder = tmp_path_factory.mktemp("round")
-    like = read_image(save(folder / "scan.nii", np.zeros(shape, np.int16), affine))
+    like = read_image(
+        save(folder / "scan.nii", np.zeros(shape, np.int16), affine)
+    )
     labels = np.random.default_rng(0).integers(0, most + 1, shape)
     write_labels(folder / "out.nii.gz", labels, like)
     back = read_labels(folder / "out.nii.gz")
@@ -292,8 +358,12 @@ def test_a_path_may_be_text(tmp_path):
     assert read_image(str(path)).shape == read_image(path).shape == (3, 4, 5)
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 2), (np.uint8, 3), (np.int16, 100)])
-def test_labels_that_were_stored_with_a_scale_factor_come_back_whole(tmp_path, dtype, most):
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(np.uint8, 2), (np.uint8, 3), (np.int16, 100)]
+)
+def test_labels_that_were_stored_with_a_scale_factor_come_back_whole(
+    tmp_path, dtype, most
+):
     array = np.arange(27, dtype=np.float64).reshape(3, 3, 3) % (most + 1)
     array[0, 0, 0] = most
     image = nib.Nifti1Image(array, AFFINE)
@@ -319,13 +389,21 @@ def test_a_whole_gzip_stream_with_too_few_voxels_is_refused(tmp_path, missing):
     path = tmp_path / "b.nii.gz"
     path.write_bytes(gzip.compress(plain.read_bytes()[: -2 * missing]))
     for read in (read_image, read_labels):
-        with pytest.raises(ScanError, match=f"holds {2 * (60 - missing)} of 120 bytes"):
+        with pytest.raises(
+            ScanError, match=f"holds {2 * (60 - missing)} of 120 bytes"
+        ):
             read(path)
 
 
-def test_the_checksum_is_compared_also_behind_bytes_that_follow_the_voxels(tmp_path):
-    plain = save(tmp_path / "a.nii", np.arange(60, dtype=np.int16).reshape(3, 4, 5)).read_bytes()
-    trailing = np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
+def test_the_checksum_is_compared_also_behind_bytes_that_follow_the_voxels(
+    tmp_path,
+):
+    plain = save(
+        tmp_path / "a.nii", np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    ).read_bytes()
+    trailing = (
+        np.random.default_rng(0).integers(0, 256, 500_000, np.uint8).tobytes()
+    )
     content = bytearray(gzip.compress(plain + trailing))
     path = tmp_path / "b.nii.gz"
     path.write_bytes(content)

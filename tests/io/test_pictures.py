@@ -18,12 +18,18 @@ from medseg.testing.image_formats import ImageFormatContract
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4)  # 3 rows, 4 columns
 
 
-def png(path: Path, rows: list[bytes], depth: int, kind: int, width: int) -> Path:
+def png(
+    path: Path, rows: list[bytes], depth: int, kind: int, width: int
+) -> Path:
     """A PNG chunk by chunk, for depths that Pillow does not write."""
 
     def chunk(name: bytes, body: bytes) -> bytes:
         checked = name + body
-        return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
+        return (
+            struct.pack(">I", len(body))
+            + checked
+            + struct.pack(">I", zlib.crc32(checked))
+        )
 
     head = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
@@ -36,7 +42,9 @@ class TestPng(ImageFormatContract):
     format = PICTURE
     suffix = ".png"
 
-    def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    def write_volume(
+        self, path: Path, array: np.ndarray, affine: np.ndarray
+    ) -> None:
         Image.fromarray(np.ascontiguousarray(array[:, :, 0].T)).save(path)
 
 
@@ -60,17 +68,25 @@ def test_columns_are_i_and_rows_are_j(tmp_path):
 def test_grey_of_every_depth(tmp_path, dtype):
     values = GREY.astype(dtype) * 20
     Image.fromarray(values).save(tmp_path / "a.tif")
-    assert np.array_equal(read_image(tmp_path / "a.tif").array[0, :, :, 0], values.T)
-    assert np.array_equal(read_labels(tmp_path / "a.tif").array[0, :, :, 0], values.T)
+    assert np.array_equal(
+        read_image(tmp_path / "a.tif").array[0, :, :, 0], values.T
+    )
+    assert np.array_equal(
+        read_labels(tmp_path / "a.tif").array[0, :, :, 0], values.T
+    )
 
 
 def test_colours_are_three_channels_and_grey_in_colours_is_one(tmp_path):
     colours = np.random.default_rng(0).integers(0, 255, (3, 4, 3), np.uint8)
     Image.fromarray(colours).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png").array[..., 0], colours.transpose(2, 1, 0))
+    assert np.array_equal(
+        read_image(tmp_path / "a.png").array[..., 0], colours.transpose(2, 1, 0)
+    )
     Image.fromarray(np.dstack([GREY] * 3)).save(tmp_path / "b.png")
     for read in (read_image, read_labels):
-        assert np.array_equal(read(tmp_path / "b.png").array[:, :, :, 0], GREY.T[None])
+        assert np.array_equal(
+            read(tmp_path / "b.png").array[:, :, :, 0], GREY.T[None]
+        )
 
 
 def test_real_pictures_stored_as_colour_are_grey(shared_data):
@@ -85,7 +101,9 @@ def test_palettes_are_indices_in_labels_and_colours_in_images(tmp_path):
     picture = Image.fromarray(GREY % 3, mode="P")
     picture.putpalette([0, 0, 0, 200, 10, 20, 30, 220, 40])
     picture.save(tmp_path / "a.png")
-    assert np.array_equal(read_labels(tmp_path / "a.png").array[0, :, :, 0], GREY.T % 3)
+    assert np.array_equal(
+        read_labels(tmp_path / "a.png").array[0, :, :, 0], GREY.T % 3
+    )
     image = read_image(tmp_path / "a.png").array
     assert image.shape == (3, 4, 3, 1)
     assert image[:, 1, 0, 0].tolist() == [200, 10, 20]
@@ -94,7 +112,10 @@ def test_palettes_are_indices_in_labels_and_colours_in_images(tmp_path):
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_shallow_grey_counts_up_from_zero_in_labels(tmp_path, depth):
     values = [0, 1, 1, 0] if depth == 1 else [0, 1, 2, 3]
-    packed = sum(v << (8 * max(1, depth // 2) - depth * (n + 1)) for n, v in enumerate(values))
+    packed = sum(
+        v << (8 * max(1, depth // 2) - depth * (n + 1))
+        for n, v in enumerate(values)
+    )
     row = packed.to_bytes(max(1, depth // 2), "big")
     labels = read_labels(png(tmp_path / "a.png", [row], depth, kind=0, width=4))
     assert labels.array[0, :, 0, 0].tolist() == values
@@ -102,12 +123,18 @@ def test_shallow_grey_counts_up_from_zero_in_labels(tmp_path, depth):
 
 def test_opaque_alpha_is_dropped_and_transparency_refused(tmp_path):
     alpha = np.full((3, 4), 255, np.uint8)
-    Image.fromarray(np.dstack([GREY, GREY + 1, GREY + 2, alpha])).save(tmp_path / "a.png")
+    Image.fromarray(np.dstack([GREY, GREY + 1, GREY + 2, alpha])).save(
+        tmp_path / "a.png"
+    )
     assert read_image(tmp_path / "a.png").array.shape == (3, 4, 3, 1)
     Image.fromarray(np.dstack([GREY, alpha])).save(tmp_path / "b.png")
-    assert np.array_equal(read_image(tmp_path / "b.png").array[0, :, :, 0], GREY.T)
+    assert np.array_equal(
+        read_image(tmp_path / "b.png").array[0, :, :, 0], GREY.T
+    )
     alpha[0, 0] = 254
-    Image.fromarray(np.dstack([GREY, GREY + 1, GREY + 2, alpha])).save(tmp_path / "c.png")
+    Image.fromarray(np.dstack([GREY, GREY + 1, GREY + 2, alpha])).save(
+        tmp_path / "c.png"
+    )
     with pytest.raises(ScanError, match="transparent"):
         read_image(tmp_path / "c.png")
 

@@ -12,7 +12,13 @@ from support.plugins import install_package
 from medseg.datasets.names import is_picture, split_suffix
 from medseg.datasets.scans import find_scans
 from medseg.errors import OutputError, ScanError
-from medseg.io import IMAGE_FORMATS, find_format, read_image, read_labels, write_labels
+from medseg.io import (
+    IMAGE_FORMATS,
+    find_format,
+    read_image,
+    read_labels,
+    write_labels,
+)
 from medseg.io.registry import list_readable_suffixes
 from medseg.volume import Volume
 
@@ -51,7 +57,9 @@ FORMAT = Format("NumPy archive", (".npz", ".vol.gz"), read, read_labels, write_l
 def formats(site):
     """Install packages that add formats, and forget them behind the test."""
 
-    def install(code: str = NPZ, name: str = "npz", package: str = "npz_package") -> None:
+    def install(
+        code: str = NPZ, name: str = "npz", package: str = "npz_package"
+    ) -> None:
         points = {"medseg.image_formats": {name: f"{package}:FORMAT"}}
         install_package(site, package, points, code)
         IMAGE_FORMATS.refresh()
@@ -100,7 +108,9 @@ def test_format_of_a_package_is_read_written_and_discovered(formats, tmp_path):
     assert split_suffix("scan.npz") == ("scan", ".npz")
     assert split_suffix("SCAN.VOL.GZ") == ("SCAN", ".vol.gz")
     assert not is_picture(tmp_path / "scan.npz")
-    assert [scan.name for scan in find_scans(tmp_path / "scan.npz", 1).scans] == ["scan"]
+    assert [
+        scan.name for scan in find_scans(tmp_path / "scan.npz", 1).scans
+    ] == ["scan"]
 
 
 def test_pictures_of_a_package_are_known_as_pictures(formats, tmp_path):
@@ -116,7 +126,9 @@ def test_broken_package_keeps_nobody_from_reading_and_is_named_where_it_is_misse
     Image.new("L", (3, 2)).save(picture)
     assert read_image(picture).shape == (3, 2, 1)
     write_npz(tmp_path / "scan.npz")
-    with pytest.raises(ScanError, match=r"'npz' of the package npz_package 1\.2 cannot be used"):
+    with pytest.raises(
+        ScanError, match=r"'npz' of the package npz_package 1\.2 cannot be used"
+    ):
         read_image(tmp_path / "scan.npz")
 
 
@@ -124,12 +136,20 @@ def test_package_cannot_take_a_suffix_of_medseg(formats, tmp_path):
     formats(NPZ.replace(".vol.gz", ".nii.gz"))
     assert find_format([tmp_path / "scan.nii.gz"]).name == "NIfTI"
     (problem,) = IMAGE_FORMATS.usable()[1]
-    assert ".nii.gz is read by medseg itself, as NIfTI" in (problem.detail or "")
+    assert ".nii.gz is read by medseg itself, as NIfTI" in (
+        problem.detail or ""
+    )
 
 
 def test_suffix_that_two_packages_claim_is_refused(formats, tmp_path):
     formats()
-    formats(NPZ.replace('"NumPy archive", (', '"zipped volume", ('), "zipped", "zip_package")
+    formats(
+        NPZ.replace('"NumPy archive", (', '"zipped volume", ('),
+        "zipped",
+        "zip_package",
+    )
     write_npz(tmp_path / "scan.npz")
-    with pytest.raises(ScanError, match="NumPy archive and zipped volume both claim"):
+    with pytest.raises(
+        ScanError, match="NumPy archive and zipped volume both claim"
+    ):
         read_image(tmp_path / "scan.npz")

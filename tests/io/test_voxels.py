@@ -8,13 +8,21 @@ import pytest
 from medseg.errors import ScanError
 from medseg.io import voxels
 from medseg.io.formats import MAX_VOXELS
-from medseg.io.voxels import as_labels, check_size, empty_image, format_size, replace_nonfinite
+from medseg.io.voxels import (
+    as_labels,
+    check_size,
+    empty_image,
+    format_size,
+    replace_nonfinite,
+)
 
 
 def test_sizes_are_refused_from_the_first_voxel_too_many(monkeypatch):
     monkeypatch.setattr(voxels, "MAX_VOXELS", 60)
     check_size((3, 4, 5), "a.nii")
-    with pytest.raises(ScanError, match="3×4×6 voxels; at most 60 are read") as caught:
+    with pytest.raises(
+        ScanError, match="3×4×6 voxels; at most 60 are read"
+    ) as caught:
         check_size((3, 4, 6), "a.nii")
     assert caught.value.source == "a.nii"
     for empty in ((3, 0, 5), (3, 4, -1)):
@@ -31,7 +39,10 @@ def test_images_run_fastest_along_the_first_axis():
 
 def test_memory_that_is_not_free_is_said(monkeypatch):
     monkeypatch.setattr(voxels, "MAX_VOXELS", 1 << 62)
-    with pytest.raises(ScanError, match=r"need 4,?\d*\.\d GB of memory|need \d+\.\d GB of memory"):
+    with pytest.raises(
+        ScanError,
+        match=r"need 4,?\d*\.\d GB of memory|need \d+\.\d GB of memory",
+    ):
         empty_image((1 << 15, 1 << 15, 1 << 15), "a.nii")
 
 
@@ -46,7 +57,8 @@ def test_what_is_no_number_becomes_zero_and_is_counted():
 
 
 @pytest.mark.parametrize(
-    ("most", "dtype"), [(0, "u1"), (255, "u1"), (256, "u2"), (65_536, "u4"), (2**32 - 1, "u4")]
+    ("most", "dtype"),
+    [(0, "u1"), (255, "u1"), (256, "u2"), (65_536, "u4"), (2**32 - 1, "u4")],
 )
 def test_labels_take_the_smallest_integers(most, dtype):
     for source in (np.int64, np.float64):
@@ -61,10 +73,14 @@ def test_labels_that_fit_are_not_copied():
 
 
 def test_booleans_are_labels():
-    assert as_labels(np.array([[[True, False]]]), "a.nii").tolist() == [[[1, 0]]]
+    assert as_labels(np.array([[[True, False]]]), "a.nii").tolist() == [
+        [[1, 0]]
+    ]
 
 
-@pytest.mark.parametrize(("value", "label"), [(2.996, 3), (3.004, 3), (-0.004, 0), (3.0099, 3)])
+@pytest.mark.parametrize(
+    ("value", "label"), [(2.996, 3), (3.004, 3), (-0.004, 0), (3.0099, 3)]
+)
 def test_labels_are_rounded_where_a_scale_factor_blurred_them(value, label):
     assert as_labels(np.array([[[value]]]), "a.nii").tolist() == [[[label]]]
 

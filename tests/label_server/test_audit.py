@@ -18,12 +18,23 @@ from medseg.label_server.audit import REQUESTER, AuditLog, Requester
 def test_a_line_says_when_who_where_and_what(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "state" / "audit.jsonl")
     before = datetime.now(UTC)
-    contextvars.copy_context().run(_write_as, log, Requester("anna", "192.0.2.7"))
+    contextvars.copy_context().run(
+        _write_as, log, Requester("anna", "192.0.2.7")
+    )
     log.write("version promoted", version="0002")
     first, second = log.read_lines()
     assert list(first) == ["when", "who", "address", "action", "case", "labels"]
-    assert list(first.values())[1:] == ["anna", "192.0.2.7", "label saved", "Fälle", 3]
-    assert abs((datetime.fromisoformat(first["when"]) - before).total_seconds()) < 60
+    assert list(first.values())[1:] == [
+        "anna",
+        "192.0.2.7",
+        "label saved",
+        "Fälle",
+        3,
+    ]
+    assert (
+        abs((datetime.fromisoformat(first["when"]) - before).total_seconds())
+        < 60
+    )
     assert first["when"].endswith("+00:00")
     assert (second["who"], second["address"]) == ("local", "")
 
@@ -40,7 +51,9 @@ def test_an_exception_cannot_be_recorded(tmp_path: Path) -> None:
     assert not list(log.read_lines())
 
 
-def test_lines_are_appended_and_only_their_owner_reads_them(tmp_path: Path) -> None:
+def test_lines_are_appended_and_only_their_owner_reads_them(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "audit.jsonl"
     for number in range(3):
         AuditLog(file).write("label saved", labels=number)
@@ -48,7 +61,9 @@ def test_lines_are_appended_and_only_their_owner_reads_them(tmp_path: Path) -> N
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_half_a_line_of_a_killed_process_spoils_no_other(tmp_path: Path) -> None:
+def test_half_a_line_of_a_killed_process_spoils_no_other(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "audit.jsonl"
     log = AuditLog(file)
     log.write("first")
@@ -70,7 +85,11 @@ def test_no_empty_line_comes_between_whole_ones(tmp_path: Path) -> None:
 def test_threads_do_not_mix_their_lines(tmp_path: Path) -> None:
     log = AuditLog(tmp_path / "audit.jsonl")
     threads = [
-        threading.Thread(target=lambda: [log.write("label saved", case="x" * 500) for _ in "12345"])
+        threading.Thread(
+            target=lambda: [
+                log.write("label saved", case="x" * 500) for _ in "12345"
+            ]
+        )
         for _ in range(8)
     ]
     for thread in threads:
@@ -99,7 +118,9 @@ def test_a_line_is_on_disk_when_write_returns(
 def test_a_full_disk_is_told_without_the_folder(small_disk: Path) -> None:
     (small_disk / "filler").write_bytes(b"x" * 4096)
     log = AuditLog(small_disk / "audit.jsonl")
-    with pytest.raises(OutputError, match="audit log cannot be written") as refused:
+    with pytest.raises(
+        OutputError, match="audit log cannot be written"
+    ) as refused:
         _write_until_it_fails(log)
     assert str(small_disk) not in refused.value.message
     assert refused.value.source == str(small_disk / "audit.jsonl")

@@ -23,10 +23,14 @@ def python(text: str) -> list[str]:
     return [sys.executable, "-c", text]
 
 
-@pytest.mark.parametrize(("code", "status"), [(0, "DONE"), (1, "ERROR"), (7, "ERROR")])
+@pytest.mark.parametrize(
+    ("code", "status"), [(0, "DONE"), (1, "ERROR"), (7, "ERROR")]
+)
 def test_the_exit_code_decides_the_status(code: int, status: str) -> None:
     task, processes = new_task(), {}
-    run_task(task, python(f"import sys; print('x'); sys.exit({code})"), processes)
+    run_task(
+        task, python(f"import sys; print('x'); sys.exit({code})"), processes
+    )
     assert task["status"] == status
     assert list(task["details"]) == ["x"]
     assert not processes
@@ -37,12 +41,16 @@ def test_the_last_lines_of_both_streams_are_kept() -> None:
     task = new_task()
     script = "import sys\nfor n in range(30): print(n, file=sys.stderr, flush=True); print()"
     run_task(task, python(script), {})
-    assert list(task["details"]) == [str(number) for number in range(30 - KEPT_LINES, 30)]
+    assert list(task["details"]) == [
+        str(number) for number in range(30 - KEPT_LINES, 30)
+    ]
 
 
 def test_output_that_is_no_text_does_no_harm() -> None:
     task = new_task()
-    run_task(task, python("import sys; sys.stdout.buffer.write(b'a\\xff\\n')"), {})
+    run_task(
+        task, python("import sys; sys.stdout.buffer.write(b'a\\xff\\n')"), {}
+    )
     assert list(task["details"]) == ["a\ufffd"]
 
 
@@ -50,7 +58,9 @@ def test_a_running_task_can_be_watched_and_stopped() -> None:
     task: dict[str, Any] = new_task()
     processes: dict[str, subprocess.Popen[str]] = {}
     script = "import time; print('ready', flush=True); time.sleep(60)"
-    work = threading.Thread(target=run_task, args=(task, python(script), processes))
+    work = threading.Thread(
+        target=run_task, args=(task, python(script), processes)
+    )
     work.start()
     end = time.monotonic() + 30
     while not task.get("details") and time.monotonic() < end:
@@ -99,5 +109,7 @@ def test_a_task_ends_with_a_server_that_was_killed() -> None:
 
 
 def test_a_task_ends_at_once_if_its_server_is_gone_already() -> None:
-    done = subprocess.run([*python(TASK), "1"], capture_output=True, timeout=30, check=False)
+    done = subprocess.run(
+        [*python(TASK), "1"], capture_output=True, timeout=30, check=False
+    )
     assert done.returncode == 1

@@ -32,7 +32,12 @@ def state(tmp_path: Path) -> StateFolder:
 @pytest.fixture
 def studies(tmp_path: Path) -> Path:
     for number, name in enumerate(("b", "a")):
-        write_scan(tmp_path / f"studies/{name}.nii.gz", number, (20, 22, 18), affine_of((2, 2, 3)))
+        write_scan(
+            tmp_path / f"studies/{name}.nii.gz",
+            number,
+            (20, 22, 18),
+            affine_of((2, 2, 3)),
+        )
     return tmp_path / "studies"
 
 
@@ -56,7 +61,9 @@ def test_scans_are_listed_by_name(cases: FolderCases, studies: Path) -> None:
     assert cases.get_info("a") == {"name": "a"}
 
 
-def test_an_unknown_case_is_refused_without_its_name(cases: FolderCases) -> None:
+def test_an_unknown_case_is_refused_without_its_name(
+    cases: FolderCases,
+) -> None:
     with pytest.raises(DatasetError, match="no such case") as refused:
         cases.get_scan("secret")
     assert "secret" not in refused.value.message
@@ -65,7 +72,9 @@ def test_an_unknown_case_is_refused_without_its_name(cases: FolderCases) -> None
 def test_scans_that_cannot_be_segmented_are_left_out_with_the_reason_alone(
     studies: Path, state: StateFolder
 ) -> None:
-    (studies / "torn.nii.gz").write_bytes((studies / "a.nii.gz").read_bytes()[:500])
+    (studies / "torn.nii.gz").write_bytes(
+        (studies / "a.nii.gz").read_bytes()[:500]
+    )
     (studies / "empty.nii.gz").write_bytes(b"")
     faults = find_folder_cases(studies, state, SPEC)
     assert sorted(fault.where for fault in faults) == ["empty", "torn"]
@@ -73,11 +82,15 @@ def test_scans_that_cannot_be_segmented_are_left_out_with_the_reason_alone(
     assert FolderCases(state, SPEC).list_names() == ["a", "b"]
 
 
-def test_no_good_scan_is_an_error_that_names_each(tmp_path: Path, state: StateFolder) -> None:
+def test_no_good_scan_is_an_error_that_names_each(
+    tmp_path: Path, state: StateFolder
+) -> None:
     folder = tmp_path / "bad"
     folder.mkdir()
     (folder / "torn.nii.gz").write_bytes(b"x")
-    with pytest.raises(DatasetError, match="no scan can be segmented") as refused:
+    with pytest.raises(
+        DatasetError, match="no scan can be segmented"
+    ) as refused:
         find_folder_cases(folder, state, SPEC)
     assert [fault.where for fault in refused.value.faults] == ["torn"]
     assert str(tmp_path) not in refused.value.message
@@ -88,7 +101,10 @@ def test_unchanged_scans_are_not_read_again(
 ) -> None:
     heard: list[Event] = []
     find_folder_cases(studies, state, SPEC, [heard.append])
-    assert [event.done for event in heard if isinstance(event, Progress)] == [1, 2]
+    assert [event.done for event in heard if isinstance(event, Progress)] == [
+        1,
+        2,
+    ]
     checked: list[str] = []
     real = module.read_scan
 
@@ -107,7 +123,9 @@ def test_unchanged_scans_are_not_read_again(
     assert sorted(checked) == ["a", "b", "b"]
 
 
-def test_a_running_process_notices_new_cases(cases: FolderCases, studies: Path) -> None:
+def test_a_running_process_notices_new_cases(
+    cases: FolderCases, studies: Path
+) -> None:
     assert cases.list_names() == ["a", "b"]
     other = FolderCases(cases._state, SPEC)
     other.add_image("c", studies / "a.nii.gz")
@@ -164,12 +182,16 @@ def test_a_damaged_list_is_told_without_its_place(
     cases: FolderCases, state: StateFolder, text: str | None
 ) -> None:
     state.cases.unlink() if text is None else state.cases.write_text(text)
-    with pytest.raises(OutputError, match="start medseg label again") as refused:
+    with pytest.raises(
+        OutputError, match="start medseg label again"
+    ) as refused:
         cases.list_names()
     assert str(state.root) not in refused.value.message
 
 
-def test_viewers_get_a_nifti_copy_of_a_dicom_series(tmp_path: Path, state: StateFolder) -> None:
+def test_viewers_get_a_nifti_copy_of_a_dicom_series(
+    tmp_path: Path, state: StateFolder
+) -> None:
     voxels = dicom.voxels((20, 22, 18))
     series = dicom.series(voxels, RescaleSlope=1, RescaleIntercept=-1024)
     folder = dicom.save(tmp_path / "Secret^Person", series)
@@ -190,7 +212,12 @@ def test_viewers_get_a_nifti_copy_of_a_dicom_series(tmp_path: Path, state: State
 
 @pytest.mark.parametrize(
     ("value", "dtype"),
-    [(32767.0, np.int16), (-32767.0, np.int16), (32768.0, np.float32), (0.5, np.float32)],
+    [
+        (32767.0, np.int16),
+        (-32767.0, np.int16),
+        (32768.0, np.float32),
+        (0.5, np.float32),
+    ],
 )
 def test_copies_take_sixteen_bits_only_where_they_are_exact(
     tmp_path: Path, value: float, dtype: type
@@ -205,7 +232,9 @@ def test_copies_take_sixteen_bits_only_where_they_are_exact(
     assert np.array_equal(np.asarray(image.dataobj).ravel(), [0.0, value])
 
 
-def test_what_was_passed_over_is_told_without_its_name(studies: Path, state: StateFolder) -> None:
+def test_what_was_passed_over_is_told_without_its_name(
+    studies: Path, state: StateFolder
+) -> None:
     heard: list[Event] = []
     find_folder_cases(studies, state, SPEC, [heard.append])
     assert not [event for event in heard if isinstance(event, Notice)]
@@ -219,7 +248,9 @@ def test_what_was_passed_over_is_told_without_its_name(studies: Path, state: Sta
     assert "MUELLER" not in notice.message
 
 
-def test_the_list_keeps_the_fields_of_earlier_releases(cases: FolderCases, studies: Path) -> None:
+def test_the_list_keeps_the_fields_of_earlier_releases(
+    cases: FolderCases, studies: Path
+) -> None:
     listed = json.loads(cases._state.cases.read_text())
     assert list(listed) == ["a", "b"]
     assert list(listed["a"]) == ["parts", "volume", "print"]

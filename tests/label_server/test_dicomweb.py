@@ -44,12 +44,18 @@ def seg(*algorithms: str, references: tuple[str, ...] = ("1.2",)) -> Dataset:
         SOPInstanceUID="9.9",
         ContentDate="20260102",
         ContentTime="030405",
-        ReferencedSeriesSequence=[item(SeriesInstanceUID=uid) for uid in references],
-        SegmentSequence=[item(SegmentAlgorithmType=kind) for kind in algorithms],
+        ReferencedSeriesSequence=[
+            item(SeriesInstanceUID=uid) for uid in references
+        ],
+        SegmentSequence=[
+            item(SegmentAlgorithmType=kind) for kind in algorithms
+        ],
     )
 
 
-def test_all_series_with_images_are_listed_unless_modalities_are_asked_for() -> None:
+def test_all_series_with_images_are_listed_unless_modalities_are_asked_for() -> (
+    None
+):
     for modality in ("CT", "MR", "PT", "", "XX"):
         assert is_listed(modality, frozenset())
     for modality in ("SEG", "SR", "RTSTRUCT", "PR", "KO"):
@@ -58,10 +64,14 @@ def test_all_series_with_images_are_listed_unless_modalities_are_asked_for() -> 
     assert not is_listed("PT", frozenset({"CT", "MR"}))
 
 
-@pytest.mark.parametrize("kinds", [("MANUAL",), ("SEMIAUTOMATIC",), ("MANUAL", "SEMIAUTOMATIC")])
+@pytest.mark.parametrize(
+    "kinds", [("MANUAL",), ("SEMIAUTOMATIC",), ("MANUAL", "SEMIAUTOMATIC")]
+)
 def test_what_a_person_made_is_a_correction(kinds: tuple[str, ...]) -> None:
     found = read_correction(seg(*kinds), ["1.1", "1.2"], "study", "series")
-    assert found == Correction("1.2", "9.9", "study", "series", "20260102030405")
+    assert found == Correction(
+        "1.2", "9.9", "study", "series", "20260102030405"
+    )
 
 
 @pytest.mark.parametrize("kinds", [("AUTOMATIC",), ("MANUAL", "AUTOMATIC"), ()])
@@ -70,7 +80,9 @@ def test_what_a_model_alone_made_is_none(kinds: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("references", [(), ("1.1",), ("1.2", "1.3")])
-def test_a_segmentation_belongs_to_one_listed_series(references: tuple[str, ...]) -> None:
+def test_a_segmentation_belongs_to_one_listed_series(
+    references: tuple[str, ...],
+) -> None:
     header = seg("MANUAL", references=references)
     assert read_correction(header, ["1.2", "1.3"], "study", "series") is None
 
@@ -91,8 +103,14 @@ def test_the_newest_correction_of_each_case_counts() -> None:
         correction("b", "4", "20250101"),
     ]
     for order in (made, made[::-1]):
-        assert {found.uid for found in choose_newest(order, frozenset())} == {"3", "4"}
-    assert {found.uid for found in choose_newest(made, frozenset({"3"}))} == {"2", "4"}
+        assert {found.uid for found in choose_newest(order, frozenset())} == {
+            "3",
+            "4",
+        }
+    assert {found.uid for found in choose_newest(made, frozenset({"3"}))} == {
+        "2",
+        "4",
+    }
     assert choose_newest(made, frozenset("1234")) == []
 
 
@@ -107,11 +125,16 @@ def test_known_segmentations_are_remembered(tmp_path: Path) -> None:
     for uid in ("1.2", "1.1", "1.2"):
         known.add(uid)
     assert KnownSegmentations(StateFolder(tmp_path)).read() == {"1.1", "1.2"}
-    assert json.loads((tmp_path / "segmentations.json").read_text()) == ["1.1", "1.2"]
+    assert json.loads((tmp_path / "segmentations.json").read_text()) == [
+        "1.1",
+        "1.2",
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "{", "3", "[[1]]"])
-def test_a_damaged_list_of_segmentations_is_told(tmp_path: Path, text: str) -> None:
+def test_a_damaged_list_of_segmentations_is_told(
+    tmp_path: Path, text: str
+) -> None:
     (tmp_path / "segmentations.json").write_text(text)
     with pytest.raises(MedsegError, match="restore or remove it") as refused:
         KnownSegmentations(StateFolder(tmp_path)).read()
@@ -164,7 +187,9 @@ def dicomweb_server(status: int = 200) -> Iterator[Any]:
         server.server_close()
 
 
-def cases_of(url: str, folder: Path, modalities: tuple[str, ...] = ()) -> DicomWebCases:
+def cases_of(
+    url: str, folder: Path, modalities: tuple[str, ...] = ()
+) -> DicomWebCases:
     return DicomWebCases(url, StateFolder(folder), made_spec(), modalities)
 
 
@@ -172,12 +197,20 @@ def test_a_servers_series_are_cases(tmp_path: Path) -> None:
     with dicomweb_server() as server:
         cases = cases_of(server.url, tmp_path)
         assert cases.list_names() == ["1.2", "1.3"]
-        assert cases_of(server.url + "/", tmp_path, ("CT",)).list_names() == ["1.3"]
+        assert cases_of(server.url + "/", tmp_path, ("CT",)).list_names() == [
+            "1.3"
+        ]
         info = cases.get_info("1.3")
-        assert (info["name"], info["Modality"], info["StudyDate"]) == ("1.3.nii.gz", "CT", "")
+        assert (info["name"], info["Modality"], info["StudyDate"]) == (
+            "1.3.nii.gz",
+            "CT",
+            "",
+        )
         assert "PatientName" not in info
         for name in ("1.4", "9.9", "../x", PATIENT):
-            with pytest.raises(DatasetError, match="no such image series") as refused:
+            with pytest.raises(
+                DatasetError, match="no such image series"
+            ) as refused:
                 cases.get_scan(name)
             assert name not in refused.value.message
 
@@ -186,7 +219,9 @@ def test_the_list_of_series_is_kept_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
-    monkeypatch.setattr(dicomweb, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(
+        dicomweb, "time", SimpleNamespace(monotonic=lambda: now)
+    )
     with dicomweb_server() as server:
         cases = cases_of(server.url, tmp_path)
         cases.list_names()
@@ -213,21 +248,29 @@ def test_a_login_is_sent_if_the_environment_has_one(
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
-def test_a_server_that_refuses_is_told_by_its_status_alone(tmp_path: Path, status: int) -> None:
+def test_a_server_that_refuses_is_told_by_its_status_alone(
+    tmp_path: Path, status: int
+) -> None:
     with dicomweb_server(status) as server:
         with pytest.raises(OutputError) as refused:
             cases_of(server.url, tmp_path).list_names()
-        expected = f"the DICOMweb server did not list its series: it answered {status}"
+        expected = (
+            f"the DICOMweb server did not list its series: it answered {status}"
+        )
         assert refused.value.message == expected
         assert refused.value.source == server.url
 
 
-def test_a_server_that_does_not_run_is_told_without_its_address(tmp_path: Path) -> None:
+def test_a_server_that_does_not_run_is_told_without_its_address(
+    tmp_path: Path,
+) -> None:
     with dicomweb_server() as server:
         url = server.url
     cases = cases_of(url, tmp_path)
     cases._client.set_http_retry_params(retry=False)
-    with pytest.raises(OutputError, match="check that it is running") as refused:
+    with pytest.raises(
+        OutputError, match="check that it is running"
+    ) as refused:
         cases.list_names()
     assert "127.0.0.1" not in refused.value.message
     assert "ConnectionError" in refused.value.message

@@ -21,7 +21,9 @@ from medseg.label_server.environment import (
 )
 
 
-def pretend_installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+def pretend_installed(
+    monkeypatch: pytest.MonkeyPatch, **versions: str | None
+) -> None:
     """Pretend that everything is installed, in these versions or not at all."""
 
     def version(name: str) -> str:
@@ -33,7 +35,9 @@ def pretend_installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -
     monkeypatch.setattr(importlib.metadata, "version", version)
 
 
-def test_nothing_is_missing_where_all_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_missing_where_all_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pretend_installed(monkeypatch)
     check_installed()
 
@@ -42,15 +46,21 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pretend_installed(monkeypatch, monailabel=None, dicomweb_client=None)
-    with pytest.raises(MissingExtraError, match="needs dicomweb-client, monailabel") as refused:
+    with pytest.raises(
+        MissingExtraError, match="needs dicomweb-client, monailabel"
+    ) as refused:
         check_installed()
     assert "make label" in refused.value.message
     assert f"--no-deps monailabel=={MONAI_LABEL}" in refused.value.message
 
 
-def test_another_release_of_monai_label_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_release_of_monai_label_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pretend_installed(monkeypatch, monailabel="0.9.0")
-    with pytest.raises(MedsegError, match=r"monailabel 0\.8\.5 \(0\.9\.0 is installed\)"):
+    with pytest.raises(
+        MedsegError, match=r"monailabel 0\.8\.5 \(0\.9\.0 is installed\)"
+    ):
         check_installed()
 
 
@@ -71,6 +81,10 @@ def test_monai_label_is_told_by_its_environment(
     assert os.environ["MONAI_LABEL_AUTO_UPDATE_SCORING"] == "false"
     assert os.environ["MONAI_LABEL_SESSION_PATH"] == str(tmp_path / "sessions")
     conf = json.loads(os.environ["MONAI_LABEL_APP_CONF"])
-    assert conf == {"state": str(tmp_path), "device": "cpu", "modalities": "CT,MR"}
+    assert conf == {
+        "state": str(tmp_path),
+        "device": "cpu",
+        "modalities": "CT,MR",
+    }
     assert (Path(os.environ["MONAI_LABEL_APP_DIR"]) / "main.py").is_file()
     assert os.environ["MONAI_LABEL_APP_DIR"] == str(APP_FOLDER)

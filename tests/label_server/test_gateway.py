@@ -14,7 +14,12 @@ from support.label_servers import encode_form
 
 from medseg.label_server import gateway as module
 from medseg.label_server.audit import LOCAL, AuditLog, Requester
-from medseg.label_server.gateway import CHUNK_BYTES, IN_MEMORY_BYTES, AccessRules, Gateway
+from medseg.label_server.gateway import (
+    CHUNK_BYTES,
+    IN_MEMORY_BYTES,
+    AccessRules,
+    Gateway,
+)
 from medseg.label_server.state import StateFolder
 from medseg.label_server.users import Users
 
@@ -40,14 +45,20 @@ def inner() -> Recorder:
 @pytest.fixture
 def local(inner: Recorder, state: StateFolder) -> Gateway:
     """A gateway as on a person's own machine."""
-    rules = AccessRules(Users({}), frozenset({"127.0.0.1", "localhost"}), 100_000)
+    rules = AccessRules(
+        Users({}), frozenset({"127.0.0.1", "localhost"}), 100_000
+    )
     return Gateway(inner, state, rules)
 
 
 @pytest.fixture
 def shared(inner: Recorder, state: StateFolder) -> Gateway:
     """A gateway on which people must log in."""
-    return Gateway(inner, state, AccessRules(Users({"anna": PASSWORD}), frozenset(), 10_000_000))
+    return Gateway(
+        inner,
+        state,
+        AccessRules(Users({"anna": PASSWORD}), frozenset(), 10_000_000),
+    )
 
 
 def credentials(password: str = PASSWORD) -> dict[str, str]:
@@ -55,7 +66,9 @@ def credentials(password: str = PASSWORD) -> dict[str, str]:
     return {"authorization": f"Basic {text}"}
 
 
-def test_an_open_request_reaches_monai_label_unchanged(local: Gateway, inner: Recorder) -> None:
+def test_an_open_request_reaches_monai_label_unchanged(
+    local: Gateway, inner: Recorder
+) -> None:
     answer = ask(local, "POST", "/train/made_up", b'{"steps": 5}', JSON)
     assert (answer.code, answer.json()) == (200, {"reached": "/train/made_up"})
     assert inner.requests == [("POST", "/train/made_up", b'{"steps": 5}')]
@@ -63,7 +76,8 @@ def test_an_open_request_reaches_monai_label_unchanged(local: Gateway, inner: Re
 
 
 @pytest.mark.parametrize(
-    "size", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, IN_MEMORY_BYTES + 7]
+    "size",
+    [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, IN_MEMORY_BYTES + 7],
 )
 def test_a_body_is_handed_on_whole_whatever_its_size(
     shared: Gateway, inner: Recorder, size: int
@@ -71,7 +85,9 @@ def test_a_body_is_handed_on_whole_whatever_its_size(
     body = bytes(number % 251 for number in range(size))
     pieces = [body[: size // 2], body[size // 2 :]]
     headers = {"content-type": "multipart/related; boundary=x", **credentials()}
-    assert ask(shared, "POST", "/proxy/dicom/studies", pieces, headers).code == 200
+    assert (
+        ask(shared, "POST", "/proxy/dicom/studies", pieces, headers).code == 200
+    )
     assert inner.requests == [("POST", "/proxy/dicom/studies", body)]
 
 
@@ -92,21 +108,56 @@ def test_a_refused_request_reaches_nothing(
 
 
 def test_a_query_value_may_be_blank_but_not_a_path(local: Gateway) -> None:
-    assert ask(local, "POST", "/infer/made_up?image=&session_id=1-2", b"", JSON).code == 200
-    assert ask(local, "POST", "/infer/made_up?session_id=&image=a/b", b"", JSON).code == 400
+    assert (
+        ask(
+            local, "POST", "/infer/made_up?image=&session_id=1-2", b"", JSON
+        ).code
+        == 200
+    )
+    assert (
+        ask(
+            local, "POST", "/infer/made_up?session_id=&image=a/b", b"", JSON
+        ).code
+        == 400
+    )
 
 
 def test_json_bodies_are_checked(local: Gateway, inner: Recorder) -> None:
-    assert ask(local, "POST", "/train/made_up", b'{"bundle_path": "/x"}', JSON).code == 400
-    assert ask(local, "POST", "/train/made_up", b'{"bundle_path": "/x"}').code == 400
-    assert ask(local, "POST", "/train/made_up", b"nonsense", {"content-type": "text/x"}).code == 400
+    assert (
+        ask(
+            local, "POST", "/train/made_up", b'{"bundle_path": "/x"}', JSON
+        ).code
+        == 400
+    )
+    assert (
+        ask(local, "POST", "/train/made_up", b'{"bundle_path": "/x"}').code
+        == 400
+    )
+    assert (
+        ask(
+            local,
+            "POST",
+            "/train/made_up",
+            b"nonsense",
+            {"content-type": "text/x"},
+        ).code
+        == 400
+    )
     assert not inner.requests
 
 
-def test_forms_are_checked_field_by_field(local: Gateway, inner: Recorder) -> None:
+def test_forms_are_checked_field_by_field(
+    local: Gateway, inner: Recorder
+) -> None:
     def put(fields: dict[str, str], file: str = "a.nii.gz") -> int:
         body, kind = encode_form(fields, {"label": (file, b"voxels")})
-        return ask(local, "PUT", "/datastore/label?image=a", body, {"content-type": kind}).code
+        return ask(
+            local,
+            "PUT",
+            "/datastore/label?image=a",
+            body,
+            {"content-type": kind},
+        ).code
 
     assert put({"params": "{}"}) == 200
     assert put({"params": '{"label_info": []}', "info": "{}"}) == 200
@@ -122,9 +173,22 @@ def test_forms_are_checked_field_by_field(local: Gateway, inner: Recorder) -> No
 
 def test_a_form_that_cannot_be_read_is_refused(local: Gateway) -> None:
     headers = {"content-type": "multipart/form-data"}
-    assert ask(local, "PUT", "/datastore/label?image=a", b"x", headers).code == 400
-    many, kind = encode_form({f"field{number}": "1" for number in range(200)}, {})
-    assert ask(local, "PUT", "/datastore/label?image=a", many, {"content-type": kind}).code == 400
+    assert (
+        ask(local, "PUT", "/datastore/label?image=a", b"x", headers).code == 400
+    )
+    many, kind = encode_form(
+        {f"field{number}": "1" for number in range(200)}, {}
+    )
+    assert (
+        ask(
+            local,
+            "PUT",
+            "/datastore/label?image=a",
+            many,
+            {"content-type": kind},
+        ).code
+        == 400
+    )
 
 
 def test_uploads_are_bounded_whether_or_not_they_say_their_length(
@@ -137,9 +201,24 @@ def test_uploads_are_bounded_whether_or_not_they_say_their_length(
     over = ask(local, "POST", target, [*exact, b"x"], headers)
     assert over.code == 413
     assert "0.1 MB" in over.json()["detail"]
-    assert ask(local, "POST", target, b"", {**headers, "content-length": "100000"}).code == 200
-    assert ask(local, "POST", target, b"", {**headers, "content-length": "100001"}).code == 413
-    assert ask(local, "POST", target, b"", {**headers, "content-length": "-1"}).code == 413
+    assert (
+        ask(
+            local, "POST", target, b"", {**headers, "content-length": "100000"}
+        ).code
+        == 200
+    )
+    assert (
+        ask(
+            local, "POST", target, b"", {**headers, "content-length": "100001"}
+        ).code
+        == 413
+    )
+    assert (
+        ask(
+            local, "POST", target, b"", {**headers, "content-length": "-1"}
+        ).code
+        == 413
+    )
     assert len(inner.requests) == 2
     assert not list(state.uploads.iterdir()), "nothing of a request stays"
 
@@ -156,20 +235,27 @@ def test_the_rest_of_a_refused_request_is_read_away(local: Gateway) -> None:
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":
             assert message["status"] == 413
-            assert len(received) == len(chunks), "the client must be able to read the answer"
+            assert len(received) == len(chunks), (
+                "the client must be able to read the answer"
+            )
 
     scope = {
         "type": "http",
         "method": "POST",
         "path": "/proxy/dicom/studies",
         "query_string": b"",
-        "headers": [(b"host", b"localhost"), (b"content-type", b"multipart/related")],
+        "headers": [
+            (b"host", b"localhost"),
+            (b"content-type", b"multipart/related"),
+        ],
     }
     asyncio.run(local(scope, receive, send))
     assert len(received) == len(chunks)
 
 
-def test_a_client_that_goes_away_leaves_nothing(local: Gateway, inner: Recorder) -> None:
+def test_a_client_that_goes_away_leaves_nothing(
+    local: Gateway, inner: Recorder
+) -> None:
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -215,38 +301,65 @@ def test_a_page_of_the_internet_cannot_call_it_by_another_name(
         ("null", 403),
     ],
 )
-def test_only_the_servers_own_pages_may_call_it(local: Gateway, origin: str, status: int) -> None:
-    assert ask(local, "GET", "/info/", headers={"origin": origin}).code == status
+def test_only_the_servers_own_pages_may_call_it(
+    local: Gateway, origin: str, status: int
+) -> None:
+    assert (
+        ask(local, "GET", "/info/", headers={"origin": origin}).code == status
+    )
 
 
-def test_viewers_learn_whether_a_login_is_required(local: Gateway, shared: Gateway) -> None:
+def test_viewers_learn_whether_a_login_is_required(
+    local: Gateway, shared: Gateway
+) -> None:
     for app, required in ((local, False), (shared, True)):
         for path in ("/auth", "/auth/"):
             assert ask(app, "GET", path).json()["enabled"] is required
 
 
-def test_nothing_is_told_before_the_login(shared: Gateway, inner: Recorder) -> None:
-    for headers in ({}, credentials("wrong horse"), credentials(""), {"authorization": "Bearer x"}):
+def test_nothing_is_told_before_the_login(
+    shared: Gateway, inner: Recorder
+) -> None:
+    for headers in (
+        {},
+        credentials("wrong horse"),
+        credentials(""),
+        {"authorization": "Bearer x"},
+    ):
         assert ask(shared, "GET", "/info/", headers=headers).code == 401
-        assert ask(shared, "GET", "/auth/token/valid", headers=headers).code == 401
+        assert (
+            ask(shared, "GET", "/auth/token/valid", headers=headers).code == 401
+        )
         assert ask(shared, "PUT", "/model/made_up", headers=headers).code == 401
     assert not inner.requests
 
 
-def test_who_logged_in_is_known_by_password_or_token(shared: Gateway, inner: Recorder) -> None:
+def test_who_logged_in_is_known_by_password_or_token(
+    shared: Gateway, inner: Recorder
+) -> None:
     assert ask(shared, "GET", "/info/", headers=credentials()).code == 200
     body = f"username=anna&password={PASSWORD.replace(' ', '+')}".encode()
     token = ask(shared, "POST", "/auth/token", body).json()["access_token"]
     known = {"authorization": f"Bearer {token}"}
-    assert ask(shared, "GET", "/auth/token/valid/", headers=known).json() == {"username": "anna"}
+    assert ask(shared, "GET", "/auth/token/valid/", headers=known).json() == {
+        "username": "anna"
+    }
     assert ask(shared, "GET", "/info/", headers=known, client=None).code == 200
-    assert inner.requesters == [Requester("anna", "192.0.2.7"), Requester("anna", "")]
+    assert inner.requesters == [
+        Requester("anna", "192.0.2.7"),
+        Requester("anna", ""),
+    ]
 
 
 def test_a_refused_login_is_audited_without_the_password(
     shared: Gateway, state: StateFolder
 ) -> None:
-    for body in (b"username=anna&password=wrong+horse", b"username=anna&password=", b"", b"\xff"):
+    for body in (
+        b"username=anna&password=wrong+horse",
+        b"username=anna&password=",
+        b"",
+        b"\xff",
+    ):
         assert ask(shared, "POST", "/auth/token", body).code == 401
     lines = list(AuditLog(state.audit_log).read_lines())
     assert [(line["action"], line["name"]) for line in lines] == [
@@ -255,7 +368,9 @@ def test_a_refused_login_is_audited_without_the_password(
         ("login refused", ""),
         ("login refused", ""),
     ]
-    assert {(line["who"], line["address"]) for line in lines} == {("", "192.0.2.7")}
+    assert {(line["who"], line["address"]) for line in lines} == {
+        ("", "192.0.2.7")
+    }
     assert "horse" not in state.audit_log.read_text()
 
 
@@ -263,7 +378,9 @@ def test_a_login_is_bounded(shared: Gateway) -> None:
     assert ask(shared, "POST", "/auth/token", b"x" * 10_001).code == 413
 
 
-def test_dicom_stored_through_the_proxy_is_audited(shared: Gateway, state: StateFolder) -> None:
+def test_dicom_stored_through_the_proxy_is_audited(
+    shared: Gateway, state: StateFolder
+) -> None:
     headers = {"content-type": "multipart/related", **credentials()}
     ask(shared, "POST", "/proxy/dicom/stow/studies", b"x" * 17, headers)
     ask(shared, "GET", "/proxy/dicom/qido/studies", headers=credentials())
@@ -271,7 +388,9 @@ def test_dicom_stored_through_the_proxy_is_audited(shared: Gateway, state: State
     assert (line["who"], line["bytes"]) == ("anna", 17)
 
 
-def test_one_requesters_name_does_not_stay_for_the_next(shared: Gateway) -> None:
+def test_one_requesters_name_does_not_stay_for_the_next(
+    shared: Gateway,
+) -> None:
     from medseg.label_server.audit import REQUESTER
 
     ask(shared, "GET", "/info/", headers=credentials())
@@ -292,4 +411,7 @@ def test_start_and_end_of_the_server_pass(local: Gateway) -> None:
 
 def test_answers_are_json(local: Gateway) -> None:
     answer = ask(local, "GET", "/logs/")
-    assert json.loads(answer.body)["detail"] == "GET /logs/ is not available from medseg label"
+    assert (
+        json.loads(answer.body)["detail"]
+        == "GET /logs/ is not available from medseg label"
+    )

@@ -27,7 +27,9 @@ SPACING = (0.8, 1.25, 3.0)
 
 @pytest.fixture
 def scan() -> Volume:
-    return Volume(np.zeros((1, *SHAPE), np.int16), affine_of(SPACING, TURNED, flips=(1,)))
+    return Volume(
+        np.zeros((1, *SHAPE), np.int16), affine_of(SPACING, TURNED, flips=(1,))
+    )
 
 
 @pytest.fixture
@@ -40,7 +42,9 @@ def painted() -> Any:
     return values
 
 
-def with_shift(volume: Volume, values: Any, voxels: tuple[float, float, float]) -> Volume:
+def with_shift(
+    volume: Volume, values: Any, voxels: tuple[float, float, float]
+) -> Volume:
     """Return a label map whose first voxel lies at these voxels of a volume."""
     affine = np.array(volume.affine)
     affine[:3, 3] = (volume.affine @ [*voxels, 1.0])[:3]
@@ -52,8 +56,12 @@ def write(file: Path, label: Volume) -> Path:
     return file
 
 
-def test_a_label_on_the_scans_grid_is_taken_as_it_is(scan: Volume, painted: Any) -> None:
-    assert np.array_equal(place_on_grid(scan.with_array(painted[None]), scan), painted)
+def test_a_label_on_the_scans_grid_is_taken_as_it_is(
+    scan: Volume, painted: Any
+) -> None:
+    assert np.array_equal(
+        place_on_grid(scan.with_array(painted[None]), scan), painted
+    )
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -73,25 +81,35 @@ def test_axes_may_be_turned_around(
     assert np.array_equal(place_on_grid(label, scan), painted)
 
 
-def test_a_label_cropped_to_what_is_painted_is_put_where_it_was(scan: Volume, painted: Any) -> None:
+def test_a_label_cropped_to_what_is_painted_is_put_where_it_was(
+    scan: Volume, painted: Any
+) -> None:
     cropped = with_shift(scan, painted[1:6, 2:6, 1:], (1, 2, 1))
     expected = painted.copy()
     expected[0] = 0
     assert np.array_equal(place_on_grid(cropped, scan), expected)
 
 
-def test_a_label_may_reach_beyond_the_scan_where_it_is_empty(scan: Volume, painted: Any) -> None:
+def test_a_label_may_reach_beyond_the_scan_where_it_is_empty(
+    scan: Volume, painted: Any
+) -> None:
     padded = np.pad(painted, 2)
-    assert np.array_equal(place_on_grid(with_shift(scan, padded, (-2, -2, -2)), scan), painted)
+    assert np.array_equal(
+        place_on_grid(with_shift(scan, padded, (-2, -2, -2)), scan), painted
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("step", [-1, 1])
-def test_a_label_outside_the_scan_is_refused(scan: Volume, axis: int, step: int) -> None:
+def test_a_label_outside_the_scan_is_refused(
+    scan: Volume, axis: int, step: int
+) -> None:
     shift = [0.0, 0.0, 0.0]
     shift[axis] = step
     with pytest.raises(GeometryError, match="outside the scan"):
-        place_on_grid(with_shift(scan, np.ones(SHAPE, np.uint8), tuple(shift)), scan)  # type: ignore[arg-type]
+        place_on_grid(
+            with_shift(scan, np.ones(SHAPE, np.uint8), tuple(shift)), scan
+        )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -105,7 +123,9 @@ def test_a_label_between_voxels_is_refused_along_every_axis(
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_label_with_other_voxel_sizes_is_refused(scan: Volume, painted: Any, axis: int) -> None:
+def test_a_label_with_other_voxel_sizes_is_refused(
+    scan: Volume, painted: Any, axis: int
+) -> None:
     for factor in (0.98, 1.02, 2.0, 0.5):
         affine = np.array(scan.affine)
         affine[:3, axis] *= factor
@@ -113,7 +133,9 @@ def test_a_label_with_other_voxel_sizes_is_refused(scan: Volume, painted: Any, a
             place_on_grid(Volume(painted[None], affine), scan)
 
 
-def test_the_few_digits_of_viewers_are_allowed_for(scan: Volume, painted: Any) -> None:
+def test_the_few_digits_of_viewers_are_allowed_for(
+    scan: Volume, painted: Any
+) -> None:
     cropped = painted[1:6, 1:6, 1:]
     near = with_shift(scan, cropped, (1.019, 1.0, 1.0))
     assert place_on_grid(near, scan)[1:6, 1:6, 1:].any()
@@ -133,13 +155,18 @@ def test_segments_are_known_by_their_names_whatever_their_values(
 
 
 def test_clients_number_segments_in_three_ways() -> None:
-    assert name_values([{"name": "a", "idx": 4}, {"name": "b", "id": 6}, {"name": "c"}]) == {
+    assert name_values(
+        [{"name": "a", "idx": 4}, {"name": "b", "id": 6}, {"name": "c"}]
+    ) == {
         4: "a",
         6: "b",
         3: "c",
     }
     assert name_values([{"name": "a", "idx": 4, "id": 9}]) == {4: "a"}
-    assert name_values([{"idx": 1}, {"name": 2}, {"name": "a", "idx": "1"}, {}]) == {}
+    assert (
+        name_values([{"idx": 1}, {"name": 2}, {"name": "a", "idx": "1"}, {}])
+        == {}
+    )
 
 
 def test_unknown_segments_are_refused_by_value_and_named_apart() -> None:
@@ -155,14 +182,20 @@ def test_unknown_segments_are_refused_by_value_and_named_apart() -> None:
 
 def test_a_named_segment_that_is_not_painted_does_no_harm() -> None:
     values = np.array([[[0, 1]]])
-    assert to_label_indices(values, {1: "liver", 2: "x"}, LABELS).tolist() == [[[0, 1]]]
+    assert to_label_indices(values, {1: "liver", 2: "x"}, LABELS).tolist() == [
+        [[0, 1]]
+    ]
 
 
 def test_many_labels_need_sixteen_bits() -> None:
-    many = made_spec(labels=[{"index": i, "name": f"l{i}"} for i in range(1, 257)]).label_set
+    many = made_spec(
+        labels=[{"index": i, "name": f"l{i}"} for i in range(1, 257)]
+    ).label_set
     labels = to_label_indices(np.array([[[0, 256]]]), {}, many)
     assert (labels.dtype, labels.tolist()) == (np.uint16, [[[0, 256]]])
-    few = made_spec(labels=[{"index": i, "name": f"l{i}"} for i in range(1, 256)]).label_set
+    few = made_spec(
+        labels=[{"index": i, "name": f"l{i}"} for i in range(1, 256)]
+    ).label_set
     assert to_label_indices(np.array([[[0, 255]]]), {}, few).dtype == np.uint8
 
 

@@ -32,7 +32,9 @@ def filled(value: int) -> Any:
     return np.full(SCAN.shape, value, np.uint8)
 
 
-def test_a_saved_label_is_found_with_what_was_said_of_it(labels: Labels) -> None:
+def test_a_saved_label_is_found_with_what_was_said_of_it(
+    labels: Labels,
+) -> None:
     info = {"client_id": "anna@slicer", "params": {"version": "0001"}}
     saved = labels.save("case_1", FINAL, filled(1), SCAN, info)
     found = labels.find("case_1", FINAL)
@@ -51,7 +53,9 @@ def test_what_is_not_there_is_not_found(labels: Labels) -> None:
     assert labels.list_cases(FINAL) == set()
 
 
-def test_labels_are_listed_by_tag_and_case(labels: Labels, state: StateFolder) -> None:
+def test_labels_are_listed_by_tag_and_case(
+    labels: Labels, state: StateFolder
+) -> None:
     labels.save("case_1", FINAL, filled(1), SCAN, {})
     labels.save("case_2", FINAL, filled(1), SCAN, {})
     labels.save("case_1", ORIGINAL, filled(2), SCAN, {})
@@ -63,7 +67,9 @@ def test_labels_are_listed_by_tag_and_case(labels: Labels, state: StateFolder) -
     assert list(labels.find_all("case_2")) == [FINAL]
 
 
-def test_each_save_is_audited_with_the_hash_of_its_file(labels: Labels, state: StateFolder) -> None:
+def test_each_save_is_audited_with_the_hash_of_its_file(
+    labels: Labels, state: StateFolder
+) -> None:
     labels.save("case_1", FINAL, filled(1), SCAN, {"client_id": "anna@slicer"})
     first = hash_file(state.labels / FINAL / "case_1.nii.gz")
     labels.save("case_1", FINAL, filled(2), SCAN, {"client_id": ""})
@@ -76,13 +82,17 @@ def test_each_save_is_audited_with_the_hash_of_its_file(labels: Labels, state: S
     assert [line.get("client") for line in lines] == ["anna@slicer", None]
 
 
-def test_a_replaced_label_is_kept_beside(labels: Labels, state: StateFolder) -> None:
+def test_a_replaced_label_is_kept_beside(
+    labels: Labels, state: StateFolder
+) -> None:
     for value in (1, 2, 1):
         labels.save("case_1", FINAL, filled(value), SCAN, {})
     kept = sorted((state.replaced / FINAL).iterdir())
     assert {int(read_labels(file).array.max()) for file in kept} == {1, 2}
     current = state.labels / FINAL / "case_1.nii.gz"
-    assert f"case_1-{hash_file(current)[:12]}.nii.gz" in [file.name for file in kept]
+    assert f"case_1-{hash_file(current)[:12]}.nii.gz" in [
+        file.name for file in kept
+    ]
     assert not (state.replaced / ORIGINAL).exists()
 
 
@@ -129,14 +139,25 @@ def test_labels_saved_by_a_killed_process_are_audited_once(
     state.audit_log.write_bytes(lines[0])
     labels.audit_unrecorded()
     labels.audit_unrecorded()
-    actions = [(line["action"], line["case"]) for line in AuditLog(state.audit_log).read_lines()]
-    assert actions == [("label saved", "case_1"), ("label found at start", "case_2")]
+    actions = [
+        (line["action"], line["case"])
+        for line in AuditLog(state.audit_log).read_lines()
+    ]
+    assert actions == [
+        ("label saved", "case_1"),
+        ("label found at start", "case_2"),
+    ]
 
 
-def test_a_label_that_changed_unrecorded_is_audited(labels: Labels, state: StateFolder) -> None:
+def test_a_label_that_changed_unrecorded_is_audited(
+    labels: Labels, state: StateFolder
+) -> None:
     labels.save("case_1", FINAL, filled(1), SCAN, {})
     file = state.labels / FINAL / "case_1.nii.gz"
     file.write_bytes(b"something else")
     labels.audit_unrecorded()
     *_, line = AuditLog(state.audit_log).read_lines()
-    assert (line["action"], line["sha256"]) == ("label found at start", hash_file(file))
+    assert (line["action"], line["sha256"]) == (
+        "label found at start",
+        hash_file(file),
+    )

@@ -14,13 +14,19 @@ from hypothesis import strategies as st
 from medseg import MedsegError
 from medseg.errors import Fault
 from medseg.label_server import logs
-from medseg.label_server.logs import LogFormatter, describe_error, describe_traceback
+from medseg.label_server.logs import (
+    LogFormatter,
+    describe_error,
+    describe_traceback,
+)
 
 PLANTED = "MUELLER^ANNA"
 FOLDER = f"/studies/{PLANTED}/ct.nii.gz"
 
 
-def family(kind: type[MedsegError] = MedsegError) -> Iterator[type[MedsegError]]:
+def family(
+    kind: type[MedsegError] = MedsegError,
+) -> Iterator[type[MedsegError]]:
     """Yield every class of errors medseg raises."""
     yield kind
     for below in kind.__subclasses__():
@@ -68,13 +74,17 @@ def log_records(error: Exception) -> Iterator[logging.LogRecord]:
         ("asyncio", "%s", (PLANTED,)),
         ("medsegx", PLANTED, ()),
     ):
-        yield logging.LogRecord(name, logging.ERROR, FOLDER, 7, text, arguments, information)
+        yield logging.LogRecord(
+            name, logging.ERROR, FOLDER, 7, text, arguments, information
+        )
 
 
 @pytest.mark.parametrize("kind", FAMILY)
 @pytest.mark.parametrize("cause", FOREIGN)
 def test_no_error_of_medseg_tells_its_source(
-    kind: type[MedsegError], cause: Callable[[], Exception], capsys: pytest.CaptureFixture[str]
+    kind: type[MedsegError],
+    cause: Callable[[], Exception],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     error = raise_chained(make_error(kind, PLANTED), cause())
     assert PLANTED in str(error), "the terminal may say it"
@@ -84,11 +94,16 @@ def test_no_error_of_medseg_tells_its_source(
     told += capsys.readouterr()
     assert not [text for text in told if PLANTED in text]
     assert told[0] == "the voxels end early"
-    assert describe_traceback(error)[-1] == f"{kind.__name__}: the voxels end early"
+    assert (
+        describe_traceback(error)[-1]
+        == f"{kind.__name__}: the voxels end early"
+    )
 
 
 @pytest.mark.parametrize("make", FOREIGN)
-def test_of_another_librarys_error_only_the_type_is_told(make: Callable[[], Exception]) -> None:
+def test_of_another_librarys_error_only_the_type_is_told(
+    make: Callable[[], Exception],
+) -> None:
     error = raise_chained(make(), make())
     name = type(error).__name__
     told = [describe_error(error), *describe_traceback(error)]
@@ -103,15 +118,21 @@ def test_whatever_a_source_is_called_it_is_not_told(name: str) -> None:
     planted = f"<{name}>"
     for kind in FAMILY:
         error = raise_chained(make_error(kind, planted), ValueError(planted))
-        assert not [line for line in describe_traceback(error) if planted in line]
+        assert not [
+            line for line in describe_traceback(error) if planted in line
+        ]
 
 
 def test_a_traceback_says_where_in_the_code_each_error_came_from() -> None:
-    error = raise_chained(MedsegError("the voxels end early"), ValueError(PLANTED))
+    error = raise_chained(
+        MedsegError("the voxels end early"), ValueError(PLANTED)
+    )
     lines = describe_traceback(error)
     frames = [line for line in lines if line.startswith("  ")]
     assert len(frames) == 2
-    assert all(__file__ in frame and "in raise_chained" in frame for frame in frames)
+    assert all(
+        __file__ in frame and "in raise_chained" in frame for frame in frames
+    )
     assert [line for line in lines if not line.startswith("  ")] == [
         "ValueError",
         "MedsegError: the voxels end early",
@@ -126,7 +147,9 @@ def test_an_error_raised_from_itself_is_told_once() -> None:
 
 def test_messages_of_medseg_and_the_web_server_are_kept() -> None:
     for name in ("medseg", "medseg.label_server.server", "uvicorn.error"):
-        record = logging.LogRecord(name, logging.WARNING, __file__, 1, "port %d", (8000,), None)
+        record = logging.LogRecord(
+            name, logging.WARNING, __file__, 1, "port %d", (8000,), None
+        )
         assert LogFormatter().format(record) == f"WARNING: {name}: port 8000"
 
 
@@ -169,11 +192,16 @@ except LookupError as error:
 
 def test_a_whole_process_withholds_texts() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROCESS, PLANTED], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROCESS, PLANTED],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert PLANTED not in done.stdout + done.stderr
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    lines = [
+        line for line in done.stderr.splitlines() if not line.startswith("  ")
+    ]
     assert lines == [
         "ERROR: library.with.a.handler: message withheld (<string>:14)",
         "ERROR: another.one: message withheld (<string>:15)",

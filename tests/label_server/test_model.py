@@ -28,7 +28,9 @@ def versions(tmp_path: Path) -> Versions:
     return versions
 
 
-def test_each_scan_is_segmented_by_the_version_served_now(versions: Versions) -> None:
+def test_each_scan_is_segmented_by_the_version_served_now(
+    versions: Versions,
+) -> None:
     volume, _ = make_phantom(0)
     model = ServedModel(versions, "cpu")
     for number in (1, 2, 1):
@@ -39,19 +41,30 @@ def test_each_scan_is_segmented_by_the_version_served_now(versions: Versions) ->
         assert np.array_equal(result.segmentation.labels, expected.labels)
 
 
-def test_a_version_is_loaded_once(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_is_loaded_once(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = ServedModel(versions, "cpu")
     first = model._load()
     assert model._load()[1] is first[1]
 
 
-def test_what_a_person_should_know_comes_with_the_result(versions: Versions) -> None:
+def test_what_a_person_should_know_comes_with_the_result(
+    versions: Versions,
+) -> None:
     volume, _ = make_phantom(0)
-    warned = Volume(volume.array, volume.affine, warnings=("two slices were missing",))
-    assert "two slices were missing" in ServedModel(versions, "cpu").segment(warned).warnings
+    warned = Volume(
+        volume.array, volume.affine, warnings=("two slices were missing",)
+    )
+    assert (
+        "two slices were missing"
+        in ServedModel(versions, "cpu").segment(warned).warnings
+    )
 
 
 def test_a_volume_that_is_none_is_refused(versions: Versions) -> None:
-    flat = Volume(np.zeros((1, 20, 20, 20), np.float32), np.diag([4.0, 4.0, 4.0, 1.0]))
+    flat = Volume(
+        np.zeros((1, 20, 20, 20), np.float32), np.diag([4.0, 4.0, 4.0, 1.0])
+    )
     with pytest.raises(ScanError):
         ServedModel(versions, "cpu").segment(flat)

@@ -125,28 +125,40 @@ NOT_PLAIN = [
 ]
 
 
-@pytest.mark.parametrize("key", ["image", "id", "label", "tag", "label_tag", "session_id", "model"])
+@pytest.mark.parametrize(
+    "key", ["image", "id", "label", "tag", "label_tag", "session_id", "model"]
+)
 def test_parameters_that_name_something_are_plain_names(key: str) -> None:
     for value in [*PLAIN, ""]:
         check_query([(key, value)])
         check_json(json.dumps({key: value}))
     for value in NOT_PLAIN:
-        assert status_of(check_query, [("params", "1"), (key, value)]) == 400, value
+        assert status_of(check_query, [("params", "1"), (key, value)]) == 400, (
+            value
+        )
         assert status_of(check_json, json.dumps({key: value})) == 400, value
-        assert status_of(check_json, json.dumps({"made_up": {key: value}})) == 400, value
+        assert (
+            status_of(check_json, json.dumps({"made_up": {key: value}})) == 400
+        ), value
     assert status_of(check_json, json.dumps({key: [1]})) == 400
 
 
 def test_other_parameters_may_hold_any_text() -> None:
     check_query([("check_sum", "SHA256:/x/../y")])
-    check_json(json.dumps({"client_id": "tester@slicer/..", "image": None, "steps": 5}))
+    check_json(
+        json.dumps({"client_id": "tester@slicer/..", "image": None, "steps": 5})
+    )
 
 
-@pytest.mark.parametrize("key", ["file", "path", "session", "bundle_path", "app_dir", "studies"])
+@pytest.mark.parametrize(
+    "key", ["file", "path", "session", "bundle_path", "app_dir", "studies"]
+)
 def test_parameters_that_lead_to_files_are_refused(key: str) -> None:
     for value in ("x", {"image": "a"}, 0, ["x"]):
         assert status_of(check_json, json.dumps({key: value})) == 400
-        assert status_of(check_json, json.dumps({"made_up": {key: value}})) == 400
+        assert (
+            status_of(check_json, json.dumps({"made_up": {key: value}})) == 400
+        )
     check_json(json.dumps({key: ""}))
     check_json(json.dumps({key: None}))
 
@@ -154,7 +166,10 @@ def test_parameters_that_lead_to_files_are_refused(key: str) -> None:
 def test_a_result_suffix_may_begin_with_a_dot() -> None:
     check_json('{"result_extension": ".nii.gz"}')
     for suffix in ("/../x.py", "..x", "./x", ".a/b"):
-        assert status_of(check_json, json.dumps({"result_extension": suffix})) == 400
+        assert (
+            status_of(check_json, json.dumps({"result_extension": suffix}))
+            == 400
+        )
 
 
 @pytest.mark.parametrize("value", ["true", "1", "True", "yes"])
@@ -164,7 +179,9 @@ def test_archives_are_not_unpacked(value: str) -> None:
         check_query([("uncompress", allowed)])
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '"text"', "3", '{"a":' * 100_000, b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "text", ["[1]", "{", '"text"', "3", '{"a":' * 100_000, b"\xff\xfe"]
+)
 def test_parameters_are_a_json_object(text: str | bytes) -> None:
     assert status_of(check_json, text) == 400
 

@@ -40,7 +40,9 @@ def state(tmp_path: Path) -> StateFolder:
     return StateFolder(tmp_path / "state")
 
 
-def test_a_planned_bundles_time_does_not_replace_the_steps_asked_for(tmp_path: Path) -> None:
+def test_a_planned_bundles_time_does_not_replace_the_steps_asked_for(
+    tmp_path: Path,
+) -> None:
     planned = write_json(tmp_path, content(training={"budget_minutes": 20}))
     training = load_bundle(planned, make_overrides(40, None)).spec.training
     assert (training.steps, training.budget_minutes) == (40, None)
@@ -49,8 +51,14 @@ def test_a_planned_bundles_time_does_not_replace_the_steps_asked_for(tmp_path: P
 
 def test_the_learning_rate_is_the_bundles_unless_given(tmp_path: Path) -> None:
     file = write_json(tmp_path, content(training={"learning_rate": 0.25}))
-    assert load_bundle(file, make_overrides(1, None)).spec.training.learning_rate == 0.25
-    assert load_bundle(file, make_overrides(1, 0.5)).spec.training.learning_rate == 0.5
+    assert (
+        load_bundle(file, make_overrides(1, None)).spec.training.learning_rate
+        == 0.25
+    )
+    assert (
+        load_bundle(file, make_overrides(1, 0.5)).spec.training.learning_rate
+        == 0.5
+    )
 
 
 def test_nothing_found_where_nothing_is_beats_something_found() -> None:
@@ -65,15 +73,21 @@ def test_nothing_found_where_nothing_is_beats_something_found() -> None:
 NAMES = [f"case_{number:03d}" for number in range(200)]
 
 
-@pytest.mark.parametrize(("cases", "amount"), [([], "is none"), (["a"], "is one")])
-def test_training_needs_two_labels(state: StateFolder, cases: list[str], amount: str) -> None:
+@pytest.mark.parametrize(
+    ("cases", "amount"), [([], "is none"), (["a"], "is one")]
+)
+def test_training_needs_two_labels(
+    state: StateFolder, cases: list[str], amount: str
+) -> None:
     with pytest.raises(DatasetError, match=amount):
         choose_held_out(state, cases)
     assert not state.split.exists()
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 5, 10])
-def test_some_cases_are_held_out_and_never_all(state: StateFolder, count: int) -> None:
+def test_some_cases_are_held_out_and_never_all(
+    state: StateFolder, count: int
+) -> None:
     held_out = choose_held_out(state, NAMES[:count])
     assert 1 <= len(held_out) < count
     assert held_out <= set(NAMES)
@@ -83,7 +97,9 @@ def test_about_one_case_in_four_is_held_out(state: StateFolder) -> None:
     assert 35 <= len(choose_held_out(state, NAMES)) <= 65
 
 
-def test_a_case_once_trained_on_is_never_held_out_later(state: StateFolder) -> None:
+def test_a_case_once_trained_on_is_never_held_out_later(
+    state: StateFolder,
+) -> None:
     former: dict[str, bool] = {}
     for count in (2, 3, 7, 20, 60):
         held_out = choose_held_out(state, NAMES[:count])
@@ -92,7 +108,9 @@ def test_a_case_once_trained_on_is_never_held_out_later(state: StateFolder) -> N
         former = choice
 
 
-def test_the_choice_does_not_depend_on_the_order_of_cases(tmp_path: Path) -> None:
+def test_the_choice_does_not_depend_on_the_order_of_cases(
+    tmp_path: Path,
+) -> None:
     one = choose_held_out(StateFolder(tmp_path / "a"), NAMES[:9])
     assert choose_held_out(StateFolder(tmp_path / "b"), NAMES[:9][::-1]) == one
 
@@ -108,14 +126,18 @@ def test_a_damaged_choice_is_told_not_made_again(state: StateFolder) -> None:
     state.root.mkdir()
     for text in ("", "[1]", "{"):
         state.split.write_text(text)
-        with pytest.raises(DatasetError, match="is damaged; restore it") as refused:
+        with pytest.raises(
+            DatasetError, match="is damaged; restore it"
+        ) as refused:
             choose_held_out(state, NAMES[:4])
         assert str(state.root) not in refused.value.message
         assert state.split.read_text() == text
 
 
 def write_label(file: Path, values: Any) -> Path:
-    volume = Volume(np.zeros((1, *values.shape), np.int16), affine_of((2, 2, 3)))
+    volume = Volume(
+        np.zeros((1, *values.shape), np.int16), affine_of((2, 2, 3))
+    )
     write_labels(file, values, volume)
     return file
 
@@ -125,18 +147,30 @@ def read_rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(text))
 
 
-def test_the_table_holds_files_and_folds(state: StateFolder, tmp_path: Path) -> None:
+def test_the_table_holds_files_and_folds(
+    state: StateFolder, tmp_path: Path
+) -> None:
     values = np.zeros((20, 22, 18), np.uint8)
     labelled = []
     for name in ("a", 'b, "c"'):
         image = tmp_path / "scans" / f"{name}.nii.gz"
         write_scan(image, 0, values.shape, affine_of((2, 2, 3)))
-        labelled.append((Scan(name, ((image,),)), write_label(tmp_path / f"{name}.nii.gz", values)))
+        labelled.append(
+            (
+                Scan(name, ((image,),)),
+                write_label(tmp_path / f"{name}.nii.gz", values),
+            )
+        )
     version = Version(2, state.versions / "0002")
-    table = write_case_table(state, version, labelled, frozenset({"a"}), made_spec())
+    table = write_case_table(
+        state, version, labelled, frozenset({"a"}), made_spec()
+    )
     assert table == state.trainings / "0002" / "cases.csv"
     rows = read_rows(table)
-    assert [(row["name"], row["fold"]) for row in rows] == [("a", "0"), ('b, "c"', "1")]
+    assert [(row["name"], row["fold"]) for row in rows] == [
+        ("a", "0"),
+        ('b, "c"', "1"),
+    ]
     for row, (scan, label) in zip(rows, labelled, strict=True):
         assert Path(row["image"]) == scan.parts[0][0]
         assert Path(row["label"]) == label
@@ -147,15 +181,21 @@ def test_each_channel_has_a_column(state: StateFolder, tmp_path: Path) -> None:
     files = [tmp_path / f"a_{number:04d}.nii.gz" for number in (0, 1)]
     for file in files:
         write_scan(file, 0, (20, 22, 18), affine_of((2, 2, 3)))
-    label = write_label(tmp_path / "label.nii.gz", np.zeros((20, 22, 18), np.uint8))
+    label = write_label(
+        tmp_path / "label.nii.gz", np.zeros((20, 22, 18), np.uint8)
+    )
     scan = Scan("a", ((files[0],), (files[1],)))
     version = Version(2, state.versions / "0002")
-    (row,) = read_rows(write_case_table(state, version, [(scan, label)], frozenset(), spec))
+    (row,) = read_rows(
+        write_case_table(state, version, [(scan, label)], frozenset(), spec)
+    )
     assert (row["image_0"], row["image_1"]) == tuple(map(str, files))
     assert row["fold"] == "1"
 
 
-def test_labels_get_the_values_of_the_bundles_own_data(state: StateFolder, tmp_path: Path) -> None:
+def test_labels_get_the_values_of_the_bundles_own_data(
+    state: StateFolder, tmp_path: Path
+) -> None:
     spec = made_spec(
         labels=[
             {"index": 1, "name": "liver", "value": 1000},
@@ -169,11 +209,15 @@ def test_labels_get_the_values_of_the_bundles_own_data(state: StateFolder, tmp_p
     label = write_label(tmp_path / "label.nii.gz", values)
     version = Version(2, state.versions / "0002")
     labelled = [(Scan("a", ((image,),)), label)]
-    (row,) = read_rows(write_case_table(state, version, labelled, frozenset(), spec))
+    (row,) = read_rows(
+        write_case_table(state, version, labelled, frozenset(), spec)
+    )
     assert Path(row["label"]) == state.trainings / "0002" / "a.nii.gz"
     written = read_labels(Path(row["label"])).array[0]
     assert np.array_equal(written, np.array([0, 1000, 7])[values])
-    assert np.array_equal(read_labels(label).array[0], values), "the submitted label stays"
+    assert np.array_equal(read_labels(label).array[0], values), (
+        "the submitted label stays"
+    )
 
 
 def test_training_reads_files_as_they_are_and_dicom_as_a_copy(
@@ -203,7 +247,11 @@ def test_progress_is_noted_for_viewers(state: StateFolder) -> None:
             total_steps=60,
         )
     )
-    assert read_progress(state) == {"total_epochs": 60, "epoch": 0, "total_time": ""}
+    assert read_progress(state) == {
+        "total_epochs": 60,
+        "epoch": 0,
+        "total_time": "",
+    }
     for step in range(1, 13):
         progress(_step_done(step))
     assert read_progress(state)["epoch"] == 10
@@ -249,7 +297,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def labelled_of(home: Path) -> list[tuple[Scan, Path]]:
     images = sorted((home / "data" / "imagesTr").iterdir())
     return [
-        (Scan(file.name.split(".")[0], ((file,),)), home / "data" / "labelsTr" / file.name)
+        (
+            Scan(file.name.split(".")[0], ((file,),)),
+            home / "data" / "labelsTr" / file.name,
+        )
         for file in images
     ]
 
@@ -263,11 +314,23 @@ def test_two_bundles_are_compared_on_the_held_out_cases_alone(
     version = Version(2, state.versions / "0002")
     held_out = frozenset({"phantom_001", "phantom_002"})
     spec = load_bundle(trained / "bundle", make_overrides(1, None)).spec
-    table = write_case_table(state, version, labelled_of(trained), held_out, spec)
-    bundle, other = (load_bundle(each.folder, make_overrides(1, None)) for each in (bundle, other))
+    table = write_case_table(
+        state, version, labelled_of(trained), held_out, spec
+    )
+    bundle, other = (
+        load_bundle(each.folder, make_overrides(1, None))
+        for each in (bundle, other)
+    )
     heard: list[Any] = []
-    dice, other_dice = compare_bundles(bundle, other, table, "cpu", [heard.append])
-    assert [(event.done, event.total) for event in heard] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    dice, other_dice = compare_bundles(
+        bundle, other, table, "cpu", [heard.append]
+    )
+    assert [(event.done, event.total) for event in heard] == [
+        (1, 4),
+        (2, 4),
+        (3, 4),
+        (4, 4),
+    ]
     assert (dice, other_dice) == (_dice(bundle, trained), _dice(other, trained))
 
 
@@ -295,10 +358,20 @@ def _dice(bundle: Any, home: Path) -> float:
 
 @pytest.mark.parametrize(
     ("dice", "parent_dice", "served"),
-    [(0.5, 0.5, 2), (0.6, 0.5, 2), (0.49, 0.5, 1), (0.0, 0.0, 2), (None, None, 1)],
+    [
+        (0.5, 0.5, 2),
+        (0.6, 0.5, 2),
+        (0.49, 0.5, 1),
+        (0.0, 0.0, 2),
+        (None, None, 1),
+    ],
 )
 def test_a_new_version_is_served_unless_it_is_worse(
-    trained: Path, tmp_path: Path, dice: float | None, parent_dice: float | None, served: int
+    trained: Path,
+    tmp_path: Path,
+    dice: float | None,
+    parent_dice: float | None,
+    served: int,
 ) -> None:
     versions = Versions(StateFolder(tmp_path / "state"))
     versions.adopt(load_bundle(trained / "bundle"))
@@ -308,7 +381,10 @@ def test_a_new_version_is_served_unless_it_is_worse(
     assert serve_unless_worse(versions, fresh, info) is (served == 2)
     assert versions.find_served().number == served
     assert fresh.read_info().promoted is (served == 2)
-    assert (fresh.read_info().dice, fresh.read_info().parent_dice) == (dice, parent_dice)
+    assert (fresh.read_info().dice, fresh.read_info().parent_dice) == (
+        dice,
+        parent_dice,
+    )
 
 
 def test_training_on_labels_makes_a_version_beside_the_served_one(
@@ -317,7 +393,9 @@ def test_training_on_labels_makes_a_version_beside_the_served_one(
     state = StateFolder(tmp_path / "state")
     versions = Versions(state)
     versions.adopt(load_bundle(trained / "bundle"))
-    result = train_new_version(state, labelled_of(trained), steps=1, device="cpu")
+    result = train_new_version(
+        state, labelled_of(trained), steps=1, device="cpu"
+    )
     assert result.version.number == 2
     assert result.promoted is (result.dice >= result.parent_dice)
     assert versions.find_served().number == (2 if result.promoted else 1)
@@ -325,9 +403,14 @@ def test_training_on_labels_makes_a_version_beside_the_served_one(
     assert (info.parent, info.labels + info.held_out) == (1, 4)
     assert (info.dice, info.parent_dice) == (result.dice, result.parent_dice)
     lines = list(AuditLog(state.audit_log).read_lines())
-    assert [line["action"] for line in lines] == ["training started", "training ended"]
+    assert [line["action"] for line in lines] == [
+        "training started",
+        "training ended",
+    ]
     assert (lines[0]["parent"], lines[0]["labels"]) == ("0001", 4)
     assert lines[1]["promoted"] is result.promoted
-    folds = Counter(row["fold"] for row in read_rows(state.trainings / "0002" / "cases.csv"))
+    folds = Counter(
+        row["fold"] for row in read_rows(state.trainings / "0002" / "cases.csv")
+    )
     assert folds == {"0": info.held_out, "1": info.labels}
     assert json.loads(state.split.read_text())

@@ -10,7 +10,11 @@ import pytest
 from support.bundles import made_spec
 
 from medseg.inference.segmentation import Segmentation
-from medseg.label_server.scores import Scores, order_worst_first, summarise_quality
+from medseg.label_server.scores import (
+    Scores,
+    order_worst_first,
+    summarise_quality,
+)
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Version
 from medseg.quality.estimates import LabelQuality, Quality
@@ -22,13 +26,22 @@ def scores(tmp_path: Path) -> Scores:
 
 
 def test_the_lowest_expected_dice_comes_first() -> None:
-    scores = {"a": {"expected": 0.9}, "b": {"expected": 0.1}, "c": {"expected": 0.5}}
+    scores = {
+        "a": {"expected": 0.9},
+        "b": {"expected": 0.1},
+        "c": {"expected": 0.5},
+    }
     assert order_worst_first(["a", "b", "c"], scores) == ["b", "c", "a"]
 
 
 def test_cases_without_a_score_come_last_even_after_perfect_ones() -> None:
     scores = {"z": {"expected": 1.0}, "y": {}}
-    assert order_worst_first(["b", "a", "z", "y"], scores) == ["y", "z", "a", "b"]
+    assert order_worst_first(["b", "a", "z", "y"], scores) == [
+        "y",
+        "z",
+        "a",
+        "b",
+    ]
 
 
 def test_equal_scores_are_ordered_by_name() -> None:
@@ -47,7 +60,9 @@ def test_scores_are_kept_by_version(scores: Scores, tmp_path: Path) -> None:
 
 def test_threads_lose_no_score(scores: Scores) -> None:
     threads = [
-        threading.Thread(target=scores.add, args=(f"case_{n}", {"expected": 0.5}))
+        threading.Thread(
+            target=scores.add, args=(f"case_{n}", {"expected": 0.5})
+        )
         for n in range(12)
     ]
     for thread in threads:
@@ -58,7 +73,9 @@ def test_threads_lose_no_score(scores: Scores) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "3"])
-def test_torn_scores_are_computed_again(scores: Scores, tmp_path: Path, text: str) -> None:
+def test_torn_scores_are_computed_again(
+    scores: Scores, tmp_path: Path, text: str
+) -> None:
     (tmp_path / "scores").mkdir()
     (tmp_path / "scores" / "0003.json").write_text(text)
     assert scores.read() == {}
@@ -67,17 +84,25 @@ def test_torn_scores_are_computed_again(scores: Scores, tmp_path: Path, text: st
 
 
 def segmentation_of(quality: Quality) -> Segmentation:
-    return Segmentation(np.zeros((1, 1, 1), np.uint8), made_spec().label_set, {}, quality)
+    return Segmentation(
+        np.zeros((1, 1, 1), np.uint8), made_spec().label_set, {}, quality
+    )
 
 
 def test_a_result_with_nothing_in_it_expects_zero() -> None:
     summary = summarise_quality(segmentation_of(Quality()))
-    assert (summary["expected"], summary["lower"], summary["labels"]) == (0.0, None, {})
+    assert (summary["expected"], summary["lower"], summary["labels"]) == (
+        0.0,
+        None,
+        {},
+    )
 
 
 def test_a_quality_is_summarised_in_four_digits() -> None:
     labels = {"liver": LabelQuality(0.87654321, 0.7654321)}
-    quality = Quality(0.87654321, 0.7654321, labels, is_calibrated=True, review=True)
+    quality = Quality(
+        0.87654321, 0.7654321, labels, is_calibrated=True, review=True
+    )
     summary = summarise_quality(segmentation_of(quality))
     assert summary == {
         "expected": 0.8765,

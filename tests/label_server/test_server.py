@@ -22,7 +22,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained_bundle(tmp_path_factory.mktemp("server") / "bundle", spec)
 
 
-def test_other_machines_reach_a_server_only_with_passwords(tmp_path: Path) -> None:
+def test_other_machines_reach_a_server_only_with_passwords(
+    tmp_path: Path,
+) -> None:
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
         with pytest.raises(MedsegError, match="people must log in"):
             server._load_users(None, host)
@@ -31,12 +33,19 @@ def test_other_machines_reach_a_server_only_with_passwords(tmp_path: Path) -> No
     users.write_text("anna: correct horse\n")
     users.chmod(0o600)
     assert server._load_users(users, "0.0.0.0").login_required
-    assert server._load_users(users, "127.0.0.1").login_required, "asked for is asked for"
+    assert server._load_users(users, "127.0.0.1").login_required, (
+        "asked for is asked for"
+    )
 
 
-def test_the_state_bears_the_bundles_name_unless_given(bundle: Path, tmp_path: Path) -> None:
+def test_the_state_bears_the_bundles_name_unless_given(
+    bundle: Path, tmp_path: Path
+) -> None:
     trained = load_bundle(bundle)
-    assert server._open_state(None, trained).root == Path("label/made_up").absolute()
+    assert (
+        server._open_state(None, trained).root
+        == Path("label/made_up").absolute()
+    )
     assert server._open_state(tmp_path / "x", trained).root == tmp_path / "x"
 
 
@@ -47,13 +56,19 @@ def test_scans_that_were_left_out_are_named_with_the_reason_alone(
     (studies / "torn.nii.gz").write_bytes(b"x")
     heard: list[Event] = []
     state = StateFolder(tmp_path / "state")
-    server._find_cases(str(studies), state, load_bundle(bundle), (), [heard.append])
+    server._find_cases(
+        str(studies), state, load_bundle(bundle), (), [heard.append]
+    )
     left_out = [event.message for event in heard if isinstance(event, Notice)]
-    (message,) = [text for text in left_out if text.startswith("left out: torn: ")]
+    (message,) = [
+        text for text in left_out if text.startswith("left out: torn: ")
+    ]
     assert str(tmp_path) not in message
 
 
-def test_promoting_from_the_command_line_is_audited(bundle: Path, tmp_path: Path) -> None:
+def test_promoting_from_the_command_line_is_audited(
+    bundle: Path, tmp_path: Path
+) -> None:
     state = StateFolder(tmp_path / "state")
     Versions(state).adopt(load_bundle(bundle))
     assert server.promote(bundle, 1, state=state.root).name == "0001"
@@ -63,9 +78,15 @@ def test_promoting_from_the_command_line_is_audited(bundle: Path, tmp_path: Path
         server.promote(bundle, 2, state=state.root)
 
 
-def test_a_folder_without_scans_is_refused(bundle: Path, tmp_path: Path) -> None:
+def test_a_folder_without_scans_is_refused(
+    bundle: Path, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError):
         server._find_cases(
-            str(tmp_path / "empty"), StateFolder(tmp_path / "state"), load_bundle(bundle), (), []
+            str(tmp_path / "empty"),
+            StateFolder(tmp_path / "state"),
+            load_bundle(bundle),
+            (),
+            [],
         )

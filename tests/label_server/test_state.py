@@ -10,7 +10,9 @@ from medseg import OutputError
 from medseg.label_server.state import StateFolder, is_plain_name
 
 
-@pytest.mark.parametrize("name", ["a", "_", "0", "case-1.2_x", "1.2.840.10008", "A" * 200, "a.b.c"])
+@pytest.mark.parametrize(
+    "name", ["a", "_", "0", "case-1.2_x", "1.2.840.10008", "A" * 200, "a.b.c"]
+)
 def test_plain_names(name: str) -> None:
     assert is_plain_name(name)
 
@@ -40,9 +42,17 @@ def test_names_that_are_not_plain(name: object) -> None:
 
 @pytest.mark.parametrize(
     ("state", "studies"),
-    [("x", "x"), ("x/state", "x"), ("x", "x/scans"), ("x/a/b/state", "x"), ("link/state", "x")],
+    [
+        ("x", "x"),
+        ("x/state", "x"),
+        ("x", "x/scans"),
+        ("x/a/b/state", "x"),
+        ("link/state", "x"),
+    ],
 )
-def test_state_and_scans_lie_apart(tmp_path: Path, state: str, studies: str) -> None:
+def test_state_and_scans_lie_apart(
+    tmp_path: Path, state: str, studies: str
+) -> None:
     (tmp_path / "x" / "scans").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "x")
     with pytest.raises(OutputError, match="must lie apart") as refused:
@@ -58,7 +68,10 @@ def test_neighbours_lie_apart(tmp_path: Path) -> None:
 def test_one_server_at_a_time_uses_a_state(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "state")
     with state.lock():
-        with pytest.raises(OutputError, match="another medseg label uses"), state.lock():
+        with (
+            pytest.raises(OutputError, match="another medseg label uses"),
+            state.lock(),
+        ):
             pass
         with StateFolder(tmp_path / "other").lock():
             pass
@@ -66,7 +79,9 @@ def test_one_server_at_a_time_uses_a_state(tmp_path: Path) -> None:
         pass
 
 
-def test_what_a_killed_server_left_unfinished_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_server_left_unfinished_is_removed(
+    tmp_path: Path,
+) -> None:
     state = StateFolder(tmp_path / "state")
     unfinished = [
         state.root / ".part-1",

@@ -15,7 +15,9 @@ from medseg.label_server.versions import VersionInfo, Versions
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = trained_bundle(tmp_path_factory.mktemp("versions") / "bundle", made_spec())
+    folder = trained_bundle(
+        tmp_path_factory.mktemp("versions") / "bundle", made_spec()
+    )
     (folder / "checkpoints").mkdir(exist_ok=True)
     (folder / "checkpoints" / "last.pt").write_bytes(b"x")
     return folder
@@ -38,41 +40,57 @@ def add_version(versions: Versions, bundle: Path) -> int:
     """Make a complete version from the bundle's files; return its number."""
     version = versions.next_version()
     trained_bundle(version.folder, made_spec())
-    version.write_info(VersionInfo(parent=1, labels=3, held_out=1, dice=0.5, parent_dice=0.4))
+    version.write_info(
+        VersionInfo(parent=1, labels=3, held_out=1, dice=0.5, parent_dice=0.4)
+    )
     return version.number
 
 
-def test_the_first_version_is_a_copy_of_the_bundle(versions: Versions, bundle: Path) -> None:
+def test_the_first_version_is_a_copy_of_the_bundle(
+    versions: Versions, bundle: Path
+) -> None:
     first = versions.find_served()
     assert (first.number, first.name) == (1, "0001")
     assert first.is_complete()
     assert (first.folder / "models/model.pt").read_bytes() == (
         bundle / "models/model.pt"
     ).read_bytes()
-    assert not (first.folder / "checkpoints").exists(), "what is not served is not copied"
+    assert not (first.folder / "checkpoints").exists(), (
+        "what is not served is not copied"
+    )
     assert first.read_info().promoted
     assert first.load_bundle().spec == load_bundle(bundle).spec
 
 
-def test_adopting_again_keeps_what_is_served(versions: Versions, bundle: Path) -> None:
+def test_adopting_again_keeps_what_is_served(
+    versions: Versions, bundle: Path
+) -> None:
     versions.promote(add_version(versions, bundle))
     versions.adopt(load_bundle(bundle))
     assert versions.find_served().number == 2
     assert [version.number for version in versions.list_complete()] == [1, 2]
 
 
-def test_a_state_belongs_to_one_bundle(versions: Versions, tmp_path: Path) -> None:
+def test_a_state_belongs_to_one_bundle(
+    versions: Versions, tmp_path: Path
+) -> None:
     other = trained_bundle(tmp_path / "other", made_spec(), seed=1)
-    with pytest.raises(OutputError, match="belongs to another bundle") as refused:
+    with pytest.raises(
+        OutputError, match="belongs to another bundle"
+    ) as refused:
         versions.adopt(load_bundle(other))
     assert str(tmp_path) not in refused.value.message
 
 
-def test_a_bundle_without_weights_is_not_served(state: StateFolder, tmp_path: Path) -> None:
+def test_a_bundle_without_weights_is_not_served(
+    state: StateFolder, tmp_path: Path
+) -> None:
     from support.bundles import content, write_json
 
     with pytest.raises(CheckpointError, match="no weights"):
-        Versions(state).adopt(load_bundle(write_json(tmp_path / "plain", content())))
+        Versions(state).adopt(
+            load_bundle(write_json(tmp_path / "plain", content()))
+        )
     assert not state.versions.exists()
 
 
@@ -95,7 +113,9 @@ def test_the_info_keeps_the_names_it_had_in_earlier_releases(
     assert version.read_info().held_out == 1
 
 
-def test_promoting_serves_a_version_and_going_back_too(versions: Versions, bundle: Path) -> None:
+def test_promoting_serves_a_version_and_going_back_too(
+    versions: Versions, bundle: Path
+) -> None:
     number = add_version(versions, bundle)
     assert versions.find_served().number == 1
     assert not versions.get(number).read_info().promoted
@@ -114,13 +134,17 @@ def test_an_unfinished_version_is_not_listed_promoted_or_overwritten(
     unfinished.folder.mkdir()
     (unfinished.folder / "run.json").write_text("{}")
     assert [version.number for version in versions.list_complete()] == [1]
-    with pytest.raises(MedsegError, match="no version 0002 to promote, only 0001"):
+    with pytest.raises(
+        MedsegError, match="no version 0002 to promote, only 0001"
+    ):
         versions.promote(2)
     assert versions.next_version().number == 3
     assert add_version(versions, bundle) == 3
 
 
-def test_a_version_with_a_damaged_bundle_is_not_promoted(versions: Versions, bundle: Path) -> None:
+def test_a_version_with_a_damaged_bundle_is_not_promoted(
+    versions: Versions, bundle: Path
+) -> None:
     number = add_version(versions, bundle)
     (versions.get(number).folder / "bundle.json").write_text("{")
     with pytest.raises(MedsegError):
@@ -145,7 +169,9 @@ def test_a_damaged_info_is_told(versions: Versions) -> None:
         first.read_info()
 
 
-def test_the_summary_names_every_complete_version(versions: Versions, bundle: Path) -> None:
+def test_the_summary_names_every_complete_version(
+    versions: Versions, bundle: Path
+) -> None:
     add_version(versions, bundle)
     summary = versions.summarise()
     assert summary["served"] == "0001"

@@ -20,12 +20,17 @@ def test_found_missed_and_falsely_predicted() -> None:
     prediction[2:5, 2:5] = 1
     prediction[12, 13, 0] = prediction[11, 12, 0] = 1
     prediction[1, 18] = 1  # falsely predicted
-    assert count_lesions(prediction, reference, TUMOUR) == {"tumour": LesionCounts(3, 1, 3, 1)}
+    assert count_lesions(prediction, reference, TUMOUR) == {
+        "tumour": LesionCounts(3, 1, 3, 1)
+    }
 
 
 def test_counts_add_up_and_make_rates() -> None:
     both = pool_lesions(
-        [{"tumour": LesionCounts(3, 1, 3, 1)}, {"tumour": LesionCounts(1, 1, 2, 0)}]
+        [
+            {"tumour": LesionCounts(3, 1, 3, 1)},
+            {"tumour": LesionCounts(1, 1, 2, 0)},
+        ]
     )["tumour"]
     assert both == LesionCounts(4, 2, 5, 1)
     assert both.sensitivity == 0.5
@@ -39,9 +44,14 @@ def test_no_lesion_is_counted_at_ignored_voxels() -> None:
     reference, prediction = np.zeros((2, 20, 20, 4), np.uint8)
     reference[1:4, 1:4] = prediction[1:4, 1:4] = 1
     reference[10:] = 2
-    before = count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7))
+    before = count_lesions(
+        prediction, reference, LabelSet(tuple(TUMOUR), ignore=7)
+    )
     prediction[12:14, 12:14] = 1
-    assert count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7)) == before
+    assert (
+        count_lesions(prediction, reference, LabelSet(tuple(TUMOUR), ignore=7))
+        == before
+    )
     assert before == {"tumour": LesionCounts(1, 1, 1, 0)}
 
 
@@ -52,7 +62,9 @@ def test_lesions_of_a_region_are_those_of_all_its_labels() -> None:
     reference[1:6, 1:6] = prediction[1:6, 1:6] = 1
     reference[3, 3] = 2  # the ring around it is one lesion with it
     prediction[9, 9] = 2
-    assert count_lesions(prediction, reference, LabelSet(two, regions=regions)) == {
+    assert count_lesions(
+        prediction, reference, LabelSet(two, regions=regions)
+    ) == {
         "lesion": LesionCounts(1, 1, 2, 1),
         "centre": LesionCounts(1, 0, 1, 1),
     }
@@ -63,4 +75,6 @@ def test_a_lesion_is_found_from_exactly_a_tenth_of_its_voxels_on() -> None:
     reference[:10, 0, 0] = 1  # ten voxels, of which one is covered
     reference[:11, 3, 3] = 1  # eleven
     prediction[0, 0, 0] = prediction[0, 3, 3] = 1
-    assert count_lesions(prediction, reference, TUMOUR) == {"tumour": LesionCounts(2, 1, 2, 0)}
+    assert count_lesions(prediction, reference, TUMOUR) == {
+        "tumour": LesionCounts(2, 1, 2, 0)
+    }

@@ -15,26 +15,45 @@ from hypothesis.extra import numpy as hnp
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from medseg.labels import Label, LabelSet, Region, default_colour
-from medseg.metrics.metrics import METRICS, CaseScores, LabelScores, score_case, score_dice
+from medseg.metrics.metrics import (
+    METRICS,
+    CaseScores,
+    LabelScores,
+    score_case,
+    score_dice,
+)
 from medseg.metrics.statistics import summarise
 
 
 def label_set(*names: str) -> LabelSet:
-    return LabelSet([Label(n, name, n, default_colour(n)) for n, name in enumerate(names, 1)])
+    return LabelSet(
+        [
+            Label(n, name, n, default_colour(n))
+            for n, name in enumerate(names, 1)
+        ]
+    )
 
 
 ONE = label_set("liver")
 TWO = label_set("liver", "tumour")
 
 
-def cube(shape=(20, 20, 20), start=(5, 5, 5), size=(6, 6, 6), index=1) -> np.ndarray:
+def cube(
+    shape=(20, 20, 20), start=(5, 5, 5), size=(6, 6, 6), index=1
+) -> np.ndarray:
     array = np.zeros(shape, np.uint8)
-    array[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = index
+    array[tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))] = (
+        index
+    )
     return array
 
 
-def one(prediction, reference, spacing=(1.0, 1.0, 1.0), tolerance_mm=1.0) -> LabelScores:
-    return score_case(prediction, reference, ONE, spacing, tolerance_mm).labels["liver"]
+def one(
+    prediction, reference, spacing=(1.0, 1.0, 1.0), tolerance_mm=1.0
+) -> LabelScores:
+    return score_case(prediction, reference, ONE, spacing, tolerance_mm).labels[
+        "liver"
+    ]
 
 
 def test_equal_masks_are_perfect():
@@ -65,7 +84,9 @@ def test_spacing_counts_on_the_axis_it_belongs_to():
     spacing = (0.5, 1.0, 4.0)
     shifts = [((8, 5, 5), 1.5), ((5, 8, 5), 3.0), ((5, 5, 8), 12.0)]
     for start, expected in shifts:
-        assert one(cube(start=start), cube(), spacing).hd95 == pytest.approx(expected)
+        assert one(cube(start=start), cube(), spacing).hd95 == pytest.approx(
+            expected
+        )
 
 
 def test_volume_error_has_a_sign():
@@ -77,7 +98,9 @@ def test_volume_error_has_a_sign():
 
 
 def test_a_sheared_grid_gives_its_own_voxel_volume():
-    scores = score_case(cube(), cube(), ONE, (1.0, 1.0, 2.0), voxel_ml=0.0015).labels["liver"]
+    scores = score_case(
+        cube(), cube(), ONE, (1.0, 1.0, 2.0), voxel_ml=0.0015
+    ).labels["liver"]
     assert scores.reference_ml == pytest.approx(216 * 0.0015)
 
 
@@ -94,7 +117,11 @@ def test_both_empty_is_no_score():
     scores = one(cube() * 0, cube() * 0)
     assert all(math.isnan(getattr(scores, metric)) for metric in METRICS)
     assert math.isnan(scores.volume_error_ml)
-    assert (scores.reference_ml, scores.predicted_ml, scores.missed) == (0, 0, False)
+    assert (scores.reference_ml, scores.predicted_ml, scores.missed) == (
+        0,
+        0,
+        False,
+    )
 
 
 @pytest.mark.parametrize("predicted", [False, True])
@@ -115,14 +142,23 @@ def test_one_slice_is_scored_by_its_contour():
     prediction = np.roll(reference, (3, -2), (0, 1))
     prediction[(rng.random(reference.shape) < 0.01) & (reference == 0)] = 1
     spacing = (0.7, 1.3)
-    flat = [torch.from_numpy(a[None, None].astype(bool)) for a in (prediction, reference)]
+    flat = [
+        torch.from_numpy(a[None, None].astype(bool))
+        for a in (prediction, reference)
+    ]
     hd95 = compute_hausdorff_distance(*flat, include_background=True, percentile=95,
                                       spacing=spacing)  # fmt: skip
-    nsd = compute_surface_dice(*flat, [1.0], include_background=True, spacing=spacing)
+    nsd = compute_surface_dice(
+        *flat, [1.0], include_background=True, spacing=spacing
+    )
     for axis in range(3):
         size = list(spacing)
         size.insert(axis, 99.0)
-        scores = one(np.expand_dims(prediction, axis), np.expand_dims(reference, axis), tuple(size))
+        scores = one(
+            np.expand_dims(prediction, axis),
+            np.expand_dims(reference, axis),
+            tuple(size),
+        )
         assert scores.hd95 == pytest.approx(float(hd95), rel=1e-5)
         assert scores.nsd == pytest.approx(float(nsd), rel=1e-5)
 
@@ -130,7 +166,9 @@ def test_one_slice_is_scored_by_its_contour():
 def test_one_slice_is_penalised_by_its_own_diagonal():
     reference = np.zeros((30, 40, 1), np.uint8)
     reference[4:9, 4:9] = 1
-    assert one(reference * 0, reference, (1.0, 1.0, 7.0)).hd95 == pytest.approx(50)
+    assert one(reference * 0, reference, (1.0, 1.0, 7.0)).hd95 == pytest.approx(
+        50
+    )
 
 
 def test_a_single_voxel_can_be_scored():
@@ -146,29 +184,47 @@ def test_surfaces_are_those_of_monai():
     prediction = np.roll(reference, (2, 1, 1), (0, 1, 2))
     spacing = (0.8, 0.9, 2.5)
     scores = one(prediction, reference, spacing, tolerance_mm=1.5)
-    batch = [torch.from_numpy(a[None, None].astype(bool)) for a in (prediction, reference)]
+    batch = [
+        torch.from_numpy(a[None, None].astype(bool))
+        for a in (prediction, reference)
+    ]
     hd95 = compute_hausdorff_distance(*batch, include_background=True, percentile=95,
                                       spacing=spacing)  # fmt: skip
-    nsd = compute_surface_dice(*batch, [1.5], include_background=True, spacing=spacing)
+    nsd = compute_surface_dice(
+        *batch, [1.5], include_background=True, spacing=spacing
+    )
     assert scores.hd95 == pytest.approx(float(hd95), rel=1e-5)
     assert scores.nsd == pytest.approx(float(nsd), rel=1e-5)
 
 
 def test_a_mask_at_the_image_border_has_a_surface_there():
-    scores = one(cube((8, 8, 8), (0, 0, 0), (8, 8, 7)), np.ones((8, 8, 8), np.uint8))
+    scores = one(
+        cube((8, 8, 8), (0, 0, 0), (8, 8, 7)), np.ones((8, 8, 8), np.uint8)
+    )
     assert scores.hd95 == pytest.approx(1.0)
     assert scores.nsd == 1
 
 
-@pytest.mark.parametrize("dtype", [np.int64, np.uint16, np.float32, bool, ">i2"])
+@pytest.mark.parametrize(
+    "dtype", [np.int64, np.uint16, np.float32, bool, ">i2"]
+)
 def test_kinds_of_arrays(dtype):
     expected = one(cube(start=(6, 5, 5)), cube())
-    assert one(cube(start=(6, 5, 5)).astype(dtype), cube().astype(dtype)) == expected
+    assert (
+        one(cube(start=(6, 5, 5)).astype(dtype), cube().astype(dtype))
+        == expected
+    )
 
 
 def test_tensors_are_arrays_too():
     expected = one(cube(start=(6, 5, 5)), cube())
-    assert one(torch.from_numpy(cube(start=(6, 5, 5))), torch.from_numpy(cube()).long()) == expected
+    assert (
+        one(
+            torch.from_numpy(cube(start=(6, 5, 5))),
+            torch.from_numpy(cube()).long(),
+        )
+        == expected
+    )
 
 
 def test_values_outside_the_label_set_are_background():
@@ -191,7 +247,9 @@ def test_wrong_calls_say_what_came():
 
 shapes = hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=7)
 pairs = shapes.flatmap(
-    lambda shape: st.tuples(*[hnp.arrays(np.uint8, shape, elements=st.integers(0, 2))] * 2)
+    lambda shape: st.tuples(
+        *[hnp.arrays(np.uint8, shape, elements=st.integers(0, 2))] * 2
+    )
 )
 spacings = st.tuples(*[st.floats(0.2, 8)] * 3)
 
@@ -204,16 +262,30 @@ def test_properties(pair, spacing):
     mirrored = score_case(reference, prediction, TWO, spacing)
     perfect = score_case(reference, reference, TWO, spacing)
     swap = np.array([0, 2, 1], np.uint8)
-    permuted = score_case(swap[prediction], swap[reference], label_set("tumour", "liver"), spacing)
-    diagonal = math.hypot(*(n * size for n, size in zip(reference.shape, spacing, strict=True)))
+    permuted = score_case(
+        swap[prediction], swap[reference], label_set("tumour", "liver"), spacing
+    )
+    diagonal = math.hypot(
+        *(n * size for n, size in zip(reference.shape, spacing, strict=True))
+    )
     for name, label in scores.labels.items():
         assert equal(permuted.labels[name], label)
         for metric in METRICS:
-            assert same(getattr(label, metric), getattr(mirrored.labels[name], metric))
-        if name not in np.array(("", "liver", "tumour"))[np.union1d(prediction, reference)]:
+            assert same(
+                getattr(label, metric), getattr(mirrored.labels[name], metric)
+            )
+        if (
+            name
+            not in np.array(("", "liver", "tumour"))[
+                np.union1d(prediction, reference)
+            ]
+        ):
             assert math.isnan(label.dice)
             continue
-        assert all(0 <= getattr(label, metric) <= 1 for metric in ("dice", "iou", "nsd"))
+        assert all(
+            0 <= getattr(label, metric) <= 1
+            for metric in ("dice", "iou", "nsd")
+        )
         assert 0 <= label.hd95 <= diagonal * (1 + 1e-6)
         assert label.dice == pytest.approx(2 * label.iou / (1 + label.iou))
         if label.reference_ml:
@@ -245,7 +317,10 @@ def test_dice_alone_is_the_dice_of_all_scores(seed: int) -> None:
 def test_case_scores_by_metric():
     label = score_case(cube(), cube(), ONE, (1, 1, 1)).labels["liver"]
     halves = dataclasses.replace(label, dice=0.5)
-    case = CaseScores({"liver": halves, "tumour": dataclasses.replace(label, dice=math.nan)}, "a")
+    case = CaseScores(
+        {"liver": halves, "tumour": dataclasses.replace(label, dice=math.nan)},
+        "a",
+    )
     assert case["dice"]["liver"] == 0.5
     assert case.mean_dice == 0.5
 
@@ -253,8 +328,13 @@ def test_case_scores_by_metric():
 def test_a_validation_of_hippocampi_takes_no_time(shared_data):
     import nibabel
 
-    paths = sorted((shared_data / "hippocampus" / "labelsTr").glob("*.nii.gz"))[:39]
-    references = [np.asarray(nibabel.load(path).dataobj).astype(np.uint8) for path in paths]
+    paths = sorted((shared_data / "hippocampus" / "labelsTr").glob("*.nii.gz"))[
+        :39
+    ]
+    references = [
+        np.asarray(nibabel.load(path).dataobj).astype(np.uint8)
+        for path in paths
+    ]
     labels = label_set("anterior", "posterior")
     started = time.process_time()
     scores = [
@@ -271,12 +351,16 @@ def test_a_validation_of_hippocampi_takes_no_time(shared_data):
     prediction=hnp.arrays(np.uint8, (6, 5, 4), elements=st.integers(0, 2)),
     other=hnp.arrays(np.uint8, (6, 5, 4), elements=st.integers(0, 2)),
 )
-def test_predictions_at_ignored_voxels_change_no_score(reference, prediction, other):
+def test_predictions_at_ignored_voxels_change_no_score(
+    reference, prediction, other
+):
     labels = LabelSet(tuple(TWO), ignore=200)
     changed = np.where(reference == labels.ignore_index, other, prediction)
     spacing = (1.0, 2.0, 3.0)
     found = score_case(prediction, reference, labels, spacing)
-    again = score_case(torch.from_numpy(changed), torch.from_numpy(reference), labels, spacing)
+    again = score_case(
+        torch.from_numpy(changed), torch.from_numpy(reference), labels, spacing
+    )
     # Text, because NaN is not equal to itself.
     assert repr(found) == repr(again)
 
@@ -285,9 +369,15 @@ def test_volumes_leave_ignored_voxels_out():
     labels = LabelSet(tuple(ONE), ignore=2)
     reference, prediction = cube(), cube()
     reference[5:8] = labels.ignore_index
-    scores = score_case(prediction, reference, labels, (1.0, 1.0, 1.0)).labels["liver"]
+    scores = score_case(prediction, reference, labels, (1.0, 1.0, 1.0)).labels[
+        "liver"
+    ]
     assert scores.dice == 1
-    assert scores.reference_ml == scores.predicted_ml == pytest.approx(3 * 36 / 1000)
+    assert (
+        scores.reference_ml
+        == scores.predicted_ml
+        == pytest.approx(3 * 36 / 1000)
+    )
 
 
 # --- regions ---
@@ -308,14 +398,21 @@ def test_regions_are_scored_as_one_structure_each():
     found = score_case(predicted, expected, NESTED, (1.0, 2.0, 3.0))
     assert list(found.labels) == ["whole", "inner", "enhancing"]
     for region in NESTED.regions:
-        masks = (np.isin(array, region.labels).astype(np.uint8) for array in (predicted, expected))
+        masks = (
+            np.isin(array, region.labels).astype(np.uint8)
+            for array in (predicted, expected)
+        )
         alone = score_case(*masks, ONE, (1.0, 2.0, 3.0)).labels["liver"]
         assert found.labels[region.name] == alone
-    assert score_dice(predicted, expected, NESTED) == pytest.approx(found["dice"])
+    assert score_dice(predicted, expected, NESTED) == pytest.approx(
+        found["dice"]
+    )
 
 
 def test_a_region_that_only_one_side_holds_is_missed():
-    scores = score_case(cube(index=1), cube(index=2), NESTED, (1.0, 1.0, 1.0)).labels
+    scores = score_case(
+        cube(index=1), cube(index=2), NESTED, (1.0, 1.0, 1.0)
+    ).labels
     assert scores["whole"].dice == 1
     assert scores["inner"].missed
     assert math.isnan(scores["enhancing"].dice)

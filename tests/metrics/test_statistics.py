@@ -14,7 +14,9 @@ from medseg.metrics.statistics import compute_statistics, summarise
 def scored(case: str, **dice: float) -> CaseScores:
     return CaseScores(
         {
-            name: LabelScores(value, value, 10 - value, value, value, value, 1, 1, value == 0)
+            name: LabelScores(
+                value, value, 10 - value, value, value, value, 1, 1, value == 0
+            )
             for name, value in dice.items()
         },
         case,
@@ -30,25 +32,45 @@ def test_summary_by_hand():
     assert means["dice"]["liver"] == pytest.approx(0.8)
     assert means["dice"]["tumour"] == pytest.approx(0.2)
     assert means["dice"]["mean"] == pytest.approx(0.5)
-    liver, tumour = (compute_statistics(cases)["dice"][name] for name in ("liver", "tumour"))
-    assert (liver.n, liver.median, liver.worst, liver.worst_case) == (3, 0.9, 0.5, "a")
+    liver, tumour = (
+        compute_statistics(cases)["dice"][name] for name in ("liver", "tumour")
+    )
+    assert (liver.n, liver.median, liver.worst, liver.worst_case) == (
+        3,
+        0.9,
+        0.5,
+        "a",
+    )
     assert liver.sd == pytest.approx(np.std([0.5, 1.0, 0.9], ddof=1))
     assert (tumour.n, tumour.missed) == (2, 1)
-    assert compute_statistics(cases)["hd95"]["liver"].worst == pytest.approx(9.5)
+    assert compute_statistics(cases)["hd95"]["liver"].worst == pytest.approx(
+        9.5
+    )
     overall = compute_statistics(cases)["dice"]["mean"]
     assert (overall.n, overall.worst, overall.worst_case) == (3, 0.25, "a")
 
 
 def test_nothing_to_count_is_nan_not_zero():
-    means = summarise([scored("a", liver=math.nan), scored("b", liver=math.nan)])
+    means = summarise(
+        [scored("a", liver=math.nan), scored("b", liver=math.nan)]
+    )
     assert math.isnan(means["dice"]["liver"])
     assert math.isnan(means["dice"]["mean"])
     assert summarise([])["dice"].keys() == {"mean"}
-    assert compute_statistics([scored("a", liver=math.nan)])["dice"]["liver"].n == 0
+    assert (
+        compute_statistics([scored("a", liver=math.nan)])["dice"]["liver"].n
+        == 0
+    )
 
 
-def test_the_worst_distance_is_the_longest_and_the_worst_volume_error_the_farthest_from_0() -> None:
-    cases = [scored("a", liver=-3.0), scored("b", liver=2.0), scored("c", liver=0.5)]
+def test_the_worst_distance_is_the_longest_and_the_worst_volume_error_the_farthest_from_0() -> (
+    None
+):
+    cases = [
+        scored("a", liver=-3.0),
+        scored("b", liver=2.0),
+        scored("c", liver=0.5),
+    ]
     statistics = compute_statistics(cases)
     assert statistics["dice"]["liver"].worst_case == "a"
     assert statistics["hd95"]["liver"].worst_case == "a"
@@ -57,7 +79,11 @@ def test_the_worst_distance_is_the_longest_and_the_worst_volume_error_the_farthe
 
 
 def test_of_equally_bad_cases_the_first_is_named() -> None:
-    cases = [scored("a", liver=0.9), scored("b", liver=0.5), scored("c", liver=0.5)]
+    cases = [
+        scored("a", liver=0.9),
+        scored("b", liver=0.5),
+        scored("c", liver=0.5),
+    ]
     assert compute_statistics(cases)["dice"]["liver"].worst_case == "b"
 
 

@@ -15,7 +15,11 @@ from medseg.inference.accumulator import Accumulator
 from medseg.inference.label_writer import LabelWriter
 from medseg.inference.windows import Windows
 from medseg.networks.decoding import Decoding, choose_decoding
-from medseg.preprocessing.resampling import GridMap, compute_spacing_maps, resample_linear
+from medseg.preprocessing.resampling import (
+    GridMap,
+    compute_spacing_maps,
+    resample_linear,
+)
 from medseg.volume import Array
 
 
@@ -27,7 +31,9 @@ def painted(logits: torch.Tensor, paints: tuple[int, ...]) -> Array:
     return labels
 
 
-def labelled(logits: torch.Tensor, back: GridMap, planes: int, painting: Decoding) -> Array:
+def labelled(
+    logits: torch.Tensor, back: GridMap, planes: int, painting: Decoding
+) -> Array:
     shape = (logits.shape[1], logits.shape[2], logits.shape[3])
     windows = Windows((shape[0], shape[1], planes), shape, 0.0)
     labels: Array = np.full(back.target, 99, np.uint8)
@@ -42,7 +48,9 @@ def labelled(logits: torch.Tensor, back: GridMap, planes: int, painting: Decodin
 
 
 def test_a_later_region_is_painted_over_an_earlier_one() -> None:
-    logits = torch.tensor([[5.0, 5.0, 5.0, -1.0, -1.0], [-1.0, 5.0, 5.0, -1.0, 3.0]])
+    logits = torch.tensor(
+        [[5.0, 5.0, 5.0, -1.0, -1.0], [-1.0, 5.0, 5.0, -1.0, 3.0]]
+    )
     logits = torch.cat([logits, torch.tensor([[-1.0, -1.0, 0.1, 0.0, -2.0]])])
     painting = choose_decoding(made_spec(**NESTED).label_set)
     found = painting.to_labels(painting.find_winners(logits).winners.numpy())
@@ -67,7 +75,9 @@ def test_label_maps_are_those_of_all_logits_resampled_and_painted(
     affine = np.eye(4)
     affine[1, 2] = affine[0, 1] = shear
     there, back = compute_spacing_maps(affine, shape, spacing)
-    logits = blobs(there.target, len(paints) + 1, roughness)[1:]  # of one number there is no spread
+    logits = blobs(there.target, len(paints) + 1, roughness)[
+        1:
+    ]  # of one number there is no spread
     on_scan = resample_linear(logits.numpy(), back)
     got = labelled(logits, back, min(5, there.target[2]), Decoding(paints))
     close = (on_scan.abs() < 1e-5).any(dim=0).numpy()
@@ -81,7 +91,9 @@ def test_many_regions(count: int) -> None:
     logits[-1, 1] += 9
     paints = tuple(1 + place % 7 for place in range(count))
     on_scan = resample_linear(logits.numpy(), back)
-    assert np.array_equal(labelled(logits, back, 4, Decoding(paints)), painted(on_scan, paints))
+    assert np.array_equal(
+        labelled(logits, back, 4, Decoding(paints)), painted(on_scan, paints)
+    )
 
 
 def test_logits_that_are_no_numbers_are_an_error() -> None:

@@ -11,7 +11,9 @@ from medseg.networks.devices import CPU_BF16, choose_device, choose_precision
 CPU = torch.device("cpu")
 
 
-def test_a_device_that_is_not_there_is_an_error_that_says_what_is_allowed() -> None:
+def test_a_device_that_is_not_there_is_an_error_that_says_what_is_allowed() -> (
+    None
+):
     with pytest.raises(MedsegError, match="choose auto, cpu, or cuda:N"):
         choose_device("abacus")
 
@@ -21,7 +23,9 @@ def test_half_precision_needs_a_gpu() -> None:
         choose_precision("fp16", CPU)
 
 
-@pytest.mark.parametrize(("forced", "precision"), [("1", torch.bfloat16), ("0", torch.float32)])
+@pytest.mark.parametrize(
+    ("forced", "precision"), [("1", torch.bfloat16), ("0", torch.float32)]
+)
 def test_whether_the_cpu_counts_as_one_with_bf16_can_be_forced(
     forced: str, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,10 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from medseg.networks.gradient_check import find_unsound_layers, has_sound_gradients
+from medseg.networks.gradient_check import (
+    find_unsound_layers,
+    has_sound_gradients,
+)
 
 BROKEN_IN_PYTORCH = """
 import torch
@@ -29,7 +32,9 @@ class _Noise(torch.autograd.Function):
     """Passes values on; its gradient differs from call to call, or is far off, in bf16 alone."""
 
     @staticmethod
-    def forward(ctx: Any, value: torch.Tensor, answers: list[float]) -> torch.Tensor:
+    def forward(
+        ctx: Any, value: torch.Tensor, answers: list[float]
+    ) -> torch.Tensor:
         ctx.answers = answers
         ctx.coarse = torch.is_autocast_enabled("cpu")
         return value.clone()
@@ -95,7 +100,9 @@ def test_memory_is_dirty_before_each_try() -> None:
         (parametrizations.spectral_norm(nn.Conv2d(2, 3, 3)), (2, 9, 7)),
     ],
 )
-def test_sound_convolutions_of_every_kind_pass(layer: nn.Module, shape: tuple[int, ...]) -> None:
+def test_sound_convolutions_of_every_kind_pass(
+    layer: nn.Module, shape: tuple[int, ...]
+) -> None:
     assert find_unsound_layers(nn.Sequential(layer), [given(*shape)]) == []
 
 
@@ -108,7 +115,9 @@ def test_every_convolution_is_tried_at_the_size_it_has_in_its_network(
         tried.append((type(layer).__name__, tuple(tensor.shape)))
         return tensor.shape[-1] != 4
 
-    monkeypatch.setattr("medseg.networks.gradient_check.has_sound_gradients", judge)
+    monkeypatch.setattr(
+        "medseg.networks.gradient_check.has_sound_gradients", judge
+    )
     network = nn.Sequential(
         nn.Conv2d(1, 2, 3, stride=2, padding=1),
         nn.BatchNorm2d(2),
@@ -123,17 +132,29 @@ def test_every_convolution_is_tried_at_the_size_it_has_in_its_network(
         ("Conv2d", (1, 2, 4, 4)),
         ("ConvTranspose2d", (1, 2, 4, 4)),
     ]
-    assert unsound == ["2 (Conv2d on 4×4)", "3 (Conv2d on 4×4)", "4 (ConvTranspose2d on 4×4)"]
+    assert unsound == [
+        "2 (Conv2d on 4×4)",
+        "3 (Conv2d on 4×4)",
+        "4 (ConvTranspose2d on 4×4)",
+    ]
 
 
 @pytest.mark.skipif(
-    not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not compute in bf16"
+    not torch.cpu._is_avx512_bf16_supported(),
+    reason="this CPU does not compute in bf16",
 )
 def test_pytorchs_own_fault_is_found_where_the_processor_has_it() -> None:
     # Without AMX, whose kernels do not have this fault.
-    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16", "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", BROKEN_IN_PYTORCH], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", BROKEN_IN_PYTORCH],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     if torch.__version__.startswith("2.13"):
         assert done.stdout.split() == ["False", "True"], done.stderr

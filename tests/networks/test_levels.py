@@ -12,9 +12,15 @@ from medseg.networks.levels import SupervisedNetwork
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_deep_supervision_returns_every_level_at_its_own_size(dims: int) -> None:
+def test_deep_supervision_returns_every_level_at_its_own_size(
+    dims: int,
+) -> None:
     spec = made_spec(
-        network={"dims": dims, "channels": [4, 8, 8, 8], "strides": [1, 2, 2, 2]},
+        network={
+            "dims": dims,
+            "channels": [4, 8, 8, 8],
+            "strides": [1, 2, 2, 2],
+        },
         training={"patch": [16] * dims},
     )
     network = build_network(spec).train()
@@ -34,4 +40,6 @@ def test_without_deep_supervision_there_is_one_level() -> None:
         levels = SupervisedNetwork(build_network(spec).train())(
             torch.randn(1, 1, *spec.training.patch)
         )
-        assert [tuple(level.shape[2:]) for level in levels] == [tuple(spec.training.patch)]
+        assert [tuple(level.shape[2:]) for level in levels] == [
+            tuple(spec.training.patch)
+        ]

@@ -52,7 +52,9 @@ def test_an_untrained_refiner_changes_nothing(dims: int) -> None:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_the_answer_is_the_logits_and_what_r_says_of_image_and_probabilities(dims: int) -> None:
+def test_the_answer_is_the_logits_and_what_r_says_of_image_and_probabilities(
+    dims: int,
+) -> None:
     spec = spec_of(dims)
     refining = build_refiner(spec).eval()
     unet, scale = get_trainable_part(refining)
@@ -68,7 +70,9 @@ def test_the_answer_is_the_logits_and_what_r_says_of_image_and_probabilities(dim
 def test_only_r_and_its_scale_learn() -> None:
     refining = build_refiner(spec_of(3))
     learning = {id(one) for one in refining.parameters() if one.requires_grad}
-    assert learning == {id(one) for one in get_trainable_part(refining).parameters()}
+    assert learning == {
+        id(one) for one in get_trainable_part(refining).parameters()
+    }
 
 
 @pytest.mark.parametrize("patch", [[16, 16, 4], [12, 16, 20], [40, 56, 40]])
@@ -78,7 +82,9 @@ def test_any_patch_of_the_network_passes(patch: list[int]) -> None:
         training={"patch": patch},
         refinement={"adversarial_weight": 0},
     )
-    assert build_refined(spec)(torch.zeros(1, 1, *patch)).shape[2:] == tuple(patch)
+    assert build_refined(spec)(torch.zeros(1, 1, *patch)).shape[2:] == tuple(
+        patch
+    )
 
 
 def test_weights_go_in_and_the_networks_own_come_out() -> None:
@@ -88,14 +94,18 @@ def test_weights_go_in_and_the_networks_own_come_out() -> None:
     whole = merge_weights(spec, coarse, refiner)
     again = select_coarse_weights(whole)
     assert again.keys() == coarse.keys()
-    assert all(torch.equal(again[name], value) for name, value in coarse.items())
+    assert all(
+        torch.equal(again[name], value) for name, value in coarse.items()
+    )
     assert select_coarse_weights(coarse).keys() == coarse.keys()
     with pytest.raises(CheckpointError, match="of its refiner"):
         load_refined(build_refined(spec), coarse, {"other": torch.zeros(1)})
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_labels_come_from_the_estimate_that_validation_chose(applied: bool, tmp_path: Path) -> None:
+def test_labels_come_from_the_estimate_that_validation_chose(
+    applied: bool, tmp_path: Path
+) -> None:
     spec = spec_of(3, adversarial_weight=0)
     refined = refined_bundle(tmp_path / "refined", spec, applied=applied)
     other = refined_bundle(tmp_path / "other", spec, applied=not applied)
@@ -103,7 +113,10 @@ def test_labels_come_from_the_estimate_that_validation_chose(applied: bool, tmp_
     assert (answer.channels, answer.chosen) == (6, int(applied))
     write_volumes(tmp_path / "scans", 1)
     volume = read_image(sorted((tmp_path / "scans").iterdir())[0])
-    one, two = (Segmenter(bundle, "cpu").segment(volume).labels for bundle in (refined, other))
+    one, two = (
+        Segmenter(bundle, "cpu").segment(volume).labels
+        for bundle in (refined, other)
+    )
     assert not np.array_equal(one, two)
     # A bundle without the refiner's file, but the network's own weights, says the coarse labels.
     plain = refined_bundle(tmp_path / "plain", spec, applied=False)
@@ -114,7 +127,9 @@ def test_labels_come_from_the_estimate_that_validation_chose(applied: bool, tmp_
 
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("spectral", [True, False])
-def test_a_critic_scores_patches_and_shows_its_feature_maps(dims: int, spectral: bool) -> None:
+def test_a_critic_scores_patches_and_shows_its_feature_maps(
+    dims: int, spectral: bool
+) -> None:
     spec = spec_of(dims, critic={"spectral_norm": spectral})
     assert spec.refinement is not None
     critic = Critic(spec, spec.refinement)
@@ -126,24 +141,33 @@ def test_a_critic_scores_patches_and_shows_its_feature_maps(dims: int, spectral:
         for _ in range(50):
             critic(patch_of(spec), mask)
         weight = critic.discriminator.initial_conv.conv.weight
-        assert torch.linalg.matrix_norm(weight.flatten(1), ord=2).item() == pytest.approx(
-            1, abs=0.02
-        )
+        assert torch.linalg.matrix_norm(
+            weight.flatten(1), ord=2
+        ).item() == pytest.approx(1, abs=0.02)
 
 
 @pytest.mark.parametrize(("dims", "patch"), [(3, [12, 16, 12]), (2, [24, 32])])
 def test_the_smallest_patch_a_critic_takes_is_what_the_spec_says(
     dims: int, patch: list[int]
 ) -> None:
-    spec = made_spec(network={"dims": dims}, training={"patch": patch}, refinement={})
+    spec = made_spec(
+        network={"dims": dims}, training={"patch": patch}, refinement={}
+    )
     assert spec.refinement is not None
     assert spec.refinement.smallest_patch(dims) == min(patch)
     critic = Critic(spec, spec.refinement)
-    assert critic(torch.zeros(2, 1, *patch), torch.zeros(2, 3, *patch))[-1].numel() > 0
+    assert (
+        critic(torch.zeros(2, 1, *patch), torch.zeros(2, 3, *patch))[-1].numel()
+        > 0
+    )
 
 
-def test_a_bundle_whose_refined_masks_are_used_says_if_the_refiner_is_gone(tmp_path: Path) -> None:
-    bundle = refined_bundle(tmp_path, spec_of(3, adversarial_weight=0), applied=True)
+def test_a_bundle_whose_refined_masks_are_used_says_if_the_refiner_is_gone(
+    tmp_path: Path,
+) -> None:
+    bundle = refined_bundle(
+        tmp_path, spec_of(3, adversarial_weight=0), applied=True
+    )
     (bundle / "models" / "refiner.pt").unlink()
     with pytest.raises(CheckpointError, match=r"refiner\.pt"):
         Segmenter(bundle, "cpu")

@@ -16,7 +16,12 @@ from torch import nn
 from medseg.errors import BundleError, MissingExtraError
 from medseg.networks.building import build_network, try_network
 from medseg.networks.definition import define_network
-from medseg.networks.registry import NETWORKS, get_network_class, list_monai_networks, maps_channels
+from medseg.networks.registry import (
+    NETWORKS,
+    get_network_class,
+    list_monai_networks,
+    maps_channels,
+)
 from medseg.testing.networks import NetworkContract
 
 PACKAGE = """
@@ -61,7 +66,9 @@ def package(site: Path) -> Iterator[None]:
         "gone": "shallow_networks:Gone",
         "UNet": "shallow_networks:Shallow",
     }
-    install_package(site, "shallow_networks", {"medseg.networks": networks}, PACKAGE)
+    install_package(
+        site, "shallow_networks", {"medseg.networks": networks}, PACKAGE
+    )
     NETWORKS.refresh()
     yield
     NETWORKS.refresh()
@@ -91,7 +98,8 @@ def test_no_package_can_take_a_name_of_monais() -> None:
 @pytest.mark.parametrize("name", ["deaf", "gone"])
 def test_a_package_that_does_not_keep_the_contract_is_named(name: str) -> None:
     with pytest.raises(
-        MissingExtraError, match=rf"network '{name}' of the package shallow_networks 1\.2"
+        MissingExtraError,
+        match=rf"network '{name}' of the package shallow_networks 1\.2",
     ):
         try_network(foreign(name, patch=16))
 
@@ -104,16 +112,24 @@ def test_arguments_of_registered_networks_are_checked_too() -> None:
         try_network(foreign("shallow", patch=16, checkpoint_path="x"))
 
 
-def test_a_name_that_nobody_registers_is_refused_and_those_there_are_named() -> None:
-    with pytest.raises(BundleError, match=r"'shallow' is not a network .* known: .*SegResNet"):
+def test_a_name_that_nobody_registers_is_refused_and_those_there_are_named() -> (
+    None
+):
+    with pytest.raises(
+        BundleError, match=r"'shallow' is not a network .* known: .*SegResNet"
+    ):
         try_network(foreign("shallow", patch=16))
 
 
-@pytest.mark.parametrize("item", [None, nn.ReLU, nn.Module, int, UNet(2, 1, 1, [2, 2], [1])])
+@pytest.mark.parametrize(
+    "item", [None, nn.ReLU, nn.Module, int, UNet(2, 1, 1, [2, 2], [1])]
+)
 def test_what_cannot_be_told_its_channels_is_no_network(item: Any) -> None:
     assert not maps_channels(item)
 
 
-def test_networks_that_fetch_weights_whatever_they_are_told_are_left_out() -> None:
+def test_networks_that_fetch_weights_whatever_they_are_told_are_left_out() -> (
+    None
+):
     assert "Transchex" not in list_monai_networks()
     assert list_monai_networks()["UNet"] is UNet

@@ -32,27 +32,41 @@ def hardware(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_precision, "_CHOSEN", {})
 
 
-def break_networks(patch: pytest.MonkeyPatch, *kinds: type[nn.Module]) -> list[tuple[int, ...]]:
+def break_networks(
+    patch: pytest.MonkeyPatch, *kinds: type[nn.Module]
+) -> list[tuple[int, ...]]:
     """Let networks of some kinds count as unsound; return the list of the inputs tried."""
     tried: list[tuple[int, ...]] = []
 
     def find(network: nn.Module, inputs: list[torch.Tensor]) -> list[str]:
         tried.append(tuple(tensor.shape[1] for tensor in inputs))
-        return ["body.0 (Conv3d on 3×3×3)", "body.1"] if isinstance(network, kinds) else []
+        return (
+            ["body.0 (Conv3d on 3×3×3)", "body.1"]
+            if isinstance(network, kinds)
+            else []
+        )
 
     patch.setattr(training_precision, "find_unsound_layers", find)
     return tried
 
 
-def test_every_network_that_will_learn_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_network_that_will_learn_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tried = break_networks(monkeypatch)
     chosen = choose_training_precisions(spec_of(refinement={}), CPU)
     assert {chosen.network, chosen.refiner, chosen.critic} == {torch.bfloat16}
     assert chosen.notes == ()
-    assert tried == [(1,), (1 + 3,), (1, 3)]  # U-Net, refiner, critic: image and three classes
+    assert tried == [
+        (1,),
+        (1 + 3,),
+        (1, 3),
+    ]  # U-Net, refiner, critic: image and three classes
 
 
-def test_only_the_network_at_fault_learns_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_network_at_fault_learns_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     break_networks(monkeypatch, Critic)
     chosen = choose_training_precisions(spec_of(refinement={}), CPU)
     assert chosen.network == chosen.refiner == torch.bfloat16
@@ -62,11 +76,18 @@ def test_only_the_network_at_fault_learns_in_fp32(monkeypatch: pytest.MonkeyPatc
     assert note.endswith("the critic trains in fp32")
 
 
-def test_bf16_that_was_asked_for_is_an_error_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_that_was_asked_for_is_an_error_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     break_networks(monkeypatch, Critic)
-    with pytest.raises(MedsegError, match=r"set training\.precision to auto or fp32"):
+    with pytest.raises(
+        MedsegError, match=r"set training\.precision to auto or fp32"
+    ):
         choose_training_precisions(spec_of("bf16", refinement={}), CPU)
-    assert choose_training_precisions(spec_of("bf16"), CPU).network == torch.bfloat16
+    assert (
+        choose_training_precisions(spec_of("bf16"), CPU).network
+        == torch.bfloat16
+    )
 
 
 def test_networks_are_tried_once_and_nothing_random_is_used_up(
@@ -81,16 +102,22 @@ def test_networks_are_tried_once_and_nothing_random_is_used_up(
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("precision", "device"), [("fp32", "cpu"), ("auto", "cuda")])
+@pytest.mark.parametrize(
+    ("precision", "device"), [("fp32", "cpu"), ("auto", "cuda")]
+)
 def test_nothing_is_tried_where_bf16_is_not_computed_by_a_cpu(
     precision: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = break_networks(monkeypatch)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: True
+    )
     choose_training_precisions(spec_of(precision), torch.device(device))
     assert tried == []
 
 
-def test_a_cpu_without_bf16_trains_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_bf16_trains_in_fp32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv(CPU_BF16, "0")
     assert choose_training_precisions(spec_of(), CPU).network == torch.float32

@@ -19,7 +19,9 @@ def run(spec: BundleSpec, supervised: bool = True) -> torch.Tensor:
     torch.manual_seed(0)
     network = build_network(spec, supervised).eval()
     with torch.no_grad():
-        return list_levels(network(torch.randn(2, len(spec.channels), *spec.training.patch)))[0]
+        return list_levels(
+            network(torch.randn(2, len(spec.channels), *spec.training.patch))
+        )[0]
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -32,7 +34,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"channels": 4},
     {"kernel_sizes": [1, 3, 5]},
     {"channels": [4, 8, 8, 16], "strides": [1, 2, 2, 2]},
-    {"channels": [4, 8, 8, 16], "strides": [1, 2, 1, 2], "residual": True, "dropout": 0.1},
+    {
+        "channels": [4, 8, 8, 16],
+        "strides": [1, 2, 1, 2],
+        "residual": True,
+        "dropout": 0.1,
+    },
 ]
 
 
@@ -56,7 +63,11 @@ def test_every_option_of_the_unet_gives_one_logit_per_class_and_voxel(
 @pytest.mark.parametrize(
     ("options", "patch", "divisor"),
     [
-        ({"strides": [1, [2, 2, 1], 2], "kernel_sizes": [[3, 3, 1], 3, 3]}, [16, 16, 6], (4, 4, 2)),
+        (
+            {"strides": [1, [2, 2, 1], 2], "kernel_sizes": [[3, 3, 1], 3, 3]},
+            [16, 16, 6],
+            (4, 4, 2),
+        ),
         ({"strides": [1, [1, 2, 4], [3, 1, 1]]}, [9, 8, 12], (3, 2, 4)),
         ({"dims": 2, "strides": [1, [2, 1], 2]}, [12, 10], (4, 2)),
     ],

@@ -39,25 +39,42 @@ def write_labels(path: Path, labels: Any, like: Volume) -> None:
                 # A fixed date, so that equal labels give equal bytes.
                 entry = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
                 with archive.open(entry, "w") as member:
-                    np.lib.format.write_array(member, np.ascontiguousarray(values))
+                    np.lib.format.write_array(
+                        member, np.ascontiguousarray(values)
+                    )
     except OSError as error:
-        raise OutputError("the file cannot be written", source=path, detail=str(error)) from error
+        raise OutputError(
+            "the file cannot be written", source=path, detail=str(error)
+        ) from error
 
 
 def _load(paths: Sequence[Path]) -> tuple[Any, Any, Path]:
     if len(paths) != 1:
-        raise ScanError(f"an archive is one file, got {len(paths)}", source=paths[0])
+        raise ScanError(
+            f"an archive is one file, got {len(paths)}", source=paths[0]
+        )
     path = paths[0]
     try:
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
             if size > 8 * MAX_VOXELS:
-                raise ScanError("the archive is too large to be an image", source=path)
+                raise ScanError(
+                    "the archive is too large to be an image", source=path
+                )
         with np.load(path, allow_pickle=False) as arrays:
             array, affine = arrays["array"], arrays["affine"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        zipfile.BadZipFile,
+        RuntimeError,
+    ) as error:
         raise ScanError(
-            "the archive cannot be read, or lacks array or affine", source=path, detail=str(error)
+            "the archive cannot be read, or lacks array or affine",
+            source=path,
+            detail=str(error),
         ) from error
     except Exception as error:
         if type(error).__module__ != "zlib":
@@ -87,7 +104,9 @@ class TverskyLoss:
 
     def __init__(self, context: LossContext) -> None:
         if context.labels.has_regions:
-            raise ValueError("the Tversky loss scores labels that exclude each other")
+            raise ValueError(
+                "the Tversky loss scores labels that exclude each other"
+            )
         self._labels = context.labels
         self._weights = context.class_weights
 
@@ -96,7 +115,9 @@ class TverskyLoss:
         known = torch.ones_like(label, dtype=torch.bool)
         if self._labels.ignore_index is not None:
             known = label != self._labels.ignore_index
-        truth = torch.zeros_like(logits).scatter_(1, torch.where(known, label, 0), 1.0)
+        truth = torch.zeros_like(logits).scatter_(
+            1, torch.where(known, label, 0), 1.0
+        )
         probabilities = logits.softmax(dim=1)
         axes = [0, *range(2, logits.ndim)]
         hits = (probabilities * truth * known).sum(axes)

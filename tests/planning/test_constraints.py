@@ -11,13 +11,24 @@ from medseg.planning import (
 
 
 def test_times() -> None:
-    assert [parse_minutes(text) for text in ("20m", "2h", "90s", "5", " 1.5H ")] == [
+    assert [
+        parse_minutes(text) for text in ("20m", "2h", "90s", "5", " 1.5H ")
+    ] == [
         20,
         120,
         1.5,
         5,
         90,
     ]
-    for text in ("", "soon", "-3m", "0m", "2 weeks", "1e400h", "0.01s", "9999d"):
+    for text in (
+        "",
+        "soon",
+        "-3m",
+        "0m",
+        "2 weeks",
+        "1e400h",
+        "0.01s",
+        "9999d",
+    ):
         with pytest.raises(MedsegError, match="20m"):
             parse_minutes(text)

@@ -14,30 +14,53 @@ from medseg.planning import DatasetDescription, InspectedDataset, draft_bundle
 from medseg.planning.fingerprint import Fingerprint
 
 
-def draft(root: Path, cases: int, *, groups: int | None = None, **said: Any) -> dict[str, Any]:
+def draft(
+    root: Path, cases: int, *, groups: int | None = None, **said: Any
+) -> dict[str, Any]:
     """Draft a bundle for made-up cases; ``bad`` of them cannot be used."""
     bad, fold = said.pop("bad", 0), said.pop("fold", None)
     names = [f"case_{number}" for number in range(cases + bad)]
     listed = []
     for number, name in enumerate(names):
         scan = Scan(name, ((root / f"{name}.nii.gz",),))
-        listed.append(Case(scan, root / "label.nii.gz", fold, f"group {number % (groups or 99)}"))
+        listed.append(
+            Case(
+                scan,
+                root / "label.nii.gz",
+                fold,
+                f"group {number % (groups or 99)}",
+            )
+        )
     faults = tuple(Fault(name, "torn") for name in names[cases:])
-    fingerprint = Fingerprint(fingerprint_of(*(case() for _ in range(cases))).cases, faults)
-    description = DatasetDescription("liver", "", "", ("CT",), {1: "liver"}, **said)
-    dataset = InspectedDataset(root, description, CaseList(tuple(listed)), fingerprint, False)
+    fingerprint = Fingerprint(
+        fingerprint_of(*(case() for _ in range(cases))).cases, faults
+    )
+    description = DatasetDescription(
+        "liver", "", "", ("CT",), {1: "liver"}, **said
+    )
+    dataset = InspectedDataset(
+        root, description, CaseList(tuple(listed)), fingerprint, False
+    )
     return draft_bundle(dataset, root.parent / "bundles" / "bundle.json", CPU)
 
 
 def test_the_data_are_named_relative_to_the_bundle(tmp_path: Path) -> None:
     content = draft(tmp_path / "data", 6)
     assert content["data"] == {"root": "../data"}
-    assert {"network.dims", "training.patch", "inference.keep_largest"} <= content["notes"].keys()
+    assert {
+        "network.dims",
+        "training.patch",
+        "inference.keep_largest",
+    } <= content["notes"].keys()
     assert content["inference"] == {"keep_largest": None}
 
 
-@pytest.mark.parametrize(("cases", "folds"), [(1, 2), (2, 2), (4, 4), (5, None)])
-def test_there_are_no_more_folds_than_cases(tmp_path: Path, cases: int, folds: int | None) -> None:
+@pytest.mark.parametrize(
+    ("cases", "folds"), [(1, 2), (2, 2), (4, 4), (5, None)]
+)
+def test_there_are_no_more_folds_than_cases(
+    tmp_path: Path, cases: int, folds: int | None
+) -> None:
     assert draft(tmp_path / "data", cases)["data"].get("folds") == folds
 
 

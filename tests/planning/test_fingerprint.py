@@ -11,12 +11,19 @@ import pytest
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.errors import ScanError
 from medseg.events import Event, Progress
-from medseg.planning.fingerprint import Fingerprint, extract_fingerprint, inspect_case
+from medseg.planning.fingerprint import (
+    Fingerprint,
+    extract_fingerprint,
+    inspect_case,
+)
 from medseg.testing import write_dataset
 
 
 def write_case(
-    folder: Path, image: np.ndarray, label: np.ndarray, affine: np.ndarray | None = None
+    folder: Path,
+    image: np.ndarray,
+    label: np.ndarray,
+    affine: np.ndarray | None = None,
 ) -> Case:
     folder.mkdir(parents=True, exist_ok=True)
     affine = np.eye(4) if affine is None else affine
@@ -26,17 +33,25 @@ def write_case(
     return Case(scan, folder / "label.nii.gz", None, "one")
 
 
-def fingerprint(case: Case, cache: Path, events: list[Event] | None = None) -> Fingerprint:
+def fingerprint(
+    case: Case, cache: Path, events: list[Event] | None = None
+) -> Fingerprint:
     return extract_fingerprint(
         CaseList((case,)), cache, [events.append] if events is not None else []
     )
 
 
-def test_sizes_are_told_along_the_patient_whatever_the_voxel_order(tmp_path: Path) -> None:
+def test_sizes_are_told_along_the_patient_whatever_the_voxel_order(
+    tmp_path: Path,
+) -> None:
     # Voxel axes: superior, left, anterior.
-    affine = np.array([[0, -2.0, 0, 0], [0, 0, 3.0, 0], [5.0, 0, 0, 0], [0, 0, 0, 1]])
+    affine = np.array(
+        [[0, -2.0, 0, 0], [0, 0, 3.0, 0], [5.0, 0, 0, 0], [0, 0, 0, 1]]
+    )
     image = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
-    facts = inspect_case(write_case(tmp_path, image, (image > 1).astype(np.uint8), affine))
+    facts = inspect_case(
+        write_case(tmp_path, image, (image > 1).astype(np.uint8), affine)
+    )
     assert facts.shape == (6, 8, 4)
     assert facts.spacing == pytest.approx((2, 3, 5))
     assert facts.voxels == 192
@@ -44,7 +59,9 @@ def test_sizes_are_told_along_the_patient_whatever_the_voxel_order(tmp_path: Pat
 
 def test_labels_are_counted_with_their_pieces(tmp_path: Path) -> None:
     label = np.zeros((8, 8, 8), np.uint8)
-    label[0, 0, 0] = label[7, 7, 7] = label[1, 1, 1] = 3  # the first and the last touch
+    label[0, 0, 0] = label[7, 7, 7] = label[1, 1, 1] = (
+        3  # the first and the last touch
+    )
     label[4:6, 4:6, 4:6] = 5
     image = np.arange(512, dtype=np.float32).reshape(8, 8, 8)
     facts = inspect_case(write_case(tmp_path, image, label))
@@ -63,18 +80,25 @@ def test_quantiles_are_of_labelled_voxels_alone(tmp_path: Path) -> None:
     assert (channel.minimum, channel.maximum) == (10, 1000)
 
 
-def test_a_black_frame_counts_only_where_no_label_lies_in_it(tmp_path: Path) -> None:
+def test_a_black_frame_counts_only_where_no_label_lies_in_it(
+    tmp_path: Path,
+) -> None:
     image = np.zeros((10, 10, 10), np.float32)
     image[2:7, 2:7, 2:7] = 5
     inside, outside = np.zeros((2, 10, 10, 10), np.uint8)
     inside[3, 3, 3] = outside[9, 9, 9] = 1
-    assert inspect_case(write_case(tmp_path / "in", image, inside)).nonzero_share == pytest.approx(
-        0.125
+    assert inspect_case(
+        write_case(tmp_path / "in", image, inside)
+    ).nonzero_share == pytest.approx(0.125)
+    assert (
+        inspect_case(write_case(tmp_path / "out", image, outside)).nonzero_share
+        == 1
     )
-    assert inspect_case(write_case(tmp_path / "out", image, outside)).nonzero_share == 1
 
 
-def test_a_case_is_looked_at_once_and_a_changed_one_again(tmp_path: Path) -> None:
+def test_a_case_is_looked_at_once_and_a_changed_one_again(
+    tmp_path: Path,
+) -> None:
     image = np.arange(64, dtype=np.float32).reshape(4, 4, 4)
     case = write_case(tmp_path / "case", image, (image > 60).astype(np.uint8))
     events: list[Event] = []
@@ -98,7 +122,10 @@ def test_bad_cases_are_named_and_the_others_seen(tmp_path: Path) -> None:
     torn = tmp_path / "torn.nii.gz"
     torn.write_bytes(good.parts[0][0].read_bytes()[:-300])
     label = data / "labelsTr" / "phantom_000.nii.gz"
-    cases = (Case(good, label, None, "a"), Case(Scan("torn", ((torn,),)), label, None, "b"))
+    cases = (
+        Case(good, label, None, "a"),
+        Case(Scan("torn", ((torn,),)), label, None, "b"),
+    )
     found = extract_fingerprint(CaseList(cases), tmp_path / "cache")
     assert len(found.cases) == 1
     assert found.label_values == (1, 2)
@@ -121,11 +148,15 @@ def test_what_nobody_annotated_is_not_looked_at(tmp_path: Path) -> None:
     assert [la.value for la in facts.labels] == [1]
     assert facts.channels[0].foreground[-1] == 10
     cache = tmp_path / "cache"
-    assert extract_fingerprint(CaseList((case,)), cache, ignore=4).label_values == (1,)
+    assert extract_fingerprint(
+        CaseList((case,)), cache, ignore=4
+    ).label_values == (1,)
     assert extract_fingerprint(CaseList((case,)), cache).label_values == (1, 4)
 
 
-def test_voxels_beside_a_header_are_looked_at_again_when_they_change(tmp_path: Path) -> None:
+def test_voxels_beside_a_header_are_looked_at_again_when_they_change(
+    tmp_path: Path,
+) -> None:
     import SimpleITK as sitk
 
     image, label = tmp_path / "image.mhd", tmp_path / "label.mhd"
@@ -136,18 +167,29 @@ def test_voxels_beside_a_header_are_looked_at_again_when_they_change(tmp_path: P
         labels[0, 0, :voxels] = 1
         labels[1, :voxels, 1] = 1
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(label))
-        sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.float32)), str(image))
-        found.append(fingerprint(case, tmp_path / "cache").cases[0].labels[0].voxels)
+        sitk.WriteImage(
+            sitk.GetImageFromArray(labels.astype(np.float32)), str(image)
+        )
+        found.append(
+            fingerprint(case, tmp_path / "cache").cases[0].labels[0].voxels
+        )
     assert found == [10, 12]
 
 
 def test_a_case_with_other_channels_than_most_is_named(tmp_path: Path) -> None:
     cases = []
     for name, channels in (("a", 1), ("b", 2), ("c", 2)):
-        image = np.random.default_rng(0).normal(size=(4, 4, 4, channels)).astype(np.float32)
+        image = (
+            np.random.default_rng(0)
+            .normal(size=(4, 4, 4, channels))
+            .astype(np.float32)
+        )
         made = write_case(tmp_path / name, image, np.zeros((4, 4, 4), np.uint8))
         cases.append(Case(Scan(name, made.scan.parts), made.label, None, name))
     found = extract_fingerprint(CaseList(tuple(cases)), tmp_path / "cache")
     assert [len(case.channels) for case in found.cases] == [2, 2]
     (fault,) = found.faults
-    assert (fault.where, fault.what) == ("a", "has 1 channels, while most cases have 2")
+    assert (fault.where, fault.what) == (
+        "a",
+        "has 1 channels, while most cases have 2",
+    )

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.nnunet_plans import CT, DATASET, a_plan, architecture, changed, convert, written
+from support.nnunet_plans import (
+    CT,
+    DATASET,
+    a_plan,
+    architecture,
+    changed,
+    convert,
+    written,
+)
 
 from medseg.bundle.bundle import parse_spec
 from medseg.errors import DatasetError
@@ -21,7 +29,9 @@ from medseg.preprocessing.transforms import Preprocessing
 from medseg.volume import Volume
 
 
-def test_a_full_resolution_plan_is_carried_over_with_its_axes_turned(tmp_path: Path) -> None:
+def test_a_full_resolution_plan_is_carried_over_with_its_axes_turned(
+    tmp_path: Path,
+) -> None:
     made = convert(written(tmp_path, a_plan()))
     spec = parse_spec(made.content, "the bundle")
     assert spec.preprocessing.spacing_mm == (0.8, 0.7, 3.0)
@@ -30,14 +40,31 @@ def test_a_full_resolution_plan_is_carried_over_with_its_axes_turned(tmp_path: P
     assert spec.network.kind == "unet"
     assert spec.network.dims == 3
     assert spec.network.level_channels == (32, 64, 128, 256)
-    assert spec.network.level_strides == ((1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 2, 2))
-    assert spec.network.level_kernels == ((3, 3, 1), (3, 3, 3), (3, 3, 3), (3, 3, 3))
-    assert [(la.index, la.name) for la in spec.labels] == [(1, "spleen"), (2, "cyst")]
+    assert spec.network.level_strides == (
+        (1, 1, 1),
+        (2, 2, 1),
+        (2, 2, 2),
+        (2, 2, 2),
+    )
+    assert spec.network.level_kernels == (
+        (3, 3, 1),
+        (3, 3, 3),
+        (3, 3, 3),
+        (3, 3, 3),
+    )
+    assert [(la.index, la.name) for la in spec.labels] == [
+        (1, "spleen"),
+        (2, "cyst"),
+    ]
     assert (spec.channels[0].name, spec.channels[0].modality) == ("CT", "CT")
 
 
-def test_the_flat_configuration_gives_a_bundle_in_two_dimensions(tmp_path: Path) -> None:
-    spec = parse_spec(convert(written(tmp_path, a_plan()), dims=2).content, "the bundle")
+def test_the_flat_configuration_gives_a_bundle_in_two_dimensions(
+    tmp_path: Path,
+) -> None:
+    spec = parse_spec(
+        convert(written(tmp_path, a_plan()), dims=2).content, "the bundle"
+    )
     assert spec.network.dims == 2
     assert spec.preprocessing.spacing_mm == (0.8, 0.7, None)
     assert spec.training.patch == (48, 64)
@@ -45,20 +72,34 @@ def test_the_flat_configuration_gives_a_bundle_in_two_dimensions(tmp_path: Path)
 
 
 def test_the_window_normalises_as_ctnormalization_does(tmp_path: Path) -> None:
-    spec = parse_spec(convert(written(tmp_path, a_plan())).content, "the bundle")
-    spec = spec.model_copy(
-        update={"preprocessing": spec.preprocessing.model_copy(update={"spacing_mm": None})}
+    spec = parse_spec(
+        convert(written(tmp_path, a_plan())).content, "the bundle"
     )
-    voxels = np.random.default_rng(0).normal(60, 120, (1, 9, 8, 7)).astype(np.float32)
+    spec = spec.model_copy(
+        update={
+            "preprocessing": spec.preprocessing.model_copy(
+                update={"spacing_mm": None}
+            )
+        }
+    )
+    voxels = (
+        np.random.default_rng(0)
+        .normal(60, 120, (1, 9, 8, 7))
+        .astype(np.float32)
+    )
     wanted = (voxels.clip(-41, 176) - 99.5) / 39.25
     found = Preprocessing(spec)(Volume(voxels, np.eye(4), "x"))["image"]
     assert np.allclose(np.asarray(found), wanted, atol=1e-5)
 
 
-def test_the_network_has_as_many_weights_as_the_planned_one(tmp_path: Path) -> None:
+def test_the_network_has_as_many_weights_as_the_planned_one(
+    tmp_path: Path,
+) -> None:
     # Without biases, which the norms cancel, and with the kernels on the way up all 3, a plain
     # U-Net of these sizes can be counted by hand.
-    arguments = architecture(3, kernel_sizes=[[3, 3, 3]] * 4, strides=[1, 2, 2, 2])
+    arguments = architecture(
+        3, kernel_sizes=[[3, 3, 3]] * 4, strides=[1, 2, 2, 2]
+    )
     plans = changed(architecture=arguments, patch_size=[16, 64, 48])
     spec = parse_spec(convert(written(tmp_path, plans)).content, "the bundle")
     features = [32, 64, 128, 256]
@@ -79,19 +120,33 @@ def test_the_network_has_as_many_weights_as_the_planned_one(tmp_path: Path) -> N
 def test_what_a_bundle_cannot_say_is_listed_and_noted(tmp_path: Path) -> None:
     made = convert(written(tmp_path, a_plan()))
     text = " ".join(made.omissions)
-    for what in ("cascade (3d_cascade_fullres, 3d_lowres)", "cubic", "batch_dice", "kernel sizes"):
+    for what in (
+        "cascade (3d_cascade_fullres, 3d_lowres)",
+        "cubic",
+        "batch_dice",
+        "kernel sizes",
+    ):
         assert what in text
-    assert all(what in made.content["notes"]["nnU-Net"] for what in made.omissions)
+    assert all(
+        what in made.content["notes"]["nnU-Net"] for what in made.omissions
+    )
     isotropic = architecture(3, kernel_sizes=[[3, 3, 3]] * 4, conv_bias=False)
     plans = changed(architecture=isotropic, batch_dice=True)
-    del plans["configurations"]["3d_lowres"], plans["configurations"]["3d_cascade_fullres"]
+    del (
+        plans["configurations"]["3d_lowres"],
+        plans["configurations"]["3d_cascade_fullres"],
+    )
     text = " ".join(convert(written(tmp_path, plans)).omissions)
     for what in ("cascade", "batch_dice", "kernel sizes", "biases"):
         assert what not in text
 
 
-def test_residual_encoders_are_carried_as_far_as_there_are_such_blocks(tmp_path: Path) -> None:
-    residual = architecture(3, n_blocks_per_stage=[1, 3, 4, 6], n_conv_per_stage_decoder=[1, 1, 1])
+def test_residual_encoders_are_carried_as_far_as_there_are_such_blocks(
+    tmp_path: Path,
+) -> None:
+    residual = architecture(
+        3, n_blocks_per_stage=[1, 3, 4, 6], n_conv_per_stage_decoder=[1, 1, 1]
+    )
     residual["network_class_name"] = "x.residual_unet.ResidualEncoderUNet"
     del residual["arch_kwargs"]["n_conv_per_stage"]
     made = convert(written(tmp_path, changed(architecture=residual)))
@@ -111,7 +166,9 @@ def test_residual_encoders_are_carried_as_far_as_there_are_such_blocks(tmp_path:
 def test_other_layers_than_ours_are_named(
     tmp_path: Path, changes: dict[str, Any], said: str
 ) -> None:
-    made = convert(written(tmp_path, changed(architecture=architecture(3, **changes))))
+    made = convert(
+        written(tmp_path, changed(architecture=architecture(3, **changes)))
+    )
     parse_spec(made.content, "the bundle")
     assert any(said in what for what in made.omissions)
 
@@ -136,8 +193,12 @@ def test_every_normalisation_is_carried_or_named(
     plans = changed(normalization_schemes=[scheme], use_mask_for_norm=[masked])
     made = convert(written(tmp_path, plans))
     assert made.content["preprocessing"]["intensity"] == wanted
-    assert made.content["preprocessing"].get("crop_above") == (0 if masked else None)
-    assert any("NoNormalization" in what for what in made.omissions) == (scheme[:2] == "No")
+    assert made.content["preprocessing"].get("crop_above") == (
+        0 if masked else None
+    )
+    assert any("NoNormalization" in what for what in made.omissions) == (
+        scheme[:2] == "No"
+    )
 
 
 def test_several_channels_keep_their_own_normalisations(tmp_path: Path) -> None:
@@ -145,9 +206,14 @@ def test_several_channels_keep_their_own_normalisations(tmp_path: Path) -> None:
         normalization_schemes=["ZScoreNormalization", "CTNormalization"],
         use_mask_for_norm=[False, False],
     )
-    plans["foreground_intensity_properties_per_channel"] = {"0": CT, "1": CT | {"mean": 50.0}}
+    plans["foreground_intensity_properties_per_channel"] = {
+        "0": CT,
+        "1": CT | {"mean": 50.0},
+    }
     dataset = DATASET | {"channel_names": {"0": "PET", "1": "CT"}}
-    spec = parse_spec(convert(written(tmp_path, plans, dataset)).content, "the bundle")
+    spec = parse_spec(
+        convert(written(tmp_path, plans, dataset)).content, "the bundle"
+    )
     assert [channel.modality for channel in spec.channels] == ["PT", "CT"]
     assert [one.kind for one in spec.intensities] == ["zscore", "window"]
     assert spec.intensities[1].mean == 50
@@ -156,13 +222,20 @@ def test_several_channels_keep_their_own_normalisations(tmp_path: Path) -> None:
 def test_pictures_have_no_spacing(tmp_path: Path) -> None:
     plans = a_plan(image_reader_writer="NaturalImage2DIO")
     plans["configurations"] = {"2d": plans["configurations"]["2d"]}
-    plans["configurations"]["2d"]["normalization_schemes"] = ["RescaleTo01Normalization"]
+    plans["configurations"]["2d"]["normalization_schemes"] = [
+        "RescaleTo01Normalization"
+    ]
     spec = parse_spec(convert(written(tmp_path, plans)).content, "the bundle")
-    assert (spec.preprocessing.input, spec.preprocessing.spacing_mm) == ("picture", None)
+    assert (spec.preprocessing.input, spec.preprocessing.spacing_mm) == (
+        "picture",
+        None,
+    )
 
 
 def test_a_time_budget_goes_into_the_bundle(tmp_path: Path) -> None:
-    constraints = Constraints(dims=None, on_gpu=True, memory_gb=8, budget_minutes=20)
+    constraints = Constraints(
+        dims=None, on_gpu=True, memory_gb=8, budget_minutes=20
+    )
     made = convert(written(tmp_path, a_plan()), constraints=constraints)
     assert made.content["training"]["budget_minutes"] == 20
 
@@ -184,7 +257,9 @@ def test_regions_are_carried_over_with_what_each_paints(tmp_path: Path) -> None:
         "rest of tumor core",
         "enhancing tumor",
     )
-    found = [(one.name, one.labels, one.paints) for one in spec.label_set.regions]
+    found = [
+        (one.name, one.labels, one.paints) for one in spec.label_set.regions
+    ]
     assert found == [
         ("whole tumor", (1, 2, 3), 1),
         ("tumor core", (2, 3), 2),
@@ -193,9 +268,17 @@ def test_regions_are_carried_over_with_what_each_paints(tmp_path: Path) -> None:
 
 
 def test_regions_with_an_order_and_values_of_their_own(tmp_path: Path) -> None:
-    labels = {"background": 0, "kidney": [1, 2, 4], "mass": [2, 4], "tumor": 2, "ignore": 7}
+    labels = {
+        "background": 0,
+        "kidney": [1, 2, 4],
+        "mass": [2, 4],
+        "tumor": 2,
+        "ignore": 7,
+    }
     dataset = DATASET | {"labels": labels, "regions_class_order": [1, 4, 2]}
-    spec = parse_spec(convert(written(tmp_path, a_plan(), dataset)).content, "the bundle")
+    spec = parse_spec(
+        convert(written(tmp_path, a_plan(), dataset)).content, "the bundle"
+    )
     assert [(label.name, label.value) for label in spec.labels] == [
         ("rest of kidney", None),
         ("tumor", None),
@@ -209,8 +292,16 @@ def test_regions_with_an_order_and_values_of_their_own(tmp_path: Path) -> None:
     [
         (BRATS, None, "'regions_class_order' must list 3 values"),
         (BRATS, [1, 2], "'regions_class_order' must list 3 values"),
-        (BRATS | {"enhancing tumor": ["3"]}, [1, 2, 3], "label 'enhancing tumor' is"),
-        (BRATS | {"enhancing tumor": []}, [1, 2, 3], "label 'enhancing tumor' is"),
+        (
+            BRATS | {"enhancing tumor": ["3"]},
+            [1, 2, 3],
+            "label 'enhancing tumor' is",
+        ),
+        (
+            BRATS | {"enhancing tumor": []},
+            [1, 2, 3],
+            "label 'enhancing tumor' is",
+        ),
     ],
 )
 def test_regions_that_make_no_sense_are_refused(
@@ -218,4 +309,6 @@ def test_regions_that_make_no_sense_are_refused(
 ) -> None:
     more = {} if order is None else {"regions_class_order": order}
     with pytest.raises(DatasetError, match=said):
-        convert(written(tmp_path, a_plan(), DATASET | {"labels": labels} | more))
+        convert(
+            written(tmp_path, a_plan(), DATASET | {"labels": labels} | more)
+        )

@@ -20,34 +20,44 @@ LARGE = 1e9
 
 
 def grid_of(
-    fingerprint: Fingerprint, constraints: Constraints = GPU, patch: float = LARGE
+    fingerprint: Fingerprint,
+    constraints: Constraints = GPU,
+    patch: float = LARGE,
 ) -> tuple[Grid, Notes]:
     notes: Notes = {}
     return choose_grid(fingerprint, constraints, False, patch, notes), notes
 
 
 def test_spacing_is_the_median() -> None:
-    grid, notes = grid_of(fingerprint_of(*(case(spacing=(1, 1, mm)) for mm in (1.0, 1.5, 2.0))))
+    grid, notes = grid_of(
+        fingerprint_of(*(case(spacing=(1, 1, mm)) for mm in (1.0, 1.5, 2.0)))
+    )
     assert grid.spacing_mm == [1.0, 1.0, 1.5]
     assert grid.shape == (60, 60, 60)
     assert "median of 3 scans" in notes["preprocessing.spacing_mm"]
 
 
 def test_a_coarse_axis_takes_the_finest_tenth() -> None:
-    thick = [case((512, 512, 40), (0.8, 0.8, mm)) for mm in np.linspace(3, 7, 11)]
+    thick = [
+        case((512, 512, 40), (0.8, 0.8, mm)) for mm in np.linspace(3, 7, 11)
+    ]
     grid, notes = grid_of(fingerprint_of(*thick))
     assert grid.spacing[2] == pytest.approx(3.4)
     assert "coarse axis" in notes["preprocessing.spacing_mm"]
 
 
-def test_two_dimensions_where_there_are_few_slices_or_they_are_asked_for() -> None:
+def test_two_dimensions_where_there_are_few_slices_or_they_are_asked_for() -> (
+    None
+):
     assert grid_of(fingerprint_of(case((200, 200, 4))))[0].dims == 2
     assert grid_of(fingerprint_of(case()))[0].dims == 3
     grid, _ = grid_of(fingerprint_of(case()), replace(GPU, dims=2))
     assert (grid.dims, grid.spacing_mm) == (2, [1.0, 1.0, None])
 
 
-def test_a_cpu_coarsens_until_a_patch_sees_enough_but_keeps_small_labels() -> None:
+def test_a_cpu_coarsens_until_a_patch_sees_enough_but_keeps_small_labels() -> (
+    None
+):
     large = fingerprint_of(case((300, 300, 60), (0.8, 0.8, 3), voxels=50_000))
     full, _ = grid_of(large, CPU, patch=LARGE)
     coarse, notes = grid_of(large, CPU, patch=30_000)
@@ -74,10 +84,14 @@ def test_an_axis_of_exactly_three_times_the_next_is_not_anisotropic() -> None:
 
 
 def test_the_coarse_axis_is_never_finer_than_the_next_one() -> None:
-    mixed = [case((512, 512, 40), (1.0, 1.0, mm)) for mm in (0.5, 0.5, 5.0, 5.0, 5.0)]
+    mixed = [
+        case((512, 512, 40), (1.0, 1.0, mm)) for mm in (0.5, 0.5, 5.0, 5.0, 5.0)
+    ]
     assert grid_of(fingerprint_of(*mixed))[0].spacing == (1.0, 1.0, 1.0)
 
 
 @pytest.mark.parametrize(("slices", "dims"), [(7, 2), (8, 3)])
-def test_eight_slices_are_enough_for_three_dimensions(slices: int, dims: int) -> None:
+def test_eight_slices_are_enough_for_three_dimensions(
+    slices: int, dims: int
+) -> None:
     assert grid_of(fingerprint_of(case((200, 200, slices))))[0].dims == dims

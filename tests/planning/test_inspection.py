@@ -34,16 +34,22 @@ def doubts(*cases: CaseFingerprint) -> list[str]:
 def test_a_label_of_one_case_is_doubted_from_five_cases_on() -> None:
     assert doubts(with_labels(1, 2), *(with_labels(1) for _ in range(3))) == []
     (doubt,) = doubts(with_labels(1, 2), *(with_labels(1) for _ in range(4)))
-    assert doubt.startswith("label 2 occurs in only 1 of 5 cases, with 9 voxels")
+    assert doubt.startswith(
+        "label 2 occurs in only 1 of 5 cases, with 9 voxels"
+    )
 
 
 def test_cases_without_a_label_and_single_cases_are_mentioned() -> None:
-    assert doubts(with_labels(1), with_labels()) == ["1 of 2 cases have no labelled voxel"]
+    assert doubts(with_labels(1), with_labels()) == [
+        "1 of 2 cases have no labelled voxel"
+    ]
     (doubt,) = doubts(with_labels(1))
     assert "Train with --fold none" in doubt
 
 
-def test_cases_are_found_and_those_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
+def test_cases_are_found_and_those_that_cannot_be_used_are_left_out(
+    tmp_path: Path,
+) -> None:
     data = write_dataset(tmp_path / "data", 3, shape=(12, 10, 8), spacing=9.0)
     (data / "imagesTr" / "phantom_001.nii.gz").write_bytes(b"no image")
     events: list[Event] = []
@@ -63,13 +69,22 @@ def test_no_usable_case_is_an_error(tmp_path: Path) -> None:
 
 def test_channels_may_be_requested_by_name(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 2, shape=(12, 10, 8), spacing=9.0)
-    dataset = inspect_dataset(data, (ChannelSpec(name="late", modality="CT"),), ())
-    assert [channel.name for channel in dataset.description.requested_channels] == ["late"]
+    dataset = inspect_dataset(
+        data, (ChannelSpec(name="late", modality="CT"),), ()
+    )
+    assert [
+        channel.name for channel in dataset.description.requested_channels
+    ] == ["late"]
 
 
 def test_a_provisional_bundle_has_what_is_known() -> None:
-    spec = make_provisional_spec(2, {3: "b", 1: "a"}, names=("CT", "PET"), ignore=9, dims=2)
+    spec = make_provisional_spec(
+        2, {3: "b", 1: "a"}, names=("CT", "PET"), ignore=9, dims=2
+    )
     assert [channel.name for channel in spec.channels] == ["CT", "PET"]
-    assert [(label.index, label.value) for label in spec.labels] == [(1, 1), (2, 3)]
+    assert [(label.index, label.value) for label in spec.labels] == [
+        (1, 1),
+        (2, 3),
+    ]
     assert (spec.network.dims, spec.data.ignore) == (2, 9)
     assert make_provisional_spec(1, {9: "a"}, ignore=9).data.ignore is None

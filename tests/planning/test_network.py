@@ -16,7 +16,9 @@ from medseg.planning import (
 )
 
 
-@pytest.mark.parametrize("constraints", [CPU, GPU, replace(CPU, memory_gb=0.05)])
+@pytest.mark.parametrize(
+    "constraints", [CPU, GPU, replace(CPU, memory_gb=0.05)]
+)
 @pytest.mark.parametrize(
     ("shape", "spacing"),
     [
@@ -28,7 +30,9 @@ from medseg.planning import (
     ],
 )
 def test_every_network_fits_its_patch_and_its_memory(
-    shape: tuple[int, int, int], spacing: tuple[float, float, float], constraints: Constraints
+    shape: tuple[int, int, int],
+    spacing: tuple[float, float, float],
+    constraints: Constraints,
 ) -> None:
     chosen = choose_network(Grid(3, spacing, shape, False), constraints, {})
     divisor = [math.prod(axis) for axis in zip(*chosen.strides, strict=True)]
@@ -41,10 +45,16 @@ def test_every_network_fits_its_patch_and_its_memory(
 
 
 def test_strides_and_kernels_follow_the_spacing() -> None:
-    chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), GPU, {})
+    chosen = choose_network(
+        Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), GPU, {}
+    )
     assert chosen.kernels[:3] == ((3, 3, 1), (3, 3, 1), (3, 3, 3))
     assert chosen.strides[:4] == ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2))
-    assert chosen.make_section()["kernel_sizes"][:3] == [[3, 3, 1], [3, 3, 1], 3]
+    assert chosen.make_section()["kernel_sizes"][:3] == [
+        [3, 3, 1],
+        [3, 3, 1],
+        3,
+    ]
 
 
 def test_the_hippocampus_gets_what_was_found_good_for_it() -> None:
@@ -54,7 +64,11 @@ def test_the_hippocampus_gets_what_was_found_good_for_it() -> None:
     assert chosen.make_section() == {
         "kind": "UNet",
         "dims": 3,
-        "args": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2},
+        "args": {
+            "channels": [16, 32, 64, 128],
+            "strides": [2, 2, 2],
+            "num_res_units": 2,
+        },
     }
 
 
@@ -77,10 +91,17 @@ def test_less_time_makes_a_smaller_step_and_much_time_a_wide_network() -> None:
 def test_pictures_are_learned_from_many_small_batches_of_some_patches() -> None:
     pictures, notes = Grid(2, (1, 1, 1), (256, 256), True), dict[str, str]()
     short, long = (
-        choose_network(pictures, replace(CPU, budget_minutes=m, voxels_per_second=5e5), notes)
+        choose_network(
+            pictures,
+            replace(CPU, budget_minutes=m, voxels_per_second=5e5),
+            notes,
+        )
         for m in (6, 60)
     )
-    steps = [60 * m * 0.75 * 5e5 / one.voxels_per_step for m, one in ((6, short), (60, long))]
+    steps = [
+        60 * m * 0.75 * 5e5 / one.voxels_per_step
+        for m, one in ((6, short), (60, long))
+    ]
     assert short.patch[0] < 200
     assert long.patch == (256, 256)
     assert min(short.batch, long.batch) >= 4
@@ -88,7 +109,10 @@ def test_pictures_are_learned_from_many_small_batches_of_some_patches() -> None:
 
 
 def test_many_classes_leave_memory_for_fewer_voxels() -> None:
-    grid, tight = Grid(3, (1, 1, 1), (200, 200, 200), False), replace(CPU, memory_gb=1)
+    grid, tight = (
+        Grid(3, (1, 1, 1), (200, 200, 200), False),
+        replace(CPU, memory_gb=1),
+    )
     notes: Notes = {}
     few = choose_network(grid, tight, {}, classes=2)
     many = choose_network(grid, tight, notes, classes=105)
@@ -98,8 +122,14 @@ def test_many_classes_leave_memory_for_fewer_voxels() -> None:
 
 
 def test_a_coarse_axis_is_halved_later_where_time_is_short_too() -> None:
-    chosen = choose_network(Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), CPU, {})
-    assert chosen.make_section()["args"]["strides"][:3] == [[2, 2, 1], [2, 2, 1], 2]
+    chosen = choose_network(
+        Grid(3, (0.8, 0.8, 5), (160, 160, 24), False), CPU, {}
+    )
+    assert chosen.make_section()["args"]["strides"][:3] == [
+        [2, 2, 1],
+        [2, 2, 1],
+        2,
+    ]
 
 
 def test_at_a_spacing_of_exactly_two_to_one_the_coarse_axis_waits() -> None:

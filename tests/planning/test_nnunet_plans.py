@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.nnunet_plans import CT, a_plan, architecture, changed, convert, flat_form, written
+from support.nnunet_plans import (
+    CT,
+    a_plan,
+    architecture,
+    changed,
+    convert,
+    flat_form,
+    written,
+)
 
 from medseg.bundle.bundle import parse_spec
 from medseg.errors import DatasetError
@@ -17,7 +25,10 @@ from medseg.planning import (
 
 
 def test_both_forms_of_plans_say_the_same(tmp_path: Path) -> None:
-    new, old = written(tmp_path / "new", a_plan()), written(tmp_path / "old", flat_form(a_plan()))
+    new, old = (
+        written(tmp_path / "new", a_plan()),
+        written(tmp_path / "old", flat_form(a_plan())),
+    )
     for dims in (2, 3):
         assert convert(new, dims) == convert(old, dims)
 
@@ -49,12 +60,28 @@ def test_plans_are_known_by_their_content(tmp_path: Path) -> None:
         (changed(patch_size=[16, 64]), "does not fit the configuration"),
         (changed(batch_size="many"), "batch_size"),
         (changed(inherits_from="3d_fullres"), "in a circle"),
-        (changed(architecture=architecture(3, strides=[1, 2, 2])), "has 4 levels, the strides 3"),
-        (changed(architecture=architecture(3, strides=[1, 2])), "medseg needs 3 or more"),
-        (changed(normalization_schemes=["CTNormalization"] * 2), "normalise 2 channels"),
-        (a_plan(foreground_intensity_properties_per_channel={}), "says nothing about it"),
         (
-            a_plan(foreground_intensity_properties_per_channel={"0": CT | {"std": 0}}),
+            changed(architecture=architecture(3, strides=[1, 2, 2])),
+            "has 4 levels, the strides 3",
+        ),
+        (
+            changed(architecture=architecture(3, strides=[1, 2])),
+            "medseg needs 3 or more",
+        ),
+        (
+            changed(normalization_schemes=["CTNormalization"] * 2),
+            "normalise 2 channels",
+        ),
+        (
+            a_plan(foreground_intensity_properties_per_channel={}),
+            "says nothing about it",
+        ),
+        (
+            a_plan(
+                foreground_intensity_properties_per_channel={
+                    "0": CT | {"std": 0}
+                }
+            ),
             "same intensity everywhere",
         ),
     ],
@@ -69,7 +96,10 @@ def test_plans_that_make_no_sense_are_refused(
 def test_a_configuration_overrides_what_it_inherits(tmp_path: Path) -> None:
     plans = a_plan()
     configurations = plans["configurations"]
-    configurations["base"] = configurations["3d_fullres"] | {"batch_size": 9, "batch_dice": True}
+    configurations["base"] = configurations["3d_fullres"] | {
+        "batch_size": 9,
+        "batch_dice": True,
+    }
     configurations["3d_fullres"] = {"inherits_from": "base", "batch_size": 3}
     configuration = read_nnunet_plans(written(tmp_path, plans), 3).configuration
     assert (configuration.batch_size, configuration.batch_dice) == (3, True)

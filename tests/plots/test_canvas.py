@@ -5,7 +5,12 @@ from __future__ import annotations
 import matplotlib.pyplot
 from PIL import Image
 
-from medseg.plots.canvas import format_legend_text, new_figure, save_png, to_drawable
+from medseg.plots.canvas import (
+    format_legend_text,
+    new_figure,
+    save_png,
+    to_drawable,
+)
 
 
 def test_signs_the_font_lacks_become_question_marks() -> None:

@@ -22,9 +22,21 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def history(steps: int = 400, **changes) -> TrainingCurves:
     rng = np.random.default_rng(0)
-    losses = [(n, float(math.exp(-n / 100) + 0.2 + rng.normal(0, 0.02))) for n in range(1, steps)]
+    losses = [
+        (n, float(math.exp(-n / 100) + 0.2 + rng.normal(0, 0.02)))
+        for n in range(1, steps)
+    ]
     validations = [
-        (n, {"dice": {"liver": 1 - 50 / n, "tumour": 0.9 - 50 / n, "mean": 0.95 - 50 / n}})
+        (
+            n,
+            {
+                "dice": {
+                    "liver": 1 - 50 / n,
+                    "tumour": 0.9 - 50 / n,
+                    "mean": 0.95 - 50 / n,
+                }
+            },
+        )
         for n in range(100, steps, 50)
     ]
     rates = [(n, 0.01 * (1 - n / steps)) for n in range(1, steps)]
@@ -42,8 +54,13 @@ def test_curves_mark_the_best_validation(tmp_path):
     star = find_colour(tmp_path / "a.png", (0xE6, 0x9F, 0x00))
     width = read_pixels(tmp_path / "a.png").shape[1]
     assert star[:, 1].max() > width * 0.7
-    peak = [(n, {"dice": {"mean": 0.9 if n == 3 else 0.5}}) for n in range(1, 20)]
-    draw_curves(tmp_path / "b.png", TrainingCurves("early", [(1, 1.0)], validations=peak))
+    peak = [
+        (n, {"dice": {"mean": 0.9 if n == 3 else 0.5}}) for n in range(1, 20)
+    ]
+    draw_curves(
+        tmp_path / "b.png",
+        TrainingCurves("early", [(1, 1.0)], validations=peak),
+    )
     star = find_colour(tmp_path / "b.png", (0xE6, 0x9F, 0x00))
     assert star[:, 1].min() < width * 0.3
 
@@ -52,17 +69,43 @@ def test_curves_mark_the_best_validation(tmp_path):
     "changes",
     [
         {"losses": [], "parts": {}, "learning_rates": [], "validations": []},
-        {"losses": [(1, 0.7)], "parts": {"dice": [(1, 0.7)]}, "learning_rates": [(1, 0.0)]},
+        {
+            "losses": [(1, 0.7)],
+            "parts": {"dice": [(1, 0.7)]},
+            "learning_rates": [(1, 0.0)],
+        },
         {"losses": [(1, math.nan), (2, math.inf), (3, 0.5)]},
         {"losses": [(1, -0.5), (2, 0.0), (3, 1.0)]},
-        {"losses": [(1, 0.5), (2, 0.5)], "parts": {"dice": [(1, 0.0), (2, 0.0)]}},
+        {
+            "losses": [(1, 0.5), (2, 0.5)],
+            "parts": {"dice": [(1, 0.0), (2, 0.0)]},
+        },
         {"losses": [(1, 1e-12), (2, 1e12)]},
         {"parts": {"dice": []}},
         {"validations": [(100, {"dice": {"liver": 0.2, "mean": 0.2}})]},
-        {"validations": [(100, {"dice": {"liver": math.nan, "mean": math.nan}})]},
+        {
+            "validations": [
+                (100, {"dice": {"liver": math.nan, "mean": math.nan}})
+            ]
+        },
         {"validations": [(100, {}), (200, {"dice": {"mean": 0.0}})]},
-        {"validations": [(100, {"dice": {"mean": 1.0}}), (200, {"dice": {"mean": math.nan}})]},
-        {"validations": [(1, {"dice": {f"l{n}": n / 60 for n in range(60)} | {"mean": 0.5}})]},
+        {
+            "validations": [
+                (100, {"dice": {"mean": 1.0}}),
+                (200, {"dice": {"mean": math.nan}}),
+            ]
+        },
+        {
+            "validations": [
+                (
+                    1,
+                    {
+                        "dice": {f"l{n}": n / 60 for n in range(60)}
+                        | {"mean": 0.5}
+                    },
+                )
+            ]
+        },
         {"parts": {f"part {n}": [(1, 1.0), (2, 0.5)] for n in range(12)}},
     ],
 )
@@ -71,7 +114,9 @@ def test_odd_histories_are_drawn(tmp_path, changes):
     assert read_pixels(tmp_path / "a.png").std() > 5
 
 
-def test_a_long_training_run_is_drawn_with_as_many_points_as_can_be_seen(tmp_path):
+def test_a_long_training_run_is_drawn_with_as_many_points_as_can_be_seen(
+    tmp_path,
+):
     steps = 300_000
     losses = np.random.default_rng(0).uniform(0.1, 1, steps)
     losses[150_000:] += 5
@@ -82,7 +127,10 @@ def test_a_long_training_run_is_drawn_with_as_many_points_as_can_be_seen(tmp_pat
     assert drawn_steps[-1] == 299_900.5
     assert drawn.mean() == pytest.approx(losses.mean())
     assert drawn[:750].max() < 1 < 5 < drawn[750:].min()
-    draw_curves(tmp_path / "a.png", TrainingCurves("long", curve, {"dice": curve}, curve))
+    draw_curves(
+        tmp_path / "a.png",
+        TrainingCurves("long", curve, {"dice": curve}, curve),
+    )
     picture = read_pixels(tmp_path / "a.png")
     # The jump is in the middle: the total's line is low on the left, high on the right.
     blue = np.argwhere((picture[:430] == TOTAL).all(-1))
@@ -94,7 +142,9 @@ def test_a_long_training_run_is_drawn_with_as_many_points_as_can_be_seen(tmp_pat
 
 
 def test_what_is_not_finite_is_left_out_of_a_curve():
-    steps, values = _thin_out([(1, math.nan), (2, 0.5), (3, math.inf), (4, 0.25)])
+    steps, values = _thin_out(
+        [(1, math.nan), (2, 0.5), (3, math.inf), (4, 0.25)]
+    )
     assert steps.tolist() == [2, 4]
     assert values.tolist() == [0.5, 0.25]
     assert [part.tolist() for part in _thin_out([])] == [[], []]
@@ -105,13 +155,22 @@ def test_labels_beyond_the_colours_are_grey(tmp_path):
     many = {f"l{n}": 0.1 * n for n in range(len(LINES) + 1)} | {"mean": 0.5}
     for scores, colours in ((few, True), (many, False)):
         validations = [(step, {"dice": scores}) for step in (100, 200)]
-        draw_curves(tmp_path / "a.png", history(parts={}, losses=[], validations=validations))
-        assert (len(find_colour(tmp_path / "a.png", (0xD5, 0x5E, 0x00))) > 0) == colours
+        draw_curves(
+            tmp_path / "a.png",
+            history(parts={}, losses=[], validations=validations),
+        )
+        assert (
+            len(find_colour(tmp_path / "a.png", (0xD5, 0x5E, 0x00))) > 0
+        ) == colours
 
 
-def test_equal_input_gives_equal_bytes_and_threads_do_not_disturb_each_other(tmp_path):
+def test_equal_input_gives_equal_bytes_and_threads_do_not_disturb_each_other(
+    tmp_path,
+):
     threads = [
-        threading.Thread(target=draw_curves, args=(tmp_path / f"{n}.png", history()))
+        threading.Thread(
+            target=draw_curves, args=(tmp_path / f"{n}.png", history())
+        )
         for n in range(3)
     ]
     for thread in threads:
@@ -125,7 +184,9 @@ def test_equal_input_gives_equal_bytes_and_threads_do_not_disturb_each_other(tmp
 def test_names_of_any_kind_are_drawn_as_text(tmp_path):
     scores = {"dice": dict.fromkeys(NASTY_NAMES[:4], 0.5) | {"mean": 0.5}}
     parts = {NASTY_NAMES[2]: [(1, 1.0)]}
-    curves = TrainingCurves(NASTY_NAMES[0], [(1, 1.0)], parts, [], [(1, scores)])
+    curves = TrainingCurves(
+        NASTY_NAMES[0], [(1, 1.0)], parts, [], [(1, scores)]
+    )
     draw_curves(tmp_path / "a.png", curves)
     assert read_pixels(tmp_path / "a.png").std() > 5
 

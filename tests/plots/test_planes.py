@@ -21,8 +21,16 @@ def test_volumes_are_shown_as_radiologists_see_them(codes):
     view = DisplayOrientation.from_grid(affine, array.shape)
     turned = view.orient(array)
     axial, coronal, sagittal = view.planes(turned)
-    assert [plane.name for plane in (axial, coronal, sagittal)] == ["axial", "coronal", "sagittal"]
-    assert [plane.size for plane in (axial, coronal, sagittal)] == [(8, 20), (8, 36), (20, 36)]
+    assert [plane.name for plane in (axial, coronal, sagittal)] == [
+        "axial",
+        "coronal",
+        "sagittal",
+    ]
+    assert [plane.size for plane in (axial, coronal, sagittal)] == [
+        (8, 20),
+        (8, 36),
+        (20, 36),
+    ]
     for plane in (axial, coronal, sagittal):
         shown = plane.extract(turned)
         # The mark is right, anterior and superior: on the left, and up, in each of them.
@@ -32,11 +40,17 @@ def test_volumes_are_shown_as_radiologists_see_them(codes):
 
 def test_an_oblique_volume_is_shown_in_its_own_planes():
     turn = np.eye(4)
-    turn[:2, :2] = [[math.cos(0.4), -math.sin(0.4)], [math.sin(0.4), math.cos(0.4)]]
+    turn[:2, :2] = [
+        [math.cos(0.4), -math.sin(0.4)],
+        [math.sin(0.4), math.cos(0.4)],
+    ]
     array, affine = marked_volume("LPS")
     view = DisplayOrientation.from_grid(turn @ affine, array.shape)
     assert view.spacing == pytest.approx((1, 2, 3))
-    assert view.planes(view.orient(array))[0].extract(view.orient(array))[0, 0] == 1
+    assert (
+        view.planes(view.orient(array))[0].extract(view.orient(array))[0, 0]
+        == 1
+    )
 
 
 def test_a_picture_is_shown_as_people_see_it():
@@ -65,7 +79,11 @@ def test_window_holds_out_against_outliers_and_nothing():
     image[1, 1, 1] = np.nan
     low, high = compute_intensity_window(image)
     assert 60 < low < 100 < high < 140
-    for flat in (np.zeros((4, 4, 4)), np.full((4, 4, 4), np.nan), np.full((4, 4, 4), np.inf)):
+    for flat in (
+        np.zeros((4, 4, 4)),
+        np.full((4, 4, 4), np.nan),
+        np.full((4, 4, 4), np.inf),
+    ):
         low, high = compute_intensity_window(flat)
         assert low < high
 

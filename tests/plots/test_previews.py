@@ -8,7 +8,12 @@ import warnings
 import nibabel
 import numpy as np
 import pytest
-from support.pictures import NASTY_NAMES, find_colour, marked_volume, read_pixels
+from support.pictures import (
+    NASTY_NAMES,
+    find_colour,
+    marked_volume,
+    read_pixels,
+)
 
 from medseg.errors import OutputError
 from medseg.labels import Label, LabelSet
@@ -21,18 +26,29 @@ LABELS = LabelSet([Label(1, "liver", 1, RED), Label(2, "tumour", 2, BLUE)])
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def case(shape=(24, 20, 12), affine=None, dice=0.8, name="case_1") -> PreviewCase:
-    image = np.random.default_rng(0).normal(100, 20, (1, *shape)).astype(np.float32)
+def case(
+    shape=(24, 20, 12), affine=None, dice=0.8, name="case_1"
+) -> PreviewCase:
+    image = (
+        np.random.default_rng(0).normal(100, 20, (1, *shape)).astype(np.float32)
+    )
     labels = np.zeros(shape, np.uint8)
     labels[4:12, 5:12, : max(1, shape[2] // 2)] = 1
     labels[6:9, 7:10, : max(1, shape[2] // 4)] = 2
     return PreviewCase(
-        name, image, labels, np.roll(labels, 2, 0), np.eye(4) if affine is None else affine, dice
+        name,
+        image,
+        labels,
+        np.roll(labels, 2, 0),
+        np.eye(4) if affine is None else affine,
+        dice,
     )
 
 
 def test_cases_show_reference_and_prediction_in_the_labels_colours(tmp_path):
-    draw_cases(tmp_path / "a.png", [case(), case(name="case_2", dice=math.nan)], LABELS)
+    draw_cases(
+        tmp_path / "a.png", [case(), case(name="case_2", dice=math.nan)], LABELS
+    )
     width = read_pixels(tmp_path / "a.png").shape[1]
     for colour in (RED, BLUE):
         found = find_colour(tmp_path / "a.png", colour)
@@ -58,7 +74,9 @@ def test_right_of_the_patient_is_left_in_the_picture(tmp_path):
 def test_pixels_keep_their_proportions(tmp_path):
     labels = np.zeros((20, 20, 6), np.uint8)
     labels[5:15, 5:15, 1:5] = 1
-    volume = Volume(np.zeros((1, 20, 20, 6), np.float32), np.diag([1.0, 1.0, 5.0, 1.0]))
+    volume = Volume(
+        np.zeros((1, 20, 20, 6), np.float32), np.diag([1.0, 1.0, 5.0, 1.0])
+    )
     draw_overview(tmp_path / "a.png", volume, labels, LABELS)
     rows, columns = find_colour(tmp_path / "a.png", RED).T
     height, width = read_pixels(tmp_path / "a.png").shape[:2]
@@ -70,17 +88,22 @@ def test_pixels_keep_their_proportions(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (1, 9, 7), (40, 2, 3), (64, 48, 1), (2, 200, 3), (5, 1, 5)]
+    "shape",
+    [(1, 1, 1), (1, 9, 7), (40, 2, 3), (64, 48, 1), (2, 200, 3), (5, 1, 5)],
 )
 def test_labels_of_odd_shapes_are_drawn_where_they_are(tmp_path, shape):
     image = np.zeros((1, *shape), np.float32)
     full = np.ones(shape, np.uint16)
     affine = np.diag([0.3, 1, 9, 1])
     draw_cases(
-        tmp_path / "full.png", [PreviewCase("x", image, full, full * 0, affine, 0.0)], LABELS
+        tmp_path / "full.png",
+        [PreviewCase("x", image, full, full * 0, affine, 0.0)],
+        LABELS,
     )
     draw_cases(
-        tmp_path / "none.png", [PreviewCase("x", image, full * 0, full * 0, affine, 0.0)], LABELS
+        tmp_path / "none.png",
+        [PreviewCase("x", image, full * 0, full * 0, affine, 0.0)],
+        LABELS,
     )
     assert len(find_colour(tmp_path / "none.png", RED)) == 0
     line = find_colour(tmp_path / "full.png", RED)
@@ -97,14 +120,20 @@ def test_pictures_and_volumes_share_a_sheet_each_in_its_row(tmp_path):
     colours[1] = np.linspace(0, 255, 30)[:, None, None]
     reference = np.zeros((30, 20, 1), int)
     reference[5:15, 5:15] = 2
-    picture = PreviewCase("colour", colours, reference, reference * 0, np.eye(4), 0.0)
+    picture = PreviewCase(
+        "colour", colours, reference, reference * 0, np.eye(4), 0.0
+    )
     draw_cases(tmp_path / "volume.png", [case()], LABELS)
     draw_cases(tmp_path / "both.png", [case(), picture], LABELS)
-    one, both = (read_pixels(tmp_path / name) for name in ("volume.png", "both.png"))
+    one, both = (
+        read_pixels(tmp_path / name) for name in ("volume.png", "both.png")
+    )
     row = 357  # pixels: a panel and its title
     assert both.shape[0] - one.shape[0] == pytest.approx(row, abs=2)
     second = both[row : 2 * row]
-    is_green = (second[..., 1] > second[..., 0] + 60) & (second[..., 1] > second[..., 2] + 60)
+    is_green = (second[..., 1] > second[..., 0] + 60) & (
+        second[..., 1] > second[..., 2] + 60
+    )
     green = np.argwhere(is_green)
     # Three panels of the picture, none of it in the volume's fourth and fifth column.
     assert len(green) > 5000
@@ -115,15 +144,24 @@ def test_pictures_and_volumes_share_a_sheet_each_in_its_row(tmp_path):
 
 def test_labels_the_set_does_not_know_are_not_drawn(tmp_path):
     labels = np.full((9, 9, 3), 7, np.int16)
-    draw_overview(tmp_path / "a.png", Volume(np.zeros((1, 9, 9, 3)), np.eye(4)), labels, LABELS)
+    draw_overview(
+        tmp_path / "a.png",
+        Volume(np.zeros((1, 9, 9, 3)), np.eye(4)),
+        labels,
+        LABELS,
+    )
     assert not len(find_colour(tmp_path / "a.png", RED))
 
 
 @pytest.mark.parametrize("name", ["n", "a rather long name of a structure"])
 def test_the_legend_of_many_labels_fits_on_the_sheet(tmp_path, name):
-    labels = LabelSet([Label(n, f"{name} {n}", n, (9, n, 9)) for n in range(1, 61)])
+    labels = LabelSet(
+        [Label(n, f"{name} {n}", n, (9, n, 9)) for n in range(1, 61)]
+    )
     every = np.arange(61, dtype=np.uint8).repeat(9).reshape(61, 9, 1)
-    draw_overview(tmp_path / "a.png", Volume(every[None], np.eye(4)), every, labels)
+    draw_overview(
+        tmp_path / "a.png", Volume(every[None], np.eye(4)), every, labels
+    )
     sheet = read_pixels(tmp_path / "a.png")
     foot = sheet[320:]
     assert (foot < 255).any()
@@ -133,10 +171,15 @@ def test_the_legend_of_many_labels_fits_on_the_sheet(tmp_path, name):
 
 
 def test_names_of_any_kind_are_drawn_as_text(tmp_path):
-    labels = LabelSet([Label(n, name, n, (n, 9, 9)) for n, name in enumerate(NASTY_NAMES, 1)])
+    labels = LabelSet(
+        [Label(n, name, n, (n, 9, 9)) for n, name in enumerate(NASTY_NAMES, 1)]
+    )
     every = np.arange(10, dtype=np.uint8).repeat(20).reshape(20, 10, 1)
     image = every[None].astype(float)
-    cases = [PreviewCase(name, image, every, every, np.eye(4), 1.0) for name in NASTY_NAMES]
+    cases = [
+        PreviewCase(name, image, every, every, np.eye(4), 1.0)
+        for name in NASTY_NAMES
+    ]
     draw_cases(tmp_path / "a.png", cases, labels)
     for label in labels:
         assert len(find_colour(tmp_path / "a.png", label.colour)) > 0
@@ -156,9 +199,15 @@ def test_real_cases(shared_data, tmp_path):
     cases = []
     for path in sorted((folder / "labelsTr").glob("*.nii.gz"))[:2]:
         reference = nibabel.load(path)
-        image = nibabel.load(folder / "imagesTr" / path.name).get_fdata(dtype=np.float32)
+        image = nibabel.load(folder / "imagesTr" / path.name).get_fdata(
+            dtype=np.float32
+        )
         labels = np.asarray(reference.dataobj).astype(np.uint8)
-        cases.append(PreviewCase(path.name, image[None], labels, labels, reference.affine, 1.0))
+        cases.append(
+            PreviewCase(
+                path.name, image[None], labels, labels, reference.affine, 1.0
+            )
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw_cases(tmp_path / "a.png", cases, LABELS)

@@ -13,11 +13,15 @@ from medseg.plots.thumbnails import HEIGHT, draw_thumbnail
 from medseg.testing import make_phantom
 from medseg.volume import Volume
 
-LABELS = LabelSet([Label(1, "a", 1, (255, 0, 0)), Label(2, "b", 2, (0, 0, 255))])
+LABELS = LabelSet(
+    [Label(1, "a", 1, (255, 0, 0)), Label(2, "b", 2, (0, 0, 255))]
+)
 
 
 def drawn(volume: Volume, labels: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(draw_thumbnail(volume, labels, LABELS)))).astype(int)
+    return np.asarray(
+        Image.open(io.BytesIO(draw_thumbnail(volume, labels, LABELS)))
+    ).astype(int)
 
 
 def redness(picture: np.ndarray) -> np.ndarray:
@@ -26,8 +30,12 @@ def redness(picture: np.ndarray) -> np.ndarray:
 
 def test_the_patients_right_is_on_the_left_and_anterior_is_up() -> None:
     labels = np.zeros((40, 40, 40), np.uint8)
-    labels[28:34, 28:34, 18:22] = 1  # right and anterior in RAS+: high i is the patient's right…
-    volume = Volume(np.random.default_rng(0).random((1, 40, 40, 40), np.float32), np.eye(4))
+    labels[28:34, 28:34, 18:22] = (
+        1  # right and anterior in RAS+: high i is the patient's right…
+    )
+    volume = Volume(
+        np.random.default_rng(0).random((1, 40, 40, 40), np.float32), np.eye(4)
+    )
     axial = redness(drawn(volume, labels))[:, :HEIGHT]
     rows, columns = np.nonzero(axial > 100)
     # … and RAS+ counts towards the right, which is drawn on the left.
@@ -38,7 +46,8 @@ def test_the_patients_right_is_on_the_left_and_anterior_is_up() -> None:
 def test_proportions_are_those_of_the_patient() -> None:
     labels = np.zeros((30, 20, 10), np.uint8)
     volume = Volume(
-        np.random.default_rng(0).random((1, 30, 20, 10), np.float32), np.diag([1, 1.5, 6, 1])
+        np.random.default_rng(0).random((1, 30, 20, 10), np.float32),
+        np.diag([1, 1.5, 6, 1]),
     )
     height, width, _ = drawn(volume, labels).shape
     gaps = 2 * 6
@@ -47,10 +56,13 @@ def test_proportions_are_those_of_the_patient() -> None:
     assert width == pytest.approx(HEIGHT * (1 + 0.5 + 0.5) + gaps, abs=2)
 
 
-@pytest.mark.parametrize(("shape", "spacing"), [((400, 2, 2), (1, 1, 1)), ((2, 2, 500), (1, 1, 9))])
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((400, 2, 2), (1, 1, 1)), ((2, 2, 500), (1, 1, 9))]
+)
 def test_long_thin_scans_make_pictures_of_bounded_size(shape, spacing) -> None:
     volume = Volume(
-        np.random.default_rng(0).random((1, *shape), np.float32), np.diag([*spacing, 1])
+        np.random.default_rng(0).random((1, *shape), np.float32),
+        np.diag([*spacing, 1]),
     )
     height, width, _ = drawn(volume, np.ones(shape, np.uint8)).shape
     assert height == HEIGHT
@@ -74,7 +86,10 @@ def test_pictures_keep_their_colours_and_their_one_slice() -> None:
 def test_odd_intensities_are_drawn_somehow(fill: float) -> None:
     array = np.random.default_rng(0).random((1, 9, 9, 9), np.float32)
     array[0, :5] = fill
-    assert drawn(Volume(array, np.eye(4)), np.zeros((9, 9, 9), np.uint8)).shape[0] == HEIGHT
+    assert (
+        drawn(Volume(array, np.eye(4)), np.zeros((9, 9, 9), np.uint8)).shape[0]
+        == HEIGHT
+    )
 
 
 def test_the_file_is_small_and_holds_pixels_alone() -> None:

@@ -18,12 +18,18 @@ from medseg.volume import Affine, Array, Volume
 ORIENTATIONS: dict[str, Affine] = {
     "RAS": np.diag([1.1, 1.4, 2.0, 1]),
     "LPS": np.diag([-1.1, -1.4, 2.0, 1]),
-    "PIR": np.array([[0, 0, 1.2, 3], [-0.9, 0, 0, 7], [0, -1.5, 0, 9], [0, 0, 0, 1]]),
-    "oblique": np.array([[1, 0.2, 0, 0], [-0.2, 1, 0.1, 0], [0.02, -0.1, 1.3, 0], [0, 0, 0, 1]]),
+    "PIR": np.array(
+        [[0, 0, 1.2, 3], [-0.9, 0, 0, 7], [0, -1.5, 0, 9], [0, 0, 0, 1]]
+    ),
+    "oblique": np.array(
+        [[1, 0.2, 0, 0], [-0.2, 1, 0.1, 0], [0.02, -0.1, 1.3, 0], [0, 0, 0, 1]]
+    ),
 }
 
 
-def volume(affine: Affine, channels: int = 1, shape: tuple[int, ...] = (22, 17, 13)) -> Volume:
+def volume(
+    affine: Affine, channels: int = 1, shape: tuple[int, ...] = (22, 17, 13)
+) -> Volume:
     rng = np.random.default_rng(3)
     array = gaussian_filter(rng.normal(0, 1, (channels, *shape)), (0, 2, 2, 1))
     array = np.maximum(array / array.std() * 200, 0).astype(np.float32)
@@ -33,8 +39,14 @@ def volume(affine: Affine, channels: int = 1, shape: tuple[int, ...] = (22, 17, 
 @pytest.mark.parametrize("name", ORIENTATIONS)
 @pytest.mark.parametrize("crop_above", [None, 150.0])
 @pytest.mark.parametrize("spacing_mm", [None, [1, 1, None], [1.5, 2, 0.8]])
-def test_geometry_is_that_of_the_chain(name: str, crop_above: Any, spacing_mm: Any) -> None:
-    prep = {"spacing_mm": spacing_mm, "crop_above": crop_above, "intensity": "minmax"}
+def test_geometry_is_that_of_the_chain(
+    name: str, crop_above: Any, spacing_mm: Any
+) -> None:
+    prep = {
+        "spacing_mm": spacing_mm,
+        "crop_above": crop_above,
+        "intensity": "minmax",
+    }
     spec = made_spec(preprocessing=prep)
     scan = volume(ORIENTATIONS[name])
     wanted = Preprocessing(spec)(scan)[IMAGE].as_tensor()
@@ -52,19 +64,27 @@ def test_geometry_is_that_of_the_chain(name: str, crop_above: Any, spacing_mm: A
         {"kind": "zscore", "nonzero": True},
         {"kind": "zscore", "clip_percentiles": [0.05, 0.9]},
         {"kind": "window", "low": 10, "high": 300},
-        [{"kind": "window", "low": 0, "high": 300}, {"kind": "window", "low": -50, "high": 90}],
+        [
+            {"kind": "window", "low": 0, "high": 300},
+            {"kind": "window", "low": -50, "high": 90},
+        ],
         [{"kind": "zscore", "nonzero": True}, "minmax"],
     ],
 )
 def test_intensities_are_those_of_the_chain(intensity: Any) -> None:
     spec = made_spec(
-        channels=[{"name": "a", "modality": "CT"}, {"name": "b", "modality": "PT"}],
+        channels=[
+            {"name": "a", "modality": "CT"},
+            {"name": "b", "modality": "PT"},
+        ],
         preprocessing={"spacing_mm": [1, 1.4, 1.5], "intensity": intensity},
     )
     scan = volume(ORIENTATIONS["LPS"], channels=2)
     before = scan.array.copy()
     wanted = Preprocessing(spec)(scan)[IMAGE].as_tensor()
-    got = NetworkInput(spec)(scan, compute_network_grid(scan, spec.preprocessing))
+    got = NetworkInput(spec)(
+        scan, compute_network_grid(scan, spec.preprocessing)
+    )
     assert torch.allclose(got, wanted, atol=1e-5)
     assert np.array_equal(scan.array, before)
 
@@ -83,13 +103,19 @@ def test_the_box_is_a_view_through_which_labels_are_written() -> None:
 
 def test_a_picture_is_not_turned() -> None:
     spec = made_spec(
-        network={"kind": "unet", "dims": 2, "channels": [4, 8, 8], "strides": [1, 2, 2]},
+        network={
+            "kind": "unet",
+            "dims": 2,
+            "channels": [4, 8, 8],
+            "strides": [1, 2, 2],
+        },
         training={"patch": [16, 16]},
         preprocessing={"input": "picture"},
     )
     scan = volume(np.diag([-1.0, -1, 1, 1]), shape=(9, 8, 1))
     assert np.array_equal(
-        compute_network_grid(scan, spec.preprocessing).crop(scan.array), scan.array
+        compute_network_grid(scan, spec.preprocessing).crop(scan.array),
+        scan.array,
     )
 
 
@@ -100,7 +126,9 @@ def test_an_empty_scan_is_named_with_what_is_wrong() -> None:
 
 
 def test_a_grid_of_absurd_size_is_refused_before_memory_is_taken() -> None:
-    prep = made_spec(preprocessing={"spacing_mm": [0.001, 0.001, 0.001]}).preprocessing
+    prep = made_spec(
+        preprocessing={"spacing_mm": [0.001, 0.001, 0.001]}
+    ).preprocessing
     with pytest.raises(ScanError, match="more than 4,000,000,000"):
         compute_network_grid(volume(np.diag([5.0, 5, 5, 1])), prep)
 

@@ -17,7 +17,12 @@ from support.preprocessing import invert
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import ScanError
-from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing, get_padding_value
+from medseg.preprocessing.transforms import (
+    IMAGE,
+    LABEL,
+    Preprocessing,
+    get_padding_value,
+)
 from medseg.volume import Volume
 
 PLAIN = {"kind": "window", "low": -5000, "high": 5000, "mean": 0, "std": 1}
@@ -52,7 +57,9 @@ def affines(draw: st.DrawFn) -> npt.NDArray[np.float64]:
 
 def positions(shape: Any, affine: Any) -> npt.NDArray[np.float64]:
     """Return where each voxel lies in the patient, ``(*shape, 3)`` in mm."""
-    index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    index = np.stack(
+        np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1
+    )
     return index @ np.asarray(affine)[:3, :3].T + np.asarray(affine)[:3, 3]
 
 
@@ -61,15 +68,21 @@ def ramp(shape: Any, affine: Any) -> npt.NDArray[np.float64]:
     return positions(shape, affine) @ SLOPE + OFFSET
 
 
-def well_inside(points: Any, shape: Any, affine: Any, margin: float = 0.01) -> Any:
+def well_inside(
+    points: Any, shape: Any, affine: Any, margin: float = 0.01
+) -> Any:
     """Tell which points (in mm) lie between voxel centres of a grid."""
     inverse = np.linalg.inv(np.asarray(affine))
     index = points @ inverse[:3, :3].T + inverse[:3, 3]
-    return ((index >= margin) & (index <= np.array(shape) - 1 - margin)).all(axis=-1)
+    return ((index >= margin) & (index <= np.array(shape) - 1 - margin)).all(
+        axis=-1
+    )
 
 
 SHAPES = st.tuples(*[st.integers(5, 13)] * 3)
-SPACINGS = st.none() | st.tuples(*[st.none() | st.sampled_from([0.9, 1.0, 1.7, 2.5])] * 3)
+SPACINGS = st.none() | st.tuples(
+    *[st.none() | st.sampled_from([0.9, 1.0, 1.7, 2.5])] * 3
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -95,7 +108,9 @@ def test_the_networks_grid_shows_each_place_of_the_patient_where_its_affine_says
 
 @settings(max_examples=60, deadline=None)
 @given(affine=affines(), shape=SHAPES, spacing=SPACINGS)
-def test_scores_come_back_to_the_scans_own_grid(affine: Any, shape: Any, spacing: Any) -> None:
+def test_scores_come_back_to_the_scans_own_grid(
+    affine: Any, shape: Any, spacing: Any
+) -> None:
     volume = Volume(ramp(shape, affine)[None].astype(np.float32), affine)
     preprocess = Preprocessing(spec_with(spacing_mm=spacing))
     image = preprocess(volume)[IMAGE]
@@ -122,23 +137,31 @@ def test_labels_come_back_voxel_for_voxel_without_resampling(
     assert data[LABEL].shape == data[IMAGE].shape
     assert torch.equal(data[LABEL].affine, data[IMAGE].affine)
     scores = torch.nn.functional.one_hot(data[LABEL].as_tensor()[0].long(), 3)
-    back = invert(preprocess, scores.movedim(-1, 0).float(), data[IMAGE]).argmax(dim=0)
+    back = invert(
+        preprocess, scores.movedim(-1, 0).float(), data[IMAGE]
+    ).argmax(dim=0)
     assert np.array_equal(back.numpy(), label)
 
 
 @settings(max_examples=25, deadline=None)
 @given(affine=affines(), spacing=SPACINGS.filter(bool))
-def test_a_large_structure_survives_resampling_there_and_back(affine: Any, spacing: Any) -> None:
+def test_a_large_structure_survives_resampling_there_and_back(
+    affine: Any, spacing: Any
+) -> None:
     shape = (22, 20, 24)
     where = positions(shape, affine)
     centre = where[11, 10, 12]
-    radius = 0.38 * min(np.linalg.norm(affine[:3, axis]) * n for axis, n in enumerate(shape))
+    radius = 0.38 * min(
+        np.linalg.norm(affine[:3, axis]) * n for axis, n in enumerate(shape)
+    )
     label = (np.linalg.norm(where - centre, axis=-1) < radius).astype(np.uint8)
     volume = Volume(np.ones((1, *shape), np.float32), affine)
     preprocess = Preprocessing(spec_with(spacing_mm=spacing), with_label=True)
     data = preprocess(volume, label)
     assert set(np.unique(data[LABEL])) <= {0, 1}
-    scores = torch.stack([1 - data[LABEL].as_tensor()[0], data[LABEL].as_tensor()[0]])
+    scores = torch.stack(
+        [1 - data[LABEL].as_tensor()[0], data[LABEL].as_tensor()[0]]
+    )
     back = invert(preprocess, scores, data[IMAGE]).argmax(dim=0).numpy()
     overlap = 2 * (back & label).sum() / (back.sum() + label.sum())
     # A ball of few thick, slanted slices loses most; one that is moved or mirrored has no overlap.
@@ -146,16 +169,24 @@ def test_a_large_structure_survives_resampling_there_and_back(affine: Any, spaci
 
 
 @settings(max_examples=30, deadline=None)
-@given(affine=affines(), spacing=SPACINGS, threshold=st.sampled_from([None, -50.0, 40.0]))
+@given(
+    affine=affines(),
+    spacing=SPACINGS,
+    threshold=st.sampled_from([None, -50.0, 40.0]),
+)
 def test_training_and_inference_see_the_same_image(
     affine: Any, spacing: Any, threshold: float | None
 ) -> None:
     shape = (9, 11, 7)
     rng = np.random.default_rng(0)
     volume = Volume(rng.normal(0, 60, (1, *shape)).astype(np.float32), affine)
-    spec = made_spec(preprocessing={"spacing_mm": spacing, "crop_above": threshold})
+    spec = made_spec(
+        preprocessing={"spacing_mm": spacing, "crop_above": threshold}
+    )
     alone = Preprocessing(spec)(volume)[IMAGE]
-    beside = Preprocessing(spec, with_label=True)(volume, rng.integers(0, 3, shape))[IMAGE]
+    beside = Preprocessing(spec, with_label=True)(
+        volume, rng.integers(0, 3, shape)
+    )[IMAGE]
     assert torch.equal(alone.as_tensor(), beside.as_tensor())
     assert torch.equal(alone.affine, beside.affine)
 
@@ -163,7 +194,11 @@ def test_training_and_inference_see_the_same_image(
 @pytest.mark.parametrize("intensity", ["zscore", "minmax", PLAIN])
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_the_scan_itself_is_not_changed(intensity: Any, order: Any) -> None:
-    array = np.random.default_rng(0).normal(size=(1, 6, 7, 8)).astype(np.float32, order=order)
+    array = (
+        np.random.default_rng(0)
+        .normal(size=(1, 6, 7, 8))
+        .astype(np.float32, order=order)
+    )
     label = np.random.default_rng(1).integers(0, 3, (6, 7, 8))
     before, label_before = array.copy(), label.copy()
     preprocess = Preprocessing(spec_with(intensity=intensity), with_label=True)
@@ -194,9 +229,15 @@ def test_only_the_box_above_the_threshold_is_looked_at(spacing: Any) -> None:
 
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
 @pytest.mark.parametrize("value", [-1000.0, -500.0])
-def test_a_scan_with_nothing_above_the_threshold_is_refused(value: float, spacing: Any) -> None:
-    volume = Volume(np.full((1, 6, 8, 10), value, np.float32), np.eye(4), "empty.nii.gz")
-    with pytest.raises(ScanError, match=r"empty.nii.gz: no voxel is above -500"):
+def test_a_scan_with_nothing_above_the_threshold_is_refused(
+    value: float, spacing: Any
+) -> None:
+    volume = Volume(
+        np.full((1, 6, 8, 10), value, np.float32), np.eye(4), "empty.nii.gz"
+    )
+    with pytest.raises(
+        ScanError, match=r"empty.nii.gz: no voxel is above -500"
+    ):
         Preprocessing(spec_with(crop_above=-500.0, spacing_mm=spacing))(volume)
 
 
@@ -208,7 +249,12 @@ def test_the_box_holds_what_any_channel_shows() -> None:
         channels=[{"name": "a"}, {"name": "b"}],
         preprocessing={"intensity": PLAIN, "crop_above": 0.5},
     )
-    assert Preprocessing(spec)(Volume(array, np.eye(4)))[IMAGE].shape == (2, 4, 1, 3)
+    assert Preprocessing(spec)(Volume(array, np.eye(4)))[IMAGE].shape == (
+        2,
+        4,
+        1,
+        3,
+    )
 
 
 # --- intensities, by hand ---
@@ -218,26 +264,40 @@ def normalised(array: Any, intensity: Any, channels: int = 1) -> Any:
     """Return voxels as the network sees them, on the scan's own grid."""
     made = content(channels=[{"name": f"c{n}"} for n in range(channels)])
     made["preprocessing"] = {"intensity": intensity}
-    volume = Volume(np.asarray(array, np.float32).reshape(channels, 2, 2, -1), np.eye(4))
-    return Preprocessing(parse_spec(made))(volume)[IMAGE].numpy().reshape(channels, -1)
+    volume = Volume(
+        np.asarray(array, np.float32).reshape(channels, 2, 2, -1), np.eye(4)
+    )
+    return (
+        Preprocessing(parse_spec(made))(volume)[IMAGE]
+        .numpy()
+        .reshape(channels, -1)
+    )
 
 
 def test_zscore() -> None:
     # mean 4, variance ((-4)² + (-2)² + 2² + 4²) · 2 / 8 = 10
     found = normalised([0, 2, 6, 8, 0, 2, 6, 8], "zscore")
-    assert found[0, :4] == pytest.approx(np.array([-4, -2, 2, 4]) / np.sqrt(10), abs=1e-5)
+    assert found[0, :4] == pytest.approx(
+        np.array([-4, -2, 2, 4]) / np.sqrt(10), abs=1e-5
+    )
 
 
 def test_zscore_of_what_is_not_zero() -> None:
     # of 2, 4, 6: mean 4, variance 8 / 3; zeros stay zeros
-    found = normalised([0, 2, 4, 6, 0, 0, 0, 0], {"kind": "zscore", "nonzero": True})
-    assert found[0, 1:4] == pytest.approx(np.array([-2, 0, 2]) / np.sqrt(8 / 3), abs=1e-5)
+    found = normalised(
+        [0, 2, 4, 6, 0, 0, 0, 0], {"kind": "zscore", "nonzero": True}
+    )
+    assert found[0, 1:4] == pytest.approx(
+        np.array([-2, 0, 2]) / np.sqrt(8 / 3), abs=1e-5
+    )
     assert (found[0, [0, 4, 5, 6, 7]] == 0).all()
 
 
 def test_zscore_of_a_clipped_image() -> None:
     values = np.arange(101.0).tolist() + [100.0] * 3
-    found = normalised(values, {"kind": "zscore", "clip_percentiles": [0.1, 0.9]})
+    found = normalised(
+        values, {"kind": "zscore", "clip_percentiles": [0.1, 0.9]}
+    )
     low, high = np.quantile(values, [0.1, 0.9])
     clipped = np.clip(values, low, high)
     expected = (clipped - clipped.mean()) / clipped.std()
@@ -266,7 +326,9 @@ def test_each_channel_has_its_own_normalisation() -> None:
     found = normalised(array, kinds, channels=3)
     assert found[0] == pytest.approx([-1, 0, 1, 1], abs=1e-6)
     assert found[1] == pytest.approx([0, 0.25, 0.5, 1], abs=1e-6)
-    assert found[2] == pytest.approx(np.array([-4, -2, 2, 4]) / np.sqrt(10), abs=1e-5)
+    assert found[2] == pytest.approx(
+        np.array([-4, -2, 2, 4]) / np.sqrt(10), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -279,20 +341,37 @@ def test_each_channel_has_its_own_normalisation() -> None:
     ],
 )
 @pytest.mark.parametrize("value", [0.0, 7.0])
-def test_a_channel_of_one_value_stays_finite(intensity: Any, value: float) -> None:
+def test_a_channel_of_one_value_stays_finite(
+    intensity: Any, value: float
+) -> None:
     found = normalised([value] * 8, intensity)
     assert np.isfinite(found).all()
 
 
 def test_what_lies_outside_a_scan() -> None:
     window = {"kind": "window", "low": -200, "high": 300}
-    assert get_padding_value(made_spec(preprocessing={"intensity": window})) == -1
-    assert get_padding_value(made_spec(preprocessing={"intensity": "zscore"})) == 0
-    assert get_padding_value(made_spec(preprocessing={"intensity": "minmax"})) == 0
-    channels = [{"name": "a", "modality": "CT"}, {"name": "b", "modality": "CT"}]
+    assert (
+        get_padding_value(made_spec(preprocessing={"intensity": window})) == -1
+    )
+    assert (
+        get_padding_value(made_spec(preprocessing={"intensity": "zscore"})) == 0
+    )
+    assert (
+        get_padding_value(made_spec(preprocessing={"intensity": "minmax"})) == 0
+    )
+    channels = [
+        {"name": "a", "modality": "CT"},
+        {"name": "b", "modality": "CT"},
+    ]
     other = {"kind": "window", "low": 0, "high": 80}
-    for intensity, value in (([window, window], -1), ([window, other], 0), ([window, "zscore"], 0)):
-        spec = made_spec(channels=channels, preprocessing={"intensity": intensity})
+    for intensity, value in (
+        ([window, window], -1),
+        ([window, other], 0),
+        ([window, "zscore"], 0),
+    ):
+        spec = made_spec(
+            channels=channels, preprocessing={"intensity": intensity}
+        )
         assert get_padding_value(spec) == value
 
 
@@ -300,9 +379,17 @@ def test_what_lies_outside_a_scan() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(columns=st.integers(1, 20), rows=st.integers(1, 20), channels=st.sampled_from([1, 3]))
-def test_a_picture_keeps_its_pixels(columns: int, rows: int, channels: int) -> None:
-    array = np.random.default_rng(0).uniform(0, 255, (channels, columns, rows, 1))
+@given(
+    columns=st.integers(1, 20),
+    rows=st.integers(1, 20),
+    channels=st.sampled_from([1, 3]),
+)
+def test_a_picture_keeps_its_pixels(
+    columns: int, rows: int, channels: int
+) -> None:
+    array = np.random.default_rng(0).uniform(
+        0, 255, (channels, columns, rows, 1)
+    )
     spec = parse_spec(
         {
             **content(channels=[{"name": f"c{n}"} for n in range(channels)]),

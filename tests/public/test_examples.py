@@ -16,7 +16,11 @@ def find_examples(name: str) -> list[doctest.DocTest]:
     public = getattr(medseg, name)
     finder = doctest.DocTestFinder(exclude_empty=True)
     module = inspect.getmodule(public)
-    return [test for test in finder.find(public, name, module=module) if test.examples]
+    return [
+        test
+        for test in finder.find(public, name, module=module)
+        if test.examples
+    ]
 
 
 @pytest.mark.parametrize("name", medseg.__all__)
@@ -26,7 +30,9 @@ def test_the_example_of_each_public_name_runs(
     monkeypatch.chdir(tmp_path)
     examples = find_examples(name)
     assert examples, f"{name} has no example in its docstring"
-    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL)
+    runner = doctest.DocTestRunner(
+        optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
+    )
     for example in examples:
         report: list[str] = []
         runner.run(example, out=report.append)

@@ -63,7 +63,11 @@ def test_other_names_are_not() -> None:
 
 
 def test_every_error_is_of_one_family() -> None:
-    errors = [getattr(medseg, name) for name in medseg.__all__ if name.endswith("Error")]
+    errors = [
+        getattr(medseg, name)
+        for name in medseg.__all__
+        if name.endswith("Error")
+    ]
     assert all(issubclass(error, medseg.MedsegError) for error in errors)
     assert issubclass(medseg.GeometryError, medseg.ScanError)
 
@@ -79,5 +83,7 @@ def test_every_error_is_of_one_family() -> None:
 def test_light_imports_stay_light(code: str) -> None:
     heavy = ("torch", "monai", "ignite", "mlflow", "SimpleITK", "matplotlib")
     check = f"import sys; {code}; sys.exit(','.join(set({heavy}) & sys.modules.keys()) or 0)"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr

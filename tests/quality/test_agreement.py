@@ -12,7 +12,9 @@ from medseg.metrics.metrics import score_case
 from medseg.quality.agreement import compute_mask_dice, estimate_mask_quality
 from medseg.quality.estimates import LabelQuality, Quality
 
-LABELS = LabelSet([Label(1, "a", 1, (255, 0, 0)), Label(2, "b", 2, (0, 255, 0))])
+LABELS = LabelSet(
+    [Label(1, "a", 1, (255, 0, 0)), Label(2, "b", 2, (0, 255, 0))]
+)
 
 
 def random_labels(seed: int, share: float = 0.5) -> np.ndarray:
@@ -36,12 +38,20 @@ def test_the_bound_is_below_the_truth_wherever_the_bundles_own_is(
 ) -> None:
     rng = np.random.default_rng(seed)
     truth = random_labels(seed)
-    own = np.where(rng.random(truth.shape) < wrong, random_labels(seed + 1), truth)
-    given_mask = np.where(rng.random(truth.shape) < drawn, random_labels(seed + 2), own)
+    own = np.where(
+        rng.random(truth.shape) < wrong, random_labels(seed + 1), truth
+    )
+    given_mask = np.where(
+        rng.random(truth.shape) < drawn, random_labels(seed + 2), own
+    )
     certain = compute_mask_dice(own, truth, LABELS)
-    quality = Quality(0.9, 0.8, {k: LabelQuality(v, v) for k, v in certain.items()}, True)
+    quality = Quality(
+        0.9, 0.8, {k: LabelQuality(v, v) for k, v in certain.items()}, True
+    )
     alike = compute_mask_dice(given_mask, own, LABELS)
-    judged = estimate_mask_quality(dict.fromkeys(alike, 0.9), alike, quality, None)
+    judged = estimate_mask_quality(
+        dict.fromkeys(alike, 0.9), alike, quality, None
+    )
     true = compute_mask_dice(given_mask, truth, LABELS)
     for name in alike.keys() & certain.keys() & true.keys():
         lower = judged.labels[name].lower
@@ -49,16 +59,24 @@ def test_the_bound_is_below_the_truth_wherever_the_bundles_own_is(
         assert lower <= true[name] + 1e-4
 
 
-def test_the_bound_is_that_of_the_own_mask_less_how_far_the_masks_lie_apart() -> None:
+def test_the_bound_is_that_of_the_own_mask_less_how_far_the_masks_lie_apart() -> (
+    None
+):
     own = Quality(0.9, 0.8, {"a": LabelQuality(0.9, 0.8)}, is_calibrated=True)
-    for dice, lower in ((1.0, 0.8), (0.0, 0.0), (0.9, 2 * 0.4848485 / 1.4848485)):
+    for dice, lower in (
+        (1.0, 0.8),
+        (0.0, 0.0),
+        (0.9, 2 * 0.4848485 / 1.4848485),
+    ):
         quality = estimate_mask_quality({"a": 0.7}, {"a": dice}, own, None)
         assert quality.labels["a"].lower == pytest.approx(lower, abs=1e-4)
 
 
 def test_a_label_that_the_own_mask_has_no_bound_for_gets_none() -> None:
     own = Quality(0.9, None, {"a": LabelQuality(0.9)})
-    quality = estimate_mask_quality({"a": 0.9, "b": 0.8}, {"a": 0.9, "b": 0.8}, own, None)
+    quality = estimate_mask_quality(
+        {"a": 0.9, "b": 0.8}, {"a": 0.9, "b": 0.8}, own, None
+    )
     assert [label.lower for label in quality.labels.values()] == [None, None]
     assert quality.mean is not None
     assert quality.mean.raw == pytest.approx(0.85)
@@ -67,7 +85,9 @@ def test_a_label_that_the_own_mask_has_no_bound_for_gets_none() -> None:
 
 def test_a_label_of_one_mask_alone_is_to_be_reviewed() -> None:
     own = Quality(0.9, 0.8, {"a": LabelQuality(0.9, 0.8)})
-    both = estimate_mask_quality({"a": 0.9, "b": 0.9}, {"a": 0.9, "b": 0.9}, own, None)
+    both = estimate_mask_quality(
+        {"a": 0.9, "b": 0.9}, {"a": 0.9, "b": 0.9}, own, None
+    )
     assert not both.review
     one = estimate_mask_quality({"a": 0.9}, {"a": 0.9, "b": 0.0}, own, None)
     assert one.review

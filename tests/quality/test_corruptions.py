@@ -21,7 +21,11 @@ def phantom(scale: float = 1.0) -> Volume:
 def test_severity_orders_the_damage(kind: str) -> None:
     volume = phantom()
     damage = [
-        float(np.abs(corrupt_volume(volume, kind, severity, 1).array - volume.array).mean())
+        float(
+            np.abs(
+                corrupt_volume(volume, kind, severity, 1).array - volume.array
+            ).mean()
+        )
         for severity in (0.0, 0.3, 1.0)
     ]
     assert damage[0] < 1e-2 < damage[1] < damage[2]
@@ -44,7 +48,9 @@ def test_the_grid_stays_and_intensities_keep_their_scale(kind: str) -> None:
 def test_it_is_the_same_each_time_and_leaves_the_scan_alone(kind: str) -> None:
     volume = phantom()
     before = volume.array.copy()
-    first, again = (corrupt_volume(volume, kind, 0.7, 5).array for _ in range(2))
+    first, again = (
+        corrupt_volume(volume, kind, 0.7, 5).array for _ in range(2)
+    )
     assert np.array_equal(first, again)
     assert np.array_equal(volume.array, before)
 
@@ -65,11 +71,15 @@ def test_all_channels_are_corrupted_alike(kind: str) -> None:
     assert np.array_equal(first, second)
 
 
-def test_a_corruption_of_ones_own_gets_the_bulk_from_0_to_1_and_its_scale_back() -> None:
+def test_a_corruption_of_ones_own_gets_the_bulk_from_0_to_1_and_its_scale_back() -> (
+    None
+):
     volume = phantom()
     seen = []
 
-    def keep(image: np.ndarray, severity: float, rng: np.random.Generator) -> np.ndarray:
+    def keep(
+        image: np.ndarray, severity: float, rng: np.random.Generator
+    ) -> np.ndarray:
         seen.append((np.percentile(image, [1, 99]).tolist(), severity))
         return image
 

@@ -14,4 +14,7 @@ def test_the_score_is_the_calibrated_dice_where_there_is_one() -> None:
 def test_a_masks_estimate_is_calibrated_if_the_bundles_own_is() -> None:
     for is_calibrated in (False, True):
         own = Quality(0.9, is_calibrated=is_calibrated)
-        assert MaskQuality(None, {}, own, review=False).is_calibrated is is_calibrated
+        assert (
+            MaskQuality(None, {}, own, review=False).is_calibrated
+            is is_calibrated
+        )

@@ -11,7 +11,9 @@ from medseg.quality import intensity_transforms as intensity
 
 
 def images(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(7)) * 3 + 1
+    return (
+        torch.randn(shape, generator=torch.Generator().manual_seed(7)) * 3 + 1
+    )
 
 
 def test_noise_is_added_in_the_images_unit() -> None:
@@ -30,7 +32,9 @@ def test_blur_is_a_gaussian_along_every_axis(shape: tuple[int, ...]) -> None:
     for axis in range(1, len(shape)):
         beside = list(middle)
         beside[axis] += 1
-        assert (blurred[tuple(beside)] / blurred[middle]).item() == pytest.approx(ratio, rel=1e-4)
+        assert (
+            blurred[tuple(beside)] / blurred[middle]
+        ).item() == pytest.approx(ratio, rel=1e-4)
     assert not blurred[1:].any(), "channels must not mix"
 
 
@@ -41,7 +45,9 @@ def test_blur_replicates_borders() -> None:
 
 
 def test_a_bias_field_is_the_exponential_of_a_polynomial_of_each_axis() -> None:
-    shaded = intensity.bias_field(torch.ones(1, 3, 5), [(0.5, 0.0), (0.0, 0.25)])
+    shaded = intensity.bias_field(
+        torch.ones(1, 3, 5), [(0.5, 0.0), (0.0, 0.25)]
+    )
     assert shaded[0, 2, 2].item() == pytest.approx(math.exp(0.5))
     assert shaded[0, 0, 2].item() == pytest.approx(math.exp(-0.5))
     assert shaded[0, 1, 0].item() == pytest.approx(math.exp(0.25))
@@ -50,8 +56,12 @@ def test_a_bias_field_is_the_exponential_of_a_polynomial_of_each_axis() -> None:
 
 
 def test_the_limit_of_a_bias_field_holds_in_both_directions() -> None:
-    shaded = intensity.bias_field(torch.ones(1, 3, 1), [(9.0, 0.0), (0.0, 0.0)], limit=2.0)
-    assert shaded.flatten().tolist() == pytest.approx([math.exp(-2), 1, math.exp(2)])
+    shaded = intensity.bias_field(
+        torch.ones(1, 3, 1), [(9.0, 0.0), (0.0, 0.0)], limit=2.0
+    )
+    assert shaded.flatten().tolist() == pytest.approx(
+        [math.exp(-2), 1, math.exp(2)]
+    )
 
 
 def test_brightness_is_a_factor() -> None:
@@ -62,20 +72,36 @@ def test_brightness_is_a_factor() -> None:
 def test_contrast_spreads_each_channel_about_its_own_mean() -> None:
     image = torch.tensor([[[0.0, 1.0, 3.0, 4.0]], [[10.0, 11.0, 13.0, 14.0]]])
     narrower = intensity.contrast(image, 0.5)
-    assert narrower[:, 0].tolist() == [[1.0, 1.5, 2.5, 3.0], [11.0, 11.5, 12.5, 13.0]]
+    assert narrower[:, 0].tolist() == [
+        [1.0, 1.5, 2.5, 3.0],
+        [11.0, 11.5, 12.5, 13.0],
+    ]
     wider = intensity.contrast(image, 1.5)
-    assert wider[:, 0].tolist() == [[0.0, 0.5, 3.5, 4.0], [10.0, 10.5, 13.5, 14.0]]
+    assert wider[:, 0].tolist() == [
+        [0.0, 0.5, 3.5, 4.0],
+        [10.0, 10.5, 13.5, 14.0],
+    ]
 
 
 def test_gamma_bends_the_magnitude_and_keeps_the_sign() -> None:
     image = torch.tensor([[[-0.25, 0.0, 0.25, 1.0, 4.0]]])
-    assert intensity.gamma(image, 0.5).flatten().tolist() == [-0.5, 0.0, 0.5, 1.0, 2.0]
+    assert intensity.gamma(image, 0.5).flatten().tolist() == [
+        -0.5,
+        0.0,
+        0.5,
+        1.0,
+        2.0,
+    ]
 
 
-def test_low_resolution_takes_the_nearest_voxels_or_interpolates_between_corners() -> None:
+def test_low_resolution_takes_the_nearest_voxels_or_interpolates_between_corners() -> (
+    None
+):
     ramp = torch.arange(8.0).reshape(1, 8, 1).repeat(1, 1, 2)
     corners = intensity.low_resolution(ramp, (3, 2), align_corners=True)
-    assert torch.allclose(corners, ramp, atol=1e-5), "a line stays a line up to its ends"
+    assert torch.allclose(corners, ramp, atol=1e-5), (
+        "a line stays a line up to its ends"
+    )
     nearest = intensity.low_resolution(ramp, (4, 2))
     assert nearest[0, :, 0].tolist() == [0.0, 0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.0]
 
@@ -84,7 +110,9 @@ def test_low_resolution_leaves_no_dark_border() -> None:
     # A coarse grid of 12 on 26 voxels, whose last coordinate rounds to beyond the last voxel.
     bright = torch.ones(1, 30, 26, 20)
     assert torch.allclose(
-        intensity.low_resolution(bright, (14, 12, 9), align_corners=True), bright, atol=1e-5
+        intensity.low_resolution(bright, (14, 12, 9), align_corners=True),
+        bright,
+        atol=1e-5,
     )
 
 
@@ -110,7 +138,9 @@ def test_ghosts_are_copies_at_equal_distances_along_one_axis(axis: int) -> None:
     [
         lambda image: intensity.noise(image, image, 0.1),
         lambda image: intensity.blur(image, 1.0),
-        lambda image: intensity.bias_field(image, [(0.1, 0.1)] * (image.ndim - 1)),
+        lambda image: intensity.bias_field(
+            image, [(0.1, 0.1)] * (image.ndim - 1)
+        ),
         lambda image: intensity.brightness(image, 1.1),
         lambda image: intensity.contrast(image, 1.1),
         lambda image: intensity.low_resolution(image, [2] * (image.ndim - 1)),
@@ -119,7 +149,9 @@ def test_ghosts_are_copies_at_equal_distances_along_one_axis(axis: int) -> None:
     ],
 )
 @pytest.mark.parametrize("shape", [(2, 6, 5), (1, 6, 5, 4)])
-def test_no_transform_changes_its_image_in_place(transform, shape: tuple[int, ...]) -> None:
+def test_no_transform_changes_its_image_in_place(
+    transform, shape: tuple[int, ...]
+) -> None:
     image = images(*shape)
     kept = image.clone()
     changed = transform(image)

@@ -25,7 +25,9 @@ from medseg.testing import write_dataset
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 CLICK = "[...document.querySelectorAll('button')].find(b => {0}).click()"
-HAS_LABELS = "return window.services.segmentationService.getSegmentations().length > 0"
+HAS_LABELS = (
+    "return window.services.segmentationService.getSegmentations().length > 0"
+)
 OVERLAY = """
 const volume = window.services.segmentationService.getLabelmapVolume('1');
 if (!volume) return null;
@@ -62,7 +64,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     )
     data = write_dataset(home / "data", 4, seed=50)
-    train(write_json(home / "made", made), data=data, out=home / "bundle", device="cpu")
+    train(
+        write_json(home / "made", made),
+        data=data,
+        out=home / "bundle",
+        device="cpu",
+    )
     return home
 
 
@@ -78,7 +85,9 @@ def test_ohif_shows_the_segmentation_where_it_belongs(home: Path) -> None:
             _open_study(window, server.url, str(slices[0].StudyInstanceUID))
             window.run(CLICK.format("b.title === 'Run Segmentation'"))
             shown = window.wait("overlay", lambda: window.run(OVERLAY))
-            window.wait("drawing", lambda: not window.run("return document.hidden"), 5)
+            window.wait(
+                "drawing", lambda: not window.run("return document.hidden"), 5
+            )
             picture = window.picture(home / "ohif.png")
     kept = os.environ.get("MEDSEG_SCREENSHOT")
     if kept:
@@ -89,22 +98,34 @@ def test_ohif_shows_the_segmentation_where_it_belongs(home: Path) -> None:
     overlay = place_on_grid(_as_volume(shown), volume)
     assert found.labels.any()
     for index, name in names.items():
-        number = next(int(key) for key, label in shown["segments"].items() if label == name)
+        number = next(
+            int(key)
+            for key, label in shown["segments"].items()
+            if label == name
+        )
         assert np.array_equal(overlay == number, found.labels == index), name
 
 
 def _open_study(window: Browser, url: str, study: str) -> None:
     window.open(f"{url}/static/ohif/")
     # The panel expects port 8000 until it is told another address, which it keeps in a cookie.
-    window.run("document.cookie = 'MONAILABEL_SERVER_URL=' + arguments[0] + ';path=/'", f"{url}/")
+    window.run(
+        "document.cookie = 'MONAILABEL_SERVER_URL=' + arguments[0] + ';path=/'",
+        f"{url}/",
+    )
     window.open(f"{url}/ohif/monai-label?StudyInstanceUIDs={study}")
-    window.wait("study", lambda: "MONAI Label" in window.text() and "I:" in window.text())
+    window.wait(
+        "study",
+        lambda: "MONAI Label" in window.text() and "I:" in window.text(),
+    )
     if "Confirm and Hide" in window.text():
         window.run(CLICK.format("b.innerText.startsWith('Confirm')"))
     window.run("document.querySelector('button.actionButton').click()")
     window.wait("connection", lambda: "worst_first" in window.text())
     window.wait("labels", lambda: window.run(HAS_LABELS))
-    window.run("const tab = document.getElementById('tab-2'); if (!tab.checked) tab.click()")
+    window.run(
+        "const tab = document.getElementById('tab-2'); if (!tab.checked) tab.click()"
+    )
 
 
 def _as_volume(shown: dict[str, Any]) -> Volume:
@@ -113,5 +134,7 @@ def _as_volume(shown: dict[str, Any]) -> Volume:
     turn = np.array(shown["direction"]).reshape(3, 3).T
     lps[:3, :3] = turn * np.array(shown["spacing"])
     lps[:3, 3] = shown["origin"]
-    voxels = np.array(shown["voxels"], np.uint8).reshape(shown["shape"], order="F")
+    voxels = np.array(shown["voxels"], np.uint8).reshape(
+        shown["shape"], order="F"
+    )
     return Volume(voxels[None], np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps)

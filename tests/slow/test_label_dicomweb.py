@@ -50,13 +50,20 @@ def pacs(home: Path) -> Any:
         for seed in range(CT_SERIES):
             folder = write_series(home / f"ct{seed}", phantom_series(seed)[0])
             send(url, list(folder.iterdir()))
-        send(url, list(write_series(home / "mr", phantom_series(9, "MR")[0]).iterdir()))
+        send(
+            url,
+            list(
+                write_series(home / "mr", phantom_series(9, "MR")[0]).iterdir()
+            ),
+        )
         yield url
 
 
 @pytest.fixture(scope="module")
 def server(home: Path, pacs: str) -> Any:
-    with run_server(home / "bundle", f"{pacs}/dicom-web", home / "state") as server:
+    with run_server(
+        home / "bundle", f"{pacs}/dicom-web", home / "state"
+    ) as server:
         yield server
 
 
@@ -64,12 +71,23 @@ def uid_of(seed: int) -> str:
     return str(phantom_series(seed)[0][0].SeriesInstanceUID)
 
 
-def test_series_are_listed_whatever_their_modality(home: Path, pacs: str, server: Server) -> None:
-    assert server.ask("GET", "/info/").json()["datastore"]["total"] == CT_SERIES + 1
+def test_series_are_listed_whatever_their_modality(
+    home: Path, pacs: str, server: Server
+) -> None:
+    assert (
+        server.ask("GET", "/info/").json()["datastore"]["total"]
+        == CT_SERIES + 1
+    )
     with run_server(
-        home / "bundle", f"{pacs}/dicom-web", home / "ct_state", "--modality", "CT"
+        home / "bundle",
+        f"{pacs}/dicom-web",
+        home / "ct_state",
+        "--modality",
+        "CT",
     ) as other:
-        assert other.ask("GET", "/info/").json()["datastore"]["total"] == CT_SERIES
+        assert (
+            other.ask("GET", "/info/").json()["datastore"]["total"] == CT_SERIES
+        )
 
 
 def test_a_series_gets_the_labels_that_segmenter_gives_its_files(
@@ -100,14 +118,20 @@ def test_a_saved_label_is_a_seg_in_the_pacs_with_the_same_voxels(
     flipped[:3, 3] = volume.affine[:3] @ [0, 0, labels.shape[2] - 1, 1]
     for name, array, affine in (
         ("straight", labels, np.array(volume.affine)),
-        ("flipped", labels[:, :, ::-1], flipped),  # as viewers that turn the z axis around save
+        (
+            "flipped",
+            labels[:, :, ::-1],
+            flipped,
+        ),  # as viewers that turn the z axis around save
     ):
         file = tmp_path / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(array, affine), file)
         client.save_label(uid_of(1), str(file))
         stored = fetch_segmentations(f"{pacs}/dicom-web", tmp_path / name)
         assert len(stored) == 1, "the same label is the same object"
-        assert np.array_equal(read_dicom_seg(stored[0], volume).array[0], labels)
+        assert np.array_equal(
+            read_dicom_seg(stored[0], volume).array[0], labels
+        )
     other = labels.copy()
     other[:, :, :4] = 2
     file = tmp_path / "other.nii.gz"
@@ -126,29 +150,53 @@ def test_a_correction_made_elsewhere_is_read_back_once(
     for corrected in (False, True):
         file = tmp_path / f"seg{corrected}.dcm"
         write_dicom_seg(
-            file, labels, volume, spec.label_set, version="1", corrected=corrected, algorithm="x"
+            file,
+            labels,
+            volume,
+            spec.label_set,
+            version="1",
+            corrected=corrected,
+            algorithm="x",
         )
         assert _stow(server, file) == 200
         client.next_sample("first", {})
         completed = client.info()["datastore"]["completed"]
-        assert completed == (2 if corrected else 1), "what a model alone made is no label"
+        assert completed == (2 if corrected else 1), (
+            "what a model alone made is no label"
+        )
     client.next_sample("first", {})
     kept = home / "state" / "labels" / "final" / f"{uid_of(0)}.nii.gz"
     assert np.array_equal(read_labels(kept).array[0], labels)
-    audit = [json.loads(line) for line in (home / "state/audit.jsonl").read_text().splitlines()]
+    audit = [
+        json.loads(line)
+        for line in (home / "state/audit.jsonl").read_text().splitlines()
+    ]
     back = [line for line in audit if line.get("client") == "DICOM SEG"]
     assert [line["case"] for line in back] == [uid_of(0)]
 
 
 def _stow(server: Server, file: Path) -> int:
-    body = b"--b\r\nContent-Type: application/dicom\r\n\r\n" + file.read_bytes() + b"\r\n--b--\r\n"
+    body = (
+        b"--b\r\nContent-Type: application/dicom\r\n\r\n"
+        + file.read_bytes()
+        + b"\r\n--b--\r\n"
+    )
     kind = 'multipart/related; type="application/dicom"; boundary=b'
     headers = {"content-type": kind, "accept": "application/dicom+json"}
     return server.ask("POST", "/proxy/dicom/wado/studies", body, headers).code
 
 
 def test_the_proxy_reaches_dicomweb_only(pacs: str, server: Server) -> None:
-    assert len(server.ask("GET", "/proxy/dicom/qido/studies?limit=100").json()) == CT_SERIES + 1
-    for path in ("../system", "..%2fsystem", "%2e%2e/system", "system", "studies/../../system"):
+    assert (
+        len(server.ask("GET", "/proxy/dicom/qido/studies?limit=100").json())
+        == CT_SERIES + 1
+    )
+    for path in (
+        "../system",
+        "..%2fsystem",
+        "%2e%2e/system",
+        "system",
+        "studies/../../system",
+    ):
         assert server.ask("GET", f"/proxy/dicom/{path}").code in (400, 403)
         assert server.ask("GET", f"/proxy/dicom/wado/{path}").code in (400, 403)

@@ -49,19 +49,26 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def put(server: Server, case: str, content: bytes) -> int:
     body, kind = encode_form({"params": "{}"}, {"label": ("a.nii.gz", content)})
-    answer = server.ask("PUT", f"/datastore/label?image={case}", body, {"content-type": kind})
+    answer = server.ask(
+        "PUT", f"/datastore/label?image={case}", body, {"content-type": kind}
+    )
     return answer.code
 
 
-def test_labels_survive_kills_during_uploads(home: Path, tmp_path: Path) -> None:
+def test_labels_survive_kills_during_uploads(
+    home: Path, tmp_path: Path
+) -> None:
     state, studies = tmp_path / "state", home / "data" / "imagesTr"
     labels = [
-        (home / "data" / "labelsTr" / f"phantom_{n:03d}.nii.gz").read_bytes() for n in range(CASES)
+        (home / "data" / "labelsTr" / f"phantom_{n:03d}.nii.gz").read_bytes()
+        for n in range(CASES)
     ]
     saved: set[str] = set()
     for attempt in range(KILLS):
         with run_server(home / "bundle", studies, state) as server:
-            work = threading.Thread(target=_upload_on, args=(server, labels, saved))
+            work = threading.Thread(
+                target=_upload_on, args=(server, labels, saved)
+            )
             work.start()
             time.sleep(1.5 + 0.7 * attempt)
             _begin_an_upload(server)
@@ -77,9 +84,16 @@ def test_labels_survive_kills_during_uploads(home: Path, tmp_path: Path) -> None
         assert info["datastore"]["completed"] >= len(saved)
         assert not list((state / "uploads").glob("tmp*"))
         assert not list((state / "labels" / "final").glob(".part-*"))
-    audit = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines() if line]
+    audit = [
+        json.loads(line)
+        for line in (state / "audit.jsonl").read_text().splitlines()
+        if line
+    ]
     entered = {line.get("sha256") for line in audit}
-    assert {hash_file(file) for file in (state / "labels" / "final").glob("*.nii.gz")} <= entered
+    assert {
+        hash_file(file)
+        for file in (state / "labels" / "final").glob("*.nii.gz")
+    } <= entered
 
 
 def _upload_on(server: Server, labels: list[bytes], saved: set[str]) -> None:
@@ -100,7 +114,9 @@ def _begin_an_upload(server: Server) -> None:
     line.send(b"--x\r\n")
 
 
-def test_a_kill_during_a_training_run_leaves_the_served_version(home: Path, tmp_path: Path) -> None:
+def test_a_kill_during_a_training_run_leaves_the_served_version(
+    home: Path, tmp_path: Path
+) -> None:
     state, studies = tmp_path / "state", home / "data" / "imagesTr"
     with run_server(home / "bundle", studies, state) as server:
         client = slicer_client(server.url, tmp_path)
@@ -122,7 +138,9 @@ def test_a_kill_during_a_training_run_leaves_the_served_version(home: Path, tmp_
         assert list(client.info()["medseg"]["versions"]) == ["0001"]
         assert client.info()["datastore"]["completed"] == CASES
         after, _ = client.infer("made_up", "phantom_000", {})
-        assert np.array_equal(read_labels(Path(after)).array, read_labels(before).array)
+        assert np.array_equal(
+            read_labels(Path(after)).array, read_labels(before).array
+        )
         client.train_start("made_up", {"steps": 2})
         assert server.wait_for_training()["status"] == "DONE"
         assert "0003" in client.info()["medseg"]["versions"]
@@ -136,4 +154,6 @@ def _wait_for_steps(state: Path, server: Server) -> list[Any]:
         if file.is_file() and json.loads(file.read_text()).get("epoch", 0) >= 5:
             return psutil.Process(server.process.pid).children(recursive=True)
         time.sleep(0.2)
-    raise AssertionError(f"no step was taken: {server.ask('GET', '/train/').body!r}")
+    raise AssertionError(
+        f"no step was taken: {server.ask('GET', '/train/').body!r}"
+    )

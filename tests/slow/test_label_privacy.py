@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 from support import dicom
 from support.bundles import made_spec, trained_bundle
-from support.label_servers import Answer, Server, encode_form, require_monai_label, run_server
+from support.label_servers import (
+    Answer,
+    Server,
+    encode_form,
+    require_monai_label,
+    run_server,
+)
 
 from medseg.testing import write_dataset
 
@@ -25,12 +31,16 @@ CASE = "phantom_000"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     require_monai_label()
     home = tmp_path_factory.mktemp("privacy")
-    trained_bundle(home / "bundle", made_spec(preprocessing={"spacing_mm": [4, 4, 4]}))
+    trained_bundle(
+        home / "bundle", made_spec(preprocessing={"spacing_mm": [4, 4, 4]})
+    )
     write_dataset(home / "data", 2)
     studies = home / PLANTED / "studies"
     shutil.copytree(home / "data" / "imagesTr", studies)
     voxels = dicom.voxels((24, 24, 20))
-    series = dicom.series(voxels, PatientName=PLANTED, SeriesDescription=PLANTED)
+    series = dicom.series(
+        voxels, PatientName=PLANTED, SeriesDescription=PLANTED
+    )
     dicom.save(studies / PLANTED, series, prefix=PLANTED)
     torn = dicom.series(voxels, "torn", PatientName=PLANTED, PixelSpacing=None)
     dicom.save(studies / f"{PLANTED}2", torn)
@@ -46,14 +56,22 @@ def ask_everything(home: Path, server: Server) -> list[Answer]:
     label = (home / "data" / "labelsTr" / f"{CASE}.nii.gz").read_bytes()
     asked: list[Answer] = []
 
-    def ask(method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+    def ask(
+        method: str, path: str, body: bytes = b"", **headers: str
+    ) -> Answer:
         kinds = {key.replace("_", "-"): value for key, value in headers.items()}
         asked.append(server.ask(method, path, body or None, kinds))
         return asked[-1]
 
-    def put_label(case: str, content: bytes, params: Any, name: str = "a.nii.gz") -> int:
-        body, kind = encode_form({"params": json.dumps(params)}, {"label": (name, content)})
-        return ask("PUT", f"/datastore/label?image={case}", body, content_type=kind).code
+    def put_label(
+        case: str, content: bytes, params: Any, name: str = "a.nii.gz"
+    ) -> int:
+        body, kind = encode_form(
+            {"params": json.dumps(params)}, {"label": (name, content)}
+        )
+        return ask(
+            "PUT", f"/datastore/label?image={case}", body, content_type=kind
+        ).code
 
     def infer(case: str) -> int:
         body, kind = encode_form({"params": "{}"}, {})
@@ -73,7 +91,9 @@ def ask_everything(home: Path, server: Server) -> list[Answer]:
     assert infer(series) == 200
     assert infer(CASE) == 200
     assert infer("nobody") == 404
-    sample = ask("POST", "/activelearning/first", b"{}", content_type="application/json").json()
+    sample = ask(
+        "POST", "/activelearning/first", b"{}", content_type="application/json"
+    ).json()
     assert sample["id"] in cases
     assert "path" not in sample
     assert train() == "ERROR", "there are no labels yet"
@@ -88,19 +108,40 @@ def ask_everything(home: Path, server: Server) -> list[Answer]:
     image.unlink()
     assert infer(CASE) in (422, 500)
     assert ask("GET", f"/datastore/image?image={CASE}").code == 404
-    assert ask("GET", "/datastore/dataset").code == 500, "a bug, or a disk that went away"
+    assert ask("GET", "/datastore/dataset").code == 500, (
+        "a bug, or a disk that went away"
+    )
     assert train(steps=2) == "ERROR"
     ask("POST", "/scoring/quality", b"{}", content_type="application/json")
-    for path in ("/info/", "/train/", "/scoring/", "/batch/infer", "/openapi.json"):
+    for path in (
+        "/info/",
+        "/train/",
+        "/scoring/",
+        "/batch/infer",
+        "/openapi.json",
+    ):
         ask("GET", path)
-    assert ask("POST", "/train/other", b"{}", content_type="application/json").code == 200
-    assert ask("POST", "/activelearning/other", b"", content_type="application/json").code == 400
+    assert (
+        ask("POST", "/train/other", b"{}", content_type="application/json").code
+        == 200
+    )
+    assert (
+        ask(
+            "POST",
+            "/activelearning/other",
+            b"",
+            content_type="application/json",
+        ).code
+        == 400
+    )
     return asked
 
 
 def test_no_answer_log_or_record_names_a_patient(home: Path) -> None:
     state = home / "state"
-    with run_server(home / "bundle", home / PLANTED / "studies", state) as server:
+    with run_server(
+        home / "bundle", home / PLANTED / "studies", state
+    ) as server:
         answers = ask_everything(home, server)
     bodies = [answer.body.decode("utf-8", "replace") for answer in answers]
     assert not [body for body in bodies if PLANTED in body or str(home) in body]

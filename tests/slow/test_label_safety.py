@@ -34,16 +34,22 @@ CASE = "phantom_000"
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     require_monai_label()
     home = tmp_path_factory.mktemp("safety")
-    trained_bundle(home / "bundle", made_spec(preprocessing={"spacing_mm": [4, 4, 4]}))
+    trained_bundle(
+        home / "bundle", made_spec(preprocessing={"spacing_mm": [4, 4, 4]})
+    )
     write_dataset(home / "data", 2)
-    (home / "secret.nii.gz").write_bytes((home / "data/imagesTr/phantom_001.nii.gz").read_bytes())
+    (home / "secret.nii.gz").write_bytes(
+        (home / "data/imagesTr/phantom_001.nii.gz").read_bytes()
+    )
     return home
 
 
 @pytest.fixture(scope="module")
 def server(home: Path) -> Any:
     studies = home / "data" / "imagesTr"
-    with run_server(home / "bundle", studies, home / "state", "--max-upload", "1") as server:
+    with run_server(
+        home / "bundle", studies, home / "state", "--max-upload", "1"
+    ) as server:
         yield server
 
 
@@ -86,20 +92,32 @@ def test_a_label_is_written_nowhere_else(
 ) -> None:
     before = files_of(home)
     others = f"image={CASE}&" if parameter == "tag" else ""
-    assert put_label(server, label, query=f"{others}{parameter}={quote(where)}") == 400
+    assert (
+        put_label(server, label, query=f"{others}{parameter}={quote(where)}")
+        == 400
+    )
     assert files_of(home) == before
     assert not Path("/tmp/evil").exists()
 
 
-@pytest.mark.parametrize("file", ["../../evil.py", "evil.py", "a\\b.nii.gz", "x/../../y.nii.gz"])
-def test_file_names_lead_nowhere(home: Path, server: Server, label: bytes, file: str) -> None:
+@pytest.mark.parametrize(
+    "file", ["../../evil.py", "evil.py", "a\\b.nii.gz", "x/../../y.nii.gz"]
+)
+def test_file_names_lead_nowhere(
+    home: Path, server: Server, label: bytes, file: str
+) -> None:
     before = files_of(home)
     assert put_label(server, label, file=file) == 400
     assert files_of(home) == before
 
 
-def test_the_path_that_slicer_sends_as_a_name_is_taken(server: Server, label: bytes) -> None:
-    assert put_label(server, label, file="/home/someone/Slicer-x1/label.1.nii.gz") == 200
+def test_the_path_that_slicer_sends_as_a_name_is_taken(
+    server: Server, label: bytes
+) -> None:
+    assert (
+        put_label(server, label, file="/home/someone/Slicer-x1/label.1.nii.gz")
+        == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,9 +132,13 @@ def test_the_path_that_slicer_sends_as_a_name_is_taken(server: Server, label: by
         {"result_extension": "/../../x.py"},
     ],
 )
-def test_form_parameters_lead_nowhere(server: Server, params: dict[str, Any]) -> None:
+def test_form_parameters_lead_nowhere(
+    server: Server, params: dict[str, Any]
+) -> None:
     body, kind = encode_form({"params": json.dumps(params)}, {})
-    answer = server.ask("POST", f"/infer/made_up?image={CASE}", body, {"content-type": kind})
+    answer = server.ask(
+        "POST", f"/infer/made_up?image={CASE}", body, {"content-type": kind}
+    )
     assert answer.code == 400, answer
 
 
@@ -124,14 +146,21 @@ def test_a_file_of_the_server_is_no_case(home: Path, server: Server) -> None:
     for image in (str(home / "secret.nii.gz"), "secret.nii.gz", "bundle"):
         body, kind = encode_form({"params": "{}"}, {})
         path = f"/infer/made_up?image={quote(image)}"
-        assert server.ask("POST", path, body, {"content-type": kind}).code in (400, 404)
-        assert server.ask("GET", f"/datastore/image?image={quote(image)}").code in (400, 404)
+        assert server.ask("POST", path, body, {"content-type": kind}).code in (
+            400,
+            404,
+        )
+        assert server.ask(
+            "GET", f"/datastore/image?image={quote(image)}"
+        ).code in (400, 404)
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"a":' * 2000, '"text"'])
 def test_parameters_are_json_objects(server: Server, text: str) -> None:
     body, kind = encode_form({"params": text}, {})
-    answer = server.ask("POST", f"/infer/made_up?image={CASE}", body, {"content-type": kind})
+    answer = server.ask(
+        "POST", f"/infer/made_up?image={CASE}", body, {"content-type": kind}
+    )
     assert answer.code == 400
 
 
@@ -155,11 +184,17 @@ def test_parameters_are_json_objects(server: Server, text: str) -> None:
         ("GET", "/static/%2e%2e/%2e%2e/config.py"),
     ],
 )
-def test_what_is_closed(server: Server, home: Path, method: str, path: str) -> None:
+def test_what_is_closed(
+    server: Server, home: Path, method: str, path: str
+) -> None:
     weights = home / "state" / "versions" / "0001" / "models" / "model.pt"
     before = weights.read_bytes()
     body, kind = encode_form({}, {"file": ("model.nii.gz", b"evil")})
-    sent = (body, {"content-type": kind}) if method in ("PUT", "POST") else (None, None)
+    sent = (
+        (body, {"content-type": kind})
+        if method in ("PUT", "POST")
+        else (None, None)
+    )
     assert server.ask(method, path, *sent).code in (400, 403)
     assert weights.read_bytes() == before
 
@@ -177,22 +212,43 @@ def test_uploads_are_bounded(server: Server, home: Path) -> None:
     line.send(b"0\r\n\r\n")
     assert line.getresponse().status == 413
     line.close()
-    assert sum(path.stat().st_size for path in (home / "state" / "uploads").iterdir()) < 1e6
+    assert (
+        sum(
+            path.stat().st_size
+            for path in (home / "state" / "uploads").iterdir()
+        )
+        < 1e6
+    )
 
 
 def test_archives_are_not_unpacked(server: Server, label: bytes) -> None:
     body, kind = encode_form({}, {"files": ("a.nii.gz", label)})
     headers = {"content-type": kind}
-    assert server.ask("PUT", "/session/?uncompress=true", body, headers).code == 400
+    assert (
+        server.ask("PUT", "/session/?uncompress=true", body, headers).code
+        == 400
+    )
 
 
 def test_other_sites_and_names_are_refused(server: Server) -> None:
-    assert server.ask("GET", "/info/", headers={"Origin": "https://evil.example"}).code == 403
-    assert server.ask("GET", "/info/", headers={"Host": "evil.example"}).code == 403
-    assert server.ask("GET", "/info/", headers={"Origin": server.url}).code == 200
+    assert (
+        server.ask(
+            "GET", "/info/", headers={"Origin": "https://evil.example"}
+        ).code
+        == 403
+    )
+    assert (
+        server.ask("GET", "/info/", headers={"Host": "evil.example"}).code
+        == 403
+    )
+    assert (
+        server.ask("GET", "/info/", headers={"Origin": server.url}).code == 200
+    )
 
 
-def test_labels_of_nonsense_change_nothing(home: Path, server: Server, label: bytes) -> None:
+def test_labels_of_nonsense_change_nothing(
+    home: Path, server: Server, label: bytes
+) -> None:
     kept = home / "state" / "labels" / "final" / f"{CASE}.nii.gz"
     assert put_label(server, label) == 200
     before = kept.read_bytes()
@@ -223,7 +279,13 @@ def test_another_address_needs_passwords(home: Path, tmp_path: Path) -> None:
     users.write_text("anna: long enough\n")
     users.chmod(0o644)
     with pytest.raises(MedsegError, match="others can read"):
-        serve(home / "bundle", scans, state=tmp_path / "state", host="0.0.0.0", users=users)
+        serve(
+            home / "bundle",
+            scans,
+            state=tmp_path / "state",
+            host="0.0.0.0",
+            users=users,
+        )
 
 
 def test_people_log_in_and_the_audit_log_names_them(
@@ -237,12 +299,21 @@ def test_people_log_in_and_the_audit_log_names_them(
     known = {"authorization": f"Basic {basic}"}
     state = tmp_path / "state"
     with run_server(
-        home / "bundle", home / "data" / "imagesTr", state, *options, headers=known
+        home / "bundle",
+        home / "data" / "imagesTr",
+        state,
+        *options,
+        headers=known,
     ) as server:
         assert server.ask("GET", "/info/").code == 401
         wrong = base64.b64encode(b"anna:wrong horse").decode()
         for header in ("Bearer x", f"Basic {wrong}", "Basic !!", "Negotiate x"):
-            assert server.ask("GET", "/info/", headers={"authorization": header}).code == 401
+            assert (
+                server.ask(
+                    "GET", "/info/", headers={"authorization": header}
+                ).code
+                == 401
+            )
         client = slicer_client(server.url, tmp_path)
         assert client.auth_enabled()
         with pytest.raises(Exception, match="Status: 401") as refused:
@@ -253,10 +324,20 @@ def test_people_log_in_and_the_audit_log_names_them(
         file = tmp_path / "label.nii.gz"
         file.write_bytes(label)
         client.save_label(CASE, str(file))
-    lines = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
-    assert [line["action"] for line in lines] == ["login refused", "label saved"]
+    lines = [
+        json.loads(line)
+        for line in (state / "audit.jsonl").read_text().splitlines()
+    ]
+    assert [line["action"] for line in lines] == [
+        "login refused",
+        "label saved",
+    ]
     saved = lines[1]
-    assert (saved["who"], saved["case"], saved["tag"]) == ("anna", CASE, "final")
+    assert (saved["who"], saved["case"], saved["tag"]) == (
+        "anna",
+        CASE,
+        "final",
+    )
     assert len(saved["sha256"]) == 64
     assert saved["address"] == "127.0.0.1"
     assert saved["when"].endswith("+00:00")

@@ -29,7 +29,12 @@ from medseg.testing import write_dataset
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 
 CASES = 8
-TRAINING = {"steps": 12, "batch_size": 4, "optimizer": "adamw", "learning_rate": 0.01}
+TRAINING = {
+    "steps": 12,
+    "batch_size": 4,
+    "optimizer": "adamw",
+    "learning_rate": 0.01,
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +50,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "spacing_mm": [4, 4, 4],
             "intensity": {"kind": "window", "low": -200, "high": 300},
         },
-        training=TRAINING | {"patch": [32, 32, 32], "foreground_share": 0.9, "validate_every": 12},
+        training=TRAINING
+        | {
+            "patch": [32, 32, 32],
+            "foreground_share": 0.9,
+            "validate_every": 12,
+        },
     )
-    train(write_json(home / "made", made), data=data, out=home / "bundle", device="cpu")
+    train(
+        write_json(home / "made", made),
+        data=data,
+        out=home / "bundle",
+        device="cpu",
+    )
     scans = write_dataset(home / "reference", CASES)
     shutil.copytree(scans / "imagesTr", home / "studies" / "deep" / "er")
     whole = (scans / "imagesTr" / "phantom_000.nii.gz").read_bytes()
@@ -65,15 +80,29 @@ def server(home: Path) -> Any:
 
 
 def reference_of(home: Path, case: str) -> Path:
-    return home / "reference" / "labelsTr" / f"{case.removeprefix('deep_er_')}.nii.gz"
+    return (
+        home
+        / "reference"
+        / "labelsTr"
+        / f"{case.removeprefix('deep_er_')}.nii.gz"
+    )
 
 
 def dice(prediction: Any, reference: Any, spec: Any) -> float:
-    scores = score_case(prediction, reference, spec.label_set, (4, 4, 4), case="x", voxel_ml=0.064)
+    scores = score_case(
+        prediction,
+        reference,
+        spec.label_set,
+        (4, 4, 4),
+        case="x",
+        voxel_ml=0.064,
+    )
     return float(np.nanmean([label.dice for label in scores.labels.values()]))
 
 
-def test_good_scans_are_listed_and_the_broken_ones_named_once(home: Path, server: Server) -> None:
+def test_good_scans_are_listed_and_the_broken_ones_named_once(
+    home: Path, server: Server
+) -> None:
     assert server.ask("GET", "/info/").json()["datastore"]["total"] == CASES
     said = server.log.read_text()
     assert said.count("left out: torn:") == 1
@@ -103,29 +132,45 @@ def test_a_case_gets_the_label_map_that_medseg_segment_gives_it(
     assert about["version"] == "0001"
 
 
-def test_an_uploaded_image_is_segmented_too(home: Path, server: Server, tmp_path: Path) -> None:
+def test_an_uploaded_image_is_segmented_too(
+    home: Path, server: Server, tmp_path: Path
+) -> None:
     scan = home / "studies" / "deep" / "er" / "phantom_002.nii.gz"
     client = slicer_client(server.url, tmp_path)
     stored, _ = client.infer("made_up", "deep_er_phantom_002", {})
     uploaded, _ = client.infer("made_up", "", {}, file=str(scan))
-    assert np.array_equal(read_labels(Path(stored)).array, read_labels(Path(uploaded)).array)
+    assert np.array_equal(
+        read_labels(Path(stored)).array, read_labels(Path(uploaded)).array
+    )
     session = client.create_session(str(scan))["session_id"]
-    seen, _ = slicer_client(server.url, tmp_path).infer("made_up", "", {}, session_id=session)
-    assert np.array_equal(read_labels(Path(seen)).array, read_labels(Path(stored)).array)
+    seen, _ = slicer_client(server.url, tmp_path).infer(
+        "made_up", "", {}, session_id=session
+    )
+    assert np.array_equal(
+        read_labels(Path(seen)).array, read_labels(Path(stored)).array
+    )
 
 
-def test_the_server_answers_while_it_segments(home: Path, server: Server) -> None:
-    large = np.random.default_rng(0).normal(0, 50, (256, 256, 128)).astype(np.int16)
+def test_the_server_answers_while_it_segments(
+    home: Path, server: Server
+) -> None:
+    large = (
+        np.random.default_rng(0).normal(0, 50, (256, 256, 128)).astype(np.int16)
+    )
     name = home / "studies" / "large.nii.gz"
     image = nib.Nifti1Image(large, np.diag([1.2, 1.2, 2.5, 1.0]))
     upload = home / "large.nii.gz"
     nib.save(image, upload)
     assert not name.exists()
-    with run_server(home / "bundle", home / "studies", home / "busy_state") as busy:
+    with run_server(
+        home / "bundle", home / "studies", home / "busy_state"
+    ) as busy:
         client = slicer_client(busy.url, home)
         took: list[float] = []
         work = threading.Thread(
-            target=lambda: took.append(_timed(lambda: client.infer("made_up", "", {}, file=upload)))
+            target=lambda: took.append(
+                _timed(lambda: client.infer("made_up", "", {}, file=upload))
+            )
         )
         work.start()
         waits = []
@@ -145,7 +190,9 @@ def _timed(act: Any) -> float:
     return time.perf_counter() - began
 
 
-def test_the_worst_case_comes_first_and_to_one_person_only(server: Server, home: Path) -> None:
+def test_the_worst_case_comes_first_and_to_one_person_only(
+    server: Server, home: Path
+) -> None:
     deadline = time.monotonic() + 120
     scores: dict[str, Any] = {}
     while len(scores) < CASES and time.monotonic() < deadline:
@@ -161,7 +208,9 @@ def test_the_worst_case_comes_first_and_to_one_person_only(server: Server, home:
 def _next(server: Server, who: str) -> Any:
     body = json.dumps({"client_id": who}).encode()
     headers = {"content-type": "application/json"}
-    return server.ask("POST", "/activelearning/worst_first", body, headers).json()["id"]
+    return server.ask(
+        "POST", "/activelearning/worst_first", body, headers
+    ).json()["id"]
 
 
 def test_a_round_of_correcting_makes_the_proposals_better(
@@ -172,8 +221,14 @@ def test_a_round_of_correcting_makes_the_proposals_better(
     with pytest.raises(Exception, match="at least two submitted labels"):
         _fail_training(server, client)
     for case in cases[:6]:
-        client.save_label(case, str(reference_of(home, case)), params={"label_info": SEGMENTS})
-    client.save_label(cases[0], str(reference_of(home, cases[0])), params={"label_info": SEGMENTS})
+        client.save_label(
+            case, str(reference_of(home, case)), params={"label_info": SEGMENTS}
+        )
+    client.save_label(
+        cases[0],
+        str(reference_of(home, cases[0])),
+        params={"label_info": SEGMENTS},
+    )
     assert client.info()["datastore"]["completed"] == 6
     from medseg import load_bundle
 
@@ -192,7 +247,9 @@ def test_a_round_of_correcting_makes_the_proposals_better(
     assert info["train_stats"]["made_up"]["best_metric"] > 0
     after = [_dice_now(client, home, case, spec) for case in cases[6:]]
     assert np.mean(after) > np.mean(before) + 0.05, (before, after)
-    assert set(json.loads((home / "state/scores/0002.json").read_text())) == set(cases[6:])
+    assert set(
+        json.loads((home / "state/scores/0002.json").read_text())
+    ) == set(cases[6:])
     assert (home / "state/versions/0001/models/model.pt").read_bytes() == (
         home / "bundle/models/model.pt"
     ).read_bytes()
@@ -211,15 +268,21 @@ def _fail_training(server: Server, client: Any) -> None:
 def _dice_now(client: Any, home: Path, case: str, spec: Any) -> float:
     file, _ = client.infer("made_up", case, {})
     return dice(
-        read_labels(Path(file)).array[0], read_labels(reference_of(home, case)).array[0], spec
+        read_labels(Path(file)).array[0],
+        read_labels(reference_of(home, case)).array[0],
+        spec,
     )
 
 
 def _check_runs_name_their_parent(home: Path) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(f"sqlite:///{home / 'state' / 'versions' / 'mlflow.db'}")
-    found = client.search_runs([each.experiment_id for each in client.search_experiments()])
+    client = mlflow.MlflowClient(
+        f"sqlite:///{home / 'state' / 'versions' / 'mlflow.db'}"
+    )
+    found = client.search_runs(
+        [each.experiment_id for each in client.search_experiments()]
+    )
     assert len(found) == 1
     parent = json.loads((home / "bundle" / "run.json").read_text())["run_id"]
     assert found[0].data.params["from.run_id"] == parent
@@ -227,12 +290,17 @@ def _check_runs_name_their_parent(home: Path) -> None:
 
 def _check_going_back(server: Server, client: Any) -> None:
     assert server.ask("POST", "/medseg/promote/1").json()["served"] == "0001"
-    assert client.infer("made_up", "deep_er_phantom_001", {})[1]["version"] == "0001"
+    assert (
+        client.infer("made_up", "deep_er_phantom_001", {})[1]["version"]
+        == "0001"
+    )
     assert server.ask("POST", "/medseg/promote/9").code == 404
     assert server.ask("POST", "/medseg/promote/2").json()["served"] == "0002"
 
 
-def test_saved_labels_are_audited_and_replaced_ones_kept(home: Path, tmp_path: Path) -> None:
+def test_saved_labels_are_audited_and_replaced_ones_kept(
+    home: Path, tmp_path: Path
+) -> None:
     scan = home / "studies" / "deep" / "er" / "phantom_000.nii.gz"
     volume = read_image(scan)
     state = tmp_path / "state"
@@ -248,20 +316,36 @@ def test_saved_labels_are_audited_and_replaced_ones_kept(home: Path, tmp_path: P
                 str(file),
                 params={"label_info": [{"name": "Liver", "idx": 2}]},
             )
-        bad = server.ask("PUT", "/datastore/label?image=deep_er_phantom_000", *_labelled(file, "x"))
-    saved = read_labels(state / "labels" / "final" / "deep_er_phantom_000.nii.gz")
+        bad = server.ask(
+            "PUT",
+            "/datastore/label?image=deep_er_phantom_000",
+            *_labelled(file, "x"),
+        )
+    saved = read_labels(
+        state / "labels" / "final" / "deep_er_phantom_000.nii.gz"
+    )
     assert np.unique(saved.array).tolist() == [0, 1]
     assert bad.code == 422
     assert b"with values 2;" in bad.body
-    lines = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (state / "audit.jsonl").read_text().splitlines()
+    ]
     saves = [line for line in lines if line["action"] == "label saved"]
     assert [line["case"] for line in saves] == ["deep_er_phantom_000"] * 2
-    assert all(line["client"] == "tester@slicer" and line["who"] == "local" for line in saves)
+    assert all(
+        line["client"] == "tester@slicer" and line["who"] == "local"
+        for line in saves
+    )
     kept = list((state / "replaced" / "final").iterdir())
-    assert [file.name for file in kept] == [f"deep_er_phantom_000-{saves[0]['sha256'][:12]}.nii.gz"]
+    assert [file.name for file in kept] == [
+        f"deep_er_phantom_000-{saves[0]['sha256'][:12]}.nii.gz"
+    ]
 
 
 def _labelled(file: Path, name: str) -> tuple[bytes, dict[str, str]]:
     params = json.dumps({"label_info": [{"name": name, "idx": 2}]})
-    body, kind = encode_form({"params": params}, {"label": (file.name, file.read_bytes())})
+    body, kind = encode_form(
+        {"params": params}, {"label": (file.name, file.read_bytes())}
+    )
     return body, {"content-type": kind}

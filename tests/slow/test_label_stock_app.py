@@ -46,9 +46,21 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(os.environ.get("MEDSEG_STOCK_LABEL_ENV", made))
     python = folder / "bin" / "python"
     if not (folder / "monailabel").is_dir():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, env=_clean())
-        pip = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
-        subprocess.run([*pip, *NEEDED, "-r", REQUIREMENTS], check=True, env=_clean())
+        subprocess.run(
+            [sys.executable, "-m", "venv", folder], check=True, env=_clean()
+        )
+        pip = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "-c",
+            ROOT / "constraints.txt",
+        ]
+        subprocess.run(
+            [*pip, *NEEDED, "-r", REQUIREMENTS], check=True, env=_clean()
+        )
         no_pins = ["--no-deps", f"monailabel=={MONAI_LABEL}"]
         subprocess.run([*pip, *no_pins], check=True, env=_clean())
     (site,) = (folder / "lib").glob("python3*/site-packages")
@@ -58,14 +70,34 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON")
+    }
 
 
 @contextlib.contextmanager
 def stock_server(python: Path, home: Path, studies: Path) -> Iterator[str]:
     port = free_port()
-    call = [python, "-m", "monailabel.main", "start_server", "--app", home / "app"]
-    call += ["--studies", studies, "--conf", "models", "made_up", "--conf", "zoo_source", "local"]
+    call = [
+        python,
+        "-m",
+        "monailabel.main",
+        "start_server",
+        "--app",
+        home / "app",
+    ]
+    call += [
+        "--studies",
+        studies,
+        "--conf",
+        "models",
+        "made_up",
+        "--conf",
+        "zoo_source",
+        "local",
+    ]
     call += ["--conf", "preload", "true", "--host", "127.0.0.1", "--port", port]
     settings = {"MONAI_LABEL_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}"}
     with (home / "stock.log").open("wb") as log:
@@ -92,9 +124,15 @@ def stock_server(python: Path, home: Path, studies: Path) -> Iterator[str]:
         process.wait(timeout=60)
 
 
-def test_the_stock_app_gives_the_same_label_maps(stock: Path, tmp_path: Path) -> None:
+def test_the_stock_app_gives_the_same_label_maps(
+    stock: Path, tmp_path: Path
+) -> None:
     gone = subprocess.run(
-        [stock, "-c", "import medseg"], env=_clean(), cwd=tmp_path, capture_output=True, text=True
+        [stock, "-c", "import medseg"],
+        env=_clean(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert "No module named 'medseg'" in gone.stderr
     app = stock.parents[1] / "monailabel" / "sample-apps" / "monaibundle"
@@ -121,9 +159,15 @@ def test_the_stock_app_gives_the_same_label_maps(stock: Path, tmp_path: Path) ->
 
 
 def _infer(client: Any, home: Path) -> Any:
-    params = {"result_extension": ".nii.gz", "result_dtype": "uint8", "device": "cpu"}
+    params = {
+        "result_extension": ".nii.gz",
+        "result_dtype": "uint8",
+        "device": "cpu",
+    }
     try:
         file, _ = client.infer("made_up", "phantom_000", params)
     except Exception as error:
-        raise AssertionError((home / "stock.log").read_text()[-4000:]) from error
+        raise AssertionError(
+            (home / "stock.log").read_text()[-4000:]
+        ) from error
     return read_labels(Path(file))

@@ -38,7 +38,9 @@ def write_channels(root: Path) -> Path:
             ("labelsTr", f"p{number}", labels),
         ):
             (root / folder).mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(array, affine), root / folder / f"{name}.nii.gz")
+            nib.save(
+                nib.Nifti1Image(array, affine), root / folder / f"{name}.nii.gz"
+            )
     listing = {
         "channel_names": {"0": "CT", "1": "root"},
         "labels": {"background": 0, "liver": 1, "kidney": 2},
@@ -54,11 +56,16 @@ def write_slices_as_pictures(root: Path) -> Path:
     for number in range(CASES):
         volume, labels = make_phantom(number)
         k = volume.shape[2] // 4
-        grey = ((volume.array[0, :, :, k].T.clip(-200, 300) + 200) / 2).astype(np.uint8)
+        grey = ((volume.array[0, :, :, k].T.clip(-200, 300) + 200) / 2).astype(
+            np.uint8
+        )
         picture = Image.fromarray(grey)
         for folder, image in (
             ("images", picture.convert("RGB") if number % 2 else picture),
-            ("labels", Image.fromarray(np.ascontiguousarray(labels[:, :, k].T))),
+            (
+                "labels",
+                Image.fromarray(np.ascontiguousarray(labels[:, :, k].T)),
+            ),
         ):
             (root / folder).mkdir(parents=True, exist_ok=True)
             image.save(root / folder / f"p{number}.png")
@@ -83,14 +90,21 @@ KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
     "volume": (
         write_phantoms,
         {
-            "preprocessing": {"spacing_mm": [4, 4, 5], "intensity": WINDOW, "crop_above": -500},
+            "preprocessing": {
+                "spacing_mm": [4, 4, 5],
+                "intensity": WINDOW,
+                "crop_above": -500,
+            },
             "inference": {"keep_largest": ["liver"]},
         },
     ),
     "slices": (
         write_phantoms,
         {
-            "preprocessing": {"spacing_mm": [4, 4, None], "intensity": "zscore"},
+            "preprocessing": {
+                "spacing_mm": [4, 4, None],
+                "intensity": "zscore",
+            },
             "network": {"dims": 2},
             "training": {"patch": [32, 32], "steps": 150, "validate_every": 50},
         },
@@ -101,7 +115,10 @@ KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
             "channels": [{"name": "CT"}, {"name": "root"}],
             "preprocessing": {
                 "spacing_mm": [4, 4, 4],
-                "intensity": [WINDOW, {"kind": "zscore", "clip_percentiles": [0.01, 0.99]}],
+                "intensity": [
+                    WINDOW,
+                    {"kind": "zscore", "clip_percentiles": [0.01, 0.99]},
+                ],
             },
         },
     ),
@@ -118,7 +135,10 @@ KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
         write_phantoms,
         {
             "preprocessing": {"spacing_mm": [4, 4, 4], "intensity": WINDOW},
-            "network": {"kind": "SegResNet", "args": {"init_filters": 8, "norm": "batch"}},
+            "network": {
+                "kind": "SegResNet",
+                "args": {"init_filters": 8, "norm": "batch"},
+            },
             "training": {"steps": 60, "validate_every": 30},
         },
     ),
@@ -126,18 +146,30 @@ KINDS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[Path, Path]]:
     """Train a bundle of each kind; return its folder and its data."""
     home = tmp_path_factory.mktemp("runs")
     trained = {}
     for kind, (write_data, sections) in KINDS.items():
-        made = content(data={"folds": 2}, **{k: v for k, v in sections.items() if k != "network"})
+        made = content(
+            data={"folds": 2},
+            **{k: v for k, v in sections.items() if k != "network"},
+        )
         network = sections.get("network", {})
-        made["network"] = network if "kind" in network else made["network"] | network
-        made["training"] = made["training"] | TRAINING | sections.get("training", {})
+        made["network"] = (
+            network if "kind" in network else made["network"] | network
+        )
+        made["training"] = (
+            made["training"] | TRAINING | sections.get("training", {})
+        )
         data = write_data(home / f"data_{kind}")
         bundle = write_json(home / f"bundle_{kind}", made)
-        trained[kind] = (train(bundle, data=data, out=home / kind, device="cpu"), data)
+        trained[kind] = (
+            train(bundle, data=data, out=home / kind, device="cpu"),
+            data,
+        )
     return trained
 
 
@@ -149,18 +181,38 @@ def stock(
 
     ``MEDSEG_MONAI_ENV`` names one to use, and to make if it is not there yet.
     """
-    folder = Path(os.environ.get("MEDSEG_MONAI_ENV", tmp_path_factory.mktemp("stock") / "env"))
+    folder = Path(
+        os.environ.get(
+            "MEDSEG_MONAI_ENV", tmp_path_factory.mktemp("stock") / "env"
+        )
+    )
     python = folder / "bin" / "python"
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PYTHON")
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON")
     }
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, env=environment)
+        subprocess.run(
+            [sys.executable, "-m", "venv", folder], check=True, env=environment
+        )
         wanted = {"fire"}  # MONAI's own command line asks for it
         for run, _ in runs.values():
             about = json.loads((run / "configs" / "metadata.json").read_text())
-            wanted |= about["required_packages_version"].keys() | {"torch", "monai", "numpy"}
-        pip = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+            wanted |= about["required_packages_version"].keys() | {
+                "torch",
+                "monai",
+                "numpy",
+            }
+        pip = [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "-c",
+            ROOT / "constraints.txt",
+        ]
         subprocess.run([*pip, *sorted(wanted)], check=True, env=environment)
 
     def call(*arguments: Any, cwd: Path) -> None:
@@ -187,7 +239,10 @@ def read_map(file: Path) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stock_monai_gives_the_same_label_maps(
-    kind: str, runs: dict[str, tuple[Path, Path]], stock: Callable[..., None], tmp_path: Path
+    kind: str,
+    runs: dict[str, tuple[Path, Path]],
+    stock: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     run, data = runs[kind]
     channels = 2 if kind == "channels" else 1
@@ -201,11 +256,26 @@ def test_stock_monai_gives_the_same_label_maps(
     for file in images.iterdir():
         shutil.copy(file, scans)
     bundle = shutil.copytree(run, tmp_path / "elsewhere" / "bundle")
-    call = ("-m", "monai.bundle", "run", "--config_file", "configs/inference.json")
-    stock(*call, "--dataset_dir", scans, "--output_dir", tmp_path / "stock", cwd=bundle)
+    call = (
+        "-m",
+        "monai.bundle",
+        "run",
+        "--config_file",
+        "configs/inference.json",
+    )
+    stock(
+        *call,
+        "--dataset_dir",
+        scans,
+        "--output_dir",
+        tmp_path / "stock",
+        cwd=bundle,
+    )
     assert not segment(run, scans, tmp_path / "own", device="cpu").failed
     ending = "png" if kind == "pictures" else "nii.gz"
-    names = sorted(file.name.removesuffix(f".{ending}") for file in scans.iterdir())
+    names = sorted(
+        file.name.removesuffix(f".{ending}") for file in scans.iterdir()
+    )
     seen: set[int] = set()
     for name in names:
         scan, _, channel = name.partition("_000")
@@ -230,7 +300,10 @@ def test_stock_monai_gives_the_same_label_maps(
 
 @pytest.mark.parametrize("kind", ["volume", "slices"])
 def test_stock_monai_trains_the_bundle_on(
-    kind: str, runs: dict[str, tuple[Path, Path]], stock: Callable[..., None], tmp_path: Path
+    kind: str,
+    runs: dict[str, tuple[Path, Path]],
+    stock: Callable[..., None],
+    tmp_path: Path,
 ) -> None:
     run, data = runs[kind]
     bundle = shutil.copytree(run, tmp_path / "bundle")
@@ -247,6 +320,17 @@ def test_stock_monai_finds_the_networks_input_and_output_as_described(
     kind: str, runs: dict[str, tuple[Path, Path]], stock: Callable[..., None]
 ) -> None:
     run, _ = runs[kind]
-    call = ("-m", "monai.bundle", "verify_net_in_out", "--net_id", "network_def")
-    files = ("--meta_file", "configs/metadata.json", "--config_file", "configs/inference.json")
+    call = (
+        "-m",
+        "monai.bundle",
+        "verify_net_in_out",
+        "--net_id",
+        "network_def",
+    )
+    files = (
+        "--meta_file",
+        "configs/metadata.json",
+        "--config_file",
+        "configs/inference.json",
+    )
     stock(*call, *files, "--device", "cpu", cwd=run)

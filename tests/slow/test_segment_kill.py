@@ -17,7 +17,10 @@ KILLED = -9
 def test_a_hundred_kills_at_random_moments_lose_nothing(
     tmp_path: Path, untrained_bundle: Callable[..., Path]
 ) -> None:
-    order = {"bundle": untrained_bundle(), "scans": write_scans(tmp_path / "scans", SCANS)}
+    order = {
+        "bundle": untrained_bundle(),
+        "scans": write_scans(tmp_path / "scans", SCANS),
+    }
     chance = random.Random(0)
     with zygote() as forked:
         status, whole_time = forked.run(**order, out=tmp_path / "whole")

@@ -25,7 +25,11 @@ def ask(
     chunks = [body] if isinstance(body, bytes) else list(body)
     sent: list[Any] = []
     messages = [
-        {"type": "http.request", "body": chunk, "more_body": number < len(chunks)}
+        {
+            "type": "http.request",
+            "body": chunk,
+            "more_body": number < len(chunks),
+        }
         for number, chunk in enumerate(chunks, start=1)
     ]
 
@@ -42,7 +46,10 @@ def ask(
         "path": unquote(path),
         "raw_path": path.encode(),
         "query_string": query.encode(),
-        "headers": [(key.lower().encode(), value.encode()) for key, value in known.items()],
+        "headers": [
+            (key.lower().encode(), value.encode())
+            for key, value in known.items()
+        ],
         "client": client,
     }
     asyncio.run(app(scope, receive, send))
@@ -73,5 +80,7 @@ class Recorder:
         self.requests.append((scope["method"], scope["path"], body))
         self.requesters.append(REQUESTER.get())
         content = json.dumps({"reached": scope["path"]}).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": []}
+        )
         await send({"type": "http.response.body", "body": content})

@@ -52,7 +52,9 @@ class Browser:
     def text(self) -> str:
         return str(self.run("return document.body.innerText"))
 
-    def wait(self, what: str, ready: Callable[[], Any], seconds: float = 120) -> Any:
+    def wait(
+        self, what: str, ready: Callable[[], Any], seconds: float = 120
+    ) -> Any:
         """Return what ``ready`` returns, once it is something."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -60,11 +62,15 @@ class Browser:
             if found:
                 return found
             time.sleep(0.5)
-        raise AssertionError(f"no {what} after {seconds} s; the page says:\n{self.text()[:2000]}")
+        raise AssertionError(
+            f"no {what} after {seconds} s; the page says:\n{self.text()[:2000]}"
+        )
 
     def picture(self, file: Path) -> Path:
         """Save what the window shows."""
-        file.write_bytes(base64.b64decode(call("GET", f"{self._root}/screenshot")))
+        file.write_bytes(
+            base64.b64decode(call("GET", f"{self._root}/screenshot"))
+        )
         return file
 
     def log(self) -> list[str]:
@@ -86,10 +92,16 @@ def open_chromium(folder: Path) -> Iterator[Browser]:
     """Open a window; skip where there is no Chromium."""
     driver, program = shutil.which("chromedriver"), shutil.which("chromium")
     if driver is None or program is None:
-        pytest.skip("no Chromium here; on Debian: apt-get install chromium chromium-driver")
+        pytest.skip(
+            "no Chromium here; on Debian: apt-get install chromium chromium-driver"
+        )
     url = f"http://127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [driver, f"--port={url.rpartition(':')[2]}", f"--log-path={folder / 'driver.log'}"],
+        [
+            driver,
+            f"--port={url.rpartition(':')[2]}",
+            f"--log-path={folder / 'driver.log'}",
+        ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -101,7 +113,9 @@ def open_chromium(folder: Path) -> Iterator[Browser]:
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"browser": "ALL"},
         }
-        made = call("POST", f"{url}/session", {"capabilities": {"alwaysMatch": wanted}})
+        made = call(
+            "POST", f"{url}/session", {"capabilities": {"alwaysMatch": wanted}}
+        )
         try:
             yield Browser(url, made["sessionId"])
         finally:

@@ -31,7 +31,12 @@ SMALL: dict[str, Any] = {
     "channels": [{"name": "CT", "modality": "CT"}],
     "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
     "network": {"kind": "unet", "channels": [4, 8, 16], "strides": [1, 2, 2]},
-    "training": {"patch": [16, 16, 16], "steps": 4, "batch_size": 2, "augmentation": "none"},
+    "training": {
+        "patch": [16, 16, 16],
+        "steps": 4,
+        "batch_size": 2,
+        "augmentation": "none",
+    },
     "tracking": {"register_model": False},
 }
 """The content of the smallest sensible ``bundle.json``."""
@@ -75,7 +80,11 @@ def write_json(folder: Path, made: Any, name: str = "bundle.json") -> Path:
 
 def monai_parts(spec: BundleSpec) -> Parts:
     """Return what the engine contributes to the MONAI configs, as a training does."""
-    return Parts(define_network(spec, supervised=False), get_window_arguments(spec), SLICE_AXIS)
+    return Parts(
+        define_network(spec, supervised=False),
+        get_window_arguments(spec),
+        SLICE_AXIS,
+    )
 
 
 def trained_bundle(folder: Path, spec: BundleSpec, seed: int = 0) -> Path:
@@ -89,7 +98,9 @@ def trained_bundle(folder: Path, spec: BundleSpec, seed: int = 0) -> Path:
     return folder
 
 
-def refined_bundle(folder: Path, spec: BundleSpec, *, applied: bool, seed: int = 0) -> Path:
+def refined_bundle(
+    folder: Path, spec: BundleSpec, *, applied: bool, seed: int = 0
+) -> Path:
     """Write a trained bundle with a refiner, all weights random; return its folder."""
     torch.manual_seed(seed)
     run = RunFolder(folder)
@@ -98,15 +109,27 @@ def refined_bundle(folder: Path, spec: BundleSpec, *, applied: bool, seed: int =
     refiner = {
         # At random R changes much; as built it would change nothing.
         name: torch.randn_like(value) if value.ndim > 1 else value
-        for name, value in get_trainable_part(build_refiner(spec)).state_dict().items()
+        for name, value in get_trainable_part(build_refiner(spec))
+        .state_dict()
+        .items()
     }
-    run.save_weights(merge_weights(spec, coarse, refiner) if applied else coarse)
+    run.save_weights(
+        merge_weights(spec, coarse, refiner) if applied else coarse
+    )
     run.save_weights(refiner, run.weights.with_name("refiner.pt"))
-    finding = RefinementFinding(applied=applied, dice_gain=0.1, interval=(0.0, 0.2), cases=9)
+    finding = RefinementFinding(
+        applied=applied, dice_gain=0.1, interval=(0.0, 0.2), cases=9
+    )
     write_trained(TrainedSpec(refinement=finding), folder)
-    network = define_refined_network(spec) if applied else define_network(spec, supervised=False)
+    network = (
+        define_refined_network(spec)
+        if applied
+        else define_network(spec, supervised=False)
+    )
     parts = Parts(network, get_window_arguments(spec), SLICE_AXIS)
-    write_monai_bundle(folder, spec, parts, {"dice": {"liver": 0.5, "mean": 0.5}})
+    write_monai_bundle(
+        folder, spec, parts, {"dice": {"liver": 0.5, "mean": 0.5}}
+    )
     return folder
 
 

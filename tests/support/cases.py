@@ -11,7 +11,9 @@ from medseg.datasets.cache import CachedCase
 
 
 def made_case(
-    label: Any, image: Any = None, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    label: Any,
+    image: Any = None,
+    spacing: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> CachedCase:
     """Return a case with this label ``(x, y, z)``; its image is the label unless given."""
     label = np.asarray(label, np.uint8)
@@ -22,7 +24,9 @@ def made_case(
         label_id="0123456789",
         image=torch.from_numpy(image.astype(np.float16)),
         label=torch.from_numpy(label[None]),
-        foreground={int(i): np.flatnonzero(flat == i) for i in np.unique(flat) if i},
+        foreground={
+            int(i): np.flatnonzero(flat == i) for i in np.unique(flat) if i
+        },
         spacing=spacing,
     )
 
@@ -39,9 +43,13 @@ def numbered_case(shape: tuple[int, int, int], **keywords: Any) -> CachedCase:
 def balls(shape: tuple[int, int, int] = (24, 28, 20), seed: int = 0) -> Any:
     """Return a label map of a few balls."""
     rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    grid = np.stack(
+        np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1
+    )
     label = np.zeros(shape, np.uint8)
     for index in (1, 1, 2):
         centre = rng.uniform(0.25, 0.75, 3) * shape
-        label[np.linalg.norm(grid - centre, axis=-1) < rng.uniform(3, 6)] = index
+        label[np.linalg.norm(grid - centre, axis=-1) < rng.uniform(3, 6)] = (
+            index
+        )
     return label

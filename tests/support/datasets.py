@@ -32,26 +32,43 @@ def touch(*files: Path) -> None:
         file.write_bytes(b"")
 
 
-def an_msd_list(root: Path, items: list[Any], *, make_files: bool = True, **more: Any) -> Path:
+def an_msd_list(
+    root: Path, items: list[Any], *, make_files: bool = True, **more: Any
+) -> Path:
     """Write a ``dataset.json`` and empty files for its items."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "dataset.json").write_text(json.dumps({"training": items, **more}))
     if make_files:
         for item in items:
-            images = item["image"] if isinstance(item["image"], list) else [item["image"]]
+            images = (
+                item["image"]
+                if isinstance(item["image"], list)
+                else [item["image"]]
+            )
             touch(*(root / file for file in (*images, item["label"])))
     return root
 
 
 def an_item(name: str, **fields: Any) -> dict[str, Any]:
     """Return one item of a ``dataset.json``."""
-    return {"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz", **fields}
+    return {
+        "image": f"./imagesTr/{name}.nii.gz",
+        "label": f"./labelsTr/{name}.nii.gz",
+        **fields,
+    }
 
 
-def some_cases(count: int, fold: Callable[[int], int | None] = lambda n: None) -> list[Case]:
+def some_cases(
+    count: int, fold: Callable[[int], int | None] = lambda n: None
+) -> list[Case]:
     """Return cases that lie nowhere."""
     return [
-        Case(Scan(f"c{n}", ((Path(f"c{n}.nii"),),)), Path(f"l{n}.nii"), fold(n), f"c{n}")
+        Case(
+            Scan(f"c{n}", ((Path(f"c{n}.nii"),),)),
+            Path(f"l{n}.nii"),
+            fold(n),
+            f"c{n}",
+        )
         for n in range(count)
     ]
 

@@ -29,7 +29,9 @@ PATIENT = "Secret^Person"
 
 
 def voxels(shape: tuple[int, int, int] = SHAPE, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 4000, shape).astype(np.uint16)
+    return (
+        np.random.default_rng(seed).integers(0, 4000, shape).astype(np.uint16)
+    )
 
 
 def affine(gap: float = GAP) -> np.ndarray:
@@ -41,26 +43,36 @@ def affine(gap: float = GAP) -> np.ndarray:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
 
 
-def slice_dataset(pixels: np.ndarray, k: int, series: str, **changes: Any) -> FileDataset:
+def slice_dataset(
+    pixels: np.ndarray, k: int, series: str, **changes: Any
+) -> FileDataset:
     """One CT slice; ``pixels`` has shape (i, j). A change of ``None`` removes the element."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = uids.ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = uids.CTImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[series, str(k)])
+    meta.MediaStorageSOPInstanceUID = generate_uid(
+        entropy_srcs=[series, str(k)]
+    )
     ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID = meta.MediaStorageSOPClassUID
     ds.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     ds.StudyInstanceUID = generate_uid(entropy_srcs=["study"])
     ds.SeriesInstanceUID = series
     ds.FrameOfReferenceUID = generate_uid(entropy_srcs=["frame"])
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate = PATIENT, "ID-4711", "19700101"
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate = (
+        PATIENT,
+        "ID-4711",
+        "19700101",
+    )
     ds.Modality, ds.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
     ds.Columns, ds.Rows = pixels.shape
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated = pixels.dtype.itemsize * 8
     ds.BitsStored, ds.HighBit = ds.BitsAllocated, ds.BitsAllocated - 1
     ds.PixelRepresentation = int(pixels.dtype.kind == "i")
-    ds.ImagePositionPatient = [round(float(x), 6) for x in ORIGIN + NORMAL * GAP * k]
+    ds.ImagePositionPatient = [
+        round(float(x), 6) for x in ORIGIN + NORMAL * GAP * k
+    ]
     ds.ImageOrientationPatient = [*ROWS.tolist(), *COLUMNS.tolist()]
     ds.PixelSpacing = list(SPACING)
     ds.SliceThickness, ds.InstanceNumber = 1.0, k + 1
@@ -79,7 +91,10 @@ def series(
     """One dataset per slice of ``array`` (i, j, k); changes apply to each."""
     array = voxels() if array is None else array
     uid = generate_uid(entropy_srcs=[name])
-    return [slice_dataset(array[:, :, k], k, uid, **changes) for k in range(array.shape[2])]
+    return [
+        slice_dataset(array[:, :, k], k, uid, **changes)
+        for k in range(array.shape[2])
+    ]
 
 
 def save(folder: Path, datasets: list[FileDataset], prefix: str = "IM") -> Path:
@@ -93,24 +108,37 @@ def save(folder: Path, datasets: list[FileDataset], prefix: str = "IM") -> Path:
 
 def move(ds: FileDataset, millimetres: np.ndarray) -> FileDataset:
     ds.ImagePositionPatient = [
-        round(float(x), 6) for x in np.array(ds.ImagePositionPatient, float) + millimetres
+        round(float(x), 6)
+        for x in np.array(ds.ImagePositionPatient, float) + millimetres
     ]
     return ds
 
 
-def enhanced(array: np.ndarray | None = None, order: list[int] | None = None) -> FileDataset:
+def enhanced(
+    array: np.ndarray | None = None, order: list[int] | None = None
+) -> FileDataset:
     """One Enhanced MR file; frames stored in ``order``, each with its own rescale."""
     array = voxels() if array is None else array
     order = list(range(array.shape[2])) if order is None else order
-    ds = slice_dataset(array[:, :, 0], 0, generate_uid(entropy_srcs=["enhanced"]))
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+    ds = slice_dataset(
+        array[:, :, 0], 0, generate_uid(entropy_srcs=["enhanced"])
+    )
+    for keyword in (
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+    ):
         delattr(ds, keyword)
-    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID(uids.EnhancedMRImageStorage)
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = UID(
+        uids.EnhancedMRImageStorage
+    )
     ds.Modality = "MR"
     ds.NumberOfFrames = len(order)
     ds.PixelData = b"".join(array[:, :, k].T.tobytes() for k in order)
     shared = Dataset()
-    shared.PixelMeasuresSequence = [_item(PixelSpacing=list(SPACING), SliceThickness=1.0)]
+    shared.PixelMeasuresSequence = [
+        _item(PixelSpacing=list(SPACING), SliceThickness=1.0)
+    ]
     shared.PlaneOrientationSequence = [
         _item(ImageOrientationPatient=[*ROWS.tolist(), *COLUMNS.tolist()])
     ]
@@ -161,7 +189,9 @@ def dynamic(points: int = 3) -> FileDataset:
     return ds
 
 
-def uneven(folder: Path, gaps: list[float], shear=(0.0, 0.0), gradient=(1.0, 2.0, 3.0)) -> Path:
+def uneven(
+    folder: Path, gaps: list[float], shear=(0.0, 0.0), gradient=(1.0, 2.0, 3.0)
+) -> Path:
     """A series at uneven distances whose intensities are linear in the place, LPS mm."""
     places = np.cumsum([0.0, *gaps])
     along = NORMAL + shear[0] * ROWS + shear[1] * COLUMNS
@@ -175,7 +205,10 @@ def uneven(folder: Path, gaps: list[float], shear=(0.0, 0.0), gradient=(1.0, 2.0
         at = start + i[..., None] * columns + j[..., None] * rows
         field = at @ np.array(gradient)
         ds.RescaleIntercept = 0
-        ds.BitsAllocated, ds.FloatPixelData = 32, field.T.astype("<f4").tobytes()
+        ds.BitsAllocated, ds.FloatPixelData = (
+            32,
+            field.T.astype("<f4").tobytes(),
+        )
         del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
     return save(folder, datasets)
 
@@ -192,7 +225,10 @@ def deflate(path: Path, bomb: int = 0) -> None:
     start = 132 + len(_meta_bytes(ds))
     plain = path.read_bytes()[start:]
     if bomb:
-        plain += struct.pack("<HH2sHI", 0x7FE1, 0x0010, b"OB", 0, bomb) + b"\0" * bomb
+        plain += (
+            struct.pack("<HH2sHI", 0x7FE1, 0x0010, b"OB", 0, bomb)
+            + b"\0" * bomb
+        )
     squeeze = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     ds.file_meta.TransferSyntaxUID = uids.DeflatedExplicitVRLittleEndian
     with path.open("wb") as file:
@@ -203,7 +239,9 @@ def deflate(path: Path, bomb: int = 0) -> None:
 
 def _meta_bytes(ds: FileDataset) -> bytes:
     stream = io.BytesIO()
-    pydicom.filewriter.write_file_meta_info(stream, ds.file_meta, enforce_standard=False)
+    pydicom.filewriter.write_file_meta_info(
+        stream, ds.file_meta, enforce_standard=False
+    )
     return stream.getvalue()
 
 

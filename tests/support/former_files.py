@@ -81,7 +81,9 @@ def main() -> None:
     work = out / "work"
     data = write_dataset(work / "data", 8, shape=(36, 32, 26), spacing=6.0)
     (work / "bundle.json").write_text(json.dumps(BUNDLE))
-    run = medseg.train(work / "bundle.json", data=data, out=work / "run", fold=0, device="cpu")
+    run = medseg.train(
+        work / "bundle.json", data=data, out=work / "run", fold=0, device="cpu"
+    )
     with contextlib.suppress(_Stop):
         medseg.train(
             work / "bundle.json",
@@ -91,9 +93,16 @@ def main() -> None:
             device="cpu",
             listeners=[_stop_at_validation],
         )
-    tests = write_dataset(work / "test", 3, seed=1000, shape=(36, 32, 26), spacing=6.0)
+    tests = write_dataset(
+        work / "test", 3, seed=1000, shape=(36, 32, 26), spacing=6.0
+    )
     medseg.segment(
-        run, tests / "imagesTr", work / "results", device="cpu", backend="torch", report=False
+        run,
+        tests / "imagesTr",
+        work / "results",
+        device="cpu",
+        backend="torch",
+        report=False,
     )
     medseg.evaluate(work / "results", tests, work / "scores")
     write_series(work / "series", 7)
@@ -108,10 +117,14 @@ def main() -> None:
     )
     hashes: dict[str, str] = {}
     for file in sorted((work / "results").glob("*.nii.gz")):
-        hashes[f"results/{file.name}"] = _digest(np.asarray(nib.load(file).dataobj).tobytes())
+        hashes[f"results/{file.name}"] = _digest(
+            np.asarray(nib.load(file).dataobj).tobytes()
+        )
     for file in sorted((work / "dicom").iterdir()):
         if file.name.endswith(".nii.gz"):
-            hashes["dicom/nifti"] = _digest(np.asarray(nib.load(file).dataobj).tobytes())
+            hashes["dicom/nifti"] = _digest(
+                np.asarray(nib.load(file).dataobj).tobytes()
+            )
         elif file.name.endswith(".dcm"):
             ds = pydicom.dcmread(file)
             if ds.Modality == "SEG":
@@ -122,12 +135,18 @@ def main() -> None:
                     for r in ds.ROIContourSequence
                     for c in getattr(r, "ContourSequence", [])
                 ]
-                hashes["dicom/rtstruct"] = _digest(*(text.encode() for text in contours))
+                hashes["dicom/rtstruct"] = _digest(
+                    *(text.encode() for text in contours)
+                )
     weights = torch.load(run / "models" / "model.pt", weights_only=True)
-    hashes["weights"] = _digest(*(w.numpy().tobytes() for w in weights.values()))
+    hashes["weights"] = _digest(
+        *(w.numpy().tobytes() for w in weights.values())
+    )
     for file in sorted((work / "scores").glob("*.csv")):
         hashes[f"scores/{file.name}"] = _digest(file.read_bytes())
-    (out / "hashes.json").write_text(json.dumps(hashes, indent=1, sort_keys=True) + "\n")
+    (out / "hashes.json").write_text(
+        json.dumps(hashes, indent=1, sort_keys=True) + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ STEPS_PER_LOGIT, MOST = 2, 8
 
 def train(folder: Path) -> Path:
     """Train a small network on phantoms; return its bundle."""
-    data = write_dataset(folder / "data", TRAINING, FIRST_SEEN, shape=SHAPE, spacing=SPACING)
+    data = write_dataset(
+        folder / "data", TRAINING, FIRST_SEEN, shape=SHAPE, spacing=SPACING
+    )
     spec = content(
         preprocessing={
             "spacing_mm": [SPACING] * 3,
@@ -59,7 +61,9 @@ def train(folder: Path) -> Path:
         quality={"corrupted_copies": 0},
     )
     out = folder / "run"
-    return medseg.train(write_json(folder, spec), data=data, out=out, fold=None, device="cpu")
+    return medseg.train(
+        write_json(folder, spec), data=data, out=out, fold=None, device="cpu"
+    )
 
 
 def predict(bundle: Path) -> dict[str, np.ndarray]:
@@ -74,12 +78,20 @@ def predict(bundle: Path) -> dict[str, np.ndarray]:
         images = [volume]
         for kind in rng.choice(list(CORRUPTIONS), 2, replace=False):
             severity = float(rng.uniform(0.05, 1.0))
-            images.append(corrupt_volume(volume, str(kind), severity, int(rng.integers(2**31))))
+            images.append(
+                corrupt_volume(
+                    volume, str(kind), severity, int(rng.integers(2**31))
+                )
+            )
         for number, image in enumerate(images):
             grid = compute_network_grid(image, opened.spec.preprocessing)
             with torch.inference_mode():
-                scores = network(make_input(image, grid)[None].contiguous())[0].numpy()
-            steps = np.rint(STEPS_PER_LOGIT * (scores[1:] - scores[:1]).clip(-MOST, MOST))
+                scores = network(make_input(image, grid)[None].contiguous())[
+                    0
+                ].numpy()
+            steps = np.rint(
+                STEPS_PER_LOGIT * (scores[1:] - scores[:1]).clip(-MOST, MOST)
+            )
             rows.append((steps.astype(np.int8), reference, case, number == 0))
     logits, references, cases, clean = zip(*rows, strict=True)
     return {

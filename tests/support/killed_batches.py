@@ -42,20 +42,29 @@ class Zygote:
 @contextmanager
 def zygote() -> Iterator[Zygote]:
     """Start the process that forks batches."""
-    command = [sys.executable, str(Path(__file__).with_name("segment_zygote.py"))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as one:
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("segment_zygote.py")),
+    ]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as one:
         try:
             yield Zygote(one)
         finally:
             one.kill()
 
 
-def write_scans(folder: Path, count: int, shape: tuple[int, int, int] = (20, 18, 16)) -> Path:
+def write_scans(
+    folder: Path, count: int, shape: tuple[int, int, int] = (20, 18, 16)
+) -> Path:
     """Write small phantoms, one file each; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         volume, _ = make_phantom(number, shape)
-        image = nib.Nifti1Image(np.rint(volume.array[0]).astype(np.int16), np.array(volume.affine))
+        image = nib.Nifti1Image(
+            np.rint(volume.array[0]).astype(np.int16), np.array(volume.affine)
+        )
         nib.save(image, folder / f"scan_{number:02d}.nii.gz")
     return folder
 
@@ -63,7 +72,9 @@ def write_scans(folder: Path, count: int, shape: tuple[int, int, int] = (20, 18,
 def results(out: Path) -> dict[str, bytes]:
     """Return every result file but the ledger and the page, which hold times."""
     files = (p for p in out.rglob("*") if p.is_file() and p.name not in TIMED)
-    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files}
+    return {
+        file.relative_to(out).as_posix(): file.read_bytes() for file in files
+    }
 
 
 TIMED = {"ledger.jsonl", "report.html"}
@@ -71,7 +82,10 @@ TIMED = {"ledger.jsonl", "report.html"}
 
 def facts(entries: dict[str, Entry]) -> dict[str, dict[str, Any]]:
     """Return entries without what differs from run to run."""
-    return {name: entry.model_dump(exclude=VARYING) for name, entry in sorted(entries.items())}
+    return {
+        name: entry.model_dump(exclude=VARYING)
+        for name, entry in sorted(entries.items())
+    }
 
 
 class Wreck:
@@ -101,7 +115,9 @@ class Wreck:
             assert facts({name: entry})[name] == self._facts[name]
             assert set(entry.files) <= set(results(self._out))
         finished = {name: entry.finished for name, entry in entries.items()}
-        assert self._done.items() <= finished.items(), "a result was lost or made twice"
+        assert self._done.items() <= finished.items(), (
+            "a result was lost or made twice"
+        )
         self._done = finished
         return len(finished)
 
@@ -109,5 +125,7 @@ class Wreck:
         """Check that the folder is what a run that nobody kills leaves."""
         assert results(self._out) == self._whole
         assert facts(read_ledger(self._out / "ledger.jsonl")[0]) == self._facts
-        assert len((self._out / "ledger.jsonl").read_text().splitlines()) == len(self._facts)
+        assert len(
+            (self._out / "ledger.jsonl").read_text().splitlines()
+        ) == len(self._facts)
         assert (self._out / "report.html").is_file()

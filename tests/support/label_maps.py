@@ -9,10 +9,17 @@ import numpy as np
 
 from medseg.labels import Label, LabelSet, default_colour
 
-AFFINE = np.array([[-1.0, 0, 0, 9], [0, 2.0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1]])
+AFFINE = np.array(
+    [[-1.0, 0, 0, 9], [0, 2.0, 0, -4], [0, 0, 2.5, 3], [0, 0, 0, 1]]
+)
 
 
-TWO = LabelSet([Label(1, "liver", 1, default_colour(1)), Label(2, "tumour", 2, default_colour(2))])
+TWO = LabelSet(
+    [
+        Label(1, "liver", 1, default_colour(1)),
+        Label(2, "tumour", 2, default_colour(2)),
+    ]
+)
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:

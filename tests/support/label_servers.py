@@ -44,11 +44,16 @@ def free_port() -> int:
 
 def slicer_client(url: str, folder: Path) -> Any:
     """Return the client that 3D Slicer's plugin uses, from MONAI Label's wheel."""
-    return slicer_library().MONAILabelClient(url, str(folder), client_id="tester@slicer")
+    return slicer_library().MONAILabelClient(
+        url, str(folder), client_id="tester@slicer"
+    )
 
 
 def slicer_library() -> ModuleType:
-    root = Path(sys.prefix) / "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py"
+    root = (
+        Path(sys.prefix)
+        / "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py"
+    )
     spec = importlib.util.spec_from_file_location("slicer_client", root)
     assert spec
     assert spec.loader
@@ -84,12 +89,16 @@ class Server:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send one request, exactly as given."""
-        request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
+        request = urllib.request.Request(
+            self.url + path, body, dict(headers or {}), method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=240) as answer:
                 body = answer.read()
                 packed = answer.headers.get("content-encoding") == "gzip"
-                return Answer(answer.status, gzip.decompress(body) if packed else body)
+                return Answer(
+                    answer.status, gzip.decompress(body) if packed else body
+                )
         except urllib.error.HTTPError as error:
             return Answer(error.code, error.read())
 
@@ -128,7 +137,17 @@ def run_server(
     """Start ``medseg label`` and wait until it answers; stop it at the end."""
     port = port or free_port()
     log = state.parent / f"{state.name}.log"
-    call = ["-m", "medseg", "label", bundle, studies, "--state", state, "--port", port]
+    call = [
+        "-m",
+        "medseg",
+        "label",
+        bundle,
+        studies,
+        "--state",
+        state,
+        "--port",
+        port,
+    ]
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, *map(str, call), "--device", "cpu", *options],
@@ -152,7 +171,9 @@ def _wait(server: Server, headers: Mapping[str, str] | None) -> None:
             if server.ask("GET", "/info/", headers=headers).code == 200:
                 return
         time.sleep(0.2)
-    raise AssertionError(f"the server did not start:\n{server.log.read_text()[-3000:]}")
+    raise AssertionError(
+        f"the server did not start:\n{server.log.read_text()[-3000:]}"
+    )
 
 
 def encode_form(
@@ -167,4 +188,6 @@ def encode_form(
     for name, (file, content) in files.items():
         head = f'--{mark}\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"'
         parts += [f"{head}\r\n\r\n".encode(), content, b"\r\n"]
-    return b"".join([*parts, f"--{mark}--\r\n".encode()]), f"multipart/form-data; boundary={mark}"
+    return b"".join(
+        [*parts, f"--{mark}--\r\n".encode()]
+    ), f"multipart/form-data; boundary={mark}"

@@ -9,7 +9,9 @@ from medseg.bundle.spec import BundleSpec
 from support.bundles import content
 
 
-def foreign(kind: str, dims: int = 3, patch: int = 32, **args: Any) -> BundleSpec:
+def foreign(
+    kind: str, dims: int = 3, patch: int = 32, **args: Any
+) -> BundleSpec:
     """Return a bundle with one of MONAI's own networks."""
     made = content(training={"patch": [patch] * dims})
     made["network"] = {"kind": kind, "dims": dims, "args": args}

@@ -94,7 +94,10 @@ def a_plan(**changes: Any) -> dict[str, Any]:
                 "batch_dice": True,
                 **_RESAMPLING,
             },
-            "3d_lowres": {"inherits_from": "3d_fullres", "spacing": [6.0, 1.4, 1.6]},
+            "3d_lowres": {
+                "inherits_from": "3d_fullres",
+                "spacing": [6.0, 1.4, 1.6],
+            },
             "3d_fullres": {
                 "data_identifier": "nnUNetPlans_3d_fullres",
                 "preprocessor_name": "DefaultPreprocessor",
@@ -108,7 +111,10 @@ def a_plan(**changes: Any) -> dict[str, Any]:
                 "batch_dice": False,
                 **_RESAMPLING,
             },
-            "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+            "3d_cascade_fullres": {
+                "inherits_from": "3d_fullres",
+                "previous_stage": "3d_lowres",
+            },
         },
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
@@ -127,8 +133,12 @@ def flat_form(plans: dict[str, Any]) -> dict[str, Any]:
                 "UNet_class_name": "PlainConvUNet",
                 "UNet_base_num_features": 32,
                 "n_conv_per_stage_encoder": arguments["n_conv_per_stage"],
-                "n_conv_per_stage_decoder": arguments["n_conv_per_stage_decoder"],
-                "num_pool_per_axis": [2, 3, 3][3 - len(arguments["strides"][0]) :],
+                "n_conv_per_stage_decoder": arguments[
+                    "n_conv_per_stage_decoder"
+                ],
+                "num_pool_per_axis": [2, 3, 3][
+                    3 - len(arguments["strides"][0]) :
+                ],
                 "pool_op_kernel_sizes": arguments["strides"],
                 "conv_kernel_sizes": arguments["kernel_sizes"],
                 "unet_max_num_features": 320,
@@ -139,7 +149,9 @@ def flat_form(plans: dict[str, Any]) -> dict[str, Any]:
     return plans
 
 
-def written(folder: Path, plans: dict[str, Any], dataset: dict[str, Any] | None = None) -> Path:
+def written(
+    folder: Path, plans: dict[str, Any], dataset: dict[str, Any] | None = None
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.json").write_text(json.dumps(dataset or DATASET))
     file = folder / "nnUNetPlans.json"
@@ -147,9 +159,13 @@ def written(folder: Path, plans: dict[str, Any], dataset: dict[str, Any] | None 
     return file
 
 
-def convert(file: Path, dims: int | None = None, constraints: Constraints = CPU) -> ConvertedPlans:
+def convert(
+    file: Path, dims: int | None = None, constraints: Constraints = CPU
+) -> ConvertedPlans:
     plans = read_nnunet_plans(file, dims)
-    return convert_plans(plans, read_description(file.parent / "dataset.json"), constraints)
+    return convert_plans(
+        plans, read_description(file.parent / "dataset.json"), constraints
+    )
 
 
 def changed(configuration: str = "3d_fullres", **fields: Any) -> dict[str, Any]:

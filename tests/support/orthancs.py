@@ -29,7 +29,9 @@ def run_orthanc(folder: Path) -> Iterator[str]:
     """Start an Orthanc with its DICOMweb plugin; yield its address. Skip where there is none."""
     program = shutil.which("Orthanc") or "/usr/sbin/Orthanc"
     if not Path(program).is_file() or not PLUGIN.is_file():
-        pytest.skip("there is no Orthanc here; on Debian: apt-get install orthanc orthanc-dicomweb")
+        pytest.skip(
+            "there is no Orthanc here; on Debian: apt-get install orthanc orthanc-dicomweb"
+        )
     port = free_port()
     config = {
         "StorageDirectory": str(folder / "db"),
@@ -44,7 +46,9 @@ def run_orthanc(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "orthanc.json").write_text(json.dumps(config))
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, folder / "orthanc.json"], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [program, folder / "orthanc.json"], stdout=log, stderr=log
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait(url, process, folder / "log")
@@ -64,7 +68,9 @@ def _wait(url: str, process: Any, log: Path) -> None:
     raise AssertionError(f"Orthanc did not start:\n{log.read_text()[-2000:]}")
 
 
-def phantom_series(seed: int, modality: str = "CT") -> tuple[list[FileDataset], Any]:
+def phantom_series(
+    seed: int, modality: str = "CT"
+) -> tuple[list[FileDataset], Any]:
     """Return a phantom as a DICOM series, the head's slices first, and its labels.
 
     Labels have shape ``(i, j, k)`` and lie on the volume that medseg reads from the series.
@@ -97,7 +103,11 @@ def phantom_series(seed: int, modality: str = "CT") -> tuple[list[FileDataset], 
             SeriesDescription="phantom",
             StudyDescription="made-up phantom",
             Modality=modality,
-            ImagePositionPatient=[float(start[0]), float(start[1]), float(start[2] + spacing * k)],
+            ImagePositionPatient=[
+                float(start[0]),
+                float(start[1]),
+                float(start[2] + spacing * k),
+            ],
             ImageOrientationPatient=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
             PixelSpacing=[spacing, spacing],
             SliceThickness=spacing,
@@ -122,5 +132,7 @@ def write_series(folder: Path, datasets: list[FileDataset]) -> Path:
 def send(url: str, files: list[Path]) -> None:
     """Send DICOM files to Orthanc."""
     for file in files:
-        request = urllib.request.Request(f"{url}/instances", file.read_bytes(), method="POST")
+        request = urllib.request.Request(
+            f"{url}/instances", file.read_bytes(), method="POST"
+        )
         urllib.request.urlopen(request, timeout=30).close()

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    ornt_transform,
+)
 from PIL import Image
 
 NASTY_NAMES = [
@@ -30,4 +35,6 @@ def marked_volume(codes: str) -> tuple[np.ndarray, np.ndarray]:
     array[5:, 6:, 7:] = 1
     affine = np.diag([1.0, 2.0, 3.0, 1.0])
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(codes))
-    return apply_orientation(array, turn), affine @ inv_ornt_aff(turn, array.shape)
+    return apply_orientation(array, turn), affine @ inv_ornt_aff(
+        turn, array.shape
+    )

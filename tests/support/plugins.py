@@ -28,7 +28,9 @@ def install_package(
     (folder / f"{name}.py").write_text(code)
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    )
     lines = []
     for group, points in entry_points.items():
         lines.append(f"[{group}]")

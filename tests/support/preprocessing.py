@@ -32,5 +32,7 @@ def invert(
         nearest_interp=False,
         to_tensor=True,
     )
-    on_scan = inverse({"pred": MetaTensor(prediction, meta=image.meta), IMAGE: image})
+    on_scan = inverse(
+        {"pred": MetaTensor(prediction, meta=image.meta), IMAGE: image}
+    )
     return on_scan["pred"].as_tensor()

@@ -13,20 +13,28 @@ from PIL import Image
 TURNED = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
 
 
-def affine_of(spacing: Sequence[float], turn: Any = None, flips: Sequence[int] = ()) -> Any:
+def affine_of(
+    spacing: Sequence[float], turn: Any = None, flips: Sequence[int] = ()
+) -> Any:
     """Return an affine of given spacing, turned and with some axes reversed."""
     affine = np.eye(4)
-    affine[:3, :3] = (np.eye(3) if turn is None else np.array(turn)) @ np.diag(spacing)
+    affine[:3, :3] = (np.eye(3) if turn is None else np.array(turn)) @ np.diag(
+        spacing
+    )
     for axis in flips:
         affine[:3, axis] *= -1
     affine[:3, 3] = [-31.5, 12.25, 40.0]
     return affine
 
 
-def write_scan(file: Path, seed: int, shape: Sequence[int], affine: Any) -> None:
+def write_scan(
+    file: Path, seed: int, shape: Sequence[int], affine: Any
+) -> None:
     """Write blobs and noise in HU as NIfTI."""
     rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    grid = np.stack(
+        np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij")
+    )
     inside = (grid**2).sum(axis=0) < rng.uniform(0.5, 0.9)
     voxels = np.where(inside, 60 + 80 * np.sin(4 * grid[0] + 3 * grid[1]), -900)
     voxels = voxels + rng.normal(0, 20, shape)
@@ -40,13 +48,18 @@ def write_volumes(folder: Path, channels: int = 1) -> None:
     swapped[:3, :3] = [[0, 0, 4.0], [-1.3, 0, 0], [0, 1.1, 0]]
     grids = {
         "plain": ((20, 22, 18), affine_of((3.0, 3.0, 3.0))),
-        "oblique": ((18, 21, 16), affine_of((2.5, 3.5, 4.0), TURNED, flips=(0, 1))),
+        "oblique": (
+            (18, 21, 16),
+            affine_of((2.5, 3.5, 4.0), TURNED, flips=(0, 1)),
+        ),
         "swapped": ((30, 34, 9), swapped),
     }
     for number, (name, (shape, affine)) in enumerate(grids.items()):
         for channel in range(channels):
             ending = f"_{channel:04d}.nii.gz" if channels > 1 else ".nii.gz"
-            write_scan(folder / f"{name}{ending}", 10 * number + channel, shape, affine)
+            write_scan(
+                folder / f"{name}{ending}", 10 * number + channel, shape, affine
+            )
 
 
 def write_pictures(folder: Path) -> None:
@@ -54,7 +67,9 @@ def write_pictures(folder: Path) -> None:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(3)
     y, x = np.mgrid[0:37, 0:45]
-    grey = (120 + 90 * np.sin(x / 6) * np.cos(y / 5) + rng.normal(0, 8, x.shape)).clip(0, 255)
+    grey = (
+        120 + 90 * np.sin(x / 6) * np.cos(y / 5) + rng.normal(0, 8, x.shape)
+    ).clip(0, 255)
     picture = Image.fromarray(grey.astype(np.uint8))
     picture.save(folder / "grey.png")
     picture.convert("RGB").save(folder / "as_colour.png")

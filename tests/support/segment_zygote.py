@@ -51,7 +51,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 print("ready", flush=True)
 for line in sys.stdin:
     order = json.loads(line)
-    after, number = order.pop("after", None), order.pop("signal", signal.SIGKILL)
+    after, number = (
+        order.pop("after", None),
+        order.pop("signal", signal.SIGKILL),
+    )
     child = os.fork()
     if child == 0:
         os._exit(_run(order))

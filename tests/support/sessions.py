@@ -24,7 +24,10 @@ CPU = torch.device("cpu")
 def made_cases(count: int, first: int = 0) -> list[CachedCase]:
     """Return cases with names and voxels of their own."""
     seeds = range(first, first + count)
-    return [replace(made_case(balls(seed=seed)), case_id=f"case-{seed}") for seed in seeds]
+    return [
+        replace(made_case(balls(seed=seed)), case_id=f"case-{seed}")
+        for seed in seeds
+    ]
 
 
 def made_session(
@@ -38,5 +41,7 @@ def made_session(
     """Return a session whose run has begun in a folder."""
     run = TrainingRun(RunFolder(folder), spec, folder / "data", 0, "0" * 32)
     begin_run(run, "hash")
-    dataset = Dataset(made_cases(training), made_cases(validation, first=100), (), "hash")
+    dataset = Dataset(
+        made_cases(training), made_cases(validation, first=100), (), "hash"
+    )
     return TrainingSession(run, dataset, CPU, SINGLE_PROCESS, listeners)

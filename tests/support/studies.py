@@ -28,12 +28,19 @@ NAMES = LabelSet(
 
 
 def random_labels(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 3, made.SHAPE).astype(np.uint8)
+    return (
+        np.random.default_rng(seed).integers(0, 3, made.SHAPE).astype(np.uint8)
+    )
 
 
-def a_series(folder: Path, name: str = "one", patient: str = "ID-1", **changes: Any) -> Volume:
+def a_series(
+    folder: Path, name: str = "one", patient: str = "ID-1", **changes: Any
+) -> Volume:
     shown = made.series(
-        made.voxels(seed=crc32(name.encode())), name=name, PatientID=patient, **changes
+        made.voxels(seed=crc32(name.encode())),
+        name=name,
+        PatientID=patient,
+        **changes,
     )
     for ds in shown:
         uid = generate_uid(entropy_srcs=[name, str(ds.InstanceNumber)])
@@ -42,14 +49,20 @@ def a_series(folder: Path, name: str = "one", patient: str = "ID-1", **changes: 
 
 
 def label(
-    file: Path, like: Volume, labels: np.ndarray, kind: Kind = "seg", names: LabelSet = NAMES
+    file: Path,
+    like: Volume,
+    labels: np.ndarray,
+    kind: Kind = "seg",
+    names: LabelSet = NAMES,
 ) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     if kind == "rtstruct":
         write_rtstruct(file, labels, like, names, version="1.2.3")
     else:
         as_kind: Any = "labelmap" if kind == "labelmap" else "binary"
-        write_dicom_seg(file, labels, like, names, version="1.2.3", kind=as_kind)
+        write_dicom_seg(
+            file, labels, like, names, version="1.2.3", kind=as_kind
+        )
     return file
 
 
@@ -79,14 +92,22 @@ def labels_in(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def write_seg(
-    path: Path, labels: np.ndarray, like: Volume, label_set: LabelSet = LABELS, **more: Any
+    path: Path,
+    labels: np.ndarray,
+    like: Volume,
+    label_set: LabelSet = LABELS,
+    **more: Any,
 ) -> Path:
     write_dicom_seg(path, labels, like, label_set, version="1.2.3", **more)
     return path
 
 
 def write_rt(
-    path: Path, labels: np.ndarray, like: Volume, label_set: LabelSet = LABELS, **more: Any
+    path: Path,
+    labels: np.ndarray,
+    like: Volume,
+    label_set: LabelSet = LABELS,
+    **more: Any,
 ) -> Path:
     write_rtstruct(path, labels, like, label_set, version="1.2.3", **more)
     return path
@@ -96,14 +117,18 @@ def blocks(shape) -> np.ndarray:
     """Labels in boxes of several sizes, every third slice empty."""
     labels = np.zeros(shape, np.uint8)
     for value, part in enumerate((5, 3, 2), start=1):
-        labels[tuple(slice(n // (part + 1), 1 + n // part) for n in shape)] = value
+        labels[tuple(slice(n // (part + 1), 1 + n // part) for n in shape)] = (
+            value
+        )
     labels[:, :, ::3] = 0
     return labels
 
 
 def ball(shape) -> np.ndarray:
     """A hollow ball of 1 with a 2 inside, and a 3 beside it that touches the border."""
-    places = np.indices(shape) / (np.array(shape) - 1.0).clip(1)[:, None, None, None]
+    places = (
+        np.indices(shape) / (np.array(shape) - 1.0).clip(1)[:, None, None, None]
+    )
     distance = np.sqrt(((places - 0.5) ** 2).sum(axis=0))
     labels = np.zeros(shape, np.uint8)
     labels[distance < 0.45] = 1

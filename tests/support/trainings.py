@@ -21,7 +21,8 @@ CPU_KINDS = [
         True,
         id="bf16",
         marks=pytest.mark.skipif(
-            not torch.cpu._is_avx512_bf16_supported(), reason="this CPU does not compute in bf16"
+            not torch.cpu._is_avx512_bf16_supported(),
+            reason="this CPU does not compute in bf16",
         ),
     ),
     pytest.param(False, id="no bf16"),
@@ -38,7 +39,11 @@ class Zygote:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", CPU_BF16: str(int(computes_bf16))},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                CPU_BF16: str(int(computes_bf16)),
+            },
         )
         assert self._out.readline() == "ready\n"
 

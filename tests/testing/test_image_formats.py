@@ -27,13 +27,17 @@ def suite(**changes: Any) -> ImageFormatContract:
         format = replace(NIFTI, **changes)
         suffix = ".nii"
 
-        def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+        def write_volume(
+            self, path: Path, array: np.ndarray, affine: np.ndarray
+        ) -> None:
             nib.save(nib.Nifti1Image(array, affine), path)
 
     return Suite()
 
 
-def written(contract: ImageFormatContract, folder: Path) -> tuple[Path, np.ndarray]:
+def written(
+    contract: ImageFormatContract, folder: Path
+) -> tuple[Path, np.ndarray]:
     """A file as the suite's fixtures make it: its name and its folder name a patient."""
     path = folder / "SECRET-PATIENT"
     path.mkdir()
@@ -51,7 +55,9 @@ def flip(files: Any) -> Volume:
 
 def lps(files: Any) -> Volume:
     volume = NIFTI.read(files)
-    return Volume(volume.array, np.diag([-1.0, -1, 1, 1]) @ volume.affine, volume.source)
+    return Volume(
+        volume.array, np.diag([-1.0, -1, 1, 1]) @ volume.affine, volume.source
+    )
 
 
 def double(files: Any) -> Volume:
@@ -60,11 +66,15 @@ def double(files: Any) -> Volume:
 
 
 @pytest.mark.parametrize("read", [flip, lps, double])
-def test_other_voxels_places_and_types_are_noticed(tmp_path: Path, read: Read) -> None:
+def test_other_voxels_places_and_types_are_noticed(
+    tmp_path: Path, read: Read
+) -> None:
     contract = suite(read=read)
     image, array = written(contract, tmp_path)
     with pytest.raises(AssertionError):
-        contract.test_image_has_the_voxels_and_the_affine_that_were_written(image, array)
+        contract.test_image_has_the_voxels_and_the_affine_that_were_written(
+            image, array
+        )
 
 
 def zeros_where_broken(files: Any) -> Volume:
@@ -88,15 +98,21 @@ def names_the_file(files: Any) -> Volume:
         raise ScanError(str(error), source=error.source) from error
 
 
-@pytest.mark.parametrize("read", [zeros_where_broken, foreign_error, names_the_file])
-def test_broken_files_that_are_read_or_named_are_noticed(tmp_path: Path, read: Read) -> None:
+@pytest.mark.parametrize(
+    "read", [zeros_where_broken, foreign_error, names_the_file]
+)
+def test_broken_files_that_are_read_or_named_are_noticed(
+    tmp_path: Path, read: Read
+) -> None:
     contract = suite(read=read)
     image, _ = written(contract, tmp_path)
     with pytest.raises((AssertionError, ValueError, pytest.fail.Exception)):
         contract.test_truncated_file_is_refused(image, 0.7)
 
 
-def test_label_maps_that_name_the_patient_or_differ_are_noticed(tmp_path: Path) -> None:
+def test_label_maps_that_name_the_patient_or_differ_are_noticed(
+    tmp_path: Path,
+) -> None:
     def write_named(path: Path, labels: np.ndarray, like: Volume) -> None:
         NIFTI.write_labels(path, labels, like)
         with path.open("ab") as file:
@@ -113,7 +129,9 @@ def test_label_maps_that_name_the_patient_or_differ_are_noticed(tmp_path: Path) 
         folder.mkdir()
         image, _ = written(contract, folder)
         with pytest.raises(AssertionError):
-            contract.test_equal_labels_are_equal_bytes_and_name_nobody(tmp_path, image)
+            contract.test_equal_labels_are_equal_bytes_and_name_nobody(
+                tmp_path, image
+            )
 
 
 def test_wrong_suffixes_are_noticed() -> None:

@@ -21,28 +21,39 @@ def test_a_phantom_is_that_of_its_seed() -> None:
     assert not np.array_equal(first.array, other.array)
     assert set(np.unique(labels)) == {0, LIVER, KIDNEY}
     # Demos, benchmarks and trained examples rely on these very voxels.
-    assert hashlib.sha256(labels.tobytes()).hexdigest()[:16] == "87efe68a7903a0d6"
+    assert (
+        hashlib.sha256(labels.tobytes()).hexdigest()[:16] == "87efe68a7903a0d6"
+    )
     rounded = np.rint(first.array[0]).astype(np.int16)
-    assert hashlib.sha256(rounded.tobytes()).hexdigest()[:16] == "5c5f2eaff0767188"
+    assert (
+        hashlib.sha256(rounded.tobytes()).hexdigest()[:16] == "5c5f2eaff0767188"
+    )
 
 
 def test_organs_stand_out_from_each_other() -> None:
     volume, labels = make_phantom(0)
     image = volume.array[0]
-    liver, kidney, rest = (image[labels == index].mean() for index in (LIVER, KIDNEY, 0))
+    liver, kidney, rest = (
+        image[labels == index].mean() for index in (LIVER, KIDNEY, 0)
+    )
     assert kidney > liver + 30 > rest + 60
     assert volume.spacing == (4, 4, 4)
 
 
 def test_a_data_set_holds_every_case_on_one_grid(tmp_path) -> None:
-    root = write_dataset(tmp_path / "data", 2, seed=5, shape=(14, 12, 10), spacing=16.0)
+    root = write_dataset(
+        tmp_path / "data", 2, seed=5, shape=(14, 12, 10), spacing=16.0
+    )
     listing = json.loads((root / "dataset.json").read_text())
     assert [case["image"] for case in listing["training"]] == [
         "./imagesTr/phantom_000.nii.gz",
         "./imagesTr/phantom_001.nii.gz",
     ]
     for number, case in enumerate(listing["training"]):
-        image, label = read_image(root / case["image"]), read_labels(root / case["label"])
+        image, label = (
+            read_image(root / case["image"]),
+            read_labels(root / case["label"]),
+        )
         image.require_same_grid(label, "a case's image and its label map")
         volume, labels = make_phantom(5 + number, (14, 12, 10), 16.0)
         assert np.array_equal(image.array, np.rint(volume.array))
@@ -51,4 +62,7 @@ def test_a_data_set_holds_every_case_on_one_grid(tmp_path) -> None:
 
 def test_test_data_needs_no_test_runner() -> None:
     code = "import sys, medseg.testing; sys.exit('pytest' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False).returncode
+        == 0
+    )

@@ -27,7 +27,12 @@ def test_what_mlflow_refuses_in_a_key_is_replaced(name: str, key: str) -> None:
 
 def test_names_that_become_equal_are_numbered_and_none_is_lost() -> None:
     names = {"a/b": 1.0, "a(b": 2.0, "a_b": 3.0, "c": 4.0}
-    assert to_distinct_keys(names) == {"a_b": 1.0, "a_b_2": 2.0, "a_b_3": 3.0, "c": 4.0}
+    assert to_distinct_keys(names) == {
+        "a_b": 1.0,
+        "a_b_2": 2.0,
+        "a_b_3": 3.0,
+        "c": 4.0,
+    }
     long = to_distinct_keys({"x" * 300: 1.0, "x" * 299: 2.0})
     assert sorted(map(len, long)) == [200, 202]
 

@@ -12,7 +12,9 @@ from medseg.tracking.store import quiet_mlflow, store_errors, summarise_error
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
 
-def test_settings_hold_for_a_while_and_the_users_own_win(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_hold_for_a_while_and_the_users_own_win(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv(TIMEOUT, raising=False)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "9")
     with quiet_mlflow(3):
@@ -40,12 +42,17 @@ def test_loggers_are_silent_for_a_while_also_behind_an_error() -> None:
 @pytest.mark.parametrize(
     ("text", "summary"),
     [
-        ("http://user:secret@host/x is away.\nTraceback …", "http://…@host/x is away"),
+        (
+            "http://user:secret@host/x is away.\nTraceback …",
+            "http://…@host/x is away",
+        ),
         ("", "ValueError"),
         ("y" * 400, "y" * 300),
     ],
 )
-def test_errors_are_summed_up_without_passwords(text: str, summary: str) -> None:
+def test_errors_are_summed_up_without_passwords(
+    text: str, summary: str
+) -> None:
     assert summarise_error(ValueError(text)) == summary
 
 

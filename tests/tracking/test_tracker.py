@@ -100,12 +100,17 @@ def runs(store: Path, experiment: str = "brain") -> list[Any]:
 
 
 def history(store: Path, run: Any, key: str) -> list[tuple[int, float]]:
-    return [(m.step, m.value) for m in client(store).get_metric_history(run.info.run_id, key)]
+    return [
+        (m.step, m.value)
+        for m in client(store).get_metric_history(run.info.run_id, key)
+    ]
 
 
 def artifacts(run: Any) -> list[str]:
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    return sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()
+    )
 
 
 def trained_bundle(folder: Path) -> Path:
@@ -123,23 +128,36 @@ def test_a_run_leaves_parameters_tags_metrics_and_a_status(store: Path) -> None:
     tracker(started())
     for number in range(1, 4):
         tracker(step(number, loss=1 / number))
-    tracker(ValidationDone(3, {"dice": {"mean": 0.8, "anterior": 0.7}}, is_best=True))
+    tracker(
+        ValidationDone(
+            3, {"dice": {"mean": 0.8, "anterior": 0.7}}, is_best=True
+        )
+    )
     tracker(RunDone(Path("nowhere"), {"dice": {"mean": 0.8}}))
     (run,) = runs(store)
     assert said == []
     assert run.info.run_name == "hippocampus-r1"
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"training.steps": "10", "labels.0.name": "anterior"}
+    assert run.data.params == {
+        "training.steps": "10",
+        "labels.0.name": "anterior",
+    }
     assert run.data.tags["medseg.run_id"] == "r1"
     assert run.data.tags["medseg.git.commit"] == "abc"
-    assert history(store, run, "loss") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert history(store, run, "loss") == [
+        (1, 1.0),
+        (2, 0.5),
+        (3, pytest.approx(1 / 3)),
+    ]
     assert history(store, run, "loss/dice") == [(1, 0.3), (2, 0.3), (3, 0.3)]
     assert history(store, run, "learning_rate")[-1] == (3, 0.01)
     assert history(store, run, "val/dice/anterior") == [(3, 0.7)]
     assert history(store, run, "final/dice/mean") == [(3, 0.8)]
 
 
-def test_a_resumed_run_goes_on_in_the_same_run_and_logs_no_step_twice(store: Path) -> None:
+def test_a_resumed_run_goes_on_in_the_same_run_and_logs_no_step_twice(
+    store: Path,
+) -> None:
     killed = MlflowTracker(store, flush_seconds=0)
     killed(started())
     for number in (1, 2, 3):
@@ -154,15 +172,24 @@ def test_a_resumed_run_goes_on_in_the_same_run_and_logs_no_step_twice(store: Pat
     resumed(ValidationDone(3, {"dice": {"mean": 0.5}}, is_best=True))
     resumed(RunDone(Path("nowhere"), {}))
     (run,) = runs(store)
-    assert history(store, run, "loss") == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert history(store, run, "loss") == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 3.0),
+        (4, 4.0),
+    ]
     assert history(store, run, "val/dice/mean") == [(3, 0.5)]
-    assert run.data.params["training.steps"] == "10", "parameters are written once for all"
+    assert run.data.params["training.steps"] == "10", (
+        "parameters are written once for all"
+    )
     assert run.data.tags["medseg.resumed.training.steps"] == "20"
     assert run.data.tags["medseg.resumed_at"] == "1"
     assert run.info.status == "FINISHED"
 
 
-def test_a_shortened_run_says_how_many_steps_it_has_and_took(store: Path) -> None:
+def test_a_shortened_run_says_how_many_steps_it_has_and_took(
+    store: Path,
+) -> None:
     tracker = MlflowTracker(store)
     tracker(started())
     tracker(step(1))
@@ -198,22 +225,34 @@ def test_a_failed_run_that_is_resumed_is_running_again(store: Path) -> None:
 
 
 def test_another_unfinished_run_is_left_alone(store: Path) -> None:
-    first, second = MlflowTracker(store, flush_seconds=0), MlflowTracker(store, flush_seconds=0)
+    first, second = (
+        MlflowTracker(store, flush_seconds=0),
+        MlflowTracker(store, flush_seconds=0),
+    )
     first(started("a"))
     second(started("b"))
     first(step(1, loss=1.0))
     second(step(1, loss=2.0))
     second(RunDone(Path("nowhere"), {}))
     by_id = {run.data.tags["medseg.run_id"]: run for run in runs(store)}
-    assert {key: run.info.status for key, run in by_id.items()} == {"a": "RUNNING", "b": "FINISHED"}
+    assert {key: run.info.status for key, run in by_id.items()} == {
+        "a": "RUNNING",
+        "b": "FINISHED",
+    }
     assert history(store, by_id["a"], "loss") == [(1, 1.0)]
     assert history(store, by_id["b"], "loss") == [(1, 2.0)]
 
 
-def test_of_an_error_is_logged_what_names_nobody_and_of_a_notice_nothing(store: Path) -> None:
+def test_of_an_error_is_logged_what_names_nobody_and_of_a_notice_nothing(
+    store: Path,
+) -> None:
     tracker = MlflowTracker(store)
     errors = {
-        "own": ScanError("the voxels end early", source="mueller_hans.nii.gz", detail="mueller"),
+        "own": ScanError(
+            "the voxels end early",
+            source="mueller_hans.nii.gz",
+            detail="mueller",
+        ),
         "foreign": FileNotFoundError(2, "No such file", "mueller_hans.nii.gz"),
     }
     for run_id, error in errors.items():
@@ -233,7 +272,9 @@ def test_of_an_error_is_logged_what_names_nobody_and_of_a_notice_nothing(store: 
     assert b"mueller" not in store.read_bytes()
 
 
-def test_pictures_carry_their_step_and_no_name_of_a_case(store: Path, tmp_path: Path) -> None:
+def test_pictures_carry_their_step_and_no_name_of_a_case(
+    store: Path, tmp_path: Path
+) -> None:
     picture = tmp_path / "mueller_hans.png"
     picture.write_bytes(b"\x89PNG")
     tracker = MlflowTracker(store)
@@ -248,26 +289,53 @@ def test_pictures_carry_their_step_and_no_name_of_a_case(store: Path, tmp_path: 
 
 def test_any_label_name_and_long_values_can_be_tracked(store: Path) -> None:
     said: list[str] = []
-    names = ["tumor (enhancing)", "tumor [enhancing]", "a/b", "..", "lésion", "x" * 300, "", "a b"]
+    names = [
+        "tumor (enhancing)",
+        "tumor [enhancing]",
+        "a/b",
+        "..",
+        "lésion",
+        "x" * 300,
+        "",
+        "a b",
+    ]
     tracker = MlflowTracker(store, say=said.append)
-    tracker(started(parameters={f"labels.{n}.name %": "y" * 9000 for n in range(250)}))
+    tracker(
+        started(
+            parameters={f"labels.{n}.name %": "y" * 9000 for n in range(250)}
+        )
+    )
     scores = {"dice": {name: n / 10 for n, name in enumerate(names)}}
     tracker(ValidationDone(1, scores, is_best=False))
     (run,) = runs(store)
     assert said == []
     assert len(run.data.params) == 250
-    logged = {key: value for key, value in run.data.metrics.items() if key.startswith("val/dice/")}
-    assert sorted(logged.values()) == [n / 10 for n in range(len(names))], "none is lost"
+    logged = {
+        key: value
+        for key, value in run.data.metrics.items()
+        if key.startswith("val/dice/")
+    }
+    assert sorted(logged.values()) == [n / 10 for n in range(len(names))], (
+        "none is lost"
+    )
     assert logged["val/dice/a b"] == 0.7
 
 
 def test_infinite_and_missing_scores_do_not_stop_a_run(store: Path) -> None:
     tracker = MlflowTracker(store)
     tracker(started())
-    scores = {"hd95": {"anterior": float("inf"), "posterior": float("nan"), "mean": 2.0}}
+    scores = {
+        "hd95": {
+            "anterior": float("inf"),
+            "posterior": float("nan"),
+            "mean": 2.0,
+        }
+    }
     tracker(ValidationDone(1, scores, is_best=False))
     metrics = runs(store)[0].data.metrics
-    assert metrics["val/hd95/anterior"] != metrics["val/hd95/anterior"], "NaN, not 1.8e308"
+    assert metrics["val/hd95/anterior"] != metrics["val/hd95/anterior"], (
+        "NaN, not 1.8e308"
+    )
     assert metrics["val/hd95/mean"] == 2.0
 
 
@@ -290,7 +358,9 @@ def test_steps_are_sent_in_few_calls(store: Path) -> None:
     tracker(step(1))
     assert history(store, runs(store)[0], "loss") == [], "collected"
     tracker(ValidationDone(1, {}, is_best=True))
-    assert len(history(store, runs(store)[0], "loss")) == 1, "a validation sends them"
+    assert len(history(store, runs(store)[0], "loss")) == 1, (
+        "a validation sends them"
+    )
 
 
 def test_the_trained_bundle_becomes_a_registered_model(
@@ -314,7 +384,9 @@ def test_the_trained_bundle_becomes_a_registered_model(
     assert not any("checkpoints" in name for name in artifacts(runs(store)[0]))
     versions = client(store).search_model_versions("name='hippocampus'")
     assert sorted(int(version.version) for version in versions) == [1, 2]
-    model = client(store).search_logged_models([runs(store)[0].info.experiment_id])[0]
+    model = client(store).search_logged_models(
+        [runs(store)[0].info.experiment_id]
+    )[0]
     assert str(model.status) == "READY"
     assert model.artifact_location in {version.source for version in versions}
     assert model.source_run_id in {version.run_id for version in versions}
@@ -328,10 +400,14 @@ def test_the_trained_bundle_becomes_a_registered_model(
     assert "medseg==" in wanted
     assert "torch==" in wanted
     assert "+cpu" not in wanted
-    assert not any(path.is_symlink() for path in files.rglob("*")), "the store holds the weights"
+    assert not any(path.is_symlink() for path in files.rglob("*")), (
+        "the store holds the weights"
+    )
 
 
-def test_a_model_that_is_not_to_be_registered_is_only_logged(store: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_not_to_be_registered_is_only_logged(
+    store: Path, tmp_path: Path
+) -> None:
     code = tmp_path / "code.py"
     code.write_text(MODEL_CODE)
     tracker = MlflowTracker(store, model_code=code, register_model=False)
@@ -339,10 +415,14 @@ def test_a_model_that_is_not_to_be_registered_is_only_logged(store: Path, tmp_pa
     tracker(RunDone(trained_bundle(tmp_path / "trained"), {}))
     assert client(store).search_registered_models() == []
     (run,) = runs(store)
-    assert len(client(store).search_logged_models([run.info.experiment_id])) == 1
+    assert (
+        len(client(store).search_logged_models([run.info.experiment_id])) == 1
+    )
 
 
-def test_files_that_cannot_be_stored_leave_the_run_finished(store: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_stored_leave_the_run_finished(
+    store: Path, tmp_path: Path
+) -> None:
     (tmp_path / "mlartifacts").write_text("a file where a folder is needed")
     said: list[str] = []
     tracker = MlflowTracker(store, tmp_path / "mlartifacts", say=said.append)
@@ -370,12 +450,19 @@ def silent_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("kind", ["closed_port", "silent_port"])
 def test_a_dead_server_costs_seconds_and_is_said_once(
-    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    kind: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     port = request.getfixturevalue(kind)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
+    monkeypatch.setenv(
+        "MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}"
+    )
     said: list[str] = []
-    tracker = MlflowTracker(tmp_path / "mlflow.db", say=said.append, flush_seconds=0)
+    tracker = MlflowTracker(
+        tmp_path / "mlflow.db", say=said.append, flush_seconds=0
+    )
     begin = time.monotonic()
     tracker(started())
     for number in range(1, 100):
@@ -387,11 +474,15 @@ def test_a_dead_server_costs_seconds_and_is_said_once(
     assert "no longer tracked" in said[0]
     assert "secret" not in said[0]
     assert list(tmp_path.iterdir()) == []
-    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ, "settings are put back"
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ, (
+        "settings are put back"
+    )
 
 
 @pytest.mark.parametrize("kind", ["garbage", "folder", "unwritable place"])
-def test_a_broken_store_costs_seconds_and_is_said_once(kind: str, tmp_path: Path) -> None:
+def test_a_broken_store_costs_seconds_and_is_said_once(
+    kind: str, tmp_path: Path
+) -> None:
     store = tmp_path / "mlflow.db"
     if kind == "garbage":
         store.write_bytes(b"this is no database" * 1000)
@@ -422,7 +513,9 @@ def test_a_store_that_breaks_midway_does_not_stop_the_run(store: Path) -> None:
     assert len(said) == 1
 
 
-def test_the_next_run_is_tracked_again(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_run_is_tracked_again(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     tracker = MlflowTracker(store, say=said.append)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -456,8 +549,15 @@ def test_two_processes_may_make_the_same_new_store(tmp_path: Path) -> None:
     store = tmp_path / "runs" / "mlflow.db"
     arguments = [sys.executable, "-c", TWO_AT_ONCE]
     # Under a test runner MLflow is quieter than in real life.
-    hidden = ("PYTEST_CURRENT_TEST", "CI", "GITHUB_ACTIONS", "MLFLOW_DISABLE_TELEMETRY")
-    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    hidden = (
+        "PYTEST_CURRENT_TEST",
+        "CI",
+        "GITHUB_ACTIONS",
+        "MLFLOW_DISABLE_TELEMETRY",
+    )
+    environment = {
+        key: value for key, value in os.environ.items() if key not in hidden
+    }
     both = [
         subprocess.Popen(
             [*arguments, run_id, str(store)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -468,8 +568,13 @@ def test_two_processes_may_make_the_same_new_store(tmp_path: Path) -> None:
     outputs = [process.communicate(timeout=120)[0].decode() for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert outputs == ["", ""], "MLflow and its migrations are silent"
-    assert [run.info.status for run in runs(store, "e")] == ["FINISHED", "FINISHED"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"], "nothing in the folder"
+    assert [run.info.status for run in runs(store, "e")] == [
+        "FINISHED",
+        "FINISHED",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"], (
+        "nothing in the folder"
+    )
 
 
 def test_mlflow_is_imported_only_when_a_run_starts() -> None:
@@ -477,11 +582,16 @@ def test_mlflow_is_imported_only_when_a_run_starts() -> None:
         "import sys, pathlib; from medseg.tracking.tracker import MlflowTracker;"
         "MlflowTracker(pathlib.Path('x')); sys.exit('mlflow' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], check=False).returncode
+        == 0
+    )
 
 
 @pytest.fixture
-def server(empty_store: Path, tmp_path: Path, closed_port: int) -> Iterator[tuple[str, Any]]:
+def server(
+    empty_store: Path, tmp_path: Path, closed_port: int
+) -> Iterator[tuple[str, Any]]:
     """A real MLflow server that keeps artifacts itself; its address and its process."""
     shutil.copyfile(empty_store, tmp_path / "server.db")
     arguments = ["server", "--port", str(closed_port), "--workers", "1"]
@@ -489,7 +599,9 @@ def server(empty_store: Path, tmp_path: Path, closed_port: int) -> Iterator[tupl
     arguments += ["--artifacts-destination", str(tmp_path / "kept")]
     address = f"http://127.0.0.1:{closed_port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *arguments], cwd=tmp_path, start_new_session=True
+        [sys.executable, "-m", "mlflow", *arguments],
+        cwd=tmp_path,
+        start_new_session=True,
     )
     try:
         wait_for(address, process)
@@ -502,7 +614,10 @@ def server(empty_store: Path, tmp_path: Path, closed_port: int) -> Iterator[tupl
 def wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(240):
         assert process.poll() is None, "the server did not start"
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=1):
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"{address}/health", timeout=1),
+        ):
             return
         time.sleep(0.25)
     raise TimeoutError(address)
@@ -518,15 +633,27 @@ def test_a_real_server_gets_everything_and_may_die(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     (tmp_path / "code.py").write_text(MODEL_CODE)
     said: list[str] = []
-    tracker = MlflowTracker(tmp_path / "x.db", model_code=tmp_path / "code.py", say=said.append)
+    tracker = MlflowTracker(
+        tmp_path / "x.db", model_code=tmp_path / "code.py", say=said.append
+    )
     for resumed_at in (None, 1):
-        tracker(started(resumed_at=resumed_at, parameters={"empty": "", "a": "1"}))
+        tracker(
+            started(resumed_at=resumed_at, parameters={"empty": "", "a": "1"})
+        )
         tracker(step(1))
-        tracker(ValidationDone(1, {"dice": {"lésion (1)": float("inf")}}, is_best=True))
-    tracker(RunDone(trained_bundle(tmp_path / "trained"), {"dice": {"mean": 0.8}}))
+        tracker(
+            ValidationDone(
+                1, {"dice": {"lésion (1)": float("inf")}}, is_best=True
+            )
+        )
+    tracker(
+        RunDone(trained_bundle(tmp_path / "trained"), {"dice": {"mean": 0.8}})
+    )
     assert said == []
     asked = MlflowClient(tracking_uri=address)
-    (run,) = asked.search_runs([asked.get_experiment_by_name("brain").experiment_id])
+    (run,) = asked.search_runs(
+        [asked.get_experiment_by_name("brain").experiment_id]
+    )
     assert run.info.status == "FINISHED"
     assert run.data.metrics["final/dice/mean"] == 0.8
     assert len(asked.get_metric_history(run.info.run_id, "loss")) == 1

@@ -37,18 +37,28 @@ def only(kind: str) -> AugmentationSpec:
     return AUGMENTATIONS["none"].model_copy(update={kind: 1.0})
 
 
-def vary(images: torch.Tensor, augmentation: AugmentationSpec, seed: int = 0) -> torch.Tensor:
+def vary(
+    images: torch.Tensor, augmentation: AugmentationSpec, seed: int = 0
+) -> torch.Tensor:
     noise = torch.Generator().manual_seed(seed)
-    return augment_intensities(images, augmentation, np.random.default_rng(seed), noise)
+    return augment_intensities(
+        images, augmentation, np.random.default_rng(seed), noise
+    )
 
 
 def images(shape: Any = (2, 2, 12, 10, 8)) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(7)) * 3 + 1
+    return (
+        torch.randn(shape, generator=torch.Generator().manual_seed(7)) * 3 + 1
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(2, 2, 12, 10, 8), (3, 1, 12, 10), (1, 1, 9, 9, 1)])
-def test_each_variation_changes_values_and_nothing_else(kind: str, shape: Any) -> None:
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 12, 10, 8), (3, 1, 12, 10), (1, 1, 9, 9, 1)]
+)
+def test_each_variation_changes_values_and_nothing_else(
+    kind: str, shape: Any
+) -> None:
     before = images(shape)
     kept = before.clone()
     after = vary(before, only(kind))
@@ -103,8 +113,12 @@ def test_gamma_keeps_mean_spread_and_the_order_of_intensities() -> None:
     order = before.flatten().argsort()
     for seed in range(16):  # a few of them bend the inverted image
         after = vary(before, only("gamma"), seed)
-        assert float(after.mean()) == pytest.approx(float(before.mean()), abs=1e-4)
-        assert float(after.std()) == pytest.approx(float(before.std()), abs=1e-4)
+        assert float(after.mean()) == pytest.approx(
+            float(before.mean()), abs=1e-4
+        )
+        assert float(after.std()) == pytest.approx(
+            float(before.std()), abs=1e-4
+        )
         assert (after.flatten()[order].diff() >= -1e-5).all()
 
 
@@ -121,7 +135,9 @@ def test_blur_keeps_the_mean_of_what_is_inside_and_calms_noise() -> None:
     assert torch.allclose(blurred, blurred.transpose(0, 2), atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["blur", "low_resolution", "brightness", "contrast", "gamma"])
+@pytest.mark.parametrize(
+    "kind", ["blur", "low_resolution", "brightness", "contrast", "gamma"]
+)
 def test_a_flat_image_stays_flat_up_to_its_border(kind: str) -> None:
     after = vary(torch.full((1, 1, 9, 8, 7), 4.0), only(kind))
     assert float(after.max() - after.min()) < 1e-4
@@ -140,7 +156,9 @@ def test_a_bias_field_is_smooth_and_keeps_the_darkest() -> None:
     before = images((1, 1, 16, 16, 16))
     after = vary(before, only("bias_field"))
     lowest = float(before.min())
-    field = ((after - lowest) / (before - lowest).clamp_min(1e-6))[before > lowest + 0.5]
+    field = ((after - lowest) / (before - lowest).clamp_min(1e-6))[
+        before > lowest + 0.5
+    ]
     assert float(field.min()) > 0.02
     assert after.min() == pytest.approx(lowest, abs=1e-5)
 
@@ -159,7 +177,9 @@ def test_ghosts_are_mild_copies_along_one_axis_and_keep_the_mean() -> None:
 # --- what is drawn ---
 
 
-def drawn(draw: Any, shape: tuple[int, ...] = (2, 12, 10, 8), count: int = 200) -> list[Any]:
+def drawn(
+    draw: Any, shape: tuple[int, ...] = (2, 12, 10, 8), count: int = 200
+) -> list[Any]:
     """Return the parameters of many draws."""
     rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
     return [draw(torch.Size(shape), rng, noise).keywords for _ in range(count)]
@@ -176,7 +196,9 @@ def drawn(draw: Any, shape: tuple[int, ...] = (2, 12, 10, 8), count: int = 200) 
         (draw_ghosting, "strength", 0.05, 0.3),
     ],
 )
-def test_strengths_fill_their_range(draw: Any, name: str, low: float, high: float) -> None:
+def test_strengths_fill_their_range(
+    draw: Any, name: str, low: float, high: float
+) -> None:
     values = [parameters[name] for parameters in drawn(draw)]
     width = high - low
     assert low <= min(values) < low + 0.05 * width
@@ -184,18 +206,28 @@ def test_strengths_fill_their_range(draw: Any, name: str, low: float, high: floa
 
 
 def test_a_quarter_of_gamma_curves_are_of_the_inverted_image() -> None:
-    inverted = [parameters["is_inverted"] for parameters in drawn(draw_gamma, count=800)]
+    inverted = [
+        parameters["is_inverted"] for parameters in drawn(draw_gamma, count=800)
+    ]
     assert np.mean(inverted) == pytest.approx(0.25, abs=0.05)
 
 
 def test_a_bias_field_has_two_coefficients_for_each_axis() -> None:
-    coefficients = np.array([each["coefficients"] for each in drawn(draw_bias_field)])
+    coefficients = np.array(
+        [each["coefficients"] for each in drawn(draw_bias_field)]
+    )
     assert coefficients.shape == (200, 3, 2)
-    assert coefficients.std(axis=0) == pytest.approx(np.full((3, 2), 0.25), rel=0.2)
+    assert coefficients.std(axis=0) == pytest.approx(
+        np.full((3, 2), 0.25), rel=0.2
+    )
 
 
-def test_low_resolution_keeps_half_of_the_voxels_or_more_and_flat_axes() -> None:
-    sizes = np.array([each["size"] for each in drawn(draw_low_resolution, (1, 12, 3, 1))])
+def test_low_resolution_keeps_half_of_the_voxels_or_more_and_flat_axes() -> (
+    None
+):
+    sizes = np.array(
+        [each["size"] for each in drawn(draw_low_resolution, (1, 12, 3, 1))]
+    )
     assert sizes[:, 0].min() == 6
     assert sizes[:, 0].max() == 12
     assert sizes[:, 1].min() == 2
@@ -205,8 +237,12 @@ def test_low_resolution_keeps_half_of_the_voxels_or_more_and_flat_axes() -> None
 def test_ghosts_lie_along_axes_with_more_lines_than_ghosts() -> None:
     for parameters in drawn(draw_ghosting, (2, 4, 12, 1)):
         assert 2 <= parameters["every"] <= 5
-        assert parameters["axis"] == 2 or (parameters["axis"] == 1 and parameters["every"] < 4)
-    axes = {parameters["axis"] for parameters in drawn(draw_ghosting, (1, 9, 9, 9))}
+        assert parameters["axis"] == 2 or (
+            parameters["axis"] == 1 and parameters["every"] < 4
+        )
+    axes = {
+        parameters["axis"] for parameters in drawn(draw_ghosting, (1, 9, 9, 9))
+    }
     assert axes == {1, 2, 3}
 
 

@@ -33,10 +33,14 @@ class Trained:
 
     def __init__(self, home: Path) -> None:
         self.home, self.out = home, home / "run"
-        self.data = write_dataset(home / "data", 4, shape=(24, 20, 16), spacing=9.0)
+        self.data = write_dataset(
+            home / "data", 4, shape=(24, 20, 16), spacing=9.0
+        )
         made = content(
             data={"folds": FOLDS},
-            preprocessing={"intensity": {"kind": "window", "low": -200, "high": 300}},
+            preprocessing={
+                "intensity": {"kind": "window", "low": -200, "high": 300}
+            },
             training={"steps": 12, "validate_every": 6, "optimizer": "adamw"},
             tracking={"register_model": True, "experiment": "folds"},
         )
@@ -64,7 +68,9 @@ class Trained:
             raise Killed
 
     def metrics(self, folder: Path) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+        found: dict[str, Any] = json.loads(
+            (folder / "metrics.json").read_text()
+        )
         return found
 
 
@@ -73,8 +79,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(tmp_path_factory.mktemp("folds"))
 
 
-def test_a_resumed_cross_validation_trains_no_finished_fold_again(trained: Trained) -> None:
-    names = [event.folder.name for event in trained.after if isinstance(event, RunStarted)]
+def test_a_resumed_cross_validation_trains_no_finished_fold_again(
+    trained: Trained,
+) -> None:
+    names = [
+        event.folder.name
+        for event in trained.after
+        if isinstance(event, RunStarted)
+    ]
     assert names == ["fold_1", "fold_2", "run"]
     assert isinstance(trained.after[-1], RunDone)
     assert trained.train(trained.before.append, resume=True) == trained.out
@@ -83,22 +95,35 @@ def test_a_resumed_cross_validation_trains_no_finished_fold_again(trained: Train
 
 def test_the_bundle_holds_every_folds_network(trained: Trained) -> None:
     bundle = load_bundle(trained.out)
-    assert [file.name for file in bundle.members] == ["fold_0.pt", "fold_1.pt", "fold_2.pt"]
+    assert [file.name for file in bundle.members] == [
+        "fold_0.pt",
+        "fold_1.pt",
+        "fold_2.pt",
+    ]
     assert bundle.weights.read_bytes() == bundle.members[0].read_bytes()
     for fold, member in enumerate(bundle.members):
         own = trained.out / "folds" / f"fold_{fold}" / "models" / "model.pt"
         assert member.read_bytes() == own.read_bytes()
-    assert (trained.home / "mlflow.db").is_file()  # one store for all, beside the run
+    assert (
+        trained.home / "mlflow.db"
+    ).is_file()  # one store for all, beside the run
     assert not list(trained.out.rglob("mlflow.db"))
 
 
-def test_every_case_is_scored_by_the_fold_that_did_not_see_it(trained: Trained) -> None:
+def test_every_case_is_scored_by_the_fold_that_did_not_see_it(
+    trained: Trained,
+) -> None:
     whole = trained.metrics(trained.out)
-    folds = [trained.metrics(trained.out / "folds" / f"fold_{fold}") for fold in range(FOLDS)]
+    folds = [
+        trained.metrics(trained.out / "folds" / f"fold_{fold}")
+        for fold in range(FOLDS)
+    ]
     assert whole["cases"] == [case for fold in folds for case in fold["cases"]]
     assert len({case["case"] for case in whole["cases"]}) == 4
     assert whole["fold"] == "all"
-    assert [fold["cases"] for fold in whole["folds"]] == [len(fold["cases"]) for fold in folds]
+    assert [fold["cases"] for fold in whole["folds"]] == [
+        len(fold["cases"]) for fold in folds
+    ]
     by_case = [case["labels"]["liver"]["dice"] for case in whole["cases"]]
     assert whole["scores"]["dice"]["liver"] == pytest.approx(np.mean(by_case))
     card = (trained.out / "docs" / "README.md").read_text()
@@ -107,40 +132,64 @@ def test_every_case_is_scored_by_the_fold_that_did_not_see_it(trained: Trained) 
     assert "by the one network that did not see it" in card
 
 
-def test_cases_of_all_folds_together_make_corrupted_copies_worth_it(tmp_path: Path) -> None:
+def test_cases_of_all_folds_together_make_corrupted_copies_worth_it(
+    tmp_path: Path,
+) -> None:
     data = write_dataset(tmp_path / "data", 8, shape=(24, 20, 16), spacing=9.0)
-    made = content(data={"folds": 2}, quality={"corrupted_copies": 3}, training={"steps": 2})
+    made = content(
+        data={"folds": 2},
+        quality={"corrupted_copies": 3},
+        training={"steps": 2},
+    )
     bundle, out = write_json(tmp_path, made), tmp_path / "run"
     train(bundle, data=data, out=out, fold="all", device="cpu")
     for fold in range(2):
         report = read_report(RunFolder(out / "folds" / f"fold_{fold}"))
         samples = report.held_out.requested.samples
-        assert sorted(one.is_clean for one in samples) == 3 * [False] + 4 * [True]
+        assert sorted(one.is_clean for one in samples) == 3 * [False] + 4 * [
+            True
+        ]
 
 
-def test_mlflow_has_a_run_for_each_fold_and_registers_the_whole(trained: Trained) -> None:
+def test_mlflow_has_a_run_for_each_fold_and_registers_the_whole(
+    trained: Trained,
+) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{trained.home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("folds")
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.data.params["fold"] for run in runs) == ["0", "1", "2", "all"]
+    assert sorted(run.data.params["fold"] for run in runs) == [
+        "0",
+        "1",
+        "2",
+        "all",
+    ]
     (version,) = client.search_model_versions("name='made_up'")
     whole = next(run for run in runs if run.data.params["fold"] == "all")
     assert version.run_id == whole.info.run_id
     scores = trained.metrics(trained.out)["scores"]
-    assert whole.data.metrics["final/dice/mean"] == pytest.approx(scores["dice"]["mean"])
+    assert whole.data.metrics["final/dice/mean"] == pytest.approx(
+        scores["dice"]["mean"]
+    )
 
 
 def test_scores_are_the_mean_over_the_folds(trained: Trained) -> None:
     volume, _ = make_phantom(5, (24, 20, 16), 9.0)
-    singles = [Segmenter(trained.out / "folds" / f"fold_{n}", "cpu") for n in range(FOLDS)]
+    singles = [
+        Segmenter(trained.out / "folds" / f"fold_{n}", "cpu")
+        for n in range(FOLDS)
+    ]
     whole = Segmenter(trained.out, "cpu")
     windows = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
         mean = sum(one._ensemble(windows) for one in singles) / FOLDS
         assert torch.allclose(whole._ensemble(windows), mean, atol=1e-5)
-    first = Segmenter(trained.out, "cpu", fold_ensemble=False).segment(volume).labels
+    first = (
+        Segmenter(trained.out, "cpu", fold_ensemble=False)
+        .segment(volume)
+        .labels
+    )
     assert np.array_equal(first, singles[0].segment(volume).labels)
     assert (whole.segment(volume).labels != first).any()
 
@@ -158,9 +207,16 @@ def test_stock_monai_gives_the_ensembles_label_maps(
     if mirror:
         mirror_it(bundle)
     scans = trained.data / "imagesTr"
-    run_stock(bundle, "inference.json", dataset_dir=str(scans), output_dir=str(tmp_path / "stock"))
+    run_stock(
+        bundle,
+        "inference.json",
+        dataset_dir=str(scans),
+        output_dir=str(tmp_path / "stock"),
+    )
     assert not segment(bundle, scans, tmp_path / "own", device="cpu").failed
-    assert not segment(trained.out, scans, tmp_path / "plain", device="cpu").failed
+    assert not segment(
+        trained.out, scans, tmp_path / "plain", device="cpu"
+    ).failed
     unlike_plain = 0
     for scan in sorted(scans.iterdir()):
         name = scan.name.removesuffix(".nii.gz")
@@ -184,14 +240,22 @@ def mirror_it(bundle: Path) -> None:
     from medseg.interop.monai_bundle import write_monai_bundle
 
     loaded = load_bundle(
-        bundle, ["inference.mirror=true", 'training.augmentation={"mirror_axes": [0, 2]}']
+        bundle,
+        [
+            "inference.mirror=true",
+            'training.augmentation={"mirror_axes": [0, 2]}',
+        ],
     )
     write_bundle(loaded.spec, bundle / "bundle.json")
     members = loaded.trained.members
-    write_monai_bundle(bundle, loaded.spec, monai_parts(loaded.spec), {}, members)
+    write_monai_bundle(
+        bundle, loaded.spec, monai_parts(loaded.spec), {}, members
+    )
 
 
-def test_a_changed_member_changes_what_is_kept(trained: Trained, tmp_path: Path) -> None:
+def test_a_changed_member_changes_what_is_kept(
+    trained: Trained, tmp_path: Path
+) -> None:
     from medseg.bundle.hashes import hash_bundle
 
     bundle = tmp_path / "bundle"
@@ -199,17 +263,28 @@ def test_a_changed_member_changes_what_is_kept(trained: Trained, tmp_path: Path)
     shutil.copy(trained.out / "bundle.json", bundle)
     before = hash_bundle(load_bundle(bundle))
     weights = load_weights(bundle / "models" / "fold_2.pt")
-    torch.save({name: value + 1 for name, value in weights.items()}, bundle / "models/fold_2.pt")
+    torch.save(
+        {name: value + 1 for name, value in weights.items()},
+        bundle / "models/fold_2.pt",
+    )
     assert hash_bundle(load_bundle(bundle)) != before
     (bundle / "models" / "fold_1.pt").unlink()
     with pytest.raises(CheckpointError, match=r"fold_1.pt"):
         Segmenter(bundle, "cpu")
 
 
-def test_a_refiner_is_refused_before_any_case_is_looked_for(tmp_path: Path) -> None:
+def test_a_refiner_is_refused_before_any_case_is_looked_for(
+    tmp_path: Path,
+) -> None:
     bundle = write_json(tmp_path, content(refinement={"adversarial_weight": 0}))
     with pytest.raises(BundleError, match="one refiner"):
-        train(bundle, data=tmp_path / "nowhere", out=tmp_path / "run", fold="all", device="cpu")
+        train(
+            bundle,
+            data=tmp_path / "nowhere",
+            out=tmp_path / "run",
+            fold="all",
+            device="cpu",
+        )
 
 
 def test_other_cases_are_not_mixed_into_a_cross_validation(
@@ -220,4 +295,11 @@ def test_other_cases_are_not_mixed_into_a_cross_validation(
     shutil.rmtree(unfinished / "folds" / "fold_2")
     more = write_dataset(tmp_path / "data", 5, shape=(24, 20, 16), spacing=9.0)
     with pytest.raises(CheckpointError, match="other cases"):
-        train(trained.bundle, data=more, out=unfinished, fold="all", device="cpu", resume=True)
+        train(
+            trained.bundle,
+            data=more,
+            out=unfinished,
+            fold="all",
+            device="cpu",
+            resume=True,
+        )

@@ -16,7 +16,11 @@ from support.bundles import content, write_json
 from medseg import train
 from medseg.errors import MedsegError
 from medseg.testing import write_dataset
-from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup, select_local_device
+from medseg.training.distributed import (
+    SINGLE_PROCESS,
+    ProcessGroup,
+    select_local_device,
+)
 
 OVERRIDES = ["training.precision=fp32", "tracking.register_model=false"]
 
@@ -25,7 +29,9 @@ def test_the_items_of_a_batch_are_divided_in_order() -> None:
     shares = [ProcessGroup(rank, 3).local_items(6) for rank in range(3)]
     assert shares == [range(2), range(2, 4), range(4, 6)]
     assert SINGLE_PROCESS.local_items(5) == range(5)
-    with pytest.raises(MedsegError, match="cannot be divided among 3 processes"):
+    with pytest.raises(
+        MedsegError, match="cannot be divided among 3 processes"
+    ):
         ProcessGroup(0, 3).local_items(4)
 
 
@@ -53,7 +59,12 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
         tmp_path,
         content(
             data={"folds": 4},
-            training={"steps": 8, "validate_every": 4, "batch_size": 2, "ce_weight": 1},
+            training={
+                "steps": 8,
+                "validate_every": 4,
+                "batch_size": 2,
+                "ce_weight": 1,
+            },
         ),
     )
     alone = train(
@@ -68,7 +79,14 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
             *("--nproc-per-node", "2", "-m", "medseg", "train", str(bundle)),
-            *("--data", str(data), "--out", str(tmp_path / "together"), "--device", "cpu"),
+            *(
+                "--data",
+                str(data),
+                "--out",
+                str(tmp_path / "together"),
+                "--device",
+                "cpu",
+            ),
             *(word for override in OVERRIDES for word in ("--set", override)),
             *("--set", "training.dice_weight=0"),
         ],
@@ -82,9 +100,14 @@ def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     assert done.stdout.count("Trained bundle") == 1
     together = tmp_path / "together"
     one, two = (
-        torch.load(run / "checkpoints" / "last.pt", weights_only=True)["learner"]["network"]
+        torch.load(run / "checkpoints" / "last.pt", weights_only=True)[
+            "learner"
+        ]["network"]
         for run in (alone, together)
     )
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, atol=2e-4, err_msg=name)
-    assert json.loads((together / "metrics.json").read_text())["training_cases"] == 3
+    assert (
+        json.loads((together / "metrics.json").read_text())["training_cases"]
+        == 3
+    )

@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.bundles import NESTED, made_spec, pickled_trap, refined_bundle, trained_bundle
+from support.bundles import (
+    NESTED,
+    made_spec,
+    pickled_trap,
+    refined_bundle,
+    trained_bundle,
+)
 from torch import nn
 
 from medseg.bundle.bundle import Bundle, load_bundle
@@ -18,15 +24,28 @@ from medseg.training.fine_tuning import InitialWeights
 
 NETWORKS: list[dict[str, Any]] = [
     {"kind": "unet", "channels": [4, 8, 16], "strides": [1, 2, 2]},
-    {"kind": "unet", "channels": [4, 8, 16], "strides": [1, 2, 2], "residual": True},
-    {"kind": "SegResNet", "args": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]}},
+    {
+        "kind": "unet",
+        "channels": [4, 8, 16],
+        "strides": [1, 2, 2],
+        "residual": True,
+    },
+    {
+        "kind": "SegResNet",
+        "args": {"init_filters": 8, "blocks_down": [1, 1], "blocks_up": [1]},
+    },
 ]
 LIVER, KIDNEY, SPLEEN = "liver", "kidney", "spleen"
 CT, PET = {"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PT"}
 
 
-def spec_with(network: dict[str, Any], labels: list[str], channels: list[Any]) -> BundleSpec:
-    named = [{"index": index, "name": name} for index, name in enumerate(labels, start=1)]
+def spec_with(
+    network: dict[str, Any], labels: list[str], channels: list[Any]
+) -> BundleSpec:
+    named = [
+        {"index": index, "name": name}
+        for index, name in enumerate(labels, start=1)
+    ]
     # The sections of SMALL merge, so a foreign network must say it has no channels of its own.
     return made_spec(labels=named, channels=channels).model_copy(
         update={"network": made_network(network)}
@@ -67,7 +86,9 @@ def alone(spec: BundleSpec, parent: Bundle) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=["unet", "residual", "SegResNet"])
+@pytest.mark.parametrize(
+    "network", NETWORKS, ids=["unet", "residual", "SegResNet"]
+)
 def test_the_child_first_predicts_what_its_parent_does(
     tmp_path: Path, network: dict[str, Any]
 ) -> None:
@@ -75,7 +96,9 @@ def test_the_child_first_predicts_what_its_parent_does(
     parent = parent_with(tmp_path, old)
     # Labels change places, one is new; a channel is new and comes first.
     new = spec_with(network, [SPLEEN, KIDNEY, LIVER], [PET, CT])
-    image = torch.randn(1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(
+        1, 2, 16, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
     before = answer(alone(old, parent), image[:, 1:])
     after = answer(grown(new, parent), image)
     torch.testing.assert_close(after[:, [0, 3, 2]], before[:, [0, 1, 2]])
@@ -85,12 +108,19 @@ def test_the_child_first_predicts_what_its_parent_does(
     torch.testing.assert_close(after[:, 2:], other[:, 2:])
 
 
-def test_equal_counts_do_not_hide_that_labels_changed_places(tmp_path: Path) -> None:
+def test_equal_counts_do_not_hide_that_labels_changed_places(
+    tmp_path: Path,
+) -> None:
     old = spec_with(NETWORKS[0], [LIVER, KIDNEY], [CT])
     parent = parent_with(tmp_path, old)
     new = spec_with(NETWORKS[0], [KIDNEY, LIVER], [CT])
-    image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    before, after = answer(alone(old, parent), image), answer(grown(new, parent), image)
+    image = torch.randn(
+        1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
+    before, after = (
+        answer(alone(old, parent), image),
+        answer(grown(new, parent), image),
+    )
     torch.testing.assert_close(after, before[:, [0, 2, 1]])
 
 
@@ -98,12 +128,18 @@ def test_a_dropped_channel_is_as_if_it_showed_its_mean(tmp_path: Path) -> None:
     old = spec_with(NETWORKS[0], [LIVER], [CT, PET])
     parent = parent_with(tmp_path, old)
     new = spec_with(NETWORKS[0], [LIVER], [PET])
-    image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(
+        1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
     both = torch.cat([torch.zeros_like(image), image], dim=1)
-    torch.testing.assert_close(answer(grown(new, parent), image), answer(alone(old, parent), both))
+    torch.testing.assert_close(
+        answer(grown(new, parent), image), answer(alone(old, parent), both)
+    )
 
 
-def test_channels_without_a_source_are_newly_initialised(tmp_path: Path) -> None:
+def test_channels_without_a_source_are_newly_initialised(
+    tmp_path: Path,
+) -> None:
     mr = [{"name": name, "modality": "MR"} for name in ("A", "B")]
     parent = parent_with(tmp_path, spec_with(NETWORKS[0], [LIVER], [CT, PET]))
     network = grown(spec_with(NETWORKS[0], [LIVER], mr), parent)
@@ -116,7 +152,10 @@ def test_channels_without_a_source_are_newly_initialised(tmp_path: Path) -> None
     [
         ({"channels": [4, 8, 24]}, "network.channels"),
         ({"residual": True}, "network.residual: false → true"),
-        ({"channels": [4, 8, 16, 16], "strides": [1, 2, 2, 2]}, "network.strides"),
+        (
+            {"channels": [4, 8, 16, 16], "strides": [1, 2, 2, 2]},
+            "network.strides",
+        ),
         ({"kind": "SegResNet"}, "network.kind"),
     ],
 )
@@ -129,10 +168,19 @@ def test_a_network_built_differently_is_refused_and_the_field_named(
         InitialWeights(spec_with(other, [LIVER], [CT]), parent)
 
 
-def test_weights_with_classes_on_two_axes_start_from_both(tmp_path: Path) -> None:
-    meets = {"kind": "UNet", "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1}}
+def test_weights_with_classes_on_two_axes_start_from_both(
+    tmp_path: Path,
+) -> None:
+    meets = {
+        "kind": "UNet",
+        "args": {"channels": [4, 8], "strides": [2], "num_res_units": 1},
+    }
     parent = parent_with(tmp_path, spec_with(meets, [LIVER, KIDNEY], [CT]))
-    child = dict(grown(spec_with(meets, [KIDNEY, SPLEEN], [CT]), parent).named_parameters())
+    child = dict(
+        grown(
+            spec_with(meets, [KIDNEY, SPLEEN], [CT]), parent
+        ).named_parameters()
+    )
     name = "model.2.1.conv.unit0.conv.weight"
     before = torch.load(parent.weights, weights_only=True)[name]
     assert child[name].shape == before.shape == (3, 3, 3, 3, 3)
@@ -140,7 +188,9 @@ def test_weights_with_classes_on_two_axes_start_from_both(tmp_path: Path) -> Non
     assert not torch.equal(child[name][2], before[1])
 
 
-def test_dropout_and_deep_supervision_may_differ_from_the_parents(tmp_path: Path) -> None:
+def test_dropout_and_deep_supervision_may_differ_from_the_parents(
+    tmp_path: Path,
+) -> None:
     parent = parent_with(tmp_path, spec_with(NETWORKS[0], [LIVER], [CT]))
     dropped = NETWORKS[0] | {"dropout": 0.1, "deep_supervision": False}
     child = grown(spec_with(dropped, [LIVER], [CT]), parent).state_dict()
@@ -160,7 +210,9 @@ def test_weights_that_are_code_are_not_opened(tmp_path: Path) -> None:
     assert not canary.exists()
 
 
-def test_a_child_with_regions_first_predicts_them_as_its_parent(tmp_path: Path) -> None:
+def test_a_child_with_regions_first_predicts_them_as_its_parent(
+    tmp_path: Path,
+) -> None:
     old = made_spec(**NESTED)
     parent = parent_with(tmp_path, old)
     new = made_spec(
@@ -170,8 +222,13 @@ def test_a_child_with_regions_first_predicts_them_as_its_parent(tmp_path: Path) 
             {"name": "middle", "labels": ["core"]},
         ],
     )
-    image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    before, after = answer(alone(old, parent), image), answer(grown(new, parent), image)
+    image = torch.randn(
+        1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
+    before, after = (
+        answer(alone(old, parent), image),
+        answer(grown(new, parent), image),
+    )
     assert after.shape[1] == 2
     torch.testing.assert_close(after[:, 0], before[:, 0])
     # A region of another name knows nothing.
@@ -179,7 +236,9 @@ def test_a_child_with_regions_first_predicts_them_as_its_parent(tmp_path: Path) 
     assert not torch.allclose(after[:, 1], other[:, 1])
 
 
-def test_labels_do_not_start_from_regions_but_the_other_layers_do(tmp_path: Path) -> None:
+def test_labels_do_not_start_from_regions_but_the_other_layers_do(
+    tmp_path: Path,
+) -> None:
     parent = parent_with(tmp_path, made_spec(**NESTED))
     spec = made_spec()
     one, other = grown(spec, parent, seed=2), grown(spec, parent, seed=3)
@@ -190,7 +249,9 @@ def test_labels_do_not_start_from_regions_but_the_other_layers_do(tmp_path: Path
     weights = torch.load(parent.weights, weights_only=True)
     inherited = {name for name in weights if same[name]}
     assert {
-        name for name in weights if name.startswith("output_block") and name.endswith("weight")
+        name
+        for name in weights
+        if name.startswith("output_block") and name.endswith("weight")
     } & inherited == set()
     assert any("input_block" in name for name in inherited)
 
@@ -199,8 +260,12 @@ def test_a_child_of_a_refined_bundle_starts_from_the_network_without_its_refiner
     tmp_path: Path,
 ) -> None:
     old = made_spec(refinement={"adversarial_weight": 0})
-    refined = load_bundle(refined_bundle(tmp_path / "refined", old, applied=True, seed=1))
+    refined = load_bundle(
+        refined_bundle(tmp_path / "refined", old, applied=True, seed=1)
+    )
     plain = parent_with(tmp_path / "plain", old)
-    image = torch.randn(1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(
+        1, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0)
+    )
     after = answer(grown(made_spec(), refined), image)
     torch.testing.assert_close(after, answer(alone(old, plain), image))

@@ -26,7 +26,9 @@ from medseg.training.handlers import (
 
 def rates(**training: Any) -> list[float]:
     spec = made_spec(training={"learning_rate": 0.1, **training}).training
-    return [LearningRate(spec).rate_at(step) for step in range(1, spec.steps + 1)]
+    return [
+        LearningRate(spec).rate_at(step) for step in range(1, spec.steps + 1)
+    ]
 
 
 def test_poly() -> None:
@@ -35,7 +37,9 @@ def test_poly() -> None:
 
 
 def test_cosine() -> None:
-    expected = [0.05 * (1 + math.cos(math.pi * done / 10)) for done in range(10)]
+    expected = [
+        0.05 * (1 + math.cos(math.pi * done / 10)) for done in range(10)
+    ]
     assert rates(steps=10, schedule="cosine") == pytest.approx(expected)
 
 
@@ -52,7 +56,9 @@ def test_the_rate_rises_to_its_top_and_never_after(schedule: str) -> None:
     assert all(rate > 0 for rate in found)
 
 
-def trainer_of(network: nn.Module, handlers: list[Any], rate: float = 1.0) -> SupervisedTrainer:
+def trainer_of(
+    network: nn.Module, handlers: list[Any], rate: float = 1.0
+) -> SupervisedTrainer:
     """Return a trainer of three steps that pulls a network's output towards large numbers."""
     data = [{"image": torch.ones(1, 2), "label": torch.ones(1, 1)}] * 3
     trainer = SupervisedTrainer(
@@ -72,10 +78,13 @@ def trainer_of(network: nn.Module, handlers: list[Any], rate: float = 1.0) -> Su
 def test_the_rate_of_a_step_is_set_before_it() -> None:
     seen: list[float] = []
     network = nn.Linear(2, 1)
-    schedule = LearningRate(made_spec(training={"steps": 10, "learning_rate": 0.1}).training)
+    schedule = LearningRate(
+        made_spec(training={"steps": 10, "learning_rate": 0.1}).training
+    )
     trainer = trainer_of(network, [schedule])
     trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda e: seen.append(e.optimizer.param_groups[0]["lr"])
+        Events.ITERATION_COMPLETED,
+        lambda e: seen.append(e.optimizer.param_groups[0]["lr"]),
     )
     trainer.run()
     assert seen == pytest.approx([schedule.rate_at(step) for step in (1, 2, 3)])
@@ -87,7 +96,9 @@ def test_a_gradients_norm_is_limited(largest: float) -> None:
     before = network.weight.detach().clone()
     trainer_of(network, [GradientClip(largest)]).run()
     moved = float((network.weight - before).norm())
-    assert moved == pytest.approx(min(3 * largest, 3 * 1000 * math.sqrt(2)), rel=1e-3)
+    assert moved == pytest.approx(
+        min(3 * largest, 3 * 1000 * math.sqrt(2)), rel=1e-3
+    )
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_names_its_step() -> None:
@@ -118,7 +129,9 @@ def test_every_so_many_steps_and_after_the_last() -> None:
 def test_a_steps_seed_depends_on_seed_and_step_alone() -> None:
     def drawn(seed: int, steps: int) -> list[float]:
         found: list[float] = []
-        engine = Engine(lambda engine, batch: found.append(float(torch.rand(()))))
+        engine = Engine(
+            lambda engine, batch: found.append(float(torch.rand(())))
+        )
         StepSeed(seed).attach(engine)
         engine.run([0] * steps, max_epochs=1)
         return found
@@ -134,7 +147,8 @@ def test_the_average_starts_at_the_first_trained_weights_and_follows() -> None:
     weights: list[torch.Tensor] = []
     trainer = trainer_of(network, [average])
     trainer.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda e: weights.append(network.weight.detach().clone())
+        Events.ITERATION_COMPLETED,
+        lambda e: weights.append(network.weight.detach().clone()),
     )
     trainer.run()
     expected = weights[0]

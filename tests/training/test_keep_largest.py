@@ -21,17 +21,29 @@ from medseg.training.keep_largest import (
 def results(**dice: list[float]) -> CaseResults:
     """Return cases with these Dice per label; NaN where neither mask holds it."""
     count = len(next(iter(dice.values())))
-    rows = [{name: values[n] for name, values in dice.items()} for n in range(count)]
+    rows = [
+        {name: values[n] for name, values in dice.items()} for n in range(count)
+    ]
     cases = [
-        CaseScores({name: replace(ABSENT, dice=value) for name, value in row.items()}, f"case {n}")
+        CaseScores(
+            {name: replace(ABSENT, dice=value) for name, value in row.items()},
+            f"case {n}",
+        )
         for n, row in enumerate(rows)
     ]
-    samples = [CalibrationSample(f"case {n}", dict(row), dict(row)) for n, row in enumerate(rows)]
+    samples = [
+        CalibrationSample(f"case {n}", dict(row), dict(row))
+        for n, row in enumerate(rows)
+    ]
     return CaseResults(cases, samples)
 
 
-BEFORE = results(liver=[0.5, 0.6, 0.7, 0.8, 0.9], kidney=[0.9, 0.8, 0.7, 0.6, 0.5])
-AFTER = results(liver=[0.9, 0.5, 0.7, 0.8, 0.9], kidney=[0.9, 0.8, 0.7, 0.6, 0.4])
+BEFORE = results(
+    liver=[0.5, 0.6, 0.7, 0.8, 0.9], kidney=[0.9, 0.8, 0.7, 0.6, 0.5]
+)
+AFTER = results(
+    liver=[0.9, 0.5, 0.7, 0.8, 0.9], kidney=[0.9, 0.8, 0.7, 0.6, 0.4]
+)
 
 
 def test_each_label_is_decided_by_its_own_paired_mean() -> None:
@@ -51,9 +63,14 @@ def test_a_label_without_a_gain_keeps_all_components() -> None:
     assert found.kept == ()
 
 
-def test_a_label_in_too_few_cases_keeps_all_components_and_the_reason_is_given() -> None:
+def test_a_label_in_too_few_cases_keeps_all_components_and_the_reason_is_given() -> (
+    None
+):
     absent = [math.nan] * 2
-    before, after = results(liver=[0.5] * 4 + absent), results(liver=[0.9] * 4 + absent)
+    before, after = (
+        results(liver=[0.5] * 4 + absent),
+        results(liver=[0.9] * 4 + absent),
+    )
     found = HeldOutResults(before, after).decide()
     assert found is not None
     assert found.labels["liver"].cases == 4 < MIN_CASES
@@ -71,15 +88,29 @@ def test_a_label_in_no_case_is_not_decided() -> None:
 def test_results_are_merged_label_by_label_as_decided() -> None:
     held_out = HeldOutResults(BEFORE, AFTER)
     finished = held_out.postprocessed(held_out.decide())
-    assert [case["dice"]["liver"] for case in finished.cases] == [0.9, 0.5, 0.7, 0.8, 0.9]
-    assert [case["dice"]["kidney"] for case in finished.cases] == [0.9, 0.8, 0.7, 0.6, 0.5]
+    assert [case["dice"]["liver"] for case in finished.cases] == [
+        0.9,
+        0.5,
+        0.7,
+        0.8,
+        0.9,
+    ]
+    assert [case["dice"]["kidney"] for case in finished.cases] == [
+        0.9,
+        0.8,
+        0.7,
+        0.6,
+        0.5,
+    ]
     assert list(finished.cases[0].labels) == ["liver", "kidney"]
     assert finished.samples[0].scores == {"liver": 0.9, "kidney": 0.9}
     assert finished.samples[4].dice == {"liver": 0.9, "kidney": 0.5}
     assert held_out.postprocessed(None) is BEFORE
 
 
-def test_nothing_is_decided_where_the_bundle_names_the_labels_or_no_case_is_held_out() -> None:
+def test_nothing_is_decided_where_the_bundle_names_the_labels_or_no_case_is_held_out() -> (
+    None
+):
     assert HeldOutResults(BEFORE).decide() is None
     assert HeldOutResults(CaseResults(), CaseResults()).decide() is None
 
@@ -87,7 +118,10 @@ def test_nothing_is_decided_where_the_bundle_names_the_labels_or_no_case_is_held
 def test_folds_decide_together() -> None:
     halves = [results(liver=[0.5] * 3), results(liver=[0.6] * 3)]
     better = [results(liver=[0.7] * 3), results(liver=[0.5] * 3)]
-    parts = [HeldOutResults(one, other) for one, other in zip(halves, better, strict=True)]
+    parts = [
+        HeldOutResults(one, other)
+        for one, other in zip(halves, better, strict=True)
+    ]
     assert not any(found.kept for part in parts if (found := part.decide()))
     whole = join_folds(parts)
     found = whole.decide()

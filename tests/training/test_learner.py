@@ -25,7 +25,12 @@ BETWEEN = 5
 
 def made(steps: int = STEPS) -> BundleSpec:
     return made_spec(
-        training={"steps": steps, "validate_every": 3, "checkpoint_every": AT, "patch": [8, 8, 8]}
+        training={
+            "steps": steps,
+            "validate_every": 3,
+            "checkpoint_every": AT,
+            "patch": [8, 8, 8],
+        }
     )
 
 
@@ -37,7 +42,9 @@ class Shortened:
         self.events: list[Event] = []
         self.validated: list[int] = []
         self.saved: dict[int, dict[str, Any]] = {}
-        self.learner = Learner(made(), self.cases(), torch.device("cpu"), [self.events.append])
+        self.learner = Learner(
+            made(), self.cases(), torch.device("cpu"), [self.events.append]
+        )
         self.stopped = self.learner.learn(
             Callbacks(self.validate, self.save, after_step=self.after_step)
         )
@@ -70,22 +77,30 @@ def shortened(request: pytest.FixtureRequest) -> Shortened:
     return Shortened(request.param)
 
 
-def test_every_step_is_taken_once_and_the_last_is_the_new_one(shortened: Shortened) -> None:
-    assert [event.step for event in shortened.steps] == list(range(1, SHORTER + 1))
+def test_every_step_is_taken_once_and_the_last_is_the_new_one(
+    shortened: Shortened,
+) -> None:
+    assert [event.step for event in shortened.steps] == list(
+        range(1, SHORTER + 1)
+    )
     assert not shortened.stopped
     assert shortened.validated == [3, 6, SHORTER]
     assert sorted(shortened.saved) == sorted({AT, shortened.at, SHORTER})
     assert shortened.learner.spec.training.steps == SHORTER
 
 
-def test_the_rate_goes_on_along_the_shorter_schedule(shortened: Shortened) -> None:
+def test_the_rate_goes_on_along_the_shorter_schedule(
+    shortened: Shortened,
+) -> None:
     rates = [event.learning_rate for event in shortened.steps]
     at = shortened.at
     assert rates[at - 1] == pytest.approx(0.01 * (1 - (at - 1) / STEPS) ** 0.9)
     assert rates[at] == pytest.approx(0.01 * (1 - at / SHORTER) ** 0.9)
 
 
-def test_what_was_saved_then_goes_on_to_the_same_weights(shortened: Shortened) -> None:
+def test_what_was_saved_then_goes_on_to_the_same_weights(
+    shortened: Shortened,
+) -> None:
     resumed = Learner(made(SHORTER), Shortened.cases(), torch.device("cpu"))
     resumed.restore(shortened.saved[shortened.at])
     resumed.learn(Callbacks(validate=lambda _: True, save=lambda _: None))
@@ -96,7 +111,12 @@ def test_what_was_saved_then_goes_on_to_the_same_weights(shortened: Shortened) -
 
 def trained_with_average() -> tuple[Learner, list[Any]]:
     averaging = made_spec(
-        training={"steps": 4, "patch": [8, 8, 8], "ema": 0.9, "learning_rate": 0.1}
+        training={
+            "steps": 4,
+            "patch": [8, 8, 8],
+            "ema": 0.9,
+            "learning_rate": 0.1,
+        }
     )
     cases = Shortened.cases()
     learner = Learner(averaging, cases, torch.device("cpu"))
@@ -132,7 +152,9 @@ def test_the_moving_average_is_resumed_too() -> None:
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     learner, cases = trained_with_average()
     other = made_spec(network={"channels": [4, 8, 8]}, training={"ema": 0.9})
-    with pytest.raises(CheckpointError, match="does not fit this bundle") as caught:
+    with pytest.raises(
+        CheckpointError, match="does not fit this bundle"
+    ) as caught:
         Learner(other, cases, torch.device("cpu")).restore(learner.state())
     assert caught.value.detail
     assert "weight" not in caught.value.message

@@ -10,7 +10,11 @@ from support.bundles import NESTED, made_spec, trained_bundle
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
-from medseg.training.lineage import channel_sources, label_sources, trace_lineage
+from medseg.training.lineage import (
+    channel_sources,
+    label_sources,
+    trace_lineage,
+)
 from medseg.training.run_folder import RunFolder
 
 
@@ -18,20 +22,34 @@ def labelled(*labels: str | tuple[str, str]) -> BundleSpec:
     made = []
     for index, label in enumerate(labels, start=1):
         name, code = (label, None) if isinstance(label, str) else label
-        made.append({"index": index, "name": name} | ({"code": code} if code else {}))
+        made.append(
+            {"index": index, "name": name} | ({"code": code} if code else {})
+        )
     return made_spec(labels=made)
 
 
 def channelled(*channels: tuple[str, str]) -> BundleSpec:
-    return made_spec(channels=[{"name": name, "modality": modality} for name, modality in channels])
+    return made_spec(
+        channels=[
+            {"name": name, "modality": modality} for name, modality in channels
+        ]
+    )
 
 
 def test_labels_are_matched_by_name_then_by_code() -> None:
     parent = labelled(("liver", "SCT:1"), "kidney", ("tumour", "SCT:3"))
     assert label_sources(parent, labelled("Kidney", "liver")) == (0, 2, 1)
-    assert label_sources(parent, labelled(("lesion", "SCT:3"), "spleen")) == (0, 3, None)
+    assert label_sources(parent, labelled(("lesion", "SCT:3"), "spleen")) == (
+        0,
+        3,
+        None,
+    )
     # A code does not take what a name has taken.
-    assert label_sources(parent, labelled(("mass", "SCT:1"), "liver")) == (0, None, 1)
+    assert label_sources(parent, labelled(("mass", "SCT:1"), "liver")) == (
+        0,
+        None,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,21 +60,36 @@ def test_labels_are_matched_by_name_then_by_code() -> None:
         ([("T1", "MR")], [("FLAIR", "MR")], (0,)),
         ([("CT", "CT")], [("T1", "MR")], (0,)),
         ([("T1", "MR")], [("T1", "MR"), ("T2", "MR")], (0, None)),
-        ([("T1", "MR"), ("T2", "MR")], [("A", "MR"), ("B", "MR")], (None, None)),
+        (
+            [("T1", "MR"), ("T2", "MR")],
+            [("A", "MR"), ("B", "MR")],
+            (None, None),
+        ),
     ],
 )
 def test_channels_are_matched_by_name_then_by_modality(
-    parent: list[tuple[str, str]], child: list[tuple[str, str]], sources: tuple[int | None, ...]
+    parent: list[tuple[str, str]],
+    child: list[tuple[str, str]],
+    sources: tuple[int | None, ...],
 ) -> None:
     assert channel_sources(channelled(*parent), channelled(*child)) == sources
 
 
-def test_every_decision_is_recorded_and_no_folder_is_published(tmp_path: Path) -> None:
-    parent = load_bundle(trained_bundle(tmp_path / "parent", labelled("liver", "kidney")))
-    RunFolder(parent.folder).write_info({"run_id": "abc", "data": "/secret", "fold": 0})
+def test_every_decision_is_recorded_and_no_folder_is_published(
+    tmp_path: Path,
+) -> None:
+    parent = load_bundle(
+        trained_bundle(tmp_path / "parent", labelled("liver", "kidney"))
+    )
+    RunFolder(parent.folder).write_info(
+        {"run_id": "abc", "data": "/secret", "fold": 0}
+    )
     spec = made_spec(
         labels=[{"index": 1, "name": "Liver"}, {"index": 2, "name": "spleen"}],
-        channels=[{"name": "CT", "modality": "CT"}, {"name": "PET", "modality": "PT"}],
+        channels=[
+            {"name": "CT", "modality": "CT"},
+            {"name": "PET", "modality": "PT"},
+        ],
         preprocessing={"spacing_mm": [1, 1, 1]},
     )
     lineage = trace_lineage(parent, spec)
@@ -73,12 +106,18 @@ def test_every_decision_is_recorded_and_no_folder_is_published(tmp_path: Path) -
     assert str(tmp_path) not in str(lineage.published)
 
 
-def test_regions_start_from_regions_and_from_nothing_else(tmp_path: Path) -> None:
+def test_regions_start_from_regions_and_from_nothing_else(
+    tmp_path: Path,
+) -> None:
     nested, plain = made_spec(**NESTED), made_spec(labels=NESTED["labels"])
     fewer = made_spec(
         labels=NESTED["labels"],
         regions=[
-            {"name": "Inner", "labels": ["core", "enhancing", "edema"], "paints": "core"},
+            {
+                "name": "Inner",
+                "labels": ["core", "enhancing", "edema"],
+                "paints": "core",
+            },
             {"name": "ring", "labels": ["edema"]},
         ],
     )
@@ -98,7 +137,10 @@ def test_regions_start_from_regions_and_from_nothing_else(tmp_path: Path) -> Non
     )
     parent = load_bundle(trained_bundle(tmp_path / "plain", plain))
     (decision, *_) = trace_lineage(parent, nested).decisions
-    assert decision == "regions: newly initialised, the parent has labels that exclude each other"
+    assert (
+        decision
+        == "regions: newly initialised, the parent has labels that exclude each other"
+    )
 
 
 def test_without_weights_there_is_no_lineage(tmp_path: Path) -> None:

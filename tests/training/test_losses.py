@@ -42,10 +42,14 @@ def ignoring() -> DeepSupervisionLoss:
 def by_hand(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
     """Return soft Dice (batch pooled, no background) and cross-entropy, voxel by voxel."""
     classes = logits.shape[1]
-    share = logits.double().exp() / logits.double().exp().sum(dim=1, keepdim=True)
+    share = logits.double().exp() / logits.double().exp().sum(
+        dim=1, keepdim=True
+    )
     ce, voxels = 0.0, 0
     both, predicted, true = [0.0] * classes, [0.0] * classes, [0.0] * classes
-    for place in torch.cartesian_prod(*[torch.arange(n) for n in label[:, 0].shape]):
+    for place in torch.cartesian_prod(
+        *[torch.arange(n) for n in label[:, 0].shape]
+    ):
         batch, *where = place.tolist()
         wanted = int(label[(batch, 0, *where)])
         ce -= math.log(float(share[(batch, wanted, *where)]))
@@ -55,19 +59,30 @@ def by_hand(logits: torch.Tensor, label: torch.Tensor) -> tuple[float, float]:
             both[index] += p * (index == wanted)
             predicted[index] += p
             true[index] += index == wanted
-    dice = [1 - (2 * both[n] + 1e-5) / (predicted[n] + true[n] + 1e-5) for n in range(1, classes)]
+    dice = [
+        1 - (2 * both[n] + 1e-5) / (predicted[n] + true[n] + 1e-5)
+        for n in range(1, classes)
+    ]
     return sum(dice) / len(dice), ce / voxels
 
 
 @pytest.mark.parametrize("size", [(4, 3), (3, 4, 2)])
-@pytest.mark.parametrize(("dice_weight", "ce_weight"), [(1.0, 1.0), (0.0, 1.0), (2.0, 0.5)])
-def test_one_level(size: tuple[int, ...], dice_weight: float, ce_weight: float) -> None:
+@pytest.mark.parametrize(
+    ("dice_weight", "ce_weight"), [(1.0, 1.0), (0.0, 1.0), (2.0, 0.5)]
+)
+def test_one_level(
+    size: tuple[int, ...], dice_weight: float, ce_weight: float
+) -> None:
     torch.manual_seed(0)
     logits, label = torch.randn(2, 3, *size), torch.randint(0, 3, (2, 1, *size))
-    loss = build_loss(made_spec(training={"dice_weight": dice_weight, "ce_weight": ce_weight}))
+    loss = build_loss(
+        made_spec(training={"dice_weight": dice_weight, "ce_weight": ce_weight})
+    )
     dice, ce = by_hand(logits, label)
     found = loss([logits], label)
-    assert float(found) == pytest.approx(dice_weight * dice + ce_weight * ce, rel=1e-5)
+    assert float(found) == pytest.approx(
+        dice_weight * dice + ce_weight * ce, rel=1e-5
+    )
     assert float(loss.parts["dice"]) == pytest.approx(dice, rel=1e-5)
     assert float(loss.parts["ce"]) == pytest.approx(ce, rel=1e-5)
 
@@ -81,12 +96,20 @@ def test_coarser_levels_weigh_half_each_and_see_every_second_voxel() -> None:
     # The middle of each coarse voxel lies on the fine voxel right after the middle.
     coarse = [label, label[..., 1::2, 1::2], label[..., 2::4, 2::4]]
     scores = [sum(by_hand(*pair)) for pair in zip(levels, coarse, strict=True)]
-    assert found == pytest.approx((4 * scores[0] + 2 * scores[1] + scores[2]) / 7, rel=1e-5)
-    assert float(loss.parts["ce"]) == pytest.approx(by_hand(levels[0], label)[1], rel=1e-5)
+    assert found == pytest.approx(
+        (4 * scores[0] + 2 * scores[1] + scores[2]) / 7, rel=1e-5
+    )
+    assert float(loss.parts["ce"]) == pytest.approx(
+        by_hand(levels[0], label)[1], rel=1e-5
+    )
 
 
-def test_a_perfect_prediction_costs_nothing_and_half_precision_is_scored_in_full() -> None:
-    label = torch.randint(0, 3, (1, 1, 8, 8, 8), generator=torch.Generator().manual_seed(0))
+def test_a_perfect_prediction_costs_nothing_and_half_precision_is_scored_in_full() -> (
+    None
+):
+    label = torch.randint(
+        0, 3, (1, 1, 8, 8, 8), generator=torch.Generator().manual_seed(0)
+    )
     one_hot = torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
     loss = build_loss(made_spec())
     assert float(loss([60 * one_hot], label)) < 1e-4
@@ -95,29 +118,39 @@ def test_a_perfect_prediction_costs_nothing_and_half_precision_is_scored_in_full
     assert float(half) < 1e-4
 
 
-def test_labels_of_two_hundred_and_more_keep_their_index_at_coarse_levels() -> None:
+def test_labels_of_two_hundred_and_more_keep_their_index_at_coarse_levels() -> (
+    None
+):
     label = torch.full((1, 1, 4, 4), 299)
     logits = torch.full((1, 300, 2, 2), -50.0)
     logits[:, 299] = 50.0
     labels = [{"index": index, "name": str(index)} for index in range(1, 300)]
     loss = build_loss(made_spec(training={"dice_weight": 0}, labels=labels))
-    assert float(loss([torch.zeros(1, 300, 4, 4), logits], label)) == pytest.approx(
-        2 / 3 * math.log(300), rel=1e-4
-    )
+    assert float(
+        loss([torch.zeros(1, 300, 4, 4), logits], label)
+    ) == pytest.approx(2 / 3 * math.log(300), rel=1e-4)
 
 
 def test_gradients_reach_every_level() -> None:
     levels = [torch.randn(1, 3, n, n, requires_grad=True) for n in (8, 4)]
     label = torch.randint(0, 3, (1, 1, 8, 8))
     build_loss(made_spec())(levels, label).backward()
-    assert all(level.grad is not None and level.grad.abs().sum() > 0 for level in levels)
+    assert all(
+        level.grad is not None and level.grad.abs().sum() > 0
+        for level in levels
+    )
 
 
 @pytest.mark.parametrize("size", [(4, 4), (4, 4, 2)])
-def test_ignored_voxels_are_in_no_part_of_the_loss(size: tuple[int, ...]) -> None:
+def test_ignored_voxels_are_in_no_part_of_the_loss(
+    size: tuple[int, ...],
+) -> None:
     torch.manual_seed(3)
     label = torch.randint(0, 4, (2, 1, *size))
-    levels = [torch.randn(2, 3, *size), torch.randn(2, 3, *[n // 2 for n in size])]
+    levels = [
+        torch.randn(2, 3, *size),
+        torch.randn(2, 3, *[n // 2 for n in size]),
+    ]
     for logits in levels:
         logits.requires_grad_(True)
     loss = ignoring()
@@ -128,7 +161,9 @@ def test_ignored_voxels_are_in_no_part_of_the_loss(size: tuple[int, ...]) -> Non
     assert not levels[0].grad[here].any()
     assert levels[0].grad[~here].any()
     moved = levels[0].detach() + 5 * torch.randn_like(levels[0]) * here
-    assert loss([moved, levels[1]], label).item() == pytest.approx(found.item(), rel=1e-6)
+    assert loss([moved, levels[1]], label).item() == pytest.approx(
+        found.item(), rel=1e-6
+    )
 
 
 def test_the_loss_is_that_of_the_other_voxels_alone() -> None:
@@ -153,10 +188,16 @@ def test_a_batch_of_ignored_voxels_teaches_nothing() -> None:
 @pytest.mark.parametrize("ignored", [None, 3])
 def test_classes_weigh_what_they_are_given(ignored: int | None) -> None:
     torch.manual_seed(5)
-    logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 4 if ignored else 3, (2, 1, 4, 4))
+    logits, label = (
+        torch.randn(2, 3, 4, 4),
+        torch.randint(0, 4 if ignored else 3, (2, 1, 4, 4)),
+    )
     weights = (0.5, 0.4, 1.6)
     given = {"background": 0.5, "liver": 0.4, "kidney": 1.6}
-    spec = made_spec(data={"ignore": 9 if ignored else None}, training={"class_weights": given})
+    spec = made_spec(
+        data={"ignore": 9 if ignored else None},
+        training={"class_weights": given},
+    )
     assert spec.class_weights == weights
     loss = build_loss(spec)
     known = (label != 3)[:, 0]
@@ -168,8 +209,14 @@ def test_classes_weigh_what_they_are_given(ignored: int | None) -> None:
         mass += weight * int(true.sum())
         if index:
             both = 2 * float(made[true].sum()) + 1e-5
-            dice += weight / 2 * (1 - both / (float(made.sum()) + int(true.sum()) + 1e-5))
-    assert float(loss([logits], label)) == pytest.approx(dice + ce / mass, rel=1e-5)
+            dice += (
+                weight
+                / 2
+                * (1 - both / (float(made.sum()) + int(true.sum()) + 1e-5))
+            )
+    assert float(loss([logits], label)) == pytest.approx(
+        dice + ce / mass, rel=1e-5
+    )
 
 
 def test_equal_weights_change_nothing() -> None:
@@ -177,26 +224,37 @@ def test_equal_weights_change_nothing() -> None:
     logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 3, (2, 1, 4, 4))
     plain = build_loss(made_spec())([logits], label)
     equal = {"background": 2.0, "liver": 2.0, "kidney": 2.0}
-    weighted = build_loss(made_spec(training={"class_weights": equal}))([logits], label)
+    weighted = build_loss(made_spec(training={"class_weights": equal}))(
+        [logits], label
+    )
     assert float(weighted) == pytest.approx(float(plain), rel=1e-6)
 
 
 def regions_by_hand(
-    logits: torch.Tensor, label: torch.Tensor, weights: tuple[float, ...], ignored: int | None
+    logits: torch.Tensor,
+    label: torch.Tensor,
+    weights: tuple[float, ...],
+    ignored: int | None,
 ) -> tuple[float, float]:
     """Return Dice loss and binary cross-entropy of nested regions: 1 + 2 + 3, 2 + 3, and 3."""
     held = [{1, 2, 3}, {2, 3}, {3}]
     dice, ce = 0.0, 0.0
     for region, (members, weight) in enumerate(zip(held, weights, strict=True)):
         both = predicted = true = entropy = voxels = 0.0
-        for place in torch.cartesian_prod(*[torch.arange(n) for n in label[:, 0].shape]):
+        for place in torch.cartesian_prod(
+            *[torch.arange(n) for n in label[:, 0].shape]
+        ):
             batch, *where = place.tolist()
             wanted = int(label[(batch, 0, *where)])
             if wanted == ignored:
                 continue
             p = 1 / (1 + math.exp(-float(logits[(batch, region, *where)])))
             is_there = wanted in members
-            both, predicted, true = both + p * is_there, predicted + p, true + is_there
+            both, predicted, true = (
+                both + p * is_there,
+                predicted + p,
+                true + is_there,
+            )
             entropy -= math.log(p if is_there else 1 - p)
             voxels += 1
         dice += weight * (1 - (2 * both + 1e-5) / (predicted + true + 1e-5)) / 3
@@ -209,13 +267,17 @@ def regions_by_hand(
 def test_each_region_has_its_own_sigmoid(
     weights: dict[str, float] | None, ignore: int | None
 ) -> None:
-    spec = made_spec(**NESTED, data={"ignore": ignore}, training={"class_weights": weights})
+    spec = made_spec(
+        **NESTED, data={"ignore": ignore}, training={"class_weights": weights}
+    )
     torch.manual_seed(0)
     logits = torch.randn(2, 3, 3, 4, 2)
     label = torch.randint(0, 5 if ignore else 4, (2, 1, 3, 4, 2))
     loss = build_loss(spec)
     found = float(loss([logits], label))
-    dice, ce = regions_by_hand(logits, label, spec.class_weights or (1, 1, 1), 4)
+    dice, ce = regions_by_hand(
+        logits, label, spec.class_weights or (1, 1, 1), 4
+    )
     assert found == pytest.approx(dice + ce, rel=1e-5)
     assert float(loss.parts["dice"]) == pytest.approx(dice, rel=1e-5)
     assert float(loss.parts["ce"]) == pytest.approx(ce, rel=1e-5)
@@ -228,7 +290,9 @@ def test_coarse_levels_of_regions_weigh_half_each() -> None:
     found = float(build_loss(made_spec(**NESTED))(levels, label))
     fine, coarse = (
         sum(regions_by_hand(logits, seen, (1, 1, 1), None))
-        for logits, seen in zip(levels, (label, label[..., 1::2, 1::2]), strict=True)
+        for logits, seen in zip(
+            levels, (label, label[..., 1::2, 1::2]), strict=True
+        )
     )
     assert found == pytest.approx((2 * fine + coarse) / 3, rel=1e-5)
 

@@ -104,7 +104,9 @@ def test_without_held_out_cases_nothing_is_claimed() -> None:
     assert "| label |" not in card
 
 
-@pytest.mark.parametrize("name", ["a|b", "<b>bold</b>", "*star*", "`tick`", "[x](http://y)"])
+@pytest.mark.parametrize(
+    "name", ["a|b", "<b>bold</b>", "*star*", "`tick`", "[x](http://y)"]
+)
 def test_names_cannot_break_the_table_or_become_markup(name: str) -> None:
     spec = made_spec(
         labels=[{"index": 1, "name": name}],
@@ -145,9 +147,19 @@ def test_the_sections_of_stages_stand_in_the_card() -> None:
 
 
 def test_the_parent_and_what_was_taken_over_are_named() -> None:
-    lineage = Lineage("parent", "1.2", "run7", "0123abcd", "/secret", ("label liver: taken over",))
+    lineage = Lineage(
+        "parent",
+        "1.2",
+        "run7",
+        "0123abcd",
+        "/secret",
+        ("label liver: taken over",),
+    )
     card = model_card(made_spec(), replace(REPORT, lineage=lineage))
-    assert "## Fine-tuned from\n\nparent 1.2, run `run7`, weights `0123abcd`" in card
+    assert (
+        "## Fine-tuned from\n\nparent 1.2, run `run7`, weights `0123abcd`"
+        in card
+    )
     assert "- label liver: taken over" in card
     assert "/secret" not in card
 
@@ -159,26 +171,46 @@ def test_decisions_on_connected_components_have_their_figures() -> None:
     finding = KeepLargestFinding(labels={"li|ver": decision})
     card = model_card(made_spec(), replace(REPORT, keep_largest=finding))
     assert "## Postprocessing" in card
-    assert "li\\|ver: only the largest connected component is kept (Dice 0.8000" in card
+    assert (
+        "li\\|ver: only the largest connected component is kept (Dice 0.8000"
+        in card
+    )
     assert "a gain is slightly too good" in card
 
 
 def test_components_that_the_bundle_decides_on_have_no_figures() -> None:
     spec = made_spec(inference={"keep_largest": ["kidney"]})
-    assert "Only the largest connected component of kidney is kept" in model_card(spec, REPORT)
+    assert (
+        "Only the largest connected component of kidney is kept"
+        in model_card(spec, REPORT)
+    )
     assert "## Postprocessing" not in model_card(made_spec(), REPORT)
 
 
-def test_a_cross_validation_has_mean_and_spread_per_fold_and_over_the_folds() -> None:
+def test_a_cross_validation_has_mean_and_spread_per_fold_and_over_the_folds() -> (
+    None
+):
     first, second = scored()
     folds = [
-        FoldSummary(0, 2, 10, compute_statistics([first, second], ["dice"])["dice"]),
+        FoldSummary(
+            0, 2, 10, compute_statistics([first, second], ["dice"])["dice"]
+        ),
         FoldSummary(1, 1, 20, compute_statistics([second], ["dice"])["dice"]),
     ]
     heading, zero, one, both = cross_validation_rows(folds)
-    assert heading == ["fold", "held-out cases", "Dice liver", "Dice kidney", "Dice mean"]
+    assert heading == [
+        "fold",
+        "held-out cases",
+        "Dice liver",
+        "Dice kidney",
+        "Dice mean",
+    ]
     dice = second["dice"]["liver"]
-    assert zero[:3] == ["0", "2", f"{(1 + dice) / 2:.3f} ± {(1 - dice) / 2**0.5:.3f}"]
+    assert zero[:3] == [
+        "0",
+        "2",
+        f"{(1 + dice) / 2:.3f} ± {(1 - dice) / 2**0.5:.3f}",
+    ]
     assert one[:3] == ["1", "1", f"{dice:.3f}"]
     means = [(1 + dice) / 2, dice]
     spread = abs(means[0] - means[1]) / 2**0.5
@@ -186,16 +218,31 @@ def test_a_cross_validation_has_mean_and_spread_per_fold_and_over_the_folds() ->
 
 
 def test_folds_with_a_time_budget_have_steps_of_their_own() -> None:
-    folds = [FoldSummary(0, 2, 10, compute_statistics(scored(), ["dice"])["dice"])]
+    folds = [
+        FoldSummary(0, 2, 10, compute_statistics(scored(), ["dice"])["dice"])
+    ]
     timed = made_spec(training={"budget_minutes": 20})
     card = model_card(timed, replace(REPORT, fold="all", folds=folds))
-    assert "As many steps as fit into 20 minutes for each fold, of 2 patches" in card
+    assert (
+        "As many steps as fit into 20 minutes for each fold, of 2 patches"
+        in card
+    )
     assert "- 4 steps of 2 patches" in model_card(timed, REPORT)
 
 
-@pytest.mark.parametrize(("results", "words"), [(40, "clean and corrupted"), (10, "all clean")])
-def test_what_quality_was_learned_from_is_described(results: int, words: str) -> None:
-    case = CalibrationSpec(scores=(0, 1), dice=(0, 1), margin=0.1, cases=results)
-    finding = QualityFinding(case=case, coverage=0.9, review_below=0.5, review_share=0.1)
-    card = model_card(made_spec(), replace(REPORT, validation_cases=10, quality=finding))
+@pytest.mark.parametrize(
+    ("results", "words"), [(40, "clean and corrupted"), (10, "all clean")]
+)
+def test_what_quality_was_learned_from_is_described(
+    results: int, words: str
+) -> None:
+    case = CalibrationSpec(
+        scores=(0, 1), dice=(0, 1), margin=0.1, cases=results
+    )
+    finding = QualityFinding(
+        case=case, coverage=0.9, review_below=0.5, review_share=0.1
+    )
+    card = model_card(
+        made_spec(), replace(REPORT, validation_cases=10, quality=finding)
+    )
     assert f"{results} held-out results, {words}" in card

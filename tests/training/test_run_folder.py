@@ -54,7 +54,9 @@ def test_a_folder_without_a_run_cannot_be_resumed(tmp_path: Path) -> None:
         RunFolder(tmp_path).read_info()
 
 
-@pytest.mark.parametrize("note", ["", "[]", "{}", '{"run_id": 1, "data": "a", "fold": 0}', "\x00"])
+@pytest.mark.parametrize(
+    "note", ["", "[]", "{}", '{"run_id": 1, "data": "a", "fold": 0}', "\x00"]
+)
 def test_a_damaged_run_json_is_refused(note: str, folder: RunFolder) -> None:
     folder.info.write_text(note)
     with pytest.raises(CheckpointError, match=r"run\.json is damaged"):
@@ -86,14 +88,22 @@ def test_a_checkpoint_comes_back_bit_for_bit(folder: RunFolder) -> None:
     optimizer.load_state_dict(found["optimizer"])
 
 
-def test_weights_are_plain_tensors_on_the_cpu_whatever_they_were(folder: RunFolder) -> None:
+def test_weights_are_plain_tensors_on_the_cpu_whatever_they_were(
+    folder: RunFolder,
+) -> None:
     weight = torch.nn.Parameter(torch.randn(4, 4))
-    folder.save_weights(OrderedDict(a=weight, b=weight[:2].T, c=torch.zeros((), dtype=torch.long)))
+    folder.save_weights(
+        OrderedDict(
+            a=weight, b=weight[:2].T, c=torch.zeros((), dtype=torch.long)
+        )
+    )
     found = load_weights(folder.weights)
     assert list(found) == ["a", "b", "c"]
     assert torch.equal(found["a"], weight)
     assert torch.equal(found["b"], weight[:2].T)
-    assert not any(isinstance(value, torch.nn.Parameter) for value in found.values())
+    assert not any(
+        isinstance(value, torch.nn.Parameter) for value in found.values()
+    )
     assert torch.load(folder.weights, weights_only=True).keys() == found.keys()
 
 
@@ -102,7 +112,9 @@ def test_a_failed_write_leaves_the_last_checkpoint(folder: RunFolder) -> None:
     with pytest.raises(Exception, match=r"cannot pickle|Can't"):
         folder.save_checkpoint({"step": 2, "odd": lambda: None})
     assert folder.load_checkpoint() == {"step": 1}
-    assert [path.name for path in folder.checkpoint.parent.iterdir()] == ["last.pt"]
+    assert [path.name for path in folder.checkpoint.parent.iterdir()] == [
+        "last.pt"
+    ]
 
 
 def test_a_full_disk_leaves_the_last_weights(small_disk: Path) -> None:
@@ -118,10 +130,14 @@ def test_a_full_disk_leaves_the_last_weights(small_disk: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [[1], "text", torch.ones(1)])
-def test_a_checkpoint_of_something_else_is_refused(content: Any, folder: RunFolder) -> None:
+def test_a_checkpoint_of_something_else_is_refused(
+    content: Any, folder: RunFolder
+) -> None:
     folder.checkpoint.parent.mkdir()
     torch.save(content, folder.checkpoint)
-    with pytest.raises(CheckpointError, match="not a checkpoint of a training run"):
+    with pytest.raises(
+        CheckpointError, match="not a checkpoint of a training run"
+    ):
         folder.load_checkpoint()
 
 
@@ -138,10 +154,15 @@ TRAINS = """
 
 def test_two_processes_do_not_train_in_one_folder(folder: RunFolder) -> None:
     call = [sys.executable, "-c", textwrap.dedent(TRAINS), str(folder.path)]
-    with subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "locked\n"
-        with pytest.raises(CheckpointError, match="another process"), folder.locked():
+        with (
+            pytest.raises(CheckpointError, match="another process"),
+            folder.locked(),
+        ):
             pass
         other.kill()
         other.wait()

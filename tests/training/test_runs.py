@@ -24,10 +24,14 @@ from medseg.training.runs import (
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     monkeypatch.chdir(tmp_path)  # runs/ is made where one is
-    return load_bundle(write_json(tmp_path / "bundle", content(data={"root": "../data"})))
+    return load_bundle(
+        write_json(tmp_path / "bundle", content(data={"root": "../data"}))
+    )
 
 
-def test_a_new_run_has_a_folder_of_its_own_and_writes_nothing_yet(asked: Bundle) -> None:
+def test_a_new_run_has_a_folder_of_its_own_and_writes_nothing_yet(
+    asked: Bundle,
+) -> None:
     run = plan_run(asked, None, None, 2)
     assert run.folder.path.parent == Path("runs/made_up")
     assert run.folder.path.name.endswith("-fold2")
@@ -37,7 +41,9 @@ def test_a_new_run_has_a_folder_of_its_own_and_writes_nothing_yet(asked: Bundle)
     assert run.run_id != plan_run(asked, None, None, 2).run_id
 
 
-def test_home_is_shared_by_runs_side_by_side(asked: Bundle, tmp_path: Path) -> None:
+def test_home_is_shared_by_runs_side_by_side(
+    asked: Bundle, tmp_path: Path
+) -> None:
     assert plan_run(asked, None, None, 0).home == tmp_path / "runs"
     assert plan_run(asked, None, Path("out/one"), 0).home == tmp_path / "out"
     assert plan_run(asked, None, Path("runs/a/b"), 0).home == tmp_path / "runs"
@@ -54,7 +60,11 @@ def test_a_run_is_resumed_as_it_began(asked: Bundle, tmp_path: Path) -> None:
     run = plan_run(asked, tmp_path / "data", tmp_path / "out", 1)
     begin_run(run)
     again = find_resumable_run(asked, None, tmp_path / "out")
-    assert (again.run_id, again.fold, again.data) == (run.run_id, 1, tmp_path / "data")
+    assert (again.run_id, again.fold, again.data) == (
+        run.run_id,
+        1,
+        tmp_path / "data",
+    )
     assert again.spec == load_bundle(tmp_path / "out").spec
     moved = find_resumable_run(asked, tmp_path / "elsewhere", tmp_path / "out")
     assert moved.data == tmp_path / "elsewhere"
@@ -74,7 +84,9 @@ def test_a_run_is_not_resumed_with_another_bundle_and_every_change_is_named(
     }
 
 
-def test_a_run_whose_bundle_was_edited_is_not_resumed(asked: Bundle, tmp_path: Path) -> None:
+def test_a_run_whose_bundle_was_edited_is_not_resumed(
+    asked: Bundle, tmp_path: Path
+) -> None:
     run = plan_run(asked, None, tmp_path / "out", 0)
     begin_run(run)
     own = load_bundle(run.folder.path)
@@ -82,48 +94,70 @@ def test_a_run_whose_bundle_was_edited_is_not_resumed(asked: Bundle, tmp_path: P
     edited = json.loads(run.folder.bundle.read_text())
     edited["training"]["optimizer"] = "adamw"
     run.folder.bundle.write_text(json.dumps(edited))
-    with pytest.raises(BundleError, match="was edited after its run began") as caught:
+    with pytest.raises(
+        BundleError, match="was edited after its run began"
+    ) as caught:
         find_resumable_run(load_bundle(run.folder.path), None, run.folder.path)
-    assert [fault.where for fault in caught.value.faults] == ["training.optimizer"]
+    assert [fault.where for fault in caught.value.faults] == [
+        "training.optimizer"
+    ]
 
 
 def test_the_newest_unfinished_run_is_found(asked: Bundle) -> None:
     with pytest.raises(CheckpointError, match="no unfinished run"):
         find_resumable_run(asked, None, None)
-    for name, finished in (("1-fold0", False), ("2-fold0", False), ("3-fold0", True)):
+    for name, finished in (
+        ("1-fold0", False),
+        ("2-fold0", False),
+        ("3-fold0", True),
+    ):
         run = plan_run(asked, None, Path("runs/made_up") / name, 0)
         begin_run(run)
         if finished:
             run.folder.metrics.write_text("{}")
     Path("runs/made_up/4-no-run").mkdir()
-    assert find_resumable_run(asked, None, None).folder.path == Path("runs/made_up/2-fold0")
+    assert find_resumable_run(asked, None, None).folder.path == Path(
+        "runs/made_up/2-fold0"
+    )
 
 
-def test_a_folder_without_a_run_is_not_resumed(asked: Bundle, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_not_resumed(
+    asked: Bundle, tmp_path: Path
+) -> None:
     for folder in (tmp_path / "absent", tmp_path / "bundle"):
         with pytest.raises(CheckpointError, match="no run to resume"):
             find_resumable_run(asked, None, folder)
 
 
-def test_a_resumed_fold_keeps_the_steps_that_its_time_budget_set(tmp_path: Path) -> None:
+def test_a_resumed_fold_keeps_the_steps_that_its_time_budget_set(
+    tmp_path: Path,
+) -> None:
     made = content(training={"steps": 9000, "budget_minutes": 5})
-    whole = plan_run(load_bundle(write_json(tmp_path, made)), None, tmp_path / "out", ALL)
+    whole = plan_run(
+        load_bundle(write_json(tmp_path, made)), None, tmp_path / "out", ALL
+    )
     begin_run(whole)
     first = open_fold_run(whole, 0)
     assert first.spec.training.steps == 9000
     fitted = first.spec.training.model_copy(update={"steps": 300})
-    begin_run(replace(first, spec=first.spec.model_copy(update={"training": fitted})))
+    begin_run(
+        replace(first, spec=first.spec.model_copy(update={"training": fitted}))
+    )
     again = open_fold_run(whole, 0)
     assert (again.spec.training.steps, again.run_id) == (300, first.run_id)
     assert open_fold_run(whole, 1).spec.training.steps == 9000
 
 
-def test_a_run_is_resumed_only_with_the_cases_it_began_with(asked: Bundle, tmp_path: Path) -> None:
+def test_a_run_is_resumed_only_with_the_cases_it_began_with(
+    asked: Bundle, tmp_path: Path
+) -> None:
     run = plan_run(asked, None, tmp_path / "out", 0)
     begin_run(run, "abc")
     require_same_cases(run, "abc")
     with pytest.raises(CheckpointError, match="other cases"):
         require_same_cases(run, "def")
-    before = plan_run(asked, None, tmp_path / "before", 0)  # as earlier versions began one
+    before = plan_run(
+        asked, None, tmp_path / "before", 0
+    )  # as earlier versions began one
     begin_run(before)
     require_same_cases(before, "def")

@@ -27,9 +27,13 @@ from medseg.training.session import Resources, open_session
 SHORT = {"steps": 2, "patch": [8, 8, 8], "validate_every": 2}
 
 
-def test_quality_of_a_fold_is_calibrated_on_the_cases_of_all_folds(tmp_path: Path) -> None:
+def test_quality_of_a_fold_is_calibrated_on_the_cases_of_all_folds(
+    tmp_path: Path,
+) -> None:
     session = made_session(tmp_path, made_spec(), training=3)
-    session = replace(session, dataset=replace(session.dataset, held_out=("a", "b")))  # type: ignore[arg-type]
+    session = replace(
+        session, dataset=replace(session.dataset, held_out=("a", "b"))
+    )  # type: ignore[arg-type]
     assert session.calibrating == 2
     fold = replace(session, run=replace(session.run, cross_validation=tmp_path))
     assert fold.calibrating == 5
@@ -48,12 +52,16 @@ def test_a_checkpoint_is_resumed_and_none_is_needed(tmp_path: Path) -> None:
     assert repr(again.state()) == repr(history.state())
 
 
-def test_weights_of_a_parent_are_loaded_until_there_is_a_checkpoint(tmp_path: Path) -> None:
+def test_weights_of_a_parent_are_loaded_until_there_is_a_checkpoint(
+    tmp_path: Path,
+) -> None:
     spec = made_spec(training=SHORT)
     parent = load_bundle(trained_bundle(tmp_path / "parent", spec))
     session = made_session(tmp_path / "run", spec, validation=0)
     assert session.load_initial_weights() is None
-    child = replace(session, run=replace(session.run, lineage=trace_lineage(parent, spec)))
+    child = replace(
+        session, run=replace(session.run, lineage=trace_lineage(parent, spec))
+    )
     assert isinstance(child.load_initial_weights(), InitialWeights)
     child.run.folder.save_checkpoint({})
     assert child.load_initial_weights() is None
@@ -61,8 +69,12 @@ def test_weights_of_a_parent_are_loaded_until_there_is_a_checkpoint(tmp_path: Pa
 
 def test_a_time_budget_sets_the_steps_and_ends_the_run(tmp_path: Path) -> None:
     events: list[Event] = []
-    spec = made_spec(training={"patch": [8, 8, 8], "steps": 10**6, "budget_minutes": 0.5})
-    session = made_session(tmp_path, spec, validation=0, listeners=[events.append])
+    spec = made_spec(
+        training={"patch": [8, 8, 8], "steps": 10**6, "budget_minutes": 0.5}
+    )
+    session = made_session(
+        tmp_path, spec, validation=0, listeners=[events.append]
+    )
     fitted = session.fit_time_budget(time.monotonic())
     assert fitted.time_budget is not None
     (event,) = events
@@ -72,13 +84,17 @@ def test_a_time_budget_sets_the_steps_and_ends_the_run(tmp_path: Path) -> None:
     assert event.steps * event.step_seconds < 30
 
 
-def test_the_steps_of_a_refiner_come_after_the_time_budget(tmp_path: Path) -> None:
+def test_the_steps_of_a_refiner_come_after_the_time_budget(
+    tmp_path: Path,
+) -> None:
     events: list[Event] = []
     spec = made_spec(
         training={"patch": [8, 8, 8], "budget_minutes": 0.5},
         refinement={"steps": 70, "adversarial_weight": 0},
     )
-    session = made_session(tmp_path, spec, validation=0, listeners=[events.append])
+    session = made_session(
+        tmp_path, spec, validation=0, listeners=[events.append]
+    )
     fitted = session.fit_time_budget(time.monotonic())
     assert fitted.time_budget is None
     (notice,) = [event for event in events if isinstance(event, Notice)]
@@ -89,7 +105,9 @@ def test_the_steps_of_a_refiner_come_after_the_time_budget(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_dataset(tmp_path_factory.mktemp("session") / "data", 4, shape=(20, 18, 16))
+    return write_dataset(
+        tmp_path_factory.mktemp("session") / "data", 4, shape=(20, 18, 16)
+    )
 
 
 @pytest.fixture
@@ -102,12 +120,20 @@ def run(data: Path, tmp_path: Path) -> Any:
 RESOURCES = Resources(CPU, SINGLE_PROCESS, ())
 
 
-def test_the_cases_of_a_run_are_split_and_checked_when_it_is_resumed(run: Any) -> None:
+def test_the_cases_of_a_run_are_split_and_checked_when_it_is_resumed(
+    run: Any,
+) -> None:
     session = open_session(run, RESOURCES)
-    assert (len(session.dataset.training), len(session.dataset.held_out)) == (2, 2)
+    assert (len(session.dataset.training), len(session.dataset.held_out)) == (
+        2,
+        2,
+    )
     assert session.time_budget is None
     begin_run(run, session.dataset.content_hash)
-    assert open_session(run, RESOURCES).dataset.content_hash == session.dataset.content_hash
+    assert (
+        open_session(run, RESOURCES).dataset.content_hash
+        == session.dataset.content_hash
+    )
     begin_run(run, "that of other cases")
     with pytest.raises(CheckpointError, match="other cases"):
         open_session(run, RESOURCES)
@@ -124,4 +150,6 @@ def test_a_resumed_run_keeps_the_steps_that_were_fitted_first(run: Any) -> None:
 
 def test_a_cross_validation_has_no_session_of_its_own(run: Any) -> None:
     with pytest.raises(TypeError, match="fold by fold"):
-        open_session(replace(run, fold=ALL, folder=RunFolder(run.folder.path)), RESOURCES)
+        open_session(
+            replace(run, fold=ALL, folder=RunFolder(run.folder.path)), RESOURCES
+        )

@@ -28,7 +28,9 @@ class Stage:
 
     learner_factory: LearnerFactory | None = None
 
-    def __init__(self, key: str, steps: int, snapshot_steps: Sequence[int] = ()) -> None:
+    def __init__(
+        self, key: str, steps: int, snapshot_steps: Sequence[int] = ()
+    ) -> None:
         self.name = self.checkpoint_key = key
         self.steps, self.snapshot_steps = steps, snapshot_steps
 
@@ -44,7 +46,9 @@ SPEC = made_spec(training={"steps": 100})
 
 
 def checkpoint(learner: int, **stages: int) -> dict[str, Any]:
-    return {"learner": {"step": learner}} | {key: {"step": n} for key, n in stages.items()}
+    return {"learner": {"step": learner}} | {
+        key: {"step": n} for key, n in stages.items()
+    }
 
 
 def test_the_steps_of_stages_follow_those_of_the_network() -> None:

@@ -48,28 +48,43 @@ def test_the_steps_fill_the_time_and_leave_some() -> None:
 
 
 def test_slow_validations_become_few() -> None:
-    training = fit_to_budget(timed(), TrainingSpeed(step=0.5, validation=60), 600).training
+    training = fit_to_budget(
+        timed(), TrainingSpeed(step=0.5, validation=60), 600
+    ).training
     assert -(-training.steps // training.validate_every) == 1
-    none = fit_to_budget(timed(), TrainingSpeed(step=0.5, validation=0), 600).training
+    none = fit_to_budget(
+        timed(), TrainingSpeed(step=0.5, validation=0), 600
+    ).training
     assert none.steps == int(0.93 * 600 / 0.5)
 
 
 def test_a_warm_up_never_outlasts_a_tenth() -> None:
-    assert fit_to_budget(timed(), TrainingSpeed(1, 0), 25).training.warmup_steps == 2
+    assert (
+        fit_to_budget(timed(), TrainingSpeed(1, 0), 25).training.warmup_steps
+        == 2
+    )
 
 
 def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
-    plain = fit_to_budget(timed(), TrainingSpeed(step=0.5, validation=10), 600).training.steps
+    plain = fit_to_budget(
+        timed(), TrainingSpeed(step=0.5, validation=10), 600
+    ).training.steps
     copied = fit_to_budget(
-        timed(), TrainingSpeed(step=0.5, validation=10, cases=15, calibrating=15), 6000
+        timed(),
+        TrainingSpeed(step=0.5, validation=10, cases=15, calibrating=15),
+        6000,
     )
     spared = fit_to_budget(
-        timed(), TrainingSpeed(step=0.5, validation=10, cases=15, calibrating=15), 300
+        timed(),
+        TrainingSpeed(step=0.5, validation=10, cases=15, calibrating=15),
+        300,
     )
     assert (
         plain
         == fit_to_budget(
-            timed(), TrainingSpeed(step=0.5, validation=10, cases=7, calibrating=7), 600
+            timed(),
+            TrainingSpeed(step=0.5, validation=10, cases=7, calibrating=7),
+            600,
         ).training.steps
     )
     used = 0.5 * copied.training.steps + 10 * 8 + 2 * 10 * (1 + 60 / 15)
@@ -82,7 +97,9 @@ def test_the_scoring_of_corrupted_copies_is_part_of_the_time() -> None:
 
 
 @pytest.mark.parametrize("left", [-5.0, 0.0, 15.0])
-def test_a_time_budget_that_is_too_short_is_refused_with_what_is_needed(left: float) -> None:
+def test_a_time_budget_that_is_too_short_is_refused_with_what_is_needed(
+    left: float,
+) -> None:
     with pytest.raises(BundleError, match=r"steps of 1\.00 s") as caught:
         fit_to_budget(timed(), TrainingSpeed(step=1, validation=0), left)
     assert caught.value.faults[0].where == "training.budget_minutes"
@@ -99,7 +116,10 @@ def test_measuring_takes_steps_and_validates() -> None:
 def test_speed_is_measured_with_the_critic_of_the_bundle() -> None:
     spec = made_spec(
         training={"budget_minutes": 0.001},
-        refinement={"kind": "joint", "critic": {"learning_rate": 1e30, "channels": 4}},
+        refinement={
+            "kind": "joint",
+            "critic": {"learning_rate": 1e30, "channels": 4},
+        },
     )
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
     with pytest.raises(TrainingError, match="critic"):
@@ -113,7 +133,9 @@ def test_the_speed_of_a_network_is_positive() -> None:
 def fitted(**training: int) -> TimeBudget:
     """Return the deadline, at second 1000, of 1000 steps that validate after every 500."""
     made = made_spec(training={"steps": 1000, "validate_every": 500} | training)
-    deadline = TimeBudget(made, TrainingSpeed(step=0.9, validation=20.0), ends=1000.0)
+    deadline = TimeBudget(
+        made, TrainingSpeed(step=0.9, validation=20.0), ends=1000.0
+    )
     deadline.start(0.0)
     return deadline
 
@@ -125,7 +147,9 @@ def test_a_run_that_is_fast_enough_keeps_its_steps() -> None:
 
 
 def test_a_slower_machine_takes_fewer_steps_that_end_in_time() -> None:
-    steps = fitted().fit_steps(100, 200.0)  # 2 s each, and 900 more would take 1800 s
+    steps = fitted().fit_steps(
+        100, 200.0
+    )  # 2 s each, and 900 more would take 1800 s
     assert 300 < steps < 600
     rest = 2 * (steps - 100) + 20 * -(-(steps - 100) // 500)
     assert 900 < 200 + rest + 2 * 20 < 1000
@@ -136,7 +160,9 @@ def test_only_the_speed_since_the_last_check_counts() -> None:
     assert deadline.fit_steps(100, 90.0) == 1000
     shorter = deadline.fit_steps(200, 290.0)
     assert shorter < 600
-    assert deadline.fit_steps(300, 370.0) == shorter  # faster again: it never becomes longer
+    assert (
+        deadline.fit_steps(300, 370.0) == shorter
+    )  # faster again: it never becomes longer
 
 
 def test_a_few_steps_do_not_shorten_a_run() -> None:
@@ -153,7 +179,10 @@ def test_a_validation_is_no_step() -> None:
 
 
 def taken(
-    slower: dict[int, float], *, minutes: float = 1.0, hiccups: frozenset[int] = frozenset()
+    slower: dict[int, float],
+    *,
+    minutes: float = 1.0,
+    hiccups: frozenset[int] = frozenset(),
 ) -> tuple[int, int, float]:
     """Take a training's steps on a clock of its own, as the training loop does.
 
@@ -184,7 +213,9 @@ def taken(
 
 
 @pytest.mark.parametrize("since", [1, 20, 60, 100, 130])
-@pytest.mark.parametrize(("factor", "most"), [(1.5, 1.0), (3.0, 1.1), (6.0, 1.5)])
+@pytest.mark.parametrize(
+    ("factor", "most"), [(1.5, 1.0), (3.0, 1.1), (6.0, 1.5)]
+)
 def test_a_minute_is_kept_whenever_the_machine_becomes_slower(
     since: int, factor: float, most: float
 ) -> None:
@@ -200,14 +231,20 @@ def test_a_machine_that_keeps_its_speed_takes_every_step() -> None:
 
 
 @pytest.mark.parametrize("at", [5, 30, 100])
-def test_one_wait_for_another_program_costs_little_more_than_it_lasts(at: int) -> None:
+def test_one_wait_for_another_program_costs_little_more_than_it_lasts(
+    at: int,
+) -> None:
     planned, done, ended = taken({}, hiccups=frozenset({at}))
     assert ended < 60
     assert 0.3 * (planned - done) < 2 * 5
 
 
-@pytest.mark.parametrize(("steps", "every"), [(20, 5), (150, 7), (1000, 50), (10**5, 50)])
-def test_the_clock_is_checked_twenty_times_or_after_fifty_steps(steps: int, every: int) -> None:
+@pytest.mark.parametrize(
+    ("steps", "every"), [(20, 5), (150, 7), (1000, 50), (10**5, 50)]
+)
+def test_the_clock_is_checked_twenty_times_or_after_fifty_steps(
+    steps: int, every: int
+) -> None:
     deadline = fitted(steps=steps, validate_every=steps, warmup_steps=0)
     assert deadline.is_due(3)
     deadline.fit_steps(3, 1.0)
@@ -216,5 +253,7 @@ def test_the_clock_is_checked_twenty_times_or_after_fifty_steps(steps: int, ever
 
 
 @pytest.mark.parametrize(("warm_up", "least"), [(0, 101), (300, 301)])
-def test_one_more_step_is_taken_however_late_it_is(warm_up: int, least: int) -> None:
+def test_one_more_step_is_taken_however_late_it_is(
+    warm_up: int, least: int
+) -> None:
     assert fitted(warmup_steps=warm_up).fit_steps(100, 2000.0) == least

@@ -29,14 +29,22 @@ class Oracle(nn.Module):
 def test_perfect_predictions_have_perfect_scores() -> None:
     cases = made_cases(3)
     validation = validate_network(Oracle(), cases, SPEC, CPU, torch.float32)
-    assert validation.scores["dice"] == {"liver": 1.0, "kidney": 1.0, "mean": 1.0}
+    assert validation.scores["dice"] == {
+        "liver": 1.0,
+        "kidney": 1.0,
+        "mean": 1.0,
+    }
     assert validation.scores["hd95"]["mean"] == 0
-    assert [scores.case for scores in validation.cases] == [case.case_id for case in cases]
+    assert [scores.case for scores in validation.cases] == [
+        case.case_id for case in cases
+    ]
     assert validation.examples == {}
 
 
 def test_scores_are_means_over_cases() -> None:
-    validation = validate_network(Oracle(shift=1), made_cases(3), SPEC, CPU, torch.float32)
+    validation = validate_network(
+        Oracle(shift=1), made_cases(3), SPEC, CPU, torch.float32
+    )
     dice = [scores["dice"]["liver"] for scores in validation.cases]
     assert 0 < validation.scores["dice"]["liver"] < 1
     assert validation.scores["dice"]["liver"] == pytest.approx(sum(dice) / 3)
@@ -44,7 +52,11 @@ def test_scores_are_means_over_cases() -> None:
 
 def test_predictions_of_the_first_cases_are_kept_as_examples() -> None:
     cases = made_cases(3)
-    validation = validate_network(Oracle(), cases, SPEC, CPU, torch.float32, examples=2)
+    validation = validate_network(
+        Oracle(), cases, SPEC, CPU, torch.float32, examples=2
+    )
     assert list(validation.examples) == [case.case_id for case in cases[:2]]
     for case in cases[:2]:
-        assert torch.equal(validation.examples[case.case_id].int(), case.label[0].int())
+        assert torch.equal(
+            validation.examples[case.case_id].int(), case.label[0].int()
+        )

@@ -12,7 +12,9 @@ SCRIPT = Path(__file__).parents[2] / "workflows" / "benchmarks" / "nnunet.py"
 
 @pytest.mark.parametrize("minutes", [20, 60, 600])
 @pytest.mark.parametrize("step", [0.4, 3.0, 19.3, 25.0])
-def test_the_schedule_fills_the_time_it_is_given(minutes: int, step: float) -> None:
+def test_the_schedule_fills_the_time_it_is_given(
+    minutes: int, step: float
+) -> None:
     fitted = runpy.run_path(str(SCRIPT))["fitted"]
     seconds, validation, epoch_end = 60.0 * minutes, step / 3, 1.0
     epochs, iterations = fitted(seconds, step, validation, epoch_end)

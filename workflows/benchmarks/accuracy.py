@@ -57,8 +57,12 @@ class Taken:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("set", choices=SETS)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    parser.add_argument("--budget", required=True, help="time of one training, as in 20m")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="the folder of data sets"
+    )
+    parser.add_argument(
+        "--budget", required=True, help="time of one training, as in 20m"
+    )
     parser.add_argument("--folds", default="0", help="as in 0,1,2")
     parser.add_argument("--work", type=Path, required=True, help="a new folder")
     parser.add_argument("--device", default="cpu")
@@ -72,20 +76,44 @@ def main() -> None:
         data = on_one_grid(data, work / "registered")
     bundle = work / "bundle.json"
     planned = medseg(
-        ["plan", data, "-o", bundle, "--budget", given.budget, "--device", given.device],
+        [
+            "plan",
+            data,
+            "-o",
+            bundle,
+            "--budget",
+            given.budget,
+            "--device",
+            given.device,
+        ],
         work,
         given.threads,
     )
     spec = load_bundle(bundle).spec
     cases = find_cases(data, spec).cases
-    folds = [int(fold) for fold in given.folds.split(",")] if can_be_split(cases, spec) else [None]
+    folds = (
+        [int(fold) for fold in given.folds.split(",")]
+        if can_be_split(cases, spec)
+        else [None]
+    )
     scored: dict[str, list[CaseScores]] = {}
     taken = []
     for fold in folds:
         run = work / f"run-{fold}"
-        options = ["--fold", "none" if fold is None else fold, "--device", given.device]
-        taken.append(medseg(["train", bundle, "--out", run, *options], work, given.threads))
-        scored[str(fold)] = score(run, split_cases(cases, spec.data, fold)[1], work / "labels")
+        options = [
+            "--fold",
+            "none" if fold is None else fold,
+            "--device",
+            given.device,
+        ]
+        taken.append(
+            medseg(
+                ["train", bundle, "--out", run, *options], work, given.threads
+            )
+        )
+        scored[str(fold)] = score(
+            run, split_cases(cases, spec.data, fold)[1], work / "labels"
+        )
     write_csv(work / "accuracy.csv", scored)
     text = row(given, spec, scored, taken, planned)
     (work / "accuracy.md").write_text(text, encoding="utf-8")
@@ -95,14 +123,22 @@ def main() -> None:
 def medseg(arguments: Sequence[object], folder: Path, threads: int) -> Taken:
     """Run a command of medseg in a folder; return what it took."""
     command = [sys.executable, "-m", "medseg", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",
+    }
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
-    return Taken((time.perf_counter() - began) / 60, (usage.ru_utime + usage.ru_stime) / 60)
+        raise SystemExit(
+            f"{' '.join(command)} ended with exit code {process.returncode}"
+        )
+    return Taken(
+        (time.perf_counter() - began) / 60,
+        (usage.ru_utime + usage.ru_stime) / 60,
+    )
 
 
 def can_be_split(cases: Sequence[Case], spec: BundleSpec) -> bool:
@@ -128,14 +164,18 @@ def on_one_grid(data: Path, out: Path) -> Path:
         for other in ("mr", "pet"):
             name = f"case{number:02d}_{other}.nii.gz"
             there = SimpleITK.ReadImage(str(data / item[other]))
-            moved = SimpleITK.Resample(there, ct, SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0)
+            moved = SimpleITK.Resample(
+                there, ct, SimpleITK.Transform(), SimpleITK.sitkLinear, 0.0
+            )
             SimpleITK.WriteImage(moved, str(out / name))
             images.append(name)
         item["image"] = images
         item["label"] = os.path.relpath(data / item["label"], out)
         item["name"] = f"case{number:02d}"
     listed["modality"] = {"0": "CT", "1": "MR", "2": "PET"}
-    (out / "dataset.json").write_text(json.dumps(listed, indent=1), encoding="utf-8")
+    (out / "dataset.json").write_text(
+        json.dumps(listed, indent=1), encoding="utf-8"
+    )
     return out
 
 
@@ -144,15 +184,28 @@ def score(run: Path, held_back: Sequence[Case], out: Path) -> list[CaseScores]:
     bundle = load_bundle(run)
     segmenter = Segmenter(bundle, "cpu")
     out.mkdir(exist_ok=True)
-    ending = ".png" if bundle.spec.preprocessing.input == "picture" else ".nii.gz"
+    ending = (
+        ".png" if bundle.spec.preprocessing.input == "picture" else ".nii.gz"
+    )
     scored = []
     for case in held_back:
         volume, reference = open_case(case, bundle.spec)
         found = segmenter.segment(volume)
         found.save(out / f"{case.name}{ending}")
-        labels, spacing, ml = bundle.spec.label_set, volume.spacing, volume.voxel_ml
+        labels, spacing, ml = (
+            bundle.spec.label_set,
+            volume.spacing,
+            volume.voxel_ml,
+        )
         scored.append(
-            score_case(found.labels, reference, labels, spacing, case=case.name, voxel_ml=ml)
+            score_case(
+                found.labels,
+                reference,
+                labels,
+                spacing,
+                case=case.name,
+                voxel_ml=ml,
+            )
         )
     return scored
 
@@ -163,7 +216,10 @@ def write_csv(file: Path, scored: dict[str, list[CaseScores]]) -> None:
         table.writerow(["fold", "case", "label", "dice"])
         for fold, cases in scored.items():
             for case in cases:
-                table.writerows([fold, case.case, la, f"{d:.6f}"] for la, d in case["dice"].items())
+                table.writerows(
+                    [fold, case.case, la, f"{d:.6f}"]
+                    for la, d in case["dice"].items()
+                )
 
 
 def row(
@@ -188,7 +244,10 @@ def row(
             f"| {given.set} | {label} | {', '.join(scored)} | {len(dice)} | {spread(dice)} | "
             f"{between(dice)} | {given.budget} | {cpu} | {wall} |"
         )
-    return "\n".join(rows) + f"\n\nPlanning took {planned.cpu:.1f} CPU min, once for all folds.\n"
+    return (
+        "\n".join(rows)
+        + f"\n\nPlanning took {planned.cpu:.1f} CPU min, once for all folds.\n"
+    )
 
 
 def spread(values: Sequence[float]) -> str:
@@ -200,7 +259,9 @@ def spread(values: Sequence[float]) -> str:
 
 def between(values: Sequence[float]) -> str:
     found = bootstrap_interval(values)
-    return "–" if math.isnan(found.low) else f"{found.low:.4f} to {found.high:.4f}"
+    return (
+        "–" if math.isnan(found.low) else f"{found.low:.4f} to {found.high:.4f}"
+    )
 
 
 if __name__ == "__main__":

@@ -46,22 +46,32 @@ def main() -> None:
     bundle = given.work / given.network
     stages, batches = [], []
     for _ in range(given.repeats):
-        stages.append(one_after_the_other(bundle, sorted(scans.iterdir()), given.work / "parts"))
+        stages.append(
+            one_after_the_other(
+                bundle, sorted(scans.iterdir()), given.work / "parts"
+            )
+        )
         batches.append(as_a_batch(bundle, scans, given.work / "whole"))
         print(stages[-1], round(batches[-1], 2), flush=True)
     ratios = [
         whole / max(part["read"] + part["write"], part["network"])
         for whole, part in zip(batches, stages, strict=True)
     ]
-    print("\n| reads s | writes s | forwards s | batch s | batch / larger part |")
+    print(
+        "\n| reads s | writes s | forwards s | batch s | batch / larger part |"
+    )
     print("| --- | --- | --- | --- | --- |")
     for part, whole, ratio in zip(stages, batches, ratios, strict=True):
         cells = [f"{part[name]:.2f}" for name in ("read", "write", "network")]
         print(f"| {' | '.join(cells)} | {whole:.2f} | {ratio:.3f} |")
-    print(f"\nmedian ratio {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})")
+    print(
+        f"\nmedian ratio {statistics.median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
+    )
 
 
-def one_after_the_other(bundle: Path, scans: list[Path], out: Path) -> dict[str, float]:
+def one_after_the_other(
+    bundle: Path, scans: list[Path], out: Path
+) -> dict[str, float]:
     shutil.rmtree(out, ignore_errors=True)
     segmenter = Segmenter(bundle, "cpu")
     took = {"read": 0.0, "network": 0.0, "write": 0.0}

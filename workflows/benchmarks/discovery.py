@@ -56,9 +56,16 @@ def main() -> None:
             assert search(root) == given.files // PER_SERIES
             if turn:  # the first one fills the disk's cache
                 rates[name].append(given.files / (time.process_time() - began))
-    names = ", ".join(f"{name} {version(name)}" for name in ("medseg", "pydicom", "python-gdcm"))
-    print(f"{time.strftime('%Y-%m-%d')}; {names}; Python {platform.python_version()}")
-    print(f"{given.files} files, n = {given.repeats}: median (lowest to highest)\n")
+    names = ", ".join(
+        f"{name} {version(name)}"
+        for name in ("medseg", "pydicom", "python-gdcm")
+    )
+    print(
+        f"{time.strftime('%Y-%m-%d')}; {names}; Python {platform.python_version()}"
+    )
+    print(
+        f"{given.files} files, n = {given.repeats}: median (lowest to highest)\n"
+    )
     print("| | files per CPU second | whole header = 1 |\n| --- | --- | --- |")
     slowest = statistics.median(rates["pydicom, whole header, not looked at"])
     for name, found in rates.items():
@@ -69,7 +76,12 @@ def main() -> None:
 
 def write_files(root: Path, count: int) -> None:
     for number in range(count // PER_SERIES):
-        folder = root / f"patient{number // 8:03d}" / f"study{number // 2 % 4}" / f"s{number % 2}"
+        folder = (
+            root
+            / f"patient{number // 8:03d}"
+            / f"study{number // 2 % 4}"
+            / f"s{number % 2}"
+        )
         folder.mkdir(parents=True)
         for k in range(PER_SERIES):
             slice_of(number, k).save_as(folder / f"{k * 37 % PER_SERIES:05d}")
@@ -81,30 +93,73 @@ def slice_of(number: int, k: int) -> FileDataset:
     meta.MediaStorageSOPClassUID = uids.CTImageStorage
     meta.MediaStorageSOPInstanceUID = f"1.2.826.0.1.3680043.8.498.{number}.{k}"
     ds = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    ds.SOPClassUID, ds.SOPInstanceUID = uids.CTImageStorage, meta.MediaStorageSOPInstanceUID
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"1.2.3.{number // 2}", f"1.2.3.4.{number}"
+    ds.SOPClassUID, ds.SOPInstanceUID = (
+        uids.CTImageStorage,
+        meta.MediaStorageSOPInstanceUID,
+    )
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = (
+        f"1.2.3.{number // 2}",
+        f"1.2.3.4.{number}",
+    )
     ds.FrameOfReferenceUID = f"1.2.3.5.{number}"
     ds.ImageType, ds.Modality = ["ORIGINAL", "PRIMARY", "AXIAL"], "CT"
     ds.SpecificCharacterSet = "ISO_IR 100"
-    for keyword in ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"):
+    for keyword in (
+        "StudyDate",
+        "SeriesDate",
+        "AcquisitionDate",
+        "ContentDate",
+    ):
         setattr(ds, keyword, "20240101")
-    for keyword in ("StudyTime", "SeriesTime", "AcquisitionTime", "ContentTime"):
+    for keyword in (
+        "StudyTime",
+        "SeriesTime",
+        "AcquisitionTime",
+        "ContentTime",
+    ):
         setattr(ds, keyword, "101500.25")
-    for keyword in ("Manufacturer", "InstitutionName", "StationName", "SeriesDescription"):
+    for keyword in (
+        "Manufacturer",
+        "InstitutionName",
+        "StationName",
+        "SeriesDescription",
+    ):
         setattr(ds, keyword, "made up")
     ds.PatientName, ds.PatientID, ds.PatientSex = "Made^Up", "0", "O"
     ds.ReferencedImageSequence = [reference(n) for n in range(3)]
     ds.ProcedureCodeSequence = [Dataset()]
-    for keyword in ("KVP", "DataCollectionDiameter", "ReconstructionDiameter", "SliceThickness"):
+    for keyword in (
+        "KVP",
+        "DataCollectionDiameter",
+        "ReconstructionDiameter",
+        "SliceThickness",
+    ):
         setattr(ds, keyword, "120")
-    ds.SliceThickness, ds.ConvolutionKernel, ds.PatientPosition = "1.25", "STANDARD", "HFS"
+    ds.SliceThickness, ds.ConvolutionKernel, ds.PatientPosition = (
+        "1.25",
+        "STANDARD",
+        "HFS",
+    )
     ds.SeriesNumber, ds.AcquisitionNumber, ds.InstanceNumber = 4, 1, k + 1
     ds.ImagePositionPatient = [-178.6, -164.25, round(31.5 + 1.25 * k, 4)]
-    ds.ImageOrientationPatient, ds.PixelSpacing = [1, 0, 0, 0, 1, 0], ["0.703125", "0.703125"]
+    ds.ImageOrientationPatient, ds.PixelSpacing = (
+        [1, 0, 0, 0, 1, 0],
+        ["0.703125", "0.703125"],
+    )
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.Rows = ds.Columns = 16
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.WindowCenter, ds.WindowWidth, ds.RescaleIntercept, ds.RescaleSlope = 40, 400, -1024, 1
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = (
+        16,
+        12,
+        11,
+        0,
+    )
+    ds.WindowCenter, ds.WindowWidth, ds.RescaleIntercept, ds.RescaleSlope = (
+        40,
+        400,
+        -1024,
+        1,
+    )
     for group in (0x0009, 0x0019, 0x0021, 0x0043):
         ds.add_new(group << 16 | 0x10, "LO", "MADE UP")
         for element in range(12):
@@ -115,7 +170,10 @@ def slice_of(number: int, k: int) -> FileDataset:
 
 def reference(number: int) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = uids.CTImageStorage, f"1.2.{number}"
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = (
+        uids.CTImageStorage,
+        f"1.2.{number}",
+    )
     return item
 
 
@@ -132,7 +190,9 @@ def with_gdcm(root: Path) -> int:
     for keyword in HEADER_KEYWORDS:
         tag = tag_for_keyword(keyword) or 0
         scanner.AddTag(gdcm.Tag(tag >> 16, tag & 0xFFFF))
-    if not scanner.Scan([str(file) for file in root.rglob("*") if file.is_file()]):
+    if not scanner.Scan(
+        [str(file) for file in root.rglob("*") if file.is_file()]
+    ):
         raise SystemExit("gdcm cannot read the folder")
     return len(scanner.GetValues(gdcm.Tag(0x0020, 0x000E)))
 
@@ -147,7 +207,10 @@ def with_pydicom(root: Path) -> int:
 
 def _with_pydicom(root: Path, tags: list[str] | None) -> int:
     files = (file for file in root.rglob("*") if file.is_file())
-    read = (pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags) for file in files)
+    read = (
+        pydicom.dcmread(file, stop_before_pixels=True, specific_tags=tags)
+        for file in files
+    )
     return len({ds.SeriesInstanceUID for ds in read})
 
 

@@ -33,7 +33,11 @@ import numpy as np
 WINDOW = 96
 NETWORKS: dict[str, dict[str, Any]] = {
     "small": {"channels": [8, 16, 32], "strides": [1, 2, 2], "norm": "batch"},
-    "mid": {"channels": [16, 32, 64, 128], "strides": [1, 2, 2, 2], "norm": "instance"},
+    "mid": {
+        "channels": [16, 32, 64, 128],
+        "strides": [1, 2, 2, 2],
+        "norm": "instance",
+    },
 }
 TASKS = ("prepare", "compare", "forward", "large", "classes", "once")
 CONTESTANTS = ("monai", "medseg-fp32", "medseg-openvino", "medseg-bf16")
@@ -63,7 +67,17 @@ def main() -> None:
         few_and_many(given.work, given.threads)
     else:
         out = given.work / given.contestant
-        print(json.dumps(once(given.contestant, given.bundle, given.scan, out, given.threads)))
+        print(
+            json.dumps(
+                once(
+                    given.contestant,
+                    given.bundle,
+                    given.scan,
+                    out,
+                    given.threads,
+                )
+            )
+        )
 
 
 def prepare(work: Path, network: str, steps: int) -> None:
@@ -77,7 +91,10 @@ def prepare(work: Path, network: str, steps: int) -> None:
     bundle = {
         "name": f"benchmark_{network}",
         "channels": [{"name": "CT", "modality": "CT"}],
-        "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+        "labels": [
+            {"index": 1, "name": "liver"},
+            {"index": 2, "name": "kidney"},
+        ],
         "data": {"root": "../../data", "format": "msd", "folds": 3},
         "preprocessing": {
             "spacing_mm": [1.5, 1.5, 1.5],
@@ -100,7 +117,9 @@ def prepare(work: Path, network: str, steps: int) -> None:
     folder = work / "bundles" / network
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bundle.json").write_text(json.dumps(bundle))
-    trained = medseg.train(folder, data=work / "data", out=work / network, device="cpu")
+    trained = medseg.train(
+        folder, data=work / "data", out=work / network, device="cpu"
+    )
     widen(trained)
 
 
@@ -121,23 +140,31 @@ def write_scan(path: Path, shape: tuple[int, int, int]) -> None:
 
     from medseg.testing import make_phantom
 
-    coarse, _ = make_phantom(7, (shape[0] // 4, shape[1] // 4, shape[2] // 4), 3.2)
+    coarse, _ = make_phantom(
+        7, (shape[0] // 4, shape[1] // 4, shape[2] // 4), 3.2
+    )
     voxels = np.empty(shape, np.int16, order="F")
     rng = np.random.default_rng(7)
     for k in range(shape[2]):
-        plane = zoom(coarse.array[0, :, :, k * coarse.shape[2] // shape[2]], 4, order=1)
+        plane = zoom(
+            coarse.array[0, :, :, k * coarse.shape[2] // shape[2]], 4, order=1
+        )
         voxels[..., k] = np.rint(plane + rng.normal(0, 15, plane.shape))
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(voxels, np.diag([-0.8, -0.8, 1.5, 1.0])), path)
 
 
-def once(name: str, bundle: Path, scan: Path, out: Path, threads: int) -> dict[str, Any]:
+def once(
+    name: str, bundle: Path, scan: Path, out: Path, threads: int
+) -> dict[str, Any]:
     """Segment the scan once in this process; return what it took."""
     import torch
 
     torch.set_num_threads(threads)
     segment = (
-        with_monai(bundle, scan, out) if name == "monai" else with_medseg(name, bundle, scan, out)
+        with_monai(bundle, scan, out)
+        if name == "monai"
+        else with_medseg(name, bundle, scan, out)
     )
     wall, cpu = time.perf_counter(), time.process_time()
     stages = segment()
@@ -149,7 +176,9 @@ def once(name: str, bundle: Path, scan: Path, out: Path, threads: int) -> dict[s
     }
 
 
-def with_monai(bundle: Path, scan: Path, out: Path) -> Callable[[], dict[str, float]]:
+def with_monai(
+    bundle: Path, scan: Path, out: Path
+) -> Callable[[], dict[str, float]]:
     from monai.bundle import ConfigParser
 
     config = ConfigParser()
@@ -165,7 +194,9 @@ def with_monai(bundle: Path, scan: Path, out: Path) -> Callable[[], dict[str, fl
     return segment
 
 
-def with_medseg(name: str, bundle: Path, scan: Path, out: Path) -> Callable[[], dict[str, float]]:
+def with_medseg(
+    name: str, bundle: Path, scan: Path, out: Path
+) -> Callable[[], dict[str, float]]:
     from medseg import Segmenter
     from medseg.io import read_image, write_labels
 
@@ -189,45 +220,78 @@ def with_medseg(name: str, bundle: Path, scan: Path, out: Path) -> Callable[[], 
     return segment
 
 
-def measured(contestant: str, work: Path, bundle: Path, scan: Path, threads: int) -> dict[str, Any]:
+def measured(
+    contestant: str, work: Path, bundle: Path, scan: Path, threads: int
+) -> dict[str, Any]:
     command = [
         sys.executable, __file__, "once", str(work), "--contestant", contestant,
         "--bundle", str(bundle), "--scan", str(scan), "--threads", str(threads),
     ]  # fmt: skip
     # On a busy machine threads that wait actively burn more CPU than they compute.
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "passive",
+    }
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    )
     if run.returncode:
         raise SystemExit(run.stderr)
     found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
-    print(contestant, {k: round(v, 2) for k, v in found.items() if k != "stages"}, file=sys.stderr)
+    print(
+        contestant,
+        {k: round(v, 2) for k, v in found.items() if k != "stages"},
+        file=sys.stderr,
+    )
     return found
 
 
 def compare(work: Path, network: str, repeats: int, threads: int) -> None:
     bundle, scan = work / network, work / "scan" / "scan.nii.gz"
-    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants()}
+    taken: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in contestants()
+    }
     for _ in range(repeats):
         for name in taken:
             taken[name].append(measured(name, work, bundle, scan, threads))
     stock = labels_of(work, "monai")
-    print(f"\n{where(threads)}; network `{network}`; median of {repeats} (lowest to highest)\n")
-    print("| | wall s | CPU s | peak RSS GB | CPU, MONAI = 1 | wall, MONAI = 1 | label maps |")
+    print(
+        f"\n{where(threads)}; network `{network}`; median of {repeats} (lowest to highest)\n"
+    )
+    print(
+        "| | wall s | CPU s | peak RSS GB | CPU, MONAI = 1 | wall, MONAI = 1 | label maps |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, runs in taken.items():
-        cells = [spread([run[of] for run in runs]) for of in ("wall", "cpu", "peak")]
-        ratios = [f"{times(taken['monai'], runs, of):.2f}×" for of in ("cpu", "wall")]
+        cells = [
+            spread([run[of] for run in runs]) for of in ("wall", "cpu", "peak")
+        ]
+        ratios = [
+            f"{times(taken['monai'], runs, of):.2f}×" for of in ("cpu", "wall")
+        ]
         differ = int((labels_of(work, name) != stock).sum())
         agreement = f"{differ} of {stock.size} voxels differ"
-        print(f"| {name} | {' | '.join(cells)} | {' | '.join(ratios)} | {agreement} |")
-    print("\n| share of wall time | " + " | ".join(taken["medseg-fp32"][0]["stages"]) + " |")
+        print(
+            f"| {name} | {' | '.join(cells)} | {' | '.join(ratios)} | {agreement} |"
+        )
+    print(
+        "\n| share of wall time | "
+        + " | ".join(taken["medseg-fp32"][0]["stages"])
+        + " |"
+    )
     print("| --- " * (1 + len(taken["medseg-fp32"][0]["stages"])) + "|")
     for name in list(taken)[1:]:
         stages = [run["stages"] for run in taken[name]]
         total = sum(sum(stage.values()) for stage in stages)
-        shares = (f"{100 * sum(s[stage] for s in stages) / total:.1f} %" for stage in stages[0])
+        shares = (
+            f"{100 * sum(s[stage] for s in stages) / total:.1f} %"
+            for stage in stages[0]
+        )
         print(f"| {name} | {' | '.join(shares)} |")
-    print("\nvoxels per label:", np.bincount(stock.ravel(order="K"), minlength=3).tolist())
+    print(
+        "\nvoxels per label:",
+        np.bincount(stock.ravel(order="K"), minlength=3).tolist(),
+    )
 
 
 def forward(repeats: int, threads: int) -> None:
@@ -245,7 +309,9 @@ def forward(repeats: int, threads: int) -> None:
     from medseg.networks.building import build_network
 
     torch.set_num_threads(threads)
-    print(f"{where(threads)}; openvino {version('openvino')}; median of {repeats}\n")
+    print(
+        f"{where(threads)}; openvino {version('openvino')}; median of {repeats}\n"
+    )
     print(
         "| network | torch fp32 CPU s | openvino fp32 CPU s | torch / openvino, paired "
         "| error torch | error openvino | largest score |"
@@ -256,7 +322,10 @@ def forward(repeats: int, threads: int) -> None:
             {
                 "name": name,
                 "channels": [{"name": "CT"}],
-                "labels": [{"index": 1, "name": "liver"}, {"index": 2, "name": "kidney"}],
+                "labels": [
+                    {"index": 1, "name": "liver"},
+                    {"index": 2, "name": "kidney"},
+                ],
                 "network": {"kind": "unet", **network},
                 "training": {"patch": [WINDOW] * 3},
             }
@@ -270,11 +339,19 @@ def forward(repeats: int, threads: int) -> None:
         window = torch.randn(1, 1, WINDOW, WINDOW, WINDOW)
         with torch.inference_mode():
             exact = copy.deepcopy(built).double()(window.double())
-            errors = [float((member(window) - exact).abs().max()) for member in members]
-            pairs = [[cpu_seconds(member, window) for member in members] for _ in range(repeats)]
+            errors = [
+                float((member(window) - exact).abs().max())
+                for member in members
+            ]
+            pairs = [
+                [cpu_seconds(member, window) for member in members]
+                for _ in range(repeats)
+            ]
         cells = [spread([pair[which] for pair in pairs]) for which in (0, 1)]
         cells += [spread([one / other for one, other in pairs])]
-        cells += [f"{value:.1e}" for value in (*errors, float(exact.abs().max()))]
+        cells += [
+            f"{value:.1e}" for value in (*errors, float(exact.abs().max()))
+        ]
         print(f"| {name} | {' | '.join(cells)} |")
 
 
@@ -299,11 +376,17 @@ def large(work: Path, threads: int) -> None:
     scan = work / "large" / "scan.nii.gz"
     if not scan.is_file():
         write_scan(scan, (512, 512, 800))
-    contestant = "medseg-bf16" if "medseg-bf16" in contestants() else "medseg-fp32"
+    contestant = (
+        "medseg-bf16" if "medseg-bf16" in contestants() else "medseg-fp32"
+    )
     found = measured(contestant, work, with_classes(work, 25), scan, threads)
     print(where(threads), contestant)
-    print({stage: round(seconds, 1) for stage, seconds in found["stages"].items()})
-    print(f"peak RSS {found['peak']:.1f} GB, wall {found['wall']:.0f} s, CPU {found['cpu']:.0f} s")
+    print(
+        {stage: round(seconds, 1) for stage, seconds in found["stages"].items()}
+    )
+    print(
+        f"peak RSS {found['peak']:.1f} GB, wall {found['wall']:.0f} s, CPU {found['cpu']:.0f} s"
+    )
 
 
 def few_and_many(work: Path, threads: int) -> None:
@@ -317,19 +400,28 @@ def few_and_many(work: Path, threads: int) -> None:
     scan = work / "scan" / "scan.nii.gz"
     volume = read_image(scan)
     peak_of, beyond = {}, {}
-    print("| classes | peak RSS GB | sums GB | peak less sums GB |\n| --- | --- | --- | --- |")
+    print(
+        "| classes | peak RSS GB | sums GB | peak less sums GB |\n| --- | --- | --- | --- |"
+    )
     for classes in (2, 104):
         bundle = with_classes(work, classes)
         spec = load_bundle(bundle).spec
         shape = compute_network_grid(volume, spec.preprocessing).shape
         sums = (
-            count_bytes_held(Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes) / 2**30
+            count_bytes_held(
+                Windows((WINDOW,) * 3, shape, spec.inference.overlap), classes
+            )
+            / 2**30
         )
         peak = measured("medseg-fp32", work, bundle, scan, threads)["peak"]
         peak_of[classes], beyond[classes] = peak, peak - sums
-        print(f"| {classes} | {peak:.2f} | {sums:.2f} | {beyond[classes]:.2f} |")
+        print(
+            f"| {classes} | {peak:.2f} | {sums:.2f} | {beyond[classes]:.2f} |"
+        )
     ratios = beyond[104] / peak_of[2], beyond[104] / beyond[2]
-    print(f"\n{where(threads)}; 104 classes less sums, to 2 classes: {ratios[0]:.2f}×")
+    print(
+        f"\n{where(threads)}; 104 classes less sums, to 2 classes: {ratios[0]:.2f}×"
+    )
     print(f"the same, less the sums of 2 classes, too: {ratios[1]:.2f}×")
 
 
@@ -341,8 +433,12 @@ def with_classes(work: Path, classes: int) -> Path:
     from medseg.networks.building import build_network
     from medseg.training.run_folder import RunFolder
 
-    content = json.loads(load_bundle(work / "small").spec.model_dump_json(by_alias=True))
-    content["labels"] = [{"index": n, "name": f"label{n}"} for n in range(1, classes)]
+    content = json.loads(
+        load_bundle(work / "small").spec.model_dump_json(by_alias=True)
+    )
+    content["labels"] = [
+        {"index": n, "name": f"label{n}"} for n in range(1, classes)
+    ]
     folder = RunFolder(work / f"classes_{classes}")
     torch.manual_seed(0)
     made = load_bundle(work / "small").spec.model_validate(content)
@@ -354,14 +450,20 @@ def with_classes(work: Path, classes: int) -> Path:
 def labels_of(work: Path, contestant: str) -> Any:
     import nibabel as nib
 
-    return np.asanyarray(nib.load(next((work / contestant).glob("scan*_seg.nii.gz"))).dataobj)
+    return np.asanyarray(
+        nib.load(next((work / contestant).glob("scan*_seg.nii.gz"))).dataobj
+    )
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    return (
+        f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    )
 
 
-def times(reference: list[dict[str, Any]], runs: list[dict[str, Any]], of: str) -> float:
+def times(
+    reference: list[dict[str, Any]], runs: list[dict[str, Any]], of: str
+) -> float:
     """Return how many times faster the median of some runs is than that of others."""
     return statistics.median(run[of] for run in reference) / statistics.median(
         run[of] for run in runs
@@ -369,7 +471,9 @@ def times(reference: list[dict[str, Any]], runs: list[dict[str, Any]], of: str) 
 
 
 def where(threads: int) -> str:
-    names = ", ".join(f"{name} {version(name)}" for name in ("medseg", "torch", "monai"))
+    names = ", ".join(
+        f"{name} {version(name)}" for name in ("medseg", "torch", "monai")
+    )
     return f"{time.strftime('%Y-%m-%d')}; {names}; {platform.machine()}, {threads} threads"
 
 

@@ -34,11 +34,19 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
     "halves at once, 32-64-128": {
         "kind": "UNet",
-        "args": {"channels": [32, 64, 128], "strides": [2, 2], "num_res_units": 2},
+        "args": {
+            "channels": [32, 64, 128],
+            "strides": [2, 2],
+            "num_res_units": 2,
+        },
     },
     "halves at once, 16-32-64-128": {
         "kind": "UNet",
-        "args": {"channels": [16, 32, 64, 128], "strides": [2, 2, 2], "num_res_units": 2},
+        "args": {
+            "channels": [16, 32, 64, 128],
+            "strides": [2, 2, 2],
+            "num_res_units": 2,
+        },
     },
 }
 PATCHES = {2: [256, 256], 3: [40, 56, 40]}
@@ -48,19 +56,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dims", type=int, choices=PATCHES, default=3)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each network in each round")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=6.0,
+        help="of each network in each round",
+    )
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(given.device)
-    specs = {name: spec_of(network, given.dims) for name, network in NETWORKS.items()}
+    specs = {
+        name: spec_of(network, given.dims) for name, network in NETWORKS.items()
+    }
     speeds: dict[str, list[float]] = {name: [] for name in specs}
     for _ in range(given.rounds):
         for name, spec in specs.items():
-            speeds[name].append(voxels_per_second(spec, device, given.seconds) / 1e6)
+            speeds[name].append(
+                voxels_per_second(spec, device, given.seconds) / 1e6
+            )
     slowest = statistics.median(speeds[next(iter(specs))])
-    print(f"patch {PATCHES[given.dims]}, batch 2, fp32 unless the device computes in bf16\n")
-    print("| network | million voxels a second, median (range) | times the first |")
+    print(
+        f"patch {PATCHES[given.dims]}, batch 2, fp32 unless the device computes in bf16\n"
+    )
+    print(
+        "| network | million voxels a second, median (range) | times the first |"
+    )
     print("| --- | --- | ---: |")
     for name, found in speeds.items():
         median = statistics.median(found)
@@ -78,7 +99,11 @@ def spec_of(network: dict[str, Any], dims: int) -> BundleSpec:
             "channels": [{"name": "image"}],
             "labels": [{"index": 1, "name": "label"}],
             "network": {**network, "dims": dims},
-            "training": {"patch": PATCHES[dims], "batch_size": 2, "optimizer": "adamw"},
+            "training": {
+                "patch": PATCHES[dims],
+                "batch_size": 2,
+                "optimizer": "adamw",
+            },
         }
     )
 

@@ -51,18 +51,34 @@ VALIDATION_SHARE = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, help="its data, labels and folds are used")
-    parser.add_argument("--nnunet", type=Path, help="Python of an environment with nnunetv2")
-    parser.add_argument("--minutes", type=float, required=True, help="CPU time of one training")
+    parser.add_argument(
+        "--bundle", type=Path, help="its data, labels and folds are used"
+    )
+    parser.add_argument(
+        "--nnunet", type=Path, help="Python of an environment with nnunetv2"
+    )
+    parser.add_argument(
+        "--minutes", type=float, required=True, help="CPU time of one training"
+    )
     parser.add_argument("--folds", default="0", help="as in 0,1,2")
-    parser.add_argument("--work", type=Path, required=True, help="new, or of an earlier call")
-    parser.add_argument("--medseg", type=Path, help="medseg's label maps, to compare with")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="new, or of an earlier call"
+    )
+    parser.add_argument(
+        "--medseg", type=Path, help="medseg's label maps, to compare with"
+    )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cases", type=int, help="for a smoke run: segment only so many")
+    parser.add_argument(
+        "--cases", type=int, help="for a smoke run: segment only so many"
+    )
     parser.add_argument("--once", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.once is not None:
-        print(json.dumps(train(given.once, given.minutes, given.threads, given.cases)))
+        print(
+            json.dumps(
+                train(given.once, given.minutes, given.threads, given.cases)
+            )
+        )
     else:
         compare(given)
 
@@ -70,7 +86,10 @@ def main() -> None:
 def compare(given: argparse.Namespace) -> None:
     work: Path = given.work.resolve()
     environment = os.environ | {
-        **{f"nnUNet_{part}": str(work / part) for part in ("raw", "preprocessed", "results")},
+        **{
+            f"nnUNet_{part}": str(work / part)
+            for part in ("raw", "preprocessed", "results")
+        },
         "nnUNet_n_proc_DA": "0",
         "nnUNet_compile": "f",
         "nnUNet_def_n_proc": "1",
@@ -88,10 +107,19 @@ def compare(given: argparse.Namespace) -> None:
     for fold in (int(fold) for fold in given.folds.split(",")):
         known = work / f"fold-{fold}.json"
         if not known.is_file():
-            command = [python, __file__, "--once", str(fold), "--minutes", str(given.minutes)]
+            command = [
+                python,
+                __file__,
+                "--once",
+                str(fold),
+                "--minutes",
+                str(given.minutes),
+            ]
             command += ["--threads", str(given.threads), "--work", str(work)]
             command += ["--cases", str(given.cases)] if given.cases else []
-            done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)
+            done = subprocess.run(
+                command, env=environment, check=True, stdout=subprocess.PIPE
+            )
             known.write_bytes(done.stdout.splitlines()[-1])
         found = json.loads(known.read_bytes())
         if found["minutes"] != given.minutes:
@@ -128,27 +156,46 @@ def prepare(bundle_file: Path, work: Path) -> None:
     bundle = load_bundle(bundle_file)
     spec, raw = bundle.spec, work / "raw" / NAME
     if spec.preprocessing.input == "picture":
-        raise SystemExit("pictures are not compared: nnU-Net reads them by other rules")
+        raise SystemExit(
+            "pictures are not compared: nnU-Net reads them by other rules"
+        )
     if spec.regions:
-        raise SystemExit("regions are not compared: give a bundle whose labels exclude each other")
+        raise SystemExit(
+            "regions are not compared: give a bundle whose labels exclude each other"
+        )
     cases = find_cases(bundle.data_root, spec).cases
     for part in ("imagesTr", "labelsTr"):
         (raw / part).mkdir(parents=True, exist_ok=True)
     for case in cases:
         volume, reference = open_case(case, spec)
         for number, channel in enumerate(volume.array):
-            image = nib.Nifti1Image(np.asarray(channel, np.float32), volume.affine)
-            nib.save(image, raw / "imagesTr" / f"{case.name}_{number:04d}.nii.gz")
+            image = nib.Nifti1Image(
+                np.asarray(channel, np.float32), volume.affine
+            )
+            nib.save(
+                image, raw / "imagesTr" / f"{case.name}_{number:04d}.nii.gz"
+            )
         label = nib.Nifti1Image(np.asarray(reference, np.uint8), volume.affine)
         nib.save(label, raw / "labelsTr" / f"{case.name}.nii.gz")
     dataset = {
-        "channel_names": {str(n): one.modality for n, one in enumerate(spec.channels)},
-        "labels": {"background": 0} | {label.name: label.index for label in spec.label_set},
+        "channel_names": {
+            str(n): one.modality for n, one in enumerate(spec.channels)
+        },
+        "labels": {"background": 0}
+        | {label.name: label.index for label in spec.label_set},
         "numTraining": len(cases),
         "file_ending": ".nii.gz",
     }
-    (raw / "dataset.json").write_text(json.dumps(dataset, indent=1), encoding="utf-8")
-    of = dict(zip((case.name for case in cases), assign_folds(cases, spec.data), strict=True))
+    (raw / "dataset.json").write_text(
+        json.dumps(dataset, indent=1), encoding="utf-8"
+    )
+    of = dict(
+        zip(
+            (case.name for case in cases),
+            assign_folds(cases, spec.data),
+            strict=True,
+        )
+    )
     splits = [
         {
             "train": [name for name, its in of.items() if its != fold],
@@ -159,17 +206,28 @@ def prepare(bundle_file: Path, work: Path) -> None:
     (work / SPLITS).write_text(json.dumps(splits, indent=1), encoding="utf-8")
 
 
-def train(fold: int, minutes: float, threads: int, cases: int | None) -> dict[str, Any]:
+def train(
+    fold: int, minutes: float, threads: int, cases: int | None
+) -> dict[str, Any]:
     """Train one fold by nnU-Net, in this process; return what it took and where results are."""
     import torch
 
     torch.set_num_threads(threads)
-    real_stdout, sys.stdout = sys.stdout, sys.stderr  # nnU-Net prints; the last line is ours
-    step, validation, epoch_end = measured(trainer_of(fold), 60 * minutes * MEASURED)
+    real_stdout, sys.stdout = (
+        sys.stdout,
+        sys.stderr,
+    )  # nnU-Net prints; the last line is ours
+    step, validation, epoch_end = measured(
+        trainer_of(fold), 60 * minutes * MEASURED
+    )
     trainer = trainer_of(fold)
-    epochs, iterations = fitted(60 * minutes * SAFETY, step, validation, epoch_end)
+    epochs, iterations = fitted(
+        60 * minutes * SAFETY, step, validation, epoch_end
+    )
     trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
-    trainer.num_val_iterations_per_epoch = max(1, iterations // VALIDATION_SHARE)
+    trainer.num_val_iterations_per_epoch = max(
+        1, iterations // VALIDATION_SHARE
+    )
     trainer.initialize()
     cpu, wall = time.process_time(), time.perf_counter()
     trainer.run_training()
@@ -193,7 +251,9 @@ def trainer_of(fold: int) -> Any:
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    return get_trainer_from_args("1", CONFIGURATION, fold, device=torch.device("cpu"))
+    return get_trainer_from_args(
+        "1", CONFIGURATION, fold, device=torch.device("cpu")
+    )
 
 
 def measured(trainer: Any, seconds: float) -> tuple[float, float, float]:
@@ -205,7 +265,9 @@ def measured(trainer: Any, seconds: float) -> tuple[float, float, float]:
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
-    outputs = [trainer.train_step(next(trainer.dataloader_train))]  # slower, and does not count
+    outputs = [
+        trainer.train_step(next(trainer.dataloader_train))
+    ]  # slower, and does not count
     clock = time.process_time()
     while len(outputs) < 2 or time.process_time() - clock < seconds:
         outputs.append(trainer.train_step(next(trainer.dataloader_train)))
@@ -222,7 +284,9 @@ def measured(trainer: Any, seconds: float) -> tuple[float, float, float]:
     return step, validation, time.process_time() - clock
 
 
-def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> tuple[int, int]:
+def fitted(
+    seconds: float, step: float, validation: float, epoch_end: float
+) -> tuple[int, int]:
     """Return epochs and training steps per epoch that fit into the seconds."""
     per_step = step + validation / VALIDATION_SHARE
     # Epochs' ends (a plot, a checkpoint) may take a twentieth; the rate falls from epoch to epoch.
@@ -232,7 +296,9 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
     epochs = max(epochs, 1)
     iterations = int((seconds / epochs - epoch_end) / per_step)
     if iterations < 1:
-        raise SystemExit(f"{seconds:.0f} s are too short: a step takes {step:.1f} s")
+        raise SystemExit(
+            f"{seconds:.0f} s are too short: a step takes {step:.1f} s"
+        )
     # Whole steps take other time than was shared out: more or fewer epochs make up for it.
     validations = max(1, iterations // VALIDATION_SHARE)
     epoch = iterations * step + validations * validation + epoch_end
@@ -242,28 +308,44 @@ def fitted(seconds: float, step: float, validation: float, epoch_end: float) -> 
 def report(given: argparse.Namespace, work: Path, predicted: Path) -> None:
     """Score the label maps, write ``nnunet.csv``, and compare them with medseg's."""
     from medseg import LabelSet, evaluate, load_bundle
-    from medseg.metrics.comparison import bootstrap_interval, collect_case_values
+    from medseg.metrics.comparison import (
+        bootstrap_interval,
+        collect_case_values,
+    )
     from medseg.metrics.metrics import MEAN
 
     spec = load_bundle(given.bundle).spec
-    labels = LabelSet([replace(label, value=label.index) for label in spec.label_set])
+    labels = LabelSet(
+        [replace(label, value=label.index) for label in spec.label_set]
+    )
     references = work / "raw" / NAME / "labelsTr"
-    chosen = chosen_references(predicted, references, work / f"references-{given.folds}")
+    chosen = chosen_references(
+        predicted, references, work / f"references-{given.folds}"
+    )
     theirs = evaluate(predicted, chosen, labels=labels)
-    with (work / "nnunet.csv").open("w", newline="", encoding="utf-8") as handle:
+    with (work / "nnunet.csv").open(
+        "w", newline="", encoding="utf-8"
+    ) as handle:
         table = csv.writer(handle)
         table.writerow(["case", "label", "dice"])
         for case in theirs.cases:
-            table.writerows([case.case, name, f"{d:.6f}"] for name, d in case["dice"].items())
+            table.writerows(
+                [case.case, name, f"{d:.6f}"]
+                for name, d in case["dice"].items()
+            )
     print("| nnU-Net | n | Dice | 95 % interval |\n| --- | ---: | --- | --- |")
     for name in (*labels.names, MEAN):
         dice = list(collect_case_values(theirs.cases, "dice", name).values())
         mean = f"{sum(dice) / len(dice):.4f}" if dice else "–"
-        print(f"| {name} | {len(dice)} | {mean} | {between(bootstrap_interval(dice))} |")
+        print(
+            f"| {name} | {len(dice)} | {mean} | {between(bootstrap_interval(dice))} |"
+        )
     if given.medseg is None:
         return
     both = evaluate(given.medseg, chosen, labels=labels, versus=predicted)
-    print("\n| medseg − nnU-Net | n | Dice | 95 % interval | better | worse | p (Wilcoxon) |")
+    print(
+        "\n| medseg − nnU-Net | n | Dice | 95 % interval | better | worse | p (Wilcoxon) |"
+    )
     print("| --- | ---: | --- | --- | ---: | ---: | --- |")
     for one in both.differences:
         if one.metric == "dice":

@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("-n", "--repeats", type=int, default=3)
     parser.add_argument("--network", default="small")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--nnunet", type=Path, help="Python of an environment with nnunetv2")
+    parser.add_argument(
+        "--nnunet", type=Path, help="Python of an environment with nnunetv2"
+    )
     parser.add_argument("--contestants", default="medseg-fp32,medseg-openvino")
     parser.add_argument("--once", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -50,20 +52,39 @@ def compare(given: argparse.Namespace) -> None:
         for name in names:
             found = measured(name, given)
             taken[name].append(found)
-            print(name, {key: round(value, 2) for key, value in found.items()}, file=sys.stderr)
+            print(
+                name,
+                {key: round(value, 2) for key, value in found.items()},
+                file=sys.stderr,
+            )
     reference = taken["nnunet"]
-    print(f"network `{given.network}`; median of {given.repeats} (lowest to highest)\n")
-    print("| | wall s | CPU s | peak RSS GB | CPU, nnU-Net = 1 | wall, nnU-Net = 1 |")
+    print(
+        f"network `{given.network}`; median of {given.repeats} (lowest to highest)\n"
+    )
+    print(
+        "| | wall s | CPU s | peak RSS GB | CPU, nnU-Net = 1 | wall, nnU-Net = 1 |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     for name, runs in taken.items():
-        cells = [spread([run[of] for run in runs]) for of in ("wall", "cpu", "peak")]
-        ratios = [f"{middle(reference, of) / middle(runs, of):.2f}×" for of in ("cpu", "wall")]
+        cells = [
+            spread([run[of] for run in runs]) for of in ("wall", "cpu", "peak")
+        ]
+        ratios = [
+            f"{middle(reference, of) / middle(runs, of):.2f}×"
+            for of in ("cpu", "wall")
+        ]
         print(f"| {name} | {' | '.join([*cells, *ratios])} |")
 
 
 def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
     work = given.work.resolve()
-    common = [str(work), "--network", given.network, "--threads", str(given.threads)]
+    common = [
+        str(work),
+        "--network",
+        given.network,
+        "--threads",
+        str(given.threads),
+    ]
     if name == "nnunet":
         command = [str(given.nnunet), __file__, *common, "--once"]
     else:
@@ -77,7 +98,9 @@ def measured(name: str, given: argparse.Namespace) -> dict[str, float]:
         "OMP_WAIT_POLICY": "passive",
         "nnUNet_raw": str(work), "nnUNet_preprocessed": str(work), "nnUNet_results": str(work),
     }  # fmt: skip
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    )
     if run.returncode:
         raise SystemExit(run.stderr)
     found = json.loads(run.stdout.splitlines()[-1])
@@ -110,8 +133,12 @@ def nnunet_predictor(bundle: Path) -> Any:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    definition = json.loads((bundle / "configs" / "inference.json").read_text())["network_def"]
-    arguments = {name: value for name, value in definition.items() if name != "_target_"}
+    definition = json.loads(
+        (bundle / "configs" / "inference.json").read_text()
+    )["network_def"]
+    arguments = {
+        name: value for name, value in definition.items() if name != "_target_"
+    }
     weights = torch.load(bundle / "models" / "model.pt", weights_only=True)
     network = DynUNet(**arguments)
     network.load_state_dict(weights)
@@ -138,9 +165,19 @@ def nnunet_predictor(bundle: Path) -> Any:
 
 def plans_of() -> dict[str, Any]:
     """State the benchmark's bundle (window -200 to 300 HU, 1.5 mm, 96³) as nnU-Net's plans."""
-    resample = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+    resample = {
+        "is_seg": False,
+        "order": 3,
+        "order_z": 0,
+        "force_separate_z": None,
+    }
     scores = {**resample, "order": 1}
-    labels = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}
+    labels = {
+        "is_seg": True,
+        "order": 1,
+        "order_z": 0,
+        "force_separate_z": None,
+    }
     return {
         "dataset_name": "benchmark",
         "plans_name": "nnUNetPlans",
@@ -152,7 +189,12 @@ def plans_of() -> dict[str, Any]:
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {
-            "0": {"mean": 50, "std": 250, "percentile_00_5": -200, "percentile_99_5": 300}
+            "0": {
+                "mean": 50,
+                "std": 250,
+                "percentile_00_5": -200,
+                "percentile_99_5": 300,
+            }
         },
         "configurations": {
             "3d_fullres": {
@@ -186,7 +228,9 @@ def middle(runs: list[dict[str, float]], of: str) -> float:
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    return (
+        f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,13 @@ def main() -> None:
     if given.once:
         print(json.dumps(once(*given.once, given.work)))
         return
-    names = ", ".join(f"{name} {version(name)}" for name in ("medseg", "nibabel", "monai", "isal"))
-    print(f"{time.strftime('%Y-%m-%d')}; {names}; {platform.machine()}; n = {given.repeats}")
+    names = ", ".join(
+        f"{name} {version(name)}"
+        for name in ("medseg", "nibabel", "monai", "isal")
+    )
+    print(
+        f"{time.strftime('%Y-%m-%d')}; {names}; {platform.machine()}; n = {given.repeats}"
+    )
     for slices in given.slices:
         work = given.work / str(slices)
         if not (work / "labels.npy").is_file():
@@ -80,7 +85,10 @@ def once(task: str, contestant: str, work: Path) -> dict[str, float]:
     act = (reader if task == "reading" else writer)(contestant, work)
     wall, cpu = time.perf_counter(), time.process_time()
     act()
-    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+    }
 
 
 def reader(contestant: str, work: Path) -> Callable[[], object]:
@@ -104,14 +112,20 @@ def writer(contestant: str, work: Path) -> Callable[[], object]:
     path = work / f"out-{contestant.replace(', ', '-')}.nii.gz"
     labels = np.load(work / "labels.npy")
     if contestant == "medseg":
-        scan = Volume(np.broadcast_to(np.zeros(1, np.uint8), (1, *labels.shape)), AFFINE)
+        scan = Volume(
+            np.broadcast_to(np.zeros(1, np.uint8), (1, *labels.shape)), AFFINE
+        )
         return lambda: write_labels(path, labels, scan)
     dtype = np.float32 if "float32" in contestant else np.uint8
     return lambda: nib.save(nib.Nifti1Image(labels.astype(dtype), AFFINE), path)
 
 
-def compare(task: str, contestants: tuple[str, ...], work: Path, repeats: int) -> None:
-    taken: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+def compare(
+    task: str, contestants: tuple[str, ...], work: Path, repeats: int
+) -> None:
+    taken: dict[str, list[dict[str, float]]] = {
+        name: [] for name in contestants
+    }
     for turn in range(repeats + 1):
         for name in contestants:
             found = measured(task, name, work)
@@ -124,13 +138,17 @@ def compare(task: str, contestants: tuple[str, ...], work: Path, repeats: int) -
         cells = [spread([run[of] for run in runs]) for of in ("cpu", "wall")]
         for of in ("cpu", "wall"):
             pairs = zip(taken["nibabel"], runs, strict=True)
-            cells.append(spread([theirs[of] / ours[of] for theirs, ours in pairs]) + "×")
+            cells.append(
+                spread([theirs[of] / ours[of] for theirs, ours in pairs]) + "×"
+            )
         print(f"| {name} | {' | '.join(cells)} |")
 
 
 def measured(task: str, contestant: str, work: Path) -> dict[str, float]:
     command = [sys.executable, __file__, str(work), "--once", task, contestant]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -138,7 +156,9 @@ def measured(task: str, contestant: str, work: Path) -> dict[str, float]:
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    return (
+        f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+    )
 
 
 if __name__ == "__main__":

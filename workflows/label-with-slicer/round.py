@@ -34,13 +34,21 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="MSD folder with dataset.json")
     parser.add_argument("work", type=Path, help="a new folder")
     parser.add_argument("--bundle", type=Path, default=BUNDLE)
-    parser.add_argument("--known", type=int, default=8, help="cases the first training sees")
-    parser.add_argument("--labelled", type=int, default=12, help="cases that are corrected")
-    parser.add_argument("--tested", type=int, default=40, help="other cases, to measure on")
+    parser.add_argument(
+        "--known", type=int, default=8, help="cases the first training sees"
+    )
+    parser.add_argument(
+        "--labelled", type=int, default=12, help="cases that are corrected"
+    )
+    parser.add_argument(
+        "--tested", type=int, default=40, help="other cases, to measure on"
+    )
     parser.add_argument("--steps-before", type=int, default=60)
     parser.add_argument("--steps", type=int, default=200)
     given = parser.parse_args()
-    parts = split_by_patient(given.data, given.known, given.labelled, given.tested)
+    parts = split_by_patient(
+        given.data, given.known, given.labelled, given.tested
+    )
     for name, items in parts.items():
         write_part(given.data, given.work / name, items)
     under_trained = train_too_little(given)
@@ -49,10 +57,16 @@ def main() -> None:
     print(json.dumps(report, indent=1))
 
 
-def split_by_patient(data: Path, *sizes: int) -> dict[str, list[dict[str, Any]]]:
+def split_by_patient(
+    data: Path, *sizes: int
+) -> dict[str, list[dict[str, Any]]]:
     """Deal the cases to the three parts, whole patients at a time."""
     items = json.loads((data / "dataset.json").read_text())["training"]
-    parts: dict[str, list[dict[str, Any]]] = {"known": [], "labelled": [], "tested": []}
+    parts: dict[str, list[dict[str, Any]]] = {
+        "known": [],
+        "labelled": [],
+        "tested": [],
+    }
     wanted = dict(zip(parts, sizes, strict=True))
     owner: dict[Any, str] = {}
     for item in items:
@@ -73,7 +87,10 @@ def write_part(data: Path, folder: Path, items: list[dict[str, Any]]) -> None:
         for item in items:
             shutil.copy(data / item[kind], target)
     # Folds would be torn by the choice of cases; the spec splits by patient anew.
-    listed = [{key: value for key, value in item.items() if key != "fold"} for item in items]
+    listed = [
+        {key: value for key, value in item.items() if key != "fold"}
+        for item in items
+    ]
     (folder / "dataset.json").write_text(json.dumps({"training": listed}))
 
 
@@ -101,7 +118,16 @@ def one_round(given: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         for image in (work / part / "imagesTr").iterdir():
             shutil.copy(image, scans)
     port = free_port()
-    call = [sys.executable, "-m", "medseg", "label", bundle, scans, "--state", work / "state"]
+    call = [
+        sys.executable,
+        "-m",
+        "medseg",
+        "label",
+        bundle,
+        scans,
+        "--state",
+        work / "state",
+    ]
     began = time.perf_counter()
     server = subprocess.Popen(
         [*map(str, call), "--port", str(port), "--device", "cpu"],
@@ -127,7 +153,11 @@ def one_round(given: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         "dice_before": before,
         "dice_after": after,
         "versions": info["medseg"],
-        "training": {"status": status["status"], "seconds": round(took), "steps": given.steps},
+        "training": {
+            "status": status["status"],
+            "seconds": round(took),
+            "steps": given.steps,
+        },
         "first_asked_for": asked[:3],
         "corrected": len(asked),
         "seconds": round(time.perf_counter() - began),
@@ -147,13 +177,22 @@ def correct(given: argparse.Namespace, client: Any, model: str) -> list[str]:
             case = next(name for name in sorted(ours) if name not in asked)
         proposal, about = client.infer(model, case, {})
         assert Path(proposal).is_file()
-        segments = [{"name": name, "idx": idx} for name, idx in about["label_names"].items()]
-        client.save_label(case, str(references / f"{case}.nii.gz"), params={"label_info": segments})
+        segments = [
+            {"name": name, "idx": idx}
+            for name, idx in about["label_names"].items()
+        ]
+        client.save_label(
+            case,
+            str(references / f"{case}.nii.gz"),
+            params={"label_info": segments},
+        )
         asked.append(case)
     return asked
 
 
-def dice(given: argparse.Namespace, client: Any, model: str, when: str) -> dict[str, Any]:
+def dice(
+    given: argparse.Namespace, client: Any, model: str, when: str
+) -> dict[str, Any]:
     """Segment the test cases through the server and score them."""
     out = given.work / when
     out.mkdir()
@@ -195,7 +234,10 @@ def free_port() -> int:
 
 
 def slicer_client(url: str, folder: Path) -> Any:
-    file = Path(sys.prefix) / "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py"
+    file = (
+        Path(sys.prefix)
+        / "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py"
+    )
     spec = importlib.util.spec_from_file_location("slicer_client", file)
     assert spec
     assert spec.loader

@@ -103,7 +103,9 @@ def count_files(files: list[Path], root: Path) -> Count:
     return total
 
 
-def _measure(node: ast.FunctionDef | ast.AsyncFunctionDef, place: str, code: set[int]) -> Function:
+def _measure(
+    node: ast.FunctionDef | ast.AsyncFunctionDef, place: str, code: set[int]
+) -> Function:
     lines = code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     nodes = sum(1 for _ in ast.walk(node))
     return Function(place, len(lines), nodes, _count_branches(node))
@@ -127,7 +129,9 @@ def _docstring_lines(tree: ast.AST) -> set[int]:
             and isinstance(statement.value.value, str)
         )
         if is_text:
-            lines.update(range(statement.lineno, (statement.end_lineno or 0) + 1))
+            lines.update(
+                range(statement.lineno, (statement.end_lineno or 0) + 1)
+            )
     return lines
 
 
@@ -141,7 +145,9 @@ def _statements(tree: ast.AST) -> Iterator[ast.AST]:
 def _is_nested(node: ast.AST) -> bool:
     if not isinstance(node, COMPREHENSIONS):
         return False
-    inner = [child for child in ast.walk(node) if isinstance(child, COMPREHENSIONS)]
+    inner = [
+        child for child in ast.walk(node) if isinstance(child, COMPREHENSIONS)
+    ]
     return len(inner) > 1 or len(node.generators) > 1
 
 
@@ -168,7 +174,9 @@ def find_faults(count: Count, rooms: dict[str, int]) -> list[str]:
     """Say what is denser than agreed."""
     faults = []
     if count.nodes_per_line > MOST_NODES_PER_LINE:
-        faults.append(f"{count.nodes_per_line:.2f} nodes per line; at most {MOST_NODES_PER_LINE}")
+        faults.append(
+            f"{count.nodes_per_line:.2f} nodes per line; at most {MOST_NODES_PER_LINE}"
+        )
     if count.nested_per_thousand > MOST_NESTED_COMPREHENSIONS:
         faults.append(
             f"{count.nested_per_thousand:.1f} nested comprehensions per 1000 lines; at most "
@@ -189,9 +197,13 @@ def find_faults(count: Count, rooms: dict[str, int]) -> list[str]:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=PACKAGE)
-    parser.add_argument("--worst", type=int, default=0, help="list the N densest functions")
+    parser.add_argument(
+        "--worst", type=int, default=0, help="list the N densest functions"
+    )
     options = parser.parse_args()
     folder = options.folder.resolve()
     count = count_files(sorted(folder.rglob("*.py")), folder)

@@ -7,8 +7,18 @@ JSON Schema) and in the reference. The models are frozen, and a field they do no
 from medseg.bundle.spec.bundle import SCHEMA_ID, BundleSpec
 from medseg.bundle.spec.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
 from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
-from medseg.bundle.spec.network import GROUPS, NamedNetworkSpec, NetworkSpec, UNetSpec
-from medseg.bundle.spec.parts import Contradiction, ContradictionError, Spec, refuse_syntax
+from medseg.bundle.spec.network import (
+    GROUPS,
+    NamedNetworkSpec,
+    NetworkSpec,
+    UNetSpec,
+)
+from medseg.bundle.spec.parts import (
+    Contradiction,
+    ContradictionError,
+    Spec,
+    refuse_syntax,
+)
 from medseg.bundle.spec.preprocessing import (
     Intensity,
     MinMax,

@@ -19,7 +19,12 @@ from medseg.bundle.spec.parts import (
     Spec,
     Text,
 )
-from medseg.bundle.spec.preprocessing import MinMax, PreprocessingSpec, Window, ZScore
+from medseg.bundle.spec.preprocessing import (
+    MinMax,
+    PreprocessingSpec,
+    Window,
+    ZScore,
+)
 from medseg.bundle.spec.refinement import RefinementSpec
 from medseg.bundle.spec.regions import check_regions, resolve_regions
 from medseg.bundle.spec.training import (
@@ -40,11 +45,15 @@ SCHEMA_ID = "medseg-bundle-1.json"
 class BundleSpec(Spec):
     """A medseg bundle: what to train, or what was trained."""
 
-    schema_: Annotated[str, Field(max_length=500)] | None = Field(default=None, alias="$schema")
+    schema_: Annotated[str, Field(max_length=500)] | None = Field(
+        default=None, alias="$schema"
+    )
     """Where editors find this schema."""
     name: Name
     """Letters, digits, `_` and `-`; names run folders, experiments and models."""
-    version: Annotated[str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$")] = "0.1.0"
+    version: Annotated[
+        str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$")
+    ] = "0.1.0"
     """Version of the bundle."""
     description: Text = ""
     """What it segments, in one sentence."""
@@ -56,9 +65,13 @@ class BundleSpec(Spec):
     """Licence of the weights, which may follow from the data's."""
     references: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     """Publications and sources of the data."""
-    channels: Annotated[tuple[ChannelSpec, ...], Field(min_length=1, max_length=64)]
+    channels: Annotated[
+        tuple[ChannelSpec, ...], Field(min_length=1, max_length=64)
+    ]
     """The network's input channels, in order."""
-    labels: Annotated[tuple[LabelSpec, ...], Field(min_length=1, max_length=1000)]
+    labels: Annotated[
+        tuple[LabelSpec, ...], Field(min_length=1, max_length=1000)
+    ]
     """The structures to segment."""
     regions: Annotated[tuple[RegionSpec, ...], Field(max_length=100)] = ()
     """Structures that may overlap, made of the labels; the larger before those inside it. Then the
@@ -74,13 +87,17 @@ class BundleSpec(Spec):
     inference: InferenceSpec = InferenceSpec()
     quality: QualitySpec = QualitySpec()
     tracking: TrackingSpec = TrackingSpec()
-    notes: Annotated[dict[ShortText, Text], Field(max_length=200)] = Field(default={})
+    notes: Annotated[dict[ShortText, Text], Field(max_length=200)] = Field(
+        default={}
+    )
     """Why a field has its value: `training.patch` → a sentence. For people; `medseg plan` writes
     them."""
 
     @field_validator("labels")
     @classmethod
-    def _check_labels(cls, labels: tuple[LabelSpec, ...]) -> tuple[LabelSpec, ...]:
+    def _check_labels(
+        cls, labels: tuple[LabelSpec, ...]
+    ) -> tuple[LabelSpec, ...]:
         indices = [label.index for label in labels]
         if sorted(indices) != list(range(1, len(labels) + 1)):
             raise ValueError(
@@ -93,7 +110,9 @@ class BundleSpec(Spec):
         _refuse_repeats("value", [label.file_value for label in labels])
         _refuse_repeats("colour", colours)
         if "mean" in names:
-            raise ValueError("no label can be named 'mean': tables have the mean under this name")
+            raise ValueError(
+                "no label can be named 'mean': tables have the mean under this name"
+            )
         if BACKGROUND_COLOUR in colours:
             raise ValueError("colour [0, 0, 0] is background")
         return tuple(sorted(labels, key=lambda label: label.index))
@@ -121,7 +140,10 @@ class BundleSpec(Spec):
             what = f"has {len(patch)} sizes and network.dims is {self.network.dims}"
             yield sections, where, what
             return
-        divisible = [math.ceil(size / by) * by for size, by in zip(patch, divisor, strict=True)]
+        divisible = [
+            math.ceil(size / by) * by
+            for size, by in zip(patch, divisor, strict=True)
+        ]
         if divisible != list(patch):
             what = (
                 f"{list(patch)} must be divisible by {list(divisor)}, the product of "
@@ -140,7 +162,9 @@ class BundleSpec(Spec):
         intensity = preprocessing.intensity
         channels = len(self.channels)
         if isinstance(intensity, tuple) and len(intensity) != channels:
-            what = f"lists {len(intensity)} normalisations for {channels} channels"
+            what = (
+                f"lists {len(intensity)} normalisations for {channels} channels"
+            )
             yield ("preprocessing", "channels"), "preprocessing.intensity", what
         if preprocessing.input != "picture":
             return
@@ -164,7 +188,11 @@ class BundleSpec(Spec):
         unknown = sorted(set(self.training.class_weights or ()) - weighable)
         if unknown:
             what = f"no {kind} of this bundle is named {', '.join(unknown)}"
-            yield ("training", "labels", "regions"), "training.class_weights", what
+            yield (
+                ("training", "labels", "regions"),
+                "training.class_weights",
+                what,
+            )
 
     def _check_use_of_regions(self) -> Iterator[Contradiction]:
         if not self.regions:
@@ -189,9 +217,7 @@ class BundleSpec(Spec):
         grey = (ignore, ignore, ignore)
         for label in self.labels:
             if label.file_value == ignore:
-                what = (
-                    f"{ignore} is the value of the label {label.name}; ignored voxels need another"
-                )
+                what = f"{ignore} is the value of the label {label.name}; choose another"
                 yield ("data", "labels"), "data.ignore", what
             if label.colour == grey:
                 what = (
@@ -213,7 +239,11 @@ class BundleSpec(Spec):
                 f"each axis, and training.patch is {list(patch)}; use fewer layers, or an "
                 "adversarial_weight of 0"
             )
-            yield ("refinement", "training", "network"), "refinement.critic.layers", what
+            yield (
+                ("refinement", "training", "network"),
+                "refinement.critic.layers",
+                what,
+            )
 
     @property
     def label_set(self) -> LabelSet:
@@ -230,7 +260,9 @@ class BundleSpec(Spec):
         given = self.training.class_weights
         if given is None:
             return None
-        weights = [given.get(region.name, 1.0) for region in self.label_set.regions]
+        weights = [
+            given.get(region.name, 1.0) for region in self.label_set.regions
+        ]
         mean = sum(weights) / len(weights)
         if not self.regions:
             weights = [given.get(BACKGROUND, 1.0), *weights]
@@ -247,7 +279,9 @@ class BundleSpec(Spec):
 
 @lru_cache(maxsize=64)
 def _build_label_set(
-    labels: tuple[LabelSpec, ...], regions: tuple[RegionSpec, ...], ignore: int | None
+    labels: tuple[LabelSpec, ...],
+    regions: tuple[RegionSpec, ...],
+    ignore: int | None,
 ) -> LabelSet:
     """Build the labels of a bundle; cached, as each part of a run asks for them."""
     filled = [
@@ -260,10 +294,16 @@ def _build_label_set(
         )
         for label in labels
     ]
-    return LabelSet(filled, ignore=ignore, regions=resolve_regions(regions, labels))
+    return LabelSet(
+        filled, ignore=ignore, regions=resolve_regions(regions, labels)
+    )
 
 
 def _refuse_repeats(what: str, values: list[Any]) -> None:
-    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    repeated = sorted(
+        {str(value) for value in values if values.count(value) > 1}
+    )
     if repeated:
-        raise ValueError(f"two labels have the same {what}: {', '.join(repeated)}")
+        raise ValueError(
+            f"two labels have the same {what}: {', '.join(repeated)}"
+        )

@@ -33,7 +33,10 @@ class LabelSpec(Spec):
     """Its value in the label files trained from; the index unless given."""
     colour: tuple[Byte, Byte, Byte] | None = None
     """RGB for display and in colour-coded label pictures."""
-    code: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}:[A-Za-z0-9.\-]{1,64}$")] | None = None
+    code: (
+        Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}:[A-Za-z0-9.\-]{1,64}$")]
+        | None
+    ) = None
     """Coded meaning `SCHEME:VALUE`, for example `SCT:10200004` (liver)."""
 
     @property
@@ -47,7 +50,9 @@ class RegionSpec(Spec):
 
     name: ShortText
     """Its name in tables and reports."""
-    labels: Annotated[tuple[ShortText, ...], Field(min_length=1, max_length=1000)]
+    labels: Annotated[
+        tuple[ShortText, ...], Field(min_length=1, max_length=1000)
+    ]
     """Names of the labels it is made of."""
     paints: ShortText | None = None
     """The label that label maps show where this region is and no later one is. Needed only where
@@ -85,7 +90,11 @@ class DataSpec(Spec):
         try:
             compiled = re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"not a valid regular expression: {error}") from None
+            raise ValueError(
+                f"not a valid regular expression: {error}"
+            ) from None
         if compiled.groups < 1:
-            raise ValueError("needs one group in parentheses, which names the patient")
+            raise ValueError(
+                "needs one group in parentheses, which names the patient"
+            )
         return pattern

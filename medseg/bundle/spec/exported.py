@@ -23,7 +23,9 @@ class AgreementSpec(Spec):
 
     network: Digest
     """Hash of the network and all weights it was made of."""
-    files: Annotated[dict[ModelFile, Digest], Field(min_length=2, max_length=200)]
+    files: Annotated[
+        dict[ModelFile, Digest], Field(min_length=2, max_length=200)
+    ]
     """The exported files beside this one, and their SHA-256."""
     made_with: Annotated[dict[ShortText, ShortText], Field(max_length=20)]
     """Package → version."""

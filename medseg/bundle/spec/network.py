@@ -8,12 +8,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from medseg.bundle.spec.parts import Extent, Size, Spec, one_or_list, refuse_syntax
+from medseg.bundle.spec.parts import (
+    Extent,
+    Size,
+    Spec,
+    one_or_list,
+    refuse_syntax,
+)
 
 Levels = Annotated[tuple[Size, ...], Field(min_length=3, max_length=10)]
 LevelChannels = Annotated[
     Annotated[Extent, Tag("one")]
-    | Annotated[tuple[Extent, ...], Field(min_length=3, max_length=10), Tag("list")],
+    | Annotated[
+        tuple[Extent, ...], Field(min_length=3, max_length=10), Tag("list")
+    ],
     Discriminator(one_or_list),
 ]
 
@@ -62,8 +70,12 @@ class UNetSpec(Spec):
                 "strides.0 must be 1: the top level keeps the input's size, so that every voxel "
                 "gets a label"
             )
-        if self.norm == "group" and any(count % GROUPS for count in self.level_channels):
-            raise ValueError(f"norm 'group' needs channels divisible by {GROUPS}")
+        if self.norm == "group" and any(
+            count % GROUPS for count in self.level_channels
+        ):
+            raise ValueError(
+                f"norm 'group' needs channels divisible by {GROUPS}"
+            )
         return self
 
     def _require_depth(self, field: str, levels: int, depth: int) -> None:
@@ -72,7 +84,9 @@ class UNetSpec(Spec):
                 f"{field} has {levels} levels and strides {depth}; both need one entry per level"
             )
 
-    def _check_sizes(self, field: str, levels: Sequence[int | tuple[int, ...]]) -> None:
+    def _check_sizes(
+        self, field: str, levels: Sequence[int | tuple[int, ...]]
+    ) -> None:
         for level, size in enumerate(levels):
             if isinstance(size, tuple) and len(size) != self.dims:
                 raise ValueError(
@@ -80,10 +94,14 @@ class UNetSpec(Spec):
                     f"got {list(size)}"
                 )
 
-    def _require_odd_kernels(self, kernels: Sequence[int | tuple[int, ...]]) -> None:
+    def _require_odd_kernels(
+        self, kernels: Sequence[int | tuple[int, ...]]
+    ) -> None:
         for level, size in enumerate(kernels):
             if any(length % 2 == 0 for length in _list_sizes(size)):
-                raise ValueError(f"kernel_sizes.{level}: kernel sizes are odd, got {size}")
+                raise ValueError(
+                    f"kernel_sizes.{level}: kernel sizes are odd, got {size}"
+                )
 
     @property
     def level_channels(self) -> tuple[int, ...]:
@@ -111,14 +129,18 @@ class UNetSpec(Spec):
     @property
     def divisor(self) -> tuple[int, ...]:
         """What a patch's size must be divisible by, per axis."""
-        return tuple(math.prod(axis) for axis in zip(*self.level_strides, strict=True))
+        return tuple(
+            math.prod(axis) for axis in zip(*self.level_strides, strict=True)
+        )
 
 
 class NamedNetworkSpec(Spec):
     """A network by name, with arguments that are data: any class of `monai.networks.nets`, or one
     that an installed package registers."""
 
-    kind: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
+    kind: Annotated[
+        str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)
+    ]
     """MONAI's class name (`SegResNet`, `SwinUNETR`, `MedNeXt`, …) or a registered name, as
     `medseg plugins` lists them."""
     dims: Literal[2, 3] = 3
@@ -148,7 +170,8 @@ def _choose_tag(network: Any) -> str:
 
 
 NetworkSpec = Annotated[
-    Annotated[UNetSpec, Tag("unet")] | Annotated[NamedNetworkSpec, Tag("named")],
+    Annotated[UNetSpec, Tag("unet")]
+    | Annotated[NamedNetworkSpec, Tag("named")],
     Discriminator(_choose_tag),
 ]
 

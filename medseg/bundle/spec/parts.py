@@ -13,7 +13,12 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_\-]{0,63}$")]
 Text = Annotated[str, Field(max_length=4000)]
 ShortText = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$",
+    ),
 ]
 """One line for people; no control characters, which could forge lines or move the cursor."""
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -69,9 +74,13 @@ def _refuse_text(text: str) -> None:
 
 
 def _refuse_key(key: Any) -> None:
-    is_name = isinstance(key, str) and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key)
+    is_name = isinstance(key, str) and re.fullmatch(
+        r"[A-Za-z][A-Za-z0-9_]*", key
+    )
     if not is_name:
-        raise ValueError(f"'{str(key)[:40]}': names are letters, digits and _, a letter first")
+        raise ValueError(
+            f"'{str(key)[:40]}': names are letters, digits and _, a letter first"
+        )
 
 
 Contradiction = tuple[tuple[str, ...], str, str]

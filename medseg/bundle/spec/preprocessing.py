@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PositiveFloat, Tag, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    Tag,
+    model_validator,
+)
 
 from medseg.bundle.spec.parts import Fraction, Spec, one_or_list
 
@@ -20,8 +27,13 @@ class ZScore(Spec):
 
     @model_validator(mode="after")
     def _check_order(self) -> ZScore:
-        if self.clip_percentiles and self.clip_percentiles[0] >= self.clip_percentiles[1]:
-            raise ValueError("clip_percentiles: the first quantile must be below the second")
+        if (
+            self.clip_percentiles
+            and self.clip_percentiles[0] >= self.clip_percentiles[1]
+        ):
+            raise ValueError(
+                "clip_percentiles: the first quantile must be below the second"
+            )
         return self
 
 
@@ -41,7 +53,9 @@ class Window(Spec):
     @model_validator(mode="after")
     def _check_order(self) -> Window:
         if self.low >= self.high:
-            raise ValueError(f"low ({self.low}) must be below high ({self.high})")
+            raise ValueError(
+                f"low ({self.low}) must be below high ({self.high})"
+            )
         return self
 
     @property
@@ -69,11 +83,15 @@ Intensity = Annotated[
     Annotated[ZScore | Window | MinMax, Field(discriminator="kind")],
     BeforeValidator(
         _spell_out,
-        json_schema_input_type=Literal["zscore", "minmax"] | ZScore | Window | MinMax,
+        json_schema_input_type=Literal["zscore", "minmax"]
+        | ZScore
+        | Window
+        | MinMax,
     ),
 ]
 Intensities = Annotated[
-    Annotated[Intensity, Tag("one")] | Annotated[tuple[Intensity, ...], Tag("list")],
+    Annotated[Intensity, Tag("one")]
+    | Annotated[tuple[Intensity, ...], Tag("list")],
     Discriminator(one_or_list),
 ]
 
@@ -84,7 +102,10 @@ class PreprocessingSpec(Spec):
     input: Literal["volume", "picture"] = "volume"
     """`volume`: NIfTI, NRRD, MHA or DICOM in patient space. `picture`: PNG, TIFF or JPEG."""
     spacing_mm: (
-        Annotated[tuple[PositiveFloat | None, ...], Field(min_length=3, max_length=3)] | None
+        Annotated[
+            tuple[PositiveFloat | None, ...], Field(min_length=3, max_length=3)
+        ]
+        | None
     ) = None
     """Voxel size the network sees, along right, anterior and superior; `null` for an axis keeps
     the scan's own, `null` for all keeps the scan's own grid."""

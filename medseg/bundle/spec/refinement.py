@@ -61,7 +61,9 @@ class RefinementSpec(Spec):
     """Steps of the refiner, after those of the network; `joint` takes `training.steps`."""
     learning_rate: PositiveFloat = 1e-3
     """Highest learning rate of the refiner (AdamW, falls as a cosine); not for `joint`."""
-    channels: Annotated[tuple[Extent, ...], Field(min_length=2, max_length=6)] = (8, 16, 32, 64)
+    channels: Annotated[
+        tuple[Extent, ...], Field(min_length=2, max_length=6)
+    ] = (8, 16, 32, 64)
     """Channels of the refiner's levels from the top, each half as fine as the one above."""
     scale: PositiveFloat = 0.1
     """What the refiner's answer is first multiplied by before it is added to the logits; it is

@@ -72,7 +72,9 @@ def _painted_label(regions: Sequence[RegionSpec], position: int) -> str:
     return own[0] if len(own) == 1 else ""
 
 
-def _labels_in_no_later_region(regions: Sequence[RegionSpec], position: int) -> list[str]:
+def _labels_in_no_later_region(
+    regions: Sequence[RegionSpec], position: int
+) -> list[str]:
     later: set[str] = set()
     for region in regions[position + 1 :]:
         later.update(region.labels)
@@ -87,11 +89,16 @@ def _check_names(regions: Sequence[RegionSpec]) -> Iterator[_Finding]:
         if name in seen:
             yield where, f"two regions have the name {region.name}"
         if name in _RESERVED:
-            yield where, f"no region can be named '{name}', which means something else in tables"
+            yield (
+                where,
+                f"no region can be named '{name}', which means something else in tables",
+            )
         seen.add(name)
 
 
-def _check_contents(regions: Sequence[RegionSpec], names: Sequence[str]) -> Iterator[_Finding]:
+def _check_contents(
+    regions: Sequence[RegionSpec], names: Sequence[str]
+) -> Iterator[_Finding]:
     seen: dict[frozenset[str], str] = {}
     for position, region in enumerate(regions):
         yield from _check_labels_of(region, f"regions.{position}", names)
@@ -107,7 +114,9 @@ def _check_contents(regions: Sequence[RegionSpec], names: Sequence[str]) -> Iter
         yield "regions", what
 
 
-def _check_labels_of(region: RegionSpec, where: str, names: Sequence[str]) -> Iterator[_Finding]:
+def _check_labels_of(
+    region: RegionSpec, where: str, names: Sequence[str]
+) -> Iterator[_Finding]:
     labels = set(region.labels)
     unknown = sorted(labels - set(names))
     if unknown:
@@ -117,7 +126,9 @@ def _check_labels_of(region: RegionSpec, where: str, names: Sequence[str]) -> It
         yield f"{where}.labels", "names a label twice"
     namesakes = [name for name in names if name.lower() == region.name.lower()]
     if namesakes and labels != {namesakes[-1]}:
-        what = f"{region.name} is a label, and this region is not that label alone"
+        what = (
+            f"{region.name} is a label, and this region is not that label alone"
+        )
         yield f"{where}.name", what
 
 
@@ -138,7 +149,9 @@ def _check_painted_labels(regions: Sequence[RegionSpec]) -> Iterator[_Finding]:
         label = _painted_label(regions, position)
         if not label:
             own = _labels_in_no_later_region(regions, position)
-            which = f"{' and '.join(own)} are" if own else "none of its labels is"
+            which = (
+                f"{' and '.join(own)} are" if own else "none of its labels is"
+            )
             what = f"must name the label that shows {region.name}, since {which} in no later region"
             yield where, what
         elif label not in region.labels:
@@ -146,7 +159,9 @@ def _check_painted_labels(regions: Sequence[RegionSpec]) -> Iterator[_Finding]:
             yield where, what
 
 
-def _find_unreadable_labels(regions: Sequence[RegionSpec], names: Sequence[str]) -> Iterator[str]:
+def _find_unreadable_labels(
+    regions: Sequence[RegionSpec], names: Sequence[str]
+) -> Iterator[str]:
     """Say which labels would be shown as a label of other regions."""
     holders = {name: _holders_of(name, regions) for name in names}
     for name in names:
@@ -162,7 +177,11 @@ def _find_unreadable_labels(regions: Sequence[RegionSpec], names: Sequence[str])
 
 def _holders_of(label: str, regions: Sequence[RegionSpec]) -> list[int]:
     """Return the positions of the regions that hold a label."""
-    return [position for position, region in enumerate(regions) if label in region.labels]
+    return [
+        position
+        for position, region in enumerate(regions)
+        if label in region.labels
+    ]
 
 
 def _join_names(positions: Sequence[int], regions: Sequence[RegionSpec]) -> str:

@@ -33,10 +33,16 @@ class CalibrationSpec(Spec):
     def _check_monotony(self) -> CalibrationSpec:
         if len(self.scores) != len(self.dice):
             raise ValueError("scores and dice need the same number of knots")
-        scores_rise = all(before < after for before, after in pairwise(self.scores))
-        dice_falls = any(before > after for before, after in pairwise(self.dice))
+        scores_rise = all(
+            before < after for before, after in pairwise(self.scores)
+        )
+        dice_falls = any(
+            before > after for before, after in pairwise(self.dice)
+        )
         if not scores_rise or dice_falls:
-            raise ValueError("scores must rise from knot to knot, and dice never fall")
+            raise ValueError(
+                "scores must rise from knot to knot, and dice never fall"
+            )
         return self
 
 
@@ -65,7 +71,10 @@ class RefinementFinding(Spec):
     """Whether the refined mask replaces the coarse one."""
     dice_gain: Annotated[float, Field(ge=-1, le=1)]
     """Mean Dice of the refined masks minus that of the coarse ones."""
-    interval: tuple[Annotated[float, Field(ge=-1, le=1)], Annotated[float, Field(ge=-1, le=1)]]
+    interval: tuple[
+        Annotated[float, Field(ge=-1, le=1)],
+        Annotated[float, Field(ge=-1, le=1)],
+    ]
     """95 % bootstrap interval of the gain over cases."""
     cases: Annotated[int, Field(ge=0)]
     """Held-out cases; with none, nothing is known and the coarse mask stays."""
@@ -97,13 +106,17 @@ class KeepLargestFinding(Spec):
     @property
     def kept(self) -> tuple[str, ...]:
         """Names of the labels of which only the largest component is kept."""
-        return tuple(name for name, decision in self.labels.items() if decision.kept)
+        return tuple(
+            name for name, decision in self.labels.items() if decision.kept
+        )
 
 
 class TrainedSpec(Spec):
     """What a training run found."""
 
-    members: Annotated[tuple[MemberFile, ...], Field(min_length=1, max_length=100)] = ("model.pt",)
+    members: Annotated[
+        tuple[MemberFile, ...], Field(min_length=1, max_length=100)
+    ] = ("model.pt",)
     """Weight files beside this one, of the bundle's network; their scores are averaged."""
     refinement: RefinementFinding | None = None
     """Absent where no refiner was trained; else its weights are in `refiner.pt`."""

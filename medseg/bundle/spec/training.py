@@ -14,10 +14,20 @@ from pydantic import (
     model_validator,
 )
 
-from medseg.bundle.spec.parts import Count, Fraction, Name, Seed, ShortText, Sizes, Spec
+from medseg.bundle.spec.parts import (
+    Count,
+    Fraction,
+    Name,
+    Seed,
+    ShortText,
+    Sizes,
+    Spec,
+)
 
 ClassWeight = Annotated[float, Field(ge=0.001, le=1000)]
-ClassWeights = Annotated[dict[ShortText, ClassWeight], Field(min_length=1, max_length=1001)]
+ClassWeights = Annotated[
+    dict[ShortText, ClassWeight], Field(min_length=1, max_length=1001)
+]
 
 
 class AugmentationSpec(Spec):
@@ -53,7 +63,9 @@ class AugmentationSpec(Spec):
     @model_validator(mode="after")
     def _ordered(self) -> AugmentationSpec:
         if self.scaling_range[0] > self.scaling_range[1]:
-            raise ValueError("scaling_range: the first number must not be above the second")
+            raise ValueError(
+                "scaling_range: the first number must not be above the second"
+            )
         return self
 
 
@@ -132,7 +144,9 @@ class TrainingSpec(Spec):
     """Weight of the Dice loss."""
     ce_weight: NonNegativeFloat = 1.0
     """Weight of the cross-entropy loss."""
-    class_weights: Annotated[ClassWeights | None, BeforeValidator(_no_words)] = None
+    class_weights: Annotated[
+        ClassWeights | None, BeforeValidator(_no_words)
+    ] = None
     """What labels weigh in both losses, by name; `background` and labels that are not named weigh
     1. All are scaled until the labels' mean is 1; `null` weighs all alike. With `regions` these are
     weighed, and there is no background."""
@@ -142,7 +156,8 @@ class TrainingSpec(Spec):
         AugmentationSpec,
         BeforeValidator(
             _named_augmentation,
-            json_schema_input_type=Literal["none", "standard"] | AugmentationSpec,
+            json_schema_input_type=Literal["none", "standard"]
+            | AugmentationSpec,
         ),
     ] = AUGMENTATIONS["standard"]
     """`none`, `standard`, or an object with the fields to change."""
@@ -162,7 +177,9 @@ class TrainingSpec(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> TrainingSpec:
         if self.dice_weight + self.ce_weight == 0:
-            raise ValueError("dice_weight and ce_weight are both 0; one must be above it")
+            raise ValueError(
+                "dice_weight and ce_weight are both 0; one must be above it"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"

@@ -19,7 +19,12 @@ from medseg.datasets.layouts.bids_masks import (
     form_one_label_map,
     join_masks,
 )
-from medseg.datasets.layouts.bids_names import DSEG, MASK, BidsFile, parse_bids_file
+from medseg.datasets.layouts.bids_names import (
+    DSEG,
+    MASK,
+    BidsFile,
+    parse_bids_file,
+)
 from medseg.datasets.layouts.bids_tables import add_label_names
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.mask_files import MaskFiles
@@ -34,11 +39,26 @@ DERIVATIVES = "derivatives"
 _LABEL_SUFFIXES = (DSEG, MASK)
 """Suffixes of label maps; the first that a session has counts."""
 _NO_VOLUME_FOLDERS = frozenset(
-    ("func", "dwi", "fmap", "perf", "eeg", "ieeg", "meg", "nirs", "beh", "motion", "mrs", "micr")
+    (
+        "func",
+        "dwi",
+        "fmap",
+        "perf",
+        "eeg",
+        "ieeg",
+        "meg",
+        "nirs",
+        "beh",
+        "motion",
+        "mrs",
+        "micr",
+    )
 )
 """Folders of what is no volume, or several in one file."""
 _NO_SCAN_FOLDERS = frozenset(("sourcedata", "code", "stimuli", "phenotype"))
-_NO_CHANNELS = frozenset(("localizer", "scout", "defacemask", "probseg", "defmask"))
+_NO_CHANNELS = frozenset(
+    ("localizer", "scout", "defacemask", "probseg", "defmask")
+)
 
 _Channels = Mapping[str, Sequence[BidsFile]]
 _ImagesOfSubjects = Mapping[str, Sequence[BidsFile]]
@@ -134,7 +154,9 @@ def _find_sessions(root: Path, listing: CaseListing) -> list[_Session]:
     return sessions
 
 
-def _find_files(root: Path, listing: CaseListing) -> tuple[_ImagesOfSubjects, list[BidsFile]]:
+def _find_files(
+    root: Path, listing: CaseListing
+) -> tuple[_ImagesOfSubjects, list[BidsFile]]:
     """Return the images by subject, and the label maps."""
     is_pipeline = _is_pipeline(root)
     whole = root.resolve().parent.parent if is_pipeline else root
@@ -173,7 +195,9 @@ def _reason_to_skip(folder: Path) -> str | None:
     return None
 
 
-def _group_labels(labels: Iterable[BidsFile]) -> Mapping[str, Sequence[BidsFile]]:
+def _group_labels(
+    labels: Iterable[BidsFile],
+) -> Mapping[str, Sequence[BidsFile]]:
     """Return the label files of each session: its label maps, or where it has none its masks."""
     sessions: dict[str, list[BidsFile]] = defaultdict(list)
     for label in labels:
@@ -202,7 +226,9 @@ def _group_by_channel(label: BidsFile, images: Iterable[BidsFile]) -> _Channels:
     return channels
 
 
-def _choose_channels(sessions: Sequence[_Session], asked: Sequence[str]) -> tuple[str, ...]:
+def _choose_channels(
+    sessions: Sequence[_Session], asked: Sequence[str]
+) -> tuple[str, ...]:
     """Return the channels asked for if the data set has them, else those of most sessions."""
     counts: Counter[str] = Counter()
     sessions_with_images = 0
@@ -252,7 +278,9 @@ def _find_fault(session: _Session, names: Sequence[str]) -> Fault | None:
         return Fault(name, f"has no {abbreviate(missing)}", there)
     for channel in names:
         if len(channels[channel]) > 1:
-            what = "several images may be one channel; keep one, or name its run"
+            what = (
+                "several images may be one channel; keep one, or name its run"
+            )
             files = _list_names(channels[channel])
             return Fault(name, what, f"{channel}: {files}")
     return None
@@ -266,7 +294,9 @@ def _list_names(files: Iterable[BidsFile]) -> str:
 
 
 def _add_cases(
-    sessions: Sequence[_Session], wanted: Mapping[str, int], listing: CaseListing
+    sessions: Sequence[_Session],
+    wanted: Mapping[str, int],
+    listing: CaseListing,
 ) -> None:
     """Make cases of sessions whose images are known."""
     values = _name_values(sessions, wanted, listing)
@@ -288,7 +318,9 @@ def _add_cases(
 
 
 def _name_values(
-    sessions: Sequence[_Session], wanted: Mapping[str, int], listing: CaseListing
+    sessions: Sequence[_Session],
+    wanted: Mapping[str, int],
+    listing: CaseListing,
 ) -> Mapping[str, int]:
     """Name the values in label files; return those of masks that are told by their names."""
     label_maps: list[BidsFile] = []
@@ -309,7 +341,9 @@ def _name_values(
     return values
 
 
-def _make_case(session: _Session, names: Sequence[str], masks: MaskFiles | None) -> ListedCase:
+def _make_case(
+    session: _Session, names: Sequence[str], masks: MaskFiles | None
+) -> ListedCase:
     images = []
     for name in names:
         image = session.channels[name][0]

@@ -40,7 +40,9 @@ def _name_without_label(label: BidsFile) -> tuple[Path, str]:
 
 
 def choose_mask_values(
-    sessions: Sequence[Sequence[BidsFile]], wanted: Mapping[str, int], listing: CaseListing
+    sessions: Sequence[Sequence[BidsFile]],
+    wanted: Mapping[str, int],
+    listing: CaseListing,
 ) -> dict[str, int]:
     """Return ``label-`` → value, where masks are to be told by their names.
 
@@ -59,7 +61,9 @@ def choose_mask_values(
     Raises:
         DatasetError: If the bundle names none of them, or values of other label files have no name.
     """
-    masks = [[label for label in labels if label.is_mask] for labels in sessions]
+    masks = [
+        [label for label in labels if label.is_mask] for labels in sessions
+    ]
     names = _label_names(masks)
     if not _are_told_by_name(masks, names, wanted):
         return {}
@@ -85,7 +89,9 @@ def _label_names(masks: Iterable[Sequence[BidsFile]]) -> list[str]:
 
 
 def _are_told_by_name(
-    masks: Sequence[Sequence[BidsFile]], names: Sequence[str], wanted: Mapping[str, int]
+    masks: Sequence[Sequence[BidsFile]],
+    names: Sequence[str],
+    wanted: Mapping[str, int],
 ) -> bool:
     if any(len(session) > 1 for session in masks):
         return True
@@ -94,7 +100,9 @@ def _are_told_by_name(
     return differ and has_wanted
 
 
-def join_masks(labels: Iterable[BidsFile], values: Mapping[str, int]) -> MaskFiles:
+def join_masks(
+    labels: Iterable[BidsFile], values: Mapping[str, int]
+) -> MaskFiles:
     """Return the masks of one session as one label map.
 
     Raises:
@@ -113,12 +121,16 @@ def join_masks(labels: Iterable[BidsFile], values: Mapping[str, int]) -> MaskFil
     taken = [(file, name) for name, file in named if name in values]
     if not taken:
         names = abbreviate(name for name, _ in named)
-        raise ScanError("has no mask of the labels", detail=f"its masks are {names}")
+        raise ScanError(
+            "has no mask of the labels", detail=f"its masks are {names}"
+        )
     taken_values = {name: values[name] for _, name in taken}
     return MaskFiles(tuple(taken), taken_values)
 
 
-def describe_missing(cases: Sequence[MaskFiles], values: Mapping[str, int]) -> str:
+def describe_missing(
+    cases: Sequence[MaskFiles], values: Mapping[str, int]
+) -> str:
     """Say which labels have no mask in some sessions, or nothing."""
     lacking = []
     for name, value in values.items():

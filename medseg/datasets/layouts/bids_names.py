@@ -25,7 +25,19 @@ _SUBJECT = "sub"
 _SESSION_ENTITIES = ("ses", "run")
 # Entities that tell images of one suffix apart.
 _CHANNEL_ENTITIES = (
-    *("acq", "ce", "trc", "rec", "inv", "flip", "part", "echo", "mod", "space", "desc"),
+    *(
+        "acq",
+        "ce",
+        "trc",
+        "rec",
+        "inv",
+        "flip",
+        "part",
+        "echo",
+        "mod",
+        "space",
+        "desc",
+    ),
 )
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 
@@ -58,7 +70,9 @@ class BidsFile:
     @property
     def channel(self) -> str:
         """``ce-gad_T1w``: the suffix, and what tells it from others with the same one."""
-        telling = self._write_entities(key for key in _CHANNEL_ENTITIES if key in self.entities)
+        telling = self._write_entities(
+            key for key in _CHANNEL_ENTITIES if key in self.entities
+        )
         return f"{telling}_{self.suffix}" if telling else self.suffix
 
     def _write_entities(self, keys: Iterable[str]) -> str:

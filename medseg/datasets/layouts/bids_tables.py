@@ -65,7 +65,9 @@ def _read_names(path: Path) -> Mapping[int, str]:
     names = {}
     for line, cells in table.rows:
         if not cells["index"].isdigit():
-            raise DatasetError(f"line {line}: index must be a whole number from 0", source=path)
+            raise DatasetError(
+                f"line {line}: index must be a whole number from 0", source=path
+            )
         index = int(cells["index"])
         if index > 0 and cells["name"]:
             names[index] = cells["name"]

@@ -9,7 +9,12 @@ from pathlib import Path
 
 from medseg._support.folders import resolve_path
 from medseg.datasets.layouts.contract import ListedCase
-from medseg.datasets.names import distinct_names, is_picture, split_channel, split_suffix
+from medseg.datasets.names import (
+    distinct_names,
+    is_picture,
+    split_channel,
+    split_suffix,
+)
 from medseg.errors import Fault
 
 _MOST_FOLD_DIGITS = 4
@@ -77,7 +82,9 @@ def path_exists(path: Path) -> bool:
     """Tell whether there is such a file or folder, and it may be looked at."""
     try:
         return path.exists()
-    except OSError:  # a name no file can have, or a folder that may not be entered
+    except (
+        OSError
+    ):  # a name no file can have, or a folder that may not be entered
         return False
 
 
@@ -106,10 +113,14 @@ def _find_missing(case: ListedCase, where: str) -> Iterator[Fault]:
     if not path_exists(case.label):
         yield Fault(where, "the label does not exist", str(case.label))
     elif case.label.is_dir():
-        yield Fault(where, "the label is a folder; one file is needed", str(case.label))
+        yield Fault(
+            where, "the label is a folder; one file is needed", str(case.label)
+        )
 
 
-def _find_channel_faults(case: ListedCase, where: str, channels: int) -> Iterator[Fault]:
+def _find_channel_faults(
+    case: ListedCase, where: str, channels: int
+) -> Iterator[Fault]:
     first = case.images[0]
     count = len(case.images)
     if count not in (1, channels):
@@ -135,16 +146,26 @@ def _find_fold_faults(case: ListedCase, where: str) -> Iterator[Fault]:
     fold = case.fields["fold"]
     if not _is_fold(fold):
         text = str(fold)[:_MOST_QUOTED]
-        yield Fault(where, "its fold must be a whole number such as 0", f"it is {text!r}")
+        yield Fault(
+            where,
+            "its fold must be a whole number such as 0",
+            f"it is {text!r}",
+        )
 
 
 def _is_fold(value: object) -> bool:
     if isinstance(value, str):
-        return value.isascii() and value.isdigit() and len(value) <= _MOST_FOLD_DIGITS
+        return (
+            value.isascii()
+            and value.isdigit()
+            and len(value) <= _MOST_FOLD_DIGITS
+        )
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _find_repeats(cases: Sequence[ListedCase], names: Sequence[str]) -> Iterator[list[Fault]]:
+def _find_repeats(
+    cases: Sequence[ListedCase], names: Sequence[str]
+) -> Iterator[list[Fault]]:
     """Find names and files that are listed more than once, case by case."""
     counts = Counter(case.name for case in cases)
     first_users: dict[Path, int] = {}

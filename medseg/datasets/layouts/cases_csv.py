@@ -45,22 +45,30 @@ class CsvLayout:
         listing = CaseListing(path, has_fields=True)
         for line, cells in table.rows:
             try:
-                listing.cases.append(_parse_line(path.parent, image_columns, cells))
+                listing.cases.append(
+                    _parse_line(path.parent, image_columns, cells)
+                )
             except ScanError as error:
                 where = cells.get("name") or f"line {line}"
                 listing.faults.append(Fault.from_error(where, error))
         return listing
 
 
-def _parse_line(folder: Path, image_columns: Sequence[str], cells: Mapping[str, str]) -> ListedCase:
+def _parse_line(
+    folder: Path, image_columns: Sequence[str], cells: Mapping[str, str]
+) -> ListedCase:
     """Make a case of one line.
 
     Raises:
         ScanError: If one of its paths is none.
     """
-    images = [parse_path(folder, column, cells[column]) for column in image_columns]
+    images = [
+        parse_path(folder, column, cells[column]) for column in image_columns
+    ]
     label = parse_path(folder, "label", cells["label"])
     known = {*image_columns, "label", "name"}
-    fields = {key: cell for key, cell in cells.items() if cell and key not in known}
+    fields = {
+        key: cell for key, cell in cells.items() if cell and key not in known
+    }
     name = cells.get("name") or None
     return ListedCase(tuple(images), label, name, fields)

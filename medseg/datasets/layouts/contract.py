@@ -123,7 +123,7 @@ class Layout(Protocol):
 
         ``medseg.testing.dataset_layouts.DatasetLayoutContract`` tests most of this.
 
-    Example:
+    Examples:
         >>> class FlatLayout:
         ...     def recognizes(self, root: Path) -> bool:
         ...         return (root / "flat.txt").is_file()

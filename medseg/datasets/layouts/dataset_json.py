@@ -57,18 +57,29 @@ def read_json_object(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(read_text(path))
     except RecursionError as error:
-        raise DatasetError("is nested too deeply for a list of cases", source=path) from error
+        raise DatasetError(
+            "is nested too deeply for a list of cases", source=path
+        ) from error
     except ValueError as error:
-        raise DatasetError("is not valid JSON", source=path, detail=str(error)) from error
+        raise DatasetError(
+            "is not valid JSON", source=path, detail=str(error)
+        ) from error
     if not isinstance(content, dict):
         kind = describe_kind(content)
-        raise DatasetError(f"must hold a JSON object {{…}}, holds {kind}", source=path)
+        raise DatasetError(
+            f"must hold a JSON object {{…}}, holds {kind}", source=path
+        )
     return content
 
 
 def describe_kind(value: Any) -> str:
     """Say what kind of JSON value this is: ``a list``."""
-    kinds = {dict: "an object", list: "a list", str: "text", type(None): "nothing"}
+    kinds = {
+        dict: "an object",
+        list: "a list",
+        str: "text",
+        type(None): "nothing",
+    }
     return kinds.get(type(value), "a number")
 
 
@@ -139,7 +150,9 @@ def _parse_value(value: Any) -> int | None:
     return int(text) or None
 
 
-def _parse_regions(content: Mapping[str, Any], listing: Path) -> tuple[NamedRegion, ...]:
+def _parse_regions(
+    content: Mapping[str, Any], listing: Path
+) -> tuple[NamedRegion, ...]:
     values_of: dict[str, tuple[int, ...]] = {}
     for name, entry in _labels_of(content).items():
         values = _parse_region_values(name, entry, listing)
@@ -168,7 +181,9 @@ def _is_order(order: Any, length: int) -> TypeGuard[list[int]]:
     return all(_is_label_value(value) for value in order)
 
 
-def _parse_region_values(name: str, entry: Any, listing: Path) -> tuple[int, ...]:
+def _parse_region_values(
+    name: str, entry: Any, listing: Path
+) -> tuple[int, ...]:
     values = entry if isinstance(entry, list) else [entry]
     are_values = all(value == 0 or _is_label_value(value) for value in values)
     if not values or not are_values:
@@ -194,7 +209,9 @@ def _name_values(regions: Sequence[NamedRegion]) -> tuple[tuple[int, str], ...]:
     for region in regions:
         held.update(region.values)
         is_alone = region.values == (region.paints,)
-        names[region.paints] = region.name if is_alone else f"rest of {region.name}"
+        names[region.paints] = (
+            region.name if is_alone else f"rest of {region.name}"
+        )
     named = []
     for value in sorted(held):
         name = names.get(value, f"value {value}")

@@ -12,11 +12,19 @@ from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.dicom_structures import DicomStructures, StructureFile
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.label_names import normalize_name, number_names, select_labels
+from medseg.datasets.layouts.label_names import (
+    normalize_name,
+    number_names,
+    select_labels,
+)
 from medseg.datasets.names import abbreviate, make_series_name
 from medseg.errors import DatasetError, Fault, ScanError
 from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
-from medseg.io.dicom.structures import LabelObject, hash_patient, read_label_object
+from medseg.io.dicom.structures import (
+    LabelObject,
+    hash_patient,
+    read_label_object,
+)
 from medseg.io.dicom.volume import is_dicom
 
 _MOST_NAMED = 20
@@ -86,7 +94,9 @@ class DicomLayout:
         files = list_files(root)
         listing.faults.extend(files.left_out)
         series, skipped = group_series(files.files)
-        labelled = _match_objects(series, _read_objects(skipped, listing), listing)
+        labelled = _match_objects(
+            series, _read_objects(skipped, listing), listing
+        )
         if not labelled:
             raise DatasetError(
                 f"of {len(series)} DICOM series none has a SEG or RTSTRUCT here that refers to it",
@@ -108,7 +118,9 @@ class DicomLayout:
 # --- label objects ------------------------------------------------------------------------
 
 
-def _read_objects(skipped: Iterable[SkippedFile], listing: CaseListing) -> Iterator[LabelObject]:
+def _read_objects(
+    skipped: Iterable[SkippedFile], listing: CaseListing
+) -> Iterator[LabelObject]:
     """Yield the label objects among files of no series; damaged files become faults."""
     for file in skipped:
         where = file.file.relative_to(listing.origin).as_posix()
@@ -127,7 +139,9 @@ def _read_objects(skipped: Iterable[SkippedFile], listing: CaseListing) -> Itera
 
 
 def _match_objects(
-    series: Sequence[Series], objects: Iterable[LabelObject], listing: CaseListing
+    series: Sequence[Series],
+    objects: Iterable[LabelObject],
+    listing: CaseListing,
 ) -> list[_LabelledSeries]:
     """Return the labelled series, in the order of ``series``, with their label objects."""
     index = _SeriesIndex(series)
@@ -143,7 +157,10 @@ def _match_objects(
             what = f"refers to {len(owners)} DICOM series here; a label map belongs to one"
         where = label_object.file.relative_to(listing.origin)
         listing.faults.append(Fault(where.as_posix(), what))
-    return [_LabelledSeries(series[place], matched[place]) for place in sorted(matched)]
+    return [
+        _LabelledSeries(series[place], matched[place])
+        for place in sorted(matched)
+    ]
 
 
 class _SeriesIndex:
@@ -175,7 +192,9 @@ class _SeriesIndex:
         if label_object.series:
             # It does not belong to another series in the frame of reference of its own.
             return set()
-        return _look_up(self._by_frame_of_reference, label_object.frames_of_reference)
+        return _look_up(
+            self._by_frame_of_reference, label_object.frames_of_reference
+        )
 
 
 def _look_up(index: _Places, uids: Iterable[str]) -> set[int]:
@@ -190,15 +209,21 @@ def _look_up(index: _Places, uids: Iterable[str]) -> set[int]:
 
 
 def _choose_modality(
-    labelled: Sequence[_LabelledSeries], channels: Sequence[ChannelSpec], listing: CaseListing
+    labelled: Sequence[_LabelledSeries],
+    channels: Sequence[ChannelSpec],
+    listing: CaseListing,
 ) -> list[_LabelledSeries]:
     """Return the labelled series of one modality: the first channel's that is there, or most."""
     by_modality: dict[str, list[_LabelledSeries]] = defaultdict(list)
     for entry in labelled:
         of_modality = by_modality[entry.series.modality]
         of_modality.append(entry)
-    counts = {modality: len(entries) for modality, entries in by_modality.items()}
-    present = [channel.modality for channel in channels if channel.modality in counts]
+    counts = {
+        modality: len(entries) for modality, entries in by_modality.items()
+    }
+    present = [
+        channel.modality for channel in channels if channel.modality in counts
+    ]
     if present:
         taken = present[0]
     else:
@@ -223,7 +248,9 @@ def _warn_of_absent_modalities(
         )
 
 
-def _warn_of_other_modalities(counts: Mapping[str, int], taken: str, listing: CaseListing) -> None:
+def _warn_of_other_modalities(
+    counts: Mapping[str, int], taken: str, listing: CaseListing
+) -> None:
     others = []
     for modality, count in counts.items():
         if modality != taken:
@@ -240,7 +267,9 @@ def _most_frequent(counts: Mapping[str, int]) -> str:
 
 
 def _choose_values(
-    objects: Iterable[LabelObject], wanted: Mapping[str, int], listing: CaseListing
+    objects: Iterable[LabelObject],
+    wanted: Mapping[str, int],
+    listing: CaseListing,
 ) -> dict[str, int]:
     """Return name → value, of the structures to take."""
     names = _list_structures(objects)
@@ -285,12 +314,16 @@ def _make_cases(
     return list(cases.values())
 
 
-def _add_case(case: _DicomCase, values: Mapping[str, int], listing: CaseListing) -> None:
+def _add_case(
+    case: _DicomCase, values: Mapping[str, int], listing: CaseListing
+) -> None:
     """List a case, or say why it cannot be one."""
     name = make_series_name(case.series, listing.origin)
     files = []
     for each in case.objects:
-        names = tuple(structure for structure in each.names if structure in values)
+        names = tuple(
+            structure for structure in each.names if structure in values
+        )
         if names:
             files.append((each.file, names))
     try:
@@ -313,7 +346,9 @@ def _add_case(case: _DicomCase, values: Mapping[str, int], listing: CaseListing)
     )
 
 
-def _check_structures(objects: Iterable[LabelObject], files: Sequence[StructureFile]) -> None:
+def _check_structures(
+    objects: Iterable[LabelObject], files: Sequence[StructureFile]
+) -> None:
     """Refuse a case without one of the labels, or with one of them in several files.
 
     Raises:
@@ -346,4 +381,6 @@ def _warn_of_unused(
         used |= {id(channel) for channel in case.channels}
     unused = len(series) - len(used)
     if unused:
-        listing.warnings.append(f"{unused} DICOM series have no SEG or RTSTRUCT and are not used")
+        listing.warnings.append(
+            f"{unused} DICOM series have no SEG or RTSTRUCT and are not used"
+        )

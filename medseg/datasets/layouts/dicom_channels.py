@@ -17,7 +17,11 @@ import numpy as np
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.names import abbreviate
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.geometry import compute_affine, group_by_position, split_stacks
+from medseg.io.dicom.geometry import (
+    compute_affine,
+    group_by_position,
+    split_stacks,
+)
 from medseg.io.dicom.series import Series
 from medseg.volume import Volume
 
@@ -39,9 +43,13 @@ class Studies:
         channels: The bundle's channels, several.
     """
 
-    def __init__(self, series: Sequence[Series], channels: Sequence[ChannelSpec]) -> None:
+    def __init__(
+        self, series: Sequence[Series], channels: Sequence[ChannelSpec]
+    ) -> None:
         self._channels = channels
-        self._modality_counts = Counter(channel.modality for channel in channels)
+        self._modality_counts = Counter(
+            channel.modality for channel in channels
+        )
         self._grids: dict[int, Volume | None] = {}
         self._by_study: dict[str, list[Series]] = defaultdict(list)
         for each in series:
@@ -63,9 +71,14 @@ class Studies:
         obstacles = self._find_obstacles(mates, labelled)
         if id(labelled) in obstacles:
             reason = obstacles[id(labelled)]
-            raise ScanError(f"its series cannot be one of several channels: it {reason}")
+            raise ScanError(
+                f"its series cannot be one of several channels: it {reason}"
+            )
         usable = [mate for mate in mates if id(mate) not in obstacles]
-        options = [self._find_options(channel, usable, labelled) for channel in self._channels]
+        options = [
+            self._find_options(channel, usable, labelled)
+            for channel in self._channels
+        ]
         assigned = _assign(options)
         chosen = []
         for number, channel in enumerate(self._channels):
@@ -82,7 +95,9 @@ class Studies:
         self, channel: ChannelSpec, usable: Sequence[Series], labelled: Series
     ) -> list[Series]:
         """Return the series that may be a channel."""
-        candidates = [series for series in usable if _has_modality(series, channel)]
+        candidates = [
+            series for series in usable if _has_modality(series, channel)
+        ]
         is_only_of_modality = self._modality_counts[channel.modality] == 1
         if is_only_of_modality and channel.modality != ANY:
             if labelled in candidates:
@@ -90,12 +105,18 @@ class Studies:
             if len(candidates) == 1:
                 return candidates
         name = _split_words(channel.name)
-        equal = [series for series in candidates if _describing_words(series) == name]
+        equal = [
+            series for series in candidates if _describing_words(series) == name
+        ]
         if equal:
             return equal
-        return [series for series in candidates if name <= _describing_words(series)]
+        return [
+            series for series in candidates if name <= _describing_words(series)
+        ]
 
-    def _find_obstacles(self, mates: Iterable[Series], labelled: Series) -> dict[int, str]:
+    def _find_obstacles(
+        self, mates: Iterable[Series], labelled: Series
+    ) -> dict[int, str]:
         """Return why series of a labelled one's study cannot be channels beside it, by ``id``."""
         obstacles = {}
         for mate in mates:
@@ -111,7 +132,9 @@ class Studies:
         if grid is None or wanted is None:
             return "is no volume that can be read for certain"
         frame_of_reference = _frames_of_reference(series)
-        if len(frame_of_reference) != 1 or frame_of_reference != _frames_of_reference(labelled):
+        if len(
+            frame_of_reference
+        ) != 1 or frame_of_reference != _frames_of_reference(labelled):
             return "has another frame of reference than the labelled series, or none"
         try:
             wanted.require_same_grid(grid, "the labelled series and this one")
@@ -176,10 +199,16 @@ def _find_certain(
             series = left[0]
             only[channel] = series
             claims[id(series)] += 1
-    return {channel: series for channel, series in only.items() if claims[id(series)] == 1}
+    return {
+        channel: series
+        for channel, series in only.items()
+        if claims[id(series)] == 1
+    }
 
 
-def _ambiguous_channel(channel: ChannelSpec, candidates: Sequence[Series]) -> ScanError:
+def _ambiguous_channel(
+    channel: ChannelSpec, candidates: Sequence[Series]
+) -> ScanError:
     if len(candidates) > 1:
         what = f"{len(candidates)} series on its grid may be the channel '{channel.name}'"
     else:

@@ -69,7 +69,9 @@ def pair_files(listing: CaseListing, images: Files, labels: Files) -> None:
         listing.cases.append(ListedCase(tuple(files), label, key))
 
 
-def _find_fault(key: str, files: Sequence[Path], targets: Sequence[Path]) -> Fault | None:
+def _find_fault(
+    key: str, files: Sequence[Path], targets: Sequence[Path]
+) -> Fault | None:
     """Say why files of one name are no case, if they are none."""
     if not files:
         return Fault(key, "the label has no image", _list_names(targets))

@@ -7,7 +7,12 @@ from collections import defaultdict
 from pathlib import Path
 
 from medseg.datasets.layouts.contract import CaseListing, Selection
-from medseg.datasets.layouts.file_pairs import Files, find_images, join_channels, pair_files
+from medseg.datasets.layouts.file_pairs import (
+    Files,
+    find_images,
+    join_channels,
+    pair_files,
+)
 from medseg.datasets.layouts.nnunet import IMAGES, LABELS
 from medseg.errors import DatasetError
 
@@ -36,8 +41,12 @@ class FoldersLayout:
         """
         pair = _find_pair(root)
         if pair is None:
-            pairs = " or ".join(f"{images}/ and {labels}/" for images, labels in FOLDER_PAIRS)
-            raise DatasetError(f"the folders {pairs} are needed in it", source=root)
+            pairs = " or ".join(
+                f"{images}/ and {labels}/" for images, labels in FOLDER_PAIRS
+            )
+            raise DatasetError(
+                f"the folders {pairs} are needed in it", source=root
+            )
         listing = CaseListing(root, has_fields=False)
         image_folder, label_folder = pair
         images = find_images(root / image_folder, listing)

@@ -16,7 +16,9 @@ def normalize_name(name: str) -> str:
     return name.strip().casefold()
 
 
-def find_known(names: Iterable[str], wanted: Mapping[str, int]) -> dict[str, int]:
+def find_known(
+    names: Iterable[str], wanted: Mapping[str, int]
+) -> dict[str, int]:
     """Return name → value of those names that a bundle has.
 
     Args:
@@ -32,7 +34,9 @@ def find_known(names: Iterable[str], wanted: Mapping[str, int]) -> dict[str, int
     return values
 
 
-def number_names(names: Sequence[str], label_names: Mapping[int, str]) -> dict[str, int]:
+def number_names(
+    names: Sequence[str], label_names: Mapping[int, str]
+) -> dict[str, int]:
     """Give each name a value; names that differ in capitals alone have the same.
 
     Args:
@@ -51,7 +55,10 @@ def number_names(names: Sequence[str], label_names: Mapping[int, str]) -> dict[s
 
 
 def select_labels(
-    names: Sequence[str], wanted: Mapping[str, int], listing: CaseListing, kind: str
+    names: Sequence[str],
+    wanted: Mapping[str, int],
+    listing: CaseListing,
+    kind: str,
 ) -> dict[str, int]:
     """Return the labels to take, name → value; those that the bundle does not name are warned of.
 

@@ -35,7 +35,9 @@ class MsdLayout:
         if root.is_file():
             return root.suffix.lower() == ".json"
         listing = root / LISTING
-        return listing.is_file() and lists_files(read_json_object(listing), root)
+        return listing.is_file() and lists_files(
+            read_json_object(listing), root
+        )
 
     def list_cases(self, root: Path, selection: Selection) -> CaseListing:
         """List the ``training`` items.
@@ -46,12 +48,16 @@ class MsdLayout:
         path = root if root.is_file() else root / LISTING
         content = read_json_object(path)
         items = _training_items(content, path)
-        listing = CaseListing(path, has_fields=True, ignore=find_ignore_value(content))
+        listing = CaseListing(
+            path, has_fields=True, ignore=find_ignore_value(content)
+        )
         for number, item in enumerate(items):
             try:
                 listing.cases.append(_parse_item(path.parent, item))
             except ScanError as error:
-                listing.faults.append(Fault.from_error(f"{_KEY}.{number}", error))
+                listing.faults.append(
+                    Fault.from_error(f"{_KEY}.{number}", error)
+                )
         listing.warnings.extend(_warn_of_unlisted(path, listing.cases))
         listing.warnings.extend(_warn_of_validation(path, content))
         return listing
@@ -88,7 +94,8 @@ def _training_items(content: Mapping[str, Any], path: Path) -> Sequence[Any]:
         return items
     kind = describe_kind(items) if _KEY in content else "missing"
     raise DatasetError(
-        f"'{_KEY}' must be a list of objects with 'image' and 'label'; it is {kind}", source=path
+        f"'{_KEY}' must be a list of objects with 'image' and 'label'; it is {kind}",
+        source=path,
     )
 
 
@@ -100,12 +107,16 @@ def _parse_item(folder: Path, item: Any) -> ListedCase:
     """
     if not isinstance(item, dict):
         kind = describe_kind(item)
-        raise ScanError(f"must be an object with 'image' and 'label', is {kind}")
+        raise ScanError(
+            f"must be an object with 'image' and 'label', is {kind}"
+        )
     fields = {key.lower(): value for key, value in item.items()}
     image = item.get("image")
     images = image if isinstance(image, list) else [image]
     if not images:
-        raise ScanError("'image' must be a path or a list with one path per channel, is empty")
+        raise ScanError(
+            "'image' must be a path or a list with one path per channel, is empty"
+        )
     paths = [parse_path(folder, "image", each) for each in images]
     label = parse_path(folder, "label", item.get("label"))
     for key in ("image", "label"):
@@ -143,7 +154,9 @@ def _images_in(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _warn_of_validation(path: Path, content: Mapping[str, Any]) -> Iterator[str]:
+def _warn_of_validation(
+    path: Path, content: Mapping[str, Any]
+) -> Iterator[str]:
     others = content.get("validation")
     if isinstance(others, list) and others:
         yield (

@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from medseg.datasets.layouts.contract import CaseListing, Selection
-from medseg.datasets.layouts.dataset_json import LISTING, find_ignore_value, read_json_object
-from medseg.datasets.layouts.file_pairs import Files, find_images, join_channels, pair_files
+from medseg.datasets.layouts.dataset_json import (
+    LISTING,
+    find_ignore_value,
+    read_json_object,
+)
+from medseg.datasets.layouts.file_pairs import (
+    Files,
+    find_images,
+    join_channels,
+    pair_files,
+)
 from medseg.datasets.layouts.msd import lists_files
 from medseg.datasets.names import abbreviate, split_channel
 from medseg.errors import DatasetError, Fault
@@ -23,7 +32,9 @@ class NnunetLayout:
     def recognizes(self, root: Path) -> bool:
         """Tell whether there is a ``dataset.json`` that does not list files by their names."""
         listing = root / LISTING
-        return listing.is_file() and not lists_files(read_json_object(listing), root)
+        return listing.is_file() and not lists_files(
+            read_json_object(listing), root
+        )
 
     def list_cases(self, root: Path, selection: Selection) -> CaseListing:
         """List the cases of the two folders.
@@ -34,14 +45,19 @@ class NnunetLayout:
         for name in (IMAGES, LABELS):
             if not (root / name).is_dir():
                 raise DatasetError(
-                    f"an nnU-Net data set needs the folder {name}/ in it", source=root
+                    f"an nnU-Net data set needs the folder {name}/ in it",
+                    source=root,
                 )
         path = root / LISTING
         content = read_json_object(path) if path.is_file() else {}
         ending = content.get("file_ending", "")
         if not isinstance(ending, str):
-            raise DatasetError("'file_ending' must be text such as .nii.gz", source=path)
-        listing = CaseListing(root, has_fields=False, ignore=find_ignore_value(content))
+            raise DatasetError(
+                "'file_ending' must be text such as .nii.gz", source=path
+            )
+        listing = CaseListing(
+            root, has_fields=False, ignore=find_ignore_value(content)
+        )
         images = find_images(root / IMAGES, listing, ending)
         numbered = _take_numbered(images, listing)
         labels = find_images(root / LABELS, listing, ending)

@@ -23,5 +23,7 @@ def parse_path(folder: Path, field: str, text: Any) -> Path:
     if not isinstance(text, str):
         raise ScanError(f"'{field}' must be a path, is {describe_kind(text)}")
     if not text.strip() or not text.isprintable():
-        raise ScanError(f"'{field}' must be a path", detail=f"it is {text[:40]!r}")
+        raise ScanError(
+            f"'{field}' must be a path", detail=f"it is {text[:40]!r}"
+        )
     return folder / text

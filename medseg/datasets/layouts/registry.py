@@ -63,7 +63,9 @@ def check_layout_name(layout: str) -> None:
     )
 
 
-def list_cases(root: Path, layout: str, selection: Selection = _ANYTHING) -> CaseListing:
+def list_cases(
+    root: Path, layout: str, selection: Selection = _ANYTHING
+) -> CaseListing:
     """List the cases of a data set, whichever layout it has.
 
     Args:
@@ -76,7 +78,7 @@ def list_cases(root: Path, layout: str, selection: Selection = _ANYTHING) -> Cas
         DatasetError: If there is no such layout, or nothing is found that has it.
         MissingExtraError: If the package that provides the layout cannot be used.
 
-    Example:
+    Examples:
         >>> LAYOUTS.names[:3]
         ('msd', 'nnunet', 'csv')
     """
@@ -88,8 +90,12 @@ def list_cases(root: Path, layout: str, selection: Selection = _ANYTHING) -> Cas
             return _list_file(root, layout, selection)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise DatasetError(f"cannot be read: {reason}", source=error.filename or root) from error
-    raise DatasetError("there is no such folder; --data says where the data is", source=root)
+        raise DatasetError(
+            f"cannot be read: {reason}", source=error.filename or root
+        ) from error
+    raise DatasetError(
+        "there is no such folder; --data says where the data is", source=root
+    )
 
 
 def _list_folder(root: Path, layout: str, selection: Selection) -> CaseListing:

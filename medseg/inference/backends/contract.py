@@ -54,7 +54,11 @@ class Backend(Protocol):
     """Loads a bundle's networks so that they can be computed."""
 
     def load(
-        self, bundle: Bundle, files: Sequence[Path], device: torch.device, precision: torch.dtype
+        self,
+        bundle: Bundle,
+        files: Sequence[Path],
+        device: torch.device,
+        precision: torch.dtype,
     ) -> Sequence[Member]:
         """Load networks of a trained bundle.
 

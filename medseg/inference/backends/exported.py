@@ -73,14 +73,17 @@ def find_exported(bundle: Bundle) -> ExportedNetworks | None:
     for file in _list_files(models):
         if file.name not in agreement.files:
             raise StaleExportError(
-                "a network of the bundle was not exported to OpenVINO", source=file
+                "a network of the bundle was not exported to OpenVINO",
+                source=file,
             )
     return ExportedNetworks(models, agreement)
 
 
 def write_agreement(agreement: AgreementSpec, folder: Path) -> None:
     """Write how far exported models agree with the weights beside their files."""
-    write_atomically(folder / AGREEMENT, agreement.model_dump_json(indent=2) + "\n")
+    write_atomically(
+        folder / AGREEMENT, agreement.model_dump_json(indent=2) + "\n"
+    )
 
 
 def _list_files(models: tuple[Path, ...]) -> Iterator[Path]:

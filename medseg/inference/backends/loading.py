@@ -11,7 +11,11 @@ from medseg._support.registry import Registry
 from medseg.bundle.bundle import Bundle
 from medseg.errors import MedsegError
 from medseg.inference.backends.contract import Backend, Member
-from medseg.inference.backends.openvino import OpenVinoBackend, find_close_export, load_exported
+from medseg.inference.backends.openvino import (
+    OpenVinoBackend,
+    find_close_export,
+    load_exported,
+)
 from medseg.inference.backends.pytorch import TorchBackend
 
 AUTO = "auto"
@@ -23,8 +27,12 @@ def check_backend(backend: Backend) -> None:
     Raises:
         TypeError: If it does not.
     """
-    if isinstance(backend, type) or not callable(getattr(backend, "load", None)):
-        raise TypeError("a backend is an object with a method 'load', not a class")
+    if isinstance(backend, type) or not callable(
+        getattr(backend, "load", None)
+    ):
+        raise TypeError(
+            "a backend is an object with a method 'load', not a class"
+        )
 
 
 BACKENDS: Registry[Backend] = Registry(
@@ -73,5 +81,7 @@ def load_members(
         backend = "torch"
     elif backend not in BACKENDS.names:
         choices = ", ".join((AUTO, *BACKENDS.names))
-        raise MedsegError(f"there is no backend '{backend}'; choose one of {choices}")
+        raise MedsegError(
+            f"there is no backend '{backend}'; choose one of {choices}"
+        )
     return backend, BACKENDS.get(backend).load(bundle, files, device, precision)

@@ -17,8 +17,17 @@ from torch import nn
 
 from medseg.bundle.bundle import Bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.errors import CheckpointError, MedsegError, MissingExtraError, OutputError
-from medseg.inference.backends.exported import ExportedNetworks, StaleExportError, find_exported
+from medseg.errors import (
+    CheckpointError,
+    MedsegError,
+    MissingExtraError,
+    OutputError,
+)
+from medseg.inference.backends.exported import (
+    ExportedNetworks,
+    StaleExportError,
+    find_exported,
+)
 from medseg.networks.levels import FinestLevel
 from medseg.networks.loading import get_output_layout, load_network
 
@@ -53,7 +62,11 @@ class OpenVinoBackend:
     """Computes networks by OpenVINO, on a CPU."""
 
     def load(
-        self, bundle: Bundle, files: Sequence[Path], device: torch.device, precision: torch.dtype
+        self,
+        bundle: Bundle,
+        files: Sequence[Path],
+        device: torch.device,
+        precision: torch.dtype,
     ) -> list[OpenVinoMember]:
         """Load networks of a trained bundle: its current export, else converted in memory.
 
@@ -78,7 +91,9 @@ class OpenVinoBackend:
             return load_exported(exported, bundle, files, precision)
         channels = get_output_layout(bundle).channels
         networks = [load_network(bundle, file) for file in files]
-        models = [convert(network, bundle.spec, channels) for network in networks]
+        models = [
+            convert(network, bundle.spec, channels) for network in networks
+        ]
         return [OpenVinoMember(model, precision) for model in models]
 
 
@@ -104,7 +119,10 @@ def find_close_export(
 
 
 def load_exported(
-    exported: ExportedNetworks, bundle: Bundle, files: Sequence[Path], precision: torch.dtype
+    exported: ExportedNetworks,
+    bundle: Bundle,
+    files: Sequence[Path],
+    precision: torch.dtype,
 ) -> list[OpenVinoMember]:
     """Load the exported networks of some of a bundle's members.
 
@@ -133,7 +151,8 @@ def _find_current_export(bundle: Bundle) -> ExportedNetworks | None:
         return find_exported(bundle)
     except StaleExportError as error:
         _log.warning(
-            "%s; it is not used. Export again: medseg export BUNDLE --to openvino", error.message
+            "%s; it is not used. Export again: medseg export BUNDLE --to openvino",
+            error.message,
         )
         return None
 
@@ -172,7 +191,9 @@ class OpenVinoMember:
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         """Map ``(batch, channels, *size)`` to scores ``(batch, classes, *size)``."""
-        return torch.cat([self._compute_scores(window) for window in torch.split(windows, 1)])
+        return torch.cat(
+            [self._compute_scores(window) for window in torch.split(windows, 1)]
+        )
 
     def _compute_scores(self, window: torch.Tensor) -> torch.Tensor:
         mine = self._of_this_thread

@@ -21,7 +21,11 @@ class TorchBackend:
     """Computes networks by PyTorch, on any device and in any precision that it knows."""
 
     def load(
-        self, bundle: Bundle, files: Sequence[Path], device: torch.device, precision: torch.dtype
+        self,
+        bundle: Bundle,
+        files: Sequence[Path],
+        device: torch.device,
+        precision: torch.dtype,
     ) -> list[TorchMember]:
         """Load networks of a trained bundle.
 
@@ -36,7 +40,10 @@ class TorchBackend:
         """
         dims = bundle.spec.network.dims
         networks = [load_network(bundle, file) for file in files]
-        return [TorchMember(network, dims, device, precision) for network in networks]
+        return [
+            TorchMember(network, dims, device, precision)
+            for network in networks
+        ]
 
 
 class TorchMember:
@@ -50,7 +57,11 @@ class TorchMember:
     """
 
     def __init__(
-        self, network: nn.Module, dims: int, device: torch.device, precision: torch.dtype
+        self,
+        network: nn.Module,
+        dims: int,
+        device: torch.device,
+        precision: torch.dtype,
     ) -> None:
         self.precision = precision
         self._device = device

@@ -38,7 +38,12 @@ def build_inference_config(
     load = define_load_steps(spec, [IMAGE])
     prepare = _hide_path(define_input_steps(spec, [IMAGE]))
     return {
-        "imports": ["$import copy", "$import glob", "$import os", "$import numpy as np"],
+        "imports": [
+            "$import copy",
+            "$import glob",
+            "$import os",
+            "$import numpy as np",
+        ],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/scans'",
         "output_dir": "$@bundle_root + '/label_maps'",
@@ -63,8 +68,12 @@ def build_inference_config(
             "num_workers": 0,
         },
         "inferer": define_inferer(spec, parts),
-        "postprocessing": compose([*_define_mean(preds), *_define_output_steps(spec)]),
-        "handlers": [_define_loader(number, file) for number, file in enumerate(members)],
+        "postprocessing": compose(
+            [*_define_mean(preds), *_define_output_steps(spec)]
+        ),
+        "handlers": [
+            _define_loader(number, file) for number, file in enumerate(members)
+        ],
         "evaluator": {
             **_define_evaluator(preds),
             "device": "@device",
@@ -74,19 +83,28 @@ def build_inference_config(
             "val_handlers": "@handlers",
         },
         "initialize": ["$monai.utils.set_determinism(seed=0)", "$@mirroring"],
-        "run": ["$os.makedirs(@output_dir, exist_ok=True)", "$@evaluator.run()"],
+        "run": [
+            "$os.makedirs(@output_dir, exist_ok=True)",
+            "$@evaluator.run()",
+        ],
     }
 
 
 def _define_mirroring(spec: BundleSpec) -> str:
     """State what makes each network average over flips of its window, where the bundle asks."""
-    axes = [axis for axis in spec.training.augmentation.mirror_axes if axis < spec.network.dims]
+    axes = [
+        axis
+        for axis in spec.training.augmentation.mirror_axes
+        if axis < spec.network.dims
+    ]
     if not (spec.inference.mirror and axes):
         return "$[]"
     flips: list[list[int]] = []
     for count in range(1, len(axes) + 1):
         for flipped in itertools.combinations(axes, count):
-            flips.append([2 + axis for axis in flipped])  # behind batch and channels
+            flips.append(
+                [2 + axis for axis in flipped]
+            )  # behind batch and channels
     return (
         "$[network.register_forward_hook(lambda net, given, scores: (scores + sum("
         f"net.forward(given[0].flip(axes)).flip(axes) for axes in {flips})) / {len(flips) + 1}) "
@@ -95,7 +113,11 @@ def _define_mirroring(spec: BundleSpec) -> str:
 
 
 def _define_loader(number: int, file: str) -> Config:
-    path = "@ckpt_path" if file == "model.pt" else f"$@bundle_root + '/models/{file}'"
+    path = (
+        "@ckpt_path"
+        if file == "model.pt"
+        else f"$@bundle_root + '/models/{file}'"
+    )
     return {
         "_target_": "CheckpointLoader",
         "load_path": path,
@@ -107,14 +129,22 @@ def _define_loader(number: int, file: str) -> Config:
 def _define_evaluator(preds: Sequence[str]) -> Config:
     if not preds:
         return {"_target_": "SupervisedEvaluator", "network": "@network"}
-    return {"_target_": "EnsembleEvaluator", "networks": "@networks", "pred_keys": list(preds)}
+    return {
+        "_target_": "EnsembleEvaluator",
+        "networks": "@networks",
+        "pred_keys": list(preds),
+    }
 
 
 def _define_mean(preds: Sequence[str]) -> list[Step]:
     if not preds:
         return []
     return [
-        {"_target_": "MeanEnsembled", "keys": list(preds), "output_key": "pred"},
+        {
+            "_target_": "MeanEnsembled",
+            "keys": list(preds),
+            "output_key": "pred",
+        },
         {"_target_": "DeleteItemsd", "keys": list(preds)},
     ]
 
@@ -125,7 +155,11 @@ def _hide_path(steps: list[Step]) -> list[Step]:
     hidden: list[Step] = []
     for step in steps:
         if step["_target_"] == "Spacingd":
-            hidden += [*_rename_entry(path, aside), step, *_rename_entry(aside, path)]
+            hidden += [
+                *_rename_entry(path, aside),
+                step,
+                *_rename_entry(aside, path),
+            ]
         else:
             hidden.append(step)
     return hidden
@@ -134,7 +168,10 @@ def _hide_path(steps: list[Step]) -> list[Step]:
 def _rename_entry(old: str, new: str) -> list[Step]:
     """State how an entry that may be absent gets another name."""
     copy = {"_target_": "CopyItemsd", "keys": old, "times": 1, "names": new}
-    return [copy | {"allow_missing_keys": True}, {"_target_": "DeleteItemsd", "keys": old}]
+    return [
+        copy | {"allow_missing_keys": True},
+        {"_target_": "DeleteItemsd", "keys": old},
+    ]
 
 
 def _define_datalist(spec: BundleSpec) -> str:
@@ -171,7 +208,12 @@ def _define_region_decoding(spec: BundleSpec) -> list[Step]:
         {
             "_target_": "Lambdad",
             "keys": "pred",
-            "func": {"_target_": "torch.amax", "_mode_": "callable", "dim": 0, "keepdim": True},
+            "func": {
+                "_target_": "torch.amax",
+                "_mode_": "callable",
+                "dim": 0,
+                "keepdim": True,
+            },
         },
         {
             "_target_": "MapLabelValued",
@@ -209,9 +251,13 @@ def _define_output_steps(spec: BundleSpec) -> list[Step]:
             "_target_": "SaveImaged",
             "keys": "pred",
             "output_dir": "@output_dir",
-            "output_ext": ".png" if spec.preprocessing.input == "picture" else ".nii.gz",
+            "output_ext": ".png"
+            if spec.preprocessing.input == "picture"
+            else ".nii.gz",
             "output_postfix": "seg",
-            "output_dtype": "$np.uint8" if len(spec.labels) < 256 else "$np.uint16",
+            "output_dtype": "$np.uint8"
+            if len(spec.labels) < 256
+            else "$np.uint16",
             # The label map is on the scan's grid already. Told of that grid, MONAI's NIfTI writer
             # leaves it alone; untold, it takes a scan of several files for flat and fails.
             "resample": spec.preprocessing.input == "volume",

@@ -20,7 +20,9 @@ META_SCHEMA = (
 
 def make_inert(text: str) -> str:
     """Return text that MONAI's config parser takes for nothing but text."""
-    text = re.sub(r"^[\s$%@]+", "", text).replace("@", " at ").replace("::", ": ")
+    text = (
+        re.sub(r"^[\s$%@]+", "", text).replace("@", " at ").replace("::", ": ")
+    )
     # "%#" asks for another field of the config; "#" alone is read as "::" but asks for nothing.
     return re.sub(r"%(?=[:#])", "% ", text)
 
@@ -37,7 +39,10 @@ def build_metadata(
     """
     modalities = dict.fromkeys(channel.modality for channel in spec.channels)
     modality = make_inert("/".join(modalities))
-    inputs = {str(n): make_inert(channel.name) for n, channel in enumerate(spec.channels)}
+    inputs = {
+        str(n): make_inert(channel.name)
+        for n, channel in enumerate(spec.channels)
+    }
     classes = json.dumps(_name_classes(spec))
     outputs = _name_outputs(spec)
     description = make_inert(spec.description) or spec.name
@@ -49,22 +54,32 @@ def build_metadata(
         "monai_version": _get_version("monai"),
         "pytorch_version": _get_version("torch"),
         "numpy_version": _get_version("numpy"),
-        "required_packages_version": {name: _get_version(name) for name in _list_packages(spec)},
+        "required_packages_version": {
+            name: _get_version(name) for name in _list_packages(spec)
+        },
         "name": spec.name,
         "task": description,
         "description": description,
         "authors": make_inert(spec.authors),
         "copyright": make_inert(spec.licence),
         "data_type": "pillow" if is_picture else "nibabel",
-        "image_classes": make_inert(", ".join(channel.name for channel in spec.channels)),
+        "image_classes": make_inert(
+            ", ".join(channel.name for channel in spec.channels)
+        ),
         "label_classes": classes,
         "pred_classes": classes,
         "eval_metrics": _list_metrics(scores),
         "intended_use": make_inert(spec.intended_use),
         "references": [make_inert(reference) for reference in spec.references],
         "network_data_format": {
-            "inputs": {IMAGE: _describe_tensor(modality, parts, "magnitude", inputs)},
-            "outputs": {"pred": _describe_tensor(modality, parts, "segmentation", outputs)},
+            "inputs": {
+                IMAGE: _describe_tensor(modality, parts, "magnitude", inputs)
+            },
+            "outputs": {
+                "pred": _describe_tensor(
+                    modality, parts, "segmentation", outputs
+                )
+            },
         },
         **_explain_training(spec),
     }
@@ -88,7 +103,9 @@ def _name_outputs(spec: BundleSpec) -> dict[str, str]:
     return outputs
 
 
-def _list_metrics(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _list_metrics(
+    scores: Mapping[str, Mapping[str, float]],
+) -> dict[str, float]:
     metrics = {}
     for name, values in scores.items():
         if math.isfinite(values["mean"]):  # JSON knows no NaN

@@ -93,5 +93,9 @@ def compose(steps: list[Step]) -> Config:
 def define_inferer(spec: BundleSpec, parts: Parts) -> Config:
     """State how whole scans pass through the network."""
     if spec.network.dims == 2 and spec.preprocessing.input == "volume":
-        return {"_target_": "SliceInferer", "spatial_dim": parts.slice_axis, **parts.window}
+        return {
+            "_target_": "SliceInferer",
+            "spatial_dim": parts.slice_axis,
+            **parts.window,
+        }
     return {"_target_": "SlidingWindowInferer", **parts.window}

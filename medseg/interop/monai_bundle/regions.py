@@ -21,10 +21,17 @@ def define_region_steps(labels: LabelSet) -> list[Step]:
         held.append(list(range(labels.classes)))
     masks = [f"mask_{place}" for place in range(len(held))]
     steps: list[Step] = [
-        {"_target_": "CopyItemsd", "keys": LABEL, "times": len(masks), "names": masks}
+        {
+            "_target_": "CopyItemsd",
+            "keys": LABEL,
+            "times": len(masks),
+            "names": masks,
+        }
     ]
     for mask, indices in zip(masks, held, strict=True):
-        steps.append({"_target_": "LabelToMaskd", "keys": mask, "select_labels": indices})
+        steps.append(
+            {"_target_": "LabelToMaskd", "keys": mask, "select_labels": indices}
+        )
     return [
         *steps,
         {"_target_": "ConcatItemsd", "keys": masks, "name": LABEL},
@@ -33,7 +40,9 @@ def define_region_steps(labels: LabelSet) -> list[Step]:
     ]
 
 
-def define_region_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) -> Config:
+def define_region_loss(
+    labels: LabelSet, dims: int, weights: Sequence[float] | None
+) -> Config:
     """State the loss: Dice and binary cross-entropy of each region, over annotated voxels.
 
     Args:
@@ -66,7 +75,11 @@ def define_region_scoring(labels: LabelSet) -> list[Step]:
     """State how logits and masks become what the metric compares; empty without regions."""
     if not labels.has_regions:
         return []
-    there: Step = {"_target_": "AsDiscreted", "keys": "pred", "threshold": ABOVE_ZERO}
+    there: Step = {
+        "_target_": "AsDiscreted",
+        "keys": "pred",
+        "threshold": ABOVE_ZERO,
+    }
     if labels.ignore_index is None:
         return [there]
     known = "annotated"
@@ -82,4 +95,8 @@ def define_region_scoring(labels: LabelSet) -> list[Step]:
 def _keep_channels(key: str, start: int, length: int) -> Step:
     """State that only some channels are kept."""
     kept = {"_target_": "torch.narrow", "_mode_": "callable", "dim": 0}
-    return {"_target_": "Lambdad", "keys": key, "func": {**kept, "start": start, "length": length}}
+    return {
+        "_target_": "Lambdad",
+        "keys": key,
+        "func": {**kept, "start": start, "length": length},
+    }

@@ -92,7 +92,12 @@ def _define_random_steps(spec: BundleSpec) -> list[Step]:
     ]
     for axis in spec.training.augmentation.mirror_axes:
         if axis < spec.network.dims:
-            flip = {"_target_": "RandFlipd", "keys": keys, "prob": 0.5, "spatial_axis": axis}
+            flip = {
+                "_target_": "RandFlipd",
+                "keys": keys,
+                "prob": 0.5,
+                "spatial_axis": axis,
+            }
             steps.append(flip)
     if is_slice:
         steps.append({"_target_": "SqueezeDimd", "keys": keys, "dim": -1})
@@ -101,9 +106,19 @@ def _define_random_steps(spec: BundleSpec) -> list[Step]:
 
 def _define_crop(labels: LabelSet, patch: list[int]) -> Step:
     """State where patches come from: half of them around labelled voxels."""
-    where = {"keys": [IMAGE, LABEL], "label_key": LABEL, "spatial_size": patch, "num_samples": 1}
+    where = {
+        "keys": [IMAGE, LABEL],
+        "label_key": LABEL,
+        "spatial_size": patch,
+        "num_samples": 1,
+    }
     if labels.ignore_index is None:
-        return {"_target_": "RandCropByPosNegLabeld", **where, "pos": 1, "neg": 1}
+        return {
+            "_target_": "RandCropByPosNegLabeld",
+            **where,
+            "pos": 1,
+            "neg": 1,
+        }
     # The step above would take ignored voxels for labelled ones.
     return {
         "_target_": "RandCropByLabelClassesd",
@@ -114,13 +129,22 @@ def _define_crop(labels: LabelSet, patch: list[int]) -> Step:
     }
 
 
-def _define_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) -> Config:
+def _define_loss(
+    labels: LabelSet, dims: int, weights: Sequence[float] | None
+) -> Config:
     """State the loss: Dice and cross-entropy with the bundle's weights, over annotated voxels."""
     # Rounded numbers of our own, never text of the bundle's.
-    stated = None if weights is None else [round(weight, 6) for weight in weights]
+    stated = (
+        None if weights is None else [round(weight, 6) for weight in weights]
+    )
     if labels.has_regions:
         return define_region_loss(labels, dims, stated)
-    dice = {"to_onehot_y": True, "softmax": True, "include_background": False, "batch": True}
+    dice = {
+        "to_onehot_y": True,
+        "softmax": True,
+        "include_background": False,
+        "batch": True,
+    }
     tensor = f"$torch.tensor({stated}, device=@device)"
     if labels.ignore_index is None:
         weight = {"weight": tensor} if stated else {}
@@ -130,8 +154,17 @@ def _define_loss(labels: LabelSet, dims: int, weights: Sequence[float] | None) -
     ce_weight = {"weight": tensor} if stated else {}
     leaving_out = {"ignore_index": labels.ignore_index}
     return {
-        "dice_loss": {"_target_": "DiceLoss", **dice, **leaving_out, **dice_weight},
-        "ce_loss": {"_target_": "torch.nn.CrossEntropyLoss", **leaving_out, **ce_weight},
+        "dice_loss": {
+            "_target_": "DiceLoss",
+            **dice,
+            **leaving_out,
+            **dice_weight,
+        },
+        "ce_loss": {
+            "_target_": "torch.nn.CrossEntropyLoss",
+            **leaving_out,
+            **ce_weight,
+        },
         "loss": "$lambda pred, label: @dice_loss(pred, label) + @ce_loss(pred, label[:, 0].long())",
     }
 
@@ -141,7 +174,14 @@ def _define_scoring(labels: LabelSet) -> list[Step]:
     channels = labels.channels
     if labels.ignore_index is None:
         keys, argmax = ["pred", LABEL], [True, False]
-        return [{"_target_": "AsDiscreted", "keys": keys, "argmax": argmax, "to_onehot": channels}]
+        return [
+            {
+                "_target_": "AsDiscreted",
+                "keys": keys,
+                "argmax": argmax,
+                "to_onehot": channels,
+            }
+        ]
     return [
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
         {
@@ -150,11 +190,17 @@ def _define_scoring(labels: LabelSet) -> list[Step]:
             "mask_key": LABEL,
             "select_fn": f"$lambda label: label != {labels.ignore_index}",
         },
-        {"_target_": "AsDiscreted", "keys": ["pred", LABEL], "to_onehot": channels},
+        {
+            "_target_": "AsDiscreted",
+            "keys": ["pred", LABEL],
+            "to_onehot": channels,
+        },
     ]
 
 
-def _define_training(batch_size: int, fixed: list[Step], random: list[Step]) -> Config:
+def _define_training(
+    batch_size: int, fixed: list[Step], random: list[Step]
+) -> Config:
     return {
         "preprocessing": compose([*fixed, *random]),
         "dataset": {
@@ -199,7 +245,9 @@ def _define_training(batch_size: int, fixed: list[Step], random: list[Step]) -> 
     }
 
 
-def _define_validation(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Config:
+def _define_validation(
+    spec: BundleSpec, parts: Parts, fixed: list[Step]
+) -> Config:
     labels = spec.label_set
     return {
         "preprocessing": compose([*fixed, *define_region_steps(labels)]),
@@ -218,7 +266,9 @@ def _define_validation(spec: BundleSpec, parts: Parts, fixed: list[Step]) -> Con
             "num_workers": 0,
         },
         "inferer": define_inferer(spec, parts),
-        "postprocessing": compose(define_region_scoring(labels) or _define_scoring(labels)),
+        "postprocessing": compose(
+            define_region_scoring(labels) or _define_scoring(labels)
+        ),
         "handlers": [
             {
                 "_target_": "CheckpointSaver",

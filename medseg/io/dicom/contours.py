@@ -45,7 +45,9 @@ class _Edges(NamedTuple):
     @classmethod
     def of_polygon(cls, polygon: Points) -> _Edges:
         """Return a polygon's edges, the last one back to its first point."""
-        ends = np.concatenate([polygon[1:], polygon[:1]])  # far quicker than np.roll
+        ends = np.concatenate(
+            [polygon[1:], polygon[:1]]
+        )  # far quicker than np.roll
         i, j = polygon.T
         next_i, next_j = ends.T
         return cls(i, j, next_i, next_j)
@@ -149,7 +151,9 @@ def fill_polygons(polygons: Iterable[Points], shape: Shape) -> Mask:
     return mask
 
 
-def _find_box(polygons: list[Points], shape: Shape) -> tuple[_Indices, _Indices]:
+def _find_box(
+    polygons: list[Points], shape: Shape
+) -> tuple[_Indices, _Indices]:
     """Return the pixels, from and to before, that polygons can reach."""
     points = np.concatenate(polygons)
     lowest = points.min(axis=0)
@@ -199,7 +203,9 @@ def _find_crossings(edges: _Edges, shape: Shape) -> tuple[_Indices, _Indices]:
     return pixels.astype(np.int64), lines
 
 
-def _expand_ranges(first: _Numbers, last: _Numbers) -> tuple[_Indices, _Indices]:
+def _expand_ranges(
+    first: _Numbers, last: _Numbers
+) -> tuple[_Indices, _Indices]:
     """Write out ranges of whole numbers.
 
     Args:

@@ -64,7 +64,9 @@ def _redirect_output() -> BinaryIO:
 def _limit(memory: int, seconds: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows has no such limits; the process is still one of its own
+    except (
+        ImportError
+    ):  # Windows has no such limits; the process is still one of its own
         return
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))

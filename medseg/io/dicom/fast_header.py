@@ -80,7 +80,9 @@ class Elements:
 
     __slots__ = ("_raw", "file_meta")
 
-    def __init__(self, raw: Mapping[int, _RawValue], file_meta: Elements | None = None) -> None:
+    def __init__(
+        self, raw: Mapping[int, _RawValue], file_meta: Elements | None = None
+    ) -> None:
         self._raw = raw
         self.file_meta = self if file_meta is None else file_meta
 
@@ -124,7 +126,9 @@ def read_elements_fast(path: Path, keywords: frozenset[str]) -> Elements | None:
         os.close(handle)
 
 
-def _read_elements(reader: _HeaderReader, wanted: frozenset[int]) -> Elements | None:
+def _read_elements(
+    reader: _HeaderReader, wanted: frozenset[int]
+) -> Elements | None:
     prefix = reader.read_bytes(_PREFIX_START, len(_PREFIX))
     if prefix != _PREFIX:
         return None
@@ -184,7 +188,9 @@ class _HeaderReader:
         end = offset + count
         return self._buffer[offset:end]
 
-    def read_value(self, tag: int, vr: str | None, start: int, length: int) -> _RawValue:
+    def read_value(
+        self, tag: int, vr: str | None, start: int, length: int
+    ) -> _RawValue:
         """Return the value of an element that has no items."""
         value_type = vr or _look_up_vr(tag)
         if length > _MAX_VALUE_BYTES or value_type == "SQ":
@@ -215,7 +221,9 @@ class _HeaderReader:
             raise _UnusualHeaderError
         return raw, start
 
-    def iterate(self, start: int, is_explicit: bool, depth: int = 0) -> Iterator[_ElementHead]:
+    def iterate(
+        self, start: int, is_explicit: bool, depth: int = 0
+    ) -> Iterator[_ElementHead]:
         """Give every element from an offset on, to the end of the file; without their items."""
         read_head = self._explicit if is_explicit else self._implicit
         while start < self._size:
@@ -238,7 +246,9 @@ class _HeaderReader:
         if not 0 <= offset <= last_offset:
             offset = self._fetch(start, _ELEMENT_HEAD_BYTES)
         try:
-            group, element, vr_code, length = _UNPACK_EXPLICIT(self._buffer, offset)
+            group, element, vr_code, length = _UNPACK_EXPLICIT(
+                self._buffer, offset
+            )
             tag = group << 16 | element
             known = _KNOWN_VRS.get(vr_code)
             if known is None:
@@ -280,7 +290,9 @@ class _HeaderReader:
 
     def _skip_item(self, start: int, is_explicit: bool, depth: int) -> int:
         item_depth = depth + 1
-        for tag, _, value_start, _ in self.iterate(start, is_explicit, item_depth):
+        for tag, _, value_start, _ in self.iterate(
+            start, is_explicit, item_depth
+        ):
             if tag == _ITEM_END:
                 return value_start
         raise _UnusualHeaderError

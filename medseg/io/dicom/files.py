@@ -97,9 +97,13 @@ def read_elements(path: Path, keywords: Sequence[str]) -> FileDataset:
     return ds
 
 
-def _read_before_pixels(file: Path | io.BytesIO, keywords: Sequence[str]) -> FileDataset:
+def _read_before_pixels(
+    file: Path | io.BytesIO, keywords: Sequence[str]
+) -> FileDataset:
     tags = list(keywords)
-    return pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
+    return pydicom.dcmread(
+        file, stop_before_pixels=True, force=True, specific_tags=tags
+    )
 
 
 def inflate(path: Path, max_bytes: int, *, cut: bool = False) -> io.BytesIO:
@@ -175,7 +179,8 @@ def _is_deflated(path: Path) -> bool:
         content = file.read()
     if DeflatedExplicitVRLittleEndian.encode() in content:
         raise ScanError(
-            "the file is deflated and has no preamble, which is not supported", source=path
+            "the file is deflated and has no preamble, which is not supported",
+            source=path,
         )
     return False
 
@@ -188,5 +193,7 @@ def _read_file_meta(path: Path) -> tuple[Dataset, int]:
         return meta, file.tell()
 
 
-def _is_behind_file_meta(tag: pydicom.tag.BaseTag, _vr: str | None, _length: int) -> bool:
+def _is_behind_file_meta(
+    tag: pydicom.tag.BaseTag, _vr: str | None, _length: int
+) -> bool:
     return bool(tag.group != 2)

@@ -160,7 +160,9 @@ def read_frames(path: Path, ds: DicomHeader) -> Iterator[Frame]:
         yield _build_frame(path, 0, 1, ds, [ds], split_values)
         return
     if len(groups) != count:
-        raise GeometryError(f"the file has {count} frames, but positions for {len(groups)}")
+        raise GeometryError(
+            f"the file has {count} frames, but positions for {len(groups)}"
+        )
     shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
     shared_items = list(_iterate_items(shared))
     for index, group in enumerate(groups):
@@ -279,7 +281,9 @@ def _build_frame(
 
 
 def _get_storage(ds: DicomHeader) -> Storage:
-    syntax = ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian
+    syntax = (
+        ds.file_meta.get("TransferSyntaxUID") or uids.ImplicitVRLittleEndian
+    )
     return _classify_syntax(str(syntax))
 
 
@@ -298,7 +302,9 @@ def _classify_syntax(uid: str) -> Storage:
 def _parse_numbers(items: Items, keyword: str, count: int) -> tuple[float, ...]:
     values = _get_first(items, keyword)
     if values is None:
-        raise GeometryError(f"{keyword} is missing, so the position in the patient is not known")
+        raise GeometryError(
+            f"{keyword} is missing, so the position in the patient is not known"
+        )
     numbers = [float(value) for value in values]
     are_plausible = all(abs(number) <= LARGEST_MM for number in numbers)
     if len(numbers) != count or not are_plausible:
@@ -326,7 +332,9 @@ def _parse_number(items: Items, keyword: str, default: float) -> float:
 def _parse_slope(items: Items) -> float:
     slope = _parse_number(items, "RescaleSlope", 1.0)
     if slope == 0:
-        raise ScanError("RescaleSlope is 0, which would make every intensity the same")
+        raise ScanError(
+            "RescaleSlope is 0, which would make every intensity the same"
+        )
     return slope
 
 
@@ -338,7 +346,9 @@ def _make_orientation(numbers: tuple[float, ...]) -> Vector:
     products = orientation @ orientation.T
     errors = np.abs(products - np.eye(2))
     if errors.max() > _UNIT_LENGTH_TOLERANCE:
-        raise GeometryError("ImageOrientationPatient must be two unit vectors at a right angle")
+        raise GeometryError(
+            "ImageOrientationPatient must be two unit vectors at a right angle"
+        )
     orientation.setflags(write=False)  # frames share it
     return orientation
 

@@ -76,7 +76,9 @@ def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
     left_out = len(frames) - kept_count
     warnings = []
     if left_out:
-        warnings.append(f"{left_out} slice(s) of another orientation or size left out")
+        warnings.append(
+            f"{left_out} slice(s) of another orientation or size left out"
+        )
     if len(kept) == 1:
         only_group = kept[0]
         return _split_by_keywords(only_group), warnings
@@ -181,7 +183,9 @@ def fit_affine(frames: Frames, numbers: Vector, step: Vector) -> Affine:
 
 
 def are_parallel(
-    first: Frame, second: Frame, direction_tolerance: float = _DIRECTION_TOLERANCE
+    first: Frame,
+    second: Frame,
+    direction_tolerance: float = _DIRECTION_TOLERANCE,
 ) -> bool:
     """Tell whether two frames have the same size, pixel spacing and orientation.
 
@@ -312,7 +316,9 @@ def _are_volumes(volumes: _Groups) -> bool:
     return bool(largest <= TOLERANCE_MM)
 
 
-def _name_stacks(keywords: _Keywords, volumes: dict[_Values, list[Frame]]) -> list[Stack]:
+def _name_stacks(
+    keywords: _Keywords, volumes: dict[_Values, list[Frame]]
+) -> list[Stack]:
     stacks = []
     in_order = sorted(volumes, key=_make_sort_key)
     for rank, values in enumerate(in_order, start=1):

@@ -92,7 +92,9 @@ def build_grid(frames: Frames, gap: float | None, source: Path) -> Volume:
     first = frames[0]
     for frame in frames:
         if not are_parallel(first, frame, _DIRECTION_TOLERANCE):
-            raise GeometryError("the frames differ in size or direction; give the scan as well")
+            raise GeometryError(
+                "the frames differ in size or direction; give the scan as well"
+            )
     affine, planes = _fit_grid(frames, gap)
     shape = (first.columns, first.rows, planes)
     check_size(shape, source)

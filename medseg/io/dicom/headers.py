@@ -77,7 +77,12 @@ HEADER_KEYWORDS = frozenset(
 )
 """The elements that are read of a header."""
 
-_SCAN_NAME_KEYWORDS = ("PatientID", "StudyDate", "SeriesNumber", "SeriesDescription")
+_SCAN_NAME_KEYWORDS = (
+    "PatientID",
+    "StudyDate",
+    "SeriesNumber",
+    "SeriesDescription",
+)
 _GREYSCALE = ("MONOCHROME1", "MONOCHROME2")
 _MOSAIC_TYPES = {"MOSAIC", "VFRAME"}
 _BITS_PER_PIXEL = (8, 16, 32, 64)
@@ -132,7 +137,9 @@ def read_header(path: Path) -> Header | None:
     except OSError as error:
         return _make_damaged(path, "it cannot be opened", detail=error.strerror)
     except PYDICOM_ERRORS as error:
-        return _refuse_prefixed(path, "its header cannot be parsed", quote_error(error))
+        return _refuse_prefixed(
+            path, "its header cannot be parsed", quote_error(error)
+        )
     return _make_header(path, ds)
 
 
@@ -171,7 +178,9 @@ def _refuse_named_dicom(path: Path) -> Header | None:
     return _make_damaged(path, "only its name is DICOM")
 
 
-def _refuse_prefixed(path: Path, reason: str, detail: str | None = None) -> Header | None:
+def _refuse_prefixed(
+    path: Path, reason: str, detail: str | None = None
+) -> Header | None:
     if not has_dicom_prefix(path):
         return None
     return _make_damaged(path, reason, detail=detail)
@@ -180,7 +189,9 @@ def _refuse_prefixed(path: Path, reason: str, detail: str | None = None) -> Head
 def _make_damaged(
     path: Path, reason: str, *, series: str = "", detail: str | None = None
 ) -> Header:
-    error = ScanError(f"damaged or truncated DICOM: {reason}", source=path, detail=detail)
+    error = ScanError(
+        f"damaged or truncated DICOM: {reason}", source=path, detail=detail
+    )
     return Header(path, series, "", error=error, is_damaged=True)
 
 
@@ -189,10 +200,14 @@ def _make_header(path: Path, ds: DicomHeader) -> Header:
         make_header = _read_series(path, ds)
         if _ends_early(ds):
             series = get_uid(ds, "SeriesInstanceUID")
-            return _make_damaged(path, "it ends within its header", series=series)
+            return _make_damaged(
+                path, "it ends within its header", series=series
+            )
         exclusion = _get_exclusion(ds)
     except PYDICOM_ERRORS as error:
-        return _make_damaged(path, "its header cannot be parsed", detail=quote_error(error))
+        return _make_damaged(
+            path, "its header cannot be parsed", detail=quote_error(error)
+        )
     if exclusion:
         return make_header(exclusion=exclusion)
     try:
@@ -204,7 +219,9 @@ def _make_header(path: Path, ds: DicomHeader) -> Header:
         return make_header(error=error)
     except PYDICOM_ERRORS as error:
         detail = quote_error(error)
-        invalid = ScanError("the header has invalid values", source=path, detail=detail)
+        invalid = ScanError(
+            "the header has invalid values", source=path, detail=detail
+        )
         return make_header(error=invalid)
     return make_header(frames=frames)
 
@@ -225,7 +242,9 @@ def _read_series(path: Path, ds: DicomHeader) -> partial[Header]:
 
 
 def _get_sop_class(ds: DicomHeader) -> str:
-    sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
+    sop_class = ds.get("SOPClassUID") or ds.file_meta.get(
+        "MediaStorageSOPClassUID"
+    )
     return str(sop_class or "")
 
 
@@ -276,11 +295,17 @@ def _require_greyscale(ds: DicomHeader) -> None:
 def _require_pixels(ds: DicomHeader) -> None:
     image_type = get_image_type(ds)
     if _MOSAIC_TYPES.intersection(image_type):
-        raise ScanError("the image is a mosaic of many slices; convert it with dcm2niix first")
+        raise ScanError(
+            "the image is a mosaic of many slices; convert it with dcm2niix first"
+        )
     bits = get_integer(ds, "BitsAllocated", 0)
     if bits not in _BITS_PER_PIXEL:
-        raise ScanError(f"{bits} bits per pixel are not supported; 8, 16, 32 or 64 are")
+        raise ScanError(
+            f"{bits} bits per pixel are not supported; 8, 16, 32 or 64 are"
+        )
     rows = get_integer(ds, "Rows", 0)
     columns = get_integer(ds, "Columns", 0)
     if rows < 1 or columns < 1:
-        raise ScanError("the image has no rows or columns; the file is truncated or holds no image")
+        raise ScanError(
+            "the image has no rows or columns; the file is truncated or holds no image"
+        )

@@ -25,10 +25,15 @@ from pydicom.dataset import FileDataset
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
+from medseg._support.gzip import EXPANSION
 from medseg.errors import ScanError
-from medseg.io.dicom.files import MAX_HEADER_BYTES, PYDICOM_ERRORS, inflate, quote_error
+from medseg.io.dicom.files import (
+    MAX_HEADER_BYTES,
+    PYDICOM_ERRORS,
+    inflate,
+    quote_error,
+)
 from medseg.io.dicom.frames import Frame, Frames
-from medseg.io.gzip import EXPANSION
 
 Pixels = npt.NDArray[Any]
 
@@ -53,7 +58,9 @@ _PIXEL_KEYWORDS = (
     "ExtendedOffsetTableLengths",
 )
 _DECODER = Path(__file__).with_name("decoder.py")
-_BASE_MEMORY = 4 << 30  # address space, most of it never used: libraries and their thread stacks
+_BASE_MEMORY = (
+    4 << 30
+)  # address space, most of it never used: libraries and their thread stacks
 _MEMORY_PER_BYTE = 16
 _BASE_SECONDS = 60
 _PIXELS_PER_SECOND = 1_000_000
@@ -95,7 +102,9 @@ def read_intensities(frames: Frames) -> Iterator[npt.NDArray[np.float64]]:
             yield pixels * frame.slope + frame.intercept
 
 
-def _iterate_pixels(frames: Frames, decoded: Iterator[Pixels]) -> Iterator[Pixels]:
+def _iterate_pixels(
+    frames: Frames, decoded: Iterator[Pixels]
+) -> Iterator[Pixels]:
     """Give the stored values of frames of one file, the next ones of ``decoded`` if encoded."""
     first = frames[0]
     if first.storage == "encoded":
@@ -106,7 +115,9 @@ def _iterate_pixels(frames: Frames, decoded: Iterator[Pixels]) -> Iterator[Pixel
         yield stored[frame.index]
 
 
-def open_pixels(frame: Frame, keywords: Sequence[str]) -> tuple[FileDataset, UID]:
+def open_pixels(
+    frame: Frame, keywords: Sequence[str]
+) -> tuple[FileDataset, UID]:
     """Open the file of a frame that is not compressed, its pixels included.
 
     Returns:
@@ -176,7 +187,10 @@ def _decode(frames: Frames) -> Iterator[Pixels]:
 @contextlib.contextmanager
 def _start_decoder(frames: Frames) -> Iterator[BinaryIO]:
     # One BLAS thread: each would reserve address space, which is what is limited.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     request = json.dumps(_make_request(frames))
     with tempfile.TemporaryFile() as file:
         file.write(request.encode())

@@ -201,15 +201,21 @@ def prepare_labels(
     """
     count = len(label_set)
     if not count:
-        raise OutputError("there are no labels to write; a label set needs at least one")
+        raise OutputError(
+            "there are no labels to write; a label set needs at least one"
+        )
     if labels.shape != like.shape:
-        raise OutputError(f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}")
+        raise OutputError(
+            f"labels of shape {labels.shape} do not fit a scan of shape {like.shape}"
+        )
     if labels.dtype.kind not in "bui":
         raise OutputError(f"label maps hold integers, got {labels.dtype}")
     lowest = int(labels.min())
     highest = int(labels.max())
     if lowest < 0:
-        raise OutputError(f"label maps hold integers from 0, the lowest is {lowest}")
+        raise OutputError(
+            f"label maps hold integers from 0, the lowest is {lowest}"
+        )
     if highest > count:
         raise OutputError(
             f"the label map contains the index {highest}, but only 1 to {count} have a name"
@@ -224,7 +230,9 @@ def prepare_labels(
 
 def hash_object(source: DicomSource, labels: Labels, *facts: object) -> bytes:
     """Return a hash of all that makes a derived object what it is, its time left out."""
-    elements = [(element.tag, element.value) for element in source.patient_study]
+    elements = [
+        (element.tag, element.value) for element in source.patient_study
+    ]
     frames = []
     for source_slice in source.slices:
         frame = source_slice.frame
@@ -333,7 +341,9 @@ def _copy_elements(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
                 copied[keyword] = element
                 str(element)  # parses sequences to their last item
         except PYDICOM_ERRORS:
-            copied.pop(keyword, None)  # what cannot even be read is as good as absent
+            copied.pop(
+                keyword, None
+            )  # what cannot even be read is as good as absent
     return copied
 
 
@@ -342,7 +352,9 @@ def _read_source_slices(slices: Slices) -> tuple[SourceSlice, ...]:
     for file in dict.fromkeys(slices.files):
         available[file] = _read_file_slices(file)
     source_slices = []
-    for file, index, sop_uid in zip(slices.files, slices.frames, slices.sop_uids, strict=True):
+    for file, index, sop_uid in zip(
+        slices.files, slices.frames, slices.sop_uids, strict=True
+    ):
         file_slices = available[file]
         if index >= len(file_slices):
             raise _make_changed_error(file)

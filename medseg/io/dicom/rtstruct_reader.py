@@ -19,7 +19,12 @@ from pydicom.dataset import Dataset, FileDataset
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.contours import Points, fill_polygons
-from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
+from medseg.io.dicom.files import (
+    PYDICOM_ERRORS,
+    attach_source,
+    quote_error,
+    read_elements,
+)
 from medseg.io.dicom.frames import get_text
 from medseg.io.dicom.grid_match import require_same_frame_of_reference
 from medseg.io.voxels import LARGEST_MM
@@ -33,7 +38,12 @@ MAX_DISTANCE = 0.25
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _MOST_NAMES_LISTED = 20
 _LAST_KEYWORD = "RTROIObservationsSequence"
-_KEYWORDS = ("SOPClassUID", "StructureSetROISequence", "ROIContourSequence", _LAST_KEYWORD)
+_KEYWORDS = (
+    "SOPClassUID",
+    "StructureSetROISequence",
+    "ROIContourSequence",
+    _LAST_KEYWORD,
+)
 _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
 
@@ -63,7 +73,9 @@ _Polygons = dict[int, list[Points]]
 """Polygons by the slice they lie on."""
 
 
-def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = None) -> Volume:
+def read_rtstruct(
+    path: Path, like: Volume, roi: str | Sequence[str] | None = None
+) -> Volume:
     """Read structures as a label map on the grid of the scan they were drawn on.
 
     Args:
@@ -91,7 +103,9 @@ def read_rtstruct(path: Path, like: Volume, roi: str | Sequence[str] | None = No
     for value, each in rois.items():
         names[value] = each.name
         if is_chosen and not each.contours:
-            warnings.append(f"ROI {each.number} has no closed contours, so no voxels")
+            warnings.append(
+                f"ROI {each.number} has no closed contours, so no voxels"
+            )
     array = labels[None]
     return Volume(array, like.affine, path.name, tuple(warnings), names)
 
@@ -117,14 +131,19 @@ def _read_rois(path: Path) -> list[_Roi]:
         ds = read_elements(path, _KEYWORDS)
         sop_class = get_text(ds, "SOPClassUID")
         if sop_class != uids.RTStructureSetStorage:
-            raise ScanError("the file is not a DICOM RT Structure Set (RTSTRUCT)")
+            raise ScanError(
+                "the file is not a DICOM RT Structure Set (RTSTRUCT)"
+            )
         if _LAST_KEYWORD not in ds:
             # It must be there and stands behind the contours; pydicom passes over a cut end.
-            raise ScanError(f"the structure set is truncated; its {_LAST_KEYWORD} is missing")
+            raise ScanError(
+                f"the structure set is truncated; its {_LAST_KEYWORD} is missing"
+            )
         rois = _parse_rois(ds)
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            "the structure set is damaged, or is not DICOM", detail=quote_error(error)
+            "the structure set is damaged, or is not DICOM",
+            detail=quote_error(error),
         ) from error
     if not rois:
         raise ScanError("the structure set contains no structures (ROIs)")
@@ -217,7 +236,9 @@ def _draw_rois(rois: _Rois, like: Volume) -> tuple[Labels, list[str]]:
                 f"{outside} contours of ROI {roi.number} lie beyond the scan and were left out"
             )
         if roi.others:
-            warnings.append(f"{roi.others} points or open lines of ROI {roi.number} were left out")
+            warnings.append(
+                f"{roi.others} points or open lines of ROI {roi.number} were left out"
+            )
     return labels, warnings
 
 

@@ -171,7 +171,9 @@ def _encode(code: Code) -> Dataset:
     return Dataset(concept)
 
 
-def _make_roi_contours(labels: Labels, label_set: LabelSet, source: DicomSource) -> list[Dataset]:
+def _make_roi_contours(
+    labels: Labels, label_set: LabelSet, source: DicomSource
+) -> list[Dataset]:
     """Return the contours of every label, those that are absent from the scan without any."""
     labels = np.asfortranarray(labels)  # slices are gone through one by one
     boxes = find_objects(labels, len(label_set))
@@ -187,7 +189,9 @@ def _make_roi_contours(labels: Labels, label_set: LabelSet, source: DicomSource)
     return items
 
 
-def _make_contours(index: int, labels: Labels, box: Box, source: DicomSource) -> list[Dataset]:
+def _make_contours(
+    index: int, labels: Labels, box: Box, source: DicomSource
+) -> list[Dataset]:
     """Return the contours of one label, all of whose voxels lie in a box."""
     i_range, j_range, k_range = box
     corner = (i_range.start, j_range.start)
@@ -202,7 +206,9 @@ def _make_contours(index: int, labels: Labels, box: Box, source: DicomSource) ->
     return contours
 
 
-def _make_contour(outline: Points, source_slice: SourceSlice, number: int) -> Dataset:
+def _make_contour(
+    outline: Points, source_slice: SourceSlice, number: int
+) -> Dataset:
     points = _locate_in_patient(outline, source_slice.frame)
     coordinates = points.ravel()
     item = Dataset()

@@ -19,7 +19,12 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
+from medseg.io.dicom.files import (
+    PYDICOM_ERRORS,
+    attach_source,
+    quote_error,
+    read_elements,
+)
 from medseg.io.dicom.frames import Frame, get_first_item, get_text, read_frames
 from medseg.io.dicom.grid_match import (
     Indices,
@@ -27,7 +32,11 @@ from medseg.io.dicom.grid_match import (
     build_grid,
     require_same_frame_of_reference,
 )
-from medseg.io.dicom.pixels import open_pixels, read_intensities, refuse_truncated
+from medseg.io.dicom.pixels import (
+    open_pixels,
+    read_intensities,
+    refuse_truncated,
+)
 from medseg.io.voxels import check_size
 from medseg.volume import Volume
 
@@ -97,7 +106,9 @@ class _Segmentation:
 
 
 def read_dicom_seg(
-    path: Path, like: Volume | None = None, segments: Sequence[str] | None = None
+    path: Path,
+    like: Volume | None = None,
+    segments: Sequence[str] | None = None,
 ) -> Volume:
     """Read a DICOM SEG as a label map; voxel values are segment numbers.
 
@@ -130,7 +141,9 @@ def read_segment_names(path: Path) -> Mapping[int, str]:
         return _read_header(path).names
 
 
-def _read(path: Path, like: Volume | None, segments: Sequence[str] | None) -> Volume:
+def _read(
+    path: Path, like: Volume | None, segments: Sequence[str] | None
+) -> Volume:
     seg = _read_header(path)
     if segments is not None:
         seg = _select_segments(seg, segments)
@@ -144,14 +157,20 @@ def _read(path: Path, like: Volume | None, segments: Sequence[str] | None) -> Vo
     labels, outside = _draw_frames(seg, like)
     warnings = []
     if seg.kind == "FRACTIONAL":
-        warnings.append("a fractional segmentation; what is at least half inside counts as inside")
+        warnings.append(
+            "a fractional segmentation; what is at least half inside counts as inside"
+        )
     if outside:
-        warnings.append(f"{outside} labelled pixels lie outside the scan and were left out")
+        warnings.append(
+            f"{outside} labelled pixels lie outside the scan and were left out"
+        )
     names = dict(seg.names)
     return Volume(labels[None], like.affine, path.name, tuple(warnings), names)
 
 
-def _select_segments(seg: _Segmentation, wanted: Sequence[str]) -> _Segmentation:
+def _select_segments(
+    seg: _Segmentation, wanted: Sequence[str]
+) -> _Segmentation:
     """Return the header as if the segments of other labels were background."""
     names = {}
     background = set(seg.background)
@@ -171,7 +190,8 @@ def _read_header(path: Path) -> _Segmentation:
         return _parse_header(ds, frames)
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            "the segmentation is damaged, or is not DICOM", detail=quote_error(error)
+            "the segmentation is damaged, or is not DICOM",
+            detail=quote_error(error),
         ) from error
 
 
@@ -208,7 +228,9 @@ def _parse_header(ds: FileDataset, frames: tuple[Frame, ...]) -> _Segmentation:
     for number, item in segments.items():
         is_segment = number > 0 and number not in background
         if is_segment:
-            names[number] = get_text(item, "SegmentLabel") or f"segment {number}"
+            names[number] = (
+                get_text(item, "SegmentLabel") or f"segment {number}"
+            )
     kind = str(ds.SegmentationType)
     if kind == "LABELMAP":
         numbers = (0,) * len(frames)
@@ -226,7 +248,9 @@ def _parse_header(ds: FileDataset, frames: tuple[Frame, ...]) -> _Segmentation:
     )
 
 
-def _find_background(ds: FileDataset, segments: Mapping[int, Dataset]) -> frozenset[int]:
+def _find_background(
+    ds: FileDataset, segments: Mapping[int, Dataset]
+) -> frozenset[int]:
     """Return the pixel values that are background: 0, padding, and segments described so."""
     values = {0}
     for number, item in segments.items():
@@ -243,7 +267,9 @@ def _find_background(ds: FileDataset, segments: Mapping[int, Dataset]) -> frozen
     return frozenset(values)
 
 
-def _parse_segment_numbers(ds: FileDataset, segments: Mapping[int, Dataset]) -> tuple[int, ...]:
+def _parse_segment_numbers(
+    ds: FileDataset, segments: Mapping[int, Dataset]
+) -> tuple[int, ...]:
     """Return the segment number of each frame."""
     shared = get_first_item(ds, "SharedFunctionalGroupsSequence")
     numbers = []
@@ -278,7 +304,9 @@ def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
     drawn = 0
     outside = 0
     all_pixels = _read_pixels(seg)
-    for frame, number, pixels in zip(seg.frames, seg.numbers, all_pixels, strict=True):
+    for frame, number, pixels in zip(
+        seg.frames, seg.numbers, all_pixels, strict=True
+    ):
         rows, columns, values = _find_segments(seg, number, pixels)
         if not values.size:
             continue
@@ -291,7 +319,9 @@ def _draw_frames(seg: _Segmentation, like: Volume) -> tuple[Labels, int]:
         drawn += inner_values.size
         outside += values.size - inner_values.size
     if outside and not drawn:
-        raise GeometryError("all segments lie outside the scan; give the scan they were drawn on")
+        raise GeometryError(
+            "all segments lie outside the scan; give the scan they were drawn on"
+        )
     return labels, outside
 
 
@@ -320,7 +350,9 @@ def _find_inside(voxels: Indices, shape: tuple[int, int, int]) -> Mask:
     return is_inside
 
 
-def _find_segments(seg: _Segmentation, number: int, pixels: Labels) -> _SegmentPixels:
+def _find_segments(
+    seg: _Segmentation, number: int, pixels: Labels
+) -> _SegmentPixels:
     """Return rows, columns and segment numbers of the pixels of a frame that show a segment."""
     if seg.kind == "LABELMAP":
         return _find_labelled(seg, pixels)
@@ -341,7 +373,9 @@ def _find_labelled(seg: _Segmentation, pixels: Labels) -> _SegmentPixels:
     unknown = np.setdiff1d(pixels, described)
     if unknown.size:
         value = int(unknown[0])
-        raise ScanError(f"the label map contains the value {value}, which no segment describes")
+        raise ScanError(
+            f"the label map contains the value {value}, which no segment describes"
+        )
     is_background = np.isin(pixels, background)
     rows, columns = np.nonzero(~is_background)
     values = pixels[rows, columns]
@@ -359,11 +393,14 @@ def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
         yield from _unpack_frames(ds, syntax, len(seg.frames))
     except PYDICOM_ERRORS as error:
         raise ScanError(
-            "the pixels cannot be read; the file is truncated", detail=quote_error(error)
+            "the pixels cannot be read; the file is truncated",
+            detail=quote_error(error),
         ) from error
 
 
-def _unpack_frames(ds: FileDataset, syntax: uids.UID, frames: int) -> Iterator[Labels]:
+def _unpack_frames(
+    ds: FileDataset, syntax: uids.UID, frames: int
+) -> Iterator[Labels]:
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         syntax = uids.ExplicitVRLittleEndian
     is_packed = ds.BitsAllocated == 1 and syntax.is_little_endian

@@ -97,20 +97,33 @@ def write_dicom_seg(
     """
     labels = prepare_labels(labels, like, label_set)
     source = read_source(like)
-    facts: list[object] = [kind, tuple(label_set), algorithm, version, series_description]
+    facts: list[object] = [
+        kind,
+        tuple(label_set),
+        algorithm,
+        version,
+        series_description,
+    ]
     if corrected:
         facts.append("corrected")
     identity = hash_object(source, labels, "SEG", *facts)
     planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
     placeholders = _make_placeholders(source, like)
-    segments = [_describe_segment(label, algorithm, version, corrected) for label in label_set]
-    identifiers = _make_identifiers(identity, algorithm, version, series_description)
+    segments = [
+        _describe_segment(label, algorithm, version, corrected)
+        for label in label_set
+    ]
+    identifiers = _make_identifiers(
+        identity, algorithm, version, series_description
+    )
     if not planes.any():
         # One empty frame for each segment says that nothing was found.
         planes = planes[:1]
         placeholders = placeholders[:1]
     with attach_source(Path(like.source)):
-        seg = _make_segmentation(planes, placeholders, segments, kind, identifiers)
+        seg = _make_segmentation(
+            planes, placeholders, segments, kind, identifiers
+        )
     if kind == "labelmap":
         _compress(seg)
     _refer_to_source(seg, source)
@@ -170,7 +183,9 @@ def _make_segmentation(
 def _compress(seg: Any) -> None:
     # Not left to highdicom, which may choose GDCM: its encoder aborts the process on frames of
     # odd sizes.
-    seg.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    seg.compress(
+        RLELossless, encoding_plugin="pydicom", generate_instance_uid=False
+    )
 
 
 def _make_identifiers(
@@ -189,7 +204,9 @@ def _make_identifiers(
     }
 
 
-def _describe_segment(label: Label, algorithm: str, version: str, corrected: bool) -> Any:
+def _describe_segment(
+    label: Label, algorithm: str, version: str, corrected: bool
+) -> Any:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.color import CIELabColor
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription

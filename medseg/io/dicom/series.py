@@ -129,7 +129,9 @@ def group_series(
     return series, skipped
 
 
-def group_headers(headers: Iterable[Header]) -> tuple[list[list[Header]], list[Header]]:
+def group_headers(
+    headers: Iterable[Header],
+) -> tuple[list[list[Header]], list[Header]]:
     """Group headers by series; damaged ones of unknown series go to the only one beside them.
 
     Series of different studies are different, even where a tool gave them the same UID. Files
@@ -191,7 +193,9 @@ def _get_file(header: Header) -> Path:
 def _skip_damaged(header: Header) -> SkippedFile:
     error = header.error or ScanError("damaged or truncated DICOM")
     detail = error.detail or ""
-    return SkippedFile(header.file, error.message, is_damaged=True, detail=detail)
+    return SkippedFile(
+        header.file, error.message, is_damaged=True, detail=detail
+    )
 
 
 def _split_volumes(headers: Sequence[Header]) -> list[Series]:

@@ -12,10 +12,19 @@ from pydicom import uid as uids
 from pydicom.dataset import Dataset
 
 from medseg.errors import ScanError
-from medseg.io.dicom.files import PYDICOM_ERRORS, attach_source, quote_error, read_elements
+from medseg.io.dicom.files import (
+    PYDICOM_ERRORS,
+    attach_source,
+    quote_error,
+    read_elements,
+)
 from medseg.io.dicom.frames import get_text, get_uid, parse_uid
 from medseg.io.dicom.rtstruct_reader import read_roi_names, read_rtstruct
-from medseg.io.dicom.seg_reader import LABEL_MAP_CLASS, read_dicom_seg, read_segment_names
+from medseg.io.dicom.seg_reader import (
+    LABEL_MAP_CLASS,
+    read_dicom_seg,
+    read_segment_names,
+)
 from medseg.volume import Volume
 
 _SEG_CLASSES = (uids.SegmentationStorage, LABEL_MAP_CLASS)
@@ -116,7 +125,9 @@ def hash_patient(path: Path) -> str:
         A hash of the Patient ID and its issuer, of the study where there is none, or nothing.
     """
     try:
-        ds = read_elements(path, ("PatientID", "IssuerOfPatientID", "StudyInstanceUID"))
+        ds = read_elements(
+            path, ("PatientID", "IssuerOfPatientID", "StudyInstanceUID")
+        )
         patient = get_text(ds, "PatientID").strip()
         issuer = ds.get("IssuerOfPatientID") or ""
         study = get_uid(ds, "StudyInstanceUID")

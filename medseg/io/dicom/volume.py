@@ -112,7 +112,9 @@ def _get_source(files: Sequence[Path]) -> Path:
     return first.parent
 
 
-def _read_volume(files: Sequence[Path], source: Path, volume: str, resample_uneven: bool) -> Volume:
+def _read_volume(
+    files: Sequence[Path], source: Path, volume: str, resample_uneven: bool
+) -> Volume:
     series, headers, excluded = _read_one_series(files)
     stack, left_out = _choose_stack(headers, volume)
     frames, copies = _drop_copies(stack)
@@ -148,7 +150,9 @@ def _list_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _read_one_series(files: Iterable[Path]) -> tuple[str, list[Header], Warnings]:
+def _read_one_series(
+    files: Iterable[Path],
+) -> tuple[str, list[Header], Warnings]:
     """Read all headers; return the series' UID, its headers, and why files were left out."""
     headers: list[Header] = []
     excluded: Counter[str] = Counter()
@@ -184,7 +188,9 @@ def _require_one_series(headers: Sequence[Header]) -> None:
             raise header.error
 
 
-def _choose_stack(headers: Sequence[Header], volume: str) -> tuple[Stack, Warnings]:
+def _choose_stack(
+    headers: Sequence[Header], volume: str
+) -> tuple[Stack, Warnings]:
     """Return the stack of a volume's name, the only one if none is given, and warnings."""
     frames: list[Frame] = []
     for header in headers:

@@ -24,7 +24,10 @@ _RESAMPLES = 10_000
 
 @torch.inference_mode()
 def score_coarse_and_refined(
-    spec: BundleSpec, network: nn.Module, cases: Sequence[CachedCase], device: torch.device
+    spec: BundleSpec,
+    network: nn.Module,
+    cases: Sequence[CachedCase],
+    device: torch.device,
 ) -> list[tuple[float, float]]:
     """Segment each case once, and score its coarse and its refined mask.
 
@@ -52,7 +55,9 @@ def score_coarse_and_refined(
     return pairs
 
 
-def _mean_dice(logits: torch.Tensor, case: CachedCase, spec: BundleSpec) -> float:
+def _mean_dice(
+    logits: torch.Tensor, case: CachedCase, spec: BundleSpec
+) -> float:
     """Return the mean Dice over labels of the mask that logits ``(classes, x, y, z)`` make."""
     # On ties, which class torch's argmax gives is not promised; max gives the first.
     prediction = logits.max(dim=0).indices.to(torch.int32).cpu().numpy()
@@ -61,7 +66,9 @@ def _mean_dice(logits: torch.Tensor, case: CachedCase, spec: BundleSpec) -> floa
     return summarise([scores])["dice"]["mean"]
 
 
-def decide_acceptance(pairs: Sequence[tuple[float, float]]) -> RefinementFinding:
+def decide_acceptance(
+    pairs: Sequence[tuple[float, float]],
+) -> RefinementFinding:
     """Decide whether refined masks replace coarse ones.
 
     They do if their mean Dice is higher and chance is an unlikely reason: the 95 % interval of the
@@ -73,7 +80,9 @@ def decide_acceptance(pairs: Sequence[tuple[float, float]]) -> RefinementFinding
     """
     count = len(pairs)
     if count == 0:
-        return RefinementFinding(applied=False, dice_gain=0.0, interval=(0.0, 0.0), cases=0)
+        return RefinementFinding(
+            applied=False, dice_gain=0.0, interval=(0.0, 0.0), cases=0
+        )
     gains = np.array([refined - coarse for coarse, refined in pairs])
     drawn = np.random.default_rng(0).integers(count, size=(_RESAMPLES, count))
     low, high = np.quantile(gains[drawn].mean(axis=1), [0.025, 0.975])

@@ -5,7 +5,9 @@ from __future__ import annotations
 from medseg.bundle.spec import SEPARATES, RefinementFinding
 
 
-def refinement_section(finding: RefinementFinding | None, critic_gap: float | None) -> str:
+def refinement_section(
+    finding: RefinementFinding | None, critic_gap: float | None
+) -> str:
     """Write the section, in Markdown.
 
     Args:
@@ -60,7 +62,8 @@ def _describe_gain(finding: RefinementFinding) -> str:
 
 def _describe_critic(gap: float) -> str:
     scores = (
-        f"The critic scored true masks {gap:.2f} above made ones over the last quarter of its steps"
+        f"The critic scored true masks {gap:.2f} above made ones over the last quarter of its "
+        "steps"
     )
     if gap >= SEPARATES:
         return f"{scores}."

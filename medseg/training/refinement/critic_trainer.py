@@ -34,7 +34,11 @@ class ScoreLoss(PatchAdversarialLoss):  # type: ignore[misc]
         super().__init__(criterion="least_squares", no_activation_leastsq=True)
         self.real_label = real
 
-    def get_target_tensor(self, input: torch.Tensor, target_is_real: bool) -> torch.Tensor:  # noqa: A002 - MONAI's name
+    def get_target_tensor(
+        self,
+        input: torch.Tensor,  # noqa: A002 - MONAI's name
+        target_is_real: bool,
+    ) -> torch.Tensor:
         """Return the scores to reach, of the input's shape."""
         target = self.real_label if target_is_real else self.fake_label
         return torch.full_like(input, target)
@@ -77,7 +81,9 @@ class CriticTrainer:
         if group.size > 1:
             self.learner = DistributedDataParallel(self.network)
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
+            self.network.parameters(),
+            lr=refinement.critic.learning_rate,
+            betas=(0.5, 0.999),
         )
         self._generator_criterion = ScoreLoss()
         # One-sided label smoothing (Salimans et al., NeurIPS 2016): only the critic's own target.
@@ -92,10 +98,16 @@ class CriticTrainer:
             return 0.0
         if refinement.ramp == 0:
             return refinement.adversarial_weight
-        return refinement.adversarial_weight * min(1.0, share_since_start / refinement.ramp)
+        return refinement.adversarial_weight * min(
+            1.0, share_since_start / refinement.ramp
+        )
 
     def generator_loss(
-        self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
+        self,
+        image: torch.Tensor,
+        made: torch.Tensor,
+        label: torch.Tensor,
+        step: int,
     ) -> torch.Tensor:
         """Score made masks for the network that made them: low where they look true.
 
@@ -110,7 +122,9 @@ class CriticTrainer:
             A scalar with a gradient to ``made`` alone; the critic learns nothing from it.
         """
         with self._frozen():
-            maps = self.network(image, self._add_noise(self._hide_ignored(made, label), step))
+            maps = self.network(
+                image, self._add_noise(self._hide_ignored(made, label), step)
+            )
             loss: torch.Tensor = self._generator_criterion(
                 maps[-1], target_is_real=True, for_discriminator=False
             )
@@ -122,7 +136,11 @@ class CriticTrainer:
         return loss
 
     def discriminator_loss(
-        self, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor, step: int
+        self,
+        image: torch.Tensor,
+        made: torch.Tensor,
+        label: torch.Tensor,
+        step: int,
     ) -> torch.Tensor:
         """Score true and made masks in one pass.
 
@@ -140,8 +158,12 @@ class CriticTrainer:
         masks = self._add_noise(torch.cat([true, made]), step)
         scores = self.learner(torch.cat([image, image]), masks)[-1].float()
         real, fake = scores.chunk(2)
-        real_loss = self._critic_criterion(real, target_is_real=True, for_discriminator=True)
-        fake_loss = self._critic_criterion(fake, target_is_real=False, for_discriminator=True)
+        real_loss = self._critic_criterion(
+            real, target_is_real=True, for_discriminator=True
+        )
+        fake_loss = self._critic_criterion(
+            fake, target_is_real=False, for_discriminator=True
+        )
         loss: torch.Tensor = 0.5 * (real_loss + fake_loss)
         real_mean = real.detach().mean()
         fake_mean = fake.detach().mean()
@@ -163,14 +185,20 @@ class CriticTrainer:
             parameter.requires_grad_(True)
 
     def _feature_distance(
-        self, maps: list[torch.Tensor], image: torch.Tensor, label: torch.Tensor, step: int
+        self,
+        maps: list[torch.Tensor],
+        image: torch.Tensor,
+        label: torch.Tensor,
+        step: int,
     ) -> torch.Tensor:
         """Return how far the critic's feature maps of made and of true masks lie apart.
 
         The mean L1 distance over its layers (Wang et al., CVPR 2018).
         """
         with torch.no_grad():
-            true_maps = self.network(image, self._add_noise(self._true_masks(label), step))
+            true_maps = self.network(
+                image, self._add_noise(self._true_masks(label), step)
+            )
         distances = []
         for made_map, true_map in zip(maps[:-1], true_maps[:-1], strict=True):
             distances.append(functional.l1_loss(made_map, true_map))
@@ -188,7 +216,9 @@ class CriticTrainer:
         masks = certain * (1 - smoothing) + smoothing / self._classes
         return self._hide_ignored(masks, label)
 
-    def _hide_ignored(self, masks: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def _hide_ignored(
+        self, masks: torch.Tensor, label: torch.Tensor
+    ) -> torch.Tensor:
         """Return masks that are 0 in every class where the label is the ignore index."""
         if self._ignore_index is None:
             return masks
@@ -205,7 +235,10 @@ class CriticTrainer:
 
     def state(self) -> dict[str, Any]:
         """Return weights and optimiser."""
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore a saved state."""

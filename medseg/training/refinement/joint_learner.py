@@ -44,7 +44,11 @@ class JointLearner(Learner):
     ) -> None:
         super().__init__(spec, cases, device, listeners, group, initial_weights)
         self.critic = CriticTrainer(
-            spec, refinement, steps=spec.training.steps, device=device, group=group
+            spec,
+            refinement,
+            steps=spec.training.steps,
+            device=device,
+            group=group,
         )
         self._running: MaskTrainer | None = None
 
@@ -62,7 +66,9 @@ class JointLearner(Learner):
             steps=self._spec.training.steps,
             device=self._device,
             precision=self._precision,
-            critic_precision=choose_training_precisions(self._spec, self._device).critic,
+            critic_precision=choose_training_precisions(
+                self._spec, self._device
+            ).critic,
             handlers=handlers,
         )
         if self._scale is not None:
@@ -73,7 +79,9 @@ class JointLearner(Learner):
     def state(self) -> dict[str, Any]:
         """Return all that a resumed run needs: tensors and plain values only."""
         state = super().state()
-        state["scale"] = self._running.scaler_states() if self._running else self._scale
+        state["scale"] = (
+            self._running.scaler_states() if self._running else self._scale
+        )
         # Checkpoints have called it so since the first release.
         state["opponent"] = self.critic.state()
         return state

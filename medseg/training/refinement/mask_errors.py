@@ -16,7 +16,9 @@ from torch.nn import functional
 MAX_ERRORS = 3
 """Most errors that one label map is given."""
 
-MaskError = Callable[[torch.Tensor, int, np.random.Generator, torch.Generator], torch.Tensor]
+MaskError = Callable[
+    [torch.Tensor, int, np.random.Generator, torch.Generator], torch.Tensor
+]
 """Puts an error into a label map.
 
 It gets label indices, int64 ``(*patch)``, the number of classes with background, a generator that
@@ -26,7 +28,10 @@ device. It returns a label map of the same shape and leaves the one it got uncha
 
 
 def corrupt_mask(
-    label: torch.Tensor, classes: int, rng: np.random.Generator, noise: torch.Generator
+    label: torch.Tensor,
+    classes: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
 ) -> torch.Tensor:
     """Put one to three errors into a label map.
 
@@ -46,7 +51,9 @@ def corrupt_mask(
     return label
 
 
-def soften_mask(label: torch.Tensor, classes: int, rng: np.random.Generator) -> torch.Tensor:
+def soften_mask(
+    label: torch.Tensor, classes: int, rng: np.random.Generator
+) -> torch.Tensor:
     """Turn a label map into logits as a more or less certain network would give them.
 
     Args:
@@ -69,7 +76,10 @@ def soften_mask(label: torch.Tensor, classes: int, rng: np.random.Generator) -> 
 
 
 def _grow(
-    label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
+    label: torch.Tensor,
+    _: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
 ) -> torch.Tensor:
     """Dilate a structure by one or two voxels."""
     chosen = _choose_structure(label, rng)
@@ -80,7 +90,10 @@ def _grow(
 
 
 def _shrink(
-    label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
+    label: torch.Tensor,
+    _: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
 ) -> torch.Tensor:
     """Erode a structure by one or two voxels."""
     chosen = _choose_structure(label, rng)
@@ -93,7 +106,10 @@ def _shrink(
 
 
 def _erase(
-    label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
+    label: torch.Tensor,
+    _: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
 ) -> torch.Tensor:
     """Erase a part of a structure: what lies in a ball around one of its voxels."""
     chosen = _choose_structure(label, rng)
@@ -107,7 +123,10 @@ def _erase(
 
 
 def _shift(
-    label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
+    label: torch.Tensor,
+    _: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
 ) -> torch.Tensor:
     """Shift a structure by up to three voxels along each axis."""
     chosen = _choose_structure(label, rng)
@@ -120,7 +139,10 @@ def _shift(
 
 
 def _add(
-    label: torch.Tensor, classes: int, rng: np.random.Generator, noise: torch.Generator
+    label: torch.Tensor,
+    classes: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
 ) -> torch.Tensor:
     """Add a false structure: a ball of a random label at a random voxel."""
     centre = [int(rng.integers(size)) for size in label.shape]
@@ -130,7 +152,10 @@ def _add(
 
 
 def _roughen(
-    label: torch.Tensor, _: int, rng: np.random.Generator, noise: torch.Generator
+    label: torch.Tensor,
+    _: int,
+    rng: np.random.Generator,
+    noise: torch.Generator,
 ) -> torch.Tensor:
     """Make the border of a structure ragged."""
     chosen = _choose_structure(label, rng)
@@ -145,11 +170,20 @@ def _roughen(
     return torch.where(border, ragged, label)
 
 
-MASK_ERRORS: tuple[MaskError, ...] = (_grow, _shrink, _erase, _shift, _add, _roughen)
+MASK_ERRORS: tuple[MaskError, ...] = (
+    _grow,
+    _shrink,
+    _erase,
+    _shift,
+    _add,
+    _roughen,
+)
 """The kinds of errors, each equally often."""
 
 
-def _choose_structure(label: torch.Tensor, rng: np.random.Generator) -> int | None:
+def _choose_structure(
+    label: torch.Tensor, rng: np.random.Generator
+) -> int | None:
     """Choose one of the labels that occur; ``None`` if there is only background."""
     share = rng.random()
     present: list[int] = torch.unique(label[label > 0]).tolist()
@@ -159,14 +193,19 @@ def _choose_structure(label: torch.Tensor, rng: np.random.Generator) -> int | No
 
 
 def _draw_radius(
-    label: torch.Tensor, rng: np.random.Generator, smallest: float, largest_share: float
+    label: torch.Tensor,
+    rng: np.random.Generator,
+    smallest: float,
+    largest_share: float,
 ) -> float:
     """Draw a radius between a number of voxels and a share of half the longest side."""
     largest = largest_share * max(label.shape) / 2
     return float(rng.uniform(smallest, max(smallest, largest)))
 
 
-def _ball_mask(label: torch.Tensor, centre: list[int], radius: float) -> torch.Tensor:
+def _ball_mask(
+    label: torch.Tensor, centre: list[int], radius: float
+) -> torch.Tensor:
     axes = [torch.arange(size, device=label.device) for size in label.shape]
     grid = torch.meshgrid(*axes, indexing="ij")
     squared_distance = torch.zeros_like(label)
@@ -178,7 +217,9 @@ def _ball_mask(label: torch.Tensor, centre: list[int], radius: float) -> torch.T
 def _dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:
     """Grow a mask by so many voxels in every direction, diagonals included."""
     pool = functional.max_pool3d if mask.ndim == 3 else functional.max_pool2d
-    grown = pool(mask[None, None].float(), 2 * voxels + 1, stride=1, padding=voxels)
+    grown = pool(
+        mask[None, None].float(), 2 * voxels + 1, stride=1, padding=voxels
+    )
     return grown[0, 0] > 0
 
 

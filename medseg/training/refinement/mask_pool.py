@@ -13,7 +13,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from medseg.bundle.spec import AUGMENTATIONS, AugmentationSpec, BundleSpec, MaskPoolSpec
+from medseg.bundle.spec import (
+    AUGMENTATIONS,
+    AugmentationSpec,
+    BundleSpec,
+    MaskPoolSpec,
+)
 from medseg.networks.devices import choose_precision
 from medseg.networks.inferers import build_training_inferer
 from medseg.networks.levels import list_levels
@@ -106,7 +111,9 @@ class MaskPool:
             rng, noise = self._seed_item(step, item)
             if rng.random() < self._pool.corrupted:
                 clean = image[item][None]
-                image[item] = augment_intensities(clean, IMAGE_CORRUPTIONS, rng, noise)[0]
+                image[item] = augment_intensities(
+                    clean, IMAGE_CORRUPTIONS, rng, noise
+                )[0]
             if rng.random() < self._pool.faulty:
                 true_mask = self._clear_ignored(label[item, 0])
                 mask = corrupt_mask(true_mask, classes, rng, noise)
@@ -120,9 +127,13 @@ class MaskPool:
         network_input = torch.cat([image, logits], dim=1)
         return {IMAGE: image, LABEL: label, NETWORK_INPUT: network_input}
 
-    def _seed_item(self, step: int, item: int) -> tuple[np.random.Generator, torch.Generator]:
+    def _seed_item(
+        self, step: int, item: int
+    ) -> tuple[np.random.Generator, torch.Generator]:
         """Return the generators of an item: of its decisions, and of noise fields."""
-        rng = np.random.default_rng([self._spec.training.seed, step, item, _STREAM])
+        rng = np.random.default_rng(
+            [self._spec.training.seed, step, item, _STREAM]
+        )
         noise = torch.Generator(self._device)
         noise.manual_seed(int(rng.integers(2**62)))
         return rng, noise

@@ -103,7 +103,9 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         """Run; MONAI's own ``run`` would replace the gradient scalers by ones for CUDA."""
         Workflow.run(self)
 
-    def _iteration(self, engine: Any, batchdata: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    def _iteration(
+        self, engine: Any, batchdata: Mapping[str, torch.Tensor]
+    ) -> dict[str, Any]:
         image = batchdata[IMAGE]
         label = batchdata[LABEL]
         network_input = batchdata.get(NETWORK_INPUT, image)
@@ -116,7 +118,10 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         return output
 
     def _train_network(
-        self, image: torch.Tensor, label: torch.Tensor, network_input: torch.Tensor
+        self,
+        image: torch.Tensor,
+        label: torch.Tensor,
+        network_input: torch.Tensor,
     ) -> torch.Tensor:
         """Take the network's step and return the probabilities it made."""
         state = self.state
@@ -138,7 +143,11 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         return made.detach()
 
     def _add_generator_loss(
-        self, loss: torch.Tensor, image: torch.Tensor, made: torch.Tensor, label: torch.Tensor
+        self,
+        loss: torch.Tensor,
+        image: torch.Tensor,
+        made: torch.Tensor,
+        label: torch.Tensor,
     ) -> torch.Tensor:
         if self._critic is None:
             return loss
@@ -148,12 +157,18 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
             # Not even computed: the critic's own noise would use up random numbers.
             return loss
         with self._autocast():
-            generator_loss = self._critic.generator_loss(image, made, label, step)
+            generator_loss = self._critic.generator_loss(
+                image, made, label, step
+            )
         self.state.output[AdversarialKeys.GENERATOR_LOSS] = generator_loss
         return loss + weight * generator_loss
 
     def _train_critic(
-        self, critic: CriticTrainer, image: torch.Tensor, label: torch.Tensor, made: torch.Tensor
+        self,
+        critic: CriticTrainer,
+        image: torch.Tensor,
+        label: torch.Tensor,
+        made: torch.Tensor,
     ) -> None:
         """Take the critic's step.
 
@@ -164,7 +179,9 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         critic.learner.train()
         critic.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
         with self._autocast():
-            loss = critic.discriminator_loss(image, made, label, state.iteration)
+            loss = critic.discriminator_loss(
+                image, made, label, state.iteration
+            )
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(
@@ -175,7 +192,9 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
         state.d_scaler.scale(loss).backward()
         state.d_scaler.step(critic.optimizer)
         state.d_scaler.update()
-        self.fire_event(AdversarialIterationEvents.DISCRIMINATOR_MODEL_COMPLETED)
+        self.fire_event(
+            AdversarialIterationEvents.DISCRIMINATOR_MODEL_COMPLETED
+        )
 
     def _autocast(self) -> torch.autocast:
         device = self.state.device.type
@@ -185,7 +204,10 @@ class MaskTrainer(AdversarialTrainer):  # type: ignore[misc]
 
     def scaler_states(self) -> dict[str, Any]:
         """Return the states of the gradient scalers."""
-        return {"g": self.state.g_scaler.state_dict(), "d": self.state.d_scaler.state_dict()}
+        return {
+            "g": self.state.g_scaler.state_dict(),
+            "d": self.state.d_scaler.state_dict(),
+        }
 
     def restore_scalers(self, states: Mapping[str, Any]) -> None:
         """Restore saved states of the gradient scalers."""

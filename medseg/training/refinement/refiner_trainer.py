@@ -62,11 +62,15 @@ class RefinerTrainer:
             torch.manual_seed(spec.training.seed)
             self.refining = build_refiner(spec).to(device)
         learned = get_trainable_part(self.refining).parameters()
-        self._optimizer = torch.optim.AdamW(learned, lr=refinement.learning_rate)
+        self._optimizer = torch.optim.AdamW(
+            learned, lr=refinement.learning_rate
+        )
         self._loss = _refiner_loss(spec, refinement)
         self.critic: CriticTrainer | None = None
         if refinement.has_critic:
-            self.critic = CriticTrainer(spec, refinement, steps=refinement.steps, device=device)
+            self.critic = CriticTrainer(
+                spec, refinement, steps=refinement.steps, device=device
+            )
         self._running: MaskTrainer | None = None
         self._scaler_states: dict[str, Any] | None = None
         self.step = 0
@@ -110,7 +114,11 @@ class RefinerTrainer:
             self.step = step
             save()
 
-        handlers: list[Any] = [StepSeed(schedule.seed), LearningRate(schedule), StopOnNan()]
+        handlers: list[Any] = [
+            StepSeed(schedule.seed),
+            LearningRate(schedule),
+            StopOnNan(),
+        ]
         if schedule.gradient_clip:
             handlers.append(GradientClip(schedule.gradient_clip))
         handlers += [
@@ -164,7 +172,9 @@ class RefinerTrainer:
             ) from error
 
 
-def _refiner_schedule(spec: BundleSpec, refinement: RefinementSpec) -> TrainingSpec:
+def _refiner_schedule(
+    spec: BundleSpec, refinement: RefinementSpec
+) -> TrainingSpec:
     """Return the training section as the refiner's steps follow it."""
     return spec.training.model_copy(
         update={
@@ -176,8 +186,13 @@ def _refiner_schedule(spec: BundleSpec, refinement: RefinementSpec) -> TrainingS
     )
 
 
-def _refiner_loss(spec: BundleSpec, refinement: RefinementSpec) -> DeepSupervisionLoss:
+def _refiner_loss(
+    spec: BundleSpec, refinement: RefinementSpec
+) -> DeepSupervisionLoss:
     context = LossContext(
-        spec.label_set, spec.class_weights, dice_weight=refinement.dice_weight, ce_weight=1.0
+        spec.label_set,
+        spec.class_weights,
+        dice_weight=refinement.dice_weight,
+        ce_weight=1.0,
     )
     return DeepSupervisionLoss(DiceCELoss(context))

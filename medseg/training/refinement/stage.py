@@ -33,8 +33,14 @@ from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
 from medseg.training.learner import Learner
-from medseg.training.refinement.acceptance import decide_acceptance, score_coarse_and_refined
-from medseg.training.refinement.card import inseparable_warning, refinement_section
+from medseg.training.refinement.acceptance import (
+    decide_acceptance,
+    score_coarse_and_refined,
+)
+from medseg.training.refinement.card import (
+    inseparable_warning,
+    refinement_section,
+)
 from medseg.training.refinement.critic_trainer import CriticTrainer
 from medseg.training.refinement.joint_learner import JointLearner
 from medseg.training.refinement.mask_pool import MaskPool
@@ -95,7 +101,12 @@ class RefinerStage:
         """
         raise BundleError(
             "--fold all makes one bundle of all folds' networks, and a bundle holds one refiner",
-            [Fault("refinement", 'train single folds, or set refinement to null or kind "joint"')],
+            [
+                Fault(
+                    "refinement",
+                    'train single folds, or set refinement to null or kind "joint"',
+                )
+            ],
         )
 
     def run(self, context: StageContext) -> StageResult:
@@ -117,7 +128,9 @@ class RefinerStage:
             steps=self.steps,
             end=self._spec.training.steps + self.steps,
         )
-        network = define_refined_network(self._spec) if finding.applied else None
+        network = (
+            define_refined_network(self._spec) if finding.applied else None
+        )
         return StageResult(
             trained={"refinement": finding},
             network=network,
@@ -128,7 +141,9 @@ class RefinerStage:
         spec = self._spec
         files = [context.folder.snapshot(step) for step in self.snapshot_steps]
         weights = [load_weights(file) for file in files if file.is_file()]
-        weights.append(select_coarse_weights(load_weights(context.folder.weights)))
+        weights.append(
+            select_coarse_weights(load_weights(context.folder.weights))
+        )
         pool = MaskPool(
             spec,
             self._refinement.bank,
@@ -138,13 +153,23 @@ class RefinerStage:
             device=context.device,
         )
         listeners = [context.history, *context.listeners]
-        return RefinerTrainer(spec, self._refinement, pool, context.device, listeners)
+        return RefinerTrainer(
+            spec, self._refinement, pool, context.device, listeners
+        )
 
-    def _decide(self, refiner: Weights, context: StageContext) -> RefinementFinding:
+    def _decide(
+        self, refiner: Weights, context: StageContext
+    ) -> RefinementFinding:
         network = build_refined(self._spec, both=True)
-        load_refined(network, select_coarse_weights(load_weights(context.folder.weights)), refiner)
+        load_refined(
+            network,
+            select_coarse_weights(load_weights(context.folder.weights)),
+            refiner,
+        )
         notify(context.listeners, Progress("comparing refined masks", 0, 1))
-        pairs = score_coarse_and_refined(self._spec, network, context.validation, context.device)
+        pairs = score_coarse_and_refined(
+            self._spec, network, context.validation, context.device
+        )
         finding = decide_acceptance(pairs)
         notify(context.listeners, Progress("comparing refined masks", 1, 1))
         return finding
@@ -178,7 +203,13 @@ class JointStage:
     ) -> Learner:
         """Return the learner of the network, with its critic."""
         return JointLearner(
-            spec, self._refinement, cases, device, listeners, group, initial_weights
+            spec,
+            self._refinement,
+            cases,
+            device,
+            listeners,
+            group,
+            initial_weights,
         )
 
     def check_cross_validation(self) -> None:
@@ -190,7 +221,11 @@ class JointStage:
             _save_critic(context.learner.critic, context.folder)
         steps = self._spec.training.steps
         gap = measure_critic_gap(
-            self._refinement, context.history, context.listeners, steps=steps, end=steps
+            self._refinement,
+            context.history,
+            context.listeners,
+            steps=steps,
+            end=steps,
         )
         return StageResult(card=refinement_section(None, gap))
 
@@ -209,11 +244,16 @@ def _load_network(spec: BundleSpec, weights: Weights) -> nn.Module:
 
 
 def _save_critic(critic: CriticTrainer, folder: RunFolder) -> None:
-    folder.save_weights(critic.network.state_dict(), folder.weights.with_name(CRITIC_FILE))
+    folder.save_weights(
+        critic.network.state_dict(), folder.weights.with_name(CRITIC_FILE)
+    )
 
 
 def _save_networks(
-    spec: BundleSpec, trainer: RefinerTrainer, finding: RefinementFinding, folder: RunFolder
+    spec: BundleSpec,
+    trainer: RefinerTrainer,
+    finding: RefinementFinding,
+    folder: RunFolder,
 ) -> None:
     """Keep refiner and critic, and make ``model.pt`` the network that will be used."""
     folder.save_weights(trainer.weights, folder.weights.with_name(REFINER_FILE))

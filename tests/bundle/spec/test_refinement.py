@@ -13,13 +13,27 @@ from medseg.errors import BundleError
 @pytest.mark.parametrize(
     ("sections", "where", "what"),
     [
-        ({"refinement": {"kind": "joint", "adversarial_weight": 0}}, "refinement", "joint"),
-        ({"refinement": {"critic": {"layers": 3}}}, "refinement.critic.layers", "24 voxels"),
+        (
+            {"refinement": {"kind": "joint", "adversarial_weight": 0}},
+            "refinement",
+            "joint",
+        ),
+        (
+            {"refinement": {"critic": {"layers": 3}}},
+            "refinement.critic.layers",
+            "24 voxels",
+        ),
         ({"refinement": {"steps": 0}}, "refinement.steps", "greater"),
-        ({"refinement": {"discriminator": {}}}, "refinement.discriminator", "not a known field"),
+        (
+            {"refinement": {"discriminator": {}}},
+            "refinement.discriminator",
+            "not a known field",
+        ),
     ],
 )
-def test_faults_of_the_section_are_named(sections: Any, where: str, what: str) -> None:
+def test_faults_of_the_section_are_named(
+    sections: Any, where: str, what: str
+) -> None:
     with pytest.raises(BundleError) as caught:
         made_spec(**sections)
     faults = {fault.where: fault.what for fault in caught.value.faults}

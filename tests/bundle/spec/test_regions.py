@@ -24,7 +24,9 @@ def region(name: str, *labels: str, **more: str) -> dict[str, Any]:
     return {"name": name, "labels": list(labels)} | more
 
 
-def test_regions_are_the_networks_channels_and_paint_what_no_later_one_holds() -> None:
+def test_regions_are_the_networks_channels_and_paint_what_no_later_one_holds() -> (
+    None
+):
     labels = made_spec(**NESTED).label_set
     assert labels.has_regions
     assert labels.regions == (
@@ -32,14 +34,21 @@ def test_regions_are_the_networks_channels_and_paint_what_no_later_one_holds() -
         Region("inner", (2, 3), channel=1, paints=2),
         Region("enhancing", (3,), channel=2, paints=3),
     )
-    assert (labels.channels, labels.classes, labels.ignore_index) == (3, 4, None)
+    assert (labels.channels, labels.classes, labels.ignore_index) == (
+        3,
+        4,
+        None,
+    )
     assert made_spec(**NESTED, data={"ignore": 9}).label_set.ignore_index == 4
 
 
 def test_without_regions_each_label_is_one() -> None:
     labels = made_spec().label_set
     assert not labels.has_regions
-    assert labels.regions == (Region("liver", (1,), 1, 1), Region("kidney", (2,), 2, 2))
+    assert labels.regions == (
+        Region("liver", (1,), 1, 1),
+        Region("kidney", (2,), 2, 2),
+    )
     assert labels.channels == labels.classes == 3
 
 
@@ -51,10 +60,16 @@ def test_a_bundle_with_regions_is_written_and_read_again() -> None:
 
 
 def test_a_region_that_is_all_parts_of_others_says_what_it_paints() -> None:
-    parts = [region("both", "a", "b"), region("left", "a"), region("right", "b")]
+    parts = [
+        region("both", "a", "b"),
+        region("left", "a"),
+        region("right", "b"),
+    ]
     labels = [{"index": 1, "name": "a"}, {"index": 2, "name": "b"}]
     found = faults(labels=labels, regions=parts)
-    assert "none of its labels is in no later region" in found["regions.0.paints"]
+    assert (
+        "none of its labels is in no later region" in found["regions.0.paints"]
+    )
     parts[0]["paints"] = "b"
     spec = parse_spec(content(labels=labels, regions=parts))
     assert [one.paints for one in spec.label_set.regions] == [2, 1, 2]
@@ -63,19 +78,31 @@ def test_a_region_that_is_all_parts_of_others_says_what_it_paints() -> None:
 def test_two_labels_may_be_one_region_that_says_which_it_paints() -> None:
     merged = [region("lesion", "edema", "core", "enhancing")]
     assert (
-        "edema and core and enhancing are in no later" in faults(regions=merged)["regions.0.paints"]
+        "edema and core and enhancing are in no later"
+        in faults(regions=merged)["regions.0.paints"]
     )
     merged[0]["paints"] = "core"
-    assert made_spec(**NESTED | {"regions": merged}).label_set.regions[0].paints == 2
+    assert (
+        made_spec(**NESTED | {"regions": merged}).label_set.regions[0].paints
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
     ("regions", "where", "said"),
     [
-        ([region("whole", "edema", "necrosis")], "regions.0.labels", "no label.*necrosis; it has"),
+        (
+            [region("whole", "edema", "necrosis")],
+            "regions.0.labels",
+            "no label.*necrosis; it has",
+        ),
         ([region("whole", "edema", "edema")], "regions.0.labels", "twice"),
         ([region("mean", "edema")], "regions.0.name", "'mean'"),
-        ([region("core", "core", "edema")], "regions.0.name", "core is a label"),
+        (
+            [region("core", "core", "edema")],
+            "regions.0.name",
+            "core is a label",
+        ),
         (
             [region("whole", "edema", "core"), region("Whole", "core")],
             "regions.1.name",
@@ -88,7 +115,10 @@ def test_two_labels_may_be_one_region_that_says_which_it_paints() -> None:
         ),
         (NESTED["regions"][1:], "regions", "edema is in no region"),
         (
-            [region("whole", "edema", "core", "enhancing", paints="liver"), *NESTED["regions"][1:]],
+            [
+                region("whole", "edema", "core", "enhancing", paints="liver"),
+                *NESTED["regions"][1:],
+            ],
             "regions.0.paints",
             "not a label of whole",
         ),
@@ -100,7 +130,10 @@ def test_two_labels_may_be_one_region_that_says_which_it_paints() -> None:
         ),
         # Two that cross, and nothing that stands for what they share.
         (
-            [region("one", "edema", "core"), region("other", "core", "enhancing", paints="core")],
+            [
+                region("one", "edema", "core"),
+                region("other", "core", "enhancing", paints="core"),
+            ],
             "regions",
             "voxels of enhancing are in other, but other.*region of enhancing alone",
         ),
@@ -113,7 +146,9 @@ def test_what_cannot_be_meant_is_refused(
     assert re.search(said, found[where]), found
 
 
-def test_crossing_regions_can_be_shown_where_one_stands_for_what_they_share() -> None:
+def test_crossing_regions_can_be_shown_where_one_stands_for_what_they_share() -> (
+    None
+):
     crossing = [
         region("one", "edema", "core"),
         region("other", "enhancing", "core"),
@@ -127,7 +162,11 @@ def test_crossing_regions_can_be_shown_where_one_stands_for_what_they_share() ->
     ("sections", "where", "said"),
     [
         ({"refinement": {}}, "refinement", "set it to null"),
-        ({"inference": {"keep_largest": ["core"]}}, "inference.keep_largest", "null or"),
+        (
+            {"inference": {"keep_largest": ["core"]}},
+            "inference.keep_largest",
+            "null or",
+        ),
         (
             {"training": {"class_weights": {"edema": 2}}},
             "training.class_weights",

@@ -49,7 +49,9 @@ def test_one_number_of_channels_doubles_up_to_a_limit(
 
 
 def test_strides_and_kernels_per_axis() -> None:
-    network = UNetSpec(strides=(1, (2, 2, 1), 2), kernel_sizes=((3, 3, 1), 3, 5), channels=8)
+    network = UNetSpec(
+        strides=(1, (2, 2, 1), 2), kernel_sizes=((3, 3, 1), 3, 5), channels=8
+    )
     assert network.level_strides == ((1, 1, 1), (2, 2, 1), (2, 2, 2))
     assert network.level_kernels == ((3, 3, 1), (3, 3, 3), (5, 5, 5))
     assert network.divisor == (4, 4, 2)
@@ -64,20 +66,37 @@ def test_one_normalisation_serves_every_channel() -> None:
     channels = [{"name": "a"}, {"name": "b"}]
     one = made_spec(channels=channels, preprocessing={"intensity": "minmax"})
     assert one.intensities == (MinMax(), MinMax())
-    each = made_spec(channels=channels, preprocessing={"intensity": ["minmax", "zscore"]})
+    each = made_spec(
+        channels=channels, preprocessing={"intensity": ["minmax", "zscore"]}
+    )
     assert each.intensities == (MinMax(), ZScore())
 
 
 def test_labels_get_their_defaults_and_stand_in_order() -> None:
     spec = made_spec(
         labels=[
-            {"index": 2, "name": "b", "value": 7, "colour": [1, 2, 3], "code": "SCT:10"},
+            {
+                "index": 2,
+                "name": "b",
+                "value": 7,
+                "colour": [1, 2, 3],
+                "code": "SCT:10",
+            },
             {"index": 1, "name": "a"},
         ]
     )
     first, second = spec.label_set
-    assert (first.index, first.name, first.value, first.code) == (1, "a", 1, None)
-    assert (second.value, second.colour, second.code) == (7, (1, 2, 3), "SCT:10")
+    assert (first.index, first.name, first.value, first.code) == (
+        1,
+        "a",
+        1,
+        None,
+    )
+    assert (second.value, second.colour, second.code) == (
+        7,
+        (1, 2, 3),
+        "SCT:10",
+    )
     assert spec.label_set.values == {0: 0, 1: 1, 7: 2}
 
 
@@ -85,21 +104,28 @@ def test_labels_get_their_defaults_and_stand_in_order() -> None:
     ("label", "fault"),
     [
         ({"value": 9}, "9 is the value of the label a"),
-        ({"value": 1, "colour": [9, 9, 9]}, "the grey of 9 is the colour of the label"),
+        (
+            {"value": 1, "colour": [9, 9, 9]},
+            "the grey of 9 is the colour of the label",
+        ),
     ],
 )
 def test_what_is_ignored_is_no_label(label: dict[str, Any], fault: str) -> None:
     assert made_spec(data={"ignore": 9}).label_set.ignore_index == 3
     assert made_spec().label_set.ignore_index is None
     with pytest.raises(BundleError, match=f"data.ignore.*{fault}"):
-        made_spec(labels=[{"index": 1, "name": "a", **label}], data={"ignore": 9})
+        made_spec(
+            labels=[{"index": 1, "name": "a", **label}], data={"ignore": 9}
+        )
 
 
 def test_class_weights_go_by_name_and_the_labels_have_a_mean_of_one() -> None:
     assert made_spec().class_weights is None
     spec = made_spec(training={"class_weights": {"kidney": 3}})
     assert spec.class_weights == pytest.approx((0.5, 0.5, 1.5))
-    spec = made_spec(training={"class_weights": {"kidney": 3, "background": 0.2}})
+    spec = made_spec(
+        training={"class_weights": {"kidney": 3, "background": 0.2}}
+    )
     assert spec.class_weights == pytest.approx((0.1, 0.5, 1.5))
 
 
@@ -112,17 +138,23 @@ def test_class_weights_go_by_name_and_the_labels_have_a_mean_of_one() -> None:
         ("balanced", "medseg plan --class-weights balanced"),
     ],
 )
-def test_class_weights_that_cannot_be_are_told(weights: Any, fault: str) -> None:
+def test_class_weights_that_cannot_be_are_told(
+    weights: Any, fault: str
+) -> None:
     with pytest.raises(BundleError, match=f"training.class_weights.*{fault}"):
         made_spec(training={"class_weights": weights})
 
 
 def test_augmentations_have_names() -> None:
     assert made_spec().training.augmentation == AUGMENTATIONS["none"]
-    some = made_spec(training={"augmentation": {"noise": 1}}).training.augmentation
+    some = made_spec(
+        training={"augmentation": {"noise": 1}}
+    ).training.augmentation
     assert some == AugmentationSpec(noise=1)
     none = AUGMENTATIONS["none"]
-    chances = none.model_dump(exclude={"mirror_axes", "rotation_degrees", "scaling_range"})
+    chances = none.model_dump(
+        exclude={"mirror_axes", "rotation_degrees", "scaling_range"}
+    )
     assert none.mirror_axes == ()
     assert set(chances.values()) == {0}
 
@@ -141,18 +173,33 @@ def test_text_that_could_run_is_refused(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["INSTANCE", ["GROUP", {"num_groups": 8}], {"a1": [1, 2.5, None, True, "x_y"]}, "5%", "a$b", 3],
+    [
+        "INSTANCE",
+        ["GROUP", {"num_groups": 8}],
+        {"a1": [1, 2.5, None, True, "x_y"]},
+        "5%",
+        "a$b",
+        3,
+    ],
 )
 def test_plain_arguments_pass(value: Any) -> None:
     refuse_syntax(value)
 
 
-@given(st.lists(st.integers(1, 5), min_size=3, max_size=5), st.integers(1, 4), st.integers(0, 3))
+@given(
+    st.lists(st.integers(1, 5), min_size=3, max_size=5),
+    st.integers(1, 4),
+    st.integers(0, 3),
+)
 def test_a_patch_fits_its_strides_or_the_next_that_does_is_named(
     strides: list[int], times: int, more: int
 ) -> None:
     made = content()
-    made["network"] = {"kind": "unet", "channels": 8, "strides": [1, *strides[1:]]}
+    made["network"] = {
+        "kind": "unet",
+        "channels": 8,
+        "strides": [1, *strides[1:]],
+    }
     divisor = UNetSpec(channels=8, strides=(1, *strides[1:])).divisor[0]
     size = divisor * (times + 1) + more
     made["training"] = {"patch": [size] * 3}

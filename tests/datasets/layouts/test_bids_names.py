@@ -26,7 +26,13 @@ def test_a_name_is_read_into_entities_and_a_suffix() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["T1w.nii.gz", "sub-01_T1w.json", "sub-_T1w.nii", "sub-01_odd_T1w.nii", "ses-1_T1w.nii"],
+    [
+        "T1w.nii.gz",
+        "sub-01_T1w.json",
+        "sub-_T1w.nii",
+        "sub-01_odd_T1w.nii",
+        "ses-1_T1w.nii",
+    ],
 )
 def test_what_does_not_follow_bids_is_no_file_of_it(name: str) -> None:
     assert parse_bids_file(Path(name)) is None

@@ -21,9 +21,14 @@ def test_a_wrong_number_of_channel_files_is_a_fault(tmp_path: Path) -> None:
     assert found.faults[0].where == "x"
 
 
-def test_equal_file_names_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_equal_file_names_are_told_apart_by_their_folders(
+    tmp_path: Path,
+) -> None:
     items = [
-        {"image": f"scans/{patient}/ct.nii", "label": f"scans/{patient}/mask.nii"}
+        {
+            "image": f"scans/{patient}/ct.nii",
+            "label": f"scans/{patient}/mask.nii",
+        }
         for patient in ("p1", "p2")
     ]
 
@@ -32,7 +37,9 @@ def test_equal_file_names_are_told_apart_by_their_folders(tmp_path: Path) -> Non
     assert [case.name for case in found.cases] == ["p1_ct", "p2_ct"]
 
 
-def test_links_in_circles_and_folders_for_labels_are_faults(tmp_path: Path) -> None:
+def test_links_in_circles_and_folders_for_labels_are_faults(
+    tmp_path: Path,
+) -> None:
     root = an_msd_list(tmp_path, [an_item("a"), an_item("b")])
     for file in ("imagesTr/a.nii.gz", "labelsTr/b.nii.gz"):
         (root / file).unlink()
@@ -46,19 +53,31 @@ def test_links_in_circles_and_folders_for_labels_are_faults(tmp_path: Path) -> N
 
 
 def test_a_file_used_twice_is_a_fault_of_the_later_case(tmp_path: Path) -> None:
-    again = {"image": "imagesTr/../imagesTr/a.nii.gz", "label": "labelsTr/b.nii.gz"}
+    again = {
+        "image": "imagesTr/../imagesTr/a.nii.gz",
+        "label": "labelsTr/b.nii.gz",
+    }
     same = {"image": "imagesTr/c.nii.gz", "label": "imagesTr/c.nii.gz"}
 
-    found = find_cases(an_msd_list(tmp_path, [an_item("a"), again, same]), a_spec())
+    found = find_cases(
+        an_msd_list(tmp_path, [an_item("a"), again, same]), a_spec()
+    )
 
     assert [case.label.name for case in found.cases] == ["a.nii.gz"]
-    assert any("the case a uses a.nii.gz" in fault.detail for fault in found.faults)
+    assert any(
+        "the case a uses a.nii.gz" in fault.detail for fault in found.faults
+    )
     assert any("lists one file twice" in fault.what for fault in found.faults)
 
 
 @pytest.mark.parametrize("fold", [-1, 1.5, True, "one", [0]])
 def test_a_fold_must_be_a_whole_number(tmp_path: Path, fold: Any) -> None:
-    assert "fold" in faults_of(an_msd_list(tmp_path, [an_item("a", fold=fold)]), a_spec())["a"]
+    assert (
+        "fold"
+        in faults_of(
+            an_msd_list(tmp_path, [an_item("a", fold=fold)]), a_spec()
+        )["a"]
+    )
 
 
 def test_names_from_a_table_become_plain_file_names(tmp_path: Path) -> None:
@@ -72,7 +91,9 @@ def test_names_from_a_table_become_plain_file_names(tmp_path: Path) -> None:
     assert names == ["_.._etc_x", "scan"]
 
 
-def test_patients_with_equal_file_names_get_names_of_their_own(shared_data: Path) -> None:
+def test_patients_with_equal_file_names_get_names_of_their_own(
+    shared_data: Path,
+) -> None:
     found = find_cases(shared_data / "sts_ct_mr_pet", a_spec())
 
     assert found.cases[0].name == "STS_002_CT_image"

@@ -29,9 +29,16 @@ class TestCsvLayout(DatasetLayoutContract):
         (root / "cases.csv").write_text("\n".join(lines))
 
 
-def test_a_table_lists_cases_with_names_folds_and_patients(tmp_path: Path) -> None:
+def test_a_table_lists_cases_with_names_folds_and_patients(
+    tmp_path: Path,
+) -> None:
     elsewhere = tmp_path / "elsewhere"
-    touch(elsewhere / "a.nii", elsewhere / "b.nii", elsewhere / "la.nii", elsewhere / "lb.nii")
+    touch(
+        elsewhere / "a.nii",
+        elsewhere / "b.nii",
+        elsewhere / "la.nii",
+        elsewhere / "lb.nii",
+    )
     home = tmp_path / "home"
     home.mkdir()
     (home / "cases.csv").write_text(
@@ -74,7 +81,9 @@ def test_a_table_may_be_named_itself_and_list_channels(tmp_path: Path) -> None:
         ('image,label\n"a,b\n', "is not valid CSV"),
     ],
 )
-def test_a_wrong_table_is_one_clear_error(tmp_path: Path, text: str, reason: str) -> None:
+def test_a_wrong_table_is_one_clear_error(
+    tmp_path: Path, text: str, reason: str
+) -> None:
     (tmp_path / "cases.csv").write_text(text)
 
     with pytest.raises(DatasetError, match=reason):
@@ -93,7 +102,10 @@ def test_faults_of_a_table_name_the_case_or_the_line(tmp_path: Path) -> None:
     assert "'label'" in faults["line 4"]
 
 
-@given(st.binary(max_size=200) | st.text(alphabet='imagelbfod_01,;"\n\t .', max_size=200))
+@given(
+    st.binary(max_size=200)
+    | st.text(alphabet='imagelbfod_01,;"\n\t .', max_size=200)
+)
 def test_no_table_of_any_kind_crashes(content: bytes | str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder, "cases.csv")

@@ -44,19 +44,26 @@ def test_a_dataset_json_of_absurd_size_is_not_read(tmp_path: Path) -> None:
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     root = an_msd_list(tmp_path, [an_item("a")])
-    (root / "dataset.json").write_bytes(b"\xef\xbb\xbf" + (root / "dataset.json").read_bytes())
+    (root / "dataset.json").write_bytes(
+        b"\xef\xbb\xbf" + (root / "dataset.json").read_bytes()
+    )
 
     assert len(find_cases(root, a_spec()).cases) == 1
 
 
 @pytest.mark.parametrize("layout", ["msd", "nnunet"])
-def test_a_list_that_says_regions_lists_its_cases(layout: str, tmp_path: Path) -> None:
+def test_a_list_that_says_regions_lists_its_cases(
+    layout: str, tmp_path: Path
+) -> None:
     labels = {"background": 0, "whole tumor": [1, 2], "core": [2], "ignore": 3}
     more = {"labels": labels, "regions_class_order": [1, 2]}
     if layout == "msd":
         root = an_msd_list(tmp_path, [an_item("a")], **more)
     else:
-        touch(tmp_path / "imagesTr" / "a_0000.nii.gz", tmp_path / "labelsTr" / "a.nii.gz")
+        touch(
+            tmp_path / "imagesTr" / "a_0000.nii.gz",
+            tmp_path / "labelsTr" / "a.nii.gz",
+        )
         (tmp_path / "dataset.json").write_text(json.dumps(more))
         root = tmp_path
     found = find_cases(root, a_spec(ignore=3))

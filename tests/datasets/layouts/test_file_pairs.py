@@ -12,9 +12,15 @@ from medseg.datasets.cases import find_cases
 def test_every_half_pair_of_folders_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "images/alone.nii", tmp_path / "labels/orphan.nii")
     touch(
-        tmp_path / "images/twice.nii", tmp_path / "images/twice.nrrd", tmp_path / "labels/twice.nii"
+        tmp_path / "images/twice.nii",
+        tmp_path / "images/twice.nrrd",
+        tmp_path / "labels/twice.nii",
     )
-    touch(tmp_path / "images/two.nii", tmp_path / "labels/two.nii", tmp_path / "labels/two_seg.nii")
+    touch(
+        tmp_path / "images/two.nii",
+        tmp_path / "labels/two.nii",
+        tmp_path / "labels/two_seg.nii",
+    )
     (tmp_path / "images/dangling.nii").symlink_to(tmp_path / "nowhere")
 
     faults = faults_of(tmp_path, a_spec())
@@ -23,10 +29,14 @@ def test_every_half_pair_of_folders_is_named(tmp_path: Path) -> None:
     assert "has no image" in faults["orphan"]
     assert "several files" in faults["twice"]
     assert "several files" in faults["two"]
-    assert "link to something that does not exist" in faults["images/dangling.nii"]
+    assert (
+        "link to something that does not exist" in faults["images/dangling.nii"]
+    )
 
 
-def test_the_half_pairs_of_the_dirty_hippocampus_folder_are_named(shared_data: Path) -> None:
+def test_the_half_pairs_of_the_dirty_hippocampus_folder_are_named(
+    shared_data: Path,
+) -> None:
     found = find_cases(shared_data / "hippocampus" / "dirty", a_spec())
 
     assert found.cases == ()

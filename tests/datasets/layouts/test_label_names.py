@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from medseg.datasets.layouts.contract import CaseListing
-from medseg.datasets.layouts.label_names import find_known, number_names, select_labels
+from medseg.datasets.layouts.label_names import (
+    find_known,
+    number_names,
+    select_labels,
+)
 from medseg.errors import DatasetError
 
 
@@ -21,12 +25,19 @@ def test_capitals_and_spaces_around_a_name_do_not_count() -> None:
 
 def test_labels_that_the_bundle_does_not_name_are_told_and_left_out() -> None:
     listing = a_listing()
-    assert select_labels(["liver", "skin", "spleen"], {"Liver": 3}, listing, "mask") == {"liver": 3}
+    assert select_labels(
+        ["liver", "skin", "spleen"], {"Liver": 3}, listing, "mask"
+    ) == {"liver": 3}
     (warning,) = listing.warnings
-    assert warning == "masks that the bundle does not name count as background: skin, spleen"
+    assert (
+        warning
+        == "masks that the bundle does not name count as background: skin, spleen"
+    )
 
 
-def test_a_data_set_with_none_of_the_labels_is_an_error_that_quotes_them_apart() -> None:
+def test_a_data_set_with_none_of_the_labels_is_an_error_that_quotes_them_apart() -> (
+    None
+):
     with pytest.raises(DatasetError, match="holds no mask") as caught:
         select_labels(["skin"], {"Liver": 3}, a_listing(), "mask")
     assert "Liver" in caught.value.message

@@ -25,9 +25,12 @@ class TestMsdLayout(DatasetLayoutContract):
         an_msd_list(root, [an_item(name, patient=name) for name in names])
 
 
-def test_an_msd_list_gives_sorted_cases_with_folds_and_groups(tmp_path: Path) -> None:
+def test_an_msd_list_gives_sorted_cases_with_folds_and_groups(
+    tmp_path: Path,
+) -> None:
     root = an_msd_list(
-        tmp_path, [an_item("b", fold=1, patient="p1"), an_item("a", fold=0, patient=7)]
+        tmp_path,
+        [an_item("b", fold=1, patient="p1"), an_item("a", fold=0, patient=7)],
     )
 
     found = find_cases(root, a_spec())
@@ -46,10 +49,15 @@ def test_the_channels_of_a_case_keep_their_listed_order(tmp_path: Path) -> None:
 
     (case,) = find_cases(an_msd_list(tmp_path, [item]), a_spec(2)).cases
 
-    assert [part[0].name for part in case.scan.parts] == ["x_0001.nii", "x_0000.nii"]
+    assert [part[0].name for part in case.scan.parts] == [
+        "x_0001.nii",
+        "x_0000.nii",
+    ]
 
 
-def test_missing_files_and_malformed_items_are_named_and_the_rest_is_used(tmp_path: Path) -> None:
+def test_missing_files_and_malformed_items_are_named_and_the_rest_is_used(
+    tmp_path: Path,
+) -> None:
     items = [an_item("good"), an_item("gone"), an_item("no_label")]
     root = an_msd_list(tmp_path, items)
     (root / "imagesTr/gone.nii.gz").unlink()
@@ -73,14 +81,25 @@ def test_missing_files_and_malformed_items_are_named_and_the_rest_is_used(tmp_pa
     assert "imagesTr/gone.nii.gz" in faults["gone"]
     assert "the label does not exist" in faults["no_label"]
     assert "labelsTr/no_label.nii.gz" in faults["no_label"]
-    assert {"training.3", "training.4", "training.5", "training.6", "training.8", "training.9"} <= (
-        set(faults)
-    )
+    assert {
+        "training.3",
+        "training.4",
+        "training.5",
+        "training.6",
+        "training.8",
+        "training.9",
+    } <= (set(faults))
 
 
-def test_files_that_the_list_omits_are_mentioned_and_hidden_ones_are_not(tmp_path: Path) -> None:
+def test_files_that_the_list_omits_are_mentioned_and_hidden_ones_are_not(
+    tmp_path: Path,
+) -> None:
     root = an_msd_list(tmp_path, [an_item("a")])
-    touch(root / "imagesTr/extra.nii.gz", root / "imagesTr/._a.nii.gz", root / "imagesTr/notes.txt")
+    touch(
+        root / "imagesTr/extra.nii.gz",
+        root / "imagesTr/._a.nii.gz",
+        root / "imagesTr/notes.txt",
+    )
 
     found = find_cases(root, a_spec())
 
@@ -91,8 +110,15 @@ def test_files_that_the_list_omits_are_mentioned_and_hidden_ones_are_not(tmp_pat
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=8), inner)
+    ),
     max_leaves=6,
 )
 
@@ -113,11 +139,19 @@ def test_no_list_of_any_kind_is_more_than_faults(items: list[Any]) -> None:
         assert len({fault.where for fault in found.faults}) >= 1
 
 
-def test_a_list_for_validation_and_cases_without_a_patient_are_told(tmp_path: Path) -> None:
-    items = [an_item("a", patient="P1"), an_item("b", patient="P1"), an_item("c", patient="")]
+def test_a_list_for_validation_and_cases_without_a_patient_are_told(
+    tmp_path: Path,
+) -> None:
+    items = [
+        an_item("a", patient="P1"),
+        an_item("b", patient="P1"),
+        an_item("c", patient=""),
+    ]
     root = an_msd_list(tmp_path, items, validation=[an_item("d")])
     said = find_cases(root, a_spec()).warnings
     assert [one for one in said if "lists 1 cases under 'validation'" in one]
-    assert [one for one in said if one.startswith("1 of 3 cases have no 'patient'")]
+    assert [
+        one for one in said if one.startswith("1 of 3 cases have no 'patient'")
+    ]
     alone = an_msd_list(tmp_path / "alone", [an_item("a"), an_item("b")])
     assert find_cases(alone, a_spec()).warnings == ()

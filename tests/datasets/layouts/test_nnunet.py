@@ -19,17 +19,34 @@ class TestNnunetLayout(DatasetLayoutContract):
     channels = (ChannelSpec(name="T1"), ChannelSpec(name="T2"))
 
     def write_dataset(self, root: Path, names: Sequence[str]) -> None:
-        (root / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz"}))
+        (root / "dataset.json").write_text(
+            json.dumps({"file_ending": ".nii.gz"})
+        )
         for name in names:
-            touch(*(root / f"imagesTr/{name}_000{number}.nii.gz" for number in (0, 1)))
+            touch(
+                *(
+                    root / f"imagesTr/{name}_000{number}.nii.gz"
+                    for number in (0, 1)
+                )
+            )
             touch(root / f"labelsTr/{name}.nii.gz")
 
 
-def test_an_nnunet_folder_gives_cases_with_their_channels(tmp_path: Path) -> None:
+def test_an_nnunet_folder_gives_cases_with_their_channels(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "dataset.json").write_text(
-        json.dumps({"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"})
+        json.dumps(
+            {"channel_names": {"0": "T1", "1": "T2"}, "file_ending": ".nii.gz"}
+        )
     )
-    touch(*(tmp_path / f"imagesTr/{name}_000{n}.nii.gz" for name in "ab" for n in (1, 0)))
+    touch(
+        *(
+            tmp_path / f"imagesTr/{name}_000{n}.nii.gz"
+            for name in "ab"
+            for n in (1, 0)
+        )
+    )
     touch(*(tmp_path / f"labelsTr/{name}.nii.gz" for name in "ab"))
     touch(tmp_path / "imagesTr/a_0000.nrrd")
 
@@ -47,7 +64,9 @@ def test_an_nnunet_folder_gives_cases_with_their_channels(tmp_path: Path) -> Non
     ]
 
 
-def test_half_pairs_and_missing_channels_of_nnunet_are_named(tmp_path: Path) -> None:
+def test_half_pairs_and_missing_channels_of_nnunet_are_named(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "dataset.json").write_text("{}")
     touch(
         tmp_path / "imagesTr/gap_0001.nii.gz",
@@ -70,15 +89,21 @@ def test_half_pairs_and_missing_channels_of_nnunet_are_named(tmp_path: Path) -> 
     assert "plain.nii.gz" in faults["plain"]
 
 
-def test_a_picture_may_hold_all_channels_of_an_nnunet_case(tmp_path: Path) -> None:
+def test_a_picture_may_hold_all_channels_of_an_nnunet_case(
+    tmp_path: Path,
+) -> None:
     touch(tmp_path / "imagesTr/a_0000.png", tmp_path / "labelsTr/a.png")
 
     assert len(find_cases(tmp_path, a_spec(3, format="nnunet")).cases) == 1
 
 
-def test_the_old_lists_of_nnunet_name_images_without_their_channels(tmp_path: Path) -> None:
+def test_the_old_lists_of_nnunet_name_images_without_their_channels(
+    tmp_path: Path,
+) -> None:
     items = [an_item("a"), an_item("b")]
-    root = an_msd_list(tmp_path, items, make_files=False, labels={"0": "background", "1": "x"})
+    root = an_msd_list(
+        tmp_path, items, make_files=False, labels={"0": "background", "1": "x"}
+    )
     for name in "ab":
         touch(root / "labelsTr" / f"{name}.nii.gz")
         touch(*(root / "imagesTr" / f"{name}_000{n}.nii.gz" for n in (0, 1)))

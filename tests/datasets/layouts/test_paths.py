@@ -12,8 +12,12 @@ from medseg.errors import ScanError
 
 
 def test_a_path_is_relative_to_its_list_unless_it_says_otherwise() -> None:
-    assert parse_path(Path("/data"), "image", "a/b.nii") == Path("/data/a/b.nii")
-    assert parse_path(Path("/data"), "image", "/other/b.nii") == Path("/other/b.nii")
+    assert parse_path(Path("/data"), "image", "a/b.nii") == Path(
+        "/data/a/b.nii"
+    )
+    assert parse_path(Path("/data"), "image", "/other/b.nii") == Path(
+        "/other/b.nii"
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,9 @@ def test_a_path_is_relative_to_its_list_unless_it_says_otherwise() -> None:
         ("a\nb", "'label' must be a path"),
     ],
 )
-def test_what_is_no_path_is_refused_and_not_quoted_in_the_message(text: Any, message: str) -> None:
+def test_what_is_no_path_is_refused_and_not_quoted_in_the_message(
+    text: Any, message: str
+) -> None:
     with pytest.raises(ScanError) as caught:
         parse_path(Path("/data"), "label", text)
     assert caught.value.message == message

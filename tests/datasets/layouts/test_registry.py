@@ -37,7 +37,11 @@ NO_LAYOUT = object()
 def add_layout(site):
     """Install packages that add layouts, and forget them behind the test."""
 
-    def install(name: str = "flat", target: str = "LAYOUT", package: str = "flat_package") -> None:
+    def install(
+        name: str = "flat",
+        target: str = "LAYOUT",
+        package: str = "flat_package",
+    ) -> None:
         points = {"medseg.dataset_layouts": {name: f"{package}:{target}"}}
         install_package(site, package, points, FLAT)
         LAYOUTS.refresh()
@@ -62,9 +66,13 @@ def test_the_bundle_and_the_registry_know_the_same_layouts() -> None:
     assert {AUTO, *LAYOUTS.names} == set(SHIPPED_LAYOUTS)
 
 
-def test_a_layout_of_a_package_is_taken_by_name_and_recognised(tmp_path: Path, add_layout) -> None:
+def test_a_layout_of_a_package_is_taken_by_name_and_recognised(
+    tmp_path: Path, add_layout
+) -> None:
     root = a_flat_set(tmp_path / "data")
-    with pytest.raises(DatasetError, match=r"there are: auto, msd, .*dicom\. Choose one"):
+    with pytest.raises(
+        DatasetError, match=r"there are: auto, msd, .*dicom\. Choose one"
+    ):
         find_cases(root, a_spec(format="flat"))
     add_layout()
     for layout in ("flat", AUTO):
@@ -81,13 +89,18 @@ def test_a_layout_that_medseg_ships_goes_before_one_of_a_package(
     assert [case.name for case in find_cases(root, a_spec()).cases] == ["b"]
 
 
-def test_a_broken_package_harms_only_whoever_names_it(tmp_path: Path, add_layout) -> None:
+def test_a_broken_package_harms_only_whoever_names_it(
+    tmp_path: Path, add_layout
+) -> None:
     add_layout()
     add_layout("broken", "NO_LAYOUT", "broken_package")
     root = a_flat_set(tmp_path / "data")
     found = find_cases(root, a_spec())
     assert len(found.cases) == 1
-    assert any("'broken' of the package broken_package" in warning for warning in found.warnings)
+    assert any(
+        "'broken' of the package broken_package" in warning
+        for warning in found.warnings
+    )
     with pytest.raises(MissingExtraError, match="needs the method recognizes"):
         find_cases(root, a_spec(format="broken"))
     (tmp_path / "empty").mkdir()
@@ -102,10 +115,14 @@ def test_a_list_says_itself_how_it_is_read(tmp_path: Path, layout: str) -> None:
     assert [case.label.name for case in listing.cases] == ["b.nii.gz"]
 
 
-def test_nothing_that_looks_like_a_data_set_says_what_was_looked_for(tmp_path: Path) -> None:
+def test_nothing_that_looks_like_a_data_set_says_what_was_looked_for(
+    tmp_path: Path,
+) -> None:
     touch(tmp_path / "pictures/a.png")
 
-    with pytest.raises(DatasetError, match=r"dataset\.json, cases\.csv.*holds pictures"):
+    with pytest.raises(
+        DatasetError, match=r"dataset\.json, cases\.csv.*holds pictures"
+    ):
         find_cases(tmp_path, a_spec())
     with pytest.raises(DatasetError, match="no such folder"):
         find_cases(tmp_path / "typo", a_spec())
@@ -114,6 +131,8 @@ def test_nothing_that_looks_like_a_data_set_says_what_was_looked_for(tmp_path: P
 
 
 @pytest.mark.parametrize("layout", ["msd", "nnunet", "folders", "csv"])
-def test_a_layout_that_is_asked_for_and_absent_is_an_error(tmp_path: Path, layout: str) -> None:
+def test_a_layout_that_is_asked_for_and_absent_is_an_error(
+    tmp_path: Path, layout: str
+) -> None:
     with pytest.raises(DatasetError, match=str(tmp_path)):
         find_cases(tmp_path, a_spec(format=layout))

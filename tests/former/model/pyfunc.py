@@ -14,7 +14,12 @@ from typing import Any
 
 import pandas as pd  # type: ignore[import-untyped]
 from medseg.engine.segmenter import Segmenter
-from medseg.tools.images import read_image, stack_channels, with_channels, write_labels
+from medseg.tools.images import (
+    read_image,
+    stack_channels,
+    with_channels,
+    write_labels,
+)
 from medseg.tools.naming import distinct_names, is_picture, split_suffix
 from medseg.words.errors import MedsegError
 from medseg.words.quality import Quality
@@ -57,7 +62,9 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
         # MLflow makes one row of a dict, even where its value is a list of scans.
         scans = [str(scan) for scan in model_input["scan"].explode()]
         files = [_files(scan) for scan in scans]
-        names = distinct_names([split_suffix(of[0].name)[0] for of in files], scans)
+        names = distinct_names(
+            [split_suffix(of[0].name)[0] for of in files], scans
+        )
         return pd.DataFrame(
             [
                 {"scan": scan, **self._row(of, out / name)}
@@ -66,19 +73,33 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
         )
 
     def _row(self, files: list[Path], target: Path) -> dict[str, Any]:
-        label_map = target.with_name(target.name + (".png" if is_picture(files[0]) else ".nii.gz"))
+        label_map = target.with_name(
+            target.name + (".png" if is_picture(files[0]) else ".nii.gz")
+        )
         try:
             wanted = len(self._segmenter.spec.channels)
-            volume = with_channels(stack_channels([read_image(file) for file in files]), wanted)
+            volume = with_channels(
+                stack_channels([read_image(file) for file in files]), wanted
+            )
             found = self._segmenter.segment(volume)
             write_labels(label_map, found.labels, volume)
         except MedsegError as error:
             regions = self._segmenter.spec.label_set.regions
             nothing = {region.name: math.nan for region in regions}
             judged = _judgement(Quality(review=True))
-            return {"label_map": "", "error": str(error), **_columns(nothing), **judged}
+            return {
+                "label_map": "",
+                "error": str(error),
+                **_columns(nothing),
+                **judged,
+            }
         judged = _judgement(found.quality)
-        return {"label_map": str(label_map), "error": "", **_columns(found.volumes_ml), **judged}
+        return {
+            "label_map": str(label_map),
+            "error": "",
+            **_columns(found.volumes_ml),
+            **judged,
+        }
 
 
 def _columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
@@ -87,7 +108,9 @@ def _columns(volumes_ml: Mapping[str, float]) -> dict[str, float]:
 
 def _judgement(quality: Quality) -> dict[str, Any]:
     return {
-        "expected_dice": math.nan if quality.expected is None else quality.expected,
+        "expected_dice": math.nan
+        if quality.expected is None
+        else quality.expected,
         "lower_bound": math.nan if quality.lower is None else quality.lower,
         "review": quality.review,
     }
@@ -95,7 +118,11 @@ def _judgement(quality: Quality) -> dict[str, Any]:
 
 def _files(scan: str) -> list[Path]:
     whole = Path(scan)
-    return [whole] if whole.exists() else [Path(part) for part in scan.split(CHANNEL_SEPARATOR)]
+    return (
+        [whole]
+        if whole.exists()
+        else [Path(part) for part in scan.split(CHANNEL_SEPARATOR)]
+    )
 
 
 set_model(SegmentationModel())

@@ -18,7 +18,9 @@ class TestTorch(BackendContract):
 class TestTorchInBfloat16(BackendContract):
     backend = BACKENDS.get("torch")
     precision = torch.bfloat16
-    tolerance = 0.3  # scores are a few units large, and bfloat16 has three digits
+    tolerance = (
+        0.3  # scores are a few units large, and bfloat16 has three digits
+    )
 
 
 @pytest.mark.skipif(not is_installed(), reason="needs the extra [openvino]")

@@ -31,7 +31,9 @@ def bundle(untrained_bundle: Callable[..., Path]) -> Bundle:
     for name in ("model.xml", "model.bin"):
         (folder / name).write_text(name)
     files = {file.name: hash_file(file) for file in folder.iterdir()}
-    agreement = AgreementSpec(network=hash_network(bundle), files=files, made_with={"torch": "2"})
+    agreement = AgreementSpec(
+        network=hash_network(bundle), files=files, made_with={"torch": "2"}
+    )
     write_agreement(agreement, folder)
     return bundle
 
@@ -55,18 +57,24 @@ def test_a_bundle_without_an_export_has_none(bundle: Bundle) -> None:
 
 def test_other_weights_make_it_stale(bundle: Bundle) -> None:
     weights = torch.load(bundle.weights, weights_only=True)
-    torch.save({name: value + 1 for name, value in weights.items()}, bundle.weights)
+    torch.save(
+        {name: value + 1 for name, value in weights.items()}, bundle.weights
+    )
     with pytest.raises(StaleExportError, match="other weights"):
         find_exported(bundle)
 
 
 @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
-@pytest.mark.parametrize("change", [Path.unlink, lambda file: file.write_text("changed")])
+@pytest.mark.parametrize(
+    "change", [Path.unlink, lambda file: file.write_text("changed")]
+)
 def test_a_file_that_is_missing_or_changed_makes_it_stale(
     bundle: Bundle, name: str, change: Callable[[Path], Any]
 ) -> None:
     change(bundle.folder / OPENVINO / name)
-    with pytest.raises(StaleExportError, match="missing or was changed") as raised:
+    with pytest.raises(
+        StaleExportError, match="missing or was changed"
+    ) as raised:
         find_exported(bundle)
     assert raised.value.source == str(bundle.folder / OPENVINO / name)
 
@@ -75,13 +83,19 @@ def test_every_member_must_be_exported(bundle: Bundle) -> None:
     files = {"other.xml": "model.xml", "model.bin": "model.bin"}
     folder = bundle.folder / OPENVINO
     (folder / "model.xml").rename(folder / "other.xml")
-    change_record(bundle, files={name: hash_file(folder / name) for name in files})
+    change_record(
+        bundle, files={name: hash_file(folder / name) for name in files}
+    )
     with pytest.raises(StaleExportError, match="was not exported"):
         find_exported(bundle)
 
 
-@pytest.mark.parametrize("name", ["../../x.xml", "/x.xml", "a/b.xml", "..", "x.xml/../y.xml"])
-def test_a_record_cannot_lead_out_of_the_bundle(bundle: Bundle, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../x.xml", "/x.xml", "a/b.xml", "..", "x.xml/../y.xml"]
+)
+def test_a_record_cannot_lead_out_of_the_bundle(
+    bundle: Bundle, name: str
+) -> None:
     change_record(bundle, files={name: "0" * 64, "model.bin": "0" * 64})
     with pytest.raises(StaleExportError, match="record"):
         find_exported(bundle)

@@ -55,5 +55,7 @@ def test_auto_never_takes_a_backend_of_others(
 def test_an_unknown_backend_is_refused_with_those_there_are(
     untrained_bundle: Callable[..., Path],
 ) -> None:
-    with pytest.raises(MedsegError, match="choose one of auto, torch, openvino"):
+    with pytest.raises(
+        MedsegError, match="choose one of auto, torch, openvino"
+    ):
         Segmenter(untrained_bundle(), "cpu", backend="abacus")

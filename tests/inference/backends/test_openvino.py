@@ -16,7 +16,14 @@ import pytest
 import torch
 from support.bundles import made_spec, trained_bundle
 
-from medseg import BundleError, CheckpointError, MedsegError, MissingExtraError, Segmenter, export
+from medseg import (
+    BundleError,
+    CheckpointError,
+    MedsegError,
+    MissingExtraError,
+    Segmenter,
+    export,
+)
 from medseg.bundle.bundle import load_bundle, read_agreement
 from medseg.inference.backends import openvino
 from medseg.inference.backends.exported import AGREEMENT, OPENVINO
@@ -34,7 +41,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "instance": {},
     "batch": {"network": {"norm": "batch"}},
     "slices": {"network": {"dims": 2}, "training": {"patch": [16, 24]}},
-    "channels": {"channels": [{"name": "a"}, {"name": "b"}], "network": {"residual": True}},
+    "channels": {
+        "channels": [{"name": "a"}, {"name": "b"}],
+        "network": {"residual": True},
+    },
 }
 
 
@@ -45,7 +55,9 @@ def scan(seed: int = 1) -> Volume:
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle whose networks were exported into it. Tests that change it take a copy."""
-    bundle = trained_bundle(tmp_path_factory.mktemp("exported") / "bundle", made_spec())
+    bundle = trained_bundle(
+        tmp_path_factory.mktemp("exported") / "bundle", made_spec()
+    )
     assert export(bundle, to="openvino").folder == bundle / OPENVINO
     return bundle
 
@@ -56,14 +68,18 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_both_backends_return_the_same_scores(kind: str, tmp_path: Path) -> None:
+def test_both_backends_return_the_same_scores(
+    kind: str, tmp_path: Path
+) -> None:
     spec = made_spec(**NETWORKS[kind])
     bundle = load_bundle(trained_bundle(tmp_path, spec))
     network = load_network(bundle, bundle.weights)
     windows = torch.randn(2, len(spec.channels), *spec.training.patch)
     member = OpenVinoMember(convert(network, spec, 3), torch.float32)
     with torch.inference_mode():
-        wanted = TorchMember(network, spec.network.dims, CPU, torch.float32)(windows)
+        wanted = TorchMember(network, spec.network.dims, CPU, torch.float32)(
+            windows
+        )
         assert torch.allclose(member(windows), wanted, atol=1e-3)
         # Scores are kept while the next window's are made, and averaged in place.
         both = Ensemble([member], spec.network.dims, (0, 1))
@@ -81,12 +97,18 @@ def test_float32_is_float32_on_every_processor(exported: Path) -> None:
 
 
 def test_bf16_is_refused_where_the_processor_has_none(exported: Path) -> None:
-    able = openvino.require().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    able = (
+        openvino.require()
+        .Core()
+        .get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    )
     if "BF16" in able:
         found = Segmenter(exported, "cpu", backend="openvino", precision="bf16")
         assert found.precision == torch.bfloat16
     else:
-        with pytest.raises(MedsegError, match="choose precision fp32, or backend torch"):
+        with pytest.raises(
+            MedsegError, match="choose precision fp32, or backend torch"
+        ):
             Segmenter(exported, "cpu", backend="openvino", precision="bf16")
 
 
@@ -95,8 +117,12 @@ def test_several_threads_may_share_one_segmenter(exported: Path) -> None:
     volumes = [scan(seed) for seed in range(4)]
     alone = [segmenter.segment(volume).labels for volume in volumes]
     with ThreadPoolExecutor(4) as threads:
-        together = [found.labels for found in threads.map(segmenter.segment, volumes)]
-    assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+        together = [
+            found.labels for found in threads.map(segmenter.segment, volumes)
+        ]
+    assert all(
+        np.array_equal(a, b) for a, b in zip(alone, together, strict=True)
+    )
 
 
 def test_auto_takes_an_export_that_agrees(exported: Path) -> None:
@@ -125,7 +151,10 @@ def test_auto_takes_no_export_that_was_not_shown_to_agree(
 
 def other_weights(bundle: Path) -> None:
     state = torch.load(bundle / "models" / "model.pt", weights_only=True)
-    torch.save({name: -value for name, value in state.items()}, bundle / "models" / "model.pt")
+    torch.save(
+        {name: -value for name, value in state.items()},
+        bundle / "models" / "model.pt",
+    )
 
 
 def other_window(bundle: Path) -> None:
@@ -148,7 +177,9 @@ def no_record(bundle: Path) -> None:
     (bundle / OPENVINO / AGREEMENT).write_text("{}")
 
 
-@pytest.mark.parametrize("spoil", [other_weights, other_window, other_file, no_file, no_record])
+@pytest.mark.parametrize(
+    "spoil", [other_weights, other_window, other_file, no_file, no_record]
+)
 def test_a_stale_export_is_never_used(
     copy: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,7 +194,10 @@ def test_a_stale_export_is_never_used(
 
 
 def test_a_record_cannot_lead_out_of_the_bundle(copy: Path) -> None:
-    change(copy / OPENVINO / AGREEMENT, files={"../../x.xml": "0" * 64, "b.bin": "0" * 64})
+    change(
+        copy / OPENVINO / AGREEMENT,
+        files={"../../x.xml": "0" * 64, "b.bin": "0" * 64},
+    )
     with pytest.raises(BundleError, match="files"):
         read_agreement(copy / OPENVINO / AGREEMENT)
 
@@ -175,7 +209,9 @@ def test_a_damaged_model_is_an_error_of_ours(tmp_path: Path) -> None:
 
 
 def test_a_wrong_backend_is_said(exported: Path) -> None:
-    with pytest.raises(MedsegError, match="choose one of auto, torch, openvino"):
+    with pytest.raises(
+        MedsegError, match="choose one of auto, torch, openvino"
+    ):
         Segmenter(exported, "cpu", backend="abacus")
     with pytest.raises(MedsegError, match="computes on a CPU"):
         Segmenter(exported, "meta", backend="openvino")
@@ -186,9 +222,13 @@ def test_a_missing_extra_is_named_and_auto_goes_without(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     monkeypatch.setattr(openvino, "is_installed", lambda: False)
-    with pytest.raises(MissingExtraError, match=r"pip install 'medseg\[openvino\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"pip install 'medseg\[openvino\]'"
+    ):
         Segmenter(exported, "cpu", backend="openvino")
-    with pytest.raises(MissingExtraError, match=r"pip install 'medseg\[openvino\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"pip install 'medseg\[openvino\]'"
+    ):
         export(exported, to="openvino")
     assert Segmenter(exported, "cpu").backend == "torch"
 
@@ -198,7 +238,11 @@ def test_nothing_is_reported_to_the_makers_of_openvino(
 ) -> None:
     telemetry = pytest.importorskip("openvino_telemetry")
     sent: list[Any] = []
-    monkeypatch.setattr(telemetry.Telemetry, "send_event", lambda *given, **_: sent.append(given))
+    monkeypatch.setattr(
+        telemetry.Telemetry,
+        "send_event",
+        lambda *given, **_: sent.append(given),
+    )
     bundle = load_bundle(trained_bundle(tmp_path, made_spec()))
     convert(load_network(bundle, bundle.weights), bundle.spec, 3)
     assert sent == []

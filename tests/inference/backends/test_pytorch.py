@@ -15,7 +15,9 @@ CPU = torch.device("cpu")
 
 def network(norm: nn.Module) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), norm, nn.Conv3d(4, 2, 1)).eval()
+    return nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), norm, nn.Conv3d(4, 2, 1)
+    ).eval()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +30,9 @@ def network(norm: nn.Module) -> nn.Module:
         nn.InstanceNorm3d(4, track_running_stats=True),
     ],
 )
-def test_scores_are_those_of_the_network_whatever_it_normalises_by(norm: nn.Module) -> None:
+def test_scores_are_those_of_the_network_whatever_it_normalises_by(
+    norm: nn.Module,
+) -> None:
     given = network(norm)
     before = copy.deepcopy(given)
     windows = torch.randn(2, 1, 8, 8, 8)
@@ -41,7 +45,9 @@ def test_scores_are_those_of_the_network_whatever_it_normalises_by(norm: nn.Modu
 
 
 def test_instance_norms_become_group_norms_on_a_cpu() -> None:
-    member = TorchMember(network(nn.InstanceNorm3d(4, affine=True)), 3, CPU, torch.float32)
+    member = TorchMember(
+        network(nn.InstanceNorm3d(4, affine=True)), 3, CPU, torch.float32
+    )
     assert isinstance(member._network[1], nn.GroupNorm)
     assert member._network[1].num_groups == 4
     tracking = network(nn.InstanceNorm3d(4, track_running_stats=True))

@@ -12,25 +12,40 @@ from support.studies import (
     write_seg,
 )
 
-from medseg.io.dicom.codes import get_property_category, get_property_type, is_lesion
+from medseg.io.dicom.codes import (
+    get_property_category,
+    get_property_type,
+    is_lesion,
+)
 from medseg.labels import Label
 
 
 def test_segments_carry_code_category_colour_and_algorithm(tmp_path):
     like = scan(tmp_path)
-    path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like, algorithm="liver_ct")
+    path = write_seg(
+        tmp_path / "seg.dcm", labels_in(like.shape), like, algorithm="liver_ct"
+    )
     liver, tumour, thing = pydicom.dcmread(path).SegmentSequence
 
     def coded(item, kind):
         return item[f"SegmentedProperty{kind}CodeSequence"].value[0].CodeValue
 
     assert coded(liver, "Type") == "10200004"
-    assert coded(liver, "Category") == coded(thing, "Category") == coded(thing, "Type")
+    assert (
+        coded(liver, "Category")
+        == coded(thing, "Category")
+        == coded(thing, "Type")
+    )
     assert coded(thing, "Type") == "91723000"
     assert coded(tumour, "Category") == "49755003"
-    assert (liver.SegmentLabel, liver.SegmentAlgorithmName) == ("liver", "liver_ct")
+    assert (liver.SegmentLabel, liver.SegmentAlgorithmName) == (
+        "liver",
+        "liver_ct",
+    )
     assert liver.SegmentAlgorithmType == "AUTOMATIC"
-    rgb = highdicom.color.CIELabColor(*_cielab(liver.RecommendedDisplayCIELabValue)).to_rgb()
+    rgb = highdicom.color.CIELabColor(
+        *_cielab(liver.RecommendedDisplayCIELabValue)
+    ).to_rgb()
     assert np.allclose(rgb, (230, 60, 60), atol=2)
 
 

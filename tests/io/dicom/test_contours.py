@@ -18,10 +18,14 @@ for margin, value in enumerate((True, False, True, False)):
 STACKED = np.ones((5, 9), bool)
 STACKED[2, 1::2] = False
 CHECKS = np.indices((6, 6)).sum(axis=0) % 2 == 0
-masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
+masks = arrays(
+    bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)
+)
 
 
-def filled_by_matplotlib(polygon: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def filled_by_matplotlib(
+    polygon: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
     centres = np.indices(shape).reshape(2, -1).T
     closed = np.vstack([polygon, polygon[:1]])
     return Path(closed, closed=True).contains_points(centres).reshape(shape)
@@ -40,7 +44,10 @@ def test_any_mask_comes_back_from_its_outlines(mask):
     assert np.array_equal(fill_polygons(polygons, mask.shape), mask)
     # Each polygon stands alone: no reader needs to subtract one from another.
     times = sum(
-        (filled_by_matplotlib(polygon, mask.shape).astype(int) for polygon in polygons),
+        (
+            filled_by_matplotlib(polygon, mask.shape).astype(int)
+            for polygon in polygons
+        ),
         np.zeros(mask.shape, int),
     )
     assert np.array_equal(times, mask)
@@ -58,7 +65,9 @@ def test_outlines_run_half_way_between_centres():
 def test_a_hole_hangs_on_a_channel_that_touches_no_centre():
     (polygon,) = trace_outlines(RING)
     steps = np.diff(np.vstack([polygon, polygon[:1]]), axis=0)
-    channel = polygon[np.flatnonzero((steps[:, 0] == 0) & (polygon[:, 0] % 0.5 != 0))]
+    channel = polygon[
+        np.flatnonzero((steps[:, 0] == 0) & (polygon[:, 0] % 0.5 != 0))
+    ]
     assert len(channel) == 2  # there and back
     assert np.allclose(channel[:, 0] % 1, 0.25)
 
@@ -77,7 +86,9 @@ def test_nothing_has_no_outline():
 def test_neighbours_that_share_an_edge_through_centres_share_no_pixel(turn):
     left = np.array([(0, 0), (3, 0), (3, 5), (0, 5)], float)[::turn]
     right = left + np.array([3, 0])
-    both = fill_polygons([left], (8, 8)).astype(int) + fill_polygons([right], (8, 8))
+    both = fill_polygons([left], (8, 8)).astype(int) + fill_polygons(
+        [right], (8, 8)
+    )
     assert both.max() == 1
     assert both.sum() == 6 * 5
 
@@ -87,7 +98,9 @@ def test_polygons_may_lie_partly_or_wholly_outside():
     expected = np.zeros((6, 6), bool)
     expected[:3, :3] = True
     assert np.array_equal(fill_polygons([square], (6, 6)), expected)
-    assert np.array_equal(fill_polygons([7.5 - square], (8, 8))[5:, 5:], np.ones((3, 3), bool))
+    assert np.array_equal(
+        fill_polygons([7.5 - square], (8, 8))[5:, 5:], np.ones((3, 3), bool)
+    )
     assert not fill_polygons([square + 100], (6, 6)).any()
     assert not fill_polygons([square - 100], (6, 6)).any()
     assert fill_polygons([square * 1e6], (6, 6))[:3, :3].all()

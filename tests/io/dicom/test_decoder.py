@@ -14,12 +14,29 @@ from support import dicom as made
 from medseg.io.dicom import pixels
 
 DECODER = Path(pixels.__file__).with_name("decoder.py")
-KEYWORDS = ["Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"]
-KEYWORDS += ["BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelData"]
+KEYWORDS = [
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+]
+KEYWORDS += [
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelData",
+]
 
 
 def ask(files: list[list[object]], memory: int = 4 << 30) -> bytes:
-    request = {"memory": memory, "seconds": 30, "keywords": KEYWORDS, "files": files}
+    request = {
+        "memory": memory,
+        "seconds": 30,
+        "keywords": KEYWORDS,
+        "files": files,
+    }
     answer = subprocess.run(
         [sys.executable, "-P", DECODER],
         input=json.dumps(request).encode(),

@@ -53,7 +53,9 @@ def nested() -> Dataset:
 
 
 def a_slice(**changes: Any) -> FileDataset:
-    ds = made.series(EchoTime=4.6, AcquisitionTime="101210.5", RescaleSlope=2, **changes)[1]
+    ds = made.series(
+        EchoTime=4.6, AcquisitionTime="101210.5", RescaleSlope=2, **changes
+    )[1]
     ds.ReferencedImageSequence = [nested(), nested()]
     ds.SourceImageSequence = []
     ds.add_new(0x00290010, "LO", "someone")
@@ -66,14 +68,23 @@ def a_slice(**changes: Any) -> FileDataset:
     return ds
 
 
-@pytest.mark.parametrize("syntax", [uids.ExplicitVRLittleEndian, uids.ImplicitVRLittleEndian])
-def test_ordinary_headers_are_walked_through_sequences_and_all(tmp_path, syntax):
+@pytest.mark.parametrize(
+    "syntax", [uids.ExplicitVRLittleEndian, uids.ImplicitVRLittleEndian]
+)
+def test_ordinary_headers_are_walked_through_sequences_and_all(
+    tmp_path, syntax
+):
     ds = a_slice(FrameReferenceTime=3.5)
     ds.file_meta.TransferSyntaxUID = syntax
     pydicom.dcmwrite(tmp_path / "a", ds, enforce_file_format=True)
-    assert (tmp_path / "a").stat().st_size > 40_000  # longer than what is read at first
+    assert (
+        tmp_path / "a"
+    ).stat().st_size > 40_000  # longer than what is read at first
     assert assert_says_what_pydicom_says(tmp_path / "a")
-    assert read_elements_fast(tmp_path / "a", HEADER_KEYWORDS).get("Rows") == ds.Rows
+    assert (
+        read_elements_fast(tmp_path / "a", HEADER_KEYWORDS).get("Rows")
+        == ds.Rows
+    )
 
 
 def test_empty_and_absent_values_are_told_apart(tmp_path):
@@ -99,7 +110,9 @@ def test_what_is_not_ordinary_is_left_to_pydicom(tmp_path):
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "pipe")
     for name in ("deflated", "big", "bare", "text", "empty", "pipe", "absent"):
-        assert read_elements_fast(tmp_path / name, HEADER_KEYWORDS) is None, name
+        assert read_elements_fast(tmp_path / name, HEADER_KEYWORDS) is None, (
+            name
+        )
 
 
 def test_deep_nesting_ends(tmp_path):
@@ -118,7 +131,9 @@ def test_deep_nesting_ends(tmp_path):
 
 @pytest.mark.parametrize("implicit", [False, True])
 @given(data=st.data())
-def test_flipped_and_cut_bytes_are_read_alike_or_left_to_pydicom(tmp_path_factory, data, implicit):
+def test_flipped_and_cut_bytes_are_read_alike_or_left_to_pydicom(
+    tmp_path_factory, data, implicit
+):
     path = tmp_path_factory.mktemp("flip") / "a"
     ds = a_slice()
     del ds[0x00291010]
@@ -126,7 +141,9 @@ def test_flipped_and_cut_bytes_are_read_alike_or_left_to_pydicom(tmp_path_factor
         ds.file_meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian
     pydicom.dcmwrite(path, ds)
     content = bytearray(path.read_bytes())
-    for place in data.draw(st.lists(st.integers(132, len(content) - 1), max_size=3)):
+    for place in data.draw(
+        st.lists(st.integers(132, len(content) - 1), max_size=3)
+    ):
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(132, len(content)))])
     try:
@@ -136,8 +153,12 @@ def test_flipped_and_cut_bytes_are_read_alike_or_left_to_pydicom(tmp_path_factor
 
 
 def test_real_headers_are_read_alike(shared_data):
-    files = [file for file in sorted(shared_data.rglob("*")) if file.is_file()][::7]
-    walked = sum(assert_says_what_pydicom_says(file) for file in files if _is_dicom(file))
+    files = [file for file in sorted(shared_data.rglob("*")) if file.is_file()][
+        ::7
+    ]
+    walked = sum(
+        assert_says_what_pydicom_says(file) for file in files if _is_dicom(file)
+    )
     assert walked > 50
 
 
@@ -153,7 +174,9 @@ def test_elements_out_of_order_or_doubled_are_left_to_pydicom(tmp_path):
     rows = content.index(struct.pack("<HH2sH", 0x28, 0x10, b"US", 2))
     columns = content.index(struct.pack("<HH2sH", 0x28, 0x11, b"US", 2))
     assert columns == rows + 10
-    swapped = content[:rows] + content[columns : columns + 10] + content[rows:columns]
+    swapped = (
+        content[:rows] + content[columns : columns + 10] + content[rows:columns]
+    )
     doubled = content[:columns] + content[rows:columns]
     for start, end in ((swapped, columns + 10), (doubled, columns)):
         (tmp_path / "b").write_bytes(start + content[end:])

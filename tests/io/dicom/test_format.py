@@ -24,7 +24,9 @@ class TestDicom(ImageFormatContract):
     def array(self) -> np.ndarray:
         return made.voxels()
 
-    def write_volume(self, path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    def write_volume(
+        self, path: Path, array: np.ndarray, affine: np.ndarray
+    ) -> None:
         frames = made.enhanced(array)
         for frame in frames.PerFrameFunctionalGroupsSequence:
             del frame.PixelValueTransformationSequence

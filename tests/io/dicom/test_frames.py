@@ -20,8 +20,12 @@ def test_pixels_are_located_by_position_orientation_and_spacing(tmp_path):
     between_rows, between_columns = made.SPACING
     start = made.ORIGIN + made.NORMAL * made.GAP
     assert np.allclose(frame.locate(0, 0), start)
-    assert np.allclose(frame.locate(3, 0), start + 3 * between_columns * made.ROWS)
-    assert np.allclose(frame.locate(0, 2), start + 2 * between_rows * made.COLUMNS)
+    assert np.allclose(
+        frame.locate(3, 0), start + 3 * between_columns * made.ROWS
+    )
+    assert np.allclose(
+        frame.locate(0, 2), start + 2 * between_rows * made.COLUMNS
+    )
     assert np.allclose(frame.normal, made.NORMAL)
     assert frame.corners == ((0, 0), (0, 4), (5, 0), (5, 4))
 
@@ -34,9 +38,13 @@ def test_rows_are_not_columns(tmp_path):
 
 
 def test_every_frame_of_a_file_has_its_own_position_and_scaling(tmp_path):
-    frames = list(read_frames(tmp_path / "file", made.enhanced(order=[2, 0, 3, 1])))
+    frames = list(
+        read_frames(tmp_path / "file", made.enhanced(order=[2, 0, 3, 1]))
+    )
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
-    heights = [float((frame.position - made.ORIGIN) @ made.NORMAL) for frame in frames]
+    heights = [
+        float((frame.position - made.ORIGIN) @ made.NORMAL) for frame in frames
+    ]
     assert np.allclose(heights, np.array([2, 0, 3, 1]) * made.GAP, atol=1e-5)
     assert [(frame.slope, frame.intercept) for frame in frames] == [
         (3, -2),
@@ -47,7 +55,9 @@ def test_every_frame_of_a_file_has_its_own_position_and_scaling(tmp_path):
     assert all(frame.file_bytes == 4 * 2 * 30 for frame in frames)
 
 
-def test_positions_for_more_or_fewer_frames_than_there_are_are_refused(tmp_path):
+def test_positions_for_more_or_fewer_frames_than_there_are_are_refused(
+    tmp_path,
+):
     ds = made.enhanced()
     del ds.PerFrameFunctionalGroupsSequence[-1]
     with pytest.raises(GeometryError, match="4 frames, but positions for 3"):
@@ -58,7 +68,9 @@ def test_positions_for_more_or_fewer_frames_than_there_are_are_refused(tmp_path)
 def test_scaling_that_is_no_number_is_refused(tmp_path, value):
     ds = made.series()[0]
     ds.RescaleIntercept = float(value)
-    with pytest.raises(ScanError, match=r"RescaleIntercept is .* a finite number is needed"):
+    with pytest.raises(
+        ScanError, match=r"RescaleIntercept is .* a finite number is needed"
+    ):
         list(read_frames(tmp_path / "file", ds))
 
 
@@ -76,7 +88,14 @@ def test_scaling_is_1_and_0_unless_stated(tmp_path):
 
 def test_uids_are_kept_only_if_valid():
     assert parse_uid("1.2.840.4711") == "1.2.840.4711"
-    for invalid in ("", None, "../etc", "1.2.MUSTERFRAU", "1.02", "1." + "2" * 63):
+    for invalid in (
+        "",
+        None,
+        "../etc",
+        "1.2.MUSTERFRAU",
+        "1.02",
+        "1." + "2" * 63,
+    ):
         assert parse_uid(invalid) == ""
 
 

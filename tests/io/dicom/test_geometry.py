@@ -25,8 +25,13 @@ def test_a_missing_slice_is_refused_with_its_place(tmp_path, missing):
     array = made.voxels((6, 5, 7))
     datasets = made.series(array)
     gone = datasets.pop(missing)
-    before = float(np.array(datasets[missing - 1].ImagePositionPatient, float) @ made.NORMAL)
-    with pytest.raises(GeometryError, match=rf"1 slice\(s\) missing, after .* {before:.2f} mm"):
+    before = float(
+        np.array(datasets[missing - 1].ImagePositionPatient, float)
+        @ made.NORMAL
+    )
+    with pytest.raises(
+        GeometryError, match=rf"1 slice\(s\) missing, after .* {before:.2f} mm"
+    ):
         read_image(made.save(tmp_path, datasets))
     assert gone is not None
 
@@ -35,7 +40,9 @@ def test_variable_spacing_is_refused(tmp_path):
     datasets = made.series(made.voxels((6, 5, 6)))
     for k, ds in enumerate(datasets):
         made.move(ds, made.NORMAL * 0.05 * k**2)
-    with pytest.raises(GeometryError, match=r"spacing varies from 2\.55 to 2\.95 mm"):
+    with pytest.raises(
+        GeometryError, match=r"spacing varies from 2\.55 to 2\.95 mm"
+    ):
         read_image(made.save(tmp_path, datasets))
 
 
@@ -48,7 +55,9 @@ def test_one_slice_off_the_line_is_refused(tmp_path):
 
 def test_slices_that_are_not_parallel_are_refused(tmp_path):
     datasets = made.series(made.voxels((200, 5, 4)))
-    turn = np.array([[np.cos(0.002), np.sin(0.002)], [-np.sin(0.002), np.cos(0.002)]])
+    turn = np.array(
+        [[np.cos(0.002), np.sin(0.002)], [-np.sin(0.002), np.cos(0.002)]]
+    )
     turned = turn @ np.array([made.ROWS, made.COLUMNS])
     datasets[1].ImageOrientationPatient = turned.round(9).ravel().tolist()
     with pytest.raises(GeometryError, match="not parallel"):
@@ -86,23 +95,32 @@ def test_any_rigid_stack_lies_where_its_headers_say(
     for k, ds in enumerate(datasets):
         ds.ImageOrientationPatient = axes[:2].round(9).ravel().tolist()
         ds.PixelSpacing = [round(spacing[1], 6), round(spacing[0], 6)]
-        ds.ImagePositionPatient = (axes[2] * spacing[2] * k + origin).round(6).tolist()
+        ds.ImagePositionPatient = (
+            (axes[2] * spacing[2] * k + origin).round(6).tolist()
+        )
     volume = read_image(made.save(tmp_path_factory.mktemp("rigid"), datasets))
     assert np.array_equal(volume.array[0], array)
     expected = np.eye(4)
     expected[:3, :3], expected[:3, 3] = axes.T * spacing, origin
-    assert np.allclose(volume.affine, np.diag([-1, -1, 1, 1]) @ expected, atol=1e-4)
+    assert np.allclose(
+        volume.affine, np.diag([-1, -1, 1, 1]) @ expected, atol=1e-4
+    )
 
 
 def test_an_incomplete_second_volume_is_refused(tmp_path):
-    with pytest.raises(GeometryError, match="no element of their headers tells"):
+    with pytest.raises(
+        GeometryError, match="no element of their headers tells"
+    ):
         read_image(made.save(tmp_path, two_echoes()[:-1]))
 
 
 def test_localizers_and_odd_sizes_are_left_out_with_a_warning(tmp_path):
     uid = made.series()[0].SeriesInstanceUID
     scout = made.slice_dataset(
-        made.voxels()[:, :, 0], 9, uid, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        made.voxels()[:, :, 0],
+        9,
+        uid,
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
     )
     odd = made.slice_dataset(made.voxels((3, 3, 1))[:, :, 0], 8, uid)
     volume = read_image(made.save(tmp_path, [*made.series(), scout, odd]))
@@ -122,7 +140,9 @@ def test_two_stacks_of_different_orientation_are_two_volumes(tmp_path):
     folder = made.save(tmp_path, [*made.series(), *turned])
     with pytest.raises(GeometryError, match="2 volumes"):
         read_image(folder)
-    assert [read_image(one.files).shape for one in find_series(folder)[0]] == [made.SHAPE] * 2
+    assert [read_image(one.files).shape for one in find_series(folder)[0]] == [
+        made.SHAPE
+    ] * 2
 
 
 def test_enhanced_multi_frame_uses_each_frames_own_place_and_rescale(tmp_path):
@@ -130,7 +150,9 @@ def test_enhanced_multi_frame_uses_each_frames_own_place_and_rescale(tmp_path):
     volume = read_image(folder)
     numbers = np.arange(4)
     # The factory stores frame k's pixels with slope k + 1 and intercept -k.
-    assert np.array_equal(volume.array[0], made.voxels() * (numbers + 1.0) - numbers)
+    assert np.array_equal(
+        volume.array[0], made.voxels() * (numbers + 1.0) - numbers
+    )
     assert np.allclose(volume.affine, made.affine(), atol=1e-5)
     assert volume.header.frames == (1, 3, 0, 2)
 
@@ -138,22 +160,35 @@ def test_enhanced_multi_frame_uses_each_frames_own_place_and_rescale(tmp_path):
 def test_a_single_slice_says_how_thick_it_is(tmp_path):
     folder = made.save(tmp_path, made.series()[:1])
     volume = read_image(folder)
-    assert np.allclose(volume.affine[:3, 2], made.affine(gap=1.0)[:3, 2], atol=1e-6)
+    assert np.allclose(
+        volume.affine[:3, 2], made.affine(gap=1.0)[:3, 2], atol=1e-6
+    )
     assert "only one slice" in volume.warnings[0]
 
 
 def test_a_real_tilt_is_the_one_that_was_measured(shared_data):
     folder = shared_data / "dicom_d2n_geometry"
-    truth = json.loads((folder / "truth.json").read_text())["failing/gantrytilting/001"]
+    truth = json.loads((folder / "truth.json").read_text())[
+        "failing/gantrytilting/001"
+    ]
     volume = read_image(folder / "failing" / "gantrytilting" / "001")
-    assert f"sheared by {truth['series'][0]['shear_deg']}°" in volume.warnings[0]
+    assert (
+        f"sheared by {truth['series'][0]['shear_deg']}°" in volume.warnings[0]
+    )
 
 
 def test_many_orientations_end_soon(tmp_path):
     datasets = made.series(made.voxels((3, 3, 60)))
     for n, ds in enumerate(datasets):
         angle = n * 0.05
-        ds.ImageOrientationPatient = [1, 0, 0, 0, round(np.cos(angle), 9), round(np.sin(angle), 9)]
+        ds.ImageOrientationPatient = [
+            1,
+            0,
+            0,
+            0,
+            round(np.cos(angle), 9),
+            round(np.sin(angle), 9),
+        ]
     folder = made.save(tmp_path, datasets)
     start = time.monotonic()
     with pytest.raises(GeometryError, match="more than 50 orientations"):
@@ -166,12 +201,15 @@ def test_all_missing_slices_are_counted(tmp_path):
     datasets = made.series(made.voxels((6, 5, 9)))
     del datasets[6], datasets[3], datasets[2]
     with pytest.raises(
-        GeometryError, match=r"3 slice\(s\) missing, after the slice at -16\.26, -6\.26 mm"
+        GeometryError,
+        match=r"3 slice\(s\) missing, after the slice at -16\.26, -6\.26 mm",
     ):
         read_image(made.save(tmp_path, datasets))
 
 
-@pytest.mark.parametrize(("millimetres", "is_read"), [(0.08, True), (0.1, False)])
+@pytest.mark.parametrize(
+    ("millimetres", "is_read"), [(0.08, True), (0.1, False)]
+)
 def test_a_corner_may_be_a_twentieth_of_a_millimetre_off_and_no_more(
     tmp_path, millimetres, is_read
 ):
@@ -208,11 +246,18 @@ def test_echoes_are_ordered_by_number_not_as_text(tmp_path):
     datasets = two_echoes()
     for ds in datasets[:4]:
         ds.EchoTime = 100
-    stacks, _ = split_stacks([frame for ds in datasets for frame in read_frames(tmp_path, ds)])
-    assert [stack.volume_name for stack in stacks] == ["EchoTime 80.0", "EchoTime 100.0"]
+    stacks, _ = split_stacks(
+        [frame for ds in datasets for frame in read_frames(tmp_path, ds)]
+    )
+    assert [stack.volume_name for stack in stacks] == [
+        "EchoTime 80.0",
+        "EchoTime 100.0",
+    ]
 
 
-def test_slices_nearer_than_a_hundredth_of_a_millimetre_share_a_position(tmp_path):
+def test_slices_nearer_than_a_hundredth_of_a_millimetre_share_a_position(
+    tmp_path,
+):
     datasets = made.series()
     made.move(datasets[1], made.NORMAL * (0.008 - made.GAP))
     made.move(datasets[2], made.NORMAL * (0.02 - 2 * made.GAP))

@@ -16,7 +16,10 @@ from medseg.io.dicom.seg_reader import read_dicom_seg
 def test_without_its_scan_a_segmentation_has_its_own_grid(tmp_path):
     like = scan(tmp_path)
     labels = np.zeros(like.shape, np.uint8)
-    labels[2, 1, 1], labels[3, 3, 3] = 1, 2  # nothing on slices 0 and 2: their frames are left out
+    labels[2, 1, 1], labels[3, 3, 3] = (
+        1,
+        2,
+    )  # nothing on slices 0 and 2: their frames are left out
     back = read_dicom_seg(write_seg(tmp_path / "seg.dcm", labels, like))
     assert np.array_equal(back.array[0], labels[:, :, 1:])
     expected = like.affine.copy()
@@ -31,7 +34,9 @@ def test_a_segmentation_may_lie_flipped_or_turned_on_its_scan(tmp_path):
     flips = like.affine.copy()
     flips[:3, 3] += like.affine[:3, 0] * (like.shape[0] - 1)
     flips[:3, 0] *= -1
-    turned = type(like)(like.array[:, ::-1].transpose(0, 3, 1, 2), flips[:, [2, 0, 1, 3]])
+    turned = type(like)(
+        like.array[:, ::-1].transpose(0, 3, 1, 2), flips[:, [2, 0, 1, 3]]
+    )
     back = read_dicom_seg(path, turned)
     assert np.array_equal(back.array[0], labels[::-1].transpose(2, 0, 1))
 
@@ -43,7 +48,9 @@ def test_what_lies_outside_the_scan_is_counted(tmp_path):
     back = read_dicom_seg(path, smaller)
     assert back.array.all()
     outside = np.prod(like.shape) - np.prod(smaller.shape)
-    assert back.warnings == (f"{outside} labelled pixels lie outside the scan and were left out",)
+    assert back.warnings == (
+        f"{outside} labelled pixels lie outside the scan and were left out",
+    )
     away = like.affine.copy()
     away[:3, 3] += like.affine[:3, 2] * 10
     with pytest.raises(GeometryError, match="all segments lie outside"):
@@ -64,7 +71,9 @@ def test_another_grid_or_frame_of_reference_is_refused(tmp_path):
 
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("side", [1, -1])
-def test_what_lies_outside_the_scan_is_counted_on_every_side(tmp_path, axis, side):
+def test_what_lies_outside_the_scan_is_counted_on_every_side(
+    tmp_path, axis, side
+):
     like = scan(tmp_path)
     labels = np.zeros(like.shape, np.uint8)
     edge = [slice(None)] * 3
@@ -79,7 +88,9 @@ def test_what_lies_outside_the_scan_is_counted_on_every_side(tmp_path, axis, sid
     expected[expected == 1] = 0
     assert np.array_equal(back.array[0], expected)
     outside = np.count_nonzero(labels == 1)
-    assert back.warnings == (f"{outside} labelled pixels lie outside the scan and were left out",)
+    assert back.warnings == (
+        f"{outside} labelled pixels lie outside the scan and were left out",
+    )
 
 
 def test_pixels_twice_as_large_as_voxels_are_refused(tmp_path):

@@ -23,13 +23,37 @@ from medseg.io import find_series, read_image
 @pytest.mark.parametrize(
     ("changes", "error", "why"),
     [
-        ({"ImagePositionPatient": None}, GeometryError, "ImagePositionPatient is missing"),
-        ({"ImageOrientationPatient": None}, GeometryError, "ImageOrientationPatient is missing"),
+        (
+            {"ImagePositionPatient": None},
+            GeometryError,
+            "ImagePositionPatient is missing",
+        ),
+        (
+            {"ImageOrientationPatient": None},
+            GeometryError,
+            "ImageOrientationPatient is missing",
+        ),
         ({"PixelSpacing": None}, GeometryError, "PixelSpacing is missing"),
-        ({"PixelSpacing": [0, 1]}, GeometryError, "PixelSpacing is .* both must be positive"),
-        ({"PixelSpacing": [1, -1]}, GeometryError, "PixelSpacing is .* both must be positive"),
-        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, GeometryError, "unit vectors"),
-        ({"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]}, GeometryError, "unit vectors"),
+        (
+            {"PixelSpacing": [0, 1]},
+            GeometryError,
+            "PixelSpacing is .* both must be positive",
+        ),
+        (
+            {"PixelSpacing": [1, -1]},
+            GeometryError,
+            "PixelSpacing is .* both must be positive",
+        ),
+        (
+            {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+            GeometryError,
+            "unit vectors",
+        ),
+        (
+            {"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]},
+            GeometryError,
+            "unit vectors",
+        ),
         ({"RescaleSlope": 0}, ScanError, "RescaleSlope is 0"),
         (
             {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"},
@@ -42,8 +66,16 @@ from medseg.io import find_series, read_image
             "colour images are not",
         ),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "MOSAIC"]}, ScanError, "mosaic"),
-        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, ScanError, "localizer"),
-        ({"SOPClassUID": uids.SecondaryCaptureImageStorage}, ScanError, "Secondary Capture"),
+        (
+            {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]},
+            ScanError,
+            "localizer",
+        ),
+        (
+            {"SOPClassUID": uids.SecondaryCaptureImageStorage},
+            ScanError,
+            "Secondary Capture",
+        ),
         ({"NumberOfFrames": 2}, GeometryError, "2 frames, but no PerFrame"),
         ({"PixelData": None}, ScanError, "truncated or holds no pixels"),
         ({"BitsAllocated": 1}, ScanError, "1 bits per pixel"),
@@ -66,7 +98,8 @@ def test_headers_that_say_too_little_or_too_much(tmp_path, changes, error, why):
 
 def test_uids_that_are_paths_are_not_kept(tmp_path):
     folder = made.save(
-        tmp_path, made.series(SeriesInstanceUID="../../x", SOPInstanceUID="../../../y")
+        tmp_path,
+        made.series(SeriesInstanceUID="../../x", SOPInstanceUID="../../../y"),
     )
     (found,), _ = find_series(folder)
     assert found.uid == ""
@@ -76,7 +109,9 @@ def test_uids_that_are_paths_are_not_kept(tmp_path):
 def test_numbers_that_are_none(tmp_path):
     folder = made.save(tmp_path, made.series(NumberOfFrames=1))
     forged(folder / "IM0002", b"IS\x02\x001 ", b"IS\x02\x001A")
-    with pytest.raises(ScanError, match="IM0002: the header has invalid values"):
+    with pytest.raises(
+        ScanError, match="IM0002: the header has invalid values"
+    ):
         read_image(folder)
     (found,), skipped = find_series(folder)
     assert len(found.files) == 4
@@ -110,14 +145,18 @@ def test_what_pydicom_says_about_header_values_stays_inside(tmp_path):
     path = folder / "IM0001"
     content = path.read_bytes()
     uid = made.series()[0].SeriesInstanceUID.encode()
-    path.write_bytes(content.replace(uid, b"Secret^Person".ljust(len(uid), b"x")))
+    path.write_bytes(
+        content.replace(uid, b"Secret^Person".ljust(len(uid), b"x"))
+    )
     code = (
         "import logging, sys, pathlib; logging.basicConfig(level=logging.DEBUG); "
         "from medseg.io import find_series; "
         "print(len(find_series(pathlib.Path(sys.argv[1]))[0]))"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True
+        [sys.executable, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
     )
     assert answer.stdout.strip() == "2"
     assert "Secret" not in answer.stderr
@@ -126,7 +165,9 @@ def test_what_pydicom_says_about_header_values_stays_inside(tmp_path):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_flipped_bytes_never_raise_anything_foreign(tmp_path_factory, data):
-    folder = made.save(tmp_path_factory.mktemp("flip"), made.series(made.voxels((3, 3, 2))))
+    folder = made.save(
+        tmp_path_factory.mktemp("flip"), made.series(made.voxels((3, 3, 2)))
+    )
     path = folder / "IM0000"
     content = bytearray(path.read_bytes())
     places = st.integers(0, len(content) - 1)
@@ -139,13 +180,19 @@ def test_flipped_bytes_never_raise_anything_foreign(tmp_path_factory, data):
 
 
 def test_series_are_named_by_their_headers_only_if_asked(tmp_path):
-    facts = {"StudyDate": "20240101", "SeriesNumber": 7, "SeriesDescription": "../ä b\nc"}
+    facts = {
+        "StudyDate": "20240101",
+        "SeriesNumber": 7,
+        "SeriesDescription": "../ä b\nc",
+    }
     made.save(tmp_path / "Müller", made.series(**facts))
     (hashed,) = find_scans(tmp_path, 1).scans
     assert hashed.name.startswith("series-")
     (named,) = find_scans(tmp_path, 1, names_from_headers=True).scans
     assert named.name.startswith("ID-4711_20240101_7_")
     assert set("/\nä ").isdisjoint(named.name)
-    (tmp_path / "scans.csv").write_text("name,scan\nmine,Müller\n,Müller/IM0000\n", "utf-8")
+    (tmp_path / "scans.csv").write_text(
+        "name,scan\nmine,Müller\n,Müller/IM0000\n", "utf-8"
+    )
     scans = find_scans(tmp_path / "scans.csv", 1, names_from_headers=True).scans
     assert [scan.name[:7] for scan in scans] == ["mine", "ID-4711"]

@@ -25,14 +25,22 @@ def test_each_slice_is_rescaled_by_its_own_values(tmp_path):
 
 
 def test_monochrome1_is_not_inverted(tmp_path):
-    volume = read_image(made.save(tmp_path, made.series(PhotometricInterpretation="MONOCHROME1")))
+    volume = read_image(
+        made.save(
+            tmp_path, made.series(PhotometricInterpretation="MONOCHROME1")
+        )
+    )
     assert np.array_equal(volume.array[0], made.voxels())
 
 
 def test_signed_pixels_and_unused_bits(tmp_path):
     stored = made.voxels() % 2048
-    dirty = (stored | 0xF000).astype(np.uint16)  # an old overlay in the upper four bits
-    volume = read_image(made.save(tmp_path / "a", made.series(dirty, BitsStored=12, HighBit=11)))
+    dirty = (stored | 0xF000).astype(
+        np.uint16
+    )  # an old overlay in the upper four bits
+    volume = read_image(
+        made.save(tmp_path / "a", made.series(dirty, BitsStored=12, HighBit=11))
+    )
     assert np.array_equal(volume.array[0], stored)
     signed = made.voxels().astype(np.int16) - 2000
     volume = read_image(made.save(tmp_path / "b", made.series(signed)))
@@ -43,7 +51,9 @@ def test_rle_is_decoded(tmp_path):
     datasets = made.series()
     for ds in datasets:
         ds.compress(uids.RLELossless)
-    assert np.array_equal(read_image(made.save(tmp_path, datasets)).array[0], made.voxels())
+    assert np.array_equal(
+        read_image(made.save(tmp_path, datasets)).array[0], made.voxels()
+    )
 
 
 def test_compressed_frames_of_one_file_come_back_in_order(tmp_path):
@@ -51,24 +61,40 @@ def test_compressed_frames_of_one_file_come_back_in_order(tmp_path):
     ds.compress(uids.JPEGLSLossless)
     volume = read_image(made.save(tmp_path, [ds]))
     numbers = np.arange(4)
-    assert np.array_equal(volume.array[0], made.voxels() * (numbers + 1.0) - numbers)
+    assert np.array_equal(
+        volume.array[0], made.voxels() * (numbers + 1.0) - numbers
+    )
 
 
-@pytest.mark.parametrize("syntax", [uids.RLELossless, uids.JPEG2000Lossless, uids.JPEGLosslessSV1])
+@pytest.mark.parametrize(
+    "syntax", [uids.RLELossless, uids.JPEG2000Lossless, uids.JPEGLosslessSV1]
+)
 def test_compressed_rubbish_is_refused(tmp_path, syntax):
-    rubbish = [bytes(np.random.default_rng(k).integers(0, 256, 200, np.uint8)) for k in range(4)]
+    rubbish = [
+        bytes(np.random.default_rng(k).integers(0, 256, 200, np.uint8))
+        for k in range(4)
+    ]
     with pytest.raises(ScanError, match="IM000"):
         read_image(made.save(tmp_path, encoded(syntax, rubbish)))
 
 
 def test_forged_rle_dimensions_do_not_end_this_process(tmp_path):
     header = struct.pack("<16I", 2, 64, 0xFFFFFFF0, *[0] * 13)
-    datasets = encoded(uids.RLELossless, [header + b"\x81\x00" * 40] * 4, Rows=16000, Columns=16000)
+    datasets = encoded(
+        uids.RLELossless,
+        [header + b"\x81\x00" * 40] * 4,
+        Rows=16000,
+        Columns=16000,
+    )
     with pytest.raises(ScanError, match="cannot be decoded"):
         read_image(made.save(tmp_path, datasets))
 
 
 def test_a_huge_claim_in_a_small_compressed_file_is_refused_unopened(tmp_path):
-    datasets = encoded(uids.JPEG2000Lossless, [b"\0" * 50] * 4, Rows=65535, Columns=65535)
-    with pytest.raises(ScanError, match=r"voxels|pixels in one compressed frame"):
+    datasets = encoded(
+        uids.JPEG2000Lossless, [b"\0" * 50] * 4, Rows=65535, Columns=65535
+    )
+    with pytest.raises(
+        ScanError, match=r"voxels|pixels in one compressed frame"
+    ):
         read_image(made.save(tmp_path, datasets))

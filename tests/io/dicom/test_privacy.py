@@ -50,7 +50,9 @@ def assert_nobody_is_named(act: Callable[[], Any]) -> None:
         assert "/" not in text.replace("MONOCHROME1/2", "")
 
 
-def plant(ds: Dataset, keyword: str, vr: str | None = None, text: str = NAME) -> None:
+def plant(
+    ds: Dataset, keyword: str, vr: str | None = None, text: str = NAME
+) -> None:
     """Put text where it may not be: under any value representation, unchecked."""
     tag = Tag(tag_for_keyword(keyword))
     vr = vr or dictionary_VR(tag).split(" ")[0]
@@ -173,10 +175,24 @@ DAMAGES = [
     lose("SpecificCharacterSet"),
 ]
 TEXT_KEYWORDS = [
-    *("PatientName", "PatientID", "PatientComments", "StudyDescription", "SeriesDescription"),
-    *("AccessionNumber", "InstitutionName", "ReferringPhysicianName", "SpecificCharacterSet"),
+    *(
+        "PatientName",
+        "PatientID",
+        "PatientComments",
+        "StudyDescription",
+        "SeriesDescription",
+    ),
+    *(
+        "AccessionNumber",
+        "InstitutionName",
+        "ReferringPhysicianName",
+        "SpecificCharacterSet",
+    ),
 ]
-PLANTED = sorted(HEADER_KEYWORDS | {*TEXT_KEYWORDS, "PixelRepresentation", "BitsStored", "HighBit"})
+PLANTED = sorted(
+    HEADER_KEYWORDS
+    | {*TEXT_KEYWORDS, "PixelRepresentation", "BitsStored", "HighBit"}
+)
 
 
 def read_in_every_way(folder: Path) -> None:
@@ -223,9 +239,15 @@ def test_names_in_headers_stay_out_of_messages(
 
 @settings(max_examples=40, deadline=None)
 @given(size=st.integers(0, 700), suffix=st.sampled_from(["", ".dcm"]))
-def test_names_of_truncated_files_stay_out_of_messages(tmp_path_factory, size, suffix):
+def test_names_of_truncated_files_stay_out_of_messages(
+    tmp_path_factory, size, suffix
+):
     folder = tmp_path_factory.mktemp("cut") / NAME
-    made.save(folder, made.series(made.voxels((4, 3, 4)), PatientName=NAME), prefix=NAME)
+    made.save(
+        folder,
+        made.series(made.voxels((4, 3, 4)), PatientName=NAME),
+        prefix=NAME,
+    )
     file = folder / f"{NAME}0001"
     content = file.read_bytes()
     file.unlink()
@@ -244,12 +266,18 @@ def test_names_of_links_and_folders_stay_out_of_messages(tmp_path):
 
 
 def test_what_compressed_files_are_called_stays_out_of_messages(tmp_path):
-    datasets = made.encoded(uids.RLELossless, [NAME.encode() * 20] * 4, PatientName=NAME)
+    datasets = made.encoded(
+        uids.RLELossless, [NAME.encode() * 20] * 4, PatientName=NAME
+    )
     read_in_every_way(made.save(tmp_path / NAME, datasets, prefix=NAME))
 
 
-def test_what_deflated_files_are_called_stays_out_of_messages(tmp_path, monkeypatch):
-    folder = made.save(tmp_path / NAME, made.series(PatientName=NAME), prefix=NAME)
+def test_what_deflated_files_are_called_stays_out_of_messages(
+    tmp_path, monkeypatch
+):
+    folder = made.save(
+        tmp_path / NAME, made.series(PatientName=NAME), prefix=NAME
+    )
     made.deflate(folder / f"{NAME}0000")
     monkeypatch.setattr(pixels, "MAX_HEADER_BYTES", 0)
     with pytest.raises(MedsegError, match="inflates to more"):
@@ -259,7 +287,9 @@ def test_what_deflated_files_are_called_stays_out_of_messages(tmp_path, monkeypa
 
 def overlap(ds: Dataset) -> None:
     if "ROIContourSequence" in ds:
-        ds.ROIContourSequence[2].ContourSequence = ds.ROIContourSequence[0].ContourSequence
+        ds.ROIContourSequence[2].ContourSequence = ds.ROIContourSequence[
+            0
+        ].ContourSequence
     else:
         groups = ds.PerFrameFunctionalGroupsSequence
         groups[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 2
@@ -277,7 +307,9 @@ def undescribed(ds: Dataset) -> None:
     if "SegmentSequence" in ds:
         ds.SegmentSequence = Sequence(list(ds.SegmentSequence)[1:])
     else:
-        ds.StructureSetROISequence = Sequence(list(ds.StructureSetROISequence)[1:])
+        ds.StructureSetROISequence = Sequence(
+            list(ds.StructureSetROISequence)[1:]
+        )
 
 
 def doubled_names(ds: Dataset) -> None:
@@ -294,7 +326,9 @@ def points_only(ds: Dataset) -> None:
 def far_away(ds: Dataset) -> None:
     for item in ds.get("ROIContourSequence", []):
         for contour in item.get("ContourSequence", []):
-            contour.ContourData = [str(float(x) + 1000) for x in contour.ContourData]
+            contour.ContourData = [
+                str(float(x) + 1000) for x in contour.ContourData
+            ]
 
 
 def planting(keyword: str) -> Callable[[Dataset], None]:
@@ -314,8 +348,23 @@ def planting(keyword: str) -> Callable[[Dataset], None]:
         doubled_names,
         points_only,
         far_away,
-        *map(planting, ("SegmentationType", "BitsAllocated", "SOPClassUID", "PixelPaddingValue")),
-        *map(planting, ("MaximumFractionalValue", "NumberOfFrames", "SpecificCharacterSet")),
+        *map(
+            planting,
+            (
+                "SegmentationType",
+                "BitsAllocated",
+                "SOPClassUID",
+                "PixelPaddingValue",
+            ),
+        ),
+        *map(
+            planting,
+            (
+                "MaximumFractionalValue",
+                "NumberOfFrames",
+                "SpecificCharacterSet",
+            ),
+        ),
     ],
 )
 @pytest.mark.parametrize("write", [write_seg, write_rt])
@@ -336,9 +385,15 @@ def test_names_of_structures_stay_out_of_messages(tmp_path, write, damage):
     fewer = Volume(like.array[..., :2], like.affine)
     for scans in (like, fewer, Volume(like.array, moved)):
         for read in (read_dicom_seg, read_rtstruct):
-            assert_nobody_is_named(lambda read=read, scans=scans: read(path, scans))
-            assert_nobody_is_named(lambda read=read, scans=scans: read(path, scans, [NAME]))
-        assert_nobody_is_named(lambda scans=scans: read_structures(path, scans, [f"{NAME} 1"]))
+            assert_nobody_is_named(
+                lambda read=read, scans=scans: read(path, scans)
+            )
+            assert_nobody_is_named(
+                lambda read=read, scans=scans: read(path, scans, [NAME])
+            )
+        assert_nobody_is_named(
+            lambda scans=scans: read_structures(path, scans, [f"{NAME} 1"])
+        )
     for look in (read_segment_names, read_roi_names, read_label_object):
         assert_nobody_is_named(lambda look=look: look(path))
     content = path.read_bytes()
@@ -351,13 +406,21 @@ def test_names_of_structures_stay_out_of_messages(tmp_path, write, damage):
 
 @pytest.mark.parametrize("write", [write_seg, write_rt])
 def test_what_cannot_be_written_is_refused_without_a_name(tmp_path, write):
-    like = scan(tmp_path / NAME, PatientName=NAME, SeriesInstanceUID=f"1.2.{NAME}")
-    assert_nobody_is_named(lambda: write(tmp_path / NAME, labels_in(like.shape), like))
+    like = scan(
+        tmp_path / NAME, PatientName=NAME, SeriesInstanceUID=f"1.2.{NAME}"
+    )
+    assert_nobody_is_named(
+        lambda: write(tmp_path / NAME, labels_in(like.shape), like)
+    )
     like = scan(tmp_path / f"other {NAME}", PatientName=NAME)
     like.header.files[1].unlink()
-    assert_nobody_is_named(lambda: write(tmp_path / NAME, labels_in(like.shape), like))
+    assert_nobody_is_named(
+        lambda: write(tmp_path / NAME, labels_in(like.shape), like)
+    )
     plain = Volume(like.array, like.affine, source=NAME)
-    assert_nobody_is_named(lambda: write(tmp_path / NAME, labels_in(like.shape), plain))
+    assert_nobody_is_named(
+        lambda: write(tmp_path / NAME, labels_in(like.shape), plain)
+    )
 
 
 def test_the_person_at_the_terminal_sees_source_and_detail(tmp_path):

@@ -35,15 +35,30 @@ def test_the_patient_is_the_scans_whatever_its_script(tmp_path, caplog):
     assert "1970" not in caplog.text
     seg, source = pydicom.dcmread(path), pydicom.dcmread(like.header.files[0])
     assert str(seg.PatientName) == "Yamada^Tarou=山田^太郎"
-    for keyword in ("PatientID", "PatientBirthDate", "StudyInstanceUID", "StudyDescription"):
+    for keyword in (
+        "PatientID",
+        "PatientBirthDate",
+        "StudyInstanceUID",
+        "StudyDescription",
+    ):
         assert seg[keyword].value == source[keyword].value
     assert seg.FrameOfReferenceUID == source.FrameOfReferenceUID
 
 
 def test_what_the_scan_lacks_is_there_but_empty(tmp_path):
-    like = scan(tmp_path, PatientName=None, PatientID=None, PatientBirthDate=None)
-    seg = pydicom.dcmread(write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like))
-    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate"):
+    like = scan(
+        tmp_path, PatientName=None, PatientID=None, PatientBirthDate=None
+    )
+    seg = pydicom.dcmread(
+        write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
+    )
+    for keyword in (
+        "PatientName",
+        "PatientID",
+        "PatientBirthDate",
+        "PatientSex",
+        "StudyDate",
+    ):
         assert keyword in seg
         assert not seg[keyword].value
 
@@ -51,15 +66,25 @@ def test_what_the_scan_lacks_is_there_but_empty(tmp_path):
 def test_names_that_dicom_cannot_hold_are_made_to_fit(tmp_path):
     like = scan(tmp_path)
     names = ["Größe\\肝臓\n", "x" * 200, " "]
-    label_set = LabelSet([Label(n, name, n, (1, 2, 3)) for n, name in enumerate(names, start=1)])
-    path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like, label_set)
-    shown = [segment.SegmentLabel for segment in pydicom.dcmread(path).SegmentSequence]
+    label_set = LabelSet(
+        [Label(n, name, n, (1, 2, 3)) for n, name in enumerate(names, start=1)]
+    )
+    path = write_seg(
+        tmp_path / "seg.dcm", labels_in(like.shape), like, label_set
+    )
+    shown = [
+        segment.SegmentLabel
+        for segment in pydicom.dcmread(path).SegmentSequence
+    ]
     assert shown == ["Größe/肝臓", "x" * 64, "label 3"]
 
 
 @pytest.mark.parametrize(
     ("missing", "named"),
-    [("FrameOfReferenceUID", "Frame of Reference"), ("StudyInstanceUID", "Study Instance")],
+    [
+        ("FrameOfReferenceUID", "Frame of Reference"),
+        ("StudyInstanceUID", "Study Instance"),
+    ],
 )
 def test_a_scan_without_a_needed_uid_is_refused(tmp_path, missing, named):
     like = scan(tmp_path, **{missing: None})
@@ -94,6 +119,8 @@ def test_other_scans_labels_and_files_are_refused(tmp_path):
 def test_a_lossy_scan_stays_known_as_lossy(tmp_path):
     lossy = {"LossyImageCompression": "01", "LossyImageCompressionRatio": "7.5"}
     like = scan(tmp_path, LossyImageCompressionMethod="ISO_10918_1", **lossy)
-    seg = pydicom.dcmread(write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like))
+    seg = pydicom.dcmread(
+        write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
+    )
     assert seg.LossyImageCompression == "01"
     assert seg.LossyImageCompressionRatio == 7.5

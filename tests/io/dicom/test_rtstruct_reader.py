@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pydicom
 import pytest
-from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    io_orientation,
+    ornt_transform,
+)
 from pydicom.uid import generate_uid
 from support import dicom as made
 from support.studies import (
@@ -28,8 +32,12 @@ def test_structures_are_chosen_by_name_in_order(tmp_path):
     back = read_rtstruct(path, like, ["thing", "liver"])
     assert np.array_equal(back.array[0], np.array([0, 2, 0, 1])[labels])
     assert back.header == {1: "thing", 2: "liver"}
-    assert np.array_equal(read_rtstruct(path, like, "tumour").array[0], labels == 2)
-    with pytest.raises(ScanError, match=r"has 0 structures of .*'Liver'.*liver, tumour, thing"):
+    assert np.array_equal(
+        read_rtstruct(path, like, "tumour").array[0], labels == 2
+    )
+    with pytest.raises(
+        ScanError, match=r"has 0 structures of .*'Liver'.*liver, tumour, thing"
+    ):
         read_rtstruct(path, like, "Liver")
 
 
@@ -39,12 +47,18 @@ def test_overlapping_structures_are_refused_unless_one_is_chosen(tmp_path):
     path = write_rt(tmp_path / "rt.dcm", labels, like)
 
     def copy(ds):
-        ds.ROIContourSequence[2].ContourSequence = ds.ROIContourSequence[0].ContourSequence
+        ds.ROIContourSequence[2].ContourSequence = ds.ROIContourSequence[
+            0
+        ].ContourSequence
 
     edited(path, copy)
-    with pytest.raises(ScanError, match=r"ROIs 1 and 3 overlap in .*'liver' and 'thing'"):
+    with pytest.raises(
+        ScanError, match=r"ROIs 1 and 3 overlap in .*'liver' and 'thing'"
+    ):
         read_rtstruct(path, like)
-    assert np.array_equal(read_rtstruct(path, like, "thing").array[0], labels == 1)
+    assert np.array_equal(
+        read_rtstruct(path, like, "thing").array[0], labels == 1
+    )
 
 
 def test_repeated_contours_points_and_lines_do_no_harm(tmp_path):
@@ -57,7 +71,10 @@ def test_repeated_contours_points_and_lines_do_no_harm(tmp_path):
         contours.append(contours[0])
         for kind in ("POINT", "OPEN_PLANAR"):
             extra = pydicom.Dataset()
-            extra.ContourGeometricType, extra.ContourData = kind, ["1", "2", "3"]
+            extra.ContourGeometricType, extra.ContourData = (
+                kind,
+                ["1", "2", "3"],
+            )
             contours.append(extra)
 
     back = read_rtstruct(edited(path, add), like)
@@ -79,7 +96,10 @@ def test_contours_of_another_place_are_refused(tmp_path):
     fewer = type(like)(like.array[..., :2], like.affine)
     back = read_rtstruct(path, fewer)
     assert np.array_equal(back.array[0], ball(like.shape)[:, :, :2])
-    assert any("beyond the scan and were left out" in warning for warning in back.warnings)
+    assert any(
+        "beyond the scan and were left out" in warning
+        for warning in back.warnings
+    )
 
 
 def test_broken_and_foreign_files_are_refused(tmp_path):
@@ -100,7 +120,12 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
     path.write_bytes(whole)
 
     def spoil(ds):
-        ds.ROIContourSequence[0].ContourSequence[0].ContourData = ["1", "2", "3", "4"]
+        ds.ROIContourSequence[0].ContourSequence[0].ContourData = [
+            "1",
+            "2",
+            "3",
+            "4",
+        ]
 
     with pytest.raises(ScanError, match="the structure set is damaged"):
         read_rtstruct(edited(path, spoil), like)
@@ -108,11 +133,17 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize("case", ["STS_008", "STS_025"])
 @pytest.mark.parametrize("modality", ["CT", "MR_T1", "PET"])
-def test_contours_of_others_give_the_published_masks(shared_data, case, modality):
+def test_contours_of_others_give_the_published_masks(
+    shared_data, case, modality
+):
     folder = shared_data / "sts_ct_mr_pet"
     like = read_image(folder / f"dicom/{case}/{modality}/image")
     back = read_rtstruct(folder / f"dicom/{case}/{modality}/mask/RS.dcm", like)
     truth = read_labels(folder / f"nifti/{case}/{modality}_mask.nii.gz")
-    turn = ornt_transform(io_orientation(truth.affine), io_orientation(like.affine))
+    turn = ornt_transform(
+        io_orientation(truth.affine), io_orientation(like.affine)
+    )
     assert back.header == {1: f"GTV_Mass_{modality}"}
-    assert np.array_equal(back.array[0], apply_orientation(truth.array[0], turn))
+    assert np.array_equal(
+        back.array[0], apply_orientation(truth.array[0], turn)
+    )

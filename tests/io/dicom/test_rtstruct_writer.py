@@ -11,7 +11,11 @@ import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    io_orientation,
+    ornt_transform,
+)
 from support import dicom as made
 from support.studies import (
     LABELS,
@@ -35,13 +39,17 @@ from medseg.io.dicom.rtstruct_reader import read_rtstruct
     share=st.floats(0, 1),
     shear=st.floats(-0.9, 0.9),
 )
-def test_any_label_map_on_any_stack_comes_back(tmp_path_factory, shape, seed, share, shear):
+def test_any_label_map_on_any_stack_comes_back(
+    tmp_path_factory, shape, seed, share, shear
+):
     folder = tmp_path_factory.mktemp("rt")
     datasets = made.series(made.voxels(shape))
     for k, ds in enumerate(datasets):
         made.move(ds, shear * k * made.COLUMNS)
     like = read_image(made.save(folder / "ct", datasets))
-    labels = labels_in(shape, seed) * (np.random.default_rng(seed).random(shape) < share)
+    labels = labels_in(shape, seed) * (
+        np.random.default_rng(seed).random(shape) < share
+    )
     back = read_rtstruct(write_rt(folder / "rt.dcm", labels, like), like)
     assert np.array_equal(back.array[0], labels)
     assert back.header == {1: "liver", 2: "tumour", 3: "thing"}
@@ -54,9 +62,14 @@ def test_contours_lie_in_the_plane_of_the_slice_they_refer_to(tmp_path):
         made.move(ds, 0.7 * k * made.ROWS)
     like = read_image(made.save(tmp_path / "ct", datasets))
     rt = pydicom.dcmread(write_rt(tmp_path / "rt.dcm", ball(like.shape), like))
-    place = {ds.SOPInstanceUID: np.array(ds.ImagePositionPatient, float) for ds in datasets}
+    place = {
+        ds.SOPInstanceUID: np.array(ds.ImagePositionPatient, float)
+        for ds in datasets
+    }
     contours = rt.ROIContourSequence[0].ContourSequence
-    assert {contour.ContourGeometricType for contour in contours} == {"CLOSED_PLANAR"}
+    assert {contour.ContourGeometricType for contour in contours} == {
+        "CLOSED_PLANAR"
+    }
     for contour in contours:
         points = np.array(contour.ContourData, float).reshape(-1, 3)
         origin = place[contour.ContourImageSequence[0].ReferencedSOPInstanceUID]
@@ -79,8 +92,16 @@ def test_contours_surround_their_pixel_in_millimetres(tmp_path):
         + 2 * made.GAP * made.NORMAL
     )
     assert np.allclose(points.mean(axis=0), centre, atol=1e-4)
-    assert np.isclose(np.abs((points - centre) @ made.ROWS).max(), between_columns / 2, atol=1e-4)
-    assert np.isclose(np.abs((points - centre) @ made.COLUMNS).max(), between_rows / 2, atol=1e-4)
+    assert np.isclose(
+        np.abs((points - centre) @ made.ROWS).max(),
+        between_columns / 2,
+        atol=1e-4,
+    )
+    assert np.isclose(
+        np.abs((points - centre) @ made.COLUMNS).max(),
+        between_rows / 2,
+        atol=1e-4,
+    )
 
 
 def test_a_multi_frame_scan_is_referred_to_by_frame(tmp_path):
@@ -90,22 +111,40 @@ def test_a_multi_frame_scan_is_referred_to_by_frame(tmp_path):
     labels[1:3, 2, 1] = 1
     path = write_rt(tmp_path / "rt.dcm", labels, like)
     (contour,) = pydicom.dcmread(path).ROIContourSequence[0].ContourSequence
-    assert contour.ContourImageSequence[0].ReferencedFrameNumber == order.index(1) + 1
+    assert (
+        contour.ContourImageSequence[0].ReferencedFrameNumber
+        == order.index(1) + 1
+    )
     assert np.array_equal(read_rtstruct(path, like).array[0], labels)
 
 
 def test_structures_carry_name_colour_code_and_scan(tmp_path):
-    like = scan(tmp_path, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Anna")
-    rt = pydicom.dcmread(write_rt(tmp_path / "rt.dcm", labels_in(like.shape), like))
-    assert [roi.ROIName for roi in rt.StructureSetROISequence] == ["liver", "tumour", "thing"]
+    like = scan(
+        tmp_path, SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Anna"
+    )
+    rt = pydicom.dcmread(
+        write_rt(tmp_path / "rt.dcm", labels_in(like.shape), like)
+    )
+    assert [roi.ROIName for roi in rt.StructureSetROISequence] == [
+        "liver",
+        "tumour",
+        "thing",
+    ]
     assert list(rt.ROIContourSequence[1].ROIDisplayColor) == [70, 170, 255]
     liver, tumour, thing = rt.RTROIObservationsSequence
     assert liver.RTROIIdentificationCodeSequence[0].CodeValue == "10200004"
-    assert (liver.RTROIInterpretedType, tumour.RTROIInterpretedType) == ("ORGAN", "")
+    assert (liver.RTROIInterpretedType, tumour.RTROIInterpretedType) == (
+        "ORGAN",
+        "",
+    )
     assert "RTROIIdentificationCodeSequence" not in thing
-    study = rt.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0]
+    study = rt.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[
+        0
+    ]
     (series,) = study.RTReferencedSeriesSequence
-    named = {item.ReferencedSOPInstanceUID for item in series.ContourImageSequence}
+    named = {
+        item.ReferencedSOPInstanceUID for item in series.ContourImageSequence
+    }
     assert named == set(like.header.sop_uids)
     assert series.SeriesInstanceUID == like.header.series
     assert str(rt.PatientName) == "Müller^Anna"
@@ -116,16 +155,24 @@ def test_the_same_result_is_the_same_object(tmp_path):
     like = scan(tmp_path)
     labels = labels_in(like.shape)
     first = write_rt(tmp_path / "a.dcm", labels, like, created=NOON)
-    again = write_rt(tmp_path / "b.dcm", labels.astype(np.int64), like, created=NOON)
+    again = write_rt(
+        tmp_path / "b.dcm", labels.astype(np.int64), like, created=NOON
+    )
     other = write_rt(tmp_path / "c.dcm", labels[::-1], like, created=NOON)
     assert first.read_bytes() == again.read_bytes()
-    assert pydicom.dcmread(first).SOPInstanceUID != pydicom.dcmread(other).SOPInstanceUID
+    assert (
+        pydicom.dcmread(first).SOPInstanceUID
+        != pydicom.dcmread(other).SOPInstanceUID
+    )
 
 
 def test_nothing_found_is_a_result_too(tmp_path):
     like = scan(tmp_path)
     path = write_rt(tmp_path / "rt.dcm", np.zeros(like.shape, np.uint8), like)
-    assert all("ContourSequence" not in roi for roi in pydicom.dcmread(path).ROIContourSequence)
+    assert all(
+        "ContourSequence" not in roi
+        for roi in pydicom.dcmread(path).ROIContourSequence
+    )
     assert not read_rtstruct(path, like).array.any()
 
 
@@ -134,10 +181,16 @@ def test_a_long_contour_is_whole(tmp_path):
     folder = made.save(tmp_path / "ct", made.series(made.voxels((200, 200, 2))))
     like = read_image(folder)
     labels = np.zeros(like.shape, np.uint8)
-    labels[0] = labels[:, ::4] = labels[::2, 1::4] = 1  # combs whose teeth have teeth
+    labels[0] = labels[:, ::4] = labels[::2, 1::4] = (
+        1  # combs whose teeth have teeth
+    )
     path = write_rt(tmp_path / "rt.dcm", labels, like)
     (contour, _) = pydicom.dcmread(path).ROIContourSequence[0].ContourSequence
-    assert contour.NumberOfContourPoints * 3 == len(contour.ContourData) > 64 * 1024 / 6
+    assert (
+        contour.NumberOfContourPoints * 3
+        == len(contour.ContourData)
+        > 64 * 1024 / 6
+    )
     assert np.array_equal(read_rtstruct(path, like).array[0], labels)
 
 
@@ -153,7 +206,10 @@ def test_real_scans(shared_data, tmp_path, name):
     like = read_image(shared_data / name)
     labels = ball(like.shape)
     assert np.array_equal(
-        read_rtstruct(write_rt(tmp_path / "rt.dcm", labels, like), like).array[0], labels
+        read_rtstruct(write_rt(tmp_path / "rt.dcm", labels, like), like).array[
+            0
+        ],
+        labels,
     )
 
 
@@ -165,11 +221,15 @@ def test_dciodvfy_finds_no_error(shared_data, tmp_path, name):
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
     like = read_image(shared_data / name)
     path = write_rt(tmp_path / "rt.dcm", ball(like.shape), like)
-    found = subprocess.run([verify, path], capture_output=True, text=True, check=False).stderr
+    found = subprocess.run(
+        [verify, path], capture_output=True, text=True, check=False
+    ).stderr
     # What the scan itself breaks, a study ID that is too long, is repeated on purpose.
     faults = [line for line in found.splitlines() if line.startswith("Error")]
     assert [
-        line for line in faults if "Study ID" not in line and "invalid data val" not in line
+        line
+        for line in faults
+        if "Study ID" not in line and "invalid data val" not in line
     ] == []
 
 
@@ -184,12 +244,23 @@ def test_plastimatch_fills_the_same_voxels(shared_data, tmp_path, name):
     path = write_rt(tmp_path / "rt.dcm", labels, like)
     masks = tmp_path / "masks"
     folder = like.header.files[0].parent
-    arguments = ["--input", path, "--referenced-ct", folder, "--output-prefix", masks]
+    arguments = [
+        "--input",
+        path,
+        "--referenced-ct",
+        folder,
+        "--output-prefix",
+        masks,
+    ]
     subprocess.run(
-        [convert, "convert", *arguments, "--prefix-format", "nii"], check=True, capture_output=True
+        [convert, "convert", *arguments, "--prefix-format", "nii"],
+        check=True,
+        capture_output=True,
     )
     for label in LABELS:
         mask = nib.load(masks / f"{label.name}.nii")
-        turn = ornt_transform(io_orientation(mask.affine), io_orientation(like.affine))
+        turn = ornt_transform(
+            io_orientation(mask.affine), io_orientation(like.affine)
+        )
         seen = apply_orientation(np.asarray(mask.dataobj), turn) > 0
         assert np.array_equal(seen, labels == label.index)

@@ -28,9 +28,13 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
 
 def test_a_value_that_no_segment_describes_is_refused(tmp_path):
     like = scan(tmp_path)
-    path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like, kind="labelmap")
+    path = write_seg(
+        tmp_path / "seg.dcm", labels_in(like.shape), like, kind="labelmap"
+    )
     ds = pydicom.dcmread(path)
-    ds.SegmentSequence = [one for one in ds.SegmentSequence if one.SegmentNumber != 2]
+    ds.SegmentSequence = [
+        one for one in ds.SegmentSequence if one.SegmentNumber != 2
+    ]
     ds.save_as(path)
     with pytest.raises(ScanError, match="value 2, which no segment describes"):
         read_dicom_seg(path, like)
@@ -39,21 +43,37 @@ def test_a_value_that_no_segment_describes_is_refused(tmp_path):
 def test_segmentations_of_others_hold_the_stated_pixels(shared_data):
     folder = shared_data / "dicom_seg"
     truth = json.loads((folder / "truth.json").read_text())
-    overlapping = {"dcmqi/partial_overlaps.dcm", "highdicom/seg_image_ct_binary_overlap.dcm"}
-    for name in set(truth) - overlapping - {"highdicom/seg_image_ct_true_fractional.dcm"}:
+    overlapping = {
+        "dcmqi/partial_overlaps.dcm",
+        "highdicom/seg_image_ct_binary_overlap.dcm",
+    }
+    for name in (
+        set(truth)
+        - overlapping
+        - {"highdicom/seg_image_ct_true_fractional.dcm"}
+    ):
         back = read_dicom_seg(folder / name)
-        heights = (back.affine @ [[0], [0], [0], [1]] + back.affine[:, 2:3] * range(99))[2]
-        for segment, counts in truth[name]["nonzero_pixels_by_segment_and_z"].items():
+        heights = (
+            back.affine @ [[0], [0], [0], [1]] + back.affine[:, 2:3] * range(99)
+        )[2]
+        for segment, counts in truth[name][
+            "nonzero_pixels_by_segment_and_z"
+        ].items():
             for z, count in counts.items():
                 k = int(np.abs(heights - float(z)).argmin())
-                assert np.count_nonzero(back.array[0, :, :, k] == int(segment)) == count
+                assert (
+                    np.count_nonzero(back.array[0, :, :, k] == int(segment))
+                    == count
+                )
     for name in overlapping:
         with pytest.raises(ScanError, match="segments 1 and 2 overlap"):
             read_dicom_seg(folder / name)
 
 
 def test_fractions_count_from_one_half(shared_data, tmp_path):
-    stored = pydicom.dcmread(shared_data / "dicom_seg/highdicom/seg_image_ct_true_fractional.dcm")
+    stored = pydicom.dcmread(
+        shared_data / "dicom_seg/highdicom/seg_image_ct_true_fractional.dcm"
+    )
     stored.MaximumFractionalValue = 200
     pixels = (np.arange(stored.pixel_array.size) % 201).astype(np.uint8)
     stored.PixelData = pixels.tobytes()
@@ -81,10 +101,16 @@ def test_padding_is_background(tmp_path):
     [
         ("ct-3slice", "liver.dcm", "liver_seg.nrrd"),
         ("23x38x3/image", "23x38x3/seg/label.seg", "23x38x3/nrrd/label.nrrd"),
-        ("24x38x3/multiframe/mf.dcm", "24x38x3/seg/label.seg", "24x38x3/nrrd/label.nrrd"),
+        (
+            "24x38x3/multiframe/mf.dcm",
+            "24x38x3/seg/label.seg",
+            "24x38x3/nrrd/label.nrrd",
+        ),
     ],
 )
-def test_dcmqi_segmentations_equal_their_nrrd(shared_data, scan_name, seg_name, truth):
+def test_dcmqi_segmentations_equal_their_nrrd(
+    shared_data, scan_name, seg_name, truth
+):
     folder = shared_data / "dicom_seg/dcmqi"
     like = read_image(folder / scan_name)
     back = read_dicom_seg(folder / seg_name, like)
@@ -101,6 +127,8 @@ def test_overlapping_segments_are_refused_unless_one_is_chosen(tmp_path):
         groups[1].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 2
 
     edited(path, copy)
-    with pytest.raises(ScanError, match="segments 1 and 2 overlap in 30 pixels"):
+    with pytest.raises(
+        ScanError, match="segments 1 and 2 overlap in 30 pixels"
+    ):
         read_dicom_seg(path, like)
     assert read_dicom_seg(path, like, ["tumour"]).array.any()

@@ -36,12 +36,19 @@ def seen_by_highdicom(path: Path, like) -> np.ndarray:
     """The label map as highdicom finds it by the slices that the frames refer to."""
     seg = highdicom.seg.segread(path)
     slices = like.header
-    options = {"combine_segments": True, "assert_missing_frames_are_empty": True}
+    options = {
+        "combine_segments": True,
+        "assert_missing_frames_are_empty": True,
+    }
     if len(set(slices.files)) == 1:
         numbers = [number + 1 for number in slices.frames]
-        pixels = seg.get_pixels_by_source_frame(slices.sop_uids[0], numbers, **options)
+        pixels = seg.get_pixels_by_source_frame(
+            slices.sop_uids[0], numbers, **options
+        )
     else:
-        pixels = seg.get_pixels_by_source_instance(list(slices.sop_uids), **options)
+        pixels = seg.get_pixels_by_source_instance(
+            list(slices.sop_uids), **options
+        )
     return pixels.transpose(2, 1, 0)
 
 
@@ -64,13 +71,17 @@ def test_voxels_come_back_for_us_and_for_highdicom(tmp_path, kind):
     kind=st.sampled_from(["binary", "labelmap"]),
     shear=st.floats(-0.9, 0.9),
 )
-def test_any_label_map_on_any_stack_comes_back(tmp_path_factory, shape, seed, kind, shear):
+def test_any_label_map_on_any_stack_comes_back(
+    tmp_path_factory, shape, seed, kind, shear
+):
     folder = tmp_path_factory.mktemp("seg")
     datasets = made.series(made.voxels(shape))
     for k, ds in enumerate(datasets):
         made.move(ds, shear * k * made.COLUMNS)
     like = read_image(made.save(folder / "ct", datasets))
-    labels = labels_in(shape, seed) * (np.random.default_rng(seed).random(shape) < 0.3)
+    labels = labels_in(shape, seed) * (
+        np.random.default_rng(seed).random(shape) < 0.3
+    )
     path = write_seg(folder / "seg.dcm", labels, like, kind=kind)
     assert np.array_equal(read_dicom_seg(path, like).array[0], labels)
     assert np.array_equal(seen_by_highdicom(path, like), labels)
@@ -87,7 +98,9 @@ def test_frames_lie_where_their_slices_lie_on_a_tilted_series(tmp_path):
     for frame in seg.PerFrameFunctionalGroupsSequence:
         source = frame.DerivationImageSequence[0].SourceImageSequence[0]
         position = frame.PlanePositionSequence[0].ImagePositionPatient
-        assert np.allclose(position, place[source.ReferencedSOPInstanceUID], atol=1e-6)
+        assert np.allclose(
+            position, place[source.ReferencedSOPInstanceUID], atol=1e-6
+        )
 
 
 def test_a_multi_frame_scan_is_referred_to_by_frame(tmp_path):
@@ -106,7 +119,9 @@ def test_a_multi_frame_scan_is_referred_to_by_frame(tmp_path):
 
 def test_a_series_of_several_multi_frame_files(tmp_path):
     parts = [made.enhanced(order=[0, 1]), made.enhanced(order=[3, 2])]
-    parts[1].SOPInstanceUID = parts[1].file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    parts[1].SOPInstanceUID = parts[1].file_meta.MediaStorageSOPInstanceUID = (
+        generate_uid()
+    )
     like = read_image(made.save(tmp_path / "mr", parts))
     labels = labels_in(like.shape)
     path = write_seg(tmp_path / "seg.dcm", labels, like)
@@ -120,7 +135,11 @@ def test_absent_labels_keep_the_numbering(tmp_path):
     labels = (labels_in(like.shape) == 3) * np.uint8(3)
     path = write_seg(tmp_path / "seg.dcm", labels, like)
     seg = pydicom.dcmread(path)
-    assert [segment.SegmentNumber for segment in seg.SegmentSequence] == [1, 2, 3]
+    assert [segment.SegmentNumber for segment in seg.SegmentSequence] == [
+        1,
+        2,
+        3,
+    ]
     assert seg.NumberOfFrames == like.shape[2]
     assert np.array_equal(read_dicom_seg(path, like).array[0], labels)
 
@@ -128,8 +147,12 @@ def test_absent_labels_keep_the_numbering(tmp_path):
 @pytest.mark.parametrize("kind", ["binary", "labelmap"])
 def test_nothing_found_is_a_result_too(tmp_path, kind):
     like = scan(tmp_path)
-    path = write_seg(tmp_path / "seg.dcm", np.zeros(like.shape, np.uint8), like, kind=kind)
-    assert pydicom.dcmread(path).NumberOfFrames == (3 if kind == "binary" else 1)
+    path = write_seg(
+        tmp_path / "seg.dcm", np.zeros(like.shape, np.uint8), like, kind=kind
+    )
+    assert pydicom.dcmread(path).NumberOfFrames == (
+        3 if kind == "binary" else 1
+    )
     assert not read_dicom_seg(path, like).array.any()
 
 
@@ -137,12 +160,19 @@ def test_the_same_result_is_the_same_object(tmp_path):
     like = scan(tmp_path)
     labels = labels_in(like.shape)
     first = write_seg(tmp_path / "a.dcm", labels, like, created=NOON)
-    again = write_seg(tmp_path / "b.dcm", labels.astype(np.int64), like, created=NOON)
+    again = write_seg(
+        tmp_path / "b.dcm", labels.astype(np.int64), like, created=NOON
+    )
     assert first.read_bytes() == again.read_bytes()
     uids = set()
-    for number, (changed, kind) in enumerate([(labels, "labelmap"), (labels[::-1], "binary")]):
+    for number, (changed, kind) in enumerate(
+        [(labels, "labelmap"), (labels[::-1], "binary")]
+    ):
         path = write_seg(tmp_path / f"{number}.dcm", changed, like, kind=kind)
-        uids |= {pydicom.dcmread(path).SOPInstanceUID, pydicom.dcmread(path).SeriesInstanceUID}
+        uids |= {
+            pydicom.dcmread(path).SOPInstanceUID,
+            pydicom.dcmread(path).SeriesInstanceUID,
+        }
     ds = pydicom.dcmread(first)
     uids |= {ds.SOPInstanceUID, ds.SeriesInstanceUID}
     assert len(uids) == 6
@@ -168,11 +198,15 @@ def test_dciodvfy_finds_no_error(shared_data, tmp_path, name):
         pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
     like = read_image(shared_data / name)
     path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
-    found = subprocess.run([verify, path], capture_output=True, text=True, check=False).stderr
+    found = subprocess.run(
+        [verify, path], capture_output=True, text=True, check=False
+    ).stderr
     # What the scan itself breaks, a study ID that is too long, is repeated on purpose.
     faults = [line for line in found.splitlines() if line.startswith("Error")]
     assert [
-        line for line in faults if "Study ID" not in line and "invalid data val" not in line
+        line
+        for line in faults
+        if "Study ID" not in line and "invalid data val" not in line
     ] == []
 
 
@@ -185,12 +219,27 @@ def test_dcmqi_reads_the_same_voxels(shared_data, tmp_path, name):
     like = read_image(shared_data / name)
     labels = labels_in(like.shape)
     path = write_seg(tmp_path / "seg.dcm", labels, like)
-    arguments = ["--inputDICOM", path, "--outputDirectory", tmp_path, "--prefix", "s"]
-    subprocess.run([convert, *arguments, "--mergeSegments"], check=True, capture_output=True)
+    arguments = [
+        "--inputDICOM",
+        path,
+        "--outputDirectory",
+        tmp_path,
+        "--prefix",
+        "s",
+    ]
+    subprocess.run(
+        [convert, *arguments, "--mergeSegments"],
+        check=True,
+        capture_output=True,
+    )
     back = read_labels(next(tmp_path.glob("s*.nrrd")))
-    seen = read_dicom_seg(path, back)  # SEG pixels on dcmqi's grid: it may turn the axes
+    seen = read_dicom_seg(
+        path, back
+    )  # SEG pixels on dcmqi's grid: it may turn the axes
     assert np.array_equal(seen.array, back.array)
-    assert np.array_equal(np.bincount(back.array.ravel()), np.bincount(labels.ravel()))
+    assert np.array_equal(
+        np.bincount(back.array.ravel()), np.bincount(labels.ravel())
+    )
 
 
 def test_a_segmentation_refers_to_the_frames_of_its_own_volume(tmp_path):
@@ -202,7 +251,10 @@ def test_a_segmentation_refers_to_the_frames_of_its_own_volume(tmp_path):
     seg = highdicom.seg.segread(tmp_path / "a.dcm")
     numbers = [frame + 1 for frame in volume.header.frames]
     read = seg.get_pixels_by_source_frame(
-        made_uid(folder), numbers, combine_segments=True, ignore_spatial_locations=True
+        made_uid(folder),
+        numbers,
+        combine_segments=True,
+        ignore_spatial_locations=True,
     )
     assert np.array_equal(read.transpose(2, 1, 0), labels)
 
@@ -225,20 +277,32 @@ def test_whatever_makes_a_result_another_makes_it_another_object(tmp_path):
     ]
     uids = set()
     for way in ways:
-        write_dicom_seg(tmp_path / "seg.dcm", labels, like, LABELS, **{"version": "1.2.3"} | way)
+        write_dicom_seg(
+            tmp_path / "seg.dcm",
+            labels,
+            like,
+            LABELS,
+            **{"version": "1.2.3"} | way,
+        )
         uids.add(pydicom.dcmread(tmp_path / "seg.dcm").SOPInstanceUID)
     assert len(uids) == len(ways)
 
 
 def test_a_corrected_mask_says_so(tmp_path):
     like = scan(tmp_path)
-    path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like, corrected=True)
+    path = write_seg(
+        tmp_path / "seg.dcm", labels_in(like.shape), like, corrected=True
+    )
     segments = pydicom.dcmread(path).SegmentSequence
-    assert {segment.SegmentAlgorithmType for segment in segments} == {"SEMIAUTOMATIC"}
+    assert {segment.SegmentAlgorithmType for segment in segments} == {
+        "SEMIAUTOMATIC"
+    }
 
 
 def test_slices_of_few_pixels_are_refused(tmp_path):
-    like = read_image(made.save(tmp_path / "ct", made.series(made.voxels((7, 1, 3)))))
+    like = read_image(
+        made.save(tmp_path / "ct", made.series(made.voxels((7, 1, 3))))
+    )
     with pytest.raises(OutputError, match="slices of 7 pixels are too small"):
         write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
     assert not (tmp_path / "seg.dcm").exists()

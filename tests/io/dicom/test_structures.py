@@ -8,13 +8,19 @@ from support import dicom as made
 from support.studies import NAMES, a_series, edited, label, random_labels
 
 from medseg.errors import ScanError
-from medseg.io.dicom.structures import hash_patient, read_label_object, read_structures
+from medseg.io.dicom.structures import (
+    hash_patient,
+    read_label_object,
+    read_structures,
+)
 
 
 @pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct"])
 def test_an_object_names_its_series_instances_and_structures(tmp_path, kind):
     like = a_series(tmp_path / "ct")
-    known = read_label_object(label(tmp_path / "labels.dcm", like, random_labels(), kind))
+    known = read_label_object(
+        label(tmp_path / "labels.dcm", like, random_labels(), kind)
+    )
     assert known is not None
     assert known.names == ("Liver", "tumour")
     assert known.series == {like.header.series}
@@ -22,7 +28,9 @@ def test_an_object_names_its_series_instances_and_structures(tmp_path, kind):
     assert known.frames_of_reference == {like.header.frame_of_reference}
 
 
-def test_the_instances_of_an_object_that_names_no_series_are_found_in_its_frames(tmp_path):
+def test_the_instances_of_an_object_that_names_no_series_are_found_in_its_frames(
+    tmp_path,
+):
     like = a_series(tmp_path / "ct")
     file = label(tmp_path / "seg.dcm", like, random_labels())
 
@@ -67,15 +75,21 @@ def test_a_structure_that_is_not_asked_for_may_overlap(tmp_path):
     file = label(tmp_path / "rt.dcm", like, labels, "rtstruct")
 
     def overlap(ds):
-        ds.ROIContourSequence[1].ContourSequence = ds.ROIContourSequence[0].ContourSequence
+        ds.ROIContourSequence[1].ContourSequence = ds.ROIContourSequence[
+            0
+        ].ContourSequence
 
     edited(file, overlap)
     with pytest.raises(ScanError, match="overlap"):
         read_structures(file, like, list(NAMES.names))
-    assert np.array_equal(read_structures(file, like, ["tumour"]).array[0], labels == 1)
+    assert np.array_equal(
+        read_structures(file, like, ["tumour"]).array[0], labels == 1
+    )
 
 
-def test_a_patients_hash_depends_on_number_and_issuer_and_names_neither(tmp_path):
+def test_a_patients_hash_depends_on_number_and_issuer_and_names_neither(
+    tmp_path,
+):
     hashes = {}
     for name, changes in {
         "a": {"PatientID": "4711"},
@@ -88,7 +102,10 @@ def test_a_patients_hash_depends_on_number_and_issuer_and_names_neither(tmp_path
         hashes[name] = hash_patient(folder / "IM0000")
     assert hashes["a"] == hashes["same"]
     assert len(set(hashes.values())) == 4
-    assert all(each.startswith("patient-") and len(each) == 20 for each in hashes.values())
+    assert all(
+        each.startswith("patient-") and len(each) == 20
+        for each in hashes.values()
+    )
     (tmp_path / "text").write_text("no DICOM")
     assert hash_patient(tmp_path / "text") == ""
     nobody = made.series(PatientID=None, StudyInstanceUID=None)[:1]

@@ -18,11 +18,15 @@ from medseg.io import read_image, write_labels
 
 @settings(max_examples=40)
 @given(
-    gaps=st.lists(st.floats(0.4, 6), min_size=2, max_size=9).filter(lambda g: np.ptp(g) > 0.3),
+    gaps=st.lists(st.floats(0.4, 6), min_size=2, max_size=9).filter(
+        lambda g: np.ptp(g) > 0.3
+    ),
     shear=st.tuples(*[st.floats(-0.4, 0.4)] * 2),
     gradient=st.tuples(*[st.floats(-5, 5)] * 3),
 )
-def test_a_field_linear_in_place_stays_the_same_field(tmp_path_factory, gaps, shear, gradient):
+def test_a_field_linear_in_place_stays_the_same_field(
+    tmp_path_factory, gaps, shear, gradient
+):
     folder = uneven(tmp_path_factory.mktemp("uneven"), gaps, shear, gradient)
     try:
         read_image(folder)
@@ -30,21 +34,31 @@ def test_a_field_linear_in_place_stays_the_same_field(tmp_path_factory, gaps, sh
         if "missing" in str(error):
             return  # looks like a lost slice, which nothing may replace
     volume = read_image(folder, resample_uneven=True)
-    voxels = np.stack([*np.indices(volume.shape), np.ones(volume.shape)]).reshape(4, -1)
+    voxels = np.stack(
+        [*np.indices(volume.shape), np.ones(volume.shape)]
+    ).reshape(4, -1)
     places = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine @ voxels)[:3]
     field = (np.array(gradient) @ places).reshape(volume.shape)
     assert np.abs(volume.array[0] - field).max() < 2e-3
     assert volume.shape[2] <= 4 * (len(gaps) + 1)
     planes = volume.header.planes
     assert (planes[0], planes[-1]) == (0, volume.shape[2] - 1)
-    starts = np.array([pydicom.dcmread(f).ImagePositionPatient for f in volume.header.files], float)
-    ends = volume.affine @ np.array([[0, 0, 0, 1], [0, 0, volume.shape[2] - 1, 1]]).T
+    starts = np.array(
+        [pydicom.dcmread(f).ImagePositionPatient for f in volume.header.files],
+        float,
+    )
+    ends = (
+        volume.affine
+        @ np.array([[0, 0, 0, 1], [0, 0, volume.shape[2] - 1, 1]]).T
+    )
     assert np.allclose(ends[:3].T * [-1, -1, 1], starts[[0, -1]], atol=1e-4)
 
 
 def test_uneven_slices_are_refused_unless_asked_for_and_said(tmp_path):
     folder = uneven(tmp_path, [1.0, 1.0, 1.5, 2.0, 3.0])
-    with pytest.raises(GeometryError, match=r"varies from 1\.00 to 3\.00 mm.*--resample-uneven"):
+    with pytest.raises(
+        GeometryError, match=r"varies from 1\.00 to 3\.00 mm.*--resample-uneven"
+    ):
         read_image(folder)
     volume = read_image(folder, resample_uneven=True)
     assert volume.spacing[2] == pytest.approx(8.5 / 9)
@@ -60,8 +74,12 @@ def test_a_lost_or_stray_slice_is_refused_all_the_same(tmp_path):
     datasets = made.series(made.voxels((6, 5, 7)))
     for k, ds in enumerate(datasets):
         made.move(ds, made.NORMAL * 0.1 * k**2 + made.ROWS * (k == 3))
-    with pytest.raises(GeometryError, match="not parallel or not in a straight line"):
-        read_image(made.save(tmp_path / "stray", datasets), resample_uneven=True)
+    with pytest.raises(
+        GeometryError, match="not parallel or not in a straight line"
+    ):
+        read_image(
+            made.save(tmp_path / "stray", datasets), resample_uneven=True
+        )
 
 
 def test_even_slices_are_read_as_ever(tmp_path):
@@ -93,12 +111,17 @@ def test_dicom_results_lie_on_the_slices_and_nifti_on_the_grid(tmp_path):
         source = frame.DerivationImageSequence[0].SourceImageSequence[0]
         k = uids.index(source.ReferencedSOPInstanceUID)
         place = frame.PlanePositionSequence[0].ImagePositionPatient
-        assert np.allclose(place, pydicom.dcmread(volume.header.files[k]).ImagePositionPatient)
+        assert np.allclose(
+            place, pydicom.dcmread(volume.header.files[k]).ImagePositionPatient
+        )
     write_rt(tmp_path / "b.dcm", labels, volume)
     heights = {
         round(
             float(
-                (np.reshape(contour.ContourData, (-1, 3))[0].astype(float) - made.ORIGIN)
+                (
+                    np.reshape(contour.ContourData, (-1, 3))[0].astype(float)
+                    - made.ORIGIN
+                )
                 @ made.NORMAL
             ),
             3,

@@ -40,7 +40,9 @@ def test_highdicom_agrees(tmp_path):
     volume = read_image(folder)
     datasets = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
     oracle = highdicom.get_volume_from_series(datasets)
-    affine = np.diag([-1, -1, 1, 1]) @ oracle.affine  # LPS, axes (slice, row, column)
+    affine = (
+        np.diag([-1, -1, 1, 1]) @ oracle.affine
+    )  # LPS, axes (slice, row, column)
     k, j, i = np.unravel_index(np.argmax(oracle.array), oracle.array.shape)
     place = affine @ (k, j, i, 1)
     mine = np.unravel_index(np.argmax(volume.array[0]), volume.shape)
@@ -78,7 +80,9 @@ def test_every_copy_at_a_position_is_compared(tmp_path, differing):
         first.RescaleIntercept = int(n == differing)
         first.save_as(folder / f"copy{n}")
     if differing is None:
-        assert read_image(folder).warnings == ("2 exact duplicates of slices left out",)
+        assert read_image(folder).warnings == (
+            "2 exact duplicates of slices left out",
+        )
         return
     with pytest.raises(GeometryError, match="6 slices lie at 4 positions"):
         read_image(folder)
@@ -125,24 +129,42 @@ def test_a_slice_copied_into_a_second_folder_changes_nothing(tmp_path):
     assert np.array_equal(read_image(folder).array[0], made.voxels())
 
 
-def in_ras(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def in_ras(
+    array: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     image = nib.as_closest_canonical(nib.Nifti1Image(array, affine))
     return np.asanyarray(image.dataobj), image.affine
 
 
 def assert_same_in_ras(volume, reference: Path, atol: float = 0.0) -> None:
     image = nib.load(reference)
-    expected = np.asanyarray(image.dataobj).astype(np.float32).reshape(volume.shape)
+    expected = (
+        np.asanyarray(image.dataobj).astype(np.float32).reshape(volume.shape)
+    )
     expected, where = in_ras(expected, image.affine)
     mine, here = in_ras(volume.array[0], volume.affine)
     assert np.allclose(here, where, atol=2e-4)
     assert np.allclose(mine, expected, rtol=0, atol=atol)
 
 
-D2N = ["anatomical/001_implicit", "anatomical/002_non_isotropic", "compressed_j2k/001"]
-D2N = [f"generic/{one}" for one in [*D2N, *(f"compressed_{c}/001" for c in ("jpegls", "rle"))]]
-D2N += ["generic/compressed_jpeg/001", "failing/slicecount/001", "hitachi/anatomical/001"]
-D2N += [f"{maker}/anatomical/001" for maker in ("hyperfine", "philips", "philips_enhanced")]
+D2N = [
+    "anatomical/001_implicit",
+    "anatomical/002_non_isotropic",
+    "compressed_j2k/001",
+]
+D2N = [
+    f"generic/{one}"
+    for one in [*D2N, *(f"compressed_{c}/001" for c in ("jpegls", "rle"))]
+]
+D2N += [
+    "generic/compressed_jpeg/001",
+    "failing/slicecount/001",
+    "hitachi/anatomical/001",
+]
+D2N += [
+    f"{maker}/anatomical/001"
+    for maker in ("hyperfine", "philips", "philips_enhanced")
+]
 
 
 @pytest.mark.parametrize("name", [*D2N, "siemens_multiframe/anatomical/001"])
@@ -150,7 +172,9 @@ def test_tricky_real_series_equal_their_reference(shared_data, name):
     folder = shared_data / "dicom_d2n_geometry" / name
     reference = folder.with_name(f"{folder.name}_ground_truth.nii.gz")
     # The Philips reference stores rescaled values with a rounded slope of its own.
-    assert_same_in_ras(read_image(folder), reference, atol=2e-4 if "philips_e" in name else 0)
+    assert_same_in_ras(
+        read_image(folder), reference, atol=2e-4 if "philips_e" in name else 0
+    )
 
 
 @pytest.mark.parametrize("kind", ["CT", "MR_T1", "PET"])
@@ -180,8 +204,14 @@ def test_a_prone_sagittal_series_equals_dcm2niix(shared_data):
         ("dicom_dcm_qa/ge_4d_epi/in", "150 slices lie at 15 positions"),
         ("dicom_dcm_qa/siemens_mosaic_axial/in", "mosaic"),
         ("dicom_d2n_geometry/generic/rgb/001", "Secondary Capture"),
-        ("dicom_d2n_geometry/failing/notavolume/001", "4 slices lie at 1 positions"),
-        ("dicom_d2n_geometry/failing/sliceincrement/001", r"missing, after the slice at 28\.11"),
+        (
+            "dicom_d2n_geometry/failing/notavolume/001",
+            "4 slices lie at 1 positions",
+        ),
+        (
+            "dicom_d2n_geometry/failing/sliceincrement/001",
+            r"missing, after the slice at 28\.11",
+        ),
         ("dicom_d2n_geometry/failing/sliceincrement/002", "missing"),
         ("dicom_d2n_geometry/failing/sliceorientation/001", "2 volumes"),
         ("dicom_d2n_geometry/philips/dti/001", "4 volumes"),

@@ -37,7 +37,9 @@ def test_the_refined_mask_is_used_where_it_is_clearly_better(
     finding = decide_acceptance(pairs(gains))
     assert finding.applied is applied
     assert finding.cases == len(gains)
-    assert finding.dice_gain == pytest.approx(float(np.mean(gains)) if gains else 0.0)
+    assert finding.dice_gain == pytest.approx(
+        float(np.mean(gains)) if gains else 0.0
+    )
     assert finding.interval[0] <= finding.dice_gain + 1e-12
     assert finding.interval[1] >= finding.dice_gain - 1e-12
     assert finding == decide_acceptance(pairs(gains))
@@ -53,6 +55,8 @@ def test_both_masks_of_a_case_are_scored() -> None:
     assert all(coarse == refined for coarse, refined in same)
     for parameter in get_trainable_part(network[1]).parameters():
         torch.nn.init.normal_(parameter)
-    changed = score_coarse_and_refined(spec, network, cases, torch.device("cpu"))
+    changed = score_coarse_and_refined(
+        spec, network, cases, torch.device("cpu")
+    )
     assert [one for one, _ in changed] == [one for one, _ in same]
     assert any(coarse != refined for coarse, refined in changed)

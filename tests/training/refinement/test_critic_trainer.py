@@ -21,21 +21,35 @@ def spec_of(dims: int = 3, **refinement: Any) -> BundleSpec:
 
 def critic_of(spec: BundleSpec, steps: int = 100) -> CriticTrainer:
     assert spec.refinement is not None
-    return CriticTrainer(spec, spec.refinement, steps=steps, device=torch.device("cpu"))
+    return CriticTrainer(
+        spec, spec.refinement, steps=steps, device=torch.device("cpu")
+    )
 
 
-def masks_of(spec: BundleSpec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def masks_of(
+    spec: BundleSpec,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return images, label maps that follow them, and made masks that do not."""
     torch.manual_seed(0)
     image = torch.randn(2, 1, *spec.training.patch)
-    return image, (image > 0).long(), torch.rand(2, 3, *spec.training.patch).softmax(dim=1)
+    return (
+        image,
+        (image > 0).long(),
+        torch.rand(2, 3, *spec.training.patch).softmax(dim=1),
+    )
 
 
 def test_a_target_between_0_and_1_is_reached_at_that_score() -> None:
     scores = torch.full((2, 1, 3, 3), 0.9)
     criterion = ScoreLoss(0.9)
-    assert criterion(scores, target_is_real=True, for_discriminator=True).item() < 1e-12
-    assert criterion(scores, target_is_real=False, for_discriminator=True).item() > 0.8
+    assert (
+        criterion(scores, target_is_real=True, for_discriminator=True).item()
+        < 1e-12
+    )
+    assert (
+        criterion(scores, target_is_real=False, for_discriminator=True).item()
+        > 0.8
+    )
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -71,31 +85,47 @@ def test_the_generator_loss_has_a_gradient_to_the_mask_and_none_to_the_critic(
 def test_feature_matching_is_added_with_its_weight() -> None:
     losses = []
     for matching in (0.0, 0.5):
-        critic = critic_of(spec_of(feature_matching=matching, critic={"instance_noise": 0}))
+        critic = critic_of(
+            spec_of(feature_matching=matching, critic={"instance_noise": 0})
+        )
         image, label, made = masks_of(spec_of())
         losses.append(critic.generator_loss(image, made, label, 1).item())
     features = critic.parts["features"].item()
     assert features > 0
     assert losses[1] - losses[0] == pytest.approx(0.5 * features, rel=1e-4)
-    assert critic.parts["adversarial"].item() == pytest.approx(losses[0], rel=1e-5)
+    assert critic.parts["adversarial"].item() == pytest.approx(
+        losses[0], rel=1e-5
+    )
 
 
-def test_the_network_is_rewarded_for_masks_that_the_critic_scores_as_true() -> None:
-    critic = critic_of(spec_of(feature_matching=0.0, critic={"instance_noise": 0}))
+def test_the_network_is_rewarded_for_masks_that_the_critic_scores_as_true() -> (
+    None
+):
+    critic = critic_of(
+        spec_of(feature_matching=0.0, critic={"instance_noise": 0})
+    )
     image, label, made = masks_of(spec_of())
     with torch.no_grad():
         scores = critic.network(image, made)[-1]
     wanted = ((scores - 1) ** 2).mean().item()
-    assert critic.generator_loss(image, made, label, 1).item() == pytest.approx(wanted, rel=1e-5)
+    assert critic.generator_loss(image, made, label, 1).item() == pytest.approx(
+        wanted, rel=1e-5
+    )
 
 
-def test_the_critic_is_taught_its_real_label_for_true_masks_and_0_for_made_ones() -> None:
-    spec = spec_of(critic={"instance_noise": 0, "mask_smoothing": 0, "real_label": 0.8})
+def test_the_critic_is_taught_its_real_label_for_true_masks_and_0_for_made_ones() -> (
+    None
+):
+    spec = spec_of(
+        critic={"instance_noise": 0, "mask_smoothing": 0, "real_label": 0.8}
+    )
     critic = critic_of(spec)
     image, label, made = masks_of(spec)
     true = torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
     with torch.no_grad():
-        scores = critic.network(torch.cat([image, image]), torch.cat([true, made]))[-1]
+        scores = critic.network(
+            torch.cat([image, image]), torch.cat([true, made])
+        )[-1]
     real, fake = scores.chunk(2)
     wanted = 0.5 * (((real - 0.8) ** 2).mean() + (fake**2).mean())
     found = critic.discriminator_loss(image, made, label, 1).item()
@@ -106,7 +136,9 @@ def test_true_masks_are_smoothed_over_the_classes() -> None:
     critic = critic_of(spec_of(critic={"mask_smoothing": 0.3}))
     _, label, _ = masks_of(spec_of())
     masks = critic._true_masks(label)
-    assert masks.sum(dim=1).flatten().tolist() == pytest.approx([1.0] * label.numel())
+    assert masks.sum(dim=1).flatten().tolist() == pytest.approx(
+        [1.0] * label.numel()
+    )
     assert masks.max().item() == pytest.approx(0.7 + 0.1)
     assert masks.min().item() == pytest.approx(0.1)
     assert torch.equal(masks.argmax(dim=1), label[:, 0])
@@ -133,7 +165,10 @@ def test_the_noise_on_masks_falls_to_nothing() -> None:
 def test_the_critic_sees_nothing_where_the_label_is_ignored() -> None:
     spec = made_spec(
         data={"ignore": 9},
-        refinement={"feature_matching": 0.5, "critic": {"spectral_norm": False}},
+        refinement={
+            "feature_matching": 0.5,
+            "critic": {"spectral_norm": False},
+        },
     )
     critic = critic_of(spec)
     image, label, made = masks_of(spec)
@@ -169,5 +204,7 @@ def test_a_restored_critic_goes_on_as_the_saved_one() -> None:
     restored.restore(deepcopy(saved.state()))
     learn(saved, 2)
     learn(restored, 2)
-    pairs = zip(saved.network.parameters(), restored.network.parameters(), strict=True)
+    pairs = zip(
+        saved.network.parameters(), restored.network.parameters(), strict=True
+    )
     assert all(torch.equal(one, other) for one, other in pairs)

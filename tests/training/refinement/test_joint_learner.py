@@ -41,7 +41,12 @@ def test_a_resumed_learner_ends_with_the_same_weights() -> None:
     unbroken = learner_of()
     states = learn(unbroken)
     assert [state["step"] for state in states] == [2, 4]
-    assert {"dice", "ce", "adversarial", "critic_gap"} <= unbroken.parts().keys()
+    assert {
+        "dice",
+        "ce",
+        "adversarial",
+        "critic_gap",
+    } <= unbroken.parts().keys()
     resumed = learner_of()
     resumed.restore(states[0])
     assert same(learn(resumed)[-1], states[1])

@@ -10,7 +10,11 @@ import torch
 from support.cases import balls
 
 from medseg.training.refinement import mask_errors
-from medseg.training.refinement.mask_errors import MASK_ERRORS, corrupt_mask, soften_mask
+from medseg.training.refinement.mask_errors import (
+    MASK_ERRORS,
+    corrupt_mask,
+    soften_mask,
+)
 
 
 def chance(seed: int) -> tuple[np.random.Generator, torch.Generator]:
@@ -19,7 +23,11 @@ def chance(seed: int) -> tuple[np.random.Generator, torch.Generator]:
 
 def label_of(dims: int) -> torch.Tensor:
     label = torch.from_numpy(balls()).long()
-    return label if dims == 3 else label[..., int((label > 0).sum((0, 1)).argmax())]
+    return (
+        label
+        if dims == 3
+        else label[..., int((label > 0).sum((0, 1)).argmax())]
+    )
 
 
 def square() -> torch.Tensor:
@@ -30,8 +38,12 @@ def square() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-@pytest.mark.parametrize("put_error", MASK_ERRORS, ids=lambda error: error.__name__)
-def test_each_error_changes_some_voxels_and_leaves_most(put_error: Any, dims: int) -> None:
+@pytest.mark.parametrize(
+    "put_error", MASK_ERRORS, ids=lambda error: error.__name__
+)
+def test_each_error_changes_some_voxels_and_leaves_most(
+    put_error: Any, dims: int
+) -> None:
     label = label_of(dims)
     kept = label.clone()
     changed = 0
@@ -48,8 +60,13 @@ def test_each_error_changes_some_voxels_and_leaves_most(put_error: Any, dims: in
 
 
 def test_growing_and_shrinking_move_the_border_by_one_or_two_voxels() -> None:
-    grown = {int(mask_errors._grow(square(), 2, *chance(n)).sum()) for n in range(20)}
-    shrunk = {int(mask_errors._shrink(square(), 2, *chance(n)).sum()) for n in range(20)}
+    grown = {
+        int(mask_errors._grow(square(), 2, *chance(n)).sum()) for n in range(20)
+    }
+    shrunk = {
+        int(mask_errors._shrink(square(), 2, *chance(n)).sum())
+        for n in range(20)
+    }
     assert grown == {7**2, 9**2}
     assert shrunk == {3**2, 1}
 
@@ -90,16 +107,23 @@ def test_errors_take_away_and_add(dims: int) -> None:
 
 
 def test_an_empty_patch_gets_false_structures_or_stays_empty() -> None:
-    wrong = [corrupt_mask(torch.zeros(8, 8, 8).long(), 3, *chance(seed)) for seed in range(20)]
+    wrong = [
+        corrupt_mask(torch.zeros(8, 8, 8).long(), 3, *chance(seed))
+        for seed in range(20)
+    ]
     assert 0 < sum(bool(mask.any()) for mask in wrong) < 20
 
 
 @pytest.mark.parametrize("dims", [2, 3])
-def test_soft_masks_are_log_probabilities_that_are_never_quite_sure(dims: int) -> None:
+def test_soft_masks_are_log_probabilities_that_are_never_quite_sure(
+    dims: int,
+) -> None:
     label = label_of(dims)
     for seed in range(10):
         logits = soften_mask(label, 3, np.random.default_rng(seed))
         assert logits.shape == (3, *label.shape)
-        assert torch.allclose(logits.exp().sum(0), torch.ones(label.shape), atol=1e-5)
+        assert torch.allclose(
+            logits.exp().sum(0), torch.ones(label.shape), atol=1e-5
+        )
         assert logits.exp().max() < 1
         assert (logits.argmax(0) == label).float().mean() > 0.95

@@ -26,10 +26,14 @@ class Constant(nn.Module):
         return torch.full((len(image), 3, *image.shape[2:]), self.value)
 
 
-def pool_of(spec: BundleSpec, pool: MaskPoolSpec, networks: int = 4) -> MaskPool:
+def pool_of(
+    spec: BundleSpec, pool: MaskPoolSpec, networks: int = 4
+) -> MaskPool:
     cases = [made_case(balls(seed=seed)) for seed in range(3)]
     device = torch.device("cpu")
-    batches = PatchBatches(cases, spec.training, dims=spec.network.dims, padding=0.0, device=device)
+    batches = PatchBatches(
+        cases, spec.training, dims=spec.network.dims, padding=0.0, device=device
+    )
     constants = [Constant(float(n + 1)) for n in range(networks)]
     return MaskPool(spec, pool, batches, constants, steps=100, device=device)
 
@@ -71,7 +75,9 @@ def test_ignored_voxels_get_a_mask_and_keep_their_index() -> None:
     spec = made_spec(labels=[{"index": 1, "name": "liver"}], data={"ignore": 2})
     assert spec.label_set.ignore_index == 2
     partly = pool_of(spec, MaskPoolSpec(faulty=1.0, corrupted=0.0)).batch(3)
-    assert torch.equal(partly["label"], pool.batch(3)["label"])  # 2 is a label to the other
+    assert torch.equal(
+        partly["label"], pool.batch(3)["label"]
+    )  # 2 is a label to the other
     assert partly[NETWORK_INPUT].shape[1] == 1 + 2
     assert (partly["label"] == 2).any()
 

@@ -70,7 +70,9 @@ def test_the_generator_loss_is_added_with_its_weight() -> None:
     assert total == pytest.approx((supervised + 0.5 * generator_loss).item())
 
 
-def test_before_its_start_the_critic_learns_and_the_network_hears_nothing() -> None:
+def test_before_its_start_the_critic_learns_and_the_network_hears_nothing() -> (
+    None
+):
     trainer = trainer_of(adversarial_weight=0.5, start=0.5)
     output = output_of(trainer, 1)
     assert AdversarialKeys.GENERATOR_LOSS not in output
@@ -79,7 +81,9 @@ def test_before_its_start_the_critic_learns_and_the_network_hears_nothing() -> N
 
 def test_both_networks_take_a_step() -> None:
     trainer = trainer_of(adversarial_weight=0.5, start=0.0)
-    before = [weight.detach().clone() for weight in trainer.network.parameters()]
+    before = [
+        weight.detach().clone() for weight in trainer.network.parameters()
+    ]
     critic = trainer.state.d_network
     critic_before = [weight.detach().clone() for weight in critic.parameters()]
     output_of(trainer, 1)
@@ -100,7 +104,9 @@ def test_a_critic_whose_loss_is_not_finite_ends_the_run() -> None:
     trainer = trainer_of(adversarial_weight=0.5, start=0.5)
     with torch.no_grad():
         next(trainer.state.d_network.parameters()).fill_(float("nan"))
-    with pytest.raises(TrainingError, match=r"nan at step 3; lower refinement\.critic"):
+    with pytest.raises(
+        TrainingError, match=r"nan at step 3; lower refinement\.critic"
+    ):
         output_of(trainer, 3)
 
 

@@ -45,7 +45,9 @@ def test_checkpoints_keep_the_key_they_had() -> None:
 def test_snapshots_are_taken_at_halves_of_halves(
     steps: int, snapshots: int, expected: list[int]
 ) -> None:
-    spec = made_spec(training={"steps": steps}, refinement={"bank": {"snapshots": snapshots}})
+    spec = made_spec(
+        training={"steps": steps}, refinement={"bank": {"snapshots": snapshots}}
+    )
     (stage,) = build_refinement_stages(spec)
     assert list(stage.snapshot_steps) == expected
 
@@ -55,7 +57,9 @@ def test_joint_training_needs_no_snapshots() -> None:
     assert list(stage.snapshot_steps) == []
 
 
-def test_a_refiner_is_refused_in_a_cross_validation_and_joint_training_is_not() -> None:
+def test_a_refiner_is_refused_in_a_cross_validation_and_joint_training_is_not() -> (
+    None
+):
     (refiner,) = build_refinement_stages(spec_of())
     with pytest.raises(BundleError, match="one refiner") as caught:
         refiner.check_cross_validation()
@@ -71,14 +75,20 @@ def history_of(gaps: list[float]) -> TrainingHistory:
     return history
 
 
-@pytest.mark.parametrize(("gap", "is_told"), [(0.1, True), (0.29, True), (0.5, False)])
-def test_a_critic_that_never_separates_is_told(gap: float, is_told: bool) -> None:
+@pytest.mark.parametrize(
+    ("gap", "is_told"), [(0.1, True), (0.29, True), (0.5, False)]
+)
+def test_a_critic_that_never_separates_is_told(
+    gap: float, is_told: bool
+) -> None:
     events: list[Event] = []
     refinement = spec_of().refinement
     assert refinement is not None
     # Of 40 steps after the network's 4, the last ten count.
     history = history_of([0.9] * 34 + [gap] * 10)
-    measured = measure_critic_gap(refinement, history, [events.append], steps=40, end=44)
+    measured = measure_critic_gap(
+        refinement, history, [events.append], steps=40, end=44
+    )
     assert measured == pytest.approx(gap)
     assert [type(event) for event in events] == ([Notice] if is_told else [])
 
@@ -86,13 +96,28 @@ def test_a_critic_that_never_separates_is_told(gap: float, is_told: bool) -> Non
 def test_of_very_few_steps_the_last_one_counts() -> None:
     refinement = spec_of().refinement
     assert refinement is not None
-    assert measure_critic_gap(refinement, history_of([0.9, 0.9, 0.4]), (), steps=3, end=3) == 0.4
+    assert (
+        measure_critic_gap(
+            refinement, history_of([0.9, 0.9, 0.4]), (), steps=3, end=3
+        )
+        == 0.4
+    )
 
 
 def test_without_a_critic_there_is_no_gap() -> None:
     refinement = spec_of(adversarial_weight=0).refinement
     assert refinement is not None
-    assert measure_critic_gap(refinement, history_of([0.1] * 4), (), steps=4, end=4) is None
+    assert (
+        measure_critic_gap(
+            refinement, history_of([0.1] * 4), (), steps=4, end=4
+        )
+        is None
+    )
     critic = spec_of().refinement
     assert critic is not None
-    assert measure_critic_gap(critic, TrainingHistory("made_up"), (), steps=4, end=4) is None
+    assert (
+        measure_critic_gap(
+            critic, TrainingHistory("made_up"), (), steps=4, end=4
+        )
+        is None
+    )

@@ -46,7 +46,12 @@ from medseg.networks.inferers import build_window_inferer
 from medseg.networks.refiner import build_refined, load_refined
 from medseg.preprocessing.grid import NetworkInput, compute_network_grid
 from medseg.preprocessing.resampling import resample_nearest
-from medseg.quality.calibration import TEMPERATURES, CalibrationSample, calibrate, estimate_quality
+from medseg.quality.calibration import (
+    TEMPERATURES,
+    CalibrationSample,
+    calibrate,
+    estimate_quality,
+)
 from medseg.volume import Array, Volume
 
 PLAIN, LONGER, MEAN_OF_TWO = "U-Net", "U-Net, same CPU", "mean of two U-Nets"
@@ -107,8 +112,12 @@ ARMS = (
     Arm(LONGER, PLAIN, "longer"),
     Arm(JOINT, LONGER, "joint"),
     Arm(MEAN_OF_TWO, PLAIN, "ensemble"),
-    Arm("refiner + critic of two scales", HEAD, "refiner", make_critic=TwoScales),
-    Arm("refiner + critic of distances", HEAD, "refiner", make_critic=Distances),
+    Arm(
+        "refiner + critic of two scales", HEAD, "refiner", make_critic=TwoScales
+    ),
+    Arm(
+        "refiner + critic of distances", HEAD, "refiner", make_critic=Distances
+    ),
     Arm(DAMAGED, PLAIN, "refiner", refinement=_ALL_DAMAGED | _ALONE),
     Arm(f"{DAMAGED} + critic", DAMAGED, "refiner", refinement=_ALL_DAMAGED),
 )
@@ -127,13 +136,19 @@ class Ablation:
         learning, held_back, test = split_cases(given.data, self.spec)
         learning = _of_patients(learning, given.learn_from)
         self.parts = (learning, held_back, test)
-        self.arms = [arm for arm in ARMS if not given.arms or arm.name in given.arms]
+        self.arms = [
+            arm for arm in ARMS if not given.arms or arm.name in given.arms
+        ]
         listed = list_without_test(self.parts, self.spec, self.out)
-        self.dataset: Dataset = open_dataset(listed, self.spec, 0, self.out / "preprocessed")
+        self.dataset: Dataset = open_dataset(
+            listed, self.spec, 0, self.out / "preprocessed"
+        )
 
     def _changed(self, overrides: Sequence[str] = ()) -> BundleSpec:
         steps = f"training.steps={self.given.steps}"
-        return spec_of(self.given.bundle, [steps, *self.given.overrides, *overrides])
+        return spec_of(
+            self.given.bundle, [steps, *self.given.overrides, *overrides]
+        )
 
     def grown(self, arm: Arm, seed: int) -> Grown:
         """Return an arm of a seed, trained now if it was not before."""
@@ -141,15 +156,22 @@ class Ablation:
         return kept(file, lambda: self._grow(arm, seed))
 
     def _grow(self, arm: Arm, seed: int) -> Grown:
-        cases, spec = self.dataset.training, _of_seed(self._changed(arm.overrides), seed)
+        cases, spec = (
+            self.dataset.training,
+            _of_seed(self._changed(arm.overrides), seed),
+        )
         if arm.kind == "trunk":
             return grow_unet(spec, cases)
         trunk = self.grown(ARMS[0], seed)
         if arm.kind == "refiner":
-            return grow_refiner(self._refining(spec, arm), cases, trunk, arm.make_critic)
+            return grow_refiner(
+                self._refining(spec, arm), cases, trunk, arm.make_critic
+            )
         steps = self.given.arm_steps
         if arm.kind == "longer":
-            cost = self.grown(next(one for one in ARMS if one.name == CRITIC), seed).seconds
+            cost = self.grown(
+                next(one for one in ARMS if one.name == CRITIC), seed
+            ).seconds
             steps = max(round(spec.training.steps * cost / trunk.seconds), 50)
         further = spec.training.model_copy(
             update={
@@ -168,7 +190,9 @@ class Ablation:
 
     def _refining(self, spec: BundleSpec, arm: Arm) -> BundleSpec:
         said = {"steps": self.given.arm_steps, **arm.refinement}
-        return spec.model_copy(update={"refinement": RefinementSpec.model_validate(said)})
+        return spec.model_copy(
+            update={"refinement": RefinementSpec.model_validate(said)}
+        )
 
     def train(self, seeds: Sequence[int]) -> None:
         """Train every arm of some seeds."""
@@ -176,7 +200,10 @@ class Ablation:
             for arm in self.arms:
                 if arm.kind != "ensemble":
                     made = self.grown(arm, seed)
-                    print(f"seed {seed}: {arm.name}, {made.seconds:.0f} CPU s", flush=True)
+                    print(
+                        f"seed {seed}: {arm.name}, {made.seconds:.0f} CPU s",
+                        flush=True,
+                    )
 
     def answers(self, seed: int, seeds: Sequence[int]) -> dict[str, Answers]:
         """Return what makes the scores of each arm of a seed."""
@@ -186,7 +213,9 @@ class Ablation:
                 spec = self._refining(self.spec, arm)
                 network = build_refined(spec, both=True)
                 trunk = self.grown(ARMS[0], seed)
-                load_refined(network, trunk.weights, self.grown(arm, seed).weights)
+                load_refined(
+                    network, trunk.weights, self.grown(arm, seed).weights
+                )
                 found[arm.name] = Answers(self.spec, [network], chosen=1)
             elif arm.kind == "ensemble":
                 other = seeds[(seeds.index(seed) + 1) % len(seeds)]
@@ -211,20 +240,32 @@ class Ablation:
             for number, case in enumerate(self.parts[2]):
                 rows.extend(self._judge_case(answers, known, case, number))
                 print(f"seed {seed}: case {number}", flush=True)
-            write_atomically(file, json.dumps([row | {"seed": seed} for row in rows]) + "\n")
+            write_atomically(
+                file, json.dumps([row | {"seed": seed} for row in rows]) + "\n"
+            )
         found: list[dict[str, Any]] = json.loads(file.read_text())
         return found
 
-    def _calibrated(self, answers: Mapping[str, Answers]) -> dict[str, QualityFinding]:
+    def _calibrated(
+        self, answers: Mapping[str, Answers]
+    ) -> dict[str, QualityFinding]:
         """Calibrate each arm on held-back cases, clean and with one kind of damage each."""
-        samples: dict[str, list[CalibrationSample]] = {name: [] for name in answers}
+        samples: dict[str, list[CalibrationSample]] = {
+            name: [] for name in answers
+        }
         for number, case in enumerate(self.parts[1]):
             volume, reference = open_case(case, self.spec)
-            for place, (condition, _, image) in enumerate(conditions(volume, number)):
-                if condition == CLEAN or (condition == SEEN and place == 1 + number % 5):
+            for place, (condition, _, image) in enumerate(
+                conditions(volume, number)
+            ):
+                if condition == CLEAN or (
+                    condition == SEEN and place == 1 + number % 5
+                ):
                     image_rows = self._made(answers, image, reference)
                     for name, made in image_rows.items():
-                        samples[name].append(made.sample(str(number), condition == CLEAN))
+                        samples[name].append(
+                            made.sample(str(number), condition == CLEAN)
+                        )
         found = {}
         for name, its in samples.items():
             finding = calibrate(its, self.spec.label_set.names)
@@ -245,7 +286,9 @@ class Ablation:
             if condition != CLEAN and kind not in kinds_of(number):
                 continue
             for name, made in self._made(answers, image, reference).items():
-                quality = estimate_quality(made.scores_at[known[name].temperature], known[name])
+                quality = estimate_quality(
+                    made.scores_at[known[name].temperature], known[name]
+                )
                 yield {
                     "arm": name,
                     "condition": condition,
@@ -262,7 +305,9 @@ class Ablation:
         self, answers: Mapping[str, Answers], image: Volume, reference: Array
     ) -> dict[str, Made]:
         grid = compute_network_grid(image, self.spec.preprocessing)
-        truth = resample_nearest(grid.crop(reference[None])[0], grid.scan_to_network)
+        truth = resample_nearest(
+            grid.crop(reference[None])[0], grid.scan_to_network
+        )
         sees = NetworkInput(self.spec)(image, grid)
         return {name: answer(sees, truth) for name, answer in answers.items()}
 
@@ -283,7 +328,9 @@ class Made:
 
     def sample(self, case: str, is_clean: bool) -> CalibrationSample:
         """Return it as calibration wants it."""
-        return CalibrationSample(case, self.scores_at[1.0], self.dice, is_clean, self.scores_at)
+        return CalibrationSample(
+            case, self.scores_at[1.0], self.dice, is_clean, self.scores_at
+        )
 
 
 class Answers:
@@ -296,9 +343,16 @@ class Answers:
     """
 
     def __init__(
-        self, spec: BundleSpec, networks: Sequence[torch.nn.Module], chosen: int = 0
+        self,
+        spec: BundleSpec,
+        networks: Sequence[torch.nn.Module],
+        chosen: int = 0,
     ) -> None:
-        self._spec, self._infer, self._chosen = spec, build_window_inferer(spec), chosen
+        self._spec, self._infer, self._chosen = (
+            spec,
+            build_window_inferer(spec),
+            chosen,
+        )
         self._networks = [network.eval() for network in networks]
 
     def __call__(self, image: torch.Tensor, truth: Array) -> Made:
@@ -309,20 +363,42 @@ class Answers:
             truth: Label indices ``(x, y, z)``.
         """
         label_set = self._spec.label_set
-        logits = torch.stack([self._infer(image[None], one)[0] for one in self._networks])
-        estimates = logits.unflatten(1, (-1, label_set.channels))  # network, estimate, class, …
-        labels = estimates[:, self._chosen].softmax(dim=1).mean(dim=0).max(dim=0).indices
+        logits = torch.stack(
+            [self._infer(image[None], one)[0] for one in self._networks]
+        )
+        estimates = logits.unflatten(
+            1, (-1, label_set.channels)
+        )  # network, estimate, class, …
+        labels = (
+            estimates[:, self._chosen]
+            .softmax(dim=1)
+            .mean(dim=0)
+            .max(dim=0)
+            .indices
+        )
         scores = {
-            t: expected_dice((estimates / t).softmax(dim=2).mean(dim=0), labels, label_set)
+            t: expected_dice(
+                (estimates / t).softmax(dim=2).mean(dim=0), labels, label_set
+            )
             for t in (1.0, *TEMPERATURES)
         }
         predicted = labels.numpy().astype(np.uint8)
-        spacing = tuple(mm or 1.0 for mm in self._spec.preprocessing.spacing_mm or (1.0,))
-        scored = score_case(predicted, truth, label_set, (*spacing, 1.0, 1.0)[:3])
+        spacing = tuple(
+            mm or 1.0 for mm in self._spec.preprocessing.spacing_mm or (1.0,)
+        )
+        scored = score_case(
+            predicted, truth, label_set, (*spacing, 1.0, 1.0)[:3]
+        )
         means = summarise([scored])
         pieces = [components(predicted == one.index)[1] for one in label_set]
-        numbers = {name: float(means[name]["mean"]) for name in ("dice", "hd95")}
-        return Made(numbers | {"pieces": float(np.mean(pieces))}, dict(scored["dice"]), scores)
+        numbers = {
+            name: float(means[name]["mean"]) for name in ("dice", "hd95")
+        }
+        return Made(
+            numbers | {"pieces": float(np.mean(pieces))},
+            dict(scored["dice"]),
+            scores,
+        )
 
 
 def expected_dice(
@@ -339,8 +415,13 @@ def expected_dice(
     for label in label_set:
         p, mask = estimates[:, label.index].double(), labels == label.index
         if mask.any() or p[-1].max() > SEEN_IN_MASK:
-            inside, everywhere = (p * mask).sum(dim=(1, 2, 3)), p.sum(dim=(1, 2, 3))
-            found[label.name] = float((2 * inside / (everywhere + mask.sum())).mean())
+            inside, everywhere = (
+                (p * mask).sum(dim=(1, 2, 3)),
+                p.sum(dim=(1, 2, 3)),
+            )
+            found[label.name] = float(
+                (2 * inside / (everywhere + mask.sum())).mean()
+            )
     return found
 
 
@@ -360,21 +441,33 @@ def _of_patients(cases: Sequence[Case], count: int | None) -> list[Case]:
     return [case for case in cases if case.group in set(patients)]
 
 
-def table_of(rows: Sequence[Mapping[str, Any]], arm: str, condition: str, column: str) -> Table:
+def table_of(
+    rows: Sequence[Mapping[str, Any]], arm: str, condition: str, column: str
+) -> Table:
     """Return an arm's numbers, ``(seeds, images)``."""
-    some = [row for row in rows if row["arm"] == arm and row["condition"] == condition]
+    some = [
+        row
+        for row in rows
+        if row["arm"] == arm and row["condition"] == condition
+    ]
     seeds = sorted({row["seed"] for row in some})
-    return np.array([[row[column] for row in some if row["seed"] == seed] for seed in seeds])
+    return np.array(
+        [[row[column] for row in some if row["seed"] == seed] for seed in seeds]
+    )
 
 
 def compared(
-    rows: Sequence[Mapping[str, Any]], arm: Arm, condition: str, patients: Sequence[str]
+    rows: Sequence[Mapping[str, Any]],
+    arm: Arm,
+    condition: str,
+    patients: Sequence[str],
 ) -> tuple[Change, Change]:
     """Return by how much an arm differs from its control: Dice, and HD95 relative to it."""
 
     def gain(column: str) -> Change:
         first, second = (
-            table_of(rows, name, condition, column) for name in (arm.name, arm.against)
+            table_of(rows, name, condition, column)
+            for name in (arm.name, arm.against)
         )
         return change(first, second, patients, relative=column == "hd95")
 
@@ -392,11 +485,20 @@ def mask_lines(
     """Yield the table of masks in one condition: each arm against its control."""
     seeds = len({row["seed"] for row in rows})
     yield f"\n### Masks, {condition}: {seeds} seed{'s' * (seeds != 1)}"
-    columns = ("Dice", "HD95", "pieces", "against", "Δ Dice", "Δ HD95, relative", "so it")
+    columns = (
+        "Dice",
+        "HD95",
+        "pieces",
+        "against",
+        "Δ Dice",
+        "Δ HD95, relative",
+        "so it",
+    )
     yield from heading("arm", *columns, "critic's gap", "CPU min")
     for arm in arms:
         dice, hd95, pieces = (
-            table_of(rows, arm.name, condition, column) for column in ("dice", "hd95", "pieces")
+            table_of(rows, arm.name, condition, column)
+            for column in ("dice", "hd95", "pieces")
         )
         cells = [
             f"{dice.mean():.4f} ± {_spread(dice.mean(axis=1)):.4f}",
@@ -405,19 +507,27 @@ def mask_lines(
         ]
         if arm.against in {one.name for one in arms}:
             gains = compared(rows, arm, condition, patients)
-            told = verdict(*gains, seeds, gaps[arm.name] if arm.has_critic else None)
+            told = verdict(
+                *gains, seeds, gaps[arm.name] if arm.has_critic else None
+            )
             cells += [arm.against, str(gains[0]), str(gains[1]), told]
         else:
             cells += ["", "", "", ""]
         cells.append(f"{np.mean(gaps[arm.name]):.2f}" if arm.has_critic else "")
-        cells.append(f"{seconds[arm.name] / 60:.1f}" if arm.name in seconds else "")
+        cells.append(
+            f"{seconds[arm.name] / 60:.1f}" if arm.name in seconds else ""
+        )
         yield f"| {arm.name} | {' | '.join(cells)} |"
 
 
-def quality_lines(rows: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> Iterator[str]:
+def quality_lines(
+    rows: Sequence[Mapping[str, Any]], arms: Sequence[Arm]
+) -> Iterator[str]:
     """Yield the table of quality: the mean over seeds, and their spread."""
     yield "\n### Quality: calibrated expected Dice against the true one, mean ± sd over seeds"
-    yield from heading("arm", "images", *QUALITY, "90 % bound holds", "temperatures")
+    yield from heading(
+        "arm", "images", *QUALITY, "90 % bound holds", "temperatures"
+    )
     for arm in arms:
         for condition in (CLEAN, SHIFTED):
             dice, expected, lower = (
@@ -425,9 +535,17 @@ def quality_lines(rows: Sequence[Mapping[str, Any]], arms: Sequence[Arm]) -> Ite
                 for column in ("dice", "expected", "lower")
             )
             pairs = list(zip(expected, dice, strict=True))
-            cells = [_mean_and_spread([of(*pair) for pair in pairs]) for of in QUALITY.values()]
-            held = [covered(low, true) for low, true in zip(lower, dice, strict=True)]
-            at = sorted({row["temperature"] for row in rows if row["arm"] == arm.name})
+            cells = [
+                _mean_and_spread([of(*pair) for pair in pairs])
+                for of in QUALITY.values()
+            ]
+            held = [
+                covered(low, true)
+                for low, true in zip(lower, dice, strict=True)
+            ]
+            at = sorted(
+                {row["temperature"] for row in rows if row["arm"] == arm.name}
+            )
             told = ", ".join(f"{one:g}" for one in at)
             cells += [_mean_and_spread(held), told]
             yield f"| {arm.name} | {condition} | {' | '.join(cells)} |"
@@ -450,19 +568,35 @@ def write_tables(ablation: Ablation, seeds: Sequence[int]) -> str:
         if arm.kind != "ensemble"
     }
     critics = {arm.name for arm in ablation.arms if arm.has_critic}
-    gaps = {name: [one.gap for one in its] for name, its in trained.items() if name in critics}
-    seconds = {name: float(np.mean([one.seconds for one in its])) for name, its in trained.items()}
+    gaps = {
+        name: [one.gap for one in its]
+        for name, its in trained.items()
+        if name in critics
+    }
+    seconds = {
+        name: float(np.mean([one.seconds for one in its]))
+        for name, its in trained.items()
+    }
     patients = [case.group for case in ablation.parts[2]]
     lines: list[str] = []
     for condition in (CLEAN, SHIFTED):
         whose = [
             patients[row["case"]]
             for row in rows
-            if (row["arm"], row["condition"], row["seed"]) == (PLAIN, condition, seeds[0])
+            if (row["arm"], row["condition"], row["seed"])
+            == (PLAIN, condition, seeds[0])
         ]
-        lines += mask_lines(rows, ablation.arms, condition, whose, gaps, seconds)
+        lines += mask_lines(
+            rows, ablation.arms, condition, whose, gaps, seconds
+        )
     lines += quality_lines(rows, ablation.arms)
-    sizes = dict(zip(("learning", "held_back", "test"), map(len, ablation.parts), strict=True))
+    sizes = dict(
+        zip(
+            ("learning", "held_back", "test"),
+            map(len, ablation.parts),
+            strict=True,
+        )
+    )
     given = ablation.given
     about = {
         "bundle": given.bundle.name,
@@ -478,7 +612,8 @@ def write_tables(ablation: Ablation, seeds: Sequence[int]) -> str:
     text = "\n".join(lines) + "\n"
     write_atomically(ablation.out / "ablation.md", text)
     write_atomically(
-        ablation.out / "ablation.json", json.dumps({"about": about, "rows": rows}) + "\n"
+        ablation.out / "ablation.json",
+        json.dumps({"about": about, "rows": rows}) + "\n",
     )
     return text + json.dumps(about, indent=1)
 
@@ -489,14 +624,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=600, help="of a trunk")
-    parser.add_argument("--arm-steps", type=int, default=200, help="of a refiner or a critic")
+    parser.add_argument(
+        "--arm-steps", type=int, default=200, help="of a refiner or a critic"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--learn-from", type=int, help="so many patients; all unless given")
+    parser.add_argument(
+        "--learn-from", type=int, help="so many patients; all unless given"
+    )
     parser.add_argument("--arms", nargs="+", choices=[arm.name for arm in ARMS])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    parser.add_argument("--stage", choices=("train", "estimate_quality"), help="no more than this")
-    parser.add_argument("--of", type=int, nargs="+", help="with a stage: of these seeds alone")
+    parser.add_argument(
+        "--stage",
+        choices=("train", "estimate_quality"),
+        help="no more than this",
+    )
+    parser.add_argument(
+        "--of", type=int, nargs="+", help="with a stage: of these seeds alone"
+    )
     given = parser.parse_args()
 
     torch.set_num_threads(given.threads)

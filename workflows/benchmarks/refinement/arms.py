@@ -23,12 +23,22 @@ HELD_BACK, TEST = 0, 1
 """Folds of the data set's own list; all others are learned from. What was chosen by looking at one
 test fold is confirmed on another."""
 
-INTENSITY = ("noise", "blur", "brightness", "contrast", "low_resolution", "gamma", "bias_field")
+INTENSITY = (
+    "noise",
+    "blur",
+    "brightness",
+    "contrast",
+    "low_resolution",
+    "gamma",
+    "bias_field",
+)
 """What ``standard`` does to intensities, besides ghosting."""
 
 ARMS: dict[str, tuple[str, ...]] = {
     "standard": (),
-    "no corruptions": tuple(f"training.augmentation.{name}=0" for name in (*INTENSITY, "ghosting")),
+    "no corruptions": tuple(
+        f"training.augmentation.{name}=0" for name in (*INTENSITY, "ghosting")
+    ),
     "none": ("training.augmentation=none",),
 }
 """What an arm changes in the bundle: all variations, only those of geometry, or none."""
@@ -43,7 +53,9 @@ def split_cases(
         ValueError: If a patient's cases would be in two parts, or a fold has two parts to play.
     """
     if test == HELD_BACK:
-        raise ValueError(f"fold {test} is held back to calibrate on, and cannot be the test")
+        raise ValueError(
+            f"fold {test} is held back to calibrate on, and cannot be the test"
+        )
     cases = find_cases(data, spec).cases
     parts: tuple[list[Case], list[Case], list[Case]] = ([], [], [])
     for case, fold in zip(cases, assign_folds(cases, spec.data), strict=True):
@@ -54,12 +66,16 @@ def split_cases(
     return parts
 
 
-def list_without_test(parts: Sequence[Sequence[Case]], spec: BundleSpec, out: Path) -> Path:
+def list_without_test(
+    parts: Sequence[Sequence[Case]], spec: BundleSpec, out: Path
+) -> Path:
     """Write a data list from which the test cases are missing; return the file."""
     learning, held_back, _ = parts
     field = spec.data.group_by or "group"
     rows = [
-        _row(case, fold, field) for fold, part in ((1, learning), (0, held_back)) for case in part
+        _row(case, fold, field)
+        for fold, part in ((1, learning), (0, held_back))
+        for case in part
     ]
     file = out / "cases.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +86,12 @@ def list_without_test(parts: Sequence[Sequence[Case]], spec: BundleSpec, out: Pa
 def _row(case: Case, fold: int, field: str) -> dict[str, Any]:
     image = case.scan.parts[0][0].resolve()
     label = case.label.resolve()
-    return {"image": str(image), "label": str(label), "fold": fold, field: case.group}
+    return {
+        "image": str(image),
+        "label": str(label),
+        "fold": fold,
+        field: case.group,
+    }
 
 
 def trained(

@@ -39,7 +39,11 @@ class Change:
 
 
 def change(
-    first: Table, second: Table, patients: Sequence[str], *, relative: bool = False
+    first: Table,
+    second: Table,
+    patients: Sequence[str],
+    *,
+    relative: bool = False,
 ) -> Change:
     """Return how the first arm differs from the second.
 
@@ -52,7 +56,9 @@ def change(
         relative: Whether the difference is divided by the second arm's mean.
     """
     names = np.asarray(patients)
-    members = [np.flatnonzero(names == name) for name in dict.fromkeys(patients)]
+    members = [
+        np.flatnonzero(names == name) for name in dict.fromkeys(patients)
+    ]
     rng = np.random.default_rng(0)
 
     def of(one: Table, other: Table) -> float:
@@ -69,7 +75,9 @@ def change(
     return Change(of(first, second), float(low), float(high))
 
 
-def verdict(dice: Change, hd95: Change, seeds: int, gaps: Sequence[float] | None = None) -> str:
+def verdict(
+    dice: Change, hd95: Change, seeds: int, gaps: Sequence[float] | None = None
+) -> str:
     """Return what may be said of a difference between two arms.
 
     Args:
@@ -79,7 +87,9 @@ def verdict(dice: Change, hd95: Change, seeds: int, gaps: Sequence[float] | None
         gaps: How far apart each critic scored true and made masks, where the claim is about one.
     """
     if gaps is not None and not all(gap >= SEPARATES for gap in gaps):
-        lowest = min(gaps, key=lambda gap: -math.inf if math.isnan(gap) else gap)
+        lowest = min(
+            gaps, key=lambda gap: -math.inf if math.isnan(gap) else gap
+        )
         return f"invalid: a critic's gap was {lowest:.2f}, below {SEPARATES}"
     if seeds < FEWEST_SEEDS:
         return f"no claim: {seeds} of {FEWEST_SEEDS} seeds"

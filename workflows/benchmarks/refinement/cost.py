@@ -48,7 +48,9 @@ def made_up_case(spec: BundleSpec) -> CachedCase:
     return CachedCase(
         "0123456789",
         "0123456789",
-        torch.from_numpy(rng.normal(size=(len(spec.channels), x, y, z)).astype(np.float16)),
+        torch.from_numpy(
+            rng.normal(size=(len(spec.channels), x, y, z)).astype(np.float16)
+        ),
         torch.from_numpy(label[None]),
         {int(i): np.flatnonzero(flat == i) for i in np.unique(flat) if i},
         (1.0, 1.0, 1.0),
@@ -97,22 +99,39 @@ def steps(
     spec = spec.model_copy(update={"training": short})
 
     def batches() -> PatchBatches:
-        return PatchBatches([case], spec.training, dims=spec.network.dims, padding=0.0, device=CPU)
+        return PatchBatches(
+            [case],
+            spec.training,
+            dims=spec.network.dims,
+            padding=0.0,
+            device=CPU,
+        )
 
     def supervised(adversarial: bool) -> float:
-        joint = refinement.model_copy(update={"kind": "joint", "start": 0.0, "ramp": 0.0})
+        joint = refinement.model_copy(
+            update={"kind": "joint", "start": 0.0, "ramp": 0.0}
+        )
         laps = Laps()
-        chosen = spec.model_copy(update={"refinement": joint if adversarial else None})
+        chosen = spec.model_copy(
+            update={"refinement": joint if adversarial else None}
+        )
         build_learner = select_learner_factory(build_stages(chosen))
         callbacks = Callbacks(validate=lambda _: True, save=lambda _: None)
         build_learner(chosen, [case], CPU, [laps]).learn(callbacks)
         return laps.typical
 
     def corrector(weight: float) -> float:
-        update = {"steps": count, "start": 0.0, "ramp": 0.0, "adversarial_weight": weight}
+        update = {
+            "steps": count,
+            "start": 0.0,
+            "ramp": 0.0,
+            "adversarial_weight": weight,
+        }
         chosen, laps = refinement.model_copy(update=update), Laps()
         networks = [build_network(spec, supervised=False) for _ in range(4)]
-        bank = MaskPool(spec, chosen.bank, batches(), networks, steps=count, device=CPU)
+        bank = MaskPool(
+            spec, chosen.bank, batches(), networks, steps=count, device=CPU
+        )
         RefinerTrainer(spec, chosen, bank, CPU, [laps]).learn(lambda: None)
         return laps.typical
 
@@ -128,13 +147,17 @@ def table(rounds: list[Mapping[str, float]], most: float) -> bool:
     """Print seconds and ratios to the first arm; return whether all are within the limit."""
     first = next(iter(rounds[0]))
     within = True
-    print("| arm | CPU s, median | ratio, median | ratio, range |\n| --- | ---: | ---: | --- |")
+    print(
+        "| arm | CPU s, median | ratio, median | ratio, range |\n| --- | ---: | ---: | --- |"
+    )
     for arm in rounds[0]:
         ratios = [one[arm] / one[first] for one in rounds]
         median = statistics.median(ratios)
         within &= median <= most
         seconds = statistics.median(one[arm] for one in rounds)
-        print(f"| {arm} | {seconds:.4f} | {median:.2f} | {min(ratios):.2f}–{max(ratios):.2f} |")
+        print(
+            f"| {arm} | {seconds:.4f} | {median:.2f} | {min(ratios):.2f}–{max(ratios):.2f} |"
+        )
     return within
 
 
@@ -157,16 +180,22 @@ def main() -> None:
             for act in arms.values():
                 act()
             rounds = [
-                {arm: cpu_seconds(act) for arm, act in arms.items()} for _ in range(given.rounds)
+                {arm: cpu_seconds(act) for arm, act in arms.items()}
+                for _ in range(given.rounds)
             ]
         within &= table(rounds, MOST_FORWARD)
         print(f"\n## {spec.name}: one step, {given.rounds} rounds\n")
         trainings = steps(spec, refinement, given.steps)
         within &= table(
-            [{arm: act() for arm, act in trainings.items()} for _ in range(given.rounds)],
+            [
+                {arm: act() for arm, act in trainings.items()}
+                for _ in range(given.rounds)
+            ],
             MOST_STEP,
         )
-    print(f"\nwithin {MOST_FORWARD:g}× forward and {MOST_STEP:g}× step: {within}")
+    print(
+        f"\nwithin {MOST_FORWARD:g}× forward and {MOST_STEP:g}× step: {within}"
+    )
     print(json.dumps(collect_provenance(CPU), indent=1))
 
 

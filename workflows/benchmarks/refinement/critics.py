@@ -26,14 +26,25 @@ class TwoScales(nn.Module):
 
     def __init__(self, spec: BundleSpec, refinement: RefinementSpec) -> None:
         super().__init__()
-        self.fine, self.coarse = Critic(spec, refinement), Critic(spec, _shallower(refinement))
-        self._halve = functional.avg_pool3d if spec.network.dims == 3 else functional.avg_pool2d
+        self.fine, self.coarse = (
+            Critic(spec, refinement),
+            Critic(spec, _shallower(refinement)),
+        )
+        self._halve = (
+            functional.avg_pool3d
+            if spec.network.dims == 3
+            else functional.avg_pool2d
+        )
 
-    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    def forward(
+        self, image: torch.Tensor, mask: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Return the feature maps of both, and last the scores of both ``(batch, patches)``."""
         fine = self.fine(image, mask)
         coarse = self.coarse(self._halve(image, 2), self._halve(mask, 2))
-        scores = torch.cat([maps[-1].flatten(1) for maps in (fine, coarse)], dim=1)
+        scores = torch.cat(
+            [maps[-1].flatten(1) for maps in (fine, coarse)], dim=1
+        )
         return [*fine[:-1], *coarse[:-1], scores]
 
 
@@ -58,9 +69,13 @@ class Distances(nn.Module):
         super().__init__()
         self.critic, self._dims = Critic(spec, refinement), spec.network.dims
 
-    def forward(self, image: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    def forward(
+        self, image: torch.Tensor, mask: torch.Tensor
+    ) -> list[torch.Tensor]:
         """Return what the critic says of the distances."""
-        return self.critic(image, signed_distances(mask.clamp(0, 1), self._dims))
+        return self.critic(
+            image, signed_distances(mask.clamp(0, 1), self._dims)
+        )
 
 
 def signed_distances(mask: torch.Tensor, dims: int) -> torch.Tensor:
@@ -74,13 +89,17 @@ def signed_distances(mask: torch.Tensor, dims: int) -> torch.Tensor:
 
 
 def _distances(mask: torch.Tensor, dims: int) -> torch.Tensor:
-    steps = torch.arange(-REACH, REACH + 1, device=mask.device, dtype=mask.dtype)
+    steps = torch.arange(
+        -REACH, REACH + 1, device=mask.device, dtype=mask.dtype
+    )
     kernel = torch.exp(-steps.abs() / DECAY)
     near, classes = mask, mask.shape[1]
     convolve = functional.conv3d if dims == 3 else functional.conv2d
     for axis in range(dims):
         shape, padding = [classes, 1] + [1] * dims, [0] * dims
         shape[2 + axis], padding[axis] = len(kernel), REACH
-        along = kernel.reshape([1, 1] + [n if n > 1 else 1 for n in shape[2:]]).expand(*shape)
+        along = kernel.reshape(
+            [1, 1] + [n if n > 1 else 1 for n in shape[2:]]
+        ).expand(*shape)
         near = convolve(near, along, padding=padding, groups=classes)
     return (-DECAY * torch.log(near.clamp_min(1e-6))).clamp(0, REACH)

@@ -42,7 +42,9 @@ def failures_found(scores: Numbers, dice: Numbers) -> float:
     edge = np.sort(scores)[count - 1]
     below, at = scores < edge, scores == edge
     share = (count - below.sum()) / at.sum()
-    return float((failed[below].sum() + share * failed[at].sum()) / failed.sum())
+    return float(
+        (failed[below].sum() + share * failed[at].sum()) / failed.sum()
+    )
 
 
 def most_found(_: Numbers, dice: Numbers) -> float:
@@ -101,7 +103,10 @@ class Estimate:
 
 
 def estimate(
-    figure: Figure, scores: Sequence[float], dice: Sequence[float], patients: Sequence[str]
+    figure: Figure,
+    scores: Sequence[float],
+    dice: Sequence[float],
+    patients: Sequence[str],
 ) -> Estimate:
     """Return a figure with its bootstrap interval over patients.
 
@@ -109,7 +114,9 @@ def estimate(
     """
     first, second = np.asarray(scores, float), np.asarray(dice, float)
     names = np.asarray(patients)
-    members = [np.flatnonzero(names == name) for name in dict.fromkeys(patients)]
+    members = [
+        np.flatnonzero(names == name) for name in dict.fromkeys(patients)
+    ]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES):
@@ -117,5 +124,7 @@ def estimate(
         rows = np.concatenate([members[n] for n in some])
         drawn.append(figure(first[rows], second[rows]))
     known = [value for value in drawn if not math.isnan(value)]
-    low, high = np.quantile(known, (0.025, 0.975)) if known else (math.nan, math.nan)
+    low, high = (
+        np.quantile(known, (0.025, 0.975)) if known else (math.nan, math.nan)
+    )
     return Estimate(figure(first, second), float(low), float(high))

@@ -96,10 +96,14 @@ class Spoken:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone) and event.step % 50 == 0:
             print(
-                f"{time.strftime('%H:%M:%S')} step {event.step}, loss {event.loss:.3f}", flush=True
+                f"{time.strftime('%H:%M:%S')} step {event.step}, loss {event.loss:.3f}",
+                flush=True,
             )
         if isinstance(event, ValidationDone):
-            print(f"step {event.step}: Dice {event.scores['dice']['mean']:.4f}", flush=True)
+            print(
+                f"step {event.step}: Dice {event.scores['dice']['mean']:.4f}",
+                flush=True,
+            )
 
 
 def conditions(volume: Volume, seed: int) -> Iterator[tuple[str, str, Volume]]:
@@ -112,7 +116,11 @@ def conditions(volume: Volume, seed: int) -> Iterator[tuple[str, str, Volume]]:
     for number, (condition, kind, change) in enumerate(kinds):
         rng = np.random.default_rng((seed, number))
         severity = float(rng.uniform(0.1, 1.0))
-        yield condition, kind, corrupt_volume(volume, change, severity, int(rng.integers(2**31)))
+        yield (
+            condition,
+            kind,
+            corrupt_volume(volume, change, severity, int(rng.integers(2**31))),
+        )
 
 
 def judge_case(
@@ -124,7 +132,9 @@ def judge_case(
     for condition, kind, image in conditions(volume, 1000 + number):
         made = segmenter.predict(image, temperatures=(1.0,)).finish()
         raw = list(made.confidence_at[1.0].values())
-        dice = compute_mask_dice(made.labels, reference, segmenter.spec.label_set)
+        dice = compute_mask_dice(
+            made.labels, reference, segmenter.spec.label_set
+        )
         known = made.quality
         found.append(
             Judged(
@@ -143,11 +153,20 @@ def judge_case(
 
 
 def _judge_mask(
-    segmenter: Segmenter, volume: Volume, reference: Array, number: int, patient: str
+    segmenter: Segmenter,
+    volume: Volume,
+    reference: Array,
+    number: int,
+    patient: str,
 ) -> JudgedMask:
-    rng, noise = np.random.default_rng((2000, number)), torch.Generator().manual_seed(number)
+    rng, noise = (
+        np.random.default_rng((2000, number)),
+        torch.Generator().manual_seed(number),
+    )
     classes = segmenter.spec.label_set.channels
-    shape = reference.shape[:2] if reference.shape[2] == 1 else reference.shape  # a picture is flat
+    shape = (
+        reference.shape[:2] if reference.shape[2] == 1 else reference.shape
+    )  # a picture is flat
     mask = torch.from_numpy(reference.astype(np.int64)).reshape(shape)
     for _ in range(int(rng.integers(0, 4))):
         mask = corrupt_mask(mask, classes, rng, noise)
@@ -157,7 +176,10 @@ def _judge_mask(
     mean = judged.mean
     if mean is None or mean.expected is None:
         raise ValueError("the arm is not calibrated; hold back more cases")
-    bounds = [(found.lower, dice.get(name, 1.0)) for name, found in judged.labels.items()]
+    bounds = [
+        (found.lower, dice.get(name, 1.0))
+        for name, found in judged.labels.items()
+    ]
     return JudgedMask(
         patient,
         float(np.mean(list(dice.values()))),
@@ -174,10 +196,18 @@ def judge_arm(run: Path, cases: Sequence[Case]) -> Mapping[str, Any]:
     before = file.read_text().splitlines() if file.is_file() else []
     if len(before) < len(cases):
         segmenter = Segmenter(run, "cpu")
-        patients = {name: str(n) for n, name in enumerate(dict.fromkeys(c.group for c in cases))}
+        patients = {
+            name: str(n)
+            for n, name in enumerate(dict.fromkeys(c.group for c in cases))
+        }
         for number, case in list(enumerate(cases))[len(before) :]:
-            found, mask = judge_case(segmenter, case, number, patients[case.group])
-            made = {"images": [asdict(one) for one in found], "mask": asdict(mask)}
+            found, mask = judge_case(
+                segmenter, case, number, patients[case.group]
+            )
+            made = {
+                "images": [asdict(one) for one in found],
+                "mask": asdict(mask),
+            }
             before.append(json.dumps(made))
             write_atomically(file, "\n".join(before) + "\n")
     read = [json.loads(line) for line in before]
@@ -194,7 +224,10 @@ def figures_of(rows: Sequence[Judged], score: str) -> dict[str, Estimate]:
     """Return every figure of one score over some images."""
     scores = [getattr(row, score) for row in rows]
     dice, patients = [row.dice for row in rows], [row.patient for row in rows]
-    return {name: estimate(figure, scores, dice, patients) for name, figure in FIGURES.items()}
+    return {
+        name: estimate(figure, scores, dice, patients)
+        for name, figure in FIGURES.items()
+    }
 
 
 def bounds_of(rows: Sequence[Judged]) -> Estimate:
@@ -209,10 +242,15 @@ def bounds_of(rows: Sequence[Judged]) -> Estimate:
 
 def difference(first: Sequence[Judged], second: Sequence[Judged]) -> Estimate:
     """Return the mean gain in Dice of the first arm over the second, paired by image."""
-    gains = [one.dice - other.dice for one, other in zip(first, second, strict=True)]
+    gains = [
+        one.dice - other.dice for one, other in zip(first, second, strict=True)
+    ]
     nothing = [0.0] * len(gains)
     return estimate(
-        lambda gain, _: float(gain.mean()), gains, nothing, [row.patient for row in first]
+        lambda gain, _: float(gain.mean()),
+        gains,
+        nothing,
+        [row.patient for row in first],
     )
 
 
@@ -220,10 +258,20 @@ def heading(*cells: str) -> list[str]:
     return ["", "| " + " | ".join(cells) + " |", "| --- " * len(cells) + "|"]
 
 
-def quality_lines(name: str, rows: Sequence[Judged], temperature: float) -> Iterator[str]:
+def quality_lines(
+    name: str, rows: Sequence[Judged], temperature: float
+) -> Iterator[str]:
     """Yield the tables of one trained bundle."""
     yield f"\n### {name}: temperature {temperature:g}"
-    yield from heading("images", "n", "Dice", "failed", "score", *FIGURES, "a perfect order finds")
+    yield from heading(
+        "images",
+        "n",
+        "Dice",
+        "failed",
+        "score",
+        *FIGURES,
+        "a perfect order finds",
+    )
     for condition in (CLEAN, SEEN, SHIFTED, None):
         some = [row for row in rows if condition in (row.condition, None)]
         dice = [row.dice for row in some]
@@ -238,7 +286,9 @@ def quality_lines(name: str, rows: Sequence[Judged], temperature: float) -> Iter
         some = [row for row in rows if row.condition == condition]
         flagged = np.mean([row.review for row in some])
         yield f"| {condition} | {bounds_of(some)} | {flagged:.2f} |"
-    yield from heading("kind", "Dice", "failed", "AUROC", "Spearman", "bound holds")
+    yield from heading(
+        "kind", "Dice", "failed", "AUROC", "Spearman", "bound holds"
+    )
     for kind in dict.fromkeys(row.kind for row in rows):
         some = [row for row in rows if row.kind == kind]
         found = figures_of(some, "expected")
@@ -257,7 +307,10 @@ def mask_lines(masks: Sequence[JudgedMask]) -> Iterator[str]:
     yield from heading("score", *FIGURES)
     for score in ("expected", "raw", "alike"):
         values = [getattr(one, score) for one in masks]
-        cells = (str(estimate(each, values, dice, patients)) for each in FIGURES.values())
+        cells = (
+            str(estimate(each, values, dice, patients))
+            for each in FIGURES.values()
+        )
         yield f"| {score} | {' | '.join(cells)} |"
     pairs = [(*pair, one.patient) for one in masks for pair in one.bounds]
     lower, true, whose = zip(*pairs, strict=True)
@@ -285,7 +338,9 @@ def gain_lines(arms: Mapping[str, Sequence[Judged]]) -> Iterator[str]:
 
 def goals_met(rows: Sequence[Judged]) -> Iterator[str]:
     """Yield which goals a trained bundle meets; a goal counts by its value, not its interval."""
-    shifted = figures_of([row for row in rows if row.condition == SHIFTED], "expected")
+    shifted = figures_of(
+        [row for row in rows if row.condition == SHIFTED], "expected"
+    )
     for name, least in GOALS.items():
         met = "met" if shifted[name].value >= least else "missed"
         yield f"- {name} on unseen corruptions, {least} or more: {shifted[name]}, {met}"
@@ -294,7 +349,9 @@ def goals_met(rows: Sequence[Judged]) -> Iterator[str]:
     yield f"- the 90 % bound holds in 0.85 to 0.95 of clean scans: {clean}, {met}"
 
 
-def write_results(out: Path, results: Mapping[str, Mapping[str, Any]], about: Any) -> str:
+def write_results(
+    out: Path, results: Mapping[str, Mapping[str, Any]], about: Any
+) -> str:
     """Write ``quality.json`` and ``quality.md``; return the latter."""
     lines: list[str] = []
     by_arm: dict[str, list[Judged]] = {}
@@ -303,12 +360,18 @@ def write_results(out: Path, results: Mapping[str, Mapping[str, Any]], about: An
         by_arm.setdefault(name.rsplit(", seed", 1)[0], []).extend(rows)
         lines.extend(quality_lines(name, rows, content["temperature"]))
         lines.extend(["", *goals_met(rows)])
-        masks = (row | {"bounds": tuple(map(tuple, row["bounds"]))} for row in content["masks"])
+        masks = (
+            row | {"bounds": tuple(map(tuple, row["bounds"]))}
+            for row in content["masks"]
+        )
         lines.extend(mask_lines([JudgedMask(**row) for row in masks]))
     lines.extend(gain_lines(by_arm))
     text = "\n".join(lines) + "\n"
     write_atomically(out / "quality.md", text)
-    write_atomically(out / "quality.json", json.dumps({"about": about, "runs": results}) + "\n")
+    write_atomically(
+        out / "quality.json",
+        json.dumps({"about": about, "runs": results}) + "\n",
+    )
     return text
 
 
@@ -337,11 +400,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["standard", "no corruptions"])
-    parser.add_argument("--test-fold", type=int, default=TEST, help="an --out of its own for each")
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        choices=ARMS,
+        default=["standard", "no corruptions"],
+    )
+    parser.add_argument(
+        "--test-fold",
+        type=int,
+        default=TEST,
+        help="an --out of its own for each",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    parser.add_argument("--only", choices=("train", "judge"), help="do one stage, print no table")
+    parser.add_argument(
+        "--only",
+        choices=("train", "judge"),
+        help="do one stage, print no table",
+    )
     given = parser.parse_args()
 
     torch.set_num_threads(given.threads)
@@ -355,7 +432,9 @@ def main() -> None:
     results = {name: judge_arm(run, parts[2]) for name, run in runs.items()}
     if given.only == "judge":
         return
-    sizes = dict(zip(("learning", "held_back", "test"), map(len, parts), strict=True))
+    sizes = dict(
+        zip(("learning", "held_back", "test"), map(len, parts), strict=True)
+    )
     about = {
         "bundle": given.bundle.name,
         "steps": given.steps,

@@ -67,12 +67,18 @@ class Gap:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone) and event.step > self._after:
-            self._found.extend([event.parts["critic_gap"]] if "critic_gap" in event.parts else [])
+            self._found.extend(
+                [event.parts["critic_gap"]]
+                if "critic_gap" in event.parts
+                else []
+            )
 
     @property
     def mean(self) -> float:
         """The mean gap; NaN where there was no critic."""
-        return sum(self._found) / len(self._found) if self._found else float("nan")
+        return (
+            sum(self._found) / len(self._found) if self._found else float("nan")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,9 @@ def kept(file: Path, make: Callable[[], Grown]) -> Grown:
         made = make()
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(".part")
-        torch.save({name: getattr(made, name) for name in Grown.__slots__}, part)
+        torch.save(
+            {name: getattr(made, name) for name in Grown.__slots__}, part
+        )
         part.rename(file)
     return Grown(**torch.load(file, weights_only=True))
 
@@ -118,11 +126,15 @@ def grow_unet(
         validate=lambda _: True,
         save=lambda _: None,
         snapshot=keep,
-        snapshot_steps=[] if trunk else sorted(training.steps // part for part in SNAPSHOTS),
+        snapshot_steps=[]
+        if trunk
+        else sorted(training.steps // part for part in SNAPSHOTS),
     )
     learner.learn(callbacks)
     seconds = time.process_time() - began
-    return Grown(_copied(learner.inference_network), snapshots, seconds, gap.mean)
+    return Grown(
+        _copied(learner.inference_network), snapshots, seconds, gap.mean
+    )
 
 
 def grow_refiner(
@@ -151,8 +163,17 @@ def grow_refiner(
         padding=get_padding_value(spec),
         device=CPU,
     )
-    networks = [_network(spec, weights) for weights in (*trunk.snapshots, trunk.weights)]
-    bank = MaskPool(spec, refinement.bank, batches, networks, steps=refinement.steps, device=CPU)
+    networks = [
+        _network(spec, weights) for weights in (*trunk.snapshots, trunk.weights)
+    ]
+    bank = MaskPool(
+        spec,
+        refinement.bank,
+        batches,
+        networks,
+        steps=refinement.steps,
+        device=CPU,
+    )
     corrector = RefinerTrainer(spec, refinement, bank, CPU, [gap])
     if make_critic is not None:
         _replace_critic(corrector, spec, refinement, make_critic)
@@ -162,14 +183,19 @@ def grow_refiner(
 
 
 def _replace_critic(
-    corrector: RefinerTrainer, spec: BundleSpec, refinement: RefinementSpec, make: MakeCritic
+    corrector: RefinerTrainer,
+    spec: BundleSpec,
+    refinement: RefinementSpec,
+    make: MakeCritic,
 ) -> None:
     critic: Any = corrector.critic
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.training.seed)
         critic.network = critic.learner = make(spec, refinement)
     critic.optimizer = torch.optim.Adam(
-        critic.network.parameters(), lr=refinement.critic.learning_rate, betas=(0.5, 0.999)
+        critic.network.parameters(),
+        lr=refinement.critic.learning_rate,
+        betas=(0.5, 0.999),
     )
 
 
@@ -180,4 +206,7 @@ def _network(spec: BundleSpec, weights: Weights) -> nn.Module:
 
 
 def _copied(network: nn.Module) -> Weights:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return {
+        name: value.detach().clone()
+        for name, value in network.state_dict().items()
+    }

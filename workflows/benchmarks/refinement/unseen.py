@@ -60,8 +60,12 @@ def _spikes(image: Image, severity: float, rng: np.random.Generator) -> Image:
     spectrum = np.fft.fftn(image)
     largest = np.abs(spectrum).max()
     for _ in range(int(rng.integers(1, 4))):
-        place = tuple(int(rng.integers(1, n // 2)) if n > 3 else 0 for n in image.shape)
-        spectrum[place] += 0.7 * severity * largest * np.exp(2j * np.pi * rng.random())
+        place = tuple(
+            int(rng.integers(1, n // 2)) if n > 3 else 0 for n in image.shape
+        )
+        spectrum[place] += (
+            0.7 * severity * largest * np.exp(2j * np.pi * rng.random())
+        )
     return np.fft.ifftn(spectrum).real.astype(np.float32)
 
 
@@ -77,9 +81,15 @@ def _contrast(image: Image, severity: float, rng: np.random.Generator) -> Image:
     return ((1 - severity) * image + severity * curve).astype(np.float32)
 
 
-def _lost_signal(image: Image, severity: float, rng: np.random.Generator) -> Image:
+def _lost_signal(
+    image: Image, severity: float, rng: np.random.Generator
+) -> Image:
     """Darken a ball somewhere, as metal and air do."""
-    axes = np.meshgrid(*[np.linspace(-1, 1, n) for n in image.shape], indexing="ij", sparse=True)
+    axes = np.meshgrid(
+        *[np.linspace(-1, 1, n) for n in image.shape],
+        indexing="ij",
+        sparse=True,
+    )
     apart = sum((axis - rng.uniform(-0.6, 0.6)) ** 2 for axis in axes)
     hole = np.exp(-((apart / (0.3 + 0.7 * severity) ** 2) ** 2))
     return (image * (1 - severity * hole)).astype(np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseg.io.gzip import (
+from medseg._support.gzip import (
     BROKEN_STREAM,
     is_gzipped,
     max_inflated_bytes,
@@ -37,7 +37,10 @@ def test_streams_are_known_by_their_first_bytes_whatever_their_name(tmp_path):
 
 def test_written_streams_are_equal_and_name_nobody(tmp_path):
     for name in ("mueller.gz", "other.gz"):
-        with (tmp_path / name).open("wb") as file, open_gzip_writer(file) as stream:
+        with (
+            (tmp_path / name).open("wb") as file,
+            open_gzip_writer(file) as stream,
+        ):
             stream.write(CONTENT)
     written = (tmp_path / "mueller.gz").read_bytes()
     assert written == (tmp_path / "other.gz").read_bytes()

@@ -52,6 +52,8 @@ def max_inflated_bytes(path: Path) -> int:
 def open_gzip_writer(file: BinaryIO) -> Iterator[BinaryIO]:
     """Gzip what is written on to ``file``: no name and no time inside, so equal bytes again."""
     writer_class = getattr(_gzip, "IGzipFile", gzip.GzipFile)
-    writer = writer_class(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0)
+    writer = writer_class(
+        filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0
+    )
     with writer as stream:
         yield cast(BinaryIO, stream)
