@@ -31,6 +31,7 @@ from medseg.io.dicom.frames import Frame, Frames
 from medseg.io.gzip import EXPANSION
 
 Pixels = npt.NDArray[Any]
+Intensities = npt.NDArray[np.float64]
 
 MAX_FRAME_PIXELS = 16384 * 16384
 """Largest compressed frame decoded; its true size is known only after memory was taken."""
@@ -79,7 +80,7 @@ def refuse_truncated(frames: Frames) -> None:
             )
 
 
-def read_intensities(frames: Frames) -> Iterator[npt.NDArray[np.float64]]:
+def read_intensities(frames: Frames) -> Iterator[Intensities]:
     """Give each frame's intensities, shape ``(rows, columns)``, in the order of ``frames``.
 
     Raises:
@@ -119,7 +120,8 @@ def open_pixels(frame: Frame, keywords: Sequence[str]) -> tuple[FileDataset, UID
     if frame.storage == "deflated":
         max_bytes = MAX_HEADER_BYTES + frame.file_bytes
         file = inflate(frame.file, max_bytes)
-    ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords))
+    tags = list(keywords)
+    ds = pydicom.dcmread(file, force=True, specific_tags=tags)
     syntax = ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     return ds, syntax
 
