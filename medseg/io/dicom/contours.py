@@ -223,7 +223,8 @@ def _expand_ranges(
     places = np.arange(len(owners))
     ranks = places - starts[owners]
     first_numbers = first.astype(np.int64)
-    numbers = first_numbers[owners] + ranks
+    own_first_numbers = first_numbers[owners]
+    numbers = own_first_numbers + ranks
     return owners, numbers
 
 
@@ -291,10 +292,11 @@ def _start_keyhole(hole: Points) -> tuple[Points, Points]:
     if i[neighbour] <= i[top]:
         neighbour = (top - 1) % len(hole)
         first_point = top
-    edge = hole[neighbour] - hole[top]
+    corner = hole[top]
+    edge = hole[neighbour] - corner
     edge_length, _ = edge  # it runs along i
     share = _KEYHOLE_OFFSET / edge_length
-    start = hole[top] + edge * share
+    start = corner + edge * share
     hole_points = np.roll(hole, -first_point, axis=0)
     return start, hole_points
 

@@ -135,7 +135,8 @@ def _read_elements(
     meta, start = reader.read_file_meta()
     _, syntax = meta[_TRANSFER_SYNTAX]
     is_explicit = _is_explicit(syntax or b"")
-    if reader.looks_explicit(start) != is_explicit:
+    looks_explicit = reader.looks_explicit(start)
+    if looks_explicit != is_explicit:
         raise _UnusualHeaderError
     raw = {}
     last_tag = _FIRST_TAG - 1

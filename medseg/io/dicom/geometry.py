@@ -72,7 +72,9 @@ def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
     """
     groups = _group_parallel(frames)
     kept = _drop_small_groups(groups)
-    kept_count = sum(len(group) for group in kept)
+    kept_count = 0
+    for group in kept:
+        kept_count += len(group)
     left_out = len(frames) - kept_count
     warnings = []
     if left_out:
@@ -311,7 +313,8 @@ def _are_volumes(volumes: _Groups) -> bool:
         distances = get_positions(volume) @ normal
         distances.sort()
         all_distances.append(distances)
-    errors = np.abs(np.array(all_distances) - all_distances[0])
+    expected = all_distances[0]
+    errors = np.abs(np.array(all_distances) - expected)
     largest = errors.max()
     return bool(largest <= TOLERANCE_MM)
 
@@ -405,7 +408,8 @@ def _require_even(frames: Frames, affine: Affine, numbers: Vector) -> None:
     error = _measure_error(frames, affine, numbers)
     slice_step = affine[:3, 2]
     gap = float(np.linalg.norm(slice_step))
-    if error <= min(TOLERANCE_MM, _TOLERANCE_OF_GAP * gap):
+    tolerance = min(TOLERANCE_MM, _TOLERANCE_OF_GAP * gap)
+    if error <= tolerance:
         return
     distances = _measure_distances(frames)
     _refuse_missing_slices(distances)
@@ -433,7 +437,8 @@ def _refuse_missing_slices(distances: Vector) -> None:
     errors = np.abs(ratios - multiples)
     if errors.max() >= _GAP_TOLERANCE:
         return
-    missing = int(multiples[holes].sum()) - len(holes)
+    gaps_in_holes = int(multiples[holes].sum())
+    missing = gaps_in_holes - len(holes)
     first_holes = distances[holes[:5]]
     before_holes = ", ".join(f"{distance:.2f}" for distance in first_holes)
     raise GeometryError(
@@ -462,7 +467,8 @@ def _measure_error(frames: Frames, affine: Affine, numbers: Vector) -> float:
     worst = 0.0
     for frame, k in zip(frames, numbers.tolist(), strict=True):
         for i, j in frame.corners:
-            fitted = to_lps @ (i, j, k, 1)
+            voxel = (i, j, k, 1)
+            fitted = to_lps @ voxel
             stated = frame.locate(i, j)
             differences = np.abs(fitted - stated)
             error = float(differences.max())

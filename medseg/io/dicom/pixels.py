@@ -36,6 +36,7 @@ from medseg.io.dicom.files import (
 from medseg.io.dicom.frames import Frame, Frames
 
 Pixels = npt.NDArray[Any]
+Intensities = npt.NDArray[np.float64]
 
 MAX_FRAME_PIXELS = 16384 * 16384
 """Largest compressed frame decoded; its true size is known only after memory was taken."""
@@ -86,7 +87,7 @@ def refuse_truncated(frames: Frames) -> None:
             )
 
 
-def read_intensities(frames: Frames) -> Iterator[npt.NDArray[np.float64]]:
+def read_intensities(frames: Frames) -> Iterator[Intensities]:
     """Give each frame's intensities, shape ``(rows, columns)``, in the order of ``frames``.
 
     Raises:
@@ -130,7 +131,8 @@ def open_pixels(
     if frame.storage == "deflated":
         max_bytes = MAX_HEADER_BYTES + frame.file_bytes
         file = inflate(frame.file, max_bytes)
-    ds = pydicom.dcmread(file, force=True, specific_tags=list(keywords))
+    tags = list(keywords)
+    ds = pydicom.dcmread(file, force=True, specific_tags=tags)
     syntax = ds.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
     return ds, syntax
 

@@ -230,13 +230,15 @@ def prepare_labels(
 
 def hash_object(source: DicomSource, labels: Labels, *facts: object) -> bytes:
     """Return a hash of all that makes a derived object what it is, its time left out."""
-    elements = [
-        (element.tag, element.value) for element in source.patient_study
-    ]
+    elements = []
+    for element in source.patient_study:
+        content = (element.tag, element.value)
+        elements.append(content)
     frames = []
     for source_slice in source.slices:
         frame = source_slice.frame
-        frames.append((frame.sop_uid, frame.index))
+        frame_identity = (frame.sop_uid, frame.index)
+        frames.append(frame_identity)
     identity = (source.study, source.series, frames, labels.shape, facts)
     voxels = np.ascontiguousarray(labels)
     digest = hashlib.sha256()

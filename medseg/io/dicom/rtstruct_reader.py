@@ -286,7 +286,8 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[_Polygons, int]:
     translation = to_voxels[:3, 3]
     for contour in roi.contours:
         ras = contour * _LPS_TO_RAS
-        voxels = ras @ rotation.T + translation
+        rotated = ras @ rotation.T
+        voxels = rotated + translation
         k, distance = _find_slice(voxels)
         if not 0 <= k < slice_count:
             outside += 1

@@ -107,7 +107,8 @@ def write_dicom_seg(
     if corrected:
         facts.append("corrected")
     identity = hash_object(source, labels, "SEG", *facts)
-    planes = np.ascontiguousarray(labels.transpose(2, 1, 0))
+    transposed = labels.transpose(2, 1, 0)
+    planes = np.ascontiguousarray(transposed)
     placeholders = _make_placeholders(source, like)
     segments = [
         _describe_segment(label, algorithm, version, corrected)

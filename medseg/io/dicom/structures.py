@@ -147,7 +147,8 @@ def _renumber(segmentation: Volume, names: Sequence[str]) -> Volume:
     values = {name: value for value, name in enumerate(names, start=1)}
     segment_names: dict[int, str] = segmentation.header
     highest = max(segment_names, default=0)
-    dtype = np.min_scalar_type(len(names))
+    count = len(names)
+    dtype = np.min_scalar_type(count)
     # Segment number → value.
     table = np.zeros(highest + 1, dtype)
     for number, name in segment_names.items():

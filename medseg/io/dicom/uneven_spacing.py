@@ -97,7 +97,8 @@ class UnevenGrid:
         start = positions[below]
         end = positions[below + 1]
         weight = (k - start) / (end - start)
-        weight = min(max(weight, 0.0), 1.0)
+        weight = max(weight, 0.0)
+        weight = min(weight, 1.0)
         return below, np.float32(weight)
 
     def describe(self) -> str:
