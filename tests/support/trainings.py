@@ -16,18 +16,21 @@ import torch
 
 from medseg.networks.devices import CPU_BF16
 
+_HAS_BF16 = torch.cpu._is_avx512_bf16_supported()
+
 CPU_KINDS = [
     pytest.param(
         True,
         id="bf16",
         marks=pytest.mark.skipif(
-            not torch.cpu._is_avx512_bf16_supported(),
-            reason="this CPU does not compute in bf16",
+            not _HAS_BF16, reason="this CPU does not compute in bf16"
         ),
     ),
-    pytest.param(False, id="no bf16"),
+    pytest.param(
+        False, id="no bf16", marks=[pytest.mark.slow] if _HAS_BF16 else []
+    ),
 ]
-"""Whether the CPU counts as one with bf16, for fixtures that try both."""
+"""Whether the CPU counts as one with bf16: as it is by default, both ways in the slow tier."""
 
 
 class Zygote:
