@@ -63,9 +63,8 @@ def test_ignore_label_has_the_index_after_the_labels() -> None:
     assert partly.ignore_index == partly.channels == 3
     assert partly.values == plain.values | {99: 3}
     assert partly.colours == plain.colours | {(99, 99, 99): 3}
-    assert (
-        LabelSet(tuple(plain), ignore=256).colours == plain.colours
-    )  # no grey of 8 bits
+    # No grey of 8 bits.
+    assert LabelSet(tuple(plain), ignore=256).colours == plain.colours
     assert partly != plain
     assert partly == LabelSet(tuple(plain), ignore=99)
     assert hash(partly) == hash(LabelSet(tuple(plain), ignore=99))

@@ -71,9 +71,8 @@ def test_the_same_grid_is_where_every_corner_is() -> None:
     one = volume()
     assert one.on_same_grid(volume((1, 3, 4, 5)))
     assert one.grid_distance(volume(affine=moved)) == pytest.approx(0.5)
-    assert one.grid_distance(volume(affine=turned)) == pytest.approx(
-        0.5
-    )  # at index 2
+    # At index 2.
+    assert one.grid_distance(volume(affine=turned)) == pytest.approx(0.5)
     assert not one.on_same_grid(volume(affine=moved))
     assert one.on_same_grid(volume(affine=moved), tolerance_mm=0.6)
     assert not one.on_same_grid(volume((2, 3, 4, 6)))

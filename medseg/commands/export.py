@@ -149,9 +149,8 @@ def _write_monai(bundle: Bundle, folder: Path) -> None:
     """Write the bundle as stock MONAI wants it: configs, weights and card."""
     spec = bundle.spec
     for member in bundle.members:
-        load_network(
-            bundle, member
-        )  # makes sure that the weights are of this network
+        # Makes sure that the weights are of this network.
+        load_network(bundle, member)
     _copy_weights(bundle, folder)
     refinement = bundle.trained.refinement
     if refinement is not None and refinement.applied:

@@ -159,9 +159,8 @@ def _trace_lineage(
     if start_from is None:
         return None
     parent = load_bundle(start_from)
-    InitialWeights(
-        spec, parent
-    )  # weights that do not fit are refused before cases are read
+    # Weights that do not fit are refused before cases are read.
+    InitialWeights(spec, parent)
     return trace_lineage(parent, spec)
 
 

@@ -72,9 +72,8 @@ def run_pipeline(
             if behind is not None:
                 done.append(behind.result())
             behind = writer.submit(finish, work)
-            del (
-                work
-            )  # or it would be kept in memory until the next item is read
+            # Or it would be kept in memory until the next item is read.
+            del work
         if behind is not None:
             done.append(behind.result())
     return done

@@ -149,9 +149,8 @@ def _read_voxels(layout: Layout, needed: int, path: Path) -> bytes | bytearray:
 
 
 def _inflate(packed: bytes, needed: int, path: Path) -> bytearray:
-    decompressor = zlib.decompressobj(
-        wbits=47
-    )  # 32 + 15: zlib or gzip, by its first bytes
+    # 32 + 15: zlib or gzip, by its first bytes
+    decompressor = zlib.decompressobj(wbits=47)
     content = bytearray()
     try:
         # One byte more than needed tells a file that holds too many from one that is right.

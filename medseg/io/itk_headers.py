@@ -265,9 +265,8 @@ def _read_nrrd_fields(path: Path, file: BinaryIO) -> _Fields:
     while line := _read_line(file, path).strip():
         name, separator, value = line.partition(":")
         is_comment = line.startswith("#")
-        is_key_value_pair = value.startswith(
-            "="
-        )  # ``key:=value`` may name the patient
+        # ``key:=value`` may name the patient.
+        is_key_value_pair = value.startswith("=")
         if separator and not is_comment and not is_key_value_pair:
             fields.texts[name.strip().lower()] = value.strip().lower()
     return fields
@@ -408,9 +407,8 @@ def _find_meta_voxels(
     if stated.upper() == "LOCAL":
         return path, end_of_header
     beside = path.parent / stated
-    is_plain_name = (
-        Path(stated).name == stated
-    )  # nothing that leads to another folder
+    # Nothing that leads to another folder.
+    is_plain_name = Path(stated).name == stated
     if (
         path.suffix.lower() != ".mhd"
         or not is_plain_name

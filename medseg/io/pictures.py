@@ -159,9 +159,8 @@ def _bits_per_channel(picture: Image.Image) -> int:
     if picture.format == "PNG":
         with Path(picture.filename).open("rb") as file:  # type: ignore[attr-defined]
             start = file.read(25)
-        return start[
-            24
-        ]  # in IHDR, behind signature, length, type, width, height
+        # In IHDR, behind signature, length, type, width, height.
+        return start[24]
     if picture.format == "TIFF":
         bits = picture.tag_v2.get(_TIFF_BITS, (8,))  # type: ignore[attr-defined]
         return int(max(bits))

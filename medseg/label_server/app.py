@@ -148,9 +148,8 @@ class LabelApp(MONAILabelApp):  # type: ignore[misc]
         self._datastore.exchange()
         self.refresh_scores()
         sample = dict(super().next_sample(request))
-        sample.pop(
-            "path", None
-        )  # where the scan lies is not for clients to know
+        # Where the scan lies is not for clients to know.
+        sample.pop("path", None)
         return sample
 
     def refresh_scores(self) -> None:

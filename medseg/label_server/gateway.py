@@ -247,9 +247,8 @@ def _client_address(scope: Scope) -> str:
 
 async def _ask_for_login(headers: Headers, send: Send) -> None:
     if headers.get("authorization"):
-        await asyncio.sleep(
-            _PENALTY_SECONDS
-        )  # slows down whoever tries passwords
+        # Slows down whoever tries passwords.
+        await asyncio.sleep(_PENALTY_SECONDS)
     challenge = (b"www-authenticate", b'Basic realm="medseg label"')
     await _send_json(send, 401, {"detail": "log in first"}, [challenge])
 

@@ -99,9 +99,8 @@ def withhold_texts() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
     # Libraries such as pydicom and MLflow bring handlers of their own, some of them later.
     logging.Handler.format = _format_record  # type: ignore[method-assign]
-    logging.disable(
-        logging.INFO
-    )  # what is below a warning would be withheld anyway
+    # What is below a warning would be withheld anyway.
+    logging.disable(logging.INFO)
     logging.raiseExceptions = (
         False  # logging would print the message that it could not format
     )

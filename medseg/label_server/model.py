@@ -39,9 +39,8 @@ class ServedModel:
         self._versions = versions
         self._device = device
         self._loaded: tuple[Version, Segmenter] | None = None
-        self._lock = (
-            threading.Lock()
-        )  # one segmentation at a time has the device's memory
+        # One segmentation at a time has the device's memory.
+        self._lock = threading.Lock()
 
     def segment(self, volume: Volume) -> ServedSegmentation:
         """Segment a volume.

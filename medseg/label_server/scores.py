@@ -83,7 +83,6 @@ def order_worst_first(
         return float(scores[case].get("expected", 1.0))
 
     scored.sort()
-    scored.sort(
-        key=expect
-    )  # a stable sort: equal ones stay in the order of their names
+    # A stable sort: equal ones stay in the order of their names.
+    scored.sort(key=expect)
     return scored + sorted(unscored)

@@ -150,9 +150,8 @@ def _build_application(
 
     install_shims()
     state.uploads.mkdir(parents=True, exist_ok=True)
-    tempfile.tempdir = str(
-        state.uploads
-    )  # MONAI Label puts uploads there; cleared at start
+    # MONAI Label puts uploads there; cleared at start.
+    tempfile.tempdir = str(state.uploads)
     with contextlib.redirect_stdout(sys.stderr):
         from medseg.label_server.background import replace_background_tasks
         from medseg.label_server.endpoints import (

@@ -81,9 +81,8 @@ def try_network(spec: BundleSpec) -> None:
     except BundleError as error:
         if "meta" not in str(error):
             raise
-        _try_patch(
-            spec, "cpu"
-        )  # some networks compute with values while being built
+        # Some networks compute with values while being built.
+        _try_patch(spec, "cpu")
 
 
 def _try_patch(spec: BundleSpec, device: str) -> None:

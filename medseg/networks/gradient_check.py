@@ -49,10 +49,11 @@ def find_unsound_layers(
     verdicts: dict[tuple[str, torch.Size], bool] = {}
 
     def try_layer(name: str, layer: _ConvNd, given: torch.Tensor) -> None:
+        # Equal layers at equal sizes are tried once.
         key = (
             repr(layer),
             given.shape,
-        )  # equal layers at equal sizes are tried once
+        )
         if key not in verdicts:
             copied = _copy_convolution(layer)
             verdicts[key] = has_sound_gradients(copied, given.detach())

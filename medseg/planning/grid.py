@@ -180,9 +180,8 @@ def _coarsen(
 def _coarsen_finest_axes(grid: Grid) -> Spacing:
     """Return a grid's spacing, one step coarser along the fine axes: until all are alike."""
     spacing = np.array(grid.spacing)
-    axes = spacing[
-        : grid.dims
-    ]  # a view: what changes here changes in `spacing`
+    # A view: what changes here changes in `spacing`.
+    axes = spacing[: grid.dims]
     fine = axes < axes.min() * _COARSENING
     axes[fine] *= _COARSENING
     return spacing

@@ -399,9 +399,8 @@ def _sample_plane(
     i = (2 * i + 1) / rows - 1
     j = (2 * j + 1) / columns - 1
     size = (len(i), j.shape[1])
-    grid = torch.stack(
-        [j.expand(size), i.expand(size)], dim=-1
-    )  # the last axis first
+    # The last axis first.
+    grid = torch.stack([j.expand(size), i.expand(size)], dim=-1)
     sampled = functional.grid_sample(
         plane[None], grid[None], padding_mode="border", align_corners=False
     )

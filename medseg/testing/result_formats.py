@@ -159,9 +159,8 @@ class ResultFormatContract:
     def test_what_cannot_be_written_is_an_error_that_leaves_nothing(
         self, path: Path, labels: Array, scan: Volume
     ) -> None:
-        (path / "inside").mkdir(
-            parents=True
-        )  # a folder that is not empty cannot be replaced
+        # A folder that is not empty cannot be replaced.
+        (path / "inside").mkdir(parents=True)
         with pytest.raises(OutputError) as raised:
             self._write(path, labels, scan)
         assert str(path.parent) not in raised.value.message

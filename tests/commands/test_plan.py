@@ -85,9 +85,8 @@ def test_a_plan_is_a_bundle_with_a_reason_for_each_choice(
     text = (tmp_path / "bundle.json").read_text()
     assert "phantom_00" not in text
     assert "learning_rate" in text
-    assert (
-        "gradient_clip" not in text
-    )  # what was not chosen is left to the defaults
+    # What was not chosen is left to the defaults.
+    assert "gradient_clip" not in text
 
 
 @pytest.mark.slow
@@ -133,9 +132,8 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
         max(event.step for event in events if isinstance(event, StepDone))
         == fitted.steps
     )
-    assert (
-        time.monotonic() - began < 3 * 40
-    )  # a busy machine may be slower than it was
+    # A busy machine may be slower than it was.
+    assert time.monotonic() - began < 3 * 40
 
 
 def test_a_training_that_becomes_slower_takes_fewer_steps(
@@ -534,10 +532,11 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
     plans = plan_bundles(root, files, device="cpu")
     assert [plan.spec.network.dims for plan in plans] == [2, 3]
+    # To recognise the layout, and to list its cases.
     assert walked == [
         root,
         root,
-    ]  # to recognise the layout, and to list its cases
+    ]
     assert dict(looked) == {
         file: 1 for file in root.rglob("*") if file.is_file()
     }

@@ -315,9 +315,8 @@ def test_asking_for_other_arithmetic_does_everything_again(
 
     assert found() == {"done"}
     assert {line["arithmetic"] for line in lines(out)} == {"torch fp32"}
-    assert found(mirror=True, fold_ensemble=False) == {
-        "skipped"
-    }  # the same networks and flips
+    # The same networks and flips.
+    assert found(mirror=True, fold_ensemble=False) == {"skipped"}
     for asked in (
         {"precision": "fp32"},
         {"backend": "torch"},

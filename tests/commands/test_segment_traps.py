@@ -100,9 +100,8 @@ def archive(root: Path) -> Path:
     broken = made.save(root / "broken", a_series(4, "four"))
     (broken / "lost.dcm").touch()
 
-    shutil.copytree(
-        root / "Łukasz", root / "Łukasz copy"
-    )  # the same files once more
+    # The same files once more.
+    shutil.copytree(root / "Łukasz", root / "Łukasz copy")
     for number in range(1500):
         folder = root / "foreign" / str(number % 7)
         folder.mkdir(parents=True, exist_ok=True)

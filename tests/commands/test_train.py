@@ -597,9 +597,8 @@ def test_every_precision_and_optimiser_trains(
 def test_an_unreachable_tracking_server_is_reported_once_and_stops_nothing(
     trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(
-        "MLFLOW_TRACKING_URI", "http://127.0.0.1:9"
-    )  # nothing listens there
+    # Nothing listens there.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     events: list[Event] = []
     folder = train(
         trained.bundle,

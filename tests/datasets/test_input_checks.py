@@ -112,12 +112,13 @@ def test_one_axis_far_off_is_flagged() -> None:
 
 def test_axes_are_compared_as_they_lie_in_the_patient() -> None:
     affine = np.zeros((4, 4))
+    # R, A, S: j, k, i.
     affine[0, 1], affine[1, 2], affine[2, 0], affine[3, 3] = (
         0.05,
         -0.5,
         5.0,
         1,
-    )  # R, A, S: j, k, i
+    )
     turned = Volume(volume(0, 9).array, affine, "scan")
     assert check_volume(turned, spec(spacing=[0.05, 0.5, 5])) == ()
     assert len(check_volume(turned, spec(spacing=[5, 0.5, 0.05]))) == 1

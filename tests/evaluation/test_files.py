@@ -163,9 +163,8 @@ def test_what_may_name_a_patient_is_in_no_file(
     save(references / "d.nii.gz", phantom())
     found = evaluate(predictions, references, tmp_path / "out", labels=TWO)
     assert [fault.where for fault in found.faults] == ["d", "b"]
-    assert "d_mueller_hans" in str(
-        found.faults[0]
-    )  # for the person at the terminal
+    # For the person at the terminal.
+    assert "d_mueller_hans" in str(found.faults[0])
     assert str(planted) in str(found.faults[1])
     page = (tmp_path / "out" / "evaluation.html").read_text()
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

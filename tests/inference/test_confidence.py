@@ -165,9 +165,8 @@ def test_an_error_map_lies_on_the_scans_grid(
     assert found.error_map is not None
     assert found.error_map.shape == volume.shape
     assert found.error_map.dtype == np.uint8
-    assert (
-        0 < found.error_map.mean() < 67
-    )  # three classes: the best has a third at least
+    # Three classes: the best has a third at least.
+    assert 0 < found.error_map.mean() < 67
     assert Segmenter(folder, "cpu").segment(volume).error_map is None
 
 

@@ -102,9 +102,8 @@ def test_a_plane_is_labelled_as_soon_as_its_neighbours_are_final_and_no_sooner(
     sums.add((0, 0, 0), torch.rand(2, *shape))
     writer = LabelWriter(back, labels, CPU)
     needed = writer.write_before(finished, sums)
-    position = (
-        np.arange(planes) * zoom
-    )  # of each plane of the scan, in planes of the network
+    # Of each plane of the scan, in planes of the network.
+    position = np.arange(planes) * zoom
     upper = np.ceil(position - 1e-6)
     is_labelled = (labels != 99).all(axis=(0, 1))
     assert np.array_equal(is_labelled, (labels != 99).any(axis=(0, 1)))

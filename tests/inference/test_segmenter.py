@@ -540,9 +540,8 @@ def test_memory_does_not_grow_with_classes_times_the_scan(
     assert run.returncode == 0, run.stderr
     figures, refusal = run.stdout.splitlines()
     with_few, with_many = map(float, figures.split())
-    sums = (
-        104 * 64 * 64 * 32 * 4 / 2**20
-    )  # the planes of a window and those to spare
+    # The planes of a window and those to spare.
+    sums = 104 * 64 * 64 * 32 * 4 / 2**20
     assert with_many - sums < 1.3 * with_few
     assert with_many < 0.05 * 104 * 256 * 256 * 320 * 4 / 2**20
     assert "does not fit the memory of cpu" in refusal
@@ -586,9 +585,8 @@ def test_scans_of_every_kind_have_one_result_that_goes_back(
     assert np.shares_memory(expected.grid.array, volume.array) is False
     for scan in (file, str(file), nib.load(file), sitk.ReadImage(file)):
         found = segmenter.segment(scan)
-        assert (
-            np.mean(found.labels != expected.labels) < 1e-3
-        )  # ITK's affine has fewer digits
+        # ITK's affine has fewer digits.
+        assert np.mean(found.labels != expected.labels) < 1e-3
     image = found.to_nibabel()
     assert np.array_equal(image.dataobj, found.labels)
     assert np.allclose(image.affine, volume.affine, atol=1e-4)

@@ -34,9 +34,8 @@ def test_weights_of_a_supervised_network_load_into_the_one_for_inference(
     )
     torch.manual_seed(3)
     trained = build_network(spec)
-    trained.train()(
-        torch.randn(2, 1, 16, 16, 16)
-    )  # batch norms have statistics to carry
+    # Batch norms have statistics to carry.
+    trained.train()(torch.randn(2, 1, 16, 16, 16))
     folder = RunFolder(tmp_path)
     folder.save_weights(select_inference_weights(trained, spec))
     network = build_network(spec, supervised=False)

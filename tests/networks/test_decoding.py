@@ -75,9 +75,8 @@ def test_label_maps_are_those_of_all_logits_resampled_and_painted(
     affine = np.eye(4)
     affine[1, 2] = affine[0, 1] = shear
     there, back = compute_spacing_maps(affine, shape, spacing)
-    logits = blobs(there.target, len(paints) + 1, roughness)[
-        1:
-    ]  # of one number there is no spread
+    # Of one number there is no spread.
+    logits = blobs(there.target, len(paints) + 1, roughness)[1:]
     on_scan = resample_linear(logits.numpy(), back)
     got = labelled(logits, back, min(5, there.target[2]), Decoding(paints))
     close = (on_scan.abs() < 1e-5).any(dim=0).numpy()

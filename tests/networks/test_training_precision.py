@@ -57,11 +57,12 @@ def test_every_network_that_will_learn_is_tried(
     chosen = choose_training_precisions(spec_of(refinement={}), CPU)
     assert {chosen.network, chosen.refiner, chosen.critic} == {torch.bfloat16}
     assert chosen.notes == ()
+    # U-Net, refiner, critic: image and three classes.
     assert tried == [
         (1,),
         (1 + 3,),
         (1, 3),
-    ]  # U-Net, refiner, critic: image and three classes
+    ]
 
 
 def test_only_the_network_at_fault_learns_in_fp32(

@@ -63,9 +63,8 @@ def test_steps_fit_three_quarters_of_the_budget() -> None:
 
 
 def test_rare_labels_are_drawn_more_often() -> None:
-    assert (
-        training_of(LIVER, CPU, voxels=2159)["foreground_share"] == 0.67
-    )  # of 216,000
+    # Of 216,000.
+    assert training_of(LIVER, CPU, voxels=2159)["foreground_share"] == 0.67
     assert training_of(LIVER, CPU, voxels=2160)["foreground_share"] == 0.5
 
 

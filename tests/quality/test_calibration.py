@@ -265,9 +265,8 @@ def test_the_margin_is_the_residual_of_the_rank_that_n_plus_one_results_need(
     assert bundle.case.margin == pytest.approx(
         left_out_residuals()[rank - 1], rel=1e-6
     )
-    assert (
-        len(set(left_out_residuals()[-5:])) > 3
-    )  # another rank is another margin
+    # Another rank is another margin.
+    assert len(set(left_out_residuals()[-5:])) > 3
 
 
 def test_a_case_is_left_out_of_the_regression_with_its_corrupted_copies() -> (

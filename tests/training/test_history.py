@@ -93,9 +93,8 @@ def test_a_checkpoint_brings_the_record_back_to_the_last_digit(
     assert state is not None
     again = TrainingHistory("made_up")
     again.restore(state["record"])
-    assert repr(again.curves) == repr(
-        history.curves
-    )  # NaN is not equal to itself
+    # NaN is not equal to itself.
+    assert repr(again.curves) == repr(history.curves)
     assert again.best_step == 20
     assert repr(again.state()) == repr(history.state())
 

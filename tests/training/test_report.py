@@ -103,9 +103,8 @@ def test_metrics_json_has_the_keys_it_always_had() -> None:
 
 def test_scores_are_those_of_the_results_as_decided() -> None:
     content = json.loads(report_to_json(REPORT))
-    assert (
-        content["scores"]["dice"]["liver"] == 0.8
-    )  # with one case nothing is decided
+    # With one case nothing is decided.
+    assert content["scores"]["dice"]["liver"] == 0.8
     unscored = replace(REPORT, held_out=HeldOutResults(CaseResults()))
     assert unscored.scores == {}
 

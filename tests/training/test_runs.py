@@ -156,8 +156,7 @@ def test_a_run_is_resumed_only_with_the_cases_it_began_with(
     require_same_cases(run, "abc")
     with pytest.raises(CheckpointError, match="other cases"):
         require_same_cases(run, "def")
-    before = plan_run(
-        asked, None, tmp_path / "before", 0
-    )  # as earlier versions began one
+    # As earlier versions began one.
+    before = plan_run(asked, None, tmp_path / "before", 0)
     begin_run(before)
     require_same_cases(before, "def")

@@ -147,9 +147,8 @@ def test_a_run_that_is_fast_enough_keeps_its_steps() -> None:
 
 
 def test_a_slower_machine_takes_fewer_steps_that_end_in_time() -> None:
-    steps = fitted().fit_steps(
-        100, 200.0
-    )  # 2 s each, and 900 more would take 1800 s
+    # 2 s each, and 900 more would take 1800 s
+    steps = fitted().fit_steps(100, 200.0)
     assert 300 < steps < 600
     rest = 2 * (steps - 100) + 20 * -(-(steps - 100) // 500)
     assert 900 < 200 + rest + 2 * 20 < 1000
@@ -160,9 +159,8 @@ def test_only_the_speed_since_the_last_check_counts() -> None:
     assert deadline.fit_steps(100, 90.0) == 1000
     shorter = deadline.fit_steps(200, 290.0)
     assert shorter < 600
-    assert (
-        deadline.fit_steps(300, 370.0) == shorter
-    )  # faster again: it never becomes longer
+    # Faster again: it never becomes longer.
+    assert deadline.fit_steps(300, 370.0) == shorter
 
 
 def test_a_few_steps_do_not_shorten_a_run() -> None:

@@ -203,7 +203,6 @@ def test_an_arm_is_compared_with_its_control_seed_by_seed_and_image_by_image(
         rows, arm, "clean", [str(n) for n in range(6)]
     )
     assert dice.value == pytest.approx(0.01)
-    assert dice.low == pytest.approx(
-        dice.high
-    )  # every pair differs by the same
+    # Every pair differs by the same.
+    assert dice.low == pytest.approx(dice.high)
     assert hd95.value == 0

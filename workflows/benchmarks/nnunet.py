@@ -213,10 +213,11 @@ def train(
     import torch
 
     torch.set_num_threads(threads)
+    # nnU-Net prints; the last line is ours.
     real_stdout, sys.stdout = (
         sys.stdout,
         sys.stderr,
-    )  # nnU-Net prints; the last line is ours
+    )
     step, validation, epoch_end = measured(
         trainer_of(fold), 60 * minutes * MEASURED
     )
@@ -265,9 +266,8 @@ def measured(trainer: Any, seconds: float) -> tuple[float, float, float]:
     trainer.on_train_start()
     trainer.on_epoch_start()
     trainer.on_train_epoch_start()
-    outputs = [
-        trainer.train_step(next(trainer.dataloader_train))
-    ]  # slower, and does not count
+    # Slower, and does not count.
+    outputs = [trainer.train_step(next(trainer.dataloader_train))]
     clock = time.process_time()
     while len(outputs) < 2 or time.process_time() - clock < seconds:
         outputs.append(trainer.train_step(next(trainer.dataloader_train)))

@@ -102,9 +102,8 @@ def _define_mirroring(spec: BundleSpec) -> str:
     flips: list[list[int]] = []
     for count in range(1, len(axes) + 1):
         for flipped in itertools.combinations(axes, count):
-            flips.append(
-                [2 + axis for axis in flipped]
-            )  # behind batch and channels
+            # Behind batch and channels.
+            flips.append([2 + axis for axis in flipped])
     return (
         "$[network.register_forward_hook(lambda net, given, scores: (scores + sum("
         f"net.forward(given[0].flip(axes)).flip(axes) for axes in {flips})) / {len(flips) + 1}) "

@@ -45,9 +45,8 @@ class _Edges(NamedTuple):
     @classmethod
     def of_polygon(cls, polygon: Points) -> _Edges:
         """Return a polygon's edges, the last one back to its first point."""
-        ends = np.concatenate(
-            [polygon[1:], polygon[:1]]
-        )  # far quicker than np.roll
+        # Far quicker than np.roll.
+        ends = np.concatenate([polygon[1:], polygon[:1]])
         i, j = polygon.T
         next_i, next_j = ends.T
         return cls(i, j, next_i, next_j)

@@ -59,9 +59,8 @@ _PIXEL_KEYWORDS = (
     "ExtendedOffsetTableLengths",
 )
 _DECODER = Path(__file__).with_name("decoder.py")
-_BASE_MEMORY = (
-    4 << 30
-)  # address space, most of it never used: libraries and their thread stacks
+# Address space, most of it never used: libraries and their thread stacks.
+_BASE_MEMORY = 4 << 30
 _MEMORY_PER_BYTE = 16
 _BASE_SECONDS = 60
 _PIXELS_PER_SECOND = 1_000_000

@@ -343,9 +343,8 @@ def _copy_elements(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
                 copied[keyword] = element
                 str(element)  # parses sequences to their last item
         except PYDICOM_ERRORS:
-            copied.pop(
-                keyword, None
-            )  # what cannot even be read is as good as absent
+            # What cannot even be read is as good as absent.
+            copied.pop(keyword, None)
     return copied
 
 

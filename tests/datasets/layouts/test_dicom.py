@@ -306,9 +306,8 @@ def test_real_rtstructs_are_the_masks_they_were_drawn_as(
     voxels = sorted(
         int(open_case(case, spec)[1].sum()) for case in checked.good
     )
-    assert voxels == pytest.approx(
-        [8862, 9655], rel=0.01
-    )  # those of the masks as NIfTI
+    # Those of the masks as NIfTI.
+    assert voxels == pytest.approx([8862, 9655], rel=0.01)
 
 
 def test_without_a_bundle_structures_are_numbered_by_name_whatever_their_capitals(

@@ -16,10 +16,11 @@ from medseg.io.dicom.seg_reader import read_dicom_seg
 def test_without_its_scan_a_segmentation_has_its_own_grid(tmp_path):
     like = scan(tmp_path)
     labels = np.zeros(like.shape, np.uint8)
+    # Nothing on slices 0 and 2: their frames are left out.
     labels[2, 1, 1], labels[3, 3, 3] = (
         1,
         2,
-    )  # nothing on slices 0 and 2: their frames are left out
+    )
     back = read_dicom_seg(write_seg(tmp_path / "seg.dcm", labels, like))
     assert np.array_equal(back.array[0], labels[:, :, 1:])
     expected = like.affine.copy()

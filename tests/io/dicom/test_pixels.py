@@ -35,9 +35,8 @@ def test_monochrome1_is_not_inverted(tmp_path):
 
 def test_signed_pixels_and_unused_bits(tmp_path):
     stored = made.voxels() % 2048
-    dirty = (stored | 0xF000).astype(
-        np.uint16
-    )  # an old overlay in the upper four bits
+    # An old overlay in the upper four bits.
+    dirty = (stored | 0xF000).astype(np.uint16)
     volume = read_image(
         made.save(tmp_path / "a", made.series(dirty, BitsStored=12, HighBit=11))
     )

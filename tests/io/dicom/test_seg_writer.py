@@ -233,9 +233,8 @@ def test_dcmqi_reads_the_same_voxels(shared_data, tmp_path, name):
         capture_output=True,
     )
     back = read_labels(next(tmp_path.glob("s*.nrrd")))
-    seen = read_dicom_seg(
-        path, back
-    )  # SEG pixels on dcmqi's grid: it may turn the axes
+    # SEG pixels on dcmqi's grid: it may turn the axes.
+    seen = read_dicom_seg(path, back)
     assert np.array_equal(seen.array, back.array)
     assert np.array_equal(
         np.bincount(back.array.ravel()), np.bincount(labels.ravel())

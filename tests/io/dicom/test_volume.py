@@ -40,9 +40,8 @@ def test_highdicom_agrees(tmp_path):
     volume = read_image(folder)
     datasets = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
     oracle = highdicom.get_volume_from_series(datasets)
-    affine = (
-        np.diag([-1, -1, 1, 1]) @ oracle.affine
-    )  # LPS, axes (slice, row, column)
+    # LPS, axes (slice, row, column).
+    affine = np.diag([-1, -1, 1, 1]) @ oracle.affine
     k, j, i = np.unravel_index(np.argmax(oracle.array), oracle.array.shape)
     place = affine @ (k, j, i, 1)
     mine = np.unravel_index(np.argmax(volume.array[0]), volume.shape)

@@ -75,9 +75,8 @@ def test_ignored_voxels_get_a_mask_and_keep_their_index() -> None:
     spec = made_spec(labels=[{"index": 1, "name": "liver"}], data={"ignore": 2})
     assert spec.label_set.ignore_index == 2
     partly = pool_of(spec, MaskPoolSpec(faulty=1.0, corrupted=0.0)).batch(3)
-    assert torch.equal(
-        partly["label"], pool.batch(3)["label"]
-    )  # 2 is a label to the other
+    # 2 is a label to the other
+    assert torch.equal(partly["label"], pool.batch(3)["label"])
     assert partly[NETWORK_INPUT].shape[1] == 1 + 2
     assert (partly["label"] == 2).any()
 

@@ -366,9 +366,8 @@ class Answers:
         logits = torch.stack(
             [self._infer(image[None], one)[0] for one in self._networks]
         )
-        estimates = logits.unflatten(
-            1, (-1, label_set.channels)
-        )  # network, estimate, class, …
+        # Network, estimate, class, ….
+        estimates = logits.unflatten(1, (-1, label_set.channels))
         labels = (
             estimates[:, self._chosen]
             .softmax(dim=1)

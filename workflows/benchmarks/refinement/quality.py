@@ -164,9 +164,8 @@ def _judge_mask(
         torch.Generator().manual_seed(number),
     )
     classes = segmenter.spec.label_set.channels
-    shape = (
-        reference.shape[:2] if reference.shape[2] == 1 else reference.shape
-    )  # a picture is flat
+    # A picture is flat.
+    shape = reference.shape[:2] if reference.shape[2] == 1 else reference.shape
     mask = torch.from_numpy(reference.astype(np.int64)).reshape(shape)
     for _ in range(int(rng.integers(0, 4))):
         mask = corrupt_mask(mask, classes, rng, noise)
