@@ -22,21 +22,6 @@ TRUSTED = frozenset({"medseg", "uvicorn"})
 """Packages whose log messages quote neither scans nor requests."""
 
 
-def describe_error(error: BaseException) -> str:
-    """Return what may be told of an error: medseg's message, or the type of another's.
-
-    Examples:
-        >>> from medseg.errors import ScanError
-        >>> describe_error(ScanError("the voxels end early", source="ct.nii.gz"))
-        'the voxels end early'
-        >>> describe_error(ValueError("ct.nii.gz"))
-        'ValueError'
-    """
-    if isinstance(error, MedsegError):
-        return error.message
-    return type(error).__name__
-
-
 def describe_traceback(error: BaseException) -> list[str]:
     """Return lines that say where an error came from, its causes first and itself last."""
     lines: list[str] = []

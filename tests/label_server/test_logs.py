@@ -12,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medseg import MedsegError
-from medseg.errors import Fault
+from medseg.errors import Fault, recordable_text
 from medseg.label_server import logs
 from medseg.label_server.logs import (
     LogFormatter,
-    describe_error,
     describe_traceback,
 )
 
@@ -88,7 +87,7 @@ def test_no_error_of_medseg_tells_its_source(
 ) -> None:
     error = raise_chained(make_error(kind, PLANTED), cause())
     assert PLANTED in str(error), "the terminal may say it"
-    told = [describe_error(error), *describe_traceback(error)]
+    told = [recordable_text(error), *describe_traceback(error)]
     told += [LogFormatter().format(record) for record in log_records(error)]
     logs._show_exception(type(error), error, error.__traceback__)
     told += capsys.readouterr()
@@ -106,7 +105,7 @@ def test_of_another_librarys_error_only_the_type_is_told(
 ) -> None:
     error = raise_chained(make(), make())
     name = type(error).__name__
-    told = [describe_error(error), *describe_traceback(error)]
+    told = [recordable_text(error), *describe_traceback(error)]
     told += [LogFormatter().format(record) for record in log_records(error)]
     assert not [text for text in told if PLANTED in text]
     assert told[0] == name
