@@ -105,7 +105,7 @@ def test_training_stops_when_validations_bring_nothing_better(
         **SHORT,
         "validate_every": 1,
         "patience": 1,
-        "learning_rate": 1e-30,  # no weight changes, whatever the arithmetic
+        "learning_rate": 1e-300,  # 0 in float32: no weight changes
     }
     trained = Trained(
         made_session(tmp_path, made_spec(training=still), validation=1)
