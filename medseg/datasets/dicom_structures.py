@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from medseg.datasets.mask_files import LabelArray, make_empty_labels
+from medseg.dicom_labels.structures import read_structures
 from medseg.errors import ScanError
-from medseg.io.dicom.structures import read_structures
 from medseg.volume import Volume
 
 StructureFile = tuple[Path, tuple[str, ...]]

@@ -66,7 +66,7 @@ def _write_dicom_seg(
     path: Path, labels: Array, like: Volume, spec: BundleSpec
 ) -> None:
     # highdicom takes long to import, and few batches need it.
-    from medseg.io.dicom.seg_writer import write_dicom_seg
+    from medseg.dicom_labels.seg_writer import write_dicom_seg
 
     write_dicom_seg(
         path,
@@ -81,7 +81,7 @@ def _write_dicom_seg(
 def _write_rtstruct(
     path: Path, labels: Array, like: Volume, spec: BundleSpec
 ) -> None:
-    from medseg.io.dicom.rtstruct_writer import write_rtstruct
+    from medseg.dicom_labels.rtstruct_writer import write_rtstruct
 
     write_rtstruct(
         path,

@@ -22,8 +22,8 @@ from pydicom.dataset import Dataset
 from medseg._support.files import PART, write_atomically
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
+from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.errors import DatasetError, MedsegError, OutputError
-from medseg.io.dicom.seg_writer import write_dicom_seg
 from medseg.label_server.cases import make_nifti_copy
 from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.volume import Array, Volume

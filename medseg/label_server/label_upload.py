@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.errors import GeometryError, ScanError
 from medseg.io import read_labels
-from medseg.io.dicom.seg_reader import read_dicom_seg
 from medseg.io.dicom.volume import is_dicom
 from medseg.labels import LabelSet
 from medseg.volume import Array, Volume

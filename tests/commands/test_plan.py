@@ -23,6 +23,7 @@ from medseg._support.folders import Listing, list_files
 from medseg.bundle.bundle import load_bundle
 from medseg.commands.plan import Plan, plan_bundles
 from medseg.datasets.layouts import dicom as dicom_layout
+from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import (
     Event,
@@ -35,7 +36,6 @@ from medseg.events import (
 from medseg.io import read_image
 from medseg.io.dicom import series as dicom_series
 from medseg.io.dicom.headers import Header, read_header
-from medseg.io.dicom.seg_writer import write_dicom_seg
 from medseg.labels import Label, LabelSet
 from medseg.testing import write_dataset
 

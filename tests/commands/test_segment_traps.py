@@ -17,10 +17,10 @@ from support import dicom as made
 
 from medseg.commands.segment import SEARCHING, segment
 from medseg.datasets.scans import find_scans
+from medseg.dicom_labels.rtstruct_writer import write_rtstruct
+from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.events import Event, Progress
 from medseg.io import read_image, read_labels
-from medseg.io.dicom.rtstruct_writer import write_rtstruct
-from medseg.io.dicom.seg_writer import write_dicom_seg
 from medseg.labels import Label, LabelSet
 
 SHAPE = (14, 12, 8)

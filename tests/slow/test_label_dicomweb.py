@@ -21,9 +21,9 @@ from support.label_servers import (
 from support.orthancs import phantom_series, run_orthanc, send, write_series
 
 from medseg import Segmenter
+from medseg.dicom_labels.seg_reader import read_dicom_seg
+from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.io import read_image, read_labels
-from medseg.io.dicom.seg_reader import read_dicom_seg
-from medseg.io.dicom.seg_writer import write_dicom_seg
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(600)]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pydicom
 from pydicom.uid import generate_uid
 
+from medseg.dicom_labels.rtstruct_writer import write_rtstruct
+from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.io import read_image
-from medseg.io.dicom.rtstruct_writer import write_rtstruct
-from medseg.io.dicom.seg_writer import write_dicom_seg
 from medseg.labels import Label, LabelSet
 from medseg.volume import Volume
 from support import dicom as made

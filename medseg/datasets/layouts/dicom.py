@@ -18,13 +18,13 @@ from medseg.datasets.layouts.label_names import (
     select_labels,
 )
 from medseg.datasets.names import abbreviate, make_series_name
-from medseg.errors import DatasetError, Fault, ScanError
-from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
-from medseg.io.dicom.structures import (
+from medseg.dicom_labels.structures import (
     LabelObject,
     hash_patient,
     read_label_object,
 )
+from medseg.errors import DatasetError, Fault, ScanError
+from medseg.io.dicom.series import NOT_DICOM, Series, SkippedFile, group_series
 from medseg.io.dicom.volume import is_dicom
 
 _MOST_NAMED = 20

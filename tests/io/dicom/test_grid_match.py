@@ -8,9 +8,9 @@ from pydicom.uid import generate_uid
 from support import dicom as made
 from support.studies import edited, labels_in, scan, write_seg
 
+from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.errors import GeometryError
 from medseg.io import read_image
-from medseg.io.dicom.seg_reader import read_dicom_seg
 
 
 def test_without_its_scan_a_segmentation_has_its_own_grid(tmp_path):

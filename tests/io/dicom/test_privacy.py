@@ -20,13 +20,13 @@ from pydicom.tag import Tag
 from support import dicom as made
 from support.studies import edited, labels_in, scan, write_rt, write_seg
 
+from medseg.dicom_labels.rtstruct_reader import read_roi_names, read_rtstruct
+from medseg.dicom_labels.seg_reader import read_dicom_seg, read_segment_names
+from medseg.dicom_labels.structures import read_label_object, read_structures
 from medseg.errors import MedsegError
 from medseg.io import find_series, read_image, read_labels
 from medseg.io.dicom import pixels
 from medseg.io.dicom.headers import HEADER_KEYWORDS, read_header
-from medseg.io.dicom.rtstruct_reader import read_roi_names, read_rtstruct
-from medseg.io.dicom.seg_reader import read_dicom_seg, read_segment_names
-from medseg.io.dicom.structures import read_label_object, read_structures
 from medseg.volume import Volume
 
 NAME = "MUSTERFRAU"

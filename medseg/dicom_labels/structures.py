@@ -11,6 +11,12 @@ import numpy as np
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
 
+from medseg.dicom_labels.rtstruct_reader import read_roi_names, read_rtstruct
+from medseg.dicom_labels.seg_reader import (
+    LABEL_MAP_CLASS,
+    read_dicom_seg,
+    read_segment_names,
+)
 from medseg.errors import ScanError
 from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
@@ -19,12 +25,6 @@ from medseg.io.dicom.files import (
     read_elements,
 )
 from medseg.io.dicom.frames import get_text, get_uid, parse_uid
-from medseg.io.dicom.rtstruct_reader import read_roi_names, read_rtstruct
-from medseg.io.dicom.seg_reader import (
-    LABEL_MAP_CLASS,
-    read_dicom_seg,
-    read_segment_names,
-)
 from medseg.volume import Volume
 
 _SEG_CLASSES = (uids.SegmentationStorage, LABEL_MAP_CLASS)

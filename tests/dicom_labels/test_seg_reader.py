@@ -9,9 +9,9 @@ import pydicom
 import pytest
 from support.studies import edited, labels_in, scan, write_seg
 
+from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.errors import ScanError
 from medseg.io import read_image, read_labels
-from medseg.io.dicom.seg_reader import read_dicom_seg
 
 
 def test_broken_and_foreign_files_are_refused(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from medseg.io.dicom.references import make_label_text
+from medseg.dicom_labels.references import make_label_text
 from medseg.labels import Label
 
 # Written out, not taken from pydicom's dictionary, whose code meanings differ between editions.

@@ -7,12 +7,12 @@ import pytest
 from support import dicom as made
 from support.studies import NAMES, a_series, edited, label, random_labels
 
-from medseg.errors import ScanError
-from medseg.io.dicom.structures import (
+from medseg.dicom_labels.structures import (
     hash_patient,
     read_label_object,
     read_structures,
 )
+from medseg.errors import ScanError
 
 
 @pytest.mark.parametrize("kind", ["seg", "labelmap", "rtstruct"])

@@ -19,10 +19,9 @@ from pydicom.sr.coding import Code
 from scipy.ndimage import find_objects
 
 from medseg._support.files import atomic_file
-from medseg.io.dicom.codes import get_property_type, is_lesion
-from medseg.io.dicom.contours import Points, trace_outlines
-from medseg.io.dicom.frames import Frame
-from medseg.io.dicom.references import (
+from medseg.dicom_labels.codes import get_property_type, is_lesion
+from medseg.dicom_labels.contours import Points, trace_outlines
+from medseg.dicom_labels.references import (
     DicomSource,
     SourceSlice,
     add_patient_and_times,
@@ -34,7 +33,8 @@ from medseg.io.dicom.references import (
     prepare_labels,
     read_source,
 )
-from medseg.io.dicom.seg_writer import SERIES_NUMBER
+from medseg.dicom_labels.seg_writer import SERIES_NUMBER
+from medseg.io.dicom.frames import Frame
 from medseg.labels import Label, LabelSet
 from medseg.volume import Volume
 

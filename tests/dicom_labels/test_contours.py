@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis.extra.numpy import array_shapes, arrays
 from matplotlib.path import Path
 
-from medseg.io.dicom.contours import fill_polygons, trace_outlines
+from medseg.dicom_labels.contours import fill_polygons, trace_outlines
 
 RING = np.ones((5, 5), bool)
 RING[2, 2] = False

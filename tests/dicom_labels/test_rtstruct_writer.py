@@ -27,9 +27,9 @@ from support.studies import (
     write_rt,
 )
 
+from medseg.dicom_labels.rtstruct_reader import read_rtstruct
 from medseg.errors import OutputError
 from medseg.io import read_image
-from medseg.io.dicom.rtstruct_reader import read_rtstruct
 
 
 @settings(max_examples=20, deadline=None)

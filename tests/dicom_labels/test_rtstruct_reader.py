@@ -20,9 +20,9 @@ from support.studies import (
     write_rt,
 )
 
+from medseg.dicom_labels.rtstruct_reader import read_rtstruct
 from medseg.errors import GeometryError, ScanError
 from medseg.io import read_image, read_labels
-from medseg.io.dicom.rtstruct_reader import read_rtstruct
 
 
 def test_structures_are_chosen_by_name_in_order(tmp_path):

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset
 
+from medseg.dicom_labels.contours import Points, fill_polygons
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.contours import Points, fill_polygons
 from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
     attach_source,

@@ -12,7 +12,7 @@ from support.studies import (
     write_seg,
 )
 
-from medseg.io.dicom.codes import (
+from medseg.dicom_labels.codes import (
     get_property_category,
     get_property_type,
     is_lesion,

@@ -18,10 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, RLELossless
 
 from medseg._support.files import atomic_file
-from medseg.errors import OutputError
-from medseg.io.dicom.codes import get_property_category, get_property_type
-from medseg.io.dicom.files import attach_source, quote_error
-from medseg.io.dicom.references import (
+from medseg.dicom_labels.codes import get_property_category, get_property_type
+from medseg.dicom_labels.references import (
     UTF_8,
     DicomSource,
     add_patient_and_times,
@@ -32,6 +30,8 @@ from medseg.io.dicom.references import (
     prepare_labels,
     read_source,
 )
+from medseg.errors import OutputError
+from medseg.io.dicom.files import attach_source, quote_error
 from medseg.io.dicom.volume import Slices
 from medseg.labels import Label, LabelSet
 from medseg.volume import Volume

@@ -26,10 +26,10 @@ from support.studies import (
     write_seg,
 )
 
+from medseg.dicom_labels.seg_reader import read_dicom_seg
+from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.errors import OutputError
 from medseg.io import find_series, read_image, read_labels
-from medseg.io.dicom.seg_reader import read_dicom_seg
-from medseg.io.dicom.seg_writer import write_dicom_seg
 
 
 def seen_by_highdicom(path: Path, like) -> np.ndarray:
