@@ -15,7 +15,8 @@ import torch
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.spec import SCHEMA_ID, BundleSpec
-from medseg.datasets.layouts import LISTING
+from medseg.datasets.layouts import LISTING, Selection
+from medseg.datasets.layouts.cases_csv import parse_columns
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Listener, Notice, notify
 from medseg.networks.building import try_network
@@ -51,6 +52,7 @@ class Plan:
         file: Where it was written.
         spec: The bundle; its ``notes`` say why.
         fingerprint: What the cases are like; without cases if nnU-Net's plans were converted.
+        recognised: What the data set was taken for, and why; empty if plans were converted.
 
     Examples:
         >>> import tempfile
@@ -70,6 +72,7 @@ class Plan:
     file: Path
     spec: BundleSpec
     fingerprint: Fingerprint
+    recognised: tuple[str, ...] = ()
 
     @property
     def survey(self) -> Fingerprint:
@@ -101,6 +104,9 @@ def plan(
     *,
     data: str | Path | None = None,
     channels: Sequence[str] = (),
+    images: Sequence[str] = (),
+    labels: str | None = None,
+    columns: str | None = None,
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
@@ -118,6 +124,10 @@ def plan(
         channels: The channels by name, such as ``T1``, or name and modality, such as ``uptake:PT``.
             Of BIDS and DICOM data, which hold more than a bundle uses, these are taken; of others
             these are the names, in order.
+        images: Patterns of the image files, one for each channel, such as ``scans/*.nii.gz``, where
+            names do not say which files are images. Relative to the folder.
+        labels: The pattern of the label files, such as ``truth/*_manual.nii.gz``.
+        columns: Of a CSV whose columns have other names: ``image=scan,label=seg``.
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step in GB; unless given, what the device has, within
             reason.
@@ -151,6 +161,9 @@ def plan(
         {Path(out): dims},
         data=data,
         channels=channels,
+        images=images,
+        labels=labels,
+        columns=columns,
         memory_gb=memory_gb,
         budget=budget,
         class_weights=class_weights,
@@ -166,6 +179,9 @@ def plan_bundles(
     *,
     data: str | Path | None = None,
     channels: Sequence[str] = (),
+    images: Sequence[str] = (),
+    labels: str | None = None,
+    columns: str | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
@@ -179,6 +195,9 @@ def plan_bundles(
         files: The files to write, each with its ``dims``.
         data: As for ``plan``; so are the others.
         channels: The channels by name.
+        images: Patterns of image files.
+        labels: The pattern of label files.
+        columns: Of a CSV with columns of other names.
         memory_gb: Memory for a training step.
         budget: Time for a training run.
         class_weights: ``balanced``, or alike.
@@ -222,7 +241,12 @@ def plan_bundles(
         raise MedsegError(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
         )
-    requested = [parse_channel(text) for text in channels]
+    requested = Selection(
+        channels=tuple(parse_channel(text) for text in channels),
+        image_patterns=tuple(images),
+        label_pattern=labels or "",
+        columns=parse_columns(columns) if columns else None,
+    )
     inspected = inspect_dataset(root, requested, listeners)
     return _draft_plans(inspected, by_file, training_device)
 
@@ -247,7 +271,8 @@ def _draft_plans(
         adapted = _adapt_constraints(constraints, dataset, device)
         content = draft_bundle(dataset, file, adapted)
         spec = _write_bundle(content, file)
-        plans.append(Plan(file, spec, dataset.fingerprint))
+        planned = Plan(file, spec, dataset.fingerprint, dataset.recognised)
+        plans.append(planned)
     return plans
 
 

@@ -143,7 +143,13 @@ def find_cases(root: Path, spec: BundleSpec) -> CaseList:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
     values = {label.name: label.value for label in spec.label_set}
-    selection = Selection(channels=spec.channels, labels=values)
+    selection = Selection(
+        channels=spec.channels,
+        labels=values,
+        image_patterns=spec.data.images,
+        label_pattern=spec.data.labels or "",
+        columns=spec.data.columns,
+    )
     return make_cases(list_cases(root, spec.data.format, selection), spec)
 
 

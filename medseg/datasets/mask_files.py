@@ -24,10 +24,14 @@ class MaskFiles:
     Attributes:
         files: Each label's mask with its name, sorted by name.
         values: Name → value in the label map.
+        smaller_wins: Whether a voxel that several masks claim is of the one with the fewest
+            voxels, so that a structure inside another stays; else such masks are refused. Of
+            masks of one size, the first by name has it.
     """
 
     files: tuple[tuple[Path, str], ...]
     values: Mapping[str, int]
+    smaller_wins: bool = False
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -41,24 +45,34 @@ class MaskFiles:
         return repr(values)
 
     def read_label_map(self, image: Volume) -> Volume:
-        """Read them as one label map on the image's grid.
+        """Read them as one label map on the image's grid; one mask at a time is in memory.
 
         Returns:
             Unsigned integers, shape ``(1, i, j, k)``.
 
         Raises:
-            ScanError: If a file cannot be read or is no mask, or two masks overlap.
+            ScanError: If a file cannot be read or is no mask, or two masks overlap and must not.
             GeometryError: If a mask does not lie on the image.
         """
         labels = make_empty_labels(image, self.values)
+        sizes: dict[int, int] = {}
+        overlap = 0
         warnings: list[str] = []
         for file, name in self.files:
             stored = read_labels(file)
             mask = image.reorder_to_grid(stored, "the image and a mask")
             inside = _find_inside(mask)
-            self._refuse_overlap(labels[inside], name)
-            labels[inside] = self.values[name]
+            if self.smaller_wins:
+                overlap += _paint(labels, inside, self.values[name], sizes)
+            else:
+                self._refuse_overlap(labels[inside], name)
+                labels[inside] = self.values[name]
             warnings += mask.warnings
+        if overlap:
+            warnings.append(
+                f"masks of structures overlap in {overlap} voxels; each of these is of the "
+                "structure with the fewest voxels"
+            )
         first_file, _ = self.files[0]
         return Volume(
             labels[None], image.affine, first_file.name, tuple(warnings)
@@ -78,6 +92,31 @@ class MaskFiles:
         )
 
 
+def _paint(
+    labels: LabelArray,
+    inside: npt.NDArray[np.bool_],
+    value: int,
+    sizes: dict[int, int],
+) -> int:
+    """Paint a mask where no smaller one lies; return how many voxels others claim, too.
+
+    Args:
+        labels: The label map so far, changed in place.
+        inside: Where the mask is.
+        value: Its value in the label map.
+        sizes: Voxels of each mask so far, by value; takes this one's.
+    """
+    size = np.count_nonzero(inside)
+    sizes[value] = size
+    claimed = labels[inside]
+    larger = [other for other, voxels in sizes.items() if voxels > size]
+    is_free = np.isin(claimed, [0, *larger])
+    claimed_before = np.count_nonzero(claimed)
+    claimed[is_free] = value
+    labels[inside] = claimed
+    return int(claimed_before)
+
+
 def _find_inside(mask: Volume) -> npt.NDArray[np.bool_]:
     """Return where a mask is, shape ``(i, j, k)``.
 
@@ -88,8 +127,8 @@ def _find_inside(mask: Volume) -> npt.NDArray[np.bool_]:
     count = np.count_nonzero(values)
     if len(mask.array) > 1 or count > 1:
         raise ScanError(
-            f"is called a mask and holds {count} values besides 0; a mask holds one, and a label "
-            "map is called _dseg",
+            f"is a mask by its name and holds {count} values besides 0; a mask holds one. In BIDS "
+            "a label map is called _dseg",
             source=mask.source,
         )
     inside: npt.NDArray[np.bool_] = mask.array[0] > 0

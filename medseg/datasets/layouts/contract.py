@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from medseg.bundle.spec import ChannelSpec
+from medseg.bundle.spec import ChannelSpec, ColumnsSpec
 from medseg.errors import Fault
 from medseg.volume import Volume
 
@@ -48,10 +48,16 @@ class Selection:
     Attributes:
         channels: Its channels; none where there is no bundle yet.
         labels: Name → value of its labels; empty for every label there is.
+        image_patterns: Its ``data.images``: which files are images, where names do not say it.
+        label_pattern: Its ``data.labels``: which files are labels; ``""`` where names say it.
+        columns: Its ``data.columns``, where a table has columns of its own.
     """
 
     channels: tuple[ChannelSpec, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
+    image_patterns: tuple[str, ...] = ()
+    label_pattern: str = ""
+    columns: ColumnsSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,11 @@ class CaseListing:
         channel_names: What the layout calls the channels, in order; empty where it does not.
         label_names: What the layout calls the values of label files; empty where it does not.
         ignore: The value that it gives to unlabelled voxels (nnU-Net's ignore label), if any.
+        layout: The name of the layout.
+        recognised: How the layout was recognised and what it says of cases, channels and labels,
+            in sentences for people. Recorded in the plan, so it names no case.
+        label_pattern: The ``data.labels`` that finds the same labels again, where their content
+            told them from images.
     """
 
     origin: Path
@@ -103,6 +114,9 @@ class CaseListing:
     channel_names: tuple[str, ...] = ()
     label_names: dict[int, str] = field(default_factory=dict)
     ignore: int | None = None
+    layout: str = ""
+    recognised: tuple[str, ...] = ()
+    label_pattern: str = ""
 
 
 class Layout(Protocol):

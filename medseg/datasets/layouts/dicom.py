@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg._support.folders import list_files
+from medseg._support.folders import Listing, list_files
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.dicom_structures import DicomStructures, StructureFile
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
@@ -90,8 +90,17 @@ class DicomLayout:
         Raises:
             DatasetError: If no series has labels, or none of those wanted.
         """
+        return self.list_found(root, list_files(root), selection)
+
+    def list_found(
+        self, root: Path, files: Listing, selection: Selection
+    ) -> CaseListing:
+        """List the labelled series of a folder whose files are listed already.
+
+        Raises:
+            DatasetError: As for ``list_cases``.
+        """
         listing = CaseListing(root, has_fields=True)
-        files = list_files(root)
         listing.faults.extend(files.left_out)
         series, skipped = group_series(files.files)
         labelled = _match_objects(

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from medseg._support.folders import list_files
 from medseg.datasets.layouts.contract import CaseListing, Selection
 from medseg.datasets.layouts.file_pairs import (
     Files,
@@ -14,6 +15,8 @@ from medseg.datasets.layouts.file_pairs import (
     pair_files,
 )
 from medseg.datasets.layouts.nnunet import IMAGES, LABELS
+from medseg.datasets.layouts.tree import list_tree
+from medseg.datasets.layouts.tree_names import find_part
 from medseg.errors import DatasetError
 
 FOLDER_PAIRS = (("images", "labels"), (IMAGES, LABELS))
@@ -47,14 +50,54 @@ class FoldersLayout:
             raise DatasetError(
                 f"the folders {pairs} are needed in it", source=root
             )
-        listing = CaseListing(root, has_fields=False)
-        image_folder, label_folder = pair
-        images = find_images(root / image_folder, listing)
-        labels = find_images(root / label_folder, listing)
-        targets = _key_by_image(labels, images)
-        scans = _join_channels_of_others(images, targets)
-        pair_files(listing, scans, targets)
-        return listing
+        listing = _pair_folders(root, *pair)
+        is_whole = listing.cases and not listing.faults
+        if is_whole and not _names_parts(listing):
+            return listing
+        return _read_as_tree(root, listing, selection) or listing
+
+
+def _pair_folders(
+    root: Path, image_folder: str, label_folder: str
+) -> CaseListing:
+    """Pair the files of two folders."""
+    listing = CaseListing(root, has_fields=False)
+    images = find_images(root / image_folder, listing)
+    labels = find_images(root / label_folder, listing)
+    targets = _key_by_image(labels, images)
+    scans = _join_channels_of_others(images, targets)
+    pair_files(listing, scans, targets)
+    return listing
+
+
+def _names_parts(listing: CaseListing) -> bool:
+    """Tell whether folders split the cases for training and validation."""
+    folders: set[str] = set()
+    for case in listing.cases:
+        first, slash, _ = (case.name or "").partition("/")
+        if slash:
+            folders.add(first)
+    return any(find_part(folder) for folder in folders)
+
+
+def _read_as_tree(
+    root: Path, listing: CaseListing, selection: Selection
+) -> CaseListing | None:
+    """Return what names say beyond those that are the same: ``x_img`` and ``x_seg``, ``val/``.
+
+    ``None`` where this finds no more cases and no split.
+    """
+    try:
+        tree = list_tree(root, list_files(root), selection)
+    except DatasetError:
+        if listing.cases:
+            return None
+        raise
+    if tree is None:
+        return None
+    has_folds = any("fold" in case.fields for case in tree.cases)
+    finds_more = len(tree.cases) > len(listing.cases)
+    return tree if has_folds or finds_more else None
 
 
 def _find_pair(root: Path) -> tuple[str, str] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medseg._support.folders import Listing, list_files
 from medseg._support.registry import Registry
 from medseg.datasets.layouts.bids import DESCRIPTION, BidsLayout
 from medseg.datasets.layouts.cases_csv import TABLE, CsvLayout
@@ -13,13 +14,16 @@ from medseg.datasets.layouts.dicom import DicomLayout
 from medseg.datasets.layouts.folders import FoldersLayout
 from medseg.datasets.layouts.msd import MsdLayout
 from medseg.datasets.layouts.nnunet import NnunetLayout
-from medseg.datasets.names import abbreviate
+from medseg.datasets.layouts.tree import TreeLayout, list_tree
+from medseg.datasets.layouts.tree_outline import describe_tree
 from medseg.errors import DatasetError
+from medseg.io.dicom.volume import is_dicom
 
 AUTO = "auto"
 """What ``data.format`` says where the layout is to be recognised."""
 
 _ANYTHING = Selection()
+_TREE = TreeLayout()
 _DICOM = DicomLayout()
 _SHIPPED: dict[str, Layout] = {
     "msd": MsdLayout(),
@@ -27,9 +31,23 @@ _SHIPPED: dict[str, Layout] = {
     "csv": CsvLayout(),
     "folders": FoldersLayout(),
     "bids": BidsLayout(),
+    "tree": _TREE,
     "dicom": _DICOM,
 }
 """In the order in which a data set is asked."""
+
+_REASONS = {
+    "msd": f"{LISTING} lists the cases",
+    "nnunet": f"{LISTING} of nnU-Net, with imagesTr/ and labelsTr/",
+    "csv": "a table lists the cases",
+    "folders": "two folders with images and labels of the same names",
+    "bids": f"{DESCRIPTION}, and subjects as in BIDS",
+    "dicom": "DICOM series with SEG or RTSTRUCT",
+}
+"""Why a data set is taken to have a layout, where the layout says no more."""
+
+_BY_LOOKING = (_TREE, _DICOM)
+"""Asked last of all: for them every file has to be looked at."""
 
 
 def _check_layout(layout: Layout) -> None:
@@ -99,42 +117,77 @@ def list_cases(
 
 
 def _list_folder(root: Path, layout: str, selection: Selection) -> CaseListing:
+    if selection.image_patterns or selection.label_pattern:
+        return _name_layout(_TREE.list_cases(root, selection), "tree")
+    if selection.columns is not None:
+        listing = _SHIPPED["csv"].list_cases(root, selection)
+        return _name_layout(listing, "csv")
     if layout != AUTO:
-        return LAYOUTS.get(layout).list_cases(root, selection)
-    for candidate in _SHIPPED.values():
-        # DICOM last of all, because every file may have to be looked into.
-        if candidate is not _DICOM and candidate.recognizes(root):
-            return candidate.list_cases(root, selection)
+        listing = LAYOUTS.get(layout).list_cases(root, selection)
+        return _name_layout(listing, layout)
+    for name, candidate in _SHIPPED.items():
+        if candidate not in _BY_LOOKING and candidate.recognizes(root):
+            listing = candidate.list_cases(root, selection)
+            return _name_layout(listing, name)
     added, warnings = _load_added()
-    for candidate in (*added, _DICOM):
+    for name, candidate in added.items():
         if candidate.recognizes(root):
             listing = candidate.list_cases(root, selection)
             listing.warnings.extend(warnings)
-            return listing
-    contents = _describe_contents(root)
+            return _name_layout(listing, name)
+    found = list_files(root)
+    listing = _list_by_looking(root, found, selection)
+    if listing is not None:
+        listing.warnings.extend(warnings)
+        return listing
     raise DatasetError(
-        f"no list of cases was found. It should hold {LISTING}, {TABLE}, images/ with labels/, "
-        f"imagesTr/ with labelsTr/, {DESCRIPTION} with the subjects of BIDS, or DICOM series with "
-        "SEG or RTSTRUCT",
+        f"no list of cases was found, no labels with their images, and no DICOM series with SEG or "
+        f"RTSTRUCT. It may hold {LISTING}, {TABLE}, images/ with labels/, imagesTr/ with "
+        f"labelsTr/, {DESCRIPTION} with the subjects of BIDS, or one folder per case. Else say "
+        "which files are which: --images 'scans/*.nii.gz' --labels 'truth/*_manual.nii.gz'; or "
+        "write a table to fill in, by --draft-csv cases.csv",
         source=root,
-        detail="; ".join([contents, *warnings]),
+        detail="\n".join([describe_tree(root, found), *warnings]),
     )
 
 
-def _describe_contents(root: Path) -> str:
-    names = sorted(entry.name for entry in root.iterdir())
-    shown = [name for name in names if not name.startswith(".")]
-    return f"it holds {abbreviate(shown) or 'nothing'}"
+def _list_by_looking(
+    root: Path, found: Listing, selection: Selection
+) -> CaseListing | None:
+    """List the cases of a folder that is known by its files alone, which are listed once.
+
+    Where there are both, DICOM with labels goes before pictures and volumes beside it.
+    """
+    has_dicom = any(is_dicom(file) for file in found.files)
+    if has_dicom:
+        try:
+            return _name_layout(
+                _DICOM.list_found(root, found, selection), "dicom"
+            )
+        except DatasetError:
+            listing = list_tree(root, found, selection)
+            if listing is None:
+                raise
+            return listing
+    return list_tree(root, found, selection)
+
+
+def _name_layout(listing: CaseListing, name: str) -> CaseListing:
+    listing.layout = name
+    if name in _REASONS:
+        listing.recognised = (_REASONS[name], *listing.recognised)
+    return listing
 
 
 def _list_file(file: Path, layout: str, selection: Selection) -> CaseListing:
     """List the cases of a file: by the chosen layout if it reads such files, else by another."""
     if layout != AUTO and LAYOUTS.get(layout).recognizes(file):
-        return LAYOUTS.get(layout).list_cases(file, selection)
+        listing = LAYOUTS.get(layout).list_cases(file, selection)
+        return _name_layout(listing, layout)
     added, warnings = _load_added()
-    for candidate in (*_SHIPPED.values(), *added):
+    for name, candidate in (_SHIPPED | added).items():
         if candidate.recognizes(file):
-            return candidate.list_cases(file, selection)
+            return _name_layout(candidate.list_cases(file, selection), name)
     raise DatasetError(
         "a folder, or a .json or .csv list of cases is needed",
         source=file,
@@ -142,8 +195,10 @@ def _list_file(file: Path, layout: str, selection: Selection) -> CaseListing:
     )
 
 
-def _load_added() -> tuple[list[Layout], list[str]]:
+def _load_added() -> tuple[dict[str, Layout], list[str]]:
     """Load the layouts of installed packages; a package that cannot be used is a warning."""
     usable, errors = LAYOUTS.usable()
-    added = [layout for name, layout in usable.items() if name not in _SHIPPED]
+    added = {
+        name: layout for name, layout in usable.items() if name not in _SHIPPED
+    }
     return added, [str(error) for error in errors]
