@@ -190,12 +190,17 @@ def _prepare_cases(
     usable = []
     cached = {}
     present: set[int] = set()
+    read_before = {case.name for case in found.cases}
+    read_before -= {case.name for case in unread}
     for case in found.cases:
         entry = entries[case.name]
         if is_entry(entry):
             usable.append(case)
             cached[case.name] = read_entry(entry)
             present.update(cached[case.name].foreground)
+        if case.name in read_before:
+            for warning in cached[case.name].warnings:
+                notify(listeners, Notice(f"{case.name}: {warning}"))
     absent = describe_absent_labels(present, spec)
     for warning in (*checked.warnings, *absent):
         notify(listeners, Notice(warning))
