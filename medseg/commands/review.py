@@ -146,7 +146,7 @@ def _judge_mask(
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
-    volume.require_same_grid(labels, "the scan and its mask")
+    labels = volume.reorder_to_grid(labels, "the scan and its mask")
     warnings = (
         *volume.warnings,
         *describe_label_warnings(labels),
