@@ -197,6 +197,41 @@ class Volume:
                 source=other.source or None,
             )
 
+    def reorder_to_grid(
+        self, other: Volume, what: str, *, tolerance_mm: float = 1e-2
+    ) -> Volume:
+        """Return ``other`` with its voxels in the order of this volume's grid.
+
+        The same voxels may be stored along other axes, or from the other end of an axis; they are
+        brought into order by their indices alone, and never interpolated.
+
+        Args:
+            other: The volume that should lie on this grid.
+            what: As for ``require_same_grid``.
+            tolerance_mm: As for ``on_same_grid``.
+
+        Returns:
+            ``other`` itself where its voxels are in this order already; else one without header.
+
+        Raises:
+            GeometryError: As ``require_same_grid``, if its voxels are not those of this grid in any
+                order.
+
+        Examples:
+            >>> scan = Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(1, 1, 2))
+            >>> stored = np.array([[0, 0, -1, 3], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+            >>> mask = Volume.from_numpy(np.zeros((6, 5, 4)), stored)
+            >>> scan.reorder_to_grid(mask, "the scan and its mask").shape
+            (4, 5, 6)
+        """
+        if self.on_same_grid(other, tolerance_mm):
+            return other
+        reordered = _reorder_axes(other, self.affine)
+        if not self.on_same_grid(reordered, tolerance_mm):
+            # Of the volume as it is stored: its own shape and place are what a person knows.
+            self.require_same_grid(other, what, tolerance_mm=tolerance_mm)
+        return reordered
+
     def with_array(self, array: Array) -> Volume:
         """Return a volume on the same grid with other voxels, shape ``(channels, i, j, k)``.
 
@@ -228,6 +263,43 @@ def largest_corner_distance(
     homogeneous = np.vstack([corners, np.ones(8)])
     apart = (affine - other) @ homogeneous
     return float(np.abs(apart[:3]).max())
+
+
+def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
+    """Return a volume whose axes run as nearly along those of ``wanted`` as their order allows.
+
+    Args:
+        volume: The volume.
+        wanted: 4×4; its columns are the directions.
+    """
+    own_directions = _get_directions(volume.affine)
+    directions = _get_directions(wanted)
+    turn = np.rint(np.linalg.solve(directions, own_directions))
+    # Each row: which own axis runs along one wanted axis, and from which end.
+    is_reordering = np.array_equal(turn @ turn.T, np.eye(3))
+    if not is_reordering:
+        return volume
+    axes = np.argmax(np.abs(turn), axis=1)
+    is_flipped = turn[range(3), axes] < 0
+    flipped_axes = np.flatnonzero(is_flipped) + 1
+    array = volume.array.transpose(0, *(axes + 1))
+    array = np.flip(array, tuple(flipped_axes.tolist()))
+    shape = np.array(array.shape[1:])
+    to_own_index = np.eye(4)
+    to_own_index[:3, :3] = turn.T
+    first_voxel = np.where(is_flipped, shape - 1, 0)
+    to_own_index[:3, 3] = -turn.T @ first_voxel
+    # A copy, because PyTorch takes no array that runs backwards.
+    in_order = array.copy(order="K")
+    affine = volume.affine @ to_own_index
+    return replace(volume, array=in_order, affine=affine, header=None)
+
+
+def _get_directions(affine: Affine) -> Affine:
+    """Return the unit vectors along which the axes run, as columns."""
+    steps = affine[:3, :3]
+    directions: Affine = steps / np.linalg.norm(steps, axis=0)
+    return directions
 
 
 def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:

@@ -238,7 +238,9 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
     """
     prediction = read_labels(pair.prediction)
     reference = read_labels(pair.reference)
-    reference.require_same_grid(prediction, "the reference and the prediction")
+    prediction = reference.reorder_to_grid(
+        prediction, "the reference and the prediction"
+    )
     label_set = rules.label_set
     if label_set is None:
         # The values of both sides mean the same, so the prediction is encoded like a reference.

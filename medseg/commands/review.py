@@ -143,7 +143,7 @@ def _judge_mask(
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
-    volume.require_same_grid(labels, "the scan and its mask")
+    labels = volume.reorder_to_grid(labels, "the scan and its mask")
     for warning in (*volume.warnings, *check_volume(volume, spec)):
         notify(listeners, Notice(f"{scan.name}: {warning}"))
     return segmenter.judge(volume, encode_prediction(labels, spec.label_set))

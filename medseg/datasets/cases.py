@@ -95,15 +95,19 @@ class Case:
         )
 
     def read_label(self, image: Volume) -> Volume:
-        """Read its label map; DICOM objects and masks are put together on the image's grid.
+        """Read its label map in the order of the image's voxels.
+
+        DICOM objects and masks are put together on the image's grid.
 
         Raises:
             ScanError: If a file cannot be read, or structures overlap.
-            GeometryError: If its place, or that of objects and masks on the image, is not certain.
+            GeometryError: If its place is not certain, or its voxels are not those of the image.
         """
         if self.label_source is None:
-            return read_labels(self.label)
-        return self.label_source.read_label_map(image)
+            label = read_labels(self.label)
+        else:
+            label = self.label_source.read_label_map(image)
+        return image.reorder_to_grid(label, "the image and its label map")
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,6 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     """
     image = read_scan(case.scan, len(spec.channels))
     label = case.read_label(image)
-    image.require_same_grid(label, "the image and its label map")
     if not any(_varies(channel) for channel in image.array):
         raise ScanError(
             "every voxel of the image has the same value, so there is nothing to learn"

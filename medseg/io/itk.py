@@ -55,13 +55,27 @@ def read_labels(files: Sequence[Path]) -> Volume:
         GeometryError: If its spacing or directions are not those of a grid.
     """
     path = single_file(files, "NRRD/MHA")
-    layout, array = _load(path)
-    channels = array.shape[0]
+    layers = read_layers(path)
+    channels = len(layers.array)
     if channels != 1:
         raise ScanError(
             f"a label map has one channel, this file has {channels}; save one label map per file",
             source=path,
         )
+    return layers
+
+
+def read_layers(path: Path) -> Volume:
+    """Read label maps of one file, such as the layers of overlapping segments.
+
+    Returns:
+        Unsigned integers, shape ``(layers, i, j, k)``.
+
+    Raises:
+        ScanError: As for ``read``, or if it holds values that are no labels.
+        GeometryError: If its spacing or directions are not those of a grid.
+    """
+    layout, array = _load(path)
     return Volume(
         array=as_labels(array, path),
         affine=layout.affine,

@@ -317,7 +317,6 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
     """
     image = _read_channels(case.scan)
     label = case.read_label(image)
-    image.require_same_grid(label, "the image and its label map")
     labels = _get_label_values(label)
     if ignore is not None:
         unlabelled = labels == ignore
