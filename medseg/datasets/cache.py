@@ -124,9 +124,24 @@ def make_entry_key(case: Case, spec: BundleSpec) -> str:
         content.append(case.label_source.key)
     if spec.data.ignore is not None:
         content.append(("ignore", spec.data.ignore))
+    others = _list_other_codes(spec)
+    if others:
+        content.append(others)
     text = repr(tuple(content))
     digest = hashlib.sha256(text.encode())
     return digest.hexdigest()[:_KEY_DIGITS]
+
+
+def _list_other_codes(spec: BundleSpec) -> list[object]:
+    """Return what else decides how label files are read; nothing in most bundles."""
+    codes: list[object] = []
+    for label in spec.label_set:
+        if label.other_values or label.other_colours:
+            more = (label.index, label.other_values, label.other_colours)
+            codes.append(more)
+    if spec.data.background or spec.data.colour_coded:
+        codes.append((spec.data.background, spec.data.colour_coded))
+    return codes
 
 
 def hash_content(case: Case) -> str:

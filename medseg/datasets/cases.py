@@ -270,12 +270,12 @@ def _warn_of_ignore_value(
 ) -> Iterator[str]:
     """Say where the data set and the bundle have different ignore labels."""
     value = listing.ignore
-    own = spec.data.ignore
-    if value is None or value == own:
+    own = spec.data.ignored
+    if value is None or value in own:
         return
     if value in spec.label_set.values:
         return
-    bundle = "has none" if own is None else f"has {own}"
+    bundle = f"has {abbreviate(map(str, own))}" if own else "has none"
     yield (
         f"{listing.origin}: its ignore label, the value of unlabelled voxels, is {value}, and the "
         f"bundle {bundle}; set data.ignore to {value}"

@@ -144,8 +144,9 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
         labels.ignore_index is not None
         and (indices == labels.ignore_index).all()
     ):
+        codes = ", ".join(map(str, spec.data.ignored))
         raise ScanError(
-            f"every voxel of the label has the value {spec.data.ignore}, which data.ignore leaves "
+            f"every voxel of the label has the value {codes}, which data.ignore leaves "
             "out, so there is nothing to learn from"
         )
     warnings = (*image.warnings, *describe_label_warnings(label))
