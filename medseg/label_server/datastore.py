@@ -216,7 +216,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
                     why=error.message,
                 )
             else:
-                info = {
+                info: dict[str, Any] = {
                     SOP_INSTANCE_UID: correction.uid,
                     "client_id": "DICOM SEG",
                 }
