@@ -16,6 +16,7 @@ from medseg._support.files import write_atomically
 from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.spec import SCHEMA_ID, BundleSpec
 from medseg.datasets.layouts import LISTING, Selection
+from medseg.datasets.layouts.case_table import draft_case_table
 from medseg.datasets.layouts.cases_csv import parse_columns
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Listener, Notice, notify
@@ -249,6 +250,41 @@ def plan_bundles(
     )
     inspected = inspect_dataset(root, requested, listeners)
     return _draft_plans(inspected, by_file, training_device)
+
+
+def draft_table(
+    dataset: str | Path,
+    file: str | Path,
+    *,
+    images: Sequence[str] = (),
+    labels: str | None = None,
+) -> tuple[bool, int]:
+    """Write the cases of a data set as a table; where none are found, every image file.
+
+    Args:
+        dataset: The data folder.
+        file: The CSV to write.
+        images: As for ``plan``.
+        labels: As for ``plan``.
+
+    Returns:
+        Whether every case has its label, and how many lines there are.
+
+    Raises:
+        DatasetError: If there is no image file.
+        OutputError: If the file exists or cannot be written.
+    """
+    selection = Selection(
+        image_patterns=tuple(images), label_pattern=labels or ""
+    )
+    root, path = Path(dataset), Path(file)
+    if path.exists():
+        raise OutputError(
+            "exists already; remove it, or choose another name", source=path
+        )
+    draft = draft_case_table(root, path.parent, selection)
+    write_atomically(path, draft.text)
+    return draft.is_complete, draft.lines
 
 
 def _draft_plans(

@@ -106,7 +106,7 @@ def _paint(
         value: Its value in the label map.
         sizes: Voxels of each mask so far, by value; takes this one's.
     """
-    size = np.count_nonzero(inside)
+    size = int(np.count_nonzero(inside))
     sizes[value] = size
     claimed = labels[inside]
     larger = [other for other, voxels in sizes.items() if voxels > size]

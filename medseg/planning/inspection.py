@@ -87,7 +87,8 @@ def inspect_dataset(
         )
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-    for warning in (*case_list.warnings, *_find_doubts(fingerprint)):
+    doubts = _find_doubts(fingerprint)
+    for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
     pictures = _are_pictures(case_list.cases)
     return InspectedDataset(

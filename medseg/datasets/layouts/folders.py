@@ -22,6 +22,9 @@ from medseg.errors import DatasetError
 FOLDER_PAIRS = (("images", "labels"), (IMAGES, LABELS))
 """Folders of images and of their labels."""
 
+VALIDATION = "imagesVa"
+"""The images that AMOS keeps for validation, beside ``imagesTr``."""
+
 _LABEL_ENDING = re.compile(r"(.+)_(?:seg|label|mask)")
 
 
@@ -52,7 +55,8 @@ class FoldersLayout:
             )
         listing = _pair_folders(root, *pair)
         is_whole = listing.cases and not listing.faults
-        if is_whole and not _names_parts(listing):
+        has_parts = _names_parts(listing) or (root / VALIDATION).is_dir()
+        if is_whole and not has_parts:
             return listing
         return _read_as_tree(root, listing, selection) or listing
 

@@ -136,10 +136,10 @@ def _list_folder(root: Path, layout: str, selection: Selection) -> CaseListing:
             listing.warnings.extend(warnings)
             return _name_layout(listing, name)
     found = list_files(root)
-    listing = _list_by_looking(root, found, selection)
-    if listing is not None:
-        listing.warnings.extend(warnings)
-        return listing
+    looked = _list_by_looking(root, found, selection)
+    if looked is not None:
+        looked.warnings.extend(warnings)
+        return looked
     raise DatasetError(
         f"no list of cases was found, no labels with their images, and no DICOM series with SEG or "
         f"RTSTRUCT. It may hold {LISTING}, {TABLE}, images/ with labels/, imagesTr/ with "
@@ -174,7 +174,9 @@ def _list_by_looking(
 
 def _name_layout(listing: CaseListing, name: str) -> CaseListing:
     listing.layout = name
-    if name in _REASONS:
+    # Two folders that pair by more than equal names say so themselves.
+    is_said = name == "folders" and listing.recognised
+    if name in _REASONS and not is_said:
         listing.recognised = (_REASONS[name], *listing.recognised)
     return listing
 

@@ -1,8 +1,9 @@
 """Data sets whose folders and files say by their names what they are.
 
-Two parallel folders, one folder per case, labels beside images, a folder of masks per case: the ways
-in which people lay out data are found by looking (``tree_forms``). What names leave open, the content
-of a few files decides; and what that leaves open, patterns in ``data.images`` and ``data.labels``.
+Two parallel folders, one folder per case, labels beside images, a folder of masks per case: the
+ways in which people lay out data are found by looking (``tree_forms``). What names leave open, the
+content of a few files decides; and what that leaves open, patterns in ``data.images`` and
+``data.labels``.
 """
 
 from __future__ import annotations
@@ -100,6 +101,8 @@ def list_tree(
     listing.faults.extend(found.left_out)
     listing.label_pattern = reading.label_pattern
     add_cases(reading.form, reading.files, selection, listing)
+    if not listing.cases and not listing.faults:
+        return None
     listing.recognised = (
         f"{_describe_labels(reading)}",
         *listing.recognised,
@@ -201,6 +204,10 @@ def _read_by_content(
 def _describe_labels(reading: TreeReading) -> str:
     """Say how the cases were found and which files are labels."""
     kinds: Counter[str] = Counter()
+    stems = {label.stem for case in reading.form.cases for label in case.labels}
+    if len(stems) == 1:
+        (stem,) = stems
+        return f"{reading.form.summary}; labels ({stem}) are told from images {reading.reason}"
     for case in reading.form.cases:
         kinds.update({label.kind for label in case.labels})
         kinds.update({mask.kind for mask in case.masks.values()})
@@ -210,4 +217,4 @@ def _describe_labels(reading: TreeReading) -> str:
         if 2 * count > len(reading.form.cases) or len(kinds) == 1
     ]
     named = f" ({abbreviate(usual)})" if usual else ""
-    return f"{reading.form.title}; labels{named} are told from images {reading.reason}"
+    return f"{reading.form.summary}; labels{named} are told from images {reading.reason}"

@@ -65,10 +65,11 @@ def add_cases(
             listing.faults.append(Fault.from_error(name, error))
             continue
         listing.cases.append(listed)
-    for label in form.orphans:
+    orphans = _find_faulty_orphans(form)
+    for label in orphans:
         where = "/".join((*label.folders, label.stem))
         listing.faults.append(Fault(where, "the label has no image"))
-    _warn_of_unused(form, channels, files, listing)
+    _warn_of_unused(form, channels, files, orphans, listing)
     warn_of_missing_masks(values, listing)
     _describe(channels, patients, listing)
 
@@ -80,24 +81,41 @@ def _refuse_candidates(form: Form, selection: Selection) -> None:
         DatasetError: It names the kinds of label files.
     """
     doubtful = [case for case in form.cases if len(case.labels) > 1]
-    if not doubtful or 2 * len(doubtful) <= len(form.cases):
+    kinds = _list_rival_folders(form)
+    if 2 * len(doubtful) > len(form.cases):
+        kinds = sorted({label.pattern for label in doubtful[0].labels})
+    if not kinds:
         return
-    kinds = sorted({label.kind for label in doubtful[0].labels})
-    if len(kinds) < 2:
-        kinds = sorted(label.stem for label in doubtful[0].labels)
     raise DatasetError(
-        f"{len(doubtful)} of {len(form.cases)} cases have several files that may be the label; "
-        "choose one by --labels PATTERN, such as --labels '*_seg.nii.gz' or --labels 'masks/*'",
-        detail=f"there are {' and '.join(kinds)}",
+        "most cases have several files that may be the label; choose one by --labels PATTERN",
+        detail=f"patterns are {' and '.join(kinds)}",
     )
+
+
+def _list_rival_folders(form: Form) -> list[str]:
+    """Return the folders of labels, where most files of one of them have no image of their own.
+
+    ``1st_manual`` beside ``mask``, which may be the field of view.
+    """
+    rivals = Counter(
+        label.pattern for label in form.orphans if label.role_folder
+    )
+    found = [
+        kind for kind, count in rivals.items() if 2 * count > len(form.cases)
+    ]
+    if not found or form.has_masks:
+        return []
+    own = {label.pattern for case in form.cases for label in case.labels}
+    others = sorted({*found} - own)
+    return sorted({*own, *others}) if others else []
 
 
 def _leave_out_tests(
     cases: Iterable[TreeCase], listing: CaseListing
 ) -> list[TreeCase]:
     """Leave out the cases of a test set, where there are others."""
-    others = []
-    tests = []
+    others: list[TreeCase] = []
+    tests: list[TreeCase] = []
     for case in cases:
         kind = tests if _part_of(case) == "test" else others
         kind.append(case)
@@ -105,8 +123,7 @@ def _leave_out_tests(
         return tests
     if tests:
         listing.recognised += (
-            f"the {len(tests)} cases of the test set are left out: neither trained nor validated "
-            "on",
+            f"cases of the test set, left out of training and validation: {len(tests)}",
         )
     return others
 
@@ -142,7 +159,7 @@ def _stem_of(case: TreeCase) -> str:
     (image, *_) = case.images[role]
     if not case.key or others:
         return case.key
-    return image.key if image.role == "image" and not role else case.key
+    return image.name if not role else case.key
 
 
 def _full_name(case: TreeCase) -> str:
@@ -159,8 +176,8 @@ def _choose_folds(
     if not counts["train"] or not counts["val"]:
         return [None] * len(cases)
     listing.recognised += (
-        f"the split is kept: {counts['val']} cases for validation are fold 0, the other "
-        f"{len(cases) - counts['val']} are fold 1. Train with --fold 0",
+        f"the split is kept: fold 0 is the validation set ({counts['val']}), fold 1 the training "
+        f"set ({len(cases) - counts['val']}). Train with --fold 0",
     )
     return [_FOLD_OF_PART.get(part, 1) for part in parts]
 
@@ -187,7 +204,11 @@ def _find_patient(case: TreeCase, name: str) -> str | None:
         return None
     folder = case.place[-1]
     has_number = any(sign.isdigit() for sign in folder)
-    if case.key and has_number and fold_name(name).startswith(fold_name(folder)):
+    if (
+        case.key
+        and has_number
+        and fold_name(name).startswith(fold_name(folder))
+    ):
         return "/".join(case.place)
     if not case.key and _VISIT.fullmatch(folder) and len(case.place) > 1:
         return "/".join(case.place[:-1])
@@ -203,7 +224,7 @@ def _choose_channels(
     """Return the channels asked for, if the cases have them; else those of most cases."""
     counts: Counter[str] = Counter()
     for case in cases:
-        counts.update(case.images)
+        counts.update(case.images.keys())
     own = {fold_name(role): role for role in sorted(counts)}
     asked = [fold_name(channel.name) for channel in selection.channels]
     if asked and all(name in own for name in asked):
@@ -233,9 +254,7 @@ def _list_case(
         return ListedCase(images, label, name, known)
     files = {name: mask.file for name, mask in case.masks.items()}
     masks = join_structures(files, values)
-    return ListedCase(
-        images, masks.paths[0], name, known, label_source=masks
-    )
+    return ListedCase(images, masks.paths[0], name, known, label_source=masks)
 
 
 def _take_images(case: TreeCase, channels: Sequence[str]) -> tuple[Path, ...]:
@@ -268,14 +287,33 @@ def _take_label(case: TreeCase) -> Path:
 # --- what is said -------------------------------------------------------------------------
 
 
+def _find_faulty_orphans(form: Form) -> list[NamedFile]:
+    """Return the labels without an image, but for those beside another label of their case.
+
+    ``brainmask`` beside ``seg`` is another mask, and no label that lost its image.
+    """
+    labelled = {
+        (case.place, label.role_folder)
+        for case in form.cases
+        for label in case.labels
+        if case.place
+    }
+    return [
+        label
+        for label in form.orphans
+        if (label.place, label.role_folder) not in labelled or label.role_folder
+    ]
+
+
 def _warn_of_unused(
     form: Form,
     channels: Sequence[str],
     files: Sequence[NamedFile],
+    orphans: Iterable[NamedFile],
     listing: CaseListing,
 ) -> None:
     """Name the image files that belong to no case, or are no channel of one."""
-    used = {label.file for label in form.orphans}
+    used = {label.file for label in orphans}
     for case in form.cases:
         used.update(file.file for file in case.files)
         for role, images in case.images.items():
@@ -283,10 +321,12 @@ def _warn_of_unused(
                 used.difference_update(image.file for image in images)
     unused = [file for file in files if file.file not in used]
     if unused:
-        names = abbreviate("/".join((*file.folders, file.file.name)) for file in unused)
+        names = abbreviate(
+            "/".join((*file.folders, file.file.name)) for file in unused
+        )
         listing.warnings.append(
-            f"{len(unused)} of {len(files)} image files are not used, since they are neither a "
-            f"label nor an image with one: {names}"
+            f"{len(unused)} of {len(files)} image files are not used: they are no labels and "
+            f"have none, or are no channel of most cases: {names}"
         )
 
 

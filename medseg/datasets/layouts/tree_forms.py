@@ -6,7 +6,6 @@ for most labels is taken.
 
 from __future__ import annotations
 
-import os
 import re
 from bisect import bisect_left
 from collections import Counter, defaultdict
@@ -78,6 +77,14 @@ class Form:
     cases: tuple[TreeCase, ...] = ()
     orphans: tuple[NamedFile, ...] = ()
     channels: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """What the way is, in a few words."""
+        places = {case.place for case in self.cases}
+        if len(places) == len(self.cases) > 1:
+            return "one folder per case" if not self.has_masks else self.title
+        return self.title
 
     @property
     def has_masks(self) -> bool:
@@ -194,9 +201,7 @@ class _ImageIndex:
                 found.append(image)
         return found if len(found) <= _MOST_CHANNELS else []
 
-    def _tell(
-        self, images: Sequence[NamedFile], key: str
-    ) -> _Channels:
+    def _tell(self, images: Sequence[NamedFile], key: str) -> _Channels:
         told: _Channels = {}
         for image in images:
             self._taken.add(image.file)
@@ -251,14 +256,26 @@ def _strip_affixes(files: Sequence[NamedFile]) -> list[NamedFile]:
     stems = [file.stem for file in files]
     if len(files) < 2:
         return [_place_barely(file, file.key) for file in files]
-    start = re.sub(r"\d+$", "", os.path.commonprefix(stems))
-    reverse = os.path.commonprefix([stem[::-1] for stem in stems])
+    start = re.sub(r"\d+$", "", _find_shared_start(stems))
+    reverse = _find_shared_start([stem[::-1] for stem in stems])
     end = re.sub(rf"^[^{SEPARATORS}]*$|^[^{SEPARATORS}]+", "", reverse[::-1])
     plain = []
     for file in files:
         key = file.stem.removeprefix(start).removesuffix(end)
         plain.append(_place_barely(file, key))
     return plain
+
+
+def _find_shared_start(texts: Sequence[str]) -> str:
+    """Return what all texts begin with."""
+    first, last = min(texts), max(texts)
+    length = 0
+    while (
+        first[length : length + 1]
+        and first[length] == last[length : length + 1]
+    ):
+        length += 1
+    return first[:length]
 
 
 def _place_barely(file: NamedFile, key: str) -> NamedFile:
@@ -361,9 +378,8 @@ def collect_masks(
         own = named.get(place)
         if own is not None:
             case.add_image("", own)
-        elif len(images_of.get(place, ())) <= _MOST_CHANNELS:
-            for image in images_of.get(place, ()):
-                case.add_image(name_role(image, ""), image)
+        else:
+            _add_channels(case, images_of.get(place, ()))
         if not case.images:
             orphans += masks
             continue
@@ -372,6 +388,17 @@ def collect_masks(
     form = Form(title, tuple(cases), tuple(orphans))
     is_named = _share_structures(cases) and _repeat(form)
     return form if is_named else _refuse_form(form, _group_by_place(labels))
+
+
+def _add_channels(case: TreeCase, images: Sequence[NamedFile]) -> None:
+    """Add the images of a folder to its case, unless they look like images of several cases."""
+    roles = [name_role(image, "") for image in images]
+    is_numbered = any(re.search(r"\d{2}", role) for role in roles)
+    is_several = len(images) > 1 and is_numbered
+    if is_several or len(images) > _MOST_CHANNELS:
+        return
+    for role, image in zip(roles, images, strict=True):
+        case.add_image(role, image)
 
 
 def _name_structure(mask: NamedFile, place: _Place) -> str:

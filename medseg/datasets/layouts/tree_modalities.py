@@ -15,7 +15,8 @@ from medseg.datasets.names import abbreviate, fold_name
 from medseg.errors import DatasetError
 
 _INSTANCE = re.compile(
-    r"\d+|.*\d{2}|(?:.*[_\-. ])?(?:frame|time|phase|slice|visit|ses|session|day|week|tp)[_\-. ]?\d+"
+    r"[\W\d_]*|.*\d{2}|(?:.*[_\-. ])?"
+    r"(?:frame|time|phase|slice|visit|ses|session|day|week|tp)[_\-. ]?\d+"
 )
 """One of many images of a kind: a frame, a slice, a visit."""
 
@@ -60,7 +61,10 @@ def _find_modalities(
 ) -> set[str]:
     """Return the names that stand in most folders; none where they name cases."""
     labels = [label for case in form.cases for label in case.labels]
-    if len(cases_of) < 2 or any(label.role_folder for label in labels):
+    lie_apart = any(label.role_folder for label in labels)
+    if len(cases_of) < 2 or lie_apart or form.has_masks:
+        return set()
+    if not all(_is_pair(case) for case in form.cases):
         return set()
     counts = Counter(_key_of(case) for case in form.cases)
     are_modalities = all(
@@ -68,6 +72,13 @@ def _find_modalities(
         for key, count in counts.items()
     )
     return set(counts) if are_modalities else set()
+
+
+def _is_pair(case: TreeCase) -> bool:
+    """Tell whether an image is called like the label, and not only beginning like it."""
+    keys = {fold_name(label.key) for label in case.labels}
+    images = [image for group in case.images.values() for image in group]
+    return any(fold_name(image.key) in keys for image in images)
 
 
 def _key_of(case: TreeCase) -> str:

@@ -1,7 +1,7 @@
 """What the names of folders and files say: image or label, of which case, for training or a test.
 
-Words such as ``images``, ``masks`` or ``_seg`` say what a file is (``datasets.names`` has them); what
-is left of a path when they are taken out is what an image and its label share.
+Words such as ``images``, ``masks`` or ``_seg`` say what a file is (``datasets.names`` has them);
+what is left of a path when they are taken out is what an image and its label share.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medseg.datasets.names import (
     split_suffix,
 )
 
-SEPARATORS = "_-. "
+SEPARATORS = "_. -"
 
 _SPLITS: Mapping[str, str] = {
     "train": r"tr|train|training",
@@ -46,8 +46,12 @@ _PARTS = {
 _SUBSET = re.compile(
     r"(?P<word>images?|imgs?|labels?|masks?)(?P<part>tr|va|ts)", re.IGNORECASE
 )
-_TWO_WORDS = re.compile(r"(?i)(ground|label|seg|segmentation)[_\- ](truth|maps?|masks?)")
-_GLUED = re.compile(r"(?P<base>.*[^\W\d_]{2})(?:masks?|seg|labels?)", re.IGNORECASE)
+_TWO_WORDS = re.compile(
+    r"(?i)(ground|label|seg|segmentation)[_\- ](truth|maps?|masks?)"
+)
+_GLUED = re.compile(
+    r"(?P<base>.*[^\W\d_]{2})(?:masks?|seg|labels?)", re.IGNORECASE
+)
 """``brainmask``: a mask, though no separator says so."""
 
 _NO_DATA_FOLDERS = frozenset(("__macosx", "preprocessed", "surveyed"))
@@ -64,7 +68,8 @@ class NamedFile:
             part of the data set. An image and its label share it.
         bare_place: The same without the whole name of a folder that says what the file is.
         stem: Its name without ending.
-        key: The same without the words that say what the file is; may be empty.
+        key: The same without the words that say what the file is; may be empty. It pairs files.
+        name: The name of its case, if the file is all that gives it one.
         role: Image or label; ``""`` where no name says it.
         role_folder: The folder that says it; ``""`` where the file's own name does, or none.
         lies_with_images: Whether a folder says that it holds images.
@@ -77,6 +82,7 @@ class NamedFile:
     bare_place: tuple[str, ...]
     stem: str
     key: str
+    name: str
     role: Role
     role_folder: str = ""
     lies_with_images: bool = False
@@ -91,6 +97,14 @@ class NamedFile:
             return self.stem
         start, _, end = self.stem.partition(self.key)
         return f"{start}…{end}"
+
+    @property
+    def pattern(self) -> str:
+        """A pattern that files of this role fit, as ``--labels`` takes it."""
+        if self.role_folder:
+            return f"**/{self.role_folder}/**"
+        start, key, end = self.stem.partition(self.key)
+        return f"{start}*{end}.*" if key else f"{self.stem}.*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +136,7 @@ def name_files(root: Path, files: Iterable[Path]) -> list[NamedFile]:
 
 def _trust_folder(file: NamedFile) -> NamedFile:
     if file.lies_with_images and file.role == "label":
-        return replace(file, role="image", key=file.stem)
+        return replace(file, role="image", key=file.stem, name=file.stem)
     return file
 
 
@@ -159,6 +173,7 @@ def name_file(file: Path, root: Path) -> NamedFile:
         bare_place=tuple(bare),
         stem=stem,
         key=key,
+        name=key if own_role else stem,
         role=role,
         role_folder=role_folder,
         lies_with_images=lies_with_images,
@@ -175,9 +190,9 @@ def split_stem(stem: str) -> tuple[str, Role]:
         >>> split_stem("volume-10"), split_stem("brainmask")
         (('10', 'image'), ('brain', 'label'))
     """
-    for role, words in _ROLES.items():
-        if words.fullmatch(stem):
-            return "", role
+    role = _find_role(stem)
+    if role:
+        return "", role
     key, role = split_role(stem)
     glued = _GLUED.fullmatch(stem)
     if not role and glued:
@@ -229,8 +244,8 @@ def _split_words(folder: str) -> _Words:
     for token in re.split(rf"[{SEPARATORS}]+", joined):
         subset = _SUBSET.fullmatch(token)
         word = subset["word"] if subset else token
-        word_role = _find_word(_ROLES, word)
-        word_part = _find_word(_PARTS, subset["part"] if subset else token)
+        word_role = _find_role(word)
+        word_part = find_part(subset["part"] if subset else token)
         role = word_role or role
         part = word_part or part
         if not word_role and not word_part:
@@ -243,11 +258,14 @@ def _split_words(folder: str) -> _Words:
 
 def find_part(folder: str) -> str:
     """Return the part of a data set that a folder is called after: ``train``, ``val``, ``test``."""
-    return _find_word(_PARTS, folder)
+    for part, words in _PARTS.items():
+        if words.fullmatch(folder):
+            return part
+    return ""
 
 
-def _find_word(table: Mapping[str, re.Pattern[str]], word: str) -> str:
-    for name, words in table.items():
+def _find_role(word: str) -> Role:
+    for role, words in _ROLES.items():
         if words.fullmatch(word):
-            return name
+            return role
     return ""

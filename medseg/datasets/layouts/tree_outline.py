@@ -69,8 +69,8 @@ def _name_missing(root: Path, found: Listing) -> str:
     images = [file for file in files if file.role in ("image", "")]
     if not labels:
         return (
-            f"{len(files)} image files, and none is called a label: what is missing is a folder such "
-            "as labels/ or masks/, or names that end in _seg, _label, _mask or _gt"
+            f"{len(files)} image files, and none is called a label: what is missing is a folder "
+            "such as labels/ or masks/, or names that end in _seg, _label, _mask or _gt"
         )
     if not images:
         return f"{len(labels)} label files, and no image beside them"
@@ -85,8 +85,8 @@ def _describe_mismatch(
     named = abbreviate([kind for kind, _ in kinds.most_common(3)])
     missing = orphans or len(labels)
     return (
-        f"nearest is a set of {len(images)} images and {len(labels)} labels ({named}), but {missing} "
-        f"labels have no image of their name: {_join_names(labels)} does not go with "
+        f"nearest is a set of {len(images)} images and {len(labels)} labels ({named}), but "
+        f"{missing} labels have no image of their name: {_join_names(labels)} does not go with "
         f"{_join_names(images)}"
     )
 
