@@ -405,10 +405,20 @@ def _name_structure(mask: NamedFile, place: _Place) -> str:
     return strip_place(mask.key or mask.stem, place) or mask.stem
 
 
+def _hold_their_masks(case: TreeCase) -> bool:
+    """Tell whether the folder of masks lies where the images lie, and not beside their folder."""
+    folders = {mask.folders[:-1] for mask in case.masks.values()}
+    return all(
+        image.folders in folders
+        for images in case.images.values()
+        for image in images
+    )
+
+
 def _share_structures(cases: Sequence[TreeCase]) -> bool:
     """Tell whether masks are named after structures: most names occur in several cases."""
     counts = Counter(name for case in cases for name in case.masks)
     if len(cases) == 1:
-        return len(counts) > 1
+        return len(counts) > 1 and _hold_their_masks(cases[0])
     several = sum(count > 1 for count in counts.values())
     return 2 * several >= len(counts)

@@ -121,7 +121,7 @@ def test_nothing_that_looks_like_a_data_set_says_what_was_looked_for(
     touch(tmp_path / "pictures/a.png")
 
     with pytest.raises(
-        DatasetError, match=r"dataset\.json, cases\.csv.*holds pictures"
+        DatasetError, match=r"(?s)dataset\.json, cases\.csv.*holds\n  pictures/"
     ):
         find_cases(tmp_path, a_spec())
     with pytest.raises(DatasetError, match="no such folder"):
