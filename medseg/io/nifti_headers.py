@@ -32,7 +32,10 @@ Header: TypeAlias = Any
 PAIR_SUFFIXES = (".hdr", ".hdr.gz")
 """Of headers whose voxels lie in an ``.img`` beside them."""
 
-NO_ORIENTATION = "the file has no orientation (sform and qform codes are 0); left and right are a guess"
+NO_ORIENTATION = (
+    "the file has no orientation (sform and qform codes are 0); left and right are "
+    "a guess"
+)
 """Said of files that state sizes alone; Analyze's never state more."""
 
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
