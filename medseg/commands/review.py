@@ -12,7 +12,10 @@ from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import encode_prediction
+from medseg.datasets.label_encoding import (
+    describe_label_warnings,
+    encode_prediction,
+)
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import (
@@ -139,16 +142,14 @@ def _warn_of_unpaired_scans(
     )
 
 
-def _judge_mask(
-    segmenter: Segmenter, mask: Path, scan: Scan
-) -> MaskQuality:
+def _judge_mask(segmenter: Segmenter, mask: Path, scan: Scan) -> MaskQuality:
     """Judge a mask; its reader's warnings come before those of its scan."""
     spec = segmenter.spec
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
-    volume.require_same_grid(labels, "the scan and its mask")
+    labels = volume.reorder_to_grid(labels, "the scan and its mask")
     indices = encode_prediction(labels, spec.label_set)
     quality = segmenter.judge(volume, indices)
-    of_mask = [f"its mask: {warning}" for warning in labels.warnings]
+    of_mask = describe_label_warnings(labels)
     return replace(quality, warnings=(*of_mask, *quality.warnings))

@@ -14,7 +14,7 @@ Refused, because the result would mean nothing:
 Flagged with a warning, because it can be right:
 
 * voxels more than 10 times off along one axis only (thick slices);
-* a CT, MR or PET that measures less than 2 mm or more than 10 m in all;
+* a CT, MR or PET that measures less than 2 mm or more than 5 m in all;
 * a CT channel of which less than 0.1 % is in the range of air, or nothing is above it: not in
   HU, or cut out inside the body;
 * an MR channel with values as CT has them for air;
@@ -54,7 +54,7 @@ LEAST_SHARE = 1e-3
 MOST_DENSE = 0.05
 """Share of dense voxels from which on values are not in HU."""
 
-EXTENTS_MM = (2.0, 10_000.0)
+EXTENTS_MM = (2.0, 5000.0)
 """What a CT, MR or PET measures along its longest axis; a patient is 0.2 to 2 m long."""
 
 _SURELY_HU = -900.0
@@ -175,9 +175,7 @@ def _refuse_other_kind(is_picture: bool | None, spec: BundleSpec) -> None:
     )
 
 
-def _refuse_other_modality(
-    modalities: Sequence[str], spec: BundleSpec
-) -> None:
+def _refuse_other_modality(modalities: Sequence[str], spec: BundleSpec) -> None:
     """Compare what headers name, one modality per channel or one for all, with the bundle's."""
     # One file may hold all channels; its header then speaks for the first.
     if len(modalities) not in (1, len(spec.channels)):
@@ -268,9 +266,9 @@ def _find_odd_extent(volume: Volume, spec: BundleSpec) -> Iterator[str]:
     modalities = {_normalize_modality(each.modality) for each in spec.channels}
     if not modalities <= _OF_PATIENTS:
         return
-    extents = np.multiply(volume.shape, volume.spacing)
+    extents = np.multiply(volume.shape, volume.spacing).tolist()
     least, most = EXTENTS_MM
-    if not least <= extents.max() <= most:
+    if not least <= max(extents) <= most:
         yield f"measures {_format_sizes(extents)} mm in all; {_CHECK_UNITS}"
 
 
@@ -311,8 +309,8 @@ def _find_odd_range(channel: ChannelSpec, voxels: Array) -> str:
     is_hu = _measure_share(sample_voxels(voxels), -math.inf, _SURELY_HU)
     if modality == "MR" and is_hu >= LEAST_SHARE:
         return (
-            f"the channel {channel.name} has values from {voxels.min():g}, as CT has them in air, and "
-            "the bundle was trained on MR"
+            f"the channel {channel.name} has values from {voxels.min():g}, as CT has them in "
+            "air, and the bundle was trained on MR"
         )
     return ""
 
