@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -33,6 +34,10 @@ class Volume:
             them, so they name no file and quote no header.
         header: Facts a writer of the same kind needs again (the NIfTI header, the DICOM
             instances by slice). Opaque to everything else.
+        modalities: DICOM's code of each channel's modality, such as ``CT``, where its file
+            states it, else an empty text; nothing where no file does.
+        is_picture: Whether it was read from a picture, which knows no patient space, or from a
+            file of volumes; ``None`` where no file was read.
 
     Examples:
         >>> affine = np.diag([-0.8, -0.8, 1.5, 1.0])
@@ -46,6 +51,8 @@ class Volume:
     source: str = ""
     warnings: tuple[str, ...] = ()
     header: Any = field(default=None, repr=False)
+    modalities: tuple[str, ...] = ()
+    is_picture: bool | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or 0 in self.array.shape:
@@ -87,9 +94,13 @@ class Volume:
                 run to the patient's right, front and head.
             source: What people call it.
 
+        Returns:
+            The volume; voxels that are NaN or infinite have the lowest value of their channel, with
+            a warning.
+
         Raises:
             GeometryError: If not exactly one of affine and spacing is given, or it is invalid.
-            ScanError: If the voxels are no finite real numbers.
+            ScanError: If the voxels are no real numbers, or a channel has no finite one.
 
         Examples:
             >>> Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(0.8, 0.8, 1.5)).spacing
@@ -101,12 +112,8 @@ class Volume:
             raise ScanError(
                 f"real numbers are needed, got {voxels.dtype}", source=name
             )
-        voxels = voxels.astype(np.float32)
-        if not np.isfinite(voxels).all():
-            raise ScanError(
-                "holds NaN, or numbers too large; replace them first",
-                source=name,
-            )
+        with np.errstate(over="ignore"):
+            voxels = voxels.astype(np.float32)
         if voxels.ndim == 2:
             voxels = voxels[..., None]
         if voxels.ndim == 3:
@@ -117,7 +124,9 @@ class Volume:
             )
         if spacing is not None:
             affine = _affine_from_spacing(spacing, name)
-        return cls(voxels, np.array(affine, dtype=np.float64), source)
+        volume = cls(voxels, np.array(affine, dtype=np.float64), source)
+        warnings = replace_nonfinite(np.moveaxis(volume.array, 0, 3), name)
+        return replace(volume, warnings=warnings)
 
     @property
     def grid(self) -> Self:
@@ -263,6 +272,66 @@ def largest_corner_distance(
     homogeneous = np.vstack([corners, np.ones(8)])
     apart = (affine - other) @ homogeneous
     return float(np.abs(apart[:3]).max())
+
+
+def replace_nonfinite(
+    image: Array, source: str | Path | None = None
+) -> tuple[str, ...]:
+    """Set NaN and infinite voxels to the lowest other value of their channel, in place.
+
+    One of them would spoil every normalisation. The lowest value is air in CT, where 0 would be
+    water, and the background of most other images. Padding that files declare becomes the same.
+
+    Args:
+        image: Shape ``(i, j, k)`` or ``(i, j, k, channels)``.
+        source: The file, for the error.
+
+    Returns:
+        A warning that counts them, or nothing.
+
+    Raises:
+        ScanError: If a channel holds nothing else.
+    """
+    if image.dtype.kind != "f":
+        return ()
+    channels = image[..., None] if image.ndim == 3 else image
+    replaced = 0
+    for number in range(channels.shape[3]):
+        replaced += _replace_in_channel(channels[..., number], source)
+    if not replaced:
+        return ()
+    return (
+        f"{replaced} of {image.size} voxels were not numbers (NaN or infinite) and took the lowest "
+        "value of their channel",
+    )
+
+
+def _replace_in_channel(channel: Array, source: str | Path | None) -> int:
+    """Replace what is not finite in one channel; return how many voxels that were."""
+    # One slab at a time: a mask of the whole image would cost a quarter of it again.
+    slabs = [channel[:, :, k] for k in range(channel.shape[2])]
+    broken = [slab for slab in slabs if not np.isfinite(slab).all()]
+    if not broken:
+        return 0
+    lowest = min(_find_lowest(slab) for slab in slabs)
+    if lowest == np.inf:
+        raise ScanError(
+            "no voxel of a channel is a finite number (all are NaN or infinite); check how the "
+            "file was made",
+            source=source,
+        )
+    replaced = 0
+    for slab in broken:
+        strange = ~np.isfinite(slab)
+        slab[strange] = lowest
+        replaced += int(np.count_nonzero(strange))
+    return replaced
+
+
+def _find_lowest(slab: Array) -> float:
+    """Return the lowest finite value, infinity where there is none."""
+    finite = np.isfinite(slab)
+    return float(np.min(slab, where=finite, initial=np.inf))
 
 
 def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:

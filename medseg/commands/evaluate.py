@@ -137,9 +137,7 @@ def _choose_label_set(
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
     if label_set is None or ignore is None:
         return label_set
-    if label_set.has_regions:
-        return LabelSet(tuple(label_set), ignore, label_set.regions)
-    return LabelSet(tuple(label_set), ignore)
+    return label_set.with_ignore(ignore)
 
 
 def _read_ignore_value(references: Path) -> int | None:

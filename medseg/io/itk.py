@@ -18,8 +18,8 @@ import numpy.typing as npt
 from medseg.errors import MedsegError, OutputError, ScanError
 from medseg.io.formats import Format, single_file
 from medseg.io.itk_headers import LPS_TO_RAS, Layout, read_layout
-from medseg.io.voxels import as_labels, empty_image, replace_nonfinite
-from medseg.volume import Volume
+from medseg.io.voxels import as_labels, empty_image
+from medseg.volume import Volume, replace_nonfinite
 
 _CHUNK = 1 << 20
 _ORTHOGONAL = 1e-4
@@ -43,7 +43,7 @@ def read(files: Sequence[Path]) -> Volume:
         array=np.moveaxis(image, -1, 0),
         affine=layout.affine,
         source=path.name,
-        warnings=(*layout.warnings, *replace_nonfinite(image)),
+        warnings=(*layout.warnings, *replace_nonfinite(image, path)),
     )
 
 

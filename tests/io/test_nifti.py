@@ -129,14 +129,17 @@ def test_colours_and_complex_numbers_are_refused(tmp_path):
             read_image(save(tmp_path / name, array))
 
 
-def test_nan_becomes_zero_in_images_and_is_refused_in_labels(tmp_path):
-    values = np.ones((3, 3, 3), np.float64)
+def test_nan_is_replaced_in_images_and_refused_in_labels(tmp_path):
+    values = np.full((3, 3, 3), 2, np.float64)
+    values[0, 0, 1] = -7
     values[0, 0, 0], values[1, 1, 1], values[2, 2, 2] = np.nan, np.inf, 1e300
     path = save(tmp_path / "scan.nii", values)
     volume = read_image(path)
-    assert volume.array.sum() == 24
+    assert volume.array[0, 0, 0, 0] == volume.array[0, 2, 2, 2] == -7
+    assert volume.array.sum() == 23 * 2 - 4 * 7
     assert volume.warnings == (
-        "3 of 27 voxels were not numbers (NaN or infinite) and became 0",
+        "3 of 27 voxels were not numbers (NaN or infinite) and took the lowest value of their "
+        "channel",
     )
     with pytest.raises(ScanError, match="not numbers"):
         read_labels(path)
@@ -412,3 +415,24 @@ def test_the_checksum_is_compared_also_behind_bytes_that_follow_the_voxels(
     path.write_bytes(content)
     with pytest.raises(ScanError, match="damaged"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pixdim": [1, -2, 2, 2, 0, 0, 0, 0]}, "should be positive"),
+        ({"qform_code": 99}, "qform_code 99 not valid"),
+        ({"vox_offset": 360}, ""),
+    ],
+)
+def test_what_nibabel_says_of_a_header_is_a_warning_and_no_line_of_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fields, said: str
+) -> None:
+    scan = save(tmp_path / "a.nii", np.ones((4, 5, 6), np.uint8))
+    scan.write_bytes(scan.read_bytes() + bytes(8))
+    patch(scan, **fields)
+    for volume in (read_image(scan), read_labels(scan)):
+        told = [text for text in volume.warnings if "repaired" in text]
+        assert len(told) == bool(said)
+        assert said in "".join(told)
+    assert not caplog.records
