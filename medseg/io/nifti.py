@@ -145,6 +145,7 @@ class _Voxels:
         dtype: As they are stored.
         stream: Stands before the first.
         path: The file, for errors.
+        repairs: What of the header had to be repaired, as warnings.
     """
 
     header: Header
@@ -152,6 +153,7 @@ class _Voxels:
     dtype: np.dtype[Any]
     stream: BinaryIO
     path: Path
+    repairs: tuple[str, ...]
 
     def blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Yield the voxels in the order they are stored, some at a time, and which is the first.
@@ -202,7 +204,7 @@ def _read_image(
 def _open_voxels(path: Path) -> Iterator[_Voxels]:
     """Open a file at its voxels; when they are read, compare the checksum behind them."""
     try:
-        header = read_header(path)
+        header, repairs = read_header(path)
         shape = read_shape(header, path)
         dtype = read_dtype(header, path)
         file = find_image_file(path)
@@ -216,7 +218,7 @@ def _open_voxels(path: Path) -> Iterator[_Voxels]:
             )
         with open_maybe_gzipped(file) as stream:
             _skip(stream, offset)
-            yield _Voxels(header, shape, dtype, stream, path)
+            yield _Voxels(header, shape, dtype, stream, path, repairs)
             # The checksum stands behind the last voxel; reading on has it compared.
             stream.read(_CHUNK)
     except BROKEN_STREAM as error:
@@ -253,7 +255,8 @@ def _make_volume(
 ) -> Volume:
     affine, doubts = read_affine(voxels.header, voxels.path)
     name = voxels.path.name
-    return Volume(array, affine, name, (*doubts, *warnings), voxels.header)
+    said = (*voxels.repairs, *doubts, *warnings)
+    return Volume(array, affine, name, said, voxels.header)
 
 
 def _make_label_header(labels: npt.NDArray[Any], like: Volume) -> Header:

@@ -12,6 +12,7 @@ import io
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -41,16 +42,14 @@ NO_ORIENTATION = (
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _EXTENSION_FLAG = 4
 """Bytes between the header and the first place voxels can have."""
-_ERROR_LEVEL = 40
+_LEFT_ALONE = "leaving at current value"
+"""How nibabel ends what it says of a field that it does not change."""
 _FORMS_AGREE_MM = 0.1
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 """``xyzt_units`` → mm; 0, which says nothing, is taken as mm by everyone."""
 _UNIT_NAMES = {1: "metres", 3: "micrometres"}
 _LENGTH_UNITS = 8
 """``xyzt_units`` holds the unit of length below this, that of time above."""
-
-_quiet = logging.getLogger(f"{__name__}.repairs")
-_quiet.disabled = True  # nibabel's words name no file; ours do
 
 
 class Scaling(NamedTuple):
@@ -60,12 +59,27 @@ class Scaling(NamedTuple):
     inter: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Repairs:
+    """Takes what nibabel says of a header; its own logger prints on stderr, and names no file."""
+
+    warnings: list[str]
+
+    def log(self, level: int, message: str) -> None:
+        """Keep what was put right; what was left as it was harms nothing."""
+        if level >= logging.WARNING and not message.endswith(_LEFT_ALONE):
+            self.warnings.append(f"the header was repaired: {message}")
+
+
 @np.errstate(invalid="ignore")
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> tuple[Header, tuple[str, ...]]:
     """Read a header and refuse what nobody can read for certain.
 
     Args:
         path: A ``.nii`` file, or the ``.hdr`` of a pair; gzipped or not.
+
+    Returns:
+        The header as nibabel repairs it, and warnings that say what was repaired.
 
     Raises:
         ScanError: If it is no NIfTI header, is broken, or places voxels where none can be.
@@ -91,12 +105,14 @@ def read_header(path: Path) -> Header:
     _check_kind(header, path)
     _check_offset(header, path)
     stated_sizes = header["pixdim"][:4].astype(float)
+    _fill_unstated_sizes(header)
+    repairs = _Repairs([])
     try:
-        header.check_fix(_quiet, _ERROR_LEVEL)
+        header.check_fix(logger=repairs)
     except (HeaderDataError, ValueError, KeyError) as error:
         raise _broken_header(path, error) from error
     _check_sizes(header, stated_sizes, path)
-    return header
+    return header, tuple(repairs.warnings)
 
 
 def is_pair(path: Path) -> bool:
@@ -287,6 +303,19 @@ def _check_offset(header: Header, path: Path) -> None:
         )
 
 
+def _fill_unstated_sizes(header: Header) -> None:
+    """Put 1 where 0 is no fault: for the sign, and for axes that there are not."""
+    sizes = header["pixdim"]
+    for axis in (0, *range(_count_axes(header) + 1, 4)):
+        if sizes[axis] == 0:
+            sizes[axis] = 1
+
+
+def _count_axes(header: Header) -> int:
+    """Return how many spatial axes there are, whatever the header states."""
+    return min(max(int(header["dim"][0]), 0), 3)
+
+
 def _check_sizes(
     header: Header, stated: npt.NDArray[np.float64], path: Path
 ) -> None:
@@ -299,8 +328,7 @@ def _check_sizes(
     """
     if int(header["sform_code"]) and _is_usable(header.get_sform()):
         return
-    axes = min(max(int(header["dim"][0]), 0), 3)
-    sign, sizes = stated[0], stated[1 : axes + 1]
+    sign, sizes = stated[0], stated[1 : _count_axes(header) + 1]
     if not (np.isfinite(sizes) & (sizes > 0)).all():
         listed = ", ".join(f"{size:g}" for size in sizes)
         raise GeometryError(

@@ -490,6 +490,7 @@ def test_a_single_slice_of_two_axes_needs_no_thickness(tmp_path):
     path = save(tmp_path / "scan.nii", np.ones((3, 4), np.uint8))
     patch(path, sform_code=0, qform_code=1, pixdim=[1, 2, 2, 0, 0, 0, 0, 0])
     assert read_image(path).spacing == (2, 2, 1)
+    assert read_image(path).warnings == ()
 
 
 @pytest.mark.parametrize("sign", [np.nan, -3])
@@ -609,9 +610,23 @@ def test_a_header_of_one_kind_under_the_name_of_the_other_is_refused(tmp_path):
         read_image(tmp_path / "scan.hdr")
 
 
-def test_nothing_is_printed_about_repairs(tmp_path, caplog, capfd):
-    path = save(tmp_path / "scan.nii", np.ones((3, 3, 3), np.int16))
-    patch(path, pixdim=[7, 0, 1, 1, 1, 1, 1, 1], qform_code=0, bitpix=99)
-    read_image(path)
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pixdim": [1, -2, 2, 2, 0, 0, 0, 0]}, "should be positive"),
+        ({"qform_code": 99}, "qform_code 99 not valid"),
+        ({"vox_offset": 360}, ""),
+        ({"pixdim": [0, 2, 2, 2, 0, 0, 0, 0]}, ""),
+    ],
+)
+def test_what_nibabel_says_of_a_header_is_a_warning_and_no_line_of_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fields, said: str
+) -> None:
+    scan = save(tmp_path / "a.nii", np.ones((4, 5, 6), np.uint8))
+    scan.write_bytes(scan.read_bytes() + bytes(8))
+    patch(scan, **fields)
+    for volume in (read_image(scan), read_labels(scan)):
+        told = [text for text in volume.warnings if "repaired" in text]
+        assert len(told) == bool(said)
+        assert said in "".join(told)
     assert not caplog.records
-    assert capfd.readouterr().err == ""
