@@ -165,17 +165,23 @@ def _chop_by_number(frames: Frames) -> list[Frames]:
     times, rest = divmod(len(frames), positions)
     if rest or min(times, positions) < 2:
         return []
-    place_of = {}
-    for place, group in enumerate(groups):
-        place_of.update(dict.fromkeys(group, place))
     in_order = sorted(frames, key=_get_number)
-    places = np.array([place_of[frame] for frame in in_order])
+    places = _find_places(in_order, groups)
     if _repeats_rows(places.reshape(times, positions)):
         starts = range(0, len(frames), positions)
         return [in_order[start : start + positions] for start in starts]
     if _repeats_rows(places.reshape(positions, times).T):
         return [in_order[start::times] for start in range(times)]
     return []
+
+
+def _find_places(frames: Frames, groups: Groups) -> npt.NDArray[np.intp]:
+    """Return the group that each frame is in, by number."""
+    place_of: dict[Frame, int] = {}
+    for place, group in enumerate(groups):
+        place_of.update(dict.fromkeys(group, place))
+    places = [place_of[frame] for frame in frames]
+    return np.array(places)
 
 
 def _get_number(frame: Frame) -> int:

@@ -168,7 +168,14 @@ def _read_volume(
         slices = replace(slices, planes=grid.nearest_planes)
     doubts += replace_nonfinite(image)
     warnings = (*series.warnings, *left_out, *copies, *remarks, *doubts)
-    return Volume(image[None], affine, source.name, warnings, slices)
+    return Volume(
+        image[None],
+        affine,
+        source.name,
+        warnings,
+        slices,
+        modalities=(series.modality,),
+    )
 
 
 def _list_files(paths: Iterable[Path]) -> list[Path]:
