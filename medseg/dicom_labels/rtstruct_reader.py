@@ -76,7 +76,7 @@ def read_rtstruct(
     return Volume(array, like.affine, path.name, tuple(warnings), names)
 
 
-def _select(rois: Sequence[Roi], names: str | Sequence[str] | None) -> Rois:
+def _select(rois: Sequence[Roi], names: str | Sequence[str] | None) -> _Rois:
     """Return the structures of some names, or all, by the voxel value they get."""
     if isinstance(names, str):
         names = [names]
@@ -117,7 +117,7 @@ def _refuse_lines(rois: Iterable[Roi]) -> None:
             )
 
 
-def _draw_rois(rois: Rois, like: Volume) -> tuple[Labels, list[str]]:
+def _draw_rois(rois: _Rois, like: Volume) -> tuple[Labels, list[str]]:
     """Return the label map, and warnings; results hold them, so they bear numbers only."""
     largest = max(rois)
     dtype = np.min_scalar_type(largest)
@@ -192,7 +192,7 @@ def _draw_slices(
     return drawn
 
 
-def _refuse_overlap(values: Labels, roi: Roi, rois: Rois) -> None:
+def _refuse_overlap(values: Labels, roi: Roi, rois: _Rois) -> None:
     is_taken = values > 0
     taken = values[is_taken]
     if not taken.size:

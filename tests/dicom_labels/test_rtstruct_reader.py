@@ -145,9 +145,7 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
 def test_closed_polygons_are_read_whatever_their_type_is_called(tmp_path, kind):
     like = scan(tmp_path)
     labels = ball(like.shape)
-    path = edited(
-        write_rt(tmp_path / "rt.dcm", labels, like), retype_all(kind)
-    )
+    path = edited(write_rt(tmp_path / "rt.dcm", labels, like), retype_all(kind))
     back = read_rtstruct(path, like)
     assert np.array_equal(back.array[0], labels)
     is_closed_by_name = bool(kind) and kind.lower().startswith("closed")
@@ -164,7 +162,7 @@ def test_a_named_structure_of_lines_alone_is_refused(tmp_path, kind):
     path = write_rt(tmp_path / "rt.dcm", labels, like)
     edited(path, retype_all(kind, roi=1))
     with pytest.raises(
-        ScanError, match="ROI 2 is drawn as points and open lines.*'tumour'"
+        ScanError, match=r"ROI 2 is drawn as points and open lines.*'tumour'"
     ):
         read_rtstruct(path, like, ["liver", "tumour"])
     # Whoever reads all that there is gets the rest.
