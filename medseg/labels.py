@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 RGB = tuple[int, int, int]
 
+Code = int | RGB
+"""How label files show something: a voxel value, or a colour."""
+
 # Hues far apart from each other and from the greys of the image below them.
 _PALETTE: tuple[RGB, ...] = (
     (230, 60, 60),
@@ -35,6 +38,8 @@ class Label:
         value: Its voxel value in the label maps of the training data.
         colour: RGB, 0 to 255, for display, and in colour-coded label pictures.
         code: Its coded meaning as ``SCHEME:VALUE`` (``SCT:10200004`` is the liver), or ``None``.
+        other_values: Further values that mean it in the label maps of the training data.
+        other_colours: Further colours that mean it in colour-coded label pictures.
 
     Examples:
         >>> Label(index=1, name="liver", value=1, colour=(230, 60, 60), code="SCT:10200004").name
@@ -46,6 +51,18 @@ class Label:
     value: int
     colour: RGB
     code: str | None = None
+    other_values: tuple[int, ...] = ()
+    other_colours: tuple[RGB, ...] = ()
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """Every voxel value that means it."""
+        return (self.value, *self.other_values)
+
+    @property
+    def colours(self) -> tuple[RGB, ...]:
+        """Every colour that means it."""
+        return (self.colour, *self.other_colours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +88,12 @@ class LabelSet(Sequence[Label]):
 
     Args:
         labels: Labels whose indices are 1, 2, … in order.
-        ignore: The value in label maps of unlabelled voxels (nnU-Net's ignore label); ``None``
-            where every voxel is labelled.
+        ignore: The value in label maps of unlabelled voxels (nnU-Net's ignore label), or several
+            values and colours; ``None`` where every voxel is labelled.
         regions: Structures that may overlap, a later one over an earlier one; each label is a
             structure of its own unless given.
+        background: Values and colours that count as background, besides 0 and black.
+        colour_coded: Whether label pictures hold colours, even where all of them are grey.
 
     Raises:
         ValueError: If the indices are others.
@@ -88,15 +107,22 @@ class LabelSet(Sequence[Label]):
     def __init__(
         self,
         labels: Sequence[Label],
-        ignore: int | None = None,
+        ignore: int | Sequence[Code] | None = None,
         regions: Sequence[Region] = (),
+        *,
+        background: Sequence[Code] = (),
+        colour_coded: bool = False,
     ) -> None:
         indices = [label.index for label in labels]
         if indices != list(range(1, len(labels) + 1)):
             raise ValueError(f"label indices must be 1, 2, …, got {indices}")
         self._labels = tuple(labels)
-        self._ignore = ignore
+        if isinstance(ignore, int):
+            ignore = (ignore,)
+        self._ignored = tuple(ignore or ())
         self._regions = tuple(regions)
+        self._background = tuple(background)
+        self.colour_coded = colour_coded
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -112,15 +138,30 @@ class LabelSet(Sequence[Label]):
         return f"LabelSet({', '.join(entries)})"
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, LabelSet)
-            and self._labels == other._labels
-            and self._ignore == other._ignore
-            and self._regions == other._regions
-        )
+        return isinstance(other, LabelSet) and self._identity == other._identity
 
     def __hash__(self) -> int:
-        return hash((self._labels, self._ignore, self._regions))
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[object, ...]:
+        return (
+            self._labels,
+            self._ignored,
+            self._regions,
+            self._background,
+            self.colour_coded,
+        )
+
+    def with_ignore(self, ignore: int) -> LabelSet:
+        """Return the same labels with another value of unlabelled voxels."""
+        return LabelSet(
+            self._labels,
+            ignore,
+            self._regions,
+            background=self._background,
+            colour_coded=self.colour_coded,
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,33 +199,51 @@ class LabelSet(Sequence[Label]):
         Only references have it: no network predicts it and no result holds it. ``None`` where
         every voxel is labelled.
         """
-        if self._ignore is None:
-            return None
-        return self.classes
+        return self.classes if self._ignored else None
 
     @property
     def values(self) -> dict[int, int]:
         """Voxel value in label files → index, background and the ignore label included."""
-        indices = {0: 0}
+        indices = dict.fromkeys([0, *_select_values(self._background)], 0)
         for label in self._labels:
-            indices[label.value] = label.index
-        if self._ignore is not None:
-            indices[self._ignore] = self.classes
-        return indices
+            indices |= dict.fromkeys(label.values, label.index)
+        ignored = _select_values(self._ignored)
+        return indices | dict.fromkeys(ignored, self.classes)
 
     @property
     def colours(self) -> dict[RGB, int]:
         """Colour in colour-coded label pictures → index, background included.
 
-        The ignore label is grey there: its value in all three channels.
+        The value of the ignore label is grey there: itself in all three channels.
         """
-        indices = {BACKGROUND_COLOUR: 0}
+        background = _select_colours(self._background)
+        indices = dict.fromkeys([BACKGROUND_COLOUR, *background], 0)
         for label in self._labels:
-            indices[label.colour] = label.index
-        grey = self._ignore
-        if grey is not None and grey <= _BRIGHTEST:
-            indices[grey, grey, grey] = self.classes
-        return indices
+            indices |= dict.fromkeys(label.colours, label.index)
+        ignored = _select_colours(self._ignored)
+        return indices | dict.fromkeys(ignored, self.classes)
+
+    @property
+    def has_own_colours(self) -> bool:
+        """Whether somebody chose the labels' colours, so that pictures can be read by them."""
+        return all(
+            label.colour != default_colour(label.index) for label in self
+        )
+
+
+def _select_values(codes: Sequence[Code]) -> list[int]:
+    return [code for code in codes if isinstance(code, int)]
+
+
+def _select_colours(codes: Sequence[Code]) -> list[RGB]:
+    """Return colours, and values as greys, as far as 8 bits hold them."""
+    colours = []
+    for code in codes:
+        if not isinstance(code, int):
+            colours.append(code)
+        elif code <= _BRIGHTEST:
+            colours.append((code, code, code))
+    return colours
 
 
 def _region_of_label(label: Label) -> Region:

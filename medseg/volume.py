@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -87,9 +88,13 @@ class Volume:
                 run to the patient's right, front and head.
             source: What people call it.
 
+        Returns:
+            The volume; voxels that are NaN or infinite have the lowest value of their channel, with
+            a warning.
+
         Raises:
             GeometryError: If not exactly one of affine and spacing is given, or it is invalid.
-            ScanError: If the voxels are no finite real numbers.
+            ScanError: If the voxels are no real numbers, or a channel has no finite one.
 
         Examples:
             >>> Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(0.8, 0.8, 1.5)).spacing
@@ -101,12 +106,8 @@ class Volume:
             raise ScanError(
                 f"real numbers are needed, got {voxels.dtype}", source=name
             )
-        voxels = voxels.astype(np.float32)
-        if not np.isfinite(voxels).all():
-            raise ScanError(
-                "holds NaN, or numbers too large; replace them first",
-                source=name,
-            )
+        with np.errstate(over="ignore"):
+            voxels = voxels.astype(np.float32)
         if voxels.ndim == 2:
             voxels = voxels[..., None]
         if voxels.ndim == 3:
@@ -117,7 +118,9 @@ class Volume:
             )
         if spacing is not None:
             affine = _affine_from_spacing(spacing, name)
-        return cls(voxels, np.array(affine, dtype=np.float64), source)
+        volume = cls(voxels, np.array(affine, dtype=np.float64), source)
+        warnings = replace_nonfinite(np.moveaxis(volume.array, 0, 3), name)
+        return replace(volume, warnings=warnings)
 
     @property
     def grid(self) -> Self:
@@ -197,6 +200,41 @@ class Volume:
                 source=other.source or None,
             )
 
+    def reorder_to_grid(
+        self, other: Volume, what: str, *, tolerance_mm: float = 1e-2
+    ) -> Volume:
+        """Return ``other`` with its voxels in the order of this volume's grid.
+
+        The same voxels may be stored along other axes, or from the other end of an axis; they are
+        brought into order by their indices alone, and never interpolated.
+
+        Args:
+            other: The volume that should lie on this grid.
+            what: As for ``require_same_grid``.
+            tolerance_mm: As for ``on_same_grid``.
+
+        Returns:
+            ``other`` itself where its voxels are in this order already; else one without header.
+
+        Raises:
+            GeometryError: As ``require_same_grid``, if its voxels are not those of this grid in any
+                order.
+
+        Examples:
+            >>> scan = Volume.from_numpy(np.zeros((4, 5, 6)), spacing=(1, 1, 2))
+            >>> stored = np.array([[0, 0, -1, 3], [0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 0, 1]])
+            >>> mask = Volume.from_numpy(np.zeros((6, 5, 4)), stored)
+            >>> scan.reorder_to_grid(mask, "the scan and its mask").shape
+            (4, 5, 6)
+        """
+        if self.on_same_grid(other, tolerance_mm):
+            return other
+        reordered = _reorder_axes(other, self.affine)
+        if not self.on_same_grid(reordered, tolerance_mm):
+            # Of the volume as it is stored: its own shape and place are what a person knows.
+            self.require_same_grid(other, what, tolerance_mm=tolerance_mm)
+        return reordered
+
     def with_array(self, array: Array) -> Volume:
         """Return a volume on the same grid with other voxels, shape ``(channels, i, j, k)``.
 
@@ -228,6 +266,103 @@ def largest_corner_distance(
     homogeneous = np.vstack([corners, np.ones(8)])
     apart = (affine - other) @ homogeneous
     return float(np.abs(apart[:3]).max())
+
+
+def replace_nonfinite(
+    image: Array, source: str | Path | None = None
+) -> tuple[str, ...]:
+    """Set NaN and infinite voxels to the lowest other value of their channel, in place.
+
+    One of them would spoil every normalisation. The lowest value is air in CT, where 0 would be
+    water, and the background of most other images. Padding that files declare becomes the same.
+
+    Args:
+        image: Shape ``(i, j, k)`` or ``(i, j, k, channels)``.
+        source: The file, for the error.
+
+    Returns:
+        A warning that counts them, or nothing.
+
+    Raises:
+        ScanError: If a channel holds nothing else.
+    """
+    if image.dtype.kind != "f":
+        return ()
+    channels = image[..., None] if image.ndim == 3 else image
+    replaced = 0
+    for number in range(channels.shape[3]):
+        replaced += _replace_in_channel(channels[..., number], source)
+    if not replaced:
+        return ()
+    return (
+        f"{replaced} of {image.size} voxels were not numbers (NaN or infinite) and took the lowest "
+        "value of their channel",
+    )
+
+
+def _replace_in_channel(channel: Array, source: str | Path | None) -> int:
+    """Replace what is not finite in one channel; return how many voxels that were."""
+    # One slab at a time: a mask of the whole image would cost a quarter of it again.
+    slabs = [channel[:, :, k] for k in range(channel.shape[2])]
+    broken = [slab for slab in slabs if not np.isfinite(slab).all()]
+    if not broken:
+        return 0
+    lowest = min(_find_lowest(slab) for slab in slabs)
+    if lowest == np.inf:
+        raise ScanError(
+            "no voxel of a channel is a finite number (all are NaN or infinite); check how the "
+            "file was made",
+            source=source,
+        )
+    replaced = 0
+    for slab in broken:
+        strange = ~np.isfinite(slab)
+        slab[strange] = lowest
+        replaced += int(np.count_nonzero(strange))
+    return replaced
+
+
+def _find_lowest(slab: Array) -> float:
+    """Return the lowest finite value, infinity where there is none."""
+    finite = np.isfinite(slab)
+    return float(np.min(slab, where=finite, initial=np.inf))
+
+
+def _reorder_axes(volume: Volume, wanted: Affine) -> Volume:
+    """Return a volume whose axes run as nearly along those of ``wanted`` as their order allows.
+
+    Args:
+        volume: The volume.
+        wanted: 4×4; its columns are the directions.
+    """
+    own_directions = _get_directions(volume.affine)
+    directions = _get_directions(wanted)
+    turn = np.rint(np.linalg.solve(directions, own_directions))
+    # Each row: which own axis runs along one wanted axis, and from which end.
+    is_reordering = np.array_equal(turn @ turn.T, np.eye(3))
+    if not is_reordering:
+        return volume
+    axes = np.argmax(np.abs(turn), axis=1)
+    is_flipped = turn[range(3), axes] < 0
+    flipped_axes = np.flatnonzero(is_flipped) + 1
+    array = volume.array.transpose(0, *(axes + 1))
+    array = np.flip(array, tuple(flipped_axes.tolist()))
+    shape = np.array(array.shape[1:])
+    to_own_index = np.eye(4)
+    to_own_index[:3, :3] = turn.T
+    first_voxel = np.where(is_flipped, shape - 1, 0)
+    to_own_index[:3, 3] = -turn.T @ first_voxel
+    # A copy, because PyTorch takes no array that runs backwards.
+    in_order = array.copy(order="K")
+    affine = volume.affine @ to_own_index
+    return replace(volume, array=in_order, affine=affine, header=None)
+
+
+def _get_directions(affine: Affine) -> Affine:
+    """Return the unit vectors along which the axes run, as columns."""
+    steps = affine[:3, :3]
+    directions: Affine = steps / np.linalg.norm(steps, axis=0)
+    return directions
 
 
 def _affine_from_spacing(spacing: Sequence[float], name: str) -> Affine:

@@ -89,3 +89,53 @@ def test_each_label_is_a_region_unless_regions_are_given() -> None:
     assert (plain.channels, plain.classes) == (3, 3)
     assert LabelSet(tuple(plain), regions=whole[:2]).channels == 2
     assert nested != plain
+
+
+def test_a_label_has_every_value_and_colour_that_means_it() -> None:
+    labels = LabelSet(
+        [
+            Label(
+                1,
+                "myelin",
+                value=127,
+                colour=(9, 0, 0),
+                other_values=(128,),
+                other_colours=((8, 0, 0),),
+            )
+        ],
+        ignore=[255, (224, 224, 192)],
+        background=[3, (255, 255, 250)],
+    )
+
+    assert labels.values == {0: 0, 3: 0, 127: 1, 128: 1, 255: 2}
+    assert labels.colours == {
+        (0, 0, 0): 0,
+        (3, 3, 3): 0,
+        (255, 255, 250): 0,
+        (9, 0, 0): 1,
+        (8, 0, 0): 1,
+        (255, 255, 255): 2,
+        (224, 224, 192): 2,
+    }
+
+
+def test_the_value_0_may_be_a_label_or_unlabelled() -> None:
+    road = Label(1, "road", value=0, colour=(128, 64, 128))
+    person = Label(1, "person", value=3, colour=(128, 64, 128))
+
+    assert LabelSet([road]).values == {0: 1}
+    assert LabelSet([person], ignore=[0, 255]).values == {0: 2, 3: 1, 255: 2}
+
+
+def test_another_ignore_label_leaves_all_else() -> None:
+    labels = LabelSet(
+        [Label(1, "x", value=1, colour=(1, 2, 3))],
+        background=[7],
+        colour_coded=True,
+    )
+
+    other = labels.with_ignore(9)
+
+    assert other.values == {0: 0, 7: 0, 1: 1, 9: 2}
+    assert other.colour_coded
+    assert other != labels

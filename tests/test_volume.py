@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.label_maps import in_other_order
 
-from medseg.errors import GeometryError
-from medseg.volume import Volume
+from medseg.errors import GeometryError, ScanError
+from medseg.volume import Volume, replace_nonfinite
 
 OBLIQUE = np.array(
     [[1.6, -0.9, 0, 5], [1.2, 1.2, 0, -7], [0, 0, 2.5, 3], [0, 0, 0, 1]]
@@ -161,3 +163,136 @@ def test_errors_about_a_volume_keep_its_name_apart() -> None:
             make()
         assert caught.value.source == "mueller.nii"
         assert "mueller" not in caught.value.message
+
+
+AXES = st.permutations((0, 1, 2)).map(tuple)
+ENDS = st.tuples(*[st.sampled_from((1, -1))] * 3)
+SHEARS = st.tuples(*[st.floats(-0.3, 0.3)] * 3)
+
+
+@settings(max_examples=200)
+@given(AXES, ENDS, SHEARS, st.tuples(*[st.integers(1, 4)] * 3))
+def test_the_same_voxels_in_any_order_come_into_that_of_the_grid(
+    axes: Any, ends: Any, shear: Any, shape: Any
+) -> None:
+    affine = OBLIQUE.copy()
+    affine[0, 1] += shear[0]
+    affine[0, 2], affine[1, 2] = shear[1:]
+    values = np.arange(np.prod(shape), dtype=np.int16).reshape(shape)
+    stored = in_other_order(nib.Nifti1Image(values, affine), axes, ends)
+    scan = volume((1, *shape), affine)
+    other = Volume(
+        np.asarray(stored.dataobj)[None],
+        stored.affine,
+        "mask.nii",
+        ("a doubt",),
+        "its header",
+    )
+
+    found = scan.reorder_to_grid(other, "the scan and its mask")
+
+    assert np.array_equal(found.array[0], values)
+    assert scan.on_same_grid(found, 1e-9)
+    assert (found.source, found.warnings) == ("mask.nii", ("a doubt",))
+    if found is not other:
+        assert found.header is None
+
+
+def test_every_channel_is_reordered_alike() -> None:
+    values = np.random.default_rng(0).random((2, 3, 4, 5))
+    back_to_front = OBLIQUE @ np.array(
+        [[1, 0, 0, 0], [0, -1, 0, 3], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
+    stored = Volume(values[:, :, ::-1], back_to_front)
+    found = volume().reorder_to_grid(stored, "the two")
+    assert np.array_equal(found.array, values)
+    assert min(found.array.strides) > 0
+
+
+def test_a_volume_in_order_stays_as_it_is() -> None:
+    moved = OBLIQUE.copy()
+    moved[:3, 3] += 1e-3
+    other = volume(affine=moved, header="h")
+    assert volume().reorder_to_grid(other, "the two") is other
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_flipped_grid_that_lies_elsewhere_is_refused(axis: int) -> None:
+    ends = [1, 1, 1]
+    ends[axis] = -1
+    values = np.zeros((3, 4, 5), np.uint8)
+    moved = OBLIQUE.copy()
+    moved[axis, 3] += 0.02
+    flipped = in_other_order(
+        nib.Nifti1Image(values, moved), (0, 1, 2), tuple(ends)
+    )
+    other = Volume(values[None], flipped.affine, "mask.nii")
+    with pytest.raises(GeometryError, match="mm apart") as caught:
+        volume().reorder_to_grid(other, "the scan and its mask")
+    assert caught.value.source == "mask.nii"
+    volume().reorder_to_grid(other, "the two", tolerance_mm=0.03)
+
+
+def test_a_grid_between_two_orders_or_of_another_size_is_refused() -> None:
+    c = np.sqrt(0.5)
+    turn = np.array([[c, -c, 0, 0], [c, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for other in (
+        volume(affine=turn @ OBLIQUE),
+        volume((1, 5, 4, 4), OBLIQUE[:, [2, 1, 0, 3]]),
+    ):
+        with pytest.raises(GeometryError, match="the scan and its mask"):
+            volume().reorder_to_grid(other, "the scan and its mask")
+
+
+@given(
+    st.lists(
+        st.floats(width=32, allow_nan=True, allow_infinity=True),
+        min_size=24,
+        max_size=24,
+    )
+)
+def test_what_is_no_number_takes_the_lowest_value_and_is_counted(
+    values: list[float],
+) -> None:
+    before = np.array(values, np.float32).reshape(2, 3, 4)
+    image = before.copy()
+    finite = np.isfinite(before)
+    if not finite.any():
+        with pytest.raises(ScanError, match="no voxel of a channel") as caught:
+            replace_nonfinite(image, "a.nii")
+        assert caught.value.source == "a.nii"
+        return
+    warnings = replace_nonfinite(image)
+    assert np.array_equal(image[finite], before[finite])
+    assert (image[~finite] == before[finite].min()).all()
+    count = np.count_nonzero(~finite)
+    expected = [f"{count} of 24 voxels were not numbers"] if count else []
+    assert [warning[: len(expected[0])] for warning in warnings] == expected
+
+
+def test_each_channel_has_a_lowest_value_of_its_own() -> None:
+    image = np.ones((3, 4, 5, 2), np.float32)
+    image[..., 1] = -1024
+    image[0, 0, 0], image[2, 3, 4, 1] = np.nan, -np.inf
+    (warning,) = replace_nonfinite(image)
+    assert warning.startswith("3 of 120 voxels")
+    assert image[0, 0, 0].tolist() == [1, -1024]
+    assert image[2, 3, 4].tolist() == [1, -1024]
+
+
+def test_integers_are_left_alone() -> None:
+    image = np.ones((3, 4, 5), np.int16)
+    assert replace_nonfinite(image) == ()
+
+
+def test_arrays_with_nan_become_volumes_with_a_warning() -> None:
+    array = np.full((2, 3, 4, 5), 40.0)
+    array[0, 0, 0, 0], array[1, 1, 1, 1] = np.nan, 1e300
+    array[0, 1], array[1, 2] = -1000, -5
+    made = Volume.from_numpy(array, np.eye(4), source="mine")
+    assert made.array[0, 0, 0, 0] == -1000
+    assert made.array[1, 1, 1, 1] == -5
+    assert made.warnings[0].startswith("2 of 120 voxels were not numbers")
+    assert np.isnan(array[0, 0, 0, 0])
+    with pytest.raises(ScanError, match="no voxel of a channel"):
+        Volume.from_numpy(array * np.nan, np.eye(4))

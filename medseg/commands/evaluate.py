@@ -137,9 +137,7 @@ def _choose_label_set(
     label_set = labels.label_set if isinstance(labels, BundleSpec) else labels
     if label_set is None or ignore is None:
         return label_set
-    if label_set.has_regions:
-        return LabelSet(tuple(label_set), ignore, label_set.regions)
-    return LabelSet(tuple(label_set), ignore)
+    return label_set.with_ignore(ignore)
 
 
 def _read_ignore_value(references: Path) -> int | None:
@@ -240,7 +238,9 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
     """
     prediction = read_labels(pair.prediction)
     reference = read_labels(pair.reference)
-    reference.require_same_grid(prediction, "the reference and the prediction")
+    prediction = reference.reorder_to_grid(
+        prediction, "the reference and the prediction"
+    )
     label_set = rules.label_set
     if label_set is None:
         # The values of both sides mean the same, so the prediction is encoded like a reference.

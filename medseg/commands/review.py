@@ -11,7 +11,10 @@ from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import encode_prediction
+from medseg.datasets.label_encoding import (
+    describe_label_warnings,
+    encode_prediction,
+)
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import (
@@ -143,7 +146,12 @@ def _judge_mask(
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
-    volume.require_same_grid(labels, "the scan and its mask")
-    for warning in (*volume.warnings, *check_volume(volume, spec)):
+    labels = volume.reorder_to_grid(labels, "the scan and its mask")
+    warnings = (
+        *volume.warnings,
+        *describe_label_warnings(labels),
+        *check_volume(volume, spec),
+    )
+    for warning in warnings:
         notify(listeners, Notice(f"{scan.name}: {warning}"))
     return segmenter.judge(volume, encode_prediction(labels, spec.label_set))

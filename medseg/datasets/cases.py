@@ -95,15 +95,19 @@ class Case:
         )
 
     def read_label(self, image: Volume) -> Volume:
-        """Read its label map; DICOM objects and masks are put together on the image's grid.
+        """Read its label map in the order of the image's voxels.
+
+        DICOM objects and masks are put together on the image's grid.
 
         Raises:
             ScanError: If a file cannot be read, or structures overlap.
-            GeometryError: If its place, or that of objects and masks on the image, is not certain.
+            GeometryError: If its place is not certain, or its voxels are not those of the image.
         """
         if self.label_source is None:
-            return read_labels(self.label)
-        return self.label_source.read_label_map(image)
+            label = read_labels(self.label)
+        else:
+            label = self.label_source.read_label_map(image)
+        return image.reorder_to_grid(label, "the image and its label map")
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +270,12 @@ def _warn_of_ignore_value(
 ) -> Iterator[str]:
     """Say where the data set and the bundle have different ignore labels."""
     value = listing.ignore
-    own = spec.data.ignore
-    if value is None or value == own:
+    own = spec.data.ignored
+    if value is None or value in own:
         return
     if value in spec.label_set.values:
         return
-    bundle = "has none" if own is None else f"has {own}"
+    bundle = f"has {abbreviate(map(str, own))}" if own else "has none"
     yield (
         f"{listing.origin}: its ignore label, the value of unlabelled voxels, is {value}, and the "
         f"bundle {bundle}; set data.ignore to {value}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -197,9 +197,20 @@ def _prepare_cases(
             cached[case.name] = read_entry(entry)
             present.update(cached[case.name].foreground)
     absent = describe_absent_labels(present, spec)
-    for warning in (*checked.warnings, *absent):
+    known = _list_known_warnings(cached, unread)
+    for warning in (*known, *checked.warnings, *absent):
         notify(listeners, Notice(warning))
     return _PreparedCases(usable, cached)
+
+
+def _list_known_warnings(
+    cached: Mapping[str, CachedCase], unread: Sequence[Case]
+) -> Iterator[str]:
+    """Yield what was odd about cases that were read in an earlier run."""
+    read_now = {case.name for case in unread}
+    for name, case in cached.items():
+        if name not in read_now:
+            yield from (f"{name}: {warning}" for warning in case.warnings)
 
 
 def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:

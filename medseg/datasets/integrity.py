@@ -11,13 +11,17 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case, CaseList, Scan
-from medseg.datasets.label_encoding import Indices, encode_labels
+from medseg.datasets.label_encoding import (
+    Indices,
+    describe_label_warnings,
+    encode_labels,
+)
 from medseg.datasets.names import abbreviate
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
@@ -70,7 +74,9 @@ class _CheckedCase:
 
 
 CaseHandler = Callable[[Case, Volume, Indices], None]
-"""Takes a good case while it is open: image ``(channels, i, j, k)``, indices ``(i, j, k)``."""
+"""Takes a good case while it is open: image ``(channels, i, j, k)``, indices ``(i, j, k)``.
+
+The image's warnings are all that is odd about the case."""
 
 
 def check_cases(
@@ -118,8 +124,8 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     """Read a case and check that image, label and bundle fit each other.
 
     Returns:
-        The image, float32, shape ``(channels, i, j, k)``; and the label indices on its grid,
-        shape ``(i, j, k)``.
+        The image, float32, shape ``(channels, i, j, k)``, with what the readers of image and
+        label noticed; and the label indices on its grid, shape ``(i, j, k)``.
 
     Raises:
         ScanError: If a file cannot be read, the channels or the labels are not the bundle's,
@@ -128,7 +134,6 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     """
     image = read_scan(case.scan, len(spec.channels))
     label = case.read_label(image)
-    image.require_same_grid(label, "the image and its label map")
     if not any(_varies(channel) for channel in image.array):
         raise ScanError(
             "every voxel of the image has the same value, so there is nothing to learn"
@@ -139,11 +144,13 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
         labels.ignore_index is not None
         and (indices == labels.ignore_index).all()
     ):
+        codes = ", ".join(map(str, spec.data.ignored))
         raise ScanError(
-            f"every voxel of the label has the value {spec.data.ignore}, which data.ignore leaves "
+            f"every voxel of the label has the value {codes}, which data.ignore leaves "
             "out, so there is nothing to learn from"
         )
-    return image, indices
+    warnings = (*image.warnings, *describe_label_warnings(label))
+    return replace(image, warnings=warnings), indices
 
 
 def read_scan(
@@ -208,17 +215,18 @@ def _check_case(
 ) -> _CheckedCase:
     try:
         image, labels = open_case(case, spec)
+        present = _find_present(labels, len(spec.labels) + 1)
+        warnings = tuple(_find_oddities(image, present, spec))
         if handle_case is not None:
-            handle_case(case, image, labels)
+            handle_case(case, replace(image, warnings=warnings), labels)
     except ScanError as error:
         return _CheckedCase(case, fault=Fault.from_error(case.name, error))
     except Exception as error:
         error.add_note(f"while checking the case {case.name}")
         raise
-    present = _find_present(labels, len(spec.labels) + 1)
     return _CheckedCase(
         case,
-        warnings=tuple(_find_oddities(image, present, spec)),
+        warnings=warnings,
         labels=present,
         image_hash=_hash_voxels(image.array),
         label_hash=_hash_voxels(labels[None]) if present else "",

@@ -29,6 +29,11 @@ _IndexType = type[np.uint8] | type[np.uint16]
 _LookUp = Callable[[Array], Indices]
 
 
+def describe_label_warnings(label: Volume) -> tuple[str, ...]:
+    """Return what the reader of a label map noticed, so that it is told from the image's."""
+    return tuple(f"label: {warning}" for warning in label.warnings)
+
+
 def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     """Turn the values or colours of a label file into the bundle's label indices.
 

@@ -53,8 +53,9 @@ class MaskFiles:
         labels = make_empty_labels(image, self.values)
         warnings: list[str] = []
         for file, name in self.files:
-            mask = read_labels(file)
-            inside = _check_mask(mask, image)
+            stored = read_labels(file)
+            mask = image.reorder_to_grid(stored, "the image and a mask")
+            inside = _find_inside(mask)
             self._refuse_overlap(labels[inside], name)
             labels[inside] = self.values[name]
             warnings += mask.warnings
@@ -77,14 +78,12 @@ class MaskFiles:
         )
 
 
-def _check_mask(mask: Volume, image: Volume) -> npt.NDArray[np.bool_]:
+def _find_inside(mask: Volume) -> npt.NDArray[np.bool_]:
     """Return where a mask is, shape ``(i, j, k)``.
 
     Raises:
         ScanError: If it is no mask.
-        GeometryError: If it does not lie on the image.
     """
-    image.require_same_grid(mask, "the image and a mask")
     values = np.unique(mask.array)
     count = np.count_nonzero(values)
     if len(mask.array) > 1 or count > 1:

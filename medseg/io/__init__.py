@@ -107,15 +107,17 @@ def read_labels(files: Files) -> Volume:
 def stack_channels(volumes: Sequence[Volume]) -> Volume:
     """Put the channels of volumes that share one grid into one volume.
 
+    Volumes that store the voxels of this grid in another order are brought into that of the first.
+
     Raises:
         GeometryError: If their grids differ in shape or position; it says by how much.
     """
     first, *others = volumes
+    in_order = [first]
     for number, other in enumerate(others, start=2):
+        what = f"the first channel file and channel file {number}"
         try:
-            first.require_same_grid(
-                other, f"the first channel file and channel file {number}"
-            )
+            in_order.append(first.reorder_to_grid(other, what))
         except GeometryError as error:
             raise GeometryError(
                 f"{error.message}; resample them to one grid first",
@@ -123,7 +125,7 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
             ) from error
     if not others:
         return first
-    array = np.concatenate([volume.array for volume in volumes])
+    array = np.concatenate([volume.array for volume in in_order])
     warnings: list[str] = []
     for number, volume in enumerate(volumes, start=1):
         # By number: a file's name may be a patient's, and warnings are recorded.

@@ -6,6 +6,7 @@ nibabel counts as medseg does (RAS+), SimpleITK in LPS.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,8 +19,8 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io import Files, list_readable_suffixes, read_image, stack_channels
 from medseg.io.dicom.volume import DICOM
 from medseg.io.itk_headers import LPS_TO_RAS
-from medseg.io.voxels import empty_image, replace_nonfinite
-from medseg.volume import Affine, Volume
+from medseg.io.voxels import empty_image
+from medseg.volume import Affine, Volume, replace_nonfinite
 
 Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
@@ -39,7 +40,8 @@ def as_volume(
             ``Volume.from_numpy``.
 
     Returns:
-        float32, shape ``(channels, i, j, k)``, affine RAS+ in mm.
+        float32, shape ``(channels, i, j, k)``, affine RAS+ in mm. Voxels that were NaN or
+        infinite have the lowest value of their channel, with a warning.
 
     Raises:
         ScanError: If it is none of these, or its voxels are no real numbers.
@@ -52,7 +54,7 @@ def as_volume(
         (0.8, 0.8, 1.5)
     """
     if isinstance(image, Volume):
-        return image
+        return _make_finite(image)
     if isinstance(image, nib.spatialimages.SpatialImage):
         return _from_nibabel(image)
     # By name, because importing SimpleITK takes long and few callers have it loaded.
@@ -73,6 +75,17 @@ def as_volume(
         f"a scan is a path, a Volume, a nibabel image or a SimpleITK image, got "
         f"{type(image).__name__}{hint}"
     )
+
+
+def _make_finite(volume: Volume) -> Volume:
+    """Return the volume, or a copy where a voxel is NaN or infinite."""
+    # Both are NaN where a voxel is; a mask of the whole image would take much memory.
+    extremes = volume.array.min(), volume.array.max()
+    if np.isfinite(extremes).all():
+        return volume
+    array = volume.array.copy(order="K")
+    warnings = replace_nonfinite(np.moveaxis(array, 0, 3), volume.source)
+    return replace(volume, array=array, warnings=(*volume.warnings, *warnings))
 
 
 def _is_one_series(images: Sequence[object]) -> bool:
@@ -162,5 +175,5 @@ def _make_volume(
     voxels = empty_image(array.shape, source)
     with np.errstate(over="ignore"):
         voxels[...] = array
-    warnings = replace_nonfinite(voxels)
+    warnings = replace_nonfinite(voxels, source)
     return Volume(np.moveaxis(voxels, 3, 0), affine, name, warnings, header)

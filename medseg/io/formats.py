@@ -33,6 +33,8 @@ class Format:
     * the affine maps a voxel's index to its position in the patient in mm, RAS+, exactly as the
       file states it. Nothing is flipped, reordered, resampled or guessed; a file whose geometry
       is not certain is refused with ``GeometryError``;
+    * voxels of an image that are NaN or infinite take the lowest value of their channel, with a
+      warning (``medseg.volume.replace_nonfinite``);
     * a truncated or otherwise broken file raises ``ScanError``; it never comes back as zeros,
       and no other class of error escapes;
     * opening a file runs no code from it, and its size is checked before memory is taken

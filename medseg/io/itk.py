@@ -18,8 +18,8 @@ import numpy.typing as npt
 from medseg.errors import MedsegError, OutputError, ScanError
 from medseg.io.formats import Format, single_file
 from medseg.io.itk_headers import LPS_TO_RAS, Layout, read_layout
-from medseg.io.voxels import as_labels, empty_image, replace_nonfinite
-from medseg.volume import Volume
+from medseg.io.voxels import as_labels, empty_image
+from medseg.volume import Volume, replace_nonfinite
 
 _CHUNK = 1 << 20
 _ORTHOGONAL = 1e-4
@@ -43,7 +43,7 @@ def read(files: Sequence[Path]) -> Volume:
         array=np.moveaxis(image, -1, 0),
         affine=layout.affine,
         source=path.name,
-        warnings=(*layout.warnings, *replace_nonfinite(image)),
+        warnings=(*layout.warnings, *replace_nonfinite(image, path)),
     )
 
 
@@ -55,13 +55,27 @@ def read_labels(files: Sequence[Path]) -> Volume:
         GeometryError: If its spacing or directions are not those of a grid.
     """
     path = single_file(files, "NRRD/MHA")
-    layout, array = _load(path)
-    channels = array.shape[0]
+    layers = read_layers(path)
+    channels = len(layers.array)
     if channels != 1:
         raise ScanError(
             f"a label map has one channel, this file has {channels}; save one label map per file",
             source=path,
         )
+    return layers
+
+
+def read_layers(path: Path) -> Volume:
+    """Read label maps of one file, such as the layers of overlapping segments.
+
+    Returns:
+        Unsigned integers, shape ``(layers, i, j, k)``.
+
+    Raises:
+        ScanError: As for ``read``, or if it holds values that are no labels.
+        GeometryError: If its spacing or directions are not those of a grid.
+    """
+    layout, array = _load(path)
     return Volume(
         array=as_labels(array, path),
         affine=layout.affine,

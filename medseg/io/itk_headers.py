@@ -24,7 +24,7 @@ from medseg.io.voxels import LARGEST_MM, check_size
 from medseg.volume import Affine
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_LONGEST_HEADER = 1 << 16
+_LONGEST_HEADER = 1 << 20  # a hundred segments of 3D Slicer take 1 << 16
 _MOST_CHANNELS = 1000
 
 _NRRD_TYPES = {

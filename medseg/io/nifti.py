@@ -33,9 +33,13 @@ from medseg.io.voxels import (
     as_labels,
     check_size,
     empty_image,
+)
+from medseg.volume import (
+    Affine,
+    Volume,
+    largest_corner_distance,
     replace_nonfinite,
 )
-from medseg.volume import Affine, Volume, largest_corner_distance
 
 Header: TypeAlias = Any
 """A ``nibabel.Nifti1Header``; those of NIfTI-2 are a subclass."""
@@ -73,7 +77,7 @@ class Scaling(NamedTuple):
 def read(files: Sequence[Path]) -> Volume:
     """Read one NIfTI file as an image, float32; the fourth axis becomes the channels.
 
-    Voxels that are NaN or infinite become 0, with a warning.
+    Voxels that are NaN or infinite take the lowest value of their channel, with a warning.
 
     Raises:
         ScanError: If the file is broken or holds colours, complex numbers or five axes.
@@ -86,7 +90,7 @@ def read(files: Sequence[Path]) -> Volume:
     warnings: tuple[str, ...] = ()
     is_always_finite = voxels.dtype.kind in "iu" and scaling is None
     if not is_always_finite:
-        warnings = replace_nonfinite(image)
+        warnings = replace_nonfinite(image, path)
     return _make_volume(path, voxels.header, np.moveaxis(image, 3, 0), warnings)
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
-from medseg.io.voxels import as_labels, check_size, replace_nonfinite
-from medseg.volume import Volume
+from medseg.io.voxels import as_labels, check_size
+from medseg.volume import Volume, replace_nonfinite
 
 Pixels = npt.NDArray[Any]
 
@@ -58,7 +58,8 @@ def read(files: Sequence[Path]) -> Volume:
     path = single_file(files, "picture")
     pixels, warnings = _load(path, indices=False)
     image = pixels.astype(np.float32)
-    warnings += replace_nonfinite(image)
+    channels_last = image.transpose(1, 2, 0)[:, :, None]
+    warnings += replace_nonfinite(channels_last, path)
     return _make_volume(path, image, warnings)
 
 

@@ -69,30 +69,6 @@ def empty_image(
         ) from error
 
 
-def replace_nonfinite(image: npt.NDArray[np.float32]) -> tuple[str, ...]:
-    """Set NaN and infinite voxels to 0, in place: one of them would spoil every normalisation.
-
-    Args:
-        image: Three or four axes.
-
-    Returns:
-        A warning that counts them, or nothing.
-    """
-    # One slab at a time: a mask of the whole image would cost a quarter of it again.
-    replaced = 0
-    for k in range(image.shape[2]):
-        slab = image[:, :, k]
-        finite = np.isfinite(slab)
-        if not finite.all():
-            replaced += int(finite.size - np.count_nonzero(finite))
-            slab[~finite] = 0
-    if not replaced:
-        return ()
-    return (
-        f"{replaced} of {image.size} voxels were not numbers (NaN or infinite) and became 0",
-    )
-
-
 def as_labels(array: Voxels, source: str | Path) -> Voxels:
     """Return a label map as the smallest unsigned integers, from uint8 on, that hold it.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import threading
@@ -25,12 +24,13 @@ from medseg.datasets.cases import Scan
 from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.label_server.cases import make_nifti_copy
+from medseg.label_server.environment import (
+    DICOMWEB_PASSWORD,
+    DICOMWEB_USER,
+    read_dicomweb_login,
+)
 from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.volume import Array, Volume
-
-USER = "MEDSEG_DICOMWEB_USER"
-PASSWORD = "MEDSEG_DICOMWEB_PASSWORD"
-"""Environment variables with the login of the DICOMweb server, if it asks for one."""
 
 KEPT_SECONDS = 5.0
 """How long the list of series is kept: viewers ask for it several times a second."""
@@ -266,18 +266,16 @@ class DicomWebCases:
             raise OutputError(
                 f"the DICOMweb server did not {action}: {type(error).__name__}; check that it is "
                 f"running and that its address is that of DICOMweb. If it asks for a login, set "
-                f"{USER} and {PASSWORD}",
+                f"{DICOMWEB_USER} and {DICOMWEB_PASSWORD}",
                 source=self._url,
             ) from error
 
 
 def _connect(url: str) -> DICOMwebClient:
-    user = os.environ.get(USER)
+    login = read_dicomweb_login()
     session = None
-    if user:
-        session = create_session_from_user_pass(
-            user, os.environ.get(PASSWORD, "")
-        )
+    if login is not None:
+        session = create_session_from_user_pass(*login)
     return DICOMwebClient(url.rstrip("/"), session=session)
 
 

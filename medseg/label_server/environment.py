@@ -18,6 +18,10 @@ from medseg.errors import MissingExtraError
 MONAI_LABEL = "0.8.5"
 """The release that medseg's part is written for and tested with."""
 
+DICOMWEB_USER = "MEDSEG_DICOMWEB_USER"
+DICOMWEB_PASSWORD = "MEDSEG_DICOMWEB_PASSWORD"
+"""Environment variables with the login of the DICOMweb server, if it asks for one."""
+
 HERE = Path(__file__).parent
 REQUIREMENTS = HERE / "requirements.txt"
 APP_FOLDER = HERE / "folder"
@@ -41,6 +45,14 @@ class Settings:
     device: str
     modalities: tuple[str, ...]
     port: int
+
+
+def read_dicomweb_login() -> tuple[str, str] | None:
+    """Return name and password for the DICOMweb server, or ``None`` if it asks for none."""
+    user = os.environ.get(DICOMWEB_USER)
+    if not user:
+        return None
+    return user, os.environ.get(DICOMWEB_PASSWORD, "")
 
 
 def check_installed() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import (
     AsyncGenerator,
@@ -35,7 +36,7 @@ from medseg.label_server.request_checks import (
     check_route,
 )
 from medseg.label_server.state import StateFolder
-from medseg.label_server.users import Users
+from medseg.label_server.users import Users, is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -47,6 +48,24 @@ HeaderList = Sequence[tuple[bytes, bytes]]
 IN_MEMORY_BYTES = 1 << 20
 """How much of a request is held in memory; the rest lies on disk."""
 CHUNK_BYTES = 1 << 18
+
+_LENGTH = re.compile("[0-9]{1,15}")
+_WITHHELD_HEADERS = frozenset(
+    {
+        b"authorization",
+        b"cookie",
+        b"content-length",
+        b"transfer-encoding",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"expect",
+    }
+)
 
 _PENALTY_SECONDS = 1.0
 _MAX_LOGIN_BYTES = 10_000
@@ -150,16 +169,15 @@ class Gateway:
             await self._forward(scope, receive, send, headers)
 
     def _check_origin(self, headers: Headers) -> None:
-        host = urlsplit("//" + headers.get("host", ""))
-        name = host.hostname or ""
+        host = _parse_host("//" + headers.get("host", ""), "Host")
         allowed = self._rules.hosts
-        if allowed and name not in allowed:
+        if allowed and host[0] not in allowed:
             raise RefusedError(
-                403, f"this server does not answer to the name '{name[:100]}'"
+                403,
+                f"this server does not answer to the name '{host[0][:100]}'",
             )
         origin = headers.get("origin", "")
-        site = urlsplit(origin).netloc
-        if origin and site != host.netloc:
+        if origin and not _is_same_site(_parse_host(origin, "Origin"), host):
             raise RefusedError(
                 403, "pages of other sites may not call this server"
             )
@@ -215,13 +233,59 @@ class Gateway:
                 self._audit.write(
                     "DICOM stored through the proxy", bytes=body.tell()
                 )
+            inner_scope = {
+                **scope,
+                "headers": _make_inner_headers(scope, body.tell()),
+            }
             replay = _replay(body, receive)
-            await self._inner(scope, replay, send)
+            await self._inner(inner_scope, replay, send)
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self._rules.max_bytes:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            raise RefusedError(
+                400, "a request has a length or is chunked, not both"
+            )
+        if not _LENGTH.fullmatch(length) or int(length) > self._rules.max_bytes:
             _refuse_size(self._rules.max_bytes)
+
+
+def _parse_host(address: str, header: str) -> tuple[str, str]:
+    """Return host and port of an address, as a header holds it.
+
+    Raises:
+        RefusedError: If it is none.
+    """
+    try:
+        parts = urlsplit(address)
+        port = "" if parts.port is None else str(parts.port)
+    except ValueError as error:
+        raise RefusedError(
+            400, f"the header '{header}' holds no address"
+        ) from error
+    return parts.hostname or "", port
+
+
+def _is_same_site(origin: tuple[str, str], host: tuple[str, str]) -> bool:
+    """Tell whether a page comes from this server; loopback has several names."""
+    if origin == host:
+        return True
+    are_loopback = is_loopback(origin[0]) and is_loopback(host[0])
+    return are_loopback and origin[1] == host[1]
+
+
+def _make_inner_headers(scope: Scope, length: int) -> HeaderList:
+    """Return a request's headers as MONAI Label gets them.
+
+    The body has been received, so that its length is known, and the login has been checked, so
+    that nobody behind needs it. What described the connection would describe another one there.
+    """
+    kept = [
+        (name, value)
+        for name, value in scope["headers"]
+        if name.lower() not in _WITHHELD_HEADERS
+    ]
+    return [*kept, (b"content-length", str(length).encode())]
 
 
 def _check_target(scope: Scope) -> None:

@@ -97,6 +97,9 @@ class Labels:
         client = info.get("client_id")
         if client:
             facts["client"] = str(client)
+        warnings = info.get("warnings")
+        if warnings:
+            facts["warnings"] = "; ".join(warnings)
         self._audit.write("label saved", **facts)
         return SavedLabel(case, tag, file, saved)
 

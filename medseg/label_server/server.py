@@ -79,7 +79,9 @@ def serve(
         set_environment(
             Settings(studies, folder.root, device, tuple(modalities), port)
         )
-        app = _build_application(folder, known_users, host, max_upload_mb)
+        app = _build_application(
+            studies, folder, known_users, host, max_upload_mb
+        )
         address = f"http://{'127.0.0.1' if is_loopback(host) else host}:{port}"
         version = versions.find_served().name
         greeting = (
@@ -143,7 +145,11 @@ def _find_cases(
 
 
 def _build_application(
-    state: StateFolder, users: Users, host: str, max_upload_mb: int
+    studies: str,
+    state: StateFolder,
+    users: Users,
+    host: str,
+    max_upload_mb: int,
 ) -> Any:
     """Put MONAI Label's application together behind the gateway."""
     from medseg.label_server.shims import install_shims
@@ -162,9 +168,15 @@ def _build_application(
         replace_background_tasks()
         run_endpoints_in_threads()  # before the next line, which puts the endpoints together
         from monailabel.app import app
+    from starlette.routing import Mount
+
+    from medseg.label_server.dicomweb_proxy import DicomWebProxy
     from medseg.label_server.gateway import AccessRules, Gateway
 
     app.include_router(make_versions_router())
+    # Before MONAI Label's own, which copies headers and so lets requests hide others.
+    proxy = DicomWebProxy(studies if is_url(studies) else None)
+    app.router.routes.insert(0, Mount("/proxy", app=proxy))
     hosts = (
         set()
         if users.login_required

@@ -121,9 +121,10 @@ def _describe_training(spec: BundleSpec, report: TrainingReport) -> list[str]:
         f"seed {training.seed}",
         _describe_best_steps(report),
     ]
-    if spec.data.ignore is not None:
+    if spec.data.ignored:
+        codes = ", ".join(map(str, spec.data.ignored))
         lines.append(
-            f"Voxels with the value {spec.data.ignore} in the label files were ignored: nothing "
+            f"Voxels with the value {codes} in the label files were ignored: nothing "
             "was learned from them, and no score counts them"
         )
     return lines

@@ -11,7 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from support.label_maps import AFFINE, TWO, phantom, save
+from support.label_maps import AFFINE, TWO, in_other_order, phantom, save
 
 from medseg.bundle.spec import BundleSpec
 from medseg.commands.evaluate import evaluate
@@ -312,3 +312,12 @@ def test_faults_of_the_other_method_are_told_apart(folders, tmp_path):
     found = evaluate(predictions, references, labels=TWO, versus=other)
     assert [fault.where for fault in found.faults] == ["b (other)", "c (other)"]
     assert {difference.n for difference in found.differences} == {1}
+
+
+def test_a_prediction_stored_in_another_order_scores_the_same(folders):
+    straight = evaluate(*folders, labels=TWO)
+    for name in ("a", "b"):
+        file = folders[0] / f"{name}.nii.gz"
+        stored = in_other_order(nibabel.load(file), (2, 1, 0), (-1, 1, -1))
+        nibabel.save(stored, file)
+    assert evaluate(*folders, labels=TWO) == straight

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.bundles import made_spec, trained_bundle
+from support.label_maps import in_other_order
 
 import medseg
 from medseg.commands.review import review
@@ -140,3 +141,12 @@ def test_the_name_of_the_former_release_goes_on_working_and_warns(
         )
     assert former == review(masks, scans, bundle, device="cpu")
     assert "evaluate_without_references" not in medseg.__all__
+
+
+def test_a_mask_stored_in_another_order_is_judged_the_same(
+    masks: Path, bundle: Path, scans: Path
+) -> None:
+    straight = review(masks, scans, bundle, device="cpu")
+    file = masks / "phantom_001_seg.nii.gz"
+    nib.save(in_other_order(nib.load(file), (1, 0, 2), (1, -1, -1)), file)
+    assert review(masks, scans, bundle, device="cpu") == straight

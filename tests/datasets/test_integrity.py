@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
+from support.label_maps import in_other_order
 
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.datasets.cases import Case, Scan, find_cases
@@ -391,3 +392,28 @@ def test_a_case_that_nobody_annotated_is_a_fault_and_part_of_one_is_none(
     (fault,) = found.faults
     assert "value 9" in fault.what
     assert found.labels == {1}
+
+
+def test_a_label_map_stored_in_another_order_is_learned_voxel_for_voxel(
+    tmp_path: Path,
+) -> None:
+    case = a_case(tmp_path, "turned")
+    _, straight = open_case(case, a_spec())
+    stored = in_other_order(nib.load(case.label), (2, 0, 1), (1, -1, -1))
+    nib.save(stored, case.label)
+    assert stored.shape == (5, 4, 6)
+    image, turned = open_case(case, a_spec())
+    assert np.array_equal(turned, straight)
+    assert image.shape == turned.shape
+
+
+def test_channels_stored_in_another_order_are_stacked_voxel_for_voxel(
+    tmp_path: Path,
+) -> None:
+    case = a_case(tmp_path, "first")
+    second = nib.Nifti1Image(an_image(7), np.eye(4))
+    other = tmp_path / "second.nii.gz"
+    nib.save(in_other_order(second, (1, 2, 0), (-1, 1, -1)), other)
+    scan = Scan("two", (*case.scan.parts, (other,)))
+    image, _ = open_case(Case(scan, case.label, None, "two"), a_spec(2))
+    assert np.array_equal(image.array[1], an_image(7))

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from support.label_maps import in_other_order
 
 from medseg.datasets.mask_files import MaskFiles
 from medseg.errors import GeometryError, ScanError
@@ -80,3 +81,13 @@ def test_the_key_differs_where_the_label_map_would() -> None:
     assert one.key == MaskFiles(((Path("b.nii"), "a"),), {"a": 1, "c": 2}).key
     assert one.key != MaskFiles(((file, "a"),), {"a": 2}).key
     assert one.key != MaskFiles(((file, "b"),), {"b": 1}).key
+
+
+def test_masks_in_another_order_of_voxels_are_joined_where_they_are(
+    tmp_path: Path,
+) -> None:
+    masks = masks_of(tmp_path, {"a": 1, "b": 2}, a=(0, 1, 1), b=(3, 2, 0))
+    straight = masks.read_label_map(IMAGE)
+    file, _ = masks.files[1]
+    nib.save(in_other_order(nib.load(file), (1, 2, 0), (1, -1, 1)), file)
+    assert np.array_equal(masks.read_label_map(IMAGE).array, straight.array)

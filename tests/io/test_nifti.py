@@ -129,14 +129,17 @@ def test_colours_and_complex_numbers_are_refused(tmp_path):
             read_image(save(tmp_path / name, array))
 
 
-def test_nan_becomes_zero_in_images_and_is_refused_in_labels(tmp_path):
-    values = np.ones((3, 3, 3), np.float64)
+def test_nan_is_replaced_in_images_and_refused_in_labels(tmp_path):
+    values = np.full((3, 3, 3), 2, np.float64)
+    values[0, 0, 1] = -7
     values[0, 0, 0], values[1, 1, 1], values[2, 2, 2] = np.nan, np.inf, 1e300
     path = save(tmp_path / "scan.nii", values)
     volume = read_image(path)
-    assert volume.array.sum() == 24
+    assert volume.array[0, 0, 0, 0] == volume.array[0, 2, 2, 2] == -7
+    assert volume.array.sum() == 23 * 2 - 4 * 7
     assert volume.warnings == (
-        "3 of 27 voxels were not numbers (NaN or infinite) and became 0",
+        "3 of 27 voxels were not numbers (NaN or infinite) and took the lowest value of their "
+        "channel",
     )
     with pytest.raises(ScanError, match="not numbers"):
         read_labels(path)

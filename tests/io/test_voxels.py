@@ -13,7 +13,6 @@ from medseg.io.voxels import (
     check_size,
     empty_image,
     format_size,
-    replace_nonfinite,
 )
 
 
@@ -44,16 +43,6 @@ def test_memory_that_is_not_free_is_said(monkeypatch):
         match=r"need 4,?\d*\.\d GB of memory|need \d+\.\d GB of memory",
     ):
         empty_image((1 << 15, 1 << 15, 1 << 15), "a.nii")
-
-
-def test_what_is_no_number_becomes_zero_and_is_counted():
-    image = np.ones((3, 4, 5), np.float32)
-    assert replace_nonfinite(image) == ()
-    image[0, 0, 0], image[1, 2, 4], image[2, 3, 4] = np.nan, np.inf, -np.inf
-    (warning,) = replace_nonfinite(image)
-    assert warning.startswith("3 of 60 voxels were not numbers")
-    assert image[0, 0, 0] == image[1, 2, 4] == image[2, 3, 4] == 0
-    assert image.sum() == 57
 
 
 @pytest.mark.parametrize(

@@ -291,12 +291,48 @@ def test_a_page_of_the_internet_cannot_call_it_by_another_name(
     assert not inner.requests
 
 
+@pytest.mark.parametrize("host", ["[", "127.0.0.1:x", "127.0.0.1:99999"])
+def test_a_host_that_is_no_address_is_refused(
+    local: Gateway, inner: Recorder, host: str
+) -> None:
+    assert ask(local, "GET", "/info/", headers={"host": host}).code == 400
+    assert not inner.requests
+
+
+def test_logins_and_connection_headers_stay_at_the_gateway(
+    shared: Gateway, state: StateFolder
+) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"]))
+        await Recorder()(scope, receive, send)
+
+    gateway = Gateway(app, state, shared._rules)
+    headers = {
+        **credentials(),
+        "cookie": "a=b",
+        "transfer-encoding": "chunked",
+        "connection": "keep-alive",
+        "accept": "*/*",
+    }
+    assert ask(gateway, "POST", "/train/made_up", b"{}", headers).code == 200
+    assert seen == [
+        {b"host": b"127.0.0.1:8000", b"accept": b"*/*", b"content-length": b"2"}
+    ]
+
+
 @pytest.mark.parametrize(
     ("origin", "status"),
     [
         ("http://127.0.0.1:8000", 200),
         ("https://127.0.0.1:8000", 200),
+        ("http://localhost:8000", 200),
         ("http://127.0.0.1:9000", 403),
+        ("http://localhost:9000", 403),
+        ("http://127.0.0.1", 403),
+        ("http://[", 400),
+        ("http://127.0.0.1:x", 400),
         ("https://evil.example", 403),
         ("null", 403),
     ],

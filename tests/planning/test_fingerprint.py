@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from support.label_maps import in_other_order
 
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.errors import ScanError
@@ -193,3 +194,14 @@ def test_a_case_with_other_channels_than_most_is_named(tmp_path: Path) -> None:
         "a",
         "has 1 channels, while most cases have 2",
     )
+
+
+def test_a_label_map_in_another_order_is_measured_where_it_lies(
+    tmp_path: Path,
+) -> None:
+    image = np.random.default_rng(0).normal(size=(4, 6, 8)).astype(np.float32)
+    case = write_case(tmp_path, image, (image > 1).astype(np.uint8))
+    straight = inspect_case(case)
+    label = nib.load(case.label)
+    nib.save(in_other_order(label, (2, 0, 1), (-1, 1, 1)), case.label)
+    assert inspect_case(case) == straight

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +202,68 @@ def test_the_proxy_reaches_dicomweb_only(pacs: str, server: Server) -> None:
     ):
         assert server.ask("GET", f"/proxy/dicom/{path}").code in (400, 403)
         assert server.ask("GET", f"/proxy/dicom/wado/{path}").code in (400, 403)
+
+
+def test_a_query_reaches_the_pacs(server: Server) -> None:
+    def count(query: str) -> int:
+        path = f"/proxy/dicom/qido/studies?{query}"
+        answer = server.ask("GET", path)
+        # Without a hit, the standard allows an answer without a body.
+        return len(answer.json()) if answer.body else 0
+
+    assert count("PatientID=NOBODY") == 0
+    assert count("PatientID=PHANTOM-1") == 1
+    assert count("limit=1") == 1
+
+
+def smuggling_attempts(patient: str) -> dict[str, bytes]:
+    """Requests that hide a second one, which deletes a patient, by each way known."""
+    hidden = (
+        f"DELETE /patients/{patient} HTTP/1.1\r\nHost: pacs\r\n"
+        "Content-Length: 0\r\n\r\n"
+    ).encode()
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(hidden), hidden)
+    closed = b"0\r\n\r\n" + hidden
+    whole = b"%x\r\n%s\r\n0\r\n\r\n" % (len(closed), closed)
+    length = b"Content-Length: %d\r\n"
+    te = b"Transfer-Encoding: chunked\r\n"
+    return {
+        "decoded body that ends a chunked one": te + b"\r\n" + whole,
+        "CL.TE": length % len(closed) + te + b"\r\n" + closed,
+        "TE.CL": te + length % 4 + b"\r\n" + chunked,
+        "TE.TE": te + b"Transfer-Encoding: x\r\n\r\n" + closed,
+        "TE with a space": b"Transfer-Encoding : chunked\r\n\r\n" + closed,
+        "TE in a folded line": (
+            length % len(closed)
+            + b"X: y\r\n Transfer-Encoding: chunked\r\n\r\n"
+        )
+        + closed,
+        "two lengths": length % 0 + length % len(closed) + b"\r\n" + closed,
+        "a signed length": b"Content-Length: +0\r\n\r\n" + closed,
+        "a length in a list": b"Content-Length: 0, 0\r\n\r\n" + closed,
+        "a request behind the request": length % 0 + b"\r\n" + hidden,
+    }
+
+
+@pytest.mark.parametrize("attempt", smuggling_attempts(""))
+def test_no_request_hides_another_from_the_gateway(
+    pacs: str, server: Server, attempt: str
+) -> None:
+    with urllib.request.urlopen(f"{pacs}/patients") as answer:
+        patients = json.load(answer)
+    port = int(server.url.rpartition(":")[2])
+    kind = b'multipart/related; type="application/dicom"; boundary=b'
+    head = (
+        b"POST /proxy/dicom/studies HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n"
+        b"Content-Type: %s\r\n" % (port, kind)
+    )
+    rest = smuggling_attempts(patients[0])[attempt]
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(head + rest)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+    for _ in range(3):  # a hidden request would be answered with the next ones
+        assert server.ask("GET", "/proxy/dicom/studies?limit=1").code == 200
+    with urllib.request.urlopen(f"{pacs}/patients") as answer:
+        assert json.load(answer) == patients

@@ -42,6 +42,7 @@ def ask(
     known = {"host": "127.0.0.1:8000", **(headers or {})}
     scope = {
         "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "method": method,
         "path": unquote(path),
         "raw_path": path.encode(),

@@ -33,3 +33,16 @@ def phantom(shift: int = 0, tumour: bool = True) -> np.ndarray:
     if tumour:
         array[5:8, 5:8, 4:7] = 2
     return array
+
+
+def in_other_order(
+    image: nibabel.Nifti1Image, axes: tuple[int, ...], ends: tuple[int, ...]
+) -> nibabel.Nifti1Image:
+    """Return an image as nibabel stores it along other axes and from other ends.
+
+    Args:
+        image: The image.
+        axes: Which axis each of its axes becomes.
+        ends: 1, or -1 to begin an axis at its other end.
+    """
+    return image.as_reoriented(np.array(list(zip(axes, ends, strict=True))))

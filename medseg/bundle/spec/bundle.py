@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from functools import lru_cache
@@ -33,7 +34,13 @@ from medseg.bundle.spec.training import (
     TrackingSpec,
     TrainingSpec,
 )
-from medseg.labels import BACKGROUND_COLOUR, Label, LabelSet, default_colour
+from medseg.labels import (
+    BACKGROUND_COLOUR,
+    Code,
+    Label,
+    LabelSet,
+    default_colour,
+)
 
 BACKGROUND = "background"
 """Name of the background where it has a weight."""
@@ -105,9 +112,10 @@ class BundleSpec(Spec):
                 "files hold other numbers, give each label its 'value'"
             )
         names = [label.name.lower() for label in labels]
-        colours = [label.colour for label in labels if label.colour]
+        values = [value for label in labels for value in label.file_values]
+        colours = [code for label in labels for code in label.file_colours]
         _refuse_repeats("name", names)
-        _refuse_repeats("value", [label.file_value for label in labels])
+        _refuse_repeats("value", values)
         _refuse_repeats("colour", colours)
         if "mean" in names:
             raise ValueError(
@@ -211,20 +219,14 @@ class BundleSpec(Spec):
             yield ("inference", "regions"), "inference.keep_largest", what
 
     def _check_ignore_label(self) -> Iterator[Contradiction]:
-        ignore = self.data.ignore
-        if ignore is None:
-            return
-        grey = (ignore, ignore, ignore)
-        for label in self.labels:
-            if label.file_value == ignore:
-                what = f"{ignore} is the value of the label {label.name}; choose another"
-                yield ("data", "labels"), "data.ignore", what
-            if label.colour == grey:
-                what = (
-                    f"the grey of {ignore} is the colour of the label {label.name}; give the label "
-                    "another colour"
-                )
-                yield ("data", "labels"), "data.ignore", what
+        """Find values and colours that mean a label, and something else."""
+        for field, codes in (
+            ("data.ignore", self.data.ignored),
+            ("data.background", self.data.background),
+        ):
+            for label, code in itertools.product(self.labels, codes):
+                for what in _find_conflicts(label, code):
+                    yield ("data", "labels"), field, what
 
     def _check_refinement(self) -> Iterator[Contradiction]:
         refinement = self.refinement
@@ -248,7 +250,13 @@ class BundleSpec(Spec):
     @property
     def label_set(self) -> LabelSet:
         """The labels with every default filled in."""
-        return _build_label_set(self.labels, self.regions, self.data.ignore)
+        return _build_label_set(
+            self.labels,
+            self.regions,
+            self.data.ignored,
+            self.data.background,
+            self.data.colour_coded,
+        )
 
     @property
     def class_weights(self) -> tuple[float, ...] | None:
@@ -281,22 +289,48 @@ class BundleSpec(Spec):
 def _build_label_set(
     labels: tuple[LabelSpec, ...],
     regions: tuple[RegionSpec, ...],
-    ignore: int | None,
+    ignored: tuple[Code, ...],
+    background: tuple[Code, ...],
+    colour_coded: bool,
 ) -> LabelSet:
     """Build the labels of a bundle; cached, as each part of a run asks for them."""
-    filled = [
-        Label(
-            index=label.index,
-            name=label.name,
-            value=label.file_value,
-            colour=label.colour or default_colour(label.index),
-            code=label.code,
-        )
-        for label in labels
-    ]
     return LabelSet(
-        filled, ignore=ignore, regions=resolve_regions(regions, labels)
+        [_fill_in(label) for label in labels],
+        ignore=ignored,
+        regions=resolve_regions(regions, labels),
+        background=background,
+        colour_coded=colour_coded,
     )
+
+
+def _fill_in(label: LabelSpec) -> Label:
+    """Return a label with every default filled in."""
+    value, *other_values = label.file_values
+    colours = label.file_colours or (default_colour(label.index),)
+    return Label(
+        index=label.index,
+        name=label.name,
+        value=value,
+        colour=colours[0],
+        code=label.code,
+        other_values=tuple(other_values),
+        other_colours=colours[1:],
+    )
+
+
+def _find_conflicts(label: LabelSpec, code: Code) -> Iterator[str]:
+    """Say how a value or colour with another meaning is a label's."""
+    if not isinstance(code, int):
+        if code in label.file_colours:
+            yield f"{list(code)} is the colour of the label {label.name}; choose another"
+        return
+    if code in label.file_values:
+        yield f"{code} is the value of the label {label.name}; choose another"
+    if (code, code, code) in label.file_colours:
+        yield (
+            f"the grey of {code} is the colour of the label {label.name}; give the label another "
+            "colour"
+        )
 
 
 def _refuse_repeats(what: str, values: list[Any]) -> None:

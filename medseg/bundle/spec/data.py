@@ -7,7 +7,17 @@ from typing import Annotated
 
 from pydantic import Field, PositiveInt, field_validator
 
-from medseg.bundle.spec.parts import Byte, Name, Seed, ShortText, Spec
+from medseg.bundle.spec.parts import (
+    Code,
+    Codes,
+    Colour,
+    Colours,
+    Name,
+    Seed,
+    ShortText,
+    Spec,
+    Values,
+)
 
 SHIPPED_LAYOUTS = ("auto", "msd", "nnunet", "folders", "csv", "bids", "dicom")
 """What ``data.format`` may say without another package; where cases are listed, more may be."""
@@ -29,10 +39,12 @@ class LabelSpec(Spec):
     """Its value in the label maps medseg writes: 1, 2, … without gaps; 0 is background."""
     name: ShortText
     """Its name in tables and reports."""
-    value: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
-    """Its value in the label files trained from; the index unless given."""
-    colour: tuple[Byte, Byte, Byte] | None = None
-    """RGB for display and in colour-coded label pictures."""
+    value: Values | None = None
+    """Its value in the label files trained from, or a list of values that all mean this label; the
+    index unless given. 0 may be a label, too; then label files have no background."""
+    colour: Colours | None = None
+    """RGB for display and in colour-coded label pictures, or a list of colours that all mean this
+    label; the first is displayed."""
     code: (
         Annotated[str, Field(pattern=r"^[A-Z0-9]{1,16}:[A-Za-z0-9.\-]{1,64}$")]
         | None
@@ -40,9 +52,23 @@ class LabelSpec(Spec):
     """Coded meaning `SCHEME:VALUE`, for example `SCT:10200004` (liver)."""
 
     @property
-    def file_value(self) -> int:
-        """Its value in the label files trained from."""
-        return self.value or self.index
+    def file_values(self) -> tuple[int, ...]:
+        """Its values in the label files trained from."""
+        if self.value is None:
+            return (self.index,)
+        if isinstance(self.value, int):
+            return (self.value,)
+        return self.value
+
+    @property
+    def file_colours(self) -> tuple[Colour, ...]:
+        """Its colours in label pictures, where it names any."""
+        if self.colour is None:
+            return ()
+        first = self.colour[0]
+        if isinstance(first, int):
+            return (self.colour,)  # type: ignore[return-value]
+        return self.colour  # type: ignore[return-value]
 
 
 class RegionSpec(Spec):
@@ -72,15 +98,30 @@ class DataSpec(Spec):
     package."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
-    ignore: Annotated[PositiveInt, Field(le=2**31 - 1)] | None = None
-    """The ignore label: value in label files of voxels that were not annotated. They take no part
-    in loss, sampling and scores; `null` where every voxel is annotated."""
+    ignore: Codes | None = None
+    """The ignore label: value in label files of voxels that were not annotated, or a list of values
+    and colours. They take no part in loss, sampling and scores; `null` where every voxel is
+    annotated."""
+    background: Annotated[tuple[Code, ...], Field(max_length=1000)] = ()
+    """Values, and colours as `[r, g, b]`, that count as background in label files, besides 0 and
+    black."""
+    colour_coded: bool = False
+    """Whether label pictures hold the labels' colours, even a picture that is grey throughout."""
     group_by: ShortText | None = None
     """Field of the data list whose equal values stay in one fold (`patient`)."""
     group_pattern: ShortText | None = None
     """Regular expression whose first group, found in a case's name, stays in one fold."""
     seed: Seed = 0
     """Seed of the split, where the data list does not name folds itself."""
+
+    @property
+    def ignored(self) -> tuple[int | Colour, ...]:
+        """Every value and colour of voxels that were not annotated."""
+        if self.ignore is None:
+            return ()
+        if isinstance(self.ignore, int):
+            return (self.ignore,)
+        return self.ignore
 
     @field_validator("group_pattern")
     @classmethod

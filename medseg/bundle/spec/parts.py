@@ -22,6 +22,10 @@ ShortText = Annotated[
 ]
 """One line for people; no control characters, which could forge lines or move the cursor."""
 Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
+"""RGB."""
+LabelValue = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A voxel value in label files."""
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Extent = Annotated[int, Field(ge=1, le=8192)]
 """A size in voxels or channels: far above any real one, far below what overflows."""
@@ -106,3 +110,43 @@ Size = Annotated[
     Discriminator(one_or_list),
 ]
 """One number for all axes, or one per axis."""
+
+
+def one_or_several(colour: Any) -> str:
+    """Tell pydantic whether a colour or a list of them is meant: both are lists."""
+    is_list = isinstance(colour, list | tuple) and len(colour) > 0
+    has_lists = is_list and isinstance(colour[0], list | tuple)
+    return "list" if has_lists else "one"
+
+
+Values = Annotated[
+    Annotated[LabelValue, Tag("one")]
+    | Annotated[
+        tuple[LabelValue, ...],
+        Field(min_length=1, max_length=1000),
+        Tag("list"),
+    ],
+    Discriminator(one_or_list),
+]
+"""One value, or several that mean the same."""
+Colours = Annotated[
+    Annotated[Colour, Tag("one")]
+    | Annotated[
+        tuple[Colour, ...], Field(min_length=1, max_length=1000), Tag("list")
+    ],
+    Discriminator(one_or_several),
+]
+"""One colour, or several that mean the same."""
+Code = Annotated[
+    Annotated[LabelValue, Tag("one")] | Annotated[Colour, Tag("list")],
+    Discriminator(one_or_list),
+]
+"""A value, or a colour as three numbers."""
+Codes = Annotated[
+    Annotated[LabelValue, Tag("one")]
+    | Annotated[
+        tuple[Code, ...], Field(min_length=1, max_length=1000), Tag("list")
+    ],
+    Discriminator(one_or_list),
+]
+"""One value, or several values and colours."""

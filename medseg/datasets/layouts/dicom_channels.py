@@ -137,7 +137,7 @@ class Studies:
         ) != 1 or frame_of_reference != _frames_of_reference(labelled):
             return "has another frame of reference than the labelled series, or none"
         try:
-            wanted.require_same_grid(grid, "the labelled series and this one")
+            wanted.reorder_to_grid(grid, "the labelled series and this one")
         except GeometryError as error:
             return f"does not lie on the labelled series' grid: {error.message}; {_REMEDY}"
         return ""

@@ -32,8 +32,8 @@ from medseg.io.dicom.pixels import read_intensities, refuse_truncated
 from medseg.io.dicom.series import group_headers
 from medseg.io.dicom.uneven_spacing import Image, UnevenGrid
 from medseg.io.formats import Format
-from medseg.io.voxels import as_labels, empty_image, replace_nonfinite
-from medseg.volume import Volume
+from medseg.io.voxels import as_labels, empty_image
+from medseg.volume import Volume, replace_nonfinite
 
 _MOST_VOLUMES_LISTED = 4
 

@@ -210,3 +210,45 @@ def test_a_patch_fits_its_strides_or_the_next_that_does_is_named(
         parse_spec(made)
     nearest = -(-size // divisor) * divisor
     assert f"[{nearest}, {nearest}, {nearest}] is" in str(caught.value)
+
+
+def test_a_label_may_have_several_values_and_colours() -> None:
+    labels = [
+        {"index": 1, "name": "myelin", "value": [127, 128]},
+        {"index": 2, "name": "axon", "colour": [[9, 0, 0], [8, 0, 0]]},
+    ]
+    spec = made_spec(
+        labels=labels,
+        data={
+            "ignore": [255, [224, 224, 192]],
+            "background": [[250, 250, 250]],
+        },
+    )
+
+    myelin, axon = spec.label_set
+    assert myelin.values == (127, 128)
+    assert axon.colours == ((9, 0, 0), (8, 0, 0))
+    assert spec.label_set.colours[250, 250, 250] == 0
+    assert spec.label_set.colours[224, 224, 192] == 3
+
+
+@pytest.mark.parametrize(
+    ("label", "data", "fault"),
+    [
+        ({"value": [1, 2]}, {"background": [2]}, r"data\.background.*value"),
+        (
+            {"colour": [1, 2, 3]},
+            {"ignore": [[1, 2, 3]]},
+            r"data\.ignore.*\[1, 2, 3\] is the colour",
+        ),
+        ({"colour": [[4, 4, 4], [5, 5, 5]]}, {"ignore": 5}, "grey of 5"),
+        ({"value": [3, 3]}, {}, "same value: 3"),
+        ({"value": []}, {}, "labels"),
+        ({"colour": [[1, 2]]}, {}, "colour"),
+    ],
+)
+def test_a_value_or_colour_has_one_meaning(
+    label: dict[str, Any], data: dict[str, Any], fault: str
+) -> None:
+    with pytest.raises(BundleError, match=fault):
+        made_spec(labels=[{"index": 1, "name": "a", **label}], data=data)
