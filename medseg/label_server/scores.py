@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg._support.files import write_atomically
+from medseg.datasets.names import normalize_name
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Version
@@ -22,7 +23,7 @@ def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
     """Return the quality of a result as plain values, for clients and for keeping.
 
     ``expected`` is the expected Dice. It is 0 for a result without any label: where the network
-    sees nothing someone should look first.
+    sees nothing someone should look first. ``warnings`` are those of the segmentation.
     """
     quality = segmentation.quality
     labels = {}
@@ -34,6 +35,7 @@ def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
         "is_calibrated": quality.is_calibrated,
         "review": quality.review,
         "labels": labels,
+        "warnings": list(segmentation.warnings),
     }
 
 
@@ -63,7 +65,7 @@ class Scores:
     def add(self, case: str, quality: CaseQuality) -> None:
         """Keep the quality of a case; an earlier one is replaced."""
         with _WRITING:
-            scores = {**self.read(), case: quality}
+            scores = {**self.read(), normalize_name(case): quality}
             write_atomically(self._file, json.dumps(scores, indent=1) + "\n")
 
 
