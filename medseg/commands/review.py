@@ -144,6 +144,12 @@ def _judge_mask(
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
-    for warning in (*volume.warnings, *check_volume(volume, spec)):
+    encoded = encode_prediction(labels, spec.label_set)
+    warnings = (
+        *volume.warnings,
+        *encoded.warnings,
+        *check_volume(volume, spec),
+    )
+    for warning in warnings:
         notify(listeners, Notice(f"{scan.name}: {warning}"))
-    return segmenter.judge(volume, encode_prediction(labels, spec.label_set))
+    return segmenter.judge(volume, encoded.indices)

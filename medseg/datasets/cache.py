@@ -62,6 +62,7 @@ class CachedCase:
         spacing: Voxel size in mm along x, y, z.
         annotated: Flat positions of annotated voxels, background among them; ``None`` where all
             are annotated.
+        warnings: What was odd about the case when it was read.
     """
 
     case_id: str
@@ -71,6 +72,7 @@ class CachedCase:
     foreground: dict[int, npt.NDArray[np.int64]]
     spacing: tuple[float, float, float]
     annotated: npt.NDArray[np.int64] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,6 +95,7 @@ class CachedCase:
             self.foreground,
             self.spacing,
             self.annotated,
+            self.warnings,
         )
 
 
@@ -178,7 +181,7 @@ def write_entry(
     Args:
         folder: The entry, named by ``make_entry_key``.
         case: The case; only its files' content is remembered.
-        volume: Its image.
+        volume: Its image; its warnings are kept.
         label: Its label indices, ``(i, j, k)``, on the image's grid.
         preprocess: The bundle's chain, with label.
         ignored: The index of unannotated voxels.
@@ -207,6 +210,8 @@ def write_entry(
             "label_id": label_digest.hexdigest()[:_ID_DIGITS],
             "spacing": spacing.tolist(),
         }
+        if volume.warnings:
+            entry["warnings"] = list(volume.warnings)
         # Last, because it marks the entry as whole.
         (part / _ENTRY_FILE).write_text(json.dumps(entry))
         _publish(part, folder)
@@ -282,6 +287,7 @@ def read_entry(folder: Path) -> CachedCase:
             foreground={int(index): flat for index, flat in positions.items()},
             spacing=(x, y, z),
             annotated=annotated,
+            warnings=tuple(entry.get("warnings", ())),
         )
     except (
         OSError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from medseg.datasets.cache import (
     read_entry,
     write_entry,
 )
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.folds import assign_folds, split_cases
 from medseg.datasets.integrity import (
@@ -197,9 +198,23 @@ def _prepare_cases(
             cached[case.name] = read_entry(entry)
             present.update(cached[case.name].foreground)
     absent = describe_absent_labels(present, spec)
-    for warning in (*checked.warnings, *absent):
+    known = _list_known_warnings(cached, unread)
+    for warning in (*known, *checked.warnings, *absent):
         notify(listeners, Notice(warning))
     return _PreparedCases(usable, cached)
+
+
+def _list_known_warnings(
+    cached: Mapping[str, CachedCase], unread: Sequence[Case]
+) -> Iterator[str]:
+    """Yield what was odd about cases that were read in an earlier run."""
+    read_now = {case.name for case in unread}
+    known = {
+        name: case.warnings
+        for name, case in cached.items()
+        if name not in read_now
+    }
+    yield from list_warnings(known, len(known))
 
 
 def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:

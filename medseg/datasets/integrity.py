@@ -11,13 +11,14 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
-from medseg.datasets.label_encoding import Indices, encode_labels
+from medseg.datasets.label_encoding import Indices, encode_mask
 from medseg.datasets.names import abbreviate
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
@@ -70,7 +71,9 @@ class _CheckedCase:
 
 
 CaseHandler = Callable[[Case, Volume, Indices], None]
-"""Takes a good case while it is open: image ``(channels, i, j, k)``, indices ``(i, j, k)``."""
+"""Takes a good case while it is open: image ``(channels, i, j, k)``, indices ``(i, j, k)``.
+
+The image's warnings are all that is odd about the case."""
 
 
 def check_cases(
@@ -103,8 +106,8 @@ def check_cases(
             continue
         good.append(checked)
         labels |= checked.labels
-        for text in checked.warnings:
-            warnings.append(f"{checked.case.name}: {text}")
+    oddities = {checked.case.name: checked.warnings for checked in good}
+    warnings.extend(list_warnings(oddities, len(good)))
     warnings.extend(_warn_of_copies(good))
     return IntegrityReport(
         good=tuple(checked.case for checked in good),
@@ -118,8 +121,8 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     """Read a case and check that image, label and bundle fit each other.
 
     Returns:
-        The image, float32, shape ``(channels, i, j, k)``; and the label indices on its grid,
-        shape ``(i, j, k)``.
+        The image, float32, shape ``(channels, i, j, k)``, with what the readers of image and
+        label noticed; and the label indices on its grid, shape ``(i, j, k)``.
 
     Raises:
         ScanError: If a file cannot be read, the channels or the labels are not the bundle's,
@@ -133,7 +136,8 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
             "every voxel of the image has the same value, so there is nothing to learn"
         )
     labels = spec.label_set
-    indices = encode_labels(label, labels)
+    encoded = encode_mask(label, labels)
+    indices = encoded.indices
     if (
         labels.ignore_index is not None
         and (indices == labels.ignore_index).all()
@@ -143,7 +147,8 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
             f"every voxel of the label has the value {codes}, which data.ignore leaves "
             "out, so there is nothing to learn from"
         )
-    return image, indices
+    warnings = (*image.warnings, *encoded.warnings)
+    return replace(image, warnings=warnings), indices
 
 
 def read_scan(
@@ -208,17 +213,18 @@ def _check_case(
 ) -> _CheckedCase:
     try:
         image, labels = open_case(case, spec)
+        present = _find_present(labels, len(spec.labels) + 1)
+        warnings = tuple(_find_oddities(image, present, spec))
         if handle_case is not None:
-            handle_case(case, image, labels)
+            handle_case(case, replace(image, warnings=warnings), labels)
     except ScanError as error:
         return _CheckedCase(case, fault=Fault.from_error(case.name, error))
     except Exception as error:
         error.add_note(f"while checking the case {case.name}")
         raise
-    present = _find_present(labels, len(spec.labels) + 1)
     return _CheckedCase(
         case,
-        warnings=tuple(_find_oddities(image, present, spec)),
+        warnings=warnings,
         labels=present,
         image_hash=_hash_voxels(image.array),
         label_hash=_hash_voxels(labels[None]) if present else "",

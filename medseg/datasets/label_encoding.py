@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,11 @@ _IndexType = type[np.uint8] | type[np.uint16]
 _LookUp = Callable[[Array], Indices]
 
 
+def describe_label_warnings(label: Volume) -> tuple[str, ...]:
+    """Return what the reader of a label map noticed, so that it is told from the image's."""
+    return tuple(f"label: {warning}" for warning in label.warnings)
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedMask:
     """A label file as label indices.
@@ -38,10 +43,12 @@ class EncodedMask:
     Attributes:
         indices: Shape ``(i, j, k)``.
         edges: How much of it had no label's exact value or colour; nothing in most files.
+        warnings: What its reader noticed, and how much was not exact.
     """
 
     indices: Indices
     edges: EdgeShares = EXACT
+    warnings: tuple[str, ...] = ()
 
 
 def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
@@ -67,6 +74,14 @@ def encode_mask(volume: Volume, labels: LabelSet) -> EncodedMask:
     Raises:
         ScanError: If there is a value or colour that the bundle does not have.
     """
+    encoded = _encode(volume, labels)
+    warnings = describe_label_warnings(volume)
+    if encoded.edges != EXACT:
+        warnings += (encoded.edges.describe(),)
+    return replace(encoded, warnings=warnings)
+
+
+def _encode(volume: Volume, labels: LabelSet) -> EncodedMask:
     array = volume.array
     if array.dtype.kind not in "bui":
         raise ScanError(
@@ -88,19 +103,20 @@ def encode_mask(volume: Volume, labels: LabelSet) -> EncodedMask:
     return _encode_values(grey, labels, file)
 
 
-def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
-    """Return a prediction's label indices ``(i, j, k)``; only colours need to be turned into them.
+def encode_prediction(prediction: Volume, labels: LabelSet) -> EncodedMask:
+    """Return a prediction's label indices; only colours need to be turned into them.
 
     Raises:
         ScanError: If it holds a value that is no index, or an unknown colour.
     """
     if len(prediction.array) > 1:
-        return encode_labels(prediction, labels)
+        return encode_mask(prediction, labels)
     array: Array = prediction.array[0]
     if array.max() <= len(labels):
-        return array
+        warnings = describe_label_warnings(prediction)
+        return EncodedMask(array, warnings=warnings)
     if labels.colour_coded and is_picture(Path(prediction.source)):
-        return encode_labels(prediction, labels)
+        return encode_mask(prediction, labels)
     raise ScanError(
         f"the prediction holds values up to {array.max()}; label indices 0 to "
         f"{len(labels)} are needed, as in the label maps medseg writes"

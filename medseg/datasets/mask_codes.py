@@ -124,7 +124,7 @@ def find_solid(codes: Array) -> Mask:
 
 
 def is_between(point: Points, ends: Points) -> bool:
-    """Tell whether a colour is a mixture of two others: on the line between them."""
+    """Tell whether a colour may be a mixture of two others: within ``NEAR`` of the line between."""
     to_point = point - ends
     for start, offset in zip(ends, to_point, strict=True):
         along = ends - start
@@ -132,6 +132,6 @@ def is_between(point: Points, ends: Points) -> bool:
         share = np.clip(along @ offset / lengths, 0, 1)
         off = offset - share[:, None] * along
         is_inside = (share > 0) & (share < 1)
-        if np.any(is_inside & ((off**2).sum(axis=1) <= SURE**2)):
+        if np.any(is_inside & ((off**2).sum(axis=1) <= NEAR**2)):
             return True
     return False

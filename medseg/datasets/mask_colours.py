@@ -14,6 +14,7 @@ colours which nobody chose. A voxel goes to the label whose colour is nearest, b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -45,12 +46,20 @@ _MOST_COLOURS = 20_000
 _ROUNDING = 4.0
 """How far off a colour is by conversion alone: pictures store luminance and chrominance."""
 
+_FEWEST_OF_EDGES = 8
+"""Fewer colours than this are rather labels that nobody named."""
+
 _FEWEST_TO_DOUBT = 20
-_LARGE_SHARE = 0.25
+_LARGE_SHARE = 0.1
 """An edge holds many colours: one with such a share of it must be a mixture of two labels."""
 
 _REACH = 2
 """How far beside a voxel its neighbours are asked, in voxels."""
+
+
+_DESCRIBED = re.compile(
+    r"label: ([\d.]+)% of its voxels are up to .* and ([\d.]+)% further"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,23 @@ class EdgeShares:
 
     near: float
     soft: float
+
+    def describe(self) -> str:
+        """Say how much of one mask this is."""
+        return (
+            f"label: {self.near:.3%} of its voxels are up to {NEAR:g} off a label's colour or grey "
+            f"level, and {self.soft:.3%} further (soft or JPEG edges); each counts as the nearest "
+            "label"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> EdgeShares:
+        """Return what ``describe`` said; ``EXACT`` of any other text."""
+        match = _DESCRIBED.match(text)
+        if match is None:
+            return EXACT
+        near, soft = map(float, match.groups())
+        return cls(near / 100, soft / 100)
 
 
 EXACT = EdgeShares(near=0.0, soft=0.0)
@@ -112,6 +138,8 @@ class SmearedMask:
         size = self.codes.size
         soft = float(np.sum(is_settled & ~is_near) / size)
         if soft > MOST_SOFT:
+            if np.sum(~unknown_codes.is_near) < _FEWEST_OF_EDGES:
+                return EXACT  # they stay unknown and are named one by one
             raise ScanError(_explain_soft_edges(soft))
         nearest = known.indices[unknown_codes.nearest[of_voxel]]
         is_sure = unknown_codes.is_sure[of_voxel]
@@ -226,14 +254,17 @@ class _UnknownCodes:
     def find_structures(self, is_jpeg: bool) -> Mask:
         """Tell which codes are structures of their own rather than edges."""
         is_sure = self.is_sure
-        blends = np.sum(~is_sure & (self.solid == 0))
-        # Where nothing is smeared, an area that is a little off was drawn so.
-        allowed = is_sure & (is_jpeg or blends >= FEWEST_BLENDS)
+        fills_an_area = self.solid > 0
+        structures: Mask = fills_an_area & ~is_sure
+        structures |= self._find_unmixed()
+        blends = np.sum(~is_sure & ~fills_an_area)
+        if is_jpeg or blends >= FEWEST_BLENDS:
+            return structures
+        # Where nothing is smeared, what is a little off was drawn so.
+        drawn = is_sure | (self.voxels >= _FEWEST_TO_DOUBT)
         if self.points.shape[1] > 1:
-            allowed |= is_sure & (self.distance <= _ROUNDING)
-        fills_an_area = (self.solid > 0) & ~allowed
-        structures: Mask = fills_an_area | self._find_unmixed()
-        return structures
+            drawn &= self.distance > _ROUNDING
+        return structures | drawn
 
     def _find_unmixed(self) -> Mask:
         """Tell which codes have a large share of the soft edges, and are no mixture of labels."""
@@ -282,15 +313,14 @@ def describe_edges(
         shares: Of each mask, by case.
         masks: How many masks there are.
     """
-    off = {name: share for name, share in shares.items() if share != EXACT}
-    if not off:
+    if not shares:
         return
-    worst = max(off, key=lambda name: (off[name].soft, off[name].near))
-    near = sum(share.near for share in off.values()) / masks
-    soft = sum(share.soft for share in off.values()) / masks
+    worst = max(shares, key=lambda name: (shares[name].soft, shares[name].near))
+    near = sum(share.near for share in shares.values()) / masks
+    soft = sum(share.soft for share in shares.values()) / masks
     yield (
-        f"{len(off)} of {masks} masks hold colours or grey levels that are no label's, as soft and "
-        f"JPEG edges do: {near:.2%} of all voxels are off by {NEAR:g} at most, {soft:.2%} by more. "
-        f"Each counts as the nearest label. Most in {worst}: {off[worst].near:.2%} and "
-        f"{off[worst].soft:.2%}"
+        f"{len(shares)} of {masks} masks hold colours or grey levels that are no label's, as soft "
+        f"and JPEG edges do: {near:.2%} of all voxels are off by {NEAR:g} at most, {soft:.2%} by "
+        f"more. Each counts as the nearest label. Most in {worst}: {shares[worst].near:.2%} "
+        f"and {shares[worst].soft:.2%}"
     )

@@ -163,7 +163,10 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         segments = _select_segments(label_info.get("label_info"))
         info = _select_info(label_info)
         file = Path(label_filename)
-        labels = read_label_upload(file, volume, self._spec.label_set, segments)
+        label = read_label_upload(file, volume, self._spec.label_set, segments)
+        labels = label.indices
+        if label.warnings:
+            info["warnings"] = list(label.warnings)
         with self._saving:
             self.labels.save(image_id, label_tag, labels, volume, info)
             if label_tag == FINAL:
@@ -204,7 +207,7 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             file = Path(folder) / "correction.dcm"
             cases.fetch_correction(correction, file)
             try:
-                labels = read_label_upload(file, volume, self._spec.label_set)
+                label = read_label_upload(file, volume, self._spec.label_set)
             except ScanError as error:
                 self._audit.write(
                     "segmentation left out",
@@ -213,11 +216,13 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
                     why=error.message,
                 )
             else:
-                info = {
+                info: dict[str, Any] = {
                     SOP_INSTANCE_UID: correction.uid,
                     "client_id": "DICOM SEG",
                 }
-                self.labels.save(case, FINAL, labels, volume, info)
+                if label.warnings:
+                    info["warnings"] = list(label.warnings)
+                self.labels.save(case, FINAL, label.indices, volume, info)
         self._segmentations.add(correction.uid)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:

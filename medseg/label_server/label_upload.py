@@ -7,11 +7,13 @@ What cannot be placed voxel on voxel is refused, not resampled.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medseg.datasets.label_encoding import describe_label_warnings
 from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.errors import GeometryError, ScanError
 from medseg.io import read_labels
@@ -24,12 +26,25 @@ _MAX_OFFSET_VOXELS = 0.02
 _MAX_LISTED = 6
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class UploadedLabel:
+    """A label map that a viewer sent.
+
+    Attributes:
+        indices: Label indices, shape ``(i, j, k)`` of the scan.
+        warnings: What the reader of its file noticed.
+    """
+
+    indices: Array
+    warnings: tuple[str, ...]
+
+
 def read_label_upload(
     file: Path,
     like: Volume,
     label_set: LabelSet,
     segments: Sequence[Mapping[str, Any]] = (),
-) -> Array:
+) -> UploadedLabel:
     """Read an uploaded label map.
 
     Args:
@@ -38,9 +53,6 @@ def read_label_upload(
         label_set: The bundle's labels.
         segments: What the client says of its segments: ``name`` and ``idx``, the value that
             stands for it. Without it, values are label indices.
-
-    Returns:
-        Label indices, shape ``(i, j, k)`` of the scan.
 
     Raises:
         ScanError: If the file cannot be read, or holds a segment that the bundle does not know.
@@ -56,7 +68,9 @@ def read_label_upload(
         raise ScanError(
             "overlapping segments, or colours, were sent; send one label per voxel"
         )
-    return to_label_indices(place_on_grid(label, like), names, label_set)
+    values = place_on_grid(label, like)
+    indices = to_label_indices(values, names, label_set)
+    return UploadedLabel(indices, describe_label_warnings(label))
 
 
 def place_on_grid(label: Volume, like: Volume) -> Array:

@@ -24,7 +24,9 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medseg._support.files import write_atomically
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
+from medseg.datasets.label_encoding import describe_label_warnings
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
@@ -40,7 +42,7 @@ QUANTILES = np.linspace(0, 1, 201)
 MAX_LABEL_VALUES = 1000
 """A file with more different values is not a label map."""
 
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 _MAX_LISTED_VALUE = 65535
 _MAX_WORKERS = 4
 _MAX_SAMPLES = 1_000_000
@@ -90,6 +92,7 @@ class CaseFingerprint:
         labels: Each label value that occurs, background left out.
         nonzero_share: Share of the image in the bounding box of its non-zero voxels; 1 where
             labels lie outside it.
+        warnings: What the readers of its image and its label map noticed.
     """
 
     shape: tuple[int, int, int]
@@ -97,6 +100,7 @@ class CaseFingerprint:
     channels: tuple[ChannelStatistics, ...]
     labels: tuple[LabelStatistics, ...]
     nonzero_share: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def voxels(self) -> int:
@@ -128,10 +132,13 @@ class Fingerprint:
     Attributes:
         cases: Those that can be used.
         faults: Why the others cannot.
+        warnings: What the readers of the cases' files noticed, with the cases' names. Shown and
+            never recorded.
     """
 
     cases: tuple[CaseFingerprint, ...]
     faults: tuple[Fault, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def spacings(self) -> npt.NDArray[np.float64]:
@@ -227,7 +234,9 @@ def extract_fingerprint(
                 usable[case.name] = result
             notify(listeners, Progress(TASK, done, total))
     faults.extend(_remove_unusual_cases(usable))
-    return Fingerprint(tuple(usable.values()), tuple(faults))
+    oddities = {name: case.warnings for name, case in usable.items()}
+    warnings = list_warnings(oddities, len(usable))
+    return Fingerprint(tuple(usable.values()), tuple(faults), tuple(warnings))
 
 
 def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
@@ -294,6 +303,7 @@ def _read_cached(file: Path) -> CaseFingerprint | None:
                 LabelStatistics(**label) for label in content["labels"]
             ),
             nonzero_share=content["nonzero_share"],
+            warnings=tuple(content["warnings"]),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # the case is inspected again, and the file replaced
@@ -331,6 +341,7 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
         channels=tuple(channels),
         labels=tuple(_measure_labels(labels)),
         nonzero_share=_compute_nonzero_share(image, foreground),
+        warnings=(*image.warnings, *describe_label_warnings(label)),
     )
 
 

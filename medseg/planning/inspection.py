@@ -77,7 +77,8 @@ def inspect_dataset(
         raise DatasetError("no case can be used:", fingerprint.faults)
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-    for warning in (*case_list.warnings, *_find_doubts(fingerprint)):
+    doubts = _find_doubts(fingerprint)
+    for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
     pictures = _are_pictures(case_list.cases)
     return InspectedDataset(root, description, case_list, fingerprint, pictures)

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from support.bundles import made_spec
+from support.doubtful_labels import WARNING, move_qform
 from support.scans import TURNED, affine_of
 
 from medseg import GeometryError, ScanError, Volume
@@ -148,10 +149,22 @@ def test_segments_are_known_by_their_names_whatever_their_values(
 ) -> None:
     file = write(tmp_path / "a.nii.gz", scan.with_array(painted[None]))
     swapped = [{"name": "Kidney", "idx": 1}, {"name": "LIVER", "idx": 2}]
-    labels = read_label_upload(file, scan, LABELS, swapped)
+    labels = read_label_upload(file, scan, LABELS, swapped).indices
     assert np.array_equal(labels, np.array([0, 2, 1])[painted])
-    assert np.array_equal(read_label_upload(file, scan, LABELS), painted)
+    as_it_is = read_label_upload(file, scan, LABELS)
+    assert np.array_equal(as_it_is.indices, painted)
+    assert as_it_is.warnings == ()
     assert labels.dtype == np.uint8
+
+
+def test_what_the_reader_noticed_comes_with_the_label(
+    scan: Volume, painted: Any, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a.nii.gz", scan.with_array(painted[None]))
+    move_qform(file)
+    upload = read_label_upload(file, scan, LABELS)
+    assert upload.warnings == (WARNING,)
+    assert np.array_equal(upload.indices, painted)
 
 
 def test_clients_number_segments_in_three_ways() -> None:

@@ -67,6 +67,15 @@ def test_labels_are_listed_by_tag_and_case(
     assert list(labels.find_all("case_2")) == [FINAL]
 
 
+def test_what_was_noticed_of_a_label_is_audited(
+    labels: Labels, state: StateFolder
+) -> None:
+    info = {"warnings": ["label: doubtful", "label: odd"]}
+    labels.save("case_1", FINAL, filled(1), SCAN, info)
+    (line,) = AuditLog(state.audit_log).read_lines()
+    assert line["warnings"] == "label: doubtful; label: odd"
+
+
 def test_each_save_is_audited_with_the_hash_of_its_file(
     labels: Labels, state: StateFolder
 ) -> None:
