@@ -34,6 +34,10 @@ class Volume:
             them, so they name no file and quote no header.
         header: Facts a writer of the same kind needs again (the NIfTI header, the DICOM
             instances by slice). Opaque to everything else.
+        modalities: DICOM's code of each channel's modality, such as ``CT``, where its file
+            states it, else an empty text; nothing where no file does.
+        is_picture: Whether it was read from a picture, which knows no patient space, or from a
+            file of volumes; ``None`` where no file was read.
 
     Examples:
         >>> affine = np.diag([-0.8, -0.8, 1.5, 1.0])
@@ -47,6 +51,8 @@ class Volume:
     source: str = ""
     warnings: tuple[str, ...] = ()
     header: Any = field(default=None, repr=False)
+    modalities: tuple[str, ...] = ()
+    is_picture: bool | None = None
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or 0 in self.array.shape:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ _GRID_FIELDS = (
 _SAME_PLACE_MM = 1e-3
 _FORMS_AGREE_MM = 0.1
 _LARGEST_NIFTI1_AXIS = 32767
+_LEFT_ALONE = "leaving at current value"
+"""How nibabel ends what it says of a field that it does not change."""
 _TIME_UNITS = 8
 """``xyzt_units`` holds the unit of length below this, that of time above."""
 
@@ -87,10 +90,10 @@ def read(files: Sequence[Path]) -> Volume:
     with _open_voxels(path) as voxels:
         scaling = _read_scaling(voxels.header, path)
         image = _read_image(voxels, scaling)
-    warnings: tuple[str, ...] = ()
+    warnings = voxels.repairs
     is_always_finite = voxels.dtype.kind in "iu" and scaling is None
     if not is_always_finite:
-        warnings = replace_nonfinite(image, path)
+        warnings += replace_nonfinite(image, path)
     return _make_volume(path, voxels.header, np.moveaxis(image, 3, 0), warnings)
 
 
@@ -113,7 +116,8 @@ def read_labels(files: Sequence[Path]) -> Volume:
         stored = voxels.read_all()
     values = _apply_scaling(stored, _read_scaling(voxels.header, path))
     labels = as_labels(values, path)
-    return _make_volume(path, voxels.header, np.moveaxis(labels, 3, 0), ())
+    array = np.moveaxis(labels, 3, 0)
+    return _make_volume(path, voxels.header, array, voxels.repairs)
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -153,6 +157,7 @@ class _Voxels:
         dtype: As they are stored.
         stream: Stands before the first.
         path: The file, for errors.
+        repairs: What of the header had to be repaired, as warnings.
     """
 
     header: Header
@@ -160,6 +165,7 @@ class _Voxels:
     dtype: np.dtype[Any]
     stream: BinaryIO
     path: Path
+    repairs: tuple[str, ...] = ()
 
     def blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Yield the voxels in the order they are stored, some at a time, and which is the first.
@@ -211,7 +217,7 @@ def _open_voxels(path: Path) -> Iterator[_Voxels]:
     """Open a file at its voxels; when they are read, compare the checksum behind them."""
     try:
         with open_maybe_gzipped(path) as stream:
-            header = _read_header(stream, path)
+            header, repairs = _read_header(stream, path)
             shape = _read_shape(header, path)
             dtype = _read_dtype(header, path)
             offset = _read_offset(header, path)
@@ -223,7 +229,7 @@ def _open_voxels(path: Path) -> Iterator[_Voxels]:
                     source=path,
                 )
             _skip(stream, offset - int(header["sizeof_hdr"]))
-            yield _Voxels(header, shape, dtype, stream, path)
+            yield _Voxels(header, shape, dtype, stream, path, repairs)
             # The checksum stands behind the last voxel; reading on has it compared.
             stream.read(_CHUNK)
     except BROKEN_STREAM as error:
@@ -234,7 +240,22 @@ def _open_voxels(path: Path) -> Iterator[_Voxels]:
         ) from error
 
 
-def _read_header(stream: BinaryIO, path: Path) -> Header:
+@dataclass(frozen=True, slots=True)
+class _Repairs:
+    """Takes what nibabel says of a header; its own logger prints on stderr, and names no file."""
+
+    warnings: list[str]
+
+    def log(self, level: int, message: str) -> None:
+        """Keep what was put right; what was left as it was harms nothing."""
+        if level >= logging.WARNING and not message.endswith(_LEFT_ALONE):
+            self.warnings.append(f"the header was repaired: {message}")
+
+
+def _read_header(
+    stream: BinaryIO, path: Path
+) -> tuple[Header, tuple[str, ...]]:
+    """Return the header, repaired as nibabel does it, and warnings that say so."""
     start = stream.read(4)
     possible_sizes = {
         int.from_bytes(start, "little"),
@@ -247,8 +268,10 @@ def _read_header(stream: BinaryIO, path: Path) -> Header:
         )
     size = sizes.pop()
     content = io.BytesIO(start + stream.read(size - 4))
+    repairs = _Repairs([])
     try:
-        header = _HEADERS[size].from_fileobj(content)
+        header = _HEADERS[size].from_fileobj(content, check=False)
+        header.check_fix(logger=repairs)
     except (HeaderDataError, WrapStructError, ValueError) as error:
         raise _broken_header(path, error) from error
     if not bytes(header["magic"]).startswith(b"n+"):
@@ -257,7 +280,7 @@ def _read_header(stream: BinaryIO, path: Path) -> Header:
             "as one .nii.gz",
             source=path,
         )
-    return header
+    return header, tuple(repairs.warnings)
 
 
 def _broken_header(path: Path, error: Exception) -> ScanError:

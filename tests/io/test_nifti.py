@@ -415,3 +415,24 @@ def test_the_checksum_is_compared_also_behind_bytes_that_follow_the_voxels(
     path.write_bytes(content)
     with pytest.raises(ScanError, match="damaged"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pixdim": [1, -2, 2, 2, 0, 0, 0, 0]}, "should be positive"),
+        ({"qform_code": 99}, "qform_code 99 not valid"),
+        ({"vox_offset": 360}, ""),
+    ],
+)
+def test_what_nibabel_says_of_a_header_is_a_warning_and_no_line_of_a_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fields, said: str
+) -> None:
+    scan = save(tmp_path / "a.nii", np.ones((4, 5, 6), np.uint8))
+    scan.write_bytes(scan.read_bytes() + bytes(8))
+    patch(scan, **fields)
+    for volume in (read_image(scan), read_labels(scan)):
+        told = [text for text in volume.warnings if "repaired" in text]
+        assert len(told) == bool(said)
+        assert said in "".join(told)
+    assert not caplog.records
