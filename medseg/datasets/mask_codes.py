@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg.labels import RGB
 from medseg.volume import Array
 
 NEAR = 32.0
@@ -23,6 +22,12 @@ SMALLEST_GAP = 16.0
 
 Points = npt.NDArray[np.float32]
 """Colours or grey levels as points, shape ``(n, 3)`` or ``(n, 1)``."""
+
+Distances = npt.NDArray[np.float32]
+"""Euclidean, in RGB or grey levels."""
+
+Counts = npt.NDArray[np.int64]
+"""Whole numbers: how many, or which."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -38,8 +43,8 @@ class KnownCodes:
     """
 
     points: Points
-    indices: npt.NDArray[np.int64]
-    gaps: npt.NDArray[np.float32]
+    indices: Counts
+    gaps: Distances
 
     @classmethod
     def from_mapping(
@@ -59,16 +64,16 @@ class KnownCodes:
         return cls(points, indices, distances.min(axis=1, initial=np.inf))
 
     @property
-    def near_limits(self) -> npt.NDArray[np.float32]:
+    def near_limits(self) -> Distances:
         """How far off a colour may be to be each of these."""
         return self._limit(NEAR, self.gaps / 2)
 
     @property
-    def sure_limits(self) -> npt.NDArray[np.float32]:
+    def sure_limits(self) -> Distances:
         """How far off it may be so that no neighbour is asked."""
         return self._limit(SURE, self.gaps / 4)
 
-    def _limit(self, most: float, share: Array) -> npt.NDArray[np.float32]:
+    def _limit(self, most: float, share: Array) -> Distances:
         limits = np.minimum(most, share)
         limits[self.gaps < SMALLEST_GAP] = 0
         return limits.astype(np.float32)
@@ -80,26 +85,26 @@ def pack(colour: Any) -> Any:
     return (red << 16) + (green << 8) + blue
 
 
-def unpack(code: int) -> RGB:
-    """Return the colour that a number stands for."""
+def unpack(code: Any) -> Any:
+    """Return the colour that a number stands for, or red, green and blue of each in an array."""
     return code >> 16, code >> 8 & 255, code & 255
 
 
 def to_points(codes: Array, channels: int) -> Points:
     """Return packed colours as ``(n, 3)``, or values as ``(n, 1)``."""
     if channels == 1:
-        return codes[:, None].astype(np.float32)
-    parts = [codes >> 16, codes >> 8 & 255, codes & 255]
-    return np.stack(parts, axis=1).astype(np.float32)
+        column = codes[:, None]
+        return column.astype(np.float32)
+    colours = np.stack(unpack(codes), axis=1)
+    return colours.astype(np.float32)
 
 
-def measure_distances(
-    points: Points, others: Points
-) -> npt.NDArray[np.float32]:
+def measure_distances(points: Points, others: Points) -> Distances:
     """Return Euclidean distances, shape ``(points, others)``."""
-    squares = np.zeros((len(points), len(others)), np.float32)
-    for channel in range(points.shape[1]):
-        difference = points[:, channel, None] - others[:, channel]
+    shape = (len(points), len(others))
+    squares = np.zeros(shape, np.float32)
+    for own, other in zip(points.T, others.T, strict=True):
+        difference = own[:, None] - other
         squares += difference**2
     return np.sqrt(squares)
 
@@ -110,28 +115,38 @@ def find_solid(codes: Array) -> Mask:
     Args:
         codes: Shape ``(i, j, k)``.
     """
-    solid = np.zeros(codes.shape, np.bool_)
-    if min(codes.shape[:2]) < 3:
-        return solid
-    same_as_next = codes[1:] == codes[:-1]
-    in_columns = same_as_next[1:] & same_as_next[:-1]
-    middle = codes[1:-1]
-    beside = middle[:, 1:] == middle[:, :-1]
-    in_rows = beside[:, 1:] & beside[:, :-1]
-    around = in_columns[:, 1:-1] & in_columns[:, :-2] & in_columns[:, 2:]
-    solid[1:-1, 1:-1] = in_rows & around
+    along_i = _find_runs(codes, axis=0)
+    along_j = _find_runs(codes, axis=1)
+    solid = along_i & along_j
+    # With the neighbours along i in a run along j, the corners are the same, too.
+    solid &= np.roll(along_j, 1, axis=0)
+    solid &= np.roll(along_j, -1, axis=0)
+    solid[[0, -1]] = False
+    solid[:, [0, -1]] = False
     return solid
 
 
+def _find_runs(codes: Array, axis: int) -> Mask:
+    """Tell which voxels have the same code as those before and after; ends count as neighbours."""
+    before = np.roll(codes, 1, axis)
+    after = np.roll(codes, -1, axis)
+    runs: Mask = before == codes
+    runs &= after == codes
+    return runs
+
+
 def is_between(point: Points, ends: Points) -> bool:
-    """Tell whether a colour may be a mixture of two others: within ``NEAR`` of the line between."""
-    to_point = point - ends
-    for start, offset in zip(ends, to_point, strict=True):
-        along = ends - start
-        lengths = np.maximum((along**2).sum(axis=1), 1)
-        share = np.clip(along @ offset / lengths, 0, 1)
-        off = offset - share[:, None] * along
+    """Tell whether a colour may be a mixture of two: within ``NEAR`` of the line between."""
+    offsets = point - ends
+    for start, offset in zip(ends, offsets, strict=True):
+        lines = ends - start
+        lengths = np.sum(lines**2, axis=1)
+        lengths = np.maximum(lengths, 1)
+        share = lines @ offset / lengths
         is_inside = (share > 0) & (share < 1)
-        if np.any(is_inside & ((off**2).sum(axis=1) <= NEAR**2)):
+        nearest = share[:, None] * lines
+        distance = np.linalg.norm(offset - nearest, axis=1)
+        is_close = distance <= NEAR
+        if np.any(is_inside & is_close):
             return True
     return False

@@ -14,15 +14,17 @@ colours which nobody chose. A voxel goes to the label whose colour is nearest, b
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from medseg.datasets.mask_codes import (
     NEAR,
+    Counts,
+    Distances,
     KnownCodes,
     Mask,
     Points,
@@ -60,6 +62,10 @@ _REACH = 2
 _DESCRIBED = re.compile(
     r"label: ([\d.]+)% of its voxels are up to .* and ([\d.]+)% further"
 )
+
+
+Places = tuple[Array, ...]
+"""Positions of voxels along i, j and k."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,56 +136,63 @@ class SmearedMask:
         """
         known = KnownCodes.from_mapping(index_of, self.channels)
         places = np.nonzero(self.indices == self.unknown)
-        unknown_codes = _UnknownCodes.collect(self, places, known)
-        is_foreign = unknown_codes.find_structures(self.is_jpeg)
-        of_voxel = unknown_codes.of_voxel
-        is_settled = ~is_foreign[of_voxel]
-        is_near = unknown_codes.is_near[of_voxel]
-        size = self.codes.size
-        soft = float(np.sum(is_settled & ~is_near) / size)
+        unknown = _UnknownCodes.collect(self, places, known)
+        is_edge = ~unknown.find_structures(self.is_jpeg)
+        is_near = unknown.is_near
+        soft = self._compute_share(unknown, is_edge & ~is_near)
         if soft > MOST_SOFT:
-            if np.sum(~unknown_codes.is_near) < _FEWEST_OF_EDGES:
+            if np.sum(~is_near) < _FEWEST_OF_EDGES:
                 return EXACT  # they stay unknown and are named one by one
             raise ScanError(_explain_soft_edges(soft))
-        nearest = known.indices[unknown_codes.nearest[of_voxel]]
-        is_sure = unknown_codes.is_sure[of_voxel]
-        _put(self.indices, places, nearest, is_settled & is_sure)
-        is_open = is_settled & ~is_sure
-        chosen = self._ask_neighbours(places, unknown_codes, is_open, nearest)
-        _put(self.indices, places, chosen, is_open)
-        return EdgeShares(float(np.sum(is_settled & is_near) / size), soft)
+        self._put_nearest(places, unknown, is_edge & unknown.is_sure)
+        self._ask_neighbours(places, unknown, is_edge & ~unknown.is_sure)
+        near = self._compute_share(unknown, is_edge & is_near)
+        return EdgeShares(near, soft)
+
+    def _compute_share(self, unknown: _UnknownCodes, which: Mask) -> float:
+        """Return the share of the mask's voxels that have some of the unknown codes."""
+        voxels = unknown.voxels[which].sum()
+        return float(voxels / self.codes.size)
+
+    def _put_nearest(
+        self, places: Places, unknown: _UnknownCodes, which: Mask
+    ) -> None:
+        """Give voxels with some of the codes the label of the nearest code."""
+        chosen = which[unknown.of_voxel]
+        own = unknown.of_voxel[chosen]
+        targets = _select(places, chosen)
+        self.indices[targets] = unknown.nearest_labels[own]
 
     def _ask_neighbours(
-        self,
-        places: tuple[Array, ...],
-        unknown_codes: _UnknownCodes,
-        is_open: Mask,
-        nearest: Array,
-    ) -> Array:
-        """Return the label of each open voxel: of those beside it, the one of nearest colour."""
-        beside = self._look_beside(tuple(axis[is_open] for axis in places))
-        distances = unknown_codes.measure_to_labels()
+        self, places: Places, unknown: _UnknownCodes, which: Mask
+    ) -> None:
+        """Give voxels with some of the codes a label beside them: that of the nearest colour."""
+        chosen = which[unknown.of_voxel]
+        own = unknown.of_voxel[chosen]
+        targets = _select(places, chosen)
+        distances = unknown.measure_to_labels()
         nobody = distances.shape[1] - 1
+        beside = self._look_beside(targets)
         beside[beside == self.unknown] = nobody
-        own = unknown_codes.of_voxel[is_open]
         costs = distances[own[:, None], beside]
-        best = costs.argmin(axis=1)[:, None]
-        label = np.take_along_axis(beside, best, axis=1)[:, 0]
-        chosen = nearest.copy()
-        chosen[is_open] = np.where(label == nobody, nearest[is_open], label)
-        return chosen
+        best = costs.argmin(axis=1)
+        row = np.arange(len(best))
+        labels = beside[row, best]
+        is_alone = labels == nobody
+        labels[is_alone] = unknown.nearest_labels[own[is_alone]]
+        self.indices[targets] = labels
 
-    def _look_beside(self, places: tuple[Array, ...]) -> Array:
+    def _look_beside(self, places: Places) -> Counts:
         """Return the indices around voxels, in their plane, shape ``(voxels, neighbours)``."""
         margins = [(_REACH, _REACH), (_REACH, _REACH), (0, 0)]
         padded = np.pad(self.indices, margins, constant_values=self.unknown)
         i, j, k = places
-        steps = np.arange(2 * _REACH + 1)
-        rows = i[:, None, None] + steps[:, None]
-        columns = j[:, None, None] + steps
-        around = padded[rows, columns, k[:, None, None]]
-        neighbours = steps.size**2
-        return around.reshape(len(i), neighbours).astype(np.int64)
+        steps = range(2 * _REACH + 1)
+        columns = []
+        for step_i, step_j in itertools.product(steps, steps):
+            neighbour = padded[i + step_i, j + step_j, k]
+            columns.append(neighbour.astype(np.int64))
+        return np.stack(columns, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +209,15 @@ class _UnknownCodes:
     """
 
     points: Points
-    of_voxel: npt.NDArray[np.int64]
-    voxels: npt.NDArray[np.int64]
-    solid: npt.NDArray[np.int64]
+    of_voxel: Counts
+    voxels: Counts
+    solid: Counts
     known: KnownCodes
-    distances: npt.NDArray[np.float32]
+    distances: Distances
 
     @classmethod
     def collect(
-        cls, mask: SmearedMask, places: tuple[Array, ...], known: KnownCodes
+        cls, mask: SmearedMask, places: Places, known: KnownCodes
     ) -> _UnknownCodes:
         """Count the unknown codes of a mask.
 
@@ -212,7 +225,9 @@ class _UnknownCodes:
             ScanError: If there are as many as in a photograph.
         """
         codes, of_voxel, voxels = np.unique(
-            mask.codes[places], return_inverse=True, return_counts=True
+            mask.codes[places],
+            return_inverse=True,
+            return_counts=True,
         )
         if len(codes) > _MOST_COLOURS:
             raise ScanError(
@@ -226,15 +241,21 @@ class _UnknownCodes:
         return cls(points, of_voxel, voxels, solid, known, distances)
 
     @property
-    def nearest(self) -> npt.NDArray[np.int64]:
+    def nearest(self) -> Counts:
         """Position of the nearest known code."""
-        nearest: npt.NDArray[np.int64] = self.distances.argmin(axis=1)
+        nearest: Counts = self.distances.argmin(axis=1)
         return nearest
 
     @property
-    def distance(self) -> npt.NDArray[np.float32]:
+    def nearest_labels(self) -> Counts:
+        """Label index of the nearest known code."""
+        labels: Counts = self.known.indices[self.nearest]
+        return labels
+
+    @property
+    def distance(self) -> Distances:
         """Distance to the nearest known code."""
-        shortest: npt.NDArray[np.float32] = self.distances.min(axis=1)
+        shortest: Distances = self.distances.min(axis=1)
         return shortest
 
     @property
@@ -247,7 +268,7 @@ class _UnknownCodes:
         """Whether it is one without any doubt."""
         return self._is_within(self.known.sure_limits)
 
-    def _is_within(self, limits: npt.NDArray[np.float32]) -> Mask:
+    def _is_within(self, limits: Distances) -> Mask:
         within: Mask = self.distance <= limits[self.nearest]
         return within
 
@@ -277,22 +298,20 @@ class _UnknownCodes:
             doubtful[number] = not is_between(point, self.known.points)
         return doubtful
 
-    def measure_to_labels(self) -> npt.NDArray[np.float32]:
+    def measure_to_labels(self) -> Distances:
         """Return the distance to each label, shape ``(unknown, labels + 1)``; the last is none."""
         labels = int(self.known.indices.max()) + 1
         shape = (len(self.points), labels + 1)
-        distances = np.full(shape, np.inf, np.float32)
-        for position, index in enumerate(self.known.indices):
-            of_label = distances[:, index]
-            np.minimum(of_label, self.distances[:, position], out=of_label)
-        return distances
+        to_labels = np.full(shape, np.inf, np.float32)
+        known = zip(self.known.indices, self.distances.T, strict=True)
+        for index, distance in known:
+            nearest = to_labels[:, index]
+            np.minimum(nearest, distance, out=nearest)
+        return to_labels
 
 
-def _put(
-    indices: Array, places: tuple[Array, ...], labels: Array, which: Mask
-) -> None:
-    chosen = tuple(axis[which] for axis in places)
-    indices[chosen] = labels[which]
+def _select(places: Places, which: Mask) -> Places:
+    return tuple(axis[which] for axis in places)
 
 
 def _explain_soft_edges(share: float) -> str:
