@@ -12,7 +12,7 @@ from medseg.io.nrrd_headers import DETACHED_SUFFIX as NRRD_SUFFIX
 
 
 def find_voxel_file(path: Path) -> Path:
-    """Return the file with the voxels: that beside a ``.mhd``, ``.nhdr`` or ``.hdr``, else itself."""
+    """Return the file of the voxels: that beside a ``.mhd``, ``.nhdr`` or ``.hdr``, or itself."""
     try:
         if path.name.lower().endswith((META_SUFFIX, NRRD_SUFFIX)):
             return read_layout(path).file
