@@ -229,9 +229,10 @@ def plan_bundles(
         file: replace(constraints, dims=dims) for file, dims in files.items()
     }
     if is_nnunet_plans(root):
-        if channels:
+        if any((channels, images, labels, columns)):
             raise MedsegError(
-                "--channel goes with data; nnU-Net's dataset.json names channels"
+                "--channel, --images, --labels and --columns go with data; nnU-Net's plans go "
+                "with imagesTr/ and labelsTr/, whose dataset.json names channels and labels"
             )
         raw = Path(data) if data else None
         return [
@@ -242,14 +243,29 @@ def plan_bundles(
         raise MedsegError(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
         )
-    requested = Selection(
-        channels=tuple(parse_channel(text) for text in channels),
+    requested = _parse_request(channels, images, labels, columns)
+    inspected = inspect_dataset(root, requested, listeners)
+    return _draft_plans(inspected, by_file, training_device)
+
+
+def _parse_request(
+    channels: Sequence[str],
+    images: Sequence[str],
+    labels: str | None,
+    columns: str | None,
+) -> Selection:
+    """Return what a person says of the data.
+
+    Raises:
+        MedsegError: If a channel or a column is not right.
+    """
+    parsed = [parse_channel(text) for text in channels]
+    return Selection(
+        channels=tuple(parsed),
         image_patterns=tuple(images),
         label_pattern=labels or "",
         columns=parse_columns(columns) if columns else None,
     )
-    inspected = inspect_dataset(root, requested, listeners)
-    return _draft_plans(inspected, by_file, training_device)
 
 
 def draft_table(

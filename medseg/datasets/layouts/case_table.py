@@ -51,7 +51,11 @@ def draft_case_table(
         DatasetError: If it holds no image, or DICOM, which says itself what belongs together.
     """
     try:
-        listing = list_cases(root, AUTO, selection)
+        listing = list_cases(
+            root,
+            AUTO,
+            selection,
+        )
     except DatasetError:
         images = [
             file
@@ -74,7 +78,10 @@ def draft_case_table(
     return _write(rows, is_complete=not listing.faults)
 
 
-def _make_row(case: ListedCase, folder: Path) -> _Row:
+def _make_row(
+    case: ListedCase,
+    folder: Path,
+) -> _Row:
     row = {"name": case.name} if case.name else {}
     numbers = len(case.images) > 1
     for number, image in enumerate(case.images):
@@ -98,18 +105,34 @@ def _list_faults(listing: CaseListing) -> list[_Row]:
     return [{"name": where} for where in wheres]
 
 
-def _relate(file: Path, folder: Path) -> str:
+def _relate(
+    file: Path,
+    folder: Path,
+) -> str:
     path = os.path.relpath(file.resolve(), folder.resolve())
     return Path(path).as_posix()
 
 
-def _write(rows: Sequence[_Row], *, is_complete: bool) -> DraftTable:
+def _write(
+    rows: Sequence[_Row],
+    *,
+    is_complete: bool,
+) -> DraftTable:
     columns = _list_columns(rows)
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(
+        text,
+        columns,
+        restval="",
+        lineterminator="\n",
+    )
     writer.writeheader()
     writer.writerows(rows)
-    return DraftTable(text.getvalue(), len(rows), is_complete)
+    return DraftTable(
+        text.getvalue(),
+        len(rows),
+        is_complete,
+    )
 
 
 def _list_columns(rows: Iterable[_Row]) -> list[str]:

@@ -66,7 +66,11 @@ class CsvLayout:
             return root.suffix.lower() == ".csv"
         return (root / TABLE).is_file()
 
-    def list_cases(self, root: Path, selection: Selection) -> CaseListing:
+    def list_cases(
+        self,
+        root: Path,
+        selection: Selection,
+    ) -> CaseListing:
         """List the cases of the table.
 
         Raises:
@@ -81,7 +85,11 @@ class CsvLayout:
         masks_of: dict[int, dict[str, Path]] = {}
         for line, cells in table.rows:
             try:
-                case, masks = _parse_line(path.parent, columns, cells)
+                case, masks = _parse_line(
+                    path.parent,
+                    columns,
+                    cells,
+                )
             except ScanError as error:
                 where = cells.get(columns.renamed["name"]) or f"line {line}"
                 listing.faults.append(Fault.from_error(where, error))
@@ -89,7 +97,11 @@ class CsvLayout:
             if masks:
                 masks_of[len(listing.cases)] = masks
             listing.cases.append(case)
-        _join_masks(listing, masks_of, selection.labels)
+        _join_masks(
+            listing,
+            masks_of,
+            selection.labels,
+        )
         return listing
 
 
@@ -124,7 +136,10 @@ def parse_columns(text: str) -> ColumnsSpec:
         ) from error
 
 
-def _find_columns(table: Table, spec: ColumnsSpec | None) -> _Columns:
+def _find_columns(
+    table: Table,
+    spec: ColumnsSpec | None,
+) -> _Columns:
     """Return what the columns of a table hold.
 
     Raises:
@@ -133,7 +148,11 @@ def _find_columns(table: Table, spec: ColumnsSpec | None) -> _Columns:
     renamed = {field: field for field in _RENAMED}
     if spec is None:
         images = table.image_columns()
-        return _Columns(images, _find_label_columns(table), renamed)
+        return _Columns(
+            images,
+            _find_label_columns(table),
+            renamed,
+        )
     for field in _RENAMED:
         column = getattr(spec, field)
         if column is not None:
@@ -151,7 +170,11 @@ def _find_columns(table: Table, spec: ColumnsSpec | None) -> _Columns:
             source=table.path,
             detail=f"there is no {', '.join(missing)} among {', '.join(table.columns)}",
         )
-    return _Columns(images, labels, renamed)
+    return _Columns(
+        images,
+        labels,
+        renamed,
+    )
 
 
 def _find_label_columns(table: Table) -> Mapping[str, str]:
@@ -181,9 +204,18 @@ def _parse_line(
         ScanError: If one of its paths is none.
     """
     images = [
-        parse_path(folder, column, cells[column]) for column in columns.images
+        parse_path(
+            folder,
+            column,
+            cells[column],
+        )
+        for column in columns.images
     ]
-    label, masks = _parse_label(folder, columns, cells)
+    label, masks = _parse_label(
+        folder,
+        columns,
+        cells,
+    )
     fields = {
         key: cell
         for key, cell in cells.items()
@@ -194,7 +226,12 @@ def _parse_line(
         if cell:
             fields[field] = cell
     name = cells.get(columns.renamed["name"]) or None
-    return ListedCase(tuple(images), label, name, fields), masks
+    return ListedCase(
+        tuple(images),
+        label,
+        name,
+        fields,
+    ), masks
 
 
 def _parse_label(
@@ -207,14 +244,22 @@ def _parse_label(
     """
     (first, *others) = columns.labels
     if not others and not columns.labels[first]:
-        label = parse_path(folder, first, cells[first])
+        label = parse_path(
+            folder,
+            first,
+            cells[first],
+        )
         masks = _list_masks(label) if label.is_dir() else {}
         return next(iter(masks.values()), label), masks
     masks = {}
     for column, structure in columns.labels.items():
         # A structure that a case does not have has an empty cell.
         if cells[column]:
-            masks[structure] = parse_path(folder, column, cells[column])
+            masks[structure] = parse_path(
+                folder,
+                column,
+                cells[column],
+            )
     if not masks:
         raise ScanError("names no mask of any structure")
     return next(iter(masks.values())), masks
@@ -239,7 +284,11 @@ def _join_masks(
     names: set[str] = set()
     for masks in masks_of.values():
         names.update(masks)
-    values = choose_structures(names, wanted, listing)
+    values = choose_structures(
+        names,
+        wanted,
+        listing,
+    )
     if not values:
         return
     listed = []

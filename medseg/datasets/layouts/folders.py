@@ -39,7 +39,11 @@ class FoldersLayout:
         """Tell whether there is a pair of folders."""
         return _find_pair(root) is not None
 
-    def list_cases(self, root: Path, selection: Selection) -> CaseListing:
+    def list_cases(
+        self,
+        root: Path,
+        selection: Selection,
+    ) -> CaseListing:
         """List the cases of the two folders.
 
         Raises:
@@ -58,7 +62,14 @@ class FoldersLayout:
         has_parts = _names_parts(listing) or (root / VALIDATION).is_dir()
         if is_whole and not has_parts:
             return listing
-        return _read_as_tree(root, listing, selection) or listing
+        return (
+            _read_as_tree(
+                root,
+                listing,
+                selection,
+            )
+            or listing
+        )
 
 
 def _pair_folders(
@@ -70,7 +81,11 @@ def _pair_folders(
     labels = find_images(root / label_folder, listing)
     targets = _key_by_image(labels, images)
     scans = _join_channels_of_others(images, targets)
-    pair_files(listing, scans, targets)
+    pair_files(
+        listing,
+        scans,
+        targets,
+    )
     return listing
 
 
@@ -92,7 +107,11 @@ def _read_as_tree(
     ``None`` where this finds no more cases and no split.
     """
     try:
-        tree = list_tree(root, list_files(root), selection)
+        tree = list_tree(
+            root,
+            list_files(root),
+            selection,
+        )
     except DatasetError:
         if listing.cases:
             return None
@@ -111,7 +130,10 @@ def _find_pair(root: Path) -> tuple[str, str] | None:
     return None
 
 
-def _key_by_image(labels: Files, images: Files) -> Files:
+def _key_by_image(
+    labels: Files,
+    images: Files,
+) -> Files:
     """Return the label maps by the name of their image: without an ending such as ``_seg``."""
     targets: Files = defaultdict(list)
     for key, files in labels.items():
@@ -125,7 +147,10 @@ def _key_by_image(labels: Files, images: Files) -> Files:
     return targets
 
 
-def _join_channels_of_others(images: Files, targets: Files) -> Files:
+def _join_channels_of_others(
+    images: Files,
+    targets: Files,
+) -> Files:
     """Put channels together where no label has an image's whole name.
 
     ``img_0001`` may be the name of a case, and then the number is no channel's.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.datasets.layouts.tree_forms import Form, TreeCase
+from medseg.datasets.layouts.tree_case import Form, TreeCase
 from medseg.datasets.layouts.tree_names import SEPARATORS, NamedFile
 from medseg.datasets.names import normalize_name, split_suffix
 from medseg.errors import DatasetError
@@ -43,7 +43,11 @@ class Pattern:
     def literal(self) -> str:
         """What stands in the file's name besides wildcards and its ending."""
         stem, _ = split_suffix(self.text.rpartition("/")[2])
-        return re.sub(r"[*?]|\[[^\]]*\]", "", stem).strip(SEPARATORS)
+        return re.sub(
+            r"[*?]|\[[^\]]*\]",
+            "",
+            stem,
+        ).strip(SEPARATORS)
 
 
 def parse_pattern(text: str) -> Pattern:
@@ -82,7 +86,14 @@ def select_files(
     fitting: set[Path] = set()
     listed = list(files)
     for text in patterns:
-        fitting.update(file.file for _, file in _find(root, listed, text))
+        fitting.update(
+            file.file
+            for _, file in _find(
+                root,
+                listed,
+                text,
+            )
+        )
     return [file for file in listed if file.file in fitting]
 
 
@@ -106,13 +117,25 @@ def pair_by_patterns(
     cases: dict[tuple[str, ...], TreeCase] = {}
     names = _name_channels(images)
     count = -1
-    for name, text in zip(names, images, strict=True):
-        for parts, file in _find(root, files, text):
+    for name, text in zip(
+        names,
+        images,
+        strict=True,
+    ):
+        for parts, file in _find(
+            root,
+            files,
+            text,
+        ):
             case = cases.setdefault(parts, TreeCase((), _join(parts)))
             case.add_image(name, file)
             count = len(parts)
     orphans = []
-    for parts, file in _find(root, files, labels):
+    for parts, file in _find(
+        root,
+        files,
+        labels,
+    ):
         extra = len(parts) - count
         if extra not in (0, 1):
             raise DatasetError(
@@ -127,7 +150,12 @@ def pair_by_patterns(
         else:
             case_of_label.labels.append(file)
     labelled = [case for case in cases.values() if case.labels or case.masks]
-    return Form("patterns", tuple(labelled), tuple(orphans), channels=names)
+    return Form(
+        "patterns",
+        tuple(labelled),
+        tuple(orphans),
+        channels=names,
+    )
 
 
 def _find(

@@ -57,7 +57,13 @@ def _check_layout(layout: Layout) -> None:
         TypeError: If it lacks one.
     """
     for method in ("recognizes", "list_cases"):
-        if not callable(getattr(layout, method, None)):
+        if not callable(
+            getattr(
+                layout,
+                method,
+                None,
+            )
+        ):
             raise TypeError(f"a layout needs the method {method}")
 
 
@@ -103,9 +109,17 @@ def list_cases(
     check_layout_name(layout)
     try:
         if root.is_dir():
-            return _list_folder(root, layout, selection)
+            return _list_folder(
+                root,
+                layout,
+                selection,
+            )
         if root.is_file():
-            return _list_file(root, layout, selection)
+            return _list_file(
+                root,
+                layout,
+                selection,
+            )
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DatasetError(
@@ -116,15 +130,28 @@ def list_cases(
     )
 
 
-def _list_folder(root: Path, layout: str, selection: Selection) -> CaseListing:
+def _list_folder(
+    root: Path,
+    layout: str,
+    selection: Selection,
+) -> CaseListing:
+    chosen = layout
     if selection.image_patterns or selection.label_pattern:
-        return _name_layout(_TREE.list_cases(root, selection), "tree")
-    if selection.columns is not None:
-        listing = _SHIPPED["csv"].list_cases(root, selection)
-        return _name_layout(listing, "csv")
-    if layout != AUTO:
-        listing = LAYOUTS.get(layout).list_cases(root, selection)
-        return _name_layout(listing, layout)
+        chosen = "tree"
+    elif selection.columns is not None:
+        chosen = "csv"
+    if chosen != AUTO:
+        listing = LAYOUTS.get(chosen).list_cases(root, selection)
+        return _name_layout(listing, chosen)
+    return _recognise_folder(root, selection)
+
+
+def _recognise_folder(root: Path, selection: Selection) -> CaseListing:
+    """List the cases of a folder by the first layout that recognises it.
+
+    Raises:
+        DatasetError: If none does.
+    """
     for name, candidate in _SHIPPED.items():
         if candidate not in _BY_LOOKING and candidate.recognizes(root):
             listing = candidate.list_cases(root, selection)
@@ -136,7 +163,11 @@ def _list_folder(root: Path, layout: str, selection: Selection) -> CaseListing:
             listing.warnings.extend(warnings)
             return _name_layout(listing, name)
     found = list_files(root)
-    looked = _list_by_looking(root, found, selection)
+    looked = _list_by_looking(
+        root,
+        found,
+        selection,
+    )
     if looked is not None:
         looked.warnings.extend(warnings)
         return looked
@@ -162,17 +193,33 @@ def _list_by_looking(
     if has_dicom:
         try:
             return _name_layout(
-                _DICOM.list_found(root, found, selection), "dicom"
+                _DICOM.list_found(
+                    root,
+                    found,
+                    selection,
+                ),
+                "dicom",
             )
         except DatasetError:
-            listing = list_tree(root, found, selection)
+            listing = list_tree(
+                root,
+                found,
+                selection,
+            )
             if listing is None:
                 raise
             return listing
-    return list_tree(root, found, selection)
+    return list_tree(
+        root,
+        found,
+        selection,
+    )
 
 
-def _name_layout(listing: CaseListing, name: str) -> CaseListing:
+def _name_layout(
+    listing: CaseListing,
+    name: str,
+) -> CaseListing:
     listing.layout = name
     # Two folders that pair by more than equal names say so themselves.
     is_said = name == "folders" and listing.recognised
@@ -181,7 +228,11 @@ def _name_layout(listing: CaseListing, name: str) -> CaseListing:
     return listing
 
 
-def _list_file(file: Path, layout: str, selection: Selection) -> CaseListing:
+def _list_file(
+    file: Path,
+    layout: str,
+    selection: Selection,
+) -> CaseListing:
     """List the cases of a file: by the chosen layout if it reads such files, else by another."""
     if layout != AUTO and LAYOUTS.get(layout).recognizes(file):
         listing = LAYOUTS.get(layout).list_cases(file, selection)

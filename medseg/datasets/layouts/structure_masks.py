@@ -34,7 +34,12 @@ def choose_structures(
     if not ordered:
         return {}
     if wanted:
-        return select_labels(ordered, wanted, listing, "mask")
+        return select_labels(
+            ordered,
+            wanted,
+            listing,
+            "mask",
+        )
     values = number_names(ordered, {})
     for name, value in values.items():
         listing.label_names.setdefault(value, name)
@@ -62,7 +67,11 @@ def join_structures(
             "has no mask of the labels", detail=f"its masks are {names}"
         )
     taken_values = {name: values[name] for _, name in taken}
-    return MaskFiles(tuple(taken), taken_values, smaller_wins=True)
+    return MaskFiles(
+        tuple(taken),
+        taken_values,
+        smaller_wins=True,
+    )
 
 
 def warn_of_missing_masks(

@@ -22,7 +22,8 @@ from medseg.datasets.layouts.patterns import (
 )
 from medseg.datasets.layouts.tree_cases import add_cases
 from medseg.datasets.layouts.tree_content import find_labels_by_content
-from medseg.datasets.layouts.tree_forms import Form, find_form
+from medseg.datasets.layouts.tree_case import Form, list_paths
+from medseg.datasets.layouts.tree_forms import find_form
 from medseg.datasets.layouts.tree_modalities import join_modalities
 from medseg.datasets.layouts.tree_names import (
     NamedFile,
@@ -64,7 +65,11 @@ class TreeLayout:
         form = _find_named(files)
         return form is not None and _is_convincing(form)
 
-    def list_cases(self, root: Path, selection: Selection) -> CaseListing:
+    def list_cases(
+        self,
+        root: Path,
+        selection: Selection,
+    ) -> CaseListing:
         """List the cases.
 
         Args:
@@ -75,7 +80,11 @@ class TreeLayout:
         Raises:
             DatasetError: If no label has an image, or it is not certain which files are labels.
         """
-        listing = list_tree(root, list_files(root), selection)
+        listing = list_tree(
+            root,
+            list_files(root),
+            selection,
+        )
         if listing is None:
             raise DatasetError(
                 "no image with a label was found; say which files are images and labels by "
@@ -94,13 +103,26 @@ def list_tree(
     Raises:
         DatasetError: If it is not certain which files are labels, or patterns fit nothing.
     """
-    reading = read_tree(root, found.files, selection)
+    reading = read_tree(
+        root,
+        found.files,
+        selection,
+    )
     if reading is None:
         return None
-    listing = CaseListing(root, has_fields=True, layout="tree")
+    listing = CaseListing(
+        root,
+        has_fields=True,
+        layout="tree",
+    )
     listing.faults.extend(found.left_out)
     listing.label_pattern = reading.label_pattern
-    add_cases(reading.form, reading.files, selection, listing)
+    add_cases(
+        reading.form,
+        reading.files,
+        selection,
+        listing,
+    )
     if not listing.cases and not listing.faults:
         return None
     listing.recognised = (
@@ -121,14 +143,35 @@ def read_tree(
     files = name_files(root, paths)
     images, labels = selection.image_patterns, selection.label_pattern
     if images and labels:
-        form: Form | None = pair_by_patterns(root, files, images, labels)
-        return TreeReading(tuple(files), form, "as asked") if form else None
+        form: Form | None = pair_by_patterns(
+            root,
+            files,
+            images,
+            labels,
+        )
+        return (
+            TreeReading(
+                tuple(files),
+                form,
+                "as asked",
+            )
+            if form
+            else None
+        )
     asked = tuple(channel.name for channel in selection.channels)
     if images or labels:
-        return _read_chosen(root, files, selection)
+        return _read_chosen(
+            root,
+            files,
+            selection,
+        )
     form = _find_named(files, asked)
     if form is not None and _is_convincing(form):
-        return TreeReading(tuple(files), form, "by their names")
+        return TreeReading(
+            tuple(files),
+            form,
+            "by their names",
+        )
     return _read_by_content(root, files)
 
 
@@ -139,11 +182,19 @@ def _read_chosen(
     labels = [file for file in files if file.role == "label"]
     if selection.label_pattern:
         literal = parse_pattern(selection.label_pattern).literal
-        chosen = select_files(root, files, [selection.label_pattern])
+        chosen = select_files(
+            root,
+            files,
+            [selection.label_pattern],
+        )
         labels = [mark_label(file, literal) for file in chosen]
     images = _take_images(files, labels)
     if selection.image_patterns:
-        images = select_files(root, images, selection.image_patterns)
+        images = select_files(
+            root,
+            images,
+            selection.image_patterns,
+        )
     form = find_form(images, labels)
     if form is None:
         raise DatasetError(
@@ -152,8 +203,16 @@ def _read_chosen(
             source=root,
         )
     asked = tuple(channel.name for channel in selection.channels)
-    form = join_modalities(form, images, asked)
-    return TreeReading(tuple(files), form, "as asked")
+    form = join_modalities(
+        form,
+        images,
+        asked,
+    )
+    return TreeReading(
+        tuple(files),
+        form,
+        "as asked",
+    )
 
 
 def _find_named(
@@ -164,7 +223,15 @@ def _find_named(
     if not labels or not images:
         return None
     form = find_form(images, labels)
-    return join_modalities(form, images, asked) if form else None
+    return (
+        join_modalities(
+            form,
+            images,
+            asked,
+        )
+        if form
+        else None
+    )
 
 
 def _take_images(
@@ -198,7 +265,12 @@ def _read_by_content(
     if form is None or not _is_convincing(form):
         return None
     reason = "by their content, a few whole numbers"
-    return TreeReading(tuple(files), form, reason, pattern)
+    return TreeReading(
+        tuple(files),
+        form,
+        reason,
+        pattern,
+    )
 
 
 def _describe_labels(reading: TreeReading) -> str:

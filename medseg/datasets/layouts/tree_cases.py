@@ -14,7 +14,7 @@ from medseg.datasets.layouts.structure_masks import (
     join_structures,
     warn_of_missing_masks,
 )
-from medseg.datasets.layouts.tree_forms import Form, TreeCase
+from medseg.datasets.layouts.tree_case import Form, TreeCase
 from medseg.datasets.layouts.tree_names import NamedFile
 from medseg.datasets.names import abbreviate, fold_name
 from medseg.errors import DatasetError, Fault, ScanError
@@ -50,9 +50,17 @@ def add_cases(
     _refuse_candidates(form, selection)
     cases = _leave_out_tests(form.cases, listing)
     names = _name_cases(cases)
-    channels = _choose_channels(form, cases, selection)
+    channels = _choose_channels(
+        form,
+        cases,
+        selection,
+    )
     structures = [name for case in cases for name in case.masks]
-    values = choose_structures(structures, selection.labels, listing)
+    values = choose_structures(
+        structures,
+        selection.labels,
+        listing,
+    )
     folds = _choose_folds(cases, listing)
     patients = _find_patients(cases, names)
     for case, name, fold, patient in zip(
@@ -60,7 +68,13 @@ def add_cases(
     ):
         fields = {"fold": fold, "patient": patient}
         try:
-            listed = _list_case(case, name, channels, values, fields)
+            listed = _list_case(
+                case,
+                name,
+                channels,
+                values,
+                fields,
+            )
         except ScanError as error:
             listing.faults.append(Fault.from_error(name, error))
             continue
@@ -69,12 +83,25 @@ def add_cases(
     for label in orphans:
         where = "/".join((*label.folders, label.stem))
         listing.faults.append(Fault(where, "the label has no image"))
-    _warn_of_unused(form, channels, files, orphans, listing)
+    _warn_of_unused(
+        form,
+        channels,
+        files,
+        orphans,
+        listing,
+    )
     warn_of_missing_masks(values, listing)
-    _describe(channels, patients, listing)
+    _describe(
+        channels,
+        patients,
+        listing,
+    )
 
 
-def _refuse_candidates(form: Form, selection: Selection) -> None:
+def _refuse_candidates(
+    form: Form,
+    selection: Selection,
+) -> None:
     """Refuse a data set in which most cases have several label maps.
 
     Raises:
@@ -187,7 +214,11 @@ def _find_patients(
 ) -> list[str | None]:
     """Return the patient of each case, where names say that some have the same."""
     patients = []
-    for case, name in zip(cases, names, strict=True):
+    for case, name in zip(
+        cases,
+        names,
+        strict=True,
+    ):
         patients.append(_find_patient(case, name))
     known = [patient for patient in patients if patient is not None]
     if len(known) == len(patients) and len({*known}) < len(known):
@@ -195,7 +226,10 @@ def _find_patients(
     return [None] * len(cases)
 
 
-def _find_patient(case: TreeCase, name: str) -> str | None:
+def _find_patient(
+    case: TreeCase,
+    name: str,
+) -> str | None:
     """Return the patient that a case's folder or name speaks of."""
     timepoint = _TIMEPOINT.fullmatch(name)
     if timepoint:
@@ -251,13 +285,27 @@ def _list_case(
     known = {key: value for key, value in fields.items() if value is not None}
     if not case.masks:
         label = _take_label(case)
-        return ListedCase(images, label, name, known)
+        return ListedCase(
+            images,
+            label,
+            name,
+            known,
+        )
     files = {name: mask.file for name, mask in case.masks.items()}
     masks = join_structures(files, values)
-    return ListedCase(images, masks.paths[0], name, known, label_source=masks)
+    return ListedCase(
+        images,
+        masks.paths[0],
+        name,
+        known,
+        label_source=masks,
+    )
 
 
-def _take_images(case: TreeCase, channels: Sequence[str]) -> tuple[Path, ...]:
+def _take_images(
+    case: TreeCase,
+    channels: Sequence[str],
+) -> tuple[Path, ...]:
     images = []
     for channel in channels:
         candidates = case.images.get(channel, [])

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from medseg.datasets.layouts.tree_forms import Form, TreeCase
+from medseg.datasets.layouts.tree_case import Form, Place, TreeCase
 from medseg.datasets.layouts.tree_names import NamedFile, strip_place
 from medseg.datasets.names import abbreviate, fold_name
 from medseg.errors import DatasetError
@@ -19,6 +19,8 @@ _INSTANCE = re.compile(
     r"(?:frame|time|phase|slice|visit|ses|session|day|week|tp)[_\-. ]?\d+"
 )
 """One of many images of a kind: a frame, a slice, a visit."""
+
+_CasesByPlace = Mapping[Place, Sequence[TreeCase]]
 
 
 def join_modalities(
@@ -34,76 +36,102 @@ def join_modalities(
     Raises:
         DatasetError: If there are labels of several modalities, and nobody said which to take.
     """
-    cases_of: dict[tuple[str, ...], list[TreeCase]] = defaultdict(list)
+    cases_of: dict[Place, list[TreeCase]] = defaultdict(list)
     for case in form.cases:
         cases_of[case.place].append(case)
-    keys = _find_modalities(form, cases_of)
-    if not keys:
+    if not _name_modalities(form, cases_of):
         return form
-    wanted = fold_name(asked[0]) if asked else ""
-    if len(keys) > 1 and wanted not in keys:
-        _refuse(form, keys)
-    chosen = wanted if wanted in keys else min(keys)
-    joined = []
-    for place, cases in cases_of.items():
-        case = TreeCase(place)
-        for part in cases:
-            if _key_of(part) == chosen:
-                case.labels += part.labels
-        joined.append(case)
-    _add_images(joined, images, asked or (chosen,))
-    usable = tuple(case for case in joined if case.labels and case.images)
-    return Form("one folder per case", usable, form.orphans)
-
-
-def _find_modalities(
-    form: Form, cases_of: dict[tuple[str, ...], list[TreeCase]]
-) -> set[str]:
-    """Return the names that stand in most folders; none where they name cases."""
-    labels = [label for case in form.cases for label in case.labels]
-    lie_apart = any(label.role_folder for label in labels)
-    if len(cases_of) < 2 or lie_apart or form.has_masks:
-        return set()
-    if not all(_is_pair(case) for case in form.cases):
-        return set()
-    counts = Counter(_key_of(case) for case in form.cases)
-    are_modalities = all(
-        key and 2 * count > len(cases_of) and not _INSTANCE.fullmatch(key)
-        for key, count in counts.items()
+    modalities = sorted({_key_of(case) for case in form.cases})
+    chosen = _choose_modality(
+        form,
+        modalities,
+        asked,
     )
-    return set(counts) if are_modalities else set()
+    joined = _join_labels(form, chosen)
+    _add_images(
+        joined,
+        images,
+        asked or (chosen,),
+    )
+    usable = [case for case in joined.values() if case.images]
+    return Form(
+        form.title,
+        tuple(usable),
+        form.orphans,
+    )
 
 
-def _is_pair(case: TreeCase) -> bool:
+def _join_labels(form: Form, chosen: str) -> dict[Place, TreeCase]:
+    """Return a case for each folder, with the label of one modality."""
+    joined: dict[Place, TreeCase] = {}
+    for case in form.cases:
+        if _key_of(case) != chosen:
+            continue
+        place = case.place
+        joined.setdefault(place, TreeCase(place))
+        joined[place].labels += case.labels
+    return joined
+
+
+def _name_modalities(
+    form: Form,
+    cases_of: _CasesByPlace,
+) -> bool:
+    """Tell whether the names in folders repeat from one to the next, and number nothing."""
+    lie_apart = any(label.role_folder for label in form.labels)
+    if len(cases_of) < 2 or lie_apart or form.has_masks:
+        return False
+    counts: Counter[str] = Counter()
+    for case in form.cases:
+        key = _key_of(case)
+        if not key or not _has_own_image(case) or _INSTANCE.fullmatch(key):
+            return False
+        counts[key] += 1
+    half = len(cases_of) / 2
+    return all(count > half for count in counts.values())
+
+
+def _has_own_image(case: TreeCase) -> bool:
     """Tell whether an image is called like the label, and not only beginning like it."""
-    keys = {fold_name(label.key) for label in case.labels}
-    images = [image for group in case.images.values() for image in group]
-    return any(fold_name(image.key) in keys for image in images)
+    key = fold_name(case.labels[0].key)
+    return any(fold_name(image.key) == key for image in case.image_files)
 
 
 def _key_of(case: TreeCase) -> str:
-    return fold_name(strip_place(case.labels[0].key, case.place))
+    key = strip_place(case.labels[0].key, case.place)
+    return fold_name(key)
 
 
-def _refuse(form: Form, keys: Iterable[str]) -> None:
-    labels = sorted({label.stem for label in form.cases[0].labels})
+def _choose_modality(
+    form: Form, modalities: Sequence[str], asked: Sequence[str]
+) -> str:
+    """Return the modality whose label is taken: that of the first channel, or the only one.
+
+    Raises:
+        DatasetError: If there are several, and none was asked for.
+    """
+    wanted = fold_name(asked[0]) if asked else ""
+    if wanted in modalities:
+        return wanted
+    if len(modalities) == 1:
+        return modalities[0]
+    labels = sorted({label.stem for label in form.labels})
     raise DatasetError(
         "each case has several images with a label of their own; choose the image, and with it its "
         "label, by --channel NAME",
-        detail=f"they are called {abbreviate(sorted(keys))}, as in {abbreviate(labels)}",
+        detail=f"names are {', '.join(modalities)}; labels are {abbreviate(labels)}",
     )
 
 
 def _add_images(
-    cases: Iterable[TreeCase],
+    cases: Mapping[Place, TreeCase],
     images: Iterable[NamedFile],
     channels: Sequence[str],
 ) -> None:
     """Add the images of the channels to the cases whose folders they lie in."""
-    case_of = {case.place: case for case in cases}
-    wanted = {fold_name(name): name for name in channels}
+    wanted = {fold_name(channel) for channel in channels}
     for image in images:
         name = strip_place(image.key, image.place)
-        key = fold_name(name)
-        if image.place in case_of and key in wanted:
-            case_of[image.place].add_image(name, image)
+        is_wanted = fold_name(name) in wanted
+        if is_wanted and image.place in cases:
+            cases[image.place].add_image(name, image)

@@ -116,7 +116,10 @@ class _Words:
     part: str = ""
 
 
-def name_files(root: Path, files: Iterable[Path]) -> list[NamedFile]:
+def name_files(
+    root: Path,
+    files: Iterable[Path],
+) -> list[NamedFile]:
     """Read the names of the image files among some files.
 
     Args:
@@ -136,7 +139,12 @@ def name_files(root: Path, files: Iterable[Path]) -> list[NamedFile]:
 
 def _trust_folder(file: NamedFile) -> NamedFile:
     if file.lies_with_images and file.role == "label":
-        return replace(file, role="image", key=file.stem, name=file.stem)
+        return replace(
+            file,
+            role="image",
+            key=file.stem,
+            name=file.stem,
+        )
     return file
 
 
@@ -145,7 +153,10 @@ def _is_data(path: Path) -> bool:
     return has_image_suffix(path.name) and not folders & _NO_DATA_FOLDERS
 
 
-def name_file(file: Path, root: Path) -> NamedFile:
+def name_file(
+    file: Path,
+    root: Path,
+) -> NamedFile:
     """Read what the path of one file says, below a folder."""
     folders = file.relative_to(root).parts[:-1]
     stem, _ = split_suffix(file.name)
@@ -200,7 +211,10 @@ def split_stem(stem: str) -> tuple[str, Role]:
     return key, role
 
 
-def strip_place(text: str, place: Sequence[str]) -> str:
+def strip_place(
+    text: str,
+    place: Sequence[str],
+) -> str:
     """Take the name of a case's folder off the beginning of a name.
 
     Examples:
@@ -212,7 +226,10 @@ def strip_place(text: str, place: Sequence[str]) -> str:
     return text.strip(SEPARATORS)
 
 
-def mark_label(file: NamedFile, literal: str) -> NamedFile:
+def mark_label(
+    file: NamedFile,
+    literal: str,
+) -> NamedFile:
     """Return a file as a label that its name does not call one.
 
     Args:
@@ -221,8 +238,16 @@ def mark_label(file: NamedFile, literal: str) -> NamedFile:
             it is a label.
     """
     if literal:
-        key = file.stem.replace(literal, "", 1).strip(SEPARATORS)
-        return replace(file, role="label", key=key)
+        key = file.stem.replace(
+            literal,
+            "",
+            1,
+        ).strip(SEPARATORS)
+        return replace(
+            file,
+            role="label",
+            key=key,
+        )
     if file.role == "label" or not file.folders:
         return replace(file, role="label")
     place = file.place[:-1]
@@ -253,7 +278,11 @@ def _split_words(folder: str) -> _Words:
     # A word such as "training" within another name says nothing by itself.
     if not role and rest:
         return _Words(folder)
-    return _Words("_".join(rest), role, part)
+    return _Words(
+        "_".join(rest),
+        role,
+        part,
+    )
 
 
 def find_part(folder: str) -> str:

@@ -17,7 +17,10 @@ _MOST_FILES = 3
 _MOST_DEPTH = 4
 
 
-def describe_tree(root: Path, found: Listing) -> str:
+def describe_tree(
+    root: Path,
+    found: Listing,
+) -> str:
     """Show what a folder holds, in a few lines, and say what is missing for it to be a data set.
 
     Args:
@@ -32,7 +35,10 @@ def describe_tree(root: Path, found: Listing) -> str:
     return f"it holds\n{tree}\n{_name_missing(root, found)}"
 
 
-def _draw(paths: Sequence[PurePath], depth: int = 0) -> Iterator[str]:
+def _draw(
+    paths: Sequence[PurePath],
+    depth: int = 0,
+) -> Iterator[str]:
     """Yield one line per folder and file, a few of each folder."""
     indent = "  " * (depth + 1)
     folders: dict[str, list[PurePath]] = {}
@@ -49,18 +55,33 @@ def _draw(paths: Sequence[PurePath], depth: int = 0) -> Iterator[str]:
         yield f"{indent}{name}/"
         if depth < _MOST_DEPTH:
             yield from _draw(folders[name], depth + 1)
-    yield from _count_rest(indent, len(folders) - most, "folders")
+    yield from _count_rest(
+        indent,
+        len(folders) - most,
+        "folders",
+    )
     for name in files[:_MOST_FILES]:
         yield f"{indent}{name}"
-    yield from _count_rest(indent, len(files) - _MOST_FILES, "files")
+    yield from _count_rest(
+        indent,
+        len(files) - _MOST_FILES,
+        "files",
+    )
 
 
-def _count_rest(indent: str, count: int, what: str) -> Iterator[str]:
+def _count_rest(
+    indent: str,
+    count: int,
+    what: str,
+) -> Iterator[str]:
     if count > 0:
         yield f"{indent}and {count} more {what}"
 
 
-def _name_missing(root: Path, found: Listing) -> str:
+def _name_missing(
+    root: Path,
+    found: Listing,
+) -> str:
     """Say which form is nearest and what is missing from it."""
     files = name_files(root, found.files)
     if not files:
@@ -75,7 +96,11 @@ def _name_missing(root: Path, found: Listing) -> str:
     if not images:
         return f"{len(labels)} label files, and no image beside them"
     form = find_form(images, labels)
-    return _describe_mismatch(images, labels, len(form.orphans) if form else 0)
+    return _describe_mismatch(
+        images,
+        labels,
+        len(form.orphans) if form else 0,
+    )
 
 
 def _describe_mismatch(
