@@ -15,11 +15,10 @@ import torch
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.spec import SCHEMA_ID, BundleSpec
-from medseg.datasets.layouts import LISTING, Selection
-from medseg.datasets.layouts.case_table import draft_case_table
-from medseg.datasets.layouts.cases_csv import parse_columns
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Listener, Notice, notify
+from medseg.layouts import LISTING, Selection
+from medseg.layouts.cases_csv import parse_columns
 from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.planning import (
@@ -37,6 +36,7 @@ from medseg.planning import (
     read_description,
     read_nnunet_plans,
 )
+from medseg.planning.case_table import draft_case_table
 from medseg.training.time_budget import voxels_per_second
 
 _MAX_MEMORY_GB = {True: 12.0, False: 8.0}

@@ -12,26 +12,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
-from medseg.datasets.layouts import (
+from medseg.errors import DatasetError, Fault
+from medseg.io import read_labels
+from medseg.layouts import (
     CaseListing,
     LabelSource,
     ListedCase,
     Selection,
     list_cases,
 )
-from medseg.datasets.layouts.case_checks import (
+from medseg.layouts.case_checks import (
     find_case_faults,
     has_field,
     name_cases,
 )
-from medseg.datasets.names import (
+from medseg.names import (
     abbreviate,
     is_picture,
     make_former_name,
     normalize_name,
 )
-from medseg.errors import DatasetError, Fault
-from medseg.io import read_labels
 from medseg.volume import Volume
 
 GROUP_FIELDS = ("group", "patient")

@@ -13,17 +13,6 @@ from pathlib import Path
 from medseg._support.folders import list_files
 from medseg._support.tables import read_table
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import (
-    add_tag,
-    distinct_names,
-    has_image_suffix,
-    identify_series,
-    make_left_out_name,
-    make_safe_name,
-    make_series_name,
-    split_channel,
-    split_suffix,
-)
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.io import (
     Series,
@@ -35,6 +24,17 @@ from medseg.io import (
 from medseg.io.dicom.headers import read_header, read_scan_name
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.dicom.volume import DICOM
+from medseg.names import (
+    add_tag,
+    distinct_names,
+    has_image_suffix,
+    identify_series,
+    make_left_out_name,
+    make_safe_name,
+    make_series_name,
+    split_channel,
+    split_suffix,
+)
 
 LEDGER = "ledger.jsonl"
 """The file that marks a folder of results."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
 from medseg.datasets.cases import Case
-from medseg.datasets.names import abbreviate
 from medseg.errors import MedsegError
+from medseg.names import abbreviate
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.grid import choose_grid

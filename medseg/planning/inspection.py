@@ -11,10 +11,10 @@ from typing import Any
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Case, CaseList, make_cases
-from medseg.datasets.layouts import CaseListing, Selection, list_cases
-from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
+from medseg.layouts import CaseListing, Selection, list_cases
+from medseg.names import is_picture
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.network import define_slim_network

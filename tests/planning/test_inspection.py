@@ -8,9 +8,9 @@ import pytest
 from support.fingerprints import case, fingerprint_of
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts import Selection
 from medseg.errors import DatasetError
 from medseg.events import Event, Notice
+from medseg.layouts import Selection
 from medseg.planning import Fingerprint, inspect_dataset, make_provisional_spec
 from medseg.planning.fingerprint import CaseFingerprint, LabelStatistics
 from medseg.planning.inspection import _find_doubts
