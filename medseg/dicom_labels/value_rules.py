@@ -72,23 +72,27 @@ def fit_element(element: DataElement) -> DataElement | None:
     vr = dictionary_VR(element.tag)
     if vr == "SQ":
         return _fit_items(element)
-    if vr not in _LENGTHS and vr not in _FITS:
-        return element
+    if vr in _LENGTHS or vr in _FITS:
+        return _fit_values(element, vr)
+    return element
+
+
+def _fit_values(element: DataElement, vr: str) -> DataElement | None:
+    keyword = element.keyword
     values = [_to_text(value) for value in _list_values(element.value)]
-    fitted = [_fit_value(element.keyword, vr, value) for value in values]
+    fitted = [_fit_value(keyword, vr, value) for value in values]
     has_one = dictionary_VM(element.tag) == "1"
     is_one_too_many = has_one and len(values) > 1
     if fitted == values and not is_one_too_many:
         return _retype(element, vr)
-    for value, whole in zip(values, fitted, strict=True):
-        if value and not whole:
-            return None
+    if fitted.count("") > values.count(""):
+        return None
     if not is_one_too_many:
         return DataElement(element.tag, vr, fitted)
-    if vr not in _LENGTHS or element.keyword in _IDENTIFIERS:
+    if vr not in _LENGTHS or keyword in _IDENTIFIERS:
         return None
     # A backslash that was meant as a sign stands between values.
-    joined = _fit_value(element.keyword, vr, "/".join(values))
+    joined = _fit_value(keyword, vr, "/".join(values))
     return DataElement(element.tag, vr, joined)
 
 
