@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
@@ -21,10 +21,17 @@ from medseg.datasets.layouts import (
 )
 from medseg.datasets.layouts.case_checks import (
     find_case_faults,
+    find_modality_fault,
     has_field,
     name_cases,
 )
+from medseg.datasets.named_segments import name_segments
 from medseg.datasets.names import abbreviate, is_picture
+from medseg.datasets.statements import (
+    Contradiction,
+    compare_statement,
+    read_statement,
+)
 from medseg.errors import DatasetError, Fault
 from medseg.io import read_labels
 from medseg.volume import Volume
@@ -119,40 +126,59 @@ class CaseList:
         faults: What cannot be used, by case.
         warnings: What a person should know. They are shown and never recorded, so they may name
             cases and files.
+        contradictions: What the data set says of itself and the bundle says otherwise.
     """
 
     cases: tuple[Case, ...]
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()
 
 
 # --- find ---------------------------------------------------------------------------------
 
 
-def find_cases(root: Path, spec: BundleSpec) -> CaseList:
+def find_cases(
+    root: Path, spec: BundleSpec, *, trust_values: bool = False
+) -> CaseList:
     """Find the cases that a data set lists or that lie in its folders.
 
     Args:
         root: The data folder, or the ``.json`` or ``.csv`` file that lists the cases.
         spec: Its channels and ``data`` say what to look for.
+        trust_values: Whether the bundle counts, whatever the data set calls its values and
+            channels.
 
     Returns:
-        The usable cases and every fault.
+        The usable cases, every fault, and what the data set says otherwise than the bundle.
 
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
     values = {label.name: label.value for label in spec.label_set}
-    selection = Selection(channels=spec.channels, labels=values)
-    return make_cases(list_cases(root, spec.data.format, selection), spec)
+    selection = Selection(spec.channels, values, trust_values)
+    listing = list_cases(root, spec.data.format, selection)
+    name_segments(listing, selection)
+    case_list = make_cases(listing, spec, trust_values=trust_values)
+    if trust_values:
+        return case_list
+    compared = compare_statement(read_statement(root, listing), spec)
+    return replace(
+        case_list,
+        warnings=(*case_list.warnings, *compared.warnings),
+        contradictions=compared.contradictions,
+    )
 
 
-def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
+def make_cases(
+    listing: CaseListing, spec: BundleSpec, *, trust_values: bool = False
+) -> CaseList:
     """Make cases of what a layout lists already, so that a large folder is searched once.
 
     Args:
         listing: The listed cases.
         spec: Its channels and ``data`` say what a case must have.
+        trust_values: Whether the bundle counts, whatever the list says of a case's modality.
 
     Returns:
         The usable cases and every fault.
@@ -173,6 +199,9 @@ def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
         if spec.data.group_by and not has_field(listed, group_field):
             what = f"has no '{spec.data.group_by}', which data.group_by says it must have"
             case_faults.append(Fault(listed.name or name, what))
+        if not trust_values:
+            where = listed.name or name
+            case_faults += find_modality_fault(listed, where, spec.channels)
         if case_faults:
             faults.extend(case_faults)
         else:

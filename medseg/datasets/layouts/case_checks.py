@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
+from medseg.bundle.spec import ChannelSpec
+from medseg.datasets.layouts.channel_names import read_modality
 from medseg.datasets.layouts.contract import ListedCase
 from medseg.datasets.names import (
     distinct_names,
@@ -17,6 +19,7 @@ from medseg.datasets.names import (
 )
 from medseg.errors import Fault
 
+_MODALITY = "modality"
 _MOST_FOLD_DIGITS = 4
 _MOST_QUOTED = 20
 
@@ -71,6 +74,28 @@ def find_case_faults(
         ]
         faults.append(found)
     return faults
+
+
+def find_modality_fault(
+    case: ListedCase, where: str, channels: Sequence[ChannelSpec]
+) -> list[Fault]:
+    """Find out whether a list gives a case another modality than the bundle's channels have.
+
+    Args:
+        case: The listed case.
+        where: What the fault calls it.
+        channels: The bundle's; where they are of several modalities, nothing is found.
+    """
+    wanted = {channel.modality for channel in channels}
+    stated = read_modality(str(case.fields.get(_MODALITY, "")))
+    (modality, *others) = wanted
+    if others or modality == "OT" or stated in (None, modality):
+        return []
+    what = (
+        f"its list says that it is {stated}, and the bundle's channels are {modality}; leave it "
+        "out, correct the list, or insist on the bundle with --trust-values"
+    )
+    return [Fault(where, what)]
 
 
 def has_field(case: ListedCase, field: str) -> bool:

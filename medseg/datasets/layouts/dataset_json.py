@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ LISTING = "dataset.json"
 
 IGNORE = "ignore"
 """What nnU-Net calls the value of unlabelled voxels."""
+
+_MAX_TEXT = 200
+"""Characters of a name or description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,55 @@ def parse_labels(content: Mapping[str, Any], listing: Path) -> LabelMeanings:
     return LabelMeanings(tuple(names.items()), ignore)
 
 
+def parse_label_values(
+    content: Mapping[str, Any],
+) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
+    """Read which values each name in ``labels`` has, background included.
+
+    What cannot be understood is passed over: it says nothing of a label.
+
+    Returns:
+        Name → values of each label, and the same of nnU-Net's regions.
+    """
+    labels: dict[str, set[int]] = defaultdict(set)
+    regions: dict[str, set[int]] = {}
+    for name, entry in _labels_of(content).items():
+        if isinstance(entry, list) and len(entry) > 1:
+            regions[str(name)] = set(filter(_is_number, entry))
+    for value, name in _iterate_labels(content):
+        is_label = isinstance(name, str) and name not in regions
+        if is_label and str(value).isdecimal() and not _is_ignore(name):
+            labels[name].add(int(value))
+    return labels, regions
+
+
+def parse_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names in nnU-Net's ``channel_names`` or MSD's ``modality``, by their numbers."""
+    channels = content.get("channel_names") or content.get("modality")
+    if isinstance(channels, str):
+        channels = [channels]
+    if isinstance(channels, list):
+        channels = dict(enumerate(channels))
+    if not isinstance(channels, dict):
+        return ()
+    names = []
+    for key in sorted(channels, key=_parse_channel_number):
+        name = clean_text(channels[key])
+        names.append(name or f"channel {key}")
+    return tuple(names)
+
+
+def _parse_channel_number(key: Any) -> int:
+    return int(key) if str(key).isdecimal() else 0
+
+
+def clean_text(value: Any) -> str:
+    """Return a text on one line, cut to a fair length; empty if it is no text."""
+    if not isinstance(value, str):
+        return ""
+    return " ".join(value.split())[:_MAX_TEXT]
+
+
 def find_ignore_value(content: Mapping[str, Any]) -> int | None:
     """Return the value of unlabelled voxels, if a ``dataset.json`` has one."""
     for value, name in _iterate_labels(content):
@@ -136,10 +189,19 @@ def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
         # nnU-Net may write a single value as a list of one.
         if isinstance(entry, list) and len(entry) == 1:
             value = entry[0]
-        if isinstance(value, int):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if _is_number(value) and not _is_number(key):
+            yield value, key
+        elif isinstance(value, int):
             yield value, key
         else:
             yield key, value
+
+
+def _is_number(text: Any) -> bool:
+    """Tell whether this is a value of label files, written as a number or as text."""
+    return str(text).isdecimal()
 
 
 def _parse_value(value: Any) -> int | None:

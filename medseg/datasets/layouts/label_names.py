@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from medseg.datasets.layouts.contract import CaseListing
@@ -11,9 +13,61 @@ from medseg.errors import DatasetError
 _MOST_NAMED = 20
 
 
+SIDES = {
+    "l": "left",
+    "lt": "left",
+    "left": "left",
+    "r": "right",
+    "rt": "right",
+    "right": "right",
+}
+"""How the sides of the body are written."""
+
+_SIDE_IN_WORD = re.compile(r"(left|right)(\w{3,})|(\w{3,})(left|right)")
+_SPELLINGS = {"tumour": "tumor", "tumours": "tumors", "oedema": "edema"}
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
 def normalize_name(name: str) -> str:
-    """Return a label's name as names are compared: capitals do not count."""
-    return name.strip().casefold()
+    """Return a label's name as names are compared.
+
+    Capitals, spaces, hyphens, underscores and British spelling do not count; the side is the same
+    however it is written, and wherever in the name.
+
+    Examples:
+        >>> normalize_name("Kidney_L") == normalize_name("left kidney")
+        True
+        >>> normalize_name("LeftKidney") == normalize_name("right kidney")
+        False
+    """
+    side = ""
+    rest = []
+    for word in split_words(name):
+        if word in SIDES:
+            side = SIDES[word]
+        else:
+            rest.append(word)
+    return f"{side} {''.join(rest)}".strip()
+
+
+def split_words(name: str) -> list[str]:
+    """Return the words of a label's name, in small letters; a side is a word of its own.
+
+    Examples:
+        >>> split_words("Left-Kidney (Tumour)")
+        ['left', 'kidney', 'tumor']
+        >>> split_words("rightlung")
+        ['right', 'lung']
+    """
+    plain = unicodedata.normalize("NFKC", name)
+    spaced = _CAMEL_CASE.sub(" ", plain)
+    words = []
+    for word in re.findall(r"[^\W_]+", spaced.casefold()):
+        match = _SIDE_IN_WORD.fullmatch(word)
+        parts = [part for part in match.groups() if part] if match else [word]
+        words += [_SPELLINGS.get(part, part) for part in parts]
+    # A name of signs alone has no words, and is still a name.
+    return words or [plain.strip().casefold()]
 
 
 def find_known(
@@ -25,10 +79,13 @@ def find_known(
         names: As files call their labels.
         wanted: Name → value of the bundle's labels.
     """
+    exact = {name.strip().casefold(): value for name, value in wanted.items()}
     known = {normalize_name(name): value for name, value in wanted.items()}
     values = {}
     for name in names:
-        value = known.get(normalize_name(name))
+        plain = name.strip().casefold()
+        # Two labels of a bundle may be the same but for a hyphen.
+        value = exact.get(plain, known.get(normalize_name(name)))
         if value is not None:
             values[name] = value
     return values
@@ -37,7 +94,7 @@ def find_known(
 def number_names(
     names: Sequence[str], label_names: Mapping[int, str]
 ) -> dict[str, int]:
-    """Give each name a value; names that differ in capitals alone have the same.
+    """Give each name a value; names that are the same as ``normalize_name`` sees it share one.
 
     Args:
         names: As files call their labels.

@@ -1,0 +1,189 @@
+"""Which values names stand for, as two sides say it: a data set, a bundle, a folder of results.
+
+The same name with another value is a contradiction, and it is certain where one side's value is
+the other's value of another label: 1 = kidney, 2 = liver against 1 = liver, 2 = kidney. Where the
+sides only number from elsewhere (1 against 255), label files themselves tell which side is right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from medseg.datasets.layouts.label_names import (
+    SIDES,
+    normalize_name,
+    split_words,
+)
+from medseg.labels import LabelSet
+
+BACKGROUND = "background"
+
+_GENERIC = re.compile(
+    r"(label|value|class|structure|segment|segmentation|mask|foreground|object|region|roi|manual)?"
+    r"[ _-]*\d*",
+    re.IGNORECASE,
+)
+"""Names that say nothing."""
+
+Values = frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelValues:
+    """What one side says.
+
+    Attributes:
+        labels: Name → values of each label.
+        regions: Name → values of each structure made of several labels.
+    """
+
+    labels: Mapping[str, Values] = field(default_factory=dict)
+    regions: Mapping[str, Values] = field(default_factory=dict)
+
+    @classmethod
+    def of_files(cls, labels: LabelSet) -> LabelValues:
+        """Return what a bundle says of the values in label files."""
+        values_of: dict[int, set[int]] = defaultdict(set)
+        for value, index in labels.values.items():
+            values_of[index].add(value)
+        return cls._of_indices(labels, values_of)
+
+    @classmethod
+    def of_results(cls, labels: LabelSet) -> LabelValues:
+        """Return what a bundle says of the values in label maps that medseg writes."""
+        indices = range(labels.classes)
+        return cls._of_indices(labels, {index: {index} for index in indices})
+
+    @classmethod
+    def _of_indices(
+        cls, labels: LabelSet, values_of: Mapping[int, set[int]]
+    ) -> LabelValues:
+        named = {label.name: Values(values_of[label.index]) for label in labels}
+        if values_of.get(0):
+            named.setdefault(BACKGROUND, Values(values_of[0]))
+        regions = {}
+        for region in labels.regions if labels.has_regions else ():
+            values: set[int] = set()
+            for index in region.labels:
+                values |= values_of[index]
+            regions[region.name] = Values(values)
+        return cls(named, regions)
+
+    def find_names(self, value: int) -> list[str]:
+        """Return the labels that have a value."""
+        return [name for name in self.labels if value in self.labels[name]]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A name to which two sides give different values.
+
+    Attributes:
+        name: As the own side writes it.
+        stated: Its values by the other side.
+        own: Its values by the own side.
+        is_certain: Whether it is one whatever the files hold.
+    """
+
+    name: str
+    stated: Values
+    own: Values
+    is_certain: bool
+
+
+def find_conflicts(stated: LabelValues, own: LabelValues) -> list[Conflict]:
+    """Find the names to which two sides give different values.
+
+    Args:
+        stated: What the data say.
+        own: What they are to be read by.
+    """
+    own_names = {normalize_name(name): name for name in own.labels}
+    own_regions = {normalize_name(name): name for name in own.regions}
+    conflicts = []
+    for stated_name, values in stated.labels.items():
+        plain = normalize_name(stated_name)
+        if plain in own_names:
+            name = own_names[plain]
+            other = own.labels[name]
+            if not (values <= other or other <= values):
+                is_certain = _is_certain(name, values, stated, own)
+                conflicts.append(Conflict(name, values, other, is_certain))
+        elif plain in own_regions:
+            name = own_regions[plain]
+            if not values <= own.regions[name]:
+                conflict = Conflict(name, values, own.regions[name], True)
+                conflicts.append(conflict)
+    for stated_name, values in stated.regions.items():
+        plain = normalize_name(stated_name)
+        name = own_regions.get(plain) or own_names.get(plain, "")
+        other = own.regions.get(name) or own.labels.get(name, values)
+        if values != other:
+            conflicts.append(Conflict(name, values, other, True))
+    return conflicts
+
+
+def _is_certain(
+    name: str, values: Values, stated: LabelValues, own: LabelValues
+) -> bool:
+    """Tell whether one of a label's two values is that of another label on the other side."""
+    plain = normalize_name(name)
+    if values & own.labels[name]:
+        return True
+    for value in values:
+        for other in own.find_names(value):
+            if normalize_name(other) != plain:
+                return True
+    for value in own.labels[name]:
+        for other in stated.find_names(value):
+            if normalize_name(other) != plain:
+                return True
+    return False
+
+
+def find_renamed(
+    stated: LabelValues, own: LabelValues
+) -> Iterator[tuple[int, str, str]]:
+    """Find the values that two sides give different names, neither of which the other side has.
+
+    Yields:
+        Value, the data's name, and the own one.
+    """
+    stated_names = {normalize_name(name) for name in _list_names(stated)}
+    own_names = {normalize_name(name) for name in _list_names(own)}
+    for name, values in own.labels.items():
+        if normalize_name(name) in stated_names or _says_nothing(name):
+            continue
+        for value in sorted(values):
+            for other in stated.find_names(value):
+                is_known = normalize_name(other) in own_names
+                if not is_known and not _may_be_same(name, other):
+                    yield value, other, name
+
+
+def _list_names(values: LabelValues) -> list[str]:
+    return [*values.labels, *values.regions]
+
+
+def _may_be_same(name: str, other: str) -> bool:
+    """Tell whether two names may be of one structure: they share a word, and name no two sides."""
+    if _says_nothing(other):
+        return True
+    words = {SIDES.get(word, word) for word in split_words(name)}
+    other_words = {SIDES.get(word, word) for word in split_words(other)}
+    sides = set(SIDES.values())
+    named_sides = (words | other_words) & sides
+    shared = (words & other_words) - sides
+    return len(named_sides) < 2 and bool(shared)
+
+
+def _says_nothing(name: str) -> bool:
+    return _GENERIC.fullmatch(name.strip()) is not None
+
+
+def format_values(values: Values) -> str:
+    """Write the values of a label: ``1``, and ``1 + 2`` of several."""
+    return " + ".join(str(value) for value in sorted(values))
