@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,35 @@ def resolve_path(path: Path) -> Path:
     ``Path.resolve`` raises for a circle in some versions of Python; this never does.
     """
     return Path(os.path.realpath(path))
+
+
+def find_listed(folder: Path, text: str) -> Path:
+    """Return the path that a list means, relative to the list's folder.
+
+    Names with accents and the like are written in several forms, and a list made on one system
+    and files copied from another may differ in them: what is there in another form is meant.
+    """
+    if text.isascii():
+        return folder / text
+    found = folder
+    for part in Path(text).parts:
+        found = _find_in_any_form(found, part)
+    return found
+
+
+def _find_in_any_form(folder: Path, name: str) -> Path:
+    path = folder / name
+    if os.path.lexists(path):
+        return path
+    try:
+        others = sorted(folder.iterdir())
+    except OSError:  # who reads the path will say why it cannot be read
+        return path
+    normal = unicodedata.normalize("NFC", name)
+    for other in others:
+        if unicodedata.normalize("NFC", other.name) == normal:
+            return other
+    return path
 
 
 @dataclass(slots=True)

@@ -26,7 +26,12 @@ from medseg.datasets.layouts.case_checks import (
     name_cases,
 )
 from medseg.datasets.named_segments import name_segments
-from medseg.datasets.names import abbreviate, is_picture
+from medseg.datasets.names import (
+    abbreviate,
+    is_picture,
+    make_former_name,
+    normalize_name,
+)
 from medseg.datasets.statements import (
     Contradiction,
     compare_statement,
@@ -190,11 +195,13 @@ def make_cases(
         raise DatasetError("no case is listed", source=listing.origin)
     group_field = _choose_group_field(listing, spec.data)
     names = name_cases(listing.cases)
+    # Folds follow from the groups, and must be those of release 0.1.0.
+    own_groups = name_cases(listing.cases, make_former_name)
     faults_of_cases = find_case_faults(listing.cases, names, len(spec.channels))
     cases: list[Case] = []
     faults = list(listing.faults)
-    for listed, name, case_faults in zip(
-        listing.cases, names, faults_of_cases, strict=True
+    for listed, name, own_group, case_faults in zip(
+        listing.cases, names, own_groups, faults_of_cases, strict=True
     ):
         if spec.data.group_by and not has_field(listed, group_field):
             what = f"has no '{spec.data.group_by}', which data.group_by says it must have"
@@ -205,7 +212,8 @@ def make_cases(
         if case_faults:
             faults.extend(case_faults)
         else:
-            case = _make_case(listed, name, group_field, spec.data)
+            group = _choose_group(listed, name, group_field, spec.data)
+            case = _make_case(listed, name, group or own_group)
             cases.append(case)
     cases.sort(key=lambda case: case.name)
     faults.sort(key=str)
@@ -254,15 +262,13 @@ def _fields_of(cases: Iterable[ListedCase]) -> set[str]:
     return fields
 
 
-def _make_case(
-    listed: ListedCase, name: str, group_field: str, data: DataSpec
-) -> Case:
+def _make_case(listed: ListedCase, name: str, group: str) -> Case:
     parts = listed.series or tuple((image,) for image in listed.images)
     return Case(
         scan=Scan(name, parts, listed.volume),
         label=listed.label,
         fold=_read_fold(listed),
-        group=_choose_group(listed, name, group_field, data),
+        group=group,
         label_source=listed.label_source,
     )
 
@@ -275,12 +281,12 @@ def _read_fold(listed: ListedCase) -> int | None:
 
 def _choose_group(
     listed: ListedCase, name: str, group_field: str, data: DataSpec
-) -> str:
-    """Return a case's group; the case itself where nothing names one."""
+) -> str | None:
+    """Return a case's group; ``None`` where nothing names one."""
     # A listed group wins over the pattern: somebody wrote it down for this very case.
     if has_field(listed, group_field):
-        return str(listed.fields[group_field])
-    return _match_group(name, data) or name
+        return normalize_name(str(listed.fields[group_field]))
+    return _match_group(name, data)
 
 
 def _match_group(name: str, data: DataSpec) -> str | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from medseg.datasets.layouts.label_names import (
     SIDES,
-    normalize_name,
+    normalize_label,
     split_words,
 )
 from medseg.labels import LabelSet
@@ -101,11 +101,11 @@ def find_conflicts(stated: LabelValues, own: LabelValues) -> list[Conflict]:
         stated: What the data say.
         own: What they are to be read by.
     """
-    own_names = {normalize_name(name): name for name in own.labels}
-    own_regions = {normalize_name(name): name for name in own.regions}
+    own_names = {normalize_label(name): name for name in own.labels}
+    own_regions = {normalize_label(name): name for name in own.regions}
     conflicts = []
     for stated_name, values in stated.labels.items():
-        plain = normalize_name(stated_name)
+        plain = normalize_label(stated_name)
         if plain in own_names:
             name = own_names[plain]
             other = own.labels[name]
@@ -118,7 +118,7 @@ def find_conflicts(stated: LabelValues, own: LabelValues) -> list[Conflict]:
                 conflict = Conflict(name, values, own.regions[name], True)
                 conflicts.append(conflict)
     for stated_name, values in stated.regions.items():
-        plain = normalize_name(stated_name)
+        plain = normalize_label(stated_name)
         name = own_regions.get(plain) or own_names.get(plain, "")
         other = own.regions.get(name) or own.labels.get(name, values)
         if values != other:
@@ -130,16 +130,16 @@ def _is_certain(
     name: str, values: Values, stated: LabelValues, own: LabelValues
 ) -> bool:
     """Tell whether one of a label's two values is that of another label on the other side."""
-    plain = normalize_name(name)
+    plain = normalize_label(name)
     if values & own.labels[name]:
         return True
     for value in values:
         for other in own.find_names(value):
-            if normalize_name(other) != plain:
+            if normalize_label(other) != plain:
                 return True
     for value in own.labels[name]:
         for other in stated.find_names(value):
-            if normalize_name(other) != plain:
+            if normalize_label(other) != plain:
                 return True
     return False
 
@@ -152,14 +152,14 @@ def find_renamed(
     Yields:
         Value, the data's name, and the own one.
     """
-    stated_names = {normalize_name(name) for name in _list_names(stated)}
-    own_names = {normalize_name(name) for name in _list_names(own)}
+    stated_names = {normalize_label(name) for name in _list_names(stated)}
+    own_names = {normalize_label(name) for name in _list_names(own)}
     for name, values in own.labels.items():
-        if normalize_name(name) in stated_names or _says_nothing(name):
+        if normalize_label(name) in stated_names or _says_nothing(name):
             continue
         for value in sorted(values):
             for other in stated.find_names(value):
-                is_known = normalize_name(other) in own_names
+                is_known = normalize_label(other) in own_names
                 if not is_known and not _may_be_same(name, other):
                     yield value, other, name
 

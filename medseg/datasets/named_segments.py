@@ -13,7 +13,7 @@ from medseg.datasets.label_values import BACKGROUND
 from medseg.datasets.layouts.contract import CaseListing, Selection
 from medseg.datasets.layouts.label_names import (
     find_known,
-    normalize_name,
+    normalize_label,
     number_names,
 )
 from medseg.datasets.mask_files import LabelArray
@@ -109,9 +109,7 @@ def _number_segments(
     names: set[str] = set()
     for of_case in segments:
         names.update(segment.name for segment in of_case)
-    foreground = [
-        name for name in names if normalize_name(name) != BACKGROUND
-    ]
+    foreground = [name for name in names if normalize_label(name) != BACKGROUND]
     ordered = sorted(foreground, key=lambda name: (name.casefold(), name))
     return number_names(ordered, label_names)
 
@@ -165,17 +163,13 @@ def join_segments(
     return replace(layers, array=labels[None])
 
 
-def _find_painted(
-    layers: Volume, segments: Sequence[Segment]
-) -> list[Segment]:
+def _find_painted(layers: Volume, segments: Sequence[Segment]) -> list[Segment]:
     """Return the segments that some voxel has.
 
     Raises:
         ScanError: If a voxel has a value that is no segment's.
     """
-    by_place = {
-        (segment.layer, segment.value): segment for segment in segments
-    }
+    by_place = {(segment.layer, segment.value): segment for segment in segments}
     painted = []
     for number, layer in enumerate(layers.array):
         if layer.max() > _HIGHEST_VALUE:

@@ -201,7 +201,9 @@ def describe_conflicts(
     stated_texts = []
     own_texts = []
     for conflict in conflicts:
-        stated_texts.append(f"{conflict.name} = {format_values(conflict.stated)}")
+        stated_texts.append(
+            f"{conflict.name} = {format_values(conflict.stated)}"
+        )
         own_texts.append(f"{conflict.name} = {format_values(conflict.own)}")
     stated_list = abbreviate(stated_texts, _MOST_NAMED)
     own_list = abbreviate(own_texts, _MOST_NAMED)

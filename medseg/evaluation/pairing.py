@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import make_safe_name, split_suffix
+from medseg.datasets.names import (
+    fold_name,
+    make_former_name,
+    make_pair_key,
+    make_safe_name,
+    normalize_name,
+    split_suffix,
+)
 from medseg.errors import DatasetError, Fault
 
 LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
@@ -17,16 +24,16 @@ LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
 
 # What may follow a case's name on one of the two sides: `_seg`, `-mask_v2`, or the channel number
 # of nnU-Net's images. Other digits are part of the name: case_1_2 is not case_1.
-_ADDITION = re.compile(r"[_.\- ](?:(?=[A-Za-z])|0000$)")
+_ADDITION = re.compile(r"[_.\- ](?:(?=[^\W\d_])|0000$)")
 
 # What `medseg segment` puts before a name where it was given a data set: the folder of its images.
-_FOLDER = re.compile(r"^images(?:Tr|Ts)?_(?=.)")
+_FOLDER = re.compile(r"^images(?:tr|ts)?_(?=.)")
 
-_Files = dict[str, Path]
-"""Ending → file, of one name."""
+_Files = list[Path]
+"""Files of one name, in the order of their endings."""
 
 _LabelMaps = dict[str, _Files]
-"""Name → its files."""
+"""Name, in NFC → its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +92,10 @@ class ScanPairing:
 def pair_predictions(predictions: Path, references: Path) -> Pairing:
     """Pair two folders of label maps, or two label maps.
 
-    Names are compared without their endings. One name may continue the other (``case_7`` and
-    ``case_7_seg``) or follow a folder of images (``imagesTr_case_7``), as long as only one pair is
-    possible.
+    Names are compared without their endings, in one form of Unicode. One name may continue the
+    other (``case_7`` and ``case_7_seg``), follow a folder of images (``imagesTr_case_7``) or
+    differ in capitals, and both may say what they are (``img0001`` and ``label0001``, ``c_pred``
+    and ``c_gt``), as long as only one pair is possible.
 
     Args:
         predictions: A folder of label maps, or one label map.
@@ -108,7 +116,7 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
     for name in sorted(expected):
         partner = matches.partners.get(name)
         if partner is None:
-            faults.append(_make_unpaired_fault(name, matches.candidates(name)))
+            faults.append(_make_unpaired_fault(name, matches))
             continue
         files = _choose_files(predicted[partner], expected[name])
         if files is None:
@@ -154,14 +162,9 @@ def pair_with_scans(predictions: Path, scans: Sequence[Scan]) -> ScanPairing:
         if len(files) > 1:
             faults.append(_make_ambiguous_fault(partner, files))
             continue
-        (file,) = files.values()
-        pairs.append((file, by_name[name]))
+        pairs.append((files[0], by_name[name]))
     for name in matches.unmatched(predicted.keys()):
-        faults.append(
-            Fault(
-                name, "has no scan of the same name; rename it, or add its scan"
-            )
-        )
+        faults.append(_make_scanless_fault(name, matches))
     if not pairs:
         raise DatasetError(
             "no label map has the name of a scan; name each label map like its scan",
@@ -176,7 +179,7 @@ def _find_single_label_map(file: Path) -> _LabelMaps:
     name, ending = split_suffix(file.name)
     if not ending or not file.is_file():
         return {}
-    return {name: {ending: file}}
+    return {normalize_name(name): [file]}
 
 
 def _find_label_maps(folder: Path) -> _LabelMaps:
@@ -199,11 +202,11 @@ def _find_label_maps(folder: Path) -> _LabelMaps:
 
 
 def _list_label_maps(folder: Path) -> _LabelMaps:
-    label_maps: _LabelMaps = defaultdict(dict)
+    label_maps: _LabelMaps = defaultdict(list)
     for path in _list_visible_files(folder):
         name, ending = split_suffix(path.name)
         if ending:
-            label_maps[name][ending] = path
+            label_maps[normalize_name(name)].append(path)
     return label_maps
 
 
@@ -215,7 +218,8 @@ def _list_visible_files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _make_unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
+def _make_unpaired_fault(reference: str, matches: _Matches) -> Fault:
+    candidates = matches.list_predictions(reference)
     if not candidates:
         return Fault(
             reference, "has no prediction; segment its scan, or rename its file"
@@ -227,11 +231,25 @@ def _make_unpaired_fault(reference: str, candidates: Sequence[str]) -> Fault:
     )
 
 
+def _make_scanless_fault(label_map: str, matches: _Matches) -> Fault:
+    candidates = matches.list_references(label_map)
+    if not candidates:
+        return Fault(
+            label_map,
+            "has no scan of the same name; rename it, or add its scan",
+        )
+    return Fault(
+        label_map,
+        "it is not certain which scan it was drawn on; name it like its scan",
+        detail=f"candidates: {', '.join(candidates)}",
+    )
+
+
 def _make_ambiguous_fault(name: str, files: _Files) -> Fault:
-    listed = ", ".join(path.name for path in files.values())
+    listed = ", ".join(path.name for path in files)
     return Fault(
         name,
-        "is there in several formats; keep one of the files",
+        "is there in several files; keep one of them",
         detail=listed,
     )
 
@@ -248,13 +266,15 @@ class _Matches:
     partners: Mapping[str, str]
     possible: Sequence[tuple[str, str]]
 
-    def candidates(self, reference: str) -> list[str]:
+    def list_predictions(self, reference: str) -> list[str]:
         """Return the predictions that a reference may belong to."""
-        return sorted(
-            prediction
-            for name, prediction in self.possible
-            if name == reference
-        )
+        pairs = self.possible
+        return sorted(other for name, other in pairs if name == reference)
+
+    def list_references(self, prediction: str) -> list[str]:
+        """Return the references that a prediction may belong to."""
+        pairs = self.possible
+        return sorted(name for name, other in pairs if other == prediction)
 
     def unmatched(self, predicted: Set[str]) -> list[str]:
         """Return the predictions that belong to no reference."""
@@ -278,23 +298,33 @@ def _match_names(predicted: Set[str], expected: Set[str]) -> _Matches:
 def _find_possible_pairs(
     predicted: Set[str], expected: Set[str]
 ) -> list[tuple[str, str]]:
-    """Return reference and prediction wherever one name continues the other."""
-    predictions_by_name: dict[str, set[str]] = defaultdict(set)
-    predictions_by_stem: dict[str, set[str]] = defaultdict(set)
+    """Return reference and prediction wherever their names may mean one case.
+
+    A prediction may have the name that release 0.1.0 gave its scan.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    stems: dict[str, set[str]] = defaultdict(set)
+    keys: dict[str, set[str]] = defaultdict(set)
     for prediction in predicted - expected:
-        name = make_safe_name(prediction)
-        predictions_by_name[name].add(prediction)
+        names[_make_name(prediction)].add(prediction)
+        keys[_make_key(prediction)].add(prediction)
         for stem in _find_stems(prediction):
-            predictions_by_stem[stem].add(prediction)
+            stems[stem].add(prediction)
     possible: list[tuple[str, str]] = []
     for reference in expected - predicted:
-        name = make_safe_name(reference)
-        candidates = set(predictions_by_stem[name])
+        former = fold_name(make_former_name(reference))
+        candidates = set(keys[_make_key(reference)])
+        candidates |= stems[_make_name(reference)] | stems[former]
         for stem in _find_stems(reference):
-            candidates |= predictions_by_name[stem]
+            candidates |= names[stem]
         for prediction in candidates:
             possible.append((reference, prediction))
     return possible
+
+
+def _make_name(name: str) -> str:
+    """Return a name as results are called by it, whatever its capitals."""
+    return fold_name(make_safe_name(name))
 
 
 def _find_stems(name: str) -> set[str]:
@@ -302,12 +332,17 @@ def _find_stems(name: str) -> set[str]:
 
     ``a_seg_v2`` → ``{"a", "a_seg", "a_seg_v2"}``, and ``case 7`` → ``{"case_7"}``.
     """
-    safe = make_safe_name(name)
+    safe = _make_name(name)
     bare = _FOLDER.sub("", safe)
     stems = {safe, bare}
     for addition in _ADDITION.finditer(bare):
         stems.add(bare[: addition.start()])
     return stems - {""}
+
+
+def _make_key(name: str) -> str:
+    """Return what is left without words such as ``pred`` and ``label`` and nnU-Net's channel."""
+    return make_pair_key(make_safe_name(name.removesuffix("_0000")))
 
 
 def _choose_files(
@@ -317,11 +352,13 @@ def _choose_files(
 
     Where a result was written in several formats, that of the reference is taken.
     """
-    for ending, file in predicted.items():
-        if ending in expected:
-            return file, expected[ending]
+    same_ending = []
+    for file in predicted:
+        for reference in expected:
+            if split_suffix(file.name)[1] == split_suffix(reference.name)[1]:
+                same_ending.append((file, reference))
+    if len(same_ending) == 1:
+        return same_ending[0]
     if len(predicted) > 1 or len(expected) > 1:
         return None
-    (prediction,) = predicted.values()
-    (reference,) = expected.values()
-    return prediction, reference
+    return predicted[0], expected[0]

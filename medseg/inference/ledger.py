@@ -14,16 +14,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
+from medseg.datasets.names import is_safe_name
 from medseg.datasets.scans import LEDGER
 from medseg.errors import OutputError
 from medseg.quality.estimates import Quality
 
-PlainName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=200)
-]
+
+def _check_name(name: str) -> str:
+    """Return a plain file name as it is.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not is_safe_name(name):
+        raise ValueError("not a plain file name")
+    return name
+
+
+PlainName = Annotated[str, AfterValidator(_check_name)]
 """A file's name that leads nowhere else."""
 
 State = Literal["done", "failed", "error", "skipped"]

@@ -18,7 +18,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.names import split_suffix
+from medseg.datasets.names import fold_name, normalize_name, split_suffix
 from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
@@ -87,7 +87,7 @@ class FolderCases:
 
     def get_scan(self, name: str) -> Scan:
         """Return a case's files."""
-        scan = self._read().get(name)
+        scan = self._read().get(normalize_name(name))
         if scan is None:
             raise DatasetError("there is no such case", detail=name[:100])
         return scan
@@ -117,12 +117,14 @@ class FolderCases:
             MedsegError: If the name is taken or is not a plain name.
         """
         scans = self._read()
+        name = normalize_name(name)
         if not is_plain_name(name):
             raise MedsegError(
-                "a case's name has letters, digits, '.', '_' and '-' only; give another",
+                "a case's name has letters and digits of any script, '.', '_' and '-' only; give "
+                "another",
                 detail=name[:100],
             )
-        if name in scans:
+        if fold_name(name) in {fold_name(taken) for taken in scans}:
             raise MedsegError(
                 "there is a case of this name already; give another",
                 detail=name,

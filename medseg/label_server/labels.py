@@ -16,6 +16,7 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg.bundle.hashes import hash_file
+from medseg.datasets.names import normalize_name
 from medseg.errors import OutputError
 from medseg.io import write_labels
 from medseg.label_server.audit import AuditLog
@@ -181,10 +182,10 @@ class Labels:
             ) from error
 
     def _path(self, case: str, tag: str) -> Path:
-        return self._root / tag / f"{case}{SUFFIX}"
+        return self._root / tag / f"{normalize_name(case)}{SUFFIX}"
 
     def _info_path(self, case: str, tag: str) -> Path:
-        return self._root / tag / f"{case}.json"
+        return self._root / tag / f"{normalize_name(case)}.json"
 
     def _write_info(self, case: str, tag: str, info: Mapping[str, Any]) -> None:
         text = json.dumps(dict(info), indent=1, ensure_ascii=False, default=str)

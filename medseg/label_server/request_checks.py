@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from medseg.datasets.names import split_suffix
+from medseg.io import list_readable_suffixes
 from medseg.label_server.state import is_plain_name
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -165,7 +166,7 @@ def _check_name(key: str, value: object) -> None:
     if not is_plain_name(value):
         raise RefusedError(
             400,
-            f"'{key}' must be a plain name: letters, digits, '.', '_' and '-', no path",
+            f"'{key}' must be a plain name: letters and digits, '.', '_' and '-', no path",
         )
 
 
@@ -185,7 +186,8 @@ def check_file_name(name: str | None) -> None:
         )
     _, suffix = split_suffix(path.name)
     if not suffix and path.suffix.lower() != ".dcm":
+        suffixes = ", ".join(sorted(list_readable_suffixes()))
         raise RefusedError(
             400,
-            "an upload must be an image: .nii.gz, .nii, .nrrd, .seg.nrrd, .mha, .dcm or a picture",
+            f"an upload must be an image whose name ends in {suffixes}",
         )

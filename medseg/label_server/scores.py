@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg._support.files import write_atomically
+from medseg.datasets.names import normalize_name
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Version
@@ -63,7 +64,7 @@ class Scores:
     def add(self, case: str, quality: CaseQuality) -> None:
         """Keep the quality of a case; an earlier one is replaced."""
         with _WRITING:
-            scores = {**self.read(), case: quality}
+            scores = {**self.read(), normalize_name(case): quality}
             write_atomically(self._file, json.dumps(scores, indent=1) + "\n")
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from medseg._support.files import PART
 from medseg._support.folders import resolve_path
+from medseg.datasets.names import is_safe_name, normalize_name
 from medseg.errors import OutputError
-
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
-"""Names of cases, tags and sessions: they cannot lead to another folder."""
 
 
 class StateFolder:
@@ -126,7 +123,7 @@ def _remove(path: Path) -> None:
 
 
 def is_plain_name(name: object) -> bool:
-    """Tell whether something is a name that cannot lead to another folder."""
+    """Tell whether a case's, tag's or session's name cannot lead to another folder."""
     if not isinstance(name, str) or ".." in name:
         return False
-    return PLAIN_NAME.fullmatch(name) is not None
+    return is_safe_name(normalize_name(name))

@@ -22,7 +22,7 @@ from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
 from medseg.errors import MedsegError, ScanError
 from medseg.events import Event, Progress, ValidationDone
-from medseg.io import write_labels
+from medseg.io import list_label_suffixes, write_labels
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.labels import FINAL, ORIGINAL
 from medseg.label_server.model import ServedModel
@@ -45,7 +45,7 @@ RESERVED_SECONDS = 1800
 """How long a case is not offered to others after it was offered to someone."""
 MAX_STEPS = 1_000_000
 
-_RESULT_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
+_RESULT_SUFFIX = ".nii.gz"
 
 
 class SegmentTask(InferTask):  # type: ignore[misc]
@@ -113,7 +113,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
                 tag = _choose_tag(request)
                 info = {"params": about}
                 self._datastore.labels.save(image, tag, labels, volume, info)
-        suffix = request.get("result_extension") or _RESULT_SUFFIXES[0]
+        suffix = request.get("result_extension") or _RESULT_SUFFIX
         file = _make_result_file(self._state, str(suffix))
         write_labels(file, labels, volume)
         return str(file), about
@@ -144,9 +144,10 @@ def _choose_tag(request: Mapping[str, Any]) -> str:
 
 
 def _make_result_file(state: StateFolder, suffix: str) -> Path:
-    if suffix not in _RESULT_SUFFIXES:
+    known = list_label_suffixes()
+    if suffix not in known:
         raise ScanError(
-            f"result_extension must be one of {', '.join(_RESULT_SUFFIXES)}",
+            f"result_extension must be one of {', '.join(known)}",
             detail=suffix[:20],
         )
     state.uploads.mkdir(parents=True, exist_ok=True)

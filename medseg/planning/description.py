@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts.channel_names import guess_modality
 from medseg.datasets.layouts import CaseListing
+from medseg.datasets.layouts.channel_names import guess_modality
 from medseg.datasets.layouts.dataset_json import (
     LabelMeanings,
     NamedRegion,

@@ -124,3 +124,72 @@ def test_a_scan_is_a_picture_if_all_of_its_files_are() -> None:
     assert picture.is_picture
     assert picture.files == (Path("a.png"), Path("b.png"))
     assert not Scan("a", ((Path("a.png"),), (Path("b.nii"),))).is_picture
+
+
+def test_one_patient_in_two_forms_of_unicode_is_one_group(
+    tmp_path: Path,
+) -> None:
+    items = [
+        an_item("a", patient="M\u00fcller"),
+        an_item("b", patient="Mu\u0308ller"),
+    ]
+
+    found = find_cases(an_msd_list(tmp_path, items), a_spec())
+
+    assert {case.group for case in found.cases} == {"M\u00fcller"}
+
+
+def test_cases_keep_their_letters_and_stay_in_the_folds_they_were_in(
+    tmp_path: Path,
+) -> None:
+    items = [an_item(name) for name in ("Müller 1", "肝", "脾", "plain")]
+
+    found = find_cases(an_msd_list(tmp_path, items), a_spec())
+
+    names = [case.name for case in found.cases]
+    assert names == ["Müller_1", "plain", "肝", "脾"]
+    groups = [case.group for case in found.cases]
+    assert groups[:2] == ["M_ller_1", "plain"]
+    assert all(group.startswith("_-") for group in groups[2:])
+
+
+def test_one_name_in_two_forms_of_unicode_is_listed_twice(
+    tmp_path: Path,
+) -> None:
+    touch(*(tmp_path / f"{name}.nii" for name in "abcd"))
+    (tmp_path / "cases.csv").write_text(
+        "name,image,label\n\u00e9,a.nii,b.nii\ne\u0301,c.nii,d.nii\n",
+        encoding="utf-8",
+    )
+
+    found = find_cases(tmp_path, a_spec())
+
+    assert len(found.faults) == 2
+    assert "2 cases have this name" in found.faults[0].what
+
+
+def test_files_are_found_whatever_form_of_unicode_a_list_has(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "Mu\u0308ller/i\u0308.nii", tmp_path / "Müller_seg.nii")
+    (tmp_path / "cases.csv").write_text(
+        "image,label\nM\u00fcller/\u00ef.nii,Mu\u0308ller_seg.nii\n",
+        encoding="utf-8",
+    )
+
+    found = find_cases(tmp_path, a_spec())
+
+    assert found.faults == ()
+    assert found.cases[0].name == "\u00ef"
+    assert found.cases[0].label.is_file()
+
+
+def test_an_image_and_its_label_pair_in_any_form_of_unicode(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "images/Mu\u0308.nii", tmp_path / "labels/M\u00fc.nii")
+
+    found = find_cases(tmp_path, a_spec())
+
+    assert [case.name for case in found.cases] == ["M\u00fc"]
+    assert found.faults == ()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+import unicodedata
+from pathlib import Path, PurePath
 
 import pytest
 from hypothesis import given
@@ -11,13 +12,19 @@ from hypothesis import strategies as st
 
 from medseg.datasets.names import (
     LONGEST,
+    LONGEST_BYTES,
     abbreviate,
     distinct_names,
+    fold_name,
+    is_safe_name,
+    make_former_name,
     make_left_out_name,
+    make_pair_key,
     make_printable,
     make_safe_name,
     make_series_name,
     split_channel,
+    split_role,
     split_suffix,
 )
 from medseg.io import Series
@@ -29,12 +36,125 @@ def test_names_are_plain_distinct_and_do_not_depend_on_the_order(
 ) -> None:
     found = distinct_names(texts, texts)
 
-    assert len({name.casefold() for name in found}) == len(texts)
-    assert all(
-        re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name)
-        for name in found
-    )
+    assert len({fold_name(name) for name in found}) == len(texts)
+    for name in found:
+        assert is_safe_name(name)
+        assert PurePath(name).name == name
+        assert unicodedata.is_normalized("NFC", name)
+        assert len(name) <= LONGEST
+        assert len(f"{name}.rtstruct.dcm".encode()) <= 200
+        assert name[0] not in ".-"
+        categories = {unicodedata.category(sign)[0] for sign in name}
+        assert not categories - {"L", "M", "N", "P"}
     assert found == distinct_names(texts[::-1], texts[::-1])[::-1]
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=150))
+def test_names_of_ascii_are_those_of_release_0_1_0(text: str) -> None:
+    former = make_former_name(text)
+    device = former.partition(".")[0].upper()
+    is_device = device in {"CON", "PRN", "AUX", "NUL"} or (
+        device[:3] in {"COM", "LPT"} and device[3:] in set("0123456789")
+    )
+    assert make_safe_name(text) == (f"_{former}" if is_device else former)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("肝臓 01", "肝臓_01"),
+        ("Печень/ребёнок", "Печень_ребёнок"),
+        ("Mu\u0308ller", "Müller"),
+        ("हिन्दी", "हिन्दी"),
+        ("น้ำ", "น้ำ"),
+        ("كبد", "كبد"),
+        ("😀 7", "_7"),
+        ("\u202egpj.a", "gpj.a"),
+        ("a\u200b\u2060b\u3164", "ab"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("é\x00\n\\:é", "é_é"),
+        ("\u0301é", "é"),
+        ("..é. ", "é._"),
+        ("é..", "é"),
+        ("com¹", "_com¹"),
+        ("NUL.é", "_NUL.é"),
+        ("aux", "_aux"),
+        ("auxiliary", "auxiliary"),
+        ("\u200b", "scan"),
+        ("\udcffé", "_é"),
+    ],
+)
+def test_letters_and_digits_of_every_script_stay(text: str, name: str) -> None:
+    assert make_safe_name(text) == name
+    assert make_safe_name(name) == name
+
+
+@pytest.mark.parametrize("letter", ["界", "é", "क्षि", "a\u0301\u0323"])
+def test_a_long_name_is_cut_between_letters_and_gets_a_hash(
+    letter: str,
+) -> None:
+    letters = unicodedata.normalize("NFC", letter)
+    name = make_safe_name(letter * 120)
+    cut, dash, tag = name.rpartition("-")
+    assert dash
+    assert re.fullmatch("[0-9a-f]{6}", tag)
+    assert (letters * 120).startswith(cut)
+    rest = (letters * 120)[len(cut) :]
+    assert not unicodedata.category(rest[0]).startswith("M")
+    assert len(name.encode()) <= LONGEST_BYTES
+    assert name != make_safe_name(letter * 120 + "x")
+
+
+def test_names_that_differ_only_in_bytes_or_forms_stay_apart() -> None:
+    texts = ["\udcff", "\udcfe", "é", "e\u0301", "É"]
+    names = distinct_names(texts, texts)
+    assert len({fold_name(name) for name in names}) == len(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "../a", "a/b", "a b", ".a", "-a", "e\u0301", "a\u200b", "a" * 201],
+)
+def test_what_leads_elsewhere_or_shows_less_than_it_holds_is_no_safe_name(
+    text: str,
+) -> None:
+    assert not is_safe_name(text)
+    assert is_safe_name("Müller-7_肝.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("stem", "name", "role"),
+    [
+        ("c.seg", "c", "label"),
+        ("c-label", "c", "label"),
+        ("c_GT", "c", "label"),
+        ("c mask", "c", "label"),
+        ("c_pred", "c", "prediction"),
+        ("label0001", "0001", "label"),
+        ("img0001", "0001", "image"),
+        ("image_001", "001", "image"),
+        ("mask-001", "001", "label"),
+        ("CT_image", "CT", "image"),
+        ("img0001_seg", "0001", "label"),
+        ("a/labels/mu\u0308_seg", "a/labels/mü", "label"),
+        ("segmented_ct", "segmented_ct", ""),
+        ("masking7", "masking7", ""),
+        ("mask", "mask", ""),
+        ("_seg", "_seg", ""),
+        ("case_1_2", "case_1_2", ""),
+        ("scanner_3", "scanner_3", ""),
+    ],
+)
+def test_words_in_a_name_say_what_a_file_is(
+    stem: str, name: str, role: str
+) -> None:
+    assert split_role(stem) == (name, role)
+
+
+def test_an_image_its_label_and_its_prediction_share_a_key() -> None:
+    stems = ["IMG_É7", "maske\u03017", "É7.seg", "é7_gt_pred"]
+    assert {make_pair_key(stem) for stem in stems[:1] + stems[2:]} == {"é7"}
+    assert make_pair_key(stems[1]) == "maské7"
 
 
 def test_endings_are_those_that_readers_know() -> None:

@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError
-from medseg.evaluation.pairing import Pairing, pair_predictions
+from medseg.evaluation.pairing import (
+    Pairing,
+    pair_predictions,
+    pair_with_scans,
+)
 
 
 def folder(path: Path, *names: str) -> Path:
@@ -186,7 +191,97 @@ def test_a_result_is_found_by_the_name_that_segment_made_of_it(tmp_path):
     ]
     with pytest.raises(
         DatasetError, match="no prediction"
-    ):  # one name for two cases
+    ):  # one name of release 0.1.0 for two cases
         pair(
             tmp_path / "two", ["p_t_1.nii.gz"], ["pät 1.nii.gz", "pöt 1.nii.gz"]
         )
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("c.nii.gz", "c.seg.nrrd"),
+        ("c.nii.gz", "c-label.nrrd"),
+        ("c.nii.gz", "c_gt.nii.gz"),
+        ("c_pred.nii.gz", "c_gt.nii.gz"),
+        ("pred_c.nii.gz", "c-label.nii.gz"),
+        ("img0001.nii.gz", "label0001.nii.gz"),
+        ("img_img0001.nii.gz", "label0001.nii.gz"),
+        ("image_001.png", "mask_001.png"),
+        ("img0001_0000.nii.gz", "label0001.nii.gz"),
+        ("肝_01.nii.gz", "肝 01.nii.gz"),
+        ("肝_01.nii.gz", "肝_01_标签.nii.gz"),
+        ("Mu\u0308ller.nii.gz", "Müller.nii.gz"),
+        ("Müller.nii.gz", "Mu\u0308ller_seg.nii.gz"),
+        ("imagesTr_Case_7.nii.gz", "case_7.mha"),
+        ("M_ller.nii.gz", "Müller.nii.gz"),
+    ],
+)
+def test_what_means_one_case_is_paired(tmp_path, prediction, reference):
+    found = pair(
+        tmp_path, ["other.nii.gz", prediction], ["other.nii.gz", reference]
+    )
+    files = [(p.prediction.name, p.reference.name) for p in found.pairs]
+    assert (prediction, reference) in files
+    assert not found.faults
+
+
+@pytest.mark.parametrize(
+    ("prediction", "reference"),
+    [
+        ("img0001", "label0010"),
+        ("img1", "label0001"),
+        ("image_1_2", "mask_1"),
+        ("masked_1", "1"),
+        ("c_segmented", "c2_gt"),
+        ("Мария", "Марина"),
+        ("a", "ä"),
+        ("mask", "label"),
+        ("Müller", "Mäller"),
+        ("M", "Müller"),
+    ],
+)
+def test_what_may_mean_two_cases_is_not_paired(tmp_path, prediction, reference):
+    found = pair(
+        tmp_path,
+        ["x.nii.gz", f"{prediction}.nii.gz"],
+        ["x.nii.gz", f"{reference}.nii.gz"],
+    )
+    assert [case for case, _, _ in names(found)] == ["x"]
+    assert [fault.where for fault in found.faults] == [reference]
+
+
+def test_two_possible_partners_are_named(tmp_path):
+    found = pair(
+        tmp_path,
+        ["x.nii.gz", "img_1.nii.gz", "pred_1.nii.gz"],
+        ["x.nii.gz", "label_1.nii.gz"],
+    )
+    assert found.faults[0].detail == "candidates: img_1, pred_1"
+
+
+def test_one_name_in_two_forms_of_unicode_is_refused(tmp_path):
+    found = pair(
+        tmp_path,
+        ["x.nii.gz", "\u00e9.nii.gz", "e\u0301.nii.gz"],
+        ["x.nii.gz", "\u00e9.nii.gz"],
+    )
+    assert [fault.where for fault in found.faults] == ["\u00e9"]
+    assert "keep one" in found.faults[0].what
+
+
+def test_label_maps_are_paired_with_scans_by_the_same_rules(tmp_path):
+    scans = [
+        Scan(name, ((tmp_path / f"{name}.nii.gz",),))
+        for name in ("img0001", "Müller", "a_1", "a_2")
+    ]
+    label_maps = ["label0001", "Mu\u0308ller.seg", "a", "b"]
+    found = pair_with_scans(
+        folder(tmp_path, *(f"{name}.nrrd" for name in label_maps)), scans
+    )
+    assert [(file.name, scan.name) for file, scan in found.pairs] == [
+        ("Mu\u0308ller.seg.nrrd", "Müller"),
+        ("label0001.nrrd", "img0001"),
+    ]
+    assert found.without_prediction == ("a_1", "a_2")
+    assert [fault.where for fault in found.faults] == ["a", "b"]

@@ -182,11 +182,31 @@ def test_a_full_disk_leaves_the_ledger_as_it_was(small_disk: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "../a", "a/b", ".hidden", "a b", "<b>", "-x", "a\n"]
+    "name",
+    [
+        "",
+        "../a",
+        "a/b",
+        ".hidden",
+        "a b",
+        "<b>",
+        "-x",
+        "a\n",
+        "a\u202eb",
+        "e\u0301",
+    ],
 )
 def test_names_that_lead_elsewhere_are_no_names(name: str) -> None:
     with pytest.raises(ValueError, match="scan"):
         entry(name)
+
+
+def test_names_may_have_letters_of_every_script(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        ledger.enter(entry("肝臓_Müller"))
+    entries, damaged = read_ledger(tmp_path / "ledger.jsonl")
+    assert list(entries) == ["肝臓_Müller"]
+    assert damaged == 0
 
 
 def test_the_ledger_may_be_read_while_it_is_written(tmp_path: Path) -> None:

@@ -155,7 +155,18 @@ def test_a_listed_scan_that_left_the_folder_is_no_case_any_more(
     assert cases.list_names() == ["a"]
 
 
-@pytest.mark.parametrize("name", ["a", "../x", "a/b", "", ".x"])
+def test_a_case_is_found_by_its_name_in_any_form_of_unicode(
+    cases: FolderCases, studies: Path, state: StateFolder
+) -> None:
+    cases.add_image("Mu\u0308ller", studies / "a.nii.gz")
+    assert "Müller" in cases.list_names()
+    assert cases.get_scan("Mu\u0308ller") == cases.get_scan("Müller")
+    assert (state.images / "Müller.nii.gz").is_file()
+    with pytest.raises(MedsegError, match="of this name already"):
+        cases.add_image("müller", studies / "a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["a", "A", "../x", "a/b", "", ".x"])
 def test_an_upload_needs_a_plain_name_of_its_own(
     cases: FolderCases, studies: Path, name: str
 ) -> None:

@@ -109,7 +109,7 @@ def test_paths_that_lead_elsewhere_are_refused(path: str) -> None:
     assert route("GET", path) == 400
 
 
-PLAIN = ["case_1", "series-0a1b", "1.2.840.1", "a", "x" * 200]
+PLAIN = ["case_1", "series-0a1b", "1.2.840.1", "a", "x" * 200, "ä", "肝_1"]
 NOT_PLAIN = [
     "../x",
     "/etc/passwd",
@@ -120,7 +120,8 @@ NOT_PLAIN = [
     ".hidden",
     "-x",
     "x" * 201,
-    "ä",
+    "ä b",
+    "ä\u202e",
     "a b",
 ]
 

@@ -11,7 +11,19 @@ from medseg.label_server.state import StateFolder, is_plain_name
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "_", "0", "case-1.2_x", "1.2.840.10008", "A" * 200, "a.b.c"]
+    "name",
+    [
+        "a",
+        "_",
+        "0",
+        "case-1.2_x",
+        "1.2.840.10008",
+        "A" * 200,
+        "a.b.c",
+        "ä",
+        "肝_1",
+        "e\u0301",
+    ],
 )
 def test_plain_names(name: str) -> None:
     assert is_plain_name(name)
@@ -29,7 +41,9 @@ def test_plain_names(name: str) -> None:
         "a/b",
         "a\\b",
         "a b",
-        "ä",
+        "ä b",
+        "ä\u200b",
+        "ä" * 101,
         "a\n",
         "A" * 201,
         3,

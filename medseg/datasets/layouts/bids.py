@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg._support.folders import list_files
-from medseg.datasets.layouts.channel_names import find_channels
 from medseg.datasets.layouts.bids_masks import (
     choose_mask_values,
     describe_missing,
@@ -27,6 +26,7 @@ from medseg.datasets.layouts.bids_names import (
     parse_bids_file,
 )
 from medseg.datasets.layouts.bids_tables import add_label_names
+from medseg.datasets.layouts.channel_names import find_channels
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.mask_files import MaskFiles
 from medseg.datasets.names import abbreviate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
@@ -14,6 +14,8 @@ from medseg.datasets.layouts.contract import ListedCase
 from medseg.datasets.names import (
     distinct_names,
     is_picture,
+    make_safe_name,
+    normalize_name,
     split_channel,
     split_suffix,
 )
@@ -24,8 +26,15 @@ _MOST_FOLD_DIGITS = 4
 _MOST_QUOTED = 20
 
 
-def name_cases(cases: Sequence[ListedCase]) -> list[str]:
+def name_cases(
+    cases: Sequence[ListedCase],
+    make_name: Callable[[str], str] = make_safe_name,
+) -> list[str]:
     """Name each case: as listed, else by its file, else by its path where files share a name.
+
+    Args:
+        cases: The listed cases.
+        make_name: Makes a name of a text; those that become equal get a hash behind them.
 
     Returns:
         A safe name for each; cases that are the same by name and first file share one.
@@ -41,7 +50,7 @@ def name_cases(cases: Sequence[ListedCase]) -> list[str]:
         origin = f"{text}\n{file}"
         origins.append(origin)
         texts[origin] = text
-    names = distinct_names([*texts.values()], texts)
+    names = distinct_names([*texts.values()], texts, make_name)
     name_of = dict(zip(texts, names, strict=True))
     return [name_of[origin] for origin in origins]
 
@@ -192,7 +201,8 @@ def _find_repeats(
     cases: Sequence[ListedCase], names: Sequence[str]
 ) -> Iterator[list[Fault]]:
     """Find names and files that are listed more than once, case by case."""
-    counts = Counter(case.name for case in cases)
+    listed_names = [normalize_name(case.name or "") for case in cases]
+    counts = Counter(listed_names)
     first_users: dict[Path, int] = {}
     for number, case in enumerate(cases):
         where = case.name or names[number]
@@ -204,7 +214,7 @@ def _find_repeats(
                 what = "uses a file that another case uses"
                 detail = f"the case {names[user]} uses {file.name}"
                 faults.append(Fault(where, what, detail))
-        count = counts[case.name]
+        count = counts[listed_names[number]]
         if case.name and count > 1:
             what = f"{count} cases have this name; give each its own"
             faults.append(Fault(where, what))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from medseg.datasets.layouts.label_names import normalize_name
+from medseg.datasets.layouts.label_names import normalize_label
 
 _MODALITIES = {
     "CT": r"ct|cta|cbct|hu",
@@ -107,7 +107,7 @@ def is_same_channel(name: str, other: str) -> bool:
         >>> is_same_channel("CT arterial", "CT venous")
         False
     """
-    if normalize_name(name) == normalize_name(other):
+    if normalize_label(name) == normalize_label(other):
         return True
     meaning = (read_modality(name), read_sequence(name))
     if meaning == (None, None):

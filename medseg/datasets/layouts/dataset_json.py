@@ -191,9 +191,9 @@ def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
             value = entry[0]
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if _is_number(value) and not _is_number(key):
-            yield value, key
-        elif isinstance(value, int):
+        if (_is_number(value) and not _is_number(key)) or isinstance(
+            value, int
+        ):
             yield value, key
         else:
             yield key, value

@@ -9,11 +9,16 @@ from pathlib import Path
 
 from medseg._support.folders import list_files
 from medseg.datasets.layouts.contract import CaseListing, ListedCase
-from medseg.datasets.names import abbreviate, split_channel, split_suffix
+from medseg.datasets.names import (
+    abbreviate,
+    normalize_name,
+    split_channel,
+    split_suffix,
+)
 from medseg.errors import Fault
 
 Files = dict[str, list[Path]]
-"""Files by what pairs them: their path without ending, ``/`` between folders."""
+"""Files by what pairs them: their path without ending, in NFC, ``/`` between folders."""
 
 
 def find_images(folder: Path, listing: CaseListing, ending: str = "") -> Files:
@@ -36,7 +41,7 @@ def find_images(folder: Path, listing: CaseListing, ending: str = "") -> Files:
         if not suffix:
             continue
         if file.name.endswith(ending):
-            keyed[stem].append(file)
+            keyed[normalize_name(stem)].append(file)
         else:
             others.append(file.name)
     if others:
@@ -79,7 +84,7 @@ def _find_fault(
         return Fault(key, "the image has no label", _list_names(files))
     stems = []
     for file in files:
-        stem, _ = split_suffix(file.name)
+        stem, _ = split_suffix(normalize_name(file.name))
         stems.append(stem)
     has_copies = len(set(stems)) < len(stems)
     if has_copies or len(targets) > 1:

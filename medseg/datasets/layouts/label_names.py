@@ -28,16 +28,16 @@ _SPELLINGS = {"tumour": "tumor", "tumours": "tumors", "oedema": "edema"}
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
-def normalize_name(name: str) -> str:
+def normalize_label(name: str) -> str:
     """Return a label's name as names are compared.
 
     Capitals, spaces, hyphens, underscores and British spelling do not count; the side is the same
     however it is written, and wherever in the name.
 
     Examples:
-        >>> normalize_name("Kidney_L") == normalize_name("left kidney")
+        >>> normalize_label("Kidney_L") == normalize_label("left kidney")
         True
-        >>> normalize_name("LeftKidney") == normalize_name("right kidney")
+        >>> normalize_label("LeftKidney") == normalize_label("right kidney")
         False
     """
     side = ""
@@ -80,12 +80,12 @@ def find_known(
         wanted: Name → value of the bundle's labels.
     """
     exact = {name.strip().casefold(): value for name, value in wanted.items()}
-    known = {normalize_name(name): value for name, value in wanted.items()}
+    known = {normalize_label(name): value for name, value in wanted.items()}
     values = {}
     for name in names:
         plain = name.strip().casefold()
         # Two labels of a bundle may be the same but for a hyphen.
-        value = exact.get(plain, known.get(normalize_name(name)))
+        value = exact.get(plain, known.get(normalize_label(name)))
         if value is not None:
             values[name] = value
     return values
@@ -94,17 +94,19 @@ def find_known(
 def number_names(
     names: Sequence[str], label_names: Mapping[int, str]
 ) -> dict[str, int]:
-    """Give each name a value; names that are the same as ``normalize_name`` sees it share one.
+    """Give each name a value; names that are the same as ``normalize_label`` sees it share one.
 
     Args:
         names: As files call their labels.
         label_names: Value → name, where some names have a value already. Others get the next
             free one.
     """
-    known = {normalize_name(name): value for value, name in label_names.items()}
+    known = {
+        normalize_label(name): value for value, name in label_names.items()
+    }
     values = {}
     for name in names:
-        plain = normalize_name(name)
+        plain = normalize_label(name)
         if plain not in known:
             known[plain] = max(known.values(), default=0) + 1
         values[name] = known[plain]

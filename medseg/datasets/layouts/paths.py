@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from medseg._support.folders import find_listed
 from medseg.datasets.layouts.dataset_json import describe_kind
 from medseg.errors import ScanError
 
@@ -26,4 +27,4 @@ def parse_path(folder: Path, field: str, text: Any) -> Path:
         raise ScanError(
             f"'{field}' must be a path", detail=f"it is {text[:40]!r}"
         )
-    return folder / text
+    return find_listed(folder, text)
