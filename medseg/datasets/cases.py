@@ -163,7 +163,7 @@ def find_cases(
     values = {label.name: label.value for label in spec.label_set}
     selection = Selection(spec.channels, values, trust_values)
     listing = list_cases(root, spec.data.format, selection)
-    name_segments(listing, selection)
+    name_segments(listing, selection, spec.data.ignored)
     case_list = make_cases(listing, spec, trust_values=trust_values)
     if trust_values:
         return case_list

@@ -21,11 +21,23 @@ from medseg.labels import LabelSet
 
 BACKGROUND = "background"
 
-_GENERIC = re.compile(
-    r"(label|value|class|structure|segment|segmentation|mask|foreground|object|region|roi|manual)?"
-    r"[ _-]*\d*",
-    re.IGNORECASE,
+_GENERIC_WORDS = (
+    "label",
+    "value",
+    "class",
+    "structure",
+    "segment",
+    "segmentation",
+    "mask",
+    "foreground",
+    "object",
+    "target",
+    "thing",
+    "region",
+    "roi",
+    "manual",
 )
+_GENERIC = re.compile(rf"({'|'.join(_GENERIC_WORDS)})?[ _-]*\d*", re.IGNORECASE)
 """Names that say nothing."""
 
 Values = frozenset[int]
@@ -172,12 +184,20 @@ def _may_be_same(name: str, other: str) -> bool:
     """Tell whether two names may be of one structure: they share a word, and name no two sides."""
     if _says_nothing(other):
         return True
-    words = {SIDES.get(word, word) for word in split_words(name)}
-    other_words = {SIDES.get(word, word) for word in split_words(other)}
+    words = _list_words(name)
+    other_words = _list_words(other)
     sides = set(SIDES.values())
     named_sides = (words | other_words) & sides
     shared = (words & other_words) - sides
     return len(named_sides) < 2 and bool(shared)
+
+
+def _list_words(name: str) -> set[str]:
+    words = set()
+    for word in split_words(name):
+        singular = word.removesuffix("s")
+        words.add(SIDES.get(word, singular))
+    return words
 
 
 def _says_nothing(name: str) -> bool:

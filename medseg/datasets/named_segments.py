@@ -10,7 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.datasets.label_values import BACKGROUND
-from medseg.datasets.layouts.contract import CaseListing, Selection
+from medseg.datasets.layouts.contract import (
+    CaseListing,
+    ListedCase,
+    Selection,
+)
+from medseg.datasets.layouts.dataset_json import IGNORE
 from medseg.datasets.layouts.label_names import (
     find_known,
     normalize_label,
@@ -21,6 +26,7 @@ from medseg.datasets.names import abbreviate
 from medseg.errors import ScanError
 from medseg.io.itk import read_layers
 from medseg.io.seg_nrrd import Segment, read_segments
+from medseg.labels import Code
 from medseg.volume import Array, Volume
 
 TRUST = "take the file's values as they are with --trust-values"
@@ -68,32 +74,47 @@ class NamedSegments:
         return join_segments(self.file, read_segments(self.file), self.values)
 
 
-def name_segments(listing: CaseListing, selection: Selection) -> None:
+def name_segments(
+    listing: CaseListing, selection: Selection, ignored: Sequence[Code] = ()
+) -> None:
     """Let cases whose label file names its segments be read by these names.
 
     Args:
         listing: The cases; takes the labels' names where there is no bundle yet.
         selection: The labels by name; without any, every segment is a label, numbered by name.
+        ignored: What unannotated voxels have in label maps: a segment called ``ignore`` is these.
     """
     if selection.trust_values:
         return
-    segments_of = {}
-    for case in listing.cases:
-        if case.label_source is None:
-            segments = _read_listed_segments(case.label)
-            if segments:
-                segments_of[case.label] = segments
+    segments_of = _find_segments(listing.cases)
     if not segments_of:
         return
-    values: Mapping[str, int] = selection.labels
+    values = dict(selection.labels)
     if not values:
         values = _number_segments(segments_of.values(), listing.label_names)
-        for name, value in values.items():
-            listing.label_names.setdefault(value, name)
+        names = {value: name for name, value in values.items()}
+        listing.label_names = {**names, **listing.label_names}
+    ignored_values = [code for code in ignored if isinstance(code, int)]
+    for value in ignored_values[:1]:
+        values.setdefault(IGNORE, value)
     for number, case in enumerate(listing.cases):
         if case.label_source is None and case.label in segments_of:
             source = NamedSegments(case.label, values)
             listing.cases[number] = replace(case, label_source=source)
+
+
+def _find_segments(
+    cases: Iterable[ListedCase],
+) -> dict[Path, Sequence[Segment]]:
+    """Return the segments of the label files that name some."""
+    segments_of: dict[Path, Sequence[Segment]] = {}
+    for case in cases:
+        if case.label_source is not None:
+            continue
+        segments = _read_listed_segments(case.label)
+        if segments:
+            segments_of[case.label] = segments
+    return segments_of
 
 
 def _read_listed_segments(file: Path) -> tuple[Segment, ...]:

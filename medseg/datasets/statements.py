@@ -146,7 +146,7 @@ def read_listing(path: Path) -> Statement:
 
 def compare_statement(statement: Statement, spec: BundleSpec) -> Comparison:
     """Compare what a data set says with a bundle."""
-    contradictions = []
+    contradictions: list[Contradiction] = []
     warnings: list[str] = []
     # Where pictures hold colours, values of a list say nothing of them.
     if not spec.data.colour_coded:
