@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
-from medseg.datasets.input_checks import check_kind, check_volume
+from medseg.datasets.input_checks import check_kind
 from medseg.datasets.integrity import read_scan
 from medseg.datasets.label_encoding import (
     describe_label_warnings,
@@ -90,7 +91,9 @@ def review(
     judged: list[JudgedMask] = []
     for done, (mask, scan) in enumerate(pairing.pairs, start=1):
         try:
-            quality = _judge_mask(segmenter, mask, scan, listeners)
+            quality = _judge_mask(segmenter, mask, scan)
+            for warning in quality.warnings:
+                notify(listeners, Notice(f"{scan.name}: {warning}"))
             judged.append(JudgedMask(scan.name, quality))
         except MedsegError as error:
             faults.append(Fault.from_error(scan.name, error))
@@ -139,19 +142,14 @@ def _warn_of_unpaired_scans(
     )
 
 
-def _judge_mask(
-    segmenter: Segmenter, mask: Path, scan: Scan, listeners: Sequence[Listener]
-) -> MaskQuality:
+def _judge_mask(segmenter: Segmenter, mask: Path, scan: Scan) -> MaskQuality:
+    """Judge a mask; its reader's warnings come before those of its scan."""
     spec = segmenter.spec
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
-    warnings = (
-        *volume.warnings,
-        *describe_label_warnings(labels),
-        *check_volume(volume, spec),
-    )
-    for warning in warnings:
-        notify(listeners, Notice(f"{scan.name}: {warning}"))
-    return segmenter.judge(volume, encode_prediction(labels, spec.label_set))
+    indices = encode_prediction(labels, spec.label_set)
+    quality = segmenter.judge(volume, indices)
+    of_mask = describe_label_warnings(labels)
+    return replace(quality, warnings=(*of_mask, *quality.warnings))

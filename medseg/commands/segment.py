@@ -161,7 +161,9 @@ def segment(
     def segment_scan(opened: OpenScan) -> SegmentedScan:
         if opened.kept is not None or opened.volume is None:
             return SegmentedScan(opened)
-        segmentation = segmenter.segment(opened.volume, error_map=error_maps)
+        # The volume passed the checks of Segmenter.segment when it was read.
+        prediction = segmenter.predict(opened.volume)
+        segmentation = prediction.finish(error_map=error_maps)
         return SegmentedScan(opened, segmentation)
 
     with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:

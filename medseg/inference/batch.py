@@ -18,7 +18,7 @@ from medseg._support.files import write_atomically
 from medseg._support.provenance import get_device_name
 from medseg.bundle.hashes import hash_bundle
 from medseg.datasets.cases import Scan
-from medseg.datasets.input_checks import check_kind, check_volume
+from medseg.datasets.input_checks import admit, check_kind
 from medseg.datasets.integrity import read_scan
 from medseg.errors import Fault, OutputError
 from medseg.events import Listener, Notice, Progress, notify
@@ -195,7 +195,7 @@ class ScanBatch:
             quality=QualityEntry.from_quality(segmentation.quality),
             shape=volume.shape,
             spacing_mm=tuple(spacing_mm),
-            warnings=(*volume.warnings, *segmentation.warnings),
+            warnings=segmentation.warnings,
         )
 
     def on_error(self, scan: Scan, stage: Stage, error: Exception) -> Entry:
@@ -258,10 +258,9 @@ class ScanBatch:
             scan, channels, resample_uneven=self._resample_uneven
         )
         refuse_format(volume, self._formats)
-        doubts = check_volume(volume, self._spec)
-        warnings = (*volume.warnings, *doubts)
+        admitted = admit(volume, self._spec)
         # From here on the volume is called what results call it.
-        return replace(volume, source=scan.name, warnings=warnings)
+        return replace(admitted, source=scan.name)
 
     def _lacks_picture(self, scan: Scan) -> bool:
         return (

@@ -133,7 +133,10 @@ def _read_volume(
         slices = replace(slices, planes=grid.nearest_planes)
     nonfinite = replace_nonfinite(image)
     warnings = (*excluded, *left_out, *copies, *remarks, *nonfinite)
-    return Volume(image[None], affine, source.name, warnings, slices)
+    modalities = (headers[0].modality,)
+    return Volume(
+        image[None], affine, source.name, warnings, slices, modalities
+    )
 
 
 def _list_files(paths: Sequence[Path]) -> list[Path]:
