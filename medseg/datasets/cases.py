@@ -21,9 +21,9 @@ from medseg.datasets.layouts import (
 )
 from medseg.datasets.layouts.case_checks import (
     find_case_faults,
-    find_modality_fault,
     has_field,
     name_cases,
+    set_aside_modalities,
 )
 from medseg.datasets.named_segments import name_segments
 from medseg.datasets.names import (
@@ -164,9 +164,10 @@ def find_cases(
     selection = Selection(spec.channels, values, trust_values)
     listing = list_cases(root, spec.data.format, selection)
     name_segments(listing, selection, spec.data.ignored)
-    case_list = make_cases(listing, spec, trust_values=trust_values)
     if trust_values:
-        return case_list
+        return make_cases(listing, spec)
+    set_aside_modalities(listing, spec.channels)
+    case_list = make_cases(listing, spec)
     compared = compare_statement(read_statement(root, listing), spec)
     return replace(
         case_list,
@@ -175,15 +176,12 @@ def find_cases(
     )
 
 
-def make_cases(
-    listing: CaseListing, spec: BundleSpec, *, trust_values: bool = False
-) -> CaseList:
+def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
     """Make cases of what a layout lists already, so that a large folder is searched once.
 
     Args:
         listing: The listed cases.
         spec: Its channels and ``data`` say what a case must have.
-        trust_values: Whether the bundle counts, whatever the list says of a case's modality.
 
     Returns:
         The usable cases and every fault.
@@ -206,9 +204,6 @@ def make_cases(
         if spec.data.group_by and not has_field(listed, group_field):
             what = f"has no '{spec.data.group_by}', which data.group_by says it must have"
             case_faults.append(Fault(listed.name or name, what))
-        if not trust_values:
-            where = listed.name or name
-            case_faults += find_modality_fault(listed, where, spec.channels)
         if case_faults:
             faults.extend(case_faults)
         else:

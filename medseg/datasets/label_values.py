@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from medseg.datasets.layouts.label_names import (
@@ -113,29 +113,49 @@ def find_conflicts(stated: LabelValues, own: LabelValues) -> list[Conflict]:
         stated: What the data say.
         own: What they are to be read by.
     """
-    own_names = {normalize_label(name): name for name in own.labels}
-    own_regions = {normalize_label(name): name for name in own.regions}
+    names = _key_by_plain_name(own.labels)
+    regions = _key_by_plain_name(own.regions)
     conflicts = []
     for stated_name, values in stated.labels.items():
         plain = normalize_label(stated_name)
-        if plain in own_names:
-            name = own_names[plain]
-            other = own.labels[name]
-            if not (values <= other or other <= values):
-                is_certain = _is_certain(name, values, stated, own)
-                conflicts.append(Conflict(name, values, other, is_certain))
-        elif plain in own_regions:
-            name = own_regions[plain]
-            if not values <= own.regions[name]:
-                conflict = Conflict(name, values, own.regions[name], True)
-                conflicts.append(conflict)
+        conflict = None
+        if plain in names:
+            conflict = _compare_label(names[plain], values, stated, own)
+        elif plain in regions:
+            conflict = _compare_part(regions[plain], values, own)
+        if conflict is not None:
+            conflicts.append(conflict)
     for stated_name, values in stated.regions.items():
         plain = normalize_label(stated_name)
-        name = own_regions.get(plain) or own_names.get(plain, "")
+        name = regions.get(plain) or names.get(plain, "")
         other = own.regions.get(name) or own.labels.get(name, values)
         if values != other:
             conflicts.append(Conflict(name, values, other, True))
     return conflicts
+
+
+def _key_by_plain_name(names: Iterable[str]) -> dict[str, str]:
+    return {normalize_label(name): name for name in names}
+
+
+def _compare_label(
+    name: str, values: Values, stated: LabelValues, own: LabelValues
+) -> Conflict | None:
+    other = own.labels[name]
+    if values <= other or other <= values:
+        return None
+    is_certain = _is_certain(name, values, stated, own)
+    return Conflict(name, values, other, is_certain)
+
+
+def _compare_part(
+    name: str, values: Values, own: LabelValues
+) -> Conflict | None:
+    """Compare a label with a region of its name, of which it may be a part."""
+    other = own.regions[name]
+    if values <= other:
+        return None
+    return Conflict(name, values, other, True)
 
 
 def _is_certain(

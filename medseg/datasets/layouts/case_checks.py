@@ -10,7 +10,7 @@ from pathlib import Path
 from medseg._support.folders import resolve_path
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.layouts.channel_names import read_modality
-from medseg.datasets.layouts.contract import ListedCase
+from medseg.datasets.layouts.contract import CaseListing, ListedCase
 from medseg.datasets.names import (
     distinct_names,
     is_picture,
@@ -85,26 +85,33 @@ def find_case_faults(
     return faults
 
 
-def find_modality_fault(
-    case: ListedCase, where: str, channels: Sequence[ChannelSpec]
-) -> list[Fault]:
-    """Find out whether a list gives a case another modality than the bundle's channels have.
+def set_aside_modalities(
+    listing: CaseListing, channels: Sequence[ChannelSpec]
+) -> None:
+    """Make faults of the cases that their list gives another modality than the bundle has.
 
     Args:
-        case: The listed case.
-        where: What the fault calls it.
-        channels: The bundle's; where they are of several modalities, nothing is found.
+        listing: The listed cases.
+        channels: The bundle's; where they are of several modalities, nothing is set aside.
     """
-    wanted = {channel.modality for channel in channels}
-    stated = read_modality(str(case.fields.get(_MODALITY, "")))
-    (modality, *others) = wanted
-    if others or modality == "OT" or stated in (None, modality):
-        return []
-    what = (
-        f"its list says that it is {stated}, and the bundle's channels are {modality}; leave it "
-        "out, correct the list, or insist on the bundle with --trust-values"
-    )
-    return [Fault(where, what)]
+    modality, *others = {channel.modality for channel in channels}
+    if others or modality == "OT":
+        return
+    if not any(has_field(case, _MODALITY) for case in listing.cases):
+        return
+    kept = []
+    names = name_cases(listing.cases)
+    for case, name in zip(listing.cases, names, strict=True):
+        stated = read_modality(str(case.fields.get(_MODALITY, "")))
+        if stated in (None, modality):
+            kept.append(case)
+            continue
+        what = (
+            f"its list says that it is {stated}, and the bundle's channels are {modality}; leave "
+            "it out, correct the list, or insist on the bundle with --trust-values"
+        )
+        listing.faults.append(Fault(case.name or name, what))
+    listing.cases = kept
 
 
 def has_field(case: ListedCase, field: str) -> bool:

@@ -104,6 +104,8 @@ class DicomLayout:
         values = _choose_values(objects, selection.labels, listing)
         for name, value in values.items():
             listing.label_names.setdefault(value, name)
+        if len(selection.channels) == 1:
+            listing.modalities = (chosen[0].series.modality,)
         cases = _make_cases(series, chosen, selection.channels, listing)
         for case in cases:
             _add_case(case, values, listing)
@@ -227,8 +229,6 @@ def _choose_modality(
         _warn_of_absent_modalities(channels, taken, listing)
     names = tuple(channel.name for channel in channels)
     listing.channel_names = names or (taken or ANY,)
-    if len(channels) == 1:
-        listing.modalities = (taken,)
     is_certain = present and len(channels) == 1
     if not is_certain:
         _warn_of_other_modalities(counts, taken, listing)
