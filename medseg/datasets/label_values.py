@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from medseg.datasets.layouts.label_names import (
@@ -55,38 +55,53 @@ class LabelValues:
     labels: Mapping[str, Values] = field(default_factory=dict)
     regions: Mapping[str, Values] = field(default_factory=dict)
 
-    @classmethod
-    def of_files(cls, labels: LabelSet) -> LabelValues:
-        """Return what a bundle says of the values in label files."""
-        values_of: dict[int, set[int]] = defaultdict(set)
-        for value, index in labels.values.items():
-            values_of[index].add(value)
-        return cls._of_indices(labels, values_of)
-
-    @classmethod
-    def of_results(cls, labels: LabelSet) -> LabelValues:
-        """Return what a bundle says of the values in label maps that medseg writes."""
-        indices = range(labels.classes)
-        return cls._of_indices(labels, {index: {index} for index in indices})
-
-    @classmethod
-    def _of_indices(
-        cls, labels: LabelSet, values_of: Mapping[int, set[int]]
-    ) -> LabelValues:
-        named = {label.name: Values(values_of[label.index]) for label in labels}
-        if values_of.get(0):
-            named.setdefault(BACKGROUND, Values(values_of[0]))
-        regions = {}
-        for region in labels.regions if labels.has_regions else ():
-            values: set[int] = set()
-            for index in region.labels:
-                values |= values_of[index]
-            regions[region.name] = Values(values)
-        return cls(named, regions)
-
     def find_names(self, value: int) -> list[str]:
         """Return the labels that have a value."""
-        return [name for name in self.labels if value in self.labels[name]]
+        names = []
+        for name, values in self.labels.items():
+            if value in values:
+                names.append(name)
+        return names
+
+
+def list_file_values(labels: LabelSet) -> LabelValues:
+    """Return what a bundle says of the values in label files."""
+    values_of: dict[int, set[int]] = defaultdict(set)
+    for value, index in labels.values.items():
+        values_of[index].add(value)
+    return _name_values(labels, values_of)
+
+
+def list_result_values(labels: LabelSet) -> LabelValues:
+    """Return what a bundle says of the values in label maps that medseg writes."""
+    values_of = {}
+    for index in range(labels.classes):
+        values_of[index] = {index}
+    return _name_values(labels, values_of)
+
+
+def _name_values(
+    labels: LabelSet, values_of: Mapping[int, set[int]]
+) -> LabelValues:
+    """Return the values of a bundle's labels and regions.
+
+    Args:
+        labels: The bundle's.
+        values_of: Index → values.
+    """
+    named = {}
+    background = values_of.get(0)
+    if background:
+        named[BACKGROUND] = Values(background)
+    for label in labels:
+        values = values_of[label.index]
+        named[label.name] = Values(values)
+    regions = {}
+    if labels.has_regions:
+        for region in labels.regions:
+            parts = [values_of[index] for index in region.labels]
+            regions[region.name] = Values().union(*parts)
+    return LabelValues(named, regions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +140,15 @@ def find_conflicts(stated: LabelValues, own: LabelValues) -> list[Conflict]:
             conflict = _compare_part(regions[plain], values, own)
         if conflict is not None:
             conflicts.append(conflict)
+    whole = {**own.labels, **own.regions}
     for stated_name, values in stated.regions.items():
         plain = normalize_label(stated_name)
-        name = regions.get(plain) or names.get(plain, "")
-        other = own.regions.get(name) or own.labels.get(name, values)
-        if values != other:
-            conflicts.append(Conflict(name, values, other, True))
+        name = regions.get(plain, names.get(plain))
+        if name is None:
+            continue
+        if values != whole[name]:
+            conflict = Conflict(name, values, whole[name], is_certain=True)
+            conflicts.append(conflict)
     return conflicts
 
 
@@ -162,18 +180,16 @@ def _is_certain(
     name: str, values: Values, stated: LabelValues, own: LabelValues
 ) -> bool:
     """Tell whether one of a label's two values is that of another label on the other side."""
-    plain = normalize_label(name)
-    if values & own.labels[name]:
+    own_values = own.labels[name]
+    if values & own_values:
         return True
+    others = []
     for value in values:
-        for other in own.find_names(value):
-            if normalize_label(other) != plain:
-                return True
-    for value in own.labels[name]:
-        for other in stated.find_names(value):
-            if normalize_label(other) != plain:
-                return True
-    return False
+        others += own.find_names(value)
+    for value in own_values:
+        others += stated.find_names(value)
+    plain = normalize_label(name)
+    return any(normalize_label(other) != plain for other in others)
 
 
 def find_renamed(
@@ -184,20 +200,31 @@ def find_renamed(
     Yields:
         Value, the data's name, and the own one.
     """
-    stated_names = {normalize_label(name) for name in _list_names(stated)}
-    own_names = {normalize_label(name) for name in _list_names(own)}
+    stated_names = _list_plain_names(stated)
+    own_names = _list_plain_names(own)
     for name, values in own.labels.items():
         if normalize_label(name) in stated_names or _says_nothing(name):
             continue
         for value in sorted(values):
-            for other in stated.find_names(value):
-                is_known = normalize_label(other) in own_names
-                if not is_known and not _may_be_same(name, other):
-                    yield value, other, name
+            other = _find_unknown_name(value, stated, own_names)
+            if other and not _may_be_same(name, other):
+                yield value, other, name
 
 
-def _list_names(values: LabelValues) -> list[str]:
-    return [*values.labels, *values.regions]
+def _find_unknown_name(
+    value: int, stated: LabelValues, own_names: Collection[str]
+) -> str:
+    """Return what the data call a value, if the own side has no such name."""
+    for name in stated.find_names(value):
+        plain = normalize_label(name)
+        if plain not in own_names:
+            return name
+    return ""
+
+
+def _list_plain_names(values: LabelValues) -> set[str]:
+    names = [*values.labels, *values.regions]
+    return {normalize_label(name) for name in names}
 
 
 def _may_be_same(name: str, other: str) -> bool:

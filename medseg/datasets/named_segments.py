@@ -21,7 +21,7 @@ from medseg.datasets.layouts.label_names import (
     normalize_label,
     number_names,
 )
-from medseg.datasets.mask_files import LabelArray
+from medseg.datasets.mask_files import LabelArray, make_empty_labels
 from medseg.datasets.names import abbreviate
 from medseg.errors import ScanError
 from medseg.io.itk import read_layers
@@ -71,7 +71,8 @@ class NamedSegments:
             ScanError: As ``join_segments``.
             GeometryError: If the file's geometry is not that of a grid.
         """
-        return join_segments(self.file, read_segments(self.file), self.values)
+        segments = read_segments(self.file)
+        return join_segments(self.file, segments, self.values)
 
 
 def name_segments(
@@ -129,10 +130,17 @@ def _number_segments(
 ) -> dict[str, int]:
     names: set[str] = set()
     for of_case in segments:
-        names.update(segment.name for segment in of_case)
-    foreground = [name for name in names if normalize_label(name) != BACKGROUND]
-    ordered = sorted(foreground, key=lambda name: (name.casefold(), name))
-    return number_names(ordered, label_names)
+        for segment in of_case:
+            names.add(segment.name)
+    foreground = []
+    for name in sorted(names, key=_get_order):
+        if normalize_label(name) != BACKGROUND:
+            foreground.append(name)
+    return number_names(foreground, label_names)
+
+
+def _get_order(name: str) -> tuple[str, str]:
+    return name.casefold(), name
 
 
 def join_segments(
@@ -171,12 +179,10 @@ def join_segments(
             source=file,
             detail=f"they are {abbreviate(names, _MOST_NAMED)}",
         )
-    highest = max(known.values(), default=0)
-    labels: LabelArray = np.zeros(
-        layers.shape, np.min_scalar_type(highest), order="F"
-    )
+    labels = make_empty_labels(layers, known)
     for number, layer in enumerate(layers.array):
-        table = np.zeros(int(layer.max()) + 1, labels.dtype)
+        highest = int(layer.max())
+        table = np.zeros(highest + 1, labels.dtype)
         for segment in painted:
             if segment.layer == number:
                 table[segment.value] = known[segment.name]

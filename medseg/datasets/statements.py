@@ -6,7 +6,7 @@ mean, it must be what the bundle says.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from medseg.datasets.label_values import (
     find_conflicts,
     find_renamed,
     format_values,
+    list_file_values,
 )
 from medseg.datasets.layouts import LISTING, CaseListing
 from medseg.datasets.layouts.channel_names import (
@@ -29,6 +30,7 @@ from medseg.datasets.layouts.dataset_json import (
     find_ignore_value,
     parse_channel_names,
     parse_label_values,
+    parse_region_values,
     read_json_object,
 )
 from medseg.datasets.names import abbreviate
@@ -135,13 +137,18 @@ def read_listing(path: Path) -> Statement:
     if not path.is_file():
         return Statement(LabelValues())
     content = read_json_object(path)
-    labels, regions = parse_label_values(content)
-    values = LabelValues(
-        {name: Values(values) for name, values in labels.items()},
-        {name: Values(values) for name, values in regions.items()},
+    return Statement(
+        labels=LabelValues(
+            labels=_freeze(parse_label_values(content)),
+            regions=_freeze(parse_region_values(content)),
+        ),
+        channels=parse_channel_names(content),
+        ignore=find_ignore_value(content),
     )
-    channels = parse_channel_names(content)
-    return Statement(values, channels, ignore=find_ignore_value(content))
+
+
+def _freeze(values_of: Mapping[str, set[int]]) -> dict[str, Values]:
+    return {name: Values(values) for name, values in values_of.items()}
 
 
 def compare_statement(statement: Statement, spec: BundleSpec) -> Comparison:
@@ -151,7 +158,7 @@ def compare_statement(statement: Statement, spec: BundleSpec) -> Comparison:
     # Where pictures hold colours, values of a list say nothing of them.
     if not spec.data.colour_coded:
         contradictions += _compare_labels(statement, spec)
-        own = LabelValues.of_files(spec.label_set)
+        own = list_file_values(spec.label_set)
         warnings += _warn_of_renamed(statement.labels, own)
     for fault in _compare_channels(statement, spec.channels):
         contradictions.append(Contradiction(fault))
@@ -166,7 +173,7 @@ def _compare_labels(
     statement: Statement, spec: BundleSpec
 ) -> Iterator[Contradiction]:
     label_set = spec.label_set
-    own = LabelValues.of_files(label_set)
+    own = list_file_values(label_set)
     conflicts = find_conflicts(statement.labels, own)
     certain = [conflict for conflict in conflicts if conflict.is_certain]
     if certain:
@@ -198,16 +205,20 @@ def describe_conflicts(
     conflicts: Sequence[Conflict], stated: str, own: str
 ) -> str:
     """Say which values two sides give the same names; the names are the own side's."""
-    stated_texts = []
-    own_texts = []
-    for conflict in conflicts:
-        stated_texts.append(
-            f"{conflict.name} = {format_values(conflict.stated)}"
-        )
-        own_texts.append(f"{conflict.name} = {format_values(conflict.own)}")
-    stated_list = abbreviate(stated_texts, _MOST_NAMED)
-    own_list = abbreviate(own_texts, _MOST_NAMED)
+    stated_values = {conflict.name: conflict.stated for conflict in conflicts}
+    own_values = {conflict.name: conflict.own for conflict in conflicts}
+    stated_list = _list_values(stated_values)
+    own_list = _list_values(own_values)
     return f"{stated} {stated_list}, and {own} {own_list}"
+
+
+def _list_values(values_of: Mapping[str, Values]) -> str:
+    """Write names and values in the order of the values."""
+    texts = []
+    for name in sorted(values_of, key=lambda name: min(values_of[name])):
+        values = format_values(values_of[name])
+        texts.append(f"{name} = {values}")
+    return abbreviate(texts, _MOST_NAMED)
 
 
 def _warn_of_renamed(stated: LabelValues, own: LabelValues) -> Iterator[str]:
@@ -255,10 +266,11 @@ def _compare_channels(
 
 def _has_other_order(names: Sequence[str], own_names: Sequence[str]) -> bool:
     """Tell whether a channel is called as another one of the bundle."""
-    for number, own in enumerate(own_names):
-        if is_same_channel(names[number], own):
+    for name, own in zip(names, own_names, strict=True):
+        if is_same_channel(name, own):
             continue
-        if any(is_same_channel(name, own) for name in names):
+        elsewhere = [is_same_channel(other, own) for other in names]
+        if any(elsewhere):
             return True
     return False
 
@@ -277,17 +289,20 @@ def _find_difference(
     modality = read_modality(name)
     if statement.modalities:
         modality = statement.modalities[number]
-    own_modality = channel.modality
+    own_modality: str | None = channel.modality
     if own_modality in _UNKNOWN_MODALITIES:
-        own_modality = read_modality(channel.name) or ""
-    known = {modality, own_modality} - {None, *_UNKNOWN_MODALITIES}
+        own_modality = read_modality(channel.name)
+    known = {modality, own_modality}
+    known -= {None, *_UNKNOWN_MODALITIES}
     if len(known) == 2:
-        return own_modality, str(modality)
+        return str(own_modality), str(modality)
     sequence = read_sequence(name)
     own_sequence = read_sequence(channel.name)
-    if sequence and own_sequence and sequence.kind != own_sequence.kind:
-        return str(own_sequence), str(sequence)
-    return "", ""
+    if not sequence or not own_sequence:
+        return "", ""
+    if sequence.kind == own_sequence.kind:
+        return "", ""
+    return str(own_sequence), str(sequence)
 
 
 def _warn_of_contrast(

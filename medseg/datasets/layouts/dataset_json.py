@@ -107,36 +107,46 @@ def parse_labels(content: Mapping[str, Any], listing: Path) -> LabelMeanings:
     names: dict[int, str] = {}
     for value, name in _iterate_labels(content):
         number = _parse_value(value)
-        if number is not None and not _is_ignore(name):
-            names[number] = name if isinstance(name, str) else ""
+        if number is None or _is_ignore(name):
+            continue
+        names[number] = ""
+        if isinstance(name, str):
+            names[number] = name
     return LabelMeanings(tuple(names.items()), ignore)
 
 
-def parse_label_values(
-    content: Mapping[str, Any],
-) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
-    """Read which values each name in ``labels`` has, background included.
+def parse_label_values(content: Mapping[str, Any]) -> dict[str, set[int]]:
+    """Return name → values of each single label, background included.
 
     What cannot be understood is passed over: it says nothing of a label.
-
-    Returns:
-        Name → values of each label, and the same of nnU-Net's regions.
     """
     labels: dict[str, set[int]] = defaultdict(set)
-    regions: dict[str, set[int]] = {}
-    for name, entry in _labels_of(content).items():
-        if isinstance(entry, list) and len(entry) > 1:
-            regions[str(name)] = set(filter(_is_number, entry))
     for value, name in _iterate_labels(content):
-        is_label = isinstance(name, str) and name not in regions
-        if is_label and str(value).isdecimal() and not _is_ignore(name):
-            labels[name].add(int(value))
-    return labels, regions
+        if not isinstance(name, str) or _is_ignore(name):
+            continue
+        if _is_number(value):
+            number = int(value)
+            labels[name].add(number)
+    return labels
+
+
+def parse_region_values(content: Mapping[str, Any]) -> dict[str, set[int]]:
+    """Return name → values of each of nnU-Net's regions."""
+    regions = {}
+    for name, entry in _labels_of(content).items():
+        if not isinstance(entry, list):
+            continue
+        if len(entry) > 1:
+            numbers = filter(_is_number, entry)
+            regions[name] = set(map(int, numbers))
+    return regions
 
 
 def parse_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names in nnU-Net's ``channel_names`` or MSD's ``modality``, by their numbers."""
-    channels = content.get("channel_names") or content.get("modality")
+    channels = content.get("channel_names")
+    if not channels:
+        channels = content.get("modality")
     if isinstance(channels, str):
         channels = [channels]
     if isinstance(channels, list):
@@ -146,7 +156,9 @@ def parse_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
     names = []
     for key in sorted(channels, key=_parse_channel_number):
         name = clean_text(channels[key])
-        names.append(name or f"channel {key}")
+        if not name:
+            name = f"channel {key}"
+        names.append(name)
     return tuple(names)
 
 
@@ -191,9 +203,8 @@ def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
             value = entry[0]
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if (_is_number(value) and not _is_number(key)) or isinstance(
-            value, int
-        ):
+        is_text_value = _is_number(value) and not _is_number(key)
+        if is_text_value or isinstance(value, int):
             yield value, key
         else:
             yield key, value
@@ -218,8 +229,9 @@ def _parse_regions(
     values_of: dict[str, tuple[int, ...]] = {}
     for name, entry in _labels_of(content).items():
         values = _parse_region_values(name, entry, listing)
-        is_background = values == (0,)
-        if not is_background and not _is_ignore(name):
+        if values == (0,):
+            continue
+        if not _is_ignore(name):
             values_of[name] = values
     order = content.get("regions_class_order")
     if not _is_order(order, len(values_of)):
@@ -271,9 +283,10 @@ def _name_values(regions: Sequence[NamedRegion]) -> tuple[tuple[int, str], ...]:
     for region in regions:
         held.update(region.values)
         is_alone = region.values == (region.paints,)
-        names[region.paints] = (
-            region.name if is_alone else f"rest of {region.name}"
-        )
+        name = region.name
+        if not is_alone:
+            name = f"rest of {name}"
+        names[region.paints] = name
     named = []
     for value in sorted(held):
         name = names.get(value, f"value {value}")

@@ -63,11 +63,17 @@ def split_words(name: str) -> list[str]:
     spaced = _CAMEL_CASE.sub(" ", plain)
     words = []
     for word in re.findall(r"[^\W_]+", spaced.casefold()):
+        parts = [word]
         match = _SIDE_IN_WORD.fullmatch(word)
-        parts = [part for part in match.groups() if part] if match else [word]
-        words += [_SPELLINGS.get(part, part) for part in parts]
+        if match:
+            parts = list(filter(None, match.groups()))
+        for part in parts:
+            american = _SPELLINGS.get(part, part)
+            words.append(american)
+    if words:
+        return words
     # A name of signs alone has no words, and is still a name.
-    return words or [plain.strip().casefold()]
+    return [plain.strip().casefold()]
 
 
 def find_known(
@@ -79,16 +85,24 @@ def find_known(
         names: As files call their labels.
         wanted: Name → value of the bundle's labels.
     """
-    exact = {name.strip().casefold(): value for name, value in wanted.items()}
-    known = {normalize_label(name): value for name, value in wanted.items()}
+    exact = {}
+    alike = {}
+    for name, value in wanted.items():
+        exact[_fold(name)] = value
+        alike[normalize_label(name)] = value
     values = {}
     for name in names:
-        plain = name.strip().casefold()
+        plain = normalize_label(name)
         # Two labels of a bundle may be the same but for a hyphen.
-        value = exact.get(plain, known.get(normalize_label(name)))
-        if value is not None:
-            values[name] = value
+        if _fold(name) in exact:
+            values[name] = exact[_fold(name)]
+        elif plain in alike:
+            values[name] = alike[plain]
     return values
+
+
+def _fold(name: str) -> str:
+    return name.strip().casefold()
 
 
 def number_names(
