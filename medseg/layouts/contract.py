@@ -51,6 +51,7 @@ class Selection:
         image_patterns: Its ``data.images``: which files are images, where names do not say it.
         label_pattern: Its ``data.labels``: which files are labels; ``""`` where names say it.
         columns: Its ``data.columns``, where a table has columns of its own.
+        trust_values: Whether values of label files count and names in them do not.
     """
 
     channels: tuple[ChannelSpec, ...] = ()
@@ -58,6 +59,7 @@ class Selection:
     image_patterns: tuple[str, ...] = ()
     label_pattern: str = ""
     columns: ColumnsSpec | None = None
+    trust_values: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class ListedCase:
         volume: Which volume of these files it is, where they hold several.
         label_source: Its labels, where they are no single label map; ``label`` is the first of
             their files.
+        warnings: What lies beside its files and makes it doubtful.
     """
 
     images: tuple[Path, ...]
@@ -83,6 +86,7 @@ class ListedCase:
     series: tuple[tuple[Path, ...], ...] = ()
     volume: str = ""
     label_source: LabelSource | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -104,6 +108,8 @@ class CaseListing:
             in sentences for people. Recorded in the plan, so it names no case.
         label_pattern: The ``data.labels`` that finds the same labels again, where their content
             told them from images.
+        stated_names: Value → name of label files, where a table or list states them.
+        modalities: The DICOM modality of each channel, where the files state it.
     """
 
     origin: Path
@@ -117,6 +123,8 @@ class CaseListing:
     layout: str = ""
     recognised: tuple[str, ...] = ()
     label_pattern: str = ""
+    stated_names: Mapping[int, str] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
 
 
 class Layout(Protocol):

@@ -21,7 +21,6 @@ from medseg.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.layouts.dicom_channels import ANY, Studies
 from medseg.layouts.dicom_structures import DicomStructures, StructureFile
 from medseg.layouts.label_names import (
-    normalize_name,
     number_names,
     select_labels,
 )
@@ -117,6 +116,8 @@ class DicomLayout:
         values = _choose_values(objects, selection.labels, listing)
         for name, value in values.items():
             listing.label_names.setdefault(value, name)
+        if len(selection.channels) == 1:
+            listing.modalities = (chosen[0].series.modality,)
         cases = _make_cases(series, chosen, selection.channels, listing)
         for case in cases:
             _add_case(case, values, listing)
@@ -284,8 +285,12 @@ def _choose_values(
     names = _list_structures(objects)
     if wanted:
         return select_labels(names, wanted, listing, "structure")
-    numbers = number_names(sorted(names, key=normalize_name), {})
+    numbers = number_names(sorted(names, key=_get_order), {})
     return {name: numbers[name] for name in names}
+
+
+def _get_order(name: str) -> str:
+    return name.strip().casefold()
 
 
 def _list_structures(objects: Iterable[LabelObject]) -> list[str]:
@@ -334,6 +339,9 @@ def _add_case(
     except ScanError as error:
         listing.faults.append(Fault.from_error(name, error))
         return
+    warnings: list[str] = []
+    for channel in case.channels:
+        warnings.extend(channel.warnings)
     first_file = case.series.files[0]
     label_file, _ = files[0]
     listing.cases.append(
@@ -345,6 +353,7 @@ def _add_case(
             series=tuple(channel.files for channel in case.channels),
             volume=case.series.volume,
             label_source=DicomStructures(tuple(files), values),
+            warnings=tuple(warnings),
         )
     )
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.errors import DatasetError
+from medseg.layouts.channel_names import guess_modality
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.description import (
     DatasetDescription,
     Fields,
     format_modality,
-    guess_modality,
     make_bundle_name,
 )
 from medseg.planning.nnunet_plans import Arguments, Intensities, NnunetPlans

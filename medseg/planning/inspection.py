@@ -11,6 +11,7 @@ from typing import Any
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Case, CaseList, make_cases
+from medseg.datasets.named_segments import name_segments
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
 from medseg.layouts import CaseListing, Selection, list_cases
@@ -67,6 +68,7 @@ def inspect_dataset(
     """
     channels = requested.channels
     listed = list_cases(root, "auto", requested)
+    name_segments(listed, requested)
     _check_channel_names(root, listed, channels)
     description = read_description(root, listed, channels)
     # Which labels there are is not known yet, and a data set may name more than a bundle can
