@@ -225,6 +225,7 @@ class _Scoring:
             readers = (reader, reader)
         else:
             readers = make_bundle_readers(self.label_set, self.trust_values)
+        # Of names that are the same to us, the one that sorts last: in small letters.
         names = {value: name for name, value in values.items()}
         return _Rules(
             self.label_set,
