@@ -23,6 +23,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from medseg import MedsegError, Quality, Segmenter, as_volume
 
 CHANNEL_SEPARATOR = ";"
+_WARNING_SEPARATOR = "; "
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _VOLUMES = (
@@ -62,11 +63,12 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
 
         Returns:
             One row per scan, in order: ``scan`` as given; ``label_map``, its path; ``error``,
-            empty, or what is wrong with the scan, whose ``label_map`` then is empty; and for
+            empty, or what is wrong with the scan, whose ``label_map`` then is empty;
+            ``warnings``, empty, or what a person should know of the scan, ``; `` between; for
             each label its volume in ml, ``<label>_ml``, NaN where there is an error; and
             ``expected_dice``, its ``lower_bound`` and ``review``, which tell how good the label
-            map probably is (NaN where there is nothing to say). ``error`` names no file and
-            quotes no header, since both may name the patient.
+            map probably is (NaN where there is nothing to say). ``error`` and ``warnings`` name
+            no file and quote no header, since both may name the patient.
         """
         out_folder = (params or {}).get("out") or tempfile.mkdtemp(
             prefix="medseg-"
@@ -90,12 +92,14 @@ class SegmentationModel(PythonModel):  # type: ignore[misc]
             return {
                 "label_map": "",
                 "error": error.message,
+                "warnings": "",
                 **_make_volume_columns(volumes_ml),
                 **_make_quality_columns(Quality(review=True)),
             }
         return {
             "label_map": str(label_map),
             "error": "",
+            "warnings": _WARNING_SEPARATOR.join(found.warnings),
             **_make_volume_columns(found.volumes_ml),
             **_make_quality_columns(found.quality),
         }

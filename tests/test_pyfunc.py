@@ -98,6 +98,7 @@ def test_a_loaded_model_segments_as_the_segmenter_does(
         "scan",
         "label_map",
         "error",
+        "warnings",
         *volumes,
         *judged,
     ]

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
-from medseg.datasets.input_checks import check_kind, check_volume
+from medseg.datasets.input_checks import check_kind
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import (
-    describe_label_warnings,
-    encode_prediction,
-)
+from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import (
@@ -42,6 +40,7 @@ def review(
     out: str | Path | None = None,
     *,
     device: str = "auto",
+    split_4d: str = "",
     listeners: Sequence[Listener] = (),
 ) -> MaskReview:
     """Judge masks by others without references: how good are they probably?
@@ -58,6 +57,7 @@ def review(
         bundle: A trained bundle, or its path.
         out: The folder in which ``agreement.csv`` is written.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        split_4d: As for ``medseg.segment``.
         listeners: Told of progress, and of scans without a mask.
 
     Returns:
@@ -82,7 +82,8 @@ def review(
         ['phantom_000', 'phantom_001']
     """
     segmenter = Segmenter(bundle, device)
-    scan_list = find_scans(Path(scans), len(segmenter.spec.channels))
+    channels = len(segmenter.spec.channels)
+    scan_list = find_scans(Path(scans), channels, split_4d=split_4d)
     pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
     faults = [entry.result_fault for entry in scan_list.left_out]
@@ -90,7 +91,9 @@ def review(
     judged: list[JudgedMask] = []
     for done, (mask, scan) in enumerate(pairing.pairs, start=1):
         try:
-            quality = _judge_mask(segmenter, mask, scan, listeners)
+            quality = _judge_mask(segmenter, mask, scan)
+            for warning in quality.warnings:
+                notify(listeners, Notice(f"{scan.name}: {warning}"))
             judged.append(JudgedMask(scan.name, quality))
         except MedsegError as error:
             faults.append(Fault.from_error(scan.name, error))
@@ -139,19 +142,13 @@ def _warn_of_unpaired_scans(
     )
 
 
-def _judge_mask(
-    segmenter: Segmenter, mask: Path, scan: Scan, listeners: Sequence[Listener]
-) -> MaskQuality:
+def _judge_mask(segmenter: Segmenter, mask: Path, scan: Scan) -> MaskQuality:
+    """Judge a mask; its reader's warnings come before those of its scan."""
     spec = segmenter.spec
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
-    warnings = (
-        *volume.warnings,
-        *describe_label_warnings(labels),
-        *check_volume(volume, spec),
-    )
-    for warning in warnings:
-        notify(listeners, Notice(f"{scan.name}: {warning}"))
-    return segmenter.judge(volume, encode_prediction(labels, spec.label_set))
+    encoded = encode_prediction(labels, spec.label_set)
+    quality = segmenter.judge(volume, encoded.indices)
+    return replace(quality, warnings=(*encoded.warnings, *quality.warnings))

@@ -1,4 +1,7 @@
-"""Whether a scan can be what a bundle was trained on.
+"""Whether a scan can be what a bundle was trained on: the one gate of every door.
+
+``medseg segment``, ``Segmenter``, the MLflow model, ``medseg label``, ``review``, ``check`` and
+``train`` all ask ``admit``; docs/explanation/checks.md lists the rules for people.
 
 Refused, because the result would mean nothing:
 
@@ -11,7 +14,9 @@ Refused, because the result would mean nothing:
 Flagged with a warning, because it can be right:
 
 * voxels more than 10 times off along one axis only (thick slices);
-* a CT channel that nowhere is below -200: not in HU, or cut out inside the body;
+* a CT, MR or PET that measures less than 2 mm or more than 5 m in all;
+* a CT channel of which less than 0.1 % is in the range of air, or nothing is above it: not in
+  HU, or cut out inside the body;
 * an MR channel with values as CT has them for air;
 * a channel, one of several, in which every voxel is the same.
 """
@@ -20,8 +25,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Scan
@@ -30,15 +37,30 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.headers import read_header
 from medseg.io.formats import MAX_VOXELS
 from medseg.plots.planes import DisplayOrientation
-from medseg.volume import Volume
+from medseg.volume import Array, Volume
 
 MOST_TIMES_OFF = 10.0
 """How far a voxel's size may be off the network's."""
 
-AIR_BELOW_HU = -200.0
-"""Every CT that shows skin, lung or bowel has voxels below this."""
+AIR_HU = (-1100.0, -200.0)
+"""Every CT that shows skin, lung or bowel has voxels in this range; what is below pads it."""
+
+DENSE_HU = 800.0
+"""Only bone and metal are denser; where nothing is in HU, soft tissue is, too."""
+
+LEAST_SHARE = 1e-3
+"""Share of a scan from which on a range of values counts as there: not by a stray voxel."""
+
+MOST_DENSE = 0.05
+"""Share of dense voxels from which on values are not in HU."""
+
+EXTENTS_MM = (2.0, 5000.0)
+"""What a CT, MR or PET measures along its longest axis; a patient is 0.2 to 2 m long."""
 
 _SURELY_HU = -900.0
+_MOST_SAMPLES = 1_000_000
+"""Voxels looked at for the share of a range."""
+_OF_PATIENTS = {"CT", "MR", "PT"}
 _KNOWN = {
     "CT",
     "MR",
@@ -66,27 +88,28 @@ def check_kind(scan: Scan, spec: BundleSpec) -> None:
         ScanError: If the scan is a picture and the bundle is for volumes, or the reverse, or a
             DICOM header names another modality than the bundle's channel.
     """
-    wants_pictures = spec.preprocessing.input == "picture"
-    if scan.is_picture and not wants_pictures:
-        raise ScanError(
-            "is a picture, and the bundle was trained on volumes; give NIfTI, NRRD, MHA or DICOM, "
-            "or a bundle for pictures"
-        )
-    if wants_pictures and not scan.is_picture:
-        raise ScanError(
-            "is a volume, and the bundle was trained on pictures; give PNG, TIFF or JPEG, or a "
-            "bundle for volumes"
-        )
-    if len(scan.parts) == len(spec.channels):
-        for part, channel in zip(scan.parts, spec.channels, strict=True):
-            _check_modality(part, channel)
-    elif len(scan.parts) == 1:
-        # One file may hold all channels; its header then speaks for each of them.
-        _check_modality(scan.parts[0], spec.channels[0])
+    _refuse_other_kind(scan.is_picture, spec)
+    modalities = [_read_modality(part[0]) for part in scan.parts]
+    _refuse_other_modality(modalities, spec)
+
+
+def admit(volume: Volume, spec: BundleSpec) -> Volume:
+    """Return a scan with what is doubtful about it among its warnings, or refuse it.
+
+    Args:
+        volume: As for ``check_volume``.
+        spec: The bundle.
+
+    Raises:
+        ScanError: As ``check_volume``.
+        GeometryError: As ``check_volume``.
+    """
+    doubts = check_volume(volume, spec)
+    return replace(volume, warnings=(*volume.warnings, *doubts))
 
 
 def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
-    """Compare a scan's voxels and their sizes with what the bundle was trained on.
+    """Compare a scan with what the bundle was trained on: its kind, its voxels and their sizes.
 
     Args:
         volume: Shape ``(channels, i, j, k)``, with the bundle's channels; intensities as read.
@@ -96,9 +119,12 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
         Warnings, in plain words; they name no file.
 
     Raises:
-        ScanError: If every voxel has the same value.
+        ScanError: If it is of another kind or modality, or every voxel has the same value.
         GeometryError: If shape or spacing rule it out.
     """
+    has_slices = volume.is_picture is None and volume.shape[2] > 1
+    _refuse_other_kind(False if has_slices else volume.is_picture, spec)
+    _refuse_other_modality(volume.modalities, spec)
     if spec.network.dims == 3 and min(volume.shape) < 2:
         raise GeometryError(
             f"has {_format_shape(volume.shape)} voxels, a single slice, and the network is 3D; "
@@ -107,11 +133,58 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
     return (*_check_spacing(volume, spec), *_check_intensities(volume, spec))
 
 
-# --- modality -----------------------------------------------------------------------------
+def refuse_constant(volume: Volume) -> None:
+    """Refuse a scan that shows nothing: there is nothing to segment, and nothing to learn.
+
+    Raises:
+        ScanError: If every voxel of each channel has the same value.
+    """
+    if any(_varies(channel) for channel in volume.array):
+        return
+    value = float(volume.array.flat[0])
+    raise ScanError(
+        f"every voxel has the value {value:g}, so there is nothing to segment; check "
+        "that the file was written completely"
+    )
 
 
-def _check_modality(part: Sequence[Path], channel: ChannelSpec) -> None:
-    modality = _read_modality(part[0])
+def _varies(voxels: Array) -> bool:
+    sample = sample_voxels(voxels)
+    # The sample of what varies nearly always does, and is much the faster to look at.
+    if sample.min() < sample.max():
+        return True
+    return bool(voxels.min() < voxels.max())
+
+
+# --- kind and modality --------------------------------------------------------------------
+
+
+def _refuse_other_kind(is_picture: bool | None, spec: BundleSpec) -> None:
+    """Refuse a picture for a bundle of volumes and the reverse; what is unknown passes."""
+    wants_pictures = spec.preprocessing.input == "picture"
+    if is_picture is None or is_picture == wants_pictures:
+        return
+    if wants_pictures:
+        raise ScanError(
+            "is a volume, and the bundle was trained on pictures; give PNG, TIFF or JPEG, or a "
+            "bundle for volumes"
+        )
+    raise ScanError(
+        "is a picture, and the bundle was trained on volumes; give NIfTI, NRRD, MHA or DICOM, "
+        "or a bundle for pictures"
+    )
+
+
+def _refuse_other_modality(modalities: Sequence[str], spec: BundleSpec) -> None:
+    """Compare what headers name, one modality per channel or one for all, with the bundle's."""
+    # One file may hold all channels; its header then speaks for the first.
+    if len(modalities) not in (1, len(spec.channels)):
+        return
+    for modality, channel in zip(modalities, spec.channels, strict=False):
+        _check_modality(_normalize_modality(modality), channel)
+
+
+def _check_modality(modality: str, channel: ChannelSpec) -> None:
     wanted = _normalize_modality(channel.modality)
     are_known = modality in _KNOWN and wanted in _KNOWN
     if are_known and modality != wanted:
@@ -126,7 +199,7 @@ def _read_modality(file: Path) -> str:
     if has_image_suffix(file.name):
         return ""
     header = read_header(file)
-    return "" if header is None else _normalize_modality(header.modality)
+    return "" if header is None else header.modality
 
 
 def _normalize_modality(modality: str) -> str:
@@ -169,6 +242,7 @@ class _Spacings:
 
 
 def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
+    yield from _find_odd_extent(volume, spec)
     view = DisplayOrientation.from_grid(volume.affine, volume.shape)
     spacings = _compare_spacings(view.spacing, spec)
     if not spacings.ratios:
@@ -185,6 +259,17 @@ def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
         )
     if max(spacings.ratios) > MOST_TIMES_OFF:
         yield f"has {spacings}; the bundle was not trained on such voxels"
+
+
+def _find_odd_extent(volume: Volume, spec: BundleSpec) -> Iterator[str]:
+    """Say so if a scan of a patient is smaller or larger than any patient."""
+    modalities = {_normalize_modality(each.modality) for each in spec.channels}
+    if not modalities <= _OF_PATIENTS:
+        return
+    extents = np.multiply(volume.shape, volume.spacing).tolist()
+    least, most = EXTENTS_MM
+    if not least <= max(extents) <= most:
+        yield f"measures {_format_sizes(extents)} mm in all; {_CHECK_UNITS}"
 
 
 def _compare_spacings(spacing: Sequence[float], spec: BundleSpec) -> _Spacings:
@@ -204,37 +289,68 @@ def _compare_spacings(spacing: Sequence[float], spec: BundleSpec) -> _Spacings:
 
 
 def _check_intensities(volume: Volume, spec: BundleSpec) -> Iterator[str]:
-    lows = [float(channel.min()) for channel in volume.array]
-    highs = [float(channel.max()) for channel in volume.array]
-    if lows == highs:
-        raise ScanError(
-            f"every voxel has the value {lows[0]:g}, so there is nothing to segment; check "
-            "that the file was written completely"
-        )
-    for channel, low, high in zip(spec.channels, lows, highs, strict=True):
-        warning = _find_odd_range(channel, low, high)
+    refuse_constant(volume)
+    for channel, voxels in zip(spec.channels, volume.array, strict=True):
+        warning = _find_odd_range(channel, voxels)
         if warning:
             yield warning
 
 
-def _find_odd_range(channel: ChannelSpec, low: float, high: float) -> str:
+def _find_odd_range(channel: ChannelSpec, voxels: Array) -> str:
     """Say what is odd about the intensities of a channel, or nothing."""
-    if low == high:
+    if not _varies(voxels):
+        value = float(voxels.flat[0])
         return (
-            f"every voxel of the channel {channel.name} has the value {low:g}"
+            f"every voxel of the channel {channel.name} has the value {value:g}"
         )
     modality = _normalize_modality(channel.modality)
-    if modality == "CT" and low >= AIR_BELOW_HU:
+    if modality == "CT":
+        return _find_doubt_of_hu(channel, voxels)
+    is_hu = _measure_share(sample_voxels(voxels), -math.inf, _SURELY_HU)
+    if modality == "MR" and is_hu >= LEAST_SHARE:
         return (
-            f"the channel {channel.name} has values from {low:g} to {high:g} and no air; "
-            "if they are not Hounsfield units, the result is wrong"
-        )
-    if modality == "MR" and low <= _SURELY_HU:
-        return (
-            f"the channel {channel.name} has values from {low:g}, as CT has them in air, and "
-            "the bundle was trained on MR"
+            f"the channel {channel.name} has values from {voxels.min():g}, as CT has them in "
+            "air, and the bundle was trained on MR"
         )
     return ""
+
+
+def _find_doubt_of_hu(channel: ChannelSpec, voxels: Array) -> str:
+    """Say so if a CT does not show air and what is denser, each by more than a stray voxel.
+
+    A scan may be cut out of the round field of view and padded with a value below air. Then the
+    padding speaks for the air, unless soft tissue is as dense as bone.
+    """
+    sample = sample_voxels(voxels)
+    thinnest, densest = AIR_HU
+    air = _measure_share(sample, thinnest, densest)
+    padding = _measure_share(sample, -math.inf, thinnest)
+    dense = _measure_share(sample, DENSE_HU, math.inf)
+    is_padded = padding >= LEAST_SHARE and dense < MOST_DENSE * (1 - padding)
+    missing = ""
+    if air + padding > 1 - LEAST_SHARE:
+        missing = "nothing denser than air"
+    elif air < LEAST_SHARE and not is_padded:
+        missing = "no air"
+    if not missing:
+        return ""
+    return (
+        f"the channel {channel.name} has values from {voxels.min():g} to {voxels.max():g} and "
+        f"{missing}; if they are not Hounsfield units, the result is wrong"
+    )
+
+
+def sample_voxels(voxels: Array) -> Array:
+    """Return every nth voxel of many, flat: shares and quantiles need no more."""
+    # An odd step: an even one would take the same columns of every row.
+    step = voxels.size // _MOST_SAMPLES | 1
+    return voxels.ravel(order="K")[::step]
+
+
+def _measure_share(sample: Array, low: float, high: float) -> float:
+    """Return the share of voxels from ``low`` up to ``high``, both included."""
+    inside = np.count_nonzero((sample >= low) & (sample <= high))
+    return inside / sample.size
 
 
 def _format_shape(shape: Sequence[int]) -> str:

@@ -27,7 +27,7 @@ class Prediction:
     """The network's answer for one scan, before postprocessing.
 
     Args:
-        scan: The scan's grid; its voxels are not needed any more.
+        scan: The scan's grid and warnings; its voxels are not needed any more.
         result: Of the pass over the scan.
         label_set: What the label indices mean.
         calibration: What confidence meant on held-out cases, if the bundle knows.
@@ -95,7 +95,7 @@ class Prediction:
             confidence_at=confidence_at,
             error_map=self._error_map() if error_map else None,
             seconds=seconds,
-            warnings=self._result.warnings,
+            warnings=(*self._scan.warnings, *self._result.warnings),
             grid=self._scan,
         )
 

@@ -29,7 +29,9 @@ class Segmentation:
         error_map: Probability in percent that a voxel's label is wrong, uint8 ``(i, j, k)``, if
             it was asked for.
         seconds: Stage → time it took: ``input``, ``network``, ``labels``.
-        warnings: What a person should know about how this result was made.
+        warnings: What a person should know: what the reader left out or repaired, what of the scan
+            is unlike what the bundle was trained on, and how this result was made. They name no
+            file.
         grid: The scan's grid and header, without its voxels.
 
     Examples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.input_checks import admit
 from medseg.errors import GeometryError, MedsegError, ScanError
 from medseg.inference.backends import Member
 from medseg.inference.backends.loading import load_members
@@ -131,7 +133,7 @@ class Segmenter:
     def segment(
         self, volume: Volume | Files | Image, *, error_map: bool = False
     ) -> Segmentation:
-        """Segment one volume.
+        """Segment one volume, once it has passed the checks that ``medseg segment`` makes.
 
         Args:
             volume: Shape ``(channels, i, j, k)``, as a reader gave it: HU for CT, raw
@@ -140,14 +142,18 @@ class Segmenter:
             error_map: Whether to map, for each voxel, how probably its label is wrong.
 
         Returns:
-            Labels on the volume's own grid.
+            Labels on the volume's own grid. Its ``warnings`` are those of the reader, what of the
+            volume is unlike what the bundle was trained on, and what happened on the way.
 
         Raises:
             ScanError: If the file cannot be read, or the volume does not have the bundle's
-                channels or cannot be brought onto the network's grid.
+                channels, kind and modality, shows nothing or cannot be brought onto the
+                network's grid; ``medseg.datasets.input_checks`` has the rules.
+            GeometryError: If its shape or the size of its voxels rule it out.
             MedsegError: If the device has too little memory, or the network returns no numbers.
         """
-        return self.predict(volume).finish(error_map=error_map)
+        admitted = admit(self._open(volume), self.spec)
+        return self.predict(admitted).finish(error_map=error_map)
 
     def predict(
         self,
@@ -157,6 +163,8 @@ class Segmenter:
         given: Array | None = None,
     ) -> Prediction:
         """Pass one volume through the network; ``finish`` makes a segmentation of the result.
+
+        The volume is taken as it is: only ``segment`` and ``judge`` check it first.
 
         Args:
             volume: As ``segment`` takes it.
@@ -198,14 +206,16 @@ class Segmenter:
             GeometryError: If the labels do not have the scan's shape.
             MedsegError: As ``segment`` does.
         """
-        prediction = self.predict(volume, given=labels)
+        admitted = admit(self._open(volume), self.spec)
+        prediction = self.predict(admitted, given=labels)
         own = prediction.finish()
-        return estimate_mask_quality(
+        quality = estimate_mask_quality(
             prediction.given_dice,
             compute_mask_dice(labels, own.labels, self.spec.label_set),
             own.quality,
             self._calibration,
         )
+        return replace(quality, warnings=own.warnings)
 
     def _open(self, volume: Volume | Files | Image) -> Volume:
         volume = as_volume(volume)

@@ -80,10 +80,12 @@ def read_image(
     paths = _require_paths(files)
     image_format = find_format(paths)
     if image_format is DICOM:
-        return read_series(
+        image = read_series(
             paths, volume=volume, resample_uneven=resample_uneven
         )
-    return image_format.read(paths)
+    else:
+        image = image_format.read(paths)
+    return replace(image, is_picture=image_format.is_picture)
 
 
 def read_labels(files: Files) -> Volume:
@@ -127,12 +129,19 @@ def stack_channels(volumes: Sequence[Volume]) -> Volume:
         return first
     array = np.concatenate([volume.array for volume in in_order])
     warnings: list[str] = []
+    modalities: list[str] = []
     for number, volume in enumerate(volumes, start=1):
+        modalities.extend(volume.modalities or ("",) * len(volume.array))
         # By number: a file's name may be a patient's, and warnings are recorded.
         warnings.extend(
             f"channel file {number}: {warning}" for warning in volume.warnings
         )
-    return replace(first, array=array, warnings=tuple(warnings))
+    return replace(
+        first,
+        array=array,
+        warnings=tuple(warnings),
+        modalities=tuple(modalities),
+    )
 
 
 def with_channels(volume: Volume, wanted: int) -> Volume:

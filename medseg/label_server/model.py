@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from medseg.datasets.input_checks import check_volume
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
 from medseg.label_server.versions import Version, Versions
@@ -19,12 +18,10 @@ class ServedSegmentation:
     Attributes:
         version: The version that segmented it.
         segmentation: The result.
-        warnings: What a person should know of the volume and the result.
     """
 
     version: Version
     segmentation: Segmentation
-    warnings: tuple[str, ...]
 
 
 class ServedModel:
@@ -50,14 +47,8 @@ class ServedModel:
         """
         with self._lock:
             version, segmenter = self._load()
-            input_warnings = check_volume(volume, segmenter.spec)
             segmentation = segmenter.segment(volume)
-        warnings = (
-            *volume.warnings,
-            *input_warnings,
-            *segmentation.warnings,
-        )
-        return ServedSegmentation(version, segmentation, warnings)
+        return ServedSegmentation(version, segmentation)
 
     def _load(self) -> tuple[Version, Segmenter]:
         served = self._versions.find_served()

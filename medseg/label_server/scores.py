@@ -23,7 +23,7 @@ def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
     """Return the quality of a result as plain values, for clients and for keeping.
 
     ``expected`` is the expected Dice. It is 0 for a result without any label: where the network
-    sees nothing someone should look first.
+    sees nothing someone should look first. ``warnings`` are those of the segmentation.
     """
     quality = segmentation.quality
     labels = {}
@@ -35,6 +35,7 @@ def summarise_quality(segmentation: Segmentation) -> dict[str, Any]:
         "is_calibrated": quality.is_calibrated,
         "review": quality.review,
         "labels": labels,
+        "warnings": list(segmentation.warnings),
     }
 
 

@@ -101,7 +101,7 @@ class SegmentTask(InferTask):  # type: ignore[misc]
             "label_names": dict(self.labels),
             "quality": quality,
             "volumes_ml": result.segmentation.volumes_ml,
-            "warnings": list(result.warnings),
+            "warnings": list(result.segmentation.warnings),
             "version": result.version.name,
             "latencies": {"total": round(seconds, 3)},
         }

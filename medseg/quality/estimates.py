@@ -88,6 +88,7 @@ class MaskQuality:
         own: How good the bundle's own mask of this scan probably is: whether it can judge.
         review: Whether someone should look at this mask first: its expected Dice is below the
             bundle's limit, or only one of the two masks holds a structure.
+        warnings: What a person should know of the scan, as ``Segmentation.warnings``.
 
     Examples:
         >>> own = Quality(0.9, lower=0.8, is_calibrated=True)
@@ -103,6 +104,7 @@ class MaskQuality:
     labels: Mapping[str, Agreement]
     own: Quality
     review: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_calibrated(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from support.studies import a_series
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
-from medseg.datasets.input_checks import check_kind, check_volume
+from medseg.datasets.input_checks import admit, check_kind, check_volume
 from medseg.errors import GeometryError, ScanError
 from medseg.volume import Volume
 
@@ -196,3 +197,78 @@ def test_every_channels_modality_is_checked(tmp_path: Path) -> None:
         check_kind(Scan("a", parts), spec("CT", "PT"))
     # One file may hold all channels; its header then speaks for the first.
     check_kind(Scan("a", parts[:1]), spec("CT", "PT"))
+
+
+def ct(*parts: tuple[float, float]) -> Volume:
+    """A CT of so many thousandths of each value; the rest is 0."""
+    voxels = np.zeros(20_000, np.float32)
+    first = 0
+    for value, thousandths in parts:
+        behind = first + int(20 * thousandths)
+        voxels[first:behind] = value
+        first = behind
+    array = voxels.reshape(1, 20, 20, 50)
+    return Volume(array, np.diag([5.0, 5.0, 5.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([(-1000, 500), (40, 500)], None),
+        ([(-1000, 2), (40, 998)], None),
+        # Shifted by 1024, with one stray voxel, and with corners that pad the field of view.
+        ([(24, 500), (1064, 499.95), (-1000, 0.05)], "no air"),
+        ([(24, 400), (1064, 400), (-2000, 200)], "no air"),
+        # Masked outside of the skull; twice shifted; scaled to 0…1.
+        ([(-2048, 600), (35, 380), (900, 15)], None),
+        ([(-2024, 500), (-984, 499.95), (50, 0.05)], "nothing denser than air"),
+        ([(0.2, 500), (0.6, 500)], "no air"),
+    ],
+)
+def test_a_ct_is_known_by_the_share_of_its_air(
+    parts: list[tuple[float, float]], said: str | None
+) -> None:
+    warnings = check_volume(ct(*parts), spec("CT"))
+    assert len(warnings) == (said is not None)
+    assert said is None or said in warnings[0]
+
+
+def test_one_stray_voxel_makes_no_ct_of_an_mr() -> None:
+    assert check_volume(ct((200, 500), (-1024, 0.05)), spec("MR")) == ()
+
+
+@pytest.mark.parametrize("spacing", [0.001, 1000])
+def test_a_scan_that_measures_no_patient_is_flagged_whatever_the_bundles_grid(
+    spacing: float,
+) -> None:
+    odd = volume(-1000, 500, spacing=[spacing] * 3)
+    (warning,) = check_volume(odd, spec("CT"))
+    assert "mm in all; check that its header gives lengths in mm" in warning
+    assert check_volume(odd, spec("OT")) == ()
+
+
+def test_a_volume_says_of_itself_what_its_file_said() -> None:
+    scan = volume(0, 9)
+    with pytest.raises(ScanError, match="is MR by its DICOM header"):
+        check_volume(replace(scan, modalities=("MR",)), spec("CT"))
+    with pytest.raises(ScanError, match="bundle's channel pt is PT"):
+        check_volume(
+            replace(volume(0, 9, channels=2), modalities=("", "MR")),
+            spec("CT", "PT"),
+        )
+    with pytest.raises(ScanError, match="is a picture"):
+        check_volume(replace(scan, is_picture=True), spec())
+    pictures = spec(dims=2, kind="picture")
+    with pytest.raises(ScanError, match="is a volume"):
+        check_volume(scan, pictures)
+    slab = volume(0, 9, (20, 20, 1))
+    assert check_volume(slab, pictures) == ()
+    with pytest.raises(ScanError, match="is a volume"):
+        check_volume(replace(slab, is_picture=False), pictures)
+
+
+def test_doubts_join_what_the_reader_noticed() -> None:
+    scan = replace(ct((0.5, 500)), warnings=("a slice was missing",))
+    first, second = admit(scan, spec("CT")).warnings
+    assert first == "a slice was missing"
+    assert "no air" in second

@@ -112,13 +112,13 @@ def fail_when_reading(
 def fail_when_segmenting(
     monkeypatch: pytest.MonkeyPatch, fail: Callable[[str], None]
 ) -> None:
-    run = Segmenter.segment
+    run = Segmenter.predict
 
-    def segment_volume(self: Segmenter, volume: Any, **options: Any) -> Any:
+    def predict(self: Segmenter, volume: Any, **options: Any) -> Any:
         fail(volume.source)
         return run(self, volume, **options)
 
-    monkeypatch.setattr(Segmenter, "segment", segment_volume)
+    monkeypatch.setattr(Segmenter, "predict", predict)
 
 
 def fail_when_writing(

@@ -56,10 +56,8 @@ def test_what_a_person_should_know_comes_with_the_result(
     warned = Volume(
         volume.array, volume.affine, warnings=("two slices were missing",)
     )
-    assert (
-        "two slices were missing"
-        in ServedModel(versions, "cpu").segment(warned).warnings
-    )
+    result = ServedModel(versions, "cpu").segment(warned)
+    assert "two slices were missing" in result.segmentation.warnings
 
 
 def test_a_volume_that_is_none_is_refused(versions: Versions) -> None:

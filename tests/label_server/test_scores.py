@@ -110,4 +110,5 @@ def test_a_quality_is_summarised_in_four_digits() -> None:
         "is_calibrated": True,
         "review": True,
         "labels": {"liver": 0.8765},
+        "warnings": [],
     }

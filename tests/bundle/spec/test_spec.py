@@ -276,5 +276,5 @@ def test_an_experiment_has_any_name_on_one_line(
     if is_taken:
         assert parse_spec(asked).tracking.experiment == name
     else:
-        with pytest.raises(BundleError, match="tracking.experiment"):
+        with pytest.raises(BundleError, match=r"tracking\.experiment"):
             parse_spec(asked)

@@ -42,7 +42,7 @@ def test_a_registered_backend_is_used_when_it_is_asked_for(
     assert list(files) == [bundle / "models" / "model.pt"]
     assert (device, precision) == (torch.device("cpu"), torch.bfloat16)
     scan = Volume(np.zeros((1, 18, 18, 18), np.float32), np.eye(4))
-    assert segmenter.segment(scan).labels.shape == (18, 18, 18)
+    assert segmenter.predict(scan).labels.shape == (18, 18, 18)
 
 
 def test_auto_never_takes_a_backend_of_others(
