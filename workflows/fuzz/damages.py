@@ -25,10 +25,44 @@ Random = np.random.Generator
 Damage = Callable[[Sound, Random], None]
 
 _HEADER_BYTES = 400
-_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".png", ".tif", ".jpg", ".dcm", ".hdr", ".img", ".json", ".csv", ".txt", ".mgz", "")  # fmt: skip
+_SUFFIXES = (
+    ".nii",
+    ".nii.gz",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".png",
+    ".tif",
+    ".jpg",
+    ".dcm",
+    ".hdr",
+    ".img",
+    ".json",
+    ".csv",
+    ".txt",
+    ".mgz",
+    "",
+)
 _NUMBERS = (0, -1, 1, 2, 3, 255, 32767, -32768, 65535, 2**31 - 1, -(2**31))
 _REALS = (0.0, -1.0, 1e-9, 1e9, 1e38, float("nan"), float("inf"), 1e-3, 1e3)
-_WORDS = ("", "0", "-1", "1e400", "nan", "inf", "abc", "1.5", "9" * 400, "\0", "%s", "../../etc/passwd", "é", "-", "1 2 3 4 5")  # fmt: skip
+_WORDS = (
+    "",
+    "0",
+    "-1",
+    "1e400",
+    "nan",
+    "inf",
+    "abc",
+    "1.5",
+    "9" * 400,
+    "\0",
+    "%s",
+    "../../etc/passwd",
+    "é",
+    "-",
+    "1 2 3 4 5",
+)
 
 config.settings.reading_validation_mode = config.IGNORE
 config.settings.writing_validation_mode = config.IGNORE

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 import pydicom
-import SimpleITK as sitk
+import SimpleITK
 from nibabel.orientations import (
     apply_orientation,
     inv_ornt_aff,
@@ -86,12 +86,12 @@ def _read_nifti(sound: Sound) -> Reading:
 
 
 def _read_itk(sound: Sound) -> Reading:
-    image = sitk.ReadImage(sound.path)
+    image = SimpleITK.ReadImage(sound.path)
     spacing = np.array(image.GetSpacing())
     lps = np.eye(4)
     lps[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * spacing
     lps[:3, 3] = image.GetOrigin()
-    return Reading(sitk.GetArrayFromImage(image).T, _LPS_TO_RAS @ lps)
+    return Reading(SimpleITK.GetArrayFromImage(image).T, _LPS_TO_RAS @ lps)
 
 
 def _read_dicom(sound: Sound) -> Reading:

@@ -16,7 +16,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pydicom
-import SimpleITK as sitk
+import SimpleITK
 import tifffile
 from PIL import Image
 from pydicom import uid as uids
@@ -109,7 +109,7 @@ def _write_nifti(kind: str, folder: Path, random: np.random.Generator) -> Sound:
 def _write_itk(kind: str, folder: Path, random: np.random.Generator) -> Sound:
     array = make_voxels(random)
     affine = make_affine()
-    image = sitk.GetImageFromArray(array.T)
+    image = SimpleITK.GetImageFromArray(array.T)
     lps = _LPS_TO_RAS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
@@ -117,7 +117,9 @@ def _write_itk(kind: str, folder: Path, random: np.random.Generator) -> Sound:
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetMetaData("PatientName", SECRET)
     path = folder / f"scan.{kind}"
-    sitk.WriteImage(image, path, useCompression=bool(random.random() < 0.4))
+    SimpleITK.WriteImage(
+        image, path, useCompression=bool(random.random() < 0.4)
+    )
     others = sorted(file for file in folder.iterdir() if file != path)
     return Sound(kind, path, (path, *others), array, affine)
 

@@ -91,7 +91,7 @@ def _edit_node(node: Any, chance: python_random.Random) -> None:
 def _repeat_key(text: str, random: Random) -> str:
     content = json.loads(text)
     key = str(random.choice(sorted(content)))
-    return text.replace("{", '{"%s": 1, ' % key, 1)
+    return text.replace("{", f'{{"{key}": 1, ', 1)
 
 
 def _wrap(text: str, random: Random) -> str:
