@@ -7,62 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-<<<<<<< HEAD
-from medseg.errors import DatasetError, Fault, MedsegError, ScanError
-from medseg.io import (
-    Series,
-    SkippedFile,
-    find_series,
-    group_series,
-    list_readable_suffixes,
-)
-from medseg.io.dicom.headers import read_header, read_scan_name
-from medseg.io.dicom.series import NOT_DICOM
-from medseg.io.dicom.volume import DICOM
-from medseg.names import (
-    add_tag,
-    distinct_names,
-    has_image_suffix,
-    identify_series,
-    make_left_out_name,
-    make_safe_name,
-    make_series_name,
-    split_channel,
-    split_suffix,
-)
-
-LEDGER = "ledger.jsonl"
-"""The file that marks a folder of results."""
-
-SearchProgress = Callable[[int, int], None]
-"""Told how many files were looked into so far, and how many there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """Something that seems meant to be segmented and cannot be.
-
-    Attributes:
-        name: What results call it: a plain file name that does not tell who the patient is,
-            different from those of all scans.
-        where: Where it is, for the person who called: a path relative to what was searched, or
-            what the table calls it. In no result.
-        reason: Why it cannot be segmented; holds no name.
-        detail: File names and texts of headers that belong to the reason. In no result.
-    """
-
-    name: str
-    where: str
-    reason: str
-    detail: str = ""
-
-    @property
-    def result_fault(self) -> Fault:
-        """The same as results name it; where it is stands in the detail, which is not recorded."""
-        detail = f"{self.where}; {self.detail}" if self.detail else self.where
-        return Fault(self.name, self.reason, detail)
-=======
-from medseg.names import add_tag, distinct_names, fold_name
 from medseg.datasets.scan_candidates import (
     Candidate,
     LeftOut,
@@ -75,7 +19,7 @@ from medseg.datasets.scan_folders import SearchProgress, search_folder
 from medseg.datasets.scan_tables import search_table
 from medseg.errors import DatasetError, ScanError
 from medseg.io.dicom.headers import read_scan_name
->>>>>>> gate
+from medseg.names import add_tag, distinct_names, fold_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
-<<<<<<< HEAD
-from medseg.datasets.scans import LEDGER
-=======
-from medseg.names import is_safe_name
 from medseg.datasets.scan_folders import LEDGER
->>>>>>> gate
 from medseg.errors import OutputError
 from medseg.names import is_safe_name
 from medseg.quality.estimates import Quality
