@@ -17,6 +17,7 @@ from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
 from medseg.labels import LabelSet
+from medseg.layouts import LabelSource
 from medseg.layouts.dicom_structures import DicomStructures
 from medseg.layouts.label_names import (
     find_known,
@@ -80,6 +81,7 @@ def read_label_pair(
     prediction: Path,
     reference: Path,
     readers: tuple[LabelReader, LabelReader],
+    source: LabelSource | None = None,
 ) -> tuple[Volume, Volume]:
     """Read a prediction and its reference; objects of DICOM on the other's grid.
 
@@ -87,6 +89,7 @@ def read_label_pair(
         prediction: Its file.
         reference: Its file.
         readers: Of predictions and of references.
+        source: The reference, where it is masks, one file for each structure.
 
     Returns:
         Both, on the reference's grid.
@@ -96,7 +99,10 @@ def read_label_pair(
         GeometryError: If they do not lie on one grid.
     """
     predictions, references = readers
-    if is_dicom(reference):
+    if source is not None:
+        predicted = predictions.read(prediction)
+        expected = source.read_label_map(predicted)
+    elif is_dicom(reference):
         predicted = predictions.read(prediction)
         expected = references.read(reference, predicted)
     else:

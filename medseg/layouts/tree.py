@@ -63,7 +63,7 @@ class TreeLayout:
             return False
         files = name_files(root, list_files(root).files)
         form = _find_named(files)
-        return form is not None and _is_convincing(form)
+        return form is not None and form.is_convincing
 
     def list_cases(
         self,
@@ -166,7 +166,7 @@ def read_tree(
             selection,
         )
     form = _find_named(files, asked)
-    if form is not None and _is_convincing(form):
+    if form is not None and form.is_convincing:
         return TreeReading(
             tuple(files),
             form,
@@ -245,14 +245,6 @@ def _take_images(
     ]
 
 
-def _is_convincing(form: Form) -> bool:
-    """Tell whether most labels have an image."""
-    labels = 0
-    for case in form.cases:
-        labels += len(case.labels) + len(case.masks)
-    return labels >= len(form.orphans)
-
-
 def _read_by_content(
     root: Path, files: Sequence[NamedFile]
 ) -> TreeReading | None:
@@ -262,7 +254,7 @@ def _read_by_content(
         return None
     labels, pattern = found
     form = find_form(_take_images(files, labels), labels)
-    if form is None or not _is_convincing(form):
+    if form is None or not form.is_convincing:
         return None
     reason = "by their content, a few whole numbers"
     return TreeReading(
