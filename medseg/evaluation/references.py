@@ -11,7 +11,7 @@ from medseg.labels import LabelSet
 from medseg.layouts import LabelSource, ListedCase, Selection, list_cases
 from medseg.layouts.case_checks import name_cases
 from medseg.layouts.registry import AUTO
-from medseg.layouts.tree import TreeLayout
+from medseg.layouts.tree import find_named_form
 from medseg.names import make_safe_name, normalize_name, split_suffix
 
 
@@ -32,7 +32,17 @@ class Reference:
 
 def holds_cases(root: Path) -> bool:
     """Tell whether a folder holds labels together with their images, by their names."""
-    return root.is_dir() and TreeLayout().recognizes(root)
+    if not root.is_dir():
+        return False
+    form = find_named_form(root)
+    if form is None:
+        return False
+    # A file that is called label and nothing else is no label of the one beside it.
+    for case in form.cases:
+        lies_beside = any(label.file.parent == root for label in case.labels)
+        if lies_beside and not case.key:
+            return False
+    return True
 
 
 def list_references(

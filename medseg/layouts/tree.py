@@ -59,11 +59,7 @@ class TreeLayout:
 
     def recognizes(self, root: Path) -> bool:
         """Tell whether names say which files are images and which are their labels."""
-        if not root.is_dir():
-            return False
-        files = name_files(root, list_files(root).files)
-        form = _find_named(files)
-        return form is not None and form.is_convincing
+        return root.is_dir() and find_named_form(root) is not None
 
     def list_cases(
         self,
@@ -93,6 +89,15 @@ class TreeLayout:
                 source=root,
             )
         return listing
+
+
+def find_named_form(root: Path) -> Form | None:
+    """Return the cases of a folder as far as names tell them; ``None`` where they do not."""
+    files = name_files(root, list_files(root).files)
+    form = _find_named(files)
+    if form is None or not form.is_convincing:
+        return None
+    return form
 
 
 def list_tree(

@@ -70,7 +70,8 @@ def gather_folders(
         tuple(cases),
         tuple(orphans),
     )
-    if form.repeats_images:
+    # One folder alone shows no names that repeat.
+    if len(cases) > 1 and form.repeats_images:
         return form
     return Form(title, orphans=tuple(labels))
 
