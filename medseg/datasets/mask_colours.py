@@ -42,16 +42,18 @@ MOST_SOFT = 0.02
 FEWEST_BLENDS = 3
 """So many different colours that fill no area, far from those that do, show smoothed edges."""
 
-_MOST_COLOURS = 20_000
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+
+MOST_COLOURS = 20_000
 """A picture with more unknown colours is a photograph."""
 
-_ROUNDING = 4.0
+ROUNDING = 4.0
 """How far off a colour is by conversion alone: pictures store luminance and chrominance."""
 
 _FEWEST_OF_EDGES = 8
 """Fewer colours than this are rather labels that nobody named."""
 
-_FEWEST_TO_DOUBT = 20
+FEWEST_TO_DOUBT = 20
 _LARGE_SHARE = 0.1
 """An edge holds many colours: one with such a share of it must be a mixture of two labels."""
 
@@ -229,7 +231,7 @@ class _UnknownCodes:
             return_inverse=True,
             return_counts=True,
         )
-        if len(codes) > _MOST_COLOURS:
+        if len(codes) > MOST_COLOURS:
             raise ScanError(
                 f"the label picture holds {len(codes)} colours that are no label's, as a "
                 "photograph does; is it the image?"
@@ -278,20 +280,23 @@ class _UnknownCodes:
         fills_an_area = self.solid > 0
         structures: Mask = fills_an_area & ~is_sure
         structures |= self._find_unmixed()
+        if self.points.shape[1] == 1 and not is_jpeg:
+            # What JPEG leaves beside a grey level are rims; an area was drawn.
+            structures |= 2 * self.solid > self.voxels
         blends = np.sum(~is_sure & ~fills_an_area)
         if is_jpeg or blends >= FEWEST_BLENDS:
             return structures
         # Where nothing is smeared, what is a little off was drawn so.
-        drawn = is_sure | (self.voxels >= _FEWEST_TO_DOUBT)
+        drawn = is_sure | (self.voxels >= FEWEST_TO_DOUBT)
         if self.points.shape[1] > 1:
-            drawn &= self.distance > _ROUNDING
+            drawn &= self.distance > ROUNDING
         return structures | drawn
 
     def _find_unmixed(self) -> Mask:
         """Tell which codes have a large share of the soft edges, and are no mixture of labels."""
         is_soft = ~self.is_near
         soft_voxels = self.voxels[is_soft].sum()
-        least = max(_FEWEST_TO_DOUBT, _LARGE_SHARE * soft_voxels)
+        least = max(FEWEST_TO_DOUBT, _LARGE_SHARE * soft_voxels)
         doubtful: Mask = is_soft & (self.voxels >= least)
         for number in np.flatnonzero(doubtful):
             point = self.points[number]
