@@ -28,6 +28,14 @@ Overrides = Annotated[
         help="Override a field of the bundle, e.g. training.steps=200. Repeatable.",
     ),
 ]
+TrustValues = Annotated[
+    bool,
+    typer.Option(
+        "--trust-values",
+        help="Go by the bundle's values and order of channels, whatever names the data give them: "
+        "dataset.json, dseg.tsv, the segments of a .seg.nrrd.",
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.")
 ]
