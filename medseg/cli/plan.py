@@ -77,6 +77,27 @@ def plan(
             metavar="balanced", help="Let small labels weigh more in the loss."
         ),
     ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUES",
+            help="What label files mean: liver=1 or 1=liver,2=kidney; myelin=127,128 makes one "
+            "label of two values; road=128,64,128 is a colour of pictures. The names background "
+            "and ignore stand for what is nothing, and what nobody annotated. Repeatable.",
+        ),
+    ] = None,
+    more_labels: Annotated[
+        list[str] | None, typer.Argument(metavar="", hidden=True)
+    ] = None,
+    leave_out_stray: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="VOXELS",
+            help="Count label values with so many voxels at most, in all cases together, as "
+            "background; each is named. Default: every value is a label.",
+        ),
+    ] = 0,
     device: Device = "auto",
     explain: Annotated[
         bool,
@@ -95,11 +116,16 @@ def plan(
 
       medseg plan studies/ --channel CT --channel PET
 
+      medseg plan slides/ --labels myelin=127,128 axon=255
+
+      medseg plan CamVid/ --labels road=128,64,128 --labels ignore=0,0,0
+
       medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
 
       medseg plan --explain liver/bundle.json
     """
     files = _choose_files(out, dims)
+    label_values = [*(labels or ()), *(more_labels or ())]
     advice = (
         "Run the same command again; inspected cases are not inspected twice."
     )
@@ -108,7 +134,8 @@ def plan(
         from medseg.commands.plan import plan_bundles
 
         if explain and is_bundle(dataset):
-            if any((data, channels, dims, memory, budget, class_weights)):
+            others = (data, channels, dims, memory, budget, class_weights)
+            if any((*others, label_values, leave_out_stray)):
                 raise MedsegError(
                     "is planned already: --explain prints its reasons, and no other option goes "
                     "with it",
@@ -124,6 +151,8 @@ def plan(
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,
+            label_values=label_values,
+            stray_voxels=leave_out_stray,
             device=device,
             listeners=[terminal],
         )

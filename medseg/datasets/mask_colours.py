@@ -28,6 +28,7 @@ from medseg.datasets.mask_codes import (
     KnownCodes,
     Mask,
     Points,
+    find_level,
     find_solid,
     is_between,
     measure_distances,
@@ -206,6 +207,7 @@ class _UnknownCodes:
         of_voxel: Which of them each unknown voxel has.
         voxels: How many voxels have each.
         solid: How many of these lie inside an area of this very code.
+        level: How many lie inside an area that varies little.
         known: What they are compared with.
         distances: To each known code, shape ``(unknown, known)``.
     """
@@ -214,6 +216,7 @@ class _UnknownCodes:
     of_voxel: Counts
     voxels: Counts
     solid: Counts
+    level: Counts
     known: KnownCodes
     distances: Distances
 
@@ -236,11 +239,17 @@ class _UnknownCodes:
                 f"the label picture holds {len(codes)} colours that are no label's, as a "
                 "photograph does; is it the image?"
             )
-        is_solid = find_solid(mask.codes)[places]
-        solid = np.bincount(of_voxel[is_solid], minlength=len(codes))
+        counts = []
+        for areas in (
+            find_solid(mask.codes),
+            find_level(mask.codes, mask.channels),
+        ):
+            inside = of_voxel[areas[places]]
+            counts.append(np.bincount(inside, minlength=len(codes)))
+        solid, level = counts
         points = to_points(codes, mask.channels)
         distances = measure_distances(points, known.points)
-        return cls(points, of_voxel, voxels, solid, known, distances)
+        return cls(points, of_voxel, voxels, solid, level, known, distances)
 
     @property
     def nearest(self) -> Counts:
@@ -279,6 +288,7 @@ class _UnknownCodes:
         is_sure = self.is_sure
         fills_an_area = self.solid > 0
         structures: Mask = fills_an_area & ~is_sure
+        structures |= (self.level > 0) & ~self.is_near
         structures |= self._find_unmixed()
         if self.points.shape[1] == 1 and not is_jpeg:
             # What JPEG leaves beside a grey level are rims; an area was drawn.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.bundle.bundle import parse_spec
@@ -15,8 +15,18 @@ from medseg.datasets.named_segments import name_segments
 from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
+from medseg.labels import LabelSet
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
+from medseg.planning.mask_census import count_codes
+from medseg.planning.mask_labels import (
+    NO_WISHES,
+    Fields,
+    LabelWishes,
+    MaskLabels,
+    choose_mask_labels,
+)
+from medseg.planning.mask_names import find_code_names
 from medseg.planning.network import define_slim_network
 from medseg.training.runs import RUNS
 
@@ -47,7 +57,10 @@ class InspectedDataset:
 
 
 def inspect_dataset(
-    root: Path, requested: Sequence[ChannelSpec], listeners: Sequence[Listener]
+    root: Path,
+    requested: Sequence[ChannelSpec],
+    listeners: Sequence[Listener],
+    wishes: LabelWishes = NO_WISHES,
 ) -> InspectedDataset:
     """Search a data set and inspect its cases, each file once.
 
@@ -55,6 +68,7 @@ def inspect_dataset(
         root: The data folder, or its list of cases.
         requested: The channels, where a person named them.
         listeners: Told of progress, of cases that are left out, and of what looks wrong.
+        wishes: What a person asks of labels.
 
     Raises:
         DatasetError: If its layout is unknown, it has no such channels, or no case can be used.
@@ -73,18 +87,75 @@ def inspect_dataset(
         ignore=listed.ignore,
     )
     case_list = make_cases(listed, provisional)
+    mask_labels = _find_mask_labels(
+        root, case_list.cases, description, wishes, listeners
+    )
+    label_set = None
+    if mask_labels is not None:
+        label_set = _make_label_set(mask_labels)
     fingerprint = extract_fingerprint(
-        case_list, _CACHE, listeners, description.ignore
+        case_list, _CACHE, listeners, description.ignore, label_set
     )
     if not fingerprint.cases:
         raise DatasetError("no case can be used:", fingerprint.faults)
+    if mask_labels is not None:
+        mask_labels = mask_labels.keep(fingerprint.label_values)
+        description = replace(description, mask_labels=mask_labels)
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-    doubts = _find_doubts(fingerprint)
+    doubts = _find_doubts(fingerprint, description.label_keys)
     for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
     pictures = _are_pictures(case_list.cases)
     return InspectedDataset(root, description, case_list, fingerprint, pictures)
+
+
+def _find_mask_labels(
+    root: Path,
+    cases: Sequence[Case],
+    description: DatasetDescription,
+    wishes: LabelWishes,
+    listeners: Sequence[Listener],
+) -> MaskLabels | None:
+    """Find how label files show labels; ``None`` where each value is one and has no more to say.
+
+    Only pictures are searched unless a person asks for more, since other label maps are large.
+
+    Raises:
+        DatasetError: If what a person asks for cannot be had.
+    """
+    are_files = all(case.label_source is None for case in cases)
+    if wishes and (description.named_regions or not are_files):
+        raise DatasetError(
+            "--labels and --leave-out-stray go with label files whose values are labels; the "
+            "labels of this data set have names of their own, or are regions"
+        )
+    are_pictures = all(is_picture(case.label) for case in cases)
+    if not (cases and are_files and (are_pictures or wishes)):
+        return None
+    if description.named_regions:
+        return None
+    census = count_codes(cases, listeners)
+    mask_labels = choose_mask_labels(
+        census,
+        wishes,
+        find_code_names(root, cases, census),
+        description.label_names,
+        description.ignore,
+    )
+    for stray in mask_labels.strays if mask_labels else ():
+        notify(listeners, Notice(f"left out as a stray value: {stray}"))
+    return mask_labels
+
+
+def _make_label_set(mask_labels: MaskLabels) -> LabelSet:
+    spec = make_provisional_spec(
+        1,
+        {},
+        label_fields=mask_labels.labels,
+        data=mask_labels.list_data_fields(),
+    )
+    return spec.label_set
 
 
 def _check_channel_names(
@@ -120,6 +191,8 @@ def make_provisional_spec(
     ignore: int | None = None,
     dims: int = 3,
     wide: bool = False,
+    label_fields: Sequence[Fields] = (),
+    data: Fields | None = None,
 ) -> BundleSpec:
     """Return a bundle for what needs one before there is a plan.
 
@@ -130,13 +203,16 @@ def make_provisional_spec(
         ignore: Value of unlabelled voxels (the ignore label).
         dims: Of the network.
         wide: Whether the network is nnU-Net's; the slim one otherwise.
+        label_fields: The labels as the bundle has them, instead of ``labels``.
+        data: The section ``data``, instead of the ignore label alone.
     """
     if len(names) < channels:
         names = [f"channel {number}" for number in range(1, channels + 1)]
-    label_fields = [
-        {"index": index, "name": name, "value": value}
-        for index, (value, name) in enumerate(sorted(labels.items()), start=1)
-    ]
+    fields = list(label_fields)
+    for index, (value, name) in enumerate(sorted(labels.items()), start=1):
+        fields.append({"index": index, "name": name, "value": value})
+    if data is None:
+        data = {"ignore": None if ignore in labels else ignore}
     if wide:
         network = {"kind": "unet", "dims": dims, "channels": 32}
     else:
@@ -146,8 +222,8 @@ def make_provisional_spec(
         {
             "name": "draft",
             "channels": [{"name": name} for name in names[:channels]],
-            "labels": label_fields,
-            "data": {"ignore": None if ignore in labels else ignore},
+            "labels": fields,
+            "data": data,
             "network": network,
             "training": {"patch": patch, "optimizer": "adamw"},
         }
@@ -169,8 +245,15 @@ def _is_picture_case(case: Case) -> bool:
     return all(is_picture(file) for file in files)
 
 
-def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
-    """Say what looks wrong with the data."""
+def _find_doubts(
+    fingerprint: Fingerprint, names: Mapping[int, str]
+) -> Iterator[str]:
+    """Say what looks wrong with the data.
+
+    Args:
+        fingerprint: Of the data set.
+        names: Of labels, where values alone do not say which they are.
+    """
     count = len(fingerprint.cases)
     if count == 1:
         yield (
@@ -185,7 +268,8 @@ def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
     for value in fingerprint.label_values:
         statistics = fingerprint.find_label_statistics(value)
         if len(statistics) == 1:
+            label = names.get(value, f"label {value}")
             yield (
-                f"label {value} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
+                f"{label} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
                 "voxels: little can be learned of it. Is it a mistake?"
             )

@@ -16,10 +16,12 @@ import numpy as np
 
 from medseg.datasets.cases import Case
 from medseg.datasets.mask_codes import (
+    NEAR,
     SURE,
     Counts,
     Mask,
     Points,
+    find_level,
     find_solid,
     is_between,
     measure_distances,
@@ -60,6 +62,7 @@ class MaskCodes:
         codes: Each once, in order.
         voxels: How many have each.
         solid: How many of these lie inside an area of this very code.
+        level: How many lie inside an area that varies little.
         palette: Value → colour, where the mask is a picture with a palette.
     """
 
@@ -68,6 +71,7 @@ class MaskCodes:
     codes: Counts
     voxels: Counts
     solid: Counts
+    level: Counts
     palette: Mapping[int, RGB] = field(default_factory=dict)
 
 
@@ -83,6 +87,7 @@ class MaskCensus:
         codes: Each code that occurs, in order.
         voxels: How many voxels of all masks have each.
         solid: How many of these lie inside an area of this very code.
+        level: How many lie inside an area that varies little.
         palette: Value → colour by the masks' palettes, of the values that occur.
     """
 
@@ -93,6 +98,7 @@ class MaskCensus:
     codes: Counts
     voxels: Counts
     solid: Counts
+    level: Counts
     palette: Mapping[int, RGB]
 
     @property
@@ -130,13 +136,32 @@ class MaskCensus:
 
     def _find_peaks(self, points: Points, known: Collection[int]) -> list[int]:
         """Return the most frequent codes that fill areas and lie apart from each other."""
-        large = self.solid >= _FEWEST_SOLID
-        large |= np.isin(self.codes, list(known)) & (self.solid > 0)
-        is_smeared = large.copy()
-        if not self.is_colour:
+        found: list[int] = []
+        nearest = np.full(len(points), np.inf)
+        is_area = self.solid >= _FEWEST_SOLID
+        is_area |= np.isin(self.codes, list(known)) & (self.solid > 0)
+        if self.is_colour:
+            is_rim = np.ones(len(points), np.bool_)
+        else:
             # What JPEG leaves beside a grey level are rims, not areas.
-            is_smeared &= 2 * self.solid <= self.voxels
-        return self._select_apart(points, known, large, is_smeared, SURE)
+            is_rim = 2 * self.solid <= self.voxels
+        for place in self._order(known):
+            (distances,) = measure_distances(points[[place]], points)
+            mass = self.level[distances <= SURE].sum()
+            is_apart = nearest[place] > NEAR and mass >= _FEWEST_SOLID
+            is_drawn = nearest[place] > SURE or not is_rim[place]
+            if is_apart or (is_area[place] and is_drawn):
+                found.append(int(self.codes[place]))
+                nearest = np.minimum(nearest, distances)
+        return found
+
+    def _order(self, known: Collection[int]) -> Counts:
+        """Return the places of codes: named ones first, then frequent ones; single voxels none."""
+        is_named = np.isin(self.codes, list(known))
+        order = np.lexsort((-self.voxels, ~is_named))
+        fills_areas = (self.solid > 0) | (self.level > 0)
+        areas: Counts = order[fills_areas[order]]
+        return areas
 
     def _find_drawn(self, points: Points, known: Collection[int]) -> list[int]:
         """Return all colours but those that differ by rounding, and single voxels on edges."""
@@ -146,34 +171,19 @@ class MaskCensus:
         for place in np.flatnonzero(strays):
             is_blend = is_between(points[place], points[fills_areas])
             is_label[place] = not is_blend
-        return self._select_apart(points, known, is_label, is_label, ROUNDING)
+        return self._drop_roundings(points, known, is_label)
 
-    def _select_apart(
-        self,
-        points: Points,
-        known: Collection[int],
-        which: Mask,
-        may_yield: Mask,
-        apart: float,
+    def _drop_roundings(
+        self, points: Points, known: Collection[int], is_label: Mask
     ) -> list[int]:
-        """Return some of the codes without those that are close to a more frequent one.
-
-        Args:
-            points: All codes as points.
-            known: Codes that somebody named: they come before frequent ones.
-            which: Of which codes to choose.
-            may_yield: Which of them yield to one that is close.
-            apart: How far apart is not close.
-        """
+        """Return codes without those that differ from a more frequent one by rounding."""
         is_named = np.isin(self.codes, list(known))
-        order = np.lexsort((-self.voxels, ~is_named))
         found: list[int] = []
-        is_free = which.copy()
-        for place in order:
-            if is_free[place]:
+        for place in np.lexsort((-self.voxels, ~is_named)):
+            if is_label[place]:
                 found.append(int(self.codes[place]))
                 (distances,) = measure_distances(points[[place]], points)
-                is_free &= (distances > apart) | ~may_yield
+                is_label = is_label & (distances > ROUNDING)
         return found
 
 
@@ -207,7 +217,7 @@ def _count_codes_of(case: Case) -> MaskCodes | None:
     except ScanError:
         return None  # the inspection of the case says why
     is_colour = len(array) == 3
-    all_codes, all_voxels, all_solid = [], [], []
+    all_codes, all_voxels, all_solid, all_level = [], [], [], []
     for k in range(array.shape[-1]):
         plane = array[..., [k]]
         codes = pack(plane.astype(np.int64)) if is_colour else plane[0]
@@ -216,23 +226,36 @@ def _count_codes_of(case: Case) -> MaskCodes | None:
             return None
         all_codes.append(unique.astype(np.int64))
         all_voxels.append(voxels)
-        all_solid.append(_count_solid(codes, unique))
-    codes, voxels = _add_up(all_codes, all_voxels)
+        in_solid = find_solid(codes)
+        in_level = find_level(codes, len(array))
+        all_solid.append(_count_inside(codes, in_solid, unique))
+        all_level.append(_count_inside(codes, in_level, unique))
+    every_code, voxels = _add_up(all_codes, all_voxels)
     _, solid = _add_up(all_codes, all_solid)
+    _, level = _add_up(all_codes, all_level)
     palette = {}
     if is_picture(case.label):
         colours = read_palette(case.label)
-        palette = {code: colours[code] for code in codes if code < len(colours)}
-    return MaskCodes(case.name, is_colour, codes, voxels, solid, palette)
+        used = [code for code in every_code.tolist() if code < len(colours)]
+        palette = {code: colours[code] for code in used}
+    return MaskCodes(
+        case=case.name,
+        is_colour=is_colour,
+        codes=every_code,
+        voxels=voxels,
+        solid=solid,
+        level=level,
+        palette=palette,
+    )
 
 
-def _count_solid(codes: Array, unique: Counts) -> Counts:
-    """Return how many voxels of each code lie inside an area of it."""
-    solid = np.zeros(len(unique), np.int64)
-    filling, counts = np.unique(codes[find_solid(codes)], return_counts=True)
+def _count_inside(codes: Array, areas: Mask, unique: Counts) -> Counts:
+    """Return how many voxels of each code lie inside areas."""
+    inside = np.zeros(len(unique), np.int64)
+    filling, counts = np.unique(codes[areas], return_counts=True)
     place = np.searchsorted(unique, filling)
-    solid[place] = counts
-    return solid
+    inside[place] = counts
+    return inside
 
 
 def _add_up(
@@ -254,6 +277,7 @@ def _sum_up(masks: Sequence[MaskCodes], files: Sequence[Path]) -> MaskCensus:
     every_code = [mask.codes for mask in masks]
     codes, voxels = _add_up(every_code, [mask.voxels for mask in masks])
     _, solid = _add_up(every_code, [mask.solid for mask in masks])
+    _, level = _add_up(every_code, [mask.level for mask in masks])
     return MaskCensus(
         masks=tuple(masks),
         is_colour=is_colour,
@@ -262,6 +286,7 @@ def _sum_up(masks: Sequence[MaskCodes], files: Sequence[Path]) -> MaskCensus:
         codes=codes,
         voxels=voxels,
         solid=solid,
+        level=level,
         palette=_join_palettes(masks),
     )
 

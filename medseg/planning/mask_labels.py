@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,10 @@ class LabelWishes:
         return bool(self.requests or self.stray_voxels)
 
 
+NO_WISHES = LabelWishes()
+"""Nothing is asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class MaskLabels:
     """How label files show labels.
@@ -70,6 +74,26 @@ class MaskLabels:
     colour_coded: bool
     remarks: tuple[str, ...]
     strays: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Number under which a fingerprint counts a label → its name."""
+        return {find_key(label): label["name"] for label in self.labels}
+
+    def keep(self, keys: Collection[int]) -> MaskLabels:
+        """Return the labels that a fingerprint counts under some numbers, numbered anew."""
+        kept: list[Fields] = []
+        absent = []
+        for label in self.labels:
+            if find_key(label) in keys:
+                kept.append(label | {"index": len(kept) + 1})
+            else:
+                absent.append(label["name"])
+        if not absent:
+            return self
+        remark = f"No case that can be used has {abbreviate(absent)}; left out"
+        remarks = (*self.remarks, remark)
+        return replace(self, labels=tuple(kept), remarks=remarks)
 
     def list_data_fields(self) -> Fields:
         """Return what the bundle's section ``data`` says of label files."""
@@ -312,17 +336,16 @@ class _Choice:
         return f"colour_{red}_{green}_{blue}"
 
     def _make_label(self, index: int, name: str, codes: list[int]) -> Fields:
-        """Return a label as the bundle has it; its value where that is not its index."""
+        """Return a label as the bundle has it."""
         label: Fields = {"index": index, "name": name}
-        several = [_write_one(code) for code in self._to_codes(codes)]
+        several = _write(self._to_codes(codes))
         shown = several if len(several) > 1 else several[0]
         if self.census.is_colour:
-            return label | {"colour": shown}
+            label["colour"] = shown
+            return label
+        label["value"] = shown
         colour = self.code_names.colours.get(codes[0], BACKGROUND_COLOUR)
-        has_colour = colour != BACKGROUND_COLOUR
-        if shown != index or has_colour:
-            label["value"] = shown
-        if has_colour:
+        if colour != BACKGROUND_COLOUR:
             label["colour"] = list(colour)
         return label
 
@@ -355,7 +378,7 @@ class _Choice:
             for code, name in table.names.items()
             if code not in self.codes and interpret_name(name) == name
         ]
-        if absent:
+        if absent and table.is_own:
             listed = abbreviate(absent, _MOST_NAMED)
             self.remarks.append(f"No mask has {listed}; left out")
         if ignored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +47,14 @@ class CodeNames:
         names: Value or packed colour → name, in the table's order.
         colours: Value → the colour to show it in, where masks hold values.
         remark: What a person should know of the choice; may be empty.
+        is_own: Whether the data set itself brings the table.
     """
 
     origin: str
     names: dict[int, str]
     colours: dict[int, tuple[int, int, int]]
     remark: str = ""
+    is_own: bool = False
 
 
 NOBODY = CodeNames("", {}, {})
@@ -77,7 +79,7 @@ def find_code_names(
     table = find_colour_table(_list_folders(root, cases))
     if census.is_colour:
         if table is not None:
-            return _name_colours(table)
+            return replace(_name_colours(table), is_own=True)
         return _match_palette(census)
     by_palette = _name_by_palette(census, table)
     return by_palette or _name_by_files(cases)
