@@ -28,6 +28,17 @@ Overrides = Annotated[
         help="Override a field of the bundle, e.g. training.steps=200. Repeatable.",
     ),
 ]
+Split4D = Annotated[
+    str,
+    typer.Option(
+        "--split-4d",
+        metavar="HOW",
+        help="instance-number: split a DICOM series whose headers do not tell its volumes (time "
+        "points, echoes, b-values) apart by the numbers of its slices, if they run through one "
+        "volume after the other, or one position after the other. Refused otherwise.",
+        show_default=False,
+    ),
+]
 TrustValues = Annotated[
     bool,
     typer.Option(

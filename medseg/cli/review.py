@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import AsJson, BundlePath, Device
+from medseg.cli.options import AsJson, BundlePath, Device, Split4D, TrustValues
 from medseg.cli.output import FAILED, START_OVER, open_terminal, print_json
 
 if TYPE_CHECKING:
@@ -48,13 +48,16 @@ def review(
             "--out", "-o", help="The folder to write agreement.csv to."
         ),
     ] = None,
+    split_4d: Split4D = "",
     device: Device = "auto",
+    trust_values: TrustValues = False,
     as_json: AsJson = False,
 ) -> None:
     """Review masks by others without references, worst first.
 
     A trained bundle segments each scan; a mask is judged by how far the bundle agrees with it.
-    Masks hold the bundle's label indices and lie on their scans' grids.
+    Masks hold the bundle's label indices, or name their segments as the bundle's labels
+    (.seg.nrrd, SEG, RTSTRUCT), and lie on their scans' grids.
 
     Exit code 1: some masks could not be reviewed.
 
@@ -66,7 +69,14 @@ def review(
         from medseg.commands.review import review as run
 
         result = run(
-            masks, scans, bundle, out, device=device, listeners=[terminal]
+            masks,
+            scans,
+            bundle,
+            out,
+            device=device,
+            split_4d=split_4d,
+            trust_values=trust_values,
+            listeners=[terminal],
         )
     if as_json:
         print_json({"coverage": result.coverage, "cases": result.rows()})

@@ -56,11 +56,13 @@ class Scan:
         parts: The files of each channel, or of all channels at once. A part is one file, the
             files of one DICOM series, or one folder that holds a DICOM series.
         volume: Which volume of its files it is, where a DICOM file holds several.
+        warnings: What lies beside it and makes it doubtful, though nothing in its files does.
     """
 
     name: str
     parts: tuple[tuple[Path, ...], ...]
     volume: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -260,7 +262,7 @@ def _fields_of(cases: Iterable[ListedCase]) -> set[str]:
 def _make_case(listed: ListedCase, name: str, group: str) -> Case:
     parts = listed.series or tuple((image,) for image in listed.images)
     return Case(
-        scan=Scan(name, parts, listed.volume),
+        scan=Scan(name, parts, listed.volume, listed.warnings),
         label=listed.label,
         fold=_read_fold(listed),
         group=group,

@@ -172,7 +172,8 @@ def read_scan(
         read_image(part, volume=scan.volume, resample_uneven=resample_uneven)
         for part in scan.parts
     ]
-    return with_channels(stack_channels(volumes), channels)
+    volume = with_channels(stack_channels(volumes), channels)
+    return replace(volume, warnings=(*scan.warnings, *volume.warnings))
 
 
 def describe_absent_labels(

@@ -140,15 +140,19 @@ class DatasetDescription:
                 "no case has a labelled voxel, so there is nothing to learn"
             )
         if self.mask_labels is not None:
-            if self.mask_labels.remarks:
-                notes["labels"] = ". ".join(self.mask_labels.remarks)
-            return list(self.mask_labels.labels)
+            return self.mask_labels.describe(notes)
         if self.named_regions:
             self._require_regions_of(values)
             notes["regions"] = (
                 "As dataset.json says, with the value that shows each in label maps"
             )
             return self.describe_named_labels()
+        return self._describe_values(values, notes)
+
+    def _describe_values(
+        self, values: Sequence[int], notes: Notes
+    ) -> list[Fields]:
+        """Describe the labels where each value is one."""
         names: Mapping[int, str] = self.label_names
         remarks = []
         names_by_order = self._names_by_order(values)

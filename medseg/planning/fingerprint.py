@@ -416,8 +416,8 @@ def _get_label_values(label: Volume) -> Array:
     first, *others = label.array
     if any((first != other).any() for other in others):
         raise ScanError(
-            "the label map is a colour picture, and nothing says what each colour means; write a "
-            "bundle.json by hand whose labels give their colours"
+            "the label map is in colours, and nothing says what each means; if it is no "
+            "photograph, name them with --labels, such as road=128,64,128"
         )
     return first
 

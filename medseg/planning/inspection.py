@@ -18,20 +18,20 @@ from medseg.events import Listener, Notice, notify
 from medseg.labels import LabelSet
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
-from medseg.planning.mask_census import count_codes
+from medseg.planning.mask_inspection import find_mask_labels
 from medseg.planning.mask_labels import (
     NO_WISHES,
     Fields,
     LabelWishes,
     MaskLabels,
-    choose_mask_labels,
 )
-from medseg.planning.mask_names import find_code_names
 from medseg.planning.network import define_slim_network
 from medseg.training.runs import RUNS
 
 _CACHE = RUNS / "surveyed"
 """Where fingerprints of cases are kept; release 0.1.0 gave the folder its name."""
+
+NO_NAMES: Mapping[int, str] = {}
 
 _MIN_CASES_TO_DOUBT = 5
 """From so many cases on, a label that only one of them has may be a mistake."""
@@ -87,7 +87,7 @@ def inspect_dataset(
         ignore=listed.ignore,
     )
     case_list = make_cases(listed, provisional)
-    mask_labels = _find_mask_labels(
+    mask_labels = find_mask_labels(
         root, case_list.cases, description, wishes, listeners
     )
     label_set = None
@@ -108,44 +108,6 @@ def inspect_dataset(
         notify(listeners, Notice(warning))
     pictures = _are_pictures(case_list.cases)
     return InspectedDataset(root, description, case_list, fingerprint, pictures)
-
-
-def _find_mask_labels(
-    root: Path,
-    cases: Sequence[Case],
-    description: DatasetDescription,
-    wishes: LabelWishes,
-    listeners: Sequence[Listener],
-) -> MaskLabels | None:
-    """Find how label files show labels; ``None`` where each value is one and has no more to say.
-
-    Only pictures are searched unless a person asks for more, since other label maps are large.
-
-    Raises:
-        DatasetError: If what a person asks for cannot be had.
-    """
-    are_files = all(case.label_source is None for case in cases)
-    if wishes and (description.named_regions or not are_files):
-        raise DatasetError(
-            "--labels and --leave-out-stray go with label files whose values are labels; the "
-            "labels of this data set have names of their own, or are regions"
-        )
-    are_pictures = all(is_picture(case.label) for case in cases)
-    if not (cases and are_files and (are_pictures or wishes)):
-        return None
-    if description.named_regions:
-        return None
-    census = count_codes(cases, listeners)
-    mask_labels = choose_mask_labels(
-        census,
-        wishes,
-        find_code_names(root, cases, census),
-        description.label_names,
-        description.ignore,
-    )
-    for stray in mask_labels.strays if mask_labels else ():
-        notify(listeners, Notice(f"left out as a stray value: {stray}"))
-    return mask_labels
 
 
 def _make_label_set(mask_labels: MaskLabels) -> LabelSet:
@@ -246,7 +208,7 @@ def _is_picture_case(case: Case) -> bool:
 
 
 def _find_doubts(
-    fingerprint: Fingerprint, names: Mapping[int, str]
+    fingerprint: Fingerprint, names: Mapping[int, str] = NO_NAMES
 ) -> Iterator[str]:
     """Say what looks wrong with the data.
 

@@ -19,6 +19,7 @@ from medseg.datasets.mask_codes import (
 from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError
 from medseg.labels import BACKGROUND_COLOUR, Code
+from medseg.planning.constraints import Notes
 from medseg.planning.label_requests import LabelRequest
 from medseg.planning.mask_census import MaskCensus
 from medseg.planning.mask_names import CodeNames, format_code
@@ -94,6 +95,12 @@ class MaskLabels:
         remark = f"No case that can be used has {abbreviate(absent)}; left out"
         remarks = (*self.remarks, remark)
         return replace(self, labels=tuple(kept), remarks=remarks)
+
+    def describe(self, notes: Notes) -> list[Fields]:
+        """Return the labels as the bundle has them; the reasons go into its notes."""
+        if self.remarks:
+            notes["labels"] = ". ".join(self.remarks)
+        return list(self.labels)
 
     def list_data_fields(self) -> Fields:
         """Return what the bundle's section ``data`` says of label files."""

@@ -70,6 +70,7 @@ class ListedCase:
         volume: Which volume of these files it is, where they hold several.
         label_source: Its labels, where they are no single label map; ``label`` is the first of
             their files.
+        warnings: What lies beside its files and makes it doubtful.
     """
 
     images: tuple[Path, ...]
@@ -79,6 +80,7 @@ class ListedCase:
     series: tuple[tuple[Path, ...], ...] = ()
     volume: str = ""
     label_source: LabelSource | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

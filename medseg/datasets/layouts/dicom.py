@@ -327,6 +327,9 @@ def _add_case(
     except ScanError as error:
         listing.faults.append(Fault.from_error(name, error))
         return
+    warnings: list[str] = []
+    for channel in case.channels:
+        warnings.extend(channel.warnings)
     first_file = case.series.files[0]
     label_file, _ = files[0]
     listing.cases.append(
@@ -338,6 +341,7 @@ def _add_case(
             series=tuple(channel.files for channel in case.channels),
             volume=case.series.volume,
             label_source=DicomStructures(tuple(files), values),
+            warnings=tuple(warnings),
         )
     )
 
