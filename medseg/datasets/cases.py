@@ -165,7 +165,7 @@ def find_cases(
     values = {label.name: label.value for label in spec.label_set}
     selection = Selection(spec.channels, values, trust_values)
     listing = list_cases(root, spec.data.format, selection)
-    name_segments(listing, selection, spec.data.ignored)
+    name_segments(listing, selection, ignored=spec.data.ignored)
     if trust_values:
         return make_cases(listing, spec)
     set_aside_modalities(listing, spec.channels)

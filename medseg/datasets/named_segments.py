@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +77,11 @@ class NamedSegments:
 
 
 def name_segments(
-    listing: CaseListing, selection: Selection, ignored: Sequence[Code] = ()
+    listing: CaseListing,
+    selection: Selection,
+    *,
+    ignored: Sequence[Code] = (),
+    known: Mapping[int, str] = MappingProxyType({}),
 ) -> None:
     """Let cases whose label file names its segments be read by these names.
 
@@ -84,6 +89,7 @@ def name_segments(
         listing: The cases; takes the labels' names where there is no bundle yet.
         selection: The labels by name; without any, every segment is a label, numbered by name.
         ignored: What unannotated voxels have in label maps: a segment called ``ignore`` is these.
+        known: Value → name of labels that have a value already, where there is no bundle yet.
     """
     if selection.trust_values:
         return
@@ -92,9 +98,11 @@ def name_segments(
         return
     values = dict(selection.labels)
     if not values:
-        values = _number_segments(segments_of.values(), listing.label_names)
-        names = {value: name for name, value in values.items()}
-        listing.label_names = {**names, **listing.label_names}
+        names = {**listing.label_names, **known}
+        values = _number_segments(segments_of.values(), names)
+        for name, value in values.items():
+            names.setdefault(value, name)
+        listing.label_names = names
     ignored_values = [code for code in ignored if isinstance(code, int)]
     for value in ignored_values[:1]:
         values.setdefault(IGNORE, value)

@@ -145,7 +145,7 @@ def number_labels(files: Iterable[Path], stated: LabelValues) -> dict[str, int]:
             values.add(value)
     if not values_of:
         return {}
-    known = _list_single_values(stated)
+    known = stated.list_foreground()
     if not known and not all_name_theirs:
         known = _require_constant_values(values_of)
     ordered = sorted(values_of, key=lambda name: (name.casefold(), name))
@@ -169,14 +169,6 @@ def _read_values(file: Path) -> dict[str, int]:
         if normalize_label(name) == BACKGROUND:
             del values[name]
     return values
-
-
-def _list_single_values(stated: LabelValues) -> dict[int, str]:
-    names = {}
-    for name, values in stated.labels.items():
-        for value in values - {0}:
-            names[value] = name
-    return names
 
 
 def _require_constant_values(

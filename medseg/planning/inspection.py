@@ -13,6 +13,7 @@ from medseg.datasets.cases import Case, CaseList, make_cases
 from medseg.datasets.layouts import CaseListing, Selection, list_cases
 from medseg.datasets.named_segments import name_segments
 from medseg.datasets.names import is_picture
+from medseg.datasets.statements import read_statement
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
 from medseg.planning.description import DatasetDescription, read_description
@@ -61,7 +62,8 @@ def inspect_dataset(
     """
     selection = Selection(channels=tuple(requested))
     listed = list_cases(root, "auto", selection)
-    name_segments(listed, selection)
+    stated = read_statement(root, listed)
+    name_segments(listed, selection, known=stated.labels.list_foreground())
     _check_channel_names(root, listed, requested)
     description = read_description(root, listed, requested)
     # Which labels there are is not known yet, and a data set may name more than a bundle can
