@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
 from medseg.datasets.names import is_safe_name
-from medseg.datasets.scans import LEDGER
+from medseg.datasets.scan_folders import LEDGER
 from medseg.errors import OutputError
 from medseg.quality.estimates import Quality
 
