@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from medseg.datasets.layouts.label_names import (
+from medseg.labels import LabelSet
+from medseg.layouts.label_names import (
     SIDES,
     normalize_label,
     split_words,
 )
-from medseg.labels import LabelSet
 
 BACKGROUND = "background"
 

@@ -11,23 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.datasets.label_values import BACKGROUND
-from medseg.datasets.layouts.contract import (
-    CaseListing,
-    ListedCase,
-    Selection,
-)
-from medseg.datasets.layouts.dataset_json import IGNORE
-from medseg.datasets.layouts.label_names import (
-    find_known,
-    normalize_label,
-    number_names,
-)
-from medseg.datasets.mask_files import LabelArray, make_empty_labels
-from medseg.datasets.names import abbreviate
 from medseg.errors import ScanError
 from medseg.io.itk import read_layers
 from medseg.io.seg_nrrd import Segment, read_segments
 from medseg.labels import Code
+from medseg.layouts.contract import (
+    CaseListing,
+    ListedCase,
+    Selection,
+)
+from medseg.layouts.dataset_json import IGNORE
+from medseg.layouts.label_names import (
+    find_known,
+    normalize_label,
+    number_names,
+)
+from medseg.layouts.mask_files import LabelArray, make_empty_labels
+from medseg.names import abbreviate
 from medseg.volume import Array, Volume
 
 TRUST = "take the file's values as they are with --trust-values"

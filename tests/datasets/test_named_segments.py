@@ -18,6 +18,7 @@ from medseg.datasets.integrity import check_cases, open_case
 from medseg.datasets.named_segments import join_segments
 from medseg.errors import ScanError
 from medseg.io.seg_nrrd import read_segments
+from medseg.layouts import Selection
 from medseg.planning import inspect_dataset
 
 SPEC = made_spec(
@@ -155,7 +156,7 @@ def test_a_plan_names_labels_by_segments(
     write_case(data, "a", painted, [("Liver", 1), ("kidney", 2)])
     turned = renumber(painted, 2, 1)
     write_case(data, "b", turned, [("kidney", 1), ("liver", 2), ("spare", 3)])
-    dataset = inspect_dataset(data, (), ())
+    dataset = inspect_dataset(data, Selection(), ())
     assert dataset.fingerprint.faults == ()
     names = dataset.description.label_names
     voxels = [
