@@ -49,6 +49,44 @@ def plan(
             "others, its name. Repeatable, in order.",
         ),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--images",
+            metavar="PATTERN",
+            help="Which files are images, such as 'scans/*.nii.gz', where names do not say it. "
+            "What * stands for pairs them with --labels. Repeatable: one for each channel.",
+        ),
+    ] = None,
+    labels: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--labels",
+            metavar="PATTERN|NAME=VALUES",
+            help="Which files are labels, such as 'truth/*_manual.nii.gz'; one * more than in "
+            "--images is the name of a structure with a mask of its own. Or what is in them: "
+            "liver=1 or 1=liver,2=kidney; myelin=127,128 makes one label of two values; "
+            "road=128,64,128 is a colour of pictures; background=… is nothing, ignore=… what "
+            "nobody annotated. Repeatable.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD=COLUMN,…",
+            help="What the columns of a CSV are called: image=scan,label=seg; also name, patient "
+            "and fold. Several images are channels, several labels structures.",
+        ),
+    ] = None,
+    draft_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft-csv",
+            metavar="FILE",
+            help="Instead of planning, write the cases that were found, or else every image, into "
+            "a CSV to correct and fill in.",
+        ),
+    ] = None,
     dims: Annotated[
         str | None,
         typer.Option(
@@ -75,15 +113,6 @@ def plan(
         str | None,
         typer.Option(
             metavar="balanced", help="Let small labels weigh more in the loss."
-        ),
-    ] = None,
-    labels: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUES",
-            help="What label files mean: liver=1 or 1=liver,2=kidney; myelin=127,128 makes one "
-            "label of two values; road=128,64,128 is a colour of pictures. The names background "
-            "and ignore stand for what is nothing, and what nobody annotated. Repeatable.",
         ),
     ] = None,
     more_labels: Annotated[
@@ -120,12 +149,19 @@ def plan(
 
       medseg plan CamVid/ --labels road=128,64,128 --labels ignore=0,0,0
 
+      medseg plan data/ --images 'scans/*.nii.gz' --labels 'truth/*_manual.nii.gz'
+
+      medseg plan data/ --draft-csv cases.csv
+
+      medseg plan cases.csv --columns image=scan,label=seg
+
       medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
 
       medseg plan --explain liver/bundle.json
     """
     files = _choose_files(out, dims)
-    label_values = [*(labels or ()), *(more_labels or ())]
+    dataset, more = _find_dataset([str(dataset), *(more_labels or ())])
+    label_pattern, label_values = _sort_labels([*(labels or ()), *more])
     advice = (
         "Run the same command again; inspected cases are not inspected twice."
     )
@@ -135,7 +171,8 @@ def plan(
 
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
-            if any((*others, label_values, leave_out_stray)):
+            of_data = (images, labels, columns, draft_csv, leave_out_stray)
+            if any((*others, *of_data)):
                 raise MedsegError(
                     "is planned already: --explain prints its reasons, and no other option goes "
                     "with it",
@@ -143,11 +180,17 @@ def plan(
                 )
             _explain_bundle(terminal, dataset)
             return
+        if draft_csv is not None:
+            _draft_table(terminal, dataset, draft_csv, images, label_pattern)
+            return
         plans = plan_bundles(
             dataset,
             files,
             data=data,
             channels=channels or (),
+            images=images or (),
+            labels=label_pattern,
+            columns=columns,
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,
@@ -158,6 +201,39 @@ def plan(
         )
     for planned in plans:
         _print_plan(terminal, planned, explain)
+
+
+def _find_dataset(arguments: list[str]) -> tuple[Path, list[str]]:
+    """Return the data set, and the definitions of labels that follow ``--labels``.
+
+    Raises:
+        MedsegError: If there are other arguments, too.
+    """
+    more = [
+        text for text in arguments if "=" in text and not Path(text).exists()
+    ]
+    others = [text for text in arguments if text not in more] or more[:1]
+    if len(others) > 1:
+        raise MedsegError(
+            f"one data set is planned at a time; got {len(others)} arguments: {', '.join(others)}"
+        )
+    return Path(others[0]), [text for text in more if text not in others]
+
+
+def _sort_labels(texts: list[str]) -> tuple[str | None, list[str]]:
+    """Tell the pattern of label files from definitions of labels.
+
+    Raises:
+        MedsegError: If there are several patterns.
+    """
+    definitions = [text for text in texts if "=" in text]
+    patterns = [text for text in texts if "=" not in text]
+    if len(patterns) > 1:
+        raise MedsegError(
+            f"--labels takes one pattern of files; got {', '.join(patterns)}"
+        )
+    pattern = patterns[0] if patterns else None
+    return pattern, definitions
 
 
 def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:
@@ -175,6 +251,8 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
     cases = len(plan.fingerprint.cases)
     origin = format_count(cases, "case") if cases else "nnU-Net's plans"
+    for sentence in plan.recognised:
+        terminal.say(f"recognised: {sentence}")
     for line in _describe(plan.spec, origin):
         terminal.say(line)
     if explain:
@@ -198,6 +276,29 @@ def _describe(spec: BundleSpec, origin: str) -> list[str]:
         f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}"
     )
     return lines
+
+
+def _draft_table(
+    terminal: Terminal,
+    dataset: Path,
+    file: Path,
+    images: list[str] | None,
+    labels: str | None,
+) -> None:
+    """Write a table of cases to fill in."""
+    from medseg.commands.plan import draft_table
+
+    complete, count = draft_table(
+        dataset, file, images=images or (), labels=labels
+    )
+    terminal.say(f"{format_count(count, 'line')}: {file}")
+    if complete:
+        terminal.say(f"  plan it   medseg plan {file}")
+    else:
+        terminal.say(
+            "  fill in the column label, and remove lines that are no cases; then medseg plan "
+            f"{file}"
+        )
 
 
 def _explain_bundle(terminal: Terminal, bundle: Path) -> None:

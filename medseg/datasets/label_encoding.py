@@ -17,9 +17,9 @@ from medseg.datasets.mask_colours import (
     EdgeShares,
     SmearedMask,
 )
-from medseg.datasets.names import abbreviate, is_picture
 from medseg.errors import ScanError
 from medseg.labels import LabelSet
+from medseg.names import abbreviate, is_picture
 from medseg.volume import Array, Volume
 
 Indices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]

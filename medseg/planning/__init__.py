@@ -24,7 +24,6 @@ from medseg.planning.inspection import (
 )
 from medseg.planning.intensity import choose_intensity
 from medseg.planning.label_requests import (
-    is_label_request,
     parse_label_requests,
 )
 from medseg.planning.mask_labels import LabelWishes
@@ -55,7 +54,6 @@ __all__ = [
     "draft_bundle",
     "extract_fingerprint",
     "inspect_dataset",
-    "is_label_request",
     "is_nnunet_plans",
     "make_provisional_spec",
     "parse_channel",

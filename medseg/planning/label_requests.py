@@ -39,11 +39,6 @@ class LabelRequest:
         return plain if plain in (BACKGROUND, IGNORE) else self.name
 
 
-def is_label_request(text: str) -> bool:
-    """Tell whether an argument of ``--labels`` defines labels, rather than being a pattern."""
-    return "=" in text
-
-
 def parse_label_requests(texts: Sequence[str]) -> list[LabelRequest]:
     """Read the definitions of labels.
 

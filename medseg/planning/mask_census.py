@@ -35,12 +35,12 @@ from medseg.datasets.mask_colours import (
     MOST_COLOURS,
     ROUNDING,
 )
-from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.io import read_labels
 from medseg.io.pictures import read_palette
 from medseg.labels import RGB
+from medseg.names import is_picture
 from medseg.volume import Array
 
 TASK = "counting label values"

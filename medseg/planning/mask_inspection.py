@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medseg.datasets.cases import Case
-from medseg.datasets.names import is_picture
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
+from medseg.names import is_picture
 from medseg.planning.description import DatasetDescription
 from medseg.planning.mask_census import count_codes
 from medseg.planning.mask_labels import (

@@ -16,9 +16,9 @@ from medseg.datasets.mask_codes import (
     to_points,
     unpack,
 )
-from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError
 from medseg.labels import BACKGROUND_COLOUR, Code
+from medseg.names import abbreviate
 from medseg.planning.constraints import Notes
 from medseg.planning.label_requests import LabelRequest
 from medseg.planning.mask_census import MaskCensus

@@ -26,7 +26,7 @@ from medseg.datasets.mask_codes import (
     to_points,
     unpack,
 )
-from medseg.datasets.names import split_suffix
+from medseg.names import split_suffix
 from medseg.planning.mask_census import MaskCensus
 
 _FEWEST_MATCHES = 3
