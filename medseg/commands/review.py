@@ -12,10 +12,7 @@ from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import (
-    describe_label_warnings,
-    encode_prediction,
-)
+from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import (
@@ -43,6 +40,7 @@ def review(
     out: str | Path | None = None,
     *,
     device: str = "auto",
+    split_4d: str = "",
     listeners: Sequence[Listener] = (),
 ) -> MaskReview:
     """Judge masks by others without references: how good are they probably?
@@ -59,6 +57,7 @@ def review(
         bundle: A trained bundle, or its path.
         out: The folder in which ``agreement.csv`` is written.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        split_4d: As for ``medseg.segment``.
         listeners: Told of progress, and of scans without a mask.
 
     Returns:
@@ -83,7 +82,8 @@ def review(
         ['phantom_000', 'phantom_001']
     """
     segmenter = Segmenter(bundle, device)
-    scan_list = find_scans(Path(scans), len(segmenter.spec.channels))
+    channels = len(segmenter.spec.channels)
+    scan_list = find_scans(Path(scans), channels, split_4d=split_4d)
     pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
     faults = [entry.result_fault for entry in scan_list.left_out]
@@ -149,7 +149,6 @@ def _judge_mask(segmenter: Segmenter, mask: Path, scan: Scan) -> MaskQuality:
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
-    indices = encode_prediction(labels, spec.label_set)
-    quality = segmenter.judge(volume, indices)
-    of_mask = describe_label_warnings(labels)
-    return replace(quality, warnings=(*of_mask, *quality.warnings))
+    encoded = encode_prediction(labels, spec.label_set)
+    quality = segmenter.judge(volume, encoded.indices)
+    return replace(quality, warnings=(*encoded.warnings, *quality.warnings))

@@ -69,6 +69,11 @@ class Batch:
         """The scans without a result."""
         return tuple(entry for entry in self.results if not entry.is_good)
 
+    @property
+    def incomplete(self) -> tuple[Entry, ...]:
+        """The results that lack a format that was asked for."""
+        return tuple(entry for entry in self.results if entry.is_incomplete)
+
 
 def segment(
     bundle: str | Path,
@@ -84,6 +89,7 @@ def segment(
     report: bool = True,
     error_maps: bool = False,
     resample_uneven: bool = False,
+    split_4d: str = "",
     names_from_headers: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
@@ -103,13 +109,17 @@ def segment(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
         fold_ensemble: Whether to average over the networks of all folds, where there are several.
-        formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given.
+        formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given. A
+            scan that cannot have one of them gets the others.
         report: Whether to draw pictures and write ``OUT/report.html``.
         error_maps: Whether to write, for each scan, where its labels are probably wrong: a map
             in percent on the scan's grid, in ``OUT/error_maps``.
         resample_uneven: Whether DICOM slices at uneven distances are interpolated onto a
             regular grid, rather than refused. NIfTI results lie on that grid, DICOM results on
             the slices.
+        split_4d: ``instance-number`` splits a DICOM series whose headers do not tell its volumes
+            apart by the numbers of its slices, if those make complete volumes; unless given,
+            such a series is refused.
         names_from_headers: Whether results of DICOM series are named by patient, study and
             series, rather than by a hash.
         listeners: Told of progress and warnings, of progress in another thread.
@@ -147,6 +157,7 @@ def segment(
         len(trained.spec.channels),
         _report_search(listeners),
         names_from_headers=names_from_headers,
+        split_4d=split_4d,
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     segmenter = Segmenter(

@@ -24,7 +24,7 @@ from medseg._support.files import PART
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case
 from medseg.errors import OutputError
-from medseg.io.itk import find_voxel_file
+from medseg.io.voxel_files import find_voxel_file
 from medseg.preprocessing.transforms import (
     IMAGE,
     LABEL,

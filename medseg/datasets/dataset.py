@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from medseg.datasets.cache import (
     read_entry,
     write_entry,
 )
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.folds import assign_folds, split_cases
 from medseg.datasets.integrity import (
@@ -23,6 +24,7 @@ from medseg.datasets.integrity import (
     describe_absent_labels,
 )
 from medseg.datasets.label_encoding import Indices
+from medseg.datasets.statements import find_standing
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
 from medseg.preprocessing.transforms import Preprocessing
@@ -68,6 +70,7 @@ def open_dataset(
     cache: Path,
     *,
     skip_bad_cases: bool = False,
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Dataset:
     """Find, check, preprocess and split the cases; an unchanged case is read once and for all.
@@ -78,13 +81,18 @@ def open_dataset(
         fold: The fold to hold out; ``None`` holds out none.
         cache: The folder in which preprocessed cases are kept.
         skip_bad_cases: Go on without the cases that have a fault.
+        trust_values: Whether the bundle counts, whatever the data set calls its values and
+            channels.
         listeners: Told of progress, warnings and cases left out.
 
     Raises:
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    found = data
+    if not isinstance(found, CaseList):
+        found = find_cases(found, spec, trust_values=trust_values)
+    cases = _prepare_cases(found, spec, cache, skip_bad_cases, listeners)
     training, validation = split_cases(cases.usable, spec.data, fold)
     folds: tuple[int, ...] = ()
     if fold is not None:
@@ -103,6 +111,7 @@ def find_folds(
     cache: Path,
     *,
     skip_bad_cases: bool = False,
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Folds:
     """Find, check and preprocess the cases; return the folds that hold usable ones.
@@ -112,13 +121,18 @@ def find_folds(
         spec: The bundle.
         cache: The folder in which preprocessed cases are kept.
         skip_bad_cases: Go on without the cases that have a fault.
+        trust_values: Whether the bundle counts, whatever the data set calls its values and
+            channels.
         listeners: Told of progress, warnings and cases left out.
 
     Raises:
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    found = data
+    if not isinstance(found, CaseList):
+        found = find_cases(found, spec, trust_values=trust_values)
+    cases = _prepare_cases(found, spec, cache, skip_bad_cases, listeners)
     folds = assign_folds(cases.usable, spec.data)
     numbers = sorted(set(folds))
     if len(numbers) < 2:
@@ -163,7 +177,7 @@ class _PreparedCases:
 
 
 def _prepare_cases(
-    data: Path | CaseList,
+    found: CaseList,
     spec: BundleSpec,
     cache: Path,
     skip_bad_cases: bool,
@@ -172,10 +186,13 @@ def _prepare_cases(
     """Check and preprocess what the cache does not hold yet.
 
     Raises:
-        DatasetError: If cases are bad and not to be skipped.
+        DatasetError: If cases are bad and not to be skipped, or the data set and the bundle
+            contradict each other.
         OutputError: If the cache cannot be written.
     """
-    found = data if isinstance(data, CaseList) else find_cases(data, spec)
+    # What no file can settle is said before cases are read.
+    every_index = range(1, len(spec.labels) + 1)
+    _refuse_contradictions(found, every_index)
     entries: dict[str, Path] = {}
     unread = []
     for case in found.cases:
@@ -196,6 +213,7 @@ def _prepare_cases(
             usable.append(case)
             cached[case.name] = read_entry(entry)
             present.update(cached[case.name].foreground)
+    _refuse_contradictions(found, present)
     absent = describe_absent_labels(present, spec)
     known = _list_known_warnings(cached, unread)
     for warning in (*known, *checked.warnings, *absent):
@@ -208,9 +226,12 @@ def _list_known_warnings(
 ) -> Iterator[str]:
     """Yield what was odd about cases that were read in an earlier run."""
     read_now = {case.name for case in unread}
-    for name, case in cached.items():
-        if name not in read_now:
-            yield from (f"{name}: {warning}" for warning in case.warnings)
+    known = {
+        name: case.warnings
+        for name, case in cached.items()
+        if name not in read_now
+    }
+    yield from list_warnings(known, len(known))
 
 
 def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
@@ -223,6 +244,23 @@ def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
         write_entry(entry, case, volume, label, preprocess, ignored)
 
     return keep
+
+
+def _refuse_contradictions(found: CaseList, present: Collection[int]) -> None:
+    """Refuse a data set that says something else than the bundle.
+
+    Args:
+        found: Its cases.
+        present: Indices of the labels that its label files hold.
+
+    Raises:
+        DatasetError: Names everything.
+    """
+    standing = find_standing(found.contradictions, present)
+    if standing:
+        raise DatasetError(
+            "the data set and the bundle contradict each other:", standing
+        )
 
 
 def _report_faults(

@@ -16,12 +16,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
-from medseg.datasets.label_encoding import (
-    Indices,
-    describe_label_warnings,
-    encode_labels,
-)
+from medseg.datasets.label_encoding import Indices, encode_mask
 from medseg.datasets.names import abbreviate
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
@@ -109,8 +106,8 @@ def check_cases(
             continue
         good.append(checked)
         labels |= checked.labels
-        for text in checked.warnings:
-            warnings.append(f"{checked.case.name}: {text}")
+    oddities = {checked.case.name: checked.warnings for checked in good}
+    warnings.extend(list_warnings(oddities, len(good)))
     warnings.extend(_warn_of_copies(good))
     return IntegrityReport(
         good=tuple(checked.case for checked in good),
@@ -139,7 +136,8 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
             "every voxel of the image has the same value, so there is nothing to learn"
         )
     labels = spec.label_set
-    indices = encode_labels(label, labels)
+    encoded = encode_mask(label, labels)
+    indices = encoded.indices
     if (
         labels.ignore_index is not None
         and (indices == labels.ignore_index).all()
@@ -149,7 +147,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
             f"every voxel of the label has the value {codes}, which data.ignore leaves "
             "out, so there is nothing to learn from"
         )
-    warnings = (*image.warnings, *describe_label_warnings(label))
+    warnings = (*image.warnings, *encoded.warnings)
     return replace(image, warnings=warnings), indices
 
 
@@ -174,7 +172,8 @@ def read_scan(
         read_image(part, volume=scan.volume, resample_uneven=resample_uneven)
         for part in scan.parts
     ]
-    return with_channels(stack_channels(volumes), channels)
+    volume = with_channels(stack_channels(volumes), channels)
+    return replace(volume, warnings=(*scan.warnings, *volume.warnings))
 
 
 def describe_absent_labels(

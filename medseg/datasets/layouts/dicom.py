@@ -12,11 +12,7 @@ from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.dicom_structures import DicomStructures, StructureFile
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.label_names import (
-    normalize_name,
-    number_names,
-    select_labels,
-)
+from medseg.datasets.layouts.label_names import number_names, select_labels
 from medseg.datasets.names import abbreviate, make_series_name
 from medseg.dicom_labels.structures import (
     LabelObject,
@@ -108,6 +104,8 @@ class DicomLayout:
         values = _choose_values(objects, selection.labels, listing)
         for name, value in values.items():
             listing.label_names.setdefault(value, name)
+        if len(selection.channels) == 1:
+            listing.modalities = (chosen[0].series.modality,)
         cases = _make_cases(series, chosen, selection.channels, listing)
         for case in cases:
             _add_case(case, values, listing)
@@ -275,8 +273,12 @@ def _choose_values(
     names = _list_structures(objects)
     if wanted:
         return select_labels(names, wanted, listing, "structure")
-    numbers = number_names(sorted(names, key=normalize_name), {})
+    numbers = number_names(sorted(names, key=_get_order), {})
     return {name: numbers[name] for name in names}
+
+
+def _get_order(name: str) -> str:
+    return name.strip().casefold()
 
 
 def _list_structures(objects: Iterable[LabelObject]) -> list[str]:
@@ -319,18 +321,15 @@ def _add_case(
 ) -> None:
     """List a case, or say why it cannot be one."""
     name = make_series_name(case.series, listing.origin)
-    files = []
-    for each in case.objects:
-        names = tuple(
-            structure for structure in each.names if structure in values
-        )
-        if names:
-            files.append((each.file, names))
+    files = _choose_structures(case.objects, values)
     try:
         _check_structures(case.objects, files)
     except ScanError as error:
         listing.faults.append(Fault.from_error(name, error))
         return
+    warnings: list[str] = []
+    for channel in case.channels:
+        warnings.extend(channel.warnings)
     first_file = case.series.files[0]
     label_file, _ = files[0]
     listing.cases.append(
@@ -342,8 +341,28 @@ def _add_case(
             series=tuple(channel.files for channel in case.channels),
             volume=case.series.volume,
             label_source=DicomStructures(tuple(files), values),
+            warnings=tuple(warnings),
         )
     )
+
+
+def _choose_structures(
+    objects: Sequence[LabelObject], values: Mapping[str, int]
+) -> list[StructureFile]:
+    """Return which of the wanted structures each file has.
+
+    One that is drawn in lines alone is among them, where no file has it as an area: reading it
+    says that it cannot be used, while to leave it out would make it background.
+    """
+    areas = {name for each in objects for name in each.names}
+    files = []
+    for each in objects:
+        lines = [name for name in each.lines if name not in areas]
+        there = (*each.names, *lines)
+        names = tuple(name for name in there if name in values)
+        if names:
+            files.append((each.file, names))
+    return files
 
 
 def _check_structures(

@@ -10,17 +10,25 @@ from pathlib import Path
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.frames import Frame
-from medseg.io.dicom.geometry import Stack, split_stacks
+from medseg.io.dicom.geometry import are_parallel
+from medseg.io.dicom.header_groups import (
+    group_headers,
+    mark_torn_slices,
+    set_stub_aside,
+)
 from medseg.io.dicom.headers import Header, read_header
+from medseg.io.dicom.stacks import (
+    FEWEST_SLICES,
+    Stack,
+    is_regular,
+    split_stacks,
+)
 
 Progress = Callable[[int], None]
 """Called with the number of files looked at so far."""
 
 NOT_DICOM = "not DICOM"
 """Why a file is skipped that is nothing to the search."""
-
-_Key = tuple[str, str | Path]
-"""A study and a series of it, or the folder of files that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,8 @@ class Series:
         study: Study Instance UID; empty if the files have none that is valid.
         description: Series Description, or empty.
         frames: Its slices, as the headers of its files state them; none of files with an error.
+        warnings: What speaks against its being complete, though nothing in its files does. In
+            plain words that name nobody.
     """
 
     files: tuple[Path, ...]
@@ -48,6 +58,7 @@ class Series:
     study: str = ""
     description: str = ""
     frames: tuple[Frame, ...] = field(default=(), repr=False, compare=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def volume(self) -> str:
@@ -73,33 +84,42 @@ class SkippedFile:
 
 
 def find_series(
-    folder: Path, progress: Progress | None = None
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    split_4d: str = "",
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find every DICOM series under a folder, its files in one or many folders, or in a file.
 
     Args:
         folder: Searched with all its subfolders, links to folders not followed.
         progress: Called with the number of files looked at so far.
+        split_4d: As for ``group_series``.
 
     Returns:
         As ``group_series``.
     """
-    return group_series(_iterate_files(folder), progress)
+    return group_series(_iterate_files(folder), progress, split_4d=split_4d)
 
 
 def group_series(
-    files: Iterable[Path], progress: Progress | None = None
+    files: Iterable[Path],
+    progress: Progress | None = None,
+    *,
+    split_4d: str = "",
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find the DICOM series that some files make up.
 
     A series that holds several volumes (echoes, time points) gives one ``Series`` each, be they
     in files of their own or in the same multi-frame files. A damaged DICOM file counts as a slice
     of the only series beside it, so that reading refuses the series instead of leaving a slice
-    out.
+    out. A series that a few slices of another one continue gets a warning: it may have lost them.
 
     Args:
         files: Each is looked at, whatever it is called.
         progress: Called with the number of files looked at so far.
+        split_4d: ``instance-number`` splits a series whose headers do not tell its volumes apart
+            by the numbers of its slices, if those make complete volumes.
 
     Returns:
         The series in a stable order, and the files that belong to none.
@@ -111,70 +131,26 @@ def group_series(
         if header is None:
             other_file = SkippedFile(path, NOT_DICOM)
             skipped.append(other_file)
-        elif header.exclusion:
-            excluded_file = SkippedFile(path, header.exclusion)
-            skipped.append(excluded_file)
         else:
             headers.append(header)
         if progress is not None:
             progress(count)
-    groups, unassigned = group_headers(headers)
+    images = []
+    for header in mark_torn_slices(headers):
+        if header.exclusion:
+            excluded_file = SkippedFile(header.file, header.exclusion)
+            skipped.append(excluded_file)
+        else:
+            images.append(header)
+    groups, unassigned = group_headers(images)
     for header in unassigned:
         damaged_file = _skip_damaged(header)
         skipped.append(damaged_file)
     series: list[Series] = []
     for group in groups:
-        volumes = _split_volumes(group)
+        volumes = _split_volumes(group, split_4d)
         series.extend(volumes)
-    return series, skipped
-
-
-def group_headers(
-    headers: Iterable[Header],
-) -> tuple[list[list[Header]], list[Header]]:
-    """Group headers by series; damaged ones of unknown series go to the only one beside them.
-
-    Series of different studies are different, even where a tool gave them the same UID. Files
-    without a valid Series Instance UID are one series per folder.
-
-    Returns:
-        The headers of each series, sorted by path, damaged ones last; and the damaged ones that
-        could belong to several series or to none.
-    """
-    groups: dict[_Key, list[Header]] = defaultdict(list)
-    keys_of_folders: dict[Path, set[_Key]] = defaultdict(set)
-    damaged = []
-    sorted_headers = sorted(headers, key=_get_file)
-    for header in sorted_headers:
-        if header.is_damaged:
-            damaged.append(header)
-            continue
-        folder = header.file.parent
-        key = (header.study, header.series or folder)
-        groups[key].append(header)
-        keys_of_folders[folder].add(key)
-    unassigned = []
-    for header in damaged:
-        owners = _find_keys(groups, header.series)
-        if not owners:
-            folder = header.file.parent
-            owners = keys_of_folders[folder]
-        if len(owners) == 1:
-            (owner,) = owners
-            groups[owner].append(header)
-        else:
-            unassigned.append(header)
-    return list(groups.values()), unassigned
-
-
-def _find_keys(keys: Iterable[_Key], series: str) -> set[_Key]:
-    """Return the keys of a series, one for each study that has one of this UID."""
-    matches = set()
-    for key in keys:
-        _, series_or_folder = key
-        if series_or_folder == series:
-            matches.add(key)
-    return matches
+    return _warn_of_orphans(series), skipped
 
 
 def _iterate_files(folder: Path) -> Iterator[Path]:
@@ -186,10 +162,6 @@ def _iterate_files(folder: Path) -> Iterator[Path]:
             yield Path(parent, name)
 
 
-def _get_file(header: Header) -> Path:
-    return header.file
-
-
 def _skip_damaged(header: Header) -> SkippedFile:
     error = header.error or ScanError("damaged or truncated DICOM")
     detail = error.detail or ""
@@ -198,14 +170,15 @@ def _skip_damaged(header: Header) -> SkippedFile:
     )
 
 
-def _split_volumes(headers: Sequence[Header]) -> list[Series]:
+def _split_volumes(headers: Sequence[Header], split_4d: str) -> list[Series]:
     """Return the series that headers make up: one, or one for each volume that it holds."""
     series = _make_series(headers)
-    has_error = any(header.error for header in headers)
+    slices, stub = set_stub_aside(headers)
+    has_error = any(header.error for header in slices)
     if has_error or not series.frames:
         return [series]
     try:
-        stacks, _ = split_stacks(series.frames)
+        stacks, _ = split_stacks(series.frames, split_4d)
     except GeometryError:
         return [series]  # reading it says why
     if len(stacks) == 1:
@@ -214,6 +187,8 @@ def _split_volumes(headers: Sequence[Header]) -> list[Series]:
     shares_files = _have_common_files(files_of_stacks)
     volumes = []
     for stack, files in zip(stacks, files_of_stacks, strict=True):
+        if stub is not None:
+            files = (*files, stub.file)
         volume = replace(
             series,
             files=series.files if shares_files else files,
@@ -223,6 +198,48 @@ def _split_volumes(headers: Sequence[Header]) -> list[Series]:
         )
         volumes.append(volume)
     return volumes
+
+
+def _warn_of_orphans(found: Sequence[Series]) -> list[Series]:
+    """Give a warning to each series that a few slices of another one continue."""
+    orphans = defaultdict(list)
+    for each in found:
+        if 0 < len(each.frames) < FEWEST_SLICES:
+            orphans[_get_size(each)].append(each)
+    warned = []
+    for each in found:
+        count = 0
+        if len(each.frames) >= FEWEST_SLICES:
+            for orphan in orphans[_get_size(each)]:
+                if _continues(each, orphan):
+                    count += len(orphan.frames)
+        if count:
+            warning = (
+                f"{count} slice(s) of another series continue this one at its end, in the same "
+                "place and of the same size; if they belong to it, the scan is incomplete"
+            )
+            each = replace(each, warnings=(*each.warnings, warning))
+        warned.append(each)
+    return warned
+
+
+def _get_size(series: Series) -> tuple[int, int, str]:
+    """Return what slices share that continue each other."""
+    first = series.frames[0]
+    return first.rows, first.columns, first.frame_of_reference
+
+
+def _continues(series: Series, orphan: Series) -> bool:
+    """Tell whether a stack is a larger regular one with the slices of another series."""
+    first = series.frames[0]
+    are_near = bool(first.frame_of_reference) or (
+        series.files[0].parent == orphan.files[0].parent
+    )
+    if not are_near or not are_parallel(first, orphan.frames[0]):
+        return False
+    return is_regular(series.frames) and is_regular(
+        [*series.frames, *orphan.frames]
+    )
 
 
 def _have_common_files(files_of_stacks: Iterable[tuple[Path, ...]]) -> bool:

@@ -240,12 +240,13 @@ def test_the_modality_of_the_channel_chooses_the_series(tmp_path: Path) -> None:
     assert "mr" in str(the_case(tmp_path, spec).scan.parts)
     assert list_cases(tmp_path, "auto").channel_names == ("CT",)
     assert "1 of MR" in list_cases(tmp_path, "auto", Selection()).warnings[0]
-    said = find_cases(
-        tmp_path, a_spec("liver", "tumour", modality="PT")
-    ).warnings
-    assert said[0] == (
+    other = find_cases(tmp_path, a_spec("liver", "tumour", modality="PT"))
+    assert other.warnings[0] == (
         "no labelled series is of PT, as the bundle's channels are; those of CT are taken"
     )
+    (contradiction,) = other.contradictions
+    assert "channel 1 is CT" in contradiction.fault.what
+    assert find_cases(tmp_path, spec).contradictions == ()
 
 
 def test_damaged_labels_and_series_without_any_are_told(tmp_path: Path) -> None:
@@ -322,3 +323,21 @@ def test_without_a_bundle_structures_are_numbered_by_name_whatever_their_capital
         1: "liver",
         2: "Tumour",
     }
+
+
+def test_a_label_drawn_as_lines_alone_is_a_fault_of_its_case(tmp_path):
+    for name in ("one", "two", "three"):
+        like = a_series(tmp_path / name, name, name)
+        file = tmp_path / name / "rt.dcm"
+        label(file, like, random_labels(), "rtstruct")
+    open_lines = pydicom.dcmread(file)
+    for contour in open_lines.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = "OPEN_PLANAR"
+    open_lines.save_as(file)
+    found = find_cases(tmp_path, a_spec("liver", "tumour"))
+    checked = check_cases(found, a_spec("liver", "tumour"))
+    (fault,) = checked.faults
+    assert "drawn as points and open lines alone" in fault.what
+    # Where no case has it as an area, it is no label.
+    names = list_cases(tmp_path / "three", "dicom").label_names
+    assert list(names.values()) == ["tumour"]

@@ -20,7 +20,8 @@ from pydicom.tag import Tag
 from support import dicom as made
 from support.studies import edited, labels_in, scan, write_rt, write_seg
 
-from medseg.dicom_labels.rtstruct_reader import read_roi_names, read_rtstruct
+from medseg.dicom_labels.rois import read_rois
+from medseg.dicom_labels.rtstruct_reader import read_rtstruct
 from medseg.dicom_labels.seg_reader import read_dicom_seg, read_segment_names
 from medseg.dicom_labels.structures import read_label_object, read_structures
 from medseg.errors import MedsegError
@@ -56,7 +57,9 @@ def plant(
     """Put text where it may not be: under any value representation, unchecked."""
     tag = Tag(tag_for_keyword(keyword))
     vr = vr or dictionary_VR(tag).split(" ")[0]
-    content = text.encode() + b" " * (len(text) % 2)
+    # pydicom writes numbers only if their bytes are whole numbers.
+    unit = 8 if vr == "FD" else 4 if vr in ("FL", "SL", "UL") else 2
+    content = text.encode() + b" " * (-len(text) % unit)
     ds[tag] = RawDataElement(tag, vr, len(content), content, 0, False, True)
 
 
@@ -394,7 +397,7 @@ def test_names_of_structures_stay_out_of_messages(tmp_path, write, damage):
         assert_nobody_is_named(
             lambda scans=scans: read_structures(path, scans, [f"{NAME} 1"])
         )
-    for look in (read_segment_names, read_roi_names, read_label_object):
+    for look in (read_segment_names, read_rois, read_label_object):
         assert_nobody_is_named(lambda look=look: look(path))
     content = path.read_bytes()
     for size in range(0, len(content), 997):
