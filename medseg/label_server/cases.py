@@ -24,10 +24,14 @@ from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_image
+from medseg.io.voxels import limit_voxels
 from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.volume import Array, Volume
 
 TASK = "checking scans"
+
+MOST_UPLOADED_VOXELS = 1 << 28
+"""Of an image that a client sends: 512×512×1024, which is 1 GB in memory."""
 
 _WORKERS = 2  # each holds a scan in memory
 _VIEWER_SUFFIXES = (".nii", ".nii.gz", ".nrrd")
@@ -136,7 +140,8 @@ class FolderCases:
                 "there is a case of this name already; give another",
                 detail=name,
             )
-        _check_scan(Scan(name, ((file,),)), self._spec)
+        with limit_voxels(MOST_UPLOADED_VOXELS):
+            _check_scan(Scan(name, ((file,),)), self._spec)
         _, suffix = split_suffix(file.name)
         copy = self._state.images / f"{name}{suffix}"
         with atomic_file(copy) as temporary:

@@ -6,6 +6,7 @@ What cannot be placed voxel on voxel is refused, not resampled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.errors import GeometryError, ScanError
 from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
+from medseg.io.voxels import limit_voxels
 from medseg.labels import LabelSet
 from medseg.volume import Array, Volume
 
 _MAX_OFFSET_VOXELS = 0.02
 """How far a grid may be off: viewers store few digits."""
 _MAX_LISTED = 6
+_MOST_TIMES_THE_SCAN = 4
+_MARGIN_VOXELS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +66,8 @@ def read_label_upload(
         label = read_dicom_seg(file, like)
         names = {number: str(name) for number, name in label.header.items()}
     else:
-        label = read_labels(file)
+        with limit_voxels(_count_allowed(like)):
+            label = read_labels(file)
         names = name_values(segments)
     if len(label.array) != 1:
         raise ScanError(
@@ -71,6 +76,11 @@ def read_label_upload(
     values = place_on_grid(label, like)
     indices = to_label_indices(values, names, label_set)
     return UploadedLabel(indices, describe_label_warnings(label))
+
+
+def _count_allowed(scan: Volume) -> int:
+    """Return how many voxels a label of a scan may have: viewers rarely add to the scan's."""
+    return _MOST_TIMES_THE_SCAN * math.prod(scan.shape) + _MARGIN_VOXELS
 
 
 def place_on_grid(label: Volume, like: Volume) -> Array:

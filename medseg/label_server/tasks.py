@@ -23,6 +23,8 @@ from medseg.datasets.integrity import read_scan
 from medseg.errors import MedsegError, ScanError
 from medseg.events import Event, Progress, ValidationDone
 from medseg.io import list_label_suffixes, write_labels
+from medseg.io.voxels import limit_voxels
+from medseg.label_server.cases import MOST_UPLOADED_VOXELS
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.labels import FINAL, ORIGINAL
 from medseg.label_server.model import ServedModel
@@ -129,7 +131,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         if not self._is_upload(file):
             raise HTTPException(404, "there is no such case")
         upload = Scan("upload", ((file,),))
-        return read_scan(upload, len(self._spec.channels))
+        with limit_voxels(MOST_UPLOADED_VOXELS):
+            return read_scan(upload, len(self._spec.channels))
 
     def _is_upload(self, file: Path) -> bool:
         uploads = resolve_path(self._state.uploads)
