@@ -48,23 +48,42 @@ def compare_sides(
         if conflicts:
             faults.append(_make_fault(conflicts, "predictions", "references"))
     else:
-        sides = (
-            ("predictions", predicted, list_result_values(labels)),
-            ("references", expected, list_file_values(labels)),
-        )
-        for side, stated, own in sides:
-            conflicts = _find_certain(stated, own)
-            if conflicts:
-                faults.append(_make_fault(conflicts, side, "bundle"))
-    if faults:
-        raise DatasetError("the values of label maps contradict:", faults)
+        results = list_result_values(labels)
+        faults += _compare_side("predictions", predicted, results)
+        files = list_file_values(labels)
+        faults += _compare_side("references", expected, files)
+    _refuse(faults)
     return LabelValues({**predicted.labels, **expected.labels})
 
 
-def _find_certain(stated: LabelValues, own: LabelValues) -> list[Conflict]:
-    """Return the conflicts that files cannot settle: unknown values are faults of their own."""
+def compare_results(masks: Path, labels: LabelSet) -> None:
+    """Compare what a ``dataset.json`` beside masks says of their values with a bundle.
+
+    Args:
+        masks: Their folder or file; they hold the bundle's label indices.
+        labels: The bundle's labels.
+
+    Raises:
+        DatasetError: If it cannot be read, or gives a label another value.
+    """
+    stated = _read_values(masks)
+    _refuse(_compare_side("masks", stated, list_result_values(labels)))
+
+
+def _compare_side(
+    side: str, stated: LabelValues, own: LabelValues
+) -> list[Fault]:
+    """Return what files cannot settle; unknown values in them are faults of their own."""
     conflicts = find_conflicts(stated, own)
-    return [conflict for conflict in conflicts if conflict.is_certain]
+    certain = [conflict for conflict in conflicts if conflict.is_certain]
+    if not certain:
+        return []
+    return [_make_fault(certain, side, "bundle")]
+
+
+def _refuse(faults: list[Fault]) -> None:
+    if faults:
+        raise DatasetError("the values of label maps contradict:", faults)
 
 
 def _make_fault(conflicts: list[Conflict], stated: str, own: str) -> Fault:

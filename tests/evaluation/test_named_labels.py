@@ -12,6 +12,7 @@ from support.cli import call
 from support.doubtful_labels import WARNING, move_qform
 from support.label_maps import AFFINE, TWO, phantom, save
 from support.seg_nrrd import write_seg_nrrd
+from support.studies import a_series, label, random_labels
 
 from medseg.commands.evaluate import evaluate
 from medseg.errors import DatasetError
@@ -192,3 +193,30 @@ def test_what_the_readers_noticed_is_said(tmp_path: Path) -> None:
     move_qform(tmp_path / "r" / "a.nii.gz")
     _, said = scored(tmp_path)
     assert said == [f"a: {WARNING}"]
+
+
+# --- objects of DICOM ---------------------------------------------------------------------
+
+
+def test_a_seg_is_read_on_the_grid_of_its_reference_by_name(
+    tmp_path: Path,
+) -> None:
+    like = a_series(tmp_path / "scan")
+    labels = random_labels()
+    written = label(tmp_path / "seg", like, labels, "seg")
+    (tmp_path / "p").mkdir()
+    written.rename(tmp_path / "p" / "a.dcm")
+    swapped = LabelSet(
+        [
+            Label(1, "Tumor", 5, default_colour(1)),
+            Label(2, "liver", 6, default_colour(2)),
+        ]
+    )
+    table = np.array([0, 6, 5], np.uint8)
+    save(tmp_path / "r" / "a.nii.gz", table[labels], np.array(like.affine))
+    found, _ = scored(tmp_path, labels=swapped)
+    assert found.faults == ()
+    assert set(found.scores["dice"].values()) == {1.0}
+    other = LabelSet([Label(1, "spleen", 5, default_colour(1))])
+    (fault,) = scored(tmp_path, labels=other)[0].faults
+    assert "none of its structures is called as one of the labels" in fault.what
