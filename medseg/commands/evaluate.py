@@ -12,11 +12,6 @@ import numpy as np
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.label_encoding import encode_mask, encode_prediction
-from medseg.datasets.layouts import LISTING
-from medseg.datasets.layouts.dataset_json import (
-    find_ignore_value,
-    read_json_object,
-)
 from medseg.errors import Fault, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.named_labels import (
@@ -36,6 +31,11 @@ from medseg.evaluation.value_checks import (
 )
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.labels import Label, LabelSet, default_colour
+from medseg.layouts import LISTING
+from medseg.layouts.dataset_json import (
+    find_ignore_value,
+    read_json_object,
+)
 from medseg.metrics.comparison import Difference, compare_methods
 from medseg.metrics.lesions import LesionCounts, count_lesions
 from medseg.metrics.metrics import ABSENT, TOLERANCE_MM, CaseScores, score_case

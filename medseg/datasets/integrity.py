@@ -19,10 +19,10 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.label_encoding import Indices, encode_mask
-from medseg.datasets.names import abbreviate
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.io import read_image, stack_channels, with_channels
+from medseg.names import abbreviate
 from medseg.volume import Array, Volume
 
 TASK = "checking cases"
