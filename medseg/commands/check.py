@@ -8,7 +8,11 @@ from pathlib import Path
 
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.datasets.cases import find_cases
-from medseg.datasets.integrity import check_cases, describe_absent_labels
+from medseg.datasets.integrity import (
+    check_cases,
+    describe_absent_labels,
+    warn_of_outliers,
+)
 from medseg.datasets.layouts.registry import check_layout_name
 from medseg.errors import BundleError, CheckpointError, DatasetError, Fault
 from medseg.events import Listener
@@ -79,6 +83,7 @@ def check(
     checked = check_cases(find_cases(root, loaded.spec), loaded.spec, listeners)
     faults.extend(checked.faults)
     warnings = list(checked.warnings)
+    warnings.extend(warn_of_outliers(checked.measures, loaded.spec))
     if checked.good:
         warnings.extend(describe_absent_labels(checked.labels, loaded.spec))
     return CheckReport(tuple(faults), tuple(warnings), len(checked.good))
