@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 
 _SMALLEST_VOXEL_MM3 = 1e-12
+_SAME_GRID_MM = 1e-2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,17 +152,25 @@ class Volume:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000.0
 
-    def on_same_grid(self, other: Volume, tolerance_mm: float = 1e-2) -> bool:
+    def on_same_grid(
+        self, other: Volume, tolerance_mm: float | None = None
+    ) -> bool:
         """Tell whether every voxel of ``other`` lies where the same voxel of this one lies.
 
         Args:
             other: The volume to compare with.
-            tolerance_mm: How far corners may be apart. Files store positions with few digits.
+            tolerance_mm: How far corners may be apart: 0.01 mm, or a tenth of a voxel where that is
+                less. Files store positions with few digits.
         """
-        return (
-            self.shape == other.shape
-            and self.grid_distance(other) <= tolerance_mm
-        )
+        if self.shape != other.shape:
+            return False
+        if tolerance_mm is None:
+            tolerance_mm = self._tolerance_mm
+        return self.grid_distance(other) <= tolerance_mm
+
+    @property
+    def _tolerance_mm(self) -> float:
+        return min(_SAME_GRID_MM, 0.1 * min(self.spacing))
 
     def grid_distance(self, other: Volume) -> float:
         """Return the largest distance between equal corner voxels of two grids, in mm.
@@ -172,7 +181,7 @@ class Volume:
         return largest_corner_distance(self.affine, other.affine, self.shape)
 
     def require_same_grid(
-        self, other: Volume, what: str, *, tolerance_mm: float = 1e-2
+        self, other: Volume, what: str, *, tolerance_mm: float | None = None
     ) -> None:
         """Make sure that ``other`` lies on this volume's grid.
 
@@ -198,16 +207,17 @@ class Volume:
                 "one grid",
                 source=other.source or None,
             )
-        distance = self.grid_distance(other)
-        if distance > tolerance_mm:
+        if not self.on_same_grid(other, tolerance_mm):
+            distance = self.grid_distance(other)
+            decimals = 2 if distance > _SAME_GRID_MM else 5
             raise GeometryError(
-                f"{what} have equal shapes but lie up to {distance:.2f} mm apart; both must lie "
-                "on one grid",
+                f"{what} have equal shapes but lie up to {distance:.{decimals}f} mm apart; both "
+                "must lie on one grid",
                 source=other.source or None,
             )
 
     def reorder_to_grid(
-        self, other: Volume, what: str, *, tolerance_mm: float = 1e-2
+        self, other: Volume, what: str, *, tolerance_mm: float | None = None
     ) -> Volume:
         """Return ``other`` with its voxels in the order of this volume's grid.
 

@@ -20,7 +20,7 @@ PART = ".part-"
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success make it ``path`` in one step.
 
     The temporary name keeps the suffixes of ``path``, because writers choose formats by them.
@@ -28,6 +28,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Args:
         path: The file to write; its folder is made if needed.
+        mode: Who may read and write it, before the user's umask.
 
     Yields:
         The path to write to.
@@ -47,7 +48,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield temporary
             # The content first: a name that is on the disk before it would be an empty file.
             _sync(temporary)
-            _apply_umask(temporary, 0o666)
+            _apply_umask(temporary, mode)
             temporary.replace(path)
             _sync(path.parent)
         finally:
@@ -84,14 +85,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(
+    path: Path, content: str | bytes, *, mode: int = 0o666
+) -> None:
     """Write text (as UTF-8) or bytes to ``path``, whole or not at all.
+
+    Args:
+        path: The file to write; its folder is made if needed.
+        content: What it will hold.
+        mode: Who may read and write it, before the user's umask.
 
     Raises:
         OutputError: If the folder cannot be written or the disk is full.
     """
     encoded = content.encode() if isinstance(content, str) else content
-    with atomic_file(path) as temporary:
+    with atomic_file(path, mode=mode) as temporary:
         temporary.write_bytes(encoded)
 
 

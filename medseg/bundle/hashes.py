@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from medseg.bundle.bundle import REFINER_FILE, Bundle, format_spec
+from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
 
 _CHUNK = 1 << 20
+_LATER_DATA_FIELDS = ("background", "colour_coded")
+"""Fields of ``data`` that release 0.1.0 did not have."""
 
 
 def hash_file(path: Path) -> str:
@@ -31,7 +35,7 @@ def hash_bundle(bundle: Bundle) -> str:
     Raises:
         CheckpointError: If its weights cannot be read.
     """
-    spec = format_spec(bundle.spec)
+    spec = _format_as_at_first(bundle.spec)
     trained = bundle.trained.model_dump_json()
     return hash_texts([spec, trained, *_hash_weights(bundle)])
 
@@ -54,6 +58,19 @@ def hash_network(bundle: Bundle) -> str:
 def hash_texts(texts: Iterable[str]) -> str:
     """Return the SHA-256 of texts, one per line, as hexadecimal digits."""
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _format_as_at_first(spec: BundleSpec) -> str:
+    """Return a spec's text without later fields that say nothing.
+
+    So a bundle keeps its hash, and its results stay valid, when a release knows more fields.
+    """
+    content = json.loads(format_spec(spec))
+    defaults = type(spec.data)().model_dump(mode="json")
+    for field in _LATER_DATA_FIELDS:
+        if content["data"][field] == defaults[field]:
+            del content["data"][field]
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _hash_weights(bundle: Bundle) -> list[str]:

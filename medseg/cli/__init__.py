@@ -29,6 +29,7 @@ from medseg.cli.review import review
 from medseg.cli.schema import schema
 from medseg.cli.segment import segment
 from medseg.cli.train import train
+from medseg.cli.user import user
 from medseg.errors import MedsegError
 
 __all__ = ["app", "main"]
@@ -51,6 +52,7 @@ _COMMANDS = (
     evaluate,
     review,
     label,
+    user,
     export,
     check,
     demo,

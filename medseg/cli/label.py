@@ -48,7 +48,7 @@ def label(
     users: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Users, one 'name: password' per line."
+            metavar="FILE", help="Who may log in; see: medseg user -h"
         ),
     ] = None,
     max_upload: Annotated[

@@ -13,6 +13,7 @@ from medseg.cli.output import FAILED, open_terminal, print_json
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
     from medseg.commands.segment import Batch
+    from medseg.inference.ledger import Entry
 
 _MAX_NAMED = 5
 """Scans named in one line; the report has them all."""
@@ -106,7 +107,7 @@ def segment(
     OUT/ledger.jsonl one line per scan. After an interruption, or when scans were added, run the
     same command again: finished scans are kept.
 
-    Exit code 1: some scans failed.
+    Exit code 1: some scans failed, or lack a format asked for.
 
     Examples:
 
@@ -137,15 +138,19 @@ def segment(
         print_json([entry.model_dump(mode="json") for entry in batch.results])
     else:
         _print_batch(terminal, batch)
-    raise typer.Exit(FAILED if batch.failed else 0)
+    is_whole = not batch.failed and not batch.incomplete
+    raise typer.Exit(0 if is_whole else FAILED)
 
 
 def _print_batch(terminal: Terminal, batch: Batch) -> None:
-    """Print how many scans were segmented, and name those that were not."""
+    """Print how many scans were segmented; name those that were not, or not in all formats."""
     terminal.say(f"{_summarise(batch)} → {batch.out}")
+    for entry in batch.incomplete:
+        where = _locate(batch, entry)
+        for name, why in entry.missing.items():
+            terminal.say(f"  lacks {name}: {where}: {why}")
     for entry in batch.failed:
-        place = batch.places.get(entry.scan, "")
-        where = f"{entry.scan} ({place})" if place else entry.scan
+        where = _locate(batch, entry)
         what = batch.full_errors.get(entry.scan, entry.error)
         terminal.say(f"  failed: {where}: {what}")
     if batch.to_review:
@@ -155,12 +160,20 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
         terminal.say(f"  report  {report}")
 
 
+def _locate(batch: Batch, entry: Entry) -> str:
+    """Return a scan's name in results, and where it was found."""
+    place = batch.places.get(entry.scan, "")
+    return f"{entry.scan} ({place})" if place else entry.scan
+
+
 def _summarise(batch: Batch) -> str:
     done = len(batch.results) - len(batch.failed)
     kept = sum(entry.state == "skipped" for entry in batch.results)
     text = f"{done} of {len(batch.results)} scans segmented"
     if kept:
         text += f" ({kept} of them before, and unchanged)"
+    if batch.incomplete:
+        text += f", {len(batch.incomplete)} of them without a format asked for"
     return text
 
 

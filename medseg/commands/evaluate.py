@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.label_encoding import encode_labels, encode_prediction
+from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.label_encoding import encode_mask, encode_prediction
 from medseg.datasets.layouts import LISTING
 from medseg.datasets.layouts.dataset_json import (
     find_ignore_value,
@@ -190,15 +191,19 @@ def _score_pairs(
             ),
         )
     scored = _ScoredPairs(list(pairing.faults))
+    oddities: dict[str, Sequence[str]] = {}
     for done, pair in enumerate(pairing.pairs, start=1):
         try:
             encoded = _encode_pair(pair, rules)
+            oddities[pair.case] = encoded.warnings
             scored.cases.append(encoded.score(pair.case, rules.tolerance_mm))
             if rules.count_lesions:
                 scored.lesions[pair.case] = encoded.count_lesions()
         except MedsegError as error:
             scored.faults.append(Fault.from_error(pair.case, error))
         notify(listeners, Progress(_TASK, done, len(pairing.pairs)))
+    for warning in list_warnings(oddities, len(oddities)):
+        notify(listeners, Notice(warning))
     if rules.label_set is None:
         _require_common_values(scored.cases)
         scored.cases = _add_missing_labels(scored.cases)
@@ -213,6 +218,7 @@ class _EncodedPair:
     reference: Array
     label_set: LabelSet
     grid: Volume
+    warnings: tuple[str, ...]
 
     def score(self, case: str, tolerance_mm: float) -> CaseScores:
         return score_case(
@@ -245,19 +251,25 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
     if label_set is None:
         # The values of both sides mean the same, so the prediction is encoded like a reference.
         label_set = _collect_labels(prediction, reference, rules.ignore)
-        predicted = encode_labels(prediction, label_set)
+        predicted = encode_mask(prediction, label_set)
     else:
         predicted = encode_prediction(prediction, label_set)
-    expected = encode_labels(reference, label_set)
+    expected = encode_mask(reference, label_set)
     if (
         label_set.ignore_index is not None
-        and predicted.max() == label_set.ignore_index
+        and predicted.indices.max() == label_set.ignore_index
     ):
         raise ScanError(
             "the prediction itself holds the ignore label, which only a reference may have; are "
             "the two sides swapped?"
         )
-    return _EncodedPair(predicted, expected, label_set, reference)
+    return _EncodedPair(
+        predicted.indices,
+        expected.indices,
+        label_set,
+        reference,
+        (*predicted.warnings, *expected.warnings),
+    )
 
 
 def _collect_labels(

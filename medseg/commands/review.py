@@ -12,10 +12,7 @@ from medseg.bundle.bundle import Bundle
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.label_encoding import (
-    describe_label_warnings,
-    encode_prediction,
-)
+from medseg.datasets.label_encoding import encode_prediction
 from medseg.datasets.scans import find_scans
 from medseg.errors import Fault, MedsegError
 from medseg.evaluation.mask_review import (
@@ -149,7 +146,6 @@ def _judge_mask(segmenter: Segmenter, mask: Path, scan: Scan) -> MaskQuality:
     volume = read_scan(scan, len(spec.channels))
     labels = read_labels(mask)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
-    indices = encode_prediction(labels, spec.label_set)
-    quality = segmenter.judge(volume, indices)
-    of_mask = describe_label_warnings(labels)
-    return replace(quality, warnings=(*of_mask, *quality.warnings))
+    encoded = encode_prediction(labels, spec.label_set)
+    quality = segmenter.judge(volume, encoded.indices)
+    return replace(quality, warnings=(*encoded.warnings, *quality.warnings))

@@ -69,6 +69,11 @@ class Batch:
         """The scans without a result."""
         return tuple(entry for entry in self.results if not entry.is_good)
 
+    @property
+    def incomplete(self) -> tuple[Entry, ...]:
+        """The results that lack a format that was asked for."""
+        return tuple(entry for entry in self.results if entry.is_incomplete)
+
 
 def segment(
     bundle: str | Path,
@@ -103,7 +108,8 @@ def segment(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``; see ``Segmenter``.
         mirror: Whether to average over flips; as the bundle says unless given.
         fold_ensemble: Whether to average over the networks of all folds, where there are several.
-        formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given.
+        formats: Result files of each scan: ``nifti``, or ``png`` for pictures, unless given. A
+            scan that cannot have one of them gets the others.
         report: Whether to draw pictures and write ``OUT/report.html``.
         error_maps: Whether to write, for each scan, where its labels are probably wrong: a map
             in percent on the scan's grid, in ``OUT/error_maps``.

@@ -15,6 +15,7 @@ from medseg.datasets.cache import (
     read_entry,
     write_entry,
 )
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.folds import assign_folds, split_cases
 from medseg.datasets.integrity import (
@@ -214,9 +215,12 @@ def _list_known_warnings(
 ) -> Iterator[str]:
     """Yield what was odd about cases that were read in an earlier run."""
     read_now = {case.name for case in unread}
-    for name, case in cached.items():
-        if name not in read_now:
-            yield from (f"{name}: {warning}" for warning in case.warnings)
+    known = {
+        name: case.warnings
+        for name, case in cached.items()
+        if name not in read_now
+    }
+    yield from list_warnings(known, len(known))
 
 
 def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:

@@ -334,9 +334,10 @@ def _find_doubt_of_hu(channel: ChannelSpec, voxels: Array) -> str:
         missing = "no air"
     if not missing:
         return ""
+    # Without its values, so that many scans alike are told in one line.
     return (
-        f"the channel {channel.name} has values from {voxels.min():g} to {voxels.max():g} and "
-        f"{missing}; if they are not Hounsfield units, the result is wrong"
+        f"the channel {channel.name} shows {missing} ({thinnest:g} to {densest:g} HU); if its "
+        "values are not Hounsfield units, the result is wrong"
     )
 
 

@@ -23,13 +23,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.input_checks import admit
-from medseg.datasets.label_encoding import (
-    Indices,
-    describe_label_warnings,
-    encode_labels,
-)
+from medseg.datasets.label_encoding import Indices, encode_mask
 from medseg.datasets.measures import CaseMeasures, measure_case
 from medseg.datasets.names import abbreviate
 from medseg.datasets.outliers import describe_outliers, find_outliers
@@ -126,8 +123,8 @@ def check_cases(
         labels |= checked.labels
         if checked.measures is not None:
             measures[checked.case.name] = checked.measures
-        for text in checked.warnings:
-            warnings.append(f"{checked.case.name}: {text}")
+    oddities = {checked.case.name: checked.warnings for checked in good}
+    warnings.extend(list_warnings(oddities, len(good)))
     warnings.extend(_warn_of_copies(good))
     return IntegrityReport(
         good=tuple(checked.case for checked in good),
@@ -171,7 +168,8 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
     image = read_scan(case.scan, len(spec.channels))
     label = case.read_label(image)
     labels = spec.label_set
-    indices = encode_labels(label, labels)
+    encoded = encode_mask(label, labels)
+    indices = encoded.indices
     if (
         labels.ignore_index is not None
         and (indices == labels.ignore_index).all()
@@ -181,7 +179,7 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
             f"every voxel of the label has the value {codes}, which data.ignore leaves "
             "out, so there is nothing to learn from"
         )
-    warnings = (*image.warnings, *describe_label_warnings(label))
+    warnings = (*image.warnings, *encoded.warnings)
     return replace(image, warnings=warnings), indices
 
 

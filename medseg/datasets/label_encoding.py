@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from medseg.datasets.mask_codes import pack, unpack
+from medseg.datasets.mask_colours import EXACT, EdgeShares, SmearedMask
 from medseg.datasets.names import abbreviate, is_picture
 from medseg.errors import ScanError
 from medseg.labels import LabelSet
@@ -24,6 +25,7 @@ MOST_NAMED = 6
 
 _SMALLEST_TABLE = 1 << 16
 _HIGHEST_COLOUR = 0xFFFFFF
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 _IndexType = type[np.uint8] | type[np.uint16]
 _LookUp = Callable[[Array], Indices]
@@ -34,11 +36,32 @@ def describe_label_warnings(label: Volume) -> tuple[str, ...]:
     return tuple(f"label: {warning}" for warning in label.warnings)
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedMask:
+    """A label file as label indices.
+
+    Attributes:
+        indices: Shape ``(i, j, k)``.
+        edges: How much of it had no label's exact value or colour; nothing in most files.
+        warnings: What its reader noticed, and how much was not exact.
+    """
+
+    indices: Indices
+    edges: EdgeShares = EXACT
+    warnings: tuple[str, ...] = ()
+
+
 def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
+    """Do what ``encode_mask`` does, and return the indices alone."""
+    return encode_mask(volume, labels).indices
+
+
+def encode_mask(volume: Volume, labels: LabelSet) -> EncodedMask:
     """Turn the values or colours of a label file into the bundle's label indices.
 
     Grey holds values, whether it is stored as one channel or as three equal ones; in a picture it
-    holds colours where they, and not the values, are the bundle's. All else is colour.
+    holds colours where they, and not the values, are the bundle's. All else is colour. In pictures,
+    soft and JPEG edges go to the nearest label (``medseg.datasets.mask_colours``).
 
     Args:
         volume: The label file, integers, shape ``(1, i, j, k)`` or ``(3, i, j, k)``.
@@ -51,6 +74,14 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
     Raises:
         ScanError: If there is a value or colour that the bundle does not have.
     """
+    encoded = _encode(volume, labels)
+    warnings = describe_label_warnings(volume)
+    if encoded.edges != EXACT:
+        warnings += (encoded.edges.describe(),)
+    return replace(encoded, warnings=warnings)
+
+
+def _encode(volume: Volume, labels: LabelSet) -> EncodedMask:
     array = volume.array
     if array.dtype.kind not in "bui":
         raise ScanError(
@@ -62,42 +93,48 @@ def encode_labels(volume: Volume, labels: LabelSet) -> Indices:
             f"a label map has 1 channel of values or 3 of colour, this one has {channels}"
         )
     grey = array[0]
+    file = Path(volume.source)
     if not all(np.array_equal(grey, channel) for channel in array[1:]):
-        return _encode_colours(array, labels)
-    may_be_colours = channels == 3 or is_picture(Path(volume.source))
+        return _encode_colours(array, labels, file)
+    may_be_colours = channels == 3 or is_picture(file)
     if may_be_colours and _holds_colours(grey, labels):
         colours = np.broadcast_to(grey, (3, *volume.shape))
-        return _encode_colours(colours, labels)
-    return _encode_values(grey, labels)
+        return _encode_colours(colours, labels, file)
+    return _encode_values(grey, labels, file)
 
 
-def encode_prediction(prediction: Volume, labels: LabelSet) -> Array:
-    """Return a prediction's label indices ``(i, j, k)``; only colours need to be turned into them.
+def encode_prediction(prediction: Volume, labels: LabelSet) -> EncodedMask:
+    """Return a prediction's label indices; only colours need to be turned into them.
 
     Raises:
         ScanError: If it holds a value that is no index, or an unknown colour.
     """
     if len(prediction.array) > 1:
-        return encode_labels(prediction, labels)
+        return encode_mask(prediction, labels)
     array: Array = prediction.array[0]
-    if array.max() > len(labels):
-        raise ScanError(
-            f"the prediction holds values up to {array.max()}; label indices 0 to "
-            f"{len(labels)} are needed, as in the label maps medseg writes"
-        )
-    return array
+    if array.max() <= len(labels):
+        warnings = describe_label_warnings(prediction)
+        return EncodedMask(array, warnings=warnings)
+    if labels.colour_coded and is_picture(Path(prediction.source)):
+        return encode_mask(prediction, labels)
+    raise ScanError(
+        f"the prediction holds values up to {array.max()}; label indices 0 to "
+        f"{len(labels)} are needed, as in the label maps medseg writes"
+    )
 
 
 def _holds_colours(grey: Array, labels: LabelSet) -> bool:
     """Tell whether greys are colours of the bundle and not its values."""
     greys = set(np.unique(grey).tolist())
-    if greys <= labels.values.keys():
-        return False
+    are_values = greys <= labels.values.keys()
     colours = {(grey, grey, grey) for grey in greys}
-    return colours <= labels.colours.keys()
+    are_colours = colours <= labels.colours.keys()
+    if labels.colour_coded:
+        return are_colours or not are_values
+    return are_colours and not are_values
 
 
-def _encode_values(array: Array, labels: LabelSet) -> Indices:
+def _encode_values(array: Array, labels: LabelSet, file: Path) -> EncodedMask:
     if array.dtype.kind == "b":
         array = array.view(np.uint8)
     codes = _Codes(labels.values, _index_type(labels))
@@ -105,39 +142,52 @@ def _encode_values(array: Array, labels: LabelSet) -> Indices:
     highest = int(array.max())
     look_up = codes.make_look_up(lowest, highest, array.size)
     slabs = np.moveaxis(array, -1, 0)
-    indices, unknown = _look_up_slabs(slabs, array.shape, look_up)
+    encoded, unknown = _look_up_slabs(slabs, array.shape, look_up)
+    if unknown and is_picture(file):
+        encoded = codes.settle(array, encoded.indices, 1, file)
+        unknown = codes.count_unknown(array, encoded.indices)
     if unknown:
         counts = _list_counts(unknown, str)
-        known = [f"{label.value} ({label.name})" for label in labels]
+        known = [
+            f"{value} ({label.name})"
+            for label in labels
+            for value in label.values
+        ]
         raise ScanError(
             f"the label file holds {counts}; this bundle has 0 (background), "
             f"{abbreviate(known, MOST_NAMED)}. Set the 'value' of the label that is meant in "
             "the bundle, name the value of unannotated voxels in data.ignore, or correct the file"
         )
-    return indices
+    return encoded
 
 
-def _encode_colours(array: Array, labels: LabelSet) -> Indices:
+def _encode_colours(array: Array, labels: LabelSet, file: Path) -> EncodedMask:
     if array.min() < 0 or array.max() > 255:
         raise ScanError(
             "a label map in colours has 8 bits per channel, this one has more"
         )
-    index_of = {
-        _pack(colour): index for colour, index in labels.colours.items()
-    }
+    index_of = {pack(colour): index for colour, index in labels.colours.items()}
     codes = _Codes(index_of, _index_type(labels))
     packed = _PackedSlabs(array)
     look_up = codes.make_look_up(0, _HIGHEST_COLOUR, packed.size)
-    indices, unknown = _look_up_slabs(packed, packed.shape, look_up)
+    encoded, unknown = _look_up_slabs(packed, packed.shape, look_up)
+    if unknown and is_picture(file) and labels.has_own_colours:
+        colours = pack(array.astype(np.uint32))
+        encoded = codes.settle(colours, encoded.indices, 3, file)
+        unknown = codes.count_unknown(colours, encoded.indices)
     if unknown:
         counts = _list_counts(unknown, _format_colour)
-        known = [f"{label.colour} ({label.name})" for label in labels]
+        known = [
+            f"{colour} ({label.name})"
+            for label in labels
+            for colour in label.colours
+        ]
         raise ScanError(
             f"the label picture holds the colours {counts}; this bundle has (0, 0, 0) "
             f"(background), {abbreviate(known, MOST_NAMED)}. Set the 'colour' of the label "
             "that is meant in the bundle, or correct the picture"
         )
-    return indices
+    return encoded
 
 
 class _PackedSlabs:
@@ -155,7 +205,7 @@ class _PackedSlabs:
     def __iter__(self) -> Iterator[npt.NDArray[np.uint32]]:
         for k in range(self.shape[2]):
             slab = self._array[..., k]
-            yield _pack(slab.astype(np.uint32))
+            yield pack(slab.astype(np.uint32))
 
 
 def _index_type(labels: LabelSet) -> _IndexType:
@@ -196,6 +246,18 @@ class _Codes:
     def _unknown(self) -> int:
         return int(np.iinfo(self.dtype).max)
 
+    def settle(
+        self, codes: Array, indices: Indices, channels: int, file: Path
+    ) -> EncodedMask:
+        """Give the unknown voxels of soft and JPEG edges to the nearest labels, in place."""
+        is_jpeg = file.suffix.lower() in _JPEG_SUFFIXES
+        mask = SmearedMask(codes, indices, self._unknown, channels, is_jpeg)
+        return EncodedMask(indices, mask.settle(self.index_of))
+
+    def count_unknown(self, codes: Array, indices: Indices) -> Counter[int]:
+        """Count the codes that are unknown."""
+        return _count_codes(codes[indices == self._unknown])
+
     def _make_table(self, highest: int) -> _LookUp:
         table: Array = np.full(highest + 1, self._unknown, self.dtype)
         for code, index in self.index_of.items():
@@ -228,7 +290,7 @@ class _Codes:
 
 def _look_up_slabs(
     slabs: Iterable[Array], shape: Sequence[int], look_up: _LookUp
-) -> tuple[Indices, Counter[int]]:
+) -> tuple[EncodedMask, Counter[int]]:
     """Look every voxel up; return the indices, and the unknown codes with their counts."""
     # Slab by slab, because numpy makes 8-byte integers of whatever it looks up with.
     indices: Indices | None = None
@@ -243,7 +305,7 @@ def _look_up_slabs(
         unknown += _count_codes(unknown_codes)
     if indices is None:
         raise ScanError("the label map has no slice")
-    return indices, unknown
+    return EncodedMask(indices), unknown
 
 
 def _count_codes(codes: Array) -> Counter[int]:
@@ -252,17 +314,8 @@ def _count_codes(codes: Array) -> Counter[int]:
     return Counter(dict(count_of))
 
 
-def _pack(colour: Any) -> Any:
-    """Make one number of a colour, or of each colour in an array of 4-byte integers."""
-    red, green, blue = colour
-    return (red << 16) + (green << 8) + blue
-
-
 def _format_colour(code: int) -> str:
-    red = code >> 16
-    green = code >> 8 & 255
-    blue = code & 255
-    return str((red, green, blue))
+    return str(unpack(code))
 
 
 def _list_counts(unknown: Counter[int], write: Callable[[int], str]) -> str:

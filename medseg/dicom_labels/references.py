@@ -143,6 +143,15 @@ class DicomSource:
         return references
 
 
+def check_source(like: Volume) -> None:
+    """Make sure that DICOM objects can be derived from a scan, before they are made.
+
+    Raises:
+        OutputError: As ``read_source`` does, which reads all files of the scan again.
+    """
+    _identify(like)
+
+
 def read_source(like: Volume) -> DicomSource:
     """Read again, from a DICOM scan's files, what objects derived from it repeat.
 
@@ -150,6 +159,19 @@ def read_source(like: Volume) -> DicomSource:
         OutputError: If the scan is not DICOM, lacks a UID that such objects must refer to, or
             its files are gone or were changed since it was read.
     """
+    slices, first = _identify(like)
+    return DicomSource(
+        patient_study=_copy_patient_study(first),
+        compression=_copy_elements(first, _COMPRESSION_KEYWORDS),
+        study=get_uid(first, "StudyInstanceUID"),
+        series=slices.series,
+        frame_of_reference=slices.frame_of_reference,
+        slices=_read_source_slices(slices),
+    )
+
+
+def _identify(like: Volume) -> tuple[Slices, FileDataset]:
+    """Return a DICOM scan's slices and its first header, once all UIDs are certain to be there."""
     slices = like.header
     if not isinstance(slices, Slices):
         raise OutputError(
@@ -158,9 +180,8 @@ def read_source(like: Volume) -> DicomSource:
             source=like.source,
         )
     first = _read_header(slices.files[0])
-    study = get_uid(first, "StudyInstanceUID")
     uids = {
-        "Study Instance UID": study,
+        "Study Instance UID": get_uid(first, "StudyInstanceUID"),
         "Series Instance UID": slices.series,
         "SOP Instance UID": all(slices.sop_uids),
         "Frame of Reference UID": slices.frame_of_reference,
@@ -173,14 +194,7 @@ def read_source(like: Volume) -> DicomSource:
             "write NIfTI, or send the series again from its archive",
             source=like.source,
         )
-    return DicomSource(
-        patient_study=_copy_patient_study(first),
-        compression=_copy_elements(first, _COMPRESSION_KEYWORDS),
-        study=study,
-        series=slices.series,
-        frame_of_reference=slices.frame_of_reference,
-        slices=_read_source_slices(slices),
-    )
+    return slices, first
 
 
 def prepare_labels(

@@ -7,27 +7,18 @@ Contours inside each other are holes (the even-odd rule), as most planning syste
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import uid as uids
-from pydicom.dataset import Dataset, FileDataset
 
 from medseg.dicom_labels.contours import Points, fill_polygons
+from medseg.dicom_labels.rois import Contour, Roi, read_rois
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.files import (
-    PYDICOM_ERRORS,
-    attach_source,
-    quote_error,
-    read_elements,
-)
-from medseg.io.dicom.frames import get_text
+from medseg.io.dicom.files import attach_source
 from medseg.io.dicom.grid_match import require_same_frame_of_reference
-from medseg.io.voxels import LARGEST_MM
 from medseg.volume import Volume
 
 Labels = npt.NDArray[Any]
@@ -35,42 +26,16 @@ Labels = npt.NDArray[Any]
 MAX_DISTANCE = 0.25
 """How far from a slice a contour may lie and still be one of it, in slices."""
 
-_CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 _MOST_NAMES_LISTED = 20
-_LAST_KEYWORD = "RTROIObservationsSequence"
-_KEYWORDS = (
-    "SOPClassUID",
-    "StructureSetROISequence",
-    "ROIContourSequence",
-    _LAST_KEYWORD,
-)
+_FEWEST_SLICES = 3
+"""Fewer say nothing of how far apart contours were drawn."""
 _LPS_TO_RAS = (-1.0, -1.0, 1.0)
 
-
-@dataclass(slots=True, eq=False)
-class _Roi:
-    """One structure.
-
-    Attributes:
-        number: ROI Number.
-        name: ROI Name.
-        frame_of_reference: Frame of Reference UID, or empty.
-        contours: The closed ones: points in LPS mm, each of shape ``(points, 3)``.
-        others: How many points and open lines it has.
-    """
-
-    number: int
-    name: str
-    frame_of_reference: str
-    contours: list[Points] = field(default_factory=list, repr=False)
-    others: int = 0
-
-
-_Rois = dict[int, _Roi]
+_Rois = dict[int, Roi]
 """Structures by the voxel value they get."""
 
-_Polygons = dict[int, list[Points]]
-"""Polygons by the slice they lie on."""
+_Polygons = dict[int, list[Contour]]
+"""Polygons, in voxels, by the slice they lie on."""
 
 
 def read_rtstruct(
@@ -89,109 +54,29 @@ def read_rtstruct(
         a dictionary, value → ROI name.
 
     Raises:
-        ScanError: If the file is damaged or no structure set, a name is absent or there twice,
-            or structures overlap: a label map holds one label per voxel.
+        ScanError: If the file is damaged or no structure set, a name is absent or there twice or
+            drawn as points and open lines alone, or structures overlap: a label map holds one
+            label per voxel.
         GeometryError: If contours were drawn in another frame of reference, lie between or
             across the slices of ``like``, or all outside it.
     """
+    all_rois = read_rois(path)
     with attach_source(path):
-        all_rois = _read_rois(path)
         rois = _select(all_rois, roi)
+        if roi is not None:
+            _refuse_lines(rois.values())
         labels, warnings = _draw_rois(rois, like)
     names = {}
     is_chosen = roi is not None
     for value, each in rois.items():
         names[value] = each.name
         if is_chosen and not each.contours:
-            warnings.append(
-                f"ROI {each.number} has no closed contours, so no voxels"
-            )
+            warnings.append(f"ROI {each.number} has no contours, so no voxels")
     array = labels[None]
     return Volume(array, like.affine, path.name, tuple(warnings), names)
 
 
-def read_roi_names(path: Path) -> list[str]:
-    """Return the names of the structures that are areas: drawn closed, or not drawn at all.
-
-    Raises:
-        ScanError: If the file is damaged or no structure set.
-    """
-    with attach_source(path):
-        rois = _read_rois(path)
-    names = []
-    for roi in rois:
-        has_only_others = roi.others > 0 and not roi.contours
-        if not has_only_others:
-            names.append(roi.name)
-    return names
-
-
-def _read_rois(path: Path) -> list[_Roi]:
-    try:
-        ds = read_elements(path, _KEYWORDS)
-        sop_class = get_text(ds, "SOPClassUID")
-        if sop_class != uids.RTStructureSetStorage:
-            raise ScanError(
-                "the file is not a DICOM RT Structure Set (RTSTRUCT)"
-            )
-        if _LAST_KEYWORD not in ds:
-            # It must be there and stands behind the contours; pydicom passes over a cut end.
-            raise ScanError(
-                f"the structure set is truncated; its {_LAST_KEYWORD} is missing"
-            )
-        rois = _parse_rois(ds)
-    except PYDICOM_ERRORS as error:
-        raise ScanError(
-            "the structure set is damaged, or is not DICOM",
-            detail=quote_error(error),
-        ) from error
-    if not rois:
-        raise ScanError("the structure set contains no structures (ROIs)")
-    return rois
-
-
-def _parse_rois(ds: FileDataset) -> list[_Roi]:
-    rois = {}
-    structures = ds.get("StructureSetROISequence") or ()
-    for item in structures:
-        roi = _parse_roi(item)
-        rois[roi.number] = roi
-    contours = ds.get("ROIContourSequence") or ()
-    for item in contours:
-        number = int(item.ReferencedROINumber)
-        _add_contours(rois[number], item)
-    return list(rois.values())
-
-
-def _parse_roi(item: Dataset) -> _Roi:
-    number = int(item.ROINumber)
-    name = get_text(item, "ROIName") or f"ROI {number}"
-    frame_of_reference = get_text(item, "ReferencedFrameOfReferenceUID")
-    return _Roi(number, name.strip(), frame_of_reference)
-
-
-def _add_contours(roi: _Roi, item: Dataset) -> None:
-    contours = item.get("ContourSequence") or ()
-    for contour in contours:
-        kind = contour.get("ContourGeometricType")
-        points = _parse_points(contour)
-        if kind in _CLOSED and len(points) > 2:
-            roi.contours.append(points)
-        else:
-            roi.others += 1
-
-
-def _parse_points(contour: Dataset) -> Points:
-    coordinates = contour.get("ContourData") or []
-    points = np.array(coordinates, np.float64)
-    points = points.reshape(-1, 3)
-    is_plausible = np.abs(points) <= LARGEST_MM
-    if not is_plausible.all():
-        raise ValueError("contour points are not plausible numbers")
-    return points
-
-
-def _select(rois: Sequence[_Roi], names: str | Sequence[str] | None) -> _Rois:
+def _select(rois: Sequence[Roi], names: str | Sequence[str] | None) -> _Rois:
     """Return the structures of some names, or all, by the voxel value they get."""
     if isinstance(names, str):
         names = [names]
@@ -206,7 +91,7 @@ def _select(rois: Sequence[_Roi], names: str | Sequence[str] | None) -> _Rois:
     return by_number
 
 
-def _find_roi(rois: Sequence[_Roi], name: str) -> _Roi:
+def _find_roi(rois: Sequence[Roi], name: str) -> Roi:
     wanted = name.strip()
     matches = [roi for roi in rois if roi.name == wanted]
     if len(matches) == 1:
@@ -222,6 +107,16 @@ def _find_roi(rois: Sequence[_Roi], name: str) -> _Roi:
     )
 
 
+def _refuse_lines(rois: Iterable[Roi]) -> None:
+    for roi in rois:
+        if roi.has_only_lines:
+            raise ScanError(
+                f"ROI {roi.number} is drawn as points and open lines alone, and a label map needs "
+                "closed contours; close them in the planning system, or leave the label out",
+                detail=f"its name: '{roi.name}'",
+            )
+
+
 def _draw_rois(rois: _Rois, like: Volume) -> tuple[Labels, list[str]]:
     """Return the label map, and warnings; results hold them, so they bear numbers only."""
     largest = max(rois)
@@ -230,39 +125,74 @@ def _draw_rois(rois: _Rois, like: Volume) -> tuple[Labels, list[str]]:
     warnings = []
     for value, roi in rois.items():
         require_same_frame_of_reference(roi.frame_of_reference, like)
-        outside = _draw_roi(labels, value, rois, like)
+        slices, outside = _group_by_slice(roi, like)
+        if outside and not slices:
+            raise GeometryError(
+                f"all contours of ROI {roi.number} lie outside the scan; give the scan they were "
+                "drawn on",
+                detail=f"its name: '{roi.name}'",
+            )
         if outside:
             warnings.append(
                 f"{outside} contours of ROI {roi.number} lie beyond the scan and were left out"
             )
-        if roi.others:
+        warnings += _describe_oddities(roi, slices)
+        drawn = _draw_slices(labels, value, slices, rois)
+        if slices and not drawn:
             warnings.append(
-                f"{roi.others} points or open lines of ROI {roi.number} were left out"
+                f"the contours of ROI {roi.number} enclose no centre of a voxel, so it has none"
             )
     return labels, warnings
 
 
-def _draw_roi(labels: Labels, value: int, rois: _Rois, like: Volume) -> int:
-    """Fill one structure in; return how many of its contours lie beyond the scan's slices."""
-    roi = rois[value]
-    slices, outside = _group_by_slice(roi, like)
-    if outside and not slices:
-        raise GeometryError(
-            f"all contours of ROI {roi.number} lie outside the scan; give the scan they were "
-            "drawn on",
-            detail=f"its name: '{roi.name}'",
+def _describe_oddities(roi: Roi, slices: _Polygons) -> Iterator[str]:
+    """Say what is unusual in a structure's contours."""
+    number = roi.number
+    if roi.untyped:
+        yield (
+            f"{roi.untyped} contours of ROI {number} have no type that DICOM defines and were read "
+            "as closed"
         )
-    for k, polygons in slices.items():
+    if roi.miscounted:
+        yield (
+            f"{roi.miscounted} contours of ROI {number} have another number of points than they "
+            "state; parts of them may be lost"
+        )
+    if roi.others:
+        yield f"{roi.others} points or open lines of ROI {number} were left out"
+    gap = _find_gap(slices)
+    if gap > 1:
+        yield (
+            f"the contours of ROI {number} lie at least {gap} slices apart; the slices between "
+            "them are background"
+        )
+
+
+def _find_gap(slices: _Polygons) -> int:
+    """Return how many slices drawn ones are apart at least; 1 where few are drawn."""
+    if len(slices) < _FEWEST_SLICES:
+        return 1
+    gaps = np.diff(sorted(slices))
+    return int(gaps.min())
+
+
+def _draw_slices(
+    labels: Labels, value: int, slices: _Polygons, rois: _Rois
+) -> int:
+    """Fill one structure in; return how many voxels it has."""
+    drawn = 0
+    for k, contours in slices.items():
         plane = labels[:, :, k]
-        distinct = _drop_repeats(polygons)
-        mask = fill_polygons(distinct, plane.shape)
+        polygons = _drop_repeats(contours)
+        mask = fill_polygons(polygons, plane.shape)
         existing = plane[mask]
-        _refuse_overlap(existing, roi, rois)
+        _refuse_overlap(existing, rois[value], rois)
         plane[mask] = value
-    return outside
+        drawn += existing.size
+    return drawn
 
 
-def _refuse_overlap(values: Labels, roi: _Roi, rois: _Rois) -> None:
+def _refuse_overlap(values: Labels, roi: Roi, rois: _Rois) -> None:
     is_taken = values > 0
     taken = values[is_taken]
     if not taken.size:
@@ -276,8 +206,8 @@ def _refuse_overlap(values: Labels, roi: _Roi, rois: _Rois) -> None:
     )
 
 
-def _group_by_slice(roi: _Roi, like: Volume) -> tuple[_Polygons, int]:
-    """Return slice number → polygons in voxels, and how many contours lie beyond all slices."""
+def _group_by_slice(roi: Roi, like: Volume) -> tuple[_Polygons, int]:
+    """Return slice number → polygons in voxels, and how many contours lie beyond the scan."""
     slices: _Polygons = defaultdict(list)
     outside = 0
     slice_count = like.shape[2]
@@ -285,7 +215,7 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[_Polygons, int]:
     rotation = to_voxels[:3, :3]
     translation = to_voxels[:3, 3]
     for contour in roi.contours:
-        ras = contour * _LPS_TO_RAS
+        ras = contour.points * _LPS_TO_RAS
         rotated = ras @ rotation.T
         voxels = rotated + translation
         k, distance = _find_slice(voxels)
@@ -299,8 +229,21 @@ def _group_by_slice(roi: _Roi, like: Volume) -> tuple[_Polygons, int]:
                 detail=f"its name: '{roi.name}'",
             )
         polygon = voxels[:, :2]
-        slices[k].append(polygon)
+        if not _meets_plane(polygon, like):
+            outside += 1
+            continue
+        slices[k].append(Contour(polygon, contour.is_xor))
     return slices, outside
+
+
+def _meets_plane(polygon: Points, like: Volume) -> bool:
+    """Tell whether a polygon in voxels reaches any centre of a slice's voxels."""
+    columns, rows, _ = like.shape
+    lowest_i, lowest_j = polygon.min(axis=0)
+    highest_i, highest_j = polygon.max(axis=0)
+    meets_columns = highest_i >= 0 and lowest_i <= columns - 1
+    meets_rows = highest_j >= 0 and lowest_j <= rows - 1
+    return bool(meets_columns and meets_rows)
 
 
 def _find_slice(points: Points) -> tuple[int, float]:
@@ -313,11 +256,11 @@ def _find_slice(points: Points) -> tuple[int, float]:
     return k, farthest
 
 
-def _drop_repeats(polygons: list[Points]) -> Iterator[Points]:
-    """Leave out exact repeats, which would undo each other."""
+def _drop_repeats(contours: list[Contour]) -> Iterator[Points]:
+    """Leave out exact repeats, which would undo each other, unless their type means just that."""
     seen = set()
-    for polygon in polygons:
-        key = polygon.tobytes()
-        if key not in seen:
+    for contour in contours:
+        key = contour.points.tobytes()
+        if contour.is_xor or key not in seen:
             seen.add(key)
-            yield polygon
+            yield contour.points

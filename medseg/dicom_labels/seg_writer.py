@@ -23,6 +23,7 @@ from medseg.dicom_labels.references import (
     UTF_8,
     DicomSource,
     add_patient_and_times,
+    check_source,
     derive_uid,
     fit_text,
     hash_object,
@@ -56,6 +57,22 @@ _EMPTY_KEYWORDS = (
 )
 _FEWEST_PIXELS = 8
 """highdicom packs smaller frames wrongly: each into a byte of its own."""
+
+
+def check_seg_source(like: Volume) -> None:
+    """Make sure that a DICOM SEG can be made of a scan, before it is.
+
+    Raises:
+        OutputError: If the scan is no DICOM scan, lacks a UID, or has too small slices.
+    """
+    check_source(like)
+    rows, columns, _ = like.shape
+    pixels = rows * columns
+    if pixels < _FEWEST_PIXELS:
+        raise OutputError(
+            f"slices of {pixels} pixels are too small for a DICOM SEG, which needs at least "
+            f"{_FEWEST_PIXELS}; write NIfTI"
+        )
 
 
 def write_dicom_seg(
@@ -96,6 +113,7 @@ def write_dicom_seg(
             labels do not fit it, or the file cannot be written.
     """
     labels = prepare_labels(labels, like, label_set)
+    check_seg_source(like)
     source = read_source(like)
     facts: list[object] = [
         kind,
@@ -156,12 +174,6 @@ def _make_segmentation(
     """
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
-    pixels = planes[0].size
-    if pixels < _FEWEST_PIXELS:
-        raise OutputError(
-            f"slices of {pixels} pixels are too small for a DICOM SEG, which needs at least "
-            f"{_FEWEST_PIXELS}; write NIfTI"
-        )
     try:
         return Segmentation(
             source_images=placeholders,

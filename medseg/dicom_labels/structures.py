@@ -11,7 +11,8 @@ import numpy as np
 from pydicom import uid as uids
 from pydicom.dataset import Dataset
 
-from medseg.dicom_labels.rtstruct_reader import read_roi_names, read_rtstruct
+from medseg.dicom_labels.rois import read_rois
+from medseg.dicom_labels.rtstruct_reader import read_rtstruct
 from medseg.dicom_labels.seg_reader import (
     LABEL_MAP_CLASS,
     read_dicom_seg,
@@ -43,6 +44,8 @@ _FURTHER_KEYWORDS = (
     "ROIContourSequence",
 )
 
+_Names = tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class LabelObject:
@@ -51,6 +54,7 @@ class LabelObject:
     Attributes:
         file: The file.
         names: Of its segments, or of its structures that are areas.
+        lines: Names of its structures that are drawn as points and open lines alone.
         series: Series Instance UIDs that it refers to.
         instances: SOP Instance UIDs that it refers to.
         frames_of_reference: Frame of Reference UIDs that it was drawn in.
@@ -58,6 +62,7 @@ class LabelObject:
 
     file: Path
     names: tuple[str, ...]
+    lines: tuple[str, ...]
     series: frozenset[str]
     instances: frozenset[str]
     frames_of_reference: frozenset[str]
@@ -90,8 +95,10 @@ def read_label_object(path: Path) -> LabelObject | None:
         raise ScanError(
             "the DICOM file is damaged", source=path, detail=quote_error(error)
         ) from error
-    names = _read_names(path, sop_class)
-    return LabelObject(path, names, series, instances, frames_of_reference)
+    names, lines = _read_names(path, sop_class)
+    return LabelObject(
+        path, names, lines, series, instances, frames_of_reference
+    )
 
 
 def read_structures(path: Path, like: Volume, names: Sequence[str]) -> Volume:
@@ -157,15 +164,18 @@ def _renumber(segmentation: Volume, names: Sequence[str]) -> Volume:
     return segmentation.with_array(array)
 
 
-def _read_names(path: Path, sop_class: str) -> tuple[str, ...]:
-    """Return the names of the segments or structures, each once, in the file's order."""
+def _read_names(path: Path, sop_class: str) -> tuple[_Names, _Names]:
+    """Return the names of areas and of lines, each once, in the file's order."""
     if sop_class in _SEG_CLASSES:
         segment_names = read_segment_names(path)
-        names = list(segment_names.values())
-    else:
-        names = read_roi_names(path)
-    distinct = dict.fromkeys(names)
-    return tuple(distinct)
+        names = dict.fromkeys(segment_names.values())
+        return tuple(names), ()
+    areas: dict[str, None] = {}
+    lines: dict[str, None] = {}
+    for roi in read_rois(path):
+        kind = lines if roi.has_only_lines else areas
+        kind[roi.name] = None
+    return tuple(areas), tuple(lines)
 
 
 def _collect_uids(ds: Dataset, *keywords: str) -> frozenset[str]:

@@ -7,9 +7,10 @@ ends the batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,12 @@ from medseg.inference.pipeline import Stage
 from medseg.inference.report import get_preview_path
 from medseg.inference.result_files import (
     ResultFormat,
+    find_missing_formats,
     get_error_map_path,
-    refuse_format,
 )
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.segmenter import Segmenter
+from medseg.inference.written_files import Step, WrittenFiles, write_files
 from medseg.io import read_labels, write_labels
 from medseg.networks.devices import get_precision_name
 from medseg.plots.thumbnails import draw_thumbnail
@@ -62,6 +64,7 @@ class OpenScan:
         content: Hash of its files.
         key: Of the result it will have.
         volume: Its voxels; ``None`` if they are not needed.
+        missing: Formats that it cannot have, and why.
         kept: The entry of its earlier result, if that is still what it would be.
         kept_labels: The label indices of that result, if its picture must be drawn.
     """
@@ -70,6 +73,7 @@ class OpenScan:
     content: str
     key: str
     volume: Volume | None
+    missing: Mapping[str, str] = field(default_factory=dict)
     kept: Entry | None = None
     kept_labels: Array | None = None
 
@@ -155,19 +159,29 @@ class ScanBatch:
         )
         if kept is None:
             volume = self._read_volume(scan)
-            return OpenScan(scan, content, key, volume)
+            missing = find_missing_formats(volume, self._formats)
+            return OpenScan(scan, content, key, volume, missing)
         label_map = find_label_map(kept)
         if label_map is None or not self._lacks_picture(scan):
-            return OpenScan(scan, content, key, None, kept)
+            return OpenScan(scan, content, key, None, kept=kept)
         labels = read_labels(self._out / label_map)
         volume = self._read_volume(scan)
-        return OpenScan(scan, content, key, volume, kept, labels.array[0])
+        return OpenScan(
+            scan,
+            content,
+            key,
+            volume,
+            kept=kept,
+            kept_labels=labels.array[0],
+        )
 
     def write(self, segmented: SegmentedScan) -> Entry:
         """Write a scan's result files; return its entry for the ledger.
 
+        A format that fails never loses the others: the entry lists what was written.
+
         Raises:
-            OutputError: If a file cannot be written.
+            OutputError: If no file can be written, or the folder no longer takes any.
         """
         opened, segmentation = segmented.opened, segmented.segmentation
         scan, volume, kept = opened.scan, opened.volume, opened.kept
@@ -180,7 +194,7 @@ class ScanBatch:
                 "a scan without an earlier result has been read and segmented"
             )
         self._draw(scan, volume, segmentation.labels)
-        files = self._write_files(scan, volume, segmentation)
+        written = self._write_files(opened, volume, segmentation)
         volumes_ml = {
             name: round(ml, 4) for name, ml in segmentation.volumes_ml.items()
         }
@@ -189,13 +203,17 @@ class ScanBatch:
             scan.name,
             "done",
             content=opened.content,
-            key=opened.key,
-            files=files,
+            key="" if written.may_come else opened.key,
+            files=written.hashes,
+            missing=written.missing,
             volumes_ml=volumes_ml,
             quality=QualityEntry.from_quality(segmentation.quality),
             shape=volume.shape,
             spacing_mm=tuple(spacing_mm),
-            warnings=segmentation.warnings,
+            warnings=(
+                *segmentation.warnings,
+                *self._warn_of_stale(scan, written.missing),
+            ),
         )
 
     def on_error(self, scan: Scan, stage: Stage, error: Exception) -> Entry:
@@ -215,8 +233,7 @@ class ScanBatch:
         state: State = "failed"
         if is_bug(error):
             state = "error"
-            notify(self._listeners, Notice(f"{scan.name}: {what}"))
-            self._keep_bug(scan, stage, error)
+            self._report_bug(scan, stage, error)
         else:
             self.full_errors[scan.name] = str(error)
         warnings = self._earlier.warn_of_stale(scan)
@@ -257,7 +274,6 @@ class ScanBatch:
         volume = read_scan(
             scan, channels, resample_uneven=self._resample_uneven
         )
-        refuse_format(volume, self._formats)
         admitted = admit(volume, self._spec)
         # From here on the volume is called what results call it.
         return replace(admitted, source=scan.name)
@@ -269,17 +285,46 @@ class ScanBatch:
         )
 
     def _write_files(
-        self, scan: Scan, volume: Volume, segmentation: Segmentation
-    ) -> dict[str, str]:
-        hashes = {}
-        for kind in self._formats.values():
-            file = self._out / f"{scan.name}{kind.ending}"
-            kind.write(file, segmentation.labels, volume, self._spec)
-            hashes[file.name] = hash_result(file)
+        self, opened: OpenScan, volume: Volume, segmentation: Segmentation
+    ) -> WrittenFiles:
+        scan = opened.scan
+        steps: dict[str, Step] = {}
+        for name, kind in self._formats.items():
+            if name not in opened.missing:
+                steps[name] = partial(
+                    self._write_format, kind, scan, volume, segmentation.labels
+                )
         if segmentation.error_map is not None:
-            file = get_error_map_path(self._out, scan.name, self._spec)
-            write_labels(file, segmentation.error_map, volume)
-        return hashes
+            steps["error map"] = partial(
+                self._write_error_map, scan, volume, segmentation.error_map
+            )
+        written = write_files(steps, opened.missing)
+        for error in written.bugs:
+            self._report_bug(scan, "write", error)
+        return written
+
+    def _write_format(
+        self, kind: ResultFormat, scan: Scan, volume: Volume, labels: Array
+    ) -> dict[str, str]:
+        file = self._out / f"{scan.name}{kind.ending}"
+        kind.write(file, labels, volume, self._spec)
+        return {file.name: hash_result(file)}
+
+    def _write_error_map(
+        self, scan: Scan, volume: Volume, error_map: Array
+    ) -> dict[str, str]:
+        file = get_error_map_path(self._out, scan.name, self._spec)
+        write_labels(file, error_map, volume)
+        return {}
+
+    def _warn_of_stale(
+        self, scan: Scan, missing: Iterable[str]
+    ) -> tuple[str, ...]:
+        """Warn of earlier files of formats that the scan has none of this time."""
+        formats = [name for name in missing if name in self._formats]
+        endings = [self._formats[name].ending for name in formats]
+        files = [f"{scan.name}{ending}" for ending in endings]
+        return self._earlier.warn_of_stale(scan, files)
 
     def _draw(self, scan: Scan, volume: Volume, labels: Array) -> None:
         file = get_preview_path(self._out, scan.name)
@@ -290,7 +335,9 @@ class ScanBatch:
         else:
             _remove(file)  # it would show an earlier result
 
-    def _keep_bug(self, scan: Scan, stage: Stage, error: Exception) -> None:
+    def _report_bug(self, scan: Scan, stage: Stage, error: Exception) -> None:
+        what = describe_error(error)
+        notify(self._listeners, Notice(f"{scan.name}: {what}"))
         if self._bug is None:
             error.add_note(
                 f"in stage '{stage}' of {scan.name}; the other scans were finished"

@@ -66,12 +66,23 @@ class EarlierResults:
                 return None
         return entry
 
-    def warn_of_stale(self, scan: Scan) -> tuple[str, ...]:
-        """Warn of files of an earlier result, which are kept: what failed now may be the disk."""
+    def warn_of_stale(
+        self, scan: Scan, names: Sequence[str] | None = None
+    ) -> tuple[str, ...]:
+        """Warn of files of an earlier result, which are kept: what failed now may be the disk.
+
+        Args:
+            scan: The scan.
+            names: The files that were to be replaced and were not; all unless given.
+        """
         earlier = self._ledger.entries.get(scan.name)
         if earlier is None:
             return ()
-        files = [name for name in earlier.files if (self._out / name).is_file()]
+        files = []
+        for name in earlier.files:
+            is_meant = names is None or name in names
+            if is_meant and (self._out / name).is_file():
+                files.append(name)
         if not files:
             return ()
         return (

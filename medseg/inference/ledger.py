@@ -96,11 +96,13 @@ class Entry(BaseModel):
     done before and unchanged (returned to the caller, not written)."""
     files: dict[PlainName, str] = {}
     """Result file → its SHA-256."""
+    missing: dict[str, str] = {}
+    """Format that was asked for and that the scan has no file of → why."""
     content: str = ""
     """Hash of the scan's files."""
     key: str = ""
     """Hash of the scan's content, the bundle and the options: a result's with the same key would
-    be the same."""
+    be the same. Empty where a file is missing that may well be written next time."""
     volumes_ml: dict[str, float] = {}
     """Label name → millilitres."""
     quality: QualityEntry | None = None
@@ -132,6 +134,20 @@ class Entry(BaseModel):
     def is_good(self) -> bool:
         """Whether there is a result."""
         return self.state in ("done", "skipped")
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """All that a person should know of a result: warnings, and formats without a file."""
+        reasons = [
+            f"there is no {name} of this scan: {why}"
+            for name, why in self.missing.items()
+        ]
+        return (*self.warnings, *reasons)
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether there is a result, but not in all formats that were asked for."""
+        return self.is_good and bool(self.missing)
 
     @property
     def needs_review(self) -> bool:

@@ -63,7 +63,7 @@ def render_report(
     """Return the page that ``write_report`` writes."""
     ordered = sorted(entries, key=get_review_order)
     good = [entry for entry in ordered if entry.is_good]
-    warned = [entry for entry in good if entry.warnings]
+    warned = [entry for entry in good if entry.remarks]
     flagged = [entry for entry in good if entry.needs_review]
     qualities = [
         entry.quality for entry in ordered if entry.quality is not None

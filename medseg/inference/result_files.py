@@ -49,11 +49,15 @@ class ResultFormat:
             format is meant to go back into the patient's record, and raises ``OutputError``
             where it cannot. Runs in a thread of its own.
         needs_dicom: Whether only DICOM scans can have it.
+        check_source: Takes a scan before it is segmented, and raises ``MedsegError`` where no file
+            can be made of it whatever its labels: it lacks something that ``write`` repeats of
+            it. So that no time is lost, and a scan's other formats are written all the same.
     """
 
     ending: str
     write: Callable[[Path, Array, Volume, BundleSpec], None]
     needs_dicom: bool = False
+    check_source: Callable[[Volume], None] | None = None
 
 
 def _write_label_map(
@@ -78,6 +82,12 @@ def _write_dicom_seg(
     )
 
 
+def _check_seg_source(volume: Volume) -> None:
+    from medseg.dicom_labels.seg_writer import check_seg_source
+
+    check_seg_source(volume)
+
+
 def _write_rtstruct(
     path: Path, labels: Array, like: Volume, spec: BundleSpec
 ) -> None:
@@ -91,6 +101,12 @@ def _write_rtstruct(
         algorithm=spec.name,
         version=spec.version,
     )
+
+
+def _check_dicom_source(volume: Volume) -> None:
+    from medseg.dicom_labels.references import check_source
+
+    check_source(volume)
 
 
 def check_result_format(kind: ResultFormat) -> None:
@@ -113,10 +129,16 @@ RESULT_FORMATS: Registry[ResultFormat] = Registry(
         "nifti": ResultFormat(".nii.gz", _write_label_map),
         "png": ResultFormat(".png", _write_label_map),
         "dicom-seg": ResultFormat(
-            ".seg.dcm", _write_dicom_seg, needs_dicom=True
+            ".seg.dcm",
+            _write_dicom_seg,
+            needs_dicom=True,
+            check_source=_check_seg_source,
         ),
         "rtstruct": ResultFormat(
-            ".rtstruct.dcm", _write_rtstruct, needs_dicom=True
+            ".rtstruct.dcm",
+            _write_rtstruct,
+            needs_dicom=True,
+            check_source=_check_dicom_source,
         ),
     },
     check=check_result_format,
@@ -168,18 +190,39 @@ def _refuse_shared_endings(formats: Mapping[str, ResultFormat]) -> None:
             )
 
 
-def refuse_format(volume: Volume, formats: Mapping[str, ResultFormat]) -> None:
-    """Refuse a scan that cannot have one of the formats, before time is spent on it.
+def find_missing_formats(
+    volume: Volume, formats: Mapping[str, ResultFormat]
+) -> dict[str, str]:
+    """Find out which formats a scan cannot have, before time is spent on it.
+
+    Returns:
+        Format → why.
 
     Raises:
-        ScanError: Says which.
+        ScanError: If it can have none of them.
     """
+    missing: dict[str, str] = {}
     for name, kind in formats.items():
-        if kind.needs_dicom and not isinstance(volume.header, Slices):
-            raise ScanError(
-                f"the scan is not a DICOM series, so there are no slices for --format {name} to "
-                "refer to; choose nifti for it"
-            )
+        try:
+            _check_format(volume, name, kind)
+        except MedsegError as error:
+            missing[name] = error.message
+            refusal = error
+    if missing and len(missing) == len(formats):
+        raise ScanError(
+            refusal.message, source=refusal.source, detail=refusal.detail
+        ) from refusal
+    return missing
+
+
+def _check_format(volume: Volume, name: str, kind: ResultFormat) -> None:
+    if kind.needs_dicom and not isinstance(volume.header, Slices):
+        raise ScanError(
+            f"the scan is not a DICOM series, so there are no slices for --format {name} to "
+            "refer to; choose nifti for it"
+        )
+    if kind.check_source is not None:
+        kind.check_source(volume)
 
 
 def get_error_map_path(out: Path, scan: str, spec: BundleSpec) -> Path:

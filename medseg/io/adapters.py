@@ -19,6 +19,11 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io import Files, list_readable_suffixes, read_image, stack_channels
 from medseg.io.dicom.volume import DICOM
 from medseg.io.itk_headers import LPS_TO_RAS
+from medseg.io.nifti_headers import (
+    NO_ORIENTATION,
+    drop_empty_axes,
+    read_affine,
+)
 from medseg.io.voxels import empty_image
 from medseg.volume import Affine, Volume, replace_nonfinite
 
@@ -119,17 +124,20 @@ def _from_nibabel(image: Image) -> Volume:
             detail=str(error),
         ) from error
     array = _with_four_axes(array, source)
-    header = (
-        image.header if isinstance(image.header, nib.Nifti1Header) else None
-    )
     name = Path(image.get_filename() or "").name
-    return _make_volume(array, image.affine, name, header)
+    header = image.header
+    if isinstance(header, nib.Nifti1Header):
+        affine, doubts = read_affine(header, source, image.affine)
+        return _make_volume(array, affine, name, header, doubts)
+    doubts = ()
+    if isinstance(header, nib.analyze.AnalyzeHeader):
+        doubts = (NO_ORIENTATION,)
+    return _make_volume(array, image.affine, name, None, doubts)
 
 
 def _with_four_axes(array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:
     """Return voxels ``(i, j, k, channels)`` of two to four axes, and of more that are empty."""
-    while array.ndim > 4 and array.shape[-1] == 1:
-        array = array[..., 0]
+    array = array.reshape(drop_empty_axes(array.shape))
     if not 2 <= array.ndim <= 4:
         raise ScanError(
             f"the image has {array.ndim} axes; three are needed, or four with the channels last",
@@ -163,7 +171,11 @@ def _from_sitk(image: Image) -> Volume:
 
 
 def _make_volume(
-    array: npt.NDArray[Any], affine: Affine, name: str, header: Any
+    array: npt.NDArray[Any],
+    affine: Affine,
+    name: str,
+    header: Any,
+    doubts: tuple[str, ...] = (),
 ) -> Volume:
     """Make a volume of voxels ``(i, j, k, channels)``."""
     source = name or "the image"
@@ -176,4 +188,5 @@ def _make_volume(
     with np.errstate(over="ignore"):
         voxels[...] = array
     warnings = replace_nonfinite(voxels, source)
-    return Volume(np.moveaxis(voxels, 3, 0), affine, name, warnings, header)
+    array = np.moveaxis(voxels, 3, 0)
+    return Volume(array, affine, name, (*doubts, *warnings), header)

@@ -1,26 +1,22 @@
-"""NIfTI files (``.nii``, ``.nii.gz``) ↔ volumes, on nibabel's headers.
+"""NIfTI files (``.nii``, ``.nii.gz``, pairs of ``.hdr`` and ``.img``) ↔ volumes.
 
-The affine is the one nibabel chooses: the sform if it has a code, else the qform, else the
-voxel sizes alone. Voxels equal ``np.asanyarray(nibabel.load(path).dataobj)`` as float32.
+What their headers mean is decided in ``nifti_headers.py``. Voxels equal
+``np.asanyarray(nibabel.load(path).dataobj)`` as float32.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
-from nibabel.wrapstruct import WrapStructError
 
 from medseg._support.gzip import (
     BROKEN_STREAM,
@@ -28,13 +24,20 @@ from medseg._support.gzip import (
     open_gzip_writer,
     open_maybe_gzipped,
 )
-from medseg.errors import GeometryError, OutputError, ScanError
+from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
-from medseg.io.voxels import (
-    as_labels,
-    check_size,
-    empty_image,
+from medseg.io.nifti_headers import (
+    PAIR_SUFFIXES,
+    Header,
+    Scaling,
+    find_image_file,
+    read_affine,
+    read_dtype,
+    read_header,
+    read_scaling,
+    read_shape,
 )
+from medseg.io.voxels import as_labels, empty_image
 from medseg.volume import (
     Affine,
     Volume,
@@ -42,9 +45,6 @@ from medseg.volume import (
     replace_nonfinite,
 )
 
-Header: TypeAlias = Any
-"""A ``nibabel.Nifti1Header``; those of NIfTI-2 are a subclass."""
-_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _CHUNK = 1 << 20
 _BLOCK = 1 << 18
 """Voxels read at a time."""
@@ -62,19 +62,9 @@ _GRID_FIELDS = (
     *("srow_x", "srow_y", "srow_z"),
 )
 _SAME_PLACE_MM = 1e-3
-_FORMS_AGREE_MM = 0.1
 _LARGEST_NIFTI1_AXIS = 32767
-_LEFT_ALONE = "leaving at current value"
-"""How nibabel ends what it says of a field that it does not change."""
 _TIME_UNITS = 8
 """``xyzt_units`` holds the unit of length below this, that of time above."""
-
-
-class Scaling(NamedTuple):
-    """How stored numbers become intensities: ``stored * slope + inter``."""
-
-    slope: float
-    inter: float
 
 
 def read(files: Sequence[Path]) -> Volume:
@@ -88,13 +78,12 @@ def read(files: Sequence[Path]) -> Volume:
     """
     path = single_file(files, "NIfTI")
     with _open_voxels(path) as voxels:
-        scaling = _read_scaling(voxels.header, path)
+        scaling, warnings = read_scaling(voxels.header, path)
         image = _read_image(voxels, scaling)
-    warnings = voxels.repairs
     is_always_finite = voxels.dtype.kind in "iu" and scaling is None
     if not is_always_finite:
         warnings += replace_nonfinite(image, path)
-    return _make_volume(path, voxels.header, np.moveaxis(image, 3, 0), warnings)
+    return _make_volume(voxels, np.moveaxis(image, 3, 0), warnings)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -114,10 +103,9 @@ def read_labels(files: Sequence[Path]) -> Volume:
                 source=path,
             )
         stored = voxels.read_all()
-    values = _apply_scaling(stored, _read_scaling(voxels.header, path))
-    labels = as_labels(values, path)
-    array = np.moveaxis(labels, 3, 0)
-    return _make_volume(path, voxels.header, array, voxels.repairs)
+    scaling, warnings = read_scaling(voxels.header, path)
+    labels = as_labels(_apply_scaling(stored, scaling), path)
+    return _make_volume(voxels, np.moveaxis(labels, 3, 0), warnings)
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -165,7 +153,7 @@ class _Voxels:
     dtype: np.dtype[Any]
     stream: BinaryIO
     path: Path
-    repairs: tuple[str, ...] = ()
+    repairs: tuple[str, ...]
 
     def blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """Yield the voxels in the order they are stored, some at a time, and which is the first.
@@ -216,19 +204,20 @@ def _read_image(
 def _open_voxels(path: Path) -> Iterator[_Voxels]:
     """Open a file at its voxels; when they are read, compare the checksum behind them."""
     try:
-        with open_maybe_gzipped(path) as stream:
-            header, repairs = _read_header(stream, path)
-            shape = _read_shape(header, path)
-            dtype = _read_dtype(header, path)
-            offset = _read_offset(header, path)
-            size = math.prod(shape) * dtype.itemsize
-            if offset + size > max_inflated_bytes(path):
-                raise ScanError(
-                    f"the header promises {size:,} bytes of voxels, more than the file can hold; "
-                    "it is truncated or its header is wrong",
-                    source=path,
-                )
-            _skip(stream, offset - int(header["sizeof_hdr"]))
+        header, repairs = read_header(path)
+        shape = read_shape(header, path)
+        dtype = read_dtype(header, path)
+        file = find_image_file(path)
+        offset = int(header["vox_offset"])
+        size = math.prod(shape) * dtype.itemsize
+        if offset + size > max_inflated_bytes(file):
+            raise ScanError(
+                f"the header promises {size:,} bytes of voxels from byte {offset:,} on, more than "
+                "the file can hold; it is truncated or its header is wrong",
+                source=path,
+            )
+        with open_maybe_gzipped(file) as stream:
+            _skip(stream, offset)
             yield _Voxels(header, shape, dtype, stream, path, repairs)
             # The checksum stands behind the last voxel; reading on has it compared.
             stream.read(_CHUNK)
@@ -240,118 +229,12 @@ def _open_voxels(path: Path) -> Iterator[_Voxels]:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Repairs:
-    """Takes what nibabel says of a header; its own logger prints on stderr, and names no file."""
-
-    warnings: list[str]
-
-    def log(self, level: int, message: str) -> None:
-        """Keep what was put right; what was left as it was harms nothing."""
-        if level >= logging.WARNING and not message.endswith(_LEFT_ALONE):
-            self.warnings.append(f"the header was repaired: {message}")
-
-
-def _read_header(
-    stream: BinaryIO, path: Path
-) -> tuple[Header, tuple[str, ...]]:
-    """Return the header, repaired as nibabel does it, and warnings that say so."""
-    start = stream.read(4)
-    possible_sizes = {
-        int.from_bytes(start, "little"),
-        int.from_bytes(start, "big"),
-    }
-    sizes = possible_sizes & set(_HEADERS)
-    if not sizes:
-        raise ScanError(
-            "not a NIfTI file: its first bytes are no NIfTI header", source=path
-        )
-    size = sizes.pop()
-    content = io.BytesIO(start + stream.read(size - 4))
-    repairs = _Repairs([])
-    try:
-        header = _HEADERS[size].from_fileobj(content, check=False)
-        header.check_fix(logger=repairs)
-    except (HeaderDataError, WrapStructError, ValueError) as error:
-        raise _broken_header(path, error) from error
-    if not bytes(header["magic"]).startswith(b"n+"):
-        raise ScanError(
-            "the header states that the voxels lie in another file (.img); save image and header "
-            "as one .nii.gz",
-            source=path,
-        )
-    return header, tuple(repairs.warnings)
-
-
-def _broken_header(path: Path, error: Exception) -> ScanError:
-    return ScanError(
-        "the NIfTI header is broken", source=path, detail=str(error)
-    )
-
-
-def _read_shape(header: Header, path: Path) -> tuple[int, int, int, int]:
-    """Return the sizes along i, j, k and the channels."""
-    try:
-        shape = [int(n) for n in header.get_data_shape()]
-    except (HeaderDataError, KeyError, ValueError) as error:
-        raise _broken_header(path, error) from error
-    while len(shape) > 4 and shape[-1] == 1:
-        shape.pop()
-    if not 2 <= len(shape) <= 4:
-        raise ScanError(
-            f"{len(shape)} axes; three are needed, or four with the channels last",
-            source=path,
-        )
-    check_size(shape, path)
-    i, j, k, channels = (*shape, 1, 1)[:4]
-    return i, j, k, channels
-
-
-def _read_dtype(header: Header, path: Path) -> np.dtype[Any]:
-    try:
-        dtype: np.dtype[Any] = header.get_data_dtype()
-    except (HeaderDataError, KeyError, ValueError) as error:
-        raise _broken_header(path, error) from error
-    if dtype.kind not in "iuf":
-        raise ScanError(
-            f"voxels of type {dtype} (colours or complex numbers) cannot be segmented; save one "
-            "number per voxel, colours as channels on the fourth axis",
-            source=path,
-        )
-    return dtype
-
-
-def _read_offset(header: Header, path: Path) -> int:
-    offset = float(header["vox_offset"])
-    if not math.isfinite(offset):
-        raise ScanError(
-            f"the NIfTI header is broken: its voxels begin at byte {offset}",
-            source=path,
-        )
-    return max(int(offset), int(header["sizeof_hdr"]))
-
-
 def _skip(stream: BinaryIO, size: int) -> None:
     while size > 0:
         skipped = len(stream.read(min(size, _CHUNK)))
         if not skipped:
             raise EOFError("it ends before its voxels")
         size -= skipped
-
-
-def _read_scaling(header: Header, path: Path) -> Scaling | None:
-    """Return ``scl_slope`` and ``scl_inter``, ``None`` where voxels are not scaled."""
-    try:
-        slope, inter = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise ScanError(
-            "the intensity scaling in the header is broken",
-            source=path,
-            detail=str(error),
-        ) from None
-    if slope is None:
-        return None
-    return Scaling(slope, inter)
 
 
 def _apply_scaling(
@@ -366,50 +249,14 @@ def _apply_scaling(
 
 
 def _make_volume(
-    path: Path,
-    header: Header,
+    voxels: _Voxels,
     array: npt.NDArray[Any],
     warnings: tuple[str, ...],
 ) -> Volume:
-    affine, doubts = _read_affine(header, path)
-    return Volume(array, affine, path.name, (*doubts, *warnings), header)
-
-
-def _read_affine(header: Header, path: Path) -> tuple[Affine, list[str]]:
-    """Return the affine that nibabel chooses, and warnings about what is doubtful."""
-    try:
-        best = header.get_best_affine()
-        qform, _ = header.get_qform(coded=True)
-        sform, _ = header.get_sform(coded=True)
-        length_unit, _ = header.get_xyzt_units()
-    except (
-        HeaderDataError,
-        ValueError,
-        KeyError,
-        np.linalg.LinAlgError,
-    ) as error:
-        raise GeometryError(
-            "the orientation in the header is broken",
-            source=path,
-            detail=str(error),
-        ) from error
-    doubts = []
-    if sform is None and qform is None:
-        doubts.append(
-            "the file has no orientation (sform and qform codes are 0); left and right are a guess"
-        )
-    if sform is not None and qform is not None:
-        i, j, k = (*header.get_data_shape(), 1, 1)[:3]
-        distance = largest_corner_distance(sform, qform, (i, j, k))
-        if distance > _FORMS_AGREE_MM:
-            doubts.append(
-                f"sform and qform differ by up to {distance:.1f} mm; the sform is used"
-            )
-    if length_unit in ("meter", "micron"):
-        doubts.append(
-            f"the header gives lengths in {length_unit}; they are taken as mm"
-        )
-    return np.asarray(best, dtype=np.float64), doubts
+    affine, doubts = read_affine(voxels.header, voxels.path)
+    name = voxels.path.name
+    said = (*voxels.repairs, *doubts, *warnings)
+    return Volume(array, affine, name, said, voxels.header)
 
 
 def _make_label_header(labels: npt.NDArray[Any], like: Volume) -> Header:
@@ -455,7 +302,7 @@ def _set_affine(header: Header, affine: Affine, shape: Sequence[int]) -> None:
 
 NIFTI = Format(
     "NIfTI",
-    (".nii", ".nii.gz"),
+    (".nii", ".nii.gz", *PAIR_SUFFIXES),
     read,
     read_labels,
     write_labels,

@@ -27,6 +27,7 @@ from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from medseg.label_server.audit import REQUESTER, AuditLog, Requester
+from medseg.label_server.login import Login
 from medseg.label_server.request_checks import (
     MAX_JSON_BYTES,
     RefusedError,
@@ -36,7 +37,7 @@ from medseg.label_server.request_checks import (
     check_route,
 )
 from medseg.label_server.state import StateFolder
-from medseg.label_server.users import Users, is_loopback
+from medseg.label_server.users import Role, Users, is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -67,7 +68,6 @@ _WITHHELD_HEADERS = frozenset(
     }
 )
 
-_PENALTY_SECONDS = 1.0
 _MAX_LOGIN_BYTES = 10_000
 _MAX_DISCARDED_BYTES = 1 << 26
 _MAX_DISCARD_SECONDS = 10.0
@@ -132,6 +132,7 @@ class Gateway:
         self._state = state
         self._rules = rules
         self._audit = AuditLog(state.audit_log)
+        self._login = Login(rules.users, self._audit)
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send
@@ -145,9 +146,7 @@ class Gateway:
                 await self._handle(scope, incoming, send)
             except RefusedError as refused:
                 await incoming.discard()
-                await _send_json(
-                    send, refused.status, {"detail": refused.reason}
-                )
+                await _send_refusal(send, refused)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -159,14 +158,18 @@ class Gateway:
         if path == "/auth/token" and scope["method"] == "POST":
             await self._log_in(scope, receive, send)
             return
-        requester = self._identify(scope, headers)
-        if requester is None:
-            await _ask_for_login(headers, send)
-        elif path == "/auth/token/valid":
-            await _send_json(send, 200, {"username": requester.user})
+        authorization = headers.get("authorization", "")
+        address = _client_address(scope)
+        user = await self._login.identify(authorization, address)
+        REQUESTER.set(Requester(user.name, address))
+        if path == "/auth/token/valid":
+            about = {"username": user.name, "role": user.role.word}
+            await _send_json(send, 200, about)
+        elif path == "/auth/logout" and scope["method"] == "POST":
+            self._rules.users.log_out(authorization.partition(" ")[2].strip())
+            await _send_json(send, 200, {"detail": "logged out"})
         else:
-            REQUESTER.set(requester)
-            await self._forward(scope, receive, send, headers)
+            await self._forward(scope, receive, send, user.role)
 
     def _check_origin(self, headers: Headers) -> None:
         host = _parse_host("//" + headers.get("host", ""), "Host")
@@ -196,31 +199,18 @@ class Gateway:
         form = dict(parse_qsl(text))
         name = form.get("username", "")
         password = form.get("password", "")
-        token = self._rules.users.log_in(name, password)
-        if token is None:
-            REQUESTER.set(Requester("", _client_address(scope)))
-            self._audit.write("login refused", name=name[:100])
-            await asyncio.sleep(_PENALTY_SECONDS)
-            await _send_json(send, 401, {"detail": "wrong name or password"})
-        else:
-            await _send_json(
-                send, 200, {"access_token": token, "token_type": "bearer"}
-            )
-
-    def _identify(self, scope: Scope, headers: Headers) -> Requester | None:
         address = _client_address(scope)
-        if not self._rules.users.login_required:
-            return Requester(address=address)
-        authorization = headers.get("authorization", "")
-        name = self._rules.users.authenticate(authorization)
-        if name is None:
-            return None
-        return Requester(name, address)
+        user = await self._login.check_password(name, password, address)
+        token = self._rules.users.issue_token(user)
+        await _send_json(
+            send, 200, {"access_token": token, "token_type": "bearer"}
+        )
 
     async def _forward(
-        self, scope: Scope, receive: Receive, send: Send, headers: Headers
+        self, scope: Scope, receive: Receive, send: Send, role: Role
     ) -> None:
-        _check_target(scope)
+        headers = Headers(scope=scope)
+        _check_target(scope, role)
         self._check_length(headers)
         folder = self._state.uploads
         folder.mkdir(parents=True, exist_ok=True)
@@ -288,12 +278,17 @@ def _make_inner_headers(scope: Scope, length: int) -> HeaderList:
     return [*kept, (b"content-length", str(length).encode())]
 
 
-def _check_target(scope: Scope) -> None:
-    """Check the route and the query of a request."""
+def _check_target(scope: Scope, role: Role) -> None:
+    """Check the route and the query of a request, and whether the person may make it."""
     method = scope["method"]
     path = scope["path"]
     raw_path = scope.get("raw_path") or path.encode()
-    check_route(method, path, raw_path.decode("latin-1"))
+    needed = check_route(method, path, raw_path.decode("latin-1"))
+    if role < needed:
+        raise RefusedError(
+            403,
+            f"this takes the role {needed.word}, and you have the role {role.word}",
+        )
     query = scope["query_string"].decode("latin-1")
     parameters = parse_qsl(query, keep_blank_values=True)
     check_query(parameters)
@@ -307,14 +302,6 @@ def _stores_dicom(scope: Scope) -> bool:
 def _client_address(scope: Scope) -> str:
     client: Sequence[Any] = scope.get("client") or ("",)
     return str(client[0])
-
-
-async def _ask_for_login(headers: Headers, send: Send) -> None:
-    if headers.get("authorization"):
-        # Slows down whoever tries passwords.
-        await asyncio.sleep(_PENALTY_SECONDS)
-    challenge = (b"www-authenticate", b'Basic realm="medseg label"')
-    await _send_json(send, 401, {"detail": "log in first"}, [challenge])
 
 
 def _refuse_size(max_bytes: int) -> None:
@@ -402,6 +389,14 @@ def _replay(body: IO[bytes], receive: Receive) -> Receive:
         }
 
     return receive_stored
+
+
+async def _send_refusal(send: Send, refused: RefusedError) -> None:
+    headers = [
+        (name.encode(), value.encode())
+        for name, value in refused.headers.items()
+    ]
+    await _send_json(send, refused.status, {"detail": refused.reason}, headers)
 
 
 async def _send_json(

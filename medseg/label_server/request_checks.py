@@ -12,36 +12,47 @@ from urllib.parse import unquote
 from medseg.datasets.names import split_suffix
 from medseg.io import list_readable_suffixes
 from medseg.label_server.state import is_plain_name
+from medseg.label_server.users import Role
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _DICOM = r"(?:studies|series|instances)(?:/[A-Za-z0-9._,/-]*)?"
 
 _ROUTES = (
-    ("GET", r"/|/favicon\.ico|/openapi\.json|/docs"),
-    ("GET", r"/info/?|/medseg/versions"),
+    (Role.ANNOTATOR, "GET", r"/|/favicon\.ico|/openapi\.json|/docs"),
+    (Role.ANNOTATOR, "GET", r"/info/?|/medseg/versions"),
+    (Role.ADMIN, "POST", r"/medseg/promote/[0-9]{1,4}"),
+    (Role.ANNOTATOR, "POST", rf"/activelearning/{_NAME}|/infer/{_NAME}"),
+    (Role.ANNOTATOR, "GET", r"/datastore/"),
+    (Role.ANNOTATOR, "GET HEAD", r"/datastore/(?:image|label)"),
+    (Role.ANNOTATOR, "PUT", r"/datastore/label"),
+    (Role.ADMIN, "PUT", r"/datastore/(?:image)?"),
+    (Role.ANNOTATOR, "GET PUT", r"/datastore/(?:image|label)/info"),
+    (Role.REVIEWER, "GET", r"/datastore/dataset"),
+    (Role.ANNOTATOR, "PUT", r"/datastore/updatelabelinfo"),
+    (Role.ANNOTATOR, "GET", rf"/(?:train|scoring)/(?:{_NAME})?|/batch/infer"),
+    (Role.ADMIN, "POST DELETE", rf"/train/(?:{_NAME})?"),
+    (Role.REVIEWER, "POST DELETE", rf"/scoring/(?:{_NAME})?"),
+    (Role.REVIEWER, "DELETE", r"/batch/infer"),
+    (Role.REVIEWER, "POST", rf"/batch/infer/{_NAME}"),
+    (Role.ANNOTATOR, "GET PUT DELETE", rf"/session/(?:{_NAME})?"),
+    (Role.ANNOTATOR, "GET", rf"/model/info/{_NAME}"),
+    (Role.ADMIN, "GET", rf"/model/{_NAME}"),
+    (Role.ANNOTATOR, "GET HEAD", r"/(?:ohif|static)(?:/[A-Za-z0-9._@/-]*)?"),
+    (Role.ANNOTATOR, "GET", rf"/proxy/dicom/(?:(?:wado|qido)/)?{_DICOM}"),
     (
+        Role.ANNOTATOR,
         "POST",
-        rf"/medseg/promote/[0-9]{{1,4}}|/activelearning/{_NAME}|/infer/{_NAME}",
+        r"/proxy/dicom/(?:(?:wado|stow)/)?studies(?:/[0-9.]{1,64})?",
     ),
-    ("GET HEAD PUT", r"/datastore/(?:image|label)?"),
-    ("GET PUT", r"/datastore/(?:image|label)/info"),
-    ("GET", r"/datastore/dataset"),
-    ("PUT", r"/datastore/updatelabelinfo"),
-    ("GET POST DELETE", rf"/(?:train|scoring)/(?:{_NAME})?"),
-    ("GET DELETE", r"/batch/infer"),
-    ("POST", rf"/batch/infer/{_NAME}"),
-    ("GET PUT DELETE", rf"/session/(?:{_NAME})?"),
-    ("GET", rf"/model/(?:info/)?{_NAME}"),
-    ("GET HEAD", r"/(?:ohif|static)(?:/[A-Za-z0-9._@/-]*)?"),
-    ("GET", rf"/proxy/dicom/(?:(?:wado|qido)/)?{_DICOM}"),
-    ("POST", r"/proxy/dicom/(?:(?:wado|stow)/)?studies(?:/[0-9.]{1,64})?"),
 )
 
 OPEN_ROUTES = [
-    (methods.split(), re.compile(pattern)) for methods, pattern in _ROUTES
+    (role, methods.split(), re.compile(pattern))
+    for role, methods, pattern in _ROUTES
 ]
-"""What can be asked of MONAI Label's server. Closed among others: exchanging or deleting weights,
-deleting images and labels, its log with its names, and every other address behind the proxy."""
+"""What can be asked of MONAI Label's server, and by whom. Closed among others: exchanging or
+deleting weights, deleting images and labels, its log with its names, and every other address
+behind the proxy."""
 
 NAME_PARAMETERS = frozenset(
     {
@@ -76,16 +87,20 @@ class RefusedError(Exception):
     Args:
         status: The HTTP status.
         reason: What came, and what is allowed.
+        headers: Of the answer, beside its type and length.
     """
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(
+        self, status: int, reason: str, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.status = status
         self.reason = reason
+        self.headers = dict(headers or {})
         super().__init__(reason)
 
 
-def check_route(method: str, path: str, raw_path: str) -> None:
-    """Refuse what is not open.
+def check_route(method: str, path: str, raw_path: str) -> Role:
+    """Refuse what is not open; return the role that it takes.
 
     Args:
         method: The HTTP method.
@@ -102,9 +117,9 @@ def check_route(method: str, path: str, raw_path: str) -> None:
         raise RefusedError(
             400, "the path holds '..', '\\' or doubly encoded characters"
         )
-    for methods, pattern in OPEN_ROUTES:
+    for role, methods, pattern in OPEN_ROUTES:
         if method in methods and pattern.fullmatch(path):
-            return
+            return role
     raise RefusedError(
         403, f"{method} {path[:100]} is not available from medseg label"
     )

@@ -22,7 +22,13 @@ from medseg.label_server.environment import (
 )
 from medseg.label_server.logs import withhold_texts
 from medseg.label_server.state import StateFolder
-from medseg.label_server.users import Users, is_loopback, read_users
+from medseg.label_server.users import (
+    Role,
+    Users,
+    holds_plain_passwords,
+    is_loopback,
+    read_users,
+)
 from medseg.label_server.versions import Version, Versions
 
 STATE_FOLDERS = Path("label")
@@ -53,7 +59,7 @@ def serve(
         port: The port to listen on.
         modalities: Of a DICOMweb server, list only these; all unless given.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        users: File with a ``name: password`` per line.
+        users: File with a ``name role: password`` per line, as ``medseg user`` writes it.
         max_upload_mb: Largest upload.
         listeners: Told of progress, and once of every scan that was left out.
 
@@ -67,7 +73,7 @@ def serve(
     """
     check_installed()
     trained = load_bundle(bundle)
-    known_users = _load_users(users, host)
+    known_users = _load_users(users, host, listeners)
     folder = _open_state(state, trained)
     if not is_url(studies):
         studies = str(Path(studies).resolve())
@@ -112,15 +118,34 @@ def _open_state(state: str | Path | None, bundle: Bundle) -> StateFolder:
     return StateFolder(Path(state))
 
 
-def _load_users(file: str | Path | None, host: str) -> Users:
-    if file is not None:
-        return read_users(Path(file))
-    if not is_loopback(host):
+def _load_users(
+    file: str | Path | None, host: str, listeners: Sequence[Listener] = ()
+) -> Users:
+    if file is None and not is_loopback(host):
         raise MedsegError(
-            f"with --host {host} others can reach the server, so people must log in: write a file "
-            "with 'name: password' per line, chmod 600 it, and give it by --users FILE"
+            f"with --host {host} others can reach the server, so people must log in: make a file "
+            "of users with 'medseg user NAME --users FILE', and give it by --users FILE"
         )
-    return Users({})
+    if file is None:
+        return Users({})
+    people = read_users(Path(file))
+    if holds_plain_passwords(Path(file)):
+        notify(
+            listeners,
+            Notice(
+                "the file of users holds passwords in plain text; replace each by "
+                "'medseg user NAME --users FILE', which writes a hash"
+            ),
+        )
+    if not any(user.role is Role.ADMIN for user in people.values()):
+        notify(
+            listeners,
+            Notice(
+                "no user is admin, so nobody can train, promote a version or upload images; "
+                "'medseg user NAME --role admin --users FILE' changes that"
+            ),
+        )
+    return Users(people)
 
 
 def _find_cases(

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from medseg._support.files import write_atomically
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.label_encoding import describe_label_warnings
 from medseg.errors import Fault, ScanError
@@ -233,10 +234,8 @@ def extract_fingerprint(
                 usable[case.name] = result
             notify(listeners, Progress(TASK, done, total))
     faults.extend(_remove_unusual_cases(usable))
-    warnings = []
-    for name, fingerprint in usable.items():
-        for warning in fingerprint.warnings:
-            warnings.append(f"{name}: {warning}")
+    oddities = {name: case.warnings for name, case in usable.items()}
+    warnings = list_warnings(oddities, len(usable))
     return Fingerprint(tuple(usable.values()), tuple(faults), tuple(warnings))
 
 

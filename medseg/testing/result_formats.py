@@ -23,7 +23,11 @@ from medseg._support.files import PART
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import MedsegError, OutputError
-from medseg.inference.result_files import ResultFormat, check_result_format
+from medseg.inference.result_files import (
+    ResultFormat,
+    check_result_format,
+    find_missing_formats,
+)
 from medseg.io.dicom.volume import Slices
 from medseg.volume import Array, Volume
 
@@ -61,6 +65,14 @@ class ResultFormatContract:
         )
         voxels = np.zeros((1, *self.shape), np.float32)
         return Volume(voxels, affine, source=f"{_SECRET}.nii.gz")
+
+    def spoil_source(self, scan: Volume) -> Volume | None:
+        """Return the scan without something that the format needs of its source.
+
+        Returns:
+            ``None`` if the format can be written of every scan.
+        """
+        return None
 
     def read_labels(self, path: Path) -> Array | None:
         """Read label indices ``(i, j, k)`` back with another library; ``None`` if none can."""
@@ -103,6 +115,27 @@ class ResultFormatContract:
     ) -> None:
         if self.result_format.needs_dicom:
             assert isinstance(scan.header, Slices)
+
+    def test_a_scan_is_checked_beforehand_and_nothing_is_written(
+        self, path: Path, scan: Volume
+    ) -> None:
+        formats = {"tested": self.result_format}
+        assert not find_missing_formats(scan, formats)
+        assert not list(path.parent.iterdir())
+
+    def test_a_scan_that_cannot_be_written_is_refused_beforehand(
+        self, path: Path, labels: Array, scan: Volume
+    ) -> None:
+        spoiled = self.spoil_source(scan)
+        if spoiled is None:
+            pytest.skip("the format can be written of every scan")
+        formats = {"tested": self.result_format}
+        with pytest.raises(MedsegError) as raised:
+            find_missing_formats(spoiled, formats)
+        assert _SECRET not in raised.value.message
+        with pytest.raises(MedsegError):
+            self._write(path, labels, spoiled)
+        assert not list(path.parent.iterdir())
 
     def test_one_whole_file_is_written(
         self, path: Path, labels: Array, scan: Volume

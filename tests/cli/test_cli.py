@@ -21,6 +21,7 @@ COMMANDS = [
     "evaluate",
     "review",
     "label",
+    "user",
     "export",
     "check",
     "demo",

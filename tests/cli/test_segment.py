@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support import dicom as made
 from support.bundles import made_spec, trained_bundle
 from support.cli import call
 
@@ -57,3 +58,25 @@ def test_a_failed_scan_is_exit_code_1_and_named(
     assert "torn" in out
     assert (tmp_path / "out" / "good.nii.gz").is_file()
     assert not (tmp_path / "out" / "torn.nii.gz").exists()
+
+
+def test_a_scan_that_lacks_a_format_is_exit_code_1_and_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("highdicom")
+    spec = made_spec(channels=[{"name": "any"}])
+    made.save(tmp_path / "scans", made.series(FrameOfReferenceUID=None))
+    order = [
+        *("segment", trained_bundle(tmp_path / "trained", spec)),
+        *(tmp_path / "scans", tmp_path / "out", "--device", "cpu"),
+        *("--format", "nifti", "--format", "dicom-seg"),
+    ]
+    for _ in range(2):  # a call that resumes says it again
+        assert call(monkeypatch, *order) == 1
+        out = capsys.readouterr().out
+        assert "1 of 1 scans segmented" in out
+        assert "1 of them without a format asked for" in out
+        assert "lacks dicom-seg: " in out
+        assert "no valid Frame of Reference UID" in out

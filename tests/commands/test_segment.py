@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -17,6 +18,7 @@ import pydicom
 import pytest
 import torch
 from PIL import Image
+from support import dicom as made
 from support.killed_batches import Wreck, write_scans, zygote
 
 from medseg.commands.segment import Batch, segment
@@ -33,6 +35,7 @@ from medseg.inference.ledger import (
     open_ledger,
     read_ledger,
 )
+from medseg.inference.result_files import RESULT_FORMATS, ResultFormat
 from medseg.inference.segmenter import Segmenter
 from medseg.io import read_image, read_labels
 
@@ -796,7 +799,7 @@ def test_dicom_results_lie_beside_each_other(
         tmp_path / "out",
         formats=["nifti", "dicom-seg", "rtstruct"],
     )
-    done = next(entry for entry in batch.results if entry.is_good)
+    done = next(entry for entry in batch.results if not entry.missing)
     assert [name.partition(".")[2] for name in done.files] == [
         "nii.gz",
         "seg.dcm",
@@ -811,7 +814,121 @@ def test_dicom_results_lie_beside_each_other(
         pydicom.dcmread(tmp_path / "out" / f"{done.scan}.rtstruct.dcm").Modality
         == "RTSTRUCT"
     )
-    assert "is not a DICOM series" in batch.failed[0].error
+    (no_series,) = batch.incomplete
+    assert list(no_series.files) == ["scan_00.nii.gz"]
+    assert "is not a DICOM series" in no_series.missing["rtstruct"]
     assert set(states(segment(
         bundle, tmp_path / "scans/T1", tmp_path / "out", formats=["rtstruct", "dicom-seg", "nifti"]
     )).values()) == {"skipped"}  # fmt: skip
+
+
+ALL_FORMATS = ["nifti", "dicom-seg", "rtstruct"]
+
+
+@pytest.fixture
+def ct_bundle(untrained_bundle: MakeBundle) -> Path:
+    return untrained_bundle(channels=[{"name": "any"}])
+
+
+def test_a_series_that_dicom_results_cannot_refer_to_keeps_its_other_formats(
+    ct_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    made.save(scans, made.series(FrameOfReferenceUID=None))
+    batch = segment(ct_bundle, scans, out, formats=ALL_FORMATS, report=False)
+    (entry,) = batch.incomplete
+    assert not batch.failed
+    label_map = f"{entry.scan}.nii.gz"
+    assert list(entry.files) == [label_map]
+    assert list(entry.missing) == ["dicom-seg", "rtstruct"]
+    assert "Frame of Reference UID" in entry.missing["dicom-seg"]
+    assert files(out) == {label_map, "ledger.jsonl", "volumes.csv"}
+    # It cannot come out differently, so nothing is done again, and it is said again.
+    again = segment(ct_bundle, scans, out, formats=ALL_FORMATS, report=False)
+    assert set(states(again).values()) == {"skipped"}
+    assert again.incomplete[0].missing == entry.missing
+    page = segment(ct_bundle, scans, out, formats=ALL_FORMATS).out
+    assert "there is no rtstruct" in (page / "report.html").read_text()
+
+
+def test_a_scan_that_can_have_no_format_fails_before_it_is_segmented(
+    ct_bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    made.save(scans, made.series(FrameOfReferenceUID=None))
+    batch = segment(ct_bundle, scans, out, formats=ALL_FORMATS[1:])
+    (entry,) = batch.failed
+    assert "Frame of Reference UID" in entry.error
+    assert set(entry.seconds) == {"read"}
+    assert files(out) == {"ledger.jsonl", "volumes.csv", "report.html"}
+
+
+@pytest.mark.parametrize("order", [("broken", "nifti"), ("nifti", "broken")])
+@pytest.mark.parametrize(
+    ("error", "is_final"),
+    [
+        (OutputError("it cannot hold this"), True),
+        (KeyError("Mueller, Hans"), False),
+        (MemoryError(), False),
+        (OutputError("no such thing"), False),
+    ],
+)
+def test_a_format_that_fails_loses_no_other(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    order: tuple[str, str],
+    error: Exception,
+    is_final: bool,
+) -> None:
+    if not is_final and isinstance(error, OutputError):
+        error.__cause__ = IsADirectoryError(21, "is a directory")
+    failures = [error, error]
+
+    def write(path: Path, *_: object) -> None:
+        if failures:
+            raise failures.pop()
+        path.write_bytes(b"made")
+
+    monkeypatch.setitem(
+        RESULT_FORMATS._shipped, "broken", ResultFormat(".broken", write)
+    )
+    scans, out = write_scans(tmp_path / "scans", 2), tmp_path / "out"
+    with expect_bug(error):
+        segment(bundle, scans, out, formats=order)
+    entries, _ = read_ledger(out / "ledger.jsonl")
+    for name, entry in entries.items():
+        assert entry.state == "done"
+        assert list(entry.files) == [f"{name}.nii.gz"]
+        assert list(entry.missing) == ["broken"]
+        assert "Mueller" not in entry.missing["broken"]
+        assert (out / f"{name}.nii.gz").is_file()
+        assert not (out / f"{name}.broken").exists()
+    again = segment(bundle, scans, out, formats=order)
+    expected = "skipped" if is_final else "done"
+    assert set(states(again).values()) == {expected}
+    assert bool(again.incomplete) == is_final
+
+
+def expect_bug(error: Exception) -> contextlib.AbstractContextManager[object]:
+    if isinstance(error, KeyError):
+        return pytest.raises(KeyError)
+    return contextlib.nullcontext()
+
+
+def test_an_earlier_file_of_a_format_that_is_missing_now_is_named(
+    ct_bundle: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("highdicom")
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    made.save(scans, made.series())
+    batch = segment(ct_bundle, scans, out, formats=ALL_FORMATS, report=False)
+    (name,) = states(batch)
+    made.save(scans, made.series(FrameOfReferenceUID=None))
+    batch = segment(ct_bundle, scans, out, formats=ALL_FORMATS, report=False)
+    (entry,) = batch.incomplete
+    assert entry.warnings[-1] == (
+        f"{name}.seg.dcm, {name}.rtstruct.dcm is of an earlier run, and may be of another scan"
+    )

@@ -131,6 +131,162 @@ def test_broken_and_foreign_files_are_refused(tmp_path):
         read_rtstruct(edited(path, spoil), like)
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "closed_planar",
+        "Closed Planar",
+        "CLOSED-PLANAR",
+        "INTERPOLATED_PLANAR",
+        "",
+        None,
+    ],
+)
+def test_closed_polygons_are_read_whatever_their_type_is_called(tmp_path, kind):
+    like = scan(tmp_path)
+    labels = ball(like.shape)
+    path = edited(write_rt(tmp_path / "rt.dcm", labels, like), retype_all(kind))
+    back = read_rtstruct(path, like)
+    assert np.array_equal(back.array[0], labels)
+    is_closed_by_name = bool(kind) and kind.lower().startswith("closed")
+    assert is_closed_by_name == (back.warnings == ())
+    assert is_closed_by_name or "no type that DICOM defines" in " ".join(
+        back.warnings
+    )
+
+
+@pytest.mark.parametrize("kind", ["OPEN_PLANAR", "open_nonplanar", "POINT"])
+def test_a_named_structure_of_lines_alone_is_refused(tmp_path, kind):
+    like = scan(tmp_path)
+    labels = labels_in(like.shape)
+    path = write_rt(tmp_path / "rt.dcm", labels, like)
+    edited(path, retype_all(kind, roi=1))
+    with pytest.raises(
+        ScanError, match=r"ROI 2 is drawn as points and open lines.*'tumour'"
+    ):
+        read_rtstruct(path, like, ["liver", "tumour"])
+    # Whoever reads all that there is gets the rest.
+    back = read_rtstruct(path, like)
+    assert np.array_equal(back.array[0], np.where(labels == 2, 0, labels))
+    assert "lines of ROI 2 were left out" in " ".join(back.warnings)
+
+
+def test_a_named_structure_without_contours_is_absent(tmp_path):
+    like = scan(tmp_path)
+    labels = np.where(ball(like.shape) == 1, 1, 0)
+    path = write_rt(tmp_path / "rt.dcm", labels, like)
+    back = read_rtstruct(path, like, ["liver", "tumour"])
+    assert np.array_equal(back.array[0], labels)
+    assert back.warnings == ("ROI 2 has no contours, so no voxels",)
+
+
+def test_an_untyped_line_in_space_is_no_polygon(tmp_path):
+    like = scan(tmp_path)
+    labels = ball(like.shape)
+    path = write_rt(tmp_path / "rt.dcm", labels, like)
+
+    def bend(ds):
+        catheter = pydicom.Dataset()
+        catheter.NumberOfContourPoints = 4
+        corners = [(0, 0, 0), (5, 0, 3), (5, 5, 9), (0, 5, 20)]
+        catheter.ContourData = [f"{x}" for point in corners for x in point]
+        ds.ROIContourSequence[0].ContourSequence.append(catheter)
+
+    back = read_rtstruct(edited(path, bend), like)
+    assert np.array_equal(back.array[0], labels)
+    assert back.warnings == ("1 points or open lines of ROI 1 were left out",)
+
+
+def test_xor_contours_turn_over_what_others_enclose(tmp_path):
+    like = scan(tmp_path)
+    labels = ball(like.shape)
+    path = write_rt(tmp_path / "rt.dcm", labels, like)
+
+    def double(ds):
+        contours = ds.ROIContourSequence[0].ContourSequence
+        contours.append(contours[0])
+
+    edited(path, double)
+    # A repeat of a closed contour says the same again; of an XOR contour it takes it away.
+    assert np.array_equal(read_rtstruct(path, like).array[0], labels)
+    edited(path, retype_all("CLOSEDPLANAR_XOR", roi=0))
+    once = read_rtstruct(path, like).array[0]
+    first = np.flatnonzero((labels == 1).any(axis=(0, 1)))[0]
+    assert not (once[:, :, first] == 1).any()
+    assert np.array_equal(once[:, :, first + 1 :], labels[:, :, first + 1 :])
+
+
+def test_what_is_odd_in_contours_is_said(tmp_path):
+    shown = made.series(made.voxels((6, 5, 6)))
+    like = read_image(made.save(tmp_path / "ct", shown))
+    labels = np.zeros(like.shape, np.uint8)
+    labels[1:4, 1:4, ::2] = 1
+    path = write_rt(tmp_path / "rt.dcm", labels, like)
+
+    def lose_points(ds):
+        contour = ds.ROIContourSequence[0].ContourSequence[0]
+        contour.NumberOfContourPoints += 5
+
+    back = read_rtstruct(edited(path, lose_points), like)
+    assert np.array_equal(back.array[0], labels)
+    missing, apart = back.warnings
+    assert "1 contours of ROI 1 have another number of points" in missing
+    assert "lie at least 2 slices apart" in apart
+
+
+def test_contours_that_hold_no_voxel_are_said_or_refused(tmp_path):
+    like = scan(tmp_path)
+    labels = np.zeros(like.shape, np.uint8)
+    labels[2, 2, 1] = 1
+    path = write_rt(tmp_path / "rt.dcm", labels, like)
+
+    def shrink(ds):
+        contour = ds.ROIContourSequence[0].ContourSequence[0]
+        points = np.array(contour.ContourData, float).reshape(-1, 3)
+        corner = points[0]
+        smaller = corner + (points - corner) * 0.2
+        contour.ContourData = [f"{x:.4f}" for x in smaller.ravel()]
+
+    back = read_rtstruct(edited(path, shrink), like)
+    assert not back.array.any()
+    assert "enclose no centre of a voxel" in back.warnings[0]
+    beside = like.affine.copy()
+    beside[:3, 3] += like.affine[:3, 0] * 1000
+    with pytest.raises(GeometryError, match="lie outside the scan"):
+        read_rtstruct(path, type(like)(like.array, beside))
+
+
+def test_structures_that_share_a_number_are_refused(tmp_path):
+    like = scan(tmp_path)
+    path = write_rt(tmp_path / "rt.dcm", ball(like.shape), like)
+
+    def renumber(ds):
+        ds.StructureSetROISequence[1].ROINumber = 1
+
+    with pytest.raises(ScanError, match="two structures have the ROI Number 1"):
+        read_rtstruct(edited(path, renumber), like)
+
+
+def retype_all(kind, roi=None):
+    """Return a change that gives contours another type, or none."""
+
+    def retype(ds):
+        items = ds.ROIContourSequence
+        for item in items if roi is None else [items[roi]]:
+            for contour in item.get("ContourSequence", ()):
+                del contour.ContourGeometricType
+                if kind is not None:
+                    element = pydicom.DataElement(
+                        0x30060042,
+                        "CS",
+                        kind,
+                        validation_mode=pydicom.config.IGNORE,
+                    )
+                    contour.add(element)
+
+    return retype
+
+
 @pytest.mark.parametrize("case", ["STS_008", "STS_025"])
 @pytest.mark.parametrize("modality", ["CT", "MR_T1", "PET"])
 def test_contours_of_others_give_the_published_masks(

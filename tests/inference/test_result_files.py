@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from medseg.inference.result_files import (
     ResultFormat,
     check_result_format,
     choose_formats,
-    refuse_format,
+    find_missing_formats,
 )
 from medseg.io import read_image
 from medseg.testing.result_formats import ResultFormatContract
@@ -61,6 +62,10 @@ class FromSeries(ResultFormatContract):
                 folder / "series", dicom.series(dicom.voxels(self.shape))
             )
         )
+
+    def spoil_source(self, scan: Volume) -> Volume:
+        slices = replace(scan.header, frame_of_reference="")
+        return replace(scan, header=slices)
 
 
 class TestDicomSeg(FromSeries):
@@ -108,12 +113,43 @@ def test_what_is_no_result_format_is_refused() -> None:
 
 
 def test_only_dicom_scans_become_dicom(tmp_path: Path) -> None:
-    formats = choose_formats(["nifti", "rtstruct"], made_spec())
+    both = choose_formats(["nifti", "rtstruct"], made_spec())
     volume = Volume(np.zeros((1, 4, 4, 4), np.float32), np.eye(4))
+    assert list(find_missing_formats(volume, both)) == ["rtstruct"]
     with pytest.raises(ScanError, match="--format rtstruct"):
-        refuse_format(volume, formats)
-    refuse_format(volume, choose_formats(["nifti"], made_spec()))
-    refuse_format(read_image(dicom.save(tmp_path, dicom.series())), formats)
+        find_missing_formats(volume, choose_formats(["rtstruct"], made_spec()))
+    assert not find_missing_formats(
+        volume, choose_formats(["nifti"], made_spec())
+    )
+    series = read_image(dicom.save(tmp_path, dicom.series()))
+    assert not find_missing_formats(series, both)
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        ("FrameOfReferenceUID", "Frame of Reference UID"),
+        ("StudyInstanceUID", "Study Instance UID"),
+        ("SOPInstanceUID", "SOP Instance UID"),
+    ],
+)
+def test_what_dicom_results_must_refer_to_is_looked_for_beforehand(
+    tmp_path: Path, lost: str, named: str
+) -> None:
+    series = read_image(dicom.save(tmp_path, dicom.series(**{lost: None})))
+    formats = choose_formats(["nifti", "dicom-seg", "rtstruct"], made_spec())
+    missing = find_missing_formats(series, formats)
+    assert list(missing) == ["dicom-seg", "rtstruct"]
+    assert all(named in why for why in missing.values())
+
+
+def test_slices_too_small_for_a_seg_are_found_beforehand(
+    tmp_path: Path,
+) -> None:
+    pixels = dicom.voxels((2, 3, 4))
+    series = read_image(dicom.save(tmp_path, dicom.series(pixels)))
+    formats = choose_formats(["dicom-seg", "rtstruct"], made_spec())
+    assert list(find_missing_formats(series, formats)) == ["dicom-seg"]
 
 
 def test_error_maps_lie_in_a_folder_of_their_own(tmp_path: Path) -> None:

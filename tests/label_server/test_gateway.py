@@ -12,7 +12,6 @@ import pytest
 from support.asgi import Recorder, ask
 from support.label_servers import encode_form
 
-from medseg.label_server import gateway as module
 from medseg.label_server.audit import LOCAL, AuditLog, Requester
 from medseg.label_server.gateway import (
     CHUNK_BYTES,
@@ -21,15 +20,11 @@ from medseg.label_server.gateway import (
     Gateway,
 )
 from medseg.label_server.state import StateFolder
-from medseg.label_server.users import Users
+from medseg.label_server.users import Role, User, Users, hash_password
 
 PASSWORD = "correct horse"
+ANNA = User("anna", hash_password(PASSWORD), Role.ADMIN)
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture(autouse=True)
-def no_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PENALTY_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ def shared(inner: Recorder, state: StateFolder) -> Gateway:
     return Gateway(
         inner,
         state,
-        AccessRules(Users({"anna": PASSWORD}), frozenset(), 10_000_000),
+        AccessRules(Users({"anna": ANNA}), frozenset(), 10_000_000),
     )
 
 
@@ -359,14 +354,14 @@ def test_nothing_is_told_before_the_login(
     for headers in (
         {},
         credentials("wrong horse"),
-        credentials(""),
         {"authorization": "Bearer x"},
     ):
-        assert ask(shared, "GET", "/info/", headers=headers).code == 401
-        assert (
-            ask(shared, "GET", "/auth/token/valid", headers=headers).code == 401
-        )
-        assert ask(shared, "PUT", "/model/made_up", headers=headers).code == 401
+        for method, path in (
+            ("GET", "/info/"),
+            ("GET", "/auth/token/valid"),
+            ("PUT", "/model/made_up"),
+        ):
+            assert ask(shared, method, path, headers=headers).code == 401
     assert not inner.requests
 
 
@@ -378,13 +373,50 @@ def test_who_logged_in_is_known_by_password_or_token(
     token = ask(shared, "POST", "/auth/token", body).json()["access_token"]
     known = {"authorization": f"Bearer {token}"}
     assert ask(shared, "GET", "/auth/token/valid/", headers=known).json() == {
-        "username": "anna"
+        "username": "anna",
+        "role": "admin",
     }
     assert ask(shared, "GET", "/info/", headers=known, client=None).code == 200
     assert inner.requesters == [
         Requester("anna", "192.0.2.7"),
         Requester("anna", ""),
     ]
+
+
+def test_a_token_ends_by_logging_out(shared: Gateway) -> None:
+    body = f"username=anna&password={PASSWORD.replace(' ', '+')}".encode()
+    token = ask(shared, "POST", "/auth/token", body).json()["access_token"]
+    known = {"authorization": f"Bearer {token}"}
+    assert ask(shared, "POST", "/auth/logout", headers=known).code == 200
+    assert ask(shared, "GET", "/info/", headers=known).code == 401
+
+
+ROLES = [
+    ("GET", "/info/", Role.ANNOTATOR),
+    ("POST", "/infer/made_up", Role.ANNOTATOR),
+    ("PUT", "/datastore/label", Role.ANNOTATOR),
+    ("POST", "/scoring/quality", Role.REVIEWER),
+    ("GET", "/datastore/dataset", Role.REVIEWER),
+    ("POST", "/train/made_up", Role.ADMIN),
+    ("DELETE", "/train/", Role.ADMIN),
+    ("POST", "/medseg/promote/2", Role.ADMIN),
+    ("PUT", "/datastore/", Role.ADMIN),
+    ("PUT", "/datastore/image", Role.ADMIN),
+    ("GET", "/model/made_up", Role.ADMIN),
+]
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_each_role_may_do_what_is_its_own(
+    inner: Recorder, state: StateFolder, role: Role
+) -> None:
+    user = User("anna", ANNA.secret, role)
+    rules = AccessRules(Users({"anna": user}), frozenset(), 10_000)
+    gateway = Gateway(inner, state, rules)
+    for method, path, needed in ROLES:
+        answer = ask(gateway, method, path, headers=credentials())
+        assert answer.code == (200 if role >= needed else 403), path
+    assert len(inner.requests) == sum(role >= needed for *_, needed in ROLES)
 
 
 def test_a_refused_login_is_audited_without_the_password(

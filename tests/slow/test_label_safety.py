@@ -328,11 +328,17 @@ def test_people_log_in_and_the_audit_log_names_them(
         json.loads(line)
         for line in (state / "audit.jsonl").read_text().splitlines()
     ]
-    assert [line["action"] for line in lines] == [
-        "login refused",
-        "label saved",
+    *refused_logins, saved = lines
+    assert [
+        (line["action"], line["name"], line["failures"])
+        for line in refused_logins
+    ] == [
+        ("login refused", "", 1),  # the token
+        ("login refused", "anna", 1),
+        ("login refused", "", 1),  # no name and password at all
+        ("login refused", "anna", 2),
     ]
-    saved = lines[1]
+    assert saved["action"] == "label saved"
     assert (saved["who"], saved["case"], saved["tag"]) == (
         "anna",
         CASE,

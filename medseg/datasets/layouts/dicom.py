@@ -319,13 +319,7 @@ def _add_case(
 ) -> None:
     """List a case, or say why it cannot be one."""
     name = make_series_name(case.series, listing.origin)
-    files = []
-    for each in case.objects:
-        names = tuple(
-            structure for structure in each.names if structure in values
-        )
-        if names:
-            files.append((each.file, names))
+    files = _choose_structures(case.objects, values)
     try:
         _check_structures(case.objects, files)
     except ScanError as error:
@@ -344,6 +338,25 @@ def _add_case(
             label_source=DicomStructures(tuple(files), values),
         )
     )
+
+
+def _choose_structures(
+    objects: Sequence[LabelObject], values: Mapping[str, int]
+) -> list[StructureFile]:
+    """Return which of the wanted structures each file has.
+
+    One that is drawn in lines alone is among them, where no file has it as an area: reading it
+    says that it cannot be used, while to leave it out would make it background.
+    """
+    areas = {name for each in objects for name in each.names}
+    files = []
+    for each in objects:
+        lines = [name for name in each.lines if name not in areas]
+        there = (*each.names, *lines)
+        names = tuple(name for name in there if name in values)
+        if names:
+            files.append((each.file, names))
+    return files
 
 
 def _check_structures(

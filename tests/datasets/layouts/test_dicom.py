@@ -322,3 +322,21 @@ def test_without_a_bundle_structures_are_numbered_by_name_whatever_their_capital
         1: "liver",
         2: "Tumour",
     }
+
+
+def test_a_label_drawn_as_lines_alone_is_a_fault_of_its_case(tmp_path):
+    for name in ("one", "two", "three"):
+        like = a_series(tmp_path / name, name, name)
+        file = tmp_path / name / "rt.dcm"
+        label(file, like, random_labels(), "rtstruct")
+    open_lines = pydicom.dcmread(file)
+    for contour in open_lines.ROIContourSequence[0].ContourSequence:
+        contour.ContourGeometricType = "OPEN_PLANAR"
+    open_lines.save_as(file)
+    found = find_cases(tmp_path, a_spec("liver", "tumour"))
+    checked = check_cases(found, a_spec("liver", "tumour"))
+    (fault,) = checked.faults
+    assert "drawn as points and open lines alone" in fault.what
+    # Where no case has it as an area, it is no label.
+    names = list_cases(tmp_path / "three", "dicom").label_names
+    assert list(names.values()) == ["tumour"]

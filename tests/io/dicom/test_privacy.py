@@ -20,7 +20,8 @@ from pydicom.tag import Tag
 from support import dicom as made
 from support.studies import edited, labels_in, scan, write_rt, write_seg
 
-from medseg.dicom_labels.rtstruct_reader import read_roi_names, read_rtstruct
+from medseg.dicom_labels.rois import read_rois
+from medseg.dicom_labels.rtstruct_reader import read_rtstruct
 from medseg.dicom_labels.seg_reader import read_dicom_seg, read_segment_names
 from medseg.dicom_labels.structures import read_label_object, read_structures
 from medseg.errors import MedsegError
@@ -394,7 +395,7 @@ def test_names_of_structures_stay_out_of_messages(tmp_path, write, damage):
         assert_nobody_is_named(
             lambda scans=scans: read_structures(path, scans, [f"{NAME} 1"])
         )
-    for look in (read_segment_names, read_roi_names, read_label_object):
+    for look in (read_segment_names, read_rois, read_label_object):
         assert_nobody_is_named(lambda look=look: look(path))
     content = path.read_bytes()
     for size in range(0, len(content), 997):
