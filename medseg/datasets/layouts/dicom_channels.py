@@ -17,12 +17,9 @@ import numpy as np
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.names import abbreviate
 from medseg.errors import GeometryError, ScanError
-from medseg.io.dicom.geometry import (
-    compute_affine,
-    group_by_position,
-    split_stacks,
-)
+from medseg.io.dicom.geometry import compute_affine, group_by_position
 from medseg.io.dicom.series import Series
+from medseg.io.dicom.stacks import split_stacks
 from medseg.volume import Volume
 
 ANY = "OT"

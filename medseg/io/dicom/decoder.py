@@ -32,7 +32,9 @@ def main() -> None:
             ds = pydicom.dcmread(path, specific_tags=request["keywords"])
             syntax = ds.file_meta.TransferSyntaxUID
             decoder = get_decoder(syntax)
-            for pixels, _ in decoder.iter_array(ds, indices=indices, raw=True):
+            for pixels, _ in decoder.iter_array(
+                ds, indices=indices, raw=True, correct_unused_bits=False
+            ):
                 _send(answer, pixels)
         except Exception as error:  # noqa: BLE001 (a border: the parent translates it)
             _send_line(answer, {"error": type(error).__name__})

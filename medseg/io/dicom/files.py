@@ -58,6 +58,7 @@ _PREFIX = b"DICM"
 _FILE_META_GROUP = b"\x02\x00"
 _BARE_STARTS = (_FILE_META_GROUP, b"\x08\x00")
 _LONGEST_QUOTE = 200
+_LARGEST_STUB = 1024
 
 
 def has_dicom_suffix(path: Path) -> bool:
@@ -77,6 +78,18 @@ def may_be_dicom(path: Path) -> bool:
     if start[_PREAMBLE_BYTES:] == _PREFIX:
         return True
     return start[:2] in _BARE_STARTS
+
+
+def is_stub(path: Path) -> bool:
+    """Tell whether a small file has DICM behind its preamble and no DICOM element behind that.
+
+    A slice that was cut off has the first elements of its file meta.
+    """
+    if path.stat().st_size > _LARGEST_STUB or not has_dicom_prefix(path):
+        return False
+    content = path.read_bytes()
+    start = _PREAMBLE_BYTES + len(_PREFIX)
+    return not content.startswith(_FILE_META_GROUP, start)
 
 
 def read_elements(path: Path, keywords: Sequence[str]) -> FileDataset:

@@ -21,6 +21,8 @@ from pydicom.uid import RE_VALID_UID, UID
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.fast_header import Elements
+from medseg.io.dicom.files import PYDICOM_ERRORS
+from medseg.io.dicom.pixel_format import PixelFormat, parse_pixel_format
 from medseg.io.voxels import LARGEST_MM
 
 Vector = npt.NDArray[np.float64]
@@ -52,6 +54,8 @@ _ENHANCED_SPLIT_KEYWORDS = (
 )
 _UNIT_LENGTH_TOLERANCE = 1e-3
 _MAX_DIMENSIONS = 8
+_SMALLEST_SLOPE = float(np.finfo(np.float32).tiny)
+_LARGEST_INTENSITY = float(np.finfo(np.float32).max)
 _LONGEST_UID = 64
 _LONGEST_VALUE = 64
 
@@ -72,6 +76,8 @@ class Frame:
         thickness: Slice thickness in mm, or ``None``.
         slope: Stored value → intensity, with ``intercept``.
         intercept: Intensity of stored 0.
+        pixel_format: Where the stored value lies in a pixel's bits, and which is padding.
+        instance_number: Of its file, or ``None``; frames of one file have none of their own.
         split_values: What may tell it from a frame of another volume at the same position, by
             keyword.
         frame_of_reference: Frame of Reference UID, or empty.
@@ -90,6 +96,8 @@ class Frame:
     thickness: float | None
     slope: float
     intercept: float
+    pixel_format: PixelFormat
+    instance_number: int | None
     split_values: Mapping[str, str] = field(repr=False)
     frame_of_reference: str
     storage: Storage
@@ -261,6 +269,8 @@ def _build_frame(
     columns = int(ds.get("Columns"))
     bits_per_pixel = int(ds.get("BitsAllocated"))
     frame_bytes = rows * columns * bits_per_pixel // 8
+    pixel_format = parse_pixel_format(ds, bits_per_pixel)
+    slope, intercept = _parse_scaling(items, pixel_format.bits_stored)
     return Frame(
         file=path,
         index=index,
@@ -271,13 +281,23 @@ def _build_frame(
         rows=rows,
         columns=columns,
         thickness=_parse_thickness(items),
-        slope=_parse_slope(items),
-        intercept=_parse_number(items, "RescaleIntercept", 0.0),
+        slope=slope,
+        intercept=intercept,
+        pixel_format=pixel_format,
+        instance_number=_get_instance_number(ds) if count == 1 else None,
         split_values=split_values,
         frame_of_reference=get_uid(ds, "FrameOfReferenceUID"),
         storage=_get_storage(ds),
         file_bytes=frame_bytes * count,
     )
+
+
+def _get_instance_number(ds: DicomHeader) -> int | None:
+    # Nothing depends on it unless somebody asks for it, so a broken one is none.
+    try:
+        return int(ds.get("InstanceNumber"))
+    except PYDICOM_ERRORS:
+        return None
 
 
 def _get_storage(ds: DicomHeader) -> Storage:
@@ -329,13 +349,22 @@ def _parse_number(items: Items, keyword: str, default: float) -> float:
     return number
 
 
-def _parse_slope(items: Items) -> float:
+def _parse_scaling(items: Items, bits_stored: int) -> tuple[float, float]:
+    """Return the slope and the intercept."""
     slope = _parse_number(items, "RescaleSlope", 1.0)
-    if slope == 0:
+    intercept = _parse_number(items, "RescaleIntercept", 0.0)
+    # Intensities are float32, where smaller slopes are 0, too.
+    if abs(slope) < _SMALLEST_SLOPE:
         raise ScanError(
-            "RescaleSlope is 0, which would make every intensity the same"
+            f"RescaleSlope is {slope:g}, which would make every intensity the same"
         )
-    return slope
+    largest = abs(slope) * 2.0**bits_stored + abs(intercept)
+    if largest > _LARGEST_INTENSITY:
+        raise ScanError(
+            f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make intensities too "
+            "large to be any; the header is damaged"
+        )
+    return slope, intercept
 
 
 @lru_cache(maxsize=256)

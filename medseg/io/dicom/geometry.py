@@ -1,4 +1,4 @@
-"""Frames → the volumes they make up, and where each lies in the patient.
+"""Where a stack of frames lies in the patient.
 
 Positions decide, never instance numbers or file names. A stack whose every corner is not within
 ``TOLERANCE_MM`` of where its own header puts it is refused.
@@ -8,10 +8,7 @@ Source of the equations: DICOM PS3.3 C.7.6.2.1.1 (Image Position and Image Orien
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,72 +27,19 @@ _HOLE = 1.5
 _DIRECTION_TOLERANCE = 1e-2
 _VISIBLE_TILT_DEGREES = 0.05
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_MAX_ORIENTATIONS = 50
-_FEWEST_SLICES = 4
-_LONGEST_VALUE = 24
-_MAX_SPLIT_KEYWORDS = 3
-_CLOCK_TIMES = ("AcquisitionTime",)
 
 
 class UnevenSpacingError(GeometryError):
     """The slices lie in a straight line, but at distances that vary."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stack:
-    """Frames of one volume.
-
-    Attributes:
-        frames: The frames; several may still share a position.
-        volume_name: What tells this volume from the others of its series; empty if it is the
-            only one. Holds values of headers.
-    """
-
-    frames: tuple[Frame, ...]
-    volume_name: str = ""
-
-
-_Groups = list[list[Frame]]
-_Keywords = tuple[str, ...]
-_Values = tuple[str, ...]
+Groups = list[list[Frame]]
 Warnings = tuple[str, ...]
 
 
-def split_stacks(frames: Frames) -> tuple[list[Stack], list[str]]:
-    """Split a series into volumes: by orientation and size, then by ``Frame.split_values``.
-
-    Returns:
-        The volumes, and a warning if a few slices were left out: localizers, odd sizes.
-
-    Raises:
-        GeometryError: If nearly every slice has its own orientation.
-    """
-    groups = _group_parallel(frames)
-    kept = _drop_small_groups(groups)
-    kept_count = 0
-    for group in kept:
-        kept_count += len(group)
-    left_out = len(frames) - kept_count
-    warnings = []
-    if left_out:
-        warnings.append(
-            f"{left_out} slice(s) of another orientation or size left out"
-        )
-    if len(kept) == 1:
-        only_group = kept[0]
-        return _split_by_keywords(only_group), warnings
-    stacks = []
-    for number, group in enumerate(kept, start=1):
-        for stack in _split_by_keywords(group):
-            name = f"orientation or size {number} {stack.volume_name}"
-            renamed = Stack(stack.frames, name.strip())
-            stacks.append(renamed)
-    return stacks, warnings
-
-
-def group_by_position(frames: Frames) -> _Groups:
+def group_by_position(frames: Frames) -> Groups:
     """Group parallel frames by position, ordered along their normal."""
-    distances = _measure_distances(frames)
+    distances = measure_distances(frames)
     order = np.argsort(distances, kind="stable")
     first = order[0]
     group = [frames[first]]
@@ -137,7 +81,7 @@ def compute_uneven_affine(frames: Frames) -> tuple[Affine, Vector]:
         GeometryError: If the frames are not parallel or not in a straight line.
     """
     positions = get_positions(frames)
-    from_origin = _measure_distances(frames)
+    from_origin = measure_distances(frames)
     distances = from_origin - from_origin[0]
     step = fit_step(positions, distances)
     affine = fit_affine(frames, distances, step)
@@ -207,152 +151,15 @@ def are_parallel(
     return bool(largest < direction_tolerance)
 
 
-def _drop_small_groups(groups: _Groups) -> _Groups:
-    """Leave out groups of parallel slices that are stray slices rather than volumes."""
-    largest = max(len(group) for group in groups)
-    fewest = max(_FEWEST_SLICES, largest / 2)
-    fewest = min(fewest, largest)
-    return [group for group in groups if len(group) >= fewest]
-
-
-def _group_parallel(frames: Frames) -> _Groups:
-    groups: _Groups = []
-    # Most slices say the same to the last digit; only others have to be compared.
-    known: dict[object, list[Frame]] = {}
-    for frame in frames:
-        orientation = frame.orientation.tobytes()
-        key = (frame.rows, frame.columns, frame.spacing, orientation)
-        group = known.get(key)
-        if group is None:
-            group = _find_parallel(groups, frame)
-        if group is None:
-            _require_few_groups(groups, frame)
-            group = []
-            groups.append(group)
-        group.append(frame)
-        known[key] = group
-    return groups
-
-
-def _require_few_groups(groups: _Groups, frame: Frame) -> None:
-    """Refuse a frame that needs a group of its own, where there are many already."""
-    count = len(groups)
-    if count == _MAX_ORIENTATIONS:
-        raise GeometryError(
-            f"the series has more than {count} orientations or sizes of slices, so they are not "
-            "one volume",
-            source=frame.file,
-        )
-
-
-def _find_parallel(groups: _Groups, frame: Frame) -> list[Frame] | None:
-    for group in groups:
-        if are_parallel(group[0], frame):
-            return group
-    return None
-
-
-def _split_by_keywords(frames: list[Frame]) -> list[Stack]:
-    """Split frames that share positions by the fewest elements that make volumes of them."""
-    unsplit = Stack(tuple(frames))
-    if _has_distinct_positions(frames):
-        return [unsplit]
-    for keywords in _iterate_keywords(frames):
-        volumes = defaultdict(list)
-        for frame in frames:
-            values = _get_split_values(frame, keywords)
-            volumes[values].append(frame)
-        groups = list(volumes.values())
-        if _are_volumes(groups):
-            return _name_stacks(keywords, volumes)
-    return [unsplit]
-
-
-def _get_split_values(frame: Frame, keywords: _Keywords) -> _Values:
-    values = [frame.split_values.get(keyword, "") for keyword in keywords]
-    return tuple(values)
-
-
-def _iterate_keywords(frames: list[Frame]) -> Iterator[_Keywords]:
-    """Give the keywords to split by: each whose value varies, then two at once, then three."""
-    first = frames[0]
-    varying = []
-    for keyword in first.split_values:
-        values = {frame.split_values.get(keyword, "") for frame in frames}
-        if len(values) > 1:
-            varying.append(keyword)
-    for count in range(1, _MAX_SPLIT_KEYWORDS + 1):
-        yield from combinations(varying, count)
-
-
-def _has_distinct_positions(frames: Frames) -> bool:
+def has_distinct_positions(frames: Frames) -> bool:
+    """Tell whether no two parallel frames share a position."""
     if len(frames) < 2:
         return True
-    distances = _measure_distances(frames)
+    distances = measure_distances(frames)
     distances.sort()
     gaps = np.diff(distances)
     smallest = gaps.min()
     return bool(smallest > SAME_POSITION_MM)
-
-
-def _are_volumes(volumes: _Groups) -> bool:
-    """Tell whether each is a stack, one frame per position, and all are at the same positions."""
-    if len(volumes) < 2:
-        return False
-    first = volumes[0]
-    if len(first) == 1:
-        return False
-    if any(len(volume) != len(first) for volume in volumes):
-        return False
-    for volume in volumes:
-        if not _has_distinct_positions(volume):
-            return False
-    normal = first[0].normal
-    all_distances = []
-    for volume in volumes:
-        distances = get_positions(volume) @ normal
-        distances.sort()
-        all_distances.append(distances)
-    expected = all_distances[0]
-    errors = np.abs(np.array(all_distances) - expected)
-    largest = errors.max()
-    return bool(largest <= TOLERANCE_MM)
-
-
-def _name_stacks(
-    keywords: _Keywords, volumes: dict[_Values, list[Frame]]
-) -> list[Stack]:
-    stacks = []
-    in_order = sorted(volumes, key=_make_sort_key)
-    for rank, values in enumerate(in_order, start=1):
-        descriptions = []
-        for keyword, value in zip(keywords, values, strict=True):
-            description = _describe_value(keyword, value, rank)
-            descriptions.append(description)
-        name = ", ".join(descriptions)
-        frames = tuple(volumes[values])
-        stacks.append(Stack(frames, name))
-    return stacks
-
-
-def _describe_value(keyword: str, value: str, rank: int) -> str:
-    # A time of day would help to find out who was scanned; its rank does not.
-    if keyword in _CLOCK_TIMES or len(value) > _LONGEST_VALUE:
-        return f"{keyword} #{rank}"
-    return f"{keyword} {value}"
-
-
-def _make_sort_key(values: _Values) -> tuple[tuple[float, str], ...]:
-    """Return a key that orders numbers by size, and other text behind them."""
-    keys = [(_to_number(value), value) for value in values]
-    return tuple(keys)
-
-
-def _to_number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("inf")
 
 
 def get_positions(frames: Frames) -> Vector:
@@ -361,7 +168,7 @@ def get_positions(frames: Frames) -> Vector:
     return np.array(positions)
 
 
-def _measure_distances(frames: Frames) -> Vector:
+def measure_distances(frames: Frames) -> Vector:
     """Return each frame's distance from the origin along the normal of the first, in mm."""
     normal = frames[0].normal
     distances: Vector = get_positions(frames) @ normal
@@ -411,7 +218,7 @@ def _require_even(frames: Frames, affine: Affine, numbers: Vector) -> None:
     tolerance = min(TOLERANCE_MM, _TOLERANCE_OF_GAP * gap)
     if error <= tolerance:
         return
-    distances = _measure_distances(frames)
+    distances = measure_distances(frames)
     _refuse_missing_slices(distances)
     gaps = np.diff(distances)
     smallest = gaps.min()

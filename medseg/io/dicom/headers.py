@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from medseg.io.dicom.files import (
     PYDICOM_ERRORS,
     has_dicom_prefix,
     has_dicom_suffix,
+    is_stub,
     may_be_dicom,
     quote_error,
     read_elements,
@@ -29,6 +30,7 @@ from medseg.io.dicom.frames import (
     get_uid,
     read_frames,
 )
+from medseg.io.dicom.pixel_format import PIXEL_FORMAT_KEYWORDS
 
 _VOLUME_CLASSES = frozenset(
     {
@@ -72,6 +74,8 @@ HEADER_KEYWORDS = frozenset(
         "SharedFunctionalGroupsSequence",
         "PerFrameFunctionalGroupsSequence",
         "DirectoryRecordSequence",
+        "InstanceNumber",
+        *PIXEL_FORMAT_KEYWORDS,
         *SPLIT_KEYWORDS,
     )
 )
@@ -98,13 +102,16 @@ class Header:
         file: The file.
         series: Series Instance UID if valid, else empty.
         modality: ``CT``, ``MR``, …
-        frames: Its slices; none if it is excluded or has an error.
+        frames: Its slices; none if it has an error, and none that is read if it is excluded.
         exclusion: Why it is no part of a volume, though nothing is wrong with it; or empty.
         error: Why a volume that it belongs to cannot be read; its source is the file.
         is_damaged: Whether it is truncated or damaged, so that its ``series`` may be missing or
             cut.
         study: Study Instance UID if valid, else empty.
         description: Series Description, in one line, or empty.
+        sop_class: SOP Class UID if the standard has it, else empty.
+        is_stub: Whether it is damaged and holds not a single element, so that little speaks for
+            its having been a slice.
     """
 
     file: Path
@@ -116,6 +123,8 @@ class Header:
     is_damaged: bool = False
     study: str = ""
     description: str = ""
+    sop_class: str = ""
+    is_stub: bool = False
 
 
 def read_header(path: Path) -> Header | None:
@@ -183,7 +192,8 @@ def _refuse_prefixed(
 ) -> Header | None:
     if not has_dicom_prefix(path):
         return None
-    return _make_damaged(path, reason, detail=detail)
+    damaged = _make_damaged(path, reason, detail=detail)
+    return replace(damaged, is_stub=is_stub(path))
 
 
 def _make_damaged(
@@ -209,11 +219,10 @@ def _make_header(path: Path, ds: DicomHeader) -> Header:
             path, "its header cannot be parsed", detail=quote_error(error)
         )
     if exclusion:
-        return make_header(exclusion=exclusion)
+        frames = _read_excluded_slice(path, ds)
+        return make_header(exclusion=exclusion, frames=frames)
     try:
-        _require_greyscale(ds)
-        _require_pixels(ds)
-        frames = tuple(read_frames(path, ds))
+        frames = _read_greyscale_frames(path, ds)
     except ScanError as error:
         error.source = str(path)
         return make_header(error=error)
@@ -224,6 +233,22 @@ def _make_header(path: Path, ds: DicomHeader) -> Header:
         )
         return make_header(error=invalid)
     return make_header(frames=frames)
+
+
+def _read_greyscale_frames(path: Path, ds: DicomHeader) -> tuple[Frame, ...]:
+    _require_greyscale(ds)
+    _require_pixels(ds)
+    return tuple(read_frames(path, ds))
+
+
+def _read_excluded_slice(path: Path, ds: DicomHeader) -> tuple[Frame, ...]:
+    """Return the slice that an excluded file could be, if only its SOP class were another."""
+    if "ImagePositionPatient" not in ds:
+        return ()
+    try:
+        return _read_greyscale_frames(path, ds)
+    except (ScanError, *PYDICOM_ERRORS):
+        return ()
 
 
 def _read_series(path: Path, ds: DicomHeader) -> partial[Header]:
@@ -238,6 +263,7 @@ def _read_series(path: Path, ds: DicomHeader) -> partial[Header]:
         modality=modality[:_LONGEST_MODALITY],
         study=get_uid(ds, "StudyInstanceUID"),
         description=one_line[:_LONGEST_DESCRIPTION],
+        sop_class=_get_known_sop_class(ds),
     )
 
 
@@ -261,15 +287,21 @@ def _get_exclusion(ds: DicomHeader) -> str:
     """Return why a file is no part of a volume; results may hold it, so only known names."""
     sop_class = _get_sop_class(ds)
     if sop_class not in _VOLUME_CLASSES or "DirectoryRecordSequence" in ds:
-        name = _name_sop_class(sop_class)
+        name = name_sop_class(sop_class)
         return f"'{name}' is not a volume image"
     if "LOCALIZER" in get_image_type(ds):
         return "a localizer"
     return ""
 
 
-def _name_sop_class(sop_class: str) -> str:
+def _get_known_sop_class(ds: DicomHeader) -> str:
     # Anything may stand where a UID belongs.
+    sop_class = _get_sop_class(ds)
+    return sop_class if sop_class in UID_dictionary else ""
+
+
+def name_sop_class(sop_class: str) -> str:
+    """Return the standard's name of a SOP class."""
     if sop_class not in UID_dictionary:
         return "unknown"
     name: str = UID(sop_class).name

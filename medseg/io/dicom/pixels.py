@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -30,12 +31,13 @@ from medseg.errors import ScanError
 from medseg.io.dicom.files import (
     MAX_HEADER_BYTES,
     PYDICOM_ERRORS,
+    attach_source,
     inflate,
     quote_error,
 )
 from medseg.io.dicom.frames import Frame, Frames
+from medseg.io.dicom.pixel_format import Mask, Pixels
 
-Pixels = npt.NDArray[Any]
 Intensities = npt.NDArray[np.float64]
 
 MAX_FRAME_PIXELS = 16384 * 16384
@@ -58,6 +60,7 @@ _PIXEL_KEYWORDS = (
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )
+_WHOLE_WORDS = {"raw": True, "correct_unused_bits": False}
 _DECODER = Path(__file__).with_name("decoder.py")
 # Address space, most of it never used: libraries and their thread stacks.
 _BASE_MEMORY = 4 << 30
@@ -86,11 +89,37 @@ def refuse_truncated(frames: Frames) -> None:
             )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Plane:
+    """The pixels of one frame, shape ``(rows, columns)``.
+
+    Attributes:
+        intensities: The stored values, rescaled.
+        is_padding: Which pixels are padding, or ``None`` where none is.
+        stray_pixels: How many hold something in bits that are no part of the value.
+    """
+
+    intensities: Intensities
+    is_padding: Mask | None
+    stray_pixels: int
+
+
 def read_intensities(frames: Frames) -> Iterator[Intensities]:
     """Give each frame's intensities, shape ``(rows, columns)``, in the order of ``frames``.
 
     Raises:
-        ScanError: If a file is truncated or its pixels cannot be decoded; its source is the file.
+        ScanError: As ``read_planes``.
+    """
+    for plane in read_planes(frames):
+        yield plane.intensities
+
+
+def read_planes(frames: Frames) -> Iterator[Plane]:
+    """Give each frame's pixels, in the order of ``frames``.
+
+    Raises:
+        ScanError: If a file is truncated, its pixels cannot be decoded, or its header contradicts
+            them; its source is the file.
     """
     encoded = [frame for frame in frames if frame.storage == "encoded"]
     decoded = _decode(encoded)
@@ -99,13 +128,26 @@ def read_intensities(frames: Frames) -> Iterator[Intensities]:
         file_pixels = _iterate_pixels(file_frames, decoded)
         for frame, pixels in zip(file_frames, file_pixels, strict=True):
             _require_size(frame, pixels)
-            yield pixels * frame.slope + frame.intercept
+            yield _make_plane(frame, pixels)
+
+
+def _make_plane(frame: Frame, words: Pixels) -> Plane:
+    pixel_format = frame.pixel_format
+    with attach_source(frame.file):
+        values = pixel_format.extract(words)
+    is_padding = pixel_format.find_padding(words, values)
+    is_stray = pixel_format.find_stray_bits(words, values)
+    if is_stray is not None and is_padding is not None:
+        is_stray &= ~is_padding
+    stray_pixels = 0 if is_stray is None else int(np.count_nonzero(is_stray))
+    intensities = values * frame.slope + frame.intercept
+    return Plane(intensities, is_padding, stray_pixels)
 
 
 def _iterate_pixels(
     frames: Frames, decoded: Iterator[Pixels]
 ) -> Iterator[Pixels]:
-    """Give the stored values of frames of one file, the next ones of ``decoded`` if encoded."""
+    """Give the words of frames of one file, the next ones of ``decoded`` if encoded."""
     first = frames[0]
     if first.storage == "encoded":
         yield from islice(decoded, len(frames))
@@ -157,7 +199,7 @@ def _read_stored(frame: Frame) -> Pixels:
         ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
         decoder = get_decoder(syntax)
         pixels: Pixels
-        pixels, _ = decoder.as_array(ds, raw=True)
+        pixels, _ = decoder.as_array(ds, **_WHOLE_WORDS)
     except PYDICOM_ERRORS as error:
         raise ScanError(
             "the pixels cannot be read; the file is truncated or holds no pixels",

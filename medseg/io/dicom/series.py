@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.frames import Frame
-from medseg.io.dicom.geometry import Stack, split_stacks
-from medseg.io.dicom.headers import Header, read_header
+from medseg.io.dicom.geometry import are_parallel
+from medseg.io.dicom.headers import Header, name_sop_class, read_header
+from medseg.io.dicom.stacks import (
+    FEWEST_SLICES,
+    Split4D,
+    Stack,
+    is_regular,
+    split_stacks,
+)
 
 Progress = Callable[[int], None]
 """Called with the number of files looked at so far."""
@@ -38,6 +45,8 @@ class Series:
         study: Study Instance UID; empty if the files have none that is valid.
         description: Series Description, or empty.
         frames: Its slices, as the headers of its files state them; none of files with an error.
+        warnings: What speaks against its being complete, though nothing in its files does. In
+            plain words that name nobody.
     """
 
     files: tuple[Path, ...]
@@ -48,6 +57,7 @@ class Series:
     study: str = ""
     description: str = ""
     frames: tuple[Frame, ...] = field(default=(), repr=False, compare=False)
+    warnings: tuple[str, ...] = ()
 
     @property
     def volume(self) -> str:
@@ -73,33 +83,42 @@ class SkippedFile:
 
 
 def find_series(
-    folder: Path, progress: Progress | None = None
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    split_4d: Split4D = "",
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find every DICOM series under a folder, its files in one or many folders, or in a file.
 
     Args:
         folder: Searched with all its subfolders, links to folders not followed.
         progress: Called with the number of files looked at so far.
+        split_4d: As for ``group_series``.
 
     Returns:
         As ``group_series``.
     """
-    return group_series(_iterate_files(folder), progress)
+    return group_series(_iterate_files(folder), progress, split_4d=split_4d)
 
 
 def group_series(
-    files: Iterable[Path], progress: Progress | None = None
+    files: Iterable[Path],
+    progress: Progress | None = None,
+    *,
+    split_4d: Split4D = "",
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find the DICOM series that some files make up.
 
     A series that holds several volumes (echoes, time points) gives one ``Series`` each, be they
     in files of their own or in the same multi-frame files. A damaged DICOM file counts as a slice
     of the only series beside it, so that reading refuses the series instead of leaving a slice
-    out.
+    out. A series that a few slices of another one continue gets a warning: it may have lost them.
 
     Args:
         files: Each is looked at, whatever it is called.
         progress: Called with the number of files looked at so far.
+        split_4d: ``instance-number`` splits a series whose headers do not tell its volumes apart
+            by the numbers of its slices, if those make complete volumes.
 
     Returns:
         The series in a stable order, and the files that belong to none.
@@ -111,22 +130,108 @@ def group_series(
         if header is None:
             other_file = SkippedFile(path, NOT_DICOM)
             skipped.append(other_file)
-        elif header.exclusion:
-            excluded_file = SkippedFile(path, header.exclusion)
-            skipped.append(excluded_file)
         else:
             headers.append(header)
         if progress is not None:
             progress(count)
-    groups, unassigned = group_headers(headers)
+    images = []
+    for header in mark_torn_slices(headers):
+        if header.exclusion:
+            excluded_file = SkippedFile(header.file, header.exclusion)
+            skipped.append(excluded_file)
+        else:
+            images.append(header)
+    groups, unassigned = group_headers(images)
     for header in unassigned:
         damaged_file = _skip_damaged(header)
         skipped.append(damaged_file)
     series: list[Series] = []
     for group in groups:
-        volumes = _split_volumes(group)
+        volumes = _split_volumes(group, split_4d)
         series.extend(volumes)
-    return series, skipped
+    return _warn_of_orphans(series), skipped
+
+
+def mark_torn_slices(headers: Iterable[Header]) -> list[Header]:
+    """Give an error to slices of a series whose SOP class is not that of the others.
+
+    A file of another class that is no slice, such as a report, stays as it is.
+
+    Returns:
+        All headers, in their order.
+    """
+    sorted_headers = list(headers)
+    groups: dict[_Key, list[Header]] = defaultdict(list)
+    for header in sorted_headers:
+        if header.frames:
+            groups[_make_key(header)].append(header)
+    classes = {}
+    for key, group in groups.items():
+        classes[key] = _find_class(group)
+    marked = []
+    for header in sorted_headers:
+        key = _make_key(header)
+        sop_class = classes.get(key, "")
+        is_other = bool(sop_class) and header.sop_class != sop_class
+        if is_other and _is_slice_of(header, groups[key], sop_class):
+            header = _mark_torn(header, sop_class)
+        marked.append(header)
+    return marked
+
+
+def _find_class(headers: Iterable[Header]) -> str:
+    """Return the most frequent SOP class of those whose files are images of a volume."""
+    counts: Counter[str] = Counter()
+    for header in headers:
+        if not header.exclusion:
+            counts[header.sop_class] += 1
+    if not counts:
+        return ""
+    ((sop_class, _),) = counts.most_common(1)
+    return sop_class
+
+
+def _is_slice_of(
+    header: Header, group: Iterable[Header], sop_class: str
+) -> bool:
+    """Tell whether a file has the geometry of a group's slices of a SOP class."""
+    if not header.frames:
+        return False
+    frame = header.frames[0]
+    for other in group:
+        is_image = other.sop_class == sop_class and not other.exclusion
+        if is_image and are_parallel(other.frames[0], frame):
+            return True
+    return False
+
+
+def _mark_torn(header: Header, sop_class: str) -> Header:
+    own = name_sop_class(header.sop_class)
+    others = name_sop_class(sop_class)
+    error = ScanError(
+        f"the file is a slice by its series and its geometry, but its SOP class is '{own}' and "
+        f"that of the other slices '{others}'; it is damaged or does not belong here",
+        source=header.file,
+    )
+    return replace(header, exclusion="", frames=(), error=error)
+
+
+def set_stub_aside(
+    headers: Sequence[Header],
+) -> tuple[Sequence[Header], Header | None]:
+    """Take one damaged file without a single element from a series' headers, if there is one.
+
+    It may have been the first or the last slice, of which nothing else would tell, so whoever
+    reads the series has to be warned. Several such files are slices that were not transferred.
+
+    Returns:
+        The other headers, and the one taken. Nothing is taken from several, or if none is left.
+    """
+    stubs = [header for header in headers if header.is_stub]
+    if len(stubs) != 1 or len(headers) == 1:
+        return headers, None
+    others = [header for header in headers if not header.is_stub]
+    return others, stubs[0]
 
 
 def group_headers(
@@ -149,10 +254,9 @@ def group_headers(
         if header.is_damaged:
             damaged.append(header)
             continue
-        folder = header.file.parent
-        key = (header.study, header.series or folder)
+        key = _make_key(header)
         groups[key].append(header)
-        keys_of_folders[folder].add(key)
+        keys_of_folders[header.file.parent].add(key)
     unassigned = []
     for header in damaged:
         owners = _find_keys(groups, header.series)
@@ -165,6 +269,11 @@ def group_headers(
         else:
             unassigned.append(header)
     return list(groups.values()), unassigned
+
+
+def _make_key(header: Header) -> _Key:
+    folder = header.file.parent
+    return header.study, header.series or folder
 
 
 def _find_keys(keys: Iterable[_Key], series: str) -> set[_Key]:
@@ -198,14 +307,17 @@ def _skip_damaged(header: Header) -> SkippedFile:
     )
 
 
-def _split_volumes(headers: Sequence[Header]) -> list[Series]:
+def _split_volumes(
+    headers: Sequence[Header], split_4d: Split4D
+) -> list[Series]:
     """Return the series that headers make up: one, or one for each volume that it holds."""
     series = _make_series(headers)
-    has_error = any(header.error for header in headers)
+    slices, stub = set_stub_aside(headers)
+    has_error = any(header.error for header in slices)
     if has_error or not series.frames:
         return [series]
     try:
-        stacks, _ = split_stacks(series.frames)
+        stacks, _ = split_stacks(series.frames, split_4d)
     except GeometryError:
         return [series]  # reading it says why
     if len(stacks) == 1:
@@ -214,6 +326,8 @@ def _split_volumes(headers: Sequence[Header]) -> list[Series]:
     shares_files = _have_common_files(files_of_stacks)
     volumes = []
     for stack, files in zip(stacks, files_of_stacks, strict=True):
+        if stub is not None:
+            files = (*files, stub.file)
         volume = replace(
             series,
             files=series.files if shares_files else files,
@@ -223,6 +337,48 @@ def _split_volumes(headers: Sequence[Header]) -> list[Series]:
         )
         volumes.append(volume)
     return volumes
+
+
+def _warn_of_orphans(found: Sequence[Series]) -> list[Series]:
+    """Give a warning to each series that a few slices of another one continue."""
+    orphans = defaultdict(list)
+    for each in found:
+        if 0 < len(each.frames) < FEWEST_SLICES:
+            orphans[_get_size(each)].append(each)
+    warned = []
+    for each in found:
+        count = 0
+        if len(each.frames) >= FEWEST_SLICES:
+            for orphan in orphans[_get_size(each)]:
+                if _continues(each, orphan):
+                    count += len(orphan.frames)
+        if count:
+            warning = (
+                f"{count} slice(s) of another series continue this one at its end, in the same "
+                "place and of the same size; if they belong to it, the scan is incomplete"
+            )
+            each = replace(each, warnings=(*each.warnings, warning))
+        warned.append(each)
+    return warned
+
+
+def _get_size(series: Series) -> tuple[int, int, str]:
+    """Return what slices share that continue each other."""
+    first = series.frames[0]
+    return first.rows, first.columns, first.frame_of_reference
+
+
+def _continues(series: Series, orphan: Series) -> bool:
+    """Tell whether a stack is a larger regular one with the slices of another series."""
+    first = series.frames[0]
+    are_near = bool(first.frame_of_reference) or (
+        series.files[0].parent == orphan.files[0].parent
+    )
+    if not are_near or not are_parallel(first, orphan.frames[0]):
+        return False
+    return is_regular(series.frames) and is_regular(
+        [*series.frames, *orphan.frames]
+    )
 
 
 def _have_common_files(files_of_stacks: Iterable[tuple[Path, ...]]) -> bool:

@@ -20,19 +20,27 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.files import DICOM_SUFFIXES, attach_source
 from medseg.io.dicom.frames import Frame, Frames
 from medseg.io.dicom.geometry import (
-    Stack,
     UnevenSpacingError,
     Warnings,
     compute_affine,
     group_by_position,
-    split_stacks,
 )
 from medseg.io.dicom.headers import Header, read_header
+from medseg.io.dicom.intensities import read_image, read_label_image
 from medseg.io.dicom.pixels import read_intensities, refuse_truncated
-from medseg.io.dicom.series import group_headers
-from medseg.io.dicom.uneven_spacing import Image, UnevenGrid
+from medseg.io.dicom.series import (
+    group_headers,
+    mark_torn_slices,
+    set_stub_aside,
+)
+from medseg.io.dicom.stacks import (
+    Stack,
+    split_by_instance_number,
+    split_stacks,
+)
+from medseg.io.dicom.uneven_spacing import UnevenGrid
 from medseg.io.formats import Format
-from medseg.io.voxels import as_labels, empty_image
+from medseg.io.voxels import as_labels
 from medseg.volume import Volume, replace_nonfinite
 
 _MOST_VOLUMES_LISTED = 4
@@ -87,8 +95,8 @@ def read_series(
     """
     source = _get_source(files)
     with attach_source(source):
-        series_files = _list_files(files)
-        return _read_volume(series_files, source, volume, resample_uneven)
+        series = _read_headers(files)
+        return _read_volume(series, source, volume, resample_uneven)
 
 
 def read_label_series(files: Sequence[Path]) -> Volume:
@@ -98,8 +106,10 @@ def read_label_series(files: Sequence[Path]) -> Volume:
         ScanError: As for ``read_series``, or if the intensities are no labels.
         GeometryError: As for ``read_series``.
     """
-    volume = read_series(files)
     source = _get_source(files)
+    with attach_source(source):
+        series = replace(_read_headers(files), is_label=True)
+        volume = _read_volume(series, source)
     labels = as_labels(volume.array, source)
     return replace(volume, array=labels)
 
@@ -112,34 +122,63 @@ def _get_source(files: Sequence[Path]) -> Path:
     return first.parent
 
 
+@dataclass(frozen=True, slots=True)
+class _SeriesHeaders:
+    """The headers of one series.
+
+    Attributes:
+        uid: Series Instance UID, or empty.
+        modality: ``CT``, ``MR``, …
+        frames: Its slices.
+        warnings: Why files were left out.
+        is_label: Whether its intensities are label values.
+    """
+
+    uid: str
+    modality: str
+    frames: tuple[Frame, ...]
+    warnings: Warnings
+    is_label: bool = False
+
+
 def _read_volume(
-    files: Sequence[Path], source: Path, volume: str, resample_uneven: bool
+    series: _SeriesHeaders,
+    source: Path,
+    volume: str = "",
+    resample_uneven: bool = False,
 ) -> Volume:
-    series, headers, excluded = _read_one_series(files)
-    stack, left_out = _choose_stack(headers, volume)
+    stack, left_out = _choose_stack(series.frames, volume)
     frames, copies = _drop_copies(stack)
-    slices = _make_slices(series, frames)
+    slices = _make_slices(series.uid, frames)
+    grid = None
     try:
         affine, remarks = compute_affine(frames)
-        image = _read_image(frames, source)
     except UnevenSpacingError:
         if not resample_uneven:
             raise
         grid = UnevenGrid.fit(frames)
         affine = grid.affine
         remarks = (grid.describe(),)
-        uneven_image = _read_image(frames, source)
-        image = grid.resample(uneven_image, source)
+    if series.is_label:
+        image, doubts = read_label_image(frames, source)
+    else:
+        image, doubts = read_image(frames, source, series.modality)
+    if grid is not None:
+        image = grid.resample(image, source)
         slices = replace(slices, planes=grid.nearest_planes)
-    nonfinite = replace_nonfinite(image)
-    warnings = (*excluded, *left_out, *copies, *remarks, *nonfinite)
-    modalities = (headers[0].modality,)
+    doubts += replace_nonfinite(image)
+    warnings = (*series.warnings, *left_out, *copies, *remarks, *doubts)
     return Volume(
-        image[None], affine, source.name, warnings, slices, modalities
+        image[None],
+        affine,
+        source.name,
+        warnings,
+        slices,
+        modalities=(series.modality,),
     )
 
 
-def _list_files(paths: Sequence[Path]) -> list[Path]:
+def _list_files(paths: Iterable[Path]) -> list[Path]:
     """Return the files given, and those in folders given."""
     files: list[Path] = []
     for path in paths:
@@ -153,17 +192,40 @@ def _list_files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
-def _read_one_series(
+def _read_headers(files: Iterable[Path]) -> _SeriesHeaders:
+    """Read all headers; those of files that are no images are only counted."""
+    headers, reasons = _read_image_headers(_list_files(files))
+    slices, stub = set_stub_aside(headers)
+    if stub is not None:
+        reasons.append(
+            "1 damaged DICOM file left out that holds nothing; if it was a slice, the scan lacks "
+            "its first or its last one"
+        )
+    _require_one_series(slices)
+    frames: list[Frame] = []
+    modality = ""
+    for header in slices:
+        frames.extend(header.frames)
+        modality = modality or header.modality
+    uid = slices[0].series
+    return _SeriesHeaders(uid, modality, tuple(frames), tuple(reasons))
+
+
+def _read_image_headers(
     files: Iterable[Path],
-) -> tuple[str, list[Header], Warnings]:
-    """Read all headers; return the series' UID, its headers, and why files were left out."""
-    headers: list[Header] = []
+) -> tuple[list[Header], list[str]]:
+    """Return the headers of images, and why other files were left out."""
+    found: list[Header] = []
     excluded: Counter[str] = Counter()
     for file in files:
         header = read_header(file)
         if header is None:
             excluded["not DICOM"] += 1
-        elif header.exclusion:
+        else:
+            found.append(header)
+    headers = []
+    for header in mark_torn_slices(found):
+        if header.exclusion:
             excluded[header.exclusion] += 1
         else:
             headers.append(header)
@@ -173,9 +235,7 @@ def _read_one_series(
     if not headers:
         summary = "; ".join(reasons) or "no files"
         raise ScanError(f"there is no DICOM image of a volume ({summary})")
-    _require_one_series(headers)
-    first = headers[0]
-    return first.series, headers, tuple(reasons)
+    return headers, reasons
 
 
 def _require_one_series(headers: Sequence[Header]) -> None:
@@ -191,13 +251,8 @@ def _require_one_series(headers: Sequence[Header]) -> None:
             raise header.error
 
 
-def _choose_stack(
-    headers: Sequence[Header], volume: str
-) -> tuple[Stack, Warnings]:
+def _choose_stack(frames: Frames, volume: str) -> tuple[Stack, Warnings]:
     """Return the stack of a volume's name, the only one if none is given, and warnings."""
-    frames: list[Frame] = []
-    for header in headers:
-        frames.extend(header.frames)
     frames_of_reference = {frame.frame_of_reference for frame in frames}
     frames_of_reference.discard("")
     if len(frames_of_reference) > 1:
@@ -250,29 +305,21 @@ def _drop_copies(stack: Stack) -> tuple[list[Frame], Warnings]:
         if len(group) > 1 and not _are_copies(group):
             raise GeometryError(
                 f"{count} slices lie at {len(groups)} positions, and no element of their headers "
-                "tells the volumes apart"
+                f"tells the volumes apart; {_suggest_split(stack.frames)}"
             )
     warning = f"{copies} exact duplicates of slices left out"
     return frames, (warning,)
 
 
+def _suggest_split(frames: Frames) -> str:
+    if split_by_instance_number(frames):
+        return "their instance numbers may: pass --split-4d instance-number"
+    return "neither do their instance numbers, so convert the series with dcm2niix first"
+
+
 def _are_copies(frames: Frames) -> bool:
     first, *others = read_intensities(frames)
     return all(np.array_equal(first, other) for other in others)
-
-
-def _read_image(frames: Frames, source: Path) -> Image:
-    """Return the frames' intensities, shape ``(i, j, k)``."""
-    refuse_truncated(frames)
-    first = frames[0]
-    shape = (first.columns, first.rows, len(frames))
-    image = empty_image(shape, source)
-    slices = read_intensities(frames)
-    # Values beyond float32 become infinite, and replace_nonfinite reports them.
-    with np.errstate(over="ignore"):
-        for k, intensities in enumerate(slices):
-            image[:, :, k] = intensities.T
-    return image
 
 
 def _make_slices(series: str, frames: Frames) -> Slices:

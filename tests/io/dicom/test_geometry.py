@@ -17,7 +17,8 @@ from support.dicom import two_echoes
 from medseg.errors import GeometryError
 from medseg.io import find_series, read_image
 from medseg.io.dicom.frames import read_frames
-from medseg.io.dicom.geometry import group_by_position, split_stacks
+from medseg.io.dicom.geometry import group_by_position
+from medseg.io.dicom.stacks import split_stacks
 
 
 @pytest.mark.parametrize("missing", [1, 2])

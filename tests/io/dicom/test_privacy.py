@@ -57,7 +57,9 @@ def plant(
     """Put text where it may not be: under any value representation, unchecked."""
     tag = Tag(tag_for_keyword(keyword))
     vr = vr or dictionary_VR(tag).split(" ")[0]
-    content = text.encode() + b" " * (len(text) % 2)
+    # pydicom writes numbers only if their bytes are whole numbers.
+    unit = 8 if vr == "FD" else 4 if vr in ("FL", "SL", "UL") else 2
+    content = text.encode() + b" " * (-len(text) % unit)
     ds[tag] = RawDataElement(tag, vr, len(content), content, 0, False, True)
 
 

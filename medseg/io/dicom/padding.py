@@ -1,0 +1,142 @@
+"""What pixels become that lie outside the image: a scanner pads its round image to a square.
+
+In CT they become air, in other images the lowest value that a pixel of the image has. Padding
+that looks like that already stays as it is, bit for bit.
+
+Source: DICOM PS3.3 C.7.5.1.1.2. By it, no pixel of the image has the padding value, which lies
+outside the range of the image; a value inside that range is no padding, whatever the header says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from medseg.io.dicom.pixel_format import Mask
+
+Image = npt.NDArray[np.float32]
+
+AIR_HU = -1024.0
+"""What padding becomes in CT."""
+
+_AIR_RANGE_HU = (-1100.0, -900.0)
+"""Padding inside it is air already."""
+_FEWEST_BELOW_WATER = 0.01
+"""Fat, lung or noise make this share of a CT negative, if it is in HU."""
+
+
+@dataclass(slots=True)
+class PaddingMask:
+    """Which pixels of an image are padding, slice by slice; eight pixels take a byte."""
+
+    _packed: dict[int, npt.NDArray[np.uint8]] = field(default_factory=dict)
+
+    def add(self, k: int, is_padding: Mask) -> None:
+        """Take the pixels of slice ``k`` that are padding, shape ``(i, j)``."""
+        self._packed[k] = np.packbits(is_padding)
+
+    def __bool__(self) -> bool:
+        return bool(self._packed)
+
+    def get(self, k: int, shape: Sequence[int]) -> Mask:
+        """Return the padding of slice ``k``, shape ``(i, j)``."""
+        packed = self._packed.get(k)
+        if packed is None:
+            return np.zeros(shape, bool)
+        bits = np.unpackbits(packed, count=int(np.prod(shape)))
+        return bits.astype(bool).reshape(shape)
+
+
+@dataclass(slots=True)
+class _Range:
+    """The finite values of some voxels.
+
+    Attributes:
+        lowest: Infinite where there is none.
+        highest: Negative and infinite where there is none.
+        count: How many there are.
+        negative: How many of them are below 0.
+    """
+
+    lowest: float = np.inf
+    highest: float = -np.inf
+    count: int = 0
+    negative: int = 0
+
+    def add(self, values: Image) -> None:
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return
+        self.lowest = min(self.lowest, float(finite.min()))
+        self.highest = max(self.highest, float(finite.max()))
+        self.count += finite.size
+        self.negative += int(np.count_nonzero(finite < 0))
+
+    def is_around(self, other: _Range) -> bool:
+        """Tell whether there are values on both sides of others."""
+        return self.lowest < other.lowest and other.highest < self.highest
+
+
+def fill_padding(
+    image: Image, padding: PaddingMask, *, is_ct: bool
+) -> tuple[str, ...]:
+    """Give padding the value of air, or the lowest of the image, in place.
+
+    Args:
+        image: Shape ``(i, j, k)``, rescaled.
+        padding: Which of its pixels are padding by their stored values.
+        is_ct: Whether intensities are HU, if the header is right.
+
+    Returns:
+        A warning if a CT's header calls values padding that lie among those of tissue.
+    """
+    if not padding:
+        return ()
+    inside, outside = _measure(image, padding)
+    if not inside.count or not outside.count:
+        return ()
+    if not is_ct or inside.negative < _FEWEST_BELOW_WATER * inside.count:
+        # In a signal 0 is nothing: background that nobody has to replace.
+        is_background = 0 <= outside.lowest <= outside.highest <= inside.lowest
+        if not is_background and not inside.is_around(outside):
+            _fill(image, padding, inside.lowest)
+        return ()
+    return _fill_hu(image, padding, inside, outside)
+
+
+def _fill_hu(
+    image: Image, padding: PaddingMask, inside: _Range, outside: _Range
+) -> tuple[str, ...]:
+    lowest_air, highest_air = _AIR_RANGE_HU
+    is_below_tissue = outside.highest <= highest_air
+    if is_below_tissue and outside.lowest >= lowest_air:
+        return ()
+    if not is_below_tissue and inside.is_around(outside):
+        return (
+            f"the header calls {outside.count} voxels padding, but their value lies among those "
+            "of tissue, so they were read as they are",
+        )
+    _fill(image, padding, AIR_HU)
+    return ()
+
+
+def _measure(image: Image, padding: PaddingMask) -> tuple[_Range, _Range]:
+    """Return the values of the image, and those of its padding."""
+    inside = _Range()
+    outside = _Range()
+    for k in range(image.shape[2]):
+        slab = image[:, :, k]
+        is_padding = padding.get(k, slab.shape)
+        inside.add(slab[~is_padding])
+        outside.add(slab[is_padding])
+    return inside, outside
+
+
+def _fill(image: Image, padding: PaddingMask, value: float) -> None:
+    for k in range(image.shape[2]):
+        slab = image[:, :, k]
+        is_padding = padding.get(k, slab.shape)
+        slab[is_padding] = value
