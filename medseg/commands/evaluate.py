@@ -11,12 +11,15 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.input_checks import check_grid
 from medseg.datasets.label_encoding import encode_mask, encode_prediction
 from medseg.datasets.layouts import LISTING
 from medseg.datasets.layouts.dataset_json import (
     find_ignore_value,
     read_json_object,
 )
+from medseg.datasets.measures import CaseMeasures, measure_grid
+from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import DatasetError, Fault, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
@@ -96,9 +99,12 @@ def evaluate(
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
-    rules = _Rules(label_set, ignore, tolerance_mm, lesions)
+    spec = labels if isinstance(labels, BundleSpec) else None
+    rules = _Rules(label_set, spec, ignore, tolerance_mm, lesions)
     pairing = pair_predictions(predictions, references)
     scored = _score_pairs(pairing, rules, listeners)
+    for warning in describe_outliers(find_outliers(scored.measures)):
+        notify(listeners, Notice(warning))
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
@@ -155,12 +161,14 @@ class _Rules:
 
     Attributes:
         label_set: The labels; ``None`` where every value is one.
+        spec: The bundle, where one was given: lengths are compared with its grid.
         ignore: Value of the references' unlabelled voxels.
         tolerance_mm: Of the NSD.
         count_lesions: Whether to count connected components.
     """
 
     label_set: LabelSet | None
+    spec: BundleSpec | None
     ignore: int | None
     tolerance_mm: float
     count_lesions: bool
@@ -173,6 +181,7 @@ class _ScoredPairs:
     faults: list[Fault]
     cases: list[CaseScores] = field(default_factory=list)
     lesions: dict[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
+    measures: dict[str, CaseMeasures] = field(default_factory=dict)
 
 
 def _score_pairs(
@@ -196,6 +205,9 @@ def _score_pairs(
         try:
             encoded = _encode_pair(pair, rules)
             oddities[pair.case] = encoded.warnings
+            if not encoded.grid.is_picture:
+                sizes = measure_grid(encoded.grid)
+                scored.measures[pair.case] = CaseMeasures(*sizes)
             scored.cases.append(encoded.score(pair.case, rules.tolerance_mm))
             if rules.count_lesions:
                 scored.lesions[pair.case] = encoded.count_lesions()
@@ -247,6 +259,7 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
     prediction = reference.reorder_to_grid(
         prediction, "the reference and the prediction"
     )
+    odd = check_grid(reference, rules.spec)
     label_set = rules.label_set
     if label_set is None:
         # The values of both sides mean the same, so the prediction is encoded like a reference.
@@ -268,7 +281,7 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
         expected.indices,
         label_set,
         reference,
-        (*predicted.warnings, *expected.warnings),
+        (*predicted.warnings, *expected.warnings, *odd),
     )
 
 

@@ -11,12 +11,16 @@ data sets differ by nature:
 
 * voxel size, along each axis of the patient: ``MOST_TIMES_VOXEL`` times as large or as small;
 * field of view, along each axis: ``MOST_TIMES_EXTENT`` times;
-* scale of intensities, the range from the 0.5 % to the 99.5 % quantile: ``MOST_TIMES_RANGE`` times;
+* scale of intensities, the range from the 0.5 % to the 99.5 % quantile: ``MOST_TIMES_RANGE`` times.
+  Not in MR, which has no unit: its scale differs by hundreds from scanner to scanner, and each
+  image is normalised by itself. Where the modality is not known, a case is named if it is alone,
+  or at most one in ``ONE_IN``;
 * CT: the median intensity of every label is shifted by more than ``MOST_HU_OFF`` in one direction;
 * volume of a label: ``MOST_TIMES_VOLUME`` times, unless it is smaller and touches the border of
   the image, where the rest of it may lie outside.
 
-What follows from a voxel size is not named again. Pictures have no lengths: of them, only the scale
+Where modalities are not known, values with much below -500 are taken for HU. What follows from a
+voxel size is not named again. Pictures have no lengths: of them, only the scale
 of intensities is compared.
 """
 
@@ -30,6 +34,7 @@ from enum import Enum
 
 import numpy as np
 
+from medseg.datasets.input_checks import normalize_modality
 from medseg.datasets.measures import CaseMeasures
 from medseg.datasets.names import abbreviate
 
@@ -42,6 +47,8 @@ MOST_TIMES_EXTENT = 6.0
 MOST_TIMES_RANGE = 50.0
 MOST_TIMES_VOLUME = 30.0
 MOST_HU_OFF = 500.0
+ONE_IN = 50
+"""Of so many cases, one may have another scale and be named; more are another scanner's."""
 
 _TO_DEVIATION = 1.4826
 """Makes a standard deviation of the median absolute deviation, where values are normal."""
@@ -54,6 +61,7 @@ class Aspect(Enum):
     """In what a case lies apart."""
 
     INTENSITIES = "intensities"
+    SCALE = "scale of intensities"
     VOXEL_SIZE = "voxel size"
     FIELD_OF_VIEW = "field of view"
     LABEL_VOLUMES = "label volumes"
@@ -94,7 +102,18 @@ def find_outliers(
     """
     if len(cases) < LEAST_CASES:
         return []
-    found = [*_compare_ranges(cases), *_compare_hu(cases, modalities)]
+    found: list[Outlier] = []
+    for channel, stated in enumerate(modalities):
+        modality = normalize_modality(stated)
+        if modality == "MR":
+            continue
+        if _is_hu(cases, channel, modality):
+            found += _compare_ranges(cases, channel, Aspect.INTENSITIES)
+            found += _compare_hu(cases, channel)
+            continue
+        of_scale = list(_compare_ranges(cases, channel, Aspect.SCALE))
+        if modality == "PT" or len(of_scale) <= max(1, len(cases) // ONE_IN):
+            found += of_scale
     outliers = _join(found)
     if pictures:
         return outliers
@@ -130,35 +149,34 @@ def describe_outliers(outliers: Iterable[Outlier]) -> Iterator[str]:
 # --- one aspect ---------------------------------------------------------------------------
 
 
-def _compare_ranges(cases: Mapping[str, CaseMeasures]) -> Iterator[Outlier]:
-    for channel in range(min(len(case.ranges) for case in cases.values())):
-        values = {}
-        for name, case in cases.items():
-            low, high = case.ranges[channel]
-            values[name] = high - low
-        for name, ratio in _find_ratios(values, MOST_TIMES_RANGE).items():
-            yield Outlier(
-                name,
-                Aspect.INTENSITIES,
-                f"its intensities span {values[name]:.4g}, those of the other cases typically "
-                f"{values[name] / ratio:.4g}; check that it has their unit and scale",
-            )
+def _compare_ranges(
+    cases: Mapping[str, CaseMeasures], channel: int, aspect: Aspect
+) -> Iterator[Outlier]:
+    values = {}
+    for name, case in cases.items():
+        low, high = case.ranges[channel]
+        values[name] = high - low
+    for name, ratio in _find_ratios(values, MOST_TIMES_RANGE).items():
+        own = values[name]
+        yield Outlier(
+            name,
+            aspect,
+            f"its intensities span {own:.4g}, those of the other cases typically "
+            f"{own / ratio:.4g}; check that it has their unit and scale",
+        )
 
 
 def _compare_hu(
-    cases: Mapping[str, CaseMeasures], modalities: Sequence[str]
+    cases: Mapping[str, CaseMeasures], channel: int
 ) -> Iterator[Outlier]:
-    for channel, modality in enumerate(modalities):
-        if not _is_hu(cases, channel, modality):
-            continue
-        for name, shift in _find_shifts(cases, channel).items():
-            more = "more" if shift > 0 else "less"
-            yield Outlier(
-                name,
-                Aspect.INTENSITIES,
-                f"its labelled voxels have {abs(shift):.0f} HU {more} than in the other cases; "
-                "check that its values were rescaled to HU (slope and intercept)",
-            )
+    for name, shift in _find_shifts(cases, channel).items():
+        more = "more" if shift > 0 else "less"
+        yield Outlier(
+            name,
+            Aspect.INTENSITIES,
+            f"its labelled voxels have {abs(shift):.0f} HU {more} than in the other cases; "
+            "check that its values were rescaled to HU (slope and intercept)",
+        )
 
 
 def _is_hu(
