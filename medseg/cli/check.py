@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import AsJson, BundlePath, Overrides
+from medseg.cli.options import AsJson, BundlePath, Overrides, TrustValues
 from medseg.cli.output import (
     INVALID,
     START_OVER,
@@ -31,6 +31,7 @@ def check(
         ),
     ] = None,
     overrides: Overrides = None,
+    trust_values: TrustValues = False,
     as_json: AsJson = False,
 ) -> None:
     """Find every fault of a bundle and its data, without training.
@@ -45,7 +46,11 @@ def check(
         from medseg.commands.check import check as run
 
         report = run(
-            bundle, data=data, overrides=overrides or (), listeners=[terminal]
+            bundle,
+            data=data,
+            overrides=overrides or (),
+            trust_values=trust_values,
+            listeners=[terminal],
         )
     if as_json:
         print_json(asdict(report))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from medseg.cli.options import BundlePath, Device
+from medseg.cli.options import BundlePath, Device, Split4D
 from medseg.cli.output import open_terminal
 
 
@@ -44,6 +44,7 @@ def label(
             help="Of a DICOMweb server, list only these. Repeatable.",
         ),
     ] = None,
+    split_4d: Split4D = "",
     device: Device = "auto",
     users: Annotated[
         Path | None,
@@ -91,6 +92,7 @@ def label(
             host=host,
             port=port,
             modalities=modality or (),
+            split_4d=split_4d,
             device=device,
             users=users,
             max_upload_mb=max_upload,

@@ -28,6 +28,25 @@ Overrides = Annotated[
         help="Override a field of the bundle, e.g. training.steps=200. Repeatable.",
     ),
 ]
+Split4D = Annotated[
+    str,
+    typer.Option(
+        "--split-4d",
+        metavar="HOW",
+        help="instance-number: split a DICOM series whose headers do not tell its volumes (time "
+        "points, echoes, b-values) apart by the numbers of its slices, if they run through one "
+        "volume after the other, or one position after the other. Refused otherwise.",
+        show_default=False,
+    ),
+]
+TrustValues = Annotated[
+    bool,
+    typer.Option(
+        "--trust-values",
+        help="Go by the bundle's values and order of channels, whatever names the data give them: "
+        "dataset.json, dseg.tsv, the segments of a .seg.nrrd.",
+    ),
+]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import AsJson, BundlePath, Device
+from medseg.cli.options import AsJson, BundlePath, Device, Split4D
 from medseg.cli.output import FAILED, START_OVER, open_terminal, print_json
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def review(
             "--out", "-o", help="The folder to write agreement.csv to."
         ),
     ] = None,
+    split_4d: Split4D = "",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +67,13 @@ def review(
         from medseg.commands.review import review as run
 
         result = run(
-            masks, scans, bundle, out, device=device, listeners=[terminal]
+            masks,
+            scans,
+            bundle,
+            out,
+            device=device,
+            split_4d=split_4d,
+            listeners=[terminal],
         )
     if as_json:
         print_json({"coverage": result.coverage, "cases": result.rows()})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import AsJson, BundlePath, Device
+from medseg.cli.options import AsJson, BundlePath, Device, Split4D
 from medseg.cli.output import FAILED, open_terminal, print_json
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def segment(
             "otherwise.",
         ),
     ] = False,
+    split_4d: Split4D = "",
     names_from_headers: Annotated[
         bool,
         typer.Option(
@@ -131,6 +132,7 @@ def segment(
             report=report,
             error_maps=error_maps,
             resample_uneven=resample_uneven,
+            split_4d=split_4d,
             names_from_headers=names_from_headers,
             listeners=[terminal],
         )

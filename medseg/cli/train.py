@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from medseg.cli.options import BundlePath, Device, Overrides
+from medseg.cli.options import BundlePath, Device, Overrides, TrustValues
 from medseg.cli.output import open_terminal
 from medseg.errors import MedsegError
 
@@ -58,6 +58,7 @@ def train(
             "--skip-bad-cases", help="Leave out cases that have a fault."
         ),
     ] = False,
+    trust_values: TrustValues = False,
 ) -> None:
     """Train a bundle on a data set, with a report of its scores.
 
@@ -87,6 +88,7 @@ def train(
             start_from=start_from,
             resume=resume,
             skip_bad_cases=skip_bad_cases,
+            trust_values=trust_values,
             listeners=[terminal],
         )
     if (

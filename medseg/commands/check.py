@@ -14,6 +14,7 @@ from medseg.datasets.integrity import (
     warn_of_outliers,
 )
 from medseg.datasets.layouts.registry import check_layout_name
+from medseg.datasets.statements import find_standing
 from medseg.errors import BundleError, CheckpointError, DatasetError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
@@ -41,6 +42,7 @@ def check(
     *,
     data: str | Path | None = None,
     overrides: Sequence[str] = (),
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> CheckReport:
     """Check a bundle, its network, its weights if it is trained, and its data if they are there.
@@ -49,6 +51,8 @@ def check(
         bundle: A bundle's folder or ``bundle.json``.
         data: The data folder; unless given, the bundle's own, if it exists.
         overrides: Assignments such as ``training.steps=200``.
+        trust_values: Whether the bundle counts, whatever the data set calls its values and
+            channels.
         listeners: Told of progress.
 
     Returns:
@@ -80,7 +84,9 @@ def check(
     root = _find_data(loaded, data)
     if root is None:
         return CheckReport(tuple(faults))
-    checked = check_cases(find_cases(root, loaded.spec), loaded.spec, listeners)
+    found = find_cases(root, loaded.spec, trust_values=trust_values)
+    checked = check_cases(found, loaded.spec, listeners)
+    faults.extend(find_standing(found.contradictions, checked.labels))
     faults.extend(checked.faults)
     warnings = list(checked.warnings)
     warnings.extend(warn_of_outliers(checked.measures, loaded.spec))

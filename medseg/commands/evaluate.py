@@ -103,8 +103,7 @@ def evaluate(
     rules = _Rules(label_set, spec, ignore, tolerance_mm, lesions)
     pairing = pair_predictions(predictions, references)
     scored = _score_pairs(pairing, rules, listeners)
-    for warning in describe_outliers(find_outliers(scored.measures)):
-        notify(listeners, Notice(warning))
+    _warn_of_outliers(scored, listeners)
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
@@ -220,6 +219,16 @@ def _score_pairs(
         _require_common_values(scored.cases)
         scored.cases = _add_missing_labels(scored.cases)
     return scored
+
+
+def _warn_of_outliers(
+    scored: _ScoredPairs,
+    listeners: Sequence[Listener],
+) -> None:
+    """Name the references that lie apart from the others."""
+    outliers = find_outliers(scored.measures)
+    for warning in describe_outliers(outliers):
+        notify(listeners, Notice(warning))
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ def review(
     out: str | Path | None = None,
     *,
     device: str = "auto",
+    split_4d: str = "",
     listeners: Sequence[Listener] = (),
 ) -> MaskReview:
     """Judge masks by others without references: how good are they probably?
@@ -56,6 +57,7 @@ def review(
         bundle: A trained bundle, or its path.
         out: The folder in which ``agreement.csv`` is written.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        split_4d: As for ``medseg.segment``.
         listeners: Told of progress, and of scans without a mask.
 
     Returns:
@@ -80,7 +82,8 @@ def review(
         ['phantom_000', 'phantom_001']
     """
     segmenter = Segmenter(bundle, device)
-    scan_list = find_scans(Path(scans), len(segmenter.spec.channels))
+    channels = len(segmenter.spec.channels)
+    scan_list = find_scans(Path(scans), channels, split_4d=split_4d)
     pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
     faults = [entry.result_fault for entry in scan_list.left_out]

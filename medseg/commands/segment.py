@@ -89,6 +89,7 @@ def segment(
     report: bool = True,
     error_maps: bool = False,
     resample_uneven: bool = False,
+    split_4d: str = "",
     names_from_headers: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Batch:
@@ -116,6 +117,9 @@ def segment(
         resample_uneven: Whether DICOM slices at uneven distances are interpolated onto a
             regular grid, rather than refused. NIfTI results lie on that grid, DICOM results on
             the slices.
+        split_4d: ``instance-number`` splits a DICOM series whose headers do not tell its volumes
+            apart by the numbers of its slices, if those make complete volumes; unless given,
+            such a series is refused.
         names_from_headers: Whether results of DICOM series are named by patient, study and
             series, rather than by a hash.
         listeners: Told of progress and warnings, of progress in another thread.
@@ -153,6 +157,7 @@ def segment(
         len(trained.spec.channels),
         _report_search(listeners),
         names_from_headers=names_from_headers,
+        split_4d=split_4d,
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     segmenter = Segmenter(

@@ -66,6 +66,7 @@ def train(
     start_from: str | Path | None = None,
     resume: bool = False,
     skip_bad_cases: bool = False,
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Path:
     """Train a bundle.
@@ -84,6 +85,8 @@ def train(
             keeps the one it began with.
         resume: Continue the run in ``out``, or the newest unfinished run of this bundle.
         skip_bad_cases: Train without the cases that have a fault.
+        trust_values: Train by the bundle's values and order of channels, whatever names the data
+            give them.
         listeners: Notified of what happens, besides MLflow.
 
     Returns:
@@ -145,7 +148,9 @@ def train(
         for note in precisions.notes:
             notify(notified, Notice(note))
         local_device = select_local_device(chosen_device)
-        resources = Resources(local_device, group, notified, skip_bad_cases)
+        resources = Resources(
+            local_device, group, notified, skip_bad_cases, trust_values
+        )
         if run.fold == ALL:
             _cross_validate(run, resources)
         else:
@@ -174,7 +179,7 @@ def _cross_validate(run: TrainingRun, resources: Resources) -> None:
     """Train every fold, and make one bundle of their networks."""
     for stage in build_stages(run.spec):
         stage.check_cross_validation()
-    cases = find_cases(run.data, run.spec)
+    cases = find_cases(run.data, run.spec, trust_values=resources.trust_values)
 
     def prepare_folds() -> Folds:
         return find_folds(

@@ -25,7 +25,7 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case
 from medseg.datasets.measures import CaseMeasures
 from medseg.errors import OutputError
-from medseg.io.itk import find_voxel_file
+from medseg.io.voxel_files import find_voxel_file
 from medseg.preprocessing.transforms import (
     IMAGE,
     LABEL,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
@@ -23,12 +23,19 @@ from medseg.datasets.layouts.case_checks import (
     find_case_faults,
     has_field,
     name_cases,
+    set_aside_modalities,
 )
+from medseg.datasets.named_segments import name_segments
 from medseg.datasets.names import (
     abbreviate,
     is_picture,
     make_former_name,
     normalize_name,
+)
+from medseg.datasets.statements import (
+    Contradiction,
+    compare_statement,
+    read_statement,
 )
 from medseg.errors import DatasetError, Fault
 from medseg.io import read_labels
@@ -49,11 +56,13 @@ class Scan:
         parts: The files of each channel, or of all channels at once. A part is one file, the
             files of one DICOM series, or one folder that holds a DICOM series.
         volume: Which volume of its files it is, where a DICOM file holds several.
+        warnings: What lies beside it and makes it doubtful, though nothing in its files does.
     """
 
     name: str
     parts: tuple[tuple[Path, ...], ...]
     volume: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -124,32 +133,49 @@ class CaseList:
         faults: What cannot be used, by case.
         warnings: What a person should know. They are shown and never recorded, so they may name
             cases and files.
+        contradictions: What the data set says of itself and the bundle says otherwise.
     """
 
     cases: tuple[Case, ...]
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+    contradictions: tuple[Contradiction, ...] = ()
 
 
 # --- find ---------------------------------------------------------------------------------
 
 
-def find_cases(root: Path, spec: BundleSpec) -> CaseList:
+def find_cases(
+    root: Path, spec: BundleSpec, *, trust_values: bool = False
+) -> CaseList:
     """Find the cases that a data set lists or that lie in its folders.
 
     Args:
         root: The data folder, or the ``.json`` or ``.csv`` file that lists the cases.
         spec: Its channels and ``data`` say what to look for.
+        trust_values: Whether the bundle counts, whatever the data set calls its values and
+            channels.
 
     Returns:
-        The usable cases and every fault.
+        The usable cases, every fault, and what the data set says otherwise than the bundle.
 
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
     values = {label.name: label.value for label in spec.label_set}
-    selection = Selection(channels=spec.channels, labels=values)
-    return make_cases(list_cases(root, spec.data.format, selection), spec)
+    selection = Selection(spec.channels, values, trust_values)
+    listing = list_cases(root, spec.data.format, selection)
+    name_segments(listing, selection, spec.data.ignored)
+    if trust_values:
+        return make_cases(listing, spec)
+    set_aside_modalities(listing, spec.channels)
+    case_list = make_cases(listing, spec)
+    compared = compare_statement(read_statement(root, listing), spec)
+    return replace(
+        case_list,
+        warnings=(*case_list.warnings, *compared.warnings),
+        contradictions=compared.contradictions,
+    )
 
 
 def make_cases(listing: CaseListing, spec: BundleSpec) -> CaseList:
@@ -236,7 +262,7 @@ def _fields_of(cases: Iterable[ListedCase]) -> set[str]:
 def _make_case(listed: ListedCase, name: str, group: str) -> Case:
     parts = listed.series or tuple((image,) for image in listed.images)
     return Case(
-        scan=Scan(name, parts, listed.volume),
+        scan=Scan(name, parts, listed.volume, listed.warnings),
         label=listed.label,
         fold=_read_fold(listed),
         group=group,

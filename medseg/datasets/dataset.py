@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from medseg.datasets.integrity import (
 )
 from medseg.datasets.label_encoding import Indices
 from medseg.datasets.measures import CaseMeasures
+from medseg.datasets.statements import find_standing
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
 from medseg.preprocessing.transforms import Preprocessing
@@ -71,6 +72,7 @@ def open_dataset(
     cache: Path,
     *,
     skip_bad_cases: bool = False,
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Dataset:
     """Find, check, preprocess and split the cases; an unchanged case is read once and for all.
@@ -81,13 +83,18 @@ def open_dataset(
         fold: The fold to hold out; ``None`` holds out none.
         cache: The folder in which preprocessed cases are kept.
         skip_bad_cases: Go on without the cases that have a fault.
+        trust_values: Whether the bundle counts, whatever the data set calls its values and
+            channels.
         listeners: Told of progress, warnings and cases left out.
 
     Raises:
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    found = data
+    if not isinstance(found, CaseList):
+        found = find_cases(found, spec, trust_values=trust_values)
+    cases = _prepare_cases(found, spec, cache, skip_bad_cases, listeners)
     training, validation = split_cases(cases.usable, spec.data, fold)
     folds: tuple[int, ...] = ()
     if fold is not None:
@@ -106,6 +113,7 @@ def find_folds(
     cache: Path,
     *,
     skip_bad_cases: bool = False,
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Folds:
     """Find, check and preprocess the cases; return the folds that hold usable ones.
@@ -115,13 +123,18 @@ def find_folds(
         spec: The bundle.
         cache: The folder in which preprocessed cases are kept.
         skip_bad_cases: Go on without the cases that have a fault.
+        trust_values: Whether the bundle counts, whatever the data set calls its values and
+            channels.
         listeners: Told of progress, warnings and cases left out.
 
     Raises:
         DatasetError: If cases are bad, every one named, or too few are left.
         OutputError: If the cache cannot be written.
     """
-    cases = _prepare_cases(data, spec, cache, skip_bad_cases, listeners)
+    found = data
+    if not isinstance(found, CaseList):
+        found = find_cases(found, spec, trust_values=trust_values)
+    cases = _prepare_cases(found, spec, cache, skip_bad_cases, listeners)
     folds = assign_folds(cases.usable, spec.data)
     numbers = sorted(set(folds))
     if len(numbers) < 2:
@@ -166,7 +179,7 @@ class _PreparedCases:
 
 
 def _prepare_cases(
-    data: Path | CaseList,
+    found: CaseList,
     spec: BundleSpec,
     cache: Path,
     skip_bad_cases: bool,
@@ -175,10 +188,13 @@ def _prepare_cases(
     """Check and preprocess what the cache does not hold yet.
 
     Raises:
-        DatasetError: If cases are bad and not to be skipped.
+        DatasetError: If cases are bad and not to be skipped, or the data set and the bundle
+            contradict each other.
         OutputError: If the cache cannot be written.
     """
-    found = data if isinstance(data, CaseList) else find_cases(data, spec)
+    # What no file can settle is said before cases are read.
+    every_index = range(1, len(spec.labels) + 1)
+    _refuse_contradictions(found, every_index)
     entries: dict[str, Path] = {}
     unread = []
     for case in found.cases:
@@ -199,6 +215,7 @@ def _prepare_cases(
             usable.append(case)
             cached[case.name] = read_entry(entry)
             present.update(cached[case.name].foreground)
+    _refuse_contradictions(found, present)
     absent = describe_absent_labels(present, spec)
     known = _list_known_warnings(cached, unread)
     measures = {
@@ -235,6 +252,23 @@ def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
         write_entry(entry, case, volume, label, measures, preprocess, ignored)
 
     return keep
+
+
+def _refuse_contradictions(found: CaseList, present: Collection[int]) -> None:
+    """Refuse a data set that says something else than the bundle.
+
+    Args:
+        found: Its cases.
+        present: Indices of the labels that its label files hold.
+
+    Raises:
+        DatasetError: Names everything.
+    """
+    standing = find_standing(found.contradictions, present)
+    if standing:
+        raise DatasetError(
+            "the data set and the bundle contradict each other:", standing
+        )
 
 
 def _report_faults(

@@ -122,15 +122,20 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
         ScanError: If it is of another kind or modality, or every voxel has the same value.
         GeometryError: If shape or spacing rule it out.
     """
-    has_slices = volume.is_picture is None and volume.shape[2] > 1
-    _refuse_other_kind(False if has_slices else volume.is_picture, spec)
+    is_picture = volume.is_picture
+    if is_picture is None and volume.shape[2] > 1:
+        is_picture = False
+    _refuse_other_kind(is_picture, spec)
     _refuse_other_modality(volume.modalities, spec)
     if spec.network.dims == 3 and min(volume.shape) < 2:
         raise GeometryError(
             f"has {_format_shape(volume.shape)} voxels, a single slice, and the network is 3D; "
             "give the whole volume, or a bundle with a 2D network"
         )
-    return (*check_grid(volume, spec), *_check_intensities(volume, spec))
+    return (
+        *check_grid(volume, spec),
+        *_check_intensities(volume, spec),
+    )
 
 
 def check_grid(
@@ -148,8 +153,12 @@ def check_grid(
     Raises:
         GeometryError: If the voxels' size rules it out.
     """
-    odd = tuple(_find_odd_extent(volume)) if _shows_patient(spec) else ()
-    return odd if spec is None else (*odd, *_check_spacing(volume, spec))
+    doubts: list[str] = []
+    if _shows_patient(spec):
+        doubts += _find_odd_extent(volume)
+    if spec is not None:
+        doubts += _check_spacing(volume, spec)
+    return tuple(doubts)
 
 
 def refuse_constant(volume: Volume) -> None:
@@ -290,7 +299,8 @@ def _shows_patient(spec: BundleSpec | None) -> bool:
 
 def _find_odd_extent(volume: Volume) -> Iterator[str]:
     """Say so if a volume, which one slice may not be, is smaller or larger than any patient."""
-    longest = max(np.multiply(volume.shape, volume.spacing).tolist())
+    extents = np.multiply(volume.shape, volume.spacing)
+    longest = float(extents.max())
     least, most = EXTENTS_MM
     if longest < least:
         yield f"measures less than {least:g} mm in all; {_CHECK_UNITS}"

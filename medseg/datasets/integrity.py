@@ -204,7 +204,8 @@ def read_scan(
         read_image(part, volume=scan.volume, resample_uneven=resample_uneven)
         for part in scan.parts
     ]
-    return with_channels(stack_channels(volumes), channels)
+    volume = with_channels(stack_channels(volumes), channels)
+    return replace(volume, warnings=(*scan.warnings, *volume.warnings))
 
 
 def describe_absent_labels(
@@ -247,7 +248,7 @@ def _check_case(
         image, labels = open_case(case, spec)
         admitted = admit(image, spec)
         measures = _measure(image, labels, spec)
-        present = frozenset(measures.volumes_ml)
+        present = measures.present
         warnings = admitted.warnings
         if not present:
             warnings += ("its label is empty: only background",)

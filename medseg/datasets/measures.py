@@ -6,18 +6,20 @@ compares either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import nibabel as nib
 import numpy as np
-import numpy.typing as npt
 
 from medseg.datasets.input_checks import sample_voxels
 from medseg.volume import Array, Volume
 
-_LOW, _HIGH = 0.005, 0.995
+Sizes = tuple[float, ...]
+"""In mm, along right, anterior and superior."""
+
+_QUANTILES = (0.005, 0.995)
 _MOST_SAMPLES = 200_000
 """Labelled voxels looked at for their intensities."""
 _FEWEST_SAMPLES = 10
@@ -27,35 +29,53 @@ _MOST_COUNTED = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
+class LabelMeasures:
+    """What is measured of one label of a case.
+
+    Attributes:
+        label: Its index or value.
+        volume_ml: In millilitres.
+        is_cut: Whether it touches the border of the image, so that part of it may lie outside.
+        medians: Of its intensities in each channel; nothing where it has too few voxels.
+    """
+
+    label: int
+    volume_ml: float
+    is_cut: bool
+    medians: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CaseMeasures:
     """What is measured of a case to compare it with the others.
 
     Attributes:
-        spacing: Voxel size in mm along right, anterior and superior.
-        extent: Size of the image in mm along the same.
+        spacing: Voxel size.
+        extent: Size of the image.
         ranges: Of each channel, its 0.5 % and its 99.5 % quantile.
-        medians: Of each channel, label → median intensity of its voxels.
-        volumes_ml: Label → millilitres, of the labels in the case.
-        cut: Labels that touch the border of the image, so that part of them may lie outside.
+        labels: Of each label in the case.
     """
 
-    spacing: tuple[float, ...]
-    extent: tuple[float, ...]
+    spacing: Sizes
+    extent: Sizes
     ranges: tuple[tuple[float, float], ...] = ()
-    medians: tuple[Mapping[int, float], ...] = ()
-    volumes_ml: Mapping[int, float] = field(default_factory=dict)
-    cut: frozenset[int] = frozenset()
+    labels: tuple[LabelMeasures, ...] = ()
+
+    @property
+    def present(self) -> frozenset[int]:
+        """The labels in the case."""
+        return frozenset(each.label for each in self.labels)
+
+    def find_label(self, label: int) -> LabelMeasures | None:
+        """Return what is measured of a label; ``None`` if the case does not have it."""
+        for each in self.labels:
+            if each.label == label:
+                return each
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as JSON knows it."""
-        return {
-            "spacing": self.spacing,
-            "extent": self.extent,
-            "ranges": self.ranges,
-            "medians": [list(each.items()) for each in self.medians],
-            "volumes_ml": list(self.volumes_ml.items()),
-            "cut": sorted(self.cut),
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
@@ -63,15 +83,22 @@ class CaseMeasures:
 
         Raises:
             LookupError: If a field is missing.
-            TypeError: If one is of another kind, or ``ValueError``.
+            TypeError: If one is of another kind.
+            ValueError: If one has other parts.
         """
+        labels = []
+        for fields in content["labels"]:
+            medians = tuple(fields["medians"])
+            label = LabelMeasures(**{**fields, "medians": medians})
+            labels.append(label)
+        ranges = []
+        for low, high in content["ranges"]:
+            ranges.append((low, high))
         return cls(
             spacing=tuple(content["spacing"]),
             extent=tuple(content["extent"]),
-            ranges=tuple((low, high) for low, high in content["ranges"]),
-            medians=tuple(dict(pairs) for pairs in content["medians"]),
-            volumes_ml=dict(content["volumes_ml"]),
-            cut=frozenset(content["cut"]),
+            ranges=tuple(ranges),
+            labels=tuple(labels),
         )
 
 
@@ -84,79 +111,109 @@ def measure_case(image: Volume, labels: Array) -> CaseMeasures:
             is not annotated.
     """
     spacing, extent = measure_grid(image)
-    flat = labels.ravel(order="F")
-    positions = np.flatnonzero(flat)
-    counts = _count(flat[positions])
-    sampled = positions[:: len(positions) // _MOST_SAMPLES | 1]
-    indices = np.unravel_index(sampled, labels.shape, order="F")
-    values = labels[indices]
-    volumes_ml = {
-        label: count * image.voxel_ml for label, count in counts.items()
-    }
-    medians = []
+    ranges = []
     for channel in image.array:
-        of_labels = dict(_find_medians(channel[indices], values, list(counts)))
-        medians.append(of_labels)
+        ranges.append(_measure_range(channel))
     return CaseMeasures(
-        spacing=spacing,
-        extent=extent,
-        ranges=tuple(_measure_range(channel) for channel in image.array),
-        medians=tuple(medians),
-        volumes_ml=volumes_ml,
-        cut=_find_cut(labels),
+        spacing,
+        extent,
+        tuple(ranges),
+        tuple(_measure_labels(image, labels)),
     )
 
 
-def measure_grid(
-    image: Volume,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return voxel size and extent in mm along right, anterior and superior."""
+def measure_grid(image: Volume) -> tuple[Sizes, Sizes]:
+    """Return voxel size and extent."""
     orientation = nib.orientations.io_orientation(image.affine)
     # Of each voxel axis, along which axis of the patient it runs.
-    order = np.argsort(orientation[:, 0])
-    spacing = np.array(image.spacing)[order]
-    extent = spacing * np.array(image.shape)[order]
-    return tuple(spacing.tolist()), tuple(extent.tolist())
+    patient_axes = orientation[:, 0]
+    order = np.argsort(patient_axes)
+    spacing = np.take(image.spacing, order)
+    shape = np.take(image.shape, order)
+    extent = spacing * shape
+    return (
+        tuple(spacing.tolist()),
+        tuple(extent.tolist()),
+    )
+
+
+def _measure_range(channel: Array) -> tuple[float, float]:
+    sample = sample_voxels(channel)
+    low, high = np.quantile(sample, _QUANTILES)
+    if low == high:  # nearly all is background
+        low = channel.min()
+        high = channel.max()
+    return (
+        float(low),
+        float(high),
+    )
+
+
+def _measure_labels(image: Volume, labels: Array) -> list[LabelMeasures]:
+    flat = labels.ravel(order="F")
+    positions = np.flatnonzero(flat)
+    counts = _count(flat[positions])
+    cut = _find_cut(labels)
+    step = len(positions) // _MOST_SAMPLES | 1
+    sampled = np.unravel_index(
+        positions[::step],
+        labels.shape,
+        order="F",
+    )
+    values = labels[sampled]
+    channels = [channel[sampled] for channel in image.array]
+    measured = []
+    for label, count in counts.items():
+        of_label = LabelMeasures(
+            label,
+            count * image.voxel_ml,
+            label in cut,
+            _find_medians(channels, values == label),
+        )
+        measured.append(of_label)
+    return measured
 
 
 def _count(values: Array) -> dict[int, int]:
     """Return value → how many there are; nothing is 0."""
     if not values.size:
         return {}
-    if values.max() >= _MOST_COUNTED:
-        found, counts = np.unique(values, return_counts=True)
-        return dict(zip(found.tolist(), counts.tolist(), strict=True))
-    table = np.bincount(values)
-    present = np.flatnonzero(table)
-    return dict(zip(present.tolist(), table[present].tolist(), strict=True))
+    if values.max() < _MOST_COUNTED:
+        table = np.bincount(values)
+        present = np.flatnonzero(table)
+        counts = table[present]
+    else:
+        present, counts = np.unique(values, return_counts=True)
+    pairs = zip(
+        present.tolist(),
+        counts.tolist(),
+        strict=True,
+    )
+    return dict(pairs)
 
 
 def _find_medians(
-    intensities: Array, labels: Array, present: Sequence[int]
-) -> Iterator[tuple[int, float]]:
-    """Yield label and median of its intensities, for labels with enough of them."""
-    for label in present:
-        own = intensities[labels == label]
-        if own.size >= _FEWEST_SAMPLES:
-            yield label, float(np.median(own))
-
-
-def _measure_range(channel: Array) -> tuple[float, float]:
-    sample = sample_voxels(channel)
-    low, high = np.quantile(sample, (_LOW, _HIGH)).tolist()
-    if low < high:
-        return low, high
-    # Nearly all is background.
-    return float(channel.min()), float(channel.max())
+    channels: Sequence[Array],
+    inside: Array,
+) -> tuple[float, ...]:
+    """Return the median in each channel of the voxels inside; nothing of too few."""
+    if np.count_nonzero(inside) < _FEWEST_SAMPLES:
+        return ()
+    medians = []
+    for channel in channels:
+        median = np.median(channel[inside])
+        medians.append(float(median))
+    return tuple(medians)
 
 
 def _find_cut(labels: Array) -> frozenset[int]:
     """Return the labels on a face of the image, along axes of more than one voxel."""
     found: set[int] = set()
-    for axis in range(labels.ndim):
-        if labels.shape[axis] < 2:
+    for axis, size in enumerate(labels.shape):
+        if size < 2:
             continue
         for end in (0, -1):
-            face: npt.NDArray[Any] = np.unique(labels.take(end, axis))
-            found.update(face.tolist())
+            face = labels.take(end, axis)
+            values = np.unique(face)
+            found.update(values.tolist())
     return frozenset(found - {0})

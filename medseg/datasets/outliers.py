@@ -56,6 +56,12 @@ _AIR_HU = -500.0
 _MOST_NAMED = 5
 _AXES = ("right", "front", "head")
 
+Cases = Mapping[str, CaseMeasures]
+"""Name of each case → its measures, all with the same channels."""
+
+_Values = dict[str, float]
+"""Name of a case → one value of it."""
+
 
 class Aspect(Enum):
     """In what a case lies apart."""
@@ -83,7 +89,7 @@ class Outlier:
 
 
 def find_outliers(
-    cases: Mapping[str, CaseMeasures],
+    cases: Cases,
     modalities: Sequence[str] = (),
     label_names: Mapping[int, str] | None = None,
     *,
@@ -92,7 +98,7 @@ def find_outliers(
     """Find the cases that lie apart from the others.
 
     Args:
-        cases: Name of each case → its measures, all with the same channels.
+        cases: The cases.
         modalities: DICOM's code for each channel; ``OT`` where it is not known.
         label_names: Label → name, for people; its number unless given.
         pictures: Whether the cases are pictures.
@@ -102,32 +108,26 @@ def find_outliers(
     """
     if len(cases) < LEAST_CASES:
         return []
-    found: list[Outlier] = []
-    for channel, stated in enumerate(modalities):
-        modality = normalize_modality(stated)
-        if modality == "MR":
-            continue
-        if _is_hu(cases, channel, modality):
-            found += _compare_ranges(cases, channel, Aspect.INTENSITIES)
-            found += _compare_hu(cases, channel)
-            continue
-        of_scale = list(_compare_ranges(cases, channel, Aspect.SCALE))
-        if modality == "PT" or len(of_scale) <= max(1, len(cases) // ONE_IN):
-            found += of_scale
-    outliers = _join(found)
+    outliers: list[Outlier] = []
+    for channel, modality in enumerate(modalities):
+        code = normalize_modality(modality)
+        outliers += _compare_intensities(cases, channel, code)
+    outliers = _keep_first(outliers)
     if pictures:
         return outliers
-    of_voxels = _join(_compare_voxels(cases))
-    outliers += of_voxels
+    of_voxels = _keep_first(_compare_voxels(cases))
     in_other_units = {outlier.case for outlier in of_voxels}
-    others = {
-        name: measures
-        for name, measures in cases.items()
-        if name not in in_other_units
-    }
-    outliers += _join(_compare_extents(others))
-    outliers += _join(_compare_volumes(others, label_names or {}))
-    return outliers
+    others = dict(cases)
+    for name in in_other_units:
+        del others[name]
+    of_extents = _compare_extents(others)
+    of_volumes = _compare_volumes(others, label_names or {})
+    return [
+        *outliers,
+        *of_voxels,
+        *_keep_first(of_extents),
+        *_keep_first(of_volumes),
+    ]
 
 
 def describe_outliers(outliers: Iterable[Outlier]) -> Iterator[str]:
@@ -136,168 +136,211 @@ def describe_outliers(outliers: Iterable[Outlier]) -> Iterator[str]:
     for outlier in outliers:
         by_aspect[outlier.aspect].append(outlier)
     for aspect, group in by_aspect.items():
-        for outlier in group[:_MOST_NAMED]:
+        named = group[:_MOST_NAMED]
+        for outlier in named:
             yield f"{outlier.case}: {outlier.what}"
-        rest = [outlier.case for outlier in group[_MOST_NAMED:]]
+        rest = group[_MOST_NAMED:]
         if rest:
+            names = abbreviate(outlier.case for outlier in rest)
             yield (
-                f"{len(rest)} more cases lie apart from the others in their {aspect.value}: "
-                f"{abbreviate(rest)}"
+                f"{len(rest)} more cases lie apart from the others in their "
+                f"{aspect.value}: {names}"
             )
 
 
 # --- one aspect ---------------------------------------------------------------------------
 
 
+def _compare_intensities(
+    cases: Cases,
+    channel: int,
+    modality: str,
+) -> list[Outlier]:
+    if modality == "MR":
+        return []
+    if _is_hu(cases, channel, modality):
+        return [
+            *_compare_ranges(cases, channel, Aspect.INTENSITIES),
+            *_compare_hu(cases, channel),
+        ]
+    found = list(_compare_ranges(cases, channel, Aspect.SCALE))
+    most = max(1, len(cases) // ONE_IN)
+    if modality != "PT" and len(found) > most:
+        return []
+    return found
+
+
+def _is_hu(cases: Cases, channel: int, modality: str) -> bool:
+    if modality != "OT":
+        return modality == "CT"
+    lowest = []
+    for case in cases.values():
+        low, _ = case.ranges[channel]
+        lowest.append(low)
+    return float(np.median(lowest)) < _AIR_HU
+
+
 def _compare_ranges(
-    cases: Mapping[str, CaseMeasures], channel: int, aspect: Aspect
+    cases: Cases,
+    channel: int,
+    aspect: Aspect,
 ) -> Iterator[Outlier]:
     values = {}
     for name, case in cases.items():
         low, high = case.ranges[channel]
         values[name] = high - low
-    for name, ratio in _find_ratios(values, MOST_TIMES_RANGE).items():
-        own = values[name]
-        yield Outlier(
-            name,
-            aspect,
-            f"its intensities span {own:.4g}, those of the other cases typically "
-            f"{own / ratio:.4g}; check that it has their unit and scale",
-        )
+    text = (
+        "its intensities span {own:.4g}, those of the other cases typically {typical:.4g}; check "
+        "that it has their unit and scale"
+    )
+    return _compare(values, MOST_TIMES_RANGE, aspect, text)
 
 
-def _compare_hu(
-    cases: Mapping[str, CaseMeasures], channel: int
-) -> Iterator[Outlier]:
-    for name, shift in _find_shifts(cases, channel).items():
-        more = "more" if shift > 0 else "less"
-        yield Outlier(
-            name,
-            Aspect.INTENSITIES,
-            f"its labelled voxels have {abs(shift):.0f} HU {more} than in the other cases; "
-            "check that its values were rescaled to HU (slope and intercept)",
-        )
-
-
-def _is_hu(
-    cases: Mapping[str, CaseMeasures], channel: int, modality: str
-) -> bool:
-    if modality != "OT":
-        return modality == "CT"
-    lowest = [case.ranges[channel][0] for case in cases.values()]
-    return float(np.median(lowest)) < _AIR_HU
-
-
-def _find_shifts(
-    cases: Mapping[str, CaseMeasures], channel: int
-) -> dict[str, float]:
-    """Return case → least shift of its labels, where all are far off in one direction."""
-    medians = {name: case.medians[channel] for name, case in cases.items()}
+def _compare_hu(cases: Cases, channel: int) -> Iterator[Outlier]:
+    """Yield the cases of which every label is far off in one direction."""
     shifts: dict[str, list[float]] = defaultdict(list)
-    for label in sorted(_list_labels(medians.values())):
-        values = {
-            name: own[label] for name, own in medians.items() if label in own
-        }
+    for label in _list_labels(cases):
+        values = _list_medians(cases, label, channel)
         if len(values) < LEAST_CASES:
             continue
         apart = _find_apart(values, MOST_HU_OFF)
         for name in values:
-            shifts[name].append(apart.get(name, 0.0))
-    found = {}
+            shift = apart.get(name, 0.0)
+            shifts[name].append(shift)
     for name, of_labels in shifts.items():
         least = min(of_labels, key=abs)
-        if least and all(shift * least > 0 for shift in of_labels):
-            found[name] = least
-    return found
+        is_one_way = all(shift * least > 0 for shift in of_labels)
+        if not is_one_way:
+            continue
+        more = "more" if least > 0 else "less"
+        yield Outlier(
+            name,
+            Aspect.INTENSITIES,
+            f"its labelled voxels have {abs(least):.0f} HU {more} than in the other cases; check "
+            "that its values were rescaled to HU (slope and intercept)",
+        )
 
 
-def _compare_voxels(cases: Mapping[str, CaseMeasures]) -> Iterator[Outlier]:
+def _list_medians(cases: Cases, label: int, channel: int) -> _Values:
+    """Return case → median intensity of a label, where it is known."""
+    values = {}
+    for name, case in cases.items():
+        found = case.find_label(label)
+        if found is not None and found.medians:
+            values[name] = found.medians[channel]
+    return values
+
+
+def _compare_voxels(cases: Cases) -> Iterator[Outlier]:
     for axis, direction in enumerate(_AXES):
-        sizes = {name: case.spacing[axis] for name, case in cases.items()}
-        for name, ratio in _find_ratios(sizes, MOST_TIMES_VOXEL).items():
-            own = sizes[name]
-            yield Outlier(
-                name,
-                Aspect.VOXEL_SIZE,
-                f"its voxels measure {own:.3g} mm towards the {direction}, those of the other "
-                f"cases typically {own / ratio:.3g} mm; check that its header gives lengths in mm",
-            )
+        sizes = {}
+        for name, case in cases.items():
+            sizes[name] = case.spacing[axis]
+        yield from _compare(
+            sizes,
+            MOST_TIMES_VOXEL,
+            Aspect.VOXEL_SIZE,
+            f"its voxels measure {{own:.3g}} mm towards the {direction}, those of the other cases "
+            "typically {typical:.3g} mm; check that its header gives lengths in mm",
+        )
 
 
-def _compare_extents(cases: Mapping[str, CaseMeasures]) -> Iterator[Outlier]:
+def _compare_extents(cases: Cases) -> Iterator[Outlier]:
     for axis, direction in enumerate(_AXES):
-        sizes = {name: case.extent[axis] for name, case in cases.items()}
-        for name, ratio in _find_ratios(sizes, MOST_TIMES_EXTENT).items():
-            own = sizes[name]
-            yield Outlier(
-                name,
-                Aspect.FIELD_OF_VIEW,
-                f"it measures {own:.3g} mm towards the {direction}, the other cases typically "
-                f"{own / ratio:.3g} mm; check that it shows the same part of the body",
-            )
+        sizes = {}
+        for name, case in cases.items():
+            sizes[name] = case.extent[axis]
+        yield from _compare(
+            sizes,
+            MOST_TIMES_EXTENT,
+            Aspect.FIELD_OF_VIEW,
+            f"it measures {{own:.3g}} mm towards the {direction}, the other cases typically "
+            "{typical:.3g} mm; check that it shows the same part of the body",
+        )
 
 
 def _compare_volumes(
-    cases: Mapping[str, CaseMeasures], names: Mapping[int, str]
+    cases: Cases,
+    names: Mapping[int, str],
 ) -> Iterator[Outlier]:
-    volumes = [case.volumes_ml for case in cases.values()]
-    for label in sorted(_list_labels(volumes)):
-        of_label = {
-            name: case.volumes_ml[label]
-            for name, case in cases.items()
-            if label in case.volumes_ml
-        }
-        apart = _find_ratios(of_label, MOST_TIMES_VOLUME)
-        for name, ratio in apart.items():
-            if ratio < 1 and label in cases[name].cut:
+    for label in _list_labels(cases):
+        volumes = {}
+        cut = set()
+        for name, case in cases.items():
+            found = case.find_label(label)
+            if found is None:
                 continue
-            own = of_label[name]
-            yield Outlier(
-                name,
-                Aspect.LABEL_VOLUMES,
-                f"its label {names.get(label, str(label))} has {own:.3g} ml, in the other cases "
-                f"typically {own / ratio:.3g} ml; check the label",
-            )
+            volumes[name] = found.volume_ml
+            if found.is_cut:
+                cut.add(name)
+        label_name = names.get(label, str(label))
+        text = (
+            f"its label {label_name} has {{own:.3g}} ml, in the other cases typically "
+            "{typical:.3g} ml; check the label"
+        )
+        typical = float(np.median(list(volumes.values())))
+        for outlier in _compare(
+            volumes,
+            MOST_TIMES_VOLUME,
+            Aspect.LABEL_VOLUMES,
+            text,
+        ):
+            is_small = volumes[outlier.case] < typical
+            if not (is_small and outlier.case in cut):
+                yield outlier
 
 
 # --- statistics ---------------------------------------------------------------------------
 
 
-def _find_ratios(
-    values: Mapping[str, float], most_times: float
-) -> dict[str, float]:
-    """Return case → how many times the median it has, of those that lie apart."""
-    logarithms = {
-        name: math.log(value) for name, value in values.items() if value > 0
-    }
-    apart = _find_apart(logarithms, math.log(most_times))
-    return {name: math.exp(distance) for name, distance in apart.items()}
+def _compare(
+    values: _Values,
+    most_times: float,
+    aspect: Aspect,
+    text: str,
+) -> Iterator[Outlier]:
+    """Yield the cases whose value is apart on a logarithmic scale."""
+    logarithms = {}
+    for name, value in values.items():
+        if value > 0:
+            logarithms[name] = math.log(value)
+    limit = math.log(most_times)
+    apart = _find_apart(logarithms, limit)
+    for name, distance in apart.items():
+        own = values[name]
+        typical = own / math.exp(distance)
+        what = text.format(own=own, typical=typical)
+        yield Outlier(name, aspect, what)
 
 
-def _find_apart(values: Mapping[str, float], limit: float) -> dict[str, float]:
+def _find_apart(values: _Values, limit: float) -> _Values:
     """Return case → distance from the median, of those that lie apart."""
     if len(values) < LEAST_CASES:
         return {}
-    numbers = np.array(list(values.values()))
-    distances = numbers - np.median(numbers)
-    deviation = _TO_DEVIATION * float(np.median(np.abs(distances)))
+    numbers = list(values.values())
+    median = float(np.median(numbers))
+    distances = {}
+    for name, number in values.items():
+        distances[name] = number - median
+    sizes = [abs(distance) for distance in distances.values()]
+    deviation = _TO_DEVIATION * float(np.median(sizes))
     limit = max(limit, MOST_DEVIATIONS * deviation)
-    by_case = dict(zip(values, distances.tolist(), strict=True))
     return {
         name: distance
-        for name, distance in by_case.items()
+        for name, distance in distances.items()
         if abs(distance) > limit
     }
 
 
-def _list_labels(of_cases: Iterable[Mapping[int, float]]) -> set[int]:
+def _list_labels(cases: Cases) -> list[int]:
+    """Return every label that occurs, in order."""
     labels: set[int] = set()
-    for present in of_cases:
-        labels.update(present)
-    return labels
+    for case in cases.values():
+        labels |= case.present
+    return sorted(labels)
 
 
-def _join(outliers: Iterable[Outlier]) -> list[Outlier]:
+def _keep_first(outliers: Iterable[Outlier]) -> list[Outlier]:
     """Keep the first outlier of each case: one aspect of it is named once."""
     first: dict[str, Outlier] = {}
     for outlier in outliers:

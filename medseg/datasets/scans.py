@@ -94,6 +94,7 @@ class _Candidate:
         parts: Its files, by channel.
         volume: Which volume of them, where a DICOM file holds several.
         is_hashed: Whether the name is a hash, because files and headers may name the patient.
+        warnings: What lies beside it and makes it doubtful.
     """
 
     name: str
@@ -101,6 +102,7 @@ class _Candidate:
     parts: tuple[tuple[Path, ...], ...]
     volume: str = ""
     is_hashed: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -109,9 +111,11 @@ class _Search:
 
     Attributes:
         channels: How many channels the bundle has.
+        split_4d: How to split a DICOM series whose headers do not tell its volumes apart.
     """
 
     channels: int
+    split_4d: str = ""
     candidates: list[_Candidate] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -139,6 +143,7 @@ def find_scans(
     progress: SearchProgress = _ignore_progress,
     *,
     names_from_headers: bool = False,
+    split_4d: str = "",
 ) -> ScanList:
     """Find the scans that a path stands for.
 
@@ -156,11 +161,12 @@ def find_scans(
         progress: Called with how many files were looked into so far, and how many there are.
             Files whose ending says what they are need not be looked into.
         names_from_headers: Whether DICOM series are named by patient, study and series.
+        split_4d: As for ``group_series``.
 
     Raises:
         DatasetError: If nothing is there to segment.
     """
-    search = _Search(channels)
+    search = _Search(channels, split_4d)
     _search_path(path, search, progress)
     if not search.candidates and not search.left_out:
         raise DatasetError(
@@ -208,7 +214,7 @@ def _name_scans(candidates: Sequence[_Candidate]) -> tuple[Scan, ...]:
     names = distinct_names(wanted, origins)
     scans = []
     for name, candidate in zip(names, candidates, strict=True):
-        scan = Scan(name, candidate.parts, candidate.volume)
+        scan = Scan(name, candidate.parts, candidate.volume, candidate.warnings)
         scans.append(scan)
     return tuple(scans)
 
@@ -251,7 +257,7 @@ def _search_folder(
     def report(count: int) -> None:
         progress(count, len(others))
 
-    found, skipped = group_series(others, report)
+    found, skipped = group_series(others, report, split_4d=search.split_4d)
     for series in found:
         candidate = _make_series(series, root)
         search.candidates.append(candidate)
@@ -357,7 +363,14 @@ def _make_series(series: Series, root: Path) -> _Candidate:
     identity = identify_series(series, root)
     origin = "\n".join((identity, series.volume_name, series.study))
     parts = (series.files,)
-    return _Candidate(name, origin, parts, series.volume, is_hashed=True)
+    return _Candidate(
+        name,
+        origin,
+        parts,
+        series.volume,
+        is_hashed=True,
+        warnings=series.warnings,
+    )
 
 
 def _name_by_header(candidate: _Candidate) -> _Candidate:

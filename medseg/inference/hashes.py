@@ -9,7 +9,7 @@ from medseg._support.folders import list_files
 from medseg.bundle.hashes import hash_file, hash_texts
 from medseg.datasets.cases import Scan
 from medseg.errors import ScanError
-from medseg.io.itk import find_voxel_file
+from medseg.io.voxel_files import find_voxel_file
 
 _KEY_VERSION = "medseg result 1"
 

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage files (``.nrrd``, ``.mha``, ``.mhd``) ↔ volumes.
+"""NRRD and MetaImage files (``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``) ↔ volumes.
 
 ITK counts millimetres towards the patient's left, back and head (LPS), volumes towards right,
 front and head (RAS+): the first two axes change sign. Label maps are written by SimpleITK.
@@ -9,20 +9,26 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.errors import MedsegError, OutputError, ScanError
+from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
-from medseg.io.itk_headers import LPS_TO_RAS, Layout, read_layout
-from medseg.io.voxels import as_labels, empty_image
+from medseg.io.itk_headers import LPS_TO_RAS, Layout
+from medseg.io.meta_headers import read_meta
+from medseg.io.nrrd_headers import read_nrrd
+from medseg.io.seg_nrrd import read_segments
+from medseg.io.voxels import as_labels, check_size, empty_image
 from medseg.volume import Volume, replace_nonfinite
 
 _CHUNK = 1 << 20
 _ORTHOGONAL = 1e-4
+_MOST_CHANNELS = 1000
+_NRRD_SUFFIXES = (".nrrd", ".nhdr")
 
 
 def read(files: Sequence[Path]) -> Volume:
@@ -58,10 +64,12 @@ def read_labels(files: Sequence[Path]) -> Volume:
     layers = read_layers(path)
     channels = len(layers.array)
     if channels != 1:
-        raise ScanError(
-            f"a label map has one channel, this file has {channels}; save one label map per file",
-            source=path,
-        )
+        what = f"a label map has one channel, this file has {channels}"
+        remedy = "save one label map per file"
+        if read_segments(path):
+            what += " layers of segments that overlap"
+            remedy = "export them as one label map, or as a file per segment"
+        raise ScanError(f"{what}; {remedy}", source=path)
     return layers
 
 
@@ -143,12 +151,23 @@ def _load(path: Path) -> tuple[Layout, npt.NDArray[Any]]:
             "download it again",
             source=path,
         )
+    if not layout.packed:
+        layout = _count_surplus(layout, needed)
     array: npt.NDArray[Any] = np.ndarray(
         layout.shape, layout.dtype, content, order="F"
     )
     if layout.channel_axis is None:
         return layout, array[None]
     return layout, np.moveaxis(array, layout.channel_axis, 0)
+
+
+def _count_surplus(layout: Layout, needed: int) -> Layout:
+    """Return the layout, with a warning if bytes follow the voxels that it states."""
+    surplus = layout.file.stat().st_size - layout.offset - needed
+    if not surplus:
+        return layout
+    said = f"{surplus:,} bytes follow the voxels that the header states"
+    return replace(layout, warnings=(*layout.warnings, said))
 
 
 def _read_voxels(layout: Layout, needed: int, path: Path) -> bytes | bytearray:
@@ -193,19 +212,29 @@ def _inflate(packed: bytes, needed: int, path: Path) -> bytearray:
     return content
 
 
-def find_voxel_file(path: Path) -> Path:
-    """Return the file that holds an image's voxels: that beside a ``.mhd``, else itself."""
-    if path.suffix.lower() != ".mhd":
-        return path
-    try:
-        return read_layout(path).file
-    except (MedsegError, OSError):
-        return path  # reading it says what is wrong with it
+def read_layout(path: Path) -> Layout:
+    """Read the header of a NRRD or MetaImage file.
+
+    Raises:
+        ScanError: If it is not such a file, is broken, or leads to voxels elsewhere.
+        GeometryError: If its axes or spacing are not numbers.
+    """
+    is_nrrd = path.name.lower().endswith(_NRRD_SUFFIXES)
+    read_header = read_nrrd if is_nrrd else read_meta
+    with path.open("rb") as file:
+        layout = read_header(path, file)
+    if layout.channels > _MOST_CHANNELS:
+        raise ScanError(
+            f"the header states {layout.channels} channels; at most {_MOST_CHANNELS} are read",
+            source=path,
+        )
+    check_size(layout.shape, path)
+    return layout
 
 
 ITK = Format(
     "NRRD/MHA",
-    (".nrrd", ".mha", ".mhd"),
+    (*_NRRD_SUFFIXES, ".mha", ".mhd"),
     read,
     read_labels,
     write_labels,

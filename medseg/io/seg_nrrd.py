@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,26 +79,40 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
 def _read_fields(path: Path) -> Mapping[int, _Fields]:
     """Return what the header says of each segment, by the segment's number."""
     fields_of: dict[int, dict[str, str]] = defaultdict(dict)
-    with path.open("rb") as file:
-        if file.read(len(_MAGIC)) != _MAGIC:
-            return {}
-        while file.tell() < _LONGEST_HEADER:
-            line = file.readline(_LONGEST_HEADER).rstrip(b"\r\n")
-            if not line:
-                break
-            text = line.decode("utf-8", errors="replace")
-            key, separator, value = text.partition(":=")
-            match = _SEGMENT_KEY.fullmatch(key.strip())
-            if separator and match:
-                fields_of[int(match[1])][match[2]] = value.strip()
+    for line in _read_header(path):
+        key, separator, value = line.partition(":=")
+        match = _SEGMENT_KEY.fullmatch(key.strip())
+        if separator and match:
+            number, field = match.groups()
+            fields = fields_of[int(number)]
+            fields[field] = value.strip()
     return fields_of
 
 
+def _read_header(path: Path) -> Iterator[str]:
+    """Yield the lines of a NRRD file's header; none of another file."""
+    with path.open("rb") as file:
+        if file.read(len(_MAGIC)) != _MAGIC:
+            return
+        while file.tell() < _LONGEST_HEADER:
+            line = file.readline(_LONGEST_HEADER)
+            text = line.decode("utf-8", errors="replace")
+            if not text.strip():
+                return
+            yield text
+
+
 def _make_segment(number: int, fields: _Fields, path: Path) -> Segment:
-    value = _parse_number(fields.get("LabelValue", "1"), path)
-    layer = _parse_number(fields.get("Layer", str(number)), path)
-    name = fields.get("Name") or fields.get("ID") or f"Segment_{number}"
-    return Segment(name, value, layer)
+    value = fields.get("LabelValue", "1")
+    layer = fields.get("Layer", str(number))
+    name = fields.get("Name")
+    if not name:
+        name = fields.get("ID", f"Segment_{number}")
+    return Segment(
+        name=name,
+        value=_parse_number(value, path),
+        layer=_parse_number(layer, path),
+    )
 
 
 def _parse_number(text: str, path: Path) -> int:

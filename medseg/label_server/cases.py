@@ -159,6 +159,7 @@ def find_folder_cases(
     state: StateFolder,
     spec: BundleSpec,
     listeners: Sequence[Listener] = (),
+    split_4d: str = "",
 ) -> tuple[Fault, ...]:
     """Find the scans of a folder, check that each can be segmented, and list the good ones.
 
@@ -167,6 +168,7 @@ def find_folder_cases(
         state: The state folder; unchanged scans that were checked before are not read again.
         spec: The bundle's spec.
         listeners: Told of progress, and whether something was passed over.
+        split_4d: How to split a DICOM series whose headers do not tell its volumes apart.
 
     Returns:
         What was left out, and why.
@@ -174,7 +176,7 @@ def find_folder_cases(
     Raises:
         DatasetError: If no scan is good.
     """
-    found = find_scans(studies, len(spec.channels))
+    found = find_scans(studies, len(spec.channels), split_4d=split_4d)
     if found.notes:
         # They may name folders, and what a server prints is often kept as its log.
         notify(
@@ -235,11 +237,14 @@ def write_case_list(state: StateFolder, scans: Sequence[Scan]) -> None:
     """Write the list of scans that can be labelled."""
     content = {}
     for scan in scans:
-        content[scan.name] = {
+        entry = {
             "parts": [_write_paths(part) for part in scan.parts],
             "volume": scan.volume,
             "print": _make_stamp(scan),
         }
+        if scan.warnings:
+            entry["warnings"] = scan.warnings
+        content[scan.name] = entry
     write_atomically(state.cases, json.dumps(content, indent=1) + "\n")
 
 
@@ -252,7 +257,8 @@ def read_case_list(state: StateFolder) -> Iterator[Scan]:
     content = json.loads(state.cases.read_text(encoding="utf-8"))
     for name, entry in content.items():
         parts = tuple(_read_paths(part) for part in entry["parts"])
-        yield Scan(name, parts, entry["volume"])
+        warnings = tuple(entry.get("warnings", ()))
+        yield Scan(name, parts, entry["volume"], warnings)
 
 
 def _read_paths(files: Sequence[str]) -> tuple[Path, ...]:

@@ -47,6 +47,7 @@ def serve(
     device: str = "auto",
     users: str | Path | None = None,
     max_upload_mb: int = MAX_UPLOAD_MB,
+    split_4d: str = "",
     listeners: Sequence[Listener] = (),
 ) -> None:
     """Serve until stopped.
@@ -61,6 +62,7 @@ def serve(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         users: File with a ``name role: password`` per line, as ``medseg user`` writes it.
         max_upload_mb: Largest upload.
+        split_4d: As for ``medseg.segment``; of scans in a folder.
         listeners: Told of progress, and once of every scan that was left out.
 
     Raises:
@@ -81,7 +83,7 @@ def serve(
     with folder.lock():
         versions = Versions(folder)
         versions.adopt(trained)
-        _find_cases(studies, folder, trained, modalities, listeners)
+        _find_cases(studies, folder, trained, modalities, listeners, split_4d)
         set_environment(
             Settings(studies, folder.root, device, tuple(modalities), port)
         )
@@ -154,11 +156,12 @@ def _find_cases(
     bundle: Bundle,
     modalities: Sequence[str],
     listeners: Sequence[Listener],
+    split_4d: str,
 ) -> None:
     """Find out what there is to serve, before anybody asks; say what was left out."""
     if not is_url(studies):
         for fault in find_folder_cases(
-            Path(studies), state, bundle.spec, listeners
+            Path(studies), state, bundle.spec, listeners, split_4d
         ):
             notify(listeners, Notice(f"left out: {fault.where}: {fault.what}"))
         return

@@ -10,9 +10,12 @@ from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.layouts import CaseListing
+from medseg.datasets.layouts.channel_names import guess_modality
 from medseg.datasets.layouts.dataset_json import (
     LabelMeanings,
     NamedRegion,
+    clean_text,
+    parse_channel_names,
     parse_labels,
     read_json_object,
 )
@@ -24,22 +27,11 @@ from medseg.planning.fingerprint import Fingerprint
 Fields = dict[str, Any]
 """A channel, label or region as ``bundle.json`` writes it."""
 
-_MODALITIES = {
-    "CT": r"ct|cta|cbct|hu",
-    "MR": r"mri?|t1\w*|t2\w*|flair|adc|dwi|pd|cine|ce|post|pre|ktrans",
-    "PT": r"pet|pt|suv",
-    "US": r"us|ultrasound",
-}
-"""DICOM modality → words in a channel's name that speak of it."""
-
 _AIR_HU = -500.0
 """A scan with values below this is taken for CT in HU."""
 
 _MAX_NAMED = 20
 """Labels that a note names: an atlas has hundreds."""
-
-_MAX_TEXT = 200
-"""Characters of a name or description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +189,7 @@ class DatasetDescription:
         for number, region in enumerate(self.named_regions, start=1):
             values = sorted(set(region.values))
             fields = {
-                "name": _clean_text(region.name) or f"region_{number}",
+                "name": clean_text(region.name) or f"region_{number}",
                 "labels": [names[value] for value in values],
                 "paints": names.get(region.paints, f"value {region.paints}"),
             }
@@ -242,15 +234,6 @@ def name_channel(modality: str, index: int) -> str:
     if index == 0 and modality != "OT":
         return modality
     return f"channel_{index + 1}"
-
-
-def guess_modality(name: str) -> str | None:
-    """Return the DICOM modality that a channel's name speaks of, if it does."""
-    words = re.sub(r"[^a-z0-9]+", " ", name.lower()).split()
-    for modality, pattern in _MODALITIES.items():
-        if any(re.fullmatch(pattern, word) for word in words):
-            return modality
-    return None
 
 
 def parse_channel(text: str) -> ChannelSpec:
@@ -308,7 +291,7 @@ def read_description(
     folder = root if root.is_dir() else root.parent
     content = read_json_object(file) if file.is_file() else {}
     meanings = parse_labels(content, file)
-    channel_names = _read_channel_names(content)
+    channel_names = parse_channel_names(content)
     label_names = _clean_label_names(meanings)
     if listed is not None:
         channel_names = channel_names or listed.channel_names
@@ -317,8 +300,8 @@ def read_description(
     licence = content.get("licence") or content.get("license")
     return DatasetDescription(
         name=make_bundle_name(str(name)),
-        description=_clean_text(content.get("description")),
-        licence=_clean_text(licence),
+        description=clean_text(content.get("description")),
+        licence=clean_text(licence),
         channel_names=channel_names,
         label_names=label_names,
         ignore=meanings.ignore,
@@ -330,31 +313,8 @@ def read_description(
 def _clean_label_names(meanings: LabelMeanings) -> dict[int, str]:
     names = {}
     for value, name in meanings.names:
-        names[value] = _clean_text(name) or f"label_{value}"
+        names[value] = clean_text(name) or f"label_{value}"
     return names
-
-
-def _read_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the names in nnU-Net's ``channel_names`` or MSD's ``modality``, by their numbers."""
-    channels = content.get("channel_names") or content.get("modality")
-    if not isinstance(channels, dict):
-        return ()
-    names = []
-    for key in sorted(channels, key=_parse_channel_number):
-        name = _clean_text(channels[key])
-        names.append(name or f"channel {key}")
-    return tuple(names)
-
-
-def _parse_channel_number(key: str) -> int:
-    return int(key) if str(key).isdigit() else 0
-
-
-def _clean_text(value: Any) -> str:
-    """Return a text on one line, cut to a fair length; empty if it is no text."""
-    if not isinstance(value, str):
-        return ""
-    return " ".join(value.split())[:_MAX_TEXT]
 
 
 def make_bundle_name(text: str) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from medseg.datasets.layouts.channel_names import guess_modality
 from medseg.errors import DatasetError
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.description import (
     DatasetDescription,
     Fields,
     format_modality,
-    guess_modality,
     make_bundle_name,
 )
 from medseg.planning.nnunet_plans import Arguments, Intensities, NnunetPlans

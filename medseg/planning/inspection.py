@@ -11,6 +11,7 @@ from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Case, CaseList, make_cases
 from medseg.datasets.layouts import CaseListing, Selection, list_cases
+from medseg.datasets.named_segments import name_segments
 from medseg.datasets.names import abbreviate, is_picture
 from medseg.datasets.outliers import (
     Aspect,
@@ -64,7 +65,9 @@ def inspect_dataset(
     Raises:
         DatasetError: If its layout is unknown, it has no such channels, or no case can be used.
     """
-    listed = list_cases(root, "auto", Selection(channels=tuple(requested)))
+    selection = Selection(channels=tuple(requested))
+    listed = list_cases(root, "auto", selection)
+    name_segments(listed, selection)
     _check_channel_names(root, listed, requested)
     description = read_description(root, listed, requested)
     # Which labels there are is not known yet, and a data set may name more than a bundle can

@@ -48,12 +48,14 @@ class Resources:
         group: The processes that train together.
         listeners: Who is notified; nobody in processes other than the main one.
         skip_bad_cases: Whether to train without the cases that have a fault.
+        trust_values: Whether the bundle counts, whatever the data call values and channels.
     """
 
     device: torch.device
     group: ProcessGroup
     listeners: Sequence[Listener]
     skip_bad_cases: bool = False
+    trust_values: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,7 @@ def open_session(
         fold,
         run.cache,
         skip_bad_cases=resources.skip_bad_cases,
+        trust_values=resources.trust_values,
         listeners=resources.listeners,
     )
     dataset = resources.group.main_first(open_cases)

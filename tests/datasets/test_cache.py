@@ -282,7 +282,8 @@ def test_a_case_annotated_throughout_says_so(
 def test_an_entry_is_that_of_the_voxels_beside_a_header(tmp_path: Path) -> None:
     header = tmp_path / "a.mhd"
     header.write_text(
-        "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = a.raw\n"
+        "NDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\nElementType = MET_UCHAR\n"
+        "ElementDataFile = a.raw\n"
     )
     (tmp_path / "a.raw").write_bytes(bytes(8))
     case = made_case(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import itertools
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 from support import dicom as made
 
-from medseg.errors import ScanError
+from medseg.errors import GeometryError, ScanError
 from medseg.io import read_image, read_labels, write_labels
 from medseg.io.itk import ITK
+from medseg.io.voxel_files import find_voxel_file
 from medseg.testing.image_formats import ImageFormatContract
 
 META = (
@@ -259,3 +266,207 @@ def test_written_files_hold_no_identity(tmp_path):
         content = (tmp_path / name).read_bytes()
         assert b"Secret" not in content
         assert b"4711" not in content
+
+
+SIGNED_ORDERS = [
+    np.eye(3)[list(order)] * signs
+    for order in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+def written(path: Path, directions: Any) -> Path:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(VOXELS.T))
+    image.SetSpacing((1, 2, 3))
+    image.SetOrigin((5, 6, 7))
+    image.SetDirection(np.ravel(directions).tolist())
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def replace_line(path: Path, name: bytes, line: bytes) -> Path:
+    lines = path.read_bytes().split(b"\n")
+    kept = [line if each.startswith(name) else each for each in lines]
+    path.write_bytes(b"\n".join(each for each in kept if each))
+    return path
+
+
+@pytest.mark.parametrize("directions", SIGNED_ORDERS)
+@pytest.mark.parametrize("line", [b"", b"TransformMatrix = 1 0 0 0 1 0 0 0 1"])
+def test_lost_axes_never_go_unnoticed_where_the_orientation_is_stated(
+    tmp_path, directions, line
+):
+    path = written(tmp_path / "a.mha", directions)
+    whole = read_image(path)
+    assert whole.warnings == ()
+    replace_line(path, b"TransformMatrix", line)
+    if np.array_equal(directions, np.eye(3)):
+        assert np.array_equal(read_image(path).affine, whole.affine)
+        assert read_image(path).warnings == ()
+    elif np.array_equal(directions, -np.eye(3)):
+        # Programs that name where axes end mean the identity by it.
+        assert "AnatomicalOrientation" in read_image(path).warnings[0]
+    else:
+        for read in (read_image, read_labels):
+            with pytest.raises(GeometryError, match="AnatomicalOrientation"):
+                read(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.tuples(*[st.floats(-3, 3)] * 3), st.booleans())
+def test_axes_that_itk_wrote_agree_with_its_orientation(
+    tmp_path_factory, angles, mirrored
+):
+    directions = Rotation.from_euler("xyz", angles).as_matrix()
+    if mirrored:
+        directions[:, 0] *= -1
+    folder = tmp_path_factory.mktemp("oblique")
+    volumes = [
+        read_image(written(folder / name, directions))
+        for name in ("a.mha", "a.mhd", "a.nrrd", "a.nhdr")
+    ]
+    for volume in volumes:
+        assert volume.warnings == ()
+        assert np.array_equal(volume.array[0], VOXELS)
+        assert np.allclose(volume.affine, volumes[0].affine, atol=1e-9)
+
+
+def test_a_metaimage_whose_axes_and_orientation_differ_keeps_its_axes(tmp_path):
+    path = written(tmp_path / "a.mha", np.diag([-1, -1, 1]))
+    expected = read_image(path).affine
+    replace_line(path, b"AnatomicalOrientation", b"AnatomicalOrientation = ASL")
+    volume = read_image(path)
+    assert np.array_equal(volume.affine, expected)
+    assert "TransformMatrix, which is used" in volume.warnings[0]
+
+
+@pytest.mark.parametrize("orientation", [b"", b"???", b"RRI", b"RA"])
+def test_a_metaimage_that_says_nothing_of_its_axes_is_doubted(
+    tmp_path, orientation
+):
+    path = written(tmp_path / "a.mha", np.eye(3))
+    said = b"AnatomicalOrientation = " + orientation if orientation else b""
+    replace_line(path, b"AnatomicalOrientation", said)
+    assert read_image(path).warnings == ()
+    replace_line(path, b"TransformMatrix", b"")
+    assert "LPS is assumed" in read_image(path).warnings[0]
+
+
+def test_a_metaimage_without_the_size_of_its_voxels_is_refused(tmp_path):
+    path = replace_line(
+        written(tmp_path / "a.mha", np.eye(3)), b"ElementSpacing", b""
+    )
+    with pytest.raises(GeometryError, match="ElementSpacing"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("unit", "mm"), [("mm", 1), ("um", 0.001), ("cm", 10), ("m", 1000)]
+)
+def test_lengths_in_other_units_become_mm(tmp_path, unit, mm):
+    mha = meta(tmp_path / "a.mha", payload=VOXELS.tobytes("F"))
+    replace_line(mha, b"NDims", f"NDims = 3\nDistanceUnits = {unit}".encode())
+    units = f'space units: "{unit}" "{unit}" "{unit}"\n'
+    for path in (mha, nrrd(tmp_path / "a.nrrd", more=units)):
+        volume = read_image(path)
+        assert volume.spacing == pytest.approx((mm, 2 * mm, 3 * mm))
+        assert volume.affine[:3, 3] == pytest.approx([-5 * mm, -6 * mm, 7 * mm])
+        assert len(volume.warnings) == (mm != 1)
+
+
+def test_unknown_and_mixed_units_are_refused(tmp_path):
+    for units, why in (
+        ('"inch" "inch" "inch"', "not known"),
+        ('"mm" "um" "mm"', "several units"),
+    ):
+        path = nrrd(tmp_path / "a.nrrd", more=f"space units: {units}\n")
+        with pytest.raises(GeometryError, match=why):
+            read_image(path)
+
+
+def test_a_nrrd_with_spacings_alone_does_not_say_how_its_axes_lie(tmp_path):
+    path = nrrd(tmp_path / "a.nrrd")
+    content = path.read_bytes().replace(
+        b"space directions: (1,0,0) (0,2,0) (0,0,3)", b"spacings: 1 2 3"
+    )
+    path.write_bytes(content)
+    volume = read_image(path)
+    assert volume.spacing == (1, 2, 3)
+    assert "LPS is assumed" in volume.warnings[0]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("skip", ["", "byte skip: -1\n", "line skip: 0\n"])
+def test_voxels_beside_a_nrrd_header_are_read_exactly(tmp_path, packed, skip):
+    if packed and "-1" in skip:
+        pytest.skip("a compressed stream has no known size")
+    content = VOXELS.tobytes("F")
+    voxels = tmp_path / "Voxels.RAW"
+    voxels.write_bytes(gzip.compress(content) if packed else content)
+    if "-1" in skip:
+        voxels.write_bytes(b"of another program" + content)
+    path = nrrd(
+        tmp_path / "a.nhdr", b"", more=f"data file: {voxels.name}\n{skip}"
+    )
+    if packed:
+        path.write_bytes(path.read_bytes().replace(b": raw", b": gzip"))
+    for read in (read_image, read_labels):
+        assert np.array_equal(read(path).array[0], VOXELS)
+    assert find_voxel_file(path) == voxels
+    voxels.write_bytes(voxels.read_bytes()[:-21])
+    with pytest.raises(ScanError, match="truncated"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("data file: ../a.raw\n", "in the same folder"),
+        ("data file: /etc/hostname\n", "in the same folder"),
+        ("data file: gone.raw\n", "in the same folder"),
+        ("data file: LIST\n", "several files"),
+        ("data file: a%03d.raw 1 2 1\n", "several files"),
+        ("data file: a.raw\nbyte skip: 7\n", "skips bytes"),
+        ("data file: a.raw\nline skip: 1\n", "skips bytes"),
+        ("", "names no file"),
+    ],
+)
+def test_a_nrrd_header_leads_to_one_file_beside_it_and_no_other(
+    tmp_path, more, why
+):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        (place / "a.raw").write_bytes(VOXELS.tobytes("F"))
+    with pytest.raises(ScanError, match=why):
+        read_image(nrrd(folder / "a.nhdr", b"", more=more))
+
+
+def test_bytes_behind_the_voxels_are_said(tmp_path):
+    payload = VOXELS.tobytes("F") + bytes(5)
+    for path in (
+        meta(tmp_path / "a.mha", payload=payload),
+        nrrd(tmp_path / "a.nrrd", payload),
+    ):
+        assert read_image(path).warnings == (
+            "5 bytes follow the voxels that the header states",
+        )
+
+
+def test_layers_of_overlapping_segments_are_named(tmp_path):
+    layers = np.zeros((2, 4, 3, 2), np.uint8, order="F")
+    more = (
+        "Segment0_Name:=liver\nSegment0_LabelValue:=1\nSegment0_Layer:=0\n"
+        "Segment1_Name:=tumour\nSegment1_LabelValue:=1\nSegment1_Layer:=1\n"
+    )
+    path = nrrd(
+        tmp_path / "a.seg.nrrd",
+        layers.tobytes("F"),
+        directions="none (1,0,0) (0,2,0) (0,0,3)",
+        more=more,
+    )
+    content = path.read_bytes().replace(b"sizes: 4", b"sizes: 2 4")
+    content = content.replace(b"uint16", b"uint8")
+    path.write_bytes(content.replace(b"dimension: 3", b"dimension: 4"))
+    with pytest.raises(ScanError, match="2 layers of segments that overlap"):
+        read_labels(path)

@@ -26,6 +26,7 @@ from medseg.datasets.layouts.bids_names import (
     parse_bids_file,
 )
 from medseg.datasets.layouts.bids_tables import add_label_names
+from medseg.datasets.layouts.channel_names import find_channels
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.mask_files import MaskFiles
 from medseg.datasets.names import abbreviate
@@ -236,8 +237,9 @@ def _choose_channels(
         counts.update(session.channels.keys())
         if session.channels:
             sessions_with_images += 1
-    if asked and set(asked) <= set(counts):
-        return tuple(asked)
+    found = find_channels(asked, sorted(counts))
+    if found:
+        return found
     usual = [name for name in counts if 2 * counts[name] > sessions_with_images]
     return tuple(sorted(usual))
 
@@ -250,7 +252,8 @@ def _warn_of_unused_channels(
         names.update(session.channels)
     unused = sorted(names - {*listing.channel_names})
     # Whoever asked for channels and got them knows what is left.
-    if unused and asked != listing.channel_names:
+    has_answer = asked and find_channels(asked, listing.channel_names)
+    if unused and not has_answer:
         listing.warnings.append(
             f"only some labelled sessions have {abbreviate(unused)}, which is not used; name it as "
             "a channel of the bundle to train on those that have it"
@@ -330,6 +333,7 @@ def _name_values(
         kind.append(session.labels[0])
     for file in label_maps:
         add_label_names(listing, file)
+    listing.stated_names = dict(listing.label_names)
     labels = [session.labels for session in sessions]
     values = choose_mask_values(labels, wanted, listing)
     names_by_value = {value: name for name, value in values.items()}

@@ -13,7 +13,7 @@ from medseg.datasets.layouts.bids_names import LABEL, BidsFile
 from medseg.datasets.layouts.contract import CaseListing
 from medseg.datasets.layouts.label_names import (
     find_known,
-    normalize_name,
+    normalize_label,
     number_names,
     select_labels,
 )
@@ -26,7 +26,7 @@ def form_one_label_map(labels: Sequence[BidsFile]) -> bool:
     """Tell whether several label files are masks whose names differ in ``label-`` alone."""
     if not all(label.is_mask for label in labels):
         return False
-    names = {normalize_name(label.entities.get(LABEL, "")) for label in labels}
+    names = {normalize_label(label.entities.get(LABEL, "")) for label in labels}
     if "" in names or len(names) < len(labels):
         return False
     return len({_name_without_label(label) for label in labels}) == 1
@@ -95,7 +95,7 @@ def _are_told_by_name(
 ) -> bool:
     if any(len(session) > 1 for session in masks):
         return True
-    differ = len({normalize_name(name) for name in names}) > 1
+    differ = len({normalize_label(name) for name in names}) > 1
     has_wanted = bool(find_known(names, wanted)) or not wanted
     return differ and has_wanted
 

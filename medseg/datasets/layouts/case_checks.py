@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from medseg._support.folders import resolve_path
-from medseg.datasets.layouts.contract import ListedCase
+from medseg.bundle.spec import ChannelSpec
+from medseg.datasets.layouts.channel_names import read_modality
+from medseg.datasets.layouts.contract import CaseListing, ListedCase
 from medseg.datasets.names import (
     distinct_names,
     is_picture,
@@ -19,6 +21,7 @@ from medseg.datasets.names import (
 )
 from medseg.errors import Fault
 
+_MODALITY = "modality"
 _MOST_FOLD_DIGITS = 4
 _MOST_QUOTED = 20
 
@@ -80,6 +83,35 @@ def find_case_faults(
         ]
         faults.append(found)
     return faults
+
+
+def set_aside_modalities(
+    listing: CaseListing, channels: Sequence[ChannelSpec]
+) -> None:
+    """Make faults of the cases that their list gives another modality than the bundle has.
+
+    Args:
+        listing: The listed cases.
+        channels: The bundle's; where they are of several modalities, nothing is set aside.
+    """
+    modality, *others = {channel.modality for channel in channels}
+    if others or modality == "OT":
+        return
+    if not any(has_field(case, _MODALITY) for case in listing.cases):
+        return
+    kept = []
+    names = name_cases(listing.cases)
+    for case, name in zip(listing.cases, names, strict=True):
+        stated = read_modality(str(case.fields.get(_MODALITY, "")))
+        if stated in (None, modality):
+            kept.append(case)
+            continue
+        what = (
+            f"its list says that it is {stated}, and the bundle's channels are {modality}; leave "
+            "it out, correct the list, or insist on the bundle with --trust-values"
+        )
+        listing.faults.append(Fault(case.name or name, what))
+    listing.cases = kept
 
 
 def has_field(case: ListedCase, field: str) -> bool:

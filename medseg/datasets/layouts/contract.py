@@ -48,10 +48,12 @@ class Selection:
     Attributes:
         channels: Its channels; none where there is no bundle yet.
         labels: Name → value of its labels; empty for every label there is.
+        trust_values: Whether values of label files count and names in them do not.
     """
 
     channels: tuple[ChannelSpec, ...] = ()
     labels: Mapping[str, int] = field(default_factory=dict)
+    trust_values: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class ListedCase:
         volume: Which volume of these files it is, where they hold several.
         label_source: Its labels, where they are no single label map; ``label`` is the first of
             their files.
+        warnings: What lies beside its files and makes it doubtful.
     """
 
     images: tuple[Path, ...]
@@ -77,6 +80,7 @@ class ListedCase:
     series: tuple[tuple[Path, ...], ...] = ()
     volume: str = ""
     label_source: LabelSource | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -93,6 +97,8 @@ class CaseListing:
         channel_names: What the layout calls the channels, in order; empty where it does not.
         label_names: What the layout calls the values of label files; empty where it does not.
         ignore: The value that it gives to unlabelled voxels (nnU-Net's ignore label), if any.
+        stated_names: Value → name of label files, where a table or list states them.
+        modalities: The DICOM modality of each channel, where the files state it.
     """
 
     origin: Path
@@ -103,6 +109,8 @@ class CaseListing:
     channel_names: tuple[str, ...] = ()
     label_names: dict[int, str] = field(default_factory=dict)
     ignore: int | None = None
+    stated_names: Mapping[int, str] = field(default_factory=dict)
+    modalities: tuple[str, ...] = ()
 
 
 class Layout(Protocol):

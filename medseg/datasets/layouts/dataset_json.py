@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ LISTING = "dataset.json"
 
 IGNORE = "ignore"
 """What nnU-Net calls the value of unlabelled voxels."""
+
+_MAX_TEXT = 200
+"""Characters of a name or description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +107,70 @@ def parse_labels(content: Mapping[str, Any], listing: Path) -> LabelMeanings:
     names: dict[int, str] = {}
     for value, name in _iterate_labels(content):
         number = _parse_value(value)
-        if number is not None and not _is_ignore(name):
-            names[number] = name if isinstance(name, str) else ""
+        if number is None or _is_ignore(name):
+            continue
+        names[number] = ""
+        if isinstance(name, str):
+            names[number] = name
     return LabelMeanings(tuple(names.items()), ignore)
+
+
+def parse_label_values(content: Mapping[str, Any]) -> dict[str, set[int]]:
+    """Return name → values of each single label, background included.
+
+    What cannot be understood is passed over: it says nothing of a label.
+    """
+    labels: dict[str, set[int]] = defaultdict(set)
+    for value, name in _iterate_labels(content):
+        if not isinstance(name, str) or _is_ignore(name):
+            continue
+        if _is_number(value):
+            number = int(value)
+            labels[name].add(number)
+    return labels
+
+
+def parse_region_values(content: Mapping[str, Any]) -> dict[str, set[int]]:
+    """Return name → values of each of nnU-Net's regions."""
+    regions = {}
+    for name, entry in _labels_of(content).items():
+        if not isinstance(entry, list):
+            continue
+        if len(entry) > 1:
+            numbers = filter(_is_number, entry)
+            regions[name] = set(map(int, numbers))
+    return regions
+
+
+def parse_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names in nnU-Net's ``channel_names`` or MSD's ``modality``, by their numbers."""
+    channels = content.get("channel_names")
+    if not channels:
+        channels = content.get("modality")
+    if isinstance(channels, str):
+        channels = [channels]
+    if isinstance(channels, list):
+        channels = dict(enumerate(channels))
+    if not isinstance(channels, dict):
+        return ()
+    names = []
+    for key in sorted(channels, key=_parse_channel_number):
+        name = clean_text(channels[key])
+        if not name:
+            name = f"channel {key}"
+        names.append(name)
+    return tuple(names)
+
+
+def _parse_channel_number(key: Any) -> int:
+    return int(key) if str(key).isdecimal() else 0
+
+
+def clean_text(value: Any) -> str:
+    """Return a text on one line, cut to a fair length; empty if it is no text."""
+    if not isinstance(value, str):
+        return ""
+    return " ".join(value.split())[:_MAX_TEXT]
 
 
 def find_ignore_value(content: Mapping[str, Any]) -> int | None:
@@ -136,10 +201,18 @@ def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
         # nnU-Net may write a single value as a list of one.
         if isinstance(entry, list) and len(entry) == 1:
             value = entry[0]
-        if isinstance(value, int):
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        is_text_value = _is_number(value) and not _is_number(key)
+        if is_text_value or isinstance(value, int):
             yield value, key
         else:
             yield key, value
+
+
+def _is_number(text: Any) -> bool:
+    """Tell whether this is a value of label files, written as a number or as text."""
+    return str(text).isdecimal()
 
 
 def _parse_value(value: Any) -> int | None:
@@ -156,8 +229,9 @@ def _parse_regions(
     values_of: dict[str, tuple[int, ...]] = {}
     for name, entry in _labels_of(content).items():
         values = _parse_region_values(name, entry, listing)
-        is_background = values == (0,)
-        if not is_background and not _is_ignore(name):
+        if values == (0,):
+            continue
+        if not _is_ignore(name):
             values_of[name] = values
     order = content.get("regions_class_order")
     if not _is_order(order, len(values_of)):
@@ -209,9 +283,10 @@ def _name_values(regions: Sequence[NamedRegion]) -> tuple[tuple[int, str], ...]:
     for region in regions:
         held.update(region.values)
         is_alone = region.values == (region.paints,)
-        names[region.paints] = (
-            region.name if is_alone else f"rest of {region.name}"
-        )
+        name = region.name
+        if not is_alone:
+            name = f"rest of {name}"
+        names[region.paints] = name
     named = []
     for value in sorted(held):
         name = names.get(value, f"value {value}")

@@ -12,11 +12,7 @@ from medseg.bundle.spec import ChannelSpec
 from medseg.datasets.dicom_structures import DicomStructures, StructureFile
 from medseg.datasets.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.datasets.layouts.dicom_channels import ANY, Studies
-from medseg.datasets.layouts.label_names import (
-    normalize_name,
-    number_names,
-    select_labels,
-)
+from medseg.datasets.layouts.label_names import number_names, select_labels
 from medseg.datasets.names import abbreviate, make_series_name
 from medseg.dicom_labels.structures import (
     LabelObject,
@@ -108,6 +104,8 @@ class DicomLayout:
         values = _choose_values(objects, selection.labels, listing)
         for name, value in values.items():
             listing.label_names.setdefault(value, name)
+        if len(selection.channels) == 1:
+            listing.modalities = (chosen[0].series.modality,)
         cases = _make_cases(series, chosen, selection.channels, listing)
         for case in cases:
             _add_case(case, values, listing)
@@ -275,8 +273,12 @@ def _choose_values(
     names = _list_structures(objects)
     if wanted:
         return select_labels(names, wanted, listing, "structure")
-    numbers = number_names(sorted(names, key=normalize_name), {})
+    numbers = number_names(sorted(names, key=_get_order), {})
     return {name: numbers[name] for name in names}
+
+
+def _get_order(name: str) -> str:
+    return name.strip().casefold()
 
 
 def _list_structures(objects: Iterable[LabelObject]) -> list[str]:
@@ -325,6 +327,9 @@ def _add_case(
     except ScanError as error:
         listing.faults.append(Fault.from_error(name, error))
         return
+    warnings: list[str] = []
+    for channel in case.channels:
+        warnings.extend(channel.warnings)
     first_file = case.series.files[0]
     label_file, _ = files[0]
     listing.cases.append(
@@ -336,6 +341,7 @@ def _add_case(
             series=tuple(channel.files for channel in case.channels),
             volume=case.series.volume,
             label_source=DicomStructures(tuple(files), values),
+            warnings=tuple(warnings),
         )
     )
 

@@ -6,7 +6,8 @@ that ends this process and not the batch. Imports nothing of medseg, to start qu
 Standard input: JSON with ``memory`` (bytes), ``seconds``, ``keywords`` of the elements to read, and
 ``files``: ``[[path, [frame, …]], …]``, frames from 0.
 Standard output: for each frame a line of JSON with ``shape`` and ``dtype``, then its raw bytes;
-or a line with ``error``, which is the last.
+or a line with ``error``, which is the last; its ``undecodable`` is the name of the transfer
+syntax where no installed decoder reads it, so that the file need not be broken.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> None:
     from pydicom.pixels import get_decoder
 
     for path, indices in request["files"]:
+        ds = pydicom.Dataset()
         try:
             ds = pydicom.dcmread(path, specific_tags=request["keywords"])
             syntax = ds.file_meta.TransferSyntaxUID
@@ -37,9 +39,34 @@ def main() -> None:
             ):
                 _send(answer, pixels)
         except Exception as error:  # noqa: BLE001 (a border: the parent translates it)
-            _send_line(answer, {"error": type(error).__name__})
+            last_line = {"error": type(error).__name__}
+            undecodable = _name_undecodable(ds)
+            if undecodable:
+                last_line["undecodable"] = undecodable
+            _send_line(answer, last_line)
             break
     answer.flush()
+
+
+def _name_undecodable(ds: Any) -> str:
+    """Return the name of a file's transfer syntax if no installed decoder reads it."""
+    from pydicom.pixels import get_decoder
+    from pydicom.uid import JPEGExtended12Bit, UID_dictionary
+
+    meta = getattr(ds, "file_meta", {})
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax is None or syntax not in UID_dictionary:
+        return ""
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return str(syntax.name)
+    plugins = decoder.available_plugins
+    is_lacking = not plugins
+    if syntax == JPEGExtended12Bit and ds.get("BitsStored", 8) > 8:
+        # GDCM and Pillow are for it, too, but read 8 bits only.
+        is_lacking = "pylibjpeg" not in plugins
+    return str(syntax.name) if is_lacking else ""
 
 
 def _send(answer: BinaryIO, pixels: Any) -> None:

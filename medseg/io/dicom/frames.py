@@ -54,8 +54,6 @@ _ENHANCED_SPLIT_KEYWORDS = (
 )
 _UNIT_LENGTH_TOLERANCE = 1e-3
 _MAX_DIMENSIONS = 8
-_SMALLEST_SLOPE = float(np.finfo(np.float32).tiny)
-_LARGEST_INTENSITY = float(np.finfo(np.float32).max)
 _LONGEST_UID = 64
 _LONGEST_VALUE = 64
 
@@ -270,7 +268,9 @@ def _build_frame(
     bits_per_pixel = int(ds.get("BitsAllocated"))
     frame_bytes = rows * columns * bits_per_pixel // 8
     pixel_format = parse_pixel_format(ds, bits_per_pixel)
-    slope, intercept = _parse_scaling(items, pixel_format.bits_stored)
+    slope = _parse_number(items, "RescaleSlope", 1.0)
+    intercept = _parse_number(items, "RescaleIntercept", 0.0)
+    pixel_format.require_scaling(slope, intercept)
     return Frame(
         file=path,
         index=index,
@@ -311,7 +311,10 @@ def _get_storage(ds: DicomHeader) -> Storage:
 def _classify_syntax(uid: str) -> Storage:
     syntax = UID(uid)
     if not syntax.is_transfer_syntax:
-        raise ScanError("the transfer syntax is unknown", detail=uid)
+        raise ScanError(
+            "the transfer syntax is unknown; convert the series to an uncompressed one",
+            detail=uid,
+        )
     if syntax == uids.DeflatedExplicitVRLittleEndian:
         return "deflated"
     if syntax.is_compressed:
@@ -347,24 +350,6 @@ def _parse_number(items: Items, keyword: str, default: float) -> float:
     if not math.isfinite(number):
         raise ScanError(f"{keyword} is {number}; a finite number is needed")
     return number
-
-
-def _parse_scaling(items: Items, bits_stored: int) -> tuple[float, float]:
-    """Return the slope and the intercept."""
-    slope = _parse_number(items, "RescaleSlope", 1.0)
-    intercept = _parse_number(items, "RescaleIntercept", 0.0)
-    # Intensities are float32, where smaller slopes are 0, too.
-    if abs(slope) < _SMALLEST_SLOPE:
-        raise ScanError(
-            f"RescaleSlope is {slope:g}, which would make every intensity the same"
-        )
-    largest = abs(slope) * 2.0**bits_stored + abs(intercept)
-    if largest > _LARGEST_INTENSITY:
-        raise ScanError(
-            f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make intensities too "
-            "large to be any; the header is damaged"
-        )
-    return slope, intercept
 
 
 @lru_cache(maxsize=256)

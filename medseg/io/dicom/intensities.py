@@ -101,7 +101,8 @@ def _compare_scalings(image: Image, frames: Frames) -> Warnings:
         slab = image[:, :, k]
         next_slab = image[:, :, k + 1]
         as_stated += _measure_step(slab, next_slab)
-        as_neighbour += _measure_step(slab, _rescale(next_slab, after, frame))
+        rescaled = _rescale(next_slab, after, frame)
+        as_neighbour += _measure_step(slab, rescaled)
     if as_neighbour < _MUCH_BETTER * as_stated:
         raise ScanError(
             "slices of this CT have another RescaleSlope or RescaleIntercept than the rest, and "
@@ -115,7 +116,9 @@ def _compare_scalings(image: Image, frames: Frames) -> Warnings:
 
 
 def _have_one_scaling(first: Frame, second: Frame) -> bool:
-    return (first.slope, first.intercept) == (second.slope, second.intercept)
+    if first.slope != second.slope:
+        return False
+    return first.intercept == second.intercept
 
 
 def _rescale(slab: Image, stated: Frame, wanted: Frame) -> Image:
@@ -134,6 +137,8 @@ def _find_odd_frame(
     frames: Frames, scalings: Counter[tuple[float, float]]
 ) -> Frame:
     """Return a frame of the rarest scaling."""
-    return min(
-        frames, key=lambda frame: scalings[(frame.slope, frame.intercept)]
-    )
+
+    def count_alike(frame: Frame) -> int:
+        return scalings[frame.slope, frame.intercept]
+
+    return min(frames, key=count_alike)

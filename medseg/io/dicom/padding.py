@@ -9,6 +9,7 @@ outside the range of the image; a value inside that range is no padding, whateve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,8 +47,10 @@ class PaddingMask:
         packed = self._packed.get(k)
         if packed is None:
             return np.zeros(shape, bool)
-        bits = np.unpackbits(packed, count=int(np.prod(shape)))
-        return bits.astype(bool).reshape(shape)
+        size = math.prod(shape)
+        bits = np.unpackbits(packed, count=size)
+        is_padding = bits.astype(bool)
+        return is_padding.reshape(shape)
 
 
 @dataclass(slots=True)
@@ -67,17 +70,23 @@ class _Range:
     negative: int = 0
 
     def add(self, values: Image) -> None:
-        finite = values[np.isfinite(values)]
+        is_finite = np.isfinite(values)
+        finite = values[is_finite]
         if not finite.size:
             return
-        self.lowest = min(self.lowest, float(finite.min()))
-        self.highest = max(self.highest, float(finite.max()))
+        lowest = float(finite.min())
+        highest = float(finite.max())
+        is_negative = finite < 0
+        self.lowest = min(self.lowest, lowest)
+        self.highest = max(self.highest, highest)
         self.count += finite.size
-        self.negative += int(np.count_nonzero(finite < 0))
+        self.negative += int(is_negative.sum())
 
     def is_around(self, other: _Range) -> bool:
         """Tell whether there are values on both sides of others."""
-        return self.lowest < other.lowest and other.highest < self.highest
+        if self.lowest >= other.lowest:
+            return False
+        return self.highest > other.highest
 
 
 def fill_padding(
@@ -98,13 +107,14 @@ def fill_padding(
     inside, outside = _measure(image, padding)
     if not inside.count or not outside.count:
         return ()
-    if not is_ct or inside.negative < _FEWEST_BELOW_WATER * inside.count:
-        # In a signal 0 is nothing: background that nobody has to replace.
-        is_background = 0 <= outside.lowest <= outside.highest <= inside.lowest
-        if not is_background and not inside.is_around(outside):
-            _fill(image, padding, inside.lowest)
-        return ()
-    return _fill_hu(image, padding, inside, outside)
+    fewest_negative = _FEWEST_BELOW_WATER * inside.count
+    if is_ct and inside.negative >= fewest_negative:
+        return _fill_hu(image, padding, inside, outside)
+    # In a signal 0 is nothing: background that nobody has to replace.
+    is_background = outside.lowest >= 0 and outside.highest <= inside.lowest
+    if not is_background and not inside.is_around(outside):
+        _fill(image, padding, inside.lowest)
+    return ()
 
 
 def _fill_hu(
@@ -130,8 +140,10 @@ def _measure(image: Image, padding: PaddingMask) -> tuple[_Range, _Range]:
     for k in range(image.shape[2]):
         slab = image[:, :, k]
         is_padding = padding.get(k, slab.shape)
-        inside.add(slab[~is_padding])
-        outside.add(slab[is_padding])
+        padded = slab[is_padding]
+        outside.add(padded)
+        others = slab[~is_padding]
+        inside.add(others)
     return inside, outside
 
 

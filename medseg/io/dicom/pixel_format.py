@@ -34,6 +34,8 @@ PIXEL_FORMAT_KEYWORDS = (
 
 _PADDING_BYTES = 2
 _PADDING_VALUES = 1 << (8 * _PADDING_BYTES)
+_SMALLEST_SLOPE = float(np.finfo(np.float32).tiny)
+_LARGEST_INTENSITY = float(np.finfo(np.float32).max)
 _FLOAT_KINDS = ("Float", "DoubleFloat")
 
 _Limits = tuple[float, float]
@@ -89,7 +91,9 @@ class PixelFormat:
         low, high = self.padding
         # What does not fit into the value's bits can only be found in whole words.
         searched = values if self._holds(low, high) else words
-        is_padding: Mask = (searched >= low) & (searched <= high)
+        is_above = searched >= low
+        is_below = searched <= high
+        is_padding: Mask = is_above & is_below
         return is_padding if is_padding.any() else None
 
     def find_stray_bits(self, words: Pixels, values: Pixels) -> Mask | None:
@@ -99,15 +103,36 @@ class PixelFormat:
         """
         if words.dtype.kind == "f" or self.high_bit + 1 == 8 * words.itemsize:
             return None
+        first_above = self.high_bit + 1
         unsigned = words.view(f"u{words.itemsize}")
-        above = unsigned >> (self.high_bit + 1)
+        above = unsigned >> first_above
         if not above.any():
             return None
         is_stray: Mask = above != 0
         if self.is_signed:
-            is_extended = (values < 0) & (words >> (self.high_bit + 1) == -1)
+            is_negative = values < 0
+            has_sign = words >> first_above == -1
+            is_extended = is_negative & has_sign
             is_stray &= ~is_extended
         return is_stray if is_stray.any() else None
+
+    def require_scaling(self, slope: float, intercept: float) -> None:
+        """Make sure that a slope and an intercept make intensities of the values.
+
+        Raises:
+            ScanError: If all would be the same, or some too large for any number.
+        """
+        # Intensities are float32, where smaller slopes are 0, too.
+        if abs(slope) < _SMALLEST_SLOPE:
+            raise ScanError(
+                f"RescaleSlope is {slope:g}, which would make every intensity the same"
+            )
+        largest = abs(slope) * 2.0**self.bits_stored + abs(intercept)
+        if largest > _LARGEST_INTENSITY:
+            raise ScanError(
+                f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make intensities "
+                "that are too large to be any; the header is damaged"
+            )
 
     def _holds(self, low: float, high: float) -> bool:
         lowest = -(1 << (self.bits_stored - 1)) if self.is_signed else 0

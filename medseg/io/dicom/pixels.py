@@ -275,6 +275,13 @@ def _receive(answers: BinaryIO, frame: Frame) -> Pixels:
     if not line.endswith(b"\n"):
         raise _make_decoding_error(frame, "the decoder crashed")
     head = json.loads(line)
+    if head.get("undecodable"):
+        raise ScanError(
+            f"no installed decoder reads the transfer syntax {head['undecodable']}; convert the "
+            "series to an uncompressed one, as dcmdjpeg of dcmtk does, or install a decoder "
+            "(pylibjpeg-libjpeg reads 12-bit JPEG)",
+            source=frame.file,
+        )
     if "error" in head:
         raise _make_decoding_error(frame, head["error"])
     dtype = np.dtype(head["dtype"])

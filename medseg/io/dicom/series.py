@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +11,14 @@ from pathlib import Path
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.frames import Frame
 from medseg.io.dicom.geometry import are_parallel
-from medseg.io.dicom.headers import Header, name_sop_class, read_header
+from medseg.io.dicom.header_groups import (
+    group_headers,
+    mark_torn_slices,
+    set_stub_aside,
+)
+from medseg.io.dicom.headers import Header, read_header
 from medseg.io.dicom.stacks import (
     FEWEST_SLICES,
-    Split4D,
     Stack,
     is_regular,
     split_stacks,
@@ -25,9 +29,6 @@ Progress = Callable[[int], None]
 
 NOT_DICOM = "not DICOM"
 """Why a file is skipped that is nothing to the search."""
-
-_Key = tuple[str, str | Path]
-"""A study and a series of it, or the folder of files that name none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def find_series(
     folder: Path,
     progress: Progress | None = None,
     *,
-    split_4d: Split4D = "",
+    split_4d: str = "",
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find every DICOM series under a folder, its files in one or many folders, or in a file.
 
@@ -105,7 +106,7 @@ def group_series(
     files: Iterable[Path],
     progress: Progress | None = None,
     *,
-    split_4d: Split4D = "",
+    split_4d: str = "",
 ) -> tuple[list[Series], list[SkippedFile]]:
     """Find the DICOM series that some files make up.
 
@@ -152,140 +153,6 @@ def group_series(
     return _warn_of_orphans(series), skipped
 
 
-def mark_torn_slices(headers: Iterable[Header]) -> list[Header]:
-    """Give an error to slices of a series whose SOP class is not that of the others.
-
-    A file of another class that is no slice, such as a report, stays as it is.
-
-    Returns:
-        All headers, in their order.
-    """
-    sorted_headers = list(headers)
-    groups: dict[_Key, list[Header]] = defaultdict(list)
-    for header in sorted_headers:
-        if header.frames:
-            groups[_make_key(header)].append(header)
-    classes = {}
-    for key, group in groups.items():
-        classes[key] = _find_class(group)
-    marked = []
-    for header in sorted_headers:
-        key = _make_key(header)
-        sop_class = classes.get(key, "")
-        is_other = bool(sop_class) and header.sop_class != sop_class
-        if is_other and _is_slice_of(header, groups[key], sop_class):
-            header = _mark_torn(header, sop_class)
-        marked.append(header)
-    return marked
-
-
-def _find_class(headers: Iterable[Header]) -> str:
-    """Return the most frequent SOP class of those whose files are images of a volume."""
-    counts: Counter[str] = Counter()
-    for header in headers:
-        if not header.exclusion:
-            counts[header.sop_class] += 1
-    if not counts:
-        return ""
-    ((sop_class, _),) = counts.most_common(1)
-    return sop_class
-
-
-def _is_slice_of(
-    header: Header, group: Iterable[Header], sop_class: str
-) -> bool:
-    """Tell whether a file has the geometry of a group's slices of a SOP class."""
-    if not header.frames:
-        return False
-    frame = header.frames[0]
-    for other in group:
-        is_image = other.sop_class == sop_class and not other.exclusion
-        if is_image and are_parallel(other.frames[0], frame):
-            return True
-    return False
-
-
-def _mark_torn(header: Header, sop_class: str) -> Header:
-    own = name_sop_class(header.sop_class)
-    others = name_sop_class(sop_class)
-    error = ScanError(
-        f"the file is a slice by its series and its geometry, but its SOP class is '{own}' and "
-        f"that of the other slices '{others}'; it is damaged or does not belong here",
-        source=header.file,
-    )
-    return replace(header, exclusion="", frames=(), error=error)
-
-
-def set_stub_aside(
-    headers: Sequence[Header],
-) -> tuple[Sequence[Header], Header | None]:
-    """Take one damaged file without a single element from a series' headers, if there is one.
-
-    It may have been the first or the last slice, of which nothing else would tell, so whoever
-    reads the series has to be warned. Several such files are slices that were not transferred.
-
-    Returns:
-        The other headers, and the one taken. Nothing is taken from several, or if none is left.
-    """
-    stubs = [header for header in headers if header.is_stub]
-    if len(stubs) != 1 or len(headers) == 1:
-        return headers, None
-    others = [header for header in headers if not header.is_stub]
-    return others, stubs[0]
-
-
-def group_headers(
-    headers: Iterable[Header],
-) -> tuple[list[list[Header]], list[Header]]:
-    """Group headers by series; damaged ones of unknown series go to the only one beside them.
-
-    Series of different studies are different, even where a tool gave them the same UID. Files
-    without a valid Series Instance UID are one series per folder.
-
-    Returns:
-        The headers of each series, sorted by path, damaged ones last; and the damaged ones that
-        could belong to several series or to none.
-    """
-    groups: dict[_Key, list[Header]] = defaultdict(list)
-    keys_of_folders: dict[Path, set[_Key]] = defaultdict(set)
-    damaged = []
-    sorted_headers = sorted(headers, key=_get_file)
-    for header in sorted_headers:
-        if header.is_damaged:
-            damaged.append(header)
-            continue
-        key = _make_key(header)
-        groups[key].append(header)
-        keys_of_folders[header.file.parent].add(key)
-    unassigned = []
-    for header in damaged:
-        owners = _find_keys(groups, header.series)
-        if not owners:
-            folder = header.file.parent
-            owners = keys_of_folders[folder]
-        if len(owners) == 1:
-            (owner,) = owners
-            groups[owner].append(header)
-        else:
-            unassigned.append(header)
-    return list(groups.values()), unassigned
-
-
-def _make_key(header: Header) -> _Key:
-    folder = header.file.parent
-    return header.study, header.series or folder
-
-
-def _find_keys(keys: Iterable[_Key], series: str) -> set[_Key]:
-    """Return the keys of a series, one for each study that has one of this UID."""
-    matches = set()
-    for key in keys:
-        _, series_or_folder = key
-        if series_or_folder == series:
-            matches.add(key)
-    return matches
-
-
 def _iterate_files(folder: Path) -> Iterator[Path]:
     if folder.is_file():
         yield folder
@@ -293,10 +160,6 @@ def _iterate_files(folder: Path) -> Iterator[Path]:
         folders.sort()
         for name in sorted(names):
             yield Path(parent, name)
-
-
-def _get_file(header: Header) -> Path:
-    return header.file
 
 
 def _skip_damaged(header: Header) -> SkippedFile:
@@ -307,9 +170,7 @@ def _skip_damaged(header: Header) -> SkippedFile:
     )
 
 
-def _split_volumes(
-    headers: Sequence[Header], split_4d: Split4D
-) -> list[Series]:
+def _split_volumes(headers: Sequence[Header], split_4d: str) -> list[Series]:
     """Return the series that headers make up: one, or one for each volume that it holds."""
     series = _make_series(headers)
     slices, stub = set_stub_aside(headers)

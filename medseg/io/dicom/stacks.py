@@ -10,13 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from medseg.errors import GeometryError
-from medseg.io.dicom.frames import Frame, Frames
+from medseg.errors import GeometryError, MedsegError
+from medseg.io.dicom.frames import Frame, Frames, Vector
 from medseg.io.dicom.geometry import (
     TOLERANCE_MM,
     Groups,
@@ -27,8 +26,8 @@ from medseg.io.dicom.geometry import (
     has_distinct_positions,
 )
 
-Split4D = Literal["", "instance-number"]
-"""How to split a series whose headers do not tell its volumes apart; empty: not at all."""
+INSTANCE_NUMBER = "instance-number"
+"""How a series can be split whose headers do not tell its volumes apart, if the user says so."""
 FEWEST_SLICES = 4
 """A smaller stack beside larger ones may be stray slices."""
 
@@ -57,20 +56,26 @@ class Stack:
 
 
 def split_stacks(
-    frames: Frames, split_4d: Split4D = ""
+    frames: Frames, split_4d: str = ""
 ) -> tuple[list[Stack], list[str]]:
     """Split a series into volumes: by orientation and size, then by ``Frame.split_values``.
 
     Args:
         frames: Of all files.
-        split_4d: What to split by where those do not tell the volumes apart.
+        split_4d: What to split by where those do not tell the volumes apart:
+            ``INSTANCE_NUMBER``, or nothing.
 
     Returns:
         The volumes, and a warning if a few slices were left out: localizers, odd sizes.
 
     Raises:
         GeometryError: If nearly every slice has its own orientation.
+        MedsegError: If a series cannot be split by that.
     """
+    if split_4d not in ("", INSTANCE_NUMBER):
+        raise MedsegError(
+            f"a 4D series can be split by {INSTANCE_NUMBER}, got '{split_4d}'"
+        )
     groups = _group_parallel(frames)
     kept = _drop_small_groups(groups)
     kept_count = 0
@@ -157,21 +162,26 @@ def split_by_instance_number(frames: Frames) -> list[Stack]:
 
 
 def _chop_by_number(frames: Frames) -> list[Frames]:
+    count = len(frames)
     numbers = {frame.instance_number for frame in frames}
-    if None in numbers or len(numbers) < len(frames):
+    if None in numbers or len(numbers) < count:
         return []
     groups = group_by_position(frames)
     positions = len(groups)
-    times, rest = divmod(len(frames), positions)
-    if rest or min(times, positions) < 2:
+    times, rest = divmod(count, positions)
+    fewest = min(times, positions)
+    if rest or fewest < 2:
         return []
     in_order = sorted(frames, key=_get_number)
     places = _find_places(in_order, groups)
-    if _repeats_rows(places.reshape(times, positions)):
-        starts = range(0, len(frames), positions)
+    volume_after_volume = places.reshape(times, positions)
+    if _repeats_rows(volume_after_volume):
+        starts = range(0, count, positions)
         return [in_order[start : start + positions] for start in starts]
-    if _repeats_rows(places.reshape(positions, times).T):
-        return [in_order[start::times] for start in range(times)]
+    position_after_position = places.reshape(positions, times)
+    if _repeats_rows(position_after_position.T):
+        starts = range(times)
+        return [in_order[start::times] for start in starts]
     return []
 
 
@@ -179,7 +189,8 @@ def _find_places(frames: Frames, groups: Groups) -> npt.NDArray[np.intp]:
     """Return the group that each frame is in, by number."""
     place_of: dict[Frame, int] = {}
     for place, group in enumerate(groups):
-        place_of.update(dict.fromkeys(group, place))
+        for frame in group:
+            place_of[frame] = place
     places = [place_of[frame] for frame in frames]
     return np.array(places)
 
@@ -191,11 +202,14 @@ def _get_number(frame: Frame) -> int:
 def _repeats_rows(places: npt.NDArray[np.intp]) -> bool:
     """Tell whether all rows are one order of different places."""
     first = places[0]
-    are_different = len(np.unique(first)) == len(first)
-    return are_different and bool((places == first).all())
+    different = np.unique(first)
+    if len(different) < len(first):
+        return False
+    is_same = places == first
+    return bool(is_same.all())
 
 
-def _split_group(frames: list[Frame], split_4d: Split4D) -> list[Stack]:
+def _split_group(frames: list[Frame], split_4d: str) -> list[Stack]:
     """Split parallel frames of one size; they stay together where nothing tells them apart."""
     stacks = []
     if not has_distinct_positions(frames):
@@ -222,9 +236,11 @@ def _split_by_acquisition(frames: list[Frame]) -> list[Stack]:
     Acquisitions that join without overlap are one volume, or lack slices between them.
     """
     for keyword in _ACQUISITIONS:
-        volumes = _group_by_values(frames, (keyword,))
-        if _are_overlapping(list(volumes.values())):
-            return _name_stacks((keyword,), volumes)
+        keywords = (keyword,)
+        volumes = _group_by_values(frames, keywords)
+        groups = list(volumes.values())
+        if _are_overlapping(groups):
+            return _name_stacks(keywords, volumes)
     return []
 
 
@@ -234,25 +250,43 @@ def _are_overlapping(groups: Groups) -> bool:
     Each has to reach beyond the other by more than its spacing: one that merely lacks an end slice
     is incomplete.
     """
-    if len(groups) < 2 or min(map(len, groups)) < FEWEST_SLICES:
+    smallest = min(len(group) for group in groups)
+    if len(groups) < 2 or smallest < FEWEST_SLICES:
         return False
     if not all(map(is_regular, groups)):
         return False
-    normal = groups[0][0].normal
-    extents = []
-    for group in groups:
-        distances = np.sort(get_positions(group) @ normal)
-        step = distances[1] - distances[0]
-        extents.append((distances[0], distances[-1], step))
+    first_frame = groups[0][0]
+    extents = [_Extent.measure(group, first_frame.normal) for group in groups]
     extents.sort()
-    for below, above in pairwise(extents):
-        start, end, step = below
-        next_start, next_end, next_step = above
-        is_beyond = next_start - start > step + TOLERANCE_MM
-        is_beyond_too = next_end - end > next_step + TOLERANCE_MM
-        if not (is_beyond and is_beyond_too and next_start <= end):
+    neighbours = pairwise(extents)
+    return all(below.is_overlapped_by(above) for below, above in neighbours)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Extent:
+    """Where a regular stack begins and ends along a normal, and how far its slices are apart."""
+
+    start: float
+    end: float
+    step: float
+
+    @classmethod
+    def measure(cls, frames: Frames, normal: Vector) -> _Extent:
+        distances = get_positions(frames) @ normal
+        distances.sort()
+        start, next_to_start = distances[:2].tolist()
+        end = float(distances[-1])
+        return cls(start, end, next_to_start - start)
+
+    def is_overlapped_by(self, above: _Extent) -> bool:
+        """Tell whether a stack that begins later overlaps this one, each reaching further."""
+        if above.start > self.end:
             return False
-    return True
+        beyond_start = above.start - self.start
+        if beyond_start <= self.step + TOLERANCE_MM:
+            return False
+        beyond_end = above.end - self.end
+        return beyond_end > above.step + TOLERANCE_MM
 
 
 def is_regular(frames: Frames) -> bool:

@@ -25,14 +25,14 @@ from medseg.io.dicom.geometry import (
     compute_affine,
     group_by_position,
 )
-from medseg.io.dicom.headers import Header, read_header
-from medseg.io.dicom.intensities import read_image, read_label_image
-from medseg.io.dicom.pixels import read_intensities, refuse_truncated
-from medseg.io.dicom.series import (
+from medseg.io.dicom.header_groups import (
     group_headers,
     mark_torn_slices,
     set_stub_aside,
 )
+from medseg.io.dicom.headers import Header, read_header
+from medseg.io.dicom.intensities import read_image, read_label_image
+from medseg.io.dicom.pixels import read_intensities, refuse_truncated
 from medseg.io.dicom.stacks import (
     Stack,
     split_by_instance_number,

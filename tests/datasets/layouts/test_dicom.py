@@ -240,12 +240,13 @@ def test_the_modality_of_the_channel_chooses_the_series(tmp_path: Path) -> None:
     assert "mr" in str(the_case(tmp_path, spec).scan.parts)
     assert list_cases(tmp_path, "auto").channel_names == ("CT",)
     assert "1 of MR" in list_cases(tmp_path, "auto", Selection()).warnings[0]
-    said = find_cases(
-        tmp_path, a_spec("liver", "tumour", modality="PT")
-    ).warnings
-    assert said[0] == (
+    other = find_cases(tmp_path, a_spec("liver", "tumour", modality="PT"))
+    assert other.warnings[0] == (
         "no labelled series is of PT, as the bundle's channels are; those of CT are taken"
     )
+    (contradiction,) = other.contradictions
+    assert "channel 1 is CT" in contradiction.fault.what
+    assert find_cases(tmp_path, spec).contradictions == ()
 
 
 def test_damaged_labels_and_series_without_any_are_told(tmp_path: Path) -> None:

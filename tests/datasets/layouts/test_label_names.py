@@ -1,51 +1,63 @@
-"""Labels that files hold by name."""
+"""Names of labels as they are compared."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from medseg.datasets.layouts.contract import CaseListing
 from medseg.datasets.layouts.label_names import (
     find_known,
+    normalize_label,
     number_names,
-    select_labels,
 )
-from medseg.errors import DatasetError
 
 
-def a_listing() -> CaseListing:
-    return CaseListing(Path("data"), has_fields=True)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Left Kidney",
+        "kidney_left",
+        "KIDNEY-L",
+        "kidney (lt)",
+        "LeftKidney",
+        "leftkidney",
+        " l kidney ",
+    ],
+)
+def test_a_side_may_be_written_in_many_ways(name: str) -> None:
+    assert normalize_label(name) == normalize_label("left kidney")
+    assert normalize_label(name) != normalize_label("right kidney")
+    assert normalize_label(name) != normalize_label("kidney")
 
 
-def test_capitals_and_spaces_around_a_name_do_not_count() -> None:
-    assert find_known(["LIVER ", "spleen"], {"Liver": 3}) == {"LIVER ": 3}
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("vertebrae L1", "vertebrae_L2"),
+        ("liver", "liver tumor"),
+        ("lobe 1", "lobe 11"),
+        ("bright spot", "right spot"),
+        ("肝", "腎"),
+        ("+", "-"),
+        ("", "liver"),
+    ],
+)
+def test_other_structures_stay_others(name: str, other: str) -> None:
+    assert normalize_label(name) != normalize_label(other)
 
 
-def test_labels_that_the_bundle_does_not_name_are_told_and_left_out() -> None:
-    listing = a_listing()
-    assert select_labels(
-        ["liver", "skin", "spleen"], {"Liver": 3}, listing, "mask"
-    ) == {"liver": 3}
-    (warning,) = listing.warnings
-    assert (
-        warning
-        == "masks that the bundle does not name count as background: skin, spleen"
-    )
+def test_equal_names_come_before_names_that_are_alike() -> None:
+    wanted = {"lesion-1": 1, "lesion_1": 2}
+    assert find_known(["LESION-1", "lesion_1"], wanted) == {
+        "LESION-1": 1,
+        "lesion_1": 2,
+    }
+    assert find_known(["Tumour", "x"], {"tumor": 3}) == {"Tumour": 3}
 
 
-def test_a_data_set_with_none_of_the_labels_is_an_error_that_quotes_them_apart() -> (
-    None
-):
-    with pytest.raises(DatasetError, match="holds no mask") as caught:
-        select_labels(["skin"], {"Liver": 3}, a_listing(), "mask")
-    assert "Liver" in caught.value.message
-    assert "skin" not in caught.value.message
-    assert caught.value.detail == "those there are skin"
-
-
-def test_names_get_the_value_they_have_or_the_next_free_one() -> None:
-    numbers = number_names(["Liver", "kidney", "LIVER", "skin"], {4: "kidney"})
-    assert numbers == {"Liver": 5, "kidney": 4, "LIVER": 5, "skin": 6}
-    assert number_names(["b", "a"], {}) == {"b": 1, "a": 2}
+def test_names_that_are_alike_get_one_number() -> None:
+    names = ["kidney_L", "Left kidney", "liver"]
+    assert number_names(names, {4: "liver"}) == {
+        "kidney_L": 5,
+        "Left kidney": 5,
+        "liver": 4,
+    }
