@@ -29,9 +29,13 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _VOLUMES = (
     ".nii.gz",
     ".nii",
+    ".hdr",
     ".nrrd",
+    ".nhdr",
     ".mha",
     ".mhd",
+    ".mgz",
+    ".mgh",
     ".dcm",
     ".dicom",
     ".ima",

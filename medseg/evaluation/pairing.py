@@ -64,6 +64,14 @@ class Pairing:
     faults: tuple[Fault, ...]
     without_reference: tuple[str, ...]
 
+    @property
+    def files(self) -> list[Path]:
+        """Every file of a pair."""
+        files = []
+        for pair in self.pairs:
+            files += [pair.prediction, pair.reference]
+        return files
+
     def rename_like(self, other: Pairing) -> Pairing:
         """Call each case what it is called in another pairing with the same references."""
         names = {pair.reference_stem: pair.case for pair in other.pairs}

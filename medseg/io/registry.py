@@ -10,10 +10,17 @@ from medseg.errors import ScanError
 from medseg.io.dicom.volume import DICOM, is_dicom
 from medseg.io.formats import Format, check_format
 from medseg.io.itk import ITK
+from medseg.io.mgh import MGH
 from medseg.io.nifti import NIFTI
 from medseg.io.pictures import PICTURE
 
-_SHIPPED = {"nifti": NIFTI, "itk": ITK, "picture": PICTURE, "dicom": DICOM}
+_SHIPPED = {
+    "nifti": NIFTI,
+    "itk": ITK,
+    "mgh": MGH,
+    "picture": PICTURE,
+    "dicom": DICOM,
+}
 
 
 def _check_added_format(added: Format) -> None:
@@ -31,7 +38,7 @@ def _check_added_format(added: Format) -> None:
 IMAGE_FORMATS: Registry[Format] = Registry(
     "medseg.image_formats", "image format", _SHIPPED, _check_added_format
 )
-"""Every image format: NIfTI, NRRD/MetaImage, pictures, DICOM, and those of packages."""
+"""Every image format: NIfTI, NRRD/MetaImage, MGH, pictures, DICOM, and those of packages."""
 
 
 def list_formats() -> tuple[Format, ...]:

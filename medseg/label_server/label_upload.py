@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from medseg.datasets.label_encoding import describe_label_warnings
+from medseg.datasets.layouts.label_names import find_known
+from medseg.datasets.named_segments import join_segments
 from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.errors import GeometryError, ScanError
 from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
+from medseg.io.seg_nrrd import read_segments
 from medseg.labels import LabelSet
 from medseg.volume import Array, Volume
 
@@ -52,13 +55,19 @@ def read_label_upload(
         like: The scan it belongs to.
         label_set: The bundle's labels.
         segments: What the client says of its segments: ``name`` and ``idx``, the value that
-            stands for it. Without it, values are label indices.
+            stands for it. What a ``.seg.nrrd`` or a SEG says itself comes first; where nothing
+            says it, values are label indices.
 
     Raises:
         ScanError: If the file cannot be read, or holds a segment that the bundle does not know.
         GeometryError: If its voxels are not the scan's.
     """
-    if is_dicom(file):
+    named = read_segments(file)
+    if named:
+        indices = {label.name: label.index for label in label_set}
+        label = join_segments(file, named, indices, "remove them")
+        names: Mapping[int, str] = {}
+    elif is_dicom(file):
         label = read_dicom_seg(file, like)
         names = {number: str(name) for number, name in label.header.items()}
     else:
@@ -69,8 +78,8 @@ def read_label_upload(
             "overlapping segments, or colours, were sent; send one label per voxel"
         )
     values = place_on_grid(label, like)
-    indices = to_label_indices(values, names, label_set)
-    return UploadedLabel(indices, describe_label_warnings(label))
+    placed = to_label_indices(values, names, label_set)
+    return UploadedLabel(placed, describe_label_warnings(label))
 
 
 def place_on_grid(label: Volume, like: Volume) -> Array:
@@ -150,7 +159,7 @@ def to_label_indices(
     Args:
         values: Shape ``(i, j, k)``; 0 is background.
         names: Value → name of its segment. Without any, values are label indices already.
-        label_set: The bundle's labels; names are compared without regard to case.
+        label_set: The bundle's labels; capitals, hyphens and the like do not count.
 
     Raises:
         ScanError: If a value stands for no label of the bundle.
@@ -188,12 +197,10 @@ def _map_values(
     """Return value → label index, of the values that stand for a label."""
     if not names:
         return {index: index for index in range(label_set.classes)}
-    by_name = {}
-    for label in label_set:
-        by_name[label.name.lower()] = label.index
+    by_name = {label.name: label.index for label in label_set}
+    known = find_known(names.values(), by_name)
     indices = {0: 0}
     for value, name in names.items():
-        index = by_name.get(name.lower())
-        if index is not None:
-            indices[value] = index
+        if name in known:
+            indices[value] = known[name]
     return indices
