@@ -13,11 +13,11 @@ from medseg.datasets.integrity import (
     describe_absent_labels,
     warn_of_outliers,
 )
-from medseg.datasets.layouts.registry import check_layout_name
 from medseg.datasets.statements import find_standing
 from medseg.errors import BundleError, CheckpointError, DatasetError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
+from medseg.layouts.registry import check_layout_name
 from medseg.networks.building import try_network
 from medseg.training.losses import check_loss
 

@@ -13,11 +13,6 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.input_checks import check_grid
 from medseg.datasets.label_encoding import encode_mask, encode_prediction
-from medseg.datasets.layouts import LISTING
-from medseg.datasets.layouts.dataset_json import (
-    find_ignore_value,
-    read_json_object,
-)
 from medseg.datasets.measures import CaseMeasures, measure_grid
 from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, MedsegError, ScanError
@@ -39,6 +34,11 @@ from medseg.evaluation.value_checks import (
 )
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.labels import Label, LabelSet, default_colour
+from medseg.layouts import LISTING
+from medseg.layouts.dataset_json import (
+    find_ignore_value,
+    read_json_object,
+)
 from medseg.metrics.comparison import Difference, compare_methods
 from medseg.metrics.lesions import LesionCounts, count_lesions
 from medseg.metrics.metrics import ABSENT, TOLERANCE_MM, CaseScores, score_case

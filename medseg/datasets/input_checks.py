@@ -32,10 +32,10 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import has_image_suffix
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.headers import read_header
 from medseg.io.formats import MAX_VOXELS
+from medseg.names import has_image_suffix
 from medseg.plots.planes import DisplayOrientation
 from medseg.volume import Array, Volume
 

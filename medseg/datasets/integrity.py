@@ -28,11 +28,11 @@ from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.input_checks import admit
 from medseg.datasets.label_encoding import Indices, encode_mask
 from medseg.datasets.measures import CaseMeasures, measure_case
-from medseg.datasets.names import abbreviate
 from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.io import read_image, stack_channels, with_channels
+from medseg.names import abbreviate
 from medseg.volume import Array, Volume
 
 TASK = "checking cases"

@@ -36,7 +36,7 @@ import numpy as np
 
 from medseg.datasets.input_checks import normalize_modality
 from medseg.datasets.measures import CaseMeasures
-from medseg.datasets.names import abbreviate
+from medseg.names import abbreviate
 
 LEAST_CASES = 4
 """Of fewer cases, none can be told to lie apart from the others."""

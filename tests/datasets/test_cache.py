@@ -25,9 +25,9 @@ from medseg.datasets.cache import (
 )
 from medseg.datasets.cases import Case, Scan
 from medseg.datasets.integrity import open_case
-from medseg.datasets.mask_files import MaskFiles
 from medseg.datasets.measures import measure_case
 from medseg.errors import OutputError, ScanError
+from medseg.layouts.mask_files import MaskFiles
 from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing
 
 SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2], "intensity": "zscore"})
