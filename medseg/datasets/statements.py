@@ -311,6 +311,9 @@ def _warn_of_contrast(
     """Say where one of two T1 has contrast and the other not."""
     if len(statement.channels) != len(channels):
         return
+    own_names = [channel.name for channel in channels]
+    if _has_other_order(statement.channels, own_names):
+        return
     for name, channel in zip(statement.channels, channels, strict=True):
         sequence = read_sequence(name)
         own = read_sequence(channel.name)
