@@ -164,7 +164,7 @@ def _find_cases(
     bundle: Bundle,
     modalities: Sequence[str],
     listeners: Sequence[Listener],
-    split_4d: str = "tags",
+    split_4d: str = "",
 ) -> None:
     """Find out what there is to serve, before anybody asks; say what was left out."""
     if not is_url(studies):
