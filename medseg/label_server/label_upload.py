@@ -16,8 +16,9 @@ import numpy as np
 
 from medseg.datasets.label_encoding import describe_label_warnings
 from medseg.datasets.named_segments import join_segments
+from medseg.datasets.placement import place_on_grid
 from medseg.dicom_labels.seg_reader import read_dicom_seg
-from medseg.errors import GeometryError, ScanError
+from medseg.errors import ScanError
 from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
@@ -26,8 +27,6 @@ from medseg.labels import LabelSet
 from medseg.layouts.label_names import find_known
 from medseg.volume import Array, Volume
 
-_MAX_OFFSET_VOXELS = 0.02
-"""How far a grid may be off: viewers store few digits."""
 _MAX_LISTED = 6
 _MOST_TIMES_THE_SCAN = 4
 _MARGIN_VOXELS = 1_000_000
@@ -87,6 +86,7 @@ def read_label_upload(
     return UploadedLabel(placed, describe_label_warnings(label))
 
 
+<<<<<<< HEAD
 def _count_allowed(scan: Volume) -> int:
     """Return how many voxels a label of a scan may have: viewers rarely add to the scan's."""
     return _MOST_TIMES_THE_SCAN * math.prod(scan.shape) + _MARGIN_VOXELS
@@ -144,6 +144,8 @@ def _find_placement(label: Volume, like: Volume) -> tuple[Array, Array]:
     return turn.astype(int), start.astype(int)
 
 
+=======
+>>>>>>> gate
 def name_values(segments: Sequence[Mapping[str, Any]]) -> dict[int, str]:
     """Return value → name of the segments that a client describes.
 
