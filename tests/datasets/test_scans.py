@@ -123,7 +123,7 @@ def test_a_folder_is_searched_with_all_below_it(tmp_path: Path) -> None:
 
     assert names(found) == ["a_c", "a_d_e", "b", "f", "g"]
     assert found.left_out == ()
-    assert found.notes == ("1 other file: not an image",)
+    assert found.notes == ("1 other file: not an image (.md)",)
 
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
 
     with pytest.raises(
         DatasetError,
-        match=r"no scan was found.*\.nii\.gz.*DICOM.*1 other file: not an image",
+        match=r"no scan was found.*\.nii\.gz.*DICOM.*1 other file: not an image (.md)",
     ):
         find_scans(tmp_path, 1)
 
