@@ -30,6 +30,7 @@ from medseg.datasets.scan_candidates import (
 )
 from medseg.io import SkippedFile, group_series
 from medseg.io.dicom.series import NOT_DICOM
+from medseg.io.other_kinds import describe_other_kind
 from medseg.io.voxel_files import find_voxel_file
 
 LEDGER = "ledger.jsonl"
@@ -213,10 +214,14 @@ def _add_skipped(
             name = make_left_out_name(where)
             search.leave_out(name, where, skipped.reason, skipped.detail)
         elif skipped.reason == NOT_DICOM:
-            ending = skipped.file.suffix.lower() or "no ending"
-            counts[f"not an image ({ending})"] += 1
+            counts[_describe_kind(skipped.file)] += 1
         else:
             counts[skipped.reason] += 1
     for reason, count in counts.items():
         noun = "file" if count == 1 else "files"
         search.notes.append(f"{count} other {noun}: {reason}")
+
+
+def _describe_kind(file: Path) -> str:
+    ending = file.suffix.lower() or "no ending"
+    return describe_other_kind(file) or f"not an image ({ending})"

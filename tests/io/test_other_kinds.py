@@ -32,7 +32,9 @@ def test_a_file_that_is_not_read_is_called_what_it_is(
 ) -> None:
     (tmp_path / name).write_bytes(b"something")
     for read in (read_image, read_labels):
-        with pytest.raises(ScanError, match=f"not a known kind of image: .*{what}") as caught:
+        with pytest.raises(
+            ScanError, match=f"not a known kind of image: .*{what}"
+        ) as caught:
             read(tmp_path / name)
         assert name not in caught.value.message
 
