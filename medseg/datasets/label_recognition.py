@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg._support.gzip import BROKEN_STREAM
-from medseg.datasets.names import is_label_folder, split_role, split_suffix
 from medseg.errors import MedsegError
 from medseg.io import read_labels
 from medseg.io.nifti_headers import read_header, read_shape
+from medseg.names import is_label_folder, split_role, split_suffix
 
 MOST_VALUES = 256
 """Of a label map: parcellations of the brain have about a hundred."""

@@ -11,16 +11,6 @@ from pathlib import Path
 
 from medseg._support.folders import list_files
 from medseg.datasets.label_recognition import SortedFiles, set_labels_apart
-from medseg.datasets.names import (
-    has_image_suffix,
-    is_label_folder,
-    make_left_out_name,
-    make_safe_name,
-    normalize_name,
-    split_channel,
-    split_role,
-    split_suffix,
-)
 from medseg.datasets.scan_candidates import (
     Candidate,
     Search,
@@ -32,6 +22,16 @@ from medseg.io import SkippedFile, group_series
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.other_kinds import describe_other_kind
 from medseg.io.voxel_files import find_voxel_file
+from medseg.names import (
+    has_image_suffix,
+    is_label_folder,
+    make_left_out_name,
+    make_safe_name,
+    normalize_name,
+    split_channel,
+    split_role,
+    split_suffix,
+)
 
 LEDGER = "ledger.jsonl"
 """The file that marks a folder of results."""

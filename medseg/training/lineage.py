@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from medseg.bundle.bundle import Bundle, list_differences, load_bundle
 from medseg.bundle.hashes import hash_file
 from medseg.bundle.spec import BundleSpec, ChannelSpec, UNetSpec
-from medseg.datasets.names import fold_name
 from medseg.errors import CheckpointError
 from medseg.labels import LabelSet
+from medseg.names import fold_name
 from medseg.training.run_folder import RunFolder
 
 Sources = tuple[int | None, ...]
