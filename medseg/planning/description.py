@@ -260,7 +260,7 @@ def _find_modality(
     modality = guess_modality(name)
     if modality:
         return modality, f"The data set calls this channel '{name}'"
-    lowest = min(case.channels[channel].minimum for case in fingerprint.cases)
+    lowest = min(case.channels[channel].minimum for case in fingerprint.typical)
     if not pictures and lowest < _AIR_HU:
         return (
             "CT",
@@ -295,7 +295,7 @@ def read_description(
     label_names = _clean_label_names(meanings)
     if listed is not None:
         channel_names = channel_names or listed.channel_names
-        label_names = label_names or listed.label_names
+        label_names = {**listed.label_names, **label_names}
     name = content.get("name") or folder.resolve().name
     licence = content.get("licence") or content.get("license")
     return DatasetDescription(
