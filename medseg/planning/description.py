@@ -276,7 +276,7 @@ def _find_modality(
     modality = guess_modality(name)
     if modality:
         return modality, f"The data set calls this channel '{name}'"
-    lowest = min(case.channels[channel].minimum for case in fingerprint.cases)
+    lowest = min(case.channels[channel].minimum for case in fingerprint.typical)
     if not pictures and lowest < _AIR_HU:
         return (
             "CT",

@@ -26,11 +26,17 @@ from scipy import ndimage
 from medseg._support.files import write_atomically
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
+<<<<<<< HEAD
 from medseg.datasets.label_encoding import (
     describe_label_warnings,
     encode_mask,
 )
 from medseg.datasets.mask_codes import pack
+=======
+from medseg.datasets.input_checks import refuse_constant
+from medseg.datasets.label_encoding import describe_label_warnings
+from medseg.datasets.measures import CaseMeasures, measure_case
+>>>>>>> gate
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
@@ -47,7 +53,7 @@ QUANTILES = np.linspace(0, 1, 201)
 MAX_LABEL_VALUES = 1000
 """A file with more different values is not a label map."""
 
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _MAX_LISTED_VALUE = 65535
 _MAX_WORKERS = 4
 _MAX_SAMPLES = 1_000_000
@@ -98,6 +104,7 @@ class CaseFingerprint:
         nonzero_share: Share of the image in the bounding box of its non-zero voxels; 1 where
             labels lie outside it.
         warnings: What the readers of its image and its label map noticed.
+        measures: What it is compared with the other cases by.
     """
 
     shape: tuple[int, int, int]
@@ -106,6 +113,7 @@ class CaseFingerprint:
     labels: tuple[LabelStatistics, ...]
     nonzero_share: float
     warnings: tuple[str, ...] = ()
+    measures: CaseMeasures | None = None
 
     @property
     def voxels(self) -> int:
@@ -139,16 +147,29 @@ class Fingerprint:
         faults: Why the others cannot.
         warnings: What the readers of the cases' files noticed, with the cases' names. Shown and
             never recorded.
+        names: Of the cases. Never recorded.
+        apart: Names of the cases that lie apart from the others in voxel size or intensities:
+            sizes and intensities are those of the others.
     """
 
     cases: tuple[CaseFingerprint, ...]
     faults: tuple[Fault, ...]
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    apart: frozenset[str] = frozenset()
+
+    @property
+    def typical(self) -> tuple[CaseFingerprint, ...]:
+        """The cases that do not lie apart from the others."""
+        if not self.apart:
+            return self.cases
+        by_name = zip(self.names, self.cases, strict=True)
+        return tuple(case for name, case in by_name if name not in self.apart)
 
     @property
     def spacings(self) -> npt.NDArray[np.float64]:
-        """Shape ``(cases, 3)``, in mm."""
-        return np.array([case.spacing for case in self.cases])
+        """Of the typical cases, shape ``(cases, 3)``, in mm."""
+        return np.array([case.spacing for case in self.typical])
 
     @property
     def channel_count(self) -> int:
@@ -173,9 +194,10 @@ class Fingerprint:
         return statistics
 
     def list_label_volumes_mm3(self, value: int) -> list[float]:
-        """Return the volume of a label in each case that has it."""
+        """Return the volume of a label in each typical case that has it, or else in any."""
+        having = [case for case in self.typical if case.find_label(value)]
         volumes = []
-        for case in self.cases:
+        for case in having or self.cases:
             label = case.find_label(value)
             if label is not None:
                 volumes.append(label.voxels * case.voxel_mm3)
@@ -184,17 +206,17 @@ class Fingerprint:
     def collect_foreground_intensities(
         self, channel: int
     ) -> npt.NDArray[np.float64]:
-        """Return a channel's intensities inside the labels, equally many of each case."""
+        """Return a channel's intensities inside the labels, equally many of each typical case."""
         intensities: list[float] = []
-        for case in self.cases:
+        for case in self.typical:
             intensities.extend(case.channels[channel].foreground)
         return np.array(intensities)
 
     def compute_shapes_at(
         self, spacing: Sequence[float]
     ) -> npt.NDArray[np.float64]:
-        """Return each case's size in voxels of another spacing, shape ``(cases, 3)``."""
-        shapes = [case.extent_mm / spacing for case in self.cases]
+        """Return each typical case's size in voxels of another spacing, ``(cases, 3)``."""
+        shapes = [case.extent_mm / spacing for case in self.typical]
         return np.array(shapes)
 
 
@@ -245,7 +267,9 @@ def extract_fingerprint(
     faults.extend(_remove_unusual_cases(usable))
     oddities = {name: case.warnings for name, case in usable.items()}
     warnings = list_warnings(oddities, len(usable))
-    return Fingerprint(tuple(usable.values()), tuple(faults), tuple(warnings))
+    return Fingerprint(
+        tuple(usable.values()), tuple(faults), tuple(warnings), tuple(usable)
+    )
 
 
 def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
@@ -270,9 +294,14 @@ def _load_or_inspect(
         file = _get_cache_file(case, cache, ignore, labels)
         fingerprint = _read_cached(file)
         if fingerprint is None:
+<<<<<<< HEAD
             fingerprint = inspect_case(case, ignore, labels)
             content = asdict(fingerprint) | {"version": _CACHE_VERSION}
             write_atomically(file, json.dumps(content))
+=======
+            fingerprint = inspect_case(case, ignore)
+            write_atomically(file, json.dumps(_make_content(fingerprint)))
+>>>>>>> gate
         return fingerprint
     except ScanError as error:
         return Fault.from_error(case.name, error)
@@ -300,6 +329,15 @@ def _get_cache_file(
     return cache / f"{digest}-without-{ignore}.json"
 
 
+def _make_content(fingerprint: CaseFingerprint) -> dict[str, Any]:
+    """Return what the cache keeps of a case."""
+    content = asdict(replace(fingerprint, measures=None))
+    content["version"] = _CACHE_VERSION
+    if fingerprint.measures is not None:
+        content["measures"] = fingerprint.measures.to_json()
+    return content
+
+
 def _read_cached(file: Path) -> CaseFingerprint | None:
     """Return a cached fingerprint; ``None`` if there is none, or it is damaged or outdated."""
     try:
@@ -317,6 +355,7 @@ def _read_cached(file: Path) -> CaseFingerprint | None:
             ),
             nonzero_share=content["nonzero_share"],
             warnings=tuple(content["warnings"]),
+            measures=CaseMeasures.from_json(content["measures"]),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # the case is inspected again, and the file replaced
@@ -339,9 +378,11 @@ def inspect_case(
         labels: How label files show labels, where not each value is one.
 
     Raises:
-        ScanError: If it cannot be read, or image and label map do not lie on one grid.
+        ScanError: If it cannot be read, it shows nothing, or image and label map do not lie on
+            one grid.
     """
     image = _read_channels(case.scan)
+    refuse_constant(image)
     label = case.read_label(image)
     if labels is None:
         measured = _measure_values(label, ignore)
@@ -357,7 +398,12 @@ def inspect_case(
         channels=tuple(channels),
         labels=measured.labels,
         nonzero_share=_compute_nonzero_share(image, foreground),
+<<<<<<< HEAD
         warnings=(*image.warnings, *measured.warnings),
+=======
+        measures=measure_case(image, labels),
+        warnings=(*image.warnings, *describe_label_warnings(label)),
+>>>>>>> gate
     )
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+<<<<<<< HEAD
 from collections.abc import Iterator, Mapping, Sequence
+=======
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+>>>>>>> gate
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +16,19 @@ from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Case, CaseList, make_cases
 from medseg.datasets.named_segments import name_segments
+from medseg.datasets.outliers import (
+    Aspect,
+    Outlier,
+    describe_outliers,
+    find_outliers,
+)
 from medseg.datasets.statements import read_statement
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
 from medseg.labels import LabelSet
 from medseg.layouts import CaseListing, Selection, list_cases
-from medseg.names import is_picture
+from medseg.layouts.channel_names import find_channels
+from medseg.names import abbreviate, is_picture
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.mask_inspection import find_mask_labels
@@ -114,10 +125,16 @@ def inspect_dataset(
         description = replace(description, mask_labels=mask_labels)
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
+<<<<<<< HEAD
     doubts = _find_doubts(fingerprint, description.label_keys)
+=======
+    pictures = _are_pictures(case_list.cases)
+    outliers = _find_outliers(fingerprint, description, pictures)
+    fingerprint = replace(fingerprint, apart=_choose_apart(outliers))
+    doubts = (*describe_outliers(outliers), *_find_doubts(fingerprint))
+>>>>>>> gate
     for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
-    pictures = _are_pictures(case_list.cases)
     return InspectedDataset(
         root,
         description,
@@ -173,11 +190,12 @@ def _check_channel_names(
     root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]
 ) -> None:
     names = tuple(channel.name for channel in requested)
-    if names and listed.channel_names not in ((), names):
+    there = listed.channel_names
+    if names and there and find_channels(names, there) != there:
         raise DatasetError(
             f"--channel names {', '.join(names)}, but most cases have other channels",
             source=root,
-            detail=f"they have {', '.join(listed.channel_names)}",
+            detail=f"they have {', '.join(there)}",
         )
 
 
@@ -241,6 +259,31 @@ def make_provisional_spec(
     )
 
 
+def _find_outliers(
+    fingerprint: Fingerprint, description: DatasetDescription, pictures: bool
+) -> list[Outlier]:
+    """Find the cases that lie apart from the others."""
+    measures = {}
+    for name, case in zip(fingerprint.names, fingerprint.cases, strict=True):
+        if case.measures is not None:
+            measures[name] = case.measures
+    channels = description.describe_channels(fingerprint, pictures, {})
+    return find_outliers(
+        measures,
+        [channel.get("modality", "OT") for channel in channels],
+        description.label_names,
+        pictures=pictures,
+    )
+
+
+def _choose_apart(outliers: Iterable[Outlier]) -> frozenset[str]:
+    """Return the cases whose sizes and intensities would mislead a plan."""
+    misleading = (Aspect.VOXEL_SIZE, Aspect.INTENSITIES)
+    return frozenset(
+        outlier.case for outlier in outliers if outlier.aspect in misleading
+    )
+
+
 def _are_pictures(cases: Sequence[Case]) -> bool:
     """Tell whether most cases are pictures, not scans."""
     if not cases:
@@ -266,6 +309,11 @@ def _find_doubts(
         names: Of labels, where values alone do not say which they are.
     """
     count = len(fingerprint.cases)
+    if fingerprint.apart:
+        yield (
+            f"{len(fingerprint.apart)} of {count} cases lie apart from the others, so the plan's "
+            f"voxel size and intensities leave them out: {abbreviate(sorted(fingerprint.apart))}"
+        )
     if count == 1:
         yield (
             "there is only one case: none can be held out, so nothing can be measured, and what "
