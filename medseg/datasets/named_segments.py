@@ -5,28 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from medseg.datasets.label_values import BACKGROUND
-from medseg.datasets.layouts.contract import (
-    CaseListing,
-    ListedCase,
-    Selection,
-)
-from medseg.datasets.layouts.dataset_json import IGNORE
-from medseg.datasets.layouts.label_names import (
-    find_known,
-    normalize_label,
-    number_names,
-)
-from medseg.datasets.mask_files import LabelArray, make_empty_labels
-from medseg.datasets.names import abbreviate
 from medseg.errors import ScanError
 from medseg.io.itk import read_layers
 from medseg.io.seg_nrrd import Segment, read_segments
 from medseg.labels import Code
+from medseg.layouts.contract import (
+    CaseListing,
+    ListedCase,
+    Selection,
+)
+from medseg.layouts.dataset_json import IGNORE
+from medseg.layouts.label_names import (
+    find_known,
+    normalize_label,
+    number_names,
+)
+from medseg.layouts.mask_files import LabelArray, make_empty_labels
+from medseg.names import abbreviate
 from medseg.volume import Array, Volume
 
 TRUST = "take the file's values as they are with --trust-values"
@@ -76,7 +77,11 @@ class NamedSegments:
 
 
 def name_segments(
-    listing: CaseListing, selection: Selection, ignored: Sequence[Code] = ()
+    listing: CaseListing,
+    selection: Selection,
+    *,
+    ignored: Sequence[Code] = (),
+    known: Mapping[int, str] = MappingProxyType({}),
 ) -> None:
     """Let cases whose label file names its segments be read by these names.
 
@@ -84,6 +89,7 @@ def name_segments(
         listing: The cases; takes the labels' names where there is no bundle yet.
         selection: The labels by name; without any, every segment is a label, numbered by name.
         ignored: What unannotated voxels have in label maps: a segment called ``ignore`` is these.
+        known: Value → name of labels that have a value already, where there is no bundle yet.
     """
     if selection.trust_values:
         return
@@ -92,9 +98,11 @@ def name_segments(
         return
     values = dict(selection.labels)
     if not values:
-        values = _number_segments(segments_of.values(), listing.label_names)
-        names = {value: name for name, value in values.items()}
-        listing.label_names = {**names, **listing.label_names}
+        names = {**listing.label_names, **known}
+        values = _number_segments(segments_of.values(), names)
+        for name, value in values.items():
+            names.setdefault(value, name)
+        listing.label_names = names
     ignored_values = [code for code in ignored if isinstance(code, int)]
     for value in ignored_values[:1]:
         values.setdefault(IGNORE, value)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg.datasets.names import (
+from medseg.errors import Fault, ScanError
+from medseg.io import Series, group_series, list_readable_suffixes
+from medseg.io.dicom.headers import read_header
+from medseg.io.dicom.volume import DICOM
+from medseg.names import (
     has_image_suffix,
     identify_series,
     make_safe_name,
     make_series_name,
     split_suffix,
 )
-from medseg.errors import Fault, ScanError
-from medseg.io import Series, group_series, list_readable_suffixes
-from medseg.io.dicom.headers import read_header
-from medseg.io.dicom.volume import DICOM
 
 
 @dataclass(frozen=True, slots=True)

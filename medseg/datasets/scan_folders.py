@@ -10,13 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from medseg._support.folders import list_files
-from medseg.datasets.names import (
-    has_image_suffix,
-    make_left_out_name,
-    make_safe_name,
-    split_channel,
-    split_suffix,
-)
 from medseg.datasets.scan_candidates import (
     Candidate,
     Search,
@@ -26,6 +19,13 @@ from medseg.datasets.scan_candidates import (
 )
 from medseg.io import SkippedFile, group_series
 from medseg.io.dicom.series import NOT_DICOM
+from medseg.names import (
+    has_image_suffix,
+    make_left_out_name,
+    make_safe_name,
+    split_channel,
+    split_suffix,
+)
 
 LEDGER = "ledger.jsonl"
 """The file that marks a folder of results."""

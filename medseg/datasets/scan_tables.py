@@ -7,7 +7,6 @@ from pathlib import Path
 
 from medseg._support.folders import find_listed
 from medseg._support.tables import read_table
-from medseg.datasets.names import split_channel
 from medseg.datasets.scan_candidates import (
     Candidate,
     Search,
@@ -17,6 +16,7 @@ from medseg.datasets.scan_candidates import (
 )
 from medseg.errors import Fault, MedsegError, ScanError
 from medseg.io import find_series
+from medseg.names import split_channel
 
 
 def search_table(path: Path, search: Search) -> None:

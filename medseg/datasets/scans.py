@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import add_tag, distinct_names, fold_name
 from medseg.datasets.scan_candidates import (
     Candidate,
     LeftOut,
@@ -20,6 +19,7 @@ from medseg.datasets.scan_folders import SearchProgress, search_folder
 from medseg.datasets.scan_tables import search_table
 from medseg.errors import DatasetError, ScanError
 from medseg.io.dicom.headers import read_scan_name
+from medseg.names import add_tag, distinct_names, fold_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,21 +20,21 @@ from medseg.datasets.label_values import (
     format_values,
     list_file_values,
 )
-from medseg.datasets.layouts import LISTING, CaseListing
-from medseg.datasets.layouts.channel_names import (
+from medseg.errors import Fault
+from medseg.layouts import LISTING, CaseListing
+from medseg.layouts.channel_names import (
     is_same_channel,
     read_modality,
     read_sequence,
 )
-from medseg.datasets.layouts.dataset_json import (
+from medseg.layouts.dataset_json import (
     find_ignore_value,
     parse_channel_names,
     parse_label_values,
     parse_region_values,
     read_json_object,
 )
-from medseg.datasets.names import abbreviate
-from medseg.errors import Fault
+from medseg.names import abbreviate
 
 INSIST = "or insist on the bundle with --trust-values"
 """How to go on where the data set is wrong."""
@@ -310,6 +310,9 @@ def _warn_of_contrast(
 ) -> Iterator[str]:
     """Say where one of two T1 has contrast and the other not."""
     if len(statement.channels) != len(channels):
+        return
+    own_names = [channel.name for channel in channels]
+    if _has_other_order(statement.channels, own_names):
         return
     for name, channel in zip(statement.channels, channels, strict=True):
         sequence = read_sequence(name)

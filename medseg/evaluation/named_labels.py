@@ -9,21 +9,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medseg.datasets.dicom_structures import DicomStructures
 from medseg.datasets.label_values import BACKGROUND, LabelValues
-from medseg.datasets.layouts.label_names import (
-    find_known,
-    normalize_label,
-    number_names,
-)
 from medseg.datasets.named_segments import TRUST, join_segments
-from medseg.datasets.names import abbreviate
 from medseg.dicom_labels.structures import read_label_object
 from medseg.errors import DatasetError, ScanError
 from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
 from medseg.labels import LabelSet
+from medseg.layouts.dicom_structures import DicomStructures
+from medseg.layouts.label_names import (
+    find_known,
+    normalize_label,
+    number_names,
+)
+from medseg.names import abbreviate
 from medseg.volume import Volume
 
 _MOST_NAMED = 20
@@ -145,7 +145,7 @@ def number_labels(files: Iterable[Path], stated: LabelValues) -> dict[str, int]:
             values.add(value)
     if not values_of:
         return {}
-    known = _list_single_values(stated)
+    known = stated.list_foreground()
     if not known and not all_name_theirs:
         known = _require_constant_values(values_of)
     ordered = sorted(values_of, key=lambda name: (name.casefold(), name))
@@ -169,14 +169,6 @@ def _read_values(file: Path) -> dict[str, int]:
         if normalize_label(name) == BACKGROUND:
             del values[name]
     return values
-
-
-def _list_single_values(stated: LabelValues) -> dict[int, str]:
-    names = {}
-    for name, values in stated.labels.items():
-        for value in values - {0}:
-            names[value] = name
-    return names
 
 
 def _require_constant_values(

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import (
+from medseg.errors import DatasetError, Fault
+from medseg.names import (
     fold_name,
     make_former_name,
     make_pair_key,
@@ -17,7 +18,6 @@ from medseg.datasets.names import (
     normalize_name,
     split_suffix,
 )
-from medseg.errors import DatasetError, Fault
 
 LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
 """Where the label maps of a dataset folder are, if not in the folder itself."""

@@ -11,11 +11,11 @@ from medseg.datasets.label_values import (
     list_file_values,
     list_result_values,
 )
-from medseg.datasets.layouts import LISTING
 from medseg.datasets.statements import describe_conflicts, read_listing
 from medseg.errors import DatasetError, Fault
 from medseg.evaluation.pairing import LABEL_FOLDERS
 from medseg.labels import LabelSet
+from medseg.layouts import LISTING
 
 _REMEDY = (
     "correct the one that is wrong, or go by values alone with --trust-values"

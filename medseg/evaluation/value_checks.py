@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from medseg.datasets.names import abbreviate
 from medseg.errors import DatasetError
 from medseg.metrics.metrics import CaseScores
+from medseg.names import abbreviate
 
 PREDICTIONS = "predictions"
 REFERENCES = "references"

@@ -23,6 +23,8 @@ from medseg.io.nifti_headers import (
     NO_ORIENTATION,
     drop_empty_axes,
     read_affine,
+    read_header,
+    read_scaling,
 )
 from medseg.io.voxels import empty_image
 from medseg.volume import Affine, Volume, replace_nonfinite
@@ -116,6 +118,7 @@ def _from_nibabel(image: Image) -> Volume:
             "the image has no affine; nibabel images need one", source=source
         )
     try:
+        repairs = _check_file(image)
         array = np.asanyarray(image.dataobj)
     except BROKEN_STREAM as error:
         raise ScanError(
@@ -128,11 +131,29 @@ def _from_nibabel(image: Image) -> Volume:
     header = image.header
     if isinstance(header, nib.Nifti1Header):
         affine, doubts = read_affine(header, source, image.affine)
-        return _make_volume(array, affine, name, header, doubts)
+        warnings = (*repairs, *doubts)
+        return _make_volume(array, affine, name, header, warnings)
     doubts = ()
     if isinstance(header, nib.analyze.AnalyzeHeader):
         doubts = (NO_ORIENTATION,)
     return _make_volume(array, image.affine, name, None, doubts)
+
+
+def _check_file(image: Image) -> tuple[str, ...]:
+    """Refuse voxels that still lie in a file which is refused; return warnings about its header.
+
+    nibabel has repaired the header by now, so that it looks sound.
+    """
+    is_nifti = isinstance(image.header, nib.Nifti1Header)
+    if not is_nifti or not nib.is_proxy(image.dataobj):
+        return ()
+    holders = image.file_map
+    file = holders.get("header", holders["image"]).filename
+    if file is None:
+        return ()
+    header, repairs = read_header(Path(file))
+    _, doubts = read_scaling(header, Path(file))
+    return (*repairs, *doubts)
 
 
 def _with_four_axes(array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:

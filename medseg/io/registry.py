@@ -12,6 +12,7 @@ from medseg.io.formats import Format, check_format
 from medseg.io.itk import ITK
 from medseg.io.mgh import MGH
 from medseg.io.nifti import NIFTI
+from medseg.io.other_kinds import describe_other_kind
 from medseg.io.pictures import PICTURE
 
 _SHIPPED = {
@@ -128,7 +129,11 @@ def list_label_suffixes() -> tuple[str, ...]:
 
 def _unknown_kind(file: Path) -> ScanError:
     suffixes = ", ".join(sorted(list_readable_suffixes()))
-    message = f"not a known kind of image; DICOM and files ending in {suffixes} are read"
+    kind = describe_other_kind(file)
+    what = "not a known kind of image"
+    if kind:
+        what = f"{what}: {kind}"
+    message = f"{what}; DICOM and files ending in {suffixes} are read"
     _, problems = IMAGE_FORMATS.usable()
     reasons = [problem.message for problem in problems]
     return ScanError("; ".join([message, *reasons]), source=file)

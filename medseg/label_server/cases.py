@@ -18,12 +18,12 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind, check_volume
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.names import fold_name, normalize_name, split_suffix
 from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_image
 from medseg.label_server.state import StateFolder, is_plain_name
+from medseg.names import fold_name, normalize_name, split_suffix
 from medseg.volume import Array, Volume
 
 TASK = "checking scans"

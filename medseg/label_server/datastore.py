@@ -16,7 +16,6 @@ from medseg._support.files import PART
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.names import split_suffix
 from medseg.errors import DatasetError, MedsegError, ScanError
 from medseg.io import read_labels
 from medseg.label_server.audit import AuditLog
@@ -29,6 +28,7 @@ from medseg.label_server.dicomweb import (
 from medseg.label_server.label_upload import read_label_upload
 from medseg.label_server.labels import FINAL, Labels, SavedLabel
 from medseg.label_server.state import StateFolder
+from medseg.names import split_suffix
 from medseg.volume import Array, Volume
 
 SOP_INSTANCE_UID = "sop_instance_uid"

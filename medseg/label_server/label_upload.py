@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from medseg.datasets.label_encoding import describe_label_warnings
-from medseg.datasets.layouts.label_names import find_known
 from medseg.datasets.named_segments import join_segments
 from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.errors import GeometryError, ScanError
@@ -22,6 +21,7 @@ from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
 from medseg.labels import LabelSet
+from medseg.layouts.label_names import find_known
 from medseg.volume import Array, Volume
 
 _MAX_OFFSET_VOXELS = 0.02

@@ -9,10 +9,10 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
-from medseg.datasets.names import split_suffix
 from medseg.io import list_readable_suffixes
 from medseg.label_server.state import is_plain_name
 from medseg.label_server.users import Role
+from medseg.names import split_suffix
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _DICOM = r"(?:studies|series|instances)(?:/[A-Za-z0-9._,/-]*)?"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from medseg._support.files import PART
 from medseg._support.folders import resolve_path
-from medseg.datasets.names import is_safe_name, normalize_name
 from medseg.errors import OutputError
+from medseg.names import is_safe_name, normalize_name
 
 
 class StateFolder:

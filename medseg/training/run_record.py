@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from medseg.bundle.bundle import flatten_spec
-from medseg.datasets.names import normalize_name
 from medseg.events import RunStarted
+from medseg.names import normalize_name
 from medseg.training.model_card import describe_bundle
 from medseg.training.runs import TrainingRun
 

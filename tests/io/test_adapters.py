@@ -272,3 +272,37 @@ def test_a_list_of_dicom_files_is_one_series(tmp_path: Path) -> None:
     files = sorted(folder.iterdir())
     assert np.array_equal(as_volume(files).array, as_volume(folder).array)
     assert as_volume([folder, folder]).array.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"sform_code": 0, "pixdim": [1, 2, 2, 0, 0, 0, 0, 0]}, "above 0"),
+        ({"vox_offset": 0}, "vox_offset"),
+        ({"scl_slope": np.inf}, "scaling"),
+    ],
+)
+def test_nibabel_images_of_files_that_are_refused_are_refused(
+    tmp_path: Path, fields: dict[str, Any], why: str
+) -> None:
+    file = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(numbered((3, 4, 5)), np.eye(4)), file)
+    content = bytearray(file.read_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    for name, value in fields.items():
+        header[name] = value
+    content[:348] = header.binaryblock
+    file.write_bytes(content)
+    with pytest.raises(ScanError, match=why):
+        as_volume(nib.load(file))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti1Image])
+def test_nibabel_images_of_sound_files_and_of_none_are_taken(
+    tmp_path: Path, kind: Any
+) -> None:
+    image = kind(numbered((3, 4, 5)), np.eye(4))
+    file = tmp_path / ("a.img" if kind is nib.Nifti1Pair else "a.nii")
+    nib.save(image, file)
+    for held in (image, nib.load(file), nib.load(file).slicer[1:]):
+        assert as_volume(held).warnings == ()

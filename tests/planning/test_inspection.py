@@ -10,6 +10,7 @@ from support.fingerprints import case, fingerprint_of
 from medseg.bundle.spec import ChannelSpec
 from medseg.errors import DatasetError
 from medseg.events import Event, Notice
+from medseg.layouts import Selection
 from medseg.planning import Fingerprint, inspect_dataset, make_provisional_spec
 from medseg.planning.fingerprint import CaseFingerprint, LabelStatistics
 from medseg.planning.inspection import _find_doubts
@@ -53,7 +54,7 @@ def test_cases_are_found_and_those_that_cannot_be_used_are_left_out(
     data = write_dataset(tmp_path / "data", 3, shape=(12, 10, 8), spacing=9.0)
     (data / "imagesTr" / "phantom_001.nii.gz").write_bytes(b"no image")
     events: list[Event] = []
-    dataset = inspect_dataset(data, (), [events.append])
+    dataset = inspect_dataset(data, Selection(), [events.append])
     assert len(dataset.fingerprint.cases) == 2
     assert not dataset.pictures
     (notice,) = [event.message for event in events if isinstance(event, Notice)]
@@ -64,13 +65,15 @@ def test_no_usable_case_is_an_error(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 1, shape=(12, 10, 8), spacing=9.0)
     (data / "imagesTr" / "phantom_000.nii.gz").write_bytes(b"no image")
     with pytest.raises(DatasetError, match="no case can be used"):
-        inspect_dataset(data, (), ())
+        inspect_dataset(data, Selection(), ())
 
 
 def test_channels_may_be_requested_by_name(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 2, shape=(12, 10, 8), spacing=9.0)
     dataset = inspect_dataset(
-        data, (ChannelSpec(name="late", modality="CT"),), ()
+        data,
+        Selection(channels=(ChannelSpec(name="late", modality="CT"),)),
+        (),
     )
     assert [
         channel.name for channel in dataset.description.requested_channels
