@@ -22,6 +22,7 @@ from medseg.datasets.statements import read_statement
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
 from medseg.layouts import CaseListing, Selection, list_cases
+from medseg.layouts.channel_names import find_channels
 from medseg.names import abbreviate, is_picture
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
@@ -148,11 +149,12 @@ def _check_channel_names(
     root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]
 ) -> None:
     names = tuple(channel.name for channel in requested)
-    if names and listed.channel_names not in ((), names):
+    there = listed.channel_names
+    if names and there and find_channels(names, there) != there:
         raise DatasetError(
             f"--channel names {', '.join(names)}, but most cases have other channels",
             source=root,
-            detail=f"they have {', '.join(listed.channel_names)}",
+            detail=f"they have {', '.join(there)}",
         )
 
 
