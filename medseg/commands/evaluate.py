@@ -11,7 +11,10 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.input_checks import check_grid
 from medseg.datasets.label_encoding import encode_mask, encode_prediction
+from medseg.datasets.measures import CaseMeasures, measure_grid
+from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, MedsegError, ScanError
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.named_labels import (
@@ -112,10 +115,14 @@ def evaluate(
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
-    scoring = _Scoring(label_set, ignore, tolerance_mm, lesions, trust_values)
+    spec = labels if isinstance(labels, BundleSpec) else None
+    scoring = _Scoring(
+        label_set, spec, ignore, tolerance_mm, lesions, trust_values
+    )
     pairing = pair_predictions(predictions, references, label_set)
     rules = scoring.make_rules(pairing, predictions, references)
     scored = _score_pairs(pairing, rules, listeners)
+    _warn_of_outliers(scored, listeners)
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
@@ -173,6 +180,7 @@ class _Rules:
 
     Attributes:
         label_set: The labels; ``None`` where every value is one.
+        spec: The bundle, where one was given: lengths are compared with its grid.
         ignore: Value of the references' unlabelled voxels.
         tolerance_mm: Of the NSD.
         count_lesions: Whether to count connected components.
@@ -181,6 +189,7 @@ class _Rules:
     """
 
     label_set: LabelSet | None
+    spec: BundleSpec | None
     ignore: int | None
     tolerance_mm: float
     count_lesions: bool
@@ -194,6 +203,7 @@ class _Scoring:
 
     Attributes:
         label_set: The bundle's labels; ``None`` without a bundle.
+        spec: The bundle, where one was given.
         ignore: Value of the references' unlabelled voxels.
         tolerance_mm: Of the NSD.
         count_lesions: Whether to count connected components.
@@ -201,6 +211,7 @@ class _Scoring:
     """
 
     label_set: LabelSet | None
+    spec: BundleSpec | None
     ignore: int | None
     tolerance_mm: float
     count_lesions: bool
@@ -228,6 +239,7 @@ class _Scoring:
         names = {value: name for name, value in values.items()}
         return _Rules(
             self.label_set,
+            self.spec,
             self.ignore,
             self.tolerance_mm,
             self.count_lesions,
@@ -243,6 +255,7 @@ class _ScoredPairs:
     faults: list[Fault]
     cases: list[CaseScores] = field(default_factory=list)
     lesions: dict[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
+    measures: dict[str, CaseMeasures] = field(default_factory=dict)
 
 
 def _score_pairs(
@@ -266,6 +279,9 @@ def _score_pairs(
         try:
             encoded = _encode_pair(pair, rules)
             oddities[pair.case] = encoded.warnings
+            if not encoded.grid.is_picture:
+                sizes = measure_grid(encoded.grid)
+                scored.measures[pair.case] = CaseMeasures(*sizes)
             scored.cases.append(encoded.score(pair.case, rules.tolerance_mm))
             if rules.count_lesions:
                 scored.lesions[pair.case] = encoded.count_lesions()
@@ -280,6 +296,16 @@ def _score_pairs(
         for warning in _find_doubts(scored.cases):
             notify(listeners, Notice(warning))
     return scored
+
+
+def _warn_of_outliers(
+    scored: _ScoredPairs,
+    listeners: Sequence[Listener],
+) -> None:
+    """Name the references that lie apart from the others."""
+    outliers = find_outliers(scored.measures)
+    for warning in describe_outliers(outliers):
+        notify(listeners, Notice(warning))
 
 
 def _find_doubts(cases: Sequence[CaseScores]) -> Iterator[str]:
@@ -326,6 +352,7 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
         rules.readers,
         pair.source,
     )
+    odd = check_grid(reference, rules.spec)
     label_set = rules.label_set
     if label_set is None:
         # The values of both sides mean the same, so the prediction is encoded like a reference.
@@ -347,7 +374,7 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
         expected.indices,
         label_set,
         reference,
-        (*predicted.warnings, *expected.warnings),
+        (*predicted.warnings, *expected.warnings, *odd),
     )
 
 

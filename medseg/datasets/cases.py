@@ -172,7 +172,7 @@ def find_cases(
         columns=spec.data.columns,
     )
     listing = list_cases(root, spec.data.format, selection)
-    name_segments(listing, selection, spec.data.ignored)
+    name_segments(listing, selection, ignored=spec.data.ignored)
     if trust_values:
         return make_cases(listing, spec)
     set_aside_modalities(listing, spec.channels)

@@ -63,6 +63,14 @@ class LabelValues:
                 names.append(name)
         return names
 
+    def list_foreground(self) -> dict[int, str]:
+        """Return value → name of each label that is not background."""
+        names = {}
+        for name, values in self.labels.items():
+            for value in values - {0}:
+                names[value] = name
+        return names
+
 
 def list_file_values(labels: LabelSet) -> LabelValues:
     """Return what a bundle says of the values in label files."""
@@ -134,7 +142,9 @@ def find_conflicts(stated: LabelValues, own: LabelValues) -> list[Conflict]:
     for stated_name, values in stated.labels.items():
         plain = normalize_label(stated_name)
         conflict = None
-        if plain in names:
+        if stated_name in own.labels:
+            conflict = _compare_label(stated_name, values, stated, own)
+        elif plain in names:
             conflict = _compare_label(names[plain], values, stated, own)
         elif plain in regions:
             conflict = _compare_part(regions[plain], values, own)

@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.datasets.label_values import BACKGROUND, LabelValues
-from medseg.datasets.named_segments import TRUST, join_segments
+from medseg.datasets.named_segments import (
+    TRUST,
+    join_segments,
+    place_segments,
+)
 from medseg.dicom_labels.structures import read_label_object
 from medseg.errors import DatasetError, ScanError
 from medseg.io import read_labels
@@ -18,6 +22,7 @@ from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
 from medseg.labels import LabelSet
 from medseg.layouts import LabelSource
+from medseg.layouts.dataset_json import IGNORE
 from medseg.layouts.dicom_structures import DicomStructures
 from medseg.layouts.label_names import (
     find_known,
@@ -47,7 +52,7 @@ class LabelReader:
 
         Args:
             file: The file.
-            like: A volume on whose grid objects of DICOM are read.
+            like: A volume on whose grid segments and objects of DICOM are placed.
 
         Raises:
             ScanError: If it cannot be read, or its names are none of the labels'.
@@ -56,10 +61,17 @@ class LabelReader:
         if not self.trust_values:
             segments = read_segments(file)
             if segments:
-                return join_segments(file, segments, self.values)
+                joined = join_segments(file, segments, self.values)
+                return joined if like is None else place_segments(joined, like)
         if like is not None and is_dicom(file):
             return self._read_dicom(file, like)
         return read_labels(file)
+
+    def needs_grid(self, file: Path) -> bool:
+        """Tell whether a file may hold a part of its scan's grid."""
+        if is_dicom(file):
+            return True
+        return not self.trust_values and bool(read_segments(file))
 
     def _read_dicom(self, file: Path, like: Volume) -> Volume:
         structures = read_label_object(file)
@@ -83,7 +95,7 @@ def read_label_pair(
     readers: tuple[LabelReader, LabelReader],
     source: LabelSource | None = None,
 ) -> tuple[Volume, Volume]:
-    """Read a prediction and its reference; objects of DICOM on the other's grid.
+    """Read a prediction and its reference; segments and objects of DICOM on the other's grid.
 
     Args:
         prediction: Its file.
@@ -101,8 +113,9 @@ def read_label_pair(
     predictions, references = readers
     if source is not None:
         predicted = predictions.read(prediction)
-        expected = source.read_label_map(predicted)
-    elif is_dicom(reference):
+        return predicted, source.read_label_map(predicted)
+    is_part = references.needs_grid(reference)
+    if is_part and not predictions.needs_grid(prediction):
         predicted = predictions.read(prediction)
         expected = references.read(reference, predicted)
     else:
@@ -121,6 +134,9 @@ def make_bundle_readers(
     """
     indices = {label.name: label.index for label in labels}
     values = {label.name: label.value for label in labels}
+    for value, index in labels.values.items():
+        if index == labels.ignore_index:
+            values.setdefault(IGNORE, value)
     return (
         LabelReader(indices, trust_values),
         LabelReader(values, trust_values),
@@ -151,7 +167,7 @@ def number_labels(files: Iterable[Path], stated: LabelValues) -> dict[str, int]:
             values.add(value)
     if not values_of:
         return {}
-    known = _list_single_values(stated)
+    known = stated.list_foreground()
     if not known and not all_name_theirs:
         known = _require_constant_values(values_of)
     ordered = sorted(values_of, key=lambda name: (name.casefold(), name))
@@ -175,14 +191,6 @@ def _read_values(file: Path) -> dict[str, int]:
         if normalize_label(name) == BACKGROUND:
             del values[name]
     return values
-
-
-def _list_single_values(stated: LabelValues) -> dict[int, str]:
-    names = {}
-    for name, values in stated.labels.items():
-        for value in values - {0}:
-            names[value] = name
-    return names
 
 
 def _require_constant_values(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medseg.errors import DatasetError, Fault, ScanError
+from medseg.layouts.channel_names import find_channels
 from medseg.layouts.contract import CaseListing, ListedCase, Selection
 from medseg.layouts.structure_masks import (
     choose_structures,
@@ -259,10 +260,10 @@ def _choose_channels(
     counts: Counter[str] = Counter()
     for case in cases:
         counts.update(case.images.keys())
-    own = {fold_name(role): role for role in sorted(counts)}
-    asked = [fold_name(channel.name) for channel in selection.channels]
-    if asked and all(name in own for name in asked):
-        return tuple(own[name] for name in asked)
+    asked = [channel.name for channel in selection.channels]
+    found = find_channels(asked, sorted(counts))
+    if found:
+        return found
     if form.channels:
         return form.channels
     usual = [role for role in counts if 2 * counts[role] > len(cases)]

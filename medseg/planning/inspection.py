@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,35 @@ from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Case, CaseList, make_cases
 from medseg.datasets.named_segments import name_segments
+from medseg.datasets.outliers import (
+    Aspect,
+    Outlier,
+    describe_outliers,
+    find_outliers,
+)
+from medseg.datasets.statements import read_statement
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
+from medseg.labels import LabelSet
 from medseg.layouts import CaseListing, Selection, list_cases
-from medseg.names import is_picture
+from medseg.layouts.channel_names import find_channels
+from medseg.names import abbreviate, is_picture
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
+from medseg.planning.mask_inspection import find_mask_labels
+from medseg.planning.mask_labels import (
+    NO_WISHES,
+    Fields,
+    LabelWishes,
+    MaskLabels,
+)
 from medseg.planning.network import define_slim_network
 from medseg.training.runs import RUNS
 
 _CACHE = RUNS / "surveyed"
 """Where fingerprints of cases are kept; release 0.1.0 gave the folder its name."""
+
+NO_NAMES: Mapping[int, str] = {}
 
 _MIN_CASES_TO_DOUBT = 5
 """From so many cases on, a label that only one of them has may be a mistake."""
@@ -54,7 +72,10 @@ class InspectedDataset:
 
 
 def inspect_dataset(
-    root: Path, requested: Selection, listeners: Sequence[Listener]
+    root: Path,
+    requested: Selection,
+    listeners: Sequence[Listener],
+    wishes: LabelWishes = NO_WISHES,
 ) -> InspectedDataset:
     """Search a data set and inspect its cases, each file once.
 
@@ -62,13 +83,15 @@ def inspect_dataset(
         root: The data folder, or its list of cases.
         requested: The channels, patterns and columns, where a person named them.
         listeners: Told of progress, of cases that are left out, and of what looks wrong.
+        wishes: What a person asks of labels.
 
     Raises:
         DatasetError: If its layout is unknown, it has no such channels, or no case can be used.
     """
     channels = requested.channels
     listed = list_cases(root, "auto", requested)
-    name_segments(listed, requested)
+    stated = read_statement(root, listed)
+    name_segments(listed, requested, known=stated.labels.list_foreground())
     _check_channel_names(root, listed, channels)
     description = read_description(root, listed, channels)
     # Which labels there are is not known yet, and a data set may name more than a bundle can
@@ -80,19 +103,37 @@ def inspect_dataset(
         ignore=listed.ignore,
     )
     case_list = make_cases(listed, provisional)
+    mask_labels = find_mask_labels(
+        root, case_list.cases, description, wishes, listeners
+    )
+    label_set = None
+    label_names = description.label_names
+    if mask_labels is not None:
+        label_set = _make_label_set(mask_labels)
+        label_names = {label.index: label.name for label in label_set}
     fingerprint = extract_fingerprint(
-        case_list, _CACHE, listeners, description.ignore
+        case_list, _CACHE, listeners, description.ignore, label_set
     )
     if not fingerprint.cases:
         raise DatasetError(
             _explain_no_case(listed, requested), fingerprint.faults
         )
+    if mask_labels is not None:
+        mask_labels = mask_labels.keep(fingerprint.label_values)
+        description = replace(description, mask_labels=mask_labels)
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-    doubts = _find_doubts(fingerprint)
+    pictures = _are_pictures(case_list.cases)
+    described = description.describe_channels(fingerprint, pictures, {})
+    modalities = [channel.get("modality", "OT") for channel in described]
+    outliers = _find_outliers(fingerprint, modalities, label_names, pictures)
+    fingerprint = replace(fingerprint, apart=_choose_apart(outliers))
+    doubts = [
+        *describe_outliers(outliers),
+        *_find_doubts(fingerprint, description.label_keys),
+    ]
     for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
-    pictures = _are_pictures(case_list.cases)
     return InspectedDataset(
         root,
         description,
@@ -134,15 +175,26 @@ def _list_reading_fields(
     return fields
 
 
+def _make_label_set(mask_labels: MaskLabels) -> LabelSet:
+    spec = make_provisional_spec(
+        1,
+        {},
+        label_fields=mask_labels.labels,
+        data=mask_labels.list_data_fields(),
+    )
+    return spec.label_set
+
+
 def _check_channel_names(
     root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]
 ) -> None:
     names = tuple(channel.name for channel in requested)
-    if names and listed.channel_names not in ((), names):
+    there = listed.channel_names
+    if names and there and find_channels(names, there) != there:
         raise DatasetError(
             f"--channel names {', '.join(names)}, but most cases have other channels",
             source=root,
-            detail=f"they have {', '.join(listed.channel_names)}",
+            detail=f"they have {', '.join(there)}",
         )
 
 
@@ -167,6 +219,8 @@ def make_provisional_spec(
     ignore: int | None = None,
     dims: int = 3,
     wide: bool = False,
+    label_fields: Sequence[Fields] = (),
+    data: Fields | None = None,
 ) -> BundleSpec:
     """Return a bundle for what needs one before there is a plan.
 
@@ -177,13 +231,16 @@ def make_provisional_spec(
         ignore: Value of unlabelled voxels (the ignore label).
         dims: Of the network.
         wide: Whether the network is nnU-Net's; the slim one otherwise.
+        label_fields: The labels as the bundle has them, instead of ``labels``.
+        data: The section ``data``, instead of the ignore label alone.
     """
     if len(names) < channels:
         names = [f"channel {number}" for number in range(1, channels + 1)]
-    label_fields = [
-        {"index": index, "name": name, "value": value}
-        for index, (value, name) in enumerate(sorted(labels.items()), start=1)
-    ]
+    fields = list(label_fields)
+    for index, (value, name) in enumerate(sorted(labels.items()), start=1):
+        fields.append({"index": index, "name": name, "value": value})
+    if data is None:
+        data = {"ignore": None if ignore in labels else ignore}
     if wide:
         network = {"kind": "unet", "dims": dims, "channels": 32}
     else:
@@ -193,11 +250,33 @@ def make_provisional_spec(
         {
             "name": "draft",
             "channels": [{"name": name} for name in names[:channels]],
-            "labels": label_fields,
-            "data": {"ignore": None if ignore in labels else ignore},
+            "labels": fields,
+            "data": data,
             "network": network,
             "training": {"patch": patch, "optimizer": "adamw"},
         }
+    )
+
+
+def _find_outliers(
+    fingerprint: Fingerprint,
+    modalities: Sequence[str],
+    label_names: Mapping[int, str],
+    pictures: bool,
+) -> list[Outlier]:
+    """Find the cases that lie apart from the others."""
+    measures = {}
+    for name, case in zip(fingerprint.names, fingerprint.cases, strict=True):
+        if case.measures is not None:
+            measures[name] = case.measures
+    return find_outliers(measures, modalities, label_names, pictures=pictures)
+
+
+def _choose_apart(outliers: Iterable[Outlier]) -> frozenset[str]:
+    """Return the cases whose sizes and intensities would mislead a plan."""
+    misleading = (Aspect.VOXEL_SIZE, Aspect.INTENSITIES)
+    return frozenset(
+        outlier.case for outlier in outliers if outlier.aspect in misleading
     )
 
 
@@ -216,9 +295,21 @@ def _is_picture_case(case: Case) -> bool:
     return all(is_picture(file) for file in files)
 
 
-def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
-    """Say what looks wrong with the data."""
+def _find_doubts(
+    fingerprint: Fingerprint, names: Mapping[int, str] = NO_NAMES
+) -> Iterator[str]:
+    """Say what looks wrong with the data.
+
+    Args:
+        fingerprint: Of the data set.
+        names: Of labels, where values alone do not say which they are.
+    """
     count = len(fingerprint.cases)
+    if fingerprint.apart:
+        yield (
+            f"{len(fingerprint.apart)} of {count} cases lie apart from the others, so the plan's "
+            f"voxel size and intensities leave them out: {abbreviate(sorted(fingerprint.apart))}"
+        )
     if count == 1:
         yield (
             "there is only one case: none can be held out, so nothing can be measured, and what "
@@ -232,7 +323,8 @@ def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
     for value in fingerprint.label_values:
         statistics = fingerprint.find_label_statistics(value)
         if len(statistics) == 1:
+            label = names.get(value, f"label {value}")
             yield (
-                f"label {value} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
+                f"{label} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
                 "voxels: little can be learned of it. Is it a mistake?"
             )
