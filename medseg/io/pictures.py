@@ -89,6 +89,25 @@ def read_labels(files: Sequence[Path]) -> Volume:
     return _make_volume(path, labels, warnings)
 
 
+def read_palette(path: Path) -> tuple[tuple[int, int, int], ...]:
+    """Return the colours of a palette picture's values; nothing where it has no palette.
+
+    Raises:
+        ScanError: If it is broken.
+    """
+    try:
+        with Image.open(path, formats=_KINDS) as picture:
+            if picture.mode != "P":
+                return ()
+            numbers = picture.getpalette("RGB") or []
+    except _BROKEN as error:
+        raise ScanError(
+            "the palette cannot be read", source=path, detail=str(error)
+        ) from error
+    colours = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    return tuple(colours)
+
+
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     """Write ``labels``, shape ``(i, j, 1)``, as a grey PNG of indices (8 bits, 16 if above 255).
 
