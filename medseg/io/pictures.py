@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from warnings import filterwarnings
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from medseg.io.formats import Format, single_file
 from medseg.io.tiff import describe_unread, is_tiff, read_grey
 from medseg.io.voxels import as_labels, check_size
 from medseg.volume import Volume, replace_nonfinite
+
+# Pillow's warnings are of tags that say nothing of the pixels, and name no file.
+filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
 
 Pixels = npt.NDArray[Any]
 

@@ -26,17 +26,13 @@ from scipy import ndimage
 from medseg._support.files import write_atomically
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
-<<<<<<< HEAD
+from medseg.datasets.input_checks import refuse_constant
 from medseg.datasets.label_encoding import (
     describe_label_warnings,
     encode_mask,
 )
 from medseg.datasets.mask_codes import pack
-=======
-from medseg.datasets.input_checks import refuse_constant
-from medseg.datasets.label_encoding import describe_label_warnings
 from medseg.datasets.measures import CaseMeasures, measure_case
->>>>>>> gate
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
@@ -294,14 +290,8 @@ def _load_or_inspect(
         file = _get_cache_file(case, cache, ignore, labels)
         fingerprint = _read_cached(file)
         if fingerprint is None:
-<<<<<<< HEAD
             fingerprint = inspect_case(case, ignore, labels)
-            content = asdict(fingerprint) | {"version": _CACHE_VERSION}
-            write_atomically(file, json.dumps(content))
-=======
-            fingerprint = inspect_case(case, ignore)
             write_atomically(file, json.dumps(_make_content(fingerprint)))
->>>>>>> gate
         return fingerprint
     except ScanError as error:
         return Fault.from_error(case.name, error)
@@ -388,7 +378,7 @@ def inspect_case(
         measured = _measure_values(label, ignore)
     else:
         measured = _measure_encoded(label, labels)
-    foreground = measured.foreground
+    foreground = measured.indices > 0
     channels = [_measure_channel(voxels, foreground) for voxels in image.array]
     right, anterior, superior = _find_anatomical_axes(image)
     shape, spacing = image.shape, image.spacing
@@ -398,19 +388,15 @@ def inspect_case(
         channels=tuple(channels),
         labels=measured.labels,
         nonzero_share=_compute_nonzero_share(image, foreground),
-<<<<<<< HEAD
+        measures=measure_case(image, measured.indices),
         warnings=(*image.warnings, *measured.warnings),
-=======
-        measures=measure_case(image, labels),
-        warnings=(*image.warnings, *describe_label_warnings(label)),
->>>>>>> gate
     )
 
 
 class _MeasuredLabels(NamedTuple):
-    """Where something is labelled, ``(i, j, k)``; each label; and what was odd."""
+    """Values or indices, 0 where nothing is labelled, ``(i, j, k)``; each label; what was odd."""
 
-    foreground: npt.NDArray[np.bool_]
+    indices: Array
     labels: tuple[LabelStatistics, ...]
     warnings: tuple[str, ...]
 
@@ -423,7 +409,7 @@ def _measure_values(label: Volume, ignore: int | None) -> _MeasuredLabels:
         values = np.where(unlabelled, 0, values).astype(values.dtype)
     statistics = tuple(_measure_labels(values))
     warnings = describe_label_warnings(label)
-    return _MeasuredLabels(values > 0, statistics, warnings)
+    return _MeasuredLabels(values, statistics, warnings)
 
 
 def _measure_encoded(label: Volume, labels: LabelSet) -> _MeasuredLabels:
@@ -437,7 +423,7 @@ def _measure_encoded(label: Volume, labels: LabelSet) -> _MeasuredLabels:
         meant = labels[measured.value - 1]
         key = pack(meant.colour) if labels.colour_coded else meant.value
         statistics.append(replace(measured, value=key))
-    return _MeasuredLabels(indices > 0, tuple(statistics), encoded.warnings)
+    return _MeasuredLabels(indices, tuple(statistics), encoded.warnings)
 
 
 def _read_channels(scan: Scan) -> Volume:

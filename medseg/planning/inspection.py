@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-<<<<<<< HEAD
-from collections.abc import Iterator, Mapping, Sequence
-=======
 from collections.abc import Iterable, Iterator, Mapping, Sequence
->>>>>>> gate
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,8 +107,10 @@ def inspect_dataset(
         root, case_list.cases, description, wishes, listeners
     )
     label_set = None
+    label_names = description.label_names
     if mask_labels is not None:
         label_set = _make_label_set(mask_labels)
+        label_names = {label.index: label.name for label in label_set}
     fingerprint = extract_fingerprint(
         case_list, _CACHE, listeners, description.ignore, label_set
     )
@@ -125,14 +123,15 @@ def inspect_dataset(
         description = replace(description, mask_labels=mask_labels)
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-<<<<<<< HEAD
-    doubts = _find_doubts(fingerprint, description.label_keys)
-=======
     pictures = _are_pictures(case_list.cases)
-    outliers = _find_outliers(fingerprint, description, pictures)
+    described = description.describe_channels(fingerprint, pictures, {})
+    modalities = [channel.get("modality", "OT") for channel in described]
+    outliers = _find_outliers(fingerprint, modalities, label_names, pictures)
     fingerprint = replace(fingerprint, apart=_choose_apart(outliers))
-    doubts = (*describe_outliers(outliers), *_find_doubts(fingerprint))
->>>>>>> gate
+    doubts = [
+        *describe_outliers(outliers),
+        *_find_doubts(fingerprint, description.label_keys),
+    ]
     for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
     return InspectedDataset(
@@ -260,20 +259,17 @@ def make_provisional_spec(
 
 
 def _find_outliers(
-    fingerprint: Fingerprint, description: DatasetDescription, pictures: bool
+    fingerprint: Fingerprint,
+    modalities: Sequence[str],
+    label_names: Mapping[int, str],
+    pictures: bool,
 ) -> list[Outlier]:
     """Find the cases that lie apart from the others."""
     measures = {}
     for name, case in zip(fingerprint.names, fingerprint.cases, strict=True):
         if case.measures is not None:
             measures[name] = case.measures
-    channels = description.describe_channels(fingerprint, pictures, {})
-    return find_outliers(
-        measures,
-        [channel.get("modality", "OT") for channel in channels],
-        description.label_names,
-        pictures=pictures,
-    )
+    return find_outliers(measures, modalities, label_names, pictures=pictures)
 
 
 def _choose_apart(outliers: Iterable[Outlier]) -> frozenset[str]:
