@@ -138,7 +138,11 @@ def make_single(file: Path, where: str) -> Candidate:
     header = read_header(file)
     if header is None:
         kind = describe_other_kind(file)
-        what = f"is not an image that is read ({kind})" if kind else "is not an image"
+        what = (
+            f"is not an image that is read ({kind})"
+            if kind
+            else "is not an image"
+        )
         raise ScanError(
             f"{what}; files ending in {list_image_suffixes()} and DICOM are read",
             source=where,
