@@ -48,6 +48,10 @@ _FIRST_WORDS = re.compile(
     rf"(?:{_WORDS})(?:[_.\- ]+|(?=\d))(?P<base>[^_.\- ].*)", re.IGNORECASE
 )
 
+_LABEL_FOLDER = re.compile(
+    f"{ROLE_WORDS['label']}|{ROLE_WORDS['prediction']}", re.IGNORECASE
+)
+
 _HASH_DIGITS = 10
 _TAG_DIGITS = (6, 16, 64)
 
@@ -131,6 +135,16 @@ def _get_role(match: re.Match[str]) -> Role:
         if match[role] is not None:
             return role
     return ""
+
+
+def is_label_folder(name: str) -> bool:
+    """Tell whether a folder is called as those of label maps are.
+
+    Examples:
+        >>> is_label_folder("segmentations"), is_label_folder("s0001")
+        (True, False)
+    """
+    return _LABEL_FOLDER.fullmatch(name) is not None
 
 
 def make_pair_key(stem: str) -> str:
