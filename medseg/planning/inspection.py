@@ -12,7 +12,6 @@ from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Case, CaseList, make_cases
 from medseg.datasets.named_segments import name_segments
-
 from medseg.datasets.outliers import (
     Aspect,
     Outlier,
