@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medseg._support.files import refuse_special
 from medseg._support.folders import list_files
 from medseg._support.tables import read_table
 from medseg.datasets.cases import Scan
@@ -197,6 +198,7 @@ def _search_path(path: Path, search: _Search, progress: SearchProgress) -> None:
         elif path.is_file():
             search.candidates.extend(_scans_in_file(path))
         else:
+            refuse_special(path)
             raise DatasetError("there is no such file or folder", source=path)
     except ScanError as error:
         raise DatasetError(
@@ -459,6 +461,7 @@ def _make_part(folder: Path, text: str) -> _Candidate:
     file = folder / text
     if file.is_dir():
         return _make_only_series(file)
+    refuse_special(file)
     if not file.is_file():
         raise ScanError("there is no such file or folder", source=text)
     path = Path(text)
