@@ -49,6 +49,7 @@ class RunStarted(Event):
         provenance: Versions, git state, device, fingerprint of the data; no patient names.
         resumed_at: The step a resumed run continues from, ``None`` for a fresh run.
         total_steps: How many optimiser steps the run is set to take.
+        description: What the bundle segments, for people; no paths and no patient names.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class RunStarted(Event):
     provenance: Mapping[str, str]
     resumed_at: int | None
     total_steps: int
+    description: str = ""
 
 
 @dataclass(frozen=True, slots=True)

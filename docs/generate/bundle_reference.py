@@ -31,6 +31,7 @@ _SECTIONS = {
     "LabelSpec": "One of `labels`",
     "RegionSpec": "One of `regions`",
     "DataSpec": "`data`",
+    "ColumnsSpec": "`data.columns`",
     "PreprocessingSpec": "`preprocessing`",
     "ZScore": '`preprocessing.intensity`: `"kind": "zscore"`',
     "Window": '`preprocessing.intensity`: `"kind": "window"`',

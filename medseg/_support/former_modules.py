@@ -16,7 +16,7 @@ from types import ModuleType
 FORMER_MODULES = {
     "medseg.engine.segmenter": "medseg.inference.segmenter",
     "medseg.tools.images": "medseg.io",
-    "medseg.tools.naming": "medseg.datasets.names",
+    "medseg.tools.naming": "medseg.names",
     "medseg.words.errors": "medseg.errors",
     "medseg.words.quality": "medseg.quality.estimates",
 }

@@ -13,7 +13,13 @@ from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
 
 _CHUNK = 1 << 20
-_LATER_DATA_FIELDS = ("background", "colour_coded")
+_LATER_DATA_FIELDS = (
+    "images",
+    "labels",
+    "columns",
+    "background",
+    "colour_coded",
+)
 """Fields of ``data`` that release 0.1.0 did not have."""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medseg.cli.options import AsJson
+from medseg.cli.options import AsJson, TrustValues
 from medseg.cli.output import FAILED, START_OVER, open_terminal, print_json
 from medseg.errors import MedsegError
 
@@ -83,6 +83,7 @@ def evaluate(
             help="Another method's predictions to compare with.",
         ),
     ] = None,
+    trust_values: TrustValues = False,
     without_references: Annotated[
         bool, _define_former_option("--without-references")
     ] = False,
@@ -121,6 +122,7 @@ def evaluate(
             tolerance_mm=TOLERANCE_MM if tolerance is None else tolerance,
             lesions=lesions,
             versus=versus,
+            trust_values=trust_values,
             listeners=[terminal],
         )
     if as_json:

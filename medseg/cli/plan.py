@@ -49,6 +49,41 @@ def plan(
             "others, its name. Repeatable, in order.",
         ),
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--images",
+            metavar="PATTERN",
+            help="Which files are images, such as 'scans/*.nii.gz', where names do not say it. "
+            "What * stands for pairs them with --labels. Repeatable: one for each channel.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            metavar="PATTERN",
+            help="Which files are labels, such as 'truth/*_manual.nii.gz'. One * more than in "
+            "--images is the name of a structure with a mask of its own.",
+        ),
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIELD=COLUMN,…",
+            help="What the columns of a CSV are called: image=scan,label=seg; also name, patient "
+            "and fold. Several images are channels, several labels structures.",
+        ),
+    ] = None,
+    draft_csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--draft-csv",
+            metavar="FILE",
+            help="Instead of planning, write the cases that were found, or else every image, into "
+            "a CSV to correct and fill in.",
+        ),
+    ] = None,
     dims: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +130,12 @@ def plan(
 
       medseg plan studies/ --channel CT --channel PET
 
+      medseg plan data/ --images 'scans/*.nii.gz' --labels 'truth/*_manual.nii.gz'
+
+      medseg plan data/ --draft-csv cases.csv
+
+      medseg plan cases.csv --columns image=scan,label=seg
+
       medseg plan nnUNet_preprocessed/Dataset001_Liver/nnUNetPlans.json --dims 3
 
       medseg plan --explain liver/bundle.json
@@ -108,7 +149,8 @@ def plan(
         from medseg.commands.plan import plan_bundles
 
         if explain and is_bundle(dataset):
-            if any((data, channels, dims, memory, budget, class_weights)):
+            others = (data, channels, dims, memory, budget, class_weights)
+            if any((*others, images, labels, columns, draft_csv)):
                 raise MedsegError(
                     "is planned already: --explain prints its reasons, and no other option goes "
                     "with it",
@@ -116,11 +158,17 @@ def plan(
                 )
             _explain_bundle(terminal, dataset)
             return
+        if draft_csv is not None:
+            _draft_table(terminal, dataset, draft_csv, images, labels)
+            return
         plans = plan_bundles(
             dataset,
             files,
             data=data,
             channels=channels or (),
+            images=images or (),
+            labels=labels,
+            columns=columns,
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,
@@ -146,6 +194,8 @@ def _print_plan(terminal: Terminal, plan: Plan, explain: bool) -> None:
     """Print what was planned; with every choice and its reason if asked for."""
     cases = len(plan.fingerprint.cases)
     origin = format_count(cases, "case") if cases else "nnU-Net's plans"
+    for sentence in plan.recognised:
+        terminal.say(f"recognised: {sentence}")
     for line in _describe(plan.spec, origin):
         terminal.say(line)
     if explain:
@@ -169,6 +219,29 @@ def _describe(spec: BundleSpec, origin: str) -> list[str]:
         f"{spec.network.dims}D, patch {patch}, batch {training.batch_size}, {schedule}"
     )
     return lines
+
+
+def _draft_table(
+    terminal: Terminal,
+    dataset: Path,
+    file: Path,
+    images: list[str] | None,
+    labels: str | None,
+) -> None:
+    """Write a table of cases to fill in."""
+    from medseg.commands.plan import draft_table
+
+    complete, count = draft_table(
+        dataset, file, images=images or (), labels=labels
+    )
+    terminal.say(f"{format_count(count, 'line')}: {file}")
+    if complete:
+        terminal.say(f"  plan it   medseg plan {file}")
+    else:
+        terminal.say(
+            "  fill in the column label, and remove lines that are no cases; then medseg plan "
+            f"{file}"
+        )
 
 
 def _explain_bundle(terminal: Terminal, bundle: Path) -> None:

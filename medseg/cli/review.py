@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import AsJson, BundlePath, Device, Split4D
+from medseg.cli.options import AsJson, BundlePath, Device, Split4D, TrustValues
 from medseg.cli.output import FAILED, START_OVER, open_terminal, print_json
 
 if TYPE_CHECKING:
@@ -50,12 +50,14 @@ def review(
     ] = None,
     split_4d: Split4D = "",
     device: Device = "auto",
+    trust_values: TrustValues = False,
     as_json: AsJson = False,
 ) -> None:
     """Review masks by others without references, worst first.
 
     A trained bundle segments each scan; a mask is judged by how far the bundle agrees with it.
-    Masks hold the bundle's label indices and lie on their scans' grids.
+    Masks hold the bundle's label indices, or name their segments as the bundle's labels
+    (.seg.nrrd, SEG, RTSTRUCT), and lie on their scans' grids.
 
     Exit code 1: some masks could not be reviewed.
 
@@ -73,6 +75,7 @@ def review(
             out,
             device=device,
             split_4d=split_4d,
+            trust_values=trust_values,
             listeners=[terminal],
         )
     if as_json:

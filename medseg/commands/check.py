@@ -8,12 +8,16 @@ from pathlib import Path
 
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.datasets.cases import find_cases
-from medseg.datasets.integrity import check_cases, describe_absent_labels
-from medseg.datasets.layouts.registry import check_layout_name
+from medseg.datasets.integrity import (
+    check_cases,
+    describe_absent_labels,
+    warn_of_outliers,
+)
 from medseg.datasets.statements import find_standing
 from medseg.errors import BundleError, CheckpointError, DatasetError, Fault
 from medseg.events import Listener
 from medseg.inference.segmenter import Segmenter
+from medseg.layouts.registry import check_layout_name
 from medseg.networks.building import try_network
 from medseg.training.losses import check_loss
 
@@ -85,6 +89,7 @@ def check(
     faults.extend(find_standing(found.contradictions, checked.labels))
     faults.extend(checked.faults)
     warnings = list(checked.warnings)
+    warnings.extend(warn_of_outliers(checked.measures, loaded.spec))
     if checked.good:
         warnings.extend(describe_absent_labels(checked.labels, loaded.spec))
     return CheckReport(tuple(faults), tuple(warnings), len(checked.good))

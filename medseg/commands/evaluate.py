@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,19 +11,34 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.input_checks import check_grid
 from medseg.datasets.label_encoding import encode_mask, encode_prediction
-from medseg.datasets.layouts import LISTING
-from medseg.datasets.layouts.dataset_json import (
+from medseg.datasets.measures import CaseMeasures, measure_grid
+from medseg.datasets.outliers import describe_outliers, find_outliers
+from medseg.errors import Fault, MedsegError, ScanError
+from medseg.evaluation.files import write_evaluation
+from medseg.evaluation.named_labels import (
+    LabelReader,
+    make_bundle_readers,
+    number_labels,
+    read_label_pair,
+)
+from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
+from medseg.evaluation.results import Evaluation
+from medseg.evaluation.stated_sides import compare_sides
+from medseg.evaluation.value_checks import (
+    describe_lone_labels,
+    describe_mask_values,
+    name_value,
+    require_common_labels,
+)
+from medseg.events import Listener, Notice, Progress, notify
+from medseg.labels import Label, LabelSet, default_colour
+from medseg.layouts import LISTING
+from medseg.layouts.dataset_json import (
     find_ignore_value,
     read_json_object,
 )
-from medseg.errors import DatasetError, Fault, MedsegError, ScanError
-from medseg.evaluation.files import write_evaluation
-from medseg.evaluation.pairing import Pair, Pairing, pair_predictions
-from medseg.evaluation.results import Evaluation
-from medseg.events import Listener, Notice, Progress, notify
-from medseg.io import read_labels
-from medseg.labels import Label, LabelSet, default_colour
 from medseg.metrics.comparison import Difference, compare_methods
 from medseg.metrics.lesions import LesionCounts, count_lesions
 from medseg.metrics.metrics import ABSENT, TOLERANCE_MM, CaseScores, score_case
@@ -45,6 +60,7 @@ def evaluate(
     tolerance_mm: float = TOLERANCE_MM,
     lesions: bool = False,
     versus: Path | None = None,
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> Evaluation:
     """Score predicted label maps against references on the same grid.
@@ -68,13 +84,16 @@ def evaluate(
         tolerance_mm: Tolerance of the NSD.
         lesions: Whether to count each label's connected components found, missed and made up.
         versus: Another method's predictions for the same references, to compare with.
+        trust_values: Go by values alone, whatever names ``dataset.json`` and ``.seg.nrrd`` files
+            give them.
         listeners: Told of progress, and of predictions without a reference.
 
     Returns:
         Scores, and everything that could not be scored.
 
     Raises:
-        DatasetError: If there is nothing to compare, or the two sides have no value in common.
+        DatasetError: If there is nothing to compare, the two sides have no value in common, or
+            they give a name different values.
         OutputError: If the results cannot be written.
         MedsegError: If the tolerance is not a length.
 
@@ -96,18 +115,25 @@ def evaluate(
     label_set = _choose_label_set(labels, ignore)
     if label_set is None and ignore is None:
         ignore = _read_ignore_value(references)
-    rules = _Rules(label_set, ignore, tolerance_mm, lesions)
+    spec = labels if isinstance(labels, BundleSpec) else None
+    scoring = _Scoring(
+        label_set, spec, ignore, tolerance_mm, lesions, trust_values
+    )
     pairing = pair_predictions(predictions, references)
+    rules = scoring.make_rules(pairing, predictions, references)
     scored = _score_pairs(pairing, rules, listeners)
+    _warn_of_outliers(scored, listeners)
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
         other_pairing = pair_predictions(versus, references).rename_like(
             pairing
         )
-        other = _score_pairs(
-            other_pairing, replace(rules, count_lesions=False), listeners
+        other_scoring = replace(scoring, count_lesions=False)
+        other_rules = other_scoring.make_rules(
+            other_pairing, versus, references
         )
+        other = _score_pairs(other_pairing, other_rules, listeners)
         faults.extend(
             replace(fault, where=f"{fault.where} (other)")
             for fault in other.faults
@@ -155,15 +181,72 @@ class _Rules:
 
     Attributes:
         label_set: The labels; ``None`` where every value is one.
+        spec: The bundle, where one was given: lengths are compared with its grid.
         ignore: Value of the references' unlabelled voxels.
         tolerance_mm: Of the NSD.
         count_lesions: Whether to count connected components.
+        readers: Of predictions and of references.
+        names: Value → name of labels that files name, where there is no bundle.
     """
 
     label_set: LabelSet | None
+    spec: BundleSpec | None
     ignore: int | None
     tolerance_mm: float
     count_lesions: bool
+    readers: tuple[LabelReader, LabelReader]
+    names: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """What a person asked for; rules follow from it and from what files say of themselves.
+
+    Attributes:
+        label_set: The bundle's labels; ``None`` without a bundle.
+        spec: The bundle, where one was given.
+        ignore: Value of the references' unlabelled voxels.
+        tolerance_mm: Of the NSD.
+        count_lesions: Whether to count connected components.
+        trust_values: Whether names in files do not count.
+    """
+
+    label_set: LabelSet | None
+    spec: BundleSpec | None
+    ignore: int | None
+    tolerance_mm: float
+    count_lesions: bool
+    trust_values: bool
+
+    def make_rules(
+        self, pairing: Pairing, predictions: Path, references: Path
+    ) -> _Rules:
+        """Return the rules for one method's predictions.
+
+        Raises:
+            DatasetError: If two sides give a name different values.
+        """
+        values: Mapping[str, int] = {}
+        if not self.trust_values:
+            stated = compare_sides(predictions, references, self.label_set)
+            if self.label_set is None:
+                values = number_labels(pairing.files, stated)
+        if self.label_set is None:
+            reader = LabelReader(values, self.trust_values)
+            readers = (reader, reader)
+        else:
+            readers = make_bundle_readers(self.label_set, self.trust_values)
+        # Of names that are the same to us, the one that sorts last: in small letters.
+        names = {value: name for name, value in values.items()}
+        return _Rules(
+            self.label_set,
+            self.spec,
+            self.ignore,
+            self.tolerance_mm,
+            self.count_lesions,
+            readers,
+            names,
+        )
 
 
 @dataclass(slots=True)
@@ -173,6 +256,7 @@ class _ScoredPairs:
     faults: list[Fault]
     cases: list[CaseScores] = field(default_factory=list)
     lesions: dict[str, Mapping[str, LesionCounts]] = field(default_factory=dict)
+    measures: dict[str, CaseMeasures] = field(default_factory=dict)
 
 
 def _score_pairs(
@@ -196,6 +280,9 @@ def _score_pairs(
         try:
             encoded = _encode_pair(pair, rules)
             oddities[pair.case] = encoded.warnings
+            if not encoded.grid.is_picture:
+                sizes = measure_grid(encoded.grid)
+                scored.measures[pair.case] = CaseMeasures(*sizes)
             scored.cases.append(encoded.score(pair.case, rules.tolerance_mm))
             if rules.count_lesions:
                 scored.lesions[pair.case] = encoded.count_lesions()
@@ -205,9 +292,27 @@ def _score_pairs(
     for warning in list_warnings(oddities, len(oddities)):
         notify(listeners, Notice(warning))
     if rules.label_set is None:
-        _require_common_values(scored.cases)
+        require_common_labels(scored.cases)
         scored.cases = _add_missing_labels(scored.cases)
+        for warning in _find_doubts(scored.cases):
+            notify(listeners, Notice(warning))
     return scored
+
+
+def _warn_of_outliers(
+    scored: _ScoredPairs,
+    listeners: Sequence[Listener],
+) -> None:
+    """Name the references that lie apart from the others."""
+    outliers = find_outliers(scored.measures)
+    for warning in describe_outliers(outliers):
+        notify(listeners, Notice(warning))
+
+
+def _find_doubts(cases: Sequence[CaseScores]) -> Iterator[str]:
+    """Say what looks as if values of label maps did not mean the same throughout."""
+    yield from describe_mask_values(cases)
+    yield from describe_lone_labels(cases)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +347,14 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
         ScanError: If a file cannot be read, or its values are not labels.
         GeometryError: If the two do not lie on one grid.
     """
-    prediction = read_labels(pair.prediction)
-    reference = read_labels(pair.reference)
-    prediction = reference.reorder_to_grid(
-        prediction, "the reference and the prediction"
+    prediction, reference = read_label_pair(
+        pair.prediction, pair.reference, rules.readers
     )
+    odd = check_grid(reference, rules.spec)
     label_set = rules.label_set
     if label_set is None:
         # The values of both sides mean the same, so the prediction is encoded like a reference.
-        label_set = _collect_labels(prediction, reference, rules.ignore)
+        label_set = _collect_labels(prediction, reference, rules)
         predicted = encode_mask(prediction, label_set)
     else:
         predicted = encode_prediction(prediction, label_set)
@@ -268,12 +372,12 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
         expected.indices,
         label_set,
         reference,
-        (*predicted.warnings, *expected.warnings),
+        (*predicted.warnings, *expected.warnings, *odd),
     )
 
 
 def _collect_labels(
-    prediction: Volume, reference: Volume, ignore: int | None
+    prediction: Volume, reference: Volume, rules: _Rules
 ) -> LabelSet:
     """Make every value that occurs a label, the same on both sides, except the ignore label."""
     if len(prediction.array) > 1 or len(reference.array) > 1:
@@ -281,17 +385,18 @@ def _collect_labels(
             "a colour label map needs the bundle, which says what each colour means"
         )
     values = np.union1d(prediction.array, reference.array)
-    values = values[(values != 0) & (values != ignore)]
+    values = values[(values != 0) & (values != rules.ignore)]
     if len(values) > MAX_LABELS:
         raise ScanError(
             f"{len(values)} different values are too many for label maps; at most {MAX_LABELS} are "
             "compared"
         )
-    labels = [
-        Label(index, f"label {value}", value, default_colour(index))
-        for index, value in enumerate(values.tolist(), start=1)
-    ]
-    return LabelSet(labels, ignore)
+    labels = []
+    for index, value in enumerate(values.tolist(), start=1):
+        name = rules.names.get(value, name_value(value))
+        label = Label(index, name, value, default_colour(index))
+        labels.append(label)
+    return LabelSet(labels, rules.ignore)
 
 
 def _add_missing_labels(cases: Iterable[CaseScores]) -> list[CaseScores]:
@@ -307,21 +412,3 @@ def _add_missing_labels(cases: Iterable[CaseScores]) -> list[CaseScores]:
         labels = {name: case.labels.get(name, ABSENT) for name in ordered}
         complete.append(replace(case, labels=labels))
     return complete
-
-
-def _require_common_values(cases: Iterable[CaseScores]) -> None:
-    """Refuse two sides that use different values, instead of scoring 0 throughout."""
-    predicted: set[str] = set()
-    expected: set[str] = set()
-    for case in cases:
-        for name, scores in case.labels.items():
-            if scores.predicted_ml:
-                predicted.add(name)
-            if scores.reference_ml:
-                expected.add(name)
-    if predicted and expected and predicted.isdisjoint(expected):
-        raise DatasetError(
-            f"predictions hold {', '.join(sorted(predicted))} and references "
-            f"{', '.join(sorted(expected))}, so they have nothing in common; give the bundle, "
-            "whose labels say which value of a reference is which label"
-        )

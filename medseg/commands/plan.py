@@ -15,9 +15,10 @@ import torch
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.spec import SCHEMA_ID, BundleSpec
-from medseg.datasets.layouts import LISTING
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import Listener, Notice, notify
+from medseg.layouts import LISTING, Selection
+from medseg.layouts.cases_csv import parse_columns
 from medseg.networks.building import try_network
 from medseg.networks.devices import choose_device
 from medseg.planning import (
@@ -35,6 +36,7 @@ from medseg.planning import (
     read_description,
     read_nnunet_plans,
 )
+from medseg.planning.case_table import draft_case_table
 from medseg.training.time_budget import voxels_per_second
 
 _MAX_MEMORY_GB = {True: 12.0, False: 8.0}
@@ -51,6 +53,7 @@ class Plan:
         file: Where it was written.
         spec: The bundle; its ``notes`` say why.
         fingerprint: What the cases are like; without cases if nnU-Net's plans were converted.
+        recognised: What the data set was taken for, and why; empty if plans were converted.
 
     Examples:
         >>> import tempfile
@@ -70,6 +73,7 @@ class Plan:
     file: Path
     spec: BundleSpec
     fingerprint: Fingerprint
+    recognised: tuple[str, ...] = ()
 
     @property
     def survey(self) -> Fingerprint:
@@ -101,6 +105,9 @@ def plan(
     *,
     data: str | Path | None = None,
     channels: Sequence[str] = (),
+    images: Sequence[str] = (),
+    labels: str | None = None,
+    columns: str | None = None,
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
@@ -118,6 +125,10 @@ def plan(
         channels: The channels by name, such as ``T1``, or name and modality, such as ``uptake:PT``.
             Of BIDS and DICOM data, which hold more than a bundle uses, these are taken; of others
             these are the names, in order.
+        images: Patterns of the image files, one for each channel, such as ``scans/*.nii.gz``, where
+            names do not say which files are images. Relative to the folder.
+        labels: The pattern of the label files, such as ``truth/*_manual.nii.gz``.
+        columns: Of a CSV whose columns have other names: ``image=scan,label=seg``.
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step in GB; unless given, what the device has, within
             reason.
@@ -151,6 +162,9 @@ def plan(
         {Path(out): dims},
         data=data,
         channels=channels,
+        images=images,
+        labels=labels,
+        columns=columns,
         memory_gb=memory_gb,
         budget=budget,
         class_weights=class_weights,
@@ -166,6 +180,9 @@ def plan_bundles(
     *,
     data: str | Path | None = None,
     channels: Sequence[str] = (),
+    images: Sequence[str] = (),
+    labels: str | None = None,
+    columns: str | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
@@ -179,6 +196,9 @@ def plan_bundles(
         files: The files to write, each with its ``dims``.
         data: As for ``plan``; so are the others.
         channels: The channels by name.
+        images: Patterns of image files.
+        labels: The pattern of label files.
+        columns: Of a CSV with columns of other names.
         memory_gb: Memory for a training step.
         budget: Time for a training run.
         class_weights: ``balanced``, or alike.
@@ -209,9 +229,10 @@ def plan_bundles(
         file: replace(constraints, dims=dims) for file, dims in files.items()
     }
     if is_nnunet_plans(root):
-        if channels:
+        if any((channels, images, labels, columns)):
             raise MedsegError(
-                "--channel goes with data; nnU-Net's dataset.json names channels"
+                "--channel, --images, --labels and --columns go with data; nnU-Net's plans go "
+                "with imagesTr/ and labelsTr/, whose dataset.json names channels and labels"
             )
         raw = Path(data) if data else None
         return [
@@ -222,9 +243,64 @@ def plan_bundles(
         raise MedsegError(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
         )
-    requested = [parse_channel(text) for text in channels]
+    requested = _parse_request(channels, images, labels, columns)
     inspected = inspect_dataset(root, requested, listeners)
     return _draft_plans(inspected, by_file, training_device)
+
+
+def _parse_request(
+    channels: Sequence[str],
+    images: Sequence[str],
+    labels: str | None,
+    columns: str | None,
+) -> Selection:
+    """Return what a person says of the data.
+
+    Raises:
+        MedsegError: If a channel or a column is not right.
+    """
+    parsed = [parse_channel(text) for text in channels]
+    return Selection(
+        channels=tuple(parsed),
+        image_patterns=tuple(images),
+        label_pattern=labels or "",
+        columns=parse_columns(columns) if columns else None,
+    )
+
+
+def draft_table(
+    dataset: str | Path,
+    file: str | Path,
+    *,
+    images: Sequence[str] = (),
+    labels: str | None = None,
+) -> tuple[bool, int]:
+    """Write the cases of a data set as a table; where none are found, every image file.
+
+    Args:
+        dataset: The data folder.
+        file: The CSV to write.
+        images: As for ``plan``.
+        labels: As for ``plan``.
+
+    Returns:
+        Whether every case has its label, and how many lines there are.
+
+    Raises:
+        DatasetError: If there is no image file.
+        OutputError: If the file exists or cannot be written.
+    """
+    selection = Selection(
+        image_patterns=tuple(images), label_pattern=labels or ""
+    )
+    root, path = Path(dataset), Path(file)
+    if path.exists():
+        raise OutputError(
+            "exists already; remove it, or choose another name", source=path
+        )
+    draft = draft_case_table(root, path.parent, selection)
+    write_atomically(path, draft.text)
+    return draft.is_complete, draft.lines
 
 
 def _draft_plans(
@@ -247,7 +323,8 @@ def _draft_plans(
         adapted = _adapt_constraints(constraints, dataset, device)
         content = draft_bundle(dataset, file, adapted)
         spec = _write_bundle(content, file)
-        plans.append(Plan(file, spec, dataset.fingerprint))
+        planned = Plan(file, spec, dataset.fingerprint, dataset.recognised)
+        plans.append(planned)
     return plans
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from medseg._support.registry import Plugin, Registry
-from medseg.datasets.layouts.registry import LAYOUTS
 from medseg.inference.backends.loading import BACKENDS
 from medseg.inference.result_files import RESULT_FORMATS
 from medseg.io.registry import IMAGE_FORMATS
+from medseg.layouts.registry import LAYOUTS
 from medseg.networks.registry import NETWORKS
 from medseg.training.losses import LOSSES
 

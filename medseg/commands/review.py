@@ -21,10 +21,11 @@ from medseg.evaluation.mask_review import (
     format_agreement_csv,
     review_order,
 )
+from medseg.evaluation.named_labels import LabelReader, make_bundle_readers
 from medseg.evaluation.pairing import ScanPairing, pair_with_scans
+from medseg.evaluation.stated_sides import compare_results
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.segmenter import Segmenter
-from medseg.io import read_labels
 from medseg.quality.estimates import MaskQuality
 
 AGREEMENT = "agreement.csv"
@@ -41,6 +42,7 @@ def review(
     *,
     device: str = "auto",
     split_4d: str = "",
+    trust_values: bool = False,
     listeners: Sequence[Listener] = (),
 ) -> MaskReview:
     """Judge masks by others without references: how good are they probably?
@@ -51,13 +53,15 @@ def review(
 
     Args:
         masks: A folder of label maps, or one label map, from any source. They hold the bundle's
-            label indices and lie on their scans' grids.
+            label indices, or name their segments, and lie on their scans' grids.
         scans: The scans that the masks were drawn on: a file, a folder (searched with all below
             it) or a CSV.
         bundle: A trained bundle, or its path.
         out: The folder in which ``agreement.csv`` is written.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         split_4d: As for ``medseg.segment``.
+        trust_values: Go by the masks' values alone, whatever names ``dataset.json`` and
+            ``.seg.nrrd`` files give them.
         listeners: Told of progress, and of scans without a mask.
 
     Returns:
@@ -66,7 +70,8 @@ def review(
     Raises:
         BundleError: If the bundle is wrong.
         CheckpointError: If it has no weights.
-        DatasetError: If no mask belongs to a scan.
+        DatasetError: If no mask belongs to a scan, or the masks' ``dataset.json`` gives labels
+            other values than the bundle.
         OutputError: If the table cannot be written.
 
     Examples:
@@ -82,6 +87,10 @@ def review(
         ['phantom_000', 'phantom_001']
     """
     segmenter = Segmenter(bundle, device)
+    label_set = segmenter.spec.label_set
+    if not trust_values:
+        compare_results(Path(masks), label_set)
+    reader, _ = make_bundle_readers(label_set, trust_values)
     channels = len(segmenter.spec.channels)
     scan_list = find_scans(Path(scans), channels, split_4d=split_4d)
     pairing = pair_with_scans(Path(masks), scan_list.scans)
@@ -91,7 +100,7 @@ def review(
     judged: list[JudgedMask] = []
     for done, (mask, scan) in enumerate(pairing.pairs, start=1):
         try:
-            quality = _judge_mask(segmenter, mask, scan)
+            quality = _judge_mask(segmenter, reader, mask, scan)
             for warning in quality.warnings:
                 notify(listeners, Notice(f"{scan.name}: {warning}"))
             judged.append(JudgedMask(scan.name, quality))
@@ -142,12 +151,14 @@ def _warn_of_unpaired_scans(
     )
 
 
-def _judge_mask(segmenter: Segmenter, mask: Path, scan: Scan) -> MaskQuality:
+def _judge_mask(
+    segmenter: Segmenter, reader: LabelReader, mask: Path, scan: Scan
+) -> MaskQuality:
     """Judge a mask; its reader's warnings come before those of its scan."""
     spec = segmenter.spec
     check_kind(scan, spec)
     volume = read_scan(scan, len(spec.channels))
-    labels = read_labels(mask)
+    labels = reader.read(mask, volume)
     labels = volume.reorder_to_grid(labels, "the scan and its mask")
     encoded = encode_prediction(labels, spec.label_set)
     quality = segmenter.judge(volume, encoded.indices)

@@ -9,7 +9,6 @@ from pathlib import Path
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import load_bundle
 from medseg.bundle.spec import BundleSpec
-from medseg.datasets.names import make_printable
 from medseg.datasets.scans import ScanList, find_scans
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.inference.batch import OpenScan, ScanBatch, SegmentedScan
@@ -27,6 +26,7 @@ from medseg.inference.result_files import (
     refuse_overwriting,
 )
 from medseg.inference.segmenter import Segmenter
+from medseg.names import make_printable
 
 SEARCHING = "looking for scans"
 """The name of the search in progress events."""

@@ -33,6 +33,7 @@ from medseg.training.loop import TrainingLoop
 from medseg.training.losses import check_loss
 from medseg.training.report import TrainingReport
 from medseg.training.run_folder import RunFolder
+from medseg.training.run_record import run_started
 from medseg.training.runs import (
     ALL,
     Fold,
@@ -40,7 +41,6 @@ from medseg.training.runs import (
     begin_run,
     find_resumable_run,
     plan_run,
-    run_started,
 )
 from medseg.training.session import (
     Resources,
@@ -137,24 +137,23 @@ def train(
         else:
             lineage = _trace_lineage(requested.spec, start_from)
             run = plan_run(requested, data_folder, run_folder, fold, lineage)
-        run = _agree_on_folder(run, group)
         notified = listeners if group.is_main else ()
-        if run.folder.is_finished:
-            notify(
-                notified,
-                Notice("this run is finished already; nothing was done"),
-            )
-            return run.folder.path
-        for note in precisions.notes:
-            notify(notified, Notice(note))
         local_device = select_local_device(chosen_device)
         resources = Resources(
             local_device, group, notified, skip_bad_cases, trust_values
         )
-        if run.fold == ALL:
-            _cross_validate(run, resources)
-        else:
-            _train_run(run, resources)
+        claims = run_folder is None and not resume
+        with _hold_folder(run, group, claims) as run:
+            if run.folder.is_finished:
+                done = "this run is finished already; nothing was done"
+                notify(notified, Notice(done))
+                return run.folder.path
+            for note in precisions.notes:
+                notify(notified, Notice(note))
+            if run.fold == ALL:
+                _cross_validate(run, resources)
+            else:
+                _train_run(run, resources)
     return run.folder.path
 
 
@@ -169,10 +168,27 @@ def _trace_lineage(
     return trace_lineage(parent, spec)
 
 
-def _agree_on_folder(run: TrainingRun, group: ProcessGroup) -> TrainingRun:
-    """Return the run in the main process' folder: the default one holds the time."""
-    path = group.broadcast(str(run.folder.path))
-    return replace(run, folder=RunFolder(Path(path)))
+@contextlib.contextmanager
+def _hold_folder(
+    run: TrainingRun, group: ProcessGroup, claims: bool
+) -> Iterator[TrainingRun]:
+    """Give the run in the main process' folder: the usual one holds the time.
+
+    Args:
+        run: The run.
+        group: The processes that train it together.
+        claims: Whether the folder may be another's, and is given up where no run begins in it.
+    """
+    folder = run.folder
+    is_owner = claims and group.is_main
+    if is_owner:
+        folder = folder.claim()
+    path = group.broadcast(str(folder.path))
+    try:
+        yield replace(run, folder=RunFolder(Path(path)))
+    finally:
+        if is_owner:
+            folder.release()
 
 
 def _cross_validate(run: TrainingRun, resources: Resources) -> None:

@@ -13,7 +13,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from medseg._support.files import PART, refuse_special
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case
+from medseg.datasets.measures import CaseMeasures
 from medseg.errors import OutputError
 from medseg.io.voxel_files import find_voxel_file
 from medseg.preprocessing.transforms import (
@@ -33,7 +34,7 @@ from medseg.preprocessing.transforms import (
 )
 from medseg.volume import Array, Volume
 
-ENTRY_VERSION = 2
+ENTRY_VERSION = 3
 """Raised when what an entry holds changes, so that older ones are made anew."""
 
 FOREGROUND_SAMPLES = 20_000
@@ -63,6 +64,7 @@ class CachedCase:
         annotated: Flat positions of annotated voxels, background among them; ``None`` where all
             are annotated.
         warnings: What was odd about the case when it was read.
+        measures: What it is compared with other cases by.
     """
 
     case_id: str
@@ -73,6 +75,7 @@ class CachedCase:
     spacing: tuple[float, float, float]
     annotated: npt.NDArray[np.int64] | None = None
     warnings: tuple[str, ...] = ()
+    measures: CaseMeasures | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,15 +90,8 @@ class CachedCase:
 
     def to(self, device: torch.device) -> CachedCase:
         """Return the case with its arrays on ``device``."""
-        return CachedCase(
-            self.case_id,
-            self.label_id,
-            self.image.to(device),
-            self.label.to(device),
-            self.foreground,
-            self.spacing,
-            self.annotated,
-            self.warnings,
+        return replace(
+            self, image=self.image.to(device), label=self.label.to(device)
         )
 
 
@@ -174,6 +170,7 @@ def write_entry(
     case: Case,
     volume: Volume,
     label: Array,
+    measures: CaseMeasures,
     preprocess: Preprocessing,
     ignored: int | None = None,
 ) -> None:
@@ -184,6 +181,7 @@ def write_entry(
         case: The case; only its files' content is remembered.
         volume: Its image; its warnings are kept.
         label: Its label indices, ``(i, j, k)``, on the image's grid.
+        measures: Of both.
         preprocess: The bundle's chain, with label.
         ignored: The index of unannotated voxels.
 
@@ -210,6 +208,7 @@ def write_entry(
             "case_id": hash_content(case),
             "label_id": label_digest.hexdigest()[:_ID_DIGITS],
             "spacing": spacing.tolist(),
+            "measures": measures.to_json(),
         }
         if volume.warnings:
             entry["warnings"] = list(volume.warnings)
@@ -289,6 +288,7 @@ def read_entry(folder: Path) -> CachedCase:
             spacing=(x, y, z),
             annotated=annotated,
             warnings=tuple(entry.get("warnings", ())),
+            measures=CaseMeasures.from_json(entry["measures"]),
         )
     except (
         OSError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from medseg.datasets.mask_colours import EXACT, EdgeShares, describe_edges
-from medseg.datasets.names import abbreviate
+from medseg.names import abbreviate
 
 MOST_ALIKE = 4
 """From more cases than this with the same warning on, one line speaks for all."""

@@ -12,26 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
-from medseg.datasets.layouts import (
-    CaseListing,
-    LabelSource,
-    ListedCase,
-    Selection,
-    list_cases,
-)
-from medseg.datasets.layouts.case_checks import (
-    find_case_faults,
-    has_field,
-    name_cases,
-    set_aside_modalities,
-)
 from medseg.datasets.named_segments import name_segments
-from medseg.datasets.names import (
-    abbreviate,
-    is_picture,
-    make_former_name,
-    normalize_name,
-)
 from medseg.datasets.statements import (
     Contradiction,
     compare_statement,
@@ -39,6 +20,25 @@ from medseg.datasets.statements import (
 )
 from medseg.errors import DatasetError, Fault
 from medseg.io import read_labels
+from medseg.layouts import (
+    CaseListing,
+    LabelSource,
+    ListedCase,
+    Selection,
+    list_cases,
+)
+from medseg.layouts.case_checks import (
+    find_case_faults,
+    has_field,
+    name_cases,
+    set_aside_modalities,
+)
+from medseg.names import (
+    abbreviate,
+    is_picture,
+    make_former_name,
+    normalize_name,
+)
 from medseg.volume import Volume
 
 GROUP_FIELDS = ("group", "patient")
@@ -163,9 +163,16 @@ def find_cases(
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
     values = {label.name: label.value for label in spec.label_set}
-    selection = Selection(spec.channels, values, trust_values)
+    selection = Selection(
+        channels=spec.channels,
+        labels=values,
+        trust_values=trust_values,
+        image_patterns=spec.data.images,
+        label_pattern=spec.data.labels or "",
+        columns=spec.data.columns,
+    )
     listing = list_cases(root, spec.data.format, selection)
-    name_segments(listing, selection, spec.data.ignored)
+    name_segments(listing, selection, ignored=spec.data.ignored)
     if trust_values:
         return make_cases(listing, spec)
     set_aside_modalities(listing, spec.channels)

@@ -22,8 +22,10 @@ from medseg.datasets.integrity import (
     CaseHandler,
     check_cases,
     describe_absent_labels,
+    warn_of_outliers,
 )
 from medseg.datasets.label_encoding import Indices
+from medseg.datasets.measures import CaseMeasures
 from medseg.datasets.statements import find_standing
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
@@ -216,7 +218,11 @@ def _prepare_cases(
     _refuse_contradictions(found, present)
     absent = describe_absent_labels(present, spec)
     known = _list_known_warnings(cached, unread)
-    for warning in (*known, *checked.warnings, *absent):
+    measures = {
+        name: case.measures for name, case in cached.items() if case.measures
+    }
+    apart = warn_of_outliers(measures, spec)
+    for warning in (*known, *checked.warnings, *apart, *absent):
         notify(listeners, Notice(warning))
     return _PreparedCases(usable, cached)
 
@@ -239,9 +245,11 @@ def _make_keeper(entries: Mapping[str, Path], spec: BundleSpec) -> CaseHandler:
     preprocess = Preprocessing(spec, with_label=True)
     ignored = spec.label_set.ignore_index
 
-    def keep(case: Case, volume: Volume, label: Indices) -> None:
+    def keep(
+        case: Case, volume: Volume, label: Indices, measures: CaseMeasures
+    ) -> None:
         entry = entries[case.name]
-        write_entry(entry, case, volume, label, preprocess, ignored)
+        write_entry(entry, case, volume, label, measures, preprocess, ignored)
 
     return keep
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from medseg.bundle.spec import DataSpec
 from medseg.datasets.cases import Case
-from medseg.datasets.names import hash_text
 from medseg.errors import DatasetError
+from medseg.names import hash_text
 
 
 def assign_folds(cases: Sequence[Case], data: DataSpec) -> tuple[int, ...]:

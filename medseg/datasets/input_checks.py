@@ -32,10 +32,10 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import has_image_suffix
 from medseg.errors import GeometryError, ScanError
 from medseg.io.dicom.headers import read_header
 from medseg.io.formats import MAX_VOXELS
+from medseg.names import has_image_suffix
 from medseg.plots.planes import DisplayOrientation
 from medseg.volume import Array, Volume
 
@@ -122,15 +122,43 @@ def check_volume(volume: Volume, spec: BundleSpec) -> tuple[str, ...]:
         ScanError: If it is of another kind or modality, or every voxel has the same value.
         GeometryError: If shape or spacing rule it out.
     """
-    has_slices = volume.is_picture is None and volume.shape[2] > 1
-    _refuse_other_kind(False if has_slices else volume.is_picture, spec)
+    is_picture = volume.is_picture
+    if is_picture is None and volume.shape[2] > 1:
+        is_picture = False
+    _refuse_other_kind(is_picture, spec)
     _refuse_other_modality(volume.modalities, spec)
     if spec.network.dims == 3 and min(volume.shape) < 2:
         raise GeometryError(
             f"has {_format_shape(volume.shape)} voxels, a single slice, and the network is 3D; "
             "give the whole volume, or a bundle with a 2D network"
         )
-    return (*_check_spacing(volume, spec), *_check_intensities(volume, spec))
+    return (
+        *check_grid(volume, spec),
+        *_check_intensities(volume, spec),
+    )
+
+
+def check_grid(
+    volume: Volume, spec: BundleSpec | None = None
+) -> tuple[str, ...]:
+    """Compare the voxel sizes of a scan or a label map with those of the network, and of people.
+
+    Args:
+        volume: Of which the voxels are not looked at.
+        spec: The bundle; without one, sizes are only compared with those of people.
+
+    Returns:
+        Warnings, in plain words; they name no file.
+
+    Raises:
+        GeometryError: If the voxels' size rules it out.
+    """
+    doubts: list[str] = []
+    if _shows_patient(spec):
+        doubts += _find_odd_extent(volume)
+    if spec is not None:
+        doubts += _check_spacing(volume, spec)
+    return tuple(doubts)
 
 
 def refuse_constant(volume: Volume) -> None:
@@ -181,11 +209,11 @@ def _refuse_other_modality(modalities: Sequence[str], spec: BundleSpec) -> None:
     if len(modalities) not in (1, len(spec.channels)):
         return
     for modality, channel in zip(modalities, spec.channels, strict=False):
-        _check_modality(_normalize_modality(modality), channel)
+        _check_modality(normalize_modality(modality), channel)
 
 
 def _check_modality(modality: str, channel: ChannelSpec) -> None:
-    wanted = _normalize_modality(channel.modality)
+    wanted = normalize_modality(channel.modality)
     are_known = modality in _KNOWN and wanted in _KNOWN
     if are_known and modality != wanted:
         raise ScanError(
@@ -202,7 +230,8 @@ def _read_modality(file: Path) -> str:
     return "" if header is None else header.modality
 
 
-def _normalize_modality(modality: str) -> str:
+def normalize_modality(modality: str) -> str:
+    """Return DICOM's code of a modality: ``MR`` of ``mri``."""
     upper = modality.strip().upper()
     return _SYNONYMS.get(upper, upper)
 
@@ -242,7 +271,6 @@ class _Spacings:
 
 
 def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
-    yield from _find_odd_extent(volume, spec)
     view = DisplayOrientation.from_grid(volume.affine, volume.shape)
     spacings = _compare_spacings(view.spacing, spec)
     if not spacings.ratios:
@@ -261,15 +289,23 @@ def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
         yield f"has {spacings}; the bundle was not trained on such voxels"
 
 
-def _find_odd_extent(volume: Volume, spec: BundleSpec) -> Iterator[str]:
-    """Say so if a scan of a patient is smaller or larger than any patient."""
-    modalities = {_normalize_modality(each.modality) for each in spec.channels}
-    if not modalities <= _OF_PATIENTS:
-        return
-    extents = np.multiply(volume.shape, volume.spacing).tolist()
+def _shows_patient(spec: BundleSpec | None) -> bool:
+    """Tell whether a bundle is for volumes of patients, as far as is known."""
+    if spec is None:
+        return True
+    modalities = {normalize_modality(each.modality) for each in spec.channels}
+    return modalities <= _OF_PATIENTS and spec.preprocessing.input == "volume"
+
+
+def _find_odd_extent(volume: Volume) -> Iterator[str]:
+    """Say so if a volume, which one slice may not be, is smaller or larger than any patient."""
+    extents = np.multiply(volume.shape, volume.spacing)
+    longest = float(extents.max())
     least, most = EXTENTS_MM
-    if not least <= max(extents) <= most:
-        yield f"measures {_format_sizes(extents)} mm in all; {_CHECK_UNITS}"
+    if longest < least:
+        yield f"measures less than {least:g} mm in all; {_CHECK_UNITS}"
+    if longest > most and min(volume.shape) > 1:
+        yield f"measures more than {most / 1000:g} m in all; {_CHECK_UNITS}"
 
 
 def _compare_spacings(spacing: Sequence[float], spec: BundleSpec) -> _Spacings:
@@ -303,7 +339,7 @@ def _find_odd_range(channel: ChannelSpec, voxels: Array) -> str:
         return (
             f"every voxel of the channel {channel.name} has the value {value:g}"
         )
-    modality = _normalize_modality(channel.modality)
+    modality = normalize_modality(channel.modality)
     if modality == "CT":
         return _find_doubt_of_hu(channel, voxels)
     is_hu = _measure_share(sample_voxels(voxels), -math.inf, _SURELY_HU)
@@ -334,9 +370,10 @@ def _find_doubt_of_hu(channel: ChannelSpec, voxels: Array) -> str:
         missing = "no air"
     if not missing:
         return ""
+    # Without its values, so that many scans alike are told in one line.
     return (
-        f"the channel {channel.name} has values from {voxels.min():g} to {voxels.max():g} and "
-        f"{missing}; if they are not Hounsfield units, the result is wrong"
+        f"the channel {channel.name} shows {missing} ({thinnest:g} to {densest:g} HU); if its "
+        "values are not Hounsfield units, the result is wrong"
     )
 
 

@@ -9,20 +9,30 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
+from medseg.datasets.input_checks import admit
 from medseg.datasets.label_encoding import Indices, encode_mask
-from medseg.datasets.names import abbreviate
+from medseg.datasets.measures import CaseMeasures, measure_case
+from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.io import read_image, stack_channels, with_channels
+from medseg.names import abbreviate
 from medseg.volume import Array, Volume
 
 TASK = "checking cases"
@@ -41,12 +51,14 @@ class IntegrityReport:
         warnings: What a person should know, though training can go on. They are shown and never
             recorded: they name cases.
         labels: Label indices that occur in the good cases, without background.
+        measures: Of each good case, by its name.
     """
 
     good: tuple[Case, ...]
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
     labels: frozenset[int] = frozenset()
+    measures: Mapping[str, CaseMeasures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,7 @@ class _CheckedCase:
         labels: Label indices that occur in it, without background.
         image_hash: Of its voxels; the same for copies in other files.
         label_hash: The same of its labels; empty if there are none.
+        measures: What it is compared with the others by; ``None`` if it cannot be used.
     """
 
     case: Case
@@ -68,12 +81,13 @@ class _CheckedCase:
     labels: frozenset[int] = frozenset()
     image_hash: str = ""
     label_hash: str = ""
+    measures: CaseMeasures | None = None
 
 
-CaseHandler = Callable[[Case, Volume, Indices], None]
+CaseHandler = Callable[[Case, Volume, Indices, CaseMeasures], None]
 """Takes a good case while it is open: image ``(channels, i, j, k)``, indices ``(i, j, k)``.
 
-The image's warnings are all that is odd about the case."""
+The image's warnings are all that is odd about the case; the measures compare it with others."""
 
 
 def check_cases(
@@ -100,12 +114,15 @@ def check_cases(
     faults = [*listed.faults, *kind_faults]
     warnings = list(listed.warnings)
     labels: set[int] = set()
+    measures: dict[str, CaseMeasures] = {}
     for checked in _check_each(of_kind, spec, tuple(listeners), handle_case):
         if checked.fault is not None:
             faults.append(checked.fault)
             continue
         good.append(checked)
         labels |= checked.labels
+        if checked.measures is not None:
+            measures[checked.case.name] = checked.measures
     oddities = {checked.case.name: checked.warnings for checked in good}
     warnings.extend(list_warnings(oddities, len(good)))
     warnings.extend(_warn_of_copies(good))
@@ -114,7 +131,26 @@ def check_cases(
         faults=tuple(faults),
         warnings=tuple(warnings),
         labels=frozenset(labels),
+        measures=measures,
     )
+
+
+def warn_of_outliers(
+    measures: Mapping[str, CaseMeasures], spec: BundleSpec
+) -> Iterator[str]:
+    """Name the cases that lie apart from the others, each with what to look at.
+
+    Args:
+        measures: Of every case of the data set, by its name.
+        spec: The bundle that the cases are for.
+    """
+    outliers = find_outliers(
+        measures,
+        [channel.modality for channel in spec.channels],
+        {label.index: label.name for label in spec.label_set},
+        pictures=spec.preprocessing.input == "picture",
+    )
+    return describe_outliers(outliers)
 
 
 def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
@@ -126,15 +162,11 @@ def open_case(case: Case, spec: BundleSpec) -> tuple[Volume, Indices]:
 
     Raises:
         ScanError: If a file cannot be read, the channels or the labels are not the bundle's,
-            the image shows nothing, or no voxel of it is annotated.
+            or no voxel of the image is annotated.
         GeometryError: If image and label do not lie on one grid.
     """
     image = read_scan(case.scan, len(spec.channels))
     label = case.read_label(image)
-    if not any(_varies(channel) for channel in image.array):
-        raise ScanError(
-            "every voxel of the image has the same value, so there is nothing to learn"
-        )
     labels = spec.label_set
     encoded = encode_mask(label, labels)
     indices = encoded.indices
@@ -214,10 +246,15 @@ def _check_case(
 ) -> _CheckedCase:
     try:
         image, labels = open_case(case, spec)
-        present = _find_present(labels, len(spec.labels) + 1)
-        warnings = tuple(_find_oddities(image, present, spec))
+        admitted = admit(image, spec)
+        measures = _measure(image, labels, spec)
+        present = measures.present
+        warnings = admitted.warnings
+        if not present:
+            warnings += ("its label is empty: only background",)
         if handle_case is not None:
-            handle_case(case, replace(image, warnings=warnings), labels)
+            admitted = replace(admitted, warnings=warnings)
+            handle_case(case, admitted, labels, measures)
     except ScanError as error:
         return _CheckedCase(case, fault=Fault.from_error(case.name, error))
     except Exception as error:
@@ -229,37 +266,17 @@ def _check_case(
         labels=present,
         image_hash=_hash_voxels(image.array),
         label_hash=_hash_voxels(labels[None]) if present else "",
+        measures=measures,
     )
 
 
-def _find_oddities(
-    image: Volume, present: Collection[int], spec: BundleSpec
-) -> Iterator[str]:
-    yield from image.warnings
-    for channel, voxels in zip(spec.channels, image.array, strict=True):
-        if not _varies(voxels):
-            yield f"every voxel of the channel {channel.name} has the same value"
-    if not present:
-        yield "its label is empty: only background"
-
-
-def _varies(voxels: Array) -> bool:
-    return bool(voxels.min() < voxels.max())
-
-
-def _find_present(labels: Indices, classes: int) -> frozenset[int]:
-    """Return the labels that occur: neither background nor the ignore index.
-
-    Args:
-        labels: Shape ``(i, j, k)``.
-        classes: Labels and background.
-    """
-    indices: set[int] = set()
-    # Slab by slab, because unique sorts a copy of what it is given.
-    for k in range(labels.shape[2]):
-        slab = np.unique(labels[..., k])
-        indices.update(slab.tolist())
-    return frozenset(indices & set(range(1, classes)))
+def _measure(image: Volume, labels: Indices, spec: BundleSpec) -> CaseMeasures:
+    """Measure a case; unlabelled voxels are no label of it."""
+    ignored = spec.label_set.ignore_index
+    if ignored is None:
+        return measure_case(image, labels)
+    annotated = np.where(labels == ignored, 0, labels)
+    return measure_case(image, annotated)
 
 
 def _hash_voxels(array: Array) -> str:

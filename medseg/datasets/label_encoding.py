@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from medseg.datasets.mask_codes import pack, unpack
 from medseg.datasets.mask_colours import EXACT, EdgeShares, SmearedMask
-from medseg.datasets.names import abbreviate, is_picture
 from medseg.errors import ScanError
 from medseg.labels import LabelSet
+from medseg.names import abbreviate, is_picture
 from medseg.volume import Array, Volume
 
 Indices = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]

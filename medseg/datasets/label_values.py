@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from medseg.datasets.layouts.label_names import (
+from medseg.labels import LabelSet
+from medseg.layouts.label_names import (
     SIDES,
     normalize_label,
     split_words,
 )
-from medseg.labels import LabelSet
 
 BACKGROUND = "background"
 
@@ -61,6 +61,14 @@ class LabelValues:
         for name, values in self.labels.items():
             if value in values:
                 names.append(name)
+        return names
+
+    def list_foreground(self) -> dict[int, str]:
+        """Return value → name of each label that is not background."""
+        names = {}
+        for name, values in self.labels.items():
+            for value in values - {0}:
+                names[value] = name
         return names
 
 
@@ -134,7 +142,9 @@ def find_conflicts(stated: LabelValues, own: LabelValues) -> list[Conflict]:
     for stated_name, values in stated.labels.items():
         plain = normalize_label(stated_name)
         conflict = None
-        if plain in names:
+        if stated_name in own.labels:
+            conflict = _compare_label(stated_name, values, stated, own)
+        elif plain in names:
             conflict = _compare_label(names[plain], values, stated, own)
         elif plain in regions:
             conflict = _compare_part(regions[plain], values, own)

@@ -5,28 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
 from medseg.datasets.label_values import BACKGROUND
-from medseg.datasets.layouts.contract import (
-    CaseListing,
-    ListedCase,
-    Selection,
-)
-from medseg.datasets.layouts.dataset_json import IGNORE
-from medseg.datasets.layouts.label_names import (
-    find_known,
-    normalize_label,
-    number_names,
-)
-from medseg.datasets.mask_files import LabelArray, make_empty_labels
-from medseg.datasets.names import abbreviate
+from medseg.datasets.placement import place_on_grid
 from medseg.errors import ScanError
 from medseg.io.itk import read_layers
 from medseg.io.seg_nrrd import Segment, read_segments
 from medseg.labels import Code
+from medseg.layouts.contract import (
+    CaseListing,
+    ListedCase,
+    Selection,
+)
+from medseg.layouts.dataset_json import IGNORE
+from medseg.layouts.label_names import (
+    find_known,
+    normalize_label,
+    number_names,
+)
+from medseg.layouts.mask_files import LabelArray, make_empty_labels
+from medseg.names import abbreviate
 from medseg.volume import Array, Volume
 
 TRUST = "take the file's values as they are with --trust-values"
@@ -59,24 +61,29 @@ class NamedSegments:
         return f"by name {sorted(self.values.items())}"
 
     def read_label_map(self, image: Volume) -> Volume:
-        """Read them as one label map.
+        """Read them as one label map on the image's grid, of which the file may hold a part.
 
         Args:
-            image: The image; the label map keeps the grid of its own file.
+            image: The image.
 
         Returns:
             Unsigned integers, shape ``(1, i, j, k)``.
 
         Raises:
             ScanError: As ``join_segments``.
-            GeometryError: If the file's geometry is not that of a grid.
+            GeometryError: If the file's voxels are not the image's.
         """
         segments = read_segments(self.file)
-        return join_segments(self.file, segments, self.values)
+        joined = join_segments(self.file, segments, self.values)
+        return place_segments(joined, image)
 
 
 def name_segments(
-    listing: CaseListing, selection: Selection, ignored: Sequence[Code] = ()
+    listing: CaseListing,
+    selection: Selection,
+    *,
+    ignored: Sequence[Code] = (),
+    known: Mapping[int, str] = MappingProxyType({}),
 ) -> None:
     """Let cases whose label file names its segments be read by these names.
 
@@ -84,6 +91,7 @@ def name_segments(
         listing: The cases; takes the labels' names where there is no bundle yet.
         selection: The labels by name; without any, every segment is a label, numbered by name.
         ignored: What unannotated voxels have in label maps: a segment called ``ignore`` is these.
+        known: Value → name of labels that have a value already, where there is no bundle yet.
     """
     if selection.trust_values:
         return
@@ -92,9 +100,11 @@ def name_segments(
         return
     values = dict(selection.labels)
     if not values:
-        values = _number_segments(segments_of.values(), listing.label_names)
-        names = {value: name for name, value in values.items()}
-        listing.label_names = {**names, **listing.label_names}
+        names = {**listing.label_names, **known}
+        values = _number_segments(segments_of.values(), names)
+        for name, value in values.items():
+            names.setdefault(value, name)
+        listing.label_names = names
     ignored_values = [code for code in ignored if isinstance(code, int)]
     for value in ignored_values[:1]:
         values.setdefault(IGNORE, value)
@@ -141,6 +151,16 @@ def _number_segments(
 
 def _get_order(name: str) -> tuple[str, str]:
     return name.casefold(), name
+
+
+def place_segments(joined: Volume, image: Volume) -> Volume:
+    """Place joined segments on the grid of their image: 3D Slicer crops to what is painted.
+
+    Raises:
+        GeometryError: If their voxels are not the image's.
+    """
+    placed = place_on_grid(joined, image)
+    return replace(joined, array=placed[None], affine=image.affine)
 
 
 def join_segments(

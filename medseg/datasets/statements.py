@@ -20,21 +20,21 @@ from medseg.datasets.label_values import (
     format_values,
     list_file_values,
 )
-from medseg.datasets.layouts import LISTING, CaseListing
-from medseg.datasets.layouts.channel_names import (
+from medseg.errors import Fault
+from medseg.layouts import LISTING, CaseListing
+from medseg.layouts.channel_names import (
     is_same_channel,
     read_modality,
     read_sequence,
 )
-from medseg.datasets.layouts.dataset_json import (
+from medseg.layouts.dataset_json import (
     find_ignore_value,
     parse_channel_names,
     parse_label_values,
     parse_region_values,
     read_json_object,
 )
-from medseg.datasets.names import abbreviate
-from medseg.errors import Fault
+from medseg.names import abbreviate
 
 INSIST = "or insist on the bundle with --trust-values"
 """How to go on where the data set is wrong."""
@@ -114,8 +114,11 @@ def read_statement(root: Path, listing: CaseListing) -> Statement:
     Raises:
         DatasetError: If there is a ``dataset.json`` that cannot be read.
     """
-    is_list = root.suffix.lower() == ".json"
-    statement = read_listing(root if is_list else root / LISTING)
+    listed_in = root
+    if root.suffix.lower() != ".json":
+        folder = root if root.is_dir() else root.parent
+        listed_in = folder / LISTING
+    statement = read_listing(listed_in)
     labels = statement.labels
     if not labels.labels:
         names = listing.stated_names.items()
@@ -310,6 +313,9 @@ def _warn_of_contrast(
 ) -> Iterator[str]:
     """Say where one of two T1 has contrast and the other not."""
     if len(statement.channels) != len(channels):
+        return
+    own_names = [channel.name for channel in channels]
+    if _has_other_order(statement.channels, own_names):
         return
     for name, channel in zip(statement.channels, channels, strict=True):
         sequence = read_sequence(name)

@@ -2,8 +2,7 @@
 
 Segmentations and structure sets say who the patient is by design: an archive files them under
 the patient and study of the scan, or not at all. Patient and study are taken over as they are
-stored, even where they break DICOM's rules for lengths: a corrected patient number would be
-another patient's.
+stored where DICOM allows that, and else brought to its form (``value_rules``).
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileDataset
 
+from medseg.dicom_labels.value_rules import fit_characters, fit_element
 from medseg.errors import OutputError, ScanError
 from medseg.io.dicom.files import PYDICOM_ERRORS, quote_error, read_elements
-from medseg.io.dicom.frames import Frame, get_text, get_uid
+from medseg.io.dicom.frames import Frame, get_uid
 from medseg.io.dicom.headers import read_header
 from medseg.io.dicom.volume import Slices
 from medseg.labels import Label, LabelSet
@@ -309,10 +309,7 @@ def add_patient_and_times(
 
 def fit_text(text: str) -> str:
     """Return text as DICOM names can hold it: printable, no backslash, not too long."""
-    signs = [sign if sign.isprintable() else " " for sign in text]
-    printable = "".join(signs)
-    allowed = printable.replace("\\", "/")
-    return allowed[:TEXT_LENGTH].strip()
+    return fit_characters(text, TEXT_LENGTH).strip()
 
 
 def make_label_text(label: Label) -> str:
@@ -354,8 +351,10 @@ def _copy_elements(ds: FileDataset, keywords: Sequence[str]) -> Dataset:
         try:
             if keyword in ds:
                 element = ds[keyword]
-                copied[keyword] = element
                 str(element)  # parses sequences to their last item
+                fitted = fit_element(element)
+                if fitted is not None:
+                    copied[keyword] = fitted
         except PYDICOM_ERRORS:
             # What cannot even be read is as good as absent.
             copied.pop(keyword, None)
@@ -383,7 +382,7 @@ def _read_source_slices(slices: Slices) -> tuple[SourceSlice, ...]:
 def _read_file_slices(file: Path) -> list[SourceSlice]:
     ds = _read_header(file)
     header = read_header(file)
-    sop_class = get_text(ds, "SOPClassUID")
+    sop_class = get_uid(ds, "SOPClassUID")
     if header is None or not sop_class:
         raise _make_changed_error(file)
     frames = header.frames

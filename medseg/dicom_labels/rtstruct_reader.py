@@ -238,12 +238,14 @@ def _group_by_slice(roi: Roi, like: Volume) -> tuple[_Polygons, int]:
 
 def _meets_plane(polygon: Points, like: Volume) -> bool:
     """Tell whether a polygon in voxels reaches any centre of a slice's voxels."""
-    columns, rows, _ = like.shape
-    lowest_i, lowest_j = polygon.min(axis=0)
-    highest_i, highest_j = polygon.max(axis=0)
-    meets_columns = highest_i >= 0 and lowest_i <= columns - 1
-    meets_rows = highest_j >= 0 and lowest_j <= rows - 1
-    return bool(meets_columns and meets_rows)
+    last_voxel = np.subtract(like.shape, 1)
+    last_pixel = last_voxel[:2]
+    lowest = polygon.min(axis=0)
+    highest = polygon.max(axis=0)
+    is_behind_first = highest >= 0
+    is_before_last = lowest <= last_pixel
+    meets = is_behind_first & is_before_last
+    return bool(meets.all())
 
 
 def _find_slice(points: Points) -> tuple[int, float]:

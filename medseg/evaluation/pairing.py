@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medseg.datasets.cases import Scan
-from medseg.datasets.names import (
+from medseg.errors import DatasetError, Fault
+from medseg.names import (
     fold_name,
     make_former_name,
     make_pair_key,
@@ -17,7 +18,6 @@ from medseg.datasets.names import (
     normalize_name,
     split_suffix,
 )
-from medseg.errors import DatasetError, Fault
 
 LABEL_FOLDERS = ("labelsTr", "labels", "labelsTs", "masks")
 """Where the label maps of a dataset folder are, if not in the folder itself."""
@@ -63,6 +63,14 @@ class Pairing:
     pairs: tuple[Pair, ...]
     faults: tuple[Fault, ...]
     without_reference: tuple[str, ...]
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file of a pair."""
+        files = []
+        for pair in self.pairs:
+            files += [pair.prediction, pair.reference]
+        return files
 
     def rename_like(self, other: Pairing) -> Pairing:
         """Call each case what it is called in another pairing with the same references."""

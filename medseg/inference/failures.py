@@ -6,6 +6,7 @@ import contextlib
 import errno
 import traceback
 
+from medseg._support.memory import is_out_of_memory
 from medseg.errors import MedsegError, OutputError
 
 _FOLDER_ERRORS = frozenset(
@@ -29,16 +30,6 @@ def concerns_output_folder(error: Exception) -> bool:
     ):
         return False
     return error.__cause__.errno in _FOLDER_ERRORS
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Tell whether there was too little memory."""
-    if isinstance(error, MemoryError):
-        return True
-    # PyTorch has no class of its own for it on the CPU.
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(
-        error
-    )
 
 
 def is_bug(error: Exception) -> bool:

@@ -21,7 +21,7 @@ from medseg._support.folders import resolve_path
 from medseg._support.registry import Registry
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
-from medseg.datasets.scans import LEDGER
+from medseg.datasets.scan_folders import LEDGER
 from medseg.errors import DatasetError, MedsegError, OutputError, ScanError
 from medseg.io import write_labels
 from medseg.io.dicom.volume import Slices

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medseg._support.memory import is_out_of_memory
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.input_checks import admit
@@ -261,7 +262,7 @@ class Segmenter:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             remedy = "; try --device cpu" if self.device.type == "cuda" else ""
             raise MedsegError(
@@ -405,10 +406,3 @@ def _check_labels(
             "needed"
         )
     return labels.astype(np.uint8 if most < 256 else np.uint16, copy=False)
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    # PyTorch has no class of its own for it on the CPU.
-    return "allocate memory" in str(error)

@@ -103,7 +103,9 @@ def read_labels(files: Files) -> Volume:
         GeometryError: If its position in the patient is not certain.
     """
     paths = _require_paths(files)
-    return find_format(paths).read_labels(paths)
+    image_format = find_format(paths)
+    labels = image_format.read_labels(paths)
+    return replace(labels, is_picture=image_format.is_picture)
 
 
 def stack_channels(volumes: Sequence[Volume]) -> Volume:

@@ -23,12 +23,18 @@ from medseg.io.nifti_headers import (
     NO_ORIENTATION,
     drop_empty_axes,
     read_affine,
+    read_header,
+    read_scaling,
+    read_shape,
 )
-from medseg.io.voxels import empty_image
+from medseg.io.voxels import check_size, empty_image
 from medseg.volume import Affine, Volume, replace_nonfinite
 
 Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
+
+# What nibabel raises where a file does not hold what its header promises.
+_BROKEN = (*BROKEN_STREAM, ValueError, TypeError, ArithmeticError, MemoryError)
 
 
 def as_volume(
@@ -116,8 +122,10 @@ def _from_nibabel(image: Image) -> Volume:
             "the image has no affine; nibabel images need one", source=source
         )
     try:
+        repairs = _check_file(image)
+        check_size(image.shape, source)
         array = np.asanyarray(image.dataobj)
-    except BROKEN_STREAM as error:
+    except _BROKEN as error:
         raise ScanError(
             "nibabel cannot read the voxels; the file is truncated, damaged or gone",
             source=source,
@@ -128,11 +136,31 @@ def _from_nibabel(image: Image) -> Volume:
     header = image.header
     if isinstance(header, nib.Nifti1Header):
         affine, doubts = read_affine(header, source, image.affine)
-        return _make_volume(array, affine, name, header, doubts)
+        warnings = (*repairs, *doubts)
+        return _make_volume(array, affine, name, header, warnings)
     doubts = ()
     if isinstance(header, nib.analyze.AnalyzeHeader):
         doubts = (NO_ORIENTATION,)
     return _make_volume(array, image.affine, name, None, doubts)
+
+
+def _check_file(image: Image) -> tuple[str, ...]:
+    """Refuse voxels that still lie in a file which is refused; return warnings about its header.
+
+    nibabel has repaired the header by now, so that it looks sound.
+    """
+    is_nifti = isinstance(image.header, nib.Nifti1Header)
+    if not is_nifti or not nib.is_proxy(image.dataobj):
+        return ()
+    holders = image.file_map
+    file = holders.get("header", holders["image"]).filename
+    if file is None:
+        return ()
+    path = Path(file)
+    header, repairs = read_header(path)
+    read_shape(header, path)
+    _, doubts = read_scaling(header, path)
+    return (*repairs, *doubts)
 
 
 def _with_four_axes(array: npt.NDArray[Any], source: str) -> npt.NDArray[Any]:

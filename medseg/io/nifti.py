@@ -7,23 +7,17 @@ What their headers mean is decided in ``nifti_headers.py``. Voxels equal
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel.volumeutils import apply_read_scaling
 
-from medseg._support.gzip import (
-    BROKEN_STREAM,
-    max_inflated_bytes,
-    open_gzip_writer,
-    open_maybe_gzipped,
-)
+from medseg._support.gzip import open_gzip_writer
 from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
 from medseg.io.nifti_headers import (
@@ -37,7 +31,12 @@ from medseg.io.nifti_headers import (
     read_scaling,
     read_shape,
 )
-from medseg.io.voxels import as_labels, empty_image
+from medseg.io.stored_voxels import (
+    StoredVoxels,
+    open_voxels,
+    refuse_broken_stream,
+)
+from medseg.io.voxels import as_labels
 from medseg.volume import (
     Affine,
     Volume,
@@ -45,9 +44,6 @@ from medseg.volume import (
     replace_nonfinite,
 )
 
-_CHUNK = 1 << 20
-_BLOCK = 1 << 18
-"""Voxels read at a time."""
 _GRID_FIELDS = (
     "qform_code",
     "sform_code",
@@ -77,13 +73,15 @@ def read(files: Sequence[Path]) -> Volume:
         GeometryError: If its affine is not finite or is singular.
     """
     path = single_file(files, "NIfTI")
-    with _open_voxels(path) as voxels:
-        scaling, warnings = read_scaling(voxels.header, path)
-        image = _read_image(voxels, scaling)
+    header, repairs = _read_header(path)
+    scaling, doubts = read_scaling(header, path)
+    with _open_voxels(header, path) as voxels:
+        image = voxels.read_image(partial(_apply_scaling, scaling=scaling))
+    warnings = (*repairs, *doubts)
     is_always_finite = voxels.dtype.kind in "iu" and scaling is None
     if not is_always_finite:
         warnings += replace_nonfinite(image, path)
-    return _make_volume(voxels, np.moveaxis(image, 3, 0), warnings)
+    return _make_volume(header, path, np.moveaxis(image, 3, 0), warnings)
 
 
 def read_labels(files: Sequence[Path]) -> Volume:
@@ -94,7 +92,8 @@ def read_labels(files: Sequence[Path]) -> Volume:
         GeometryError: If its affine is not finite or is singular.
     """
     path = single_file(files, "NIfTI")
-    with _open_voxels(path) as voxels:
+    header, repairs = _read_header(path)
+    with _open_voxels(header, path) as voxels:
         channels = voxels.shape[3]
         if channels != 1:
             raise ScanError(
@@ -103,9 +102,10 @@ def read_labels(files: Sequence[Path]) -> Volume:
                 source=path,
             )
         stored = voxels.read_all()
-    scaling, warnings = read_scaling(voxels.header, path)
+    scaling, doubts = read_scaling(header, path)
     labels = as_labels(_apply_scaling(stored, scaling), path)
-    return _make_volume(voxels, np.moveaxis(labels, 3, 0), warnings)
+    array = np.moveaxis(labels, 3, 0)
+    return _make_volume(header, path, array, (*repairs, *doubts))
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
@@ -135,106 +135,20 @@ def make_label_image(labels: npt.NDArray[Any], like: Volume) -> Any:
     return kind(labels, header.get_best_affine(), header)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Voxels:
-    """The voxels of an open file, not read yet.
-
-    Attributes:
-        header: What the file states.
-        shape: ``(i, j, k, channels)``.
-        dtype: As they are stored.
-        stream: Stands before the first.
-        path: The file, for errors.
-        repairs: What of the header had to be repaired, as warnings.
-    """
-
-    header: Header
-    shape: tuple[int, int, int, int]
-    dtype: np.dtype[Any]
-    stream: BinaryIO
-    path: Path
-    repairs: tuple[str, ...]
-
-    def blocks(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """Yield the voxels in the order they are stored, some at a time, and which is the first.
-
-        Raises:
-            ScanError: If the file ends before the last voxel.
-        """
-        size = self.dtype.itemsize
-        count = math.prod(self.shape)
-        for first in range(0, count, _BLOCK):
-            wanted = min(_BLOCK, count - first)
-            content = self.stream.read(wanted * size)
-            if len(content) < wanted * size:
-                available = first * size + len(content)
-                raise ScanError(
-                    f"truncated: the file holds {available:,} of {count * size:,} bytes of "
-                    "voxels; copy or download it again",
-                    source=self.path,
-                )
-            yield first, np.frombuffer(content, self.dtype)
-
-    def read_all(self) -> npt.NDArray[Any]:
-        """Return all voxels as they are stored."""
-        # Pages that are never written to take no memory, so a lying header takes none either.
-        stored = np.empty(self.shape, self.dtype, order="F")
-        flat = stored.reshape(-1, order="F")
-        for first, block in self.blocks():
-            behind = first + block.size
-            flat[first:behind] = block
-        return stored
+def _read_header(path: Path) -> tuple[Header, tuple[str, ...]]:
+    """Return the header and what was repaired in it."""
+    with refuse_broken_stream(path):
+        return read_header(path)
 
 
-def _read_image(
-    voxels: _Voxels, scaling: Scaling | None
-) -> npt.NDArray[np.float32]:
-    """Return the voxels, scaled, as float32 ``(i, j, k, channels)``."""
-    image = empty_image(voxels.shape, voxels.path)
-    flat = image.reshape(-1, order="F")
-    with np.errstate(over="ignore", invalid="ignore"):
-        # A little at a time: it stays in the processor's cache, and scaling works in float64.
-        for first, block in voxels.blocks():
-            behind = first + block.size
-            flat[first:behind] = _apply_scaling(block, scaling)
-    return image
-
-
-@contextlib.contextmanager
-def _open_voxels(path: Path) -> Iterator[_Voxels]:
-    """Open a file at its voxels; when they are read, compare the checksum behind them."""
-    try:
-        header, repairs = read_header(path)
-        shape = read_shape(header, path)
-        dtype = read_dtype(header, path)
-        file = find_image_file(path)
-        offset = int(header["vox_offset"])
-        size = math.prod(shape) * dtype.itemsize
-        if offset + size > max_inflated_bytes(file):
-            raise ScanError(
-                f"the header promises {size:,} bytes of voxels from byte {offset:,} on, more than "
-                "the file can hold; it is truncated or its header is wrong",
-                source=path,
-            )
-        with open_maybe_gzipped(file) as stream:
-            _skip(stream, offset)
-            yield _Voxels(header, shape, dtype, stream, path, repairs)
-            # The checksum stands behind the last voxel; reading on has it compared.
-            stream.read(_CHUNK)
-    except BROKEN_STREAM as error:
-        raise ScanError(
-            "the file cannot be read; it is truncated or damaged",
-            source=path,
-            detail=str(error),
-        ) from error
-
-
-def _skip(stream: BinaryIO, size: int) -> None:
-    while size > 0:
-        skipped = len(stream.read(min(size, _CHUNK)))
-        if not skipped:
-            raise EOFError("it ends before its voxels")
-        size -= skipped
+def _open_voxels(
+    header: Header, path: Path
+) -> contextlib.AbstractContextManager[StoredVoxels]:
+    """Open the file of the voxels where they begin."""
+    shape = read_shape(header, path)
+    dtype = read_dtype(header, path)
+    file = find_image_file(path)
+    return open_voxels(path, file, int(header["vox_offset"]), shape, dtype)
 
 
 def _apply_scaling(
@@ -249,14 +163,13 @@ def _apply_scaling(
 
 
 def _make_volume(
-    voxels: _Voxels,
+    header: Header,
+    path: Path,
     array: npt.NDArray[Any],
     warnings: tuple[str, ...],
 ) -> Volume:
-    affine, doubts = read_affine(voxels.header, voxels.path)
-    name = voxels.path.name
-    said = (*voxels.repairs, *doubts, *warnings)
-    return Volume(array, affine, name, said, voxels.header)
+    affine, doubts = read_affine(header, path)
+    return Volume(array, affine, path.name, (*doubts, *warnings), header)
 
 
 def _make_label_header(labels: npt.NDArray[Any], like: Volume) -> Header:

@@ -1,4 +1,4 @@
-"""Pictures (PNG, TIFF, JPEG, BMP) ↔ volumes of one slice, on Pillow.
+"""Pictures (PNG, TIFF, JPEG, BMP) ↔ volumes of one slice, on Pillow and, for deep TIFF, tifffile.
 
 ``i`` runs along the columns, ``j`` along the rows, ``k`` is 1. Pictures say nothing certain about
 millimetres, so the affine is the identity: one "mm" per pixel.
@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
+from medseg.io.tiff import describe_unread, is_tiff, read_grey
 from medseg.io.voxels import as_labels, check_size
 from medseg.volume import Volume, replace_nonfinite
 
@@ -27,8 +28,10 @@ _KINDS = ("PNG", "TIFF", "JPEG", "BMP")
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS = 258
+_TIFF_PHOTOMETRIC = 262
 _PIXELS_PER_BYTE = 10_000
 """More than any codec reaches; one bit per pixel, deflated, is 8256."""
+_TURNED = "the camera's rotation mark (EXIF) is ignored: pixels are as stored"
 _PNG_END = b"IEND\xaeB`\x82"
 # What Pillow's decoders raise on broken or hostile files; SyntaxError is its word for bad PNGs.
 _BROKEN = (
@@ -50,14 +53,17 @@ def read(files: Sequence[Path]) -> Volume:
     """Read a picture as an image: 1 channel if grey, 3 if coloured, float32.
 
     Grey stored as colour (R = G = B everywhere) is one channel. Palette pictures are their
-    colours. Opaque alpha is dropped. A camera's rotation mark is not applied, with a warning.
+    colours. Opaque alpha is dropped. Unsigned grey of a TIFF in which 0 is white (MinIsWhite) is
+    turned around, so that larger is brighter as in all others. A camera's rotation mark is not
+    applied, with a warning.
 
     Raises:
         ScanError: If it is broken, has pages, transparency or a colour space other than RGB.
     """
     path = single_file(files, "picture")
     pixels, warnings = _load(path, indices=False)
-    image = pixels.astype(np.float32)
+    with np.errstate(over="ignore"):
+        image = pixels.astype(np.float32)
     channels_last = image.transpose(1, 2, 0)[:, :, None]
     warnings += replace_nonfinite(channels_last, path)
     return _make_volume(path, image, warnings)
@@ -68,7 +74,8 @@ def read_labels(files: Sequence[Path]) -> Volume:
 
     Returns:
         Unsigned integers, shape ``(1, i, j, 1)``; ``(3, i, j, 1)`` where structures are told
-        apart by true colours. Grey of 2 or 4 bits counts 0, 1, 2, … as stored.
+        apart by true colours. Grey of 2 or 4 bits counts 0, 1, 2, … as stored, also where 0 is
+        white.
 
     Raises:
         ScanError: If it is broken, has pages, transparency, or values that are no labels.
@@ -103,23 +110,27 @@ def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
 def _load(path: Path, *, indices: bool) -> tuple[Pixels, tuple[str, ...]]:
     """Return pixels of shape ``(channels, i, j)`` and warnings."""
     try:
+        grey = read_grey(path, inverted=not indices) if is_tiff(path) else None
+        if grey is not None:
+            pixels, is_turned = grey
+            return pixels.T[None], (_TURNED,) if is_turned else ()
         _refuse_damaged_png(path)
         with Image.open(path, formats=_KINDS) as picture:
             _refuse_unreadable(picture, path)
             is_rotated = picture.getexif().get(_EXIF_ORIENTATION, 1) != 1
             pixels = _read_pixels(picture, path, indices=indices)
     except _BROKEN as error:
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        unread = describe_unread(path) if is_unknown else ""
+        if unread:
+            raise ScanError(unread, source=path) from error
         raise ScanError(
             "the file cannot be read as a picture; it is truncated, damaged, too large or not a "
             "PNG, TIFF, JPEG or BMP",
             source=path,
             detail=str(error) or type(error).__name__,
         ) from error
-    if is_rotated:
-        return pixels, (
-            "the camera's rotation mark (EXIF) is ignored: pixels are as stored",
-        )
-    return pixels, ()
+    return pixels, (_TURNED,) if is_rotated else ()
 
 
 def _refuse_damaged_png(path: Path) -> None:
@@ -204,7 +215,11 @@ def _read_colours(picture: Image.Image) -> Pixels:
 
 def _read_grey(picture: Image.Image, *, indices: bool) -> Pixels:
     pixels = _to_columns(picture)
-    if pixels.dtype == bool:
+    is_bool = pixels.dtype == bool
+    if indices and _is_white_zero(picture):
+        # Pillow turns the levels around, as a screen shows them; labels are as stored.
+        pixels = ~pixels
+    if is_bool:
         return pixels.astype(np.uint8)
     # Pillow stretches grey of 2 and 4 bits to 0…255; label indices are wanted as stored.
     bits = _bits_per_channel(picture) if picture.mode == "L" else 8
@@ -213,6 +228,13 @@ def _read_grey(picture: Image.Image, *, indices: bool) -> Pixels:
         indexed: Pixels = pixels // stretched_by
         return indexed
     return pixels
+
+
+def _is_white_zero(picture: Image.Image) -> bool:
+    """Tell whether 0 is white in a picture's file, as in TIFF's MinIsWhite."""
+    if picture.format != "TIFF":
+        return False
+    return picture.tag_v2.get(_TIFF_PHOTOMETRIC) == 0  # type: ignore[attr-defined, no-any-return]
 
 
 def _drop_alpha(picture: Image.Image, path: Path) -> Image.Image:

@@ -10,10 +10,18 @@ from medseg.errors import ScanError
 from medseg.io.dicom.volume import DICOM, is_dicom
 from medseg.io.formats import Format, check_format
 from medseg.io.itk import ITK
+from medseg.io.mgh import MGH
 from medseg.io.nifti import NIFTI
+from medseg.io.other_kinds import describe_other_kind
 from medseg.io.pictures import PICTURE
 
-_SHIPPED = {"nifti": NIFTI, "itk": ITK, "picture": PICTURE, "dicom": DICOM}
+_SHIPPED = {
+    "nifti": NIFTI,
+    "itk": ITK,
+    "mgh": MGH,
+    "picture": PICTURE,
+    "dicom": DICOM,
+}
 
 
 def _check_added_format(added: Format) -> None:
@@ -31,7 +39,7 @@ def _check_added_format(added: Format) -> None:
 IMAGE_FORMATS: Registry[Format] = Registry(
     "medseg.image_formats", "image format", _SHIPPED, _check_added_format
 )
-"""Every image format: NIfTI, NRRD/MetaImage, pictures, DICOM, and those of packages."""
+"""Every image format: NIfTI, NRRD/MetaImage, MGH, pictures, DICOM, and those of packages."""
 
 
 def list_formats() -> tuple[Format, ...]:
@@ -121,7 +129,11 @@ def list_label_suffixes() -> tuple[str, ...]:
 
 def _unknown_kind(file: Path) -> ScanError:
     suffixes = ", ".join(sorted(list_readable_suffixes()))
-    message = f"not a known kind of image; DICOM and files ending in {suffixes} are read"
+    kind = describe_other_kind(file)
+    what = "not a known kind of image"
+    if kind:
+        what = f"{what}: {kind}"
+    message = f"{what}; DICOM and files ending in {suffixes} are read"
     _, problems = IMAGE_FORMATS.usable()
     reasons = [problem.message for problem in problems]
     return ScanError("; ".join([message, *reasons]), source=file)

@@ -16,7 +16,6 @@ from medseg._support.files import PART
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
 from medseg.datasets.integrity import read_scan
-from medseg.datasets.names import split_suffix
 from medseg.errors import DatasetError, MedsegError, ScanError
 from medseg.io import read_labels
 from medseg.label_server.audit import AuditLog
@@ -29,6 +28,7 @@ from medseg.label_server.dicomweb import (
 from medseg.label_server.label_upload import read_label_upload
 from medseg.label_server.labels import FINAL, Labels, SavedLabel
 from medseg.label_server.state import StateFolder
+from medseg.names import split_suffix
 from medseg.volume import Array, Volume
 
 SOP_INSTANCE_UID = "sop_instance_uid"
@@ -130,8 +130,13 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         return {**self.cases.get_info(image_id), **remembered}
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
-        """Remember, until the server ends, who was shown a case."""
+        """Remember, until the server ends, who was shown a case.
+
+        Raises:
+            MedsegError: If what is said of it is malformed; others choose their cases by it.
+        """
         self.cases.get_scan(image_id)
+        _check_offers(info.get("strategy", {}))
         self._image_info.setdefault(image_id, {}).update(info)
 
     def add_image(
@@ -353,6 +358,19 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             label = self._get_label(case, FINAL)
             labelled.append((scan, label.file))
         return labelled
+
+
+def _check_offers(offers: object) -> None:
+    """Refuse anything but strategy → when it offered the case, and to whom."""
+    is_sound = isinstance(offers, Mapping) and all(
+        isinstance(offer, Mapping)
+        and isinstance(offer.get("ts", 0), int | float)
+        for offer in offers.values()
+    )
+    if not is_sound:
+        raise MedsegError(
+            "'strategy' must be an object: strategy → {ts, client_id}"
+        )
 
 
 def _name_label(case: str) -> str:

@@ -16,11 +16,11 @@ from typing import Any
 
 from medseg._support.files import write_atomically
 from medseg.bundle.hashes import hash_file
-from medseg.datasets.names import normalize_name
 from medseg.errors import OutputError
 from medseg.io import write_labels
 from medseg.label_server.audit import AuditLog
 from medseg.label_server.state import StateFolder
+from medseg.names import normalize_name
 from medseg.volume import Array, Volume
 
 FINAL = "final"

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medseg._support.files import write_atomically
-from medseg.datasets.names import normalize_name
 from medseg.inference.segmentation import Segmentation
 from medseg.label_server.state import StateFolder
 from medseg.label_server.versions import Version
+from medseg.names import normalize_name
 
 CaseQuality = Mapping[str, Any]
 """The quality of one case's result, as ``summarise_quality`` returns it."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from medseg._support.files import PART
 from medseg._support.folders import resolve_path
-from medseg.datasets.names import is_safe_name, normalize_name
 from medseg.errors import OutputError
+from medseg.names import is_safe_name, normalize_name
 
 
 class StateFolder:
@@ -96,8 +96,8 @@ class StateFolder:
 
     def _open_lock(self) -> int:
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise OutputError(
                 "the state folder cannot be written; give another --state",

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from medseg.bundle.spec import ChannelSpec
-from medseg.datasets.layouts import CaseListing
-from medseg.datasets.layouts.channel_names import guess_modality
-from medseg.datasets.layouts.dataset_json import (
+from medseg.errors import DatasetError, MedsegError
+from medseg.layouts import CaseListing
+from medseg.layouts.channel_names import guess_modality
+from medseg.layouts.dataset_json import (
     LabelMeanings,
     NamedRegion,
     clean_text,
@@ -19,8 +20,7 @@ from medseg.datasets.layouts.dataset_json import (
     parse_labels,
     read_json_object,
 )
-from medseg.datasets.names import abbreviate
-from medseg.errors import DatasetError, MedsegError
+from medseg.names import abbreviate
 from medseg.planning.constraints import Notes
 from medseg.planning.fingerprint import Fingerprint
 
@@ -260,7 +260,7 @@ def _find_modality(
     modality = guess_modality(name)
     if modality:
         return modality, f"The data set calls this channel '{name}'"
-    lowest = min(case.channels[channel].minimum for case in fingerprint.cases)
+    lowest = min(case.channels[channel].minimum for case in fingerprint.typical)
     if not pictures and lowest < _AIR_HU:
         return (
             "CT",
@@ -295,7 +295,7 @@ def read_description(
     label_names = _clean_label_names(meanings)
     if listed is not None:
         channel_names = channel_names or listed.channel_names
-        label_names = label_names or listed.label_names
+        label_names = {**listed.label_names, **label_names}
     name = content.get("name") or folder.resolve().name
     licence = content.get("licence") or content.get("license")
     return DatasetDescription(

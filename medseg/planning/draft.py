@@ -9,8 +9,8 @@ from typing import Any
 
 from medseg.bundle.spec import SCHEMA_ID
 from medseg.datasets.cases import Case
-from medseg.datasets.names import abbreviate
 from medseg.errors import MedsegError
+from medseg.names import abbreviate
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.grid import choose_grid
@@ -93,12 +93,17 @@ def _draft_data(
 ) -> dict[str, Any]:
     """Say where the data are, which voxels are unlabelled, and how cases are split into folds."""
     data: dict[str, Any] = {
-        "root": os.path.relpath(dataset.root.resolve(), file.resolve().parent)
+        "root": os.path.relpath(dataset.root.resolve(), file.resolve().parent),
+        **dataset.reading,
     }
+    if dataset.reading:
+        notes["data.format"] = ". ".join(dataset.recognised)
     cases = _usable_cases(dataset)
     groups = {case.group for case in cases}
     if all(case.fold is not None for case in cases):
-        notes["data.folds"] = "The list of cases names the folds"
+        notes["data.folds"] = (
+            "The list of cases, or its folders, name the folds"
+        )
     elif len(groups) < _FOLDS:
         data["folds"] = max(2, len(groups))
         notes["data.folds"] = _explain_few_folds(len(groups))

@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from scipy import ndimage
 from medseg._support.files import write_atomically
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
+from medseg.datasets.input_checks import refuse_constant
 from medseg.datasets.label_encoding import describe_label_warnings
+from medseg.datasets.measures import CaseMeasures, measure_case
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
@@ -42,7 +44,7 @@ QUANTILES = np.linspace(0, 1, 201)
 MAX_LABEL_VALUES = 1000
 """A file with more different values is not a label map."""
 
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 _MAX_LISTED_VALUE = 65535
 _MAX_WORKERS = 4
 _MAX_SAMPLES = 1_000_000
@@ -93,6 +95,7 @@ class CaseFingerprint:
         nonzero_share: Share of the image in the bounding box of its non-zero voxels; 1 where
             labels lie outside it.
         warnings: What the readers of its image and its label map noticed.
+        measures: What it is compared with the other cases by.
     """
 
     shape: tuple[int, int, int]
@@ -101,6 +104,7 @@ class CaseFingerprint:
     labels: tuple[LabelStatistics, ...]
     nonzero_share: float
     warnings: tuple[str, ...] = ()
+    measures: CaseMeasures | None = None
 
     @property
     def voxels(self) -> int:
@@ -134,16 +138,29 @@ class Fingerprint:
         faults: Why the others cannot.
         warnings: What the readers of the cases' files noticed, with the cases' names. Shown and
             never recorded.
+        names: Of the cases. Never recorded.
+        apart: Names of the cases that lie apart from the others in voxel size or intensities:
+            sizes and intensities are those of the others.
     """
 
     cases: tuple[CaseFingerprint, ...]
     faults: tuple[Fault, ...]
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    apart: frozenset[str] = frozenset()
+
+    @property
+    def typical(self) -> tuple[CaseFingerprint, ...]:
+        """The cases that do not lie apart from the others."""
+        if not self.apart:
+            return self.cases
+        by_name = zip(self.names, self.cases, strict=True)
+        return tuple(case for name, case in by_name if name not in self.apart)
 
     @property
     def spacings(self) -> npt.NDArray[np.float64]:
-        """Shape ``(cases, 3)``, in mm."""
-        return np.array([case.spacing for case in self.cases])
+        """Of the typical cases, shape ``(cases, 3)``, in mm."""
+        return np.array([case.spacing for case in self.typical])
 
     @property
     def channel_count(self) -> int:
@@ -168,9 +185,10 @@ class Fingerprint:
         return statistics
 
     def list_label_volumes_mm3(self, value: int) -> list[float]:
-        """Return the volume of a label in each case that has it."""
+        """Return the volume of a label in each typical case that has it, or else in any."""
+        having = [case for case in self.typical if case.find_label(value)]
         volumes = []
-        for case in self.cases:
+        for case in having or self.cases:
             label = case.find_label(value)
             if label is not None:
                 volumes.append(label.voxels * case.voxel_mm3)
@@ -179,17 +197,17 @@ class Fingerprint:
     def collect_foreground_intensities(
         self, channel: int
     ) -> npt.NDArray[np.float64]:
-        """Return a channel's intensities inside the labels, equally many of each case."""
+        """Return a channel's intensities inside the labels, equally many of each typical case."""
         intensities: list[float] = []
-        for case in self.cases:
+        for case in self.typical:
             intensities.extend(case.channels[channel].foreground)
         return np.array(intensities)
 
     def compute_shapes_at(
         self, spacing: Sequence[float]
     ) -> npt.NDArray[np.float64]:
-        """Return each case's size in voxels of another spacing, shape ``(cases, 3)``."""
-        shapes = [case.extent_mm / spacing for case in self.cases]
+        """Return each typical case's size in voxels of another spacing, ``(cases, 3)``."""
+        shapes = [case.extent_mm / spacing for case in self.typical]
         return np.array(shapes)
 
 
@@ -236,7 +254,9 @@ def extract_fingerprint(
     faults.extend(_remove_unusual_cases(usable))
     oddities = {name: case.warnings for name, case in usable.items()}
     warnings = list_warnings(oddities, len(usable))
-    return Fingerprint(tuple(usable.values()), tuple(faults), tuple(warnings))
+    return Fingerprint(
+        tuple(usable.values()), tuple(faults), tuple(warnings), tuple(usable)
+    )
 
 
 def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
@@ -262,8 +282,7 @@ def _load_or_inspect(
         fingerprint = _read_cached(file)
         if fingerprint is None:
             fingerprint = inspect_case(case, ignore)
-            content = asdict(fingerprint) | {"version": _CACHE_VERSION}
-            write_atomically(file, json.dumps(content))
+            write_atomically(file, json.dumps(_make_content(fingerprint)))
         return fingerprint
     except ScanError as error:
         return Fault.from_error(case.name, error)
@@ -287,6 +306,15 @@ def _get_cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
     return cache / f"{digest}-without-{ignore}.json"
 
 
+def _make_content(fingerprint: CaseFingerprint) -> dict[str, Any]:
+    """Return what the cache keeps of a case."""
+    content = asdict(replace(fingerprint, measures=None))
+    content["version"] = _CACHE_VERSION
+    if fingerprint.measures is not None:
+        content["measures"] = fingerprint.measures.to_json()
+    return content
+
+
 def _read_cached(file: Path) -> CaseFingerprint | None:
     """Return a cached fingerprint; ``None`` if there is none, or it is damaged or outdated."""
     try:
@@ -304,6 +332,7 @@ def _read_cached(file: Path) -> CaseFingerprint | None:
             ),
             nonzero_share=content["nonzero_share"],
             warnings=tuple(content["warnings"]),
+            measures=CaseMeasures.from_json(content["measures"]),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None  # the case is inspected again, and the file replaced
@@ -323,9 +352,11 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
         ignore: The value of unlabelled voxels (the ignore label), which is not a label.
 
     Raises:
-        ScanError: If it cannot be read, or image and label map do not lie on one grid.
+        ScanError: If it cannot be read, it shows nothing, or image and label map do not lie on
+            one grid.
     """
     image = _read_channels(case.scan)
+    refuse_constant(image)
     label = case.read_label(image)
     labels = _get_label_values(label)
     if ignore is not None:
@@ -341,6 +372,7 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
         channels=tuple(channels),
         labels=tuple(_measure_labels(labels)),
         nonzero_share=_compute_nonzero_share(image, foreground),
+        measures=measure_case(image, labels),
         warnings=(*image.warnings, *describe_label_warnings(label)),
     )
 

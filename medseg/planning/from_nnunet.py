@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from medseg.datasets.layouts.channel_names import guess_modality
 from medseg.errors import DatasetError
+from medseg.layouts.channel_names import guess_modality
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.description import (
     DatasetDescription,

@@ -78,7 +78,7 @@ def choose_grid(
         notes: Takes the reasons.
     """
     if pictures:
-        shape = np.median([case.shape for case in fingerprint.cases], axis=0)
+        shape = np.median([case.shape for case in fingerprint.typical], axis=0)
         notes[_DIMS] = "Pictures have two dimensions"
         return Grid(
             2, (1.0, 1.0, 1.0), tuple(shape[:2].tolist()), pictures=True
@@ -140,7 +140,7 @@ def _choose_dims(
     if constraints.dims is not None:
         notes[_DIMS] = "As requested"
         return constraints.dims
-    slices = float(np.median([case.shape[2] for case in fingerprint.cases]))
+    slices = float(np.median([case.shape[2] for case in fingerprint.typical]))
     if slices < _MIN_SLICES_3D:
         notes[_DIMS] = (
             f"A typical scan has {slices:.0f} slices, too few to learn across them"

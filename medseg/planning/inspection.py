@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from medseg.bundle.bundle import parse_spec
 from medseg.bundle.spec import BundleSpec, ChannelSpec
 from medseg.datasets.cases import Case, CaseList, make_cases
-from medseg.datasets.layouts import CaseListing, Selection, list_cases
 from medseg.datasets.named_segments import name_segments
-from medseg.datasets.names import is_picture
+from medseg.datasets.outliers import (
+    Aspect,
+    Outlier,
+    describe_outliers,
+    find_outliers,
+)
+from medseg.datasets.statements import read_statement
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
+from medseg.layouts import CaseListing, Selection, list_cases
+from medseg.layouts.channel_names import find_channels
+from medseg.names import abbreviate, is_picture
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
 from medseg.planning.network import define_slim_network
@@ -37,6 +46,9 @@ class InspectedDataset:
         case_list: Its cases, and the faults of what is listed and is no case.
         fingerprint: What its cases are like.
         pictures: Whether most are pictures, not scans.
+        layout: How the data set lists its cases.
+        recognised: Why it is taken for that, and what that says, in sentences.
+        reading: The fields of ``data`` that the bundle needs to find the same cases.
     """
 
     root: Path
@@ -44,26 +56,30 @@ class InspectedDataset:
     case_list: CaseList
     fingerprint: Fingerprint
     pictures: bool
+    layout: str = "auto"
+    recognised: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
 
 def inspect_dataset(
-    root: Path, requested: Sequence[ChannelSpec], listeners: Sequence[Listener]
+    root: Path, requested: Selection, listeners: Sequence[Listener]
 ) -> InspectedDataset:
     """Search a data set and inspect its cases, each file once.
 
     Args:
         root: The data folder, or its list of cases.
-        requested: The channels, where a person named them.
+        requested: The channels, patterns and columns, where a person named them.
         listeners: Told of progress, of cases that are left out, and of what looks wrong.
 
     Raises:
         DatasetError: If its layout is unknown, it has no such channels, or no case can be used.
     """
-    selection = Selection(channels=tuple(requested))
-    listed = list_cases(root, "auto", selection)
-    name_segments(listed, selection)
-    _check_channel_names(root, listed, requested)
-    description = read_description(root, listed, requested)
+    channels = requested.channels
+    listed = list_cases(root, "auto", requested)
+    stated = read_statement(root, listed)
+    name_segments(listed, requested, known=stated.labels.list_foreground())
+    _check_channel_names(root, listed, channels)
+    description = read_description(root, listed, channels)
     # Which labels there are is not known yet, and a data set may name more than a bundle can
     # have; to find cases, none is needed.
     provisional = make_provisional_spec(
@@ -77,25 +93,68 @@ def inspect_dataset(
         case_list, _CACHE, listeners, description.ignore
     )
     if not fingerprint.cases:
-        raise DatasetError("no case can be used:", fingerprint.faults)
+        raise DatasetError(
+            _explain_no_case(listed, requested), fingerprint.faults
+        )
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
-    doubts = _find_doubts(fingerprint)
+    pictures = _are_pictures(case_list.cases)
+    outliers = _find_outliers(fingerprint, description, pictures)
+    fingerprint = replace(fingerprint, apart=_choose_apart(outliers))
+    doubts = (*describe_outliers(outliers), *_find_doubts(fingerprint))
     for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
-    pictures = _are_pictures(case_list.cases)
-    return InspectedDataset(root, description, case_list, fingerprint, pictures)
+    return InspectedDataset(
+        root,
+        description,
+        case_list,
+        fingerprint,
+        pictures,
+        listed.layout,
+        listed.recognised,
+        _list_reading_fields(listed, requested),
+    )
+
+
+def _explain_no_case(listed: CaseListing, requested: Selection) -> str:
+    names = listed.channel_names
+    if len(names) < 2 or requested.channels:
+        return "no case can be used:"
+    return (
+        "no case can be used; channels that lie on grids of their own are not resampled: take one "
+        "by --channel NAME, or resample them to one grid:"
+    )
+
+
+def _list_reading_fields(
+    listed: CaseListing, requested: Selection
+) -> dict[str, Any]:
+    """Return the fields of ``data`` that say how the cases were found, where names did not."""
+    fields: dict[str, Any] = {}
+    if listed.layout == "tree":
+        fields["format"] = listed.layout
+    labels = requested.label_pattern or listed.label_pattern
+    if requested.image_patterns:
+        fields["images"] = list(requested.image_patterns)
+    if labels:
+        fields["labels"] = labels
+    if requested.columns is not None:
+        fields["columns"] = requested.columns.model_dump(
+            mode="json", exclude_none=True
+        )
+    return fields
 
 
 def _check_channel_names(
     root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]
 ) -> None:
     names = tuple(channel.name for channel in requested)
-    if names and listed.channel_names not in ((), names):
+    there = listed.channel_names
+    if names and there and find_channels(names, there) != there:
         raise DatasetError(
             f"--channel names {', '.join(names)}, but most cases have other channels",
             source=root,
-            detail=f"they have {', '.join(listed.channel_names)}",
+            detail=f"they have {', '.join(there)}",
         )
 
 
@@ -154,6 +213,31 @@ def make_provisional_spec(
     )
 
 
+def _find_outliers(
+    fingerprint: Fingerprint, description: DatasetDescription, pictures: bool
+) -> list[Outlier]:
+    """Find the cases that lie apart from the others."""
+    measures = {}
+    for name, case in zip(fingerprint.names, fingerprint.cases, strict=True):
+        if case.measures is not None:
+            measures[name] = case.measures
+    channels = description.describe_channels(fingerprint, pictures, {})
+    return find_outliers(
+        measures,
+        [channel.get("modality", "OT") for channel in channels],
+        description.label_names,
+        pictures=pictures,
+    )
+
+
+def _choose_apart(outliers: Iterable[Outlier]) -> frozenset[str]:
+    """Return the cases whose sizes and intensities would mislead a plan."""
+    misleading = (Aspect.VOXEL_SIZE, Aspect.INTENSITIES)
+    return frozenset(
+        outlier.case for outlier in outliers if outlier.aspect in misleading
+    )
+
+
 def _are_pictures(cases: Sequence[Case]) -> bool:
     """Tell whether most cases are pictures, not scans."""
     if not cases:
@@ -172,6 +256,11 @@ def _is_picture_case(case: Case) -> bool:
 def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
     """Say what looks wrong with the data."""
     count = len(fingerprint.cases)
+    if fingerprint.apart:
+        yield (
+            f"{len(fingerprint.apart)} of {count} cases lie apart from the others, so the plan's "
+            f"voxel size and intensities leave them out: {abbreviate(sorted(fingerprint.apart))}"
+        )
     if count == 1:
         yield (
             "there is only one case: none can be held out, so nothing can be measured, and what "

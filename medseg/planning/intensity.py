@@ -32,7 +32,7 @@ def choose_intensity(
         channels: As the bundle describes them.
         notes: Takes the reasons.
     """
-    shares = [case.nonzero_share for case in fingerprint.cases]
+    shares = [case.nonzero_share for case in fingerprint.typical]
     crop = max(shares) < _MAX_NONZERO_SHARE
     schemes = []
     for index, channel in enumerate(channels):
@@ -43,6 +43,11 @@ def choose_intensity(
         if len(channels) > 1:
             field += f".{index}"
         notes[field] = reason
+    if fingerprint.apart:
+        notes["data.root"] = (
+            f"Voxel sizes and intensities are those of {len(fingerprint.typical)} cases; "
+            f"{len(fingerprint.apart)} more lie apart from them and are left out of the statistics"
+        )
     first, *others = schemes
     all_alike = all(scheme == first for scheme in others)
     fields: dict[str, Any] = {"intensity": first if all_alike else schemes}
@@ -116,7 +121,7 @@ def _choose_zscore(
 def _compute_scale_ratio(fingerprint: Fingerprint, channel: int) -> float:
     """Return how many times brighter the brightest image is than the darkest."""
     highs = [
-        case.channels[channel].percentile_99_5 for case in fingerprint.cases
+        case.channels[channel].percentile_99_5 for case in fingerprint.typical
     ]
     scales = [high for high in highs if high > 0]
     if not scales:
@@ -127,8 +132,8 @@ def _compute_scale_ratio(fingerprint: Fingerprint, channel: int) -> float:
 def _compute_outlier_share(fingerprint: Fingerprint, channel: int) -> float:
     """Return the share of images with a few voxels that are far brighter than all others."""
     with_outliers = 0
-    for case in fingerprint.cases:
+    for case in fingerprint.typical:
         statistics = case.channels[channel]
         high = statistics.percentile_99_5
         with_outliers += statistics.maximum > _OUTLIER_FACTOR * high > 0
-    return with_outliers / len(fingerprint.cases)
+    return with_outliers / len(fingerprint.typical)

@@ -21,8 +21,8 @@ from pydantic import (
     ValidationError,
 )
 
-from medseg.datasets.layouts.dataset_json import read_json_object
 from medseg.errors import DatasetError, Fault
+from medseg.layouts.dataset_json import read_json_object
 
 FULL_3D, FULL_2D = "3d_fullres", "2d"
 _CONFIGURATION_BY_DIMS = {2: FULL_2D, 3: FULL_3D}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from medseg._support.memory import is_out_of_memory
 from medseg.bundle.spec import BundleSpec, Intensity, MinMax, Window, ZScore
 from medseg.errors import ScanError
 from medseg.volume import Array, Volume
@@ -220,14 +221,8 @@ class Preprocessing:
             data[LABEL] = _make_meta_tensor(label[None], volume)
         try:
             return self.chain(data)  # type: ignore[no-any-return]
-        except (RuntimeError, ValueError) as error:
-            spacing = tuple(round(mm, 3) for mm in volume.spacing)
-            # MONAI wraps whatever went wrong in a RuntimeError naming the transform.
-            raise ScanError(
-                f"a scan of shape {volume.shape} and spacing {spacing} mm cannot be preprocessed",
-                source=volume.source or None,
-                detail=str(error.__cause__ or error),
-            ) from error
+        except (MemoryError, RuntimeError, ValueError) as error:
+            raise _explain(error, volume) from error
 
     def _refuse_empty(self, volume: Volume) -> None:
         if self._crop_above is None:
@@ -236,6 +231,25 @@ class Preprocessing:
             if (channel > self._crop_above).any():
                 return
         raise build_empty_scan_error(self._crop_above, volume)
+
+
+def _explain(error: Exception, volume: Volume) -> ScanError:
+    """Return what is wrong with a scan that cannot be brought onto the network's grid."""
+    spacing = tuple(round(mm, 3) for mm in volume.spacing)
+    scan = f"a scan of shape {volume.shape} and spacing {spacing} mm"
+    # MONAI wraps whatever went wrong in a RuntimeError naming the transform.
+    cause = error.__cause__ or error
+    if is_out_of_memory(cause):
+        return ScanError(
+            f"{scan} does not fit the memory on the network's grid; check its voxel size, crop "
+            "it, or make preprocessing.spacing_mm coarser",
+            source=volume.source or None,
+        )
+    return ScanError(
+        f"{scan} cannot be preprocessed",
+        source=volume.source or None,
+        detail=str(cause),
+    )
 
 
 def build_empty_scan_error(threshold: float, volume: Volume) -> ScanError:

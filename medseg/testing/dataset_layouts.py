@@ -1,4 +1,4 @@
-"""The contract of a dataset layout (``medseg.datasets.layouts.Layout``), as a suite to subclass.
+"""The contract of a dataset layout (``medseg.layouts.Layout``), as a suite to subclass.
 
 A package that adds a layout tests it like this::
 
@@ -23,8 +23,8 @@ import pytest
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec, LabelSpec
 from medseg.datasets.cases import CaseList, make_cases
-from medseg.datasets.layouts import CaseListing, Layout, ListedCase, Selection
 from medseg.errors import DatasetError
+from medseg.layouts import CaseListing, Layout, ListedCase, Selection
 
 _SECRET = "SECRET"
 """Stands in the names of the folder and of all cases; nothing that is recorded may hold it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import warnings
@@ -9,8 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+SPEC_FILE = "bundle.json"
+
 MODEL_FILES = (
-    "bundle.json",
+    SPEC_FILE,
     "metrics.json",
     "configs",
     "models",
@@ -76,7 +79,20 @@ def _stage(bundle: Path, staged: Path) -> None:
         if source.is_dir():
             shutil.copytree(source, staged / name)
         elif source.is_file():
-            shutil.copyfile(source, staged / name)
+            copy_public(source, staged / name)
+
+
+def copy_public(source: Path, target: Path) -> None:
+    """Copy a file of a bundle; of ``bundle.json``, without where the data are: a person's path."""
+    shutil.copyfile(source, target)
+    if source.name != SPEC_FILE:
+        return
+    content = json.loads(source.read_text(encoding="utf-8"))
+    if "root" not in content.get("data", {}):
+        return
+    del content["data"]["root"]
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    target.write_text(text + "\n", encoding="utf-8")
 
 
 def _save_model(

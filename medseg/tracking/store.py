@@ -19,6 +19,12 @@ ANSWER_SECONDS = 3
 UPLOAD_SECONDS = 120
 """How long a server may take to store a file, once training is over."""
 
+KIND_TAG = "mlflow.experimentKind"
+MODEL_TRAINING = "custom_model_development"
+"""What MLflow's page calls *Machine learning*, or *Model training*."""
+MODEL_TRAINING_VIEW = "workflowType=machine_learning"
+NOTE_TAG = "mlflow.note.content"
+
 # Set only while MLflow works for us, and only where the user has not.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -158,25 +164,56 @@ def _require_database(uri: str) -> None:
         engine.dispose()
 
 
+def make_sqlite_uri(path: Path) -> str:
+    """Return the address of an SQLite file, whatever signs its path holds.
+
+    As it stands, ``?`` would begin options and ``%20`` would be a space.
+    """
+    from sqlalchemy import URL
+
+    # With its driver: of ``sqlite:///…`` MLflow makes the folder as it is written, with each
+    # ``%3F``.
+    url = URL.create("sqlite+pysqlite", database=str(path))
+    return url.render_as_string(hide_password=False)
+
+
 def get_or_create_experiment(
-    client: Any, name: str, artifacts: str | None
+    client: Any, name: str, artifacts: str | None, description: str = ""
 ) -> str:
     """Return the id of the experiment, which is created if needed.
+
+    It is marked as one of trained models, and not of language models. Releases of MLflow whose
+    page does not look at the mark find a link in the description that leads to the runs. What
+    somebody wrote there already stays.
 
     Args:
         client: What ``connect`` returned.
         name: Its name.
         artifacts: URI under which a new experiment keeps files; the store's own unless given.
+        description: What its page says of it, in Markdown.
     """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        experiment = _create_experiment(client, name, artifacts)
+    identity = str(experiment.experiment_id)
+    runs = f"[Runs](#/experiments/{identity}/runs?{MODEL_TRAINING_VIEW})"
+    tags = {
+        KIND_TAG: MODEL_TRAINING,
+        NOTE_TAG: f"{description}\n\n{runs}".strip(),
+    }
+    for key, value in tags.items():
+        if key not in experiment.tags:
+            client.set_experiment_tag(identity, key, value)
+    return identity
+
+
+def _create_experiment(client: Any, name: str, artifacts: str | None) -> Any:
     from mlflow.exceptions import MlflowException
 
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
     try:
-        return str(client.create_experiment(name, artifact_location=artifacts))
+        client.create_experiment(name, artifact_location=artifacts)
     except MlflowException as error:
         # Another run started at the same moment.
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return str(client.get_experiment_by_name(name).experiment_id)
+    return client.get_experiment_by_name(name)

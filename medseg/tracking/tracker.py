@@ -30,7 +30,7 @@ from medseg.events import (
     StepDone,
     ValidationDone,
 )
-from medseg.tracking.model import log_model, register
+from medseg.tracking.model import copy_public, log_model, register
 from medseg.tracking.run import (
     ERROR_TAG,
     MlflowRun,
@@ -44,6 +44,7 @@ from medseg.tracking.store import (
     UPLOAD_SECONDS,
     connect,
     get_or_create_experiment,
+    make_sqlite_uri,
     quiet_mlflow,
     store_errors,
     summarise_error,
@@ -126,11 +127,11 @@ class MlflowTracker:
                 client, location = connect(chosen), None
             else:
                 client, location = (
-                    connect(f"sqlite:///{self._store}"),
+                    connect(make_sqlite_uri(self._store)),
                     self._artifacts.as_uri(),
                 )
             experiment = get_or_create_experiment(
-                client, event.experiment, location
+                client, event.experiment, location, event.description
             )
             return open_run(client, experiment, event, self._flush_seconds)
 
@@ -216,4 +217,7 @@ def _upload(run: MlflowRun, path: Path) -> None:
     if path.is_dir():
         run.client.log_artifacts(run.id, str(path), path.name)
     elif path.is_file():
-        run.client.log_artifact(run.id, str(path))
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder) / path.name
+            copy_public(path, copy)
+            run.client.log_artifact(run.id, str(copy))

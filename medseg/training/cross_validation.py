@@ -19,12 +19,12 @@ from medseg.training.distributed import ProcessGroup
 from medseg.training.keep_largest import join_folds
 from medseg.training.model_card import cross_validation_rows
 from medseg.training.report import FoldSummary, TrainingReport, read_report
+from medseg.training.run_record import run_started
 from medseg.training.runs import (
     TrainingRun,
     begin_run,
     open_fold_run,
     require_same_cases,
-    run_started,
 )
 from medseg.training.trained_bundle import write_trained_bundle
 

@@ -28,6 +28,9 @@ _LIMITS = (
 )
 _UNKNOWN = "–"
 
+# A slash behind a letter, as in T1/T2, is none of a path.
+_PATH = re.compile(r"(?<!\w)[\\/~]\S|\b[A-Za-z]:[\\/]|\.\.[\\/]")
+
 
 def model_card(spec: BundleSpec, report: TrainingReport) -> str:
     """Return the model card as Markdown.
@@ -58,6 +61,16 @@ def model_card(spec: BundleSpec, report: TrainingReport) -> str:
         _bullets(_describe_provenance(spec, report)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def describe_bundle(spec: BundleSpec) -> str:
+    """Return what a bundle takes and gives, as Markdown, for a page that many people see.
+
+    A description that holds a path is left out: it may name a person.
+    """
+    description = "" if _PATH.search(spec.description) else spec.description
+    sections = [_escape(description), _bullets(_describe_input(spec))]
+    return "\n\n".join(section for section in sections if section)
 
 
 def _escape(text: str) -> str:

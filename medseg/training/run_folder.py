@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -64,6 +65,33 @@ class RunFolder:
                 "the run folder is not empty; give another --out, or --resume to continue its run",
                 source=self.path,
             )
+
+    def claim(self) -> RunFolder:
+        """Make the folder; where another run has it already, one with a number behind its name.
+
+        The system makes a folder in one step, so that of two runs that begin at the same moment
+        only one has it.
+
+        Raises:
+            OutputError: If it cannot be made.
+        """
+        path = self.path
+        for number in itertools.count(2):
+            try:
+                path.mkdir(parents=True)
+                return RunFolder(path)
+            except FileExistsError as error:
+                if not path.exists():  # what its parent is called is no folder
+                    raise _make_folder_error(path, error) from error
+                path = self.path.with_name(f"{self.path.name}-{number}")
+            except OSError as error:
+                raise _make_folder_error(path, error) from error
+        raise AssertionError("numbers do not end")
+
+    def release(self) -> None:
+        """Remove the folder where nothing was put into it."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write what a resume needs to know: identity, data folder, fold."""
@@ -152,6 +180,14 @@ class RunFolder:
         for name, value in weights.items():
             on_cpu[name] = value.detach().cpu()
         save_tensors(file or self.weights, on_cpu)
+
+
+def _make_folder_error(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        "the run folder cannot be made; give another --out",
+        source=path,
+        detail=error.strerror,
+    )
 
 
 def _is_run_info(info: object) -> bool:

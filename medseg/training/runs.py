@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from medseg.bundle.bundle import (
     Bundle,
-    flatten_spec,
     format_spec,
     list_differences,
     load_bundle,
@@ -21,7 +20,6 @@ from medseg.bundle.bundle import (
 )
 from medseg.bundle.spec import FITTED, BundleSpec
 from medseg.errors import BundleError, CheckpointError, Fault
-from medseg.events import RunStarted
 from medseg.training.lineage import Lineage, read_lineage
 from medseg.training.run_folder import RunFolder
 
@@ -86,6 +84,8 @@ def plan_run(
 ) -> TrainingRun:
     """Plan a run in a new or empty folder; nothing is written yet.
 
+    The usual folder is named after the time, and another run may have it: ``RunFolder.claim``.
+
     Args:
         bundle: The bundle to train.
         data: The data folder; the bundle's own unless given.
@@ -94,11 +94,13 @@ def plan_run(
         lineage: The trained bundle to start from.
 
     Raises:
-        OutputError: If the folder is not empty.
+        OutputError: If the folder given is not empty.
     """
-    default = RUNS / bundle.spec.name / _default_name(fold)
-    folder = RunFolder(out or default)
-    folder.require_empty()
+    if out is None:
+        folder = RunFolder(RUNS / bundle.spec.name / _default_name(fold))
+    else:
+        folder = RunFolder(out)
+        folder.require_empty()
     return TrainingRun(
         folder=folder,
         spec=bundle.spec,
@@ -280,35 +282,3 @@ def begin_run(run: TrainingRun, fingerprint: str | None = None) -> None:
     write_bundle(run.spec, run.folder.bundle)
     # Last: where it stands, the run can be resumed.
     run.folder.write_info(info)
-
-
-def run_started(
-    run: TrainingRun,
-    provenance: Mapping[str, str],
-    total_steps: int,
-    resumed_at: int | None = None,
-) -> RunStarted:
-    """Return the event that a run begins, or continues.
-
-    Args:
-        run: The run.
-        provenance: Versions, git state, device and the data's fingerprint.
-        total_steps: How many steps the run is set to take.
-        resumed_at: The step that it continues from, if it is resumed.
-    """
-    parameters = flatten_spec(run.spec)
-    parameters["fold"] = str(run.fold)
-    if run.lineage is not None:
-        parameters |= run.lineage.parameters
-        decisions = "\n".join(run.lineage.decisions)
-        provenance = {**provenance, "from.decisions": decisions}
-    return RunStarted(
-        folder=run.folder.path,
-        run_id=run.run_id,
-        name=run.spec.name,
-        experiment=run.spec.tracking.experiment or run.spec.name,
-        parameters=parameters,
-        provenance=provenance,
-        resumed_at=resumed_at,
-        total_steps=total_steps,
-    )

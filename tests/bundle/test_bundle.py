@@ -54,7 +54,7 @@ def test_every_fault_is_told_at_once_with_its_path_and_what_came() -> None:
         preprocessing={"intensity": [{"kind": "window", "low": 3, "high": 1}]},
         network={"strides": [1, 2, 0]},
         inference={"overlap": 1.5, "keep_largest": "liver"},
-        tracking={"experiment": "two words"},
+        tracking={"experiment": " two\nlines "},
     )
     made["training"] = {
         "patch": ["16", 16, 16],

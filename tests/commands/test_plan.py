@@ -22,7 +22,6 @@ from medseg import check, plan, train
 from medseg._support.folders import Listing, list_files
 from medseg.bundle.bundle import load_bundle
 from medseg.commands.plan import Plan, plan_bundles
-from medseg.datasets.layouts import dicom as dicom_layout
 from medseg.dicom_labels.seg_writer import write_dicom_seg
 from medseg.errors import DatasetError, MedsegError, OutputError
 from medseg.events import (
@@ -37,6 +36,7 @@ from medseg.io import read_image
 from medseg.io.dicom import series as dicom_series
 from medseg.io.dicom.headers import Header, read_header
 from medseg.labels import Label, LabelSet
+from medseg.layouts import registry
 from medseg.testing import write_dataset
 
 
@@ -528,15 +528,11 @@ def test_a_folder_is_searched_once_and_each_header_listed_once_for_both_bundles(
         return list_files(folder)
 
     monkeypatch.setattr(dicom_series, "read_header", counted_header)
-    monkeypatch.setattr(dicom_layout, "list_files", counted_walk)
+    monkeypatch.setattr(registry, "list_files", counted_walk)
     files = {tmp_path / "2d.json": 2, tmp_path / "3d.json": 3}
     plans = plan_bundles(root, files, device="cpu")
     assert [plan.spec.network.dims for plan in plans] == [2, 3]
-    # To recognise the layout, and to list its cases.
-    assert walked == [
-        root,
-        root,
-    ]
+    assert walked == [root]
     assert dict(looked) == {
         file: 1 for file in root.rglob("*") if file.is_file()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from support.bundles import made_spec, trained_bundle
 from support.label_maps import in_other_order
+from support.seg_nrrd import write_seg_nrrd
 
 import medseg
 from medseg.commands.review import review
@@ -150,3 +152,33 @@ def test_a_mask_stored_in_another_order_is_judged_the_same(
     file = masks / "phantom_001_seg.nii.gz"
     nib.save(in_other_order(nib.load(file), (1, 0, 2), (1, -1, -1)), file)
     assert review(masks, scans, bundle, device="cpu") == straight
+
+
+def test_masks_go_by_the_names_of_their_segments(
+    masks: Path, bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    by_value = review(masks, scans, bundle, device="cpu")
+    named = tmp_path / "named"
+    for file in masks.iterdir():
+        image = nib.load(file)
+        labels = np.asarray(image.dataobj)
+        turned = np.array([0, 2, 1], np.uint8)[labels]
+        name = file.name.replace(".nii.gz", ".nrrd")
+        segments = [("KIDNEY", 1), ("Liver", 2)]
+        write_seg_nrrd(named / name, turned, segments, image.affine)
+    assert review(named, scans, bundle, device="cpu").rows() == by_value.rows()
+    trusted = review(named, scans, bundle, device="cpu", trust_values=True)
+    assert trusted.rows() != by_value.rows()
+
+
+def test_a_list_beside_masks_must_say_what_the_bundle_says(
+    masks: Path, bundle: Path, scans: Path
+) -> None:
+    said = {"labels": {"background": 0, "kidney": 1, "liver": 2}}
+    (masks / "dataset.json").write_text(json.dumps(said))
+    with pytest.raises(DatasetError) as refused:
+        review(masks, scans, bundle, device="cpu")
+    (fault,) = refused.value.faults
+    assert "the masks have kidney = 1, liver = 2" in fault.what
+    insisted = review(masks, scans, bundle, device="cpu", trust_values=True)
+    assert len(insisted.cases) == 3

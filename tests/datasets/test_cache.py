@@ -25,8 +25,9 @@ from medseg.datasets.cache import (
 )
 from medseg.datasets.cases import Case, Scan
 from medseg.datasets.integrity import open_case
-from medseg.datasets.mask_files import MaskFiles
+from medseg.datasets.measures import measure_case
 from medseg.errors import OutputError, ScanError
+from medseg.layouts.mask_files import MaskFiles
 from medseg.preprocessing.transforms import IMAGE, LABEL, Preprocessing
 
 SPEC = made_spec(preprocessing={"spacing_mm": [2, 2, 2], "intensity": "zscore"})
@@ -58,11 +59,16 @@ def made_case(image: Path, label: Path) -> Case:
     return Case(Scan("a", ((image,),)), label, fold=None, group=None)
 
 
+def opened(case: Case, spec: BundleSpec) -> tuple[Any, ...]:
+    image, labels = open_case(case, spec)
+    return image, labels, measure_case(image, labels)
+
+
 def prepared(case: Case, folder: Path, spec: BundleSpec = SPEC) -> Any:
     entry = folder / make_entry_key(case, spec)
     if not is_entry(entry):
         chain = Preprocessing(spec, with_label=True)
-        write_entry(entry, case, *open_case(case, spec), chain)
+        write_entry(entry, case, *opened(case, spec), chain)
     return read_entry(entry)
 
 
@@ -73,6 +79,8 @@ def test_an_entry_is_what_preprocessing_makes(
     expected = Preprocessing(SPEC, with_label=True)(*open_case(case, SPEC))
     assert torch.equal(found.image, expected[IMAGE].as_tensor().half())
     assert torch.equal(found.label.float(), expected[LABEL].as_tensor())
+    *_, measures = opened(case, SPEC)
+    assert found.measures == measures
     assert found.image.dtype == torch.float16
     assert found.label.dtype == torch.uint8
     assert found.spacing == pytest.approx((2, 2, 2), abs=1e-4)
@@ -200,7 +208,7 @@ def test_an_entry_names_no_file(case: Case, tmp_path: Path) -> None:
         "entry.json", "foreground.npz", "image.npy", "label.npy",
     ]  # fmt: skip
     kept = json.loads((entry / "entry.json").read_text())
-    assert set(kept) == {"case_id", "label_id", "spacing"}
+    assert set(kept) == {"case_id", "label_id", "measures", "spacing"}
 
 
 def test_a_bad_case_leaves_nothing_behind(case: Case, tmp_path: Path) -> None:
@@ -220,7 +228,7 @@ def test_the_first_of_two_that_prepare_one_case_wins(
     write_entry(
         entry,
         case,
-        *open_case(case, SPEC),
+        *opened(case, SPEC),
         Preprocessing(SPEC, with_label=True),
     )
     assert torch.equal(read_entry(entry).image, whole.image)
@@ -255,7 +263,7 @@ def test_what_nobody_annotated_is_kept_apart(
     entry = tmp_path / "entry"
     chain = Preprocessing(spec, with_label=True)
     write_entry(
-        entry, case, *open_case(case, spec), chain, spec.label_set.ignore_index
+        entry, case, *opened(case, spec), chain, spec.label_set.ignore_index
     )
     found = read_entry(entry)
     flat = found.label.reshape(-1).numpy()

@@ -243,7 +243,7 @@ def test_a_scan_that_measures_no_patient_is_flagged_whatever_the_bundles_grid(
 ) -> None:
     odd = volume(-1000, 500, spacing=[spacing] * 3)
     (warning,) = check_volume(odd, spec("CT"))
-    assert "mm in all; check that its header gives lengths in mm" in warning
+    assert "m in all; check that its header gives lengths in mm" in warning
     assert check_volume(odd, spec("OT")) == ()
 
 

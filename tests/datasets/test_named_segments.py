@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from support.bundles import made_spec
 from support.seg_nrrd import write_seg_nrrd
 
+from medseg import plan
 from medseg.datasets.cases import find_cases
 from medseg.datasets.integrity import check_cases, open_case
 from medseg.datasets.named_segments import join_segments
 from medseg.errors import ScanError
 from medseg.io.seg_nrrd import read_segments
+from medseg.layouts import Selection
 from medseg.planning import inspect_dataset
 
 SPEC = made_spec(
@@ -153,7 +156,7 @@ def test_a_plan_names_labels_by_segments(
     write_case(data, "a", painted, [("Liver", 1), ("kidney", 2)])
     turned = renumber(painted, 2, 1)
     write_case(data, "b", turned, [("kidney", 1), ("liver", 2), ("spare", 3)])
-    dataset = inspect_dataset(data, (), ())
+    dataset = inspect_dataset(data, Selection(), ())
     assert dataset.fingerprint.faults == ()
     names = dataset.description.label_names
     voxels = [
@@ -162,3 +165,43 @@ def test_a_plan_names_labels_by_segments(
     ]
     sizes = {"liver": (painted == 1).sum(), "kidney": (painted == 2).sum()}
     assert voxels == [sizes, sizes]
+
+
+def test_a_plan_numbers_segments_as_the_list_of_the_data_does(
+    tmp_path: Path, painted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    write_case(data, "a", painted, [("Liver", 1), ("kidney", 2)])
+    items = [{"image": "a.nii.gz", "label": "a.seg.nrrd"}]
+    labels = {"0": "background", "1": "kidney", "5": "liver"}
+    listing = {"training": items, "labels": labels}
+    (data / "dataset.json").write_text(json.dumps(listing))
+    file = tmp_path / "bundle.json"
+    planned = plan(data, file, device="cpu").spec
+    assert {label.name: label.value for label in planned.labels} == {
+        "kidney": None,
+        "liver": 5,
+    }
+    found = find_cases(data, planned)
+    assert found.contradictions == ()
+    _, indices = open_case(found.cases[0], planned)
+    assert np.array_equal(indices, renumber(painted, 2, 1))
+
+
+def test_a_segmentation_that_was_cropped_is_placed_on_its_image(
+    tmp_path: Path, painted: Any
+) -> None:
+    named = [("liver", 1), ("kidney", 2)]
+    file = write_case(tmp_path, "a", painted, named)
+    expected = painted.copy()
+    expected[:, 0] = 0
+    shift = np.eye(4)
+    shift[1, 3] = 1
+    write_seg_nrrd(file, painted[:, 1:], named, shift)
+    (case,) = find_cases(tmp_path, SPEC).cases
+    assert np.array_equal(open_case(case, SPEC)[1], expected)
+    shift[1, 3] = 1.5
+    write_seg_nrrd(file, painted[:, 1:], named, shift)
+    (fault,) = check_cases(find_cases(tmp_path, SPEC), SPEC).faults
+    assert "0.50 voxels off" in fault.what

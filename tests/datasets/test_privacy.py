@@ -28,11 +28,11 @@ from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import CaseList, find_cases
 from medseg.datasets.input_checks import check_volume
 from medseg.datasets.integrity import check_cases, read_scan
-from medseg.datasets.layouts.dataset_json import parse_labels
-from medseg.datasets.names import has_image_suffix
 from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, MedsegError
 from medseg.labels import Label, LabelSet
+from medseg.layouts.dataset_json import parse_labels
+from medseg.names import has_image_suffix
 
 MARK = "ZZQ"
 NAMES = st.from_regex(

@@ -305,3 +305,20 @@ def test_a_bids_set_of_another_sequence_is_a_fault(tmp_path: Path) -> None:
     spec = a_bundle(labels, channels=[{"name": "FLAIR", "modality": "MR"}])
     (fault,) = faults(find_cases(root, spec), (1, 2))
     assert "channel 1 is T1" in fault
+
+
+# --- trees --------------------------------------------------------------------------------
+
+
+def test_channels_of_a_tree_are_taken_by_any_word_for_them(
+    tmp_path: Path,
+) -> None:
+    for case in ("BraTS20_001", "BraTS20_002"):
+        for suffix in ("flair", "t1", "t1ce", "t2", "seg"):
+            touch(tmp_path / case / f"{case}_{suffix}.nii.gz")
+    spec = with_channels("T1w", "T1c", "FLAIR")
+    cases = find_cases(tmp_path, spec)
+    files = [file.name for file in cases.cases[0].scan.files]
+    ends = [name.rsplit("_")[-1] for name in files]
+    assert ends == ["t1.nii.gz", "t1ce.nii.gz", "flair.nii.gz"]
+    assert cases.contradictions == ()

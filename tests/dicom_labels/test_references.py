@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import warnings
 
 import pydicom
@@ -10,6 +11,7 @@ import pytest
 from support.studies import (
     labels_in,
     scan,
+    write_rt,
     write_seg,
 )
 
@@ -18,31 +20,77 @@ from medseg.io import read_image, write_labels
 from medseg.labels import Label, LabelSet
 
 
-def test_the_patient_is_the_scans_whatever_its_script(tmp_path, caplog):
+def test_the_patient_is_the_scans_whatever_its_script(tmp_path):
     like = scan(
         tmp_path,
         SpecificCharacterSet=["", "ISO 2022 IR 87"],
         PatientName="Yamada^Tarou=山田^太郎",
-        PatientID="a number that is far longer than the sixty-four characters DICOM allows it",
-        PatientBirthDate="1970?",
+        PatientID="Nr. 47/11",
         StudyDescription="Kopf",
     )
-    caplog.clear()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
-    assert not any("1970" in str(warning.message) for warning in caught)
-    assert "1970" not in caplog.text
+    path = write_seg(tmp_path / "seg.dcm", labels_in(like.shape), like)
     seg, source = pydicom.dcmread(path), pydicom.dcmread(like.header.files[0])
     assert str(seg.PatientName) == "Yamada^Tarou=山田^太郎"
     for keyword in (
         "PatientID",
-        "PatientBirthDate",
         "StudyInstanceUID",
         "StudyDescription",
     ):
         assert seg[keyword].value == source[keyword].value
     assert seg.FrameOfReferenceUID == source.FrameOfReferenceUID
+
+
+@pytest.mark.parametrize("write", [write_seg, write_rt])
+def test_what_breaks_dicoms_rules_is_made_to_fit_without_a_word(
+    tmp_path, write, caplog
+):
+    like = scan(tmp_path, **BROKEN)
+    caplog.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        path = write(tmp_path / "labels.dcm", labels_in(like.shape), like)
+    assert not any("1970" in str(warning.message) for warning in caught)
+    assert "1970" not in caplog.text
+    written = pydicom.dcmread(path)
+    assert written.StudyID == "a number of more"
+    assert written.PatientID == ""
+    assert written.PatientBirthDate == ""
+    assert written.PatientSex == "F"
+    assert written.StudyTime == "101112"
+    assert "PatientWeight" not in written
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [write_seg, write_rt])
+def test_dciodvfy_finds_no_error_where_the_scan_breaks_rules(tmp_path, write):
+    verify = shutil.which("dciodvfy")
+    if verify is None:
+        pytest.skip("dciodvfy (Debian package dicom3tools) is not installed")
+    like = scan(tmp_path, **BROKEN)
+    path = write(tmp_path / "labels.dcm", labels_in(like.shape), like)
+    found = subprocess.run(
+        [verify, path], capture_output=True, text=True, check=False
+    ).stderr
+    assert not [line for line in found.splitlines() if line.startswith("Error")]
+
+
+BROKEN = {
+    "StudyID": "a number of more than sixteen characters",
+    "PatientID": "n" * 65,
+    "PatientName": "Name^" * 9 + "x" * 70,
+    "PatientBirthDate": "1970?",
+    "PatientSex": "f",
+    "PatientAge": "45 years",
+    "PatientWeight": "inf",
+    "PatientSize": "1.7999999999999998",
+    "StudyDate": "2020.02.30",
+    "StudyTime": "10:11:12",
+    "AccessionNumber": "4711-4711-4711-4711",
+    "EthnicGroup": "e" * 20,
+    "StudyDescription": "one\\two",
+    "PatientIdentityRemoved": "perhaps",
+    "TimezoneOffsetFromUTC": "CET",
+}
 
 
 def test_what_the_scan_lacks_is_there_but_empty(tmp_path):

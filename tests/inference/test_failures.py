@@ -7,12 +7,12 @@ import os
 
 import pytest
 
+from medseg._support.memory import is_out_of_memory
 from medseg.errors import OutputError, ScanError
 from medseg.inference.failures import (
     concerns_output_folder,
     describe_error,
     is_bug,
-    is_out_of_memory,
 )
 
 

@@ -272,3 +272,62 @@ def test_a_list_of_dicom_files_is_one_series(tmp_path: Path) -> None:
     files = sorted(folder.iterdir())
     assert np.array_equal(as_volume(files).array, as_volume(folder).array)
     assert as_volume([folder, folder]).array.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"sform_code": 0, "pixdim": [1, 2, 2, 0, 0, 0, 0, 0]}, "above 0"),
+        ({"vox_offset": 0}, "vox_offset"),
+        ({"scl_slope": np.inf}, "scaling"),
+    ],
+)
+def test_nibabel_images_of_files_that_are_refused_are_refused(
+    tmp_path: Path, fields: dict[str, Any], why: str
+) -> None:
+    file = tmp_path / "a.nii"
+    nib.save(nib.Nifti1Image(numbered((3, 4, 5)), np.eye(4)), file)
+    content = bytearray(file.read_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    for name, value in fields.items():
+        header[name] = value
+    content[:348] = header.binaryblock
+    file.write_bytes(content)
+    with pytest.raises(ScanError, match=why):
+        as_volume(nib.load(file))
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Pair, nib.Nifti1Image])
+def test_nibabel_images_of_sound_files_and_of_none_are_taken(
+    tmp_path: Path, kind: Any
+) -> None:
+    image = kind(numbered((3, 4, 5)), np.eye(4))
+    file = tmp_path / ("a.img" if kind is nib.Nifti1Pair else "a.nii")
+    nib.save(image, file)
+    for held in (image, nib.load(file), nib.load(file).slicer[1:]):
+        assert as_volume(held).warnings == ()
+
+
+@pytest.mark.parametrize("size", [0, 1, 50])
+def test_nibabel_images_of_files_that_are_cut_are_refused(
+    tmp_path: Path, size: int
+) -> None:
+    image = nib.Nifti1Pair(numbered((3, 4, 5)), np.eye(4))
+    file = tmp_path / "a.img"
+    nib.save(image, file)
+    held = nib.load(file)
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ScanError, match="nibabel cannot read"):
+        as_volume(held)
+
+
+def test_a_nibabel_image_of_a_forged_size_is_refused_before_it_is_read(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.mgh"
+    nib.save(nib.MGHImage(np.ones((3, 4, 5), np.uint8), np.eye(4)), file)
+    content = bytearray(file.read_bytes())
+    content[4:16] = b"\0\0\x07\xd0" * 3
+    file.write_bytes(content)
+    with pytest.raises(ScanError, match="at most"):
+        as_volume(nib.load(file))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from medseg.errors import ScanError
@@ -50,6 +52,26 @@ class TestPng(ImageFormatContract):
 
 class TestTiff(TestPng):
     suffix = ".tif"
+
+
+class TestDeepTiff(TestPng):
+    suffix = ".tiff"
+
+    def write_volume(
+        self, path: Path, array: np.ndarray, affine: np.ndarray
+    ) -> None:
+        pixels = array[:, :, 0].T.astype(np.float64)
+        tifffile.imwrite(path, pixels, photometric="minisblack")
+
+
+class TestDeflatedTiff(TestPng):
+    suffix = ".tif"
+
+    def write_volume(
+        self, path: Path, array: np.ndarray, affine: np.ndarray
+    ) -> None:
+        pixels = array[:, :, 0].T.astype(np.uint64)
+        tifffile.imwrite(path, pixels, compression="zlib", rowsperstrip=2)
 
 
 class TestBmpInCapitals(TestPng):
@@ -197,3 +219,213 @@ def test_another_kind_of_file_under_a_pictures_name_is_refused(tmp_path):
     (tmp_path / "a.gif").rename(tmp_path / "a.png")
     with pytest.raises(ScanError, match="not a PNG"):
         read_image(tmp_path / "a.png")
+
+
+TYPES = (
+    *("bool", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"),
+    *("f2", "f4", "f8"),
+)
+PIXELS = np.random.default_rng(0).integers(0, 100, (37, 45))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("black", [True, False])
+def test_every_tiff_is_read_as_it_is_stored(
+    tmp_path, dtype, byteorder, compression, tile, black
+):
+    pixels = (PIXELS % 2 if dtype == "bool" else PIXELS).astype(dtype)
+    if pixels.dtype.kind in "if":
+        pixels = pixels - pixels.dtype.type(50)
+    predictor = compression is not None and dtype in ("u1", "i2", "u4")
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        pixels,
+        photometric="minisblack" if black else "miniswhite",
+        byteorder=byteorder,
+        compression=compression,
+        predictor=predictor,
+        tile=tile,
+    )
+    stored = pixels.T.astype(np.float64)
+    shown = stored
+    if not black and pixels.dtype.kind in "bu":
+        most = 1 if dtype == "bool" else np.iinfo(pixels.dtype).max
+        shown = most - stored
+    volume = read_image(tmp_path / "a.tif")
+    assert np.array_equal(volume.array[0, :, :, 0], shown.astype(np.float32))
+    assert volume.warnings == ()
+    if pixels.min() >= 0:
+        labels = read_labels(tmp_path / "a.tif")
+        assert np.array_equal(labels.array[0, :, :, 0], stored)
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_shallow_labels_whose_zero_is_white_are_as_stored(tmp_path, depth):
+    """A TIFF tag by tag, for depths that neither library writes."""
+    packed = bytes([0b00011011]) if depth == 2 else bytes([0x01, 0x23])
+    tags = [
+        *((256, 4), (257, 1), (258, depth), (259, 1), (262, 0)),
+        *((273, 8), (277, 1), (278, 1), (279, len(packed))),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, n) for tag, n in tags)
+    head = b"II*\0" + struct.pack("<I", 10)
+    content = head + packed.ljust(2, b"\0") + struct.pack("<H", len(tags))
+    (tmp_path / "a.tif").write_bytes(content + entries + bytes(4))
+    labels = read_labels(tmp_path / "a.tif").array[0, :, 0, 0]
+    assert labels.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_tiff_that_is_marked_as_turned_stays_as_stored(
+    tmp_path, orientation, compression
+):
+    mark = (274, 3, 1, orientation, True)
+    tifffile.imwrite(
+        tmp_path / "a.tif", GREY, compression=compression, extratags=[mark]
+    )
+    for read in (read_image, read_labels):
+        volume = read(tmp_path / "a.tif")
+        assert np.array_equal(volume.array[0, :, :, 0], GREY.T)
+        assert "EXIF" in volume.warnings[0]
+    colours = np.dstack([GREY, GREY + 1, GREY + 2])
+    tifffile.imwrite(tmp_path / "b.tif", colours, extratags=[mark])
+    with pytest.raises(ScanError, match=f"Orientation {orientation}"):
+        read_image(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colours_in_planes_are_colours(tmp_path, planar):
+    colours = np.random.default_rng(0).integers(0, 255, (3, 40, 30), np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        colours if planar == "separate" else colours.transpose(1, 2, 0),
+        photometric="rgb",
+        planarconfig=planar,
+    )
+    volume = read_image(tmp_path / "a.tif")
+    assert np.array_equal(volume.array[..., 0], colours.transpose(0, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "what"),
+    [
+        (np.ones((8, 9), np.complex64), {}, "a TIFF of 64-bit numbers"),
+        (
+            np.ones((8, 9, 3), np.float32),
+            {"photometric": "rgb"},
+            "3 channels of 32-bit floats",
+        ),
+        (
+            np.ones((8, 9, 2), np.uint8),
+            {"photometric": "minisblack", "planarconfig": "contig"},
+            "2 channels of 8-bit unsigned integers",
+        ),
+    ],
+)
+def test_a_tiff_that_is_not_read_is_called_what_it_is(
+    tmp_path, pixels, options, what
+):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **options)
+    for read in (read_image, read_labels):
+        with pytest.raises(ScanError, match=what) as caught:
+            read(tmp_path / "a.tif")
+        assert "truncated" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "what"),
+    [(259, 5, "compressed with LZW"), (317, 3, "and predictor 3")],
+)
+def test_codecs_that_are_not_there_are_named(tmp_path, tag, value, what):
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.ones((8, 9), np.uint32),
+        compression="zlib",
+        predictor=True,
+    )
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+b") as tiff:
+        tiff.pages[0].tags[tag].overwrite(value)
+    with pytest.raises(ScanError, match=what) as caught:
+        read_image(tmp_path / "a.tif")
+    assert "truncated" not in caught.value.message
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits"])
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_deep_grey_in_pillows_codecs_is_read_by_it(
+    tmp_path, compression, dtype
+):
+    pixels = (PIXELS * 7).astype(dtype)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", compression=compression)
+    volume = read_image(tmp_path / "a.tif")
+    assert np.array_equal(volume.array[0, :, :, 0], pixels.T)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_a_deep_tiff_that_is_cut_short_is_truncated(
+    tmp_path, compression, tile
+):
+    pixels = np.random.default_rng(0).random((64, 64))
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, compression=compression, tile=tile)
+    content = path.read_bytes()
+    path.write_bytes(content[:-3])
+    with pytest.raises(ScanError, match="truncated"):
+        read_image(path)
+    path.write_bytes(content)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        counts = tiff.pages[0].tags["TileByteCounts" if tile else 279]
+        values = [counts.value] if counts.count == 1 else [*counts.value]
+        values[0] = 0
+        counts.overwrite(values[0] if len(values) == 1 else values)
+    with pytest.raises(ScanError, match="truncated"):
+        read_image(path)
+
+
+def test_strips_that_inflate_beyond_their_place_are_refused(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, np.zeros((400, 400)), compression="zlib", rowsperstrip=400
+    )
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as tiff:
+        (offset,), (count,) = (
+            tiff.pages[0].dataoffsets,
+            tiff.pages[0].databytecounts,
+        )
+        counts = tiff.pages[0].tags[279].valueoffset
+    bomb = zlib.compress(bytes(200 << 20))
+    content = content[:offset] + bomb + content[offset + count :]
+    patched = bytearray(content)
+    patched[counts : counts + 4] = struct.pack("<I", len(bomb))
+    path.write_bytes(patched)
+    tracemalloc.start()
+    with pytest.raises(ScanError, match="damaged"):
+        read_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    tracemalloc.stop()
+
+
+def test_a_deep_tiff_of_a_forged_size_is_refused_before_memory_is_taken(
+    tmp_path,
+):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((8, 9)))
+    for tag, value in ((256, 2**31 - 1), (257, 2**31 - 1)):
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tiff.pages[0].tags[tag].overwrite(value)
+        with pytest.raises(ScanError, match=r"truncated|at most"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"imagej": True}])
+def test_deep_pages_are_refused_with_their_number(tmp_path, options):
+    stack = np.zeros((5, 8, 9), np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", stack, **options)
+    with pytest.raises(ScanError, match="5 pages"):
+        read_image(tmp_path / "a.tif")

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from support.plugins import install_package
 
-from medseg.datasets.names import is_picture, split_suffix
 from medseg.datasets.scans import find_scans
 from medseg.errors import OutputError, ScanError
 from medseg.io import (
@@ -20,6 +19,7 @@ from medseg.io import (
     write_labels,
 )
 from medseg.io.registry import list_readable_suffixes
+from medseg.names import is_picture, split_suffix
 from medseg.volume import Volume
 
 NPZ = """

@@ -12,6 +12,7 @@ import pytest
 from support.bundles import made_spec
 from support.doubtful_labels import WARNING, move_qform
 from support.scans import TURNED, affine_of
+from support.seg_nrrd import write_seg_nrrd
 
 from medseg import GeometryError, ScanError, Volume
 from medseg.label_server.label_upload import (
@@ -157,6 +158,39 @@ def test_segments_are_known_by_their_names_whatever_their_values(
     assert labels.dtype == np.uint8
 
 
+def test_segments_that_a_file_names_go_by_these_names(
+    scan: Volume, painted: Any, tmp_path: Path
+) -> None:
+    turned = np.array([0, 2, 1], np.uint8)[painted]
+    named = [("Kidney", 1), ("liver", 2), ("spare", 3)]
+    affine = np.array(scan.affine)
+    file = write_seg_nrrd(tmp_path / "a.seg.nrrd", turned, named, affine)
+    wrong = [{"name": "liver", "idx": 1}, {"name": "kidney", "idx": 2}]
+    for said in ((), wrong):
+        upload = read_label_upload(file, scan, LABELS, said)
+        assert np.array_equal(upload.indices, painted)
+        assert upload.indices.dtype == np.uint8
+    named[0] = ("Frau Müller", 1)
+    write_seg_nrrd(file, turned, named, affine)
+    with pytest.raises(ScanError, match="remove them") as refused:
+        read_label_upload(file, scan, LABELS)
+    assert "liver, kidney" in refused.value.message
+    assert "Müller" not in refused.value.message
+
+
+def test_a_cropped_segmentation_is_placed_on_the_scan(
+    scan: Volume, painted: Any, tmp_path: Path
+) -> None:
+    part = with_shift(scan, painted[1:6, 2:], (1, 2, 0))
+    named = [("liver", 1), ("kidney", 2)]
+    affine = np.array(part.affine)
+    file = write_seg_nrrd(tmp_path / "a.nrrd", part.array[0], named, affine)
+    upload = read_label_upload(file, scan, LABELS)
+    expected = painted.copy()
+    expected[0, 6, 0] = 0
+    assert np.array_equal(upload.indices, expected)
+
+
 def test_what_the_reader_noticed_comes_with_the_label(
     scan: Volume, painted: Any, tmp_path: Path
 ) -> None:
@@ -221,6 +255,19 @@ def test_overlapping_segments_are_refused(scan: Volume, tmp_path: Path) -> None:
     file = tmp_path / "a.seg.nrrd"
     file.write_bytes(header.encode() + bytes(range(16)))
     with pytest.raises(ScanError):
+        read_label_upload(file, scan, LABELS)
+
+
+def test_a_label_much_larger_than_the_scan_is_refused_unread(
+    scan: Volume, tmp_path: Path
+) -> None:
+    file = tmp_path / "bomb.nii.gz"
+    image = nib.Nifti1Image(
+        np.zeros((200, 200, 200), np.uint8), np.array(scan.affine)
+    )
+    nib.save(image, file)
+    assert file.stat().st_size < 100_000
+    with pytest.raises(ScanError, match="200×200×200 voxels; at most"):
         read_label_upload(file, scan, LABELS)
 
 

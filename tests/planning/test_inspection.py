@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from support.fingerprints import case, fingerprint_of
 
 from medseg.bundle.spec import ChannelSpec
 from medseg.errors import DatasetError
 from medseg.events import Event, Notice
+from medseg.layouts import Selection
 from medseg.planning import Fingerprint, inspect_dataset, make_provisional_spec
 from medseg.planning.fingerprint import CaseFingerprint, LabelStatistics
 from medseg.planning.inspection import _find_doubts
@@ -53,7 +56,7 @@ def test_cases_are_found_and_those_that_cannot_be_used_are_left_out(
     data = write_dataset(tmp_path / "data", 3, shape=(12, 10, 8), spacing=9.0)
     (data / "imagesTr" / "phantom_001.nii.gz").write_bytes(b"no image")
     events: list[Event] = []
-    dataset = inspect_dataset(data, (), [events.append])
+    dataset = inspect_dataset(data, Selection(), [events.append])
     assert len(dataset.fingerprint.cases) == 2
     assert not dataset.pictures
     (notice,) = [event.message for event in events if isinstance(event, Notice)]
@@ -64,13 +67,15 @@ def test_no_usable_case_is_an_error(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 1, shape=(12, 10, 8), spacing=9.0)
     (data / "imagesTr" / "phantom_000.nii.gz").write_bytes(b"no image")
     with pytest.raises(DatasetError, match="no case can be used"):
-        inspect_dataset(data, (), ())
+        inspect_dataset(data, Selection(), ())
 
 
 def test_channels_may_be_requested_by_name(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 2, shape=(12, 10, 8), spacing=9.0)
     dataset = inspect_dataset(
-        data, (ChannelSpec(name="late", modality="CT"),), ()
+        data,
+        Selection(channels=(ChannelSpec(name="late", modality="CT"),)),
+        (),
     )
     assert [
         channel.name for channel in dataset.description.requested_channels
@@ -88,3 +93,24 @@ def test_a_provisional_bundle_has_what_is_known() -> None:
     ]
     assert (spec.network.dims, spec.data.ignore) == (2, 9)
     assert make_provisional_spec(1, {9: "a"}, ignore=9).data.ignore is None
+
+
+def test_requested_channels_are_found_by_any_word_for_them(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "bids"
+    images = data / "sub-1" / "anat"
+    images.mkdir(parents=True)
+    (data / "dataset_description.json").write_text("{}")
+    noise = np.random.default_rng(0).normal(size=(8, 8, 8))
+    labels = (noise > 1).astype(np.uint8)
+    for name, array in (("T1w", noise), ("FLAIR", noise), ("dseg", labels)):
+        file = images / f"sub-1_{name}.nii.gz"
+        nib.save(nib.Nifti1Image(array, np.eye(4)), file)
+    requested = (ChannelSpec(name="flair"), ChannelSpec(name="T1"))
+    dataset = inspect_dataset(data, Selection(channels=requested), ())
+    (found,) = dataset.case_list.cases
+    assert [file.name for file in found.scan.files] == [
+        "sub-1_FLAIR.nii.gz",
+        "sub-1_T1w.nii.gz",
+    ]

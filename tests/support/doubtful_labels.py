@@ -9,7 +9,7 @@ import numpy as np
 
 from medseg.testing import write_dataset
 
-WARNING = "label: sform and qform differ by up to 30.0 mm; the sform is used"
+WARNING = "label: sform and qform differ by up to 30 mm; the sform is used"
 
 
 def move_qform(file: Path, distance: float = 30.0) -> None:

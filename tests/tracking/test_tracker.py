@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.request import url2pathname
 
 import pytest
 
@@ -28,6 +30,7 @@ from medseg.events import (
     StepDone,
     ValidationDone,
 )
+from medseg.tracking.store import make_sqlite_uri
 from medseg.tracking.tracker import MlflowTracker
 
 MODEL_CODE = """
@@ -91,7 +94,7 @@ def step(number: int, loss: float = 0.5) -> StepDone:
 def client(store: Path) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=f"sqlite:///{store}")
+    return MlflowClient(tracking_uri=make_sqlite_uri(store))
 
 
 def runs(store: Path, experiment: str = "brain") -> list[Any]:
@@ -107,7 +110,8 @@ def history(store: Path, run: Any, key: str) -> list[tuple[int, float]]:
 
 
 def artifacts(run: Any) -> list[str]:
-    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    uri = run.info.artifact_uri.removeprefix("file://")
+    folder = Path(url2pathname(uri))
     return sorted(
         str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()
     )
@@ -119,7 +123,111 @@ def trained_bundle(folder: Path) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
+    (folder / "bundle.json").write_text("{}")
     return folder
+
+
+@pytest.mark.parametrize(
+    "home",
+    [
+        "what?mode=ro&cache=shared",
+        "100%20sure",
+        "a#1; b + c",
+        "Mu\u0308ller 肝",
+        "C:\\Users\\x y",
+    ],
+)
+def test_a_store_may_lie_in_a_folder_of_any_name(
+    empty_store: Path, tmp_path: Path, home: str
+) -> None:
+    import mlflow
+
+    store = tmp_path / home / "mlflow.db"
+    store.parent.mkdir()
+    shutil.copyfile(empty_store, store)
+    code = tmp_path / "code.py"
+    code.write_text(MODEL_CODE)
+    said: list[str] = []
+    tracker = MlflowTracker(store, model_code=code, say=said.append)
+
+    tracker(started())
+    tracker(RunDone(trained_bundle(tmp_path / "trained"), {}))
+
+    assert said == []
+    assert "curves.png" in artifacts(runs(store)[0])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        home,
+        "code.py",
+        "trained",
+    }
+    (version,) = client(store).search_model_versions("name='hippocampus'")
+    # Without a folder to copy to, MLflow would decode the %20 of a local path.
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    loaded = mlflow.pyfunc.load_model(version.source, dst_path=str(copy))
+    assert "bundle.json" in loaded.predict({"scan": ["x"]})
+
+
+@pytest.mark.parametrize(
+    "experiment", ["/Users/a.b@example.org/Leber CT", "肝 ü", "a/b?c=%20#1"]
+)
+def test_an_experiment_may_have_any_name(store: Path, experiment: str) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        tracker = MlflowTracker(store, say=said.append)
+        tracker(started(experiment=experiment))
+        tracker(RunDone(Path("nowhere"), {}))
+    assert said == []
+    assert len(runs(store, experiment)) == 1
+
+
+def test_an_experiment_opens_as_one_of_trained_models_and_describes_itself(
+    store: Path,
+) -> None:
+    MlflowTracker(store)(started(description="Liver in CT"))
+    experiment = client(store).get_experiment_by_name("brain")
+    page = f"#/experiments/{experiment.experiment_id}/runs"
+    assert experiment.tags == {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": (
+            f"Liver in CT\n\n[Runs]({page}?workflowType=machine_learning)"
+        ),
+    }
+
+
+def test_what_somebody_said_of_an_experiment_stays(store: Path) -> None:
+    own = client(store)
+    identity = own.create_experiment("brain", tags={"team": "a"})
+    own.set_experiment_tag(identity, "mlflow.note.content", "ours")
+    own.set_experiment_tag(identity, "mlflow.experimentKind", "classification")
+    MlflowTracker(store)(started(description="Liver in CT"))
+    assert own.get_experiment(identity).tags == {
+        "team": "a",
+        "mlflow.experimentKind": "classification",
+        "mlflow.note.content": "ours",
+    }
+
+
+def test_where_the_data_are_is_in_no_file_of_a_run(
+    store: Path, tmp_path: Path
+) -> None:
+    code = tmp_path / "code.py"
+    code.write_text(MODEL_CODE)
+    bundle = trained_bundle(tmp_path / "trained")
+    (bundle / "bundle.json").write_text(
+        '{"name": "ü", "data": {"root": "/home/mueller_hans", "folds": 3}}',
+        encoding="utf-8",
+    )
+    tracker = MlflowTracker(store, model_code=code)
+    tracker(started())
+    tracker(RunDone(bundle, {}))
+
+    copies = list((store.parent / "mlartifacts").rglob("bundle.json"))
+    assert len(copies) == 2
+    for copy in copies:
+        content = json.loads(copy.read_text(encoding="utf-8"))
+        assert content == {"name": "ü", "data": {"folds": 3}}
+    assert "mueller" in (bundle / "bundle.json").read_text(encoding="utf-8")
 
 
 def test_a_run_leaves_parameters_tags_metrics_and_a_status(store: Path) -> None:
@@ -531,6 +639,7 @@ TWO_AT_ONCE = """
 import sys
 from pathlib import Path
 import mlflow  # as importing MONAI does
+from medseg.tracking.store import make_sqlite_uri
 from medseg.tracking.tracker import MlflowTracker
 from medseg.events import *
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 from collections import OrderedDict
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,35 @@ def test_two_processes_do_not_train_in_one_folder(folder: RunFolder) -> None:
         pass
     with folder.locked():
         pass
+
+
+def claim(path: Path) -> str:
+    return RunFolder(path).claim().path.name
+
+
+def test_runs_that_begin_at_once_get_folders_of_their_own(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a" / "20260101-120000-fold0"
+    with ProcessPoolExecutor(4, mp_context=get_context("fork")) as pool:
+        names = list(pool.map(claim, [path] * 8))
+    expected = [path.name, *(f"{path.name}-{number}" for number in range(2, 9))]
+    assert sorted(names) == sorted(expected)
+    assert sorted(each.name for each in path.parent.iterdir()) == sorted(names)
+
+
+def test_a_folder_that_no_run_began_in_is_given_up(tmp_path: Path) -> None:
+    empty = RunFolder(tmp_path / "empty").claim()
+    begun = RunFolder(tmp_path / "begun").claim()
+    begun.write_info(FACTS)
+    empty.release()
+    begun.release()
+    assert [each.name for each in tmp_path.iterdir()] == ["begun"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for parent in ("file", "link"):
+        with pytest.raises(OutputError, match="cannot be made"):
+            RunFolder(tmp_path / parent / "run").claim()

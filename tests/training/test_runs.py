@@ -41,6 +41,17 @@ def test_a_new_run_has_a_folder_of_its_own_and_writes_nothing_yet(
     assert run.run_id != plan_run(asked, None, None, 2).run_id
 
 
+def test_the_usual_folder_may_be_another_runs(asked: Bundle) -> None:
+    run = plan_run(asked, None, None, 2)
+    begin_run(run)
+    # The clock may go on between the two; the folder is then another.
+    later = plan_run(asked, None, None, 2)
+    assert later.folder.claim().path != run.folder.path
+    assert replace(later, folder=run.folder).folder.claim().path != (
+        run.folder.path
+    )
+
+
 def test_home_is_shared_by_runs_side_by_side(
     asked: Bundle, tmp_path: Path
 ) -> None:

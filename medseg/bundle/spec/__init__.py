@@ -5,7 +5,13 @@ JSON Schema) and in the reference. The models are frozen, and a field they do no
 """
 
 from medseg.bundle.spec.bundle import SCHEMA_ID, BundleSpec
-from medseg.bundle.spec.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
+from medseg.bundle.spec.data import (
+    ChannelSpec,
+    ColumnsSpec,
+    DataSpec,
+    LabelSpec,
+    RegionSpec,
+)
 from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.bundle.spec.network import (
     GROUPS,
@@ -64,6 +70,7 @@ __all__ = [
     "BundleSpec",
     "CalibrationSpec",
     "ChannelSpec",
+    "ColumnsSpec",
     "Contradiction",
     "ContradictionError",
     "CriticSpec",

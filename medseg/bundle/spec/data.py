@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from medseg.bundle.spec.parts import (
     Code,
@@ -19,7 +24,16 @@ from medseg.bundle.spec.parts import (
     Values,
 )
 
-SHIPPED_LAYOUTS = ("auto", "msd", "nnunet", "folders", "csv", "bids", "dicom")
+SHIPPED_LAYOUTS = (
+    "auto",
+    "msd",
+    "nnunet",
+    "folders",
+    "csv",
+    "bids",
+    "tree",
+    "dicom",
+)
 """What ``data.format`` may say without another package; where cases are listed, more may be."""
 
 
@@ -85,6 +99,24 @@ class RegionSpec(Spec):
     not exactly one of its labels is in no later region."""
 
 
+class ColumnsSpec(Spec):
+    """The columns of a CSV of cases, as its first line calls them."""
+
+    image: Annotated[tuple[ShortText, ...], Field(min_length=1, max_length=100)]
+    """The image file of each channel."""
+    label: Annotated[
+        tuple[ShortText, ...], Field(min_length=1, max_length=1000)
+    ]
+    """The label file or a folder of masks; of several columns, each holds the mask of one
+    structure, called like the column."""
+    name: ShortText | None = None
+    """The case's name."""
+    patient: ShortText | None = None
+    """Its patient: cases of one patient stay in one fold."""
+    fold: ShortText | None = None
+    """Its fold."""
+
+
 class DataSpec(Spec):
     """Where the training cases are and how they are split."""
 
@@ -93,9 +125,18 @@ class DataSpec(Spec):
     format: Annotated[Name, Field(examples=list(SHIPPED_LAYOUTS))] = "auto"
     """How the folder lists its cases, `auto` to find out: `msd` (dataset.json with a `training`
     list), `nnunet` (imagesTr with `_0000` channels), `folders` (images/ and labels/), `csv`
-    (cases.csv), `bids` (subjects, their labels among the derivatives), `dicom` (series with SEG or
-    RTSTRUCT), or a layout that an installed package adds. A trained bundle segments without that
-    package."""
+    (cases.csv), `bids` (subjects, their labels among the derivatives), `tree` (one folder per case,
+    labels beside images, folders of masks and others, told by names or by `images` and `labels`),
+    `dicom` (series with SEG or RTSTRUCT), or a layout that an installed package adds. A trained
+    bundle segments without that package."""
+    images: Annotated[tuple[ShortText, ...], Field(max_length=100)] = ()
+    """Which files are images, one pattern for each channel, such as `scans/*.nii.gz`. What `*`
+    stands for must be the same in `labels`. Needed only where names do not say it."""
+    labels: ShortText | None = None
+    """Which files are labels, such as `truth/*_manual.nii.gz`; one `*` more than in `images` is the
+    name of a structure that has a mask of its own."""
+    columns: ColumnsSpec | None = None
+    """Which columns of a CSV hold what, where they are not called `image` and `label`."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
     ignore: Codes | None = None
@@ -113,6 +154,19 @@ class DataSpec(Spec):
     """Regular expression whose first group, found in a case's name, stays in one fold."""
     seed: Seed = 0
     """Seed of the split, where the data list does not name folds itself."""
+
+    @model_validator(mode="after")
+    def _check_readers(self) -> Self:
+        """Refuse what the layout would not look at."""
+        if (self.images or self.labels) and self.format not in ("auto", "tree"):
+            raise ValueError(
+                "images and labels go with the format 'tree' or 'auto' alone"
+            )
+        if self.columns is not None and self.format not in ("auto", "csv"):
+            raise ValueError(
+                "columns goes with the format 'csv' or 'auto' alone"
+            )
+        return self
 
     @property
     def ignored(self) -> tuple[int | Colour, ...]:

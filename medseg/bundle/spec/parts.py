@@ -21,6 +21,15 @@ ShortText = Annotated[
     ),
 ]
 """One line for people; no control characters, which could forge lines or move the cursor."""
+ExperimentName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=500,
+        pattern=r"^\S([^\x00-\x1f\x7f-\x9f\u2028\u2029]*\S)?$",
+    ),
+]
+"""One line without space around it, as MLflow and Databricks name experiments."""
 Byte = Annotated[int, Field(ge=0, le=255)]
 Colour = tuple[Byte, Byte, Byte]
 """RGB."""

@@ -16,6 +16,7 @@ from pydantic import (
 
 from medseg.bundle.spec.parts import (
     Count,
+    ExperimentName,
     Fraction,
     Name,
     Seed,
@@ -217,7 +218,8 @@ class QualitySpec(Spec):
 class TrackingSpec(Spec):
     """Where the run appears in MLflow."""
 
-    experiment: Name | None = None
-    """MLflow experiment; the bundle's name unless given."""
+    experiment: ExperimentName | None = None
+    """MLflow experiment, such as `liver CT` or `/Users/me@example.org/liver`; the bundle's name
+    unless given."""
     register_model: bool = True
     """Register the trained bundle as an MLflow model under the bundle's name."""

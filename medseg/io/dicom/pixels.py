@@ -200,6 +200,7 @@ def _read_stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
         ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
+        _refuse_excess(frame, len(ds.PixelData))
         decoder = get_decoder(syntax)
         pixels: Pixels
         pixels, _ = decoder.as_array(ds, **_WHOLE_WORDS)
@@ -212,6 +213,21 @@ def _read_stored(frame: Frame) -> Pixels:
     if pixels.ndim == 3:
         return pixels
     return pixels[None]
+
+
+def _refuse_excess(frame: Frame, stored_bytes: int) -> None:
+    """Refuse pixels that go on after the last row: rows or columns are wrong, and all is sheared.
+
+    What is less than a row fills up some unit of the disk.
+    """
+    excess = stored_bytes - frame.file_bytes
+    row_bytes = frame.file_bytes // frame.rows
+    if excess >= row_bytes:
+        raise ScanError(
+            f"the file holds {excess:,} more bytes of pixels than its header accounts for; the "
+            "header's rows, columns or number of frames are wrong",
+            source=frame.file,
+        )
 
 
 def _decode(frames: Frames) -> Iterator[Pixels]:

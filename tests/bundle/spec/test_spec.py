@@ -252,3 +252,29 @@ def test_a_value_or_colour_has_one_meaning(
 ) -> None:
     with pytest.raises(BundleError, match=fault):
         made_spec(labels=[{"index": 1, "name": "a", **label}], data=data)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_taken"),
+    [
+        ("liver", True),
+        ("/Users/a.b@example.org/Leber CT", True),
+        ("肝 ü", True),
+        ("x", True),
+        ("x" * 501, False),
+        ("", False),
+        (" x", False),
+        ("x ", False),
+        ("a\nb", False),
+        ("a\x1b[31mb", False),
+    ],
+)
+def test_an_experiment_has_any_name_on_one_line(
+    name: str, is_taken: bool
+) -> None:
+    asked = content(tracking={"experiment": name})
+    if is_taken:
+        assert parse_spec(asked).tracking.experiment == name
+    else:
+        with pytest.raises(BundleError, match=r"tracking\.experiment"):
+            parse_spec(asked)

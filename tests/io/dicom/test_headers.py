@@ -81,6 +81,8 @@ from medseg.io import find_series, read_image
         ({"BitsAllocated": 1}, ScanError, "1 bits per pixel"),
         ({"Rows": 0}, ScanError, "no rows or columns"),
         ({"Rows": 60000, "Columns": 60000}, ScanError, "are declared"),
+        ({"Columns": 5}, ScanError, "more bytes of pixels than its header"),
+        ({"Rows": 4}, ScanError, "more bytes of pixels than its header"),
         ({"FrameOfReferenceUID": ""}, None, ""),
         ({"SeriesInstanceUID": ""}, None, ""),
         ({"SOPInstanceUID": "../../etc/passwd"}, None, ""),

@@ -1,0 +1,162 @@
+"""Scans that a search came upon, before their names are certain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medseg.errors import Fault, ScanError
+from medseg.io import Series, group_series, list_readable_suffixes
+from medseg.io.dicom.headers import read_header
+from medseg.io.dicom.volume import DICOM
+from medseg.names import (
+    has_image_suffix,
+    identify_series,
+    make_safe_name,
+    make_series_name,
+    split_suffix,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that seems meant to be segmented and cannot be.
+
+    Attributes:
+        name: What results call it: a plain file name that does not tell who the patient is,
+            different from those of all scans.
+        where: Where it is, for the person who called: a path relative to what was searched, or
+            what the table calls it. In no result.
+        reason: Why it cannot be segmented; holds no name.
+        detail: File names and texts of headers that belong to the reason. In no result.
+    """
+
+    name: str
+    where: str
+    reason: str
+    detail: str = ""
+
+    @property
+    def result_fault(self) -> Fault:
+        """The same as results name it; where it is stands in the detail, which is not recorded."""
+        detail = f"{self.where}; {self.detail}" if self.detail else self.where
+        return Fault(self.name, self.reason, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A scan before its name is certain.
+
+    Attributes:
+        name: The name it should have.
+        origin: Tells it from all others: its path, its UID.
+        parts: Its files, by channel.
+        volume: Which volume of them, where a DICOM file holds several.
+        is_hashed: Whether the name is a hash, because files and headers may name the patient.
+        warnings: What lies beside it and makes it doubtful.
+    """
+
+    name: str
+    origin: str
+    parts: tuple[tuple[Path, ...], ...]
+    volume: str = ""
+    is_hashed: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Search:
+    """What one search came to so far.
+
+    Attributes:
+        channels: How many channels the bundle has.
+        split_4d: How to split a DICOM series whose headers do not tell its volumes apart.
+    """
+
+    channels: int
+    split_4d: str = ""
+    candidates: list[Candidate] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def leave_out(
+        self, name: str, where: str, reason: str, detail: str = ""
+    ) -> None:
+        entry = LeftOut(name, where, reason, detail)
+        self.left_out.append(entry)
+
+    def leave_out_line(self, fault: Fault) -> None:
+        """Leave out a line of a table, which is called in results as it is there."""
+        stem, _ = split_suffix(fault.where)
+        name = make_safe_name(flatten(stem))
+        self.leave_out(name, fault.where, fault.what, fault.detail)
+
+
+def make_image(file: Path, where: str) -> Candidate:
+    stem = split_suffix(where)[0]
+    return Candidate(flatten(stem), where, ((file,),))
+
+
+def make_series(series: Series, root: Path) -> Candidate:
+    name = make_series_name(series, root)
+    identity = identify_series(series, root)
+    origin = "\n".join((identity, series.volume_name, series.study))
+    parts = (series.files,)
+    return Candidate(
+        name,
+        origin,
+        parts,
+        series.volume,
+        is_hashed=True,
+        warnings=series.warnings,
+    )
+
+
+def list_scans_in_file(file: Path) -> list[Candidate]:
+    """Make scans of one file: one each of the volumes that a DICOM file holds.
+
+    Raises:
+        ScanError: If it is no image.
+    """
+    if not has_image_suffix(file.name):
+        found, _ = group_series([file])
+        if len(found) > 1:
+            return [make_series(series, file.parent) for series in found]
+    scan = make_single(file, file.name)
+    return [scan]
+
+
+def make_single(file: Path, where: str) -> Candidate:
+    """Make a scan of one file.
+
+    Raises:
+        ScanError: If it is no image.
+    """
+    if has_image_suffix(file.name):
+        return make_image(file, where)
+    header = read_header(file)
+    if header is None:
+        raise ScanError(
+            f"is not an image; files ending in {list_image_suffixes()} and DICOM are read",
+            source=where,
+        )
+    return make_series(
+        Series((file,), header.series, header.modality), file.parent
+    )
+
+
+def flatten(where: str) -> str:
+    return where.replace("/", "_")
+
+
+def list_image_suffixes() -> str:
+    return ", ".join(
+        suffix
+        for suffix in list_readable_suffixes()
+        if suffix not in DICOM.suffixes
+    )
+
+
+def reason_of(error: OSError) -> str:
+    """Say why the system refused; without the path, which the error's own text holds."""
+    return error.strerror or type(error).__name__

@@ -1,0 +1,114 @@
+"""Tells labels from images by their voxels, where no name says which is which.
+
+A few files of each kind are looked at: a label map holds few whole numbers, an image many values.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medseg.errors import DatasetError, ScanError
+from medseg.io import read_labels
+from medseg.layouts.tree_names import (
+    SEPARATORS,
+    NamedFile,
+    mark_label,
+    strip_place,
+)
+
+_MOST_VALUES = 64
+"""Different values of a label map at most."""
+_LOOKED_AT = 3
+"""Files of each kind that are opened."""
+_MOST_KINDS = 8
+
+
+def find_labels_by_content(
+    root: Path, files: Sequence[NamedFile]
+) -> tuple[list[NamedFile], str] | None:
+    """Return the label files of a tree and the pattern that finds them.
+
+    Args:
+        root: The data folder.
+        files: Its image files, none of which is called a label.
+
+    Returns:
+        ``None`` where there are not several kinds of files, or none of them holds labels.
+
+    Raises:
+        DatasetError: If several kinds of files may be the labels.
+    """
+    kinds = _group_by_folder(root, files) or _group_by_name(files)
+    found = []
+    for pattern, members in kinds.items():
+        if all(_holds_labels(file.file) for file in members[:_LOOKED_AT]):
+            found.append(pattern)
+    if not found or len(found) == len(kinds):
+        return None
+    if len(found) > 1:
+        raise DatasetError(
+            "no name says which files are labels, and several kinds hold a few whole numbers as "
+            "labels do; choose them by --labels PATTERN",
+            source=root,
+            detail=f"patterns that fit are {', '.join(found)}",
+        )
+    (pattern,) = found
+    name = pattern.rpartition("/")[2].partition(".")[0].strip("*")
+    labels = [
+        mark_label(file, name.strip(SEPARATORS)) for file in kinds[pattern]
+    ]
+    return labels, pattern
+
+
+def _group_by_folder(
+    root: Path, files: Iterable[NamedFile]
+) -> dict[str, list[NamedFile]]:
+    """Group files by top folder, where names repeat from one to the next."""
+    groups: dict[str, list[NamedFile]] = defaultdict(list)
+    for file in files:
+        top, *below = file.file.relative_to(root).parts
+        if not below:
+            return {}
+        groups[f"{top}/**"].append(file)
+    names = [{file.stem for file in members} for members in groups.values()]
+    if not 1 < len(groups) <= _MOST_KINDS or not names[0].intersection(*names):
+        return {}
+    # Folders of cases hold several files each whose names repeat, too; these are not parallel.
+    if any(len(members) < len(groups) for members in groups.values()):
+        return {}
+    return dict(groups)
+
+
+def _group_by_name(
+    files: Sequence[NamedFile],
+) -> dict[str, list[NamedFile]]:
+    """Group files by what their names have besides the name of their folder."""
+    groups: dict[str, list[NamedFile]] = defaultdict(list)
+    places = {file.place for file in files}
+    for file in files:
+        name = strip_place(file.stem, file.folders)
+        start = "" if name == file.stem else "*"
+        groups[f"**/{start}{name}.*"].append(file)
+    usual = {
+        pattern: members
+        for pattern, members in groups.items()
+        if 2 * len(members) > len(places)
+    }
+    is_form = len(places) > 1 and 1 < len(usual) <= _MOST_KINDS
+    return usual if is_form else {}
+
+
+def _holds_labels(file: Path) -> bool:
+    """Tell whether a file holds few values, all of them whole numbers from 0."""
+    try:
+        labels = read_labels(file)
+    except ScanError:
+        return False
+    if len(labels.array) > 1:
+        return False
+    values = np.unique(labels.array)
+    return len(values) <= _MOST_VALUES and values[0] == 0

@@ -1,0 +1,300 @@
+"""What the names of folders and files say: image or label, of which case, for training or a test.
+
+Words such as ``images``, ``masks`` or ``_seg`` say what a file is (``medseg.names`` has them);
+what is left of a path when they are taken out is what an image and its label share.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medseg.names import (
+    ROLE_WORDS,
+    Role,
+    has_image_suffix,
+    split_role,
+    split_suffix,
+)
+
+SEPARATORS = "_. -"
+
+_SPLITS: Mapping[str, str] = {
+    "train": r"tr|train|training",
+    "val": r"va|val|valid|validation|dev",
+    "test": r"ts|te|test|testing",
+}
+"""Part of a data set → the words for it."""
+
+_MORE_WORDS: Mapping[Role, str] = {
+    "image": r"imaging|inputs?|raw|orig|originals?|photos?|pictures?|jpegimages|leftimg8bit",
+    "label": r"labelmaps?|targets?|rois?|segmentationclass|gtfine|gtcoarse|gts|groundtruths?",
+    "prediction": r"segmentationobject|instances?|instanceids",
+}
+"""Words that say it where they stand alone; instances are no classes of voxels."""
+
+_ROLES = {
+    role: re.compile(f"{ROLE_WORDS[role]}|{_MORE_WORDS[role]}", re.IGNORECASE)
+    for role in _MORE_WORDS
+}
+_PARTS = {
+    part: re.compile(words, re.IGNORECASE) for part, words in _SPLITS.items()
+}
+_SUBSET = re.compile(
+    r"(?P<word>images?|imgs?|labels?|masks?)(?P<part>tr|va|ts)", re.IGNORECASE
+)
+_TWO_WORDS = re.compile(
+    r"(?i)(ground|label|seg|segmentation)[_\- ](truth|maps?|masks?)"
+)
+_GLUED = re.compile(
+    r"(?P<base>.*[^\W\d_]{2})(?:masks?|seg|labels?)", re.IGNORECASE
+)
+"""``brainmask``: a mask, though no separator says so."""
+
+_NO_DATA_FOLDERS = frozenset(("__macosx", "preprocessed", "surveyed"))
+
+
+@dataclass(frozen=True, slots=True)
+class NamedFile:
+    """An image file and what its path says.
+
+    Attributes:
+        file: The file.
+        folders: The folders it lies in, below those that all files lie in.
+        place: The same without the words that say what the file is, and with one word for each
+            part of the data set. An image and its label share it.
+        bare_place: The same without the whole name of a folder that says what the file is.
+        stem: Its name without ending.
+        key: The same without the words that say what the file is; may be empty. It pairs files.
+        name: The name of its case, if the file is all that gives it one.
+        role: Image or label; ``""`` where no name says it.
+        role_folder: The folder that says it; ``""`` where the file's own name does, or none.
+        lies_with_images: Whether a folder says that it holds images.
+        part: ``train``, ``val`` or ``test``, where a folder says so.
+    """
+
+    file: Path
+    folders: tuple[str, ...]
+    place: tuple[str, ...]
+    bare_place: tuple[str, ...]
+    stem: str
+    key: str
+    name: str
+    role: Role
+    role_folder: str = ""
+    lies_with_images: bool = False
+    part: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What files of this role share, for people: ``masks/``, or ``…_seg``."""
+        if self.role_folder:
+            return f"{self.role_folder}/"
+        if not self.key:
+            return self.stem
+        start, _, end = self.stem.partition(self.key)
+        return f"{start}…{end}"
+
+    @property
+    def pattern(self) -> str:
+        """A pattern that files of this role fit, as ``--labels`` takes it."""
+        if self.role_folder:
+            return f"**/{self.role_folder}/**"
+        start, key, end = self.stem.partition(self.key)
+        return f"{start}*{end}.*" if key else f"{self.stem}.*"
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """What the name of a folder says, and what is left of it."""
+
+    rest: str
+    role: Role = ""
+    part: str = ""
+
+
+def name_files(
+    root: Path,
+    files: Iterable[Path],
+) -> list[NamedFile]:
+    """Read the names of the image files among some files.
+
+    Args:
+        root: The data folder.
+        files: Files in it and below, sorted.
+    """
+    images = [file for file in files if _is_data(file.relative_to(root))]
+    if not images:
+        return []
+    shared = Path(os.path.commonpath([file.parent for file in images]))
+    named = [name_file(file, shared) for file in images]
+    if not any(file.role == "label" and file.role_folder for file in named):
+        return named
+    # Where labels have folders of their own, an image may be called x_mask.
+    return [_trust_folder(file) for file in named]
+
+
+def _trust_folder(file: NamedFile) -> NamedFile:
+    if file.lies_with_images and file.role == "label":
+        return replace(
+            file,
+            role="image",
+            key=file.stem,
+            name=file.stem,
+        )
+    return file
+
+
+def _is_data(path: Path) -> bool:
+    folders = {folder.casefold() for folder in path.parts[:-1]}
+    return has_image_suffix(path.name) and not folders & _NO_DATA_FOLDERS
+
+
+def name_file(
+    file: Path,
+    root: Path,
+) -> NamedFile:
+    """Read what the path of one file says, below a folder."""
+    folders = file.relative_to(root).parts[:-1]
+    stem, _ = split_suffix(file.name)
+    place: list[str] = []
+    bare: list[str] = []
+    role: Role = ""
+    role_folder = part = ""
+    for folder in folders:
+        words = _split_words(folder)
+        if words.role:
+            role, role_folder = words.role, folder
+        part = words.part or part
+        rest = [text for text in (words.part, words.rest) if text]
+        place += rest
+        bare += [words.part] * bool(words.part) if words.role else rest
+    key, own_role = split_stem(stem)
+    lies_with_images = role == "image"
+    # A label in a folder of images says so itself; in a folder of labels every file is one.
+    if own_role and role != "label":
+        role, role_folder = own_role, ""
+    return NamedFile(
+        file=file,
+        folders=folders,
+        place=tuple(place),
+        bare_place=tuple(bare),
+        stem=stem,
+        key=key,
+        name=key if own_role else stem,
+        role=role,
+        role_folder=role_folder,
+        lies_with_images=lies_with_images,
+        part=part,
+    )
+
+
+def split_stem(stem: str) -> tuple[str, Role]:
+    """Split the words that say what a file is off its name.
+
+    Examples:
+        >>> split_stem("segmentation")
+        ('', 'label')
+        >>> split_stem("volume-10"), split_stem("brainmask")
+        (('10', 'image'), ('brain', 'label'))
+    """
+    role = _find_role(stem)
+    if role:
+        return "", role
+    key, role = split_role(stem)
+    glued = _GLUED.fullmatch(stem)
+    if not role and glued:
+        return glued["base"], "label"
+    return key, role
+
+
+def strip_place(
+    text: str,
+    place: Sequence[str],
+) -> str:
+    """Take the name of a case's folder off the beginning of a name.
+
+    Examples:
+        >>> strip_place("BraTS20_001_flair", ("HGG", "BraTS20_001"))
+        'flair'
+    """
+    if place:
+        text = text.removeprefix(place[-1])
+    return text.strip(SEPARATORS)
+
+
+def mark_label(
+    file: NamedFile,
+    literal: str,
+) -> NamedFile:
+    """Return a file as a label that its name does not call one.
+
+    Args:
+        file: The file.
+        literal: What in its name is not the name of its case; ``""`` where its folder says that
+            it is a label.
+    """
+    if literal:
+        key = file.stem.replace(
+            literal,
+            "",
+            1,
+        ).strip(SEPARATORS)
+        return replace(
+            file,
+            role="label",
+            key=key,
+        )
+    if file.role == "label" or not file.folders:
+        return replace(file, role="label")
+    place = file.place[:-1]
+    return replace(
+        file,
+        role="label",
+        role_folder=file.folders[-1],
+        place=place,
+        bare_place=place,
+    )
+
+
+def _split_words(folder: str) -> _Words:
+    """Split the name of a folder into what it says and the rest."""
+    joined = _TWO_WORDS.sub(r"\1\2", folder)
+    rest = []
+    role: Role = ""
+    part = ""
+    for token in re.split(rf"[{SEPARATORS}]+", joined):
+        subset = _SUBSET.fullmatch(token)
+        word = subset["word"] if subset else token
+        word_role = _find_role(word)
+        word_part = find_part(subset["part"] if subset else token)
+        role = word_role or role
+        part = word_part or part
+        if not word_role and not word_part:
+            rest.append(token)
+    # A word such as "training" within another name says nothing by itself.
+    if not role and rest:
+        return _Words(folder)
+    return _Words(
+        "_".join(rest),
+        role,
+        part,
+    )
+
+
+def find_part(folder: str) -> str:
+    """Return the part of a data set that a folder is called after: ``train``, ``val``, ``test``."""
+    for part, words in _PARTS.items():
+        if words.fullmatch(folder):
+            return part
+    return ""
+
+
+def _find_role(word: str) -> Role:
+    for role, words in _ROLES.items():
+        if words.fullmatch(word):
+            return role
+    return ""

@@ -1,0 +1,115 @@
+"""Tables of cases."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.datasets import a_spec, faults_of, touch
+
+from medseg.datasets.cases import find_cases
+from medseg.errors import DatasetError
+from medseg.layouts.cases_csv import CsvLayout
+from medseg.testing.dataset_layouts import DatasetLayoutContract
+
+
+class TestCsvLayout(DatasetLayoutContract):
+    layout = CsvLayout()
+
+    def write_dataset(self, root: Path, names: Sequence[str]) -> None:
+        lines = ["image,label,patient"]
+        for name in names:
+            touch(root / f"{name}.nii.gz", root / f"{name}_label.nii.gz")
+            lines.append(f"{name}.nii.gz,{name}_label.nii.gz,{name}")
+        (root / "cases.csv").write_text("\n".join(lines))
+
+
+def test_a_table_lists_cases_with_names_folds_and_patients(
+    tmp_path: Path,
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    touch(
+        elsewhere / "a.nii",
+        elsewhere / "b.nii",
+        elsewhere / "la.nii",
+        elsewhere / "lb.nii",
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "cases.csv").write_text(
+        "Image;Label;Name;Fold;Patient\n"
+        f"../elsewhere/a.nii;{elsewhere}/la.nii;first;0;p\n"
+        "\n"
+        '"../elsewhere/b.nii";../elsewhere/lb.nii;;1;p\n'
+    )
+
+    found = find_cases(home, a_spec())
+
+    assert found.faults == ()
+    assert [(case.name, case.fold, case.group) for case in found.cases] == [
+        ("b", 1, "p"),
+        ("first", 0, "p"),
+    ]
+    assert any("split 1 groups" in warning for warning in found.warnings)
+
+
+def test_a_table_may_be_named_itself_and_list_channels(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("t1.nii", "t2.nii", "l.nii")))
+    table = tmp_path / "mine.csv"
+    table.write_text("label,image_1,image_0\nl.nii,t2.nii,t1.nii\n")
+
+    (case,) = find_cases(table, a_spec(2)).cases
+
+    assert [part[0].name for part in case.scan.parts] == ["t1.nii", "t2.nii"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("image\na.nii\n", "no column 'label'"),
+        ("label\na.nii\n", "image_0"),
+        ("image_0,image_2,label\n", "without gaps"),
+        ("image,image_0,label\n", "without gaps"),
+        ("image,image,label\n", "several columns have the same name.*image"),
+        ("image,label\na,b,c\n", "line 2 has 3 cells"),
+        ('image,label\n"a,b\n', "is not valid CSV"),
+    ],
+)
+def test_a_wrong_table_is_one_clear_error(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    (tmp_path / "cases.csv").write_text(text)
+
+    with pytest.raises(DatasetError, match=reason):
+        find_cases(tmp_path, a_spec())
+
+
+def test_faults_of_a_table_name_the_case_or_the_line(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a.nii", "b.nii", "la.nii", "lb.nii")))
+    (tmp_path / "cases.csv").write_text(
+        "image,label,name\na.nii,la.nii,same\nb.nii,lb.nii,same\nc.nii,,\n"
+    )
+
+    faults = faults_of(tmp_path, a_spec())
+
+    assert "2 cases have this name" in faults["same"]
+    assert "'label'" in faults["line 4"]
+
+
+@given(
+    st.binary(max_size=200)
+    | st.text(alphabet='imagelbfod_01,;"\n\t .', max_size=200)
+)
+def test_no_table_of_any_kind_crashes(content: bytes | str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        table = Path(folder, "cases.csv")
+        text = content if isinstance(content, bytes) else content.encode()
+        table.write_bytes(b"image,label\n" * (len(text) % 2) + text)
+        with contextlib.suppress(DatasetError):
+            find_cases(table, a_spec())
