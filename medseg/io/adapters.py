@@ -34,7 +34,13 @@ Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
 
 # What nibabel raises where a file does not hold what its header promises.
-_BROKEN = (*BROKEN_STREAM, ValueError, TypeError, ArithmeticError, MemoryError)
+_BROKEN: tuple[type[Exception], ...] = (
+    *BROKEN_STREAM,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 def as_volume(
