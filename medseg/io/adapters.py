@@ -36,10 +36,7 @@ Image: TypeAlias = Any
 # What nibabel raises where a file does not hold what its header promises.
 _BROKEN: tuple[type[Exception], ...] = (
     *BROKEN_STREAM,
-    ValueError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
+    *(ValueError, TypeError, ArithmeticError, MemoryError),
 )
 
 
