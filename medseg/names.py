@@ -48,6 +48,10 @@ _FIRST_WORDS = re.compile(
     rf"(?:{_WORDS})(?:[_.\- ]+|(?=\d))(?P<base>[^_.\- ].*)", re.IGNORECASE
 )
 
+_LABEL_FOLDER = re.compile(
+    f"{ROLE_WORDS['label']}|{ROLE_WORDS['prediction']}", re.IGNORECASE
+)
+
 _HASH_DIGITS = 10
 _TAG_DIGITS = (6, 16, 64)
 
@@ -131,6 +135,16 @@ def _get_role(match: re.Match[str]) -> Role:
         if match[role] is not None:
             return role
     return ""
+
+
+def is_label_folder(name: str) -> bool:
+    """Tell whether a folder is called as those of label maps are.
+
+    Examples:
+        >>> is_label_folder("segmentations"), is_label_folder("s0001")
+        (True, False)
+    """
+    return _LABEL_FOLDER.fullmatch(name) is not None
 
 
 def make_pair_key(stem: str) -> str:
@@ -285,12 +299,13 @@ def make_left_out_name(where: str) -> str:
             nowhere, and then nobody knows whether it would have been DICOM.
 
     Returns:
-        The name of its path, as its result would have been called, if its ending says that it
-        is an image and no DICOM file; else a hash.
+        Its own name, as its result would have been called, if it lies in no folder and its
+        ending says that it is an image and no DICOM file; else a hash: folders of DICOM files
+        are named after patients, and what cannot be read may be of any kind.
     """
-    if has_image_suffix(where):
+    if has_image_suffix(where) and "/" not in where:
         stem, _ = split_suffix(where)
-        return make_safe_name(stem.replace("/", "_"))
+        return make_safe_name(stem)
     digest = hash_text(where)
     return f"file-{digest[:_HASH_DIGITS]}"
 

@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ _VOLUMES = (
     ".ima",
 )
 _LONGEST_NAME = 80
+_MOST_BYTES = 160
 _HASH_DIGITS = 10
 
 
@@ -154,9 +156,18 @@ def _split_suffix(name: str) -> tuple[str, str]:
 
 
 def _make_plain(text: str) -> str:
-    """Make a text a plain file name on every system."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", text).lstrip(".-")
-    return name[:_LONGEST_NAME].rstrip(".") or "scan"
+    """Make a text a plain file name on every system, with the letters of every script."""
+    signs = []
+    for sign in unicodedata.normalize("NFC", text):
+        kind = unicodedata.category(sign)
+        if kind != "Cf":  # what shows nothing
+            is_kept = kind[0] in "LMN" or sign in "._-"
+            signs.append(sign if is_kept else " ")
+    plain = re.sub(" +", "_", "".join(signs)).lstrip(".-")
+    name = unicodedata.normalize("NFC", plain)[:_LONGEST_NAME]
+    while len(name.encode()) > _MOST_BYTES:
+        name = name[:-1]
+    return name.rstrip(".") or "scan"
 
 
 set_model(SegmentationModel())

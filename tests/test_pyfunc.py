@@ -222,6 +222,22 @@ def test_scans_of_one_name_do_not_overwrite_each_other(
     )
 
 
+def test_label_maps_keep_the_letters_of_every_alphabet(
+    model: str, tmp_path: Path
+) -> None:
+    import mlflow
+
+    scans = [
+        str(scan(tmp_path / f"{name}.nii.gz"))
+        for name in ("Mu\u0308ller 肝", "x\u202ey")
+    ]
+    rows = mlflow.pyfunc.load_model(model).predict({"scan": scans})
+    assert [Path(path).name for path in rows["label_map"]] == [
+        "M\u00fcller_肝.nii.gz",
+        "xy.nii.gz",
+    ]
+
+
 def test_mlflows_command_line_runs_the_registered_model(
     registry: str, tmp_path: Path
 ) -> None:

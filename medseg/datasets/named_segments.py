@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.datasets.label_values import BACKGROUND
+from medseg.datasets.placement import place_on_grid
 from medseg.errors import ScanError
 from medseg.io.itk import read_layers
 from medseg.io.seg_nrrd import Segment, read_segments
@@ -60,20 +61,21 @@ class NamedSegments:
         return f"by name {sorted(self.values.items())}"
 
     def read_label_map(self, image: Volume) -> Volume:
-        """Read them as one label map.
+        """Read them as one label map on the image's grid, of which the file may hold a part.
 
         Args:
-            image: The image; the label map keeps the grid of its own file.
+            image: The image.
 
         Returns:
             Unsigned integers, shape ``(1, i, j, k)``.
 
         Raises:
             ScanError: As ``join_segments``.
-            GeometryError: If the file's geometry is not that of a grid.
+            GeometryError: If the file's voxels are not the image's.
         """
         segments = read_segments(self.file)
-        return join_segments(self.file, segments, self.values)
+        joined = join_segments(self.file, segments, self.values)
+        return place_segments(joined, image)
 
 
 def name_segments(
@@ -149,6 +151,16 @@ def _number_segments(
 
 def _get_order(name: str) -> tuple[str, str]:
     return name.casefold(), name
+
+
+def place_segments(joined: Volume, image: Volume) -> Volume:
+    """Place joined segments on the grid of their image: 3D Slicer crops to what is painted.
+
+    Raises:
+        GeometryError: If their voxels are not the image's.
+    """
+    placed = place_on_grid(joined, image)
+    return replace(joined, array=placed[None], affine=image.affine)
 
 
 def join_segments(

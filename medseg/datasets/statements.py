@@ -114,8 +114,11 @@ def read_statement(root: Path, listing: CaseListing) -> Statement:
     Raises:
         DatasetError: If there is a ``dataset.json`` that cannot be read.
     """
-    is_list = root.suffix.lower() == ".json"
-    statement = read_listing(root if is_list else root / LISTING)
+    listed_in = root
+    if root.suffix.lower() != ".json":
+        folder = root if root.is_dir() else root.parent
+        listed_in = folder / LISTING
+    statement = read_listing(listed_in)
     labels = statement.labels
     if not labels.labels:
         names = listing.stated_names.items()

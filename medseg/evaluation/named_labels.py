@@ -10,13 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medseg.datasets.label_values import BACKGROUND, LabelValues
-from medseg.datasets.named_segments import TRUST, join_segments
+from medseg.datasets.named_segments import (
+    TRUST,
+    join_segments,
+    place_segments,
+)
 from medseg.dicom_labels.structures import read_label_object
 from medseg.errors import DatasetError, ScanError
 from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
 from medseg.labels import LabelSet
+from medseg.layouts import LabelSource
+from medseg.layouts.dataset_json import IGNORE
 from medseg.layouts.dicom_structures import DicomStructures
 from medseg.layouts.label_names import (
     find_known,
@@ -46,7 +52,7 @@ class LabelReader:
 
         Args:
             file: The file.
-            like: A volume on whose grid objects of DICOM are read.
+            like: A volume on whose grid segments and objects of DICOM are placed.
 
         Raises:
             ScanError: If it cannot be read, or its names are none of the labels'.
@@ -55,10 +61,17 @@ class LabelReader:
         if not self.trust_values:
             segments = read_segments(file)
             if segments:
-                return join_segments(file, segments, self.values)
+                joined = join_segments(file, segments, self.values)
+                return joined if like is None else place_segments(joined, like)
         if like is not None and is_dicom(file):
             return self._read_dicom(file, like)
         return read_labels(file)
+
+    def needs_grid(self, file: Path) -> bool:
+        """Tell whether a file may hold a part of its scan's grid."""
+        if is_dicom(file):
+            return True
+        return not self.trust_values and bool(read_segments(file))
 
     def _read_dicom(self, file: Path, like: Volume) -> Volume:
         structures = read_label_object(file)
@@ -80,13 +93,15 @@ def read_label_pair(
     prediction: Path,
     reference: Path,
     readers: tuple[LabelReader, LabelReader],
+    source: LabelSource | None = None,
 ) -> tuple[Volume, Volume]:
-    """Read a prediction and its reference; objects of DICOM on the other's grid.
+    """Read a prediction and its reference; segments and objects of DICOM on the other's grid.
 
     Args:
         prediction: Its file.
         reference: Its file.
         readers: Of predictions and of references.
+        source: The reference, where it is masks, one file for each structure.
 
     Returns:
         Both, on the reference's grid.
@@ -96,7 +111,11 @@ def read_label_pair(
         GeometryError: If they do not lie on one grid.
     """
     predictions, references = readers
-    if is_dicom(reference):
+    if source is not None:
+        predicted = predictions.read(prediction)
+        return predicted, source.read_label_map(predicted)
+    is_part = references.needs_grid(reference)
+    if is_part and not predictions.needs_grid(prediction):
         predicted = predictions.read(prediction)
         expected = references.read(reference, predicted)
     else:
@@ -115,6 +134,9 @@ def make_bundle_readers(
     """
     indices = {label.name: label.index for label in labels}
     values = {label.name: label.value for label in labels}
+    for value, index in labels.values.items():
+        if index == labels.ignore_index:
+            values.setdefault(IGNORE, value)
     return (
         LabelReader(indices, trust_values),
         LabelReader(values, trust_values),

@@ -33,6 +33,9 @@ _MM_PER_UNIT = {
 UNSAID = (
     "the file does not state how its axes lie in the patient; LPS is assumed"
 )
+NO_ORIGIN = (
+    "the file states no origin, so where it lies in the patient is a guess"
+)
 _INTEGERS = re.compile(r"[0-9]{1,9}( +[0-9]{1,9}){0,9}")
 
 

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from warnings import filterwarnings
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from medseg.io.formats import Format, single_file
 from medseg.io.tiff import describe_unread, is_tiff, read_grey
 from medseg.io.voxels import as_labels, check_size
 from medseg.volume import Volume, replace_nonfinite
+
+# Pillow's warnings are of tags that say nothing of the pixels, and name no file.
+filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
 
 Pixels = npt.NDArray[Any]
 
@@ -87,6 +91,25 @@ def read_labels(files: Sequence[Path]) -> Volume:
         warnings += ("JPEG is lossy: label values may be smeared; use PNG",)
     labels = as_labels(pixels, path)
     return _make_volume(path, labels, warnings)
+
+
+def read_palette(path: Path) -> tuple[tuple[int, int, int], ...]:
+    """Return the colours of a palette picture's values; nothing where it has no palette.
+
+    Raises:
+        ScanError: If it is broken.
+    """
+    try:
+        with Image.open(path, formats=_KINDS) as picture:
+            if picture.mode != "P":
+                return ()
+            numbers = picture.getpalette("RGB") or []
+    except _BROKEN as error:
+        raise ScanError(
+            "the palette cannot be read", source=path, detail=str(error)
+        ) from error
+    colours = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    return tuple(colours)
 
 
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:

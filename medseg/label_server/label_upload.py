@@ -6,6 +6,7 @@ What cannot be placed voxel on voxel is refused, not resampled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +16,20 @@ import numpy as np
 
 from medseg.datasets.label_encoding import describe_label_warnings
 from medseg.datasets.named_segments import join_segments
+from medseg.datasets.placement import place_on_grid
 from medseg.dicom_labels.seg_reader import read_dicom_seg
-from medseg.errors import GeometryError, ScanError
+from medseg.errors import ScanError
 from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
+from medseg.io.voxels import limit_voxels
 from medseg.labels import LabelSet
 from medseg.layouts.label_names import find_known
 from medseg.volume import Array, Volume
 
-_MAX_OFFSET_VOXELS = 0.02
-"""How far a grid may be off: viewers store few digits."""
 _MAX_LISTED = 6
+_MOST_TIMES_THE_SCAN = 4
+_MARGIN_VOXELS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,13 +68,15 @@ def read_label_upload(
     named = read_segments(file)
     if named:
         indices = {label.name: label.index for label in label_set}
-        label = join_segments(file, named, indices, "remove them")
+        with limit_voxels(_count_allowed(like)):
+            label = join_segments(file, named, indices, "remove them")
         names: Mapping[int, str] = {}
     elif is_dicom(file):
         label = read_dicom_seg(file, like)
         names = {number: str(name) for number, name in label.header.items()}
     else:
-        label = read_labels(file)
+        with limit_voxels(_count_allowed(like)):
+            label = read_labels(file)
         names = name_values(segments)
     if len(label.array) != 1:
         raise ScanError(
@@ -82,56 +87,9 @@ def read_label_upload(
     return UploadedLabel(placed, describe_label_warnings(label))
 
 
-def place_on_grid(label: Volume, like: Volume) -> Array:
-    """Place a label map voxel on voxel into the grid of a scan.
-
-    Args:
-        label: One channel; its grid may be a part of the scan's, with axes turned around.
-        like: The scan.
-
-    Returns:
-        The label map's values, shape ``(i, j, k)`` of the scan; 0 where it does not reach.
-
-    Raises:
-        GeometryError: If its voxels do not coincide with the scan's.
-    """
-    values: Array = label.array[0]
-    if like.on_same_grid(label):
-        return values
-    turn, start = _find_placement(label, like)
-    labelled = np.argwhere(values)
-    positions = labelled @ turn.T + start
-    is_outside = (positions < 0) | (positions >= like.shape)
-    if is_outside.any():
-        raise GeometryError(
-            "parts of the label lie outside the scan; check that it belongs to this scan"
-        )
-    source = tuple(labelled.T)
-    target = tuple(positions.T)
-    placed = np.zeros(like.shape, values.dtype, order="F")
-    placed[target] = values[source]
-    return placed
-
-
-def _find_placement(label: Volume, like: Volume) -> tuple[Array, Array]:
-    """Return the turn (3×3) and start (3) in whole voxels from a label's indices to a scan's."""
-    to_scan = np.linalg.solve(like.affine, label.affine)
-    exact_turn = to_scan[:3, :3]
-    exact_start = to_scan[:3, 3]
-    turn = np.rint(exact_turn)
-    start = np.rint(exact_start)
-    # A wrong turn moves far voxels most, so it counts times the label's size.
-    turn_offset = np.abs(exact_turn - turn) @ np.array(label.shape)
-    start_offset = np.abs(exact_start - start)
-    offset = float(np.max(turn_offset + start_offset))
-    volume_ratio = abs(np.linalg.det(turn))
-    keeps_every_voxel = round(volume_ratio) == 1
-    if offset > _MAX_OFFSET_VOXELS or not keeps_every_voxel:
-        raise GeometryError(
-            f"the label's voxels are not the scan's (they are up to {offset:.2f} voxels off); "
-            "export the label on the scan's own grid: in 3D Slicer, with the scan as source volume"
-        )
-    return turn.astype(int), start.astype(int)
+def _count_allowed(scan: Volume) -> int:
+    """Return how many voxels a label of a scan may have: viewers rarely add to the scan's."""
+    return _MOST_TIMES_THE_SCAN * math.prod(scan.shape) + _MARGIN_VOXELS
 
 
 def name_values(segments: Sequence[Mapping[str, Any]]) -> dict[int, str]:

@@ -17,6 +17,7 @@ from medseg.bundle.hashes import hash_file
 from medseg.bundle.spec import BundleSpec, ChannelSpec, UNetSpec
 from medseg.errors import CheckpointError
 from medseg.labels import LabelSet
+from medseg.names import fold_name
 from medseg.training.run_folder import RunFolder
 
 Sources = tuple[int | None, ...]
@@ -179,8 +180,8 @@ class _Named(Protocol):
 
 
 def _fold(named: _Named) -> str:
-    """Return a name as it is compared: whatever its case."""
-    return named.name.casefold()
+    """Return a name as it is compared: whatever its case and form of Unicode."""
+    return fold_name(named.name)
 
 
 def channel_sources(parent: BundleSpec, spec: BundleSpec) -> Sources:
@@ -308,7 +309,7 @@ def _describe_sources(
             yield f"{kind} {name}: {without_source}"
             continue
         parent_name = parent_names[source]
-        if parent_name.casefold() == name.casefold():
+        if fold_name(parent_name) == fold_name(name):
             yield f"{kind} {name}: taken over"
         else:
             yield f"{kind} {name}: taken over from the parent's {parent_name}"

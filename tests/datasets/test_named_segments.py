@@ -187,3 +187,21 @@ def test_a_plan_numbers_segments_as_the_list_of_the_data_does(
     assert found.contradictions == ()
     _, indices = open_case(found.cases[0], planned)
     assert np.array_equal(indices, renumber(painted, 2, 1))
+
+
+def test_a_segmentation_that_was_cropped_is_placed_on_its_image(
+    tmp_path: Path, painted: Any
+) -> None:
+    named = [("liver", 1), ("kidney", 2)]
+    file = write_case(tmp_path, "a", painted, named)
+    expected = painted.copy()
+    expected[:, 0] = 0
+    shift = np.eye(4)
+    shift[1, 3] = 1
+    write_seg_nrrd(file, painted[:, 1:], named, shift)
+    (case,) = find_cases(tmp_path, SPEC).cases
+    assert np.array_equal(open_case(case, SPEC)[1], expected)
+    shift[1, 3] = 1.5
+    write_seg_nrrd(file, painted[:, 1:], named, shift)
+    (fault,) = check_cases(find_cases(tmp_path, SPEC), SPEC).faults
+    assert "0.50 voxels off" in fault.what

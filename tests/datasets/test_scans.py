@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     CTImageStorage,
@@ -123,7 +127,7 @@ def test_a_folder_is_searched_with_all_below_it(tmp_path: Path) -> None:
 
     assert names(found) == ["a_c", "a_d_e", "b", "f", "g"]
     assert found.left_out == ()
-    assert found.notes == ("1 other file: not an image",)
+    assert found.notes == ("1 other file: not an image (.md)",)
 
 
 def test_an_empty_folder_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -417,3 +421,121 @@ def test_a_dataset_folder_gives_its_images_only(shared_data: Path) -> None:
 
     assert len(found.scans) == 196
     assert not any("labels" in name for name in names(found))
+
+
+# --- label maps beside scans, and names of every alphabet -----------------------------------
+
+
+def a_scan_with_masks(folder: Path) -> None:
+    random = np.random.default_rng(3)
+    noise = random.normal(0, 50, (24, 20, 12)).astype(np.int16)
+    mask = np.zeros(noise.shape, np.uint8)
+    mask[5:12, 6:15, 3:9] = 1
+    (folder / "segmentations").mkdir(parents=True)
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), folder / "ct.nii.gz")
+    for organ in ("liver", "spleen"):
+        file = folder / "segmentations" / f"{organ}.nii.gz"
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), file)
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "ct_seg.nii")
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "heart.nii.gz")
+
+
+def test_label_maps_beside_scans_are_left_out_and_told(tmp_path: Path) -> None:
+    for case in ("s0001", "s0002", "s0003"):
+        a_scan_with_masks(tmp_path / case)
+
+    found = find_scans(tmp_path, 1)
+
+    assert names(found) == ["s0001_ct", "s0002_ct", "s0003_ct"]
+    assert found.left_out == ()
+    how = "to segment one all the same, give it as a file or in a CSV"
+    assert found.notes == (
+        "9 label maps were left out: 3 called …_seg.nii, 6 in segmentations/; "
+        f"{how}",
+        "3 label maps were left out that hold labels and lie beside scans, though their names do "
+        f"not say so: heart.nii.gz; {how}",
+    )
+
+
+def test_what_is_named_is_taken_whatever_it_holds(tmp_path: Path) -> None:
+    a_scan_with_masks(tmp_path / "s1")
+    (tmp_path / "scans.csv").write_text(
+        "scan\ns1/ct.nii.gz\ns1/ct_seg.nii\ns1/segmentations/liver.nii.gz\n"
+    )
+
+    assert len(find_scans(tmp_path / "scans.csv", 1).scans) == 3
+    (scan,) = find_scans(tmp_path / "s1/ct_seg.nii", 1).scans
+    assert scan.name == "ct_seg"
+
+
+def test_a_folder_of_named_label_maps_alone_holds_no_scan(
+    tmp_path: Path,
+) -> None:
+    a_scan_with_masks(tmp_path)
+    for name in ("ct.nii.gz", "heart.nii.gz"):
+        (tmp_path / name).unlink()
+    with pytest.raises(DatasetError, match="3 label maps were left out"):
+        find_scans(tmp_path, 1)
+
+
+def test_a_header_and_its_voxels_are_one_scan(tmp_path: Path) -> None:
+    voxels = np.zeros((4, 4, 4), np.int16)
+    nib.save(nib.Nifti1Pair(voxels, np.eye(4)), tmp_path / "a.img")
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), tmp_path / "b.mhd")
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), tmp_path / "c.nhdr")
+    nib.save(nib.MGHImage(voxels, np.eye(4)), tmp_path / "d.mgz")
+    touch(tmp_path / "e.img", tmp_path / "f.mnc", tmp_path / "g.xyz")
+
+    found = find_scans(tmp_path, 1)
+
+    assert names(found) == ["a", "b", "c", "d"]
+    assert found.notes == (
+        "1 other file: voxels alone; the header (.hdr) that says what they are is missing",
+        "1 other file: MINC; convert it with mnc2nii",
+        "1 other file: not an image (.xyz)",
+    )
+
+
+def test_scans_keep_the_letters_of_every_alphabet(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "Пациент 7/肝臓.nii.gz",
+        tmp_path / "Mu\u0308ller.nii.gz",
+        tmp_path / "صورة\u202e.nrrd",
+    )
+    assert names(find_scans(tmp_path, 1)) == [
+        "M\u00fcller",
+        "Пациент_7_肝臓",
+        "صورة",
+    ]
+
+
+def test_names_that_become_one_in_nfc_or_without_capitals_stay_apart(
+    tmp_path: Path,
+) -> None:
+    touch(
+        *(tmp_path / f"{name}.nii" for name in ("\u00e9", "e\u0301", "\u00c9"))
+    )
+    found = names(find_scans(tmp_path, 1))
+    assert len({name.casefold() for name in found}) == 3
+    assert all(unicodedata.is_normalized("NFC", name) for name in found)
+
+
+def test_a_table_means_files_in_any_form_of_unicode(tmp_path: Path) -> None:
+    touch(tmp_path / "scans/Mu\u0308ller.nii")
+    table = tmp_path / "scans.csv"
+    table.write_text("scan\nscans/M\u00fcller.nii\n", encoding="utf-8")
+    found = find_scans(table, 1)
+    assert found.left_out == ()
+    assert names(found) == ["scans_M\u00fcller"]
+
+
+def test_a_file_of_a_known_kind_that_is_not_read_is_called_what_it_is(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "scan.img", tmp_path / "scan.hdr", tmp_path / "scan.mnc")
+    for name, what in (
+        ("scan.img", r"\.hdr file beside it"),
+        ("scan.mnc", "MINC"),
+    ):
+        with pytest.raises(DatasetError, match=what):
+            find_scans(tmp_path / name, 1)

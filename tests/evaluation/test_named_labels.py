@@ -220,3 +220,30 @@ def test_a_seg_is_read_on_the_grid_of_its_reference_by_name(
     other = LabelSet([Label(1, "spleen", 5, default_colour(1))])
     (fault,) = scored(tmp_path, labels=other)[0].faults
     assert "none of its structures is called as one of the labels" in fault.what
+
+
+def test_a_cropped_segmentation_is_placed_on_the_grid_of_the_other_side(
+    tmp_path: Path,
+) -> None:
+    shift = AFFINE.copy()
+    shift[:3, 3] = (AFFINE @ [0, 2, 0, 1])[:3]
+    cropped = phantom()[:, 2:]
+    for side, other in (("p", "r"), ("r", "p")):
+        root = tmp_path / side
+        save(root / other / "a.nii.gz", phantom())
+        write_seg_nrrd(root / side / "a.nrrd", cropped, NAMED, shift)
+        found, _ = scored(root, labels=TWO)
+        assert found.faults == ()
+        assert set(found.scores["dice"].values()) == {1.0}
+
+
+def test_a_segment_of_the_reference_may_be_the_ignore_label(
+    tmp_path: Path,
+) -> None:
+    labels = phantom()
+    labels[0] = 3
+    write_named(tmp_path / "r" / "a.nrrd", labels, [*NAMED, ("ignore", 3)])
+    save(tmp_path / "p" / "a.nii.gz", phantom())
+    found, _ = scored(tmp_path, labels=TWO, ignore=9)
+    assert found.faults == ()
+    assert found.scores["dice"]["mean"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,18 @@ def test_a_metaimage_that_says_nothing_of_its_axes_is_doubted(
     assert read_image(path).warnings == ()
     replace_line(path, b"TransformMatrix", b"")
     assert "LPS is assumed" in read_image(path).warnings[0]
+
+
+def test_an_origin_that_is_not_stated_is_doubted(tmp_path):
+    mha = written(tmp_path / "a.mha", np.diag([-1, -1, 1]))
+    replace_line(mha, b"Offset", b"")
+    lost = nrrd(tmp_path / "a.nrrd")
+    content = re.sub(rb"space origin: .*\n", b"", lost.read_bytes())
+    lost.write_bytes(content)
+    for path in (mha, lost):
+        volume = read_image(path)
+        assert not volume.affine[:3, 3].any()
+        assert "states no origin" in volume.warnings[0]
 
 
 def test_a_metaimage_without_the_size_of_its_voxels_is_refused(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -429,3 +431,20 @@ def test_deep_pages_are_refused_with_their_number(tmp_path, options):
     tifffile.imwrite(tmp_path / "a.tif", stack, **options)
     with pytest.raises(ScanError, match="5 pages"):
         read_image(tmp_path / "a.tif")
+
+
+def test_what_pillow_thinks_of_tags_is_not_printed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(path)
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    # ImageLength, the second tag, with two values instead of one.
+    struct.pack_into("<I", content, start + 2 + 12 + 4, 2)
+    path.write_bytes(content)
+    # In a process of its own: pytest sets the filters of warnings for its tests.
+    code = "import sys, pathlib; from medseg.io import read_image; "
+    code += "read_image(pathlib.Path(sys.argv[1]))"
+    said = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, check=False
+    )
+    assert said.stderr == b""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from support.fingerprints import case, fingerprint_of
 
@@ -91,3 +93,24 @@ def test_a_provisional_bundle_has_what_is_known() -> None:
     ]
     assert (spec.network.dims, spec.data.ignore) == (2, 9)
     assert make_provisional_spec(1, {9: "a"}, ignore=9).data.ignore is None
+
+
+def test_requested_channels_are_found_by_any_word_for_them(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "bids"
+    images = data / "sub-1" / "anat"
+    images.mkdir(parents=True)
+    (data / "dataset_description.json").write_text("{}")
+    noise = np.random.default_rng(0).normal(size=(8, 8, 8))
+    labels = (noise > 1).astype(np.uint8)
+    for name, array in (("T1w", noise), ("FLAIR", noise), ("dseg", labels)):
+        file = images / f"sub-1_{name}.nii.gz"
+        nib.save(nib.Nifti1Image(array, np.eye(4)), file)
+    requested = (ChannelSpec(name="flair"), ChannelSpec(name="T1"))
+    dataset = inspect_dataset(data, Selection(channels=requested), ())
+    (found,) = dataset.case_list.cases
+    assert [file.name for file in found.scan.files] == [
+        "sub-1_FLAIR.nii.gz",
+        "sub-1_T1w.nii.gz",
+    ]
