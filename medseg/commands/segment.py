@@ -158,6 +158,7 @@ def segment(
         _report_search(listeners),
         names_from_headers=names_from_headers,
         split_4d=split_4d,
+        channel_names=[channel.name for channel in trained.spec.channels],
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     segmenter = Segmenter(

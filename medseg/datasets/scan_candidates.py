@@ -72,10 +72,12 @@ class Search:
     Attributes:
         channels: How many channels the bundle has.
         split_4d: How to split a DICOM series whose headers do not tell its volumes apart.
+        channel_names: What the bundle calls its channels.
     """
 
     channels: int
     split_4d: str = ""
+    channel_names: tuple[str, ...] = ()
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
