@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg._support.files import refuse_special
 from medseg.datasets.cases import Scan
 from medseg.datasets.scan_candidates import (
     Candidate,
@@ -105,6 +106,7 @@ def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:
         elif path.is_file():
             search.candidates.extend(list_scans_in_file(path))
         else:
+            refuse_special(path)
             raise DatasetError("there is no such file or folder", source=path)
     except ScanError as error:
         raise DatasetError(
