@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medseg.datasets.colour_tables import (
     BACKGROUND,
     IGNORE,
+    ColourTable,
     find_colour_table,
     interpret_name,
     list_table_folders,
 )
-from medseg.datasets.label_values import LabelValues, Values, find_conflicts
+from medseg.datasets.label_values import (
+    Conflict,
+    LabelValues,
+    Values,
+    find_conflicts,
+)
 from medseg.datasets.mask_codes import pack, unpack
 from medseg.datasets.statements import INSIST, Contradiction
 from medseg.errors import Fault
@@ -43,31 +48,39 @@ def compare_colours(
     table = find_colour_table(list_table_folders(root, pictures))
     if table is None:
         return
-    stated: dict[str, set[int]] = defaultdict(set)
-    for code in table.codes:
-        is_label = interpret_name(code.name) not in (BACKGROUND, IGNORE)
-        if is_label and code.colour is not None:
-            colours = stated[code.name]
-            colours.add(pack(code.colour))
     own = {}
+    index_of = {}
     for label in labels:
         own[label.name] = Values(map(pack, label.colours))
-    frozen = {name: Values(colours) for name, colours in stated.items()}
-    index_of = {label.name: label.index for label in labels}
-    for conflict in find_conflicts(LabelValues(frozen), LabelValues(own)):
-        said = (
-            f"the table of the data set gives {conflict.name} the colour "
-            f"{_format_colours(conflict.stated)}, and the bundle {_format_colours(conflict.own)}"
-        )
-        fault = Fault(
-            "labels", f"{said}; correct the one that is wrong, {INSIST}"
-        )
-        # Masks that hold the bundle's colour of a label settle what is no swap.
-        settled_by = index_of[conflict.name]
+        index_of[label.name] = label.index
+    for conflict in find_conflicts(_list_colours(table), LabelValues(own)):
+        fault = _describe_conflict(conflict)
         if conflict.is_certain:
             yield Contradiction(fault)
         else:
-            yield Contradiction(fault, settled_by)
+            # Masks that hold the bundle's colour of the label settle it.
+            yield Contradiction(fault, index_of[conflict.name])
+
+
+def _list_colours(table: ColourTable) -> LabelValues:
+    """Return name → packed colours of each class that is a label."""
+    colours_of: dict[str, Values] = {}
+    for code in table.codes:
+        is_label = interpret_name(code.name) not in (BACKGROUND, IGNORE)
+        if is_label and code.colour is not None:
+            known = colours_of.get(code.name, Values())
+            colours_of[code.name] = known | {pack(code.colour)}
+    return LabelValues(colours_of)
+
+
+def _describe_conflict(conflict: Conflict) -> Fault:
+    stated = _format_colours(conflict.stated)
+    own = _format_colours(conflict.own)
+    return Fault(
+        "labels",
+        f"the table of the data set gives {conflict.name} the colour {stated}, and the bundle "
+        f"{own}; correct the one that is wrong, {INSIST}",
+    )
 
 
 def _format_colours(colours: Values) -> str:
