@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,27 @@ LARGEST_MM = 1e7
 """No patient is 10 km away: a larger length in a header is a broken header."""
 
 
+_limit: contextvars.ContextVar[int | None] = contextvars.ContextVar(
+    "most voxels that are read", default=None
+)
+
+
+@contextlib.contextmanager
+def limit_voxels(count: int) -> Iterator[None]:
+    """Refuse files that state more voxels, before their voxels are read or inflated.
+
+    For files from strangers: a megabyte of gzip can hold a gigabyte of zeros.
+
+    Args:
+        count: How many may be read, of all channels together.
+    """
+    former = _limit.set(min(count, MAX_VOXELS))
+    try:
+        yield
+    finally:
+        _limit.reset(former)
+
+
 def check_size(shape: Sequence[int], source: str | Path) -> None:
     """Refuse a size no scan has, before memory is taken for it.
 
@@ -30,16 +53,19 @@ def check_size(shape: Sequence[int], source: str | Path) -> None:
         source: The file, for the error.
 
     Raises:
-        ScanError: If an axis is empty or there are more than ``MAX_VOXELS`` voxels.
+        ScanError: If an axis is empty or there are more voxels than ``MAX_VOXELS``, or than
+            ``limit_voxels`` allows.
     """
     if any(n < 1 for n in shape):
         raise ScanError(
             f"the header states {format_size(shape)} voxels; each axis needs at least one",
             source=source,
         )
-    if math.prod(shape) > MAX_VOXELS:
+    most = _limit.get() or MAX_VOXELS
+    # As Python's integers, because NumPy's overflow.
+    if math.prod(map(int, shape)) > most:
         raise ScanError(
-            f"the header states {format_size(shape)} voxels; at most {MAX_VOXELS:,} are read, so "
+            f"the header states {format_size(shape)} voxels; at most {most:,} are read, so "
             "the file is broken or needs to be cut into parts",
             source=source,
         )

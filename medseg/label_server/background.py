@@ -87,6 +87,20 @@ def run_task(
         task["status"] = "DONE" if process.returncode == 0 else "ERROR"
 
 
+def stop_tasks() -> None:
+    """End every task that runs or waits, and what it started; return when they are gone."""
+    import psutil
+    from monailabel.utils.async_tasks import utils
+
+    for executor in utils.background_executors.values():
+        executor.shutdown(wait=False, cancel_futures=True)
+    started = psutil.Process().children(recursive=True)
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(started, timeout=5)
+
+
 def exit_with_parent(parent: int) -> None:
     """End this process as soon as the server that started it is gone, even if it was killed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -22,11 +23,15 @@ from medseg.datasets.scans import find_scans
 from medseg.errors import DatasetError, Fault, MedsegError, OutputError
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.io import read_image
+from medseg.io.voxels import limit_voxels
 from medseg.label_server.state import StateFolder, is_plain_name
 from medseg.names import fold_name, normalize_name, split_suffix
 from medseg.volume import Array, Volume
 
 TASK = "checking scans"
+
+MOST_UPLOADED_VOXELS = 1 << 28
+"""Of an image that a client sends: 512×512×1024, which is 1 GB in memory."""
 
 _WORKERS = 2  # each holds a scan in memory
 _VIEWER_SUFFIXES = (".nii", ".nii.gz", ".nrrd")
@@ -78,8 +83,9 @@ class FolderCases:
     def __init__(self, state: StateFolder, spec: BundleSpec) -> None:
         self._state = state
         self._spec = spec
-        self._modified = 0
+        self._listed: tuple[int, ...] = ()
         self._scans: dict[str, Scan] = {}
+        self._adding = threading.Lock()
 
     def list_names(self) -> Sequence[str]:
         """Return the name of every case, sorted."""
@@ -116,6 +122,11 @@ class FolderCases:
             ScanError: If it cannot be read or is not what the bundle segments.
             MedsegError: If the name is taken or is not a plain name.
         """
+        # One after another: each adds to the list that the one before has written.
+        with self._adding:
+            self._add_image(name, file)
+
+    def _add_image(self, name: str, file: Path) -> None:
         scans = self._read()
         name = normalize_name(name)
         if not is_plain_name(name):
@@ -129,7 +140,8 @@ class FolderCases:
                 "there is a case of this name already; give another",
                 detail=name,
             )
-        _check_scan(Scan(name, ((file,),)), self._spec)
+        with limit_voxels(MOST_UPLOADED_VOXELS):
+            _check_scan(Scan(name, ((file,),)), self._spec)
         _, suffix = split_suffix(file.name)
         copy = self._state.images / f"{name}{suffix}"
         with atomic_file(copy) as temporary:
@@ -140,11 +152,14 @@ class FolderCases:
     def _read(self) -> dict[str, Scan]:
         """Return the scans by name; the list is read again when it has changed."""
         try:
-            modified = self._state.cases.stat().st_mtime_ns
-            if modified != self._modified:
+            stat = self._state.cases.stat()
+            # Two lists can be written within one tick of the file system's clock, but each is a
+            # file of its own.
+            listed = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+            if listed != self._listed:
                 scans = read_case_list(self._state)
                 self._scans = {scan.name: scan for scan in scans}
-                self._modified = modified
+                self._listed = listed
         except _UNREADABLE as error:
             raise OutputError(
                 "the list of cases cannot be read; start medseg label again",
@@ -176,7 +191,12 @@ def find_folder_cases(
     Raises:
         DatasetError: If no scan is good.
     """
-    found = find_scans(studies, len(spec.channels), split_4d=split_4d)
+    found = find_scans(
+        studies,
+        len(spec.channels),
+        split_4d=split_4d,
+        channel_names=[channel.name for channel in spec.channels],
+    )
     if found.notes:
         # They may name folders, and what a server prints is often kept as its log.
         notify(

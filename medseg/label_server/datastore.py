@@ -130,8 +130,13 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
         return {**self.cases.get_info(image_id), **remembered}
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
-        """Remember, until the server ends, who was shown a case."""
+        """Remember, until the server ends, who was shown a case.
+
+        Raises:
+            MedsegError: If what is said of it is malformed; others choose their cases by it.
+        """
         self.cases.get_scan(image_id)
+        _check_offers(info.get("strategy", {}))
         self._image_info.setdefault(image_id, {}).update(info)
 
     def add_image(
@@ -353,6 +358,19 @@ class CaseDatastore(Datastore):  # type: ignore[misc]
             label = self._get_label(case, FINAL)
             labelled.append((scan, label.file))
         return labelled
+
+
+def _check_offers(offers: object) -> None:
+    """Refuse anything but strategy → when it offered the case, and to whom."""
+    is_sound = isinstance(offers, Mapping) and all(
+        isinstance(offer, Mapping)
+        and isinstance(offer.get("ts", 0), int | float)
+        for offer in offers.values()
+    )
+    if not is_sound:
+        raise MedsegError(
+            "'strategy' must be an object: strategy → {ts, client_id}"
+        )
 
 
 def _name_label(case: str) -> str:

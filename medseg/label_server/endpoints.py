@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import os
@@ -29,6 +30,7 @@ from monailabel.endpoints import (
 from monailabel.interfaces.exception import MONAILabelException
 from monailabel.interfaces.utils.app import app_instance
 from monailabel.utils.others.generic import remove_file
+from monailabel.utils.sessions import SessionInfo
 
 from medseg.errors import DatasetError, MedsegError, OutputError, ScanError
 from medseg.label_server.audit import AuditLog
@@ -46,8 +48,9 @@ _QUICK = (
     train,
     batch_infer,
 )
-_MAX_WAITING = 4
-"""Segmentations that may wait in a thread each; more wait without one."""
+_MAX_WAITING = 2
+"""Segmentations that may be in a thread: one reads its case while another has the model. More wait
+without one, where they can be dropped."""
 
 
 def run_endpoints_in_threads() -> None:
@@ -55,11 +58,20 @@ def run_endpoints_in_threads() -> None:
 
     Called once, before ``monailabel.app`` puts its routers together.
     """
+    SessionInfo.to_json = _describe_session
     infer.run_inference = _add_dicom_seg(infer.run_inference)
     segmenting = anyio.CapacityLimiter(_MAX_WAITING)
     _move_to_threads(infer.router, segmenting)
     for module in _QUICK:
         _move_to_threads(module.router, None)
+
+
+def _describe_session(session: SessionInfo) -> dict[str, Any]:
+    """Return what clients may know of a session; where its image lies is not for them."""
+    about = dict(vars(session))
+    about.pop("path", None)
+    about["image"] = Path(about["image"]).name
+    return about
 
 
 def _move_to_threads(
@@ -85,10 +97,61 @@ def _call_in_thread(
         for value in arguments.values():
             if isinstance(value, Request):
                 await value.body()  # so that the endpoint finds it there
-        work = functools.partial(_run_to_end, endpoint, arguments)
-        return await anyio.to_thread.run_sync(work, limiter=limiter)
+        work = _Work(endpoint, arguments)
+        running = asyncio.ensure_future(
+            anyio.to_thread.run_sync(work.run, limiter=limiter)
+        )
+        try:
+            return await asyncio.shield(running)
+        except HTTPException:
+            work.remove_files()
+            raise
+        except asyncio.CancelledError:
+            # The client has gone. What waits for a thread is dropped; a thread cannot be stopped.
+            if not work.has_begun:
+                running.cancel()
+            running.add_done_callback(lambda _: work.remove_files())
+            raise
 
     return call
+
+
+class _Work:
+    """A call of an endpoint, made in a thread.
+
+    Args:
+        endpoint: The endpoint.
+        arguments: What it is called with.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, arguments: Mapping[str, Any]
+    ) -> None:
+        self._endpoint = endpoint
+        self._arguments = arguments
+        self._answer: Any = None
+        self.has_begun = False
+
+    def run(self) -> Any:
+        """Call the endpoint; return its answer."""
+        self.has_begun = True
+        self._answer = _run_to_end(self._endpoint, self._arguments)
+        return self._answer
+
+    def remove_files(self) -> None:
+        """Remove what was uploaded, and what was made for a client that has gone.
+
+        After an answer MONAI Label does it; without one, nobody would.
+        """
+        for value in self._arguments.values():
+            if isinstance(value, BackgroundTasks):
+                for task in value.tasks:
+                    task.func(*task.args, **task.kwargs)
+        if isinstance(self._answer, FileResponse):
+            file = Path(self._answer.path)
+            # Other answers are scans and labels, which stay.
+            if file.parent == Path(tempfile.gettempdir()):
+                file.unlink(missing_ok=True)
 
 
 def _run_to_end(endpoint: Endpoint, arguments: Mapping[str, Any]) -> Any:

@@ -9,33 +9,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import tempfile
 from collections.abc import (
-    AsyncGenerator,
     Awaitable,
     Callable,
     MutableMapping,
     Sequence,
 )
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import Headers
 
 from medseg.label_server.audit import REQUESTER, AuditLog, Requester
 from medseg.label_server.login import Login
+from medseg.label_server.request_body import (
+    check_body,
+    read_media_type,
+    refuse_size,
+    replay_body,
+    spool_body,
+)
 from medseg.label_server.request_checks import (
     MAX_JSON_BYTES,
     RefusedError,
-    check_file_name,
-    check_json,
     check_query,
     check_route,
 )
+from medseg.label_server.segment_queue import SegmentQueue, run_while_wanted
 from medseg.label_server.state import StateFolder
 from medseg.label_server.users import Role, Users, is_loopback
 
@@ -48,7 +51,6 @@ HeaderList = Sequence[tuple[bytes, bytes]]
 
 IN_MEMORY_BYTES = 1 << 20
 """How much of a request is held in memory; the rest lies on disk."""
-CHUNK_BYTES = 1 << 18
 
 _LENGTH = re.compile("[0-9]{1,15}")
 _WITHHELD_HEADERS = frozenset(
@@ -71,7 +73,6 @@ _WITHHELD_HEADERS = frozenset(
 _MAX_LOGIN_BYTES = 10_000
 _MAX_DISCARDED_BYTES = 1 << 26
 _MAX_DISCARD_SECONDS = 10.0
-_MAX_FORM_FIELDS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Gateway:
         self._rules = rules
         self._audit = AuditLog(state.audit_log)
         self._login = Login(rules.users, self._audit)
+        self._segmenting = SegmentQueue()
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send
@@ -193,7 +195,7 @@ class Gateway:
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as body:
-            await _spool(receive, body, _MAX_LOGIN_BYTES)
+            await spool_body(receive, body, _MAX_LOGIN_BYTES)
             body.seek(0)
             text = body.read().decode("utf-8", "replace")
         form = dict(parse_qsl(text))
@@ -212,13 +214,14 @@ class Gateway:
         headers = Headers(scope=scope)
         _check_target(scope, role)
         self._check_length(headers)
+        most = self._rules.max_bytes
         folder = self._state.uploads
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.SpooledTemporaryFile(
             IN_MEMORY_BYTES, dir=str(folder)
         ) as body:
-            await _spool(receive, body, self._rules.max_bytes)
-            await _check_body(headers, body)
+            await spool_body(receive, body, _choose_limit(headers, most))
+            await check_body(headers, body)
             if _stores_dicom(scope):
                 self._audit.write(
                     "DICOM stored through the proxy", bytes=body.tell()
@@ -227,8 +230,18 @@ class Gateway:
                 **scope,
                 "headers": _make_inner_headers(scope, body.tell()),
             }
-            replay = _replay(body, receive)
-            await self._inner(inner_scope, replay, send)
+
+            async def answer(rest: Receive, send: Send) -> None:
+                await self._inner(inner_scope, replay_body(body, rest), send)
+
+            if not scope["path"].startswith("/infer/"):
+                await answer(receive, send)
+                return
+            requester = REQUESTER.get()
+            async with self._segmenting.admit(
+                f"{requester.user} {requester.address}"
+            ):
+                await run_while_wanted(answer, receive, send)
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")
@@ -237,7 +250,14 @@ class Gateway:
                 400, "a request has a length or is chunked, not both"
             )
         if not _LENGTH.fullmatch(length) or int(length) > self._rules.max_bytes:
-            _refuse_size(self._rules.max_bytes)
+            refuse_size(self._rules.max_bytes)
+
+
+def _choose_limit(headers: Headers, max_bytes: int) -> int:
+    """Return how large a request of this type may be: images are large, parameters are not."""
+    if read_media_type(headers).startswith("multipart/"):
+        return max_bytes
+    return min(max_bytes, MAX_JSON_BYTES)
 
 
 def _parse_host(address: str, header: str) -> tuple[str, str]:
@@ -302,93 +322,6 @@ def _stores_dicom(scope: Scope) -> bool:
 def _client_address(scope: Scope) -> str:
     client: Sequence[Any] = scope.get("client") or ("",)
     return str(client[0])
-
-
-def _refuse_size(max_bytes: int) -> None:
-    megabytes = max_bytes / 1e6
-    raise RefusedError(
-        413, f"the request is larger than {megabytes:g} MB (see --max-upload)"
-    )
-
-
-async def _spool(receive: Receive, body: IO[bytes], max_bytes: int) -> None:
-    """Write a request's body, of whatever length, into a file."""
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedError(
-                400, "the client disconnected before its request was complete"
-            )
-        body.write(message.get("body", b""))
-        if body.tell() > max_bytes:
-            _refuse_size(max_bytes)
-        more = message.get("more_body", False)
-
-
-async def _check_body(headers: Headers, body: IO[bytes]) -> None:
-    content_type = headers.get("content-type", "")
-    media_type, _, _ = content_type.partition(";")
-    match media_type.strip().lower():
-        case "multipart/form-data":
-            await _check_form(headers, body)
-        case "multipart/related":
-            pass  # DICOM on its way to the proxy (STOW-RS)
-        case _:
-            body.seek(0)
-            check_json(body.read(MAX_JSON_BYTES + 1))
-    body.seek(0, os.SEEK_END)
-
-
-async def _check_form(headers: Headers, body: IO[bytes]) -> None:
-    parser = MultiPartParser(
-        headers, _read_chunks(body), max_fields=_MAX_FORM_FIELDS
-    )
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        raise RefusedError(400, "the form cannot be read") from error
-    try:
-        for key, value in form.multi_items():
-            _check_field(key, value)
-    finally:
-        await form.close()
-
-
-def _check_field(key: str, value: UploadFile | str) -> None:
-    if isinstance(value, UploadFile):
-        check_file_name(value.filename)
-    elif key in ("params", "info"):
-        check_json(value)
-    else:
-        check_query([(key, value)])
-
-
-async def _read_chunks(body: IO[bytes]) -> AsyncGenerator[bytes, None]:
-    body.seek(0)
-    while chunk := body.read(CHUNK_BYTES):
-        yield chunk
-    yield b""
-
-
-def _replay(body: IO[bytes], receive: Receive) -> Receive:
-    """Return a function that gives MONAI Label the stored request as if it came now."""
-    body.seek(0)
-    is_complete = False
-
-    async def receive_stored() -> Message:
-        nonlocal is_complete
-        if is_complete:
-            return await receive()
-        chunk = body.read(CHUNK_BYTES)
-        is_complete = len(chunk) < CHUNK_BYTES
-        return {
-            "type": "http.request",
-            "body": chunk,
-            "more_body": not is_complete,
-        }
-
-    return receive_stored
 
 
 async def _send_refusal(send: Send, refused: RefusedError) -> None:

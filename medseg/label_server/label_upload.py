@@ -6,6 +6,7 @@ What cannot be placed voxel on voxel is refused, not resampled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,14 @@ from medseg.errors import ScanError
 from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
+from medseg.io.voxels import limit_voxels
 from medseg.labels import LabelSet
 from medseg.layouts.label_names import find_known
 from medseg.volume import Array, Volume
 
 _MAX_LISTED = 6
+_MOST_TIMES_THE_SCAN = 4
+_MARGIN_VOXELS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,13 +68,15 @@ def read_label_upload(
     named = read_segments(file)
     if named:
         indices = {label.name: label.index for label in label_set}
-        label = join_segments(file, named, indices, "remove them")
+        with limit_voxels(_count_allowed(like)):
+            label = join_segments(file, named, indices, "remove them")
         names: Mapping[int, str] = {}
     elif is_dicom(file):
         label = read_dicom_seg(file, like)
         names = {number: str(name) for number, name in label.header.items()}
     else:
-        label = read_labels(file)
+        with limit_voxels(_count_allowed(like)):
+            label = read_labels(file)
         names = name_values(segments)
     if len(label.array) != 1:
         raise ScanError(
@@ -79,6 +85,11 @@ def read_label_upload(
     values = place_on_grid(label, like)
     placed = to_label_indices(values, names, label_set)
     return UploadedLabel(placed, describe_label_warnings(label))
+
+
+def _count_allowed(scan: Volume) -> int:
+    """Return how many voxels a label of a scan may have: viewers rarely add to the scan's."""
+    return _MOST_TIMES_THE_SCAN * math.prod(scan.shape) + _MARGIN_VOXELS
 
 
 def name_values(segments: Sequence[Mapping[str, Any]]) -> dict[int, str]:

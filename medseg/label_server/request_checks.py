@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote
 
+from medseg.errors import MedsegError
 from medseg.io import list_readable_suffixes
 from medseg.label_server.state import is_plain_name
 from medseg.label_server.users import Role
@@ -76,6 +78,9 @@ PATH_PARAMETERS = frozenset(
 """Parameters that would lead MONAI Label to files of the server's; no client needs them."""
 
 MAX_JSON_BYTES = 1 << 20
+MAX_TRAINING_STEPS = 1_000_000
+LONGEST_FILE_NAME = 200
+_CHECK_SUM = re.compile(r"(?:(?:MD5|SHA256|SHA512):)?[0-9A-Fa-f]{1,128}")
 
 _ELSEWHERE = ("..", "\\", "\0")
 """What in a path could lead to another folder."""
@@ -133,6 +138,16 @@ def check_query(pairs: Iterable[tuple[str, str]]) -> None:
     """
     for key, value in pairs:
         _check_name(key, value)
+        if key == "check_sum" and not _CHECK_SUM.fullmatch(value):
+            raise RefusedError(
+                400, "'check_sum' is MD5, SHA256 or SHA512, ':' and the digest"
+            )
+        if key == "run_sync" and value.lower() not in ("", "false", "0"):
+            raise RefusedError(
+                400,
+                "training, scoring and batches run in the background, one at a time; leave out "
+                "'run_sync'",
+            )
         if key == "uncompress" and value.lower() not in ("", "false", "0"):
             raise RefusedError(
                 400,
@@ -167,6 +182,7 @@ def check_json(text: bytes | str) -> None:
 def _check_parameters(parameters: Mapping[str, Any]) -> None:
     for key, value in parameters.items():
         _check_name(key, value)
+        _check_number(key, value)
         if key in PATH_PARAMETERS and value not in (None, ""):
             raise RefusedError(
                 400, f"the parameter '{key}' is not accepted from clients"
@@ -185,6 +201,51 @@ def _check_name(key: str, value: object) -> None:
         )
 
 
+def _check_number(key: str, value: object) -> None:
+    """Refuse a training run's settings that no training run can have, before it is queued."""
+    try:
+        if key == "steps":
+            parse_steps(value)
+        elif key == "learning_rate":
+            parse_learning_rate(value)
+    except MedsegError as error:
+        raise RefusedError(400, error.message) from error
+
+
+def parse_steps(value: object) -> int:
+    """Return a training run's steps.
+
+    Raises:
+        MedsegError: If they are none.
+    """
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or not 1 <= value <= MAX_TRAINING_STEPS
+    ):
+        raise MedsegError(
+            f"steps must be a whole number from 1 to {MAX_TRAINING_STEPS}"
+        )
+    return value
+
+
+def parse_learning_rate(value: object) -> float | None:
+    """Return a training run's learning rate; ``None`` stands for the bundle's own.
+
+    Raises:
+        MedsegError: If it is none.
+    """
+    if value is None:
+        return None
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not 0 < value < math.inf
+    ):
+        raise MedsegError("learning_rate must be a number above 0")
+    return value
+
+
 def check_file_name(name: str | None) -> None:
     """Refuse names of uploads that lead elsewhere or are not those of images.
 
@@ -195,6 +256,11 @@ def check_file_name(name: str | None) -> None:
     """
     text = name or ""
     path = PurePosixPath(text)
+    if len(path.name) > LONGEST_FILE_NAME:
+        raise RefusedError(
+            400,
+            f"an upload's file name may have {LONGEST_FILE_NAME} characters",
+        )
     if ".." in path.parts or "\\" in text or not text.isprintable():
         raise RefusedError(
             400, "an upload's file name must not lead to another folder"

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,10 @@ from medseg.label_server.versions import Version, Versions
 STATE_FOLDERS = Path("label")
 """Where state folders go unless the user says otherwise."""
 MAX_UPLOAD_MB = 2000
+GRACE_SECONDS = 3
+"""How long requests, and then threads, may take to end when the server is stopped."""
+INTERRUPTED = 130
+"""The exit code of a program that was stopped."""
 
 
 def serve(
@@ -80,7 +88,7 @@ def serve(
     if not is_url(studies):
         studies = str(Path(studies).resolve())
         folder.require_apart_from(Path(studies))
-    with folder.lock():
+    with _writing_private_files(), folder.lock():
         versions = Versions(folder)
         versions.adopt(trained)
         _find_cases(studies, folder, trained, modalities, listeners, split_4d)
@@ -156,7 +164,7 @@ def _find_cases(
     bundle: Bundle,
     modalities: Sequence[str],
     listeners: Sequence[Listener],
-    split_4d: str,
+    split_4d: str = "",
 ) -> None:
     """Find out what there is to serve, before anybody asks; say what was left out."""
     if not is_url(studies):
@@ -217,8 +225,14 @@ def _build_application(
 def _run(app: Any, host: str, port: int) -> None:
     import uvicorn
 
+    from medseg.label_server.background import stop_tasks
+    from medseg.label_server.connections import list_server_options
+
     withhold_texts()
     logging.getLogger("monailabel").setLevel(logging.WARNING)
+    # uvicorn ends in an orderly way and then passes the signal on, to be handled here: as Ctrl-C,
+    # so that what this server started ends with it.
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         uvicorn.run(
             app,
@@ -227,9 +241,40 @@ def _run(app: Any, host: str, port: int) -> None:
             log_config=None,
             log_level="warning",
             server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            **list_server_options(),
         )
     except SystemExit as error:
         raise MedsegError(
             f"the server could not listen at {host}:{port}; if the port is in use, give another "
             "--port"
         ) from error
+    finally:
+        stop_tasks()
+        signal.signal(signal.SIGTERM, former)
+        _end_threads()
+
+
+@contextlib.contextmanager
+def _writing_private_files() -> Iterator[None]:
+    """Let what is written be its owner's alone: labels and scans are patients' data."""
+    former = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(former)
+
+
+def _end_threads() -> None:
+    """Wait a moment for the threads of this process; then end it, whatever they compute.
+
+    Everything that is kept appears whole or not at all, so nothing is lost. The process ends here,
+    while it still holds the state folder's lock.
+    """
+    deadline = time.monotonic() + GRACE_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                sys.stderr.flush()
+                os._exit(INTERRUPTED)

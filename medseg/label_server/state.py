@@ -96,8 +96,8 @@ class StateFolder:
 
     def _open_lock(self) -> int:
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise OutputError(
                 "the state folder cannot be written; give another --state",

@@ -23,9 +23,15 @@ from medseg.datasets.integrity import read_scan
 from medseg.errors import MedsegError, ScanError
 from medseg.events import Event, Progress, ValidationDone
 from medseg.io import list_label_suffixes, write_labels
+from medseg.io.voxels import limit_voxels
+from medseg.label_server.cases import MOST_UPLOADED_VOXELS
 from medseg.label_server.datastore import CaseDatastore
 from medseg.label_server.labels import FINAL, ORIGINAL
 from medseg.label_server.model import ServedModel
+from medseg.label_server.request_checks import (
+    parse_learning_rate,
+    parse_steps,
+)
 from medseg.label_server.retraining import (
     STEPS,
     TrainingProgress,
@@ -43,7 +49,6 @@ from medseg.volume import Volume
 
 RESERVED_SECONDS = 1800
 """How long a case is not offered to others after it was offered to someone."""
-MAX_STEPS = 1_000_000
 
 _RESULT_SUFFIX = ".nii.gz"
 
@@ -126,7 +131,8 @@ class SegmentTask(InferTask):  # type: ignore[misc]
         if not self._is_upload(file):
             raise HTTPException(404, "there is no such case")
         upload = Scan("upload", ((file,),))
-        return read_scan(upload, len(self._spec.channels))
+        with limit_voxels(MOST_UPLOADED_VOXELS):
+            return read_scan(upload, len(self._spec.channels))
 
     def _is_upload(self, file: Path) -> bool:
         uploads = resolve_path(self._state.uploads)
@@ -190,8 +196,8 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
         self, request: Mapping[str, Any], datastore: Datastore
     ) -> dict[str, Any]:
         """Train, compare, and score the unlabelled cases again if the version changed."""
-        steps = _check_steps(request.get("steps", STEPS))
-        learning_rate = _check_learning_rate(request.get("learning_rate"))
+        steps = parse_steps(request.get("steps", STEPS))
+        learning_rate = parse_learning_rate(request.get("learning_rate"))
         datastore.exchange()
         result = train_new_version(
             self._state,
@@ -214,20 +220,6 @@ class RetrainTask(TrainTask):  # type: ignore[misc]
             model = ServedModel(Versions(self._state), self._device)
             score_unlabelled(self._state, datastore, model)
         return {"version": result.version.name, "promoted": result.promoted}
-
-
-def _check_steps(steps: object) -> int:
-    if not isinstance(steps, int) or not 1 <= steps <= MAX_STEPS:
-        raise MedsegError(f"steps must be a whole number from 1 to {MAX_STEPS}")
-    return steps
-
-
-def _check_learning_rate(rate: object) -> float | None:
-    if rate is None:
-        return None
-    if not isinstance(rate, int | float) or not rate > 0:
-        raise MedsegError("learning_rate must be a number above 0")
-    return rate
 
 
 def _print_event(event: Event) -> None:

@@ -150,6 +150,7 @@ class Versions:
             ) as folder:
                 copy = Path(folder) / target.name
                 shutil.copytree(bundle.folder, copy, ignore=_NOT_COPIED)
+                _make_private(copy)
                 Version(1, copy).write_info(info)
                 copy.rename(target)
         except OSError as error:
@@ -233,3 +234,10 @@ class Versions:
             )
         served = self.find_served()
         return {"served": served.name, "versions": infos}
+
+
+def _make_private(folder: Path) -> None:
+    """Take a copy from others: copying keeps the modes of what is copied."""
+    folder.chmod(0o700)
+    for path in folder.rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)

@@ -13,6 +13,7 @@ from medseg.io.voxels import (
     check_size,
     empty_image,
     format_size,
+    limit_voxels,
 )
 
 
@@ -24,6 +25,8 @@ def test_sizes_are_refused_from_the_first_voxel_too_many(monkeypatch):
     ) as caught:
         check_size((3, 4, 6), "a.nii")
     assert caught.value.source == "a.nii"
+    with pytest.raises(ScanError, match="at most 60"):
+        check_size(tuple(np.array([2**16, 2**16, 1], np.int32)), "a.nii")
     for empty in ((3, 0, 5), (3, 4, -1)):
         with pytest.raises(ScanError, match="each axis needs at least one"):
             check_size(empty, "a.nii")
@@ -94,3 +97,14 @@ def test_values_that_are_no_labels_are_refused(values, why):
 
 def test_sizes_are_written_as_people_do():
     assert format_size((512, 512, 300)) == "512×512×300"
+
+
+def test_fewer_voxels_can_be_asked_for_and_only_for_a_while() -> None:
+    check_size((10, 10, 10), "scan")
+    with limit_voxels(999), pytest.raises(ScanError, match="at most 999 are"):
+        check_size((10, 10, 10), "scan")
+    with limit_voxels(1000):
+        check_size((10, 10, 10), "scan")
+    check_size((10, 10, 10), "scan")
+    with limit_voxels(10**12), pytest.raises(ScanError, match="at most"):
+        check_size((10**4, 10**4, 10**3), "scan")

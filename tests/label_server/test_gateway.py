@@ -14,11 +14,11 @@ from support.label_servers import encode_form
 
 from medseg.label_server.audit import LOCAL, AuditLog, Requester
 from medseg.label_server.gateway import (
-    CHUNK_BYTES,
     IN_MEMORY_BYTES,
     AccessRules,
     Gateway,
 )
+from medseg.label_server.request_body import CHUNK_BYTES
 from medseg.label_server.state import StateFolder
 from medseg.label_server.users import Role, User, Users, hash_password
 

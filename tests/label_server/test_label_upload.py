@@ -258,6 +258,19 @@ def test_overlapping_segments_are_refused(scan: Volume, tmp_path: Path) -> None:
         read_label_upload(file, scan, LABELS)
 
 
+def test_a_label_much_larger_than_the_scan_is_refused_unread(
+    scan: Volume, tmp_path: Path
+) -> None:
+    file = tmp_path / "bomb.nii.gz"
+    image = nib.Nifti1Image(
+        np.zeros((200, 200, 200), np.uint8), np.array(scan.affine)
+    )
+    nib.save(image, file)
+    assert file.stat().st_size < 100_000
+    with pytest.raises(ScanError, match="200×200×200 voxels; at most"):
+        read_label_upload(file, scan, LABELS)
+
+
 @pytest.mark.parametrize("content", [b"", b"nonsense"])
 def test_a_file_that_is_no_image_is_refused_without_its_path(
     scan: Volume, tmp_path: Path, content: bytes

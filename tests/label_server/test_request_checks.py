@@ -145,10 +145,62 @@ def test_parameters_that_name_something_are_plain_names(key: str) -> None:
 
 
 def test_other_parameters_may_hold_any_text() -> None:
-    check_query([("check_sum", "SHA256:/x/../y")])
+    check_query([("client_id", "/x/../y")])
     check_json(
         json.dumps({"client_id": "tester@slicer/..", "image": None, "steps": 5})
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "status"),
+    [
+        ("check_sum", "SHA256:" + "aF0" * 20, 200),
+        ("check_sum", "ab12", 200),
+        ("check_sum", "CRC:ab12", 400),
+        ("check_sum", "SHA256:/x/../y", 400),
+        ("check_sum", "", 400),
+        ("run_sync", "true", 400),
+        ("run_sync", "1", 400),
+        ("run_sync", "yes", 400),
+        ("run_sync", "false", 200),
+        ("run_sync", "0", 200),
+    ],
+)
+def test_parameters_that_monai_label_would_stumble_over_are_refused(
+    key: str, value: str, status: int
+) -> None:
+    assert status_of(check_query, [(key, value)]) == status
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [
+        ({"steps": 1, "learning_rate": 1e-9}, 200),
+        ({"steps": 1_000_000, "learning_rate": None}, 200),
+        ({"steps": 0}, 400),
+        ({"steps": 1_000_001}, 400),
+        ({"steps": "5"}, 400),
+        ({"steps": True}, 400),
+        ({"steps": 5.0}, 400),
+        ({"learning_rate": 0}, 400),
+        ({"learning_rate": -1}, 400),
+        ({"learning_rate": "x"}, 400),
+        ({"learning_rate": float("nan")}, 400),
+        ({"learning_rate": float("inf")}, 400),
+        ({"learning_rate": False}, 400),
+    ],
+)
+def test_settings_of_a_training_run_are_checked_before_it_is_queued(
+    settings: dict[str, object], status: int
+) -> None:
+    for content in (settings, {"made_up": settings}):
+        assert status_of(check_json, json.dumps(content)) == status
+
+
+def test_an_uploads_name_has_an_end() -> None:
+    assert status_of(check_file_name, "a" * 193 + ".nii.gz") == 200
+    assert status_of(check_file_name, "a" * 194 + ".nii.gz") == 400
+    assert status_of(check_file_name, "a" + ".b" * 100 + ".nii.gz") == 400
 
 
 @pytest.mark.parametrize(
