@@ -476,5 +476,5 @@ def test_a_tiff_with_fewer_strips_than_its_rows_need_is_refused(
     (start,) = struct.unpack_from("<I", content, 4)
     struct.pack_into("<H", content, start + 2 + 12 + 8, 3000)  # ImageLength
     path.write_bytes(content)
-    with pytest.raises(ScanError, match="strips of pixels|so few bytes"):
+    with pytest.raises(ScanError, match=r"strips of pixels|so few bytes"):
         read_image(path)
