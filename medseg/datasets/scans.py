@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg._support.files import refuse_special
 from medseg.datasets.cases import Scan
 from medseg.datasets.scan_candidates import (
     Candidate,
@@ -53,7 +54,8 @@ def find_scans(
 ) -> ScanList:
     """Find the scans that a path stands for.
 
-    A folder is searched with all below it; with several channels, files that differ only in
+    A folder is searched with all below it, and label maps beside its scans are left out, with a
+    note. With several channels, files that differ only in
     nnU-Net's channel number (``_0000``, ``_0001``, …) or end in the channels' names (``_flair``,
     ``_t1``, …) are one scan. A CSV has a column ``scan`` or
     ``image``, or ``image_0``, ``image_1``, … with one file per channel, and a ``name`` if wanted;
@@ -105,6 +107,7 @@ def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:
         elif path.is_file():
             search.candidates.extend(list_scans_in_file(path))
         else:
+            refuse_special(path)
             raise DatasetError("there is no such file or folder", source=path)
     except ScanError as error:
         raise DatasetError(
