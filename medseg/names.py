@@ -299,12 +299,13 @@ def make_left_out_name(where: str) -> str:
             nowhere, and then nobody knows whether it would have been DICOM.
 
     Returns:
-        The name of its path, as its result would have been called, if its ending says that it
-        is an image and no DICOM file; else a hash.
+        Its own name, as its result would have been called, if it lies in no folder and its
+        ending says that it is an image and no DICOM file; else a hash: folders of DICOM files
+        are named after patients, and what cannot be read may be of any kind.
     """
-    if has_image_suffix(where):
+    if has_image_suffix(where) and "/" not in where:
         stem, _ = split_suffix(where)
-        return make_safe_name(stem.replace("/", "_"))
+        return make_safe_name(stem)
     digest = hash_text(where)
     return f"file-{digest[:_HASH_DIGITS]}"
 

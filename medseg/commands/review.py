@@ -92,8 +92,13 @@ def review(
     if not trust_values:
         compare_results(Path(masks), label_set)
     reader, _ = make_bundle_readers(label_set, trust_values)
-    channels = len(segmenter.spec.channels)
-    scan_list = find_scans(Path(scans), channels, split_4d=split_4d)
+    channels = segmenter.spec.channels
+    scan_list = find_scans(
+        Path(scans),
+        len(channels),
+        split_4d=split_4d,
+        channel_names=[channel.name for channel in channels],
+    )
     pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
     faults = [entry.result_fault for entry in scan_list.left_out]

@@ -18,6 +18,7 @@ from medseg.datasets.scan_candidates import (
     make_image,
     make_series,
 )
+from medseg.datasets.scan_channels import take_named_channels
 from medseg.io import SkippedFile, group_series
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.other_kinds import describe_other_kind
@@ -115,6 +116,7 @@ def _reason_to_skip(folder: Path) -> str | None:
 
 def _add_images(root: Path, files: Sequence[Path], search: Search) -> None:
     """Make scans of image files, those that are channels of one scan together."""
+    files = take_named_channels(root, files, search)
     groups = _group_by_channel(files, search.channels)
     # In the order of their first files, and not of what they share.
     for key in sorted(groups, key=lambda key: groups[key][0]):

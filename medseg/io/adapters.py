@@ -19,10 +19,9 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io import Files, list_readable_suffixes, read_image, stack_channels
 from medseg.io.dicom.volume import DICOM
 from medseg.io.itk_headers import LPS_TO_RAS
+from medseg.io.nifti_affines import NO_ORIENTATION, read_affine
 from medseg.io.nifti_headers import (
-    NO_ORIENTATION,
     drop_empty_axes,
-    read_affine,
     read_header,
     read_scaling,
     read_shape,
@@ -34,7 +33,10 @@ Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
 
 # What nibabel raises where a file does not hold what its header promises.
-_BROKEN = (*BROKEN_STREAM, ValueError, TypeError, ArithmeticError, MemoryError)
+_BROKEN: tuple[type[Exception], ...] = (
+    *BROKEN_STREAM,
+    *(ValueError, TypeError, ArithmeticError, MemoryError),
+)
 
 
 def as_volume(

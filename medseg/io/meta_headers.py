@@ -17,6 +17,7 @@ from medseg.io.itk_headers import (
     UNSAID,
     Fields,
     Layout,
+    describe_lengths,
     find_beside,
     make_dtype,
     read_line,
@@ -148,7 +149,10 @@ def _read_geometry(fields: Fields) -> tuple[Affine, tuple[str, ...]]:
     origin = fields.first_of(*_ORIGIN_FIELDS, default="0 0 0")
     # Each row of the matrix is the direction of one axis.
     directions = np.array(fields.numbers(matrix, 9)).reshape(3, 3).T
-    doubts = _compare_with_orientation(directions, fields)
+    doubts = (
+        *_compare_with_orientation(directions, fields),
+        *describe_lengths(directions),
+    )
     has_origin = any(name in fields for name in _ORIGIN_FIELDS)
     if not has_origin and UNSAID not in doubts:
         doubts = (*doubts, NO_ORIGIN)

@@ -103,8 +103,10 @@ class NamedFile:
         """A pattern that files of this role fit, as ``--labels`` takes it."""
         if self.role_folder:
             return f"**/{self.role_folder}/**"
-        start, key, end = self.stem.partition(self.key)
-        return f"{start}*{end}.*" if key else f"{self.stem}.*"
+        if not self.key:
+            return f"{self.stem}.*"
+        start, _, end = self.stem.partition(self.key)
+        return f"{start}*{end}.*"
 
 
 @dataclass(frozen=True, slots=True)

@@ -483,3 +483,13 @@ def test_layers_of_overlapping_segments_are_named(tmp_path):
     path.write_bytes(content.replace(b"dimension: 3", b"dimension: 4"))
     with pytest.raises(ScanError, match="2 layers of segments that overlap"):
         read_labels(path)
+
+
+def test_directions_that_stretch_voxels_are_said(tmp_path):
+    path = written(tmp_path / "a.mha", np.eye(3))
+    replace_line(
+        path, b"TransformMatrix", b"TransformMatrix = 2 0 0 0 1 0 0 0 1"
+    )
+    volume = read_image(path)
+    assert volume.spacing == (2, 2, 3)
+    assert "not of length 1" in volume.warnings[0]

@@ -17,7 +17,7 @@ from medseg.dicom_labels.seg_reader import read_dicom_seg
 from medseg.inference.ledger import read_ledger
 
 KILLS, SCANS = 100, 40
-SERIES, FORMAT_KILLS = 12, 10
+SERIES, FORMAT_KILLS = 6, 6
 KILLED = -9
 
 

@@ -137,8 +137,11 @@ def _make_plane(frame: Frame, words: Pixels) -> Plane:
         values = pixel_format.extract(words)
     is_padding = pixel_format.find_padding(words, values)
     is_stray = pixel_format.find_stray_bits(words, values)
-    if is_stray is not None and is_padding is not None:
-        is_stray &= ~is_padding
+    if is_padding is not None:
+        if is_stray is not None:
+            is_stray &= ~is_padding
+        if not pixel_format.holds_padding:
+            values = np.where(is_padding, words, values)
     stray_pixels = 0 if is_stray is None else int(np.count_nonzero(is_stray))
     intensities = values * frame.slope + frame.intercept
     return Plane(intensities, is_padding, stray_pixels)
