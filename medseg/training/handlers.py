@@ -151,7 +151,10 @@ class WeightAverage:
         return min(self._decay, growing)
 
     def _move(
-        self, average: list[Tensor], current: list[Tensor], done: Tensor
+        self,
+        average: Sequence[Tensor],
+        current: Sequence[Tensor],
+        done: Tensor | int,
     ) -> None:
         # The count lies on the weights' device, where looking at it would keep the host waiting.
         move = get_ema_multi_avg_fn(self._kept)  # type: ignore[no-untyped-call]
