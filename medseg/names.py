@@ -17,6 +17,9 @@ from typing import Literal
 from medseg.io import Series, list_picture_suffixes, list_readable_suffixes
 from medseg.io.dicom.volume import DICOM
 
+LEDGER = "ledger.jsonl"
+"""The file that marks a folder of results."""
+
 LONGEST = 100
 """Characters of a name at most, so that suffixes still fit into a file name."""
 
@@ -299,12 +302,13 @@ def make_left_out_name(where: str) -> str:
             nowhere, and then nobody knows whether it would have been DICOM.
 
     Returns:
-        The name of its path, as its result would have been called, if its ending says that it
-        is an image and no DICOM file; else a hash.
+        Its own name, as its result would have been called, if it lies in no folder and its
+        ending says that it is an image and no DICOM file; else a hash: folders of DICOM files
+        are named after patients, and what cannot be read may be of any kind.
     """
-    if has_image_suffix(where):
+    if has_image_suffix(where) and "/" not in where:
         stem, _ = split_suffix(where)
-        return make_safe_name(stem.replace("/", "_"))
+        return make_safe_name(stem)
     digest = hash_text(where)
     return f"file-{digest[:_HASH_DIGITS]}"
 

@@ -186,7 +186,11 @@ def test_a_channel_number_has_four_digits() -> None:
 
 
 @pytest.mark.parametrize(
-    "where", ["DOE JANE/IM01", "DOE JANE", "DOE JANE/IM01.dcm", "a/DOE.txt"]
+    "where",
+    [
+        *("DOE JANE/IM01", "DOE JANE", "DOE JANE/IM01.dcm", "a/DOE.txt"),
+        *("DOE JANE/ct.nii.gz", "1/DOE JANE/ct.mha"),
+    ],
 )
 def test_what_may_be_dicom_and_cannot_be_used_is_named_by_a_hash(
     where: str,
@@ -196,7 +200,7 @@ def test_what_may_be_dicom_and_cannot_be_used_is_named_by_a_hash(
 
 
 def test_an_image_that_cannot_be_used_is_named_as_its_result_would_be() -> None:
-    assert make_left_out_name("a/b.nii.gz") == "a_b"
+    assert make_left_out_name("a b.nii.gz") == "a_b"
 
 
 def test_a_series_without_a_uid_is_named_by_its_path_below_what_was_searched() -> (

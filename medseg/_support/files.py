@@ -9,14 +9,41 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from medseg.errors import OutputError
+from medseg.errors import OutputError, ScanError
 
 PART = ".part-"
 """How the names of files and folders begin that are not whole yet."""
+SPECIAL = (
+    "is a device, a pipe or a socket, or a link to one; give a regular file"
+)
+"""Why such a thing is not read."""
+
+
+def is_special(path: Path) -> bool:
+    """Tell whether a path, or what it is a link to, is a device, a pipe or a socket.
+
+    Reading one may never end, as ``/dev/zero`` does not, or wait for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a device, a pipe or a socket before it is opened; what is not there is no such thing.
+
+    Raises:
+        ScanError: If it is one.
+    """
+    if is_special(path):
+        raise ScanError(SPECIAL, source=path)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from medseg._support.files import SPECIAL, is_special
 from medseg.errors import Fault
 
 SkipRule = Callable[[Path], str | None]
@@ -132,6 +133,8 @@ class _Walk:
                 return self._may_enter(path)
             if path.is_file():
                 self.files.append(path)
+            elif is_special(path):
+                self._leave_out(path, SPECIAL)
             elif path.is_symlink():
                 self._leave_out(
                     path, "is a link to something that does not exist"

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, cast
 
+from medseg._support.files import refuse_special
+
 _MAGIC = b"\x1f\x8b"
 EXPANSION = 1032
 """No deflate stream inflates to more than this many times its size (RFC 1951)."""
@@ -37,7 +39,12 @@ def open_maybe_gzipped(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_gzipped(path: Path) -> bool:
-    """Tell by its first bytes whether a file is gzipped."""
+    """Tell by its first bytes whether a file is gzipped.
+
+    Raises:
+        ScanError: If it is a device, a pipe or a socket.
+    """
+    refuse_special(path)
     with path.open("rb") as file:
         return file.read(2) == _MAGIC
 

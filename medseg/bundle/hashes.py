@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from medseg._support.files import refuse_special
 from medseg.bundle.bundle import REFINER_FILE, Bundle, format_spec
 from medseg.bundle.spec import BundleSpec
 from medseg.errors import CheckpointError
@@ -27,7 +28,9 @@ def hash_file(path: Path) -> str:
 
     Raises:
         OSError: If it cannot be read.
+        ScanError: If it is a device, a pipe or a socket.
     """
+    refuse_special(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

@@ -59,12 +59,15 @@ def plan(
         ),
     ] = None,
     labels: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--labels",
-            metavar="PATTERN",
-            help="Which files are labels, such as 'truth/*_manual.nii.gz'. One * more than in "
-            "--images is the name of a structure with a mask of its own.",
+            metavar="PATTERN|NAME=VALUES",
+            help="Which files are labels, such as 'truth/*_manual.nii.gz'; one * more than in "
+            "--images is the name of a structure with a mask of its own. Or what is in them: "
+            "liver=1 or 1=liver,2=kidney; myelin=127,128 makes one label of two values; "
+            "road=128,64,128 is a colour of pictures; background=… is nothing, ignore=… what "
+            "nobody annotated. Repeatable.",
         ),
     ] = None,
     columns: Annotated[
@@ -112,6 +115,18 @@ def plan(
             metavar="balanced", help="Let small labels weigh more in the loss."
         ),
     ] = None,
+    more_labels: Annotated[
+        list[str] | None, typer.Argument(metavar="", hidden=True)
+    ] = None,
+    leave_out_stray: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="VOXELS",
+            help="Count label values with so many voxels at most, in all cases together, as "
+            "background; each is named. Default: every value is a label.",
+        ),
+    ] = 0,
     device: Device = "auto",
     explain: Annotated[
         bool,
@@ -130,6 +145,10 @@ def plan(
 
       medseg plan studies/ --channel CT --channel PET
 
+      medseg plan slides/ --labels myelin=127,128 axon=255
+
+      medseg plan CamVid/ --labels road=128,64,128 --labels ignore=0,0,0
+
       medseg plan data/ --images 'scans/*.nii.gz' --labels 'truth/*_manual.nii.gz'
 
       medseg plan data/ --draft-csv cases.csv
@@ -141,6 +160,8 @@ def plan(
       medseg plan --explain liver/bundle.json
     """
     files = _choose_files(out, dims)
+    dataset, more = _find_dataset([str(dataset), *(more_labels or ())])
+    label_pattern, label_values = _sort_labels([*(labels or ()), *more])
     advice = (
         "Run the same command again; inspected cases are not inspected twice."
     )
@@ -150,7 +171,8 @@ def plan(
 
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
-            if any((*others, images, labels, columns, draft_csv)):
+            of_data = (images, labels, columns, draft_csv, leave_out_stray)
+            if any((*others, *of_data)):
                 raise MedsegError(
                     "is planned already: --explain prints its reasons, and no other option goes "
                     "with it",
@@ -159,7 +181,7 @@ def plan(
             _explain_bundle(terminal, dataset)
             return
         if draft_csv is not None:
-            _draft_table(terminal, dataset, draft_csv, images, labels)
+            _draft_table(terminal, dataset, draft_csv, images, label_pattern)
             return
         plans = plan_bundles(
             dataset,
@@ -167,16 +189,51 @@ def plan(
             data=data,
             channels=channels or (),
             images=images or (),
-            labels=labels,
+            labels=label_pattern,
             columns=columns,
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,
+            label_values=label_values,
+            stray_voxels=leave_out_stray,
             device=device,
             listeners=[terminal],
         )
     for planned in plans:
         _print_plan(terminal, planned, explain)
+
+
+def _find_dataset(arguments: list[str]) -> tuple[Path, list[str]]:
+    """Return the data set, and the definitions of labels that follow ``--labels``.
+
+    Raises:
+        MedsegError: If there are other arguments, too.
+    """
+    more = [
+        text for text in arguments if "=" in text and not Path(text).exists()
+    ]
+    others = [text for text in arguments if text not in more] or more[:1]
+    if len(others) > 1:
+        raise MedsegError(
+            f"one data set is planned at a time; got {len(others)} arguments: {', '.join(others)}"
+        )
+    return Path(others[0]), [text for text in more if text not in others]
+
+
+def _sort_labels(texts: list[str]) -> tuple[str | None, list[str]]:
+    """Tell the pattern of label files from definitions of labels.
+
+    Raises:
+        MedsegError: If there are several patterns.
+    """
+    definitions = [text for text in texts if "=" in text]
+    patterns = [text for text in texts if "=" not in text]
+    if len(patterns) > 1:
+        raise MedsegError(
+            f"--labels takes one pattern of files; got {', '.join(patterns)}"
+        )
+    pattern = patterns[0] if patterns else None
+    return pattern, definitions
 
 
 def _choose_files(out: Path, dims: str | None) -> dict[Path, int | None]:

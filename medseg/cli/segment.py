@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medseg.cli.options import AsJson, BundlePath, Device, Split4D
-from medseg.cli.output import FAILED, open_terminal, print_json
+from medseg.cli.output import FAILED, format_count, open_terminal, print_json
 
 if TYPE_CHECKING:
     from medseg.cli.terminal import Terminal
@@ -103,6 +104,8 @@ def segment(
 ) -> None:
     """Segment scans: NIfTI, DICOM series, NRRD, MHA or pictures.
 
+    A folder is searched with all below it. Label maps beside its scans are left out and named.
+
     Label maps lie on the scans' own grids. OUT/report.html shows every scan, the worst results
     first; OUT/volumes.csv has the millilitres and the expected Dice of each structure, and
     OUT/ledger.jsonl one line per scan. After an interruption, or when scans were added, run the
@@ -155,10 +158,17 @@ def _print_batch(terminal: Terminal, batch: Batch) -> None:
         where = _locate(batch, entry)
         what = batch.full_errors.get(entry.scan, entry.error)
         terminal.say(f"  failed: {where}: {what}")
-    if batch.to_review:
-        terminal.say(f"  look at these first: {_name_doubtful_scans(batch)}")
     report = batch.out / "report.html"
-    if report.is_file():
+    has_report = report.is_file()
+    if batch.to_review:
+        names = _name_scans(batch.to_review)
+        terminal.say(f"  look at these first: {names}")
+    if batch.warned:
+        count = format_count(len(batch.warned), "scan")
+        told_in = report if has_report else batch.out / "ledger.jsonl"
+        names = _name_scans(batch.warned)
+        terminal.say(f"  {count} with warnings, told in {told_in}: {names}")
+    if has_report:
         terminal.say(f"  report  {report}")
 
 
@@ -179,8 +189,8 @@ def _summarise(batch: Batch) -> str:
     return text
 
 
-def _name_doubtful_scans(batch: Batch) -> str:
-    names = [entry.scan for entry in batch.to_review]
+def _name_scans(entries: Sequence[Entry]) -> str:
+    names = [entry.scan for entry in entries]
     text = ", ".join(names[:_MAX_NAMED])
     if len(names) > _MAX_NAMED:
         text += f" and {len(names) - _MAX_NAMED} more"

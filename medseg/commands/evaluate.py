@@ -72,7 +72,7 @@ def evaluate(
         predictions: A folder of label maps, or one label map. They hold label indices, as
             medseg writes them.
         references: The same, or a dataset folder with its label maps in ``labelsTr`` or
-            ``labels``.
+            ``labels``, or with images and labels together, as ``medseg plan`` reads them.
         out: The folder in which ``evaluation.csv``, ``summary.csv``, ``summary.json`` and
             ``evaluation.html`` are written.
         labels: The labels, by which values of the references are turned into indices; where they
@@ -119,16 +119,15 @@ def evaluate(
     scoring = _Scoring(
         label_set, spec, ignore, tolerance_mm, lesions, trust_values
     )
-    pairing = pair_predictions(predictions, references)
+    pairing = pair_predictions(predictions, references, label_set)
     rules = scoring.make_rules(pairing, predictions, references)
     scored = _score_pairs(pairing, rules, listeners)
     _warn_of_outliers(scored, listeners)
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
-        other_pairing = pair_predictions(versus, references).rename_like(
-            pairing
-        )
+        other_pairing = pair_predictions(versus, references, label_set)
+        other_pairing = other_pairing.rename_like(pairing)
         other_scoring = replace(scoring, count_lesions=False)
         other_rules = other_scoring.make_rules(
             other_pairing, versus, references
@@ -348,7 +347,10 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
         GeometryError: If the two do not lie on one grid.
     """
     prediction, reference = read_label_pair(
-        pair.prediction, pair.reference, rules.readers
+        pair.prediction,
+        pair.reference,
+        rules.readers,
+        pair.source,
     )
     odd = check_grid(reference, rules.spec)
     label_set = rules.label_set

@@ -26,12 +26,14 @@ from medseg.planning import (
     DatasetDescription,
     Fingerprint,
     InspectedDataset,
+    LabelWishes,
     convert_plans,
     draft_bundle,
     inspect_dataset,
     is_nnunet_plans,
     make_provisional_spec,
     parse_channel,
+    parse_label_requests,
     parse_minutes,
     read_description,
     read_nnunet_plans,
@@ -112,6 +114,8 @@ def plan(
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
+    label_values: Sequence[str] = (),
+    stray_voxels: int = 0,
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Plan:
@@ -135,6 +139,11 @@ def plan(
         budget: Time for a training run, such as ``20m`` or ``2h``.
         class_weights: ``balanced`` lets small labels weigh more in the loss; all weigh alike unless
             given.
+        label_values: What values or colours of label files mean: ``liver=1``, ``1=liver``,
+            ``myelin=127,128`` or ``road=128,64,128``. ``background`` and ``ignore`` are names for
+            what is nothing, and what nobody annotated.
+        stray_voxels: Values that so many voxels at most have, in all label files together, count as
+            background, and are named.
         device: What will be used for training: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         listeners: Told of progress, and of cases that are left out.
 
@@ -168,6 +177,8 @@ def plan(
         memory_gb=memory_gb,
         budget=budget,
         class_weights=class_weights,
+        label_values=label_values,
+        stray_voxels=stray_voxels,
         device=device,
         listeners=listeners,
     )
@@ -186,6 +197,8 @@ def plan_bundles(
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
+    label_values: Sequence[str] = (),
+    stray_voxels: int = 0,
     device: str = "auto",
     listeners: Sequence[Listener] = (),
 ) -> list[Plan]:
@@ -202,6 +215,8 @@ def plan_bundles(
         memory_gb: Memory for a training step.
         budget: Time for a training run.
         class_weights: ``balanced``, or alike.
+        label_values: What values or colours mean.
+        stray_voxels: What is left out.
         device: What will be used for training.
         listeners: Told of progress, and of cases that are left out.
 
@@ -228,11 +243,14 @@ def plan_bundles(
     by_file = {
         file: replace(constraints, dims=dims) for file, dims in files.items()
     }
+    requests = parse_label_requests(label_values)
+    wishes = LabelWishes(tuple(requests), stray_voxels)
     if is_nnunet_plans(root):
-        if any((channels, images, labels, columns)):
+        if any((channels, images, labels, columns, wishes)):
             raise MedsegError(
-                "--channel, --images, --labels and --columns go with data; nnU-Net's plans go "
-                "with imagesTr/ and labelsTr/, whose dataset.json names channels and labels"
+                "--channel, --images, --labels, --columns and --leave-out-stray go with data; "
+                "nnU-Net's plans go with imagesTr/ and labelsTr/, whose dataset.json names "
+                "channels and labels"
             )
         raw = Path(data) if data else None
         return [
@@ -244,7 +262,7 @@ def plan_bundles(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
         )
     requested = _parse_request(channels, images, labels, columns)
-    inspected = inspect_dataset(root, requested, listeners)
+    inspected = inspect_dataset(root, requested, listeners, wishes)
     return _draft_plans(inspected, by_file, training_device)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medseg._support.files import write_atomically
 from medseg.bundle.bundle import Bundle
+from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Scan
 from medseg.datasets.input_checks import check_kind
 from medseg.datasets.integrity import read_scan
@@ -91,22 +92,29 @@ def review(
     if not trust_values:
         compare_results(Path(masks), label_set)
     reader, _ = make_bundle_readers(label_set, trust_values)
-    channels = len(segmenter.spec.channels)
-    scan_list = find_scans(Path(scans), channels, split_4d=split_4d)
+    channels = segmenter.spec.channels
+    scan_list = find_scans(
+        Path(scans),
+        len(channels),
+        split_4d=split_4d,
+        channel_names=[channel.name for channel in channels],
+    )
     pairing = pair_with_scans(Path(masks), scan_list.scans)
     _warn_of_unpaired_scans(pairing, listeners)
     faults = [entry.result_fault for entry in scan_list.left_out]
     faults.extend(pairing.faults)
     judged: list[JudgedMask] = []
+    oddities: dict[str, Sequence[str]] = {}
     for done, (mask, scan) in enumerate(pairing.pairs, start=1):
         try:
             quality = _judge_mask(segmenter, reader, mask, scan)
-            for warning in quality.warnings:
-                notify(listeners, Notice(f"{scan.name}: {warning}"))
+            oddities[scan.name] = quality.warnings
             judged.append(JudgedMask(scan.name, quality))
         except MedsegError as error:
             faults.append(Fault.from_error(scan.name, error))
         notify(listeners, Progress(_TASK, done, len(pairing.pairs)))
+    for warning in list_warnings(oddities, len(oddities)):
+        notify(listeners, Notice(warning))
     calibration = segmenter.bundle.trained.quality
     coverage = None if calibration is None else calibration.coverage
     made = MaskReview(

@@ -65,6 +65,14 @@ class Batch:
         return tuple(sorted(flagged, key=get_review_order))
 
     @property
+    def warned(self) -> tuple[Entry, ...]:
+        """The results with a warning, worst first."""
+        warned = [
+            each for each in self.results if each.is_good and each.warnings
+        ]
+        return tuple(sorted(warned, key=get_review_order))
+
+    @property
     def failed(self) -> tuple[Entry, ...]:
         """The scans without a result."""
         return tuple(entry for entry in self.results if not entry.is_good)
@@ -102,7 +110,8 @@ def segment(
 
     Args:
         bundle: A trained bundle.
-        scans: A file, a folder (searched with all below it) or a CSV.
+        scans: A file, a folder (searched with all below it, label maps beside scans left out) or
+            a CSV.
         out: The folder for results; made if needed.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.
@@ -158,6 +167,7 @@ def segment(
         _report_search(listeners),
         names_from_headers=names_from_headers,
         split_4d=split_4d,
+        channel_names=[channel.name for channel in trained.spec.channels],
     )
     refuse_overwriting(scans, out, found.scans, chosen_formats)
     segmenter = Segmenter(

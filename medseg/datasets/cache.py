@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medseg._support.files import PART
+from medseg._support.files import PART, refuse_special
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Case
 from medseg.datasets.measures import CaseMeasures
@@ -145,6 +145,7 @@ def hash_content(case: Case) -> str:
     digest = hashlib.sha256()
     for path in case.scan.files:
         for file in _files_of(path):
+            refuse_special(file)
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:_ID_DIGITS]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from medseg.datasets.mask_colours import EXACT, EdgeShares, describe_edges
 from medseg.names import abbreviate
 
-MOST_ALIKE = 4
+MOST_ALIKE = 2
 """From more cases than this with the same warning on, one line speaks for all."""
 
 

@@ -11,7 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from medseg.datasets.mask_codes import pack, unpack
-from medseg.datasets.mask_colours import EXACT, EdgeShares, SmearedMask
+from medseg.datasets.mask_colours import (
+    EXACT,
+    JPEG_SUFFIXES,
+    EdgeShares,
+    SmearedMask,
+)
 from medseg.errors import ScanError
 from medseg.labels import LabelSet
 from medseg.names import abbreviate, is_picture
@@ -25,7 +30,6 @@ MOST_NAMED = 6
 
 _SMALLEST_TABLE = 1 << 16
 _HIGHEST_COLOUR = 0xFFFFFF
-_JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 _IndexType = type[np.uint8] | type[np.uint16]
 _LookUp = Callable[[Array], Indices]
@@ -250,7 +254,7 @@ class _Codes:
         self, codes: Array, indices: Indices, channels: int, file: Path
     ) -> EncodedMask:
         """Give the unknown voxels of soft and JPEG edges to the nearest labels, in place."""
-        is_jpeg = file.suffix.lower() in _JPEG_SUFFIXES
+        is_jpeg = file.suffix.lower() in JPEG_SUFFIXES
         mask = SmearedMask(codes, indices, self._unknown, channels, is_jpeg)
         return EncodedMask(indices, mask.settle(self.index_of))
 

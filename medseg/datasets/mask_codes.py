@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from medseg.volume import Array
 
@@ -19,6 +20,11 @@ SURE = 12.0
 
 SMALLEST_GAP = 16.0
 """Labels whose values or colours are closer than this are told apart exactly."""
+
+_MOST_UNEVEN = 8
+"""How much an area of one colour may vary in a channel from voxel to voxel."""
+
+_AROUND = (3, 3, 1)
 
 Points = npt.NDArray[np.float32]
 """Colours or grey levels as points, shape ``(n, 3)`` or ``(n, 1)``."""
@@ -133,6 +139,24 @@ def _find_runs(codes: Array, axis: int) -> Mask:
     runs: Mask = before == codes
     runs &= after == codes
     return runs
+
+
+def find_level(codes: Array, channels: int) -> Mask:
+    """Tell which voxels differ little from the eight around them, as JPEG leaves areas.
+
+    Args:
+        codes: Values or packed colours, shape ``(i, j, k)``.
+        channels: 3 where codes are packed colours, else 1.
+    """
+    level = np.ones(codes.shape, np.bool_)
+    parts = unpack(codes) if channels == 3 else [codes]
+    for part in parts:
+        lowest = ndimage.minimum_filter(part, size=_AROUND)
+        highest = ndimage.maximum_filter(part, size=_AROUND)
+        level &= highest - lowest <= _MOST_UNEVEN
+    level[[0, -1]] = False
+    level[:, [0, -1]] = False
+    return level
 
 
 def is_between(point: Points, ends: Points) -> bool:

@@ -28,6 +28,7 @@ from medseg.datasets.mask_codes import (
     KnownCodes,
     Mask,
     Points,
+    find_level,
     find_solid,
     is_between,
     measure_distances,
@@ -42,16 +43,18 @@ MOST_SOFT = 0.02
 FEWEST_BLENDS = 3
 """So many different colours that fill no area, far from those that do, show smoothed edges."""
 
-_MOST_COLOURS = 20_000
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+
+MOST_COLOURS = 20_000
 """A picture with more unknown colours is a photograph."""
 
-_ROUNDING = 4.0
+ROUNDING = 4.0
 """How far off a colour is by conversion alone: pictures store luminance and chrominance."""
 
 _FEWEST_OF_EDGES = 8
 """Fewer colours than this are rather labels that nobody named."""
 
-_FEWEST_TO_DOUBT = 20
+FEWEST_TO_DOUBT = 20
 _LARGE_SHARE = 0.1
 """An edge holds many colours: one with such a share of it must be a mixture of two labels."""
 
@@ -204,6 +207,7 @@ class _UnknownCodes:
         of_voxel: Which of them each unknown voxel has.
         voxels: How many voxels have each.
         solid: How many of these lie inside an area of this very code.
+        level: How many lie inside an area that varies little.
         known: What they are compared with.
         distances: To each known code, shape ``(unknown, known)``.
     """
@@ -212,6 +216,7 @@ class _UnknownCodes:
     of_voxel: Counts
     voxels: Counts
     solid: Counts
+    level: Counts
     known: KnownCodes
     distances: Distances
 
@@ -229,16 +234,22 @@ class _UnknownCodes:
             return_inverse=True,
             return_counts=True,
         )
-        if len(codes) > _MOST_COLOURS:
+        if len(codes) > MOST_COLOURS:
             raise ScanError(
                 f"the label picture holds {len(codes)} colours that are no label's, as a "
                 "photograph does; is it the image?"
             )
-        is_solid = find_solid(mask.codes)[places]
-        solid = np.bincount(of_voxel[is_solid], minlength=len(codes))
+        counts = []
+        for areas in (
+            find_solid(mask.codes),
+            find_level(mask.codes, mask.channels),
+        ):
+            inside = of_voxel[areas[places]]
+            counts.append(np.bincount(inside, minlength=len(codes)))
+        solid, level = counts
         points = to_points(codes, mask.channels)
         distances = measure_distances(points, known.points)
-        return cls(points, of_voxel, voxels, solid, known, distances)
+        return cls(points, of_voxel, voxels, solid, level, known, distances)
 
     @property
     def nearest(self) -> Counts:
@@ -277,21 +288,25 @@ class _UnknownCodes:
         is_sure = self.is_sure
         fills_an_area = self.solid > 0
         structures: Mask = fills_an_area & ~is_sure
+        structures |= (self.level > 0) & ~self.is_near
         structures |= self._find_unmixed()
+        if self.points.shape[1] == 1 and not is_jpeg:
+            # What JPEG leaves beside a grey level are rims; an area was drawn.
+            structures |= 2 * self.solid > self.voxels
         blends = np.sum(~is_sure & ~fills_an_area)
         if is_jpeg or blends >= FEWEST_BLENDS:
             return structures
         # Where nothing is smeared, what is a little off was drawn so.
-        drawn = is_sure | (self.voxels >= _FEWEST_TO_DOUBT)
+        drawn = is_sure | (self.voxels >= FEWEST_TO_DOUBT)
         if self.points.shape[1] > 1:
-            drawn &= self.distance > _ROUNDING
+            drawn &= self.distance > ROUNDING
         return structures | drawn
 
     def _find_unmixed(self) -> Mask:
         """Tell which codes have a large share of the soft edges, and are no mixture of labels."""
         is_soft = ~self.is_near
         soft_voxels = self.voxels[is_soft].sum()
-        least = max(_FEWEST_TO_DOUBT, _LARGE_SHARE * soft_voxels)
+        least = max(FEWEST_TO_DOUBT, _LARGE_SHARE * soft_voxels)
         doubtful: Mask = is_soft & (self.voxels >= least)
         for number in np.flatnonzero(doubtful):
             point = self.points[number]

@@ -9,6 +9,7 @@ from medseg.errors import Fault, ScanError
 from medseg.io import Series, group_series, list_readable_suffixes
 from medseg.io.dicom.headers import read_header
 from medseg.io.dicom.volume import DICOM
+from medseg.io.other_kinds import describe_other_kind
 from medseg.names import (
     has_image_suffix,
     identify_series,
@@ -71,10 +72,12 @@ class Search:
     Attributes:
         channels: How many channels the bundle has.
         split_4d: How to split a DICOM series whose headers do not tell its volumes apart.
+        channel_names: What the bundle calls its channels.
     """
 
     channels: int
     split_4d: str = ""
+    channel_names: tuple[str, ...] = ()
     candidates: list[Candidate] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -136,8 +139,14 @@ def make_single(file: Path, where: str) -> Candidate:
         return make_image(file, where)
     header = read_header(file)
     if header is None:
+        kind = describe_other_kind(file)
+        what = (
+            f"is not an image that is read ({kind})"
+            if kind
+            else "is not an image"
+        )
         raise ScanError(
-            f"is not an image; files ending in {list_image_suffixes()} and DICOM are read",
+            f"{what}; files ending in {list_image_suffixes()} and DICOM are read",
             source=where,
         )
     return make_series(

@@ -18,11 +18,13 @@ from medseg.datasets.scan_candidates import (
     make_image,
     make_series,
 )
+from medseg.datasets.scan_channels import take_named_channels
 from medseg.io import SkippedFile, group_series
 from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.other_kinds import describe_other_kind
 from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
+    LEDGER,
     has_image_suffix,
     is_label_folder,
     make_left_out_name,
@@ -32,9 +34,6 @@ from medseg.names import (
     split_role,
     split_suffix,
 )
-
-LEDGER = "ledger.jsonl"
-"""The file that marks a folder of results."""
 
 _REMEDY = "to segment one all the same, give it as a file or in a CSV"
 
@@ -115,6 +114,7 @@ def _reason_to_skip(folder: Path) -> str | None:
 
 def _add_images(root: Path, files: Sequence[Path], search: Search) -> None:
     """Make scans of image files, those that are channels of one scan together."""
+    files = take_named_channels(root, files, search)
     groups = _group_by_channel(files, search.channels)
     # In the order of their first files, and not of what they share.
     for key in sorted(groups, key=lambda key: groups[key][0]):

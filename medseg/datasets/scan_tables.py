@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from medseg._support.files import refuse_special
 from medseg._support.folders import find_listed
 from medseg._support.tables import read_table
 from medseg.datasets.scan_candidates import (
@@ -75,6 +76,7 @@ def _make_part(folder: Path, text: str) -> Candidate:
     file = find_listed(folder, text)
     if file.is_dir():
         return _make_only_series(file)
+    refuse_special(file)
     if not file.is_file():
         raise ScanError("there is no such file or folder", source=text)
     path = Path(text)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medseg._support.files import refuse_special
 from medseg.datasets.cases import Scan
 from medseg.datasets.scan_candidates import (
     Candidate,
@@ -49,11 +50,14 @@ def find_scans(
     *,
     names_from_headers: bool = False,
     split_4d: str = "",
+    channel_names: Sequence[str] = (),
 ) -> ScanList:
     """Find the scans that a path stands for.
 
-    A folder is searched with all below it; with several channels, files that differ only in
-    nnU-Net's channel number (``_0000``, ``_0001``, …) are one scan. A CSV has a column ``scan`` or
+    A folder is searched with all below it, and label maps beside its scans are left out, with a
+    note. With several channels, files that differ only in
+    nnU-Net's channel number (``_0000``, ``_0001``, …) or end in the channels' names (``_flair``,
+    ``_t1``, …) are one scan. A CSV has a column ``scan`` or
     ``image``, or ``image_0``, ``image_1``, … with one file per channel, and a ``name`` if wanted;
     its paths are relative to it, and a folder in it stands for the DICOM series it holds.
 
@@ -67,11 +71,12 @@ def find_scans(
             Files whose ending says what they are need not be looked into.
         names_from_headers: Whether DICOM series are named by patient, study and series.
         split_4d: As for ``group_series``.
+        channel_names: What the bundle calls its channels.
 
     Raises:
         DatasetError: If nothing is there to segment.
     """
-    search = Search(channels, split_4d)
+    search = Search(channels, split_4d, tuple(channel_names))
     _search_path(path, search, progress)
     if not search.candidates and not search.left_out:
         raise DatasetError(
@@ -102,6 +107,7 @@ def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:
         elif path.is_file():
             search.candidates.extend(list_scans_in_file(path))
         else:
+            refuse_special(path)
             raise DatasetError("there is no such file or folder", source=path)
     except ScanError as error:
         raise DatasetError(

@@ -21,6 +21,7 @@ from medseg.io import read_labels
 from medseg.io.dicom.volume import is_dicom
 from medseg.io.seg_nrrd import read_segments
 from medseg.labels import LabelSet
+from medseg.layouts import LabelSource
 from medseg.layouts.dataset_json import IGNORE
 from medseg.layouts.dicom_structures import DicomStructures
 from medseg.layouts.label_names import (
@@ -92,6 +93,7 @@ def read_label_pair(
     prediction: Path,
     reference: Path,
     readers: tuple[LabelReader, LabelReader],
+    source: LabelSource | None = None,
 ) -> tuple[Volume, Volume]:
     """Read a prediction and its reference; segments and objects of DICOM on the other's grid.
 
@@ -99,6 +101,7 @@ def read_label_pair(
         prediction: Its file.
         reference: Its file.
         readers: Of predictions and of references.
+        source: The reference, where it is masks, one file for each structure.
 
     Returns:
         Both, on the reference's grid.
@@ -108,6 +111,9 @@ def read_label_pair(
         GeometryError: If they do not lie on one grid.
     """
     predictions, references = readers
+    if source is not None:
+        predicted = predictions.read(prediction)
+        return predicted, source.read_label_map(predicted)
     is_part = references.needs_grid(reference)
     if is_part and not predictions.needs_grid(prediction):
         predicted = predictions.read(prediction)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, Fault
+from medseg.evaluation.references import holds_cases, list_references
+from medseg.labels import LabelSet
+from medseg.layouts import LabelSource
 from medseg.names import (
     fold_name,
     make_former_name,
@@ -38,11 +41,19 @@ _LabelMaps = dict[str, _Files]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A predicted label map and the reference it is compared with."""
+    """A predicted label map and the reference it is compared with.
+
+    Attributes:
+        case: What both are called.
+        prediction: The label map.
+        reference: The reference, or the first of its masks.
+        source: The reference, where it is masks, one file for each structure.
+    """
 
     case: str
     prediction: Path
     reference: Path
+    source: LabelSource | None = None
 
     @property
     def reference_stem(self) -> str:
@@ -97,7 +108,11 @@ class ScanPairing:
     without_prediction: tuple[str, ...]
 
 
-def pair_predictions(predictions: Path, references: Path) -> Pairing:
+def pair_predictions(
+    predictions: Path,
+    references: Path,
+    labels: LabelSet | None = None,
+) -> Pairing:
     """Pair two folders of label maps, or two label maps.
 
     Names are compared without their endings, in one form of Unicode. One name may continue the
@@ -108,7 +123,8 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
     Args:
         predictions: A folder of label maps, or one label map.
         references: The same, or a dataset folder with its label maps in ``labelsTr`` or
-            ``labels``.
+            ``labels``, or with images and labels together.
+        labels: The labels, by which masks of single structures become a label map.
 
     Raises:
         DatasetError: If nothing can be paired.
@@ -117,7 +133,7 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
         case = split_suffix(predictions.name)[0]
         return Pairing((Pair(case, predictions, references),), (), ())
     predicted = _find_label_maps(predictions)
-    expected = _find_label_maps(references)
+    expected, sources = _find_references(references, predicted, labels)
     matches = _match_names(predicted.keys(), expected.keys())
     pairs: list[Pair] = []
     faults: list[Fault] = []
@@ -132,7 +148,8 @@ def pair_predictions(predictions: Path, references: Path) -> Pairing:
             continue
         prediction, reference = files
         case = min(name, partner, key=len)
-        pairs.append(Pair(case, prediction, reference))
+        source = sources.get(reference)
+        pairs.append(Pair(case, prediction, reference, source))
     if not pairs:
         raise DatasetError(
             "no prediction has the name of a reference; name each prediction like its reference",
@@ -207,6 +224,29 @@ def _find_label_maps(folder: Path) -> _LabelMaps:
         f"holds no label maps, nor do {', '.join(LABEL_FOLDERS)} in it",
         source=folder,
     )
+
+
+def _find_references(
+    folder: Path,
+    predicted: _LabelMaps,
+    labels: LabelSet | None,
+) -> tuple[_LabelMaps, Mapping[Path, LabelSource]]:
+    """Return the references, and by their first files those that are several masks.
+
+    Where images lie with them, they are told from these as in training.
+    """
+    subfolders = [folder / name for name in LABEL_FOLDERS]
+    has_own_folder = any(_list_label_maps(path) for path in subfolders)
+    lies_apart = has_own_folder and not _list_label_maps(folder)
+    if lies_apart or not holds_cases(folder):
+        return _find_label_maps(folder), {}
+    expected: _LabelMaps = {}
+    sources: dict[Path, LabelSource] = {}
+    for reference in list_references(folder, predicted.keys(), labels):
+        expected[reference.name] = [reference.file]
+        if reference.source is not None:
+            sources[reference.file] = reference.source
+    return expected, sources
 
 
 def _list_label_maps(folder: Path) -> _LabelMaps:
@@ -344,13 +384,14 @@ def _find_stems(name: str) -> set[str]:
     bare = _FOLDER.sub("", safe)
     stems = {safe, bare}
     for addition in _ADDITION.finditer(bare):
-        stems.add(bare[: addition.start()])
-    return stems - {""}
+        stems.add(_make_name(bare[: addition.start()] or safe))
+    return stems
 
 
 def _make_key(name: str) -> str:
     """Return what is left without words such as ``pred`` and ``label`` and nnU-Net's channel."""
-    return make_pair_key(make_safe_name(name.removesuffix("_0000")))
+    safe = make_safe_name(name.removesuffix("_0000"))
+    return _make_name(make_pair_key(safe))
 
 
 def _choose_files(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from medseg._support.files import atomic_file
+from medseg._support.files import atomic_file, refuse_special
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io.dicom.series import (
     Series,
@@ -212,4 +212,5 @@ def _require_paths(files: Files) -> Sequence[Path]:
     for path in paths:
         if not path.exists():
             raise ScanError("no such file or folder", source=path)
+        refuse_special(path)
     return paths

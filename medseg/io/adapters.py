@@ -19,18 +19,24 @@ from medseg.errors import GeometryError, ScanError
 from medseg.io import Files, list_readable_suffixes, read_image, stack_channels
 from medseg.io.dicom.volume import DICOM
 from medseg.io.itk_headers import LPS_TO_RAS
+from medseg.io.nifti_affines import NO_ORIENTATION, read_affine
 from medseg.io.nifti_headers import (
-    NO_ORIENTATION,
     drop_empty_axes,
-    read_affine,
     read_header,
     read_scaling,
+    read_shape,
 )
-from medseg.io.voxels import empty_image
+from medseg.io.voxels import check_size, empty_image
 from medseg.volume import Affine, Volume, replace_nonfinite
 
 Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
+
+# What nibabel raises where a file does not hold what its header promises.
+_BROKEN: tuple[type[Exception], ...] = (
+    *BROKEN_STREAM,
+    *(ValueError, TypeError, ArithmeticError, MemoryError),
+)
 
 
 def as_volume(
@@ -119,8 +125,9 @@ def _from_nibabel(image: Image) -> Volume:
         )
     try:
         repairs = _check_file(image)
+        check_size(image.shape, source)
         array = np.asanyarray(image.dataobj)
-    except BROKEN_STREAM as error:
+    except _BROKEN as error:
         raise ScanError(
             "nibabel cannot read the voxels; the file is truncated, damaged or gone",
             source=source,
@@ -151,8 +158,10 @@ def _check_file(image: Image) -> tuple[str, ...]:
     file = holders.get("header", holders["image"]).filename
     if file is None:
         return ()
-    header, repairs = read_header(Path(file))
-    _, doubts = read_scaling(header, Path(file))
+    path = Path(file)
+    header, repairs = read_header(path)
+    read_shape(header, path)
+    _, doubts = read_scaling(header, path)
     return (*repairs, *doubts)
 
 

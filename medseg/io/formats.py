@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from medseg._support.files import refuse_special
 from medseg.errors import ScanError
 from medseg.volume import Volume
 
@@ -110,11 +111,13 @@ def single_file(files: Sequence[Path], kind: str) -> Path:
         kind: The format's name, for the error.
 
     Raises:
-        ScanError: If there are several: only DICOM spreads one volume over files.
+        ScanError: If there are several: only DICOM spreads one volume over files; or if it is a
+            device, a pipe or a socket.
     """
     if len(files) != 1:
         raise ScanError(
             f"{kind}: one file per volume is read, got {len(files)}; give one of them",
             source=files[0] if files else None,
         )
+    refuse_special(files[0])
     return files[0]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from medseg._support.files import refuse_special
 from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
 from medseg.io.itk_headers import LPS_TO_RAS, Layout
@@ -221,6 +222,7 @@ def read_layout(path: Path) -> Layout:
     """
     is_nrrd = path.name.lower().endswith(_NRRD_SUFFIXES)
     read_header = read_nrrd if is_nrrd else read_meta
+    refuse_special(path)
     with path.open("rb") as file:
         layout = read_header(path, file)
     if layout.channels > _MOST_CHANNELS:

@@ -33,6 +33,10 @@ _MM_PER_UNIT = {
 UNSAID = (
     "the file does not state how its axes lie in the patient; LPS is assumed"
 )
+NO_ORIGIN = (
+    "the file states no origin, so where it lies in the patient is a guess"
+)
+_UNIT_LENGTH = 1e-2
 _INTEGERS = re.compile(r"[0-9]{1,9}( +[0-9]{1,9}){0,9}")
 
 
@@ -173,6 +177,17 @@ class Fields:
         scaled[:3] *= factor
         said = f"the header gives lengths in {unit}; they were converted to mm"
         return scaled, (said,)
+
+
+def describe_lengths(directions: Affine) -> tuple[str, ...]:
+    """Say that the columns of a 3×3 matrix are no unit vectors, if they are not."""
+    lengths = np.linalg.norm(directions, axis=0)
+    if np.allclose(lengths, 1, atol=_UNIT_LENGTH):
+        return ()
+    return (
+        "the directions of the axes are not of length 1, which makes voxels larger or smaller than "
+        "the size that is stated",
+    )
 
 
 def find_beside(path: Path, stated: str) -> Path:

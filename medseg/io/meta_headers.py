@@ -13,9 +13,11 @@ import numpy as np
 from medseg.errors import GeometryError, ScanError
 from medseg.io.itk_headers import (
     LPS_TO_RAS,
+    NO_ORIGIN,
     UNSAID,
     Fields,
     Layout,
+    describe_lengths,
     find_beside,
     make_dtype,
     read_line,
@@ -26,6 +28,7 @@ DETACHED_SUFFIX = ".mhd"
 """Of a header whose voxels may lie in another file."""
 
 _MATRIX_FIELDS = ("transformmatrix", "rotation", "orientation")
+_ORIGIN_FIELDS = ("offset", "origin", "position")
 _IDENTITY = "1 0 0 0 1 0 0 0 1"
 _FROM_AXIS = {
     "r": (1, 0, 0),
@@ -143,10 +146,16 @@ def _read_geometry(fields: Fields) -> tuple[Affine, tuple[str, ...]]:
             source=fields.path,
         )
     matrix = fields.first_of(*_MATRIX_FIELDS, default=_IDENTITY)
-    origin = fields.first_of("offset", "origin", "position", default="0 0 0")
+    origin = fields.first_of(*_ORIGIN_FIELDS, default="0 0 0")
     # Each row of the matrix is the direction of one axis.
     directions = np.array(fields.numbers(matrix, 9)).reshape(3, 3).T
-    doubts = _compare_with_orientation(directions, fields)
+    doubts = (
+        *_compare_with_orientation(directions, fields),
+        *describe_lengths(directions),
+    )
+    has_origin = any(name in fields for name in _ORIGIN_FIELDS)
+    if not has_origin and UNSAID not in doubts:
+        doubts = (*doubts, NO_ORIGIN)
     affine = np.eye(4)
     affine[:3, :3] = directions * spacing
     affine[:3, 3] = fields.numbers(origin, 3)

@@ -18,7 +18,8 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 from medseg._support.gzip import open_maybe_gzipped
 from medseg.errors import GeometryError, ScanError
 from medseg.io.formats import Format, single_file
-from medseg.io.nifti_headers import NO_ORIENTATION
+from medseg.io.itk_headers import describe_lengths
+from medseg.io.nifti_affines import NO_ORIENTATION
 from medseg.io.stored_voxels import (
     StoredVoxels,
     open_voxels,
@@ -133,7 +134,9 @@ def _make_volume(
         raise GeometryError(
             "the header states lengths that are impossible", source=path
         )
-    return Volume(array, affine, path.name, warnings)
+    directions = np.asarray(header["Mdc"].T, dtype=np.float64)
+    said = (*warnings, *describe_lengths(directions))
+    return Volume(array, affine, path.name, said)
 
 
 MGH = Format("FreeSurfer MGH", (".mgz", ".mgh"), read, read_labels)

@@ -20,12 +20,11 @@ from nibabel.volumeutils import apply_read_scaling
 from medseg._support.gzip import open_gzip_writer
 from medseg.errors import OutputError, ScanError
 from medseg.io.formats import Format, single_file
+from medseg.io.nifti_affines import Header, read_affine
 from medseg.io.nifti_headers import (
     PAIR_SUFFIXES,
-    Header,
     Scaling,
     find_image_file,
-    read_affine,
     read_dtype,
     read_header,
     read_scaling,

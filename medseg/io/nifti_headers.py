@@ -1,7 +1,7 @@
-"""Headers of NIfTI files → where the voxels lie, on disk and in the patient.
+"""Headers of NIfTI files → which voxels they promise, and where in which file these lie.
 
 nibabel decodes the fields. What it would repair in silence is refused or told: sizes of 0, a first
-voxel inside the header, a singular sform, lengths that are not in mm.
+voxel inside the header. Where voxels lie in the patient is decided in ``nifti_affines.py``.
 
 Source: the NIfTI-1 and NIfTI-2 headers (nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h).
 """
@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -24,32 +24,17 @@ from nibabel.wrapstruct import WrapStructError
 
 from medseg._support.gzip import open_maybe_gzipped
 from medseg.errors import GeometryError, ScanError
-from medseg.io.voxels import LARGEST_MM, check_size
-from medseg.volume import Affine, largest_corner_distance
-
-Header: TypeAlias = Any
-"""A ``nibabel.Nifti1Header``; those of NIfTI-2 are a subclass."""
+from medseg.io.nifti_affines import Header, is_usable
+from medseg.io.voxels import check_size
 
 PAIR_SUFFIXES = (".hdr", ".hdr.gz")
 """Of headers whose voxels lie in an ``.img`` beside them."""
-
-NO_ORIENTATION = (
-    "the file has no orientation (sform and qform codes are 0); left and right are "
-    "a guess"
-)
-"""Said of files that state sizes alone; Analyze's never state more."""
 
 _HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
 _EXTENSION_FLAG = 4
 """Bytes between the header and the first place voxels can have."""
 _LEFT_ALONE = "leaving at current value"
 """How nibabel ends what it says of a field that it does not change."""
-_FORMS_AGREE_MM = 0.1
-_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
-"""``xyzt_units`` → mm; 0, which says nothing, is taken as mm by everyone."""
-_UNIT_NAMES = {1: "metres", 3: "micrometres"}
-_LENGTH_UNITS = 8
-"""``xyzt_units`` holds the unit of length below this, that of time above."""
 
 
 class Scaling(NamedTuple):
@@ -111,7 +96,7 @@ def read_header(path: Path) -> tuple[Header, tuple[str, ...]]:
         header.check_fix(logger=repairs)
     except (HeaderDataError, ValueError, KeyError) as error:
         raise _broken_header(path, error) from error
-    _check_sizes(header, stated_sizes, path)
+    _settle_sizes(header, stated_sizes, path)
     return header, tuple(repairs.warnings)
 
 
@@ -216,52 +201,6 @@ def read_scaling(
     return Scaling(slope, inter), ()
 
 
-@np.errstate(invalid="ignore")
-def read_affine(
-    header: Header, source: str | Path, given: Affine | None = None
-) -> tuple[Affine, tuple[str, ...]]:
-    """Return the affine in mm, and what is doubtful about it.
-
-    The sform if it has a code, else the qform, else the voxel sizes alone, as nibabel chooses; but
-    the qform where the sform is singular.
-
-    Args:
-        header: The header.
-        source: The file, for errors.
-        given: The affine of an image in memory, in the header's unit; it wins unless it is
-            singular.
-
-    Raises:
-        GeometryError: If the orientation is broken, or the unit of length is none.
-    """
-    mm_per_unit, unit_doubts = _read_length_unit(header, source)
-    try:
-        affine, doubts = _choose_form(header, mm_per_unit)
-        own = header.get_best_affine()
-    except (
-        HeaderDataError,
-        ValueError,
-        KeyError,
-        np.linalg.LinAlgError,
-    ) as error:
-        raise GeometryError(
-            "the orientation in the header is broken",
-            source=source,
-            detail=str(error),
-        ) from error
-    if given is not None and _is_usable(given):
-        # In double precision, where the header has single.
-        affine = _scale(given, mm_per_unit)
-    if given is not None and not np.allclose(given, own, equal_nan=True):
-        doubts = ()
-    if np.abs(affine).max() > LARGEST_MM:
-        raise GeometryError(
-            f"a length of {np.abs(affine).max():g} mm in the header is impossible",
-            source=source,
-        )
-    return affine, (*doubts, *unit_doubts)
-
-
 def _broken_header(path: Path, error: Exception) -> ScanError:
     return ScanError(
         "the NIfTI header is broken", source=path, detail=str(error)
@@ -316,20 +255,27 @@ def _count_axes(header: Header) -> int:
     return min(max(int(header["dim"][0]), 0), 3)
 
 
-def _check_sizes(
+def _settle_sizes(
     header: Header, stated: npt.NDArray[np.float64], path: Path
 ) -> None:
-    """Refuse sizes that are none where the affine is made of them.
+    """Refuse sizes that are none where the affine is made of them; else take the sform's.
 
     Args:
         header: The header, in which nibabel has put 1 for them.
         stated: ``pixdim`` as the file states it: the sign of the third axis, then the sizes.
         path: The file, for errors.
     """
-    if int(header["sform_code"]) and _is_usable(header.get_sform()):
-        return
     sign, sizes = stated[0], stated[1 : _count_axes(header) + 1]
-    if not (np.isfinite(sizes) & (sizes > 0)).all():
+    is_size = np.isfinite(sizes) & (sizes > 0)
+    sform = header.get_sform()
+    if int(header["sform_code"]) and is_usable(sform):
+        # Whoever reads the results by them gets the sizes that the sform has.
+        steps = np.linalg.norm(sform[:3, : len(sizes)], axis=0)
+        header["pixdim"][1 : len(sizes) + 1] = np.where(
+            is_size, header["pixdim"][1 : len(sizes) + 1], steps
+        )
+        return
+    if not is_size.all():
         listed = ", ".join(f"{size:g}" for size in sizes)
         raise GeometryError(
             f"the header gives voxels of {listed} mm (pixdim); each must be above 0; correct the "
@@ -342,58 +288,3 @@ def _check_sizes(
             f"pixdim[0], which tells a mirrored qform, is {sign:g}; it must be 1 or -1",
             source=path,
         )
-
-
-def _read_length_unit(
-    header: Header, source: str | Path
-) -> tuple[float, tuple[str, ...]]:
-    """Return how many mm the header's unit of length is, and what to say of it."""
-    code = int(header["xyzt_units"]) % _LENGTH_UNITS
-    if code not in _MM_PER_UNIT:
-        raise GeometryError(
-            f"the header gives lengths in a unit that NIfTI does not have (code {code}); 2 is mm",
-            source=source,
-        )
-    if code not in _UNIT_NAMES:
-        return 1.0, ()
-    said = f"the header gives lengths in {_UNIT_NAMES[code]}; they were converted to mm"
-    return _MM_PER_UNIT[code], (said,)
-
-
-def _choose_form(
-    header: Header, mm_per_unit: float
-) -> tuple[Affine, tuple[str, ...]]:
-    """Return the affine in mm that the header states, and doubts."""
-    sform, _ = header.get_sform(coded=True)
-    qform, _ = header.get_qform(coded=True)
-    if sform is None and qform is None:
-        affine = _scale(header.get_base_affine(), mm_per_unit)
-        return affine, (NO_ORIENTATION,)
-    if sform is None:
-        return _scale(qform, mm_per_unit), ()
-    affine = _scale(sform, mm_per_unit)
-    if qform is None:
-        return affine, ()
-    other = _scale(qform, mm_per_unit)
-    if not _is_usable(affine) and _is_usable(other):
-        return other, ("the sform is zero or singular; the qform is used",)
-    i, j, k = (*header.get_data_shape(), 1, 1)[:3]
-    distance = largest_corner_distance(affine, other, (i, j, k))
-    smallest_step = np.linalg.norm(affine[:3, :3], axis=0).min()
-    if distance <= min(_FORMS_AGREE_MM, smallest_step):
-        return affine, ()
-    return affine, (
-        f"sform and qform differ by up to {distance:.3g} mm; the sform is used",
-    )
-
-
-def _is_usable(affine: Affine) -> bool:
-    """Tell whether an affine gives voxels a size."""
-    steps = affine[:3, :3]
-    return bool(np.isfinite(affine).all() and np.linalg.matrix_rank(steps) == 3)
-
-
-def _scale(affine: Affine, mm_per_unit: float) -> Affine:
-    scaled = np.array(affine, dtype=np.float64)
-    scaled[:3] *= mm_per_unit
-    return scaled

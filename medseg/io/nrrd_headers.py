@@ -15,6 +15,7 @@ import numpy as np
 
 from medseg.errors import GeometryError, ScanError
 from medseg.io.itk_headers import (
+    NO_ORIGIN,
     UNSAID,
     Fields,
     Layout,
@@ -208,11 +209,20 @@ def _read_geometry(
     channel_axis = vectors.index(None) if None in vectors else None
     space = fields.text("space")
     is_said = has_directions and space in _SPACES
-    warnings = () if is_said else (UNSAID,)
+    warnings = _find_doubts(fields, is_said)
     signs = _SPACES.get(space, _LPS_SIGNS)
     ras = np.diag([*signs, 1.0]) @ affine
     in_mm, unit_doubts = fields.to_mm(ras, _read_unit(fields))
     return in_mm, channel_axis, (*warnings, *unit_doubts)
+
+
+def _find_doubts(fields: Fields, is_said: bool) -> tuple[str, ...]:
+    """Return what is a guess of where the voxels lie."""
+    if not is_said:
+        return (UNSAID,)
+    if "space origin" not in fields:
+        return (NO_ORIGIN,)
+    return ()
 
 
 def _read_unit(fields: Fields) -> str:

@@ -6,11 +6,13 @@ millimetres, so the affine is the identity: one "mm" per pixel.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from warnings import filterwarnings
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +24,11 @@ from medseg.io.tiff import describe_unread, is_tiff, read_grey
 from medseg.io.voxels import as_labels, check_size
 from medseg.volume import Volume, replace_nonfinite
 
+# Pillow's warnings are of tags that say nothing of the pixels, and name no file.
+filterwarnings("ignore", category=UserWarning, module=r"PIL\b")
+# Sizes are judged below, by what a file can hold.
+filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 Pixels = npt.NDArray[Any]
 
 _KINDS = ("PNG", "TIFF", "JPEG", "BMP")
@@ -29,8 +36,12 @@ _GREY_MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _EXIF_ORIENTATION = 0x0112
 _TIFF_BITS = 258
 _TIFF_PHOTOMETRIC = 262
+_TIFF_STRIPS = 273
+_TIFF_ROWS_PER_STRIP = 278
 _PIXELS_PER_BYTE = 10_000
 """More than any codec reaches; one bit per pixel, deflated, is 8256."""
+_JPEG_PIXELS_PER_BYTE = 256
+"""A block of 64 pixels takes two codes of a bit at least; Pillow fills up what is missing."""
 _TURNED = "the camera's rotation mark (EXIF) is ignored: pixels are as stored"
 _PNG_END = b"IEND\xaeB`\x82"
 # What Pillow's decoders raise on broken or hostile files; SyntaxError is its word for bad PNGs.
@@ -89,6 +100,25 @@ def read_labels(files: Sequence[Path]) -> Volume:
     return _make_volume(path, labels, warnings)
 
 
+def read_palette(path: Path) -> tuple[tuple[int, int, int], ...]:
+    """Return the colours of a palette picture's values; nothing where it has no palette.
+
+    Raises:
+        ScanError: If it is broken.
+    """
+    try:
+        with Image.open(path, formats=_KINDS) as picture:
+            if picture.mode != "P":
+                return ()
+            numbers = picture.getpalette("RGB") or []
+    except _BROKEN as error:
+        raise ScanError(
+            "the palette cannot be read", source=path, detail=str(error)
+        ) from error
+    colours = zip(numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    return tuple(colours)
+
+
 def write_labels(path: Path, labels: npt.NDArray[Any], like: Volume) -> None:
     """Write ``labels``, shape ``(i, j, 1)``, as a grey PNG of indices (8 bits, 16 if above 255).
 
@@ -143,15 +173,41 @@ def _refuse_damaged_png(path: Path) -> None:
         raise EOFError("no end mark")
 
 
+def _refuse_missing_strips(picture: Any, path: Path) -> None:
+    """Refuse a TIFF with fewer strips than its rows need; Pillow fills up what is missing."""
+    tags = picture.tag_v2
+    if _TIFF_STRIPS not in tags:
+        return
+    rows = tags.get(_TIFF_ROWS_PER_STRIP) or picture.height
+    needed = math.ceil(picture.height / rows)
+    strips = len(tags[_TIFF_STRIPS])
+    if strips < needed:
+        raise ScanError(
+            f"{strips} of {needed} strips of pixels are there; its header is wrong",
+            source=path,
+        )
+
+
+def _pixels_per_byte(picture: Image.Image) -> int:
+    """Return how many pixels a byte of a picture's file may stand for at most."""
+    is_plain_jpeg = picture.format == "JPEG" and not picture.info.get(
+        "progressive"
+    )
+    return _JPEG_PIXELS_PER_BYTE if is_plain_jpeg else _PIXELS_PER_BYTE
+
+
 def _refuse_unreadable(picture: Image.Image, path: Path) -> None:
     """Refuse by the header alone what is too large, has pages or colours Pillow would cut."""
     check_size((*picture.size, 1), path)
-    if picture.width * picture.height > _PIXELS_PER_BYTE * path.stat().st_size:
+    file_bytes = path.stat().st_size
+    if picture.width * picture.height > _pixels_per_byte(picture) * file_bytes:
         raise ScanError(
             f"{picture.width}×{picture.height} pixels cannot lie in so few bytes; its header is "
             "wrong",
             source=path,
         )
+    if picture.format == "TIFF":
+        _refuse_missing_strips(picture, path)
     pages = getattr(picture, "n_frames", 1)
     if pages > 1:
         raise ScanError(

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg._support.files import refuse_special
 from medseg.errors import ScanError
 
 ENDING = ".nrrd"
@@ -91,6 +92,7 @@ def _read_fields(path: Path) -> Mapping[int, _Fields]:
 
 def _read_header(path: Path) -> Iterator[str]:
     """Yield the lines of a NRRD file's header; none of another file."""
+    refuse_special(path)
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             return

@@ -62,7 +62,8 @@ def check_size(shape: Sequence[int], source: str | Path) -> None:
             source=source,
         )
     most = _limit.get() or MAX_VOXELS
-    if math.prod(shape) > most:
+    # As Python's integers, because NumPy's overflow.
+    if math.prod(map(int, shape)) > most:
         raise ScanError(
             f"the header states {format_size(shape)} voxels; at most {most:,} are read, so "
             "the file is broken or needs to be cut into parts",

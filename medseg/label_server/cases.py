@@ -191,7 +191,12 @@ def find_folder_cases(
     Raises:
         DatasetError: If no scan is good.
     """
-    found = find_scans(studies, len(spec.channels), split_4d=split_4d)
+    found = find_scans(
+        studies,
+        len(spec.channels),
+        split_4d=split_4d,
+        channel_names=[channel.name for channel in spec.channels],
+    )
     if found.notes:
         # They may name folders, and what a server prints is often kept as its log.
         notify(

@@ -56,22 +56,23 @@ class MaskFiles:
         """
         labels = make_empty_labels(image, self.values)
         sizes: dict[int, int] = {}
-        overlap = 0
+        overlaps = False
         warnings: list[str] = []
         for file, name in self.files:
             stored = read_labels(file)
             mask = image.reorder_to_grid(stored, "the image and a mask")
             inside = _find_inside(mask)
             if self.smaller_wins:
-                overlap += _paint(labels, inside, self.values[name], sizes)
+                value = self.values[name]
+                overlaps |= _paint(labels, inside, value, sizes)
             else:
                 self._refuse_overlap(labels[inside], name)
                 labels[inside] = self.values[name]
             warnings += mask.warnings
-        if overlap:
+        if overlaps:
             warnings.append(
-                f"masks of structures overlap in {overlap} voxels; each of these is of the "
-                "structure with the fewest voxels"
+                "masks of structures overlap; each voxel that several claim is of the structure "
+                "with the fewest voxels"
             )
         first_file, _ = self.files[0]
         return Volume(
@@ -97,8 +98,8 @@ def _paint(
     inside: npt.NDArray[np.bool_],
     value: int,
     sizes: dict[int, int],
-) -> int:
-    """Paint a mask where no smaller one lies; return how many voxels others claim, too.
+) -> bool:
+    """Paint a mask where no smaller one lies; tell whether others claim voxels of it, too.
 
     Args:
         labels: The label map so far, changed in place.
@@ -111,10 +112,10 @@ def _paint(
     claimed = labels[inside]
     larger = [other for other, voxels in sizes.items() if voxels > size]
     is_free = np.isin(claimed, [0, *larger])
-    claimed_before = np.count_nonzero(claimed)
+    overlaps = bool(claimed.any())
     claimed[is_free] = value
     labels[inside] = claimed
-    return int(claimed_before)
+    return overlaps
 
 
 def _find_inside(mask: Volume) -> npt.NDArray[np.bool_]:

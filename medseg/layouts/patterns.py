@@ -59,9 +59,10 @@ def parse_pattern(text: str) -> Pattern:
         >>> parse_pattern("*_seg.nii").match("a/b/p7_seg.nii")
         ('a/b', 'p7')
     """
-    path = normalize_name(text).removeprefix("./")
+    path = normalize_name(text)
     if "/" not in path:
         path = f"**/{path}"
+    path = path.removeprefix("./")
     parts = []
     for token in _TOKENS.findall(path):
         if token in _WILDCARDS:

@@ -59,11 +59,7 @@ class TreeLayout:
 
     def recognizes(self, root: Path) -> bool:
         """Tell whether names say which files are images and which are their labels."""
-        if not root.is_dir():
-            return False
-        files = name_files(root, list_files(root).files)
-        form = _find_named(files)
-        return form is not None and _is_convincing(form)
+        return root.is_dir() and find_named_form(root) is not None
 
     def list_cases(
         self,
@@ -93,6 +89,15 @@ class TreeLayout:
                 source=root,
             )
         return listing
+
+
+def find_named_form(root: Path) -> Form | None:
+    """Return the cases of a folder as far as names tell them; ``None`` where they do not."""
+    files = name_files(root, list_files(root).files)
+    form = _find_named(files)
+    if form is None or not form.is_convincing:
+        return None
+    return form
 
 
 def list_tree(
@@ -166,7 +171,7 @@ def read_tree(
             selection,
         )
     form = _find_named(files, asked)
-    if form is not None and _is_convincing(form):
+    if form is not None and form.is_convincing:
         return TreeReading(
             tuple(files),
             form,
@@ -245,14 +250,6 @@ def _take_images(
     ]
 
 
-def _is_convincing(form: Form) -> bool:
-    """Tell whether most labels have an image."""
-    labels = 0
-    for case in form.cases:
-        labels += len(case.labels) + len(case.masks)
-    return labels >= len(form.orphans)
-
-
 def _read_by_content(
     root: Path, files: Sequence[NamedFile]
 ) -> TreeReading | None:
@@ -262,7 +259,7 @@ def _read_by_content(
         return None
     labels, pattern = found
     form = find_form(_take_images(files, labels), labels)
-    if form is None or not _is_convincing(form):
+    if form is None or not form.is_convincing:
         return None
     reason = "by their content, a few whole numbers"
     return TreeReading(
@@ -275,18 +272,25 @@ def _read_by_content(
 
 def _describe_labels(reading: TreeReading) -> str:
     """Say how the cases were found and which files are labels."""
-    kinds: Counter[str] = Counter()
-    stems = {label.stem for case in reading.form.cases for label in case.labels}
+    form = reading.form
+    kinds = _list_kinds(form)
+    named = f" ({abbreviate(kinds)})" if kinds else ""
+    return (
+        f"{form.summary}; labels{named} are told from images {reading.reason}"
+    )
+
+
+def _list_kinds(form: Form) -> list[str]:
+    """Return what most label files share; nothing of a single case, whose name may stand there."""
+    if len(form.cases) < 2:
+        return []
+    stems = {label.stem for case in form.cases for label in case.labels}
     if len(stems) == 1:
-        (stem,) = stems
-        return f"{reading.form.summary}; labels ({stem}) are told from images {reading.reason}"
-    for case in reading.form.cases:
-        kinds.update({label.kind for label in case.labels})
-        kinds.update({mask.kind for mask in case.masks.values()})
-    usual = [
-        kind
-        for kind, count in kinds.most_common(_MOST_KINDS)
-        if 2 * count > len(reading.form.cases) or len(kinds) == 1
+        return list(stems)
+    counts: Counter[str] = Counter()
+    for case in form.cases:
+        counts.update({label.kind for label in case.label_files})
+    half = len(form.cases) / 2
+    return [
+        kind for kind, count in counts.most_common(_MOST_KINDS) if count > half
     ]
-    named = f" ({abbreviate(usual)})" if usual else ""
-    return f"{reading.form.summary}; labels{named} are told from images {reading.reason}"

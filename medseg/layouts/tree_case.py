@@ -117,6 +117,11 @@ class Form:
         return any(case.masks for case in self.cases)
 
     @property
+    def is_convincing(self) -> bool:
+        """Whether most labels have an image."""
+        return len(self.labels) >= max(len(self.orphans), 1)
+
+    @property
     def labels(self) -> Files:
         """The label files of all cases."""
         files: Files = []

@@ -42,26 +42,32 @@ def find_labels_by_content(
     Raises:
         DatasetError: If several kinds of files may be the labels.
     """
-    kinds = _group_by_folder(root, files) or _group_by_name(files)
-    found = []
-    for pattern, members in kinds.items():
-        if all(_holds_labels(file.file) for file in members[:_LOOKED_AT]):
-            found.append(pattern)
-    if not found or len(found) == len(kinds):
-        return None
-    if len(found) > 1:
-        raise DatasetError(
-            "no name says which files are labels, and several kinds hold a few whole numbers as "
-            "labels do; choose them by --labels PATTERN",
-            source=root,
-            detail=f"patterns that fit are {', '.join(found)}",
-        )
-    (pattern,) = found
-    name = pattern.rpartition("/")[2].partition(".")[0].strip("*")
-    labels = [
-        mark_label(file, name.strip(SEPARATORS)) for file in kinds[pattern]
-    ]
-    return labels, pattern
+    for kinds in (_group_by_folder(root, files), _group_by_name(files)):
+        found = [
+            pattern
+            for pattern, members in kinds.items()
+            if _hold_labels(members)
+        ]
+        if not found or len(found) == len(kinds):
+            continue
+        if len(found) > 1:
+            raise DatasetError(
+                "no name says which files are labels, and several kinds hold a few whole numbers "
+                "as labels do; choose them by --labels PATTERN",
+                source=root,
+                detail=f"patterns that fit are {', '.join(sorted(found))}",
+            )
+        (pattern,) = found
+        return _mark_labels(kinds[pattern], pattern), pattern
+    return None
+
+
+def _mark_labels(files: Iterable[NamedFile], pattern: str) -> list[NamedFile]:
+    """Return the files of a kind as labels."""
+    name = pattern.rpartition("/")[2]
+    name = name.partition(".")[0]
+    literal = name.strip(f"*{SEPARATORS}")
+    return [mark_label(file, literal) for file in files]
 
 
 def _group_by_folder(
@@ -100,6 +106,11 @@ def _group_by_name(
     }
     is_form = len(places) > 1 and 1 < len(usual) <= _MOST_KINDS
     return usual if is_form else {}
+
+
+def _hold_labels(files: Sequence[NamedFile]) -> bool:
+    """Tell whether the first few of some files hold labels."""
+    return all(_holds_labels(file.file) for file in files[:_LOOKED_AT])
 
 
 def _holds_labels(file: Path) -> bool:

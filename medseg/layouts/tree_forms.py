@@ -27,7 +27,10 @@ from medseg.layouts.tree_pairs import (
 def find_form(
     images: Sequence[NamedFile], labels: Sequence[NamedFile]
 ) -> Form | None:
-    """Return the form under which most labels have an image; ``None`` if no label has any."""
+    """Return the first form under which most labels have an image, else that with most of them.
+
+    ``None`` if no label has any.
+    """
     best = pair_by_name(images, labels)
     for read in (
         collect_masks,
@@ -35,7 +38,7 @@ def find_form(
         pair_without_affixes,
         pair_across_folders,
     ):
-        if not best.orphans:
+        if best.is_convincing:
             break
         form = read(images, labels)
         # Of equals the first: it needs the least imagination.
@@ -67,7 +70,8 @@ def gather_folders(
         tuple(cases),
         tuple(orphans),
     )
-    if form.repeats_images:
+    # One folder alone shows no names that repeat.
+    if len(cases) > 1 and form.repeats_images:
         return form
     return Form(title, orphans=tuple(labels))
 

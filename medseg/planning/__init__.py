@@ -23,6 +23,10 @@ from medseg.planning.inspection import (
     make_provisional_spec,
 )
 from medseg.planning.intensity import choose_intensity
+from medseg.planning.label_requests import (
+    parse_label_requests,
+)
+from medseg.planning.mask_labels import LabelWishes
 from medseg.planning.network import choose_network, compute_max_patch_voxels
 from medseg.planning.nnunet_plans import (
     NnunetPlans,
@@ -38,6 +42,7 @@ __all__ = [
     "Fingerprint",
     "Grid",
     "InspectedDataset",
+    "LabelWishes",
     "NnunetPlans",
     "Notes",
     "choose_grid",
@@ -52,6 +57,7 @@ __all__ = [
     "is_nnunet_plans",
     "make_provisional_spec",
     "parse_channel",
+    "parse_label_requests",
     "parse_minutes",
     "read_description",
     "read_nnunet_plans",

@@ -23,6 +23,7 @@ from medseg.layouts.dataset_json import (
 from medseg.names import abbreviate
 from medseg.planning.constraints import Notes
 from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.mask_labels import MaskLabels
 
 Fields = dict[str, Any]
 """A channel, label or region as ``bundle.json`` writes it."""
@@ -47,6 +48,7 @@ class DatasetDescription:
         ignore: Value in the files of unlabelled voxels (nnU-Net's ignore label), if there is one.
         requested_channels: The channels as a person named them, in order; they take precedence.
         named_regions: Structures made of several values.
+        mask_labels: The labels by what masks hold, where that is not one value for each.
     """
 
     name: str
@@ -57,6 +59,12 @@ class DatasetDescription:
     ignore: int | None = None
     requested_channels: tuple[ChannelSpec, ...] = ()
     named_regions: tuple[NamedRegion, ...] = ()
+    mask_labels: MaskLabels | None = None
+
+    @property
+    def label_keys(self) -> dict[int, str]:
+        """Number under which a fingerprint counts a label → name, where values do not say it."""
+        return {} if self.mask_labels is None else self.mask_labels.names
 
     def list_header_fields(self) -> Fields:
         """Return the bundle's fields ``description`` and ``licence``, as far as they are known."""
@@ -131,12 +139,20 @@ class DatasetDescription:
             raise DatasetError(
                 "no case has a labelled voxel, so there is nothing to learn"
             )
+        if self.mask_labels is not None:
+            return self.mask_labels.describe(notes)
         if self.named_regions:
             self._require_regions_of(values)
             notes["regions"] = (
                 "As dataset.json says, with the value that shows each in label maps"
             )
             return self.describe_named_labels()
+        return self._describe_values(values, notes)
+
+    def _describe_values(
+        self, values: Sequence[int], notes: Notes
+    ) -> list[Fields]:
+        """Describe the labels where each value is one."""
         names: Mapping[int, str] = self.label_names
         remarks = []
         names_by_order = self._names_by_order(values)

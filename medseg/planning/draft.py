@@ -16,6 +16,7 @@ from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.grid import choose_grid
 from medseg.planning.inspection import InspectedDataset
 from medseg.planning.intensity import choose_intensity
+from medseg.planning.mask_labels import find_key
 from medseg.planning.network import choose_network, compute_max_patch_voxels
 from medseg.planning.schedule import choose_training
 
@@ -111,6 +112,9 @@ def _draft_data(
         notes["data.group_by"] = (
             f"{len(cases)} cases of {len(groups)} groups in the list; a group stays in one fold"
         )
+    mask_labels = dataset.description.mask_labels
+    if mask_labels is not None:
+        return data | mask_labels.list_data_fields()
     ignore = dataset.description.ignore
     if ignore is not None:
         data["ignore"] = ignore
@@ -158,8 +162,7 @@ def _is_single_component(
     fingerprint: Fingerprint, label: dict[str, Any]
 ) -> bool:
     """Tell whether a label is one connected component in every one of many cases."""
-    value = label.get("value", label["index"])
-    statistics = fingerprint.find_label_statistics(value)
+    statistics = fingerprint.find_label_statistics(find_key(label))
     if len(statistics) < _MIN_CASES_IN_ONE_COMPONENT:
         return False
     return all(case.components == 1 for case in statistics)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -27,12 +27,17 @@ from medseg._support.files import write_atomically
 from medseg.datasets.case_warnings import list_warnings
 from medseg.datasets.cases import Case, CaseList, Scan
 from medseg.datasets.input_checks import refuse_constant
-from medseg.datasets.label_encoding import describe_label_warnings
+from medseg.datasets.label_encoding import (
+    describe_label_warnings,
+    encode_mask,
+)
+from medseg.datasets.mask_codes import pack
 from medseg.datasets.measures import CaseMeasures, measure_case
 from medseg.errors import Fault, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.inference.hashes import hash_scan
 from medseg.io import read_image, stack_channels
+from medseg.labels import LabelSet
 from medseg.volume import Array, Volume
 
 TASK = "inspecting cases"
@@ -73,7 +78,7 @@ class LabelStatistics:
     """One label value of one case.
 
     Attributes:
-        value: In the label file.
+        value: In the label file; in colour-coded ones, its first colour packed into a number.
         voxels: How many have it.
         components: Connected components; voxels that share a corner are connected.
     """
@@ -216,6 +221,7 @@ def extract_fingerprint(
     cache: Path,
     listeners: Iterable[Listener] = (),
     ignore: int | None = None,
+    labels: LabelSet | None = None,
 ) -> Fingerprint:
     """Inspect every case once.
 
@@ -224,6 +230,7 @@ def extract_fingerprint(
         cache: The folder in which fingerprints of cases are kept.
         listeners: Told of progress, in the calling thread.
         ignore: The value of unlabelled voxels (the ignore label), which is not a label.
+        labels: How label files show labels, where not each value is one.
 
     Returns:
         The fingerprint, and the faults of the cases that cannot be used: among them those with
@@ -240,7 +247,9 @@ def extract_fingerprint(
     workers = min(_MAX_WORKERS, max(2, os.cpu_count() or 2))
     with ThreadPoolExecutor(workers, thread_name_prefix=TASK) as pool:
         results = pool.map(
-            partial(_load_or_inspect, cache=cache, ignore=ignore),
+            partial(
+                _load_or_inspect, cache=cache, ignore=ignore, labels=labels
+            ),
             case_list.cases,
         )
         for done, (case, result) in enumerate(
@@ -274,14 +283,14 @@ def _remove_unusual_cases(cases: dict[str, CaseFingerprint]) -> list[Fault]:
 
 
 def _load_or_inspect(
-    case: Case, cache: Path, ignore: int | None
+    case: Case, cache: Path, ignore: int | None, labels: LabelSet | None
 ) -> CaseFingerprint | Fault:
     """Return a case's fingerprint, from the cache if it is there, or why it cannot be used."""
     try:
-        file = _get_cache_file(case, cache, ignore)
+        file = _get_cache_file(case, cache, ignore, labels)
         fingerprint = _read_cached(file)
         if fingerprint is None:
-            fingerprint = inspect_case(case, ignore)
+            fingerprint = inspect_case(case, ignore, labels)
             write_atomically(file, json.dumps(_make_content(fingerprint)))
         return fingerprint
     except ScanError as error:
@@ -291,7 +300,9 @@ def _load_or_inspect(
         raise
 
 
-def _get_cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
+def _get_cache_file(
+    case: Case, cache: Path, ignore: int | None, labels: LabelSet | None
+) -> Path:
     """Return where a case's fingerprint is kept: under a hash of all that it depends on."""
     # What decides how the files are read, besides themselves: which volume of a file with
     # several, and which structures of DICOM objects or masks are labels.
@@ -300,6 +311,8 @@ def _get_cache_file(case: Case, cache: Path, ignore: int | None) -> Path:
         reading += case.label_source.key
     label_files = [(file,) for file in case.label_files]
     files = (*case.scan.parts, *label_files)
+    if labels is not None:
+        reading += repr((labels.values, labels.colours, labels.colour_coded))
     digest = hash_scan(Scan(case.name, files, reading))
     if ignore is None:
         return cache / f"{digest}.json"
@@ -344,12 +357,15 @@ def _parse_channel(content: Mapping[str, Any]) -> ChannelStatistics:
     )
 
 
-def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
+def inspect_case(
+    case: Case, ignore: int | None = None, labels: LabelSet | None = None
+) -> CaseFingerprint:
     """Open a case and measure it.
 
     Args:
         case: The case.
         ignore: The value of unlabelled voxels (the ignore label), which is not a label.
+        labels: How label files show labels, where not each value is one.
 
     Raises:
         ScanError: If it cannot be read, it shows nothing, or image and label map do not lie on
@@ -358,11 +374,11 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
     image = _read_channels(case.scan)
     refuse_constant(image)
     label = case.read_label(image)
-    labels = _get_label_values(label)
-    if ignore is not None:
-        unlabelled = labels == ignore
-        labels = np.where(unlabelled, 0, labels).astype(labels.dtype)
-    foreground = labels > 0
+    if labels is None:
+        measured = _measure_values(label, ignore)
+    else:
+        measured = _measure_encoded(label, labels)
+    foreground = measured.indices > 0
     channels = [_measure_channel(voxels, foreground) for voxels in image.array]
     right, anterior, superior = _find_anatomical_axes(image)
     shape, spacing = image.shape, image.spacing
@@ -370,11 +386,44 @@ def inspect_case(case: Case, ignore: int | None = None) -> CaseFingerprint:
         shape=(shape[right], shape[anterior], shape[superior]),
         spacing=(spacing[right], spacing[anterior], spacing[superior]),
         channels=tuple(channels),
-        labels=tuple(_measure_labels(labels)),
+        labels=measured.labels,
         nonzero_share=_compute_nonzero_share(image, foreground),
-        measures=measure_case(image, labels),
-        warnings=(*image.warnings, *describe_label_warnings(label)),
+        measures=measure_case(image, measured.indices),
+        warnings=(*image.warnings, *measured.warnings),
     )
+
+
+class _MeasuredLabels(NamedTuple):
+    """Values or indices, 0 where nothing is labelled, ``(i, j, k)``; each label; what was odd."""
+
+    indices: Array
+    labels: tuple[LabelStatistics, ...]
+    warnings: tuple[str, ...]
+
+
+def _measure_values(label: Volume, ignore: int | None) -> _MeasuredLabels:
+    """Measure each value as a label of its own."""
+    values = _get_label_values(label)
+    if ignore is not None:
+        unlabelled = values == ignore
+        values = np.where(unlabelled, 0, values).astype(values.dtype)
+    statistics = tuple(_measure_labels(values))
+    warnings = describe_label_warnings(label)
+    return _MeasuredLabels(values, statistics, warnings)
+
+
+def _measure_encoded(label: Volume, labels: LabelSet) -> _MeasuredLabels:
+    """Measure the labels that values or colours mean."""
+    encoded = encode_mask(label, labels)
+    indices = encoded.indices
+    if labels.ignore_index is not None:
+        indices[indices == labels.ignore_index] = 0
+    statistics = []
+    for measured in _measure_labels(indices):
+        meant = labels[measured.value - 1]
+        key = pack(meant.colour) if labels.colour_coded else meant.value
+        statistics.append(replace(measured, value=key))
+    return _MeasuredLabels(indices, tuple(statistics), encoded.warnings)
 
 
 def _read_channels(scan: Scan) -> Volume:
@@ -399,8 +448,8 @@ def _get_label_values(label: Volume) -> Array:
     first, *others = label.array
     if any((first != other).any() for other in others):
         raise ScanError(
-            "the label map is a colour picture, and nothing says what each colour means; write a "
-            "bundle.json by hand whose labels give their colours"
+            "the label map is in colours, and nothing says what each means; if it is no "
+            "photograph, name them with --labels, such as road=128,64,128"
         )
     return first
 

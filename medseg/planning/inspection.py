@@ -21,16 +21,26 @@ from medseg.datasets.outliers import (
 from medseg.datasets.statements import read_statement
 from medseg.errors import DatasetError
 from medseg.events import Listener, Notice, notify
+from medseg.labels import LabelSet
 from medseg.layouts import CaseListing, Selection, list_cases
 from medseg.layouts.channel_names import find_channels
 from medseg.names import abbreviate, is_picture
 from medseg.planning.description import DatasetDescription, read_description
 from medseg.planning.fingerprint import Fingerprint, extract_fingerprint
+from medseg.planning.mask_inspection import find_mask_labels
+from medseg.planning.mask_labels import (
+    NO_WISHES,
+    Fields,
+    LabelWishes,
+    MaskLabels,
+)
 from medseg.planning.network import define_slim_network
 from medseg.training.runs import RUNS
 
 _CACHE = RUNS / "surveyed"
 """Where fingerprints of cases are kept; release 0.1.0 gave the folder its name."""
+
+NO_NAMES: Mapping[int, str] = {}
 
 _MIN_CASES_TO_DOUBT = 5
 """From so many cases on, a label that only one of them has may be a mistake."""
@@ -62,7 +72,10 @@ class InspectedDataset:
 
 
 def inspect_dataset(
-    root: Path, requested: Selection, listeners: Sequence[Listener]
+    root: Path,
+    requested: Selection,
+    listeners: Sequence[Listener],
+    wishes: LabelWishes = NO_WISHES,
 ) -> InspectedDataset:
     """Search a data set and inspect its cases, each file once.
 
@@ -70,6 +83,7 @@ def inspect_dataset(
         root: The data folder, or its list of cases.
         requested: The channels, patterns and columns, where a person named them.
         listeners: Told of progress, of cases that are left out, and of what looks wrong.
+        wishes: What a person asks of labels.
 
     Raises:
         DatasetError: If its layout is unknown, it has no such channels, or no case can be used.
@@ -89,19 +103,35 @@ def inspect_dataset(
         ignore=listed.ignore,
     )
     case_list = make_cases(listed, provisional)
+    mask_labels = find_mask_labels(
+        root, case_list.cases, description, wishes, listeners
+    )
+    label_set = None
+    label_names = description.label_names
+    if mask_labels is not None:
+        label_set = _make_label_set(mask_labels)
+        label_names = {label.index: label.name for label in label_set}
     fingerprint = extract_fingerprint(
-        case_list, _CACHE, listeners, description.ignore
+        case_list, _CACHE, listeners, description.ignore, label_set
     )
     if not fingerprint.cases:
         raise DatasetError(
             _explain_no_case(listed, requested), fingerprint.faults
         )
+    if mask_labels is not None:
+        mask_labels = mask_labels.keep(fingerprint.label_values)
+        description = replace(description, mask_labels=mask_labels)
     for fault in fingerprint.faults:
         notify(listeners, Notice(f"left out: {fault}"))
     pictures = _are_pictures(case_list.cases)
-    outliers = _find_outliers(fingerprint, description, pictures)
+    described = description.describe_channels(fingerprint, pictures, {})
+    modalities = [channel.get("modality", "OT") for channel in described]
+    outliers = _find_outliers(fingerprint, modalities, label_names, pictures)
     fingerprint = replace(fingerprint, apart=_choose_apart(outliers))
-    doubts = (*describe_outliers(outliers), *_find_doubts(fingerprint))
+    doubts = [
+        *describe_outliers(outliers),
+        *_find_doubts(fingerprint, description.label_keys),
+    ]
     for warning in (*case_list.warnings, *fingerprint.warnings, *doubts):
         notify(listeners, Notice(warning))
     return InspectedDataset(
@@ -145,6 +175,16 @@ def _list_reading_fields(
     return fields
 
 
+def _make_label_set(mask_labels: MaskLabels) -> LabelSet:
+    spec = make_provisional_spec(
+        1,
+        {},
+        label_fields=mask_labels.labels,
+        data=mask_labels.list_data_fields(),
+    )
+    return spec.label_set
+
+
 def _check_channel_names(
     root: Path, listed: CaseListing, requested: Sequence[ChannelSpec]
 ) -> None:
@@ -179,6 +219,8 @@ def make_provisional_spec(
     ignore: int | None = None,
     dims: int = 3,
     wide: bool = False,
+    label_fields: Sequence[Fields] = (),
+    data: Fields | None = None,
 ) -> BundleSpec:
     """Return a bundle for what needs one before there is a plan.
 
@@ -189,13 +231,16 @@ def make_provisional_spec(
         ignore: Value of unlabelled voxels (the ignore label).
         dims: Of the network.
         wide: Whether the network is nnU-Net's; the slim one otherwise.
+        label_fields: The labels as the bundle has them, instead of ``labels``.
+        data: The section ``data``, instead of the ignore label alone.
     """
     if len(names) < channels:
         names = [f"channel {number}" for number in range(1, channels + 1)]
-    label_fields = [
-        {"index": index, "name": name, "value": value}
-        for index, (value, name) in enumerate(sorted(labels.items()), start=1)
-    ]
+    fields = list(label_fields)
+    for index, (value, name) in enumerate(sorted(labels.items()), start=1):
+        fields.append({"index": index, "name": name, "value": value})
+    if data is None:
+        data = {"ignore": None if ignore in labels else ignore}
     if wide:
         network = {"kind": "unet", "dims": dims, "channels": 32}
     else:
@@ -205,8 +250,8 @@ def make_provisional_spec(
         {
             "name": "draft",
             "channels": [{"name": name} for name in names[:channels]],
-            "labels": label_fields,
-            "data": {"ignore": None if ignore in labels else ignore},
+            "labels": fields,
+            "data": data,
             "network": network,
             "training": {"patch": patch, "optimizer": "adamw"},
         }
@@ -214,20 +259,17 @@ def make_provisional_spec(
 
 
 def _find_outliers(
-    fingerprint: Fingerprint, description: DatasetDescription, pictures: bool
+    fingerprint: Fingerprint,
+    modalities: Sequence[str],
+    label_names: Mapping[int, str],
+    pictures: bool,
 ) -> list[Outlier]:
     """Find the cases that lie apart from the others."""
     measures = {}
     for name, case in zip(fingerprint.names, fingerprint.cases, strict=True):
         if case.measures is not None:
             measures[name] = case.measures
-    channels = description.describe_channels(fingerprint, pictures, {})
-    return find_outliers(
-        measures,
-        [channel.get("modality", "OT") for channel in channels],
-        description.label_names,
-        pictures=pictures,
-    )
+    return find_outliers(measures, modalities, label_names, pictures=pictures)
 
 
 def _choose_apart(outliers: Iterable[Outlier]) -> frozenset[str]:
@@ -253,8 +295,15 @@ def _is_picture_case(case: Case) -> bool:
     return all(is_picture(file) for file in files)
 
 
-def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
-    """Say what looks wrong with the data."""
+def _find_doubts(
+    fingerprint: Fingerprint, names: Mapping[int, str] = NO_NAMES
+) -> Iterator[str]:
+    """Say what looks wrong with the data.
+
+    Args:
+        fingerprint: Of the data set.
+        names: Of labels, where values alone do not say which they are.
+    """
     count = len(fingerprint.cases)
     if fingerprint.apart:
         yield (
@@ -274,7 +323,8 @@ def _find_doubts(fingerprint: Fingerprint) -> Iterator[str]:
     for value in fingerprint.label_values:
         statistics = fingerprint.find_label_statistics(value)
         if len(statistics) == 1:
+            label = names.get(value, f"label {value}")
             yield (
-                f"label {value} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
+                f"{label} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
                 "voxels: little can be learned of it. Is it a mistake?"
             )

@@ -10,6 +10,7 @@ import numpy as np
 
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.mask_labels import find_key
 from medseg.planning.network import STEPS_SHARE, WIDE_STEP_FACTOR, NetworkPlan
 
 UNTIMED_STEPS = {True: 8000, False: 3200}
@@ -168,8 +169,8 @@ def _compute_mean_volume_mm3(
     fingerprint: Fingerprint, label: dict[str, Any]
 ) -> float:
     """Return a label's mean volume over the cases that have it."""
-    value = label.get("value", label["index"])
-    return float(np.mean(fingerprint.list_label_volumes_mm3(value)))
+    volumes = fingerprint.list_label_volumes_mm3(find_key(label))
+    return float(np.mean(volumes))
 
 
 def _choose_augmentation(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import pytest
 from support import dicom as made
 from support.bundles import made_spec, trained_bundle
 from support.cli import call
+from support.scans import affine_of, write_scan
 
 from medseg.testing import write_dataset
 
@@ -80,3 +82,31 @@ def test_a_scan_that_lacks_a_format_is_exit_code_1_and_named(
         assert "1 of them without a format asked for" in out
         assert "lacks dicom-seg: " in out
         assert "no valid Frame of Reference UID" in out
+
+
+@pytest.mark.parametrize("report", ["--report", "--no-report"])
+def test_scans_with_warnings_are_counted_and_named(
+    bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    report: str,
+) -> None:
+    for number in range(7):
+        file = tmp_path / f"scans/scan_{number}.nii.gz"
+        write_scan(file, number, (16, 16, 16), affine_of((9.0, 9.0, 9.0)))
+        if number:
+            image = nib.load(file)
+            voxels = image.get_fdata() / 1000 + 1  # no longer in HU
+            nib.save(nib.Nifti1Image(voxels, image.affine), file)
+    out = tmp_path / "out"
+    order = ("segment", bundle, tmp_path / "scans", out, "--device", "cpu")
+    assert call(monkeypatch, *order, report) == 0
+    printed = capsys.readouterr().out
+    (line,) = [each for each in printed.splitlines() if "with warnings" in each]
+    place = "report.html" if report == "--report" else "ledger.jsonl"
+    assert line.startswith(f"  6 scans with warnings, told in {out / place}: ")
+    assert line.endswith(" and 1 more")
+    assert "scan_0" not in line
+    told = (out / place).read_text()
+    assert told.count("shows no air") == 6

@@ -321,3 +321,19 @@ def test_a_prediction_stored_in_another_order_scores_the_same(folders):
         stored = in_other_order(nibabel.load(file), (2, 1, 0), (-1, 1, -1))
         nibabel.save(stored, file)
     assert evaluate(*folders, labels=TWO) == straight
+
+
+def test_lengths_in_micrometres_are_scored_in_mm(folders):
+    in_mm = evaluate(*folders, labels=TWO)
+    for folder in folders:
+        for file in folder.iterdir():
+            image = nibabel.load(file)
+            image.header.set_xyzt_units("micron")
+            nibabel.save(image, file)
+    found = evaluate(*folders, labels=TWO, tolerance_mm=0.001)
+    assert not found.faults
+    for name, scores in found.cases[1].labels.items():
+        expected = in_mm.cases[1].labels[name]
+        assert scores.dice == expected.dice
+        assert scores.hd95 == pytest.approx(expected.hd95 / 1000)
+        assert scores.reference_ml == pytest.approx(expected.reference_ml / 1e9)

@@ -421,3 +421,32 @@ def test_channels_stored_in_another_order_are_stacked_voxel_for_voxel(
     scan = Scan("two", (*case.scan.parts, (other,)))
     image, _ = open_case(Case(scan, case.label, None, "two"), a_spec(2))
     assert np.array_equal(image.array[1], an_image(7))
+
+
+def test_a_label_map_in_another_unit_of_length_lies_on_its_image(
+    tmp_path: Path,
+) -> None:
+    case = a_case(tmp_path, "microns")
+    label = nib.load(case.label)
+    in_microns = nib.Nifti1Image(
+        np.asarray(label.dataobj), np.diag([1000.0, 1000, 1000, 1])
+    )
+    in_microns.header.set_xyzt_units("micron")
+    nib.save(in_microns, case.label)
+    _, indices = open_case(case, a_spec())
+    assert np.array_equal(indices, a_label(sum(map(ord, "microns"))))
+
+
+def test_a_case_whose_voxels_have_no_size_is_named(tmp_path: Path) -> None:
+    case = a_case(tmp_path, "flat")
+    plain = tmp_path / "images" / "flat.nii"
+    nib.save(nib.load(case.scan.files[0]), plain)
+    content = bytearray(plain.read_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]))
+    header["sform_code"], header["qform_code"] = 0, 1
+    header["pixdim"][3] = 0
+    content[:348] = header.binaryblock
+    plain.write_bytes(content)
+    flat = Case(Scan("flat", ((plain,),)), case.label, None, "flat")
+    found = check_cases([flat], a_spec())
+    assert "(pixdim); each must be above 0" in faults_of(found)["flat"]

@@ -8,6 +8,7 @@ sought in all of these.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -62,11 +63,13 @@ def recorded_of_scans(root: Path, channels: int = 1) -> list[str]:
     texts = []
     for entry in found.left_out:
         texts.append(entry.reason)
-        # Images are named by their files, also those that are only some channels of a scan.
+        # Images are named by their files, also those that are only some channels of a scan; but
+        # what cannot be opened in a folder may be anything.
         is_file = (root / entry.where).exists() or (
             root / entry.where
         ).is_symlink()
-        if is_file and not has_image_suffix(entry.where):
+        is_in_folder = "/" in entry.where
+        if is_file and (is_in_folder or not has_image_suffix(entry.where)):
             texts.append(entry.name)
     for scan in found.scans:
         try:
@@ -113,6 +116,10 @@ def test_files_that_cannot_be_used_are_not_called_by_their_folders(
         (home / f"{file}.nii.gz").write_bytes(b"")
         (home / "IM1").symlink_to(home / f"{file} gone")
         (home / "up").symlink_to(root)
+        (home / f"{file} link.nii.gz").symlink_to(home / f"{file} gone")
+        (home / "ct.mha").symlink_to(home / "nowhere")
+        (home / "zero.nrrd").symlink_to("/dev/zero")
+        os.mkfifo(home / f"{file} pipe.nii")
         (root / f"{folder} link").symlink_to(home / "nowhere")
         assert_nobody_is_named(recorded_of_scans(root))
 

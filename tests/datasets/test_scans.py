@@ -527,3 +527,15 @@ def test_a_table_means_files_in_any_form_of_unicode(tmp_path: Path) -> None:
     found = find_scans(table, 1)
     assert found.left_out == ()
     assert names(found) == ["scans_M\u00fcller"]
+
+
+def test_a_file_of_a_known_kind_that_is_not_read_is_called_what_it_is(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "scan.img", tmp_path / "scan.hdr", tmp_path / "scan.mnc")
+    for name, what in (
+        ("scan.img", r"\.hdr file beside it"),
+        ("scan.mnc", "MINC"),
+    ):
+        with pytest.raises(DatasetError, match=what):
+            find_scans(tmp_path / name, 1)

@@ -306,3 +306,28 @@ def test_nibabel_images_of_sound_files_and_of_none_are_taken(
     nib.save(image, file)
     for held in (image, nib.load(file), nib.load(file).slicer[1:]):
         assert as_volume(held).warnings == ()
+
+
+@pytest.mark.parametrize("size", [0, 1, 50])
+def test_nibabel_images_of_files_that_are_cut_are_refused(
+    tmp_path: Path, size: int
+) -> None:
+    image = nib.Nifti1Pair(numbered((3, 4, 5)), np.eye(4))
+    file = tmp_path / "a.img"
+    nib.save(image, file)
+    held = nib.load(file)
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ScanError, match="nibabel cannot read"):
+        as_volume(held)
+
+
+def test_a_nibabel_image_of_a_forged_size_is_refused_before_it_is_read(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.mgh"
+    nib.save(nib.MGHImage(np.ones((3, 4, 5), np.uint8), np.eye(4)), file)
+    content = bytearray(file.read_bytes())
+    content[4:16] = b"\0\0\x07\xd0" * 3
+    file.write_bytes(content)
+    with pytest.raises(ScanError, match="at most"):
+        as_volume(nib.load(file))

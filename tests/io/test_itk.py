@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -352,6 +353,18 @@ def test_a_metaimage_that_says_nothing_of_its_axes_is_doubted(
     assert "LPS is assumed" in read_image(path).warnings[0]
 
 
+def test_an_origin_that_is_not_stated_is_doubted(tmp_path):
+    mha = written(tmp_path / "a.mha", np.diag([-1, -1, 1]))
+    replace_line(mha, b"Offset", b"")
+    lost = nrrd(tmp_path / "a.nrrd")
+    content = re.sub(rb"space origin: .*\n", b"", lost.read_bytes())
+    lost.write_bytes(content)
+    for path in (mha, lost):
+        volume = read_image(path)
+        assert not volume.affine[:3, 3].any()
+        assert "states no origin" in volume.warnings[0]
+
+
 def test_a_metaimage_without_the_size_of_its_voxels_is_refused(tmp_path):
     path = replace_line(
         written(tmp_path / "a.mha", np.eye(3)), b"ElementSpacing", b""
@@ -470,3 +483,13 @@ def test_layers_of_overlapping_segments_are_named(tmp_path):
     path.write_bytes(content.replace(b"dimension: 3", b"dimension: 4"))
     with pytest.raises(ScanError, match="2 layers of segments that overlap"):
         read_labels(path)
+
+
+def test_directions_that_stretch_voxels_are_said(tmp_path):
+    path = written(tmp_path / "a.mha", np.eye(3))
+    replace_line(
+        path, b"TransformMatrix", b"TransformMatrix = 2 0 0 0 1 0 0 0 1"
+    )
+    volume = read_image(path)
+    assert volume.spacing == (2, 2, 3)
+    assert "not of length 1" in volume.warnings[0]

@@ -107,3 +107,9 @@ def test_a_cut_stream_is_refused(tmp_path: Path) -> None:
         path.write_bytes(gzip.compress(content[:cut]))
         with pytest.raises(ScanError, match="truncated"):
             read_image(path)
+
+
+def test_directions_that_stretch_voxels_are_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "scan.mgh", np.ones((3, 4, 5), np.uint8))
+    patch(path, 42, np.array(-2, ">f4").tobytes())
+    assert "not of length 1" in read_image(path).warnings[0]

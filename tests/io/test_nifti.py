@@ -630,3 +630,39 @@ def test_what_nibabel_says_of_a_header_is_a_warning_and_no_line_of_a_log(
         assert len(told) == bool(said)
         assert said in "".join(told)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "qform",
+    [{"quatern_b": 3}, {"qoffset_x": np.nan}, {"quatern_c": np.inf}],
+)
+def test_a_good_sform_beside_a_broken_qform_is_used_and_said(tmp_path, qform):
+    path = save(tmp_path / "scan.nii", np.ones((3, 3, 3), np.uint8))
+    patch(path, qform_code=1, **qform)
+    for read in (read_image, read_labels):
+        volume = read(path)
+        assert np.allclose(volume.affine, AFFINE)
+        assert "qform is broken" in volume.warnings[0]
+
+
+def test_an_sform_that_contradicts_the_sizes_of_voxels_is_said(tmp_path):
+    path = save(tmp_path / "scan.nii", np.ones((3, 3, 3), np.uint8))
+    assert read_image(path).warnings == ()
+    sizes = nib.load(path).header["pixdim"].copy()
+    sizes[3] *= 1.02
+    volume = read_image(patch(path, pixdim=sizes))
+    assert np.allclose(volume.affine, AFFINE)
+    assert "3.18 mm by pixdim and" in volume.warnings[0]
+
+
+@pytest.mark.parametrize("size", [0, -1, np.nan])
+def test_results_have_the_sforms_sizes_where_the_scan_states_none(
+    tmp_path, size
+):
+    path = save(tmp_path / "scan.nii", np.ones((3, 3, 3), np.uint8))
+    sizes = nib.load(path).header["pixdim"].copy()
+    sizes[2] = size
+    scan = read_image(patch(path, pixdim=sizes))
+    write_labels(tmp_path / "out.nii", np.ones((3, 3, 3), np.uint8), scan)
+    zooms = nib.load(tmp_path / "out.nii").header.get_zooms()
+    assert np.allclose(zooms, np.linalg.norm(AFFINE[:3, :3], axis=0))

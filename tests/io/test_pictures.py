@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -429,3 +431,50 @@ def test_deep_pages_are_refused_with_their_number(tmp_path, options):
     tifffile.imwrite(tmp_path / "a.tif", stack, **options)
     with pytest.raises(ScanError, match="5 pages"):
         read_image(tmp_path / "a.tif")
+
+
+def test_what_pillow_thinks_of_tags_is_not_printed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY, description="x" * 50)
+    content = path.read_bytes()
+    described = struct.pack("<HHI", 270, 2, 51)
+    assert described in content
+    endless = struct.pack("<HHI", 270, 2, 1 << 20)
+    path.write_bytes(content.replace(described, endless))
+    # In a process of its own: pytest sets the filters of warnings for its tests.
+    code = "import sys, pathlib; from medseg.io import read_image; "
+    code += "read_image(pathlib.Path(sys.argv[1]))"
+    said = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, check=False
+    )
+    assert said.stderr == b""
+
+
+def test_a_jpeg_of_more_pixels_than_its_bytes_can_hold_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.jpg"
+    plain = np.full((400, 400), 77, np.uint8)  # the least that a JPEG can be
+    Image.fromarray(plain).save(path)
+    assert read_image(path).shape == (400, 400, 1)
+    content = bytearray(path.read_bytes())
+    frame = content.find(b"\xff\xc0")
+    struct.pack_into(">H", content, frame + 5, 40_000)
+    path.write_bytes(content)
+    with pytest.raises(ScanError, match="cannot lie in so few bytes"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
+def test_a_tiff_with_fewer_strips_than_its_rows_need_is_refused(
+    tmp_path: Path, compression: str
+) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(GREY).save(path, compression=compression)
+    assert read_image(path).shape == (4, 3, 1)
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    struct.pack_into("<H", content, start + 2 + 12 + 8, 3000)  # ImageLength
+    path.write_bytes(content)
+    with pytest.raises(ScanError, match=r"strips of pixels|so few bytes"):
+        read_image(path)

@@ -25,6 +25,8 @@ def test_sizes_are_refused_from_the_first_voxel_too_many(monkeypatch):
     ) as caught:
         check_size((3, 4, 6), "a.nii")
     assert caught.value.source == "a.nii"
+    with pytest.raises(ScanError, match="at most 60"):
+        check_size(tuple(np.array([2**16, 2**16, 1], np.int32)), "a.nii")
     for empty in ((3, 0, 5), (3, 4, -1)):
         with pytest.raises(ScanError, match="each axis needs at least one"):
             check_size(empty, "a.nii")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from support.datasets import a_spec, faults_of, touch
 
 from medseg.datasets.cases import find_cases
-from medseg.errors import DatasetError
-from medseg.layouts.cases_csv import CsvLayout
+from medseg.errors import DatasetError, MedsegError
+from medseg.layouts import Selection, list_cases
+from medseg.layouts.cases_csv import CsvLayout, parse_columns
 from medseg.testing.dataset_layouts import DatasetLayoutContract
 
 
@@ -113,3 +114,100 @@ def test_no_table_of_any_kind_crashes(content: bytes | str) -> None:
         table.write_bytes(b"image,label\n" * (len(text) % 2) + text)
         with contextlib.suppress(DatasetError):
             find_cases(table, a_spec())
+
+
+def test_a_table_may_have_columns_of_any_name(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a1.nii", "a2.nii", "sa.nii")))
+    table = tmp_path / "mine.csv"
+    table.write_text("Subject,T1,T2,Seg,Part\np7,a1.nii,a2.nii,sa.nii,3\n")
+    with pytest.raises(DatasetError, match="image_0"):
+        find_cases(table, a_spec(2))
+    columns = parse_columns(
+        "image=T1,image=T2,label=Seg,patient=Subject,fold=Part"
+    )
+    spec = a_spec(2, columns=columns)
+    (case,) = find_cases(table, spec).cases
+    parts = [part[0].name for part in case.scan.parts]
+    assert parts == ["a1.nii", "a2.nii"]
+    assert (case.group, case.fold) == ("p7", 3)
+    listing = list_cases(table, "auto", Selection(columns=columns))
+    assert listing.channel_names == ("T1", "T2")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("image=scan", "--columns takes"),
+        ("image,label=seg", "--columns takes"),
+        ("image=a,label=b,colour=c", "--columns takes"),
+        ("image=a,label=b,name=c,name=d", "--columns takes"),
+    ],
+)
+def test_columns_that_name_too_little_or_too_much_are_refused(
+    text: str, reason: str
+) -> None:
+    with pytest.raises(MedsegError, match=reason):
+        parse_columns(text)
+
+
+def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "mine.csv"
+    table.write_text("scan,seg\na.nii,b.nii\n")
+    columns = parse_columns("image=scan,label=mask")
+    with pytest.raises(DatasetError, match="no mask among scan, seg"):
+        find_cases(table, a_spec(columns=columns))
+    other = tmp_path / "other.csv"
+    other.write_text("image,seg\n")
+    with pytest.raises(DatasetError, match="--columns image=scan,label=seg"):
+        find_cases(other, a_spec())
+
+
+def test_a_table_of_medseg_is_read_whatever_columns_the_first_one_had(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "a.nii", tmp_path / "b.nii")
+    table = tmp_path / "cases.csv"
+    table.write_text("image,label,fold\na.nii,b.nii,0\n")
+    columns = parse_columns("image=scan,label=mask")
+    (case,) = find_cases(table, a_spec(columns=columns)).cases
+    assert case.label.name == "b.nii"
+
+
+def test_labels_may_be_a_folder_of_masks_or_several_columns(
+    tmp_path: Path,
+) -> None:
+    for case in "ab":
+        touch(
+            tmp_path / f"{case}.nii",
+            tmp_path / f"m{case}/liver.nii",
+            tmp_path / f"m{case}/spleen.nii",
+        )
+    (tmp_path / "mb/spleen.nii").unlink()
+    tables = {
+        "folder": "image,label\na.nii,ma\nb.nii,mb\n",
+        "columns": (
+            "image,label_liver,label_spleen\n"
+            "a.nii,ma/liver.nii,ma/spleen.nii\nb.nii,mb/liver.nii,\n"
+        ),
+    }
+    for name, text in tables.items():
+        table = tmp_path / f"{name}.csv"
+        table.write_text(text)
+        listing = list_cases(table, "auto")
+        assert listing.faults == []
+        assert listing.label_names == {1: "liver", 2: "spleen"}
+        sources = [case.label_source for case in listing.cases]
+        counts = [len(source.paths) for source in sources if source]
+        assert counts == [2, 1]
+        assert any("spleen in 1" in warning for warning in listing.warnings)
+        chosen = list_cases(table, "auto", Selection(labels={"liver": 4}))
+        assert "spleen" in chosen.warnings[0]
+
+
+def test_columns_of_structures_may_have_any_name(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("a.nii", "l.nii", "s.nii")))
+    table = tmp_path / "mine.csv"
+    table.write_text("scan,Liver,Spleen\na.nii,l.nii,s.nii\n")
+    columns = parse_columns("image=scan,label=Liver,label=Spleen")
+    listing = list_cases(table, "auto", Selection(columns=columns))
+    assert listing.label_names == {1: "Liver", 2: "Spleen"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import nibabel as nib
@@ -91,3 +92,30 @@ def test_masks_in_another_order_of_voxels_are_joined_where_they_are(
     file, _ = masks.files[1]
     nib.save(in_other_order(nib.load(file), (1, 2, 0), (1, -1, 1)), file)
     assert np.array_equal(masks.read_label_map(IMAGE).array, straight.array)
+
+
+def test_of_masks_that_may_overlap_the_smaller_one_has_the_voxel(
+    tmp_path: Path,
+) -> None:
+    organ = write_mask(tmp_path, "organ", (0, 0, 0), (1, 0, 0), (2, 0, 0))
+    lesion = write_mask(tmp_path, "lesion", (1, 0, 0))
+    vessel = write_mask(tmp_path, "vessel", (1, 0, 0), (2, 0, 0), value=255)
+    values = {"organ": 1, "lesion": 2, "vessel": 3}
+    named = {"organ": organ, "lesion": lesion, "vessel": vessel}
+    maps = []
+    for order in permutations(named):
+        files = tuple((named[name], name) for name in order)
+        masks = MaskFiles(files, values, smaller_wins=True)
+        labels = masks.read_label_map(IMAGE)
+        assert "overlap" in labels.warnings[0]
+        maps.append(labels.array)
+    assert maps[0][0, :3, 0, 0].tolist() == [1, 2, 3]
+    assert all(np.array_equal(maps[0], other) for other in maps)
+
+
+def test_masks_that_do_not_overlap_need_no_warning(tmp_path: Path) -> None:
+    masks = masks_of(tmp_path, {"a": 1, "b": 2}, a=(0, 0, 0), b=(1, 1, 1))
+    joined = MaskFiles(masks.files, masks.values, smaller_wins=True)
+    labels = joined.read_label_map(IMAGE)
+    assert labels.warnings == ()
+    assert np.array_equal(labels.array, masks.read_label_map(IMAGE).array)

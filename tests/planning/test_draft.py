@@ -71,7 +71,7 @@ def test_folds_are_of_groups_of_usable_cases(tmp_path: Path) -> None:
     assert draft(tmp_path / "data", 4, bad=3)["data"]["folds"] == 4
     listed = draft(tmp_path / "data", 3, fold=0)
     assert "folds" not in listed["data"]
-    assert "names the folds" in listed["notes"]["data.folds"]
+    assert "name the folds" in listed["notes"]["data.folds"]
 
 
 def test_with_unlabelled_voxels_every_component_is_kept(tmp_path: Path) -> None:

@@ -6,10 +6,18 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import pytest
+from support import dicom as made
 from support.killed_batches import Wreck, write_scans, zygote
 
+from medseg.bundle.hashes import hash_file
+from medseg.dicom_labels.rois import read_rois
+from medseg.dicom_labels.seg_reader import read_dicom_seg
+from medseg.inference.ledger import read_ledger
+
 KILLS, SCANS = 100, 40
+SERIES, FORMAT_KILLS = 6, 6
 KILLED = -9
 
 
@@ -39,3 +47,53 @@ def test_a_hundred_kills_at_random_moments_lose_nothing(
             assert wreck.check() == SCANS
             wreck.check_whole()
     assert len(moments) > 10  # they fell all along the batch
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kills_leave_every_format_whole_or_not_there(
+    tmp_path: Path, untrained_bundle: Callable[..., Path]
+) -> None:
+    pytest.importorskip("highdicom")
+    for number in range(SERIES):
+        pixels = made.voxels((24, 20, 6), seed=number)
+        shown = made.series(pixels, name=f"series {number}")
+        made.save(tmp_path / "scans" / str(number), shown)
+    order = {
+        "bundle": untrained_bundle(channels=[{"name": "any"}]),
+        "scans": tmp_path / "scans",
+        "formats": ["nifti", "dicom-seg", "rtstruct"],
+    }
+    chance = random.Random(0)
+    with zygote() as forked:
+        _, whole_time = forked.run(**order, out=tmp_path / "whole")
+        out, kills = tmp_path / "killed", 0
+        for _ in range(FORMAT_KILLS):
+            after = chance.uniform(0.3, 0.9) * whole_time
+            status, _ = forked.run(**order, out=out, after=after)
+            kills += status == KILLED
+            check_files(out)
+        assert forked.run(**order, out=out)[0] == 0
+    assert kills
+    entries, _ = read_ledger(out / "ledger.jsonl")
+    assert len(entries) == SERIES
+    assert all(len(entry.files) == 3 for entry in entries.values())
+    assert not list(out.rglob(".part*"))
+
+
+def check_files(out: Path) -> None:
+    """Check that every result file can be read to its end, and is what the ledger says."""
+    for file in out.glob("[!.]*"):
+        if file.name.endswith(".nii.gz"):
+            assert nib.load(file).get_fdata().any() in (True, False)
+        elif file.name.endswith(".rtstruct.dcm"):
+            assert len(read_rois(file)) == 2
+        elif file.name.endswith(".seg.dcm"):
+            assert read_dicom_seg(file).array.ndim == 4
+    if not (out / "ledger.jsonl").is_file():
+        return
+    entries, damaged = read_ledger(out / "ledger.jsonl")
+    assert not damaged
+    for entry in entries.values():
+        for name, digest in entry.files.items():
+            assert hash_file(out / name) == digest

@@ -180,6 +180,9 @@ def _judge_scan(
     truth = Reading(case.sound.array, case.sound.affine)
     ends = [_judge_reading(entry, out, truth, oracle) for entry in done]
     worst = max(ends, key=_rank)
+    if _rank(worst) > 1 and len(done) < len(entries):
+        # The part that is missing has an entry of its own, which says why.
+        return describe(case, WARNED)
     detail = ""
     if _rank(worst) > 1:
         reading = _load(out, done[0].scan)

@@ -125,7 +125,7 @@ def through_segment(root: Path, cases: list[Case]) -> list[Finding]:
     kinds = PICTURES if cases[0].sound.kind in PICTURES else VOLUMES
     good: list[Sound] = []
     for number in range(_GOOD):
-        random = np.random.default_rng([cases[0].seed, number])
+        random = np.random.default_rng([cases[0].seed, number + 1])
         kind = str(random.choice(kinds))
         folder = root / "scans" / f"good{number}"
         good.append(make_sound(kind, folder, random))

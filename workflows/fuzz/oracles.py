@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import nibabel as nib
@@ -37,7 +40,7 @@ class Reading(NamedTuple):
 def read_independently(sound: Sound) -> Reading | None:
     """Read a damaged file without medseg; ``None`` where the other library cannot."""
     read = _READERS[sound.kind]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silence():
         warnings.simplefilter("ignore")
         try:
             reading = read(sound)
@@ -46,6 +49,20 @@ def read_independently(sound: Sound) -> Reading | None:
     if reading.array.ndim != 3 or not np.isfinite(reading.affine).all():
         return None
     return reading
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Let no library write on stderr, even past Python."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def agree(one: Reading, other: Reading) -> tuple[bool, bool]:
@@ -76,7 +93,8 @@ def _turn(reading: Reading) -> Reading:
 
 
 def _read_nifti(sound: Sound) -> Reading:
-    image = nib.load(sound.files[0])
+    # Not mapped into memory: a file that is shorter than it says would end the process.
+    image = nib.load(sound.files[0], mmap=False)
     if np.prod(image.shape, dtype=float) > _MOST_VOXELS:
         raise ValueError("too large")
     array = np.asanyarray(image.dataobj)
@@ -98,6 +116,8 @@ def _read_dicom(sound: Sound) -> Reading:
     """Read every file's frames, sorted along the normal; each file must have all it needs."""
     slices = []
     for file in sorted(sound.path.iterdir()):
+        if not file.is_file():
+            continue
         ds = pydicom.dcmread(file, force=True)
         if ds.SOPClassUID in ("1.2.840.10008.5.1.4.1.1.2.1",):
             slices += _list_frames(ds)

@@ -22,6 +22,7 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
+from medseg._support.files import refuse_special
 from medseg.errors import MedsegError, ScanError
 
 # pydicom's warnings quote header values, and a damaged file may have a name where a UID belongs.
@@ -100,8 +101,10 @@ def read_elements(path: Path, keywords: Sequence[str]) -> FileDataset:
         keywords: Keywords of DICOM's data dictionary.
 
     Raises:
-        One of ``PYDICOM_ERRORS``; ``ScanError`` for a deflated file without a preamble.
+        One of ``PYDICOM_ERRORS``; ``ScanError`` for a deflated file without a preamble, and for
+            a device, a pipe or a socket.
     """
+    refuse_special(path)
     if not _is_deflated(path):
         return _read_before_pixels(path, keywords)
     inflated = inflate(path, MAX_HEADER_BYTES, cut=True)

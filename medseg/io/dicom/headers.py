@@ -9,6 +9,7 @@ from pathlib import Path
 from pydicom import uid as uids
 from pydicom.uid import UID, UID_dictionary
 
+from medseg._support.files import refuse_special
 from medseg.errors import ScanError
 from medseg.io.dicom.fast_header import read_elements_fast
 from medseg.io.dicom.files import (
@@ -184,6 +185,7 @@ def _read_header_elements(path: Path) -> DicomHeader | None:
 def _refuse_named_dicom(path: Path) -> Header | None:
     if not has_dicom_suffix(path):
         return None
+    refuse_special(path)
     return _make_damaged(path, "only its name is DICOM")
 
 

@@ -84,13 +84,22 @@ class PixelFormat:
         values: Pixels = (words << above) >> (above + self.low_bit)
         return values
 
+    @property
+    def holds_padding(self) -> bool:
+        """Whether padding fits into the value's bits; else it stands in whole words."""
+        if self.padding is None:
+            return True
+        low, high = self.padding
+        lowest = -(1 << (self.bits_stored - 1)) if self.is_signed else 0
+        count = 1 << self.bits_stored
+        return lowest <= low and high < lowest + count
+
     def find_padding(self, words: Pixels, values: Pixels) -> Mask | None:
         """Return which pixels are padding, or ``None`` where none is."""
         if self.padding is None:
             return None
         low, high = self.padding
-        # What does not fit into the value's bits can only be found in whole words.
-        searched = values if self._holds(low, high) else words
+        searched = values if self.holds_padding else words
         is_above = searched >= low
         is_below = searched <= high
         is_padding: Mask = is_above & is_below
@@ -133,11 +142,6 @@ class PixelFormat:
                 f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g} make intensities "
                 "that are too large to be any; the header is damaged"
             )
-
-    def _holds(self, low: float, high: float) -> bool:
-        lowest = -(1 << (self.bits_stored - 1)) if self.is_signed else 0
-        count = 1 << self.bits_stored
-        return lowest <= low and high < lowest + count
 
 
 def parse_pixel_format(ds: Any, bits_allocated: int) -> PixelFormat:

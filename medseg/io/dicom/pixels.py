@@ -43,6 +43,7 @@ Intensities = npt.NDArray[np.float64]
 MAX_FRAME_PIXELS = 16384 * 16384
 """Largest compressed frame decoded; its true size is known only after memory was taken."""
 
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PIXEL_KEYWORDS = (
     "Rows",
     "Columns",
@@ -54,9 +55,7 @@ _PIXEL_KEYWORDS = (
     "HighBit",
     "PixelRepresentation",
     "PlanarConfiguration",
-    "PixelData",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
+    *_PIXELS,
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )
@@ -137,8 +136,11 @@ def _make_plane(frame: Frame, words: Pixels) -> Plane:
         values = pixel_format.extract(words)
     is_padding = pixel_format.find_padding(words, values)
     is_stray = pixel_format.find_stray_bits(words, values)
-    if is_stray is not None and is_padding is not None:
-        is_stray &= ~is_padding
+    if is_padding is not None:
+        if is_stray is not None:
+            is_stray &= ~is_padding
+        if not pixel_format.holds_padding:
+            values = np.where(is_padding, words, values)
     stray_pixels = 0 if is_stray is None else int(np.count_nonzero(is_stray))
     intensities = values * frame.slope + frame.intercept
     return Plane(intensities, is_padding, stray_pixels)
@@ -197,7 +199,7 @@ def _read_stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
         ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
-        _refuse_excess(frame, len(ds.PixelData))
+        _refuse_excess(frame, _count_pixel_bytes(ds))
         decoder = get_decoder(syntax)
         pixels: Pixels
         pixels, _ = decoder.as_array(ds, **_WHOLE_WORDS)
@@ -210,6 +212,11 @@ def _read_stored(frame: Frame) -> Pixels:
     if pixels.ndim == 3:
         return pixels
     return pixels[None]
+
+
+def _count_pixel_bytes(ds: FileDataset) -> int:
+    sizes = [len(ds.get(keyword) or b"") for keyword in _PIXELS]
+    return max(sizes)
 
 
 def _refuse_excess(frame: Frame, stored_bytes: int) -> None:

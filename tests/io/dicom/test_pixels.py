@@ -5,8 +5,11 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom import uid as uids
+from pydicom.data import get_testdata_file
+from pydicom.encaps import generate_frames
 from support import dicom as made
 from support.dicom import encoded
 
@@ -97,3 +100,55 @@ def test_a_huge_claim_in_a_small_compressed_file_is_refused_unopened(tmp_path):
         ScanError, match=r"voxels|pixels in one compressed frame"
     ):
         read_image(made.save(tmp_path, datasets))
+
+
+JPEG_12 = uids.JPEGExtended12Bit
+
+
+def jpeg_of_12_bits() -> bytes:
+    """The codestream of pydicom's own sample."""
+    sample = get_testdata_file("JPEG-lossy.dcm", download=False)
+    ds = pydicom.dcmread(str(sample))
+    (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
+    return frame
+
+
+def test_a_missing_decoder_is_named_and_not_the_file_blamed(tmp_path):
+    frames = [jpeg_of_12_bits()] * 4
+    size = {"Rows": 1024, "Columns": 256, "BitsStored": 12, "HighBit": 11}
+    folder = made.save(tmp_path, encoded(JPEG_12, frames, **size))
+    with pytest.raises(
+        ScanError,
+        match=r"no installed decoder reads .* JPEG Extended .*convert the series",
+    ) as raised:
+        read_image(folder)
+    assert "damaged" not in raised.value.message
+    assert raised.value.source is not None
+    assert raised.value.source.endswith("IM0000")
+
+
+def test_a_transfer_syntax_of_films_has_no_decoder(tmp_path):
+    datasets = encoded(uids.MPEG2MPML, [b"\0" * 50] * 4)
+    with pytest.raises(ScanError, match=r"no installed decoder reads .* MPEG2"):
+        read_image(made.save(tmp_path, datasets))
+
+
+@pytest.mark.parametrize("syntax", [uids.JPEG2000Lossless, JPEG_12])
+def test_a_damaged_file_is_still_called_damaged(tmp_path, syntax):
+    datasets = encoded(syntax, [b"\xff\xd8 rubbish" * 9] * 4)
+    for ds in datasets:
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit = 8, 8, 7
+    with pytest.raises(ScanError, match="damaged or truncated"):
+        read_image(made.save(tmp_path, datasets))
+
+
+def test_a_batch_goes_on_after_a_missing_decoder(tmp_path):
+    bad = encoded(JPEG_12, [jpeg_of_12_bits()] * 4, BitsStored=12, HighBit=11)
+    good = made.series(name="good")
+    for ds in good:
+        ds.compress(uids.RLELossless)
+    for folder, datasets in (("a", bad), ("b", good)):
+        made.save(tmp_path / folder, datasets)
+    with pytest.raises(ScanError):
+        read_image(tmp_path / "a")
+    assert read_image(tmp_path / "b").shape == made.SHAPE

@@ -1,0 +1,98 @@
+"""References in a data set whose folders hold images and labels together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.errors import DatasetError
+from medseg.labels import LabelSet
+from medseg.layouts import LabelSource, ListedCase, Selection, list_cases
+from medseg.layouts.case_checks import name_cases
+from medseg.layouts.registry import AUTO
+from medseg.layouts.tree import find_named_form
+from medseg.names import make_safe_name, normalize_name, split_suffix
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The label map of one case.
+
+    Attributes:
+        name: Of the case, as its prediction is called.
+        file: Its label file, or the first of its masks.
+        source: Its masks, where it has one file for each structure.
+    """
+
+    name: str
+    file: Path
+    source: LabelSource | None
+
+
+def holds_cases(root: Path) -> bool:
+    """Tell whether a folder holds labels together with their images, by their names."""
+    if not root.is_dir():
+        return False
+    form = find_named_form(root)
+    if form is None:
+        return False
+    # A file that is called label and nothing else is no label of the one beside it.
+    for case in form.cases:
+        lies_beside = any(label.file.parent == root for label in case.labels)
+        if lies_beside and not case.key:
+            return False
+    return True
+
+
+def list_references(
+    root: Path,
+    predicted: Set[str],
+    labels: LabelSet | None,
+) -> list[Reference]:
+    """Return the references in a data set.
+
+    Args:
+        root: The data folder.
+        predicted: Names of predictions.
+        labels: The labels, which give masks their values.
+
+    Raises:
+        DatasetError: If the data set cannot be understood, or has masks and there are no labels.
+    """
+    values = {label.name: label.value for label in labels or ()}
+    listing = list_cases(root, AUTO, Selection(labels=values))
+    references = []
+    names = name_cases(listing.cases)
+    for case, name in zip(listing.cases, names, strict=True):
+        if case.label_source is not None and labels is None:
+            raise DatasetError(
+                "has one mask per structure; name the bundle whose labels these are, by --bundle",
+                source=root,
+            )
+        own = _choose_name(root, case, name, predicted)
+        reference = Reference(own, case.label, case.label_source)
+        references.append(reference)
+    return references
+
+
+def _choose_name(
+    root: Path,
+    case: ListedCase,
+    name: str,
+    predicted: Set[str],
+) -> str:
+    """Return what the prediction of a case is called, where there is one of a certain name."""
+    for candidate in _list_names(root, case):
+        if candidate in predicted:
+            return candidate
+    return name
+
+
+def _list_names(root: Path, case: ListedCase) -> Iterator[str]:
+    """Yield what ``medseg segment`` may call a case: by its path in the data set, and its file."""
+    image = case.images[0]
+    for path in (image.relative_to(root).as_posix(), image.name):
+        stem, _ = split_suffix(path)
+        flat = stem.replace("/", "_")
+        yield normalize_name(make_safe_name(flat))
