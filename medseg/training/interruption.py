@@ -1,4 +1,4 @@
-"""``Interruption``: a run that is stopped takes its step to the end and saves what it has learned."""
+"""``Interruption``: a run that is asked to stop ends its step and saves what it has learned."""
 
 from __future__ import annotations
 
