@@ -155,18 +155,15 @@ def name_files(
     return [_trust_folder(file) for file in named]
 
 
-def _find_images(
-    root: Path,
-    files: Sequence[Path],
-) -> list[tuple[Path, str]]:
-    """Return the images of a data set, each with its name without ending."""
+def _find_images(root: Path, files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the images among some files, each with its name without the ending."""
     results = {file.parent for file in files if file.name == LEDGER}
-    stems = _StemReader()
     images = []
+    stems = _StemReader()
     for file in files:
         stem = stems.read(file.name)
-        is_result = results.intersection(file.parents)
-        if stem and not is_result and not _is_left(file, root):
+        is_left = _is_left(file, root) or results.intersection(file.parents)
+        if stem and not is_left:
             images.append((file, stem))
     return images
 
