@@ -147,6 +147,7 @@ def test_a_background_of_0_stays(tmp_path, lowest):
 
 def test_a_value_among_those_of_the_image_is_no_padding(tmp_path):
     phase = np.random.default_rng(4).integers(-4096, 4095, SHAPE)
+    phase[3:5, 3:5] = 0
     same(tmp_path, phase.astype(np.int16), 0, Modality="MR")
 
 
