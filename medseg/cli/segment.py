@@ -104,6 +104,8 @@ def segment(
 ) -> None:
     """Segment scans: NIfTI, DICOM series, NRRD, MHA or pictures.
 
+    A folder is searched with all below it. Label maps beside its scans are left out and named.
+
     Label maps lie on the scans' own grids. OUT/report.html shows every scan, the worst results
     first; OUT/volumes.csv has the millilitres and the expected Dice of each structure, and
     OUT/ledger.jsonl one line per scan. After an interruption, or when scans were added, run the

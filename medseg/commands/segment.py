@@ -110,7 +110,8 @@ def segment(
 
     Args:
         bundle: A trained bundle.
-        scans: A file, a folder (searched with all below it) or a CSV.
+        scans: A file, a folder (searched with all below it, label maps beside scans left out) or
+            a CSV.
         out: The folder for results; made if needed.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         backend: ``auto``, ``torch`` or ``openvino``; see ``Segmenter``.

@@ -54,7 +54,8 @@ def find_scans(
 ) -> ScanList:
     """Find the scans that a path stands for.
 
-    A folder is searched with all below it; with several channels, files that differ only in
+    A folder is searched with all below it, and label maps beside its scans are left out, with a
+    note. With several channels, files that differ only in
     nnU-Net's channel number (``_0000``, ``_0001``, …) or end in the channels' names (``_flair``,
     ``_t1``, …) are one scan. A CSV has a column ``scan`` or
     ``image``, or ``image_0``, ``image_1``, … with one file per channel, and a ``name`` if wanted;

@@ -384,13 +384,14 @@ def _find_stems(name: str) -> set[str]:
     bare = _FOLDER.sub("", safe)
     stems = {safe, bare}
     for addition in _ADDITION.finditer(bare):
-        stems.add(bare[: addition.start()])
-    return stems - {""}
+        stems.add(_make_name(bare[: addition.start()] or safe))
+    return stems
 
 
 def _make_key(name: str) -> str:
     """Return what is left without words such as ``pred`` and ``label`` and nnU-Net's channel."""
-    return make_pair_key(make_safe_name(name.removesuffix("_0000")))
+    safe = make_safe_name(name.removesuffix("_0000"))
+    return _make_name(make_pair_key(safe))
 
 
 def _choose_files(

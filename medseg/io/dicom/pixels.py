@@ -43,6 +43,7 @@ Intensities = npt.NDArray[np.float64]
 MAX_FRAME_PIXELS = 16384 * 16384
 """Largest compressed frame decoded; its true size is known only after memory was taken."""
 
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _PIXEL_KEYWORDS = (
     "Rows",
     "Columns",
@@ -54,9 +55,7 @@ _PIXEL_KEYWORDS = (
     "HighBit",
     "PixelRepresentation",
     "PlanarConfiguration",
-    "PixelData",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
+    *_PIXELS,
     "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths",
 )
@@ -202,7 +201,7 @@ def _read_stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
         ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
-        refuse_excess(frame, frame.file_bytes, len(ds.PixelData))
+        refuse_excess(frame, frame.file_bytes, _count_pixel_bytes(ds))
         decoder = get_decoder(syntax)
         pixels: Pixels
         pixels, _ = decoder.as_array(ds, **_WHOLE_WORDS)
@@ -215,6 +214,11 @@ def _read_stored(frame: Frame) -> Pixels:
     if pixels.ndim == 3:
         return pixels
     return pixels[None]
+
+
+def _count_pixel_bytes(ds: FileDataset) -> int:
+    sizes = [len(ds.get(keyword) or b"") for keyword in _PIXELS]
+    return max(sizes)
 
 
 def refuse_excess(frame: Frame, expected: int, stored: int) -> None:
