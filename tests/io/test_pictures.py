@@ -450,6 +450,30 @@ def test_what_pillow_thinks_of_tags_is_not_printed(tmp_path: Path) -> None:
     assert said.stderr == b""
 
 
+@pytest.mark.parametrize(
+    ("compression", "dtype"),
+    [
+        ("tiff_lzw", "u1"),
+        ("packbits", "u1"),
+        ("raw", "bool"),
+        ("group4", "bool"),
+    ],
+)
+def test_labels_keep_their_values_where_white_is_zero_in_pillows_codecs_too(
+    tmp_path, compression, dtype
+):
+    most = 1 if dtype == "bool" else 255
+    stored = (PIXELS % 2 if dtype == "bool" else PIXELS * 2).astype(dtype)
+    path = tmp_path / "a.tif"
+    Image.fromarray(stored).save(path, compression=compression)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags[262].overwrite(0)
+    labels = read_labels(path).array[0, :, :, 0]
+    image = read_image(path).array[0, :, :, 0]
+    assert np.array_equal(labels, stored.T)
+    assert np.array_equal(image, most - stored.T.astype(np.float32))
+
+
 def test_a_jpeg_of_more_pixels_than_its_bytes_can_hold_is_refused(
     tmp_path: Path,
 ) -> None:
