@@ -144,15 +144,7 @@ def name_files(
         root: The data folder.
         files: Files in it and below, sorted. Results of medseg are passed over.
     """
-    listed = list(files)
-    results = {file.parent for file in listed if file.name == LEDGER}
-    images = []
-    stems = _StemReader()
-    for file in listed:
-        stem = stems.read(file.name)
-        is_left = _is_left(file, root) or results.intersection(file.parents)
-        if stem and not is_left:
-            images.append((file, stem))
+    images = _find_images(root, list(files))
     if not images:
         return []
     shared = os.path.commonpath([file.parent for file, _ in images])
@@ -161,6 +153,19 @@ def name_files(
         return named
     # Where labels have folders of their own, an image may be called x_mask.
     return [_trust_folder(file) for file in named]
+
+
+def _find_images(root: Path, files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the images among some files, each with its name without the ending."""
+    results = {file.parent for file in files if file.name == LEDGER}
+    images = []
+    stems = _StemReader()
+    for file in files:
+        stem = stems.read(file.name)
+        is_left = _is_left(file, root) or results.intersection(file.parents)
+        if stem and not is_left:
+            images.append((file, stem))
+    return images
 
 
 class _StemReader:
