@@ -17,6 +17,9 @@ from typing import Literal
 from medseg.io import Series, list_picture_suffixes, list_readable_suffixes
 from medseg.io.dicom.volume import DICOM
 
+LEDGER = "ledger.jsonl"
+"""The file that marks a folder of results."""
+
 LONGEST = 100
 """Characters of a name at most, so that suffixes still fit into a file name."""
 

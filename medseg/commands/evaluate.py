@@ -16,6 +16,7 @@ from medseg.datasets.label_encoding import encode_mask, encode_prediction
 from medseg.datasets.measures import CaseMeasures, measure_grid
 from medseg.datasets.outliers import describe_outliers, find_outliers
 from medseg.errors import Fault, MedsegError, ScanError
+from medseg.evaluation.colour_labels import read_colour_labels
 from medseg.evaluation.files import write_evaluation
 from medseg.evaluation.named_labels import (
     LabelReader,
@@ -356,7 +357,11 @@ def _encode_pair(pair: Pair, rules: _Rules) -> _EncodedPair:
     label_set = rules.label_set
     if label_set is None:
         # The values of both sides mean the same, so the prediction is encoded like a reference.
-        label_set = _collect_labels(prediction, reference, rules)
+        is_colour = len(prediction.array) > 1 or len(reference.array) > 1
+        if is_colour:
+            label_set = read_colour_labels([pair.reference, pair.prediction])
+        else:
+            label_set = _collect_labels(prediction, reference, rules)
         predicted = encode_mask(prediction, label_set)
     else:
         predicted = encode_prediction(prediction, label_set)
@@ -382,10 +387,6 @@ def _collect_labels(
     prediction: Volume, reference: Volume, rules: _Rules
 ) -> LabelSet:
     """Make every value that occurs a label, the same on both sides, except the ignore label."""
-    if len(prediction.array) > 1 or len(reference.array) > 1:
-        raise ScanError(
-            "a colour label map needs the bundle, which says what each colour means"
-        )
     values = np.union1d(prediction.array, reference.array)
     values = values[(values != 0) & (values != rules.ignore)]
     if len(values) > MAX_LABELS:
@@ -401,12 +402,23 @@ def _collect_labels(
     return LabelSet(labels, rules.ignore)
 
 
+def _find_unused(cases: Sequence[CaseScores], names: Iterable[str]) -> set[str]:
+    """Return the labels of a table of colours that no mask on either side holds."""
+    unused = set(names)
+    for case in cases:
+        for name, scores in case.labels.items():
+            if scores.predicted_ml or scores.reference_ml:
+                unused.discard(name)
+    return unused
+
+
 def _add_missing_labels(cases: Iterable[CaseScores]) -> list[CaseScores]:
     """Give each case an entry for the labels that only other cases hold."""
     cases = list(cases)
     names: set[str] = set()
     for case in cases:
         names.update(case.labels)
+    names -= _find_unused(cases, names)
     # Shorter names first, so that label 2 comes before label 10.
     ordered = sorted(names, key=lambda name: (len(name), name))
     complete = []

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from medseg.bundle.spec import BundleSpec, DataSpec
 from medseg.datasets.named_segments import name_segments
+from medseg.datasets.stated_colours import compare_colours
 from medseg.datasets.statements import (
     Contradiction,
     compare_statement,
@@ -178,10 +179,12 @@ def find_cases(
     set_aside_modalities(listing, spec.channels)
     case_list = make_cases(listing, spec)
     compared = compare_statement(read_statement(root, listing), spec)
+    masks = [case.label for case in listing.cases]
+    colours = compare_colours(root, masks, spec.label_set)
     return replace(
         case_list,
         warnings=(*case_list.warnings, *compared.warnings),
-        contradictions=compared.contradictions,
+        contradictions=(*compared.contradictions, *colours),
     )
 
 

@@ -86,6 +86,22 @@ def _simplify(name: str) -> str:
     return re.sub(r"[^a-z]+", "", name.lower())
 
 
+def list_table_folders(root: Path, masks: Iterable[Path]) -> list[Path]:
+    """Return where a table may lie: the data folder, the masks' folders, and those between.
+
+    Args:
+        root: The data folder, or its list of cases.
+        masks: The label files.
+    """
+    folder = root if root.is_dir() else root.parent
+    folders = {folder: None}
+    for mask_folder in sorted({mask.parent for mask in masks}):
+        folders[mask_folder] = None
+        if mask_folder != folder and mask_folder.is_relative_to(folder):
+            folders[mask_folder.parent] = None
+    return list(folders)
+
+
 def find_colour_table(folders: Iterable[Path]) -> ColourTable | None:
     """Read the first table that lies in one of some folders.
 

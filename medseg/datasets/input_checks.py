@@ -179,9 +179,9 @@ def refuse_constant(volume: Volume) -> None:
 def _varies(voxels: Array) -> bool:
     sample = sample_voxels(voxels)
     # The sample of what varies nearly always does, and is much the faster to look at.
-    if sample.min() < sample.max():
+    if sample.min() != sample.max():
         return True
-    return bool(voxels.min() < voxels.max())
+    return bool(voxels.min() != voxels.max())
 
 
 # --- kind and modality --------------------------------------------------------------------

@@ -24,6 +24,7 @@ from medseg.io.dicom.series import NOT_DICOM
 from medseg.io.other_kinds import describe_other_kind
 from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
+    LEDGER,
     has_image_suffix,
     is_label_word,
     make_left_out_name,
@@ -33,9 +34,6 @@ from medseg.names import (
     split_role,
     split_suffix,
 )
-
-LEDGER = "ledger.jsonl"
-"""The file that marks a folder of results."""
 
 _REMEDY = "to segment one all the same, give it as a file or in a CSV"
 

@@ -6,6 +6,7 @@ mean, it must be what the bundle says.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from medseg.errors import Fault
 from medseg.layouts import LISTING, CaseListing
 from medseg.layouts.channel_names import (
     is_same_channel,
+    normalize_modality,
     read_modality,
     read_sequence,
 )
@@ -39,7 +41,6 @@ from medseg.names import abbreviate
 INSIST = "or insist on the bundle with --trust-values"
 """How to go on where the data set is wrong."""
 
-_UNKNOWN_MODALITIES = ("", "OT")
 _MOST_NAMED = 8
 
 
@@ -121,8 +122,10 @@ def read_statement(root: Path, listing: CaseListing) -> Statement:
     statement = read_listing(listed_in)
     labels = statement.labels
     if not labels.labels:
-        names = listing.stated_names.items()
-        labels = LabelValues({name: Values([value]) for value, name in names})
+        named: dict[str, set[int]] = defaultdict(set)
+        for value, name in listing.stated_names.items():
+            named[name].add(value)
+        labels = LabelValues(_freeze(named))
     return Statement(
         labels=labels,
         channels=statement.channels or listing.channel_names,
@@ -291,13 +294,12 @@ def _find_difference(
     """Return what bundle and data set say of a channel; two equal texts where they agree."""
     modality = read_modality(name)
     if statement.modalities:
-        modality = statement.modalities[number]
-    own_modality: str | None = channel.modality
-    if own_modality in _UNKNOWN_MODALITIES:
+        modality = normalize_modality(statement.modalities[number])
+    own_modality = normalize_modality(channel.modality)
+    if own_modality is None:
         own_modality = read_modality(channel.name)
-    known = {modality, own_modality}
-    known -= {None, *_UNKNOWN_MODALITIES}
-    if len(known) == 2:
+    are_known = modality is not None and own_modality is not None
+    if are_known and modality != own_modality:
         return str(own_modality), str(modality)
     sequence = read_sequence(name)
     own_sequence = read_sequence(channel.name)

@@ -17,9 +17,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
-from medseg.datasets.scan_folders import LEDGER
 from medseg.errors import OutputError
-from medseg.names import is_safe_name
+from medseg.names import LEDGER, is_safe_name
 from medseg.quality.estimates import Quality
 
 

@@ -21,10 +21,10 @@ from medseg._support.folders import resolve_path
 from medseg._support.registry import Registry
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.cases import Scan
-from medseg.datasets.scan_folders import LEDGER
 from medseg.errors import DatasetError, MedsegError, OutputError, ScanError
 from medseg.io import write_labels
 from medseg.io.dicom.volume import Slices
+from medseg.names import LEDGER
 from medseg.volume import Array, Volume
 
 ERROR_MAPS = "error_maps"

@@ -10,7 +10,7 @@ from pathlib import Path
 from medseg._support.folders import resolve_path
 from medseg.bundle.spec import ChannelSpec
 from medseg.errors import Fault
-from medseg.layouts.channel_names import read_modality
+from medseg.layouts.channel_names import normalize_modality, read_modality
 from medseg.layouts.contract import CaseListing, ListedCase
 from medseg.names import (
     distinct_names,
@@ -94,8 +94,10 @@ def set_aside_modalities(
         listing: The listed cases.
         channels: The bundle's; where they are of several modalities, nothing is set aside.
     """
-    modality, *others = {channel.modality for channel in channels}
-    if others or modality == "OT":
+    modality, *others = {
+        normalize_modality(channel.modality) for channel in channels
+    }
+    if others or modality is None:
         return
     if not any(has_field(case, _MODALITY) for case in listing.cases):
         return

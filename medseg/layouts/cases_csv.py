@@ -39,11 +39,21 @@ class _Columns:
         labels: Column of a label map, or of each structure's mask → the structure; ``""`` for a
             label map.
         renamed: What medseg calls a column → what the table calls it.
+        channels: Names of the channels, where somebody named the columns.
     """
 
     images: tuple[str, ...]
     labels: Mapping[str, str]
     renamed: Mapping[str, str]
+    channels: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> set[str]:
+        """The columns that must be there, since somebody named them."""
+        renamed = {
+            column for field, column in self.renamed.items() if field != column
+        }
+        return {*self.images, *self.labels, *renamed}
 
     @property
     def known(self) -> set[str]:
@@ -80,8 +90,8 @@ class CsvLayout:
         table = read_table(path)
         columns = _find_columns(table, selection.columns)
         listing = CaseListing(path, has_fields=True)
-        if selection.columns and len(columns.images) > 1:
-            listing.channel_names = tuple(selection.columns.image)
+        if len(columns.channels) > 1:
+            listing.channel_names = columns.channels
         masks_of: dict[int, dict[str, Path]] = {}
         for line, cells in table.rows:
             try:
@@ -145,14 +155,32 @@ def _find_columns(
     Raises:
         DatasetError: If one is missing.
     """
-    renamed = {field: field for field in _RENAMED}
     if spec is None:
-        images = table.image_columns()
-        return _Columns(
-            images,
-            _find_label_columns(table),
-            renamed,
-        )
+        return _find_usual_columns(table)
+    columns = _name_columns(spec)
+    missing = sorted(columns.needed - {*table.columns})
+    if not missing:
+        return columns
+    # A table that medseg itself wrote has its own columns, whatever the first one had.
+    if _LABEL in table.columns:
+        return _find_usual_columns(table)
+    raise DatasetError(
+        "a column that data.columns or --columns names is not in the table",
+        source=table.path,
+        detail=f"there is no {', '.join(missing)} among {', '.join(table.columns)}",
+    )
+
+
+def _find_usual_columns(table: Table) -> _Columns:
+    renamed = {field: field for field in _RENAMED}
+    images = table.image_columns()
+    labels = _find_label_columns(table)
+    return _Columns(images, labels, renamed)
+
+
+def _name_columns(spec: ColumnsSpec) -> _Columns:
+    """Return the columns that a person named; tables are read with columns in lower case."""
+    renamed = {field: field for field in _RENAMED}
     for field in _RENAMED:
         column = getattr(spec, field)
         if column is not None:
@@ -161,19 +189,11 @@ def _find_columns(
     labels = {column.lower(): column for column in spec.label}
     if len(labels) == 1:
         labels = dict.fromkeys(labels, "")
-    wanted = {*images, *labels}
-    wanted |= {name for field, name in renamed.items() if name != field}
-    missing = sorted(wanted - {*table.columns})
-    if missing:
-        raise DatasetError(
-            "a column that data.columns or --columns names is not in the table",
-            source=table.path,
-            detail=f"there is no {', '.join(missing)} among {', '.join(table.columns)}",
-        )
     return _Columns(
         images,
         labels,
         renamed,
+        channels=spec.image,
     )
 
 

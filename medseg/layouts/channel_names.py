@@ -83,6 +83,17 @@ def _find_modality(name: str, hints: dict[str, str]) -> str | None:
     return None
 
 
+def normalize_modality(text: str) -> str | None:
+    """Return a modality as DICOM writes it; ``None`` where it says none.
+
+    Examples:
+        >>> normalize_modality("MRI"), normalize_modality("us"), normalize_modality("OT")
+        ('MR', 'US', None)
+    """
+    modality = read_modality(text) or text.strip().upper()
+    return None if modality in ("", "OT") else modality
+
+
 def read_sequence(name: str) -> MrSequence | None:
     """Return the kind of MR that a channel's name states, if it does.
 

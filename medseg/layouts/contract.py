@@ -134,7 +134,7 @@ class Layout(Protocol):
         A layout is any object with these two methods, registered under the entry-point group
         ``medseg.dataset_layouts``; ``data.format`` in a bundle is the name of its entry point.
 
-        - Nothing is written, and no pixel is read.
+        - Nothing is written, and no pixel is read where names say which files are labels.
         - What is listed does not depend on the order in which the file system answers.
         - A case that cannot be used is one of ``CaseListing.faults``, with its reason, and does
           not stop the others. Paths need not exist: they are checked afterwards.

@@ -18,6 +18,7 @@ LISTING = "dataset.json"
 IGNORE = "ignore"
 """What nnU-Net calls the value of unlabelled voxels."""
 
+_MOST_DIGITS = 10
 _MAX_TEXT = 200
 """Characters of a name or description."""
 
@@ -136,9 +137,9 @@ def parse_region_values(content: Mapping[str, Any]) -> dict[str, set[int]]:
     for name, entry in _labels_of(content).items():
         if not isinstance(entry, list):
             continue
-        if len(entry) > 1:
-            numbers = filter(_is_number, entry)
-            regions[name] = set(map(int, numbers))
+        numbers = set(map(int, filter(_is_number, entry)))
+        if len(entry) > 1 and numbers:
+            regions[name] = numbers
     return regions
 
 
@@ -163,7 +164,7 @@ def parse_channel_names(content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _parse_channel_number(key: Any) -> int:
-    return int(key) if str(key).isdecimal() else 0
+    return int(key) if _is_number(key) else 0
 
 
 def clean_text(value: Any) -> str:
@@ -212,15 +213,16 @@ def _iterate_labels(content: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
 
 def _is_number(text: Any) -> bool:
     """Tell whether this is a value of label files, written as a number or as text."""
-    return str(text).isdecimal()
+    digits = str(text)
+    return digits.isdecimal() and len(digits) <= _MOST_DIGITS
 
 
 def _parse_value(value: Any) -> int | None:
     """Return a label's value; ``None`` for background, and for what is no value."""
-    text = str(value)
-    if not text.isdecimal():
+    if not _is_number(value):
         return None
-    return int(text) or None
+    number = int(value)
+    return number or None
 
 
 def _parse_regions(

@@ -18,6 +18,7 @@ from medseg.layouts.msd import MsdLayout
 from medseg.layouts.nnunet import NnunetLayout
 from medseg.layouts.tree import TreeLayout, list_tree
 from medseg.layouts.tree_outline import describe_tree
+from medseg.names import has_image_suffix
 
 AUTO = "auto"
 """What ``data.format`` says where the layout is to be recognised."""
@@ -189,8 +190,9 @@ def _list_by_looking(
 
     Where there are both, DICOM with labels goes before pictures and volumes beside it.
     """
-    has_dicom = any(is_dicom(file) for file in found.files)
-    if has_dicom:
+    # A file that is called an image need not be opened to see that it is no DICOM.
+    others = [file for file in found.files if not has_image_suffix(file.name)]
+    if any(is_dicom(file) for file in others):
         try:
             return _name_layout(
                 _DICOM.list_found(

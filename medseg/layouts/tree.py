@@ -272,18 +272,25 @@ def _read_by_content(
 
 def _describe_labels(reading: TreeReading) -> str:
     """Say how the cases were found and which files are labels."""
-    kinds: Counter[str] = Counter()
-    stems = {label.stem for case in reading.form.cases for label in case.labels}
+    form = reading.form
+    kinds = _list_kinds(form)
+    named = f" ({abbreviate(kinds)})" if kinds else ""
+    return (
+        f"{form.summary}; labels{named} are told from images {reading.reason}"
+    )
+
+
+def _list_kinds(form: Form) -> list[str]:
+    """Return what most label files share; nothing of a single case, whose name may stand there."""
+    if len(form.cases) < 2:
+        return []
+    stems = {label.stem for case in form.cases for label in case.labels}
     if len(stems) == 1:
-        (stem,) = stems
-        return f"{reading.form.summary}; labels ({stem}) are told from images {reading.reason}"
-    for case in reading.form.cases:
-        kinds.update({label.kind for label in case.labels})
-        kinds.update({mask.kind for mask in case.masks.values()})
-    usual = [
-        kind
-        for kind, count in kinds.most_common(_MOST_KINDS)
-        if 2 * count > len(reading.form.cases) or len(kinds) == 1
+        return list(stems)
+    counts: Counter[str] = Counter()
+    for case in form.cases:
+        counts.update({label.kind for label in case.label_files})
+    half = len(form.cases) / 2
+    return [
+        kind for kind, count in counts.most_common(_MOST_KINDS) if count > half
     ]
-    named = f" ({abbreviate(usual)})" if usual else ""
-    return f"{reading.form.summary}; labels{named} are told from images {reading.reason}"

@@ -385,7 +385,9 @@ def _describe(
     listing: CaseListing,
 ) -> None:
     """Say which channels and patients there are; name the channels."""
-    if all(channels) and not all(name.isdigit() for name in channels):
+    are_names = all(name and not name.isdigit() for name in channels)
+    # What tells one image from another; of one case alone it may be the patient's name.
+    if are_names and len(listing.cases) > 1:
         listing.channel_names = tuple(channels)
         if len(channels) > 1:
             listing.recognised += (f"channels {', '.join(channels)}",)

@@ -10,9 +10,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from medseg.names import (
+    LEDGER,
     ROLE_WORDS,
     Role,
     has_image_suffix,
@@ -53,6 +55,9 @@ _GLUED = re.compile(
     r"(?P<base>.*[^\W\d_]{2})(?:masks?|seg|labels?)", re.IGNORECASE
 )
 """``brainmask``: a mask, though no separator says so."""
+
+_MOST_KEPT = 4096
+"""Names whose reading is remembered: data sets repeat theirs."""
 
 _NO_DATA_FOLDERS = frozenset(("__macosx", "preprocessed", "surveyed"))
 
@@ -118,6 +123,17 @@ class _Words:
     part: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Folders:
+    """What the folders of a file say; fields as in ``NamedFile``."""
+
+    place: tuple[str, ...]
+    bare_place: tuple[str, ...]
+    role: Role
+    role_folder: str
+    part: str
+
+
 def name_files(
     root: Path,
     files: Iterable[Path],
@@ -126,17 +142,46 @@ def name_files(
 
     Args:
         root: The data folder.
-        files: Files in it and below, sorted.
+        files: Files in it and below, sorted. Results of medseg are passed over.
     """
-    images = [file for file in files if _is_data(file.relative_to(root))]
+    listed = list(files)
+    results = {file.parent for file in listed if file.name == LEDGER}
+    images = []
+    stems = _StemReader()
+    for file in listed:
+        stem = stems.read(file.name)
+        is_left = _is_left(file, root) or results.intersection(file.parents)
+        if stem and not is_left:
+            images.append((file, stem))
     if not images:
         return []
-    shared = Path(os.path.commonpath([file.parent for file in images]))
-    named = [name_file(file, shared) for file in images]
+    shared = os.path.commonpath([file.parent for file, _ in images])
+    named = [name_file(file, stem, Path(shared)) for file, stem in images]
     if not any(file.role == "label" and file.role_folder for file in named):
         return named
     # Where labels have folders of their own, an image may be called x_mask.
     return [_trust_folder(file) for file in named]
+
+
+class _StemReader:
+    """Splits endings off names, of which a data set has the same ones again and again."""
+
+    def __init__(self) -> None:
+        self._stems: dict[str, str] = {}
+
+    def read(self, name: str) -> str:
+        """Return an image's name without its ending; ``""`` where it is none."""
+        if name not in self._stems:
+            stem, _ = split_suffix(name)
+            self._stems[name] = stem if has_image_suffix(name) else ""
+        return self._stems[name]
+
+
+def _is_left(file: Path, root: Path) -> bool:
+    """Tell whether a folder says that a file is no part of the data."""
+    folders = file.relative_to(root).parts[:-1]
+    names = {folder.casefold() for folder in folders}
+    return bool(names & _NO_DATA_FOLDERS)
 
 
 def _trust_folder(file: NamedFile) -> NamedFile:
@@ -150,50 +195,72 @@ def _trust_folder(file: NamedFile) -> NamedFile:
     return file
 
 
-def _is_data(path: Path) -> bool:
-    folders = {folder.casefold() for folder in path.parts[:-1]}
-    return has_image_suffix(path.name) and not folders & _NO_DATA_FOLDERS
-
-
 def name_file(
     file: Path,
+    stem: str,
     root: Path,
 ) -> NamedFile:
-    """Read what the path of one file says, below a folder."""
+    """Read what the path of one file says.
+
+    Args:
+        file: The file.
+        stem: Its name without ending.
+        root: The folder below which its folders count.
+    """
     folders = file.relative_to(root).parts[:-1]
-    stem, _ = split_suffix(file.name)
-    place: list[str] = []
-    bare: list[str] = []
-    role: Role = ""
-    role_folder = part = ""
-    for folder in folders:
-        words = _split_words(folder)
-        if words.role:
-            role, role_folder = words.role, folder
-        part = words.part or part
-        rest = [text for text in (words.part, words.rest) if text]
-        place += rest
-        bare += [words.part] * bool(words.part) if words.role else rest
+    words = _read_folders(folders)
     key, own_role = split_stem(stem)
-    lies_with_images = role == "image"
+    role = words.role
+    role_folder = words.role_folder
     # A label in a folder of images says so itself; in a folder of labels every file is one.
     if own_role and role != "label":
-        role, role_folder = own_role, ""
+        role = own_role
+        role_folder = ""
     return NamedFile(
         file=file,
         folders=folders,
-        place=tuple(place),
-        bare_place=tuple(bare),
+        place=words.place,
+        bare_place=words.bare_place,
         stem=stem,
         key=key,
         name=key if own_role else stem,
         role=role,
         role_folder=role_folder,
-        lies_with_images=lies_with_images,
+        lies_with_images=words.role == "image",
+        part=words.part,
+    )
+
+
+@lru_cache(maxsize=_MOST_KEPT)
+def _read_folders(folders: tuple[str, ...]) -> _Folders:
+    """Read what folders say; the deepest one that says it counts."""
+    place: list[str] = []
+    bare: list[str] = []
+    role: Role = ""
+    role_folder = ""
+    part = ""
+    for folder in folders:
+        words = _split_words(folder)
+        if words.role:
+            role = words.role
+            role_folder = folder
+        part = words.part or part
+        kept = [text for text in (words.part, words.rest) if text]
+        place += kept
+        if not words.role:
+            bare += kept
+        elif words.part:
+            bare.append(words.part)
+    return _Folders(
+        place=tuple(place),
+        bare_place=tuple(bare),
+        role=role,
+        role_folder=role_folder,
         part=part,
     )
 
 
+@lru_cache(maxsize=_MOST_KEPT)
 def split_stem(stem: str) -> tuple[str, Role]:
     """Split the words that say what a file is off its name.
 

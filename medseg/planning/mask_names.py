@@ -13,6 +13,7 @@ from medseg.datasets.colour_tables import (
     ColourTable,
     NamedCode,
     find_colour_table,
+    list_table_folders,
 )
 from medseg.datasets.known_palettes import (
     list_palettes,
@@ -76,24 +77,14 @@ def find_code_names(
     """
     if not census.are_pictures:
         return NOBODY
-    table = find_colour_table(_list_folders(root, cases))
+    masks = [case.label for case in cases]
+    table = find_colour_table(list_table_folders(root, masks))
     if census.is_colour:
         if table is not None:
             return replace(_name_colours(table), is_own=True)
         return _match_palette(census)
     by_palette = _name_by_palette(census, table)
     return by_palette or _name_by_files(cases)
-
-
-def _list_folders(root: Path, cases: Sequence[Case]) -> list[Path]:
-    """Return where a table may lie: the data folder, the masks' folders, and those between."""
-    folder = root if root.is_dir() else root.parent
-    folders = {folder: None}
-    for mask_folder in sorted({case.label.parent for case in cases}):
-        folders[mask_folder] = None
-        if mask_folder != folder and mask_folder.is_relative_to(folder):
-            folders[mask_folder.parent] = None
-    return list(folders)
 
 
 def _name_colours(table: ColourTable) -> CodeNames:

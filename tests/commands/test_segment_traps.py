@@ -14,11 +14,13 @@ import torch
 from pydicom import uid as uids
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from support import dicom as made
+from support.cli import call
 
 from medseg.commands.segment import SEARCHING, segment
 from medseg.datasets.scans import find_scans
 from medseg.dicom_labels.rtstruct_writer import write_rtstruct
 from medseg.dicom_labels.seg_writer import write_dicom_seg
+from medseg.errors import MedsegError
 from medseg.events import Event, Progress
 from medseg.io import read_image, read_labels
 from medseg.labels import Label, LabelSet
@@ -203,3 +205,52 @@ def test_uneven_slices_and_names_from_headers(
     labels = read_labels(tmp_path / "named" / "ID-4711_20240101_3.nii.gz")
     assert labels.shape == entry.shape
     assert entry.shape[2] > SHAPE[2]
+
+
+def time_points(count: int) -> list[FileDataset]:
+    """Slices of several volumes that only their instance numbers tell apart."""
+    datasets = []
+    for time in range(count):
+        volume = a_series(time, "dynamic")
+        for k, ds in enumerate(volume):
+            ds.InstanceNumber = time * len(volume) + k + 1
+            ds.SOPInstanceUID += f".{time}"
+            ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        datasets.extend(volume)
+    return datasets
+
+
+def test_a_4d_series_is_split_by_instance_numbers_if_asked_for(
+    untrained_bundle: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scans = made.save(tmp_path / "scans", time_points(2))
+    bundle = untrained_bundle()
+    (refused,) = segment(bundle, scans, tmp_path / "out").results
+    assert "--split-4d instance-number" in refused.error
+    arguments = ["segment", bundle, scans, tmp_path / "split"]
+    arguments += ["--split-4d", "instance-number", "--no-report", "--json"]
+    assert call(monkeypatch, *arguments) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["state"] for entry in entries] == ["done", "done"]
+    assert len({entry["content"] for entry in entries}) == 2
+    for entry in entries:
+        labels = read_labels(tmp_path / "split" / f"{entry['scan']}.nii.gz")
+        assert labels.shape == SHAPE
+        assert np.allclose(labels.affine, made.affine(), atol=1e-5)
+    with pytest.raises(MedsegError, match="split by instance-number"):
+        segment(bundle, scans, tmp_path / "other", split_4d="time")
+
+
+def test_what_lies_beside_a_series_is_told_of_its_result(
+    untrained_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    datasets = a_series(1, "orphaned")
+    datasets[-1].SeriesInstanceUID = "1.2.3"
+    scans = made.save(tmp_path / "scans", datasets)
+    batch = segment(untrained_bundle(), scans, tmp_path / "out")
+    (entry,) = [each for each in batch.results if each.is_good]
+    (warning,) = [text for text in entry.warnings if "continue this" in text]
+    assert warning in (tmp_path / "out" / "report.html").read_text()

@@ -5,13 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-
-from medseg.datasets.label_encoding import EncodedMask, encode_mask
-from medseg.datasets.mask_colours import EXACT, EdgeShares, describe_edges
-from medseg.errors import ScanError
-from medseg.labels import Code, Label, LabelSet
-from medseg.volume import Volume
-from tests.support.street_scenes import (
+from support.street_scenes import (
     CAR,
     COLOURS,
     SKY,
@@ -21,6 +15,12 @@ from tests.support.street_scenes import (
     paint,
     paint_smoothly,
 )
+
+from medseg.datasets.label_encoding import EncodedMask, encode_mask
+from medseg.datasets.mask_colours import EXACT, EdgeShares, describe_edges
+from medseg.errors import ScanError
+from medseg.labels import Code, Label, LabelSet
+from medseg.volume import Volume
 
 STREET = LabelSet(
     [

@@ -267,3 +267,35 @@ def test_the_list_keeps_the_fields_of_earlier_releases(
     assert list(listed["a"]) == ["parts", "volume", "print"]
     assert listed["a"]["parts"] == [[str(studies / "a.nii.gz")]]
     assert listed["a"]["print"].startswith("1 ")
+
+
+def test_volumes_of_a_series_are_listed_apart_if_asked_for(
+    tmp_path: Path, state: StateFolder
+) -> None:
+    shape = (24, 24, 18)
+    datasets = []
+    for time in range(2):
+        volume = dicom.series(dicom.voxels(shape, time), RescaleIntercept=-1000)
+        for k, ds in enumerate(volume):
+            ds.InstanceNumber = time * len(volume) + k + 1
+        datasets.extend(volume)
+    folder = dicom.save(tmp_path / "studies", datasets)
+    spec = made_spec(preprocessing={"spacing_mm": [1.25, 0.75, 2.5]})
+    with pytest.raises(DatasetError, match="no scan can be segmented"):
+        find_folder_cases(folder, state, spec)
+    find_folder_cases(folder, state, spec, split_4d="instance-number")
+    assert len(FolderCases(state, spec).list_names()) == 2
+
+
+def test_what_lies_beside_a_series_stays_known_in_every_process(
+    tmp_path: Path, state: StateFolder
+) -> None:
+    datasets = dicom.series(dicom.voxels((24, 24, 18)), RescaleIntercept=-1000)
+    datasets[-1].SeriesInstanceUID = "1.2.3"
+    folder = dicom.save(tmp_path / "studies", datasets)
+    spec = made_spec(preprocessing={"spacing_mm": [1.25, 0.75, 2.5]})
+    find_folder_cases(folder, state, spec)
+    cases = FolderCases(state, spec)
+    (name,) = cases.list_names()
+    (warning,) = cases.get_scan(name).warnings
+    assert "continue this one at its end" in warning

@@ -162,6 +162,17 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         find_cases(other, a_spec())
 
 
+def test_a_table_of_medseg_is_read_whatever_columns_the_first_one_had(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path / "a.nii", tmp_path / "b.nii")
+    table = tmp_path / "cases.csv"
+    table.write_text("image,label,fold\na.nii,b.nii,0\n")
+    columns = parse_columns("image=scan,label=mask")
+    (case,) = find_cases(table, a_spec(columns=columns)).cases
+    assert case.label.name == "b.nii"
+
+
 def test_labels_may_be_a_folder_of_masks_or_several_columns(
     tmp_path: Path,
 ) -> None:

@@ -341,3 +341,14 @@ def test_a_label_drawn_as_lines_alone_is_a_fault_of_its_case(tmp_path):
     # Where no case has it as an area, it is no label.
     names = list_cases(tmp_path / "three", "dicom").label_names
     assert list(names.values()) == ["tumour"]
+
+
+def test_a_case_that_may_have_lost_a_slice_is_told(tmp_path: Path) -> None:
+    like = a_series(tmp_path / "ct")
+    label(tmp_path / "label", like, random_labels())
+    orphan = made.slice_dataset(made.voxels()[:, :, 0], made.SHAPE[2], "1.2.3")
+    made.save(tmp_path / "ct", [orphan], prefix="orphan")
+    case = the_case(tmp_path, a_spec("liver", "tumour"))
+    image, _ = open_case(case, a_spec("liver", "tumour"))
+    (warning,) = [text for text in image.warnings if "continue this" in text]
+    assert "the scan is incomplete" in warning

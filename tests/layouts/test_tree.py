@@ -557,3 +557,34 @@ def test_what_is_not_recognised_is_shown_with_what_is_missing(
     others = a_tree(tmp_path / "others", "notes.txt", "more/scan.xyz")
     with pytest.raises(DatasetError, match="none of its files is an image"):
         listed(others)
+
+
+def test_nothing_that_is_recorded_of_one_case_holds_its_name(
+    tmp_path: Path,
+) -> None:
+    trees = (
+        ("anna.nii.gz", "seg.nii.gz"),
+        ("anna.nii.gz", "anna_seg.nii.gz"),
+        ("anna_images/1.png", "anna_labels/1.png"),
+        ("anna/ct.nii.gz", "anna/seg.nii.gz"),
+    )
+    for number, paths in enumerate(trees):
+        listing = listed(a_tree(tmp_path / f"{number}", *paths))
+        assert len(listing.cases) == 1
+        recorded = (*listing.recognised, *listing.channel_names)
+        assert "anna" not in " ".join(recorded)
+
+
+def test_results_of_medseg_among_the_data_are_passed_over(
+    tmp_path: Path,
+) -> None:
+    root = a_tree(
+        tmp_path,
+        *files("p{0}{1}.nii.gz", THREE, ("", "_seg")),
+        *files("results/p{0}.nii.gz", THREE),
+        "results/ledger.jsonl",
+        "results/previews/p001.png",
+    )
+    listing = listed(root)
+    assert len(listing.cases) == 3
+    assert listing.faults == listing.warnings == []

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from support.bundles import content, write_json
 from support.label_servers import (
+    Answer,
     Server,
     encode_form,
     require_monai_label,
@@ -149,6 +150,37 @@ def test_an_uploaded_image_is_segmented_too(
     assert np.array_equal(
         read_labels(Path(seen)).array, read_labels(Path(stored)).array
     )
+
+
+def _upload(
+    server: Server, tmp_path: Path, voxels: Any, spacing: float
+) -> Answer:
+    """Ask the server to segment voxels of a size."""
+    file = tmp_path / "upload.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, np.diag([spacing] * 3 + [1.0])), file)
+    body, kind = encode_form(
+        {"params": "{}"}, {"file": (file.name, file.read_bytes())}
+    )
+    path = "/infer/made_up?image=&output=json"
+    return server.ask("POST", path, body, {"content-type": kind})
+
+
+def test_a_scan_that_cannot_be_is_refused_and_a_doubtful_one_told(
+    server: Server, tmp_path: Path
+) -> None:
+    voxels = np.random.default_rng(0).normal(0.5, 0.1, (24, 24, 24))
+    in_metres = _upload(server, tmp_path, voxels.astype(np.float32), 0.004)
+    assert in_metres.code == 422
+    assert b"check that its header gives lengths in mm" in in_metres.body
+    constant = _upload(server, tmp_path, np.ones((24, 24, 24), np.uint8), 4)
+    assert constant.code == 422
+    assert b"every voxel has the value 1" in constant.body
+    scaled = _upload(server, tmp_path, voxels.astype(np.float32), 4)
+    assert scaled.code == 200
+    about = scaled.json()
+    for warnings in (about["warnings"], about["quality"]["warnings"]):
+        (warning,) = warnings
+        assert "the channel CT shows no air" in warning
 
 
 def test_the_server_answers_while_it_segments(

@@ -1,0 +1,29 @@
+"""Many cases with the same warning make one line."""
+
+from __future__ import annotations
+
+from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.mask_colours import EdgeShares
+
+
+def test_what_few_cases_have_names_each() -> None:
+    lines = list_warnings({"a": ["odd"], "b": ["odd", "flat"], "c": []}, 3)
+    assert list(lines) == ["a: odd", "b: odd", "b: flat"]
+
+
+def test_what_many_cases_have_is_one_line() -> None:
+    by_case = {f"case{n}": ["odd"] for n in range(20)}
+    (line,) = list_warnings(by_case, 30)
+    assert line.startswith("20 of 30 cases (case0, case1")
+    assert line.endswith("and 15 more): odd")
+
+
+def test_soft_edges_of_all_masks_are_added_up() -> None:
+    by_case = {
+        "a": [EdgeShares(0.01, 0.002).describe()],
+        "b": ["odd", EdgeShares(0.03, 0.01).describe()],
+    }
+    lines = list(list_warnings(by_case, 4))
+    assert lines[0] == "b: odd"
+    assert lines[1].startswith("2 of 4 masks hold colours or grey levels")
+    assert "Most in b: 3.00% and 1.00%" in lines[1]
