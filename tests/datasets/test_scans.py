@@ -542,3 +542,22 @@ def test_a_file_of_a_known_kind_that_is_not_read_is_called_what_it_is(
     ):
         with pytest.raises(DatasetError, match=what):
             find_scans(tmp_path / name, 1)
+
+
+def test_scans_keep_the_names_under_which_they_have_results(
+    tmp_path: Path,
+) -> None:
+    files = ("Müller 肝.nii", "肝.nii", "脾.nii", "con.nii", "ä.nii", "_.nii")
+    touch(*(tmp_path / file for file in files))
+    found = find_scans(tmp_path, 1)
+    former = dict(zip(names(found), found.former_names, strict=True))
+    assert former["Müller_肝"] == "M_ller_"
+    assert former["_con"] == "con"
+    assert len({*found.former_names}) == len(files)
+
+    known = {"M_ller_", former["肝"], "con", former["ä"], "ä"}
+    kept = names(found.keep_former_names(known))
+
+    expected = {"M_ller_", former["肝"], "脾", "con", "ä", "_"}
+    assert set(kept) == expected
+    assert names(found.keep_former_names(())) == names(found)
