@@ -195,6 +195,7 @@ def make_selection(spec: BundleSpec, trust_values: bool = False) -> Selection:
         image_patterns=spec.data.images,
         label_pattern=spec.data.labels or "",
         columns=spec.data.columns,
+        split_4d=spec.data.split_4d or "",
     )
 
 
