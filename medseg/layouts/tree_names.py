@@ -56,6 +56,9 @@ _GLUED = re.compile(
 )
 """``brainmask``: a mask, though no separator says so."""
 
+_LABEL_IDS = re.compile(r"_labelids$", re.IGNORECASE)
+"""How Cityscapes calls labels, beside other versions of them."""
+
 _MOST_KEPT = 4096
 """Names whose reading is remembered: data sets repeat theirs."""
 
@@ -149,6 +152,7 @@ def name_files(
         return []
     shared = os.path.commonpath([file.parent for file, _ in images])
     named = [name_file(file, stem, Path(shared)) for file, stem in images]
+    named = _pass_over_versions(named)
     if not any(file.role == "label" and file.role_folder for file in named):
         return named
     # Where labels have folders of their own, an image may be called x_mask.
@@ -187,6 +191,18 @@ def _is_left(file: Path, root: Path) -> bool:
     folders = file.relative_to(root).parts[:-1]
     names = {folder.casefold() for folder in folders}
     return bool(names & _NO_DATA_FOLDERS)
+
+
+def _pass_over_versions(files: list[NamedFile]) -> list[NamedFile]:
+    """Keep of Cityscapes' labels those of classes: not their colours, nor single instances."""
+    label_ids = {file.file for file in files if _LABEL_IDS.search(file.stem)}
+    if not label_ids:
+        return files
+    kept = []
+    for file in files:
+        is_version = file.role == "label" and file.file not in label_ids
+        kept.append(replace(file, role="prediction") if is_version else file)
+    return kept
 
 
 def _trust_folder(file: NamedFile) -> NamedFile:
