@@ -171,6 +171,7 @@ def find_cases(
         image_patterns=spec.data.images,
         label_pattern=spec.data.labels or "",
         columns=spec.data.columns,
+        split_4d=spec.data.split_4d or "",
     )
     listing = list_cases(root, spec.data.format, selection)
     name_segments(listing, selection, ignored=spec.data.ignored)
