@@ -37,8 +37,8 @@ def open_terminal(if_interrupted: str) -> Iterator[Terminal]:
     try:
         with Terminal() as terminal:
             yield terminal
-    except KeyboardInterrupt:
-        print_interruption(if_interrupted)
+    except KeyboardInterrupt as interruption:
+        print_interruption(f"{interruption} {if_interrupted}".lstrip())
         raise typer.Exit(INTERRUPTED) from None
 
 

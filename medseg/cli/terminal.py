@@ -128,7 +128,9 @@ class Terminal:
         device = event.provenance["device"]
         text = f"training [bold]{escape(event.name)}[/] on {escape(device)}"
         if event.resumed_at is not None:
-            text += f", resumed at step {event.resumed_at}"
+            text += (
+                f", resuming at step {event.resumed_at} of {event.total_steps}"
+            )
         self._print(f"{text} → {escape(str(event.folder))}")
 
     def _show_step(self, event: events.StepDone) -> None:

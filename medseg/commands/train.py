@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from medseg.training.distributed import (
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.held_out import score_held_out
 from medseg.training.history import TrainingHistory
+from medseg.training.interruption import Interruption, catch_interruption
 from medseg.training.learner import Learner
 from medseg.training.lineage import Lineage, trace_lineage
 from medseg.training.loop import TrainingLoop
@@ -253,9 +255,11 @@ def _train_session(
             run.lineage.name, run.lineage.decisions
         )
         notify(session.listeners, started_from)
-    stopped_early = TrainingLoop(session, learner, history).run()
-    session = session.with_spec(learner.spec)
-    stages = session.run_stages(learner, history)
+    with _catch_interruption(session) as interruption:
+        loop = TrainingLoop(session, learner, history, interruption)
+        stopped_early = loop.run()
+        session = session.with_spec(learner.spec)
+        stages = session.run_stages(learner, history, interruption)
     write_stage_results(stages, run.folder)
     report = TrainingReport(
         fold=run.fold,
@@ -271,6 +275,21 @@ def _train_session(
         stopped_early=stopped_early,
     )
     write_trained_bundle(session.run, report, session.listeners)
+
+
+def _catch_interruption(
+    session: TrainingSession,
+) -> AbstractContextManager[Interruption]:
+    """Let a run that is asked to stop save its last step first."""
+    if session.group.size > 1:
+        # Processes that stop after different steps would wait for each other.
+        return nullcontext(Interruption())
+
+    def announce() -> None:
+        message = "stopping after this step; once more stops it at once"
+        notify(session.listeners, Notice(message))
+
+    return catch_interruption(announce)
 
 
 def _start(

@@ -21,7 +21,7 @@ from medseg._support.gzip import BROKEN_STREAM
 from medseg.errors import MedsegError
 from medseg.io import read_labels
 from medseg.io.nifti_headers import read_header, read_shape
-from medseg.names import is_label_folder, split_role, split_suffix
+from medseg.names import is_label_word, split_role, split_suffix
 
 MOST_VALUES = 256
 """Of a label map: parcellations of the brain have about a hundred."""
@@ -95,7 +95,7 @@ def _is_called_labels(file: Path, root: Path) -> bool:
     if role in ("label", "prediction"):
         return True
     folders = file.relative_to(root).parts[:-1]
-    return any(is_label_folder(folder) for folder in folders)
+    return any(is_label_word(name) for name in (*folders, stem))
 
 
 def _list_near(file: Path) -> set[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -360,9 +361,11 @@ def _find_possible_pairs(
             stems[stem].add(prediction)
     possible: list[tuple[str, str]] = []
     for reference in expected - predicted:
-        former = fold_name(make_former_name(reference))
         candidates = set(keys[_make_key(reference)])
-        candidates |= stems[_make_name(reference)] | stems[former]
+        candidates |= stems[_make_name(reference)]
+        for form in ("NFC", "NFD"):
+            text = unicodedata.normalize(form, reference)
+            candidates |= stems[fold_name(make_former_name(text))]
         for stem in _find_stems(reference):
             candidates |= names[stem]
         for prediction in candidates:

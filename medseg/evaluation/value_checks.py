@@ -67,7 +67,8 @@ def _list_held(case: CaseScores, side: str) -> list[str]:
 
 def _list_holders(side: str, by_label: _CasesByLabel) -> Iterator[str]:
     for name, cases in by_label.items():
-        yield f"{side} hold {name} in {len(cases)} cases ({abbreviate(cases)})"
+        noun = "case" if len(cases) == 1 else "cases"
+        yield f"{side} hold {name} in {len(cases)} {noun} ({abbreviate(cases)})"
 
 
 def require_common_labels(cases: Iterable[CaseScores]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from medseg.datasets.label_encoding import describe_label_warnings
+from medseg.datasets.label_encoding import describe_label_warnings, encode_mask
 from medseg.datasets.named_segments import join_segments
 from medseg.datasets.placement import place_on_grid
 from medseg.dicom_labels.seg_reader import read_dicom_seg
@@ -25,6 +25,7 @@ from medseg.io.seg_nrrd import read_segments
 from medseg.io.voxels import limit_voxels
 from medseg.labels import LabelSet
 from medseg.layouts.label_names import find_known
+from medseg.names import is_picture
 from medseg.volume import Array, Volume
 
 _MAX_LISTED = 6
@@ -54,7 +55,8 @@ def read_label_upload(
     """Read an uploaded label map.
 
     Args:
-        file: NIfTI, NRRD (also Slicer's ``.seg.nrrd``), MHA or DICOM SEG.
+        file: NIfTI, NRRD (also Slicer's ``.seg.nrrd``), MHA or DICOM SEG; of a picture also one in
+            the labels' colours.
         like: The scan it belongs to.
         label_set: The bundle's labels.
         segments: What the client says of its segments: ``name`` and ``idx``, the value that
@@ -78,6 +80,12 @@ def read_label_upload(
         with limit_voxels(_count_allowed(like)):
             label = read_labels(file)
         names = name_values(segments)
+    if len(label.array) == 3 and is_picture(file):
+        encoded = encode_mask(label, label_set)
+        label = label.with_array(encoded.indices[None])
+        indices_sent = place_on_grid(label, like)
+        placed = to_label_indices(indices_sent, {}, label_set)
+        return UploadedLabel(placed, encoded.warnings)
     if len(label.array) != 1:
         raise ScanError(
             "overlapping segments, or colours, were sent; send one label per voxel"

@@ -56,6 +56,9 @@ _GLUED = re.compile(
 )
 """``brainmask``: a mask, though no separator says so."""
 
+_LABEL_IDS = re.compile(r"_labelids$", re.IGNORECASE)
+"""How Cityscapes calls labels, beside other versions of them."""
+
 _MOST_KEPT = 4096
 """Names whose reading is remembered: data sets repeat theirs."""
 
@@ -144,23 +147,29 @@ def name_files(
         root: The data folder.
         files: Files in it and below, sorted. Results of medseg are passed over.
     """
-    listed = list(files)
-    results = {file.parent for file in listed if file.name == LEDGER}
-    images = []
-    stems = _StemReader()
-    for file in listed:
-        stem = stems.read(file.name)
-        is_left = _is_left(file, root) or results.intersection(file.parents)
-        if stem and not is_left:
-            images.append((file, stem))
+    images = _find_images(root, list(files))
     if not images:
         return []
     shared = os.path.commonpath([file.parent for file, _ in images])
     named = [name_file(file, stem, Path(shared)) for file, stem in images]
+    named = _pass_over_versions(named)
     if not any(file.role == "label" and file.role_folder for file in named):
         return named
     # Where labels have folders of their own, an image may be called x_mask.
     return [_trust_folder(file) for file in named]
+
+
+def _find_images(root: Path, files: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Return the images among some files, each with its name without the ending."""
+    results = {file.parent for file in files if file.name == LEDGER}
+    images = []
+    stems = _StemReader()
+    for file in files:
+        stem = stems.read(file.name)
+        is_left = _is_left(file, root) or results.intersection(file.parents)
+        if stem and not is_left:
+            images.append((file, stem))
+    return images
 
 
 class _StemReader:
@@ -182,6 +191,18 @@ def _is_left(file: Path, root: Path) -> bool:
     folders = file.relative_to(root).parts[:-1]
     names = {folder.casefold() for folder in folders}
     return bool(names & _NO_DATA_FOLDERS)
+
+
+def _pass_over_versions(files: list[NamedFile]) -> list[NamedFile]:
+    """Keep of Cityscapes' labels those of classes: not their colours, nor single instances."""
+    label_ids = {file.file for file in files if _LABEL_IDS.search(file.stem)}
+    if not label_ids:
+        return files
+    kept = []
+    for file in files:
+        is_version = file.role == "label" and file.file not in label_ids
+        kept.append(replace(file, role="prediction") if is_version else file)
+    return kept
 
 
 def _trust_folder(file: NamedFile) -> NamedFile:

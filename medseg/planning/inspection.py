@@ -42,6 +42,9 @@ _CACHE = RUNS / "surveyed"
 
 NO_NAMES: Mapping[int, str] = {}
 
+_BRIGHTEST = {255, 65535}
+"""Values by which tools mark masks of one structure, where others write 1."""
+
 _MIN_CASES_TO_DOUBT = 5
 """From so many cases on, a label that only one of them has may be a mistake."""
 
@@ -318,6 +321,7 @@ def _find_doubts(
     empty = sum(not case.labels for case in fingerprint.cases)
     if empty:
         yield f"{empty} of {count} cases have no labelled voxel"
+    yield from _doubt_mask_values(fingerprint)
     if count < _MIN_CASES_TO_DOUBT:
         return
     for value in fingerprint.label_values:
@@ -328,3 +332,21 @@ def _find_doubts(
                 f"{label} occurs in only 1 of {count} cases, with {statistics[0].voxels} "
                 "voxels: little can be learned of it. Is it a mistake?"
             )
+
+
+def _doubt_mask_values(fingerprint: Fingerprint) -> Iterator[str]:
+    """Say that masks of one structure may have other values from case to case."""
+    values = fingerprint.label_values
+    are_masks = all(len(case.labels) < 2 for case in fingerprint.cases)
+    if not are_masks or len(values) < 2 or not set(values) & _BRIGHTEST:
+        return
+    texts = []
+    for value in values:
+        holders = len(fingerprint.find_label_statistics(value))
+        noun = "case" if holders == 1 else "cases"
+        texts.append(f"{value} in {holders} {noun}")
+    merged = ",".join(map(str, values))
+    yield (
+        f"each label map holds one value, but not the same one: {', '.join(texts)}. If they are "
+        f"masks of one structure, plan with --labels NAME={merged}"
+    )

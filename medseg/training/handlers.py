@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import IterationEvents, SupervisedTrainer
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from medseg.bundle.spec import TrainingSpec
 from medseg.errors import TrainingError
 from medseg.events import Listener, StepDone, notify
+
+_HORIZONS_PER_RUN = 7
+"""An average looks back on about this part of the steps done, until its decay limits it."""
 
 
 class StepSeed:
@@ -59,7 +62,7 @@ class LearningRate:
         with the exponent 0.9 (Isensee et al. 2021, Nat Methods 18:203).
         """
         training = self._training
-        warmup = training.warmup_steps
+        warmup = training.rising_steps
         done = step - 1
         if done < warmup:
             return training.learning_rate * step / warmup
@@ -115,17 +118,20 @@ class StopOnNan:
 class WeightAverage:
     """Keep an exponential moving average of the weights (Polyak and Juditsky, 1992).
 
+    With a decay fixed from the start, a run that is shorter than the decay's horizon would be
+    judged by its first weights. So the horizon grows with the steps done, up to the decay's.
+
     Args:
         network: The network in training.
-        decay: How much of the former average each step keeps, below 1.
+        decay: How much of the former average each step keeps in the end, below 1.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network = network
+        self._decay = decay
+        self._kept = 0.0
         self.averaged = AveragedModel(
-            network,
-            multi_avg_fn=get_ema_multi_avg_fn(decay),  # type: ignore[no-untyped-call]
-            use_buffers=True,
+            network, multi_avg_fn=self._move, use_buffers=True
         )
 
     def attach(self, engine: Engine) -> None:
@@ -134,8 +140,25 @@ class WeightAverage:
 
     def __call__(self, engine: Engine) -> None:
         """Move the average towards the weights after this step."""
+        done = int(self.averaged.n_averaged)
+        self._kept = self.decay_at(done)
         # The first update copies, so that random weights are never part of the average.
         self.averaged.update_parameters(self._network)
+
+    def decay_at(self, done: int) -> float:
+        """Return how much of the average is kept in the step that follows so many."""
+        growing = (1 + done) / (_HORIZONS_PER_RUN + 1 + done)
+        return min(self._decay, growing)
+
+    def _move(
+        self,
+        average: Sequence[Tensor],
+        current: Sequence[Tensor],
+        done: Tensor | int,
+    ) -> None:
+        # The count lies on the weights' device, where looking at it would keep the host waiting.
+        move = get_ema_multi_avg_fn(self._kept)  # type: ignore[no-untyped-call]
+        move(average, current, done)
 
 
 class StepReport:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from medseg.metrics.statistics import summarise
 from medseg.networks.building import select_inference_weights
 from medseg.plots.previews import PreviewCase, draw_cases, draw_curves
 from medseg.training.history import TrainingHistory
+from medseg.training.interruption import Interruption
 from medseg.training.learner import Callbacks, Learner
 from medseg.training.session import TrainingSession
 from medseg.training.stages import list_snapshot_steps
@@ -34,11 +36,13 @@ class TrainingLoop:
         session: The run, its cases and its processes.
         learner: The network and its optimiser.
         history: What happened so far.
+        interruption: Whether the run was asked to stop.
     """
 
     session: TrainingSession
     learner: Learner
     history: TrainingHistory
+    interruption: Interruption = field(default_factory=Interruption)
 
     def run(self) -> bool:
         """Take the steps that are left; return whether training stopped early."""
@@ -50,7 +54,7 @@ class TrainingLoop:
         callbacks = Callbacks(
             validate=self._validate_and_agree,
             save=self._save_checkpoint,
-            after_step=self._check_clock,
+            after_step=self._finish_step,
             snapshot=self._save_snapshot,
             snapshot_steps=list_snapshot_steps(session.stages),
         )
@@ -101,6 +105,14 @@ class TrainingLoop:
         if self.session.group.is_main:
             file = self.session.run.folder.snapshot(step)
             self._save_weights(file)
+
+    def _finish_step(self, done: int) -> None:
+        self._check_clock(done)
+        self.interruption.stop_if_requested(
+            partial(self._save_checkpoint, done),
+            self.session.run.folder.path,
+            done,
+        )
 
     def _check_clock(self, done: int) -> None:
         """Check the clock where it is due, and take fewer steps if the machine is slower."""

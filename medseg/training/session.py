@@ -19,6 +19,7 @@ from medseg.plots.curves import draw_curves
 from medseg.training.distributed import ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
+from medseg.training.interruption import Interruption
 from medseg.training.learner import Learner
 from medseg.training.lineage import open_parent
 from medseg.training.refinement.stage import build_refinement_stages
@@ -183,15 +184,23 @@ class TrainingSession:
         return count_steps_done(self.spec, self.stages, checkpoint)
 
     def run_stages(
-        self, learner: Learner, history: TrainingHistory
+        self,
+        learner: Learner,
+        history: TrainingHistory,
+        interruption: Interruption,
     ) -> list[StageResult]:
         """Run every stage after the network's training, from where a checkpoint left it."""
         return [
-            self._run_stage(stage, learner, history) for stage in self.stages
+            self._run_stage(stage, learner, history, interruption)
+            for stage in self.stages
         ]
 
     def _run_stage(
-        self, stage: TrainingStage, learner: Learner, history: TrainingHistory
+        self,
+        stage: TrainingStage,
+        learner: Learner,
+        history: TrainingHistory,
+        interruption: Interruption,
     ) -> StageResult:
         folder = self.run.folder
         checkpoint = folder.load_checkpoint() or {}
@@ -213,6 +222,7 @@ class TrainingSession:
             listeners=self.listeners,
             state=checkpoint.get(stage.checkpoint_key),
             save=save,
+            interruption=interruption,
         )
         result = stage.run(context)
         if stage.steps:

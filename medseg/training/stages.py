@@ -19,6 +19,7 @@ from medseg.events import Listener
 from medseg.training.distributed import SINGLE_PROCESS, ProcessGroup
 from medseg.training.fine_tuning import InitialWeights
 from medseg.training.history import TrainingHistory
+from medseg.training.interruption import Interruption
 from medseg.training.learner import Learner
 from medseg.training.run_folder import RunFolder
 
@@ -64,6 +65,7 @@ class StageContext:
     listeners: Sequence[Listener]
     state: StageState | None
     save: Callable[[StageState], None]
+    interruption: Interruption
 
 
 @dataclass(frozen=True, slots=True)

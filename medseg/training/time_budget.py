@@ -318,7 +318,7 @@ class TimeBudget:
         ):  # else nothing is known yet, and it is late already
             affordable = int(usable / with_validation)
         # At least one more, because validation comes after the last step.
-        least = max(done, training.warmup_steps) + 1
+        least = max(done, training.rising_steps) + 1
         steps = max(done + affordable, least)
         return min(steps, training.steps)
 

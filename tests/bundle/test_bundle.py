@@ -208,7 +208,6 @@ def test_a_contradiction_with_a_faulty_section_is_not_made_up() -> None:
             {"training": {"augmentation": {"mirror_axes": [3]}}},
         ),
         ("training", {"training": {"dice_weight": 0, "ce_weight": 0}}),
-        ("training", {"training": {"warmup_steps": 4}}),
         ("training.steps", {"training": {"steps": True}}),
         ("training.steps", {"training": {"steps": "4"}}),
         ("training.seed", {"training": {"seed": 10**30}}),

@@ -111,6 +111,31 @@ def test_killed_anywhere_and_resumed_the_end_is_bit_identical(
     assert one["validations"] == other["validations"]
 
 
+def test_a_run_that_is_asked_to_stop_saves_its_step_first(
+    zygote: Zygote, arguments: dict[str, object], unbroken: Path, home: Path
+) -> None:
+    out = home / "stopped"
+    stops = (
+        ("StepDone(step=3,", signal.SIGINT, 3),
+        ("StepDone(step=19,", signal.SIGTERM, 19),
+        ("ValidationDone(step=20,", signal.SIGTERM, 20),
+        ("StepDone(step=36,", signal.SIGINT, 36),
+    )
+    for point, number, step in stops:
+        status = zygote.train(
+            **arguments,
+            out=str(out),
+            resume=out.exists(),
+            kill_at=point,
+            kill_by=int(number),
+        )
+        assert os.waitstatus_to_exitcode(status) == 130, point
+        assert checkpoint(out)["learner"]["step"] == step
+    assert zygote.train(**arguments, out=str(out), resume=True) == 0
+    assert same(checkpoint(out), checkpoint(unbroken))
+    assert same(weights(out), weights(unbroken))
+
+
 def test_a_killed_run_is_continued_in_mlflow_not_doubled(
     zygote: Zygote, arguments: dict[str, object], home: Path
 ) -> None:

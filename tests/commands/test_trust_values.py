@@ -116,3 +116,29 @@ def test_train_ends_with_one_clean_line_per_fault(
     assert "Traceback" not in said
     assert said.count("kidney = 1, liver = 2") == 1
     assert not out.exists()
+
+
+def test_train_goes_by_the_bundle_when_told_to(
+    tmp_path: Path,
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = write_data(tmp_path / "data", labels=SWAPPED)
+    (data / "labelsTr" / "phantom_001.nii.gz").write_bytes(b"no label")
+    out = tmp_path / "run"
+    arguments = (
+        "train",
+        bundle,
+        "--data",
+        data,
+        "--out",
+        out,
+        "--trust-values",
+    )
+    # Only what is wrong with a file is left to say, so that nothing need be trained here.
+    for fold in ("0", "all"):
+        assert call(monkeypatch, *arguments, "--fold", fold) == 2
+        said = capsys.readouterr().err
+        assert "phantom_001" in said
+        assert "kidney = 1" not in said

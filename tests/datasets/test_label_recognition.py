@@ -92,7 +92,9 @@ def test_a_folder_of_masks_beside_its_scan(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"])
-@pytest.mark.parametrize("label", ["x_seg", "x-label", "mask_x", "x.seg"])
+@pytest.mark.parametrize(
+    "label", ["x_seg", "x-label", "mask_x", "x.seg", "segmentation"]
+)
 def test_a_label_map_is_known_by_its_name(
     tmp_path: Path, ending: str, label: str
 ) -> None:
@@ -137,10 +139,13 @@ def test_a_label_map_beside_a_scan_is_known_by_what_it_holds(
     assert sort(tmp_path) == ([f"t1{ending}"], [], [f"aparc+aseg{ending}"])
 
 
-def test_label_maps_alone_may_be_scans_of_few_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_label_maps_alone_may_be_scans_of_few_values(
+    tmp_path: Path, ending: str
+) -> None:
     for name in ("a", "b"):
-        write(tmp_path / f"{name}.nii.gz", a_mask(1, 2))
-    assert sort(tmp_path) == (["a.nii.gz", "b.nii.gz"], [], [])
+        write(tmp_path / f"{name}{ending}", a_mask(1, 2))
+    assert sort(tmp_path) == ([f"a{ending}", f"b{ending}"], [], [])
 
 
 def test_a_broken_file_is_left_to_its_own_reading(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_masks_with_other_values_from_case_to_case_are_said(
     assert scored(tmp_path)[1] == []
     save(tmp_path / "p" / "b.nii.gz", mask)
     _, said = scored(tmp_path)
-    assert "predictions hold label 1 in 1 cases (b)" in said[0]
+    assert "predictions hold label 1 in 1 case (b)" in said[0]
     assert "predictions hold label 255 in 2 cases (a, c)" in said[0]
     assert "references hold label 255 in 3 cases" in said[0]
 

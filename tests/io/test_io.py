@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 from support import dicom as made
+from support.label_maps import in_other_order
 
 from medseg.errors import GeometryError, OutputError, ScanError
 from medseg.io import (
@@ -64,6 +65,17 @@ def test_channels_on_one_grid_are_stacked_in_order():
     stacked = stack_channels([first, second.with_array(second.array * 2)])
     assert stacked.array.shape == (2, *made.SHAPE)
     assert stacked.array[:, 0, 0, 0].tolist() == [1, 2]
+    assert np.array_equal(stacked.affine, first.affine)
+
+
+def test_channels_in_another_order_come_on_the_first_ones_grid():
+    first = volume(name="flair")
+    values = made.voxels().astype(np.int16)
+    image = nib.Nifti1Image(values, made.affine())
+    stored = in_other_order(image, (2, 0, 1), (-1, 1, -1))
+    second = Volume(np.asarray(stored.dataobj)[None], stored.affine, "t1")
+    stacked = stack_channels([first, second])
+    assert np.array_equal(stacked.array[1], values)
     assert np.array_equal(stacked.affine, first.affine)
 
 

@@ -313,7 +313,7 @@ def test_lost_axes_never_go_unnoticed_where_the_orientation_is_stated(
                 read(path)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.tuples(*[st.floats(-3, 3)] * 3), st.booleans())
 def test_axes_that_itk_wrote_agree_with_its_orientation(
     tmp_path_factory, angles, mirrored
@@ -408,11 +408,16 @@ def test_a_nrrd_with_spacings_alone_does_not_say_how_its_axes_lie(tmp_path):
     assert "LPS is assumed" in volume.warnings[0]
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("skip", ["", "byte skip: -1\n", "line skip: 0\n"])
+@pytest.mark.parametrize(
+    ("packed", "skip"),
+    [
+        (False, ""),
+        (True, ""),
+        (False, "byte skip: -1\n"),
+        (True, "line skip: 0\n"),
+    ],
+)
 def test_voxels_beside_a_nrrd_header_are_read_exactly(tmp_path, packed, skip):
-    if packed and "-1" in skip:
-        pytest.skip("a compressed stream has no known size")
     content = VOXELS.tobytes("F")
     voxels = tmp_path / "Voxels.RAW"
     voxels.write_bytes(gzip.compress(content) if packed else content)

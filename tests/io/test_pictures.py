@@ -401,7 +401,7 @@ def test_strips_that_inflate_beyond_their_place_are_refused(tmp_path):
             tiff.pages[0].databytecounts,
         )
         counts = tiff.pages[0].tags[279].valueoffset
-    bomb = zlib.compress(bytes(200 << 20))
+    bomb = zlib.compress(bytes(80 << 20))
     content = content[:offset] + bomb + content[offset + count :]
     patched = bytearray(content)
     patched[counts : counts + 4] = struct.pack("<I", len(bomb))
@@ -448,6 +448,30 @@ def test_what_pillow_thinks_of_tags_is_not_printed(tmp_path: Path) -> None:
         [sys.executable, "-c", code, path], capture_output=True, check=False
     )
     assert said.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("compression", "dtype"),
+    [
+        ("tiff_lzw", "u1"),
+        ("packbits", "u1"),
+        ("raw", "bool"),
+        ("group4", "bool"),
+    ],
+)
+def test_labels_keep_their_values_where_white_is_zero_in_pillows_codecs_too(
+    tmp_path, compression, dtype
+):
+    most = 1 if dtype == "bool" else 255
+    stored = (PIXELS % 2 if dtype == "bool" else PIXELS * 2).astype(dtype)
+    path = tmp_path / "a.tif"
+    Image.fromarray(stored).save(path, compression=compression)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[0].tags[262].overwrite(0)
+    labels = read_labels(path).array[0, :, :, 0]
+    image = read_image(path).array[0, :, :, 0]
+    assert np.array_equal(labels, stored.T)
+    assert np.array_equal(image, most - stored.T.astype(np.float32))
 
 
 def test_a_jpeg_of_more_pixels_than_its_bytes_can_hold_is_refused(

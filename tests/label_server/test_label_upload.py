@@ -9,10 +9,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 from support.bundles import made_spec
 from support.doubtful_labels import WARNING, move_qform
 from support.scans import TURNED, affine_of
 from support.seg_nrrd import write_seg_nrrd
+from support.street_scenes import COLOURS, as_jpeg, make_scene, paint
 
 from medseg import GeometryError, ScanError, Volume
 from medseg.label_server.label_upload import (
@@ -21,6 +23,7 @@ from medseg.label_server.label_upload import (
     read_label_upload,
     to_label_indices,
 )
+from medseg.labels import Label, LabelSet
 
 LABELS = made_spec().label_set
 SHAPE = (9, 7, 5)
@@ -279,3 +282,29 @@ def test_a_file_that_is_no_image_is_refused_without_its_path(
     file.write_bytes(content)
     with pytest.raises(ScanError):
         read_label_upload(file, scan, LABELS)
+
+
+def test_a_mask_in_the_labels_colours_is_read_as_everywhere(
+    tmp_path: Path,
+) -> None:
+    street = LabelSet(
+        [
+            Label(index, name, index, colour)
+            for index, (name, colour) in enumerate(COLOURS.items(), start=1)
+        ],
+        colour_coded=True,
+    )
+    scene = make_scene(1, 144, 192)
+    grid = Volume(np.zeros((3, 192, 144, 1), np.float32), np.eye(4), "a.png")
+    file = tmp_path / "a.png"
+    as_jpeg(paint(scene)).save(file)
+
+    upload = read_label_upload(file, grid, street)
+
+    assert np.mean(scene == upload.indices[..., 0].T) > 0.999
+    assert "counts as the nearest label" in upload.warnings[0]
+    painted = np.asarray(paint(scene)).copy()
+    painted[2:20, 2:20] = (0, 192, 64)
+    Image.fromarray(painted).save(file)
+    with pytest.raises(ScanError, match=r"\(0, 192, 64\)"):
+        read_label_upload(file, grid, street)

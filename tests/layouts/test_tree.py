@@ -380,6 +380,35 @@ def test_a_split_is_kept_as_folds(tmp_path: Path, name: str) -> None:
     assert any("split is kept" in text for text in listed(root).recognised)
 
 
+def test_of_the_versions_of_cityscapes_and_voc_classes_are_the_labels(
+    tmp_path: Path,
+) -> None:
+    parts = ("train", "val")
+    versions = ("color", "instanceIds", "labelIds")
+    cities = a_tree(
+        tmp_path / "cities",
+        *files("leftImg8bit/{0}/ulm/{0}_{1}_leftImg8bit.png", parts, THREE),
+        *files("gtFine/{0}/ulm/{0}_{1}_gtFine_{2}.png", parts, THREE, versions),
+    )
+    pairs = pairs_of(cities)
+    assert pairs["val_001_leftImg8bit"] == (
+        "leftImg8bit/val/ulm/val_001_leftImg8bit.png",
+        "gtFine/val/ulm/val_001_gtFine_labelIds.png",
+    )
+    assert {case.fields["fold"] for case in listed(cities).cases} == {0, 1}
+    voc = a_tree(
+        tmp_path / "voc",
+        *files("JPEGImages/{0}.jpg", (*THREE, "009")),
+        *files(
+            "{0}/{1}.png", ("SegmentationClass", "SegmentationObject"), THREE
+        ),
+    )
+    assert pairs_of(voc)["001"] == (
+        "JPEGImages/001.jpg",
+        "SegmentationClass/001.png",
+    )
+
+
 def test_a_test_set_is_left_out_and_said(tmp_path: Path) -> None:
     root = a_tree(
         tmp_path,

@@ -50,6 +50,17 @@ def test_cases_without_a_label_and_single_cases_are_mentioned() -> None:
     assert "Train with --fold none" in doubt
 
 
+def test_masks_with_other_values_from_case_to_case_are_doubted() -> None:
+    (doubt,) = doubts(with_labels(255), with_labels(1), with_labels(255))
+    assert doubt == (
+        "each label map holds one value, but not the same one: 1 in 1 case, 255 in 2 cases. If "
+        "they are masks of one structure, plan with --labels NAME=1,255"
+    )
+    assert doubts(with_labels(255), with_labels(255)) == []
+    assert doubts(with_labels(1), with_labels(2)) == []
+    assert doubts(with_labels(1, 255), with_labels(1)) == []
+
+
 def test_cases_are_found_and_those_that_cannot_be_used_are_left_out(
     tmp_path: Path,
 ) -> None:

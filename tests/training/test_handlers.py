@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from support.bundles import made_spec
@@ -152,6 +154,71 @@ def test_the_average_starts_at_the_first_trained_weights_and_follows() -> None:
     )
     trainer.run()
     expected = weights[0]
-    for weight in weights[1:]:
-        expected = 0.9 * expected + 0.1 * weight
+    for done, weight in enumerate(weights[1:], start=1):
+        kept = (1 + done) / (8 + done)
+        expected = kept * expected + (1 - kept) * weight
     assert torch.allclose(average.averaged.module.weight, expected)
+
+
+def test_the_average_looks_back_on_a_seventh_of_the_steps_up_to_its_decay() -> (
+    None
+):
+    average = WeightAverage(nn.Linear(1, 1), decay=0.9975)
+    for done in (7, 70, 700, 2000):
+        horizon = 1 / (1 - average.decay_at(done))
+        assert horizon == pytest.approx(done / 7, abs=1.2)
+    assert average.decay_at(2791) < 0.9975
+    assert average.decay_at(2793) == average.decay_at(10**6) == 0.9975
+
+
+def learn(steps: int, decay: float, schedule: str, seed: int) -> list[float]:
+    """Learn a noisy parabola; return the losses of the last weights and of their average.
+
+    Its 40 directions are steep to flat, so that some are learned at once and some never.
+    """
+    torch.manual_seed(seed)
+    slopes = torch.logspace(0, -3, 40)
+    network = nn.Linear(40, 1, bias=False)
+    nn.init.ones_(network.weight)
+    average = WeightAverage(network, decay)
+    rate = LearningRate(
+        made_spec(
+            training={
+                "steps": steps,
+                "learning_rate": 0.5,
+                "schedule": schedule,
+            }
+        ).training
+    )
+    for step in range(1, steps + 1):
+        with torch.no_grad():
+            noise = 0.05 * torch.randn(1, 40)
+            gradient = slopes * (network.weight + noise)
+            network.weight -= rate.rate_at(step) * gradient
+        average(Engine(lambda *_: None))
+    return [
+        float((slopes * weight.detach() ** 2).sum())
+        for weight in (network.weight, average.averaged.module.weight)
+    ]
+
+
+@given(
+    steps=st.sampled_from([20, 50, 150, 500, 2000, 5000]),
+    decay=st.sampled_from([0.9, 0.99, 0.9975, 0.999]),
+    schedule=st.sampled_from(["poly", "cosine"]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=8, deadline=None)
+def test_averaged_weights_are_never_worse_than_the_last(
+    steps: int, decay: float, schedule: str, seed: int
+) -> None:
+    last, averaged = learn(steps, decay, schedule, seed)
+    assert averaged <= 1.1 * last
+
+
+def test_a_run_shorter_than_its_warm_up_still_rises_and_falls() -> None:
+    found = rates(steps=20, schedule="poly", warmup_steps=20)
+    assert found[:10] == pytest.approx([0.01 * n for n in range(1, 11)])
+    assert found[10] == pytest.approx(0.1)
+    assert found[-1] < 0.02
+    assert rates(steps=1, warmup_steps=5) == [0.1]

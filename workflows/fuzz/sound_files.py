@@ -99,7 +99,8 @@ def _write_nifti(kind: str, folder: Path, random: np.random.Generator) -> Sound:
     suffix = {"nifti": ".nii", "nifti gz": ".nii.gz", "nifti pair": ".img"}
     path = folder / f"scan{suffix[kind]}"
     nib.save(made, path)
-    stored = np.asanyarray(nib.load(path).dataobj)
+    # Not mapped: the file will be damaged.
+    stored = np.array(nib.load(path).dataobj)
     if pair:
         header = path.with_suffix(".hdr")
         return Sound(kind, header, (header, path), stored, affine)
@@ -324,7 +325,7 @@ def _write_label_map(
             text.replace(f"labelsTr/{file.name}", f"labelsTr/{plain.name}")
         )
         file = plain
-    labels = np.asanyarray(nib.load(file).dataobj)
+    labels = np.array(nib.load(file).dataobj)
     return Sound(kind, folder, (file,), labels, make_affine())
 
 

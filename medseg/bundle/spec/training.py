@@ -135,7 +135,7 @@ class TrainingSpec(Spec):
     schedule: Literal["poly", "cosine", "constant"] = "poly"
     """How the learning rate falls over the steps (poly: power 0.9)."""
     warmup_steps: NonNegativeInt = 0
-    """Steps over which the rate first rises from 0."""
+    """Steps over which the rate first rises from 0; at most half of the run's."""
     gradient_clip: PositiveFloat | None = 12.0
     """Largest norm of the gradient; `null` for no limit."""
     loss: Annotated[Name, Field(exclude_if=_is_default_loss)] = DEFAULT_LOSS
@@ -163,7 +163,8 @@ class TrainingSpec(Spec):
     ] = AUGMENTATIONS["standard"]
     """`none`, `standard`, or an object with the fields to change."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Validate and keep an exponential moving average of the weights with this decay."""
+    """Validate and keep an exponential moving average of the weights with this decay; of the first
+    steps it averages about the last seventh, so that a short run is not judged by its beginning."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bf16 where the hardware computes in it."""
     validate_every: Count = 500
@@ -181,11 +182,12 @@ class TrainingSpec(Spec):
             raise ValueError(
                 "dice_weight and ce_weight are both 0; one must be above it"
             )
-        if self.warmup_steps >= self.steps:
-            raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) must be below steps ({self.steps})"
-            )
         return self
+
+    @property
+    def rising_steps(self) -> int:
+        """Steps over which the rate rises in a run of this many; a short trial learns, too."""
+        return min(self.warmup_steps, self.steps // 2)
 
 
 class InferenceSpec(Spec):

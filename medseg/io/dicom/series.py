@@ -159,7 +159,8 @@ def _iterate_files(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            yield Path(parent, name)
+            if not name.startswith("."):
+                yield Path(parent, name)
 
 
 def _skip_damaged(header: Header) -> SkippedFile:
@@ -231,15 +232,15 @@ def _get_size(series: Series) -> tuple[int, int, str]:
 
 def _continues(series: Series, orphan: Series) -> bool:
     """Tell whether a stack is a larger regular one with the slices of another series."""
+    if (series.study, series.uid) == (orphan.study, orphan.uid):
+        return False
     first = series.frames[0]
     are_near = bool(first.frame_of_reference) or (
         series.files[0].parent == orphan.files[0].parent
     )
     if not are_near or not are_parallel(first, orphan.frames[0]):
         return False
-    return is_regular(series.frames) and is_regular(
-        [*series.frames, *orphan.frames]
-    )
+    return is_regular([*series.frames, *orphan.frames])
 
 
 def _have_common_files(files_of_stacks: Iterable[tuple[Path, ...]]) -> bool:

@@ -187,7 +187,9 @@ def _list_files(paths: Iterable[Path]) -> list[Path]:
             continue
         below = sorted(path.rglob("*"))
         for file in below:
-            if not file.is_dir():
+            # Companions of an archive begin with "._", and may be called .dcm behind that.
+            is_hidden = file.name.startswith(".")
+            if not is_hidden and not file.is_dir():
                 files.append(file)
     return files
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -75,11 +76,16 @@ class RefinerTrainer:
         self._scaler_states: dict[str, Any] | None = None
         self.step = 0
 
-    def learn(self, save: Callable[[], None]) -> None:
+    def learn(
+        self,
+        save: Callable[[], None],
+        after_step: Callable[[], None] = lambda: None,
+    ) -> None:
         """Take the steps that are left.
 
         Args:
             save: Called when a checkpoint is due.
+            after_step: Called after every step, when all else is done.
 
         Raises:
             TrainingError: If a loss is no longer finite.
@@ -97,7 +103,7 @@ class RefinerTrainer:
             device=self._device,
             precision=self._precisions.refiner,
             critic_precision=self._precisions.critic,
-            handlers=self._handlers(save),
+            handlers=self._handlers(save, after_step),
         )
         if self._scaler_states is not None:
             trainer.restore_scalers(self._scaler_states)
@@ -106,13 +112,15 @@ class RefinerTrainer:
         continue_after(trainer, self.step, steps)
         trainer.run()
 
-    def _handlers(self, save: Callable[[], None]) -> list[Any]:
+    def _handlers(
+        self, save: Callable[[], None], after_step: Callable[[], None]
+    ) -> list[Any]:
         """Return the trainer's handlers, in running order."""
         schedule = self._schedule
 
-        def save_after(step: int) -> None:
+        def call(action: Callable[[], None], step: int) -> None:
             self.step = step
-            save()
+            action()
 
         handlers: list[Any] = [
             StepSeed(schedule.seed),
@@ -123,7 +131,10 @@ class RefinerTrainer:
             handlers.append(GradientClip(schedule.gradient_clip))
         handlers += [
             StepReport(self._parts, self._listeners, before=self._steps_before),
-            EverySteps(schedule.checkpoint_every, schedule.steps, save_after),
+            EverySteps(
+                schedule.checkpoint_every, schedule.steps, partial(call, save)
+            ),
+            EverySteps(1, schedule.steps, partial(call, after_step)),
         ]
         return handlers
 

@@ -118,7 +118,18 @@ class RefinerStage:
         trainer = self._build_trainer(context)
         if context.state is not None:
             trainer.restore(context.state)
-        trainer.learn(lambda: context.save(trainer.state()))
+
+        def save() -> None:
+            context.save(trainer.state())
+
+        def stop_if_requested() -> None:
+            context.interruption.stop_if_requested(
+                save,
+                context.folder.path,
+                self._spec.training.steps + trainer.step,
+            )
+
+        trainer.learn(save, stop_if_requested)
         finding = self._decide(trainer.weights, context)
         _save_networks(self._spec, trainer, finding, context.folder)
         gap = measure_critic_gap(

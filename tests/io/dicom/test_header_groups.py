@@ -207,3 +207,12 @@ def test_a_stub_stays_with_each_volume_of_its_series(tmp_path):
     for series in found:
         (warning,) = read_image(series.files).warnings
         assert "1 damaged DICOM file left out" in warning
+
+
+def test_companions_that_archives_hold_are_no_slices(tmp_path):
+    folder = made.save(tmp_path, slices())
+    (folder / "._IM0001.dcm").write_bytes(b"\0\5\x16\7" + b"\0" * 100)
+    (found,), skipped = find_series(folder)
+    assert skipped == []
+    assert read_image(folder).warnings == ()
+    assert len(found.files) == SLICES
