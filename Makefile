@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.dev-installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 LABEL_STAMP := $(VENV)/.label-installed
 DOCS_STAMP := $(VENV)/.docs-installed
 
@@ -11,8 +13,15 @@ DOCS_STAMP := $(VENV)/.docs-installed
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@echo "Installing medseg and its libraries into $(VENV): PyTorch, MONAI, MLflow and others, 2 to 3 GB;"
+	@echo "minutes, depending on the network."
+	$(PIP) --editable .
 	touch $(STAMP)
+
+$(DEV_STAMP): $(STAMP)
+	@echo "Installing the tools for tests and documentation."
+	$(PIP) --editable ".[dev]"
+	touch $(DEV_STAMP)
 
 demo: $(STAMP)  ## phantom → train → segment → evaluate → a picture, in demo/
 	$(BIN)/medseg demo --out demo
@@ -21,39 +30,39 @@ label: $(LABEL_STAMP)  ## MONAI Label for `medseg label`, with this environment'
 	$(BIN)/medseg label --help
 
 $(LABEL_STAMP): $(STAMP) medseg/label_server/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement medseg/label_server/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps monailabel==0.8.5
+	$(PIP) --requirement medseg/label_server/requirements.txt
+	$(PIP) --no-deps monailabel==0.8.5
 	touch $(LABEL_STAMP)
 
 test: lint  ## lint and the default tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-test-slow: $(STAMP)  ## minutes: other environments, many kills, servers, a browser
+test-slow: $(DEV_STAMP)  ## minutes: other environments, many kills, servers, a browser
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not alone" --numprocesses 2 --dist loadfile
 	$(BIN)/pytest -m "slow and alone"
 
-test-gpu: $(STAMP)  ## on a machine with CUDA
+test-gpu: $(DEV_STAMP)  ## on a machine with CUDA
 	$(BIN)/pytest -m gpu
 
-lint: $(STAMP)  ## style, types, layers, and how dense the code is to read
+lint: $(DEV_STAMP)  ## style, types, layers, and how dense the code is to read
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python workflows/lint/density.py
 
-format: $(STAMP)
+format: $(DEV_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 docs: $(DOCS_STAMP) reference  ## the documentation as a site, in site/; opens without a server
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-$(DOCS_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev,docs]"
+$(DOCS_STAMP): $(DEV_STAMP)
+	$(PIP) --editable ".[dev,docs]"
 	touch $(DOCS_STAMP)
 
-reference: $(STAMP)  ## the pages that are written from the code: bundle.json, command line
+reference: $(DEV_STAMP)  ## the pages that are written from the code: bundle.json, command line
 	$(BIN)/medseg schema > docs/reference/medseg-bundle-1.json
 	$(BIN)/python docs/generate/bundle_reference.py > docs/reference/bundle.md
 	$(BIN)/python docs/generate/cli_reference.py > docs/reference/cli.md

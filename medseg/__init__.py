@@ -6,6 +6,7 @@ Names are loaded when first used, so that ``import medseg`` costs nothing.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from medseg._support import former_modules
@@ -116,6 +117,8 @@ former_modules.install()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("medseg")
     home = _HOMES.get(name) or _FORMER_HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'medseg' has no attribute '{name}'")

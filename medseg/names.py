@@ -51,7 +51,7 @@ _FIRST_WORDS = re.compile(
     rf"(?:{_WORDS})(?:[_.\- ]+|(?=\d))(?P<base>[^_.\- ].*)", re.IGNORECASE
 )
 
-_LABEL_FOLDER = re.compile(
+_LABEL_WORD = re.compile(
     f"{ROLE_WORDS['label']}|{ROLE_WORDS['prediction']}", re.IGNORECASE
 )
 
@@ -140,14 +140,14 @@ def _get_role(match: re.Match[str]) -> Role:
     return ""
 
 
-def is_label_folder(name: str) -> bool:
-    """Tell whether a folder is called as those of label maps are.
+def is_label_word(name: str) -> bool:
+    """Tell whether the whole name of a folder, or of a file without its ending, says labels.
 
     Examples:
-        >>> is_label_folder("segmentations"), is_label_folder("s0001")
+        >>> is_label_word("segmentations"), is_label_word("s0001")
         (True, False)
     """
-    return _LABEL_FOLDER.fullmatch(name) is not None
+    return _LABEL_WORD.fullmatch(name) is not None
 
 
 def make_pair_key(stem: str) -> str:

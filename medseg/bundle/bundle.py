@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from medseg._support.files import write_atomically
 from medseg.bundle.overrides import apply_override, parse_json
+from medseg.bundle.shipped import find_bundle_path
 from medseg.bundle.spec import (
     SCHEMA_ID,
     AgreementSpec,
@@ -116,7 +117,8 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
     """Read a bundle. Nothing it holds is run, imported or looked up.
 
     Args:
-        path: A ``bundle.json`` (any name), or a folder with one.
+        path: A ``bundle.json`` (any name), a folder with one, or the name of a bundle that comes
+            with medseg.
         overrides: Assignments such as ``training.steps=200`` that win over the file. A value
             is JSON; what is not JSON is text.
 
@@ -131,7 +133,7 @@ def load_bundle(path: str | Path, overrides: Iterable[str] = ()) -> Bundle:
         >>> load_bundle(write_example_bundle(), ["training.steps=200"]).spec.training.steps
         200
     """
-    path = Path(path)
+    path = find_bundle_path(path)
     file = path / BUNDLE_FILE if path.is_dir() else path
     content = _read_json(file)
     for override in overrides:

@@ -17,6 +17,7 @@ _LATER_DATA_FIELDS = (
     "images",
     "labels",
     "columns",
+    "split_4d",
     "background",
     "colour_coded",
 )

@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+import medseg
+from medseg.cli.bundles import bundles
 from medseg.cli.check import check
 from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
@@ -39,7 +42,6 @@ app = typer.Typer(
     help="Medical image segmentation: train a bundle, segment scans, evaluate the results.",
     epilog="A bundle is a folder with a bundle.json. To see everything once: medseg demo",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -56,6 +58,7 @@ _COMMANDS = (
     export,
     check,
     demo,
+    bundles,
     plugins,
     schema,
 )
@@ -63,8 +66,24 @@ for _command in _COMMANDS:
     app.command()(_command)
 
 
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"medseg {medseg.__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _configure() -> None:
+def _configure(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
     """Configure what all commands share."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
 

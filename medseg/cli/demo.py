@@ -22,13 +22,10 @@ def demo(
     ] = Path("demo"),
     bundle: Annotated[
         Path, typer.Option(metavar="BUNDLE", help="A bundle for CT phantoms.")
-    ] = Path("bundles/phantom_ct"),
+    ] = Path("phantom_ct"),
     overrides: Overrides = None,
 ) -> None:
-    """Train, segment and evaluate once on made-up scans, in minutes.
-
-    Run it in the folder of medseg's source, where bundles/phantom_ct is.
-    """
+    """Train, segment and evaluate once on made-up scans, in minutes."""
     with open_terminal(START_OVER) as terminal:
         from medseg.commands.demo import demo as run
 

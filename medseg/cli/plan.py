@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from medseg.cli.options import Device
+from medseg.cli.options import Device, Split4D
 from medseg.cli.output import format_count, open_terminal
 from medseg.errors import MedsegError
 
@@ -70,6 +70,7 @@ def plan(
             "nobody annotated. Repeatable.",
         ),
     ] = None,
+    split_4d: Split4D = "",
     columns: Annotated[
         str | None,
         typer.Option(
@@ -172,7 +173,7 @@ def plan(
         if explain and is_bundle(dataset):
             others = (data, channels, dims, memory, budget, class_weights)
             of_data = (images, labels, columns, draft_csv, leave_out_stray)
-            if any((*others, *of_data)):
+            if any((*others, *of_data, split_4d)):
                 raise MedsegError(
                     "is planned already: --explain prints its reasons, and no other option goes "
                     "with it",
@@ -191,6 +192,7 @@ def plan(
             images=images or (),
             labels=label_pattern,
             columns=columns,
+            split_4d=split_4d,
             memory_gb=memory,
             budget=budget,
             class_weights=class_weights,

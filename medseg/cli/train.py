@@ -64,7 +64,7 @@ def train(
 
     Examples:
 
-      medseg train bundles/hippocampus_mr --data Task04_Hippocampus
+      medseg train hippocampus_mr --data Task04_Hippocampus
 
       medseg train bundle.json --fold 2 --set training.steps=2000
 

@@ -110,6 +110,7 @@ def plan(
     images: Sequence[str] = (),
     labels: str | None = None,
     columns: str | None = None,
+    split_4d: str = "",
     dims: int | None = None,
     memory_gb: float | None = None,
     budget: str | None = None,
@@ -133,6 +134,7 @@ def plan(
             names do not say which files are images. Relative to the folder.
         labels: The pattern of the label files, such as ``truth/*_manual.nii.gz``.
         columns: Of a CSV whose columns have other names: ``image=scan,label=seg``.
+        split_4d: As for ``medseg.segment``; the bundle keeps it.
         dims: 2 or 3; the data decide unless given.
         memory_gb: Memory for a training step in GB; unless given, what the device has, within
             reason.
@@ -174,6 +176,7 @@ def plan(
         images=images,
         labels=labels,
         columns=columns,
+        split_4d=split_4d,
         memory_gb=memory_gb,
         budget=budget,
         class_weights=class_weights,
@@ -194,6 +197,7 @@ def plan_bundles(
     images: Sequence[str] = (),
     labels: str | None = None,
     columns: str | None = None,
+    split_4d: str = "",
     memory_gb: float | None = None,
     budget: str | None = None,
     class_weights: str | None = None,
@@ -212,6 +216,7 @@ def plan_bundles(
         images: Patterns of image files.
         labels: The pattern of label files.
         columns: Of a CSV with columns of other names.
+        split_4d: How DICOM series are split that no header splits.
         memory_gb: Memory for a training step.
         budget: Time for a training run.
         class_weights: ``balanced``, or alike.
@@ -246,11 +251,11 @@ def plan_bundles(
     requests = parse_label_requests(label_values)
     wishes = LabelWishes(tuple(requests), stray_voxels)
     if is_nnunet_plans(root):
-        if any((channels, images, labels, columns, wishes)):
+        if any((channels, images, labels, columns, split_4d, wishes)):
             raise MedsegError(
-                "--channel, --images, --labels, --columns and --leave-out-stray go with data; "
-                "nnU-Net's plans go with imagesTr/ and labelsTr/, whose dataset.json names "
-                "channels and labels"
+                "--channel, --images, --labels, --columns, --split-4d and --leave-out-stray go "
+                "with data; nnU-Net's plans go with imagesTr/ and labelsTr/, whose dataset.json "
+                "names channels and labels"
             )
         raw = Path(data) if data else None
         return [
@@ -262,6 +267,7 @@ def plan_bundles(
             "--data goes with nnU-Net's plans; otherwise DATASET is the data"
         )
     requested = _parse_request(channels, images, labels, columns)
+    requested = replace(requested, split_4d=split_4d)
     inspected = inspect_dataset(root, requested, listeners, wishes)
     return _draft_plans(inspected, by_file, training_device)
 

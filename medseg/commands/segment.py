@@ -188,6 +188,7 @@ def segment(
         return SegmentedScan(opened, segmentation)
 
     with open_ledger(out, [PREVIEWS, ERROR_MAPS]) as ledger:
+        found = found.keep_former_names(ledger.entries)
         _send_notices(found, ledger, listeners)
         batch = ScanBatch(
             segmenter,

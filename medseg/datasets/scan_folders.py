@@ -26,7 +26,7 @@ from medseg.io.voxel_files import find_voxel_file
 from medseg.names import (
     LEDGER,
     has_image_suffix,
-    is_label_folder,
+    is_label_word,
     make_left_out_name,
     make_safe_name,
     normalize_name,
@@ -94,11 +94,15 @@ def _count(files: Sequence[Path]) -> str:
 def _name_kind(file: Path, root: Path) -> str:
     """Say by what a label map is known: the folder it lies in, or the words of its name."""
     for folder in reversed(file.relative_to(root).parts[:-1]):
-        if is_label_folder(folder):
+        if is_label_word(folder):
             return f"in {folder}/"
     stem, suffix = split_suffix(normalize_name(file.name))
+    if is_label_word(stem):
+        return f"called {stem}{suffix}"
     name, _ = split_role(stem)
-    return f"called {stem.replace(name, '…')}{suffix}"
+    begin = stem.rindex(name) if stem.endswith(name) else stem.index(name)
+    end = begin + len(name)
+    return f"called {stem[:begin]}…{stem[end:]}{suffix}"
 
 
 def _reason_to_skip(folder: Path) -> str | None:

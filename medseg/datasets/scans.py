@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,13 @@ from medseg.datasets.scan_folders import SearchProgress, search_folder
 from medseg.datasets.scan_tables import search_table
 from medseg.errors import DatasetError, ScanError
 from medseg.io.dicom.headers import read_scan_name
-from medseg.names import add_tag, distinct_names, fold_name
+from medseg.names import (
+    add_tag,
+    distinct_names,
+    fold_name,
+    make_former_name,
+    make_safe_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,30 @@ class ScanList:
         left_out: What seems meant to be segmented and cannot be, and why.
         notes: What was passed over because it is no scan: results, labels, reports, text. For
             the person who called: folders are named.
+        former_names: What release 0.1.0 called the scans.
     """
 
     scans: tuple[Scan, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    former_names: tuple[str, ...] = ()
+
+    def keep_former_names(self, known: Collection[str]) -> ScanList:
+        """Call scans what they were called before, where there are results of these names.
+
+        What release 0.1.0 began goes on: nothing is done twice, and labels stay with their scans.
+
+        Args:
+            known: The names for which there are results.
+        """
+        taken = {fold_name(scan.name) for scan in self.scans}
+        scans = []
+        for scan, former in zip(self.scans, self.former_names, strict=True):
+            is_known = former in known and scan.name not in known
+            if is_known and fold_name(former) not in taken:
+                scan = replace(scan, name=former)
+            scans.append(scan)
+        return replace(self, scans=tuple(scans))
 
 
 def _ignore_progress(done: int, total: int) -> None:
@@ -90,7 +115,8 @@ def find_scans(
         candidates = [_name_by_header(candidate) for candidate in candidates]
     scans = _name_scans(candidates)
     left_out = _keep_names_distinct(search.left_out, scans)
-    return ScanList(scans, left_out, tuple(search.notes))
+    former_names = _name_candidates(candidates, make_former_name)
+    return ScanList(scans, left_out, tuple(search.notes), tuple(former_names))
 
 
 def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:
@@ -120,14 +146,21 @@ def _search_path(path: Path, search: Search, progress: SearchProgress) -> None:
 
 
 def _name_scans(candidates: Sequence[Candidate]) -> tuple[Scan, ...]:
-    wanted = [candidate.name for candidate in candidates]
-    origins = [candidate.origin for candidate in candidates]
-    names = distinct_names(wanted, origins)
+    names = _name_candidates(candidates)
     scans = []
     for name, candidate in zip(names, candidates, strict=True):
         scan = Scan(name, candidate.parts, candidate.volume, candidate.warnings)
         scans.append(scan)
     return tuple(scans)
+
+
+def _name_candidates(
+    candidates: Sequence[Candidate],
+    make_name: Callable[[str], str] = make_safe_name,
+) -> list[str]:
+    wanted = [candidate.name for candidate in candidates]
+    origins = [candidate.origin for candidate in candidates]
+    return distinct_names(wanted, origins, make_name)
 
 
 def _keep_names_distinct(

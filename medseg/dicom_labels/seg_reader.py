@@ -35,6 +35,7 @@ from medseg.io.dicom.grid_match import (
 from medseg.io.dicom.pixels import (
     open_pixels,
     read_intensities,
+    refuse_excess,
     refuse_truncated,
 )
 from medseg.io.voxels import check_size
@@ -390,6 +391,8 @@ def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
         return
     try:
         ds, syntax = open_pixels(first, _PIXEL_KEYWORDS)
+        bits = first.pixels * len(seg.frames) * int(ds.BitsAllocated)
+        refuse_excess(first, math.ceil(bits / 8), len(ds.PixelData))
         yield from _unpack_frames(ds, syntax, len(seg.frames))
     except PYDICOM_ERRORS as error:
         raise ScanError(

@@ -197,7 +197,8 @@ def find_beside(path: Path, stated: str) -> Path:
         ScanError: If there is none, or the header leads to another folder.
     """
     beside = path.parent / stated
-    is_plain_name = Path(stated).name == stated
+    # teem writes ./name.
+    is_plain_name = str(Path(stated)) == Path(stated).name
     if not is_plain_name or not beside.is_file():
         raise ScanError(
             "its voxels must lie in one file in the same folder; save it as .mha or .nrrd",

@@ -28,6 +28,7 @@ from medseg.volume import Affine
 DETACHED_SUFFIX = ".nhdr"
 """Of a header whose voxels lie in another file."""
 
+_NO_LENGTHS = {"", "???", "none", "s", "ms"}
 _FILE_FIELDS = ("data file", "datafile")
 _NRRD_TYPES = {
     "signed char": "i1",
@@ -232,7 +233,7 @@ def _read_unit(fields: Fields) -> str:
         GeometryError: If the axes have several.
     """
     text = fields.first_of("space units", "units", default="")
-    units = set(re.findall(r'"([^"]*)"', text)) - {"", "???", "none"}
+    units = set(re.findall(r'"([^"]*)"', text)) - _NO_LENGTHS
     if len(units) > 1:
         raise GeometryError(
             "the header gives lengths in several units; state all in mm",

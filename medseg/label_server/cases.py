@@ -204,13 +204,12 @@ def find_folder_cases(
             Notice("files and folders that are not scans were passed over"),
         )
     stamps = _read_stamps(state)
+    scans = found.keep_former_names(stamps).scans
     unchecked = [
-        scan
-        for scan in found.scans
-        if stamps.get(scan.name) != _make_stamp(scan)
+        scan for scan in scans if stamps.get(scan.name) != _make_stamp(scan)
     ]
     rejected = _check_scans(unchecked, spec, listeners)
-    good = [scan for scan in found.scans if scan.name not in rejected]
+    good = [scan for scan in scans if scan.name not in rejected]
     uploaded = _find_uploaded(state, good)
     good.extend(uploaded)
     left_out = [entry.result_fault for entry in found.left_out]

@@ -52,6 +52,7 @@ class Selection:
         label_pattern: Its ``data.labels``: which files are labels; ``""`` where names say it.
         columns: Its ``data.columns``, where a table has columns of its own.
         trust_values: Whether values of label files count and names in them do not.
+        split_4d: Its ``data.split_4d``: how DICOM series are split that no header splits.
     """
 
     channels: tuple[ChannelSpec, ...] = ()
@@ -60,6 +61,7 @@ class Selection:
     label_pattern: str = ""
     columns: ColumnsSpec | None = None
     trust_values: bool = False
+    split_4d: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class DicomLayout:
         """
         listing = CaseListing(root, has_fields=True)
         listing.faults.extend(files.left_out)
-        series, skipped = group_series(files.files)
+        series, skipped = group_series(files.files, split_4d=selection.split_4d)
         labelled = _match_objects(
             series, _read_objects(skipped, listing), listing
         )

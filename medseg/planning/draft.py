@@ -97,7 +97,7 @@ def _draft_data(
         "root": os.path.relpath(dataset.root.resolve(), file.resolve().parent),
         **dataset.reading,
     }
-    if dataset.reading:
+    if dataset.reading and dataset.recognised:
         notes["data.format"] = ". ".join(dataset.recognised)
     cases = _usable_cases(dataset)
     groups = {case.group for case in cases}

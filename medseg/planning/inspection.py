@@ -171,6 +171,8 @@ def _list_reading_fields(
         fields["images"] = list(requested.image_patterns)
     if labels:
         fields["labels"] = labels
+    if requested.split_4d:
+        fields["split_4d"] = requested.split_4d
     if requested.columns is not None:
         fields["columns"] = requested.columns.model_dump(
             mode="json", exclude_none=True

@@ -25,6 +25,7 @@ COMMANDS = [
     "export",
     "check",
     "demo",
+    "bundles",
     "plugins",
     "schema",
 ]

@@ -180,6 +180,28 @@ def test_results_to_review_come_worst_first(tmp_path: Path) -> None:
 # Continuing
 
 
+def test_results_of_release_0_1_0_go_on_under_their_names(
+    bundle: Path, scans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    segment(bundle, scans, out, report=False)
+    # What that release called "scan_00 肝.nii.gz".
+    for file in (out / "ledger.jsonl", out / "scan_00.nii.gz"):
+        text = file.read_bytes().replace(b"scan_00", b"scan_00_")
+        file.write_bytes(text)
+    (out / "scan_00.nii.gz").rename(out / "scan_00_.nii.gz")
+    (first, *_) = sorted(scans.iterdir())
+    first.rename(scans / "scan_00 肝.nii.gz")
+
+    again = segment(bundle, scans, out, report=False)
+
+    assert states(again)["scan_00_"] == "skipped"
+    assert not (out / "scan_00_肝.nii.gz").exists()
+    fresh = segment(bundle, scans, tmp_path / "fresh", report=False)
+    assert states(fresh)["scan_00_肝"] == "done"
+    assert (tmp_path / "fresh" / "scan_00_肝.nii.gz").is_file()
+
+
 def test_the_same_call_again_does_nothing(
     bundle: Path, scans: Path, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from support.seg_nrrd import write_seg_nrrd
 
 from medseg.datasets.label_recognition import holds_labels, set_labels_apart
 
@@ -92,13 +93,23 @@ def test_a_folder_of_masks_beside_its_scan(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha", ".mgz"])
-@pytest.mark.parametrize("label", ["x_seg", "x-label", "mask_x", "x.seg"])
+@pytest.mark.parametrize(
+    "label", ["x_seg", "x-label", "mask_x", "x.seg", "segmentation"]
+)
 def test_a_label_map_is_known_by_its_name(
     tmp_path: Path, ending: str, label: str
 ) -> None:
     write(tmp_path / f"x{ending}", a_scan())
     write(tmp_path / f"{label}{ending}", a_mask(1, 2, 5))
     assert sort(tmp_path) == ([f"x{ending}"], [f"{label}{ending}"], [])
+
+
+def test_overlapping_segments_are_labels(tmp_path: Path) -> None:
+    write(tmp_path / "x.nrrd", a_scan())
+    layers = np.stack([a_mask(1), a_mask(2, 1)])
+    segments = [("liver", 1, 0), ("vessel", 1, 1), ("tumour", 2, 1)]
+    write_seg_nrrd(tmp_path / "x.seg.nrrd", layers, segments)
+    assert sort(tmp_path) == (["x.nrrd"], ["x.seg.nrrd"], [])
 
 
 def test_an_empty_mask_is_known_by_its_name(tmp_path: Path) -> None:
@@ -137,10 +148,13 @@ def test_a_label_map_beside_a_scan_is_known_by_what_it_holds(
     assert sort(tmp_path) == ([f"t1{ending}"], [], [f"aparc+aseg{ending}"])
 
 
-def test_label_maps_alone_may_be_scans_of_few_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_label_maps_alone_may_be_scans_of_few_values(
+    tmp_path: Path, ending: str
+) -> None:
     for name in ("a", "b"):
-        write(tmp_path / f"{name}.nii.gz", a_mask(1, 2))
-    assert sort(tmp_path) == (["a.nii.gz", "b.nii.gz"], [], [])
+        write(tmp_path / f"{name}{ending}", a_mask(1, 2))
+    assert sort(tmp_path) == ([f"a{ending}", f"b{ending}"], [], [])
 
 
 def test_a_broken_file_is_left_to_its_own_reading(tmp_path: Path) -> None:

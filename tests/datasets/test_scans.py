@@ -436,7 +436,9 @@ def a_scan_with_masks(folder: Path) -> None:
     for organ in ("liver", "spleen"):
         file = folder / "segmentations" / f"{organ}.nii.gz"
         nib.save(nib.Nifti1Image(mask, np.eye(4)), file)
-    nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "ct_seg.nii")
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "s_seg.nii")
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "mask_m.nii")
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "gt.nii.gz")
     nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "heart.nii.gz")
 
 
@@ -450,7 +452,8 @@ def test_label_maps_beside_scans_are_left_out_and_told(tmp_path: Path) -> None:
     assert found.left_out == ()
     how = "to segment one all the same, give it as a file or in a CSV"
     assert found.notes == (
-        "9 label maps were left out: 3 called …_seg.nii, 6 in segmentations/; "
+        "15 label maps were left out: 3 called gt.nii.gz, 3 called mask_….nii, 3 called …_seg.nii, "
+        "6 in segmentations/; "
         f"{how}",
         "3 label maps were left out that hold labels and lie beside scans, though their names do "
         f"not say so: heart.nii.gz; {how}",
@@ -460,12 +463,12 @@ def test_label_maps_beside_scans_are_left_out_and_told(tmp_path: Path) -> None:
 def test_what_is_named_is_taken_whatever_it_holds(tmp_path: Path) -> None:
     a_scan_with_masks(tmp_path / "s1")
     (tmp_path / "scans.csv").write_text(
-        "scan\ns1/ct.nii.gz\ns1/ct_seg.nii\ns1/segmentations/liver.nii.gz\n"
+        "scan\ns1/ct.nii.gz\ns1/s_seg.nii\ns1/segmentations/liver.nii.gz\n"
     )
 
     assert len(find_scans(tmp_path / "scans.csv", 1).scans) == 3
-    (scan,) = find_scans(tmp_path / "s1/ct_seg.nii", 1).scans
-    assert scan.name == "ct_seg"
+    (scan,) = find_scans(tmp_path / "s1/s_seg.nii", 1).scans
+    assert scan.name == "s_seg"
 
 
 def test_a_folder_of_named_label_maps_alone_holds_no_scan(
@@ -474,7 +477,7 @@ def test_a_folder_of_named_label_maps_alone_holds_no_scan(
     a_scan_with_masks(tmp_path)
     for name in ("ct.nii.gz", "heart.nii.gz"):
         (tmp_path / name).unlink()
-    with pytest.raises(DatasetError, match="3 label maps were left out"):
+    with pytest.raises(DatasetError, match="5 label maps were left out"):
         find_scans(tmp_path, 1)
 
 
@@ -539,3 +542,22 @@ def test_a_file_of_a_known_kind_that_is_not_read_is_called_what_it_is(
     ):
         with pytest.raises(DatasetError, match=what):
             find_scans(tmp_path / name, 1)
+
+
+def test_scans_keep_the_names_under_which_they_have_results(
+    tmp_path: Path,
+) -> None:
+    files = ("Müller 肝.nii", "肝.nii", "脾.nii", "con.nii", "ä.nii", "_.nii")
+    touch(*(tmp_path / file for file in files))
+    found = find_scans(tmp_path, 1)
+    former = dict(zip(names(found), found.former_names, strict=True))
+    assert former["Müller_肝"] == "M_ller_"
+    assert former["_con"] == "con"
+    assert len({*found.former_names}) == len(files)
+
+    known = {"M_ller_", former["肝"], "con", former["ä"], "ä"}
+    kept = names(found.keep_former_names(known))
+
+    expected = {"M_ller_", former["肝"], "脾", "con", "ä", "_"}
+    assert set(kept) == expected
+    assert names(found.keep_former_names(())) == names(found)

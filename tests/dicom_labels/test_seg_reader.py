@@ -132,3 +132,17 @@ def test_overlapping_segments_are_refused_unless_one_is_chosen(tmp_path):
     ):
         read_dicom_seg(path, like)
     assert read_dicom_seg(path, like, ["tumour"]).array.any()
+
+
+@pytest.mark.parametrize("kind", ["binary", "labelmap"])
+def test_a_seg_of_fewer_rows_than_it_holds_is_refused(tmp_path, kind):
+    like = scan(tmp_path)
+    path = write_seg(
+        tmp_path / "seg.dcm", labels_in(like.shape), like, kind=kind
+    )
+
+    def lose_rows(ds):
+        ds.Rows = 3
+
+    with pytest.raises(ScanError, match=r"more bytes of pixels|be decoded"):
+        read_dicom_seg(edited(path, lose_rows), like)

@@ -215,6 +215,7 @@ def test_a_result_is_found_by_the_name_that_segment_made_of_it(tmp_path):
         ("Müller.nii.gz", "Mu\u0308ller_seg.nii.gz"),
         ("imagesTr_Case_7.nii.gz", "case_7.mha"),
         ("M_ller.nii.gz", "Müller.nii.gz"),
+        ("Mu_ller.nii.gz", "Mu\u0308ller.nii.gz"),
         ("_con.nii.gz", "con-label.nii.gz"),
         ("_con.nii.gz", "con.nii.gz"),
         ("con.nii.gz", "con_gt.nii.gz"),

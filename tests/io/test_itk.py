@@ -498,3 +498,14 @@ def test_directions_that_stretch_voxels_are_said(tmp_path):
     volume = read_image(path)
     assert volume.spacing == (2, 2, 3)
     assert "not of length 1" in volume.warnings[0]
+
+
+def test_a_name_may_begin_with_the_folder_itself(tmp_path):
+    (tmp_path / "a.raw").write_bytes(VOXELS.tobytes("F"))
+    path = nrrd(tmp_path / "a.nhdr", b"", more="data file: ./a.raw\n")
+    assert np.array_equal(read_image(path).array[0], VOXELS)
+
+
+def test_the_unit_of_channels_in_time_is_no_length(tmp_path):
+    units = 'space units: "mm" "mm" "mm" "s"\n'
+    assert read_image(nrrd(tmp_path / "a.nrrd", more=units)).warnings == ()

@@ -166,6 +166,20 @@ def test_a_case_is_found_by_its_name_in_any_form_of_unicode(
         cases.add_image("müller", studies / "a.nii.gz")
 
 
+def test_a_case_keeps_the_name_under_which_its_labels_lie(
+    studies: Path, state: StateFolder
+) -> None:
+    (studies / "b.nii.gz").rename(studies / "肝 b.nii.gz")
+    find_folder_cases(studies, state, SPEC)
+    assert FolderCases(state, SPEC).list_names() == ["a", "肝_b"]
+    # Listed by release 0.1.0.
+    listed = json.loads(state.cases.read_text(encoding="utf-8"))
+    listed["_b"] = listed.pop("肝_b")
+    state.cases.write_text(json.dumps(listed), encoding="utf-8")
+    find_folder_cases(studies, state, SPEC)
+    assert FolderCases(state, SPEC).list_names() == ["_b", "a"]
+
+
 @pytest.mark.parametrize("name", ["a", "A", "../x", "a/b", "", ".x"])
 def test_an_upload_needs_a_plain_name_of_its_own(
     cases: FolderCases, studies: Path, name: str

@@ -14,10 +14,12 @@ from pydicom.uid import generate_uid
 from support.studies import NAMES, Kind, a_series, label, made, random_labels
 
 from medseg.bundle.spec import BundleSpec, ChannelSpec
+from medseg.commands.plan import plan
 from medseg.datasets.cache import make_entry_key
 from medseg.datasets.cases import Case, CaseList, find_cases
 from medseg.datasets.integrity import check_cases, open_case
 from medseg.errors import DatasetError, ScanError
+from medseg.io import find_series, read_image
 from medseg.labels import Label, LabelSet
 from medseg.layouts import Selection, list_cases
 from medseg.layouts.dicom import DicomLayout
@@ -352,3 +354,49 @@ def test_a_case_that_may_have_lost_a_slice_is_told(tmp_path: Path) -> None:
     image, _ = open_case(case, a_spec("liver", "tumour"))
     (warning,) = [text for text in image.warnings if "continue this" in text]
     assert "the scan is incomplete" in warning
+
+
+def write_time_points(root: Path) -> np.ndarray:
+    """Two volumes that only instance numbers tell apart; the second one has labels."""
+    datasets = []
+    for time in range(2):
+        volume = made.series(made.voxels(seed=time), name="dynamic")
+        for k, ds in enumerate(volume):
+            ds.InstanceNumber = time * len(volume) + k + 1
+            uid = generate_uid(entropy_srcs=[str(ds.InstanceNumber)])
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
+        datasets.extend(volume)
+    folder = made.save(root / "dynamic", datasets)
+    _, second = find_series(folder, split_4d="instance-number")[0]
+    labels = random_labels()
+    label(root / "label", read_image(second.files), labels)
+    return labels
+
+
+def test_a_labelled_volume_is_found_by_instance_numbers_if_asked_for(
+    tmp_path: Path,
+) -> None:
+    labels = write_time_points(tmp_path)
+    names = ("liver", "tumour")
+    (refused,) = check_cases(
+        find_cases(tmp_path, a_spec(*names)), a_spec(*names)
+    ).faults
+    assert "split-4d instance-number" in refused.what
+    spec = a_spec(*names, split_4d="instance-number")
+    image, indices = open_case(the_case(tmp_path, spec), spec)
+    assert np.array_equal(image.array[0], made.voxels(seed=1))
+    assert np.array_equal(indices, labels)
+
+
+def test_a_plan_keeps_how_series_are_split(tmp_path: Path) -> None:
+    write_time_points(tmp_path / "data")
+    with pytest.raises(DatasetError, match="no case"):
+        plan(tmp_path / "data", tmp_path / "refused.json", device="cpu")
+    planned = plan(
+        tmp_path / "data",
+        tmp_path / "bundle.json",
+        split_4d="instance-number",
+        device="cpu",
+    )
+    assert planned.spec.data.split_4d == "instance-number"
+    the_case(tmp_path / "data", planned.spec)

@@ -97,7 +97,7 @@ def _read_nifti(sound: Sound) -> Reading:
     image = nib.load(sound.files[0], mmap=False)
     if np.prod(image.shape, dtype=float) > _MOST_VOXELS:
         raise ValueError("too large")
-    array = np.asanyarray(image.dataobj)
+    array = np.array(image.dataobj)
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     return Reading(array, image.affine)

@@ -54,6 +54,11 @@ class Sound:
     affine: np.ndarray
 
 
+def pick_file(sound: Sound, random: np.random.Generator) -> Path:
+    """Return one of the files."""
+    return sound.files[int(random.integers(len(sound.files)))]
+
+
 def make_affine() -> np.ndarray:
     """Return a turned, anisotropic grid."""
     c, s = np.cos(_ANGLE), np.sin(_ANGLE)
@@ -99,7 +104,8 @@ def _write_nifti(kind: str, folder: Path, random: np.random.Generator) -> Sound:
     suffix = {"nifti": ".nii", "nifti gz": ".nii.gz", "nifti pair": ".img"}
     path = folder / f"scan{suffix[kind]}"
     nib.save(made, path)
-    stored = np.asanyarray(nib.load(path).dataobj)
+    # Not mapped: the file will be damaged.
+    stored = np.array(nib.load(path).dataobj)
     if pair:
         header = path.with_suffix(".hdr")
         return Sound(kind, header, (header, path), stored, affine)
@@ -324,7 +330,7 @@ def _write_label_map(
             text.replace(f"labelsTr/{file.name}", f"labelsTr/{plain.name}")
         )
         file = plain
-    labels = np.asanyarray(nib.load(file).dataobj)
+    labels = np.array(nib.load(file).dataobj)
     return Sound(kind, folder, (file,), labels, make_affine())
 
 

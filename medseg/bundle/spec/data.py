@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -137,6 +137,9 @@ class DataSpec(Spec):
     name of a structure that has a mask of its own."""
     columns: ColumnsSpec | None = None
     """Which columns of a CSV hold what, where they are not called `image` and `label`."""
+    split_4d: Literal["instance-number"] | None = None
+    """How DICOM series are split whose headers do not tell their volumes apart: by the numbers of
+    their slices, as `medseg segment --split-4d` does; `null` to refuse them."""
     folds: Annotated[int, Field(ge=2, le=100)] = 5
     """Parts for cross-validation; fold K is validated on, the others are trained on."""
     ignore: Codes | None = None

@@ -62,7 +62,9 @@ def _read_planes(
     strays = 0
     planes = read_planes(frames)
     for k, plane in enumerate(planes):
-        image[:, :, k] = plane.intensities.T
+        # Values beyond float32 become infinite, which is told of later.
+        with np.errstate(over="ignore"):
+            image[:, :, k] = plane.intensities.T
         strays += plane.stray_pixels
         if plane.is_padding is not None:
             padding.add(k, plane.is_padding.T)
@@ -129,8 +131,11 @@ def _rescale(slab: Image, stated: Frame, wanted: Frame) -> Image:
 
 
 def _measure_step(slab: Image, next_slab: Image) -> float:
-    differences = np.abs(next_slab - slab)
-    return float(np.nanmean(differences))
+    with np.errstate(invalid="ignore"):
+        differences = np.abs(next_slab - slab)
+    are_numbers = np.isfinite(differences)
+    finite = differences[are_numbers]
+    return float(finite.mean()) if finite.size else 0.0
 
 
 def _find_odd_frame(

@@ -25,8 +25,9 @@ AIR_HU = -1024.0
 
 _AIR_RANGE_HU = (-1100.0, -900.0)
 """Padding inside it is air already."""
+_SURELY_BELOW_WATER_HU = -50.0
 _FEWEST_BELOW_WATER = 0.01
-"""Fat, lung or noise make this share of a CT negative, if it is in HU."""
+"""Fat, lung or air are this share of a CT, if it is in HU; else only noise reaches below 0."""
 
 
 @dataclass(slots=True)
@@ -61,13 +62,13 @@ class _Range:
         lowest: Infinite where there is none.
         highest: Negative and infinite where there is none.
         count: How many there are.
-        negative: How many of them are below 0.
+        below_water: How many of them fat, lung or air have in HU.
     """
 
     lowest: float = np.inf
     highest: float = -np.inf
     count: int = 0
-    negative: int = 0
+    below_water: int = 0
 
     def add(self, values: Image) -> None:
         is_finite = np.isfinite(values)
@@ -76,11 +77,11 @@ class _Range:
             return
         lowest = float(finite.min())
         highest = float(finite.max())
-        is_negative = finite < 0
+        is_below_water = finite < _SURELY_BELOW_WATER_HU
         self.lowest = min(self.lowest, lowest)
         self.highest = max(self.highest, highest)
         self.count += finite.size
-        self.negative += int(is_negative.sum())
+        self.below_water += int(is_below_water.sum())
 
     def is_around(self, other: _Range) -> bool:
         """Tell whether there are values on both sides of others."""
@@ -107,8 +108,8 @@ def fill_padding(
     inside, outside = _measure(image, padding)
     if not inside.count or not outside.count:
         return ()
-    fewest_negative = _FEWEST_BELOW_WATER * inside.count
-    if is_ct and inside.negative >= fewest_negative:
+    fewest = _FEWEST_BELOW_WATER * inside.count
+    if is_ct and inside.below_water >= fewest:
         return _fill_hu(image, padding, inside, outside)
     # In a signal 0 is nothing: background that nobody has to replace.
     is_background = outside.lowest >= 0 and outside.highest <= inside.lowest

@@ -113,7 +113,9 @@ class PixelFormat:
         if words.dtype.kind == "f" or self.high_bit + 1 == 8 * words.itemsize:
             return None
         first_above = self.high_bit + 1
-        unsigned = words.view(f"u{words.itemsize}")
+        # The order of bytes stays.
+        unsigned_type = words.dtype.str.replace("i", "u")
+        unsigned = words.view(unsigned_type)
         above = unsigned >> first_above
         if not above.any():
             return None

@@ -66,6 +66,8 @@ _BASE_MEMORY = 4 << 30
 _MEMORY_PER_BYTE = 16
 _BASE_SECONDS = 60
 _PIXELS_PER_SECOND = 1_000_000
+_PADDING_BYTES = 1
+"""Values in DICOM have even lengths."""
 
 
 def refuse_truncated(frames: Frames) -> None:
@@ -199,7 +201,7 @@ def _read_stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
         ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
-        _refuse_excess(frame, _count_pixel_bytes(ds))
+        refuse_excess(frame, frame.file_bytes, _count_pixel_bytes(ds))
         decoder = get_decoder(syntax)
         pixels: Pixels
         pixels, _ = decoder.as_array(ds, **_WHOLE_WORDS)
@@ -219,14 +221,19 @@ def _count_pixel_bytes(ds: FileDataset) -> int:
     return max(sizes)
 
 
-def _refuse_excess(frame: Frame, stored_bytes: int) -> None:
+def refuse_excess(frame: Frame, expected: int, stored: int) -> None:
     """Refuse pixels that go on after the last row: rows or columns are wrong, and all is sheared.
 
-    What is less than a row fills up some unit of the disk.
+    What is less than a row, of a bit a pixel, fills up some unit of the disk.
+
+    Args:
+        frame: Any frame of the file.
+        expected: Bytes that all frames take by the header.
+        stored: Bytes of pixels that the file holds.
     """
-    excess = stored_bytes - frame.file_bytes
-    row_bytes = frame.file_bytes // frame.rows
-    if excess >= row_bytes:
+    excess = stored - expected
+    fewest_row_bytes = frame.columns // 8
+    if excess > max(_PADDING_BYTES, fewest_row_bytes):
         raise ScanError(
             f"the file holds {excess:,} more bytes of pixels than its header accounts for; the "
             "header's rows, columns or number of frames are wrong",

@@ -232,6 +232,8 @@ def _get_size(series: Series) -> tuple[int, int, str]:
 
 def _continues(series: Series, orphan: Series) -> bool:
     """Tell whether a stack is a larger regular one with the slices of another series."""
+    if (series.study, series.uid) == (orphan.study, orphan.uid):
+        return False
     first = series.frames[0]
     are_near = bool(first.frame_of_reference) or (
         series.files[0].parent == orphan.files[0].parent

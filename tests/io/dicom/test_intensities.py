@@ -84,3 +84,16 @@ def test_a_slope_that_makes_all_the_same_is_refused(tmp_path, slope):
     scale(datasets, 1, slope, "0")
     with pytest.raises(ScanError, match="every intensity the same"):
         read_image(made.save(tmp_path, datasets))
+
+
+def test_values_beyond_float32_are_told(tmp_path):
+    stored = np.random.default_rng(0).random((6, 5, 4))
+    stored[0, 0, :] = 1e300
+    datasets = made.series(stored)
+    for k, ds in enumerate(datasets):
+        ds.DoubleFloatPixelData = ds.PixelData
+        del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
+        scale(datasets, k, 1, 0.001 * k)
+    volume = read_image(made.save(tmp_path, datasets))
+    assert np.isfinite(volume.array).all()
+    assert any("4 of 120 voxels" in text for text in volume.warnings)

@@ -106,11 +106,15 @@ def test_a_ct_without_air_is_padded_with_air(tmp_path):
     assert np.array_equal(volume.array[0], np.where(corners(), -1024, tissue))
 
 
-def test_padding_makes_no_air_where_a_ct_is_not_in_hu(tmp_path):
-    not_hu = ct() + 1024
-    stored = np.where(corners(), 63536, not_hu).astype(np.uint16)
-    volume = read(tmp_path, stored, 63536, "US")
-    assert np.array_equal(volume.array[0], np.where(corners(), 24, not_hu))
+@pytest.mark.parametrize("noise", [0, 20])
+def test_padding_makes_no_air_where_a_ct_is_not_in_hu(tmp_path, noise):
+    deviations = np.random.default_rng(5).normal(0, noise, SHAPE)
+    not_hu = (ct() + 1024 + deviations).astype(np.int16)
+    stored = np.where(corners(), -2000, not_hu).astype(np.int16)
+    volume = read(tmp_path, stored, -2000)
+    lowest = not_hu[~corners()].min()
+    expected = np.where(corners(), lowest, not_hu)
+    assert np.array_equal(volume.array[0], expected)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +151,7 @@ def test_a_background_of_0_stays(tmp_path, lowest):
 
 def test_a_value_among_those_of_the_image_is_no_padding(tmp_path):
     phase = np.random.default_rng(4).integers(-4096, 4095, SHAPE)
+    phase[3:5, 3:5] = 0
     same(tmp_path, phase.astype(np.int16), 0, Modality="MR")
 
 

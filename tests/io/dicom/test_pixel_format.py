@@ -210,3 +210,14 @@ def test_a_broken_element_for_padding_keeps_nobody_from_the_pixels(tmp_path):
             head + b"\x03\x00" + value + b"\x00",
         )
     assert np.array_equal(read_image(folder).array[0], made.voxels())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_stray_bits_are_found_in_any_order_of_bytes(order):
+    pixel_format = PixelFormat(12, 11, is_signed=True)
+    words = np.array([-1, 5, 0x1005, 0x0FFF], np.int16).astype(f"{order}i2")
+    values = pixel_format.extract(words)
+    assert values.tolist() == [-1, 5, 5, -1]
+    found = pixel_format.find_stray_bits(words, values)
+    assert found is not None
+    assert found.tolist() == [False, False, True, False]

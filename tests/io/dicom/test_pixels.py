@@ -58,6 +58,17 @@ def test_rle_is_decoded(tmp_path):
     )
 
 
+@pytest.mark.parametrize("size", [{"Rows": 4}, {"Columns": 5}])
+def test_rle_of_more_pixels_than_the_header_says_is_refused(tmp_path, size):
+    shown = made.series()
+    for ds in shown:
+        ds.compress(uids.RLELossless, generate_instance_uid=False)
+        for keyword, value in size.items():
+            setattr(ds, keyword, value)
+    with pytest.raises(ScanError, match="cannot be decoded"):
+        read_image(made.save(tmp_path, shown))
+
+
 def test_compressed_frames_of_one_file_come_back_in_order(tmp_path):
     ds = made.enhanced(order=[2, 0, 3, 1])
     ds.compress(uids.JPEGLSLossless)

@@ -204,9 +204,13 @@ def test_acquisitions_that_join_are_one_volume(tmp_path):
     assert read_image(folder).shape == (6, 5, 10)
 
 
-def test_an_acquisition_that_lacks_an_end_slice_is_not_split_off(tmp_path):
-    datasets = [*part(0, 6, 1), *part(0, 5, 2)]
-    assert "11 slices lie at 6 positions" in refused(tmp_path, datasets)
+@pytest.mark.parametrize(("first", "count"), [(0, 5), (1, 5), (2, 4), (0, 4)])
+def test_an_acquisition_that_lacks_an_end_slice_is_not_split_off(
+    tmp_path, first, count
+):
+    datasets = [*part(0, 6, 1), *part(made.GAP * first, count, 2)]
+    message = f"{6 + count} slices lie at 6 positions"
+    assert message in refused(tmp_path, datasets)
 
 
 def test_interleaved_acquisitions_that_lack_a_slice_are_refused(tmp_path):
