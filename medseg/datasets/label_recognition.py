@@ -20,6 +20,7 @@ import numpy.typing as npt
 from medseg._support.gzip import BROKEN_STREAM
 from medseg.errors import MedsegError
 from medseg.io import read_labels
+from medseg.io.itk import read_layers
 from medseg.io.nifti_headers import read_header, read_shape
 from medseg.names import is_label_word, split_role, split_suffix
 
@@ -39,6 +40,7 @@ _SUSPICIOUS = 8
 _VOXELS_PER_BYTE = 50
 """Gzip makes at least this of a mask, and a tenth of it of a scan."""
 
+_LAYERED = ".seg.nrrd"
 _MOST_PLANES = 16
 _PROBES = 8
 _PROBE_BYTES = 1 << 14
@@ -179,15 +181,18 @@ def _is_monotonous(file: Path) -> bool:
 def _read(file: Path) -> _Labels | None:
     """Read a file as a label map, ``(i, j, k)``; ``None`` where it cannot be one.
 
-    Colours are numbered by their red, green and blue.
+    Colours are numbered by their red, green and blue, and overlapping segments by all their layers.
     """
     try:
-        array = read_labels(file).array
+        if file.name.lower().endswith(_LAYERED):
+            array = read_layers(file).array
+        else:
+            array = read_labels(file).array
     except MedsegError:  # of a scan that is broken, its own reading tells
         return None
     if len(array) == 1:
         return np.asarray(array[0])
-    weights = 256 ** np.arange(len(array))
+    weights = 257 ** np.arange(len(array))
     return np.asarray(np.tensordot(weights, array, axes=1))
 
 

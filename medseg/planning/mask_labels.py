@@ -205,7 +205,18 @@ class _Choice:
                 self.requested.add(code)
                 self.meanings[code] = request.meaning
         for code, name in self.code_names.names.items():
-            self.meanings.setdefault(code, interpret_name(name))
+            meaning = interpret_name(name)
+            if code == 0 and meaning == name and self._shows_black(code):
+                self.remarks.append(f"Black is background, also as {name}")
+                meaning = BACKGROUND
+            self.meanings.setdefault(code, meaning)
+
+    def _shows_black(self, code: int) -> bool:
+        """Tell whether a code is black, or a value that is shown in black."""
+        if self.census.is_colour:
+            return code == 0
+        colour = self.code_names.colours.get(code, BACKGROUND_COLOUR)
+        return colour == BACKGROUND_COLOUR
 
     def _read_codes(self, request: LabelRequest) -> list[int]:
         """Return the values that a request names; of colours, packed ones."""
@@ -247,16 +258,16 @@ class _Choice:
             )
 
     def _snap(self, code: int) -> int:
-        """Return the named colour that a colour of JPEG masks stands for."""
-        if code in self.meanings or not self.meanings:
-            return code
+        """Return the named colour that a colour of JPEG masks stands for; a person's first."""
         if not self.census.is_colour:
             return code
-        known = np.array(list(self.meanings))
-        points = to_points(np.array([code]), 3)
-        (distances,) = measure_distances(points, to_points(known, 3))
-        nearest = int(distances.argmin())
-        return int(known[nearest]) if distances[nearest] <= SURE else code
+        for named in (self.requested, self.meanings):
+            if code in named:
+                return code
+            nearest = _find_nearest(code, list(named))
+            if nearest is not None:
+                return nearest
+        return code
 
     def find_strays(self, most_voxels: int) -> None:
         """Make background of codes with few voxels, if a person asks for it."""
@@ -295,6 +306,7 @@ class _Choice:
             DatasetError: If there is none.
         """
         groups: dict[str, list[int]] = {}
+        described = self._match_by_order(described)
         for code in self._order_codes():
             name = self._name(code, described)
             groups.setdefault(name, []).append(code)
@@ -316,6 +328,26 @@ class _Choice:
             remarks=tuple(self.remarks),
             strays=tuple(self.strays),
         )
+
+    def _match_by_order(
+        self, described: Mapping[int, str]
+    ) -> Mapping[int, str]:
+        """Return names by the order of values, where as many are named as occur and no other."""
+        values = [code for code in self.codes if code not in self.meanings]
+        values = [value for value in values if value]
+        is_by_order = (
+            not self.census.is_colour
+            and len(values) == len(described)
+            and not set(values) & set(described)
+        )
+        if not (is_by_order and described):
+            return described
+        names = [described[value] for value in sorted(described)]
+        self.remarks.append(
+            f"The data set names other values than {self._list_codes(values)}; they are taken for "
+            "the same, in this order"
+        )
+        return dict(zip(values, names, strict=True))
 
     def _order_codes(self) -> list[int]:
         """Return values in order, and colours as they were named."""
@@ -399,6 +431,17 @@ class _Choice:
 
     def _write_code(self, code: int) -> str:
         return format_code(code, is_colour=self.census.is_colour)
+
+
+def _find_nearest(code: int, known: Sequence[int]) -> int | None:
+    """Return the packed colour that another surely stands for, if there is one."""
+    if not known:
+        return None
+    point = to_points(np.array([code]), 3)
+    points = to_points(np.array(known), 3)
+    (distances,) = measure_distances(point, points)
+    nearest = int(distances.argmin())
+    return known[nearest] if distances[nearest] <= SURE else None
 
 
 def find_key(label: Fields) -> int:

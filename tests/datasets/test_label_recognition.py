@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
 from PIL import Image
+from support.seg_nrrd import write_seg_nrrd
 
 from medseg.datasets.label_recognition import holds_labels, set_labels_apart
 
@@ -101,6 +102,14 @@ def test_a_label_map_is_known_by_its_name(
     write(tmp_path / f"x{ending}", a_scan())
     write(tmp_path / f"{label}{ending}", a_mask(1, 2, 5))
     assert sort(tmp_path) == ([f"x{ending}"], [f"{label}{ending}"], [])
+
+
+def test_overlapping_segments_are_labels(tmp_path: Path) -> None:
+    write(tmp_path / "x.nrrd", a_scan())
+    layers = np.stack([a_mask(1), a_mask(2, 1)])
+    segments = [("liver", 1, 0), ("vessel", 1, 1), ("tumour", 2, 1)]
+    write_seg_nrrd(tmp_path / "x.seg.nrrd", layers, segments)
+    assert sort(tmp_path) == (["x.nrrd"], ["x.seg.nrrd"], [])
 
 
 def test_an_empty_mask_is_known_by_its_name(tmp_path: Path) -> None:
