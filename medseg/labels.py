@@ -24,7 +24,7 @@ _PALETTE: tuple[RGB, ...] = (
     (120, 130, 255),
 )
 BACKGROUND_COLOUR: RGB = (0, 0, 0)
-_BRIGHTEST = 255
+BRIGHTEST = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def _select_colours(codes: Sequence[Code]) -> list[RGB]:
     for code in codes:
         if not isinstance(code, int):
             colours.append(code)
-        elif code <= _BRIGHTEST:
+        elif code <= BRIGHTEST:
             colours.append((code, code, code))
     return colours
 

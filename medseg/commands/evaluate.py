@@ -11,6 +11,7 @@ import numpy as np
 
 from medseg.bundle.spec import BundleSpec
 from medseg.datasets.case_warnings import list_warnings
+from medseg.datasets.cases import make_selection
 from medseg.datasets.input_checks import check_grid
 from medseg.datasets.label_encoding import encode_mask, encode_prediction
 from medseg.datasets.measures import CaseMeasures, measure_grid
@@ -35,7 +36,7 @@ from medseg.evaluation.value_checks import (
 )
 from medseg.events import Listener, Notice, Progress, notify
 from medseg.labels import Label, LabelSet, default_colour
-from medseg.layouts import LISTING
+from medseg.layouts import LISTING, Selection
 from medseg.layouts.dataset_json import (
     find_ignore_value,
     read_json_object,
@@ -120,14 +121,15 @@ def evaluate(
     scoring = _Scoring(
         label_set, spec, ignore, tolerance_mm, lesions, trust_values
     )
-    pairing = pair_predictions(predictions, references, label_set)
+    selection = _select_references(label_set, spec)
+    pairing = pair_predictions(predictions, references, selection)
     rules = scoring.make_rules(pairing, predictions, references)
     scored = _score_pairs(pairing, rules, listeners)
     _warn_of_outliers(scored, listeners)
     faults = list(scored.faults)
     differences: tuple[Difference, ...] = ()
     if versus is not None:
-        other_pairing = pair_predictions(versus, references, label_set)
+        other_pairing = pair_predictions(versus, references, selection)
         other_pairing = other_pairing.rename_like(pairing)
         other_scoring = replace(scoring, count_lesions=False)
         other_rules = other_scoring.make_rules(
@@ -155,6 +157,16 @@ def evaluate(
     if out is not None:
         write_evaluation(evaluation, out)
     return evaluation
+
+
+def _select_references(
+    label_set: LabelSet | None, spec: BundleSpec | None
+) -> Selection:
+    """Return what is known of the references: labels, and where a bundle's data have them."""
+    if spec is not None:
+        return make_selection(spec)
+    values = {label.name: label.value for label in label_set or ()}
+    return Selection(labels=values)
 
 
 def _choose_label_set(

@@ -163,16 +163,7 @@ def find_cases(
     Raises:
         DatasetError: If the data set as a whole cannot be understood, or lists nothing.
     """
-    values = {label.name: label.value for label in spec.label_set}
-    selection = Selection(
-        channels=spec.channels,
-        labels=values,
-        trust_values=trust_values,
-        image_patterns=spec.data.images,
-        label_pattern=spec.data.labels or "",
-        columns=spec.data.columns,
-        split_4d=spec.data.split_4d or "",
-    )
+    selection = make_selection(spec, trust_values)
     listing = list_cases(root, spec.data.format, selection)
     name_segments(listing, selection, ignored=spec.data.ignored)
     if trust_values:
@@ -186,6 +177,25 @@ def find_cases(
         case_list,
         warnings=(*case_list.warnings, *compared.warnings),
         contradictions=(*compared.contradictions, *colours),
+    )
+
+
+def make_selection(spec: BundleSpec, trust_values: bool = False) -> Selection:
+    """Return what a bundle says of data: its channels and labels, and where these are.
+
+    Args:
+        spec: The bundle.
+        trust_values: Whether values of label files count and names in them do not.
+    """
+    values = {label.name: label.value for label in spec.label_set}
+    return Selection(
+        channels=spec.channels,
+        labels=values,
+        trust_values=trust_values,
+        image_patterns=spec.data.images,
+        label_pattern=spec.data.labels or "",
+        columns=spec.data.columns,
+        split_4d=spec.data.split_4d or "",
     )
 
 

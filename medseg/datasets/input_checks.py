@@ -286,7 +286,9 @@ def _check_spacing(volume: Volume, spec: BundleSpec) -> Iterator[str]:
             f"{_format_shape(volume.shape)}; at most {MAX_VOXELS:.0e} are processed; {_CHECK_UNITS}"
         )
     if max(spacings.ratios) > MOST_TIMES_OFF:
-        yield f"has {spacings}; the bundle was not trained on such voxels"
+        yield (
+            f"has {spacings}: more than {MOST_TIMES_OFF:g} times off along an axis"
+        )
 
 
 def _shows_patient(spec: BundleSpec | None) -> bool:
@@ -346,7 +348,7 @@ def _find_odd_range(channel: ChannelSpec, voxels: Array) -> str:
     if modality == "MR" and is_hu >= LEAST_SHARE:
         return (
             f"the channel {channel.name} has values from {voxels.min():g}, as CT has them in "
-            "air, and the bundle was trained on MR"
+            "air, and the bundle is for MR"
         )
     return ""
 

@@ -18,7 +18,7 @@ from medseg.datasets.mask_colours import (
     SmearedMask,
 )
 from medseg.errors import ScanError
-from medseg.labels import LabelSet
+from medseg.labels import BRIGHTEST, LabelSet
 from medseg.names import abbreviate, is_picture
 from medseg.volume import Array, Volume
 
@@ -147,7 +147,8 @@ def _encode_values(array: Array, labels: LabelSet, file: Path) -> EncodedMask:
     look_up = codes.make_look_up(lowest, highest, array.size)
     slabs = np.moveaxis(array, -1, 0)
     encoded, unknown = _look_up_slabs(slabs, array.shape, look_up)
-    if unknown and is_picture(file):
+    # Grey levels have 8 bits; more bits number objects.
+    if unknown and is_picture(file) and highest <= BRIGHTEST:
         encoded = codes.settle(array, encoded.indices, 1, file)
         unknown = codes.count_unknown(array, encoded.indices)
     if unknown:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from medseg.volume import Array
 
@@ -23,8 +22,6 @@ SMALLEST_GAP = 16.0
 
 _MOST_UNEVEN = 8
 """How much an area of one colour may vary in a channel from voxel to voxel."""
-
-_AROUND = (3, 3, 1)
 
 Points = npt.NDArray[np.float32]
 """Colours or grey levels as points, shape ``(n, 3)`` or ``(n, 1)``."""
@@ -149,14 +146,26 @@ def find_level(codes: Array, channels: int) -> Mask:
         channels: 3 where codes are packed colours, else 1.
     """
     level = np.ones(codes.shape, np.bool_)
-    parts = unpack(codes) if channels == 3 else [codes]
+    if channels == 3:
+        parts = [part.astype(np.uint8) for part in unpack(codes)]
+    else:
+        parts = [codes]
     for part in parts:
-        lowest = ndimage.minimum_filter(part, size=_AROUND)
-        highest = ndimage.maximum_filter(part, size=_AROUND)
+        highest = _spread(part, np.maximum)
+        lowest = _spread(part, np.minimum)
         level &= highest - lowest <= _MOST_UNEVEN
     level[[0, -1]] = False
     level[:, [0, -1]] = False
     return level
+
+
+def _spread(part: Array, choose: np.ufunc) -> Array:
+    """Return the highest or lowest number around each voxel in its plane."""
+    for axis in (0, 1):
+        before = np.roll(part, 1, axis)
+        after = np.roll(part, -1, axis)
+        part = choose(choose(before, after), part)
+    return part
 
 
 def is_between(point: Points, ends: Points) -> bool:

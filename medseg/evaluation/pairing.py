@@ -11,9 +11,12 @@ from pathlib import Path
 
 from medseg.datasets.cases import Scan
 from medseg.errors import DatasetError, Fault
-from medseg.evaluation.references import holds_cases, list_references
-from medseg.labels import LabelSet
-from medseg.layouts import LabelSource
+from medseg.evaluation.references import (
+    fits_pattern,
+    holds_cases,
+    list_references,
+)
+from medseg.layouts import LabelSource, Selection
 from medseg.names import (
     fold_name,
     make_former_name,
@@ -32,6 +35,8 @@ _ADDITION = re.compile(r"[_.\- ](?:(?=[^\W\d_])|0000$)")
 
 # What `medseg segment` puts before a name where it was given a data set: the folder of its images.
 _FOLDER = re.compile(r"^images(?:tr|ts)?_(?=.)")
+
+_ANYTHING = Selection()
 
 _Files = list[Path]
 """Files of one name, in the order of their endings."""
@@ -112,7 +117,7 @@ class ScanPairing:
 def pair_predictions(
     predictions: Path,
     references: Path,
-    labels: LabelSet | None = None,
+    selection: Selection = _ANYTHING,
 ) -> Pairing:
     """Pair two folders of label maps, or two label maps.
 
@@ -125,7 +130,8 @@ def pair_predictions(
         predictions: A folder of label maps, or one label map.
         references: The same, or a dataset folder with its label maps in ``labelsTr`` or
             ``labels``, or with images and labels together.
-        labels: The labels, by which masks of single structures become a label map.
+        selection: What a bundle says of its data: which files are labels, and the values of masks
+            of single structures.
 
     Raises:
         DatasetError: If nothing can be paired.
@@ -134,7 +140,7 @@ def pair_predictions(
         case = split_suffix(predictions.name)[0]
         return Pairing((Pair(case, predictions, references),), (), ())
     predicted = _find_label_maps(predictions)
-    expected, sources = _find_references(references, predicted, labels)
+    expected, sources = _find_references(references, predicted, selection)
     matches = _match_names(predicted.keys(), expected.keys())
     pairs: list[Pair] = []
     faults: list[Fault] = []
@@ -230,24 +236,30 @@ def _find_label_maps(folder: Path) -> _LabelMaps:
 def _find_references(
     folder: Path,
     predicted: _LabelMaps,
-    labels: LabelSet | None,
+    selection: Selection,
 ) -> tuple[_LabelMaps, Mapping[Path, LabelSource]]:
     """Return the references, and by their first files those that are several masks.
 
     Where images lie with them, they are told from these as in training.
     """
-    subfolders = [folder / name for name in LABEL_FOLDERS]
-    has_own_folder = any(_list_label_maps(path) for path in subfolders)
-    lies_apart = has_own_folder and not _list_label_maps(folder)
-    if lies_apart or not holds_cases(folder):
+    is_chosen = fits_pattern(folder, selection.label_pattern)
+    is_mixed = not _keeps_labels_apart(folder) and holds_cases(folder)
+    if not is_chosen and not is_mixed:
         return _find_label_maps(folder), {}
     expected: _LabelMaps = {}
     sources: dict[Path, LabelSource] = {}
-    for reference in list_references(folder, predicted.keys(), labels):
+    for reference in list_references(folder, predicted.keys(), selection):
         expected[reference.name] = [reference.file]
         if reference.source is not None:
             sources[reference.file] = reference.source
     return expected, sources
+
+
+def _keeps_labels_apart(folder: Path) -> bool:
+    """Tell whether label maps have a folder of their own in it, and none lie beside that."""
+    subfolders = [folder / name for name in LABEL_FOLDERS]
+    has_own_folder = any(_list_label_maps(path) for path in subfolders)
+    return has_own_folder and not _list_label_maps(folder)
 
 
 def _list_label_maps(folder: Path) -> _LabelMaps:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg._support.folders import list_files
 from medseg.errors import DatasetError
-from medseg.labels import LabelSet
 from medseg.layouts import LabelSource, ListedCase, Selection, list_cases
 from medseg.layouts.case_checks import name_cases
+from medseg.layouts.patterns import parse_pattern
 from medseg.layouts.registry import AUTO
 from medseg.layouts.tree import find_named_form
 from medseg.names import make_safe_name, normalize_name, split_suffix
@@ -45,27 +46,38 @@ def holds_cases(root: Path) -> bool:
     return True
 
 
+def fits_pattern(root: Path, pattern: str) -> bool:
+    """Tell whether a folder holds files that a bundle's ``data.labels`` names."""
+    if not pattern or not root.is_dir():
+        return False
+    parsed = parse_pattern(pattern)
+    for file in list_files(root).files:
+        path = file.relative_to(root).as_posix()
+        if parsed.match(path) is not None:
+            return True
+    return False
+
+
 def list_references(
     root: Path,
     predicted: Set[str],
-    labels: LabelSet | None,
+    selection: Selection,
 ) -> list[Reference]:
     """Return the references in a data set.
 
     Args:
         root: The data folder.
         predicted: Names of predictions.
-        labels: The labels, which give masks their values.
+        selection: What a bundle says of its data; its labels give masks their values.
 
     Raises:
         DatasetError: If the data set cannot be understood, or has masks and there are no labels.
     """
-    values = {label.name: label.value for label in labels or ()}
-    listing = list_cases(root, AUTO, Selection(labels=values))
+    listing = list_cases(root, AUTO, selection)
     references = []
     names = name_cases(listing.cases)
     for case, name in zip(listing.cases, names, strict=True):
-        if case.label_source is not None and labels is None:
+        if case.label_source is not None and not selection.labels:
             raise DatasetError(
                 "has one mask per structure; name the bundle whose labels these are, by --bundle",
                 source=root,

@@ -292,7 +292,13 @@ def _with_dataset_values(label: Path, copy: Path, spec: BundleSpec) -> Path:
     if values == indices:
         return label
     volume = read_labels(label)
-    table = np.array([0, *values], np.uint32)
+    # Where 0 is a label, what was left unpainted is not annotated.
+    unpainted = 0
+    if 0 in values:
+        known = spec.label_set.values.items()
+        ignored = [value for value, index in known if index > len(values)]
+        unpainted = ignored[0] if ignored else 0
+    table = np.array([unpainted, *values], np.uint32)
     encoded = table[volume.array[0]]
     write_labels(copy, encoded, volume)
     return copy

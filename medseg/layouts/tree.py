@@ -34,6 +34,7 @@ from medseg.layouts.tree_names import (
 from medseg.names import abbreviate
 
 _ANYTHING = Selection()
+_ASKED = "as asked"
 _MOST_KINDS = 4
 
 
@@ -146,30 +147,27 @@ def read_tree(
         DatasetError: As for ``list_tree``.
     """
     files = name_files(root, paths)
-    images, labels = selection.image_patterns, selection.label_pattern
+    images = selection.image_patterns
+    labels = selection.label_pattern
     if images and labels:
-        form: Form | None = pair_by_patterns(
+        paired = pair_by_patterns(
             root,
             files,
             images,
             labels,
         )
-        return (
-            TreeReading(
-                tuple(files),
-                form,
-                "as asked",
-            )
-            if form
-            else None
+        return TreeReading(
+            tuple(files),
+            paired,
+            _ASKED,
         )
-    asked = tuple(channel.name for channel in selection.channels)
     if images or labels:
         return _read_chosen(
             root,
             files,
             selection,
         )
+    asked = [channel.name for channel in selection.channels]
     form = _find_named(files, asked)
     if form is not None and form.is_convincing:
         return TreeReading(
@@ -216,7 +214,7 @@ def _read_chosen(
     return TreeReading(
         tuple(files),
         form,
-        "as asked",
+        _ASKED,
     )
 
 
@@ -228,14 +226,12 @@ def _find_named(
     if not labels or not images:
         return None
     form = find_form(images, labels)
-    return (
-        join_modalities(
-            form,
-            images,
-            asked,
-        )
-        if form
-        else None
+    if form is None:
+        return None
+    return join_modalities(
+        form,
+        images,
+        asked,
     )
 
 

@@ -201,7 +201,7 @@ def _choose_folds(
     """Return the fold of each case, where folders split them for training and validation."""
     parts = [_part_of(case) for case in cases]
     counts = Counter(parts)
-    if not counts["train"] or not counts["val"]:
+    if counts["val"] in (0, len(cases)):
         return [None] * len(cases)
     listing.recognised += (
         f"the split is kept: fold 0 is the validation set ({counts['val']}), fold 1 the training "
@@ -214,13 +214,10 @@ def _find_patients(
     cases: Sequence[TreeCase], names: Sequence[str]
 ) -> list[str | None]:
     """Return the patient of each case, where names say that some have the same."""
-    patients = []
-    for case, name in zip(
-        cases,
-        names,
-        strict=True,
-    ):
-        patients.append(_find_patient(case, name))
+    patients = [
+        _find_patient(case, name)
+        for case, name in zip(cases, names, strict=True)
+    ]
     known = [patient for patient in patients if patient is not None]
     if len(known) == len(patients) and len({*known}) < len(known):
         return patients
@@ -239,11 +236,8 @@ def _find_patient(
         return None
     folder = case.place[-1]
     has_number = any(sign.isdigit() for sign in folder)
-    if (
-        case.key
-        and has_number
-        and fold_name(name).startswith(fold_name(folder))
-    ):
+    is_called_so = fold_name(name).startswith(fold_name(folder))
+    if case.key and has_number and is_called_so:
         return "/".join(case.place)
     if not case.key and _VISIT.fullmatch(folder) and len(case.place) > 1:
         return "/".join(case.place[:-1])

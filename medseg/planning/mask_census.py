@@ -39,7 +39,7 @@ from medseg.errors import DatasetError, ScanError
 from medseg.events import Listener, Progress, notify
 from medseg.io import read_labels
 from medseg.io.pictures import read_palette
-from medseg.labels import RGB
+from medseg.labels import BRIGHTEST, RGB
 from medseg.names import is_picture
 from medseg.volume import Array
 
@@ -121,7 +121,8 @@ class MaskCensus:
             known: Codes that somebody named; where two are close, they count first.
         """
         codes: list[int] = self.codes.tolist()
-        if not self.are_pictures or not self.codes.size:
+        has_levels = self.is_colour or max(codes, default=0) <= BRIGHTEST
+        if not (codes and self.are_pictures and has_levels):
             return codes
         points = to_points(self.codes, self.channels)
         fills_areas = self.solid > 0
@@ -220,7 +221,7 @@ def _count_codes_of(case: Case) -> MaskCodes | None:
     all_codes, all_voxels, all_solid, all_level = [], [], [], []
     for k in range(array.shape[-1]):
         plane = array[..., [k]]
-        codes = pack(plane.astype(np.int64)) if is_colour else plane[0]
+        codes = pack(plane.astype(np.uint32)) if is_colour else plane[0]
         unique, voxels = np.unique(codes, return_counts=True)
         if len(unique) > MOST_COLOURS:
             return None

@@ -225,3 +225,13 @@ def test_merged_values_are_told_apart_from_other_labels_only() -> None:
     right = np.select([disc(25), disc(40)], [2, 1], 0)
     assert np.mean(indices == right) > 0.998
     assert CAR not in indices
+
+
+def test_numbers_of_objects_must_be_exact() -> None:
+    objects = np.zeros((128, 128), np.uint16)
+    objects[disc(30)] = 1000
+    for number in range(8):
+        objects[4 * number, 2:4] = 500 + 60 * number
+    objects[100, 2:4] = 1003
+    with pytest.raises(ScanError, match=r"500 \(2 voxels\)"):
+        encode(Image.fromarray(objects), grey_labels(1000))

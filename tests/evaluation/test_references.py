@@ -7,8 +7,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from support.datasets import a_spec
 
 from medseg import evaluate
+from medseg.bundle.spec import BundleSpec
 from medseg.errors import DatasetError
 from medseg.labels import Label, LabelSet
 
@@ -70,3 +72,22 @@ def test_masks_of_structures_are_scored_by_the_labels_of_a_bundle(
     assert evaluation.scores["dice"]["mean"] == 1.0
     with pytest.raises(DatasetError, match="--bundle"):
         evaluate(tmp_path / "results", data)
+
+
+def test_what_a_bundle_says_of_its_labels_holds_for_references(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    for case in ("1", "2"):
+        save(data / f"images/{case}.nii", np.ones(SHAPE, np.int16))
+        save(data / f"masks/{case}.nii", np.ones(SHAPE, np.uint8))
+        save(data / f"annotations/{case}.nii", a_label_map())
+        save(tmp_path / f"results/{case}.nii", a_label_map())
+    spec = a_spec(labels="annotations/*.nii")
+    labels = [{"index": label.index, "name": label.name} for label in LABELS]
+    content = spec.model_dump(mode="json", by_alias=True)
+    content["labels"] = labels
+    bundle = BundleSpec.model_validate(content)
+    evaluation = evaluate(tmp_path / "results", data, labels=bundle)
+    assert evaluation.faults == ()
+    assert evaluation.scores["dice"]["mean"] == 1.0
