@@ -5,64 +5,27 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import shutil
 import struct
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
+from dicom_damages import DICOM_DAMAGES, SERIES_DAMAGES
 from pydicom import config
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
-from sound_files import Sound
+from sound_files import Sound, pick_file
 from text_damages import CSV_DAMAGES, JSON_DAMAGES
 
 Random = np.random.Generator
 Damage = Callable[[Sound, Random], None]
 
 _HEADER_BYTES = 400
-_SUFFIXES = (
-    ".nii",
-    ".nii.gz",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".png",
-    ".tif",
-    ".jpg",
-    ".dcm",
-    ".hdr",
-    ".img",
-    ".json",
-    ".csv",
-    ".txt",
-    ".mgz",
-    "",
-)
-_NUMBERS = (0, -1, 1, 2, 3, 255, 32767, -32768, 65535, 2**31 - 1, -(2**31))
-_REALS = (0.0, -1.0, 1e-9, 1e9, 1e38, float("nan"), float("inf"), 1e-3, 1e3)
-_WORDS = (
-    "",
-    "0",
-    "-1",
-    "1e400",
-    "nan",
-    "inf",
-    "abc",
-    "1.5",
-    "9" * 400,
-    "\0",
-    "%s",
-    "../../etc/passwd",
-    "é",
-    "-",
-    "1 2 3 4 5",
-)
+_SUFFIXES = ".nii .nii.gz .nrrd .nhdr .mha .mhd .png .tif .jpg .dcm .hdr .img .json .csv .txt .mgz"
+_INTEGERS = (0, -1, 1, 2, 3, 255, 32767, -32768, 65535, 2**31 - 1, -(2**31))
+_REALS = (0.0, -1.0, 1e-9, 1e9, 1e38, np.nan, np.inf, 1e-3, 1e3)
+_SHORT_WORDS = ["0", "-1", "1e400", "nan", "inf", "abc", "1.5"]
+_LONG_WORDS = ["\x00", "%s", "../../etc/passwd", "é", "-"]
+_WORDS = ("", *_SHORT_WORDS, "9" * 400, *_LONG_WORDS, "1 2 3 4 5")
 
 
 def damage(sound: Sound, random: Random) -> str:
@@ -88,15 +51,11 @@ def damage(sound: Sound, random: Random) -> str:
 # --- any file -----------------------------------------------------------------------------
 
 
-def _pick(sound: Sound, random: Random) -> Path:
-    return sound.files[int(random.integers(len(sound.files)))]
-
-
 def _change_bytes(
     change: Callable[[bytearray, Random], bytearray | bytes],
 ) -> Damage:
     def apply(sound: Sound, random: Random) -> None:
-        file = _pick(sound, random)
+        file = pick_file(sound, random)
         changed = change(bytearray(file.read_bytes()), random)
         file.write_bytes(bytes(changed))
 
@@ -172,20 +131,20 @@ def _make_random(content: bytearray, random: Random) -> bytes:
 
 
 def _make_directory(sound: Sound, random: Random) -> None:
-    file = _pick(sound, random)
+    file = pick_file(sound, random)
     file.unlink()
     file.mkdir()
 
 
 def _make_pipe(sound: Sound, random: Random) -> None:
-    file = _pick(sound, random)
+    file = pick_file(sound, random)
     file.unlink()
     os.mkfifo(file)
 
 
 def _link(target: str) -> Damage:
     def apply(sound: Sound, random: Random) -> None:
-        file = _pick(sound, random)
+        file = pick_file(sound, random)
         file.unlink()
         file.symlink_to(target.format(file=file.name))
 
@@ -193,12 +152,12 @@ def _link(target: str) -> Damage:
 
 
 def _remove(sound: Sound, random: Random) -> None:
-    _pick(sound, random).unlink()
+    pick_file(sound, random).unlink()
 
 
 def _rename(sound: Sound, random: Random) -> None:
-    file = _pick(sound, random)
-    suffix = str(random.choice(_SUFFIXES))
+    file = pick_file(sound, random)
+    suffix = str(random.choice([*_SUFFIXES.split(), ""]))
     file.rename(file.with_name(f"other{suffix}"))
 
 
@@ -225,7 +184,7 @@ BYTE_DAMAGES: dict[str, Damage] = {
     "bytes swapped": _change_bytes(_swap_pairs),
     "random bytes": _change_bytes(_make_random),
     "gzip around": _change_bytes(
-        lambda content, random: gzip.compress(bytes(content))
+        lambda content, random: gzip.compress(bytes(content), mtime=0)
     ),
     "a directory": _make_directory,
     "a pipe": _make_pipe,
@@ -251,7 +210,7 @@ def _edit_nifti(sound: Sound, random: Random) -> None:
         _edit_nifti_field(header, random)
     changed = header.binaryblock + content[348:]
     if is_packed:
-        changed = gzip.compress(changed)
+        changed = gzip.compress(changed, mtime=0)
     file.write_bytes(changed)
 
 
@@ -263,7 +222,7 @@ def _edit_nifti_field(header: nib.Nifti1Header, random: Random) -> None:
         block[name] = random.bytes(4)
         return
     is_real = block[name].dtype.kind == "f"
-    value = random.choice(_REALS if is_real else _NUMBERS)
+    value = random.choice(_REALS if is_real else _INTEGERS)
     limits = None if is_real else np.iinfo(block[name].dtype)
     if limits is not None:
         value = int(np.clip(value, limits.min, limits.max))
@@ -282,7 +241,7 @@ def _swap_nifti(sound: Sound, random: Random) -> None:
         content = gzip.decompress(content)
     header = nib.Nifti1Header(content[:348], check=False)
     changed = header.as_byteswapped().binaryblock + content[348:]
-    file.write_bytes(gzip.compress(changed) if is_packed else changed)
+    file.write_bytes(gzip.compress(changed, mtime=0) if is_packed else changed)
 
 
 # --- headers of text: NRRD, MetaImage -----------------------------------------------------
@@ -330,164 +289,6 @@ def _edit_line(lines: list[bytes], place: int, random: Random) -> None:
             return
         number = numbers[int(random.integers(len(numbers)))]
         lines[place] = line[: number.start()] + word + line[number.end() :]
-
-
-# --- DICOM --------------------------------------------------------------------------------
-
-
-def _pick_some(sound: Sound, random: Random) -> list[Path]:
-    """Return one, some or all files."""
-    files = list(sound.files)
-    share = random.choice((0.0, 0.5, 1.0))
-    count = max(1, round(share * len(files)))
-    return [files[int(n)] for n in random.permutation(len(files))[:count]]
-
-
-def _edit_dicom(change: Callable[[Dataset, Random], None]) -> Damage:
-    def apply(sound: Sound, random: Random) -> None:
-        state = random.integers(1 << 60)
-        is_alike = random.random() < 0.5
-        for file in _pick_some(sound, random):
-            ds = pydicom.dcmread(file, force=True)
-            own = np.random.default_rng(state) if is_alike else random
-            change(ds, own)
-            ds.save_as(file)
-
-    return apply
-
-
-def _drop_element(ds: Dataset, random: Random) -> None:
-    tags = list(ds.keys())
-    del ds[tags[int(random.integers(len(tags)))]]
-
-
-def _empty_element(ds: Dataset, random: Random) -> None:
-    tags = list(ds.keys())
-    element = ds[tags[int(random.integers(len(tags)))]]
-    element.value = [] if element.VR == "SQ" else None
-
-
-def _edit_element(ds: Dataset, random: Random) -> None:
-    """Give an element, at any depth, another value of its kind."""
-    holder = ds
-    while True:
-        tags = [tag for tag in holder if tag.VR not in ("OW", "OB", "OB or OW")]
-        element = tags[int(random.integers(len(tags)))]
-        if element.VR != "SQ" or not element.value:
-            break
-        holder = element.value[int(random.integers(len(element.value)))]
-        if not len(holder):
-            return
-    values = _offer_values(element, random)
-    value = values[int(random.integers(len(values)))]
-    if element.VM > 1 and random.random() < 0.8:
-        several = list(element.value)
-        several[int(random.integers(len(several)))] = value
-        value = several
-    holder[element.tag] = DataElement(
-        element.tag, element.VR, value, validation_mode=config.IGNORE
-    )
-
-
-def _offer_values(element: DataElement, random: Random) -> list[object]:
-    if element.VR in ("US", "SS", "UL", "SL"):
-        highest = 32767 if element.VR in ("SS", "SL") else 65535
-        return [0, 1, 2, 3, 7, 8, 12, 15, 31, 255, 4096, highest]
-    if element.VR in ("DS", "IS"):
-        near = [str(float(value) * 1.1) for value in _floats(element)]
-        return ["0", "-1", "1", "1e9", "0.001", "1e38", "-0.5", *near]
-    if element.VR == "UI":
-        return ["", "1.2.3", generate_uid(), "abc", "1..2", "9" * 70]
-    if element.VR in ("FD", "FL"):
-        return [0.0, -1.0, float("nan"), float("inf"), 1e30]
-    return ["", "X" * 200, "MONOCHROME1", "RGB", "MR", "CT", "a\\b", "\x1b$)C"]
-
-
-def _floats(element: DataElement) -> list[float]:
-    values = element.value if element.VM > 1 else [element.value]
-    return [float(value) for value in values if str(value)]
-
-
-def _repeat_slice(sound: Sound, random: Random) -> None:
-    file = _pick(sound, random)
-    copy = file.with_name(f"{file.name}_copy")
-    shutil.copy(file, copy)
-    ds = pydicom.dcmread(copy)
-    if random.random() < 0.5:
-        ds.SOPInstanceUID = generate_uid()
-        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    if random.random() < 0.5:
-        pixels = bytearray(ds.PixelData)
-        pixels[len(pixels) // 2] ^= 1
-        ds.PixelData = bytes(pixels)
-    ds.save_as(copy)
-
-
-def _lose_slices(sound: Sound, random: Random) -> None:
-    files = list(sound.files)
-    count = int(random.integers(1, max(2, len(files) // 2)))
-    for place in random.permutation(len(files))[:count]:
-        files[int(place)].unlink()
-
-
-def _mislabel_syntax(ds: Dataset, random: Random) -> None:
-    syntaxes = (
-        "1.2.840.10008.1.2",
-        "1.2.840.10008.1.2.1",
-        "1.2.840.10008.1.2.2",
-        "1.2.840.10008.1.2.5",
-        "1.2.840.10008.1.2.4.90",
-        "1.2.840.10008.1.2.4.80",
-        "1.2.840.10008.1.2.4.51",
-        "1.2.3",
-    )
-    if hasattr(ds, "file_meta"):
-        ds.file_meta.TransferSyntaxUID = str(random.choice(syntaxes))
-
-
-def _relabel(sound: Sound, random: Random) -> None:
-    """Write another transfer syntax into the file meta; the rest stays as it is."""
-    for file in _pick_some(sound, random):
-        content = file.read_bytes()
-        for syntax in (b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.5\0"):
-            other = random.choice(
-                (b"1.2.840.10008.1.2.2\0", b"1.2.840.10008.1.2.1\0")
-            )
-            content = content.replace(syntax, bytes(other).ljust(20, b"\0"), 1)
-        file.write_bytes(content)
-
-
-def _drop_preamble(sound: Sound, random: Random) -> None:
-    for file in _pick_some(sound, random):
-        content = file.read_bytes()
-        file.write_bytes(content[132:])
-
-
-def _nest_deeply(ds: Dataset, random: Random) -> None:
-    item = Dataset()
-    for _ in range(150):
-        outer = Dataset()
-        outer.ReferencedImageSequence = [item]
-        item = outer
-    ds.ReferencedImageSequence = [item]
-
-
-DICOM_DAMAGES: dict[str, Damage] = {
-    "element lost": _edit_dicom(_drop_element),
-    "element empty": _edit_dicom(_empty_element),
-    "element edited": _edit_dicom(_edit_element),
-    "elements edited": _edit_dicom(
-        lambda ds, random: [_edit_element(ds, random) for _ in range(3)]
-    ),
-    "nested deeply": _edit_dicom(_nest_deeply),
-    "syntax mislabelled": _relabel,
-    "preamble lost": _drop_preamble,
-}
-SERIES_DAMAGES: dict[str, Damage] = {
-    **DICOM_DAMAGES,
-    "slice twice": _repeat_slice,
-    "slices lost": _lose_slices,
-}
 
 
 # --- pictures -----------------------------------------------------------------------------

@@ -186,9 +186,27 @@ def _judge_scan(
     detail = ""
     if _rank(worst) > 1:
         reading = _load(out, done[0].scan)
+        if _is_noted_loss(reading, truth, notes):
+            return describe(case, WARNED)
         shape, affine = reading.array.shape, reading.affine
         detail = f"{shape} {np.round(affine, 3).tolist()}"
     return describe(case, worst, detail)
+
+
+def _is_noted_loss(reading: Reading, truth: Reading, notes: list[str]) -> bool:
+    """Tell whether end slices alone are missing, and a file that is no image is noted."""
+    whole = Reading(truth.array, truth.affine)
+    count = reading.array.shape[2]
+    lost = whole.array.shape[2] - count
+    if lost <= 0 or not notes:
+        return False
+    for first in (0, lost):
+        affine = whole.affine.copy()
+        affine[:3, 3] += affine[:3, 2] * first
+        part = Reading(whole.array[:, :, first : first + count], affine)
+        if agree(reading, part) == (True, True):
+            return True
+    return False
 
 
 def _holds_files(folder: Path) -> bool:

@@ -54,6 +54,11 @@ class Sound:
     affine: np.ndarray
 
 
+def pick_file(sound: Sound, random: np.random.Generator) -> Path:
+    """Return one of the files."""
+    return sound.files[int(random.integers(len(sound.files)))]
+
+
 def make_affine() -> np.ndarray:
     """Return a turned, anisotropic grid."""
     c, s = np.cos(_ANGLE), np.sin(_ANGLE)
