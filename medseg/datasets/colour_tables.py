@@ -26,6 +26,7 @@ _BACKGROUND = ("background", "bg", "backgroundclutter")
 _IGNORED = ("ignore", "ignored", "void", "unlabeled", "unlabelled", "unknown")
 _LARGEST_FILE = 1_000_000
 _BRIGHTEST = 255
+_MOST_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ def _make_code(name: str, colour: Sequence[str]) -> Iterator[NamedCode]:
     """Yield a class where name and colour are given; headings and other lines give none."""
     numbers = [int(text) for text in colour if text.strip().isdigit()]
     is_colour = len(numbers) == 3 and max(numbers) <= _BRIGHTEST
-    name = " ".join(name.split())
+    name = " ".join(name.split())[:_MOST_CHARACTERS]
     if name and is_colour:
         red, green, blue = numbers
         yield NamedCode(name, (red, green, blue))

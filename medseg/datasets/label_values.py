@@ -213,7 +213,8 @@ def find_renamed(
     stated_names = _list_plain_names(stated)
     own_names = _list_plain_names(own)
     for name, values in own.labels.items():
-        if normalize_label(name) in stated_names or _says_nothing(name):
+        is_named = normalize_label(name) in stated_names
+        if is_named or name == BACKGROUND or _says_nothing(name):
             continue
         for value in sorted(values):
             other = _find_unknown_name(value, stated, own_names)

@@ -31,6 +31,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO = 0, 1
 _UNCOMPRESSED = 1
 _DEFLATE = (8, 32946)
 _NO_PREDICTOR, _DIFFERENCES = 1, 2
+_PHOTOMETRIC = 262
 _ORIENTATION = 274
 _UNSIGNED = 1
 _UNSTATED = 0
@@ -77,6 +78,12 @@ def read_grey(path: Path, *, inverted: bool) -> tuple[Pixels, bool] | None:
         page = _open_page(file, path)
         if page is None:
             return None
+        if _PHOTOMETRIC not in page.tags:
+            raise ScanError(
+                "the TIFF does not state whether 0 is black (PhotometricInterpretation is "
+                "missing); save it again from the original",
+                source=path,
+            )
         is_turned = page.tags.valueof(_ORIENTATION, default=1) != 1
         if _has_unstated_channel(page):
             raise _unread(page, path)

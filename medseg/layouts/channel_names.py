@@ -102,11 +102,16 @@ def read_sequence(name: str) -> MrSequence | None:
         ('T1 with contrast', 'FLAIR')
     """
     words = _split_words(name)
+    kinds = []
     for kind, pattern in _SEQUENCES.items():
         if _has_word(words, pattern):
-            contrast = kind == "T1" and _has_word(words, _CONTRAST)
-            return MrSequence(kind, contrast)
-    return None
+            kinds.append(kind)
+    # A FLAIR is a T2 unless its name says T1, and then it may be taken for either.
+    if not kinds or {"FLAIR", "T1"} <= set(kinds):
+        return None
+    kind = kinds[0]
+    contrast = kind == "T1" and _has_word(words, _CONTRAST)
+    return MrSequence(kind, contrast)
 
 
 def is_same_channel(name: str, other: str) -> bool:

@@ -11,11 +11,8 @@ from medseg.events import Listener, Notice, notify
 from medseg.names import is_picture
 from medseg.planning.description import DatasetDescription
 from medseg.planning.mask_census import count_codes
-from medseg.planning.mask_labels import (
-    LabelWishes,
-    MaskLabels,
-    choose_mask_labels,
-)
+from medseg.planning.mask_choice import choose_mask_labels
+from medseg.planning.mask_labels import LabelWishes, MaskLabels
 from medseg.planning.mask_names import find_code_names
 
 

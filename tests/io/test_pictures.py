@@ -502,3 +502,18 @@ def test_a_tiff_with_fewer_strips_than_its_rows_need_is_refused(
     path.write_bytes(content)
     with pytest.raises(ScanError, match=r"strips of pixels|so few bytes"):
         read_image(path)
+
+
+@pytest.mark.parametrize("pixels", [GREY, GREY.astype(np.uint16)])
+def test_a_tiff_that_does_not_say_what_is_black_is_refused(
+    tmp_path: Path, pixels: np.ndarray
+) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels)
+    content = path.read_bytes()
+    stated = struct.pack("<HHI", 262, 3, 1)
+    assert stated in content
+    path.write_bytes(content.replace(stated, struct.pack("<HHI", 300, 3, 1)))
+    for read in (read_image, read_labels):
+        with pytest.raises(ScanError, match="whether 0 is black"):
+            read(path)

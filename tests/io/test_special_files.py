@@ -24,7 +24,7 @@ from medseg.inference.hashes import hash_scan
 from medseg.io import find_format, find_series, read_image, read_labels
 
 NAMES = ["a.nii.gz", "a.nii", "a.nrrd", "a.seg.nrrd", "a.mha", "a.mhd", "a.hdr"]
-NAMES += ["a.png", "a.tif", "a.dcm", "a"]
+NAMES += ["a.png", "a.tif", "a.mgz", "a.nhdr", "a.dcm", "a"]
 
 
 @pytest.fixture(autouse=True)

@@ -71,6 +71,8 @@ def test_contrast_is_part_of_a_sequence() -> None:
     assert str(read_sequence("t1gd")) == "T1 with contrast"
     assert str(read_sequence("MPRAGE")) == "T1"
     assert read_sequence("CT") is None
+    assert read_sequence("T1 FLAIR") is None
+    assert str(read_sequence("T2 FLAIR")) == "FLAIR"
 
 
 def test_channels_are_found_by_any_word_for_them_if_only_one_is_meant() -> None:

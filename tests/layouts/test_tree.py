@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
@@ -615,5 +616,45 @@ def test_results_of_medseg_among_the_data_are_passed_over(
         "results/previews/p001.png",
     )
     listing = listed(root)
+    assert len(listing.cases) == 3
+    assert listing.faults == listing.warnings == []
+
+
+def test_the_longer_of_two_names_has_the_images_that_both_begin(
+    tmp_path: Path,
+) -> None:
+    root = a_tree(
+        tmp_path,
+        *files("x{0}_{1}.nii.gz", ("", "_1", "_2"), ("t1", "t2", "seg")),
+    )
+    pairs = pairs_of(root)
+    assert pairs["x"] == ("x_t1.nii.gz", "x_t2.nii.gz", "x_seg.nii.gz")
+    assert pairs["x_2"][0] == "x_2_t1.nii.gz"
+
+
+def test_a_list_of_amos_is_read_as_it_is(tmp_path: Path) -> None:
+    root = a_tree(
+        tmp_path,
+        *files("{0}Tr/amos_{1}.nii.gz", ("images", "labels"), THREE),
+        "imagesTs/amos_009.nii.gz",
+    )
+    training = [
+        {
+            "image": f"./imagesTr/amos_{number}.nii.gz",
+            "label": f"./labelsTr/amos_{number}.nii.gz",
+        }
+        for number in THREE
+    ]
+    content = {
+        "name": "AMOS",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "spleen"},
+        "numTraining": 3,
+        "training": training,
+        "test": ["./imagesTs/amos_009.nii.gz"],
+    }
+    (root / "dataset.json").write_text(json.dumps(content))
+    listing = listed(root)
+    assert listing.layout == "msd"
     assert len(listing.cases) == 3
     assert listing.faults == listing.warnings == []

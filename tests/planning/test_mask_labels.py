@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -495,3 +496,80 @@ def test_cityscapes_ids_are_known_by_the_files_names(tmp_path: Path) -> None:
     assert [label["value"] for label in planned.labels] == [0, 1, 2, 3]
     assert planned.data == {"ignore": 255}
     assert "Cityscapes (training ids)" in planned.note
+
+
+def test_black_is_background_whatever_a_table_calls_it(tmp_path: Path) -> None:
+    masks = [
+        disc(9 + n).astype(np.uint8)[..., None] * [[200, 10, 10]]
+        for n in range(3)
+    ]
+    data = write_masks(
+        tmp_path / "data", [mask.astype(np.uint8) for mask in masks]
+    )
+    write_class_dict(data, {"not_road": (0, 0, 0), "road": (200, 10, 10)})
+
+    planned = plan_labels(data)
+
+    assert planned.names == ["road"]
+    assert planned.data == {"colour_coded": True}
+    assert "Black is background, also as not_road" in planned.note
+
+
+def test_a_grey_jpeg_mask_has_the_name_of_the_one_label_in_dataset_json(
+    tmp_path: Path,
+) -> None:
+    data = write_masks(tmp_path / "data", levels(255, 255), ".jpg")
+    cases = [
+        {
+            "image": f"images/case_{n:02d}.png",
+            "label": f"labels/case_{n:02d}.jpg",
+        }
+        for n in range(COUNT)
+    ]
+    content = {
+        "labels": {"0": "background", "1": "ventricle"},
+        "training": cases,
+    }
+    (data / "dataset.json").write_text(json.dumps(content))
+
+    assert plan_labels(data).names == ["ventricle"]
+    assert plan_labels(data, "lesion=255").names == ["lesion"]
+
+
+def test_a_person_names_the_colour_that_jpeg_has_changed(
+    tmp_path: Path,
+) -> None:
+    data = write_street_scenes(
+        tmp_path / "street", COUNT, smooth=False, suffix=".jpg"
+    )
+    planned = plan_labels(data, "way=130,62,127")
+    assert planned.labels[0]["name"] == "way"
+    assert planned.labels[0]["colour"] == [130, 62, 127]
+    assert len(planned.labels) == 5
+    assert planned.check(data) == []
+
+
+def test_numbers_of_classes_are_all_labels(tmp_path: Path) -> None:
+    masks = levels(1, 2)
+    for value in (50, 90, 130):
+        masks[1][0, value // 4] = value
+    names = plan_labels(write_masks(tmp_path / "data", masks)).names
+    assert names == [f"label_{value}" for value in (1, 2, 50, 90, 130)]
+
+
+def test_grey_levels_that_jpeg_moved_by_one_are_one_label(
+    tmp_path: Path,
+) -> None:
+    masks = levels(127, 255)
+    masks[1] = levels(129, 255)[1]
+    data = write_masks(tmp_path / "data", masks, ".jpg")
+
+    planned = plan_labels(data)
+
+    assert len(planned.labels) == 2
+    assert planned.cases == COUNT
+    assert planned.check(data) == []
+    assert plan_labels(data, "myelin=127,128,129", "axon=255").names == [
+        "myelin",
+        "axon",
+    ]
