@@ -17,6 +17,7 @@ import numpy as np
 from medseg.datasets.cases import Case
 from medseg.datasets.mask_codes import (
     NEAR,
+    SMALLEST_GAP,
     SURE,
     Counts,
     Mask,
@@ -130,7 +131,10 @@ class MaskCensus:
         nearest_area = to_areas.min(axis=1, initial=np.inf)
         blends = (nearest_area > SURE) & ~fills_areas
         if self.has_jpeg or blends.sum() >= FEWEST_BLENDS:
-            return sorted(self._find_peaks(points, known))
+            peaks = sorted(self._find_peaks(points, known))
+            steps = np.diff(peaks)
+            are_numbers = np.any(steps < SMALLEST_GAP) and not self.is_colour
+            return codes if are_numbers else peaks
         if not self.is_colour:
             return codes
         return sorted(self._find_drawn(points, known))
@@ -141,10 +145,10 @@ class MaskCensus:
         nearest = np.full(len(points), np.inf)
         is_area = self.solid >= _FEWEST_SOLID
         is_area |= np.isin(self.codes, list(known)) & (self.solid > 0)
-        if self.is_colour:
+        if self.is_colour or self.has_jpeg:
             is_rim = np.ones(len(points), np.bool_)
         else:
-            # What JPEG leaves beside a grey level are rims, not areas.
+            # What was a JPEG once has rims beside its grey levels, not areas.
             is_rim = 2 * self.solid <= self.voxels
         for place in self._order(known):
             (distances,) = measure_distances(points[[place]], points)

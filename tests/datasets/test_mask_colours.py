@@ -156,6 +156,14 @@ def test_values_close_to_each_other_must_be_exact() -> None:
         encode(Image.fromarray(mask), grey_labels(1, 2, 3, 5, 6, 7))
 
 
+def test_numbers_of_classes_are_not_mixed_by_smoothing() -> None:
+    mask = np.where(disc(40), 3, 0).astype(np.uint8)
+    mask[disc(20)] = 1
+    mask[60:64, 2:6] = [20, 40, 60, 80]
+    with pytest.raises(ScanError, match="the label file holds"):
+        encode(Image.fromarray(mask), grey_labels(1, 2, 3))
+
+
 def test_other_files_than_pictures_must_be_exact() -> None:
     smooth = Image.fromarray(disc(30).astype(np.uint8) * 255).filter(
         ImageFilter.GaussianBlur(0.5)

@@ -547,3 +547,29 @@ def test_a_person_names_the_colour_that_jpeg_has_changed(
     assert planned.labels[0]["colour"] == [130, 62, 127]
     assert len(planned.labels) == 5
     assert planned.check(data) == []
+
+
+def test_numbers_of_classes_are_all_labels(tmp_path: Path) -> None:
+    masks = levels(1, 2)
+    for value in (50, 90, 130):
+        masks[1][0, value // 4] = value
+    names = plan_labels(write_masks(tmp_path / "data", masks)).names
+    assert names == [f"label_{value}" for value in (1, 2, 50, 90, 130)]
+
+
+def test_grey_levels_that_jpeg_moved_by_one_are_one_label(
+    tmp_path: Path,
+) -> None:
+    masks = levels(127, 255)
+    masks[1] = levels(129, 255)[1]
+    data = write_masks(tmp_path / "data", masks, ".jpg")
+
+    planned = plan_labels(data)
+
+    assert len(planned.labels) == 2
+    assert planned.cases == COUNT
+    assert planned.check(data) == []
+    assert plan_labels(data, "myelin=127,128,129", "axon=255").names == [
+        "myelin",
+        "axon",
+    ]

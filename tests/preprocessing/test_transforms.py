@@ -405,3 +405,15 @@ def test_a_picture_keeps_its_pixels(
     assert np.array_equal(data[LABEL].numpy()[0], label)
     scores = torch.rand(3, columns, rows, 1)
     assert torch.equal(invert(preprocess, scores, data[IMAGE]), scores)
+
+
+def test_a_scan_that_memory_cannot_hold_is_refused_without_an_allocators_words() -> (
+    None
+):
+    spec = spec_with(spacing_mm=[1, 1, 1])
+    array = np.zeros((1, 9, 9, 9), np.float32)
+    scan = Volume(array, np.diag([1e4, 1e4, 1e4, 1]))
+    with pytest.raises(ScanError, match="does not fit the memory") as refused:
+        Preprocessing(spec)(scan)
+    assert "alloc" not in str(refused.value)
+    assert "make preprocessing.spacing_mm coarser" in refused.value.message
