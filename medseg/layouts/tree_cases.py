@@ -368,8 +368,8 @@ def _warn_of_unused(
             "/".join((*file.folders, file.file.name)) for file in unused
         )
         listing.warnings.append(
-            f"{len(unused)} of {len(files)} image files are not used: they are no labels and "
-            f"have none, or are no channel of most cases: {names}"
+            f"{len(unused)} of {len(files)} image files are not used: they are neither a "
+            f"channel nor the label of a case: {names}"
         )
 
 
