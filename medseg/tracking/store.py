@@ -169,7 +169,7 @@ def make_sqlite_uri(path: Path) -> str:
 
     As it stands, ``?`` would begin options and ``%20`` would be a space.
     """
-    from sqlalchemy import URL
+    from sqlalchemy.engine import URL
 
     # With its driver: of ``sqlite:///…`` MLflow makes the folder as it is written, with each
     # ``%3F``.
@@ -192,6 +192,8 @@ def get_or_create_experiment(
         artifacts: URI under which a new experiment keeps files; the store's own unless given.
         description: What its page says of it, in Markdown.
     """
+    from mlflow.exceptions import MlflowException
+
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         experiment = _create_experiment(client, name, artifacts)
@@ -201,9 +203,11 @@ def get_or_create_experiment(
         KIND_TAG: MODEL_TRAINING,
         NOTE_TAG: f"{description}\n\n{runs}".strip(),
     }
-    for key, value in tags.items():
-        if key not in experiment.tags:
-            client.set_experiment_tag(identity, key, value)
+    # Who may not change an experiment may still track in it.
+    with contextlib.suppress(MlflowException):
+        for key, value in tags.items():
+            if key not in experiment.tags:
+                client.set_experiment_tag(identity, key, value)
     return identity
 
 

@@ -89,9 +89,10 @@ class RunFolder:
         raise AssertionError("numbers do not end")
 
     def release(self) -> None:
-        """Remove the folder where nothing was put into it."""
+        """Remove the folder where nothing was put into it, and the one above likewise."""
         with contextlib.suppress(OSError):
             self.path.rmdir()
+            self.path.parent.rmdir()
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write what a resume needs to know: identity, data folder, fold."""

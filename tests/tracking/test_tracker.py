@@ -30,7 +30,7 @@ from medseg.events import (
     StepDone,
     ValidationDone,
 )
-from medseg.tracking.store import make_sqlite_uri
+from medseg.tracking.store import get_or_create_experiment, make_sqlite_uri
 from medseg.tracking.tracker import MlflowTracker
 
 MODEL_CODE = """
@@ -206,6 +206,19 @@ def test_what_somebody_said_of_an_experiment_stays(store: Path) -> None:
         "mlflow.experimentKind": "classification",
         "mlflow.note.content": "ours",
     }
+
+
+def test_who_may_not_change_an_experiment_may_track_in_it(store: Path) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    class Guest(MlflowClient):
+        def set_experiment_tag(self, *arguments: Any) -> None:
+            raise MlflowException("Permission denied")
+
+    guest = Guest(tracking_uri=make_sqlite_uri(store))
+    identity = get_or_create_experiment(guest, "brain", None, "Liver in CT")
+    assert guest.get_experiment(identity).name == "brain"
 
 
 def test_where_the_data_are_is_in_no_file_of_a_run(

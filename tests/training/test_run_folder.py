@@ -190,12 +190,15 @@ def test_runs_that_begin_at_once_get_folders_of_their_own(
 
 
 def test_a_folder_that_no_run_began_in_is_given_up(tmp_path: Path) -> None:
-    empty = RunFolder(tmp_path / "empty").claim()
-    begun = RunFolder(tmp_path / "begun").claim()
+    empty = RunFolder(tmp_path / "a" / "empty").claim()
+    begun = RunFolder(tmp_path / "b" / "begun").claim()
+    other = RunFolder(tmp_path / "b" / "other").claim()
     begun.write_info(FACTS)
-    empty.release()
-    begun.release()
-    assert [each.name for each in tmp_path.iterdir()] == ["begun"]
+    for folder in (empty, begun, other):
+        folder.release()
+    left = [each.relative_to(tmp_path) for each in tmp_path.glob("*/*")]
+    assert left == [Path("b/begun")]
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
