@@ -98,8 +98,11 @@ def _has_own_image(case: TreeCase) -> bool:
 
 
 def _key_of(case: TreeCase) -> str:
-    key = strip_place(case.labels[0].key, case.place)
-    return fold_name(key)
+    return fold_name(_name_of(case))
+
+
+def _name_of(case: TreeCase) -> str:
+    return strip_place(case.labels[0].key, case.place)
 
 
 def _choose_modality(
@@ -116,10 +119,11 @@ def _choose_modality(
     if len(modalities) == 1:
         return modalities[0]
     labels = sorted({label.stem for label in form.labels})
+    names = sorted({_name_of(case) for case in form.cases})
     raise DatasetError(
         "each case has several images with a label of their own; choose the image, and with it its "
         "label, by --channel NAME",
-        detail=f"names are {', '.join(modalities)}; labels are {abbreviate(labels)}",
+        detail=f"names are {', '.join(names)}; labels are {abbreviate(labels)}",
     )
 
 

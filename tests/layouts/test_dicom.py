@@ -400,3 +400,15 @@ def test_a_plan_keeps_how_series_are_split(tmp_path: Path) -> None:
     )
     assert planned.spec.data.split_4d == "instance-number"
     the_case(tmp_path / "data", planned.spec)
+
+
+def test_labelled_series_go_before_pictures_and_those_before_others(
+    tmp_path: Path,
+) -> None:
+    for name in ("1", "2"):
+        for ending in ("", "_mask"):
+            (tmp_path / f"shot{name}{ending}.png").write_bytes(b"")
+    series = a_series(tmp_path / "ct", "a", "a")
+    assert list_cases(tmp_path, "auto").layout == "tree"
+    label(tmp_path / "label", series, random_labels())
+    assert list_cases(tmp_path, "auto").layout == "dicom"

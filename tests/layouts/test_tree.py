@@ -292,7 +292,7 @@ def test_images_with_labels_of_their_own_in_one_folder_are_chosen(
     )
     with pytest.raises(DatasetError, match="--channel NAME") as caught:
         listed(root)
-    assert "ct, mr" in str(caught.value)
+    assert "CT, MR" in str(caught.value)
     chosen = pairs_of(root, channels=(ChannelSpec(name="MR"),))
     assert chosen["P001"] == ("P001/MR_image.nii.gz", "P001/MR_mask.nii.gz")
     both = pairs_of(
