@@ -392,7 +392,7 @@ def _read_pixels(seg: _Segmentation) -> Iterator[Labels]:
     try:
         ds, syntax = open_pixels(first, _PIXEL_KEYWORDS)
         bits = first.pixels * len(seg.frames) * int(ds.BitsAllocated)
-        refuse_excess(first, math.ceil(bits / 8), len(ds.PixelData))
+        refuse_excess(first, math.ceil(bits / 8), ds.PixelData)
         yield from _unpack_frames(ds, syntax, len(seg.frames))
     except PYDICOM_ERRORS as error:
         raise ScanError(

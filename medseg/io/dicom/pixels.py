@@ -68,6 +68,7 @@ _BASE_SECONDS = 60
 _PIXELS_PER_SECOND = 1_000_000
 _PADDING_BYTES = 1
 """Values in DICOM have even lengths."""
+_BYTES_PER_PIXEL = 2
 
 
 def refuse_truncated(frames: Frames) -> None:
@@ -201,7 +202,7 @@ def _read_stored(frame: Frame) -> Pixels:
     """Return all frames of an uncompressed file, shape ``(frames, rows, columns)``."""
     try:
         ds, syntax = open_pixels(frame, _PIXEL_KEYWORDS)
-        refuse_excess(frame, frame.file_bytes, _count_pixel_bytes(ds))
+        refuse_excess(frame, frame.file_bytes, _get_pixel_bytes(ds))
         decoder = get_decoder(syntax)
         pixels: Pixels
         pixels, _ = decoder.as_array(ds, **_WHOLE_WORDS)
@@ -216,24 +217,30 @@ def _read_stored(frame: Frame) -> Pixels:
     return pixels[None]
 
 
-def _count_pixel_bytes(ds: FileDataset) -> int:
-    sizes = [len(ds.get(keyword) or b"") for keyword in _PIXELS]
-    return max(sizes)
+def _get_pixel_bytes(ds: FileDataset) -> bytes:
+    values = [ds.get(keyword) or b"" for keyword in _PIXELS]
+    longest: bytes = max(values, key=len)
+    return longest
 
 
-def refuse_excess(frame: Frame, expected: int, stored: int) -> None:
+def refuse_excess(frame: Frame, expected: int, stored: bytes) -> None:
     """Refuse pixels that go on after the last row: rows or columns are wrong, and all is sheared.
 
-    What is less than a row, of a bit a pixel, fills up some unit of the disk.
+    What is less than a row, of a bit a pixel, fills up some unit of the disk; older writers fill
+    up with more zeros (PS3.5, 8.1.1), of which a row's worth is let pass.
 
     Args:
         frame: Any frame of the file.
         expected: Bytes that all frames take by the header.
-        stored: Bytes of pixels that the file holds.
+        stored: The file's pixels, uncompressed.
     """
-    excess = stored - expected
+    excess = len(stored) - expected
     fewest_row_bytes = frame.columns // 8
-    if excess > max(_PADDING_BYTES, fewest_row_bytes):
+    if excess <= max(_PADDING_BYTES, fewest_row_bytes):
+        return
+    row_bytes = frame.columns * _BYTES_PER_PIXEL
+    is_filled_up = excess <= row_bytes and not any(stored[expected:])
+    if not is_filled_up:
         raise ScanError(
             f"the file holds {excess:,} more bytes of pixels than its header accounts for; the "
             "header's rows, columns or number of frames are wrong",

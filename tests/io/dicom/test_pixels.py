@@ -49,6 +49,29 @@ def test_signed_pixels_and_unused_bits(tmp_path):
     assert np.array_equal(volume.array[0], signed)
 
 
+@pytest.mark.parametrize(
+    ("excess", "is_read"),
+    [(bytes(8), True), (bytes(40), False), (b"1" * 8, False)],
+)
+def test_zeros_behind_the_last_row_fill_up_a_file(tmp_path, excess, is_read):
+    datasets = made.series()
+    for ds in datasets:
+        assert ds.Columns * 2 >= 8
+        ds.PixelData += excess
+    folder = made.save(tmp_path, datasets)
+    if is_read:
+        assert np.array_equal(read_image(folder).array[0], made.voxels())
+        return
+    with pytest.raises(ScanError, match="more bytes of pixels than its header"):
+        read_image(folder)
+
+
+def test_a_file_that_an_older_writer_filled_up_is_read():
+    padded = read_image(get_testdata_file("MR_small_padded.dcm"))
+    plain = read_image(get_testdata_file("MR_small.dcm"))
+    assert np.array_equal(padded.array, plain.array)
+
+
 def test_rle_is_decoded(tmp_path):
     datasets = made.series()
     for ds in datasets:
