@@ -132,8 +132,10 @@ def _is_named_label_map(file: Path) -> bool:
     labels = _read(file)
     if labels is None:
         return False
-    # A mask may be empty.
-    return not labels.any() or holds_labels(labels)
+    # A mask may be empty, or too small for its shape to say anything.
+    mask_values = (0, labels.max())
+    is_mask = bool(np.isin(labels, mask_values).all())
+    return is_mask or holds_labels(labels)
 
 
 def _is_nearly_empty(file: Path) -> bool:
