@@ -238,6 +238,7 @@ def test_label_maps_keep_the_letters_of_every_alphabet(
     ]
 
 
+@pytest.mark.slow
 def test_mlflows_command_line_runs_the_registered_model(
     registry: str, tmp_path: Path
 ) -> None:

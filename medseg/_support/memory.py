@@ -10,9 +10,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 GB"))
         True
     """
-    if isinstance(error, MemoryError):
+    # PyTorch's own class, by its name: whoever asks need not have loaded PyTorch.
+    is_named = type(error).__name__ == "OutOfMemoryError"
+    if isinstance(error, MemoryError) or is_named:
         return True
-    # PyTorch has a class of its own for it on a GPU alone, whose errors are RuntimeErrors, too.
+    # On a CPU PyTorch raises RuntimeErrors for it, and now and then on a GPU.
     text = str(error)
     is_told = "allocate memory" in text or "out of memory" in text
     return isinstance(error, RuntimeError) and is_told

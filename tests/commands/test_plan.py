@@ -136,6 +136,7 @@ def test_a_plan_trains_within_its_time_and_a_resumed_run_keeps_its_steps(
     assert time.monotonic() - began < 3 * 40
 
 
+@pytest.mark.slow
 def test_a_training_that_becomes_slower_takes_fewer_steps(
     data: Path, tmp_path: Path
 ) -> None:

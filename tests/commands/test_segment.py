@@ -382,6 +382,7 @@ def test_a_scan_that_turns_bad_leaves_the_table_and_its_old_label_map_is_named(
     assert "scan_01" not in (tmp_path / "out/volumes.csv").read_text()
 
 
+@pytest.mark.slow
 def test_three_kills_lose_nothing(bundle: Path, tmp_path: Path) -> None:
     order = {"bundle": bundle, "scans": write_scans(tmp_path / "scans", 12)}
     out = tmp_path / "killed"

@@ -614,6 +614,7 @@ def test_an_unreachable_tracking_server_is_reported_once_and_stops_nothing(
     assert (folder / "models" / "model.pt").is_file()
 
 
+@pytest.mark.slow
 def test_a_training_run_leaves_no_process_no_file_and_no_warning_of_ours(
     trained: Trained, tmp_path: Path
 ) -> None:

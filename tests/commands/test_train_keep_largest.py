@@ -69,6 +69,7 @@ def dice(cases: list[dict[str, Any]], label: str) -> list[float]:
     return [case["labels"][label]["dice"] for case in cases]
 
 
+@pytest.mark.slow
 def test_all_folds_decide_together_by_the_paired_dice(trained: Trained) -> None:
     ways = trained.metrics(trained.out)["undecided"]
     assert set(trained.finding.labels) == {"liver", "kidney"}

@@ -134,6 +134,7 @@ def test_a_run_leaves_refiner_critic_snapshots_and_the_verdict(
     assert record["parts"]["critic_gap"][0, 0] == STEPS + 1
 
 
+@pytest.mark.slow
 def test_killed_in_either_stage_and_resumed_the_end_is_bit_identical(
     zygote: Zygote, home: Path, unbroken: Path
 ) -> None:
@@ -177,6 +178,7 @@ def test_killed_in_either_stage_and_resumed_the_end_is_bit_identical(
     assert set(steps) <= set(range(STEPS + 1, STEPS + REFINING + 1))
 
 
+@pytest.mark.slow
 def test_joint_training_resumes_to_the_bit_too(
     zygote: Zygote, home: Path
 ) -> None:

@@ -21,7 +21,7 @@ from medseg.events import Event, ValidationDone
 NAMES = ("whole", "inner", "centre")
 SHAPE = (24, 20, 16)
 LISTING: dict[str, Any] = {
-    "channel_names": {"0": "MR"},
+    "channel_names": {"0": "CT"},
     "labels": {
         "background": 0,
         "whole": [1, 2, 4],

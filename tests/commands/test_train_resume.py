@@ -81,6 +81,7 @@ def unbroken(zygote: Zygote, arguments: dict[str, object], home: Path) -> Path:
     return home / "unbroken"
 
 
+@pytest.mark.slow
 def test_killed_anywhere_and_resumed_the_end_is_bit_identical(
     zygote: Zygote, arguments: dict[str, object], unbroken: Path, home: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step_first(
     assert same(weights(out), weights(unbroken))
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_continued_in_mlflow_not_doubled(
     zygote: Zygote, arguments: dict[str, object], home: Path
 ) -> None:

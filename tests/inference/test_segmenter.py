@@ -521,6 +521,7 @@ except MedsegError as error:
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_classes_times_the_scan(
     untrained_bundle: Callable[..., Path],
 ) -> None:

@@ -387,6 +387,7 @@ def test_a_new_version_is_served_unless_it_is_worse(
     )
 
 
+@pytest.mark.slow
 def test_training_on_labels_makes_a_version_beside_the_served_one(
     trained: Path, tmp_path: Path
 ) -> None:

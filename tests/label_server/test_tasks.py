@@ -12,7 +12,12 @@ from medseg.errors import ScanError
 from medseg.io import IMAGE_FORMATS
 from medseg.label_server.request_checks import check_file_name
 from medseg.label_server.state import StateFolder
+
+pytest.importorskip("monailabel", reason="make label installs MONAI Label")
+
 from medseg.label_server.tasks import _make_result_file
+
+pytestmark = pytest.mark.slow
 
 FORMAT = """
 from medseg.io.formats import Format

@@ -667,6 +667,7 @@ if mlflow.telemetry.get_telemetry_client() is not None:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_make_the_same_new_store(tmp_path: Path) -> None:
     store = tmp_path / "runs" / "mlflow.db"
     arguments = [sys.executable, "-c", TWO_AT_ONCE]

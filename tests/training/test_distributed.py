@@ -53,6 +53,7 @@ def test_each_process_has_a_gpu_of_its_own(
     assert select_local_device(torch.device(device)) == torch.device(local)
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "data", 4, shape=(24, 20, 16), spacing=9.0)
     bundle = write_json(
