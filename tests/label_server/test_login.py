@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.clocks import Clock
 
 from medseg.label_server.audit import REQUESTER, AuditLog, Requester
 from medseg.label_server.login import (
@@ -24,15 +25,6 @@ PASSWORD = "correct horse"
 ANNA = User("anna", hash_password(PASSWORD), Role.REVIEWER)
 HOME = "192.0.2.7"
 AWAY = "198.51.100.1"
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

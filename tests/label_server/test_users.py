@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import pytest
+from support.clocks import Clock
 
 from medseg import MedsegError
 from medseg.label_server.users import (
@@ -25,15 +26,6 @@ from medseg.label_server.users import (
 PASSWORD = "correct horse"
 ANNA = User("anna", hash_password(PASSWORD), Role.ADMIN)
 BEN = User("ben", hash_password("battery staple"))
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
