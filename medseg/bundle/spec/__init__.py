@@ -15,8 +15,10 @@ from medseg.bundle.spec.data import (
 from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.bundle.spec.network import (
     GROUPS,
+    LevelledSpec,
     NamedNetworkSpec,
     NetworkSpec,
+    StagedUNetSpec,
     UNetSpec,
 )
 from medseg.bundle.spec.parts import (
@@ -80,6 +82,7 @@ __all__ = [
     "KeepLargestDecision",
     "KeepLargestFinding",
     "LabelSpec",
+    "LevelledSpec",
     "MaskPoolSpec",
     "MinMax",
     "NamedNetworkSpec",
@@ -91,6 +94,7 @@ __all__ = [
     "RefinementSpec",
     "RegionSpec",
     "Spec",
+    "StagedUNetSpec",
     "TrackingSpec",
     "TrainedSpec",
     "TrainingSpec",

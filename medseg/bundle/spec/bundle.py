@@ -11,7 +11,11 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from medseg.bundle.spec.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
-from medseg.bundle.spec.network import NetworkSpec, UNetSpec
+from medseg.bundle.spec.network import (
+    LevelledSpec,
+    NetworkSpec,
+    UNetSpec,
+)
 from medseg.bundle.spec.parts import (
     Contradiction,
     ContradictionError,
@@ -158,7 +162,9 @@ class BundleSpec(Spec):
                 f"network.strides; {divisible} is"
             )
             yield sections, where, what
-        elif isinstance(self.network, UNetSpec) and patch == divisor:
+        elif (
+            isinstance(self.network, LevelledSpec) and patch == divisor
+        ):
             what = (
                 f"{list(patch)} shrinks to one voxel at the lowest level, which cannot be "
                 f"normalised; make an axis larger than {list(divisor)}"
