@@ -12,6 +12,7 @@ from medseg.bundle.spec.parts import (
     Extent,
     Size,
     Spec,
+    equals,
     one_or_list,
     refuse_syntax,
 )
@@ -43,11 +44,6 @@ GROUPS = 8
 
 _MOST_CHANNELS = {2: 512, 3: 320}
 """Up to how many channels double, by dimensions, as in nnU-Net (Isensee et al., 2021)."""
-
-
-def _is_false(value: bool) -> bool:
-    """Tell whether a field is left out of JSON: bundles that do not set it keep their hash."""
-    return not value
 
 
 class LevelledSpec(Spec):
@@ -149,7 +145,7 @@ class UNetSpec(LevelledSpec):
     """Share of activations dropped while training."""
     deep_supervision: bool = True
     """Also score the coarser levels' outputs while training."""
-    upsample_bias: Annotated[bool, Field(exclude_if=_is_false)] = False
+    upsample_bias: Annotated[bool, Field(exclude_if=equals(False))] = False
     """Whether the transposed convolutions of the way up add a bias, as nnU-Net's do."""
 
     @model_validator(mode="after")
