@@ -42,8 +42,8 @@ def define_network(
 
     Returns:
         ``_target_`` (a class of ``monai.networks.nets``, of nnU-Net's package, or of the package
-        that registers it) and keyword arguments. The network maps ``(batch, channels, *patch)`` to logits, one channel
-        for background and each label, or for each region.
+        that registers it) and keyword arguments. The network maps ``(batch, channels, *patch)`` to
+        logits, one channel for background and each label, or for each region.
 
     Raises:
         BundleError: If there is no such network, or it cannot take these arguments.

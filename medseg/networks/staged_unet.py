@@ -97,9 +97,7 @@ class StagedUNet(nn.Module):
         self.decoder = decoder
         self.deep_supervision = False
 
-    def forward(
-        self, image: torch.Tensor
-    ) -> torch.Tensor | list[torch.Tensor]:
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """Return logits, or those of all levels."""
         skips = self.encoder(image)
         if self.deep_supervision and self.training:
@@ -186,7 +184,7 @@ class _Units(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a skip: averaged where the size shrinks, 1×1 where channels change."""
+    """Two convolutions beside a skip, which averages to shrink and mixes to change channels."""
 
     def __init__(
         self,

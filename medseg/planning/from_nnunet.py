@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medseg.errors import DatasetError
+from medseg.interop.nnunet.plans import Arguments, Intensities, NnunetPlans
 from medseg.layouts.channel_names import guess_modality
 from medseg.planning.constraints import Constraints, Notes
 from medseg.planning.description import (
@@ -15,7 +16,6 @@ from medseg.planning.description import (
     format_modality,
     make_bundle_name,
 )
-from medseg.planning.nnunet_plans import Arguments, Intensities, NnunetPlans
 from medseg.planning.schedule import BUDGET_REASON, UNTIMED_STEPS
 
 OMISSIONS_NOTE = "nnU-Net"

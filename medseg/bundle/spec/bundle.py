@@ -154,9 +154,7 @@ class BundleSpec(Spec):
                 f"network.strides; {divisible} is"
             )
             yield sections, where, what
-        elif (
-            isinstance(self.network, LevelledSpec) and patch == divisor
-        ):
+        elif isinstance(self.network, LevelledSpec) and patch == divisor:
             what = (
                 f"{list(patch)} shrinks to one voxel at the lowest level, which cannot be "
                 f"normalised; make an axis larger than {list(divisor)}"

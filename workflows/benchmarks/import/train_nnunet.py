@@ -26,7 +26,7 @@ from typing import Any
 import nibabel
 import numpy as np
 
-STEPS = 80
+STEPS = 250
 """Steps of training: enough that labels are found, as phantoms are easy."""
 CASES = 4
 LEAST_SHARE = 0.02
@@ -183,14 +183,12 @@ def make_case(
         affine: Its voxel sizes scale the shapes.
     """
     generator = np.random.default_rng(seed)
-    grids = np.meshgrid(
-        *(np.linspace(-1, 1, n) for n in shape), indexing="ij"
-    )
+    grids = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     shift = generator.uniform(-0.12, 0.12, 3)
     ways = [g - s for g, s in zip(grids, shift, strict=True)]
     body = sum(g**2 for g in grids) < 0.95
-    organ = sum((w / r) ** 2 for w, r in zip(ways, (0.62, 0.5, 0.6))) < 1
-    lesion = sum((w / r) ** 2 for w, r in zip(ways, (0.3, 0.26, 0.33))) < 1
+    organ = _ellipsoid(ways, (0.62, 0.5, 0.6))
+    lesion = _ellipsoid(ways, (0.3, 0.26, 0.33))
     labels = np.zeros(shape, np.uint8)
     labels[organ], labels[lesion] = 1, 2
     if "rest" in model.labels:
@@ -207,6 +205,14 @@ def make_case(
     if "ignore" in model.labels:
         labels[:, :, : shape[2] // 5] = 3
     return images, labels
+
+
+def _ellipsoid(
+    ways: Sequence[np.ndarray], radii: Sequence[float]
+) -> np.ndarray:
+    """Return the mask of an ellipsoid about the origin of these ways."""
+    squares = [(w / r) ** 2 for w, r in zip(ways, radii, strict=True)]
+    return np.sum(squares, axis=0) < 1
 
 
 def _paint(
@@ -331,6 +337,7 @@ def _list_real_cases(
 
 def plan(model: Model, number: int) -> tuple[str, str]:
     """Plan with nnU-Net's planner and make the plan tiny; return data set and plans by name."""
+    import nnunetv2
     from nnunetv2.experiment_planning.plan_and_preprocess_api import (
         extract_fingerprint_dataset,
         plan_experiment_dataset,
@@ -342,8 +349,6 @@ def plan(model: Model, number: int) -> tuple[str, str]:
     from nnunetv2.utilities.find_class_by_name import (
         recursive_find_python_class,
     )
-
-    import nnunetv2
 
     extract_fingerprint_dataset(number, num_processes=1, verbose=False)
     planner = recursive_find_python_class(
@@ -417,7 +422,7 @@ def train(model: Model, dataset: str, identifier: str) -> Path:
             str(folder / "dataset.json"),
         )
     # The planner needs at least one; the trainer then augments in its own process.
-    os.environ["nnUNet_n_proc_DA"] = "0"
+    os.environ |= {"nnUNet_n_proc_DA": "0"}
     for fold in model.folds:
         trainer = get_trainer_from_args(
             dataset,
@@ -571,7 +576,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for number, model in enumerate(MODELS, start=701):
         if model.name in options.only or not options.only:
-            os.environ["nnUNet_n_proc_DA"] = "1"
+            os.environ |= {"nnUNet_n_proc_DA": "1"}
             run(model, number, work, options.data)
 
 
