@@ -19,6 +19,7 @@ from medseg.cli.check import check
 from medseg.cli.demo import demo
 from medseg.cli.evaluate import evaluate
 from medseg.cli.export import export
+from medseg.cli.import_model import import_model
 from medseg.cli.label import label
 from medseg.cli.output import (
     INTERRUPTED,
@@ -56,14 +57,16 @@ _COMMANDS = (
     label,
     user,
     export,
+    import_model,
     check,
     demo,
     bundles,
     plugins,
     schema,
 )
+_NAMES = {import_model: "import"}  # a word of Python's
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command(_NAMES.get(_command))(_command)
 
 
 def _print_version(is_asked: bool) -> None:

@@ -20,6 +20,7 @@ from medseg.bundle.spec.parts import (
     ShortText,
     Spec,
     Text,
+    equals,
 )
 from medseg.bundle.spec.preprocessing import RAS, PreprocessingSpec
 from medseg.bundle.spec.refinement import RefinementSpec
@@ -66,6 +67,9 @@ class BundleSpec(Spec):
     """For the model card."""
     licence: Text = "unknown"
     """Licence of the weights, which may follow from the data's."""
+    origin: Annotated[ShortText | None, Field(exclude_if=equals(None))] = None
+    """Where the weights come from, if other software trained them; `medseg import` writes it, and
+    the ledger and DICOM results repeat it."""
     references: Annotated[tuple[Text, ...], Field(max_length=100)] = ()
     """Publications and sources of the data."""
     channels: Annotated[

@@ -76,7 +76,7 @@ def add_aliases(weights: Weights, wanted: Shapes) -> Weights:
     named = dict(weights)
     for alias in wanted:
         if alias not in named:
-            own = alias.removeprefix("decoder.")
+            own = alias.replace("decoder.encoder.", "encoder.")
             own = own.replace(".all_modules.0.", ".conv.")
             own = own.replace(".all_modules.1.", ".norm.")
             named[alias] = weights[own]
