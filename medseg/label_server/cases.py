@@ -324,7 +324,6 @@ def write_first_channel(path: Path, volume: Volume) -> None:
     image = nib.Nifti1Image(voxels, affine)
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
-    path.parent.mkdir(exist_ok=True)
     with atomic_file(path) as temporary:
         nib.save(image, temporary)
 
