@@ -12,6 +12,7 @@ catches; anything else that escapes is a bug of ours and keeps its traceback::
     ├── TrainingError    a training run could not go on (the loss became NaN, no memory is left)
     ├── OutputError      a result could not be written
     │   └── BusyError        another process works in the folder; later it may be free
+    ├── DownloadError    a data set could not be fetched, or is not what it claims to be
     └── MissingExtraError  an optional part is not installed, or cannot be used
 """
 
@@ -202,6 +203,15 @@ class BusyError(OutputError):
     Examples:
         >>> isinstance(BusyError("another process is segmenting here"), OutputError)
         True
+    """
+
+
+class DownloadError(MedsegError):
+    """A data set could not be fetched, or what arrived is not what it claims to be.
+
+    Examples:
+        >>> print(DownloadError("the server does not have it (HTTP 404)", detail="example.org"))
+        the server does not have it (HTTP 404) (example.org)
     """
 
 
