@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -66,7 +66,7 @@ _COMMANDS = (
     plugins,
     schema,
 )
-_NAMES = {import_model: "import"}  # a word of Python's
+_NAMES: dict[Any, str] = {import_model: "import"}  # a word of Python's
 for _command in _COMMANDS:
     app.command(_NAMES.get(_command))(_command)
 

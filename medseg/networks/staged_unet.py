@@ -109,6 +109,10 @@ class StagedUNet(nn.Module):
 class _Layers:
     """The layers of one number of dimensions."""
 
+    convolution: Any
+    upsampling: Any
+    pooling: Any
+
     def __init__(self, dims: int, norm: str) -> None:
         is_flat = dims == 2
         self.convolution = nn.Conv2d if is_flat else nn.Conv3d

@@ -17,7 +17,7 @@ KINDS = {PLAIN: "plainconv", RESIDUAL: "resenc"}
 """nnU-Net's class → kind of a bundle's network."""
 
 _UNET_CONVOLUTIONS = 2
-_UNET_STRIDES = (1, 2)
+_UNET_STRIDES = {1, 2}
 _NORM_ARGUMENTS: Mapping[str, Any] = {"eps": 1e-5, "affine": True}
 _SLOPE = 0.01
 
@@ -71,24 +71,27 @@ def describe_as_unet(section: Fields) -> Fields | None:
     of the level below: a smaller kernel can lie in it amid zeros, a larger one cannot.
     """
     counts = (*section["blocks"], *section["decoder_convolutions"])
-    if section["kind"] != "plainconv" or set(counts) != {_UNET_CONVOLUTIONS}:
+    is_plain = section["kind"] == KINDS[PLAIN]
+    if not is_plain or set(counts) != {_UNET_CONVOLUTIONS}:
         return None
     dims = section["dims"]
     strides = [_per_axis(size, dims) for size in section["strides"]]
-    if any(step not in _UNET_STRIDES for stride in strides for step in stride):
-        return None
     kernels = [_per_axis(size, dims) for size in section["kernel_sizes"]]
-    for here, below in itertools.pairwise(kernels):
-        if any(size > larger for size, larger in zip(here, below, strict=True)):
-            return None
+    if not set(itertools.chain(*strides)) <= _UNET_STRIDES:
+        return None
+    if not all(itertools.starmap(_fits_in, itertools.pairwise(kernels))):
+        return None
+    kept = ("dims", "channels", "strides", "kernel_sizes", "norm")
     return {
         "kind": "unet",
-        **{
-            field: section[field]
-            for field in ("dims", "channels", "strides", "kernel_sizes", "norm")
-        },
+        **{field: section[field] for field in kept},
         "upsample_bias": True,
     }
+
+
+def _fits_in(kernel: tuple[int, ...], larger: tuple[int, ...]) -> bool:
+    pairs = zip(kernel, larger, strict=True)
+    return all(size <= limit for size, limit in pairs)
 
 
 def _find_unknown(kind: str, arguments: Arguments) -> Iterator[str]:
@@ -102,13 +105,19 @@ def _find_unknown(kind: str, arguments: Arguments) -> Iterator[str]:
     stated = arguments.norm_op_kwargs
     if stated is not None and dict(stated) != _NORM_ARGUMENTS:
         yield f"the normalisation's arguments {dict(stated)}"
+    if not _is_leaky_relu(arguments):
+        yield f"the activation {get_class_name(arguments.nonlin or '')}"
+    extra = arguments.model_extra or {}
+    changed = [name for name, value in extra.items() if value]
+    if changed:
+        yield f"the arguments {', '.join(changed)}"
+
+
+def _is_leaky_relu(arguments: Arguments) -> bool:
     activation = get_class_name(arguments.nonlin or "LeakyReLU")
-    slope = (arguments.nonlin_kwargs or {}).get("negative_slope", _SLOPE)
-    if activation != "LeakyReLU" or slope != _SLOPE:
-        yield f"the activation {activation}"
-    for name, value in (arguments.model_extra or {}).items():
-        if value not in (None, False):
-            yield f"the argument {name}"
+    stated = arguments.nonlin_kwargs or {}
+    slope = stated.get("negative_slope", _SLOPE)
+    return activation == "LeakyReLU" and slope == _SLOPE
 
 
 def _spread(counts: Counts | int | None, levels: int) -> tuple[int, ...]:

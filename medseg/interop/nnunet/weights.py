@@ -119,24 +119,35 @@ def _is_own(name: str) -> bool:
 def _find_faults(
     own: Mapping[str, torch.Tensor], needed: Shapes
 ) -> Iterator[str]:
+    """Yield what is missing, wrong, or not known."""
     # Without conv_bias there are no biases but those of heads and norms; zeros take their place.
     has_biases = any(name.endswith(".conv.bias") for name in own)
     for name, shape in needed.items():
-        if name not in own:
-            is_bias = name.endswith(".conv.bias") or ".transpconvs." in name
-            if has_biases or not (is_bias and name.endswith("bias")):
-                yield f"{name} is missing"
-            continue
-        value = own[name]
-        if value.shape != shape:
-            yield f"{name} has shape {list(value.shape)} instead of {list(shape)}"
-        elif value.layout != torch.strided or value.is_quantized:
-            yield f"{name} is no plain tensor"
-        elif value.dtype not in _FLOATS and not name.endswith(_COUNTER):
-            yield f"{name} holds {str(value.dtype).removeprefix('torch.')}"
+        may_lack = not has_biases and _is_convolution_bias(name)
+        if name in own:
+            yield from _find_fault(name, own[name], shape)
+        elif not may_lack:
+            yield f"{name} is missing"
     for name in own:
         if name not in needed:
             yield f"{name[:100]} is not known"
+
+
+def _find_fault(
+    name: str, value: torch.Tensor, shape: torch.Size
+) -> Iterator[str]:
+    is_plain = value.layout == torch.strided and not value.is_quantized
+    is_number = value.dtype in _FLOATS or name.endswith(_COUNTER)
+    if value.shape != shape:
+        yield f"{name} has shape {list(value.shape)} instead of {list(shape)}"
+    elif not (is_plain and is_number):
+        kind = str(value.dtype).removeprefix("torch.")
+        yield f"{name} holds {kind}, not plain floats"
+
+
+def _is_convolution_bias(name: str) -> bool:
+    is_transposed = ".transpconvs." in name and name.endswith(".bias")
+    return is_transposed or name.endswith(".conv.bias")
 
 
 def _pair_blocks(levels: int) -> Iterator[tuple[str, str]]:
