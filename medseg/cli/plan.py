@@ -288,7 +288,7 @@ def _draft_table(
     labels: str | None,
 ) -> None:
     """Write a table of cases to fill in."""
-    from medseg.commands.plan import draft_table
+    from medseg.commands.case_table import draft_table
 
     complete, count = draft_table(
         dataset, file, images=images or (), labels=labels
@@ -306,7 +306,7 @@ def _draft_table(
 def _explain_bundle(terminal: Terminal, bundle: Path) -> None:
     """Print the reasons that an existing bundle gives."""
     from medseg.bundle.bundle import load_bundle
-    from medseg.commands.plan import list_choices
+    from medseg.planning.choices import list_choices
 
     rows = list_choices(load_bundle(bundle).spec)
     if not rows:
