@@ -247,7 +247,9 @@ def _describe_places(found: ScanList, root: Path) -> dict[str, str]:
         first_file = scan.parts[0][0]
         is_below = first_file.is_relative_to(root)
         place = (
-            str(first_file.relative_to(root)) if is_below else first_file.name
+            first_file.relative_to(root).as_posix()
+            if is_below
+            else first_file.name
         )
         places[scan.name] = make_printable(place)
     for entry in found.left_out:

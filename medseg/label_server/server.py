@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medseg._support.platform.processes import STOP_SIGNALS
 from medseg.bundle.bundle import Bundle, load_bundle
 from medseg.errors import MedsegError
 from medseg.events import Listener, Notice, notify
@@ -232,7 +233,10 @@ def _run(app: Any, host: str, port: int) -> None:
     logging.getLogger("monailabel").setLevel(logging.WARNING)
     # uvicorn ends in an orderly way and then passes the signal on, to be handled here: as Ctrl-C,
     # so that what this server started ends with it.
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    former = {
+        number: signal.signal(number, signal.default_int_handler)
+        for number in STOP_SIGNALS
+    }
     try:
         uvicorn.run(
             app,
@@ -251,7 +255,8 @@ def _run(app: Any, host: str, port: int) -> None:
         ) from error
     finally:
         stop_tasks()
-        signal.signal(signal.SIGTERM, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
         _end_threads()
 
 

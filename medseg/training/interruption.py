@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from medseg._support.platform.processes import STOP_SIGNALS
 
 
 class RunInterrupted(KeyboardInterrupt):
@@ -78,7 +78,7 @@ def catch_interruption(announce: Callable[[], None]) -> Iterator[Interruption]:
         interruption.is_requested = True
         announce()
 
-    former = {number: signal.signal(number, request) for number in _SIGNALS}
+    former = {number: signal.signal(number, request) for number in STOP_SIGNALS}
     try:
         yield interruption
     finally:
