@@ -17,6 +17,7 @@ import medseg
 from medseg.cli.bundles import bundles
 from medseg.cli.check import check
 from medseg.cli.demo import demo
+from medseg.cli.download import download
 from medseg.cli.evaluate import evaluate
 from medseg.cli.export import export
 from medseg.cli.label import label
@@ -48,6 +49,7 @@ app = typer.Typer(
 )
 
 _COMMANDS = (
+    download,
     plan,
     train,
     segment,

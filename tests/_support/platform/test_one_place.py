@@ -22,6 +22,9 @@ ASKED_IN_ONE_PLACE = {
 }
 """Module → names that only the folder may use."""
 
+OTHERS_OPEN = ("os", "Image", "tarfile", "member", "zipped")
+"""Whose ``open`` reads bytes."""
+
 REASONS = {
     ("io/dicom/decoder.py", "import resource"): "a script without medseg",
     ("io/dicom/decoder.py", "os.open"): "the null device has no line ends",
@@ -78,19 +81,25 @@ def find_calls(call: ast.Call) -> Iterator[str]:
             yield "write_text without newline, which Windows makes two bytes"
     if name in ("run", "Popen", "check_output") and "text" in given:
         yield "a process's text without an encoding"
-    owner = getattr(getattr(call.func, "value", None), "id", "")
-    if (
-        name == "open"
-        and owner not in ("os", "Image")
-        and "encoding" not in given
-    ):
-        modes = [
-            argument.value
-            for argument in call.args
-            if isinstance(argument, ast.Constant)
-        ]
-        if not any("b" in str(mode) for mode in modes):
-            yield "open without an encoding"
+    if name == "open" and "encoding" not in given and opens_text(call):
+        yield "open without an encoding"
+
+
+def opens_text(call: ast.Call) -> bool:
+    """Tell whether ``open`` may open a file as text, as far as its arguments tell."""
+    owner = getattr(call.func, "value", None)
+    if isinstance(owner, ast.Name) and owner.id in OTHERS_OPEN:
+        return False
+    modes = [argument for argument in call.args if not is_path(argument)]
+    return all(
+        isinstance(mode, ast.Constant) and "b" not in str(mode.value)
+        for mode in modes
+    )
+
+
+def is_path(node: ast.expr) -> bool:
+    text = getattr(node, "value", "")
+    return isinstance(text, str) and "/" in text
 
 
 def is_relative(node: ast.expr) -> bool:
