@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from medseg._support.platform import IS_WINDOWS
 
@@ -28,6 +29,9 @@ _CGROUP_FILES = (
 """A container's limit and what it takes of it: version 2, and version 1."""
 
 
+SignalHandler = Callable[[int, FrameType | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """The memory of this machine, or of the container that this process runs in.
@@ -39,6 +43,30 @@ class Memory:
 
     total: int
     available: int
+
+
+@contextlib.contextmanager
+def handle_stop_signals(
+    handle: SignalHandler = signal.default_int_handler,
+) -> Iterator[None]:
+    """Let a function answer what asks this program to end.
+
+    Python allows this in the main thread alone; in others, nothing changes.
+
+    Args:
+        handle: Called with each signal; raises ``KeyboardInterrupt`` unless given.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in STOP_SIGNALS:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def lower_priority() -> None:

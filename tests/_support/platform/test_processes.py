@@ -101,3 +101,13 @@ def test_whether_a_process_runs() -> None:
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     assert not processes.is_running(process.pid)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_asks_to_stop_is_answered_as_ctrl_c_and_no_longer(
+    number: signal.Signals,
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), processes.handle_stop_signals():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
