@@ -1,14 +1,13 @@
 """The ledger of a batch: one JSON line per scan worked on, appended and never changed.
 
 A line is written in one piece and is on disk before the next scan's is. What a killed process
-left half-written is cut off when the ledger is opened again. The file's lock keeps two processes
-from working in one folder, and is free as soon as its process is gone.
+left half-written is cut off when the ledger is opened again. A lock keeps two processes from
+working in one folder, and is free as soon as its process is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
-from medseg.errors import OutputError
+from medseg._support.platform.files import open_binary, read_at, sync_handle
+from medseg._support.platform.locks import LockedError, lock_folder
+from medseg.errors import BusyError, OutputError
 from medseg.names import LEDGER, is_safe_name
 from medseg.quality.estimates import Quality
 
@@ -41,6 +42,9 @@ State = Literal["done", "failed", "error", "skipped"]
 _HALF_WRITTEN = f"{PART}*"
 
 _BLOCK_BYTES = 1 << 16
+
+_FAILED, _GOOD, _NOT_ASKED_FOR = range(3)
+"""How scans are ordered for review."""
 
 _NOTHING_FOUND = -1.0
 _UNKNOWN_DICE = 2.0
@@ -92,7 +96,10 @@ class Entry(BaseModel):
     """Its name in this batch."""
     state: State
     """`done`; `failed`: something is wrong with the scan; `error`: a bug in medseg; `skipped`:
-    done before and unchanged (returned to the caller, not written)."""
+    nothing was done, because its result is there already and would be the same (returned to the
+    caller, not written), or because it was not asked for."""
+    reason: str = ""
+    """Why it was not asked for; empty unless that is why it was skipped."""
     files: dict[PlainName, str] = {}
     """Result file → its SHA-256."""
     missing: dict[str, str] = {}
@@ -128,11 +135,18 @@ class Entry(BaseModel):
     """The backend that computed it, and its precision."""
     finished: str = ""
     """When, in UTC."""
+    searched: str = ""
+    """Hash of the path of the folder, file or table in which the scan was found."""
 
     @property
     def is_good(self) -> bool:
         """Whether there is a result."""
-        return self.state in ("done", "skipped")
+        return self.state in ("done", "skipped") and not self.reason
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether there should be a result and is none."""
+        return self.state in ("failed", "error")
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -154,15 +168,21 @@ class Entry(BaseModel):
         return self.is_good and self.quality is not None and self.quality.review
 
 
-def get_review_order(entry: Entry) -> tuple[bool, float, str]:
-    """Return the sort key that puts failed scans first, then results from the worst to the best."""
+def get_review_order(entry: Entry) -> tuple[int, float, str]:
+    """Return the sort key that puts failed scans first, then results from the worst to the best.
+
+    What was not asked for comes last.
+    """
     name = entry.scan.casefold()
     quality = entry.quality
-    if not entry.is_good or quality is None:
-        return entry.is_good, _UNKNOWN_DICE, name
+    rank = _FAILED if entry.is_failed else _NOT_ASKED_FOR
+    if not entry.is_good:
+        return rank, _UNKNOWN_DICE, name
+    if quality is None:
+        return _GOOD, _UNKNOWN_DICE, name
     if quality.expected_dice is None:
-        return entry.is_good, _NOTHING_FOUND, name
-    return entry.is_good, quality.expected_dice, name
+        return _GOOD, _NOTHING_FOUND, name
+    return _GOOD, quality.expected_dice, name
 
 
 class Ledger:
@@ -203,7 +223,7 @@ class Ledger:
         try:
             if os.write(self._handle, line) != len(line):
                 raise OSError(0, "the disk is full")
-            os.fsync(self._handle)
+            sync_handle(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
             raise _make_write_error(self.folder / LEDGER, error) from error
@@ -219,23 +239,25 @@ def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
         parts: Folders in it that hold results, too.
 
     Raises:
-        OutputError: If the folder cannot be written, or another process works in it.
+        OutputError: If the folder cannot be written.
+        BusyError: If another process works in it.
     """
     path = folder / LEDGER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = open_binary(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise _make_write_error(path, error) from error
     try:
-        _lock(handle, folder)
-        try:
-            _cut_torn_line(handle)
-            _remove_half_written([folder, *(folder / part for part in parts)])
-        except OSError as error:
-            raise _make_write_error(path, error) from error
-        entries, damaged = read_ledger(path)
-        yield Ledger(folder, handle, entries, damaged)
+        with _lock(folder):
+            try:
+                _cut_torn_line(handle)
+                folders = [folder, *(folder / part for part in parts)]
+                _remove_half_written(folders)
+            except OSError as error:
+                raise _make_write_error(path, error) from error
+            entries, damaged = read_ledger(path)
+            yield Ledger(folder, handle, entries, damaged)
     finally:
         os.close(handle)
 
@@ -280,11 +302,11 @@ def _remove_half_written(folders: Sequence[Path]) -> None:
             file.unlink()
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(folder: Path) -> contextlib.ExitStack:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
+        return lock_folder(folder)
+    except LockedError as error:
+        raise BusyError(
             "another process is segmenting into this folder; wait for it, stop it, or give "
             "another folder",
             source=folder,
@@ -303,7 +325,7 @@ def _cut_torn_line(handle: int) -> None:
     end = _find_end_of_last_line(handle, size)
     if end < size:
         os.ftruncate(handle, end)
-        os.fsync(handle)
+        sync_handle(handle)
 
 
 def _find_end_of_last_line(handle: int, size: int) -> int:
@@ -311,7 +333,8 @@ def _find_end_of_last_line(handle: int, size: int) -> int:
     end = size
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
-        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        block = read_at(handle, end - start, start)
+        newline = block.rfind(b"\n")
         if newline >= 0:
             return start + newline + 1
         end = start

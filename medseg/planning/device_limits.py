@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import torch
 
+from medseg._support.platform.processes import measure_memory
 from medseg.errors import MedsegError
 from medseg.planning.constraints import Constraints, parse_minutes
 from medseg.planning.inspection import InspectedDataset, make_provisional_spec
@@ -73,7 +73,5 @@ def _measure_memory_gb(device: torch.device) -> float:
         _, total = torch.cuda.mem_get_info(device)
         share = _GPU_SHARE * total
     else:
-        free_pages = os.sysconf("SC_AVPHYS_PAGES")
-        free = free_pages * os.sysconf("SC_PAGE_SIZE")
-        share = _CPU_SHARE * free
+        share = _CPU_SHARE * measure_memory().available
     return float(min(share / 1e9, _MAX_MEMORY_GB[on_gpu]))
