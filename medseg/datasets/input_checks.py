@@ -61,7 +61,7 @@ _SURELY_HU = -900.0
 _MOST_SAMPLES = 1_000_000
 """Voxels looked at for the share of a range."""
 _OF_PATIENTS = {"CT", "MR", "PT"}
-_KNOWN = {
+KNOWN_MODALITIES = {
     "CT",
     "MR",
     "PT",
@@ -77,6 +77,10 @@ _KNOWN = {
     "ES",
     "IO",
 }
+"""DICOM's codes of modalities that scans of patients have."""
+OTHER_MODALITY = " by its DICOM header, and the bundle's channel"
+"""What is said of every scan of another modality than the bundle's."""
+
 _SYNONYMS = {"MRI": "MR", "PET": "PT", "CBCT": "CT"}
 _CHECK_UNITS = "check that its header gives lengths in mm"
 
@@ -214,10 +218,10 @@ def _refuse_other_modality(modalities: Sequence[str], spec: BundleSpec) -> None:
 
 def _check_modality(modality: str, channel: ChannelSpec) -> None:
     wanted = normalize_modality(channel.modality)
-    are_known = modality in _KNOWN and wanted in _KNOWN
+    are_known = modality in KNOWN_MODALITIES and wanted in KNOWN_MODALITIES
     if are_known and modality != wanted:
         raise ScanError(
-            f"is {modality} by its DICOM header, and the bundle's channel {channel.name} is "
+            f"is {modality}{OTHER_MODALITY} {channel.name} is "
             f"{wanted}; give {wanted}, or a bundle for {modality}"
         )
 
