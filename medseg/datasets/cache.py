@@ -31,7 +31,7 @@ from medseg.preprocessing.departures import find_departures
 from medseg.preprocessing.transforms import IMAGE, LABEL, preprocessing_steps
 from medseg.volume import Array, Volume
 
-ENTRY_VERSION = 3
+ENTRY_VERSION = 4
 """Raised when what an entry holds changes, so that older ones are made anew."""
 
 FOREGROUND_SAMPLES = 20_000

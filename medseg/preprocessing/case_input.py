@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import monai.transforms
 import numpy as np
 import torch
 from monai.data import MetaTensor
@@ -14,11 +13,12 @@ from medseg.preprocessing.departures import find_departures
 from medseg.preprocessing.foreground import build_empty_scan_error
 from medseg.preprocessing.grid import compute_network_grid
 from medseg.preprocessing.network_input import NetworkInput
+from medseg.preprocessing.normalisation import lower_padding
 from medseg.preprocessing.resampling import resample_nearest
 from medseg.preprocessing.transforms import (
     IMAGE,
     LABEL,
-    build_transform,
+    build_chain,
     choose_selection,
     preprocessing_steps,
 )
@@ -35,16 +35,14 @@ class Preprocessing:
         with_label: Whether a label map travels along.
 
     Attributes:
-        chain: The MONAI transforms; where they are not exactly the bundle's, what segments scans
-            is used instead.
+        chain: The MONAI transforms. Where they are not exactly the bundle's, or know nothing of
+            a scan's padding, what is done to scans that are segmented is done instead.
     """
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
         keys = (IMAGE, LABEL) if with_label else (IMAGE,)
         steps = preprocessing_steps(spec, keys)
-        self.chain = monai.transforms.Compose(
-            [build_transform(step) for step in steps]
-        )
+        self.chain = build_chain(steps)
         self._prep = spec.preprocessing
         self._is_stock = not find_departures(spec)
         self._make_input = NetworkInput(spec)
@@ -63,8 +61,10 @@ class Preprocessing:
             ScanError: If the scan cannot be brought onto the grid, or has no voxel that the bundle
                 looks at.
         """
+        volume = lower_padding(volume, self._prep.crop_above)
+        has_padding = volume.padding and self._make_input.takes_statistics
         try:
-            if self._is_stock:
+            if self._is_stock and not has_padding:
                 return self._run_chain(volume, label)
             return self._place(volume, label)
         except (MemoryError, RuntimeError, ValueError) as error:

@@ -18,7 +18,6 @@ from medseg.preprocessing.grid import NetworkGrid
 from medseg.preprocessing.normalisation import Normalisation
 from medseg.preprocessing.resampling import (
     GridMap,
-    find_memory_order,
     resample_linear,
 )
 from medseg.volume import Array, Volume
@@ -32,10 +31,14 @@ class NetworkInput:
 
     Args:
         spec: The bundle.
+
+    Attributes:
+        takes_statistics: Whether what a voxel becomes depends on others.
     """
 
     def __init__(self, spec: BundleSpec) -> None:
         self._normalise = Normalisation(spec)
+        self.takes_statistics = self._normalise.takes_statistics
         prep = spec.preprocessing
         self._normalises_first = prep.normalise == "before_resampling"
         self._is_cubic = prep.resampling.interpolation == "cubic"
@@ -60,14 +63,20 @@ class NetworkInput:
             ScanError: If the intensities cannot be normalised.
         """
         box = grid.crop(volume.array)
+        padding = None
+        if volume.padding and self.takes_statistics:
+            padding = grid.crop(volume.padding.get_mask())
+        grid_map = grid.scan_to_network
         if self._normalises_first:
             with _explain(volume):
-                box = self._normalise_copy(box).numpy()
-        image = self._resample(box, grid.scan_to_network, device)
-        if self._normalises_first:
-            return image
+                box = self._normalise_copy(box, padding).numpy()
+            return self._resample(box, grid_map, device)
+        image = self._resample(box, grid_map, device)
+        share = None
+        if padding is not None:
+            share = resample_linear(padding, grid_map, device)
         with _explain(volume):
-            return self._normalise_in_memory_order(image)
+            return self._normalise_in_memory_order(image, share)
 
     def _resample(
         self, array: Array, grid_map: GridMap, device: torch.device | str
@@ -78,21 +87,29 @@ class NetworkInput:
             raise TypeError("cubic interpolation is that of one extent")
         return resample_cubic(array, grid_map, device)
 
-    def _normalise_copy(self, box: Array) -> torch.Tensor:
+    def _normalise_copy(
+        self, box: Array, padding: Array | None
+    ) -> torch.Tensor:
         """Return the box of a scan, normalised; its memory runs as the scan's."""
-        order = [1 + axis for axis in find_memory_order(box)]
-        in_order = np.array(box.transpose(0, *order), np.float32, order="C")
-        normalised = self._normalise_in_place(torch.from_numpy(in_order))
-        return normalised.permute(0, *_invert(order))
+        image = torch.from_numpy(np.array(box, np.float32, order="K"))
+        share = None
+        if padding is not None:
+            share = torch.from_numpy(padding.astype(np.float32))
+        return self._normalise_in_memory_order(image, share)
 
-    def _normalise_in_memory_order(self, image: torch.Tensor) -> torch.Tensor:
+    def _normalise_in_memory_order(
+        self, image: torch.Tensor, share: torch.Tensor | None
+    ) -> torch.Tensor:
+        if share is not None:
+            return self._normalise(image, share)
         # The slowest axis in memory first: then planes are taken that lie together.
         order = sorted((1, 2, 3), key=image.stride, reverse=True)
         normalised = self._normalise_in_place(image.permute(0, *order))
-        return normalised.permute(0, *_invert(order))
+        back = [1 + order.index(axis) for axis in (1, 2, 3)]
+        return normalised.permute(0, *back)
 
     def _normalise_in_place(self, image: torch.Tensor) -> torch.Tensor:
-        if not self._normalise.is_voxelwise:
+        if self.takes_statistics:
             return self._normalise(image)
         voxels_per_plane = math.prod(image.shape[2:])
         planes_at_once = max(1, _AT_ONCE // voxels_per_plane)
@@ -116,8 +133,3 @@ def _explain(volume: Volume) -> Iterator[None]:
             source=volume.source or None,
             detail=str(cause),
         ) from error
-
-
-def _invert(order: list[int]) -> list[int]:
-    """Return where each of the axes 1 to 3 went."""
-    return [1 + order.index(axis) for axis in (1, 2, 3)]

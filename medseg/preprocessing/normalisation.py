@@ -1,18 +1,19 @@
-"""Normalises intensities as a bundle says: by MONAI's transforms, or within nnU-Net's mask.
+"""Normalises intensities as a bundle says, by the statistics of the voxels that have part in them.
 
-MONAI takes mean and deviation of an image or of its non-zero voxels, channel by channel. nnU-Net's
-mask is one for all channels, with its holes filled.
+Where all have, MONAI's transforms do it. Padding has no part: an image is normalised to the values
+it would have without. And nnU-Net's mask leaves out what is 0 in all channels, but not the holes
+inside.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import monai.transforms
 import numpy as np
 import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
+from monai.transforms import NormalizeIntensity
+from monai.transforms.utils_pytorch_numpy_unification import percentile
 from scipy.ndimage import label
 
 from medseg.bundle.spec import (
@@ -26,13 +27,14 @@ from medseg.bundle.spec import (
 )
 from medseg.preprocessing.transforms import (
     IMAGE,
-    Step,
-    build_transform,
+    build_chain,
     normalisation_steps,
     steps_of_intensity,
 )
+from medseg.volume import Volume
 
-_LEAST_DEVIATION = 1e-8
+LEAST_PADDING = 1e-3
+"""A voxel between others is padding from this share of it on; less is rounding."""
 
 
 class Normalisation:
@@ -42,37 +44,49 @@ class Normalisation:
         spec: The bundle.
 
     Attributes:
-        is_voxelwise: Whether what a voxel becomes does not depend on the others.
+        takes_statistics: Whether what a voxel becomes depends on others.
     """
 
     def __init__(self, spec: BundleSpec) -> None:
         self._steps = [list_steps(kind) for kind in spec.intensities]
         all_steps = [step for steps in self._steps for step in steps]
-        self.is_voxelwise = not any(
+        self.takes_statistics = any(
             isinstance(step, ZScore | MinMax) for step in all_steps
         )
         self._needs_mask = any(map(_is_within_mask, all_steps))
-        self._chain = _build_chain(normalisation_steps(spec))
+        self._chain = build_chain(normalisation_steps(spec))
 
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Return a normalised image; ``image``, ``(channels, i, j, k)``, may be overwritten.
+    def __call__(
+        self,
+        image: torch.Tensor,
+        share_of_padding: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return a normalised image.
+
+        Args:
+            image: float32 ``(channels, i, j, k)``; may be overwritten.
+            share_of_padding: Of each voxel, 0 to 1; the same shape. Padding is normalised by the
+                value it has, as every other voxel.
 
         Raises:
             RuntimeError: As MONAI's transforms do.
             ValueError: Likewise.
         """
-        if not self._needs_mask:
+        if share_of_padding is None and not self._needs_mask:
             return _run(self._chain, image)
-        nonzero = (image != 0).any(dim=0)
-        filled = fill_holes(nonzero.cpu().numpy())
-        mask = torch.from_numpy(filled).to(image.device)
+        mask = None
+        if self._needs_mask:
+            mask = _find_body(image)
         channels = []
-        for channel, steps in zip(image, self._steps, strict=True):
-            normalised = channel[None]
+        for number, steps in enumerate(self._steps):
+            channel = image[number]
+            shown = torch.ones_like(channel, dtype=torch.bool)
+            if share_of_padding is not None:
+                shown = share_of_padding[number] < LEAST_PADDING
             for step in steps:
-                normalised = _normalise(normalised, step, mask)
-            channels.append(normalised)
-        return torch.cat(channels)
+                channel = _normalise(channel, shown, mask, step)
+            channels.append(channel)
+        return torch.stack(channels)
 
 
 def list_steps(intensity: Intensity) -> tuple[IntensityStep, ...]:
@@ -84,6 +98,22 @@ def list_steps(intensity: Intensity) -> tuple[IntensityStep, ...]:
             return ()
         case _:
             return (intensity,)
+
+
+def lower_padding(volume: Volume, crop_above: float | None) -> Volume:
+    """Return a scan of which no padding is above the threshold of its foreground.
+
+    Where all that a scan shows is above it, so is the lowest value of that, which padding has.
+
+    Args:
+        volume: The scan.
+        crop_above: The threshold, if the bundle has one.
+    """
+    if crop_above is None or not volume.padding:
+        return volume
+    array = volume.array.copy(order="K")
+    volume.padding.lower(array, crop_above)
+    return volume.with_array(array)
 
 
 def fill_holes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -102,31 +132,84 @@ def fill_holes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     return filled
 
 
+def _find_body(image: torch.Tensor) -> torch.Tensor:
+    """Return nnU-Net's mask: what is not 0 in any channel, and what that encloses."""
+    nonzero = (image != 0).any(dim=0)
+    filled = fill_holes(nonzero.cpu().numpy())
+    return torch.from_numpy(filled).to(image.device)
+
+
 def _is_within_mask(step: IntensityStep) -> bool:
     return isinstance(step, ZScore) and step.nonzero == "filled"
 
 
 def _normalise(
-    channel: torch.Tensor, step: IntensityStep, mask: torch.Tensor
+    channel: torch.Tensor,
+    shown: torch.Tensor,
+    mask: torch.Tensor | None,
+    step: IntensityStep,
 ) -> torch.Tensor:
-    """Normalise one channel ``(1, i, j, k)``."""
-    if not (isinstance(step, ZScore) and _is_within_mask(step)):
-        return _run(_build_chain(steps_of_intensity(step, IMAGE)), channel)
+    """Take one step with a channel ``(i, j, k)``, by the voxels that show something."""
+    values = channel[shown]
+    if not values.numel():
+        values = channel.reshape(-1)
+    match step:
+        case MinMax():
+            return _scale(channel, values, step)
+        case ZScore() if mask is not None and _is_within_mask(step):
+            within = channel[shown & mask]
+            standardised = _standardise(channel, within, step)
+            return torch.where(mask, standardised, 0.0)
+        case ZScore():
+            return _standardise(channel, values, step)
+        case _:
+            chain = build_chain(steps_of_intensity(step, IMAGE))
+            return _run(chain, channel[None])[0]
+
+
+def _scale(
+    channel: torch.Tensor, shown: torch.Tensor, step: MinMax
+) -> torch.Tensor:
+    """Bring what is shown to the wanted range; what is constant to its lowest, as MONAI does."""
+    lowest, highest = step.to
+    low = shown.min()
+    width = shown.max() - low
+    if not width:
+        return torch.full_like(channel, lowest)
+    return (channel - low) / width * (highest - lowest) + lowest
+
+
+def _standardise(
+    channel: torch.Tensor, shown: torch.Tensor, step: ZScore
+) -> torch.Tensor:
+    if not shown.numel():
+        return channel
     if step.clip_percentiles is not None:
-        clip, _ = steps_of_intensity(step, IMAGE)
-        channel = _run(_build_chain([clip]), channel)
-    within = channel[0][mask]
-    deviation = within.std(unbiased=False).clamp_min(_LEAST_DEVIATION)
-    standardised = (channel - within.mean()) / deviation
-    return torch.where(mask, standardised, 0.0)
-
-
-def _build_chain(steps: Sequence[Step]) -> monai.transforms.Compose:
-    return monai.transforms.Compose([build_transform(step) for step in steps])
+        lower, upper = step.clip_percentiles
+        low = float(percentile(shown, 100 * lower))
+        high = float(percentile(shown, 100 * upper))
+        channel = channel.clamp(low, high)
+        shown = shown.clamp(low, high)
+    leaves_zeros = step.nonzero is True
+    if leaves_zeros:
+        shown = shown[shown != 0]
+    if not shown.numel():
+        return channel
+    deviation = float(shown.std(unbiased=False))
+    normalise = NormalizeIntensity(
+        subtrahend=float(shown.mean()),
+        divisor=deviation or 1.0,
+        nonzero=leaves_zeros,
+    )
+    return _as_plain(normalise(channel[None]))[0]
 
 
 def _run(chain: monai.transforms.Compose, image: torch.Tensor) -> torch.Tensor:
-    normalised: torch.Tensor = chain({IMAGE: image})[IMAGE]
-    if isinstance(normalised, MetaTensor):
-        return normalised.as_tensor()  # type: ignore[no-any-return]
-    return normalised
+    return _as_plain(chain({IMAGE: image})[IMAGE])
+
+
+def _as_plain(image: torch.Tensor) -> torch.Tensor:
+    """Return an image without what MONAI remembers of it."""
+    if isinstance(image, MetaTensor):
+        return image.as_tensor()  # type: ignore[no-any-return]
+    return image

@@ -279,13 +279,16 @@ def get_padding_value(spec: BundleSpec) -> float:
     return 0.0
 
 
-def build_transform(step: Step) -> Any:
-    """Build one of the chain's MONAI transforms.
+def build_chain(steps: Sequence[Step]) -> monai.transforms.Compose:
+    """Build MONAI's transforms.
 
     Args:
-        step: As ``preprocessing_steps`` states it; ``_target_`` names a class of
+        steps: As ``preprocessing_steps`` states them; ``_target_`` names a class of
             ``monai.transforms`` and comes from this module, never from a bundle.
     """
-    arguments = dict(step)
-    transform_class = getattr(monai.transforms, arguments.pop("_target_"))
-    return transform_class(**arguments)
+    transforms = []
+    for step in steps:
+        arguments = dict(step)
+        transform_class = getattr(monai.transforms, arguments.pop("_target_"))
+        transforms.append(transform_class(**arguments))
+    return monai.transforms.Compose(transforms)
