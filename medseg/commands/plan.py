@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from medseg._support.files import write_atomically
+from medseg._support.platform.processes import measure_memory
 from medseg.bundle.bundle import is_bundle, parse_spec
 from medseg.bundle.spec import SCHEMA_ID, BundleSpec
 from medseg.errors import DatasetError, MedsegError, OutputError
@@ -494,9 +495,7 @@ def _measure_memory_gb(device: torch.device) -> float:
         _, total = torch.cuda.mem_get_info(device)
         share = _GPU_SHARE * total
     else:
-        free_pages = os.sysconf("SC_AVPHYS_PAGES")
-        free = free_pages * os.sysconf("SC_PAGE_SIZE")
-        share = _CPU_SHARE * free
+        share = _CPU_SHARE * measure_memory().available
     return float(min(share / 1e9, _MAX_MEMORY_GB[on_gpu]))
 
 

@@ -259,7 +259,7 @@ class Installation:
                 "files": files,
             }
             text = json.dumps(receipt, indent=1, ensure_ascii=False)
-            (temporary / RECEIPT).write_text(text, encoding="utf-8")
+            (temporary / RECEIPT).write_bytes(text.encode())
 
 
 def format_size(number: int) -> str:
