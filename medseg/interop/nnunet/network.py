@@ -102,9 +102,9 @@ def _find_unknown(kind: str, arguments: Arguments) -> Iterator[str]:
     norm = get_class_name(arguments.norm_op or "InstanceNorm")
     if not norm.startswith(("InstanceNorm", "BatchNorm")):
         yield f"the normalisation {norm}"
-    stated = arguments.norm_op_kwargs
-    if stated is not None and dict(stated) != _NORM_ARGUMENTS:
-        yield f"the normalisation's arguments {dict(stated)}"
+    stated = dict(arguments.norm_op_kwargs or _NORM_ARGUMENTS)
+    if stated != _NORM_ARGUMENTS:
+        yield f"the normalisation's arguments {stated}"
     if not _is_leaky_relu(arguments):
         yield f"the activation {get_class_name(arguments.nonlin or '')}"
     extra = arguments.model_extra or {}
