@@ -65,9 +65,10 @@ def import_model(
 ) -> None:
     """Make a bundle of a model that nnU-Net v2 trained.
 
-    nnU-Net itself is not needed. The bundle prepares scans, slides its window and averages flips as nnU-Net does, so its label
-    maps are nnU-Net's. It segments, serves, exports and is fine-tuned like any other. Nothing in
-    the files is run: they are read as data, and what could be code is refused.
+    nnU-Net itself is not needed. The bundle prepares scans, slides its window and averages flips as
+    nnU-Net does, so its label maps are nnU-Net's. It segments, serves, exports and is fine-tuned
+    like any other. Nothing in the files is run: they are read as data, and what could be code is
+    refused.
 
     Examples:
 
