@@ -39,6 +39,8 @@ class Volume:
             states it, else an empty text; nothing where no file does.
         is_picture: Whether it was read from a picture, which knows no patient space, or from a
             file of volumes; ``None`` where no file was read.
+        regions: Regions of the body that its header names, such as ``abdomen``; nothing where no
+            header does.
 
     Examples:
         >>> affine = np.diag([-0.8, -0.8, 1.5, 1.0])
@@ -54,6 +56,7 @@ class Volume:
     header: Any = field(default=None, repr=False)
     modalities: tuple[str, ...] = ()
     is_picture: bool | None = None
+    regions: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or 0 in self.array.shape:

@@ -131,6 +131,7 @@ class _SeriesHeaders:
         modality: ``CT``, ``MR``, …
         frames: Its slices.
         warnings: Why files were left out.
+        regions: Regions of the body that they name.
         is_label: Whether its intensities are label values.
     """
 
@@ -138,6 +139,7 @@ class _SeriesHeaders:
     modality: str
     frames: tuple[Frame, ...]
     warnings: Warnings
+    regions: tuple[str, ...] = ()
     is_label: bool = False
 
 
@@ -175,6 +177,7 @@ def _read_volume(
         warnings,
         slices,
         modalities=(series.modality,),
+        regions=series.regions,
     )
 
 
@@ -206,11 +209,18 @@ def _read_headers(files: Iterable[Path]) -> _SeriesHeaders:
     _require_one_series(slices)
     frames: list[Frame] = []
     modality = ""
+    regions: tuple[str, ...] = ()
     for header in slices:
         frames.extend(header.frames)
         modality = modality or header.modality
-    uid = slices[0].series
-    return _SeriesHeaders(uid, modality, tuple(frames), tuple(reasons))
+        regions = regions or header.regions
+    return _SeriesHeaders(
+        slices[0].series,
+        modality,
+        tuple(frames),
+        tuple(reasons),
+        regions,
+    )
 
 
 def _read_image_headers(
