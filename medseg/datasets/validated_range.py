@@ -2,7 +2,7 @@
 
 At the end of a training ``measure_range`` summarises the cases, learned from and held out. Of each
 measure it keeps the 5 % and the 95 % quantile, and two limits: each lies beyond its quantile by the
-distance between the two, but at least by the margin below, times ``1 + 10 / n`` for n cases, since
+distance between the two, but at least by the margin below, times ``1 + 5 / n`` for n cases, since
 few cases show little of what there is. ``find_departures`` says in words what of a scan or its
 result lies beyond the limits. docs/explanation/quality.md lists the rules for people.
 """
@@ -32,14 +32,14 @@ from medseg.volume import Array
 LEAST_CASES = 5
 """Of fewer cases no range is stated."""
 
-_FEW = 10
+_FEW = 5
 """So many cases make the limits twice as wide."""
 
 TIMES_VOXEL = 2.0
 TIMES_EXTENT = 1.5
 TIMES_VOLUME = 3.0
-SHARE_OF_AIR = 0.2
-HU = 100.0
+SHARE_OF_AIR = 0.15
+HU = 75.0
 FORM = 0.15
 PIECES = 2.0
 """Margins: how far beyond the training cases' quantiles nothing is flagged."""
@@ -123,14 +123,17 @@ def _summarise_labels(
     cases: Sequence[CaseMeasures], spec: BundleSpec
 ) -> dict[str, LabelRange]:
     ranges = {}
+    # Pictures have no lengths.
+    is_volume = spec.preprocessing.input == "volume"
     for label in spec.label_set:
         found = [case.find_label(label.index) for case in cases]
         present = [each for each in found if each is not None]
         volume = pieces = None
-        if len(present) >= LEAST_CASES:
+        if len(present) >= LEAST_CASES and is_volume:
             volumes = [each.volume_ml for each in present]
-            counts = [float(each.pieces) for each in present]
             volume = _summarise_ratios(volumes, TIMES_VOLUME)
+        if len(present) >= LEAST_CASES:
+            counts = [float(each.pieces) for each in present]
             pieces = _summarise(counts, PIECES)
         cut = sum(each.is_cut for each in present)
         ranges[label.name] = LabelRange(
