@@ -14,6 +14,7 @@ from medseg._support import former_modules
 if TYPE_CHECKING:
     from medseg.bundle.bundle import Bundle, load_bundle
     from medseg.commands.check import check
+    from medseg.commands.download import download
     from medseg.commands.evaluate import evaluate
     from medseg.commands.export import Export, export
     from medseg.commands.plan import Plan, plan
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         BundleError,
         CheckpointError,
         DatasetError,
+        DownloadError,
         GeometryError,
         MedsegError,
         MissingExtraError,
@@ -46,6 +48,7 @@ _HOMES = {
     "BundleError": "medseg.errors",
     "CheckpointError": "medseg.errors",
     "DatasetError": "medseg.errors",
+    "DownloadError": "medseg.errors",
     "Evaluation": "medseg.evaluation.results",
     "Export": "medseg.commands.export",
     "GeometryError": "medseg.errors",
@@ -65,6 +68,7 @@ _HOMES = {
     "Volume": "medseg.volume",
     "as_volume": "medseg.io.adapters",
     "check": "medseg.commands.check",
+    "download": "medseg.commands.download",
     "evaluate": "medseg.commands.evaluate",
     "export": "medseg.commands.export",
     "load_bundle": "medseg.bundle.bundle",
@@ -84,6 +88,7 @@ __all__ = [
     "BundleError",
     "CheckpointError",
     "DatasetError",
+    "DownloadError",
     "Evaluation",
     "Export",
     "GeometryError",
@@ -103,6 +108,7 @@ __all__ = [
     "Volume",
     "as_volume",
     "check",
+    "download",
     "evaluate",
     "export",
     "load_bundle",

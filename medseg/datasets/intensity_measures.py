@@ -30,13 +30,15 @@ def measure_intensities(channel: Array) -> dict[str, float]:
     """Measure a channel, as if it were CT and as if it were not.
 
     Args:
-        channel: Intensities ``(i, j, k)`` as read.
+        channel: Intensities as read, of the voxels that show something; any shape.
 
     Returns:
         Measure → value; a measure that cannot be taken is left out.
     """
     sample = sample_voxels(channel).astype(np.float32, copy=False)
-    measures = {}
+    measures: dict[str, float] = {}
+    if not sample.size:
+        return measures
     tissue = sample[sample > _TISSUE_HU]
     measures[AIR] = 1 - tissue.size / sample.size
     if tissue.size:
