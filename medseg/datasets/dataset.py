@@ -29,7 +29,7 @@ from medseg.datasets.measures import CaseMeasures
 from medseg.datasets.statements import find_standing
 from medseg.errors import DatasetError, Fault
 from medseg.events import Listener, Notice, notify
-from medseg.preprocessing.transforms import Preprocessing
+from medseg.preprocessing.case_input import Preprocessing
 from medseg.volume import Volume
 
 _HASH_DIGITS = 16

@@ -1,14 +1,13 @@
 """The ledger of a batch: one JSON line per scan worked on, appended and never changed.
 
 A line is written in one piece and is on disk before the next scan's is. What a killed process
-left half-written is cut off when the ledger is opened again. The file's lock keeps two processes
-from working in one folder, and is free as soon as its process is gone.
+left half-written is cut off when the ledger is opened again. A lock keeps two processes from
+working in one folder, and is free as soon as its process is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from medseg._support.files import PART
+from medseg._support.platform.files import open_binary, read_at, sync_handle
+from medseg._support.platform.locks import LockedError, lock_folder
 from medseg.errors import BusyError, OutputError
 from medseg.names import LEDGER, is_safe_name
 from medseg.quality.estimates import LabelQuality, Quality
@@ -256,7 +257,7 @@ class Ledger:
         try:
             if os.write(self._handle, line) != len(line):
                 raise OSError(0, "the disk is full")
-            os.fsync(self._handle)
+            sync_handle(self._handle)
         except OSError as error:
             os.ftruncate(self._handle, size)
             raise _make_write_error(self.folder / LEDGER, error) from error
@@ -278,18 +279,19 @@ def open_ledger(folder: Path, parts: Sequence[str] = ()) -> Iterator[Ledger]:
     path = folder / LEDGER
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = open_binary(path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
     except OSError as error:
         raise _make_write_error(path, error) from error
     try:
-        _lock(handle, folder)
-        try:
-            _cut_torn_line(handle)
-            _remove_half_written([folder, *(folder / part for part in parts)])
-        except OSError as error:
-            raise _make_write_error(path, error) from error
-        entries, damaged = read_ledger(path)
-        yield Ledger(folder, handle, entries, damaged)
+        with _lock(folder):
+            try:
+                _cut_torn_line(handle)
+                folders = [folder, *(folder / part for part in parts)]
+                _remove_half_written(folders)
+            except OSError as error:
+                raise _make_write_error(path, error) from error
+            entries, damaged = read_ledger(path)
+            yield Ledger(folder, handle, entries, damaged)
     finally:
         os.close(handle)
 
@@ -334,10 +336,10 @@ def _remove_half_written(folders: Sequence[Path]) -> None:
             file.unlink()
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(folder: Path) -> contextlib.ExitStack:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+        return lock_folder(folder)
+    except LockedError as error:
         raise BusyError(
             "another process is segmenting into this folder; wait for it, stop it, or give "
             "another folder",
@@ -357,7 +359,7 @@ def _cut_torn_line(handle: int) -> None:
     end = _find_end_of_last_line(handle, size)
     if end < size:
         os.ftruncate(handle, end)
-        os.fsync(handle)
+        sync_handle(handle)
 
 
 def _find_end_of_last_line(handle: int, size: int) -> int:
@@ -365,7 +367,8 @@ def _find_end_of_last_line(handle: int, size: int) -> int:
     end = size
     while end > 0:
         start = max(0, end - _BLOCK_BYTES)
-        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        block = read_at(handle, end - start, start)
+        newline = block.rfind(b"\n")
         if newline >= 0:
             return start + newline + 1
         end = start

@@ -14,6 +14,7 @@ from medseg.bundle.spec.data import (
 )
 from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
 from medseg.bundle.spec.intensity import (
+    FROM_0_TO_1,
     Intensity,
     IntensitySequence,
     IntensityStep,
@@ -72,6 +73,7 @@ __all__ = [
     "AUGMENTATIONS",
     "DEFAULT_LOSS",
     "FITTED",
+    "FROM_0_TO_1",
     "GROUPS",
     "LEAST_AGREEMENT",
     "RAS",
