@@ -27,12 +27,9 @@ from medseg.datasets.cases import Case
 from medseg.datasets.measures import CaseMeasures
 from medseg.errors import OutputError
 from medseg.io.voxel_files import find_voxel_file
-from medseg.preprocessing.transforms import (
-    IMAGE,
-    LABEL,
-    Preprocessing,
-    preprocessing_steps,
-)
+from medseg.preprocessing.case_input import Preprocessing
+from medseg.preprocessing.departures import find_departures
+from medseg.preprocessing.transforms import IMAGE, LABEL, preprocessing_steps
 from medseg.volume import Array, Volume
 
 ENTRY_VERSION = 4
@@ -121,6 +118,8 @@ def make_entry_key(case: Case, spec: BundleSpec) -> str:
         content.append(case.label_source.key)
     if spec.data.ignore is not None:
         content.append(("ignore", spec.data.ignore))
+    if find_departures(spec):
+        content.append(spec.preprocessing.model_dump_json())
     others = _list_other_codes(spec)
     if others:
         content.append(others)
