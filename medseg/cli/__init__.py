@@ -16,6 +16,7 @@ import typer
 import medseg
 from medseg.cli.bundles import bundles
 from medseg.cli.check import check
+from medseg.cli.consoles import show_all_signs
 from medseg.cli.demo import demo
 from medseg.cli.download import download
 from medseg.cli.evaluate import evaluate
@@ -98,6 +99,7 @@ def main() -> None:
     # To be set before torch is loaded: threads that spin while they wait take the processor from
     # other programs, and on a busy machine that slows both down several times.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    show_all_signs()
     sys.exit(_run())
 
 

@@ -53,10 +53,16 @@ from medseg.bundle.spec.trained import (
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
+<<<<<<< HEAD
     OriginSpec,
+=======
+    LabelRange,
+    MeasureRange,
+>>>>>>> gate
     QualityFinding,
     RefinementFinding,
     TrainedSpec,
+    ValidatedRange,
 )
 from medseg.bundle.spec.training import (
     AUGMENTATIONS,
@@ -95,9 +101,11 @@ __all__ = [
     "IntensityStep",
     "KeepLargestDecision",
     "KeepLargestFinding",
+    "LabelRange",
     "LabelSpec",
     "LevelledSpec",
     "MaskPoolSpec",
+    "MeasureRange",
     "MinMax",
     "NamedNetworkSpec",
     "NetworkSpec",
@@ -117,6 +125,7 @@ __all__ = [
     "TrainedSpec",
     "TrainingSpec",
     "UNetSpec",
+    "ValidatedRange",
     "Window",
     "ZScore",
     "refuse_syntax",
