@@ -59,12 +59,9 @@ def write_trained_bundle(
         members=members,
         quality=report.quality,
         keep_largest=report.keep_largest,
-<<<<<<< HEAD
         files=write_safe_copies(_list_weights(folder, members)),
-=======
         validated=report.validated,
         made_up=report.made_up,
->>>>>>> gate
     )
     write_trained(_with_stages(trained, report.stages), folder.path)
     decided = Bundle(run.spec, folder.path).decided

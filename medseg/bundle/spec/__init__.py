@@ -53,12 +53,9 @@ from medseg.bundle.spec.trained import (
     CalibrationSpec,
     KeepLargestDecision,
     KeepLargestFinding,
-<<<<<<< HEAD
-    OriginSpec,
-=======
     LabelRange,
     MeasureRange,
->>>>>>> gate
+    OriginSpec,
     QualityFinding,
     RefinementFinding,
     TrainedSpec,

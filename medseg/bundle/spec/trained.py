@@ -213,7 +213,6 @@ class TrainedSpec(Spec):
     """Absent where no cases were held out to calibrate on."""
     keep_largest: KeepLargestFinding | None = None
     """Absent where `inference.keep_largest` names the labels, or no cases were held out."""
-<<<<<<< HEAD
     files: Annotated[
         dict[WeightFile, Digest],
         Field(max_length=300, exclude_if=equals({})),
@@ -222,9 +221,7 @@ class TrainedSpec(Spec):
     in place of the `.pt` file of its name."""
     origin: Annotated[OriginSpec | None, Field(exclude_if=equals(None))] = None
     """Where the weights come from, if other software trained them."""
-=======
     validated: ValidatedRange | None = None
     """Absent where there were too few training cases, and in bundles of release 0.1.0."""
     made_up: bool = False
     """Whether the training data say of themselves that they are made up."""
->>>>>>> gate
