@@ -99,18 +99,22 @@ def _find_unknown(kind: str, arguments: Arguments) -> Iterator[str]:
     if kind not in KINDS:
         yield f"the network {kind}"
         return
-    norm = get_class_name(arguments.norm_op or "InstanceNorm")
-    if not norm.startswith(("InstanceNorm", "BatchNorm")):
-        yield f"the normalisation {norm}"
-    stated = dict(arguments.norm_op_kwargs or _NORM_ARGUMENTS)
-    if stated != _NORM_ARGUMENTS:
-        yield f"the normalisation's arguments {stated}"
+    yield from _find_unknown_norm(arguments)
     if not _is_leaky_relu(arguments):
         yield f"the activation {get_class_name(arguments.nonlin or '')}"
     extra = arguments.model_extra or {}
     changed = [name for name, value in extra.items() if value]
     if changed:
         yield f"the arguments {', '.join(changed)}"
+
+
+def _find_unknown_norm(arguments: Arguments) -> Iterator[str]:
+    norm = get_class_name(arguments.norm_op or "InstanceNorm")
+    if not norm.startswith(("InstanceNorm", "BatchNorm")):
+        yield f"the normalisation {norm}"
+    stated = dict(arguments.norm_op_kwargs or _NORM_ARGUMENTS)
+    if stated != _NORM_ARGUMENTS:
+        yield f"the normalisation's arguments {stated}"
 
 
 def _is_leaky_relu(arguments: Arguments) -> bool:
