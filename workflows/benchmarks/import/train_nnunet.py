@@ -1,12 +1,15 @@
 """Train tiny models by nnU-Net itself and keep what its own prediction makes of test scans.
 
     PEER/bin/python workflows/benchmarks/import/train_nnunet.py WORK [--only NAME ...] [--data DATA]
+        [--freeze FOLDER]
 
 Runs in nnU-Net's own environment (``pip install nnunetv2``), never in medseg's. For each model of
 ``MODELS`` it makes up scans (or takes a data set of ``DATA``), plans with nnU-Net's planner, makes
 the plan tiny, trains some steps with nnU-Net's trainer and segments test scans with nnU-Net's
 predictor. In ``WORK/NAME``: ``results`` (the results folder as nnU-Net leaves it), ``scans``,
 ``expected`` (nnU-Net's label maps) and ``seconds.json``. ``nnunet.py`` compares medseg with these.
+``--freeze`` keeps what medseg's tests need of models of made-up scans: no scan, as they are made
+again, and of most checkpoints no state of the optimiser.
 """
 
 from __future__ import annotations
@@ -26,8 +29,12 @@ from typing import Any
 import nibabel
 import numpy as np
 
-STEPS = 250
+STEPS = 150
 """Steps of training: enough that labels are found, as phantoms are easy."""
+FEW_STEPS = 30
+"""Steps on real data, whose patches are larger."""
+WHOLE = ("isotropic",)
+"""Models whose checkpoints are frozen as nnU-Net wrote them."""
 CASES = 4
 LEAST_SHARE = 0.02
 """Share of a scan's voxels that each label gets at least, by shifting the last bias."""
@@ -182,7 +189,8 @@ def make_case(
         shape: Along x, y, z.
         affine: Its voxel sizes scale the shapes.
     """
-    generator = np.random.default_rng(seed)
+    # Unlike newer generators, this one never changes its numbers.
+    generator = np.random.RandomState(seed)
     grids = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
     shift = generator.uniform(-0.12, 0.12, 3)
     ways = [g - s for g, s in zip(grids, shift, strict=True)]
@@ -433,7 +441,7 @@ def train(model: Model, dataset: str, identifier: str) -> Path:
             device=torch.device("cpu"),
         )
         trainer.num_epochs = 1
-        trainer.num_iterations_per_epoch = STEPS
+        trainer.num_iterations_per_epoch = FEW_STEPS if model.data else STEPS
         trainer.num_val_iterations_per_epoch = 1
         trainer.run_training()
     return Path(trainer.output_folder).parent
@@ -525,6 +533,32 @@ def _find_shift(logits: Any, has_regions: bool) -> Any:
     return shift
 
 
+def freeze(model: Model, work: Path, target: Path) -> None:
+    """Keep the smallest files that a test of medseg's needs."""
+    import torch
+
+    results = next((work / model.name / "results").glob("*/*__*"))
+    folder = target / model.name / results.name
+    shutil.rmtree(target / model.name, ignore_errors=True)
+    for fold in model.folds:
+        place = folder / f"fold_{fold}"
+        place.mkdir(parents=True)
+        checkpoint = results / place.name / model.checkpoint
+        if model.name in WHOLE:
+            shutil.copyfile(checkpoint, place / model.checkpoint)
+            continue
+        content = torch.load(checkpoint, weights_only=False)
+        content["optimizer_state"] = None
+        torch.save(content, place / model.checkpoint)
+    for name in ("plans.json", "dataset.json"):
+        shutil.copyfile(results / name, folder / name)
+    expected = {}
+    for file in sorted((work / model.name / "expected").glob("*.nii.gz")):
+        labels = np.asarray(nibabel.load(file).dataobj)
+        expected[file.name.removesuffix(".nii.gz")] = labels.astype(np.uint8)
+    np.savez_compressed(folder.parent / "expected.npz", **expected)
+
+
 class _Threads:
     """Stands in for a multiprocessing context: nnU-Net's workers would each import it anew."""
 
@@ -561,6 +595,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, default=Path())
     parser.add_argument("--only", nargs="*", default=())
+    parser.add_argument("--freeze", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     work = options.work.resolve()
@@ -578,6 +613,8 @@ def main() -> None:
         if model.name in options.only or not options.only:
             os.environ |= {"nnUNet_n_proc_DA": "1"}
             run(model, number, work, options.data)
+            if options.freeze is not None and not model.data:
+                freeze(model, work, options.freeze.resolve())
 
 
 if __name__ == "__main__":
