@@ -27,7 +27,8 @@ from medseg.io.nifti_headers import (
     read_shape,
 )
 from medseg.io.voxels import check_size, empty_image
-from medseg.volume import Affine, Volume, replace_nonfinite
+from medseg.padding import join_padding, replace_nonfinite
+from medseg.volume import Affine, Volume
 
 Image: TypeAlias = Any
 """A nibabel image or a ``SimpleITK.Image``; neither library states types."""
@@ -97,8 +98,14 @@ def _make_finite(volume: Volume) -> Volume:
     if np.isfinite(extremes).all():
         return volume
     array = volume.array.copy(order="K")
-    warnings = replace_nonfinite(np.moveaxis(array, 0, 3), volume.source)
-    return replace(volume, array=array, warnings=(*volume.warnings, *warnings))
+    channels_last = np.moveaxis(array, 0, 3)
+    padding, warnings = replace_nonfinite(channels_last, volume.source)
+    return replace(
+        volume,
+        array=array,
+        warnings=(*volume.warnings, *warnings),
+        padding=join_padding(padding, volume.padding),
+    )
 
 
 def _is_one_series(images: Sequence[object]) -> bool:
@@ -217,6 +224,8 @@ def _make_volume(
     voxels = empty_image(array.shape, source)
     with np.errstate(over="ignore"):
         voxels[...] = array
-    warnings = replace_nonfinite(voxels, source)
+    padding, warnings = replace_nonfinite(voxels, source)
     array = np.moveaxis(voxels, 3, 0)
-    return Volume(array, affine, name, (*doubts, *warnings), header)
+    return Volume(
+        array, affine, name, (*doubts, *warnings), header, padding=padding
+    )
