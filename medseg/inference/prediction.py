@@ -10,8 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import torch
-from monai.transforms import get_largest_connected_component_mask
-from scipy.ndimage import find_objects
 
 from medseg.bundle.spec import QualityFinding
 from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
@@ -130,6 +128,9 @@ def keep_largest_components(labels: Array, indices: Sequence[int]) -> Array:
         labels: Label indices ``(i, j, k)``.
         indices: The labels of which smaller components become background.
     """
+    from monai.transforms import get_largest_connected_component_mask
+    from scipy.ndimage import find_objects
+
     kept = np.array(labels, order="F")
     boxes = find_objects(labels)
     for index in indices:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from monai.data.utils import compute_importance_map, dense_patch_slices
 from torch.nn import functional
 
 Shape = tuple[int, int, int]
@@ -40,6 +39,8 @@ class Windows:
         if length <= size:
             margin_before = (size - length) // 2
             return [-margin_before]
+        from monai.data.utils import dense_patch_slices
+
         interval = max(1, int(size * (1 - self.overlap)))
         patches = dense_patch_slices([length], [size], [interval])
         return [patch[0].start for patch in patches]
@@ -56,6 +57,8 @@ class Windows:
 
     def weights(self, device: torch.device) -> torch.Tensor:
         """Return what each voxel of a window weighs, float32, of the window's size."""
+        from monai.data.utils import compute_importance_map
+
         weights: torch.Tensor = compute_importance_map(
             self.size, mode="gaussian", device=device
         )

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import monai.transforms
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
@@ -123,13 +122,15 @@ class NetworkInput:
     """
 
     def __init__(self, spec: BundleSpec) -> None:
+        from monai.transforms import Compose
+
         steps = preprocessing_steps(spec)
         normalisation = [
             build_transform(step)
             for step in steps
             if step["_target_"] not in _GEOMETRY
         ]
-        self._normalise = monai.transforms.Compose(normalisation)
+        self._normalise = Compose(normalisation)
         # A window maps each voxel by itself; everything else needs the whole image.
         self._is_voxelwise = all(
             isinstance(kind, Window) for kind in spec.intensities

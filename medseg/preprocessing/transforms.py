@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import monai.transforms
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
 from medseg._support.memory import is_out_of_memory
 from medseg.bundle.spec import BundleSpec, Intensity, MinMax, Window, ZScore
 from medseg.errors import ScanError
 from medseg.volume import Array, Volume
+
+if TYPE_CHECKING:
+    from monai.data import MetaTensor
 
 Step = dict[str, Any]
 """One transform as MONAI's configs write it: its class under ``_target_``, and its arguments."""
@@ -192,11 +193,11 @@ class Preprocessing:
     """
 
     def __init__(self, spec: BundleSpec, with_label: bool = False) -> None:
+        from monai.transforms import Compose
+
         keys = (IMAGE, LABEL) if with_label else (IMAGE,)
         steps = preprocessing_steps(spec, keys)
-        self.chain = monai.transforms.Compose(
-            [build_transform(step) for step in steps]
-        )
+        self.chain = Compose([build_transform(step) for step in steps])
         self._crop_above = spec.preprocessing.crop_above
 
     def __call__(
@@ -268,12 +269,16 @@ def build_transform(step: Step) -> Any:
         step: As ``preprocessing_steps`` states it; ``_target_`` names a class of
             ``monai.transforms`` and comes from this module, never from a bundle.
     """
+    import monai.transforms
+
     arguments = dict(step)
     transform_class = getattr(monai.transforms, arguments.pop("_target_"))
     return transform_class(**arguments)
 
 
 def _make_meta_tensor(array: Array, volume: Volume) -> MetaTensor:
+    from monai.data import MetaTensor
+
     # A copy, because some of MONAI's transforms change their input in place.
     tensor = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     affine = torch.as_tensor(np.array(volume.affine))
