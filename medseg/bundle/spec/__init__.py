@@ -13,6 +13,16 @@ from medseg.bundle.spec.data import (
     RegionSpec,
 )
 from medseg.bundle.spec.exported import LEAST_AGREEMENT, AgreementSpec
+from medseg.bundle.spec.intensity import (
+    Intensity,
+    IntensitySequence,
+    IntensityStep,
+    MinMax,
+    NoNormalisation,
+    Squash,
+    Window,
+    ZScore,
+)
 from medseg.bundle.spec.network import (
     GROUPS,
     NamedNetworkSpec,
@@ -26,11 +36,9 @@ from medseg.bundle.spec.parts import (
     refuse_syntax,
 )
 from medseg.bundle.spec.preprocessing import (
-    Intensity,
-    MinMax,
+    RAS,
     PreprocessingSpec,
-    Window,
-    ZScore,
+    ResamplingSpec,
 )
 from medseg.bundle.spec.refinement import (
     SEPARATES,
@@ -63,6 +71,7 @@ __all__ = [
     "FITTED",
     "GROUPS",
     "LEAST_AGREEMENT",
+    "RAS",
     "SCHEMA_ID",
     "SEPARATES",
     "AgreementSpec",
@@ -77,6 +86,8 @@ __all__ = [
     "DataSpec",
     "InferenceSpec",
     "Intensity",
+    "IntensitySequence",
+    "IntensityStep",
     "KeepLargestDecision",
     "KeepLargestFinding",
     "LabelSpec",
@@ -84,13 +95,16 @@ __all__ = [
     "MinMax",
     "NamedNetworkSpec",
     "NetworkSpec",
+    "NoNormalisation",
     "PreprocessingSpec",
     "QualityFinding",
     "QualitySpec",
     "RefinementFinding",
     "RefinementSpec",
     "RegionSpec",
+    "ResamplingSpec",
     "Spec",
+    "Squash",
     "TrackingSpec",
     "TrainedSpec",
     "TrainingSpec",

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator, model_validator
 
 from medseg.bundle.spec.data import ChannelSpec, DataSpec, LabelSpec, RegionSpec
+from medseg.bundle.spec.intensity import Intensity
 from medseg.bundle.spec.network import NetworkSpec, UNetSpec
 from medseg.bundle.spec.parts import (
     Contradiction,
@@ -20,12 +21,7 @@ from medseg.bundle.spec.parts import (
     Spec,
     Text,
 )
-from medseg.bundle.spec.preprocessing import (
-    MinMax,
-    PreprocessingSpec,
-    Window,
-    ZScore,
-)
+from medseg.bundle.spec.preprocessing import RAS, PreprocessingSpec
 from medseg.bundle.spec.refinement import RefinementSpec
 from medseg.bundle.spec.regions import check_regions, resolve_regions
 from medseg.bundle.spec.training import (
@@ -179,6 +175,9 @@ class BundleSpec(Spec):
         if self.network.dims != 2:
             what = "'picture' needs network.dims 2"
             yield ("preprocessing", "network"), "preprocessing.input", what
+        if preprocessing.axes != RAS:
+            what = "pictures are seen as they are stored; leave it out"
+            yield ("preprocessing",), "preprocessing.axes", what
         if preprocessing.spacing_mm is not None:
             what = "must be null for pictures, which have no spacing in mm"
             yield ("preprocessing",), "preprocessing.spacing_mm", what
@@ -277,12 +276,20 @@ class BundleSpec(Spec):
         return tuple(weight / mean for weight in weights)
 
     @property
-    def intensities(self) -> tuple[ZScore | Window | MinMax, ...]:
+    def intensities(self) -> tuple[Intensity, ...]:
         """The normalisation of each channel."""
         intensity = self.preprocessing.intensity
         if isinstance(intensity, tuple):
             return intensity
         return (intensity,) * len(self.channels)
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """The axes of a window that mirroring flips, 0 to ``network.dims`` - 1."""
+        axes = self.inference.mirror_axes
+        if axes is None:
+            axes = self.training.augmentation.mirror_axes
+        return tuple(axis for axis in axes if axis < self.network.dims)
 
 
 @lru_cache(maxsize=64)

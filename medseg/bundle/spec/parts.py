@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -52,6 +52,14 @@ class Spec(BaseModel):
         validate_default=True,
         use_attribute_docstrings=True,
     )
+
+
+def equals(default: Any) -> Callable[[Any], bool]:
+    """Return what leaves a field out of JSON where it has its default.
+
+    Fields that came later have this, so that bundles from before keep their bytes and hashes.
+    """
+    return lambda value: bool(value == default)
 
 
 def refuse_syntax(value: Any) -> None:

@@ -2,98 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    PositiveFloat,
-    Tag,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, field_validator, model_validator
 
-from medseg.bundle.spec.parts import Fraction, Spec, one_or_list
+from medseg.bundle.spec.intensity import Intensities, ZScore
+from medseg.bundle.spec.parts import Fraction, Spec, equals
+
+RAS = "RAS"
+"""The axes a network sees unless it says otherwise."""
+
+_STORED = "ijk"
+_OPPOSITES = ("RL", "AP", "SI")
 
 
-class ZScore(Spec):
-    """Subtract the image's mean and divide by its standard deviation, per channel."""
+class ResamplingSpec(Spec):
+    """How a scan is brought to `spacing_mm`, and scores back: as MONAI's `Spacing` does, or as
+    nnU-Net."""
 
-    kind: Literal["zscore"] = "zscore"
-    nonzero: bool = False
-    """Take mean and deviation over non-zero voxels only (skull-stripped images)."""
-    clip_percentiles: tuple[Fraction, Fraction] | None = None
-    """First clip to these quantiles of the image, for example `[0.005, 0.995]`."""
+    interpolation: Literal["linear", "cubic"] = "linear"
+    """Of the image: `linear`, or `cubic` B-splines kept within the image's range. Scores are
+    always interpolated linearly, labels taken from the nearest voxel."""
+    grid: Literal["spacing", "extent"] = "spacing"
+    """`spacing`: voxels have exactly the wanted size, and the first and last stay in place (MONAI).
+    `extent`: the scan's extent is cut into round(voxels × spacing / wanted) equal voxels (nnU-Net,
+    skimage)."""
+    coarse_axis_ratio: Annotated[float, Field(gt=1)] | None = None
+    """An axis whose voxels are more than this many times as long as the shortest edge is resampled
+    apart from the others, by the nearest voxel; nnU-Net: 3. Needs grid `extent`."""
+    tolerance: Fraction = 0.0
+    """Share by which a scan's voxel size may differ from `spacing_mm`, along each axis, and be left
+    as it is; Auto3DSeg: 0.25."""
 
     @model_validator(mode="after")
-    def _check_order(self) -> ZScore:
-        if (
-            self.clip_percentiles
-            and self.clip_percentiles[0] >= self.clip_percentiles[1]
+    def _check_grid(self) -> ResamplingSpec:
+        if self.grid == "extent":
+            return self
+        for field, is_set in (
+            ("interpolation 'cubic'", self.interpolation == "cubic"),
+            ("coarse_axis_ratio", self.coarse_axis_ratio is not None),
         ):
-            raise ValueError(
-                "clip_percentiles: the first quantile must be below the second"
-            )
+            if is_set:
+                raise ValueError(f"{field} needs grid 'extent'")
         return self
-
-
-class Window(Spec):
-    """Clip to [low, high], then subtract `mean` and divide by `std` (CT in HU)."""
-
-    kind: Literal["window"] = "window"
-    low: float
-    """Lowest intensity kept, in the scan's unit (HU for CT)."""
-    high: float
-    """Highest intensity kept."""
-    mean: float | None = None
-    """Subtracted after clipping; the middle of the window unless given."""
-    std: PositiveFloat | None = None
-    """Divided by after clipping; half the window's width unless given."""
-
-    @model_validator(mode="after")
-    def _check_order(self) -> Window:
-        if self.low >= self.high:
-            raise ValueError(
-                f"low ({self.low}) must be below high ({self.high})"
-            )
-        return self
-
-    @property
-    def range(self) -> tuple[float, float]:
-        """Values that ``low`` and ``high`` become."""
-        middle = (self.low + self.high) / 2
-        half_width = (self.high - self.low) / 2
-        mean = middle if self.mean is None else self.mean
-        std = half_width if self.std is None else self.std
-        return (self.low - mean) / std, (self.high - mean) / std
-
-
-class MinMax(Spec):
-    """Scale the image's own range to 0…1, per channel."""
-
-    kind: Literal["minmax"] = "minmax"
-
-
-def _spell_out(intensity: Any) -> Any:
-    """Let ``"zscore"`` stand for ``{"kind": "zscore"}``."""
-    return {"kind": intensity} if isinstance(intensity, str) else intensity
-
-
-Intensity = Annotated[
-    Annotated[ZScore | Window | MinMax, Field(discriminator="kind")],
-    BeforeValidator(
-        _spell_out,
-        json_schema_input_type=Literal["zscore", "minmax"]
-        | ZScore
-        | Window
-        | MinMax,
-    ),
-]
-Intensities = Annotated[
-    Annotated[Intensity, Tag("one")]
-    | Annotated[tuple[Intensity, ...], Tag("list")],
-    Discriminator(one_or_list),
-]
 
 
 class PreprocessingSpec(Spec):
@@ -101,16 +52,70 @@ class PreprocessingSpec(Spec):
 
     input: Literal["volume", "picture"] = "volume"
     """`volume`: NIfTI, NRRD, MHA or DICOM in patient space. `picture`: PNG, TIFF or JPEG."""
+    axes: Annotated[
+        str, Field(pattern=r"^[A-Za-z]{3}$", exclude_if=equals(RAS))
+    ] = RAS
+    """The axes the network sees. Directions in the patient to which they point, such as `RAS` or
+    `LPS` (MONAI's `Orientation`), or `ijk`: as the file stores them (nnU-Net), in this or another
+    order. 2D networks see slices across the last."""
     spacing_mm: (
         Annotated[
             tuple[PositiveFloat | None, ...], Field(min_length=3, max_length=3)
         ]
         | None
     ) = None
-    """Voxel size the network sees, along right, anterior and superior; `null` for an axis keeps
-    the scan's own, `null` for all keeps the scan's own grid."""
+    """Voxel size the network sees, along its `axes` (right, anterior and superior unless these say
+    otherwise); `null` for an axis keeps the scan's own, `null` for all the scan's own grid."""
+    resampling: Annotated[
+        ResamplingSpec, Field(exclude_if=equals(ResamplingSpec()))
+    ] = ResamplingSpec()
     intensity: Intensities = ZScore()
     """Normalisation; one for all channels, or a list with one per channel."""
+    normalise: Annotated[
+        Literal["after_resampling", "before_resampling"],
+        Field(exclude_if=equals("after_resampling")),
+    ] = "after_resampling"
+    """Whether intensities are normalised on the network's grid, `after_resampling`, or on the
+    scan's own, `before_resampling` (nnU-Net)."""
     crop_above: float | None = None
     """Look only at the box of voxels above this intensity (0 for skull-stripped MR, about -500
     HU for a body in CT); voxels outside it are background."""
+    crop_nonzero: Annotated[bool, Field(exclude_if=equals(False))] = False
+    """Look only at the box of voxels that are not 0 in any channel (nnU-Net). A scan that is 0
+    everywhere is refused."""
+    padding: Annotated[
+        Literal["air", "zero"], Field(exclude_if=equals("air"))
+    ] = "air"
+    """What lies around a scan smaller than a window, after normalisation: `air`, the lowest value
+    of a window, or 0 where not all channels have the same window; or `zero` (nnU-Net)."""
+
+    @field_validator("axes")
+    @classmethod
+    def _check_axes(cls, axes: str) -> str:
+        is_stored = sorted(axes) == sorted(_STORED)
+        has_all = all(
+            sum(axes.count(direction) for direction in pair) == 1
+            for pair in _OPPOSITES
+        )
+        if is_stored or has_all:
+            return axes
+        raise ValueError(
+            f"'{axes}' must have one of R and L, one of A and P, and one of S and I, such as "
+            "'RAS'; or i, j and k for the axes as stored"
+        )
+
+    @model_validator(mode="after")
+    def _check_crop(self) -> PreprocessingSpec:
+        if self.crop_nonzero and self.crop_above is not None:
+            raise ValueError(
+                "crop_above and crop_nonzero are both set; leave out one of them"
+            )
+        return self
+
+    @property
+    def stored_order(self) -> tuple[int, int, int] | None:
+        """Which stored axis is each of the network's; ``None`` if they are a patient's axes."""
+        if self.axes.isupper():
+            return None
+        i, j, k = (_STORED.index(letter) for letter in self.axes)
+        return i, j, k

@@ -23,6 +23,7 @@ from medseg.bundle.spec.parts import (
     ShortText,
     Sizes,
     Spec,
+    equals,
 )
 
 ClassWeight = Annotated[float, Field(ge=0.001, le=1000)]
@@ -103,11 +104,6 @@ DEFAULT_LOSS = "dice_ce"
 """The loss of a bundle that names none."""
 
 
-def _is_default_loss(name: str) -> bool:
-    """Tell whether a loss is left out of JSON: bundles that name none keep their hash."""
-    return name == DEFAULT_LOSS
-
-
 FITTED = ("steps", "validate_every", "warmup_steps")
 """Fields that a time budget decides."""
 
@@ -138,7 +134,7 @@ class TrainingSpec(Spec):
     """Steps over which the rate first rises from 0; at most half of the run's."""
     gradient_clip: PositiveFloat | None = 12.0
     """Largest norm of the gradient; `null` for no limit."""
-    loss: Annotated[Name, Field(exclude_if=_is_default_loss)] = DEFAULT_LOSS
+    loss: Annotated[Name, Field(exclude_if=equals(DEFAULT_LOSS))] = DEFAULT_LOSS
     """The loss: `dice_ce` (Dice and cross-entropy), or one that an installed package adds. A
     refiner is trained with `dice_ce` in any case."""
     dice_weight: NonNegativeFloat = 1.0
@@ -195,11 +191,26 @@ class InferenceSpec(Spec):
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share by which neighbouring windows overlap."""
+    window_steps: Annotated[
+        Literal["fixed", "even"], Field(exclude_if=equals("fixed"))
+    ] = "fixed"
+    """Where windows lie: `fixed` steps of which the last is shorter (MONAI), or `even` ones that
+    overlap by at least that share (nnU-Net)."""
+    window_weights: Annotated[
+        Literal["gaussian", "nnunet", "constant"],
+        Field(exclude_if=equals("gaussian")),
+    ] = "gaussian"
+    """What the voxels of a window weigh: a `gaussian` about its centre (MONAI), about the voxel at
+    half its size (`nnunet`), or all the same (`constant`)."""
     batch_size: Annotated[PositiveInt, Field(le=4096)] = 4
     """Windows per forward pass."""
     mirror: bool = False
-    """Average over flips along the axes of `training.augmentation.mirror_axes`: 2 to 8 times as
-    slow."""
+    """Average over flips along `mirror_axes`, in all combinations: 2 to 8 times as slow."""
+    mirror_axes: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=2)], ...] | None,
+        Field(exclude_if=equals(None)),
+    ] = None
+    """Axes along which `mirror` flips; those of `training.augmentation` unless given."""
     keep_largest: tuple[ShortText, ...] | None = None
     """Names of the labels of which only the largest connected component is kept; `null` lets the
     held-out cases of the training run decide, label by label. With `regions` all components are
