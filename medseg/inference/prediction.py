@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import torch
 
-from medseg.bundle.spec import QualityFinding
+from medseg.bundle.spec import BundleSpec, QualityFinding
 from medseg.inference.confidence import PERCENT, ConfidenceSums, map_errors
 from medseg.inference.segmentation import Segmentation
 from medseg.inference.sliding_window import PassResult
@@ -30,6 +30,7 @@ class Prediction:
         label_set: What the label indices mean.
         calibration: What confidence meant on held-out cases, if the bundle knows.
         keep_largest: The labels of which the bundle keeps only the largest component.
+        spec: The bundle, which result formats name.
 
     Attributes:
         labels: Label indices ``(i, j, k)`` on the scan's grid, with nothing removed.
@@ -42,6 +43,7 @@ class Prediction:
         label_set: LabelSet,
         calibration: QualityFinding | None = None,
         keep_largest: Collection[str] = (),
+        spec: BundleSpec | None = None,
     ) -> None:
         self.labels = result.labels
         self._scan = scan
@@ -49,6 +51,7 @@ class Prediction:
         self._label_set = label_set
         self._calibration = calibration
         self._keep_largest = keep_largest
+        self._spec = spec
         self._errors: Array | None = None
 
     @property
@@ -92,9 +95,11 @@ class Prediction:
             confidence=confidence,
             confidence_at=confidence_at,
             error_map=self._error_map() if error_map else None,
+            probabilities=self._result.probabilities,
             seconds=seconds,
             warnings=(*self._scan.warnings, *self._result.warnings),
             grid=self._scan,
+            spec=self._spec,
         )
 
     def _apply_keep_largest(

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, TypeGuard
 
 import nibabel as nib
 import numpy as np
@@ -150,11 +150,11 @@ def _convert(image: Image) -> Volume:
     )
 
 
-def _is_path(image: object) -> bool:
+def _is_path(image: object) -> TypeGuard[str | os.PathLike[str]]:
     return isinstance(image, str | os.PathLike)
 
 
-def _is_list(image: object) -> bool:
+def _is_list(image: object) -> TypeGuard[Sequence[Any]]:
     is_sequence = isinstance(image, Sequence) and not isinstance(image, str)
     return is_sequence and not is_content(image)
 
@@ -183,10 +183,10 @@ def _are_dicom(paths: Sequence[Path]) -> bool:
         for suffix in list_readable_suffixes()
         if suffix not in DICOM.suffixes
     )
-    for path in paths:
-        if path.is_dir() or path.name.lower().endswith(others):
-            return False
-    return True
+    are_others = [
+        path.is_dir() or path.name.lower().endswith(others) for path in paths
+    ]
+    return not any(are_others)
 
 
 def _read_files(images: Sequence[Any], series: SeriesChoice) -> Volume:

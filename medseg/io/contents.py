@@ -32,7 +32,13 @@ TEMPORARY = "medseg-"
 _HEAD = 4096
 _CHUNK = 1 << 20
 _GZIP = b"\x1f\x8b"
-_PACKED = (b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"\x28\xb5\x2f\xfd")
+_PACKED = (
+    b"PK\x03\x04",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"7z\xbc\xaf",
+    b"\x28\xb5\x2f\xfd",
+)
 _STARTS = {
     b"NRRD000": ".nrrd",
     b"\x89PNG\r\n": ".png",
@@ -167,7 +173,9 @@ def _find_suffix(head: bytes) -> str:
     if starts_like_dicom(head[:PREFIX_END]):
         return ".dcm"
     if head.startswith(_GZIP):
-        return f"{_find_voxel_suffix(_inflate(head))}.gz".replace(".mgh.gz", ".mgz")
+        return f"{_find_voxel_suffix(_inflate(head))}.gz".replace(
+            ".mgh.gz", ".mgz"
+        )
     for start, suffix in _STARTS.items():
         if head.startswith(start):
             return suffix

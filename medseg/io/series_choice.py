@@ -55,9 +55,7 @@ def _find(paths: Sequence[Path]) -> list[Series]:
     return found
 
 
-def _choose(
-    found: Sequence[Series], series: int | str, source: Path
-) -> Series:
+def _choose(found: Sequence[Series], series: int | str, source: Path) -> Series:
     text = str(series).strip()
     matches = [each for each in found if each.uid == text]
     if text.isdecimal() and 0 < int(text) <= len(found):
@@ -108,6 +106,4 @@ def _describe(series: Series) -> str:
         distances = np.sort(measure_distances(frames))
         sizes.append(float(np.median(np.diff(distances))))
     spacing = " × ".join(f"{size:.3g}" for size in sizes)
-    return (
-        f"{modality}, {len(frames)} slices of {first.columns}×{first.rows}, {spacing} mm"
-    )
+    return f"{modality}, {len(frames)} slices of {first.columns}×{first.rows}, {spacing} mm"

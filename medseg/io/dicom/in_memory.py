@@ -11,6 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -32,7 +33,7 @@ def write_dataset(ds: Dataset, file: Path) -> None:
     Raises:
         ScanError: If pydicom cannot write it.
     """
-    copied = copy.copy(ds)
+    copied = _copy(ds)
     meta = FileMetaDataset()
     for element in getattr(ds, "file_meta", None) or ():
         meta.add(element)
@@ -49,6 +50,21 @@ def write_dataset(ds: Dataset, file: Path) -> None:
             source=file,
             detail=quote_error(error),
         ) from error
+
+
+def _copy(ds: Dataset) -> Dataset:
+    """Copy a data set but for its values; pydicom changes elements while it writes them."""
+    copied = Dataset()
+    copied.set_original_encoding(
+        *ds.original_encoding, ds.original_character_set
+    )
+    for tag, element in list(ds.items()):
+        if isinstance(element, DataElement):
+            is_sequence = element.VR == "SQ"
+            duplicate = copy.deepcopy if is_sequence else copy.copy
+            element = duplicate(element)
+        copied[tag] = element
+    return copied
 
 
 def _guess_syntax(ds: Dataset) -> UID:
